@@ -1,0 +1,106 @@
+"""Cells as ranked gene lists: the cell sentence of the paper (section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell ready to be spoken of.
+
+    Parameters
+    ----------
+    id
+        Data set and barcode, e.g. ``"pbmc68k/AAAGCCTG-1"``.
+    genes
+        The top-K expressed genes, descending, unique, all expressed.
+    obs
+        What is known of the cell by column, e.g. ``{"cell_type": "CD19+ B"}``; empty for unlabelled cells.
+    """
+
+    id: str
+    genes: tuple[str, ...]
+    obs: Mapping[str, str] = field(default_factory=dict)
+
+
+def sentence(genes: Sequence[str]) -> str:
+    """Return the cell sentence: gene names in order, one space between.
+
+    Examples
+    --------
+    >>> sentence(("CD74", "LYZ"))
+    'CD74 LYZ'
+    """
+    return " ".join(genes)
+
+
+def name_order(names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the place of each name in alphabetical order: the tie rule of :func:`rank_genes`.
+
+    Examples
+    --------
+    >>> name_order(["B", "C", "A"]).tolist()
+    [1, 2, 0]
+    """
+    places = np.empty(len(names), dtype=np.int64)
+    places[np.argsort(np.asarray(names, dtype=object), kind="stable")] = np.arange(len(names))
+    return places
+
+
+def rank_genes(
+    expression: NDArray[np.floating], columns: NDArray[np.integer], ties: NDArray[np.integer], top: int
+) -> NDArray[np.integer]:
+    """Return the columns of the ``top`` highest values of one cell, descending; equal values in the order of ``ties``.
+
+    Parameters
+    ----------
+    expression
+        Values of one cell, any monotone unit (log1p of counts per 10,000, say); only positive ones count.
+    columns
+        The gene index of each value (the ``indices`` of a sparse row, or ``arange`` of a dense one).
+    ties
+        For every gene, its place among equals, e.g. from :func:`name_order`.
+    top
+        K, the length of a cell sentence at the most.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rank_genes(np.array([0.0, 2.0, 1.0, 2.0]), np.arange(4), name_order(["A", "D", "C", "B"]), 3).tolist()
+    [3, 1, 2]
+    """
+    positive = expression > 0
+    expression, columns = expression[positive], columns[positive]
+    if len(expression) > top:  # everything tied with the K-th value stays in, so that the cut follows the tie rule too
+        floor = np.partition(expression, -top)[-top]
+        near = expression >= floor
+        expression, columns = expression[near], columns[near]
+    order = np.lexsort((ties[columns], -expression))[:top]
+    return columns[order]
+
+
+def hide_genes(
+    genes: Sequence[str], fraction: float, rng: np.random.Generator
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (observed, hidden): a random ``fraction`` of the genes is hidden, both parts keep their order.
+
+    At least one gene is observed and at least one is hidden (a cell needs two genes).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> observed, hidden = hide_genes("ABCDEFGH", 0.25, np.random.default_rng(0))
+    >>> len(observed), len(hidden), sorted(observed + hidden) == list("ABCDEFGH")
+    (6, 2, True)
+    """
+    count = min(max(1, round(fraction * len(genes))), len(genes) - 1)
+    hidden = set(rng.choice(len(genes), size=count, replace=False).tolist())
+    return (
+        tuple(gene for place, gene in enumerate(genes) if place not in hidden),
+        tuple(gene for place, gene in enumerate(genes) if place in hidden),
+    )

@@ -1,0 +1,1 @@
+"""How good a checkpoint is: predictions, metrics against real cells, and a report."""

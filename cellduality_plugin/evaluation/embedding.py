@@ -1,0 +1,127 @@
+"""The declared space of all distances: PCA of cell sentences, fitted on real training cells only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from cellduality_plugin.errors import CellDualityError
+
+_DENSE_AT_MOST = 20_000_000  # entries: 160 MB of doubles
+
+
+def rank_profile(top: int) -> NDArray[np.float64]:
+    """Return the weight of ranks 1 .. ``top``: 1 - log(rank) / log(top + 1), falling from 1 to just above 0.
+
+    Log-expression falls about linearly with log rank, which is why the weight does; a gene outside the sentence
+    weighs 0, less than any inside.
+
+    Examples
+    --------
+    >>> rank_profile(3).round(3).tolist()
+    [1.0, 0.5, 0.208]
+    """
+    return 1.0 - np.log(np.arange(1, top + 1)) / np.log(top + 1)
+
+
+def cell_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) -> csr_matrix:
+    """Return cells x ``genes``: the :func:`rank_profile` of each gene's rank, 0 for genes a cell does not list.
+
+    Parameters
+    ----------
+    cells
+        Ranked genes, descending, unique; ranks past ``top`` are ignored.
+    genes
+        The vocabulary, which is the order of the columns.
+    top
+        K, the length of a real cell sentence at the most.
+
+    Raises
+    ------
+    KeyError
+        If a cell lists a gene that is not in ``genes``.
+
+    Examples
+    --------
+    >>> cell_matrix([("B", "A"), ("C",)], ("A", "B", "C"), top=3).toarray().round(2).tolist()
+    [[0.5, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    column = {gene: index for index, gene in enumerate(genes)}
+    profile = rank_profile(top)
+    columns = [column[gene] for cell in cells for gene in cell[:top]]
+    starts = np.cumsum([0, *(min(len(cell), top) for cell in cells)])
+    weights = np.concatenate([np.empty(0), *(profile[: len(cell)] for cell in cells)])
+    return csr_matrix((weights, np.asarray(columns, dtype=np.int64), starts), shape=(len(cells), len(genes)))
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A fitted map from cell sentences to points.
+
+    Parameters
+    ----------
+    genes, top
+        The columns and the length of the cell matrix.
+    name
+        The space as it is printed beside every distance.
+    """
+
+    genes: tuple[str, ...]
+    top: int
+    name: str
+    _pca: Any = field(repr=False)
+
+    def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+        """Return the points of ``cells`` (ranked genes, descending, unique): cells x dimensions."""
+        matrix = cell_matrix(cells, self.genes, self.top)
+        dimensions = self._pca.components_.shape[0]
+        return np.asarray(self._pca.transform(matrix.toarray())) if cells else np.empty((0, dimensions))
+
+
+def fit_embedding(
+    cells: Sequence[Sequence[str]], genes: Sequence[str], *, components: int = 30, seed: int = 0
+) -> Embedding:
+    """Return the PCA space of real training cells.
+
+    Parameters
+    ----------
+    cells
+        Ranked genes of real training cells, descending, unique.
+    genes
+        The vocabulary.
+    components
+        Dimensions; fewer if there are fewer cells or genes than that.
+    seed
+        For the iterative solver that large matrices need; small ones are decomposed exactly.
+
+    Raises
+    ------
+    CellDualityError
+        If there are fewer than three cells.
+
+    Examples
+    --------
+    >>> space = fit_embedding([("A", "B"), ("B", "A"), ("C", "A")], ("A", "B", "C"), components=2)
+    >>> space([("A", "B")]).shape, space.name
+    ((1, 2), 'PCA(2) of 1 - log(rank)/log(3), fitted on 3 real training cells')
+    """
+    from sklearn.decomposition import PCA
+
+    if len(cells) < 3:
+        raise CellDualityError(
+            f"{len(cells)} real training cells, a PCA needs 3", where="cells.jsonl", mend="prepare the data again"
+        )
+    top = max(len(cell) for cell in cells)
+    matrix = cell_matrix(cells, genes, top)
+    dimensions = min(components, len(cells) - 1, len(genes) - 1)
+    if matrix.shape[0] * matrix.shape[1] <= _DENSE_AT_MOST:
+        pca = PCA(dimensions, svd_solver="full").fit(matrix.toarray())
+    else:
+        pca = PCA(dimensions, svd_solver="arpack", random_state=seed).fit(matrix)
+    name = f"PCA({dimensions}) of 1 - log(rank)/log({top + 1}), fitted on {len(cells)} real training cells"
+    return Embedding(tuple(genes), top, name, pca)

@@ -1,0 +1,1 @@
+"""Everything that touches OpenRLHF, vLLM or Ray."""

@@ -1,0 +1,98 @@
+"""The names that openrlhf/models/ring_attn_utils.py:3-4 imports from flash_attn, in plain torch.
+
+They pack and unpack padded batches (`--ds.packing_samples`); without packing OpenRLHF imports and never calls them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import torch
+from einops import rearrange
+
+from cellduality_plugin.errors import CellDualityError
+
+
+def index_first_axis(values: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Return the rows `indices` of `values`."""
+    return values[indices]
+
+
+def unpad_input(
+    hidden: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, torch.Tensor]:
+    """Return the real tokens of a padded batch, and where they came from.
+
+    Parameters
+    ----------
+    hidden
+        batch x length x ...
+    mask
+        batch x length, 1 for a real token.
+
+    Returns
+    -------
+    tokens
+        real tokens x ..., row by row.
+    indices
+        Their positions in the flattened batch.
+    bounds
+        batch + 1 cumulative lengths, int32, from 0.
+    longest
+        The largest number of real tokens in a row.
+    lengths
+        Real tokens in each row, int32.
+    """
+    lengths = mask.sum(dim=-1, dtype=torch.int32)
+    indices = torch.nonzero(mask.flatten()).flatten()
+    bounds = torch.nn.functional.pad(torch.cumsum(lengths, dim=0, dtype=torch.int32), (1, 0))
+    return hidden.flatten(0, 1)[indices], indices, bounds, int(lengths.max()), lengths
+
+
+def pad_input(tokens: torch.Tensor, indices: torch.Tensor, batch: int, length: int) -> torch.Tensor:
+    """Return the batch x length x ... tensor that holds `tokens` at `indices` and zeros elsewhere.
+
+    The inverse of `unpad_input` up to what stood under the padding.
+    """
+    padded = tokens.new_zeros((batch * length, *tokens.shape[1:]))
+    padded = padded.index_copy(0, indices, tokens)
+    return padded.unflatten(0, (batch, length))
+
+
+def all_gather(tensor: torch.Tensor, group: object = None) -> torch.Tensor:
+    """Refuse: only ring attention calls this, and ring attention computes on GPUs."""
+    raise CellDualityError(
+        "ring attention needs flash_attn", where="--ds.ring_attn_size", mend="leave it at 1 on a CPU"
+    )
+
+
+@contextlib.contextmanager
+def standing_in() -> Iterator[None]:
+    """Make `flash_attn` importable inside the block, with the functions above, unless the real one is installed.
+
+    Only inside: elsewhere a library that looks for flash_attn has to find out that it is not there.
+    """
+    if importlib.util.find_spec("flash_attn") is not None:
+        yield
+        return
+    modules = _modules()
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name in modules:
+            sys.modules.pop(name, None)
+
+
+def _modules() -> dict[str, ModuleType]:
+    names = ("flash_attn", "flash_attn.bert_padding", "flash_attn.utils", "flash_attn.utils.distributed")
+    modules = {name: ModuleType(name) for name in names}
+    padding = modules["flash_attn.bert_padding"]
+    for function in (index_first_axis, unpad_input, pad_input, rearrange):
+        setattr(padding, function.__name__, function)
+    modules["flash_attn.utils.distributed"].all_gather = all_gather  # type: ignore[attr-defined]
+    return modules

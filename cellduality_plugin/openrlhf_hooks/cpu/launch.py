@@ -1,0 +1,147 @@
+"""`cellduality-cpu COMMAND...`: run a command written for GPUs on a machine without one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.cpu.post_import import DEVICE_VARIABLE
+
+# Defaults only: whatever the user has set stays. Why each is there:
+DEFAULTS: dict[str, str] = {
+    DEVICE_VARIABLE: "cpu",  # the switch that sitecustomize looks at
+    "DS_ACCELERATOR": "cpu",  # DeepSpeed would guess from installed packages
+    "OMP_NUM_THREADS": "1",  # trainer, engine and reference take turns, but Ray and gloo threads need cores too
+    "TOKENIZERS_PARALLELISM": "false",  # forked data workers deadlock on it
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; without it vLLM claims gpu_memory_utilization of the host's memory
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # pinning two processes to one core halves both
+    "VLLM_NO_USAGE_STATS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DO_NOT_TRACK": "1",
+}
+
+# What only computes on a GPU: flag, the values that need one (None: the mere flag), value when absent, the mend.
+_GPU_ONLY: tuple[tuple[str, frozenset[str] | None, str, str], ...] = (
+    ("--ds.packing_samples", None, "", "leave it out: packed batches need flash attention"),
+    ("--train.dynamic_batch_enable", None, "", "leave it out: it packs, and packed batches need flash attention"),
+    ("--ds.load_in_4bit", None, "", "leave it out: bitsandbytes computes on GPUs"),
+    ("--ds.adam_offload", None, "", "leave it out: the optimiser is in host memory already"),
+    (
+        "--ds.attn_implementation",
+        frozenset({"flash_attention_2", "flash_attention_3"}),
+        "flash_attention_2",
+        "pass --ds.attn_implementation sdpa",
+    ),
+    ("--vllm.sync_backend", frozenset({"nccl"}), "nccl", "pass --vllm.sync_backend gloo"),
+)
+_TRAINERS = {"openrlhf.cli.train_sft": "--vllm.", "openrlhf.cli.train_ppo_ray": ""}
+
+
+def refuse_gpu_only(command: Sequence[str]) -> None:
+    """Return nothing if OpenRLHF can run `command` on a CPU, before a minute is spent on starting it.
+
+    Raises
+    ------
+    CellDualityError
+        If a flag of OpenRLHF's SFT or PPO trainer has, or defaults to, a value that computes on GPUs only.
+
+    Examples
+    --------
+    >>> refuse_gpu_only(["python", "-m", "openrlhf.cli.train_sft", "--ds.attn_implementation", "sdpa"])
+    >>> refuse_gpu_only(["python", "another_script.py", "--ds.packing_samples"])
+    """
+    trainer = next((word for word in command if word in _TRAINERS), None)
+    if trainer is None:
+        return
+    for flag, refused, absent, mend in _GPU_ONLY:
+        without = _TRAINERS[trainer]
+        if without and flag.startswith(without):
+            continue
+        if (flag in command) if refused is None else (_value(command, flag, absent) in refused):
+            shown = flag if refused is None else f"{flag} {_value(command, flag, absent)}"
+            raise CellDualityError(f"{shown} needs a GPU", where=trainer, mend=mend)
+
+
+def _value(command: Sequence[str], flag: str, absent: str) -> str:
+    value = absent
+    for word, following in zip(command, [*command[1:], ""], strict=True):
+        if word == flag:
+            value = following
+        elif word.startswith(f"{flag}="):
+            value = word[len(flag) + 1 :]
+    return value
+
+
+def cpu_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` with the defaults of a CPU run, and with the patches first on `PYTHONPATH`.
+
+    Parameters
+    ----------
+    environment
+        Variables that are set already; they win over every default.
+
+    Returns
+    -------
+    dict
+        A new mapping; `environment` is left alone.
+    """
+    here = Path(__file__).resolve().parent
+    package_root = here.parents[2]
+    old = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    folders = [str(here / "site"), *(folder for folder in old if folder != str(here / "site"))]
+    installed = {str(Path(folder).resolve()) for folder in site.getsitepackages()}
+    # A source checkout has to be found by the workers as well; an installed package is found anyway.
+    if str(package_root) not in installed and str(package_root) not in folders:
+        folders.append(str(package_root))
+    binaries = str(Path(sys.executable).parent)
+    return {
+        **DEFAULTS,
+        **environment,
+        "PYTHONPATH": os.pathsep.join(folders),
+        "PATH": os.pathsep.join([binaries, environment.get("PATH", os.defpath)]),
+    }
+
+
+def gpu_is_there() -> bool:
+    """Return whether torch can compute on a GPU in this environment."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Become the command given on the command line; return only to report why that is not possible.
+
+    Returns
+    -------
+    int
+        2 for no command or a flag that needs a GPU, 127 for a command that does not exist.
+    """
+    command = list(sys.argv[1:] if arguments is None else arguments)
+    if not command or command[0] in ("-h", "--help"):
+        print("usage: cellduality-cpu COMMAND...   (for example: python -m openrlhf.cli.train_ppo_ray <flags>)")
+        return 0 if command else 2
+    if gpu_is_there():
+        print("cellduality-cpu: a GPU is there, so nothing is patched", flush=True)
+        environment = dict(os.environ)
+    else:
+        try:
+            refuse_gpu_only(command)
+        except CellDualityError as error:
+            print(f"cellduality-cpu: {error}", file=sys.stderr)
+            return 2
+        environment = cpu_environment(os.environ)
+    program = shutil.which(command[0], path=environment.get("PATH"))
+    if program is None:
+        print(f"cellduality-cpu: no such command: {command[0]}", file=sys.stderr)
+        return 127
+    os.execve(program, command, environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

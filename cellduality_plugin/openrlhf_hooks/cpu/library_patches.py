@@ -1,0 +1,71 @@
+"""Patches of torch, ray, deepspeed and vllm. Each function is the value of one line in `post_import.AFTER_IMPORT`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from types import ModuleType
+from typing import Any
+
+from cellduality_plugin.openrlhf_hooks.cpu.upstream import existing, replace
+
+SLOTS_VARIABLE = "CELLDUALITY_CPU_SLOTS"
+
+
+def answer_cuda_calls(torch: ModuleType) -> None:
+    """`torch.cuda.{current_device, set_device, synchronize, current_stream}`: OpenRLHF calls them without a guard.
+
+    `current_device()` is used as a destination (`tensor.to(torch.cuda.current_device())`, for instance in
+    ppo_actor.py:171 and deepspeed.py:614), so the CPU device is the true answer; the other three have nothing to do.
+    """
+    cpu = torch.device("cpu")
+    answers = {
+        "current_device": lambda: cpu,
+        "set_device": lambda device: None,
+        "synchronize": lambda device=None: None,
+        "current_stream": lambda device=None: None,
+    }
+    for name, answer in answers.items():
+        replace(torch.cuda, name, answer, "the placement of tensors")
+
+
+def declare_slots(ray: ModuleType) -> None:
+    """`ray.init` (train_ppo_ray.py:28) starts a cluster of no GPUs, and every placement group asks for some.
+
+    A cluster that this process starts is given `CELLDUALITY_CPU_SLOTS` of them (default 1: one actor rank and one
+    engine share it under `--train.colocate_all`). A cluster that exists already keeps its own resources.
+    """
+    start = existing(ray, "init", "a Ray cluster with slots for actors and engines")
+
+    @functools.wraps(start)
+    def init(address: str | None = None, **options: Any) -> Any:
+        joins = address not in (None, "local") or bool(os.environ.get("RAY_ADDRESS"))
+        if not joins:
+            slots = int(os.environ.get(SLOTS_VARIABLE, "1"))
+            options.setdefault("num_gpus", slots)
+            options.setdefault("num_cpus", max(4, 2 * slots + 2))
+            options.setdefault("include_dashboard", False)
+            # Ray refuses slots when this lists no device, which is how a user hides the GPUs of a machine.
+            if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+                del os.environ["CUDA_VISIBLE_DEVICES"]
+        return start(address, **options)
+
+    ray.init = init  # type: ignore[attr-defined]
+
+
+def communicate_without_compiled_kernels(comm: ModuleType) -> None:
+    """`deepspeed.comm.torch.build_shm_op` compiles a C++ kernel at first use; gloo alone needs no compiler."""
+    replace(comm, "build_shm_op", lambda: None, "DeepSpeed's communication over gloo")
+
+
+def keep_linear_weights(layers: ModuleType) -> None:
+    """`vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm` repacks weights and drops the originals.
+
+    A weight sync loads into the original parameters, so they have to stay the ones that the layer computes with.
+    """
+    import torch
+
+    def compute_with_the_parameter(layer: torch.nn.Module, remove_weight: bool) -> None:
+        layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
+
+    replace(layers, "dispatch_cpu_unquantized_gemm", compute_with_the_parameter, "loading new weights into vLLM")

@@ -1,0 +1,105 @@
+"""Patches applied to a module when, and only when, a process imports it.
+
+Every Python process of a CPU run loads this file, most of them to do nothing with it, so it needs only the standard
+library and is loaded by path: importing it never imports the package around it, let alone torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+DEVICE_VARIABLE = "CELLDUALITY_DEVICE"
+_HERE = "cellduality_plugin.openrlhf_hooks.cpu"
+
+# module to patch -> "module:function"; the function gets the freshly imported module.
+AFTER_IMPORT: dict[str, str] = {
+    "torch": f"{_HERE}.library_patches:answer_cuda_calls",
+    "ray": f"{_HERE}.library_patches:declare_slots",
+    "deepspeed.comm.torch": f"{_HERE}.library_patches:communicate_without_compiled_kernels",
+    "vllm.model_executor.layers.utils": f"{_HERE}.library_patches:keep_linear_weights",
+    "openrlhf.utils.distributed_util": f"{_HERE}.openrlhf_patches:sync_weights_over_gloo",
+    "openrlhf.utils.deepspeed.deepspeed": f"{_HERE}.openrlhf_patches:train_on_cpu",
+    "openrlhf.trainer.ppo_utils.replay_buffer": f"{_HERE}.openrlhf_patches:replay_on_cpu",
+    "openrlhf.trainer.ray.vllm_worker_wrap": f"{_HERE}.openrlhf_patches:receive_weights_on_cpu",
+}
+
+# module -> "module:function"; the function returns a context manager held open while the module is imported.
+DURING_IMPORT: dict[str, str] = {
+    "openrlhf.models.ring_attn_utils": f"{_HERE}.flash_attn_stand_in:standing_in",
+}
+
+
+class PostImportFinder(MetaPathFinder):
+    """Finds a listed module where the other finders find it, and patches it once it has run.
+
+    Parameters
+    ----------
+    after
+        Module name to `"module:function"`, called with the imported module.
+    during
+        Module name to `"module:function"`, called with nothing; returns a context manager around the import.
+    """
+
+    def __init__(self, after: Mapping[str, str], during: Mapping[str, str]) -> None:
+        self.after = after
+        self.during = during
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec of a listed module with its patches wired in, `None` for any other module."""
+        if fullname not in self.after and fullname not in self.during:
+            return None
+        spec = self._spec_of_others(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        run = spec.loader.exec_module
+
+        def run_and_patch(module: ModuleType) -> None:
+            with self._around(fullname):
+                run(module)
+            if fullname in self.after:
+                _resolve(self.after[fullname])(module)
+
+        # On the instance, so that everything else about the loader (its type, its source, its resources) stays true.
+        spec.loader.exec_module = run_and_patch  # type: ignore[method-assign]
+        return spec
+
+    def _spec_of_others(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                return spec
+        return None
+
+    @contextlib.contextmanager
+    def _around(self, fullname: str) -> Iterator[None]:
+        if fullname not in self.during:
+            yield
+            return
+        with _resolve(self.during[fullname])():
+            yield
+
+
+def _resolve(entry: str):  # type: ignore[no-untyped-def]  # the two tables hold functions of two shapes
+    module, _, function = entry.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def install() -> None:
+    """Register the finder in this process if the launcher asked for the CPU; a second call changes nothing.
+
+    Modules that are already imported stay as they are: at interpreter start none of the listed ones is.
+    """
+    wanted = os.environ.get(DEVICE_VARIABLE) == "cpu"
+    if wanted and not any(type(finder).__name__ == PostImportFinder.__name__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, PostImportFinder(AFTER_IMPORT, DURING_IMPORT))

@@ -1,0 +1,56 @@
+"""Strict replacement of upstream attributes: a version that moved one fails loudly, by the behaviour that is lost."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+from cellduality_plugin.errors import CellDualityError
+
+
+def existing(owner: Any, name: str, behaviour: str) -> Any:
+    """Return `owner.name`, or say which behaviour on the CPU needs it and is not there.
+
+    Parameters
+    ----------
+    owner
+        A module or class of an upstream package.
+    name
+        The attribute that a patch relies on.
+    behaviour
+        What the patch makes possible, as a noun phrase ("weight sync over gloo").
+
+    Raises
+    ------
+    CellDualityError
+        If the attribute is absent: the installed version is not the one the patch was written for.
+    """
+    try:
+        return getattr(owner, name)
+    except AttributeError as error:
+        raise CellDualityError(
+            f"{behaviour} cannot be set up on the CPU, because {_path(owner)} has no attribute {name!r}",
+            where=_version(owner),
+            mend="install the versions pinned by cellduality-plugin[cpu], or report this version as unsupported",
+        ) from error
+
+
+def replace(owner: Any, name: str, new: Any, behaviour: str) -> None:
+    """Set `owner.name` to `new` after making sure that it exists; see `existing` for the parameters."""
+    existing(owner, name, behaviour)
+    setattr(owner, name, new)
+
+
+def _path(owner: Any) -> str:
+    module = getattr(owner, "__module__", None)
+    return f"{module}.{owner.__name__}" if module else str(owner.__name__)
+
+
+def _version(owner: Any) -> str:
+    package = _path(owner).partition(".")[0]
+    for name in (package, f"{package}-cpu"):
+        try:
+            return f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return package

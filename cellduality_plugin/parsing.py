@@ -1,0 +1,177 @@
+"""From a model's text to a typed answer: the information bottleneck between primal and dual.
+
+Only the parsed answer (one label of a closed set, or genes of the vocabulary) crosses to the other direction. The
+reasoning trace and anything else in the text stay behind, so that a policy cannot whisper to itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from cellduality_plugin.examples import Value
+from cellduality_plugin.vocabulary import Vocabulary
+
+MAX_CHARACTERS = 65_536
+"""A longer response is not read at all: model output is untrusted and its length bounded."""
+
+MAX_GENES = 4_096
+"""Genes read from one answer; the rest of an endless list is cut."""
+
+Failure = Literal["", "too_long", "no_answer", "unclosed", "ambiguous", "empty", "unknown_label"]
+
+_TAG = re.compile(r"</?(?:think|answer)>")
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response taken apart: reasoning trace z, the text of the final answer a, or why there is none."""
+
+    trace: str
+    answer: str
+    failure: Failure = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The typed result of reading a response.
+
+    Parameters
+    ----------
+    value
+        The label, or the genes in order without repeats; None if ``failure`` says why nothing could be read.
+    trace
+        The reasoning trace.
+    failure
+        Empty, or the reason.
+    listed, unknown, repeated
+        For gene lists: how many words stood in the answer, how many were no gene of the vocabulary, how many
+        repeated an earlier gene.
+    """
+
+    value: Value | None
+    trace: str = ""
+    failure: Failure = ""
+    listed: int = 0
+    unknown: int = 0
+    repeated: int = 0
+
+
+def split_response(text: str) -> Response:
+    """Return the parts of ``<think>...</think><answer>...</answer>``; the trace may be missing. Never raises.
+
+    The tags must come in that order, once each, with nothing but white space outside them.
+
+    Examples
+    --------
+    >>> split_response("<think>CD19 is high.</think> <answer>B</answer>")
+    Response(trace='CD19 is high.', answer='B', failure='')
+    >>> split_response("<answer>B</answer> or <answer>T</answer>").failure, split_response("B").failure
+    ('ambiguous', 'no_answer')
+    """
+    if len(text) > MAX_CHARACTERS:
+        return Response("", "", "too_long")
+    tags = [match.group() for match in _TAG.finditer(text)]
+    parts = _TAG.split(text)
+    trace = ""
+    if tags[:2] == ["<think>", "</think>"]:
+        trace, tags, parts = parts[1].strip(), tags[2:], [parts[0] + parts[2], *parts[3:]]
+    if "<answer>" not in tags:
+        return Response(trace, "", "no_answer")
+    if tags == ["<answer>"]:
+        return Response(trace, "", "unclosed")
+    if tags != ["<answer>", "</answer>"] or parts[0].strip() or parts[2].strip():
+        return Response(trace, "", "ambiguous")
+    answer = parts[1].strip()
+    return Response(trace, answer) if answer else Response(trace, "", "empty")
+
+
+def join_response(answer: str, trace: str = "") -> str:
+    """Return the text that :func:`split_response` takes apart.
+
+    Examples
+    --------
+    >>> join_response("B", "CD19 is high.")
+    '<think>CD19 is high.</think><answer>B</answer>'
+    """
+    return f"<think>{trace}</think><answer>{answer}</answer>"
+
+
+class Field(Protocol):
+    """What kind of thing an answer is: how it is written and how it is read."""
+
+    def render(self, value: Value) -> str: ...
+
+    def parse(self, text: str, vocabulary: Vocabulary) -> Answer: ...
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A label of the closed set ``kind``.
+
+    Examples
+    --------
+    >>> world = Vocabulary(genes=(), labels={"cell_type": ("CD19+ B", "T")})
+    >>> OneOf("cell_type").parse("<answer>cd19+ b</answer>", world).value
+    'CD19+ B'
+    >>> OneOf("cell_type").parse("<answer>B or T</answer>", world).failure
+    'unknown_label'
+    """
+
+    kind: str
+
+    def render(self, value: Value) -> str:
+        """Return the label as it is written in an answer."""
+        if not isinstance(value, str):
+            raise TypeError(f"a {self.kind} is one label, found {value!r:.60}")
+        return value
+
+    def parse(self, text: str, vocabulary: Vocabulary) -> Answer:
+        """Return the label that ``text`` ends on. Never raises on any text."""
+        response = split_response(text)
+        if response.failure:
+            return Answer(None, response.trace, response.failure)
+        label = vocabulary.label(self.kind, response.answer)
+        return Answer(label, response.trace, "" if label else "unknown_label")
+
+
+@dataclass(frozen=True)
+class Genes:
+    """A ranked list of genes of the vocabulary.
+
+    Examples
+    --------
+    >>> world = Vocabulary(genes=("CD74", "LYZ"), labels={})
+    >>> Genes().parse("<answer>lyz CD74 LYZ smuggled</answer>", world)
+    Answer(value=('LYZ', 'CD74'), trace='', failure='', listed=4, unknown=1, repeated=1)
+    """
+
+    def render(self, value: Value) -> str:
+        """Return the cell sentence of the list."""
+        if isinstance(value, str):
+            raise TypeError(f"a gene list is a sequence of names, found {value!r:.60}")
+        return " ".join(value)
+
+    def parse(self, text: str, vocabulary: Vocabulary) -> Answer:
+        """Return the genes that ``text`` lists, without repeats and strangers. Never raises on any text."""
+        response = split_response(text)
+        if response.failure:
+            return Answer(None, response.trace, response.failure)
+        words = response.answer.replace(",", " ").split()[:MAX_GENES]
+        genes = [gene for gene in map(vocabulary.gene, words) if gene is not None]
+        value = tuple(dict.fromkeys(genes))
+        return Answer(
+            value or None,
+            response.trace,
+            "" if value else "empty",
+            listed=len(words),
+            unknown=len(words) - len(genes),
+            repeated=len(genes) - len(value),
+        )
+
+
+def bulleted(names: Sequence[str]) -> str:
+    """Return one name a line, each behind a dash: a closed set as prompts show it."""
+    return "\n".join(f"- {name}" for name in names)

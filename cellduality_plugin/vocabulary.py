@@ -1,0 +1,118 @@
+"""The closed world a policy may speak of: gene names and label sets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import write_text
+
+FORMAT = "cellduality-vocabulary"
+VERSION = 1
+
+
+def _index(names: Iterable[str]) -> dict[str, str]:
+    """Return {spelling: name}; a folded spelling that two names share is left out, never guessed."""
+    names = tuple(names)
+    folded: dict[str, list[str]] = {}
+    for name in names:
+        folded.setdefault(name.casefold(), []).append(name)
+    index = {key: group[0] for key, group in folded.items() if len(group) == 1}
+    index.update((name, name) for name in names)
+    return index
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Gene names V and named label sets (cell types T, sensitivities S, ...), paper section 3.1.
+
+    Parameters
+    ----------
+    genes
+        Gene symbols, unique, case kept as in the data.
+    labels
+        Label sets by kind, e.g. ``{"cell_type": ("B", "T")}``; within a kind unique even when case is ignored.
+
+    Examples
+    --------
+    >>> vocabulary = Vocabulary(genes=("CD19", "Cd3e"), labels={"cell_type": ("CD19+ B", "T")})
+    >>> vocabulary.gene("cd3E"), vocabulary.gene("T"), vocabulary.label("cell_type", " cd19+  b ")
+    ('Cd3e', None, 'CD19+ B')
+    """
+
+    genes: tuple[str, ...]
+    labels: Mapping[str, tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        bad = [gene for gene in self.genes if not gene or gene.split() != [gene]]
+        if bad:
+            raise CellDualityError(f"gene name {bad[0]!r} is empty or holds white space", mend="rename or drop it")
+        if len(set(self.genes)) != len(self.genes):
+            raise CellDualityError("duplicate gene names in the vocabulary", mend="make the names unique")
+        for kind, names in self.labels.items():
+            if len({_fold(name) for name in names}) != len(names):
+                raise CellDualityError(
+                    f"labels of kind {kind!r} differ only in case or spacing", mend="merge or rename them"
+                )
+
+    @cached_property
+    def _genes(self) -> dict[str, str]:
+        return _index(self.genes)
+
+    @cached_property
+    def _labels(self) -> dict[str, dict[str, str]]:
+        return {kind: {_fold(name): name for name in names} for kind, names in self.labels.items()}
+
+    def gene(self, token: str) -> str | None:
+        """Return the gene spelled ``token``, exactly or but for case; None if there is none or two."""
+        return self._genes.get(token) or self._genes.get(token.casefold())
+
+    def label(self, kind: str, text: str) -> str | None:
+        """Return the label of ``kind`` that ``text`` names, case and spacing ignored, or None."""
+        return self._labels[kind].get(_fold(text))
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 12 hex digits of the SHA-256 of the content: equal vocabularies have equal fingerprints."""
+        return hashlib.sha256(self._json().encode()).hexdigest()[:12]
+
+    def _json(self) -> str:
+        labels = {kind: list(names) for kind, names in sorted(self.labels.items())}
+        return json.dumps(
+            {"format": FORMAT, "version": VERSION, "genes": list(self.genes), "labels": labels}, ensure_ascii=False
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the vocabulary as JSON, whole or not at all."""
+        write_text(Path(path), self._json() + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
+        """Return the vocabulary in the file ``path``.
+
+        Raises
+        ------
+        CellDualityError
+            If the file is missing, is not JSON, or has another format or version.
+        """
+        mend = "prepare the data again (cellduality data prepare)"
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CellDualityError("no vocabulary file", where=str(path), mend=mend) from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise CellDualityError(f"unreadable vocabulary: {error}", where=str(path), mend=mend) from error
+        if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, VERSION):
+            raise CellDualityError(f"not a {FORMAT} file of version {VERSION}", where=str(path), mend=mend)
+        labels = {kind: tuple(names) for kind, names in content["labels"].items()}
+        return cls(genes=tuple(content["genes"]), labels=labels)
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.casefold().split())
