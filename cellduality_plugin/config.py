@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Literal
@@ -51,13 +52,10 @@ class TaskSettings(_Frozen):
     reward
         ``"duality"`` generates the reconstruction and compares it (the paper); ``"likelihood"`` reads the
         probability of the true x_u off one prefill.
-    weight
-        Share of the rows for reinforcement learning, relative to the other tasks.
     """
 
     pair: str
     reward: RewardName = "duality"
-    weight: float = Field(1.0, gt=0)
 
 
 class Config(_Frozen):
@@ -84,7 +82,7 @@ class Config(_Frozen):
         Raises
         ------
         CellDualityError
-            If there is no such file or a setting in it is wrong; every wrong setting is named.
+            If there is no such file, or a setting in it is wrong.
         """
         found = path or os.environ.get(PATH_VARIABLE)
         if not found:
@@ -99,14 +97,27 @@ class Config(_Frozen):
                 f"cannot read the configuration: {error.strerror}", where=str(found), mend="prepare the data first"
             ) from error
         try:
-            config = cls.model_validate_json(text)
-        except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-            raise CellDualityError(
-                f"wrong settings: {wrong}", where=str(found), mend="correct them or prepare the data again"
-            ) from error
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CellDualityError(f"not JSON: {error}", where=str(found), mend="prepare the data again") from error
+        config = cls.read(values, where=str(found))
         config._folder = Path(found).resolve().parent
         return config
+
+    @classmethod
+    def read(cls, values: object, where: str = "settings") -> Config:
+        """Return the configuration with ``values``.
+
+        Raises
+        ------
+        CellDualityError
+            If a setting is wrong; every wrong setting is named.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+            raise CellDualityError(f"wrong settings: {wrong}", where=where, mend="correct them") from error
 
     def save(self, path: Path) -> None:
         """Write the configuration as JSON, whole or not at all."""

@@ -47,6 +47,5 @@ say "Setting up $VENV ($BACKEND); once, a few minutes"
 # Byte code is written at first import instead of now, for the files that are really used.
 pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile)
 "install_$BACKEND"
-"${pip[@]}" hatchling editables 2>/dev/null || die "hatchling could not be installed" "check the network"
 "${pip[@]}" --no-deps --no-build-isolation --editable "$root"
 echo "$want" >"$stamp"

@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from cellduality_plugin.errors import CellDualityError
 
 _DENSE_AT_MOST = 20_000_000  # entries: 160 MB of doubles
+_CHUNK = 1024
 
 
 def rank_profile(top: int) -> NDArray[np.float64]:
@@ -26,7 +27,7 @@ def rank_profile(top: int) -> NDArray[np.float64]:
     >>> rank_profile(3).round(3).tolist()
     [1.0, 0.5, 0.208]
     """
-    return 1.0 - np.log(np.arange(1, top + 1)) / np.log(top + 1)
+    return np.asarray(1.0 - np.log(np.arange(1, top + 1)) / np.log(top + 1))
 
 
 def cell_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) -> csr_matrix:
@@ -79,8 +80,10 @@ class Embedding:
     def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
         """Return the points of ``cells`` (ranked genes, descending, unique): cells x dimensions."""
         matrix = cell_matrix(cells, self.genes, self.top)
-        dimensions = self._pca.components_.shape[0]
-        return np.asarray(self._pca.transform(matrix.toarray())) if cells else np.empty((0, dimensions))
+        parts = [np.empty((0, self._pca.n_components_))]
+        for start in range(0, len(cells), _CHUNK):  # a dense chunk at a time bounds the memory
+            parts.append(self._pca.transform(matrix[start : start + _CHUNK].toarray()))
+        return np.concatenate(parts)
 
 
 def fit_embedding(

@@ -66,6 +66,6 @@ def keep_linear_weights(layers: ModuleType) -> None:
     import torch
 
     def compute_with_the_parameter(layer: torch.nn.Module, remove_weight: bool) -> None:
-        layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
+        layer.cpu_linear = torch.nn.functional.linear
 
     replace(layers, "dispatch_cpu_unquantized_gemm", compute_with_the_parameter, "loading new weights into vLLM")

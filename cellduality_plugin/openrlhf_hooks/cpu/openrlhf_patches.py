@@ -77,9 +77,7 @@ def receive_weights_on_cpu(worker_wrap: ModuleType) -> None:
 
     cls = existing(worker_wrap, "WorkerWrap", "weight sync")
 
-    def update_weight(
-        self: Any, name: str, dtype: torch.dtype, shape: torch.Size, empty_cache: bool = False
-    ) -> None:
+    def update_weight(self: Any, name: str, dtype: torch.dtype, shape: torch.Size, empty_cache: bool = False) -> None:
         if dtype != self.model_config.dtype:
             raise TypeError(f"{name} comes as {dtype}, the vLLM engine holds {self.model_config.dtype}")
         weight = torch.empty(shape, dtype=dtype)

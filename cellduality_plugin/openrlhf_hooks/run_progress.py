@@ -1,0 +1,180 @@
+"""What a trainer's output says: how far it is, and why it failed; and the one line that shows it."""
+
+from __future__ import annotations
+
+import collections
+import re
+import time
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.live import Live
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_RAY_PREFIX = re.compile(r"^\((?:\w+ )?pid=\d+(?:, ip=[\d.]+)?\)\s*")
+_NUMBER = r"([-+]?(?:nan|inf|[\d.]+(?:e[-+]?\d+)?))"
+_SFT_EPOCHS = re.compile(r"Train epoch:\s+\d+%\|.*?\| (\d+)/(\d+) \[")
+_SFT_STEP = re.compile(r"Train step of epoch (\d+):\s+\d+%\|.*?\| (\d+)/(\d+) \[")
+_SFT_LOSS = re.compile(rf"gpt_loss={_NUMBER}")
+_GRPO_STEP = re.compile(r"Global step (\d+): \{")
+_GRPO_REWARD = re.compile(rf"'reward': {_NUMBER}")
+_GRPO_PROMPTS = re.compile(r"Episode \[(\d+)/(\d+)\]:\s+\d+%\|.*?\| (\d+)/(\d+) \[")
+_INNER = re.compile(r"^(\[[\w.-]+\] .*)$")
+_NOISE = re.compile(r"\d+%\|.*\||it/s|s/it|\b(INFO|DEBUG|WARNING)\b|Warning:|^warnings\.warn|\[repeated \d+x")
+_ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Killed|Refused)\b")
+
+_KEEP_LINES = 400
+_SHOW_LINES = 15
+_PLAIN_EVERY = 5.0  # seconds between two lines when there is no terminal
+
+# First match wins. Each mend is one line that says what to do.
+KNOWN_FAILURES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"No space left on device|ENOSPC|Errno 28\b|Disk quota exceeded"),
+        "the disk is full: free some space (old checkpoints first) and run the same command again",
+    ),
+    (
+        re.compile(r"CUDA out of memory|CUDA error: out of memory|torch\.(cuda\.)?OutOfMemoryError"),
+        "a GPU ran out of memory: lower --train.micro_batch_size, --data.max_len or --vllm.gpu_memory_utilization",
+    ),
+    (
+        re.compile(
+            r"Cannot allocate memory|MemoryError|OutOfMemoryError|running low on memory|can't allocate memory"
+            r"|is less than (requested|desired) .*memory|exitcode\s*: -9|signal: 9|SIGKILL|^Killed"
+        ),
+        "the machine ran out of memory, or a process was killed: end other programs, lower the batch sizes, or "
+        "choose a smaller model",
+    ),
+    (
+        re.compile(r"Address already in use|EADDRINUSE|Errno 98\b"),
+        "a network port is taken by another run: wait for it to end, then run the same command again",
+    ),
+    (
+        re.compile(r"Bus error|/dev/shm.*(full|space)"),
+        "shared memory is too small: in a container, start it with a larger /dev/shm (--shm-size 4g)",
+    ),
+    (
+        re.compile(r"No module named"),
+        "a package is missing from this environment: install again as the README says",
+    ),
+)
+
+
+def clean(line: str) -> str:
+    """Return `line` without colours and without the name Ray puts in front of a worker's output.
+
+    Examples
+    --------
+    >>> clean("\\x1b[36m(PPOTrainer pid=12)\\x1b[0m Global step 1: {}")
+    'Global step 1: {}'
+    """
+    return _RAY_PREFIX.sub("", _ANSI.sub("", line).strip()).rstrip()
+
+
+@dataclass
+class Progress:
+    """The state of a run as told by its output so far; feed it lines in order.
+
+    Examples
+    --------
+    >>> progress = Progress()
+    >>> progress.feed("Train epoch:   0%|          | 0/3 [00:00<?, ?it/s]")
+    >>> progress.feed("Train step of epoch 1:  50%|##   | 8/16 [00:00<00:00, 15.51it/s, gpt_loss=3.88, lr=0.1]")
+    >>> progress.text
+    'step 24/48, loss 3.88'
+    """
+
+    text: str = "starting"
+    epochs: int = 1
+    loss: str = ""
+    reward: str = ""
+    step: int = 0
+    prompts: str = ""
+    lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_KEEP_LINES))
+
+    def feed(self, raw: str) -> None:
+        """Take in one line of output; a line that says nothing about progress is only kept for `last_words`."""
+        line = clean(raw)
+        if not line:
+            return
+        self.lines.append(line)
+        if found := _SFT_EPOCHS.search(line):
+            self.epochs = int(found[2])
+        if found := _SFT_LOSS.search(line):
+            self.loss = found[1]
+        if found := _SFT_STEP.search(line):
+            epoch, done, total = (int(number) for number in found.groups())
+            self.text = f"step {epoch * total + done}/{self.epochs * total}" + _named(", loss ", self.loss)
+        self._feed_grpo(line)
+        if found := _INNER.match(line):
+            self.text = found[1]
+
+    def _feed_grpo(self, line: str) -> None:
+        step, prompts = _GRPO_STEP.search(line), _GRPO_PROMPTS.search(line)
+        if step:
+            self.step = int(step[1])
+            reward = _GRPO_REWARD.search(line)
+            self.reward = f"{float(reward[1]):.4f}" if reward else self.reward
+        if prompts:
+            episode, episodes, done, total = (int(number) for number in prompts.groups())
+            self.prompts = f"{(episode - 1) * total + done}/{episodes * total}"
+        if step or prompts:
+            self.text = f"step {self.step}" + _named(", prompts ", self.prompts) + _named(", reward ", self.reward)
+
+    def last_words(self) -> list[str]:
+        """Return the last lines that say something, at most 15: up to the last error if there is one."""
+        told = [line for line in self.lines if not _NOISE.search(line)]
+        ends = [number for number, line in enumerate(told, start=1) if _ERROR.match(line)]
+        return told[: ends[-1] if ends else len(told)][-_SHOW_LINES:]
+
+    def mend(self, exit_code: int) -> str:
+        """Return one line on how to mend a known failure, empty for an unknown one.
+
+        Parameters
+        ----------
+        exit_code
+            Of the command, 128 + N for signal N.
+        """
+        for pattern, mend in KNOWN_FAILURES:
+            if any(pattern.search(line) for line in self.lines):
+                return mend
+        return KNOWN_FAILURES[2][1] if exit_code == 137 else ""
+
+
+def _named(name: str, value: str) -> str:
+    return f"{name}{value}" if value else ""
+
+
+class Display:
+    """One live line on a terminal; elsewhere the same line every few seconds."""
+
+    def __init__(self, stage: str, expected: float | None) -> None:
+        self.stage, self.expected = stage, expected
+        self.console = Console(highlight=False, markup=False)
+        self.live = Live(console=self.console, transient=True, auto_refresh=False)
+        self.began = time.monotonic()
+        self.shown_at, self.shown = self.began, ""
+
+    def line(self, text: str) -> str:
+        """Return the progress line for `text`."""
+        of = f" of about {_clock(self.expected)}" if self.expected else ""
+        return f"[{self.stage}] {_clock(time.monotonic() - self.began)}{of}, {text}"
+
+    def show(self, text: str) -> None:
+        """Show `text` behind stage and time, if it is time to show anything."""
+        now = time.monotonic()
+        if self.console.is_terminal:
+            if now - self.shown_at > 0.25:
+                self.live.update(self.line(text)[: self.console.width - 1], refresh=True)
+                self.shown_at = now
+        elif now - self.shown_at > _PLAIN_EVERY and text != self.shown:
+            print(self.line(text), flush=True)
+            self.shown_at, self.shown = now, text
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        print(text, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

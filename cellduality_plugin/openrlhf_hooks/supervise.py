@@ -1,0 +1,275 @@
+"""One command of a run, watched: a lock on the run's folder, a log, one line of progress, and nothing left behind.
+
+`python -m cellduality_plugin.openrlhf_hooks.supervise --run-dir DIR --stage NAME -- COMMAND...`
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import psutil
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.run_progress import Display, Progress
+
+LOCK_VARIABLE = "CELLDUALITY_LOCK_HELD"
+EXIT_LOCKED = 75  # EX_TEMPFAIL: try again later
+EXIT_LOG = 74  # EX_IOERR: the log cannot be written
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PATIENCE = 8.0  # seconds a command has to end by itself after a signal
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class FolderLockedError(CellDualityError):
+    """Another run holds the folder."""
+
+
+@contextlib.contextmanager
+def lock(run_dir: Path) -> Iterator[int | None]:
+    """Hold `run_dir` for this run alone; yields the lock's file descriptor, or `None` if an outer run holds it.
+
+    Parameters
+    ----------
+    run_dir
+        An existing folder. Its file `.lock` tells who holds it; the kernel lets go when the last holder ends.
+
+    Raises
+    ------
+    FolderLockedError
+        If another run holds the folder, with its process id and the time it began.
+    """
+    if os.environ.get(LOCK_VARIABLE) == str(run_dir):
+        yield None
+        return
+    with open(run_dir / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderLockedError(
+                f"another run is using this folder ({_holder(file)})",
+                where=str(run_dir),
+                mend="wait for it to end, or choose another folder",
+            ) from None
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}) + "\n")
+        file.flush()
+        yield file.fileno()
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+        return f"process {holder['pid']}, since {holder['since']}"
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return "it has just begun"
+
+
+class Command:
+    """A command in a session of its own, its output, and every process that descends from it.
+
+    Parameters
+    ----------
+    words
+        The command and its arguments.
+    environment
+        All of its variables.
+    keep
+        File descriptors that it inherits.
+    """
+
+    def __init__(self, words: Sequence[str], environment: dict[str, str], keep: Sequence[int]) -> None:
+        if sys.platform == "linux":
+            # Orphans become our children instead of init's, so none of them can slip away.
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.process = subprocess.Popen(
+            list(words),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=tuple(keep),
+        )
+        assert self.process.stdout is not None
+        self.output = self.process.stdout.fileno()
+        os.set_blocking(self.output, False)
+        self.at_end = False
+
+    def read(self, wait: float) -> bytes:
+        """Return output that has come within `wait` seconds, empty if none has."""
+        if self.at_end:
+            time.sleep(wait)
+            return b""
+        if not select.select([self.output], [], [], wait)[0]:
+            return b""
+        chunk = os.read(self.output, 1 << 16)
+        self.at_end = not chunk
+        return chunk
+
+    def exit_code(self) -> int | None:
+        """Return the exit code as a shell gives it (128 + N for signal N), `None` while the command runs."""
+        code = self.process.poll()
+        return 128 - code if code is not None and code < 0 else code
+
+    def interrupt(self, number: int) -> None:
+        """Send the signal to the command's process group, as a terminal would."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def clear(self) -> None:
+        """End every descendant that is still there, politely and then not, and return when none is."""
+        patience = time.monotonic() + 2.0
+        while living := _living_descendants():
+            polite = time.monotonic() < patience
+            for process in living:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGTERM if polite else signal.SIGKILL)
+            psutil.wait_procs(living, timeout=2.0 if polite else 0.2)
+        self.process.wait()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+
+
+def _living_descendants() -> list[psutil.Process]:
+    living = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
+
+
+class Stop:
+    """The first signal that asked this process to end; a second one means at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.count = 0
+        self.at = 0.0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if not self.number:
+            self.number, self.at = number, time.monotonic()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Stop]:
+        """Catch the signals inside the block."""
+        before = {number: signal.signal(number, self) for number in _SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def watch(command: Command, log: IO[bytes], progress: Progress, display: Display, stop: Stop) -> int:
+    """Return the exit code of `command`, once it has ended or was told to and its patience is over.
+
+    Everything it writes goes to `log` unchanged and to `progress` line by line.
+    """
+    rest = ""
+    told = False
+    while True:
+        chunk = command.read(wait=0.25)
+        log.write(chunk)
+        *lines, rest = (rest + chunk.decode("utf-8", "replace")).replace("\r", "\n").split("\n")
+        for line in lines:
+            progress.feed(line)
+        display.show("stopping" if stop.number else progress.text)
+        code = command.exit_code()
+        if code is not None and not chunk:
+            progress.feed(rest)
+            return 128 + stop.number if stop.number else code
+        if stop.number and not told:
+            command.interrupt(stop.number)
+            told = True
+        if stop.number and (stop.count > 1 or time.monotonic() - stop.at > _PATIENCE):
+            return 128 + stop.number
+
+
+def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, expected: float | None) -> int:
+    """Return the exit code of the command `words`, run under the lock of `run_dir`; see the module's first lines.
+
+    Raises
+    ------
+    FolderLockedError
+        If another run holds `run_dir`.
+    CellDualityError
+        If the command does not exist, or the folder or the log cannot be written.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir = run_dir.resolve()
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with lock(run_dir) as held, open(log_path, "ab", buffering=0) as log, Stop().listening() as stop:
+            environment = {**os.environ, LOCK_VARIABLE: str(run_dir)}
+            progress, display = Progress(), Display(stage, expected)
+            command = Command(words, environment, [] if held is None else [held])
+            try:
+                with display.live if display.console.is_terminal else contextlib.nullcontext():
+                    code = watch(command, log, progress, display, stop)
+            finally:
+                command.clear()
+    except FileNotFoundError as error:
+        raise CellDualityError(f"no such command or file: {error.filename}", where=stage) from None
+    except OSError as error:
+        raise CellDualityError(
+            f"cannot write: {error.strerror}", where=str(log_path), mend="free some space or choose another folder"
+        ) from error
+    _tell_end(code, bool(stop.number), progress, display, log_path)
+    return code
+
+
+def _tell_end(code: int, stopped: bool, progress: Progress, display: Display, log_path: Path) -> None:
+    if stopped:
+        display.say(display.line(f"stopped, nothing is left running; log: {log_path}"))
+    elif code == 0:
+        display.say(display.line(f"done ({progress.text})"))
+    else:
+        for line in progress.last_words():
+            display.say(f"    {line}")
+        mend = progress.mend(code)
+        display.say(display.line(f"failed with exit code {code}; log: {log_path}"))
+        if mend:
+            display.say(f"[{display.stage}] {mend}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code of the command given after `--`; 75 if the run's folder is taken."""
+    parser = argparse.ArgumentParser(prog="supervise", description=__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder of the run; one run at a time may use it")
+    parser.add_argument("--stage", required=True, help="name shown in front of the progress")
+    parser.add_argument("--log", type=Path, help="default: RUN_DIR/STAGE.log; appended to")
+    parser.add_argument("--expect", type=float, metavar="SECONDS", help="how long the stage is expected to take")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="-- COMMAND...")
+    options = parser.parse_args(arguments)
+    words = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not words:
+        parser.error("no command given after --")
+    log_path = options.log or options.run_dir / f"{options.stage}.log"
+    try:
+        return supervise(words, options.run_dir, options.stage, log_path, options.expect)
+    except CellDualityError as error:
+        print(f"[{options.stage}] {error}", file=sys.stderr)
+        return EXIT_LOCKED if isinstance(error, FolderLockedError) else EXIT_LOG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

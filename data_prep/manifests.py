@@ -1,0 +1,88 @@
+"""What stands beside every prepared file: what it holds, what it was made of, and its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cellduality_plugin
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import write_text
+from data_prep.sources import file_sha256
+
+FORMAT = "cellduality-data"
+VERSION = 1
+
+Manifest: TypeAlias = dict[str, Any]
+
+
+def manifest_path(path: Path) -> Path:
+    """Return where the manifest of ``path`` stands.
+
+    Examples
+    --------
+    >>> manifest_path(Path("data/sft.jsonl")).as_posix()
+    'data/sft.jsonl.manifest.json'
+    """
+    return path.with_name(path.name + ".manifest.json")
+
+
+def write_manifest(path: Path, origin: Mapping[str, Any], **content: Any) -> None:
+    """Write the manifest of ``path``: what it holds (``content``), made of what (``origin``), its hash."""
+    manifest = {
+        "format": FORMAT,
+        "schema_version": VERSION,
+        "package_version": cellduality_plugin.__version__,
+        "file": path.name,
+        "sha256": file_sha256(path),
+        **origin,
+        **content,
+    }
+    write_text(manifest_path(path), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return the manifest of the file ``path`` and check the file against its hash.
+
+    Raises
+    ------
+    CellDualityError
+        If either file is missing, the manifest is of another format, or the file was changed since.
+    """
+    beside, mend = manifest_path(path), "prepare the data again (cellduality data prepare)"
+    try:
+        manifest = json.loads(beside.read_text(encoding="utf-8"))
+        sha256 = file_sha256(path)
+    except FileNotFoundError as error:
+        raise CellDualityError("no such file", where=str(error.filename), mend=mend) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CellDualityError(f"unreadable manifest: {error}", where=str(beside), mend=mend) from error
+    if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("schema_version")) != (
+        FORMAT,
+        VERSION,
+    ):
+        raise CellDualityError(f"not a {FORMAT} manifest of version {VERSION}", where=str(beside), mend=mend)
+    if manifest.get("sha256") != sha256:
+        raise CellDualityError("the file is not the one its manifest tells of", where=str(path), mend=mend)
+    return manifest
+
+
+def up_to_date(files: Sequence[Path], origin: Mapping[str, Any]) -> bool:
+    """Return whether every file is there, unchanged, and made of ``origin`` by this version."""
+    try:
+        manifests = [read_manifest(path) for path in files]
+    except CellDualityError:
+        return False
+    wanted = json.loads(json.dumps({**origin, "package_version": cellduality_plugin.__version__}))
+    return all(manifest.get(key) == value for manifest in manifests for key, value in wanted.items())
+
+
+def code_sha256(files: Sequence[Path]) -> str:
+    """Return one SHA-256 over the content of source files, so that rows of an older wording are not kept."""
+    digest = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.name):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,183 @@
+"""From cells to rows: questions with answers for SFT, questions alone for RL, both for evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.splits import apportion
+
+Row: TypeAlias = dict[str, str]
+
+
+def sft_rows(
+    cells: Sequence[Cell],
+    tasks: Sequence[DualTask],
+    vocabulary: Vocabulary,
+    *,
+    hidden: float,
+    masks: int,
+    rng: np.random.Generator,
+) -> list[Row]:
+    """Return the primal and dual question of every task for every labelled cell, with answers and no trace.
+
+    Parameters
+    ----------
+    cells
+        The labelled training cells.
+    tasks
+        The dual pairs.
+    hidden
+        The fraction of genes to hide.
+    masks
+        How many times the hidden part is drawn for a cell; rows that come out equal are written once.
+    rng
+        The only source of randomness; it also shuffles the rows.
+    """
+    rows: dict[
+        tuple[str, ...], Row
+    ] = {}  # keyed by content: masks change the dual question, not the primal one
+    for cell in cells:
+        for task in tasks:
+            for _ in range(masks):
+                for row in _sft_pair(task, cell, vocabulary, hidden, rng):
+                    rows.setdefault(tuple(row.values()), row)
+    return _shuffled(list(rows.values()), rng)
+
+
+def _sft_pair(
+    task: DualTask, cell: Cell, vocabulary: Vocabulary, hidden: float, rng: np.random.Generator
+) -> tuple[Row, Row]:
+    example = _example(task, cell, hidden, True, rng)
+    if example.gold is None:
+        raise CellDualityError(
+            f"the dual pair {task.name!r} made no gold answer",
+            where=cell.id,
+            mend="set gold when labelled is true",
+        )
+    with _blamed_on(task):
+        primal = task.primal_prompt(example.inputs, vocabulary), task.answer_response(example.gold)
+        dual = (
+            task.dual_prompt(example.known, example.gold, vocabulary),
+            task.rebuilt_response(example.unknown),
+        )
+
+    def row(prompt: str, response: str, direction: str) -> Row:
+        shared = {"task": task.name, "direction": direction, "datasource": task.name, "id": cell.id}
+        return {"input": prompt, "output": response, **shared}
+
+    return row(*primal, "primal"), row(*dual, "dual")
+
+
+def rl_rows(
+    labelled: Sequence[Cell],
+    unlabelled: Sequence[Cell],
+    tasks: Mapping[DualTask, float],
+    vocabulary: Vocabulary,
+    *,
+    count: int,
+    hidden: float,
+    includes_labelled: bool,
+    rng: np.random.Generator,
+) -> list[Row]:
+    """Return ``count`` questions without gold answers, shuffled.
+
+    A task that needs no column of ``obs`` asks about cells stripped of it; all of them once before any twice.
+    A task whose question shows a label (its ``needs``) draws its conditions, with replacement, from the
+    labelled cells.
+
+    Parameters
+    ----------
+    labelled, unlabelled
+        The two parts of the training cells.
+    tasks
+        The dual pairs and their weights.
+    count
+        How many rows, shared among the tasks by weight.
+    hidden
+        The fraction of genes to hide.
+    includes_labelled
+        Whether the labelled cells, too, are asked about (without their label).
+    rng
+        The only source of randomness.
+
+    Raises
+    ------
+    CellDualityError
+        If a task with rows to make finds no cell to make them of.
+    """
+    rows = []
+    for (task, _), share in zip(tasks.items(), apportion(count, list(tasks.values())), strict=True):
+        if task.needs:
+            chosen = [labelled[place] for place in rng.integers(len(labelled), size=share)]
+        else:
+            chosen = _cycle([*unlabelled, *labelled] if includes_labelled else list(unlabelled), share, rng)
+        rows += [_question(task, _example(task, cell, hidden, False, rng), vocabulary) for cell in chosen]
+    return _shuffled(rows, rng)
+
+
+def eval_rows(
+    cells: Sequence[Cell],
+    tasks: Sequence[DualTask],
+    vocabulary: Vocabulary,
+    *,
+    hidden: float,
+    rng: np.random.Generator,
+) -> list[Row]:
+    """Return one question with its gold answer for every held-out cell and task, in the cells' order."""
+    return [
+        _question(task, _example(task, cell, hidden, True, rng), vocabulary)
+        for cell in cells
+        for task in tasks
+    ]
+
+
+def _question(task: DualTask, example: Example, vocabulary: Vocabulary) -> Row:
+    with _blamed_on(task):
+        prompt = task.primal_prompt(example.inputs, vocabulary)
+    return {"input": prompt, "label": example.to_label(), "datasource": task.name, "id": example.id}
+
+
+def _example(task: DualTask, cell: Cell, hidden: float, labelled: bool, rng: np.random.Generator) -> Example:
+    with _blamed_on(task):
+        if not labelled:  # stripped here and not left to the task: what a task cannot see it cannot leak
+            cell = Cell(cell.id, cell.genes, {column: cell.obs[column] for column in task.needs})
+        return task.example(cell, hidden=hidden, labelled=labelled, rng=rng)
+
+
+@contextlib.contextmanager
+def _blamed_on(task: DualTask) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise CellDualityError(
+            f"the dual pair {task.name!r} asks for {error}, which these cells do not have",
+            where=f"task {task.name}",
+            mend="use 'cell_type' for columns and label kinds, and list in `needs` what the question shows",
+        ) from error
+
+
+def _cycle(cells: list[Cell], count: int, rng: np.random.Generator) -> list[Cell]:
+    """Return ``count`` cells in random order; no cell comes again before every other has come."""
+    if count and not cells:
+        raise CellDualityError(
+            "no unlabelled training cell is left for RL",
+            where="n_labelled",
+            mend="lower n_labelled or set rl_includes_labelled",
+        )
+    chosen: list[Cell] = []
+    while len(chosen) < count:
+        chosen += [cells[place] for place in rng.permutation(len(cells))]
+    return chosen[:count]
+
+
+def _shuffled(rows: list[Row], rng: np.random.Generator) -> list[Row]:
+    return [rows[place] for place in rng.permutation(len(rows))]

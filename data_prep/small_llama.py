@@ -1,0 +1,203 @@
+"""A Llama small enough for two processor cores, whose words are the genes and the words of the prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl, write_text
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.manifests import code_sha256, up_to_date, write_manifest
+from data_prep.sources import file_sha256
+from data_prep.whole_folder import whole_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+ROWS = ("sft.jsonl", "rl.jsonl", "eval_validation.jsonl", "eval_test.jsonl")
+
+BEGIN, END, PAD, UNKNOWN = "<s>", "<|end|>", "<pad>", "<unk>"
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+# No date and no default system prompt: the same question is the same tokens on any day. Nothing follows the
+# end of a turn, so that a response in training ends exactly where generation stops.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+WEIGHTS, TOKENS = "model.safetensors", "tokenizer.json"
+
+
+def words_of(text: str) -> Iterator[str]:
+    """Yield the words of ``text`` as the tokenizer sees them: between white space, response tags set apart.
+
+    Examples
+    --------
+    >>> list(words_of("<think></think><answer>CD19+ B</answer>"))
+    ['CD19+', 'B']
+    """
+    for tag in TAGS:
+        text = text.replace(tag, " ")
+    yield from text.split()
+
+
+def build_small_llama(
+    data: Path,
+    out: Path,
+    *,
+    hidden_size: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    seed: int = 0,
+    max_len: int = 1024,
+) -> None:
+    """Write an untrained Llama and its word-level tokenizer for the prepared rows in ``data``.
+
+    The folder is what ``AutoModelForCausalLM``, ``AutoTokenizer`` and vLLM load. The same data and arguments
+    give identical files; where they are already there, nothing is done.
+
+    Parameters
+    ----------
+    data
+        A folder written by :func:`data_prep.prepare.prepare`.
+    out
+        The folder of the model.
+    hidden_size, layers, heads
+        The shape of the network; the inner layer is three times ``hidden_size``.
+    seed
+        Of the initial weights.
+    max_len
+        The most tokens of a prompt with its response.
+
+    Raises
+    ------
+    CellDualityError
+        If the rows are missing, the heads do not divide the width, or the folder cannot be written.
+    """
+    if min(hidden_size, layers, heads, max_len) < 1 or hidden_size % (2 * heads):
+        raise CellDualityError(
+            f"hidden size {hidden_size} does not split into {heads} heads of even width",
+            where="small Llama",
+            mend="choose a hidden size that is a multiple of twice the heads",
+        )
+    origin = {
+        "settings": {
+            "hidden_size": hidden_size,
+            "layers": layers,
+            "heads": heads,
+            "seed": seed,
+            "max_len": max_len,
+        },
+        "data_sha256": {name: file_sha256(_present(data / name)) for name in ("vocabulary.json", *ROWS)},
+        "code_sha256": code_sha256([Path(__file__)]),
+    }
+    if up_to_date([out / name for name in (WEIGHTS, TOKENS)], origin):
+        return
+    tokenizer = _tokenizer(sorted(_all_words(data)), max_len)
+    model = _model(tokenizer, hidden_size, layers, heads, seed, max_len)
+    with whole_folder(out) as folder:
+        tokenizer.save_pretrained(folder)
+        _name_the_class_everyone_knows(folder / "tokenizer_config.json")
+        model.save_pretrained(folder)
+        for name in (WEIGHTS, TOKENS):
+            write_manifest(
+                folder / name, origin, counts={"parameters": model.num_parameters(), "tokens": len(tokenizer)}
+            )
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise CellDualityError(
+            "no such file", where=str(path), mend="prepare the data first (cellduality data prepare)"
+        )
+    return path
+
+
+def _all_words(data: Path) -> set[str]:
+    """Return every word that a prompt or a response of the prepared rows may hold."""
+    vocabulary = Vocabulary.load(data / "vocabulary.json")
+    words = set(vocabulary.genes)
+    for label in (label for labels in vocabulary.labels.values() for label in labels):
+        words.update(label.split())
+    for name in ROWS:
+        for row in read_jsonl(data / name):
+            words.update(word for text in _texts(row) for word in words_of(text))
+    return words
+
+
+def _texts(row: dict[str, Any]) -> Iterable[str]:
+    """Return what a policy reads or writes in a row; of a label's parts, all it may be shown or asked."""
+    yield row["input"]
+    if "output" in row:
+        yield row["output"]
+    if "label" in row:
+        example = Example.from_label(row["label"])
+        for value in (*example.inputs.values(), *example.known.values(), example.unknown, example.gold or ""):
+            yield value if isinstance(value, str) else " ".join(value)
+
+
+def _tokenizer(words: list[str], max_len: int) -> PreTrainedTokenizerFast:
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = [UNKNOWN, PAD, BEGIN, END, *ROLES]
+    reserved = [*special, *TAGS]
+    names = [*reserved, *(word for word in words if word not in reserved)]
+    inner = Tokenizer(models.WordLevel({name: place for place, name in enumerate(names)}, unk_token=UNKNOWN))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in special])
+    # Not special: they are part of what the policy says, and must outlive skip_special_tokens.
+    inner.add_tokens([AddedToken(name, normalized=False, special=False) for name in TAGS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        unk_token=UNKNOWN,
+        pad_token=PAD,
+        bos_token=BEGIN,
+        eos_token=END,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+        model_max_length=max_len,
+    )
+
+
+def _model(
+    tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int, heads: int, seed: int, max_len: int
+) -> Any:
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=max_len,
+        tie_word_embeddings=True,
+        **ids,
+    )
+    with torch.random.fork_rng(devices=[]):  # the caller's own randomness goes on as if nothing had happened
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(**ids)
+    return model.to(torch.bfloat16)  # what OpenRLHF trains in and vLLM serves
+
+
+def _name_the_class_everyone_knows(path: Path) -> None:
+    """Write the tokenizer's class under the name that every release of transformers can load."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["tokenizer_class"] = "PreTrainedTokenizerFast"
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

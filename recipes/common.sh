@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# What all recipes share: messages, the profile, and the one way a stage is run. Sourced, never run.
+# A recipe sets `root` first.
+
+say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+
+die() { # what, how to mend it
+  printf 'error: %s: %s\n' "$1" "$2" >&2
+  exit 2
+}
+
+has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+
+if [[ -z "${PROFILE:-}" ]]; then
+  if has_gpu; then PROFILE=gpu1; else PROFILE=cpu; fi
+fi
+[[ -f "$root/recipes/profiles/$PROFILE.sh" ]] ||
+  die "no profile '$PROFILE'" "use one of: $(cd "$root/recipes/profiles" && printf '%s ' *.sh | sed 's/\.sh//g')"
+# shellcheck source=recipes/profiles/cpu.sh
+source "$root/recipes/profiles/$PROFILE.sh"
+
+: "${VENV:=$root/.venv}"
+: "${SEED:=42}"
+: "${DATASET:=pbmc68k_reduced}"   # a name, or the path of an .h5ad
+: "${LABEL_COLUMN:=}"             # obs column with the labels; the data set's own by default
+: "${RUN_DIR:=$root/runs/$PROFILE}"
+: "${DRY_RUN:=0}"
+: "${RESUME:=0}"
+RUN_DIR="$(realpath -m -- "$RUN_DIR")"
+data="$RUN_DIR/data" base="$RUN_DIR/base" sft="$RUN_DIR/sft" grpo="$RUN_DIR/grpo"
+export PATH="$VENV/bin:$PATH"
+
+# The one word in front that makes the unmodified trainer run without a GPU.
+launch=()
+if [[ "$BACKEND" == cpu ]]; then launch=(cellduality-cpu); fi
+
+set_up() {
+  if [[ "$DRY_RUN" == 1 ]]; then
+    echo "bash recipes/setup.sh"
+  else
+    PROFILE="$PROFILE" VENV="$VENV" bash "$root/recipes/setup.sh"
+  fi
+}
+
+# One run at a time in a folder. The lock is freed by the kernel when the recipe ends, however it ends.
+lock_run() {
+  [[ "$DRY_RUN" != 1 && "${CELLDUALITY_LOCK_HELD:-}" != "$RUN_DIR" ]] || return 0
+  mkdir -p "$RUN_DIR" 2>/dev/null || die "cannot write to $RUN_DIR" "set RUN_DIR to a folder of yours"
+  exec 9>>"$RUN_DIR/.lock"
+  flock -n 9 || die "another run is going in $RUN_DIR ($(tail -n 1 "$RUN_DIR/.lock"))" \
+    "wait for it to end, or choose another folder with RUN_DIR=..."
+  echo "process $$ since $(date '+%F %T')" >"$RUN_DIR/.lock"
+  export CELLDUALITY_LOCK_HELD="$RUN_DIR"
+}
+
+# run NAME EXPECTED_SECONDS COMMAND...: one supervised stage with a log, live progress and a clean end.
+run() {
+  local name="$1" expect="$2"
+  shift 2
+  if [[ "$DRY_RUN" == 1 ]]; then
+    printf '%q ' "$@"
+    echo
+    return
+  fi
+  python -m cellduality_plugin.openrlhf_hooks.supervise --run-dir "$RUN_DIR" --stage "${stage:+$stage }$name" \
+    --log "$RUN_DIR/logs/$name.log" --expect "$expect" -- "$@"
+}
+
+# A finished stage leaves a mark; RESUME=1 skips it.
+finished() { [[ "$RESUME" == 1 && -f "$RUN_DIR/.finished-$1" ]]; }
+mark_finished() { if [[ "$DRY_RUN" != 1 ]]; then touch "$RUN_DIR/.finished-$1"; fi; }
+unmark() { if [[ "$DRY_RUN" != 1 ]]; then for name in "$@"; do rm -f "$RUN_DIR/.finished-$name"; done; fi; }
+
+# A new model replaces the old one only when it is whole.
+replace_folder() { # from, to
+  [[ "$DRY_RUN" != 1 ]] || return 0
+  rm -rf "$2.old"
+  if [[ -e "$2" ]]; then mv "$2" "$2.old"; fi
+  mv "$1" "$2"
+  rm -rf "$2.old"
+}

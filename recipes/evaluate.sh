@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# The base, SFT and GRPO checkpoints on held-out cells: table, metrics.json, report.html.
+#
+#   bash recipes/evaluate.sh
+#   SPLIT=validation bash recipes/evaluate.sh        # while choosing hyperparameters: test cells are read once, last
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=recipes/common.sh
+source "$root/recipes/common.sh"
+set_up
+lock_run
+: "${SPLIT:=test}"
+case "$BASE_MODEL" in small-llama | smollm2) model="$base" ;; *) model="$BASE_MODEL" ;; esac
+
+run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate --model "base=$model" --model "SFT=$sft" \
+  --model "GRPO=$grpo" --data "$data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
+  --max-new-tokens "$MAX_NEW_TOKENS" --seed "$SEED" "$@"
+run report 20 cellduality report --run "$RUN_DIR" --split "$SPLIT"
+if [[ "$DRY_RUN" != 1 ]]; then
+  cellduality table "$RUN_DIR/$SPLIT/metrics.json"
+  say "Report: $RUN_DIR/report.html   Metrics: $RUN_DIR/$SPLIT/metrics.json"
+fi
+mark_finished evaluate

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Stage 2: GRPO with the dual reward on unlabelled cells, with the unmodified openrlhf.cli.train_ppo_ray.
+# Further arguments go to the trainer.
+#
+#   bash recipes/grpo.sh
+#   RESUME=1 bash recipes/grpo.sh                    # goes on from the last checkpoint
+#   ACTOR_LR=5e-5 KL=0.02 bash recipes/grpo.sh --actor.max_norm 0.5
+#   PROFILE=multinode NODES=4 RUN_DIR=/shared/run bash recipes/grpo.sh
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=recipes/common.sh
+source "$root/recipes/common.sh"
+set_up
+lock_run
+finished grpo && exit 0
+unmark grpo evaluate
+
+run check-grpo 10 cellduality check --config "$data/cellduality.json" --model "$sft" --rl "$data/rl.jsonl" \
+  --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --rollout-batch "$ROLLOUT_BATCH" \
+  --group-size "$GROUP_SIZE" --train-batch "$TRAIN_BATCH"
+
+agent="$data/agent.py"
+if [[ "$DRY_RUN" != 1 ]]; then
+  agent="$(cellduality agent-path --config "$data/cellduality.json")"
+  # A stopped run is taken up only on request; otherwise its checkpoints would be mistaken for this run's.
+  [[ "$RESUME" == 1 ]] || rm -rf "$RUN_DIR/checkpoints/grpo" "$RUN_DIR/tensorboard/grpo"
+fi
+resume=()
+if [[ "$RESUME" == 1 ]]; then resume=(--ckpt.load_enable); fi
+
+trainer=(python -m openrlhf.cli.train_ppo_ray)
+if [[ "$PROFILE" == multinode ]]; then
+  trainer=(
+    ray job submit --address "$RAY_JOB_ADDRESS"
+    --runtime-env-json "{\"env_vars\": {\"CELLDUALITY_CONFIG\": \"$data/cellduality.json\"}}"
+    -- "${trainer[@]}"
+  )
+fi
+
+run grpo "$expect_grpo" "${launch[@]}" "${trainer[@]}" \
+  --actor.model_name_or_path "$sft" --ckpt.output_dir "$grpo.new" --ckpt.path "$RUN_DIR/checkpoints/grpo" \
+  --ckpt.save_steps "$SAVE_STEPS" --ckpt.max_num 2 "${resume[@]}" \
+  --train.agent_func_path "$agent" \
+  --data.prompt_dataset "$data/rl.jsonl" --data.input_key input --data.label_key label --data.apply_chat_template \
+  --data.max_len "$MAX_LEN" --rollout.max_new_tokens "$MAX_NEW_TOKENS" \
+  --rollout.batch_size "$ROLLOUT_BATCH" --rollout.n_samples_per_prompt "$GROUP_SIZE" \
+  --rollout.micro_batch_size "$MICRO_BATCH" --rollout.temperature "$TEMPERATURE" --rollout.top_p 1.0 \
+  --train.batch_size "$TRAIN_BATCH" --train.micro_batch_size "$MICRO_BATCH" --train.num_episodes "$EPISODES" \
+  --train.max_epochs 1 --train.seed "$SEED" \
+  --algo.advantage.estimator group_norm --algo.kl.use_loss --algo.kl.estimator k3 --algo.kl.init_coef "$KL" \
+  --actor.eps_clip "$CLIP" --actor.loss_agg_mode seq-mean-token-mean --actor.adam.lr "$ACTOR_LR" \
+  --train.colocate_all --actor.num_nodes "$NODES" --actor.num_gpus_per_node "$GPUS" \
+  --ref.num_nodes "$NODES" --ref.num_gpus_per_node "$GPUS" \
+  --vllm.num_engines "$ENGINES" --vllm.tensor_parallel_size "$TENSOR_PARALLEL" \
+  --ds.param_dtype bf16 --logger.tensorboard_dir "$RUN_DIR/tensorboard/grpo" "${grpo_machine[@]}" "$@"
+
+replace_folder "$grpo.new" "$grpo"
+mark_finished grpo

@@ -1,0 +1,26 @@
+# The paper's machine: one node with eight 48 GB GPUs. G = 8, SFT 3 epochs at 1e-5, 200 updates of 512 samples.
+BACKEND=gpu
+: "${BASE_MODEL:=meta-llama/Llama-3.2-3B-Instruct}"
+
+: "${TOP_GENES:=200}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=12800}" "${SFT_MASKS:=4}"
+: "${TASKS:=cell_type_annotation=1,conditional_cell_generation=1}"
+: "${REWARDS:=}"
+: "${MAX_LEN:=4096}" "${MAX_NEW_TOKENS:=1536}"
+
+: "${SFT_EPOCHS:=3}" "${SFT_LR:=1e-5}" "${SFT_BATCH:=128}" "${SFT_MICRO_BATCH:=2}"
+
+# 512 samples a rollout in two updates of 256, so that the clip is active.
+: "${ROLLOUT_BATCH:=64}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=256}" "${MICRO_BATCH:=4}" "${EPISODES:=1}"
+: "${ACTOR_LR:=1e-6}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${DUAL_TEMPERATURE:=0}" "${SAVE_STEPS:=20}"
+
+: "${NODES:=1}" "${GPUS:=8}" "${ENGINES:=8}" "${TENSOR_PARALLEL:=1}"
+sft_machine=(--ds.zero_stage 2 --ds.packing_samples --model.gradient_checkpointing_enable)
+# Stage 3: with stage 1 or 2 dynamic batches would keep only the last micro-batch's gradient.
+grpo_machine=(
+  --ds.zero_stage 3 --ds.packing_samples --train.dynamic_batch_enable --train.max_tokens_per_gpu 8192
+  --rollout.max_tokens_per_gpu 16384 --actor.gradient_checkpointing_enable --ds.enable_sleep
+  --vllm.sync_backend nccl --vllm.enable_sleep --vllm.enable_prefix_caching --vllm.gpu_memory_utilization 0.5
+)
+
+expect_prepare=60 expect_sft=600 expect_grpo=36000 expect_evaluate=900

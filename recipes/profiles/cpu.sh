@@ -1,0 +1,25 @@
+# A laptop without a GPU: a Llama of about a million parameters with a word-level gene vocabulary, trained from scratch.
+BACKEND=cpu
+: "${BASE_MODEL:=small-llama}"
+
+# data
+: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=640}" "${SFT_MASKS:=4}"
+: "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}"
+: "${REWARDS:=}"
+: "${MAX_LEN:=224}" "${MAX_NEW_TOKENS:=80}"
+
+# SFT
+: "${SFT_EPOCHS:=12}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=16}"
+
+# GRPO
+: "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
+: "${ACTOR_LR:=1e-4}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${DUAL_TEMPERATURE:=0}" "${SAVE_STEPS:=10}"
+
+# machine
+: "${NODES:=1}" "${GPUS:=1}" "${ENGINES:=1}" "${TENSOR_PARALLEL:=1}"
+sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
+grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
+
+# about how long a stage takes, in seconds
+expect_prepare=15 expect_sft=90 expect_grpo=180 expect_evaluate=120

@@ -1,0 +1,20 @@
+# SmolLM2-135M-Instruct on a CPU: a real instruction model, slow; shows that nothing hangs on the small vocabulary.
+BACKEND=cpu
+: "${BASE_MODEL:=smollm2}"
+
+: "${TOP_GENES:=24}" "${HIDDEN:=0.25}" "${N_LABELLED:=70}" "${N_RL:=32}" "${SFT_MASKS:=1}"
+: "${TASKS:=cell_type_annotation=1,conditional_cell_generation=1}"
+: "${REWARDS:=}"
+: "${MAX_LEN:=512}" "${MAX_NEW_TOKENS:=160}"
+
+: "${SFT_EPOCHS:=1}" "${SFT_LR:=1e-4}" "${SFT_BATCH:=8}" "${SFT_MICRO_BATCH:=4}"
+
+: "${ROLLOUT_BATCH:=4}" "${GROUP_SIZE:=4}" "${TRAIN_BATCH:=16}" "${MICRO_BATCH:=4}" "${EPISODES:=1}"
+: "${ACTOR_LR:=1e-5}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${DUAL_TEMPERATURE:=0}" "${SAVE_STEPS:=4}"
+
+: "${NODES:=1}" "${GPUS:=1}" "${ENGINES:=1}" "${TENSOR_PARALLEL:=1}"
+sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
+grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
+
+expect_prepare=30 expect_sft=900 expect_grpo=1200 expect_evaluate=1200

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Stage 1: supervised fine-tuning on the curated rows, primal and dual, with the unmodified openrlhf.cli.train_sft.
+# Further arguments go to the trainer.
+#
+#   bash recipes/sft.sh
+#   SFT_EPOCHS=3 bash recipes/sft.sh --max_norm 0.5
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=recipes/common.sh
+source "$root/recipes/common.sh"
+set_up
+lock_run
+finished sft && exit 0
+unmark sft grpo evaluate
+case "$BASE_MODEL" in small-llama | smollm2) model="$base" ;; *) model="$BASE_MODEL" ;; esac
+
+run check-sft 10 cellduality check --config "$data/cellduality.json" --model "$model" --sft "$data/sft.jsonl" \
+  --max-len "$MAX_LEN"
+
+run sft "$expect_sft" "${launch[@]}" torchrun --standalone --nproc-per-node "$GPUS" -m openrlhf.cli.train_sft \
+  --model.model_name_or_path "$model" --ckpt.output_dir "$sft.new" --ckpt.path "$RUN_DIR/checkpoints/sft" \
+  --data.dataset "$data/sft.jsonl" --data.input_key input --data.output_key output --data.apply_chat_template \
+  --data.max_len "$MAX_LEN" --train.max_epochs "$SFT_EPOCHS" --train.batch_size "$SFT_BATCH" \
+  --train.micro_batch_size "$SFT_MICRO_BATCH" --adam.lr "$SFT_LR" --train.seed "$SEED" --ds.param_dtype bf16 \
+  --logger.tensorboard_dir "$RUN_DIR/tensorboard/sft" "${sft_machine[@]}" "$@"
+
+replace_folder "$sft.new" "$sft"
+mark_finished sft

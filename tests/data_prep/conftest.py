@@ -1,0 +1,96 @@
+"""Small files to read and one real preparation to look at."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.prepare import PrepareSettings, Summary, prepare
+from data_prep.small_llama import build_small_llama
+
+LABELS = ["B cell"] * 12 + ["T cell"] * 9 + ["NK"] * 3
+
+
+def toy_counts() -> np.ndarray:
+    """Return raw counts of 24 cells in 12 genes; every cell expresses at least nine of them."""
+    counts = np.random.default_rng(0).integers(1, 60, size=(24, 12)).astype(np.float32)
+    counts[np.arange(24), np.arange(24) % 12] = 0
+    return counts
+
+
+@pytest.fixture
+def write_h5ad(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes an .h5ad file of the toy cells, with whatever is to be wrong with it."""
+
+    def write(
+        x: Any = None, *, genes: list[str] | None = None, cells: list[str] | None = None, labels: Any = None
+    ) -> Path:
+        x = toy_counts() if x is None else x
+        genes = genes or [f"G{number}" for number in range(x.shape[1])]
+        cells = cells or [f"cell{number:02}" for number in range(x.shape[0])]
+        labels = LABELS[: x.shape[0]] if labels is None else labels
+        path = tmp_path / "toy.h5ad"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            obs = pd.DataFrame({"kind": labels}, index=cells)
+            anndata.AnnData(X=x, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
+        return path
+
+    return write
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder of rows, and how it was made."""
+
+    folder: Path
+    settings: PrepareSettings
+    summary: Summary
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        return list(read_jsonl(self.folder / name))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.load(self.folder / "vocabulary.json")
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The default preparation of the embedded set."""
+    folder, settings = tmp_path_factory.mktemp("prepared") / "data", PrepareSettings()
+    return Prepared(folder, settings, prepare(settings, folder))
+
+
+@pytest.fixture(scope="session")
+def small_llama(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small Llama of the default preparation."""
+    folder = tmp_path_factory.mktemp("models") / "small_llama"
+    build_small_llama(prepared.folder, folder)
+    return folder
+
+
+@pytest.fixture
+def check_told() -> Callable[[pytest.ExceptionInfo[CellDualityError], str, str], None]:
+    """Return a check that an error is one line which says what, where and how to mend it."""
+
+    def check(raised: pytest.ExceptionInfo[CellDualityError], what: str, mend: str = "") -> None:
+        error = raised.value
+        assert "\n" not in str(error)
+        assert what in error.what
+        assert error.where
+        assert error.mend
+        assert mend in error.mend
+
+    return check

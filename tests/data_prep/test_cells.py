@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellduality_plugin.cell_sentences import sentence
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.parsing import Genes, join_response
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, ranked_cells, speakable
+
+
+def adata_of(values: np.ndarray, genes: list[str]) -> anndata.AnnData:
+    obs = pd.DataFrame({"cell_type": ["B"] * len(values)}, index=[f"c{row}" for row in range(len(values))])
+    return anndata.AnnData(X=scipy.sparse.csr_matrix(values), obs=obs, var=pd.DataFrame(index=genes))
+
+
+def test_genes_are_ranked_by_value_and_then_by_name():
+    adata = adata_of(np.array([[1.0, 3.0, 0.0, 1.0, 2.0]]), ["D", "C", "X", "A", "B"])
+    (cell,), genes, drops = ranked_cells(adata, source="toy", top=3, min_genes=2)
+    assert (cell.id, cell.genes, dict(cell.obs)) == ("toy/c0", ("C", "B", "A"), {"cell_type": "B"})
+    assert genes == ("A", "B", "C", "D")
+    assert drops == {}
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.5]), min_size=9, max_size=9), min_size=1, max_size=6),
+    st.integers(2, 9),
+    st.permutations(range(9)),
+)
+def test_ranking_agrees_with_plain_sorting_whatever_the_order_of_columns(rows, top, order):
+    values, names = np.array(rows), [f"G{column}" for column in range(9)]
+    values[:, 0] = 3.0  # so that every cell expresses something
+    adata = adata_of(values[:, list(order)], [names[column] for column in order])
+    cells, _, _ = ranked_cells(adata, source="toy", top=top, min_genes=1)
+    for cell, row in zip(cells, values, strict=True):
+        expected = sorted((-value, name) for value, name in zip(row, names, strict=True) if value > 0)
+        assert cell.genes == tuple(name for _, name in expected[:top])
+
+
+def test_what_is_left_out_is_counted_by_reason():
+    values = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 9.0, 9.0]])
+    cells, genes, drops = ranked_cells(
+        adata_of(values, ["A", "B", "C D", "E,F"]), source="t", top=4, min_genes=2
+    )
+    assert [cell.genes for cell in cells] == [("B", "A")]
+    assert genes == ("A", "B")
+    assert drops == {UNSPEAKABLE_GENE: 2, FEW_GENES: 1}
+
+
+def test_no_cell_left_is_told(check_told):
+    with pytest.raises(CellDualityError) as raised:
+        ranked_cells(adata_of(np.eye(3), ["A", "B", "C"]), source="toy", top=3, min_genes=2)
+    check_told(raised, "no cell has 2 expressed genes", "--min-genes")
+
+
+@given(st.lists(st.text(min_size=1).filter(speakable), min_size=1, max_size=8, unique=True))
+def test_every_speakable_name_is_read_back_as_it_was_written(names):
+    answer = Genes().parse(join_response(sentence(names)), Vocabulary(genes=tuple(names), labels={}))
+    assert answer.value == tuple(names)

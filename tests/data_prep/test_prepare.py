@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import data_prep.prepare
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.tasks import TASKS
+from data_prep.loaders import MISSING_LABEL
+from data_prep.manifests import read_manifest
+from data_prep.prepare import FILES, RARE_CLASS, PrepareSettings, describe, prepare
+from data_prep.sources import file_sha256
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def toy_settings(path: Path, **changes) -> PrepareSettings:
+    return PrepareSettings.read(
+        {"source": str(path), "label_column": "kind", "n_labelled": 6, "n_rl": 20, "top_genes": 10, **changes}
+    )
+
+
+def test_default_preparation_holds_what_it_says(prepared):
+    cells = prepared.rows("cells.jsonl")
+    assert Counter(cell["split"] for cell in cells) == {"train": 420, "validation": 142, "test": 138}
+    assert sum(cell["labelled"] for cell in cells) == 140
+    assert all(cell["split"] == "train" for cell in cells if cell["labelled"])
+    assert {len(cell["genes"]) for cell in cells} == {64}
+    assert [cell["id"] for cell in cells] == sorted({cell["id"] for cell in cells})
+    assert len(prepared.rows("sft.jsonl")) == 4 * 140
+    assert len(prepared.rows("rl.jsonl")) == 512
+    assert len(prepared.vocabulary.genes) == 765
+    assert list(prepared.vocabulary.genes) == sorted(prepared.vocabulary.genes)
+    assert set(prepared.vocabulary.labels["cell_type"]) == {cell["cell_type"] for cell in cells}
+
+
+def test_every_file_asks_about_the_cells_of_its_own_split(prepared):
+    cells = {cell["id"]: cell for cell in prepared.rows("cells.jsonl")}
+    labelled = {name for name, cell in cells.items() if cell["labelled"]}
+    split = {
+        part: {name for name, cell in cells.items() if cell["split"] == part}
+        for part in ("train", "validation", "test")
+    }
+    assert {row["id"] for row in prepared.rows("sft.jsonl")} == labelled
+    assert {row["id"] for row in prepared.rows("rl.jsonl")} <= split["train"]
+    for part in ("validation", "test"):
+        for name in TASKS:
+            rows = [row for row in prepared.rows(f"eval_{part}.jsonl") if row["datasource"] == name]
+            assert [row["id"] for row in rows] == sorted(split[part])
+
+
+def test_no_rl_row_of_the_annotation_holds_its_cells_label(prepared):
+    cells = {cell["id"]: cell for cell in prepared.rows("cells.jsonl")}
+    for row in prepared.rows("rl.jsonl"):
+        assert Example.from_label(row["label"]).gold is None
+        if row["datasource"] == "cell_type_annotation":
+            assert cells[row["id"]]["cell_type"] not in row["label"]
+        else:
+            assert cells[row["id"]]["labelled"]
+
+
+def test_gold_of_evaluation_rows_is_the_truth(prepared):
+    cells = {cell["id"]: cell for cell in prepared.rows("cells.jsonl")}
+    for row in prepared.rows("eval_test.jsonl"):
+        cell, gold = cells[row["id"]], Example.from_label(row["label"]).gold
+        assert gold == (
+            cell["cell_type"] if row["datasource"] == "cell_type_annotation" else tuple(cell["genes"])
+        )
+
+
+def test_manifests_are_true(prepared):
+    for name in FILES:
+        manifest = read_manifest(prepared.folder / name)
+        assert manifest == prepared.summary.manifests[name]
+        assert manifest["sha256"] == hashlib.sha256((prepared.folder / name).read_bytes()).hexdigest()
+        assert manifest["vocabulary"] == prepared.vocabulary.fingerprint
+        assert manifest["source"] == "pbmc68k_reduced"
+        assert PrepareSettings(**manifest["settings"]) == prepared.settings
+    for name in ("sft.jsonl", "rl.jsonl", "eval_validation.jsonl", "eval_test.jsonl"):
+        rows = prepared.rows(name)
+        counts = Counter(f"{row['datasource']}/{row.get('direction', 'primal')}" for row in rows)
+        assert read_manifest(prepared.folder / name)["counts"] == counts
+    assert read_manifest(prepared.folder / "vocabulary.json")["counts"] == {"genes": 765, "cell_type": 10}
+
+
+def test_same_seed_gives_the_same_bytes_and_another_does_not(prepared, tmp_path):
+    prepare(prepared.settings, tmp_path / "again")
+    assert content_of(tmp_path / "again") == content_of(prepared.folder)
+    prepare(PrepareSettings(seed=1), tmp_path / "other")
+    other = content_of(tmp_path / "other")
+    assert all(
+        other[name] != content_of(prepared.folder)[name] for name in FILES if name != "vocabulary.json"
+    )
+
+
+def test_number_of_rl_rows_does_not_touch_the_other_files(prepared, tmp_path):
+    prepare(PrepareSettings(n_rl=8), tmp_path / "few")
+    few, all_of_them = content_of(tmp_path / "few"), content_of(prepared.folder)
+    assert {name for name in FILES if few[name] != all_of_them[name]} == {"rl.jsonl"}
+
+
+def test_second_run_does_nothing_and_a_changed_file_is_made_again(write_h5ad, tmp_path):
+    settings, out = toy_settings(write_h5ad()), tmp_path / "out"
+    assert not prepare(settings, out).up_to_date
+    before = content_of(out)
+    times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert prepare(settings, out).up_to_date
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
+    (out / "rl.jsonl").write_text("")
+    assert not prepare(settings, out).up_to_date
+    assert content_of(out) == before
+
+
+def test_changed_source_is_prepared_again(write_h5ad, tmp_path):
+    settings = toy_settings(write_h5ad())
+    prepare(settings, tmp_path / "out")
+    write_h5ad(np.random.default_rng(5).integers(1, 60, size=(24, 12)).astype(np.float32))
+    summary = prepare(settings, tmp_path / "out")
+    assert not summary.up_to_date
+    assert summary.manifests["rl.jsonl"]["source_sha256"] == file_sha256(Path(settings.source))
+
+
+@pytest.mark.parametrize("failing", ["cells.jsonl", "eval_test.jsonl"])
+def test_full_disk_leaves_earlier_outputs_alone(failing, write_h5ad, tmp_path, monkeypatch, check_told):
+    path, out = write_h5ad(), tmp_path / "out"
+    prepare(toy_settings(path), out)
+    before, beside = content_of(out), sorted(tmp_path.iterdir())
+
+    def full(target, rows):
+        if target.name == failing:
+            raise OSError(28, "No space left on device")
+        return write_jsonl(target, rows)
+
+    monkeypatch.setattr(data_prep.prepare, "write_jsonl", full)
+    with pytest.raises(CellDualityError) as raised:
+        prepare(toy_settings(path, seed=1), out)
+    check_told(raised, "No space left on device", "earlier outputs are untouched")
+    assert content_of(out) == before
+    assert sorted(tmp_path.iterdir()) == beside
+
+
+def test_rows_do_not_depend_on_the_order_of_cells_in_the_file(write_h5ad, tmp_path):
+    counts = np.random.default_rng(2).integers(1, 60, size=(24, 12)).astype(np.float32)
+    names, kinds = [f"c{n}" for n in range(24)], ["B"] * 12 + ["T"] * 12
+    order = np.random.default_rng(3).permutation(24)
+    prepare(toy_settings(write_h5ad(counts, cells=names, labels=kinds)), tmp_path / "one")
+    shuffled = write_h5ad(counts[order], cells=[names[n] for n in order], labels=[kinds[n] for n in order])
+    prepare(toy_settings(shuffled), tmp_path / "two")
+    for name in FILES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_drops_are_counted_in_the_manifest(write_h5ad, tmp_path):
+    labels = ["B"] * 12 + ["T"] * 9 + ["rare", "rare", None]
+    summary = prepare(toy_settings(write_h5ad(labels=labels), small_classes="drop"), tmp_path / "out")
+    assert summary.manifests["rl.jsonl"]["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
+    assert {cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")} == {"B", "T"}
+
+
+def test_class_too_small_for_the_splits_is_told_and_nothing_is_written(write_h5ad, tmp_path, check_told):
+    path = write_h5ad(labels=["B"] * 22 + ["rare"] * 2)
+    with pytest.raises(CellDualityError) as raised:
+        prepare(toy_settings(path), tmp_path / "out")
+    check_told(raised, "1 of 2 classes have fewer than 3 cells ('rare' 2)", "--small-classes drop")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "what", "where"),
+    [
+        ({"seeds": 1}, "Extra inputs are not permitted", "seeds"),
+        ({"hidden": 1.5}, "less than 1", "hidden"),
+        ({"top_genes": "many"}, "valid integer", "top_genes"),
+        ({"tasks": {}}, "at least 1 item", "tasks"),
+        ({"tasks": {"cell_type_annotation": -1}}, "greater than or equal to 0", "tasks.cell_type_annotation"),
+        ({"tasks": {"cell_type_annotation": 0}}, "every task has the weight 0", "tasks"),
+        ({"fractions": (0.6, 0.2, 0.1)}, "fractions add up to 0.9", "fractions"),
+        ({"fractions": (0.8, 0.2, 0.0)}, "greater than 0", "fractions.2"),
+        ({"min_genes": 65}, "min_genes 65 is above top_genes 64", "min_genes"),
+        ({"seed": -1}, "greater than or equal to 0", "seed"),
+    ],
+)
+def test_bad_settings_are_told(values, what, where, check_told):
+    with pytest.raises(CellDualityError) as raised:
+        PrepareSettings.read(values)
+    check_told(raised, what)
+    assert raised.value.where == where
+
+
+def test_pair_given_twice_is_told(tmp_path, check_told):
+    twice = "cellduality_plugin.tasks.cell_type_annotation:CellTypeAnnotation"
+    with pytest.raises(CellDualityError) as raised:
+        prepare(PrepareSettings(tasks={"cell_type_annotation": 1, twice: 1}), tmp_path / "out")
+    check_told(raised, "two dual pairs share a name")
+
+
+def test_description_names_files_and_state(prepared):
+    console = Console(width=120, file=io.StringIO())
+    console.print(describe(prepared.summary))
+    text = console.file.getvalue()
+    assert "written" in text
+    assert all(name in text for name in FILES)
+    assert prepared.vocabulary.fingerprint in text
+
+
+def test_pair_of_ones_own_is_prepared_and_prepared_again_when_its_code_changes(write_h5ad, tmp_path):
+    pair, out = tmp_path / "pair.py", tmp_path / "out"
+    code = (
+        "from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation\n"
+        "class Mine(CellTypeAnnotation):\n"
+        "    name = 'mine'\n"
+        "    def primal_prompt(self, inputs, vocabulary):\n"
+        "        return 'OPENING ' + super().primal_prompt(inputs, vocabulary)\n"
+    )
+    pair.write_text(code.replace("OPENING", "Please."))
+    settings = toy_settings(write_h5ad(), tasks={f"{pair}:Mine": 1})
+    assert prepare(settings, out).manifests["rl.jsonl"]["counts"] == {"mine/primal": 20}
+    assert prepare(settings, out).up_to_date
+    pair.write_text(code.replace("OPENING", "If you please."))
+    assert not prepare(settings, out).up_to_date
+    assert all(row["input"].startswith("If you please. Name") for row in read_jsonl(out / "rl.jsonl"))

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example
+from cellduality_plugin.tasks import TASKS, get_task
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.rows import eval_rows, rl_rows, sft_rows
+
+GENES = tuple(f"G{number}" for number in range(12))
+# Labels that occur in no gene name, id or task name, so that a search for them finds leaks and nothing else.
+KINDS = ("Qa", "Qb")
+VOCABULARY = Vocabulary(genes=GENES, labels={"cell_type": KINDS})
+ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
+
+
+def cells_of(count: int, start: int = 0) -> list[Cell]:
+    rng = np.random.default_rng(start)
+    return [
+        Cell(f"toy/{number}", tuple(rng.permutation(GENES).tolist()), {"cell_type": KINDS[number % 3 == 0]})
+        for number in range(start, start + count)
+    ]
+
+
+def make_rl(tasks, count, includes_labelled=True, seed=0, labelled=None, unlabelled=None):
+    return rl_rows(
+        cells_of(6) if labelled is None else labelled,
+        cells_of(9, start=6) if unlabelled is None else unlabelled,
+        tasks,
+        VOCABULARY,
+        count=count,
+        hidden=0.25,
+        includes_labelled=includes_labelled,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def test_sft_rows_are_primal_and_dual_of_every_task_and_read_back_as_gold():
+    cells = {cell.id: cell for cell in cells_of(5)}
+    rows = sft_rows(
+        list(cells.values()),
+        list(TASKS.values()),
+        VOCABULARY,
+        hidden=0.25,
+        masks=1,
+        rng=np.random.default_rng(0),
+    )
+    counts = Counter((row["task"], row["direction"]) for row in rows)
+    assert counts == {(name, direction): 5 for name in TASKS for direction in ("primal", "dual")}
+    for row in rows:
+        assert list(row) == ["input", "output", "task", "direction", "datasource", "id"]
+        task, cell = TASKS[row["task"]], cells[row["id"]]
+        primal = row["direction"] == "primal"
+        answer = (task.parse_answer if primal else task.parse_rebuilt)(row["output"], VOCABULARY)
+        assert (answer.failure, answer.trace) == ("", "")
+        if (task is ANNOTATION) == primal:
+            assert answer.value == cell.obs["cell_type"]
+        elif primal:
+            assert answer.value == cell.genes
+        else:
+            assert len(answer.value) == 3
+            assert not set(answer.value) & set(row["input"].split())
+
+
+def test_more_masks_make_more_dual_rows_and_no_row_twice():
+    rows = sft_rows(cells_of(4), [ANNOTATION], VOCABULARY, hidden=0.25, masks=5, rng=np.random.default_rng(0))
+    counts = Counter((row["id"], row["direction"]) for row in rows)
+    assert {counts[f"toy/{number}", "primal"] for number in range(4)} == {1}
+    assert {counts[f"toy/{number}", "dual"] for number in range(4)} == {5}
+    assert len({tuple(row.values()) for row in rows}) == len(rows)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 40), st.booleans(), st.integers(0, 9))
+def test_rl_rows_hold_no_label(count, includes_labelled, seed):
+    rows = make_rl({ANNOTATION: 1.0}, count, includes_labelled, seed)
+    assert len(rows) == count
+    for row in rows:
+        assert list(row) == ["input", "label", "datasource", "id"]
+        assert json.loads(row["label"])["gold"] is None
+        assert not any(kind in row["label"] or kind in row["id"] for kind in KINDS)
+
+
+def test_cells_come_once_before_any_comes_twice():
+    whole = Counter(row["id"] for row in make_rl({ANNOTATION: 1.0}, 15))
+    assert set(whole.values()) == {1}
+    assert len(whole) == 15
+    counts = Counter(row["id"] for row in make_rl({ANNOTATION: 1.0}, 40))
+    assert set(counts.values()) == {2, 3}
+
+
+def test_labelled_cells_are_asked_about_only_if_wanted():
+    ids = {row["id"] for row in make_rl({ANNOTATION: 1.0}, 30, includes_labelled=False)}
+    assert ids == {f"toy/{number}" for number in range(6, 15)}
+
+
+def test_conditions_come_from_the_labelled_cells_alone_in_their_proportions():
+    labelled = [Cell(f"toy/{n}", GENES, {"cell_type": "Qa" if n < 3 else "Qb"}) for n in range(4)]
+    rows = make_rl({GENERATION: 1.0}, 2000, labelled=labelled)
+    assert {row["id"] for row in rows} == {cell.id for cell in labelled}
+    counts = Counter(Example.from_label(row["label"]).unknown for row in rows)
+    assert 1400 < counts["Qa"] < 1600
+    assert all(Example.from_label(row["label"]).gold is None for row in rows)
+
+
+def test_weights_share_out_the_rows_and_zero_makes_none():
+    counts = Counter(row["datasource"] for row in make_rl({ANNOTATION: 3.0, GENERATION: 1.0}, 100))
+    assert counts == {ANNOTATION.name: 75, GENERATION.name: 25}
+    assert {row["datasource"] for row in make_rl({ANNOTATION: 0.0, GENERATION: 1.0}, 10)} == {GENERATION.name}
+
+
+def test_no_cell_left_for_rl_is_told(check_told):
+    with pytest.raises(CellDualityError) as raised:
+        make_rl({ANNOTATION: 1.0}, 5, includes_labelled=False, unlabelled=[])
+    check_told(raised, "no unlabelled training cell", "n_labelled")
+
+
+def test_eval_rows_hold_gold_once_for_every_cell_and_task():
+    cells = cells_of(5)
+    rows = eval_rows(cells, list(TASKS.values()), VOCABULARY, hidden=0.25, rng=np.random.default_rng(0))
+    assert [(row["id"], row["datasource"]) for row in rows] == [
+        (cell.id, name) for cell in cells for name in TASKS
+    ]
+    for row, cell in zip(rows, [cell for cell in cells for _ in TASKS], strict=True):
+        gold = Example.from_label(row["label"]).gold
+        assert gold == (cell.obs["cell_type"] if row["datasource"] == ANNOTATION.name else cell.genes)
+
+
+class Leaky(type(ANNOTATION)):
+    """A pair that tells all it sees of a cell."""
+
+    name = "leaky"
+
+    def example(self, cell, *, hidden, labelled, rng):
+        return replace(super().example(cell, hidden=hidden, labelled=labelled, rng=rng), known=dict(cell.obs))
+
+
+def test_pair_that_would_leak_the_label_never_sees_it():
+    assert not any(kind in row["label"] for row in make_rl({Leaky(): 1.0}, 15) for kind in KINDS)
+
+
+USER_PAIR = """
+from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
+
+
+class Mine(CellTypeAnnotation):
+    name = "mine"
+    needs = {needs}
+
+    def primal_prompt(self, inputs, vocabulary):
+        return "Mine: " + str(vocabulary.labels[{kind!r}])
+"""
+
+
+def test_pair_of_ones_own_makes_rows(tmp_path):
+    (tmp_path / "pair.py").write_text(USER_PAIR.format(needs="()", kind="cell_type"))
+    mine = get_task("pair.py:Mine", folder=tmp_path)
+    rows = make_rl({mine: 1.0}, 4)
+    assert {row["datasource"] for row in rows} == {"mine"}
+    assert all(row["input"].startswith("Mine: ") for row in rows)
+
+
+@pytest.mark.parametrize(("needs", "kind"), [("('batch',)", "cell_type"), ("()", "tissue")])
+def test_pair_that_needs_what_is_not_there_is_told(needs, kind, tmp_path, check_told):
+    (tmp_path / "pair.py").write_text(USER_PAIR.format(needs=needs, kind=kind))
+    with pytest.raises(CellDualityError) as raised:
+        make_rl({get_task("pair.py:Mine", folder=tmp_path): 1.0}, 4)
+    check_told(raised, "the dual pair 'mine' asks for", "cell_type")

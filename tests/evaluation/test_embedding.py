@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation import embedding
+from cellduality_plugin.evaluation.embedding import cell_matrix, fit_embedding, rank_profile
+
+GENES = tuple("ABCDEFGHIJ")
+
+
+def cells(count: int, seed: int = 0) -> list[tuple[str, ...]]:
+    rng = np.random.default_rng(seed)
+    return [tuple(rng.permutation(GENES)[:6].tolist()) for _ in range(count)]
+
+
+def test_weights_fall_from_one_and_stay_above_absence() -> None:
+    profile = rank_profile(64)
+    assert profile[0] == 1
+    assert (np.diff(profile) < 0).all()
+    assert profile[-1] > 0
+    assert profile[7] == pytest.approx(1 - np.log(8) / np.log(65))
+
+
+def test_matrix_places_every_gene_and_ignores_ranks_past_the_top() -> None:
+    matrix = cell_matrix([("C", "A", "B"), (), ("B",)], ("A", "B", "C"), top=2).toarray()
+    first, second = rank_profile(2)
+    np.testing.assert_allclose(matrix, [[second, 0, first], [0, 0, 0], [0, first, 0]])
+
+
+def test_a_gene_outside_the_vocabulary_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        cell_matrix([("Z",)], GENES, 3)
+
+
+def test_full_pca_keeps_distances_and_fewer_dimensions_lose_some() -> None:
+    real = cells(40)
+    full, small = fit_embedding(real, GENES, components=30), fit_embedding(real, GENES, components=2)
+    dense = pdist(cell_matrix(real, GENES, 6).toarray())
+    # Ten genes of which every cell holds the same ranks: the weights sum to a constant, so nine dimensions hold all.
+    np.testing.assert_allclose(pdist(full(real)), dense)
+    assert (pdist(small(real)) <= dense + 1e-9).all()
+
+
+def test_points_do_not_depend_on_the_company_of_a_cell_or_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = fit_embedding(cells(30), GENES, components=4)
+    new = cells(7, seed=1)
+    together = space(new)
+    np.testing.assert_allclose(together, np.concatenate([space([cell]) for cell in new]))
+    monkeypatch.setattr(embedding, "_CHUNK", 3)
+    np.testing.assert_allclose(together, space(new))
+    assert space([]).shape == (0, 4)
+
+
+def test_iterative_solver_finds_the_same_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = fit_embedding(cells(60), GENES, components=3)(cells(9, seed=1))
+    monkeypatch.setattr(embedding, "_DENSE_AT_MOST", 0)
+    again = fit_embedding(cells(60), GENES, components=3, seed=5)(cells(9, seed=1))
+    np.testing.assert_allclose(np.abs(exact), np.abs(again), atol=1e-6)
+
+
+def test_too_few_cells_are_told() -> None:
+    with pytest.raises(CellDualityError, match="a PCA needs 3"):
+        fit_embedding(cells(2), GENES)

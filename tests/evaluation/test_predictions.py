@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.checkpoints import predict_checkpoint
+from cellduality_plugin.evaluation.predictions import PROMPT_TOO_LONG, PredictionSettings, predict, read_rows
+from cellduality_plugin.files import read_jsonl, write_jsonl
+
+ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+
+
+@pytest.fixture
+def examples(data):
+    return read_rows(data / "eval_test.jsonl")
+
+
+def test_labels_are_greedy_and_cells_are_drawn_with_seeds_of_their_own(examples, vocabulary, expert_decoder) -> None:
+    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=3))
+    assert {p.task: sum(q.task == p.task for q in made) for p in made} == {ANNOTATION: 30, GENERATION: 90}
+    writes = [request for request in expert_decoder.asked if request.prompt.startswith("Write")]
+    others = [request for request in expert_decoder.asked if not request.prompt.startswith("Write")]
+    assert {request.temperature for request in writes} == {1.0}
+    assert {request.temperature for request in others} == {0.0}
+    assert len({request.seed for request in writes}) == 90
+
+
+def test_an_expert_is_right_in_both_directions(examples, vocabulary, expert_decoder) -> None:
+    for p in predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1)):
+        if p.task == ANNOTATION:
+            assert p.answer == p.gold
+            # The expert lists all genes of the type that it was not shown, the hidden ones among them.
+            assert set(p.unknown) <= set(p.rebuilt)
+            assert 0 < p.similarity < 1
+        else:
+            assert p.rebuilt == p.unknown
+            assert p.reward == p.similarity == p.validity == 1
+
+
+def test_the_primal_prompt_is_the_one_of_the_row(examples, data, vocabulary, expert_decoder) -> None:
+    predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1))
+    asked = {request.prompt for request in expert_decoder.asked}
+    assert {row["input"] for row in read_jsonl(data / "eval_test.jsonl")} <= asked
+
+
+def test_the_dual_sees_the_answer_and_the_observed_genes_only(examples, vocabulary, expert_decoder) -> None:
+    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1))
+    duals = [r.prompt for r in expert_decoder.asked if r.prompt.startswith("Some genes")]
+    for p, prompt in zip([p for p in made if p.task == ANNOTATION], duals, strict=True):
+        assert f"Type: {p.answer}" in prompt
+        assert not set(p.unknown) & set(prompt.split())
+
+
+def test_unreadable_and_overlong_are_data(examples, vocabulary, decode_by) -> None:
+    def rule(request):
+        return None if request.prompt.startswith("Write") else "no such type"
+
+    made = predict(decode_by(rule), examples, vocabulary, PredictionSettings(samples=1))
+    assert {p.failure for p in made if p.task == ANNOTATION} == {"unknown_label"}
+    assert {p.failure for p in made if p.task == GENERATION} == {PROMPT_TOO_LONG}
+    assert {(p.similarity, p.rebuilt, p.dual_response) for p in made} == {(0.0, None, "")}
+
+
+def test_a_dual_that_fails_leaves_the_primal_answer(examples, vocabulary, decode_by) -> None:
+    def rule(request):
+        return None if request.prompt.startswith("Some genes") else "B"
+
+    made = [p for p in predict(decode_by(rule), examples, vocabulary, PredictionSettings()) if p.task == ANNOTATION]
+    assert {(p.answer, p.dual_failure, p.similarity, p.reward) for p in made} == {("B", PROMPT_TOO_LONG, 0.0, 0.0)}
+
+
+def test_a_finished_file_is_read_and_anything_else_made_anew(
+    examples, vocabulary, model: Path, tmp_path: Path, opened, expert_decoder
+) -> None:
+    out = tmp_path / "run" / "model.jsonl"
+
+    def again(seed: int = 0, rows=examples) -> int:
+        settings = PredictionSettings(samples=1, seed=seed)
+        before = len(expert_decoder.asked)
+        made.append(predict_checkpoint(model, rows, vocabulary, settings, out, opener=opened)[0])
+        return len(expert_decoder.asked) - before
+
+    made: list = []
+    assert again() == 120
+    assert again() == 0
+    assert made[0] == made[1]
+    assert again(seed=1) == 120
+    (model / "model.safetensors").write_bytes(b"other weights")
+    assert again() == 120
+    key, example = next(iter(examples.items()))
+    assert again(rows={**examples, key: replace(example, gold="T" if example.gold != "T" else "B")}) == 120
+    assert again() == 120
+    with out.open("a") as stream:  # a hand that edits a prediction does not go unnoticed
+        stream.write("\n")
+    assert again() == 120
+    out.with_suffix(".made_from.json").write_text("{")
+    assert again() == 120
+    assert again() == 0
+
+
+def test_a_file_that_is_not_a_checkpoint_is_told(examples, vocabulary, tmp_path: Path) -> None:
+    with pytest.raises(CellDualityError, match=r"no checkpoint .*Hugging Face folder"):
+        predict_checkpoint(tmp_path / "nothing", examples, vocabulary, PredictionSettings(), tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda rows: rows.append(rows[0]), "row id 'made/120' twice"),
+        (lambda rows: rows[0].pop("label"), "row without label"),
+        (lambda rows: rows[0].update(label=rows[0]["label"].replace("cell_type_annotation", "poetry")), "'poetry'"),
+    ],
+)
+def test_rows_that_cannot_be_evaluated_are_told_with_their_line(data: Path, spoil, message: str) -> None:
+    path = data / "eval_test.jsonl"
+    rows = list(read_jsonl(path))
+    spoil(rows)
+    write_jsonl(path, rows)
+    with pytest.raises(CellDualityError, match=f"{message}.*eval_test.jsonl:[0-9]+"):
+        read_rows(path)
+
+
+def test_predictions_are_one_json_object_a_line(examples, vocabulary, model: Path, tmp_path: Path, opened) -> None:
+    out = tmp_path / "model.jsonl"
+    predict_checkpoint(model, examples, vocabulary, PredictionSettings(samples=2), out, opener=opened)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 90
+    assert rows[0].keys() >= {"id", "task", "sample", "response", "answer", "failure", "dual_response", "rebuilt"}

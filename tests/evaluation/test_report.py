@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.curves import chosen, parse_log, read_curves
+from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.plots import colours_of
+from cellduality_plugin.evaluation.predictions import PredictionSettings
+from cellduality_plugin.evaluation.report import write_report
+
+LOG = "\n".join(
+    f"\x1b[36m(PPOTrainer pid=77)\x1b[0m INFO Global step {step}: {{'reward': {step / 10}, 'kl': {1 / step:.1e}, "
+    f"'dual_similarity': {step / 20}, 'actor_lr': 1e-06, 'timing/total': {step}.5, 'loss': nan}}"
+    for step in range(1, 6)
+)
+VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, every id, and tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
+                self.loads.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+            self.references += re.findall(r"url\(#([^)]+)\)", value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def run(data: Path, model: Path, tmp_path: Path, opened) -> Path:
+    settings = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), components=3, resamples=10)
+    evaluate({"SFT": model, "GRPO": model}, data, "test", tmp_path / "run", settings, opener=opened)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "train.log"
+    path.write_text(LOG)
+    return path
+
+
+def test_page_is_well_formed_and_loads_nothing(run: Path, log: Path, tmp_path: Path) -> None:
+    text = write_report(run, tmp_path / "report.html", {"GRPO": log}, title="A run").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.loads
+    assert all(load.startswith(("#", "data:image/png;base64,")) for load in page.loads)
+    assert not {"script", "link", "iframe", "img"} & set(page.tags)
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert len(set(page.ids)) == len(page.ids)
+    assert {load[1:] for load in page.loads if load.startswith("#")} | set(page.references) <= set(page.ids)
+    assert page.tags.count("svg") == 3 + 3 + 2 + 3  # legend, scatters, confusion matrices, curves
+    assert len(text) < 1_000_000
+
+
+def test_page_tells_results_rollouts_and_provenance(run: Path, log: Path, tmp_path: Path) -> None:
+    text = write_report(run, tmp_path / "report.html", {"GRPO": log}).read_text()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["space"] in text
+    assert metrics["provenance"]["models"]["SFT"]["model"] in text
+    assert "logistic regression" in text
+    assert text.count("best reward") == text.count("worst reward") == 2
+    assert "&lt;think&gt;" in text  # what a model wrote is shown, never obeyed
+    assert "width=device-width" in text
+
+
+def test_markup_in_model_output_stays_text(run: Path, tmp_path: Path) -> None:
+    path = run / "predictions" / "GRPO.jsonl"
+    path.write_text(path.read_text().replace("<think></think>", "<think><script src='http://x'></script></think>"))
+    text = write_report(run, tmp_path / "report.html").read_text()
+    assert "&lt;script" in text
+    assert "script" not in Page(text).tags
+
+
+def test_missing_curves_are_told_on_the_page(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    sources = {"SFT": tmp_path / "nowhere.log", "GRPO": tmp_path / "empty"}
+    text = write_report(run, tmp_path / "report.html", sources).read_text()
+    assert "no training curves" in text
+    assert "No curves were recorded." in text
+    assert "No training log was given." in write_report(run, tmp_path / "report.html").read_text()
+
+
+def test_a_run_without_readable_cells_still_has_a_report(
+    data: Path, model: Path, tmp_path: Path, opened, expert_decoder
+) -> None:
+    expert_decoder.rule = lambda request: "???"
+    settings = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), resamples=10)
+    evaluate({"base": model}, data, "test", tmp_path / "run", settings, opener=opened)
+    text = write_report(tmp_path / "run", tmp_path / "report.html").read_text()
+    assert "No checkpoint generated a cell that could be read." in text
+    assert "unknown_label 30" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no metrics"), ("{", "unreadable"), ("{}", "not a cellduality")]
+)
+def test_a_folder_without_metrics_is_told(content: str | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(CellDualityError, match=message):
+        write_report(tmp_path, tmp_path / "report.html")
+
+
+def test_log_lines_become_curves_and_a_resumed_step_keeps_its_last_value() -> None:
+    curves = parse_log([*LOG.splitlines(), "Global step 5: {'reward': 0.9}"])
+    assert curves["reward"] == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4), (5, 0.9)]
+    assert curves["actor_lr"][0] == (1, 1e-6)
+    assert parse_log(["nothing here"]) == {}
+
+
+def test_event_files_become_curves(tmp_path: Path) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(tmp_path / "tb" / "ppo"))
+    for step in (1, 2):
+        for tag in ("train/reward", "eval/score"):
+            value = Summary.Value(tag=tag, simple_value=step / 4)
+            writer.add_event(Event(step=step, wall_time=step, summary=Summary(value=[value])))
+    writer.close()
+    assert read_curves(tmp_path / "tb") == {"reward": [(1, 0.25), (2, 0.5)], "eval/score": [(1, 0.25), (2, 0.5)]}
+
+
+def test_the_reward_comes_first_and_what_says_nothing_is_left_out() -> None:
+    curves = parse_log(LOG.splitlines())
+    finite = {name: points for name, points in curves.items() if name != "loss"}
+    assert list(chosen(finite)) == ["reward", "dual_similarity", "kl"]
+    copied = {"score": finite["reward"], **finite}
+    assert "score" not in chosen(copied)
+    assert list(chosen(finite, at_most=1)) == ["reward"]
+
+
+def test_every_condition_has_a_colour() -> None:
+    assert len(set(colours_of([str(number) for number in range(20)]).values())) == 20
+    assert len(colours_of([str(number) for number in range(30)])) == 30

@@ -1,0 +1,365 @@
+"""The CPU backend without Ray: hook mechanics, strictness, the launcher, and the stand-ins against plain torch."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.cpu import launch, post_import, upstream
+
+SITE = Path(launch.__file__).parent / "site"
+ROOT = Path(launch.__file__).parents[3]
+
+
+def run_python(code: str, folders: list[Path], **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= variables
+    environment["PYTHONPATH"] = os.pathsep.join(str(folder) for folder in [*folders, ROOT])
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture
+def finder(tmp_path, monkeypatch):
+    """A finder in front of `sys.meta_path` with two toy modules, and the module that patches them."""
+    (tmp_path / "toy_upstream.py").write_text("import toy_extra\nvalue = 'cuda'\nextra = toy_extra.name\n")
+    (tmp_path / "toy_patches.py").write_text(
+        "import contextlib, sys, types\n"
+        "def patch(module): module.value = 'cpu'\n"
+        "@contextlib.contextmanager\n"
+        "def around():\n"
+        "    extra = types.ModuleType('toy_extra'); extra.name = 'stand-in'\n"
+        "    sys.modules['toy_extra'] = extra\n"
+        "    try: yield\n"
+        "    finally: del sys.modules['toy_extra']\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = post_import.PostImportFinder(
+        after={"toy_upstream": "toy_patches:patch"}, during={"toy_upstream": "toy_patches:around"}
+    )
+    monkeypatch.setattr(sys, "meta_path", [made, *sys.meta_path])
+    yield made
+    for name in ("toy_upstream", "toy_patches", "toy_extra"):
+        sys.modules.pop(name, None)
+
+
+class TestPostImport:
+    def test_patches_a_listed_module_once_it_has_run(self, finder):
+        import toy_upstream
+
+        assert toy_upstream.value == "cpu"
+
+    def test_holds_the_context_only_while_importing(self, finder):
+        import toy_upstream
+
+        assert toy_upstream.extra == "stand-in"
+        with pytest.raises(ModuleNotFoundError):
+            import toy_extra  # noqa: F401
+
+    def test_leaves_the_loader_and_other_modules_alone(self, finder):
+        import toy_upstream
+
+        assert type(toy_upstream.__spec__.loader).__name__ == "SourceFileLoader"
+        assert "value = 'cuda'" in toy_upstream.__spec__.loader.get_source("toy_upstream")
+        assert finder.find_spec("json") is None
+        assert finder.find_spec("no_such_module_anywhere") is None
+
+    def test_every_entry_of_the_tables_resolves(self):
+        for entry in [*post_import.AFTER_IMPORT.values(), *post_import.DURING_IMPORT.values()]:
+            assert callable(post_import._resolve(entry)), entry
+
+    def test_install_needs_the_switch_and_registers_once(self, monkeypatch):
+        monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+        before = len(sys.meta_path)
+        monkeypatch.delenv(post_import.DEVICE_VARIABLE, raising=False)
+        post_import.install()
+        assert len(sys.meta_path) == before
+        monkeypatch.setenv(post_import.DEVICE_VARIABLE, "cpu")
+        post_import.install()
+        post_import.install()
+        assert len(sys.meta_path) == before + 1
+
+
+class TestSitecustomize:
+    def test_registers_without_importing_anything_heavy(self):
+        code = """
+            import sys
+            print(type(sys.meta_path[0]).__name__)
+            print(sorted({'torch', 'numpy', 'cellduality_plugin', 'pydantic'} & set(sys.modules)))
+        """
+        shown = run_python(code, [SITE], CELLDUALITY_DEVICE="cpu")
+        assert shown.stdout.split("\n")[:2] == ["PostImportFinder", "[]"], shown.stderr
+
+    def test_runs_the_sitecustomize_it_hides(self, tmp_path):
+        (tmp_path / "sitecustomize.py").write_text("import sys; sys.hidden_one_ran = True")
+        shown = run_python("import sys; print(sys.hidden_one_ran)", [SITE, tmp_path], CELLDUALITY_DEVICE="cpu")
+        assert shown.stdout.strip() == "True", shown.stderr
+
+    def test_torch_answers_cuda_calls_only_with_the_switch(self):
+        code = """
+            import torch
+            try:
+                print(torch.cuda.current_device(), torch.zeros(1).to(torch.cuda.current_device()).device)
+            except (AssertionError, RuntimeError):
+                print('upstream')
+        """
+        assert run_python(code, [SITE], CELLDUALITY_DEVICE="cpu").stdout.strip() == "cpu cpu"
+        assert run_python(code, [SITE], CELLDUALITY_DEVICE="").stdout.strip() != "cpu cpu"
+
+    def test_children_of_children_are_reached(self):
+        code = """
+            import subprocess, sys
+            inner = "import sys; print(type(sys.meta_path[0]).__name__)"
+            subprocess.run([sys.executable, '-c', inner], check=True)
+        """
+        assert run_python(code, [SITE], CELLDUALITY_DEVICE="cpu").stdout.strip() == "PostImportFinder"
+
+
+class TestStrictness:
+    def test_names_the_behaviour_and_the_attribute(self):
+        import json
+
+        with pytest.raises(CellDualityError, match=r"weight sync .* json has no attribute 'gone'"):
+            upstream.replace(json, "gone", None, "weight sync")
+        assert not hasattr(json, "gone")
+
+    def test_names_the_version_of_the_package(self):
+        import numpy
+
+        with pytest.raises(CellDualityError, match=rf"numpy {numpy.__version__}"):
+            upstream.existing(numpy, "gone", "anything")
+
+    @pytest.mark.parametrize("entry", sorted(set(post_import.AFTER_IMPORT.values())))
+    def test_every_patch_refuses_a_module_without_its_attribute(self, entry):
+        from types import ModuleType
+
+        torch = ModuleType("torch")
+        torch.cuda = ModuleType("torch.cuda")
+        torch.device = str
+        module = torch if entry.endswith(":answer_cuda_calls") else ModuleType("newer_upstream")
+        with pytest.raises(CellDualityError, match="cannot be set up on the CPU"):
+            post_import._resolve(entry)(module)
+
+    @pytest.mark.parametrize("module", sorted({*post_import.AFTER_IMPORT, *post_import.DURING_IMPORT}))
+    def test_the_installed_versions_have_every_module(self, module):
+        import importlib.util
+
+        top = module.partition(".")[0]
+        folders = list(importlib.util.find_spec(top).submodule_search_locations)
+        path = Path(folders[0], *module.split(".")[1:])
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
+
+
+class TestLauncher:
+    def test_defaults_yield_to_the_user(self):
+        made = launch.cpu_environment({"OMP_NUM_THREADS": "7", "PYTHONPATH": "/a", "PATH": "/bin"})
+        assert made["OMP_NUM_THREADS"] == "7"
+        assert made["DS_ACCELERATOR"] == "cpu"
+        assert made["PYTHONPATH"].split(os.pathsep)[:2] == [str(SITE), "/a"]
+
+    def test_twice_is_once(self):
+        once = launch.cpu_environment({"PATH": "/bin"})
+        assert launch.cpu_environment(once)["PYTHONPATH"] == once["PYTHONPATH"]
+
+    def test_on_a_gpu_the_environment_is_untouched(self, tmp_path):
+        code = f"""
+            import sys
+            import torch
+            torch.cuda.is_available = lambda: True
+            from cellduality_plugin.openrlhf_hooks.cpu import launch
+            show = "import os; print(os.environ.get('CELLDUALITY_DEVICE'), {str(SITE)!r} in os.environ['PYTHONPATH'])"
+            sys.exit(launch.main([sys.executable, '-c', show, '--ds.packing_samples', 'openrlhf.cli.train_sft']))
+        """
+        shown = run_python(code, [])
+        assert shown.stdout.splitlines() == ["cellduality-cpu: a GPU is there, so nothing is patched", "None False"]
+
+    def test_without_a_gpu_the_command_gets_the_switch(self):
+        code = """
+            import sys
+            import torch
+            torch.cuda.is_available = lambda: False
+            from cellduality_plugin.openrlhf_hooks.cpu import launch
+            sys.exit(launch.main(['python', '-c', "import os; print(os.environ['CELLDUALITY_DEVICE'])"]))
+        """
+        assert run_python(code, []).stdout.strip() == "cpu"
+
+    def test_an_unknown_command_is_127(self, monkeypatch, capsys):
+        monkeypatch.setattr(launch, "gpu_is_there", lambda: False)
+        assert launch.main(["no-such-command-anywhere"]) == 127
+        assert "no-such-command-anywhere" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("flags", "named"),
+        [
+            ([], "--ds.attn_implementation flash_attention_2"),
+            (["--ds.attn_implementation=sdpa"], "--vllm.sync_backend nccl"),
+            (["--ds.attn_implementation", "sdpa", "--vllm.sync_backend", "gloo", "--ds.packing_samples"], "packing"),
+        ],
+    )
+    def test_refuses_what_needs_a_gpu(self, flags, named):
+        with pytest.raises(CellDualityError, match=named):
+            launch.refuse_gpu_only(["python", "-m", "openrlhf.cli.train_ppo_ray", *flags])
+
+    def test_sft_needs_no_engine_flags(self):
+        launch.refuse_gpu_only(["torchrun", "-m", "openrlhf.cli.train_sft", "--ds.attn_implementation", "sdpa"])
+
+
+class TestRayInit:
+    @pytest.fixture
+    def ray(self, monkeypatch):
+        from types import ModuleType
+
+        from cellduality_plugin.openrlhf_hooks.cpu.library_patches import declare_slots
+
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        module = ModuleType("ray")
+        module.init = lambda address=None, **options: (address, options)
+        declare_slots(module)
+        return module
+
+    def test_a_new_cluster_has_slots(self, ray, monkeypatch):
+        monkeypatch.setenv("CELLDUALITY_CPU_SLOTS", "2")
+        _, options = ray.init(runtime_env={})
+        assert options["num_gpus"] == 2
+        assert options["num_cpus"] >= 5
+
+    def test_the_caller_decides(self, ray):
+        assert ray.init(num_gpus=3)[1]["num_gpus"] == 3
+
+    def test_an_existing_cluster_keeps_its_resources(self, ray, monkeypatch):
+        assert ray.init("auto") == ("auto", {})
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+        assert ray.init() == (None, {})
+
+
+class TestStandIns:
+    def test_pad_inverts_unpad(self):
+        import torch
+
+        from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import pad_input, unpad_input
+
+        mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 0, 0]])
+        hidden = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+        tokens, indices, bounds, longest, lengths = unpad_input(hidden, mask)
+        reference = torch.cat([row[keep.bool()] for row, keep in zip(hidden, mask, strict=True)])
+        assert torch.equal(tokens, reference)
+        assert bounds.tolist() == [0, 3, 6, 7]
+        assert bounds.dtype == torch.int32
+        assert (longest, lengths.tolist()) == (3, [3, 3, 1])
+        assert torch.equal(pad_input(tokens, indices, 3, 4), hidden * mask.unsqueeze(-1))
+
+    def test_index_first_axis_and_pad_keep_the_gradient(self):
+        import torch
+
+        from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import index_first_axis, pad_input
+
+        values = torch.ones(4, 2, requires_grad=True)
+        pad_input(index_first_axis(values, torch.tensor([0, 2])), torch.tensor([1, 3]), 2, 2).sum().backward()
+        assert values.grad.tolist() == [[1, 1], [0, 0], [1, 1], [0, 0]]
+
+    def test_visible_only_inside_the_block(self):
+        import importlib.util
+
+        from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
+
+        there = importlib.util.find_spec("flash_attn") is not None
+        with standing_in():
+            from flash_attn.bert_padding import index_first_axis, pad_input, rearrange, unpad_input  # noqa: F401
+            from flash_attn.utils.distributed import all_gather  # noqa: F401
+        assert (importlib.util.find_spec("flash_attn") is not None) == there
+
+
+class TestOpenRLHFPatches:
+    def test_replay_buffer_devices_are_the_cpu(self):
+        from types import ModuleType
+
+        import torch
+
+        from cellduality_plugin.openrlhf_hooks.cpu.openrlhf_patches import replay_on_cpu
+
+        module = ModuleType("replay_buffer")
+        module.torch, module.NaiveReplayBuffer = torch, object
+        replay_on_cpu(module)
+        assert module.torch.device("cuda:cpu") == torch.device("cpu")
+        assert module.torch.tensor is torch.tensor
+
+    def test_optimizer_and_mesh_are_for_the_cpu(self):
+        from types import ModuleType
+
+        from cellduality_plugin.openrlhf_hooks.cpu.openrlhf_patches import train_on_cpu
+
+        class DeepspeedStrategy:
+            def moving_average(self, model, model_ema, beta=0.992, device="cpu"):
+                return device
+
+            def get_ds_train_config(self, optim_dict=None, *, max_norm=None):
+                return {"optimizer": optim_dict} if optim_dict else {}
+
+        module = ModuleType("strategy")
+        module.init_device_mesh = lambda device, *shape, **names: (device, shape, names)
+        module.DeepspeedStrategy = DeepspeedStrategy
+        train_on_cpu(module)
+        strategy = DeepspeedStrategy()
+        assert module.init_device_mesh("cuda", (1, 1), mesh_dim_names=("a", "b"))[0] == "cpu"
+        assert strategy.moving_average(None, None, 0.9, "cuda") == "cpu"
+        assert strategy.get_ds_train_config() == {}
+        adam = strategy.get_ds_train_config({"type": "AdamW", "params": {"lr": 1.0}}, max_norm=1.0)["optimizer"]
+        assert adam["params"] == {"lr": 1.0, "torch_adam": True}
+
+
+def test_weights_reach_every_engine_bit_for_bit():
+    import torch
+
+    from cellduality_plugin.openrlhf_hooks.cpu.weight_sync import GlooCommunicator
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shapes = [(3, 5), (7,), (1,)]
+    weights = [torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16() for shape in shapes]
+
+    def member(rank: int) -> list[torch.Tensor]:
+        group = GlooCommunicator("127.0.0.1", port, rank, 3)
+        tensors = weights if rank == 0 else [torch.zeros(shape, dtype=torch.bfloat16) for shape in shapes]
+        for tensor in tensors:
+            group.broadcast(tensor, src=0, stream=None)
+        return tensors
+
+    with ThreadPoolExecutor(3) as pool:
+        for received in pool.map(member, range(3), timeout=60):
+            assert all(torch.equal(one, other) for one, other in zip(received, weights, strict=True))
+
+
+def test_the_engine_receives_and_loads_in_its_own_dtype():
+    from types import ModuleType
+
+    import torch
+
+    from cellduality_plugin.openrlhf_hooks.cpu.openrlhf_patches import receive_weights_on_cpu
+
+    class WorkerWrap:
+        def update_weight(self, name, dtype, shape, empty_cache=False):
+            raise AssertionError("upstream asks for cuda")
+
+    module = ModuleType("worker_wrap")
+    module.WorkerWrap = WorkerWrap
+    receive_weights_on_cpu(module)
+    loaded = {}
+    worker = WorkerWrap()
+    worker.model_config = SimpleNamespace(dtype=torch.bfloat16)
+    worker._model_update_group = SimpleNamespace(broadcast=lambda tensor, src: tensor.fill_(2.0))
+    worker.model_runner = SimpleNamespace(model=SimpleNamespace(load_weights=lambda weights: loaded.update(weights)))
+    worker.update_weight("w", torch.bfloat16, torch.Size([2]))
+    assert loaded["w"].tolist() == [2.0, 2.0]
+    with pytest.raises(TypeError, match="float32"):
+        worker.update_weight("w", torch.float32, torch.Size([2]))

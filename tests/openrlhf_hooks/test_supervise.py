@@ -1,0 +1,277 @@
+"""The supervisor with real processes: lock, exit codes, log, progress, failures told, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cellduality_plugin.openrlhf_hooks import run_progress, supervise
+from cellduality_plugin.openrlhf_hooks.run_progress import Display, Progress, clean
+
+ROOT = Path(supervise.__file__).parents[2]
+
+# Leaves a child in a session of its own and a double-forked daemon behind, tells their ids, and sleeps.
+FUGITIVES = """
+import os, signal, subprocess, sys, time
+sleeper = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.signal(signal.SIGINT, " \
+          "signal.SIG_IGN); time.sleep(300)"
+own_session = subprocess.Popen([sys.executable, "-c", sleeper], start_new_session=True).pid
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.write(write, str(os.getpid()).encode())
+        os.execv(sys.executable, [sys.executable, "-c", sleeper])
+    os._exit(0)
+os.wait()
+print("pids", os.getpid(), own_session, os.read(read, 20).decode(), flush=True)
+if len(sys.argv) > 1: sys.exit(int(sys.argv[1]))
+time.sleep(300)
+"""
+
+
+def start(run_dir: Path, *words: str, stage: str = "toy", **variables: str) -> subprocess.Popen[str]:
+    environment = {key: value for key, value in os.environ.items() if key != supervise.LOCK_VARIABLE}
+    environment |= {"PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-m", supervise.__name__, "--run-dir", str(run_dir), "--stage", stage, "--", *words]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(run_dir: Path, *words: str, **variables: str) -> tuple[int, str]:
+    process = start(run_dir, *words, **variables)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output
+
+
+def end(process: subprocess.Popen[str], number: int) -> int:
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    return process.returncode
+
+
+def wait_for(path: Path, pattern: str) -> re.Match[str]:
+    for _ in range(300):
+        found = re.search(pattern, path.read_text()) if path.exists() else None
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{pattern} never came in {path}")
+
+
+def python(code: str) -> tuple[str, str, str]:
+    return sys.executable, "-c", code
+
+
+class TestExitAndLog:
+    @pytest.mark.parametrize("code", [0, 1, 42])
+    def test_the_exit_code_passes_through(self, tmp_path, code):
+        assert run(tmp_path, *python(f"raise SystemExit({code})"))[0] == code
+
+    def test_death_by_signal_is_told_as_a_shell_tells_it(self, tmp_path):
+        code, output = run(tmp_path, *python("import os; os.kill(os.getpid(), 9)"))
+        assert code == 137
+        assert "ran out of memory, or a process was killed" in output
+
+    def test_the_log_holds_every_byte(self, tmp_path):
+        code = "import sys\nfor i in range(20000): print('line', i)\nsys.stderr.write('bar\\rbar2\\xe9')"
+        assert run(tmp_path, *python(code))[0] == 0
+        logged = (tmp_path / "toy.log").read_bytes().decode()
+        assert [line for line in logged.split("\n") if line.startswith("line")] == [f"line {i}" for i in range(20000)]
+        assert "bar\rbar2é" in logged
+
+    def test_a_second_run_adds_to_the_log(self, tmp_path):
+        run(tmp_path, *python("print('first')"))
+        run(tmp_path, *python("print('second')"))
+        assert (tmp_path / "toy.log").read_text() == "first\nsecond\n"
+
+    def test_only_progress_is_shown(self, tmp_path):
+        _, output = run(tmp_path, *python("print('chatter')"))
+        assert re.fullmatch(r"\[toy\] 0:0\d, done \(starting\)\n", output)
+
+    def test_a_command_that_does_not_exist_is_one_line(self, tmp_path):
+        code, output = run(tmp_path, "no-such-command-anywhere")
+        assert (code, output.count("\n")) == (supervise.EXIT_LOG, 1)
+        assert "no-such-command-anywhere" in output
+
+    def test_a_full_disk_under_the_log_is_one_line(self, tmp_path):
+        (tmp_path / "toy.log").symlink_to("/dev/full")
+        code, output = run(tmp_path, *python("print('x'); import time; time.sleep(300)"))
+        assert (code, output.count("\n")) == (supervise.EXIT_LOG, 1)
+        assert "No space left" in output
+
+
+class TestLock:
+    def test_a_second_run_ends_at_once_and_names_the_first(self, tmp_path):
+        first = start(tmp_path, *python("print('begun', flush=True); import time; time.sleep(300)"))
+        wait_for(tmp_path / "toy.log", "begun")
+        began = time.monotonic()
+        code, output = run(tmp_path, *python("print('never')"))
+        assert code == supervise.EXIT_LOCKED
+        assert time.monotonic() - began < 20
+        assert output.count("\n") == 1
+        assert f"process {first.pid}, since 20" in output
+        assert end(first, signal.SIGINT) == 130
+        assert run(tmp_path, *python("print('now it may')"))[0] == 0
+
+    def test_a_stage_inside_a_locked_recipe_runs(self, tmp_path):
+        words = [sys.executable, "-m", supervise.__name__, "--run-dir", str(tmp_path), "--stage", "inner", "--"]
+        code, output = run(tmp_path, *words, *python("raise SystemExit(3)"))
+        assert code == 3, output
+        assert "inner" in (tmp_path / "toy.log").read_text()
+
+    def test_a_lock_on_another_folder_does_not_count(self, tmp_path):
+        (tmp_path / "here").mkdir()
+        first = start(tmp_path / "here", *python("print('begun', flush=True); import time; time.sleep(300)"))
+        wait_for(tmp_path / "here" / "toy.log", "begun")
+        elsewhere = {supervise.LOCK_VARIABLE: str(tmp_path / "elsewhere")}
+        assert run(tmp_path / "here", "true", **elsewhere)[0] == supervise.EXIT_LOCKED
+        assert end(first, signal.SIGTERM) == 143
+
+    def test_the_lock_file_tells_who(self, tmp_path):
+        run(tmp_path, "true")
+        assert set(json.loads((tmp_path / ".lock").read_text())) == {"pid", "since"}
+
+
+def assert_dead(pids: list[int]) -> None:
+    for pid in pids:
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, pid
+
+
+class TestNothingIsLeft:
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_fugitives_die_with_the_run(self, tmp_path, number, code):
+        bystander = subprocess.Popen([*python("import time; time.sleep(300)")], start_new_session=True)
+        process = start(tmp_path, *python(FUGITIVES))
+        pids = [int(pid) for pid in wait_for(tmp_path / "toy.log", r"pids (\d+) (\d+) (\d+)\n").groups()]
+        assert all(psutil.pid_exists(pid) for pid in pids)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=40)
+        assert process.returncode == code
+        assert_dead(pids)
+        assert "nothing is left running" in output
+        assert bystander.poll() is None
+        bystander.kill()
+        bystander.wait()
+
+    def test_a_second_signal_means_at_once(self, tmp_path):
+        code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); "
+        process = start(tmp_path, *python(code + "time.sleep(300)"))
+        wait_for(tmp_path / "toy.log", "up")
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert end(process, signal.SIGINT) == 130
+        assert time.monotonic() - began < supervise._PATIENCE
+
+    @pytest.mark.parametrize("code", [0, 5])
+    def test_fugitives_die_when_the_command_ends(self, tmp_path, code):
+        process = start(tmp_path, *python(FUGITIVES), str(code))
+        process.communicate(timeout=40)
+        assert process.returncode == code
+        found = re.search(r"pids (\d+) (\d+) (\d+)\n", (tmp_path / "toy.log").read_text())
+        assert_dead([int(pid) for pid in found.groups()])
+
+
+class TestFailuresTold:
+    @pytest.mark.parametrize(
+        ("line", "mend"),
+        [
+            ("OSError: [Errno 28] No space left on device", "the disk is full"),
+            ("RuntimeError: [enforce fail] . PytorchStreamWriter failed writing file: ENOSPC", "the disk is full"),
+            ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "a GPU ran out of memory"),
+            ("torch.cuda.OutOfMemoryError: CUDA out of memory.", "a GPU ran out of memory"),
+            ("ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory", "the machine"),
+            ("  exitcode  : -9 (pid: 4242)", "the machine ran out of memory"),
+            ("RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", "machine"),
+            ("OSError: [Errno 98] Address already in use", "a network port is taken"),
+            ("ModuleNotFoundError: No module named 'openrlhf'", "a package is missing"),
+        ],
+    )
+    def test_known_failures_have_a_mend(self, line, mend):
+        progress = Progress()
+        progress.feed(line)
+        assert mend in progress.mend(1)
+
+    def test_an_unknown_failure_has_none(self):
+        progress = Progress()
+        progress.feed("ValueError: something else, 98 of 28")
+        assert progress.mend(1) == ""
+
+    def test_the_last_words_end_with_the_error(self, tmp_path):
+        code = (
+            "for i in range(50): print('INFO noise', i)\n"
+            "print('Traceback (most recent call last):'); print('ValueError: the reason'); print('shutting down')\n"
+            "raise SystemExit(1)"
+        )
+        status, output = run(tmp_path, *python(code))
+        assert status == 1
+        told = [line.strip() for line in output.splitlines() if line.startswith("    ")]
+        assert told == ["Traceback (most recent call last):", "ValueError: the reason"]
+        assert str(tmp_path / "toy.log") in output
+
+    def test_at_most_fifteen_lines(self):
+        progress = Progress()
+        for number in range(100):
+            progress.feed(f"told {number}")
+        assert progress.last_words() == [f"told {number}" for number in range(85, 100)]
+
+
+class TestProgress:
+    """Lines as OpenRLHF 0.11.2 writes them under torchrun and under Ray."""
+
+    def test_sft(self):
+        progress = Progress()
+        assert progress.text == "starting"
+        progress.feed("Train epoch:   0%|          | 0/2 [00:00<?, ?it/s]")
+        progress.feed("Train step of epoch 0:  12%|█▎        | 2/16 [00:00<00:01, 11.92it/s, gpt_loss=5.5, lr=0]")
+        assert progress.text == "step 2/32, loss 5.5"
+        progress.feed("Train step of epoch 1:  50%|█████     | 8/16 [00:00<00:00, 15.5it/s, gpt_loss=3.88, lr=0]\x1b[A")
+        assert progress.text == "step 24/32, loss 3.88"
+
+    def test_grpo(self):
+        progress = Progress()
+        prefix = "\x1b[36m(PPOTrainer pid=5462)\x1b[0m "
+        progress.feed(prefix + "Episode [1/2]:  33%|███▎      | 16/48 [00:25<00:50,  1.58s/it]")
+        progress.feed(
+            prefix + "INFO 11-23 13:41:38 ppo_trainer.py:551] ✨ Global step 7: {'policy_loss': -0.00123141255, "
+            "'group_reward_std': 0.2, 'reward': 0.03125, 'score': 0.03125, 'rollout/reward_mean': 0.5}"
+        )
+        assert progress.text == "step 7, prompts 16/96, reward 0.0312"
+
+    @pytest.mark.parametrize("reward", ["nan", "-1.5e-05", "1.0"])
+    def test_any_number_is_a_reward(self, reward):
+        progress = Progress()
+        progress.feed(f"✨ Global step 1: {{'kl': 0.0, 'reward': {reward}, 'score': 0}}")
+        assert progress.text == f"step 1, reward {float(reward):.4f}"
+
+    def test_a_stage_inside_is_passed_on(self):
+        progress = Progress()
+        progress.feed("[sft] 0:12 of about 0:40, step 2/32, loss 5.5")
+        assert progress.text == "[sft] 0:12 of about 0:40, step 2/32, loss 5.5"
+
+    def test_other_lines_change_nothing(self):
+        progress = Progress()
+        for line in ["", "   ", "loss of connection 3/4", "(pid=3) import torch", "Generate samples: 6%|▋  | 1/16 [0"]:
+            progress.feed(line)
+        assert progress.text == "starting"
+
+    def test_clean(self):
+        assert clean("\x1b[36m(pid=5388, ip=10.0.0.2)\x1b[0m Traceback\r") == "Traceback"
+
+    def test_plain_lines_come_every_few_seconds_and_only_when_new(self, capsys, monkeypatch):
+        display = Display("grpo", expected=90.0)
+        clock = iter([display.began + 1, display.began + 6, display.began + 6, display.began + 12])
+        monkeypatch.setattr(run_progress.time, "monotonic", lambda: next(clock))
+        display.show("step 1")
+        display.show("step 1")
+        display.show("step 1")
+        assert capsys.readouterr().out == "[grpo] 0:06 of about 1:30, step 1\n"
