@@ -87,6 +87,10 @@ class VllmDecoder:
         self._llm, self._tokenizer, self._progress = llm, tokenizer, progress
         self._limit, self._max_new_tokens = limit, max_new_tokens
 
+    def forget_engine(self) -> None:
+        """Let go of an engine that was shut down, so that its memory is freed while the decoder is still in scope."""
+        self._llm = None
+
     def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
         """Return one response a request, in order; None where the prompt leaves no room for one."""
         import vllm
@@ -135,24 +139,50 @@ def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0, progre
     Raises
     ------
     CellDualityError
-        If vLLM is not installed, the folder is no checkpoint, or there is no chat template.
+        If vLLM is not installed, the folder is no checkpoint that it can serve, or there is no chat template.
     """
     if not (model / "config.json").is_file():
         raise CellDualityError("no checkpoint", where=str(model), mend="give a Hugging Face folder with config.json")
     try:
-        import vllm
-        from transformers import AutoTokenizer
+        tokenizer = _tokenizer(model, settings.chat_template)
+        llm, limit = _engine(model, settings, seed)
     except ImportError as error:
+        mend = "evaluate in the environment that trains (recipes/setup.sh)"
+        raise CellDualityError(f"cannot import {error.name}", mend=mend) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CellDualityError(
-            f"cannot import {error.name}", mend="evaluate in the environment that trains (recipes/setup)"
+            f"vLLM cannot serve the checkpoint: {reason[0]:.200}",
+            where=str(model),
+            mend="read the engine's log above; mend the folder, or lower max_model_len if memory is short",
         ) from error
+    decoder = VllmDecoder(llm, tokenizer, limit, settings.max_new_tokens, progress=progress)
+    try:
+        yield decoder
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        decoder.forget_engine()
+        del llm
+        gc.collect()
+
+
+def _tokenizer(model: Path, chat_template: str) -> Any:
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(str(model))
-    if settings.chat_template:
-        tokenizer.chat_template = settings.chat_template
+    if chat_template:
+        tokenizer.chat_template = chat_template
     if not tokenizer.chat_template:
         raise CellDualityError(
             "the tokenizer has no chat template", where=str(model), mend="save one with it, or set chat_template"
         )
+    return tokenizer
+
+
+def _engine(model: Path, settings: EngineSettings, seed: int) -> tuple[Any, int]:
+    """Return the engine and how many tokens prompt and response may have together."""
+    import vllm
+
     positions = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
     limit = min(settings.max_model_len, positions or settings.max_model_len)
     llm = vllm.LLM(
@@ -169,9 +199,4 @@ def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0, progre
         disable_log_stats=True,
         seed=seed,
     )
-    try:
-        yield VllmDecoder(llm, tokenizer, limit, settings.max_new_tokens, progress=progress)
-    finally:
-        llm.llm_engine.engine_core.shutdown()
-        del llm
-        gc.collect()
+    return llm, limit

@@ -92,11 +92,16 @@ def macro_f1(gold: Labels, predicted: Labels) -> float:
     >>> macro_f1(["B", "B", "T", "T"], ["B", "B", "T", "NK"])
     0.8333...
     """
-    from sklearn.metrics import f1_score
-
     _same_length(gold, predicted)
-    present = sorted(set(gold))
-    return float(f1_score(gold, predicted, labels=present, average="macro", zero_division=0))
+    truth, answers = np.asarray(gold), np.asarray(predicted)
+    # In numpy, because a bootstrap asks hundreds of times; the tests hold it against scikit-learn.
+    _, codes = np.unique(np.concatenate([truth, answers]), return_inverse=True)
+    in_gold, in_answers = codes[: len(truth)], codes[len(truth) :]
+    size = int(codes.max()) + 1
+    found = np.bincount(in_gold, minlength=size)
+    hits = np.bincount(in_gold[in_gold == in_answers], minlength=size)
+    present = found > 0
+    return float(np.mean(2 * hits[present] / (found + np.bincount(in_answers, minlength=size))[present]))
 
 
 def confusion(gold: Labels, predicted: Labels, labels: Sequence[str]) -> NDArray[np.int64]:

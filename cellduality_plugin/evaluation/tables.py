@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 _TITLES = {
     "accuracy": "accuracy",
@@ -36,16 +38,16 @@ def title(key: str, better: str) -> str:
 
 
 def written(value: float | None) -> str:
-    """Return a value as tables show it: three decimals, five for the small ones, a dash for none.
+    """Return a value as tables show it: three decimals, four for the small ones, a dash for none.
 
     Examples
     --------
     >>> written(0.7712), written(0.00234), written(None)
-    ('0.771', '0.00234', '–')
+    ('0.771', '0.0023', '–')
     """
     if value is None:
         return "–"
-    return f"{value:.5f}" if 0 < abs(value) < 0.05 else f"{value:.3f}"
+    return f"{value:.4f}" if 0 < abs(value) < 0.05 else f"{value:.3f}"
 
 
 def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Mapping[str, Any]]]]:
@@ -62,15 +64,16 @@ def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Map
 
 def table(metrics: Mapping[str, Any]) -> Table:
     """Return the table of ``metrics`` (what :func:`evaluate` returns): a row a metric, a column a checkpoint."""
-    shown = Table(title=f"{metrics['split']} split", caption="↑ higher is better, ↓ lower, ≈ as real cells")
-    shown.add_column("metric", no_wrap=True)
+    caption = "↑ higher is better, ↓ lower, ≈ as real cells"
+    shown = Table(title=f"{metrics['split']} split", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    shown.add_column("metric", width=22)  # three checkpoints fit into 80 characters
     for name in metrics["columns"]:
-        shown.add_column(name, justify="right")
+        shown.add_column(name.replace(" ", "\n"), justify="right")
     last = ""
     for task, name, cells in table_rows(metrics):
         if task != last:
             shown.add_section()
-            shown.add_row(f"[bold]{task}[/bold]")
+            shown.add_row(Text(task.replace("_", " "), style="bold"))
         last = task
         values = [cells[column]["value"] if column in cells else None for column in metrics["columns"]]
         shown.add_row(name, *map(written, values))

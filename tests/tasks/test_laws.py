@@ -1,0 +1,84 @@
+"""What every dual pair must obey; a new pair in TASKS is tested without a new line here."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.examples import Example
+from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.tasks import TASKS, DualTask
+from tests.conftest import GENES
+
+
+def test_the_registry_knows_a_pair_by_its_own_name():
+    assert {name: pair.name for name, pair in TASKS.items()} == {name: name for name in TASKS}
+
+
+def test_the_gold_answer_parses_to_itself(task, example, vocabulary):
+    assert task.parse_answer(task.answer_response(example.gold), vocabulary).value == example.gold
+
+
+def test_the_hidden_part_parses_to_itself(task, example, vocabulary):
+    assert task.parse_rebuilt(task.rebuilt_response(example.unknown), vocabulary).value == example.unknown
+
+
+def test_a_perfect_reconstruction_scores_one(task, example):
+    assert task.similarity(example.unknown, example.unknown) == 1.0
+
+
+def test_an_empty_reconstruction_scores_zero(task, example):
+    empty = "" if isinstance(task.unknown, OneOf) else ()
+    assert task.similarity(example.unknown, empty) == 0.0
+
+
+def test_the_gold_answer_is_wholly_valid(task, example, vocabulary):
+    answer = task.parse_answer(task.answer_response(example.gold), vocabulary)
+    assert task.validity(example, answer) == 1.0
+
+
+def test_rows_travel_through_the_label_column(task, example):
+    assert Example.from_label(example.to_label()) == example
+
+
+def test_the_same_seed_gives_the_same_mask(task, cell):
+    rows = [task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(3)) for _ in range(2)]
+    assert rows[0] == rows[1]
+
+
+def test_an_unlabelled_row_holds_no_label(task, cell):
+    known = {column: cell.obs[column] for column in task.needs}
+    row = task.example(Cell(cell.id, cell.genes, known), hidden=0.25, labelled=False, rng=np.random.default_rng(0))
+    assert row.gold is None
+    if not task.needs:
+        assert cell.obs["cell_type"] not in row.to_label()
+
+
+@pytest.mark.parametrize("wrong", ["CD14+ Monocyte", "T"])
+def test_no_hidden_gene_reaches_the_dual_prompt_but_through_the_answer(task, example, vocabulary, wrong):
+    answer = wrong if isinstance(task.answer, OneOf) else example.gold
+    words = set(task.dual_prompt(example.known, answer, vocabulary).split())
+    allowed = set() if isinstance(answer, str) else set(answer)
+    assert not (set(example.unknown if isinstance(example.unknown, tuple) else ()) - allowed) & words
+
+
+def test_the_trace_of_an_answer_does_not_reach_the_dual_prompt(task, example, vocabulary):
+    text = task.answer_response(example.gold, trace="whispered-secret " + json.dumps(example.unknown))
+    answer = task.parse_answer(text, vocabulary)
+    assert answer.value == example.gold
+    assert "whispered-secret" not in task.dual_prompt(example.known, answer.value, vocabulary)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+@given(genes=st.lists(st.sampled_from(GENES), min_size=2, unique=True).map(tuple), seed=st.integers(0, 99))
+def test_any_cell_makes_a_whole_example(name, genes, seed):
+    task: DualTask = TASKS[name]
+    row = task.example(Cell("x", genes, {"cell_type": "T"}), hidden=0.5, labelled=True, rng=np.random.default_rng(seed))
+    if isinstance(row.unknown, tuple):
+        assert set(row.unknown).isdisjoint(row.known["observed"])
+    assert task.similarity(row.unknown, row.unknown) == 1.0

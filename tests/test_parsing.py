@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellduality_plugin.parsing import MAX_CHARACTERS, MAX_GENES, Genes, OneOf, join_response, split_response
+from cellduality_plugin.vocabulary import Vocabulary
+
+WORLD = Vocabulary(genes=("CD3D", "CD74", "LYZ"), labels={"cell_type": ("CD19+ B", "T")})
+tagged = st.lists(
+    st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "T", "CD19+ B", "LYZ CD74", " ", "\x00", "é"])
+).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "why"),
+    [
+        ("<think>z</think><answer>T</answer>", "T", "the whole form"),
+        ("<answer> T </answer>", "T", "the trace may be missing"),
+        ("\n<think></think>\n<answer>cd19+  b</answer>\n", "CD19+ B", "case, spacing and lines do not matter"),
+        ("<think>a <b> c</think><answer>T</answer>", "T", "other tags are text"),
+    ],
+)
+def test_valid_responses(text, label, why):
+    assert OneOf("cell_type").parse(text, WORLD).value == label, why
+
+
+@pytest.mark.parametrize(
+    ("text", "failure"),
+    [
+        ("", "no_answer"),
+        ("T", "no_answer"),
+        ("<think>T</think>", "no_answer"),
+        ("<answer>T", "unclosed"),
+        ("<think>z</think><answer>T", "unclosed"),
+        ("<answer></answer>", "empty"),
+        ("<answer>T</answer><answer>CD19+ B</answer>", "ambiguous"),
+        ("<answer>T</answer> or CD19+ B", "ambiguous"),
+        ("I say <answer>T</answer>", "ambiguous"),
+        ("<answer>T</answer><think>after</think>", "ambiguous"),
+        ("<think><answer>T</answer></think>", "ambiguous"),
+        ("</answer>T<answer>", "ambiguous"),
+        ("<answer>T, CD19+ B</answer>", "unknown_label"),
+        ("<answer>CD3D</answer>", "unknown_label"),
+        ("<answer>T</answer>" + " " * MAX_CHARACTERS, "too_long"),
+    ],
+)
+def test_invalid_responses_say_why(text, failure):
+    answer = OneOf("cell_type").parse(text, WORLD)
+    assert (answer.value, answer.failure) == (None, failure)
+
+
+def test_gene_lists_lose_strangers_and_repeats_but_count_them():
+    answer = Genes().parse("<answer>LYZ, cd74 B-cell LYZ secret</answer>", WORLD)
+    assert answer.value == ("LYZ", "CD74")
+    assert (answer.listed, answer.unknown, answer.repeated) == (5, 2, 1)
+
+
+def test_an_endless_list_is_cut():
+    answer = Genes().parse("<answer>" + "LYZ " * (MAX_GENES + 5) + "</answer>", WORLD)
+    assert answer.listed == MAX_GENES
+
+
+@pytest.mark.parametrize("field", [OneOf("cell_type"), Genes()])
+@given(text=st.one_of(st.text(), tagged))
+def test_no_text_raises_and_a_failure_always_has_a_reason(field, text):
+    answer = field.parse(text, WORLD)
+    assert (answer.value is None) == bool(answer.failure)
+
+
+@pytest.mark.parametrize("field", [OneOf("cell_type"), Genes()])
+@given(text=st.one_of(st.text(), tagged))
+def test_only_the_vocabulary_crosses(field, text):
+    value = field.parse(text, WORLD).value
+    if isinstance(value, str):
+        assert value in WORLD.labels["cell_type"]
+    elif value is not None:
+        assert set(value) <= set(WORLD.genes)
+        assert len(set(value)) == len(value)
+
+
+plain = st.text(st.characters(exclude_characters="<>", exclude_categories=["C", "Z"]), min_size=1)
+
+
+@given(answer=plain, trace=st.one_of(st.just(""), plain))
+def test_splitting_undoes_joining(answer, trace):
+    response = split_response(join_response(answer, trace))
+    assert (response.answer, response.trace, response.failure) == (answer, trace, "")
+
+
+@given(genes=st.lists(st.sampled_from(WORLD.genes), unique=True, min_size=1).map(tuple))
+def test_a_rendered_list_parses_to_itself(genes):
+    assert Genes().parse(join_response(Genes().render(genes)), WORLD).value == genes
+
+
+def test_rendering_the_wrong_kind_is_a_programming_error():
+    with pytest.raises(TypeError, match="one label"):
+        OneOf("cell_type").render(("T",))
+    with pytest.raises(TypeError, match="sequence of names"):
+        Genes().render("LYZ")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.scoring import QUANTUM, Score, Scorer, quantise
+from cellduality_plugin.tasks import TASKS
+
+
+class ScriptedPolicy:
+    """Plays the dual by the book, or fails as told: the fault injector of these tests."""
+
+    def __init__(self, response: str = "", *, fails: Exception | None = None, delay: float = 0.0, log_prob=-1.0):
+        self.response, self.fails, self.delay, self.log_prob = response, fails, delay, log_prob
+        self.prompts: list[str] = []
+
+    async def generate(self, prompt: str) -> str:
+        self.prompts.append(prompt)
+        await asyncio.sleep(self.delay)
+        if self.fails:
+            raise self.fails
+        return self.response
+
+    async def log_probs(self, prompt: str, response: str) -> list[float]:
+        await self.generate(prompt)
+        return [self.log_prob] * 4
+
+
+@pytest.fixture
+def scorer(make_config):
+    return Scorer(make_config(dual={"timeout_seconds": 0.2}))
+
+
+def run(scorer: Scorer, example, texts: list[str], policy: ScriptedPolicy) -> list[Score]:
+    async def group():
+        members = scorer.group(example.to_label())
+        return await asyncio.gather(*(scorer.score(text, members, policy) for text in texts))
+
+    return asyncio.run(group())
+
+
+def test_the_gold_answer_and_a_perfect_dual_earn_one(scorer, task, example):
+    policy = ScriptedPolicy(task.rebuilt_response(example.unknown))
+    [score] = run(scorer, example, [task.answer_response(example.gold)], policy)
+    assert score.reward == score.logs["dual_reward"] == score.logs[f"dual_reward/{task.name}"] == 1.0
+
+
+def test_a_distinct_answer_is_asked_back_once_in_a_group(scorer, cell):
+    task = TASKS["cell_type_annotation"]
+    example = task.example(cell, hidden=0.25, labelled=False, rng=np.random.default_rng(0))
+    texts = [task.answer_response(label, trace=str(i)) for i, label in enumerate(["T", "CD19+ B", "T", "t", "T"])]
+    policy = ScriptedPolicy(task.rebuilt_response(example.unknown), delay=0.01)
+    scores = run(scorer, example, texts, policy)
+    assert len(policy.prompts) == 2
+    assert [score.logs["dual_requests"] for score in scores] == [1, 1, 0, 0, 0]
+    assert len({score.reward for score in scores}) == 1
+
+
+FAULTS = {
+    "unreadable answer": ("", ScriptedPolicy()),
+    "unreadable dual": ("gold", ScriptedPolicy("no tags at all")),
+    "no room": ("gold", ScriptedPolicy(fails=PolicyError("prompt_too_long"))),
+    "slow": ("gold", ScriptedPolicy(delay=30.0)),
+    "huge": ("<answer>" + "x" * 100_000 + "</answer>", ScriptedPolicy()),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_rollout_is_data(scorer, task, example, fault):
+    text, policy = FAULTS[fault]
+    [score] = run(scorer, example, [task.answer_response(example.gold) if text == "gold" else text], policy)
+    assert score.reward == 0.0
+    assert all(math.isfinite(value) for value in score.logs.values())
+    assert score.logs["dual_failed"] == float(text == "gold"), "an answer that cannot be read is no failed dual"
+    assert score.logs["dual_timeout"] == float(fault == "slow")
+
+
+def test_a_programming_error_is_a_crash(scorer, task, example):
+    policy = ScriptedPolicy(fails=KeyError("a bug"))
+    with pytest.raises(KeyError, match="a bug"):
+        run(scorer, example, [task.answer_response(example.gold)], policy)
+
+
+def test_every_rollout_of_every_task_logs_the_same_keys_in_the_same_order(scorer, cell):
+    keys = set()
+    for task in TASKS.values():
+        example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
+        for text, policy in FAULTS.values():
+            gold = task.answer_response(example.gold) if text == "gold" else text
+            keys.add(tuple(run(scorer, example, [gold], policy)[0].logs))
+    assert len(keys) == 1
+    assert all(key.startswith("dual_") for key in next(iter(keys))), "other names collide with OpenRLHF's own"
+
+
+@pytest.mark.parametrize(("log_prob", "expected"), [(0.0, 1.0), (-math.log(13), 0.0), (-100.0, 0.0)])
+def test_the_likelihood_reward_runs_from_chance_to_certainty(make_config, cell, log_prob, expected):
+    task = TASKS["cell_type_annotation"]
+    scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "reward": "likelihood"}}))
+    example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
+    [score] = run(scorer, example, [task.answer_response("T")], ScriptedPolicy(log_prob=log_prob))
+    assert score.reward == expected
+
+
+def test_log_probs_that_are_no_numbers_are_data(make_config, cell):
+    task = TASKS["cell_type_annotation"]
+    scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "reward": "likelihood"}}))
+    example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
+    [score] = run(scorer, example, [task.answer_response("T")], ScriptedPolicy(log_prob=math.nan))
+    assert (score.reward, score.logs["dual_failed"]) == (0.0, 1.0)
+
+
+def test_repeats_cost_a_generated_cell_its_share(scorer, cell):
+    task = TASKS["conditional_cell_generation"]
+    example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
+    half = cell.genes[:4] * 2
+    policy = ScriptedPolicy(task.rebuilt_response(example.unknown))
+    [score] = run(scorer, example, [task.answer_response(half)], policy)
+    assert score.reward == 0.5
+    assert score.logs["dual_repeated_genes"] == 0.5
+
+
+@given(st.floats(0, 1))
+def test_rewards_are_multiples_of_the_quantum_and_near_the_truth(reward):
+    rounded = quantise(reward)
+    assert (rounded / QUANTUM).is_integer()
+    assert abs(rounded - reward) <= QUANTUM / 2
+    assert 0.0 <= rounded <= 1.0
+
+
+def test_a_row_of_a_task_that_is_not_configured_is_refused(make_config, cell):
+    scorer = Scorer(make_config(tasks={"cell_type_annotation": {"pair": "cell_type_annotation"}}))
+    example = TASKS["conditional_cell_generation"].example(
+        cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0)
+    )
+    with pytest.raises(CellDualityError, match="the configuration has cell_type_annotation"):
+        scorer.group(example.to_label())
