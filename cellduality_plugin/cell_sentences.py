@@ -80,8 +80,8 @@ def rank_genes(
         floor = np.partition(expression, -top)[-top]
         near = expression >= floor
         expression, columns = expression[near], columns[near]
-    order = np.lexsort((ties[columns], -expression))[:top]
-    return columns[order]
+    ranked: NDArray[np.integer] = columns[np.lexsort((ties[columns], -expression))[:top]]
+    return ranked
 
 
 def hide_genes(

@@ -75,7 +75,10 @@ def data_prepare(
     label_column: Annotated[str, typer.Option(help="The obs column with cell types; the set's own if empty.")] = "",
     expression: Annotated[str, typer.Option(help="What the matrix holds: auto, log1p or counts.")] = "auto",
     tasks: Annotated[
-        str, typer.Option(help="Share of the RL rows a dual pair gets: pair=weight,... (name, module:Class, file.py:Class).")
+        str,
+        typer.Option(
+            help="Share of the RL rows a dual pair gets: pair=weight,... (name, module:Class, file.py:Class)."
+        ),
     ] = "cell_type_annotation=1,conditional_cell_generation=1",
     rewards: Annotated[str, typer.Option(help="Reward kind by task name: task=duality|likelihood,...")] = "",
     top_genes: Annotated[int, typer.Option(help="Genes in a cell sentence, at most.")] = 64,
@@ -239,7 +242,9 @@ def show_table(metrics: Annotated[Path, typer.Argument(help="A metrics.json.")])
 def report(
     evaluation: Annotated[Path, typer.Option(help="The folder that `evaluate` wrote.")],
     page: Annotated[Path, typer.Option("--out", help="The page to write.")],
-    curves: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER of TensorBoard events, or a training log.")] = None,
+    curves: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER of TensorBoard events, or a training log.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page: table, curves, cells, confusion matrices, traces, provenance.
 

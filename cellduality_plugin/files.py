@@ -83,9 +83,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                         f"not JSON: {error.msg}", where=f"{path}:{number}", mend="prepare the data again"
                     ) from error
                 if not isinstance(row, dict):
-                    raise CellDualityError(
-                        "not a JSON object", where=f"{path}:{number}", mend="prepare the data again"
-                    )
+                    raise CellDualityError("not a JSON object", where=f"{path}:{number}", mend="prepare the data again")
                 yield row
     except FileNotFoundError:
         raise CellDualityError("no such file", where=str(path), mend="prepare the data first") from None

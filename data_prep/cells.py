@@ -72,7 +72,5 @@ def ranked_cells(
             where=source,
             mend="lower --min-genes or check the matrix",
         )
-    expressed = sorted(
-        names[column] for column in np.flatnonzero(np.bincount(values.indices, minlength=len(names)))
-    )
+    expressed = sorted(names[column] for column in np.flatnonzero(np.bincount(values.indices, minlength=len(names))))
     return cells, tuple(expressed), {reason: count for reason, count in drops.items() if count}

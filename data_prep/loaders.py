@@ -40,9 +40,7 @@ class Loaded:
     drops: dict[str, int]
 
 
-def load_h5ad(
-    path: str | Path, label_column: str, *, expression: Expression = "auto", matrix: Matrix = "X"
-) -> Loaded:
+def load_h5ad(path: str | Path, label_column: str, *, expression: Expression = "auto", matrix: Matrix = "X") -> Loaded:
     """Return the labelled cells of an .h5ad file as log1p of counts per 10,000.
 
     Parameters
@@ -88,9 +86,7 @@ def _read(path: Path) -> AnnData:
     try:
         import anndata  # here and not above: it takes seconds, and an up-to-date preparation does without
     except ImportError as error:
-        raise CellDualityError(
-            "anndata is not installed", where=str(path), mend="pip install anndata"
-        ) from error
+        raise CellDualityError("anndata is not installed", where=str(path), mend="pip install anndata") from error
     try:
         with warnings.catch_warnings():  # old layouts and repeated names: what matters of it is checked below
             warnings.simplefilter("ignore")
@@ -126,9 +122,7 @@ def _check_names(adata: AnnData, path: Path) -> None:
         if not names.is_unique:
             copies = sorted({str(name) for name in names[names.duplicated()]})
             shown = ", ".join(copies[:3]) + (", ..." if len(copies) > 3 else "")
-            raise CellDualityError(
-                f"{len(copies)} duplicate {what} names ({shown})", where=str(path), mend=mend
-            )
+            raise CellDualityError(f"{len(copies)} duplicate {what} names ({shown})", where=str(path), mend=mend)
 
 
 def _sparse(adata: AnnData, path: Path) -> Any:

@@ -103,9 +103,7 @@ class PrepareSettings(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
-            known = (
-                f"settings are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else ""
-            )
+            known = f"settings are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else ""
             raise CellDualityError(
                 f"{first['msg']}, found {first['input']!r:.60}",
                 where=where,
@@ -117,9 +115,7 @@ class PrepareSettings(BaseModel):
     def check(self) -> None:
         """Raise a CellDualityError where settings that are valid one by one do not fit together."""
         if abs(sum(self.fractions) - 1) > 1e-6:
-            raise CellDualityError(
-                f"fractions add up to {sum(self.fractions):g}", where="fractions", mend="make it 1"
-            )
+            raise CellDualityError(f"fractions add up to {sum(self.fractions):g}", where="fractions", mend="make it 1")
         if self.min_genes > self.top_genes:
             raise CellDualityError(
                 f"min_genes {self.min_genes} is above top_genes {self.top_genes}",
@@ -127,9 +123,7 @@ class PrepareSettings(BaseModel):
                 mend="lower it",
             )
         if self.n_rl and not any(self.tasks.values()):
-            raise CellDualityError(
-                "every task has the weight 0", where="tasks", mend="give one a weight above 0"
-            )
+            raise CellDualityError("every task has the weight 0", where="tasks", mend="give one a weight above 0")
 
 
 @dataclass(frozen=True)
@@ -205,12 +199,8 @@ def _origin(settings: PrepareSettings, source: Source, tasks: Sequence[DualTask]
 
 def _code_of(task: DualTask) -> set[Path]:
     """Return the files a pair's functions are written in; nobody else may know of its module."""
-    functions = (
-        value for kind in type(task).__mro__ for value in vars(kind).values() if inspect.isfunction(value)
-    )
-    return {
-        path for path in (Path(function.__code__.co_filename) for function in functions) if path.is_file()
-    }
+    functions = (value for kind in type(task).__mro__ for value in vars(kind).values() if inspect.isfunction(value))
+    return {path for path in (Path(function.__code__.co_filename) for function in functions) if path.is_file()}
 
 
 def _build(
@@ -262,9 +252,7 @@ def _build(
     counts: dict[str, dict[str, int]] = {
         "vocabulary.json": {"genes": len(genes), "cell_type": len(vocabulary.labels["cell_type"])},
         "cells.jsonl": {**Counter(splits.values()), "labelled": len(labelled)},
-        **{
-            name: _row_counts(files[name]) for name in FILES if name not in ("vocabulary.json", "cells.jsonl")
-        },
+        **{name: _row_counts(files[name]) for name in FILES if name not in ("vocabulary.json", "cells.jsonl")},
     }
     return files, {"counts": counts, "shared": {"drops": drops, "vocabulary": vocabulary.fingerprint}}
 
@@ -275,9 +263,7 @@ def _cell_row(cell: Cell, split: str, labelled: bool) -> dict[str, Any]:
 
 def _row_counts(rows: Sequence[Row]) -> dict[str, int]:
     """Return how many rows there are by task and direction; RL and evaluation ask primal questions alone."""
-    return dict(
-        sorted(Counter(f"{row['datasource']}/{row.get('direction', 'primal')}" for row in rows).items())
-    )
+    return dict(sorted(Counter(f"{row['datasource']}/{row.get('direction', 'primal')}" for row in rows).items()))
 
 
 def describe(summary: Summary) -> Table:
@@ -289,8 +275,6 @@ def describe(summary: Summary) -> Table:
     table.add_column("holds")
     for name, manifest in summary.manifests.items():
         table.add_row(name, ", ".join(f"{count} {what}" for what, count in manifest["counts"].items()))
-    table.add_row(
-        "left out", "; ".join(f"{count} x {why}" for why, count in first["drops"].items()) or "nothing"
-    )
+    table.add_row("left out", "; ".join(f"{count} x {why}" for why, count in first["drops"].items()) or "nothing")
     table.add_row("fingerprint", f"vocabulary {first['vocabulary']}, seed {first['seed']}")
     return table

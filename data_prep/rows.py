@@ -42,9 +42,7 @@ def sft_rows(
     rng
         The only source of randomness; it also shuffles the rows.
     """
-    rows: dict[
-        tuple[str, ...], Row
-    ] = {}  # keyed by content: masks change the dual question, not the primal one
+    rows: dict[tuple[str, ...], Row] = {}  # keyed by content: masks change the dual question, not the primal one
     for cell in cells:
         for task in tasks:
             for _ in range(masks):
@@ -133,11 +131,7 @@ def eval_rows(
     rng: np.random.Generator,
 ) -> list[Row]:
     """Return one question with its gold answer for every held-out cell and task, in the cells' order."""
-    return [
-        _question(task, _example(task, cell, hidden, True, rng), vocabulary)
-        for cell in cells
-        for task in tasks
-    ]
+    return [_question(task, _example(task, cell, hidden, True, rng), vocabulary) for cell in cells for task in tasks]
 
 
 def _question(task: DualTask, example: Example, vocabulary: Vocabulary) -> Row:

@@ -116,9 +116,7 @@ def find_source(
             label_column=label_column or known.label_column,
             matrix=matrix or known.matrix,
             # Another matrix than the usual one may hold another kind of number.
-            expression=known.expression
-            if expression == "auto" and matrix in (None, known.matrix)
-            else expression,
+            expression=known.expression if expression == "auto" and matrix in (None, known.matrix) else expression,
         )
     if not name.endswith(".h5ad"):
         raise CellDualityError(

@@ -34,7 +34,7 @@ install_cpu() {
 }
 
 install_gpu() {
-  "${pip[@]}" "$root[gpu,dev]"
+  "${pip[@]}" "${root}[gpu,dev]"
 }
 
 want="$( (echo "$BACKEND"; cat "$root/pyproject.toml" "$root/recipes/requirements/cpu.lock") | sha256sum | cut -c1-16)"

@@ -26,9 +26,14 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
 def test_a_crash_half_way_leaves_the_old_file(tmp_path):
     path = tmp_path / "rows.jsonl"
     write_text(path, "old")
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as stream:
-        stream.write("half")
-        raise KeyboardInterrupt
+
+    def stop_half_way() -> None:
+        with whole_file(path) as stream:
+            stream.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_half_way()
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
 

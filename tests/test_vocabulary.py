@@ -43,7 +43,12 @@ def test_ambiguous_vocabularies_are_refused(genes, labels, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no vocabulary file"), ("{", "unreadable"), ("[]", "not a cellduality-vocabulary"), ('{"format": "x"}', "not a")],
+    [
+        (None, "no vocabulary file"),
+        ("{", "unreadable"),
+        ("[]", "not a cellduality-vocabulary"),
+        ('{"format": "x"}', "not a"),
+    ],
 )
 def test_a_bad_file_is_one_line(tmp_path, content, message):
     path = tmp_path / "v.json"

@@ -155,7 +155,9 @@ def check_folder(model: str) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise CellDualityError(f"unreadable model config: {error}", where=str(path), mend="make the model again") from error
+        raise CellDualityError(
+            f"unreadable model config: {error}", where=str(path), mend="make the model again"
+        ) from error
 
 
 def check_context(model: str, max_len: int) -> None:

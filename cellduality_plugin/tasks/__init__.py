@@ -48,13 +48,16 @@ def get_task(name: str, folder: Path | None = None) -> DualTask:
             f"no dual pair {name!r}", mend=f"use one of {', '.join(TASKS)}, or module:Class, or file.py:Class"
         )
     try:
-        module = _module_from_file((folder or Path()) / module_name) if module_name.endswith(".py") else (
-            importlib.import_module(module_name)
+        module = (
+            _module_from_file((folder or Path()) / module_name)
+            if module_name.endswith(".py")
+            else (importlib.import_module(module_name))
         )
         found = getattr(module, class_name)
     except (ImportError, FileNotFoundError, AttributeError) as error:
         raise CellDualityError(
-            f"cannot load the dual pair {name!r}: {error}", mend="check the path; give it as module:Class or file.py:Class"
+            f"cannot load the dual pair {name!r}: {error}",
+            mend="check the path; give it as module:Class or file.py:Class",
         ) from error
     if not (inspect.isclass(found) and issubclass(found, DualTask)):
         raise CellDualityError(f"{name!r} is not a DualTask", mend="subclass cellduality_plugin.tasks.DualTask")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cellduality_plugin.cell_sentences import Cell, sentence
+from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import Answer, Genes, OneOf
 from cellduality_plugin.similarity import exact_match

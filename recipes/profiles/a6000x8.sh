@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034  # read by the recipes
 # The paper's machine: one node with eight 48 GB GPUs. G = 8, SFT 3 epochs at 1e-5, 200 updates of 512 samples.
 BACKEND=gpu
 : "${BASE_MODEL:=meta-llama/Llama-3.2-3B-Instruct}"

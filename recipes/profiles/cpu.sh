@@ -1,9 +1,10 @@
+# shellcheck shell=bash disable=SC2034  # read by the recipes
 # A laptop without a GPU: a Llama of about a million parameters with a word-level gene vocabulary, trained from scratch.
 BACKEND=cpu
 : "${BASE_MODEL:=small-llama}"
 
 # data
-: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=640}" "${SFT_MASKS:=4}"
+: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=640}" "${SFT_MASKS:=1}"
 : "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}"
 : "${REWARDS:=}"
 : "${MAX_LEN:=224}" "${MAX_NEW_TOKENS:=80}"
@@ -13,7 +14,7 @@ BACKEND=cpu
 
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
-: "${ACTOR_LR:=1e-4}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${ACTOR_LR:=3e-4}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
 : "${DUAL_TEMPERATURE:=0}" "${SAVE_STEPS:=10}"
 
 # machine

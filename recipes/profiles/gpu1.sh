@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034  # read by the recipes
 # One GPU of 48 GB or more: the paper's settings with a smaller rollout; nothing else differs from a6000x8.
 : "${ROLLOUT_BATCH:=16}" "${TRAIN_BATCH:=64}" "${MICRO_BATCH:=2}" "${N_RL:=3200}" "${SFT_BATCH:=32}"
 : "${NODES:=1}" "${GPUS:=1}" "${ENGINES:=1}"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034  # read by the recipes
 # Several nodes of eight GPUs behind one Ray cluster. Start it first:
 #   head:   ray start --head --port 6379 --dashboard-host 127.0.0.1
 #   others: ray start --address HEAD:6379

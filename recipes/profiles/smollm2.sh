@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034  # read by the recipes
 # SmolLM2-135M-Instruct on a CPU: a real instruction model, slow; shows that nothing hangs on the small vocabulary.
 BACKEND=cpu
 : "${BASE_MODEL:=smollm2}"

@@ -45,9 +45,7 @@ def test_ranking_agrees_with_plain_sorting_whatever_the_order_of_columns(rows, t
 
 def test_what_is_left_out_is_counted_by_reason():
     values = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 9.0, 9.0]])
-    cells, genes, drops = ranked_cells(
-        adata_of(values, ["A", "B", "C D", "E,F"]), source="t", top=4, min_genes=2
-    )
+    cells, genes, drops = ranked_cells(adata_of(values, ["A", "B", "C D", "E,F"]), source="t", top=4, min_genes=2)
     assert [cell.genes for cell in cells] == [("B", "A")]
     assert genes == ("A", "B")
     assert drops == {UNSPEAKABLE_GENE: 2, FEW_GENES: 1}

@@ -73,9 +73,7 @@ def test_gold_of_evaluation_rows_is_the_truth(prepared):
     cells = {cell["id"]: cell for cell in prepared.rows("cells.jsonl")}
     for row in prepared.rows("eval_test.jsonl"):
         cell, gold = cells[row["id"]], Example.from_label(row["label"]).gold
-        assert gold == (
-            cell["cell_type"] if row["datasource"] == "cell_type_annotation" else tuple(cell["genes"])
-        )
+        assert gold == (cell["cell_type"] if row["datasource"] == "cell_type_annotation" else tuple(cell["genes"]))
 
 
 def test_manifests_are_true(prepared):
@@ -98,9 +96,7 @@ def test_same_seed_gives_the_same_bytes_and_another_does_not(prepared, tmp_path)
     assert content_of(tmp_path / "again") == content_of(prepared.folder)
     prepare(PrepareSettings(seed=1), tmp_path / "other")
     other = content_of(tmp_path / "other")
-    assert all(
-        other[name] != content_of(prepared.folder)[name] for name in FILES if name != "vocabulary.json"
-    )
+    assert all(other[name] != content_of(prepared.folder)[name] for name in FILES if name != "vocabulary.json")
 
 
 def test_number_of_rl_rows_does_not_touch_the_other_files(prepared, tmp_path):

@@ -127,9 +127,7 @@ def test_no_cell_left_for_rl_is_told(check_told):
 def test_eval_rows_hold_gold_once_for_every_cell_and_task():
     cells = cells_of(5)
     rows = eval_rows(cells, list(TASKS.values()), VOCABULARY, hidden=0.25, rng=np.random.default_rng(0))
-    assert [(row["id"], row["datasource"]) for row in rows] == [
-        (cell.id, name) for cell in cells for name in TASKS
-    ]
+    assert [(row["id"], row["datasource"]) for row in rows] == [(cell.id, name) for cell in cells for name in TASKS]
     for row, cell in zip(rows, [cell for cell in cells for _ in TASKS], strict=True):
         gold = Example.from_label(row["label"]).gold
         assert gold == (cell.obs["cell_type"] if row["datasource"] == ANNOTATION.name else cell.genes)

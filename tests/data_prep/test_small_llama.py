@@ -53,9 +53,7 @@ def test_turn_ends_in_eos_and_the_prompt_is_a_prefix_of_the_conversation(prepare
     row = prepared.rows("sft.jsonl")[0]
     question = [{"role": "user", "content": row["input"]}]
     prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(
-        [*question, {"role": "assistant", "content": row["output"]}], tokenize=False
-    )
+    whole = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": row["output"]}], tokenize=False)
     assert whole == prompt + row["output"] + tokenizer.eos_token
     prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
     whole_ids = tokenizer(whole, add_special_tokens=False).input_ids
@@ -90,8 +88,7 @@ def test_same_seed_gives_the_same_bytes_and_a_second_run_does_nothing(prepared, 
     build_small_llama(prepared.folder, tmp_path / "again")
     assert torch.equal(torch.random.get_rng_state(), state)
     first, again = (
-        {path.name: path.read_bytes() for path in folder.iterdir()}
-        for folder in (small_llama, tmp_path / "again")
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (small_llama, tmp_path / "again")
     )
     assert first == again
     times = {path: path.stat().st_mtime_ns for path in small_llama.iterdir()}

@@ -42,17 +42,13 @@ def test_splits_hold_every_class_and_do_not_depend_on_order(counts, seed, shuffl
         assert {chosen[cell] for cell in labels if labels[cell] == kind} == set(SPLITS)
     order = list(labels)
     shuffler.shuffle(order)
-    again = split_cells(
-        {cell: labels[cell] for cell in order}, fractions=FRACTIONS, rng=np.random.default_rng(seed)
-    )
+    again = split_cells({cell: labels[cell] for cell in order}, fractions=FRACTIONS, rng=np.random.default_rng(seed))
     assert again == chosen
 
 
 def test_splits_follow_the_fractions_within_each_class_and_the_seed():
     labels = cells_of([100, 50])
-    first, second = (
-        split_cells(labels, fractions=FRACTIONS, rng=np.random.default_rng(seed)) for seed in (0, 1)
-    )
+    first, second = (split_cells(labels, fractions=FRACTIONS, rng=np.random.default_rng(seed)) for seed in (0, 1))
     counts = Counter((labels[cell], split) for cell, split in first.items())
     assert [counts["type 0", split] for split in SPLITS] == [60, 20, 20]
     assert [counts["type 1", split] for split in SPLITS] == [30, 10, 10]

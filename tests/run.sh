@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Sets up what the tests need and runs them all: linters, fast tests, then the real trainer on the CPU.
+#
+#   bash tests/run.sh
+#   bash tests/run.sh -m "not stack"       # without the trainer, about a minute
+#   bash tests/run.sh tests/test_parsing.py
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$root"
+# The tests run on the CPU, whatever the machine has.
+export PROFILE=cpu CUDA_VISIBLE_DEVICES=""
+# shellcheck source=recipes/common.sh
+source recipes/common.sh
+set_up
+
+say "Linters"
+ruff check .
+ruff format --check .
+mypy
+lint-imports
+shellcheck --external-sources recipes/*.sh recipes/profiles/*.sh tests/*.sh .ci/run
+say "Tests"
+exec python -m pytest "$@"
