@@ -238,6 +238,19 @@ def show_table(metrics: Annotated[Path, typer.Argument(help="A metrics.json.")])
     out.print(table(read_metrics(metrics)))
 
 
+@app.command("seeds")
+def seeds(metrics: Annotated[list[Path], typer.Argument(help="The metrics.json of each seed.")]) -> None:
+    """Print mean and standard deviation over several runs, and the paired change from SFT to GRPO.
+
+    Example: `cellduality seeds runs/seeds/*/test/metrics.json`
+    """
+    from cellduality_plugin.evaluation.report import read_metrics
+    from cellduality_plugin.evaluation.seeds import seeds_table
+
+    # A pipe has no width: the table must not be folded on its way into a file.
+    Console(width=None if out.is_terminal else 400).print(seeds_table([read_metrics(path) for path in metrics]))
+
+
 @app.command("report")
 def report(
     evaluation: Annotated[Path, typer.Option(help="The folder that `evaluate` wrote.")],

@@ -21,7 +21,8 @@ fi
 source "$root/recipes/profiles/$PROFILE.sh"
 
 : "${VENV:=$root/.venv}"
-: "${SEED:=42}"
+: "${SEED:=42}"                   # of the model, the rollouts and the training
+: "${DATA_SEED:=42}"              # of the split and the labelled cells: the same test cells for every SEED
 : "${DATASET:=pbmc68k_reduced}"   # a name, or the path of an .h5ad
 : "${LABEL_COLUMN:=}"             # obs column with the labels; the data set's own by default
 : "${RUN_DIR:=$root/runs/$PROFILE}"

@@ -21,4 +21,3 @@ if [[ "$DRY_RUN" != 1 ]]; then
   cellduality table "$RUN_DIR/$SPLIT/metrics.json"
   say "Report: $RUN_DIR/report.html   Metrics: $RUN_DIR/$SPLIT/metrics.json"
 fi
-mark_finished evaluate

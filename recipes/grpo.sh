@@ -13,7 +13,7 @@ source "$root/recipes/common.sh"
 set_up
 lock_run
 finished grpo && exit 0
-unmark grpo evaluate
+unmark grpo
 
 run check-grpo 10 cellduality check --config "$data/cellduality.json" --model "$sft" --rl "$data/rl.jsonl" \
   --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --rollout-batch "$ROLLOUT_BATCH" \

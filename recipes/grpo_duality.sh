@@ -14,7 +14,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/recipes/common.sh"
 
 say "CellDuality, profile $PROFILE, into $RUN_DIR"
-export PROFILE VENV SEED DATASET LABEL_COLUMN RUN_DIR DRY_RUN RESUME stage
+export PROFILE VENV SEED DATA_SEED DATASET LABEL_COLUMN RUN_DIR DRY_RUN RESUME stage
 stage="[1/5]" set_up
 lock_run
 stage="[2/5]" bash "$root/recipes/prepare.sh"

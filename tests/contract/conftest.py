@@ -1,0 +1,135 @@
+"""OpenRLHF's own argument parsers, the commands the recipes print, and a small model with its rows."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import functools
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.config import Config
+from cellduality_plugin.files import write_jsonl
+from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.rows import eval_rows, rl_rows, sft_rows
+from data_prep.small_llama import build_small_llama
+
+ROOT = Path(__file__).parents[2]
+
+
+@functools.cache
+def _main_block(module: str) -> Any:
+    """Return the code of a trainer's `if __name__ == "__main__":`, which has to end in `train(args)`."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    block = tree.body[-1]
+    assert isinstance(block, ast.If), f"{module} no longer ends in its command line"
+    assert ast.unparse(block.body[-1]) == "train(args)", f"{module} no longer starts with train(args)"
+    standard = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and all(name.split(".")[0] in sys.stdlib_module_names for name in _imported(node))
+    ]
+    return compile(ast.Module(body=[*standard, block], type_ignores=[]), spec.origin, "exec")
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+
+
+@pytest.fixture
+def parse_trainer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Sequence[str]], SimpleNamespace]:
+    """Return a function that gives what OpenRLHF's `train` would be called with; a wrong flag fails the test."""
+
+    def parse(module: str, flags: Sequence[str]) -> SimpleNamespace:
+        found: list[SimpleNamespace] = []
+        # Abbreviated flags are spelling mistakes that happen to work until a longer flag is added.
+        strict = functools.partialmethod(argparse.ArgumentParser.__init__, allow_abbrev=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(argparse.ArgumentParser, "__init__", strict)
+            patch.setattr(sys, "argv", [module, *flags])
+            try:
+                exec(_main_block(module), {"__name__": "__main__", "train": found.append})
+            except SystemExit as refusal:
+                raise AssertionError(f"{module} refuses {shlex.join(flags)}") from refusal
+        return found[0]
+
+    return parse
+
+
+@functools.cache
+def _dry_run(recipe: str, run_dir: str, arguments: tuple[str, ...], variables: tuple[tuple[str, str], ...]) -> Any:
+    done = subprocess.run(
+        ["bash", str(ROOT / "recipes" / f"{recipe}.sh"), *arguments],
+        env={"PATH": os.defpath, "DRY_RUN": "1", "RUN_DIR": run_dir, **dict(variables)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list[str]]]:
+    """Return a function that gives the commands a recipe would run, word by word."""
+    run_dir = tmp_path_factory.mktemp("dry") / "a run"
+
+    def run(recipe: str, *arguments: str, **variables: str) -> list[list[str]]:
+        return list(_dry_run(recipe, str(run_dir), arguments, tuple(sorted(variables.items()))))
+
+    return run
+
+
+@dataclass(frozen=True)
+class SmallWorld:
+    """The folder of the rows, the folder of the model."""
+
+    data: Path
+    model: Path
+
+    @property
+    def config(self) -> Path:
+        return self.data / "cellduality.json"
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.model)
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary, cell: Cell) -> SmallWorld:
+    """A prepared folder of a few rows and a Llama of one layer: enough for a real tokenizer, made in a second."""
+    data, model = (tmp_path_factory.mktemp("small world") / name for name in ("data", "model"))
+    tasks, rng = list(TASKS.values()), np.random.default_rng(0)
+    evaluation = eval_rows([cell], tasks, vocabulary, hidden=0.25, rng=rng)
+    rl = rl_rows(
+        [cell], [], dict.fromkeys(tasks, 1.0), vocabulary, count=2, hidden=0.25, includes_labelled=True, rng=rng
+    )
+    vocabulary.save(data / "vocabulary.json")
+    Config.read({"tasks": {name: {"pair": name} for name in TASKS}}).save(data / "cellduality.json")
+    write_jsonl(data / "sft.jsonl", sft_rows([cell], tasks, vocabulary, hidden=0.25, masks=1, rng=rng))
+    write_jsonl(data / "rl.jsonl", rl)
+    for split in ("validation", "test"):
+        write_jsonl(data / f"eval_{split}.jsonl", evaluation)
+    build_small_llama(data, model, hidden_size=16, layers=1, heads=2, max_len=256)
+    return SmallWorld(data, model)

@@ -1,0 +1,241 @@
+"""Every command a recipe prints is one that OpenRLHF's and our own command lines take."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+from cellduality_plugin.cli import app
+from cellduality_plugin.openrlhf_hooks.cpu.launch import refuse_gpu_only
+
+PROFILES = sorted(path.stem for path in (Path(__file__).parents[2] / "recipes" / "profiles").glob("*.sh"))
+SFT, RL = "openrlhf.cli.train_sft", "openrlhf.cli.train_ppo_ray"
+TRAINERS = {"sft": SFT, "grpo": RL}
+
+# variable -> a value no profile has, and where OpenRLHF finds it
+SETTINGS = {
+    "SFT_EPOCHS": ("7", SFT, "train.max_epochs"),
+    "SFT_LR": ("7e-6", SFT, "adam.lr"),
+    "SFT_BATCH": ("48", SFT, "train.batch_size"),
+    "SFT_MICRO_BATCH": ("3", SFT, "train.micro_batch_size"),
+    "ACTOR_LR": ("7e-7", RL, "actor.adam.lr"),
+    "KL": ("7e-2", RL, "algo.kl.init_coef"),
+    "CLIP": ("0.17", RL, "actor.eps_clip"),
+    "TEMPERATURE": ("0.7", RL, "rollout.temperature"),
+    "GROUP_SIZE": ("6", RL, "rollout.n_samples_per_prompt"),
+    "ROLLOUT_BATCH": ("96", RL, "rollout.batch_size"),
+    "TRAIN_BATCH": ("288", RL, "train.batch_size"),
+    "MICRO_BATCH": ("6", RL, "train.micro_batch_size"),
+    "EPISODES": ("3", RL, "train.num_episodes"),
+    "SAVE_STEPS": ("17", RL, "ckpt.save_steps"),
+    "SEED": ("77", RL, "train.seed"),
+    "MAX_LEN": ("1234", RL, "data.max_len"),
+    "MAX_NEW_TOKENS": ("123", RL, "rollout.max_new_tokens"),
+}
+
+
+def flags_of(commands: Sequence[Sequence[str]], module: str) -> list[str]:
+    """Return the flags of the one command that runs `module`, whatever stands in front of it."""
+    [command] = [command for command in commands if module in command]
+    if command[0] == "ray":
+        assert command[: command.index("--")][:3] == ["ray", "job", "submit"]
+    return list(command[command.index(module) + 1 :])
+
+
+def at(arguments: object, path: str) -> object:
+    return reduce(getattr, path.split("."), arguments)
+
+
+@pytest.mark.parametrize("module", [SFT, RL])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_openrlhf_takes_the_flags_of_every_profile_without_a_warning(
+    profile, module, dry_run, parse_trainer, capsys
+):
+    parse_trainer(module, flags_of(dry_run("grpo_duality", PROFILE=profile), module))
+    assert capsys.readouterr().out == "", "OpenRLHF corrects a flag of this profile"
+
+
+def test_a_flag_that_openrlhf_does_not_have_is_refused(dry_run, parse_trainer, capsys):
+    flags = flags_of(dry_run("grpo_duality", PROFILE="cpu"), RL)
+    with pytest.raises(AssertionError, match="refuses"):
+        parse_trainer(RL, [*flags, "--actor_learning_rate", "1e-6"])
+    assert "--actor_learning_rate" in capsys.readouterr().err
+    with pytest.raises(AssertionError, match="requires n_samples_per_prompt > 1"):
+        parse_trainer(RL, [*flags, "--rollout.n_samples_per_prompt", "1"])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_reinforcement_learning_is_the_papers_and_keeps_clear_of_known_traps(profile, dry_run, parse_trainer):
+    flags = flags_of(dry_run("grpo_duality", PROFILE=profile), RL)
+    args = parse_trainer(RL, flags)
+    assert args.algo.advantage.estimator == "group_norm"
+    assert (args.algo.kl.use_loss, args.algo.kl.estimator) == (True, "k3")
+    assert args.actor.loss_agg_mode == "seq-mean-token-mean"
+    assert args.train.agent_func_path.endswith(".py")
+    assert args.reward.remote_url == ["agent"]
+    assert args.data.apply_chat_template
+    assert (args.data.input_key, args.data.label_key) == ("input", "label")
+    assert not args.train.partial_rollout_enable
+    assert not args.train.async_enable
+    assert args.ds.lora.rank == 0
+    assert not args.algo.dynamic_filtering_enable
+    if args.train.dynamic_batch_enable:
+        assert args.ds.zero_stage not in (1, 2), "dynamic batches keep only the last micro-batch's gradient"
+        longest = args.data.max_len
+        assert args.train.max_tokens_per_gpu >= longest
+        assert args.rollout.max_tokens_per_gpu >= longest
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_batches_go_into_one_another_and_devices_into_engines(profile, dry_run, parse_trainer):
+    commands = dry_run("grpo_duality", PROFILE=profile)
+    args = parse_trainer(RL, flags_of(commands, RL))
+    devices = args.actor.num_nodes * args.actor.num_gpus_per_node
+    samples = args.rollout.batch_size * args.rollout.n_samples_per_prompt
+    assert samples % args.train.batch_size == 0
+    assert samples % (args.rollout.micro_batch_size * devices) == 0
+    assert args.train.batch_size % (args.train.micro_batch_size * devices) == 0
+    # What OpenRLHF asserts only once Ray has started.
+    assert devices == args.vllm.num_engines * args.vllm.tensor_parallel_size
+    assert (args.ref.num_nodes, args.ref.num_gpus_per_node) == (args.actor.num_nodes, args.actor.num_gpus_per_node)
+    assert args.rollout.max_new_tokens < args.data.max_len
+
+    sft = parse_trainer(SFT, flags_of(commands, SFT))
+    [torchrun] = [command for command in commands if SFT in command]
+    processes = int(torchrun[torchrun.index("--nproc-per-node") + 1])
+    assert sft.train.batch_size % (sft.train.micro_batch_size * processes) == 0
+    assert sft.data.max_len == args.data.max_len
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_one_preparation_feeds_both_trainers(profile, dry_run, parse_trainer):
+    commands = dry_run("grpo_duality", PROFILE=profile)
+    [prepare] = [command for command in commands if command[:3] == ["cellduality", "data", "prepare"]]
+    data = Path(prepare[prepare.index("--out") + 1])
+    sft, rl = (parse_trainer(module, flags_of(commands, module)) for module in (SFT, RL))
+    assert (Path(sft.data.dataset), Path(rl.data.prompt_dataset)) == (data / "sft.jsonl", data / "rl.jsonl")
+    assert sft.data.apply_chat_template
+    assert (sft.data.input_key, sft.data.output_key) == ("input", "output")
+    assert sft.ckpt.output_dir == f"{rl.actor.model_name_or_path}.new"
+    n_rl = int(prepare[prepare.index("--rl-rows") + 1])
+    assert n_rl % rl.rollout.batch_size == 0, "a last, smaller rollout can starve a rank"
+    folders = [sft.logger.tensorboard_dir, rl.logger.tensorboard_dir, sft.ckpt.path, rl.ckpt.path]
+    assert len(set(folders)) == len(folders)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_commands_for_a_cpu_have_no_flag_that_needs_a_gpu(profile, dry_run):
+    commands = dry_run("grpo_duality", PROFILE=profile)
+    on_cpu = [command for command in commands if command[0] == "cellduality-cpu"]
+    trainers = [command for command in commands if SFT in command or RL in command]
+    assert all((command in on_cpu) == (profile in ("cpu", "smollm2")) for command in trainers)
+    for command in on_cpu:
+        refuse_gpu_only(command)
+
+
+def test_the_check_before_training_is_told_what_the_trainer_is_told(dry_run, parse_trainer):
+    for profile in PROFILES:
+        commands = dry_run("grpo_duality", PROFILE=profile)
+        args = parse_trainer(RL, flags_of(commands, RL))
+        [check] = [words for words in commands if words[:2] == ["cellduality", "check"] and "--rl" in words]
+        told = dict(itertools.pairwise(check[2:]))
+        assert told["--rl"] == args.data.prompt_dataset
+        assert told["--model"] == args.actor.model_name_or_path
+        for flag, value in (
+            ("--max-len", args.data.max_len),
+            ("--max-new-tokens", args.rollout.max_new_tokens),
+            ("--rollout-batch", args.rollout.batch_size),
+            ("--group-size", args.rollout.n_samples_per_prompt),
+            ("--train-batch", args.train.batch_size),
+        ):
+            assert int(told[flag]) == value
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_setting_can_be_overridden_from_the_environment(profile, dry_run, parse_trainer):
+    commands = dry_run("grpo_duality", PROFILE=profile, **{name: value for name, (value, _, _) in SETTINGS.items()})
+    args = {module: parse_trainer(module, flags_of(commands, module)) for module in (SFT, RL)}
+    found = {name: at(args[module], path) for name, (_, module, path) in SETTINGS.items()}
+    assert found == {name: type(found[name])(value) for name, (value, _, _) in SETTINGS.items()}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_data_settings_and_the_base_model_can_be_overridden_too(profile, dry_run):
+    values = {
+        "DATASET": "my cells.h5ad", "LABEL_COLUMN": "cell type", "TASKS": "cell_type_annotation=2",
+        "REWARDS": "cell_type_annotation=likelihood", "TOP_GENES": "33", "HIDDEN": "0.5", "N_LABELLED": "99",
+        "N_RL": "1056", "SFT_MASKS": "9", "DUAL_TEMPERATURE": "0.3",
+    }  # fmt: skip
+    commands = dry_run("grpo_duality", PROFILE=profile, BASE_MODEL="some/model", **values)
+    [prepare] = [command for command in commands if command[:3] == ["cellduality", "data", "prepare"]]
+    assert set(values.values()) <= set(prepare)
+    [sft] = [command for command in commands if SFT in command]
+    assert "some/model" in sft
+    assert not any(command[:2] == ["cellduality", "model"] for command in commands)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_sets_nothing_the_environment_cannot_change(profile):
+    text = (Path(__file__).parents[2] / "recipes" / "profiles" / f"{profile}.sh").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\s*([A-Z_]+)\+?=", text, re.MULTILINE)) <= {"BACKEND"}
+
+
+@pytest.mark.parametrize("recipe", TRAINERS)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_further_arguments_come_last_and_win(profile, recipe, dry_run, parse_trainer):
+    extra = ["--train.seed", "4242"]
+    flags = flags_of(dry_run(recipe, *extra, PROFILE=profile), TRAINERS[recipe])
+    assert flags[-2:] == extra
+    assert parse_trainer(TRAINERS[recipe], flags).train.seed == 4242
+
+
+@pytest.mark.parametrize(
+    ("recipe", "extra"), [("prepare", ["--labelled", "77"]), ("evaluate", ["--samples", "2"])]
+)
+def test_further_arguments_of_our_own_commands_come_last(recipe, extra, dry_run):
+    [command] = [words for words in dry_run(recipe, *extra, PROFILE="cpu") if words[-2:] == extra]
+    assert "cellduality" in command
+
+
+def test_resuming_adds_the_flag_that_loads_the_checkpoint(dry_run, parse_trainer):
+    fresh, resumed = (
+        parse_trainer(RL, flags_of(dry_run("grpo", PROFILE="cpu", RESUME=resume), RL)) for resume in "01"
+    )
+    assert (fresh.ckpt.load_enable, resumed.ckpt.load_enable) == (False, True)
+    assert fresh.ckpt.path == resumed.ckpt.path
+    assert fresh.actor.model_name_or_path == resumed.actor.model_name_or_path, "the reference policy must not move"
+
+
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_several_nodes_scale_together(nodes, dry_run, parse_trainer):
+    commands = dry_run("grpo_duality", PROFILE="multinode", NODES=str(nodes))
+    args = parse_trainer(RL, flags_of(commands, RL))
+    assert args.actor.num_nodes == args.ref.num_nodes == nodes
+    assert args.vllm.num_engines == nodes * args.actor.num_gpus_per_node
+    assert args.rollout.batch_size * args.rollout.n_samples_per_prompt % args.train.batch_size == 0
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_our_own_commands_parse(profile, dry_run):
+    seen = set()
+    for command in dry_run("grpo_duality", PROFILE=profile):
+        if "cellduality" not in command:
+            continue
+        words, found = list(command[command.index("cellduality") + 1 :]), typer.main.get_command(app)
+        path = []
+        while hasattr(found, "commands"):
+            path.append(words.pop(0))
+            found = found.commands[path[-1]]
+        try:
+            found.make_context(path[-1], words)
+        except click.ClickException as error:
+            raise AssertionError(f"{command}: {error.format_message()}") from error
+        seen.add(" ".join(path))
+    assert {"data prepare", "check", "evaluate", "report"} <= seen

@@ -1,0 +1,117 @@
+"""The dual is answered by the very weights that made the rollout, and by new ones after every update."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import pytest
+
+pytestmark = pytest.mark.stack
+
+# An agent as the package's own, except that before every rollout, and beside every dual, the engine is asked for the
+# log-probabilities of one fixed text.
+AGENT = '''
+import json
+
+from cellduality_plugin.openrlhf_hooks import executor
+from vllm import SamplingParams
+
+PROBE = {probe!r}
+
+
+async def probe(engine, phase):
+    output = await engine.generate(PROBE, SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0))
+    values = [at[token].logprob for token, at in zip(PROBE[1:], output.prompt_logprobs[1:])]
+    with open({file!r}, "a") as file:
+        file.write(json.dumps([phase, values]) + "\\n")
+
+
+class ProbingPolicy(executor.EnginePolicy):
+    async def generate(self, prompt):
+        await probe(self._engine, "dual")
+        return await super().generate(prompt)
+
+
+executor.EnginePolicy = ProbingPolicy
+
+
+class AgentExecutor(executor.DualityExecutor):
+    def __init__(self):
+        super().__init__({config!r})
+
+    async def execute(self, prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=None):
+        await probe(llm_engine, "primal")
+        return await super().execute(prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images)
+'''
+ROLLOUTS_A_STEP = 32
+STEPS = 3
+# Mean absolute difference of a token's log-probability, in nats. bf16 in batches of different sizes:
+SAME = 0.02
+OTHER = 0.1
+
+
+@pytest.fixture
+def probe_tokens(prepared) -> list[int]:
+    from transformers import AutoTokenizer
+
+    row = json.loads((prepared / "data" / "sft.jsonl").read_text().splitlines()[0])
+    tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
+    return list(tokenizer(row["output"], add_special_tokens=False)["input_ids"])
+
+
+def difference(one: list[float], other: list[float]) -> float:
+    """Return the mean absolute difference, in nats a token."""
+    return statistics.fmean(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+def plain_log_probs(model_folder, tokens: list[int]) -> list[float]:
+    """Return what plain transformers says of `tokens`, without trainer or engine."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16)
+    with torch.no_grad():
+        log_probs = model(torch.tensor([tokens])).logits[0, :-1].float().log_softmax(-1)
+    return log_probs.gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].tolist()
+
+
+def by_step(lines: list[str]) -> list[dict[str, list[list[float]]]]:
+    """Return the probes of each step by phase: a step begins with the rollout after the last one of the step before."""
+    steps: list[dict[str, list[list[float]]]] = []
+    rollouts = 0
+    for phase, values in map(json.loads, lines):
+        if phase == "primal":
+            if rollouts % ROLLOUTS_A_STEP == 0:
+                steps.append({"primal": [], "dual": []})
+            rollouts += 1
+        steps[-1][phase].append(values)
+    return steps
+
+
+def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_tokens, recipe, tmp_path, living):
+    probes = tmp_path / "probes.jsonl"
+    agent = tmp_path / "probing_agent.py"
+    config = str(prepared / "data" / "cellduality.json")
+    agent.write_text(AGENT.format(probe=probe_tokens, file=str(probes), config=config))
+    extra = ("--train.agent_func_path", str(agent), "--ckpt.save_hf")
+    run = recipe(prepared, "grpo.sh", *extra, ACTOR_LR="3e-3")
+    code = run.end()
+    assert code == 0, run.printed
+    steps = by_step(probes.read_text().splitlines())
+
+    assert [len(step["primal"]) for step in steps] == [ROLLOUTS_A_STEP] * STEPS
+    for step in steps:
+        assert step["dual"], "no dual was asked"
+        first = step["primal"][0]
+        assert max(difference(first, values) for phase in step.values() for values in phase) < SAME
+    for earlier, later in zip(steps, steps[1:], strict=False):
+        assert difference(earlier["dual"][-1], later["primal"][0]) > OTHER
+
+    saved = prepared / "checkpoints" / "grpo"
+    sft = plain_log_probs(prepared / "sft", probe_tokens)
+    assert difference(steps[0]["dual"][-1], sft) < SAME
+    for number, step in enumerate(steps[1:], start=1):
+        assert difference(step["dual"][-1], plain_log_probs(saved / f"global_step{number}_hf", probe_tokens)) < SAME
+        assert difference(step["dual"][-1], sft) > OTHER
+    assert living(prepared) == []
