@@ -1,4 +1,4 @@
-"""A Llama small enough for two processor cores, whose words are the genes and the words of the prompts."""
+"""A Llama small enough for two processor cores, whose words are the genes, the labels and the words of the prompts."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def build_small_llama(
     }
     if up_to_date([out / name for name in (WEIGHTS, TOKENS)], origin):
         return
-    tokenizer = _tokenizer(sorted(_all_words(data)), max_len)
+    vocabulary = Vocabulary.load(data / "vocabulary.json")
+    labels = sorted({label for names in vocabulary.labels.values() for label in names})
+    tokenizer = _tokenizer(sorted(_all_words(data, vocabulary)), labels, max_len)
     model = _model(tokenizer, hidden_size, layers, heads, seed, max_len)
     with whole_folder(out) as folder:
         tokenizer.save_pretrained(folder)
@@ -119,12 +121,9 @@ def _present(path: Path) -> Path:
     return path
 
 
-def _all_words(data: Path) -> set[str]:
+def _all_words(data: Path, vocabulary: Vocabulary) -> set[str]:
     """Return every word that a prompt or a response of the prepared rows may hold."""
-    vocabulary = Vocabulary.load(data / "vocabulary.json")
     words = set(vocabulary.genes)
-    for label in (label for labels in vocabulary.labels.values() for label in labels):
-        words.update(label.split())
     for name in ROWS:
         for row in read_jsonl(data / name):
             words.update(word for text in _texts(row) for word in words_of(text))
@@ -142,18 +141,20 @@ def _texts(row: dict[str, Any]) -> Iterable[str]:
             yield value if isinstance(value, str) else " ".join(value)
 
 
-def _tokenizer(words: list[str], max_len: int) -> PreTrainedTokenizerFast:
+def _tokenizer(words: list[str], labels: list[str], max_len: int) -> PreTrainedTokenizerFast:
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = [UNKNOWN, PAD, BEGIN, END, *ROLES]
     reserved = [*special, *TAGS]
-    names = [*reserved, *(word for word in words if word not in reserved)]
+    names = list(dict.fromkeys([*reserved, *labels, *words]))
     inner = Tokenizer(models.WordLevel({name: place for place, name in enumerate(names)}, unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in special])
     # Not special: they are part of what the policy says, and must outlive skip_special_tokens.
     inner.add_tokens([AddedToken(name, normalized=False, special=False) for name in TAGS])
+    # A label is one token: a choice among labels is then one draw, and half a label cannot be said.
+    inner.add_tokens([AddedToken(label, normalized=False, special=False, single_word=True) for label in labels])
     return PreTrainedTokenizerFast(
         tokenizer_object=inner,
         unk_token=UNKNOWN,

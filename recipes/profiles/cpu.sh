@@ -4,13 +4,13 @@ BACKEND=cpu
 : "${BASE_MODEL:=small-llama}"
 
 # data
-: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=640}" "${SFT_MASKS:=1}"
+: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=640}" "${SFT_MASKS:=2}"
 : "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}"
 : "${REWARDS:=}"
 : "${MAX_LEN:=224}" "${MAX_NEW_TOKENS:=80}"
 
 # SFT
-: "${SFT_EPOCHS:=12}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=16}"
+: "${SFT_EPOCHS:=14}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=16}"
 
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"

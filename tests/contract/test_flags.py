@@ -55,9 +55,7 @@ def at(arguments: object, path: str) -> object:
 
 @pytest.mark.parametrize("module", [SFT, RL])
 @pytest.mark.parametrize("profile", PROFILES)
-def test_openrlhf_takes_the_flags_of_every_profile_without_a_warning(
-    profile, module, dry_run, parse_trainer, capsys
-):
+def test_openrlhf_takes_the_flags_of_every_profile_without_a_warning(profile, module, dry_run, parse_trainer, capsys):
     parse_trainer(module, flags_of(dry_run("grpo_duality", PROFILE=profile), module))
     assert capsys.readouterr().out == "", "OpenRLHF corrects a flag of this profile"
 
@@ -196,18 +194,14 @@ def test_further_arguments_come_last_and_win(profile, recipe, dry_run, parse_tra
     assert parse_trainer(TRAINERS[recipe], flags).train.seed == 4242
 
 
-@pytest.mark.parametrize(
-    ("recipe", "extra"), [("prepare", ["--labelled", "77"]), ("evaluate", ["--samples", "2"])]
-)
+@pytest.mark.parametrize(("recipe", "extra"), [("prepare", ["--labelled", "77"]), ("evaluate", ["--samples", "2"])])
 def test_further_arguments_of_our_own_commands_come_last(recipe, extra, dry_run):
     [command] = [words for words in dry_run(recipe, *extra, PROFILE="cpu") if words[-2:] == extra]
     assert "cellduality" in command
 
 
 def test_resuming_adds_the_flag_that_loads_the_checkpoint(dry_run, parse_trainer):
-    fresh, resumed = (
-        parse_trainer(RL, flags_of(dry_run("grpo", PROFILE="cpu", RESUME=resume), RL)) for resume in "01"
-    )
+    fresh, resumed = (parse_trainer(RL, flags_of(dry_run("grpo", PROFILE="cpu", RESUME=resume), RL)) for resume in "01")
     assert (fresh.ckpt.load_enable, resumed.ckpt.load_enable) == (False, True)
     assert fresh.ckpt.path == resumed.ckpt.path
     assert fresh.actor.model_name_or_path == resumed.actor.model_name_or_path, "the reference policy must not move"

@@ -113,7 +113,13 @@ def test_words_are_split_where_the_tokenizer_splits_them(prepared, tokenizer):
     for row in prepared.rows("sft.jsonl")[:50]:
         tags = {"<think>", "</think>", "<answer>", "</answer>"}
         tokens = [token for token in tokenizer.tokenize(row["input"]) if token not in tags]
-        assert list(words_of(row["input"])) == tokens
+        assert list(words_of(row["input"])) == [word for token in tokens for word in token.split()]
+
+
+def test_a_label_is_one_token(prepared, tokenizer):
+    labels = {row["cell_type"] for row in prepared.rows("cells.jsonl")}
+    for label in labels:
+        assert tokenizer.tokenize(f"<answer>{label}</answer>") == ["<answer>", label, "</answer>"]
 
 
 def test_missing_data_and_uneven_heads_are_told(prepared, tmp_path, check_told):

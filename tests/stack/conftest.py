@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -11,13 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# The smallest run that still has several steps, two updates a step, and both kinds of task.
+# The smallest run that still has several steps, two updates a step, both kinds of task, and a model that has learnt
+# the form of an answer: without it no dual is asked and every reward is 0.
 SMALL = {
     "PROFILE": "cpu",
     "VENV": sys.prefix,
@@ -26,14 +29,29 @@ SMALL = {
     "TOP_GENES": "24",
     "MAX_LEN": "128",
     "MAX_NEW_TOKENS": "40",
-    "SFT_EPOCHS": "1",
+    "SFT_EPOCHS": "5",
+    "SFT_BATCH": "8",
+    "SFT_MICRO_BATCH": "8",
     "ROLLOUT_BATCH": "8",
     "GROUP_SIZE": "4",
     "TRAIN_BATCH": "16",
     "MICRO_BATCH": "8",
     "SAVE_STEPS": "1",
 }
-ROLLOUTS_A_STEP = 8 * 4
+
+# What `cellduality_plugin.scoring` reports for every rollout, whatever the tasks.
+DUAL_KEYS = {
+    "dual_reward",
+    "dual_similarity",
+    "dual_validity",
+    "dual_answer_parsed",
+    "dual_repeated_genes",
+    "dual_unknown_genes",
+    "dual_failed",
+    "dual_timeout",
+    "dual_requests",
+    "dual_seconds",
+}
 
 
 class Run:
@@ -54,7 +72,7 @@ class Run:
         self.folder = folder
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("CELLDUALITY_")}
         self._printed = folder.parent / f"{folder.name}.{time.monotonic_ns()}.txt"
-        self.began = time.monotonic()
+        self._old_logs = {path: path.stat().st_size for path in (folder / "logs").glob("*.log")}
         with self._printed.open("wb") as file:
             self.process = subprocess.Popen(
                 command,
@@ -88,9 +106,10 @@ class Run:
             time.sleep(0.1)
 
     def log(self, name: str) -> str:
-        """Return the log of a stage, empty before there is one."""
+        """Return what this command has added to the log of a stage."""
         path = self.folder / "logs" / f"{name}.log"
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        whole = path.read_bytes() if path.exists() else b""
+        return whole[self._old_logs.get(path, 0) :].decode("utf-8", "replace")
 
     def steps(self) -> list[int]:
         """Return the numbers of the GRPO steps in the log, in order."""
@@ -139,6 +158,12 @@ def recipe(start) -> Callable[..., Run]:
 
 
 @pytest.fixture(scope="session")
+def dual_keys() -> set[str]:
+    """The metrics that every rollout reports."""
+    return DUAL_KEYS
+
+
+@pytest.fixture(scope="session")
 def living() -> Callable[[Path], list[str]]:
     """Return the function that lists the living processes of a run."""
     return processes_of
@@ -153,6 +178,79 @@ def whole_run(tmp_path_factory, recipe) -> Run:
     return run
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """What is known of a run that was interrupted in the middle of GRPO.
+
+    Parameters
+    ----------
+    run
+        The interrupted command.
+    code, seconds
+        Its exit code, and how long it took to end.
+    left
+        Processes that outlived it.
+    files_before, files_after
+        The hashes of data, base and SFT model before and after.
+    checkpoint
+        The step of the last checkpoint.
+    second
+        Exit code, seconds and words of a second command in the same folder meanwhile.
+    """
+
+    run: Run
+    code: int
+    seconds: float
+    left: list[str]
+    files_before: dict[str, str]
+    files_after: dict[str, str]
+    checkpoint: int
+    second: tuple[int, float, str]
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = [path for part in ("data", "base", "sft") for path in sorted((folder / part).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="session")
+def pair_settings() -> dict[str, str]:
+    """The recipe's settings that train the dual pair of my_pair.py, for six steps."""
+    pair = Path(__file__).with_name("my_pair.py")
+    return {"TASKS": f"{pair}:DropoutRecovery=1", "N_RL": "48", "SFT_EPOCHS": "8"}
+
+
+@pytest.fixture(scope="session")
+def stopped(tmp_path_factory, recipe, pair_settings) -> Stopped:
+    """The whole recipe with a user's own pair, interrupted as soon as a step is logged and its checkpoint saved."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
+    run = recipe(folder, "grpo_duality.sh", **pair_settings)
+    run.until(lambda: "[4/5] grpo]" in run.printed)
+    began = time.monotonic()
+    second = recipe(folder, "grpo.sh", **pair_settings)
+    refused = second.end(60), time.monotonic() - began, second.printed
+    run.until(lambda: bool(run.steps()) and latest.exists())
+    files = _hashes(folder)
+    began = time.monotonic()
+    run.interrupt()
+    code = run.end(120)
+    seconds = time.monotonic() - began
+    step = int(latest.read_text().removeprefix("global_step"))
+    return Stopped(run, code, seconds, processes_of(folder), files, _hashes(folder), step, refused)
+
+
+@pytest.fixture(scope="session")
+def resumed(stopped, recipe, pair_settings) -> tuple[Run, Run]:
+    """The stages of the interrupted run once more, with RESUME=1: SFT, which was finished, and GRPO."""
+    runs = []
+    for name in ("sft.sh", "grpo.sh"):
+        runs.append(recipe(stopped.run.folder, name, RESUME="1", **pair_settings))
+        code = runs[-1].end()
+        assert code == 0, runs[-1].printed
+    return runs[0], runs[1]
+
+
 @pytest.fixture
 def prepared(whole_run, tmp_path) -> Path:
     """A new run folder with the data and the SFT model of the shared run."""
@@ -164,7 +262,7 @@ def prepared(whole_run, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def scalars() -> Callable[[Path], dict[str, list[float]]]:
-    """Return a function that reads every scalar of the TensorBoard events below a folder, by name without ``train/``."""
+    """Return a function that reads the scalars of all TensorBoard events below a folder."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def read(folder: Path) -> dict[str, list[float]]:

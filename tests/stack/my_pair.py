@@ -4,7 +4,7 @@ from cellduality_plugin.cell_sentences import hide_genes, sentence
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import Genes
 from cellduality_plugin.similarity import rank_weighted_jaccard
-from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.tasks.base import FORMAT_RULE, DualTask
 
 
 class DropoutRecovery(DualTask):
@@ -17,19 +17,21 @@ class DropoutRecovery(DualTask):
     def primal_prompt(self, inputs, vocabulary):
         return (
             "The measurement of a cell missed some genes. List the missed genes in descending order of expression.\n"
-            f"Observed genes: {sentence(inputs['observed'])}"
+            f"{FORMAT_RULE}\nObserved genes: {sentence(inputs['observed'])}"
         )
 
     def dual_prompt(self, known, answer, vocabulary):
         return (
             "Some genes of a cell are covered. List the covered genes in descending order of expression.\n"
-            f"Missed genes: {sentence(answer)}\nOther genes: {sentence(known['open'])}"
+            f"{FORMAT_RULE}\nMissed genes: {sentence(answer)}\nOther genes: {sentence(known['open'])}"
         )
 
     def example(self, cell, *, hidden, labelled, rng):
         observed, missed = hide_genes(cell.genes, hidden, rng)
         shown, covered = hide_genes(observed, 0.5, rng)
-        return Example(self.name, cell.id, {"observed": observed}, {"open": shown}, covered, missed if labelled else None)
+        return Example(
+            self.name, cell.id, {"observed": observed}, {"open": shown}, covered, missed if labelled else None
+        )
 
     def similarity(self, unknown, rebuilt):
         return rank_weighted_jaccard(unknown, rebuilt)

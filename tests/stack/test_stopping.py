@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
@@ -9,32 +10,39 @@ import pytest
 pytestmark = pytest.mark.stack
 
 
-def test_ctrl_c_ends_the_run_soon_and_says_so(stopped_run):
-    assert stopped_run.code == 130
-    assert stopped_run.stopped_in < 30
-    assert "stopped, nothing is left running" in stopped_run.printed
+def test_ctrl_c_ends_the_run_soon_and_says_so(stopped):
+    assert stopped.code == 130
+    assert stopped.seconds < 30
+    assert "stopped, nothing is left running" in stopped.run.printed
+    assert "[5/5]" not in stopped.run.printed
 
 
-def test_no_process_is_left(stopped_run):
-    assert stopped_run.left == []
+def test_no_process_outlives_it(stopped):
+    assert stopped.left == []
 
 
-def test_earlier_outputs_stay(stopped_run):
-    assert stopped_run.files_before
-    assert stopped_run.files_after == stopped_run.files_before
-    assert not (stopped_run.folder / "grpo").exists(), "a half-trained model must not look like a finished one"
+def test_earlier_outputs_stay(stopped):
+    assert {name.split("/")[0] for name in stopped.files_before} == {"data", "base", "sft"}
+    assert stopped.files_after == stopped.files_before
 
 
-def test_a_second_run_in_the_folder_ends_at_once_with_one_line(stopped_run):
-    code, seconds, printed = stopped_run.second
+def test_a_second_run_in_the_folder_ends_at_once_with_one_line(stopped):
+    code, seconds, printed = stopped.second
     assert code not in (0, None)
     assert seconds < 10
     assert re.fullmatch(r"error: another run is going in .*\n", printed), printed
 
 
-def test_resume_goes_on_from_the_last_checkpoint(stopped_run, resumed_run):
-    assert stopped_run.checkpoint >= 1
-    assert resumed_run.steps()[0] == stopped_run.checkpoint + 1
-    assert resumed_run.steps()[-1] == stopped_run.last_step
-    assert "sft]" not in resumed_run.printed, "SFT was repeated"
-    assert (resumed_run.folder / "grpo" / "config.json").is_file()
+def test_finished_sft_is_not_repeated(stopped, resumed):
+    sft, _ = resumed
+    assert sft.log("sft") == ""
+    weights = (stopped.run.folder / "sft" / "model.safetensors").read_bytes()
+    assert stopped.files_before["sft/model.safetensors"] == hashlib.sha256(weights).hexdigest()
+
+
+def test_resume_goes_on_from_the_last_checkpoint(stopped, resumed, living):
+    _, grpo = resumed
+    assert 1 <= stopped.checkpoint < 6
+    assert grpo.steps() == list(range(stopped.checkpoint + 1, 7))
+    assert (grpo.folder / "grpo" / "config.json").is_file()
+    assert living(grpo.folder) == []

@@ -22,8 +22,8 @@ def test_the_file_is_short_and_not_part_of_the_package():
     assert NAME not in TASKS
 
 
-def test_its_rows_reach_sft_and_rl(stopped_run):
-    data = stopped_run.folder / "data"
+def test_its_rows_reach_sft_and_rl(stopped):
+    data = stopped.run.folder / "data"
     rows = [json.loads(line) for line in (data / "sft.jsonl").read_text().splitlines()]
     assert {(row["task"], row["direction"]) for row in rows} == {(NAME, "primal"), (NAME, "dual")}
     labels = [json.loads(json.loads(line)["label"]) for line in (data / "rl.jsonl").read_text().splitlines()]
@@ -31,15 +31,16 @@ def test_its_rows_reach_sft_and_rl(stopped_run):
     assert all(label["gold"] is None for label in labels)
 
 
-def test_it_trains(stopped_run, resumed_run, scalars):
-    assert len(set(stopped_run.steps()) | set(resumed_run.steps())) >= 2
-    found = scalars(stopped_run.folder / "tensorboard" / "grpo")
+def test_it_trains(stopped, resumed, scalars):
+    _, grpo = resumed
+    assert len(grpo.steps()) >= 2
+    found = scalars(stopped.run.folder / "tensorboard" / "grpo")
     assert all(map(math.isfinite, found["reward"]))
     assert set(found[f"dual_share/{NAME}"]) == {1.0}
     assert found[f"dual_reward/{NAME}"] == found["dual_reward"]
-    assert any(value > 0 for value in found["dual_answer_parsed"]), "no answer was ever read"
+    assert max(found["reward"]) > 0, "nothing was ever rewarded"
 
 
-def test_the_recipe_reads_it_from_its_path(stopped_run):
-    config = json.loads((stopped_run.folder / "data" / "cellduality.json").read_text())
+def test_the_recipe_reads_it_from_its_path(stopped):
+    config = json.loads((stopped.run.folder / "data" / "cellduality.json").read_text())
     assert re.fullmatch(r".*/my_pair\.py:DropoutRecovery", config["tasks"][NAME]["pair"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 
@@ -11,7 +12,7 @@ pytestmark = pytest.mark.stack
 
 # An agent as the package's own, except that before every rollout, and beside every dual, the engine is asked for the
 # log-probabilities of one fixed text.
-AGENT = '''
+AGENT = """
 import json
 
 from cellduality_plugin.openrlhf_hooks import executor
@@ -43,7 +44,7 @@ class AgentExecutor(executor.DualityExecutor):
     async def execute(self, prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=None):
         await probe(llm_engine, "primal")
         return await super().execute(prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images)
-'''
+"""
 ROLLOUTS_A_STEP = 32
 STEPS = 3
 # Mean absolute difference of a token's log-probability, in nats. bf16 in batches of different sizes:
@@ -105,7 +106,7 @@ def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_
         assert step["dual"], "no dual was asked"
         first = step["primal"][0]
         assert max(difference(first, values) for phase in step.values() for values in phase) < SAME
-    for earlier, later in zip(steps, steps[1:], strict=False):
+    for earlier, later in itertools.pairwise(steps):
         assert difference(earlier["dual"][-1], later["primal"][0]) > OTHER
 
     saved = prepared / "checkpoints" / "grpo"

@@ -1,0 +1,325 @@
+"""What we lean on in OpenRLHF beyond its documentation: each test is named after the behaviour that would be gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from openrlhf.datasets.prompts_dataset import PromptDataset
+from openrlhf.datasets.sft_dataset import SFTDataset
+from openrlhf.datasets.utils import blending_datasets
+from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
+from openrlhf.trainer.ray.vllm_engine import RolloutRayActor, _load_agent_executor
+from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
+from openrlhf.utils.utils import get_tokenizer
+from vllm import SamplingParams
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+
+from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
+from cellduality_plugin.config import PATH_VARIABLE, DualSettings
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
+from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor, EnginePolicy
+from cellduality_plugin.openrlhf_hooks.preflight import Lengths
+from cellduality_plugin.scoring import quantise
+from cellduality_plugin.tasks import TASKS
+
+with standing_in():  # OpenRLHF imports flash attention wherever it computes advantages, and does not use it there
+    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+
+RL = "openrlhf.cli.train_ppo_ray"
+ROLLOUT_KEYS = {
+    "prompt", "label", "images", "mm_train_inputs", "observation_tokens", "action_ranges", "rollout_log_probs",
+    "truncated", "reward", "scores", "extra_logs",
+}  # fmt: skip
+
+
+class FixedEngine:
+    """An engine with one answer, in vLLM's own output classes."""
+
+    def __init__(self, tokens: list[int], finish_reason: str = "stop") -> None:
+        self.tokens, self.finish_reason = tokens, finish_reason
+        self.asked: list[list[int]] = []
+
+    async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
+        self.asked.append(list(tokens))
+        logprobs = [{token: Logprob(-0.5)} for token in self.tokens] if params.logprobs is not None else None
+        answer = CompletionOutput(0, "", list(self.tokens), None, logprobs, finish_reason=self.finish_reason)
+        return RequestOutput("1", None, list(tokens), None, [answer], True)
+
+
+def generate_responses(executor: AgentExecutorBase, samples: int, **inputs: Any) -> tuple[object, list[Any]]:
+    """Run the rollout actor's own coroutine without Ray, and return (the actor, its responses)."""
+    actor = SimpleNamespace(executor=executor)
+    run = RolloutRayActor.__ray_metadata__.modified_class.generate_responses
+    return actor, asyncio.run(run(actor, num_samples=samples, **inputs))
+
+
+def strategy(**data: Any) -> SimpleNamespace:
+    args = SimpleNamespace(data=SimpleNamespace(**data), use_ms=False)
+    return SimpleNamespace(args=args, is_rank_0=lambda: False, print=lambda *_: None)
+
+
+@pytest.fixture
+def read_rows(tmp_path, monkeypatch):
+    """Return a function that reads rows the way both trainers do."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return lambda path: blending_datasets(str(path), None, strategy(), 42)
+
+
+@pytest.fixture
+def rollout_of(small_world):
+    """Return a function that gives the stock executor's rollout dictionary of a prompt."""
+
+    def roll(prompt: str, tokens: list[int], finish_reason: str = "stop", **settings: Any) -> dict[str, Any]:
+        params = SamplingParams(**{"max_tokens": 8, **settings})
+        executor = SingleTurnAgentExecutor(None)
+        engine = FixedEngine(tokens, finish_reason)
+        return asyncio.run(executor.execute(prompt, "label", params, 64, small_world.tokenizer, engine))
+
+    return roll
+
+
+class TestAgentFile:
+    def test_packaged_agent_file_is_loaded_and_built_without_arguments(self, small_world, monkeypatch):
+        monkeypatch.setenv(PATH_VARIABLE, str(small_world.config))
+        assert isinstance(_load_agent_executor(str(packaged_agent_file())), DualityExecutor)
+
+    def test_bound_agent_file_needs_no_environment_and_no_working_directory(self, small_world, monkeypatch, tmp_path):
+        monkeypatch.delenv(PATH_VARIABLE, raising=False)
+        path = bound_agent_file(small_world.config)
+        monkeypatch.chdir(tmp_path)
+        assert isinstance(_load_agent_executor(str(path)), DualityExecutor)
+        assert os.environ.get(PATH_VARIABLE) is None
+
+    def test_agent_file_is_no_module_so_it_may_not_define_what_looks_itself_up(self, small_world, monkeypatch):
+        monkeypatch.setenv(PATH_VARIABLE, str(small_world.config))
+        executor = _load_agent_executor(str(packaged_agent_file()))
+        assert "agent_module" not in sys.modules
+        assert type(executor).__module__ in sys.modules
+
+    def test_agent_path_overrides_the_reward_url(self, parse_trainer):
+        flags = ["--train.agent_func_path", "agent.py", "--reward.remote_url", "http://127.0.0.1:1"]
+        flags += ["--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", "8"]
+        args = parse_trainer(RL, flags)
+        assert args.reward.remote_url == ["agent"]
+        assert args.critic.model_name_or_path is None
+
+
+class TestRolloutActor:
+    def test_all_samples_of_a_prompt_get_the_same_sampling_parameters_and_the_actor_as_engine(self):
+        seen = []
+
+        class Recorder(AgentExecutorBase):
+            async def execute(self, **inputs: Any) -> int:
+                seen.append(inputs)
+                return len(seen)
+
+        params = SamplingParams()
+        inputs = {"prompt": "p", "label": "l", "sampling_params": params, "max_length": 9, "hf_tokenizer": "t"}
+        actor, responses = generate_responses(Recorder(), 8, **inputs)
+        assert responses == list(range(1, 9))
+        assert all(call["sampling_params"] is params for call in seen)
+        assert all(call["llm_engine"] is actor for call in seen)
+        assert [call | inputs for call in seen] == seen
+
+    def test_an_exception_of_one_sample_ends_the_whole_prompt(self):
+        class Broken(AgentExecutorBase):
+            async def execute(self, **inputs: Any) -> None:
+                raise RuntimeError("one sample failed")
+
+        inputs = {"prompt": "p", "label": "l", "sampling_params": None, "max_length": 9, "hf_tokenizer": None}
+        with pytest.raises(RuntimeError, match="one sample failed"):
+            generate_responses(Broken(), 2, **inputs)
+
+
+class TestSingleTurnRollout:
+    def test_holds_the_tokens_and_leaves_the_reward_to_us(self, rollout_of, small_world):
+        rollout = rollout_of("Cell: CD74", [5, 6, 7])
+        prompt = small_world.tokenizer("Cell: CD74", add_special_tokens=False)["input_ids"]
+        assert rollout.keys() == ROLLOUT_KEYS
+        assert rollout["observation_tokens"] == [*prompt, 5, 6, 7]
+        assert rollout["action_ranges"] == [(len(prompt), len(prompt) + 3)]
+        assert (rollout["prompt"], rollout["label"]) == ("Cell: CD74", "label")
+        assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == (None, None, {})
+        assert rollout["rollout_log_probs"] is None
+
+    def test_log_probabilities_span_prompt_and_response(self, rollout_of):
+        rollout = rollout_of("Cell: CD74", [5, 6, 7], logprobs=1)
+        start, _ = rollout["action_ranges"][0]
+        assert rollout["rollout_log_probs"] == [0.0] * start + [-0.5] * 3
+
+    def test_tells_a_cut_response(self, rollout_of):
+        assert [rollout_of("CD74", [5], reason)["truncated"] for reason in ("stop", "length")] == [False, True]
+
+    def test_cuts_an_overlong_prompt_from_the_left_in_silence(self, small_world):
+        engine, params = FixedEngine([5]), SamplingParams(max_tokens=2)
+        run = SingleTurnAgentExecutor(None).execute(
+            "<s> CD74 CD79A LYZ FTL", "", params, 5, small_world.tokenizer, engine
+        )
+        rollout = asyncio.run(run)
+        kept = small_world.tokenizer.decode(engine.asked[0])
+        assert kept.split() == ["CD79A", "LYZ", "FTL"]
+        assert rollout["observation_tokens"][:-1] == engine.asked[0]
+
+
+class TestExperience:
+    @pytest.fixture
+    def generator(self) -> SamplesGenerator:
+        return object.__new__(SamplesGenerator)
+
+    def test_takes_our_rollouts_and_puts_every_logged_number_into_info(self, generator, small_world, rollout_of):
+        executor, logged = DualityExecutor(small_world.config), []
+        for row in read_jsonl(small_world.data / "rl.jsonl"):
+            params = SamplingParams(max_tokens=64)
+            engine = FixedEngine(small_world.tokenizer("<answer> T </answer>")["input_ids"])
+            run = executor.execute(row["input"], row["label"], params, 256, small_world.tokenizer, engine)
+            rollout = asyncio.run(run)
+            experience = generator._process_response_into_experience(rollout, max_len=256)
+            assert rollout["extra_logs"].keys() <= experience.info.keys()
+            for key, value in rollout["extra_logs"].items():
+                assert experience.info[key].item() == pytest.approx(value)
+            assert experience.rewards.tolist() == experience.scores.tolist() == [rollout["reward"]]
+            assert experience.sequences.tolist() == [rollout["observation_tokens"]]
+            assert experience.action_mask.sum() == len(engine.tokens)
+            logged.append(experience)
+        assert len(logged) == len(TASKS)
+        both = Experience.concat_experiences(logged, small_world.tokenizer.pad_token_id)
+        assert {tuple(value.shape) for key, value in both.info.items() if key.startswith("dual_")} == {(len(TASKS),)}
+
+    def test_our_names_do_not_collide_with_those_of_openrlhf(self, generator, small_world, rollout_of):
+        stock = generator._process_response_into_experience(rollout_of("CD74", [5]) | {"reward": 1.0, "scores": 1.0})
+        executor = DualityExecutor(small_world.config)
+        row = next(read_jsonl(small_world.data / "rl.jsonl"))
+        engine = FixedEngine([5])
+        params = SamplingParams(max_tokens=8)
+        run = executor.execute(row["input"], row["label"], params, 256, small_world.tokenizer, engine)
+        ours = asyncio.run(run)["extra_logs"]
+        assert not ours.keys() & (stock.info.keys() | {"kl", "return", "logprobs_diff", "group_reward_std"})
+        assert all(key.startswith("dual_") for key in ours)
+
+
+class TestGroupNorm:
+    """OpenRLHF's advantages, computed by its own method on rewards of one step."""
+
+    @pytest.fixture
+    def advantages(self, parse_trainer):
+        def compute(rewards: torch.Tensor, order: torch.Tensor | None = None) -> torch.Tensor:
+            groups, size = rewards.shape
+            flags = ["--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", str(size)]
+            flags += ["--train.agent_func_path", "agent.py", "--actor.model_name_or_path", "model"]
+            flags += ["--algo.kl.use_loss", "--algo.kl.estimator", "k3"]
+            maker = object.__new__(RemoteExperienceMaker)
+            maker.args = parse_trainer(RL, flags)
+            maker.strategy = SimpleNamespace(args=maker.args)
+            maker.advantage_estimator = maker.args.algo.advantage.estimator
+            maker.kl_ctl = SimpleNamespace(value=maker.args.algo.kl.init_coef)
+            order = torch.arange(groups * size) if order is None else order
+            mask = torch.tensor([[0, 1, 1]]).repeat(groups * size, 1)
+            experience = Experience(
+                # as SamplesGenerator does: one float32 number a rollout
+                rewards=torch.cat([torch.tensor([reward]) for reward in rewards.flatten()[order].tolist()]),
+                index=order.tolist(),
+                action_mask=mask,
+                kl=torch.zeros(mask.shape),
+            )
+            [found] = maker.compute_advantages_and_returns([experience])
+            result = torch.empty(groups * size)
+            result[order] = found.advantages[:, -1]
+            return result.reshape(groups, size)
+
+        return compute
+
+    @pytest.mark.parametrize("size", range(2, 17))
+    def test_a_group_of_equal_quantised_rewards_has_no_advantage_at_all(self, size, advantages):
+        rewards = torch.arange(1025, dtype=torch.float64).unsqueeze(1).repeat(1, size) / 1024
+        assert torch.count_nonzero(advantages(rewards)) == 0
+
+    def test_equal_rewards_that_are_not_quantised_would_train_on_rounding_error(self, advantages):
+        values = torch.rand(512, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        raw = values.unsqueeze(1).repeat(1, 8)
+        # 10 is where OpenRLHF clips (--reward.clip_range): the largest advantage there is, for no reason at all
+        assert (advantages(raw).abs().amax(dim=1) == 10).float().mean() > 0.1
+        quantised = torch.tensor([quantise(value) for value in values.tolist()]).unsqueeze(1).repeat(1, 8)
+        assert torch.count_nonzero(advantages(quantised)) == 0
+
+    def test_is_the_papers_normalisation_within_each_group_whatever_the_order(self, advantages):
+        generator = torch.Generator().manual_seed(1)
+        rewards = torch.randint(0, 1025, (16, 8), generator=generator).double() / 1024
+        expected = (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, keepdim=True)
+        order = torch.randperm(rewards.numel(), generator=generator)
+        torch.testing.assert_close(advantages(rewards, order).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+class TestPrompts:
+    @pytest.fixture
+    def prompts(self, read_rows, small_world):
+        settings = strategy(input_key="input", label_key="label", apply_chat_template=True)
+        tokenizer = get_tokenizer(str(small_world.model), None)
+        return PromptDataset(read_rows(small_world.data / "rl.jsonl"), tokenizer, settings), tokenizer
+
+    def test_are_rendered_as_the_dual_and_the_length_check_render_them(self, prompts, small_world):
+        rendered, tokenizer = prompts
+        rows = list(read_jsonl(small_world.data / "rl.jsonl"))
+        policy, lengths = EnginePolicy(None, tokenizer, 256, DualSettings()), Lengths(tokenizer)
+        assert len(rendered) == len(rows) > 0
+        for row, (_, prompt, _, _) in zip(rows, rendered, strict=True):
+            tokens = tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
+            assert tokens == policy._tokens(row["input"])
+            assert len(tokens) == lengths.prompt(row["input"])
+            assert tokens.count(tokenizer.bos_token_id) == 1
+
+    def test_carry_the_label_untouched(self, prompts, small_world):
+        for row, (task, _, label, images) in zip(read_jsonl(small_world.data / "rl.jsonl"), prompts[0], strict=True):
+            assert label == row["label"]
+            assert Example.from_label(label).task == task == row["datasource"]
+            assert images is None
+
+
+class TestSupervisedRows:
+    @pytest.fixture
+    def supervised(self, read_rows, small_world):
+        settings = strategy(input_key="input", output_key="output", apply_chat_template=True)
+        tokenizer = get_tokenizer(str(small_world.model), None, "right")
+        rows = read_rows(small_world.data / "sft.jsonl")
+        return SFTDataset(rows, tokenizer, 256, settings, num_processors=1), tokenizer
+
+    def test_train_on_exactly_the_response_and_one_end_token(self, supervised, small_world):
+        dataset, tokenizer = supervised
+        rows = list(read_jsonl(small_world.data / "sft.jsonl"))
+        assert len(dataset) == len(rows) > 0
+        for row, (tokens, attention, loss_mask) in zip(rows, dataset, strict=True):
+            response = tokenizer(row["output"], add_special_tokens=False)["input_ids"]
+            targets = tokens[0, 1:][loss_mask[0, :-1] == 1].tolist()
+            assert targets == [*response, tokenizer.eos_token_id]
+            assert attention.all()
+            # the template itself ends the user's turn, so the end token is there once more, in the prompt
+            assert tokens[0].tolist().count(tokenizer.eos_token_id) == 2
+
+    def test_prompt_and_response_make_the_same_tokens_apart_as_together(self, supervised, small_world):
+        dataset, tokenizer = supervised
+        policy, lengths = EnginePolicy(None, tokenizer, 256, DualSettings()), Lengths(tokenizer)
+        for row, (tokens, _, _) in zip(read_jsonl(small_world.data / "sft.jsonl"), dataset, strict=True):
+            response = tokenizer(row["output"], add_special_tokens=False)["input_ids"]
+            assert tokens[0].tolist() == [*policy._tokens(row["input"]), *response, tokenizer.eos_token_id]
+            assert tokens.shape[1] == lengths.prompt(row["input"]) + lengths.response(row["output"])
+
+    def test_an_overlong_row_is_cut_in_silence(self, read_rows, small_world):
+        settings = strategy(input_key="input", output_key="output", apply_chat_template=True)
+        tokenizer = get_tokenizer(str(small_world.model), None, "right")
+        lengths = Lengths(tokenizer)
+        row = next(read_jsonl(small_world.data / "sft.jsonl"))
+        fits = lengths.prompt(row["input"]) + lengths.response(row["output"])
+        rows = read_rows(small_world.data / "sft.jsonl").select([0])
+        tokens, _, _ = SFTDataset(rows, tokenizer, fits - 1, settings, num_processors=1)[0]
+        assert tokens.shape[1] == fits - 1
+        assert tokens[0, -1] == tokenizer.eos_token_id

@@ -1,0 +1,251 @@
+"""What preflight finds out before Ray starts, and how it tells: what, where, how to mend it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.openrlhf_hooks import preflight
+from cellduality_plugin.tasks import TASKS
+
+Check = Callable[..., None]
+
+
+@pytest.fixture
+def refused() -> Check:
+    """Return a check that a call raises one clear line with `what`, at `where`."""
+
+    def check(call: Callable[[], Any], what: str, where: str, mend: str = "") -> None:
+        with pytest.raises(CellDualityError) as raised:
+            call()
+        error = raised.value
+        assert what in error.what
+        assert where in error.where
+        assert error.mend
+        assert mend in error.mend
+        assert "\n" not in str(error)
+
+    return check
+
+
+@pytest.fixture
+def tokenizer(small_world):
+    return small_world.tokenizer
+
+
+@pytest.fixture
+def rl_rows(small_world) -> list[dict[str, Any]]:
+    return list(read_jsonl(small_world.data / "rl.jsonl"))
+
+
+@pytest.fixture
+def sft_rows(small_world) -> list[dict[str, Any]]:
+    return list(read_jsonl(small_world.data / "sft.jsonl"))
+
+
+class TestModelFolder:
+    def test_a_whole_folder_gives_its_tokenizer(self, small_world):
+        assert preflight.load_tokenizer(str(small_world.model)).eos_token == "<|end|>"
+
+    def test_a_missing_folder(self, tmp_path, refused):
+        gone = str(tmp_path / "gone")
+        refused(lambda: preflight.load_tokenizer(gone), "no model there", gone, "recipes/grpo_duality.sh")
+
+    def test_a_folder_without_a_model(self, tmp_path, refused):
+        refused(lambda: preflight.load_tokenizer(str(tmp_path)), "no config.json", str(tmp_path))
+
+    def test_a_folder_without_a_tokenizer(self, small_world, tmp_path, refused):
+        shutil.copy(small_world.model / "config.json", tmp_path)
+        refused(lambda: preflight.load_tokenizer(str(tmp_path)), "cannot load the tokenizer", str(tmp_path))
+
+    def test_a_cut_tokenizer_file(self, small_world, tmp_path, refused):
+        folder = tmp_path / "cut"
+        shutil.copytree(small_world.model, folder)
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": ')
+        refused(lambda: preflight.load_tokenizer(str(folder)), "cannot load the tokenizer", str(folder))
+
+    def test_a_tokenizer_file_that_holds_something_else(self, small_world, tmp_path, refused):
+        folder = tmp_path / "other"
+        shutil.copytree(small_world.model, folder)
+        (folder / "tokenizer.json").write_text('{"version": "1.0"}')
+        refused(lambda: preflight.load_tokenizer(str(folder)), "cannot load the tokenizer", str(folder))
+
+    def test_a_folder_without_weights(self, small_world, tmp_path, refused):
+        folder = tmp_path / "no weights"
+        shutil.copytree(small_world.model, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+        refused(lambda: preflight.load_tokenizer(str(folder)), "no weights", str(folder))
+
+    def test_a_tokenizer_without_a_chat_template(self, small_world, tmp_path, refused):
+        folder = tmp_path / "bare"
+        shutil.copytree(small_world.model, folder)
+        bare = copy.deepcopy(small_world.tokenizer)
+        bare.chat_template = None
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+        bare.save_pretrained(folder)
+        refused(lambda: preflight.load_tokenizer(str(folder)), "no chat template", str(folder), "chat_template")
+
+    def test_a_context_longer_than_the_model(self, small_world, refused):
+        preflight.check_context(str(small_world.model), 256)
+        refused(lambda: preflight.check_context(str(small_world.model), 257), "256 positions", "MAX_LEN")
+
+    def test_a_config_that_is_cut(self, tmp_path, refused):
+        (tmp_path / "config.json").write_text('{"max_position')
+        refused(lambda: preflight.check_context(str(tmp_path), 8), "unreadable model config", "config.json")
+
+    def test_a_model_of_the_hub_is_not_measured(self):
+        assert preflight.check_folder("somebody/a-model") == {}
+        preflight.check_context("somebody/a-model", 10**6)
+
+
+class TestBatches:
+    @pytest.mark.parametrize(("rollout", "group", "train"), [(32, 8, 128), (4, 4, 16), (64, 8, 512), (3, 2, 6)])
+    def test_that_go_into_one_another(self, rollout, group, train):
+        preflight.check_batches(rollout_batch=rollout, group_size=group, train_batch=train)
+
+    @pytest.mark.parametrize(("rollout", "group", "train"), [(32, 8, 100), (4, 4, 32), (5, 3, 4)])
+    def test_that_do_not(self, rollout, group, train, refused):
+        refused(
+            lambda: preflight.check_batches(rollout_batch=rollout, group_size=group, train_batch=train),
+            f"{rollout} prompts x {group} samples do not fill whole training batches of {train}",
+            "TRAIN_BATCH",
+        )
+
+    @pytest.mark.parametrize(("rollout", "train"), [(0, 8), (-4, 8), (4, 0), (4, -8)])
+    def test_of_nothing(self, rollout, train, refused):
+        refused(lambda: preflight.check_batches(rollout_batch=rollout, group_size=2, train_batch=train), "", "_BATCH")
+
+    @pytest.mark.parametrize("group", [1, 0, -1])
+    def test_a_group_of_one(self, group, refused):
+        refused(
+            lambda: preflight.check_batches(rollout_batch=32, group_size=group, train_batch=32),
+            f"a group of {group} has no spread",
+            "GROUP_SIZE",
+        )
+
+
+class TestSupervisedRows:
+    def test_that_fit_to_the_token_pass(self, small_world, tokenizer):
+        longest = preflight.check_sft(small_world.data / "sft.jsonl", tokenizer, 256)
+        assert preflight.check_sft(small_world.data / "sft.jsonl", tokenizer, longest) == longest
+
+    def test_too_long_by_one_token_names_the_line(self, small_world, tokenizer, sft_rows, refused):
+        lengths, path = preflight.Lengths(tokenizer), small_world.data / "sft.jsonl"
+        needed = [lengths.prompt(row["input"]) + lengths.response(row["output"]) for row in sft_rows]
+        limit = max(needed) - 1
+        line = 1 + next(n for n, tokens in enumerate(needed) if tokens > limit)
+        refused(
+            lambda: preflight.check_sft(path, tokenizer, limit),
+            f"SFT row needs {limit + 1} tokens, more than max_len {limit}",
+            f"{path}:{line}",
+            "MAX_LEN",
+        )
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            lambda row: row.pop("output"), lambda row: row.pop("input"), lambda row: row.update(output=None),
+            lambda row: row.update(input=["a"]), lambda row: row.update(output={"text": "a"}),
+        ],
+    )  # fmt: skip
+    def test_malformed_names_the_line(self, spoil, sft_rows, tokenizer, tmp_path, refused):
+        spoil(sft_rows[2])
+        path = tmp_path / "sft.jsonl"
+        write_jsonl(path, sft_rows)
+        refused(lambda: preflight.check_sft(path, tokenizer, 256), "malformed SFT row", f"{path}:3", "prepare")
+
+    @pytest.mark.parametrize(("line", "what"), [("{", "not JSON"), ("[1]", "not a JSON object")])
+    def test_not_json_names_the_line(self, line, what, small_world, tokenizer, tmp_path, refused):
+        path = tmp_path / "sft.jsonl"
+        first = (small_world.data / "sft.jsonl").read_text().splitlines()[0]
+        path.write_text(f"{first}\n{line}\n")
+        refused(lambda: preflight.check_sft(path, tokenizer, 256), what, f"{path}:2")
+
+    def test_that_are_no_text(self, tokenizer, tmp_path, refused):
+        path = tmp_path / "sft.jsonl"
+        path.write_bytes(b"\xff\xfe{}")
+        refused(lambda: preflight.check_sft(path, tokenizer, 256), "", str(path))
+
+    def test_that_are_a_folder(self, tokenizer, tmp_path, refused):
+        refused(lambda: preflight.check_sft(tmp_path, tokenizer, 256), "", str(tmp_path))
+
+    def test_none_at_all(self, tokenizer, tmp_path, refused):
+        path = tmp_path / "sft.jsonl"
+        path.touch()
+        refused(lambda: preflight.check_sft(path, tokenizer, 256), "no rows", str(path))
+
+
+class TestRlRows:
+    @pytest.fixture
+    def check(self, small_world, tokenizer) -> Callable[..., int]:
+        config = Config.load(small_world.config)
+
+        def run(rows: list[dict[str, Any]] | Path, max_len: int = 256, max_new_tokens: int = 32) -> int:
+            path = rows if isinstance(rows, Path) else small_world.data / "checked.jsonl"
+            if not isinstance(rows, Path):
+                write_jsonl(path, rows)
+            return preflight.check_rl(path, config, tokenizer, max_len=max_len, max_new_tokens=max_new_tokens)
+
+        return run
+
+    def row_of(self, rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+        return next(row for row in rows if row["datasource"] == name)
+
+    @pytest.mark.parametrize("name", TASKS)
+    def test_that_fit_to_the_token_pass_and_one_token_less_does_not(self, name, rl_rows, check, refused):
+        rows = [self.row_of(rl_rows, name)]
+        longest = check(rows)
+        assert check(rows, max_len=longest) == longest
+        refused(lambda: check(rows, max_len=longest - 1), f"needs {longest} tokens", "checked.jsonl:1", "MAX_LEN")
+
+    def test_a_primal_that_does_not_fit(self, rl_rows, check, tokenizer, refused):
+        row = self.row_of(rl_rows, "cell_type_annotation")
+        prompt = preflight.Lengths(tokenizer).prompt(row["input"])
+        refused(
+            lambda: check([row], max_len=prompt + 31),
+            f"prompt with its response needs {prompt + 32}",
+            "checked.jsonl:1",
+        )
+
+    def test_a_dual_that_does_not_fit_though_the_primal_does(self, rl_rows, check, tokenizer, refused):
+        row = self.row_of(rl_rows, "conditional_cell_generation")
+        primal = preflight.Lengths(tokenizer).prompt(row["input"]) + 32
+        refused(lambda: check([row], max_len=primal), "dual prompt with its response needs", "checked.jsonl:1")
+
+    def test_a_longer_response_makes_a_longer_dual_where_the_dual_shows_it(self, rl_rows, check):
+        row = self.row_of(rl_rows, "conditional_cell_generation")
+        assert check([row], max_new_tokens=42) == check([row], max_new_tokens=32) + 10
+
+    @pytest.mark.parametrize(
+        ("spoil", "what"),
+        [
+            (lambda row: row.pop("label"), "malformed RL row"),
+            (lambda row: row.update(input=None), "malformed RL row"),
+            (lambda row: row.update(label=json.loads(row["label"])), "malformed RL row"),
+            (lambda row: row.update(label="T"), "malformed label row: not JSON"),
+            (lambda row: row.update(label='{"schema": 99}'), "not a row of schema 1"),
+            (lambda row: row.update(label=row["label"].replace('"unknown"', '"unknwon"')), "'unknown' is missing"),
+            (lambda row: row.update(label=row["label"].replace('"cell_type_annotation"', '"other"')), "unknown task"),
+        ],
+    )
+    def test_malformed_names_the_line(self, spoil, what, rl_rows, check, refused):
+        good = self.row_of(rl_rows, "conditional_cell_generation")
+        bad = self.row_of(rl_rows, "cell_type_annotation")
+        spoil(bad)
+        refused(lambda: check([good, bad]), what, "checked.jsonl:2", "prepare")
+
+    def test_not_there(self, tmp_path, check, refused):
+        refused(lambda: check(tmp_path / "gone.jsonl"), "no such file", "gone.jsonl", "prepare")
+
+    def test_none_at_all(self, tmp_path, check, refused):
+        path = tmp_path / "rl.jsonl"
+        path.touch()
+        refused(lambda: check(path), "no rows", str(path))

@@ -1,0 +1,254 @@
+"""The recipes as shell scripts: clean, careful, and without effect when only asked what they would do."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("*.sh"))
+PROFILES = sorted((ROOT / "recipes" / "profiles").glob("*.sh"))
+RUNNABLE = [path.stem for path in RECIPES if path.stem != "common"]
+STAGES = ["prepare", "sft", "grpo", "evaluate", "grpo_duality"]
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the recipes, whose own root, runs and virtual environment are all inside it."""
+    folder = tmp_path / "the project"
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+@pytest.fixture
+def run(project: Path) -> Run:
+    """Return a function that runs a recipe of the copy, with nothing of this process's environment."""
+
+    def run_recipe(
+        recipe: str, *arguments: str, profile: str = "cpu", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", str(project / "recipes" / f"{recipe}.sh"), *arguments],
+            env={"PATH": os.defpath, "HOME": str(project.parent), "PROFILE": profile, **variables},
+            cwd=project.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run_recipe
+
+
+@pytest.fixture
+def installed(project: Path) -> Path:
+    """The copy with an environment in which every stage succeeds at once, and writes down that it was called."""
+    python = project / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$*" >>"{project}/calls"\n')
+    python.chmod(0o755)
+    return project
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *sorted((ROOT / "tests").glob("*.sh"))], ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(path):
+    done = subprocess.run(
+        [SHELLCHECK, "-x", str(path.relative_to(ROOT))], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say_about_a_profile(path):
+    unused = "SC2034"  # a profile sets what a recipe uses
+    done = subprocess.run(
+        [SHELLCHECK, "-x", "-s", "bash", "-e", unused, str(path.relative_to(ROOT))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_a_recipe_stops_at_the_first_failure_and_says_how_it_is_used(name):
+    lines = (ROOT / "recipes" / f"{name}.sh").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    code = [line for line in lines if line and not line.startswith("#")]
+    assert code[0] == "set -euo pipefail"
+    head = lines[: lines.index(code[0])]
+    assert any(re.match(rf"#.*bash recipes/{name}\.sh", line) for line in head), "no usage example"
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_an_unknown_profile_is_one_line_with_the_list(name, run):
+    done = run(name, profile="laptop")
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: no profile 'laptop': use one of: ")
+    assert set(line.rpartition(": ")[2].split()) == {path.stem for path in PROFILES}
+
+
+@pytest.mark.parametrize("profile", [path.stem for path in PROFILES])
+@pytest.mark.parametrize("name", STAGES)
+def test_a_dry_run_prints_commands_and_touches_nothing(name, profile, run, project):
+    before = content(project.parent)
+    done = run(name, profile=profile, DRY_RUN="1")
+    assert done.returncode == 0, done.stderr
+    assert "cellduality" in done.stdout
+    assert content(project.parent) == before
+
+
+def test_a_dry_run_of_everything_runs_the_stages_in_order(run):
+    done = run("grpo_duality", DRY_RUN="1")
+    marks = ["data prepare", "small-llama", "--sft", "train_sft", "--rl", "train_ppo_ray", "evaluate", "report"]
+    found = [done.stdout.index(f" {mark} ") if mark[0] != "t" else done.stdout.index(mark) for mark in marks]
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize("folder", ["a run", "it's", 'a "quoted" run', "run;true", "$HOME", "*"])
+def test_any_name_will_do_for_the_run_folder(folder, run, project):
+    run_dir = project.parent / folder
+    done = run("grpo_duality", DRY_RUN="1", RUN_DIR=str(run_dir))
+    assert done.returncode == 0, done.stderr
+    words = [word for line in done.stdout.splitlines() for word in shlex.split(line)]
+    assert str(run_dir / "data" / "rl.jsonl") in words
+    assert str(run_dir / "grpo.new") in words
+
+
+def test_a_relative_run_folder_is_made_absolute_because_workers_run_elsewhere(run, project):
+    done = run("grpo", DRY_RUN="1", RUN_DIR="runs/seed 1")
+    assert str(project.parent / "runs" / "seed 1").replace(" ", "\\ ") in done.stdout
+
+
+def test_a_benchmark_is_the_whole_pipeline_for_each_seed_in_a_folder_of_its_own(run, project):
+    before = content(project.parent)
+    done = run("benchmark_seeds", DRY_RUN="1", SEEDS="3 5", RUNS_DIR=str(project.parent / "seeds"))
+    assert done.returncode == 0, done.stderr
+    training = [line for line in done.stdout.splitlines() if "train_ppo_ray" in line]
+    assert [re.search(r"--train\.seed (\d+)", line)[1] for line in training] == ["3", "5"]  # type: ignore[index]
+    assert all(f"seeds/{seed}/grpo.new" in line for seed, line in zip((3, 5), training, strict=True))
+    assert content(project.parent) == before
+
+
+class TestLock:
+    @pytest.mark.parametrize("name", STAGES)
+    def test_a_second_run_in_the_same_folder_ends_at_once(self, name, run, installed):
+        run_dir = installed.parent / "a run"
+        run_dir.mkdir()
+        with (run_dir / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write("process 4711 since 2001-01-01 00:00:00\n")
+            lock.flush()
+            done = run(name, RUN_DIR=str(run_dir))
+        assert done.returncode == 2
+        assert done.stdout == ""
+        [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert f"another run is going in {run_dir} (process 4711 since 2001-01-01 00:00:00)" in line
+        assert "RUN_DIR=" in line
+        assert not any(word in (installed / "calls").read_text() for word in ("supervise", "prepare", "train"))
+        assert [path.name for path in run_dir.iterdir()] == [".lock"]
+        assert "4711" in (run_dir / ".lock").read_text()
+
+    def test_the_lock_ends_with_the_run(self, run, installed):
+        run_dir = installed.parent / "a run"
+        for _ in range(2):
+            done = run("prepare", RUN_DIR=str(run_dir))
+            assert done.returncode == 0, done.stderr
+        calls = (installed / "calls").read_text()
+        assert calls.count("--run-dir") == 4  # prepare and model, twice
+        assert re.fullmatch(r"process \d+ since [\d: -]+\n", (run_dir / ".lock").read_text())
+
+    def test_the_stages_of_one_run_share_its_lock(self, run, installed):
+        run_dir = installed.parent / "a run"
+        done = run("prepare", RUN_DIR=str(run_dir), CELLDUALITY_LOCK_HELD=str(run_dir))
+        assert done.returncode == 0, done.stderr
+
+    def test_a_folder_nobody_can_make_is_one_line(self, run, installed):
+        (installed.parent / "file").write_text("")
+        done = run("prepare", RUN_DIR=str(installed.parent / "file" / "run"))
+        assert done.returncode == 2
+        [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert "cannot write to" in line
+        assert "RUN_DIR" in line
+
+
+class TestSetUp:
+    def test_a_second_set_up_does_nothing(self, run, installed):
+        assert run("setup").returncode == 0
+        calls = installed / "calls"
+        first = calls.read_text()
+        assert "-m pip install" in first
+        assert run("setup").returncode == 0
+        assert calls.read_text() == first
+
+    def test_a_changed_lock_file_installs_again(self, run, installed):
+        assert run("setup").returncode == 0
+        first = (installed / "calls").read_text()
+        with (installed / "recipes" / "requirements" / "cpu.lock").open("a") as lock:
+            lock.write("# changed\n")
+        assert run("setup").returncode == 0
+        assert len((installed / "calls").read_text()) > len(first)
+
+    def test_an_installation_that_fails_leaves_no_mark(self, run, installed):
+        python = installed / ".venv" / "bin" / "python"
+        python.write_text("#!/bin/sh\nexit 1\n")
+        done = run("setup")
+        assert done.returncode != 0
+        assert not (installed / ".venv" / ".cellduality-setup").exists()
+        assert any(line.startswith("error: ") for line in done.stderr.splitlines())
+
+
+def test_a_finished_stage_is_skipped_on_resume_and_redone_otherwise(run, installed):
+    run_dir = installed.parent / "a run"
+    run_dir.mkdir()
+    (run_dir / ".finished-sft").touch()
+    done = run("sft", RUN_DIR=str(run_dir), RESUME="1")
+    assert done.returncode == 0, done.stderr
+    assert "check-sft" not in (installed / "calls").read_text()
+    assert (run_dir / ".finished-sft").exists()
+    (run_dir / "sft.new").mkdir()
+    done = run("sft", RUN_DIR=str(run_dir))
+    assert done.returncode == 0, done.stderr
+    assert "check-sft" in (installed / "calls").read_text()
+
+
+def test_training_again_replaces_the_model_and_unmarks_what_came_of_it(run, installed):
+    run_dir = installed.parent / "a run"
+    for name in ("sft", "sft.new"):
+        (run_dir / name).mkdir(parents=True)
+        (run_dir / name / "config.json").write_text(name)
+    for mark in ("sft", "grpo"):
+        (run_dir / f".finished-{mark}").touch()
+    done = run("sft", RUN_DIR=str(run_dir))
+    assert done.returncode == 0, done.stderr
+    assert (run_dir / "sft" / "config.json").read_text() == "sft.new"
+    assert sorted(path.name for path in run_dir.iterdir()) == [".finished-sft", ".lock", "sft"]
+
+
+def test_a_training_that_fails_keeps_the_old_model(run, installed):
+    run_dir = installed.parent / "a run"
+    (run_dir / "sft").mkdir(parents=True)
+    python = installed / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\ncase "$*" in *supervise*train_sft*) exit 3;; esac\n')
+    done = run("sft", RUN_DIR=str(run_dir))
+    assert done.returncode == 3
+    assert (run_dir / "sft").is_dir()
+    assert not (run_dir / ".finished-sft").exists()

@@ -1,0 +1,498 @@
+"""The command line on bad input: exit code 2, one line that says what, where and how to mend it, nothing lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer.main
+
+import data_prep.small_llama
+from cellduality_plugin import __version__, cli
+from cellduality_plugin.config import Config
+from cellduality_plugin.tasks import TASKS
+
+CELLDUALITY = Path(sys.executable).with_name("cellduality")
+SETTINGS = ("--label-column", "kind", "--labelled", 6, "--rl-rows", 8)
+SHAPE = ("--hidden-size", 16, "--layers", 1, "--heads", 2)
+LABELS = ["B cell"] * 12 + ["T cell"] * 9 + ["NK"] * 3
+
+
+def toy_counts() -> np.ndarray:
+    """Return raw counts of 24 cells in 12 genes; every cell expresses eleven of them."""
+    counts = np.random.default_rng(0).integers(1, 60, size=(24, 12)).astype(np.float32)
+    counts[np.arange(24), np.arange(24) % 12] = 0
+    return counts
+
+
+def with_value(values: np.ndarray, value: float) -> np.ndarray:
+    values[3, 4] = value
+    return values
+
+
+def write_h5ad(path: Path, values: np.ndarray, *, genes: list[str] | None = None, labels: Any = None) -> Path:
+    import anndata
+    import pandas
+
+    obs = pandas.DataFrame({"kind": LABELS[: len(values)] if labels is None else labels})
+    obs.index = [f"cell{number:02}" for number in range(len(values))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # repeated names are the point
+        var = pandas.DataFrame(index=genes or [f"G{number}" for number in range(values.shape[1])])
+        anndata.AnnData(X=values, obs=obs, var=var).write_h5ad(path)
+    return path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cellduality(monkeypatch, capsys) -> Callable[..., Ended]:
+    """Return a function that runs the command in this process."""
+
+    def run(*words: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["cellduality", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A good file, what was prepared from it, and the model made for that, all by the command line."""
+
+    source: Path
+    data: Path
+    base: Path
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    folder = tmp_path_factory.mktemp("toy cells")
+    made = Toy(write_h5ad(folder / "toy.h5ad", toy_counts()), folder / "data", folder / "base")
+    prepare = ["data", "prepare", made.source, "--out", made.data, *SETTINGS]
+    build = ["model", "small-llama", "--data", made.data, "--out", made.base, *SHAPE]
+    for words in (prepare, build):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["cellduality", *map(str, words)])
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+            assert not end.value.code
+    return made
+
+
+@pytest.fixture
+def prepare(toy, cellduality) -> Callable[..., Ended]:
+    """Return a function that prepares another file over the folder of the toy cells."""
+
+    def run(source: object, *words: object) -> Ended:
+        return cellduality("data", "prepare", source, "--out", toy.data, *SETTINGS, *words)
+
+    return run
+
+
+@pytest.fixture
+def check(toy, cellduality) -> Callable[..., Ended]:
+    """Return a function that checks the toy data and model; a later flag wins over an earlier one."""
+
+    def run(*words: object) -> Ended:
+        settings = ["--config", toy.data / "cellduality.json", "--model", toy.base, "--max-len", 256]
+        return cellduality("check", *settings, *words)
+
+    return run
+
+
+@pytest.fixture
+def told() -> Callable[..., None]:
+    """Return a check of the one line."""
+
+    def check_line(ended: Ended, what: str, where: object = "", mend: str = "") -> None:
+        assert ended.code == 2, ended
+        lines = ended.err.splitlines()
+        assert len(lines) == 1, ended.err
+        found = re.fullmatch(r"error: (?P<what>.+?) \[(?P<where>[^\]]+\]?)\]: (?P<mend>.+)", lines[0])
+        assert found, f"not `error: what [where]: mend`: {lines[0]}"
+        assert what in found["what"]
+        assert str(where) in found["where"]
+        assert mend in found["mend"]
+        assert "Traceback" not in ended.err
+
+    return check_line
+
+
+@pytest.fixture
+def untouched(toy) -> Callable[[], None]:
+    """Return a check that the earlier outputs are what they were, with nothing beside them."""
+
+    def content() -> dict[str, bytes]:
+        folders = (toy.data, toy.base)
+        return {str(path): path.read_bytes() for folder in folders for path in folder.iterdir()}
+
+    before, around = content(), sorted(toy.data.parent.iterdir())
+
+    def check_content() -> None:
+        assert content() == before
+        assert sorted(toy.data.parent.iterdir()) == around
+
+    return check_content
+
+
+def test_good_cells_are_prepared_and_checked(toy, check, cellduality):
+    assert cellduality("version").out.strip() == __version__
+    rl = ["--rl", toy.data / "rl.jsonl", "--max-new-tokens", 32]
+    batches = ["--rollout-batch", 4, "--group-size", 4, "--train-batch", 8]
+    ended = check("--sft", toy.data / "sft.jsonl", *rl, *batches)
+    assert (ended.code, ended.err) == (0, "")
+    ended = cellduality("agent-path", "--config", toy.data / "cellduality.json")
+    assert Path(ended.out.strip()).is_file()
+
+
+BAD_CELLS: dict[str, tuple[Callable[[Path], object], list[str], str, str]] = {
+    "missing file": (lambda path: path, [], "no such file", "check the path"),
+    "corrupt file": (lambda path: path.write_text("not an .h5ad file"), [], "unreadable .h5ad file", "write_h5ad"),
+    "no cells": (lambda path: write_h5ad(path, toy_counts()[:0]), [], "is empty: 0 cells", "filter"),
+    "no genes": (lambda path: write_h5ad(path, toy_counts()[:, :0]), [], "is empty: 24 cells x 0 genes", "filter"),
+    "all zeros": (lambda path: write_h5ad(path, toy_counts() * 0), [], "all zeros", ""),
+    "NaN": (lambda path: write_h5ad(path, with_value(toy_counts(), np.nan)), [], "1 values of the matrix are NaN", ""),
+    "negative": (lambda path: write_h5ad(path, with_value(toy_counts(), -1)), [], "1 values of the matrix are neg", ""),
+    "counts for log1p": (
+        lambda path: write_h5ad(path, toy_counts()), ["--expression", "log1p"], "log1p values are declared",
+        "--expression counts",
+    ),
+    "log1p for counts": (
+        lambda path: write_h5ad(path, np.log1p(toy_counts())), ["--expression", "counts"], "counts are declared",
+        "--expression log1p",
+    ),
+    "neither": (lambda path: write_h5ad(path, toy_counts() + 0.5), [], "cannot tell counts from log1p", ""),
+    "duplicate genes": (
+        lambda path: write_h5ad(path, toy_counts(), genes=["G0", *(f"G{number}" for number in range(11))]), [],
+        "1 duplicate gene names (G0)", "var_names_make_unique",
+    ),
+    "unknown label column": (
+        lambda path: write_h5ad(path, toy_counts()), ["--label-column", "type"], "no column 'type' in obs", "kind",
+    ),
+    "no label": (lambda path: write_h5ad(path, toy_counts(), labels=[" "] * 24), [], "every label is missing", ""),
+    "one class": (lambda path: write_h5ad(path, toy_counts(), labels=["B"] * 24), [], "24 cells in 1 class", ""),
+    "fewer cells than classes": (
+        lambda path: write_h5ad(path, toy_counts(), labels=[f"type {number // 2}" for number in range(24)]), [],
+        "12 of 12 classes have fewer than 3 cells", "merge",
+    ),
+    "fewer labelled cells than classes": (
+        lambda path: write_h5ad(path, toy_counts()), ["--labelled", "2"], "2 labelled cells", "from 3 to",
+    ),
+    "more labelled cells than cells": (
+        lambda path: write_h5ad(path, toy_counts()), ["--labelled", "99"], "99 labelled cells", "to ",
+    ),
+}  # fmt: skip
+
+
+class TestBadCells:
+    @pytest.mark.parametrize("case", BAD_CELLS)
+    def test_are_told_in_one_line_and_leave_the_earlier_rows(self, case, prepare, tmp_path, told, untouched):
+        write, flags, what, mend = BAD_CELLS[case]
+        path = tmp_path / "bad.h5ad"
+        write(path)
+        told(prepare(path, *flags), what, mend=mend)
+        untouched()
+
+    @pytest.mark.parametrize("case", BAD_CELLS)
+    def test_are_mended_with_flags_that_there_are(self, case, prepare, tmp_path):
+        write, flags, _, _ = BAD_CELLS[case]
+        path = tmp_path / "bad.h5ad"
+        write(path)
+        named = set(re.findall(r"--[a-z][a-z-]+", prepare(path, *flags).err))
+        command = typer.main.get_command(cli.app).commands["data"].commands["prepare"]  # type: ignore[attr-defined]
+        assert named <= {option for parameter in command.params for option in parameter.opts}
+
+    def test_an_unknown_data_set_lists_those_there_are(self, prepare, told, untouched):
+        told(prepare("pbmc3k"), "no data set 'pbmc3k'", "source", "pbmc68k_reduced")
+        untouched()
+
+    def test_a_file_in_the_place_of_the_folder_is_kept(self, toy, prepare, told, tmp_path):
+        taken = tmp_path / "taken"
+        taken.write_text("mine")
+        told(prepare(toy.source, "--out", taken), "cannot write", taken)
+        assert taken.read_text() == "mine"
+        assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+    def test_a_file_of_ones_own_needs_its_label_column(self, toy, cellduality, told, tmp_path):
+        ended = cellduality("data", "prepare", toy.source, "--out", tmp_path / "data")
+        told(ended, "no label column", toy.source, "--label-column")
+        assert not (tmp_path / "data").exists()
+
+
+class TestBadSettings:
+    @pytest.mark.parametrize(
+        ("flags", "what", "where", "mend"),
+        [
+            (["--tasks", "cell_type_annotation"], "'cell_type_annotation' is not name=value", "--tasks", "name=value"),
+            (["--tasks", "=1"], "'=1' is not name=value", "--tasks", ""),
+            (["--tasks", "cell_type_annotation=many"], "'many'", "tasks.cell_type_annotation", ""),
+            (["--tasks", "cell_type_annotation=-1"], "-1", "tasks.cell_type_annotation", ""),
+            (["--tasks", "cell_type_annotation=nan"], "nan", "tasks.cell_type_annotation", ""),
+            (["--tasks", "cell_type_annotation=0"], "every task has the weight 0", "tasks", ""),
+            (["--tasks", ""], "", "tasks", ""),
+            (["--tasks", "drug_response=1"], "no dual pair 'drug_response'", "tasks", "cell_type_annotation"),
+            (["--tasks", "no.such.module:Pair=1"], "cannot load the dual pair", "tasks", "module:Class"),
+            (["--tasks", "gone.py:Pair=1"], "cannot load the dual pair", "tasks", "file.py:Class"),
+            (["--rewards", "duality"], "'duality' is not name=value", "--rewards", "name=value"),
+            (["--rewards", "cell_type_annotation=rwjs"], "'duality' or 'likelihood'", "", ""),
+            (["--rewards", "drug_response=duality"], "no task 'drug_response'", "--rewards", "cell_type_annotation"),
+            (["--dual-temperature", "-1"], "dual.temperature", "", ""),
+            (["--dual-timeout", "0"], "dual.timeout_seconds", "", ""),
+            (["--hidden", "1"], "less than 1", "hidden", ""),
+            (["--top-genes", "1"], "greater than or equal to 2", "top_genes", ""),
+            (["--expression", "tpm"], "'tpm'", "expression", ""),
+        ],
+    )
+    def test_are_told_and_change_nothing(self, flags, what, where, mend, toy, prepare, told, untouched):
+        told(prepare(toy.source, *flags), what, where, mend)
+        untouched()
+
+    def test_a_value_of_the_wrong_kind_is_told_by_the_parser(self, toy, prepare, untouched):
+        ended = prepare(toy.source, "--labelled", "many")
+        assert ended.code == 2
+        assert "--labelled" in ended.err
+        untouched()
+
+
+class TestFullDisk:
+    @pytest.fixture(autouse=True)
+    def full_disk(self, monkeypatch):
+        def refuse(handle: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", refuse)
+
+    def test_while_preparing_leaves_the_earlier_rows(self, toy, prepare, told, untouched):
+        told(
+            prepare(toy.source, "--top-genes", 9), "No space left on device", toy.data, "earlier outputs are untouched"
+        )
+        untouched()
+
+    def test_while_making_the_first_rows_leaves_no_folder(self, toy, cellduality, told, tmp_path):
+        ended = cellduality("data", "prepare", toy.source, "--out", tmp_path / "new", *SETTINGS)
+        told(ended, "No space left on device", tmp_path / "new")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_while_making_the_model_leaves_the_earlier_one(self, toy, cellduality, told, untouched):
+        ended = cellduality("model", "small-llama", "--data", toy.data, "--out", toy.base, "--hidden-size", 24)
+        told(ended, "No space left on device", toy.base)
+        untouched()
+
+    def test_while_binding_the_agent(self, toy, cellduality, told, untouched):
+        ended = cellduality("agent-path", "--config", toy.data / "cellduality.json")
+        told(ended, "No space left on device", toy.data)
+        untouched()
+
+
+def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_earlier_model(
+    toy, cellduality, told, untouched, monkeypatch
+):
+    build = data_prep.small_llama._model
+
+    def broken(*settings: Any) -> Any:
+        model = build(*settings)
+
+        def save_pretrained(folder: Path) -> None:
+            (folder / "model.safetensors").write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        model.save_pretrained = save_pretrained
+        return model
+
+    monkeypatch.setattr(data_prep.small_llama, "_model", broken)
+    ended = cellduality("model", "small-llama", "--data", toy.data, "--out", toy.base, "--layers", 2)
+    told(ended, "No space left on device", toy.base)
+    untouched()
+
+
+class TestCheck:
+    @pytest.fixture
+    def rows(self, toy, tmp_path) -> Callable[[str, int, str], Path]:
+        """Return a function that copies rows with one line replaced."""
+
+        def spoil(name: str, line: int, text: str) -> Path:
+            lines = (toy.data / name).read_text(encoding="utf-8").splitlines()
+            lines[line - 1] = text
+            path = tmp_path / name
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            return path
+
+        return spoil
+
+    def test_a_prompt_longer_than_the_context(self, toy, check, told):
+        ended = check("--rl", toy.data / "rl.jsonl", "--max-new-tokens", 200, "--max-len", 220)
+        told(ended, "more than max_len 220", f"{toy.data / 'rl.jsonl'}:", "MAX_LEN")
+
+    def test_a_dual_longer_than_the_context(self, toy, check, told, tmp_path):
+        lines = (toy.data / "rl.jsonl").read_text(encoding="utf-8").splitlines()
+        only = tmp_path / "rl.jsonl"
+        only.write_text(next(line for line in lines if '"conditional_cell_generation"' in line) + "\n")
+        # the shortest context that holds the primal, read off the message about the primal
+        short = check("--rl", only, "--max-new-tokens", 20, "--max-len", 8)
+        told(short, "prompt with its response needs", only)
+        primal = re.search(r"needs (\d+) tokens", short.err)
+        assert primal
+        ended = check("--rl", only, "--max-new-tokens", 20, "--max-len", primal[1])
+        told(ended, "dual prompt with its response needs", only, "MAX_NEW_TOKENS")
+
+    def test_a_supervised_row_longer_than_the_context(self, toy, check, told):
+        told(check("--sft", toy.data / "sft.jsonl", "--max-len", 40), "SFT row needs", f"{toy.data / 'sft.jsonl'}:")
+
+    @pytest.mark.parametrize("text", ['{"input": "a"}', '{"input": 1, "output": "b"}', "[]", "{", ""])
+    def test_a_malformed_supervised_row(self, text, rows, check, told):
+        told(check("--sft", rows("sft.jsonl", 3, text)), "", "sft.jsonl:3", "prepare the data again")
+
+    @pytest.mark.parametrize(
+        "text", ['{"input": "a"}', '{"input": "a", "label": "T"}', '{"input": "a", "label": "{\\"schema\\": 2}"}', "{"]
+    )
+    def test_a_malformed_label_row(self, text, rows, check, told):
+        told(check("--rl", rows("rl.jsonl", 5, text)), "", "rl.jsonl:5", "prepare the data again")
+
+    @pytest.mark.parametrize(
+        ("batches", "what", "where"),
+        [
+            ((3, 4, 8), "3 prompts x 4 samples do not fill whole training batches of 8", "TRAIN_BATCH"),
+            ((4, 1, 4), "a group of 1 has no spread", "GROUP_SIZE"),
+            ((4, 0, 4), "a group of 0 has no spread", "GROUP_SIZE"),
+        ],
+    )
+    def test_batches(self, batches, what, where, check, told):
+        rollout, group, train = batches
+        told(check("--rollout-batch", rollout, "--group-size", group, "--train-batch", train), what, where)
+
+    def test_a_model_that_is_not_there(self, check, told, tmp_path):
+        told(check("--model", tmp_path / "gone"), "no model there", tmp_path / "gone", "recipes/grpo_duality.sh")
+
+    def test_a_model_without_its_tokenizer(self, toy, check, told, tmp_path):
+        shutil.copy(toy.base / "config.json", tmp_path)
+        told(check("--model", tmp_path), "cannot load the tokenizer", tmp_path)
+
+    def test_a_model_without_a_chat_template(self, toy, check, told, tmp_path):
+        bare = tmp_path / "bare"
+        shutil.copytree(toy.base, bare, ignore=shutil.ignore_patterns("*.jinja"))
+        settings = json.loads((bare / "tokenizer_config.json").read_text())
+        settings.pop("chat_template", None)
+        (bare / "tokenizer_config.json").write_text(json.dumps(settings))
+        told(check("--model", bare), "no chat template", bare, "chat_template")
+
+    def test_a_context_longer_than_the_model(self, check, told):
+        told(check("--max-len", 257), "256 positions", "MAX_LEN", "lower")
+
+    @pytest.mark.parametrize(
+        ("text", "what"),
+        [
+            (None, "cannot read the configuration"),
+            ("{", "not JSON"),
+            (b"\xff\xfe{}", ""),
+            ("{}", "tasks"),
+            ('{"tasks": {}, "duals": {}}', "duals"),
+            ('{"tasks": {"other": {"pair": "cell_type_annotation"}}}', "called 'cell_type_annotation', not 'other'"),
+            ('{"tasks": {}, "vocabulary": "gone.json"}', ""),
+        ],
+    )
+    def test_a_configuration_that_is_wrong(self, text, what, toy, check, told, tmp_path):
+        path = tmp_path / "cellduality.json"
+        shutil.copy(toy.data / "vocabulary.json", tmp_path)
+        if text is not None:
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        told(check("--config", path), what)
+
+
+class TestOtherCommands:
+    def test_the_agent_needs_a_configuration_that_is_there(self, cellduality, told, tmp_path):
+        told(cellduality("agent-path", "--config", tmp_path / "gone.json"), "cannot read", tmp_path / "gone.json")
+
+    def test_a_model_needs_prepared_rows(self, cellduality, told, tmp_path):
+        ended = cellduality("model", "small-llama", "--data", tmp_path, "--out", tmp_path / "model")
+        told(ended, "no such file", tmp_path, "prepare the data first")
+        assert not (tmp_path / "model").exists()
+
+    @pytest.mark.parametrize(
+        ("flags", "what", "where"),
+        [
+            (["--split", "train"], "no split 'train'", "--split"),
+            (["--model", "base"], "'base' is not name=value", "--model"),
+            (["--data", "gone"], "cannot read the configuration", "gone"),
+        ],
+    )
+    def test_evaluation(self, flags, what, where, toy, cellduality, told, tmp_path):
+        settings = ["--data", toy.data, "--out", tmp_path / "out", "--model", f"SFT={toy.base}"]
+        told(cellduality("evaluate", *settings, *flags), what, where)
+        assert not (tmp_path / "out").exists()
+
+    def test_evaluation_of_a_model_that_is_not_there(self, toy, cellduality, told, tmp_path):
+        settings = ["--data", toy.data, "--out", tmp_path / "out", "--max-len", 256, "--max-new-tokens", 32]
+        told(cellduality("evaluate", *settings, "--model", f"SFT={tmp_path / 'gone'}"), "", tmp_path / "gone")
+
+    @pytest.mark.parametrize("folder", ["lr=1e-5", "a,b", "a b"])
+    def test_evaluation_takes_any_name_of_a_folder(self, folder, toy, cellduality, told, tmp_path):
+        settings = ["--data", toy.data, "--out", tmp_path / "out", "--max-len", 256, "--max-new-tokens", 32]
+        gone = tmp_path / folder / "gone"
+        told(cellduality("evaluate", *settings, "--model", f"SFT={gone}"), "", gone)
+
+    def test_a_table_or_report_of_nothing(self, cellduality, told, tmp_path):
+        told(cellduality("table", tmp_path / "metrics.json"), "", tmp_path / "metrics.json")
+        ended = cellduality("report", "--evaluation", tmp_path, "--out", tmp_path / "report.html")
+        told(ended, "", tmp_path)
+        assert not (tmp_path / "report.html").exists()
+
+
+class TestInstalledCommand:
+    """The same through the console script, in a process of its own."""
+
+    @staticmethod
+    def run(*words: object) -> Ended:
+        done = subprocess.run([CELLDUALITY, *map(str, words)], capture_output=True, text=True, timeout=120)
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def test_a_mistake_is_one_line_and_exit_code_2(self, told, tmp_path):
+        ended = self.run("data", "prepare", "pbmc3k", "--out", tmp_path / "data")
+        told(ended, "no data set 'pbmc3k'", "source", "pbmc68k_reduced")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_missing_configuration_is_one_line(self, told, tmp_path):
+        told(self.run("agent-path", "--config", tmp_path / "gone.json"), "cannot read the configuration", tmp_path)
+
+    def test_a_mistake_found_after_torch_was_imported_is_still_one_line(self, toy, told, tmp_path):
+        bad = tmp_path / "rl.jsonl"
+        bad.write_text("{\n")
+        config = toy.data / "cellduality.json"
+        ended = self.run("check", "--config", config, "--model", toy.base, "--max-len", 256, "--rl", bad)
+        told(ended, "not JSON", f"{bad}:1")
+
+    def test_help_names_every_command(self):
+        ended = self.run("--help")
+        assert ended.code == 0
+        assert all(
+            name in ended.out for name in ("data", "model", "check", "agent-path", "evaluate", "report", "table")
+        )
+
+
+def test_the_configuration_names_the_pairs_that_were_prepared(toy):
+    assert list(Config.load(toy.data / "cellduality.json").tasks) == list(TASKS)
