@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +31,8 @@ out = Console()
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one line on stderr and exit code 2."""
+    if not sys.warnoptions:  # what libraries tell their developers would hide the one line; python -W shows it
+        warnings.simplefilter("ignore")
     try:
         app()
     except CellDualityError as error:
@@ -45,6 +49,17 @@ def _pairs(text: str, flag: str) -> dict[str, str]:
             raise CellDualityError(f"{item!r} is not name=value", where=flag, mend="write name=value,name=value")
         pairs[key.strip()] = value.strip()
     return pairs
+
+
+def _folders(items: Iterable[str], flag: str) -> dict[str, Path]:
+    """Return {name: folder} of ``NAME=FOLDER`` items; a folder may hold any character."""
+    folders = {}
+    for item in items:
+        name, _, folder = item.partition("=")
+        if not name or not folder:
+            raise CellDualityError(f"{item!r} is not NAME=FOLDER", where=flag, mend="write NAME=FOLDER, once for each")
+        folders[name.strip()] = Path(folder)
+    return folders
 
 
 @app.command("version")
@@ -74,6 +89,8 @@ def data_prepare(
     folder: Annotated[Path, typer.Option("--out", help="Where the rows go.")] = Path("data"),
     label_column: Annotated[str, typer.Option(help="The obs column with cell types; the set's own if empty.")] = "",
     expression: Annotated[str, typer.Option(help="What the matrix holds: auto, log1p or counts.")] = "auto",
+    matrix: Annotated[str, typer.Option(help="Which matrix to read: X or raw; the set's own if empty.")] = "",
+    small_classes: Annotated[str, typer.Option(help="Classes of fewer than three cells: refuse or drop.")] = "refuse",
     tasks: Annotated[
         str,
         typer.Option(
@@ -82,10 +99,11 @@ def data_prepare(
     ] = "cell_type_annotation=1,conditional_cell_generation=1",
     rewards: Annotated[str, typer.Option(help="Reward kind by task name: task=duality|likelihood,...")] = "",
     top_genes: Annotated[int, typer.Option(help="Genes in a cell sentence, at most.")] = 64,
+    min_genes: Annotated[int, typer.Option(help="Cells with fewer expressed genes are left out.")] = 8,
     hidden: Annotated[float, typer.Option(help="Share of a cell's genes that annotation's dual rebuilds.")] = 0.25,
     labelled: Annotated[int, typer.Option(help="Training cells whose label SFT may see.")] = 140,
     rl_rows: Annotated[int, typer.Option(help="Rows for reinforcement learning.")] = 512,
-    sft_masks: Annotated[int, typer.Option(help="Hidden parts drawn for each labelled cell.")] = 1,
+    sft_views: Annotated[int, typer.Option(help="Versions of each labelled cell: whole, then with lost genes.")] = 1,
     dual_temperature: Annotated[float, typer.Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
     dual_timeout: Annotated[float, typer.Option(help="Seconds after which a dual counts as failed.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
@@ -101,8 +119,8 @@ def data_prepare(
     weights = {_absolute(name): value for name, value in _pairs(tasks, "--tasks").items()}
     values: dict[str, object] = {
         "source": source, "label_column": label_column or None, "expression": expression, "tasks": weights,
-        "top_genes": top_genes, "hidden": hidden, "n_labelled": labelled, "n_rl": rl_rows, "sft_masks": sft_masks,
-        "seed": seed,
+        "top_genes": top_genes, "hidden": hidden, "n_labelled": labelled, "n_rl": rl_rows, "sft_views": sft_views,
+        "seed": seed, "matrix": matrix or None, "small_classes": small_classes, "min_genes": min_genes,
     }  # fmt: skip
     settings = PrepareSettings.read(values)
     kinds = _pairs(rewards, "--rewards")
@@ -172,6 +190,8 @@ def check(
     rollout_batch: Annotated[int, typer.Option(help="--rollout.batch_size of the trainer.")] = 0,
     group_size: Annotated[int, typer.Option(help="--rollout.n_samples_per_prompt of the trainer.")] = 0,
     train_batch: Annotated[int, typer.Option(help="--train.batch_size of the trainer.")] = 0,
+    micro_batch: Annotated[int, typer.Option(help="--train.micro_batch_size of the trainer.")] = 0,
+    devices: Annotated[int, typer.Option(help="Processes that share a training batch.")] = 1,
 ) -> None:
     """Find out in seconds what would otherwise fail minutes into a run.
 
@@ -184,7 +204,10 @@ def check(
     settings = Config.load(config)
     settings.load_vocabulary()
     settings.load_tasks()
-    if train_batch:
+    if micro_batch:
+        where = "SFT_BATCH" if rl is None else "TRAIN_BATCH"
+        preflight.check_micro_batches(batch=train_batch, micro_batch=micro_batch, devices=devices, where=where)
+    if rl is not None and train_batch:
         preflight.check_batches(rollout_batch=rollout_batch, group_size=group_size, train_batch=train_batch)
     tokenizer = preflight.load_tokenizer(model)
     preflight.check_context(model, max_len)
@@ -220,7 +243,7 @@ def evaluate_checkpoints(
         raise CellDualityError(f"no split {split!r}", where="--split", mend="use validation or test")
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
     settings = EvaluationSettings(prediction=PredictionSettings(samples=samples, seed=seed, engine=engine), seed=seed)
-    models = {name: Path(path) for name, path in _pairs(",".join(model), "--model").items()}
+    models = _folders(model, "--model")
     tasks = Config.load(data / "cellduality.json").load_tasks()
     found = evaluate(models, data, split, folder, settings, tasks=tasks, command=sys.argv)  # type: ignore[arg-type]
     out.print(table(found))
@@ -265,5 +288,5 @@ def report(
     """
     from cellduality_plugin.evaluation.report import write_report
 
-    sources = {name: Path(path) for name, path in _pairs(",".join(curves or []), "--curves").items()}
+    sources = _folders(curves or [], "--curves")
     print(write_report(evaluation, page, sources))

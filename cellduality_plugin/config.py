@@ -91,14 +91,14 @@ class Config(_Frozen):
                 mend=f"export {PATH_VARIABLE}=DATA/cellduality.json, or use: cellduality agent-path --config FILE",
             )
         try:
-            text = Path(found).read_text(encoding="utf-8")
+            content = Path(found).read_bytes()
         except OSError as error:
             raise CellDualityError(
                 f"cannot read the configuration: {error.strerror}", where=str(found), mend="prepare the data first"
             ) from error
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
+            values = json.loads(content)
+        except ValueError as error:  # not JSON, or not even text
             raise CellDualityError(f"not JSON: {error}", where=str(found), mend="prepare the data again") from error
         config = cls.read(values, where=str(found))
         config._folder = Path(found).resolve().parent
@@ -140,7 +140,9 @@ class Config(_Frozen):
             pair = get_task(settings.pair, self._folder)
             if pair.name != name:
                 raise CellDualityError(
-                    f"the pair {settings.pair!r} is called {pair.name!r}, not {name!r}", mend="use its own name as key"
+                    f"the pair {settings.pair!r} is called {pair.name!r}, not {name!r}",
+                    where=f"tasks.{name}",
+                    mend="use its own name as key",
                 )
             pairs[name] = pair
         return pairs

@@ -87,3 +87,5 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
     except FileNotFoundError:
         raise CellDualityError("no such file", where=str(path), mend="prepare the data first") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CellDualityError(f"cannot read: {error}", where=str(path), mend="prepare the data again") from error

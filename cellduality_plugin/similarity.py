@@ -59,9 +59,9 @@ def rank_weighted_jaccard(reference: Sequence[str], candidate: Sequence[str]) ->
 
     Examples
     --------
-    >>> rank_weighted_jaccard("ABCDEFGHIJ", "ABCDE")
-    0.7795...
-    >>> rank_weighted_jaccard("ABCDEFGHIJ", "FGHIJ")
+    >>> round(rank_weighted_jaccard("ABCDEFGHIJ", "ABCDE"), 4)
+    0.7796
+    >>> round(rank_weighted_jaccard("ABCDEFGHIJ", "FGHIJ"), 4)
     0.5
     """
     ours, theirs = rank_weights(reference), rank_weights(candidate)
@@ -83,8 +83,8 @@ def ruzicka(reference: Sequence[str], candidate: Sequence[str]) -> float:
 
     Examples
     --------
-    >>> ruzicka("ABCDEFGHIJ", "JIHGFEDCBA")
-    0.2828...
+    >>> round(ruzicka("ABCDEFGHIJ", "JIHGFEDCBA"), 4)
+    0.2828
     """
     ours, theirs = rank_weights(reference), rank_weights(candidate)
     genes = ours.keys() | theirs.keys()

@@ -59,8 +59,8 @@ class PrepareSettings(BaseModel):
         The fraction of a cell's genes that the annotation dual has to rebuild.
     n_labelled
         How many training cells show their label: all that SFT sees.
-    sft_masks
-        How many hidden parts are drawn for each labelled cell.
+    sft_views
+        How many versions of each labelled cell SFT sees: the whole cell, then ones that lost genes.
     n_rl, rl_includes_labelled
         How many RL rows, and whether they ask about the labelled cells too.
     fractions
@@ -82,7 +82,7 @@ class PrepareSettings(BaseModel):
     min_genes: int = Field(default=8, ge=2)
     hidden: Fraction = 0.25
     n_labelled: int = Field(default=140, ge=1)
-    sft_masks: int = Field(default=1, ge=1)
+    sft_views: int = Field(default=1, ge=1)
     n_rl: int = Field(default=512, ge=0)
     rl_includes_labelled: bool = True
     fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)
@@ -227,7 +227,7 @@ def _build(
     unlabelled = [by_id[name] for name in train if name not in chosen]
 
     pairs, hidden = list(tasks), settings.hidden
-    sft = sft_rows(labelled, pairs, vocabulary, hidden=hidden, masks=settings.sft_masks, rng=streams[2])
+    sft = sft_rows(labelled, pairs, vocabulary, hidden=hidden, views=settings.sft_views, rng=streams[2])
     rl = rl_rows(
         labelled,
         unlabelled,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
-from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.cell_sentences import Cell, hide_genes
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.tasks import DualTask
@@ -24,7 +25,7 @@ def sft_rows(
     vocabulary: Vocabulary,
     *,
     hidden: float,
-    masks: int,
+    views: int,
     rng: np.random.Generator,
 ) -> list[Row]:
     """Return the primal and dual question of every task for every labelled cell, with answers and no trace.
@@ -37,18 +38,20 @@ def sft_rows(
         The dual pairs.
     hidden
         The fraction of genes to hide.
-    masks
-        How many times the hidden part is drawn for a cell; rows that come out equal are written once.
+    views
+        How many versions of a cell are told of. The first is the cell as it was measured; each further one has lost
+        a random share ``hidden`` of its genes, as dropout takes them. A policy that has seen only whole cells is a
+        poor judge of the cells it writes. The hidden part is drawn anew for each.
     rng
         The only source of randomness; it also shuffles the rows.
     """
-    rows: dict[tuple[str, ...], Row] = {}  # keyed by content: masks change the dual question, not the primal one
+    rows = []
     for cell in cells:
-        for task in tasks:
-            for _ in range(masks):
-                for row in _sft_pair(task, cell, vocabulary, hidden, rng):
-                    rows.setdefault(tuple(row.values()), row)
-    return _shuffled(list(rows.values()), rng)
+        for view in range(views):
+            seen = cell if view == 0 else replace(cell, genes=hide_genes(cell.genes, hidden, rng)[0])
+            for task in tasks:
+                rows += _sft_pair(task, seen, vocabulary, hidden, rng)
+    return _shuffled(rows, rng)
 
 
 def _sft_pair(

@@ -35,8 +35,13 @@ def whole_folder(out: Path) -> Iterator[Path]:
                 path.chmod(0o666 & ~umask)  # some writers leave their files private
                 os.replace(path, out / path.name)
     except OSError as error:
-        raise CellDualityError(
-            f"cannot write: {error.strerror or error}",
-            where=str(out),
-            mend="free some space or choose another folder; earlier outputs are untouched",
-        ) from error
+        raise _unwritten(f"cannot write: {error.strerror or error}", out) from error
+    except CellDualityError as error:
+        if not error.where.startswith(str(out.parent / f".{out.name}.")):
+            raise
+        raise _unwritten(error.what, out) from error  # the folder beside it is gone: name the one that was asked for
+
+
+def _unwritten(what: str, out: Path) -> CellDualityError:
+    mend = "free some space or choose another folder; earlier outputs are untouched"
+    return CellDualityError(what, where=str(out), mend=mend)

@@ -29,6 +29,8 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${DRY_RUN:=0}"
 : "${RESUME:=0}"
 RUN_DIR="$(realpath -m -- "$RUN_DIR")"
+# OpenRLHF reads several data sets from one flag, parted by these characters.
+[[ "$RUN_DIR" != *[,@]* ]] || die "RUN_DIR $RUN_DIR holds a comma or an @" "choose a folder without"
 data="$RUN_DIR/data" base="$RUN_DIR/base" sft="$RUN_DIR/sft" grpo="$RUN_DIR/grpo"
 export PATH="$VENV/bin:$PATH"
 

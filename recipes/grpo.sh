@@ -17,7 +17,7 @@ unmark grpo
 
 run check-grpo 10 cellduality check --config "$data/cellduality.json" --model "$sft" --rl "$data/rl.jsonl" \
   --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --rollout-batch "$ROLLOUT_BATCH" \
-  --group-size "$GROUP_SIZE" --train-batch "$TRAIN_BATCH"
+  --group-size "$GROUP_SIZE" --train-batch "$TRAIN_BATCH" --micro-batch "$MICRO_BATCH" --devices "$((NODES * GPUS))"
 
 agent="$data/agent.py"
 if [[ "$DRY_RUN" != 1 ]]; then
@@ -49,6 +49,7 @@ run grpo "$expect_grpo" "${launch[@]}" "${trainer[@]}" \
   --train.max_epochs 1 --train.seed "$SEED" \
   --algo.advantage.estimator group_norm --algo.kl.use_loss --algo.kl.estimator k3 --algo.kl.init_coef "$KL" \
   --actor.eps_clip "$CLIP" --actor.loss_agg_mode seq-mean-token-mean --actor.adam.lr "$ACTOR_LR" \
+  --actor.lr_warmup_ratio "$LR_WARMUP" \
   --train.colocate_all --actor.num_nodes "$NODES" --actor.num_gpus_per_node "$GPUS" \
   --ref.num_nodes "$NODES" --ref.num_gpus_per_node "$GPUS" \
   --vllm.num_engines "$ENGINES" --vllm.tensor_parallel_size "$TENSOR_PARALLEL" \

@@ -15,7 +15,7 @@ unmark sft grpo
 case "$BASE_MODEL" in small-llama | smollm2) model="$base" ;; *) model="$BASE_MODEL" ;; esac
 
 run check-sft 10 cellduality check --config "$data/cellduality.json" --model "$model" --sft "$data/sft.jsonl" \
-  --max-len "$MAX_LEN"
+  --max-len "$MAX_LEN" --train-batch "$SFT_BATCH" --micro-batch "$SFT_MICRO_BATCH" --devices "$GPUS"
 
 run sft "$expect_sft" "${launch[@]}" torchrun --standalone --nproc-per-node "$GPUS" -m openrlhf.cli.train_sft \
   --model.model_name_or_path "$model" --ckpt.output_dir "$sft.new" --ckpt.path "$RUN_DIR/checkpoints/sft" \

@@ -32,12 +32,14 @@ def load_tokenizer(model: str) -> Any:
             where=model,
             mend="run the stage that makes it (bash recipes/grpo_duality.sh runs all), or name a model of the hub",
         )
+    if looks_local and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        raise CellDualityError("the model folder has no weights", where=model, mend="make or download the model again")
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CellDualityError(
             f"cannot load the tokenizer: {first}", where=model, mend="check the name and the network"
         ) from error
@@ -84,7 +86,7 @@ def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
             )
         longest = max(longest, lengths.prompt(row["input"]) + lengths.response(row["output"]))
         _must_fit(longest, max_len, "SFT row", f"{path}:{number}")
-    return longest
+    return _some_rows(longest, path)
 
 
 def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_new_tokens: int) -> int:
@@ -113,6 +115,12 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
             _must_fit(dual, max_len, "dual prompt with its response", where)
             longest = max(longest, dual)
         longest = max(longest, primal)
+    return _some_rows(longest, path)
+
+
+def _some_rows(longest: int, path: Path) -> int:
+    if not longest:
+        raise CellDualityError("no rows", where=str(path), mend=_AGAIN)
     return longest
 
 
@@ -139,11 +147,30 @@ def check_batches(*, rollout_batch: int, group_size: int, train_batch: int) -> N
         raise CellDualityError(
             f"a group of {group_size} has no spread to learn from", where="GROUP_SIZE", mend="set 2 or more"
         )
+    for name, size in (("ROLLOUT_BATCH", rollout_batch), ("TRAIN_BATCH", train_batch)):
+        if size < 1:
+            raise CellDualityError(f"a batch of {size}", where=name, mend="set 1 or more")
     if (rollout_batch * group_size) % train_batch:
         raise CellDualityError(
             f"{rollout_batch} prompts x {group_size} samples do not fill whole training batches of {train_batch}",
             where="TRAIN_BATCH",
             mend="make ROLLOUT_BATCH x GROUP_SIZE a multiple of it",
+        )
+
+
+def check_micro_batches(*, batch: int, micro_batch: int, devices: int, where: str) -> None:
+    """Return nothing if every device gets whole micro-batches of a training batch, as DeepSpeed demands.
+
+    Raises
+    ------
+    CellDualityError
+        If ``batch`` is not a multiple of ``micro_batch`` x ``devices``.
+    """
+    if micro_batch < 1 or devices < 1 or batch % (micro_batch * devices):
+        raise CellDualityError(
+            f"a batch of {batch} does not part into micro-batches of {micro_batch} on {devices} devices",
+            where=where,
+            mend="make it a multiple of micro-batch x devices",
         )
 
 

@@ -21,6 +21,9 @@ _GRPO_REWARD = re.compile(rf"'reward': {_NUMBER}")
 _GRPO_PROMPTS = re.compile(r"Episode \[(\d+)/(\d+)\]:\s+\d+%\|.*?\| (\d+)/(\d+) \[")
 _INNER = re.compile(r"^(\[[\w.-]+\] .*)$")
 _NOISE = re.compile(r"\d+%\|.*\||it/s|s/it|\b(INFO|DEBUG|WARNING)\b|Warning:|^warnings\.warn|\[repeated \d+x")
+# One of the trainer's actors is gone for good. The trainer notices only when it next asks that actor; until then it can
+# wait for ten minutes, for weights that will never be received.
+_DOOMED = re.compile(r"Exception raised in creation task: The actor died")
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Killed|Refused)\b")
 
 _KEEP_LINES = 400
@@ -90,6 +93,7 @@ class Progress:
     reward: str = ""
     step: int = 0
     prompts: str = ""
+    doomed: bool = False
     lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_KEEP_LINES))
 
     def feed(self, raw: str) -> None:
@@ -98,6 +102,7 @@ class Progress:
         if not line:
             return
         self.lines.append(line)
+        self.doomed = self.doomed or bool(_DOOMED.search(line))
         if found := _SFT_EPOCHS.search(line):
             self.epochs = int(found[2])
         if found := _SFT_LOSS.search(line):

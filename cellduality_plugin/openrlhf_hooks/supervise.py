@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import fcntl
 import json
+import math
 import os
 import select
 import signal
@@ -31,6 +32,7 @@ EXIT_LOCKED = 75  # EX_TEMPFAIL: try again later
 EXIT_LOG = 74  # EX_IOERR: the log cannot be written
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 8.0  # seconds a command has to end by itself after a signal
+_GRACE = 20.0  # seconds a command has to fail by itself once it cannot succeed any more
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -180,12 +182,13 @@ class Stop:
 
 
 def watch(command: Command, log: IO[bytes], progress: Progress, display: Display, stop: Stop) -> int:
-    """Return the exit code of `command`, once it has ended or was told to and its patience is over.
+    """Return the exit code of `command`, once it has ended or was told to and its patience is over; 1 if it hangs.
 
     Everything it writes goes to `log` unchanged and to `progress` line by line.
     """
     rest = ""
     told = False
+    doomed_at = math.inf
     while True:
         chunk = command.read(wait=0.25)
         log.write(chunk)
@@ -197,6 +200,10 @@ def watch(command: Command, log: IO[bytes], progress: Progress, display: Display
         if code is not None and not chunk:
             progress.feed(rest)
             return 128 + stop.number if stop.number else code
+        if progress.doomed:
+            doomed_at = min(doomed_at, time.monotonic())
+        if time.monotonic() - doomed_at > _GRACE:
+            return 1
         if stop.number and not told:
             command.interrupt(stop.number)
             told = True

@@ -45,7 +45,9 @@ def get_task(name: str, folder: Path | None = None) -> DualTask:
     module_name, _, class_name = name.rpartition(":")
     if not module_name:
         raise CellDualityError(
-            f"no dual pair {name!r}", mend=f"use one of {', '.join(TASKS)}, or module:Class, or file.py:Class"
+            f"no dual pair {name!r}",
+            where="tasks",
+            mend=f"use one of {', '.join(TASKS)}, or module:Class, or file.py:Class",
         )
     try:
         module = (
@@ -57,10 +59,13 @@ def get_task(name: str, folder: Path | None = None) -> DualTask:
     except (ImportError, FileNotFoundError, AttributeError) as error:
         raise CellDualityError(
             f"cannot load the dual pair {name!r}: {error}",
+            where="tasks",
             mend="check the path; give it as module:Class or file.py:Class",
         ) from error
     if not (inspect.isclass(found) and issubclass(found, DualTask)):
-        raise CellDualityError(f"{name!r} is not a DualTask", mend="subclass cellduality_plugin.tasks.DualTask")
+        raise CellDualityError(
+            f"{name!r} is not a DualTask", where="tasks", mend="subclass cellduality_plugin.tasks.DualTask"
+        )
     return found()
 
 

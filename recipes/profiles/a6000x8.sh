@@ -3,7 +3,7 @@
 BACKEND=gpu
 : "${BASE_MODEL:=meta-llama/Llama-3.2-3B-Instruct}"
 
-: "${TOP_GENES:=200}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=12800}" "${SFT_MASKS:=4}"
+: "${TOP_GENES:=200}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=12800}" "${SFT_VIEWS:=4}"
 : "${TASKS:=cell_type_annotation=1,conditional_cell_generation=1}"
 : "${REWARDS:=}"
 : "${MAX_LEN:=4096}" "${MAX_NEW_TOKENS:=1536}"
@@ -12,7 +12,7 @@ BACKEND=gpu
 
 # 512 samples a rollout in two updates of 256, so that the clip is active.
 : "${ROLLOUT_BATCH:=64}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=256}" "${MICRO_BATCH:=4}" "${EPISODES:=1}"
-: "${ACTOR_LR:=1e-6}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${ACTOR_LR:=1e-6}" "${LR_WARMUP:=0.03}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
 : "${DUAL_TEMPERATURE:=0}" "${SAVE_STEPS:=20}"
 
 : "${NODES:=1}" "${GPUS:=8}" "${ENGINES:=8}" "${TENSOR_PARALLEL:=1}"

@@ -4,9 +4,9 @@ BACKEND=cpu
 : "${BASE_MODEL:=small-llama}"
 
 # data
-: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=640}" "${SFT_MASKS:=2}"
+: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=768}" "${SFT_VIEWS:=2}"
 : "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}"
-: "${REWARDS:=}"
+: "${REWARDS:=cell_type_annotation=likelihood}"
 : "${MAX_LEN:=224}" "${MAX_NEW_TOKENS:=80}"
 
 # SFT
@@ -14,7 +14,7 @@ BACKEND=cpu
 
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
-: "${ACTOR_LR:=3e-4}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${ACTOR_LR:=5e-4}" "${LR_WARMUP:=0.2}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
 : "${DUAL_TEMPERATURE:=0}" "${SAVE_STEPS:=10}"
 
 # machine

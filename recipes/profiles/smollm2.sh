@@ -3,7 +3,7 @@
 BACKEND=cpu
 : "${BASE_MODEL:=smollm2}"
 
-: "${TOP_GENES:=24}" "${HIDDEN:=0.25}" "${N_LABELLED:=70}" "${N_RL:=32}" "${SFT_MASKS:=1}"
+: "${TOP_GENES:=24}" "${HIDDEN:=0.25}" "${N_LABELLED:=70}" "${N_RL:=32}" "${SFT_VIEWS:=1}"
 : "${TASKS:=cell_type_annotation=1,conditional_cell_generation=1}"
 : "${REWARDS:=}"
 : "${MAX_LEN:=512}" "${MAX_NEW_TOKENS:=160}"
@@ -11,7 +11,7 @@ BACKEND=cpu
 : "${SFT_EPOCHS:=1}" "${SFT_LR:=1e-4}" "${SFT_BATCH:=8}" "${SFT_MICRO_BATCH:=4}"
 
 : "${ROLLOUT_BATCH:=4}" "${GROUP_SIZE:=4}" "${TRAIN_BATCH:=16}" "${MICRO_BATCH:=4}" "${EPISODES:=1}"
-: "${ACTOR_LR:=1e-5}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${ACTOR_LR:=1e-5}" "${LR_WARMUP:=0.03}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
 : "${DUAL_TEMPERATURE:=0}" "${SAVE_STEPS:=4}"
 
 : "${NODES:=1}" "${GPUS:=1}" "${ENGINES:=1}" "${TENSOR_PARALLEL:=1}"

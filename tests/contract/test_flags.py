@@ -26,6 +26,7 @@ SETTINGS = {
     "SFT_BATCH": ("48", SFT, "train.batch_size"),
     "SFT_MICRO_BATCH": ("3", SFT, "train.micro_batch_size"),
     "ACTOR_LR": ("7e-7", RL, "actor.adam.lr"),
+    "LR_WARMUP": ("0.07", RL, "actor.lr_warmup_ratio"),
     "KL": ("7e-2", RL, "algo.kl.init_coef"),
     "CLIP": ("0.17", RL, "actor.eps_clip"),
     "TEMPERATURE": ("0.7", RL, "rollout.temperature"),

@@ -51,7 +51,7 @@ def test_sft_rows_are_primal_and_dual_of_every_task_and_read_back_as_gold():
         list(TASKS.values()),
         VOCABULARY,
         hidden=0.25,
-        masks=1,
+        views=1,
         rng=np.random.default_rng(0),
     )
     counts = Counter((row["task"], row["direction"]) for row in rows)
@@ -71,12 +71,20 @@ def test_sft_rows_are_primal_and_dual_of_every_task_and_read_back_as_gold():
             assert not set(answer.value) & set(row["input"].split())
 
 
-def test_more_masks_make_more_dual_rows_and_no_row_twice():
-    rows = sft_rows(cells_of(4), [ANNOTATION], VOCABULARY, hidden=0.25, masks=5, rng=np.random.default_rng(0))
-    counts = Counter((row["id"], row["direction"]) for row in rows)
-    assert {counts[f"toy/{number}", "primal"] for number in range(4)} == {1}
-    assert {counts[f"toy/{number}", "dual"] for number in range(4)} == {5}
-    assert len({tuple(row.values()) for row in rows}) == len(rows)
+def test_the_first_view_is_the_whole_cell_and_the_others_have_lost_genes():
+    cells = {cell.id: cell for cell in cells_of(4)}
+    generation = TASKS["conditional_cell_generation"]
+    rng = np.random.default_rng(0)
+    rows = sft_rows(list(cells.values()), [generation], VOCABULARY, hidden=0.25, views=3, rng=rng)
+    written = {number: [] for number in cells}
+    for row in rows:
+        if row["direction"] == "primal":
+            written[row["id"]].append(generation.parse_answer(row["output"], VOCABULARY).value)
+    for number, views in written.items():
+        whole = cells[number].genes
+        assert sorted(map(len, views)) == [9, 9, 12]
+        assert whole in views
+        assert all([gene for gene in whole if gene in view] == list(view) for view in views), "in another order"
 
 
 @settings(max_examples=30)

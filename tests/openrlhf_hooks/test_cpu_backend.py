@@ -204,6 +204,7 @@ class TestLauncher:
             ([], "--ds.attn_implementation flash_attention_2"),
             (["--ds.attn_implementation=sdpa"], "--vllm.sync_backend nccl"),
             (["--ds.attn_implementation", "sdpa", "--vllm.sync_backend", "gloo", "--ds.packing_samples"], "packing"),
+            (["--ds.attn_implementation", "sdpa", "--vllm.sync_backend", "gloo"], "--vllm.enforce_eager"),
         ],
     )
     def test_refuses_what_needs_a_gpu(self, flags, named):

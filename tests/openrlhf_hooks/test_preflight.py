@@ -64,8 +64,9 @@ class TestModelFolder:
         refused(lambda: preflight.load_tokenizer(str(tmp_path)), "no config.json", str(tmp_path))
 
     def test_a_folder_without_a_tokenizer(self, small_world, tmp_path, refused):
-        shutil.copy(small_world.model / "config.json", tmp_path)
-        refused(lambda: preflight.load_tokenizer(str(tmp_path)), "cannot load the tokenizer", str(tmp_path))
+        folder = tmp_path / "bare"
+        shutil.copytree(small_world.model, folder, ignore=shutil.ignore_patterns("*token*", "*.jinja"))
+        refused(lambda: preflight.load_tokenizer(str(folder)), "cannot load the tokenizer", str(folder))
 
     def test_a_cut_tokenizer_file(self, small_world, tmp_path, refused):
         folder = tmp_path / "cut"
@@ -104,6 +105,12 @@ class TestModelFolder:
     def test_a_model_of_the_hub_is_not_measured(self):
         assert preflight.check_folder("somebody/a-model") == {}
         preflight.check_context("somebody/a-model", 10**6)
+
+
+def test_lengths_count_the_frame_of_the_prompt_and_the_end_of_the_response(tokenizer):
+    lengths = preflight.Lengths(tokenizer)
+    assert lengths.prompt("CD74 LYZ") == len(["<s>", "<|user|>", "CD74", "LYZ", "<|end|>", "<|assistant|>"])
+    assert lengths.response("<answer> T </answer>") == len(["<answer>", "T", "</answer>", "<|end|>"])
 
 
 class TestBatches:
@@ -249,3 +256,13 @@ class TestRlRows:
         path = tmp_path / "rl.jsonl"
         path.touch()
         refused(lambda: check(path), "no rows", str(path))
+
+
+@pytest.mark.parametrize(("batch", "micro", "devices"), [(16, 5, 1), (16, 16, 2), (16, 0, 1), (16, 4, 0)])
+def test_micro_batches_that_do_not_fill_a_batch_are_told(batch, micro, devices):
+    with pytest.raises(CellDualityError, match=r"does not part.*TRAIN_BATCH"):
+        preflight.check_micro_batches(batch=batch, micro_batch=micro, devices=devices, where="TRAIN_BATCH")
+
+
+def test_whole_micro_batches_pass():
+    preflight.check_micro_batches(batch=64, micro_batch=4, devices=8, where="TRAIN_BATCH")

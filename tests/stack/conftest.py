@@ -26,6 +26,7 @@ SMALL = {
     "VENV": sys.prefix,
     "N_LABELLED": "60",
     "N_RL": "24",
+    "SFT_VIEWS": "1",
     "TOP_GENES": "24",
     "MAX_LEN": "128",
     "MAX_NEW_TOKENS": "40",
@@ -217,7 +218,12 @@ def _hashes(folder: Path) -> dict[str, str]:
 def pair_settings() -> dict[str, str]:
     """The recipe's settings that train the dual pair of my_pair.py, for six steps."""
     pair = Path(__file__).with_name("my_pair.py")
-    return {"TASKS": f"{pair}:DropoutRecovery=1", "N_RL": "48", "SFT_EPOCHS": "8"}
+    return {
+        "TASKS": f"{pair}:DropoutRecovery=1",
+        "REWARDS": "dropout_recovery=duality",
+        "N_RL": "48",
+        "SFT_EPOCHS": "8",
+    }
 
 
 @pytest.fixture(scope="session")

