@@ -4,17 +4,18 @@ BACKEND=cpu
 : "${BASE_MODEL:=small-llama}"
 
 # data
-: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=768}" "${SFT_VIEWS:=2}"
-: "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}"
-: "${REWARDS:=cell_type_annotation=likelihood}"
-: "${MAX_LEN:=224}" "${MAX_NEW_TOKENS:=80}"
+: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=768}" "${SFT_VIEWS:=3}"
+# The profile's rewards belong to the profile's tasks.
+if [[ -z "${TASKS:-}" ]]; then : "${REWARDS=cell_type_annotation=likelihood}"; fi
+: "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}" "${REWARDS:=}"
+: "${MAX_LEN:=224}" "${MAX_NEW_TOKENS:=112}"
 
 # SFT
-: "${SFT_EPOCHS:=14}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=16}"
+: "${SFT_EPOCHS:=8}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=16}"
 
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
-: "${ACTOR_LR:=5e-4}" "${LR_WARMUP:=0.2}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${ACTOR_LR:=2e-4}" "${LR_WARMUP:=0.1}" "${KL:=2e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
 : "${DUAL_TEMPERATURE:=0}" "${SAVE_STEPS:=10}"
 
 # machine
