@@ -24,4 +24,4 @@ sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=15 expect_sft=90 expect_grpo=180 expect_evaluate=120
+expect_prepare=10 expect_sft=220 expect_grpo=270 expect_evaluate=80

@@ -1,0 +1,43 @@
+"""The README shows what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cellduality_plugin.tasks import TASKS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_two_commands_come_first():
+    first = re.search(r"```bash\n(.*?)```", README, re.DOTALL)
+    assert first is not None
+    commands = [line.split("#")[0].strip() for line in first.group(1).splitlines()]
+    assert commands == ["bash recipes/grpo_duality.sh", "bash tests/run.sh"]
+
+
+def test_the_new_pair_is_the_one_that_is_tested():
+    shown = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert shown is not None
+    assert shown.group(1) == (ROOT / "tests" / "stack" / "my_pair.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", ["recipes", "recipes/profiles"])
+def test_every_recipe_and_profile_is_in_the_tables(folder):
+    for path in (ROOT / folder).glob("*.sh"):
+        if path.name != "common.sh":
+            assert f"`{path.stem if 'profiles' in folder else f'recipes/{path.name}'}`" in README, path
+
+
+def test_every_file_the_readme_names_exists():
+    for name in re.findall(r"`((?:recipes|tests|data_prep|cellduality_plugin)/[\w./]+)`", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_task_is_in_the_table():
+    for name in TASKS:
+        assert f"| `{name}` |" in README
