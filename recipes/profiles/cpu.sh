@@ -8,7 +8,7 @@ BACKEND=cpu
 # The profile's rewards belong to the profile's tasks.
 if [[ -z "${TASKS:-}" ]]; then : "${REWARDS=cell_type_annotation=likelihood}"; fi
 : "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}" "${REWARDS:=}"
-: "${MAX_LEN:=224}" "${MAX_NEW_TOKENS:=112}"
+: "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}"
 
 # SFT
 : "${SFT_EPOCHS:=8}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=16}"
