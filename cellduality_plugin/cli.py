@@ -104,6 +104,10 @@ def data_prepare(
     labelled: Annotated[int, typer.Option(help="Training cells whose label SFT may see.")] = 140,
     rl_rows: Annotated[int, typer.Option(help="Rows for reinforcement learning.")] = 512,
     sft_views: Annotated[int, typer.Option(help="Versions of each labelled cell: whole, then with lost genes.")] = 1,
+    validity_power: Annotated[
+        float,
+        typer.Option(help="How much repeats and strangers in a generated list cost; 0: nothing, as in the paper."),
+    ] = 1.0,
     dual_temperature: Annotated[float, typer.Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
     dual_timeout: Annotated[float, typer.Option(help="Seconds after which a dual counts as failed.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
@@ -130,7 +134,7 @@ def data_prepare(
     config = Config.read(
         {
             "tasks": {
-                name: {"pair": pair, **({"reward": kinds[name]} if name in kinds else {})}
+                name: {"pair": pair, "reward": kinds.get(name, "duality"), "validity_power": validity_power}
                 for name, pair in pairs.items()
             },
             "dual": {"temperature": dual_temperature, "timeout_seconds": dual_timeout},

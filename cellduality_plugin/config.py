@@ -52,10 +52,13 @@ class TaskSettings(_Frozen):
     reward
         ``"duality"`` generates the reconstruction and compares it (the paper); ``"likelihood"`` reads the
         probability of the true x_u off one prefill.
+    validity_power
+        The reward is similarity x validity ** validity_power; 0 leaves the paper's reward alone.
     """
 
     pair: str
     reward: RewardName = "duality"
+    validity_power: float = Field(1.0, ge=0)
 
 
 class Config(_Frozen):

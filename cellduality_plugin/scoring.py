@@ -115,7 +115,8 @@ class Scorer:
     def _report(
         self, group: Group, answer: Answer, verdict: Verdict, *, validity: float, asked: bool, seconds: float
     ) -> Score:
-        reward = quantise(verdict.similarity * validity)
+        power = self._config.tasks[group.example.task].validity_power
+        reward = quantise(verdict.similarity * validity**power)
         listed = max(answer.listed, 1)
         logs = {
             "dual_reward": reward,

@@ -45,7 +45,7 @@ def sft_rows(
     rng
         The only source of randomness; it also shuffles the rows.
     """
-    rows = []
+    rows: list[Row] = []
     for cell in cells:
         for view in range(views):
             seen = cell if view == 0 else replace(cell, genes=hide_genes(cell.genes, hidden, rng)[0])

@@ -116,13 +116,15 @@ def test_log_probs_that_are_no_numbers_are_data(make_config, cell):
     assert (score.reward, score.logs["dual_failed"]) == (0.0, 1.0)
 
 
-def test_repeats_cost_a_generated_cell_its_share(scorer, cell):
+@pytest.mark.parametrize(("power", "expected"), [(1, 0.5), (3, 0.125), (0, 1.0)])
+def test_repeats_cost_a_generated_cell_its_share(make_config, cell, power, expected):
     task = TASKS["conditional_cell_generation"]
+    scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "validity_power": power}}))
     example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
     half = cell.genes[:4] * 2
     policy = ScriptedPolicy(task.rebuilt_response(example.unknown))
     [score] = run(scorer, example, [task.answer_response(half)], policy)
-    assert score.reward == 0.5
+    assert score.reward == expected
     assert score.logs["dual_repeated_genes"] == 0.5
 
 

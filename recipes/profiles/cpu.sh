@@ -4,7 +4,7 @@ BACKEND=cpu
 : "${BASE_MODEL:=small-llama}"
 
 # data
-: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=768}" "${SFT_VIEWS:=3}"
+: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=640}" "${SFT_VIEWS:=3}"
 # The profile's rewards belong to the profile's tasks.
 if [[ -z "${TASKS:-}" ]]; then : "${REWARDS=cell_type_annotation=likelihood}"; fi
 : "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}" "${REWARDS:=}"
@@ -15,8 +15,8 @@ if [[ -z "${TASKS:-}" ]]; then : "${REWARDS=cell_type_annotation=likelihood}"; f
 
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
-: "${ACTOR_LR:=2e-4}" "${LR_WARMUP:=0.1}" "${KL:=2e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
-: "${DUAL_TEMPERATURE:=0}" "${SAVE_STEPS:=10}"
+: "${ACTOR_LR:=2e-4}" "${LR_WARMUP:=0.1}" "${KL:=1e-1}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=3}" "${SAVE_STEPS:=10}"
 
 # machine
 : "${NODES:=1}" "${GPUS:=1}" "${ENGINES:=1}" "${TENSOR_PARALLEL:=1}"

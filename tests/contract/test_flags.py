@@ -170,7 +170,7 @@ def test_data_settings_and_the_base_model_can_be_overridden_too(profile, dry_run
     values = {
         "DATASET": "my cells.h5ad", "LABEL_COLUMN": "cell type", "TASKS": "cell_type_annotation=2",
         "REWARDS": "cell_type_annotation=likelihood", "TOP_GENES": "33", "HIDDEN": "0.5", "N_LABELLED": "99",
-        "N_RL": "1056", "SFT_MASKS": "9", "DUAL_TEMPERATURE": "0.3",
+        "N_RL": "1056", "SFT_VIEWS": "9", "DUAL_TEMPERATURE": "0.3",
     }  # fmt: skip
     commands = dry_run("grpo_duality", PROFILE=profile, BASE_MODEL="some/model", **values)
     [prepare] = [command for command in commands if command[:3] == ["cellduality", "data", "prepare"]]

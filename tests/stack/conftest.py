@@ -220,7 +220,6 @@ def pair_settings() -> dict[str, str]:
     pair = Path(__file__).with_name("my_pair.py")
     return {
         "TASKS": f"{pair}:DropoutRecovery=1",
-        "REWARDS": "dropout_recovery=duality",
         "N_RL": "48",
         "SFT_EPOCHS": "8",
     }
