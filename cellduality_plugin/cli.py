@@ -108,6 +108,9 @@ def data_prepare(
         float,
         typer.Option(help="How much repeats and strangers in a generated list cost; 0: nothing, as in the paper."),
     ] = 1.0,
+    validity_share: Annotated[
+        float, typer.Option(help="Share of the reward that form alone earns, in [0, 1); 0 as in the paper.")
+    ] = 0.0,
     dual_temperature: Annotated[float, typer.Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
     dual_timeout: Annotated[float, typer.Option(help="Seconds after which a dual counts as failed.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
@@ -134,7 +137,12 @@ def data_prepare(
     config = Config.read(
         {
             "tasks": {
-                name: {"pair": pair, "reward": kinds.get(name, "duality"), "validity_power": validity_power}
+                name: {
+                    "pair": pair,
+                    "reward": kinds.get(name, "duality"),
+                    "validity_power": validity_power,
+                    "validity_share": validity_share,
+                }
                 for name, pair in pairs.items()
             },
             "dual": {"temperature": dual_temperature, "timeout_seconds": dual_timeout},

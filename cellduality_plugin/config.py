@@ -52,13 +52,15 @@ class TaskSettings(_Frozen):
     reward
         ``"duality"`` generates the reconstruction and compares it (the paper); ``"likelihood"`` reads the
         probability of the true x_u off one prefill.
-    validity_power
-        The reward is similarity x validity ** validity_power; 0 leaves the paper's reward alone.
+    validity_power, validity_share
+        With s the share: reward = validity ** power x ((1 - s) similarity + s). Power 0 and share 0 are the paper's
+        reward. A share above 0 lets form count where the dual says nothing, in groups whose duals all fail.
     """
 
     pair: str
     reward: RewardName = "duality"
     validity_power: float = Field(1.0, ge=0)
+    validity_share: float = Field(0.0, ge=0, lt=1)
 
 
 class Config(_Frozen):

@@ -115,8 +115,11 @@ class Scorer:
     def _report(
         self, group: Group, answer: Answer, verdict: Verdict, *, validity: float, asked: bool, seconds: float
     ) -> Score:
-        power = self._config.tasks[group.example.task].validity_power
-        reward = quantise(verdict.similarity * validity**power)
+        settings = self._config.tasks[group.example.task]
+        # What could not be read or asked earns nothing, whatever its form.
+        judged = answer.value is not None and not verdict.failure
+        share = settings.validity_share if judged else 0.0
+        reward = quantise(validity**settings.validity_power * ((1 - share) * verdict.similarity + share))
         listed = max(answer.listed, 1)
         logs = {
             "dual_reward": reward,

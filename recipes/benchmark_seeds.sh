@@ -8,7 +8,7 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
-: "${SEEDS:=0 1 2}" "${SPLIT:=test}" "${RUNS_DIR:=$root/runs/seeds-$PROFILE}"
+: "${SEEDS:=42 43 44}" "${SPLIT:=test}" "${RUNS_DIR:=$root/runs/seeds-$PROFILE}"
 export SPLIT
 
 found=()

@@ -13,7 +13,7 @@ lock_run
 
 run prepare "$expect_prepare" cellduality data prepare "$DATASET" --out "$data" --label-column "$LABEL_COLUMN" \
   --tasks "$TASKS" --rewards "$REWARDS" --top-genes "$TOP_GENES" --hidden "$HIDDEN" --labelled "$N_LABELLED" \
-  --rl-rows "$N_RL" --sft-views "$SFT_VIEWS" --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --seed "$DATA_SEED" "$@"
+  --rl-rows "$N_RL" --sft-views "$SFT_VIEWS" --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" "$@"
 
 case "$BASE_MODEL" in
   small-llama)

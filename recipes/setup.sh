@@ -22,8 +22,14 @@ find_python() {
   die "no Python 3.10, 3.11 or 3.12 with venv found" "install one, or name it: PYTHON=/path/to/python3.11"
 }
 
-# pip's own lines as one running count.
-counted() { awk '/^(Collecting|Requirement)/ {printf "\r  %d packages", ++n; fflush()} END {print ""}' >&2; }
+# pip's own lines as one running count; in a log file, nothing.
+counted() {
+  if [[ ! -t 2 ]]; then
+    cat >/dev/null
+    return
+  fi
+  awk '/^(Collecting|Requirement)/ {printf "\r  %d packages", ++n; fflush()} END {print ""}' >&2
+}
 
 # torch's CPU build first, by its exact local version: a plain "torch" would bring several gigabytes of CUDA.
 install_cpu() {

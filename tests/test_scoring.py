@@ -128,6 +128,23 @@ def test_repeats_cost_a_generated_cell_its_share(make_config, cell, power, expec
     assert score.logs["dual_repeated_genes"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("dual", "expected"),
+    [
+        ("<answer>CD19+ B</answer>", 0.5),
+        ("<answer>T</answer>", 0.5 * 0.25),
+        ("<answer>no such type</answer>", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_form_alone_earns_its_share_where_the_dual_could_be_judged(make_config, cell, dual, expected):
+    task = TASKS["conditional_cell_generation"]
+    scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "validity_share": 0.25}}))
+    example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
+    [score] = run(scorer, example, [task.answer_response(cell.genes[:4] * 2)], ScriptedPolicy(dual))
+    assert score.reward == expected
+
+
 @given(st.floats(0, 1))
 def test_rewards_are_multiples_of_the_quantum_and_near_the_truth(reward):
     rounded = quantise(reward)

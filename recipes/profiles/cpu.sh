@@ -16,7 +16,7 @@ if [[ -z "${TASKS:-}" ]]; then : "${REWARDS=cell_type_annotation=likelihood}"; f
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
 : "${ACTOR_LR:=2e-4}" "${LR_WARMUP:=0.1}" "${KL:=1e-1}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
-: "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=3}" "${SAVE_STEPS:=10}"
+: "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=3}" "${VALIDITY_SHARE:=0.3}" "${SAVE_STEPS:=10}"
 
 # machine
 : "${NODES:=1}" "${GPUS:=1}" "${ENGINES:=1}" "${TENSOR_PARALLEL:=1}"
