@@ -15,7 +15,7 @@ if [[ -z "${TASKS:-}" ]]; then : "${REWARDS=cell_type_annotation=likelihood}"; f
 
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
-: "${ACTOR_LR:=2e-4}" "${LR_WARMUP:=0.1}" "${KL:=1e-1}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${ACTOR_LR:=2e-4}" "${LR_WARMUP:=0.1}" "${KL:=3e-1}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
 : "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=3}" "${VALIDITY_SHARE:=0.3}" "${SAVE_STEPS:=10}"
 
 # machine
@@ -24,4 +24,4 @@ sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=10 expect_sft=220 expect_grpo=270 expect_evaluate=80
+expect_prepare=10 expect_sft=220 expect_grpo=280 expect_evaluate=80
