@@ -47,7 +47,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary
     )
     vocabulary.save(data / "vocabulary.json")
     Config.read({"tasks": {name: {"pair": name} for name in TASKS}}).save(data / "cellduality.json")
-    write_jsonl(data / "sft.jsonl", sft_rows([cell], tasks, vocabulary, hidden=0.25, masks=1, rng=rng))
+    write_jsonl(data / "sft.jsonl", sft_rows([cell], tasks, vocabulary, hidden=0.25, views=1, rng=rng))
     write_jsonl(data / "rl.jsonl", rl)
     for split in ("validation", "test"):
         write_jsonl(data / f"eval_{split}.jsonl", evaluation)
