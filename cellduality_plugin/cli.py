@@ -219,7 +219,7 @@ def check(
     if micro_batch:
         where = "SFT_BATCH" if rl is None else "TRAIN_BATCH"
         preflight.check_micro_batches(batch=train_batch, micro_batch=micro_batch, devices=devices, where=where)
-    if rl is not None and train_batch:
+    if rollout_batch:
         preflight.check_batches(rollout_batch=rollout_batch, group_size=group_size, train_batch=train_batch)
     tokenizer = preflight.load_tokenizer(model)
     preflight.check_context(model, max_len)
