@@ -4,9 +4,7 @@ BACKEND=cpu
 : "${BASE_MODEL:=small-llama}"
 
 # data
-: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=640}" "${SFT_VIEWS:=3}"
-# The profile's rewards belong to the profile's tasks.
-if [[ -z "${TASKS:-}" ]]; then : "${REWARDS=cell_type_annotation=likelihood}"; fi
+: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=512}" "${SFT_VIEWS:=3}"
 : "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}" "${REWARDS:=}"
 : "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}"
 
@@ -24,4 +22,4 @@ sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=10 expect_sft=220 expect_grpo=280 expect_evaluate=80
+expect_prepare=10 expect_sft=220 expect_grpo=240 expect_evaluate=80
