@@ -82,7 +82,8 @@ class TestExitAndLog:
         assert "ran out of memory, or a process was killed" in output
 
     def test_the_log_holds_every_byte(self, tmp_path):
-        code = "import sys\nfor i in range(20000): print('line', i)\nsys.stdout.flush()\nsys.stderr.write('bar\\rbar2\\xe9')"
+        code = "import sys\nfor i in range(20000): print('line', i)\nsys.stdout.flush()\n"
+        code += "sys.stderr.write('bar\\rbar2\\xe9')"
         assert run(tmp_path, *python(code))[0] == 0
         logged = (tmp_path / "toy.log").read_bytes().decode()
         assert [line for line in logged.split("\n") if line.startswith("line")] == [f"line {i}" for i in range(20000)]
