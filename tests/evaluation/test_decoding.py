@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.decoding import EngineSettings, Request, render, vllm_decoder
+from cellduality_plugin.evaluation.decoding import EngineSettings, render, vllm_decoder
 
 TEMPLATE = (
     "<s>{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
@@ -65,23 +65,6 @@ def test_a_prompt_is_rendered_by_the_template_with_no_second_bos() -> None:
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     with pytest.raises(CellDualityError, match="no checkpoint"), vllm_decoder(tmp_path, EngineSettings()):
         pass
-
-
-@pytest.mark.stack
-@pytest.mark.filterwarnings("ignore")  # the engine's libraries warn a great deal
-def test_two_checkpoints_answer_one_after_another(tmp_path: Path) -> None:
-    settings = EngineSettings(max_new_tokens=16)  # the model's own 64 positions are the limit
-    long = " ".join(["G3"] * 70)
-    requests = [Request("G1 G2", 0.0, 0), *(Request("G1 G2", 1.0, seed) for seed in (1, 1, 2)), Request(long, 0.0, 0)]
-    answers = []
-    for seed in (0, 1):
-        with vllm_decoder(save_checkpoint(tmp_path / str(seed), seed), settings, progress=False) as decoder:
-            answers.append(decoder.generate(requests, "test"))
-    for greedy, first, again, other, overlong in answers:
-        assert overlong is None  # data, not a crash
-        assert greedy
-        assert first == again != other  # a request's own seed decides
-    assert answers[0] != answers[1]
 
 
 def test_a_checkpoint_without_a_chat_template_is_told(tmp_path: Path) -> None:
