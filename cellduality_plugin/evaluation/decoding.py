@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.framing import render
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,6 @@ class EngineSettings:
     enforce_eager: bool = True
     gpu_memory_utilization: float = 0.9
     chat_template: str = ""
-
-
-def render(tokenizer: Any, prompt: str) -> list[int]:
-    """Return the token ids of one user turn, made as OpenRLHF makes them for a rollout.
-
-    The chat template is applied as text and tokenised without special tokens: the template writes its own.
-    """
-    chat = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text=text, add_special_tokens=False)["input_ids"])
 
 
 class VllmDecoder:

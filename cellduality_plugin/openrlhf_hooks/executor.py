@@ -11,6 +11,7 @@ from vllm import SamplingParams
 
 from cellduality_plugin.config import Config, DualSettings
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.framing import render
 from cellduality_plugin.policy import PolicyError
 from cellduality_plugin.scoring import Group, Scorer
 
@@ -58,10 +59,7 @@ class EnginePolicy:
         return [at[token].logprob for token, at in zip(target, output.prompt_logprobs[len(tokens) :], strict=True)]
 
     def _tokens(self, prompt: str) -> list[int]:
-        text = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return render(self._tokenizer, prompt)
 
 
 class _Groups:

@@ -11,6 +11,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.framing import render
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
@@ -60,10 +61,7 @@ class Lengths:
 
     def prompt(self, text: str) -> int:
         """Return the tokens of a user turn, ready for the answer."""
-        framed = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-        )
-        return len(self._tokenizer(framed, add_special_tokens=False)["input_ids"])
+        return len(render(self._tokenizer, text))
 
     def response(self, text: str) -> int:
         """Return the tokens of a response and the token that ends it."""
