@@ -47,7 +47,7 @@ run grpo "$expect_grpo" "${launch[@]}" "${trainer[@]}" \
   --rollout.micro_batch_size "$MICRO_BATCH" --rollout.temperature "$TEMPERATURE" --rollout.top_p 1.0 \
   --train.batch_size "$TRAIN_BATCH" --train.micro_batch_size "$MICRO_BATCH" --train.num_episodes "$EPISODES" \
   --train.max_epochs 1 --train.seed "$SEED" \
-  --algo.advantage.estimator group_norm --algo.kl.use_loss --algo.kl.estimator k3 --algo.kl.init_coef "$KL" \
+  --algo.advantage.estimator "$ADVANTAGE" --algo.kl.use_loss --algo.kl.estimator k3 --algo.kl.init_coef "$KL" \
   --actor.eps_clip "$CLIP" --actor.loss_agg_mode seq-mean-token-mean --actor.adam.lr "$ACTOR_LR" \
   --actor.lr_warmup_ratio "$LR_WARMUP" \
   --train.colocate_all --actor.num_nodes "$NODES" --actor.num_gpus_per_node "$GPUS" \

@@ -12,7 +12,7 @@ BACKEND=gpu
 
 # 512 samples a rollout in two updates of 256, so that the clip is active.
 : "${ROLLOUT_BATCH:=64}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=256}" "${MICRO_BATCH:=4}" "${EPISODES:=1}"
-: "${ACTOR_LR:=1e-6}" "${LR_WARMUP:=0.03}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${ACTOR_LR:=1e-6}" "${LR_WARMUP:=0.03}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}" "${ADVANTAGE:=group_norm}"
 : "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=1}" "${VALIDITY_SHARE:=0}" "${SAVE_STEPS:=20}"
 
 : "${NODES:=1}" "${GPUS:=8}" "${ENGINES:=8}" "${TENSOR_PARALLEL:=1}"

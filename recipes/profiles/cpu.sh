@@ -5,7 +5,8 @@ BACKEND=cpu
 
 # data
 : "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=512}" "${SFT_VIEWS:=3}"
-: "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}" "${REWARDS:=}"
+: "${TASKS:=cell_type_annotation=1,conditional_cell_generation=3}"
+: "${REWARDS:=cell_type_annotation=likelihood}"
 : "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}"
 
 # SFT
@@ -14,6 +15,9 @@ BACKEND=cpu
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
 : "${ACTOR_LR:=2e-4}" "${LR_WARMUP:=0.1}" "${KL:=3e-1}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+# dr_grpo leaves out GRPO's division by the group's standard deviation: a group whose rewards hardly differ, as those of
+# annotation do, then counts for little instead of as much as any other.
+: "${ADVANTAGE:=dr_grpo}"
 : "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=3}" "${VALIDITY_SHARE:=0.3}" "${SAVE_STEPS:=10}"
 
 # machine

@@ -11,7 +11,7 @@ BACKEND=cpu
 : "${SFT_EPOCHS:=1}" "${SFT_LR:=1e-4}" "${SFT_BATCH:=8}" "${SFT_MICRO_BATCH:=4}"
 
 : "${ROLLOUT_BATCH:=4}" "${GROUP_SIZE:=4}" "${TRAIN_BATCH:=16}" "${MICRO_BATCH:=4}" "${EPISODES:=1}"
-: "${ACTOR_LR:=1e-5}" "${LR_WARMUP:=0.03}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${ACTOR_LR:=1e-5}" "${LR_WARMUP:=0.03}" "${KL:=1e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}" "${ADVANTAGE:=dr_grpo}"
 : "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=1}" "${VALIDITY_SHARE:=0}" "${SAVE_STEPS:=4}"
 
 : "${NODES:=1}" "${GPUS:=1}" "${ENGINES:=1}" "${TENSOR_PARALLEL:=1}"

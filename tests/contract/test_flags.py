@@ -27,6 +27,7 @@ SETTINGS = {
     "SFT_MICRO_BATCH": ("3", SFT, "train.micro_batch_size"),
     "ACTOR_LR": ("7e-7", RL, "actor.adam.lr"),
     "LR_WARMUP": ("0.07", RL, "actor.lr_warmup_ratio"),
+    "ADVANTAGE": ("rloo", RL, "algo.advantage.estimator"),
     "KL": ("7e-2", RL, "algo.kl.init_coef"),
     "CLIP": ("0.17", RL, "actor.eps_clip"),
     "TEMPERATURE": ("0.7", RL, "rollout.temperature"),
@@ -74,7 +75,8 @@ def test_a_flag_that_openrlhf_does_not_have_is_refused(dry_run, parse_trainer, c
 def test_reinforcement_learning_is_the_papers_and_keeps_clear_of_known_traps(profile, dry_run, parse_trainer):
     flags = flags_of(dry_run("grpo_duality", PROFILE=profile), RL)
     args = parse_trainer(RL, flags)
-    assert args.algo.advantage.estimator == "group_norm"
+    # The paper's, but on a CPU, where dividing by a tiny spread was measured to cost annotation accuracy.
+    assert args.algo.advantage.estimator == ("dr_grpo" if profile in ("cpu", "smollm2") else "group_norm")
     assert (args.algo.kl.use_loss, args.algo.kl.estimator) == (True, "k3")
     assert args.actor.loss_agg_mode == "seq-mean-token-mean"
     assert args.train.agent_func_path.endswith(".py")
