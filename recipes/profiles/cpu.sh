@@ -14,7 +14,7 @@ BACKEND=cpu
 
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
-: "${ACTOR_LR:=2e-4}" "${LR_WARMUP:=0.1}" "${KL:=3e-1}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${ACTOR_LR:=2e-4}" "${LR_WARMUP:=0.1}" "${KL:=6e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
 # dr_grpo leaves out GRPO's division by the group's standard deviation: a group whose rewards hardly differ, as those of
 # annotation do, then counts for little instead of as much as any other.
 : "${ADVANTAGE:=dr_grpo}"
