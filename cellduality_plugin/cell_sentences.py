@@ -20,12 +20,35 @@ class Cell:
     genes
         The top-K expressed genes, descending, unique, all expressed.
     obs
-        What is known of the cell by column, e.g. ``{"cell_type": "CD19+ B"}``; empty for unlabelled cells.
+        Annotations by column, e.g. ``{"cell_type": "CD19+ B"}``: known of labelled cells only.
+    condition
+        What the experimenter set, and therefore knows of every cell, e.g. ``{"perturbation": "cytokine IFN-beta"}``.
+    control
+        The genes of the untreated cell it is paired with, in the order of ``genes``; empty for cells without a pair.
     """
 
     id: str
     genes: tuple[str, ...]
     obs: Mapping[str, str] = field(default_factory=dict)
+    condition: Mapping[str, str] = field(default_factory=dict)
+    control: tuple[str, ...] = ()
+
+    def value(self, column: str) -> str:
+        """Return what stands in ``column``, of the condition or else of the annotations; KeyError if in neither."""
+        return self.condition[column] if column in self.condition else self.obs[column]
+
+    def stripped(self, columns: Sequence[str]) -> Cell:
+        """Return the cell with ``columns`` alone; ``"control"`` among them stands for the cell it is paired with.
+
+        Examples
+        --------
+        >>> Cell("set/1", ("CD74",), {"cell_type": "B"}, {"drug": "erlotinib"}).stripped(["drug"]).obs
+        {}
+        """
+        named = [column for column in columns if column != "control"]
+        condition = {column: self.condition[column] for column in named if column in self.condition}
+        obs = {column: self.obs[column] for column in named if column not in condition}
+        return Cell(self.id, self.genes, obs, condition, self.control if "control" in columns else ())
 
 
 def sentence(genes: Sequence[str]) -> str:
@@ -48,7 +71,7 @@ def name_order(names: Sequence[str]) -> NDArray[np.int64]:
     [1, 2, 0]
     """
     places = np.empty(len(names), dtype=np.int64)
-    places[np.argsort(np.asarray(names, dtype=object), kind="stable")] = np.arange(len(names))
+    places[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
     return places
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
+from data_prep.orthologues import to_human
 from data_prep.sources import Expression, Matrix
+from data_prep.symbols import Species, check_species, symbol_columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from pandas import DataFrame, Series
+
+    from data_prep.matrices import StoredMatrix
 
 LOG_CEILING = 20.0
 """log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do."""
@@ -21,32 +28,81 @@ LOG_CEILING = 20.0
 TARGET_SUM = 10_000.0
 
 MISSING_LABEL = "cell without a label"
+SHARED_SYMBOL = "gene without a symbol, or with one that several genes share"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a file held.
+    """What a file holds, checked but not read into memory.
 
     Parameters
     ----------
-    adata
-        Cells by genes; ``X`` is sparse by row, log1p of counts per 10,000; ``obs`` is the one column
-        ``cell_type``.
+    stored
+        The matrix in the file: all cells by all genes.
+    counts
+        Whether its values are counts; log1p of counts per 10,000 otherwise.
+    rows, columns
+        Which cells of the file are labelled, and the places of the genes that are kept.
+    obs
+        The labelled cells by name: ``cell_type`` and whatever other columns were asked for, as text.
+    genes
+        The names of the genes that are kept.
+    species
+        What the genes are of (human, once a mouse's are mapped), as declared or as their names tell; None: unknown.
     drops
-        How many cells were left out, by reason.
+        How many cells and genes were left out, by reason.
     """
 
-    adata: AnnData
+    stored: StoredMatrix
+    counts: bool
+    rows: NDArray[np.bool_]
+    columns: NDArray[np.int64]
+    obs: DataFrame
+    genes: tuple[str, ...]
+    species: Species | None
     drops: dict[str, int]
 
+    def blocks(self) -> Iterator[Any]:
+        """Yield the labelled cells in order: CSR blocks of the kept genes, with the values as they are stored."""
+        first = 0
+        whole = len(self.columns) == self.stored.shape[1]
+        for block in self.stored.rows():
+            rows = self.rows[first : first + block.shape[0]]
+            first += block.shape[0]
+            if not rows.all():
+                block = block[rows]
+            yield block if whole else block[:, self.columns]
 
-def load_h5ad(path: str | Path, label_column: str, *, expression: Expression = "auto", matrix: Matrix = "X") -> Loaded:
-    """Return the labelled cells of an .h5ad file as log1p of counts per 10,000.
+    @cached_property
+    def adata(self) -> AnnData:
+        """The labelled cells in memory: ``X`` is CSR, log1p of counts per 10,000, ``obs`` as here."""
+        import anndata
+        import pandas
+        import scipy.sparse
+
+        values = scipy.sparse.vstack(list(self.blocks()), format="csr").astype(np.float64)
+        values.eliminate_zeros()
+        var = pandas.DataFrame(index=pandas.Index(self.genes, dtype=object))
+        return anndata.AnnData(X=_log1p(values) if self.counts else values, obs=self.obs.copy(), var=var)
+
+
+def load_h5ad(
+    path: str | Path,
+    label_column: str,
+    *,
+    expression: Expression = "auto",
+    matrix: Matrix = "X",
+    layer: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    gene_symbols: str | None = None,
+    species: Species | None = None,
+) -> Loaded:
+    """Return the labelled cells of an .h5ad file, all of it checked and none of it held.
 
     Parameters
     ----------
     path
-        The file.
+        The file; its matrix is dense or sparse, by row or by column, of integers or floats.
     label_column
         The column of ``obs`` with the cell types; cells without one are left out and counted.
     expression
@@ -54,110 +110,157 @@ def load_h5ad(path: str | Path, label_column: str, *, expression: Expression = "
         below 20 for log1p.
     matrix
         ``"X"``, or ``"raw"`` for the matrix that scanpy keeps aside before scaling.
+    layer
+        The layer to read in place of both.
+    columns
+        Further columns of ``obs`` by the name they get, e.g. ``{"perturbation": "condition"}``; cells without a value
+        in one of them are left out and counted.
+    gene_symbols
+        The column of ``var`` with the gene symbols, if the names of ``var`` are ids; genes without a symbol of their
+        own are left out and counted.
+    species
+        What the genes are declared to be of. A mouse's are mapped to their one-to-one human orthologues; genes without
+        one are left out and counted. None: the names stay as they are.
 
     Raises
     ------
     CellDualityError
         If the file is missing or unreadable; the matrix is empty, all zeros, or has NaN, infinite or negative
-        values; its values are not what ``expression`` says; gene or cell names repeat; the column is unknown.
+        values; its values are not what ``expression`` says; gene or cell names repeat; a column or layer is unknown;
+        the genes are named by Ensembl ids or are of another species than declared, or of two.
     """
     path = Path(path)
-    adata = _matrix_of(_read(path), matrix, path)
-    _check_names(adata, path)
-    values = _sparse(adata, path)
-    _check_values(values, path, hint="--matrix raw" if matrix == "X" else "--matrix X")
-    if _is_counts(values.data, expression, path):
-        values = _log1p(values)
-    labels, missing = _labels(adata, label_column, path)
-
-    import anndata
-    import pandas
-
-    keep = ~missing
-    obs = pandas.DataFrame({"cell_type": labels[keep]}, index=adata.obs_names[keep].astype(str))
-    kept = anndata.AnnData(X=values[keep], obs=obs, var=pandas.DataFrame(index=adata.var_names.astype(str)))
-    drops = {MISSING_LABEL: int(missing.sum())} if missing.any() else {}
-    return Loaded(kept, drops)
-
-
-def _read(path: Path) -> AnnData:
     if not path.is_file():
         raise CellDualityError("no such file", where=str(path), mend="check the path of the .h5ad file")
-    try:
-        import anndata  # here and not above: it takes seconds, and an up-to-date preparation does without
+    try:  # here and not above: they take seconds, and an up-to-date preparation does without
+        from data_prep.tables import open_tables
     except ImportError as error:
-        raise CellDualityError("anndata is not installed", where=str(path), mend="pip install anndata") from error
-    try:
-        with warnings.catch_warnings():  # old layouts and repeated names: what matters of it is checked below
-            warnings.simplefilter("ignore")
-            return anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise CellDualityError(
-            f"unreadable .h5ad file ({type(error).__name__}: {str(error)[:120]})",
-            where=str(path),
-            mend="download or write the file again with anndata's write_h5ad",
-        ) from error
+        raise CellDualityError(f"{error.name} is not installed", where=str(path), mend="pip install anndata") from error
+
+    tables = open_tables(path, matrix, layer)
+    genes, columns_kept, drops = _genes(tables.var, gene_symbols, species, path)
+    if not tables.obs.index.is_unique:
+        raise _duplicates("cell", tables.obs.index, "call adata.obs_names_make_unique()", path)
+    obs, rows, missing = _obs(tables.obs, {"cell_type": label_column, **(columns or {})}, path)
+    hint = "--matrix raw" if matrix == "X" and layer is None else "--matrix X"
+    counts = _check_values(tables.matrix, expression, path, hint)
+    found = check_species(genes, "human" if species == "mouse" else species, where=str(path))
+    return Loaded(tables.matrix, counts, rows, columns_kept, obs, genes, found, {**drops, **missing})
 
 
-def _matrix_of(adata: AnnData, matrix: Matrix, path: Path) -> AnnData:
-    if matrix == "raw":
-        if adata.raw is None:
-            raise CellDualityError("the file has no raw matrix", where=str(path), mend="use --matrix X")
-        adata = adata.raw.to_adata()
-    if adata.X is None or 0 in adata.shape:
-        found = "is missing" if adata.X is None else f"is empty: {adata.n_obs} cells x {adata.n_vars} genes"
+def _genes(
+    var: DataFrame, gene_symbols: str | None, species: Species | None, path: Path
+) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, int]]:
+    """Return (names, places in the file, drops by reason) of the genes to keep."""
+    drops: dict[str, int] = {}
+    columns = {str(name): values for name, values in var.items() if values.dtype.kind not in "biufc"}
+    if gene_symbols is None:
+        if not var.index.is_unique:
+            raise _duplicates("gene", var.index, "sum or drop the copies, or call adata.var_names_make_unique()", path)
+        names: list[str | None] = [str(name) for name in var.index]
+    elif gene_symbols not in columns:
+        known = ", ".join(symbol_columns(columns) or columns) or "(there is none)"
         raise CellDualityError(
-            f"the matrix {matrix} {found}",
-            where=str(path),
-            mend="check how the file was written, or whether a filter left nothing over",
+            f"no column {gene_symbols!r} of names in var", where=str(path), mend=f"use --gene-symbols with: {known}"
         )
-    return adata
+    else:
+        series = columns[gene_symbols]
+        alone = ~(series.isna() | (series.astype(str) == "") | series.duplicated(keep=False))
+        names = [str(name) if good else None for name, good in zip(series, alone, strict=True)]
+        drops[SHARED_SYMBOL] = int((~alone).sum())
+    spoken = [name for name in names if name is not None]
+    check_species(spoken, species, where=str(path), columns=symbol_columns(columns))
+    if species == "mouse":
+        human, lost = to_human(spoken)
+        drops.update(lost)
+        mapped = dict(zip(spoken, human, strict=True))
+        names = [None if name is None else mapped[name] for name in names]
+    kept = np.array([place for place, name in enumerate(names) if name is not None], dtype=np.int64)
+    if len(kept) == 0:
+        raise CellDualityError("no gene is left", where=str(path), mend="check --species and --gene-symbols")
+    return tuple(name for name in names if name is not None), kept, {why: n for why, n in drops.items() if n}
 
 
-def _check_names(adata: AnnData, path: Path) -> None:
-    for what, names, mend in (
-        ("gene", adata.var_names, "sum or drop the copies, or call adata.var_names_make_unique()"),
-        ("cell", adata.obs_names, "call adata.obs_names_make_unique()"),
-    ):
-        if not names.is_unique:
-            copies = sorted({str(name) for name in names[names.duplicated()]})
-            shown = ", ".join(copies[:3]) + (", ..." if len(copies) > 3 else "")
-            raise CellDualityError(f"{len(copies)} duplicate {what} names ({shown})", where=str(path), mend=mend)
+def _duplicates(what: str, names: Any, mend: str, path: Path) -> CellDualityError:
+    copies = sorted({str(name) for name in names[names.duplicated()]})
+    shown = ", ".join(copies[:3]) + (", ..." if len(copies) > 3 else "")
+    return CellDualityError(f"{len(copies)} duplicate {what} names ({shown})", where=str(path), mend=mend)
 
 
-def _sparse(adata: AnnData, path: Path) -> Any:
-    import scipy.sparse
+def _obs(obs: DataFrame, wanted: Mapping[str, str], path: Path) -> tuple[DataFrame, NDArray[np.bool_], dict[str, int]]:
+    """Return (the wanted columns of the cells that have them all, which cells those are, drops by reason)."""
+    import pandas
 
-    try:
-        values = scipy.sparse.csr_matrix(adata.X).astype(np.float64)
-    except (TypeError, ValueError) as error:
+    keep = np.ones(len(obs), dtype=bool)
+    drops: dict[str, int] = {}
+    texts: dict[str, NDArray[Any]] = {}
+    for name, column in wanted.items():
+        if column not in obs:
+            known = ", ".join(map(str, obs.columns)) or "(there is none)"
+            flag = "--label-column" if name == "cell_type" else f"--{name}-column"
+            raise CellDualityError(
+                f"no column {column!r} in obs", where=str(path), mend=f"use {flag} with one of: {known}"
+            )
+        texts[name], missing = _labels(obs[column], f"{path}, obs[{column!r}]")
+        reason = MISSING_LABEL if name == "cell_type" else f"cell without a {name}"
+        drops[reason] = int((missing & keep).sum())
+        keep &= ~missing
+    if not keep.any():
         raise CellDualityError(
-            f"the matrix does not hold numbers ({error})", where=str(path), mend="store a numeric matrix"
-        ) from error
-    values.sum_duplicates()
-    values.eliminate_zeros()
-    return values
+            f"no cell has a value in all of {', '.join(wanted.values())}", where=str(path), mend="choose other columns"
+        )
+    kept = {name: values[keep] for name, values in texts.items()}
+    index = obs.index if keep.all() else obs.index[keep]
+    return pandas.DataFrame(kept, index=index.astype(str)), keep, {why: n for why, n in drops.items() if n}
 
 
-def _check_values(values: Any, path: Path, hint: str) -> None:
-    data = values.data
+def _labels(series: Series[Any], where: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return (labels as text, which cells have none)."""
+    codes, found = series.factorize()
+    # A label is one line of a prompt, so white space is folded; tags would be read as the end of an answer.
+    kinds = np.array([*(" ".join(str(label).split()) for label in found), ""], dtype=object)
+    labels: NDArray[Any] = kinds[codes]
+    missing = labels == ""
+    tagged = sorted(label for label in kinds if "<" in label or ">" in label)
+    if tagged:
+        raise CellDualityError(f"label {tagged[0]!r} holds an angle bracket", where=where, mend="rename the label")
+    if missing.all():
+        raise CellDualityError("every label is missing", where=where, mend="choose another --label-column")
+    return labels, missing
+
+
+def _check_values(stored: StoredMatrix, expression: Expression, path: Path, hint: str) -> bool:
+    """Return whether the values are counts; read once, whatever the size."""
+    bad = negative = 0
+    highest, whole, empty = 0.0, True, True
+    for values in stored.values():
+        if values.size == 0:
+            continue
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite([low, high]).all():
+            bad += int((~np.isfinite(values)).sum())
+            continue
+        if low < 0:
+            negative += int((values < 0).sum())
+        if whole and values.dtype.kind == "f":
+            whole = bool((values == np.floor(values)).all())
+        empty &= low == high == 0
+        highest = max(highest, high)
     mend = f"repair the matrix, or read the other one with {hint}"
-    if not np.isfinite(data).all():
-        bad = int((~np.isfinite(data)).sum())
+    if bad:
         raise CellDualityError(f"{bad} values of the matrix are NaN or infinite", where=str(path), mend=mend)
-    if data.size == 0:
+    if empty:
         raise CellDualityError("the matrix is all zeros", where=str(path), mend=mend)
-    if (data < 0).any():
-        bad = int((data < 0).sum())
+    if negative:
         raise CellDualityError(
-            f"{bad} values of the matrix are negative, as in scaled data, which cannot rank expressed genes",
+            f"{negative} values of the matrix are negative, as in scaled data, which cannot rank expressed genes",
             where=str(path),
             mend=f"store counts or log1p values, or read the other matrix with {hint}",
         )
+    return _is_counts(whole, highest, expression, path)
 
 
-def _is_counts(data: np.ndarray, expression: Expression, path: Path) -> bool:
-    whole, highest = bool((data == np.floor(data)).all()), float(data.max())
+def _is_counts(whole: bool, highest: float, expression: Expression, path: Path) -> bool:
     found = f"the values are {'whole numbers' if whole else 'fractions'} up to {highest:g}"
     if expression == "counts":
         if not whole:
@@ -191,28 +294,3 @@ def _log1p(counts: Any) -> Any:
     values = counts.copy()
     values.data = np.log1p(values.data * np.repeat(scale, np.diff(values.indptr)))
     return values
-
-
-def _labels(adata: AnnData, column: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return (labels as text, which cells have none)."""
-    if column not in adata.obs:
-        known = ", ".join(map(str, adata.obs.columns)) or "(there is none)"
-        raise CellDualityError(
-            f"no column {column!r} in obs", where=str(path), mend=f"use --label-column with one of: {known}"
-        )
-    series = adata.obs[column]
-    # A label is one line of a prompt, so white space is folded; tags would be read as the end of an answer.
-    labels = np.array([" ".join(str(label).split()) for label in series], dtype=object)
-    missing = np.asarray(series.isna()) | (labels == "")
-    tagged = sorted({label for label in labels[~missing] if "<" in label or ">" in label})
-    if tagged:
-        raise CellDualityError(
-            f"label {tagged[0]!r} holds an angle bracket",
-            where=f"{path}, obs[{column!r}]",
-            mend="rename the label",
-        )
-    if missing.all():
-        raise CellDualityError(
-            "every label is missing", where=f"{path}, obs[{column!r}]", mend="choose another --label-column"
-        )
-    return labels, missing

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.table import Table
 
 import cellduality_plugin
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_jsonl
-from cellduality_plugin.tasks import TASKS, DualTask, get_task
+from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.cells import ranked_cells
-from data_prep.loaders import load_h5ad
-from data_prep.manifests import Manifest, code_sha256, read_manifest, up_to_date, write_manifest
+from data_prep.manifests import Manifest, code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
+from data_prep.reading import Located, find
 from data_prep.rows import Row, eval_rows, rl_rows, sft_rows
-from data_prep.sources import Expression, Matrix, Source, file_sha256, find_source
-from data_prep.splits import SPLITS, choose_labelled, small_classes, split_cells
+from data_prep.settings import PrepareSettings
+from data_prep.splits import SPLITS
+from data_prep.views import OOD, RARE_CLASS, View, read_view, variable_genes, with_controls, with_genes
 from data_prep.whole_folder import whole_folder
+
+__all__ = ["FILES", "OOD_FILE", "RARE_CLASS", "PrepareSettings", "Summary", "describe", "prepare"]
 
 FILES = (
     "vocabulary.json",
@@ -36,94 +39,8 @@ FILES = (
     "eval_test.jsonl",
 )
 
-RARE_CLASS = "cell of a class with fewer than three cells"
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-class PrepareSettings(BaseModel):
-    """Everything that decides what :func:`prepare` writes.
-
-    Parameters
-    ----------
-    source
-        The name of a set in ``data_prep.sources.SOURCES``, or a path to an .h5ad file.
-    label_column, matrix, expression
-        What to read from it; see :func:`data_prep.loaders.load_h5ad`. None: what the set is known to use.
-    tasks
-        Pairs by name or import path, with their share of the RL rows; 0 leaves a pair to SFT and evaluation.
-    top_genes, min_genes
-        Most and fewest genes of a cell sentence.
-    hidden
-        The fraction of a cell's genes that the annotation dual has to rebuild.
-    n_labelled
-        How many training cells show their label: all that SFT sees.
-    sft_views
-        How many versions of each labelled cell SFT sees: the whole cell, then ones that lost genes.
-    n_rl, rl_includes_labelled
-        How many RL rows, and whether they ask about the labelled cells too.
-    fractions
-        Of train, validation and test cells.
-    small_classes
-        What to do about classes with fewer than three cells.
-    seed
-        Of the only random generators.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: str = "pbmc68k_reduced"
-    label_column: str | None = None
-    matrix: Matrix | None = None
-    expression: Expression = "auto"
-    tasks: dict[str, Weight] = Field(default_factory=lambda: dict.fromkeys(TASKS, 1.0), min_length=1)
-    top_genes: int = Field(default=64, ge=2)
-    min_genes: int = Field(default=8, ge=2)
-    hidden: Fraction = 0.25
-    n_labelled: int = Field(default=140, ge=1)
-    sft_views: int = Field(default=1, ge=1)
-    n_rl: int = Field(default=512, ge=0)
-    rl_includes_labelled: bool = True
-    fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)
-    small_classes: Literal["refuse", "drop"] = "refuse"
-    seed: int = Field(default=0, ge=0)
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any]) -> PrepareSettings:
-        """Return the settings in ``values``.
-
-        Raises
-        ------
-        CellDualityError
-            If a name is unknown or a value out of range; the first such setting is named.
-        """
-        try:
-            settings = cls(**values)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            known = f"settings are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else ""
-            raise CellDualityError(
-                f"{first['msg']}, found {first['input']!r:.60}",
-                where=where,
-                mend=known or "correct the value",
-            ) from error
-        settings.check()
-        return settings
-
-    def check(self) -> None:
-        """Raise a CellDualityError where settings that are valid one by one do not fit together."""
-        if abs(sum(self.fractions) - 1) > 1e-6:
-            raise CellDualityError(f"fractions add up to {sum(self.fractions):g}", where="fractions", mend="make it 1")
-        if self.min_genes > self.top_genes:
-            raise CellDualityError(
-                f"min_genes {self.min_genes} is above top_genes {self.top_genes}",
-                where="min_genes",
-                mend="lower it",
-            )
-        if self.n_rl and not any(self.tasks.values()):
-            raise CellDualityError("every task has the weight 0", where="tasks", mend="give one a weight above 0")
+OOD_FILE = "eval_ood.jsonl"
+"""Questions about held-out cells; written only where a source holds any out."""
 
 
 @dataclass(frozen=True)
@@ -139,41 +56,49 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     """Return a summary of the rows in ``out``, which are written if they are not there already.
 
     Files: ``vocabulary.json``, ``cells.jsonl`` (every cell with its split), ``sft.jsonl``, ``rl.jsonl``,
-    ``eval_validation.jsonl``, ``eval_test.jsonl``, each with a ``.manifest.json``. The same settings and
-    source give identical bytes. Nothing in ``out`` changes unless everything could be made.
+    ``eval_validation.jsonl``, ``eval_test.jsonl``, and ``eval_ood.jsonl`` where cells are held out, each with a
+    ``.manifest.json``. The same settings and sources give identical bytes. Nothing in ``out`` changes unless
+    everything could be made.
 
     Raises
     ------
     CellDualityError
-        If the settings do not fit together, the source cannot be read, or the folder cannot be written.
+        If the settings do not fit together, a source cannot be read, or the folder cannot be written.
     """
     settings.check()
     out = Path(out)
-    source = find_source(
-        settings.source,
-        label_column=settings.label_column,
-        matrix=settings.matrix,
-        expression=settings.expression,
-    )
     tasks = _tasks(settings)
-    origin = _origin(settings, source, list(tasks))
-    fresh = up_to_date([out / name for name in FILES], origin)
+    found = [find(source) for source in settings.sources]
+    names = [source.name for source in found]
+    if len(set(names)) < len(names):
+        raise CellDualityError(
+            f"two sources share a name among {', '.join(names)}", where="sources", mend="join them, or rename a file"
+        )
+    wanted = [*FILES, *([OOD_FILE] if any(source.held_out for source in settings.sources) else [])]
+    origin = _origin(settings, found, list(tasks.values()))
+    fresh = up_to_date([out / name for name in wanted], origin)
     if not fresh:
-        files, content = _build(settings, source, tasks)
+        files, content = _build(settings, found, tasks)
         with whole_folder(out) as folder:
-            for name in FILES:
+            for name in wanted:
                 file = files[name]
                 if isinstance(file, Vocabulary):
                     file.save(folder / name)
                 else:
                     write_jsonl(folder / name, file)
-                write_manifest(folder / name, origin, counts=content["counts"][name], **content["shared"])
-    return Summary(out, fresh, {name: read_manifest(out / name) for name in FILES})
+                shared = {key: value for key, value in content[name].items() if value is not None}
+                write_manifest(folder / name, origin, **shared)
+        if OOD_FILE not in wanted:  # an earlier one tells of cells that these files may hold
+            for stale in (out / OOD_FILE, manifest_path(out / OOD_FILE)):
+                with contextlib.suppress(FileNotFoundError):
+                    stale.unlink()
+    return Summary(out, fresh, {name: read_manifest(out / name) for name in wanted})
 
 
-def _tasks(settings: PrepareSettings) -> dict[DualTask, float]:
-    tasks = {get_task(name): weight for name, weight in settings.tasks.items()}
-    names = [task.name for task in tasks]
+def _tasks(settings: PrepareSettings) -> dict[str, DualTask]:
+    """Return the pairs by the names the settings call them."""
+    tasks = {name: get_task(name) for name in settings.tasks}
+    names = [task.name for task in tasks.values()]
     if len(set(names)) < len(names):
         raise CellDualityError(
             f"two dual pairs share a name among {', '.join(names)}",
@@ -183,15 +108,16 @@ def _tasks(settings: PrepareSettings) -> dict[DualTask, float]:
     return tasks
 
 
-def _origin(settings: PrepareSettings, source: Source, tasks: Sequence[DualTask]) -> dict[str, Any]:
+def _origin(settings: PrepareSettings, sources: Sequence[Located], tasks: Sequence[DualTask]) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
     core, here = Path(cellduality_plugin.__file__).parent, Path(__file__).parent
-    code = {*core.glob("*.py"), *core.glob("tasks/*.py"), *here.glob("*.py")}
+    code = {*core.glob("*.py"), *core.glob("tasks/*.py"), *here.glob("*.py"), *here.glob("published/*.py")}
     code |= {file for task in tasks for file in _code_of(task)}
+    digests = [source.sha256 for source in sources]
     return {
         "seed": settings.seed,
-        "source": source.name,
-        "source_sha256": file_sha256(source.path()),
+        "source": " + ".join(source.name for source in sources),
+        "source_sha256": digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest(),
         "code_sha256": code_sha256(sorted(code)),
         "settings": settings.model_dump(mode="json"),
     }
@@ -204,61 +130,96 @@ def _code_of(task: DualTask) -> set[Path]:
 
 
 def _build(
-    settings: PrepareSettings, source: Source, tasks: Mapping[DualTask, float]
-) -> tuple[dict[str, Vocabulary | list[dict[str, Any]]], dict[str, Any]]:
-    """Return (content by file name, what the manifests tell of it)."""
-    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(settings.seed).spawn(6)]
-    loaded = load_h5ad(source.path(), source.label_column, expression=source.expression, matrix=source.matrix)
-    cells, genes, drops = ranked_cells(
-        loaded.adata, source=source.name, top=settings.top_genes, min_genes=settings.min_genes
+    settings: PrepareSettings, sources: Sequence[Located], tasks: Mapping[str, DualTask]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return (content by file name, what its manifest tells of it by file name)."""
+    views = _views(settings, sources, tasks)
+    kinds = sorted({kind for view in views for task in view.tasks for kind in task.kinds})
+    labels = {kind: tuple(sorted(set().union(*(view.labels(kind) for view in views)))) for kind in kinds}
+    genes = sorted({gene for view in views for gene in view.genes})
+    vocabulary = Vocabulary(genes=tuple(genes), labels=labels)
+
+    of_source = {view.name: view for view in views}
+
+    def asked(task: DualTask, cell: Cell) -> bool:
+        return of_source[_source(cell.id)].asks(task, cell)
+
+    children = np.random.SeedSequence(settings.seed).spawn(9)
+    sft_stream, rl_stream, *eval_streams = (np.random.default_rng(children[place]) for place in (2, 3, 4, 5, 8))
+    pairs, hidden = list(tasks.values()), settings.hidden
+    labelled, unlabelled = (
+        [cell for view in views for cell in view.training(labelled=shown)] for shown in (True, False)
     )
-    drops = {**loaded.drops, **drops}
-    if settings.small_classes == "drop" and (rare := small_classes(cell.obs["cell_type"] for cell in cells)):
-        cells = [cell for cell in cells if cell.obs["cell_type"] not in rare]
-        drops[RARE_CLASS] = sum(rare.values())
-    by_id = {cell.id: cell for cell in sorted(cells, key=lambda cell: cell.id)}
-    labels = {name: cell.obs["cell_type"] for name, cell in by_id.items()}
-    vocabulary = Vocabulary(genes=genes, labels={"cell_type": tuple(sorted(set(labels.values())))})
-
-    splits = split_cells(labels, fractions=settings.fractions, rng=streams[0])
-    train = {name: labels[name] for name in by_id if splits[name] == "train"}
-    chosen = choose_labelled(train, settings.n_labelled, streams[1])
-    labelled = [by_id[name] for name in train if name in chosen]
-    unlabelled = [by_id[name] for name in train if name not in chosen]
-
-    pairs, hidden = list(tasks), settings.hidden
-    sft = sft_rows(labelled, pairs, vocabulary, hidden=hidden, views=settings.sft_views, rng=streams[2])
+    sft = sft_rows(labelled, pairs, vocabulary, hidden=hidden, views=settings.sft_views, rng=sft_stream, asked=asked)
     rl = rl_rows(
         labelled,
         unlabelled,
-        tasks,
+        {tasks[name]: weight for name, weight in settings.tasks.items()},
         vocabulary,
         count=settings.n_rl,
         hidden=hidden,
         includes_labelled=settings.rl_includes_labelled,
-        rng=streams[3],
+        rng=rl_stream,
+        asked=asked,
     )
-    held_out = {split: [by_id[name] for name in by_id if splits[name] == split] for split in SPLITS}
-    validation = eval_rows(held_out["validation"], pairs, vocabulary, hidden=hidden, rng=streams[4])
-    test = eval_rows(held_out["test"], pairs, vocabulary, hidden=hidden, rng=streams[5])
     files: dict[str, Any] = {
         "vocabulary.json": vocabulary,
-        "cells.jsonl": [_cell_row(cell, splits[name], name in chosen) for name, cell in by_id.items()],
+        "cells.jsonl": [_cell_row(view, cell) for view in views for cell in view.cells.values()],
         "sft.jsonl": sft,
         "rl.jsonl": rl,
-        "eval_validation.jsonl": validation,
-        "eval_test.jsonl": test,
     }
-    counts: dict[str, dict[str, int]] = {
-        "vocabulary.json": {"genes": len(genes), "cell_type": len(vocabulary.labels["cell_type"])},
-        "cells.jsonl": {**Counter(splits.values()), "labelled": len(labelled)},
-        **{name: _row_counts(files[name]) for name in FILES if name not in ("vocabulary.json", "cells.jsonl")},
-    }
-    return files, {"counts": counts, "shared": {"drops": drops, "vocabulary": vocabulary.fingerprint}}
+    for split, name, stream in zip((*SPLITS[1:], OOD), (*FILES[-2:], OOD_FILE), eval_streams, strict=True):
+        cells = [cell for view in views for cell in view.of(split)]
+        files[name] = eval_rows(cells, pairs, vocabulary, hidden=hidden, rng=stream, asked=asked)
+    return files, {name: _content(name, files, views) for name in files}
 
 
-def _cell_row(cell: Cell, split: str, labelled: bool) -> dict[str, Any]:
-    return {"id": cell.id, "split": split, "labelled": labelled, "genes": list(cell.genes), **cell.obs}
+def _views(settings: PrepareSettings, sources: Sequence[Located], tasks: Mapping[str, DualTask]) -> list[View]:
+    rules = settings.rules()
+    readings = [source.read() for source in sources]
+    views = [
+        read_view(source.name, reading, [tasks[name] for name in settings.tasks_of(wanted)], wanted, rules)
+        for source, reading, wanted in zip(sources, readings, settings.sources, strict=True)
+    ]
+    if settings.n_genes is not None:
+        chosen = [variable_genes(*both, settings.n_genes) for both in zip(views, readings, strict=True)]
+        genes = frozenset(gene for some in chosen for gene in some)
+        views = [with_genes(view, reading, genes, rules) for view, reading in zip(views, readings, strict=True)]
+    return [with_controls(view, rules) for view in views]
+
+
+def _source(cell_id: str) -> str:
+    """Return the name of the source in a cell's id."""
+    return cell_id.partition("/")[0]
+
+
+def _cell_row(view: View, cell: Cell) -> dict[str, Any]:
+    row = {"id": cell.id, "split": view.splits[cell.id], "labelled": cell.id in view.labelled}
+    paired = {"control": view.controls[cell.id]} if cell.id in view.controls else {}
+    return {**row, "genes": list(cell.genes), **cell.obs, **cell.condition, **paired}
+
+
+def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict[str, Any]:
+    """Return what the manifest of a file tells of it, besides what it was made of."""
+    vocabulary, by_source = files["vocabulary.json"], None
+    if name == "vocabulary.json":
+        labels = {kind: len(names) for kind, names in vocabulary.labels.items()}
+        counts: Mapping[str, int] = {"genes": len(vocabulary.genes), **labels}
+    else:
+        count = _cell_counts if name == "cells.jsonl" else _row_counts
+        counts = count(files[name])
+        if len(views) > 1:
+            by_source = {
+                view.name: count([row for row in files[name] if _source(row["id"]) == view.name]) for view in views
+            }
+    drops = sum((Counter(view.drops) for view in views), Counter[str]())
+    shared = {"drops": dict(drops), "vocabulary": vocabulary.fingerprint}
+    return {"counts": counts, "counts_by_source": by_source, **shared}
+
+
+def _cell_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many cells are in each split, and how many show their label."""
+    return {**Counter(row["split"] for row in rows), "labelled": sum(row["labelled"] for row in rows)}
 
 
 def _row_counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -18,6 +18,13 @@ from data_prep.splits import apportion
 
 Row: TypeAlias = dict[str, str]
 
+Asked: TypeAlias = Callable[[DualTask, Cell], bool]
+"""Whether a task is asked about a cell: a set of cells may serve some tasks only."""
+
+
+def _always(task: DualTask, cell: Cell) -> bool:
+    return True
+
 
 def sft_rows(
     cells: Sequence[Cell],
@@ -27,6 +34,7 @@ def sft_rows(
     hidden: float,
     views: int,
     rng: np.random.Generator,
+    asked: Asked = _always,
 ) -> list[Row]:
     """Return the primal and dual question of every task for every labelled cell, with answers and no trace.
 
@@ -44,12 +52,14 @@ def sft_rows(
         poor judge of the cells it writes. The hidden part is drawn anew for each.
     rng
         The only source of randomness; it also shuffles the rows.
+    asked
+        Which cells a task is asked about.
     """
     rows: list[Row] = []
     for cell in cells:
         for view in range(views):
             seen = cell if view == 0 else replace(cell, genes=hide_genes(cell.genes, hidden, rng)[0])
-            for task in tasks:
+            for task in (task for task in tasks if asked(task, cell)):
                 rows += _sft_pair(task, seen, vocabulary, hidden, rng)
     return _shuffled(rows, rng)
 
@@ -88,12 +98,12 @@ def rl_rows(
     hidden: float,
     includes_labelled: bool,
     rng: np.random.Generator,
+    asked: Asked = _always,
 ) -> list[Row]:
     """Return ``count`` questions without gold answers, shuffled.
 
-    A task that needs no column of ``obs`` asks about cells stripped of it; all of them once before any twice.
-    A task whose question shows a label (its ``needs``) draws its conditions, with replacement, from the
-    labelled cells.
+    A task asks about cells stripped to what it needs; all of them once before any twice. A task whose question shows
+    an annotation (its ``needs`` name a column of ``obs``) draws its cells, with replacement, from the labelled ones.
 
     Parameters
     ----------
@@ -109,6 +119,8 @@ def rl_rows(
         Whether the labelled cells, too, are asked about (without their label).
     rng
         The only source of randomness.
+    asked
+        Which cells a task is asked about.
 
     Raises
     ------
@@ -117,10 +129,11 @@ def rl_rows(
     """
     rows = []
     for (task, _), share in zip(tasks.items(), apportion(count, list(tasks.values())), strict=True):
-        if task.needs:
-            chosen = [labelled[place] for place in rng.integers(len(labelled), size=share)]
+        shown, others = ([cell for cell in cells if asked(task, cell)] for cells in (labelled, unlabelled))
+        if _shows_annotation(task, shown):
+            chosen = [shown[place] for place in rng.integers(len(shown), size=share)]
         else:
-            chosen = _cycle([*unlabelled, *labelled] if includes_labelled else list(unlabelled), share, rng)
+            chosen = _cycle([*others, *shown] if includes_labelled else others, share, rng)
         rows += [_question(task, _example(task, cell, hidden, False, rng), vocabulary) for cell in chosen]
     return _shuffled(rows, rng)
 
@@ -132,9 +145,21 @@ def eval_rows(
     *,
     hidden: float,
     rng: np.random.Generator,
+    asked: Asked = _always,
 ) -> list[Row]:
     """Return one question with its gold answer for every held-out cell and task, in the cells' order."""
-    return [_question(task, _example(task, cell, hidden, True, rng), vocabulary) for cell in cells for task in tasks]
+    return [
+        _question(task, _example(task, cell, hidden, True, rng), vocabulary)
+        for cell in cells
+        for task in tasks
+        if asked(task, cell)
+    ]
+
+
+def _shows_annotation(task: DualTask, cells: Sequence[Cell]) -> bool:
+    """Return whether the question shows what only labelled cells have."""
+    columns = set(task.needs) - {"control"}
+    return any(not columns <= set(cell.condition) for cell in cells)
 
 
 def _question(task: DualTask, example: Example, vocabulary: Vocabulary) -> Row:
@@ -146,7 +171,7 @@ def _question(task: DualTask, example: Example, vocabulary: Vocabulary) -> Row:
 def _example(task: DualTask, cell: Cell, hidden: float, labelled: bool, rng: np.random.Generator) -> Example:
     with _blamed_on(task):
         if not labelled:  # stripped here and not left to the task: what a task cannot see it cannot leak
-            cell = Cell(cell.id, cell.genes, {column: cell.obs[column] for column in task.needs})
+            cell = cell.stripped(task.needs)
         return task.example(cell, hidden=hidden, labelled=labelled, rng=rng)
 
 
@@ -158,7 +183,7 @@ def _blamed_on(task: DualTask) -> Iterator[None]:
         raise CellDualityError(
             f"the dual pair {task.name!r} asks for {error}, which these cells do not have",
             where=f"task {task.name}",
-            mend="use 'cell_type' for columns and label kinds, and list in `needs` what the question shows",
+            mend="use columns the cells have, such as 'cell_type', and list in `needs` what the question shows",
         ) from error
 
 

@@ -134,6 +134,46 @@ def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Genera
     )
 
 
+def choose_some(classes: Mapping[str, str], count: int, rng: np.random.Generator) -> frozenset[str]:
+    """Return ``count`` cells, in proportion by class; of each at least the three that a split needs, if it has them.
+
+    Parameters
+    ----------
+    classes
+        Class by cell id.
+    count
+        How many cells; all of them if there are no more.
+    rng
+        The only source of randomness.
+
+    Raises
+    ------
+    CellDualityError
+        If ``count`` is too small for that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> classes = {f"{kind}{number}": kind for kind in "BT" for number in range(50)}
+    >>> sorted(Counter(name[0] for name in choose_some(classes, 10, np.random.default_rng(0))).items())
+    [('B', 5), ('T', 5)]
+    """
+    if count >= len(classes):
+        return frozenset(classes)
+    by_class = _by_class(classes)
+    sizes = [len(ids) for ids in by_class.values()]
+    least = min(len(SPLITS), *sizes)
+    if count < least * len(sizes):
+        raise CellDualityError(
+            f"{count} cells of {len(sizes)} classes", where="max_cells", mend=f"choose {least * len(sizes)} or more"
+        )
+    return frozenset(
+        ids[place]
+        for ids, share in zip(by_class.values(), apportion(count, sizes, at_least=least), strict=True)
+        for place in rng.permutation(len(ids))[:share]
+    )
+
+
 def _by_class(labels: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the ids of each class, both in alphabetical order."""
     classes: dict[str, list[str]] = {}

@@ -2,7 +2,8 @@
 # Cells -> rows for SFT, RL and evaluation, and the base model the profile starts from.
 #
 #   bash recipes/prepare.sh
-#   DATASET=my.h5ad LABEL_COLUMN=cell_type N_LABELLED=500 bash recipes/prepare.sh
+#   DATASET=my.h5ad bash recipes/prepare.sh --label-column cell_type --perturbation-column condition
+#   DATASET="he_2020_liver segerstolpe_2016" TASKS=cell_type_annotation bash recipes/prepare.sh
 #   DRY_RUN=1 bash recipes/prepare.sh
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -11,9 +12,17 @@ source "$root/recipes/common.sh"
 set_up
 lock_run
 
-run prepare "$expect_prepare" cellduality data prepare "$DATASET" --out "$data" --label-column "$LABEL_COLUMN" \
-  --tasks "$TASKS" --rewards "$REWARDS" --top-genes "$TOP_GENES" --hidden "$HIDDEN" --labelled "$N_LABELLED" \
-  --rl-rows "$N_RL" --sft-views "$SFT_VIEWS" --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" "$@"
+# Several sets are parted by blanks; a path that holds blanks is one set.
+if [[ -f "$DATASET" ]]; then sources=("$DATASET"); else read -ra sources <<<"$DATASET"; fi
+kept_out=()
+IFS=';' read -ra items <<<"$HELD_OUT"
+for item in "${items[@]}"; do kept_out+=(--held-out "$item"); done
+
+run prepare "$expect_prepare" cellduality data prepare "${sources[@]}" --out "$data" --label-column "$LABEL_COLUMN" \
+  --task "$TASKS" --weights "$WEIGHTS" --rewards "$REWARDS" "${kept_out[@]}" \
+  --top-genes "$TOP_GENES" --genes "$N_GENES" --hidden "$HIDDEN" --max-cells "$MAX_CELLS" --labelled "$N_LABELLED" \
+  --rl-rows "$N_RL" --sft-views "$SFT_VIEWS" --dual-temperature "$DUAL_TEMPERATURE" \
+  --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" "$@"
 
 case "$BASE_MODEL" in
   small-llama)

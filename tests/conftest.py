@@ -25,13 +25,25 @@ GENES = ("CD3D", "CD3E", "CD74", "CD79A", "CST3", "FTL", "GNLY", "HLA-DRA", "IL7
 
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
-    return Vocabulary(genes=GENES, labels={"cell_type": ("CD14+ Monocyte", "CD19+ B", "CD56+ NK", "T")})
+    labels = {
+        "cell_type": ("CD14+ Monocyte", "CD19+ B", "CD56+ NK", "T"),
+        "exposure": ("exposed", "not exposed"),
+        "perturbation": ("control", "cytokine IFN-beta", "drug erlotinib 2 uM", "knockdown LYZ"),
+        "sensitivity": ("resistant", "sensitive"),
+    }
+    return Vocabulary(genes=GENES, labels=labels)
 
 
 @pytest.fixture(scope="session")
 def cell() -> Cell:
     genes = ("CD74", "CD79A", "HLA-DRA", "MS4A1", "FTL", "CST3", "LYZ", "IL7R")
-    return Cell("set/AAAC-1", genes, {"cell_type": "CD19+ B"})
+    return Cell(
+        "set/AAAC-1",
+        genes,
+        obs={"cell_type": "CD19+ B", "exposure": "exposed", "sensitivity": "sensitive"},
+        condition={"perturbation": "cytokine IFN-beta", "drug": "IFN-beta"},
+        control=("CD74", "HLA-DRA", "CD79A", "FTL", "MS4A1", "CST3", "CD3E", "GNLY"),
+    )
 
 
 @pytest.fixture(params=sorted(TASKS))
@@ -82,7 +94,14 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary
     tasks, rng = list(TASKS.values()), np.random.default_rng(0)
     evaluation = eval_rows([cell], tasks, vocabulary, hidden=0.25, rng=rng)
     rl = rl_rows(
-        [cell], [], dict.fromkeys(tasks, 1.0), vocabulary, count=2, hidden=0.25, includes_labelled=True, rng=rng
+        [cell],
+        [],
+        dict.fromkeys(tasks, 1.0),
+        vocabulary,
+        count=len(tasks),
+        hidden=0.25,
+        includes_labelled=True,
+        rng=rng,
     )
     vocabulary.save(data / "vocabulary.json")
     Config.read({"tasks": {name: {"pair": name} for name in TASKS}}).save(data / "cellduality.json")

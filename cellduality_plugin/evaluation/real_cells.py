@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,43 +25,92 @@ class RealCells:
     genes
         One ranked gene list a cell, descending, unique.
     types
-        One cell type a cell.
+        One label a cell: its type, or whatever else a dual pair tells cells apart by.
     labelled
-        Whether supervised fine-tuning saw the cell's type.
+        Whether supervised fine-tuning saw the cell's label.
+    ids
+        The id of each cell.
+    states
+        What was done to each cell; empty where that is of no matter.
     """
 
     genes: tuple[tuple[str, ...], ...]
     types: tuple[str, ...]
     labelled: tuple[bool, ...]
+    ids: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.genes)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each cell is called: its type, with its state where there are states."""
+        if not self.states:
+            return self.types
+        return tuple(f"{kind}, {state}" for kind, state in zip(self.types, self.states, strict=True))
 
-def read_cells(path: Path, split: str) -> RealCells:
+    @property
+    def name_of(self) -> Mapping[str, str]:
+        """The name of a cell by its id."""
+        return dict(zip(self.ids, self.names, strict=False))
+
+    def by_state(self, *, labelled: bool = False) -> dict[tuple[str, str], list[tuple[str, ...]]]:
+        """Return the ranked genes by (type, state); with ``labelled`` those of labelled cells alone."""
+        found: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+        for genes, kind, state, shown in zip(self.genes, self.types, self.states, self.labelled, strict=True):
+            if shown or not labelled:
+                found.setdefault((kind, state), []).append(genes)
+        return found
+
+
+def read_cells(
+    path: Path, split: str, *, column: str = "cell_type", state: str = "", sources: Collection[str] | None = None
+) -> RealCells:
     """Return the cells of ``split`` in a cells file.
+
+    Parameters
+    ----------
+    path, split
+        The file, and which of its cells.
+    column, state
+        Which columns hold the labels and, if any, the states. Cells without them are left out.
+    sources
+        The sets to take cells of (the first part of a cell's id); None for all.
 
     Raises
     ------
     CellDualityError
         If the file is missing, a row lacks a field, or the split is empty.
     """
+    rows = [row for row in _rows(path, {"id", "split", "genes", "labelled"}) if row["split"] == split]
+    if not rows:
+        raise CellDualityError(f"no cells in split {split!r}", where=str(path), mend="use train, validation or test")
+    wanted = {column, state} - {""}
+    chosen = [r for r in rows if wanted <= r.keys() and (sources is None or r["id"].partition("/")[0] in sources)]
+    if not chosen:
+        raise CellDualityError(
+            f"no cell of split {split!r} has {' and '.join(sorted(wanted))}", where=str(path), mend="prepare again"
+        )
+    return RealCells(
+        tuple(tuple(row["genes"]) for row in chosen),
+        tuple(str(row[column]) for row in chosen),
+        tuple(bool(row["labelled"]) for row in chosen),
+        tuple(str(row["id"]) for row in chosen),
+        tuple(str(row[state]) for row in chosen) if state else (),
+    )
+
+
+def _rows(path: Path, fields: set[str]) -> list[dict[str, Any]]:
     rows = []
     for number, row in enumerate(read_jsonl(path), start=1):
-        missing = {"split", "genes", "cell_type", "labelled"} - row.keys()
+        missing = fields - row.keys()
         if missing:
             raise CellDualityError(
                 f"no {min(missing)!r} in the row", where=f"{path}:{number}", mend="prepare the data again"
             )
-        if row["split"] == split:
-            rows.append(row)
-    if not rows:
-        raise CellDualityError(f"no cells in split {split!r}", where=str(path), mend="use train, validation or test")
-    return RealCells(
-        tuple(tuple(row["genes"]) for row in rows),
-        tuple(str(row["cell_type"]) for row in rows),
-        tuple(bool(row["labelled"]) for row in rows),
-    )
+        rows.append(row)
+    return rows
 
 
 def matched(labels: Labels, wanted: Sequence[str], rng: np.random.Generator | None = None) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from cellduality_plugin.evaluation import plots
 from cellduality_plugin.evaluation.curves import chosen, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, REAL, VERSION
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.tables import table_rows, written
+from cellduality_plugin.evaluation.tables import section_title, table_rows, written
 from cellduality_plugin.examples import Value
 from cellduality_plugin.files import read_jsonl, write_text
 
@@ -72,13 +72,14 @@ def write_report(run: Path, out: Path, curves: Mapping[str, Path] | None = None,
         lstrip_blocks=True,
     )
     environment.filters["written"] = written
+    environment.filters["section_title"] = section_title
     page = environment.get_template(TEMPLATE).render(
         title=title,
         metrics=metrics,
         rows=table_rows(metrics),
         curves=[_curve_section(place, *item) for place, item in enumerate((curves or {}).items())],
         confusions=_confusions(metrics, checkpoints),
-        cells=_cells(run / "points.jsonl", checkpoints),
+        scatters=_scatters(run / "points.jsonl", checkpoints),
         traces={name: _traces(run / "predictions" / f"{name}.jsonl") for name in checkpoints[-1:]},
         provenance=json.dumps(metrics["provenance"], indent=2, ensure_ascii=False),
         settings=json.dumps(metrics["settings"], indent=2, ensure_ascii=False),
@@ -119,24 +120,34 @@ def _curve_section(place: int, name: str, source: Path) -> dict[str, Any]:
 
 def _confusions(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[str]:
     return [
-        plots.plot_confusion(f"confusion{place}-{number}", f"{name}: {task}", matrix["labels"], matrix["counts"])
+        plots.plot_confusion(
+            f"confusion{place}-{number}", f"{name}: {section_title(key)}", matrix["labels"], matrix["counts"]
+        )
         for place, name in enumerate(checkpoints)
-        for number, (task, matrix) in enumerate(metrics["columns"][name]["confusion"].items())
+        for number, (key, matrix) in enumerate(metrics["columns"][name]["confusion"].items())
     ]
 
 
-def _cells(path: Path, checkpoints: Sequence[str]) -> dict[str, Any]:
-    """Return the scatter plots, real cells first, and their legend."""
-    groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
+def _scatters(path: Path, checkpoints: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the scatter plots of each section, real cells first, and their legend."""
+    sections: dict[str, dict[str, dict[str, list[tuple[float, float]]]]] = {}
     for row in read_jsonl(path):
-        groups.setdefault(row["column"], {}).setdefault(row["condition"], []).append((row["x"], row["y"]))
-    colours = plots.colours_of(sorted({condition for points in groups.values() for condition in points}))
-    real = [point for points in groups.get(REAL, {}).values() for point in points]
+        columns = sections.setdefault(row["section"], {})
+        columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append((row["x"], row["y"]))
+    return [_scatter(place, *item, checkpoints) for place, item in enumerate(sorted(sections.items()))]
+
+
+def _scatter(
+    place: int, key: str, columns: Mapping[str, Mapping[str, list[tuple[float, float]]]], checkpoints: Sequence[str]
+) -> dict[str, Any]:
+    colours = plots.colours_of(sorted({condition for points in columns.values() for condition in points}))
+    real = [point for points in columns.get(REAL, {}).values() for point in points]
     drawn = []
-    for place, name in enumerate(name for name in (REAL, *checkpoints) if name in groups):
+    for number, name in enumerate(name for name in (REAL, *checkpoints) if name in columns):
         behind = () if name == REAL else real
-        drawn.append(plots.plot_cells(f"cells{place}", name, dict(sorted(groups[name].items())), behind, colours))
-    return {"plots": drawn if len(drawn) > 1 else [], "colours": colours}
+        points = dict(sorted(columns[name].items()))
+        drawn.append(plots.plot_cells(f"cells{place}-{number}", name, points, behind, colours))
+    return {"name": section_title(key), "plots": drawn if len(drawn) > 1 else [], "colours": colours}
 
 
 def _traces(path: Path) -> list[Trace]:

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.tables import ordered_keys, title, written
+from cellduality_plugin.evaluation.tables import ordered_keys, section_title, title, written
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def seeds_table(runs: Sequence[Mapping[str, Any]], before: str = "SFT", after: s
             continue
         better = next(iter(runs[0]["columns"][name]["metrics"][key]["better"] for name in row))
         change = str(paired_change(runs, key, before, after)) if {before, after} <= row.keys() else "–"
-        task = key.rpartition("/")[0].replace("_", " ")
+        task = section_title(key.rpartition("/")[0])
         shown.add_row(
             f"{task}: {title(key, better)}", *(str(row[name]) if name in row else "–" for name in columns), change
         )

@@ -19,8 +19,22 @@ _TITLES = {
     "mmd_within_types": "MMD² within types",
     "distinct": "distinct cells",
     "spread": "spread within types",
+    "shift_correlation": "shift correlation",
+    "shift_error": "shift error",
 }
 _ARROWS = {"higher": "↑", "lower": "↓", "like real cells": "≈"}
+
+
+def section_title(key: str) -> str:
+    """Return the name of a section as tables show it.
+
+    Examples
+    --------
+    >>> section_title("drug_exposure_prediction"), section_title("perturbation_response_generation@ood")
+    ('drug exposure prediction', 'perturbation response generation, held-out cell types')
+    """
+    task, _, part = key.partition("@")
+    return task.replace("_", " ") + (", held-out cell types" if part else "")
 
 
 def title(key: str, better: str) -> str:
@@ -53,7 +67,7 @@ def written(value: float | None) -> str:
 def ordered_keys(metrics: Mapping[str, Any]) -> list[str]:
     """Return the metrics that any column has, task by task, the headlines of a task first."""
     neighbours = [f"knn_agreement_{k}" for k in metrics["settings"]["neighbours"]]
-    order = ["accuracy", "macro_f1", *neighbours, *_TITLES]
+    order = ["accuracy", "macro_f1", "shift_correlation", "shift_error", *neighbours, *_TITLES]
     keys = {key for column in metrics["columns"].values() for key in column["metrics"]}
     return sorted(keys, key=lambda key: (key.rpartition("/")[0], order.index(key.rpartition("/")[2])))
 
@@ -78,7 +92,7 @@ def table(metrics: Mapping[str, Any]) -> Table:
     for task, name, cells in table_rows(metrics):
         if task != last:
             shown.add_section()
-            shown.add_row(Text(task.replace("_", " "), style="bold"))
+            shown.add_row(Text(section_title(task), style="bold"))
         last = task
         values = [cells[column]["value"] if column in cells else None for column in metrics["columns"]]
         shown.add_row(name, *map(written, values))

@@ -11,12 +11,18 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks.base import DualTask
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 from cellduality_plugin.tasks.conditional_cell_generation import ConditionalCellGeneration
+from cellduality_plugin.tasks.drug_exposure_prediction import DrugExposurePrediction
+from cellduality_plugin.tasks.drug_sensitivity_prediction import DrugSensitivityPrediction
+from cellduality_plugin.tasks.perturbation_response_generation import PerturbationResponseGeneration
 
 __all__ = ["TASKS", "DualTask", "get_task"]
 
 TASKS: dict[str, DualTask] = {
     "cell_type_annotation": CellTypeAnnotation(),
     "conditional_cell_generation": ConditionalCellGeneration(),
+    "drug_sensitivity_prediction": DrugSensitivityPrediction(),
+    "drug_exposure_prediction": DrugExposurePrediction(),
+    "perturbation_response_generation": PerturbationResponseGeneration(),
 }
 
 

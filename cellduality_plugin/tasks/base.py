@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.cell_sentences import Cell, hide_genes
 from cellduality_plugin.examples import Example, Value
-from cellduality_plugin.parsing import Answer, Field, join_response
+from cellduality_plugin.parsing import Answer, Field, Genes, OneOf, join_response
+from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
 
 FORMAT_RULE = "Reason inside <think></think>, then give the answer inside <answer></answer>."
@@ -28,7 +29,14 @@ class DualTask(ABC):
     answer: ClassVar[Field]
     unknown: ClassVar[Field]
     needs: ClassVar[tuple[str, ...]] = ()
-    """Columns of ``Cell.obs`` that even an unlabelled row needs, because the prompt itself shows them."""
+    """Columns that even an unlabelled row shows: of ``Cell.condition``, which are known of every cell, or of
+    ``Cell.obs``, for which labelled cells are drawn. ``"control"`` stands for the untreated cell a cell is paired with.
+    """
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The label sets of the vocabulary that the pair speaks of, in alphabetical order."""
+        return tuple(sorted({field.kind for field in (self.answer, self.unknown) if isinstance(field, OneOf)}))
 
     @abstractmethod
     def primal_prompt(self, inputs: Mapping[str, Value], vocabulary: Vocabulary) -> str:
@@ -77,6 +85,44 @@ class DualTask(ABC):
     def rebuilt_response(self, value: Value, trace: str = "") -> str:
         """Return the dual response whose parsed reconstruction is ``value``."""
         return join_response(self.unknown.render(value), trace)
+
+
+class LabelTask(DualTask):
+    """Cell -> label, judged by how well the cell's hidden genes can be rebuilt under that label.
+
+    x_k is the observed genes and whatever the question shows (``needs``), x_u the hidden genes; the reward is
+    RWJS(hidden, rebuilt), section 3.4.1. The label is the column of ``Cell.obs`` that ``answer`` is the kind of.
+    """
+
+    answer: ClassVar[OneOf]
+    unknown: ClassVar[Field] = Genes()
+
+    def example(self, cell: Cell, *, hidden: float, labelled: bool, rng: np.random.Generator) -> Example:
+        seen, unseen = hide_genes(cell.genes, hidden, rng)
+        shown: dict[str, Value] = {column: cell.value(column) for column in self.needs}
+        gold = cell.obs[self.answer.kind] if labelled else None
+        return Example(self.name, cell.id, {"cell": cell.genes, **shown}, {"observed": seen, **shown}, unseen, gold)
+
+    def similarity(self, unknown: Value, rebuilt: Value) -> float:
+        return rank_weighted_jaccard(unknown, rebuilt)
+
+
+class CellTask(DualTask):
+    """Condition -> cell, judged by whether the condition can be told from the cell: 1[rebuilt = condition], Eq. 2."""
+
+    answer: ClassVar[Field] = Genes()
+    unknown: ClassVar[OneOf]
+
+    def similarity(self, unknown: Value, rebuilt: Value) -> float:
+        return exact_match(unknown, rebuilt)
+
+    def validity(self, example: Example, answer: Answer) -> float:
+        """Return the share of the cell that holds a different gene of the vocabulary.
+
+        Repeats, strangers and missing genes lower it; a list longer than was asked for is measured by its own length.
+        """
+        genes = len(answer.value) if answer.value else 0
+        return genes / max(answer.listed, int(one(example.inputs, "length")), 1)
 
 
 def one(values: Mapping[str, Value], key: str) -> str:

@@ -8,18 +8,16 @@ import numpy as np
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.examples import Example, Value
-from cellduality_plugin.parsing import Answer, Genes, OneOf
-from cellduality_plugin.similarity import exact_match
-from cellduality_plugin.tasks.base import FORMAT_RULE, DualTask, one
+from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.tasks.base import FORMAT_RULE, CellTask, one
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 from cellduality_plugin.vocabulary import Vocabulary
 
 
-class ConditionalCellGeneration(DualTask):
+class ConditionalCellGeneration(CellTask):
     """Write a cell of a given type (Table 1); the reward is 1[rebuilt type = type], Eq. 2."""
 
     name = "conditional_cell_generation"
-    answer = Genes()
     unknown = OneOf("cell_type")
     needs = ("cell_type",)
 
@@ -37,14 +35,3 @@ class ConditionalCellGeneration(DualTask):
         inputs: dict[str, Value] = {"cell_type": cell.obs["cell_type"], "length": str(len(cell.genes))}
         gold = cell.genes if labelled else None
         return Example(self.name, cell.id, inputs, {}, cell.obs["cell_type"], gold)
-
-    def similarity(self, unknown: Value, rebuilt: Value) -> float:
-        return exact_match(unknown, rebuilt)
-
-    def validity(self, example: Example, answer: Answer) -> float:
-        """Return the share of the cell that holds a different gene of the vocabulary.
-
-        Repeats, strangers and missing genes lower it; a list longer than was asked for is measured by its own length.
-        """
-        genes = len(answer.value) if answer.value else 0
-        return genes / max(answer.listed, int(one(example.inputs, "length")), 1)

@@ -4,8 +4,8 @@ BACKEND=cpu
 : "${BASE_MODEL:=smollm2}"
 
 : "${TOP_GENES:=24}" "${HIDDEN:=0.25}" "${N_LABELLED:=70}" "${N_RL:=32}" "${SFT_VIEWS:=1}"
-: "${TASKS:=cell_type_annotation=1,conditional_cell_generation=1}"
-: "${REWARDS:=}"
+: "${WEIGHTS=}"
+: "${REWARDS=}"
 : "${MAX_LEN:=512}" "${MAX_NEW_TOKENS:=160}"
 
 : "${SFT_EPOCHS:=1}" "${SFT_LR:=1e-4}" "${SFT_BATCH:=8}" "${SFT_MICRO_BATCH:=4}"

@@ -12,7 +12,9 @@ from cellduality_plugin.cell_sentences import sentence
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import Genes, join_response
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, ranked_cells, speakable
+from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, rank_cells, ranked_cells, speakable
+from data_prep.loaders import load_h5ad
+from data_prep.matrices import StoredMatrix
 
 
 def adata_of(values: np.ndarray, genes: list[str]) -> anndata.AnnData:
@@ -61,3 +63,61 @@ def test_no_cell_left_is_told(check_told):
 def test_every_speakable_name_is_read_back_as_it_was_written(names):
     answer = Genes().parse(join_response(sentence(names)), Vocabulary(genes=tuple(names), labels={}))
     assert answer.value == tuple(names)
+
+
+def test_a_file_ranks_like_the_matrix_in_it(write_h5ad, monkeypatch):
+    path = write_h5ad()
+    whole = rank_cells(load_h5ad(path, "kind").adata, source="toy", top=7, min_genes=7)
+    monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (20,))
+    loaded = load_h5ad(path, "kind")
+    in_blocks = rank_cells(loaded, source="toy", top=7, min_genes=7)
+    assert len(list(loaded.blocks())) > 5
+    assert in_blocks.top.dtype == np.int32
+    assert in_blocks.top.tolist() == whole.top.tolist()
+    assert list(in_blocks) == list(whole)
+    assert (in_blocks.names, in_blocks.expressed) == (whole.names, whole.expressed)
+    assert [sentence(cell.genes) for cell in in_blocks] == in_blocks.sentences()
+    assert "adata" not in vars(loaded)  # never held
+
+
+def test_ranked_cells_lose_those_with_too_few_genes_and_keep_their_columns():
+    values = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 1.0], [3.0, 2.0, 1.0]])
+    ranked = rank_cells(adata_of(values, ["A", "B", "C"]), source="toy", top=3, min_genes=2)
+    assert ranked.drops == {FEW_GENES: 1}
+    assert len(ranked) == len(ranked.obs) == 2
+    assert [cell.id for cell in ranked] == ["toy/c0", "toy/c2"]
+    assert ranked.cell(1).genes == ("A", "B", "C")
+
+
+def test_ties_are_shuffled_by_a_seed_and_not_by_the_order_of_columns():
+    names = [f"G{column:02}" for column in range(30)]
+    values = np.ones((1, 30))
+    values[0, 7] = 2.0
+
+    def shuffled(seed, order):
+        adata = adata_of(values[:, order], [names[column] for column in order])
+        (cell,), expressed, _ = ranked_cells(adata, source="t", top=30, ties="shuffle", seed=seed)
+        assert expressed == tuple(names)
+        return cell.genes
+
+    first = shuffled(1, list(range(30)))
+    assert first[0] == "G07"
+    assert sorted(first) == names
+    assert first[1:] != tuple(sorted(first[1:]))
+    assert shuffled(1, list(reversed(range(30)))) == first
+    assert shuffled(2, list(range(30))) != first
+
+
+def test_threads_do_not_change_the_cells(write_h5ad):
+    loaded = load_h5ad(write_h5ad(), "kind")
+    alone, shared = (rank_cells(loaded, source="toy", top=7, min_genes=7, threads=threads) for threads in (1, 2))
+    assert list(alone) == list(shared)
+
+
+def test_matrix_of_the_caller_stays_as_it_is():
+    twice = scipy.sparse.csr_matrix((np.array([1.0, 2.0, 2.0]), np.array([0, 1, 0]), np.array([0, 3])), shape=(1, 2))
+    adata = adata_of(np.zeros((1, 2)), ["A", "B"])
+    adata.X = twice
+    (cell,), _, _ = ranked_cells(adata, source="t", top=2, min_genes=2)
+    assert cell.genes == ("A", "B")
+    assert adata.X.nnz == 3

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections import Counter
 from pathlib import Path
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -13,10 +16,11 @@ import data_prep.prepare
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl
-from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.loaders import MISSING_LABEL
 from data_prep.manifests import read_manifest
-from data_prep.prepare import FILES, RARE_CLASS, PrepareSettings, describe, prepare
+from data_prep.pairing import UNPAIRED
+from data_prep.prepare import FILES, OOD_FILE, RARE_CLASS, PrepareSettings, describe, prepare
 from data_prep.sources import file_sha256
 
 
@@ -54,7 +58,7 @@ def test_every_file_asks_about_the_cells_of_its_own_split(prepared):
     assert {row["id"] for row in prepared.rows("sft.jsonl")} == labelled
     assert {row["id"] for row in prepared.rows("rl.jsonl")} <= split["train"]
     for part in ("validation", "test"):
-        for name in TASKS:
+        for name in prepared.settings.tasks:
             rows = [row for row in prepared.rows(f"eval_{part}.jsonl") if row["datasource"] == name]
             assert [row["id"] for row in rows] == sorted(split[part])
 
@@ -123,7 +127,7 @@ def test_changed_source_is_prepared_again(write_h5ad, tmp_path):
     write_h5ad(np.random.default_rng(5).integers(1, 60, size=(24, 12)).astype(np.float32))
     summary = prepare(settings, tmp_path / "out")
     assert not summary.up_to_date
-    assert summary.manifests["rl.jsonl"]["source_sha256"] == file_sha256(Path(settings.source))
+    assert summary.manifests["rl.jsonl"]["source_sha256"] == file_sha256(Path(settings.sources[0].name))
 
 
 @pytest.mark.parametrize("failing", ["cells.jsonl", "eval_test.jsonl"])
@@ -184,6 +188,15 @@ def test_class_too_small_for_the_splits_is_told_and_nothing_is_written(write_h5a
         ({"fractions": (0.8, 0.2, 0.0)}, "greater than 0", "fractions.2"),
         ({"min_genes": 65}, "min_genes 65 is above top_genes 64", "min_genes"),
         ({"seed": -1}, "greater than or equal to 0", "seed"),
+        ({"sources": []}, "at least 1 item", "sources"),
+        ({"sources": [{"name": "a.h5ad", "lables": 1}]}, "Extra inputs are not permitted", "sources.0.lables"),
+        ({"sources": ["a.h5ad"], "source": "b.h5ad"}, "both source and sources", "sources"),
+        ({"sources": [{"name": "a.h5ad", "tasks": ["other"]}]}, "'other' is not among the tasks", "sources"),
+        (
+            {"sources": [{"name": "a.h5ad", "tasks": ["cell_type_annotation"]}]},
+            "'conditional_cell_generation' is asked of no source",
+            "sources",
+        ),
     ],
 )
 def test_bad_settings_are_told(values, what, where, check_told):
@@ -225,3 +238,211 @@ def test_pair_of_ones_own_is_prepared_and_prepared_again_when_its_code_changes(w
     pair.write_text(code.replace("OPENING", "If you please."))
     assert not prepare(settings, out).up_to_date
     assert all(row["input"].startswith("If you please. Name") for row in read_jsonl(out / "rl.jsonl"))
+
+
+RESPONSE, EXPOSURE = "perturbation_response_generation", "drug_exposure_prediction"
+IFN = "cytokine IFN-beta"
+
+
+def write_treated(path: Path, *, untreated: str = "control", kinds: tuple[str, ...] = ("B", "T", "NK")) -> str:
+    """Write cells of three types, half of them treated: the treatment raises the first genes, a type its own gene."""
+    rng = np.random.default_rng(4)
+    kind = np.repeat(kinds, 40)
+    treated = np.tile([False, True], len(kind) // 2)
+    counts = rng.integers(8, 20, size=(len(kind), 30)).astype(np.float32)
+    counts[treated, :5] += 40
+    for place, name in enumerate(kinds):
+        counts[kind == name, 10 + place] += 60
+    obs = pd.DataFrame(
+        {
+            "kind": kind,
+            "treatment": np.where(treated, IFN, untreated),
+            "agent": "IFN-beta",
+            "exposed": np.where(treated, "exposed", "not exposed"),
+        },
+        index=[f"c{number}" for number in range(len(kind))],
+    )
+    anndata.AnnData(X=counts, obs=obs, var=pd.DataFrame(index=[f"G{n}" for n in range(30)])).write_h5ad(path)
+    return str(path)
+
+
+COLUMNS = {"perturbation": "treatment", "drug": "agent", "exposure": "exposed"}
+
+
+def two_sources(tmp_path: Path, write_h5ad, **changes) -> PrepareSettings:
+    """Settings of a generalist: the toy cells for the identity tasks, the treated ones for the others."""
+    treated = {
+        "name": write_treated(tmp_path / "treated.h5ad"),
+        "tasks": [RESPONSE, EXPOSURE],
+        "label_column": "kind",
+        "columns": COLUMNS,
+        "n_labelled": 12,
+        "held_out": {"cell_type": ["NK"]},
+        **changes.pop("treated", {}),
+    }
+    identity = {"name": str(write_h5ad()), "tasks": ["cell_type_annotation", "conditional_cell_generation"]}
+    return PrepareSettings.read(
+        {
+            "sources": [{**identity, "label_column": "kind"}, treated],
+            "tasks": {"cell_type_annotation": 1, "conditional_cell_generation": 1, RESPONSE: 2, EXPOSURE: 1},
+            **{"n_labelled": 6, "n_rl": 50, "top_genes": 10, **changes},
+        }
+    )
+
+
+@pytest.fixture
+def generalist(tmp_path, write_h5ad):
+    summary = prepare(two_sources(tmp_path, write_h5ad), tmp_path / "out")
+    return {
+        name: list(read_jsonl(tmp_path / "out" / name)) for name in summary.manifests if name.endswith("l")
+    }, summary
+
+
+def test_a_source_is_asked_only_what_it_serves(generalist):
+    files, summary = generalist
+    served = {"toy": {"cell_type_annotation", "conditional_cell_generation"}, "treated": {RESPONSE, EXPOSURE}}
+    for name in ("sft.jsonl", "rl.jsonl", "eval_validation.jsonl", "eval_test.jsonl"):
+        asked = {(row["id"].partition("/")[0], row["datasource"]) for row in files[name]}
+        assert asked == {(source, task) for source, tasks in served.items() for task in tasks}
+        by_source = summary.manifests[name]["counts_by_source"]
+        assert sum(sum(counts.values()) for counts in by_source.values()) == len(files[name])
+    assert Counter(row["datasource"] for row in files["rl.jsonl"])[RESPONSE] == 20
+    labelled = Counter(cell["id"].partition("/")[0] for cell in files["cells.jsonl"] if cell["labelled"])
+    assert labelled == {"toy": 6, "treated": 12}
+
+
+def test_label_sets_hold_what_the_tasks_speak_of(generalist, tmp_path):
+    vocabulary = Vocabulary.load(tmp_path / "out" / "vocabulary.json")
+    assert vocabulary.labels == {
+        "cell_type": ("B cell", "NK", "T cell"),
+        "exposure": ("exposed", "not exposed"),
+        "perturbation": ("control", IFN),
+    }
+
+
+def test_held_out_type_is_asked_about_nowhere_else(generalist):
+    files, _ = generalist
+    held = {cell["id"] for cell in files["cells.jsonl"] if cell["split"] == "ood"}
+    assert len(held) == 40
+    assert all((cell["cell_type"] == "NK") == (cell["id"] in held) for cell in files["cells.jsonl"][-120:])
+    for name in set(files) - {OOD_FILE, "cells.jsonl"}:
+        assert not {row["id"] for row in files[name]} & held
+    shown = {tuple(c["genes"]) for c in files["cells.jsonl"] if c["id"] in held}
+    for row in (*files["rl.jsonl"], *files["eval_test.jsonl"]):
+        assert Example.from_label(row["label"]).inputs.get("control") not in shown
+    assert Counter(row["datasource"] for row in files[OOD_FILE]) == {RESPONSE: 40, EXPOSURE: 40}
+    assert {row["id"] for row in files[OOD_FILE]} == held
+
+
+def test_every_cell_stands_beside_an_untreated_one_of_its_type_and_split(generalist):
+    files, _ = generalist
+    cells = {cell["id"]: cell for cell in files["cells.jsonl"]}
+    paired = [cell for cell in cells.values() if "control" in cell]
+    assert len(paired) == 120
+    for cell in paired:
+        control = cells[cell["control"]]
+        assert control["perturbation"] == "control"
+        assert (control["split"], control["cell_type"]) == (cell["split"], cell["cell_type"])
+        assert control is not cell
+    for row in files["eval_test.jsonl"]:
+        if row["datasource"] == RESPONSE:
+            example, cell = Example.from_label(row["label"]), cells[row["id"]]
+            assert example.known == {"control": tuple(cells[cell["control"]]["genes"])}
+            assert (example.unknown, example.gold) == (cell["perturbation"], tuple(cell["genes"]))
+
+
+def test_no_rl_row_holds_what_is_gold(generalist):
+    files, _ = generalist
+    cells = {cell["id"]: cell for cell in files["cells.jsonl"]}
+    for row in files["rl.jsonl"]:
+        example, cell = Example.from_label(row["label"]), cells[row["id"]]
+        assert example.gold is None
+        if row["datasource"] == EXPOSURE:
+            assert not {IFN, "control", "exposed", "not exposed"} & {str(value) for value in example.inputs.values()}
+        if row["datasource"] == RESPONSE:
+            assert set(example.inputs) == {"control", "perturbation", "length"}
+            assert json.dumps(cell["genes"]) != json.dumps(list(example.inputs["control"]))
+            assert cell["cell_type"] not in row["label"].split('"')
+    asked = {row["id"] for row in files["rl.jsonl"] if row["datasource"] == RESPONSE}
+    assert not all(cells[name]["labelled"] for name in asked), "the experimenter knows every cell's perturbation"
+
+
+def test_several_sources_give_the_same_bytes_and_each_its_own_split(tmp_path, write_h5ad):
+    settings = two_sources(tmp_path, write_h5ad)
+    for out in ("one", "two"):
+        prepare(settings, tmp_path / out)
+    assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
+    prepare(toy_settings(Path(settings.sources[0].name)), tmp_path / "alone")
+    alone, both = (
+        {cell["id"]: cell["split"] for cell in read_jsonl(tmp_path / out / "cells.jsonl")} for out in ("alone", "one")
+    )
+    assert alone.items() <= both.items()
+
+
+def test_vocabulary_of_the_most_variable_genes_is_all_that_is_spoken(tmp_path, write_h5ad):
+    prepare(two_sources(tmp_path, write_h5ad, n_genes=9, min_genes=3), tmp_path / "out")
+    genes = set(Vocabulary.load(tmp_path / "out" / "vocabulary.json").genes)
+    assert 9 <= len(genes) <= 18
+    assert genes > {f"G{number}" for number in (0, 1, 2, 3, 4, 10, 11)}, "what the treatment and the types change"
+    assert {gene for cell in read_jsonl(tmp_path / "out" / "cells.jsonl") for gene in cell["genes"]} <= genes
+
+
+def test_sample_is_in_proportion_and_seeded(tmp_path, write_h5ad):
+    for out, seed in (("one", 0), ("two", 0), ("three", 1)):
+        prepare(two_sources(tmp_path, write_h5ad, treated={"max_cells": 60}, seed=seed), tmp_path / out)
+    chosen = {
+        out: {
+            c["id"]: (c["cell_type"], c["perturbation"])
+            for c in read_jsonl(tmp_path / out / "cells.jsonl")
+            if "drug" in c
+        }
+        for out in ("one", "two", "three")
+    }
+    assert chosen["one"] == chosen["two"] != chosen["three"]
+    assert set(Counter(chosen["one"].values()).values()) == {10}
+
+
+def test_file_of_an_earlier_held_out_type_does_not_stay(tmp_path, write_h5ad):
+    prepare(two_sources(tmp_path, write_h5ad), tmp_path / "out")
+    assert (tmp_path / "out" / OOD_FILE).exists()
+    summary = prepare(two_sources(tmp_path, write_h5ad, treated={"held_out": {}}), tmp_path / "out")
+    assert not list((tmp_path / "out").glob(f"{OOD_FILE}*"))
+    assert OOD_FILE not in summary.manifests
+
+
+def test_type_without_controls_is_left_out_and_counted(tmp_path, write_h5ad):
+    settings = two_sources(tmp_path, write_h5ad)
+    adata = anndata.read_h5ad(tmp_path / "treated.h5ad")
+    lone = adata[~((adata.obs["kind"] == "T") & (adata.obs["treatment"] == "control")).to_numpy()].copy()
+    lone.write_h5ad(tmp_path / "treated.h5ad")
+    summary = prepare(settings, tmp_path / "out")
+    assert summary.manifests["rl.jsonl"]["drops"] == {UNPAIRED: 20}
+    rows = [row for row in read_jsonl(tmp_path / "out" / "eval_test.jsonl") if row["datasource"] == RESPONSE]
+    kinds = {cell["id"]: cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")}
+    assert {kinds[row["id"]] for row in rows} == {"B"}
+
+
+@pytest.mark.parametrize(
+    ("treated", "what", "mend"),
+    [
+        ({"columns": {}}, "no column 'drug'", "name the column that holds it"),
+        ({"held_out": {"cell_type": ["Mast"]}}, "no cell has the cell_type 'Mast'", "B, NK, T"),
+        ({"max_cells": 3}, "3 cells of 6 classes", "18 or more"),
+        ({"n_labelled": 2}, "2 labelled cells", "choose a number from 4"),
+        ({"name": "kang"}, "no data set 'kang'", "kang_2018_ifnb"),
+        ({"name": "kang_2018_ifnb"}, "label_column is for files of one's own", "leave it out"),
+    ],
+)
+def test_source_that_does_not_fit_is_told_and_nothing_is_written(tmp_path, write_h5ad, check_told, treated, what, mend):
+    with pytest.raises(CellDualityError) as raised:
+        prepare(two_sources(tmp_path, write_h5ad, treated=treated), tmp_path / "out")
+    check_told(raised, what, mend)
+    assert not (tmp_path / "out").exists()
+
+
+def test_set_without_untreated_cells_is_told(tmp_path, write_h5ad, check_told):
+    settings = two_sources(tmp_path, write_h5ad)
+    write_treated(tmp_path / "treated.h5ad", untreated="cytokine IL-2")
+    with pytest.raises(CellDualityError) as raised:
+        prepare(settings, tmp_path / "out")
+    check_told(raised, "no cell is untreated", "'control'")

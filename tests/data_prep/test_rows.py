@@ -20,6 +20,7 @@ GENES = tuple(f"G{number}" for number in range(12))
 # Labels that occur in no gene name, id or task name, so that a search for them finds leaks and nothing else.
 KINDS = ("Qa", "Qb")
 VOCABULARY = Vocabulary(genes=GENES, labels={"cell_type": KINDS})
+IDENTITY = ("cell_type_annotation", "conditional_cell_generation")
 ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
 
 
@@ -48,14 +49,14 @@ def test_sft_rows_are_primal_and_dual_of_every_task_and_read_back_as_gold():
     cells = {cell.id: cell for cell in cells_of(5)}
     rows = sft_rows(
         list(cells.values()),
-        list(TASKS.values()),
+        [ANNOTATION, GENERATION],
         VOCABULARY,
         hidden=0.25,
         views=1,
         rng=np.random.default_rng(0),
     )
     counts = Counter((row["task"], row["direction"]) for row in rows)
-    assert counts == {(name, direction): 5 for name in TASKS for direction in ("primal", "dual")}
+    assert counts == {(name, direction): 5 for name in IDENTITY for direction in ("primal", "dual")}
     for row in rows:
         assert list(row) == ["input", "output", "task", "direction", "datasource", "id"]
         task, cell = TASKS[row["task"]], cells[row["id"]]
@@ -134,9 +135,9 @@ def test_no_cell_left_for_rl_is_told(check_told):
 
 def test_eval_rows_hold_gold_once_for_every_cell_and_task():
     cells = cells_of(5)
-    rows = eval_rows(cells, list(TASKS.values()), VOCABULARY, hidden=0.25, rng=np.random.default_rng(0))
-    assert [(row["id"], row["datasource"]) for row in rows] == [(cell.id, name) for cell in cells for name in TASKS]
-    for row, cell in zip(rows, [cell for cell in cells for _ in TASKS], strict=True):
+    rows = eval_rows(cells, [ANNOTATION, GENERATION], VOCABULARY, hidden=0.25, rng=np.random.default_rng(0))
+    assert [(row["id"], row["datasource"]) for row in rows] == [(cell.id, name) for cell in cells for name in IDENTITY]
+    for row, cell in zip(rows, [cell for cell in cells for _ in IDENTITY], strict=True):
         gold = Example.from_label(row["label"]).gold
         assert gold == (cell.obs["cell_type"] if row["datasource"] == ANNOTATION.name else cell.genes)
 
@@ -152,6 +153,53 @@ class Leaky(type(ANNOTATION)):
 
 def test_pair_that_would_leak_the_label_never_sees_it():
     assert not any(kind in row["label"] for row in make_rl({Leaky(): 1.0}, 15) for kind in KINDS)
+
+
+RESPONSE, EXPOSURE = TASKS["perturbation_response_generation"], TASKS["drug_exposure_prediction"]
+WORLD = Vocabulary(
+    genes=GENES,
+    labels={"cell_type": KINDS, "perturbation": ("control", "cytokine Qc"), "exposure": ("Qd", "Qe")},
+)
+
+
+def treated_cells(count: int, start: int = 0) -> list[Cell]:
+    condition = {"perturbation": "cytokine Qc", "drug": "Qf"}
+    return [
+        replace(cell, obs={**cell.obs, "exposure": "Qd"}, condition=condition, control=cell.genes[::-1])
+        for cell in cells_of(count, start)
+    ]
+
+
+def test_what_the_experimenter_set_is_asked_about_unlabelled_cells_and_stripped_of_the_rest():
+    rows = rl_rows(
+        treated_cells(2),
+        treated_cells(8, start=2),
+        {RESPONSE: 1.0, EXPOSURE: 1.0},
+        WORLD,
+        count=20,
+        hidden=0.25,
+        includes_labelled=True,
+        rng=np.random.default_rng(0),
+    )
+    for task, words in ((RESPONSE, ("Qa", "Qb", "Qd", "Qf")), (EXPOSURE, ("Qa", "Qb", "Qc", "Qd"))):
+        mine = [row for row in rows if row["datasource"] == task.name]
+        assert {row["id"] for row in mine} == {f"toy/{number}" for number in range(10)}
+        assert not [word for row in mine for word in words if word in row["label"]]
+
+
+def test_task_is_asked_only_about_the_cells_it_is_for():
+    def asked(task, cell):
+        return (task is ANNOTATION) == (int(cell.id[4:]) % 2 == 0)
+
+    options = {"hidden": 0.25, "rng": np.random.default_rng(0), "asked": asked}
+    pairs = [ANNOTATION, GENERATION]
+    rows = [
+        *sft_rows(cells_of(6), pairs, VOCABULARY, views=1, **options),
+        *eval_rows(cells_of(6), pairs, VOCABULARY, **options),
+        *rl_rows(cells_of(6), [], dict.fromkeys(pairs, 1.0), VOCABULARY, count=12, includes_labelled=True, **options),
+    ]
+    assert len(rows) == 12 + 6 + 12
+    assert all((row["datasource"] == ANNOTATION.name) == (int(row["id"][4:]) % 2 == 0) for row in rows)
 
 
 USER_PAIR = """

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.splits import SPLITS, apportion, choose_labelled, small_classes, split_cells
+from data_prep.splits import SPLITS, apportion, choose_labelled, choose_some, small_classes, split_cells
 
 FRACTIONS = (0.6, 0.2, 0.2)
 sizes = st.lists(st.integers(3, 40), min_size=2, max_size=6)
@@ -89,3 +89,29 @@ def test_impossible_number_of_labelled_cells_is_told(count, check_told):
 
 def test_small_classes_are_counted():
     assert small_classes(cells_of([3, 2, 1]).values()) == {"type 1": 2, "type 2": 1}
+
+
+@given(sizes, st.integers(0, 9), st.data())
+def test_sample_keeps_every_class_and_the_proportions(counts, seed, data):
+    classes = cells_of(counts)
+    count = data.draw(st.integers(3 * len(counts), len(classes)))
+    chosen = choose_some(classes, count, np.random.default_rng(seed))
+    assert len(chosen) == count
+    assert chosen <= set(classes)
+    found = Counter(classes[name] for name in chosen)
+    for name, size in Counter(classes.values()).items():
+        assert 3 <= found[name] <= size
+        if found[name] > 3:
+            assert found[name] <= count * size / len(classes) + 1
+    assert chosen == choose_some(dict(reversed(classes.items())), count, np.random.default_rng(seed))
+
+
+def test_sample_of_more_cells_than_there_are_is_all_of_them():
+    classes = cells_of([4, 5])
+    assert choose_some(classes, 100, np.random.default_rng(0)) == set(classes)
+
+
+def test_sample_too_small_for_the_splits_is_told():
+    with pytest.raises(CellDualityError, match="5 cells of 2 classes") as raised:
+        choose_some(cells_of([9, 9]), 5, np.random.default_rng(0))
+    assert (raised.value.where, raised.value.mend) == ("max_cells", "choose 6 or more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.examples import Example
-from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.tasks import TASKS, DualTask
 from tests.conftest import GENES
 
@@ -51,17 +52,33 @@ def test_the_same_seed_gives_the_same_mask(task, cell):
     assert rows[0] == rows[1]
 
 
-def test_an_unlabelled_row_holds_no_label(task, cell):
-    known = {column: cell.obs[column] for column in task.needs}
-    row = task.example(Cell(cell.id, cell.genes, known), hidden=0.25, labelled=False, rng=np.random.default_rng(0))
+def test_an_unlabelled_row_holds_nothing_that_is_gold(task, cell):
+    """Every column and every gene of the cell is a word of its own; only what the task needs may turn up."""
+    planted = replace(
+        cell,
+        obs={column: f"planted-{column}" for column in cell.obs},
+        condition={column: f"planted-{column}" for column in cell.condition},
+    )
+    row = task.example(planted.stripped(task.needs), hidden=0.25, labelled=False, rng=np.random.default_rng(0))
     assert row.gold is None
-    if not task.needs:
-        assert cell.obs["cell_type"] not in row.to_label()
+    told = row.to_label()
+    assert {c for c in (*cell.obs, *cell.condition) if f"planted-{c}" in told} == set(task.needs) - {"control"}
+    if isinstance(task.answer, Genes):
+        gold = set(cell.genes) - set(cell.control)
+        assert gold
+        assert not [gene for gene in gold if json.dumps(gene) in told]
 
 
-@pytest.mark.parametrize("wrong", ["CD14+ Monocyte", "T"])
-def test_no_hidden_gene_reaches_the_dual_prompt_but_through_the_answer(task, example, vocabulary, wrong):
-    answer = wrong if isinstance(task.answer, OneOf) else example.gold
+def test_what_is_stripped_from_a_cell_is_all_but_what_is_needed(task, cell):
+    bare = cell.stripped(task.needs)
+    assert (bare.id, bare.genes) == (cell.id, cell.genes)
+    assert {*bare.obs, *bare.condition} == set(task.needs) - {"control"}
+    assert bool(bare.control) == ("control" in task.needs)
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_no_hidden_gene_reaches_the_dual_prompt_but_through_the_answer(task, example, vocabulary, place):
+    answer = vocabulary.labels[task.answer.kind][place] if isinstance(task.answer, OneOf) else example.gold
     words = set(task.dual_prompt(example.known, answer, vocabulary).split())
     allowed = set() if isinstance(answer, str) else set(answer)
     assert not (set(example.unknown if isinstance(example.unknown, tuple) else ()) - allowed) & words
@@ -74,11 +91,24 @@ def test_the_trace_of_an_answer_does_not_reach_the_dual_prompt(task, example, vo
     assert "whispered-secret" not in task.dual_prompt(example.known, answer.value, vocabulary)
 
 
+def test_the_unknown_part_reaches_the_dual_prompt_only_as_one_of_its_set(task, example, vocabulary):
+    """Where x_u is a label, the dual's question is the same whichever label it is."""
+    if isinstance(task.unknown, OneOf):
+        lines = task.dual_prompt(example.known, example.gold, vocabulary).splitlines()
+        assert [line for line in lines if line.startswith("- ")] == [
+            f"- {x}" for x in vocabulary.labels[task.unknown.kind]
+        ]
+        assert [line for line in lines if example.unknown in line] == [f"- {example.unknown}"]
+
+
 @pytest.mark.parametrize("name", sorted(TASKS))
 @given(genes=st.lists(st.sampled_from(GENES), min_size=2, unique=True).map(tuple), seed=st.integers(0, 99))
 def test_any_cell_makes_a_whole_example(name, genes, seed):
     task: DualTask = TASKS[name]
-    row = task.example(Cell("x", genes, {"cell_type": "T"}), hidden=0.5, labelled=True, rng=np.random.default_rng(seed))
+    known = {"cell_type": "T", "exposure": "exposed", "sensitivity": "resistant"}
+    condition = {"perturbation": "knockdown LYZ", "drug": "erlotinib"}
+    cell = Cell("x", genes, known, condition, control=genes[::-1])
+    row = task.example(cell, hidden=0.5, labelled=True, rng=np.random.default_rng(seed))
     if isinstance(row.unknown, tuple):
         assert set(row.unknown).isdisjoint(row.known["observed"])
     assert task.similarity(row.unknown, row.unknown) == 1.0

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cellduality_plugin.tasks import TASKS
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -33,8 +35,15 @@ def test_the_wording_is_the_agreed_one(task, example, vocabulary, direction):
 
 def test_prompts_of_one_direction_share_their_opening(task, cell, vocabulary):
     """The part that changes from cell to cell comes last, so that the engine's prefix cache holds the rest."""
-    other = {"cell": cell.genes[::-1], "cell_type": "T", "length": str(len(cell.genes))}
-    this = {"cell": cell.genes, "cell_type": "CD19+ B", "length": str(len(cell.genes))}
-    prompts = [task.primal_prompt(inputs, vocabulary) for inputs in (this, other)]
+    length = {"length": str(len(cell.genes))}
+    this = {"cell": cell.genes, "control": cell.control, **cell.obs, **cell.condition, **length}
+    that = {"cell": cell.genes[::-1], "control": cell.control[::-1], "cell_type": "T", **length}
+    that |= {"drug": "erlotinib", "perturbation": "control"}
+    prompts = [task.primal_prompt(inputs, vocabulary) for inputs in (this, that)]
     shared = next(i for i, pair in enumerate(zip(*prompts, strict=False)) if len(set(pair)) > 1)
     assert shared > 0.6 * (len(prompts[0]) - len(" ".join(cell.genes)))
+
+
+def test_every_direction_of_every_pair_has_its_golden_prompt():
+    found = {path.stem for path in GOLDEN.glob("*.txt")}
+    assert {f"{name}.{direction}" for name in TASKS for direction in ("primal", "dual")} <= found

@@ -1,0 +1,57 @@
+"""How values with names are written on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
+
+from cellduality_plugin.errors import CellDualityError
+
+
+def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
+    """Return {key: value} of ``key=value,key=value``; a key alone has the ``default``, if there is one.
+
+    Examples
+    --------
+    >>> pairs("annotation=1,generation", "--task", "")
+    {'annotation': '1', 'generation': ''}
+    """
+    found = {}
+    for item in filter(None, text.split(",")):
+        key, equals, value = item.rpartition("=")
+        if not equals and default is not None:
+            key, value = item, default
+        if not key:
+            raise CellDualityError(f"{item!r} is not name=value", where=flag, mend="write name=value,name=value")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = ()) -> dict[str, int]:
+    """Return {name: number} of ``N``, which is for all ``names``, or of ``NAME=N,...``.
+
+    What is said of a name that is ``known`` but not of this run is left out: one setting serves several runs.
+
+    Examples
+    --------
+    >>> by_name("140", ["a", "b"], ""), by_name("b=20,c=1", ["a", "b"], "", known=["c"])
+    ({'a': 140, 'b': 140}, {'b': 20})
+    """
+    found = dict.fromkeys(names, text) if text.strip().isdigit() else pairs(text, flag)
+    for name, number in found.items():
+        if (name not in names and name not in known) or not number.isdigit():
+            raise CellDualityError(
+                f"{name}={number} is not SET=NUMBER", where=flag, mend=f"write a number, or one for {', '.join(names)}"
+            )
+    return {name: int(number) for name, number in found.items() if name in names}
+
+
+def folders(items: Iterable[str], flag: str) -> dict[str, Path]:
+    """Return {name: folder} of ``NAME=FOLDER`` items; a folder may hold any character."""
+    found = {}
+    for item in items:
+        name, _, folder = item.partition("=")
+        if not name or not folder:
+            raise CellDualityError(f"{item!r} is not NAME=FOLDER", where=flag, mend="write NAME=FOLDER, once for each")
+        found[name.strip()] = Path(folder)
+    return found

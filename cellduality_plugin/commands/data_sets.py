@@ -1,0 +1,218 @@
+"""`cellduality data list | info | fetch`: the published sets that can be used by name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from data_prep.registry import Dataset, FileSource
+
+out = Console()
+
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Where downloads are kept; $CELLDUALITY_CACHE, or the platform's cache folder."),
+]
+SHORT = {
+    "cell_type_annotation": "annotation",
+    "conditional_cell_generation": "generation",
+    "perturbation_response_generation": "response",
+    "drug_sensitivity_prediction": "sensitivity",
+    "drug_exposure_prediction": "exposure",
+}
+WIDE = 110
+TRUSTED_FIRST = "not known; the hash of the first download is recorded and checked from then on"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group ``data``."""
+    app.command("list")(data_list)
+    app.command("info")(data_info)
+    app.command("fetch")(data_fetch)
+
+
+def data_list(
+    task: Annotated[str, typer.Option(help="Only sets for this task.")] = "",
+    species: Annotated[str, typer.Option(help="Only sets of this species: human or mouse.")] = "",
+    cache: CacheOption = None,
+) -> None:
+    """Show the published sets that can be used by name.
+
+    Example: `cellduality data list --task cell_type_annotation --species mouse`
+    """
+    from data_prep.registry import DATASETS
+
+    chosen = [
+        dataset
+        for dataset in DATASETS.values()
+        if (not task or any(task in (name, SHORT.get(name)) for name in dataset.tasks))
+        and species in ("", dataset.species)
+    ]
+    if not chosen:
+        from cellduality_plugin.errors import CellDualityError
+
+        known = ", ".join(sorted({name for dataset in DATASETS.values() for name in dataset.tasks}))
+        raise CellDualityError(
+            "no data set for that", where="data list", mend=f"tasks are {known}; species are human and mouse"
+        )
+    out.print(overview(chosen, cache, wide=out.width >= WIDE), "")
+    out.print("[dim]`cellduality data info NAME` tells the rest.[/dim]")
+
+
+def data_info(
+    name: Annotated[str, typer.Argument(help="A name that `cellduality data list` shows.")], cache: CacheOption = None
+) -> None:
+    """Show what a set is, where it comes from, whose it is, and what bites.
+
+    Example: `cellduality data info kang_2018_ifnb`
+    """
+    from data_prep.registry import find_dataset
+
+    out.print(description(find_dataset(name), cache))
+
+
+def data_fetch(
+    names: Annotated[list[str], typer.Argument(help="Names that `cellduality data list` shows.")],
+    cache: CacheOption = None,
+) -> None:
+    """Download sets into the cache; a download that was stopped goes on where it stopped.
+
+    Example: `cellduality data fetch kidney_immune oligodendroglioma`
+    """
+    from data_prep.fetching import fetch, missing_files
+    from data_prep.registry import find_dataset
+
+    for dataset in [find_dataset(name) for name in names]:
+        with bars() as progress:
+            files = fetch(dataset, cache, progress)
+        for path in files.values():
+            out.print(f"[green]✓[/green] {dataset.name}  {path}", soft_wrap=True, highlight=False)
+        for missing in missing_files(dataset, cache):
+            out.print(
+                f"[yellow]![/yellow] {dataset.name}  {missing.name} has to come from you: {missing.origin}",
+                soft_wrap=True,
+                highlight=False,
+            )
+
+
+def overview(datasets: list[Dataset], cache: Path | None, wide: bool) -> Table:
+    """Return a line a set: what it is of, how large, for which tasks, on which terms, and whether it is here.
+
+    A ``wide`` table has the tissue too; the other fits on 80 columns.
+    """
+    from data_prep.fetching import is_cached
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
+    table.add_column("name", style="bold cyan", no_wrap=True)
+    table.add_column("species")
+    if wide:
+        table.add_column("tissue")
+    table.add_column("cells", justify="right", no_wrap=True)
+    table.add_column("tasks")
+    table.add_column("licence", style="dim")
+    table.add_column("cached" if wide else "here", justify="center")
+    for dataset in datasets:
+        table.add_row(
+            dataset.name,
+            dataset.species,
+            *([dataset.tissue] if wide else []),
+            "" if dataset.cells is None else f"{dataset.cells:,}",
+            ", ".join(SHORT.get(name, name) for name in dataset.tasks),
+            _short_licence(dataset.licence),
+            "[green]yes[/green]" if is_cached(dataset, cache) else "[dim]no[/dim]",
+        )
+    return table
+
+
+def _short_licence(licence: str) -> str:
+    """Return the licence's name alone, as short as it is still known."""
+    name = licence.split(" (")[0].split(";")[0]
+    return {"none stated": "unstated"}.get(name, name.removesuffix("-Clause"))
+
+
+def description(dataset: Dataset, cache: Path | None) -> Panel:
+    """Return everything the registry knows of a set."""
+    from data_prep.fetching import cache_folder, is_cached, missing_files
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    size = "not published" if dataset.cells is None else f"{dataset.cells:,} cells"
+    if dataset.test_cells:
+        size += f", of them {dataset.test_cells:,} for testing"
+    rows = {
+        "what": f"{dataset.species}, {dataset.tissue}; {dataset.modality}",
+        "size": f"{size} (as published)" if dataset.cells else size,
+        "tasks": ", ".join(dataset.tasks),
+        "columns": ", ".join(dataset.columns),
+        "split": str(dataset.split),
+        "variants": f"corrected (default): {dataset.correction}" if dataset.correction else "one, as published",
+        "mind": dataset.notes,
+        "licence": dataset.licence,
+        "cite": dataset.citation,
+    }
+    for name, told in rows.items():
+        if told:
+            table.add_row(name, Text(told))
+    for number, source in enumerate(dataset.sources):
+        table.add_row("" if number else "files", _source(source))
+    lacking = ", ".join(missing.name for missing in missing_files(dataset, cache))
+    state = "yes" if is_cached(dataset, cache) else f"no; you have to bring {lacking}" if lacking else "no"
+    table.add_row("cached", Text(f"{state} ({cache_folder(cache) / dataset.name})"))
+    return Panel(table, title=f"[bold cyan]{dataset.name}[/bold cyan]  {dataset.title}", title_align="left")
+
+
+def _source(source: FileSource) -> Text:
+    from data_prep.registry import CollectionFile, PackageMember, RemoteFile
+
+    told = Text(source.name, style="cyan")
+    if isinstance(source, RemoteFile):
+        told.append(f"\n{source.url}", style="default")
+        known = f"SHA-256 {source.sha256}" if source.sha256 else f"MD5 {source.md5}" if source.md5 else TRUSTED_FIRST
+        told.append(f"\nchecksum: {known}", style="dim")
+    elif isinstance(source, PackageMember):
+        told.append(f"\n{source.path} in {source.distribution} {source.version} ({source.kind})", style="default")
+        told.append("\nchecksum: pip checks what its index states", style="dim")
+    elif isinstance(source, CollectionFile):
+        told.append(f"\n{source.title} of CELLxGENE collection {source.collection}", style="default")
+        told.append(f"\nchecksum: {TRUSTED_FIRST}", style="dim")
+    else:
+        told.append(f"\nyou bring it: {source.origin}", style="yellow")
+    return told
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Any]:
+    """Yield a function to tell of downloads, which shows a bar for each."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    shown = Progress(*columns, console=out, transient=True)
+    tasks: dict[str, Any] = {}
+
+    def told(name: str, done: int, total: int | None) -> None:
+        shown.start()  # at the first byte, so that nothing flickers where nothing is downloaded
+        if name not in tasks:
+            tasks[name] = shown.add_task(name, total=total)
+        shown.update(tasks[name], completed=done, total=total)
+
+    try:
+        yield told
+    finally:
+        if tasks:
+            shown.stop()

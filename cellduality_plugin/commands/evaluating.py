@@ -1,0 +1,92 @@
+"""`cellduality evaluate | table | seeds | report`: from checkpoints to numbers and a page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cellduality_plugin.commands.arguments import folders
+from cellduality_plugin.errors import CellDualityError
+
+out = Console()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("evaluate")(evaluate_checkpoints)
+    app.command("table")(show_table)
+    app.command("seeds")(seeds)
+    app.command("report")(report)
+
+
+def evaluate_checkpoints(
+    model: Annotated[list[str], typer.Option(help="NAME=FOLDER of a checkpoint; once for each column.")],
+    data: Annotated[Path, typer.Option(help="The prepared folder.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where predictions and metrics.json go.")],
+    split: Annotated[str, typer.Option(help="validation while choosing settings; test once, last.")] = "test",
+    samples: Annotated[int, typer.Option(help="Cells drawn for each generation row.")] = 4,
+    max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a response, at most.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of every sampled answer.")] = 42,
+) -> None:
+    """Answer held-out rows with each checkpoint, primal and dual, and measure.
+
+    Example: `cellduality evaluate --model SFT=sft --model GRPO=grpo --data data --split validation --out validation`
+    """
+    from cellduality_plugin.config import Config
+    from cellduality_plugin.evaluation.decoding import EngineSettings
+    from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+    from cellduality_plugin.evaluation.predictions import PredictionSettings
+
+    if split not in ("validation", "test"):
+        raise CellDualityError(f"no split {split!r}", where="--split", mend="use validation or test")
+    engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
+    settings = EvaluationSettings(prediction=PredictionSettings(samples=samples, seed=seed, engine=engine), seed=seed)
+    models = folders(model, "--model")
+    tasks = Config.load(data / "cellduality.json").load_tasks()
+    found = evaluate(models, data, split, folder, settings, tasks=tasks, command=sys.argv)  # type: ignore[arg-type]
+    out.print(table(found))
+
+
+def show_table(metrics: Annotated[Path, typer.Argument(help="A metrics.json.")]) -> None:
+    """Print the table of an evaluation.
+
+    Example: `cellduality table runs/cpu/test/metrics.json`
+    """
+    from cellduality_plugin.evaluation.report import read_metrics
+    from cellduality_plugin.evaluation.tables import table
+
+    out.print(table(read_metrics(metrics)))
+
+
+def seeds(metrics: Annotated[list[Path], typer.Argument(help="The metrics.json of each seed.")]) -> None:
+    """Print mean and standard deviation over several runs, and the paired change from SFT to GRPO.
+
+    Example: `cellduality seeds runs/seeds/*/test/metrics.json`
+    """
+    from cellduality_plugin.evaluation.report import read_metrics
+    from cellduality_plugin.evaluation.seeds import seeds_table
+
+    # A pipe has no width: the table must not be folded on its way into a file.
+    Console(width=None if out.is_terminal else 400).print(seeds_table([read_metrics(path) for path in metrics]))
+
+
+def report(
+    evaluation: Annotated[Path, typer.Option(help="The folder that `evaluate` wrote.")],
+    page: Annotated[Path, typer.Option("--out", help="The page to write.")],
+    curves: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER of TensorBoard events, or a training log.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page: table, curves, cells, confusion matrices, traces, provenance.
+
+    Example: `cellduality report --evaluation runs/cpu/test --out report.html --curves GRPO=runs/cpu/tensorboard/grpo`
+    """
+    from cellduality_plugin.evaluation.report import write_report
+
+    sources = folders(curves or [], "--curves")
+    print(write_report(evaluation, page, sources))

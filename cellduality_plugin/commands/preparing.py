@@ -1,0 +1,222 @@
+"""`cellduality data prepare`: cells to rows for SFT, RL and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cellduality_plugin.commands.arguments import by_name, pairs
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.tasks import TASKS, get_task
+
+out = Console()
+
+COLUMNS = ("perturbation", "drug", "sensitivity", "exposure")
+"""What a file may hold besides the cell types, by the name the tasks know it under."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the group ``data``."""
+    app.command("prepare")(data_prepare)
+
+
+def data_prepare(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Known data sets (`cellduality data list`) or paths of .h5ad files.")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Where the rows go.")] = Path("data"),
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A dual pair, or several with commas: a built-in name, module:Class or file.py:Class; PAIR=3 gives it "
+            "three shares of the RL rows. By default all that the sets serve."
+        ),
+    ] = None,
+    weights: Annotated[str, typer.Option(help="Shares of the RL rows other than 1: task=share,...")] = "",
+    label_column: Annotated[str, typer.Option(help="The obs column with cell types; the set's own if empty.")] = "",
+    perturbation_column: Annotated[str, typer.Option(help="The obs column with perturbations.")] = "",
+    drug_column: Annotated[str, typer.Option(help="The obs column with drugs.")] = "",
+    sensitivity_column: Annotated[str, typer.Option(help="The obs column with drug sensitivities.")] = "",
+    exposure_column: Annotated[str, typer.Option(help="The obs column that tells exposed cells.")] = "",
+    expression: Annotated[str, typer.Option(help="What the matrix holds: auto, log1p or counts.")] = "auto",
+    matrix: Annotated[str, typer.Option(help="Which matrix to read: X or raw; the set's own if empty.")] = "",
+    layer: Annotated[str, typer.Option(help="The layer to read in place of X.")] = "",
+    gene_symbols: Annotated[str, typer.Option(help="The var column with gene symbols, if the index has ids.")] = "",
+    species: Annotated[str, typer.Option(help="human or mouse; mouse genes become their human orthologues.")] = "",
+    variant: Annotated[str, typer.Option(help="Of a published set: as_published or corrected.")] = "",
+    small_classes: Annotated[str, typer.Option(help="Classes of fewer than three cells: refuse or drop.")] = "refuse",
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Cells for out-of-distribution evaluation alone: [SET:]COLUMN=VALUE; may be repeated."),
+    ] = None,
+    max_cells: Annotated[str, typer.Option(help="Cells of a set at most, as N or SET=N,...; empty for all.")] = "",
+    rewards: Annotated[str, typer.Option(help="Reward kind by task name: task=duality|likelihood,...")] = "",
+    top_genes: Annotated[int, typer.Option(help="Genes in a cell sentence, at most.")] = 64,
+    genes: Annotated[int, typer.Option(help="Most variable genes of each set that make the vocabulary; 0: all.")] = 0,
+    min_genes: Annotated[int, typer.Option(help="Cells with fewer expressed genes are left out.")] = 8,
+    hidden: Annotated[float, typer.Option(help="Share of a cell's genes that the dual of a label rebuilds.")] = 0.25,
+    labelled: Annotated[str, typer.Option(help="Training cells whose label SFT may see, as N or SET=N,...")] = "140",
+    rl_rows: Annotated[int, typer.Option(help="Rows for reinforcement learning.")] = 512,
+    sft_views: Annotated[int, typer.Option(help="Versions of each labelled cell: whole, then with lost genes.")] = 1,
+    validity_power: Annotated[
+        float,
+        typer.Option(help="How much repeats and strangers in a generated list cost; 0: nothing, as in the paper."),
+    ] = 1.0,
+    validity_share: Annotated[
+        float, typer.Option(help="Share of the reward that form alone earns, in [0, 1); 0 as in the paper.")
+    ] = 0.0,
+    dual_temperature: Annotated[float, typer.Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
+    dual_timeout: Annotated[float, typer.Option(help="Seconds after which a dual counts as failed.")] = 120.0,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
+) -> None:
+    """Turn cells into rows for SFT, RL and evaluation, with a manifest beside each file.
+
+    Examples:
+
+    `cellduality data prepare pbmc68k_reduced kang_2018_ifnb --out data --held-out "kang_2018_ifnb:cell_type=B cell"`
+
+    `cellduality data prepare my.h5ad --label-column cell_type --perturbation-column condition --out data`
+    """
+    from data_prep.prepare import PrepareSettings, describe, prepare
+    from data_prep.registry import DATASETS
+
+    names = sources or ["pbmc68k_reduced"]
+    columns = {
+        name: column
+        for name, column in zip(
+            COLUMNS, (perturbation_column, drug_column, sensitivity_column, exposure_column), strict=True
+        )
+        if column
+    }
+    # A published set knows its own columns.
+    variants = {"variant": variant} if variant else {}
+    reading = {
+        "label_column": label_column, "expression": expression, "matrix": matrix, "layer": layer,
+        "gene_symbols": gene_symbols, "species": species, "columns": columns,
+    }  # fmt: skip
+    wanted = {_absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
+    served = tasks_of_sources(names, list(wanted), columns)
+    shares = pairs(weights, "--weights")
+    asked = {pair: wanted.get(pair) or shares.get(pair) or "1" for some in served.values() for pair in some}
+    _refuse_slips(shares, asked, "--weights")
+    kept_out = _held_out(held_out or [], names, DATASETS)
+    cells, shown = (
+        by_name(text, names, flag, DATASETS) for text, flag in ((max_cells, "--max-cells"), (labelled, "--labelled"))
+    )
+    values: dict[str, object] = {
+        "sources": [
+            {
+                "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}),
+                "max_cells": cells.get(name), "n_labelled": shown.get(name),
+                **(variants if name in DATASETS else {flag: value for flag, value in reading.items() if value}),
+            }
+            for name in names
+        ],
+        "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),
+        "top_genes": top_genes, "n_genes": genes or None, "hidden": hidden, "n_rl": rl_rows, "sft_views": sft_views,
+        "seed": seed, "small_classes": small_classes, "min_genes": min_genes,
+    }  # fmt: skip
+    settings = PrepareSettings.read(values)
+    config = run_config(
+        list(settings.tasks),
+        pairs(rewards, "--rewards"),
+        validity={"validity_power": validity_power, "validity_share": validity_share},
+        dual={"temperature": dual_temperature, "timeout_seconds": dual_timeout},
+    )
+    summary = prepare(settings, folder)
+    config.save(folder / "cellduality.json")
+    out.print(describe(summary))
+
+
+def tasks_of_sources(
+    sources: Sequence[str], wanted: Sequence[str], columns: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the pairs that are asked about each source.
+
+    A published set serves the pairs the registry names for it, and any other that was asked for and no set of this
+    run is known to serve. A file of one's own serves all that was asked for; if nothing was, what its columns allow.
+    """
+    from data_prep.registry import DATASETS
+
+    known = {name: DATASETS[name].tasks for name in sources if name in DATASETS}
+    orphans = [task for task in wanted if not any(task in tasks for tasks in known.values())]
+    served = {}
+    for name in sources:
+        if name in known:
+            served[name] = tuple(task for task in wanted if task in known[name] or task in orphans) or known[name]
+        else:
+            served[name] = tuple(wanted) or _allowed(columns)
+    return served
+
+
+def _allowed(columns: Mapping[str, str]) -> tuple[str, ...]:
+    allowed = ["cell_type_annotation", "conditional_cell_generation"]
+    if "perturbation" in columns:
+        allowed.append("perturbation_response_generation")
+    if {"drug", "sensitivity"} <= columns.keys():
+        allowed.append("drug_sensitivity_prediction")
+    if {"drug", "exposure"} <= columns.keys():
+        allowed.append("drug_exposure_prediction")
+    return tuple(allowed)
+
+
+def run_config(
+    tasks: Iterable[str], rewards: Mapping[str, str], *, validity: Mapping[str, Any], dual: Mapping[str, Any]
+) -> Config:
+    """Return the configuration of a run with ``tasks`` (names or import paths).
+
+    Raises
+    ------
+    CellDualityError
+        If a reward is given for a task that nobody knows, or a setting is wrong.
+    """
+    found = {get_task(pair).name: pair for pair in tasks}
+    _refuse_slips(rewards, found, "--rewards")
+    return Config.read(
+        {
+            "tasks": {
+                name: {"pair": pair, "reward": rewards.get(name, "duality"), **validity} for name, pair in found.items()
+            },
+            "dual": dual,
+        }
+    )
+
+
+def _refuse_slips(given: Iterable[str], tasks: Iterable[str], flag: str) -> None:
+    """Raise if a name in ``given`` is neither of a task of this run nor of a built-in one.
+
+    One list of weights or rewards serves runs with more and with fewer of the built-in tasks.
+    """
+    for name in {*given} - {*tasks} - {*TASKS}:
+        raise CellDualityError(f"no task {name!r}", where=flag, mend=f"the tasks are {', '.join(tasks)}")
+
+
+def _held_out(
+    items: Iterable[str], sources: Sequence[str], known: Iterable[str]
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return {set: {column: values}} of ``[SET:]COLUMN=VALUE`` items.
+
+    What is said of a ``known`` set that is not of this run is left out.
+    """
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for item in items:
+        name = next((source for source in (*sources, *known) if item.startswith(f"{source}:")), "")
+        column, equals, value = item[len(name) + bool(name) :].partition("=")
+        if not equals or not column or not value or ":" in column or (not name and len(sources) > 1):
+            raise CellDualityError(
+                f"{item!r} is not SET:COLUMN=VALUE", where="--held-out", mend=f"name one of {', '.join(sources)} first"
+            )
+        columns = found.setdefault(name or sources[0], {})
+        columns[column] = (*columns.get(column, ()), value)
+    return {name: columns for name, columns in found.items() if name in sources}
+
+
+def _absolute(pair: str) -> str:
+    """Return ``pair`` with the path of a file.py:Class made absolute, so that every worker finds it."""
+    path, colon, name = pair.rpartition(":")
+    return f"{Path(path).resolve()}:{name}" if colon and path.endswith(".py") else pair

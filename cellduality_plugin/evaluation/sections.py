@@ -1,0 +1,146 @@
+"""What is measured together: the rows of one dual pair, and the real cells that are their yardstick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.distances import median_bandwidth
+from cellduality_plugin.evaluation.embedding import fit_embedding
+from cellduality_plugin.evaluation.measures import Yardstick
+from cellduality_plugin.evaluation.predictions import read_rows
+from cellduality_plugin.evaluation.real_cells import RealCells, read_cells
+from cellduality_plugin.examples import Example
+from cellduality_plugin.parsing import Genes, OneOf
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
+
+OOD = "ood"
+"""The split of the kinds of cells that are held out of all others."""
+
+Rows = dict[tuple[str, str], Example]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of one dual pair in one split.
+
+    Parameters
+    ----------
+    key
+        The first part of the names of its metrics: ``task``, or ``task@ood`` for held-out kinds of cells.
+    pair
+        The dual pair.
+    rows
+        By (task, row id).
+    yardstick
+        Real cells of the sets that the rows are about.
+    """
+
+    key: str
+    pair: DualTask
+    rows: Rows
+    yardstick: Yardstick
+
+    @property
+    def names_labels(self) -> bool:
+        """Whether the answers are labels."""
+        return isinstance(self.pair.answer, OneOf)
+
+    @property
+    def writes_cells(self) -> bool:
+        """Whether the answers are cells of a condition that real cells have, too."""
+        return isinstance(self.pair.answer, Genes) and isinstance(self.pair.unknown, OneOf)
+
+    @property
+    def writes_responses(self) -> bool:
+        """Whether the answers are cells that were told apart by their state, from control cells."""
+        return self.writes_cells and "control" in self.pair.needs
+
+
+def read_sections(
+    data: Path,
+    split: str,
+    tasks: Mapping[str, DualTask],
+    vocabulary: Vocabulary,
+    *,
+    components: int,
+    neighbours: tuple[int, ...],
+    seed: int,
+    resamples: int,
+    limit: int | None = None,
+) -> list[Section]:
+    """Return the sections of ``split`` and, if the data have held-out kinds of cells, of those: by task, in order.
+
+    Parameters
+    ----------
+    data
+        The prepared folder.
+    tasks
+        The dual pairs by the name that rows give.
+    components, neighbours, seed, resamples
+        Of the yardsticks.
+    limit
+        Rows of a section at the most, the first ones; None for all.
+
+    Raises
+    ------
+    CellDualityError
+        If a file is missing or malformed.
+    """
+    cells = data / "cells.jsonl"
+
+    def yardstick(pair: DualTask, rows: Rows, where: str) -> Yardstick:
+        column, state = told_apart_by(pair)
+        sources = {row.partition("/")[0] for _, row in rows}
+
+        def real(part: str) -> RealCells:
+            return read_cells(cells, part, column=column, state=state, sources=sources)
+
+        train, held_out = real("train"), real(where)
+        others = None if where == OOD else real("validation" if where == "test" else "test")
+        space = fit_embedding(train.genes, vocabulary.genes, components=components, seed=seed)
+        return Yardstick(
+            embedding=space,
+            bandwidth=median_bandwidth(space(train.genes), seed),
+            held_out=held_out,
+            points=space(held_out.genes),
+            train=train,
+            others=others,
+            other_points=space(others.genes if others else ()),
+            neighbours=neighbours,
+            seed=seed,
+            resamples=resamples,
+        )
+
+    found = _by_task(read_rows(data / f"eval_{split}.jsonl", tasks), limit)
+    sections = [Section(name, tasks[name], rows, yardstick(tasks[name], rows, split)) for name, rows in found.items()]
+    if (data / f"eval_{OOD}.jsonl").is_file():
+        held_out = _by_task(read_rows(data / f"eval_{OOD}.jsonl", tasks), limit)
+        sections += [
+            Section(f"{name}@{OOD}", tasks[name], rows, yardstick(tasks[name], rows, OOD))
+            for name, rows in held_out.items()
+        ]
+    if not sections:
+        raise CellDualityError("no rows to evaluate", where=str(data), mend="prepare the data again")
+    return sections
+
+
+def told_apart_by(pair: DualTask) -> tuple[str, str]:
+    """Return (the column that holds a real cell's label for ``pair``, the column with its state or "")."""
+    if isinstance(pair.answer, OneOf):
+        return pair.answer.kind, ""
+    if isinstance(pair.unknown, OneOf) and pair.unknown.kind != "cell_type":
+        return "cell_type", pair.unknown.kind
+    return "cell_type", ""
+
+
+def _by_task(rows: Rows, limit: int | None) -> dict[str, Rows]:
+    found: dict[str, Rows] = {}
+    for key, example in rows.items():
+        own = found.setdefault(key[0], {})
+        if limit is None or len(own) < limit:
+            own[key] = example
+    return dict(sorted(found.items()))

@@ -1,0 +1,173 @@
+"""The matrix of an .h5ad file, read block by block and never held whole."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from cellduality_plugin.errors import CellDualityError
+
+BLOCK = 4_000_000
+"""Values read at a time: 32 MB of float32 with their indices."""
+
+CSC_BLOCK = 16_000_000
+"""Values gathered at a time from a matrix stored by column, which is read through once for each such part."""
+
+READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
+"""What h5py, anndata and scipy raise about files that are cut, corrupt or something else."""
+
+
+@contextlib.contextmanager
+def told_when_unreadable(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise about a bad file into one line."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        raise CellDualityError(
+            f"unreadable .h5ad file ({type(error).__name__}: {str(error)[:120]})",
+            where=str(path),
+            mend="download or write the file again with anndata's write_h5ad",
+        ) from error
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """A matrix of cells by genes in a file.
+
+    Parameters
+    ----------
+    path
+        The .h5ad file.
+    key
+        Where in the file the matrix is, e.g. ``"layers/counts"``.
+    layout
+        Sparse by row, sparse by column, or dense.
+    shape
+        Cells and genes.
+    block
+        How many values are read at a time.
+    """
+
+    path: Path
+    key: str
+    layout: Literal["csr", "csc", "dense"]
+    shape: tuple[int, int]
+    block: int = BLOCK
+
+    @classmethod
+    def find(cls, file: h5py.File, path: Path, key: str) -> StoredMatrix:
+        """Return the matrix at ``key`` of an open file; sparse layouts of old anndata versions are known too.
+
+        Raises
+        ------
+        CellDualityError
+            If it does not hold numbers.
+        """
+        node = file[key]
+        if isinstance(node, h5py.Group):
+            kind = str(_attribute(node, "encoding-type", "h5sparse_format"))[:3]
+            shape, dtype = _attribute(node, "shape", "h5sparse_shape"), node["data"].dtype
+        else:
+            kind, shape, dtype = "dense", node.shape, node.dtype
+        if dtype.kind not in "biuf":
+            raise CellDualityError(
+                f"the matrix does not hold numbers ({dtype})", where=str(path), mend="store a numeric matrix"
+            )
+        cells, genes = map(int, shape)
+        return cls(path, key, kind, (cells, genes))  # type: ignore[arg-type]
+
+    def values(self) -> Iterator[NDArray[Any]]:
+        """Yield all stored values, in blocks, as flat arrays of the type they are stored in."""
+        with told_when_unreadable(self.path), h5py.File(self.path) as file:
+            node = file[self.key]
+            if self.layout == "dense":
+                for start, stop in self._dense_spans(node):
+                    yield np.asarray(node[start:stop]).ravel()
+            else:
+                for start in range(0, node["data"].shape[0], self.block):
+                    yield np.asarray(node["data"][start : start + self.block])
+
+    def rows(self) -> Iterator[Any]:
+        """Yield the rows in order, in CSR blocks of float32 or float64 without duplicate entries.
+
+        A matrix stored by column is read once for every ``CSC_BLOCK`` values that it holds.
+        """
+        readers = {"csr": self._csr_rows, "csc": self._csc_rows, "dense": self._dense_rows}
+        with told_when_unreadable(self.path), h5py.File(self.path) as file:
+            for block in readers[self.layout](file[self.key]):
+                if block.nnz and not 0 <= block.indices.min() <= block.indices.max() < self.shape[1]:
+                    raise ValueError("a gene index is outside of the matrix")
+                block.sum_duplicates()
+                yield block
+
+    def _csr_rows(self, node: Any) -> Iterator[Any]:
+        indptr = node["indptr"][:]
+        for start, stop in _spans(indptr, self.block):
+            entries = slice(int(indptr[start]), int(indptr[stop]))
+            shape = (stop - start, self.shape[1])
+            parts = _floats(node["data"][entries]), node["indices"][entries], indptr[start : stop + 1] - indptr[start]
+            yield scipy.sparse.csr_matrix(parts, shape=shape)
+
+    def _dense_rows(self, node: Any) -> Iterator[Any]:
+        for start, stop in self._dense_spans(node):
+            yield scipy.sparse.csr_matrix(_floats(np.asarray(node[start:stop])))
+
+    def _dense_spans(self, node: Any) -> Iterator[tuple[int, int]]:
+        step = max(1, self.block // self.shape[1])
+        if node.chunks:  # a chunk that is cut in two is read and unpacked twice
+            step = max(1, round(step / node.chunks[0])) * node.chunks[0]
+        for start in range(0, self.shape[0], step):
+            yield start, min(start + step, self.shape[0])
+
+    def _csc_rows(self, node: Any) -> Iterator[Any]:
+        per_row = np.zeros(self.shape[0], dtype=np.int64)
+        for start in range(0, node["indices"].shape[0], self.block):
+            per_row += np.bincount(node["indices"][start : start + self.block], minlength=self.shape[0])
+        for start, stop in _spans(np.concatenate([[0], np.cumsum(per_row)]), CSC_BLOCK * self.block // BLOCK):
+            yield self._gathered(node, start, stop)
+
+    def _gathered(self, node: Any, start: int, stop: int) -> Any:
+        """Return the rows from ``start`` to ``stop`` of a matrix that is stored by column."""
+        indptr = node["indptr"][:]
+        found = []
+        for first in range(0, node["indices"].shape[0], self.block):
+            rows = node["indices"][first : first + self.block]
+            inside = np.flatnonzero((rows >= start) & (rows < stop))
+            columns = np.searchsorted(indptr, first + inside, side="right") - 1
+            values = _floats(node["data"][first : first + self.block][inside])
+            found.append((values, (rows[inside] - start).astype(np.int32), columns.astype(np.int32)))
+        values, rows, columns = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        del found
+        return scipy.sparse.coo_matrix((values, (rows, columns)), shape=(stop - start, self.shape[1])).tocsr()
+
+
+def _attribute(node: Any, *names: str) -> Any:
+    for name in names:
+        if name in node.attrs:
+            return node.attrs[name]
+    raise KeyError(f"no attribute {names[0]} at {node.name}")
+
+
+def _spans(indptr: NDArray[Any], block: int) -> Iterator[tuple[int, int]]:
+    """Yield (first row, row after the last) of parts of at most ``block`` values, or of one row with more."""
+    start, last = 0, len(indptr) - 1
+    while start < last:
+        stop = int(np.searchsorted(indptr, indptr[start] + block, side="right")) - 1
+        stop = min(max(stop, start + 1), last)
+        yield start, stop
+        start = stop
+
+
+def _floats(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values in the smallest float type for arithmetic that holds each of them exactly."""
+    if values.dtype in (np.float32, np.float64):
+        return values
+    return values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)

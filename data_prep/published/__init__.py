@@ -1,0 +1,1 @@
+"""Loaders of published sets, one module a set, all of one shape."""

@@ -1,0 +1,138 @@
+"""Everything that decides what a preparation holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cellduality_plugin.errors import CellDualityError
+from data_prep.reading import Fraction, SourceSettings
+from data_prep.views import Rules
+
+DEFAULT_SOURCE = "pbmc68k_reduced"
+
+DEFAULT_TASKS = ("cell_type_annotation", "conditional_cell_generation")
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class PrepareSettings(BaseModel):
+    """Everything that decides what :func:`prepare` writes.
+
+    Parameters
+    ----------
+    sources
+        The sets of cells, each with the tasks it serves. ``source``, ``label_column``, ``matrix`` and ``expression``
+        in place of it describe a single one.
+    tasks
+        Pairs by name or import path, with their share of the RL rows; 0 leaves a pair to SFT and evaluation.
+    top_genes, min_genes
+        Most and fewest genes of a cell sentence.
+    n_genes
+        How many of the most variable genes of each source's training cells make up the vocabulary; None: all that
+        any cell expresses.
+    hidden
+        The fraction of a cell's genes that the duals of labels have to rebuild.
+    n_labelled
+        How many training cells of a source show their label: all that SFT sees.
+    sft_views
+        How many versions of each labelled cell SFT sees: the whole cell, then ones that lost genes.
+    n_rl, rl_includes_labelled
+        How many RL rows, and whether they ask about the labelled cells too.
+    fractions
+        Of train, validation and test cells.
+    small_classes
+        What to do about classes with fewer than three cells. Where several columns matter to the tasks, such as cell
+        type and perturbation, a class is a combination of them.
+    seed
+        Of the only random generators.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[SourceSettings, ...] = Field(default=(SourceSettings(name=DEFAULT_SOURCE),), min_length=1)
+    tasks: dict[str, Weight] = Field(default_factory=lambda: dict.fromkeys(DEFAULT_TASKS, 1.0), min_length=1)
+    top_genes: int = Field(default=64, ge=2)
+    min_genes: int = Field(default=8, ge=2)
+    n_genes: int | None = Field(default=None, ge=2)
+    hidden: Fraction = 0.25
+    n_labelled: int = Field(default=140, ge=1)
+    sft_views: int = Field(default=1, ge=1)
+    n_rl: int = Field(default=512, ge=0)
+    rl_includes_labelled: bool = True
+    fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)
+    small_classes: Literal["refuse", "drop"] = "refuse"
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, values: Any) -> Any:
+        """Take what describes a single source for a list of one."""
+        flags = ("source", "label_column", "matrix", "expression")
+        if not isinstance(values, Mapping) or not any(flag in values for flag in flags):
+            return values
+        if "sources" in values:
+            raise CellDualityError("both source and sources are given", where="sources", mend="leave one of them out")
+        given = {flag: values[flag] for flag in flags[1:] if flag in values}
+        others = {name: value for name, value in values.items() if name not in flags}
+        return {**others, "sources": [{"name": values.get("source", DEFAULT_SOURCE), **given}]}
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> PrepareSettings:
+        """Return the settings in ``values``.
+
+        Raises
+        ------
+        CellDualityError
+            If a name is unknown or a value out of range; the first such setting is named.
+        """
+        try:
+            settings = cls(**values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            known = f"settings are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else ""
+            raise CellDualityError(
+                f"{first['msg']}, found {first['input']!r:.60}",
+                where=where,
+                mend=known or "correct the value",
+            ) from error
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Raise a CellDualityError where settings that are valid one by one do not fit together."""
+        if abs(sum(self.fractions) - 1) > 1e-6:
+            raise CellDualityError(f"fractions add up to {sum(self.fractions):g}", where="fractions", mend="make it 1")
+        if self.min_genes > self.top_genes:
+            raise CellDualityError(
+                f"min_genes {self.min_genes} is above top_genes {self.top_genes}",
+                where="min_genes",
+                mend="lower it",
+            )
+        if self.n_rl and not any(self.tasks.values()):
+            raise CellDualityError("every task has the weight 0", where="tasks", mend="give one a weight above 0")
+        served = {name for source in self.sources for name in self.tasks_of(source)}
+        for name in [*served - set(self.tasks), *set(self.tasks) - served]:
+            raise CellDualityError(
+                f"the task {name!r} is {'asked of no source' if name in self.tasks else 'not among the tasks'}",
+                where="sources",
+                mend=f"the tasks are {', '.join(self.tasks)}; name each with a source that serves it",
+            )
+
+    def tasks_of(self, source: SourceSettings) -> tuple[str, ...]:
+        """Return the tasks that are asked about the cells of ``source``."""
+        return tuple(self.tasks) if source.tasks is None else source.tasks
+
+    def rules(self) -> Rules:
+        """Return what is the same for every source."""
+        return Rules(
+            top=self.top_genes,
+            min_genes=self.min_genes,
+            fractions=self.fractions,
+            n_labelled=self.n_labelled,
+            drop_small_classes=self.small_classes == "drop",
+            seed=self.seed,
+        )
