@@ -84,6 +84,7 @@ def data_prepare(
     """
     from data_prep.prepare import PrepareSettings, describe, prepare
     from data_prep.registry import DATASETS
+    from data_prep.sources import SOURCES
 
     names = sources or ["pbmc68k_reduced"]
     columns = {
@@ -113,7 +114,7 @@ def data_prepare(
             {
                 "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}),
                 "max_cells": cells.get(name), "n_labelled": shown.get(name),
-                **(variants if name in DATASETS else {flag: value for flag, value in reading.items() if value}),
+                **(variants if name in DATASETS.keys() - SOURCES.keys() else {flag: value for flag, value in reading.items() if value}),
             }
             for name in names
         ],
