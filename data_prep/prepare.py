@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +18,20 @@ from rich.table import Table
 import cellduality_plugin
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import write_jsonl
+from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.foreign import read_foreign, shareable
 from data_prep.manifests import Manifest, code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
 from data_prep.reading import Located, find
+from data_prep.registry import DATASETS
 from data_prep.rows import Row, eval_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
 from data_prep.splits import SPLITS
 from data_prep.views import OOD, RARE_CLASS, View, read_view, variable_genes, with_controls, with_genes
 from data_prep.whole_folder import whole_folder
 
-__all__ = ["FILES", "OOD_FILE", "RARE_CLASS", "PrepareSettings", "Summary", "describe", "prepare"]
+__all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "RARE_CLASS", "PrepareSettings", "Summary", "describe", "prepare"]
 
 FILES = (
     "vocabulary.json",
@@ -40,7 +43,10 @@ FILES = (
 )
 
 OOD_FILE = "eval_ood.jsonl"
-"""Questions about held-out cells; written only where a source holds any out."""
+"""Questions about held-out and foreign cells; written only where there are any."""
+
+COARSE_FILE = "coarse_types.json"
+"""The types that foreign sets share with those that train; written only where there are any."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,9 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     """Return a summary of the rows in ``out``, which are written if they are not there already.
 
     Files: ``vocabulary.json``, ``cells.jsonl`` (every cell with its split), ``sft.jsonl``, ``rl.jsonl``,
-    ``eval_validation.jsonl``, ``eval_test.jsonl``, and ``eval_ood.jsonl`` where cells are held out, each with a
-    ``.manifest.json``. The same settings and sources give identical bytes. Nothing in ``out`` changes unless
-    everything could be made.
+    ``eval_validation.jsonl``, ``eval_test.jsonl``, ``eval_ood.jsonl`` where cells are held out or foreign, and
+    ``coarse_types.json`` where they are foreign, each with a ``.manifest.json``. The same settings and sources give
+    identical bytes. Nothing in ``out`` changes unless everything could be made.
 
     Raises
     ------
@@ -68,13 +74,19 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     settings.check()
     out = Path(out)
     tasks = _tasks(settings)
-    found = [find(source) for source in settings.sources]
+    for source in settings.foreign:
+        shareable(source.name)  # told before anything is fetched
+    found = [find(source) for source in (*settings.sources, *settings.foreign)]
     names = [source.name for source in found]
     if len(set(names)) < len(names):
         raise CellDualityError(
             f"two sources share a name among {', '.join(names)}", where="sources", mend="join them, or rename a file"
         )
-    wanted = [*FILES, *([OOD_FILE] if any(source.held_out for source in settings.sources) else [])]
+    optional = {
+        OOD_FILE: bool(settings.foreign) or any(source.held_out for source in settings.sources),
+        COARSE_FILE: bool(settings.foreign),
+    }
+    wanted = [*FILES, *(name for name, needed in optional.items() if needed)]
     origin = _origin(settings, found, list(tasks.values()))
     fresh = up_to_date([out / name for name in wanted], origin)
     if not fresh:
@@ -84,12 +96,14 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
                 file = files[name]
                 if isinstance(file, Vocabulary):
                     file.save(folder / name)
+                elif name == COARSE_FILE:
+                    write_text(folder / name, json.dumps(file, indent=1, ensure_ascii=False) + "\n")
                 else:
                     write_jsonl(folder / name, file)
                 shared = {key: value for key, value in content[name].items() if value is not None}
                 write_manifest(folder / name, origin, **shared)
-        if OOD_FILE not in wanted:  # an earlier one tells of cells that these files may hold
-            for stale in (out / OOD_FILE, manifest_path(out / OOD_FILE)):
+        for name in optional.keys() - {*wanted}:  # an earlier one tells of cells that these files may hold
+            for stale in (out / name, manifest_path(out / name)):
                 with contextlib.suppress(FileNotFoundError):
                     stale.unlink()
     return Summary(out, fresh, {name: read_manifest(out / name) for name in wanted})
@@ -114,6 +128,9 @@ def _origin(settings: PrepareSettings, sources: Sequence[Located], tasks: Sequen
     code = {*core.glob("*.py"), *core.glob("tasks/*.py"), *here.glob("*.py"), *here.glob("published/*.py")}
     code |= {file for task in tasks for file in _code_of(task)}
     digests = [source.sha256 for source in sources]
+    if settings.foreign:  # their rows hang on what the registry says of types, too
+        types = [sorted(DATASETS[source.name].coarse_types.items()) for source in sources if source.name in DATASETS]
+        digests.append(hashlib.sha256(json.dumps(types).encode()).hexdigest())
     return {
         "seed": settings.seed,
         "source": " + ".join(source.name for source in sources),
@@ -139,6 +156,8 @@ def _build(
     genes = sorted({gene for view in views for gene in view.genes})
     vocabulary = Vocabulary(genes=tuple(genes), labels=labels)
 
+    foreign, coarse = read_foreign(settings, sources[len(settings.sources) :], tasks.values(), views, frozenset(genes))
+    views = [*views, *foreign]
     of_source = {view.name: view for view in views}
 
     def asked(task: DualTask, cell: Cell) -> bool:
@@ -150,7 +169,16 @@ def _build(
     labelled, unlabelled = (
         [cell for view in views for cell in view.training(labelled=shown)] for shown in (True, False)
     )
-    sft = sft_rows(labelled, pairs, vocabulary, hidden=hidden, views=settings.sft_views, rng=sft_stream, asked=asked)
+    sft = sft_rows(
+        labelled,
+        pairs,
+        vocabulary,
+        hidden=hidden,
+        views=settings.sft_views,
+        label_views=settings.sft_label_views,
+        rng=sft_stream,
+        asked=asked,
+    )
     rl = rl_rows(
         labelled,
         unlabelled,
@@ -171,15 +199,16 @@ def _build(
     for split, name, stream in zip((*SPLITS[1:], OOD), (*FILES[-2:], OOD_FILE), eval_streams, strict=True):
         cells = [cell for view in views for cell in view.of(split)]
         files[name] = eval_rows(cells, pairs, vocabulary, hidden=hidden, rng=stream, asked=asked)
+    files[COARSE_FILE] = coarse
     return files, {name: _content(name, files, views) for name in files}
 
 
 def _views(settings: PrepareSettings, sources: Sequence[Located], tasks: Mapping[str, DualTask]) -> list[View]:
-    rules = settings.rules()
-    readings = [source.read() for source in sources]
+    rules, training = settings.rules(), sources[: len(settings.sources)]
+    readings = [source.read() for source in training]
     views = [
         read_view(source.name, reading, [tasks[name] for name in settings.tasks_of(wanted)], wanted, rules)
-        for source, reading, wanted in zip(sources, readings, settings.sources, strict=True)
+        for source, reading, wanted in zip(training, readings, settings.sources, strict=True)
     ]
     if settings.n_genes is not None:
         chosen = [variable_genes(*both, settings.n_genes) for both in zip(views, readings, strict=True)]
@@ -205,6 +234,8 @@ def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict
     if name == "vocabulary.json":
         labels = {kind: len(names) for kind, names in vocabulary.labels.items()}
         counts: Mapping[str, int] = {"genes": len(vocabulary.genes), **labels}
+    elif name == COARSE_FILE:
+        counts = {source: len(types) for sets in files[name].values() for source, types in sets.items()}
     else:
         count = _cell_counts if name == "cells.jsonl" else _row_counts
         counts = count(files[name])

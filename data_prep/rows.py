@@ -12,6 +12,7 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell, hide_genes
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.splits import apportion
@@ -34,6 +35,7 @@ def sft_rows(
     hidden: float,
     views: int,
     rng: np.random.Generator,
+    label_views: int | None = None,
     asked: Asked = _always,
 ) -> list[Row]:
     """Return the primal and dual question of every task for every labelled cell, with answers and no trace.
@@ -50,17 +52,21 @@ def sft_rows(
         How many versions of a cell are told of. The first is the cell as it was measured; each further one has lost
         a random share ``hidden`` of its genes, as dropout takes them. A policy that has seen only whole cells is a
         poor judge of the cells it writes. The hidden part is drawn anew for each.
+    label_views
+        The same for questions whose answer is a label, which is one word among the sixty of a list; None: ``views``.
     rng
         The only source of randomness; it also shuffles the rows.
     asked
         Which cells a task is asked about.
     """
     rows: list[Row] = []
+    of_labels = views if label_views is None else label_views
     for cell in cells:
-        for view in range(views):
+        for view in range(max(views, of_labels)):
             seen = cell if view == 0 else replace(cell, genes=hide_genes(cell.genes, hidden, rng)[0])
             for task in (task for task in tasks if asked(task, cell)):
-                rows += _sft_pair(task, seen, vocabulary, hidden, rng)
+                pair = zip(_sft_pair(task, seen, vocabulary, hidden, rng), (task.answer, task.unknown), strict=True)
+                rows += [row for row, field in pair if view < (of_labels if isinstance(field, OneOf) else views)]
     return _shuffled(rows, rng)
 
 

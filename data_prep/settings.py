@@ -26,6 +26,9 @@ class PrepareSettings(BaseModel):
     sources
         The sets of cells, each with the tasks it serves. ``source``, ``label_column``, ``matrix`` and ``expression``
         in place of it describe a single one.
+    foreign
+        Sets no cell of which trains: their cells are asked for their type with the labels of ``sources``. Of their
+        settings ``name``, ``variant`` and ``max_cells`` count.
     tasks
         Pairs by name or import path, with their share of the RL rows; 0 leaves a pair to SFT and evaluation.
     top_genes, min_genes
@@ -39,6 +42,8 @@ class PrepareSettings(BaseModel):
         How many training cells of a source show their label: all that SFT sees.
     sft_views
         How many versions of each labelled cell SFT sees: the whole cell, then ones that lost genes.
+    sft_label_views
+        The same for questions whose answer is a label; None: as ``sft_views``.
     n_rl, rl_includes_labelled
         How many RL rows, and whether they ask about the labelled cells too.
     fractions
@@ -53,6 +58,7 @@ class PrepareSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sources: tuple[SourceSettings, ...] = Field(default=(SourceSettings(name=DEFAULT_SOURCE),), min_length=1)
+    foreign: tuple[SourceSettings, ...] = ()
     tasks: dict[str, Weight] = Field(default_factory=lambda: dict.fromkeys(DEFAULT_TASKS, 1.0), min_length=1)
     top_genes: int = Field(default=64, ge=2)
     min_genes: int = Field(default=8, ge=2)
@@ -60,6 +66,7 @@ class PrepareSettings(BaseModel):
     hidden: Fraction = 0.25
     n_labelled: int = Field(default=140, ge=1)
     sft_views: int = Field(default=1, ge=1)
+    sft_label_views: int | None = Field(default=None, ge=1)
     n_rl: int = Field(default=512, ge=0)
     rl_includes_labelled: bool = True
     fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)
@@ -114,6 +121,11 @@ class PrepareSettings(BaseModel):
             )
         if self.n_rl and not any(self.tasks.values()):
             raise CellDualityError("every task has the weight 0", where="tasks", mend="give one a weight above 0")
+        names = [source.name for source in (*self.sources, *self.foreign)]
+        for name in (source.name for source in self.foreign if names.count(source.name) > 1):
+            raise CellDualityError(
+                f"{name} is foreign and named twice", where="foreign", mend="train on a set or ask about it, not both"
+            )
         served = {name for source in self.sources for name in self.tasks_of(source)}
         for name in [*served - set(self.tasks), *set(self.tasks) - served]:
             raise CellDualityError(

@@ -132,7 +132,7 @@ def read_view(name: str, reading: Reading, tasks: Sequence[DualTask], settings: 
     if settings.max_cells is not None:
         sample = choose_some(classes, settings.max_cells, sample_stream)
         known = {place: values for place, values in known.items() if ids[place] in sample}
-    cells = {ids[place]: _cell(ranked.cell(place), values) for place, values in known.items()}
+    cells = {ids[place]: known_by(ranked.cell(place), values) for place, values in known.items()}
     held = _held_out(cells.values(), settings)
     if rules.drop_small_classes and (rare := small_classes(classes[i] for i in cells if i not in held)):
         drops[RARE_CLASS] = sum(rare.values())
@@ -150,7 +150,8 @@ def read_view(name: str, reading: Reading, tasks: Sequence[DualTask], settings: 
     )
 
 
-def _cell(cell: Cell, values: Mapping[str, str]) -> Cell:
+def known_by(cell: Cell, values: Mapping[str, str]) -> Cell:
+    """Return the cell with ``values`` by column as what is known of it: annotations, or conditions it was put under."""
     condition = {column: value for column, value in values.items() if column in CONDITIONS}
     return replace(cell, obs={c: v for c, v in values.items() if c not in condition}, condition=condition)
 

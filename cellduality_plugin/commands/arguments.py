@@ -37,11 +37,13 @@ def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = 
     >>> by_name("140", ["a", "b"], ""), by_name("b=20,c=1", ["a", "b"], "", known=["c"])
     ({'a': 140, 'b': 140}, {'b': 20})
     """
-    found = dict.fromkeys(names, text) if text.strip().isdigit() else pairs(text, flag)
+    found = dict.fromkeys(names, text.strip()) if text.strip().isdecimal() else pairs(text, flag, "")
     for name, number in found.items():
-        if (name not in names and name not in known) or not number.isdigit():
+        if (name not in names and name not in known) or not number.isdecimal():
             raise CellDualityError(
-                f"{name}={number} is not SET=NUMBER", where=flag, mend=f"write a number, or one for {', '.join(names)}"
+                f"{'='.join(filter(None, (name, number)))!r} is neither a number nor SET=NUMBER",
+                where=flag,
+                mend=f"write a number for all sets, or one for each of {', '.join(names)}",
             )
     return {name: int(number) for name, number in found.items() if name in names}
 

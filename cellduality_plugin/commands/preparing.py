@@ -54,6 +54,13 @@ def data_prepare(
         list[str] | None,
         typer.Option(help="Cells for out-of-distribution evaluation alone: [SET:]COLUMN=VALUE; may be repeated."),
     ] = None,
+    foreign: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A published set of another tissue or study, whose cells are asked for their type and never train; "
+            "scored by the types that both sets share; may be repeated."
+        ),
+    ] = None,
     max_cells: Annotated[str, typer.Option(help="Cells of a set at most, as N or SET=N,...; empty for all.")] = "",
     rewards: Annotated[str, typer.Option(help="Reward kind by task name: task=duality|likelihood,...")] = "",
     top_genes: Annotated[int, typer.Option(help="Genes in a cell sentence, at most.")] = 64,
@@ -63,6 +70,7 @@ def data_prepare(
     labelled: Annotated[str, typer.Option(help="Training cells whose label SFT may see, as N or SET=N,...")] = "140",
     rl_rows: Annotated[int, typer.Option(help="Rows for reinforcement learning.")] = 512,
     sft_views: Annotated[int, typer.Option(help="Versions of each labelled cell: whole, then with lost genes.")] = 1,
+    sft_label_views: Annotated[int, typer.Option(help="The same where a label is the answer; 0: as many.")] = 0,
     validity_power: Annotated[
         float,
         typer.Option(help="How much repeats and strangers in a generated list cost; 0: nothing, as in the paper."),
@@ -80,6 +88,8 @@ def data_prepare(
 
     `cellduality data prepare pbmc68k_reduced kang_2018_ifnb --out data --held-out "kang_2018_ifnb:cell_type=B cell"`
 
+    `cellduality data prepare pbmc68k_reduced --foreign kidney_immune --max-cells kidney_immune=150 --out data`
+
     `cellduality data prepare my.h5ad --label-column cell_type --perturbation-column condition --out data`
     """
     from data_prep.prepare import PrepareSettings, describe, prepare
@@ -95,7 +105,7 @@ def data_prepare(
         if column
     }
     # A published set knows its own columns.
-    variants = {"variant": variant} if variant else {}
+    variants, published = {"variant": variant} if variant else {}, DATASETS.keys() - SOURCES.keys()
     reading = {
         "label_column": label_column, "expression": expression, "matrix": matrix, "layer": layer,
         "gene_symbols": gene_symbols, "species": species, "columns": columns,
@@ -106,20 +116,22 @@ def data_prepare(
     asked = {pair: wanted.get(pair) or shares.get(pair) or "1" for some in served.values() for pair in some}
     _refuse_slips(shares, asked, "--weights")
     kept_out = _held_out(held_out or [], names, DATASETS)
-    cells, shown = (
-        by_name(text, names, flag, DATASETS) for text, flag in ((max_cells, "--max-cells"), (labelled, "--labelled"))
-    )
+    others = foreign or []
+    cells = by_name(max_cells, [*names, *others], "--max-cells", DATASETS)
+    shown = by_name(labelled, names, "--labelled", DATASETS)
     values: dict[str, object] = {
         "sources": [
             {
                 "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}),
                 "max_cells": cells.get(name), "n_labelled": shown.get(name),
-                **(variants if name in DATASETS.keys() - SOURCES.keys() else {flag: value for flag, value in reading.items() if value}),
+                **(variants if name in published else {flag: value for flag, value in reading.items() if value}),
             }
             for name in names
         ],
+        "foreign": [{"name": name, "max_cells": cells.get(name)} for name in others],
         "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),
-        "top_genes": top_genes, "n_genes": genes or None, "hidden": hidden, "n_rl": rl_rows, "sft_views": sft_views,
+        "top_genes": top_genes, "n_genes": genes or None, "hidden": hidden, "n_rl": rl_rows,
+        "sft_views": sft_views, "sft_label_views": sft_label_views or None,
         "seed": seed, "small_classes": small_classes, "min_genes": min_genes,
     }  # fmt: skip
     settings = PrepareSettings.read(values)

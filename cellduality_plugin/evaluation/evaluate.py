@@ -8,7 +8,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import measures
 from cellduality_plugin.evaluation.baselines import logistic_labels, majority_labels
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint
+from cellduality_plugin.evaluation.coarse import COARSE_FILE
 from cellduality_plugin.evaluation.decoding import Decoder
 from cellduality_plugin.evaluation.metrics import Metric, confusion
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
@@ -32,7 +33,6 @@ from cellduality_plugin.evaluation.responses import (
 from cellduality_plugin.evaluation.sections import OOD, Section, read_sections
 from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.files import write_jsonl, write_text
-from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -136,8 +136,8 @@ def evaluate(
             progress=progress,
             opener=opener,
         )
-    asked = [f"eval_{part}.jsonl" for part in (split, OOD) if (data / f"eval_{part}.jsonl").is_file()]
-    files = ("vocabulary.json", "cells.jsonl", *asked)
+    optional = [name for name in (f"eval_{OOD}.jsonl", COARSE_FILE) if (data / name).is_file()]
+    files = ("vocabulary.json", "cells.jsonl", f"eval_{split}.jsonl", *optional)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -191,7 +191,7 @@ def _baselines(section: Section, vocabulary: Vocabulary) -> dict[str, dict[str, 
             LOGISTIC: logistic_labels(yardstick.train, cells, vocabulary.genes),
             MAJORITY: majority_labels(yardstick.train, len(cells)),
         }
-        return {name: measures.label_metrics(gold, predicted, yardstick) for name, predicted in answers.items()}
+        return {name: _label_metrics(section, gold, predicted) for name, predicted in answers.items()}
     if not section.writes_cells:
         return {}
     asked = [yardstick.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
@@ -210,13 +210,14 @@ def _checkpoint_column(
     matrices, failed = {}, {}
     for section in sections:
         made = [p for p in predictions if (p.task, p.id) in section.rows]
-        yardstick, answer = section.yardstick, section.pair.answer
+        yardstick = section.yardstick
         own = {"dual_similarity": measures.dual_similarity(made, yardstick)}
-        if isinstance(answer, OneOf):
+        if section.names_labels:
             gold, predicted = measures.gold_and_predicted(made)
-            own |= measures.label_metrics(gold, predicted, yardstick)
-            labels = list(vocabulary.labels[answer.kind])
-            matrices[section.key] = {"labels": labels, "counts": confusion(gold, predicted, labels).tolist()}
+            own |= _label_metrics(section, gold, predicted)
+            labels = section.labels(vocabulary)
+            counts = confusion(*section.comparable(gold, predicted), labels)
+            matrices[section.key] = {"labels": labels, "counts": counts.tolist()}
         elif section.writes_cells:
             own |= measures.cell_metrics(made, yardstick)
             if section.writes_responses:
@@ -224,6 +225,15 @@ def _checkpoint_column(
         found |= _prefixed(section.key, own)
         failed[section.key] = measures.failures(made)
     return {"kind": "checkpoint", "metrics": found, "confusion": matrices, "failures": failed}
+
+
+def _label_metrics(section: Section, gold: Sequence[str], predicted: Sequence[str]) -> dict[str, Metric]:
+    """Return accuracy and macro-F1; of a foreign set by shared types, under names of their own."""
+    found = measures.label_metrics(*section.comparable(gold, predicted), section.yardstick)
+    if section.shared is None:
+        return found
+    note = f"by the types that both sets share: {', '.join(section.shared.names)}"
+    return {f"coarse_{name}": replace(metric, note=note) for name, metric in found.items()}
 
 
 def _prefixed(task: str, found: Mapping[str, Metric]) -> dict[str, Any]:

@@ -65,7 +65,12 @@ class RealCells:
 
 
 def read_cells(
-    path: Path, split: str, *, column: str = "cell_type", state: str = "", sources: Collection[str] | None = None
+    path: Path,
+    split: str,
+    *,
+    columns: Sequence[str] = ("cell_type",),
+    state: str = "",
+    sources: Collection[str] | None = None,
 ) -> RealCells:
     """Return the cells of ``split`` in a cells file.
 
@@ -73,8 +78,10 @@ def read_cells(
     ----------
     path, split
         The file, and which of its cells.
-    column, state
-        Which columns hold the labels and, if any, the states. Cells without them are left out.
+    columns
+        Which columns hold the labels: of each cell the first that it has. Cells with none are left out.
+    state
+        Which column holds the states, if they matter. Cells without it are left out.
     sources
         The sets to take cells of (the first part of a cell's id); None for all.
 
@@ -86,15 +93,19 @@ def read_cells(
     rows = [row for row in _rows(path, {"id", "split", "genes", "labelled"}) if row["split"] == split]
     if not rows:
         raise CellDualityError(f"no cells in split {split!r}", where=str(path), mend="use train, validation or test")
-    wanted = {column, state} - {""}
-    chosen = [r for r in rows if wanted <= r.keys() and (sources is None or r["id"].partition("/")[0] in sources)]
+    chosen = [
+        row
+        for row in rows
+        if not row.keys().isdisjoint(columns)
+        and (not state or state in row)
+        and (sources is None or row["id"].partition("/")[0] in sources)
+    ]
     if not chosen:
-        raise CellDualityError(
-            f"no cell of split {split!r} has {' and '.join(sorted(wanted))}", where=str(path), mend="prepare again"
-        )
+        wanted = " or ".join(columns) + (f", and {state}" if state else "")
+        raise CellDualityError(f"no cell of split {split!r} has {wanted}", where=str(path), mend="prepare again")
     return RealCells(
         tuple(tuple(row["genes"]) for row in chosen),
-        tuple(str(row[column]) for row in chosen),
+        tuple(str(next(row[column] for column in columns if column in row)) for row in chosen),
         tuple(bool(row["labelled"]) for row in chosen),
         tuple(str(row["id"]) for row in chosen),
         tuple(str(row[state]) for row in chosen) if state else (),

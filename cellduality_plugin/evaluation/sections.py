@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.coarse import COARSE_FILE, SharedTypes, read_shared_types
 from cellduality_plugin.evaluation.distances import median_bandwidth
 from cellduality_plugin.evaluation.embedding import fit_embedding
 from cellduality_plugin.evaluation.measures import Yardstick
@@ -20,6 +21,9 @@ from cellduality_plugin.vocabulary import Vocabulary
 OOD = "ood"
 """The split of the kinds of cells that are held out of all others."""
 
+GROUPS = ("cell_type", "cell_line")
+"""Where the kind of a cell stands: screens of cell lines have no types."""
+
 Rows = dict[tuple[str, str], Example]
 
 
@@ -30,19 +34,24 @@ class Section:
     Parameters
     ----------
     key
-        The first part of the names of its metrics: ``task``, or ``task@ood`` for held-out kinds of cells.
+        The first part of the names of its metrics: ``task``; ``task@ood`` for held-out kinds of cells, ``task@set`` for
+        a foreign set, no cell of which trains.
     pair
         The dual pair.
     rows
         By (task, row id).
     yardstick
-        Real cells of the sets that the rows are about.
+        Real cells of the sets that the rows are about; of a foreign set's yardstick the training cells are those of
+        the sets that train.
+    shared
+        Of a foreign set: the types by which its labels are held against the answers.
     """
 
     key: str
     pair: DualTask
     rows: Rows
     yardstick: Yardstick
+    shared: SharedTypes | None = None
 
     @property
     def names_labels(self) -> bool:
@@ -59,6 +68,16 @@ class Section:
         """Whether the answers are cells that were told apart by their state, from control cells."""
         return self.writes_cells and "control" in self.pair.needs
 
+    def labels(self, vocabulary: Vocabulary) -> list[str]:
+        """Return what gold labels and answers may be, as :meth:`comparable` gives them; none if answers are cells."""
+        if not isinstance(self.pair.answer, OneOf):
+            return []
+        return self.shared.names if self.shared else list(vocabulary.labels[self.pair.answer.kind])
+
+    def comparable(self, gold: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return both in the names that both sides know: shared types for a foreign set, else as they are."""
+        return self.shared.coarse(gold, predicted) if self.shared else (list(gold), list(predicted))
+
 
 def read_sections(
     data: Path,
@@ -72,7 +91,7 @@ def read_sections(
     resamples: int,
     limit: int | None = None,
 ) -> list[Section]:
-    """Return the sections of ``split`` and, if the data have held-out kinds of cells, of those: by task, in order.
+    """Return the sections of ``split``, then of held-out kinds of cells and of foreign sets, if any: by task, in order.
 
     Parameters
     ----------
@@ -92,12 +111,13 @@ def read_sections(
     """
     cells = data / "cells.jsonl"
 
-    def yardstick(pair: DualTask, rows: Rows, where: str) -> Yardstick:
-        column, state = told_apart_by(pair)
+    def yardstick(pair: DualTask, rows: Rows, where: str, shared: SharedTypes | None = None) -> Yardstick:
+        columns, state = told_apart_by(pair)
         sources = {row.partition("/")[0] for _, row in rows}
 
         def real(part: str) -> RealCells:
-            return read_cells(cells, part, column=column, state=state, sources=sources)
+            own = shared.trained if shared and part == "train" else sources
+            return read_cells(cells, part, columns=columns, state=state, sources=own)
 
         train, held_out = real("train"), real(where)
         others = None if where == OOD else real("validation" if where == "test" else "test")
@@ -118,23 +138,39 @@ def read_sections(
     found = _by_task(read_rows(data / f"eval_{split}.jsonl", tasks), limit)
     sections = [Section(name, tasks[name], rows, yardstick(tasks[name], rows, split)) for name, rows in found.items()]
     if (data / f"eval_{OOD}.jsonl").is_file():
-        held_out = _by_task(read_rows(data / f"eval_{OOD}.jsonl", tasks), limit)
-        sections += [
-            Section(f"{name}@{OOD}", tasks[name], rows, yardstick(tasks[name], rows, OOD))
-            for name, rows in held_out.items()
-        ]
+        held_out, foreign = read_rows(data / f"eval_{OOD}.jsonl", tasks), read_shared_types(data / COARSE_FILE)
+        for part in (OOD, *sorted(foreign)):
+            shared = foreign.get(part)
+            own = {key: row for key, row in held_out.items() if _part(key[1], foreign) == part}
+            sections += [
+                Section(f"{name}@{part}", tasks[name], rows, yardstick(tasks[name], rows, OOD, shared), shared)
+                for name, rows in _by_task(own, limit).items()
+            ]
     if not sections:
         raise CellDualityError("no rows to evaluate", where=str(data), mend="prepare the data again")
     return sections
 
 
-def told_apart_by(pair: DualTask) -> tuple[str, str]:
-    """Return (the column that holds a real cell's label for ``pair``, the column with its state or "")."""
+def told_apart_by(pair: DualTask) -> tuple[tuple[str, ...], str]:
+    """Return (the columns that may hold a real cell's label for ``pair``, the column with its state or "").
+
+    Examples
+    --------
+    >>> from cellduality_plugin.tasks import TASKS
+    >>> told_apart_by(TASKS["perturbation_response_generation"])
+    (('cell_type', 'cell_line'), 'perturbation')
+    """
     if isinstance(pair.answer, OneOf):
-        return pair.answer.kind, ""
-    if isinstance(pair.unknown, OneOf) and pair.unknown.kind != "cell_type":
-        return "cell_type", pair.unknown.kind
-    return "cell_type", ""
+        return (pair.answer.kind,), ""
+    if isinstance(pair.unknown, OneOf) and pair.unknown.kind not in GROUPS:
+        return GROUPS, pair.unknown.kind
+    return GROUPS, ""
+
+
+def _part(row: str, foreign: Container[str]) -> str:
+    """Return the foreign set that a row outside the distribution is of, or :data:`OOD` if it is of none."""
+    name = row.partition("/")[0]
+    return name if name in foreign else OOD
 
 
 def _by_task(rows: Rows, limit: int | None) -> dict[str, Rows]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 _TITLES = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
+    "coarse_accuracy": "shared-type accuracy",
+    "coarse_macro_f1": "shared-type macro-F1",
     "dual_similarity": "dual similarity",
     "validity": "validity",
     "duplicates": "duplicate genes",
@@ -32,9 +35,12 @@ def section_title(key: str) -> str:
     --------
     >>> section_title("drug_exposure_prediction"), section_title("perturbation_response_generation@ood")
     ('drug exposure prediction', 'perturbation response generation, held-out cell types')
+    >>> section_title("cell_type_annotation@kidney_immune")
+    'cell type annotation, kidney immune'
     """
-    task, _, part = key.partition("@")
-    return task.replace("_", " ") + (", held-out cell types" if part else "")
+    task, at, part = key.partition("@")
+    kind = "held-out cell types" if part == "ood" else part.replace("_", " ")
+    return task.replace("_", " ") + (f", {kind}" if at else "")
 
 
 def title(key: str, better: str) -> str:
@@ -81,19 +87,29 @@ def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Map
     return rows
 
 
-def table(metrics: Mapping[str, Any]) -> Table:
-    """Return the table of ``metrics`` (what :func:`evaluate` returns): a row a metric, a column a checkpoint."""
-    caption = "↑ higher is better, ↓ lower, ≈ as real cells"
-    shown = Table(title=f"{metrics['split']} split", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    shown.add_column("metric", width=22)  # three checkpoints fit into 80 characters
-    for name in metrics["columns"]:
+def table(metrics: Mapping[str, Any]) -> Group:
+    """Return a table a section of ``metrics`` (what :func:`evaluate` returns), to be printed with rich.
+
+    A row is a metric, a column whatever was measured in that section: what stands in other sections alone would take
+    room from the numbers.
+    """
+    sections: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for section, name, cells in table_rows(metrics):
+        sections.setdefault(section, []).append((name, cells))
+    columns = list(metrics["columns"])
+    return Group(
+        Text(f"{metrics['split']} split: ↑ higher is better, ↓ lower, ≈ as real cells\n", style="dim"),
+        *(_section_table(section, rows, columns) for section, rows in sections.items()),
+    )
+
+
+def _section_table(section: str, rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str]) -> Table:
+    measured = [column for column in columns if any(column in cells for _, cells in rows)]
+    heading = Text(section_title(section), style="bold")
+    shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    shown.add_column("metric", width=22)  # three checkpoints with baselines and real cells fit into 80 characters
+    for name in measured:
         shown.add_column(name.replace(" ", "\n"), justify="right")
-    last = ""
-    for task, name, cells in table_rows(metrics):
-        if task != last:
-            shown.add_section()
-            shown.add_row(Text(section_title(task), style="bold"))
-        last = task
-        values = [cells[column]["value"] if column in cells else None for column in metrics["columns"]]
-        shown.add_row(name, *map(written, values))
+    for name, cells in rows:
+        shown.add_row(name, *(written(cells[column]["value"] if column in cells else None) for column in measured))
     return shown

@@ -3,7 +3,7 @@
 BACKEND=gpu
 : "${BASE_MODEL:=meta-llama/Llama-3.2-3B-Instruct}"
 
-: "${TOP_GENES:=200}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=12800}" "${SFT_VIEWS:=4}"
+: "${TOP_GENES:=200}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=12800}" "${SFT_VIEWS:=4}" "${SFT_LABEL_VIEWS:=4}"
 : "${WEIGHTS=}"
 : "${REWARDS=}"
 : "${MAX_LEN:=4096}" "${MAX_NEW_TOKENS:=1536}"

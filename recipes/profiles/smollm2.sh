@@ -3,7 +3,8 @@
 BACKEND=cpu
 : "${BASE_MODEL:=smollm2}"
 
-: "${TOP_GENES:=24}" "${HIDDEN:=0.25}" "${N_LABELLED:=70}" "${N_RL:=32}" "${SFT_VIEWS:=1}"
+: "${TOP_GENES:=24}" "${HIDDEN:=0.25}" "${N_LABELLED:=35}" "${N_RL:=32}" "${SFT_VIEWS:=1}" "${SFT_LABEL_VIEWS:=1}"
+: "${MAX_CELLS:=pbmc68k_reduced=250,kang_2018_ifnb=250}"
 : "${WEIGHTS=}"
 : "${REWARDS=}"
 : "${MAX_LEN:=512}" "${MAX_NEW_TOKENS:=160}"

@@ -168,11 +168,14 @@ def test_every_setting_can_be_overridden_from_the_environment(profile, dry_run, 
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_data_settings_and_the_base_model_can_be_overridden_too(profile, dry_run):
+def test_data_settings_and_the_base_model_can_be_overridden_too(profile, dry_run, tmp_path):
+    cells = tmp_path / "my cells.h5ad"
+    cells.touch()
     values = {
-        "DATASET": "my cells.h5ad", "LABEL_COLUMN": "cell type", "TASKS": "cell_type_annotation=2",
-        "REWARDS": "cell_type_annotation=likelihood", "TOP_GENES": "33", "HIDDEN": "0.5", "N_LABELLED": "99",
-        "N_RL": "1056", "SFT_VIEWS": "9", "DUAL_TEMPERATURE": "0.3",
+        "DATASET": str(cells), "LABEL_COLUMN": "cell type", "TASKS": "cell_type_annotation=2",
+        "REWARDS": "cell_type_annotation=likelihood", "WEIGHTS": "cell_type_annotation=5", "TOP_GENES": "33",
+        "N_GENES": "444", "HIDDEN": "0.5", "N_LABELLED": "99", "MAX_CELLS": "888", "HELD_OUT": "cell type=a b",
+        "N_RL": "1056", "SFT_VIEWS": "9", "DUAL_TEMPERATURE": "0.3", "VALIDITY_POWER": "2.5", "VALIDITY_SHARE": "0.45",
     }  # fmt: skip
     commands = dry_run("grpo_duality", PROFILE=profile, BASE_MODEL="some/model", **values)
     [prepare] = [command for command in commands if command[:3] == ["cellduality", "data", "prepare"]]
@@ -180,6 +183,16 @@ def test_data_settings_and_the_base_model_can_be_overridden_too(profile, dry_run
     [sft] = [command for command in commands if SFT in command]
     assert "some/model" in sft
     assert not any(command[:2] == ["cellduality", "model"] for command in commands)
+
+
+def test_several_sets_are_parted_by_blanks_and_held_out_kinds_by_semicolons(dry_run):
+    variables = {"DATASET": "one two", "HELD_OUT": "one:cell_type=B cell;two:drug=a, b"}
+    [prepare] = [words for words in dry_run("prepare", PROFILE="cpu", **variables) if "prepare" in words]
+    assert prepare[3:5] == ["one", "two"]
+    kept_out = [value for flag, value in itertools.pairwise(prepare) if flag == "--held-out"]
+    assert kept_out == ["one:cell_type=B cell", "two:drug=a, b"]
+    [prepare] = [words for words in dry_run("prepare", PROFILE="cpu", HELD_OUT="") if "prepare" in words]
+    assert "--held-out" not in prepare
 
 
 @pytest.mark.parametrize("profile", PROFILES)

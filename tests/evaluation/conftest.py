@@ -1,10 +1,10 @@
-"""Decoders that need no engine, and a small prepared folder."""
+"""Decoders that need no engine, and small prepared folders of one source and of two."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,42 @@ from hypothesis import settings
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.evaluation.decoding import Decoder, Request
+from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, predict
+from cellduality_plugin.evaluation.sections import Section, read_sections
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.rows import eval_rows
 
 settings.register_profile("evaluation", deadline=None)  # the first call of a metric imports scikit-learn
 settings.load_profile("evaluation")
 
 TYPES = ("B", "NK", "T")
+KANG_TYPES = ("B cell", "NK cell", "T cell")
+HELD_OUT = KANG_TYPES[0]
 GENES = tuple(f"G{number}" for number in range(36))
+SHARED = ("R0", "R1", "R2")
+"""Genes that lead every cell after the perturbation."""
+OWN = tuple(f"S{number}" for number in range(6))
+"""Genes that follow them: two for each type."""
+CONTROL, PERTURBED = "control", "cytokine IFN-beta"
+PAIRS = {
+    "made": ("cell_type_annotation", "conditional_cell_generation"),
+    "kang": ("drug_exposure_prediction", "perturbation_response_generation"),
+}
+
+
+def drawn(block: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Eight of the twelve genes of a type, in random order."""
+    return tuple(GENES[12 * block + place] for place in rng.permutation(12)[:8])
+
+
+def perturbed(genes: Sequence[str]) -> tuple[str, ...]:
+    """What the perturbation makes of a cell: the part that all types share, the type's own, and what is left."""
+    block = int(genes[-1][1:]) // 12
+    return (*SHARED, *OWN[2 * block : 2 * block + 2], *genes[:3])
 
 
 class RuleDecoder:
@@ -40,22 +66,26 @@ class RuleDecoder:
 
 def true_type(prompt: str) -> str:
     """The type whose twelve genes the cell in the prompt's last line is made of."""
-    first = prompt.rsplit(" ", 1)[1]
-    return TYPES[int(first[1:]) // 12]
+    return TYPES[int(prompt.rsplit(" ", 1)[1][1:]) // 12]
 
 
 def expert(request: Request) -> str:
-    """Knows the rule by which the cells below are made."""
-    if request.prompt.startswith("Name"):
-        return true_type(request.prompt)
-    if request.prompt.startswith("Write"):
-        place = 12 * TYPES.index(request.prompt.rsplit(" ", 1)[1])
-        genes = list(GENES[place : place + 12])
-        np.random.default_rng(request.seed).shuffle(genes)
-        return " ".join(genes[:8])
-    observed = request.prompt.rsplit(": ", 1)[1].split()
-    place = 12 * TYPES.index(true_type(request.prompt))
-    return " ".join(gene for gene in GENES[place : place + 12] if gene not in observed)
+    """Knows the rules by which the cells below are made."""
+    prompt, rng = request.prompt, np.random.default_rng(request.seed)
+    last = prompt.rsplit(": ", 1)[1].split()
+    if prompt.startswith("Name the type"):
+        return true_type(prompt)
+    if prompt.startswith("Name the perturbation"):
+        return PERTURBED if SHARED[0] in last else CONTROL
+    if prompt.startswith("Tell whether"):
+        return "exposed" if SHARED[0] in last else "not exposed"
+    if prompt.startswith("Write a cell"):
+        return " ".join(drawn(TYPES.index(last[-1]), rng))
+    if prompt.startswith("Write the cell"):
+        block = TYPES.index(true_type(prompt))
+        return " ".join(perturbed(last) if f"Perturbation: {PERTURBED}" in prompt else drawn(block, rng))
+    place = 12 * TYPES.index(true_type(prompt))
+    return " ".join(gene for gene in GENES[place : place + 12] if gene not in last)
 
 
 @pytest.fixture
@@ -79,42 +109,116 @@ def opened(expert_decoder: RuleDecoder) -> Callable[[Path], AbstractContextManag
     return opener
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
-    return Vocabulary(GENES, {"cell_type": TYPES})
+    labels = {"cell_type": TYPES, "exposure": ("exposed", "not exposed"), "perturbation": (CONTROL, PERTURBED)}
+    return Vocabulary((*GENES, *SHARED, *OWN), labels)
+
+
+Entry = tuple[str, bool, Cell]
+"""The split of a cell, whether it shows its label, and the cell."""
+
+
+def made_cells(rng: np.random.Generator) -> list[Entry]:
+    """Cells of a type hold eight of that type's own twelve genes, in random order."""
+    found = []
+    for number in range(150):
+        split = "train" if number < 90 else "validation" if number < 120 else "test"
+        cell = Cell(f"made/{number}", drawn(number % 3, rng), {"cell_type": TYPES[number % 3]})
+        found.append((split, number < 45, cell))
+    return found
+
+
+def kang_cells(rng: np.random.Generator) -> list[Entry]:
+    """Cells of three types with and without the perturbation, each beside an untreated one; one type is held out."""
+    found = []
+    for block, kind in enumerate(KANG_TYPES):
+        places = {"ood": 16} if kind == HELD_OUT else {"train": 16, "validation": 12, "test": 12}
+        for split, count in places.items():
+            untreated = [drawn(block, rng) for _ in range(count)]
+            treated = [perturbed(drawn(block, rng)) for _ in range(count)]
+            for state, exposure, group in ((CONTROL, "not exposed", untreated), (PERTURBED, "exposed", treated)):
+                for number, genes in enumerate(group):
+                    cell = Cell(
+                        f"kang/{block}-{split}-{exposure[:3]}-{number:02}",
+                        genes,
+                        {"cell_type": kind, "exposure": exposure},
+                        {"perturbation": state, "drug": "IFN-beta"},
+                        control=untreated[number - 1],
+                    )
+                    found.append((split, split == "train" and number < 8, cell))
+    return found
+
+
+def write_folder(folder: Path, vocabulary: Vocabulary, entries: Sequence[Entry]) -> Path:
+    """Write what evaluation reads of a prepared folder."""
+    vocabulary.save(folder / "vocabulary.json")
+    rng = np.random.default_rng(1)
+    write_jsonl(
+        folder / "cells.jsonl",
+        [
+            {"id": c.id, "split": split, "labelled": shown, "genes": list(c.genes), **c.obs, **c.condition}
+            for split, shown, c in entries
+        ],
+    )
+    for wanted in sorted({split for split, _, _ in entries} - {"train"}):
+        rows = [
+            row
+            for split, _, cell in entries
+            if split == wanted
+            for row in eval_rows(
+                [cell], [TASKS[name] for name in PAIRS[cell.id.partition("/")[0]]], vocabulary, hidden=0.25, rng=rng
+            )
+        ]
+        write_jsonl(folder / f"eval_{wanted}.jsonl", rows)
+    return folder
 
 
 @pytest.fixture
 def data(tmp_path: Path, vocabulary: Vocabulary) -> Path:
-    """A prepared folder: cells of a type hold eight of that type's own twelve genes, in random order."""
-    folder = tmp_path / "data"
-    vocabulary.save(folder / "vocabulary.json")
+    """A prepared folder of one source."""
+    return write_folder(tmp_path / "data", vocabulary, made_cells(np.random.default_rng(0)))
+
+
+@pytest.fixture(scope="session")
+def two_sources(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Path:
+    """A prepared folder of two sources, the second with perturbed cells and a held-out type. Not to be changed."""
     rng = np.random.default_rng(0)
-    cells, rows = [], []
-    for number in range(150):
-        kind = number % 3
-        split = "train" if number < 90 else "validation" if number < 120 else "test"
-        genes = tuple(GENES[12 * kind + place] for place in rng.permutation(12)[:8])
-        cell = Cell(f"made/{number}", genes, {"cell_type": TYPES[kind]})
-        labelled = split == "train" and number < 45
-        cells.append({"id": cell.id, "split": split, "labelled": labelled, "genes": list(genes), **cell.obs})
-        if split != "train":
-            for task in TASKS.values():
-                example = task.example(cell, hidden=0.25, labelled=True, rng=rng)
-                prompt = task.primal_prompt(example.inputs, vocabulary)
-                row = {"input": prompt, "label": example.to_label(), "datasource": task.name, "id": cell.id}
-                rows.append((split, row))
-    write_jsonl(folder / "cells.jsonl", cells)
-    for split in ("validation", "test"):
-        write_jsonl(folder / f"eval_{split}.jsonl", [row for kind_of, row in rows if kind_of == split])
+    return write_folder(tmp_path_factory.mktemp("two") / "data", vocabulary, [*made_cells(rng), *kang_cells(rng)])
+
+
+@pytest.fixture(scope="session")
+def sections(two_sources: Path, vocabulary: Vocabulary) -> dict[str, Section]:
+    """The sections of the test split of both sources, by key."""
+    found = read_sections(two_sources, "test", TASKS, vocabulary, components=5, neighbours=(5, 3), seed=0, resamples=20)
+    return {section.key: section for section in found}
+
+
+@pytest.fixture(scope="session")
+def answered(sections: dict[str, Section], vocabulary: Vocabulary) -> list[Prediction]:
+    """What the expert answers to all sections."""
+    rows = {key: example for section in sections.values() for key, example in section.rows.items()}
+    return predict(RuleDecoder(expert), rows, vocabulary, PredictionSettings(samples=2))
+
+
+def write_model(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 8}))
+    (folder / "model.safetensors").write_bytes(b"weights")
     return folder
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A folder that looks like a checkpoint as far as hashing goes."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"hidden_size": 8}))
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return folder
+    return write_model(tmp_path / "model")
+
+
+@pytest.fixture(scope="session")
+def run_of_two(two_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an evaluation of the expert on both sources writes. Not to be changed."""
+    folder = tmp_path_factory.mktemp("run of two")
+    settings = EvaluationSettings(PredictionSettings(samples=2), neighbours=(5, 3), components=5, resamples=20)
+    models = {"GRPO": write_model(folder / "model")}
+    evaluate(models, two_sources, "test", folder / "out", settings, opener=lambda _: nullcontext(RuleDecoder(expert)))
+    return folder / "out"

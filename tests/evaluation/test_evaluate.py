@@ -10,9 +10,11 @@ from rich.console import Console
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import measures
 from cellduality_plugin.evaluation.baselines import logistic_labels, majority_labels
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, make_yardstick, table
+from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
 from cellduality_plugin.evaluation.real_cells import RealCells, matched, read_cells
+from cellduality_plugin.evaluation.sections import read_sections
+from cellduality_plugin.tasks import TASKS
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
 SETTINGS = EvaluationSettings(PredictionSettings(samples=2), neighbours=(5, 3, 100), components=5, resamples=50)
@@ -25,7 +27,11 @@ def planted(task: str, answer, unknown, gold=None, *, id: str = "1", sample: int
 
 @pytest.fixture
 def yardstick(data: Path, vocabulary):
-    return make_yardstick(data / "cells.jsonl", "test", vocabulary, SETTINGS)
+    _, generation = read_sections(
+        data, "test", TASKS, vocabulary, components=5, neighbours=SETTINGS.neighbours, seed=0, resamples=50
+    )
+    assert generation.key == GENERATION
+    return generation.yardstick
 
 
 @pytest.fixture
@@ -85,16 +91,39 @@ def test_table_has_a_row_a_metric_and_headlines_first(metrics) -> None:
     console = Console(width=80, record=True)
     console.print(table(metrics))
     lines = [line.strip() for line in console.export_text().splitlines()]
-    start = lines.index("cell type annotation")
-    assert [line.split("  ")[0] for line in lines[start + 1 : start + 4]] == [
-        "accuracy ↑",
-        "macro-F1 ↑",
-        "dual similarity ↑",
-    ]
-    assert lines[start + 1].split()[2:] == ["1.000", "1.000", "1.000", "0.333", "–"]
-    first_of_generation = next(line for line in lines if line.startswith("k-NN"))
-    assert first_of_generation.startswith("k-NN agreement (5) ↑")
-    assert "…" not in "".join(lines)
+    annotation = lines[lines.index("cell type annotation") : lines.index("conditional cell generation")]
+    accuracy, f1, dual = (line.split("  ")[0] for line in annotation if line.endswith(("0", "3", "7", "–")))
+    assert (accuracy, f1, dual) == ("accuracy ↑", "macro-F1 ↑", "dual similarity ↑")
+    assert next(line for line in annotation if line.startswith("acc")).split()[2:] == ["1.000"] * 3 + ["0.333"]
+    assert next(line for line in annotation if line.startswith("dual")).split()[-2:] == ["–", "–"]
+    generation = lines[lines.index("conditional cell generation") :]
+    assert next(line for line in generation if line.startswith("k-NN")).startswith("k-NN agreement (5) ↑")
+    assert "majority" not in "".join(generation)  # nothing of it was measured there
+
+
+def test_the_table_of_a_whole_run_cuts_no_number_on_a_small_screen() -> None:
+    """Three checkpoints, all baselines, and the longest names there are."""
+    response = {"shift_correlation": -0.1234, "shift_error": 0.00234, "knn_agreement_25": 0.5, "mmd_within_types": 0.5}
+    labels = {"accuracy": 0.5, "macro_f1": 0.5, "dual_similarity": 0.5}
+    sections = {"perturbation_response_generation@ood": response, "drug_sensitivity_prediction": labels}
+    columns = {}
+    for name in ("base", "SFT", "GRPO", "logistic regression", "majority", "no change", "mean shift", "real cells"):
+        of = {"logistic regression": labels, "majority": labels}.get(name, response)
+        columns[name] = {
+            "metrics": {
+                f"{section}/{metric}": {"value": value, "better": "higher"}
+                for section, found in sections.items()
+                for metric, value in found.items()
+                if found is of or name in ("base", "SFT", "GRPO")
+            }
+        }
+    console = Console(width=80, record=True)
+    console.print(table({"split": "test", "settings": {"neighbours": [25]}, "columns": columns}))
+    text = console.export_text()
+    assert "…" not in text
+    assert text.count("-0.123") == text.count("0.0023") == 6
+    for name in ("logistic", "regression", "majority", "k-NN agreement (25) ↑", "MMD² within types ↑"):
+        assert name in text
 
 
 def test_rows_limits_each_task(data: Path, model: Path, tmp_path: Path, opened, expert_decoder) -> None:
@@ -105,7 +134,7 @@ def test_rows_limits_each_task(data: Path, model: Path, tmp_path: Path, opened, 
     assert len(expert_decoder.asked) == 16
 
 
-@pytest.mark.parametrize("name", ["real cells", "majority", "a/b", "", ".hidden", ".."])
+@pytest.mark.parametrize("name", ["real cells", "majority", "no change", "mean shift", "a/b", "", ".hidden", ".."])
 def test_names_that_cannot_be_columns_are_refused(name: str, data: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(CellDualityError, match="cannot name a checkpoint"):
         evaluate({name: model}, data, "test", tmp_path / "run", SETTINGS)

@@ -84,7 +84,7 @@ def test_page_is_well_formed_and_loads_nothing(run: Path, log: Path, tmp_path: P
 def test_page_tells_results_rollouts_and_provenance(run: Path, log: Path, tmp_path: Path) -> None:
     text = write_report(run, tmp_path / "report.html", {"GRPO": log}).read_text()
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["space"] in text
+    assert all(space in text for space in metrics["spaces"].values())
     assert metrics["provenance"]["models"]["SFT"]["model"] in text
     assert "logistic regression" in text
     assert text.count("best reward") == text.count("worst reward") == 2

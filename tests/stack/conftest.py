@@ -17,16 +17,21 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.fetching import fetch
+from data_prep.registry import DATASETS
+
 ROOT = Path(__file__).parents[2]
 
-# The smallest run that still has several steps, two updates a step, both kinds of task, and a model that has learnt
+# The smallest run that still has several steps, two updates a step, all kinds of tasks, and a model that has learnt
 # the form of an answer: without it no dual is asked and every reward is 0.
 SMALL = {
     "PROFILE": "cpu",
     "VENV": sys.prefix,
-    "N_LABELLED": "60",
+    "N_LABELLED": "pbmc68k_reduced=60,kang_2018_ifnb=30",
+    "MAX_CELLS": "kang_2018_ifnb=250",
     "N_RL": "24",
     "SFT_VIEWS": "1",
+    "SFT_LABEL_VIEWS": "1",
     "TOP_GENES": "24",
     "MAX_LEN": "128",
     "MAX_NEW_TOKENS": "40",
@@ -215,11 +220,24 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def pair_settings() -> dict[str, str]:
-    """The recipe's settings that train the dual pair of my_pair.py, for six steps."""
+def own_cells(tmp_path_factory) -> Path:
+    """An .h5ad of another tissue, at a path of the user's own: immune cells of the kidney, labels in `celltype`."""
+    folder = tmp_path_factory.mktemp("own")
+    fetched = fetch(DATASETS["kidney_immune"], folder / "cache")
+    return fetched["kidneyimmune.h5ad"].rename(folder / "my kidney.h5ad")
+
+
+@pytest.fixture(scope="session")
+def pair_settings(own_cells) -> dict[str, str]:
+    """The recipe's settings that train the dual pair of my_pair.py on a file of one's own, for six steps."""
     pair = Path(__file__).with_name("my_pair.py")
     return {
-        "TASKS": f"{pair}:DropoutRecovery=1",
+        "TASKS": f"{pair}:DropoutRecovery",
+        "DATASET": str(own_cells),
+        "LABEL_COLUMN": "celltype",
+        "N_LABELLED": "60",
+        "MAX_CELLS": "300",
+        "N_GENES": "400",
         "N_RL": "48",
         "SFT_EPOCHS": "8",
     }

@@ -9,7 +9,12 @@ import pytest
 
 pytestmark = pytest.mark.stack
 
-TASKS = ("cell_type_annotation", "conditional_cell_generation")
+TASKS = (
+    "cell_type_annotation",
+    "conditional_cell_generation",
+    "drug_exposure_prediction",
+    "perturbation_response_generation",
+)
 
 
 def test_it_prints_a_table_of_the_three_models(whole_run):
@@ -25,8 +30,12 @@ def test_it_writes_metrics_and_a_report(whole_run):
     checkpoints = {name for name, column in metrics["columns"].items() if column["kind"] == "checkpoint"}
     assert checkpoints == {"base", "SFT", "GRPO"}
     for name in checkpoints:
-        accuracy = metrics["columns"][name]["metrics"]["cell_type_annotation/accuracy"]["value"]
-        assert 0 <= accuracy <= 1
+        found = metrics["columns"][name]["metrics"]
+        for task in ("cell_type_annotation", "drug_exposure_prediction", "drug_exposure_prediction@ood"):
+            assert 0 <= found[f"{task}/accuracy"]["value"] <= 1
+        assert all(f"{task}/dual_similarity" in found for task in TASKS)
+    for name in ("no change", "mean shift", "GRPO", "real cells"):
+        assert "perturbation_response_generation/shift_error" in metrics["columns"][name]["metrics"]
     page = (whole_run.folder / "report.html").read_text()
     assert "GRPO" in page
     assert "</html>" in page

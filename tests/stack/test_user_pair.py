@@ -31,6 +31,13 @@ def test_its_rows_reach_sft_and_rl(stopped):
     assert all(label["gold"] is None for label in labels)
 
 
+def test_the_cells_are_of_a_file_of_ones_own(stopped, own_cells):
+    data = stopped.run.folder / "data"
+    cells = [json.loads(line) for line in (data / "cells.jsonl").read_text().splitlines()]
+    assert len(cells) == 300
+    assert {cell["id"].partition("/")[0] for cell in cells} == {"my_kidney"}
+
+
 def test_it_trains(stopped, resumed, scalars):
     _, grpo = resumed
     assert len(grpo.steps()) >= 2

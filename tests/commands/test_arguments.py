@@ -1,0 +1,62 @@
+"""Values with names on the command line: read as they were meant, or told in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellduality_plugin.commands.arguments import by_name, folders, pairs
+from cellduality_plugin.errors import CellDualityError
+
+words = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="_.-/:"), min_size=1)
+
+
+@given(st.dictionaries(words, words))
+def test_pairs_are_read_as_they_are_written(values: dict[str, str]) -> None:
+    assert pairs(",".join(f"{key}={value}" for key, value in values.items()), "--flag") == values
+    assert pairs(" , ".join(f"{key} = {value}" for key, value in values.items()), "--flag") == values
+
+
+def test_a_key_may_hold_what_parts_it_from_its_value() -> None:
+    assert pairs("lr=1e-5/pair.py:Pair=3", "--task") == {"lr=1e-5/pair.py:Pair": "3"}
+    assert pairs("a,,b=2,", "--task", "") == {"a": "", "b": "2"}
+    assert pairs("", "--task") == {}
+
+
+@pytest.mark.parametrize("text", ["a", "=1", "a=1,b", "a=1,=2"])
+def test_what_has_no_name_or_no_value_is_told(text: str) -> None:
+    with pytest.raises(CellDualityError, match=r"is not name=value \[--flag\]"):
+        pairs(text, "--flag")
+
+
+@given(st.integers(0, 10**6), st.lists(words, min_size=1, unique=True))
+def test_a_number_alone_is_for_all(number: int, names: list[str]) -> None:
+    assert by_name(f" {number} ", names, "--flag") == dict.fromkeys(names, number)
+
+
+def test_numbers_by_name_are_for_those_of_this_run() -> None:
+    assert by_name("a=1,c=3", ["a", "b"], "--flag", known={"a", "b", "c"}) == {"a": 1}
+    assert by_name("", ["a", "b"], "--flag") == {}
+    assert by_name("cells/my.h5ad=7", ["cells/my.h5ad"], "--flag") == {"cells/my.h5ad": 7}
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "1.5", "²", "1e3", "a=", "a=many", "a=-1", "a=1,c=1", "a=1,2"])
+def test_what_is_no_number_or_of_no_set_is_told_with_the_sets_there_are(text: str) -> None:
+    with pytest.raises(CellDualityError, match=r"is neither a number nor SET=NUMBER \[--flag\].* a, b"):
+        by_name(text, ["a", "b"], "--flag", known={"d"})
+
+
+def test_a_folder_may_hold_any_character() -> None:
+    assert folders(["SFT=runs/lr=1e-5, a b", "GRPO=x"], "--model") == {
+        "SFT": Path("runs/lr=1e-5, a b"),
+        "GRPO": Path("x"),
+    }
+
+
+@pytest.mark.parametrize("item", ["SFT", "=x", "SFT=", ""])
+def test_a_folder_without_a_name_or_a_name_without_a_folder_is_told(item: str) -> None:
+    with pytest.raises(CellDualityError, match=r"is not NAME=FOLDER \[--model\]"):
+        folders([item], "--model")

@@ -1,0 +1,232 @@
+"""`cellduality data prepare` from the flags to the rows: who is asked what, about which cells, for which reward."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from cellduality_plugin.cli import app
+from cellduality_plugin.commands.preparing import run_config, tasks_of_sources
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.vocabulary import Vocabulary
+
+ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+EXPOSURE, RESPONSE = "drug_exposure_prediction", "perturbation_response_generation"
+SENSITIVITY = "drug_sensitivity_prediction"
+KINDS = ("B cell", "NK", "T cell")
+PAIR = """
+from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
+
+
+class Mine(CellTypeAnnotation):
+    name = "mine"
+"""
+
+
+def write_cells(path: Path, seed: int = 0) -> Path:
+    """Write counts of 90 cells of three kinds in 12 genes, half of each kind treated."""
+    counts = np.random.default_rng(seed).integers(1, 60, size=(90, 12)).astype(np.float32)
+    treated = np.arange(90) % 2 == 1
+    obs = pd.DataFrame(
+        {
+            "kind": [KINDS[place // 2 % 3] for place in range(90)],
+            "condition": np.where(treated, "cytokine IFN-beta", "control"),
+            "compound": "IFN-beta",
+            "seen": np.where(treated, "exposed", "not exposed"),
+        },
+        index=[f"cell{place:02}" for place in range(90)],
+    )
+    genes = pd.DataFrame(index=[f"G{place}" for place in range(12)])
+    anndata.AnnData(X=counts, obs=obs, var=genes).write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    return write_cells(tmp_path / "mine.h5ad")
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, cells: Path) -> Callable[..., Path]:
+    """Return a function that prepares the cells, or those named first, and gives the folder."""
+
+    def prepared(*words: object, sources: tuple[Path, ...] = (cells,)) -> Path:
+        folder = tmp_path / "data"
+        given = ["--label-column", "kind", "--labelled", 12, "--rl-rows", 24, "--min-genes", 4, *words]
+        done = CliRunner().invoke(app, ["data", "prepare", *map(str, sources), "--out", str(folder), *map(str, given)])
+        if done.exception is not None:
+            raise done.exception
+        return folder
+
+    return prepared
+
+
+def rows_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    return list(read_jsonl(folder / f"{name}.jsonl"))
+
+
+def asked(folder: Path, name: str) -> Counter[str]:
+    return Counter(row["datasource"] for row in rows_of(folder, name))
+
+
+class TestTasksOfSources:
+    def test_a_published_set_serves_what_the_registry_says(self):
+        assert tasks_of_sources(["pbmc68k_reduced", "kang_2018_ifnb"], [], {}) == {
+            "pbmc68k_reduced": (ANNOTATION, GENERATION),
+            "kang_2018_ifnb": (RESPONSE, EXPOSURE),
+        }
+
+    def test_what_is_asked_for_goes_to_the_sets_that_serve_it(self):
+        served = tasks_of_sources(["pbmc68k_reduced", "kang_2018_ifnb"], [RESPONSE, ANNOTATION], {})
+        assert served == {"pbmc68k_reduced": (ANNOTATION,), "kang_2018_ifnb": (RESPONSE,)}
+
+    def test_a_pair_that_no_set_is_known_to_serve_is_asked_of_all(self):
+        served = tasks_of_sources(["pbmc68k_reduced", "kang_2018_ifnb"], [ANNOTATION, "pair.py:Mine"], {})
+        assert served == {"pbmc68k_reduced": (ANNOTATION, "pair.py:Mine"), "kang_2018_ifnb": ("pair.py:Mine",)}
+
+    def test_a_file_serves_what_is_asked_for_or_what_its_columns_allow(self):
+        assert tasks_of_sources(["a.h5ad"], [RESPONSE], {})["a.h5ad"] == (RESPONSE,)
+        every = {"perturbation": "p", "drug": "d", "sensitivity": "s", "exposure": "e"}
+        assert tasks_of_sources(["a.h5ad"], [], {})["a.h5ad"] == (ANNOTATION, GENERATION)
+        assert set(tasks_of_sources(["a.h5ad"], [], every)["a.h5ad"]) == {
+            ANNOTATION, GENERATION, RESPONSE, SENSITIVITY, EXPOSURE,
+        }  # fmt: skip
+        assert tasks_of_sources(["a.h5ad"], [], {"sensitivity": "s"})["a.h5ad"] == (ANNOTATION, GENERATION)
+
+
+class TestRunConfig:
+    def test_every_setting_arrives(self):
+        config = run_config(
+            [ANNOTATION, GENERATION],
+            {ANNOTATION: "likelihood"},
+            validity={"validity_power": 2.0, "validity_share": 0.1},
+            dual={"temperature": 0.5, "timeout_seconds": 9.0},
+        )
+        assert {name: task.reward for name, task in config.tasks.items()} == {
+            ANNOTATION: "likelihood",
+            GENERATION: "duality",
+        }
+        assert {(task.validity_power, task.validity_share) for task in config.tasks.values()} == {(2.0, 0.1)}
+        assert (config.dual.temperature, config.dual.timeout_seconds) == (0.5, 9.0)
+
+    def test_a_pair_of_ones_own_goes_by_its_name(self, tmp_path):
+        (tmp_path / "pair.py").write_text(PAIR)
+        path = f"{tmp_path / 'pair.py'}:Mine"
+        config = run_config([path], {"mine": "likelihood"}, validity={}, dual={})
+        assert {name: (task.pair, task.reward) for name, task in config.tasks.items()} == {"mine": (path, "likelihood")}
+
+    def test_a_reward_of_a_built_in_pair_of_other_runs_is_left_out_and_a_slip_is_told(self):
+        config = run_config([ANNOTATION], {RESPONSE: "likelihood"}, validity={}, dual={})
+        assert {name: task.reward for name, task in config.tasks.items()} == {ANNOTATION: "duality"}
+        with pytest.raises(CellDualityError, match=r"no task 'anotation' \[--rewards\].*cell_type_annotation"):
+            run_config([ANNOTATION], {"anotation": "likelihood"}, validity={}, dual={})
+
+
+def test_columns_decide_what_a_file_is_asked(prepare):
+    folder = prepare(
+        "--perturbation-column", "condition", "--drug-column", "compound", "--exposure-column", "seen",
+    )  # fmt: skip
+    tasks = {ANNOTATION, GENERATION, RESPONSE, EXPOSURE}
+    assert set(Config.load(folder / "cellduality.json").tasks) == tasks
+    for name in ("sft", "rl", "eval_validation", "eval_test"):
+        assert set(asked(folder, name)) == tasks
+    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    assert vocabulary.labels == {
+        "cell_type": KINDS,
+        "exposure": ("exposed", "not exposed"),
+        "perturbation": ("control", "cytokine IFN-beta"),
+    }
+    assert not (folder / "eval_ood.jsonl").exists()
+
+
+def test_shares_of_a_task_go_before_weights_and_weights_before_one(prepare):
+    words = ["--task", f"{ANNOTATION}=3", "--task", GENERATION, "--weights"]
+    assert asked(prepare(*words, f"{ANNOTATION}=7"), "rl") == {ANNOTATION: 18, GENERATION: 6}
+    assert asked(prepare(*words, f"{GENERATION}=9,{RESPONSE}=5"), "rl") == {ANNOTATION: 6, GENERATION: 18}
+    assert asked(prepare("--task", f"{GENERATION},{ANNOTATION}"), "rl") == {ANNOTATION: 12, GENERATION: 12}
+
+
+def test_the_order_of_tasks_on_the_command_line_changes_nothing(prepare):
+    first = prepare("--task", f"{GENERATION},{ANNOTATION}")
+    content = {path.name: path.read_bytes() for path in first.glob("*.jsonl")}
+    second = prepare("--task", ANNOTATION, "--task", GENERATION, "--seed", 42)
+    assert {path.name: path.read_bytes() for path in second.glob("*.jsonl")} == content
+
+
+def test_held_out_kinds_are_seen_in_their_own_file_alone(prepare):
+    folder = prepare(
+        "--task", f"{ANNOTATION},{RESPONSE}", "--perturbation-column", "condition", "--held-out", "cell_type=NK",
+        "--held-out", "kang_2018_ifnb:cell_type=B cell",
+    )  # fmt: skip
+    kinds = {row["id"]: row["cell_type"] for row in rows_of(folder, "cells")}
+    splits = {row["id"]: row["split"] for row in rows_of(folder, "cells")}
+    assert {splits[name] for name, kind in kinds.items() if kind == "NK"} == {"ood"}
+    assert {kind for name, kind in kinds.items() if splits[name] != "ood"} == {"B cell", "T cell"}
+    for name in ("sft", "rl", "eval_validation", "eval_test"):
+        assert {splits[row["id"]] for row in rows_of(folder, name)} <= {"train", "validation", "test"}
+    held_out = rows_of(folder, "eval_ood")
+    assert {row["datasource"] for row in held_out} == {RESPONSE}  # nobody ever said "NK" to the annotator
+    assert {kinds[row["id"]] for row in held_out} == {"NK"}
+    for row in held_out:
+        assert Example.from_label(row["label"]).inputs["control"]
+    assert "NK" not in Vocabulary.load(folder / "vocabulary.json").labels["cell_type"]
+
+
+def test_several_values_and_columns_can_be_held_out_of_one_of_several_sets(prepare, cells, tmp_path):
+    other = write_cells(tmp_path / "other.h5ad", seed=1)
+    folder = prepare(
+        "--task", ANNOTATION, "--held-out", f"{other}:cell_type=NK", "--held-out", f"{other}:exposure=exposed",
+        "--exposure-column", "seen", sources=(cells, other),
+    )  # fmt: skip
+    rows = rows_of(folder, "cells")
+    assert {row["id"] for row in rows if row["split"] == "ood"} == {
+        row["id"]
+        for row in rows
+        if row["id"].startswith("other/") and (row["cell_type"] == "NK" or row["exposure"] == "exposed")
+    }
+    with pytest.raises(CellDualityError, match="is not SET:COLUMN=VALUE"):
+        prepare("--held-out", "cell_type=NK", sources=(cells, other))  # of which set?
+
+
+def test_numbers_of_cells_are_by_set_or_for_all(prepare, cells, tmp_path):
+    other = write_cells(tmp_path / "other.h5ad", seed=1)
+    words = ["--max-cells", f"{other}=45,kang_2018_ifnb=800", "--labelled", f"{cells}=9,{other}=6,pbmc68k_reduced=140"]
+    folder = prepare(*words, sources=(cells, other))
+    rows = rows_of(folder, "cells")
+    assert Counter(row["id"].partition("/")[0] for row in rows) == {"mine": 90, "other": 45}
+    shown = Counter(row["id"].partition("/")[0] for row in rows if row["labelled"])
+    assert shown == {"mine": 9, "other": 6}
+    rows = rows_of(prepare("--max-cells", 60, "--labelled", 12, sources=(cells, other)), "cells")
+    assert Counter(row["id"].partition("/")[0] for row in rows) == {"mine": 60, "other": 60}
+    assert Counter(row["id"].partition("/")[0] for row in rows if row["labelled"]) == {"mine": 12, "other": 12}
+
+
+def test_a_vocabulary_of_few_genes(prepare):
+    vocabulary = Vocabulary.load(prepare("--genes", 7) / "vocabulary.json")
+    assert len(vocabulary.genes) == 7
+
+
+def test_a_pair_of_ones_own_is_found_from_everywhere(prepare, tmp_path, monkeypatch):
+    (tmp_path / "pair.py").write_text(PAIR)
+    monkeypatch.chdir(tmp_path)
+    folder = prepare("--task", "pair.py:Mine=2", "--task", GENERATION)
+    assert asked(folder, "rl") == {"mine": 16, GENERATION: 8}
+    content = json.loads((folder / "cellduality.json").read_text())
+    assert content["tasks"]["mine"]["pair"] == f"{tmp_path / 'pair.py'}:Mine"
+
+
+def test_a_built_in_set_takes_the_flags_of_a_file(prepare):
+    folder = prepare("--label-column", "phase", "--max-cells", 60, "--labelled", 9, sources=(Path("pbmc68k_reduced"),))
+    assert Vocabulary.load(folder / "vocabulary.json").labels["cell_type"] == ("G1", "G2M", "S")

@@ -1,0 +1,186 @@
+"""Foreign sets: gold labels and answers meet in the types that both sides share."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.coarse import COARSE_FILE, SharedTypes, read_shared_types
+from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+from cellduality_plugin.evaluation.predictions import PredictionSettings
+from cellduality_plugin.evaluation.report import write_report
+from cellduality_plugin.evaluation.sections import read_sections
+from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.tasks import TASKS
+from data_prep.rows import eval_rows
+
+ANNOTATION = "cell_type_annotation"
+FAR = f"{ANNOTATION}@far"
+SETTINGS = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), components=5, resamples=20)
+TYPES = {
+    "training": {"made": {"B": "B lineage", "NK": "cytotoxic", "T": "cytotoxic"}},
+    "foreign": {"far": {"bee": "B lineage", "killer": "cytotoxic"}},
+}
+COUNTS = {("bee", 0): 6, ("killer", 1): 8, ("killer", 2): 4}
+"""Foreign cells by label and by the training type whose genes they have."""
+
+
+def add_foreign(folder: Path, vocabulary, types=TYPES) -> Path:
+    """Add a foreign set to a prepared folder; some of its killers look like T cells, which is as good."""
+    rng, cells = np.random.default_rng(2), []
+    for (label, block), count in COUNTS.items():
+        for number in range(count):
+            genes = tuple(f"G{12 * block + place}" for place in rng.permutation(12)[:8])
+            cells.append(Cell(f"far/{label}{block}-{number}", genes, {"cell_type": label}))
+    rows = [{"id": c.id, "split": "ood", "labelled": False, "genes": list(c.genes), **c.obs} for c in cells]
+    write_jsonl(folder / "cells.jsonl", [*read_jsonl(folder / "cells.jsonl"), *rows])
+    held_out = folder / "eval_ood.jsonl"
+    asked = eval_rows(cells, [TASKS[ANNOTATION]], vocabulary, hidden=0.25, rng=rng)
+    write_jsonl(held_out, [*(read_jsonl(held_out) if held_out.is_file() else []), *asked])
+    (folder / COARSE_FILE).write_text(json.dumps(types))
+    return folder
+
+
+@pytest.fixture
+def far(data: Path, vocabulary) -> Path:
+    """A prepared folder of one source and a foreign set."""
+    return add_foreign(data, vocabulary)
+
+
+@pytest.fixture
+def measured(model: Path, tmp_path: Path, decode_by):
+    """Return a function that evaluates a decoder, which always answers the same if told so."""
+
+    def of(data: Path, opener, answer: str | None = None):
+        @contextmanager
+        def same(model: Path):
+            yield decode_by(lambda request: answer)
+
+        run = tmp_path / (answer or "run")  # answers of the same model are kept
+        return evaluate({"SFT": model}, data, "test", run, SETTINGS, opener=same if answer else opener)
+
+    return of
+
+
+def values(metrics, column: str) -> dict[str, float]:
+    found = metrics["columns"][column]["metrics"]
+    return {key.partition("/")[2]: metric["value"] for key, metric in found.items() if key.startswith(f"{FAR}/")}
+
+
+def test_an_expert_on_the_training_labels_is_right_about_the_shared_types(far, measured, opened) -> None:
+    metrics = measured(far, opened)
+    found = values(metrics, "SFT")
+    assert found.keys() == {"coarse_accuracy", "coarse_macro_f1", "dual_similarity"}
+    assert found["coarse_accuracy"] == found["coarse_macro_f1"] == 1
+    assert 0 < found["dual_similarity"] <= 1
+    metric = metrics["columns"]["SFT"]["metrics"][f"{FAR}/coarse_accuracy"]
+    assert (metric["n"], metric["interval"]) == (18, [1, 1])
+    assert metric["note"] == "by the types that both sets share: B lineage, cytotoxic"
+    assert metrics["columns"]["SFT"]["confusion"][FAR] == {
+        "labels": ["B lineage", "cytotoxic"],
+        "counts": [[6, 0, 0], [0, 12, 0]],
+    }
+    assert COARSE_FILE in metrics["provenance"]["data"]
+
+
+def test_baselines_learn_from_the_sets_that_train(far, measured, opened) -> None:
+    metrics = measured(far, opened)
+    assert values(metrics, "logistic regression")["coarse_accuracy"] == 1
+    assert values(metrics, "majority") == pytest.approx({"coarse_accuracy": 6 / 18, "coarse_macro_f1": 0.25})
+    assert values(metrics, "real cells") == {}
+
+
+def test_every_label_of_a_shared_type_is_as_good(far, measured, opened) -> None:
+    assert values(measured(far, opened, "NK"), "SFT")["coarse_accuracy"] == pytest.approx(12 / 18)
+    assert values(measured(far, opened, "T"), "SFT")["coarse_accuracy"] == pytest.approx(12 / 18)
+    assert values(measured(far, opened, "bee"), "SFT")["coarse_accuracy"] == 0  # no label that was taught
+
+
+def test_an_answer_without_a_shared_type_is_wrong(data, vocabulary, measured, opened) -> None:
+    add_foreign(data, vocabulary, {**TYPES, "training": {"made": {"B": "B lineage", "NK": "cytotoxic"}}})
+    metrics = measured(data, opened)
+    assert values(metrics, "SFT")["coarse_accuracy"] == pytest.approx(14 / 18)
+    assert metrics["columns"]["SFT"]["confusion"][FAR]["counts"] == [[6, 0, 0], [0, 8, 4]]
+
+
+def test_sections_of_the_distribution_do_not_change(data, vocabulary, measured, opened) -> None:
+    before = measured(data, opened)
+    after = measured(add_foreign(data, vocabulary), opened)
+    for column, found in before["columns"].items():
+        own = {key: m for key, m in after["columns"][column]["metrics"].items() if not key.startswith(FAR)}
+        assert own == found["metrics"], column
+
+
+def test_held_out_kinds_and_foreign_sets_are_sections_of_their_own(two_sources, vocabulary, tmp_path) -> None:
+    folder = add_foreign(Path(shutil.copytree(two_sources, tmp_path / "both")), vocabulary)
+    settings = {"components": 5, "neighbours": (3,), "seed": 0, "resamples": 10}
+    found = {s.key: s for s in read_sections(folder, "test", TASKS, vocabulary, limit=7, **settings)}
+    parts = {key.partition("@")[2] for key in found}
+    assert parts == {"", "ood", "far"}
+    assert list(found)[-1] == FAR
+    assert len(found[FAR].rows) == 7
+    for key, section in found.items():
+        names = {row.partition("/")[0] for _, row in section.rows}
+        assert (names == {"far"}) == (key == FAR)
+        held_out = {name.partition("/")[0] for name in section.yardstick.held_out.ids}
+        assert held_out == names
+        assert (section.shared is None) == (key != FAR)
+    assert {name.partition("/")[0] for name in found[FAR].yardstick.train.ids} == {"made"}
+
+
+def test_table_and_report_name_the_set(far, measured, opened, tmp_path: Path) -> None:
+    metrics, console = measured(far, opened), Console(width=80, record=True)
+    console.print(table(metrics))
+    text = console.export_text()
+    assert "cell type annotation, far" in text
+    assert "shared-type accuracy ↑" in text
+    assert "shared-type macro-F1 ↑" in text
+    page = write_report(tmp_path / "run", tmp_path / "report.html").read_text()
+    assert "cell type annotation, far" in page
+    assert "shared-type accuracy" in page
+
+
+def test_no_file_no_foreign_sets(tmp_path: Path) -> None:
+    assert read_shared_types(tmp_path / COARSE_FILE) == {}
+
+
+def test_shared_types_are_read_as_written(tmp_path: Path) -> None:
+    (tmp_path / COARSE_FILE).write_text(json.dumps(TYPES))
+    far = read_shared_types(tmp_path / COARSE_FILE)["far"]
+    assert far == SharedTypes(TYPES["foreign"]["far"], TYPES["training"]["made"], frozenset({"made"}))
+    assert far.names == ["B lineage", "cytotoxic"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{", "unreadable shared types"),
+        ("[]", "no maps"),
+        (json.dumps({"training": TYPES["training"]}), "no maps"),
+        (json.dumps({"training": {"made": ["B"]}, "foreign": {}}), "no maps"),
+        (json.dumps({"training": {"made": {"B": 3}}, "foreign": {}}), "no maps"),
+        (json.dumps({"training": {"one": {"B": "x"}, "two": {"B": "y"}}, "foreign": {}}), "'B' is both 'x' and 'y'"),
+    ],
+)
+def test_a_malformed_file_is_told_in_one_line(text: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / COARSE_FILE).write_text(text)
+    with pytest.raises(CellDualityError, match=what) as raised:
+        read_shared_types(tmp_path / COARSE_FILE)
+    assert raised.value.where == str(tmp_path / COARSE_FILE)
+    assert raised.value.mend
+    assert "\n" not in str(raised.value)
+
+
+def test_gold_that_nobody_shares_is_told(data, vocabulary, measured, opened, tmp_path: Path) -> None:
+    add_foreign(data, vocabulary, {**TYPES, "foreign": {"far": {"bee": "B lineage"}}})
+    with pytest.raises(CellDualityError, match="no shared type of the label 'killer'"):
+        measured(data, opened)
+    assert not (tmp_path / "run" / "metrics.json").exists()
