@@ -26,6 +26,7 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${DATASET:=pbmc68k_reduced kang_2018_ifnb}"   # names (`cellduality data list`), or the path of an .h5ad
 : "${HELD_OUT=kang_2018_ifnb:cell_type=B cell}"  # for out-of-distribution evaluation alone: SET:COLUMN=VALUE;...
 : "${TASKS:=}"                    # dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve
+: "${FOREIGN:=}"                  # sets no cell of which trains, for annotation out of distribution: kidney_immune
 : "${MAX_CELLS:=}"                # cells of a set at most: N, or SET=N,...
 : "${N_GENES:=0}"                 # the most variable genes of each set that make the vocabulary; 0 is all
 : "${LABEL_COLUMN:=}"             # obs column with the labels; the data set's own by default

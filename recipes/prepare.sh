@@ -17,6 +17,7 @@ if [[ -f "$DATASET" ]]; then sources=("$DATASET"); else read -ra sources <<<"$DA
 kept_out=()
 IFS=';' read -ra items <<<"$HELD_OUT"
 for item in "${items[@]}"; do kept_out+=(--held-out "$item"); done
+for item in $FOREIGN; do kept_out+=(--foreign "$item"); done
 
 run prepare "$expect_prepare" cellduality data prepare "${sources[@]}" --out "$data" --label-column "$LABEL_COLUMN" \
   --task "$TASKS" --weights "$WEIGHTS" --rewards "$REWARDS" "${kept_out[@]}" \

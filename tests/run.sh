@@ -2,7 +2,7 @@
 # Sets up what the tests need and runs them all: linters, fast tests, then the real trainer on the CPU.
 #
 #   bash tests/run.sh
-#   bash tests/run.sh -m "not stack"       # without the trainer, about a minute
+#   bash tests/run.sh -m "not stack"       # without the trainer, about two minutes
 #   bash tests/run.sh tests/test_parsing.py
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -20,4 +20,7 @@ mypy
 lint-imports
 shellcheck --external-sources recipes/*.sh recipes/profiles/*.sh tests/*.sh .ci/run
 say "Tests"
-exec python -m pytest "$@"
+if (($#)); then exec python -m pytest "$@"; fi
+python -m pytest -m "not stack" --numprocesses auto
+# One trainer at a time: each takes what cores there are.
+exec python -m pytest -m stack
