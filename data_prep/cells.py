@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame
 
-    from data_prep.loaders import Loaded
+    from data_prep.h5ad.loaders import Loaded
 
 FEW_GENES = "cell with too few expressed genes"
 UNSPEAKABLE_GENE = "gene whose name is empty or holds white space, a comma or an angle bracket"
@@ -100,7 +100,7 @@ def rank_cells(
     Parameters
     ----------
     cells
-        Cells by genes, non-negative: :func:`data_prep.loaders.load_h5ad`'s result, or an AnnData whose ``X`` is CSR.
+        Cells by genes, non-negative: :func:`data_prep.h5ad.loaders.load_h5ad`'s result, or an AnnData whose ``X`` is CSR.
         Counts and log1p values of a cell rank alike.
     source
         The name of the set: the first part of every cell's id.
@@ -156,7 +156,7 @@ def _blocks(cells: AnnData | Loaded) -> tuple[list[str], Iterable[Any]]:
     """Return (gene names, CSR blocks of rows without duplicate entries)."""
     import scipy.sparse
 
-    from data_prep.loaders import Loaded
+    from data_prep.h5ad.loaders import Loaded
 
     if isinstance(cells, Loaded):
         return list(cells.genes), cells.blocks()

@@ -125,7 +125,13 @@ def _tasks(settings: PrepareSettings) -> dict[str, DualTask]:
 def _origin(settings: PrepareSettings, sources: Sequence[Located], tasks: Sequence[DualTask]) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
     core, here = Path(cellduality_plugin.__file__).parent, Path(__file__).parent
-    code = {*core.glob("*.py"), *core.glob("tasks/*.py"), *here.glob("*.py"), *here.glob("published/*.py")}
+    code = {
+        *core.glob("*.py"),
+        *core.glob("tasks/*.py"),
+        *here.glob("*.py"),
+        *here.glob("h5ad/*.py"),
+        *here.glob("published/*.py"),
+    }
     code |= {file for task in tasks for file in _code_of(task)}
     digests = [source.sha256 for source in sources]
     if settings.foreign:  # their rows hang on what the registry says of types, too

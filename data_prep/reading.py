@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.loaders import TARGET_SUM, Loaded, load_h5ad
+from data_prep.h5ad.loaders import TARGET_SUM, Loaded, load_h5ad
 from data_prep.registry import DATASETS
 from data_prep.sources import SOURCES, Expression, Matrix, file_sha256, find_source
 
@@ -39,7 +39,7 @@ class SourceSettings(BaseModel):
     tasks
         The pairs that are asked about its cells, as the run's ``tasks`` name them; None: all of them.
     label_column, matrix, layer, expression, gene_symbols, species, columns
-        What to read from a file; see :func:`data_prep.loaders.load_h5ad`. None: what the set is known to use.
+        What to read from a file; see :func:`data_prep.h5ad.loaders.load_h5ad`. None: what the set is known to use.
     variant
         Of a set of the registry: ``"as_published"`` or ``"corrected"``; empty: its default.
     n_labelled
@@ -201,7 +201,7 @@ def _published(settings: SourceSettings) -> Located:
                 where=f"source {settings.name}",
                 mend="leave it out",
             )
-    from data_prep.fetching import fetch  # the network's libraries are for whoever fetches
+    from data_prep.download.fetching import fetch  # the network's libraries are for whoever fetches
 
     dataset = DATASETS[settings.name]
     files = fetch(dataset)

@@ -17,8 +17,8 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.models.small_llama import build_small_llama
 from data_prep.rows import eval_rows, rl_rows, sft_rows
-from data_prep.small_llama import build_small_llama
 
 GENES = ("CD3D", "CD3E", "CD74", "CD79A", "CST3", "FTL", "GNLY", "HLA-DRA", "IL7R", "LYZ", "MS4A1", "NKG7", "S100A9")
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import typer.main
 
-import data_prep.small_llama
+import data_prep.models.small_llama
 from cellduality_plugin import __version__, cli
 from cellduality_plugin.config import Config
 from cellduality_plugin.tasks import TASKS
@@ -335,7 +335,7 @@ class TestFullDisk:
 def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_earlier_model(
     toy, cellduality, told, untouched, monkeypatch
 ):
-    build = data_prep.small_llama._model
+    build = data_prep.models.small_llama._model
 
     def broken(*settings: Any) -> Any:
         model = build(*settings)
@@ -347,7 +347,7 @@ def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_earlier_model
         model.save_pretrained = save_pretrained
         return model
 
-    monkeypatch.setattr(data_prep.small_llama, "_model", broken)
+    monkeypatch.setattr(data_prep.models.small_llama, "_model", broken)
     ended = cellduality("model", "small-llama", "--data", toy.data, "--out", toy.base, "--layers", 2)
     told(ended, "No space left on device", toy.base)
     untouched()

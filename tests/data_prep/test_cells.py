@@ -13,8 +13,8 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import Genes, join_response
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, rank_cells, ranked_cells, speakable
-from data_prep.loaders import load_h5ad
-from data_prep.matrices import StoredMatrix
+from data_prep.h5ad.loaders import load_h5ad
+from data_prep.h5ad.matrices import StoredMatrix
 
 
 def adata_of(values: np.ndarray, genes: list[str]) -> anndata.AnnData:

@@ -23,7 +23,7 @@ from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import bulleted
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.cells import FEW_GENES
-from data_prep.fetching import is_cached
+from data_prep.download.fetching import is_cached
 from data_prep.foreign import NO_COUNTERPART
 from data_prep.manifests import read_manifest
 from data_prep.prepare import COARSE_FILE, FILES, OOD_FILE, PrepareSettings, prepare

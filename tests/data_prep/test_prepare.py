@@ -17,7 +17,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.loaders import MISSING_LABEL
+from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import read_manifest
 from data_prep.pairing import UNPAIRED
 from data_prep.prepare import FILES, OOD_FILE, RARE_CLASS, PrepareSettings, describe, prepare

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.fetching import fetch
+from data_prep.download.fetching import fetch
 from data_prep.registry import DATASETS
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.fetching import fetch
+from data_prep.download.fetching import fetch
 from data_prep.registry import find_dataset
 
 

@@ -17,9 +17,9 @@ import platformdirs
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_text
-from data_prep.archives import take_member, unpack_gzip
-from data_prep.downloads import Patience, Progress, download
-from data_prep.packages import fetch_members, installed_file
+from data_prep.download.archives import take_member, unpack_gzip
+from data_prep.download.downloads import Patience, Progress, download
+from data_prep.download.packages import fetch_members, installed_file
 from data_prep.registry import CollectionFile, Dataset, FileSource, PackageMember, RemoteFile, UserFile
 from data_prep.sources import file_sha256
 

@@ -98,4 +98,4 @@ def _table() -> tuple[dict[str, str], dict[str, set[str]]]:
 
 
 def _folder() -> Any:
-    return resources.files("data_prep").joinpath("data")
+    return resources.files("data_prep.h5ad").joinpath("data")

@@ -8,8 +8,8 @@ import pytest
 
 import data_prep
 from cellduality_plugin.errors import CellDualityError
-from data_prep import orthologues
-from data_prep.orthologues import (
+from data_prep.h5ad import orthologues
+from data_prep.h5ad.orthologues import (
     NO_ORTHOLOGUE,
     SEVERAL_ORTHOLOGUES,
     SHARED_ORTHOLOGUE,
@@ -20,7 +20,7 @@ from data_prep.orthologues import (
     to_human,
 )
 
-FILE = Path(data_prep.__file__).parent / "data" / TABLE
+FILE = Path(data_prep.__file__).parent / "h5ad" / "data" / TABLE
 
 
 @pytest.mark.parametrize(

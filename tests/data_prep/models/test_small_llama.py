@@ -11,7 +11,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import TASKS
-from data_prep.small_llama import ROWS, build_small_llama, words_of
+from data_prep.models.small_llama import ROWS, build_small_llama, words_of
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import jinja2
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep import smollm2
-from data_prep.smollm2 import CHAT_TEMPLATE, build_smollm2, find_gguf
+from data_prep.models import smollm2
+from data_prep.models.smollm2 import CHAT_TEMPLATE, build_smollm2, find_gguf
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.orthologues import to_human
+from data_prep.h5ad.orthologues import to_human
+from data_prep.h5ad.symbols import Species, check_species, symbol_columns
 from data_prep.sources import Expression, Matrix
-from data_prep.symbols import Species, check_species, symbol_columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame, Series
 
-    from data_prep.matrices import StoredMatrix
+    from data_prep.h5ad.matrices import StoredMatrix
 
 LOG_CEILING = 20.0
 """log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do."""
@@ -133,7 +133,7 @@ def load_h5ad(
     if not path.is_file():
         raise CellDualityError("no such file", where=str(path), mend="check the path of the .h5ad file")
     try:  # here and not above: they take seconds, and an up-to-date preparation does without
-        from data_prep.tables import open_tables
+        from data_prep.h5ad.tables import open_tables
     except ImportError as error:
         raise CellDualityError(f"{error.name} is not installed", where=str(path), mend="pip install anndata") from error
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.orthologues import human_symbols, mouse_symbols
-from data_prep.symbols import check_species, guess_species, symbol_columns, symbol_kind
+from data_prep.h5ad.orthologues import human_symbols, mouse_symbols
+from data_prep.h5ad.symbols import check_species, guess_species, symbol_columns, symbol_kind
 
 HUMAN = sorted(human_symbols() - mouse_symbols())[::100]
 MOUSE = sorted(mouse_symbols() - human_symbols())[::100]

@@ -12,7 +12,7 @@ import h5py
 import pandas
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.matrices import StoredMatrix, told_when_unreadable
+from data_prep.h5ad.matrices import StoredMatrix, told_when_unreadable
 from data_prep.sources import Matrix
 
 

@@ -16,10 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep import downloads, fetching, packages
-from data_prep.archives import take_member, unpack_gzip
-from data_prep.downloads import Patience, download
-from data_prep.fetching import cache_folder, fetch, is_cached, missing_files
+from data_prep.download import downloads, fetching, packages
+from data_prep.download.archives import take_member, unpack_gzip
+from data_prep.download.downloads import Patience, download
+from data_prep.download.fetching import cache_folder, fetch, is_cached, missing_files
 from data_prep.registry import CollectionFile, PackageMember, RemoteFile, UserFile, find_dataset
 
 CONTENT = bytes(range(256)) * 2000

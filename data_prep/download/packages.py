@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.archives import take_member
+from data_prep.download.archives import take_member
 from data_prep.registry import PackageMember
 
 

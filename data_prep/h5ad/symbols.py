@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.orthologues import human_symbols, mouse_symbols
+from data_prep.h5ad.orthologues import human_symbols, mouse_symbols
 
 Species: TypeAlias = Literal["human", "mouse"]
 Kind: TypeAlias = Literal["human", "mouse", "ensembl", "prefixed", "other"]

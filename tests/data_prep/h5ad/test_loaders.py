@@ -8,11 +8,11 @@ import pytest
 import scipy.sparse
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep import matrices
 from data_prep.cells import rank_cells
-from data_prep.loaders import MISSING_LABEL, SHARED_SYMBOL, load_h5ad
-from data_prep.matrices import StoredMatrix
-from data_prep.orthologues import NO_ORTHOLOGUE, SEVERAL_ORTHOLOGUES, human_symbols, mouse_symbols
+from data_prep.h5ad import matrices
+from data_prep.h5ad.loaders import MISSING_LABEL, SHARED_SYMBOL, load_h5ad
+from data_prep.h5ad.matrices import StoredMatrix
+from data_prep.h5ad.orthologues import NO_ORTHOLOGUE, SEVERAL_ORTHOLOGUES, human_symbols, mouse_symbols
 from data_prep.sources import SOURCES
 
 FORMS = {

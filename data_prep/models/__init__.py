@@ -1,0 +1,1 @@
+"""Small models to start from on a CPU."""
