@@ -100,7 +100,7 @@ def rank_cells(
     Parameters
     ----------
     cells
-        Cells by genes, non-negative: :func:`data_prep.h5ad.loaders.load_h5ad`'s result, or an AnnData whose ``X`` is CSR.
+        Cells by genes, non-negative: :func:`~data_prep.h5ad.loaders.load_h5ad`'s result, or AnnData whose ``X`` is CSR.
         Counts and log1p values of a cell rank alike.
     source
         The name of the set: the first part of every cell's id.
