@@ -4,14 +4,14 @@ BACKEND=cpu
 : "${BASE_MODEL:=small-llama}"
 
 # data
-: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_GENES:=765}" "${SFT_VIEWS:=3}" "${SFT_LABEL_VIEWS:=6}"
+: "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_GENES:=765}" "${SFT_VIEWS:=3}" "${SFT_LABEL_VIEWS:=3}"
 : "${N_LABELLED:=pbmc68k_reduced=140,kang_2018_ifnb=70}" "${MAX_CELLS:=kang_2018_ifnb=800}" "${N_RL:=512}"
 : "${WEIGHTS=conditional_cell_generation=3,perturbation_response_generation=3}"
 : "${REWARDS=cell_type_annotation=likelihood,drug_exposure_prediction=likelihood}"
 : "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}"
 
 # SFT
-: "${SFT_EPOCHS:=4}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=16}"
+: "${SFT_EPOCHS:=6}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=16}"
 
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
@@ -27,4 +27,4 @@ sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=10 expect_sft=220 expect_grpo=240 expect_evaluate=80
+expect_prepare=20 expect_sft=270 expect_grpo=260 expect_evaluate=120
