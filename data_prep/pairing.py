@@ -48,7 +48,7 @@ def pair_with_controls(
         raise CellDualityError(
             f"no cell is untreated; the perturbations are {found}",
             where="perturbation",
-            mend=f"name untreated cells {CONTROL!r} in that column",
+            mend=f"name untreated cells {CONTROL!r} in that column, or say what they are called with --control",
         )
     members: dict[str, list[str]] = {}
     for name in sorted(perturbations):

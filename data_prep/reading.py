@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.perturbations import CONTROL
 from data_prep.h5ad.loaders import TARGET_SUM, Loaded, load_h5ad
 from data_prep.registry import DATASETS
 from data_prep.sources import SOURCES, Expression, Matrix, file_sha256, find_source
@@ -40,6 +41,8 @@ class SourceSettings(BaseModel):
         The pairs that are asked about its cells, as the run's ``tasks`` name them; None: all of them.
     label_column, matrix, layer, expression, gene_symbols, species, columns
         What to read from a file; see :func:`data_prep.h5ad.loaders.load_h5ad`. None: what the set is known to use.
+    control
+        What untreated cells are called in the file's column of perturbations; empty: as the tasks call them.
     variant
         Of a set of the registry: ``"as_published"`` or ``"corrected"``; empty: its default.
     n_labelled
@@ -62,6 +65,7 @@ class SourceSettings(BaseModel):
     gene_symbols: str | None = None
     species: Literal["human", "mouse"] | None = None
     columns: dict[str, str] = Field(default_factory=dict)
+    control: str = ""
     variant: Literal["", "as_published", "corrected"] = ""
     n_labelled: int | None = Field(default=None, ge=1)
     max_cells: int | None = Field(default=None, ge=1)
@@ -188,9 +192,28 @@ def _file(settings: SourceSettings) -> Located:
             gene_symbols=settings.gene_symbols,
             species=settings.species,
         )
+        if settings.control:
+            loaded = replace(loaded, obs=with_control(loaded.obs, settings.control, str(path)))
         return Reading(loaded, loaded.counts, loaded.drops)
 
     return Located(source.name, file_sha256(path), read)
+
+
+def with_control(obs: DataFrame, control: str, where: str) -> DataFrame:
+    """Return ``obs`` with the perturbation ``control`` renamed to what the tasks call untreated cells.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no column of perturbations, or no cell is called so.
+    """
+    values = obs.get("perturbation", ())
+    if control not in set(values):
+        found = ", ".join(sorted({str(value) for value in values})[:5]) or "no column of perturbations was named"
+        raise CellDualityError(
+            f"no cell is called {control!r}; there is: {found}", where=where, mend="use --control with one of them"
+        )
+    return obs.assign(perturbation=[CONTROL if value == control else value for value in values])
 
 
 def _published(settings: SourceSettings) -> Located:

@@ -40,6 +40,7 @@ def data_prepare(
     weights: Annotated[str, typer.Option(help="Shares of the RL rows other than 1: task=share,...")] = "",
     label_column: Annotated[str, typer.Option(help="The obs column with cell types; the set's own if empty.")] = "",
     perturbation_column: Annotated[str, typer.Option(help="The obs column with perturbations.")] = "",
+    control: Annotated[str, typer.Option(help="What that column calls untreated cells, if not control.")] = "",
     drug_column: Annotated[str, typer.Option(help="The obs column with drugs.")] = "",
     sensitivity_column: Annotated[str, typer.Option(help="The obs column with drug sensitivities.")] = "",
     exposure_column: Annotated[str, typer.Option(help="The obs column that tells exposed cells.")] = "",
@@ -90,7 +91,7 @@ def data_prepare(
 
     `cellduality data prepare pbmc68k_reduced --foreign kidney_immune --max-cells kidney_immune=150 --out data`
 
-    `cellduality data prepare my.h5ad --label-column cell_type --perturbation-column condition --out data`
+    `cellduality data prepare my.h5ad --label-column cell_type --perturbation-column condition --control DMSO`
     """
     from data_prep.prepare import PrepareSettings, describe, prepare
     from data_prep.registry import DATASETS
@@ -108,7 +109,7 @@ def data_prepare(
     variants, published = {"variant": variant} if variant else {}, DATASETS.keys() - SOURCES.keys()
     reading = {
         "label_column": label_column, "expression": expression, "matrix": matrix, "layer": layer,
-        "gene_symbols": gene_symbols, "species": species, "columns": columns,
+        "gene_symbols": gene_symbols, "species": species, "columns": columns, "control": control,
     }  # fmt: skip
     wanted = {_absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
     served = tasks_of_sources(names, list(wanted), columns)

@@ -151,6 +151,21 @@ def test_columns_decide_what_a_file_is_asked(prepare):
     assert not (folder / "eval_ood.jsonl").exists()
 
 
+def test_untreated_cells_may_be_called_otherwise(prepare, cells):
+    adata = anndata.read_h5ad(cells)
+    adata.obs["condition"] = adata.obs["condition"].astype(str).replace("control", "DMSO")
+    adata.write_h5ad(cells)
+    words = ["--task", RESPONSE, "--perturbation-column", "condition"]
+    with pytest.raises(CellDualityError, match=r"no cell is untreated; .*DMSO.*--control"):
+        prepare(*words)
+    with pytest.raises(CellDualityError, match=r"no cell is called 'PBS'; there is: DMSO, cytokine IFN-beta"):
+        prepare(*words, "--control", "PBS")
+    with pytest.raises(CellDualityError, match="no column of perturbations was named"):
+        prepare("--task", ANNOTATION, "--control", "DMSO")
+    folder = prepare(*words, "--control", "DMSO")
+    assert Vocabulary.load(folder / "vocabulary.json").labels["perturbation"] == ("control", "cytokine IFN-beta")
+
+
 def test_shares_of_a_task_go_before_weights_and_weights_before_one(prepare):
     words = ["--task", f"{ANNOTATION}=3", "--task", GENERATION, "--weights"]
     assert asked(prepare(*words, f"{ANNOTATION}=7"), "rl") == {ANNOTATION: 18, GENERATION: 6}
