@@ -21,6 +21,7 @@ fi
 source "$root/recipes/profiles/$PROFILE.sh"
 
 : "${VENV:=$root/.venv}"
+: "${SFT_PROCESSES:=$GPUS}"         # that share a batch of SFT
 : "${SEED:=42}"                   # of the model, the rollouts and the training
 : "${DATA_SEED:=42}"              # of the split and the labelled cells: the same test cells for every SEED
 : "${DATASET:=pbmc68k_reduced kang_2018_ifnb}"   # names (`cellduality data list`), or the path of an .h5ad

@@ -15,9 +15,9 @@ unmark sft grpo
 case "$BASE_MODEL" in small-llama | smollm2) model="$base" ;; *) model="$BASE_MODEL" ;; esac
 
 run check-sft 10 cellduality check --config "$data/cellduality.json" --model "$model" --sft "$data/sft.jsonl" \
-  --max-len "$MAX_LEN" --train-batch "$SFT_BATCH" --micro-batch "$SFT_MICRO_BATCH" --devices "$GPUS"
+  --max-len "$MAX_LEN" --train-batch "$SFT_BATCH" --micro-batch "$SFT_MICRO_BATCH" --devices "$SFT_PROCESSES"
 
-run sft "$expect_sft" "${launch[@]}" torchrun --standalone --nproc-per-node "$GPUS" -m openrlhf.cli.train_sft \
+run sft "$expect_sft" "${launch[@]}" torchrun --standalone --nproc-per-node "$SFT_PROCESSES" -m openrlhf.cli.train_sft \
   --model.model_name_or_path "$model" --ckpt.output_dir "$sft.new" --ckpt.path "$RUN_DIR/checkpoints/sft" \
   --data.dataset "$data/sft.jsonl" --data.input_key input --data.output_key output --data.apply_chat_template \
   --data.max_len "$MAX_LEN" --train.max_epochs "$SFT_EPOCHS" --train.batch_size "$SFT_BATCH" \

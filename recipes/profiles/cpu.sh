@@ -11,7 +11,9 @@ BACKEND=cpu
 : "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}"
 
 # SFT
-: "${SFT_EPOCHS:=6}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=16}"
+: "${SFT_EPOCHS:=6}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=8}"
+# Two processes take half the time of one, two threads of one process as long.
+: "${SFT_PROCESSES:=2}"
 
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
@@ -27,4 +29,4 @@ sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=20 expect_sft=270 expect_grpo=260 expect_evaluate=120
+expect_prepare=20 expect_sft=200 expect_grpo=260 expect_evaluate=120

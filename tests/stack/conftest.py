@@ -37,7 +37,7 @@ SMALL = {
     "MAX_NEW_TOKENS": "40",
     "SFT_EPOCHS": "5",
     "SFT_BATCH": "8",
-    "SFT_MICRO_BATCH": "8",
+    "SFT_MICRO_BATCH": "4",
     "ROLLOUT_BATCH": "8",
     "GROUP_SIZE": "4",
     "TRAIN_BATCH": "16",
