@@ -28,6 +28,7 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${HELD_OUT=kang_2018_ifnb:cell_type=B cell}"  # for out-of-distribution evaluation alone: SET:COLUMN=VALUE;...
 : "${TASKS:=}"                    # dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve
 : "${FOREIGN:=}"                  # sets no cell of which trains, for annotation out of distribution: kidney_immune
+: "${SAMPLES:=4}"                 # cells drawn for each condition in evaluation
 : "${MAX_CELLS:=}"                # cells of a set at most: N, or SET=N,...
 : "${N_GENES:=0}"                 # the most variable genes of each set that make the vocabulary; 0 is all
 : "${LABEL_COLUMN:=}"             # obs column with the labels; the data set's own by default

@@ -5,7 +5,7 @@ BACKEND=cpu
 
 # data
 : "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_GENES:=765}" "${SFT_VIEWS:=3}" "${SFT_LABEL_VIEWS:=3}"
-: "${N_LABELLED:=pbmc68k_reduced=140,kang_2018_ifnb=70}" "${MAX_CELLS:=kang_2018_ifnb=800}" "${N_RL:=512}"
+: "${N_LABELLED:=pbmc68k_reduced=140,kang_2018_ifnb=70}" "${MAX_CELLS:=kang_2018_ifnb=800}" "${N_RL:=512}" "${SAMPLES:=2}"
 : "${WEIGHTS=conditional_cell_generation=3,perturbation_response_generation=3}"
 : "${REWARDS=cell_type_annotation=likelihood,drug_exposure_prediction=likelihood}"
 : "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}"
