@@ -144,14 +144,6 @@ def rank_cells(
     return RankedCells(source, names, ranked, obs, tuple(spoken), {why: n for why, n in drops.items() if n})
 
 
-def ranked_cells(
-    adata: AnnData | Loaded, *, source: str, top: int, min_genes: int = 8, ties: TieRule = "name", seed: int = 0
-) -> tuple[list[Cell], tuple[str, ...], dict[str, int]]:
-    """Return (cells, names of all expressed genes in order, what was left out by reason): see :func:`rank_cells`."""
-    ranked = rank_cells(adata, source=source, top=top, min_genes=min_genes, ties=ties, seed=seed)
-    return list(ranked), ranked.expressed, ranked.drops
-
-
 def _blocks(cells: AnnData | Loaded) -> tuple[list[str], Iterable[Any]]:
     """Return (gene names, CSR blocks of rows without duplicate entries)."""
     import scipy.sparse

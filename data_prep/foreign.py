@@ -10,7 +10,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import rank_cells
-from data_prep.reading import Located, Reading, named_columns
+from data_prep.reading import Located, Reading, named_columns, spoken_columns
 from data_prep.registry import DATASETS
 from data_prep.settings import PrepareSettings
 from data_prep.splits import choose_some
@@ -171,7 +171,7 @@ def foreign_view(
         raise CellDualityError(
             "none of its genes is in the vocabulary", where=f"source {name}", mend="use sets that name genes alike"
         )
-    spoken = {column for task in tasks for column in (*task.kinds, *task.needs)} - {"control"}
+    spoken = spoken_columns(tasks)
     columns = named_columns(reading.obs, spoken, name, optional=())
     ranked = rank_cells(reading.only(genes).matrix, source=name, top=rules.top, min_genes=rules.min_genes)
     drops = Counter({**reading.drops, **ranked.drops})

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
-from data_prep.h5ad.loaders import TARGET_SUM, Loaded, load_h5ad
+from cellduality_plugin.tasks import DualTask
+from data_prep.h5ad.loaders import Loaded, load_h5ad
+from data_prep.normalisation import log1p_per_10k
 from data_prep.registry import DATASETS
 from data_prep.sources import SOURCES, Expression, Matrix, file_sha256, find_source
 
@@ -145,15 +147,6 @@ class Reading:
         return [names[place] for place in order[:count]]
 
 
-def log1p_per_10k(counts: Any) -> Any:
-    """Return log1p of counts per 10,000 of a sparse matrix, cells by genes; a cell without counts stays empty."""
-    values = counts.tocsr().astype(np.float64)
-    totals = np.asarray(values.sum(axis=1)).ravel()
-    scale = np.divide(TARGET_SUM, totals, out=np.zeros_like(totals), where=totals > 0)
-    values.data = np.log1p(values.data * np.repeat(scale, np.diff(values.indptr)))
-    return values
-
-
 def find(settings: SourceSettings) -> Located:
     """Return the source called ``settings.name``; files of a registry's set are fetched if they are not at hand.
 
@@ -235,6 +228,11 @@ def _published(settings: SourceSettings) -> Located:
         return Reading(adata, adata.uns["expression"] not in ("log1p", "log2"), dict(adata.uns["drops"]))
 
     return Located(dataset.name, hashlib.sha256(digests.encode()).hexdigest(), read)
+
+
+def spoken_columns(tasks: Iterable[DualTask]) -> set[str]:
+    """Return the columns of ``obs`` that the questions of ``tasks`` speak of; a paired control cell is none."""
+    return {column for task in tasks for column in (*task.kinds, *task.needs)} - {"control"}
 
 
 def named_columns(obs: Mapping[str, Any], wanted: Iterable[str], name: str, optional: Iterable[str]) -> list[str]:

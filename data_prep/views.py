@@ -13,7 +13,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, rank_cells
 from data_prep.pairing import UNPAIRED, pair_with_controls
-from data_prep.reading import CONDITIONS, Reading, SourceSettings, named_columns
+from data_prep.reading import CONDITIONS, Reading, SourceSettings, named_columns, spoken_columns
 from data_prep.splits import choose_labelled, choose_some, small_classes, split_cells
 
 OOD = "ood"
@@ -114,7 +114,7 @@ def read_view(name: str, reading: Reading, tasks: Sequence[DualTask], settings: 
         If a column is missing that a task asks for, or the cells cannot be split as the rules say.
     """
     split_stream, label_stream, sample_stream, _ = rules.streams()
-    spoken = {column for task in tasks for column in (*task.kinds, *task.needs)} - {"control"}
+    spoken = spoken_columns(tasks)
     paired = any("control" in task.needs for task in tasks)
     columns = named_columns(reading.obs, {*spoken, *settings.held_out}, name, optional=GROUPS if paired else GROUPS[:1])
     strata = [column for column in columns if column in {"cell_type", *spoken}]

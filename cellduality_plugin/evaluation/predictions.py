@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.decoding import Decoder, EngineSettings, Request
@@ -18,6 +18,9 @@ from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 PROMPT_TOO_LONG = "prompt_too_long"
+
+Rows: TypeAlias = Mapping[tuple[str, str], Example]
+"""The examples of an evaluation file, by (task, row id)."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Prediction:
         return cls(**values)
 
 
-def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> dict[tuple[str, str], Example]:
+def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
     """Return the examples of an evaluation file by (task, row id).
 
     Raises

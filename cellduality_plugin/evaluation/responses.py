@@ -9,17 +9,14 @@ import numpy as np
 from cellduality_plugin.evaluation import shifts
 from cellduality_plugin.evaluation.measures import Yardstick
 from cellduality_plugin.evaluation.metrics import Metric
-from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.evaluation.real_cells import RealCells
-from cellduality_plugin.examples import Example
-from cellduality_plugin.perturbations import Perturbation
+from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks.base import many
 
-CONTROL = Perturbation("control").render()
 STRONGEST = 20
 """How many of the genes that really move most a shift is judged by."""
 NO_CHANGE, MEAN_SHIFT = "no change", "mean shift"
-Rows = Mapping[tuple[str, str], Example]
 
 
 def response_metrics(predictions: Sequence[Prediction], rows: Rows, yardstick: Yardstick) -> dict[str, Metric]:

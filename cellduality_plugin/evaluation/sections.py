@@ -11,7 +11,7 @@ from cellduality_plugin.evaluation.coarse import COARSE_FILE, SharedTypes, read_
 from cellduality_plugin.evaluation.distances import median_bandwidth
 from cellduality_plugin.evaluation.embedding import fit_embedding
 from cellduality_plugin.evaluation.measures import Yardstick
-from cellduality_plugin.evaluation.predictions import read_rows
+from cellduality_plugin.evaluation.predictions import Rows, read_rows
 from cellduality_plugin.evaluation.real_cells import RealCells, read_cells
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import Genes, OneOf
@@ -23,8 +23,6 @@ OOD = "ood"
 
 GROUPS = ("cell_type", "cell_line")
 """Where the kind of a cell stands: screens of cell lines have no types."""
-
-Rows = dict[tuple[str, str], Example]
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ def _part(row: str, foreign: Container[str]) -> str:
 
 
 def _by_task(rows: Rows, limit: int | None) -> dict[str, Rows]:
-    found: dict[str, Rows] = {}
+    found: dict[str, dict[tuple[str, str], Example]] = {}
     for key, example in rows.items():
         own = found.setdefault(key[0], {})
         if limit is None or len(own) < limit:

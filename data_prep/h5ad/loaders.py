@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cellduality_plugin.errors import CellDualityError
 from data_prep.h5ad.orthologues import to_human
 from data_prep.h5ad.symbols import Species, check_species, symbol_columns
+from data_prep.normalisation import log1p_per_10k
 from data_prep.sources import Expression, Matrix
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 LOG_CEILING = 20.0
 """log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do."""
-
-TARGET_SUM = 10_000.0
 
 MISSING_LABEL = "cell without a label"
 SHARED_SYMBOL = "gene without a symbol, or with one that several genes share"
@@ -83,7 +82,7 @@ class Loaded:
         values = scipy.sparse.vstack(list(self.blocks()), format="csr").astype(np.float64)
         values.eliminate_zeros()
         var = pandas.DataFrame(index=pandas.Index(self.genes, dtype=object))
-        return anndata.AnnData(X=_log1p(values) if self.counts else values, obs=self.obs.copy(), var=var)
+        return anndata.AnnData(X=log1p_per_10k(values) if self.counts else values, obs=self.obs.copy(), var=var)
 
 
 def load_h5ad(
@@ -285,12 +284,3 @@ def _is_counts(whole: bool, highest: float, expression: Expression, path: Path) 
         where=str(path),
         mend="use --expression counts" if whole else "store raw counts or log1p of counts per 10,000",
     )
-
-
-def _log1p(counts: Any) -> Any:
-    """Return log1p of counts per 10,000; a cell without counts stays empty."""
-    totals = np.asarray(counts.sum(axis=1)).ravel()
-    scale = np.divide(TARGET_SUM, totals, out=np.zeros_like(totals), where=totals > 0)
-    values = counts.copy()
-    values.data = np.log1p(values.data * np.repeat(scale, np.diff(values.indptr)))
-    return values

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL, Perturbation
+from data_prep.normalisation import log1p_per_10k
 from data_prep.published.draft import Draft, file_of
 from data_prep.published.h5 import backed, sparse_rows
-from data_prep.reading import log1p_per_10k
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,7 +12,7 @@ from cellduality_plugin.cell_sentences import sentence
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import Genes, join_response
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, rank_cells, ranked_cells, speakable
+from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, rank_cells, speakable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.h5ad.matrices import StoredMatrix
 
@@ -24,10 +24,11 @@ def adata_of(values: np.ndarray, genes: list[str]) -> anndata.AnnData:
 
 def test_genes_are_ranked_by_value_and_then_by_name():
     adata = adata_of(np.array([[1.0, 3.0, 0.0, 1.0, 2.0]]), ["D", "C", "X", "A", "B"])
-    (cell,), genes, drops = ranked_cells(adata, source="toy", top=3, min_genes=2)
+    ranked = rank_cells(adata, source="toy", top=3, min_genes=2)
+    (cell,) = ranked
     assert (cell.id, cell.genes, dict(cell.obs)) == ("toy/c0", ("C", "B", "A"), {"cell_type": "B"})
-    assert genes == ("A", "B", "C", "D")
-    assert drops == {}
+    assert ranked.expressed == ("A", "B", "C", "D")
+    assert ranked.drops == {}
 
 
 @given(
@@ -39,7 +40,7 @@ def test_ranking_agrees_with_plain_sorting_whatever_the_order_of_columns(rows, t
     values, names = np.array(rows), [f"G{column}" for column in range(9)]
     values[:, 0] = 3.0  # so that every cell expresses something
     adata = adata_of(values[:, list(order)], [names[column] for column in order])
-    cells, _, _ = ranked_cells(adata, source="toy", top=top, min_genes=1)
+    cells = rank_cells(adata, source="toy", top=top, min_genes=1)
     for cell, row in zip(cells, values, strict=True):
         expected = sorted((-value, name) for value, name in zip(row, names, strict=True) if value > 0)
         assert cell.genes == tuple(name for _, name in expected[:top])
@@ -47,15 +48,15 @@ def test_ranking_agrees_with_plain_sorting_whatever_the_order_of_columns(rows, t
 
 def test_what_is_left_out_is_counted_by_reason():
     values = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 9.0, 9.0]])
-    cells, genes, drops = ranked_cells(adata_of(values, ["A", "B", "C D", "E,F"]), source="t", top=4, min_genes=2)
-    assert [cell.genes for cell in cells] == [("B", "A")]
-    assert genes == ("A", "B")
-    assert drops == {UNSPEAKABLE_GENE: 2, FEW_GENES: 1}
+    ranked = rank_cells(adata_of(values, ["A", "B", "C D", "E,F"]), source="t", top=4, min_genes=2)
+    assert [cell.genes for cell in ranked] == [("B", "A")]
+    assert ranked.expressed == ("A", "B")
+    assert ranked.drops == {UNSPEAKABLE_GENE: 2, FEW_GENES: 1}
 
 
 def test_no_cell_left_is_told(check_told):
     with pytest.raises(CellDualityError) as raised:
-        ranked_cells(adata_of(np.eye(3), ["A", "B", "C"]), source="toy", top=3, min_genes=2)
+        rank_cells(adata_of(np.eye(3), ["A", "B", "C"]), source="toy", top=3, min_genes=2)
     check_told(raised, "no cell has 2 expressed genes", "--min-genes")
 
 
@@ -96,8 +97,9 @@ def test_ties_are_shuffled_by_a_seed_and_not_by_the_order_of_columns():
 
     def shuffled(seed, order):
         adata = adata_of(values[:, order], [names[column] for column in order])
-        (cell,), expressed, _ = ranked_cells(adata, source="t", top=30, ties="shuffle", seed=seed)
-        assert expressed == tuple(names)
+        ranked = rank_cells(adata, source="t", top=30, ties="shuffle", seed=seed)
+        (cell,) = ranked
+        assert ranked.expressed == tuple(names)
         return cell.genes
 
     first = shuffled(1, list(range(30)))
@@ -118,6 +120,6 @@ def test_matrix_of_the_caller_stays_as_it_is():
     twice = scipy.sparse.csr_matrix((np.array([1.0, 2.0, 2.0]), np.array([0, 1, 0]), np.array([0, 3])), shape=(1, 2))
     adata = adata_of(np.zeros((1, 2)), ["A", "B"])
     adata.X = twice
-    (cell,), _, _ = ranked_cells(adata, source="t", top=2, min_genes=2)
+    (cell,) = rank_cells(adata, source="t", top=2, min_genes=2)
     assert cell.genes == ("A", "B")
     assert adata.X.nnz == 3
