@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cellduality_plugin import __version__
-from cellduality_plugin.commands import checking, data_sets, evaluating, models, preparing
+from cellduality_plugin.commands import checking, data_sets, evaluating, models, preparing, tracing
 from cellduality_plugin.errors import CellDualityError
 
 app = typer.Typer(
@@ -23,8 +23,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Published sets, and cells to rows.")
 model_app = typer.Typer(no_args_is_help=True, help="Small models to start from on a CPU.")
+traces_app = typer.Typer(no_args_is_help=True, help="Reasoning traces of a teacher for SFT: ask, filter, count.")
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
+app.add_typer(traces_app, name="traces")
 
 
 def main() -> None:
@@ -62,5 +64,6 @@ def agent_path(
 data_sets.register(data_app)
 preparing.register(data_app)
 models.register(model_app)
+tracing.register(traces_app)
 checking.register(app)
 evaluating.register(app)

@@ -65,13 +65,14 @@ def sft_rows(
         for view in range(max(views, of_labels)):
             seen = cell if view == 0 else replace(cell, genes=hide_genes(cell.genes, hidden, rng)[0])
             for task in (task for task in tasks if asked(task, cell)):
-                pair = zip(_sft_pair(task, seen, vocabulary, hidden, rng), (task.answer, task.unknown), strict=True)
+                made = _sft_pair(task, seen, view, vocabulary, hidden, rng)
+                pair = zip(made, (task.answer, task.unknown), strict=True)
                 rows += [row for row, field in pair if view < (of_labels if isinstance(field, OneOf) else views)]
     return _shuffled(rows, rng)
 
 
 def _sft_pair(
-    task: DualTask, cell: Cell, vocabulary: Vocabulary, hidden: float, rng: np.random.Generator
+    task: DualTask, cell: Cell, view: int, vocabulary: Vocabulary, hidden: float, rng: np.random.Generator
 ) -> tuple[Row, Row]:
     example = _example(task, cell, hidden, True, rng)
     if example.gold is None:
@@ -88,8 +89,8 @@ def _sft_pair(
         )
 
     def row(prompt: str, response: str, direction: str) -> Row:
-        shared = {"task": task.name, "direction": direction, "datasource": task.name, "id": cell.id}
-        return {"input": prompt, "output": response, **shared}
+        origin = {"id": cell.id, "view": str(view), "label": example.to_label()}
+        return {"input": prompt, "output": response, "direction": direction, "datasource": task.name, **origin}
 
     return row(*primal, "primal"), row(*dual, "dual")
 

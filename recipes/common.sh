@@ -31,6 +31,13 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${SAMPLES:=4}"                 # cells drawn for each condition in evaluation
 : "${MAX_CELLS:=}"                # cells of a set at most: N, or SET=N,...
 : "${N_GENES:=0}"                 # the most variable genes of each set that make the vocabulary; 0 is all
+: "${TEACHER:=rule}"             # of SFT's reasoning traces: rule, the name of a chat model, or none
+: "${TEACHER_URL:=}"              # its OpenAI-compatible endpoint, .../v1; OpenAI's own by default
+: "${CANDIDATES:=4}"              # answers a teacher gives to each question
+: "${TRACE_SIMILARITY:=0.5}"      # rank-weighted Jaccard a teacher's list of genes must reach
+: "${TRACES:=1}"                  # 0: SFT sees the answers that passed, without the reasoning
+: "${FILL:=1}"                    # whether questions without an accepted candidate keep their bare answer
+: "${SFT_DIRECTIONS:=both}"       # or primal: without the dual questions
 : "${LABEL_COLUMN:=}"             # obs column with the labels; the data set's own by default
 : "${RUN_DIR:=$root/runs/$PROFILE}"
 : "${DRY_RUN:=0}"
@@ -39,6 +46,7 @@ RUN_DIR="$(realpath -m -- "$RUN_DIR")"
 # OpenRLHF reads several data sets from one flag, parted by these characters.
 [[ "$RUN_DIR" != *[,@]* ]] || die "RUN_DIR $RUN_DIR holds a comma or an @" "choose a folder without"
 data="$RUN_DIR/data" base="$RUN_DIR/base" sft="$RUN_DIR/sft" grpo="$RUN_DIR/grpo"
+if [[ "$TEACHER" == none ]]; then sft_rows="$data/sft.jsonl"; else sft_rows="$data/sft_traces.jsonl"; fi
 export PATH="$VENV/bin:$PATH"
 
 # The one word in front that makes the unmodified trainer run without a GPU.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole pipeline: set-up if needed, prepare, SFT, GRPO with the dual reward, evaluation, report.
+# The whole pipeline: set-up if needed, prepare, reasoning traces, SFT, GRPO with the dual reward, evaluation, report.
 # Further arguments go to the GRPO trainer. Everything in recipes/profiles/ can be set from the environment.
 #
 #   bash recipes/grpo_duality.sh                                   # CPU without a GPU, one GPU with one
@@ -15,9 +15,10 @@ source "$root/recipes/common.sh"
 
 say "CellDuality, profile $PROFILE, into $RUN_DIR"
 export PROFILE VENV SEED DATA_SEED DATASET LABEL_COLUMN RUN_DIR DRY_RUN RESUME stage
-stage="[1/5]" set_up
+stage="[1/6]" set_up
 lock_run
-stage="[2/5]" bash "$root/recipes/prepare.sh"
-stage="[3/5]" bash "$root/recipes/sft.sh"
-stage="[4/5]" bash "$root/recipes/grpo.sh" "$@"
-stage="[5/5]" bash "$root/recipes/evaluate.sh"
+stage="[2/6]" bash "$root/recipes/prepare.sh"
+stage="[3/6]" bash "$root/recipes/traces.sh"
+stage="[4/6]" bash "$root/recipes/sft.sh"
+stage="[5/6]" bash "$root/recipes/grpo.sh" "$@"
+stage="[6/6]" bash "$root/recipes/evaluate.sh"

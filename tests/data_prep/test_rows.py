@@ -55,11 +55,11 @@ def test_sft_rows_are_primal_and_dual_of_every_task_and_read_back_as_gold():
         views=1,
         rng=np.random.default_rng(0),
     )
-    counts = Counter((row["task"], row["direction"]) for row in rows)
+    counts = Counter((row["datasource"], row["direction"]) for row in rows)
     assert counts == {(name, direction): 5 for name in IDENTITY for direction in ("primal", "dual")}
     for row in rows:
-        assert list(row) == ["input", "output", "task", "direction", "datasource", "id"]
-        task, cell = TASKS[row["task"]], cells[row["id"]]
+        assert list(row) == ["input", "output", "direction", "datasource", "id", "view", "label"]
+        task, cell = TASKS[row["datasource"]], cells[row["id"]]
         primal = row["direction"] == "primal"
         answer = (task.parse_answer if primal else task.parse_rebuilt)(row["output"], VOCABULARY)
         assert (answer.failure, answer.trace) == ("", "")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.sh"))
 PROFILES = sorted((ROOT / "recipes" / "profiles").glob("*.sh"))
 RUNNABLE = [path.stem for path in RECIPES if path.stem != "common"]
-STAGES = ["prepare", "sft", "grpo", "evaluate", "grpo_duality"]
+STAGES = ["prepare", "traces", "sft", "grpo", "evaluate", "grpo_duality"]
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -118,8 +118,11 @@ def test_a_dry_run_prints_commands_and_touches_nothing(name, profile, run, proje
 
 def test_a_dry_run_of_everything_runs_the_stages_in_order(run):
     done = run("grpo_duality", DRY_RUN="1")
-    marks = ["data prepare", "small-llama", "--sft", "train_sft", "--rl", "train_ppo_ray", "evaluate", "report"]
-    found = [done.stdout.index(f" {mark} ") if mark[0] != "t" else done.stdout.index(mark) for mark in marks]
+    marks = ["data prepare", "traces sample", "traces filter", "small-llama", "--sft", "train_sft", "--rl"]
+    marks += ["train_ppo_ray", "evaluate", "report"]
+    found = [
+        done.stdout.index(f" {mark} ") if not mark.startswith("train") else done.stdout.index(mark) for mark in marks
+    ]
     assert found == sorted(found)
 
 
@@ -173,7 +176,7 @@ class TestLock:
             done = run("prepare", RUN_DIR=str(run_dir))
             assert done.returncode == 0, done.stderr
         calls = (installed / "calls").read_text()
-        assert calls.count("--run-dir") == 4  # prepare and model, twice
+        assert calls.count("--run-dir") == 2
         assert re.fullmatch(r"process \d+ since [\d: -]+\n", (run_dir / ".lock").read_text())
 
     def test_the_stages_of_one_run_share_its_lock(self, run, installed):

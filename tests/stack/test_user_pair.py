@@ -25,7 +25,7 @@ def test_the_file_is_short_and_not_part_of_the_package():
 def test_its_rows_reach_sft_and_rl(stopped):
     data = stopped.run.folder / "data"
     rows = [json.loads(line) for line in (data / "sft.jsonl").read_text().splitlines()]
-    assert {(row["task"], row["direction"]) for row in rows} == {(NAME, "primal"), (NAME, "dual")}
+    assert {(row["datasource"], row["direction"]) for row in rows} == {(NAME, "primal"), (NAME, "dual")}
     labels = [json.loads(json.loads(line)["label"]) for line in (data / "rl.jsonl").read_text().splitlines()]
     assert {label["task"] for label in labels} == {NAME}
     assert all(label["gold"] is None for label in labels)

@@ -40,7 +40,7 @@ def test_no_gold_answer_and_no_dual_prompt_of_an_evaluation_row_holds_an_unknown
 
 def test_decoded_responses_parse_to_the_same_answer(prepared, tokenizer):
     for row in prepared.rows("sft.jsonl"):
-        task = TASKS[row["task"]]
+        task = TASKS[row["datasource"]]
         parse = task.parse_answer if row["direction"] == "primal" else task.parse_rebuilt
         tokens = tokenizer(row["output"] + tokenizer.eos_token).input_ids
         decoded = tokenizer.decode(tokens, skip_special_tokens=True)

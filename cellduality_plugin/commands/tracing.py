@@ -1,0 +1,237 @@
+"""`cellduality traces ...`: reasoning traces for SFT, from a teacher's candidates to the rows that passed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from cellduality_plugin.commands.arguments import pairs
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.tasks import DualTask
+
+if TYPE_CHECKING:
+    from data_prep.traces.candidates import Teacher
+    from data_prep.traces.sampling import SampleSettings, SampleSummary
+
+out = Console()
+
+Data = Annotated[Path, typer.Option(help="A prepared folder (`cellduality data prepare`).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group ``traces``."""
+    app.command("sample")(sample_candidates)
+    app.command("filter")(filter_candidates)
+    app.command("stats")(show_statistics)
+
+
+def sample_candidates(
+    data: Data,
+    teacher: Annotated[str, typer.Option(help="`rule` (offline, from labelled training cells), or a MODEL's name.")],
+    base_url: Annotated[str, typer.Option(help="Of an OpenAI-compatible endpoint; OpenAI's own if empty.")] = "",
+    candidates: Annotated[int, typer.Option(help="Candidates for each question.")] = 4,
+    concurrency: Annotated[int, typer.Option(help="Requests at the same time, at most.")] = 64,
+    temperature: Annotated[float, typer.Option(help="Of the model.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a reply, at most.")] = 1024,
+    budget_tokens: Annotated[
+        int | None, typer.Option(help="Tokens that this teacher may take, earlier runs counted.")
+    ] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="The same in US dollars, at the prices given.")] = None,
+    price_in: Annotated[float, typer.Option(help="Dollars for a million tokens of questions.")] = 0.0,
+    price_out: Annotated[float, typer.Option(help="Dollars for a million tokens of replies.")] = 0.0,
+    api_key_env: Annotated[str, typer.Option(help="The environment variable that holds the key.")] = "OPENAI_API_KEY",
+    limit: Annotated[int | None, typer.Option(help="Questions at most, drawn at random with their duals.")] = None,
+    well_posed: Annotated[
+        bool, typer.Option("--well-posed", help="Then ask the dual about each different answer, for the filter's own.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the teacher, where it takes one, and of --limit.")] = 42,
+) -> None:
+    """Ask a teacher about every question of DATA/sft.jsonl and keep each reply in DATA/traces/candidates.jsonl.
+
+    A run that was stopped goes on where it was: nothing is asked twice. Keys are read from the environment alone.
+
+    Examples:
+
+    `cellduality traces sample --data data --teacher rule`
+
+    `cellduality traces sample --data data --teacher gpt-4o --budget-usd 5 --price-in 2.5 --price-out 10`
+
+    `cellduality traces sample --data data --teacher Qwen/Qwen3-8B --base-url http://localhost:8000/v1 --limit 100`
+    """
+    import numpy as np
+
+    from data_prep.traces.curation import CANDIDATES, QUESTIONS
+    from data_prep.traces.endpoint import EndpointTeacher
+    from data_prep.traces.instances import Instances, SomeQuestions
+    from data_prep.traces.rule import read_rule_teacher
+    from data_prep.traces.sampling import SampleSettings, sample
+    from data_prep.traces.well_posed import dual_questions
+
+    config = Config.load(data / "cellduality.json")
+    tasks, vocabulary = config.load_tasks(), config.load_vocabulary()
+    settings = SampleSettings.read(
+        {
+            "candidates": candidates, "concurrency": concurrency, "budget_tokens": budget_tokens,
+            "budget_usd": budget_usd, "price_in": price_in, "price_out": price_out,
+        }
+    )  # fmt: skip
+    asked: Teacher
+    if teacher == "rule":
+        asked = read_rule_teacher(data, seed)
+    else:
+        asked = EndpointTeacher(
+            teacher,
+            base_url or None,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            api_key_env=api_key_env,
+            seed=seed,
+        )
+    questions = SomeQuestions(data / QUESTIONS, tasks, limit, np.random.default_rng(seed))
+    stopped = _told(sample(questions, asked, data / CANDIDATES, settings), asked.name, settings)
+    if well_posed and not stopped:
+        duals = dual_questions(Instances(data / QUESTIONS, data / CANDIDATES, tasks), vocabulary)
+        _told(sample(duals, asked, data / CANDIDATES, settings), f"{asked.name}, duals of all answers", settings)
+
+
+def _told(summary: SampleSummary, title: str, settings: SampleSettings) -> str:
+    """Print what a run did and return what stopped it, if anything.
+
+    Raises
+    ------
+    CellDualityError
+        If it was faults of the endpoint.
+    """
+    parts = [f"{summary.asked} new candidates in {summary.seconds:.1f} s", f"{summary.present} were there"]
+    parts += [f"{summary.left} are wanting"] if summary.left else []
+    parts += [f"{summary.tokens.total:,} tokens"] if summary.tokens.total else []
+    parts += [f"${summary.cost:.2f}"] if settings.price_in or settings.price_out else []
+    print(f"{title}: {', '.join(parts)}")
+    for reason, count in summary.failed.items():
+        print(f"  given up: {count} x {reason}: {summary.said.get(reason, '')}"[:200])
+    if summary.stopped_by == "faults":
+        raise CellDualityError(
+            f"stopped: the last {settings.patience} questions were all given up",
+            where=title,
+            mend="see what the endpoint said; the same command goes on from here",
+        )
+    if summary.stopped_by == "budget":
+        print("stopped at the budget; the same command with a larger one goes on from here")
+    return summary.stopped_by
+
+
+def filter_candidates(
+    data: Data,
+    keep: Annotated[int, typer.Option(help="Rows of a question, at most: the best.")] = 1,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The least RWJS of a gene list to the right one: NUMBER for all, or GROUP=NUMBER,...; a group is "
+            "TASK, primal, dual, TASK/primal or TASK/dual. 0.5 where nothing is said."
+        ),
+    ] = None,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(help="Relative weights of the rows, GROUP=WEIGHT,...; a group not named weighs 1. All if empty."),
+    ] = None,
+    directions: Annotated[str, typer.Option(help="both, or primal: no dual rows at all.")] = "both",
+    duals: Annotated[str, typer.Option(help="paired: duals of kept primal rows alone; all: all that pass.")] = "paired",
+    fill: Annotated[
+        bool, typer.Option("--fill", help="A question without an accepted candidate keeps its bare answer.")
+    ] = False,
+    traces: Annotated[
+        bool, typer.Option("--traces/--no-traces", help="Rows with the teacher's reasoning, or its answers alone.")
+    ] = True,
+    well_posed: Annotated[
+        bool, typer.Option("--well-posed", help="Leave out instances whose dual nobody or more than one answer solves.")
+    ] = False,
+    min_trace_words: Annotated[int, typer.Option(help="Words of a trace, at least.")] = 5,
+    max_trace_words: Annotated[int, typer.Option(help="Words of a trace, at most.")] = 400,
+    seed: Annotated[int, typer.Option(help="Of the choice and the order of rows.")] = 42,
+) -> None:
+    """Keep the candidates that pass as SFT rows in DATA/sft_traces.jsonl, the others with their reason.
+
+    Labels must be right; gene lists must be like the right one (RWJS); traces must be there, of bounded length, and
+    must not tell that the answer was known. DATA/traces/rejected.jsonl names the reason of every other candidate.
+
+    Examples:
+
+    `cellduality traces filter --data data --threshold 0.5 --threshold dual=0.3 --fill`
+
+    `cellduality traces filter --data data --keep 2 --share dual=0.5,cell_type_annotation/primal=2`
+    """
+    from data_prep.traces.curation import CurationSettings, curate, describe
+
+    overall, thresholds = _threshold(threshold or [])
+    settings = CurationSettings.read(
+        {
+            "filters": {
+                "keep": keep, "traces": traces, "min_trace_words": min_trace_words, "max_trace_words": max_trace_words,
+                "thresholds": thresholds, **overall,
+            },
+            "directions": directions, "duals": duals, "shares": _numbers(share or [], "--share"), "fill": fill,
+            "well_posed": well_posed, "seed": seed,
+        }
+    )  # fmt: skip
+    with Console(stderr=True).status("filtering"):
+        summary = curate(data, _tasks(data), settings)
+    _wide().print(describe(summary))
+
+
+def show_statistics(
+    data: Data,
+    plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Also draw DATA/traces/stats.png.")] = True,
+) -> None:
+    """Print how many candidates pass and why others do not, what thresholds would leave, and how long traces are.
+
+    The settings are those of the last `traces filter`, or its defaults.
+
+    Example: `cellduality traces stats --data data`
+    """
+    from data_prep.traces.plots import plot as draw
+    from data_prep.traces.statistics import last_settings, statistics, tables
+
+    settings = last_settings(data)
+    with Console(stderr=True).status("counting"):
+        found = statistics(data, _tasks(data), settings)
+    for table in tables(found, settings.filters.keep):
+        _wide().print(table)
+    if plot:
+        print(draw(found, data / "traces" / "stats.png"))
+
+
+def _wide() -> Console:
+    """Return a console on which no table is folded on its way into a file: a pipe has no width."""
+    return Console(width=None if out.is_terminal else 400)
+
+
+def _tasks(data: Path) -> dict[str, DualTask]:
+    return Config.load(data / "cellduality.json").load_tasks()
+
+
+def _threshold(items: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return ({"threshold": number for all, if one is given}, {group: number})."""
+    overall, named = {}, []
+    for item in ",".join(items).split(","):
+        if item and "=" not in item:
+            overall["threshold"] = _number(item, "--threshold")
+        else:
+            named.append(item)
+    return overall, _numbers(named, "--threshold")
+
+
+def _numbers(items: Iterable[str], flag: str) -> dict[str, float]:
+    found: Mapping[str, str] = pairs(",".join(items), flag)
+    return {name: _number(value, flag) for name, value in found.items()}
+
+
+def _number(text: str, flag: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise CellDualityError(f"{text!r} is not a number", where=flag, mend="write 0.5, or GROUP=0.5,...") from None

@@ -1,0 +1,203 @@
+"""Marker genes of the labels, from differential expression on the labelled training cells alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+SURE = 2.0
+"""The z of a marker, at least; about one gene in forty reaches it by chance."""
+
+FEWEST = 5
+"""Markers that a label has nevertheless, as far as any gene speaks for it."""
+
+Evidence = tuple[tuple[str, float], ...]
+"""Genes with their weights, the largest first."""
+
+GENES_AT_ONCE = 512
+"""Held as a dense matrix of cells by genes while they are tested."""
+
+PRIOR = 0.5
+"""Cells with the gene, and as many without it, that every label is given before counting (Jeffreys)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Markers:
+    """What genes say about the labels of one kind.
+
+    Parameters
+    ----------
+    kind
+        The label set of the vocabulary.
+    labels
+        Its labels, in the order of the rows below.
+    present
+        By label: genes whose presence speaks for it, each with its entry of ``if_present``.
+    absent
+        By label: markers of other labels whose absence speaks for it, each with its entry of ``if_absent``.
+    if_present, if_absent
+        Labels by genes of the vocabulary: the natural logarithm of how much likelier the gene's presence (absence)
+        is in cells of the label than in all others. 0 for a label without cells.
+    """
+
+    kind: str
+    labels: tuple[str, ...]
+    present: Mapping[str, Evidence]
+    absent: Mapping[str, Evidence]
+    if_present: NDArray[np.float64]
+    if_absent: NDArray[np.float64]
+
+
+def value_of(cell: Cell, column: str) -> str | None:
+    """Return what stands in ``column`` of the cell, or None.
+
+    Examples
+    --------
+    >>> value_of(Cell("set/1", ("CD74",), {"cell_type": "B"}), "cell_type"), value_of(Cell("set/2", ()), "drug")
+    ('B', None)
+    """
+    return cell.condition.get(column, cell.obs.get(column))
+
+
+def find_markers(cells: Sequence[Cell], vocabulary: Vocabulary, *, top: int = 40) -> dict[str, Markers]:
+    """Return the markers of every label set that a cell has a label of, by kind.
+
+    Parameters
+    ----------
+    cells
+        The labelled training cells, and no others: what is found here is told to whoever is trained.
+    vocabulary
+        Genes and label sets. A cell whose value is not in the set (another data set's name for a type, say) is not
+        counted for that kind.
+    top
+        How many genes a label keeps for either kind of evidence.
+
+    Returns
+    -------
+    dict
+        By kind. Deterministic: equal scores are ordered by gene name's place in the vocabulary.
+
+    Notes
+    -----
+    Markers are chosen by the tie-corrected Wilcoxon rank-sum test of one label against the rest, on rank scores: 1
+    for the first gene of a cell, falling evenly, 0 for a gene it does not list. A label of a single cell cannot be
+    tested, nor can the only label of a kind: its markers are the genes of its cells with the largest log-ratios, those
+    high in the cells first.
+    """
+    place = {gene: column for column, gene in enumerate(vocabulary.genes)}
+    found: dict[str, Markers] = {}
+    for kind, labels in vocabulary.labels.items():
+        row = {label: number for number, label in enumerate(labels)}
+        chosen = [(cell, row[value]) for cell in cells if (value := value_of(cell, kind)) in row and value is not None]
+        if chosen:
+            scores = rank_scores([cell for cell, _ in chosen], place)
+            codes = np.array([code for _, code in chosen])
+            found[kind] = _markers(kind, labels, vocabulary.genes, scores, codes, top)
+    return found
+
+
+def rank_scores(cells: Sequence[Cell], place: Mapping[str, int]) -> csr_matrix:
+    """Return cells by genes: 1 for a cell's first gene, falling evenly to 1/n for its last, 0 for genes not listed.
+
+    Examples
+    --------
+    >>> rank_scores([Cell("set/1", ("B", "A"))], {"A": 0, "B": 1, "C": 2}).toarray().tolist()
+    [[0.5, 1.0, 0.0]]
+    """
+    from scipy.sparse import csr_matrix
+
+    rows, columns, values = [], [], []
+    for row, cell in enumerate(cells):
+        for rank, gene in enumerate(cell.genes):
+            if gene in place:
+                rows.append(row)
+                columns.append(place[gene])
+                values.append(1 - rank / len(cell.genes))
+    return csr_matrix((np.array(values, dtype=np.float32), (rows, columns)), shape=(len(cells), len(place)))
+
+
+def _markers(
+    kind: str, labels: tuple[str, ...], genes: tuple[str, ...], scores: csr_matrix, codes: NDArray[np.int64], top: int
+) -> Markers:
+    if_present, if_absent = _log_ratios(scores, codes, len(labels))
+    merit = _z_scores(scores, codes, len(labels))
+    untested = [bool(np.isnan(row).any()) for row in merit]
+    # The rank within its cells tells a lone label's genes apart, of which one is as present as the other.
+    alone = np.stack([np.asarray(scores[codes == code].sum(axis=0)).ravel() for code in range(len(labels))])
+    merit[untested] = (if_present * alone)[untested]
+
+    up = [
+        _largest(merit[code], if_present[code], top, least=0.0 if untested[code] else SURE)
+        for code in range(len(labels))
+    ]
+    absent = {}
+    for code, label in enumerate(labels):
+        foreign = np.zeros(len(genes))
+        for other, theirs in enumerate(up):
+            if other != code:
+                foreign[theirs] = if_absent[code, theirs]
+        absent[label] = _evidence(genes, if_absent[code], _largest(foreign, foreign, top))
+    present = {label: _evidence(genes, if_present[code], up[code]) for code, label in enumerate(labels)}
+    return Markers(kind, labels, present, absent, if_present, if_absent)
+
+
+def _log_ratios(
+    scores: csr_matrix, codes: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (log-ratio of presence, of absence), each labels by genes."""
+    genes = scores.shape[1]
+    having = np.stack([np.asarray((scores[codes == code] > 0).sum(axis=0)).ravel() for code in range(count)])
+    size: NDArray[np.int64] = np.bincount(codes, minlength=count).reshape(-1, 1)
+    inside = (having + PRIOR) / (size + 2 * PRIOR)
+    outside = (having.sum(axis=0) - having + PRIOR) / (size.sum() - size + 2 * PRIOR)
+    known = np.broadcast_to(size > 0, (count, genes))
+    return np.log(inside / outside) * known, np.log((1 - inside) / (1 - outside)) * known
+
+
+def _z_scores(scores: csr_matrix, codes: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Return labels by genes: the rank-sum test's z of a label against the rest; NaN where it cannot be tested."""
+    from scipy.stats import mannwhitneyu, norm
+
+    found = np.full((count, scores.shape[1]), np.nan)
+    sizes = np.bincount(codes, minlength=count)
+    columns = scores.tocsc()
+    for code in range(count):
+        if not 1 < sizes[code] < len(codes):
+            continue
+        for first in range(0, scores.shape[1], GENES_AT_ONCE):
+            part = slice(first, first + GENES_AT_ONCE)
+            block = columns[:, part].toarray()
+            inside, outside = block[codes == code], block[codes != code]
+            with np.errstate(invalid="ignore", divide="ignore"):  # of a gene that no cell has, all are tied
+                test = mannwhitneyu(inside, outside, method="asymptotic", use_continuity=False)
+            side = np.sign(test.statistic - len(inside) * len(outside) / 2)
+            found[code, part] = side * np.nan_to_num(norm.isf(test.pvalue / 2))
+    return found
+
+
+def _largest(
+    merit: NDArray[np.float64], weight: NDArray[np.float64], top: int, least: float = 0.0
+) -> NDArray[np.int64]:
+    """Return the places of the ``top`` largest merits, merit and weight both positive; the largest weight first.
+
+    Merits below ``least`` are among them only where there are fewer than :data:`FEWEST` others.
+    """
+    usable = np.flatnonzero((merit > 0) & (weight > 0))
+    count = min(top, max(np.count_nonzero(merit[usable] >= least), FEWEST))
+    best = usable[np.argsort(-merit[usable], kind="stable")[:count]]
+    ordered: NDArray[np.int64] = best[np.lexsort((best, -weight[best]))]
+    return ordered
+
+
+def _evidence(genes: tuple[str, ...], weight: NDArray[np.float64], places: NDArray[np.int64]) -> Evidence:
+    return tuple((genes[place], float(weight[place])) for place in places.tolist())

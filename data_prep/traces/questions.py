@@ -1,0 +1,110 @@
+"""What a teacher is asked: the primal and dual questions of the labelled training cells, with their gold answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.parsing import Answer, Field
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
+
+Direction: TypeAlias = Literal["primal", "dual"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt of the SFT set, the answer that is right, and where it comes from.
+
+    Parameters
+    ----------
+    pair
+        The dual pair.
+    direction
+        Which of its two questions this is.
+    example
+        The row it was made from; ``gold`` is known.
+    view
+        Which version of the cell: 0 is the cell as it was measured.
+    answer
+        The primal answer: what a primal question asks for, and what a dual question shows.
+    prompt
+        The question, word for word as the student will see it.
+    """
+
+    pair: DualTask
+    direction: Direction
+    example: Example
+    view: int
+    answer: Value
+    prompt: str
+
+    @property
+    def key(self) -> str:
+        """What tells this question from all others of a preparation."""
+        key = f"{self.pair.name}/{self.direction}/{self.example.id}#{self.view}"
+        if self.answer == self.example.gold:
+            return key
+        # asked about another answer than the right one, to see whether the dual can tell them apart
+        return f"{key}@{hashlib.sha256(self.pair.answer.render(self.answer).encode()).hexdigest()[:12]}"
+
+    @property
+    def field(self) -> Field:
+        """What kind of thing is asked for."""
+        return self.pair.answer if self.direction == "primal" else self.pair.unknown
+
+    @property
+    def gold(self) -> Value:
+        """The right answer: y* of a primal question, x_u of a dual one."""
+        return self.answer if self.direction == "primal" else self.example.unknown
+
+    def read(self, text: str, vocabulary: Vocabulary) -> Answer:
+        """Return the answer in a response. Never raises on any text."""
+        read = self.pair.parse_answer if self.direction == "primal" else self.pair.parse_rebuilt
+        return read(text, vocabulary)
+
+    def response(self, value: Value, trace: str = "") -> str:
+        """Return the response that answers ``value`` after ``trace``."""
+        written = self.pair.answer_response if self.direction == "primal" else self.pair.rebuilt_response
+        return written(value, trace)
+
+    def about(self, answer: Value, vocabulary: Vocabulary) -> Question:
+        """Return the dual question about ``answer`` in place of the right one."""
+        prompt = self.pair.dual_prompt(self.example.known, answer, vocabulary)
+        return replace(self, direction="dual", answer=answer, prompt=prompt)
+
+
+def read_questions(path: Path, tasks: Mapping[str, DualTask]) -> Iterator[Question]:
+    """Yield the questions of an SFT file, in its order.
+
+    Parameters
+    ----------
+    path
+        ``sft.jsonl`` of a preparation.
+    tasks
+        The dual pairs by the name that rows give.
+
+    Raises
+    ------
+    CellDualityError
+        If the file is missing, or a row has no gold answer or is of an unknown pair.
+    """
+    for number, row in enumerate(read_jsonl(path), start=1):
+        where = f"{path}:{number}"
+        if not {"input", "label", "direction", "view"} <= row.keys() or row["direction"] not in get_args(Direction):
+            raise CellDualityError("not a row of an SFT file", where=where, mend="prepare the data again")
+        example = Example.from_label(row["label"])
+        if example.task not in tasks:
+            known = ", ".join(tasks)
+            raise CellDualityError(f"unknown dual pair {example.task!r}", where=where, mend=f"known are {known}")
+        if example.gold is None:
+            raise CellDualityError("row without a gold answer", where=where, mend="prepare the data again")
+        yield Question(
+            tasks[example.task], row["direction"], example, int(row["view"]), example.gold, str(row["input"])
+        )

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# What reasoning traces and dual rows are worth to SFT: with and without either, on held-out cells in both directions,
+# over seeds, as Markdown. "answers" are the rows that "traces" has, without their reasoning; "primal" leaves the dual
+# rows out. Every row is seen equally often. Finished parts are skipped.
+#
+#   bash recipes/benchmark_traces.sh
+#   SEEDS="0 1 2 3 4" SPLIT=validation bash recipes/benchmark_traces.sh
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=recipes/common.sh
+source "$root/recipes/common.sh"
+: "${SEEDS:=42 43 44}" "${SPLIT:=test}" "${RUNS_DIR:=$root/runs/traces-$PROFILE}"
+set_up
+
+found=()
+for seed in $SEEDS; do
+  models=()
+  for arm in "1 both" "0 both" "1 primal" "0 primal"; do
+    read -r TRACES SFT_DIRECTIONS <<<"$arm"
+    if [[ "$TRACES" == 1 ]]; then name="traces, $SFT_DIRECTIONS"; else name="answers, $SFT_DIRECTIONS"; fi
+    export TRACES SFT_DIRECTIONS SEED="$seed" RUN_DIR="$RUNS_DIR/$seed/${name/, /-}" RESUME=1
+    stage="[seed $seed, $name]"
+    export stage
+    for recipe in prepare traces sft; do bash "$root/recipes/$recipe.sh"; done
+    models+=(--model "$name=$RUN_DIR/sft")
+  done
+  RUN_DIR="$RUNS_DIR/$seed"
+  mkdir -p "$RUN_DIR"
+  stage="[seed $seed]" run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" \
+    --data "$RUN_DIR/traces-both/data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
+    --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$seed" "$@"
+  found+=("$RUN_DIR/$SPLIT/metrics.json")
+done
+if [[ "$DRY_RUN" != 1 ]]; then
+  cellduality seeds "${found[@]}" --before "answers, both" --after "traces, both" | tee "$RUNS_DIR/$SPLIT.md"
+fi

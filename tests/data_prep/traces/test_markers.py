@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.traces.markers import find_markers, rank_scores
+
+GENES = tuple(f"G{number:02}" for number in range(40))
+LABELS = ("alpha", "beta", "gamma")
+VOCABULARY = Vocabulary(genes=GENES, labels={"cell_type": LABELS, "sensitivity": ("resistant", "sensitive")})
+PLANTED = {label: frozenset(GENES[4 * place : 4 * place + 4]) for place, label in enumerate(LABELS)}
+COMMON = GENES[12:]
+
+
+def planted_cells(counts: dict[str, int], seed: int = 0) -> list[Cell]:
+    """Return cells whose label's own four genes stand among twelve common ones, each left out of a tenth of cells."""
+    rng = np.random.default_rng(seed)
+    cells = []
+    for label, count in counts.items():
+        for number in range(count):
+            own = [gene for gene in sorted(PLANTED[label]) if rng.random() < 0.9]
+            genes = [*own, *rng.permutation(COMMON)[:12].tolist()]
+            cells.append(Cell(f"toy/{label}{number}", tuple(rng.permutation(genes).tolist()), {"cell_type": label}))
+    return cells
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[Cell]:
+    return planted_cells({"alpha": 20, "beta": 12, "gamma": 5})
+
+
+def test_planted_markers_are_the_strongest(cells):
+    found = find_markers(cells, VOCABULARY)["cell_type"]
+    assert found.labels == LABELS
+    for label, genes in PLANTED.items():
+        evidence = found.present[label]
+        assert {gene for gene, _ in evidence[:4]} == genes
+        weights = [weight for _, weight in evidence]
+        assert weights == sorted(weights, reverse=True)
+        assert min(weights) > 0
+
+
+def test_what_is_absent_are_markers_of_other_labels(cells):
+    found = find_markers(cells, VOCABULARY)["cell_type"]
+    for label, genes in PLANTED.items():
+        named = {gene for gene, _ in found.absent[label]}
+        assert named
+        assert not named & genes
+        assert named <= {gene for other in LABELS if other != label for gene, _ in found.present[other]}
+        assert all(weight > 0 for _, weight in found.absent[label])
+
+
+def test_kinds_are_those_that_some_cell_has_a_label_of(cells):
+    assert find_markers(cells, VOCABULARY).keys() == {"cell_type"}
+
+
+def test_condition_counts_as_annotation_does():
+    cells = [
+        Cell(f"toy/{number}", (gene, "G30"), condition={"sensitivity": label})
+        for number, (label, gene) in enumerate([("resistant", "G00"), ("sensitive", "G01")] * 3)
+    ]
+    found = find_markers(cells, VOCABULARY)["sensitivity"]
+    assert [gene for gene, _ in found.present["resistant"]] == ["G00"]
+
+
+def test_labels_of_another_data_set_are_not_counted(cells):
+    stranger = Cell("other/1", (*sorted(PLANTED["alpha"]), "G39"), {"cell_type": "Alpha cells, as others call them"})
+    without, beside = (find_markers(some, VOCABULARY)["cell_type"] for some in (cells, [*cells, stranger]))
+    assert without.present == beside.present
+    assert np.array_equal(without.if_absent, beside.if_absent)
+
+
+def test_label_of_a_single_cell_has_that_cells_own_genes():
+    cells = planted_cells({"alpha": 9, "beta": 9, "gamma": 1})
+    found = find_markers(cells, VOCABULARY)["cell_type"]
+    named = [gene for gene, _ in found.present["gamma"]]
+    assert PLANTED["gamma"] & {*cells[-1].genes} <= set(named[:4])
+    assert set(named) <= set(cells[-1].genes)
+
+
+@pytest.mark.parametrize("counts", [{"alpha": 1}, {"alpha": 4}, {"alpha": 1, "beta": 1, "gamma": 1}])
+def test_too_few_cells_for_a_test_are_no_error(counts):
+    found = find_markers(planted_cells(counts), VOCABULARY)["cell_type"]
+    assert np.isfinite(found.if_present).all()
+    assert np.isfinite(found.if_absent).all()
+    assert all(found.present[label] for label in counts)
+
+
+def test_label_without_cells_has_no_markers():
+    found = find_markers(planted_cells({"alpha": 5, "beta": 5}), VOCABULARY)["cell_type"]
+    assert found.present["gamma"] == found.absent["gamma"] == ()
+    assert not found.if_present[2].any()
+
+
+def test_weights_are_log_ratios():
+    cells = [
+        Cell(f"toy/{n}", genes, {"cell_type": label})
+        for n, (label, genes) in enumerate(
+            [("alpha", ("G00", "G01")), ("alpha", ("G00",)), ("beta", ("G01",)), ("beta", ("G01", "G02"))]
+        )
+    ]
+    found = find_markers(cells, VOCABULARY)["cell_type"]
+    assert found.if_present[0, 0] == pytest.approx(np.log((2.5 / 3) / (0.5 / 3)))
+    assert found.if_absent[0, 1] == pytest.approx(np.log((1.5 / 3) / (0.5 / 3)))
+
+
+@settings(max_examples=5, deadline=None)
+@given(order=st.permutations(range(20)))
+def test_the_order_of_cells_does_not_matter(order):
+    cells = planted_cells({"alpha": 10, "beta": 10})
+    ours, theirs = (find_markers(some, VOCABULARY)["cell_type"] for some in (cells, [cells[n] for n in order]))
+    assert ours.present == theirs.present
+    assert ours.absent == theirs.absent
+
+
+@given(st.lists(st.sampled_from([*GENES, "stranger"]), unique=True, max_size=40))
+def test_rank_scores_fall_evenly_and_leave_strangers_out(genes):
+    place = {gene: column for column, gene in enumerate(GENES)}
+    row = rank_scores([Cell("toy/1", tuple(genes))], place).toarray()[0]
+    known = [gene for gene in genes if gene in place]
+    assert [GENES[column] for column in np.argsort(-row, kind="stable")[: len(known)]] == known
+    assert np.count_nonzero(row) == len(known)
+    assert row.max() <= 1
