@@ -67,7 +67,8 @@ def rank_weighted_jaccard(reference: Sequence[str], candidate: Sequence[str]) ->
     ours, theirs = rank_weights(reference), rank_weights(candidate)
     if not ours and not theirs:
         return 1.0
-    shared = sum((ours[gene] + theirs[gene]) / 2 for gene in theirs.keys() & ours.keys())
+    # In the order of the list: a set's order, and with it the last digit, would change from process to process.
+    shared = sum((ours[gene] + weight) / 2 for gene, weight in theirs.items() if gene in ours)
     return min(1.0, shared / _union_weight(ours, theirs))
 
 

@@ -76,7 +76,8 @@ def seeds(
     from cellduality_plugin.evaluation.seeds import seeds_table
 
     # A pipe has no width: the table must not be folded on its way into a file.
-    Console(width=None if out.is_terminal else 400).print(seeds_table([read_metrics(path) for path in metrics], before, after))
+    console = Console(width=None if out.is_terminal else 400)
+    console.print(seeds_table([read_metrics(path) for path in metrics], before, after))
 
 
 def report(

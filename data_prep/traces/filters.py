@@ -68,10 +68,6 @@ Reason: TypeAlias = Literal[
 """
 
 
-DIGITS = 12
-"""Scores are rounded to this: the last digits of a sum hang on its order, and equal lists must score 1 everywhere."""
-
-
 class FilterSettings(BaseModel):
     """What passes.
 
@@ -177,7 +173,7 @@ def similarity(gold: Value, value: Value | None) -> float:
         return 0.0
     if isinstance(gold, str):
         return exact_match(gold, value)
-    return round(rank_weighted_jaccard(gold, value), DIGITS)
+    return rank_weighted_jaccard(gold, value)
 
 
 def _form(case: _Case) -> Reason:

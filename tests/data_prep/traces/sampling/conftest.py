@@ -51,6 +51,7 @@ class ChatServer:
     moments: list[float] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    headers: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def receive(self, body: dict[str, Any], key: str) -> Said:
@@ -72,6 +73,7 @@ def server() -> Iterator[ChatServer]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            chat.headers |= {name.lower() for name in self.headers}
             said = chat.receive(body, self.headers["authorization"])
             time.sleep(said.after)
             if said.cut:

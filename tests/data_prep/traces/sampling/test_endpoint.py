@@ -39,6 +39,7 @@ def test_a_reply_and_what_was_asked_for_it(server, teacher, questions):
             "messages": [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": "question 0"}],
         }
     ]
+    assert not [name for name in server.headers if "stainless" in name]  # nothing tells of the machine
     assert isinstance(teacher, PaidTeacher)
     assert teacher.name == "toy@127.0.0.1"
 
