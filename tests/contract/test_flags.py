@@ -185,6 +185,25 @@ def test_data_settings_and_the_base_model_can_be_overridden_too(profile, dry_run
     assert not any(command[:2] == ["cellduality", "model"] for command in commands)
 
 
+def test_the_teacher_and_what_passes_can_be_chosen_too(dry_run):
+    chosen = {
+        "TEACHER": "some/model", "TEACHER_URL": "http://localhost:1/v1", "CANDIDATES": "7", "TRACE_SIMILARITY": "0.65",
+        "SFT_DIRECTIONS": "primal",
+    }  # fmt: skip
+    words = [word for command in dry_run("traces", PROFILE="cpu", **chosen) for word in command]
+    assert set(chosen.values()) <= set(words)
+    assert "--fill" in words
+    words = [word for command in dry_run("traces", PROFILE="cpu", FILL="0", TRACES="0") for word in command]
+    assert "--fill" not in words
+    assert "--no-traces" in words
+
+
+def test_without_a_teacher_sft_sees_bare_answers(dry_run, parse_trainer):
+    commands = dry_run("grpo_duality", PROFILE="cpu", TEACHER="none")
+    assert not any("traces" in command for command in commands)
+    assert Path(parse_trainer(SFT, flags_of(commands, SFT)).data.dataset).name == "sft.jsonl"
+
+
 def test_several_sets_are_parted_by_blanks_and_held_out_kinds_by_semicolons(dry_run):
     variables = {"DATASET": "one two", "HELD_OUT": "one:cell_type=B cell;two:drug=a, b"}
     [prepare] = [words for words in dry_run("prepare", PROFILE="cpu", **variables) if "prepare" in words]
