@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.config import Config
@@ -19,6 +20,10 @@ from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models.small_llama import build_small_llama
 from data_prep.rows import eval_rows, rl_rows, sft_rows
+
+# The first call may import a library or compile a loop; how long that takes is the machine's business.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 GENES = ("CD3D", "CD3E", "CD74", "CD79A", "CST3", "FTL", "GNLY", "HLA-DRA", "IL7R", "LYZ", "MS4A1", "NKG7", "S100A9")
 

@@ -192,22 +192,20 @@ class EndpointTeacher:
             self._client = openai.AsyncOpenAI(
                 api_key=self._key() or "none",
                 base_url=self.base_url,
-                timeout=self.timeout,
                 max_retries=0,
-                http_client=OneAddressClient(),
+                http_client=OneAddressClient(self.timeout),
             )
         # The raw response is asked for because its headers tell of rate limits, and because typed models of a reply
-        # cost more than all the rest; a whole address, because it is not put together anew each time.
+        # would double the work; a whole address, because it is not put together anew each time.
         address = f"{self.base_url.rstrip('/')}/chat/completions"
-        request = self._client.post(address, body=body, cast_to=httpx2.Response, options={"headers": LEFT_OUT})
         try:
-            return await asyncio.wait_for(request, self.timeout)  # the client's own timeout is for one read of many
-        except asyncio.TimeoutError:
-            raise TeacherFault("timeout") from None
+            return await self._client.post(address, body=body, cast_to=httpx2.Response, options={"headers": LEFT_OUT})
         except openai.APIStatusError as error:
             raise self._refusal(error) from None
+        except asyncio.TimeoutError:
+            raise TeacherFault("timeout") from None
         except (openai.APIConnectionError, aiohttp.ClientError) as error:
-            raise TeacherFault("timeout" if _timed_out(error) else "connection", type(error).__name__) from None
+            raise TeacherFault("connection", type(error).__name__) from None
 
     def _refusal(self, error: openai.APIStatusError) -> CellDualityError | TeacherFault:
         """Return what a status other than success means."""
@@ -253,12 +251,3 @@ def _host(url: str) -> str:
     except ValueError:
         pass
     raise CellDualityError("not an http address", where="base URL", mend="write it as https://host/v1")
-
-
-def _timed_out(error: BaseException | None) -> bool:
-    """Return whether a timeout is what began a chain of errors: the client reports a cut connection as one, too."""
-    while error is not None:
-        if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

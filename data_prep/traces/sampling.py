@@ -236,7 +236,8 @@ class _Run:
                 self.asked, self.in_a_row = self.asked + 1, 0
             finally:
                 self.budget.settle(most, used)
-            await asyncio.sleep(0)  # a rule never waits for anything, and would let nobody else run
+            if not self.paid:
+                await asyncio.sleep(0)  # a rule never waits for anything, and would let nobody else run
 
     def _wanting(self) -> Iterator[tuple[Question, str, int]]:
         """Yield what is not there yet as (question, hash of its prompt, number), shared by all who ask."""

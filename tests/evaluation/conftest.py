@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.evaluation.decoding import Decoder, Request
@@ -21,9 +20,6 @@ from cellduality_plugin.parsing import join_response
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import eval_rows
-
-settings.register_profile("evaluation", deadline=None)  # the first call of a metric imports scikit-learn
-settings.load_profile("evaluation")
 
 TYPES = ("B", "NK", "T")
 KANG_TYPES = ("B cell", "NK cell", "T cell")

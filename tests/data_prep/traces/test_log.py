@@ -21,7 +21,7 @@ def candidate(number, teacher="rule", text="<answer>B</answer>"):
     return Candidate(f"task/primal/cell#{number}", 0, "0123456789ab", teacher, "ba9876543210", Reply(text, 100, 20))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(candidates, max_size=6))
 def test_round_trip(tmp_path_factory, written):
     path = tmp_path_factory.mktemp("log") / "traces" / "candidates.jsonl"
@@ -32,7 +32,7 @@ def test_round_trip(tmp_path_factory, written):
     assert path.read_bytes().count(b"\n") == len(written)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(candidates, min_size=1, max_size=4), st.data())
 def test_a_file_torn_anywhere_keeps_every_whole_line(tmp_path_factory, written, data):
     path = tmp_path_factory.mktemp("log") / "candidates.jsonl"

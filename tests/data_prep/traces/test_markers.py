@@ -108,7 +108,7 @@ def test_weights_are_log_ratios():
     assert found.if_absent[0, 1] == pytest.approx(np.log((1.5 / 3) / (0.5 / 3)))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(order=st.permutations(range(20)))
 def test_the_order_of_cells_does_not_matter(order):
     cells = planted_cells({"alpha": 10, "beta": 10})

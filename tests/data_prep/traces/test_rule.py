@@ -165,7 +165,7 @@ def test_label_is_what_the_genes_cited_speak_for(sound):
         assert read(question, sound.write(question, 0)).value == other
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), candidate=st.integers(0, 8))
 def test_labels_never_hang_on_the_gold(data, candidate, questions, sound):
     asked = [question for question in questions if isinstance(question.field, OneOf)]
