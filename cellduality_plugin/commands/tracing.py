@@ -68,7 +68,7 @@ def sample_candidates(
     from data_prep.traces.curation import CANDIDATES, QUESTIONS
     from data_prep.traces.endpoint import EndpointTeacher
     from data_prep.traces.instances import Instances, SomeQuestions
-    from data_prep.traces.rule import read_rule_teacher
+    from data_prep.traces.rule.teacher import read_rule_teacher
     from data_prep.traces.sampling import SampleSettings, sample
     from data_prep.traces.well_posed import dual_questions
 

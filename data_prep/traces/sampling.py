@@ -225,7 +225,7 @@ class _Run:
             if not await self.budget.reserve(most):
                 self.stopped_by = self.stopped_by or "budget"
                 self.unreached += 1
-                return
+                continue  # so that the rest is counted
             try:
                 reply = await self.teacher.answer(question, number)
                 used = Tokens(reply.prompt_tokens, reply.completion_tokens)

@@ -18,10 +18,10 @@ from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import code_sha256
 from data_prep.traces.candidates import Reply
-from data_prep.traces.markers import find_markers
-from data_prep.traces.naming import LABEL_WORDS, LabelRule
 from data_prep.traces.questions import Question
-from data_prep.traces.recalling import LIST_WORDS, CellRule
+from data_prep.traces.rule.markers import find_markers
+from data_prep.traces.rule.naming import LABEL_WORDS, LabelRule
+from data_prep.traces.rule.recalling import LIST_WORDS, CellRule
 from data_prep.views import known_by
 
 TRACE_WORDS = (*LABEL_WORDS, *LIST_WORDS)
@@ -33,7 +33,7 @@ away that the answer was known beforehand, an empty answer, the words of candida
 
 ENDLESS_WORDS = 600
 
-MODULES = ("rule", "markers", "naming", "recalling", "shown")
+MODULES = ("teacher", "markers", "naming", "recalling", "shown")
 """The files that the rule is written in."""
 
 NOT_COLUMNS = ("id", "split", "labelled", "genes", "control")

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.cell_sentences import sentence
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.traces.markers import Markers
 from data_prep.traces.questions import Question
-from data_prep.traces.shown import MAX_WORDS, POOL, cell_shown, some
+from data_prep.traces.rule.markers import Markers
+from data_prep.traces.rule.shown import MAX_WORDS, POOL, cell_shown, some
 
 PRESENT, ABSENT, SO = LABEL_WORDS = ("Present:", "Absent:", "So:")
 

@@ -20,8 +20,8 @@ from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import sft_rows
 from data_prep.traces.questions import Question, read_questions
-from data_prep.traces.rule import ENDLESS_WORDS, FAULTS, TRACE_WORDS, RuleTeacher, read_rule_teacher
-from data_prep.traces.shown import MAX_WORDS, cell_shown, lists_shown
+from data_prep.traces.rule.shown import MAX_WORDS, cell_shown, lists_shown
+from data_prep.traces.rule.teacher import ENDLESS_WORDS, FAULTS, TRACE_WORDS, RuleTeacher, read_rule_teacher
 
 GENES = tuple(f"G{number:03}" for number in range(120))
 KINDS = {

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.traces.markers import find_markers, rank_scores
+from data_prep.traces.rule.markers import find_markers, rank_scores
 
 GENES = tuple(f"G{number:02}" for number in range(40))
 LABELS = ("alpha", "beta", "gamma")

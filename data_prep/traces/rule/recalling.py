@@ -9,9 +9,9 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.traces.markers import Markers, value_of
 from data_prep.traces.questions import Question
-from data_prep.traces.shown import ANSWER, MAX_WORDS, POOL, lists_shown, parts_shown, some
+from data_prep.traces.rule.markers import Markers, value_of
+from data_prep.traces.rule.shown import ANSWER, MAX_WORDS, POOL, lists_shown, parts_shown, some
 
 FOR, AND, HIGH = LIST_WORDS = ("For", "and", "high:")
 
