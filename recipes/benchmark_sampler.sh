@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # How busy the sampler keeps a teacher: requests a second against a local server that answers after a fixed time, and
-# the processor time of both sides. Server and sampler need a core each.
+# the processor time of both sides; beside it the same loop with aiohttp alone, which shows what the machine allows.
+# Server and sampler need a core each.
 #
 #   bash recipes/benchmark_sampler.sh
 #   CONCURRENCY=256 DELAY=0.5 bash recipes/benchmark_sampler.sh
@@ -8,10 +9,10 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
-: "${REQUESTS:=20000}"
+: "${REQUESTS:=10000}"
 : "${CONCURRENCY:=64}"
 : "${DELAY:=0.05}"              # seconds the server takes to answer
-: "${REPEATS:=3}"               # the best counts: what else runs on the machine only ever slows it down
+: "${REPEATS:=3}"               # the median counts
 : "${STRICT:=1}"                # 0: print what is not kept, but do not fail for it
 : "${BENCH_DIR:=$root/runs/benchmark_sampler}"
 set_up

@@ -1,7 +1,8 @@
 """How busy the sampler keeps a teacher: requests a second against a server that answers after a fixed time.
 
 Run by recipes/benchmark_sampler.sh. The server is a process of its own and as lean as one can be in Python, so that
-what is measured is the sampler: `sample` with an `EndpointTeacher`, its file of candidates and its live counter.
+what is measured is the sampler: `sample` with an `EndpointTeacher`, its file of candidates and its live counter. By
+turns with it a loop that posts the same prompts with aiohttp alone, and keeps nothing, shows what the machine allows.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ from typing import Any
 GOAL = 0.9
 GENES = 200
 WORDS = 120
+CANDIDATES = 4
 
 
 class Answering(asyncio.Protocol):
@@ -118,87 +121,117 @@ def questions(count: int) -> list[Any]:
     return made
 
 
+def sampler(asked: list[Any], address: str, concurrency: int, out: Path) -> int:
+    """Return how many answers there were after sampling four candidates of each question."""
+    from data_prep.traces.endpoint import EndpointTeacher
+    from data_prep.traces.sampling import SampleSettings, sample
+
+    settings = SampleSettings(candidates=CANDIDATES, concurrency=concurrency)
+    return sample(asked, EndpointTeacher("toy", address), out, settings).asked
+
+
+def aiohttp_alone(asked: list[Any], address: str, concurrency: int, out: Path) -> int:
+    """Return how many answers there were to four requests for each question; none is written."""
+    import aiohttp
+
+    from data_prep.traces.endpoint import INSTRUCTIONS
+    from data_prep.traces.loops import run
+
+    wanted = iter(range(CANDIDATES * len(asked)))
+    answers = 0
+
+    async def work(session: aiohttp.ClientSession) -> None:
+        nonlocal answers
+        for number in wanted:
+            prompts = {"system": INSTRUCTIONS, "user": asked[number // CANDIDATES].prompt}
+            messages = [{"role": role, "content": prompt} for role, prompt in prompts.items()]
+            body = {"model": "toy", "max_tokens": 1024, "seed": number, "temperature": 1.0, "messages": messages}
+            async with session.post(f"{address}/chat/completions", json=body) as response:
+                answers += len((await response.json())["choices"])
+
+    async def all_of_them() -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            await asyncio.gather(*(work(session) for _ in range(concurrency)))
+
+    run(all_of_them())
+    return answers
+
+
 def cpu_seconds() -> float:
     """Return the processor time of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
-def measure(requests: int, delay: float, concurrency: int, out: Path) -> dict[str, Any]:
+def measure(client: Callable[..., int], asked: list[Any], delay: float, concurrency: int, out: Path) -> dict[str, Any]:
     """Return requests a second of one run, and the processor time that each side took for one request.
 
     The rate is that from the first request that reached the server to the last answer.
     """
-    from data_prep.traces.endpoint import EndpointTeacher
-    from data_prep.traces.sampling import SampleSettings, sample
-
-    asked, warm = questions(requests // 4), questions(concurrency)
-    settings = SampleSettings(candidates=4, concurrency=concurrency)
-    with server(delay) as (address, since):
-        teacher = EndpointTeacher("toy", address)
-        sample(warm, teacher, out / "warm.jsonl", settings, show_progress=False)  # imports and files of bytecode
+    with tempfile.TemporaryDirectory(dir=out) as folder, server(delay) as (address, since):
+        kept = Path(folder, "candidates.jsonl")
+        client(asked[:concurrency], address, concurrency, Path(folder, "warm.jsonl"))  # imports and files of bytecode
         since()
         used = cpu_seconds()
-        summary = sample(asked, teacher, out / "candidates.jsonl", settings)
+        answers = client(asked, address, concurrency, kept)
         used, did = cpu_seconds() - used, since()
+        counts = {answers, did["served"], *([_distinct(kept)] if kept.exists() else [])}
     rate = did["served"] / did["seconds"]
     return {
-        "requests": summary.asked,
-        "seconds": summary.seconds,
+        "requests": answers,
+        "seconds": did["seconds"],
         "per_second": rate,
         "share": rate / (concurrency / delay),
-        "cpu_ms": used / summary.asked * 1e3,
+        "cpu_ms": used / answers * 1e3,
         "server_cpu_ms": did["cpu"] / did["served"] * 1e3,
-        "each_once": summary.asked == did["served"] == 4 * len(asked) == _lines(out / "candidates.jsonl"),
+        "each_once": counts == {CANDIDATES * len(asked)},
     }
 
 
-def _lines(path: Path) -> int:
-    return len({json.dumps([row["key"], row["candidate"]]) for row in map(json.loads, path.open(encoding="utf-8"))})
+def _distinct(path: Path) -> int:
+    with path.open(encoding="utf-8") as lines:
+        return len({(row["key"], row["candidate"]) for row in map(json.loads, lines)})
 
 
 def main(settings: argparse.Namespace) -> int:
     """Measure, print a table, write the figures; return 1 if the promise is not kept."""
     from rich.console import Console
-    from rich.table import Table
 
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    runs = []
+    asked = questions(settings.requests // CANDIDATES)
+    runs: dict[str, list[dict[str, Any]]] = {"sampler": [], "aiohttp alone": []}
     for _ in range(settings.repeats):
-        with tempfile.TemporaryDirectory(dir=settings.out) as folder:
-            runs.append(measure(settings.requests, settings.delay, settings.concurrency, Path(folder)))
-    limit = settings.concurrency / settings.delay
-    title = f"Server answering in {settings.delay * 1e3:g} ms, {settings.concurrency} at a time: {limit:,.0f}/s at most"
-    table = Table(title=title, title_justify="left")
-    for column in (
-        "requests",
-        "seconds",
-        "requests/s",
-        "of the limit",
-        "sampler ms/request",
-        "server ms/request",
-    ):
-        table.add_column(column, justify="right")
-    for run in runs:
-        table.add_row(
-            f"{run['requests']:,}",
-            f"{run['seconds']:.1f}",
-            f"{run['per_second']:,.0f}",
-            f"{run['share']:.1%}",
-            f"{run['cpu_ms']:.2f}",
-            f"{run['server_cpu_ms']:.2f}",
-        )
-    console.print(table)
+        for name, client in zip(runs, (sampler, aiohttp_alone), strict=True):
+            runs[name].append(measure(client, asked, settings.delay, settings.concurrency, settings.out))
+    share, peer = (statistics.median(run["share"] for run in of) for of in runs.values())
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(table(runs, settings.delay, settings.concurrency))
+    console.print(f"median share of the limit: sampler {share:.1%}, aiohttp alone {peer:.1%}")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    found = {"machine": machine, "delay": settings.delay, "concurrency": settings.concurrency, "runs": runs}
+    found = {"machine": machine, "delay": settings.delay, "concurrency": settings.concurrency}
+    found |= {"share": share, "runs": runs["sampler"], "peer_share": peer, "peer_runs": runs["aiohttp alone"]}
     settings.out.joinpath("sampler.json").write_text(json.dumps(found, indent=1) + "\n")
     kept = {
-        f"{GOAL:.0%} of the limit": max(run["share"] for run in runs) >= GOAL,
-        "every candidate asked for once and kept": all(run["each_once"] for run in runs),
+        f"{GOAL:.0%} of the limit": share >= GOAL,
+        "every candidate asked for once and kept": all(run["each_once"] for run in runs["sampler"]),
     }
     for promise, good in kept.items():
         console.print(f"{promise}: " + ("[green]yes[/]" if good else "[red]NO[/]"))
     return 0 if all(kept.values()) or not settings.strict else 1
+
+
+def table(runs: dict[str, list[dict[str, Any]]], delay: float, concurrency: int) -> Any:
+    """Return the table of all runs."""
+    from rich.table import Table
+
+    title = f"Server answering in {delay * 1e3:g} ms, {concurrency} at a time: {concurrency / delay:,.0f}/s at most"
+    made = Table("client", title=title, title_justify="left")
+    for column in ("requests", "seconds", "requests/s", "of the limit", "client CPU ms", "server CPU ms"):
+        made.add_column(column, justify="right")
+    for name, of in runs.items():
+        for run in of:
+            rate = f"{run['requests']:,}", f"{run['seconds']:.1f}", f"{run['per_second']:,.0f}", f"{run['share']:.1%}"
+            made.add_row(name, *rate, f"{run['cpu_ms']:.2f}", f"{run['server_cpu_ms']:.2f}")
+    return made
 
 
 def _arguments() -> argparse.Namespace:

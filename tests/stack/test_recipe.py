@@ -41,6 +41,16 @@ def test_it_writes_metrics_and_a_report(whole_run):
     assert "</html>" in page
 
 
+def test_sft_learns_from_traces_of_every_task_in_both_directions(whole_run):
+    lines = (whole_run.folder / "data" / "sft_traces.jsonl").read_text().splitlines()
+    taught = [row for row in map(json.loads, lines) if row["teacher"] == "rule"]
+    assert len(taught) > 0.9 * len(lines)
+    assert {(row["datasource"], row["direction"]) for row in taught} == {
+        (task, direction) for task in TASKS for direction in ("primal", "dual")
+    }
+    assert not any("<think></think>" in row["output"] for row in taught)
+
+
 def test_every_step_is_logged(whole_run):
     assert whole_run.steps() == [1, 2, 3]
 
