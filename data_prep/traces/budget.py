@@ -50,6 +50,10 @@ class PaidTeacher(Teacher, Protocol):
         """Return the most tokens that one answer can take."""
         ...
 
+    def limit(self, in_flight: int) -> None:
+        """Have at most so many requests in flight, however many answers are waited for."""
+        ...
+
     async def close(self) -> None:
         """Let go of its connections; the next question opens them again."""
         ...

@@ -9,7 +9,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ LONGEST_PAUSE = 900.0
 """Seconds; an endpoint that asks to wait longer, as for tomorrow's allowance, ends the run."""
 
 LONGEST_BACK_OFF = 30.0
+UNBOUNDED = 1_000_000
 
 
 class EndpointTeacher:
@@ -106,6 +108,8 @@ class EndpointTeacher:
         self.retried: Counter[str] = Counter()
         self._client: openai.AsyncOpenAI | None = None
         self._resume = 0.0
+        self._refused: CellDualityError | None = None
+        self._turns = asyncio.Semaphore(UNBOUNDED)
         self._rng = np.random.default_rng()  # of waiting times alone
         self._key()
 
@@ -145,7 +149,14 @@ class EndpointTeacher:
                 self.retried[fault.reason] += 1
                 # If the endpoint said how long to wait, the pause of all requests is waited for.
                 await asyncio.sleep(0 if fault.wait else self._back_off(attempt))
+            except CellDualityError as error:
+                self._refused = error  # no other request would fare better, those that are built and wait included
+                raise
         raise AssertionError("never reached")
+
+    def limit(self, in_flight: int) -> None:
+        """Have at most so many requests in flight; others are built meanwhile, and wait for their turn."""
+        self._turns, self._refused = asyncio.Semaphore(in_flight), None
 
     async def close(self) -> None:
         """Close the connections; the next question opens new ones."""
@@ -164,10 +175,17 @@ class EndpointTeacher:
             {"role": "system", "content": self.instructions},
             {"role": "user", "content": prompt},
         ]
-        await self._resumed()
         response = await self._post({**self._settings(candidate), "messages": messages})
-        self._pause(until_reset(response.headers))
         return read_reply(self._without_key(response.content), len(self.instructions) + len(prompt))
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[Callable[[Mapping[str, str]], None]]:
+        """Begin when there is room for one more request, and no pause on; yield who is to be told the headers."""
+        async with self._turns:
+            await self._resumed()
+            if self._refused:
+                raise self._refused
+            yield self._hear
 
     async def _resumed(self) -> None:
         """Return when no pause is on."""
@@ -175,6 +193,9 @@ class EndpointTeacher:
             if wait > LONGEST_PAUSE:
                 raise self._error(f"the endpoint asks to wait {wait / 60:.0f} minutes", "run the same command then")
             await asyncio.sleep(wait * (1 + 0.05 * self._rng.random()))  # not all at the same moment
+
+    def _hear(self, headers: Mapping[str, str]) -> None:
+        self._pause(until_reset(headers))
 
     def _pause(self, seconds: float) -> None:
         if seconds:
@@ -193,7 +214,7 @@ class EndpointTeacher:
                 api_key=self._key() or "none",
                 base_url=self.base_url,
                 max_retries=0,
-                http_client=OneAddressClient(self.timeout),
+                http_client=OneAddressClient(self.timeout, self._turn),
             )
         # The raw response is asked for because its headers tell of rate limits, and because typed models of a reply
         # would double the work; a whole address, because it is not put together anew each time.
@@ -218,7 +239,7 @@ class EndpointTeacher:
         if status == 402 or error.code == "insufficient_quota":
             return self._error(f"no credit left ({status}): {said}", "top it up, or use another key; then go on")
         wait = retry_after(error.response.headers)
-        self._pause(max(wait or 0.0, until_reset(error.response.headers)))
+        self._pause(wait or 0.0)
         passing = status in (408, 409, 429) or status >= 500
         return TeacherFault(str(status), said, wait=wait, passing=passing)
 

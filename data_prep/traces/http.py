@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
 import openai
 import yarl
+
+Turn: TypeAlias = AbstractAsyncContextManager[Callable[[Mapping[str, str]], None]]
 
 _MACHINE = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 _REQUEST = ("Retry-Count", "Read-Timeout")
@@ -23,11 +28,14 @@ class OneAddressClient(httpx2.AsyncClient):
     Merging a request with defaults and cookies that there are none of, parsing its address anew, and a response in
     pieces take longer than aiohttp takes to send it and to receive its answer; so this goes straight to aiohttp. What
     goes wrong there is raised as aiohttp raises it.
+
+    A request, once built, is sent in its ``turn`` and tells it the headers of the answer: so the next is ready
+    when an answer comes, and leaves before that answer is worked on.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, turn: Callable[[], Turn]) -> None:
         super().__init__(transport=httpx2.AsyncBaseTransport())  # never used
-        self._seconds = timeout
+        self._seconds, self._turn = timeout, turn
         self._session: aiohttp.ClientSession | None = None
 
     def build_request(
@@ -42,8 +50,15 @@ class OneAddressClient(httpx2.AsyncClient):
     async def send(self, request: httpx2.Request, **_: Any) -> httpx2.Response:
         """Return the response, read to its end."""
         assert self._session is not None
-        async with self._session.post(self._target, proxy=self._proxy, **request.extensions) as response:
+        async with (
+            self._turn() as hear,
+            self._session.post(self._target, proxy=self._proxy, **request.extensions) as response,
+        ):
+            hear(response.headers)
             body = await response.read()
+        if response.ok:  # what is wrong should be known before anything else is sent
+            for _ in range(2):  # whoever waited for an answer that came with this one, and whose turn it is now, first
+                await asyncio.sleep(0)
         return httpx2.Response(response.status, headers=response.raw_headers, content=body, request=request)
 
     async def aclose(self) -> None:

@@ -200,7 +200,11 @@ class _Run:
         """Ask all there is to ask."""
         total = len(self.questions) * self.settings.candidates if isinstance(self.questions, Sized) else None
         with Display(self.name, total, shown=show_progress) as display:
-            workers = [asyncio.create_task(self._work()) for _ in range(self.settings.concurrency)]
+            count = self.settings.concurrency
+            if self.paid:
+                self.paid.limit(count)
+                count *= 2  # as many again build the next requests meanwhile
+            workers = [asyncio.create_task(self._work()) for _ in range(count)]
             tasks = [*workers, asyncio.create_task(self._tick(display))]
             try:
                 _, others = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)

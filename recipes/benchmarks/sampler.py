@@ -78,7 +78,8 @@ async def serve(delay: float) -> None:
     while await loop.run_in_executor(None, sys.stdin.readline):
         seconds = answered[-1] - asked[0]
         spent, used = time.process_time() - used, time.process_time()
-        print(json.dumps({"served": len(answered), "seconds": seconds, "cpu": spent}), flush=True)
+        after = (sum(answered) - sum(asked)) / len(answered)
+        print(json.dumps({"served": len(answered), "seconds": seconds, "after": after, "cpu": spent}), flush=True)
         asked.clear()
         answered.clear()
     server.close()
@@ -183,6 +184,7 @@ def measure(client: Callable[..., int], asked: list[Any], delay: float, concurre
         "per_second": rate,
         "share": rate / (concurrency / delay),
         "cpu_ms": used / answers * 1e3,
+        "server_ms": did["after"] * 1e3,
         "server_cpu_ms": did["cpu"] / did["served"] * 1e3,
         "each_once": counts == {CANDIDATES * len(asked)},
     }
@@ -225,12 +227,14 @@ def table(runs: dict[str, list[dict[str, Any]]], delay: float, concurrency: int)
 
     title = f"Server answering in {delay * 1e3:g} ms, {concurrency} at a time: {concurrency / delay:,.0f}/s at most"
     made = Table("client", title=title, title_justify="left")
-    for column in ("requests", "seconds", "requests/s", "of the limit", "client CPU ms", "server CPU ms"):
+    columns = "requests", "seconds", "requests/s", "of the limit", "answered after ms", "client CPU ms", "server CPU ms"
+    for column in columns:
         made.add_column(column, justify="right")
     for name, of in runs.items():
         for run in of:
             rate = f"{run['requests']:,}", f"{run['seconds']:.1f}", f"{run['per_second']:,.0f}", f"{run['share']:.1%}"
-            made.add_row(name, *rate, f"{run['cpu_ms']:.2f}", f"{run['server_cpu_ms']:.2f}")
+            times = (f"{run[what]:.2f}" for what in ("server_ms", "cpu_ms", "server_cpu_ms"))
+            made.add_row(name, *rate, *times)
     return made
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import logging
 import time
 
@@ -237,3 +238,13 @@ def test_the_version_tells_what_decides_the_answer(monkeypatch):
     assert len(versions) == 7
     assert EndpointTeacher("gpt-4o", retries=1, timeout=3).version == plain.version
     assert len(plain.version) == 12
+
+
+def test_a_zipped_answer_and_a_proxy(server, questions, said, body, monkeypatch):
+    server.script = [said(body=gzip.compress(body()), headers={"content-encoding": "gzip"})]
+    monkeypatch.setenv("http_proxy", server.url.removeprefix("http://").removesuffix("/v1"))
+    (reply,) = ask(EndpointTeacher("toy", "http://nowhere.invalid/v1", retries=0), *questions(1))
+    assert reply.text == ANSWER
+    monkeypatch.setenv("no_proxy", "nowhere.invalid")
+    (fault,) = ask(EndpointTeacher("toy", "http://nowhere.invalid/v1", retries=0), *questions(1))
+    assert fault.reason == "connection"

@@ -149,6 +149,23 @@ def test_no_run_passes_the_budget(tmp_path, server, teacher, questions, budget):
     assert (again.asked, again.stopped_by, again.spent) == (0, "budget", summary.tokens)
 
 
+def test_no_more_requests_are_in_flight_than_allowed(tmp_path, server, teacher, questions, said):
+    server.usual = lambda body: said(after=0.05)
+    run(questions(40), teacher, tmp_path / "c.jsonl", candidates=1, concurrency=8)
+    moments = server.moments
+    assert len(moments) == 40
+    assert all(later - earlier >= 0.05 for earlier, later in zip(moments, moments[8:], strict=False))
+    assert moments[-1] - moments[0] < 1.0  # nor many fewer: five rounds
+
+
+def test_a_refused_key_is_not_tried_again_by_what_waits(tmp_path, server, teacher, questions, said):
+    server.usual = lambda body: said(401, b"{}", after=0.02)
+    for times in (1, 2):  # a new run tries again
+        with pytest.raises(CellDualityError, match="the key was refused"):
+            run(questions(40), teacher, tmp_path / "c.jsonl", candidates=1, concurrency=8)
+        assert len(server.asked) <= 8 * times
+
+
 def test_what_is_in_flight_is_reserved():
     async def scene():
         budget = Budget(tokens=100)
