@@ -57,7 +57,7 @@ class OneAddressClient(httpx2.AsyncClient):
             hear(response.headers)
             body = await response.read()
         if response.ok:  # what is wrong should be known before anything else is sent
-            for _again in range(2):  # whoever waited for an answer that came with this one, and whose turn it is now, first
+            for _turn in range(2):  # whoever waited for an answer that came with this one goes first, then the next
                 await asyncio.sleep(0)
         return httpx2.Response(response.status, headers=response.raw_headers, content=body, request=request)
 
