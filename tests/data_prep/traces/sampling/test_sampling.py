@@ -200,8 +200,9 @@ PROGRAM = """
 """
 
 
-def begun(server, out, until):
-    """Return a process that samples, once the server has been asked so often."""
+def begun(server, out, said, until):
+    """Return a process that samples, once the server has been asked so often; it is slow to answer from then on."""
+    server.usual = lambda body: said(after=0.02 if len(server.asked) <= until else 0.5)
     text = textwrap.dedent(PROGRAM.format(here=os.path.dirname(__file__), url=server.url, out=str(out)))
     command = [sys.executable, "-W", "ignore", "-c", text]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -211,8 +212,9 @@ def begun(server, out, until):
     return process
 
 
-def resumed(server, out, questions):
+def resumed(server, out, said, questions):
     """Return (what was kept before, the server's record of what was asked then), after a second run."""
+    server.usual = lambda body: said()
     before, asked_before = kept(out), len(server.asked)
     teacher = EndpointTeacher("toy", server.url)
     summary = run(questions(100), teacher, out, candidates=2, concurrency=8)
@@ -222,15 +224,14 @@ def resumed(server, out, questions):
 
 def test_killed_half_way_and_resumed(tmp_path, server, questions, said, key):
     out = tmp_path / "c.jsonl"
-    server.usual = lambda body: said(after=0.02)
-    process = begun(server, out, until=100)
+    process = begun(server, out, said, until=100)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    time.sleep(0.1)  # what was in flight is answered to nobody
+    time.sleep(0.6)  # what was in flight is answered to nobody
     with out.open("ab") as stream:  # as a kill inside a write would leave it
         stream.write(b'{"key":"cell_type_annotation/primal/toy/99#0","candi')
     first_run = [(int(prompt.split()[1]), number) for prompt, number in server.asked]
-    before, asked = resumed(server, out, questions)
+    before, asked = resumed(server, out, said, questions)
     assert 80 <= len(before) < 120
     assert not {*before} & {*asked}  # nothing that was kept is asked for again
     assert Counter(asked).most_common(1)[0][1] == 1
@@ -241,8 +242,7 @@ def test_killed_half_way_and_resumed(tmp_path, server, questions, said, key):
 
 def test_ctrl_c_ends_cleanly(tmp_path, server, questions, said, key):
     out = tmp_path / "c.jsonl"
-    server.usual = lambda body: said(after=0.02)
-    process = begun(server, out, until=60)
+    process = begun(server, out, said, until=60)
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate(timeout=10)
     assert process.returncode == -signal.SIGINT
@@ -250,7 +250,7 @@ def test_ctrl_c_ends_cleanly(tmp_path, server, questions, said, key):
     assert f"kept in {out}; run it again to go on" in told.replace("\n", "")
     assert "never retrieved" not in told
     assert key not in told
-    before, asked = resumed(server, out, questions)
+    before, asked = resumed(server, out, said, questions)
     assert sorted([*before, *asked]) == sorted(pairs(100, 2))
 
 
