@@ -205,7 +205,14 @@ def begun(server, out, said, until):
     server.usual = lambda body: said(after=0.02 if len(server.asked) <= until else 0.5)
     text = textwrap.dedent(PROGRAM.format(here=os.path.dirname(__file__), url=server.url, out=str(out)))
     command = [sys.executable, "-W", "ignore", "-c", text]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A background job of a shell ignores Ctrl-C, and so would whatever the tests start there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     while len(server.asked) < until:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.005)
@@ -236,7 +243,7 @@ def test_killed_half_way_and_resumed(tmp_path, server, questions, said, key):
     assert not {*before} & {*asked}  # nothing that was kept is asked for again
     assert Counter(asked).most_common(1)[0][1] == 1
     assert {*before} | {*asked} == pairs(100, 2)  # nothing is lost
-    assert len({*first_run} & {*asked}) <= 8  # only what was in flight is asked for again
+    assert len({*first_run} & {*asked}) <= 16  # what was in flight, or answered and not yet written, is asked again
     assert sorted(kept(out)) == sorted(pairs(100, 2))
 
 
