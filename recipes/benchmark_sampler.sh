@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # How busy the sampler keeps a teacher: requests a second against a local server that answers after a fixed time, and
-# the processor time of both sides; beside it the same loop with aiohttp alone, which shows what the machine allows.
+# the processor time of both sides; beside it a plain loop with aiohttp alone, for what a client gets on this machine.
 # Server and sampler need a core each.
 #
 #   bash recipes/benchmark_sampler.sh

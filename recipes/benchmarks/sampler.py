@@ -2,7 +2,8 @@
 
 Run by recipes/benchmark_sampler.sh. The server is a process of its own and as lean as one can be in Python, so that
 what is measured is the sampler: `sample` with an `EndpointTeacher`, its file of candidates and its live counter. By
-turns with it a loop that posts the same prompts with aiohttp alone, and keeps nothing, shows what the machine allows.
+turns with it a loop that posts the same prompts with aiohttp alone, and keeps nothing: the peer that shows how much of
+what is missing is the machine's doing. It is no bound, as it builds no request before the last answer is there.
 """
 
 from __future__ import annotations
