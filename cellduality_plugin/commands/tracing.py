@@ -150,7 +150,7 @@ def filter_candidates(
     well_posed: Annotated[
         bool, typer.Option("--well-posed", help="Leave out instances whose dual nobody or more than one answer solves.")
     ] = False,
-    min_trace_words: Annotated[int, typer.Option(help="Words of a trace, at least.")] = 5,
+    min_trace_words: Annotated[int, typer.Option(help="Words of a trace, at least.")] = 3,
     max_trace_words: Annotated[int, typer.Option(help="Words of a trace, at most.")] = 400,
     seed: Annotated[int, typer.Option(help="Of the choice and the order of rows.")] = 42,
 ) -> None:

@@ -196,7 +196,7 @@ def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     vocabulary = Vocabulary.load(data / "vocabulary.json")
     with whole_file(data / REJECTED) as rejected, tempfile.TemporaryFile(dir=(data / REJECTED).parent) as waiting:
         groups, places = _sort(instances, vocabulary, settings, tally, rejected, waiting)
-        _refuse_nothing(instances, tally, data / CANDIDATES)
+        _refuse_nothing(instances, tally, settings, data / CANDIDATES)
         rows = chosen(groups, settings.shares, rng)
         with whole_file(data / ROWS, "wb") as stream:
             for row in rows:
@@ -251,14 +251,14 @@ def _sort(
     return groups, places
 
 
-def _refuse_nothing(instances: Instances, tally: _Tally, path: Path) -> None:
-    """Raise if there is no candidate, none of this preparation, or none that passes."""
+def _refuse_nothing(instances: Instances, tally: _Tally, settings: CurationSettings, path: Path) -> None:
+    """Raise if there is no candidate, none of this preparation, or none that passes while bare answers will not do."""
     if not instances.matched:
         others = f"all {instances.strangers} candidates are of another preparation"
         what = others if instances.strangers else f"no candidate answers a question of {QUESTIONS}"
         mend = f"ask again with cellduality traces sample, or put the {QUESTIONS} back that they were asked for"
         raise CellDualityError(what, where=str(path), mend=mend)
-    if not sum(tally.accepted.values()):
+    if not sum(tally.accepted.values()) and not settings.fill:
         why = ", ".join(f"{count} x {reason}" for reason, count in tally.drops.most_common(4))
         what = f"no candidate passes: {why or 'none was asked in this direction'}"
         mend = "look at the replies, loosen the filter that is named most, or ask a better teacher"

@@ -94,7 +94,7 @@ class FilterSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     traces: bool = True
-    min_trace_words: int = Field(5, ge=0)
+    min_trace_words: int = Field(3, ge=0)
     max_trace_words: int = Field(400, ge=1)
     min_genes: float = Field(0.5, ge=0)
     max_genes: float = Field(2.0, ge=0)

@@ -61,7 +61,7 @@ OTHER = 0.1
 def probe_tokens(prepared) -> list[int]:
     from transformers import AutoTokenizer
 
-    row = json.loads((prepared / "data" / "sft.jsonl").read_text().splitlines()[0])
+    row = json.loads((prepared / "data" / "sft_traces.jsonl").read_text().splitlines()[0])
     tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
     return list(tokenizer(row["output"], add_special_tokens=False)["input_ids"])
 

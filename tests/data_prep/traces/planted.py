@@ -99,7 +99,7 @@ def bad_replies(question: Question) -> dict[str, Reply]:
         "ambiguous": Reply(f"{right} I am sure."),
         "empty": Reply(f"<think>{TRACE}</think><answer> </answer>"),
         "no_trace": Reply(question.response(question.gold)),
-        "trace_too_short": Reply(question.response(question.gold, "So it is.")),
+        "trace_too_short": Reply(question.response(question.gold, "So it.")),
         "trace_too_long": Reply(question.response(question.gold, " ".join([TRACE] * 41))),
         "leak": Reply(question.response(question.gold, f"{TRACE} The correct answer was known.")),
     }

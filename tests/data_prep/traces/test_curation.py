@@ -338,7 +338,14 @@ class TestErrors:
         asked = questions_in(data)
         (data / CANDIDATES).unlink()
         write_candidates(data, [candidate(question, 0, "no answer") for question in asked])
-        fails("no candidate passes: 30 x no_answer", "candidates.jsonl", fill=True)
+        fails("no candidate passes: 30 x no_answer", "candidates.jsonl")
+
+    def test_nothing_passes_and_bare_answers_will_do(self, data):
+        asked = questions_in(data)
+        (data / CANDIDATES).unlink()
+        write_candidates(data, [candidate(question, 0, "no answer") for question in asked])
+        curate(data, TASKS, CurationSettings(fill=True))
+        assert [row["teacher"] for row in read_jsonl(data / ROWS)] == ["none"] * len(asked)
 
     @pytest.mark.parametrize("name", [CANDIDATES, QUESTIONS])
     def test_a_file_is_missing(self, data, fails, name):
