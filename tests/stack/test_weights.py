@@ -51,9 +51,11 @@ class AgentExecutor(executor.DualityExecutor):
 """
 ROLLOUTS_A_STEP = 32
 STEPS = 3
-# Mean absolute difference of a token's log-probability, in nats. Measured: 0 between two probes of one step, up to
-# 0.006 between the engine and plain transformers (bf16 in another order), from 0.47 up after an update.
+# Mean absolute difference of a token's log-probability, in nats. Measured: 0 between two probes of one step, from 0.47
+# up after an update. Between the engine and plain transformers it is the rounding of bf16 in another order, which grows
+# with the logits: 0.006 after SFT, up to 0.025 after updates as large as these.
 SAME = 0.02
+ROUNDING = 0.05
 OTHER = 0.1
 
 
@@ -123,8 +125,8 @@ def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_
 
     saved = prepared / "checkpoints" / "grpo"
     sft = plain_log_probs(prepared / "sft", probe_tokens)
-    assert difference(last(steps[0]), sft) < SAME
+    assert difference(last(steps[0]), sft) < ROUNDING
     for number, step in enumerate(steps[1:], start=1):
-        assert difference(last(step), plain_log_probs(saved / f"global_step{number}_hf", probe_tokens)) < SAME
+        assert difference(last(step), plain_log_probs(saved / f"global_step{number}_hf", probe_tokens)) < ROUNDING
         assert difference(last(step), sft) > OTHER
     assert living(prepared) == []
