@@ -15,8 +15,8 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import DualTask
 
 if TYPE_CHECKING:
+    from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
     from data_prep.traces.candidates import Teacher
-    from data_prep.traces.sampling import SampleSettings, SampleSummary
 
 out = Console()
 
@@ -65,12 +65,12 @@ def sample_candidates(
     """
     import numpy as np
 
-    from data_prep.traces.curation import CANDIDATES, QUESTIONS
-    from data_prep.traces.endpoint import EndpointTeacher
-    from data_prep.traces.instances import Instances, SomeQuestions
+    from data_prep.traces.asking.endpoint import EndpointTeacher
+    from data_prep.traces.asking.sampling import SampleSettings, sample
+    from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS
+    from data_prep.traces.filtering.instances import Instances, SomeQuestions
+    from data_prep.traces.filtering.well_posed import dual_questions
     from data_prep.traces.rule.teacher import read_rule_teacher
-    from data_prep.traces.sampling import SampleSettings, sample
-    from data_prep.traces.well_posed import dual_questions
 
     config = Config.load(data / "cellduality.json")
     tasks, vocabulary = config.load_tasks(), config.load_vocabulary()
@@ -165,7 +165,7 @@ def filter_candidates(
 
     `cellduality traces filter --data data --keep 2 --share dual=0.5,cell_type_annotation/primal=2`
     """
-    from data_prep.traces.curation import CurationSettings, curate, describe
+    from data_prep.traces.filtering.curation import CurationSettings, curate, describe
 
     overall, thresholds = _threshold(threshold or [])
     settings = CurationSettings.read(
@@ -193,8 +193,8 @@ def show_statistics(
 
     Example: `cellduality traces stats --data data`
     """
-    from data_prep.traces.plots import plot as draw
-    from data_prep.traces.statistics import last_settings, statistics, tables
+    from data_prep.traces.filtering.plots import plot as draw
+    from data_prep.traces.filtering.statistics import last_settings, statistics, tables
 
     settings = last_settings(data)
     with Console(stderr=True).status("counting"):

@@ -125,8 +125,8 @@ def questions(count: int) -> list[Any]:
 
 def sampler(asked: list[Any], address: str, concurrency: int, out: Path) -> int:
     """Return how many answers there were after sampling four candidates of each question."""
-    from data_prep.traces.endpoint import EndpointTeacher
-    from data_prep.traces.sampling import SampleSettings, sample
+    from data_prep.traces.asking.endpoint import EndpointTeacher
+    from data_prep.traces.asking.sampling import SampleSettings, sample
 
     settings = SampleSettings(candidates=CANDIDATES, concurrency=concurrency)
     return sample(asked, EndpointTeacher("toy", address), out, settings).asked
@@ -136,8 +136,8 @@ def aiohttp_alone(asked: list[Any], address: str, concurrency: int, out: Path) -
     """Return how many answers there were to four requests for each question; none is written."""
     import aiohttp
 
-    from data_prep.traces.endpoint import INSTRUCTIONS
-    from data_prep.traces.loops import run
+    from data_prep.traces.asking.endpoint import INSTRUCTIONS
+    from data_prep.traces.asking.loops import run
 
     wanted = iter(range(CANDIDATES * len(asked)))
     answers = 0

@@ -18,11 +18,11 @@ from cellduality_plugin.commands import tracing
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from data_prep.manifests import read_manifest
-from data_prep.traces.budget import Tokens
-from data_prep.traces.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS
+from data_prep.traces.asking.budget import Tokens
+from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
+from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS
 from data_prep.traces.log import read_candidates
-from data_prep.traces.sampling import SampleSettings, SampleSummary
-from tests.data_prep.traces.planted import make_cells, prepared
+from tests.data_prep.traces.filtering.planted import make_cells, prepared
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ class TestFilter:
         assert (filters["min_trace_words"], filters["max_trace_words"]) == (1, 99)
 
     def test_a_bare_run_has_the_defaults_of_the_settings(self, data):
-        from data_prep.traces.curation import CurationSettings
+        from data_prep.traces.filtering.curation import CurationSettings
 
         run("filter", "--data", data)
         assert settings_of(data) == CurationSettings().model_dump(mode="json")

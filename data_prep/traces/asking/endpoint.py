@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.traces.budget import Tokens
+from data_prep.traces.asking.budget import Tokens
+from data_prep.traces.asking.completions import error_message, read_reply
+from data_prep.traces.asking.faults import TeacherFault, retry_after, until_reset
 from data_prep.traces.candidates import Reply
-from data_prep.traces.completions import error_message, read_reply
-from data_prep.traces.faults import TeacherFault, retry_after, until_reset
 from data_prep.traces.questions import Question
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ UNBOUNDED = 1_000_000
 
 
 class EndpointTeacher:
-    """Any model behind ``POST {base_url}/chat/completions``; implements :class:`~data_prep.traces.budget.PaidTeacher`.
+    """Any model behind ``POST {base_url}/chat/completions``.
+
+    Implements :class:`~data_prep.traces.asking.budget.PaidTeacher`.
 
     Cut connections, timeouts, malformed bodies and the statuses 408, 409, 429 and 5xx are asked again after an
     exponential back-off with jitter, or after as long as the endpoint says. An allowance that its headers call used up
@@ -207,7 +209,7 @@ class EndpointTeacher:
         import httpx2
         import openai
 
-        from data_prep.traces.http import LEFT_OUT, OneAddressClient
+        from data_prep.traces.asking.http import LEFT_OUT, OneAddressClient
 
         if self._client is None:
             self._client = openai.AsyncOpenAI(

@@ -11,13 +11,21 @@ from cellduality_plugin.examples import Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import TASKS
 from data_prep.traces.candidates import Reply
-from data_prep.traces.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS, CurationSettings, curate
-from data_prep.traces.filters import FilterSettings
-from data_prep.traces.instances import Instance, Instances
+from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS, CurationSettings, curate
+from data_prep.traces.filtering.filters import FilterSettings
+from data_prep.traces.filtering.instances import Instance, Instances
+from data_prep.traces.filtering.well_posed import distinct_answers, dual_questions, ill_posed
 from data_prep.traces.questions import Question
-from data_prep.traces.well_posed import distinct_answers, dual_questions, ill_posed
-from tests.data_prep.traces.planted import TRACE, VOCABULARY, bad_replies, candidate, good, prepared, questions_in
-from tests.data_prep.traces.planted import write_candidates as write
+from tests.data_prep.traces.filtering.planted import (
+    TRACE,
+    VOCABULARY,
+    bad_replies,
+    candidate,
+    good,
+    prepared,
+    questions_in,
+)
+from tests.data_prep.traces.filtering.planted import write_candidates as write
 
 SETTINGS = FilterSettings()
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import whole_file
-from data_prep.traces.proportions import in_order
-from data_prep.traces.statistics import NOT_NEEDED, STEPS, Statistics
+from data_prep.traces.filtering.proportions import in_order
+from data_prep.traces.filtering.statistics import NOT_NEEDED, STEPS, Statistics
 
 Styles: TypeAlias = dict[str, dict[str, Any]]
 

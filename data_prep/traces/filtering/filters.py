@@ -13,7 +13,7 @@ from cellduality_plugin.parsing import Answer
 from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.traces.candidates import Candidate, Reply
-from data_prep.traces.leaks import leak
+from data_prep.traces.filtering.leaks import leak
 from data_prep.traces.questions import Question
 
 Reason: TypeAlias = Literal[
@@ -56,9 +56,9 @@ Reason: TypeAlias = Literal[
 ``low_similarity``
     Rank-aware filtering: the Rank-Weighted Jaccard Similarity to the right list is below the threshold.
 ``leak``
-    See :mod:`data_prep.traces.leaks`.
+    See :mod:`data_prep.traces.filtering.leaks`.
 ``unanswerable``, ``not_unique``
-    The instance is not well posed, see :mod:`data_prep.traces.well_posed`.
+    The instance is not well posed, see :mod:`data_prep.traces.filtering.well_posed`.
 ``no_primal``
     A dual of an instance whose primal question has no row.
 ``duplicate``

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.traces.filters import by_group
+from data_prep.traces.filtering.filters import by_group
 
 
 def apportioned(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:

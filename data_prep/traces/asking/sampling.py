@@ -15,12 +15,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.traces.budget import Budget, PaidTeacher, Tokens
+from data_prep.traces.asking.budget import Budget, PaidTeacher, Tokens
+from data_prep.traces.asking.display import Display
+from data_prep.traces.asking.faults import TeacherFault
+from data_prep.traces.asking.loops import run
 from data_prep.traces.candidates import Candidate, Teacher
-from data_prep.traces.display import Display
-from data_prep.traces.faults import TeacherFault
 from data_prep.traces.log import CandidateLog, prompt_hash
-from data_prep.traces.loops import run
 from data_prep.traces.questions import Question
 
 GRACE = 30.0

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from cellduality_plugin.parsing import OneOf, join_response
 from cellduality_plugin.tasks import TASKS
 from data_prep.traces.candidates import Reply
-from data_prep.traces.filters import FilterSettings, Reason, judge, judge_all
-from data_prep.traces.leaks import TOLD, TOLD_LABEL, leak
+from data_prep.traces.filtering.filters import FilterSettings, Reason, judge, judge_all
+from data_prep.traces.filtering.leaks import TOLD, TOLD_LABEL, leak
 from data_prep.traces.questions import Question
-from tests.data_prep.traces.planted import (
+from tests.data_prep.traces.filtering.planted import (
     TRACE,
     VOCABULARY,
     bad_replies,

@@ -15,7 +15,7 @@ import pytest
 
 from cellduality_plugin.examples import Example
 from cellduality_plugin.tasks import get_task
-from data_prep.traces.endpoint import EndpointTeacher
+from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.questions import Question
 
 KEY = "sk-test-0123456789abcdef"

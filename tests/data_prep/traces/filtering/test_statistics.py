@@ -12,11 +12,19 @@ from hypothesis import strategies as st
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS
 from data_prep.traces.candidates import Candidate
-from data_prep.traces.curation import ROWS, CurationSettings, curate
-from data_prep.traces.filters import similarity
-from data_prep.traces.plots import plot
-from data_prep.traces.statistics import STEPS, Statistics, last_settings, passed, quantiles, statistics, tables
-from tests.data_prep.traces.planted import (
+from data_prep.traces.filtering.curation import ROWS, CurationSettings, curate
+from data_prep.traces.filtering.filters import similarity
+from data_prep.traces.filtering.plots import plot
+from data_prep.traces.filtering.statistics import (
+    STEPS,
+    Statistics,
+    last_settings,
+    passed,
+    quantiles,
+    statistics,
+    tables,
+)
+from tests.data_prep.traces.filtering.planted import (
     TRACE,
     bad_replies,
     candidate,

@@ -23,12 +23,12 @@ from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import Manifest, code_sha256, read_manifest, up_to_date, write_manifest
 from data_prep.sources import file_sha256
 from data_prep.traces.candidates import Candidate
-from data_prep.traces.filters import FilterSettings, Verdict, judge_all
-from data_prep.traces.instances import Instance, Instances
-from data_prep.traces.proportions import chosen, in_order
+from data_prep.traces.filtering.filters import FilterSettings, Verdict, judge_all
+from data_prep.traces.filtering.instances import Instance, Instances
+from data_prep.traces.filtering.proportions import chosen, in_order
+from data_prep.traces.filtering.well_posed import ill_posed
+from data_prep.traces.filtering.written import Row, bare_row, rejection, taught_row
 from data_prep.traces.questions import Direction, Question
-from data_prep.traces.well_posed import ill_posed
-from data_prep.traces.written import Row, bare_row, rejection, taught_row
 
 QUESTIONS = "sft.jsonl"
 CANDIDATES = "traces/candidates.jsonl"

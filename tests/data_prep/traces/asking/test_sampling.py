@@ -10,12 +10,12 @@ from collections import Counter
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.traces.budget import Budget, Tokens
+from data_prep.traces.asking.budget import Budget, Tokens
+from data_prep.traces.asking.endpoint import EndpointTeacher
+from data_prep.traces.asking.faults import TeacherFault
+from data_prep.traces.asking.sampling import SampleSettings, sample
 from data_prep.traces.candidates import Reply
-from data_prep.traces.endpoint import EndpointTeacher
-from data_prep.traces.faults import TeacherFault
 from data_prep.traces.log import CandidateLog, prompt_hash, read_candidates
-from data_prep.traces.sampling import SampleSettings, sample
 
 
 class Rule:
@@ -191,8 +191,8 @@ PROGRAM = """
     from pathlib import Path
     sys.path.insert(0, {here!r})
     from conftest import question
-    from data_prep.traces.endpoint import EndpointTeacher
-    from data_prep.traces.sampling import SampleSettings, sample
+    from data_prep.traces.asking.endpoint import EndpointTeacher
+    from data_prep.traces.asking.sampling import SampleSettings, sample
 
     teacher = EndpointTeacher("toy", {url!r}, timeout=20)
     asked = [question(number) for number in range(100)]

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from cellduality_plugin.parsing import MAX_CHARACTERS
+from data_prep.traces.asking.faults import TeacherFault
 from data_prep.traces.candidates import Reply
-from data_prep.traces.faults import TeacherFault
 
 CHARACTERS_A_TOKEN = 3
 """For endpoints that keep no count of tokens."""

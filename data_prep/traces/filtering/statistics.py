@@ -15,10 +15,10 @@ from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
 from data_prep.traces.candidates import Candidate
-from data_prep.traces.curation import CANDIDATES, QUESTIONS, ROWS, CurationSettings, decide
-from data_prep.traces.filters import FilterSettings, Verdict, judge_all
-from data_prep.traces.instances import Instances
-from data_prep.traces.proportions import in_order
+from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, ROWS, CurationSettings, decide
+from data_prep.traces.filtering.filters import FilterSettings, Verdict, judge_all
+from data_prep.traces.filtering.instances import Instances
+from data_prep.traces.filtering.proportions import in_order
 from data_prep.traces.questions import Question
 
 STEPS = tuple(step / 10 for step in range(11))

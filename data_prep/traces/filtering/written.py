@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from data_prep.traces.candidates import Candidate
-from data_prep.traces.filters import Verdict
+from data_prep.traces.filtering.filters import Verdict
 from data_prep.traces.log import prompt_hash
 from data_prep.traces.questions import Question
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_prep.traces.budget import Budget
+from data_prep.traces.asking.budget import Budget
 
 
 class Display:
@@ -56,7 +56,7 @@ def figures(asked: int, failed: Mapping[str, int], budget: Budget, seconds: floa
 
     Examples
     --------
-    >>> from data_prep.traces.budget import Tokens
+    >>> from data_prep.traces.asking.budget import Tokens
     >>> figures(50, {"429": 2}, Budget(usd=5, price_in=2.5, price_out=10, spent=Tokens(40_000, 30_000)), 10)
     '5.0/s, 70,000 tokens, $0.40 of $5, 2 failed'
     >>> figures(50, {}, Budget(tokens=100_000, spent=Tokens(40_000, 30_000)), 10)

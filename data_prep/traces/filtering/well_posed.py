@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from cellduality_plugin.examples import Value
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.traces.candidates import Candidate
-from data_prep.traces.filters import FilterSettings, Reason, similarity
-from data_prep.traces.instances import Instance
+from data_prep.traces.filtering.filters import FilterSettings, Reason, similarity
+from data_prep.traces.filtering.instances import Instance
 from data_prep.traces.questions import Question
 
 

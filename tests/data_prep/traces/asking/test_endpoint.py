@@ -7,9 +7,9 @@ import pytest
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import MAX_CHARACTERS, split_response
-from data_prep.traces.budget import PaidTeacher
-from data_prep.traces.endpoint import INSTRUCTIONS, LONGEST_PAUSE, EndpointTeacher
-from data_prep.traces.faults import TeacherFault
+from data_prep.traces.asking.budget import PaidTeacher
+from data_prep.traces.asking.endpoint import INSTRUCTIONS, LONGEST_PAUSE, EndpointTeacher
+from data_prep.traces.asking.faults import TeacherFault
 
 ANSWER = "<think>CD79A ranks high.</think><answer>B cell</answer>"
 

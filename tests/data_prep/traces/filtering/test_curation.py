@@ -18,13 +18,22 @@ from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.tasks import TASKS
 from data_prep.manifests import read_manifest
 from data_prep.traces.candidates import Candidate, Reply
-from data_prep.traces.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS, CurationSettings, curate, decide, describe
-from data_prep.traces.filters import FilterSettings
-from data_prep.traces.instances import Instances, SomeQuestions, instance_key
+from data_prep.traces.filtering.curation import (
+    CANDIDATES,
+    QUESTIONS,
+    REJECTED,
+    ROWS,
+    CurationSettings,
+    curate,
+    decide,
+    describe,
+)
+from data_prep.traces.filtering.filters import FilterSettings
+from data_prep.traces.filtering.instances import Instances, SomeQuestions, instance_key
+from data_prep.traces.filtering.proportions import apportioned, chosen
 from data_prep.traces.log import read_candidates
-from data_prep.traces.proportions import apportioned, chosen
 from data_prep.traces.questions import Question
-from tests.data_prep.traces.planted import (
+from tests.data_prep.traces.filtering.planted import (
     TRACE,
     VOCABULARY,
     bad_replies,
