@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_text
+from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -20,11 +21,7 @@ PATH_VARIABLE = "CELLDUALITY_CONFIG"
 RewardName = Literal["duality", "likelihood"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DualSettings(_Frozen):
+class DualSettings(Settings):
     """How the dual is asked.
 
     Parameters
@@ -42,7 +39,7 @@ class DualSettings(_Frozen):
     timeout_seconds: float = Field(120.0, gt=0)
 
 
-class TaskSettings(_Frozen):
+class TaskSettings(Settings):
     """One dual pair of a run.
 
     Parameters
@@ -63,7 +60,7 @@ class TaskSettings(_Frozen):
     validity_share: float = Field(0.0, ge=0, lt=1)
 
 
-class Config(_Frozen):
+class Config(Settings):
     """What the reward needs to know: the vocabulary, the dual pairs, how duals are asked.
 
     Parameters
@@ -108,21 +105,6 @@ class Config(_Frozen):
         config = cls.read(values, where=str(found))
         config._folder = Path(found).resolve().parent
         return config
-
-    @classmethod
-    def read(cls, values: object, where: str = "settings") -> Config:
-        """Return the configuration with ``values``.
-
-        Raises
-        ------
-        CellDualityError
-            If a setting is wrong; every wrong setting is named.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-            raise CellDualityError(f"wrong settings: {wrong}", where=where, mend="correct them") from error
 
     def save(self, path: Path) -> None:
         """Write the configuration as JSON, whole or not at all."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
+from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import DualTask
 from data_prep.h5ad.loaders import Loaded, load_h5ad
 from data_prep.normalisation import log1p_per_10k
@@ -32,7 +33,7 @@ BINS = 20
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class SourceSettings(BaseModel):
+class SourceSettings(Settings):
     """One set of cells, and what a run takes of it.
 
     Parameters
@@ -55,8 +56,6 @@ class SourceSettings(BaseModel):
         Values by column, e.g. ``{"cell_type": ("B cell",)}``: such cells are in no split, and kept for
         ``eval_ood.jsonl``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     tasks: tuple[str, ...] | None = None

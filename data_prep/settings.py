@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.settings import Settings
 from data_prep.reading import Fraction, SourceSettings
 from data_prep.views import Rules
 
@@ -18,7 +19,7 @@ DEFAULT_TASKS = ("cell_type_annotation", "conditional_cell_generation")
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class PrepareSettings(BaseModel):
+class PrepareSettings(Settings):
     """Everything that decides what :func:`prepare` writes.
 
     Parameters
@@ -55,8 +56,6 @@ class PrepareSettings(BaseModel):
         Of the only random generators.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     sources: tuple[SourceSettings, ...] = Field(default=(SourceSettings(name=DEFAULT_SOURCE),), min_length=1)
     foreign: tuple[SourceSettings, ...] = ()
     tasks: dict[str, Weight] = Field(default_factory=lambda: dict.fromkeys(DEFAULT_TASKS, 1.0), min_length=1)
@@ -87,25 +86,9 @@ class PrepareSettings(BaseModel):
         return {**others, "sources": [{"name": values.get("source", DEFAULT_SOURCE), **given}]}
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> PrepareSettings:
-        """Return the settings in ``values``.
-
-        Raises
-        ------
-        CellDualityError
-            If a name is unknown or a value out of range; the first such setting is named.
-        """
-        try:
-            settings = cls(**values)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            known = f"settings are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else ""
-            raise CellDualityError(
-                f"{first['msg']}, found {first['input']!r:.60}",
-                where=where,
-                mend=known or "correct the value",
-            ) from error
+    def read(cls, values: object, where: str = "") -> PrepareSettings:
+        """Return the settings in ``values``, each valid and all of them fitting together; see :meth:`Settings.read`."""
+        settings = super().read(values, where)
         settings.check()
         return settings
 

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.settings import Settings
 from data_prep.traces.asking.budget import Budget, PaidTeacher, Tokens
 from data_prep.traces.asking.display import Display
 from data_prep.traces.asking.faults import TeacherFault
@@ -30,7 +30,7 @@ TICK = 0.25
 SYNC_EVERY = 4  # ticks
 
 
-class SampleSettings(BaseModel):
+class SampleSettings(Settings):
     """How a teacher is asked.
 
     Parameters
@@ -47,8 +47,6 @@ class SampleSettings(BaseModel):
         The run ends after so many questions in a row that were given up, with no answer among them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     candidates: int = Field(default=4, ge=1)
     concurrency: int = Field(default=64, ge=1, le=1000)
     budget_tokens: int | None = Field(default=None, ge=1)
@@ -62,22 +60,6 @@ class SampleSettings(BaseModel):
         if self.budget_usd is not None and not (self.price_in or self.price_out):
             raise ValueError("a budget in US$ needs price_in and price_out")
         return self
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any]) -> SampleSettings:
-        """Return the settings in ``values``.
-
-        Raises
-        ------
-        CellDualityError
-            If a name is unknown or a value out of range; the first such setting is named.
-        """
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "budget_usd"
-            raise CellDualityError(first["msg"], where=where, mend="correct the value") from error
 
 
 @dataclass(frozen=True)

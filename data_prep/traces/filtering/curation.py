@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from rich.table import Table
 
 import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import whole_file
+from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import Manifest, code_sha256, read_manifest, up_to_date, write_manifest
@@ -36,7 +37,7 @@ ROWS = "sft_traces.jsonl"
 REJECTED = "traces/rejected.jsonl"
 
 
-class CurationSettings(BaseModel):
+class CurationSettings(Settings):
     """How an SFT set is made of candidates.
 
     Parameters
@@ -61,8 +62,6 @@ class CurationSettings(BaseModel):
         Of the choice and the order of rows.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     filters: FilterSettings = FilterSettings()
     directions: Literal["both", "primal"] = "both"
     duals: Literal["paired", "all"] = "paired"
@@ -70,15 +69,6 @@ class CurationSettings(BaseModel):
     fill: bool = False
     well_posed: bool = False
     seed: int = Field(42, ge=0)
-
-    @classmethod
-    def read(cls, values: Mapping[str, object]) -> CurationSettings:
-        """Return the settings with ``values``; every wrong one is named in a CellDualityError."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-            raise CellDualityError(f"wrong settings: {wrong}", where="traces filter", mend="correct them") from error
 
     def check(self, tasks: Mapping[str, DualTask]) -> None:
         """Raise a CellDualityError if a threshold or share is for a group that nobody knows, or out of bounds."""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cellduality_plugin.examples import Value
 from cellduality_plugin.parsing import Answer
+from cellduality_plugin.settings import Settings
 from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.traces.candidates import Candidate, Reply
@@ -68,7 +69,7 @@ Reason: TypeAlias = Literal[
 """
 
 
-class FilterSettings(BaseModel):
+class FilterSettings(Settings):
     """What passes.
 
     Parameters
@@ -90,8 +91,6 @@ class FilterSettings(BaseModel):
     keep
         Rows of a question, at most.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     traces: bool = True
     min_trace_words: int = Field(3, ge=0)
