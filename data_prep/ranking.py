@@ -88,7 +88,7 @@ def write_sentences(ranked: NDArray[np.int32], names: list[str]) -> list[str]:
     words = [f"{name} ".encode() for name in names] or [b" "]
     lengths = np.array([len(word) for word in words], dtype=np.int64)
     width = -(-int(lengths.max()) // _LETTERS) * _LETTERS
-    letters = np.frombuffer(b"".join(word.ljust(width) for word in words), dtype=np.uint8).reshape(-1, width)
+    letters = np.array(words, dtype=f"S{width}").view(np.uint8).reshape(-1, width)
     # One small buffer for all: fresh memory would cost more than the letters.
     text = np.empty(_ROWS * ranked.shape[1] * int(lengths.max()) + width, dtype=np.uint8)
     ends = np.empty(_ROWS, dtype=np.int64)

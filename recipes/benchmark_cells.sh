@@ -8,7 +8,7 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
-: "${SIZES:=2000 8000 32000}"   # cells
+: "${SIZES:=4000 16000 64000}"   # cells
 : "${GENES:=20000}" "${PER_CELL:=2000}"
 : "${FILE_CELLS:=1000000}" "${FILE_GENES:=20000}" "${FILE_DENSITY:=0.05}"
 : "${STRICT:=1}"                # 0: print what is not kept, but do not fail for it
