@@ -147,7 +147,10 @@ class Config(_Frozen):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+            wrong = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()
+            )
             raise CellDualityError(f"wrong settings: {wrong}", where=where, mend="correct them") from error
 
     def save(self, path: Path) -> None:
@@ -178,7 +181,11 @@ class Config(_Frozen):
             pairs[name] = pair
         return pairs
 
-    def load_rewards(self, tasks: Mapping[str, DualTask], vocabulary: Vocabulary) -> dict[str, Reward]:
+    def needs_gold(self) -> tuple[str, ...]:
+        """Return the names of the tasks whose reward needs the true answer in the row."""
+        return tuple(name for name, task in self.tasks.items() if get_reward(task.reward, self._folder).needs_gold)
+
+    def load_rewards(self, tasks: Mapping[str, DualTask]) -> dict[str, Reward]:
         """Return {task name: its reward}.
 
         Raises
@@ -188,5 +195,5 @@ class Config(_Frozen):
         """
         rewards = {name: get_reward(self.tasks[name].reward, self._folder) for name in tasks}
         for name, reward in rewards.items():
-            reward.check(tasks[name], vocabulary)
+            reward.check(tasks[name])
         return rewards

@@ -52,7 +52,7 @@ def load_class(name: str, base: type[Base], folder: Path | None = None, *, what:
             f"{name!r} is not a {base.__name__}", where=where, mend=f"subclass {base.__module__}.{base.__name__}"
         )
     if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise CellDualityError(f"the {what} {name!r} lacks {missing}", where=where, mend="write what is missing")
     return found
 

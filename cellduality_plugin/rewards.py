@@ -73,10 +73,10 @@ class Reward(ABC):
     needs_gold: bool = False
     asks_every_label: bool = False
 
-    def check(self, task: DualTask, vocabulary: Vocabulary) -> None:
+    def check(self, task: DualTask) -> None:  # noqa: B027 (a reward that judges anything has nothing to check)
         """Return nothing if ``task`` can be judged so; a CellDualityError says why not, before a run starts."""
 
-    def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
+    def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:  # noqa: B027
         """Return nothing if the row can be judged so; a CellDualityError says why not, before it is rolled out."""
 
     @abstractmethod
@@ -104,7 +104,7 @@ class DualityReward(Reward):
 
     comparison: str | None = None
 
-    def check(self, task: DualTask, vocabulary: Vocabulary) -> None:
+    def check(self, task: DualTask) -> None:
         _check_comparison(self.comparison, task.unknown, task)
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
@@ -151,7 +151,7 @@ class PosteriorReward(Reward):
 
     asks_every_label = True
 
-    def check(self, task: DualTask, vocabulary: Vocabulary) -> None:
+    def check(self, task: DualTask) -> None:
         if not task.kinds:
             raise CellDualityError(
                 f"the posterior needs a closed set of labels, and {task.name} has none on either side",
@@ -195,7 +195,7 @@ class OracleReward(Reward):
     comparison: str | None = None
     needs_gold = True
 
-    def check(self, task: DualTask, vocabulary: Vocabulary) -> None:
+    def check(self, task: DualTask) -> None:
         _check_comparison(self.comparison, task.answer, task)
 
     def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
@@ -226,9 +226,9 @@ class WeightedSum(Reward):
         self.needs_gold = any(part.needs_gold for part in self.parts)
         self.asks_every_label = any(part.asks_every_label for part in self.parts)
 
-    def check(self, task: DualTask, vocabulary: Vocabulary) -> None:
+    def check(self, task: DualTask) -> None:
         for part in self.parts:
-            part.check(task, vocabulary)
+            part.check(task)
 
     def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
         for part in self.parts:
@@ -275,7 +275,9 @@ def get_reward(name: str | Mapping[str, float], folder: Path | None = None) -> R
     if name in REWARDS:
         return REWARDS[name]
     if ":" not in name:
-        raise CellDualityError(f"no reward {name!r}", where="reward", mend=f"use one of {', '.join(REWARDS)}, or {FORMS}")
+        raise CellDualityError(
+            f"no reward {name!r}", where="reward", mend=f"use one of {', '.join(REWARDS)}, or {FORMS}"
+        )
     return load_class(name, Reward, folder, what="reward", where="reward")()  # type: ignore[type-abstract]
 
 

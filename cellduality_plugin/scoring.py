@@ -89,7 +89,7 @@ class Scorer:
         self._config = config
         self._vocabulary = config.load_vocabulary()
         self._tasks = config.load_tasks()
-        self._rewards = config.load_rewards(self._tasks, self._vocabulary)
+        self._rewards = config.load_rewards(self._tasks)
 
     def group(self, label: str) -> Group:
         """Return a new group for the question in ``label``.

@@ -35,7 +35,8 @@ def check(
     from cellduality_plugin.openrlhf_hooks import preflight
 
     settings = Config.load(config)
-    settings.load_rewards(settings.load_tasks(), settings.load_vocabulary())
+    settings.load_vocabulary()
+    settings.load_rewards(settings.load_tasks())
     if micro_batch:
         where = "SFT_BATCH" if rl is None else "TRAIN_BATCH"
         preflight.check_micro_batches(batch=train_batch, micro_batch=micro_batch, devices=devices, where=where)

@@ -98,7 +98,7 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
     """
     lengths, longest = Lengths(tokenizer), 0
     vocabulary, tasks = config.load_vocabulary(), config.load_tasks()
-    rewards = config.load_rewards(tasks, vocabulary)
+    rewards = config.load_rewards(tasks)
     for number, row in enumerate(read_jsonl(path), start=1):
         where = f"{path}:{number}"
         if not isinstance(row.get("input"), str) or not isinstance(row.get("label"), str):

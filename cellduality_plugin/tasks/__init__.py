@@ -50,4 +50,4 @@ def get_task(name: str, folder: Path | None = None) -> DualTask:
         raise CellDualityError(
             f"no dual pair {name!r}", where="tasks", mend=f"use one of {', '.join(TASKS)}, or {FORMS}"
         )
-    return load_class(name, DualTask, folder, what="dual pair", where="tasks")()
+    return load_class(name, DualTask, folder, what="dual pair", where="tasks")()  # type: ignore[type-abstract]
