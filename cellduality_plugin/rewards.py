@@ -60,18 +60,12 @@ class Verdict:
 
 
 class Reward(ABC):
-    """Judges one parsed answer. A reward of one's own is a subclass that needs no arguments, with a ``judge``.
-
-    Attributes
-    ----------
-    needs_gold : bool
-        Whether the rows must hold the true answer.
-    asks_every_label : bool
-        Whether every label of a closed set is put to the policy, be it the hidden one or not.
-    """
+    """Judges one parsed answer. A reward of one's own is a subclass that needs no arguments, with a ``judge``."""
 
     needs_gold: bool = False
+    """Whether the rows must hold the true answer."""
     asks_every_label: bool = False
+    """Whether every label of a closed set is put to the policy, be it the hidden one or not."""
 
     def check(self, task: DualTask) -> None:  # noqa: B027 (a reward that judges anything has nothing to check)
         """Return nothing if ``task`` can be judged so; a CellDualityError says why not, before a run starts."""
@@ -155,7 +149,7 @@ class PosteriorReward(Reward):
         if not task.kinds:
             raise CellDualityError(
                 f"the posterior needs a closed set of labels, and {task.name} has none on either side",
-                where=_where(task),
+                where=f"tasks.{task.name}.reward",
                 mend="use duality or likelihood",
             )
 
@@ -285,13 +279,9 @@ def _check_comparison(comparison: str | None, field: Field, task: DualTask) -> N
     if comparison not in (None, "exact") and isinstance(field, OneOf):
         raise CellDualityError(
             f"{comparison} compares ranked lists, and what {task.name} would have compared is a {field.kind}",
-            where=_where(task),
+            where=f"tasks.{task.name}.reward",
             mend="use exact, or leave the comparison out",
         )
-
-
-def _where(task: DualTask) -> str:
-    return f"tasks.{task.name}.reward"
 
 
 def _softmax(scores: Mapping[str, float]) -> dict[str, float]:

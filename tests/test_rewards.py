@@ -24,6 +24,8 @@ from tests.stack.my_pair import DropoutRecovery
 KINDS = {**{name: name for name in REWARDS}, "sum": {"posterior": 1, "duality": 3}, "file": "mine.py:Mine"}
 
 MINE = """
+import asyncio
+
 from cellduality_plugin.rewards import Reward, Verdict
 
 class Mine(Reward):
@@ -34,6 +36,10 @@ class Mine(Reward):
 class Nan(Reward):
     async def judge(self, answer, dual):
         return Verdict(float("nan"))
+
+class Hanging(Reward):
+    async def judge(self, answer, dual):
+        await asyncio.sleep(60)
 
 class Open(Reward):
     pass
@@ -210,6 +216,46 @@ def test_a_dual_that_hangs_is_given_up(kind, task, scorer_of, example, vocabular
         assert (score.reward, score.logs["dual_failed"], score.logs["dual_timeout"]) == (0.0, 1.0, 1.0)
 
 
+class TestSharedCalls:
+    """The answers of a group share the prefills of a posterior, and what becomes of them."""
+
+    def both(self, scorer, task, example, policy, pause):
+        """Return the scores of two answers, the second ``pause`` seconds after the first, and what still runs then."""
+
+        async def late(group, label, seconds):
+            await asyncio.sleep(seconds)
+            return await scorer.score(task.answer_response(label), group, policy)
+
+        async def two():
+            group = scorer.group(example.to_label())
+            scores = await asyncio.gather(late(group, "T", 0.0), late(group, "CD19+ B", pause))
+            await asyncio.sleep(0.2)
+            return scores, len(asyncio.all_tasks()) - 1
+
+        return asyncio.run(two())
+
+    @pytest.fixture
+    def task(self):
+        return TASKS["cell_type_annotation"]
+
+    def test_one_that_gives_up_takes_no_other_with_it(self, scorer_of, task, example, vocabulary):
+        scorer = scorer_of(task, "posterior", dual={"timeout_seconds": 0.1})
+        policy = Knowing(task, example, vocabulary, delay=60.0)
+        for score in self.both(scorer, task, example, policy, pause=0.05)[0]:
+            assert (score.reward, score.logs["dual_timeout"]) == (0.0, 1.0)
+        assert len(policy.prompts) == len(vocabulary.labels["cell_type"])
+
+    def test_a_call_that_nobody_waits_for_any_more_does_not_go_on(self, scorer_of, task, example, vocabulary):
+        scorer = scorer_of(task, "posterior", dual={"timeout_seconds": 0.05})
+        _, still_running = self.both(scorer, task, example, Knowing(task, example, vocabulary, delay=60.0), pause=0.0)
+        assert still_running == 0
+
+    def test_a_reward_that_hangs_by_itself_is_given_up(self, scorer_of, task, example, vocabulary):
+        scorer = scorer_of(task, "mine.py:Hanging", dual={"timeout_seconds": 0.05})
+        for score in self.both(scorer, task, example, Knowing(task, example, vocabulary), pause=0.0)[0]:
+            assert (score.reward, score.logs["dual_timeout"]) == (0.0, 1.0)
+
+
 class TestPosterior:
     LABELS = "cell_type_annotation", "conditional_cell_generation"
 
@@ -282,8 +328,9 @@ class TestDraws:
 
     @pytest.fixture
     def draw(self, scorer_of, task, example):
-        def score(*texts, samples):
-            scorer = scorer_of(task, "duality", dual={"samples": samples, "temperature": 1.0})
+        def score(*texts, samples, share=0.0):
+            dual = {"samples": samples, "temperature": 1.0}
+            scorer = scorer_of(task, "duality", dual=dual, validity_share=share)
             return run(scorer, example, [task.answer_response(example.gold)], self.Fickle(*texts))[0]
 
         return score
@@ -297,8 +344,11 @@ class TestDraws:
         score = draw(task.rebuilt_response(example.unknown), "?", samples=2)
         assert (score.reward, score.logs["dual_failed"]) == (0.5, 0.5)
 
+    def test_form_earns_its_share_if_one_can_be_read(self, draw, task, example):
+        assert draw("?", task.rebuilt_response(example.unknown), samples=2, share=0.5).reward == 0.5 * 0.5 + 0.5
+
     def test_none_that_can_be_read_is_a_failed_dual(self, draw):
-        score = draw("?", samples=3)
+        score = draw("?", samples=3, share=0.5)
         assert (score.reward, score.logs["dual_failed"]) == (0.0, 1.0)
 
     def test_at_temperature_0_are_refused(self, make_config):
