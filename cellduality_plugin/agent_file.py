@@ -34,7 +34,7 @@ def bound_agent_file(config: Path) -> Path:
     path = config.resolve()
     loaded = Config.load(path)
     loaded.load_vocabulary()
-    loaded.load_tasks()
+    loaded.load_rewards(loaded.load_tasks())
     agent = path.with_suffix(".agent.py")
     write_text(agent, _BOUND.format(path=str(path)))
     return agent

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_text
+from cellduality_plugin.import_paths import FORMS
+from cellduality_plugin.rewards import REWARDS, Reward, get_reward
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
 
 PATH_VARIABLE = "CELLDUALITY_CONFIG"
 """Names the configuration file; set it where Ray starts (or in the job's runtime environment)."""
-
-RewardName = Literal["duality", "likelihood"]
 
 
 class DualSettings(Settings):
@@ -28,6 +29,8 @@ class DualSettings(Settings):
     ----------
     temperature
         0 asks for the most likely reconstruction.
+    samples
+        Reconstructions drawn for an answer; their mean similarity counts. More than one need a temperature.
     max_new_tokens
         Longest dual response; None allows what the context leaves.
     timeout_seconds
@@ -35,8 +38,15 @@ class DualSettings(Settings):
     """
 
     temperature: float = Field(0.0, ge=0)
+    samples: int = Field(1, ge=1)
     max_new_tokens: int | None = Field(None, ge=1)
     timeout_seconds: float = Field(120.0, gt=0)
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> DualSettings:
+        if self.samples > 1 and not self.temperature:
+            raise ValueError(f"{self.samples} samples at temperature 0 are all the same: raise it, or set samples to 1")
+        return self
 
 
 class TaskSettings(Settings):
@@ -47,17 +57,33 @@ class TaskSettings(Settings):
     pair
         A built-in name, ``"module:Class"`` or ``"file.py:Class"`` (relative to the configuration file).
     reward
-        ``"duality"`` generates the reconstruction and compares it (the paper); ``"likelihood"`` reads the
-        probability of the true x_u off one prefill.
+        A key of :data:`cellduality_plugin.rewards.REWARDS`: ``"duality"`` generates the reconstruction and compares it
+        (the paper), by the pair's own similarity or another (``"duality-rbo"``); ``"likelihood"`` reads the probability
+        of the true x_u off one prefill; ``"posterior"`` is the probability of the true label among all of its set;
+        ``"oracle"`` the ground truth. Or ``"module:Class"``, ``"file.py:Class"``, or {any of these: weight}.
     validity_power, validity_share
         With s the share: reward = validity ** power x ((1 - s) similarity + s). Power 0 and share 0 are the paper's
         reward. A share above 0 lets form count where the dual says nothing, in groups whose duals all fail.
+    minimum_spread
+        Where the largest and the smallest reward of a group are nearer than this, all get their mean, and with it no
+        advantage: a difference that is noise is not trained on. 0 leaves every reward as it is.
     """
 
     pair: str
-    reward: RewardName = "duality"
+    reward: str | dict[str, float] = "duality"
     validity_power: float = Field(1.0, ge=0)
     validity_share: float = Field(0.0, ge=0, lt=1)
+    minimum_spread: float = Field(0.0, ge=0, le=1)
+
+    @field_validator("reward")
+    @classmethod
+    def _is_known(cls, reward: str | dict[str, float]) -> str | dict[str, float]:
+        for name in [reward] if isinstance(reward, str) else reward:
+            if name not in REWARDS and ":" not in name:
+                raise ValueError(f"no reward {name!r}: use one of {', '.join(REWARDS)}, or {FORMS}")
+        if not isinstance(reward, str) and not (reward and all(0 < weight < math.inf for weight in reward.values())):
+            raise ValueError("a sum needs one reward at least, and weights above 0")
+        return reward
 
 
 class Config(Settings):
@@ -133,3 +159,20 @@ class Config(Settings):
                 )
             pairs[name] = pair
         return pairs
+
+    def needs_gold(self) -> tuple[str, ...]:
+        """Return the names of the tasks whose reward needs the true answer in the row."""
+        return tuple(name for name, task in self.tasks.items() if get_reward(task.reward, self._folder).needs_gold)
+
+    def load_rewards(self, tasks: Mapping[str, DualTask]) -> dict[str, Reward]:
+        """Return {task name: its reward}.
+
+        Raises
+        ------
+        CellDualityError
+            If a reward cannot be loaded, or cannot judge its task.
+        """
+        rewards = {name: get_reward(self.tasks[name].reward, self._folder) for name in tasks}
+        for name, reward in rewards.items():
+            reward.check(tasks[name])
+        return rewards

@@ -1,57 +1,117 @@
-"""How well the policy, asked back, accounts for the hidden part: the reward of one answer."""
+"""How well the policy, asked back, accounts for the hidden part: the reward of one answer, in several kinds."""
 
 from __future__ import annotations
 
+import asyncio
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
 
-from cellduality_plugin.config import RewardName
+from cellduality_plugin.duals import Dual
+from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
-from cellduality_plugin.policy import Policy, PolicyError
+from cellduality_plugin.import_paths import FORMS, load_class
+from cellduality_plugin.parsing import Field, OneOf
+from cellduality_plugin.similarity import COMPARISONS
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The similarity of x_u and its reconstruction, in [0, 1], or why there is none."""
+    """How well the hidden part is accounted for.
+
+    Parameters
+    ----------
+    similarity
+        In [0, 1]; best value 1.
+    failure
+        Why there is no verdict at all; empty if any part of it could be had. What failed earns nothing.
+    failed
+        The share of it that could not be had, in [0, 1].
+    """
 
     similarity: float
     failure: str = ""
+    failed: float = 0.0
+
+    @classmethod
+    def none(cls, cause: str) -> Verdict:
+        """Return the verdict of a dual that gave none, for the reason ``cause``."""
+        return cls(0.0, cause, 1.0)
+
+    @classmethod
+    def mean(cls, verdicts: Sequence[Verdict], weights: Sequence[float]) -> Verdict:
+        """Return the weighted mean, to which a part that failed gives 0. It fails only where every part did.
+
+        Examples
+        --------
+        >>> Verdict.mean([Verdict(1.0), Verdict.none("unclosed")], [3, 1])
+        Verdict(similarity=0.75, failure='', failed=0.25)
+        """
+        total = math.fsum(weights)
+        pairs = list(zip(verdicts, weights, strict=True))
+        similarity = math.fsum(verdict.similarity * weight for verdict, weight in pairs) / total
+        failed = math.fsum(verdict.failed * weight for verdict, weight in pairs) / total
+        failure = verdicts[0].failure if all(verdict.failure for verdict in verdicts) else ""
+        return cls(min(1.0, similarity), failure, min(1.0, failed))
 
 
-class Reward(Protocol):
-    """Judges one parsed answer by asking a policy."""
+class Reward(ABC):
+    """Judges one parsed answer. A reward of one's own is a subclass that needs no arguments, with a ``judge``."""
 
-    async def judge(
-        self, task: DualTask, example: Example, answer: Value, policy: Policy, vocabulary: Vocabulary
-    ) -> Verdict:
-        """Return the verdict on ``answer``.
+    needs_gold: bool = False
+    """Whether the rows must hold the true answer."""
+    asks_every_label: bool = False
+    """Whether every label of a closed set is put to the policy, be it the hidden one or not."""
+
+    def check(self, task: DualTask) -> None:  # noqa: B027 (a reward that judges anything has nothing to check)
+        """Return nothing if ``task`` can be judged so; a CellDualityError says why not, before a run starts."""
+
+    def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:  # noqa: B027
+        """Return nothing if the row can be judged so; a CellDualityError says why not, before it is rolled out."""
+
+    @abstractmethod
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
+        """Return the verdict on ``answer``, in [0, 1]; best value 1.
 
         Raises
         ------
         PolicyError
             If the policy could not be asked.
         """
-        ...
 
 
-class DualityReward:
-    """Generate the reconstruction, parse it, compare it: r = similarity(x_u, x_u_hat), section 3.4.1."""
+@dataclass(frozen=True)
+class DualityReward(Reward):
+    """Generate the reconstruction, parse it, compare it: r = similarity(x_u, x_u_hat), section 3.4.1.
 
-    async def judge(
-        self, task: DualTask, example: Example, answer: Value, policy: Policy, vocabulary: Vocabulary
-    ) -> Verdict:
+    The mean over the draws, if the configuration has more than one.
+
+    Parameters
+    ----------
+    comparison
+        A name in :data:`cellduality_plugin.similarity.COMPARISONS`; None for the pair's own similarity.
+    """
+
+    comparison: str | None = None
+
+    def check(self, task: DualTask) -> None:
+        _check_comparison(self.comparison, task.unknown, task)
+
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
         """Return the similarity of the generated reconstruction to x_u; 0 if it cannot be read."""
-        text = await policy.generate(task.dual_prompt(example.known, answer, vocabulary))
-        rebuilt = task.parse_rebuilt(text, vocabulary)
-        if rebuilt.value is None:
-            return Verdict(0.0, rebuilt.failure)
-        return Verdict(task.similarity(example.unknown, rebuilt.value))
+        compare = COMPARISONS[self.comparison] if self.comparison else dual.task.similarity
+        draws = [
+            Verdict(compare(dual.example.unknown, read.value)) if read.value is not None else Verdict.none(read.failure)
+            for read in await dual.rebuilt(answer)
+        ]
+        return Verdict.mean(draws, [1.0] * len(draws))
 
 
-class LikelihoodReward:
+class LikelihoodReward(Reward):
     r"""Teacher-forced likelihood of x_u: one prefill, nothing is decoded.
 
     .. math:: r = \max\bigl(0,\; 1 + \frac{1}{n \ln |V|} \sum_{i=1}^{n} \ln \pi(x_{u,i} \mid y, x_k, x_{u,<i})\bigr)
@@ -60,16 +120,179 @@ class LikelihoodReward:
     of |V| genes. Not in the paper.
     """
 
-    async def judge(
-        self, task: DualTask, example: Example, answer: Value, policy: Policy, vocabulary: Vocabulary
-    ) -> Verdict:
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
         """Return the normalised mean log-probability of the true x_u."""
-        prompt = task.dual_prompt(example.known, answer, vocabulary)
-        log_probs = await policy.log_probs(prompt, task.rebuilt_response(example.unknown))
-        mean = math.fsum(log_probs) / len(log_probs) if log_probs else math.nan
-        if not math.isfinite(mean):
-            raise PolicyError("not_finite")
-        return Verdict(min(1.0, max(0.0, 1.0 + mean / math.log(max(2, len(vocabulary.genes))))))
+        log_probs = await dual.log_probs(answer, dual.example.unknown)
+        mean = math.fsum(log_probs) / len(log_probs)
+        return Verdict(min(1.0, max(0.0, 1.0 + mean / math.log(max(2, len(dual.vocabulary.genes))))))
 
 
-REWARDS: dict[RewardName, Reward] = {"duality": DualityReward(), "likelihood": LikelihoodReward()}
+class PosteriorReward(Reward):
+    r"""How sure the policy is of the true member of a closed set of labels C, all of which it is asked about.
+
+    Where x_u is a label, that label among all that could be hidden, given the answer:
+
+    .. math:: r = \pi(x_u \mid y, x_k) \Big/ \sum_{c \in C} \pi(c \mid y, x_k)
+
+    so that 1[rebuilt = x_u] becomes graded. Where the answer y is a label and x_u is not, the answer among all that
+    could be given, by Bayes' rule with an even prior:
+
+    .. math:: r = \pi(x_u \mid y, x_k) \Big/ \sum_{c \in C} \pi(x_u \mid c, x_k)
+
+    The probabilities are of whole responses, teacher-forced: one prefill a label. Of the second form they are asked
+    once a group, whatever its answers; being products over every hidden gene they are sharp. Not in the paper.
+    """
+
+    asks_every_label = True
+
+    def check(self, task: DualTask) -> None:
+        if not task.kinds:
+            raise CellDualityError(
+                f"the posterior needs a closed set of labels, and {task.name} has none on either side",
+                where=f"tasks.{task.name}.reward",
+                mend="use duality or likelihood",
+            )
+
+    def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
+        if isinstance(task.unknown, OneOf) and example.unknown not in vocabulary.labels[task.unknown.kind]:
+            raise CellDualityError(
+                f"the hidden {task.unknown.kind} {example.unknown!r:.60} is not in the vocabulary",
+                where=f"row {example.id}",
+                mend="prepare the data again, rows and vocabulary together",
+            )
+
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
+        """Return the normalised probability of the true label."""
+        hidden, given = dual.task.unknown, dual.task.answer
+        if isinstance(hidden, OneOf):
+            labels, true = dual.vocabulary.labels[hidden.kind], dual.example.unknown
+            asked = [dual.log_probs(answer, label) for label in labels]
+        elif isinstance(given, OneOf):
+            labels, true = dual.vocabulary.labels[given.kind], answer
+            asked = [dual.log_probs(label, dual.example.unknown) for label in labels]
+        else:
+            raise TypeError(f"{dual.task.name} has no closed set of labels")  # check() refuses it before a run
+        sums = dict(zip(labels, map(math.fsum, await asyncio.gather(*asked)), strict=True))
+        return Verdict(_softmax(sums)[str(true)])
+
+
+@dataclass(frozen=True)
+class OracleReward(Reward):
+    """The ground truth: r = similarity(y*, y). Asks nobody; for comparison, as in the paper's Table 6.
+
+    Parameters
+    ----------
+    comparison
+        A name in :data:`cellduality_plugin.similarity.COMPARISONS`; None compares labels exactly and lists by RWJS.
+    """
+
+    comparison: str | None = None
+    needs_gold = True
+
+    def check(self, task: DualTask) -> None:
+        _check_comparison(self.comparison, task.answer, task)
+
+    def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
+        if example.gold is None:
+            raise CellDualityError(
+                "the oracle needs the true answer, and the row holds none",
+                where=f"row {example.id} of {task.name}",
+                mend=f"prepare the data for it (--rewards {task.name}=oracle), or use another reward",
+            )
+
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
+        """Return the similarity of the answer to the true one."""
+        default = "exact" if isinstance(dual.task.answer, OneOf) else "rwjs"
+        return Verdict(COMPARISONS[self.comparison or default](dual.example.gold, answer))
+
+
+class WeightedSum(Reward):
+    """Several rewards of one answer, each by its share. What two of them ask is asked once.
+
+    Parameters
+    ----------
+    parts
+        Rewards and their weights, each above 0; they are divided by their sum.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
+        self.parts, self.weights = zip(*parts, strict=True)
+        self.needs_gold = any(part.needs_gold for part in self.parts)
+        self.asks_every_label = any(part.asks_every_label for part in self.parts)
+
+    def check(self, task: DualTask) -> None:
+        for part in self.parts:
+            part.check(task)
+
+    def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
+        for part in self.parts:
+            part.check_row(task, example, vocabulary)
+
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
+        """Return the weighted mean of the verdicts; a policy that cannot be asked by one of them fails them all."""
+        return Verdict.mean(await asyncio.gather(*(part.judge(answer, dual) for part in self.parts)), self.weights)
+
+
+REWARDS: dict[str, Reward] = {
+    "duality": DualityReward(),
+    "likelihood": LikelihoodReward(),
+    "posterior": PosteriorReward(),
+    "oracle": OracleReward(),
+    **{f"duality-{name}": DualityReward(name) for name in COMPARISONS},
+    **{f"oracle-{name}": OracleReward(name) for name in COMPARISONS},
+}
+"""The kinds of reward, by the name a configuration gives them."""
+
+
+def get_reward(name: str | Mapping[str, float], folder: Path | None = None) -> Reward:
+    """Return the reward called ``name``, the one at an import path, or the weighted sum of several.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`REWARDS`, ``"package.module:Class"``, ``"path/to/file.py:Class"``, or {such a name: weight}.
+    folder
+        What a relative file path is relative to; the working directory by default.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no such reward; the message lists those there are.
+
+    Examples
+    --------
+    >>> get_reward({"posterior": 1, "oracle": 3}).needs_gold
+    True
+    """
+    if not isinstance(name, str):
+        return WeightedSum([(get_reward(part, folder), weight) for part, weight in name.items()])
+    if name in REWARDS:
+        return REWARDS[name]
+    if ":" not in name:
+        raise CellDualityError(
+            f"no reward {name!r}", where="reward", mend=f"use one of {', '.join(REWARDS)}, or {FORMS}"
+        )
+    return load_class(name, Reward, folder, what="reward", where="reward")()  # type: ignore[type-abstract]
+
+
+def _check_comparison(comparison: str | None, field: Field, task: DualTask) -> None:
+    if comparison not in (None, "exact") and isinstance(field, OneOf):
+        raise CellDualityError(
+            f"{comparison} compares ranked lists, and what {task.name} would have compared is a {field.kind}",
+            where=f"tasks.{task.name}.reward",
+            mend="use exact, or leave the comparison out",
+        )
+
+
+def _softmax(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return {label: exp(score) / sum of all}.
+
+    Examples
+    --------
+    >>> _softmax({"B": -1000.0, "T": -1000.0})
+    {'B': 0.5, 'T': 0.5}
+    """
+    best = max(scores.values())
+    odds = {label: math.exp(score - best) for label, score in scores.items()}
+    total = math.fsum(odds.values())
+    return {label: value / total for label, value in odds.items()}

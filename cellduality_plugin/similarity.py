@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
 def exact_match(reference: object, candidate: object) -> float:
@@ -130,3 +131,12 @@ def rank_biased_overlap(reference: Sequence[str], candidate: Sequence[str], pers
     series += sum(overlap[s] * (d - s) / (s * d) * p**d for d in range(s + 1, total + 1))
     tail = ((overlap[total] - overlap[s]) / total + overlap[s] / s) * p**total
     return min(1.0, max(0.0, (1 - p) / p * series + tail))
+
+
+COMPARISONS: dict[str, Callable[[Any, Any], float]] = {
+    "exact": exact_match,
+    "rwjs": rank_weighted_jaccard,
+    "ruzicka": ruzicka,
+    "rbo": rank_biased_overlap,
+}
+"""The similarities by the name a configuration gives them; all but ``exact`` compare ranked lists."""

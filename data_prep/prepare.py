@@ -195,6 +195,7 @@ def _build(
         includes_labelled=settings.rl_includes_labelled,
         rng=rl_stream,
         asked=asked,
+        gold=settings.rl_gold,
     )
     files: dict[str, Any] = {
         "vocabulary.json": vocabulary,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -106,8 +106,9 @@ def rl_rows(
     includes_labelled: bool,
     rng: np.random.Generator,
     asked: Asked = _always,
+    gold: Container[str] = (),
 ) -> list[Row]:
-    """Return ``count`` questions without gold answers, shuffled.
+    """Return ``count`` questions without gold answers, but for the tasks in ``gold``, shuffled.
 
     A task asks about cells stripped to what it needs; all of them once before any twice. A task whose question shows
     an annotation (its ``needs`` name a column of ``obs``) draws its cells, with replacement, from the labelled ones.
@@ -128,6 +129,8 @@ def rl_rows(
         The only source of randomness.
     asked
         Which cells a task is asked about.
+    gold
+        The names of tasks whose rows hold the true answer, for a reward that is the ground truth.
 
     Raises
     ------
@@ -141,7 +144,8 @@ def rl_rows(
             chosen = [shown[place] for place in rng.integers(len(shown), size=share)]
         else:
             chosen = _cycle([*others, *shown] if includes_labelled else others, share, rng)
-        rows += [_question(task, _example(task, cell, hidden, False, rng), vocabulary) for cell in chosen]
+        told = task.name in gold
+        rows += [_question(task, _example(task, cell, hidden, told, rng), vocabulary) for cell in chosen]
     return _shuffled(rows, rng)
 
 

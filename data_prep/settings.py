@@ -47,6 +47,8 @@ class PrepareSettings(Settings):
         The same for questions whose answer is a label; None: as ``sft_views``.
     n_rl, rl_includes_labelled
         How many RL rows, and whether they ask about the labelled cells too.
+    rl_gold
+        The tasks, by their own names, whose RL rows hold the true answer: for the ground truth as a reward, to compare.
     fractions
         Of train, validation and test cells.
     small_classes
@@ -68,6 +70,7 @@ class PrepareSettings(Settings):
     sft_label_views: int | None = Field(default=None, ge=1)
     n_rl: int = Field(default=512, ge=0)
     rl_includes_labelled: bool = True
+    rl_gold: tuple[str, ...] = ()
     fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)
     small_classes: Literal["refuse", "drop"] = "refuse"
     seed: int = Field(default=0, ge=0)

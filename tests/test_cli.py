@@ -262,7 +262,12 @@ class TestBadSettings:
             (["--weights", "drug_response=2"], "no task 'drug_response'", "--weights", "cell_type_annotation"),
             (["--weights", "cell_type_annotation=-2"], "-2", "tasks.cell_type_annotation", ""),
             (["--rewards", "duality"], "'duality' is not name=value", "--rewards", "name=value"),
-            (["--rewards", "cell_type_annotation=rwjs"], "'duality' or 'likelihood'", "", ""),
+            (
+                ["--rewards", "cell_type_annotation=rwjs"],
+                "no reward 'rwjs': use one of duality, likelihood",
+                "tasks.cell_type_annotation.reward",
+                "",
+            ),
             (["--rewards", "drug_response=duality"], "no task 'drug_response'", "--rewards", "cell_type_annotation"),
             (["--dual-temperature", "-1"], "greater than or equal to 0", "dual.temperature", ""),
             (["--dual-timeout", "0"], "greater than 0", "dual.timeout_seconds", ""),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,13 @@ def test_every_recipe_and_profile_is_in_the_tables(folder):
 def test_every_file_the_readme_names_exists():
     for name in re.findall(r"`((?:recipes|tests|data_prep|cellduality_plugin)/[\w./]+)`", README):
         assert (ROOT / name).exists(), name
+
+
+def test_every_kind_of_reward_is_in_the_table():
+    for name in REWARDS:
+        kind, _, comparison = name.partition("-")
+        assert f"| `{kind}` |" in README
+        assert not comparison or f"-{comparison}`" in README
 
 
 def test_every_task_is_in_the_table():

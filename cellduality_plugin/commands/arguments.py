@@ -27,6 +27,28 @@ def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
     return found
 
 
+def weighted(text: str, flag: str) -> str | dict[str, float]:
+    """Return ``name`` as it is, and {name: weight} of ``weight*name+weight*name``; no weight is a weight of 1.
+
+    Examples
+    --------
+    >>> weighted("posterior", ""), weighted("2*posterior+duality", "")
+    ('posterior', {'posterior': 2.0, 'duality': 1.0})
+    """
+    if "*" not in text and "+" not in text:
+        return text
+    found: dict[str, float] = {}
+    for item in text.split("+"):
+        weight, times, name = item.rpartition("*")
+        try:
+            found[name.strip()] = float(weight) if times else 1.0
+        except ValueError:
+            raise CellDualityError(
+                f"{item!r} is not weight*name", where=flag, mend="write weight*name+weight*name"
+            ) from None
+    return found
+
+
 def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = ()) -> dict[str, int]:
     """Return {name: number} of ``N``, which is for all ``names``, or of ``NAME=N,...``.
 

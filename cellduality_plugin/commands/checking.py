@@ -36,7 +36,7 @@ def check(
 
     settings = Config.load(config)
     settings.load_vocabulary()
-    settings.load_tasks()
+    settings.load_rewards(settings.load_tasks())
     if micro_batch:
         where = "SFT_BATCH" if rl is None else "TRAIN_BATCH"
         preflight.check_micro_batches(batch=train_batch, micro_batch=micro_batch, devices=devices, where=where)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cellduality_plugin.commands.arguments import by_name, pairs
+from cellduality_plugin.commands.arguments import by_name, pairs, weighted
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS, get_task
@@ -63,7 +63,14 @@ def data_prepare(
         ),
     ] = None,
     max_cells: Annotated[str, typer.Option(help="Cells of a set at most, as N or SET=N,...; empty for all.")] = "",
-    rewards: Annotated[str, typer.Option(help="Reward kind by task name: task=duality|likelihood,...")] = "",
+    rewards: Annotated[
+        str,
+        typer.Option(
+            help="Reward by task name, task=KIND,...: duality, likelihood, posterior or oracle; duality-KIND and "
+            "oracle-KIND compare by exact, rwjs, ruzicka or rbo; module:Class or file.py:Class; "
+            "0.5*posterior+0.5*duality is a weighted sum. oracle puts the true answers into the task's RL rows."
+        ),
+    ] = "",
     top_genes: Annotated[int, typer.Option(help="Genes in a cell sentence, at most.")] = 64,
     genes: Annotated[int, typer.Option(help="Most variable genes of each set that make the vocabulary; 0: all.")] = 0,
     min_genes: Annotated[int, typer.Option(help="Cells with fewer expressed genes are left out.")] = 8,
@@ -79,7 +86,16 @@ def data_prepare(
     validity_share: Annotated[
         float, typer.Option(help="Share of the reward that form alone earns, in [0, 1); 0 as in the paper.")
     ] = 0.0,
+    minimum_spread: Annotated[
+        float, typer.Option(help="Rewards of a group that lie nearer together than this become equal; 0: never.")
+    ] = 0.0,
     dual_temperature: Annotated[float, typer.Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
+    dual_samples: Annotated[
+        int, typer.Option(help="Reconstructions drawn for an answer, of which the mean counts; 2 need a temperature.")
+    ] = 1,
+    dual_max_new_tokens: Annotated[
+        int, typer.Option(help="Longest response to a dual, in tokens; 0: what the context leaves.")
+    ] = 0,
     dual_timeout: Annotated[float, typer.Option(help="Seconds after which a dual counts as failed.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
 ) -> None:
@@ -139,9 +155,16 @@ def data_prepare(
     config = run_config(
         list(settings.tasks),
         pairs(rewards, "--rewards"),
-        validity={"validity_power": validity_power, "validity_share": validity_share},
-        dual={"temperature": dual_temperature, "timeout_seconds": dual_timeout},
-    )
+        shaping={
+            "validity_power": validity_power, "validity_share": validity_share, "minimum_spread": minimum_spread,
+        },
+        dual={
+            "temperature": dual_temperature, "samples": dual_samples, "timeout_seconds": dual_timeout,
+            "max_new_tokens": dual_max_new_tokens or None,
+        },
+    )  # fmt: skip
+    config.load_rewards(config.load_tasks())
+    settings = settings.model_copy(update={"rl_gold": config.needs_gold()})
     summary = prepare(settings, folder)
     config.save(folder / "cellduality.json")
     out.print(describe(summary))
@@ -180,7 +203,7 @@ def _allowed(columns: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def run_config(
-    tasks: Iterable[str], rewards: Mapping[str, str], *, validity: Mapping[str, Any], dual: Mapping[str, Any]
+    tasks: Iterable[str], rewards: Mapping[str, str], *, shaping: Mapping[str, Any], dual: Mapping[str, Any]
 ) -> Config:
     """Return the configuration of a run with ``tasks`` (names or import paths).
 
@@ -191,14 +214,19 @@ def run_config(
     """
     found = {get_task(pair).name: pair for pair in tasks}
     _refuse_slips(rewards, found, "--rewards")
+    kinds = {name: _absolute_reward(weighted(rewards.get(name, "duality"), "--rewards")) for name in found}
     return Config.read(
         {
-            "tasks": {
-                name: {"pair": pair, "reward": rewards.get(name, "duality"), **validity} for name, pair in found.items()
-            },
+            "tasks": {name: {"pair": pair, "reward": kinds[name], **shaping} for name, pair in found.items()},
             "dual": dual,
         }
     )
+
+
+def _absolute_reward(reward: str | dict[str, float]) -> str | dict[str, float]:
+    if isinstance(reward, str):
+        return _absolute(reward)
+    return {_absolute(name): weight for name, weight in reward.items()}
 
 
 def _refuse_slips(given: Iterable[str], tasks: Iterable[str], flag: str) -> None:

@@ -115,12 +115,13 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
                 mend="start from an instruction-tuned model, or add a chat_template to its tokenizer",
             )
         group = self._groups.get(sampling_params, label, self._scorer)
-        rollout = await super().execute(
-            prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=images
-        )
-        start, end = rollout["action_ranges"][-1]
-        text = hf_tokenizer.decode(rollout["observation_tokens"][start:end], skip_special_tokens=True)
-        policy = EnginePolicy(llm_engine, hf_tokenizer, max_length, self._config.dual)
-        score = await self._scorer.score(text, group, policy)
+        with group.member():
+            rollout = await super().execute(
+                prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=images
+            )
+            start, end = rollout["action_ranges"][-1]
+            text = hf_tokenizer.decode(rollout["observation_tokens"][start:end], skip_special_tokens=True)
+            policy = EnginePolicy(llm_engine, hf_tokenizer, max_length, self._config.dual)
+            score = await self._scorer.level(await self._scorer.score(text, group, policy), group)
         rollout.update(reward=score.reward, scores=score.reward, extra_logs=score.logs)
         return dict(rollout)

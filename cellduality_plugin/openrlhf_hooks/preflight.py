@@ -13,6 +13,7 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.framing import render
 from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.rewards import Reward
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -93,10 +94,11 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
     Raises
     ------
     CellDualityError
-        If a row is malformed, names an unknown task, or does not fit; its line is named.
+        If a row is malformed, names an unknown task, lacks what its reward needs, or does not fit; its line is named.
     """
     lengths, longest = Lengths(tokenizer), 0
     vocabulary, tasks = config.load_vocabulary(), config.load_tasks()
+    rewards = config.load_rewards(tasks)
     for number, row in enumerate(read_jsonl(path), start=1):
         where = f"{path}:{number}"
         if not isinstance(row.get("input"), str) or not isinstance(row.get("label"), str):
@@ -107,9 +109,15 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
             raise CellDualityError(error.what, where=where, mend=_AGAIN) from error
         if example.task not in tasks:
             raise CellDualityError(f"row of the unknown task {example.task!r}", where=where, mend=_AGAIN)
+        task, reward = tasks[example.task], rewards[example.task]
+        try:
+            reward.check_row(task, example, vocabulary)
+        except CellDualityError as error:
+            raise CellDualityError(error.what, where=where, mend=error.mend) from error
         primal = lengths.prompt(row["input"]) + max_new_tokens
         _must_fit(primal, max_len, "prompt with its response", where)
-        for dual in _dual_lengths(tasks[example.task], example, vocabulary, lengths, max_new_tokens):
+        rebuilt = max(map(lengths.response, _rebuilt_responses(task, example, vocabulary, reward)))
+        for dual in _dual_lengths(task, example, vocabulary, lengths, max_new_tokens, rebuilt):
             _must_fit(dual, max_len, "dual prompt with its response", where)
             longest = max(longest, dual)
         longest = max(longest, primal)
@@ -122,10 +130,17 @@ def _some_rows(longest: int, path: Path) -> int:
     return longest
 
 
+def _rebuilt_responses(task: DualTask, example: Example, vocabulary: Vocabulary, reward: Reward) -> list[str]:
+    """Return the responses to the dual that have to fit: the right one, and all the labels a reward asks about."""
+    values = [example.unknown]
+    if reward.asks_every_label and isinstance(task.unknown, OneOf):
+        values += vocabulary.labels[task.unknown.kind]
+    return [task.rebuilt_response(value) for value in values]
+
+
 def _dual_lengths(
-    task: DualTask, example: Example, vocabulary: Vocabulary, lengths: Lengths, max_new_tokens: int
+    task: DualTask, example: Example, vocabulary: Vocabulary, lengths: Lengths, max_new_tokens: int, rebuilt: int
 ) -> Iterator[int]:
-    rebuilt = lengths.response(task.rebuilt_response(example.unknown))
     if isinstance(task.answer, OneOf):
         for label in vocabulary.labels[task.answer.kind]:
             yield lengths.prompt(task.dual_prompt(example.known, label, vocabulary)) + rebuilt

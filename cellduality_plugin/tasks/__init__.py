@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.import_paths import FORMS, load_class
 from cellduality_plugin.tasks.base import DualTask
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 from cellduality_plugin.tasks.conditional_cell_generation import ConditionalCellGeneration
@@ -48,37 +46,8 @@ def get_task(name: str, folder: Path | None = None) -> DualTask:
     """
     if name in TASKS:
         return TASKS[name]
-    module_name, _, class_name = name.rpartition(":")
-    if not module_name:
+    if ":" not in name:
         raise CellDualityError(
-            f"no dual pair {name!r}",
-            where="tasks",
-            mend=f"use one of {', '.join(TASKS)}, or module:Class, or file.py:Class",
+            f"no dual pair {name!r}", where="tasks", mend=f"use one of {', '.join(TASKS)}, or {FORMS}"
         )
-    try:
-        module = (
-            _module_from_file((folder or Path()) / module_name)
-            if module_name.endswith(".py")
-            else (importlib.import_module(module_name))
-        )
-        found = getattr(module, class_name)
-    except (ImportError, FileNotFoundError, AttributeError) as error:
-        raise CellDualityError(
-            f"cannot load the dual pair {name!r}: {error}",
-            where="tasks",
-            mend="check the path; give it as module:Class or file.py:Class",
-        ) from error
-    if not (inspect.isclass(found) and issubclass(found, DualTask)):
-        raise CellDualityError(
-            f"{name!r} is not a DualTask", where="tasks", mend="subclass cellduality_plugin.tasks.DualTask"
-        )
-    return found()
-
-
-def _module_from_file(path: Path) -> object:
-    spec = importlib.util.spec_from_file_location(f"cellduality_pair_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_class(name, DualTask, folder, what="dual pair", where="tasks")()  # type: ignore[type-abstract]

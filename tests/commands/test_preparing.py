@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cellduality_plugin.cli import app
+from cellduality_plugin.commands.arguments import pairs
 from cellduality_plugin.commands.preparing import run_config, tasks_of_sources
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
@@ -111,7 +112,7 @@ class TestRunConfig:
         config = run_config(
             [ANNOTATION, GENERATION],
             {ANNOTATION: "likelihood"},
-            validity={"validity_power": 2.0, "validity_share": 0.1},
+            shaping={"validity_power": 2.0, "validity_share": 0.1},
             dual={"temperature": 0.5, "timeout_seconds": 9.0},
         )
         assert {name: task.reward for name, task in config.tasks.items()} == {
@@ -124,14 +125,56 @@ class TestRunConfig:
     def test_a_pair_of_ones_own_goes_by_its_name(self, tmp_path):
         (tmp_path / "pair.py").write_text(PAIR)
         path = f"{tmp_path / 'pair.py'}:Mine"
-        config = run_config([path], {"mine": "likelihood"}, validity={}, dual={})
+        config = run_config([path], {"mine": "likelihood"}, shaping={}, dual={})
         assert {name: (task.pair, task.reward) for name, task in config.tasks.items()} == {"mine": (path, "likelihood")}
 
+    @pytest.mark.parametrize(
+        ("told", "reward"),
+        [
+            ("duality-rbo", "duality-rbo"),
+            ("0.25*posterior + 0.75*duality", {"posterior": 0.25, "duality": 0.75}),
+            ("posterior+likelihood", {"posterior": 1.0, "likelihood": 1.0}),
+            ("my.module:Mine", "my.module:Mine"),
+            ("/my dir/file.py:Mine+oracle", {"/my dir/file.py:Mine": 1.0, "oracle": 1.0}),
+        ],
+    )
+    def test_a_reward_is_a_kind_or_a_sum_or_a_class(self, told, reward):
+        config = run_config([ANNOTATION], pairs(f"{ANNOTATION}={told}", "--rewards"), shaping={}, dual={})
+        assert config.tasks[ANNOTATION].reward == reward
+
+    def test_a_relative_file_is_found_by_every_worker(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for told in ("mine.py:Mine", "2*mine.py:Mine"):
+            reward = run_config([ANNOTATION], {ANNOTATION: told}, shaping={}, dual={}).tasks[ANNOTATION].reward
+            assert [reward] == [f"{tmp_path}/mine.py:Mine"] or reward == {f"{tmp_path}/mine.py:Mine": 2.0}
+
+    def test_a_weight_that_is_no_number_is_told(self):
+        with pytest.raises(CellDualityError, match=r"'half\*duality' is not weight\*name \[--rewards\]"):
+            run_config([ANNOTATION], {ANNOTATION: "half*duality+oracle"}, shaping={}, dual={})
+
     def test_a_reward_of_a_built_in_pair_of_other_runs_is_left_out_and_a_slip_is_told(self):
-        config = run_config([ANNOTATION], {RESPONSE: "likelihood"}, validity={}, dual={})
+        config = run_config([ANNOTATION], {RESPONSE: "likelihood"}, shaping={}, dual={})
         assert {name: task.reward for name, task in config.tasks.items()} == {ANNOTATION: "duality"}
         with pytest.raises(CellDualityError, match=r"no task 'anotation' \[--rewards\].*cell_type_annotation"):
-            run_config([ANNOTATION], {"anotation": "likelihood"}, validity={}, dual={})
+            run_config([ANNOTATION], {"anotation": "likelihood"}, shaping={}, dual={})
+
+
+def test_only_the_rows_of_a_task_that_the_ground_truth_judges_hold_it(prepare):
+    words = ["--task", f"{ANNOTATION},{GENERATION}", "--rewards"]
+    plain, told = (rows_of(prepare(*words, f"{ANNOTATION}={kind}"), "rl") for kind in ("posterior", "oracle+duality"))
+    assert [row["input"] for row in told] == [row["input"] for row in plain], "the same questions in the same order"
+    golds = {name: {Example.from_label(row["label"]).gold for row in told if row["datasource"] == name} for name in (
+        ANNOTATION, GENERATION,
+    )}  # fmt: skip
+    assert golds[GENERATION] == {None}
+    assert golds[ANNOTATION] == {*KINDS}
+    assert {Example.from_label(row["label"]).gold for row in plain} == {None}
+
+
+def test_a_reward_that_cannot_judge_its_task_is_refused_before_anything_is_written(prepare, tmp_path):
+    with pytest.raises(CellDualityError, match=r"rwjs compares ranked lists.*conditional_cell_generation"):
+        prepare("--task", GENERATION, "--rewards", f"{GENERATION}=duality-rwjs")
+    assert not list(tmp_path.rglob("cellduality.json"))
 
 
 def test_columns_decide_what_a_file_is_asked(prepare):

@@ -130,6 +130,11 @@ def answers_of(asked: Question, cell: Any) -> tuple[str, str]:
     return asked.task.answer_response(gold), asked.task.rebuilt_response(asked.example.unknown)
 
 
+def judged_by(reward: str, asked: Question, **settings: Any) -> dict[str, Any]:
+    """Return the settings of a run with the one task of ``asked``."""
+    return {asked.task.name: {"pair": asked.task.name, "reward": reward, **settings}}
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_the_engine_that_made_the_rollout_plays_the_dual(name, question, cell, vocabulary, tokenizer, make_executor):
     asked = question(name)
@@ -207,6 +212,62 @@ def test_a_forgotten_group_costs_a_dual_and_changes_no_reward(question, tokenize
     assert rewards == [1.0] * 5
     assert len(engine.duals) == 4
     assert len(executor._groups._groups) == 2
+
+
+class TestOtherRewards:
+    def test_the_posterior_puts_every_label_to_the_engine_and_decodes_nothing(
+        self, question, cell, vocabulary, tokenizer, make_executor
+    ):
+        asked = question("conditional_cell_generation")
+        answer, _ = answers_of(asked, cell)
+        engine = ScriptedEngine(tokenizer, asked.tokens, [answer], log_prob=lambda place: 0.0)
+        rollouts = roll(make_executor(tasks=judged_by("posterior", asked)), engine, asked, samples=3)
+        labels = vocabulary.labels["cell_type"]
+        assert [rollout["reward"] for rollout in rollouts] == [1 / len(labels)] * 3
+        assert [rollout["extra_logs"]["dual_requests"] for rollout in rollouts] == [len(labels), 0, 0]
+        ends = {tokenizer.decode(tokens).rpartition("<answer>")[2] for tokens, _ in engine.duals}
+        assert len(ends) == len(engine.duals) == len(labels)
+        assert all((params.max_tokens, params.prompt_logprobs) == (1, 0) for _, params in engine.duals)
+
+    def test_each_draw_is_decoded_on_its_own(self, question, cell, tokenizer, make_executor):
+        asked = question("cell_type_annotation")
+        answer, rebuilt = answers_of(asked, cell)
+        engine = ScriptedEngine(tokenizer, asked.tokens, [answer], rebuilt)
+        dual = {"samples": 3, "temperature": 0.5, "max_new_tokens": 20}
+        [rollout] = roll(make_executor(dual=dual), engine, asked)
+        assert (rollout["reward"], rollout["extra_logs"]["dual_requests"]) == (1.0, 3.0)
+        assert [(params.temperature, params.max_tokens) for _, params in engine.duals] == [(0.5, 20)] * 3
+
+    def test_the_oracle_refuses_a_row_without_gold_before_it_costs_a_rollout(self, question, tokenizer, make_executor):
+        asked = question("cell_type_annotation")
+        engine = ScriptedEngine(tokenizer, asked.tokens, [""])
+        with pytest.raises(CellDualityError, match="the oracle needs the true answer"):
+            roll(make_executor(tasks=judged_by("oracle", asked)), engine, asked)
+        assert not engine.rollouts
+
+    def test_a_reward_that_cannot_judge_its_task_stops_the_executor(self, question, make_executor):
+        with pytest.raises(CellDualityError, match="rbo compares ranked lists"):
+            make_executor(tasks=judged_by("duality-rbo", question("conditional_cell_generation")))
+
+    @pytest.mark.parametrize(("bound", "rewards"), [(0.0, [1.0, 0.5, 1.0, 0.0]), (1.0, [1.0, 0.5, 1.0, 0.0])])
+    def test_a_group_with_spread_keeps_it(self, bound, rewards, question, cell, tokenizer, make_executor):
+        asked, engine = self.repeating(question, cell, tokenizer, "no answer")
+        executor = make_executor(tasks=judged_by("duality", asked, minimum_spread=bound))
+        assert [rollout["reward"] for rollout in roll(executor, engine, asked, samples=4)] == rewards
+
+    def test_a_group_with_too_little_is_levelled(self, question, cell, tokenizer, make_executor):
+        asked, engine = self.repeating(question, cell, tokenizer)
+        executor = make_executor(tasks=judged_by("duality", asked, minimum_spread=0.75))
+        rollouts = roll(executor, engine, asked, samples=4)
+        assert {rollout["reward"] for rollout in rollouts} == {rollout["scores"] for rollout in rollouts} == {0.75}
+        assert {rollout["extra_logs"]["dual_levelled"] for rollout in rollouts} == {1.0}
+
+    def repeating(self, question: Any, cell: Any, tokenizer: Any, *more: str) -> tuple[Question, ScriptedEngine]:
+        """Return a group that answers with a whole cell and with one whose second half repeats the first."""
+        asked = question("conditional_cell_generation")
+        whole, half = (asked.task.answer_response(genes) for genes in (cell.genes, cell.genes[:4] * 2))
+        rebuilt = asked.task.rebuilt_response(asked.example.unknown)
+        return asked, ScriptedEngine(tokenizer, asked.tokens, [whole, half, whole, *(more or (half,))], rebuilt)
 
 
 class TestFailuresAreData:

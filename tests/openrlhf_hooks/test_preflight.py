@@ -249,6 +249,43 @@ class TestRlRows:
         spoil(bad)
         refused(lambda: check([good, bad]), what, "checked.jsonl:2", "prepare")
 
+    @pytest.fixture
+    def judged_by(self, small_world, tokenizer, tmp_path):
+        """Return a check of one row under another reward of its task."""
+
+        def run(row: dict[str, Any], reward: str) -> int:
+            name, folder = row["datasource"], tmp_path / "judged"
+            folder.mkdir(exist_ok=True)
+            shutil.copy(small_world.data / "vocabulary.json", folder)
+            Config.read({"tasks": {name: {"pair": name, "reward": reward}}}).save(folder / "cellduality.json")
+            write_jsonl(folder / "rl.jsonl", [row])
+            config = Config.load(folder / "cellduality.json")
+            return preflight.check_rl(folder / "rl.jsonl", config, tokenizer, max_len=256, max_new_tokens=32)
+
+        return run
+
+    def test_without_the_gold_that_the_oracle_needs_name_the_line(self, rl_rows, judged_by, refused):
+        row = self.row_of(rl_rows, "cell_type_annotation")
+        refused(lambda: judged_by(row, "oracle"), "the oracle needs the true answer", "rl.jsonl:1", "--rewards")
+        row["label"] = json.dumps({**json.loads(row["label"]), "gold": "T"})
+        assert judged_by(row, "oracle") == judged_by(row, "duality")
+
+    def test_have_to_fit_with_every_label_that_the_posterior_asks_about(
+        self, rl_rows, judged_by, tokenizer, vocabulary
+    ):
+        row = self.row_of(rl_rows, "conditional_cell_generation")
+        lengths = preflight.Lengths(tokenizer)
+        label = json.loads(row["label"])
+        labels = sorted(vocabulary.labels["cell_type"], key=lengths.response)
+        for hidden in (labels[0], labels[-1]):
+            row["label"] = json.dumps({**label, "unknown": hidden})
+            room = lengths.response(labels[-1]) - lengths.response(hidden)
+            assert judged_by(row, "posterior") == judged_by(row, "duality") + room
+
+    def test_judged_in_a_way_that_their_task_cannot_be(self, rl_rows, judged_by, refused):
+        row = self.row_of(rl_rows, "conditional_cell_generation")
+        refused(lambda: judged_by(row, "duality-rwjs"), "compares ranked lists", "tasks.conditional_cell_generation")
+
     def test_not_there(self, tmp_path, check, refused):
         refused(lambda: check(tmp_path / "gone.jsonl"), "no such file", "gone.jsonl", "prepare")
 

@@ -1,0 +1,66 @@
+"""Classes of a user's own, named by where they are."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from cellduality_plugin.errors import CellDualityError
+
+Base = TypeVar("Base")
+
+FORMS = "module:Class or file.py:Class"
+"""How a class is named."""
+
+
+def load_class(name: str, base: type[Base], folder: Path | None = None, *, what: str, where: str) -> type[Base]:
+    """Return the class at an import path.
+
+    Parameters
+    ----------
+    name
+        ``"package.module:Class"`` or ``"path/to/file.py:Class"``.
+    base
+        What it must be a subclass of.
+    folder
+        What a relative file path is relative to; the working directory by default.
+    what, where
+        What the class is and which setting names it, for the message.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no such class, it is no subclass of ``base``, or it leaves a method of ``base`` open.
+    """
+    module_name, _, class_name = name.rpartition(":")
+    try:
+        from_file = module_name.endswith(".py")
+        module = (
+            _module_from_file((folder or Path()) / module_name) if from_file else importlib.import_module(module_name)
+        )
+        found = getattr(module, class_name)
+    except (ImportError, FileNotFoundError, AttributeError, ValueError) as error:
+        raise CellDualityError(
+            f"cannot load the {what} {name!r}: {error}", where=where, mend=f"check the path; give it as {FORMS}"
+        ) from error
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise CellDualityError(
+            f"{name!r} is not a {base.__name__}", where=where, mend=f"subclass {base.__module__}.{base.__name__}"
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise CellDualityError(f"the {what} {name!r} lacks {missing}", where=where, mend="write what is missing")
+    return found
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"cellduality_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

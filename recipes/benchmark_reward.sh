@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# What a reward costs: seconds a GRPO step by kind of reward, beside a reward that asks nobody, with and without vLLM's
+# prefix caching, for a task that is answered by a label and one that is answered by a cell. Finished arms are skipped.
+#
+#   bash recipes/benchmark_reward.sh
+#   STEPS=8 KINDS="likelihood posterior" CACHING=on bash recipes/benchmark_reward.sh
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=recipes/common.sh
+source "$root/recipes/common.sh"
+: "${RUNS_DIR:=$root/runs/reward-$PROFILE}" "${STEPS:=5}" "${CACHING:=on off}"
+: "${KINDS:=duality likelihood posterior}" "${BENCHMARK_TASKS:=cell_type_annotation conditional_cell_generation}"
+set_up
+bench=(python "$root/recipes/benchmarks/reward.py" --root "$RUNS_DIR" --group-size "$GROUP_SIZE")
+
+for recipe in prepare traces sft; do RUN_DIR="$RUNS_DIR/shared" RESUME=1 bash "$root/recipes/$recipe.sh"; done
+for task in $BENCHMARK_TASKS; do
+  for caching in $CACHING; do
+    flags=()
+    if [[ "$caching" == on ]]; then flags=(--vllm.enable_prefix_caching); fi
+    for kind in constant $KINDS; do
+      folder="$RUNS_DIR/$task/$caching/$kind"
+      [[ ! -f "$folder/.finished-grpo" ]] || continue
+      if [[ "$DRY_RUN" != 1 ]]; then
+        "${bench[@]}" --arm "$task" "$caching" "$kind" --rows "$((STEPS * ROLLOUT_BATCH))"
+      fi
+      stage="[$task, $kind, prefix caching $caching]" RUN_DIR="$folder" ACTOR_LR=0 bash "$root/recipes/grpo.sh" \
+        "${flags[@]}" "$@"
+    done
+  done
+done
+if [[ "$DRY_RUN" != 1 ]]; then "${bench[@]}"; fi

@@ -1,0 +1,79 @@
+"""What a kind of reward costs: seconds a GRPO step, beside the same step with a constant reward.
+
+Run by recipes/benchmark_reward.sh. Each arm is a real run of OpenRLHF from the same checkpoint, on the same rows, with a
+learning rate of 0: all arms sample from the same policy, and differ in what their reward asks of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+from cellduality_plugin.evaluation.curves import Curves, read_curves
+from cellduality_plugin.files import read_jsonl, write_text
+
+CONSTANT = f"{Path(__file__).parent / 'constant_reward.py'}:Constant"
+GOALS = {"posterior": 1.25, "duality-exact": 1.25, "likelihood": 1.5}
+
+
+def arm(shared: Path, folder: Path, task: str, kind: str, rows: int) -> None:
+    """Write the folder of a run: the shared model, the rows of one task, the configuration with one kind of reward."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "data").mkdir(parents=True)
+    config = json.loads((shared / "data/cellduality.json").read_text())
+    config["tasks"][task]["reward"] = CONSTANT if kind == "constant" else kind
+    write_text(folder / "data/cellduality.json", json.dumps(config, indent=2))
+    shutil.copy(shared / "data" / config["vocabulary"], folder / "data")
+    mine = [row for row in read_jsonl(shared / "data/rl.jsonl") if json.loads(row["label"])["task"] == task]
+    asked = [mine[number % len(mine)] for number in range(rows)]
+    write_text(folder / "data/rl.jsonl", "".join(json.dumps(row) + "\n" for row in asked))
+    (folder / "sft").symlink_to((shared / "sft").resolve())
+
+
+def table(root: Path, group_size: int) -> str:
+    """Return a Markdown table of all finished arms under ``root``: TASK/CACHING/KIND."""
+    lines = [
+        "| task | prefix caching | reward | s a step | of which rollouts | ratio | goal | dual requests a group |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for folder in sorted(root.glob("*/*/")):
+        if folder.parent.name == "shared":
+            continue
+        arms = {path.name: read_curves(path / "tensorboard/grpo") for path in sorted(folder.iterdir()) if path.is_dir()}
+        constant = _median(arms["constant"], "timing/step_total")
+        for kind, curves in sorted(arms.items(), key=lambda item: (item[0] != "constant", item[0])):
+            step, rollouts = _median(curves, "timing/step_total"), _median(curves, "timing/generation")
+            requests = _median(curves, "dual_requests") * group_size
+            lines.append(
+                f"| {folder.parent.name} | {folder.name} | {kind} | {step:.1f} | {rollouts:.1f} | {step / constant:.2f} "
+                f"| {f'≤ {GOALS[kind]}' if kind in GOALS else '–'} | {requests:.1f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _median(curves: Curves, name: str) -> float:
+    # The first step pays for what is compiled and allocated once.
+    return statistics.median(value for _, value in curves[name][1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--group-size", type=int, default=8)
+    parser.add_argument("--arm", nargs=3, metavar=("TASK", "CACHING", "KIND"), help="write this arm's folder")
+    parser.add_argument("--rows", type=int, default=0)
+    wanted = parser.parse_args()
+    if wanted.arm:
+        task, caching, kind = wanted.arm
+        arm(wanted.root / "shared", wanted.root / task / caching / kind, task, kind, wanted.rows)
+    else:
+        written = table(wanted.root, wanted.group_size)
+        write_text(wanted.root / "reward.md", written)
+        print(written, end="")
+
+
+if __name__ == "__main__":
+    main()
