@@ -153,6 +153,11 @@ class Config(_Frozen):
             )
             raise CellDualityError(f"wrong settings: {wrong}", where=where, mend="correct them") from error
 
+    @property
+    def folder(self) -> Path:
+        """What relative paths in the configuration are relative to."""
+        return self._folder
+
     def save(self, path: Path) -> None:
         """Write the configuration as JSON, whole or not at all."""
         write_text(path, self.model_dump_json(indent=2) + "\n")
