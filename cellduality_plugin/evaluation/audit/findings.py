@@ -105,8 +105,10 @@ def _choice(judged: Sequence[Judged], answered: Sequence[Answered], how: Countin
     codes: dict[str, int] = {"": 0}
     gold = np.array([codes.setdefault(str(each.case.example.gold), len(codes)) for each in judged])
     own = np.array([codes.setdefault(str(each.greedy or ""), len(codes)) for each in answered])
-    picked = np.array([_picks(each, how.masks, codes, rng) for each in judged])
-    right = (picked == gold[:, None]).mean(axis=1)
+    each_picked = [_picks(each, how.masks, codes, rng) for each in judged]
+    right = np.array([np.mean(np.equal(picks, label)) for picks, label in zip(each_picked, gold, strict=True)])
+    blocks = min(map(len, each_picked))  # a cell of few genes has fewer masks
+    picked = np.array([picks[:blocks] for picks in each_picked])
     over = partial(over_columns, seed=how.seed, resamples=how.resamples)
     return {
         "choice_accuracy": how.mean(right.tolist()),

@@ -87,9 +87,9 @@ def in_blocks(rewards: Rewards, masks: int) -> Rewards:
 
 
 def pairwise_auc(true: NDArray[np.float64], wrong: NDArray[np.float64]) -> float:
-    """Return the share of (true, wrong) pairs in which the true answer is paid more, ties half, in [0, 1]. Best value 1.
+    """Return the share of (true, wrong) pairs in which the true answer is paid more, ties half, in [0, 1].
 
-    Chance gives 0.5. NaN if either is empty.
+    Best value 1; chance gives 0.5. NaN if either is empty.
 
     Examples
     --------

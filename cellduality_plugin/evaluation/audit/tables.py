@@ -17,11 +17,12 @@ _STYLES = {"agrees": "green", "unclear": "yellow", "harmful": "red", "no signal"
 
 LEGEND = (
     "AUC: the true answer against wrong ones, as a rollout is paid, with its 95 % interval (all masks: paid the mean "
-    "over all masks of the audit). choice: accuracy / macro-F1 of the label that is paid most, beside the policy's own. group: "
-    "agreement with the truth among the policy's own answers (labels: AUC of right against wrong; cells: Spearman with "
-    "RWJS to the true cell). best paid: how true the best paid answer of a group is, beside the mean. flat: groups "
-    "whose answers are all paid the same. S/N: variance over answers by variance over masks. Paid: the true answer, "
-    "that of a random other cell, one that adds nothing. Cost: of one rollout under one mask."
+    "over all masks of the audit). choice: accuracy / macro-F1 of the label that is paid most; policy: of its own. "
+    "group: agreement with the truth among the policy's own answers (labels: AUC of right against wrong; cells: "
+    "Spearman with RWJS to the true cell). best paid: how true the best paid answer of a group is (the mean of all). "
+    "flat: groups whose answers are all paid the same. S/N: variance over answers by variance over masks. paid: the "
+    "true answer / that of a random other cell / one that adds nothing. asked, read, written, ms: dual requests, "
+    "tokens prefilled and decoded, and time of one rollout under one mask."
 )
 
 
