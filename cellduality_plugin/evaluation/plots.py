@@ -167,4 +167,5 @@ def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) ->
     axes.axvline(0.5, color="0.7", linewidth=1)
     axes.set_yticks(range(len(findings)), [found["reward"] for found in findings])
     axes.set(title=title, xlim=(-0.03, 1.03), ylim=(len(findings) - 0.5, -0.5))
-    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
