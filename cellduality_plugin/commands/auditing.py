@@ -38,8 +38,8 @@ def audit_rewards(
     rewards: Annotated[
         list[str] | None,
         typer.Option(
-            help="A kind, file.py:Class or weight*kind+weight*kind; several with commas. By default the "
-            "configured one and every built-in kind that can judge the task."
+            help="A kind, file.py:Class or weight*kind+weight*kind, or configured; several with commas. By default "
+            "the configured one and every built-in kind that can judge the task."
         ),
     ] = None,
     cells: Annotated[int, typer.Option(min=2, help="Cells of each task.")] = 32,
@@ -82,7 +82,7 @@ def audit_rewards(
     write_audit(content, folder)
     from cellduality_plugin.evaluation.audit.tables import audit_table
 
-    Console(width=None if out.is_terminal else 160).print(audit_table(content))
+    Console(width=None if out.is_terminal else 200).print(audit_table(content))
     out.print(f"{folder / 'audit.md'}, audit.json, audit.png", style="dim")
 
 

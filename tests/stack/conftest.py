@@ -43,6 +43,7 @@ SMALL = {
     "TRAIN_BATCH": "16",
     "MICRO_BATCH": "8",
     "SAVE_STEPS": "1",
+    "AUDIT_CELLS": "3",
 }
 
 # What `cellduality_plugin.scoring` reports for every rollout, whatever the tasks.

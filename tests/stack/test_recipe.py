@@ -41,6 +41,17 @@ def test_it_writes_metrics_and_a_report(whole_run):
     assert "</html>" in page
 
 
+def test_the_rewards_are_audited_before_they_train(whole_run):
+    content = json.loads((whole_run.folder / "audit" / "audit.json").read_text())
+    assert {found["task"] for found in content["findings"]} == set(TASKS)
+    assert {found["n"] for found in content["findings"]} == {3}
+    for found in content["findings"]:
+        assert found["verdict"]["words"] in whole_run.printed
+        assert found["failed"] < 1
+    assert whole_run.printed.index("audit.md") < whole_run.printed.index("] grpo]")
+    assert "Audit of rewards before training" in (whole_run.folder / "report.html").read_text()
+
+
 def test_sft_learns_from_traces_of_every_task_in_both_directions(whole_run):
     lines = (whole_run.folder / "data" / "sft_traces.jsonl").read_text().splitlines()
     taught = [row for row in map(json.loads, lines) if row["teacher"] == "rule"]

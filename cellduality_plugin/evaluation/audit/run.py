@@ -32,6 +32,8 @@ VERSION = 1
 FILE = "audit.jsonl"
 DEFAULTS = ("duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "oracle")
 """The built-in rewards that are audited besides the configured one; the others are these under another name."""
+CONFIGURED = "configured"
+"""Stands for the reward that the configuration gives a task."""
 
 RewardName: TypeAlias = "str | Mapping[str, float]"
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -45,7 +47,7 @@ class AuditSettings:
     Parameters
     ----------
     rewards
-        Which; empty for the configured one and those of :data:`DEFAULTS` that can judge the task.
+        Which, :data:`CONFIGURED` among them; empty for the configured one and those of :data:`DEFAULTS` that can judge the task.
     cells
         Of each task, at the most.
     masks
@@ -142,7 +144,7 @@ def masks_in_training(path: Path, rows: int = 256) -> int:
 
 
 def rewards_for(task: DualTask, config: Config, asked: Sequence[RewardName]) -> list[RewardName]:
-    """Return those of the rewards that can judge ``task``, the configured one first where none is asked for.
+    """Return those of the rewards that can judge ``task``, each once; by default the configured one and the built-in.
 
     Raises
     ------
@@ -150,9 +152,10 @@ def rewards_for(task: DualTask, config: Config, asked: Sequence[RewardName]) -> 
         If there is no reward of a name.
     """
     own = config.tasks[task.name].reward
-    names = list(asked) or [own, *(name for name in DEFAULTS if name != own)]
-    fit = []
-    for name in names:
+    fit: list[RewardName] = []
+    for name in (own if name == CONFIGURED else name for name in asked or (CONFIGURED, *DEFAULTS)):
+        if name in fit:
+            continue
         reward = get_reward(name if isinstance(name, str) else dict(name), config.folder)
         with contextlib.suppress(CellDualityError):
             reward.check(task)
@@ -176,7 +179,7 @@ def reward_title(reward: RewardName) -> str:
 def _refuse_idle(asked: Sequence[RewardName], wanted: Mapping[str, Sequence[RewardName]]) -> None:
     """Raise if a reward that was asked for can judge none of the tasks."""
     for reward in asked:
-        if not any(reward in names for names in wanted.values()):
+        if reward != CONFIGURED and not any(reward in names for names in wanted.values()):
             raise CellDualityError(
                 f"{reward_title(reward)} can judge none of {', '.join(wanted)}", where="--rewards", mend="leave it out"
             )

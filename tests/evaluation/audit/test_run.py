@@ -120,6 +120,7 @@ def test_by_default_the_configured_reward_and_the_built_in_ones_that_can_judge(c
         "duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "oracle",
     ]  # fmt: skip
     assert rewards_for(TASKS[GENERATION], config, ()) == ["duality", "likelihood", "posterior", "oracle"]
+    assert rewards_for(TASKS[GENERATION], config, ("oracle", "configured", "duality")) == ["oracle", "duality"]
     values = {"tasks": {GENERATION: {"pair": GENERATION, "reward": {"posterior": 1, "oracle": 1}}}}
     assert rewards_for(TASKS[GENERATION], Config.read(values), ())[0] == {"posterior": 1, "oracle": 1}
 
