@@ -47,7 +47,8 @@ class AuditSettings:
     Parameters
     ----------
     rewards
-        Which, :data:`CONFIGURED` among them; empty for the configured one and those of :data:`DEFAULTS` that can judge the task.
+        Which, :data:`CONFIGURED` among them; empty for the configured one and those of :data:`DEFAULTS` that can judge
+        the task.
     cells
         Of each task, at the most.
     masks
