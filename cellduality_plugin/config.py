@@ -132,6 +132,11 @@ class Config(Settings):
         config._folder = Path(found).resolve().parent
         return config
 
+    @property
+    def folder(self) -> Path:
+        """What relative paths in the configuration are relative to."""
+        return self._folder
+
     def save(self, path: Path) -> None:
         """Write the configuration as JSON, whole or not at all."""
         write_text(path, self.model_dump_json(indent=2) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from cellduality_plugin.errors import CellDualityError
@@ -13,6 +13,14 @@ SCHEMA = 1
 
 Value: TypeAlias = str | tuple[str, ...]
 """A label, or a list of genes in descending order of expression."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Another split of the same cell: x_k and x_u, as :class:`Example` has them."""
+
+    known: Mapping[str, Value]
+    unknown: Value
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,13 @@ class Example:
         What the primal prompt shows, by name.
     known
         x_k: what the dual prompt may show besides the answer. The split of a cell into known and unknown genes
-        is drawn once and stored here, so that all rollouts of a group face the same mask.
+        is drawn once and stored here, so that all rollouts of a group face the same mask (or the same ``masks``).
     unknown
         x_u: what the dual must rebuild.
     gold
         y*, or None: rows for reinforcement learning hold no label.
+    masks
+        Further splits that the same answer is judged under; the reward is the mean over all. The question is the same.
 
     Examples
     --------
@@ -48,10 +58,29 @@ class Example:
     known: Mapping[str, Value]
     unknown: Value
     gold: Value | None
+    masks: tuple[Mask, ...] = ()
+
+    def splits(self) -> tuple[Example, ...]:
+        """Return the row under each of its masks, one mask a row.
+
+        Examples
+        --------
+        >>> row = Example("t", "1", {}, {"observed": ("A",)}, ("B",), None, (Mask({"observed": ("B",)}, ("A",)),))
+        >>> [split.unknown for split in row.splits()]
+        [('B',), ('A',)]
+        """
+        first = replace(self, masks=())
+        return (first, *(replace(first, known=mask.known, unknown=mask.unknown) for mask in self.masks))
 
     def to_label(self) -> str:
-        """Return the row as the JSON string that OpenRLHF carries as ``label``."""
-        return json.dumps({"schema": SCHEMA, **self.__dict__}, ensure_ascii=False, separators=(",", ":"))
+        """Return the row as the JSON string that OpenRLHF carries as ``label``.
+
+        A row with one mask has no field ``masks``: it reads as it did before there were several.
+        """
+        content = {"schema": SCHEMA, **self.__dict__, "masks": [mask.__dict__ for mask in self.masks]}
+        if not self.masks:
+            del content["masks"]
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_label(cls, label: str) -> Example:
@@ -72,10 +101,13 @@ class Example:
             return cls(
                 task=_text(content["task"]),
                 id=_text(content["id"]),
-                inputs={_text(key): _value(value) for key, value in content["inputs"].items()},
-                known={_text(key): _value(value) for key, value in content["known"].items()},
+                inputs=_named(content["inputs"]),
+                known=_named(content["known"]),
                 unknown=_value(content["unknown"]),
                 gold=None if content["gold"] is None else _value(content["gold"]),
+                masks=tuple(
+                    Mask(_named(mask["known"]), _value(mask["unknown"])) for mask in _listed(content.get("masks", []))
+                ),
             )
         except KeyError as error:
             raise _malformed(f"field {error} is missing", label) from error
@@ -87,6 +119,16 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, found {value!r:.40}")
     return value
+
+
+def _named(values: Any) -> dict[str, Value]:
+    return {_text(key): _value(value) for key, value in values.items()}
+
+
+def _listed(values: Any) -> list[Any]:
+    if not isinstance(values, list):
+        raise TypeError(f"expected a list, found {values!r:.40}")
+    return values
 
 
 def _value(value: Any) -> Value:

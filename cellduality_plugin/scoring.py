@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cellduality_plugin.config import Config
@@ -125,15 +125,16 @@ class Scorer:
         if answer.value is None:
             return self._report(group, answer, Verdict(0.0), validity=0.0, requests=0, seconds=0.0)
         started = time.monotonic()
-        dual = self._dual(group, policy)
+        duals = [self._dual(group, policy, split) for split in group.example.splits()]
         judging = group.verdicts.get(answer.value)
         if judging is None:
-            judging = asyncio.ensure_future(self._judge(answer.value, dual))
+            judging = asyncio.ensure_future(self._judge_all(answer.value, duals))
             group.verdicts[answer.value] = judging
         verdict = await asyncio.shield(judging)
         seconds = time.monotonic() - started
         validity = task.validity(group.example, answer)
-        return self._report(group, answer, verdict, validity=validity, requests=dual.requests, seconds=seconds)
+        requests = sum(dual.requests for dual in duals)
+        return self._report(group, answer, verdict, validity=validity, requests=requests, seconds=seconds)
 
     async def level(self, score: Score, group: Group) -> Score:
         """Return ``score``, with the mean reward of its group if the group's rewards lie too near together to tell.
@@ -149,17 +150,22 @@ class Scorer:
         reward = quantise(math.fsum(rewards) / len(rewards))
         return Score(reward, {**score.logs, **self._rewards_by_task(group, reward), "dual_levelled": 1.0})
 
-    def _dual(self, group: Group, policy: Policy) -> Dual:
-        dual, task = self._config.dual, self._tasks[group.example.task]
+    def _dual(self, group: Group, policy: Policy, example: Example) -> Dual:
+        dual, task = self._config.dual, self._tasks[example.task]
         return Dual(
             task,
-            group.example,
+            example,
             self._vocabulary,
             policy,
             samples=dual.samples,
             timeout=dual.timeout_seconds,
             asked=group.asked,
         )
+
+    async def _judge_all(self, answer: Value, duals: Sequence[Dual]) -> Verdict:
+        """Return the mean verdict over the masks of a row; one that failed counts 0."""
+        verdicts = await asyncio.gather(*(self._judge(answer, dual) for dual in duals))
+        return Verdict.mean(verdicts, [1.0] * len(duals))
 
     async def _judge(self, answer: Value, dual: Dual) -> Verdict:
         judging = self._rewards[dual.example.task].judge(answer, dual)

@@ -25,7 +25,7 @@ from data_prep.foreign import read_foreign, shareable
 from data_prep.manifests import Manifest, code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
 from data_prep.reading import Located, find
 from data_prep.registry import DATASETS
-from data_prep.rows import Row, eval_rows, rl_rows, sft_rows
+from data_prep.rows import Row, audit_rows, eval_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
 from data_prep.splits import SPLITS
 from data_prep.views import OOD, RARE_CLASS, View, read_view, variable_genes, with_controls, with_genes
@@ -38,9 +38,13 @@ FILES = (
     "cells.jsonl",
     "sft.jsonl",
     "rl.jsonl",
+    "audit.jsonl",
     "eval_validation.jsonl",
     "eval_test.jsonl",
 )
+
+AUDIT_MASKS = 4
+"""Masks of an audited cell at least: fewer do not tell the noise of a mask from what the reward says."""
 
 OOD_FILE = "eval_ood.jsonl"
 """Questions about held-out and foreign cells; written only where there are any."""
@@ -62,9 +66,10 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     """Return a summary of the rows in ``out``, which are written if they are not there already.
 
     Files: ``vocabulary.json``, ``cells.jsonl`` (every cell with its split), ``sft.jsonl``, ``rl.jsonl``,
-    ``eval_validation.jsonl``, ``eval_test.jsonl``, ``eval_ood.jsonl`` where cells are held out or foreign, and
-    ``coarse_types.json`` where they are foreign, each with a ``.manifest.json``. The same settings and sources give
-    identical bytes. Nothing in ``out`` changes unless everything could be made.
+    ``audit.jsonl`` (validation cells for ``cellduality audit``), ``eval_validation.jsonl``, ``eval_test.jsonl``,
+    ``eval_ood.jsonl`` where cells are held out or foreign, and ``coarse_types.json`` where they are foreign, each with
+    a ``.manifest.json``. The same settings and sources give identical bytes. Nothing in ``out`` changes unless
+    everything could be made.
 
     Raises
     ------
@@ -169,8 +174,10 @@ def _build(
     def asked(task: DualTask, cell: Cell) -> bool:
         return of_source[_source(cell.id)].asks(task, cell)
 
-    children = np.random.SeedSequence(settings.seed).spawn(9)
-    sft_stream, rl_stream, *eval_streams = (np.random.default_rng(children[place]) for place in (2, 3, 4, 5, 8))
+    children = np.random.SeedSequence(settings.seed).spawn(10)
+    sft_stream, rl_stream, audit_stream, *eval_streams = (
+        np.random.default_rng(children[place]) for place in (2, 3, 9, 4, 5, 8)
+    )
     pairs, hidden = list(tasks.values()), settings.hidden
     labelled, unlabelled = (
         [cell for view in views for cell in view.training(labelled=shown)] for shown in (True, False)
@@ -196,12 +203,24 @@ def _build(
         rng=rl_stream,
         asked=asked,
         gold=settings.rl_gold,
+        masks=settings.masks,
+    )
+    audit = audit_rows(
+        [cell for view in views for cell in view.of(SPLITS[1])],
+        pairs,
+        vocabulary,
+        count=settings.n_audit,
+        hidden=hidden,
+        masks=max(AUDIT_MASKS, settings.masks),
+        rng=audit_stream,
+        asked=asked,
     )
     files: dict[str, Any] = {
         "vocabulary.json": vocabulary,
         "cells.jsonl": [_cell_row(view, cell) for view in views for cell in view.cells.values()],
         "sft.jsonl": sft,
         "rl.jsonl": rl,
+        "audit.jsonl": audit,
     }
     for split, name, stream in zip((*SPLITS[1:], OOD), (*FILES[-2:], OOD_FILE), eval_streams, strict=True):
         cells = [cell for view in views for cell in view.of(split)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from cellduality_plugin.cell_sentences import Cell, hide_genes
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.examples import Example
+from cellduality_plugin.examples import Example, Mask
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
@@ -107,6 +107,7 @@ def rl_rows(
     rng: np.random.Generator,
     asked: Asked = _always,
     gold: Container[str] = (),
+    masks: int = 1,
 ) -> list[Row]:
     """Return ``count`` questions without gold answers, but for the tasks in ``gold``, shuffled.
 
@@ -131,6 +132,8 @@ def rl_rows(
         Which cells a task is asked about.
     gold
         The names of tasks whose rows hold the true answer, for a reward that is the ground truth.
+    masks
+        How many splits of its cell a row of a pair that hides genes holds; see :func:`with_masks`.
 
     Raises
     ------
@@ -145,7 +148,9 @@ def rl_rows(
         else:
             chosen = _cycle([*others, *shown] if includes_labelled else others, share, rng)
         told = task.name in gold
-        rows += [_question(task, _example(task, cell, hidden, told, rng), vocabulary) for cell in chosen]
+        for cell in chosen:
+            example = _example(task, cell, hidden, told, rng)
+            rows.append(_question(task, with_masks(task, cell, example, masks, hidden, rng), vocabulary))
     return _shuffled(rows, rng)
 
 
@@ -165,6 +170,50 @@ def eval_rows(
         for task in tasks
         if asked(task, cell)
     ]
+
+
+def audit_rows(
+    cells: Sequence[Cell],
+    tasks: Sequence[DualTask],
+    vocabulary: Vocabulary,
+    *,
+    count: int,
+    hidden: float,
+    masks: int,
+    rng: np.random.Generator,
+    asked: Asked = _always,
+) -> list[Row]:
+    """Return questions with gold answers about at most ``count`` cells a task, each under ``masks`` masks.
+
+    The cells of a task are in random order, so that the first few of them are a fair sample.
+    """
+    rows = []
+    for task in tasks:
+        fit = [cell for cell in cells if asked(task, cell)]
+        for place in rng.permutation(len(fit))[:count]:
+            example = _example(task, fit[place], hidden, True, rng)
+            rows.append(_question(task, with_masks(task, fit[place], example, masks, hidden, rng), vocabulary))
+    return rows
+
+
+def with_masks(
+    task: DualTask, cell: Cell, example: Example, count: int, hidden: float, rng: np.random.Generator
+) -> Example:
+    """Return ``example`` with further splits of the same cell, ``count`` in all.
+
+    They come from streams of their own: what follows from ``rng`` does not hang on ``count``. A pair that hides
+    nothing, or whose question itself changes with the split, has one split whatever is asked for; a cell of few genes
+    may have fewer than ``count`` different ones.
+    """
+    found: list[Mask] = []
+    for stream in rng.spawn(count - 1):
+        again = _example(task, cell, hidden, example.gold is not None, stream)
+        if again.inputs != example.inputs:
+            return example
+        found.append(Mask(again.known, again.unknown))
+    first = Mask(example.known, example.unknown)
+    different = [mask for place, mask in enumerate(found) if mask not in (first, *found[:place])]
+    return replace(example, masks=tuple(different))
 
 
 def _shows_annotation(task: DualTask, cells: Sequence[Cell]) -> bool:

@@ -49,6 +49,10 @@ class PrepareSettings(Settings):
         How many RL rows, and whether they ask about the labelled cells too.
     rl_gold
         The tasks, by their own names, whose RL rows hold the true answer: for the ground truth as a reward, to compare.
+    masks
+        How many splits into known and hidden genes an RL row holds; the reward is the mean over them.
+    n_audit
+        How many validation cells of each task ``cellduality audit`` may look at.
     fractions
         Of train, validation and test cells.
     small_classes
@@ -71,6 +75,8 @@ class PrepareSettings(Settings):
     n_rl: int = Field(default=512, ge=0)
     rl_includes_labelled: bool = True
     rl_gold: tuple[str, ...] = ()
+    masks: int = Field(default=1, ge=1)
+    n_audit: int = Field(default=128, ge=0)
     fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)
     small_classes: Literal["refuse", "drop"] = "refuse"
     seed: int = Field(default=0, ge=0)

@@ -28,6 +28,10 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${HELD_OUT=kang_2018_ifnb:cell_type=B cell}"  # for out-of-distribution evaluation alone: SET:COLUMN=VALUE;...
 : "${TASKS:=}"                    # dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve
 : "${FOREIGN:=}"                  # sets no cell of which trains, for annotation out of distribution: kidney_immune
+: "${MASKS:=1}"                   # splits into known and hidden genes that the reward of an answer is the mean over
+: "${AUDIT:=1}"                   # 0: no audit of the reward before GRPO
+: "${AUDIT_CELLS:=48}"            # of each task
+: "${AUDIT_REWARDS:=}"            # kinds, with commas; by default the configured one and all built-in ones that fit
 : "${SAMPLES:=4}"                 # cells drawn for each condition in evaluation
 : "${MAX_CELLS:=}"                # cells of a set at most: N, or SET=N,...
 : "${N_GENES:=0}"                 # the most variable genes of each set that make the vocabulary; 0 is all

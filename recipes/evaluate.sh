@@ -16,7 +16,7 @@ run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate --model "bas
   --model "GRPO=$grpo" --data "$data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
   --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" "$@"
 run report 20 cellduality report --evaluation "$RUN_DIR/$SPLIT" --out "$RUN_DIR/report.html" \
-  --curves "SFT=$RUN_DIR/tensorboard/sft" --curves "GRPO=$RUN_DIR/tensorboard/grpo"
+  --curves "SFT=$RUN_DIR/tensorboard/sft" --curves "GRPO=$RUN_DIR/tensorboard/grpo" --audit "$RUN_DIR/audit/audit.json"
 if [[ "$DRY_RUN" != 1 ]]; then
   cellduality table "$RUN_DIR/$SPLIT/metrics.json"
   say "Report: $RUN_DIR/report.html   Metrics: $RUN_DIR/$SPLIT/metrics.json"

@@ -12,7 +12,7 @@ source "$root/recipes/common.sh"
 set_up
 lock_run
 finished sft && exit 0
-unmark sft grpo
+unmark sft audit grpo
 
 model="$BASE_MODEL"
 case "$BASE_MODEL" in

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Mask
 from cellduality_plugin.policy import PolicyError
 from cellduality_plugin.scoring import QUANTUM, Score, Scorer, quantise
 from cellduality_plugin.tasks import TASKS
@@ -160,3 +162,31 @@ def test_a_row_of_a_task_that_is_not_configured_is_refused(make_config, cell):
     )
     with pytest.raises(CellDualityError, match="the configuration has cell_type_annotation"):
         scorer.group(example.to_label())
+
+
+def test_the_reward_is_the_mean_over_the_masks_of_a_row(make_config, cell):
+    """Each mask is asked about once for each distinct answer; a mask whose dual fails earns nothing."""
+    task = TASKS["cell_type_annotation"]
+    first, second, third = (
+        task.example(cell, hidden=0.25, labelled=False, rng=np.random.default_rng(seed)) for seed in range(3)
+    )
+    masks = tuple(Mask(example.known, example.unknown) for example in (second, third))
+
+    class Remembers(ScriptedPolicy):
+        """Rebuilds what the first mask hides, gives up on the second, and is wrong about the third."""
+
+        async def generate(self, prompt: str) -> str:
+            await super().generate(prompt)
+            if prompt.endswith(" ".join(second.known["observed"])):
+                raise PolicyError("refused")
+            right = prompt.endswith(" ".join(first.known["observed"]))
+            return task.rebuilt_response(first.unknown if right else third.known["observed"])
+
+    policy = Remembers()
+    label = replace(first, masks=masks)
+    texts = [task.answer_response(answer) for answer in ("T", "T", "CD19+ B")]
+    scores = run(Scorer(make_config()), label, texts, policy)
+    assert {score.reward for score in scores} == {quantise(1 / 3)}
+    assert [score.logs["dual_requests"] for score in scores] == [3, 0, 3]
+    assert scores[0].logs["dual_failed"] == pytest.approx(1 / 3)
+    assert len(policy.prompts) == len(set(policy.prompts)) == 6

@@ -86,12 +86,13 @@ def report(
     curves: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER of TensorBoard events, or a training log.")
     ] = None,
+    audit: Annotated[Path | None, typer.Option(help="An audit.json; left out where it is not there.")] = None,
 ) -> None:
-    """Write one self-contained HTML page: table, curves, cells, confusion matrices, traces, provenance.
+    """Write one self-contained HTML page: table, audit, curves, cells, confusion matrices, traces, provenance.
 
     Example: `cellduality report --evaluation runs/cpu/test --out report.html --curves GRPO=runs/cpu/tensorboard/grpo`
     """
     from cellduality_plugin.evaluation.report import write_report
 
     sources = folders(curves or [], "--curves")
-    print(write_report(evaluation, page, sources))
+    print(write_report(evaluation, page, sources, audit=audit))

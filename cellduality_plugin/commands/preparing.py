@@ -77,6 +77,10 @@ def data_prepare(
     hidden: Annotated[float, typer.Option(help="Share of a cell's genes that the dual of a label rebuilds.")] = 0.25,
     labelled: Annotated[str, typer.Option(help="Training cells whose label SFT may see, as N or SET=N,...")] = "140",
     rl_rows: Annotated[int, typer.Option(help="Rows for reinforcement learning.")] = 512,
+    masks: Annotated[
+        int, typer.Option(help="Splits of a cell, where a dual hides genes, that the reward is the mean over.")
+    ] = 1,
+    audit_cells: Annotated[int, typer.Option(help="Validation cells of a task that audit may look at.")] = 128,
     sft_views: Annotated[int, typer.Option(help="Versions of each labelled cell: whole, then with lost genes.")] = 1,
     sft_label_views: Annotated[int, typer.Option(help="The same where a label is the answer; 0: as many.")] = 0,
     validity_power: Annotated[
@@ -149,7 +153,7 @@ def data_prepare(
         "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),
         "top_genes": top_genes, "n_genes": genes or None, "hidden": hidden, "n_rl": rl_rows,
         "sft_views": sft_views, "sft_label_views": sft_label_views or None,
-        "seed": seed, "small_classes": small_classes, "min_genes": min_genes,
+        "seed": seed, "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
     }  # fmt: skip
     settings = PrepareSettings.read(values)
     config = run_config(

@@ -71,24 +71,38 @@ class EngineSettings:
     chat_template: str = ""
 
 
+@dataclass
+class Served:
+    """A checkpoint that vLLM serves in this process.
+
+    Parameters
+    ----------
+    llm
+        The ``vllm.LLM``; None once it is shut down, so that its memory is freed while this is still in scope.
+    tokenizer
+        The checkpoint's, with a chat template.
+    limit
+        Tokens of prompt and response together.
+    """
+
+    llm: Any
+    tokenizer: Any
+    limit: int
+
+
 class VllmDecoder:
     """A :class:`Decoder` over a live ``vllm.LLM``."""
 
-    def __init__(self, llm: Any, tokenizer: Any, limit: int, max_new_tokens: int, *, progress: bool) -> None:
-        self._llm, self._tokenizer, self._progress = llm, tokenizer, progress
-        self._limit, self._max_new_tokens = limit, max_new_tokens
-
-    def forget_engine(self) -> None:
-        """Let go of an engine that was shut down, so that its memory is freed while the decoder is still in scope."""
-        self._llm = None
+    def __init__(self, served: Served, max_new_tokens: int, *, progress: bool) -> None:
+        self._served, self._max_new_tokens, self._progress = served, max_new_tokens, progress
 
     def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
         """Return one response a request, in order; None where the prompt leaves no room for one."""
         import vllm
         from tqdm import tqdm
 
-        limit = self._limit
-        tokens = [render(self._tokenizer, request.prompt) for request in requests]
+        limit = self._served.limit
+        tokens = [render(self._served.tokenizer, request.prompt) for request in requests]
         fitting = [index for index, ids in enumerate(tokens) if len(ids) < limit]
         sampling = [
             vllm.SamplingParams(
@@ -101,7 +115,7 @@ class VllmDecoder:
         ]
         responses: list[str | None] = [None] * len(requests)
         if fitting:
-            outputs = self._llm.generate(
+            outputs = self._served.llm.generate(
                 [vllm.TokensPrompt(prompt_token_ids=tokens[index]) for index in fitting],
                 sampling,
                 use_tqdm=_titled(tqdm, title) if self._progress else False,
@@ -120,6 +134,13 @@ def _titled(bar: Any, title: str) -> Any:
 
 @contextlib.contextmanager
 def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0, progress: bool = True) -> Iterator[Decoder]:
+    """Open a decoder over ``model``; see :func:`served_model`."""
+    with served_model(model, settings, seed=seed) as served:
+        yield VllmDecoder(served, settings.max_new_tokens, progress=progress)
+
+
+@contextlib.contextmanager
+def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Served]:
     """Open a vLLM engine over ``model`` and shut its process down afterwards, so that the next one finds room.
 
     Parameters
@@ -147,12 +168,12 @@ def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0, progre
             where=str(model),
             mend="read the engine's log above; mend the folder, or lower max_model_len if memory is short",
         ) from error
-    decoder = VllmDecoder(llm, tokenizer, limit, settings.max_new_tokens, progress=progress)
+    served = Served(llm, tokenizer, limit)
     try:
-        yield decoder
+        yield served
     finally:
         llm.llm_engine.engine_core.shutdown()
-        decoder.forget_engine()
+        served.llm = None
         del llm
         gc.collect()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cellduality_plugin.evaluation.curves import Curves
+from cellduality_plugin.files import whole_file
 
 _STYLE = {
     "font.size": 9,
@@ -125,3 +127,45 @@ def plot_confusion(name: str, title: str, labels: Sequence[str], counts: Sequenc
                     ink = "white" if shares[row, column] > 0.5 else "0.2"
                     axes.text(column, row, f"{count:.0f}", ha="center", va="center", color=ink, fontsize=7)
         return _svg(figure, name)
+
+
+def plot_audit(name: str, title: str, findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return the AUC of each reward of one task, and how often its own choice is right beside the policy's."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        figure = _figure(4.6, 1.1 + 0.32 * len(findings))
+        _draw_audit(figure.subplots(), title, findings)
+        return _svg(figure, name)
+
+
+def save_audit(path: Path, tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write the plots of all tasks, by title, into one image, whole or not at all."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE), whole_file(path, "wb") as stream:
+        heights = [1.1 + 0.32 * len(findings) for findings in tasks.values()]
+        figure = _figure(5.6, sum(heights))
+        axes = figure.subplots(len(tasks), squeeze=False, gridspec_kw={"height_ratios": heights})
+        for each, (title, findings) in zip(axes[:, 0], tasks.items(), strict=True):
+            _draw_audit(each, title, findings)
+        figure.savefig(stream, format="png", dpi=150)
+
+
+def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) -> None:
+    for place, found in enumerate(findings):
+        auc = found["auc"]
+        if auc["value"] is not None:
+            axes.plot(auc["interval"], [place, place], color="tab:blue", linewidth=1.5)
+            axes.plot(auc["value"], place, "o", color="tab:blue", label="" if place else "AUC, 95 % interval")
+        if "choice_accuracy" in found:
+            choice = found["choice_accuracy"]["value"]
+            axes.plot(choice, place, "D", color="tab:orange", label="" if place else "accuracy of its own choice")
+    if "policy_accuracy" in findings[0]:
+        policy = findings[0]["policy_accuracy"]["value"]
+        axes.axvline(policy, color="tab:orange", linestyle="--", linewidth=1, label="accuracy of the policy")
+    axes.axvline(0.5, color="0.7", linewidth=1)
+    axes.set_yticks(range(len(findings)), [found["reward"] for found in findings])
+    axes.set(title=title, xlim=(-0.03, 1.03), ylim=(len(findings) - 0.5, -0.5))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)

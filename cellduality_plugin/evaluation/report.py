@@ -11,6 +11,8 @@ from typing import Any
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import plots
+from cellduality_plugin.evaluation.audit.run import read_audit
+from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows
 from cellduality_plugin.evaluation.curves import chosen, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, REAL, VERSION
 from cellduality_plugin.evaluation.predictions import Prediction
@@ -36,7 +38,13 @@ class Trace:
     rebuilt: str
 
 
-def write_report(run: Path, out: Path, curves: Mapping[str, Path] | None = None, title: str = "CellDuality") -> Path:
+def write_report(
+    run: Path,
+    out: Path,
+    curves: Mapping[str, Path] | None = None,
+    title: str = "CellDuality",
+    audit: Path | None = None,
+) -> Path:
     """Return ``out``, a self-contained HTML page about the evaluation in ``run``; written whole or not at all.
 
     Parameters
@@ -50,6 +58,8 @@ def write_report(run: Path, out: Path, curves: Mapping[str, Path] | None = None,
         curves, or that does not exist, is told on the page and stops nothing.
     title
         The page's heading.
+    audit
+        An ``audit.json``; the page goes without where there is none.
 
     Raises
     ------
@@ -75,9 +85,11 @@ def write_report(run: Path, out: Path, curves: Mapping[str, Path] | None = None,
     environment.filters["section_title"] = section_title
     page = environment.get_template(TEMPLATE).render(
         title=title,
+        legend=LEGEND,
         metrics=metrics,
         rows=table_rows(metrics),
         curves=[_curve_section(place, *item) for place, item in enumerate((curves or {}).items())],
+        audit=audit_sections(audit),
         confusions=_confusions(metrics, checkpoints),
         scatters=_scatters(run / "points.jsonl", checkpoints),
         traces={name: _traces(run / "predictions" / f"{name}.jsonl") for name in checkpoints[-1:]},
@@ -106,6 +118,25 @@ def read_metrics(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, VERSION):
         raise CellDualityError(f"not a {FORMAT} file of version {VERSION}", where=str(path), mend=mend)
     return content
+
+
+def audit_sections(path: Path | None) -> list[dict[str, Any]]:
+    """Return of each task of an audit its title, its table, what was said of each reward, and a plot.
+
+    Raises
+    ------
+    CellDualityError
+        If there is such a file and it is no audit.
+    """
+    if path is None or not path.is_file():
+        return []
+    content = read_audit(path)
+    sections = []
+    for place, (task, rows) in enumerate(audit_rows(content).items()):
+        found = [each for each in content["findings"] if each["task"] == task]
+        plot = plots.plot_audit(f"audit{place}", "", found)
+        sections.append({"name": section_title(task), "rows": rows, "findings": found, "plot": plot})
+    return sections
 
 
 def _curve_section(place: int, name: str, source: Path) -> dict[str, Any]:

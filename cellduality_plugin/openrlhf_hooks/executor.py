@@ -7,59 +7,13 @@ from collections import OrderedDict
 from typing import Any
 
 from openrlhf.utils.agent import SingleTurnAgentExecutor
-from vllm import SamplingParams
 
-from cellduality_plugin.config import Config, DualSettings
+from cellduality_plugin.config import Config
+from cellduality_plugin.engine_policy import EnginePolicy
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.framing import render
-from cellduality_plugin.policy import PolicyError
 from cellduality_plugin.scoring import Group, Scorer
 
 _REMEMBERED_GROUPS = 4096
-
-
-class EnginePolicy:
-    """The moving policy, asked through the vLLM engine that made the rollout.
-
-    Parameters
-    ----------
-    engine
-        OpenRLHF's rollout actor.
-    tokenizer
-        The policy's tokenizer; its chat template frames the dual prompt as it framed the primal one.
-    max_length
-        The engine's context, in tokens (``--data.max_len``).
-    settings
-        Temperature and length of the dual.
-    """
-
-    def __init__(self, engine: Any, tokenizer: Any, max_length: int, settings: DualSettings) -> None:
-        self._engine, self._tokenizer, self._max_length, self._settings = engine, tokenizer, max_length, settings
-
-    async def generate(self, prompt: str) -> str:
-        """Return the response to ``prompt``; raises PolicyError if the prompt leaves no room for one."""
-        tokens = self._tokens(prompt)
-        room = self._max_length - len(tokens)
-        if room < 1:
-            raise PolicyError("prompt_too_long")
-        limit = min(room, self._settings.max_new_tokens or room)
-        params = SamplingParams(temperature=self._settings.temperature, max_tokens=limit, skip_special_tokens=False)
-        output = await self._engine.generate(tokens, params)
-        return str(self._tokenizer.decode(output.outputs[0].token_ids, skip_special_tokens=True))
-
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
-        """Return the log-probability of each token of ``response``; raises PolicyError if both do not fit."""
-        tokens = self._tokens(prompt)
-        target = self._tokenizer(response, add_special_tokens=False)["input_ids"]
-        if len(tokens) + len(target) >= self._max_length:
-            raise PolicyError("prompt_too_long")
-        # vLLM always decodes at least one token; the prompt's own log-probs come with the prefill.
-        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
-        output = await self._engine.generate(tokens + target, params)
-        return [at[token].logprob for token, at in zip(target, output.prompt_logprobs[len(tokens) :], strict=True)]
-
-    def _tokens(self, prompt: str) -> list[int]:
-        return render(self._tokenizer, prompt)
 
 
 class _Groups:

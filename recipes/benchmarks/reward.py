@@ -1,7 +1,7 @@
 """What a kind of reward costs: seconds a GRPO step, beside the same step with a constant reward.
 
-Run by recipes/benchmark_reward.sh. Each arm is a real run of OpenRLHF from the same checkpoint, on the same rows, with a
-learning rate of 0: all arms sample from the same policy, and differ in what their reward asks of it.
+Run by recipes/benchmark_reward.sh. Each arm is a real run of OpenRLHF from the same checkpoint, on the same rows, with
+a learning rate of 0: all arms sample from the same policy, and differ in what their reward asks of it.
 """
 
 from __future__ import annotations
@@ -47,10 +47,9 @@ def table(root: Path, group_size: int) -> str:
         for kind, curves in sorted(arms.items(), key=lambda item: (item[0] != "constant", item[0])):
             step, rollouts = _median(curves, "timing/step_total"), _median(curves, "timing/generation")
             requests = _median(curves, "dual_requests") * group_size
-            lines.append(
-                f"| {folder.parent.name} | {folder.name} | {kind} | {step:.1f} | {rollouts:.1f} | {step / constant:.2f} "
-                f"| {f'≤ {GOALS[kind]}' if kind in GOALS else '–'} | {requests:.1f} |"
-            )
+            goal = f"≤ {GOALS[kind]}" if kind in GOALS else "–"
+            cells = (folder.parent.name, folder.name, kind, f"{step:.1f}", f"{rollouts:.1f}", f"{step / constant:.2f}")
+            lines.append(f"| {' | '.join(cells)} | {goal} | {requests:.1f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -24,4 +24,4 @@ grpo_machine=(
   --vllm.sync_backend nccl --vllm.enable_sleep --vllm.enable_prefix_caching --vllm.gpu_memory_utilization 0.5
 )
 
-expect_prepare=60 expect_traces=15 expect_sft=600 expect_grpo=36000 expect_evaluate=900
+expect_prepare=60 expect_traces=15 expect_sft=600 expect_audit=180 expect_grpo=36000 expect_evaluate=900

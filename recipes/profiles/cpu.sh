@@ -29,4 +29,4 @@ sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=25 expect_traces=8 expect_sft=250 expect_grpo=280 expect_evaluate=110
+expect_prepare=25 expect_traces=8 expect_sft=250 expect_audit=25 expect_grpo=280 expect_evaluate=110

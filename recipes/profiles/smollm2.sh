@@ -19,4 +19,4 @@ BACKEND=cpu
 sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
-expect_prepare=30 expect_traces=15 expect_sft=900 expect_grpo=1200 expect_evaluate=1200
+expect_prepare=30 expect_traces=15 expect_sft=900 expect_audit=120 expect_grpo=1200 expect_evaluate=1200

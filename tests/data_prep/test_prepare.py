@@ -61,6 +61,7 @@ def test_every_file_asks_about_the_cells_of_its_own_split(prepared):
         for name in prepared.settings.tasks:
             rows = [row for row in prepared.rows(f"eval_{part}.jsonl") if row["datasource"] == name]
             assert [row["id"] for row in rows] == sorted(split[part])
+    assert {row["id"] for row in prepared.rows("audit.jsonl")} <= split["validation"]
 
 
 def test_no_rl_row_of_the_annotation_holds_its_cells_label(prepared):
@@ -73,9 +74,27 @@ def test_no_rl_row_of_the_annotation_holds_its_cells_label(prepared):
             assert cells[row["id"]]["labelled"]
 
 
+def test_cells_to_audit_are_shown_under_four_masks_where_the_pair_hides_genes(prepared):
+    rows = [Example.from_label(row["label"]) for row in prepared.rows("audit.jsonl")]
+    assert Counter((row.task, len(row.splits())) for row in rows) == {
+        ("cell_type_annotation", 4): 128,
+        ("conditional_cell_generation", 1): 128,
+    }
+
+
+@pytest.mark.parametrize(("masks", "audited"), [(2, 4), (6, 6)])
+def test_rl_rows_hold_the_masks_asked_for(masks, audited, tmp_path, write_h5ad):
+    prepare(toy_settings(write_h5ad(), masks=masks, n_audit=3), tmp_path / "out")
+    found = {}
+    for name in ("rl", "audit", "eval_test", "sft"):
+        rows = [Example.from_label(row["label"]) for row in read_jsonl(tmp_path / "out" / f"{name}.jsonl")]
+        found[name] = max(len(row.splits()) for row in rows if row.task == "cell_type_annotation")
+    assert found == {"rl": masks, "audit": audited, "eval_test": 1, "sft": 1}
+
+
 def test_gold_of_evaluation_rows_is_the_truth(prepared):
     cells = {cell["id"]: cell for cell in prepared.rows("cells.jsonl")}
-    for row in prepared.rows("eval_test.jsonl"):
+    for row in (*prepared.rows("eval_test.jsonl"), *prepared.rows("audit.jsonl")):
         cell, gold = cells[row["id"]], Example.from_label(row["label"]).gold
         assert gold == (cell["cell_type"] if row["datasource"] == "cell_type_annotation" else tuple(cell["genes"]))
 
@@ -88,7 +107,7 @@ def test_manifests_are_true(prepared):
         assert manifest["vocabulary"] == prepared.vocabulary.fingerprint
         assert manifest["source"] == "pbmc68k_reduced"
         assert PrepareSettings(**manifest["settings"]) == prepared.settings
-    for name in ("sft.jsonl", "rl.jsonl", "eval_validation.jsonl", "eval_test.jsonl"):
+    for name in ("sft.jsonl", "rl.jsonl", "audit.jsonl", "eval_validation.jsonl", "eval_test.jsonl"):
         rows = prepared.rows(name)
         counts = Counter(f"{row['datasource']}/{row.get('direction', 'primal')}" for row in rows)
         assert read_manifest(prepared.folder / name)["counts"] == counts

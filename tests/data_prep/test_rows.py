@@ -14,7 +14,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.tasks import TASKS, get_task
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import eval_rows, rl_rows, sft_rows
+from data_prep.rows import audit_rows, eval_rows, rl_rows, sft_rows
 
 GENES = tuple(f"G{number}" for number in range(12))
 # Labels that occur in no gene name, id or task name, so that a search for them finds leaks and nothing else.
@@ -229,3 +229,80 @@ def test_pair_that_needs_what_is_not_there_is_told(needs, kind, tmp_path, check_
     with pytest.raises(CellDualityError) as raised:
         make_rl({get_task("pair.py:Mine", folder=tmp_path): 1.0}, 4)
     check_told(raised, "the dual pair 'mine' asks for", "cell_type")
+
+
+def masked_rl(masks, seed=0):
+    return rl_rows(
+        cells_of(6),
+        cells_of(9, start=6),
+        {ANNOTATION: 1.0, GENERATION: 1.0},
+        VOCABULARY,
+        count=24,
+        hidden=0.25,
+        includes_labelled=True,
+        rng=np.random.default_rng(seed),
+        masks=masks,
+    )
+
+
+@given(st.integers(1, 6), st.integers(0, 3))
+@settings(max_examples=20)
+def test_every_mask_of_a_row_parts_the_same_cell(masks, seed):
+    for row in masked_rl(masks, seed):
+        example = Example.from_label(row["label"])
+        splits = example.splits()
+        if row["datasource"] == GENERATION.name:
+            assert len(splits) == 1  # it hides nothing
+            continue
+        assert len(splits) <= masks
+        assert len(splits) > 1 or masks == 1
+        cell = example.inputs["cell"]
+        hidden = [split.unknown for split in splits]
+        assert len(set(hidden)) == len(hidden)
+        for split in splits:
+            observed = split.known["observed"]
+            assert sorted(observed + split.unknown) == sorted(cell)
+            assert not set(observed) & set(split.unknown)
+            for part in (observed, split.unknown):
+                assert list(part) == [gene for gene in cell if gene in part]
+            assert split.gold is None
+
+
+def test_more_masks_change_nothing_else():
+    one, several = masked_rl(1), masked_rl(4)
+    for before, after in zip(one, several, strict=True):
+        assert {**before, "label": ""} == {**after, "label": ""}
+        first = Example.from_label(after["label"]).splits()[0]
+        assert first == Example.from_label(before["label"])
+        assert first.to_label() == before["label"]
+
+
+def test_a_pair_whose_question_hangs_on_the_mask_has_one():
+    class Shuffles(type(ANNOTATION)):
+        name = "shuffles"
+
+        def example(self, cell, *, hidden, labelled, rng):
+            made = super().example(cell, hidden=hidden, labelled=labelled, rng=rng)
+            return replace(made, inputs={"cell": tuple(rng.permutation(list(cell.genes)).tolist())})
+
+    rng = np.random.default_rng(0)
+    rows = audit_rows(cells_of(2), [Shuffles()], VOCABULARY, count=2, hidden=0.25, masks=2, rng=rng)
+    assert [len(Example.from_label(row["label"]).splits()) for row in rows] == [1, 1]
+
+
+def test_audit_rows_are_a_seeded_sample_with_gold_and_masks():
+    def made(seed, count=5):
+        rng = np.random.default_rng(seed)
+        return audit_rows(
+            cells_of(30), [ANNOTATION, GENERATION], VOCABULARY, count=count, hidden=0.25, masks=4, rng=rng
+        )
+
+    rows = made(0)
+    assert Counter(row["datasource"] for row in rows) == {ANNOTATION.name: 5, GENERATION.name: 5}
+    examples = [Example.from_label(row["label"]) for row in rows]
+    kinds = {cell.id: cell.obs["cell_type"] for cell in cells_of(30)}
+    assert all(e.gold == kinds[e.id] for e in examples if e.task == ANNOTATION.name)
+    assert {len(e.splits()) for e in examples if e.task == ANNOTATION.name} == {4}
+    assert [row["id"] for row in rows] != sorted(row["id"] for row in rows)
+    assert made(0) == rows != made(1)
+    assert len(made(0, count=99)) == 60

@@ -163,3 +163,35 @@ def test_the_reward_comes_first_and_what_says_nothing_is_left_out() -> None:
 def test_every_condition_has_a_colour() -> None:
     assert len(set(colours_of([str(number) for number in range(20)]).values())) == 20
     assert len(colours_of([str(number) for number in range(30)])) == 30
+
+
+def test_an_audit_stands_in_the_page_where_there_is_one(run, tmp_path):
+    def page(audit):
+        return write_report(run, tmp_path / "page.html", audit=audit).read_text()
+
+    assert "Audit of rewards" not in page(tmp_path / "audit.json")
+    estimate = {"value": 0.9, "n": 4, "interval": [0.8, 1.0]}
+    names = ("auc", "auc_all_masks", "group_agreement", "best_of_group", "mean_of_group", "zero_variance")
+    found = {
+        "task": "conditional_cell_generation",
+        "reward": "duality",
+        "n": 4,
+        "samples": 8,
+        "masks": 1,
+        "masks_of_a_rollout": 1,
+        "signal_to_noise": None,
+        "cost": {"requests": 0.5, "prefilled": 30.0, "decoded": 4.0, "seconds": 0.01},
+        "verdict": {"grade": "agrees", "words": "agrees with the truth <& more>"},
+        **dict.fromkeys((*names, "true_reward", "shuffled_reward", "observed_only_reward"), estimate),
+    }
+    content = {"format": "cellduality-audit", "version": 1, "findings": [found], "settings": {}}
+    (tmp_path / "audit.json").write_text(json.dumps(content))
+    text = page(tmp_path / "audit.json")
+    assert "agrees with the truth &lt;&amp; more&gt;" in text
+    assert "0.90 (0.80–1.00)" in text
+    read = Page(text)
+    assert len(read.ids) == len(set(read.ids))
+    assert not read.open
+    (tmp_path / "audit.json").write_text("{}")
+    with pytest.raises(CellDualityError, match="audit again"):
+        page(tmp_path / "audit.json")

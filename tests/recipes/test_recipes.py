@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.sh"))
 PROFILES = sorted((ROOT / "recipes" / "profiles").glob("*.sh"))
 RUNNABLE = [path.stem for path in RECIPES if path.stem != "common"]
-STAGES = ["prepare", "traces", "sft", "grpo", "evaluate", "grpo_duality"]
+STAGES = ["prepare", "traces", "sft", "audit", "grpo", "evaluate", "grpo_duality"]
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -118,12 +118,41 @@ def test_a_dry_run_prints_commands_and_touches_nothing(name, profile, run, proje
 
 def test_a_dry_run_of_everything_runs_the_stages_in_order(run):
     done = run("grpo_duality", DRY_RUN="1")
-    marks = ["data prepare", "traces sample", "traces filter", "small-llama", "--sft", "train_sft", "--rl"]
+    marks = ["data prepare", "traces sample", "traces filter", "small-llama", "--sft", "train_sft", "audit", "--rl"]
     marks += ["train_ppo_ray", "evaluate", "report"]
     found = [
         done.stdout.index(f" {mark} ") if not mark.startswith("train") else done.stdout.index(mark) for mark in marks
     ]
     assert found == sorted(found)
+
+
+def test_without_the_audit_there_is_a_stage_less(run, installed):
+    """Every stage is told which it is of how many."""
+    calls = installed / "calls"
+    for wanted, stages in (("1", 7), ("0", 6)):
+        (installed / ".venv" / "bin" / "cellduality").write_text("#!/bin/sh\n")
+        (installed / ".venv" / "bin" / "cellduality").chmod(0o755)
+        run_dir = installed.parent / f"run {stages}"
+        for name in ("sft.new", "grpo.new", "audit"):
+            (run_dir / name).mkdir(parents=True)
+        (run_dir / "audit" / "audit.md").write_text("## a task\n\n- **duality** (no signal): no signal: flat\n")
+        calls.write_text("")
+        done = run("grpo_duality", RUN_DIR=str(run_dir), AUDIT=wanted)
+        assert done.returncode == 0, done.stderr
+        numbers = re.findall(r"--stage \[(\d)/(\d)\]", calls.read_text())
+        assert {int(of) for _, of in numbers} == {stages}
+        assert {int(number) for number, _ in numbers} == set(range(2, stages + 1))
+        assert ("a task\n  duality: no signal: flat\n" in done.stderr) == (wanted == "1")
+
+
+def test_an_audit_that_fails_stops_nothing_and_one_that_is_stopped_stops_all(run, installed):
+    python, run_dir = installed / ".venv" / "bin" / "python", installed.parent / "a run"
+    for code, ends in ((1, 0), (2, 0), (130, 130), (75, 75)):
+        python.write_text(f'#!/bin/sh\ncase "$*" in *"--stage audit"*) exit {code};; esac\n')
+        done = run("audit", RUN_DIR=str(run_dir))
+        assert done.returncode == ends
+        assert ("training goes on" in done.stderr) == (ends == 0)
+        assert not (run_dir / ".finished-audit").exists()
 
 
 @pytest.mark.parametrize("folder", ["a run", "it's", 'a "quoted" run', "run;true", "$HOME", "*"])

@@ -43,6 +43,7 @@ SMALL = {
     "TRAIN_BATCH": "16",
     "MICRO_BATCH": "8",
     "SAVE_STEPS": "1",
+    "AUDIT_CELLS": "3",
 }
 
 # What `cellduality_plugin.scoring` reports for every rollout, whatever the tasks.
@@ -249,7 +250,7 @@ def stopped(tmp_path_factory, recipe, pair_settings) -> Stopped:
     folder = tmp_path_factory.mktemp("stopped") / "run"
     latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
     run = recipe(folder, "grpo_duality.sh", **pair_settings)
-    run.until(lambda: "[5/6] grpo]" in run.printed)
+    run.until(lambda: "[6/7] grpo]" in run.printed)
     began = time.monotonic()
     second = recipe(folder, "grpo.sh", **pair_settings)
     refused = second.end(60), time.monotonic() - began, second.printed

@@ -18,7 +18,7 @@ TASKS = (
 
 
 def test_it_prints_a_table_of_the_three_models(whole_run):
-    table = whole_run.printed.rpartition("[6/6]")[2]
+    table = whole_run.printed.rpartition("[7/7]")[2]
     header = next(line for line in table.splitlines() if "GRPO" in line)
     assert header.index("base") < header.index("SFT") < header.index("GRPO")
     assert "accuracy" in table
@@ -39,6 +39,17 @@ def test_it_writes_metrics_and_a_report(whole_run):
     page = (whole_run.folder / "report.html").read_text()
     assert "GRPO" in page
     assert "</html>" in page
+
+
+def test_the_rewards_are_audited_before_they_train(whole_run):
+    content = json.loads((whole_run.folder / "audit" / "audit.json").read_text())
+    assert {found["task"] for found in content["findings"]} == set(TASKS)
+    assert {found["n"] for found in content["findings"]} == {3}
+    for found in content["findings"]:
+        assert found["verdict"]["words"] in whole_run.printed
+        assert found["failed"] < 1
+    assert whole_run.printed.index("audit.md") < whole_run.printed.index("] grpo]")
+    assert "Audit of rewards before training" in (whole_run.folder / "report.html").read_text()
 
 
 def test_sft_learns_from_traces_of_every_task_in_both_directions(whole_run):

@@ -1,0 +1,128 @@
+"""`cellduality audit`: does a reward prefer the truth, before anything is trained on it?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cellduality_plugin.commands.arguments import weighted
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import write_text
+
+if TYPE_CHECKING:
+    from cellduality_plugin.evaluation.audit.engine import Players
+
+out, log = Console(), Console(stderr=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("audit")(audit_rewards)
+
+
+def audit_rewards(
+    model: Annotated[Path, typer.Option(help="The checkpoint that will be trained.")],
+    data: Annotated[Path, typer.Option(help="The prepared folder.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where audit.json, audit.md and audit.png go.")],
+    config: Annotated[
+        Path | None, typer.Option(help="The configuration; that of the prepared folder by default.")
+    ] = None,
+    rewards: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A kind, file.py:Class or weight*kind+weight*kind, or configured; several with commas. By default "
+            "the configured one and every built-in kind that can judge the task."
+        ),
+    ] = None,
+    cells: Annotated[int, typer.Option(min=2, help="Cells of each task.")] = 32,
+    masks: Annotated[int, typer.Option(min=0, help="Masks of a cell that are looked at; 0: all it has.")] = 0,
+    samples: Annotated[int, typer.Option(min=2, help="Answers of the policy to each question: a group.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of those answers, as in training.")] = 1.0,
+    max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
+) -> None:
+    """Put answers of known worth before each reward and tell whether it prefers the truth, before training on it.
+
+    Examples:
+
+    `cellduality audit --model runs/cpu/sft --data runs/cpu/data --out runs/cpu/audit`
+
+    `cellduality audit --model sft --data data --rewards duality,likelihood,mine.py:Mine --cells 64 --out audit`
+    """
+    from cellduality_plugin.evaluation.audit.engine import checkpoint_players
+    from cellduality_plugin.evaluation.audit.run import AuditSettings, masks_in_training
+    from cellduality_plugin.evaluation.decoding import EngineSettings
+
+    run = Config.load(config or data / "cellduality.json")
+    settings = AuditSettings(
+        rewards=tuple(weighted(name, "--rewards") for item in rewards or [] for name in item.split(",")),
+        cells=cells,
+        masks=masks or None,
+        masks_of_a_rollout=masks_in_training(data / "rl.jsonl"),
+        samples=samples,
+        temperature=temperature,
+        seed=seed,
+    )
+    engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
+
+    def opened() -> AbstractContextManager[Players]:
+        return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed)
+
+    content = audited(data, run, settings, opened)
+    content["provenance"] = {"command": sys.argv, "model": str(model)}
+    write_audit(content, folder)
+    from cellduality_plugin.evaluation.audit.tables import audit_table
+
+    Console(width=None if out.is_terminal else 200).print(audit_table(content))
+    out.print(f"{folder / 'audit.md'}, audit.json, audit.png", style="dim")
+
+
+def audited(
+    data: Path, config: Config, settings: Any, opened: Callable[[], AbstractContextManager[Players]]
+) -> dict[str, Any]:
+    """Return the findings, with a progress bar on stderr. What is wrong with the data is told before a model loads."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from cellduality_plugin.evaluation.audit.run import audit, check
+
+    check(data, config, settings)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with opened() as players, Progress(*columns, console=log) as bar:
+        shown = bar.add_task("", total=None)
+
+        def progress(title: str, done: int, total: int) -> None:
+            bar.update(shown, description=title, completed=done, total=total)
+
+        return audit(data, config, players, settings, progress)
+
+
+def write_audit(content: dict[str, Any], folder: Path) -> None:
+    """Write audit.json, audit.md and audit.png, each whole or not at all.
+
+    Raises
+    ------
+    CellDualityError
+        If a package of the extra ``eval`` is missing.
+    """
+    from cellduality_plugin.evaluation.audit.tables import audit_markdown
+    from cellduality_plugin.evaluation.plots import save_audit
+    from cellduality_plugin.evaluation.tables import section_title
+
+    write_text(folder / "audit.json", json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(folder / "audit.md", audit_markdown(content))
+    tasks: dict[str, list[Any]] = {}
+    for found in content["findings"]:
+        tasks.setdefault(section_title(found["task"]), []).append(found)
+    try:
+        save_audit(folder / "audit.png", tasks)
+    except ImportError as error:
+        raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[eval]'") from error

@@ -1,0 +1,60 @@
+"""A policy over a vLLM engine, for whoever holds one: the agent's executor, the audit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cellduality_plugin.config import DualSettings
+from cellduality_plugin.framing import render
+from cellduality_plugin.policy import PolicyError
+
+
+class EnginePolicy:
+    """A policy asked through a vLLM engine: in training the engine that made the rollout, in an audit a checkpoint's.
+
+    Parameters
+    ----------
+    engine
+        OpenRLHF's rollout actor, or anything with its ``generate(token ids, sampling parameters)``.
+    tokenizer
+        The policy's tokenizer; its chat template frames the dual prompt as it framed the primal one.
+    max_length
+        The engine's context, in tokens (``--data.max_len``).
+    settings
+        Temperature and length of the dual.
+    """
+
+    def __init__(self, engine: Any, tokenizer: Any, max_length: int, settings: DualSettings) -> None:
+        self._engine, self._tokenizer, self._max_length, self._settings = engine, tokenizer, max_length, settings
+
+    async def generate(self, prompt: str) -> str:
+        """Return the response to ``prompt``; raises PolicyError if the prompt leaves no room for one."""
+        tokens = self._tokens(prompt)
+        room = self._max_length - len(tokens)
+        if room < 1:
+            raise PolicyError("prompt_too_long")
+        limit = min(room, self._settings.max_new_tokens or room)
+        params = self._sampling(prompt, limit)
+        output = await self._engine.generate(tokens, params)
+        return str(self._tokenizer.decode(output.outputs[0].token_ids, skip_special_tokens=True))
+
+    async def log_probs(self, prompt: str, response: str) -> list[float]:
+        """Return the log-probability of each token of ``response``; raises PolicyError if both do not fit."""
+        from vllm import SamplingParams
+
+        tokens = self._tokens(prompt)
+        target = self._tokenizer(response, add_special_tokens=False)["input_ids"]
+        if len(tokens) + len(target) >= self._max_length:
+            raise PolicyError("prompt_too_long")
+        # vLLM always decodes at least one token; the prompt's own log-probs come with the prefill.
+        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        output = await self._engine.generate(tokens + target, params)
+        return [at[token].logprob for token, at in zip(target, output.prompt_logprobs[len(tokens) :], strict=True)]
+
+    def _sampling(self, prompt: str, limit: int) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(temperature=self._settings.temperature, max_tokens=limit, skip_special_tokens=False)
+
+    def _tokens(self, prompt: str) -> list[int]:
+        return render(self._tokenizer, prompt)

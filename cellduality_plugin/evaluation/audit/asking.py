@@ -1,0 +1,164 @@
+"""A policy that is asked nothing twice, and an account of what each reward asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from cellduality_plugin.policy import Policy, PolicyError
+
+CountTokens: TypeAlias = Callable[[str], int]
+
+
+@dataclass
+class Cost:
+    """What was asked of a policy.
+
+    Parameters
+    ----------
+    requests
+        Calls.
+    prefilled
+        Tokens that were read: prompts, and responses whose probability was asked for.
+    decoded
+        Tokens that were written.
+    seconds
+        Of the policy's time: while n calls are under way, each is charged a n-th of it.
+    """
+
+    requests: float = 0.0
+    prefilled: float = 0.0
+    decoded: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, other: Cost) -> None:
+        """Add what another account holds."""
+        self.requests += other.requests
+        self.prefilled += other.prefilled
+        self.decoded += other.decoded
+        self.seconds += other.seconds
+
+    def share(self, of: int) -> Cost:
+        """Return an ``of``-th of it."""
+        return Cost(self.requests / of, self.prefilled / of, self.decoded / of, self.seconds / of)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """How a call ended, and what it cost."""
+
+    result: Any
+    error: PolicyError | None
+    cost: Cost
+
+
+class Remembering:
+    """Asks a policy each question once, however many rewards put it; everyone is charged as if they had asked alone.
+
+    Parameters
+    ----------
+    policy
+        Who is asked.
+    prompt_tokens, response_tokens
+        How many tokens a user prompt (framed by the chat template) and a response have.
+    at_once
+        Calls under way at the most.
+    timeout
+        Seconds after which a call counts as failed. Waiting for others to finish does not count.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        prompt_tokens: CountTokens,
+        response_tokens: CountTokens,
+        *,
+        at_once: int = 64,
+        timeout: float | None = None,
+    ) -> None:
+        self._policy, self._timeout = policy, timeout
+        self.prompt_tokens, self.response_tokens = prompt_tokens, response_tokens
+        self._room = asyncio.Semaphore(at_once)
+        self._calls: dict[tuple[str, str | int], asyncio.Future[_Call]] = {}
+        self._under_way, self._clock, self._shared = 0, 0.0, 0.0
+
+    def account(self) -> Account:
+        """Return a new account, which is a policy."""
+        return Account(self)
+
+    async def generate(self, prompt: str, draw: int) -> _Call:
+        """Return draw number ``draw`` of the response to ``prompt``."""
+
+        def cost(text: str) -> Cost:
+            return Cost(1, self.prompt_tokens(prompt), self.response_tokens(text) + 1)
+
+        return await self._once((prompt, draw), lambda: self._policy.generate(prompt), cost)
+
+    async def log_probs(self, prompt: str, response: str) -> _Call:
+        """Return the log-probability of each token of ``response``."""
+
+        def cost(found: list[float]) -> Cost:
+            return Cost(1, self.prompt_tokens(prompt) + self.response_tokens(response), 1)
+
+        return await self._once((prompt, response), lambda: self._policy.log_probs(prompt, response), cost)
+
+    async def _once(
+        self, question: tuple[str, str | int], ask: Callable[[], Awaitable[Any]], cost: Callable[[Any], Cost]
+    ) -> _Call:
+        if question not in self._calls:
+            self._calls[question] = asyncio.ensure_future(self._call(ask, cost))
+        return await asyncio.shield(self._calls[question])
+
+    async def _call(self, ask: Callable[[], Awaitable[Any]], cost: Callable[[Any], Cost]) -> _Call:
+        async with self._room:
+            begun = self._tick(+1)
+            try:
+                result, error = await asyncio.wait_for(ask(), self._timeout), None
+            except asyncio.TimeoutError:
+                result, error = None, PolicyError("timeout")
+            except PolicyError as failure:
+                result, error = None, failure
+            finally:
+                seconds = self._tick(-1) - begun
+        spent = Cost(1) if error else cost(result)
+        spent.seconds = seconds
+        return _Call(result, error, spent)
+
+    def _tick(self, more: int) -> float:
+        """Return the seconds that a call which was under way from the beginning is charged up to now."""
+        now = time.monotonic()
+        if self._under_way:
+            self._shared += (now - self._clock) / self._under_way
+        self._clock = now
+        self._under_way += more
+        return self._shared
+
+
+class Account:
+    """A policy over :class:`Remembering` that keeps ``cost``; a prompt's n-th draw is the same in every account."""
+
+    def __init__(self, memory: Remembering) -> None:
+        self.cost = Cost()
+        self._memory = memory
+        self._draws: Counter[str] = Counter()
+
+    async def generate(self, prompt: str) -> str:
+        """Return the next draw of the response to ``prompt``."""
+        draw = self._draws[prompt]
+        self._draws[prompt] += 1
+        return str(self._charged(await self._memory.generate(prompt, draw)))
+
+    async def log_probs(self, prompt: str, response: str) -> list[float]:
+        """Return the log-probability of each token of ``response``."""
+        found: list[float] = self._charged(await self._memory.log_probs(prompt, response))
+        return found
+
+    def _charged(self, call: _Call) -> Any:
+        self.cost.add(call.cost)
+        if call.error:
+            raise PolicyError(call.error.cause)
+        return call.result

@@ -1,0 +1,139 @@
+"""A checkpoint as the players of an audit, over one vLLM engine in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellduality_plugin.config import DualSettings
+from cellduality_plugin.engine_policy import EnginePolicy
+from cellduality_plugin.evaluation.audit.asking import CountTokens
+from cellduality_plugin.evaluation.decoding import EngineSettings, Served, served_model
+from cellduality_plugin.evaluation.predictions import request_seed
+from cellduality_plugin.framing import render
+from cellduality_plugin.policy import Policy
+
+
+@dataclass(frozen=True)
+class Players:
+    """Who answers in an audit.
+
+    Parameters
+    ----------
+    dual
+        Plays the dual, as in training.
+    greedy, sampler
+        Answer the questions themselves: the likeliest answer, and one drawn at the temperature of a rollout.
+    prompt_tokens, response_tokens
+        How many tokens a framed prompt and a response have.
+    """
+
+    dual: Policy
+    greedy: Policy
+    sampler: Policy
+    prompt_tokens: CountTokens
+    response_tokens: CountTokens
+
+
+@contextlib.contextmanager
+def checkpoint_players(
+    model: Path, settings: EngineSettings, dual: DualSettings, *, temperature: float, seed: int
+) -> Iterator[Players]:
+    """Open the players over the checkpoint in ``model``.
+
+    Parameters
+    ----------
+    temperature
+        Of the sampled answers.
+    seed
+        Every draw has a seed of its own that follows from it.
+
+    Raises
+    ------
+    CellDualityError
+        As :func:`cellduality_plugin.evaluation.decoding.served_model`.
+    """
+    with served_model(model, settings, seed=seed) as served:
+        stepped = Stepped(served)
+
+        def player(how: DualSettings) -> Policy:
+            return SeededPolicy(stepped, served, how, seed)
+
+        def answers(at: float) -> Policy:
+            return player(DualSettings(temperature=at, max_new_tokens=settings.max_new_tokens))
+
+        yield Players(
+            player(dual),
+            answers(0.0),
+            answers(temperature),
+            lambda prompt: len(render(served.tokenizer, prompt)),
+            lambda text: len(served.tokenizer(text, add_special_tokens=False)["input_ids"]),
+        )
+
+
+class SeededPolicy(EnginePolicy):
+    """The policy of training, whose draws hang on nothing but the seed, the prompt and their number."""
+
+    def __init__(self, engine: Stepped, served: Served, settings: DualSettings, seed: int) -> None:
+        super().__init__(engine, served.tokenizer, served.limit, settings)
+        self._seed = seed
+        self._draws: Counter[str] = Counter()
+
+    def _sampling(self, prompt: str, limit: int) -> Any:
+        params = super()._sampling(prompt, limit)
+        if params.temperature:
+            params.seed = request_seed(self._seed, prompt, self._draws[prompt])
+            self._draws[prompt] += 1
+        return params
+
+
+class Stepped:
+    """A vLLM engine with OpenRLHF's asynchronous ``generate``, stepped by the event loop itself.
+
+    vLLM's own asynchronous engine runs in another process: it starts seconds later, and which requests share a batch,
+    and with it the last digits of their numbers, hangs on timing. Here everyone who is ready has asked before a step.
+    """
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._asked = 0
+        self._running: asyncio.Task[None] | None = None
+
+    async def generate(self, tokens: list[int], params: Any) -> Any:
+        """Return vLLM's output for the prompt ``tokens``."""
+        from vllm import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        params.output_kind = RequestOutputKind.FINAL_ONLY
+        self._asked += 1
+        name = str(self._asked)
+        self._served.llm.llm_engine.add_request(name, TokensPrompt(prompt_token_ids=tokens), params)
+        self._waiting[name] = asyncio.get_running_loop().create_future()
+        if self._running is None or self._running.done():
+            self._running = asyncio.ensure_future(self._run())
+            self._running.add_done_callback(self._tell)
+        return await self._waiting[name]
+
+    async def _run(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(0)
+            for output in self._served.llm.llm_engine.step():
+                if output.finished:
+                    waiting = self._waiting.pop(output.request_id)
+                    if not waiting.done():  # whoever asked may have given up
+                        waiting.set_result(output)
+            await asyncio.sleep(0)
+
+    def _tell(self, run: asyncio.Task[None]) -> None:
+        """Hand an engine's failure to all who wait for it."""
+        if not run.cancelled() and (error := run.exception()):
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(error)
+            self._waiting.clear()

@@ -1,0 +1,87 @@
+"""What each answer about a cell is paid, mask by mask, by the very scorer of training."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.evaluation.audit.answers import Case, Kind
+from cellduality_plugin.evaluation.audit.asking import Account, Cost, Remembering
+from cellduality_plugin.evaluation.audit.statistics import Rewards
+from cellduality_plugin.examples import Example
+from cellduality_plugin.scoring import Scorer
+
+_UNBOUNDED = 86_400.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The rewards of one cell's answers.
+
+    Parameters
+    ----------
+    candidates, samples
+        Answers x masks, in the order of the case and of the group.
+    cost
+        What the group of samples cost under all masks, asked as training asks it.
+    failed
+        Share of the samples' duals that gave no verdict.
+    """
+
+    case: Case
+    candidates: Rewards
+    samples: Rewards
+    cost: Cost
+    failed: float
+
+    def of(self, *kinds: Kind) -> Rewards:
+        """Return the rewards of the candidates of ``kinds``: answers x masks."""
+        return self.candidates[[place for place, c in enumerate(self.case.candidates) if c.kind in kinds]]
+
+
+def scorer_of(config: Config, task: str, reward: str | Mapping[str, float]) -> Scorer:
+    """Return the scorer of a run in which ``task`` is judged by ``reward``, and nothing else changes.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no such reward, or it cannot judge the task.
+    """
+    settings = config.tasks[task].model_copy(update={"reward": reward if isinstance(reward, str) else dict(reward)})
+    # How long one call may take is bounded where it is made: a queue of them is an audit's own doing.
+    dual = config.dual.model_copy(update={"timeout_seconds": _UNBOUNDED})
+    return Scorer(config.model_copy(update={"tasks": {task: settings}, "dual": dual}))
+
+
+async def judge(scorer: Scorer, case: Case, samples: Sequence[str], memory: Remembering) -> Judged:
+    """Return what ``scorer`` pays for the candidates of ``case`` and for the policy's own answers ``samples``."""
+    found = await asyncio.gather(*(_judge_split(scorer, case, split, samples, memory) for split in case.splits))
+    rewards = np.array([rewards for rewards, _, _ in found], dtype=float).T
+    cost = Cost()
+    for _, spent, _ in found:
+        cost.add(spent)
+    failed = float(np.mean([share for _, _, share in found]))
+    return Judged(case, rewards[len(samples) :], rewards[: len(samples)], cost, failed)
+
+
+async def _judge_split(
+    scorer: Scorer, case: Case, split: Example, samples: Sequence[str], memory: Remembering
+) -> tuple[list[float], Cost, float]:
+    """Return the rewards of samples and candidates under one mask, what the samples cost, and how many failed."""
+    group = scorer.group(split.to_label())
+
+    async def scores(texts: Sequence[str], policy: Account) -> list[tuple[float, float]]:
+        found = await asyncio.gather(*(scorer.score(text, group, policy) for text in texts))
+        return [(score.reward, score.logs["dual_failed"]) for score in found]
+
+    account = memory.account()
+    sampled = await scores(samples, account)
+    cost = account.cost
+    texts = [case.task.answer_response(candidate.value) for candidate in case.candidates]
+    known = await scores(texts, memory.account())
+    failed = float(np.mean([share for _, share in sampled])) if sampled else 0.0
+    return [reward for reward, _ in (*sampled, *known)], cost, failed

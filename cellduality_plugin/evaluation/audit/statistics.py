@@ -1,0 +1,199 @@
+"""What rewards of answers of known worth say: small pure functions, each with its range and best value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from cellduality_plugin.evaluation.metrics import bootstrap_interval, macro_f1
+
+Rewards = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over cells.
+
+    Parameters
+    ----------
+    value
+        The mean; None if no cell has one.
+    n
+        How many cells have one.
+    interval
+        Its 95 % bootstrap interval over cells.
+    """
+
+    value: float | None
+    n: int
+    interval: tuple[float, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return asdict(self)
+
+
+def mean_over_cells(values: Sequence[float], *, seed: int, resamples: int) -> Estimate:
+    """Return the mean of one value a cell with its interval; cells without a value (NaN) do not count.
+
+    Examples
+    --------
+    >>> mean_over_cells([1.0, float("nan"), 0.0], seed=0, resamples=50).value
+    0.5
+    """
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    if not len(known):
+        return Estimate(None, 0)
+    interval = bootstrap_interval(_mean, known, seed=seed, resamples=resamples)
+    return Estimate(float(known.mean()), len(known), interval)
+
+
+def over_columns(
+    statistic: Callable[..., float], *columns: Sequence[Any] | NDArray[Any], seed: int, resamples: int
+) -> Estimate:
+    """Return a statistic of several columns, one entry a cell each, with its interval."""
+    interval = bootstrap_interval(statistic, *columns, seed=seed, resamples=resamples)
+    return Estimate(float(statistic(*map(np.asarray, columns))), len(columns[0]), interval)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean())
+
+
+def in_blocks(rewards: Rewards, masks: int) -> Rewards:
+    """Return the mean rewards over every ``masks`` masks: answers x blocks. Masks that fill no block are left out.
+
+    One block is what a rollout of training is paid, where rows hold ``masks`` masks.
+
+    Parameters
+    ----------
+    rewards
+        Answers x masks.
+
+    Examples
+    --------
+    >>> in_blocks(np.array([[0.0, 1.0, 1.0, 1.0]]), 2).tolist()
+    [[0.5, 1.0]]
+    """
+    size = min(masks, rewards.shape[1])
+    blocks = rewards.shape[1] // size
+    return np.asarray(rewards[:, : blocks * size].reshape(len(rewards), blocks, size).mean(axis=2))
+
+
+def pairwise_auc(true: NDArray[np.float64], wrong: NDArray[np.float64]) -> float:
+    """Return the share of (true, wrong) pairs in which the true answer is paid more, ties half, in [0, 1].
+
+    Best value 1; chance gives 0.5. NaN if either is empty.
+
+    Examples
+    --------
+    >>> pairwise_auc(np.array([0.5]), np.array([0.1, 0.5, 0.9, 0.2]))
+    0.625
+    """
+    if not len(true) or not len(wrong):
+        return float("nan")
+    apart = np.asarray(true)[:, None] - np.asarray(wrong)[None, :]
+    return float(np.mean((apart > 0) + 0.5 * (apart == 0)))
+
+
+def choices(rewards: Rewards, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the best paid answer of every block; among equals one at random.
+
+    Parameters
+    ----------
+    rewards
+        Answers x blocks.
+
+    Examples
+    --------
+    >>> choices(np.array([[0.1, 0.5], [0.9, 0.4]]), np.random.default_rng(0)).tolist()
+    [1, 0]
+    """
+    order = rng.permutation(len(rewards))
+    return np.asarray(order[np.argmax(rewards[order], axis=0)])
+
+
+def rank_correlation(rewards: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Return Spearman's correlation, in [-1, 1]; NaN if either does not vary. Best value 1.
+
+    Answers without a truth (NaN) do not count.
+
+    Examples
+    --------
+    >>> rank_correlation(np.array([0.1, 0.2, 0.9]), np.array([1.0, 2.0, 3.0]))
+    1.0
+    """
+    known = ~np.isnan(truth)
+    rewards, truth = rewards[known], truth[known]
+    if len(rewards) < 2 or np.ptp(rewards) == 0 or np.ptp(truth) == 0:
+        return float("nan")
+    return float(np.clip(np.corrcoef(rankdata(rewards), rankdata(truth))[0, 1], -1.0, 1.0).round(12))
+
+
+def zero_variance(rewards: Rewards, least: float = 0.0) -> float:
+    """Return the share of blocks whose answers are all paid the same, or nearer together than ``least``. Best value 0.
+
+    Such a group teaches nothing: its advantages are zero.
+
+    Examples
+    --------
+    >>> zero_variance(np.array([[0.5, 0.5], [0.5, 0.25]]))
+    0.5
+    """
+    spread = np.ptp(rewards, axis=0)
+    return float(np.mean((spread == 0) | (spread < least)))
+
+
+def signal_to_noise(rewards: Sequence[Rewards]) -> float | None:
+    """Return how much answers differ over how much masks do: variance over answers of the mean reward over masks, over
+    the mean variance over masks. Best value: the higher the better; None where there is one mask alone, or no noise.
+
+    Parameters
+    ----------
+    rewards
+        Answers x masks, of each cell.
+
+    Examples
+    --------
+    >>> signal_to_noise([np.array([[0.0, 0.2], [1.0, 0.8]])])
+    16.0
+    """
+    several = [cell for cell in rewards if cell.shape[1] > 1 and len(cell) > 1]
+    noise = float(np.mean([np.var(cell, axis=1, ddof=1).mean() for cell in several])) if several else 0.0
+    if not noise:
+        return None
+    return round(float(np.mean([np.var(cell.mean(axis=1), ddof=1) for cell in several])) / noise, 9)
+
+
+def best_of_group(rewards: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Return how true the best paid answer of a group is, the mean over those paid the same. NaN without any truth.
+
+    Examples
+    --------
+    >>> best_of_group(np.array([0.9, 0.9, 0.1]), np.array([1.0, 0.0, 1.0]))
+    0.5
+    """
+    known = ~np.isnan(truth)
+    if not known.any():
+        return float("nan")
+    rewards, truth = rewards[known], truth[known]
+    return float(truth[rewards == rewards.max()].mean())
+
+
+def mean_macro_f1(gold: NDArray[Any], picked: NDArray[Any]) -> float:
+    """Return the macro-F1 of the picks, the mean over blocks.
+
+    Parameters
+    ----------
+    gold
+        One code a cell.
+    picked
+        Codes, cells x blocks.
+    """
+    return float(np.mean([macro_f1(gold, block) for block in np.asarray(picked).T]))

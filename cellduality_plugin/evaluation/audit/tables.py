@@ -1,0 +1,117 @@
+"""An audit as a table for the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from cellduality_plugin.evaluation.tables import section_title
+
+_STYLES = {"agrees": "green", "unclear": "yellow", "harmful": "red", "no signal": "red"}
+
+LEGEND = (
+    "AUC: the true answer against wrong ones, as a rollout is paid, with its 95 % interval (all masks: paid the mean "
+    "over all masks of the audit). choice: accuracy / macro-F1 of the label that is paid most; policy: of its own. "
+    "group: agreement with the truth among the policy's own answers (labels: AUC of right against wrong; cells: "
+    "Spearman with RWJS to the true cell). best paid: how true the best paid answer of a group is (the mean of all). "
+    "flat: groups whose answers are all paid the same. S/N: variance over answers by variance over masks. paid: the "
+    "true answer / that of a random other cell / one that adds nothing. asked, read, written, ms: dual requests, "
+    "tokens prefilled and decoded, and time of one rollout under one mask."
+)
+
+
+def audit_rows(content: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """Return {task: rows}, a row a reward, a cell a column; columns without a number in a task are left out."""
+    tasks = {}
+    for task, findings in groupby(content["findings"], key=lambda found: found["task"]):
+        rows = [_row(found) for found in findings]
+        kept = [name for name in rows[0] if any(row.get(name, "–") != "–" for row in rows)]
+        tasks[str(task)] = [{name: row.get(name, "–") for name in kept} for row in rows]
+    return tasks
+
+
+def _row(found: Mapping[str, Any]) -> dict[str, str]:
+    cost, several = found["cost"], found["masks"] > found["masks_of_a_rollout"]
+    own = {"choice": _pair(found, "choice"), "policy": _pair(found, "policy")} if "choice_accuracy" in found else {}
+    return {
+        "reward": found["reward"],
+        "AUC": _with_interval(found["auc"]),
+        "all masks": _number(found["auc_all_masks"]["value"] if several else None),
+        **own,
+        "group": _number(found["group_agreement"]["value"]),
+        "best paid": f"{_number(found['best_of_group']['value'])} ({_number(found['mean_of_group']['value'])})",
+        "flat": _number(found["zero_variance"]["value"]),
+        "S/N": _number(found["signal_to_noise"], 1),
+        "paid": " / ".join(_number(found[f"{name}_reward"]["value"]) for name in ("true", "shuffled", "observed_only")),
+        "asked": _number(cost["requests"]),
+        "read": _number(cost["prefilled"], 0),
+        "written": _number(cost["decoded"], 0),
+        "ms": _number(1000 * cost["seconds"], 0),
+    }
+
+
+def _pair(found: Mapping[str, Any], who: str) -> str:
+    return f"{_number(found[f'{who}_accuracy']['value'])} / {_number(found[f'{who}_macro_f1']['value'])}"
+
+
+def _with_interval(estimate: Mapping[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "–"
+    low, high = estimate["interval"]
+    return f"{_number(estimate['value'])} ({_number(low)}–{_number(high)})"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def audit_table(content: Mapping[str, Any]) -> Group:
+    """Return the tables of ``content`` with the verdicts below, to be printed with rich."""
+    shown: list[Any] = []
+    for task, rows in audit_rows(content).items():
+        found = [each for each in content["findings"] if each["task"] == task]
+        heading = f"{section_title(task)}: {found[0]['n']} cells, {found[0]['samples']} answers each"
+        table = Table(
+            title=Text(heading, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1)
+        )
+        for column in rows[0]:
+            table.add_column(column, justify="left" if column == "reward" else "right", no_wrap=column == "reward")
+        for row in rows:
+            table.add_row(*row.values())
+        shown += [table, *map(_spoken, found), Text()]
+    return Group(*shown, Text(LEGEND, style="dim"))
+
+
+def _spoken(found: Mapping[str, Any]) -> Text:
+    line = Text(f"  {found['reward']}: ", style="bold")
+    return line.append(found["verdict"]["words"], style=_STYLES[found["verdict"]["grade"]])
+
+
+def verdict_lines(content: Mapping[str, Any]) -> list[str]:
+    """Return one line a task and reward, e.g. for a log."""
+    return [
+        f"{section_title(found['task'])}, {found['reward']}: {found['verdict']['words']}"
+        for found in content["findings"]
+    ]
+
+
+def audit_markdown(content: Mapping[str, Any]) -> str:
+    """Return ``content`` as a Markdown page."""
+    parts = ["# Audit of rewards\n", LEGEND + "\n"]
+    for task, rows in audit_rows(content).items():
+        found = [each for each in content["findings"] if each["task"] == task]
+        parts += [f"## {section_title(task)}\n", f"{found[0]['n']} cells, {found[0]['samples']} answers each.\n"]
+        parts += [_line(list(rows[0])), _line(["---"] * len(rows[0])), *(_line(list(row.values())) for row in rows), ""]
+        parts += [f"- **{each['reward']}** ({each['verdict']['grade']}): {each['verdict']['words']}" for each in found]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,73 @@
+"""Answers of known worth, and how true the policy's own are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.answers import make_cases, real_cells, truths
+from cellduality_plugin.evaluation.audit.run import read_audit_rows
+from cellduality_plugin.tasks import TASKS
+
+ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
+
+
+@pytest.fixture
+def cases(data, vocabulary):
+    """Return a function that makes the cases of a task."""
+    rows = read_audit_rows(data, {task.name: task for task in (ANNOTATION, GENERATION)})
+
+    def make(task, **settings):
+        settings = {"cells": 6, "masks": None, "others": 3, "rng": np.random.default_rng(0), **settings}
+        return make_cases(task, rows[task.name], vocabulary, **settings), rows[task.name]
+
+    return make
+
+
+def test_every_label_is_an_answer_once_the_true_one_first(cases, vocabulary):
+    for case in cases(ANNOTATION)[0]:
+        *labels, _ = case.candidates
+        assert [c.kind for c in case.candidates] == ["true", "wrong", "wrong", "another's"]
+        assert labels[0].value == case.example.gold
+        assert {c.value for c in labels} == set(vocabulary.labels["cell_type"])
+
+
+def test_a_cell_is_held_against_cells_of_other_types_and_its_own_genes_in_another_order(cases):
+    made, rows = cases(GENERATION)
+    kinds = {row.gold: row.unknown for row in rows}
+    for case in made:
+        assert [c.kind for c in case.candidates] == ["true", *["wrong"] * 3, "reordered", "another's"]
+        true, *wrong, reordered, another = (c.value for c in case.candidates)
+        assert all(kinds[cell] != case.example.unknown for cell in wrong)
+        assert sorted(reordered) == sorted(true)
+        assert another in kinds
+        assert another != true
+
+
+def test_as_many_cells_and_masks_as_were_asked_for(cases):
+    made, _ = cases(ANNOTATION, cells=4, masks=2)
+    assert [len(case.splits) for case in made] == [2] * 4
+
+
+def test_a_row_without_gold_is_told(data, vocabulary, cases):
+    _, rows = cases(ANNOTATION)
+    with pytest.raises(CellDualityError, match="holds no true answer"):
+        make_cases(
+            ANNOTATION, [replace(rows[0], gold=None)], vocabulary, cells=1, masks=None, others=1,
+            rng=np.random.default_rng(0),
+        )  # fmt: skip
+
+
+def test_a_label_is_right_or_wrong_and_a_cell_more_or_less_true(cases):
+    [case, *_], _ = cases(ANNOTATION)
+    wrong = case.candidates[1].value
+    assert truths(case, [case.example.gold, wrong, None], []) == {"correct": [1.0, 0.0, 0.0]}
+    [case, *_], rows = cases(GENERATION)
+    gold, other = case.candidates[0].value, case.candidates[1].value
+    found = truths(case, [gold, other, None], real_cells(rows))
+    assert found["rwjs"][:2] == [1.0, 0.0]
+    assert found["knn"][:2] == [1.0, 0.0]
+    assert np.isnan([found["rwjs"][2], found["knn"][2]]).all()

@@ -1,0 +1,98 @@
+"""The stepped engine: everyone gets their own answer, and an engine that fails tells all who wait."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from vllm import SamplingParams
+
+from cellduality_plugin.config import DualSettings
+from cellduality_plugin.evaluation.audit.engine import SeededPolicy, Stepped
+from cellduality_plugin.evaluation.decoding import Served
+
+
+@dataclass
+class Output:
+    """What a finished or unfinished request looks like."""
+
+    request_id: str
+    finished: bool
+    tokens: list[int]
+
+
+@dataclass
+class ScriptedEngine:
+    """Finishes the request that was asked last first, one a step; fails at a step if told so."""
+
+    fails_at: int = -1
+    steps: int = 0
+    waiting: list[tuple[str, list[int]]] = field(default_factory=list)
+    seeds: list[int | None] = field(default_factory=list)
+
+    def add_request(self, name: str, prompt: Any, params: SamplingParams) -> None:
+        self.waiting.append((name, prompt["prompt_token_ids"]))
+        self.seeds.append(params.seed)
+
+    def step(self) -> list[Output]:
+        self.steps += 1
+        if self.steps == self.fails_at:
+            raise RuntimeError("the engine died")
+        name, tokens = self.waiting.pop()
+        return [Output(name, True, tokens), *(Output(other, False, []) for other, _ in self.waiting)]
+
+
+@dataclass
+class Llm:
+    """Where vLLM keeps its engine."""
+
+    llm_engine: ScriptedEngine
+
+
+def stepped(engine: ScriptedEngine) -> Stepped:
+    return Stepped(Served(Llm(engine), None, 64))
+
+
+def test_everyone_gets_their_own_answer():
+    async def run():
+        engine = stepped(ScriptedEngine())
+        found = await asyncio.gather(*(engine.generate([number], SamplingParams()) for number in range(20)))
+        assert [output.tokens for output in found] == [[number] for number in range(20)]
+        assert (await engine.generate([99], SamplingParams())).tokens == [99]  # after it had come to rest
+
+    asyncio.run(run())
+
+
+def test_who_gave_up_is_not_waited_for():
+    async def run():
+        engine = stepped(ScriptedEngine())
+        first = asyncio.ensure_future(engine.generate([1], SamplingParams()))
+        second = asyncio.ensure_future(engine.generate([2], SamplingParams()))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).tokens == [2]
+        assert (await engine.generate([3], SamplingParams())).tokens == [3]
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_fails_tells_all_who_wait():
+    async def run():
+        engine = stepped(ScriptedEngine(fails_at=2))
+        waiting = [engine.generate([number], SamplingParams()) for number in range(4)]
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [str(each) for each in found if isinstance(each, RuntimeError)] == ["the engine died"] * 3
+        assert found[3].tokens == [3]
+
+    asyncio.run(run())
+
+
+def test_every_draw_of_a_prompt_has_a_seed_of_its_own_and_greedy_ones_none():
+    def seeds(seed, temperature):
+        policy = SeededPolicy(None, Served(None, None, 64), DualSettings(temperature=temperature), seed)
+        return [policy._sampling(prompt, 8).seed for prompt in ("a", "a", "b")]
+
+    assert len(set(seeds(1, 1.0))) == 3
+    assert seeds(1, 1.0) == seeds(1, 1.0) != seeds(2, 1.0)
+    assert seeds(1, 0.0) == [None] * 3

@@ -1,0 +1,164 @@
+"""An audit from rows to findings, on a policy whose probabilities are known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training, read_audit, rewards_for
+from cellduality_plugin.examples import Example, Mask
+from cellduality_plugin.files import write_jsonl
+from cellduality_plugin.tasks import TASKS
+
+ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+OWN = ("mine.py:Constant", "mine.py:Contrary")
+
+
+@pytest.fixture
+def found(data, config, players):
+    """Return a function that audits and gives {(task, reward): finding}."""
+
+    def run(*rewards, skill=0.8, dual=None, **settings):
+        settings = AuditSettings(rewards=rewards, cells=12, resamples=100, **settings)
+        content = audit(data, config, players(skill, dual), settings)
+        json.dumps(content, allow_nan=False)
+        return {(each["task"], each["reward"]): each for each in content["findings"]}
+
+    return run
+
+
+def test_the_truth_is_always_preferred_by_the_ground_truth(found):
+    oracle = found("oracle")[ANNOTATION, "oracle"]
+    assert oracle["auc"] == {"value": 1.0, "n": 12, "interval": (1.0, 1.0)}
+    assert oracle["choice_accuracy"]["value"] == oracle["choice_macro_f1"]["value"] == 1.0
+    assert oracle["best_of_group"]["value"] == 1.0 > oracle["mean_of_group"]["value"] > 0.5
+    assert oracle["verdict"]["grade"] == "agrees"
+    assert oracle["cost"]["requests"] == 0
+
+
+def test_a_constant_reward_is_no_signal(found):
+    for task in (ANNOTATION, GENERATION):
+        flat = found(*OWN)[task, "Constant"]
+        assert flat["auc"]["value"] == 0.5
+        assert flat["zero_variance"]["value"] == 1.0
+        assert flat["signal_to_noise"] is None
+        assert flat["gain_over_shuffled"]["value"] == flat["gain_over_observed_only"]["value"] == 0.0
+        assert flat["verdict"]["grade"] == "no signal"
+        assert flat["verdict"]["words"].startswith("no signal: zero-variance groups 100 %")
+
+
+def test_a_reward_that_pays_lies_is_harmful(found):
+    contrary = found(*OWN)
+    assert contrary[ANNOTATION, "Contrary"]["auc"]["value"] == contrary[GENERATION, "Contrary"]["auc"]["value"] == 0.0
+    assert contrary[ANNOTATION, "Contrary"]["verdict"]["grade"] == "harmful"
+    # Of generated cells none is the true one to the last gene: all of a group are paid the same.
+    assert contrary[GENERATION, "Contrary"]["verdict"]["grade"] == "no signal"
+    assert contrary[ANNOTATION, "Contrary"]["choice_accuracy"]["value"] == 0.0
+
+
+@pytest.mark.parametrize("reward", ["likelihood", "posterior", "duality"])
+def test_a_skilled_policy_s_duals_agree_with_the_truth(reward, found):
+    skilled = found(reward)[ANNOTATION, reward]
+    assert skilled["auc"]["value"] == skilled["choice_accuracy"]["value"] == 1.0
+    assert skilled["gain_over_shuffled"]["value"] > 0
+    assert skilled["true_reward"]["value"] > skilled["observed_only_reward"]["value"]
+    assert skilled["verdict"]["grade"] == "agrees"
+
+
+def test_an_ignorant_policy_s_likelihood_is_no_signal(found):
+    ignorant = found("likelihood", skill=1 / 3)[ANNOTATION, "likelihood"]
+    assert ignorant["auc"]["value"] == 0.5
+    assert ignorant["verdict"]["grade"] == "no signal"
+
+
+def test_generated_cells_are_held_against_the_true_one(found):
+    made = found("duality")[GENERATION, "duality"]
+    assert made["auc"]["value"] == 1.0
+    assert made["auc_against"]["reordered"]["value"] == 0.5  # the type of a cell does not hang on the order
+    assert made["auc_against"]["copied"]["value"] is None
+    assert made["truth"] == "rwjs"
+    assert made["group_agreement_knn"]["value"] > 0.5
+    assert "choice_accuracy" not in made
+    assert made["masks"] == 1
+
+
+def test_costs_are_those_of_a_rollout_in_a_group(found):
+    likelihood = found("likelihood", "posterior", samples=4)
+    labels = likelihood[ANNOTATION, "likelihood"]
+    # One prefill for each distinct answer of the group, whatever other rewards have asked before.
+    assert 0.25 <= labels["cost"]["requests"] <= 0.75
+    assert labels["cost"]["decoded"] == labels["cost"]["requests"]
+    assert likelihood[ANNOTATION, "posterior"]["cost"]["requests"] == 0.75  # three labels for four rollouts
+    assert labels["cost"]["seconds"] > 0
+
+
+def test_nothing_is_asked_twice(found, planted):
+    dual = planted(0.8)
+    found("likelihood", "posterior", "duality", "duality-rbo", dual=dual)
+    assert len(dual.asked) == len(set(dual.asked))
+
+
+def test_the_same_seed_gives_the_same_findings(found):
+    def without_time(findings):
+        return {key: {**each, "cost": {**each["cost"], "seconds": 0}} for key, each in findings.items()}
+
+    assert without_time(found(seed=3)) == without_time(found(seed=3))
+
+
+def test_the_mean_over_masks_is_what_a_rollout_is_paid_where_rows_hold_several(found):
+    one, four = (found("likelihood", masks_of_a_rollout=masks)[ANNOTATION, "likelihood"] for masks in (1, 4))
+    assert one["auc_all_masks"] == four["auc"] == four["auc_all_masks"]
+    assert (one["masks"], one["masks_of_a_rollout"], four["masks_of_a_rollout"]) == (4, 1, 4)
+
+
+def test_by_default_the_configured_reward_and_the_built_in_ones_that_can_judge(config):
+    assert rewards_for(TASKS[ANNOTATION], config, ()) == [
+        "duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "oracle",
+    ]  # fmt: skip
+    assert rewards_for(TASKS[GENERATION], config, ()) == ["duality", "likelihood", "posterior", "oracle"]
+    assert rewards_for(TASKS[GENERATION], config, ("oracle", "configured", "duality")) == ["oracle", "duality"]
+    values = {"tasks": {GENERATION: {"pair": GENERATION, "reward": {"posterior": 1, "oracle": 1}}}}
+    assert rewards_for(TASKS[GENERATION], Config.read(values), ())[0] == {"posterior": 1, "oracle": 1}
+
+
+def test_a_reward_that_can_judge_nothing_is_told(data, config, players):
+    (data / "cellduality.json").write_text(json.dumps({"tasks": {GENERATION: {"pair": GENERATION}}}))
+    config = Config.load(data / "cellduality.json")
+    with pytest.raises(CellDualityError, match=r"duality-rbo can judge none of conditional_cell_generation"):
+        audit(data, config, players(), AuditSettings(rewards=("duality-rbo",)))
+
+
+def test_a_folder_without_cells_to_audit_is_told(data, config, players):
+    (data / "audit.jsonl").write_text("")
+    with pytest.raises(CellDualityError, match=r"--audit-cells above 0"):
+        audit(data, config, players(), AuditSettings())
+    (data / "audit.jsonl").unlink()
+    with pytest.raises(CellDualityError, match="no cells to audit"):
+        audit(data, config, players(), AuditSettings())
+
+
+def test_the_masks_of_training_are_read_from_its_rows(tmp_path):
+    assert masks_in_training(tmp_path / "rl.jsonl") == 1
+    row = Example("t", "1", {}, {"observed": ("A",)}, ("B",), None, (Mask({"observed": ("B",)}, ("A",)),))
+    bare = Example("u", "1", {}, {}, "B", None)
+    write_jsonl(tmp_path / "rl.jsonl", [{"label": bare.to_label()}, {"label": row.to_label()}])
+    assert masks_in_training(tmp_path / "rl.jsonl") == 2
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": "cellduality-audit", "version": 0}', b"\xff"])
+def test_what_is_no_audit_is_told(content, tmp_path):
+    path = tmp_path / "audit.json"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(CellDualityError, match="audit again"):
+        read_audit(path)
+
+
+def test_group_gain_is_what_the_samples_say(found):
+    oracle = found("oracle", samples=3)[ANNOTATION, "oracle"]
+    gain = oracle["best_of_group"]["value"] - oracle["mean_of_group"]["value"]
+    assert np.isclose(oracle["group_gain"]["value"], gain)
