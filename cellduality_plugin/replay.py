@@ -186,14 +186,16 @@ class Replay:
 
 
 def written_reward(reward: str | Mapping[str, float]) -> str:
-    """Return a reward as the command line writes it.
+    """Return a reward as the command line writes it, files without their folder.
 
     Examples
     --------
-    >>> written_reward("duality"), written_reward({"posterior": 0.5, "duality": 2})
-    ('duality', '0.5*posterior+2*duality')
+    >>> written_reward("a/mine.py:Mine"), written_reward({"posterior": 0.5, "duality": 2})
+    ('mine.py:Mine', '0.5*posterior+2*duality')
     """
-    return reward if isinstance(reward, str) else "+".join(f"{weight:g}*{name}" for name, weight in reward.items())
+    if isinstance(reward, str):
+        return reward.rpartition("/")[2]
+    return "+".join(f"{weight:g}*{written_reward(name)}" for name, weight in reward.items())
 
 
 def record_files(places: Iterable[Path]) -> list[Path]:

@@ -57,7 +57,7 @@ def replay(
     console = out if out.is_terminal else Console(width=160)  # a pipe has no width: the table must not be folded
     console.print(table(work.columns.values()))
     for line in _told(work, groups):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _told(work: Any, groups: int) -> Iterator[str]:
