@@ -98,7 +98,7 @@ def rollout_logs(rollout: Rollout, tasks: Iterable[str], vocabulary: Vocabulary)
         **_truth(rollout, tasks),
         **finished_logs([], rollout.task, vocabulary, truncated=False, seconds=0.0),
     }
-    return dict(sorted(logs.items()))
+    return {key: float(logs[key]) for key in sorted(logs)}
 
 
 def by_task(tasks: Iterable[str], mine: str, values: Mapping[str, float]) -> dict[str, float]:

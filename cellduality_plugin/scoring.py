@@ -61,7 +61,10 @@ class Group:
 
     @contextlib.contextmanager
     def member(self) -> Iterator[None]:
-        """Count a rollout in, before it is made: the members of a group all begin before the first of them ends."""
+        """Count a rollout in, before it is made: the members of a group all begin before the first of them ends.
+
+        What all of them come to is known to the last; should that one crash, nobody is left to log it.
+        """
         self.members += 1
         self.complete.clear()
         try:
@@ -75,7 +78,11 @@ class Group:
         """Return the rewards of all members, of which this one has ``reward``, once the last is there."""
         self.rewards.append(reward)
         self._close()
-        await self.complete.wait()
+        try:
+            await self.complete.wait()
+        except BaseException:  # it leaves, and its reward with it
+            self.rewards.remove(reward)
+            raise
         return self.rewards
 
     @property
@@ -213,7 +220,8 @@ class Scorer:
         except PolicyError as error:
             return Verdict.none(error.cause)
         # A pair or a reward of the user's own may be wrong here; NaN would spoil the step of every other task.
-        return verdict if 0.0 <= verdict.similarity <= 1.0 else Verdict.none("out_of_range")
+        in_range = 0.0 <= verdict.similarity <= 1.0 and 0.0 <= verdict.failed <= 1.0
+        return verdict if in_range else Verdict.none("out_of_range")
 
     def _report(
         self, group: Group, text: str, answer: Answer, verdict: Verdict, *, requests: int, seconds: float

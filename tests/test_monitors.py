@@ -89,6 +89,17 @@ class TestKeys:
         [score] = roll(scorer, row(name, cell), ["<answer>T</answer>"])
         assert (score.reward, score.logs["dual_failed/out_of_range"]) == (0.0, 1.0)
 
+    @pytest.mark.parametrize("verdict", [Verdict(np.float64(0.5)), Verdict(True), Verdict(1, "", np.float32(0.5))])
+    def test_are_plain_numbers_whatever_a_reward_of_ones_own_returns(self, verdict, scorer, annotation, cell):
+        class Mine(Reward):
+            async def judge(self, answer, dual):
+                return verdict
+
+        scorer._rewards[annotation.name] = Mine()
+        [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
+        assert {type(value) for value in score.logs.values()} == {float}
+        assert type(score.reward) is float
+
     @pytest.mark.parametrize("value", [math.nan, -1.0, 2.0])
     def test_a_pair_of_ones_own_that_is_out_of_range_earns_nothing(self, value, scorer, annotation, cell, monkeypatch):
         monkeypatch.setattr(type(annotation), "validity", lambda *_: value)
@@ -207,6 +218,27 @@ class TestGroup:
         found = asyncio.run(whole())
         assert isinstance(found.pop(place), asyncio.CancelledError)
         assert all(score.reward == 0.0 for score in found)
+
+    def test_whose_member_is_cancelled_while_it_waits_takes_its_reward_with_it(self, make_config, annotation, cell):
+        tasks = {annotation.name: {"pair": annotation.name, "minimum_spread": 1.0}}
+        scorer, example = Scorer(make_config(tasks=tasks)), row(annotation.name, cell)
+        policy = Saying(annotation.rebuilt_response((*example.unknown, "GNLY")))
+
+        async def whole():
+            group = scorer.group(example.to_label())
+            members = [
+                asyncio.ensure_future(member(scorer, group, text, policy, delay=delay))
+                for text, delay in zip(self.texts("nobody", "T", "CD19+ B"), (0.0, 0.0, 0.1), strict=True)
+            ]
+            await asyncio.sleep(0.05)
+            members[0].cancel()
+            return await asyncio.wait_for(asyncio.gather(*members, return_exceptions=True), 1.0)
+
+        cancelled, *others = asyncio.run(whole())
+        assert isinstance(cancelled, asyncio.CancelledError)
+        [alone] = roll(Scorer(make_config(tasks={annotation.name: {"pair": annotation.name}})), example,
+                       self.texts("T"), policy)  # fmt: skip
+        assert [score.reward for score in others] == [alone.reward] * 2
 
 
 class TestTruth:

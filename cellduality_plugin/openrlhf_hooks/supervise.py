@@ -205,6 +205,7 @@ def watch(
         code = command.exit_code()
         if code is not None and not chunk:
             progress.feed(rest)
+            _tell_alarms(progress, display, alarms)
             return 128 + stop.number if stop.number else code
         if progress.doomed:
             doomed_at = min(doomed_at, time.monotonic())
