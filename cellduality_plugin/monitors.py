@@ -23,8 +23,8 @@ from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 CAUSES = (
-    "ambiguous", "empty", "no_answer", "not_finite", "out_of_range", "prompt_too_long", "refused", "timeout",
-    "too_long", "unclosed", "unknown_label",
+    "ambiguous", "empty", "http_429", "http_5xx", "malformed", "no_answer", "no_log_probs", "not_a_number",
+    "not_finite", "out_of_range", "prompt_too_long", "refused", "timeout", "too_long", "unclosed", "unknown_label",
 )  # fmt: skip
 """Why a dual gave no verdict, as far as it is told apart. ``partial`` is logged where a part of it gave one,
 ``other`` for any further cause: keys may not depend on what happens."""
@@ -45,7 +45,8 @@ class Rollout:
     answer, verdict
         What was read in it, and what the reward said of that.
     rebuilt
-        What the policy rebuilt from the answer, of every draw; empty if the reward asked for no reconstruction.
+        What the policy was shown and what it rebuilt from that and the answer, of every draw; empty if the reward asked
+        for no reconstruction.
     validity, reward
         In [0, 1].
     requests
@@ -59,7 +60,7 @@ class Rollout:
     text: str
     answer: Answer
     verdict: Verdict
-    rebuilt: Sequence[Answer]
+    rebuilt: Sequence[tuple[Mapping[str, Value], Answer]]
     validity: float
     reward: float
     requests: int
@@ -190,18 +191,24 @@ def _copies(rollout: Rollout) -> dict[str, float]:
     A response may share genes with a cell it was shown, as relatives do: its copy has them at the same ranks. A
     reconstruction has no business with any gene it was shown: these are not hidden.
     """
-    shown = [value for value in rollout.example.inputs.values() if not isinstance(value, str)]
-    seen = {gene for value in rollout.example.known.values() if not isinstance(value, str) for gene in value}
+    shown = _lists(rollout.example.inputs)
     answer = rollout.answer.value
     written = answer if shown and answer is not None and not isinstance(answer, str) else ()
-    listed = [read.value for read in rollout.rebuilt if read.value is not None and not isinstance(read.value, str)]
-    shares = [sum(gene in seen for gene in genes) / len(genes) for genes in listed] if seen else []
+    shares = []
+    for known, read in rollout.rebuilt:
+        seen = {gene for genes in _lists(known) for gene in genes}
+        if seen and read.value is not None and not isinstance(read.value, str):
+            shares.append(sum(gene in seen for gene in read.value) / len(read.value))
     return {
         "dual_copyable/rebuilt": float(bool(shares)),
         "dual_copyable/response": float(bool(written)),
         "dual_copied/rebuilt": math.fsum(shares) / len(shares) if shares else 0.0,
-        "dual_copied/response": max((_same_ranks(written, value) for value in shown), default=0.0),
+        "dual_copied/response": max((_same_ranks(written, genes) for genes in shown), default=0.0),
     }
+
+
+def _lists(values: Mapping[str, Value]) -> list[tuple[str, ...]]:
+    return [value for value in values.values() if not isinstance(value, str)]
 
 
 def _same_ranks(genes: Sequence[str], shown: Sequence[str]) -> float:

@@ -101,7 +101,7 @@ class Recorder:
             "label": group.label,
             "response": text[:MAX_TEXT],
             "answer": score.answer.value,
-            "failure": score.answer.failure or score.failure,
+            "failure": score.failure,
             "reward": score.reward,
             "logs": score.logs,
             "calls": list(_calls(group.asked, kept)),

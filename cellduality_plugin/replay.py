@@ -176,7 +176,7 @@ class Replay:
         return [
             {
                 "task": task, "row": row["row"], "group": row["group"], "reward": reward, "recorded": before,
-                "truth": truth, "failure": score.failure or score.answer.failure,
+                "truth": truth, "failure": score.failure,
             }
             for row, reward, before, truth, score in zip(rows, rewards, recorded, truths, scores, strict=True)
         ]  # fmt: skip

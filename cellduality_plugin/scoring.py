@@ -32,16 +32,16 @@ class Score:
     ----------
     logs
         What the trainer logs, under the same keys in the same order for every rollout; see :mod:`.monitors`.
+    failure
+        The word of the parser, of the policy or of the reward for why nothing was earned; empty if something could be.
     answer
         What was read in the response.
-    failure
-        Why the dual gave no verdict; empty if it gave one or was not asked.
     """
 
     reward: float
     logs: dict[str, float]
-    answer: Answer = field(default_factory=lambda: Answer(None))
     failure: str = ""
+    answer: Answer = field(default_factory=lambda: Answer(None))
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Group:
     example: Example
     label: str = ""
     number: int = 0
-    duals: dict[Value, Dual] = field(default_factory=dict)
+    duals: dict[Value, list[Dual]] = field(default_factory=dict)
     verdicts: dict[Value, asyncio.Task[Verdict]] = field(default_factory=dict)
     asked: Asked = field(default_factory=dict)
     members: int = 0
@@ -160,10 +160,10 @@ class Scorer:
         if judging is None:
             dual, first = self._dual(group, policy), True
             judging = asyncio.ensure_future(self._judge(answer.value, dual))
-            group.duals[answer.value], group.verdicts[answer.value] = dual, judging
+            group.duals[answer.value], group.verdicts[answer.value] = [dual], judging
         verdict = await asyncio.shield(judging)
         seconds = time.monotonic() - started
-        requests = group.duals[answer.value].requests if first else 0
+        requests = sum(dual.requests for dual in group.duals[answer.value]) if first else 0
         return self._report(group, text, answer, verdict, requests=requests, seconds=seconds)
 
     async def level(self, score: Score, group: Group) -> Score:
@@ -234,9 +234,10 @@ class Scorer:
         judged = answer.value is not None and not verdict.failure
         share = settings.validity_share if judged else 0.0
         reward = quantise(validity**settings.validity_power * ((1 - share) * verdict.similarity + share))
-        rebuilt = group.duals[answer.value].reads if answer.value in group.duals else []
+        duals = [] if answer.value is None else group.duals[answer.value]
+        rebuilt = [(dual.example.known, read) for dual in duals for read in dual.reads]
         rollout = Rollout(
             task, group.example, text, answer, verdict, rebuilt, validity, reward, requests=requests, seconds=seconds
         )
         logs = rollout_logs(rollout, self._tasks, self._vocabulary)
-        return Score(reward, logs, answer, verdict.failure)
+        return Score(reward, logs, answer.failure or verdict.failure, answer)

@@ -30,6 +30,13 @@ class Too(Reward):
 """
 
 
+PIECES = ("<think>", "</think>", "<answer>", "</answer>", " ", "CD74", "LYZ", "CD19+ B", "T", "exposed", "control", "x")
+COUNTS = {  # all others are shares
+    "dual_distinct_answers", "dual_groups", "dual_label_entropy", "dual_label_groups", "dual_requests",
+    "dual_rollout_seconds", "dual_seconds", "dual_zero_variance",
+}  # fmt: skip
+
+
 def mean(scores):
     """Return the means over rollouts, as OpenRLHF logs them."""
     return {key: math.fsum(score.logs[key] for score in scores) / len(scores) for key in scores[0].logs}
@@ -80,6 +87,27 @@ class TestKeys:
         [found] = keys
         assert list(found) == sorted(found)
         assert all(key.startswith("dual_") for key in found)
+
+    @given(
+        text=st.text() | st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
+        rebuilt=st.text() | st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
+        log_prob=st.floats(),
+        name=st.sampled_from(sorted(TASKS)),
+        reward=st.sampled_from(["duality", "likelihood"]),
+    )
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_are_the_same_and_finite_for_any_text_and_any_number(
+        self, text, rebuilt, log_prob, name, reward, scorer, cell
+    ):
+        scorer._rewards[name] = REWARDS[reward]
+        scores = roll(scorer, row(name, cell), [text, rebuilt, text], Saying(rebuilt, log_prob=log_prob))
+        [plain] = roll(scorer, row("cell_type_annotation", cell), [""])
+        for score in scores:
+            assert list(score.logs) == list(plain.logs)
+            assert all(math.isfinite(value) for value in score.logs.values())
+            shares = {key: value for key, value in score.logs.items() if key not in COUNTS}
+            assert {key: value for key, value in shares.items() if not 0.0 <= value <= 1.0} == {}
+            assert score.logs["dual_failed"] <= score.logs["dual_answer_parsed"]
 
     @pytest.mark.parametrize("value", ["nan", "inf", "-0.5", "1.5"])
     def test_a_reward_of_ones_own_that_is_out_of_range_earns_nothing(self, value, make_config, tmp_path, cell):
