@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cellduality_plugin import __version__
-from cellduality_plugin.commands import auditing, checking, data_sets, evaluating, models, preparing, tracing
+from cellduality_plugin.commands import auditing, checking, data_sets, evaluating, models, preparing, replaying, tracing
 from cellduality_plugin.errors import CellDualityError
 
 app = typer.Typer(
@@ -68,3 +68,4 @@ tracing.register(traces_app)
 checking.register(app)
 auditing.register(app)
 evaluating.register(app)
+replaying.register(app)

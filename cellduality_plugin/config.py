@@ -49,6 +49,24 @@ class DualSettings(Settings):
         return self
 
 
+class RecordSettings(Settings):
+    """Which rollouts are kept in files, to be looked at and re-scored; see :mod:`cellduality_plugin.records`.
+
+    Parameters
+    ----------
+    folder
+        Where they go, relative to the configuration file.
+    every
+        Of so many groups one is kept, whole.
+    limit
+        Rollouts that a process keeps, at most; a group that was begun is kept whole.
+    """
+
+    folder: str = Field(min_length=1)
+    every: int = Field(8, ge=1)
+    limit: int = Field(1000, ge=1)
+
+
 class TaskSettings(Settings):
     """One dual pair of a run.
 
@@ -94,12 +112,15 @@ class Config(Settings):
     vocabulary
         The vocabulary file, relative to the configuration file.
     tasks
-        The pairs by name. The order fixes the order of the logged metrics.
+        The pairs by name.
+    records
+        Which rollouts are kept; None keeps none.
     """
 
     vocabulary: str = "vocabulary.json"
     tasks: dict[str, TaskSettings]
     dual: DualSettings = DualSettings()
+    records: RecordSettings | None = None
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -136,6 +157,29 @@ class Config(Settings):
     def folder(self) -> Path:
         """What relative paths in the configuration are relative to."""
         return self._folder
+
+    def with_rewards(self, rewards: Mapping[str, str | dict[str, float]]) -> Config:
+        """Return the same configuration with other rewards for some of its tasks.
+
+        Raises
+        ------
+        CellDualityError
+            If there is no such task, or no such reward.
+        """
+        if strangers := rewards.keys() - self.tasks.keys():
+            raise CellDualityError(
+                f"no task {min(strangers)!r}", where="--rewards", mend=f"the tasks are {', '.join(self.tasks)}"
+            )
+        values = self.model_dump()
+        for name, reward in rewards.items():
+            values["tasks"][name]["reward"] = reward
+        changed = self.read(values, where="--rewards")
+        changed._folder = self._folder
+        return changed
+
+    def record_folder(self) -> Path | None:
+        """Return where rollouts are kept, None if they are not."""
+        return None if self.records is None else self._folder / self.records.folder
 
     def save(self, path: Path) -> None:
         """Write the configuration as JSON, whole or not at all."""

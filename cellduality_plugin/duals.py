@@ -39,6 +39,8 @@ class Dual:
     ----------
     requests : int
         The calls that really went to the policy through this object.
+    reads : list of Answer
+        What the parser read in the reconstructions that were asked for, whatever the reward made of them.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Dual:
     ) -> None:
         self.task, self.example, self.vocabulary = task, example, vocabulary
         self.requests = 0
+        self.reads: list[Answer] = []
         self._policy, self._samples, self._timeout = policy, samples, timeout
         self._asked: Asked = {} if asked is None else asked
 
@@ -67,7 +70,9 @@ class Dual:
         """
         prompt = self.task.dual_prompt(self.example.known, answer, self.vocabulary)
         draws = (self._once((prompt, draw), lambda: self._policy.generate(prompt)) for draw in range(self._samples))
-        return [self.task.parse_rebuilt(text, self.vocabulary) for text in await asyncio.gather(*draws)]
+        found = [self.task.parse_rebuilt(text, self.vocabulary) for text in await asyncio.gather(*draws)]
+        self.reads += found
+        return found
 
     async def log_probs(self, answer: Value, unknown: Value) -> list[float]:
         """Return the natural log-probability of each token of the response that rebuilds ``unknown`` from ``answer``.

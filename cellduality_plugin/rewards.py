@@ -202,8 +202,9 @@ class OracleReward(Reward):
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
         """Return the similarity of the answer to the true one."""
-        default = "exact" if isinstance(dual.task.answer, OneOf) else "rwjs"
-        return Verdict(COMPARISONS[self.comparison or default](dual.example.gold, answer))
+        compare = COMPARISONS[self.comparison] if self.comparison else dual.task.truth
+        assert dual.example.gold is not None  # check_row() refuses such a row before it is rolled out
+        return Verdict(compare(dual.example.gold, answer))
 
 
 class WeightedSum(Reward):

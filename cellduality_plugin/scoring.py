@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.duals import Asked, Dual
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.monitors import Rollout, finished_logs, reward_logs, rollout_logs
 from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policy import Policy, PolicyError
 from cellduality_plugin.rewards import Verdict
@@ -24,10 +26,22 @@ of a group without spread is zero instead of amplified rounding error."""
 
 @dataclass(frozen=True)
 class Score:
-    """The reward of one rollout, in [0, 1], and what it is made of, under the same keys for every rollout."""
+    """The reward of one rollout, in [0, 1], and what it is made of.
+
+    Parameters
+    ----------
+    logs
+        What the trainer logs, under the same keys in the same order for every rollout; see :mod:`.monitors`.
+    failure
+        The word of the parser, of the policy or of the reward for why nothing was earned; empty if something could be.
+    answer
+        What was read in the response.
+    """
 
     reward: float
     logs: dict[str, float]
+    failure: str = ""
+    answer: Answer = field(default_factory=lambda: Answer(None))
 
 
 @dataclass
@@ -35,15 +49,22 @@ class Group:
     """What the rollouts of one prompt share: the question, read once, and what was asked and found so far."""
 
     example: Example
+    label: str = ""
+    number: int = 0
+    duals: dict[Value, list[Dual]] = field(default_factory=dict)
     verdicts: dict[Value, asyncio.Task[Verdict]] = field(default_factory=dict)
     asked: Asked = field(default_factory=dict)
     members: int = 0
     rewards: list[float] = field(default_factory=list)
     complete: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: list[tuple[Value | None, float]] = field(default_factory=list)
 
     @contextlib.contextmanager
     def member(self) -> Iterator[None]:
-        """Count a rollout in, before it is made: the members of a group all begin before the first of them ends."""
+        """Count a rollout in, before it is made: the members of a group all begin before the first of them ends.
+
+        What all of them come to is known to the last; should that one crash, nobody is left to log it.
+        """
         self.members += 1
         self.complete.clear()
         try:
@@ -57,8 +78,17 @@ class Group:
         """Return the rewards of all members, of which this one has ``reward``, once the last is there."""
         self.rewards.append(reward)
         self._close()
-        await self.complete.wait()
+        try:
+            await self.complete.wait()
+        except BaseException:  # it leaves, and its reward with it
+            self.rewards.remove(reward)
+            raise
         return self.rewards
+
+    @property
+    def over(self) -> bool:
+        """Whether every member has come to its end."""
+        return len(self.finished) >= self.members
 
     def _close(self) -> None:
         if len(self.rewards) >= self.members:
@@ -90,6 +120,7 @@ class Scorer:
         self._vocabulary = config.load_vocabulary()
         self._tasks = config.load_tasks()
         self._rewards = config.load_rewards(self._tasks)
+        self._numbers = itertools.count()
 
     def group(self, label: str) -> Group:
         """Return a new group for the question in ``label``.
@@ -106,7 +137,7 @@ class Scorer:
                 mend=f"the configuration has {', '.join(self._tasks)}; add it there or prepare the data again",
             )
         self._rewards[example.task].check_row(self._tasks[example.task], example, self._vocabulary)
-        return Group(example)
+        return Group(example, label, next(self._numbers))
 
     async def score(self, text: str, group: Group, policy: Policy) -> Score:
         """Return the score of one response of ``group``. A response that cannot be judged scores 0.
@@ -123,18 +154,17 @@ class Scorer:
         task = self._tasks[group.example.task]
         answer = task.parse_answer(text, self._vocabulary)
         if answer.value is None:
-            return self._report(group, answer, Verdict(0.0), validity=0.0, requests=0, seconds=0.0)
+            return self._report(group, text, answer, Verdict(0.0), requests=0, seconds=0.0)
         started = time.monotonic()
-        duals = [self._dual(group, policy, split) for split in group.example.splits()]
-        judging = group.verdicts.get(answer.value)
+        judging, first = group.verdicts.get(answer.value), False
         if judging is None:
+            duals, first = [self._dual(group, policy, split) for split in group.example.splits()], True
             judging = asyncio.ensure_future(self._judge_all(answer.value, duals))
-            group.verdicts[answer.value] = judging
+            group.duals[answer.value], group.verdicts[answer.value] = duals, judging
         verdict = await asyncio.shield(judging)
         seconds = time.monotonic() - started
-        validity = task.validity(group.example, answer)
-        requests = sum(dual.requests for dual in duals)
-        return self._report(group, answer, verdict, validity=validity, requests=requests, seconds=seconds)
+        requests = sum(dual.requests for dual in group.duals[answer.value]) if first else 0
+        return self._report(group, text, answer, verdict, requests=requests, seconds=seconds)
 
     async def level(self, score: Score, group: Group) -> Score:
         """Return ``score``, with the mean reward of its group if the group's rewards lie too near together to tell.
@@ -148,7 +178,26 @@ class Scorer:
         if max(rewards) - min(rewards) >= bound:
             return score
         reward = quantise(math.fsum(rewards) / len(rewards))
-        return Score(reward, {**score.logs, **self._rewards_by_task(group, reward), "dual_levelled": 1.0})
+        logs = {**score.logs, **reward_logs(self._tasks, group.example.task, reward), "dual_levelled": 1.0}
+        return replace(score, reward=reward, logs=logs)
+
+    def finish(self, score: Score, group: Group, *, truncated: bool, seconds: float) -> Score:
+        """Return ``score`` with what is known at the end of a rollout, and of its group at the end of that.
+
+        Once for each member, after :meth:`level`: the last to come logs what the group was. Waits for nobody.
+
+        Parameters
+        ----------
+        truncated
+            Whether the response was cut at its length.
+        seconds
+            How long the rollout took, the dual included.
+        """
+        group.finished.append((score.answer.value, score.reward))
+        task = self._tasks[group.example.task]
+        over = group.finished if group.over else []
+        found = finished_logs(over, task, self._vocabulary, truncated=truncated, seconds=seconds)
+        return replace(score, logs={**score.logs, **found})
 
     def _dual(self, group: Group, policy: Policy, example: Example) -> Dual:
         dual, task = self._config.dual, self._tasks[example.task]
@@ -176,40 +225,24 @@ class Scorer:
         except PolicyError as error:
             return Verdict.none(error.cause)
         # A pair or a reward of the user's own may be wrong here; NaN would spoil the step of every other task.
-        return verdict if 0.0 <= verdict.similarity <= 1.0 else Verdict.none("out_of_range")
+        in_range = 0.0 <= verdict.similarity <= 1.0 and 0.0 <= verdict.failed <= 1.0
+        return verdict if in_range else Verdict.none("out_of_range")
 
     def _report(
-        self, group: Group, answer: Answer, verdict: Verdict, *, validity: float, requests: int, seconds: float
+        self, group: Group, text: str, answer: Answer, verdict: Verdict, *, requests: int, seconds: float
     ) -> Score:
-        settings = self._config.tasks[group.example.task]
+        task, settings = self._tasks[group.example.task], self._config.tasks[group.example.task]
+        validity = 0.0 if answer.value is None else task.validity(group.example, answer)
+        if not 0.0 <= validity <= 1.0:
+            validity, verdict = 0.0, Verdict.none("out_of_range")
         # What could not be read or asked earns nothing, whatever its form.
         judged = answer.value is not None and not verdict.failure
         share = settings.validity_share if judged else 0.0
         reward = quantise(validity**settings.validity_power * ((1 - share) * verdict.similarity + share))
-        listed = max(answer.listed, 1)
-        logs = {
-            "dual_similarity": verdict.similarity,
-            "dual_validity": validity,
-            "dual_answer_parsed": float(answer.value is not None),
-            "dual_repeated_genes": answer.repeated / listed,
-            "dual_unknown_genes": answer.unknown / listed,
-            "dual_failed": verdict.failed,
-            "dual_timeout": float(verdict.failure == "timeout"),
-            "dual_requests": float(requests),
-            "dual_seconds": seconds,
-            "dual_levelled": 0.0,
-        }
-        return Score(reward, {**self._rewards_by_task(group, reward), **logs})
-
-    def _rewards_by_task(self, group: Group, reward: float) -> dict[str, float]:
-        """Return the logs that hold the reward.
-
-        OpenRLHF averages a key over all rollouts of a step and needs the same keys from each. A task's own mean reward
-        is therefore logged as two sums: dual_reward/TASK divided by dual_share/TASK.
-        """
-        logs = {"dual_reward": reward}
-        for name in self._tasks:
-            mine = float(name == group.example.task)
-            logs[f"dual_share/{name}"] = mine
-            logs[f"dual_reward/{name}"] = mine * reward
-        return logs
+        duals = [] if answer.value is None else group.duals[answer.value]
+        rebuilt = [(dual.example.known, read) for dual in duals for read in dual.reads]
+        rollout = Rollout(
+            task, group.example, text, answer, verdict, rebuilt, validity, reward, requests=requests, seconds=seconds
+        )
+        logs = rollout_logs(rollout, self._tasks, self._vocabulary)
+        return Score(reward, logs, answer.failure or verdict.failure, answer)

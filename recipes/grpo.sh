@@ -23,7 +23,8 @@ agent="$data/agent.py"
 if [[ "$DRY_RUN" != 1 ]]; then
   agent="$(cellduality agent-path --config "$data/cellduality.json")"
   # A stopped run is taken up only on request; otherwise its checkpoints would be mistaken for this run's.
-  [[ "$RESUME" == 1 ]] || rm -rf "$RUN_DIR/checkpoints/grpo" "$RUN_DIR/tensorboard/grpo"
+  [[ "$RESUME" == 1 ]] || rm -rf "$RUN_DIR/checkpoints/grpo" "$RUN_DIR/tensorboard/grpo" "$RUN_DIR/rollouts" \
+    "$RUN_DIR/alarms.jsonl"
 fi
 resume=()
 if [[ "$RESUME" == 1 ]]; then resume=(--ckpt.load_enable); fi

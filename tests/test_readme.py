@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cellduality_plugin.alarms import SIGNS
+from cellduality_plugin.readings import BY_TASK, RATIOS
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.tasks import TASKS
 
@@ -49,3 +51,13 @@ def test_every_kind_of_reward_is_in_the_table():
 def test_every_task_is_in_the_table():
     for name in TASKS:
         assert f"| `{name}` |" in README
+
+
+def test_every_alarm_and_every_metric_that_is_divided_is_in_the_tables():
+    told = set(re.findall(r"`([^`\n]+)`", README))
+    assert told >= SIGNS.keys()
+    for numerator, denominator in RATIOS.values():
+        assert {numerator, denominator} <= told
+    for kind, share in BY_TASK.items():
+        assert kind in told or f"{kind}/TASK" in told
+        assert f"{share}/TASK" in told

@@ -49,6 +49,26 @@ def weighted(text: str, flag: str) -> str | dict[str, float]:
     return found
 
 
+def absolute(name: str) -> str:
+    """Return ``name`` with the path of a file.py:Class made absolute, so that every worker finds it."""
+    path, colon, inner = name.rpartition(":")
+    return f"{Path(path).resolve()}:{inner}" if colon and path.endswith(".py") else name
+
+
+def reward_of(text: str, flag: str) -> str | dict[str, float]:
+    """Return the reward that ``text`` writes: a name, an import path, or a weighted sum of such.
+
+    Examples
+    --------
+    >>> reward_of("duality", ""), reward_of("2*posterior+duality", "")
+    ('duality', {'posterior': 2.0, 'duality': 1.0})
+    """
+    reward = weighted(text, flag)
+    if isinstance(reward, str):
+        return absolute(reward)
+    return {absolute(name): weight for name, weight in reward.items()}
+
+
 def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = ()) -> dict[str, int]:
     """Return {name: number} of ``N``, which is for all ``names``, or of ``NAME=N,...``.
 

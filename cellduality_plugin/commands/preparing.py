@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cellduality_plugin.commands.arguments import by_name, pairs, weighted
-from cellduality_plugin.config import Config
+from cellduality_plugin.commands.arguments import absolute, by_name, pairs, reward_of
+from cellduality_plugin.config import Config, RecordSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS, get_task
 
@@ -101,6 +102,19 @@ def data_prepare(
         int, typer.Option(help="Longest response to a dual, in tokens; 0: what the context leaves.")
     ] = 0,
     dual_timeout: Annotated[float, typer.Option(help="Seconds after which a dual counts as failed.")] = 120.0,
+    gold_for_monitoring: Annotated[
+        bool,
+        typer.Option(
+            "--gold-for-monitoring",
+            help="Put the true answers into all RL rows, so that the log shows the ground truth beside the reward; "
+            "only an oracle is ever rewarded by them.",
+        ),
+    ] = False,
+    records: Annotated[
+        Path | None, typer.Option(help="Folder in which a run keeps rollouts, for `cellduality replay`.")
+    ] = None,
+    records_every: Annotated[int, typer.Option(help="Of so many groups one is kept.")] = 8,
+    records_limit: Annotated[int, typer.Option(help="Rollouts that each process keeps, at most.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
 ) -> None:
     """Turn cells into rows for SFT, RL and evaluation, with a manifest beside each file.
@@ -131,7 +145,7 @@ def data_prepare(
         "label_column": label_column, "expression": expression, "matrix": matrix, "layer": layer,
         "gene_symbols": gene_symbols, "species": species, "columns": columns, "control": control,
     }  # fmt: skip
-    wanted = {_absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
+    wanted = {absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
     served = tasks_of_sources(names, list(wanted), columns)
     shares = pairs(weights, "--weights")
     asked = {pair: wanted.get(pair) or shares.get(pair) or "1" for some in served.values() for pair in some}
@@ -168,10 +182,22 @@ def data_prepare(
         },
     )  # fmt: skip
     config.load_rewards(config.load_tasks())
-    settings = settings.model_copy(update={"rl_gold": config.needs_gold()})
+    config = config.model_copy(update={"records": _records(records, folder, records_every, records_limit)})
+    settings = settings.model_copy(
+        update={"rl_gold": tuple(config.tasks) if gold_for_monitoring else config.needs_gold()}
+    )
     summary = prepare(settings, folder)
     config.save(folder / "cellduality.json")
     out.print(describe(summary))
+
+
+def _records(records: Path | None, folder: Path, every: int, limit: int) -> RecordSettings | None:
+    """Return the settings of records; the folder is told from where the data are, so that both can be moved."""
+    if records is None:
+        return None
+    place = os.path.relpath(records, folder)
+    values = {"tasks": {}, "records": {"folder": place, "every": every, "limit": limit}}
+    return Config.read(values).records
 
 
 def tasks_of_sources(
@@ -218,19 +244,13 @@ def run_config(
     """
     found = {get_task(pair).name: pair for pair in tasks}
     _refuse_slips(rewards, found, "--rewards")
-    kinds = {name: _absolute_reward(weighted(rewards.get(name, "duality"), "--rewards")) for name in found}
+    kinds = {name: reward_of(rewards.get(name, "duality"), "--rewards") for name in found}
     return Config.read(
         {
             "tasks": {name: {"pair": pair, "reward": kinds[name], **shaping} for name, pair in found.items()},
             "dual": dual,
         }
     )
-
-
-def _absolute_reward(reward: str | dict[str, float]) -> str | dict[str, float]:
-    if isinstance(reward, str):
-        return _absolute(reward)
-    return {_absolute(name): weight for name, weight in reward.items()}
 
 
 def _refuse_slips(given: Iterable[str], tasks: Iterable[str], flag: str) -> None:
@@ -260,9 +280,3 @@ def _held_out(
         columns = found.setdefault(name or sources[0], {})
         columns[column] = (*columns.get(column, ()), value)
     return {name: columns for name, columns in found.items() if name in sources}
-
-
-def _absolute(pair: str) -> str:
-    """Return ``pair`` with the path of a file.py:Class made absolute, so that every worker finds it."""
-    path, colon, name = pair.rpartition(":")
-    return f"{Path(path).resolve()}:{name}" if colon and path.endswith(".py") else pair

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
+from cellduality_plugin.alarms import steps_of
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.readings import readings, step_metrics
 
 Curves: TypeAlias = dict[str, list[tuple[int, float]]]
 """By name of the quantity: (step, value), steps ascending, one value a step."""
 
-_LINE = re.compile(r"Global step (\d+): \{(.*)\}")
-_PAIR = re.compile(r"'([^']+)': (-?(?:\d[\d.]*(?:e[+-]?\d+)?|inf|nan))", re.IGNORECASE)
+_FIRST = (
+    "reward", "score", "gpt_loss", "loss", "dual_reward", "dual_truth", "dual_similarity", "dual_validity", "kl",
+    "response_length", "dual_label_entropy", "dual_zero_variance", "dual_success", "dual_copied",
+)  # fmt: skip
 
 
 def read_curves(source: Path) -> Curves:
@@ -51,9 +54,9 @@ def parse_log(lines: Iterable[str]) -> Curves:
     """
     found: dict[str, dict[int, float]] = {}
     for line in lines:
-        if match := _LINE.search(line):
-            for name, value in _PAIR.findall(match[2]):
-                found.setdefault(name, {})[int(match[1])] = float(value)
+        step, metrics = step_metrics(line) or (0, {})
+        for name, value in metrics.items():
+            found.setdefault(name, {})[step] = value
     return {name: sorted(points.items()) for name, points in found.items()}
 
 
@@ -74,16 +77,30 @@ def _from_events(folder: Path) -> Curves:
     return {name: sorted(points.items()) for name, points in found.items()}
 
 
-def chosen(curves: Curves, at_most: int = 12) -> Curves:
+def divided(curves: Curves) -> Curves:
+    """Return what the curves say: those that are logged as two means divided, see :mod:`cellduality_plugin.readings`.
+
+    Examples
+    --------
+    >>> divided({"dual_share/t": [(1, 0.5), (2, 0.0)], "dual_reward/t": [(1, 0.25), (2, 0.0)]})
+    {'dual_reward/t': [(1, 0.5)]}
+    """
+    found: Curves = {}
+    for step, metrics in steps_of(curves):
+        for name, value in readings(metrics).items():
+            found.setdefault(name, []).append((step, value))
+    return found
+
+
+def chosen(curves: Curves, at_most: int = 18) -> Curves:
     """Return the curves worth a plot: rewards and losses first, then the rest by name.
 
     Timings, constants and copies of an earlier curve are left out.
     """
 
     def rank(name: str) -> tuple[int, str]:
-        leaf = name.rpartition("/")[2]
-        first = ("reward", "score", "gpt_loss", "loss", "dual_similarity", "kl", "response_length")
-        return (first.index(leaf) if leaf in first else len(first) + (not leaf.startswith("dual_")), name)
+        kind = name.partition("/")[0] if name.startswith("dual_") else name.rpartition("/")[2]
+        return (_FIRST.index(kind) if kind in _FIRST else len(_FIRST) + (not kind.startswith("dual_")), name)
 
     moving = {
         name: points

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellduality_plugin.alarms import alarms, steps_of
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import plots
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows
-from cellduality_plugin.evaluation.curves import chosen, read_curves
+from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, REAL, VERSION
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.tables import section_title, table_rows, written
@@ -143,10 +144,11 @@ def _curve_section(place: int, name: str, source: Path) -> dict[str, Any]:
     try:
         found = read_curves(source)
     except CellDualityError as error:
-        return {"name": name, "note": str(error), "plots": []}
-    finite = {key: [p for p in points if math.isfinite(p[1])] for key, points in found.items()}
+        return {"name": name, "note": str(error), "plots": [], "alarms": []}
+    finite = {key: [p for p in points if math.isfinite(p[1])] for key, points in divided(found).items()}
     drawn = plots.plot_curves(f"curve{place}", chosen(finite))
-    return {"name": name, "note": "" if drawn else "No curves were recorded.", "plots": drawn}
+    note = "" if drawn else "No curves were recorded."
+    return {"name": name, "note": note, "plots": drawn, "alarms": alarms(steps_of(found))}
 
 
 def _confusions(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[str]:

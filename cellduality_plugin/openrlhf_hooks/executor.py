@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -11,6 +12,7 @@ from openrlhf.utils.agent import SingleTurnAgentExecutor
 from cellduality_plugin.config import Config
 from cellduality_plugin.engine_policy import EnginePolicy
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.records import Recorder
 from cellduality_plugin.scoring import Group, Scorer
 
 _REMEMBERED_GROUPS = 4096
@@ -50,6 +52,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         self._config = Config.load(config_path)
         self._scorer = Scorer(self._config)
         self._groups = _Groups()
+        self._recorder = Recorder.of(self._config)
 
     async def execute(
         self,
@@ -69,6 +72,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
                 mend="start from an instruction-tuned model, or add a chat_template to its tokenizer",
             )
         group = self._groups.get(sampling_params, label, self._scorer)
+        began = time.monotonic()
         with group.member():
             rollout = await super().execute(
                 prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=images
@@ -77,5 +81,9 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
             text = hf_tokenizer.decode(rollout["observation_tokens"][start:end], skip_special_tokens=True)
             policy = EnginePolicy(llm_engine, hf_tokenizer, max_length, self._config.dual)
             score = await self._scorer.level(await self._scorer.score(text, group, policy), group)
+        truncated, seconds = bool(rollout["truncated"]), time.monotonic() - began
+        score = self._scorer.finish(score, group, truncated=truncated, seconds=seconds)
+        if self._recorder is not None:
+            self._recorder.write(group, text, score, last=group.over)
         rollout.update(reward=score.reward, scores=score.reward, extra_logs=score.logs)
         return dict(rollout)

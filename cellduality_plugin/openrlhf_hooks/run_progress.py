@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.live import Live
 
+from cellduality_plugin.alarms import Alarm, Watch
+from cellduality_plugin.readings import readings, step_metrics
+
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _RAY_PREFIX = re.compile(r"^\((?:\w+ )?pid=\d+(?:, ip=[\d.]+)?\)\s*")
 _NUMBER = r"([-+]?(?:nan|inf|[\d.]+(?:e[-+]?\d+)?))"
 _SFT_EPOCHS = re.compile(r"Train epoch:\s+\d+%\|.*?\| (\d+)/(\d+) \[")
 _SFT_STEP = re.compile(r"Train step of epoch (\d+):\s+\d+%\|.*?\| (\d+)/(\d+) \[")
 _SFT_LOSS = re.compile(rf"gpt_loss={_NUMBER}")
-_GRPO_STEP = re.compile(r"Global step (\d+): \{")
-_GRPO_REWARD = re.compile(rf"'reward': {_NUMBER}")
 _GRPO_PROMPTS = re.compile(r"Episode \[(\d+)/(\d+)\]:\s+\d+%\|.*?\| (\d+)/(\d+) \[")
 _INNER = re.compile(r"^(\[[\w.-]+\] .*)$")
 _NOISE = re.compile(r"\d+%\|.*\||it/s|s/it|\b(INFO|DEBUG|WARNING)\b|Warning:|^warnings\.warn|\[repeated \d+x")
@@ -26,6 +27,7 @@ _NOISE = re.compile(r"\d+%\|.*\||it/s|s/it|\b(INFO|DEBUG|WARNING)\b|Warning:|^wa
 _DOOMED = re.compile(r"Exception raised in creation task: The actor died")
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Killed|Refused)\b")
 
+_SHOWN_READINGS = {"dual_validity": "validity", "dual_success": "duals", "dual_zero_variance": "no spread"}
 _KEEP_LINES = 400
 _SHOW_LINES = 15
 _PLAIN_EVERY = 5.0  # seconds between two lines when there is no terminal
@@ -76,7 +78,7 @@ def clean(line: str) -> str:
 
 @dataclass
 class Progress:
-    """The state of a run as told by its output so far; feed it lines in order.
+    """The state of a run as told by its output so far; feed it lines in order, take the alarms it puts aside.
 
     Examples
     --------
@@ -93,7 +95,10 @@ class Progress:
     reward: str = ""
     step: int = 0
     prompts: str = ""
+    duals: str = ""
     doomed: bool = False
+    watch: Watch = field(default_factory=Watch)
+    alarms: list[Alarm] = field(default_factory=list)
     lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_KEEP_LINES))
 
     def feed(self, raw: str) -> None:
@@ -115,16 +120,19 @@ class Progress:
             self.text = found[1]
 
     def _feed_grpo(self, line: str) -> None:
-        step, prompts = _GRPO_STEP.search(line), _GRPO_PROMPTS.search(line)
-        if step:
-            self.step = int(step[1])
-            reward = _GRPO_REWARD.search(line)
-            self.reward = f"{float(reward[1]):.4f}" if reward else self.reward
+        found, prompts = step_metrics(line), _GRPO_PROMPTS.search(line)
+        if found:
+            self.step, metrics = found
+            self.reward = f"{metrics['reward']:.4f}" if "reward" in metrics else self.reward
+            read = readings(metrics)
+            self.duals = ", ".join(f"{name} {read[key]:.2f}" for key, name in _SHOWN_READINGS.items() if key in read)
+            self.alarms += self.watch.step(self.step, metrics)
         if prompts:
             episode, episodes, done, total = (int(number) for number in prompts.groups())
             self.prompts = f"{(episode - 1) * total + done}/{episodes * total}"
-        if step or prompts:
-            self.text = f"step {self.step}" + _named(", prompts ", self.prompts) + _named(", reward ", self.reward)
+        if found or prompts:
+            named = (", prompts ", self.prompts), (", reward ", self.reward), (", ", self.duals)
+            self.text = f"step {self.step}" + "".join(_named(*item) for item in named)
 
     def last_words(self) -> list[str]:
         """Return the last lines that say something, at most 15: up to the last error if there is one."""

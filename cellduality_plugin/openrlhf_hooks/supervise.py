@@ -27,6 +27,9 @@ import psutil
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.run_progress import Display, Progress
 
+ALARMS = "alarms.jsonl"
+"""The file in a run's folder that every alarm is added to."""
+
 LOCK_VARIABLE = "CELLDUALITY_LOCK_HELD"
 EXIT_LOCKED = 75  # EX_TEMPFAIL: try again later
 EXIT_LOG = 74  # EX_IOERR: the log cannot be written
@@ -181,10 +184,12 @@ class Stop:
                 signal.signal(number, handler)
 
 
-def watch(command: Command, log: IO[bytes], progress: Progress, display: Display, stop: Stop) -> int:
+def watch(
+    command: Command, log: IO[bytes], progress: Progress, display: Display, stop: Stop, alarms: Path | None = None
+) -> int:
     """Return the exit code of `command`, once it has ended or was told to and its patience is over; 1 if it hangs.
 
-    Everything it writes goes to `log` unchanged and to `progress` line by line.
+    Everything it writes goes to `log` unchanged and to `progress` line by line. Alarms are said, and added to `alarms`.
     """
     rest = ""
     told = False
@@ -195,10 +200,12 @@ def watch(command: Command, log: IO[bytes], progress: Progress, display: Display
         *lines, rest = (rest + chunk.decode("utf-8", "replace")).replace("\r", "\n").split("\n")
         for line in lines:
             progress.feed(line)
+        _tell_alarms(progress, display, alarms)
         display.show("stopping" if stop.number else progress.text)
         code = command.exit_code()
         if code is not None and not chunk:
             progress.feed(rest)
+            _tell_alarms(progress, display, alarms)
             return 128 + stop.number if stop.number else code
         if progress.doomed:
             doomed_at = min(doomed_at, time.monotonic())
@@ -231,7 +238,7 @@ def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, e
             command = Command(words, environment, [] if held is None else [held])
             try:
                 with display.live if display.console.is_terminal else contextlib.nullcontext():
-                    code = watch(command, log, progress, display, stop)
+                    code = watch(command, log, progress, display, stop, run_dir / ALARMS)
             finally:
                 command.clear()
     except FileNotFoundError as error:
@@ -242,6 +249,16 @@ def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, e
         ) from error
     _tell_end(code, bool(stop.number), progress, display, log_path)
     return code
+
+
+def _tell_alarms(progress: Progress, display: Display, path: Path | None) -> None:
+    told, progress.alarms = progress.alarms, []
+    for alarm in told:
+        display.say(f"[{display.stage}] {alarm}")
+        if path is not None:
+            row = {"stage": display.stage, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **alarm.to_row()}
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
 
 
 def _tell_end(code: int, stopped: bool, progress: Progress, display: Display, log_path: Path) -> None:

@@ -66,6 +66,12 @@ class DualTask(ABC):
     def similarity(self, unknown: Value, rebuilt: Value) -> float:
         """Return how well ``rebuilt`` matches x_u, in [0, 1]; best value 1."""
 
+    def truth(self, gold: Value, answer: Value) -> float:
+        """Return how well ``answer`` matches the true one, in [0, 1]; best value 1. Labels exactly, lists by RWJS."""
+        if isinstance(gold, str) or isinstance(answer, str):
+            return exact_match(gold, answer)
+        return rank_weighted_jaccard(gold, answer)
+
     def validity(self, example: Example, answer: Answer) -> float:
         """Return the well-formedness of the primal answer, in [0, 1]; a factor of the reward. 1 unless overridden."""
         return 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,30 @@ def test_only_the_rows_of_a_task_that_the_ground_truth_judges_hold_it(prepare):
     assert golds[GENERATION] == {None}
     assert golds[ANNOTATION] == {*KINDS}
     assert {Example.from_label(row["label"]).gold for row in plain} == {None}
+
+
+def test_gold_for_monitoring_is_all_that_it_adds(prepare):
+    words = ["--task", f"{ANNOTATION},{GENERATION}"]
+    (plain, before), (told, after) = (
+        (rows_of(folder, "rl"), Config.load(folder / "cellduality.json"))
+        for folder in (prepare(*words, *flag) for flag in ([], ["--gold-for-monitoring"]))
+    )
+    assert [row["input"] for row in told] == [row["input"] for row in plain], "the same questions in the same order"
+    examples = [[Example.from_label(row["label"]) for row in rows] for rows in (plain, told)]
+    assert {example.gold for example in examples[0]} == {None}, "it is off unless it is asked for"
+    assert None not in {example.gold for example in examples[1]}
+    assert [replace(example, gold=None) for example in examples[1]] == examples[0]
+    assert after == before
+
+
+def test_records_are_kept_where_they_are_told_from_the_data(prepare, tmp_path):
+    assert Config.load(prepare() / "cellduality.json").records is None
+    flags = ["--records", tmp_path / "rollouts", "--records-every", 2, "--records-limit", 30]
+    config = Config.load(prepare(*flags) / "cellduality.json")
+    assert config.records.model_dump() == {"folder": "../rollouts", "every": 2, "limit": 30}
+    assert config.record_folder().resolve() == (tmp_path / "rollouts").resolve()
+    with pytest.raises(CellDualityError, match=r"records\.every"):
+        prepare("--records", tmp_path / "rollouts", "--records-every", 0)
 
 
 def test_a_reward_that_cannot_judge_its_task_is_refused_before_anything_is_written(prepare, tmp_path):

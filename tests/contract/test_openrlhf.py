@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import itertools
+import math
 import os
 import sys
 from types import SimpleNamespace
@@ -18,6 +21,7 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor, _load_agent_executor
 from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
+from openrlhf.utils.logging_utils import TensorboardLogger, WandbLogger
 from openrlhf.utils.utils import get_tokenizer
 from vllm import SamplingParams
 from vllm.logprobs import Logprob
@@ -25,16 +29,21 @@ from vllm.outputs import CompletionOutput, RequestOutput
 
 from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
 from cellduality_plugin.config import PATH_VARIABLE, DualSettings
+from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor, EnginePolicy
 from cellduality_plugin.openrlhf_hooks.preflight import Lengths
-from cellduality_plugin.scoring import quantise
+from cellduality_plugin.rewards import REWARDS
+from cellduality_plugin.scoring import Scorer, quantise
 from cellduality_plugin.tasks import TASKS
+from tests import play
 
 with standing_in():  # OpenRLHF imports flash attention wherever it computes advantages, and does not use it there
+    from openrlhf.trainer.ppo_trainer import BasePPOTrainer
     from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+    from openrlhf.trainer.ray import ppo_actor
 
 RL = "openrlhf.cli.train_ppo_ray"
 ROLLOUT_KEYS = {
@@ -208,6 +217,65 @@ class TestExperience:
         assert all(key.startswith("dual_") for key in ours)
 
 
+class TestLogging:
+    """What reaches TensorBoard and W&B of the numbers that a rollout carries."""
+
+    @pytest.fixture
+    def logs(self, small_world):
+        executor = DualityExecutor(small_world.config)
+        row = next(read_jsonl(small_world.data / "rl.jsonl"))
+        params, tokenizer = SamplingParams(max_tokens=8), small_world.tokenizer
+        run = executor.execute(row["input"], row["label"], params, 256, tokenizer, FixedEngine([5]))
+        return asyncio.run(run)["extra_logs"]
+
+    def test_tensorboard_gets_every_key_under_train(self, logs, tmp_path, scalars_of):
+        logger = {"tensorboard_dir": str(tmp_path), "wandb": SimpleNamespace(run_name="run")}
+        writer = TensorboardLogger(SimpleNamespace(logger=SimpleNamespace(**logger)))
+        writer.log_train(1, logs)
+        writer.close()
+        found = scalars_of(tmp_path)
+        assert found.keys() == {f"train/{key}" for key in logs}
+        assert all(found[f"train/{key}"] == [pytest.approx(value)] for key, value in logs.items())
+
+    @pytest.fixture
+    def scalars_of(self):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        def read(folder):
+            [file] = folder.rglob("events.out.tfevents.*")
+            events = EventAccumulator(str(file))
+            events.Reload()
+            return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+        return read
+
+    def test_wandb_gets_every_key_under_train(self, logs):
+        sent: list[dict[str, Any]] = []
+        logger = object.__new__(WandbLogger)
+        logger.handle = SimpleNamespace(log=sent.append)
+        logger.log_train(7, logs)
+        assert sent == [{**{f"train/{key}": value for key, value in logs.items()}, "train/global_step": 7}]
+
+    def test_the_status_of_a_step_goes_to_both_loggers_whole(self, logs):
+        sent = []
+        logger = SimpleNamespace(log_train=lambda step, told: sent.append((step, told)))
+        args = SimpleNamespace(logger=SimpleNamespace(logging_steps=1), ckpt=SimpleNamespace(save_steps=math.inf))
+        trainer = SimpleNamespace(args=args, wandb_logger=logger, tensorboard_logger=logger)
+        BasePPOTrainer.save_logs_and_checkpoints(trainer, 3, logs)
+        assert sent == [(3, logs)] * 2
+
+    def test_a_number_a_rollout_is_averaged_over_rollouts_and_not_over_tokens(self):
+        """A value with a dimension is a sample's to OpenRLHF, one without is a token's."""
+        source = inspect.getsource(ppo_actor)
+        assert 'weights[k] = "token" if v.dim() == 0 else "sample"' in source
+        generator = object.__new__(SamplesGenerator)
+        rollout = {
+            "observation_tokens": [1, 2, 3], "action_ranges": [(1, 3)], "rollout_log_probs": None, "prompt": "p",
+            "label": "l", "reward": 0.5, "scores": 0.5, "extra_logs": {"dual_groups": 8.0},
+        }  # fmt: skip
+        assert generator._process_response_into_experience(rollout).info["dual_groups"].shape == (1,)
+
+
 class TestGroupNorm:
     """OpenRLHF's advantages, computed by its own method on rewards of one step."""
 
@@ -242,6 +310,25 @@ class TestGroupNorm:
     @pytest.mark.parametrize("size", range(2, 17))
     def test_a_group_of_equal_quantised_rewards_has_no_advantage_at_all(self, size, advantages):
         rewards = torch.arange(1025, dtype=torch.float64).unsqueeze(1).repeat(1, size) / 1024
+        assert torch.count_nonzero(advantages(rewards)) == 0
+
+    @pytest.mark.parametrize("size", range(2, 17))
+    def test_equal_answers_have_no_advantage_under_any_kind_of_reward(self, size, advantages, make_config, cell):
+        """Of every task and every kind that can judge it: what the scorer gives a group that answers as one."""
+        groups = []
+        for name, kind in itertools.product(TASKS, [*REWARDS, {"duality": 1, "likelihood": 2, "oracle": 4}]):
+            try:
+                scorer = Scorer(make_config(tasks={name: {"pair": name, "reward": kind}}))
+            except CellDualityError:
+                continue  # refused before a run
+            example = play.row(name, cell)
+            half = example.unknown if isinstance(example.unknown, str) else (example.unknown[0], "GNLY")
+            answer = example.gold if isinstance(example.gold, str) else (*example.gold[:5], "GNLY")
+            policy = play.Saying(TASKS[name].rebuilt_response(half), log_prob=-0.7)
+            scores = play.roll(scorer, example, [TASKS[name].answer_response(answer)] * size, policy)
+            groups.append([score.reward for score in scores])
+        rewards = torch.tensor(groups, dtype=torch.float64)
+        assert len({*rewards[:, 0].tolist()} - {0.0, 1.0}) > 5, "0 and 1 are the easy ones"
         assert torch.count_nonzero(advantages(rewards)) == 0
 
     def test_equal_rewards_that_are_not_quantised_would_train_on_rounding_error(self, advantages):

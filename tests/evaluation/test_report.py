@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.curves import chosen, parse_log, read_curves
+from cellduality_plugin.evaluation.curves import chosen, divided, parse_log, read_curves
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
 from cellduality_plugin.evaluation.plots import colours_of
 from cellduality_plugin.evaluation.predictions import PredictionSettings
@@ -195,3 +195,25 @@ def test_an_audit_stands_in_the_page_where_there_is_one(run, tmp_path):
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(CellDualityError, match="audit again"):
         page(tmp_path / "audit.json")
+
+
+def test_alarms_of_the_run_are_told_on_the_page(run: Path, tmp_path: Path) -> None:
+    log = tmp_path / "alarming.log"
+    log.write_text("\n".join(f"Global step {n}: {{'reward': 0.{n}, 'dual_truncated': 0.5}}" for n in range(1, 8)))
+    text = write_report(run, tmp_path / "report.html", {"GRPO": log, "SFT": tmp_path / "gone"}).read_text()
+    assert text.count('<p class="alarm">') == 1
+    assert "<b>truncation</b> at step 5: 0.50 of the rollouts are cut at their length, over 5 steps" in text
+    assert "MAX_NEW_TOKENS" in text
+
+
+def test_curves_are_quotients_where_two_means_were_logged(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text(
+        "\n".join(
+            f"Global step {n}: {{'dual_reward/t': {n / 20}, 'dual_share/t': 0.5, 'dual_groups': 1.0, 'kl': {n}}}"
+            for n in (1, 2)
+        )
+    )
+    found = divided(read_curves(log))
+    assert found == {"dual_reward/t": [(1, 0.1), (2, 0.2)], "kl": [(1, 1.0), (2, 2.0)]}
+    assert list(chosen(found)) == ["dual_reward/t", "kl"]

@@ -19,12 +19,14 @@ from vllm import SamplingParams
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from cellduality_plugin.config import DualSettings
+from cellduality_plugin.config import Config, DualSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.openrlhf_hooks import executor as executor_module
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor, EnginePolicy
 from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.readings import readings
+from cellduality_plugin.replay import Replay
 from cellduality_plugin.tasks import TASKS, DualTask
 
 LONG = 256
@@ -268,6 +270,72 @@ class TestOtherRewards:
         whole, half = (asked.task.answer_response(genes) for genes in (cell.genes, cell.genes[:4] * 2))
         rebuilt = asked.task.rebuilt_response(asked.example.unknown)
         return asked, ScriptedEngine(tokenizer, asked.tokens, [whole, half, whole, *(more or (half,))], rebuilt)
+
+
+class TestMonitors:
+    def test_the_last_rollout_of_a_group_tells_what_the_group_was(self, question, tokenizer, make_executor):
+        asked = question("cell_type_annotation")
+        texts = [asked.task.answer_response(label) for label in ("T", "CD19+ B", "T")] + ["no answer"]
+        engine = ScriptedEngine(tokenizer, asked.tokens, texts, asked.task.rebuilt_response(asked.example.unknown))
+        logs = [rollout["extra_logs"] for rollout in roll(make_executor(), engine, asked, samples=4)]
+        assert sorted(log["dual_groups"] for log in logs) == [0, 0, 0, 4]
+        read = readings({key: sum(log[key] for log in logs) / 4 for key in logs[0]})
+        assert (read["dual_distinct_answers"], read["dual_zero_variance"]) == (2.0, 0.0)
+        assert 0.0 < read["dual_time_share"] < 1.0
+
+    def test_a_rollout_that_was_cut_is_told(self, question, tokenizer, make_executor):
+        asked = question("cell_type_annotation")
+        engine = ScriptedEngine(tokenizer, asked.tokens, [asked.task.answer_response("T"), "no answer " * 40])
+        rollouts = roll(make_executor(), engine, asked, samples=2, params=SamplingParams(max_tokens=20))
+        assert [rollout["extra_logs"]["dual_truncated"] for rollout in rollouts] == [0.0, 1.0]
+        assert [rollout["truncated"] for rollout in rollouts] == [False, True]
+
+    @pytest.mark.parametrize("bound", [0.0, 0.5])
+    def test_a_group_whose_member_is_cancelled_does_not_hang(self, bound, question, tokenizer, make_executor):
+        asked = question("cell_type_annotation")
+        executor = make_executor(tasks=judged_by("duality", asked, minimum_spread=bound))
+        right = asked.task.rebuilt_response(asked.example.unknown)
+        engine = ScriptedEngine(tokenizer, asked.tokens, [asked.task.answer_response("T")], right, dual_delay=0.05)
+        params = SamplingParams(max_tokens=64)
+
+        async def group() -> list[Any]:
+            rollouts = [
+                asyncio.ensure_future(executor.execute(asked.prompt, asked.label, params, LONG, tokenizer, engine))
+                for _ in range(4)
+            ]
+            await asyncio.sleep(0.02)
+            rollouts[0].cancel()
+            return await asyncio.wait_for(asyncio.gather(*rollouts, return_exceptions=True), 5.0)
+
+        cancelled, *others = asyncio.run(group())
+        assert isinstance(cancelled, asyncio.CancelledError)
+        assert [rollout["reward"] for rollout in others] == [1.0] * 3
+        assert sorted(rollout["extra_logs"]["dual_groups"] for rollout in others) == [0, 0, 3]
+
+
+class TestRecords:
+    @pytest.mark.parametrize("reward", ["duality", "likelihood", "posterior"])
+    def test_of_what_the_engine_said_give_the_same_rewards_without_it(
+        self, reward, question, cell, tokenizer, make_executor, tmp_path
+    ):
+        settings = {"records": {"folder": "rollouts", "every": 1}}
+        for name in ("cell_type_annotation", "conditional_cell_generation"):
+            asked = question(name)
+            answer, rebuilt = answers_of(asked, cell)
+            texts = [answer, "no answer", asked.task.answer_response("T" if "annotation" in name else ("CD74",))]
+            engine = ScriptedEngine(tokenizer, asked.tokens, texts, rebuilt, log_prob=lambda place: -1 / (place + 1))
+            executor = make_executor(tasks=judged_by(reward, asked), **settings)
+            rewards = [rollout["reward"] for rollout in roll(executor, engine, asked, samples=6)]
+            work = Replay(Config.load(tmp_path / "cellduality.json"), {})
+            newest = max((tmp_path / "rollouts").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+            [results] = work.run([newest])
+            assert sorted(result["reward"] for result in results) == sorted(rewards)
+            assert max(rewards) > 0
+
+    def test_are_not_kept_unless_asked_for(self, question, tokenizer, make_executor, tmp_path):
+        asked = question("cell_type_annotation")
+        roll(make_executor(), ScriptedEngine(tokenizer, asked.tokens, [""]), asked)
+        assert not list(tmp_path.rglob("*.jsonl"))
 
 
 class TestFailuresAreData:

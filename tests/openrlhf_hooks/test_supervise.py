@@ -110,6 +110,34 @@ class TestExitAndLog:
         assert "No space left" in output
 
 
+class TestAlarms:
+    STEP = "✨ Global step {step}: {{'reward': 0.5, 'dual_truncated': {cut}, 'dual_validity': 0.75}}"
+
+    def test_are_said_once_with_what_to_do_and_kept(self, tmp_path):
+        lines = [self.STEP.format(step=step, cut=0.9) for step in range(1, 12)]
+        code, output = run(tmp_path, *python(f"for line in {lines!r}: print(line)"))
+        assert code == 0
+        [told] = [line for line in output.splitlines() if "ALARM" in line]
+        assert told.startswith("[toy] ALARM truncation at step 5: 0.90 of the rollouts are cut at their length")
+        assert "raise MAX_NEW_TOKENS" in told
+        [row] = map(json.loads, (tmp_path / "alarms.jsonl").read_text().splitlines())
+        assert (row["stage"], row["name"], row["step"]) == ("toy", "truncation", 5)
+        assert "ALARM" not in (tmp_path / "toy.log").read_text(), "the log is what the command wrote"
+
+    def test_a_healthy_run_has_none(self, tmp_path):
+        lines = [self.STEP.format(step=step, cut=0.05) for step in range(1, 12)]
+        code, output = run(tmp_path, *python(f"for line in {lines!r}: print(line)"))
+        assert code == 0
+        assert "ALARM" not in output
+        assert not (tmp_path / "alarms.jsonl").exists()
+
+    def test_the_line_shows_quotients(self):
+        progress = Progress()
+        metrics = "'reward': 0.25, 'dual_validity': 0.8, 'dual_succeeded': 0.4, 'dual_answer_parsed': 0.5, "
+        progress.feed(f"Global step 2: {{{metrics}'dual_zero_variance': 0.25, 'dual_groups': 0.5}}")
+        assert progress.text == "step 2, reward 0.2500, validity 0.80, duals 0.80, no spread 0.50"
+
+
 class TestLock:
     def test_a_second_run_ends_at_once_and_names_the_first(self, tmp_path):
         first = start(tmp_path, *python("print('begun', flush=True); import time; time.sleep(300)"))

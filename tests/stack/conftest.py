@@ -46,18 +46,32 @@ SMALL = {
     "AUDIT_CELLS": "3",
 }
 
-# What `cellduality_plugin.scoring` reports for every rollout, whatever the tasks.
+# What `cellduality_plugin.monitors` reports for every rollout, whatever the tasks.
 DUAL_KEYS = {
-    "dual_reward",
-    "dual_similarity",
-    "dual_validity",
     "dual_answer_parsed",
-    "dual_repeated_genes",
-    "dual_unknown_genes",
+    "dual_copied/rebuilt",
+    "dual_copied/response",
+    "dual_distinct_answers",
     "dual_failed",
-    "dual_timeout",
+    "dual_failed/no_answer",
+    "dual_failed/other",
+    "dual_groups",
+    "dual_label_entropy",
+    "dual_leak/answer",
+    "dual_leak/trace",
+    "dual_levelled",
+    "dual_repeated_genes",
     "dual_requests",
+    "dual_reward",
+    "dual_rollout_seconds",
     "dual_seconds",
+    "dual_similarity",
+    "dual_succeeded",
+    "dual_timeout",
+    "dual_truncated",
+    "dual_unknown_genes",
+    "dual_validity",
+    "dual_zero_variance",
 }
 
 

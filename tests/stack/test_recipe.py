@@ -7,8 +7,13 @@ import math
 
 import pytest
 
+from cellduality_plugin.config import Config
+from cellduality_plugin.readings import BY_TASK, readings
+from cellduality_plugin.replay import Replay, record_files
+
 pytestmark = pytest.mark.stack
 
+GROUP = 4
 TASKS = (
     "cell_type_annotation",
     "conditional_cell_generation",
@@ -68,7 +73,7 @@ def test_every_step_is_logged(whole_run):
 
 def test_rewards_and_every_dual_key_reach_tensorboard(whole_run, scalars, dual_keys):
     found = scalars(whole_run.folder / "tensorboard" / "grpo")
-    of_tasks = {f"{kind}/{task}" for task in TASKS for kind in ("dual_share", "dual_reward")}
+    of_tasks = {f"{kind}/{task}" for task in TASKS for kind in ("dual_share", *BY_TASK)}
     for name in {"reward", *dual_keys, *of_tasks}:
         assert len(found[name]) == 3, name
         assert all(map(math.isfinite, found[name])), name
@@ -78,6 +83,39 @@ def test_rewards_and_every_dual_key_reach_tensorboard(whole_run, scalars, dual_k
     assert [sum(step) for step in shares] == pytest.approx([1, 1, 1], abs=1e-6)
     assert max(found["dual_requests"]) > 0, "no dual was ever asked"
     assert max(found["reward"]) > 0, "nothing was ever rewarded"
+
+
+def test_monitors_of_every_step_are_what_their_names_say(whole_run, scalars):
+    found = scalars(whole_run.folder / "tensorboard" / "grpo")
+    assert found["dual_truncated"] == pytest.approx(found["truncated"], abs=1e-6), "OpenRLHF counts them, too"
+    assert found["dual_groups"] == pytest.approx([1.0] * 3, abs=1e-6), "each group has had its last rollout"
+    for step in range(3):
+        metrics = {name: values[step] for name, values in found.items()}
+        read = readings(metrics)
+        for name in ("success", "failures", "zero_variance", "time_share", "label_entropy", "consistency"):
+            assert 0 <= read[f"dual_{name}"] <= 1, name
+        assert read["dual_success"] + read["dual_failures"] == pytest.approx(1, abs=1e-5)
+        assert 1 <= read["dual_distinct_answers"] <= GROUP
+        failed = sum(value for name, value in metrics.items() if name.startswith("dual_failed/"))
+        assert failed == pytest.approx(metrics["dual_failed"], abs=1e-5)
+        assert not any(name.startswith("dual_truth/") for name in read), "rows for RL hold no gold"
+        # group_reward_std is OpenRLHF's own view of the same groups
+        if metrics["group_reward_std"] == 0:
+            assert read["dual_zero_variance"] == pytest.approx(1, abs=1e-6)
+        else:
+            assert read["dual_zero_variance"] < 1
+
+
+def test_recorded_rollouts_have_the_same_rewards_without_the_model(whole_run):
+    folder = whole_run.folder
+    kept = [json.loads(line) for path in (folder / "rollouts").glob("*.jsonl") for line in path.open()]
+    assert len(kept) == 24 * GROUP / 8, "one group in eight"
+    assert len({(row["group"], row["label"]) for row in kept}) == len(kept) / GROUP
+    work = Replay(Config.load(folder / "data" / "cellduality.json"), {})
+    results = [result for group in work.run(record_files([folder / "rollouts"])) for result in group]
+    assert len(results) == len(kept)
+    assert all(result["reward"] == result["recorded"] for result in results)
+    assert work.reading.skipped == work.reading.incomplete == 0
 
 
 def test_the_rows_for_rl_hold_no_gold(whole_run):

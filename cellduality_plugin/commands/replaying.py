@@ -1,0 +1,94 @@
+"""`cellduality replay`: recorded rollouts under another reward, without a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cellduality_plugin.commands.arguments import pairs, reward_of
+
+out = Console()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("replay")(replay)
+
+
+def replay(
+    records: Annotated[list[Path], typer.Argument(help="Files of recorded rollouts, or folders of them.")],
+    rewards: Annotated[
+        str, typer.Option(help="Rewards to score by, task=KIND,... as in `data prepare`; others as configured.")
+    ] = "",
+    config: Annotated[
+        Path | None, typer.Option(help="The run's cellduality.json; the one CELLDUALITY_CONFIG names by default.")
+    ] = None,
+    result: Annotated[
+        Path | None, typer.Option("--out", help="Write the reward of every rollout, as JSON lines.")
+    ] = None,
+) -> None:
+    """Score recorded rollouts by another reward: no model and no GPU, but only what was recorded can be asked.
+
+    Mean and spread (the standard deviation within a group), the share of groups without any, and the correlation with
+    the reward of then and, in rows with gold, with the truth.
+
+    Example: `cellduality replay runs/cpu/rollouts --config runs/cpu/data/cellduality.json
+    --rewards cell_type_annotation=duality-rbo`
+    """
+    from cellduality_plugin.config import Config
+    from cellduality_plugin.replay import Replay, record_files, table
+
+    files = record_files(records)
+    wanted = {task: reward_of(kind, "--rewards") for task, kind in pairs(rewards, "--rewards").items()}
+    work = Replay(Config.load(config), wanted)
+    groups = 0
+    with _writer(result) as lines, _bar(sum(path.stat().st_size for path in files)) as bar:
+        for groups, rows in enumerate(work.run(files), start=1):
+            for row in rows if lines else ():
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            bar.update(bar.task_ids[0], completed=work.reading.bytes, groups=groups)
+    console = out if out.is_terminal else Console(width=160)  # a pipe has no width: the table must not be folded
+    console.print(table(work.columns.values()))
+    for line in _told(work, groups):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _told(work: Any, groups: int) -> Iterator[str]:
+    reading = work.reading
+    yield (
+        f"{groups} groups; {reading.incomplete} of them not whole, {reading.skipped} lines left out: not whole"
+        if reading.incomplete or reading.skipped
+        else f"{groups} groups"
+    )
+    for column in work.columns.values():
+        if column.missing:
+            yield (
+                f"{column.task}: {column.reward} asks what {column.missing} rollouts did not record, and they do not "
+                f"count; record a run whose reward asks it, too: --rewards {column.task}=0.99*CONFIGURED+0.01*"
+                f"{column.reward}"
+            )
+
+
+@contextlib.contextmanager
+def _writer(path: Path | None) -> Iterator[IO[str]]:
+    from cellduality_plugin.files import whole_file
+
+    if path is None:
+        yield None  # type: ignore[misc]
+        return
+    with whole_file(path) as lines:
+        yield lines
+
+
+def _bar(size: int) -> Progress:
+    columns = (BarColumn(), TextColumn("{task.percentage:3.0f} % {task.fields[groups]} groups"), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar.add_task("", total=size, groups=0)
+    return bar

@@ -1,0 +1,257 @@
+"""What each rollout and each group tells the trainer's log, beside its reward: the same keys always, sorted.
+
+OpenRLHF takes numbers alone, needs the same keys from every rollout, and logs the mean of each over a step. Two things
+follow. A figure that not every rollout has (the truth, the entropy of a closed set) is logged as 0 where there is none,
+beside a 1 or 0 that says whether there was one: the quotient of the two means is the figure's mean. And a figure of a
+whole group is known to its last rollout alone, which logs it times the number of rollouts, while the others log 0: the
+mean over the step is then the mean over groups, and nobody waits for anybody. Which key is divided by which is written
+down in :mod:`cellduality_plugin.readings`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.parsing import MAX_CHARACTERS, Answer, OneOf
+from cellduality_plugin.rewards import Verdict
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
+
+CAUSES = (
+    "ambiguous", "empty", "http_429", "http_5xx", "malformed", "no_answer", "no_log_probs", "not_a_number",
+    "not_finite", "out_of_range", "prompt_too_long", "refused", "timeout", "too_long", "unclosed", "unknown_label",
+)  # fmt: skip
+"""Why a dual gave no verdict, as far as it is told apart. ``partial`` is logged where a part of it gave one,
+``other`` for any further cause: keys may not depend on what happens."""
+
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A rollout that was judged.
+
+    Parameters
+    ----------
+    task, example
+        The pair and the row.
+    text
+        The response.
+    answer, verdict
+        What was read in it, and what the reward said of that.
+    rebuilt
+        What the policy was shown and what it rebuilt from that and the answer, of every draw; empty if the reward asked
+        for no reconstruction.
+    validity, reward
+        In [0, 1].
+    requests
+        The calls that were made for it and for no rollout of the group before it.
+    seconds
+        How long it waited for its verdict.
+    """
+
+    task: DualTask
+    example: Example
+    text: str
+    answer: Answer
+    verdict: Verdict
+    rebuilt: Sequence[tuple[Mapping[str, Value], Answer]]
+    validity: float
+    reward: float
+    requests: int
+    seconds: float
+
+
+def rollout_logs(rollout: Rollout, tasks: Iterable[str], vocabulary: Vocabulary) -> dict[str, float]:
+    """Return what is logged of one rollout: every key there is, those of :func:`finished_logs` as 0.
+
+    Parameters
+    ----------
+    tasks
+        The names of all tasks of the run: each has its keys in every rollout.
+    """
+    answer, verdict = rollout.answer, rollout.verdict
+    parsed = float(answer.value is not None)
+    listed = max(answer.listed, 1)
+    logs = {
+        "dual_answer_parsed": parsed,
+        "dual_failed": verdict.failed,
+        "dual_levelled": 0.0,
+        "dual_lists": float(answer.listed > 0),
+        "dual_repeated_genes": answer.repeated / listed,
+        "dual_requests": float(rollout.requests),
+        "dual_seconds": rollout.seconds,
+        "dual_similarity": verdict.similarity,
+        "dual_succeeded": parsed - verdict.failed,
+        "dual_timeout": float(verdict.failure == "timeout"),
+        "dual_unknown_genes": answer.unknown / listed,
+        "dual_validity": rollout.validity,
+        **by_task(tasks, rollout.task.name, {"dual_similarity": verdict.similarity, "dual_validity": rollout.validity}),
+        **reward_logs(tasks, rollout.task.name, rollout.reward),
+        **_failures(verdict),
+        **_copies(rollout),
+        **_leaks(rollout, vocabulary),
+        **_truth(rollout, tasks),
+        **finished_logs([], rollout.task, vocabulary, truncated=False, seconds=0.0),
+    }
+    return {key: float(logs[key]) for key in sorted(logs)}
+
+
+def by_task(tasks: Iterable[str], mine: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Return {KEY/TASK: the value for the task ``mine``, 0 for every other}.
+
+    Examples
+    --------
+    >>> by_task(["a", "b"], "b", {"dual_validity": 0.5})
+    {'dual_validity/a': 0.0, 'dual_validity/b': 0.5}
+    """
+    return {f"{key}/{task}": value if task == mine else 0.0 for key, value in values.items() for task in tasks}
+
+
+def reward_logs(tasks: Iterable[str], mine: str, reward: float) -> dict[str, float]:
+    """Return the logs that hold the reward: they change when a group is levelled."""
+    return {"dual_reward": reward, **by_task(tasks, mine, {"dual_reward": reward, "dual_share": 1.0})}
+
+
+def finished_logs(
+    group: Sequence[tuple[Value | None, float]],
+    task: DualTask,
+    vocabulary: Vocabulary,
+    *,
+    truncated: bool,
+    seconds: float,
+) -> dict[str, float]:
+    """Return what is known of a rollout when it is over, and of its group if that is over with it.
+
+    Parameters
+    ----------
+    group
+        The answer and the final reward of every rollout of the group, if this one is its last; else nothing.
+    truncated
+        Whether the response was cut at its length.
+    seconds
+        How long the rollout took, the dual included.
+    """
+    labels = len(vocabulary.labels[task.answer.kind]) if isinstance(task.answer, OneOf) else 0
+    answers = [answer for answer, _ in group if answer is not None]
+    rewards = [reward for _, reward in group]
+    size = float(len(group)) if len(group) > 1 else 0.0  # one rollout has no spread that could be missing
+    closed = size if labels > 1 and len(answers) > 1 else 0.0
+    return {
+        "dual_distinct_answers": size * len(set(answers)),
+        "dual_groups": size,
+        "dual_label_entropy": closed and closed * entropy(answers, labels),
+        "dual_label_groups": closed,
+        "dual_rollout_seconds": seconds,
+        "dual_truncated": float(truncated),
+        "dual_zero_variance": size and size * (min(rewards) == max(rewards)),
+    }
+
+
+def entropy(answers: Sequence[Value], labels: int) -> float:
+    """Return the entropy of ``answers`` as a share of the most it could be, in [0, 1]; 1 if all differ that can.
+
+    Parameters
+    ----------
+    answers
+        Of one group, two at least.
+    labels
+        How many there are to choose from, two at least.
+
+    Examples
+    --------
+    >>> entropy(["B", "B", "B"], 4), entropy(["B", "T", "NK"], 4), entropy(["B", "T", "B", "T"], 2)
+    (0.0, 1.0, 1.0)
+    """
+    count, most = len(answers), min(len(answers), labels)
+    # The most even spread there is: with more answers than labels some labels come once more than others.
+    each, over = divmod(count, most)
+    evenest = _entropy([each + 1] * over + [each] * (most - over))
+    return min(1.0, _entropy(list(Counter(answers).values())) / evenest)
+
+
+def _entropy(counts: Sequence[int]) -> float:
+    total = sum(counts)
+    return 0.0 - math.fsum(count / total * math.log(count / total) for count in counts)
+
+
+def _failures(verdict: Verdict) -> dict[str, float]:
+    cause = verdict.failure if verdict.failure in CAUSES else "other" if verdict.failure else "partial"
+    return {f"dual_failed/{name}": verdict.failed * (name == cause) for name in (*CAUSES, "other", "partial")}
+
+
+def _copies(rollout: Rollout) -> dict[str, float]:
+    """Return how much was copied from what was shown instead of made.
+
+    A response may share genes with a cell it was shown, as relatives do: its copy has them at the same ranks. A
+    reconstruction has no business with any gene it was shown: these are not hidden.
+    """
+    shown = _lists(rollout.example.inputs)
+    answer = rollout.answer.value
+    written = answer if shown and answer is not None and not isinstance(answer, str) else ()
+    shares = []
+    for known, read in rollout.rebuilt:
+        seen = {gene for genes in _lists(known) for gene in genes}
+        if seen and read.value is not None and not isinstance(read.value, str):
+            shares.append(sum(gene in seen for gene in read.value) / len(read.value))
+    return {
+        "dual_copyable/rebuilt": float(bool(shares)),
+        "dual_copyable/response": float(bool(written)),
+        "dual_copied/rebuilt": math.fsum(shares) / len(shares) if shares else 0.0,
+        "dual_copied/response": max((_same_ranks(written, genes) for genes in shown), default=0.0),
+    }
+
+
+def _lists(values: Mapping[str, Value]) -> list[tuple[str, ...]]:
+    return [value for value in values.values() if not isinstance(value, str)]
+
+
+def _same_ranks(genes: Sequence[str], shown: Sequence[str]) -> float:
+    return sum(map(str.__eq__, genes, shown)) / max(len(genes), 1)
+
+
+def _leaks(rollout: Rollout, vocabulary: Vocabulary) -> dict[str, float]:
+    """Return how much of x_u the response names, in its trace and outside: all of it would help a dual that saw it."""
+    text, trace = rollout.text[: MAX_CHARACTERS + 1], rollout.answer.trace
+    rest = text.replace(trace, " ", 1) if trace else text
+    # Where the answer is a list of genes, as what is hidden is, to name genes there is to answer.
+    free = not isinstance(rollout.answer.value, tuple) or isinstance(rollout.example.unknown, str)
+    return {
+        "dual_leak/answer": named(rollout.example.unknown, rest, vocabulary) if free else 0.0,
+        "dual_leak/trace": named(rollout.example.unknown, trace, vocabulary),
+    }
+
+
+def named(hidden: Value, text: str, vocabulary: Vocabulary) -> float:
+    """Return 1 if ``text`` names the label, or the share of the genes that it names; in [0, 1].
+
+    A label that is spelled like a gene is never counted.
+
+    Examples
+    --------
+    >>> world = Vocabulary(genes=("CD74", "LYZ", "HLA-DRA", "T"), labels={})
+    >>> named("CD19+ B", "as a cd19+ B cell", world), named("T", "CD74 T LYZ", world), named("B", "CD8B B2M", world)
+    (1.0, 0.0, 0.0)
+    >>> named(("LYZ", "HLA-DRA"), "HLA-DRA, and nothing else", world)
+    0.5
+    """
+    if not isinstance(hidden, str):
+        words = {vocabulary.gene(word.strip(".,;:!?()[]{}\"'`*<>")) for word in re.split(r"[\s,;/]+|<[^<>]*>", text)}
+        return sum(gene in words for gene in hidden) / max(len(hidden), 1)
+    label = " ".join(_WORD.findall(hidden.casefold()))
+    if not label or vocabulary.gene(hidden.strip()) is not None:
+        return 0.0
+    return float(f" {label} " in f" {' '.join(_WORD.findall(text.casefold()))} ")
+
+
+def _truth(rollout: Rollout, tasks: Iterable[str]) -> dict[str, float]:
+    """Return the ground truth of a row that holds it. It is told beside the reward and goes into no reward."""
+    gold, answer = rollout.example.gold, rollout.answer.value
+    score = 0.0 if gold is None or answer is None else rollout.task.truth(gold, answer)
+    score = score if 0.0 <= score <= 1.0 else 0.0  # a pair of the user's own may be wrong, and NaN spoils the step
+    return by_task(tasks, rollout.task.name, {"dual_truth": score, "dual_truth_share": float(gold is not None)})

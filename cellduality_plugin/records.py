@@ -1,0 +1,288 @@
+"""Rollouts kept in files: what was answered, what the duals of it said, and so all it takes to score it again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.duals import Asked
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.parsing import MAX_CHARACTERS
+from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.scoring import Group, Score
+
+SCHEMA = 1
+MAX_TEXT = MAX_CHARACTERS + 1
+"""So much of a text is kept: the parser reads nothing of a longer one, nor of what is kept of it."""
+
+Row: TypeAlias = dict[str, Any]
+
+_log = logging.getLogger(__name__)
+
+
+def prompt_key(prompt: str) -> str:
+    """Return the first 16 hex digits of a prompt's SHA-256: its name in the records of a group."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass
+class _Kept:
+    """What was written of a group so far."""
+
+    calls: set[tuple[str, str | int]] = field(default_factory=set)
+    prompts: set[str] = field(default_factory=set)
+
+
+class Recorder:
+    """Appends one JSON line a rollout to a file of this process's own, whole lines alone.
+
+    A disk that is full ends the recording, not the run. Line by line::
+
+        {"schema": 1, "group": 8, "last": false, "task": ..., "row": ..., "label": "{...}", "response": ...,
+         "answer": ..., "failure": "", "reward": 0.25, "logs": {...},
+         "calls": [{"prompt": KEY, "text": ..., "draw": 0, "response": ...},
+                   {"prompt": KEY, "draw": 1, "error": "timeout"},
+                   {"prompt": KEY, "response": ..., "log_probs": [...]}]}
+
+    ``calls`` are those that were made for the group since its last line. ``text`` is there the first time.
+
+    Parameters
+    ----------
+    folder
+        Made if it does not exist.
+    every, limit
+        See :class:`cellduality_plugin.config.RecordSettings`.
+    """
+
+    def __init__(self, folder: Path, every: int, limit: int) -> None:
+        self._folder, self._every, self._limit = folder, every, limit
+        self._groups: dict[int, _Kept] = {}
+        self._written, self._file = 0, -1
+        self.broken = False
+
+    @classmethod
+    def of(cls, config: Config) -> Recorder | None:
+        """Return the recorder that ``config`` asks for, None if for none."""
+        folder = config.record_folder()
+        if folder is None or config.records is None:
+            return None
+        return cls(folder, config.records.every, config.records.limit)
+
+    def write(self, group: Group, text: str, score: Score, last: bool) -> None:
+        """Append a rollout, if its group is one of those that are kept.
+
+        Parameters
+        ----------
+        group, text, score
+            The rollout's group, its response, and what became of it.
+        last
+            Whether it is the last of its group.
+        """
+        begun = group.number in self._groups
+        if self.broken or (not begun and (group.number % self._every or self._written >= self._limit)):
+            return
+        kept = self._groups.setdefault(group.number, _Kept())
+        row = {
+            "schema": SCHEMA,
+            "group": group.number,
+            "last": last,
+            "task": group.example.task,
+            "row": group.example.id,
+            "label": group.label,
+            "response": text[:MAX_TEXT],
+            "answer": score.answer.value,
+            "failure": score.failure,
+            "reward": score.reward,
+            "logs": score.logs,
+            "calls": list(_calls(group.asked, kept)),
+        }
+        self._append(row)
+        if last:
+            del self._groups[group.number]
+
+    def _append(self, row: Row) -> None:
+        line = (json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n").encode("ascii")
+        try:
+            if self._file < 0:
+                self._file = _new_file(self._folder)
+            # A disk that is nearly full takes a part of the line: the next would be glued to it.
+            if os.write(self._file, line) < len(line):
+                raise OSError("the disk is full")
+        except OSError as error:
+            self.broken = True
+            _log.warning("rollouts are not recorded any more: %s: %s", self._folder, error.strerror or error)
+        self._written += 1
+
+
+def _new_file(folder: Path) -> int:
+    """Return the descriptor of a new file in ``folder``, open to be appended to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(".jsonl", "rollouts-", folder)
+    os.close(handle)
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(name, 0o666 & ~umask)
+    return os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+
+def _calls(asked: Asked, kept: _Kept) -> Iterator[Row]:
+    """Yield what was asked since the last time. What is still unanswered came too late for this rollout: a timeout."""
+    for question, call in asked.items():
+        if question in kept.calls:
+            continue
+        kept.calls.add(question)
+        prompt, what = question
+        row: Row = {"prompt": prompt_key(prompt)}
+        if prompt not in kept.prompts:
+            kept.prompts.add(prompt)
+            row["text"] = prompt
+        row |= {"draw": what} if isinstance(what, int) else {"response": what}
+        yield row | _said(call)
+
+
+def _said(call: Any) -> Row:
+    if not call.done():
+        return {"error": "timeout"}
+    if call.cancelled():
+        return {"error": "cancelled"}
+    error = call.exception()
+    if error is not None:
+        return {"error": error.cause if isinstance(error, PolicyError) else type(error).__name__}
+    found = call.result()
+    if isinstance(found, str):
+        return {"response": found[:MAX_TEXT]}
+    return {"log_probs": [float(value) if math.isfinite(value) else None for value in found]}
+
+
+@dataclass
+class Reading:
+    """What was read of record files, beside the groups themselves.
+
+    Parameters
+    ----------
+    bytes
+        How much was read so far.
+    skipped
+        Lines that are not whole: a process that is killed leaves one at most.
+    incomplete
+        Groups without their last rollout.
+    """
+
+    bytes: int = 0
+    skipped: int = 0
+    incomplete: int = 0
+
+
+def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
+    """Yield the rows of each group in ``path``, the group that is complete first: no more than what is under way
+    at one time is held in memory.
+
+    Parameters
+    ----------
+    reading
+        Is counted on.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no such file, or a row has another schema.
+    """
+    under_way: dict[int, list[Row]] = {}
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                reading.bytes += len(line)
+                row = _row(line, f"{path}:{number}")
+                if row is None:
+                    reading.skipped += 1
+                    continue
+                under_way.setdefault(row["group"], []).append(row)
+                if row["last"]:
+                    yield under_way.pop(row["group"])
+    except OSError as error:
+        raise CellDualityError(
+            f"cannot read: {error.strerror}", where=str(path), mend="name a file of records, or their folder"
+        ) from error
+    reading.incomplete += len(under_way)
+    yield from under_way.values()
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "group": int, "last": bool, "task": str, "row": str, "label": str, "response": str, "reward": (int, float),
+    "calls": list,
+}  # fmt: skip
+
+
+def _row(line: bytes, where: str) -> Row | None:
+    """Return the row in ``line``, None if the line is not whole."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or row.get("schema") != SCHEMA:
+        raise CellDualityError(
+            f"not a record of schema {SCHEMA}", where=where, mend="name files that a run with `records` has written"
+        )
+    for name, kind in _TYPES.items():
+        if not isinstance(row.get(name), kind):
+            raise CellDualityError(f"{name!r} is missing or malformed", where=where, mend="record the run again")
+    return row
+
+
+class RecordedPolicy:
+    """Plays the dual from records: says what the policy said then, and nothing else.
+
+    Parameters
+    ----------
+    rows
+        The records of one group.
+
+    Attributes
+    ----------
+    missing : int
+        How often something was asked that was not recorded; the answer is ``PolicyError("not_recorded")``.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._said: dict[tuple[str, str | int], Row] = {}
+        self._draws: dict[str, int] = {}
+        self.missing = 0
+        for row in rows:
+            for call in row["calls"]:
+                with contextlib.suppress(KeyError, TypeError):  # a malformed call is one that was not recorded
+                    what = call["draw"] if "draw" in call else call["response"]
+                    self._said[str(call["prompt"]), what] = call
+
+    async def generate(self, prompt: str) -> str:
+        """Return the recorded reconstruction; the first time that of the first draw, and so on."""
+        key = prompt_key(prompt)
+        draw = self._draws[key] = self._draws.get(key, -1) + 1
+        found = self._recall(key, draw, "response")
+        return found if isinstance(found, str) else self._miss()
+
+    async def log_probs(self, prompt: str, response: str) -> list[float]:
+        """Return the recorded log-probability of each token of ``response``."""
+        found = self._recall(prompt_key(prompt), response, "log_probs")
+        if not isinstance(found, list) or not all(value is None or isinstance(value, float | int) for value in found):
+            self._miss()
+        return [math.nan if value is None else float(value) for value in found]
+
+    def _recall(self, key: str, what: str | int, kind: str) -> Any:
+        call = self._said.get((key, what))
+        if call is not None and isinstance(call.get("error"), str):
+            raise PolicyError(call["error"])
+        return self._miss() if call is None else call.get(kind)
+
+    def _miss(self) -> Any:
+        self.missing += 1
+        raise PolicyError("not_recorded")

@@ -1,0 +1,137 @@
+"""Each sign rings when it should, once, and a healthy run is silent."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellduality_plugin.alarms import SIGNS, AlarmSettings, Watch, alarms, steps_of
+
+STEPS = 30
+HEALTHY = {
+    "reward": 0.4,
+    "dual_answer_parsed": 0.95,
+    "dual_copied/response": 0.1,
+    "dual_copyable/response": 0.5,
+    "dual_failed": 0.02,
+    "dual_failed/no_answer": 0.02,
+    "dual_groups": 1.0,
+    "dual_label_entropy": 0.3,
+    "dual_label_groups": 0.5,
+    "dual_leak/answer": 0.0,
+    "dual_leak/trace": 0.2,
+    "dual_similarity": 0.4,
+    "dual_truncated": 0.05,
+    "dual_validity": 0.9,
+    "dual_zero_variance": 0.3,
+}
+
+
+def run(**last: float):
+    """Return steps that go evenly from healthy values to ``last``; '__' in a name stands for '/'."""
+    goal = {name.replace("__", "/"): value for name, value in last.items()}
+    assert goal.keys() <= HEALTHY.keys()
+
+    def at(step: int) -> dict[str, float]:
+        share = (step - 1) / (STEPS - 1)
+        return {name: value + share * (goal.get(name, value) - value) for name, value in HEALTHY.items()}
+
+    return [(step, at(step)) for step in range(1, STEPS + 1)]
+
+
+SICK = {
+    "hollow_consistency": [
+        run(dual_similarity=0.7, dual_validity=0.6),
+        run(dual_similarity=0.7, dual_label_entropy=0.0),
+    ],
+    "zero_variance": [run(dual_zero_variance=0.99)],
+    "dual_failures": [run(dual_failed=0.6, dual_failed__no_answer=0.6)],
+    "truncation": [run(dual_truncated=0.5)],
+    "copying": [run(dual_copied__response=0.45)],
+    "leaking": [run(dual_leak__answer=0.5), run(dual_leak__trace=0.9)],
+}
+
+
+def test_every_sign_is_tested():
+    assert SICK.keys() == SIGNS.keys()
+
+
+@pytest.mark.parametrize(("name", "steps"), [(name, steps) for name, runs in SICK.items() for steps in runs])
+def test_what_goes_wrong_rings_once(name, steps):
+    [alarm] = alarms(steps)
+    assert alarm.name == name
+    assert 5 < alarm.step < STEPS, "neither before it drifted nor only when all is lost"
+    assert alarm.what
+    assert "nan" not in str(alarm)
+    assert "\n" not in str(alarm)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        run(),
+        run(dual_similarity=0.8),  # that is what training is for
+        run(dual_similarity=0.8, dual_label_entropy=0.16),  # surer of itself, not collapsed
+        run(dual_label_entropy=0.0, dual_similarity=0.42),
+        run(dual_validity=0.3, dual_similarity=0.2),
+        run(dual_zero_variance=0.75, dual_truncated=0.15, dual_failed=0.15),
+        [(step, {"reward": 0.5, "kl": 0.1, "dual_similarity": step / 10}) for step in range(1, 9)],
+        [],
+    ],
+)
+def test_a_healthy_run_is_silent(steps):
+    assert alarms(steps) == []
+
+
+def test_one_bad_step_is_no_alarm():
+    steps = run()
+    steps[9][1]["dual_zero_variance"] = 1.0
+    steps[9][1]["dual_truncated"] = 0.9
+    assert alarms(steps) == []
+
+
+def test_a_young_run_is_not_judged():
+    assert alarms(run(dual_zero_variance=1.0)[-4:]) == []
+
+
+def test_the_cause_of_failing_duals_is_named():
+    [alarm] = alarms(run(dual_failed=0.6, dual_failed__no_answer=0.6))
+    assert "most of them no_answer" in alarm.what
+
+
+def test_a_figure_that_most_steps_do_not_tell_of_rings_nothing():
+    steps = run(dual_leak__answer=1.0)
+    for number, (_, metrics) in enumerate(steps):
+        if number % 3:
+            del metrics["dual_leak/answer"]
+    assert alarms(steps) == []
+
+
+def test_each_threshold_is_one_of_the_settings():
+    steps = run(dual_zero_variance=0.5)
+    assert [alarm.name for alarm in alarms(steps, AlarmSettings(zero_variance=0.4))] == ["zero_variance"]
+
+
+def test_a_watch_in_a_run_finds_what_its_curves_tell_afterwards():
+    steps = run(dual_truncated=0.9, dual_zero_variance=0.99, dual_similarity=0.9, dual_validity=0.5)
+    watch = Watch()
+    told = [alarm for step, metrics in steps for alarm in watch.step(step, metrics)]
+    curves = {name: [(step, metrics[name]) for step, metrics in steps] for name in HEALTHY}
+    assert told == alarms(steps_of(curves))
+    assert len(told) == 3
+    assert len(watch.last) == len(watch.first) == 5, "a run of any length takes the same room"
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(sorted(HEALTHY)), st.floats(allow_nan=True, allow_infinity=True)),
+        max_size=20,
+    )
+)
+def test_no_series_of_numbers_breaks_it_and_none_rings_twice(series):
+    found = alarms(enumerate(series, start=1))
+    assert len({alarm.name for alarm in found}) == len(found)
+    assert all(math.isfinite(alarm.step) for alarm in found)

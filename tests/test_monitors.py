@@ -1,0 +1,367 @@
+"""What is logged: the same keys whatever happens, and figures that mean what their names say."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.monitors import CAUSES, entropy, named
+from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.readings import BY_TASK, RATIOS, readings
+from cellduality_plugin.rewards import REWARDS, Reward, Verdict
+from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.vocabulary import Vocabulary
+from tests.play import Saying, member, roll, row
+
+OWN_REWARDS = """
+from cellduality_plugin.rewards import Reward, Verdict
+
+class Too(Reward):
+    async def judge(self, answer, dual):
+        return Verdict(float("{}"))
+"""
+
+
+PIECES = ("<think>", "</think>", "<answer>", "</answer>", " ", "CD74", "LYZ", "CD19+ B", "T", "exposed", "control", "x")
+COUNTS = {  # all others are shares
+    "dual_distinct_answers", "dual_groups", "dual_label_entropy", "dual_label_groups", "dual_requests",
+    "dual_rollout_seconds", "dual_seconds", "dual_zero_variance",
+}  # fmt: skip
+
+
+def mean(scores):
+    """Return the means over rollouts, as OpenRLHF logs them."""
+    return {key: math.fsum(score.logs[key] for score in scores) / len(scores) for key in scores[0].logs}
+
+
+@pytest.fixture
+def scorer(make_config):
+    return Scorer(make_config(dual={"timeout_seconds": 0.05}))
+
+
+@pytest.fixture
+def annotation():
+    return TASKS["cell_type_annotation"]
+
+
+class TestKeys:
+    TEXTS = (
+        "", "<answer>T</answer>", "<answer>CD74 LYZ CD74 stranger</answer>", "x" * 100_000,
+        "<answer>" + "CD74 " * 30_000 + "</answer>", "<think>CD19+ B CD74 LYZ</think><answer>T smuggled</answer>",
+        "<think></think><answer>cd19+ b</answer>", "\ud800<answer>\x00</answer>",
+    )  # fmt: skip
+    POLICIES = (
+        Saying("<answer>CD74 LYZ MS4A1</answer>"), Saying("<answer>T</answer>"), Saying("x" * 100_000),
+        Saying(log_prob=math.nan), Saying(log_prob=-math.inf), Saying(fails=PolicyError("refused")),
+        Saying(fails=PolicyError("a cause of a later day")), Saying(delay=9.0),
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("kind", [*REWARDS, "own.py:Too", "sum"])
+    def test_are_the_same_and_sorted_whatever_happens(self, kind, make_config, tmp_path, cell):
+        """Every task, every failure of an answer, every failure of a dual, gold or none, a group of one or more."""
+        (tmp_path / "own.py").write_text(OWN_REWARDS.format("nan"))
+        reward = {"duality": 1, "likelihood": 1} if kind == "sum" else kind
+        keys = set()
+        for task, others in itertools.product(TASKS, (TASKS, ())):
+            tasks = {name: {"pair": name} for name in TASKS} | {task: {"pair": task, "reward": reward}}
+            try:
+                scorer = Scorer(make_config(tasks=tasks, dual={"timeout_seconds": 0.01}))
+                example = row(task, cell, labelled=bool(others) or kind.startswith("oracle"))
+            except CellDualityError:
+                continue  # this kind does not judge this task
+            for policy in self.POLICIES:
+                scores = roll(scorer, example, self.TEXTS, policy) + roll(scorer, example, self.TEXTS[:1], policy)
+                keys |= {tuple(score.logs) for score in scores}
+                for score in scores:
+                    assert 0.0 <= score.reward <= 1.0
+                    assert all(type(value) is float and math.isfinite(value) for value in score.logs.values())
+        assert len(keys) == 1
+        [found] = keys
+        assert list(found) == sorted(found)
+        assert all(key.startswith("dual_") for key in found)
+
+    @given(
+        text=st.text() | st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
+        rebuilt=st.text() | st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
+        log_prob=st.floats(),
+        name=st.sampled_from(sorted(TASKS)),
+        reward=st.sampled_from(["duality", "likelihood"]),
+    )
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_are_the_same_and_finite_for_any_text_and_any_number(
+        self, text, rebuilt, log_prob, name, reward, scorer, cell
+    ):
+        scorer._rewards[name] = REWARDS[reward]
+        scores = roll(scorer, row(name, cell), [text, rebuilt, text], Saying(rebuilt, log_prob=log_prob))
+        [plain] = roll(scorer, row("cell_type_annotation", cell), [""])
+        for score in scores:
+            assert list(score.logs) == list(plain.logs)
+            assert all(math.isfinite(value) for value in score.logs.values())
+            shares = {key: value for key, value in score.logs.items() if key not in COUNTS}
+            assert {key: value for key, value in shares.items() if not 0.0 <= value <= 1.0} == {}
+            assert score.logs["dual_failed"] <= score.logs["dual_answer_parsed"]
+
+    @pytest.mark.parametrize("value", ["nan", "inf", "-0.5", "1.5"])
+    def test_a_reward_of_ones_own_that_is_out_of_range_earns_nothing(self, value, make_config, tmp_path, cell):
+        (tmp_path / "own.py").write_text(OWN_REWARDS.format(value))
+        name = "cell_type_annotation"
+        scorer = Scorer(make_config(tasks={name: {"pair": name, "reward": "own.py:Too"}}))
+        [score] = roll(scorer, row(name, cell), ["<answer>T</answer>"])
+        assert (score.reward, score.logs["dual_failed/out_of_range"]) == (0.0, 1.0)
+
+    @pytest.mark.parametrize("verdict", [Verdict(np.float64(0.5)), Verdict(True), Verdict(1, "", np.float32(0.5))])
+    def test_are_plain_numbers_whatever_a_reward_of_ones_own_returns(self, verdict, scorer, annotation, cell):
+        class Mine(Reward):
+            async def judge(self, answer, dual):
+                return verdict
+
+        scorer._rewards[annotation.name] = Mine()
+        [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
+        assert {type(value) for value in score.logs.values()} == {float}
+        assert type(score.reward) is float
+
+    @pytest.mark.parametrize("value", [math.nan, -1.0, 2.0])
+    def test_a_pair_of_ones_own_that_is_out_of_range_earns_nothing(self, value, scorer, annotation, cell, monkeypatch):
+        monkeypatch.setattr(type(annotation), "validity", lambda *_: value)
+        monkeypatch.setattr(type(annotation), "truth", lambda *_: value)
+        [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
+        assert (score.reward, score.logs["dual_failed/out_of_range"]) == (0.0, 1.0)
+        assert score.logs[f"dual_truth/{annotation.name}"] == 0.0
+
+    def test_every_ratio_is_of_keys_that_are_logged(self, scorer, cell):
+        [score] = roll(scorer, row("cell_type_annotation", cell), [""])
+        for pair in RATIOS.values():
+            assert set(pair) <= score.logs.keys()
+        for name, share in BY_TASK.items():
+            assert {f"{key}/{task}" for key in (name, share) for task in TASKS} <= score.logs.keys()
+
+
+@given(causes=st.lists(st.sampled_from([*CAUSES, "", "unheard of"]), min_size=1, max_size=6))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_failed_share_has_one_cause(causes, scorer, annotation, cell):
+    """Of a reward in several parts, of which each fails for a reason of its own or not at all."""
+
+    class Parts(Reward):
+        async def judge(self, answer, dual):
+            return Verdict.mean([Verdict.none(c) if c else Verdict(1.0) for c in causes], [1.0] * len(causes))
+
+    scorer._rewards[annotation.name] = Parts()
+    [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
+    shares = [value for key, value in score.logs.items() if key.startswith("dual_failed/")]
+    assert math.fsum(shares) == score.logs["dual_failed"]
+    assert sum(value > 0 for value in shares) <= 1
+
+
+class TestEntropy:
+    @given(st.integers(2, 6).flatmap(lambda k: st.tuples(st.just(k), st.lists(st.integers(0, k - 1), min_size=2))))
+    def test_is_a_share_whatever_the_answers(self, drawn):
+        labels, answers = drawn
+        found = entropy([str(answer) for answer in answers], labels)
+        assert 0.0 <= found <= 1.0
+        assert (found == 0.0) == (len(set(answers)) == 1)
+        assert found == entropy([str(answer) for answer in reversed(answers)], labels)
+
+    @pytest.mark.parametrize("size", range(2, 17))
+    @pytest.mark.parametrize("labels", [2, 3, 10])
+    def test_is_one_for_the_most_even_group_there_is(self, size, labels):
+        assert entropy([str(number % labels) for number in range(size)], labels) == pytest.approx(1.0)
+
+    def test_rises_with_every_answer_that_differs(self):
+        found = [entropy(["a"] * (8 - n) + list("bcdefgh")[:n], 8) for n in range(8)]
+        assert found == sorted(set(found))
+
+
+class TestGroup:
+    LABELS = ("T", "T", "CD19+ B", "nobody", "T", "t")
+
+    def texts(self, *labels):
+        return [f"<answer>{label}</answer>" for label in labels]
+
+    def test_figures_are_told_once_a_group_and_their_mean_is_the_groups(self, scorer, cell):
+        scores = roll(scorer, row("cell_type_annotation", cell), self.texts(*self.LABELS))
+        assert sum(score.logs["dual_groups"] > 0 for score in scores) == 1
+        read = readings(mean(scores))
+        assert read["dual_distinct_answers"] == 2.0
+        assert read["dual_label_entropy"] == pytest.approx(entropy(["T", "T", "B", "T", "T"], 4))
+        assert read["dual_zero_variance"] == 1.0, "none of them earned anything"
+
+    def test_spread_is_seen(self, scorer, annotation, cell):
+        example = row(annotation.name, cell)
+        policy = Saying(annotation.rebuilt_response(example.unknown))
+        read = readings(mean(roll(scorer, example, self.texts("T", "nobody"), policy)))
+        assert read["dual_zero_variance"] == 0.0
+
+    def test_groups_weigh_by_their_rollouts_in_the_mean_of_a_step(self, scorer, annotation, cell):
+        example = row(annotation.name, cell)
+        policy = Saying(annotation.rebuilt_response(example.unknown))
+        flat = roll(scorer, example, self.texts("T", "T", "T"), policy)
+        mixed = roll(scorer, example, self.texts("T", "nobody", "CD19+ B"), policy)
+        read = readings(mean(flat + mixed))
+        assert read["dual_zero_variance"] == 0.5
+        assert read["dual_distinct_answers"] == 1.5
+
+    def test_a_group_of_one_has_no_spread_to_miss(self, scorer, cell):
+        read = readings(mean(roll(scorer, row("cell_type_annotation", cell), self.texts("T"))))
+        assert "dual_zero_variance" not in read
+        assert "dual_distinct_answers" not in read
+
+    def test_lists_of_genes_have_no_label_entropy(self, scorer, cell):
+        texts = ["<answer>CD74 LYZ</answer>", "<answer>LYZ CD74</answer>"]
+        read = readings(mean(roll(scorer, row("conditional_cell_generation", cell), texts)))
+        assert "dual_label_entropy" not in read
+        assert read["dual_distinct_answers"] == 2.0
+
+    def test_that_was_levelled_has_no_spread(self, make_config, annotation, cell):
+        tasks = {annotation.name: {"pair": annotation.name, "minimum_spread": 1.0}}
+        example = row(annotation.name, cell)
+        close = annotation.rebuilt_response((*example.unknown, "GNLY"))
+        scores = roll(Scorer(make_config(tasks=tasks)), example, self.texts("T", "nobody"), Saying(close))
+        assert readings(mean(scores))["dual_zero_variance"] == 1.0
+        assert all(score.logs["dual_levelled"] == 1.0 for score in scores)
+
+    @pytest.mark.parametrize("bound", [0.0, 0.5])
+    @pytest.mark.parametrize("place", [0, 1, 2])
+    def test_whose_member_is_cancelled_does_not_hang(self, bound, place, make_config, annotation, cell):
+        tasks = {annotation.name: {"pair": annotation.name, "minimum_spread": bound}}
+        scorer = Scorer(make_config(tasks=tasks))
+
+        async def whole():
+            group = scorer.group(row(annotation.name, cell).to_label())
+            members = [
+                asyncio.ensure_future(member(scorer, group, text, Saying(), delay=9.0 if n == place else 0.01 * n))
+                for n, text in enumerate(self.texts("T", "CD19+ B", "T"))
+            ]
+            await asyncio.sleep(0.05)
+            members[place].cancel()
+            return await asyncio.wait_for(asyncio.gather(*members, return_exceptions=True), 1.0)
+
+        found = asyncio.run(whole())
+        assert isinstance(found.pop(place), asyncio.CancelledError)
+        assert all(score.reward == 0.0 for score in found)
+
+    def test_whose_member_is_cancelled_while_it_waits_takes_its_reward_with_it(self, make_config, annotation, cell):
+        tasks = {annotation.name: {"pair": annotation.name, "minimum_spread": 1.0}}
+        scorer, example = Scorer(make_config(tasks=tasks)), row(annotation.name, cell)
+        policy = Saying(annotation.rebuilt_response((*example.unknown, "GNLY")))
+
+        async def whole():
+            group = scorer.group(example.to_label())
+            members = [
+                asyncio.ensure_future(member(scorer, group, text, policy, delay=delay))
+                for text, delay in zip(self.texts("nobody", "T", "CD19+ B"), (0.0, 0.0, 0.1), strict=True)
+            ]
+            await asyncio.sleep(0.05)
+            members[0].cancel()
+            return await asyncio.wait_for(asyncio.gather(*members, return_exceptions=True), 1.0)
+
+        cancelled, *others = asyncio.run(whole())
+        assert isinstance(cancelled, asyncio.CancelledError)
+        [alone] = roll(Scorer(make_config(tasks={annotation.name: {"pair": annotation.name}})), example,
+                       self.texts("T"), policy)  # fmt: skip
+        assert [score.reward for score in others] == [alone.reward] * 2
+
+
+class TestTruth:
+    def test_is_told_beside_the_reward_where_a_row_has_gold(self, scorer, task, cell):
+        example = row(task.name, cell)
+        told = readings(mean(roll(scorer, example, [task.answer_response(example.gold), "nothing"])))
+        assert told[f"dual_truth/{task.name}"] == 0.5, "what cannot be read is wrong"
+        blind = readings(mean(roll(scorer, row(task.name, cell, labelled=False), ["nothing"])))
+        assert not any(name.startswith("dual_truth") for name in blind)
+
+    @pytest.mark.parametrize("kind", [name for name, reward in REWARDS.items() if not reward.needs_gold])
+    def test_changes_no_reward_in_any_bit(self, kind, make_config, task, cell, vocabulary):
+        try:
+            scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "reward": kind}}))
+        except CellDualityError:
+            return  # refused, as a test of its own has it
+        with_gold, without = row(task.name, cell), row(task.name, cell, labelled=False)
+        rng = np.random.default_rng(1)
+        words = [*vocabulary.genes, *vocabulary.labels["cell_type"], *vocabulary.labels["exposure"]]
+        texts = [f"<answer>{' '.join(rng.choice(words, size=n % 5 + 1))}</answer>" for n in range(60)]
+        texts += [task.answer_response(with_gold.gold)]
+        policy = Saying(task.rebuilt_response(with_gold.unknown), log_prob=-0.25)
+        pairs = zip(roll(scorer, with_gold, texts, policy), roll(scorer, without, texts, policy), strict=True)
+        rewards = [(told.reward, blind.reward) for told, blind in pairs]
+        assert all(told.hex() == blind.hex() for told, blind in rewards)
+        assert max(told for told, _ in rewards) > 0
+
+
+class TestLeaks:
+    @pytest.mark.parametrize(
+        ("text", "answer", "trace"),
+        [
+            ("<think>A cd19+ B cell.</think><answer>CD74 LYZ</answer>", 0.0, 1.0),
+            ("<think>Any cell.</think><answer>CD19+ B CD74 LYZ</answer>", 1.0, 0.0),
+            ("CD19+ B: <answer>CD74</answer>", 1.0, 0.0),
+            ("<answer>CD74 LYZ</answer>", 0.0, 0.0),
+        ],
+    )
+    def test_of_a_condition_are_its_name_in_the_cell_or_in_the_trace(self, text, answer, trace, scorer, cell):
+        [score] = roll(scorer, row("conditional_cell_generation", cell), [text])
+        assert (score.logs["dual_leak/answer"], score.logs["dual_leak/trace"]) == (answer, trace)
+
+    def test_of_hidden_genes_are_the_share_that_is_named(self, scorer, annotation, cell):
+        example = row(annotation.name, cell)
+        first = example.unknown[0]
+        texts = [
+            f"<think>{first} is high, and so is {example.known['observed'][0]}.</think><answer>T</answer>",
+            f"<answer>T {' '.join(example.unknown)}</answer>",
+            "<answer>T</answer>",
+        ]
+        found = [(s.logs["dual_leak/answer"], s.logs["dual_leak/trace"]) for s in roll(scorer, example, texts)]
+        assert found == [(0.0, 1 / len(example.unknown)), (1.0, 0.0), (0.0, 0.0)]
+
+    @given(st.text(max_size=200))
+    def test_are_shares_of_any_text(self, text):
+        world = Vocabulary(genes=("CD74", "LYZ", "B"), labels={})
+        for hidden in ("CD19+ B", "B", ("LYZ", "CD74"), (), ""):
+            assert 0.0 <= named(hidden, text, world) <= 1.0
+
+
+class TestCopies:
+    def test_of_the_untreated_cell_have_its_genes_at_their_ranks(self, scorer, cell):
+        example = row("perturbation_response_generation", cell)
+        task = TASKS[example.task]
+        texts = [task.answer_response(genes) for genes in (cell.control, cell.control[::-1], cell.genes)]
+        found = [score.logs["dual_copied/response"] for score in roll(scorer, example, texts)]
+        assert found[0] == 1.0
+        assert found[1] == 0.0
+        assert found[2] == sum(a == b for a, b in zip(cell.genes, cell.control, strict=True)) / len(cell.genes)
+
+    def test_are_no_matter_where_no_cell_was_shown(self, scorer, cell):
+        read = readings(mean(roll(scorer, row("conditional_cell_generation", cell), ["<answer>CD74</answer>"])))
+        assert not any(name.startswith("dual_copied") for name in read)
+
+    def test_in_the_reconstruction_are_genes_that_were_shown(self, scorer, annotation, cell):
+        example = row(annotation.name, cell)
+        half = annotation.rebuilt_response((example.unknown[0], example.known["observed"][0]))
+        read = readings(mean(roll(scorer, example, ["<answer>T</answer>"] * 3 + ["?"], Saying(half))))
+        assert read["dual_copied/rebuilt"] == 0.5
+        assert "dual_copied/response" not in read
+
+    def test_are_no_matter_where_nothing_is_decoded(self, make_config, annotation, cell):
+        tasks = {annotation.name: {"pair": annotation.name, "reward": "likelihood"}}
+        read = readings(
+            mean(roll(Scorer(make_config(tasks=tasks)), row(annotation.name, cell), ["<answer>T</answer>"]))
+        )
+        assert not any(name.startswith("dual_copied") for name in read)
+
+
+def test_success_failures_and_time_are_shares_of_what_was_asked(scorer, annotation, cell):
+    example = row(annotation.name, cell)
+    policy = Saying(annotation.rebuilt_response(example.unknown))
+    good = roll(scorer, example, ["<answer>T</answer>", "?", "?"], policy, truncated=True)
+    bad = roll(scorer, example, ["<answer>T</answer>"], Saying("no tags"))
+    read = readings(mean(good + bad))
+    assert (read["dual_success"], read["dual_failures"], read["dual_failed/no_answer"]) == (0.5, 0.5, 0.25)
+    assert (read["dual_truncated"], read["dual_consistency"]) == (0.75, 0.5)
+    assert 0.0 <= read["dual_time_share"] <= 1.0

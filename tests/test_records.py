@@ -1,0 +1,266 @@
+"""What is kept of rollouts, and what is left of it after a full disk or a sudden end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example
+from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.records import MAX_TEXT, Reading, RecordedPolicy, Recorder, prompt_key, read_groups
+from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.tasks import TASKS
+from tests.play import Saying, member, roll, row
+
+NAME = "cell_type_annotation"
+TEXTS = ["<answer>T</answer>", "<think>CD19+ B?</think><answer>CD19+ B</answer>", "<answer>T</answer>", "nothing"]
+
+
+@pytest.fixture
+def scorer(make_config):
+    return Scorer(make_config(dual={"timeout_seconds": 0.05}))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "rollouts"
+
+
+def lines(folder: Path) -> list[dict]:
+    [path] = folder.glob("*.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def groups(path: Path) -> tuple[list[list[dict]], Reading]:
+    reading = Reading()
+    return list(read_groups(path, reading)), reading
+
+
+def test_a_line_a_rollout_holds_what_it_takes_to_score_it_again(scorer, folder, cell, vocabulary):
+    example, recorder = row(NAME, cell), Recorder(folder, every=1, limit=100)
+    scores = roll(scorer, example, TEXTS, Saying("<answer>MS4A1</answer>"), recorder=recorder)
+    kept = lines(folder)
+    assert [line["last"] for line in kept] == [False, False, False, True]
+    kept.sort(key=lambda line: TEXTS.index(line["response"]))
+    for line, place, answer in zip(kept, (0, 0, 1, 3), ("T", "T", "CD19+ B", None), strict=True):
+        assert (line["response"], line["answer"]) == (TEXTS[place], answer)
+        assert line["reward"] == scores[place].reward
+        assert Example.from_label(line["label"]) == example
+    assert [line["logs"] for line in kept if line["last"]] == [s.logs for s in scores if s.logs["dual_groups"]]
+    assert kept[3]["failure"] == "no_answer"
+    calls = [call for line in kept for call in line["calls"]]
+    asked = {call["text"]: call["response"] for call in calls}
+    assert asked == {
+        TASKS[NAME].dual_prompt(example.known, label, vocabulary): "<answer>MS4A1</answer>"
+        for label in ("T", "CD19+ B")
+    }
+    assert {call["prompt"] for call in calls} == {prompt_key(prompt) for prompt in asked}
+
+
+def test_a_prompt_is_written_once_a_group(make_config, folder, cell, vocabulary):
+    tasks = {NAME: {"pair": NAME, "reward": {"posterior": 1, "duality": 1}}}
+    scorer = Scorer(make_config(tasks=tasks, dual={"samples": 2, "temperature": 1.0}))
+    for _ in range(2):
+        roll(scorer, row(NAME, cell), TEXTS, Saying("<answer>MS4A1</answer>"), recorder=Recorder(folder, 1, 100))
+    for path in folder.glob("*.jsonl"):
+        [group], _ = groups(path)
+        calls = [call for line in group for call in line["calls"]]
+        labels = len(vocabulary.labels["cell_type"])
+        assert len(calls) == labels + 2 * 2
+        assert sum("text" in call for call in calls) == len({call["prompt"] for call in calls}) == labels
+
+
+def test_what_failed_or_is_still_unanswered_is_told(scorer, folder, cell):
+    for policy, cause in ((Saying(fails=PolicyError("refused")), "refused"), (Saying(delay=9.0), "timeout")):
+        roll(scorer, row(NAME, cell), TEXTS[:1], policy, recorder=Recorder(folder / cause, 1, 100))
+        [line] = lines(folder / cause)
+        assert [call["error"] for call in line["calls"]] == [cause]
+        assert line["failure"] == cause
+
+
+def test_numbers_that_are_none_are_null(make_config, folder, cell):
+    scorer = Scorer(make_config(tasks={NAME: {"pair": NAME, "reward": "likelihood"}}))
+    roll(scorer, row(NAME, cell), TEXTS[:1], Saying(log_prob=math.nan), recorder=Recorder(folder, 1, 9))
+    [line] = lines(folder)
+    assert line["calls"][0]["log_probs"] == [None] * 3
+
+
+def test_texts_are_bounded(scorer, folder, cell):
+    huge = "<answer>T</answer>" + "x" * 1_000_000
+    roll(scorer, row(NAME, cell), [huge, TEXTS[0]], Saying(huge), recorder=Recorder(folder, 1, 9))
+    first, second = lines(folder)
+    assert len(first["response"]) == MAX_TEXT
+    assert first["failure"] == "too_long"
+    assert len(second["calls"][0]["response"]) == MAX_TEXT
+
+
+def test_every_so_many_groups_are_kept_whole_until_there_are_enough(scorer, folder, cell):
+    recorder = Recorder(folder, every=3, limit=10)
+    for _ in range(20):
+        roll(scorer, row(NAME, cell), TEXTS, recorder=recorder)
+    kept = lines(folder)
+    assert sorted({line["group"] for line in kept}) == [0, 3, 6]
+    assert len(kept) == 12, "the group that passes the limit is kept to its end"
+
+
+def test_groups_under_way_at_the_same_time_are_told_apart(scorer, folder, cell):
+    recorder = Recorder(folder, every=1, limit=100)
+    rows = [row(name, cell) for name in TASKS]
+
+    async def all_at_once():
+        found = [scorer.group(example.to_label()) for example in rows]
+        await asyncio.gather(
+            *(
+                member(scorer, group, text, Saying(), delay=0.01 * place, recorder=recorder)
+                for place, text in enumerate(TEXTS)
+                for group in found
+            )
+        )
+
+    asyncio.run(all_at_once())
+    [path] = folder.glob("*.jsonl")
+    found, reading = groups(path)
+    assert [[line["task"] for line in group] for group in found] == [[name] * len(TEXTS) for name in TASKS]
+    assert (reading.bytes, reading.skipped, reading.incomplete) == (path.stat().st_size, 0, 0)
+
+
+class TestDamage:
+    @pytest.fixture
+    def path(self, scorer, folder, cell):
+        recorder = Recorder(folder, every=1, limit=100)
+        for name in (NAME, "conditional_cell_generation"):
+            roll(scorer, row(name, cell), TEXTS, recorder=recorder)
+        [path] = folder.glob("*.jsonl")
+        return path
+
+    def test_a_partial_last_line_is_left_out_and_counted(self, path, tmp_path):
+        whole = path.read_bytes()
+        start = whole[:-1].rindex(b"\n") + 1
+        for end in (start + 1, (start + len(whole)) // 2, len(whole) - 2):
+            cut = tmp_path / "cut.jsonl"
+            cut.write_bytes(whole[:end])
+            found, reading = groups(cut)
+            assert [len(group) for group in found] == [4, 3]
+            assert (reading.skipped, reading.incomplete) == (1, 1)
+
+    @pytest.mark.parametrize("line", ["{}", "[]", "3", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "group": "a"}'])
+    def test_a_file_of_something_else_is_refused(self, line, tmp_path):
+        other = tmp_path / "other.jsonl"
+        other.write_text(line + "\n")
+        with pytest.raises(CellDualityError, match=r"other\.jsonl:1") as raised:
+            groups(other)
+        assert "\n" not in str(raised.value)
+
+    def test_a_file_that_is_not_there_is_told(self, tmp_path):
+        with pytest.raises(CellDualityError, match="cannot read"):
+            groups(tmp_path / "gone.jsonl")
+
+    def test_a_full_disk_ends_the_recording_and_not_the_run(self, scorer, folder, cell, monkeypatch, caplog):
+        recorder, write = Recorder(folder, every=1, limit=100), os.write
+        room = [2]
+
+        def full(handle, line):
+            room[0] -= 1
+            if room[0] < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(handle, line)
+
+        monkeypatch.setattr(os, "write", full)
+        scores = roll(scorer, row(NAME, cell), TEXTS * 2, recorder=recorder)
+        monkeypatch.undo()
+        assert len(scores) == 8
+        assert len(lines(folder)) == 2
+        assert [record.getMessage() for record in caplog.records] == [
+            f"rollouts are not recorded any more: {folder}: No space left on device"
+        ]
+
+    def test_a_folder_that_cannot_be_made_ends_the_recording_and_not_the_run(self, scorer, tmp_path, cell, caplog):
+        (tmp_path / "file").write_text("in the way")
+        roll(scorer, row(NAME, cell), TEXTS, recorder=Recorder(tmp_path / "file" / "rollouts", 1, 9))
+        assert "not recorded any more" in caplog.text
+
+    WRITER = """
+import itertools, sys
+from pathlib import Path
+import numpy as np
+from cellduality_plugin.records import Recorder
+from cellduality_plugin.scoring import Group, Score
+from cellduality_plugin.examples import Example
+recorder = Recorder(Path(sys.argv[1]), 1, 10**9)
+example = Example("t", "1", {}, {}, ("A",), None)
+for number in itertools.count():
+    group = Group(example, example.to_label(), number)
+    for place in range(4):
+        recorder.write(group, "x" * 5000, Score(0.5, {}), last=place == 3)
+    print(number, flush=True)
+"""
+
+    def test_after_a_sigkill_every_line_but_the_last_is_whole(self, folder):
+        process = subprocess.Popen([sys.executable, "-c", self.WRITER, str(folder)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=10)
+        [path] = folder.glob("*.jsonl")
+        found, reading = groups(path)
+        assert len(found) > 1
+        assert all(len(group) == 4 for group in found[:-1])
+        assert reading.skipped <= 1
+        assert reading.incomplete <= 1
+
+
+class TestSettings:
+    def test_are_off_by_default(self, make_config):
+        config = make_config()
+        assert Recorder.of(config) is None
+        assert config.record_folder() is None
+
+    def test_name_a_folder_beside_the_configuration(self, make_config, tmp_path):
+        config = make_config(records={"folder": "../rollouts", "every": 2, "limit": 5})
+        assert config.record_folder().resolve() == tmp_path.parent / "rollouts"
+        assert Recorder.of(config) is not None
+
+    @pytest.mark.parametrize("records", [{}, {"folder": ""}, {"folder": "a", "every": 0}, {"folder": "a", "limit": 0}])
+    def test_that_are_wrong_are_one_line(self, records):
+        with pytest.raises(CellDualityError, match="records"):
+            Config.read({"tasks": {}, "records": records})
+
+
+class TestRecordedPolicy:
+    def say(self, *calls):
+        return RecordedPolicy([{"calls": list(calls)}])
+
+    def test_gives_each_draw_in_its_turn_and_then_no_more(self):
+        policy = self.say(*({"prompt": prompt_key("p"), "draw": n, "response": str(n)} for n in (1, 0)))
+        assert [asyncio.run(policy.generate("p")) for _ in range(2)] == ["0", "1"]
+        with pytest.raises(PolicyError, match="not_recorded"):
+            asyncio.run(policy.generate("p"))
+        assert policy.missing == 1
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            {}, {"prompt": prompt_key("p")}, {"prompt": prompt_key("p"), "draw": 0}, {"prompt": 3, "draw": []},
+            {"prompt": prompt_key("p"), "draw": 0, "response": 7},
+            {"prompt": prompt_key("p"), "response": "r", "log_probs": "many"},
+            {"prompt": prompt_key("p"), "response": "r", "log_probs": ["many"]}, None, 3, "call",
+        ],
+    )  # fmt: skip
+    def test_what_is_malformed_was_not_recorded(self, call):
+        policy = self.say(call)
+        for ask in (lambda: policy.generate("p"), lambda: policy.log_probs("p", "r")):
+            with pytest.raises(PolicyError, match="not_recorded"):
+                asyncio.run(ask())

@@ -1,0 +1,262 @@
+"""Recorded rollouts under the same reward and under others."""
+
+from __future__ import annotations
+
+import json
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.records import Reading, Recorder, read_groups
+from cellduality_plugin.replay import RECORDED, Column, Pairs, Replay, record_files
+from cellduality_plugin.rewards import REWARDS
+from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.tasks import TASKS
+from tests.play import Saying, roll, row
+
+NAME = "cell_type_annotation"
+KINDS = {**{name: name for name in REWARDS}, "sum": {"duality": 1.0, "likelihood": 2.0}, "own": "own.py:Mine"}
+OWN = """
+from cellduality_plugin.rewards import Reward, Verdict
+
+class Mine(Reward):
+    async def judge(self, answer, dual):
+        found = [len(read.value or ()) for read in await dual.rebuilt(answer)]
+        return Verdict(sum(found) / (sum(found) + 7))
+"""
+
+
+class Moody:
+    """Says something else to every prompt, and something else each time; sometimes nothing."""
+
+    def __init__(self, vocabulary, seed):
+        self.rng, self.vocabulary = np.random.default_rng(seed), vocabulary
+
+    async def generate(self, prompt):
+        if self.rng.random() < 0.2:
+            raise PolicyError("refused")
+        return f"<answer>{some_answer(self.vocabulary, self.rng)}</answer>"
+
+    async def log_probs(self, prompt, response):
+        if self.rng.random() < 0.1:
+            return [math.nan]
+        return list(-self.rng.exponential(size=4))
+
+
+def some_answer(vocabulary, rng, task=""):
+    """Return a label, one of the task's if it answers in labels, or some genes."""
+    kinds = getattr(TASKS[task].answer, "kind", "perturbation") if task else rng.choice([*vocabulary.labels])
+    return (
+        rng.choice(vocabulary.labels[kinds])
+        if rng.random() < 0.5
+        else " ".join(rng.choice(vocabulary.genes, size=rng.integers(2, 9)))
+    )
+
+
+def texts_of(task, vocabulary, rng, count=12):
+    """Return responses of which some name a label, some write a cell, and the last does neither."""
+    return [f"<answer>{some_answer(vocabulary, rng, task)}</answer>" for _ in range(count - 1)] + [""]
+
+
+@pytest.fixture
+def config_of(make_config, tmp_path):
+    def make(reward="duality", **settings):
+        (tmp_path / "own.py").write_text(OWN)
+        tasks = {}
+        for name in TASKS:
+            try:
+                made = make_config(tasks={name: {"pair": name, "reward": reward}})
+                Scorer(made)
+            except CellDualityError:
+                continue
+            tasks[name] = {"pair": name, "reward": reward, **settings}
+        return make_config(tasks=tasks, dual={"samples": 2, "temperature": 1.0})
+
+    return make
+
+
+@pytest.fixture
+def recorded(vocabulary, cell, tmp_path):
+    """Return a function that records groups of every task of a configuration, and gives their rewards, too."""
+
+    def record(config, policy=None, groups=3, labelled=True, limit=10_000):
+        scorer, rng = Scorer(config), np.random.default_rng(7)
+        recorder = Recorder(tmp_path / "rollouts", every=1, limit=limit)
+        rewards = []
+        for _ in range(groups):
+            for name in config.tasks:
+                texts = texts_of(name, vocabulary, rng)
+                example = row(name, cell, labelled=labelled)
+                scores = roll(scorer, example, texts, policy or Moody(vocabulary, len(rewards)), recorder=recorder)
+                rewards += [score.reward for score in scores]
+        return sorted(rewards)
+
+    return record
+
+
+@pytest.fixture
+def replay(tmp_path):
+    """Return a function that gives the replay of what was recorded, and its results."""
+
+    def run(config, rewards=None):
+        work = Replay(config, rewards or {})
+        return work, [result for results in work.run(record_files([tmp_path / "rollouts"])) for result in results]
+
+    return run
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_recorded_reward_again_is_the_same_in_every_bit(kind, bound, config_of, recorded, replay):
+    config = config_of(KINDS[kind], minimum_spread=bound)
+    made = recorded(config)
+    work, results = replay(config)
+    assert len(results) == len(made) > 0
+    assert all(result["reward"].hex() == float(result["recorded"]).hex() for result in results)
+    assert sorted(result["reward"] for result in results) == made
+    assert len(set(made)) > 1, "rewards that are all equal would show nothing"
+    for column in work.columns.values():
+        assert column.missing == 0
+
+
+def test_another_reward_of_the_same_questions_is_what_it_would_have_been(config_of, recorded, replay, vocabulary, cell):
+    """What was recorded under duality gives RBO the rewards that a run under RBO has had."""
+    labels = [name for name in TASKS if name != "conditional_cell_generation" and "perturbation" not in name]
+    recorded(config_of("duality"))
+    work, results = replay(config_of("duality"), dict.fromkeys(labels, "duality-rbo"))
+    wanted = config_of("duality").with_rewards(dict.fromkeys(labels, "duality-rbo"))
+    expected, rng, seen = [], np.random.default_rng(7), 0
+    for _ in range(3):
+        for name in wanted.tasks:
+            texts = texts_of(name, vocabulary, rng)
+            scores = roll(Scorer(wanted), row(name, cell), texts, Moody(vocabulary, seen))
+            expected += [score.reward for score in scores]
+            seen += len(scores)
+    assert sorted(result["reward"] for result in results) == sorted(expected)
+    assert any(result["reward"] != result["recorded"] for result in results)
+    assert {key for key in work.columns if key[0] == NAME} == {(NAME, RECORDED), (NAME, "duality-rbo")}
+
+
+def test_a_sum_that_asked_both_serves_either_of_them(config_of, recorded, replay):
+    recorded(config_of({"posterior": 1.0, "duality": 1.0}))
+    for kind in ("posterior", "duality"):
+        work, results = replay(config_of({"posterior": 1.0, "duality": 1.0}), {NAME: kind})
+        assert work.columns[NAME, kind].missing == 0
+        assert all(result["reward"] is not None for result in results)
+
+
+def test_what_was_not_recorded_is_counted_and_does_not_count(config_of, recorded, replay):
+    recorded(config_of("duality"))
+    work, results = replay(config_of("duality"), {NAME: "posterior"})
+    mine = [result for result in results if result["task"] == NAME]
+    column = work.columns[NAME, "posterior"]
+    assert column.missing == sum(result["reward"] is None for result in mine) > 0
+    assert column.count + column.missing == len(mine)
+    assert {result["failure"] for result in mine if result["reward"] is None} == {"not_recorded"}
+    assert all(result["failure"] in ("no_answer", "unknown_label") for result in mine if result["reward"] is not None)
+
+
+def test_gold_gives_the_correlation_with_the_truth(config_of, recorded, replay):
+    recorded(config_of("oracle"))
+    work, _ = replay(config_of("oracle"))
+    for column in work.columns.values():
+        lists = column.task in ("conditional_cell_generation", "perturbation_response_generation")
+        # A list earns its truth times its validity, rounded to a 1024th.
+        assert column.truth.correlation == pytest.approx(1.0, abs=0.5 if lists else 1e-9)
+
+
+def test_rows_without_gold_have_no_correlation_with_it(config_of, recorded, replay):
+    recorded(config_of("duality"), labelled=False)
+    work, results = replay(config_of("duality"))
+    assert {column.truth.correlation for column in work.columns.values()} == {None}
+    assert {result["truth"] for result in results} == {None}
+
+
+@pytest.mark.parametrize(
+    ("rewards", "message"),
+    [
+        ({"cell_type_annotation": "rwjs"}, "no reward 'rwjs'"),
+        ({"no_such_task": "duality"}, "no task 'no_such_task'.*the tasks are cell_type_annotation"),
+        ({"conditional_cell_generation": "duality-rbo"}, "rbo compares ranked lists"),
+    ],
+)
+def test_a_slip_is_told_before_anything_is_read(rewards, message, config_of):
+    with pytest.raises(CellDualityError, match=message) as raised:
+        Replay(config_of(), rewards)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_oracle_refuses_rows_without_gold(config_of, recorded, replay):
+    recorded(config_of("duality"), labelled=False)
+    with pytest.raises(CellDualityError, match="the oracle needs the true answer"):
+        replay(config_of("duality"), {NAME: "oracle"})
+
+
+def test_files_are_streamed(config_of, recorded, tmp_path):
+    """Ten times the groups take no more memory, but for what a file of any length takes to be read."""
+    config = config_of("duality")
+    peaks = []
+    for groups in (4, 40):
+        recorded(config, groups=groups)
+        newest = max((tmp_path / "rollouts").glob("*.jsonl"), key=lambda path: path.stat().st_size)
+        tracemalloc.start()
+        for _ in read_groups(newest, Reading()):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0]
+
+
+class TestFiles:
+    def test_are_those_of_a_folder_or_named_each_once(self, tmp_path):
+        for name in ("b.jsonl", "a.jsonl", "notes.txt"):
+            (tmp_path / name).write_text("")
+        assert [path.name for path in record_files([tmp_path, tmp_path / "a.jsonl"])] == ["a.jsonl", "b.jsonl"]
+
+    def test_that_are_not_there_are_told(self, tmp_path):
+        with pytest.raises(CellDualityError, match="no such file or folder"):
+            record_files([tmp_path / "gone"])
+        with pytest.raises(CellDualityError, match=r"no records there.*--records"):
+            record_files([tmp_path])
+
+
+class TestSums:
+    @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=40))
+    def test_correlation_is_that_of_numpy(self, points):
+        pairs = Pairs()
+        for point in points:
+            pairs.add(*point)
+        x, y = np.array(points).T
+        if x.std() > 1e-3 and y.std() > 1e-3:
+            assert pairs.correlation == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-9)
+        assert pairs.correlation is None or -1 <= pairs.correlation <= 1
+
+    def test_a_column_is_the_mean_over_rollouts_and_the_spread_within_groups(self):
+        column = Column("t", "r")
+        column.add([0.0, 1.0], [0.5, 0.5], [None, 1.0])
+        column.add([0.5, 0.5, None], [0.5, 0.25, 0.0], [None, None, None])
+        column.add([1.0], [1.0], [1.0])
+        assert (column.count, column.missing, column.groups) == (5, 1, 2)
+        assert (column.mean, column.spread, column.flat) == (0.6, 0.25, 0.5)
+
+    def test_nothing_has_no_mean(self):
+        column = Column("t", "r")
+        column.add([None], [0.5], [None])
+        assert (column.mean, column.spread, column.flat, column.recorded.correlation) == (None,) * 4
+
+
+def test_records_can_be_read_by_any_other_program(config_of, recorded, tmp_path):
+    recorded(config_of("likelihood"), Saying("<answer>CD74</answer>", log_prob=-math.inf))
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    for path in (tmp_path / "rollouts").glob("*.jsonl"):
+        for line in path.read_text(encoding="ascii").splitlines():
+            json.loads(line, parse_constant=refuse)
