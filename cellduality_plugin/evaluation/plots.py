@@ -153,11 +153,13 @@ def save_audit(path: Path, tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
 
 
 def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) -> None:
+    named = ""
     for place, found in enumerate(findings):
         auc = found["auc"]
         if auc["value"] is not None:
             axes.plot(auc["interval"], [place, place], color="tab:blue", linewidth=1.5)
-            axes.plot(auc["value"], place, "o", color="tab:blue", label="" if place else "AUC, 95 % interval")
+            axes.plot(auc["value"], place, "o", color="tab:blue", label=named or "AUC, 95 % interval")
+            named = "_"  # once is enough
         if "choice_accuracy" in found:
             choice = found["choice_accuracy"]["value"]
             axes.plot(choice, place, "D", color="tab:orange", label="" if place else "accuracy of its own choice")

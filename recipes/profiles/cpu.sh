@@ -9,6 +9,8 @@ BACKEND=cpu
 : "${WEIGHTS=conditional_cell_generation=3,perturbation_response_generation=3}"
 : "${REWARDS=cell_type_annotation=likelihood,drug_exposure_prediction=likelihood}"
 : "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}"
+# A sample of 21 s, of which starting the engine takes 17. More cells and rewards say more: AUDIT_CELLS=40 AUDIT_REWARDS=
+: "${AUDIT_CELLS:=8}" "${AUDIT_REWARDS=configured}"
 
 # SFT
 : "${SFT_EPOCHS:=5}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=8}"

@@ -7,7 +7,7 @@ BACKEND=cpu
 : "${MAX_CELLS:=pbmc68k_reduced=250,kang_2018_ifnb=250}"
 : "${WEIGHTS=}"
 : "${REWARDS=}"
-: "${MAX_LEN:=512}" "${MAX_NEW_TOKENS:=160}"
+: "${MAX_LEN:=512}" "${MAX_NEW_TOKENS:=160}" "${AUDIT_CELLS:=4}" "${AUDIT_REWARDS=configured}"
 
 : "${SFT_EPOCHS:=1}" "${SFT_LR:=1e-4}" "${SFT_BATCH:=8}" "${SFT_MICRO_BATCH:=4}"
 

@@ -11,6 +11,10 @@ Grade: TypeAlias = Literal["agrees", "unclear", "harmful", "no signal"]
 FLAT_GROUPS = 0.9
 """Share of groups without spread from which on there is no signal: nine of ten rollouts would teach nothing."""
 
+WIDE_INTERVAL = 0.3
+"""Width of an AUC's interval past which one that holds 0.5 says that the cells are too few, and not that the reward is
+blind: about what fewer than ten cells give."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -26,7 +30,8 @@ def verdict(finding: Mapping[str, Any]) -> Judgement:
     In this order, with 95 % intervals over cells:
 
     1. At least :data:`FLAT_GROUPS` of the groups without spread: no signal.
-    2. The interval of the AUC (true answers against wrong ones) holds 0.5: no signal. All of it below: harmful.
+    2. The interval of the AUC (true answers against wrong ones) holds 0.5: no signal, or unclear if it is wider than
+       :data:`WIDE_INTERVAL`. All of it below: harmful.
     3. Labels: the reward's own choice against the policy's, by the paired difference of their accuracies. All of it
        below 0: harmful, unless within the policy's own groups the best paid answer is truer than the average one beyond
        doubt; then unclear. Otherwise the reward agrees.
@@ -49,6 +54,8 @@ def verdict(finding: Mapping[str, Any]) -> Judgement:
     told = f"AUC {auc['value']:.2f}, {low:.2f} to {high:.2f}"
     if high < 0.5:
         return Judgement("harmful", f"prefers wrong answers ({told}): training on this reward is expected to do harm")
+    if low <= 0.5 and high - low > WIDE_INTERVAL:
+        return Judgement("unclear", f"too few cells to tell ({told}): audit more")
     if low <= 0.5:
         return Judgement("no signal", f"no signal: does not tell the true answer from wrong ones ({told})")
     return _labels(finding, told) if "choice_accuracy" in finding else _lists(finding, told)

@@ -54,6 +54,7 @@ CASES = {
     "flat at the threshold": (cells(zero_variance=estimate(FLAT_GROUPS)), "no signal", "zero-variance groups 90 %"),
     "nearly flat": (cells(zero_variance=estimate(FLAT_GROUPS - 0.01)), "agrees", ""),
     "chance": (labels(auc=estimate(0.55, 0.49, 0.6)), "no signal", "does not tell"),
+    "too few cells": (labels(auc=estimate(0.78, 0.5, 0.97)), "unclear", "too few cells to tell (AUC 0.78"),
     "contrary": (cells(auc=estimate(0.2, 0.1, 0.3)), "harmful", "prefers wrong answers"),
     "no wrong answer": (cells(auc=estimate(None)), "no signal", "no wrong answer"),
     "cells agree": (cells(), "agrees", "correlation with rwjs is 0.30"),
