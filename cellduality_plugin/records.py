@@ -54,7 +54,7 @@ class Recorder:
                    {"prompt": KEY, "draw": 1, "error": "timeout"},
                    {"prompt": KEY, "response": ..., "log_probs": [...]}]}
 
-    ``calls`` are those that were made for the group since its last line. ``text`` is there the first time.
+    ``calls`` are those that were answered for the group since its last line. ``text`` is there the first time.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class Recorder:
             "failure": score.failure,
             "reward": score.reward,
             "logs": score.logs,
-            "calls": list(_calls(group.asked, kept)),
+            "calls": list(_calls(group.asked, kept, last)),
         }
         self._append(row)
         if last:
@@ -135,10 +135,10 @@ def _new_file(folder: Path) -> int:
     return os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
 
-def _calls(asked: Asked, kept: _Kept) -> Iterator[Row]:
-    """Yield what was asked since the last time. What is still unanswered came too late for this rollout: a timeout."""
+def _calls(asked: Asked, kept: _Kept, last: bool) -> Iterator[Row]:
+    """Yield what was answered since the last time; what is unanswered when the group is over came too late for it."""
     for question, call in asked.items():
-        if question in kept.calls:
+        if question in kept.calls or not (last or call.done()):
             continue
         kept.calls.add(question)
         prompt, what = question

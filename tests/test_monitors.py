@@ -20,6 +20,7 @@ from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from tests.play import Saying, member, roll, row
+from tests.stack.my_pair import DropoutRecovery
 
 OWN_REWARDS = """
 from cellduality_plugin.rewards import Reward, Verdict
@@ -319,6 +320,17 @@ class TestLeaks:
         ]
         found = [(s.logs["dual_leak/answer"], s.logs["dual_leak/trace"]) for s in roll(scorer, example, texts)]
         assert found == [(0.0, 1 / len(example.unknown)), (1.0, 0.0), (0.0, 0.0)]
+
+    def test_a_list_that_answers_with_genes_of_the_kind_that_is_hidden_leaks_in_its_trace_alone(
+        self, make_config, cell
+    ):
+        pair = DropoutRecovery()
+        scorer = Scorer(make_config(tasks={pair.name: {"pair": "tests.stack.my_pair:DropoutRecovery"}}))
+        example = pair.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
+        hidden = " ".join(example.unknown)
+        texts = [f"<answer>{hidden}</answer>", f"<think>{hidden}</think><answer>{hidden}</answer>"]
+        found = [(s.logs["dual_leak/answer"], s.logs["dual_leak/trace"]) for s in roll(scorer, example, texts)]
+        assert found == [(0.0, 0.0), (0.0, 1.0)]
 
     @given(st.text(max_size=200))
     def test_are_shares_of_any_text(self, text):

@@ -20,7 +20,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.policy import PolicyError
 from cellduality_plugin.records import MAX_TEXT, Reading, RecordedPolicy, Recorder, prompt_key, read_groups
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Group, Score, Scorer
 from cellduality_plugin.tasks import TASKS
 from tests.play import Saying, member, roll, row
 
@@ -90,6 +90,17 @@ def test_what_failed_or_is_still_unanswered_is_told(scorer, folder, cell):
         assert line["failure"] == cause
 
 
+def test_a_call_that_outlasts_its_rollout_is_a_timeout(folder, cell):
+    async def write():
+        group = Group(row(NAME, cell))
+        group.asked["prompt", 0] = asyncio.get_running_loop().create_future()
+        Recorder(folder, 1, 9).write(group, "text", Score(0.0, {}, "timeout"), last=True)
+
+    asyncio.run(write())
+    [line] = lines(folder)
+    assert line["calls"] == [{"prompt": prompt_key("prompt"), "text": "prompt", "draw": 0, "error": "timeout"}]
+
+
 def test_numbers_that_are_none_are_null(make_config, folder, cell):
     scorer = Scorer(make_config(tasks={NAME: {"pair": NAME, "reward": "likelihood"}}))
     roll(scorer, row(NAME, cell), TEXTS[:1], Saying(log_prob=math.nan), recorder=Recorder(folder, 1, 9))
@@ -113,6 +124,7 @@ def test_every_so_many_groups_are_kept_whole_until_there_are_enough(scorer, fold
     kept = lines(folder)
     assert sorted({line["group"] for line in kept}) == [0, 3, 6]
     assert len(kept) == 12, "the group that passes the limit is kept to its end"
+    assert not recorder._groups, "nothing is held of what is over"
 
 
 def test_groups_under_way_at_the_same_time_are_told_apart(scorer, folder, cell):
@@ -185,6 +197,16 @@ class TestDamage:
         assert [record.getMessage() for record in caplog.records] == [
             f"rollouts are not recorded any more: {folder}: No space left on device"
         ]
+
+    def test_a_line_that_was_written_in_part_is_the_last(self, scorer, folder, cell, monkeypatch, caplog):
+        write = os.write
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda handle, line: write(handle, line[: len(line) // 2]))
+            roll(scorer, row(NAME, cell), TEXTS, recorder=Recorder(folder, 1, 9))
+        [path] = folder.glob("*.jsonl")
+        found, reading = groups(path)
+        assert (found, reading.skipped) == ([], 1)
+        assert "the disk is full" in caplog.text
 
     def test_a_folder_that_cannot_be_made_ends_the_recording_and_not_the_run(self, scorer, tmp_path, cell, caplog):
         (tmp_path / "file").write_text("in the way")

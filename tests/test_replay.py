@@ -125,6 +125,27 @@ def test_the_recorded_reward_again_is_the_same_in_every_bit(kind, bound, config_
         assert column.missing == 0
 
 
+def test_a_rollout_that_ends_early_tells_nothing_of_calls_that_others_wait_for(config_of, replay, cell, tmp_path):
+    config, example = config_of("duality"), row(NAME, cell)
+    slow = Saying(TASKS[NAME].rebuilt_response(example.unknown), delay=0.05)
+    recorder = Recorder(tmp_path / "rollouts", every=1, limit=9)
+    texts = ["nothing", "<answer>T</answer>", "<answer>CD19+ B</answer>"]
+    assert [score.reward for score in roll(Scorer(config), example, texts, slow, recorder=recorder)] == [0.0, 1.0, 1.0]
+    _, results = replay(config)
+    assert sorted(result["reward"] for result in results) == [0.0, 1.0, 1.0]
+
+
+def test_a_group_is_levelled_as_a_whole(config_of, replay, cell, tmp_path):
+    """An answer that is judged at once, because it cannot be read, waits for the others all the same."""
+    config, example = config_of("duality", minimum_spread=1.0), row(NAME, cell)
+    close = Saying(TASKS[NAME].rebuilt_response((*example.unknown, "GNLY")))
+    recorder = Recorder(tmp_path / "rollouts", every=1, limit=9)
+    scores = roll(Scorer(config), example, ["nothing", "<answer>T</answer>"], close, recorder=recorder)
+    assert scores[0].reward == scores[1].reward > 0
+    _, results = replay(config)
+    assert [result["reward"] for result in results] == [score.reward for score in scores]
+
+
 def test_another_reward_of_the_same_questions_is_what_it_would_have_been(config_of, recorded, replay, vocabulary, cell):
     """What was recorded under duality gives RBO the rewards that a run under RBO has had."""
     labels = [name for name in TASKS if name != "conditional_cell_generation" and "perturbation" not in name]

@@ -108,7 +108,8 @@ def test_monitors_of_every_step_are_what_their_names_say(whole_run, scalars):
 
 def test_recorded_rollouts_have_the_same_rewards_without_the_model(whole_run):
     folder = whole_run.folder
-    kept = [json.loads(line) for path in (folder / "rollouts").glob("*.jsonl") for line in path.open()]
+    texts = [path.read_text() for path in (folder / "rollouts").glob("*.jsonl")]
+    kept = [json.loads(line) for text in texts for line in text.splitlines()]
     assert len(kept) == 24 * GROUP / 8, "one group in eight"
     assert len({(row["group"], row["label"]) for row in kept}) == len(kept) / GROUP
     work = Replay(Config.load(folder / "data" / "cellduality.json"), {})
