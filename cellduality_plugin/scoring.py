@@ -24,10 +24,14 @@ of a group without spread is zero instead of amplified rounding error."""
 
 @dataclass(frozen=True)
 class Score:
-    """The reward of one rollout, in [0, 1], and what it is made of, under the same keys for every rollout."""
+    """The reward of one rollout, in [0, 1], and what it is made of, under the same keys for every rollout.
+
+    ``failure`` is the word of the parser or of the policy for why nothing was earned; empty if something could be.
+    """
 
     reward: float
     logs: dict[str, float]
+    failure: str = ""
 
 
 @dataclass
@@ -147,7 +151,8 @@ class Scorer:
         if max(rewards) - min(rewards) >= bound:
             return score
         reward = quantise(math.fsum(rewards) / len(rewards))
-        return Score(reward, {**score.logs, **self._rewards_by_task(group, reward), "dual_levelled": 1.0})
+        logs = {**score.logs, **self._rewards_by_task(group, reward), "dual_levelled": 1.0}
+        return Score(reward, logs, score.failure)
 
     def _dual(self, group: Group, policy: Policy) -> Dual:
         dual, task = self._config.dual, self._tasks[group.example.task]
@@ -193,7 +198,7 @@ class Scorer:
             "dual_seconds": seconds,
             "dual_levelled": 0.0,
         }
-        return Score(reward, {**self._rewards_by_task(group, reward), **logs})
+        return Score(reward, {**self._rewards_by_task(group, reward), **logs}, answer.failure or verdict.failure)
 
     def _rewards_by_task(self, group: Group, reward: float) -> dict[str, float]:
         """Return the logs that hold the reward.

@@ -10,9 +10,11 @@ from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
 
 from cellduality_plugin.config import Config, DualSettings
+from cellduality_plugin.endpoint.policy import EndpointPolicy
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.framing import render
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
+from cellduality_plugin.policy import Policy, PolicyError
 from cellduality_plugin.scoring import Group, Scorer
 
 _REMEMBERED_GROUPS = 4096
@@ -96,6 +98,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         self._config = Config.load(config_path)
         self._scorer = Scorer(self._config)
         self._groups = _Groups()
+        self._frozen: EndpointPolicy | None = None
 
     async def execute(
         self,
@@ -121,7 +124,17 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
             )
             start, end = rollout["action_ranges"][-1]
             text = hf_tokenizer.decode(rollout["observation_tokens"][start:end], skip_special_tokens=True)
-            policy = EnginePolicy(llm_engine, hf_tokenizer, max_length, self._config.dual)
+            policy = self._player(llm_engine, hf_tokenizer, max_length)
             score = await self._scorer.level(await self._scorer.score(text, group, policy), group)
         rollout.update(reward=score.reward, scores=score.reward, extra_logs=score.logs)
         return dict(rollout)
+
+    def _player(self, engine: Any, tokenizer: Any, max_length: int) -> Policy:
+        """Return who plays the dual: the engine of the rollout, or the frozen model at its endpoint."""
+        dual = self._config.dual
+        if dual.player == "moving" or dual.endpoint is None:
+            return EnginePolicy(engine, tokenizer, max_length, dual)
+        if self._frozen is None:
+            own = dual.endpoint.tokenizer
+            self._frozen = EndpointPolicy(read_tokenizer(own) if own else tokenizer, dual.endpoint, dual)
+        return self._frozen
