@@ -97,7 +97,7 @@ def read_context(body: bytes, model: str) -> int | None:
     for entry in listed:
         if isinstance(entry, dict) and entry.get("id") == model:
             length = entry.get("max_model_len")
-            return length if _whole(length) and length > 0 else None
+            return int(length) if _whole(length) and length else None
     raise PolicyError("no_such_model")
 
 

@@ -77,6 +77,7 @@ def serve(config: Config, *, host: str, port: int, waiting: int) -> None:
     try:
         import uvicorn
 
+        import cellduality_plugin.endpoint.http  # noqa: F401  # takes a second, which no request should wait for
         from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
     except ImportError as error:
         raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[serve]'") from error
