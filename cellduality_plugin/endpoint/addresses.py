@@ -8,8 +8,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -131,20 +130,27 @@ class Addresses:
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, *, patient: bool = True) -> bytes:
         for attempt in itertools.count():
-            address = await self._next() if patient else self._best()
             try:
-                async with self._turns, _in_hand(address):
-                    reply = await _once(address, method, path, body)
+                async with self._turns:  # chosen when its turn comes, by what is known then
+                    return await self._once(await self._next() if patient else self._best(), method, path, body)
             except Fault as fault:
-                if fault.passing:
-                    address.failed(fault.wait, self._rng.random())
                 if not fault.passing or not patient or attempt >= self._retries:
                     raise PolicyError(fault.cause) from None
                 self.retried[fault.cause] += 1
-            else:
-                address.worked()
-                return reply
         raise AssertionError("never reached")
+
+    async def _once(self, address: Address, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
+        address.in_flight += 1
+        try:
+            reply = await _exchange(address.client, method, path, body)
+        except Fault as fault:
+            if fault.passing:
+                address.failed(fault.wait, self._rng.random())
+            raise
+        finally:
+            address.in_flight -= 1
+        address.worked()
+        return reply
 
     def _best(self) -> Address:
         now = time.monotonic()
@@ -157,16 +163,7 @@ class Addresses:
         return address
 
 
-@asynccontextmanager
-async def _in_hand(address: Address) -> AsyncIterator[None]:
-    address.in_flight += 1
-    try:
-        yield
-    finally:
-        address.in_flight -= 1
-
-
-async def _once(address: Address, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
+async def _exchange(client: openai.AsyncOpenAI, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
     """Return the body of one reply, or raise what is wrong with it."""
     import aiohttp
     import httpx2
@@ -174,7 +171,6 @@ async def _once(address: Address, method: str, path: str, body: Mapping[str, Any
 
     from cellduality_plugin.endpoint.http import TooLong
 
-    client = address.client
     try:
         if method == "GET":
             response = await client.get(path, cast_to=httpx2.Response)
@@ -183,11 +179,33 @@ async def _once(address: Address, method: str, path: str, body: Mapping[str, Any
             response = await client.post(path, body=body, cast_to=httpx2.Response)
     except openai.APIStatusError as error:
         raise _refusal(error) from None
-    except (asyncio.TimeoutError, openai.APITimeoutError):
-        raise Fault("timeout") from None
-    except (openai.APIConnectionError, aiohttp.ClientError, httpx2.HTTPError, OSError) as error:
-        raise Fault("too_large" if isinstance(error.__cause__, TooLong) else "refused") from None
+    except (
+        openai.APIConnectionError,
+        aiohttp.ClientError,
+        asyncio.TimeoutError,
+        httpx2.HTTPError,
+        OSError,
+        TooLong,
+    ) as error:
+        raise Fault(_what_went_wrong(error)) from None
     return bytes(response.content)
+
+
+def _what_went_wrong(error: BaseException | None) -> str:
+    """Return why an exchange came to no end: the client itself calls a refused connection a timeout."""
+    import aiohttp
+
+    from cellduality_plugin.endpoint.http import TooLong
+
+    while error is not None:
+        if isinstance(error, TooLong):
+            return "too_large"
+        if isinstance(error, asyncio.TimeoutError):
+            return "timeout"
+        if isinstance(error, aiohttp.ClientError):
+            return "refused"
+        error = error.__cause__
+    return "refused"
 
 
 def _refusal(error: openai.APIStatusError) -> Fault:

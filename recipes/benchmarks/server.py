@@ -30,6 +30,7 @@ GENES = tuple(f"GENE{number}" for number in range(200))
 LABELS = ("B cell", "CD4 T cell", "Monocyte", "NK cell")
 LISTED, HIDDEN, CONTEXT = 40, 12, 512
 GROUP = 8
+COMMAND = [sys.executable, "-c", "from cellduality_plugin.cli import main; main()"]
 TOKEN = "the-token-of-a-benchmark"
 BROKEN = 50
 """Every so many requests one is none, and has to be told so."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from cellduality_plugin.agent_file import bound_agent_file, bound_reward_file
+from cellduality_plugin.agent_file import bound_reward_file
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge

@@ -13,12 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import vllm
-from transformers import AutoTokenizer
-from vllm.utils import random_uuid
-
-from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
-
 
 class Engine:
     """Says again what was said to the question, and asks vLLM everything else as OpenRLHF's rollout actor does."""
@@ -30,6 +24,9 @@ class Engine:
         if tokens == self.rollout["question"]:
             said = SimpleNamespace(token_ids=self.rollout["answer"], logprobs=None, finish_reason="stop")
             return SimpleNamespace(outputs=[said])
+        import vllm
+        from vllm.utils import random_uuid
+
         found = None
         prompt = vllm.TokensPrompt(prompt_token_ids=tokens)
         async for output in self.llm.generate(prompt, deepcopy(params), request_id=random_uuid()):
@@ -39,6 +36,11 @@ class Engine:
 
 async def score(model: str, max_len: int, rollouts: list[dict[str, Any]], configs: list[str]) -> dict[str, list[float]]:
     """Return the rewards of the rollouts under each configuration."""
+    import vllm
+    from transformers import AutoTokenizer
+
+    from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
+
     arguments = vllm.AsyncEngineArgs(model=model, max_model_len=max_len, dtype="bfloat16", enforce_eager=True, seed=1)
     llm, tokenizer = vllm.AsyncLLMEngine.from_engine_args(arguments), AutoTokenizer.from_pretrained(model)
     rewards = {}
