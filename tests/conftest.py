@@ -261,7 +261,7 @@ def listening(app: Any) -> Iterator[str]:
     """Serve an application in a thread; yield its host and port."""
     import uvicorn
 
-    settings = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=2)
+    settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
     server, listener = uvicorn.Server(settings), socket.create_server(("127.0.0.1", 0), backlog=1024)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
