@@ -257,12 +257,12 @@ def policy_server(policy_servers: Callable[[], PolicyServer]) -> PolicyServer:
 
 
 @contextmanager
-def listening(app: Any) -> Iterator[str]:
-    """Serve an application in a thread; yield its host and port."""
+def listening(app: Any, port: int = 0) -> Iterator[str]:
+    """Serve an application in a thread; yield its host and port. What is under way at the end is cut."""
     import uvicorn
 
-    settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-    server, listener = uvicorn.Server(settings), socket.create_server(("127.0.0.1", 0), backlog=1024)
+    settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=0)
+    server, listener = uvicorn.Server(settings), socket.create_server(("127.0.0.1", port), backlog=1024)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
     try:
@@ -271,6 +271,12 @@ def listening(app: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join(10)
         listener.close()
+
+
+@pytest.fixture
+def listen() -> Callable[..., Any]:
+    """Return the context manager that serves an application."""
+    return listening
 
 
 @pytest.fixture
