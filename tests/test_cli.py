@@ -518,7 +518,18 @@ class TestInstalledCommand:
         ended = self.run("--help")
         assert ended.code == 0
         assert all(
-            name in ended.out for name in ("data", "model", "check", "agent-path", "evaluate", "report", "table")
+            name in ended.out
+            for name in (
+                "data",
+                "model",
+                "check",
+                "agent-path",
+                "reward-path",
+                "serve-reward",
+                "evaluate",
+                "report",
+                "table",
+            )
         )
 
 

@@ -29,6 +29,11 @@ def test_without_a_file_the_message_says_how_to_name_one(monkeypatch):
         ({"tsks": {}}, "tsks"),
         ({"dual": {"temperature": -1}}, "dual.temperature"),
         ({"dual": {"timeout_seconds": 0}}, "dual.timeout_seconds"),
+        ({"dual": {"player": "frozen"}}, "a frozen player answers at an endpoint"),
+        ({"dual": {"player": "fixed"}}, "dual.player"),
+        ({"dual": {"endpoint": {"model": "m"}}}, "dual.endpoint.urls"),
+        ({"dual": {"endpoint": {"urls": [], "model": "m"}}}, "dual.endpoint.urls"),
+        ({"dual": {"endpoint": {"urls": ["http://h/v1"], "model": "m", "retires": 1}}}, "dual.endpoint.retires"),
         ({"tasks": {"a": {"pair": "a", "reward": "magic"}}}, "tasks.a.reward"),
     ],
 )

@@ -147,39 +147,35 @@ def rollouts(config: Path, model: Path) -> list[dict[str, list[str]]]:
 
 
 @contextlib.contextmanager
-def started(command: list[str], **variables: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Yield the first line that a process prints, and the process; end it afterwards."""
+def started(command: list[str], **variables: str) -> Iterator[str]:
+    """Yield the first line that a process prints; end it afterwards."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env={**os.environ, **variables}) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().strip(), process
+            yield process.stdout.readline().strip()
         finally:
             process.send_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def reward_server(config: Path, model: Path, delay: float, **settings: int) -> Iterator[str]:
+def policy(delay: float) -> Iterator[str]:
+    """Yield the address of a policy that answers after ``delay`` seconds."""
+    with started([sys.executable, __file__, "policy", "--delay", str(delay)]) as port:
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+@contextlib.contextmanager
+def reward_server(config: Path, model: Path, delay: float, *, at_once: int = 64, waiting: int = 8192) -> Iterator[str]:
     """Yield the address of a reward server whose policy answers after ``delay`` seconds."""
-    with started([sys.executable, __file__, "policy", "--delay", str(delay)]) as (port, policy):
+    with policy(delay) as url:
         values = json.loads(config.read_text())
-        concurrency = settings.get("at_once", 64)
-        endpoint = {"urls": [f"http://127.0.0.1:{port}/v1"], "model": "toy", "tokenizer": str(model)}
-        values["dual"]["endpoint"] = {**endpoint, "concurrency": concurrency}
-        config.with_name("served.json").write_text(json.dumps(values))
-        command = [
-            sys.executable,
-            "-c",
-            "from cellduality_plugin.cli import main; main()",
-            "serve-reward",
-            "--port",
-            "0",
-        ]
-        command += ["--config", str(config.with_name("served.json")), "--waiting", str(settings.get("waiting", 8192))]
-        with started(command, CELLDUALITY_TOKEN=TOKEN) as (line, _):
+        endpoint = {"urls": [url], "model": "toy", "tokenizer": str(model), "concurrency": at_once}
+        served = config.with_name("served.json")
+        served.write_text(json.dumps({**values, "dual": {**values["dual"], "endpoint": endpoint}}))
+        command = [*COMMAND, "serve-reward", "--port", "0", "--config", str(served), "--waiting", str(waiting)]
+        with started(command, CELLDUALITY_TOKEN=TOKEN) as line:
             yield "http://" + line.rpartition("@")[2]
-        assert policy.stdin is not None
-        policy.stdin.close()
 
 
 async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds: float) -> dict[str, Any]:
