@@ -219,6 +219,9 @@ class PolicyServer:
             daemon_threads = True
             request_queue_size = 256
 
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # whoever asked is gone
+
         self._http = Server(("127.0.0.1", self._port), Handler)
         self._port = self._http.server_port
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

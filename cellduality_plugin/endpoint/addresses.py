@@ -120,21 +120,26 @@ class Addresses:
         return await self._ask("POST", path, body)
 
     async def get(self, path: str, *, patient: bool = True) -> bytes:
-        """Return the body of the reply; unless ``patient``, of one attempt. Raises as :meth:`post` does."""
-        return await self._ask("GET", path, None, patient=patient)
+        """Return the body of the reply; unless ``patient``, of one attempt at once. Raises as :meth:`post` does."""
+        if patient:
+            return await self._ask("GET", path, None)
+        try:
+            return await self._once(self._best(), "GET", path, None)
+        except Fault as fault:
+            raise PolicyError(fault.cause) from None
 
     async def close(self) -> None:
         """Close all connections."""
         for address in self._addresses:
             await address.close()
 
-    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, *, patient: bool = True) -> bytes:
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
         for attempt in itertools.count():
             try:
                 async with self._turns:  # chosen when its turn comes, by what is known then
-                    return await self._once(await self._next() if patient else self._best(), method, path, body)
+                    return await self._once(await self._next(), method, path, body)
             except Fault as fault:
-                if not fault.passing or not patient or attempt >= self._retries:
+                if not fault.passing or attempt >= self._retries:
                     raise PolicyError(fault.cause) from None
                 self.retried[fault.cause] += 1
         raise AssertionError("never reached")
@@ -179,15 +184,10 @@ async def _exchange(client: openai.AsyncOpenAI, method: str, path: str, body: Ma
             response = await client.post(path, body=body, cast_to=httpx2.Response)
     except openai.APIStatusError as error:
         raise _refusal(error) from None
-    except (
-        openai.APIConnectionError,
-        aiohttp.ClientError,
-        asyncio.TimeoutError,
-        httpx2.HTTPError,
-        OSError,
-        TooLong,
-    ) as error:
+    except (openai.APIConnectionError, aiohttp.ClientError, httpx2.HTTPError, asyncio.TimeoutError, OSError) as error:
         raise Fault(_what_went_wrong(error)) from None
+    except TooLong:
+        raise Fault("too_large") from None
     return bytes(response.content)
 
 
@@ -195,11 +195,7 @@ def _what_went_wrong(error: BaseException | None) -> str:
     """Return why an exchange came to no end: the client itself calls a refused connection a timeout."""
     import aiohttp
 
-    from cellduality_plugin.endpoint.http import TooLong
-
     while error is not None:
-        if isinstance(error, TooLong):
-            return "too_large"
         if isinstance(error, asyncio.TimeoutError):
             return "timeout"
         if isinstance(error, aiohttp.ClientError):

@@ -22,7 +22,7 @@ class BoundedClient(DefaultAioHttpClient):
     timeout
         Seconds for one request.
     longest
-        Bytes; a longer reply raises :class:`TooLong`, which the openai client wraps in a connection error.
+        Bytes; a longer reply raises :class:`TooLong`.
     """
 
     def __init__(self, timeout: float, longest: int) -> None:

@@ -10,6 +10,7 @@ from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
 
 from cellduality_plugin.config import Config, DualSettings
+from cellduality_plugin.endpoint.addresses import Addresses
 from cellduality_plugin.endpoint.policy import EndpointPolicy
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.framing import render
@@ -99,6 +100,8 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         self._scorer = Scorer(self._config)
         self._groups = _Groups()
         self._frozen: EndpointPolicy | None = None
+        if self._config.dual.player == "frozen" and self._config.dual.endpoint:
+            Addresses(self._config.dual.endpoint)  # what is wrong with them is said before anything is rolled out
 
     async def execute(
         self,

@@ -75,6 +75,24 @@ def test_whether_it_answers_can_be_asked(policy_server, said):
     assert ask(policy_server, "check") == "refused"
 
 
+def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server):
+    policy_server.after = 1.0
+    chosen = EndpointSettings(urls=(policy_server.url,), model="toy", concurrency=1)
+
+    async def beside_a_slow_one() -> bool:
+        policy = EndpointPolicy(policy_server.tokenizer, chosen, DualSettings())
+        slow = asyncio.ensure_future(policy.generate(PROMPT))
+        while not policy_server.asked:
+            await asyncio.sleep(0.01)
+        await policy.check()
+        first = not slow.done()
+        await slow
+        await policy.close()
+        return first
+
+    assert asyncio.run(beside_a_slow_one())
+
+
 @pytest.mark.parametrize(
     ("body", "cause"),
     [

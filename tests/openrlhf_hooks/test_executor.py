@@ -460,6 +460,10 @@ class TestAFrozenDual:
         assert rollout["reward"] == 0.0
         assert rollout["extra_logs"]["dual_failed"] == 1.0
 
+    def test_at_what_is_no_address_is_refused_before_the_first_rollout(self, make_executor):
+        with pytest.raises(CellDualityError, match="is no http address"):
+            make_executor(dual={"player": "frozen", "endpoint": {"urls": ["localhost:8000"], "model": "toy"}})
+
     def test_is_a_choice_an_endpoint_alone_makes_nothing_frozen(
         self, question, tokenizer, make_executor, policy_server
     ):

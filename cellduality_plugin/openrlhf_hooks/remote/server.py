@@ -43,7 +43,7 @@ class Limits:
 
     at_once: int = 64
     waiting: int = 8192
-    body_bytes: int = 16 * 2**20
+    body_bytes: int = 4 * 2**20
     body_seconds: float = 30.0
 
 
