@@ -87,7 +87,7 @@ def rollouts(prepared, policy_url) -> list[dict[str, Any]]:
         chat = [{"role": "user", "content": row["input"]}]
         prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         question = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        body = {"model": "sft", "prompt": question, "n": EACH, "temperature": 1.0, "seed": 1, "return_token_ids": True}
+        body = {"model": "sft", "prompt": question, "n": EACH, "temperature": 1.0, "return_token_ids": True}
         limit = {"max_tokens": min(40, MAX_LEN - len(question))}
         for choice in post(f"{policy_url}/completions", {**body, **limit})["choices"]:
             made.append({"prompt": prompt, "label": row["label"], "question": question, "answer": choice["token_ids"]})
