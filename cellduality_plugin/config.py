@@ -243,9 +243,16 @@ class Config(_Frozen):
         Raises
         ------
         CellDualityError
-            If a reward cannot be loaded, or cannot judge its task.
+            If a reward cannot be loaded, cannot judge its task, or asks what the endpoint cannot answer.
         """
         rewards = {name: get_reward(self.tasks[name].reward, self._folder) for name in tasks}
+        only_chats = self.dual.player == "frozen" and self.dual.endpoint and self.dual.endpoint.kind == "chat"
         for name, reward in rewards.items():
             reward.check(tasks[name])
+            if only_chats and reward.asks_log_probs:
+                raise CellDualityError(
+                    "a chat endpoint cannot tell how likely a given text is, and the reward asks for it",
+                    where=f"tasks.{name}.reward",
+                    mend='use duality, or a vLLM server (dual.endpoint.kind "vllm")',
+                )
         return rewards

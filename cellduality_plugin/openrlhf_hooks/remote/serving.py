@@ -17,7 +17,14 @@ from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, refuse_unfit
 
 
 def with_endpoint(config: Config, **changes: Any) -> Config:
-    """Return the configuration with an endpoint, of which what ``changes`` names and is not empty is changed.
+    """Return the configuration with an endpoint that plays the dual.
+
+    Parameters
+    ----------
+    config
+        With an endpoint or without.
+    changes
+        Settings of the endpoint that go before those of the configuration; what is empty changes nothing.
 
     Raises
     ------
@@ -37,7 +44,8 @@ def with_endpoint(config: Config, **changes: Any) -> Config:
         endpoint = EndpointSettings(**new)
     except ValueError as error:
         raise CellDualityError(f"wrong settings: {error}", where="dual.endpoint", mend="correct them") from error
-    return config.model_copy(update={"dual": config.dual.model_copy(update={"endpoint": endpoint})})
+    dual = config.dual.model_copy(update={"endpoint": endpoint, "player": "frozen"})
+    return config.model_copy(update={"dual": dual})
 
 
 def open_judge(config: Config) -> tuple[Judge, EndpointPolicy]:

@@ -44,6 +44,14 @@ def test_an_endpoint_has_to_be_named(make_config):
     ("settings", "flags", "message"),
     [
         ({"tasks": {TYPE: {"pair": TYPE, "minimum_spread": 0.1}}}, [], "cannot level a group"),
+        (
+            {
+                "tasks": {TYPE: {"pair": TYPE, "reward": {"duality": 1, "likelihood": 1}}},
+                "dual": {"endpoint": {"urls": ["http://h/v1"], "model": "m", "kind": "chat"}},
+            },
+            [],
+            "a chat endpoint cannot tell",
+        ),
         ({}, ["--host", "0.0.0.0"], "CELLDUALITY_TOKEN is not set"),
         ({}, ["--policy-url", "localhost:8000"], "no http address"),
         ({}, ["--tokenizer", "/nowhere/at/all"], "cannot load the tokenizer"),
