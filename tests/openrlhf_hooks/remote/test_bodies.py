@@ -45,5 +45,5 @@ def test_a_field_that_is_missing_is_named(name):
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(body):
-    with pytest.raises(Malformed, match="^body: "):
+    with pytest.raises(Malformed, match="body: "):
         read_items(body)
