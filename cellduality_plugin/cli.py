@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from cellduality_plugin import __version__
-from cellduality_plugin.commands import auditing, checking, data_sets, evaluating, models, preparing, replaying, tracing
+from cellduality_plugin.commands import (
+    auditing,
+    checking,
+    data_sets,
+    evaluating,
+    models,
+    preparing,
+    replaying,
+    serving,
+    tracing,
+)
 from cellduality_plugin.errors import CellDualityError
 
 app = typer.Typer(
@@ -67,5 +77,6 @@ models.register(model_app)
 tracing.register(traces_app)
 checking.register(app)
 auditing.register(app)
+serving.register(app)
 evaluating.register(app)
 replaying.register(app)

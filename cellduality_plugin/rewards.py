@@ -66,6 +66,8 @@ class Reward(ABC):
     """Whether the rows must hold the true answer."""
     asks_every_label: bool = False
     """Whether every label of a closed set is put to the policy, be it the hidden one or not."""
+    asks_log_probs: bool = False
+    """Whether the policy has to tell how likely a given response is, which chat endpoints cannot."""
 
     def check(self, task: DualTask) -> None:  # noqa: B027 (a reward that judges anything has nothing to check)
         """Return nothing if ``task`` can be judged so; a CellDualityError says why not, before a run starts."""
@@ -120,6 +122,8 @@ class LikelihoodReward(Reward):
     of |V| genes. Not in the paper.
     """
 
+    asks_log_probs = True
+
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
         """Return the normalised mean log-probability of the true x_u."""
         log_probs = await dual.log_probs(answer, dual.example.unknown)
@@ -144,6 +148,7 @@ class PosteriorReward(Reward):
     """
 
     asks_every_label = True
+    asks_log_probs = True
 
     def check(self, task: DualTask) -> None:
         if not task.kinds:
@@ -220,6 +225,7 @@ class WeightedSum(Reward):
         self.parts, self.weights = zip(*parts, strict=True)
         self.needs_gold = any(part.needs_gold for part in self.parts)
         self.asks_every_label = any(part.asks_every_label for part in self.parts)
+        self.asks_log_probs = any(part.asks_log_probs for part in self.parts)
 
     def check(self, task: DualTask) -> None:
         for part in self.parts:

@@ -517,9 +517,8 @@ class TestInstalledCommand:
     def test_help_names_every_command(self):
         ended = self.run("--help")
         assert ended.code == 0
-        assert all(
-            name in ended.out for name in ("data", "model", "check", "agent-path", "evaluate", "report", "table")
-        )
+        rewards = ("agent-path", "reward-path", "serve-reward")
+        assert all(name in ended.out for name in ("data", "model", "check", *rewards, "evaluate", "report", "table"))
 
 
 def test_the_configuration_names_the_pairs_that_were_prepared(toy):

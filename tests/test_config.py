@@ -29,6 +29,11 @@ def test_without_a_file_the_message_says_how_to_name_one(monkeypatch):
         ({"tsks": {}}, "tsks"),
         ({"dual": {"temperature": -1}}, "dual.temperature"),
         ({"dual": {"timeout_seconds": 0}}, "dual.timeout_seconds"),
+        ({"dual": {"player": "frozen"}}, "a frozen player answers at an endpoint"),
+        ({"dual": {"player": "fixed"}}, "dual.player"),
+        ({"dual": {"endpoint": {"model": "m"}}}, "dual.endpoint.urls"),
+        ({"dual": {"endpoint": {"urls": [], "model": "m"}}}, "dual.endpoint.urls"),
+        ({"dual": {"endpoint": {"urls": ["http://h/v1"], "model": "m", "retires": 1}}}, "dual.endpoint.retires"),
         ({"tasks": {"a": {"pair": "a", "reward": "magic"}}}, "tasks.a.reward"),
     ],
 )
@@ -70,3 +75,14 @@ def test_an_agent_is_not_bound_to_a_configuration_without_data(make_config, tmp_
     (tmp_path / "vocabulary.json").unlink()
     with pytest.raises(CellDualityError, match="no vocabulary"):
         bound_agent_file(tmp_path / "cellduality.json")
+
+
+@pytest.mark.parametrize("reward", ["likelihood", "posterior", {"duality": 1, "posterior": 2}])
+def test_a_chat_endpoint_is_not_asked_for_probabilities(make_config, reward):
+    endpoint = {"urls": ["http://h/v1"], "model": "m", "kind": "chat"}
+    tasks = {"cell_type_annotation": {"pair": "cell_type_annotation", "reward": reward}}
+    config = make_config(tasks=tasks, dual={"player": "frozen", "endpoint": endpoint})
+    with pytest.raises(CellDualityError, match=r"a chat endpoint cannot tell .*tasks.cell_type_annotation.reward"):
+        config.load_rewards(config.load_tasks())
+    moving = make_config(tasks=tasks, dual={"endpoint": endpoint})
+    assert moving.load_rewards(moving.load_tasks())

@@ -10,8 +10,12 @@ from typing import Any
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 
 from cellduality_plugin.config import Config
+from cellduality_plugin.endpoint.addresses import Addresses
+from cellduality_plugin.endpoint.policy import EndpointPolicy
 from cellduality_plugin.engine_policy import EnginePolicy
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
+from cellduality_plugin.policy import Policy
 from cellduality_plugin.records import Recorder
 from cellduality_plugin.scoring import Group, Scorer
 
@@ -53,6 +57,9 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         self._scorer = Scorer(self._config)
         self._groups = _Groups()
         self._recorder = Recorder.of(self._config)
+        self._frozen: EndpointPolicy | None = None
+        if self._config.dual.player == "frozen" and self._config.dual.endpoint:
+            Addresses(self._config.dual.endpoint)  # what is wrong with them is said before anything is rolled out
 
     async def execute(
         self,
@@ -79,7 +86,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
             )
             start, end = rollout["action_ranges"][-1]
             text = hf_tokenizer.decode(rollout["observation_tokens"][start:end], skip_special_tokens=True)
-            policy = EnginePolicy(llm_engine, hf_tokenizer, max_length, self._config.dual)
+            policy = self._player(llm_engine, hf_tokenizer, max_length)
             score = await self._scorer.level(await self._scorer.score(text, group, policy), group)
         truncated, seconds = bool(rollout["truncated"]), time.monotonic() - began
         score = self._scorer.finish(score, group, truncated=truncated, seconds=seconds)
@@ -87,3 +94,13 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
             self._recorder.write(group, text, score, last=group.over)
         rollout.update(reward=score.reward, scores=score.reward, extra_logs=score.logs)
         return dict(rollout)
+
+    def _player(self, engine: Any, tokenizer: Any, max_length: int) -> Policy:
+        """Return who plays the dual: the engine of the rollout, or the frozen model at its endpoint."""
+        dual = self._config.dual
+        if dual.player == "moving" or dual.endpoint is None:
+            return EnginePolicy(engine, tokenizer, max_length, dual)
+        if self._frozen is None:
+            own = dual.endpoint.tokenizer
+            self._frozen = EndpointPolicy(read_tokenizer(own) if own else tokenizer, dual.endpoint, dual)
+        return self._frozen

@@ -36,6 +36,17 @@ def load_tokenizer(model: str) -> Any:
         )
     if looks_local and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise CellDualityError("the model folder has no weights", where=model, mend="make or download the model again")
+    return read_tokenizer(model)
+
+
+def read_tokenizer(model: str) -> Any:
+    """Return the tokenizer at ``model``, a folder that may hold nothing else, or a hub name.
+
+    Raises
+    ------
+    CellDualityError
+        If there is none, or it has no chat template.
+    """
     from transformers import AutoTokenizer
 
     try:

@@ -488,3 +488,58 @@ class TestLogProbs:
             )
             [rollout] = roll(make_executor(tasks=tasks), engine, asked)
             assert rollout["reward"] == reward
+
+
+class TestAFrozenDual:
+    def rolled(self, executor: DualityExecutor, engine: ScriptedEngine, asked: Question, samples: int) -> list[Any]:
+        async def group() -> list[Any]:
+            given = (asked.prompt, asked.label, SamplingParams(max_tokens=64), LONG, engine.tokenizer, engine)
+            rollouts = await asyncio.gather(*(executor.execute(*given) for _ in range(samples)))
+            assert executor._frozen is not None
+            await executor._frozen.close()
+            return rollouts
+
+        return asyncio.run(group())
+
+    @pytest.mark.parametrize("own_tokenizer", [False, True])
+    def test_is_played_at_the_endpoint_and_not_by_the_engine(
+        self, question, tokenizer, small_world, make_executor, policy_server, own_tokenizer
+    ):
+        asked = question("cell_type_annotation")
+        policy_server.text = asked.task.rebuilt_response(asked.example.unknown)
+        endpoint = {"urls": [policy_server.url], "model": "toy"}
+        if own_tokenizer:
+            endpoint["tokenizer"] = str(small_world.model)
+        engine = ScriptedEngine(tokenizer, asked.tokens, [asked.task.answer_response("T")], "nothing to read")
+        executor = make_executor(dual={"player": "frozen", "endpoint": endpoint})
+        rollouts = self.rolled(executor, engine, asked, 4)
+        assert [rollout["reward"] for rollout in rollouts] == [1.0] * 4
+        assert len(engine.rollouts) == 4
+        assert engine.duals == []
+        assert len(policy_server.asked) == 1
+
+    def test_of_an_endpoint_that_is_gone_is_a_failed_dual(self, question, tokenizer, make_executor, policy_server):
+        asked = question("cell_type_annotation")
+        endpoint = {"urls": [policy_server.url], "model": "toy", "retries": 0}
+        policy_server.stop()
+        engine = ScriptedEngine(tokenizer, asked.tokens, [asked.task.answer_response("T")])
+        executor = make_executor(dual={"player": "frozen", "endpoint": endpoint})
+        [rollout] = self.rolled(executor, engine, asked, 1)
+        assert rollout["reward"] == 0.0
+        assert rollout["extra_logs"]["dual_failed"] == 1.0
+
+    def test_at_what_is_no_address_is_refused_before_the_first_rollout(self, make_executor):
+        with pytest.raises(CellDualityError, match="is no http address"):
+            make_executor(dual={"player": "frozen", "endpoint": {"urls": ["localhost:8000"], "model": "toy"}})
+
+    def test_is_a_choice_an_endpoint_alone_makes_nothing_frozen(
+        self, question, tokenizer, make_executor, policy_server
+    ):
+        asked = question("cell_type_annotation")
+        rebuilt = asked.task.rebuilt_response(asked.example.unknown)
+        engine = ScriptedEngine(tokenizer, asked.tokens, [asked.task.answer_response("T")], rebuilt)
+        endpoint = {"urls": [policy_server.url], "model": "toy"}
+        [rollout] = roll(make_executor(dual={"endpoint": endpoint}), engine, asked)
+        assert rollout["reward"] == 1.0
+        assert len(engine.duals) == 1
+        assert policy_server.asked == []

@@ -1,0 +1,61 @@
+"""`cellduality serve-reward` and `cellduality reward-path`: the dual reward without the agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("serve-reward")(serve_reward)
+    app.command("reward-path")(reward_path)
+
+
+def serve_reward(
+    config: Annotated[Path, typer.Option(help="The configuration file of the prepared data.")],
+    policy_url: Annotated[
+        list[str] | None, typer.Option(help="Of the server that plays the dual, up to /v1; several share the load.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model's name there.")] = "",
+    tokenizer: Annotated[str, typer.Option(help="Folder or hub name; by default the model's name.")] = "",
+    key_variable: Annotated[str, typer.Option(help="The environment variable with the endpoint's key.")] = "",
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 5000,
+    waiting: Annotated[int, typer.Option(min=0, help="Rollouts that may wait; past it clients are told 429.")] = 8192,
+) -> None:
+    """Serve the dual reward to OpenRLHF over HTTP; a frozen policy behind an endpoint plays the dual.
+
+    Prints the flag that the trainer needs. The token is that of CELLDUALITY_TOKEN, or made at the start. `/healthz`
+    says whether the policy answers, `/metrics` what was done.
+
+    Example: `cellduality serve-reward --config data/cellduality.json --policy-url http://127.0.0.1:8000/v1
+    --model runs/cpu/sft`
+    """
+    from cellduality_plugin.config import Config
+    from cellduality_plugin.openrlhf_hooks.remote import serving
+
+    settings = serving.with_endpoint(
+        Config.load(config),
+        urls=tuple(policy_url or ()),
+        model=model,
+        tokenizer=tokenizer,
+        key_variable=key_variable,
+    )
+    serving.serve(settings, host=host, port=port, waiting=waiting)
+
+
+def reward_path(
+    config: Annotated[Path | None, typer.Option(help="Bind the function to this configuration file.")] = None,
+) -> None:
+    """Print the file for OpenRLHF's `--reward.remote_url`: the dual reward of the endpoint in the configuration.
+
+    Without `--config` it reads the configuration that CELLDUALITY_CONFIG names where Ray runs.
+
+    Example: `--reward.remote_url "$(cellduality reward-path --config data/cellduality.json)"`
+    """
+    from cellduality_plugin.agent_file import bound_reward_file, packaged_reward_file
+
+    print(packaged_reward_file() if config is None else bound_reward_file(config))

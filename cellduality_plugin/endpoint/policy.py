@@ -1,0 +1,136 @@
+"""The policy behind an OpenAI-compatible endpoint: a frozen checkpoint on a vLLM server, or any chat model."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from cellduality_plugin.config import DualSettings, EndpointSettings
+from cellduality_plugin.endpoint.addresses import Addresses
+from cellduality_plugin.endpoint.replies import Tokens, read_chat, read_context, read_log_probs, read_text
+from cellduality_plugin.framing import render
+from cellduality_plugin.policy import PolicyError
+
+# Said aloud, because a server takes what is not said from the checkpoint's generation_config.json.
+_PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+class EndpointPolicy:
+    """Asks an endpoint what :class:`~cellduality_plugin.openrlhf_hooks.executor.EnginePolicy` asks its engine.
+
+    The endpoint is sent token ids, rendered here as OpenRLHF renders a rollout's, and answers in token ids, which are
+    decoded here: so the same weights see the same tokens. That, and the log-probabilities of a prompt, take a vLLM
+    server. Of a ``kind`` ``"chat"`` any chat endpoint will do; it cannot say how likely a given text is.
+
+    Parameters
+    ----------
+    tokenizer
+        The model's tokenizer, with its chat template; a chat endpoint needs none.
+    settings
+        Addresses, model and how they are asked.
+    dual
+        Temperature and length of the dual.
+
+    Raises
+    ------
+    CellDualityError
+        If an address is none, or the key's variable is not set.
+    """
+
+    def __init__(self, tokenizer: Any, settings: EndpointSettings, dual: DualSettings) -> None:
+        self.addresses = Addresses(settings)
+        self._tokenizer, self._settings, self._dual = tokenizer, settings, dual
+        self._context: asyncio.Task[int | None] | None = None
+
+    async def generate(self, prompt: str) -> str:
+        """Return the response to ``prompt``.
+
+        Raises
+        ------
+        PolicyError
+            If the prompt leaves no room for one, or the endpoint gave none; the cause says why.
+        """
+        if self._settings.kind == "chat":
+            return await self._chat(prompt)
+        tokens = render(self._tokenizer, prompt)
+        body = {
+            **self._asked_for(tokens, await self._limit(len(tokens)), self._dual.temperature),
+            "return_token_ids": True,
+        }
+        text, answered = read_text(await self.addresses.post("/completions", body))
+        return text if answered is None else str(self._tokenizer.decode(answered, skip_special_tokens=True))
+
+    async def log_probs(self, prompt: str, response: str) -> list[float]:
+        """Return the natural log-probability of each token of ``response`` after ``prompt`` (one prefill).
+
+        Raises
+        ------
+        PolicyError
+            If both do not fit, or the endpoint told none; the cause says why.
+        """
+        if self._settings.kind == "chat":
+            raise PolicyError("no_log_probs")
+        tokens = render(self._tokenizer, prompt)
+        target = list(self._tokenizer(response, add_special_tokens=False)["input_ids"])
+        await self._limit(len(tokens) + len(target))
+        body = {**self._asked_for(tokens + target, 1, 0.0), "prompt_logprobs": 0}
+        reply = await self.addresses.post("/completions", body)
+        return read_log_probs(reply, tokens + target, len(tokens))
+
+    async def check(self) -> None:
+        """Return nothing if an address answers now and has the model.
+
+        Raises
+        ------
+        PolicyError
+            If not; the cause says why.
+        """
+        read_context(await self.addresses.get("/models", patient=False), self._settings.model)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._context is not None and not self._context.done():
+            self._context.cancel()
+        await self.addresses.close()
+
+    def _asked_for(self, tokens: Tokens, limit: int, temperature: float) -> dict[str, Any]:
+        return {
+            "model": self._settings.model,
+            "prompt": tokens,
+            "max_tokens": limit,
+            "temperature": temperature,
+            "skip_special_tokens": False,
+            **_PLAIN,
+        }
+
+    async def _chat(self, prompt: str) -> str:
+        limit = self._dual.max_new_tokens
+        body = {
+            "model": self._settings.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": self._dual.temperature,
+            **({} if limit is None else {"max_tokens": limit}),
+        }
+        return read_chat(await self.addresses.post("/chat/completions", body))
+
+    async def _limit(self, used: int) -> int:
+        """Return how many tokens the response may have after ``used`` tokens."""
+        context, limit = await self._context_length(), self._dual.max_new_tokens
+        if context is None:
+            if limit is None:
+                raise PolicyError("context_unknown")
+            return limit
+        if used >= context:
+            raise PolicyError("prompt_too_long")
+        return min(context - used, limit or context)
+
+    async def _context_length(self) -> int | None:
+        if self._settings.max_length is not None:
+            return self._settings.max_length
+        # Asked once, however many wait for it, and again if that failed.
+        if self._context is None or (self._context.done() and (self._context.cancelled() or self._context.exception())):
+            self._context = asyncio.ensure_future(self._ask_context())
+        return await asyncio.shield(self._context)
+
+    async def _ask_context(self) -> int | None:
+        return read_context(await self.addresses.get("/models"), self._settings.model)

@@ -1,0 +1,75 @@
+"""Who may ask for rewards: whoever has the token, as a bearer token or as the password in the server's address."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import os
+import secrets
+
+from cellduality_plugin.errors import CellDualityError
+
+TOKEN_VARIABLE = "CELLDUALITY_TOKEN"
+_SHORTEST_TOKEN = 16
+
+
+def find_token(host: str) -> tuple[str, bool]:
+    """Return the token, and whether it was made just now rather than found in ``CELLDUALITY_TOKEN``.
+
+    Raises
+    ------
+    CellDualityError
+        If others can reach ``host`` and no token is set, or the one that is set is too weak.
+    """
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+        raise CellDualityError(
+            f"{TOKEN_VARIABLE} has to have {_SHORTEST_TOKEN} characters or more, and no blanks", mend="set a longer one"
+        )
+    if not token and not is_loopback(host):
+        raise CellDualityError(
+            f"{host} can be reached from other machines, and {TOKEN_VARIABLE} is not set",
+            where="--host",
+            mend=f"set {TOKEN_VARIABLE} for the server and its clients, or listen on 127.0.0.1",
+        )
+    return (token, False) if token else (secrets.token_urlsafe(24), True)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches ``host``.
+
+    Examples
+    --------
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "rewards.lab")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def allowed(authorization: str, token: str) -> bool:
+    """Return whether an ``Authorization`` header holds the token.
+
+    OpenRLHF's client sends no bearer token; of an address ``http://any:TOKEN@host:port/`` it makes Basic credentials.
+
+    Examples
+    --------
+    >>> allowed("Bearer secret", "secret"), allowed("Basic " + base64.b64encode(b"any:secret").decode(), "secret")
+    (True, True)
+    >>> allowed("Bearer other", "secret"), allowed("Basic !", "secret"), allowed("", "secret")
+    (False, False, False)
+    """
+    scheme, _, credentials = authorization.partition(" ")
+    given = credentials.strip().encode("utf-8", "replace")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).partition(b":")[2]
+        except (binascii.Error, ValueError):
+            given = b""
+    elif scheme.lower() != "bearer":
+        given = b""
+    return hmac.compare_digest(given, token.encode())

@@ -1,0 +1,206 @@
+"""Rollouts as OpenRLHF tells a remote reward of them, and their scores: what server and reward function share."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.parsing import Answer, Failure, OneOf
+from cellduality_plugin.policy import Policy
+from cellduality_plugin.scoring import Group, Score, Scorer
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
+
+REMEMBERED_ROWS = 4096
+OPENRLHF_WAITS = 180.0
+"""Seconds after which OpenRLHF gives up on a reward server's answer."""
+
+_OF_THE_TEXT = frozenset(get_args(Failure))
+_SHORTEST_MATCH = 32
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The response of a policy, special tokens removed, and what it shares with others of its row."""
+
+    text: str
+    label: str
+    group: Group
+
+
+class Judge:
+    """Scores rollouts one by one, in whatever order they come; answers of one row share their dual calls.
+
+    Parameters
+    ----------
+    config
+        The pairs, their rewards, and how the dual is asked.
+    tokenizer
+        Of the policy that is trained; tells where a prompt ends and which tokens are special.
+    policy
+        Who plays the dual.
+    rows
+        How many rows are remembered, those asked for last.
+
+    Raises
+    ------
+    CellDualityError
+        If a setting needs to know the group of a rollout, which OpenRLHF does not tell on this route.
+    """
+
+    def __init__(self, config: Config, tokenizer: Any, policy: Policy, *, rows: int = REMEMBERED_ROWS) -> None:
+        refuse_unfit(config)
+        self.policy = policy
+        self._scorer, self._tokenizer, self._rows = Scorer(config), tokenizer, rows
+        self._tasks, self._vocabulary = config.load_tasks(), config.load_vocabulary()
+        self._groups: OrderedDict[str, Group] = OrderedDict()
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        alternatives = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
+        self._special = re.compile(alternatives or "(?!)")
+
+    def rollout(self, query: str, prompt: str, label: str) -> Rollout:
+        """Return the rollout that OpenRLHF tells of, without asking anybody.
+
+        Parameters
+        ----------
+        query
+            Prompt and response, special tokens and all.
+        prompt
+            The prompt alone, framed by the chat template.
+        label
+            The row.
+
+        Raises
+        ------
+        CellDualityError
+            If the row or the prompt is none of ours; ``where`` names the field: ``"query"`` or ``"labels"``.
+        """
+        group = self._group(label)
+        response = response_in(query, prompt)
+        if response is None:  # decoding a prompt's tokens need not give the very text they were made of
+            tokens = self._tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
+            response = response_in(query, self._tokenizer.decode(tokens, skip_special_tokens=False))
+        if response is None:
+            raise CellDualityError(
+                "does not begin with its prompt", where="query", mend="serve with the tokenizer of the trained model"
+            )
+        return Rollout(self._special.sub("", response), label, group)
+
+    async def score(self, rollout: Rollout) -> Score:
+        """Return the score of a rollout; one that cannot be judged scores 0, and the next of its row is asked anew."""
+        group, kept = rollout.group, False
+        try:
+            score = await self._scorer.score(rollout.text, group, self.policy)
+            kept = score.failure in _OF_THE_TEXT
+        finally:
+            if not kept and self._groups.get(rollout.label) is group:
+                del self._groups[rollout.label]
+        return score
+
+    def _group(self, label: str) -> Group:
+        group = self._groups.get(label)
+        if group is None:
+            try:
+                group = self._scorer.group(label)
+            except CellDualityError as error:
+                raise CellDualityError(error.what, where="labels", mend=error.mend) from error
+            check_fits(self._tasks[group.example.task], group.example, self._vocabulary)
+            self._groups[label] = group
+            if len(self._groups) > self._rows:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(label)
+        return group
+
+
+def refuse_unfit(config: Config) -> None:
+    """Return nothing if rollouts can be judged without their group, and before OpenRLHF gives up.
+
+    Raises
+    ------
+    CellDualityError
+        If not.
+    """
+    for name, task in config.tasks.items():
+        if task.minimum_spread:
+            raise CellDualityError(
+                "a remote reward sees one rollout at a time and cannot level a group",
+                where=f"tasks.{name}.minimum_spread",
+                mend="set it to 0, or use the agent (--train.agent_func_path)",
+            )
+    if config.dual.timeout_seconds >= OPENRLHF_WAITS:
+        raise CellDualityError(
+            f"OpenRLHF waits {OPENRLHF_WAITS:g} s for a reward, no longer than a dual may take",
+            where="dual.timeout_seconds",
+            mend="lower it, to 120 for example",
+        )
+
+
+def response_in(query: str, prompt: str) -> str | None:
+    """Return what follows ``prompt`` in ``query``; None if that does not begin with it.
+
+    OpenRLHF cuts a prompt that is too long at its beginning, so the query may begin within it.
+
+    Examples
+    --------
+    >>> response_in("<user>Which?<assistant>B</s>", "<user>Which?<assistant>")
+    'B</s>'
+    >>> prompt = "<user>" + "GENE " * 10 + "Which?<assistant>"
+    >>> response_in(prompt[20:] + "B", prompt), response_in("B", prompt)
+    ('B', None)
+    """
+    if query.startswith(prompt):
+        return query[len(prompt) :]
+    head = query[:_SHORTEST_MATCH]
+    start = prompt.find(head, 1) if len(head) == _SHORTEST_MATCH else -1
+    while start >= 0:
+        if query.startswith(prompt[start:]):
+            return query[len(prompt) - start :]
+        start = prompt.find(head, start + 1)
+    return None
+
+
+def check_fits(task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
+    """Return nothing if the row holds what its task asks for: it comes from outside, and duals are made of it.
+
+    Raises
+    ------
+    CellDualityError
+        If a question cannot be written.
+    """
+    some: Value = next(iter(vocabulary.labels[task.answer.kind]), "") if isinstance(task.answer, OneOf) else ("A",)
+    try:
+        task.primal_prompt(example.inputs, vocabulary)
+        task.dual_prompt(example.known, some, vocabulary)
+        task.rebuilt_response(example.unknown)
+        task.validity(example, Answer(some, listed=1))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CellDualityError(
+            f"not a row of {task.name} ({type(error).__name__}: {error!s:.80})",
+            where="labels",
+            mend="pass rows made by cellduality data prepare, with --data.label_key label",
+        ) from error
+    if isinstance(task.unknown, OneOf) != isinstance(example.unknown, str):
+        raise CellDualityError(
+            f"not a row of {task.name}: x_u is of another kind", where="labels", mend="prepare again"
+        )
+
+
+def reply(scores: Sequence[Score]) -> dict[str, Any]:
+    """Return what OpenRLHF reads: numbers for one rollout, as it asks for them, and lists for several.
+
+    Examples
+    --------
+    >>> reply([Score(0.5, {"dual_reward": 0.5})])
+    {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
+    """
+    rewards = [score.reward for score in scores]
+    if len(scores) == 1:
+        return {"rewards": rewards[0], "scores": rewards[0], "extra_logs": dict(scores[0].logs)}
+    logs = {key: [score.logs[key] for score in scores] for key in scores[0].logs} if scores else {}
+    return {"rewards": rewards, "scores": list(rewards), "extra_logs": logs}

@@ -1,0 +1,200 @@
+"""The HTTP side of a reward server: who may ask, how much at once, and what is wrong with a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from cellduality_plugin.endpoint.policy import EndpointPolicy
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.remote.access import allowed
+from cellduality_plugin.openrlhf_hooks.remote.bodies import Malformed, read_items
+from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout, reply
+from cellduality_plugin.openrlhf_hooks.remote.metrics import Metrics
+from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.scoring import Score
+
+_HEALTH_HOLDS = 2.0
+"""Seconds for which the state of the policy is taken as known: whoever asks without a token causes no load."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a server takes on.
+
+    Parameters
+    ----------
+    at_once
+        Rollouts that are judged at the same time; the clock of a dual starts with its turn.
+    waiting
+        Rollouts that may wait beside them. OpenRLHF sends a whole batch at once and gives up after five refusals,
+        a second apart: a batch has to find room.
+    body_bytes, body_seconds
+        The longest body, and how long it may take to come.
+    """
+
+    at_once: int = 64
+    waiting: int = 8192
+    body_bytes: int = 4 * 2**20
+    body_seconds: float = 30.0
+
+
+class Refused(Exception):
+    """A request that is not judged: its status, and one line that says why."""
+
+    def __init__(self, status: int, why: str, **headers: str) -> None:
+        super().__init__(why)
+        self.status, self.why, self.headers = status, why, {name.replace("_", "-"): headers[name] for name in headers}
+
+
+class RewardServer:
+    """Speaks OpenRLHF's remote-reward protocol; ``app`` is the application.
+
+    Parameters
+    ----------
+    judge
+        Scores rollouts.
+    policy
+        Who the judge asks; closed with the server.
+    token
+        What a client has to show.
+    limits
+        How much is taken on.
+    """
+
+    def __init__(self, judge: Judge, policy: EndpointPolicy, token: str, limits: Limits = Limits()) -> None:
+        self.metrics = Metrics()
+        self._judge, self._policy, self._token, self._limits = judge, policy, token, limits
+        self._turns = asyncio.Semaphore(limits.at_once)
+        self._taken = self._running = 0  # rollouts that are judged or wait; those that are judged
+        self.metrics.in_flight.set_function(lambda: self._running)
+        self.metrics.queue.set_function(lambda: self._taken - self._running)
+        self._health: tuple[float, str] = (-_HEALTH_HOLDS, "")
+        self._looking = asyncio.Lock()
+        self.app = Starlette(
+            routes=[
+                Route("/", self._rewards, methods=["POST"]),
+                Route("/healthz", self._healthz, methods=["GET"]),
+                Route("/metrics", self._metrics, methods=["GET"]),
+            ],
+            lifespan=self._lifespan,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self._policy.close()
+
+    async def _rewards(self, request: Request) -> Response:
+        started, code = time.monotonic(), 500  # an error of ours is one, whatever it is; its traceback is logged
+        try:
+            response = await self._answer(request)
+            code = response.status_code
+            return response
+        except ClientDisconnect:
+            code = 499
+            return Response(status_code=400)  # nobody reads it
+        finally:
+            self.metrics.requests.labels(str(code)).inc()
+            self.metrics.seconds.observe(time.monotonic() - started)
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            self._check_token(request)
+            self._check_room(1)
+            items = read_items(await self._body(request))
+            self._check_room(len(items))
+            rollouts = [self._rollout(number, *item) for number, item in enumerate(items)]
+            return JSONResponse(reply(await self._judged(rollouts)))
+        except Malformed as error:
+            refusal = Refused(400, str(error))
+        except Refused as error:
+            refusal = error
+        return JSONResponse({"error": refusal.why}, refusal.status, refusal.headers)
+
+    async def _judged(self, rollouts: list[Rollout]) -> list[Score]:
+        self._taken += len(rollouts)
+        try:
+            # All of them to their ends, so that what is counted as taken is what is under way.
+            scores = await asyncio.gather(*map(self._score, rollouts), return_exceptions=True)
+        finally:
+            self._taken -= len(rollouts)
+        for score in scores:
+            if isinstance(score, BaseException):
+                raise score
+        return [score for score in scores if isinstance(score, Score)]
+
+    async def _score(self, rollout: Rollout) -> Score:
+        async with self._turns:
+            self._running += 1
+            try:
+                score = await self._judge.score(rollout)
+            finally:
+                self._running -= 1
+        self.metrics.judged(score)
+        return score
+
+    def _rollout(self, number: int, query: str, prompt: str, label: str) -> Rollout:
+        try:
+            return self._judge.rollout(query, prompt, label)
+        except CellDualityError as error:
+            raise Refused(400, f"{error.where}[{number}]: {error.what}") from error
+
+    def _check_token(self, request: Request) -> None:
+        if not allowed(request.headers.get("authorization", ""), self._token):
+            raise Refused(401, "the token is missing or wrong", www_authenticate="Bearer")
+
+    def _check_room(self, items: int) -> None:
+        if self._taken + items > self._limits.at_once + self._limits.waiting:
+            raise Refused(429, f"{self._taken} rollouts are waiting already", retry_after="1")
+
+    async def _body(self, request: Request) -> bytes:
+        longest = self._limits.body_bytes
+        too_long = Refused(413, f"the body is longer than {longest} bytes", connection="close")
+        length = request.headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:20]) > longest:
+            raise too_long
+        body = bytearray()
+
+        async def read() -> bytes:
+            async for part in request.stream():
+                body.extend(part)
+                if len(body) > longest:
+                    raise too_long
+            return bytes(body)
+
+        try:
+            return await asyncio.wait_for(read(), self._limits.body_seconds)
+        except asyncio.TimeoutError:
+            raise Refused(408, "the body did not come", connection="close") from None
+
+    async def _healthz(self, request: Request) -> Response:
+        async with self._looking:
+            if time.monotonic() - self._health[0] > _HEALTH_HOLDS:
+                self._health = (time.monotonic(), await self._cause())
+        cause = self._health[1]
+        return JSONResponse({"policy": cause or "answers"}, 503 if cause else 200)
+
+    async def _cause(self) -> str:
+        try:
+            await asyncio.wait_for(self._policy.check(), 10)
+        except asyncio.TimeoutError:
+            return "timeout"
+        except PolicyError as error:
+            return error.cause
+        return ""
+
+    async def _metrics(self, request: Request) -> Response:
+        if not allowed(request.headers.get("authorization", ""), self._token):
+            return JSONResponse({"error": "the token is missing or wrong"}, 401, {"www-authenticate": "Bearer"})
+        return Response(self.metrics.page(), media_type="text/plain; version=0.0.4")

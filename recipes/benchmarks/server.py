@@ -1,0 +1,308 @@
+"""A reward server under load: requests a second, how long they take, and whether each gets its own answer.
+
+Run by recipes/benchmark_server.sh. Three processes: the server as `cellduality serve-reward` starts it; behind it a
+policy that is no model, but tells log-probabilities that follow from the very tokens it was sent; and the clients, who
+know from the same rule what each rollout has to be worth. So an answer that was lost, or given to another, shows. Then
+the same against a server that takes on little, from more clients than it takes on: what is past its bound is told 429.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GENES = tuple(f"GENE{number}" for number in range(200))
+LABELS = ("B cell", "CD4 T cell", "Monocyte", "NK cell")
+LISTED, HIDDEN, CONTEXT = 40, 12, 512
+GROUP = 8
+COMMAND = [sys.executable, "-c", "from cellduality_plugin.cli import main; main()"]
+TOKEN = "the-token-of-a-benchmark"
+BROKEN = 50
+"""Every so many requests one is none, and has to be told so."""
+
+
+def log_prob(tokens: list[int]) -> float:
+    """Return the log-probability of each token of a response, by the tokens of prompt and response."""
+    return -(zlib.crc32(np.asarray(tokens, np.int32).tobytes()) % 4000) / 1000
+
+
+class Answering(asyncio.Protocol):
+    """HTTP/1.1 with keep-alive: what a vLLM server tells of a prompt, ``delay`` seconds after it is whole."""
+
+    def __init__(self, delay: float) -> None:
+        self.delay, self.received = delay, b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        while (end := self.received.find(b"\r\n\r\n")) >= 0:
+            head = self.received[:end].lower()
+            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]) if b"content-length:" in head else 0
+            if len(self.received) < end + 4 + length:
+                return
+            body, self.received = self.received[end + 4 : end + 4 + length], self.received[end + 4 + length :]
+            said = self.completion(json.loads(body)["prompt"]) if length else self.models()
+            asyncio.get_running_loop().call_later(self.delay, self.say, json.dumps(said).encode())
+
+    def say(self, body: bytes) -> None:
+        if not self.transport.is_closing():
+            head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            self.transport.write(head.encode() + body)
+
+    @staticmethod
+    def models() -> dict[str, Any]:
+        return {"data": [{"id": "toy", "max_model_len": CONTEXT}]}
+
+    @staticmethod
+    def completion(tokens: list[int]) -> dict[str, Any]:
+        value = {"logprob": log_prob(tokens)}
+        return {"choices": [{"text": "", "prompt_logprobs": [None, *({str(token): value} for token in tokens[1:])]}]}
+
+
+async def play(delay: float) -> None:
+    """Be the policy, until stdin is closed."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Answering(delay), "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    server.close()
+
+
+class Rule:
+    """The same policy without a server: what the clients expect by."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    async def generate(self, prompt: str) -> str:
+        raise NotImplementedError  # no reward of the benchmark asks for it
+
+    async def log_probs(self, prompt: str, response: str) -> list[float]:
+        from cellduality_plugin.framing import render
+
+        target = self.tokenizer(response, add_special_tokens=False)["input_ids"]
+        return [log_prob([*render(self.tokenizer, prompt), *target])] * len(target)
+
+
+def prepare(folder: Path, rows: int) -> tuple[Path, Path]:
+    """Write so many rows of annotation, and a tokenizer for them; return configuration and model."""
+    from cellduality_plugin.config import Config
+    from cellduality_plugin.examples import Example
+    from cellduality_plugin.files import write_jsonl
+    from cellduality_plugin.tasks import get_task
+    from cellduality_plugin.vocabulary import Vocabulary
+    from data_prep.models.small_llama import build_small_llama
+
+    task, rng = get_task("cell_type_annotation"), np.random.default_rng(0)
+    vocabulary = Vocabulary(GENES, {"cell_type": LABELS})
+    made = []
+    for number in range(rows):
+        genes = tuple(rng.permutation(GENES)[:LISTED].tolist())
+        known, hidden = genes[:-HIDDEN], genes[-HIDDEN:]
+        example = Example(task.name, f"toy/{number}", {"cell": genes}, {"observed": known}, hidden, None)
+        made.append({"input": task.primal_prompt(example.inputs, vocabulary), "label": example.to_label()})
+    vocabulary.save(folder / "vocabulary.json")
+    duals = (task.dual_prompt({"observed": GENES[:3]}, label, vocabulary) for label in LABELS)
+    write_jsonl(folder / "sft.jsonl", ({"input": prompt, "output": task.rebuilt_response(GENES)} for prompt in duals))
+    for name, kept in {"rl": made, "eval_validation": made[:1], "eval_test": made[:1]}.items():
+        write_jsonl(folder / f"{name}.jsonl", kept)
+    settings = {"tasks": {task.name: {"pair": task.name, "reward": "likelihood"}}}
+    Config.read(settings).save(folder / "cellduality.json")
+    build_small_llama(folder, folder / "model", hidden_size=16, layers=1, heads=2, max_len=CONTEXT)
+    return folder / "cellduality.json", folder / "model"
+
+
+def rollouts(config: Path, model: Path) -> list[dict[str, list[str]]]:
+    """Return what OpenRLHF would post for each rollout, groups one after another, their answers repeating."""
+    from cellduality_plugin.files import read_jsonl
+    from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
+    from cellduality_plugin.tasks import get_task
+
+    tokenizer, task = read_tokenizer(str(model)), get_task("cell_type_annotation")
+    rng, made = np.random.default_rng(1), []
+    for row in read_jsonl(config.parent / "rl.jsonl"):
+        chat = [{"role": "user", "content": row["input"]}]
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        for label in rng.choice(LABELS, GROUP):
+            said = task.answer_response(str(label), "GENE1 ranks high.") + tokenizer.eos_token
+            made.append({"query": [prompt + said], "prompts": [prompt], "labels": [row["label"]]})
+    return made
+
+
+@contextlib.contextmanager
+def started(command: list[str], **variables: str) -> Iterator[str]:
+    """Yield the first line that a process prints; end it afterwards."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env={**os.environ, **variables}) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def policy(delay: float) -> Iterator[str]:
+    """Yield the address of a policy that answers after ``delay`` seconds."""
+    with started([sys.executable, __file__, "policy", "--delay", str(delay)]) as port:
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+@contextlib.contextmanager
+def reward_server(config: Path, model: Path, delay: float, *, at_once: int = 64, waiting: int = 8192) -> Iterator[str]:
+    """Yield the address of a reward server whose policy answers after ``delay`` seconds."""
+    with policy(delay) as url:
+        values = json.loads(config.read_text())
+        endpoint = {"urls": [url], "model": "toy", "tokenizer": str(model), "concurrency": at_once}
+        served = config.with_name("served.json")
+        served.write_text(json.dumps({**values, "dual": {**values["dual"], "endpoint": endpoint}}))
+        command = [*COMMAND, "serve-reward", "--port", "0", "--config", str(served), "--waiting", str(waiting)]
+        with started(command, CELLDUALITY_TOKEN=TOKEN) as line:
+            yield "http://" + line.rpartition("@")[2]
+
+
+async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds: float) -> dict[str, Any]:
+    """Return what so many clients saw, each of whom asks again as soon as it has its answer."""
+    import aiohttp
+
+    answers: list[tuple[int, float, float]] = []  # rollout, reward, seconds
+    codes: Counter[int] = Counter()
+    sent, wrong = 0, 0
+    numbers = iter(range(2**62))
+    ends = time.perf_counter() + seconds
+    headers = {"Authorization": "Bearer " + TOKEN, "Content-Type": "application/json"}
+
+    async def ask(session: aiohttp.ClientSession) -> None:
+        nonlocal sent, wrong
+        while time.perf_counter() < ends:
+            number = next(numbers)
+            which, broken = number % len(posted), number % BROKEN == BROKEN - 1
+            body = json.dumps({**posted[which], "labels": [str(number)]} if broken else posted[which])
+            began = time.perf_counter()
+            sent += 1
+            async with session.post(address, data=body, headers=headers) as response:
+                said = await response.json()
+            codes[response.status] += 1
+            wrong += response.status not in ((400, 429) if broken else (200, 429))
+            if response.status == 200:
+                answers.append((which, said["rewards"], time.perf_counter() - began))
+            elif response.status == 429:
+                await asyncio.sleep(float(response.headers["Retry-After"]) / 10)
+
+    began = time.perf_counter()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(ask(session) for _ in range(clients)))
+        took = time.perf_counter() - began
+        async with session.get(address + "metrics", headers=headers) as response:
+            page = await response.text()
+    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    return {
+        "clients": clients,
+        "seconds": took,
+        "sent": sent,
+        "answered": len(answers),
+        "codes": {str(code): codes[code] for code in sorted(codes)},
+        "lost": sent - sum(codes.values()),
+        "wrong_code": wrong,
+        "per_second": len(answers) / took,
+        "p50_ms": float(np.quantile([answer[2] for answer in answers], 0.5) * 1e3),
+        "p99_ms": float(np.quantile([answer[2] for answer in answers], 0.99) * 1e3),
+        "dual_requests": float(values["cellduality_dual_requests_total"]),
+        "rewards_counted": float(values["cellduality_rewards_total"]),
+        "answers": [answer[:2] for answer in answers],
+    }
+
+
+async def swapped(run: dict[str, Any], posted: list[dict[str, Any]], config: Path, model: Path) -> int:
+    """Return how many rollouts were given another reward than theirs; forgets the answers."""
+    from cellduality_plugin.config import Config
+    from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
+    from cellduality_plugin.openrlhf_hooks.remote.judge import Judge
+
+    tokenizer = read_tokenizer(str(model))
+    judge = Judge(Config.load(config), tokenizer, Rule(tokenizer))
+    expected: dict[int, float] = {}
+    for which in {answer[0] for answer in run["answers"]}:
+        told = [posted[which][name][0] for name in ("query", "prompts", "labels")]
+        expected[which] = (await judge.score(judge.rollout(*told))).reward
+    run["distinct_rewards"] = len(set(expected.values()))
+    return sum(expected[which] != reward for which, reward in run.pop("answers"))
+
+
+def main(settings: argparse.Namespace) -> int:
+    """Measure, print, write the figures; return 1 if the promise is not kept."""
+    config, model = prepare(settings.out, settings.rows)
+    posted = rollouts(config, model)
+    with reward_server(config, model, settings.delay) as address:
+        asyncio.run(load(address, posted[:GROUP], 4, 0.5))  # imports and connections
+        within = asyncio.run(load(address, posted[GROUP:], settings.clients, settings.seconds))
+    with reward_server(config, model, 0.1, at_once=4, waiting=4) as address:
+        asyncio.run(load(address, posted[:GROUP], 4, 0.5))
+        beyond = asyncio.run(load(address, posted, settings.clients, max(1.0, settings.seconds / 6)))
+    for run, of in ((within, posted[GROUP:]), (beyond, posted)):
+        run["swapped"] = asyncio.run(swapped(run, of, config, model))
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    runs = {"within the bound": within, "past the bound": beyond}
+    settings.out.joinpath("server.json").write_text(json.dumps({"machine": machine, **runs}, indent=1) + "\n")
+    show(runs)
+    kept = {
+        "no answer lost": not any(run["lost"] or run["wrong_code"] for run in runs.values()),
+        "no answer swapped": not any(run["swapped"] for run in runs.values()),
+        "none refused within the bound": "429" not in within["codes"],
+        "refused past the bound, the others answered": beyond["codes"].get("429", 0) > 0 and beyond["answered"] > 0,
+    }
+    for promise, good in kept.items():
+        print(f"{promise}: {'yes' if good else 'NO'}")
+    return 0 if all(kept.values()) else 1
+
+
+def show(runs: dict[str, dict[str, Any]]) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("")
+    for column in ("clients", "seconds", "rewards/s", "p50 ms", "p99 ms", "200", "400", "429", "dual calls", "swapped"):
+        table.add_column(column, justify="right")
+    for name, run in runs.items():
+        codes = (f"{run['codes'].get(code, 0):,}" for code in ("200", "400", "429"))
+        times = (f"{run[what]:,.1f}" for what in ("seconds", "per_second", "p50_ms", "p99_ms"))
+        table.add_row(name, str(run["clients"]), *times, *codes, f"{run['dual_requests']:,.0f}", str(run["swapped"]))
+    (Console() if sys.stdout.isatty() else Console(width=120)).print(table)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    everything = commands.add_parser("all")
+    everything.add_argument("--out", type=Path, required=True)
+    everything.add_argument("--clients", type=int, default=64)
+    everything.add_argument("--seconds", type=float, default=60.0)
+    everything.add_argument("--rows", type=int, default=8192)
+    everything.add_argument("--delay", type=float, default=0.02)
+    commands.add_parser("policy").add_argument("--delay", type=float, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    settings = _arguments()
+    if settings.command == "all":
+        sys.exit(main(settings))
+    asyncio.run(play(settings.delay))

@@ -1,0 +1,223 @@
+"""The two routes without an agent, asked by OpenRLHF's own client code; each test is named after what we lean on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import openrlhf.utils.agent
+import pytest
+from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
+from openrlhf.utils.agent import SingleTurnAgentExecutor
+from vllm import SamplingParams
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+
+from cellduality_plugin.agent_file import bound_reward_file
+from cellduality_plugin.config import Config
+from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
+from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
+from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
+from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
+from cellduality_plugin.tasks import TASKS
+
+TOKEN = "a-token-of-some-length"
+TYPE = "cell_type_annotation"
+
+
+class Engine:
+    """An engine with one answer to a question; every other question is answered by the policy server's rules."""
+
+    def __init__(self, server: Any, question: list[int], answer: str) -> None:
+        self.server, self.question, self.answer = server, question, answer
+
+    async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
+        tokenizer = self.server.tokenizer
+        text = self.answer if tokens == self.question else self.server.says(tokens)
+        answered = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        before: Any = None
+        if params.prompt_logprobs is not None:
+            before = [None, *({token: Logprob(self.server.log_prob(n))} for n, token in enumerate(tokens) if n)]
+        output = CompletionOutput(0, text, answered[: params.max_tokens], None, None, finish_reason="stop")
+        return RequestOutput("1", None, list(tokens), before, [output], True)
+
+
+@pytest.fixture
+def world(small_world, cell, vocabulary, policy_server, make_config, tmp_path):
+    """Return a function that gives (the row's prompt, its label, an engine) of a task with an answer given."""
+
+    def make(name: str, answer: str = "", **task: Any) -> tuple[str, str, Engine]:
+        pair, tokenizer = TASKS[name], small_world.tokenizer
+        example = pair.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
+        chat = [{"role": "user", "content": pair.primal_prompt(example.inputs, vocabulary)}]
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        question = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        policy_server.text = pair.rebuilt_response(example.unknown)
+        make_config(
+            tasks={name: {"pair": name, **task}},
+            dual={"endpoint": {"urls": [policy_server.url], "model": "toy", "tokenizer": str(small_world.model)}},
+        )
+        return prompt, example.to_label(), Engine(policy_server, question, answer or pair.answer_response(example.gold))
+
+    return make
+
+
+@pytest.fixture
+def config_path(tmp_path):
+    return tmp_path / "cellduality.json"
+
+
+@pytest.fixture
+def reward_server(config_path):
+    """Return a function that makes a server of the configured reward."""
+
+    def make(**limits: Any) -> RewardServer:
+        judge, policy = open_judge(Config.load(config_path))
+        return RewardServer(judge, policy, TOKEN, Limits(**limits))
+
+    return make
+
+
+@pytest.fixture
+def address(serve_app, reward_server):
+    """Return a function that serves the configured reward and gives the address for OpenRLHF."""
+    return lambda **limits: address_of(serve_app(reward_server(**limits).app))
+
+
+def address_of(host: str) -> str:
+    return f"http://any:{TOKEN}@{host}/"
+
+
+def roll(executor: Any, prompt: str, label: str, engine: Engine) -> dict[str, Any]:
+    """Return one rollout, made as OpenRLHF makes it."""
+    return roll_some(executor, prompt, label, engine, 1)[0]
+
+
+def roll_some(executor: Any, prompt: str, label: str, engine: Engine, count: int) -> list[dict[str, Any]]:
+    """Return so many rollouts, made at the same time."""
+    params = SamplingParams(max_tokens=64, skip_special_tokens=False)
+
+    async def all_of_them() -> list[dict[str, Any]]:
+        given = (prompt, label, params, 256, engine.server.tokenizer, engine)
+        return await asyncio.gather(*(executor.execute(*given) for _ in range(count)))
+
+    return asyncio.run(all_of_them())
+
+
+@pytest.mark.parametrize("reward", ["duality", "likelihood", "posterior"])
+@pytest.mark.parametrize("name", TASKS)
+def test_server_and_function_give_the_reward_of_the_agent(name, reward, world, config_path, address):
+    prompt, label, engine = world(name, reward=reward)
+    with_file = SingleTurnAgentExecutor(str(bound_reward_file(config_path)))
+    rollouts = {
+        "agent": roll(DualityExecutor(config_path), prompt, label, engine),
+        "server": roll(SingleTurnAgentExecutor([address()]), prompt, label, engine),
+        "file": roll(with_file, prompt, label, engine),
+    }
+    with_file.reward_func.close()
+    rewards = {route: rollout["reward"] for route, rollout in rollouts.items()}
+    assert len(set(rewards.values())) == 1, rewards
+    assert rewards["agent"] > 0.0
+    for rollout in rollouts.values():
+        assert rollout["scores"] == rollout["reward"]
+        assert list(rollout["extra_logs"]) == list(rollouts["agent"]["extra_logs"])
+        same = {key: value for key, value in rollout["extra_logs"].items() if key != "dual_seconds"}
+        assert same == {key: rollouts["agent"]["extra_logs"][key] for key in same}
+
+
+def test_the_address_may_hold_the_token_as_its_password(world, address):
+    prompt, label, engine = world(TYPE, reward="likelihood")
+    good = address()
+    assert roll(SingleTurnAgentExecutor([good]), prompt, label, engine)["reward"] > 0.0
+
+
+def test_without_a_token_there_is_no_reward_and_no_dual(world, address, monkeypatch):
+    prompt, label, engine = world(TYPE, reward="likelihood")
+    sleep = asyncio.sleep
+    monkeypatch.setattr(openrlhf.utils.agent.asyncio, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
+    bad = address().replace(f"any:{TOKEN}@", "")
+    assert roll(SingleTurnAgentExecutor([bad]), prompt, label, engine)["reward"] is None
+    assert engine.server.asked == []
+
+
+def test_a_rollout_is_posted_alone_and_in_these_fields(world, serve_app):
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    posted = []
+
+    async def keep(request: Any) -> JSONResponse:
+        posted.append(await request.json())
+        return JSONResponse({"rewards": 0.25, "scores": 0.5, "extra_logs": {"dual_reward": 0.25}})
+
+    prompt, label, engine = world(TYPE)
+    host = serve_app(Starlette(routes=[Route("/", keep, methods=["POST"])]))
+    rollout = roll(SingleTurnAgentExecutor([f"http://{host}/"]), prompt, label, engine)
+    [body] = posted
+    tokenizer = engine.server.tokenizer
+    whole = tokenizer.decode(rollout["observation_tokens"], skip_special_tokens=False)
+    assert body == {"query": [whole], "prompts": [prompt], "labels": [label]}
+    assert tokenizer.eos_token in whole
+    assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == (0.25, 0.5, {"dual_reward": 0.25})
+
+
+def test_several_servers_take_turns(world, serve_app, reward_server):
+    prompt, label, engine = world(TYPE, reward="likelihood")
+    servers = [reward_server() for _ in range(2)]
+    executor = SingleTurnAgentExecutor([address_of(serve_app(server.app)) for server in servers])
+    roll_some(executor, prompt, label, engine, 6)
+    assert [server.metrics.rewards._value.get() for server in servers] == [3.0, 3.0]
+
+
+def test_a_refusal_for_want_of_room_is_asked_again(world, address):
+    prompt, label, engine = world(TYPE, reward="likelihood")
+    engine.server.after = 0.4
+    executor = SingleTurnAgentExecutor([address(at_once=1, waiting=0)])
+    rollouts = roll_some(executor, prompt, label, engine, 2)
+    assert all(rollout["reward"] > 0.0 for rollout in rollouts)
+
+
+def test_a_server_that_is_killed_and_started_again_in_mid_step_costs_no_reward(world, listen, reward_server):
+    prompt, label, engine = world(TYPE, reward="likelihood")
+    engine.server.after = 1.0
+    found = []
+    with listen(reward_server().app) as host:
+        executor = SingleTurnAgentExecutor([address_of(host)])
+        rolling = threading.Thread(target=lambda: found.extend(roll_some(executor, prompt, label, engine, 4)))
+        rolling.start()
+        while not engine.server.asked:
+            time.sleep(0.01)
+    assert not found
+    engine.server.after = 0.0
+    with listen(reward_server().app, int(host.rpartition(":")[2])):
+        rolling.join(20)
+    assert [rollout["reward"] > 0.0 for rollout in found] == [True] * 4
+
+
+def test_openrlhf_waits_as_long_as_we_say_it_does(world, address, monkeypatch):
+    prompt, label, engine = world(TYPE, reward="likelihood")
+    totals, timeout = [], openrlhf.utils.agent.aiohttp.ClientTimeout
+    monkeypatch.setattr(
+        openrlhf.utils.agent.aiohttp, "ClientTimeout", lambda total: totals.append(total) or timeout(total=total)
+    )
+    roll(SingleTurnAgentExecutor([address()]), prompt, label, engine)
+    assert totals == [OPENRLHF_WAITS]
+
+
+def test_a_reply_becomes_the_experience_the_agent_gives(world, config_path, address):
+    prompt, label, engine = world(TYPE, reward="likelihood")
+    process = SamplesGenerator._process_response_into_experience
+    experiences = [
+        process(SimpleNamespace(), roll(executor, prompt, label, engine), max_len=256)
+        for executor in (DualityExecutor(config_path), SingleTurnAgentExecutor([address()]))
+    ]
+    agent, server = experiences
+    assert server.rewards.tolist() == agent.rewards.tolist()
+    assert server.rewards.shape == agent.rewards.shape == (1,)
+    assert list(server.info) == list(agent.info)
+    assert [value.shape for value in server.info.values()] == [value.shape for value in agent.info.values()]

@@ -1,0 +1,132 @@
+"""The one command that serves rewards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from cellduality_plugin.cli import main
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge, with_endpoint
+
+ROOT = Path(__file__).resolve().parents[3]
+TYPE = "cell_type_annotation"
+COMMAND = [sys.executable, "-W", "ignore", "-c", "from cellduality_plugin.cli import main; main()", "serve-reward"]
+
+
+def test_flags_go_before_the_configuration(make_config):
+    config = make_config(dual={"endpoint": {"urls": ["http://old/v1"], "model": "old", "concurrency": 3}})
+    endpoint = with_endpoint(config, urls=("http://new/v1",), model="", tokenizer="folder").dual.endpoint
+    assert (endpoint.urls, endpoint.model, endpoint.concurrency) == (("http://new/v1",), "old", 3)
+    assert endpoint.tokenizer == "folder"
+
+
+def test_an_endpoint_has_to_be_named(make_config):
+    with pytest.raises(CellDualityError, match="no urls of an endpoint"):
+        open_judge(make_config())
+    with pytest.raises(CellDualityError, match=r"no model .*--model"):
+        with_endpoint(make_config(), urls=("http://host/v1",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "message"),
+    [
+        ({"tasks": {TYPE: {"pair": TYPE, "minimum_spread": 0.1}}}, [], "cannot level a group"),
+        (
+            {
+                "tasks": {TYPE: {"pair": TYPE, "reward": {"duality": 1, "likelihood": 1}}},
+                "dual": {"endpoint": {"urls": ["http://h/v1"], "model": "m", "kind": "chat"}},
+            },
+            [],
+            "a chat endpoint cannot tell",
+        ),
+        ({}, ["--host", "0.0.0.0"], "CELLDUALITY_TOKEN is not set"),
+        ({}, ["--policy-url", "localhost:8000"], "no http address"),
+        ({}, ["--tokenizer", "/nowhere/at/all"], "cannot load the tokenizer"),
+        ({}, ["--key-variable", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(
+    make_config, tmp_path, small_world, monkeypatch, capsys, settings, flags, message
+):
+    monkeypatch.delenv("CELLDUALITY_TOKEN", raising=False)
+    make_config(**settings)
+    usual = ["--policy-url", "http://127.0.0.1:1/v1", "--model", "toy", "--tokenizer", str(small_world.model)]
+    command = ["cellduality", "serve-reward", "--config", str(tmp_path / "cellduality.json"), *usual, *flags]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr().err.strip()
+    assert ended.value.code == 2
+    assert message in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_one_line(make_config, tmp_path, small_world, monkeypatch, capsys):
+    make_config()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        usual = ["--policy-url", "http://127.0.0.1:1/v1", "--model", "toy", "--tokenizer", str(small_world.model)]
+        command = [
+            "cellduality",
+            "serve-reward",
+            "--config",
+            str(tmp_path / "cellduality.json"),
+            *usual,
+            "--port",
+            port,
+        ]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit):
+            main()
+    assert "cannot listen" in capsys.readouterr().err
+
+
+def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_world, policy_server, told):
+    make_config(tasks={TYPE: {"pair": TYPE, "reward": "likelihood"}})
+    usual = ["--policy-url", policy_server.url, "--model", "toy", "--tokenizer", str(small_world.model), "--port", "0"]
+    command = [*COMMAND, "--config", str(tmp_path / "cellduality.json"), *usual]
+    clean = {name: value for name, value in os.environ.items() if name != "CELLDUALITY_TOKEN"}
+    environment = {**clean, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        line = process.stdout.readline()
+        found = re.fullmatch(r"--reward\.remote_url (http://reward:(\S+)@(127\.0\.0\.1:\d+)/)\n", line)
+        assert found, (line, process.stderr.read() if process.poll() is not None else "")
+        _, token, host = found.groups()
+        policy_server.after = 1.0
+        headers = {"Authorization": f"Bearer {token}"}
+        request = urllib.request.Request(f"http://{host}/", json.dumps(told(TYPE)).encode(), headers)
+        replies = []
+
+        def ask() -> None:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                replies.append(json.load(response))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)  # with a request under way
+        asking.join()
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
+    assert replies[0]["rewards"] > 0.0
+
+
+def test_the_configuration_that_is_served_is_left_alone(make_config, tmp_path):
+    before = (make_config(), (tmp_path / "cellduality.json").read_text())
+    with_endpoint(before[0], urls=("http://host/v1",), model="toy")
+    assert (tmp_path / "cellduality.json").read_text() == before[1]
+    assert Config.load(tmp_path / "cellduality.json").dual.endpoint is None

@@ -1,0 +1,165 @@
+"""The three routes give the same reward for the same weights: agent, reward server and reward function."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.stack
+
+ROOT = Path(__file__).parents[2]
+CPU = (sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch")
+COMMAND = (sys.executable, "-c", "from cellduality_plugin.cli import main; main()")
+KINDS = ("duality", "likelihood", "posterior")
+ROWS, EACH, MAX_LEN = 8, 2, 128
+QUANTUM = 2**-10
+TOKEN = "a-token-for-the-stack"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return json.load(response)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@pytest.fixture
+def policy_url(prepared, start, tmp_path):
+    """The address of vLLM's own OpenAI server over the SFT model."""
+    port = free_port()
+    run = start(
+        tmp_path / "policy", *CPU, "vllm", "serve", str(prepared / "sft"), "--served-model-name", "sft",
+        "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(MAX_LEN), "--dtype", "bfloat16",
+        "--enforce-eager", "--seed", "1", PYTHONPATH=str(ROOT),
+    )  # fmt: skip
+    run.until(lambda: answers(f"http://127.0.0.1:{port}/health"), timeout=300)
+    yield f"http://127.0.0.1:{port}/v1"
+    run.interrupt()
+    run.end(60)
+
+
+@pytest.fixture
+def configs(prepared, policy_url) -> dict[str, Path]:
+    """A configuration for each kind of reward, with the endpoint in it."""
+    settings = json.loads((prepared / "data" / "cellduality.json").read_text())
+    endpoint = {"urls": [policy_url], "model": "sft", "tokenizer": str(prepared / "sft")}
+    files = {kind: prepared / "data" / f"{kind}.json" for kind in KINDS}
+    for kind, file in files.items():
+        tasks = {name: {**task, "reward": kind} for name, task in settings["tasks"].items()}
+        file.write_text(json.dumps({**settings, "tasks": tasks, "dual": {**settings["dual"], "endpoint": endpoint}}))
+    return files
+
+
+@pytest.fixture
+def rollouts(prepared, policy_url) -> list[dict[str, Any]]:
+    """What the model really says to rows of every task, in tokens."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
+    rows = [json.loads(line) for line in (prepared / "data" / "rl.jsonl").read_text().splitlines()]
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_task.setdefault(json.loads(row["label"])["task"], []).append(row)
+    mixed = [row for same in zip(*by_task.values(), strict=False) for row in same][:ROWS]
+    made = []
+    for row in mixed:
+        chat = [{"role": "user", "content": row["input"]}]
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        question = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        body = {"model": "sft", "prompt": question, "n": EACH, "temperature": 1.0, "return_token_ids": True}
+        limit = {"max_tokens": min(40, MAX_LEN - len(question))}
+        for choice in post(f"{policy_url}/completions", {**body, **limit})["choices"]:
+            made.append({"prompt": prompt, "label": row["label"], "question": question, "answer": choice["token_ids"]})
+    assert len(made) == ROWS * EACH
+    return made
+
+
+def by_openrlhf(executor: Any, rollouts: list[dict[str, Any]], tokenizer: Any) -> list[float]:
+    """Return the rewards that OpenRLHF's own executor fetches for the rollouts, all at once."""
+
+    class Said:
+        def __init__(self, answer: list[int]) -> None:
+            self.answer = answer
+
+        async def generate(self, tokens: list[int], params: Any, multi_modal_data: Any = None) -> Any:
+            return SimpleNamespace(
+                outputs=[SimpleNamespace(token_ids=self.answer, logprobs=None, finish_reason="stop")]
+            )
+
+    async def all_of_them() -> list[float]:
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=40)
+        done = await asyncio.gather(
+            *(
+                executor.execute(each["prompt"], each["label"], params, MAX_LEN, tokenizer, Said(each["answer"]))
+                for each in rollouts
+            )
+        )
+        return [rollout["reward"] for rollout in done]
+
+    return asyncio.run(all_of_them())
+
+
+def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, start, tmp_path):
+    from openrlhf.utils.agent import SingleTurnAgentExecutor
+    from transformers import AutoTokenizer
+
+    from cellduality_plugin.agent_file import bound_reward_file
+
+    tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
+    told, found = tmp_path / "rollouts.json", tmp_path / "rewards.json"
+    told.write_text(json.dumps(rollouts))
+    script = str(Path(__file__).with_name("score_in_engine.py"))
+    command = (*CPU, "python", script, str(prepared / "sft"), str(MAX_LEN), str(told), str(found))
+    agent = start(tmp_path / "agent", *command, *map(str, configs.values()), PYTHONPATH=str(ROOT))
+    assert agent.end(300) == 0, agent.printed
+    by_agent = json.loads(found.read_text())
+
+    seen = {}
+    for kind, config in configs.items():
+        port = free_port()
+        serve = (*COMMAND, "serve-reward", "--config", str(config), "--port", str(port))
+        server = start(tmp_path / kind, *serve, PYTHONPATH=str(ROOT), CELLDUALITY_TOKEN=TOKEN)
+        server.until(lambda port=port: answers(f"http://127.0.0.1:{port}/healthz"))
+        over_http = SingleTurnAgentExecutor([f"http://any:{TOKEN}@127.0.0.1:{port}/"])
+        from_file = SingleTurnAgentExecutor(str(bound_reward_file(config)))
+        seen[kind] = {
+            "agent": by_agent[str(config)],
+            "server": by_openrlhf(over_http, rollouts, tokenizer),
+            "file": by_openrlhf(from_file, rollouts, tokenizer),
+        }
+        from_file.reward_func.close()
+        server.interrupt()
+        assert server.end(60) == 0, server.printed
+    print(json.dumps(seen, indent=1))
+
+    for kind, routes in seen.items():
+        # Generated greedily a dual is the same text; log-probabilities depend on who shares a batch, in bf16.
+        bound = 0.0 if kind == "duality" else QUANTUM
+        for route in ("server", "file"):
+            far = [abs(a - b) for a, b in zip(routes["agent"], routes[route], strict=True)]
+            assert max(far) <= bound, (kind, route, routes)
+        assert max(routes["agent"]) > 0.0, kind
+        assert len(set(routes["agent"])) > 1, kind
