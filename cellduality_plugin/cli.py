@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cellduality_plugin import __version__
-from cellduality_plugin.commands import checking, data_sets, evaluating, models, preparing, tracing
+from cellduality_plugin.commands import data_sets, doctoring, evaluating, models, preparing, tracing
 from cellduality_plugin.errors import CellDualityError
 
 app = typer.Typer(
@@ -65,5 +65,5 @@ data_sets.register(data_app)
 preparing.register(data_app)
 models.register(model_app)
 tracing.register(traces_app)
-checking.register(app)
+doctoring.register(app)
 evaluating.register(app)
