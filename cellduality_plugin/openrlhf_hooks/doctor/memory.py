@@ -38,8 +38,8 @@ class Part:
         What it is.
     where
         ``host`` of one node, or one card: ``card``, or ``actor card`` and the like where cards are not shared.
-    generating, training
-        Bytes, while answers are generated and while the policy is updated.
+    generating, training, loading
+        Bytes, while answers are generated, while the policy is updated, and while models are loaded.
     formula
         How they were reckoned.
     """
@@ -49,6 +49,7 @@ class Part:
     generating: float
     training: float
     formula: str
+    loading: float = 0.0
 
 
 def parts(run: Run) -> tuple[Part, ...]:
@@ -63,13 +64,14 @@ def parts(run: Run) -> tuple[Part, ...]:
     return tuple(_on_host(part, run) if on_cpu(run) else part for part in found)
 
 
-def totals(found: tuple[Part, ...]) -> dict[str, tuple[float, float]]:
-    """Return {where: bytes while generating, bytes while training}."""
+def totals(found: tuple[Part, ...]) -> dict[str, tuple[float, float, float]]:
+    """Return {where: bytes while generating, while training, while loading}."""
     places = dict.fromkeys(part.where for part in found)
     return {
         place: (
             sum(part.generating for part in found if part.where == place),
             sum(part.training for part in found if part.where == place),
+            sum(part.loading for part in found if part.where == place),
         )
         for place in places
     }
@@ -96,12 +98,12 @@ def _trainer(run: Run, model: Model, parameters: int) -> Iterator[Part]:
     weights = 2 * parameters / (shares if stage == 3 else 1)
     gradients = 2 * parameters / (shares if stage >= 2 else 1)
     optimiser = 12 * parameters / (shares if stage >= 1 else 1)
-    asleep = 0 if sleeps else 1
-    yield Part("weights", where, weights, weights, f"2 P{_share(shares, stage == 3)}")
-    yield Part("gradients", where, gradients * asleep, gradients, f"2 P{_share(shares, stage >= 2)}")
+    awake = 1 if run.is_rl and not sleeps else 0
+    yield Part("weights", where, weights if run.is_rl else 0, weights, f"2 P{_share(shares, stage == 3)}")
+    yield Part("gradients", where, gradients * awake, gradients, f"2 P{_share(shares, stage >= 2)}")
     if not offloads:
         formula = f"12 P{_share(shares, stage >= 1)}"
-        yield Part("optimiser", where, optimiser * asleep, optimiser, formula)
+        yield Part("optimiser", where, optimiser * awake, optimiser, formula)
     tokens = _tokens(run)
     name = "actor" if run.is_rl else "model"
     checkpoints = bool(run.get(f"{name}.gradient_checkpointing_enable"))
@@ -141,7 +143,7 @@ def _host(run: Run, parameters: int) -> Iterator[Part]:
     here = int(run.get("actor.num_gpus_per_node")) if run.is_rl else devices
     models = 2 if run.is_rl and run.get("algo.kl.init_coef") > 0 else 1
     size = 2 * parameters * here * models
-    yield Part("while loading", HOST, size, 0, f"2 P x {here} processes x {models}, at most; then freed")
+    yield Part("loading", HOST, 0, 0, f"2 P x {here} processes x {models}, at most; then freed", size)
     if run.get("ds.adam_offload"):
         offloaded = 16 * parameters * here / devices if run.get("ds.zero_stage") else 16 * parameters * here
         yield Part("optimiser", HOST, 0, offloaded, "12 P + 4 P for gradients, of this node's share")
@@ -166,7 +168,7 @@ def _card(run: Run, name: str) -> str:
 def _on_host(part: Part, run: Run) -> Part:
     """Return the part as it is on a machine without a card: that of every process, on the host."""
     times = 1 if part.where == HOST or part.name == "engine" else run.devices or 1
-    return Part(part.name, HOST, part.generating * times, part.training * times, part.formula)
+    return Part(part.name, HOST, part.generating * times, part.training * times, part.formula, part.loading)
 
 
 def _tokens(run: Run) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Iterator, Sequence
@@ -39,16 +40,18 @@ def memory_table(run: Run) -> Table:
     )
     for heading in ("part", "where"):
         table.add_column(heading)
-    for heading in ("generating", "training"):
+    for heading in ("loading", "generating", "training"):
         table.add_column(heading, justify="right")
     table.add_column("formula")
     for part in found:
-        table.add_row(part.name, part.where, _gib(part.generating), _gib(part.training), part.formula)
-    for place, (generating, training) in totals(found).items():
-        table.add_row("[bold]all[/]", place, _gib(generating), _gib(training), "")
+        table.add_row(
+            part.name, part.where, _gib(part.loading), _gib(part.generating), _gib(part.training), part.formula
+        )
+    for place, (generating, training, loading) in totals(found).items():
+        table.add_row("[bold]all[/]", place, _gib(loading), _gib(generating), _gib(training), "")
     tokens = cache_tokens(run)
     if tokens is not None and run.model is not None:
-        table.add_row("cache", "engine", f"{tokens} tokens", "", f"{run.model.cache_bytes / 1024:g} KiB a token")
+        table.add_row("cache", "engine", "", f"{tokens} tokens", "", f"{run.model.cache_bytes / 1024:g} KiB a token")
     return table
 
 
@@ -66,10 +69,7 @@ def summary(found: Sequence[Finding]) -> str:
 
 def as_json(run: Run, found: Sequence[Finding]) -> str:
     """Return findings and memory (bytes) as one JSON object."""
-    memory = [
-        {"part": p.name, "where": p.where, "generating": p.generating, "training": p.training, "formula": p.formula}
-        for p in parts(run)
-    ]
+    memory = [dataclasses.asdict(part) for part in parts(run)]
     report = {"trainer": run.command.trainer, "findings": [finding.as_dict() for finding in found], "memory": memory}
     return json.dumps(report, indent=2)
 

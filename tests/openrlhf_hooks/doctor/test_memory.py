@@ -63,9 +63,8 @@ def test_activations_and_logits_follow_the_tokens(of):
 
 def test_what_sleeps_or_is_offloaded_goes_to_the_host(of):
     awake, asleep = of({}), of({"vllm.enable_sleep": True, "ds.enable_sleep": True})
-    assert awake["engine", "card"] == asleep["engine", "card"].__class__(
-        "engine", "card", 24 * GIB, 24 * GIB, "0.5 of the card"
-    )
+    assert awake["engine", "card"] == Part("engine", "card", 24 * GIB, 24 * GIB, "0.5 of the card")
+    assert awake["optimiser", "card"].generating == 12 * P / 8
     assert asleep["engine", "card"].training == 0
     assert asleep["optimiser", "card"].generating == 0
     assert asleep["engines asleep", HOST].training == 2 * P * 8
@@ -75,7 +74,7 @@ def test_what_sleeps_or_is_offloaded_goes_to_the_host(of):
     assert ("reference", "card") not in offloaded
     assert offloaded["optimiser", HOST].training == 16 * P
     assert offloaded["reference", HOST].training == 2 * P * 8
-    assert awake["while loading", HOST].generating == 2 * P * 8 * 2
+    assert awake["loading", HOST].loading == 2 * P * 8 * 2
 
 
 def test_cards_that_are_not_shared_are_reckoned_apart(of):
@@ -84,7 +83,7 @@ def test_cards_that_are_not_shared_are_reckoned_apart(of):
     half = of({"train.colocate_all": None, "train.colocate_actor_ref": True})
     assert {where for _, where in half} == {"trainer's card", "engine card", HOST}
     found = tuple(half.values())
-    assert totals(found)["engine card"] == (24 * GIB, 24 * GIB)
+    assert totals(found)["engine card"] == (24 * GIB, 24 * GIB, 0)
 
 
 def test_without_a_card_everything_is_on_the_host(of):

@@ -19,7 +19,7 @@ def card_memory(run: Run) -> Iterator[Finding]:
     if not found and run.model is not None and not run.model.is_missing:
         yield note("the memory a run takes could not be estimated", f"{run.model_flag} {run.model.name}")
     card = run.machine.gpu_memory
-    for place, (generating, training) in totals(found).items():
+    for place, (generating, training, _) in totals(found).items():
         if place != HOST and card is not None and max(generating, training) > card:
             when, most = max(("training", training), ("generating", generating), key=lambda pair: pair[1])
             yield warning(
