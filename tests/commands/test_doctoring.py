@@ -42,7 +42,8 @@ def good(small_world, tmp_path) -> list[str]:
         "cellduality-cpu", "python", "-m", SFT, "--model.model_name_or_path", str(small_world.model),
         "--data.dataset", str(tmp_path / "data" / "sft.jsonl"), "--data.output_key", "output",
         "--data.apply_chat_template", "--data.max_len", "256", "--train.batch_size", "2",
-        "--train.micro_batch_size", "2", "--ds.zero_stage", "0", "--ds.attn_implementation", "sdpa", "--ckpt.save_steps", "10",
+        "--train.micro_batch_size", "2", "--ds.zero_stage", "0",
+        "--ds.attn_implementation", "sdpa", "--ckpt.save_steps", "10",
         "--ckpt.path", str(tmp_path / "checkpoints"), "--ckpt.output_dir", str(tmp_path / "new"),
     ]  # fmt: skip
 
