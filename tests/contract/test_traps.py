@@ -26,6 +26,7 @@ from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_i
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
 
 with standing_in():  # OpenRLHF imports flash attention for packing, of which nothing here makes use
+    from openrlhf.models.actor import Actor
     from openrlhf.models.loss import PolicyLoss
     from openrlhf.models.utils import compute_reward, log_probs_from_logits
     from openrlhf.trainer.ppo_trainer import compute_eval_metrics
@@ -131,6 +132,17 @@ def test_precision__weights_of_another_type_than_the_engines_are_refused(monkeyp
 def test_clipping_and_correction__are_refused_by_the_loss(settings, refusal):
     with pytest.raises(refusal):
         PolicyLoss(**settings)
+
+
+def test_adapters__have_names_that_the_engine_has_not(small_world):
+    """Weights are sent to vLLM under the names of `named_parameters`."""
+    names = {
+        rank: {name for name, _ in Actor(str(small_world.model), "eager", lora_rank=rank).model.named_parameters()}
+        for rank in (0, 4)
+    }
+    assert "lm_head.weight" in names[0] or "model.embed_tokens.weight" in names[0]
+    assert not names[0] & names[4]
+    assert any("lora_A" in name for name in names[4])
 
 
 def test_temperature__0_makes_the_loss_nan():
