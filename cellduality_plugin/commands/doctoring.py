@@ -49,10 +49,10 @@ def doctor(
         print(show.as_json(run, found))
     else:
         console = Console(width=None if Console().is_terminal else 200)
-        if found:
-            console.print(show.findings_table(found))
-        if run.flags.args is not None:
+        if run.flags.args is not None and run.model is not None and not run.model.is_missing:
             console.print(show.memory_table(run))
+        if found:  # last, where the end of a log shows them
+            console.print(show.findings_table(found))
         console.print(show.summary(found))
     if any(finding.severity == "error" for finding in found):
         raise typer.Exit(1)

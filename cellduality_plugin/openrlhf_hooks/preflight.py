@@ -21,13 +21,13 @@ from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 
-def load_tokenizer(model: str) -> Any:
-    """Return the tokenizer of ``model``, a folder or a hub name.
+def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
+    """Return the tokenizer of ``model``, a folder or a hub name, with its own chat template or the one given.
 
     Raises
     ------
     CellDualityError
-        If a local folder is missing or incomplete, or the tokenizer has no chat template.
+        If a local folder is missing or incomplete, or there is no chat template that can be rendered.
     """
     folder = Path(model)
     looks_local = folder.is_absolute() or model.startswith(".") or folder.exists()
@@ -39,6 +39,7 @@ def load_tokenizer(model: str) -> Any:
         )
     if looks_local and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise CellDualityError("the model folder has no weights", where=model, mend="make or download the model again")
+    from jinja2 import TemplateError
     from transformers import AutoTokenizer
 
     try:
@@ -48,12 +49,20 @@ def load_tokenizer(model: str) -> Any:
         raise CellDualityError(
             f"cannot load the tokenizer: {first}", where=model, mend="check the name and the network"
         ) from error
+    if chat_template:
+        tokenizer.chat_template = chat_template
     if not tokenizer.chat_template:
         raise CellDualityError(
             "the model has no chat template",
             where=model,
             mend="start from an instruction-tuned model, or add a chat_template to its tokenizer",
         )
+    try:
+        render(tokenizer, "Which type is the cell?")
+    except TemplateError as error:
+        raise CellDualityError(
+            f"the chat template cannot be rendered: {error}", where=model, mend="correct the template"
+        ) from error
     return tokenizer
 
 
@@ -216,7 +225,7 @@ def _must_fit(tokens: int, max_len: int, what: str, where: str) -> None:
         raise CellDualityError(
             f"{what} needs {tokens} tokens, more than max_len {max_len}",
             where=where,
-            mend="raise MAX_LEN, or lower TOP_GENES or MAX_NEW_TOKENS",
+            mend="raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES",
         )
 
 

@@ -6,9 +6,8 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellduality_plugin.agent_file import packaged_agent_file
-
 _OURS = "cellduality_plugin.openrlhf_hooks.executor"
+_PACKAGED = Path(__file__).parents[1] / "agent.py"
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class AgentFile:
         ours = {name for name, module in imported.items() if module.startswith(_OURS)}
         executor = defined.get("AgentExecutor")
         bases = {ast.unparse(base) for base in executor.bases} if executor else set()
-        is_ours = "AgentExecutor" in ours or bool(bases & ours) or Path(path).resolve() == packaged_agent_file()
+        is_ours = "AgentExecutor" in ours or bool(bases & ours) or Path(path).resolve() == _PACKAGED
         problems = list(_problems(tree))
         if executor is None and "AgentExecutor" not in imported and "AgentExecutor" not in _assigned(tree):
             problems.append(("the agent file defines no AgentExecutor", _AGENT))

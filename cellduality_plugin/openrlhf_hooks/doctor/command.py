@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cellduality_plugin.errors import CellDualityError
@@ -139,8 +138,3 @@ def _processes(before: Sequence[str]) -> int | None:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdigit() else None
-
-
-def local(path: str) -> Path:
-    """Return ``path`` with a leading ``~`` and variables as the shell would have left them."""
-    return Path(os.path.expandvars(os.path.expanduser(path)))

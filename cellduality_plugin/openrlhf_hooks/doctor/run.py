@@ -16,9 +16,6 @@ from cellduality_plugin.openrlhf_hooks.doctor.flags import Flags, read_flags
 from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine
 from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 
-SUFFIXES = (".json", ".jsonl")
-"""Of the files whose rows can be looked at."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -103,7 +100,7 @@ class Run:
         if self.model is None:
             return None
         try:
-            return preflight.load_tokenizer(self.model.name)
+            return preflight.load_tokenizer(self.model.name, self.get("data.tokenizer_chat_template"))
         except CellDualityError as failure:
             return failure
 
@@ -121,7 +118,7 @@ class Run:
     @property
     def row_files(self) -> tuple[Path, ...]:
         """Return those of the data sets whose rows can be looked at."""
-        return tuple(Path(name) for name in self.rows if name.endswith(SUFFIXES) and Path(name).is_file())
+        return tuple(Path(name) for name in self.rows if name.endswith(".jsonl") and Path(name).is_file())
 
     @functools.cached_property
     def row_count(self) -> int | None:
@@ -135,8 +132,6 @@ class Run:
         limit = self.get("data.max_samples")
         counts = []
         for path in self.row_files:
-            if path.suffix != ".jsonl":
-                return None
             with path.open("rb") as stream:
                 counts.append(min(limit, sum(1 for line in stream if line.strip())))
         return int(min(limit, sum(counts)))

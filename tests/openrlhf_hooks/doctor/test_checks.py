@@ -457,6 +457,21 @@ class TestModelFolder:
         [found] = said(world.run(RL))
         assert (found.check, found.what) == ("model_folder", "the model has no chat template")
 
+    @pytest.mark.parametrize("template", ["{{ messages", "{{ raise_exception('never') }}", "{% for %}"])
+    def test_with_a_template_that_cannot_be_rendered(self, template, world, said):
+        [given] = said(world.run(SFT, {"data.tokenizer_chat_template": template}))
+        (world.model / "chat_template.jinja").write_text(template)
+        [own] = said(world.run(RL))
+        assert own.check == given.check == "model_folder"
+        assert "the chat template cannot be rendered" in own.what == given.what
+
+    def test_with_a_template_that_knows_no_answers(self, world, said):
+        template = "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}{{ messages[0].content }}"
+        (world.model / "chat_template.jinja").write_text(template)
+        assert said(world.run(RL)) == []
+        [found] = said(world.run(SFT))
+        assert (found.check, found.severity) == ("end_of_response", "error")
+
     def test_of_the_hub_that_is_not_at_hand_is_a_note(self, world, said):
         run = world.run(RL, {"actor.model_name_or_path": "nobody/no-such-model"})
         found = said(run)

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from cellduality_plugin.openrlhf_hooks.doctor.command import local
 from cellduality_plugin.openrlhf_hooks.doctor.finding import Finding, error, note, warning
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
@@ -67,7 +66,7 @@ def folders_can_be_written(run: Run) -> Iterator[Finding]:
         return
     for name in _FOLDERS:
         path = run.get(name)
-        if path and (obstacle := _obstacle(local(path))):
+        if path and (obstacle := _obstacle(Path(path))):
             yield error(obstacle, f"--{name} {path}", "choose another folder")
 
 
@@ -111,7 +110,7 @@ def disk_space(run: Run) -> Iterator[Finding]:
         return
     kept = 0 if run.get("ckpt.save_steps") == -1 or run.get("ckpt.disable_ds") else run.get("ckpt.max_num")
     needed = run.model.parameters * (2 + 14 * kept)
-    free = shutil.disk_usage(_nearest(local(run.get("ckpt.path")))).free
+    free = shutil.disk_usage(_nearest(Path(run.get("ckpt.path")))).free
     if free < needed:
         yield warning(
             f"{free / GIB:.1f} GiB are free, and {kept} checkpoints and the model take about {needed / GIB:.1f}",
@@ -121,7 +120,7 @@ def disk_space(run: Run) -> Iterator[Finding]:
 
 
 def _checkpoints(run: Run) -> Path:
-    folder = local(run.get("ckpt.path"))
+    folder = Path(run.get("ckpt.path"))
     return folder / "_actor" if run.is_rl else folder
 
 

@@ -54,7 +54,7 @@ def date_in_template(run: Run) -> Iterator[Finding]:
     """
     if run.tokenizer is None or isinstance(run.tokenizer, CellDualityError):
         return
-    texts = {_render(run, day) for day in _DAYS}
+    texts = {_text(run, _TURN, add_generation_prompt=True, strftime_now=day.strftime) for day in _DAYS}
     if len(texts) > 1:
         pin = (
             "pass a --data.tokenizer_chat_template without it" if not run.is_rl else "replace it in the model's folder"
@@ -79,7 +79,12 @@ def end_of_response(run: Run) -> Iterator[Finding]:
     if not isinstance(row.get("input"), str) or not isinstance(row.get("output"), str):
         return
     turns = [{"role": "user", "content": row["input"]}, {"role": "assistant", "content": row["output"]}]
-    prompt, both = _text(run, turns[:1], add_generation_prompt=True), _text(run, turns)
+    from jinja2 import TemplateError
+
+    try:
+        prompt, both = _text(run, turns[:1], add_generation_prompt=True), _text(run, turns)
+    except TemplateError as failure:
+        prompt, both = "", str(failure)
     where = f"{run.model_flag} {run.get(run.model_flag[2:])}"
     if not both.startswith(prompt) or row["output"].strip() not in both[len(prompt) :]:
         yield error(
@@ -95,13 +100,6 @@ def end_of_response(run: Run) -> Iterator[Finding]:
         )
 
 
-def _render(run: Run, day: datetime.datetime) -> str:
-    return _text(run, _TURN, add_generation_prompt=True, strftime_now=day.strftime)
-
-
 def _text(run: Run, turns: list[dict[str, str]], **settings: Any) -> str:
-    template = run.get("data.tokenizer_chat_template")
-    if template:
-        settings["chat_template"] = template
     assert run.tokenizer is not None
     return str(run.tokenizer.apply_chat_template(turns, tokenize=False, **settings))  # type: ignore[union-attr]
