@@ -134,6 +134,12 @@ def test_clipping_and_correction__are_refused_by_the_loss(settings, refusal):
         PolicyLoss(**settings)
 
 
+def test_flash_attention__is_imported_whatever_attention_is_chosen():
+    text = "import sys; sys.modules['flash_attn'] = None\nimport openrlhf.models"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", text], capture_output=True, text=True, timeout=120)
+    assert "flash_attn" in done.stderr.splitlines()[-1]
+
+
 def test_adapters__have_names_that_the_engine_has_not(small_world):
     """Weights are sent to vLLM under the names of `named_parameters`."""
     names = {

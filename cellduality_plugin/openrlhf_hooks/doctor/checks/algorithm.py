@@ -108,9 +108,10 @@ def dynamic_filtering(run: Run) -> Iterator[Finding]:
 
 
 def clipping(run: Run) -> Iterator[Finding]:
-    """Clip ranges with which the loss fails, or nothing is learnt.
+    """Clip ranges with which the loss fails or is constant.
 
-    A dual clip of 1 or less is refused by the actor after the model was loaded; a range of 0 stops every ratio.
+    A dual clip of 1 or less is refused by the actor after the model was loaded; with a range of 0 or less the clipped
+    ratio does not depend on the policy.
     """
     dual_clip = run.get("actor.dual_clip")
     if dual_clip is not None and dual_clip <= 1:
@@ -118,7 +119,7 @@ def clipping(run: Run) -> Iterator[Finding]:
             f"a dual clip of {dual_clip:g} is refused by the actor", "--actor.dual_clip", "pass more than 1, e.g. 3"
         )
     low, high = run.get("actor.eps_clip_low_high") or (run.get("actor.eps_clip"),) * 2
-    if low <= 0 or high <= 0 or low >= 1:
+    if low <= 0 or high <= 0:
         yield error(f"the ratio is clipped to [{1 - low:g}, {1 + high:g}]", "--actor.eps_clip", "pass 0.2")
 
 
@@ -138,9 +139,10 @@ def correction(run: Run) -> Iterator[Finding]:
 
 
 def temperature(run: Run) -> Iterator[Finding]:
-    """A sampling temperature of 0, or far from 1.
+    """A sampling temperature of 0, or a top_p below 1.
 
-    Logits are divided by it in the loss as well: 0 makes the loss NaN, and all answers of a group the same.
+    Logits are divided by the temperature in the loss as well: 0 makes the loss NaN, and all answers of a group the
+    same. The loss knows nothing of top_p.
     """
     value = run.get("rollout.temperature")
     if value <= 0:

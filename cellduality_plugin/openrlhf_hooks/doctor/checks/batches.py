@@ -81,7 +81,7 @@ def prompts_fill_rollouts(run: Run) -> Iterator[Finding]:
 def rows_left_out(run: Run) -> Iterator[Finding]:
     """A limit on rows that leaves some out.
 
-    Of each file the first rows are taken, before they are shuffled, and the limit holds for evaluation as well.
+    Of each file the first rows are taken, before they are shuffled; in RL the limit holds for evaluation as well.
     """
     limit, counted = run.get("data.max_samples"), run.row_count
     if counted is not None and run.is_given("data.max_samples") and counted == limit:
@@ -91,12 +91,12 @@ def rows_left_out(run: Run) -> Iterator[Finding]:
 def any_update(run: Run) -> Iterator[Finding]:
     """Fewer samples than one training batch.
 
-    Then there is no update, the schedule has no steps, and the model that is saved is the one that was loaded.
+    The schedule then has no steps, and an update is made late or never.
     """
     batch = run.get("train.batch_size")
     if run.row_count is None or batch < 1:
         return
-    samples = run.row_count * (run.get("rollout.n_samples_per_prompt") if run.is_rl else 1)
+    samples = run.row_count * run.get("rollout.n_samples_per_prompt" if run.is_rl else "train.max_epochs")
     if samples < batch:
         yield error(
             f"{samples} samples are less than one training batch of {batch}",

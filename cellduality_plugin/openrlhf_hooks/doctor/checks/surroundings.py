@@ -29,20 +29,12 @@ def versions(run: Run) -> Iterator[Finding]:
 
 
 def flash_attention(run: Run) -> Iterator[Finding]:
-    """Flash attention that is asked for and not installed.
+    """Flash attention that is not installed.
 
-    It is the default, and packing switches it on whatever else is asked for.
+    OpenRLHF imports `flash_attn` whatever attention is chosen; without a GPU `cellduality-cpu` stands in for it.
     """
-    wanted = str(run.get("ds.attn_implementation", ""))
-    if (
-        wanted == "flash_attention_2"
-        and run.machine.gpus
-        and not run.is_elsewhere
-        and not run.machine.has_flash_attention
-    ):
-        yield error(
-            "flash_attn is not installed", "--ds.attn_implementation", "install flash-attn, or pass sdpa and no packing"
-        )
+    if run.machine.gpus and not run.is_elsewhere and not run.machine.has_flash_attention:
+        yield error("flash_attn is not installed", "flash_attn", "pip install flash-attn --no-build-isolation")
 
 
 def configuration_reaches_workers(run: Run) -> Iterator[Finding]:

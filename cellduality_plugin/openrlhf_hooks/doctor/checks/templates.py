@@ -49,7 +49,7 @@ def template_given_as_text(run: Run) -> Iterator[Finding]:
 def date_in_template(run: Run) -> Iterator[Finding]:
     """A chat template that inserts today's date.
 
-    Llama 3's does. SFT, RL and evaluation on different days then ask different questions, and a run changes at
+    That of Llama 3.2 does. SFT, RL and evaluation on different days then ask different questions, and a run changes at
     midnight.
     """
     if run.tokenizer is None or isinstance(run.tokenizer, CellDualityError):
