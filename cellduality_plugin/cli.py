@@ -16,6 +16,7 @@ from cellduality_plugin.errors import CellDualityError
 app = typer.Typer(
     name="cellduality",
     help="Language models that reason about single cells, trained on their own complementary duals.",
+    epilog="Before a run: `cellduality doctor -- cellduality-cpu python -m openrlhf.cli.train_ppo_ray ...`",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

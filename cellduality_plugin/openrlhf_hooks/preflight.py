@@ -68,9 +68,9 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
 
 def _hub_answers() -> bool:
     """Return whether the hub can be reached now; its own client goes on trying for the better part of a minute."""
-    request = urllib.request.Request(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), method="HEAD")
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5).close()
     except urllib.error.HTTPError:  # it answers
         return True
     except (OSError, ValueError):

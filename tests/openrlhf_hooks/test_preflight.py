@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import http.server
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,36 @@ class TestModelFolder:
         shutil.copytree(small_world.model, folder)
         (folder / "tokenizer.json").write_text('{"version": "1.0"}')
         refused(lambda: preflight.load_tokenizer(str(folder)), "cannot load the tokenizer", str(folder))
+
+    def test_a_model_of_the_hub_while_the_hub_is_away_takes_no_minute(self, monkeypatch, refused):
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        before = time.monotonic()
+        refused(lambda: preflight.load_tokenizer("nobody/nothing"), "cannot load the tokenizer", "nobody/nothing")
+        assert time.monotonic() - before < 20
+
+    def test_the_hub_answers_whatever_it_says(self, monkeypatch):
+        class Refuse(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.send_error(404)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Refuse) as server:
+            monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            assert preflight._hub_answers()
+            thread.join()
+        for gone in ("http://127.0.0.1:9", "no address at all"):
+            monkeypatch.setenv("HF_ENDPOINT", gone)
+            assert not preflight._hub_answers()
+
+    def test_a_chat_template_that_is_given_counts_instead_of_its_own(self, small_world, refused):
+        model = str(small_world.model)
+        assert preflight.load_tokenizer(model, "{{ messages[0].content }}").chat_template == "{{ messages[0].content }}"
+        refused(lambda: preflight.load_tokenizer(model, "{{ messages"), "cannot be rendered", model)
 
     def test_a_folder_without_weights(self, small_world, tmp_path, refused):
         folder = tmp_path / "no weights"

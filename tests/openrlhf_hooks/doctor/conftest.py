@@ -56,7 +56,8 @@ class World:
 
 
 @pytest.fixture
-def world(small_world, tmp_path) -> World:
+def world(small_world, tmp_path, monkeypatch) -> World:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody is there: models of the hub are not at hand
     folder = tmp_path / "run"
     shutil.copytree(small_world.data, folder / "data")
     shutil.copytree(small_world.model, folder / "model")
