@@ -148,7 +148,7 @@ class Run:
         """Return the parts a batch is cut into: devices, less those that hold one sample together."""
         if self.devices is None:
             return None
-        together = self.get("ds.ring_attn_size", 1) * self.get("ds.tensor_parallel_size", 1)
+        together = int(self.get("ds.ring_attn_size", 1) * self.get("ds.tensor_parallel_size", 1))
         return max(1, self.devices // together)
 
     @property
