@@ -12,8 +12,8 @@ import typer
 from cellduality_plugin import __version__
 from cellduality_plugin.commands import (
     auditing,
-    checking,
     data_sets,
+    doctoring,
     evaluating,
     models,
     preparing,
@@ -26,6 +26,7 @@ from cellduality_plugin.errors import CellDualityError
 app = typer.Typer(
     name="cellduality",
     help="Language models that reason about single cells, trained on their own complementary duals.",
+    epilog="Before a run: `cellduality doctor -- cellduality-cpu python -m openrlhf.cli.train_ppo_ray ...`",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -75,7 +76,7 @@ data_sets.register(data_app)
 preparing.register(data_app)
 models.register(model_app)
 tracing.register(traces_app)
-checking.register(app)
+doctoring.register(app)
 auditing.register(app)
 serving.register(app)
 evaluating.register(app)

@@ -15,17 +15,8 @@ lock_run
 finished grpo && exit 0
 unmark grpo
 
-run check-grpo 10 cellduality check --config "$data/cellduality.json" --model "$sft" --rl "$data/rl.jsonl" \
-  --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --rollout-batch "$ROLLOUT_BATCH" \
-  --group-size "$GROUP_SIZE" --train-batch "$TRAIN_BATCH" --micro-batch "$MICRO_BATCH" --devices "$((NODES * GPUS))"
-
-agent="$data/agent.py"
-if [[ "$DRY_RUN" != 1 ]]; then
-  agent="$(cellduality agent-path --config "$data/cellduality.json")"
-  # A stopped run is taken up only on request; otherwise its checkpoints would be mistaken for this run's.
-  [[ "$RESUME" == 1 ]] || rm -rf "$RUN_DIR/checkpoints/grpo" "$RUN_DIR/tensorboard/grpo" "$RUN_DIR/rollouts" \
-    "$RUN_DIR/alarms.jsonl"
-fi
+agent="$data/cellduality.agent.py"
+if [[ "$DRY_RUN" != 1 ]]; then agent="$(cellduality agent-path --config "$data/cellduality.json")"; fi
 resume=()
 if [[ "$RESUME" == 1 ]]; then resume=(--ckpt.load_enable); fi
 
@@ -38,23 +29,31 @@ if [[ "$PROFILE" == multinode ]]; then
   )
 fi
 
-run grpo "$expect_grpo" "${launch[@]}" "${trainer[@]}" \
-  --actor.model_name_or_path "$sft" --ckpt.output_dir "$grpo.new" --ckpt.path "$RUN_DIR/checkpoints/grpo" \
-  --ckpt.save_steps "$SAVE_STEPS" --ckpt.max_num 2 "${resume[@]}" \
-  --train.agent_func_path "$agent" \
-  --data.prompt_dataset "$data/rl.jsonl" --data.input_key input --data.label_key label --data.apply_chat_template \
-  --data.max_len "$MAX_LEN" --rollout.max_new_tokens "$MAX_NEW_TOKENS" \
-  --rollout.batch_size "$ROLLOUT_BATCH" --rollout.n_samples_per_prompt "$GROUP_SIZE" \
-  --rollout.micro_batch_size "$MICRO_BATCH" --rollout.temperature "$TEMPERATURE" --rollout.top_p 1.0 \
-  --train.batch_size "$TRAIN_BATCH" --train.micro_batch_size "$MICRO_BATCH" --train.num_episodes "$EPISODES" \
-  --train.max_epochs 1 --train.seed "$SEED" \
-  --algo.advantage.estimator "$ADVANTAGE" --algo.kl.use_loss --algo.kl.estimator k3 --algo.kl.init_coef "$KL" \
-  --actor.eps_clip "$CLIP" --actor.loss_agg_mode seq-mean-token-mean --actor.adam.lr "$ACTOR_LR" \
-  --actor.lr_warmup_ratio "$LR_WARMUP" \
-  --train.colocate_all --actor.num_nodes "$NODES" --actor.num_gpus_per_node "$GPUS" \
-  --ref.num_nodes "$NODES" --ref.num_gpus_per_node "$GPUS" \
-  --vllm.num_engines "$ENGINES" --vllm.tensor_parallel_size "$TENSOR_PARALLEL" \
+trainer=(
+  "${launch[@]}" "${trainer[@]}"
+  --actor.model_name_or_path "$sft" --ckpt.output_dir "$grpo.new" --ckpt.path "$RUN_DIR/checkpoints/grpo"
+  --ckpt.save_steps "$SAVE_STEPS" --ckpt.max_num 2 "${resume[@]}"
+  --train.agent_func_path "$agent"
+  --data.prompt_dataset "$data/rl.jsonl" --data.input_key input --data.label_key label --data.apply_chat_template
+  --data.max_len "$MAX_LEN" --rollout.max_new_tokens "$MAX_NEW_TOKENS"
+  --rollout.batch_size "$ROLLOUT_BATCH" --rollout.n_samples_per_prompt "$GROUP_SIZE"
+  --rollout.micro_batch_size "$MICRO_BATCH" --rollout.temperature "$TEMPERATURE" --rollout.top_p 1.0
+  --train.batch_size "$TRAIN_BATCH" --train.micro_batch_size "$MICRO_BATCH" --train.num_episodes "$EPISODES"
+  --train.max_epochs 1 --train.seed "$SEED"
+  --algo.advantage.estimator "$ADVANTAGE" --algo.kl.use_loss --algo.kl.estimator k3 --algo.kl.init_coef "$KL"
+  --actor.eps_clip "$CLIP" --actor.loss_agg_mode seq-mean-token-mean --actor.adam.lr "$ACTOR_LR"
+  --actor.lr_warmup_ratio "$LR_WARMUP"
+  --train.colocate_all --actor.num_nodes "$NODES" --actor.num_gpus_per_node "$GPUS"
+  --ref.num_nodes "$NODES" --ref.num_gpus_per_node "$GPUS"
+  --vllm.num_engines "$ENGINES" --vllm.tensor_parallel_size "$TENSOR_PARALLEL"
   --ds.param_dtype bf16 --logger.tensorboard_dir "$RUN_DIR/tensorboard/grpo" "${grpo_machine[@]}" "$@"
+)
+run check-grpo 10 cellduality doctor -- "${trainer[@]}"
+# A stopped run is taken up only on request; otherwise its checkpoints would be mistaken for this run's.
+if [[ "$DRY_RUN" != 1 && "$RESUME" != 1 ]]; then
+  rm -rf "$RUN_DIR/checkpoints/grpo" "$RUN_DIR/tensorboard/grpo" "$RUN_DIR/rollouts" "$RUN_DIR/alarms.jsonl"
+fi
+run grpo "$expect_grpo" "${trainer[@]}"
 
 replace_folder "$grpo.new" "$grpo"
 mark_finished grpo

@@ -27,15 +27,16 @@ case "$BASE_MODEL" in
     ;;
 esac
 
-run check-sft 10 cellduality check --config "$data/cellduality.json" --model "$model" --sft "$sft_rows" \
-  --max-len "$MAX_LEN" --train-batch "$SFT_BATCH" --micro-batch "$SFT_MICRO_BATCH" --devices "$SFT_PROCESSES"
-
-run sft "$expect_sft" "${launch[@]}" torchrun --standalone --nproc-per-node "$SFT_PROCESSES" -m openrlhf.cli.train_sft \
-  --model.model_name_or_path "$model" --ckpt.output_dir "$sft.new" --ckpt.path "$RUN_DIR/checkpoints/sft" \
-  --data.dataset "$sft_rows" --data.input_key input --data.output_key output --data.apply_chat_template \
-  --data.max_len "$MAX_LEN" --train.max_epochs "$SFT_EPOCHS" --train.batch_size "$SFT_BATCH" \
-  --train.micro_batch_size "$SFT_MICRO_BATCH" --adam.lr "$SFT_LR" --train.seed "$SEED" --ds.param_dtype bf16 \
+trainer=(
+  "${launch[@]}" torchrun --standalone --nproc-per-node "$SFT_PROCESSES" -m openrlhf.cli.train_sft
+  --model.model_name_or_path "$model" --ckpt.output_dir "$sft.new" --ckpt.path "$RUN_DIR/checkpoints/sft"
+  --data.dataset "$sft_rows" --data.input_key input --data.output_key output --data.apply_chat_template
+  --data.max_len "$MAX_LEN" --train.max_epochs "$SFT_EPOCHS" --train.batch_size "$SFT_BATCH"
+  --train.micro_batch_size "$SFT_MICRO_BATCH" --adam.lr "$SFT_LR" --train.seed "$SEED" --ds.param_dtype bf16
   --logger.tensorboard_dir "$RUN_DIR/tensorboard/sft" "${sft_machine[@]}" "$@"
+)
+run check-sft 10 cellduality doctor -- "${trainer[@]}"
+run sft "$expect_sft" "${trainer[@]}"
 
 replace_folder "$sft.new" "$sft"
 mark_finished sft

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import warnings
@@ -116,17 +114,6 @@ def prepare(toy, cellduality) -> Callable[..., Ended]:
 
 
 @pytest.fixture
-def check(toy, cellduality) -> Callable[..., Ended]:
-    """Return a function that checks the toy data and model; a later flag wins over an earlier one."""
-
-    def run(*words: object) -> Ended:
-        settings = ["--config", toy.data / "cellduality.json", "--model", toy.base, "--max-len", 256]
-        return cellduality("check", *settings, *words)
-
-    return run
-
-
-@pytest.fixture
 def told() -> Callable[..., None]:
     """Return a check of the one line."""
 
@@ -161,12 +148,8 @@ def untouched(toy) -> Callable[[], None]:
     return check_content
 
 
-def test_good_cells_are_prepared_and_checked(toy, check, cellduality):
+def test_good_cells_are_prepared(toy, cellduality):
     assert cellduality("version").out.strip() == __version__
-    rl = ["--rl", toy.data / "rl.jsonl", "--max-new-tokens", 32]
-    batches = ["--rollout-batch", 4, "--group-size", 4, "--train-batch", 8]
-    ended = check("--sft", toy.data / "sft.jsonl", *rl, *batches)
-    assert (ended.code, ended.err) == (0, "")
     ended = cellduality("agent-path", "--config", toy.data / "cellduality.json")
     assert Path(ended.out.strip()).is_file()
 
@@ -358,100 +341,6 @@ def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_earlier_model
     untouched()
 
 
-class TestCheck:
-    @pytest.fixture
-    def rows(self, toy, tmp_path) -> Callable[[str, int, str], Path]:
-        """Return a function that copies rows with one line replaced."""
-
-        def spoil(name: str, line: int, text: str) -> Path:
-            lines = (toy.data / name).read_text(encoding="utf-8").splitlines()
-            lines[line - 1] = text
-            path = tmp_path / name
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            return path
-
-        return spoil
-
-    def test_a_prompt_longer_than_the_context(self, toy, check, told):
-        ended = check("--rl", toy.data / "rl.jsonl", "--max-new-tokens", 200, "--max-len", 220)
-        told(ended, "more than max_len 220", f"{toy.data / 'rl.jsonl'}:", "MAX_LEN")
-
-    def test_a_dual_longer_than_the_context(self, toy, check, told, tmp_path):
-        lines = (toy.data / "rl.jsonl").read_text(encoding="utf-8").splitlines()
-        only = tmp_path / "rl.jsonl"
-        only.write_text(next(line for line in lines if '"conditional_cell_generation"' in line) + "\n")
-        # the shortest context that holds the primal, read off the message about the primal
-        short = check("--rl", only, "--max-new-tokens", 20, "--max-len", 8)
-        told(short, "prompt with its response needs", only)
-        primal = re.search(r"needs (\d+) tokens", short.err)
-        assert primal
-        ended = check("--rl", only, "--max-new-tokens", 20, "--max-len", primal[1])
-        told(ended, "dual prompt with its response needs", only, "MAX_NEW_TOKENS")
-
-    def test_a_supervised_row_longer_than_the_context(self, toy, check, told):
-        told(check("--sft", toy.data / "sft.jsonl", "--max-len", 40), "SFT row needs", f"{toy.data / 'sft.jsonl'}:")
-
-    @pytest.mark.parametrize("text", ['{"input": "a"}', '{"input": 1, "output": "b"}', "[]", "{", ""])
-    def test_a_malformed_supervised_row(self, text, rows, check, told):
-        told(check("--sft", rows("sft.jsonl", 3, text)), "", "sft.jsonl:3", "prepare the data again")
-
-    @pytest.mark.parametrize(
-        "text", ['{"input": "a"}', '{"input": "a", "label": "T"}', '{"input": "a", "label": "{\\"schema\\": 2}"}', "{"]
-    )
-    def test_a_malformed_label_row(self, text, rows, check, told):
-        told(check("--rl", rows("rl.jsonl", 5, text)), "", "rl.jsonl:5", "prepare the data again")
-
-    @pytest.mark.parametrize(
-        ("batches", "what", "where"),
-        [
-            ((3, 4, 8), "3 prompts x 4 samples do not fill whole training batches of 8", "TRAIN_BATCH"),
-            ((4, 1, 4), "a group of 1 has no spread", "GROUP_SIZE"),
-            ((4, 0, 4), "a group of 0 has no spread", "GROUP_SIZE"),
-        ],
-    )
-    def test_batches(self, batches, what, where, check, told):
-        rollout, group, train = batches
-        told(check("--rollout-batch", rollout, "--group-size", group, "--train-batch", train), what, where)
-
-    def test_a_model_that_is_not_there(self, check, told, tmp_path):
-        told(check("--model", tmp_path / "gone"), "no model there", tmp_path / "gone", "recipes/grpo_duality.sh")
-
-    def test_a_model_without_its_tokenizer(self, toy, check, told, tmp_path):
-        bare = tmp_path / "bare"
-        shutil.copytree(toy.base, bare, ignore=shutil.ignore_patterns("*token*", "*.jinja"))
-        told(check("--model", bare), "cannot load the tokenizer", bare)
-
-    def test_a_model_without_a_chat_template(self, toy, check, told, tmp_path):
-        bare = tmp_path / "bare"
-        shutil.copytree(toy.base, bare, ignore=shutil.ignore_patterns("*.jinja"))
-        settings = json.loads((bare / "tokenizer_config.json").read_text())
-        settings.pop("chat_template", None)
-        (bare / "tokenizer_config.json").write_text(json.dumps(settings))
-        told(check("--model", bare), "no chat template", bare, "chat_template")
-
-    def test_a_context_longer_than_the_model(self, check, told):
-        told(check("--max-len", 257), "256 positions", "MAX_LEN", "lower")
-
-    @pytest.mark.parametrize(
-        ("text", "what"),
-        [
-            (None, "cannot read the configuration"),
-            ("{", "not JSON"),
-            (b"\xff\xfe{}", ""),
-            ("{}", "tasks"),
-            ('{"tasks": {}, "duals": {}}', "duals"),
-            ('{"tasks": {"other": {"pair": "cell_type_annotation"}}}', "called 'cell_type_annotation', not 'other'"),
-            ('{"tasks": {}, "vocabulary": "gone.json"}', ""),
-        ],
-    )
-    def test_a_configuration_that_is_wrong(self, text, what, toy, check, told, tmp_path):
-        path = tmp_path / "cellduality.json"
-        shutil.copy(toy.data / "vocabulary.json", tmp_path)
-        if text is not None:
-            path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        told(check("--config", path), what)
-
-
 class TestOtherCommands:
     def test_the_agent_needs_a_configuration_that_is_there(self, cellduality, told, tmp_path):
         told(cellduality("agent-path", "--config", tmp_path / "gone.json"), "cannot read", tmp_path / "gone.json")
@@ -507,18 +396,11 @@ class TestInstalledCommand:
     def test_a_missing_configuration_is_one_line(self, told, tmp_path):
         told(self.run("agent-path", "--config", tmp_path / "gone.json"), "cannot read the configuration", tmp_path)
 
-    def test_a_mistake_found_after_torch_was_imported_is_still_one_line(self, toy, told, tmp_path):
-        bad = tmp_path / "rl.jsonl"
-        bad.write_text("{\n")
-        config = toy.data / "cellduality.json"
-        ended = self.run("check", "--config", config, "--model", toy.base, "--max-len", 256, "--rl", bad)
-        told(ended, "not JSON", f"{bad}:1")
-
     def test_help_names_every_command(self):
         ended = self.run("--help")
         assert ended.code == 0
         rewards = ("agent-path", "reward-path", "serve-reward")
-        assert all(name in ended.out for name in ("data", "model", "check", *rewards, "evaluate", "report", "table"))
+        assert all(name in ended.out for name in ("data", "model", "doctor", *rewards, "evaluate", "report", "table"))
 
 
 def test_the_configuration_names_the_pairs_that_were_prepared(toy):

@@ -1,15 +1,19 @@
-"""What can be known to go wrong before Ray starts: the model folder, batch sizes, lengths with the dual counted."""
+"""What rows and model can be known to do before Ray starts: the tokenizer, lengths with the dual counted."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import http.client
+import itertools
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.examples import Example
+from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.framing import render
 from cellduality_plugin.parsing import OneOf
@@ -18,16 +22,16 @@ from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 
-def load_tokenizer(model: str) -> Any:
-    """Return the tokenizer of ``model``, a folder or a hub name.
+def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
+    """Return the tokenizer of ``model``, a folder or a hub name, with its own chat template or the one given.
 
     Raises
     ------
     CellDualityError
-        If a local folder is missing or incomplete, or the tokenizer has no chat template.
+        If a local folder is missing or incomplete, or there is no chat template that can be rendered.
     """
     folder = Path(model)
-    looks_local = folder.is_absolute() or model.startswith(".") or folder.exists()
+    looks_local = _looks_local(model)
     if looks_local and not (folder / "config.json").is_file():
         raise CellDualityError(
             "no model there" if not folder.exists() else "the model folder has no config.json",
@@ -36,33 +40,60 @@ def load_tokenizer(model: str) -> Any:
         )
     if looks_local and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise CellDualityError("the model folder has no weights", where=model, mend="make or download the model again")
-    return read_tokenizer(model)
+    return read_tokenizer(model, chat_template)
 
 
-def read_tokenizer(model: str) -> Any:
+def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
     """Return the tokenizer at ``model``, a folder that may hold nothing else, or a hub name.
 
     Raises
     ------
     CellDualityError
-        If there is none, or it has no chat template.
+        If there is none, or no chat template that can be rendered.
     """
+    from jinja2 import TemplateError
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(
+            model, local_files_only=not _looks_local(model) and not _hub_answers()
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CellDualityError(
             f"cannot load the tokenizer: {first}", where=model, mend="check the name and the network"
         ) from error
+    if chat_template:
+        tokenizer.chat_template = chat_template
     if not tokenizer.chat_template:
         raise CellDualityError(
             "the model has no chat template",
             where=model,
             mend="start from an instruction-tuned model, or add a chat_template to its tokenizer",
         )
+    try:
+        render(tokenizer, "Which type is the cell?")
+    except TemplateError as error:
+        raise CellDualityError(
+            f"the chat template cannot be rendered: {error}", where=model, mend="correct the template"
+        ) from error
     return tokenizer
+
+
+def _looks_local(model: str) -> bool:
+    return Path(model).is_absolute() or model.startswith(".") or Path(model).exists()
+
+
+def _hub_answers() -> bool:
+    """Return whether the hub can be reached now; its own client goes on trying for the better part of a minute."""
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:  # it answers
+        return True
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return True
 
 
 class Lengths:
@@ -75,9 +106,48 @@ class Lengths:
         """Return the tokens of a user turn, ready for the answer."""
         return len(render(self._tokenizer, text))
 
+    def prompts(self, texts: Sequence[str]) -> list[int]:
+        """Return the same for many turns, several times as fast."""
+        chats = [[{"role": "user", "content": text}] for text in texts]
+        return self._count(self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True))
+
     def response(self, text: str) -> int:
         """Return the tokens of a response and the token that ends it."""
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
+
+    def responses(self, texts: Sequence[str]) -> list[int]:
+        """Return the same for many responses, each different one counted once."""
+        different = list(dict.fromkeys(texts))
+        counts = dict(zip(different, self._count(different), strict=True))
+        return [counts[text] + 1 for text in texts]
+
+    def _count(self, texts: list[str]) -> list[int]:
+        tokens = self._tokenizer(text=texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [len(each) for each in tokens]
+
+
+class _Need(NamedTuple):
+    """A prompt and the longest of some responses, and other tokens, which have to fit together."""
+
+    what: str
+    where: str
+    prompt: str
+    responses: tuple[str, ...] = ()
+    more: int = 0
+
+
+def _longest(needs: Iterable[_Need], lengths: Lengths, max_len: int) -> int:
+    """Return the most tokens any of ``needs`` takes; the first that does not fit is an error."""
+    needs, longest = iter(needs), 0
+    while chunk := list(itertools.islice(needs, _CHUNK)):
+        responses = iter(lengths.responses([text for need in chunk for text in need.responses]))
+        prompts = lengths.prompts([need.prompt for need in chunk])
+        for need, prompt in zip(chunk, prompts, strict=True):
+            response = max((next(responses) for _ in need.responses), default=0)
+            tokens = prompt + response + need.more
+            _must_fit(tokens, max_len, need.what, need.where)
+            longest = max(longest, tokens)
+    return longest
 
 
 def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
@@ -88,15 +158,16 @@ def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
     CellDualityError
         If a row lacks a field or does not fit; its line is named.
     """
-    lengths, longest = Lengths(tokenizer), 0
+    return _some_rows(_longest(_sft_needs(path), Lengths(tokenizer), max_len), path)
+
+
+def _sft_needs(path: Path) -> Iterator[_Need]:
     for number, row in enumerate(read_jsonl(path), start=1):
         if not isinstance(row.get("input"), str) or not isinstance(row.get("output"), str):
             raise CellDualityError(
                 "malformed SFT row: needs the texts 'input' and 'output'", where=f"{path}:{number}", mend=_AGAIN
             )
-        longest = max(longest, lengths.prompt(row["input"]) + lengths.response(row["output"]))
-        _must_fit(longest, max_len, "SFT row", f"{path}:{number}")
-    return _some_rows(longest, path)
+        yield _Need("SFT row", f"{path}:{number}", row["input"], (row["output"],))
 
 
 def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_new_tokens: int) -> int:
@@ -107,9 +178,14 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
     CellDualityError
         If a row is malformed, names an unknown task, lacks what its reward needs, or does not fit; its line is named.
     """
-    lengths, longest = Lengths(tokenizer), 0
+    lengths = Lengths(tokenizer)
+    return _some_rows(_longest(_rl_needs(path, config, lengths, max_new_tokens), lengths, max_len), path)
+
+
+def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[_Need]:
     vocabulary, tasks = config.load_vocabulary(), config.load_tasks()
     rewards = config.load_rewards(tasks)
+    longest_labels: dict[str, str] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         where = f"{path}:{number}"
         if not isinstance(row.get("input"), str) or not isinstance(row.get("label"), str):
@@ -125,14 +201,35 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
             reward.check_row(task, example, vocabulary)
         except CellDualityError as error:
             raise CellDualityError(error.what, where=where, mend=error.mend) from error
-        primal = lengths.prompt(row["input"]) + max_new_tokens
-        _must_fit(primal, max_len, "prompt with its response", where)
-        rebuilt = max(map(lengths.response, _rebuilt_responses(task, example, vocabulary, reward)))
-        for dual in _dual_lengths(task, example, vocabulary, lengths, max_new_tokens, rebuilt):
-            _must_fit(dual, max_len, "dual prompt with its response", where)
-            longest = max(longest, dual)
-        longest = max(longest, primal)
-    return _some_rows(longest, path)
+        yield _Need("prompt with its response", where, row["input"], more=max_new_tokens)
+        answer: Value = ()
+        if isinstance(task.answer, OneOf):  # which label makes the longest question does not depend on the row
+            if task.name not in longest_labels:
+                longest_labels[task.name] = _longest_label(task, example, vocabulary, lengths)
+            answer = longest_labels[task.name]
+        yield _Need(
+            "dual prompt with its response",
+            where,
+            task.dual_prompt(example.known, answer, vocabulary),
+            _rebuilt_responses(task, example, vocabulary, reward),
+            0 if answer else max_new_tokens,  # a generated list can be as long as the response that holds it
+        )
+
+
+def _longest_label(task: DualTask, example: Example, vocabulary: Vocabulary, lengths: Lengths) -> str:
+    """Return the label whose dual prompt has most tokens."""
+    assert isinstance(task.answer, OneOf)
+    labels = vocabulary.labels[task.answer.kind]
+    counts = lengths.prompts([task.dual_prompt(example.known, label, vocabulary) for label in labels])
+    return max(zip(counts, labels, strict=True))[1]
+
+
+def _rebuilt_responses(task: DualTask, example: Example, vocabulary: Vocabulary, reward: Reward) -> tuple[str, ...]:
+    """Return the responses to the dual that have to fit: the right one, and all the labels a reward asks about."""
+    values = [example.unknown]
+    if reward.asks_every_label and isinstance(task.unknown, OneOf):
+        values += vocabulary.labels[task.unknown.kind]
+    return tuple(map(task.rebuilt_response, values))
 
 
 def _some_rows(longest: int, path: Path) -> int:
@@ -141,98 +238,14 @@ def _some_rows(longest: int, path: Path) -> int:
     return longest
 
 
-def _rebuilt_responses(task: DualTask, example: Example, vocabulary: Vocabulary, reward: Reward) -> list[str]:
-    """Return the responses to the dual that have to fit: the right one, and all the labels a reward asks about."""
-    values = [example.unknown]
-    if reward.asks_every_label and isinstance(task.unknown, OneOf):
-        values += vocabulary.labels[task.unknown.kind]
-    return [task.rebuilt_response(value) for value in values]
-
-
-def _dual_lengths(
-    task: DualTask, example: Example, vocabulary: Vocabulary, lengths: Lengths, max_new_tokens: int, rebuilt: int
-) -> Iterator[int]:
-    if isinstance(task.answer, OneOf):
-        for label in vocabulary.labels[task.answer.kind]:
-            yield lengths.prompt(task.dual_prompt(example.known, label, vocabulary)) + rebuilt
-    else:  # a generated list can be as long as the response that holds it
-        yield lengths.prompt(task.dual_prompt(example.known, (), vocabulary)) + max_new_tokens + rebuilt
-
-
-def check_batches(*, rollout_batch: int, group_size: int, train_batch: int) -> None:
-    """Return nothing if the batch sizes go into one another; uneven ones starve ranks and can hang the trainer.
-
-    Raises
-    ------
-    CellDualityError
-        If a group has one member, or rollouts do not fill whole training batches.
-    """
-    if group_size < 2:
-        raise CellDualityError(
-            f"a group of {group_size} has no spread to learn from", where="GROUP_SIZE", mend="set 2 or more"
-        )
-    for name, size in (("ROLLOUT_BATCH", rollout_batch), ("TRAIN_BATCH", train_batch)):
-        if size < 1:
-            raise CellDualityError(f"a batch of {size}", where=name, mend="set 1 or more")
-    if (rollout_batch * group_size) % train_batch:
-        raise CellDualityError(
-            f"{rollout_batch} prompts x {group_size} samples do not fill whole training batches of {train_batch}",
-            where="TRAIN_BATCH",
-            mend="make ROLLOUT_BATCH x GROUP_SIZE a multiple of it",
-        )
-
-
-def check_micro_batches(*, batch: int, micro_batch: int, devices: int, where: str) -> None:
-    """Return nothing if every device gets whole micro-batches of a training batch, as DeepSpeed demands.
-
-    Raises
-    ------
-    CellDualityError
-        If ``batch`` is not a multiple of ``micro_batch`` x ``devices``.
-    """
-    if micro_batch < 1 or devices < 1 or batch % (micro_batch * devices):
-        raise CellDualityError(
-            f"a batch of {batch} does not part into micro-batches of {micro_batch} on {devices} devices",
-            where=where,
-            mend="make it a multiple of micro-batch x devices",
-        )
-
-
-def check_folder(model: str) -> dict[str, Any]:
-    """Return the ``config.json`` of a local model folder, or an empty mapping for a model of the hub."""
-    path = Path(model) / "config.json"
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise CellDualityError(
-            f"unreadable model config: {error}", where=str(path), mend="make the model again"
-        ) from error
-
-
-def check_context(model: str, max_len: int) -> None:
-    """Return nothing if the model's positions reach ``max_len``.
-
-    Raises
-    ------
-    CellDualityError
-        If they do not.
-    """
-    positions = check_folder(model).get("max_position_embeddings", max_len)
-    if positions < max_len:
-        raise CellDualityError(
-            f"the model has {positions} positions, fewer than {max_len}", where="MAX_LEN", mend="lower it"
-        )
-
-
 def _must_fit(tokens: int, max_len: int, what: str, where: str) -> None:
     if tokens > max_len:
         raise CellDualityError(
             f"{what} needs {tokens} tokens, more than max_len {max_len}",
             where=where,
-            mend="raise MAX_LEN, or lower TOP_GENES or MAX_NEW_TOKENS",
+            mend="raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES",
         )
 
 
+_CHUNK = 512
 _AGAIN = "prepare the data again (bash recipes/prepare.sh)"

@@ -14,6 +14,7 @@ import typer.main
 
 from cellduality_plugin.cli import app
 from cellduality_plugin.openrlhf_hooks.cpu.launch import refuse_gpu_only
+from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
 
 PROFILES = sorted(path.stem for path in (Path(__file__).parents[2] / "recipes" / "profiles").glob("*.sh"))
 SFT, RL = "openrlhf.cli.train_sft", "openrlhf.cli.train_ppo_ray"
@@ -43,9 +44,14 @@ SETTINGS = {
 }
 
 
+def runs(commands: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the commands that do something, without those that only look at the next."""
+    return [list(command) for command in commands if command[:2] != ["cellduality", "doctor"]]
+
+
 def flags_of(commands: Sequence[Sequence[str]], module: str) -> list[str]:
     """Return the flags of the one command that runs `module`, whatever stands in front of it."""
-    [command] = [command for command in commands if module in command]
+    [command] = [command for command in runs(commands) if module in command]
     if command[0] == "ray":
         assert command[: command.index("--")][:3] == ["ray", "job", "submit"]
     return list(command[command.index(module) + 1 :])
@@ -109,7 +115,7 @@ def test_batches_go_into_one_another_and_devices_into_engines(profile, dry_run, 
     assert args.rollout.max_new_tokens < args.data.max_len
 
     sft = parse_trainer(SFT, flags_of(commands, SFT))
-    [torchrun] = [command for command in commands if SFT in command]
+    [torchrun] = [command for command in runs(commands) if SFT in command]
     processes = int(torchrun[torchrun.index("--nproc-per-node") + 1])
     assert sft.train.batch_size % (sft.train.micro_batch_size * processes) == 0
     assert sft.data.max_len == args.data.max_len
@@ -135,28 +141,33 @@ def test_one_preparation_feeds_both_trainers(profile, dry_run, parse_trainer):
 def test_commands_for_a_cpu_have_no_flag_that_needs_a_gpu(profile, dry_run):
     commands = dry_run("grpo_duality", PROFILE=profile)
     on_cpu = [command for command in commands if command[0] == "cellduality-cpu"]
-    trainers = [command for command in commands if SFT in command or RL in command]
+    trainers = [command for command in runs(commands) if SFT in command or RL in command]
     assert all((command in on_cpu) == (profile in ("cpu", "smollm2")) for command in trainers)
     for command in on_cpu:
         refuse_gpu_only(command)
 
 
-def test_the_check_before_training_is_told_what_the_trainer_is_told(dry_run, parse_trainer):
-    for profile in PROFILES:
-        commands = dry_run("grpo_duality", PROFILE=profile)
-        args = parse_trainer(RL, flags_of(commands, RL))
-        [check] = [words for words in commands if words[:2] == ["cellduality", "check"] and "--rl" in words]
-        told = dict(itertools.pairwise(check[2:]))
-        assert told["--rl"] == args.data.prompt_dataset
-        assert told["--model"] == args.actor.model_name_or_path
-        for flag, value in (
-            ("--max-len", args.data.max_len),
-            ("--max-new-tokens", args.rollout.max_new_tokens),
-            ("--rollout-batch", args.rollout.batch_size),
-            ("--group-size", args.rollout.n_samples_per_prompt),
-            ("--train-batch", args.train.batch_size),
-        ):
-            assert int(told[flag]) == value
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_doctor_examines_the_very_command_that_is_run_next(profile, dry_run):
+    commands = dry_run("grpo_duality", PROFILE=profile)
+    examined = [command for command in commands if command[:3] == ["cellduality", "doctor", "--"]]
+    assert [command[3:] for command in examined] == [
+        following for command, following in itertools.pairwise(commands) if command in examined
+    ]
+    assert [module for command in examined for module in (SFT, RL) if module in command] == [SFT, RL]
+
+
+@pytest.mark.parametrize("module", [SFT, RL])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_doctor_reads_flags_as_the_trainer_does(profile, module, dry_run, parse_trainer):
+    flags = flags_of(dry_run("grpo_duality", PROFILE=profile), module)
+    read, wanted = read_flags(module, flags), parse_trainer(module, flags)
+    assert read.args is not None
+    read.args.logger.wandb.run_name = wanted.logger.wandb.run_name  # the time of day
+    assert read.args == wanted
+    assert (read.refusals, read.corrections, dict(read.unknown)) == ((), (), {})
+    given = {word[2:] for word in flags if word.startswith("--")}
+    assert read.given.keys() == given
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -180,7 +191,7 @@ def test_data_settings_and_the_base_model_can_be_overridden_too(profile, dry_run
     commands = dry_run("grpo_duality", PROFILE=profile, BASE_MODEL="some/model", **values)
     [prepare] = [command for command in commands if command[:3] == ["cellduality", "data", "prepare"]]
     assert set(values.values()) <= set(prepare)
-    [sft] = [command for command in commands if SFT in command]
+    [sft] = [command for command in runs(commands) if SFT in command]
     assert "some/model" in sft
     assert not any(command[:2] == ["cellduality", "model"] for command in commands)
 
@@ -267,4 +278,4 @@ def test_our_own_commands_parse(profile, dry_run):
         except click.ClickException as error:
             raise AssertionError(f"{command}: {error.format_message()}") from error
         seen.add(" ".join(path))
-    assert {"data prepare", "check", "evaluate", "report"} <= seen
+    assert {"data prepare", "doctor", "evaluate", "report"} <= seen

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import http.server
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,11 @@ import pytest
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks import preflight
 from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.vocabulary import Vocabulary
 
 Check = Callable[..., None]
 
@@ -80,6 +85,36 @@ class TestModelFolder:
         (folder / "tokenizer.json").write_text('{"version": "1.0"}')
         refused(lambda: preflight.load_tokenizer(str(folder)), "cannot load the tokenizer", str(folder))
 
+    def test_a_model_of_the_hub_while_the_hub_is_away_takes_no_minute(self, monkeypatch, refused):
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        before = time.monotonic()
+        refused(lambda: preflight.load_tokenizer("nobody/nothing"), "cannot load the tokenizer", "nobody/nothing")
+        assert time.monotonic() - before < 20
+
+    def test_the_hub_answers_whatever_it_says(self, monkeypatch):
+        class Refuse(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.send_error(404)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Refuse) as server:
+            monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            assert preflight._hub_answers()
+            thread.join()
+        for gone in ("http://127.0.0.1:9", "no address at all"):
+            monkeypatch.setenv("HF_ENDPOINT", gone)
+            assert not preflight._hub_answers()
+
+    def test_a_chat_template_that_is_given_counts_instead_of_its_own(self, small_world, refused):
+        model = str(small_world.model)
+        assert preflight.load_tokenizer(model, "{{ messages[0].content }}").chat_template == "{{ messages[0].content }}"
+        refused(lambda: preflight.load_tokenizer(model, "{{ messages"), "cannot be rendered", model)
+
     def test_a_folder_without_weights(self, small_world, tmp_path, refused):
         folder = tmp_path / "no weights"
         shutil.copytree(small_world.model, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
@@ -94,18 +129,6 @@ class TestModelFolder:
         bare.save_pretrained(folder)
         refused(lambda: preflight.load_tokenizer(str(folder)), "no chat template", str(folder), "chat_template")
 
-    def test_a_context_longer_than_the_model(self, small_world, refused):
-        preflight.check_context(str(small_world.model), 256)
-        refused(lambda: preflight.check_context(str(small_world.model), 257), "256 positions", "MAX_LEN")
-
-    def test_a_config_that_is_cut(self, tmp_path, refused):
-        (tmp_path / "config.json").write_text('{"max_position')
-        refused(lambda: preflight.check_context(str(tmp_path), 8), "unreadable model config", "config.json")
-
-    def test_a_model_of_the_hub_is_not_measured(self):
-        assert preflight.check_folder("somebody/a-model") == {}
-        preflight.check_context("somebody/a-model", 10**6)
-
 
 def test_lengths_count_the_frame_of_the_prompt_and_the_end_of_the_response(tokenizer):
     lengths = preflight.Lengths(tokenizer)
@@ -113,30 +136,10 @@ def test_lengths_count_the_frame_of_the_prompt_and_the_end_of_the_response(token
     assert lengths.response("<answer> T </answer>") == len(["<answer>", "T", "</answer>", "<|end|>"])
 
 
-class TestBatches:
-    @pytest.mark.parametrize(("rollout", "group", "train"), [(32, 8, 128), (4, 4, 16), (64, 8, 512), (3, 2, 6)])
-    def test_that_go_into_one_another(self, rollout, group, train):
-        preflight.check_batches(rollout_batch=rollout, group_size=group, train_batch=train)
-
-    @pytest.mark.parametrize(("rollout", "group", "train"), [(32, 8, 100), (4, 4, 32), (5, 3, 4)])
-    def test_that_do_not(self, rollout, group, train, refused):
-        refused(
-            lambda: preflight.check_batches(rollout_batch=rollout, group_size=group, train_batch=train),
-            f"{rollout} prompts x {group} samples do not fill whole training batches of {train}",
-            "TRAIN_BATCH",
-        )
-
-    @pytest.mark.parametrize(("rollout", "train"), [(0, 8), (-4, 8), (4, 0), (4, -8)])
-    def test_of_nothing(self, rollout, train, refused):
-        refused(lambda: preflight.check_batches(rollout_batch=rollout, group_size=2, train_batch=train), "", "_BATCH")
-
-    @pytest.mark.parametrize("group", [1, 0, -1])
-    def test_a_group_of_one(self, group, refused):
-        refused(
-            lambda: preflight.check_batches(rollout_batch=32, group_size=group, train_batch=32),
-            f"a group of {group} has no spread",
-            "GROUP_SIZE",
-        )
+def test_many_are_counted_as_one_by_one(tokenizer):
+    lengths, texts = preflight.Lengths(tokenizer), ["CD74 LYZ", "T", "CD74 LYZ", "", "CD3D NKG7 FTL"]
+    assert lengths.prompts(texts) == [lengths.prompt(text) for text in texts]
+    assert lengths.responses(texts) == [lengths.response(text) for text in texts]
 
 
 class TestSupervisedRows:
@@ -155,6 +158,13 @@ class TestSupervisedRows:
             f"{path}:{line}",
             "MAX_LEN",
         )
+
+    def test_too_long_far_behind_the_first_names_its_line(self, tokenizer, sft_rows, tmp_path, refused):
+        row, path = sft_rows[0], tmp_path / "sft.jsonl"
+        long = {**row, "input": row["input"] + " CD74"}
+        write_jsonl(path, [*[row] * 1300, long, row])
+        limit = preflight.check_sft(path, tokenizer, 256) - 1
+        refused(lambda: preflight.check_sft(path, tokenizer, limit), f"needs {limit + 1} tokens", f"{path}:1301")
 
     @pytest.mark.parametrize(
         "spoil",
@@ -227,6 +237,28 @@ class TestRlRows:
         primal = preflight.Lengths(tokenizer).prompt(row["input"]) + 32
         refused(lambda: check([row], max_len=primal), "dual prompt with its response needs", "checked.jsonl:1")
 
+    def test_every_dual_has_to_fit_with_the_longest_label(self, rl_rows, tokenizer, vocabulary, tmp_path, refused):
+        long = " ".join(["long"] * 60)
+        labels = {**vocabulary.labels, "cell_type": (*vocabulary.labels["cell_type"], long)}
+        longer = Vocabulary(genes=vocabulary.genes, labels=labels)
+        longer.save(tmp_path / "vocabulary.json")
+        Config.read({"tasks": {name: {"pair": name} for name in TASKS}}).save(tmp_path / "cellduality.json")
+        row = self.row_of(rl_rows, "cell_type_annotation")
+        label = json.loads(row["label"])
+        wider = {**row, "label": json.dumps({**label, "known": {"observed": [*label["known"]["observed"], "CD3D"]}})}
+        path, config = tmp_path / "rl.jsonl", Config.load(tmp_path / "cellduality.json")
+        write_jsonl(path, [row, row, wider])
+
+        def check(max_len: int) -> int:
+            return preflight.check_rl(path, config, tokenizer, max_len=max_len, max_new_tokens=1)
+
+        example, task = Example.from_label(wider["label"]), TASKS["cell_type_annotation"]
+        lengths = preflight.Lengths(tokenizer)
+        dual = lengths.prompt(task.dual_prompt(example.known, long, longer))
+        needed = dual + lengths.response(task.rebuilt_response(example.unknown))
+        assert check(256) == needed
+        refused(lambda: check(needed - 1), f"needs {needed} tokens", f"{path}:3")
+
     def test_a_longer_response_makes_a_longer_dual_where_the_dual_shows_it(self, rl_rows, check):
         row = self.row_of(rl_rows, "conditional_cell_generation")
         assert check([row], max_new_tokens=42) == check([row], max_new_tokens=32) + 10
@@ -293,13 +325,3 @@ class TestRlRows:
         path = tmp_path / "rl.jsonl"
         path.touch()
         refused(lambda: check(path), "no rows", str(path))
-
-
-@pytest.mark.parametrize(("batch", "micro", "devices"), [(16, 5, 1), (16, 16, 2), (16, 0, 1), (16, 4, 0)])
-def test_micro_batches_that_do_not_fill_a_batch_are_told(batch, micro, devices):
-    with pytest.raises(CellDualityError, match=r"does not part.*TRAIN_BATCH"):
-        preflight.check_micro_batches(batch=batch, micro_batch=micro, devices=devices, where="TRAIN_BATCH")
-
-
-def test_whole_micro_batches_pass():
-    preflight.check_micro_batches(batch=64, micro_batch=4, devices=8, where="TRAIN_BATCH")

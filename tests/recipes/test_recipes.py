@@ -118,11 +118,10 @@ def test_a_dry_run_prints_commands_and_touches_nothing(name, profile, run, proje
 
 def test_a_dry_run_of_everything_runs_the_stages_in_order(run):
     done = run("grpo_duality", DRY_RUN="1")
-    marks = ["data prepare", "traces sample", "traces filter", "small-llama", "--sft", "train_sft", "audit", "--rl"]
-    marks += ["train_ppo_ray", "evaluate", "report"]
-    found = [
-        done.stdout.index(f" {mark} ") if not mark.startswith("train") else done.stdout.index(mark) for mark in marks
-    ]
+    marks = ["data prepare", "traces sample", "traces filter", "small-llama"]
+    marks += ["cellduality doctor -- cellduality-cpu torchrun", "\ncellduality-cpu torchrun", "cellduality audit"]
+    marks += ["cellduality doctor -- cellduality-cpu python", "\ncellduality-cpu python", "evaluate", "report"]
+    found = [done.stdout.index(f"{mark} ") for mark in marks]
     assert found == sorted(found)
 
 
@@ -174,7 +173,7 @@ def test_a_benchmark_is_the_whole_pipeline_for_each_seed_in_a_folder_of_its_own(
     before = content(project.parent)
     done = run("benchmark_seeds", DRY_RUN="1", SEEDS="3 5", RUNS_DIR=str(project.parent / "seeds"))
     assert done.returncode == 0, done.stderr
-    training = [line for line in done.stdout.splitlines() if "train_ppo_ray" in line]
+    training = [line for line in done.stdout.splitlines() if "train_ppo_ray" in line and " doctor " not in line]
     assert [re.search(r"--train\.seed (\d+)", line)[1] for line in training] == ["3", "5"]  # type: ignore[index]
     assert all(f"seeds/{seed}/grpo.new" in line for seed, line in zip((3, 5), training, strict=True))
     assert content(project.parent) == before

@@ -1,0 +1,13 @@
+"""`cellduality doctor -- COMMAND`: what would fail, or mislead, minutes into a run, found before Ray starts.
+
+command.py   the words of a run: which trainer, with which flags, started how
+flags.py     what OpenRLHF's own parser makes of the flags
+model.py     the model folder: sizes out of its config.json
+agent.py     the agent file: whose it is, and which configuration it is bound to
+machine.py   versions, graphics cards and memory of this machine
+run.py       all of it together, as the checks see it
+checks/      one small function a check, and the table of them
+memory.py    what the run takes of each card and of the host, by formula
+examine.py   every check on one run
+show.py      findings as a table and as JSON, the list of checks as Markdown
+"""

@@ -1,0 +1,198 @@
+"""What OpenRLHF's own parser makes of the flags, without importing what it imports.
+
+A trainer of OpenRLHF ends in a block that builds the parser, parses, corrects and asserts, and calls `train(args)`.
+That block is run as it stands, with its standard imports and a `train` that does nothing: Ray and torch stay where
+they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import builtins
+import contextlib
+import difflib
+import functools
+import importlib
+import importlib.util
+import io
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, ModuleType, SimpleNamespace
+from typing import Any, NoReturn
+
+from cellduality_plugin.errors import CellDualityError
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The flags of a run.
+
+    Parameters
+    ----------
+    args
+        What `train` would be called with, after OpenRLHF's corrections; None if the parser gives up.
+    given
+        {name: value} of the flags that stand on the command line, before any correction.
+    corrections
+        What OpenRLHF prints while it corrects flags.
+    refusals
+        What it refuses, in its own words.
+    unknown
+        {flag it does not have: the nearest one it has}.
+    """
+
+    args: SimpleNamespace | None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    corrections: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value at a dotted ``name``; ``default`` where this trainer has no such flag."""
+        found: Any = self.args
+        for part in name.split("."):
+            if not hasattr(found, part):
+                return default
+            found = getattr(found, part)
+        return found
+
+
+class _RefusedError(Exception):
+    """The parser gives up."""
+
+
+def read_flags(trainer: str, words: Sequence[str]) -> Flags:
+    """Return what the module ``trainer`` makes of the flags ``words``.
+
+    Raises
+    ------
+    CellDualityError
+        If OpenRLHF is not installed, or starts otherwise than it did in the version this was written for.
+    """
+    found: list[SimpleNamespace] = []
+    unknown: list[str] = []
+    given: dict[str, Any] = {}
+    options: list[str] = []
+
+    class Parser(argparse.ArgumentParser):
+        """The standard parser on these words; a flag it does not have is remembered instead of ending the process."""
+
+        def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+            options.extend(self._option_string_actions)
+            absent = object()
+            marked = argparse.Namespace(**{action.dest: absent for action in self._actions})
+            super().parse_known_args(list(words), marked)
+            given.update({name: value for name, value in vars(marked).items() if value is not absent})
+            parsed, extra = super().parse_known_args(list(words))
+            unknown.extend(word.partition("=")[0] for word in extra if word.startswith("-"))
+            return parsed
+
+        def error(self, message: str) -> NoReturn:
+            raise _RefusedError(message)
+
+        def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+            raise _RefusedError(message or "the flags only ask for help")
+
+    namespace: dict[str, Any] = {
+        "__name__": "__main__",
+        "__builtins__": {**vars(builtins), "__import__": functools.partial(_import, Parser)},
+        "train": found.append,
+    }
+    said, refusals = io.StringIO(), []
+    with contextlib.redirect_stdout(said):
+        try:
+            exec(_main_block(trainer), namespace)
+        except _RefusedError as refusal:
+            refusals.append(str(refusal))
+        except AssertionError as refusal:
+            refusals.append(str(refusal) or "an assertion without words")
+        except (AttributeError, TypeError) as refusal:  # it looks into a flag that was not given
+            refusals.append(f"{type(refusal).__name__}: {refusal}")
+    args = found[0] if found else namespace.get("args")
+    return Flags(
+        args if isinstance(args, SimpleNamespace) else None,
+        given,
+        tuple(line for line in said.getvalue().splitlines() if line.strip()),
+        tuple(refusals),
+        {flag: nearest(flag, options) for flag in unknown},
+    )
+
+
+def nearest(flag: str, options: Sequence[str]) -> str:
+    """Return the option most like ``flag``, empty if none is; older versions had the same words in another order.
+
+    Examples
+    --------
+    >>> nearest("--micro_train_batch_size", ["--train.micro_batch_size", "--train.batch_size"])
+    '--train.micro_batch_size'
+    >>> nearest("--colour", ["--train.seed"])
+    ''
+    """
+
+    def likeness(option: str) -> tuple[float, float]:
+        own, other = (set(re.split(r"[._-]+", name.lstrip("-"))) for name in (flag, option))
+        return len(own & other) / len(own | other), difflib.SequenceMatcher(None, flag, option).ratio()
+
+    best = max(options, key=likeness, default="")
+    shared, alike = likeness(best) if best else (0.0, 0.0)
+    return best if shared >= 0.3 or alike >= 0.75 else ""
+
+
+@functools.cache
+def _main_block(trainer: str) -> CodeType:
+    path = _package() / Path(*trainer.split(".")[1:]).with_suffix(".py")
+    if not path.is_file():
+        raise CellDualityError(f"this OpenRLHF has no {trainer}", where=str(path), mend=_VERSION)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    block = tree.body[-1]
+    if not isinstance(block, ast.If) or ast.unparse(block.body[-1]) != "train(args)":
+        raise CellDualityError(f"{trainer} no longer ends in train(args)", where=str(path), mend=_VERSION)
+    standard = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) and _is_standard(node)]
+    return compile(ast.Module(body=[*standard, block], type_ignores=[]), str(path), "exec")
+
+
+def _is_standard(node: ast.Import | ast.ImportFrom) -> bool:
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+    return all(name.split(".")[0] in sys.stdlib_module_names for name in names)
+
+
+def _import(parser: type[argparse.ArgumentParser], name: str, *rest: Any) -> Any:
+    """Import as the block would, but for the parser's class and for OpenRLHF, of which one file is wanted."""
+    if name == "argparse":
+        ours = ModuleType(name)
+        vars(ours).update(vars(argparse), ArgumentParser=parser)
+        return ours
+    if name.startswith("openrlhf."):
+        return _file_of_openrlhf(name)
+    if name.startswith("modelscope"):  # --use_ms fetches models: not now
+        return SimpleNamespace(patch_hub=lambda: None)
+    return builtins.__import__(name, *rest)
+
+
+def _file_of_openrlhf(name: str) -> ModuleType:
+    path = _package() / Path(*name.split(".")[1:]).with_suffix(".py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise CellDualityError(f"this OpenRLHF has no {name}", where=str(path), mend=_VERSION)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def _package() -> Path:
+    spec = importlib.util.find_spec("openrlhf")
+    if spec is None or spec.origin is None:
+        raise CellDualityError(
+            "OpenRLHF is not installed here, so its flags cannot be read",
+            where=sys.executable,
+            mend="run the doctor where the trainer is installed (bash recipes/setup.sh)",
+        )
+    return Path(spec.origin).parent
+
+
+_VERSION = "install openrlhf==0.11.2"

@@ -1,0 +1,162 @@
+"""A run as the checks see it: its command, what OpenRLHF makes of the flags, configuration, rows and model."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellduality_plugin.config import PATH_VARIABLE, Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks import preflight
+from cellduality_plugin.openrlhf_hooks.doctor.agent import AgentFile
+from cellduality_plugin.openrlhf_hooks.doctor.command import RL, Command
+from cellduality_plugin.openrlhf_hooks.doctor.flags import Flags, read_flags
+from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine
+from cellduality_plugin.openrlhf_hooks.doctor.model import Model
+
+
+@dataclass(frozen=True)
+class Run:
+    """What there is to look at. What takes seconds is made when it is first asked for, and once.
+
+    Parameters
+    ----------
+    command, flags, machine
+        See their classes.
+    """
+
+    command: Command
+    flags: Flags
+    machine: Machine
+
+    @classmethod
+    def of(cls, command: Command, machine: Machine) -> Run:
+        """Return the run that ``command`` starts on ``machine``."""
+        return cls(command, read_flags(command.trainer, command.flags), machine)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the flag called ``name``, as the trainer sees it."""
+        return self.flags.get(name, default)
+
+    def is_given(self, name: str) -> bool:
+        """Return whether the flag stands on the command line."""
+        return name in self.flags.given
+
+    @property
+    def is_rl(self) -> bool:
+        """Return whether this is stage 2."""
+        return self.command.trainer == RL
+
+    @functools.cached_property
+    def agent(self) -> AgentFile | None:
+        """Return the agent, None where there is none."""
+        path = self.get("train.agent_func_path") if self.is_rl else None
+        return AgentFile.read(path) if path else None
+
+    @property
+    def is_ours(self) -> bool:
+        """Return whether the reward is the dual."""
+        return self.agent is not None and self.agent.is_ours
+
+    @property
+    def config_path(self) -> Path | None:
+        """Return the configuration file that the agent will read, None where nothing names one."""
+        if self.agent is not None and self.agent.bound is not None:
+            return self.agent.bound
+        shell = {} if self.command.submitted else self.machine.variables
+        named = self.command.variables.get(PATH_VARIABLE) or shell.get(PATH_VARIABLE)
+        return Path(named) if named else None
+
+    @functools.cached_property
+    def config(self) -> Config | CellDualityError | None:
+        """Return the configuration with all it names loaded once, the reason why not, None where there is none."""
+        path = self.config_path
+        if not self.is_ours or path is None:
+            return None
+        try:
+            config = Config.load(path)
+            config.load_vocabulary()
+            config.load_rewards(config.load_tasks())
+        except CellDualityError as failure:
+            return failure
+        return config
+
+    @property
+    def model_flag(self) -> str:
+        """Return the flag that names the model."""
+        return "--actor.model_name_or_path" if self.is_rl else "--model.model_name_or_path"
+
+    @functools.cached_property
+    def model(self) -> Model | None:
+        """Return the model the trainer starts from, None if it is told none."""
+        name = self.get(self.model_flag[2:])
+        return Model.read(name) if name else None
+
+    @functools.cached_property
+    def tokenizer(self) -> Any | CellDualityError | None:
+        """Return the model's tokenizer, the reason why there is none, or None without a model."""
+        if self.model is None:
+            return None
+        try:
+            return preflight.load_tokenizer(self.model.name, self.get("data.tokenizer_chat_template"))
+        except CellDualityError as failure:
+            return failure
+
+    @property
+    def rows_flag(self) -> str:
+        """Return the flag that names the rows."""
+        return "--data.prompt_dataset" if self.is_rl else "--data.dataset"
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Return the data sets, as OpenRLHF parts them."""
+        named = self.get(self.rows_flag[2:]) or ""
+        return tuple(part.split("@")[0].strip() for part in named.split(",") if part.strip())
+
+    @property
+    def row_files(self) -> tuple[Path, ...]:
+        """Return those of the data sets whose rows can be looked at."""
+        return tuple(Path(name) for name in self.rows if name.endswith(".jsonl") and Path(name).is_file())
+
+    @functools.cached_property
+    def row_count(self) -> int | None:
+        """Return how many rows are trained on, None if they cannot be counted."""
+        if (
+            not self.rows
+            or len(self.row_files) < len(self.rows)
+            or self.get("data.prompt_probs", self.get("data.dataset_probs"))
+        ):
+            return None
+        limit = self.get("data.max_samples")
+        counts = []
+        for path in self.row_files:
+            with path.open("rb") as stream:
+                counts.append(min(limit, sum(1 for line in stream if line.strip())))
+        return int(min(limit, sum(counts)))
+
+    @property
+    def devices(self) -> int | None:
+        """Return the processes that share a training batch, None if the launcher decides."""
+        if self.is_rl:
+            return int(self.get("actor.num_nodes") * self.get("actor.num_gpus_per_node"))
+        return self.command.processes
+
+    @property
+    def shares(self) -> int | None:
+        """Return the parts a batch is cut into: devices, less those that hold one sample together."""
+        if self.devices is None:
+            return None
+        together = int(self.get("ds.ring_attn_size", 1) * self.get("ds.tensor_parallel_size", 1))
+        return max(1, self.devices // together)
+
+    @property
+    def colocated(self) -> bool:
+        """Return whether engines and trainer take turns on the same cards."""
+        return bool(self.get("train.colocate_all")) and not self.get("train.async_enable")
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Return whether the run may be on other machines than this one."""
+        return self.command.submitted or self.get("actor.num_nodes", 1) > 1

@@ -1,0 +1,77 @@
+"""The commands of every profile pass the doctor: on the machine they are for, and on this one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cellduality_plugin.agent_file import bound_agent_file
+from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
+from cellduality_plugin.openrlhf_hooks.doctor.examine import examine
+from cellduality_plugin.openrlhf_hooks.doctor.finding import Finding
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
+from cellduality_plugin.openrlhf_hooks.doctor.model import _known
+from cellduality_plugin.openrlhf_hooks.doctor.run import Run
+
+ROOT = Path(__file__).parents[2]
+PROFILES = sorted(path.stem for path in (ROOT / "recipes" / "profiles").glob("*.sh"))
+ON_CPU = ("cpu", "smollm2")
+SMALL, LARGE = "HuggingFaceTB/SmolLM2-135M-Instruct", "meta-llama/Llama-3.2-3B-Instruct"
+CPU = Machine((3, 11), TESTED, host_memory=24 * GIB)
+CARDS = {
+    "gpu1": Machine((3, 11), TESTED, 1, 48 * GIB, 256 * GIB, True),
+    "a6000x8": Machine((3, 11), TESTED, 8, 48 * GIB, 512 * GIB, True),
+    "multinode": Machine((3, 11), TESTED, 8, 48 * GIB, 512 * GIB, True),
+}
+
+
+@pytest.fixture
+def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[Finding]]:
+    """Return a function that prepares what a stage of a profile needs, then examines its command."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody is there: models of the hub are not at hand
+
+    def prepare(folder: Path, rows: int, model: str) -> None:
+        shutil.copytree(small_world.data, folder / "data")
+        for name in ("sft", "rl"):
+            some = list(read_jsonl(folder / "data" / f"{name}.jsonl"))
+            write_jsonl(folder / "data" / f"{name}.jsonl", (some * rows)[:rows])
+        shutil.copy(folder / "data" / "sft.jsonl", folder / "data" / "sft_traces.jsonl")
+        bound_agent_file(folder / "data" / "cellduality.json")
+        for name in ("base", "sft"):
+            shutil.copytree(small_world.model, folder / name, ignore=shutil.ignore_patterns("*.safetensors"))
+            (folder / name / "pytorch_model.bin").touch()
+            (folder / name / "config.json").write_text(json.dumps(_known(model)))
+
+    def examine_stage(profile: str, trainer: str, machine: Machine) -> list[Finding]:
+        commands = dry_run("grpo_duality", PROFILE=profile)
+        [words] = [words[3:] for words in commands if words[:2] == ["cellduality", "doctor"] and trainer in words]
+        printed = next(word for word in words if word.endswith("_traces.jsonl") or word.endswith("rl.jsonl"))
+        run_dir = str(Path(printed).parents[1])
+        prepare(tmp_path, 512, SMALL if profile in ON_CPU else LARGE)
+        moved = [word.replace(run_dir, str(tmp_path)) for word in words]
+        return list(examine(Run.of(Command.read(moved), machine)))
+
+    return examine_stage
+
+
+@pytest.mark.parametrize("trainer", [SFT, RL])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_on_the_machine_it_is_for_a_profile_has_no_error_and_no_warning(profile, trainer, examined):
+    found = examined(profile, trainer, CPU if profile in ON_CPU else CARDS[profile])
+    mine = [finding for finding in found if finding.check != "disk_space"]  # which is this machine's
+    assert [finding for finding in mine if finding.severity != "note"] == []
+
+
+@pytest.mark.parametrize("trainer", [SFT, RL])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_on_this_machine_a_profile_has_no_error(profile, trainer, examined):
+    found = examined(profile, trainer, Machine.look())
+    assert [finding for finding in found if finding.severity == "error"] == []
+    assert {finding.check for finding in found} <= {
+        "flags_for_a_gpu", "model_folder", "no_checkpoints", "disk_space", "host_memory",
+    }  # fmt: skip
