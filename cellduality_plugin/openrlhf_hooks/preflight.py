@@ -207,13 +207,14 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
             if task.name not in longest_labels:
                 longest_labels[task.name] = _longest_label(task, example, vocabulary, lengths)
             answer = longest_labels[task.name]
-        yield _Need(
-            "dual prompt with its response",
-            where,
-            task.dual_prompt(example.known, answer, vocabulary),
-            _rebuilt_responses(task, example, vocabulary, reward),
-            0 if answer else max_new_tokens,  # a generated list can be as long as the response that holds it
-        )
+        for split in example.splits():
+            yield _Need(
+                "dual prompt with its response",
+                where,
+                task.dual_prompt(split.known, answer, vocabulary),
+                _rebuilt_responses(task, split, vocabulary, reward),
+                0 if answer else max_new_tokens,  # a generated list can be as long as the response that holds it
+            )
 
 
 def _longest_label(task: DualTask, example: Example, vocabulary: Vocabulary, lengths: Lengths) -> str:
