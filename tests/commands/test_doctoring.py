@@ -111,8 +111,8 @@ def test_the_list_is_the_one_in_the_documentation(doctor):
     rows = [line for line in out.splitlines() if line.startswith("| `")]
     assert len(rows) == len(FLAGS) + len(CHECKS)
     assert all(len(line.split(" | ")) == 4 for line in rows)
-    assert out in (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8"), (
-        "cellduality doctor --list > docs/doctor.md"
+    assert out in (ROOT / "cellduality_plugin/openrlhf_hooks/doctor/CHECKS.md").read_text(encoding="utf-8"), (
+        "cellduality doctor --list > cellduality_plugin/openrlhf_hooks/doctor/CHECKS.md"
     )
 
 
