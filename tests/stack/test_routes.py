@@ -136,14 +136,17 @@ def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, 
     script = str(Path(__file__).with_name("score_in_engine.py"))
     command = (*CPU, "python", script, str(prepared / "sft"), str(MAX_LEN), str(told), str(found))
     agent = start(tmp_path / "agent", *command, *map(str, configs.values()), PYTHONPATH=str(ROOT))
+    servers = {}
+    for kind, config in configs.items():  # all at once: what takes time is to start
+        port = free_port()
+        serve = (*COMMAND, "serve-reward", "--config", str(config), "--port", str(port))
+        servers[kind] = port, start(tmp_path / kind, *serve, PYTHONPATH=str(ROOT), CELLDUALITY_TOKEN=TOKEN)
     assert agent.end(300) == 0, agent.printed
     by_agent = json.loads(found.read_text())
 
     seen = {}
     for kind, config in configs.items():
-        port = free_port()
-        serve = (*COMMAND, "serve-reward", "--config", str(config), "--port", str(port))
-        server = start(tmp_path / kind, *serve, PYTHONPATH=str(ROOT), CELLDUALITY_TOKEN=TOKEN)
+        port, server = servers[kind]
         server.until(lambda port=port: answers(f"http://127.0.0.1:{port}/healthz"))
         over_http = SingleTurnAgentExecutor([f"http://any:{TOKEN}@127.0.0.1:{port}/"])
         from_file = SingleTurnAgentExecutor(str(bound_reward_file(config)))
@@ -153,7 +156,9 @@ def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, 
             "file": by_openrlhf(from_file, rollouts, tokenizer),
         }
         from_file.reward_func.close()
+    for _, server in servers.values():
         server.interrupt()
+    for _, server in servers.values():
         assert server.end(60) == 0, server.printed
 
     for kind, routes in seen.items():
