@@ -12,6 +12,7 @@ import typer
 from cellduality_plugin import __version__
 from cellduality_plugin.commands import (
     auditing,
+    comparing,
     data_sets,
     doctoring,
     evaluating,
@@ -80,4 +81,5 @@ doctoring.register(app)
 auditing.register(app)
 serving.register(app)
 evaluating.register(app)
+comparing.register(app)
 replaying.register(app)
