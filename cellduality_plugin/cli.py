@@ -13,6 +13,7 @@ from cellduality_plugin import __version__
 from cellduality_plugin.commands import (
     auditing,
     comparing,
+    configuring,
     data_sets,
     doctoring,
     evaluating,
@@ -79,6 +80,7 @@ models.register(model_app)
 tracing.register(traces_app)
 doctoring.register(app)
 auditing.register(app)
+configuring.register(app)
 serving.register(app)
 evaluating.register(app)
 comparing.register(app)

@@ -20,7 +20,7 @@ for item in "${items[@]}"; do kept_out+=(--held-out "$item"); done
 for item in $FOREIGN; do kept_out+=(--foreign "$item"); done
 
 run prepare "$expect_prepare" cellduality data prepare "${sources[@]}" --out "$data" --label-column "$LABEL_COLUMN" \
-  --task "$TASKS" --weights "$WEIGHTS" --rewards "$REWARDS" "${kept_out[@]}" \
+  --task "$TASKS" --weights "$WEIGHTS" --rewards "$REWARDS" --votes "$VOTES" "${kept_out[@]}" \
   --top-genes "$TOP_GENES" --genes "$N_GENES" --hidden "$HIDDEN" --max-cells "$MAX_CELLS" --labelled "$N_LABELLED" \
   --rl-rows "$N_RL" --masks "$MASKS" --sft-views "$SFT_VIEWS" --sft-label-views "$SFT_LABEL_VIEWS" \
   --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" \
