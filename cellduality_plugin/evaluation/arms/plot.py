@@ -53,7 +53,7 @@ def save_plot(rows: Sequence[Row], *paths: Path) -> None:
 def _shown(row: Row) -> list[str]:
     """Return the columns from bottom to top of a panel: the oracle, the arms, the reference."""
     order: list[Role] = ["oracle", "arm", "reference"]
-    return [name for role in order for name in reversed(row.roles) if row.roles[name] == role]
+    return [name for role in order for name in reversed([*row.roles]) if row.roles[name] == role]
 
 
 def _draw(axes: Any, row: Row, *, names: bool) -> None:
