@@ -20,9 +20,7 @@ def register(app: typer.Typer) -> None:
 def arms(
     metrics: Annotated[list[Path], typer.Argument(help="The metrics.json of each seed.")],
     reference: Annotated[str, typer.Option(help="The column that all arms start from.")] = "SFT",
-    oracle: Annotated[
-        str, typer.Option(help="The arm rewarded by true answers; '' if there is none.")
-    ] = "oracle",
+    oracle: Annotated[str, typer.Option(help="The arm rewarded by true answers; '' if there is none.")] = "oracle",
     folder: Annotated[
         Path | None, typer.Option("--out", help="Where arms.md, arms.json, arms.csv, arms.svg and arms.png go.")
     ] = None,
