@@ -41,18 +41,10 @@ source "$root/recipes/common.sh"
 export PROFILE SEEDS SPLIT ARMS VALIDITY_POWER SMALL_CLASSES HELD_OUT MAX_CELLS N_LABELLED
 
 theme() { # name, sets, further settings
-  local name="$1" sets="$2" found=() flags=()
+  local name="$1" sets="$2"
   shift 2
   say "Theme $name: $sets"
   env "$@" DATASET="$sets" RUNS_DIR="$RUNS_DIR/$name" bash "$root/recipes/benchmark_table6.sh"
-  for seed in $SEEDS; do found+=("$RUNS_DIR/$name/$seed/$SPLIT/metrics.json"); done
-  [[ " $ARMS " == *" oracle "* ]] || flags=(--oracle "")
-  if [[ "$DRY_RUN" == 1 ]]; then
-    printf '%q ' cellduality arms "${found[@]}" "${flags[@]}" --out "$RUNS_DIR/$name/$SPLIT"
-    echo
-  else
-    cellduality arms "${found[@]}" "${flags[@]}" --out "$RUNS_DIR/$name/$SPLIT"
-  fi
 }
 
 for name in $THEMES; do
