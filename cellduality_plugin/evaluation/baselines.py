@@ -1,6 +1,10 @@
 """Labels and cells without a language model, made from the labelled cells that supervised fine-tuning saw.
 
-The baselines of perturbation responses are in :mod:`cellduality_plugin.evaluation.responses`.
+The baselines of perturbation responses, no change and the mean shift of other types, are in
+:mod:`cellduality_plugin.evaluation.responses`. scGen is not among them: beside torch 2.13.0, numpy 2.3.5 and
+statsmodels 0.15.0 scvi-tools 1.4.2 installs and imports but has no scGen, and pertpy 1.0.3, which has one on JAX,
+installs (38 packages, and 13 of scvi-tools) but cannot be imported: it asks statsmodels for
+``sandbox.stats.multicomp.multipletests``, which is gone.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ from cellduality_plugin.evaluation.embedding import cell_matrix
 from cellduality_plugin.evaluation.predictions import Prediction, Rows, request_seed
 from cellduality_plugin.evaluation.real_cells import RealCells
 from cellduality_plugin.examples import Value
-from cellduality_plugin.tasks.base import one
 
 MAJORITY, LOGISTIC, TRANSFER = "majority", "logistic regression", "k-NN transfer"
 RESAMPLED, CLASS_MEAN = "training cells", "class mean"
@@ -90,17 +93,17 @@ def resampled_cells(train: RealCells, rows: Rows, samples: int, seed: int) -> li
     train
         Real training cells; only the labelled ones are drawn, with replacement.
     rows
-        By (task, row id); ``unknown`` is the type that is asked for. Without a cell of it the answer is empty.
+        By (task, row id); ``unknown`` is the type, or state, that is asked for. Without a cell of it there is none.
     samples, seed
         Cells for each row, and the seed; what a row gets does not depend on the other rows.
     """
-    cells_of = _by_type(train)
+    cells_of = _by_condition(train)
 
     def draw(kind: str, length: int, rng: np.random.Generator) -> tuple[str, ...]:
         found = cells_of.get(kind)
         return found[rng.integers(len(found))] if found else ()
 
-    return _answers(RESAMPLED, rows, samples, seed, draw)
+    return _answers(RESAMPLED, train, rows, samples, seed, draw)
 
 
 def class_mean_cells(train: RealCells, rows: Rows, genes: Sequence[str], samples: int, seed: int) -> list[Prediction]:
@@ -113,7 +116,8 @@ def class_mean_cells(train: RealCells, rows: Rows, genes: Sequence[str], samples
     Parameters
     ----------
     train, rows, samples, seed
-        As in :func:`resampled_cells`; ``inputs["length"]`` of a row is how many genes are drawn.
+        As in :func:`resampled_cells`; ``inputs["length"]`` of a row is how many genes are drawn, as many as the
+        longest training cell has where a row does not say.
     genes
         The vocabulary.
 
@@ -123,13 +127,14 @@ def class_mean_cells(train: RealCells, rows: Rows, genes: Sequence[str], samples
     """
     top = max(len(cell) for cell in train.genes)
     means = {
-        kind: np.asarray(cell_matrix(cells, genes, top).mean(axis=0)).ravel() for kind, cells in _by_type(train).items()
+        kind: np.asarray(cell_matrix(cells, genes, top).mean(axis=0)).ravel()
+        for kind, cells in _by_condition(train).items()
     }
 
     def draw(kind: str, length: int, rng: np.random.Generator) -> tuple[str, ...]:
         return plackett_luce(means[kind], length, genes, rng) if kind in means else ()
 
-    return _answers(CLASS_MEAN, rows, samples, seed, draw)
+    return _answers(CLASS_MEAN, train, rows, samples, seed, draw)
 
 
 def plackett_luce(
@@ -159,14 +164,17 @@ def plackett_luce(
 
 def _answers(
     name: str,
+    train: RealCells,
     rows: Rows,
     samples: int,
     seed: int,
     draw: Callable[[str, int, np.random.Generator], tuple[str, ...]],
 ) -> list[Prediction]:
     made = []
+    top = max(len(cell) for cell in train.genes)
     for (task, row), example in sorted(rows.items()):
-        length = int(one(example.inputs, "length"))
+        stated = example.inputs.get("length")
+        length = int(stated) if isinstance(stated, str) and stated.isdecimal() else top
         for sample in range(samples):
             rng = np.random.default_rng(request_seed(seed, name, task, row, sample))
             cell: Value | None = draw(str(example.unknown), length, rng) or None
@@ -180,10 +188,12 @@ def _whole(answer: Prediction, listed: int) -> Prediction:
     return replace(answer, listed=listed, validity=1.0)
 
 
-def _by_type(train: RealCells) -> dict[str, list[tuple[str, ...]]]:
+def _by_condition(train: RealCells) -> dict[str, list[tuple[str, ...]]]:
+    """Return the labelled cells by what a row may ask for: their state where cells have one, else their type."""
     found: dict[str, list[tuple[str, ...]]] = {}
-    for cell, kind in zip(*_labelled(train), strict=True):
-        found.setdefault(kind, []).append(cell)
+    for cell, condition, labelled in zip(train.genes, train.states or train.types, train.labelled, strict=True):
+        if labelled:
+            found.setdefault(condition, []).append(cell)
     return found
 
 

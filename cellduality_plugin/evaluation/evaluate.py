@@ -242,7 +242,8 @@ def _checkpoint_column(
     matrices, failed = {}, {}
     for section in sections:
         made = [p for p in predictions if (p.task, p.id) in section.rows]
-        own = sampled.truth_metrics(made, section.yardstick)
+        # The labels of a foreign set are words that nobody taught.
+        own = {} if section.shared else sampled.truth_metrics(made, section.yardstick)
         if section.names_labels:
             greedy, drawn = [p for p in made if not p.drawn], [p for p in made if p.drawn]
             made = greedy or drawn  # the headline, and what is counted

@@ -122,6 +122,8 @@ def table(metrics: Mapping[str, Any]) -> Group:
 def side_by_side(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return (title, cells) of one task's rows, each metric's of all its splits one below the other.
 
+    A metric that only held-out kinds of cells or foreign sets have stands under a title without cells.
+
     Examples
     --------
     >>> [name for name, _ in side_by_side([("task", "a", {}), ("task", "b", {}), ("task@ood", "a", {})])]
@@ -130,13 +132,11 @@ def side_by_side(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[tup
     found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for section, name, cells in rows:
         part = section.partition("@")[2]
-        below = "  held-out types" if part == "ood" else "  " + part.replace("_", " ")
-        found.setdefault(name, []).append((below if found.get(name) else _of(name, part), cells))
-    return [row for rows in found.values() for row in rows]
-
-
-def _of(name: str, part: str) -> str:
-    return name if not part else f"{name} ({'held-out types' if part == 'ood' else part.replace('_', ' ')})"
+        metric = found.setdefault(name, [(name, {})] if part else [])
+        metric.append(
+            ("  held-out types" if part == "ood" else "  " + part.replace("_", " "), cells) if part else (name, cells)
+        )
+    return [row for metric in found.values() for row in metric]
 
 
 def told_wins(wins: Sequence[Win], compared: int) -> str:
@@ -170,7 +170,8 @@ def _task_table(task: str, rows: Sequence[tuple[str, Mapping[str, Any]]], column
         shown.add_column(name.replace(" ", "\n"), justify="right")
     for name, cells in rows:
         best = best_columns(cells, real)
-        shown.add_row(name, *(_marked(cells.get(column), column in best) for column in measured))
+        values = [_marked(cells.get(column), column in best) for column in measured]
+        shown.add_row(name, *(values if cells else ()))
     return shown
 
 
