@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -29,7 +29,10 @@ def evaluate_checkpoints(
     folder: Annotated[Path, typer.Option("--out", help="Where predictions and metrics.json go.")],
     split: Annotated[str, typer.Option(help="validation while choosing settings; test once, last.")] = "test",
     decode: Annotated[
-        str, typer.Option(help="both: labels greedily and drawn, cells drawn; or greedy, or sampled, for all.")
+        str,
+        typer.Option(
+            help="both: labels greedily and drawn, cells drawn; headline: labels greedily; greedy or sampled: all."
+        ),
     ] = "both",
     samples: Annotated[int, typer.Option(help="Answers drawn to each row.")] = 4,
     max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
@@ -50,12 +53,12 @@ def evaluate_checkpoints(
     from cellduality_plugin.config import Config
     from cellduality_plugin.evaluation.decoding import EngineSettings
     from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
-    from cellduality_plugin.evaluation.predictions import PredictionSettings
+    from cellduality_plugin.evaluation.predictions import Decode, PredictionSettings
 
     if split not in ("validation", "test"):
         raise CellDualityError(f"no split {split!r}", where="--split", mend="use validation or test")
-    if decode not in ("both", "greedy", "sampled"):
-        raise CellDualityError(f"no decoding {decode!r}", where="--decode", mend="use both, greedy or sampled")
+    if decode not in get_args(Decode):
+        raise CellDualityError(f"no decoding {decode!r}", where="--decode", mend=f"use {', '.join(get_args(Decode))}")
     for flag, number in (("--samples", samples), ("--batch", batch)):
         if number < 1:
             raise CellDualityError(f"{number} is none", where=flag, mend="give 1 or more")

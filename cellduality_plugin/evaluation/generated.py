@@ -156,12 +156,14 @@ def _write(
     obs.index.name = None
     for column in _CATEGORIES:
         obs[column] = pd.Categorical(obs[column], categories=sorted(set(obs[column])))
-    weights = cell_matrix(cells, genes, top).astype(np.float32)
-    ranks = weights.copy()
+    weights = cell_matrix(cells, genes, top)
+    ranks = weights.copy()  # while genes still stand in the order of the cell
     ranks.data = np.concatenate([np.arange(1, min(len(cell), top) + 1, dtype=np.int32) for cell in cells])
     for matrix in (weights, ranks):
         matrix.sort_indices()
-    content = anndata.AnnData(X=weights, obs=obs, var=pd.DataFrame(index=pd.Index(genes)), layers={RANK: ranks})
+    content = anndata.AnnData(
+        X=weights.astype(np.float32), obs=obs, var=pd.DataFrame(index=pd.Index(genes)), layers={RANK: ranks}
+    )
     content.uns["cellduality"] = {
         "made_from": json.dumps(made_from, sort_keys=True),
         "X": f"1 - log(rank)/log({top + 1}), a proxy of expression; 0 for genes that are not listed",

@@ -19,7 +19,7 @@ from cellduality_plugin.vocabulary import Vocabulary
 
 PROMPT_TOO_LONG = "prompt_too_long"
 
-Decode: TypeAlias = Literal["both", "greedy", "sampled"]
+Decode: TypeAlias = Literal["both", "headline", "greedy", "sampled"]
 
 Rows: TypeAlias = Mapping[tuple[str, str], Example]
 """The examples of an evaluation file, by (task, row id)."""
@@ -38,8 +38,8 @@ class PredictionSettings:
     seed
         From which every request's own seed follows.
     decode
-        ``"both"``: labels greedily and drawn, cells drawn. ``"greedy"`` or ``"sampled"``: all answers that way; greedy
-        cells of one condition are all the same where the prompt is.
+        ``"headline"``: labels greedily, cells drawn; ``"both"``: labels drawn, too. ``"greedy"`` or ``"sampled"``: all
+        answers that way; greedy cells are the same wherever the prompt is.
     batch
         Requests that are asked together. What is answered is kept after each batch; who shares one can matter in
         bfloat16.
@@ -189,9 +189,9 @@ def predict(
 def _draws(task: DualTask, settings: PredictionSettings) -> list[tuple[bool, int]]:
     """Return (drawn, sample) of every answer to one row."""
     greedy, drawn = [(False, 0)], [(True, sample) for sample in range(settings.samples)]
-    if settings.decode == "greedy":
-        return greedy
-    return drawn if settings.decode == "sampled" or isinstance(task.answer, Genes) else greedy + drawn
+    of_labels = {"both": greedy + drawn, "headline": greedy, "greedy": greedy, "sampled": drawn}
+    of_cells = greedy if settings.decode == "greedy" else drawn
+    return of_cells if isinstance(task.answer, Genes) else of_labels[settings.decode]
 
 
 def _read_primal(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -109,12 +111,10 @@ def table(metrics: Mapping[str, Any]) -> Group:
         tasks.setdefault(section.partition("@")[0], []).append((section, name, cells))
     columns = list(metrics["columns"])
     real = next((name for name, column in metrics["columns"].items() if column.get("kind") == "real"), "")
-    legend = (
-        f"{metrics['split']} split: ↑ higher is better, ↓ lower, ≈ as real cells; * best of the row but real cells\n"
-    )
+    legend = f"{metrics['split']} split: ↑ higher is better, ↓ lower, ≈ as real cells; * best but for real cells\n"
     return Group(
         Text(legend, style="dim"),
-        *(_task_table(task, side_by_side(rows), columns, real) for task, rows in tasks.items()),
+        *(Padding(_task_table(task, side_by_side(rows), columns, real), (0, 0, 1, 0)) for task, rows in tasks.items()),
         Text(told_wins(*baseline_wins(metrics)), style="dim"),
     )
 
@@ -139,32 +139,34 @@ def side_by_side(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[tup
     return [row for metric in found.values() for row in metric]
 
 
-def told_wins(wins: Sequence[Win], compared: int) -> str:
-    """Return the line under the table: in how many rows, and in which, a baseline beats every checkpoint.
+def told_wins(wins: Sequence[Win], compared: Sequence[str]) -> str:
+    """Return the line under the table: in how many rows a baseline beats every checkpoint, in all and by section.
+
+    Parameters
+    ----------
+    wins, compared
+        What :func:`cellduality_plugin.evaluation.winners.baseline_wins` returns.
 
     Examples
     --------
-    >>> told_wins([Win("exposure/accuracy", "majority", 0.8, 0.7)], 3)
-    'A baseline beats every checkpoint in 1 of 3 rows: exposure accuracy (majority 0.800, best checkpoint 0.700).'
-    >>> told_wins([], 3), told_wins([], 0)
-    ('No baseline beats every checkpoint in any of 3 rows.', '')
+    >>> told_wins([Win("a/accuracy", "majority", 0.8, 0.7)], ["a/accuracy", "a/macro_f1", "b/accuracy"])
+    'A baseline beats every checkpoint in 1 of 3 rows that both have: a 1 of 2; b 0 of 1.'
+    >>> told_wins([], ["a/accuracy"]), told_wins([], [])
+    ('No baseline beats every checkpoint in any of 1 rows that both have.', '')
     """
     if not compared:
         return ""
     if not wins:
-        return f"No baseline beats every checkpoint in any of {compared} rows."
-    named = "; ".join(
-        f"{section_title(win.key.rpartition('/')[0])} {title(win.key, 'higher')[:-2]}"
-        f" ({win.baseline} {written(win.value)}, best checkpoint {written(win.best)})"
-        for win in wins
-    )
-    return f"A baseline beats every checkpoint in {len(wins)} of {compared} rows: {named}."
+        return f"No baseline beats every checkpoint in any of {len(compared)} rows that both have."
+    won, all_of = (Counter(key.rpartition("/")[0] for key in keys) for keys in ([win.key for win in wins], compared))
+    told = "; ".join(f"{section_title(section)} {won[section]} of {count}" for section, count in sorted(all_of.items()))
+    return f"A baseline beats every checkpoint in {len(wins)} of {len(compared)} rows that both have: {told}."
 
 
 def _task_table(task: str, rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str], real: str) -> Table:
     measured = [column for column in columns if any(column in cells for _, cells in rows)]
     heading = Text(section_title(task), style="bold")
-    shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
     shown.add_column("metric", width=22)  # three checkpoints with baselines and real cells fit into 80 characters
     for name in measured:
         shown.add_column(name.replace(" ", "\n"), justify="right")

@@ -54,8 +54,8 @@ def best_columns(cells: Mapping[str, Mapping[str, Any]], real: str) -> frozenset
     return frozenset(name for name, loss in losses.items() if loss == min(losses.values()))
 
 
-def baseline_wins(metrics: Mapping[str, Any]) -> tuple[list[Win], int]:
-    """Return the metrics in which a baseline beats every checkpoint, and in how many there are both.
+def baseline_wins(metrics: Mapping[str, Any]) -> tuple[list[Win], list[str]]:
+    """Return the metrics in which a baseline beats every checkpoint, and the names of all that both have.
 
     What a baseline has by construction does not count. A tie is no win.
 
@@ -66,7 +66,7 @@ def baseline_wins(metrics: Mapping[str, Any]) -> tuple[list[Win], int]:
     """
     columns = metrics["columns"]
     real = next((name for name, column in columns.items() if column.get("kind") == "real"), "")
-    wins, compared = [], 0
+    wins, compared = [], []
     for key in dict.fromkeys(key for column in columns.values() for key in column["metrics"]):
         cells = {name: column["metrics"][key] for name, column in columns.items() if key in column["metrics"]}
         losses = {
@@ -79,7 +79,7 @@ def baseline_wins(metrics: Mapping[str, Any]) -> tuple[list[Win], int]:
         }
         if not all(losses.values()):
             continue
-        compared += 1
+        compared.append(key)
         baseline, checkpoint = (min(found, key=found.__getitem__) for found in losses.values())
         if losses["baseline"][baseline] < losses["checkpoint"][checkpoint]:
             wins.append(Win(key, baseline, cells[baseline]["value"], cells[checkpoint]["value"]))

@@ -56,11 +56,11 @@ def test_baselines_that_beat_every_checkpoint() -> None:
         Win("task/error", "majority", 0.4, 0.5),
         Win("task/spread", "majority", 0.9, 1.3),
     ]
-    assert compared == 5
-    told = told_wins(wins, compared)
-    assert told.startswith("A baseline beats every checkpoint in 3 of 5 rows: task accuracy (logistic 0.800, best ")
+    assert compared == [f"task/{key}" for key in ("accuracy", "f1", "error", "tie", "spread")]
+    told = "A baseline beats every checkpoint in 3 of 5 rows that both have: task 3 of 5."
+    assert told_wins(wins, compared) == told
 
 
 def test_baselines_that_beat_nobody() -> None:
     wins, compared = baseline_wins(metrics(accuracy=row(SFT=0.5, majority=0.5)))
-    assert told_wins(wins, compared) == "No baseline beats every checkpoint in any of 1 rows."
+    assert told_wins(wins, compared) == "No baseline beats every checkpoint in any of 1 rows that both have."
