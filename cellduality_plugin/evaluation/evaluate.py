@@ -201,7 +201,8 @@ def measure(
 
 def _baselines(section: Section, vocabulary: Vocabulary, settings: PredictionSettings) -> dict[str, dict[str, Metric]]:
     """Return the metrics of baselines and of real cells, by column."""
-    yardstick, rows, train = section.yardstick, section.rows, section.yardstick.train
+    yardstick, train = section.yardstick, section.yardstick.train
+    rows = dict(sorted(section.rows.items()))  # as predictions are: their order in the file is of no matter
     if section.names_labels:
         known = [e for e in rows.values() if isinstance(e.gold, str) and "cell" in e.inputs]
         gold, cells = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]

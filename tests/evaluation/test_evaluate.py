@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -283,6 +284,23 @@ def test_two_evaluations_are_the_same_bytes(two_sources: Path, model: Path, tmp_
     measured = json.loads(runs[0]["metrics.json"])
     del measured["provenance"]
     assert str(tmp_path) not in json.dumps(measured), "what was measured does not say where"
+
+
+def test_the_order_of_rows_changes_neither_answers_nor_metrics(
+    two_sources: Path, model: Path, tmp_path: Path, opened
+) -> None:
+    shuffled = Path(shutil.copytree(two_sources, tmp_path / "data"))
+    for path in shuffled.glob("eval_*.jsonl"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(np.random.default_rng(0).permutation(lines)))
+    settings = replace(SETTINGS, resamples=10)
+    one, other = (
+        evaluate({"SFT": model}, data, "test", tmp_path / name, settings, opener=opened)
+        for name, data in (("one", two_sources), ("other", shuffled))
+    )
+    assert one["columns"] == other["columns"]
+    for name in ("predictions/SFT.jsonl", "points.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
 @pytest.mark.parametrize("batches", [1, 5, 9])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -61,5 +62,6 @@ def test_the_same_bytes_twice_and_after_a_kill_and_in_another_order(evaluating, 
     other = evaluating("shuffled", shuffled)
     assert other.end(300) == 0, other.printed
     again = written(tmp_path / "shuffled" / "test")
-    for name in (predictions[1], predictions[2]):
+    for name in (*predictions[1:], "points.jsonl"):
         assert again[name] == whole[name], name
+    assert json.loads(again["metrics.json"])["columns"] == json.loads(whole["metrics.json"])["columns"]
