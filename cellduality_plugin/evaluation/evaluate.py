@@ -145,9 +145,8 @@ def evaluate(
             opener=opener,
         )
         if settings.anndata:
-            cells = out / "predictions" / f"{name}.h5ad"
-            made, real = predictions[name], settings.real_cells
-            generated.write_generated(cells, made, sections, vocabulary, made_from[name], real=real)
+            path, made = out / "predictions" / f"{name}.h5ad", predictions[name]
+            generated.write_generated(path, made, sections, vocabulary, made_from[name], real=settings.real_cells)
     optional = [name for name in (f"eval_{OOD}.jsonl", COARSE_FILE) if (data / name).is_file()]
     files = ("vocabulary.json", "cells.jsonl", f"eval_{split}.jsonl", *optional)
     content = {
@@ -172,8 +171,7 @@ def evaluate(
 
 def _check_names(models: Mapping[str, Path]) -> None:
     for name in models:
-        taken = name in (REAL, *BASELINES)
-        if taken or not name or name != Path(name).name or name.startswith("."):
+        if name in (REAL, *BASELINES) or not name or name != Path(name).name or name.startswith("."):
             raise CellDualityError(f"{name!r} cannot name a checkpoint", mend="use a word such as base, SFT or GRPO")
 
 
