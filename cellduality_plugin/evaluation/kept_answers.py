@@ -174,7 +174,8 @@ class KeepingDecoder:
         keys = [request_key(request) for request in requests]
         distinct = dict(zip(keys, requests, strict=True))
         order = sorted(distinct)
-        with tqdm(total=len(order), desc=f"{self._name}: {title}", disable=not self._name) as bar:
+        # The supervisor of a recipe shows what stands behind a name in brackets.
+        with tqdm(total=len(order), desc=f"[{self._name}] {title}", disable=not self._name) as bar:
             for start in range(0, len(order), self._batch):
                 together = order[start : start + self._batch]
                 missing = [key for key in together if key not in self._kept]

@@ -8,6 +8,7 @@ import pytest
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.decoding import Request
 from cellduality_plugin.evaluation.kept_answers import KeepingDecoder, KeptAnswers, request_key
+from cellduality_plugin.openrlhf_hooks.run_progress import Progress
 
 MADE_FROM = {"model": "abc", "settings": {"seed": 1}}
 
@@ -142,3 +143,13 @@ def test_what_is_discarded_is_gone(path: Path) -> None:
         kept.add({"a": "b"})
         kept.discard()
     assert not path.exists()
+
+
+def test_progress_is_shown_in_the_words_that_the_recipes_show(path: Path, capsys) -> None:
+    progress = Progress()
+    with KeptAnswers(path, MADE_FROM) as kept:
+        KeepingDecoder(Echo(), kept, 2, "GRPO").generate(questions(*"abcde"), "primal")
+    for line in capsys.readouterr().err.replace("\r", "\n").splitlines():
+        progress.feed(line)
+    assert progress.text.startswith("[GRPO] primal: 100%")
+    assert "5/5" in progress.text
