@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from cellduality_plugin.evaluation.evaluate import BASELINES, EvaluationSettings
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
 from cellduality_plugin.evaluation.real_cells import matched, read_cells
 from cellduality_plugin.evaluation.sections import read_sections
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import TASKS
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
@@ -133,13 +135,16 @@ def test_the_table_of_a_whole_run_cuts_no_number_on_a_small_screen() -> None:
         assert name in text
 
 
-def test_rows_limits_each_task(data: Path, model: Path, tmp_path: Path, opened, expert_decoder) -> None:
+def test_rows_limits_each_task(data: Path, model: Path, tmp_path: Path, opened) -> None:
     asking = PredictionSettings(samples=1, decode="greedy")
     settings = EvaluationSettings(asking, neighbours=(3,), resamples=10, rows=4)
     found = evaluate({"SFT": model}, data, "validation", tmp_path / "run", settings, opener=opened)
     assert found["columns"]["SFT"]["metrics"][f"{ANNOTATION}/accuracy"]["n"] == 4
     assert found["columns"]["logistic regression"]["metrics"][f"{ANNOTATION}/accuracy"]["n"] == 4
-    assert len(expert_decoder.asked) == 16
+    assert Counter(row["task"] for row in read_jsonl(tmp_path / "run" / "predictions" / "SFT.jsonl")) == {
+        ANNOTATION: 4,
+        GENERATION: 4,
+    }
 
 
 @pytest.mark.parametrize("name", ["real cells", "majority", "no change", "mean shift", "a/b", "", ".hidden", ".."])
