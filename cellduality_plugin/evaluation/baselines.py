@@ -82,7 +82,8 @@ def transferred_labels(
     known, types = _labelled(train)
     if not cells:
         return []
-    return nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known))).tolist()
+    named = nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known)))
+    return [str(label) for label in named]
 
 
 def resampled_cells(train: RealCells, rows: Rows, samples: int, seed: int) -> list[Prediction]:
