@@ -37,7 +37,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 def test_the_same_bytes_twice_and_after_a_kill_and_in_another_order(evaluating, prepared, tmp_path):
     once = evaluating("once")
-    assert once.end(300) == 0, once.printed
+    assert once.end(600) == 0, once.printed
     whole = written(tmp_path / "once" / "test")
     predictions = [f"predictions/SFT.{end}" for end in ("h5ad", "jsonl", "made_from.json")]
     assert list(whole) == ["metrics.json", "points.jsonl", *predictions]
@@ -45,14 +45,14 @@ def test_the_same_bytes_twice_and_after_a_kill_and_in_another_order(evaluating, 
 
     kept = tmp_path / "killed" / "test" / "predictions" / "SFT.partial"
     killed = evaluating("killed")
-    killed.until(lambda: kept.exists() and kept.read_bytes().count(b"\n") >= 3)
+    killed.until(lambda: kept.exists() and kept.read_bytes().count(b"\n") >= 3, timeout=300)
     os.killpg(killed.process.pid, signal.SIGKILL)
     killed.end(30)
     answered = kept.read_bytes().count(b"\n") - 1
     assert answered >= 2
     assert not kept.with_name("SFT.jsonl").exists()
     resumed = evaluating("killed")
-    assert resumed.end(300) == 0, resumed.printed
+    assert resumed.end(600) == 0, resumed.printed
     assert written(tmp_path / "killed" / "test") == whole
 
     shuffled = Path(shutil.copytree(prepared / "data", tmp_path / "data"))
@@ -60,7 +60,7 @@ def test_the_same_bytes_twice_and_after_a_kill_and_in_another_order(evaluating, 
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(random.Random(0).sample(lines, len(lines))))
     other = evaluating("shuffled", shuffled)
-    assert other.end(300) == 0, other.printed
+    assert other.end(600) == 0, other.printed
     again = written(tmp_path / "shuffled" / "test")
     for name in (*predictions[1:], "points.jsonl"):
         assert again[name] == whole[name], name
