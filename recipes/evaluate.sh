@@ -3,6 +3,9 @@
 #
 #   bash recipes/evaluate.sh
 #   SPLIT=validation bash recipes/evaluate.sh        # while choosing hyperparameters: test cells are read once, last
+#   bash recipes/evaluate.sh --decode greedy         # further arguments go to cellduality evaluate
+#
+# What was stopped goes on where it was; what was answered and is unchanged is not asked again.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -28,24 +28,43 @@ def evaluate_checkpoints(
     data: Annotated[Path, typer.Option(help="The prepared folder.")],
     folder: Annotated[Path, typer.Option("--out", help="Where predictions and metrics.json go.")],
     split: Annotated[str, typer.Option(help="validation while choosing settings; test once, last.")] = "test",
-    samples: Annotated[int, typer.Option(help="Cells drawn for each generation row.")] = 4,
+    decode: Annotated[
+        str,
+        typer.Option(
+            help="both: labels greedily and drawn, cells drawn; headline: labels greedily; greedy or sampled: all."
+        ),
+    ] = "both",
+    samples: Annotated[int, typer.Option(help="Answers drawn to each row.")] = 4,
     max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of a response, at most.")] = 1024,
     seed: Annotated[int, typer.Option(help="Of every sampled answer.")] = 42,
+    batch: Annotated[
+        int, typer.Option(help="Questions asked together; what is answered is kept after each batch.")
+    ] = 256,
+    anndata: Annotated[bool, typer.Option(help="Write the generated cells as predictions/NAME.h5ad, too.")] = True,
+    real_cells: Annotated[bool, typer.Option(help="Put the real cells of the split beside them.")] = False,
 ) -> None:
-    """Answer held-out rows with each checkpoint, primal and dual, and measure.
+    """Answer held-out rows with each checkpoint, primal and dual, and measure, beside baselines.
+
+    An evaluation that was stopped goes on where it was when the same command is given again.
 
     Example: `cellduality evaluate --model SFT=sft --model GRPO=grpo --data data --split validation --out validation`
     """
     from cellduality_plugin.config import Config
     from cellduality_plugin.evaluation.decoding import EngineSettings
     from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
-    from cellduality_plugin.evaluation.predictions import PredictionSettings
+    from cellduality_plugin.evaluation.predictions import Decode, PredictionSettings
 
     if split not in ("validation", "test"):
         raise CellDualityError(f"no split {split!r}", where="--split", mend="use validation or test")
+    if decode not in get_args(Decode):
+        raise CellDualityError(f"no decoding {decode!r}", where="--decode", mend=f"use {', '.join(get_args(Decode))}")
+    for flag, number in (("--samples", samples), ("--batch", batch)):
+        if number < 1:
+            raise CellDualityError(f"{number} is none", where=flag, mend="give 1 or more")
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
-    settings = EvaluationSettings(prediction=PredictionSettings(samples=samples, seed=seed, engine=engine), seed=seed)
+    asking = PredictionSettings(samples, seed=seed, decode=decode, batch=batch, engine=engine)  # type: ignore[arg-type]
+    settings = EvaluationSettings(asking, seed=seed, anndata=anndata, real_cells=real_cells)
     models = folders(model, "--model")
     tasks = Config.load(data / "cellduality.json").load_tasks()
     found = evaluate(models, data, split, folder, settings, tasks=tasks, command=sys.argv)  # type: ignore[arg-type]

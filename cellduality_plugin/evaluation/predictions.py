@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.decoding import Decoder, EngineSettings, Request
@@ -18,6 +18,8 @@ from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 PROMPT_TOO_LONG = "prompt_too_long"
+
+Decode: TypeAlias = Literal["both", "headline", "greedy", "sampled"]
 
 Rows: TypeAlias = Mapping[tuple[str, str], Example]
 """The examples of an evaluation file, by (task, row id)."""
@@ -30,11 +32,17 @@ class PredictionSettings:
     Parameters
     ----------
     samples
-        Cells drawn for each generation row; a label is decoded once, greedily.
+        Answers drawn to each row that is sampled.
     temperature
-        Of generated cells. Labels and all dual answers are greedy.
+        Of drawn answers. All dual answers are greedy.
     seed
         From which every request's own seed follows.
+    decode
+        ``"headline"``: labels greedily, cells drawn; ``"both"``: labels drawn, too. ``"greedy"`` or ``"sampled"``: all
+        answers that way; greedy cells are the same wherever the prompt is.
+    batch
+        Requests that are asked together. What is answered is kept after each batch; who shares one can matter in
+        bfloat16.
     engine
         How the engine is built.
     """
@@ -42,6 +50,8 @@ class PredictionSettings:
     samples: int = 4
     temperature: float = 1.0
     seed: int = 0
+    decode: Decode = "both"
+    batch: int = 256
     engine: EngineSettings = field(default_factory=EngineSettings)
 
 
@@ -52,7 +62,7 @@ class Prediction:
     Parameters
     ----------
     id, task, sample
-        The row, its dual pair, and which draw of the row this is.
+        The row, its dual pair, and which draw of the row this is; 0 if it is greedy.
     unknown, gold
         x_u and y* of the row; ``gold`` is None where the row has none.
     response, answer, failure
@@ -65,6 +75,13 @@ class Prediction:
         Of x_u and what was rebuilt, in [0, 1]; 0 if either direction failed. Best value 1.
     validity
         Well-formedness of the primal answer, in [0, 1]; the reward is ``similarity * validity``.
+    drawn
+        Whether the primal answer was drawn with a temperature; it is greedy else.
+    truth_similarity
+        Of x_u and what the checkpoint rebuilds from the true answer, in [0, 1]: how well it plays the dual, whatever it
+        answers itself. Best value 1. None where the row has no gold, and for all but the first answer of a row.
+    truth_rebuilt, truth_dual_failure
+        What was read in that dual response, or why nothing.
     """
 
     id: str
@@ -83,6 +100,10 @@ class Prediction:
     dual_failure: str = ""
     similarity: float = 0.0
     validity: float = 0.0
+    drawn: bool = False
+    truth_similarity: float | None = None
+    truth_rebuilt: Value | None = None
+    truth_dual_failure: str = ""
 
     @property
     def reward(self) -> float:
@@ -136,7 +157,8 @@ def predict(
 ) -> list[Prediction]:
     """Return the predictions of one checkpoint for all ``examples``, primal and dual.
 
-    Prompts are rendered anew by the task, so that what is asked here is what the training rows ask.
+    Prompts are rendered anew by the task, so that what is asked here is what the training rows ask. The result is in
+    the order of task, row id, greedy before drawn: the order of ``examples`` is of no matter.
 
     Parameters
     ----------
@@ -147,25 +169,29 @@ def predict(
     tasks
         The dual pairs by the name that rows give.
     """
-    asked = [
-        (key, sample)
-        for key in examples
-        for sample in range(settings.samples if isinstance(tasks[key[0]].answer, Genes) else 1)
-    ]
+    asked = [(key, *draw) for key in sorted(examples) for draw in _draws(tasks[key[0]], settings)]
     requests = [
         Request(
             tasks[key[0]].primal_prompt(examples[key].inputs, vocabulary),
-            settings.temperature if isinstance(tasks[key[0]].answer, Genes) else 0.0,
+            settings.temperature if drawn else 0.0,
             request_seed(settings.seed, *key, sample),
         )
-        for key, sample in asked
+        for key, drawn, sample in asked
     ]
     responses = decoder.generate(requests, "primal")
     primal = [
-        _read_primal(tasks[key[0]], examples[key], key[1], sample, response, vocabulary)
-        for (key, sample), response in zip(asked, responses, strict=True)
+        replace(_read_primal(tasks[key[0]], examples[key], key[1], sample, response, vocabulary), drawn=drawn)
+        for (key, drawn, sample), response in zip(asked, responses, strict=True)
     ]
-    return _add_duals(decoder, primal, examples, tasks, vocabulary, settings)
+    return _add_duals(decoder, primal, examples, tasks, vocabulary)
+
+
+def _draws(task: DualTask, settings: PredictionSettings) -> list[tuple[bool, int]]:
+    """Return (drawn, sample) of every answer to one row."""
+    greedy, drawn = [(False, 0)], [(True, sample) for sample in range(settings.samples)]
+    of_labels = {"both": greedy + drawn, "headline": greedy, "greedy": greedy, "sampled": drawn}
+    of_cells = greedy if settings.decode == "greedy" else drawn
+    return of_cells if isinstance(task.answer, Genes) else of_labels[settings.decode]
 
 
 def _read_primal(
@@ -193,29 +219,41 @@ def _add_duals(
     examples: Mapping[tuple[str, str], Example],
     tasks: Mapping[str, DualTask],
     vocabulary: Vocabulary,
-    settings: PredictionSettings,
 ) -> list[Prediction]:
+    """Return ``primal`` with what the duals say to each answer, and once a row to the true one."""
+
+    def request(p: Prediction, answer: Value) -> Request:
+        return Request(tasks[p.task].dual_prompt(examples[p.task, p.id].known, answer, vocabulary), 0.0, 0)
+
     done = list(primal)
-    answered = [(index, answer) for index, p in enumerate(primal) if (answer := p.answer) is not None]
-    requests = []
-    for index, answer in answered:
-        p = primal[index]
-        known = examples[p.task, p.id].known
-        prompt = tasks[p.task].dual_prompt(known, answer, vocabulary)
-        requests.append(Request(prompt, 0.0, request_seed(settings.seed, p.task, p.id, p.sample)))
-    for (index, _), response in zip(answered, decoder.generate(requests, "dual"), strict=True):
-        p = primal[index]
-        if response is None:
-            done[index] = replace(p, dual_failure=PROMPT_TOO_LONG)
-            continue
-        task = tasks[p.task]
-        rebuilt = task.parse_rebuilt(response, vocabulary)
-        value = rebuilt.value
-        similarity = 0.0 if value is None else task.similarity(p.unknown, value)
+    answered = [(index, answer) for index, p in enumerate(done) if (answer := p.answer) is not None]
+    first = {(p.task, p.id): index for index, p in reversed(list(enumerate(done)))}
+    known = [(index, gold) for index in first.values() if (gold := done[index].gold) is not None]
+    requests = [request(done[index], answer) for index, answer in answered + known]
+    told = [
+        _read_dual(tasks[done[index].task], done[index].unknown, response, vocabulary)
+        for (index, _), response in zip(answered + known, decoder.generate(requests, "dual"), strict=True)
+    ]
+    for (index, _), (response, rebuilt, failure, similarity) in zip(answered, told[: len(answered)], strict=True):
         done[index] = replace(
-            p, dual_response=response, rebuilt=value, dual_failure=rebuilt.failure, similarity=similarity
+            done[index], dual_response=response, rebuilt=rebuilt, dual_failure=failure, similarity=similarity
+        )
+    for (index, _), (_, rebuilt, failure, similarity) in zip(known, told[len(answered) :], strict=True):
+        done[index] = replace(
+            done[index], truth_similarity=similarity, truth_rebuilt=rebuilt, truth_dual_failure=failure
         )
     return done
+
+
+def _read_dual(
+    task: DualTask, unknown: Value, response: str | None, vocabulary: Vocabulary
+) -> tuple[str, Value | None, str, float]:
+    """Return (response, what was rebuilt, why nothing was, similarity)."""
+    if response is None:
+        return "", None, PROMPT_TOO_LONG, 0.0
+    rebuilt = task.parse_rebuilt(response, vocabulary)
+    similarity = 0.0 if rebuilt.value is None else task.similarity(unknown, rebuilt.value)
+    return response, rebuilt.value, rebuilt.failure, similarity
 
 
 def request_seed(*parts: object) -> int:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from cellduality_plugin.evaluation.winners import Win, baseline_wins, best_columns
 
 _TITLES = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
+    "sampled_accuracy": "sampled accuracy",
+    "sampled_macro_f1": "sampled macro-F1",
+    "majority_accuracy": "majority of draws",
     "coarse_accuracy": "shared-type accuracy",
     "coarse_macro_f1": "shared-type macro-F1",
+    "coarse_sampled_accuracy": "sampled shared type",
+    "coarse_sampled_macro_f1": "sampled shared F1",
+    "coarse_majority_accuracy": "majority of draws",
     "dual_similarity": "dual similarity",
+    "sampled_dual_similarity": "sampled dual",
+    "dual_given_truth": "dual told the truth",
     "validity": "validity",
     "duplicates": "duplicate genes",
     "mmd": "MMD²",
@@ -99,28 +111,84 @@ def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Map
 
 
 def table(metrics: Mapping[str, Any]) -> Group:
-    """Return a table a section of ``metrics`` (what :func:`evaluate` returns), to be printed with rich.
+    """Return a table a task of ``metrics`` (what :func:`evaluate` returns), to be printed with rich.
 
-    A row is a metric, a column whatever was measured in that section: what stands in other sections alone would take
-    room from the numbers.
+    A row is a metric, a column whatever was measured of that task: what stands in other tasks alone would take room
+    from the numbers. Below each metric stands the same of held-out kinds of cells and of foreign sets. The best of a
+    row is marked, real cells aside, and a last line says where a baseline beats every checkpoint.
     """
-    sections: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    tasks: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
     for section, name, cells in table_rows(metrics):
-        sections.setdefault(section, []).append((name, cells))
+        tasks.setdefault(section.partition("@")[0], []).append((section, name, cells))
     columns = list(metrics["columns"])
+    real = next((name for name, column in metrics["columns"].items() if column.get("kind") == "real"), "")
+    legend = f"{metrics['split']} split: ↑ higher is better, ↓ lower, ≈ as real cells; * best but for real cells\n"
     return Group(
-        Text(f"{metrics['split']} split: ↑ higher is better, ↓ lower, ≈ as real cells\n", style="dim"),
-        *(_section_table(section, rows, columns) for section, rows in sections.items()),
+        Text(legend, style="dim"),
+        *(Padding(_task_table(task, side_by_side(rows), columns, real), (0, 0, 1, 0)) for task, rows in tasks.items()),
+        Text(told_wins(*baseline_wins(metrics)), style="dim"),
     )
 
 
-def _section_table(section: str, rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str]) -> Table:
+def side_by_side(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return (title, cells) of one task's rows, each metric's of all its splits one below the other.
+
+    A metric that only held-out kinds of cells or foreign sets have stands under a title without cells.
+
+    Examples
+    --------
+    >>> [name for name, _ in side_by_side([("task", "a", {}), ("task", "b", {}), ("task@ood", "a", {})])]
+    ['a', '  held-out types', 'b']
+    """
+    found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for section, name, cells in rows:
+        part = section.partition("@")[2]
+        metric = found.setdefault(name, [(name, {})] if part else [])
+        metric.append(
+            ("  held-out types" if part == "ood" else "  " + part.replace("_", " "), cells) if part else (name, cells)
+        )
+    return [row for metric in found.values() for row in metric]
+
+
+def told_wins(wins: Sequence[Win], compared: Sequence[str]) -> str:
+    """Return the line under the table: in how many rows a baseline beats every checkpoint, in all and by section.
+
+    Parameters
+    ----------
+    wins, compared
+        What :func:`cellduality_plugin.evaluation.winners.baseline_wins` returns.
+
+    Examples
+    --------
+    >>> told_wins([Win("a/accuracy", "majority", 0.8, 0.7)], ["a/accuracy", "a/macro_f1", "b/accuracy"])
+    'A baseline beats every checkpoint in 1 of 3 rows that both have: a 1 of 2; b 0 of 1.'
+    >>> told_wins([], ["a/accuracy"]), told_wins([], [])
+    ('No baseline beats every checkpoint in any of 1 rows that both have.', '')
+    """
+    if not compared:
+        return ""
+    if not wins:
+        return f"No baseline beats every checkpoint in any of {len(compared)} rows that both have."
+    won, all_of = (Counter(key.rpartition("/")[0] for key in keys) for keys in ([win.key for win in wins], compared))
+    told = "; ".join(f"{section_title(section)} {won[section]} of {count}" for section, count in sorted(all_of.items()))
+    return f"A baseline beats every checkpoint in {len(wins)} of {len(compared)} rows that both have: {told}."
+
+
+def _task_table(task: str, rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str], real: str) -> Table:
     measured = [column for column in columns if any(column in cells for _, cells in rows)]
-    heading = Text(section_title(section), style="bold")
-    shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    heading = Text(section_title(task), style="bold")
+    shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
     shown.add_column("metric", width=22)  # three checkpoints with baselines and real cells fit into 80 characters
     for name in measured:
         shown.add_column(name.replace(" ", "\n"), justify="right")
     for name, cells in rows:
-        shown.add_row(name, *(written(cells[column]["value"] if column in cells else None) for column in measured))
+        best = best_columns(cells, real)
+        values = [_marked(cells.get(column), column in best) for column in measured]
+        shown.add_row(name, *(values if cells else ()))
     return shown
+
+
+def _marked(cell: Mapping[str, Any] | None, best: bool) -> Text:
+    """Return a value, marked if it is the best: with a star, too, for files know no bold."""
+    value = written(cell["value"] if cell else None)
+    return Text(value + "*", style="bold") if best else Text(value + "\u00a0")

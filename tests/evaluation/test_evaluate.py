@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +14,17 @@ from rich.console import Console
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import measures
-from cellduality_plugin.evaluation.baselines import logistic_labels, majority_labels
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+from cellduality_plugin.evaluation.baselines import LOGISTIC, MAJORITY, TRANSFER
+from cellduality_plugin.evaluation.evaluate import BASELINES, EvaluationSettings, evaluate, table
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
-from cellduality_plugin.evaluation.real_cells import RealCells, matched, read_cells
+from cellduality_plugin.evaluation.real_cells import matched, read_cells
 from cellduality_plugin.evaluation.sections import read_sections
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import TASKS
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+AT_ONCE = ("base", "SFT", "GRPO", "no change", "mean shift", "real cells")
+"""The columns of a table of responses."""
 SETTINGS = EvaluationSettings(PredictionSettings(samples=2), neighbours=(5, 3, 100), components=5, resamples=50)
 
 
@@ -92,10 +100,11 @@ def test_table_has_a_row_a_metric_and_headlines_first(metrics) -> None:
     console.print(table(metrics))
     lines = [line.strip() for line in console.export_text().splitlines()]
     annotation = lines[lines.index("cell type annotation") : lines.index("conditional cell generation")]
-    accuracy, f1, dual = (line.split("  ")[0] for line in annotation if line.endswith(("0", "3", "7", "–")))
-    assert (accuracy, f1, dual) == ("accuracy ↑", "macro-F1 ↑", "dual similarity ↑")
-    assert next(line for line in annotation if line.startswith("acc")).split()[2:] == ["1.000"] * 3 + ["0.333"]
-    assert next(line for line in annotation if line.startswith("dual")).split()[-2:] == ["–", "–"]
+    names = [line.split("  ")[0] for line in annotation if "↑" in line]
+    assert names[:3] == ["accuracy ↑", "macro-F1 ↑", "sampled accuracy ↑"]
+    assert names[-3:] == ["dual similarity ↑", "sampled dual ↑", "dual told the truth ↑"]
+    assert next(line for line in annotation if line.startswith("acc")).split()[2:] == ["1.000*"] * 4 + ["0.333"]
+    assert next(line for line in annotation if line.startswith("dual")).split()[-3:] == ["–"] * 3
     generation = lines[lines.index("conditional cell generation") :]
     assert next(line for line in generation if line.startswith("k-NN")).startswith("k-NN agreement (5) ↑")
     assert "majority" not in "".join(generation)  # nothing of it was measured there
@@ -107,8 +116,8 @@ def test_the_table_of_a_whole_run_cuts_no_number_on_a_small_screen() -> None:
     labels = {"accuracy": 0.5, "macro_f1": 0.5, "dual_similarity": 0.5}
     sections = {"perturbation_response_generation@ood": response, "drug_sensitivity_prediction": labels}
     columns = {}
-    for name in ("base", "SFT", "GRPO", "logistic regression", "majority", "no change", "mean shift", "real cells"):
-        of = {"logistic regression": labels, "majority": labels}.get(name, response)
+    for name in ("base", "SFT", "GRPO", *BASELINES, "real cells"):
+        of = labels if name in (LOGISTIC, TRANSFER, MAJORITY) else response if name in AT_ONCE else {}
         columns[name] = {
             "metrics": {
                 f"{section}/{metric}": {"value": value, "better": "higher"}
@@ -122,16 +131,20 @@ def test_the_table_of_a_whole_run_cuts_no_number_on_a_small_screen() -> None:
     text = console.export_text()
     assert "…" not in text
     assert text.count("-0.123") == text.count("0.0023") == 6
-    for name in ("logistic", "regression", "majority", "k-NN agreement (25) ↑", "MMD² within types ↑"):
+    for name in ("logistic", "regression", "majority", "transfer", "k-NN agreement (25) ↑", "MMD² within types ↑"):
         assert name in text
 
 
-def test_rows_limits_each_task(data: Path, model: Path, tmp_path: Path, opened, expert_decoder) -> None:
-    settings = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), resamples=10, rows=4)
+def test_rows_limits_each_task(data: Path, model: Path, tmp_path: Path, opened) -> None:
+    asking = PredictionSettings(samples=1, decode="greedy")
+    settings = EvaluationSettings(asking, neighbours=(3,), resamples=10, rows=4)
     found = evaluate({"SFT": model}, data, "validation", tmp_path / "run", settings, opener=opened)
     assert found["columns"]["SFT"]["metrics"][f"{ANNOTATION}/accuracy"]["n"] == 4
     assert found["columns"]["logistic regression"]["metrics"][f"{ANNOTATION}/accuracy"]["n"] == 4
-    assert len(expert_decoder.asked) == 16
+    assert Counter(row["task"] for row in read_jsonl(tmp_path / "run" / "predictions" / "SFT.jsonl")) == {
+        ANNOTATION: 4,
+        GENERATION: 4,
+    }
 
 
 @pytest.mark.parametrize("name", ["real cells", "majority", "no change", "mean shift", "a/b", "", ".hidden", ".."])
@@ -238,20 +251,6 @@ def test_matched_draws_what_there_is_and_is_seeded() -> None:
     assert matched(labels, []).tolist() == []
 
 
-def test_baselines_learn_from_labelled_cells_only(vocabulary) -> None:
-    cell_of = {"B": ("G0", "G1"), "NK": ("G20", "G21"), "T": ("G30", "G31")}
-    types = ("B", "B", "B", "NK", "NK", *["T"] * 9)
-    genes = tuple(cell_of[kind] for kind in types)
-    train = RealCells(genes, types, tuple(kind != "T" for kind in types))
-    assert majority_labels(train, 2) == ["B", "B"]  # T is commoner, but nobody saw its labels
-    assert logistic_labels(train, [("G0", "G1"), ("G21", "G20")], vocabulary.genes) == ["B", "NK"]
-    assert "T" not in logistic_labels(train, list(genes), vocabulary.genes)
-    one_type = RealCells(genes[:2], types[:2], (True, True))
-    assert logistic_labels(one_type, [("G30",)], vocabulary.genes) == ["B"]
-    with pytest.raises(CellDualityError, match="no labelled training cell"):
-        majority_labels(RealCells(genes[:1], ("B",), (False,)), 1)
-
-
 def test_cells_file_mistakes_are_told(data: Path) -> None:
     path = data / "cells.jsonl"
     assert len(read_cells(path, "test")) == 30
@@ -260,3 +259,97 @@ def test_cells_file_mistakes_are_told(data: Path) -> None:
     path.write_text(path.read_text().replace('"labelled"', '"labeled"', 1))
     with pytest.raises(CellDualityError, match=r"no 'labelled' in the row \[.*cells.jsonl:1\]"):
         read_cells(path, "test")
+
+
+class Mortal:
+    """An expert who dies after so many batches."""
+
+    def __init__(self, expert, batches: int) -> None:
+        self.expert, self.batches = expert, batches
+
+    def generate(self, requests, title):
+        if not self.batches:
+            raise KeyboardInterrupt
+        self.batches -= 1
+        return self.expert.generate(requests, title)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_evaluations_are_the_same_bytes(two_sources: Path, model: Path, tmp_path: Path, opened) -> None:
+    settings = replace(SETTINGS, resamples=10, anndata=True, real_cells=True)
+    runs = []
+    for name in ("one", "other"):
+        evaluate({"SFT": model}, two_sources, "test", tmp_path / name, settings, opener=opened, command=["evaluate"])
+        runs.append(files_of(tmp_path / name))
+    assert runs[0] == runs[1]
+    assert {Path(name).suffix for name in runs[0]} == {".json", ".jsonl", ".h5ad"}
+    measured = json.loads(runs[0]["metrics.json"])
+    del measured["provenance"]
+    assert str(tmp_path) not in json.dumps(measured), "what was measured does not say where"
+
+
+def test_the_order_of_rows_changes_neither_answers_nor_metrics(
+    two_sources: Path, model: Path, tmp_path: Path, opened
+) -> None:
+    shuffled = Path(shutil.copytree(two_sources, tmp_path / "data"))
+    for path in shuffled.glob("eval_*.jsonl"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(np.random.default_rng(0).permutation(lines)))
+    settings = replace(SETTINGS, resamples=10)
+    one, other = (
+        evaluate({"SFT": model}, data, "test", tmp_path / name, settings, opener=opened)
+        for name, data in (("one", two_sources), ("other", shuffled))
+    )
+    assert one["columns"] == other["columns"]
+    for name in ("predictions/SFT.jsonl", "points.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+@pytest.mark.parametrize("batches", [1, 5, 9])
+def test_an_evaluation_that_was_stopped_goes_on_and_writes_the_same_bytes(
+    batches: int, data: Path, model: Path, tmp_path: Path, opened, expert_decoder
+) -> None:
+    settings = replace(SETTINGS, prediction=PredictionSettings(samples=2, batch=25), resamples=10, anndata=True)
+    models = {"SFT": model}
+    evaluate(models, data, "test", tmp_path / "whole", settings, opener=opened)
+    needed = len(expert_decoder.asked)
+    dying = Mortal(expert_decoder, batches)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(models, data, "test", tmp_path / "cut", settings, opener=lambda _: nullcontext(dying))
+    assert list(files_of(tmp_path / "cut")) == ["predictions/SFT.partial"]
+    evaluate(models, data, "test", tmp_path / "cut", settings, opener=opened)
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+    assert len(expert_decoder.asked) == 2 * needed, "nothing was asked twice"
+
+
+def test_greedy_alone_and_drawn_alone_have_their_own_names(data: Path, model: Path, tmp_path: Path, opened) -> None:
+    def names(decode: str) -> set[str]:
+        asking = PredictionSettings(samples=2, decode=decode)
+        settings = replace(SETTINGS, prediction=asking, resamples=10)
+        found = evaluate({"SFT": model}, data, "test", tmp_path / decode, settings, opener=opened)
+        assert np.sum(found["columns"]["SFT"]["confusion"][ANNOTATION]["counts"]) == (60 if decode == "sampled" else 30)
+        keys = (key.split("/") for key in found["columns"]["SFT"]["metrics"])
+        return {name for task, name in keys if task == ANNOTATION}
+
+    greedy = {"accuracy", "macro_f1", "dual_similarity", "dual_given_truth"}
+    drawn = {"sampled_accuracy", "sampled_macro_f1", "majority_accuracy", "sampled_dual_similarity"}
+    assert names("greedy") == names("headline") == greedy
+    assert names("sampled") == drawn | {"dual_similarity", "dual_given_truth"}
+    assert names("both") == greedy | drawn
+
+
+def test_what_baselines_cannot_but_have_is_said(metrics) -> None:
+    for name in ("training cells", "class mean"):
+        found = metrics["columns"][name]["metrics"]
+        assert {found[f"{GENERATION}/{key}"]["note"] for key in ("validity", "duplicates")} == {"by construction"}
+        assert found[f"{GENERATION}/knn_agreement_5"]["value"] == 1
+
+
+def test_the_table_says_where_baselines_win(metrics) -> None:
+    console = Console(width=300, record=True)
+    console.print(table(metrics))
+    lines = [line for line in console.export_text().splitlines() if line.strip()]
+    assert re.match(r"(A baseline beats every checkpoint in \d+ of \d+ rows |No baseline beats )", lines[-1])

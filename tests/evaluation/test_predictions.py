@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +20,64 @@ def examples(data):
     return read_rows(data / "eval_test.jsonl")
 
 
-def test_labels_are_greedy_and_cells_are_drawn_with_seeds_of_their_own(examples, vocabulary, expert_decoder) -> None:
+def test_labels_are_greedy_and_drawn_and_cells_are_drawn_with_seeds_of_their_own(
+    examples, vocabulary, expert_decoder
+) -> None:
     made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=3))
-    assert {p.task: sum(q.task == p.task for q in made) for p in made} == {ANNOTATION: 30, GENERATION: 90}
-    writes = [request for request in expert_decoder.asked if request.prompt.startswith("Write")]
-    others = [request for request in expert_decoder.asked if not request.prompt.startswith("Write")]
-    assert {request.temperature for request in writes} == {1.0}
-    assert {request.temperature for request in others} == {0.0}
-    assert len({request.seed for request in writes}) == 90
+    counts = Counter((p.task, p.drawn) for p in made)
+    assert counts == {(ANNOTATION, False): 30, (ANNOTATION, True): 90, (GENERATION, True): 90}
+    asked = {kind: [r for r in expert_decoder.asked if r.prompt.startswith(kind)] for kind in ("Write", "Some genes")}
+    assert {request.temperature for request in asked["Write"]} == {1.0}
+    assert {request.temperature for request in asked["Some genes"]} == {0.0}
+    assert len({request.seed for request in asked["Write"]}) == 90
+    names = Counter(r.temperature for r in expert_decoder.asked if r.prompt.startswith("Name"))
+    assert names == {0.0: 30 + 90 + 30, 1.0: 90}, "greedy labels, the types of generated cells and of true ones"
+
+
+@pytest.mark.parametrize(("decode", "drawn", "each"), [("greedy", {False}, 1), ("sampled", {True}, 3)])
+def test_all_answers_can_be_greedy_or_drawn(decode, drawn, each, examples, vocabulary, expert_decoder) -> None:
+    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=3, decode=decode))
+    assert Counter(p.task for p in made) == {ANNOTATION: 30 * each, GENERATION: 30 * each}
+    assert {p.drawn for p in made} == drawn
+
+
+def test_headlines_need_greedy_labels_and_drawn_cells(examples, vocabulary, expert_decoder) -> None:
+    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=3, decode="headline"))
+    assert Counter((p.task, p.drawn) for p in made) == {(ANNOTATION, False): 30, (GENERATION, True): 90}
+
+
+def test_the_order_of_rows_is_of_no_matter(examples, vocabulary, expert_decoder) -> None:
+    settings = PredictionSettings(samples=2)
+    backwards = dict(reversed(examples.items()))
+    made, again = (predict(expert_decoder, rows, vocabulary, settings) for rows in (examples, backwards))
+    assert made == again
+    assert made == sorted(made, key=lambda p: (p.task, p.id, p.drawn, p.sample))
+
+
+def test_the_dual_is_asked_once_a_row_with_the_true_answer(examples, vocabulary, decode_by) -> None:
+    """A checkpoint that always says NK, and whose dual is right about real cells of B alone."""
+
+    def rule(request):
+        if request.prompt.startswith("Some genes"):
+            return "G0 G1 G2" if "\nType: B\n" in request.prompt else "G35"
+        return "NK" if request.prompt.startswith("Name") else "G12 G13"
+
+    made = predict(decode_by(rule), examples, vocabulary, PredictionSettings(samples=2))
+    told = [p for p in made if p.truth_similarity is not None]
+    assert Counter(p.task for p in told) == {ANNOTATION: 30, GENERATION: 30}
+    assert all(not p.drawn for p in told if p.task == ANNOTATION)
+    for p in told:
+        if p.task == GENERATION:
+            assert (p.truth_rebuilt, p.truth_similarity) == ("NK", float(p.unknown == "NK"))
+        else:
+            assert p.truth_rebuilt == (("G0", "G1", "G2") if p.gold == "B" else ("G35",))
+            assert p.rebuilt == ("G35",), "its own answer is NK"
+
+
+def test_rows_without_gold_have_no_truth_to_tell(examples, vocabulary, expert_decoder) -> None:
+    blind = {key: replace(example, gold=None) for key, example in examples.items()}
+    made = predict(expert_decoder, blind, vocabulary, PredictionSettings(samples=1))
+    assert {(p.truth_similarity, p.truth_rebuilt, p.truth_dual_failure) for p in made} == {(None, None, "")}
 
 
 def test_an_expert_is_right_in_both_directions(examples, vocabulary, expert_decoder) -> None:
@@ -50,7 +101,8 @@ def test_the_primal_prompt_is_the_one_of_the_row(examples, data, vocabulary, exp
 def test_the_dual_sees_the_answer_and_the_observed_genes_only(examples, vocabulary, expert_decoder) -> None:
     made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1))
     duals = [r.prompt for r in expert_decoder.asked if r.prompt.startswith("Some genes")]
-    for p, prompt in zip([p for p in made if p.task == ANNOTATION], duals, strict=True):
+    answered = [p for p in made if p.task == ANNOTATION]
+    for p, prompt in zip(answered, duals[: len(answered)], strict=True):
         assert f"Type: {p.answer}" in prompt
         assert not set(p.unknown) & set(prompt.split())
 
@@ -85,20 +137,23 @@ def test_a_finished_file_is_read_and_anything_else_made_anew(
         return len(expert_decoder.asked) - before
 
     made: list = []
-    assert again() == 120
+    whole = again()
+    assert whole > 0
     assert again() == 0
     assert made[0] == made[1]
-    assert again(seed=1) == 120
+    assert again(seed=1) == whole
     (model / "model.safetensors").write_bytes(b"other weights")
-    assert again() == 120
+    assert again() == whole
     key, example = next(iter(examples.items()))
-    assert again(rows={**examples, key: replace(example, gold="T" if example.gold != "T" else "B")}) == 120
-    assert again() == 120
+    assert (
+        again(rows={**examples, key: replace(example, gold="T" if example.gold != "T" else "B")}) == whole + 1
+    )  # the dual is told another truth than the answer
+    assert again() == whole
     with out.open("a") as stream:  # a hand that edits a prediction does not go unnoticed
         stream.write("\n")
-    assert again() == 120
+    assert again() == whole
     out.with_suffix(".made_from.json").write_text("{")
-    assert again() == 120
+    assert again() == whole
     assert again() == 0
 
 
@@ -128,5 +183,5 @@ def test_predictions_are_one_json_object_a_line(examples, vocabulary, model: Pat
     out = tmp_path / "model.jsonl"
     predict_checkpoint(model, examples, vocabulary, PredictionSettings(samples=2), out, opener=opened)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(rows) == 90
+    assert len(rows) == 150
     assert rows[0].keys() >= {"id", "task", "sample", "response", "answer", "failure", "dual_response", "rebuilt"}

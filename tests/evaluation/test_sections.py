@@ -162,18 +162,22 @@ def test_baselines_stand_in_the_sections_of_their_kind(metrics) -> None:
         name: {key.rpartition("/")[0] for key in column["metrics"]} for name, column in metrics["columns"].items()
     }
     labels, responses = {ANNOTATION, EXPOSURE, f"{EXPOSURE}@ood"}, {RESPONSE, f"{RESPONSE}@ood"}
-    assert sections_of["logistic regression"] == sections_of["majority"] == labels
+    assert sections_of["logistic regression"] == sections_of["k-NN transfer"] == sections_of["majority"] == labels
+    assert sections_of["training cells"] == sections_of["class mean"] == {GENERATION}
     assert sections_of["no change"] == sections_of["mean shift"] == responses
     assert sections_of["real cells"] == {GENERATION, *responses}
     assert list(metrics["columns"]) == [
-        "GRPO", "logistic regression", "majority", "no change", "mean shift", "real cells",
+        "GRPO", "logistic regression", "k-NN transfer", "majority", "training cells", "class mean", "no change",
+        "mean shift", "real cells",
     ]  # fmt: skip
 
 
 def test_a_run_without_responses_has_no_column_of_them(data: Path, model: Path, tmp_path: Path, opened) -> None:
     settings = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), components=5, resamples=10)
     found = evaluate({"SFT": model}, data, "test", tmp_path / "run", settings, opener=opened)
-    assert list(found["columns"]) == ["SFT", "logistic regression", "majority", "real cells"]
+    assert list(found["columns"]) == [
+        "SFT", "logistic regression", "k-NN transfer", "majority", "training cells", "class mean", "real cells",
+    ]  # fmt: skip
     assert found["provenance"]["data"].keys() == {"vocabulary.json", "cells.jsonl", "eval_test.jsonl"}
 
 
@@ -194,7 +198,9 @@ def test_a_pair_of_ones_own_is_measured_by_its_dual_alone(
         {"SFT": model}, data, "test", tmp_path / "run", settings, tasks={mine.name: mine},
         opener=lambda _: nullcontext(decode_by(rule)),
     )  # fmt: skip
-    assert found["columns"]["SFT"]["metrics"].keys() == {"dropout_recovery/dual_similarity"}
+    assert found["columns"]["SFT"]["metrics"].keys() == {
+        "dropout_recovery/dual_similarity", "dropout_recovery/dual_given_truth",
+    }  # fmt: skip
     assert found["columns"]["SFT"]["metrics"]["dropout_recovery/dual_similarity"]["n"] == 30
     assert found["columns"].keys() == {"SFT", "real cells"}
     assert (tmp_path / "run" / "points.jsonl").read_text() == ""
@@ -210,14 +216,16 @@ def test_held_out_kinds_have_no_floor_and_the_table_shows_a_dash(metrics) -> Non
     console = Console(width=80, record=True)
     console.print(table(metrics))
     lines = [line.strip() for line in console.export_text().splitlines()]
-    start = lines.index("perturbation response generation, held-out cell types")
-    rows = [line.split() for line in lines[start:]]
-    correlation, error, mmd = (
-        next(row[row.index(arrow) + 1 :] for row in rows if row[:2] == words)
-        for words, arrow in ((["shift", "correlation"], "↑"), (["shift", "error"], "↓"), (["MMD²", "↓"], "↓"))
-    )
-    assert [cell == "–" for cell in correlation] == [False, True, False, True]  # GRPO, no change, mean shift, real
-    assert [cell == "–" for cell in error] == [cell == "–" for cell in mmd] == [False, False, False, True]
+    lines = lines[lines.index("perturbation response generation") :]
+    below = {
+        name: [
+            cell == "–"
+            for cell in lines[next(i for i, line in enumerate(lines) if line.startswith(name)) + 1].split()[2:]
+        ]
+        for name in ("shift correlation", "shift error", "MMD² ↓")
+    }  # of held-out types: GRPO, no change, mean shift, real
+    assert below["shift correlation"] == [False, True, False, True]
+    assert below["shift error"] == below["MMD² ↓"] == [False, False, False, True]
 
 
 def test_points_tell_their_section(run_of_two: Path, sections) -> None:

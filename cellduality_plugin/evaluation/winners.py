@@ -1,0 +1,97 @@
+"""Who is best at what: the best column of every row, and the baselines that beat every checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BY_CONSTRUCTION = "by construction"
+"""The note of a value that says nothing of whoever has it: real genes, each once, are valid."""
+
+
+@dataclass(frozen=True)
+class Win:
+    """A metric in which a baseline beats every checkpoint.
+
+    Parameters
+    ----------
+    key
+        ``section/metric``.
+    baseline, value
+        The best of the baselines, and what it has.
+    best
+        What the best checkpoint has.
+    """
+
+    key: str
+    baseline: str
+    value: float
+    best: float
+
+
+def best_columns(cells: Mapping[str, Mapping[str, Any]], real: str) -> frozenset[str]:
+    """Return the columns with the best value of a row, of those that are not real cells; several where they are equal.
+
+    None where fewer than two columns have a value: there is nothing to be better than.
+
+    Parameters
+    ----------
+    cells
+        The metric of each column.
+    real
+        The column of real cells: what "like real cells" is held against, and no competitor itself.
+
+    Examples
+    --------
+    >>> row = {"SFT": 0.7, "majority": 0.3, "real cells": 0.9}
+    >>> sorted(best_columns({name: {"value": value, "better": "higher"} for name, value in row.items()}, "real cells"))
+    ['SFT']
+    """
+    losses = _losses(cells, real)
+    if len(losses) < 2:
+        return frozenset()
+    return frozenset(name for name, loss in losses.items() if loss == min(losses.values()))
+
+
+def baseline_wins(metrics: Mapping[str, Any]) -> tuple[list[Win], list[str]]:
+    """Return the metrics in which a baseline beats every checkpoint, and the names of all that both have.
+
+    What a baseline has by construction does not count. A tie is no win.
+
+    Parameters
+    ----------
+    metrics
+        What :func:`cellduality_plugin.evaluation.evaluate.evaluate` returns.
+    """
+    columns = metrics["columns"]
+    real = next((name for name, column in columns.items() if column.get("kind") == "real"), "")
+    wins, compared = [], []
+    for key in dict.fromkeys(key for column in columns.values() for key in column["metrics"]):
+        cells = {name: column["metrics"][key] for name, column in columns.items() if key in column["metrics"]}
+        losses = {
+            kind: {
+                name: loss
+                for name, loss in _losses(cells, real).items()
+                if columns[name].get("kind") == kind and cells[name].get("note") != BY_CONSTRUCTION
+            }
+            for kind in ("baseline", "checkpoint")
+        }
+        if not all(losses.values()):
+            continue
+        compared.append(key)
+        baseline, checkpoint = (min(found, key=found.__getitem__) for found in losses.values())
+        if losses["baseline"][baseline] < losses["checkpoint"][checkpoint]:
+            wins.append(Win(key, baseline, cells[baseline]["value"], cells[checkpoint]["value"]))
+    return wins, compared
+
+
+def _losses(cells: Mapping[str, Mapping[str, Any]], real: str) -> dict[str, float]:
+    """Return how far each column is from the best that there could be, up to a constant; real cells are left out."""
+    values = {name: cell["value"] for name, cell in cells.items() if cell["value"] is not None}
+    better = next(iter(cells.values()))["better"] if cells else "higher"
+    target = values.pop(real, None)
+    if better == "like real cells":
+        return {} if target is None else {name: abs(value - target) for name, value in values.items()}
+    sign = -1 if better == "higher" else 1
+    return {name: sign * value for name, value in values.items()}

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation import generated
+from cellduality_plugin.evaluation.embedding import rank_profile
+from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
+
+GENERATION, RESPONSE = "conditional_cell_generation", "perturbation_response_generation"
+MADE_FROM = {"model": "abc", "settings": {"seed": 1, "engine": {"chat_template": ""}}}
+
+
+@pytest.fixture
+def write(tmp_path: Path, sections, vocabulary):
+    """Return a function that writes predictions and reads them as scanpy does."""
+    import scanpy as sc
+
+    def written(predictions, **settings):
+        path = tmp_path / "cells.h5ad"
+        count = generated.write_generated(path, predictions, list(sections.values()), vocabulary, MADE_FROM, **settings)
+        adata = sc.read_h5ad(path)
+        assert adata.n_obs == count
+        return adata
+
+    return written
+
+
+def test_scanpy_reads_every_generated_cell_with_its_condition(write, answered, sections, vocabulary) -> None:
+    adata = write(answered)
+    cells = {
+        f"{p.task}{at}/{p.id}/{p.sample}": p for p in answered for at in ("", "@ood") if isinstance(p.unknown, str)
+    }
+    assert adata.n_obs == sum(isinstance(p.unknown, str) for p in answered) == 60 + 96 + 64
+    assert adata.var_names.tolist() == list(vocabulary.genes)
+    assert adata.obs_names.is_unique
+    rank = adata.layers["rank"].toarray()
+    for name, ranks, row in zip(adata.obs_names, rank, adata.obs.to_dict("records"), strict=True):
+        p = cells[name]
+        assert tuple(vocabulary.genes[place] for place in np.argsort(ranks, kind="stable") if ranks[place]) == p.answer
+        assert (row["row"], row["task"], row["sample"], row["validity"]) == (p.id, p.task, p.sample, p.validity)
+        assert (row["dual_similarity"], row["parsed"], row["failure"]) == (p.similarity, True, "")
+        kind, state = row["cell_type"], row["state"]
+        assert row["condition"] == (f"{kind}, {state}" if p.task == RESPONSE else kind)
+        assert p.unknown == (state if p.task == RESPONSE else kind)
+    assert set(adata.obs["section"]) == {key for key, section in sections.items() if section.writes_cells}
+    provenance = adata.uns["cellduality"]
+    assert json.loads(provenance["made_from"]) == MADE_FROM
+    assert provenance["X"].startswith("1 - log(rank)/log(9)")
+
+
+def test_values_fall_with_rank_as_in_the_space_of_distances(write, answered) -> None:
+    adata = write(answered)
+    values, ranks = adata.X.toarray(), adata.layers["rank"].toarray()
+    assert ranks.max() == 8
+    assert values[ranks > 0] == pytest.approx(rank_profile(8)[ranks[ranks > 0] - 1], abs=1e-6)
+    assert not values[ranks == 0].any()
+
+
+def test_what_could_not_be_read_is_there_without_genes(write, sections) -> None:
+    row = next(iter(sections[GENERATION].rows))[1]
+    read = Prediction(row, GENERATION, 0, "B", None, "", ("G1", "G2"), "", validity=0.5, similarity=1.0, drawn=True)
+    unread = Prediction(row, GENERATION, 1, "B", None, "", None, "unclosed", drawn=True)
+    adata = write([read, unread])
+    assert adata.obs["parsed"].tolist() == [True, False]
+    assert adata.obs["failure"].tolist() == ["", "unclosed"]
+    assert adata.layers["rank"].toarray().sum(axis=1).tolist() == [3, 0]
+
+
+def test_real_cells_may_stand_beside_them(write, answered, sections, vocabulary) -> None:
+    adata = write(answered, real=True)
+    real = adata[adata.obs["origin"] == "real"]
+    held_out = {s.key: s.yardstick.held_out for s in sections.values() if s.writes_cells}
+    assert real.n_obs == sum(map(len, held_out.values()))
+    for key, cells in held_out.items():
+        own = real[real.obs["section"] == key]
+        assert own.obs["row"].tolist() == list(cells.ids)
+        assert own.obs["condition"].tolist() == list(cells.names)
+        first = own.layers["rank"].toarray()[0]
+        assert tuple(vocabulary.genes[place] for place in np.argsort(first) if first[place]) == cells.genes[0]
+    assert set(adata.obs["origin"]) == {"generated", "real"}
+
+
+def test_no_cells_no_file(tmp_path: Path, sections, vocabulary) -> None:
+    assert generated.write_generated(tmp_path / "x.h5ad", [], list(sections.values()), vocabulary, MADE_FROM) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_the_earlier_file(tmp_path: Path, write, answered, sections, vocabulary, monkeypatch):
+    import anndata
+
+    write(answered[:1] + answered[-1:])
+    before = (tmp_path / "cells.h5ad").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(anndata.io, "write_elem", full)
+    with pytest.raises(CellDualityError, match="cannot write"):
+        write(answered)
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]
+    assert (tmp_path / "cells.h5ad").read_bytes() == before
+
+
+def test_evaluate_writes_one_a_checkpoint(data: Path, model: Path, tmp_path: Path, opened) -> None:
+    asking = PredictionSettings(samples=1)
+    settings = EvaluationSettings(asking, neighbours=(3,), components=5, resamples=10, anndata=True, real_cells=True)
+    evaluate({"SFT": model, "GRPO": model}, data, "test", tmp_path / "run", settings, opener=opened)
+    files = [tmp_path / "run" / "predictions" / f"{name}.h5ad" for name in ("SFT", "GRPO")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_without_the_package_it_is_told_before_anything_is_asked(
+    data: Path, model: Path, tmp_path: Path, opened, expert_decoder, monkeypatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "anndata", raising=False)
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "path_hooks", [])
+    monkeypatch.setattr(generated.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CellDualityError, match=r"no package anndata .*--no-anndata"):
+        evaluate({"SFT": model}, data, "test", tmp_path / "run", EvaluationSettings(anndata=True), opener=opened)
+    assert expert_decoder.asked == []
+    assert not (tmp_path / "run").exists()

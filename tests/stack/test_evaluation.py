@@ -1,0 +1,67 @@
+"""Two evaluations of one checkpoint are the same bytes, also when one of them is killed, with the real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.stack, pytest.mark.long]
+
+ROOT = Path(__file__).parents[2]
+CPU = (sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch")
+EVALUATE = ("python", "-c", "from cellduality_plugin.cli import main; main()", "evaluate")
+SETTINGS = ("--max-len", "128", "--max-new-tokens", "40", "--samples", "2", "--batch", "128", "--real-cells")
+
+
+@pytest.fixture
+def evaluating(prepared, start, tmp_path):
+    """Return a function that starts an evaluation of the SFT model in a folder of its own, in the same words."""
+
+    def begin(name: str, data: Path | None = None):
+        words = ("--model", f"SFT={prepared / 'sft'}", "--data", str(data or prepared / "data"), "--out", "test")
+        return start(tmp_path / name, *CPU, *EVALUATE, *words, *SETTINGS, PYTHONPATH=str(ROOT))
+
+    return begin
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_same_bytes_twice_and_after_a_kill_and_in_another_order(evaluating, prepared, tmp_path):
+    once = evaluating("once")
+    assert once.end(600) == 0, once.printed
+    whole = written(tmp_path / "once" / "test")
+    predictions = [f"predictions/SFT.{end}" for end in ("h5ad", "jsonl", "made_from.json")]
+    assert list(whole) == ["metrics.json", "points.jsonl", *predictions]
+    assert b"sampled_accuracy" in whole["metrics.json"]
+
+    kept = tmp_path / "killed" / "test" / "predictions" / "SFT.partial"
+    killed = evaluating("killed")
+    killed.until(lambda: kept.exists() and kept.read_bytes().count(b"\n") >= 3, timeout=300)
+    os.killpg(killed.process.pid, signal.SIGKILL)
+    killed.end(30)
+    answered = kept.read_bytes().count(b"\n") - 1
+    assert answered >= 2
+    assert not kept.with_name("SFT.jsonl").exists()
+    resumed = evaluating("killed")
+    assert resumed.end(600) == 0, resumed.printed
+    assert written(tmp_path / "killed" / "test") == whole
+
+    shuffled = Path(shutil.copytree(prepared / "data", tmp_path / "data"))
+    for path in (shuffled / "eval_test.jsonl", shuffled / "eval_ood.jsonl"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(random.Random(0).sample(lines, len(lines))))
+    other = evaluating("shuffled", shuffled)
+    assert other.end(600) == 0, other.printed
+    again = written(tmp_path / "shuffled" / "test")
+    for name in (*predictions[1:], "points.jsonl"):
+        assert again[name] == whole[name], name
+    assert json.loads(again["metrics.json"])["columns"] == json.loads(whole["metrics.json"])["columns"]
