@@ -32,6 +32,9 @@ def evaluate_checkpoints(
     max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of a response, at most.")] = 1024,
     seed: Annotated[int, typer.Option(help="Of every sampled answer.")] = 42,
+    embedding: Annotated[
+        str, typer.Option(help="Space of distances: pca, the folder of an scGPT checkpoint, or module:Class.")
+    ] = "pca",
 ) -> None:
     """Answer held-out rows with each checkpoint, primal and dual, and measure.
 
@@ -45,7 +48,8 @@ def evaluate_checkpoints(
     if split not in ("validation", "test"):
         raise CellDualityError(f"no split {split!r}", where="--split", mend="use validation or test")
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
-    settings = EvaluationSettings(prediction=PredictionSettings(samples=samples, seed=seed, engine=engine), seed=seed)
+    prediction = PredictionSettings(samples=samples, seed=seed, engine=engine)
+    settings = EvaluationSettings(prediction=prediction, seed=seed, embedding=embedding)
     models = folders(model, "--model")
     tasks = Config.load(data / "cellduality.json").load_tasks()
     found = evaluate(models, data, split, folder, settings, tasks=tasks, command=sys.argv)  # type: ignore[arg-type]
