@@ -82,10 +82,10 @@ def response_metrics(predictions: Sequence[Prediction], rows: Rows, yardstick: Y
             pair = tuple(p.answer), many(rows[p.task, p.id].inputs, "control")
             found.setdefault((kinds[p.id], str(p.unknown)), []).append(pair)
     # Sorted: sums, hence last digits and intervals, do not depend on the order of the predictions.
-    predicted = {
-        key: Response(*(_profiles(cells, yardstick) for cells in zip(*sorted(pairs), strict=True)), paired=True)
-        for key, pairs in found.items()
-    }
+    predicted = {}
+    for key, pairs in found.items():
+        answers, controls = zip(*sorted(pairs), strict=True)
+        predicted[key] = Response(_profiles(answers, yardstick), _profiles(controls, yardstick), paired=True)
     return _compared(predicted, _real(yardstick.held_out, yardstick), yardstick)
 
 
@@ -177,10 +177,10 @@ def _measured(
             response.resampled_shifts(chosen, np.random.default_rng([yardstick.seed, place, side]))
             for side, response in enumerate((real[key], predicted[key]))
         ]
-        pairs = (real[key].shift[chosen], predicted[key].shift[chosen]), *zip(*drawn, strict=True)
+        pairs = [(real[key].shift[chosen], predicted[key].shift[chosen]), *zip(*drawn, strict=True)]
         everything = np.arange(len(chosen))
-        errors.append([shifts.shift_error(*pair, len(chosen), everything) for pair in pairs])
-        told = [shifts.shift_correlation(*pair, len(chosen), everything) for pair in pairs]
+        errors.append([shifts.shift_error(one, other, len(chosen), everything) for one, other in pairs])
+        told = [shifts.shift_correlation(one, other, len(chosen), everything) for one, other in pairs]
         if told[0] is not None:
             correlations.append([told[0] if value is None else value for value in told])
     space = profile_name(yardstick.embedding.top)
