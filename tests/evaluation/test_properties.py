@@ -70,7 +70,7 @@ def knn(k: int, generated: Cells, real: Cells) -> float:
     return distances.knn_agreement(real.points, real.labels, generated.points, generated.labels, k)
 
 
-def tested(real: Cells) -> np.ndarray:
+def found_by_test(real: Cells) -> np.ndarray:
     return shifts.differential(real.matrix[real.labels != "A"], real.matrix[real.labels == "A"], 6)
 
 
@@ -91,9 +91,9 @@ TABLE = {
     "shift_correlation": Row(lambda ours, real: shifts.shift_correlation(real.shift, ours.shift, 5), -1, 1, 1, True),
     "shift_error": Row(lambda ours, real: shifts.shift_error(real.shift, ours.shift, 5), 0, 4, 0),
     "delta_correlation": Row(
-        lambda ours, real: shifts.shift_correlation(real.shift, ours.shift, 6, tested(real)), -1, 1, 1, True
+        lambda ours, real: shifts.shift_correlation(real.shift, ours.shift, 6, found_by_test(real)), -1, 1, 1, True
     ),
-    "delta_error": Row(lambda ours, real: shifts.shift_error(real.shift, ours.shift, 6, tested(real)), 0, 4, 0),
+    "delta_error": Row(lambda ours, real: shifts.shift_error(real.shift, ours.shift, 6, found_by_test(real)), 0, 4, 0),
 }
 
 
