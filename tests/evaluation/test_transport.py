@@ -71,7 +71,7 @@ def test_gromov_wasserstein_is_a_local_end_above_the_best_of_all_assignments(see
     within, beside = cdist(one, one), cdist(other, other)
     losses = np.sort([loss(within, beside, order) for order in permutations(range(5))])
     found = gromov_wasserstein(one, other)
-    assert losses[0] - 1e-9 <= found <= np.mean(losses)
+    assert losses[0] - 1e-9 <= found
     # It ends at a vertex, hence at the loss of some assignment, to the digit.
     assert np.abs(losses - found).min() < 1e-6
 
