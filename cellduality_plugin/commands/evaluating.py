@@ -43,6 +43,9 @@ def evaluate_checkpoints(
     ] = 256,
     anndata: Annotated[bool, typer.Option(help="Write the generated cells as predictions/NAME.h5ad, too.")] = True,
     real_cells: Annotated[bool, typer.Option(help="Put the real cells of the split beside them.")] = False,
+    embedding: Annotated[
+        str, typer.Option(help="Space of distances: pca, the folder of an scGPT checkpoint, or module:Class.")
+    ] = "pca",
 ) -> None:
     """Answer held-out rows with each checkpoint, primal and dual, and measure, beside baselines.
 
@@ -64,7 +67,7 @@ def evaluate_checkpoints(
             raise CellDualityError(f"{number} is none", where=flag, mend="give 1 or more")
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
     asking = PredictionSettings(samples, seed=seed, decode=decode, batch=batch, engine=engine)  # type: ignore[arg-type]
-    settings = EvaluationSettings(asking, seed=seed, anndata=anndata, real_cells=real_cells)
+    settings = EvaluationSettings(asking, seed=seed, anndata=anndata, real_cells=real_cells, embedding=embedding)
     models = folders(model, "--model")
     tasks = Config.load(data / "cellduality.json").load_tasks()
     found = evaluate(models, data, split, folder, settings, tasks=tasks, command=sys.argv)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
-"""Measures of generated cells among real ones, in an embedding: k-NN agreement, MMD, spread."""
+"""Measures of generated cells among real ones, in an embedding: k-NN agreement, MMD, spread, diversity."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +12,17 @@ from scipy.spatial.distance import cdist, pdist
 from cellduality_plugin.evaluation.metrics import Labels
 
 Matrix: TypeAlias = NDArray[np.floating]
+
+
+def in_order(cells: Matrix) -> Matrix:
+    """Return the same points in an order of their own, so that the order they came in changes no last digit.
+
+    Examples
+    --------
+    >>> in_order(np.array([[1.0, 2.0], [0.0, 5.0], [1.0, 0.0]])).tolist()
+    [[0.0, 5.0], [1.0, 0.0], [1.0, 2.0]]
+    """
+    return np.asarray(cells[np.lexsort(cells.T[::-1])]) if cells.shape[1] else cells
 
 
 def nearest_labels(distances: Matrix, labels: Labels, k: int) -> NDArray[np.str_]:
@@ -150,11 +162,29 @@ def mmd(one: Matrix, other: Matrix, bandwidth: float) -> float:
     if not len(one) or not len(other) or not bandwidth > 0:
         raise ValueError(f"MMD of {len(one)} and {len(other)} cells with bandwidth {bandwidth}")
 
+    one, other = in_order(one), in_order(other)
+
     def mean_kernel(x: Matrix, y: Matrix) -> float:
-        # Sorting makes the sum, hence the last digit, independent of the order of the cells.
-        return float(np.sort(np.exp(-cdist(x, y, "sqeuclidean") / (2 * bandwidth**2)), axis=None).mean())
+        return float(_kernel(x, y, bandwidth).mean())
 
     return max(0.0, mean_kernel(one, one) + mean_kernel(other, other) - 2 * mean_kernel(one, other))
+
+
+def mmd_resamples(
+    one: Matrix, other: Matrix, bandwidth: float, ours: NDArray[np.int64], theirs: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return :func:`mmd` for every resample: how often each cell of ``one`` and of ``other`` is in it."""
+    left, right = ours / ours.sum(axis=1, keepdims=True), theirs / theirs.sum(axis=1, keepdims=True)
+
+    def mean_kernels(x: Matrix, y: Matrix, p: Matrix, q: Matrix) -> NDArray[np.float64]:
+        return np.asarray(np.sum((p @ _kernel(x, y, bandwidth)) * q, axis=1))
+
+    within = mean_kernels(one, one, left, left) + mean_kernels(other, other, right, right)
+    return np.maximum(0.0, within - 2 * mean_kernels(one, other, left, right))
+
+
+def _kernel(x: Matrix, y: Matrix, bandwidth: float) -> Matrix:
+    return np.asarray(np.exp(-cdist(x, y, "sqeuclidean") / (2 * bandwidth**2)))
 
 
 def spread(cells: Matrix, conditions: Labels) -> float | None:
@@ -168,8 +198,91 @@ def spread(cells: Matrix, conditions: Labels) -> float | None:
     >>> spread(np.array([[0.0], [2.0], [5.0]]), ["B", "B", "T"])
     2.0
     """
-    names, counts = np.unique(np.asarray(conditions, dtype=str), return_counts=True)
-    groups = [cells[np.asarray(conditions) == name] for name in names[counts > 1]]
+    return mean_within([cdist(group, group) for group in (in_order(cells[own]) for own in by_condition(conditions))])
+
+
+def diversity(cells: Sequence[Sequence[str]], conditions: Labels) -> float | None:
+    """Return 1 minus the mean Rank-Weighted Jaccard Similarity of two cells of one condition, in [0, 1].
+
+    Best value: that of real cells. 0 is mode collapse: one cell again and again; more than real cells have is noise.
+    Conditions count as in :func:`spread`.
+
+    Parameters
+    ----------
+    cells
+        Ranked genes, descending, unique.
+    conditions
+        One label a cell.
+
+    Notes
+    -----
+    :func:`cellduality_plugin.similarity.rank_weighted_jaccard`, which is not symmetric, is taken both ways.
+
+    Examples
+    --------
+    >>> diversity([("A", "B"), ("A", "B"), ("C",)], ["B", "B", "T"]), diversity([("A",), ("B",)], ["T", "T"])
+    (0.0, 1.0)
+    """
+    groups = [sorted(tuple(cells[place]) for place in own) for own in by_condition(conditions)]
+    return mean_within([dissimilarities(group) for group in groups])
+
+
+def dissimilarities(cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Return 1 - RWJS of every two ``cells``, the mean of both ways: cells x cells, in [0, 1].
+
+    Examples
+    --------
+    >>> dissimilarities([("A", "B"), ("A", "B"), ("C",)]).tolist()
+    [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+    """
+    column = {gene: place for place, gene in enumerate(dict.fromkeys(gene for cell in cells for gene in cell))}
+    weights = np.zeros((len(cells), len(column)))
+    for row, cell in enumerate(cells):
+        weights[row, [column[gene] for gene in cell]] = 1 / np.arange(1, len(cell) + 1)
+    mine = weights @ (weights > 0).T.astype(float)  # [i, j]: the weight in i of the genes that j has, too
+    total = weights.sum(axis=1)
+    one_way = np.divide((mine + mine.T) / 2, total[:, None] + total - mine.T, out=np.ones_like(mine), where=total > 0)
+    return np.asarray(np.clip(1 - (one_way + one_way.T) / 2, 0, 1))
+
+
+def by_condition(conditions: Labels) -> list[NDArray[np.int64]]:
+    """Return the places of the cells of each condition that has at least two, in the order of their names."""
+    names = np.asarray(conditions, dtype=str)
+    found = [np.flatnonzero(names == name) for name in np.unique(names)]
+    return [places for places in found if len(places) > 1]
+
+
+def mean_within(groups: Sequence[Matrix]) -> float | None:
+    """Return the mean entry off the diagonal, each group counting with its size; None without groups.
+
+    Parameters
+    ----------
+    groups
+        A symmetric matrix of distances for each condition.
+
+    Examples
+    --------
+    >>> mean_within([np.array([[0.0, 2.0], [2.0, 0.0]])])
+    2.0
+    """
     if not groups:
         return None
-    return float(np.average([pdist(group).mean() for group in groups], weights=[len(group) for group in groups]))
+    means = [np.sort(group, axis=None).sum() / (len(group) * (len(group) - 1)) for group in groups]
+    return float(np.average(means, weights=[len(group) for group in groups]))
+
+
+def resamples_within(groups: Sequence[Matrix], rng: np.random.Generator, resamples: int) -> NDArray[np.float64]:
+    """Return :func:`mean_within` of resampled cells; a cell and itself are no pair."""
+    found = []
+    for group in groups:
+        counts = resampled(len(group), rng, resamples)
+        pairs = len(group) ** 2 - np.sum(counts**2, axis=1)
+        sums = np.sum((counts @ group) * counts, axis=1)
+        mean = group.sum() / (len(group) * (len(group) - 1))
+        found.append(np.divide(sums, pairs, out=np.full(resamples, mean), where=pairs > 0))
+    return np.asarray(np.average(found, axis=0, weights=[len(group) for group in groups]))
+
+
+def resampled(count: int, rng: np.random.Generator, resamples: int) -> NDArray[np.int64]:
+    """Return how often each of ``count`` cells is in each bootstrap sample: resamples x cells."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.int64)

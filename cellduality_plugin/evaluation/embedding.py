@@ -1,9 +1,11 @@
-"""The declared space of all distances: PCA of cell sentences, fitted on real training cells only."""
+"""The declared space of all distances: PCA of cell sentences unless another is asked for."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.import_paths import load_class
+
+PCA_SPACE = "pca"
 
 _DENSE_AT_MOST = 20_000_000  # entries: 160 MB of doubles
 _CHUNK = 1024
@@ -60,17 +65,43 @@ def cell_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) 
     return csr_matrix((weights, np.asarray(columns, dtype=np.int64), starts), shape=(len(cells), len(genes)))
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """A fitted map from cell sentences to points.
+def profile_name(top: int) -> str:
+    """Return :func:`rank_profile` as it is printed beside what is measured gene by gene.
+
+    Examples
+    --------
+    >>> profile_name(64)
+    '1 - log(rank)/log(65)'
+    """
+    return f"1 - log(rank)/log({top + 1})"
+
+
+class Embedding(ABC):
+    """A map from cell sentences to points. One's own is a subclass, opened as ``module:Class``.
+
+    Such a class is called with the real training cells (ranked genes), the genes of the vocabulary and, by name, the
+    ``seed``. It sees no other cells.
 
     Parameters
     ----------
     genes, top
-        The columns and the length of the cell matrix.
+        The vocabulary, and the length of a real cell sentence at the most.
     name
         The space as it is printed beside every distance.
     """
+
+    genes: tuple[str, ...]
+    top: int
+    name: str
+
+    @abstractmethod
+    def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+        """Return the points of ``cells`` (ranked genes, descending, unique): cells x dimensions, also of no cells."""
+
+
+@dataclass(frozen=True)
+class PcaEmbedding(Embedding):
+    """Principal components of the cell matrix; see :func:`fit_embedding`."""
 
     genes: tuple[str, ...]
     top: int
@@ -86,9 +117,46 @@ class Embedding:
         return np.concatenate(parts)
 
 
+def open_embedding(
+    space: str, cells: Sequence[Sequence[str]], genes: Sequence[str], *, components: int = 30, seed: int = 0
+) -> Embedding:
+    """Return the space that ``space`` names.
+
+    Parameters
+    ----------
+    space
+        ``"pca"``; the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt); or an :class:`Embedding` of
+        one's own as ``module:Class`` or ``file.py:Class``.
+    cells, genes
+        Real training cells and the vocabulary.
+    components, seed
+        Of the PCA; the seed also of one's own.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no such space, or it cannot be opened.
+    """
+    if space == PCA_SPACE:
+        return fit_embedding(cells, genes, components=components, seed=seed)
+    if (Path(space) / "args.json").is_file():
+        from cellduality_plugin.evaluation.scgpt import read_scgpt
+
+        return read_scgpt(Path(space), genes, top=max(map(len, cells), default=1))
+    if ":" not in space:
+        raise CellDualityError(
+            f"no embedding {space!r}",
+            where="embedding",
+            mend="give pca, the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt), or module:Class",
+        )
+    found: Any = load_class(space, Embedding, what="embedding", where="embedding")
+    own: Embedding = found(cells, genes, seed=seed)
+    return own
+
+
 def fit_embedding(
     cells: Sequence[Sequence[str]], genes: Sequence[str], *, components: int = 30, seed: int = 0
-) -> Embedding:
+) -> PcaEmbedding:
     """Return the PCA space of real training cells.
 
     Parameters
@@ -126,5 +194,5 @@ def fit_embedding(
         pca = PCA(dimensions, svd_solver="full").fit(matrix.toarray())
     else:
         pca = PCA(dimensions, svd_solver="arpack", random_state=seed).fit(matrix)
-    name = f"PCA({dimensions}) of 1 - log(rank)/log({top + 1}), fitted on {len(cells)} real training cells"
-    return Embedding(tuple(genes), top, name, pca)
+    name = f"PCA({dimensions}) of {profile_name(top)}, fitted on {len(cells)} real training cells"
+    return PcaEmbedding(tuple(genes), top, name, pca)

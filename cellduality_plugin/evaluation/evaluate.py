@@ -17,6 +17,7 @@ from cellduality_plugin.evaluation.baselines import CLASS_MEAN, LOGISTIC, MAJORI
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
 from cellduality_plugin.evaluation.coarse import COARSE_FILE
 from cellduality_plugin.evaluation.decoding import Decoder
+from cellduality_plugin.evaluation.embedding import PCA_SPACE
 from cellduality_plugin.evaluation.metrics import Metric, confusion
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
 from cellduality_plugin.evaluation.responses import (
@@ -55,6 +56,8 @@ class EvaluationSettings:
         The k of the k-NN classifiers, the headline first.
     components
         Dimensions of the PCA space.
+    embedding
+        The space of distances: see :func:`cellduality_plugin.evaluation.embedding.open_embedding`.
     seed, resamples
         Of bootstrap intervals and of drawing real cells.
     rows
@@ -64,8 +67,9 @@ class EvaluationSettings:
     """
 
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
-    neighbours: tuple[int, ...] = (10, 5, 25)
+    neighbours: tuple[int, ...] = (10, 3, 5, 25)
     components: int = 30
+    embedding: str = PCA_SPACE
     seed: int = 0
     resamples: int = 500
     rows: int | None = None
@@ -129,6 +133,7 @@ def evaluate(
         seed=settings.seed,
         resamples=settings.resamples,
         limit=settings.rows,
+        embedding=settings.embedding,
     )
     examples = {key: example for section in sections for key, example in section.rows.items()}
     predictions: dict[str, list[Prediction]] = {}

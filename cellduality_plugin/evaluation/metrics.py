@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -145,7 +146,7 @@ def validity_rate(answers: Sequence[Answer]) -> float:
     if not answers:
         raise ValueError("no answers")
     shares = [(a.listed - a.unknown) / a.listed if a.listed and not a.failure else 0.0 for a in answers]
-    return float(np.mean(shares))
+    return math.fsum(shares) / len(shares)  # exact, hence the same in any order
 
 
 def duplicate_rate(answers: Sequence[Answer]) -> float | None:
@@ -159,7 +160,7 @@ def duplicate_rate(answers: Sequence[Answer]) -> float | None:
     0.25
     """
     shares = [a.repeated / (a.listed - a.unknown) for a in answers if not a.failure and a.listed > a.unknown]
-    return float(np.mean(shares)) if shares else None
+    return math.fsum(shares) / len(shares) if shares else None
 
 
 def bootstrap_interval(
@@ -188,6 +189,34 @@ def bootstrap_interval(
     values = [statistic(*(array[draw] for array in arrays)) for draw in draws]
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def centred_interval(
+    value: float, resampled: NDArray[np.float64], low: float = -np.inf, high: float = np.inf
+) -> tuple[float, float]:
+    """Return the 95 % interval of a distance from its bootstrap values, moved to where ``value`` is their mean.
+
+    Two resamples are further apart than the samples they come from, because resampling adds noise of its own. So the
+    percentiles as they are would lie above the value; moved back, they say how much it would vary from one draw of
+    cells to the next.
+
+    Parameters
+    ----------
+    value
+        The distance of the samples themselves.
+    resampled
+        The distance of every resample.
+    low, high
+        The range of the distance, which the interval is cut to.
+
+    Examples
+    --------
+    >>> low, high = centred_interval(1.0, np.array([2.0, 3.0, 4.0]))
+    >>> round(low, 3), round(high, 3)
+    (0.05, 1.95)
+    """
+    left, right = np.percentile(resampled - resampled.mean() + value, [2.5, 97.5])
+    return float(np.clip(left, low, high)), float(np.clip(right, low, high))
 
 
 def _same_length(gold: Labels, predicted: Labels) -> None:

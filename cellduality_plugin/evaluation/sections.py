@@ -9,10 +9,10 @@ from pathlib import Path
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.coarse import COARSE_FILE, SharedTypes, read_shared_types
 from cellduality_plugin.evaluation.distances import median_bandwidth
-from cellduality_plugin.evaluation.embedding import fit_embedding
-from cellduality_plugin.evaluation.measures import Yardstick
+from cellduality_plugin.evaluation.embedding import PCA_SPACE, open_embedding
 from cellduality_plugin.evaluation.predictions import Rows, read_rows
 from cellduality_plugin.evaluation.real_cells import RealCells, read_cells
+from cellduality_plugin.evaluation.yardstick import Yardstick
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.tasks import DualTask
@@ -88,6 +88,7 @@ def read_sections(
     seed: int,
     resamples: int,
     limit: int | None = None,
+    embedding: str = PCA_SPACE,
 ) -> list[Section]:
     """Return the sections of ``split``, then of held-out kinds of cells and of foreign sets, if any: by task, in order.
 
@@ -101,6 +102,8 @@ def read_sections(
         Of the yardsticks.
     limit
         Rows of a section at the most, the first ones; None for all.
+    embedding
+        The space of distances: see :func:`cellduality_plugin.evaluation.embedding.open_embedding`.
 
     Raises
     ------
@@ -119,7 +122,7 @@ def read_sections(
 
         train, held_out = real("train"), real(where)
         others = None if where == OOD else real("validation" if where == "test" else "test")
-        space = fit_embedding(train.genes, vocabulary.genes, components=components, seed=seed)
+        space = open_embedding(embedding, train.genes, vocabulary.genes, components=components, seed=seed)
         return Yardstick(
             embedding=space,
             bandwidth=median_bandwidth(space(train.genes), seed),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cellduality_plugin.evaluation.embedding import cell_matrix, rank_profile
 
 Vector = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 
 def mean_profile(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) -> Vector:
@@ -39,7 +40,7 @@ def mean_profile(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int)
     return np.asarray(cell_matrix(cells, genes, top).mean(axis=0)).ravel()
 
 
-def strongest(shift: Vector, count: int) -> NDArray[np.int64]:
+def strongest(shift: Vector, count: int) -> Places:
     """Return the places of the ``count`` genes that ``shift`` moves most, either way; equals in the order of genes.
 
     Examples
@@ -50,7 +51,56 @@ def strongest(shift: Vector, count: int) -> NDArray[np.int64]:
     return np.argsort(-np.abs(shift), kind="stable")[:count]
 
 
-def shift_correlation(real: Vector, predicted: Vector, count: int) -> float | None:
+def differential(perturbed: Vector, control: Vector, count: int) -> Places:
+    """Return the places of the ``count`` genes with the largest absolute Welch t; equals in the order of genes.
+
+    Parameters
+    ----------
+    perturbed, control
+        Real cells x genes: a proxy of log-expression such as the weights of
+        :func:`cellduality_plugin.evaluation.embedding.cell_matrix`. At least two cells each.
+    count
+        How many genes.
+
+    Raises
+    ------
+    ValueError
+        If either side has fewer than two cells.
+
+    Notes
+    -----
+    The test of scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)`` with the control cells as reference.
+
+    Examples
+    --------
+    >>> differential(np.array([[1.0, 0.0], [0.9, 0.5]]), np.array([[0.1, 0.4], [0.0, 0.2]]), 1).tolist()
+    [0]
+    """
+    return np.argsort(-np.abs(welch_t(perturbed, control)), kind="stable")[:count]
+
+
+def welch_t(perturbed: Vector, control: Vector) -> Vector:
+    """Return Welch's t of every gene (column): 0 where neither mean nor variance differs, infinite without variance.
+
+    Raises
+    ------
+    ValueError
+        If either side has fewer than two cells.
+
+    Examples
+    --------
+    >>> welch_t(np.array([[2.0, 1.0], [4.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 1.0]])).round(3).tolist()
+    [1.414, 0.0]
+    """
+    if min(len(perturbed), len(control)) < 2:
+        raise ValueError(f"a t-test of {len(perturbed)} and {len(control)} cells")
+    apart = perturbed.mean(axis=0) - control.mean(axis=0)
+    error = np.sqrt(perturbed.var(axis=0, ddof=1) / len(perturbed) + control.var(axis=0, ddof=1) / len(control))
+    limit = np.where(apart == 0, 0.0, np.copysign(np.inf, apart))
+    return np.asarray(np.divide(apart, error, out=limit, where=error > 0))
+
+
+def shift_correlation(real: Vector, predicted: Vector, count: int, genes: Places | None = None) -> float | None:
     """Return Pearson's correlation of two shifts over the ``count`` genes that really move most, in [-1, 1]. Best 1.
 
     None if either shift is the same for all of these genes: "no change" points nowhere.
@@ -61,6 +111,8 @@ def shift_correlation(real: Vector, predicted: Vector, count: int) -> float | No
         Mean profile of perturbed cells minus mean profile of the control cells, one value a gene.
     count
         How many genes.
+    genes
+        The places of other genes to look at instead, e.g. of :func:`differential`.
 
     Examples
     --------
@@ -69,21 +121,26 @@ def shift_correlation(real: Vector, predicted: Vector, count: int) -> float | No
     >>> shift_correlation(np.array([1.0, -1.0]), np.zeros(2), 2) is None
     True
     """
-    chosen = strongest(real, count)
+    chosen = strongest(real, count) if genes is None else genes
     one, other = real[chosen] - real[chosen].mean(), predicted[chosen] - predicted[chosen].mean()
     scale = float(np.sqrt((one @ one) * (other @ other)))
     return float(np.clip(one @ other / scale, -1, 1)) if scale > 0 else None
 
 
-def shift_error(real: Vector, predicted: Vector, count: int) -> float:
+def shift_error(real: Vector, predicted: Vector, count: int, genes: Places | None = None) -> float:
     """Return the mean squared error of a shift over the ``count`` genes that really move most, in [0, 4]. Best 0.
+
+    Parameters
+    ----------
+    real, predicted, count, genes
+        As in :func:`shift_correlation`.
 
     Examples
     --------
     >>> shift_error(np.array([1.0, -1.0, 0.0]), np.array([0.5, -0.5, 9.0]), 2)
     0.25
     """
-    chosen = strongest(real, count)
+    chosen = strongest(real, count) if genes is None else genes
     return float(np.mean((real[chosen] - predicted[chosen]) ** 2))
 
 

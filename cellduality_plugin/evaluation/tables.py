@@ -32,10 +32,17 @@ _TITLES = {
     "duplicates": "duplicate genes",
     "mmd": "MMD²",
     "mmd_within_types": "MMD² within types",
+    "wasserstein": "W1 within types",
+    "gromov_wasserstein": "GW within types",
+    "scfid": "scFID",
+    "scfid_shrunk": "scFID, shrunk",
     "distinct": "distinct cells",
+    "diversity": "diversity",
     "spread": "spread within types",
     "shift_correlation": "shift correlation",
     "shift_error": "shift error",
+    "delta_correlation": "Pearson Δ, DE genes",
+    "delta_error": "MSE Δ, DE genes",
 }
 _ARROWS = {"higher": "↑", "lower": "↓", "like real cells": "≈"}
 
@@ -96,7 +103,8 @@ def signed(value: float) -> str:
 def ordered_keys(metrics: Mapping[str, Any]) -> list[str]:
     """Return the metrics that any column has, task by task, the headlines of a task first."""
     neighbours = [f"knn_agreement_{k}" for k in metrics["settings"]["neighbours"]]
-    order = ["accuracy", "macro_f1", "shift_correlation", "shift_error", *neighbours, *_TITLES]
+    headlines = ["accuracy", "macro_f1", "delta_correlation", "delta_error", "shift_correlation", "shift_error"]
+    order = [*headlines, *neighbours, *_TITLES]
     keys = {key for column in metrics["columns"].values() for key in column["metrics"]}
     return sorted(keys, key=lambda key: (key.rpartition("/")[0], order.index(key.rpartition("/")[2])))
 

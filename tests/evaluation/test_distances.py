@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from cellduality_plugin.evaluation import distances
 from cellduality_plugin.evaluation.distances import mmd
+from cellduality_plugin.similarity import rank_weighted_jaccard
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -132,3 +133,46 @@ def test_spread_is_that_of_a_condition_not_of_the_mixture() -> None:
 def test_spread_counts_a_condition_with_its_cells() -> None:
     cells = np.array([[0.0], [1.0], [100.0], [100.0], [100.0], [100.0]])
     assert distances.spread(cells, ["A", "A", "B", "B", "B", "B"]) == pytest.approx((2 * 1 + 4 * 0) / 6)
+
+
+@given(seeds)
+def test_dissimilarities_are_those_of_the_reward(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cells = [tuple(rng.permutation(list("ABCDEFGHIJ"))[: rng.integers(1, 9)].tolist()) for _ in range(7)]
+    expected = [
+        [1 - (rank_weighted_jaccard(one, other) + rank_weighted_jaccard(other, one)) / 2 for other in cells]
+        for one in cells
+    ]
+    np.testing.assert_allclose(distances.dissimilarities(cells), expected, atol=1e-12)
+
+
+def test_diversity_is_that_of_a_condition_and_counts_it_with_its_cells() -> None:
+    cells = [("A", "B"), ("A", "B"), ("C",), ("D",), ("E",), ("F",)]
+    assert distances.diversity(cells, list("XXYYYY")) == pytest.approx((2 * 0 + 4 * 1) / 6)
+    assert distances.diversity(cells, list("ABCDEF")) is None
+
+
+@given(seeds)
+def test_resamples_within_are_means_over_pairs_of_different_cells(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = [cdist(cells, cells) for cells in (points(seed, 6), points(seed + 1, 4))]
+    found = distances.resamples_within(groups, np.random.default_rng(seed), 5)
+    draws = [distances.resampled(len(group), rng, 5) for group in groups]
+    for place in range(5):
+        means = []
+        for group, counts in zip(groups, draws, strict=True):
+            drawn = np.repeat(np.arange(len(group)), counts[place])
+            apart = [group[i, j] for i in drawn for j in drawn if i != j]
+            means.append(np.mean(apart) if apart else group.sum() / (len(group) * (len(group) - 1)))
+        assert found[place] == pytest.approx(np.average(means, weights=[6, 4]))
+
+
+@given(seeds)
+def test_resampled_mmd_is_that_of_the_repeated_cells(seed: int) -> None:
+    one, other, rng = points(seed, 8), points(seed + 1, 6), np.random.default_rng(seed)
+    ours, theirs = distances.resampled(8, rng, 4), distances.resampled(6, rng, 4)
+    expected = [
+        mmd(np.repeat(one, row, axis=0), np.repeat(other, column, axis=0), 1.5)
+        for row, column in zip(ours, theirs, strict=True)
+    ]
+    np.testing.assert_allclose(distances.mmd_resamples(one, other, 1.5, ours, theirs), expected, atol=1e-12)

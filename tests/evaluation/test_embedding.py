@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import embedding
-from cellduality_plugin.evaluation.embedding import cell_matrix, fit_embedding, rank_profile
+from cellduality_plugin.evaluation.embedding import cell_matrix, fit_embedding, open_embedding, rank_profile
 
 GENES = tuple("ABCDEFGHIJ")
 
@@ -64,3 +66,33 @@ def test_iterative_solver_finds_the_same_space(monkeypatch: pytest.MonkeyPatch) 
 def test_too_few_cells_are_told() -> None:
     with pytest.raises(CellDualityError, match="a PCA needs 3"):
         fit_embedding(cells(2), GENES)
+
+
+OWN = """
+import numpy as np
+from cellduality_plugin.evaluation.embedding import Embedding
+
+class Lengths(Embedding):
+    def __init__(self, cells, genes, *, seed):
+        self.genes, self.top, self.name = tuple(genes), max(map(len, cells)), f"lengths, seed {seed}"
+
+    def __call__(self, cells):
+        return np.array([[float(len(cell))] for cell in cells]).reshape(-1, 1)
+
+class Open(Embedding):
+    pass
+"""
+
+
+def test_spaces_are_opened_by_name(tmp_path: Path) -> None:
+    space = open_embedding("pca", cells(20), GENES, components=4)
+    np.testing.assert_array_equal(space(cells(5)), fit_embedding(cells(20), GENES, components=4)(cells(5)))
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    own = open_embedding(f"{path}:Lengths", cells(20), GENES, seed=7)
+    assert own(cells(3)).tolist() == [[6.0], [6.0], [6.0]]
+    assert (own.name, own.top, own.genes) == ("lengths, seed 7", 6, GENES)
+    with pytest.raises(CellDualityError, match="lacks __call__"):
+        open_embedding(f"{path}:Open", cells(20), GENES)
+    with pytest.raises(CellDualityError, match=r"no embedding 'umap'.*scGPT"):
+        open_embedding("umap", cells(20), GENES)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import pearsonr
+from scanpy.tools import rank_genes_groups
+from scipy.stats import pearsonr, ttest_ind
 
 from cellduality_plugin.evaluation.embedding import rank_profile
 from cellduality_plugin.evaluation.shifts import (
+    differential,
     mean_profile,
     mean_shift,
     moved_cell,
     shift_correlation,
     shift_error,
     strongest,
+    welch_t,
 )
 
 GENES = tuple(f"G{number}" for number in range(12))
@@ -87,3 +91,42 @@ def test_the_mean_shift_learns_from_the_other_types_alone() -> None:
     assert mean_shift(cells, "heat", "control", GENES, 4) is None
     only_b = {key: found for key, found in cells.items() if key[0] == "B"}
     assert mean_shift(only_b, "drug", "control", GENES, 4, leave_out="B") is None
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.integers(2, 9))
+def test_the_test_is_scipys_of_unequal_variances(seed: int, treated: int, untreated: int) -> None:
+    rng = np.random.default_rng(seed)
+    one, other = rng.random((treated, 6)), rng.random((untreated, 6))
+    expected = ttest_ind(one, other, equal_var=False).statistic
+    np.testing.assert_allclose(welch_t(one, other), expected, rtol=1e-6)
+    assert differential(one, other, 3).tolist() == np.argsort(-np.abs(expected))[:3].tolist()
+
+
+def test_the_genes_are_those_of_scanpy() -> None:
+    rng = np.random.default_rng(0)
+    cells = rng.random((40, 30))
+    cells[:20, :5] += 0.4
+    adata = AnnData(cells, obs={"state": ["drug"] * 20 + ["control"] * 20})
+    adata.obs["state"] = adata.obs["state"].astype("category")
+    rank_genes_groups(adata, "state", groups=["drug"], reference="control", method="t-test", rankby_abs=True)
+    expected = [int(name) for name in adata.uns["rank_genes_groups"]["names"]["drug"]]
+    assert differential(cells[:20], cells[20:], 30).tolist() == expected
+    scores = adata.uns["rank_genes_groups"]["scores"]["drug"]  # kept in single precision
+    np.testing.assert_allclose(welch_t(cells[:20], cells[20:])[expected], scores, rtol=1e-6)
+
+
+def test_genes_without_variance_are_first_if_they_differ_and_last_if_not() -> None:
+    perturbed, control = np.array([[1.0, 0.5, 0.3], [1.0, 0.5, 0.9]]), np.array([[0.0, 0.5, 0.2], [0.0, 0.5, 0.4]])
+    assert welch_t(perturbed, control)[[0, 1]].tolist() == [np.inf, 0]
+    assert welch_t(control, perturbed)[0] == -np.inf
+    assert differential(perturbed, control, 3).tolist() == [0, 2, 1]
+    with pytest.raises(ValueError, match="a t-test of 2 and 1 cells"):
+        differential(perturbed, control[:1], 3)
+
+
+@given(vectors, vectors)
+def test_genes_may_be_chosen_by_something_else_than_the_shift(real: np.ndarray, predicted: np.ndarray) -> None:
+    genes = np.array([0, 3, 7])
+    assert shift_error(real, predicted, 3, genes) == pytest.approx(np.mean((real - predicted)[genes] ** 2))
+    found = shift_correlation(real, predicted, 3, genes)
+    assert found == pytest.approx(shift_correlation(real[genes], predicted[genes], 3))

@@ -1,0 +1,196 @@
+"""The cell embedding of an scGPT checkpoint (Cui et al. 2024), with torch alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.embedding import Embedding, rank_profile
+
+if TYPE_CHECKING:
+    import torch
+
+CLASS_TOKEN = "<cls>"
+BINS = 51
+"""Bins of expression values; the first is that of genes that are not expressed, which cell sentences do not hold."""
+_BATCH = 32
+_MOST_TOKENS = 1200
+_ARGUMENTS = ("embsize", "nheads", "d_hid", "nlayers")
+_RENAMED = (("self_attn.Wqkv.", "self_attn.in_proj_"), ("self_attn._impl.Wqkv.", "self_attn.in_proj_"))
+_MEND = "give the folder of a whole-human scGPT checkpoint or one fine-tuned from it, as its authors publish them"
+
+
+def value_bins(count: int, bins: int = BINS) -> NDArray[np.int64]:
+    """Return the expression bin, 1 to ``bins`` - 1, of the first to the last of ``count`` ranked genes.
+
+    Parameters
+    ----------
+    count
+        How many genes the cell sentence holds.
+    bins
+        How many bins there are, with that of no expression.
+
+    Notes
+    -----
+    scGPT bins the expressed genes of a cell by the quantiles of their values, so that little but their order is left.
+    A cell sentence has the order alone: here the weights of
+    :func:`cellduality_plugin.evaluation.embedding.rank_profile` stand for the values. What is lost are ties, and the
+    genes past the end of the sentence.
+
+    Examples
+    --------
+    >>> value_bins(4, bins=5).tolist()
+    [4, 3, 2, 1]
+    """
+    values = rank_profile(count)
+    return np.digitize(values, np.quantile(values, np.linspace(0, 1, bins - 1))).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ScgptEmbedding(Embedding):
+    """The output of scGPT at its <cls> token, of length 1; see :func:`read_scgpt`."""
+
+    genes: tuple[str, ...]
+    top: int
+    name: str
+    tokens: Mapping[str, int] = field(repr=False)
+    pad_value: float
+    dimensions: int
+    _model: Any = field(repr=False)
+
+    def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+        """Return the points of ``cells`` (ranked genes, descending, unique): cells x dimensions, each of length 1."""
+        import torch
+
+        parts = [np.empty((0, self.dimensions))]
+        with torch.inference_mode():
+            for start in range(0, len(cells), _BATCH):
+                points = self._model(*self._batch(cells[start : start + _BATCH]))
+                parts.append(torch.nn.functional.normalize(points, dim=1).double().cpu().numpy())
+        return np.concatenate(parts)
+
+    def _batch(self, cells: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return tokens, values and which of them are padding: cells x longest cell."""
+        import torch
+
+        known = [[self.tokens[gene] for gene in cell if gene in self.tokens][: _MOST_TOKENS - 1] for cell in cells]
+        longest = 1 + max(map(len, known))
+        tokens = torch.zeros((len(cells), longest), dtype=torch.long)  # padding is masked: any token will do
+        values = torch.full((len(cells), longest), self.pad_value)
+        padding = torch.ones((len(cells), longest), dtype=torch.bool)
+        tokens[:, 0], padding[:, 0] = self.tokens[CLASS_TOKEN], False
+        for row, cell in enumerate(known):
+            if cell:
+                tokens[row, 1 : 1 + len(cell)] = torch.tensor(cell)
+                values[row, 1 : 1 + len(cell)] = torch.from_numpy(value_bins(len(cell))).float()
+                padding[row, 1 : 1 + len(cell)] = False
+        device = next(self._model.parameters()).device
+        return tokens.to(device), values.to(device), padding.to(device)
+
+
+def read_scgpt(folder: Path, genes: Sequence[str], top: int) -> ScgptEmbedding:
+    """Return the embedding of the checkpoint in ``folder``: args.json, vocab.json and best_model.pt.
+
+    Parameters
+    ----------
+    folder
+        The checkpoint. Only tensors are read from it, no code.
+    genes
+        The vocabulary of cell sentences, by symbol. Genes that scGPT does not know are left out of a cell.
+    top
+        The length of a real cell sentence at the most.
+
+    Raises
+    ------
+    CellDualityError
+        If a file is missing or malformed, a weight is missing or of another shape, the values are not embedded in
+        the continuous style, or scGPT knows none of the genes.
+
+    Notes
+    -----
+    Differences from the authors' ``embed_data``: :func:`value_bins` in place of counts, single precision throughout,
+    and of cells with more than 1199 genes the first are taken, not random ones.
+    """
+    settings = _json(folder / "args.json")
+    vocabulary = _json(folder / "vocab.json")
+    missing = [name for name in _ARGUMENTS if not isinstance(settings.get(name), int)]
+    style = settings.get("input_emb_style", settings.get("input_style", "continuous"))
+    if missing or style not in ("continuous", "binned"):
+        what = f"no number {missing[0]!r}" if missing else f"values in the style {style!r}, not continuous"
+        raise CellDualityError(what, where=str(folder / "args.json"), mend=_MEND)
+    known = {gene: vocabulary[gene] for gene in genes if gene in vocabulary}
+    if CLASS_TOKEN not in vocabulary or not known:
+        what = f"scGPT knows none of the {len(genes)} genes" if CLASS_TOKEN in vocabulary else f"no {CLASS_TOKEN} token"
+        raise CellDualityError(what, where=str(folder / "vocab.json"), mend="use gene symbols, and " + _MEND)
+    weights, version = _weights(folder / "best_model.pt")
+    model = _model(settings, weights, folder / "best_model.pt")
+    size = int(settings["embsize"])
+    name = (
+        f"scGPT {CLASS_TOKEN} ({size}) of {folder.name} {version}, ranks in {BINS - 1} value bins, "
+        f"{len(known)} of {len(genes)} genes known"
+    )
+    tokens = {**known, CLASS_TOKEN: vocabulary[CLASS_TOKEN]}
+    return ScgptEmbedding(tuple(genes), top, name, tokens, float(settings.get("pad_value", -2)), size, model)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CellDualityError(f"unreadable: {error}", where=str(path), mend=_MEND) from error
+    if not isinstance(content, dict):
+        raise CellDualityError("not a JSON object", where=str(path), mend=_MEND)
+    return content
+
+
+def _weights(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the tensors of a checkpoint by their names in torch's own encoder, and the file's hash."""
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CellDualityError(f"unreadable: {error}", where=str(path), mend=_MEND) from error
+    if not isinstance(content, dict):
+        raise CellDualityError("not a table of weights", where=str(path), mend=_MEND)
+    found = {}
+    for name, tensor in content.items():
+        for theirs, ours in _RENAMED:  # checkpoints are saved with flash attention's names
+            name = name.replace(theirs, ours)
+        found[name] = tensor
+    return found, version
+
+
+def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) -> Any:
+    """Return the encoder with its weights: heads of the checkpoint that no cell embedding needs are left out."""
+    import torch
+
+    from cellduality_plugin.evaluation.scgpt_model import CellEncoder
+
+    tokens = weights.get("encoder.embedding.weight")
+    if tokens is None:
+        raise CellDualityError("no weight 'encoder.embedding.weight'", where=str(path), mend=_MEND)
+    model = CellEncoder(len(tokens), *(int(settings[name]) for name in _ARGUMENTS))
+    wanted = model.state_dict()
+    for name, tensor in wanted.items():
+        shape = getattr(weights.get(name), "shape", None)
+        if shape != tensor.shape:
+            what = (
+                f"no weight {name!r}"
+                if shape is None
+                else f"{name!r} of shape {tuple(shape)}, not {tuple(tensor.shape)}"
+            )
+            raise CellDualityError(what, where=str(path), mend=_MEND)
+    model.load_state_dict({name: weights[name] for name in wanted})
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").float().eval()
