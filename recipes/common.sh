@@ -28,6 +28,7 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${HELD_OUT=kang_2018_ifnb:cell_type=B cell}"  # for out-of-distribution evaluation alone: SET:COLUMN=VALUE;...
 : "${TASKS:=}"                    # dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve
 : "${FOREIGN:=}"                  # sets no cell of which trains, for annotation out of distribution: kidney_immune
+: "${GOLD:=0}"                   # 1: RL rows hold gold, which is logged beside the reward (Figure 2) and is none
 : "${MASKS:=1}"                   # splits into known and hidden genes that the reward of an answer is the mean over
 : "${AUDIT:=1}"                   # 0: no audit of the reward before GRPO
 : "${AUDIT_CELLS:=48}"            # of each task
@@ -85,6 +86,8 @@ run() {
     echo
     return
   fi
+  mkdir -p "$RUN_DIR/logs"
+  printf '%q ' "$@" >"$RUN_DIR/logs/$name.command" # for the report
   python -m cellduality_plugin.openrlhf_hooks.supervise --run-dir "$RUN_DIR" --stage "${stage:+$stage }$name" \
     --log "$RUN_DIR/logs/$name.log" --expect "$expect" -- "$@"
 }

@@ -19,7 +19,7 @@ from cellduality_plugin.evaluation.sections import Section
 from cellduality_plugin.evaluation.tables import section_title
 from cellduality_plugin.files import read_jsonl
 
-SHAPES = ("dot", "square", "ring")
+SHAPES = ("dot", "ring", "square")
 NEIGHBOURS, MIN_DIST = 15, 0.3
 _WIDTH, _HEIGHT = 300, 260
 """Of a plot, in its own units; both axes are stretched to it, since neither has a unit."""
@@ -54,10 +54,10 @@ def styles_of(conditions: Sequence[str]) -> dict[str, Style]:
 
     Examples
     --------
-    >>> styles_of(["B, control", "B, IFN", "T, control"])["B, control"]
-    Style(colour=1, shape='square')
+    >>> styles_of(["B, control", "B, IFN", "T, control"])["T, control"]
+    Style(colour=2, shape='ring')
     >>> [style.shape for style in styles_of([str(number) for number in range(7)]).values()][5:]
-    ['dot', 'square']
+    ['dot', 'ring']
     """
     split = [condition.rpartition(", ") for condition in conditions]
     kinds, states = sorted({kind for kind, _, _ in split}), sorted({state for _, _, state in split})

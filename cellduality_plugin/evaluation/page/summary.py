@@ -131,15 +131,13 @@ def sentences(found: Sequence[Headline], checkpoints: Sequence[str]) -> list[str
         )
     against = [each for each in found if each.baseline]
     if against:
-        ahead = [
-            f"{each.section} ({each.baseline[0]} {written(each.baseline[1]['value'])}, {last} "
-            f"{written(each.after['value'])})"
-            for each in against
-            if each.baseline and each.beaten
-        ]
-        told.append(
-            f"A baseline is ahead of {last} in {len(ahead)} of the {len(against)} that have one{_listed(ahead)}."
-        )
+        ahead: dict[str, list[str]] = {}
+        for each in against:
+            if each.baseline and each.beaten:
+                ahead.setdefault(each.baseline[0], []).append(each.section)
+        named = [f"{baseline} in {', '.join(sections)}" for baseline, sections in ahead.items()]
+        lost = sum(map(len, ahead.values()))
+        told.append(f"A baseline is ahead of {last} in {lost} of the {len(against)} that have one{_listed(named)}.")
     told += [_sentence(each, checkpoints) for each in found]
     return told
 
