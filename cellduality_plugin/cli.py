@@ -12,6 +12,7 @@ import typer
 from cellduality_plugin import __version__
 from cellduality_plugin.commands import (
     auditing,
+    configuring,
     data_sets,
     doctoring,
     evaluating,
@@ -78,6 +79,7 @@ models.register(model_app)
 tracing.register(traces_app)
 doctoring.register(app)
 auditing.register(app)
+configuring.register(app)
 serving.register(app)
 evaluating.register(app)
 replaying.register(app)

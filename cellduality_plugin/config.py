@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_text
 from cellduality_plugin.import_paths import FORMS
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.rewards import REWARDS, Reward, get_reward
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import DualTask, get_task
@@ -21,6 +22,9 @@ from cellduality_plugin.vocabulary import Vocabulary
 
 PATH_VARIABLE = "CELLDUALITY_CONFIG"
 """Names the configuration file; set it where Ray starts (or in the job's runtime environment)."""
+
+EVERY_TASK = "*"
+"""In rewards by task: every task that is not named."""
 
 
 class EndpointSettings(Settings):
@@ -134,6 +138,10 @@ class TaskSettings(Settings):
     validity_power, validity_share
         With s the share: reward = validity ** power x ((1 - s) similarity + s). Power 0 and share 0 are the paper's
         reward. A share above 0 lets form count where the dual says nothing, in groups whose duals all fail.
+    votes
+        For answers that are labels: r = n s / (sum of s over the group), with s what the reward says of an answer and n
+        how many of the group gave it. With ``"posterior"`` this is the posterior whose prior is the group's own votes:
+        evidence corrects the majority, and where it says nothing the majority stands. Not in the paper.
     minimum_spread
         Where the largest and the smallest reward of a group are nearer than this, all get their mean, and with it no
         advantage: a difference that is noise is not trained on. 0 leaves every reward as it is.
@@ -143,6 +151,7 @@ class TaskSettings(Settings):
     reward: str | dict[str, float] = "duality"
     validity_power: float = Field(1.0, ge=0)
     validity_share: float = Field(0.0, ge=0, lt=1)
+    votes: bool = False
     minimum_spread: float = Field(0.0, ge=0, le=1)
 
     @field_validator("reward")
@@ -211,21 +220,44 @@ class Config(Settings):
         return self._folder
 
     def with_rewards(self, rewards: Mapping[str, str | dict[str, float]]) -> Config:
-        """Return the same configuration with other rewards for some of its tasks.
+        """Return the same configuration with other rewards for some of its tasks; ``"*"`` stands for all others.
 
         Raises
         ------
         CellDualityError
             If there is no such task, or no such reward.
         """
-        if strangers := rewards.keys() - self.tasks.keys():
+        if strangers := rewards.keys() - self.tasks.keys() - {EVERY_TASK}:
             raise CellDualityError(
                 f"no task {min(strangers)!r}", where="--rewards", mend=f"the tasks are {', '.join(self.tasks)}"
             )
         values = self.model_dump()
-        for name, reward in rewards.items():
-            values["tasks"][name]["reward"] = reward
-        changed = self.read(values, where="--rewards")
+        for name, task in values["tasks"].items():
+            task["reward"] = rewards.get(name, rewards.get(EVERY_TASK, task["reward"]))
+        return self._changed(values, "--rewards")
+
+    def with_votes(self, names: Collection[str]) -> Config:
+        """Return the same configuration with votes in the tasks ``names`` and in no other task."""
+        values = self.model_dump()
+        for name, task in values["tasks"].items():
+            task["votes"] = name in names
+        return self._changed(values, "--votes")
+
+    def with_settings(self, **settings: Mapping[str, object]) -> Config:
+        """Return the same configuration with some settings of ``dual`` or ``records`` changed.
+
+        Raises
+        ------
+        CellDualityError
+            If a setting is wrong.
+        """
+        values = self.model_dump()
+        for part, changes in settings.items():
+            values[part] = {**(values[part] or {}), **changes}
+        return self._changed(values, ", ".join(settings))
+
+    def _changed(self, values: dict[str, object], where: str) -> Config:
+        changed = self.read(values, where=where)
         changed._folder = self._folder
         return changed
 
@@ -277,6 +309,12 @@ class Config(Settings):
         only_chats = self.dual.player == "frozen" and self.dual.endpoint and self.dual.endpoint.kind == "chat"
         for name, reward in rewards.items():
             reward.check(tasks[name])
+            if self.tasks[name].votes and not isinstance(tasks[name].answer, OneOf):
+                raise CellDualityError(
+                    f"votes are counted where the answer is a label, and {name} answers with a list",
+                    where=f"tasks.{name}.votes",
+                    mend="leave it out",
+                )
             if only_chats and reward.asks_log_probs:
                 raise CellDualityError(
                     "a chat endpoint cannot tell how likely a given text is, and the reward asks for it",

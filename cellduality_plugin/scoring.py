@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from cellduality_plugin.config import Config
+from cellduality_plugin.config import Config, TaskSettings
 from cellduality_plugin.duals import Asked, Dual
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
@@ -36,12 +36,16 @@ class Score:
         The word of the parser, of the policy or of the reward for why nothing was earned; empty if something could be.
     answer
         What was read in the response.
+    similarity, validity
+        The verdict on it and its form, in [0, 1]; both 0 where nothing could be earned.
     """
 
     reward: float
     logs: dict[str, float]
     failure: str = ""
     answer: Answer = field(default_factory=lambda: Answer(None))
+    similarity: float = 0.0
+    validity: float = 0.0
 
 
 @dataclass
@@ -55,7 +59,7 @@ class Group:
     verdicts: dict[Value, asyncio.Task[Verdict]] = field(default_factory=dict)
     asked: Asked = field(default_factory=dict)
     members: int = 0
-    rewards: list[float] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
     complete: asyncio.Event = field(default_factory=asyncio.Event)
     finished: list[tuple[Value | None, float]] = field(default_factory=list)
 
@@ -74,16 +78,16 @@ class Group:
             self._close()
             raise
 
-    async def all_rewards(self, reward: float) -> list[float]:
-        """Return the rewards of all members, of which this one has ``reward``, once the last is there."""
-        self.rewards.append(reward)
+    async def all_scores(self, score: Score) -> list[Score]:
+        """Return the scores of all members, of which ``score`` is this one's, once the last is there."""
+        self.scores.append(score)
         self._close()
         try:
             await self.complete.wait()
-        except BaseException:  # it leaves, and its reward with it
-            self.rewards.remove(reward)
+        except BaseException:  # it leaves, and its score with it
+            self.scores.remove(score)
             raise
-        return self.rewards
+        return self.scores
 
     @property
     def over(self) -> bool:
@@ -91,8 +95,32 @@ class Group:
         return len(self.finished) >= self.members
 
     def _close(self) -> None:
-        if len(self.rewards) >= self.members:
+        if len(self.scores) >= self.members:
             self.complete.set()
+
+
+def votes_for(score: Score, scores: Sequence[Score]) -> float:
+    r"""Return the share of its group's evidence that speaks for an answer, in [0, 1]; best value 1.
+
+    .. math:: r_i = n(y_i) s(y_i) / \sum_j s(y_j)
+
+    with n(y) the number of the group's answers that are y and s(y) its similarity. Where s is the posterior under an
+    even prior, r is the posterior under the group's own votes. Not in the paper.
+
+    Parameters
+    ----------
+    score, scores
+        One member of a group, and all of them.
+
+    Examples
+    --------
+    >>> b, t = (Score(s, {}, answer=Answer(label), similarity=s) for label, s in (("B", 0.5), ("T", 0.25)))
+    >>> votes_for(b, [b, t, t]), votes_for(t, [b, t, t])
+    (0.5, 0.5)
+    """
+    total = math.fsum(each.similarity for each in scores)
+    alike = sum(each.answer.value == score.answer.value for each in scores)
+    return min(1.0, alike * score.similarity / total) if total else 0.0
 
 
 def quantise(reward: float) -> float:
@@ -104,6 +132,12 @@ def quantise(reward: float) -> float:
     (1.0, 102.0)
     """
     return round(reward / QUANTUM) * QUANTUM
+
+
+def shaped(similarity: float, validity: float, settings: TaskSettings) -> float:
+    """Return the reward of a judged answer, in [0, 1]: validity ** power x ((1 - share) similarity + share)."""
+    share = settings.validity_share
+    return quantise(validity**settings.validity_power * ((1 - share) * similarity + share))
 
 
 class Scorer:
@@ -167,19 +201,28 @@ class Scorer:
         return self._report(group, text, answer, verdict, requests=requests, seconds=seconds)
 
     async def level(self, score: Score, group: Group) -> Score:
-        """Return ``score``, with the mean reward of its group if the group's rewards lie too near together to tell.
+        """Return ``score`` with the reward it has among those of its group, where the configuration asks for that.
 
-        Waits for the other members, so each of them has to come here; see :meth:`Group.member`.
+        With ``votes`` the answers of a group share its evidence (:func:`votes_for`); where rewards then lie nearer
+        together than ``minimum_spread`` all get their mean. Waits for the other members, so each of them has to come
+        here; see :meth:`Group.member`.
         """
-        bound = self._config.tasks[group.example.task].minimum_spread
-        if not bound:
+        settings = self._config.tasks[group.example.task]
+        if not settings.votes and not settings.minimum_spread:
             return score
-        rewards = await group.all_rewards(score.reward)
-        if max(rewards) - min(rewards) >= bound:
-            return score
-        reward = quantise(math.fsum(rewards) / len(rewards))
-        logs = {**score.logs, **reward_logs(self._tasks, group.example.task, reward), "dual_levelled": 1.0}
-        return replace(score, reward=reward, logs=logs)
+        scores = await group.all_scores(score)
+
+        def among(each: Score) -> float:
+            if not settings.votes or each.failure:
+                return each.reward
+            return shaped(votes_for(each, scores), each.validity, settings)
+
+        rewards, reward = [among(each) for each in scores], among(score)
+        levelled = settings.minimum_spread > 0 and max(rewards) - min(rewards) < settings.minimum_spread
+        if levelled:
+            reward = quantise(math.fsum(rewards) / len(rewards))
+        logs = {**score.logs, **reward_logs(self._tasks, group.example.task, reward)}
+        return replace(score, reward=reward, logs={**logs, "dual_levelled": float(levelled)})
 
     def finish(self, score: Score, group: Group, *, truncated: bool, seconds: float) -> Score:
         """Return ``score`` with what is known at the end of a rollout, and of its group at the end of that.
@@ -237,12 +280,12 @@ class Scorer:
             validity, verdict = 0.0, Verdict.none("out_of_range")
         # What could not be read or asked earns nothing, whatever its form.
         judged = answer.value is not None and not verdict.failure
-        share = settings.validity_share if judged else 0.0
-        reward = quantise(validity**settings.validity_power * ((1 - share) * verdict.similarity + share))
+        similarity = verdict.similarity if judged else 0.0
+        reward = shaped(similarity, validity, settings) if judged else 0.0
         duals = [] if answer.value is None else group.duals[answer.value]
         rebuilt = [(dual.example.known, read) for dual in duals for read in dual.reads]
         rollout = Rollout(
             task, group.example, text, answer, verdict, rebuilt, validity, reward, requests=requests, seconds=seconds
         )
         logs = rollout_logs(rollout, self._tasks, self._vocabulary)
-        return Score(reward, logs, answer.failure or verdict.failure, answer)
+        return Score(reward, logs, answer.failure or verdict.failure, answer, similarity, validity)

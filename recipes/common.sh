@@ -27,6 +27,7 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${DATASET:=pbmc68k_reduced kang_2018_ifnb}"   # names (`cellduality data list`), or the path of an .h5ad
 : "${HELD_OUT=kang_2018_ifnb:cell_type=B cell}"  # for out-of-distribution evaluation alone: SET:COLUMN=VALUE;...
 : "${TASKS:=}"                    # dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve
+: "${VOTES:=}"                   # tasks, with commas, in whose groups the answers share the evidence by votes
 : "${FOREIGN:=}"                  # sets no cell of which trains, for annotation out of distribution: kidney_immune
 : "${GOLD:=0}"                   # 1: RL rows hold gold, which is logged beside the reward (Figure 2) and is none
 : "${MASKS:=1}"                   # splits into known and hidden genes that the reward of an answer is the mean over

@@ -5,6 +5,8 @@
 #   bash recipes/grpo.sh
 #   RESUME=1 bash recipes/grpo.sh                    # goes on from the last checkpoint
 #   ACTOR_LR=5e-5 KL=0.02 bash recipes/grpo.sh --actor.max_norm 0.5
+#   cellduality configure runs/cpu/data/cellduality.json --rewards "*=posterior" --out runs/cpu/data/posterior.json
+#   CONFIG=runs/cpu/data/posterior.json bash recipes/grpo.sh      # another reward on the same rows
 #   PROFILE=multinode NODES=4 RUN_DIR=/shared/run bash recipes/grpo.sh
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -15,8 +17,10 @@ lock_run
 finished grpo && exit 0
 unmark grpo
 
-agent="$data/cellduality.agent.py"
-if [[ "$DRY_RUN" != 1 ]]; then agent="$(cellduality agent-path --config "$data/cellduality.json")"; fi
+: "${CONFIG:=$data/cellduality.json}"
+CONFIG="$(realpath -m -- "$CONFIG")"
+agent="${CONFIG%.json}.agent.py"
+if [[ "$DRY_RUN" != 1 ]]; then agent="$(cellduality agent-path --config "$CONFIG")"; fi
 resume=()
 if [[ "$RESUME" == 1 ]]; then resume=(--ckpt.load_enable); fi
 
@@ -24,7 +28,7 @@ trainer=(python -m openrlhf.cli.train_ppo_ray)
 if [[ "$PROFILE" == multinode ]]; then
   trainer=(
     ray job submit --address "$RAY_JOB_ADDRESS"
-    --runtime-env-json "{\"env_vars\": {\"CELLDUALITY_CONFIG\": \"$data/cellduality.json\"}}"
+    --runtime-env-json "{\"env_vars\": {\"CELLDUALITY_CONFIG\": \"$CONFIG\"}}"
     -- "${trainer[@]}"
   )
 fi

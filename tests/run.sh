@@ -2,6 +2,7 @@
 # Sets up what the tests need and runs them all: linters, fast tests, then the real trainer on the CPU.
 #
 #   bash tests/run.sh
+#   bash tests/run.sh --all                # also faults, several nodes, and the report in a browser (needs Chromium)
 #   bash tests/run.sh -m "not stack"       # without the trainer, about two minutes
 #   bash tests/run.sh tests/test_parsing.py
 set -euo pipefail
@@ -20,7 +21,13 @@ mypy
 lint-imports
 shellcheck --external-sources recipes/*.sh recipes/profiles/*.sh tests/*.sh .ci/run
 say "Tests"
-if (($#)); then exec python -m pytest "$@"; fi
-python -m pytest -m "not stack" --numprocesses auto
+trainer=(-m "stack and not long")
+if [[ "${1:-}" == --all ]]; then
+  trainer=(-m stack)
+elif (($#)); then
+  exec python -m pytest "$@"
+fi
+python -m pytest -m "not stack and not browser" --numprocesses auto
+if [[ "${1:-}" == --all ]]; then python -m pytest -m browser; fi
 # One trainer at a time: each takes what cores there are.
-exec python -m pytest -m stack
+exec python -m pytest "${trainer[@]}"

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Mask
+from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policy import PolicyError
-from cellduality_plugin.scoring import QUANTUM, Score, Scorer, quantise
+from cellduality_plugin.scoring import QUANTUM, Score, Scorer, quantise, votes_for
 from cellduality_plugin.tasks import TASKS
+from tests.play import Saying, roll, row
 
 
 class ScriptedPolicy:
@@ -190,3 +192,54 @@ def test_the_reward_is_the_mean_over_the_masks_of_a_row(make_config, cell):
     assert [score.logs["dual_requests"] for score in scores] == [3, 0, 3]
     assert scores[0].logs["dual_failed"] == pytest.approx(1 / 3)
     assert len(policy.prompts) == len(set(policy.prompts)) == 6
+
+
+class TestVotes:
+    """The answers of a group of labels share its evidence by how many gave them."""
+
+    def scores(self, *answers):
+        return [Score(s, {}, answer=Answer(label), similarity=s) for label, s in answers]
+
+    @given(st.lists(st.sampled_from("BTN"), min_size=1, max_size=16), st.lists(st.floats(1e-3, 1), min_size=3))
+    def test_answers_alike_earn_alike_and_the_different_ones_share_one(self, answers, evidence):
+        by_label = dict(zip("BTN", evidence, strict=False))
+        scores = self.scores(*((label, by_label[label]) for label in answers))
+        found = {score.answer.value: votes_for(score, scores) for score in scores}
+        assert sum(found.values()) == pytest.approx(1)
+        assert all(votes_for(score, scores) == found[score.answer.value] for score in scores)
+
+    def test_where_the_evidence_says_nothing_the_majority_stands(self):
+        scores = self.scores(("B", 0.2), ("B", 0.2), ("B", 0.2), ("T", 0.2))
+        assert [votes_for(score, scores) for score in scores] == pytest.approx([0.75, 0.75, 0.75, 0.25])
+
+    def test_evidence_overrules_a_majority(self):
+        scores = self.scores(("B", 0.1), ("B", 0.1), ("T", 0.8))
+        assert votes_for(scores[2], scores) == pytest.approx(0.8)
+
+    def test_no_evidence_at_all_is_no_reward(self):
+        scores = self.scores(("B", 0.0), ("T", 0.0))
+        assert [votes_for(score, scores) for score in scores] == [0.0, 0.0]
+
+    def test_a_group_is_paid_so_and_what_cannot_be_read_earns_nothing(self, make_config, cell):
+        name = "cell_type_annotation"
+        scorer = Scorer(make_config(tasks={name: {"pair": name, "reward": "oracle", "votes": True}}))
+        texts = ["<answer>T</answer>", "<answer>CD19+ B</answer>", "nothing", "<answer>T</answer>"]
+        example = replace(row(name, cell), gold="T")
+        assert [score.reward for score in roll(scorer, example, texts)] == [1.0, 0.0, 0.0, 1.0]
+        example = replace(row(name, cell), gold="CD19+ B")
+        scores = roll(scorer, example, texts)
+        assert [score.reward for score in scores] == [0.0, 1.0, 0.0, 0.0]
+        assert [score.logs["dual_reward"] for score in scores] == [0.0, 1.0, 0.0, 0.0]
+
+    def test_three_of_four_votes_are_three_quarters(self, make_config, cell):
+        name = "cell_type_annotation"
+        scorer = Scorer(make_config(tasks={name: {"pair": name, "reward": "likelihood", "votes": True}}))
+        texts = ["<answer>T</answer>"] * 3 + ["<answer>CD19+ B</answer>"]
+        scores = roll(scorer, row(name, cell), texts, Saying(log_prob=-0.1))
+        assert [score.reward for score in scores] == [0.75, 0.75, 0.75, 0.25]
+
+    def test_lists_have_no_votes(self, make_config):
+        name = "conditional_cell_generation"
+        config = make_config(tasks={name: {"pair": name, "votes": True}})
+        with pytest.raises(CellDualityError, match="votes are counted where the answer is a label"):
+            Scorer(config)

@@ -27,6 +27,17 @@ def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
     return found
 
 
+def names_in(text: str) -> tuple[str, ...]:
+    """Return the names that commas part.
+
+    Examples
+    --------
+    >>> names_in("a, b"), names_in("")
+    (('a', 'b'), ())
+    """
+    return tuple(name for item in text.split(",") if (name := item.strip()))
+
+
 def weighted(text: str, flag: str) -> str | dict[str, float]:
     """Return ``name`` as it is, and {name: weight} of ``weight*name+weight*name``; no weight is a weight of 1.
 

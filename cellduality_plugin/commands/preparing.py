@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from cellduality_plugin.commands.arguments import absolute, by_name, pairs, reward_of
-from cellduality_plugin.config import Config, RecordSettings
+from cellduality_plugin.commands.arguments import absolute, by_name, names_in, pairs, reward_of
+from cellduality_plugin.config import EVERY_TASK, Config, RecordSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS, get_task
 
@@ -69,7 +69,8 @@ def data_prepare(
         typer.Option(
             help="Reward by task name, task=KIND,...: duality, likelihood, posterior or oracle; duality-KIND and "
             "oracle-KIND compare by exact, rwjs, ruzicka or rbo; module:Class or file.py:Class; "
-            "0.5*posterior+0.5*duality is a weighted sum. oracle puts the true answers into the task's RL rows."
+            "0.5*posterior+0.5*duality is a weighted sum; *=KIND stands for all tasks that are not named. "
+            "oracle puts the true answers into the task's RL rows."
         ),
     ] = "",
     top_genes: Annotated[int, typer.Option(help="Genes in a cell sentence, at most.")] = 64,
@@ -94,6 +95,13 @@ def data_prepare(
     minimum_spread: Annotated[
         float, typer.Option(help="Rewards of a group that lie nearer together than this become equal; 0: never.")
     ] = 0.0,
+    votes: Annotated[
+        str,
+        typer.Option(
+            help="Tasks, with commas, in whose groups the answers share the evidence by how many gave them: with "
+            "posterior, the group's own votes are its prior. For tasks that are answered by a label."
+        ),
+    ] = "",
     dual_temperature: Annotated[float, typer.Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
     dual_samples: Annotated[
         int, typer.Option(help="Reconstructions drawn for an answer, of which the mean counts; 2 need a temperature.")
@@ -176,6 +184,7 @@ def data_prepare(
         shaping={
             "validity_power": validity_power, "validity_share": validity_share, "minimum_spread": minimum_spread,
         },
+        votes=names_in(votes),
         dual={
             "temperature": dual_temperature, "samples": dual_samples, "timeout_seconds": dual_timeout,
             "max_new_tokens": dual_max_new_tokens or None,
@@ -233,7 +242,12 @@ def _allowed(columns: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def run_config(
-    tasks: Iterable[str], rewards: Mapping[str, str], *, shaping: Mapping[str, Any], dual: Mapping[str, Any]
+    tasks: Iterable[str],
+    rewards: Mapping[str, str],
+    *,
+    shaping: Mapping[str, Any],
+    votes: Collection[str] = (),
+    dual: Mapping[str, Any],
 ) -> Config:
     """Return the configuration of a run with ``tasks`` (names or import paths).
 
@@ -243,11 +257,16 @@ def run_config(
         If a reward is given for a task that nobody knows, or a setting is wrong.
     """
     found = {get_task(pair).name: pair for pair in tasks}
-    _refuse_slips(rewards, found, "--rewards")
-    kinds = {name: reward_of(rewards.get(name, "duality"), "--rewards") for name in found}
+    _refuse_slips(rewards.keys() - {EVERY_TASK}, found, "--rewards")
+    _refuse_slips(votes, found, "--votes")
+    others = rewards.get(EVERY_TASK, "duality")
+    kinds = {name: reward_of(rewards.get(name, others), "--rewards") for name in found}
     return Config.read(
         {
-            "tasks": {name: {"pair": pair, "reward": kinds[name], **shaping} for name, pair in found.items()},
+            "tasks": {
+                name: {"pair": pair, "reward": kinds[name], "votes": name in votes, **shaping}
+                for name, pair in found.items()
+            },
             "dual": dual,
         }
     )

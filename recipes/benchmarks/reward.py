@@ -36,8 +36,9 @@ def arm(shared: Path, folder: Path, task: str, kind: str, rows: int) -> None:
 def table(root: Path, group_size: int) -> str:
     """Return a Markdown table of all finished arms under ``root``: TASK/CACHING/KIND."""
     lines = [
-        "| task | prefix caching | reward | s a step | of which rollouts | ratio | goal | dual requests a group |",
-        "|---|---|---|---|---|---|---|---|",
+        "| task | prefix caching | reward | s a step | of which rollouts | ratio | goal | distinct answers a group "
+        "| dual requests a group |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for folder in sorted(root.glob("*/*/")):
         if folder.parent.name == "shared":
@@ -46,16 +47,21 @@ def table(root: Path, group_size: int) -> str:
         constant = _median(arms["constant"], "timing/step_total")
         for kind, curves in sorted(arms.items(), key=lambda item: (item[0] != "constant", item[0])):
             step, rollouts = _median(curves, "timing/step_total"), _median(curves, "timing/generation")
-            requests = _median(curves, "dual_requests") * group_size
+            requests = _mean(curves, "dual_requests") * group_size
+            distinct = _mean(curves, "dual_distinct_answers") / _mean(curves, "dual_groups")
             goal = f"≤ {GOALS[kind]}" if kind in GOALS else "–"
             cells = (folder.parent.name, folder.name, kind, f"{step:.1f}", f"{rollouts:.1f}", f"{step / constant:.2f}")
-            lines.append(f"| {' | '.join(cells)} | {goal} | {requests:.1f} |")
+            lines.append(f"| {' | '.join(cells)} | {goal} | {distinct:.2f} | {requests:.2f} |")
     return "\n".join(lines) + "\n"
 
 
 def _median(curves: Curves, name: str) -> float:
     # The first step pays for what is compiled and allocated once.
     return statistics.median(value for _, value in curves[name][1:])
+
+
+def _mean(curves: Curves, name: str) -> float:
+    return statistics.fmean(value for _, value in curves[name])
 
 
 def main() -> None:

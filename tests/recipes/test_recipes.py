@@ -179,6 +179,28 @@ def test_a_benchmark_is_the_whole_pipeline_for_each_seed_in_a_folder_of_its_own(
     assert content(project.parent) == before
 
 
+def test_table_6_trains_every_arm_of_every_seed_from_one_sft_checkpoint(run, project):
+    before = content(project.parent)
+    arms = "oracle posterior-votes duality-frozen default"
+    done = run("benchmark_table6", DRY_RUN="1", SEEDS="3 5", ARMS=arms, RUNS_DIR=str(project.parent / "six"))
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if " doctor " not in line]
+    folders = [re.search(r"six/(\d)/arms/([a-z-]+)/grpo.new", line) for line in lines if "train_ppo_ray" in line]
+    assert [found.groups() for found in folders if found] == [(seed, arm) for seed in "35" for arm in arms.split()]
+    assert sum("train_sft" in line for line in lines) == 2
+    configured = [shlex.split(line)[3:] for line in lines if line.startswith("cellduality configure")][:4]
+    votes = "cell_type_annotation,drug_exposure_prediction,drug_sensitivity_prediction"
+    frozen = ["--dual-url", "http://127.0.0.1:8424/v1", "--dual-model", "sft", "--dual-key-variable", "VLLM_API_KEY"]
+    assert [words[:-2] for words in configured] == [
+        ["--votes", "", "--rewards", "*=oracle"],
+        ["--votes", votes, "--rewards", "*=posterior"],
+        [*frozen, "--votes", "", "--rewards", "*=duality"],
+        [],
+    ]
+    assert sum(f"--model {arm}=" in line for line in lines for arm in ("base", "SFT", *arms.split())) == 2 * 6
+    assert content(project.parent) == before
+
+
 class TestLock:
     @pytest.mark.parametrize("name", STAGES)
     def test_a_second_run_in_the_same_folder_ends_at_once(self, name, run, installed):

@@ -13,7 +13,7 @@ from cellduality_plugin.evaluation.audit.answers import Case, Kind
 from cellduality_plugin.evaluation.audit.asking import Account, Cost, Remembering
 from cellduality_plugin.evaluation.audit.statistics import Rewards
 from cellduality_plugin.examples import Example
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Score, Scorer
 
 _UNBOUNDED = 86_400.0
 
@@ -74,14 +74,20 @@ async def _judge_split(
     """Return the rewards of samples and candidates under one mask, what the samples cost, and how many failed."""
     group = scorer.group(split.to_label())
 
-    async def scores(texts: Sequence[str], policy: Account) -> list[tuple[float, float]]:
-        found = await asyncio.gather(*(scorer.score(text, group, policy) for text in texts))
-        return [(score.reward, score.logs["dual_failed"]) for score in found]
+    async def score(text: str, policy: Account) -> Score:
+        return await scorer.score(text, group, policy)
+
+    async def member(text: str) -> Score:
+        with group.member():
+            await asyncio.sleep(0)  # so that all members have begun before the first of them ends, as in a run
+            return await scorer.level(await score(text, account), group)
 
     account = memory.account()
-    sampled = await scores(samples, account)
+    sampled = [(each.reward, each.logs["dual_failed"]) for each in await asyncio.gather(*map(member, samples))]
     cost = account.cost
+    # Candidates are nobody's group: each is paid for itself.
     texts = [case.task.answer_response(candidate.value) for candidate in case.candidates]
-    known = await scores(texts, memory.account())
+    found = await asyncio.gather(*(score(text, memory.account()) for text in texts))
+    known = [each.reward for each in found]
     failed = float(np.mean([share for _, share in sampled])) if sampled else 0.0
-    return [reward for reward, _ in (*sampled, *known)], cost, failed
+    return [*(reward for reward, _ in sampled), *known], cost, failed

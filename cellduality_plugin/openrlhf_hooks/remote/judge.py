@@ -127,12 +127,13 @@ def refuse_unfit(config: Config) -> None:
         If not.
     """
     for name, task in config.tasks.items():
-        if task.minimum_spread:
-            raise CellDualityError(
-                "a remote reward sees one rollout at a time and cannot level a group",
-                where=f"tasks.{name}.minimum_spread",
-                mend="set it to 0, or use the agent (--train.agent_func_path)",
-            )
+        for setting, what in (("minimum_spread", "level a group"), ("votes", "count a group's votes")):
+            if getattr(task, setting):
+                raise CellDualityError(
+                    f"a remote reward sees one rollout at a time and cannot {what}",
+                    where=f"tasks.{name}.{setting}",
+                    mend="leave it out, or use the agent (--train.agent_func_path)",
+                )
     if config.dual.timeout_seconds >= OPENRLHF_WAITS:
         raise CellDualityError(
             f"OpenRLHF waits {OPENRLHF_WAITS:g} s for a reward, no longer than a dual may take",

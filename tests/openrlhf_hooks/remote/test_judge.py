@@ -99,9 +99,12 @@ def test_rows_are_forgotten_in_the_order_they_were_last_asked_for(judge, told):
     assert policy.asked == 3 + 4
 
 
-def test_what_needs_the_group_is_refused_in_one_line(make_config):
-    config = make_config(tasks={TYPE: {"pair": TYPE, "minimum_spread": 0.1}})
-    with pytest.raises(CellDualityError, match=r"cannot level a group \[tasks.cell_type_annotation.minimum_spread\]"):
+@pytest.mark.parametrize(
+    ("setting", "value", "what"), [("minimum_spread", 0.1, "level a group"), ("votes", True, "count a group's votes")]
+)
+def test_what_needs_the_group_is_refused_in_one_line(make_config, setting, value, what):
+    config = make_config(tasks={TYPE: {"pair": TYPE, setting: value}})
+    with pytest.raises(CellDualityError, match=rf"cannot {what} \[tasks.cell_type_annotation.{setting}\]"):
         refuse_unfit(config)
 
 

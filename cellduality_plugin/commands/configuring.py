@@ -1,0 +1,68 @@
+"""`cellduality configure`: another reward, or another player of the dual, for data that are prepared already."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cellduality_plugin.commands.arguments import names_in, pairs, reward_of
+from cellduality_plugin.errors import CellDualityError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("configure")(configure)
+
+
+def configure(
+    config: Annotated[Path, typer.Argument(help="The cellduality.json to start from.")],
+    result: Annotated[Path, typer.Option("--out", help="The file to write, in the same folder.")],
+    rewards: Annotated[
+        str, typer.Option(help="Rewards that change, task=KIND,... as in `data prepare`; *=KIND for all others.")
+    ] = "",
+    votes: Annotated[
+        str | None,
+        typer.Option(help="The tasks whose groups share their evidence by votes, with commas; as before if left out."),
+    ] = None,
+    dual_url: Annotated[
+        list[str] | None,
+        typer.Option(help="A frozen model plays the dual at this address (http://host:8000/v1); may be repeated."),
+    ] = None,
+    dual_model: Annotated[str, typer.Option(help="Its name there.")] = "",
+    dual_key_variable: Annotated[str, typer.Option(help="The environment variable that holds its key, if any.")] = "",
+    records: Annotated[Path | None, typer.Option(help="Folder in which a run keeps rollouts.")] = None,
+) -> None:
+    """Write the configuration of a run that differs in its reward: rows and vocabulary stay as they are.
+
+    Examples:
+
+    `cellduality configure data/cellduality.json --rewards "*=posterior" --out data/posterior.json`
+
+    `cellduality configure data/cellduality.json --dual-url http://10.0.0.5:8000/v1 --dual-model sft
+    --out data/frozen.json`
+    """
+    from cellduality_plugin.config import Config
+
+    if result.resolve().parent != config.resolve().parent:
+        raise CellDualityError(
+            f"{result} is in another folder than {config.name}",
+            where="--out",
+            mend="write it beside the other: both name the vocabulary from where they are",
+        )
+    if bool(dual_url) != bool(dual_model):
+        raise CellDualityError("an address without a model, or a model without", where="--dual-url", mend="give both")
+    changed = Config.load(config).with_rewards(
+        {task: reward_of(kind, "--rewards") for task, kind in pairs(rewards, "--rewards").items()}
+    )
+    if votes is not None:
+        changed = changed.with_votes(names_in(votes))
+    if dual_url:
+        endpoint = {"urls": dual_url, "model": dual_model, "key_variable": dual_key_variable or None}
+        changed = changed.with_settings(dual={"player": "frozen", "endpoint": endpoint})
+    if records is not None:
+        changed = changed.with_settings(records={"folder": os.path.relpath(records, result.parent)})
+    changed.load_rewards(changed.load_tasks())
+    changed.save(result)

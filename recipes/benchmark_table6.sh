@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# The paper's Table 6 (section 4.3): GRPO from one SFT checkpoint with the ground truth, with the paper's rewards and
+# with this profile's, over seeds, on held-out cells of all tasks. Finished parts are skipped, so a stopped benchmark
+# goes on where it was; seeds can run side by side (SEEDS="42 43" in one shell, SEEDS="44" in another).
+#
+#   bash recipes/benchmark_table6.sh
+#   SPLIT=validation SEEDS="42 43 44" ARMS="oracle duality likelihood posterior-votes posterior-frozen" \
+#     bash recipes/benchmark_table6.sh
+#
+# An arm is `default` (the profile's rewards), or a kind of reward for all tasks; -votes lets the answers of a group of
+# labels share their evidence, -frozen lets the SFT checkpoint play the dual instead of the policy as it moves.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=recipes/common.sh
+source "$root/recipes/common.sh"
+: "${SEEDS:=42 43 44 45 46}" "${SPLIT:=test}" "${ARMS:=oracle duality default}" "${RUNS_DIR:=$root/runs/table6-$PROFILE}"
+: "${DUAL_PORT:=8421}"
+labels=cell_type_annotation,drug_exposure_prediction,drug_sensitivity_prediction
+RUNS_DIR="$(realpath -m -- "$RUNS_DIR")"
+set_up
+
+# The SFT checkpoint behind an endpoint of its own, for as long as an arm trains.
+serve_frozen() { # run folder, seed
+  local log="$1/logs/dual.log" port=$((DUAL_PORT + $2 % 1000))
+  address="http://127.0.0.1:$port/v1"
+  [[ "$DRY_RUN" != 1 ]] || return 0
+  mkdir -p "$1/logs"
+  VLLM_API_KEY="$(python -c 'import secrets; print(secrets.token_hex())')"
+  export VLLM_API_KEY
+  "${launch[@]}" python -m vllm.entrypoints.openai.api_server --model "$1/sft" --served-model-name sft \
+    --host 127.0.0.1 --port "$port" --max-model-len "$MAX_LEN" --dtype bfloat16 --enforce-eager >"$log" 2>&1 &
+  server=$!
+  trap 'kill "$server" 2>/dev/null || true' EXIT
+  until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+    kill -0 "$server" 2>/dev/null || die "the frozen dual did not start" "read $log"
+    sleep 1
+  done
+}
+
+stop_frozen() {
+  [[ -n "${server:-}" ]] || return 0
+  kill "$server" && wait "$server" || true
+  server=
+}
+
+train() { # seed, arm
+  local shared="$RUNS_DIR/$1" folder="$RUNS_DIR/$1/arms/$2" kind="$2" flags=()
+  [[ "$RESUME" != 1 || ! -f "$folder/.finished-grpo" ]] || return 0
+  if [[ "$kind" == *-frozen ]]; then
+    kind="${kind%-frozen}"
+    serve_frozen "$shared" "$1"
+    flags+=(--dual-url "$address" --dual-model sft --dual-key-variable VLLM_API_KEY)
+  fi
+  if [[ "$kind" == *-votes ]]; then
+    kind="${kind%-votes}"
+    flags+=(--votes "$labels")
+  elif [[ "$kind" != default ]]; then
+    flags+=(--votes "")
+  fi
+  if [[ "$kind" != default ]]; then flags+=(--rewards "*=$kind"); fi
+  local config="$shared/data/$2.json"
+  if [[ "$DRY_RUN" != 1 ]]; then
+    mkdir -p "$folder"
+    ln -sfn ../../data "$folder/data"
+    ln -sfn ../../sft "$folder/sft"
+    cellduality configure "$shared/data/cellduality.json" "${flags[@]}" --records "$folder/rollouts" --out "$config"
+  else
+    printf '%q ' cellduality configure "$shared/data/cellduality.json" "${flags[@]}" --out "$config"
+    echo
+  fi
+  stage="[seed $1, $2]" SEED="$1" RUN_DIR="$folder" CONFIG="$config" bash "$root/recipes/grpo.sh"
+  stop_frozen
+}
+
+found=()
+export RESUME=1
+for seed in $SEEDS; do
+  export SEED="$seed" RUN_DIR="$RUNS_DIR/$seed" stage="[seed $seed]"
+  if [[ ! -f "$RUN_DIR/.finished-sft" ]]; then
+    # The truth stands in the rows for the oracle, and to be watched: no other arm is paid by it.
+    bash "$root/recipes/prepare.sh" --gold-for-monitoring
+    for recipe in traces sft; do bash "$root/recipes/$recipe.sh"; done
+  fi
+  base="$RUN_DIR/base" models=()
+  case "$BASE_MODEL" in small-llama | smollm2) ;; *) base="$BASE_MODEL" ;; esac
+  models=(--model "base=$base" --model "SFT=$RUN_DIR/sft")
+  for arm in $ARMS; do
+    train "$seed" "$arm"
+    models+=(--model "$arm=$RUN_DIR/arms/$arm/grpo")
+  done
+  run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$RUN_DIR/data" \
+    --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" \
+    --samples "$SAMPLES" --seed "$seed" "$@"
+  found+=("$RUN_DIR/$SPLIT/metrics.json")
+done
+if [[ "$DRY_RUN" != 1 ]]; then
+  cellduality seeds "${found[@]}" --after "${ARMS##* }" | tee "$RUNS_DIR/$SPLIT.md"
+fi
