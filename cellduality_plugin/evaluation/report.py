@@ -30,7 +30,7 @@ from cellduality_plugin.tasks import TASKS, DualTask
 
 TEMPLATE = "report.html.j2"
 NO_DATA = "A UMAP needs the cells themselves: give --data, the prepared folder."
-NO_UMAP = "A UMAP needs umap-learn: pip install umap-learn."
+NO_UMAP = "A UMAP needs umap-learn: pip install 'cellduality[eval]'."
 
 
 def write_report(

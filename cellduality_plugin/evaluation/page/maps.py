@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -140,7 +141,9 @@ def umap(
 
     The seed fixes both; one thread, since several would not agree with themselves.
     """
-    from umap import UMAP
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportWarning)  # says that TensorFlow, for which there is no use, is missing
+        from umap import UMAP
 
     neighbours = min(NEIGHBOURS, len(real) - 1)
     start = "spectral" if len(real) > 10 else "random"  # a handful of cells has no spectrum to start from
