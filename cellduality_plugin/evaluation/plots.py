@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cellduality_plugin.evaluation.figure2 import Band, Panel
 
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
-PALETTE = ("#3b6fb0", "#c8503c", "#1f7a4d", "#8a7a12", "#2a94b5", "#a2347a")
+PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")
 """Six colours that stay apart for colour-blind eyes; what has more kinds differs in shape, too."""
 
 _OF_THE_PAGE = {INK: "--ink", MUTED: "--muted", LINE: "--line"} | {
@@ -159,7 +159,7 @@ def plot_audit(name: str, title: str, findings: Sequence[Mapping[str, Any]]) -> 
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
-        figure = _figure(4.2, 1.3 + 0.32 * len(findings))
+        figure = _figure(4.0, 1.4 + 0.32 * len(findings))
         _draw_audit(figure.subplots(), title, findings)
         rewards = ", ".join(found["reward"] for found in findings)
         return _svg(figure, name, f"AUC of {rewards}: the numbers are those of the table")
@@ -196,4 +196,4 @@ def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) ->
     axes.set_yticks(range(len(findings)), [found["reward"] for found in findings])
     axes.set(title=title, xlim=(-0.03, 1.03), ylim=(len(findings) - 0.5, -0.5))
     if axes.get_legend_handles_labels()[0]:  # below: beside it the plot would be too narrow for a telephone
-        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, columnspacing=1)

@@ -53,7 +53,7 @@ def contrast(one: str, other: str) -> float:
 def test_colours_stay_apart_for_colour_blind_eyes(eyes, scheme):
     own = [schemes()[scheme][f"s{number}"] for number in range(1, 7)]
     seen = [lab(COLOUR_BLIND[eyes] @ linear(colour)) for colour in own]
-    assert min(float(np.linalg.norm(one - other)) for one, other in combinations(seen, 2)) > 10
+    assert min(float(np.linalg.norm(one - other)) for one, other in combinations(seen, 2)) > 15
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark", "print"])
