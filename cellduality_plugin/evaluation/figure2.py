@@ -83,7 +83,8 @@ def moving_average(points: Sequence[tuple[int, float]], steps: NDArray[np.int64]
     within = (logged > steps[:, None] - window) & (logged <= steps[:, None])
     counts = within.sum(axis=1)
     sums = within @ values if len(points) else np.zeros(len(steps))
-    return np.divide(sums, counts, out=np.full(len(steps), np.nan), where=counts > 0)
+    mean: NDArray[np.float64] = np.divide(sums, counts, out=np.full(len(steps), np.nan), where=counts > 0)
+    return mean
 
 
 def band(runs: Sequence[Sequence[tuple[int, float]]], window: int) -> Band:

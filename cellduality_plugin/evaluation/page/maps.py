@@ -183,7 +183,7 @@ def drawn(key: str, columns: Columns, checkpoints: Sequence[str], behind: Sequen
         return [((x - low[0]) * scale[0], (high[1] - y) * scale[1]) for x, y in cells]
 
     grey = re.sub(r"[^a-z]+", "-", f"behind-{key}")
-    plots = {}
+    plots: dict[str, str] = {}
     for name in [REAL, *shown] if columns.get(REAL) else shown:
         # Drawn once; the other plots of a section point to it.
         under = (

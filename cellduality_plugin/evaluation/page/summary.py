@@ -46,8 +46,8 @@ class Headline:
     @property
     def outside(self) -> bool:
         """Whether ``after`` lies outside the 95 % interval of ``before``."""
-        interval = self.before and self.before["interval"]
-        return bool(interval) and not interval[0] <= self.after["value"] <= interval[1]
+        interval = None if self.before is None else self.before["interval"]
+        return interval is not None and not interval[0] <= self.after["value"] <= interval[1]
 
     @property
     def verdict(self) -> str:
