@@ -12,6 +12,7 @@ import typer
 from cellduality_plugin import __version__
 from cellduality_plugin.commands import (
     auditing,
+    comparing,
     configuring,
     data_sets,
     doctoring,
@@ -82,4 +83,5 @@ auditing.register(app)
 configuring.register(app)
 serving.register(app)
 evaluating.register(app)
+comparing.register(app)
 replaying.register(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellduality_plugin.config import DualSettings
+from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.framing import render
 from cellduality_plugin.policy import PolicyError
 

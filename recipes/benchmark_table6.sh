@@ -93,6 +93,11 @@ for seed in $SEEDS; do
     --samples "$SAMPLES" --seed "$seed" "$@"
   found+=("$RUN_DIR/$SPLIT/metrics.json")
 done
-if [[ "$DRY_RUN" != 1 ]]; then
-  cellduality seeds "${found[@]}" --after "${ARMS##* }" | tee "$RUNS_DIR/$SPLIT.md"
+compare=(cellduality arms "${found[@]}" --out "$RUNS_DIR/$SPLIT")
+if [[ " $ARMS " != *" oracle "* ]]; then compare+=(--oracle ""); fi
+if [[ "$DRY_RUN" == 1 ]]; then
+  printf '%q ' "${compare[@]}"
+  echo
+else
+  "${compare[@]}"
 fi

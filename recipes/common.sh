@@ -35,6 +35,7 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${AUDIT_CELLS:=48}"            # of each task
 : "${AUDIT_REWARDS:=}"            # kinds, with commas; by default the configured one and all built-in ones that fit
 : "${SAMPLES:=4}"                 # cells drawn for each condition in evaluation
+: "${SMALL_CLASSES:=refuse}"      # drop: leave out classes of fewer than three cells
 : "${MAX_CELLS:=}"                # cells of a set at most: N, or SET=N,...
 : "${N_GENES:=0}"                 # the most variable genes of each set that make the vocabulary; 0 is all
 : "${TEACHER:=rule}"             # of SFT's reasoning traces: rule, the name of a chat model, or none

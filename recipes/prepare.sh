@@ -26,4 +26,4 @@ run prepare "$expect_prepare" cellduality data prepare "${sources[@]}" --out "$d
   --top-genes "$TOP_GENES" --genes "$N_GENES" --hidden "$HIDDEN" --max-cells "$MAX_CELLS" --labelled "$N_LABELLED" \
   --rl-rows "$N_RL" --masks "$MASKS" --sft-views "$SFT_VIEWS" --sft-label-views "$SFT_LABEL_VIEWS" \
   --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" \
-  --records "$RUN_DIR/rollouts" "${watched[@]}" "$@"
+  --small-classes "$SMALL_CLASSES" --records "$RUN_DIR/rollouts" "${watched[@]}" "$@"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from cellduality_plugin.config import EndpointSettings
+from cellduality_plugin.dual_settings import EndpointSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.policy import PolicyError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from cellduality_plugin.config import DualSettings, EndpointSettings
+from cellduality_plugin.dual_settings import DualSettings, EndpointSettings
 from cellduality_plugin.endpoint.addresses import Addresses
 from cellduality_plugin.endpoint.replies import Tokens, read_chat, read_context, read_log_probs, read_text
 from cellduality_plugin.framing import render

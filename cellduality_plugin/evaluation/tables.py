@@ -70,6 +70,17 @@ def written(value: float | None) -> str:
     return f"{value:.4f}" if 0 < abs(value) < 0.05 else f"{value:.3f}"
 
 
+def signed(value: float) -> str:
+    """Return a difference as tables show it.
+
+    Examples
+    --------
+    >>> signed(0.7712), signed(-0.00234), signed(0.0)
+    ('+0.771', '-0.0023', '0.000')
+    """
+    return f"+{written(value)}" if value > 0 else written(value)
+
+
 def ordered_keys(metrics: Mapping[str, Any]) -> list[str]:
     """Return the metrics that any column has, task by task, the headlines of a task first."""
     neighbours = [f"knn_agreement_{k}" for k in metrics["settings"]["neighbours"]]

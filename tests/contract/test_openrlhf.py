@@ -28,7 +28,8 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
 from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
-from cellduality_plugin.config import PATH_VARIABLE, DualSettings
+from cellduality_plugin.config import PATH_VARIABLE
+from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.config import EndpointSettings
+from cellduality_plugin.dual_settings import EndpointSettings
 from cellduality_plugin.endpoint import addresses as room
 from cellduality_plugin.endpoint.addresses import Addresses
 from cellduality_plugin.errors import CellDualityError

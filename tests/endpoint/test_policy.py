@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.config import DualSettings, EndpointSettings
+from cellduality_plugin.dual_settings import DualSettings, EndpointSettings
 from cellduality_plugin.endpoint.policy import EndpointPolicy
 from cellduality_plugin.framing import render
 from cellduality_plugin.policy import PolicyError

@@ -19,7 +19,8 @@ from vllm import SamplingParams
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from cellduality_plugin.config import Config, DualSettings
+from cellduality_plugin.config import Config
+from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.openrlhf_hooks import executor as executor_module

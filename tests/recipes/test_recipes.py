@@ -201,6 +201,16 @@ def test_table_6_trains_every_arm_of_every_seed_from_one_sft_checkpoint(run, pro
     assert content(project.parent) == before
 
 
+def test_the_papers_table_has_themes_and_tells_of_no_other(run, project):
+    before = content(project.parent)
+    done = run("reproduce_paper", profile="a6000x8", DRY_RUN="1", SEEDS="3", THEMES="dynamics")
+    assert done.returncode == 0, done.stderr
+    assert content(project.parent) == before
+    done = run("reproduce_paper", profile="a6000x8", DRY_RUN="1", THEMES="spatial")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == ["error: no theme 'spatial': use identity, dynamics or both"]
+
+
 class TestLock:
     @pytest.mark.parametrize("name", STAGES)
     def test_a_second_run_in_the_same_folder_ends_at_once(self, name, run, installed):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellduality_plugin.config import DualSettings
+from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.engine_policy import EnginePolicy
 from cellduality_plugin.evaluation.audit.asking import CountTokens
 from cellduality_plugin.evaluation.decoding import EngineSettings, Served, served_model

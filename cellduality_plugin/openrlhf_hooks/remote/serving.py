@@ -8,7 +8,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from cellduality_plugin.config import Config, EndpointSettings
+from cellduality_plugin.config import Config
+from cellduality_plugin.dual_settings import EndpointSettings
 from cellduality_plugin.endpoint.policy import EndpointPolicy
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer

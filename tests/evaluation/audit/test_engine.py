@@ -8,7 +8,7 @@ from typing import Any
 
 from vllm import SamplingParams
 
-from cellduality_plugin.config import DualSettings
+from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.evaluation.audit.engine import SeededPolicy, Stepped
 from cellduality_plugin.evaluation.decoding import Served
 

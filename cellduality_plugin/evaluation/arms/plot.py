@@ -1,0 +1,78 @@
+"""The arms of an experiment as dots: every seed faint, the mean with its standard deviation in front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cellduality_plugin.evaluation.arms.comparing import Role, Row
+from cellduality_plugin.evaluation.arms.tables import label
+from cellduality_plugin.evaluation.seeds import Spread
+from cellduality_plugin.files import whole_file
+
+# Okabe and Ito's colours, which can be told apart by all.
+COLOURS: dict[Role, str] = {"reference": "#555555", "arm": "#0072B2", "oracle": "#D55E00"}
+SHADE = {"certain": 0.16, "likely": 0.07, "none": 0.0}
+"""How visible the gap is."""
+
+PANELS_IN_A_ROW = 2
+STYLE = {
+    "font.size": 9, "font.family": "sans-serif", "svg.fonttype": "none", "svg.hashsalt": "cellduality",
+    "axes.spines.top": False, "axes.spines.right": False,
+}  # fmt: skip
+
+
+def save_plot(rows: Sequence[Row], *paths: Path) -> None:
+    """Write one panel a row into each of ``paths``, as SVG or PNG by their suffix; whole or not at all.
+
+    Base models, baselines and real cells are left to the table: far off, they would press the arms together.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    across = min(PANELS_IN_A_ROW, len(rows))
+    down = math.ceil(len(rows) / across)
+    most = max(len(_shown(row)) for row in rows)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.0 * across, (0.95 + 0.3 * most) * down), layout="constrained")
+        panels = figure.subplots(down, across, squeeze=False).flatten()
+        for place, axes in enumerate(panels):
+            if place < len(rows):
+                _draw(axes, rows[place], names=place % across == 0)
+            else:
+                axes.set_axis_off()
+        for path in paths:
+            kind = path.suffix.removeprefix(".")
+            metadata = {"Date": None} if kind == "svg" else {"Software": None}
+            with whole_file(path, "wb") as stream:
+                figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
+
+
+def _shown(row: Row) -> list[str]:
+    """Return the columns from bottom to top of a panel: the oracle, the arms, the reference."""
+    order: list[Role] = ["oracle", "arm", "reference"]
+    return [name for role in order for name in reversed([*row.roles]) if row.roles[name] == role]
+
+
+def _draw(axes: Any, row: Row, *, names: bool) -> None:
+    shown = _shown(row)
+    means = {row.roles[name]: Spread.of(row.values[name]).mean for name in shown if row.values[name]}
+    if "oracle" in means and row.gap:
+        axes.axvspan(means["reference"], means["oracle"], color=COLOURS["oracle"], alpha=SHADE[row.gap], linewidth=0)
+    axes.axvline(means["reference"], color=COLOURS["reference"], linewidth=0.8, linestyle=":")
+    for height, name in enumerate(shown):
+        values, colour = row.values[name], COLOURS[row.roles[name]]
+        if not values:
+            continue
+        spread = Spread.of(values)
+        axes.plot(values, [height + 0.2] * len(values), "o", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
+        if not math.isnan(spread.deviation):
+            low, high = spread.mean - spread.deviation, spread.mean + spread.deviation
+            axes.plot([low, high], [height, height], color=colour, linewidth=1.2)
+        axes.plot(spread.mean, height, "D", color=colour, markersize=6)
+    axes.set_yticks(range(len(shown)), shown if names else [""] * len(shown))
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    axes.set_title(label(row), fontsize=8, loc="left")
+    axes.margins(x=0.12)
