@@ -78,7 +78,7 @@ for seed in $SEEDS; do
   export SEED="$seed" RUN_DIR="$RUNS_DIR/$seed" stage="[seed $seed]"
   if [[ ! -f "$RUN_DIR/.finished-sft" ]]; then
     # The truth stands in the rows for the oracle, and to be watched: no other arm is paid by it.
-    bash "$root/recipes/prepare.sh" --gold-for-monitoring
+    GOLD=1 bash "$root/recipes/prepare.sh"
     for recipe in traces sft; do bash "$root/recipes/$recipe.sh"; done
   fi
   base="$RUN_DIR/base" models=()
@@ -90,7 +90,7 @@ for seed in $SEEDS; do
   done
   run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$RUN_DIR/data" \
     --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" \
-    --samples "$SAMPLES" --seed "$seed" "$@"
+    --samples "$SAMPLES" --seed "$seed" --decode "$DECODE" "$@"
   found+=("$RUN_DIR/$SPLIT/metrics.json")
 done
 compare=(cellduality arms "${found[@]}" --out "$RUNS_DIR/$SPLIT")

@@ -29,10 +29,12 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${TASKS:=}"                    # dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve
 : "${VOTES:=}"                   # tasks, with commas, in whose groups the answers share the evidence by votes
 : "${FOREIGN:=}"                  # sets no cell of which trains, for annotation out of distribution: kidney_immune
+: "${GOLD:=0}"                   # 1: RL rows hold gold, which is logged beside the reward (Figure 2) and is none
 : "${MASKS:=1}"                   # splits into known and hidden genes that the reward of an answer is the mean over
 : "${AUDIT:=1}"                   # 0: no audit of the reward before GRPO
 : "${AUDIT_CELLS:=48}"            # of each task
 : "${AUDIT_REWARDS:=}"            # kinds, with commas; by default the configured one and all built-in ones that fit
+: "${DECODE:=both}"                # labels greedily and drawn; headline: greedily alone, which takes less time
 : "${SAMPLES:=4}"                 # cells drawn for each condition in evaluation
 : "${SMALL_CLASSES:=refuse}"      # drop: leave out classes of fewer than three cells
 : "${MAX_CELLS:=}"                # cells of a set at most: N, or SET=N,...
@@ -87,6 +89,8 @@ run() {
     echo
     return
   fi
+  mkdir -p "$RUN_DIR/logs"
+  printf '%q ' "$@" >"$RUN_DIR/logs/$name.command" # for the report
   python -m cellduality_plugin.openrlhf_hooks.supervise --run-dir "$RUN_DIR" --stage "${stage:+$stage }$name" \
     --log "$RUN_DIR/logs/$name.log" --expect "$expect" -- "$@"
 }

@@ -382,6 +382,28 @@ class TestOtherCommands:
         told(ended, "", tmp_path)
         assert not (tmp_path / "report.html").exists()
 
+    def test_a_figure_of_nothing(self, cellduality, told, tmp_path):
+        ended = cellduality("figure2", "--curves", tmp_path / "gone", "--out", tmp_path / "figure2.svg")
+        told(ended, "no training curves", tmp_path / "gone")
+        (tmp_path / "train.log").write_text("Global step 1: {'reward': 0.5}")
+        ended = cellduality("figure2", "--curves", tmp_path / "train.log", "--out", tmp_path / "figure2.svg")
+        told(ended, "no dual_reward/TASK", tmp_path / "train.log")
+        assert not (tmp_path / "figure2.svg").exists()
+
+    def test_a_figure_says_what_it_shows(self, cellduality, tmp_path):
+        logged = "{'dual_reward/mine': 0.25, 'dual_share/mine': 0.5}"
+        (tmp_path / "train.log").write_text(f"Global step 1: {logged}\nGlobal step 2: {logged}")
+        ended = cellduality("figure2", "--curves", tmp_path / "train.log", "--out", tmp_path / "figure2.svg")
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out.split("  ")[1] == "(1 tasks, 0 with ground truth, 1 runs)\n"
+        assert (tmp_path / "figure2.svg").read_text().count("</svg>") == 1
+
+    def test_a_report_with_another_prepared_folder(self, toy, cellduality, told, tmp_path):
+        ended = cellduality(
+            "report", "--evaluation", tmp_path, "--data", tmp_path / "gone", "--out", tmp_path / "report.html"
+        )
+        told(ended, "cannot read the configuration", tmp_path / "gone")
+
 
 class TestInstalledCommand:
     """The same through the console script, in a process of its own."""

@@ -1,4 +1,4 @@
-"""`cellduality evaluate | table | seeds | report`: from checkpoints to numbers and a page."""
+"""`cellduality evaluate | table | seeds | report | figure2`: from checkpoints to numbers, a page and a figure."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command("table")(show_table)
     app.command("seeds")(seeds)
     app.command("report")(report)
+    app.command("figure2")(figure2)
 
 
 def evaluate_checkpoints(
@@ -109,12 +110,44 @@ def report(
         list[str] | None, typer.Option(help="NAME=FOLDER of TensorBoard events, or a training log.")
     ] = None,
     audit: Annotated[Path | None, typer.Option(help="An audit.json; left out where it is not there.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The prepared folder: for the UMAP, the questions, and hollow consistency.")
+    ] = None,
+    commands: Annotated[
+        Path | None, typer.Option(help="A folder with STAGE.command files, as the recipes leave them in logs/.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="The heading.")] = "CellDuality",
+    window: Annotated[int, typer.Option(min=1, help="Steps of the moving average of rewards by task.")] = 5,
 ) -> None:
-    """Write one self-contained HTML page: table, audit, curves, cells, confusion matrices, traces, provenance.
+    """Write one self-contained HTML page: summary, tables, curves, cells, labels, audit, rollouts, failures, commands.
 
-    Example: `cellduality report --evaluation runs/cpu/test --out report.html --curves GRPO=runs/cpu/tensorboard/grpo`
+    Example: `cellduality report --evaluation runs/cpu/test --data runs/cpu/data --out report.html --curves
+    GRPO=runs/cpu/tensorboard/grpo`
     """
+    from cellduality_plugin.config import Config
     from cellduality_plugin.evaluation.report import write_report
+    from cellduality_plugin.tasks import TASKS
 
     sources = folders(curves or [], "--curves")
-    print(write_report(evaluation, page, sources, audit=audit))
+    tasks = TASKS if data is None else Config.load(data / "cellduality.json").load_tasks()
+    print(write_report(evaluation, page, sources, title, audit, data, tasks, commands, window))
+
+
+def figure2(
+    curves: Annotated[
+        list[Path], typer.Option(help="A folder of TensorBoard events, or a training log; once for each seed.")
+    ],
+    image: Annotated[Path, typer.Option("--out", help="The figure: .svg, .png or .pdf.")],
+    window: Annotated[int, typer.Option(min=1, help="Steps of the moving average.")] = 5,
+) -> None:
+    """Draw rewards by task family, with the ground truth on the same axis; of several runs mean and deviation.
+
+    Ground truth is there where rows hold gold: `cellduality data prepare --gold-for-monitoring`.
+
+    Example: `cellduality figure2 --curves runs/42/tensorboard/grpo --curves runs/43/tensorboard/grpo --out figure2.svg`
+    """
+    from cellduality_plugin.evaluation.figure2 import write_figure
+
+    panels = write_figure(curves, image, window)
+    gold = sum(panel.truth is not None for panel in panels)
+    print(f"{image}  ({len(panels)} tasks, {gold} with ground truth, {panels[0].reward.runs} runs)")

@@ -1,4 +1,4 @@
-"""Plots as SVG text that can stand inside an HTML page, several on one page."""
+"""Plots for files, and as SVG text that can stand inside an HTML page, several on one page, in light and in dark."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cellduality_plugin.evaluation.curves import Curves
 from cellduality_plugin.files import whole_file
 
+if TYPE_CHECKING:
+    from cellduality_plugin.evaluation.figure2 import Band, Panel
+
+INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
+PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")
+"""Six colours that stay apart for colour-blind eyes; what has more kinds differs in shape, too."""
+
+_OF_THE_PAGE = {INK: "--ink", MUTED: "--muted", LINE: "--line"} | {
+    colour: f"--s{place}" for place, colour in enumerate(PALETTE, start=1)
+}
 _STYLE = {
     "font.size": 9,
     "font.family": "sans-serif",
@@ -20,8 +30,20 @@ _STYLE = {
     "svg.hashsalt": "cellduality",
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
 }
-_MANY_POINTS = 1500
+_NOTHING = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_WIDTH, _HEIGHT = 3.6, 2.3
+"""Of a small plot, in inches: on a page of 400 pixels its letters are still 12 pixels high."""
 
 
 def _figure(width: float, height: float) -> Any:
@@ -30,34 +52,46 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Any, name: str) -> str:
-    """Return the figure as one <svg> element whose ids start with ``name``, so that pages can hold many."""
+def _svg(figure: Any, name: str, said: str) -> str:
+    """Return the figure as one <svg> element in the page's own colours; its ids start with ``name``.
+
+    Parameters
+    ----------
+    said
+        What a reader who does not see the plot is told.
+    """
     stream = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(stream, format="svg", metadata=nothing)
+    figure.savefig(stream, format="svg", metadata=_NOTHING, transparent=True)
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    for colour, variable in _OF_THE_PAGE.items():
+        text = text.replace(colour, f"var({variable})")
     head, rest = text.split(">", 1)  # without a size of its own it takes that of its place on the page
-    return re.sub(r' (?:width|height)="[^"]*"', "", head) + ">" + rest
+    head = re.sub(r' (?:width|height)="[^"]*"', "", head)
+    return f'{head} role="img"><title>{_escaped(said)}</title>{rest}'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def plot_curve(name: str, title: str, points: Sequence[tuple[int, float]]) -> str:
-    """Return one training curve: every step in grey, the mean of the last five in blue."""
+    """Return one training curve: every step in grey, the mean of the last five in colour."""
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
-        figure = _figure(3.6, 2.3)
+        figure = _figure(_WIDTH, _HEIGHT)
         axes = figure.subplots()
         steps, values = np.array([p[0] for p in points]), np.array([p[1] for p in points])
-        axes.plot(steps, values, color="0.75", linewidth=1)
+        axes.plot(steps, values, color=LINE, linewidth=1)
         smooth = [values[max(0, end - 5) : end].mean() for end in range(1, len(values) + 1)]
-        axes.plot(steps, smooth, color="tab:blue", linewidth=1.5)
+        axes.plot(steps, smooth, color=PALETTE[0], linewidth=1.5)
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        return _svg(figure, name)
+        return _svg(figure, name, f"{title} by step, from {smooth[0]:.3g} to {smooth[-1]:.3g}")
 
 
 def plot_curves(name: str, curves: Curves) -> list[str]:
@@ -65,68 +99,59 @@ def plot_curves(name: str, curves: Curves) -> list[str]:
     return [plot_curve(f"{name}-{place}", title, points) for place, (title, points) in enumerate(curves.items())]
 
 
-def plot_cells(
-    name: str,
-    title: str,
-    points: Mapping[str, Sequence[tuple[float, float]]],
-    behind: Sequence[tuple[float, float]],
-    colours: Mapping[str, Any],
-) -> str:
-    """Return a scatter of cells coloured by condition, with real cells in grey behind.
-
-    Parameters
-    ----------
-    points
-        By condition.
-    behind
-        Drawn first, in grey.
-    colours
-        By condition, the same in every plot of a page.
-    """
+def plot_panel(name: str, panel: Panel) -> str:
+    """Return one task of Figure 2."""
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
-        figure = _figure(3.6, 3.2)
-        axes = figure.subplots()
-        dense = len(behind) + sum(map(len, points.values())) > _MANY_POINTS  # an image is smaller than many circles
-        if len(behind):
-            axes.scatter(*np.array(behind).T, s=6, color="0.88", linewidths=0, rasterized=dense)
-        for condition, cells in points.items():
-            axes.scatter(*np.array(cells).T, s=8, color=colours[condition], linewidths=0, alpha=0.7, rasterized=dense)
-        axes.set(title=title, xlabel="PC 1", ylabel="PC 2", xticks=[], yticks=[])
-        return _svg(figure, name)
+        figure = _figure(_WIDTH, _HEIGHT + 0.3)
+        _draw_panel(figure.subplots(), panel)
+        ends = f"reward from {panel.reward.mean[0]:.2f} to {panel.reward.mean[-1]:.2f}"
+        if panel.truth:
+            ends += f", {panel.truth_is} from {panel.truth.mean[0]:.2f} to {panel.truth.mean[-1]:.2f}"
+        return _svg(figure, name, f"{panel.task}: {ends}")
 
 
-def colours_of(conditions: Sequence[str]) -> dict[str, str]:
-    """Return a hex colour for each condition, by its place in the order."""
-    import matplotlib as mpl
-    from matplotlib.colors import to_hex
-
-    table = mpl.colormaps["tab10" if len(conditions) <= 10 else "tab20"]
-    return {condition: to_hex(table(place % table.N)) for place, condition in enumerate(conditions)}
-
-
-def plot_confusion(name: str, title: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """Return a confusion matrix: gold labels x answers, shaded by the share of the gold label."""
+def save_figure2(path: Path, families: Mapping[str, Sequence[Panel]], window: int) -> None:
+    """Write Figure 2 into one image, a row a family, whole or not at all; the ending of ``path`` is the format."""
     import matplotlib as mpl
 
-    matrix = np.asarray(counts, dtype=float)
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = min(10.0, 2.2 + 0.32 * len(labels))
-    with mpl.rc_context(_STYLE):
-        figure = _figure(side + 0.4, side)
-        axes = figure.subplots()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        numbers = [str(place + 1) for place in range(len(labels))]  # names twice would leave no room for the cells
-        axes.set_xticks(range(matrix.shape[1]), [*numbers, "none"], rotation=90 if len(labels) > 12 else 0)
-        axes.set_yticks(range(len(labels)), [f"{label}  {place}" for place, label in zip(numbers, labels, strict=True)])
-        axes.set(title=title, xlabel="answer", ylabel="gold")
-        if len(labels) <= 25:
-            for (row, column), count in np.ndenumerate(matrix):
-                if count:
-                    ink = "white" if shares[row, column] > 0.5 else "0.2"
-                    axes.text(column, row, f"{count:.0f}", ha="center", va="center", color=ink, fontsize=7)
-        return _svg(figure, name)
+    widest = max(map(len, families.values()))
+    with mpl.rc_context(_STYLE), whole_file(path, "wb") as stream:
+        figure = _figure(_WIDTH * widest, (_HEIGHT + 0.6) * len(families))
+        rows = figure.subfigures(len(families), 1, squeeze=False)[:, 0]
+        for row, (family, found) in zip(rows, families.items(), strict=True):
+            row.suptitle(f"{family} tasks", x=0.01, ha="left", fontweight="bold", fontsize=10)
+            axes = row.subplots(1, widest, squeeze=False)[0]
+            for each, panel in zip(axes, found, strict=False):
+                _draw_panel(each, panel)
+            for each in axes[len(found) :]:
+                each.set_axis_off()
+        runs = next(iter(families.values()))[0].reward.runs
+        spread = f"; band: standard deviation over {runs} runs" if runs > 1 else "; faint: every step"
+        figure.supxlabel(f"lines: moving average over {window} steps{spread}", fontsize=8, color=MUTED)
+        nothing = _NOTHING if path.suffix == ".svg" else {"CreationDate": None} if path.suffix == ".pdf" else {}
+        figure.savefig(stream, format=path.suffix[1:], dpi=200, metadata=nothing)
+
+
+def _draw_panel(axes: Any, panel: Panel) -> None:
+    _draw_band(axes, panel.reward, PALETTE[0], "-", "reward")
+    if panel.truth:
+        _draw_band(axes, panel.truth, PALETTE[1], "--", f"ground truth: {panel.truth_is}")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -0.02), min(high + 0.25 * (high - low), 1.1))  # room for the legend
+    axes.set(title=panel.task.replace("_", " "), xlabel="step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="upper left", ncols=2, columnspacing=1, handlelength=1.6, borderaxespad=0.1)
+
+
+def _draw_band(axes: Any, drawn: Band, colour: str, style: str, label: str) -> None:
+    if drawn.runs == 1:
+        axes.plot(*np.array(drawn.raw[0]).T, color=colour, linewidth=0.8, alpha=0.35)
+    else:
+        low, high = drawn.mean - drawn.spread, drawn.mean + drawn.spread
+        axes.fill_between(drawn.steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(drawn.steps, drawn.mean, color=colour, linestyle=style, linewidth=1.7, label=label)
 
 
 def plot_audit(name: str, title: str, findings: Sequence[Mapping[str, Any]]) -> str:
@@ -134,9 +159,10 @@ def plot_audit(name: str, title: str, findings: Sequence[Mapping[str, Any]]) -> 
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
-        figure = _figure(4.6, 1.1 + 0.32 * len(findings))
+        figure = _figure(4.0, 1.4 + 0.32 * len(findings))
         _draw_audit(figure.subplots(), title, findings)
-        return _svg(figure, name)
+        rewards = ", ".join(found["reward"] for found in findings)
+        return _svg(figure, name, f"AUC of {rewards}: the numbers are those of the table")
 
 
 def save_audit(path: Path, tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -144,7 +170,7 @@ def save_audit(path: Path, tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE), whole_file(path, "wb") as stream:
-        heights = [1.1 + 0.32 * len(findings) for findings in tasks.values()]
+        heights = [1.3 + 0.32 * len(findings) for findings in tasks.values()]
         figure = _figure(5.6, sum(heights))
         axes = figure.subplots(len(tasks), squeeze=False, gridspec_kw={"height_ratios": heights})
         for each, (title, findings) in zip(axes[:, 0], tasks.items(), strict=True):
@@ -157,17 +183,17 @@ def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) ->
     for place, found in enumerate(findings):
         auc = found["auc"]
         if auc["value"] is not None:
-            axes.plot(auc["interval"], [place, place], color="tab:blue", linewidth=1.5)
-            axes.plot(auc["value"], place, "o", color="tab:blue", label=named or "AUC, 95 % interval")
+            axes.plot(auc["interval"], [place, place], color=PALETTE[0], linewidth=1.5)
+            axes.plot(auc["value"], place, "o", color=PALETTE[0], label=named or "AUC, 95 % interval")
             named = "_"  # once is enough
         if "choice_accuracy" in found:
             choice = found["choice_accuracy"]["value"]
-            axes.plot(choice, place, "D", color="tab:orange", label="" if place else "accuracy of its own choice")
+            axes.plot(choice, place, "D", color=PALETTE[1], label="" if place else "accuracy of its own choice")
     if "policy_accuracy" in findings[0]:
         policy = findings[0]["policy_accuracy"]["value"]
-        axes.axvline(policy, color="tab:orange", linestyle="--", linewidth=1, label="accuracy of the policy")
-    axes.axvline(0.5, color="0.7", linewidth=1)
+        axes.axvline(policy, color=PALETTE[1], linestyle="--", linewidth=1, label="accuracy of the policy")
+    axes.axvline(0.5, color=LINE, linewidth=1)
     axes.set_yticks(range(len(findings)), [found["reward"] for found in findings])
     axes.set(title=title, xlim=(-0.03, 1.03), ylim=(len(findings) - 0.5, -0.5))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    if axes.get_legend_handles_labels()[0]:  # below: beside it the plot would be too narrow for a telephone
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, columnspacing=1)

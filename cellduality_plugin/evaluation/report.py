@@ -1,42 +1,36 @@
-"""One HTML file that tells what a run achieved; it loads nothing from anywhere."""
+"""One HTML file that tells what a run achieved; it loads nothing from anywhere and runs no script."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellduality_plugin import __version__
 from cellduality_plugin.alarms import alarms, steps_of
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation import plots
+from cellduality_plugin.evaluation import figure2, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows
 from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
-from cellduality_plugin.evaluation.evaluate import FORMAT, REAL, VERSION
+from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
+from cellduality_plugin.evaluation.page.failures import hollow, unreadable, wrong_labels
+from cellduality_plugin.evaluation.page.maps import Map, maps_of_points, umaps
+from cellduality_plugin.evaluation.page.repeat import needed_to_repeat, sections_of
+from cellduality_plugin.evaluation.page.rollouts import examples
+from cellduality_plugin.evaluation.page.summary import headlines, sentences
+from cellduality_plugin.evaluation.page.tables import confusions, section_tables
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.tables import section_title, table_rows, written
-from cellduality_plugin.examples import Value
+from cellduality_plugin.evaluation.sections import Section
+from cellduality_plugin.evaluation.tables import section_title, written
 from cellduality_plugin.files import read_jsonl, write_text
+from cellduality_plugin.tasks import TASKS, DualTask
 
 TEMPLATE = "report.html.j2"
-_TRACE_CHARACTERS = 1200
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One rollout as a reader sees it."""
-
-    task: str
-    title: str
-    prediction: Prediction
-    response: str
-    answer: str
-    unknown: str
-    gold: str
-    rebuilt: str
+NO_DATA = "A UMAP needs the cells themselves: give --data, the prepared folder."
+NO_UMAP = "A UMAP needs umap-learn: pip install 'cellduality[eval]'."
 
 
 def write_report(
@@ -45,6 +39,10 @@ def write_report(
     curves: Mapping[str, Path] | None = None,
     title: str = "CellDuality",
     audit: Path | None = None,
+    data: Path | None = None,
+    tasks: Mapping[str, DualTask] = TASKS,
+    commands: Path | None = None,
+    window: int = 5,
 ) -> Path:
     """Return ``out``, a self-contained HTML page about the evaluation in ``run``; written whole or not at all.
 
@@ -61,11 +59,20 @@ def write_report(
         The page's heading.
     audit
         An ``audit.json``; the page goes without where there is none.
+    data
+        The prepared folder that was evaluated: for the UMAP, the questions, and whether generated cells are what the
+        dual takes them for. Without it the page shows the principal components that the evaluation wrote.
+    tasks
+        The dual pairs by the name that rows give.
+    commands
+        A folder with ``STAGE.command`` files: what was run, in the order in which they were written.
+    window
+        Steps of the moving average of Figure 2.
 
     Raises
     ------
     CellDualityError
-        If the run has no metrics, or a package of the extra ``eval`` is missing.
+        If the run has no metrics, ``data`` is not what was evaluated, or a package of the extra ``eval`` is missing.
     """
     try:
         import jinja2
@@ -75,8 +82,12 @@ def write_report(
     mpl.use("svg")
     metrics = read_metrics(run / "metrics.json")
     checkpoints = [name for name, column in metrics["columns"].items() if column["kind"] == "checkpoint"]
+    made = {name: _predictions(run / "predictions" / f"{name}.jsonl") for name in checkpoints}
+    sections = None if data is None else sections_of(metrics, data, tasks)
+    last = made[checkpoints[-1]] if checkpoints else []
+    found = headlines(metrics, checkpoints) if checkpoints else []
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -86,16 +97,24 @@ def write_report(
     environment.filters["section_title"] = section_title
     page = environment.get_template(TEMPLATE).render(
         title=title,
+        version=__version__,
         legend=LEGEND,
         metrics=metrics,
-        rows=table_rows(metrics),
-        curves=[_curve_section(place, *item) for place, item in enumerate((curves or {}).items())],
+        checkpoints=checkpoints,
+        headlines=found,
+        sentences=sentences(found, checkpoints) if found else [],
+        tables=section_tables(metrics),
+        curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
+        window=window,
         audit=audit_sections(audit),
-        confusions=_confusions(metrics, checkpoints),
-        scatters=_scatters(run / "points.jsonl", checkpoints),
-        traces={name: _traces(run / "predictions" / f"{name}.jsonl") for name in checkpoints[-1:]},
-        provenance=json.dumps(metrics["provenance"], indent=2, ensure_ascii=False),
-        settings=json.dumps(metrics["settings"], indent=2, ensure_ascii=False),
+        confusions=confusions(metrics, checkpoints),
+        maps=_maps(run, metrics, checkpoints, made, sections),
+        traces=examples(last, sections),
+        unreadable=unreadable(made),
+        wrong=wrong_labels(last, sections),
+        hollow=hollow(last, sections),
+        no_data=data is None,
+        repeat=needed_to_repeat(metrics, data, commands),
     )
     write_text(out, page)
     return out
@@ -140,72 +159,45 @@ def audit_sections(path: Path | None) -> list[dict[str, Any]]:
     return sections
 
 
-def _curve_section(place: int, name: str, source: Path) -> dict[str, Any]:
+def _predictions(path: Path) -> list[Prediction]:
+    """Return the answers that the headline metrics are of: where a row was answered greedily, too, not the drawn ones."""
+    found = [Prediction.from_row(row) for row in read_jsonl(path)]
+    greedy = {(p.task, p.id) for p in found if not p.drawn}
+    return [p for p in found if not p.drawn or (p.task, p.id) not in greedy]
+
+
+def _maps(
+    run: Path,
+    metrics: Mapping[str, Any],
+    checkpoints: Sequence[str],
+    made: Mapping[str, Sequence[Prediction]],
+    sections: Sequence[Section] | None,
+) -> list[Map]:
+    if sections is None:
+        return maps_of_points(run / "points.jsonl", checkpoints, NO_DATA)
+    try:
+        return umaps(sections, made, metrics["settings"]["seed"])
+    except ImportError:
+        return maps_of_points(run / "points.jsonl", checkpoints, NO_UMAP)
+
+
+def _curve_section(place: int, name: str, source: Path, window: int) -> dict[str, Any]:
     try:
         found = read_curves(source)
     except CellDualityError as error:
-        return {"name": name, "note": str(error), "plots": [], "alarms": []}
+        return {"name": name, "note": str(error), "plots": [], "alarms": [], "families": {}, "gold": False}
     finite = {key: [p for p in points if math.isfinite(p[1])] for key, points in divided(found).items()}
     drawn = plots.plot_curves(f"curve{place}", chosen(finite))
-    note = "" if drawn else "No curves were recorded."
-    return {"name": name, "note": note, "plots": drawn, "alarms": alarms(steps_of(found))}
-
-
-def _confusions(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[str]:
-    return [
-        plots.plot_confusion(
-            f"confusion{place}-{number}", f"{name}: {section_title(key)}", matrix["labels"], matrix["counts"]
-        )
-        for place, name in enumerate(checkpoints)
-        for number, (key, matrix) in enumerate(metrics["columns"][name]["confusion"].items())
-    ]
-
-
-def _scatters(path: Path, checkpoints: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the scatter plots of each section, real cells first, and their legend."""
-    sections: dict[str, dict[str, dict[str, list[tuple[float, float]]]]] = {}
-    for row in read_jsonl(path):
-        columns = sections.setdefault(row["section"], {})
-        columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append((row["x"], row["y"]))
-    return [_scatter(place, *item, checkpoints) for place, item in enumerate(sorted(sections.items()))]
-
-
-def _scatter(
-    place: int, key: str, columns: Mapping[str, Mapping[str, list[tuple[float, float]]]], checkpoints: Sequence[str]
-) -> dict[str, Any]:
-    colours = plots.colours_of(sorted({condition for points in columns.values() for condition in points}))
-    real = [point for points in columns.get(REAL, {}).values() for point in points]
-    drawn = []
-    for number, name in enumerate(name for name in (REAL, *checkpoints) if name in columns):
-        behind = () if name == REAL else real
-        points = dict(sorted(columns[name].items()))
-        drawn.append(plots.plot_cells(f"cells{place}-{number}", name, points, behind, colours))
-    return {"name": section_title(key), "plots": drawn if len(drawn) > 1 else [], "colours": colours}
-
-
-def _traces(path: Path) -> list[Trace]:
-    """Return of each task the rollouts with the best, the middle and the worst reward."""
-    made: dict[str, list[Prediction]] = {}
-    for row in read_jsonl(path):
-        prediction = Prediction.from_row(row)
-        made.setdefault(prediction.task, []).append(prediction)
-    traces = []
-    for task, predictions in sorted(made.items()):
-        ranked = sorted(predictions, key=lambda p: (-p.reward, p.id, p.sample))
-        places = {"best": 0, "middle": len(ranked) // 2, "worst": len(ranked) - 1}
-        traces += [_trace(task, f"{name} reward", ranked[place]) for name, place in places.items()]
-    return traces
-
-
-def _trace(task: str, title: str, p: Prediction) -> Trace:
-    answer = _shown(p.answer) or f"could not be read: {p.failure}"
-    rebuilt = _shown(p.rebuilt) or f"nothing: {p.dual_failure or 'the answer could not be read'}"
-    return Trace(task, title, p, _cut(p.response), answer, _shown(p.unknown), _shown(p.gold), rebuilt)
-
-
-def _shown(value: Value | None) -> str:
-    return "" if value is None else _cut(value if isinstance(value, str) else " ".join(value))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _TRACE_CHARACTERS else text[:_TRACE_CHARACTERS] + " ..."
+    panels = figure2.panels([found], window)
+    families = {
+        family: [plots.plot_panel(f"figure2-{place}-{panel.task}", panel) for panel in own]
+        for family, own in figure2.by_family(panels).items()
+    }
+    return {
+        "name": name,
+        "note": "" if drawn else "No curves were recorded.",
+        "plots": drawn,
+        "alarms": alarms(steps_of(found)),
+        "families": families,
+        "gold": any(panel.truth for panel in panels),
+    }

@@ -8,7 +8,7 @@ BACKEND=cpu
 : "${N_LABELLED:=pbmc68k_reduced=140,kang_2018_ifnb=70}" "${MAX_CELLS:=kang_2018_ifnb=800}" "${N_RL:=448}" "${SAMPLES:=2}"
 : "${WEIGHTS=conditional_cell_generation=3,perturbation_response_generation=3}"
 : "${REWARDS=cell_type_annotation=likelihood,drug_exposure_prediction=likelihood}"
-: "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}"
+: "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}" "${DECODE:=headline}"
 # A sample of 21 s, of which starting the engine takes 17. More cells and rewards say more: AUDIT_CELLS=40 AUDIT_REWARDS=
 : "${AUDIT_CELLS:=8}" "${AUDIT_REWARDS=configured}"
 

@@ -315,3 +315,17 @@ def test_a_training_that_fails_keeps_the_old_model(run, installed):
     assert done.returncode == 3
     assert (run_dir / "sft").is_dir()
     assert not (run_dir / ".finished-sft").exists()
+
+
+def test_a_stage_leaves_its_command_for_the_report(run, installed):
+    run_dir = installed / "runs" / "my run"
+    assert run("evaluate", RUN_DIR=str(run_dir), SEED="7").returncode == 127  # the table: no cellduality is installed
+    left = {path.stem: shlex.split(path.read_text()) for path in (run_dir / "logs").glob("*.command")}
+    assert set(left) == {"evaluate", "report"}
+    assert left["evaluate"][left["evaluate"].index("--seed") + 1] == "7"
+    assert left["report"][left["report"].index("--out") + 1] == str(run_dir / "report.html")
+
+
+def test_gold_is_asked_for_and_not_by_default(run):
+    assert "--gold-for-monitoring" in run("prepare", DRY_RUN="1", GOLD="1").stdout
+    assert "--gold-for-monitoring" not in run("prepare", DRY_RUN="1").stdout

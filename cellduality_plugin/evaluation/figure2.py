@@ -1,0 +1,176 @@
+"""Figure 2 of the paper: rewards while a run learns, by task family, with the ground truth on the same axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.curves import Curves, divided, read_curves
+from cellduality_plugin.evaluation.plots import save_figure2
+from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.tasks import TASKS
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "identity": ("cell_type_annotation", "conditional_cell_generation"),
+    "dynamics": ("drug_sensitivity_prediction", "drug_exposure_prediction", "perturbation_response_generation"),
+}
+"""The paper's two families of tasks; a pair of one's own is neither."""
+
+OTHER = "other pairs"
+REWARD, TRUTH = "dual_reward", "dual_truth"
+FORMATS = (".svg", ".png", ".pdf")
+
+
+@dataclass(frozen=True)
+class Band:
+    """One quantity over the steps of several runs.
+
+    Parameters
+    ----------
+    steps, mean
+        The mean over runs of each run's moving average; only steps at which every run has one.
+    spread
+        The standard deviation over runs (n - 1), 0 for one run.
+    raw
+        (step, value) as it was logged, of each run.
+    """
+
+    steps: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    raw: tuple[tuple[tuple[int, float], ...], ...]
+
+    @property
+    def runs(self) -> int:
+        """How many runs it is the mean of."""
+        return len(self.raw)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One task: its reward and, where rows held gold, the ground truth."""
+
+    family: str
+    task: str
+    reward: Band
+    truth: Band | None
+
+    @property
+    def truth_is(self) -> str:
+        """What the ground truth of this task measures."""
+        pair = TASKS.get(self.task)
+        if pair is None:
+            return "ground truth"
+        return "accuracy" if isinstance(pair.answer, OneOf) else "RWJS to the true cell"
+
+
+def moving_average(points: Sequence[tuple[int, float]], steps: NDArray[np.int64], window: int) -> NDArray[np.float64]:
+    """Return at each of ``steps`` the mean of what was logged in the last ``window`` steps; NaN where nothing was.
+
+    A step in which a task had no row logs nothing of it, so that the mean is over the steps that did.
+
+    Examples
+    --------
+    >>> moving_average([(1, 0.0), (2, 1.0), (4, 0.5)], np.array([1, 2, 3, 4, 9]), window=2).tolist()
+    [0.0, 0.5, 1.0, 0.5, nan]
+    """
+    logged, values = np.array([p[0] for p in points]), np.array([p[1] for p in points], dtype=float)
+    within = (logged > steps[:, None] - window) & (logged <= steps[:, None])
+    counts = within.sum(axis=1)
+    sums = within @ values if len(points) else np.zeros(len(steps))
+    mean: NDArray[np.float64] = np.divide(sums, counts, out=np.full(len(steps), np.nan), where=counts > 0)
+    return mean
+
+
+def band(runs: Sequence[Sequence[tuple[int, float]]], window: int) -> Band:
+    """Return mean and standard deviation over ``runs`` of their moving averages.
+
+    Examples
+    --------
+    >>> found = band([[(1, 0.0), (2, 1.0)], [(1, 1.0), (2, 1.0)]], window=1)
+    >>> found.mean.tolist(), found.spread.round(3).tolist()
+    ([0.5, 1.0], [0.707, 0.0])
+    """
+    steps = np.array(sorted({step for points in runs for step, _ in points}), dtype=np.int64)
+    smooth = np.array([moving_average(points, steps, window) for points in runs])
+    told = np.isfinite(smooth).all(axis=0)
+    spread = smooth[:, told].std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(int(told.sum()))
+    raw = tuple(tuple((step, value) for step, value in points) for points in runs)
+    return Band(steps[told], smooth[:, told].mean(axis=0), spread, raw)
+
+
+def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
+    """Return the panels of the figure, family by family; none if no run logged the reward of a task.
+
+    Parameters
+    ----------
+    runs
+        The curves of each run, as :func:`cellduality_plugin.evaluation.curves.read_curves` gives them; usually one a
+        seed. A task is shown if every run logged it, its truth likewise.
+    window
+        Steps of the moving average.
+    """
+    said = [_finite(divided(curves)) for curves in runs]
+    logged = [{name.partition("/")[2] for name in curves if name.startswith(f"{REWARD}/")} for curves in said]
+    common = set.intersection(*logged) if logged else set()
+    placed = {task: family for family, tasks in FAMILIES.items() for task in tasks}
+    order = [*placed, *sorted(common - placed.keys())]
+    found = []
+    for task in sorted(common, key=order.index):
+        truth = [curves.get(f"{TRUTH}/{task}", []) for curves in said]
+        found.append(
+            Panel(
+                placed.get(task, OTHER),
+                task,
+                band([curves[f"{REWARD}/{task}"] for curves in said], window),
+                band(truth, window) if all(truth) else None,
+            )
+        )
+    return found
+
+
+def _finite(curves: Curves) -> Curves:
+    return {name: [point for point in points if np.isfinite(point[1])] for name, points in curves.items()}
+
+
+def by_family(found: Sequence[Panel]) -> Mapping[str, list[Panel]]:
+    """Return {family: its panels} in the order of ``found``."""
+    families: dict[str, list[Panel]] = {}
+    for panel in found:
+        families.setdefault(panel.family, []).append(panel)
+    return families
+
+
+def write_figure(sources: Sequence[Path], out: Path, window: int = 5) -> list[Panel]:
+    """Return the panels, drawn to ``out``, whole or not at all.
+
+    Parameters
+    ----------
+    sources
+        TensorBoard folders or training logs: one run each, usually one a seed.
+    out
+        An .svg, .png or .pdf file.
+
+    Raises
+    ------
+    CellDualityError
+        If a source is missing, the runs logged no reward by task in common, or the format is another.
+    """
+    if out.suffix not in FORMATS:
+        raise CellDualityError(
+            f"cannot draw {out.suffix or 'without an ending'}", where=str(out), mend="end it in .svg"
+        )
+    found = panels([read_curves(source) for source in sources], window)
+    if not found:
+        raise CellDualityError(
+            f"no {REWARD}/TASK that all of these logged",
+            where=", ".join(map(str, sources)),
+            mend="give the TensorBoard folder or the log of GRPO with a dual reward",
+        )
+    save_figure2(out, by_family(found), window)
+    return found

@@ -1,0 +1,173 @@
+"""The report in Chromium, as a reader sees it: on a wide screen and on a telephone, in light and in dark, on paper."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+WIDTHS, SCHEMES = (1200, 400), ("light", "dark")
+
+# Everything that sticks out of the window and does not scroll in itself.
+CUT_OFF = """() => [...document.querySelectorAll('body *')].filter(each => {
+  const box = each.getBoundingClientRect();
+  const scrolls = each.closest('.wide') && each !== each.closest('.wide');
+  return box.width && !scrolls && !each.closest('svg *') && (box.right > innerWidth + 1 || box.left < -1);
+}).map(each => each.outerHTML.slice(0, 120))"""
+
+# Neighbours in the text that lie upon each other.
+OVERLAPPING = """() => {
+  const found = [], boxes = each => each.getBoundingClientRect();
+  for (const parent of document.querySelectorAll('main, details[open], .matrices > div')) {
+    const children = [...parent.children].filter(each => boxes(each).height);
+    children.forEach((each, place) => {
+      const next = children[place + 1];
+      if (next && boxes(next).top < boxes(each).bottom - 1) found.push(next.outerHTML.slice(0, 120));
+    });
+  }
+  return found;
+}"""
+
+# The contrast of every element that holds text itself: [WCAG ratio, what is needed, text].
+CONTRAST = """() => {
+  const parse = text => {
+    const values = text.match(/[\\d.]+/g).map(Number);
+    const scale = text.startsWith('color') ? 1 : 255;
+    return [values[0] / scale, values[1] / scale, values[2] / scale, values.length > 3 ? values[3] : 1];
+  };
+  const light = ([r, g, b]) => {
+    const of = value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    return 0.2126 * of(r) + 0.7152 * of(g) + 0.0722 * of(b);
+  };
+  const behind = each => {
+    for (let at = each; at; at = at.parentElement) {
+      const colour = parse(getComputedStyle(at).backgroundColor);
+      if (colour[3] === 1) return colour;
+    }
+    return [1, 1, 1, 1];
+  };
+  const found = [];
+  for (const each of document.querySelectorAll('body *')) {
+    const own = [...each.childNodes].filter(node => node.nodeType === 3).map(node => node.data.trim()).join('');
+    if (!own || !each.getClientRects().length || ['TITLE', 'STYLE', 'title'].includes(each.tagName)) continue;
+    const style = getComputedStyle(each), drawn = each instanceof SVGElement;
+    const pair = [light(parse(drawn ? style.fill : style.color)), light(behind(each))];
+    const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+    const large = parseFloat(style.fontSize) >= 24;
+    found.push([ratio, large ? 3 : 4.5, own.slice(0, 60)]);
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(
+    params=[(width, scheme) for width in WIDTHS for scheme in SCHEMES], ids=lambda pair: "-".join(map(str, pair))
+)
+def seen(request, browser, report):
+    """The page in a window of its own; what it said and what it asked for."""
+    width, scheme = request.param
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.said, page.asked = [], []
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.on("request", lambda asked: page.asked.append(asked.url))
+    page.goto(report.as_uri())
+    yield page
+    page.close()
+
+
+def open_all(page):
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+
+
+def test_it_says_nothing_to_the_console_and_asks_for_nothing_but_itself(seen, report):
+    open_all(seen)
+    seen.wait_for_load_state("networkidle")
+    assert seen.said == []
+    assert [url for url in seen.asked if not url.startswith("data:")] == [report.as_uri()]
+    assert seen.evaluate("document.scripts.length") == 0
+    assert seen.title() == "A run: base, SFT, GRPO on the test split"  # what a model wrote is text
+
+
+def test_nothing_sticks_out_and_nothing_overlaps(seen):
+    for _ in range(2):  # as it opens, then with everything unfolded
+        assert seen.evaluate("document.documentElement.scrollWidth") <= seen.viewport_size["width"]
+        assert seen.evaluate(CUT_OFF) == []
+        assert seen.evaluate(OVERLAPPING) == []
+        open_all(seen)
+
+
+def test_wide_tables_scroll_in_themselves_and_keep_their_first_column(seen):
+    moved = seen.evaluate("""() => [...document.querySelectorAll('.wide')].filter(
+        each => each.scrollWidth > each.clientWidth && each.getClientRects().length).map(each => {
+      const first = each.querySelector('tbody tr > *'), before = first.getBoundingClientRect().left;
+      each.scrollLeft = 60;
+      return [getComputedStyle(each).overflowX, each.tabIndex, each.scrollLeft > 0,
+        first.getBoundingClientRect().left - before];
+    })""")
+    assert all(each[:3] == ["auto", 0, True] and abs(each[3]) < 1 for each in moved)
+    assert len(moved) > 3 or seen.viewport_size["width"] > 400
+
+
+def test_the_table_of_contents_leads_to_every_section(seen):
+    links = seen.locator("nav a")
+    assert links.count() == seen.locator("main h2").count() == 9
+    for number in range(links.count()):
+        links.nth(number).scroll_into_view_if_needed()
+        links.nth(number).click()
+        target = links.nth(number).get_attribute("href")
+        top, window = seen.evaluate(
+            "id => [document.querySelector(id).getBoundingClientRect().top, innerHeight]", target
+        )
+        assert 0 <= top < window, target
+
+
+def test_text_stands_out_from_what_is_behind_it(seen):
+    open_all(seen)
+    found = seen.evaluate(CONTRAST)
+    assert len(found) > 500
+    assert [each for each in found if each[0] < each[1]] == []
+
+
+def test_letters_are_large_enough_to_read(seen):
+    open_all(seen)
+    sizes = seen.evaluate("""() => [...document.querySelectorAll('svg text, main p, main td, main dd')].filter(
+        each => each.getClientRects().length).map(each => each instanceof SVGElement
+          ? parseFloat(getComputedStyle(each).fontSize) * each.getScreenCTM().a
+          : parseFloat(getComputedStyle(each).fontSize))""")
+    assert min(sizes) >= 9
+
+
+def test_cells_are_drawn_in_front_of_grey_ones_in_the_colours_of_the_scheme(seen):
+    drawn = seen.evaluate("""() => [...document.querySelectorAll('svg.cells')].map(each => [
+        each.querySelectorAll('g[class^=c] path').length, each.getBoundingClientRect().height,
+        getComputedStyle(document.querySelector('.behind path')).stroke])""")
+    assert len(drawn) == 2 * 4  # two tasks that write cells; real ones, base, SFT, GRPO
+    assert all(paths >= 8 and height > 150 for paths, height, _ in drawn)
+    grey = {"rgb(216, 221, 227)", "rgb(58, 66, 77)"}
+    assert {stroke for _, _, stroke in drawn} < grey
+
+
+def test_without_scripts_it_is_the_same_page(browser, report):
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 400, "height": 900})
+    page = context.new_page()
+    page.goto(report.as_uri())
+    page.locator("summary", has_text="best reward").nth(1).click()
+    text = page.locator("main").inner_text()
+    context.close()
+    assert "GRPO is better than SFT" in text
+    assert "REBUILT BY THE DUAL" in text.upper()
+
+
+def test_on_paper_everything_is_unfolded_and_fits(browser, report):
+    page = browser.new_page(viewport={"width": 720, "height": 1000}, color_scheme="dark")
+    page.goto(report.as_uri())
+    page.emulate_media(media="print", color_scheme="dark")
+    shut = page.locator("details:not([open]) pre, details:not([open]) dl")
+    assert shut.count() > 10
+    assert all(shut.nth(number).bounding_box()["height"] > 10 for number in range(shut.count()))
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    paper = page.pdf(format="A4")
+    page.close()
+    assert background == "rgb(255, 255, 255)"
+    assert paper.startswith(b"%PDF")
