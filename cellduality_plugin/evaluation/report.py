@@ -160,7 +160,7 @@ def audit_sections(path: Path | None) -> list[dict[str, Any]]:
 
 
 def _predictions(path: Path) -> list[Prediction]:
-    """Return the answers that the headline metrics are of: where a row was answered greedily, too, not the drawn ones."""
+    """Return the answers that headline metrics are of: where a row was answered greedily, too, not the drawn ones."""
     found = [Prediction.from_row(row) for row in read_jsonl(path)]
     greedy = {(p.task, p.id) for p in found if not p.drawn}
     return [p for p in found if not p.drawn or (p.task, p.id) not in greedy]
