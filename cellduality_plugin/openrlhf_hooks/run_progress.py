@@ -24,7 +24,17 @@ _INNER = re.compile(r"^(\[[\w.-]+\] .*)$")
 _NOISE = re.compile(r"\d+%\|.*\||it/s|s/it|\b(INFO|DEBUG|WARNING)\b|Warning:|^warnings\.warn|\[repeated \d+x")
 # One of the trainer's actors is gone for good. The trainer notices only when it next asks that actor; until then it can
 # wait for ten minutes, for weights that will never be received.
-_DOOMED = re.compile(r"Exception raised in creation task: The actor died")
+_DOOMED = re.compile(
+    r"Exception raised in creation task: The actor died|A worker died or was killed while executing a task"
+    r"|EngineDeadError"
+)
+_DEAD_CLASS, _DEAD_PROCESS = re.compile(r"^class_name: (\w+)"), re.compile(r"^pid: (\d+)")
+_ROLES = {
+    "RolloutRayActor": "a vLLM engine",
+    "PolicyModelActor": "a rank of the trainer",
+    "ReferenceModelActor": "a rank of the reference model",
+    "PPOTrainer": "the trainer",
+}
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Killed|Refused)\b")
 
 _SHOWN_READINGS = {"dual_validity": "validity", "dual_success": "duals", "dual_zero_variance": "no spread"}
@@ -97,6 +107,7 @@ class Progress:
     prompts: str = ""
     duals: str = ""
     doomed: bool = False
+    dead: str = ""
     watch: Watch = field(default_factory=Watch)
     alarms: list[Alarm] = field(default_factory=list)
     lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_KEEP_LINES))
@@ -108,6 +119,7 @@ class Progress:
             return
         self.lines.append(line)
         self.doomed = self.doomed or bool(_DOOMED.search(line))
+        self._feed_death(line)
         if found := _SFT_EPOCHS.search(line):
             self.epochs = int(found[2])
         if found := _SFT_LOSS.search(line):
@@ -118,6 +130,17 @@ class Progress:
         self._feed_grpo(line)
         if found := _INNER.match(line):
             self.text = found[1]
+
+    def _feed_death(self, line: str) -> None:
+        """Take in Ray's word on an actor that is gone: its class in one line, its process in a later one."""
+        if self.dead.endswith(")"):
+            return
+        if found := _DEAD_CLASS.match(line):
+            self.dead = _ROLES.get(found[1], found[1])
+        elif self.dead and (found := _DEAD_PROCESS.match(line)):
+            self.dead += f" (process {found[1]})"
+        elif not self.dead and "EngineDeadError" in line:
+            self.dead = _ROLES["RolloutRayActor"]
 
     def _feed_grpo(self, line: str) -> None:
         found, prompts = step_metrics(line), _GRPO_PROMPTS.search(line)
@@ -141,17 +164,19 @@ class Progress:
         return told[: ends[-1] if ends else len(told)][-_SHOW_LINES:]
 
     def mend(self, exit_code: int) -> str:
-        """Return one line on how to mend a known failure, empty for an unknown one.
+        """Return one line on how to mend a known failure, and on which process of the run died; else it is empty.
 
         Parameters
         ----------
         exit_code
             Of the command, 128 + N for signal N.
         """
-        for pattern, mend in KNOWN_FAILURES:
-            if any(pattern.search(line) for line in self.lines):
-                return mend
-        return KNOWN_FAILURES[2][1] if exit_code == 137 else ""
+        known = next((mend for pattern, mend in KNOWN_FAILURES if any(map(pattern.search, self.lines))), "")
+        if not known and exit_code == 137:
+            known = KNOWN_FAILURES[2][1]
+        if not self.dead:
+            return known
+        return f"{self.dead} died{_named(': ', known)}; RESUME=1 goes on from the last checkpoint"
 
 
 def _named(name: str, value: str) -> str:

@@ -235,6 +235,30 @@ class TestFailuresTold:
         progress.feed("ValueError: something else, 98 of 28")
         assert progress.mend(1) == ""
 
+    def test_a_dead_actor_is_named(self):
+        progress = Progress()
+        prefix = "\x1b[36m(PPOTrainer pid=7)\x1b[0m "
+        for line in [
+            "pid: 1",
+            "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.",
+            "\tclass_name: RolloutRayActor",
+            "\tactor_id: 0af3",
+            "\tpid: 4242",
+            "\tclass_name: PolicyModelActor",
+            "\tpid: 4243",
+            "There are some potential root causes. (1) The process is killed by SIGKILL by OOM killer",
+        ]:
+            progress.feed(prefix + line)
+        mend = progress.mend(1)
+        assert mend.startswith("a vLLM engine (process 4242) died: the machine ran out of memory, or a process")
+        assert mend.endswith("; RESUME=1 goes on from the last checkpoint")
+
+    def test_an_engine_whose_core_died_is_named(self):
+        progress = Progress()
+        progress.feed("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.")
+        assert progress.mend(1) == "a vLLM engine died; RESUME=1 goes on from the last checkpoint"
+        assert progress.doomed
+
     def test_the_last_words_end_with_the_error(self, tmp_path):
         code = (
             "for i in range(50): print('INFO noise', i)\n"

@@ -303,7 +303,7 @@ def test_training_again_replaces_the_model_and_unmarks_what_came_of_it(run, inst
     done = run("sft", RUN_DIR=str(run_dir))
     assert done.returncode == 0, done.stderr
     assert (run_dir / "sft" / "config.json").read_text() == "sft.new"
-    assert sorted(path.name for path in run_dir.iterdir()) == [".finished-sft", ".lock", "sft"]
+    assert sorted(path.name for path in run_dir.iterdir()) == [".finished-sft", ".lock", "logs", "sft"]
 
 
 def test_a_training_that_fails_keeps_the_old_model(run, installed):
