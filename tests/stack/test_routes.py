@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 CPU = (sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch")

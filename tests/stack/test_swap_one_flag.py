@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 # The flags of OpenRLHF's examples/scripts/train_ppo_with_reward_fn.sh (PPO with a critic), as 0.11.2 names them, and
 # `--data.label_key` from the README's "Custom Reward Function".
