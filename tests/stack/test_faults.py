@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import shlex
 import shutil
+import signal
+import socket
+import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cellduality_plugin.agent_file import bound_client_file
 from cellduality_plugin.config import Config
 from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.openrlhf_hooks.reward_func import RewardFunction
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.records import Reading, read_groups
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 HERE = Path(__file__).parent
 AGENT = HERE / "faulty_agent.py"
 GROUP = 8
 STEPS = 3
+MAX_LEN = 128
 FAULTS = {
     "cell_type_annotation": ("smuggles", "log_probs_are_nan", "reward_raises"),
     "drug_exposure_prediction": ("smuggles", "engine_raises"),
@@ -185,3 +198,154 @@ def test_a_smuggler_earns_no_more_than_who_is_honest(faulty_run):
     # Of the same parsed answer: told beside it, in all tasks; in the answer, where it is a list. Else nothing is read.
     same = {"honest": 4, "in the trace": 4, "in twins of tags": 4, "in the answer": 2}
     assert {way: number for way, number in seen.items() if number} == same
+
+
+TOKEN = "a-token-for-the-stack"
+SERVE = (sys.executable, "-c", "from cellduality_plugin.cli import main; main()", "serve-reward")
+QUANTUM = 2**-10
+
+LOGGED = """
+import importlib.util, json, os
+
+spec = importlib.util.spec_from_file_location("asking", {asking!r})
+asking = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(asking)
+log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def reward_func(queries, prompts, labels):
+    reply = asking.reward_func(queries, prompts, labels)
+    os.write(log, (json.dumps([*queries, *prompts, *labels, reply]) + "\\n").encode())
+    return reply
+"""
+"""A reward file of a user's own around the one of the package: it keeps what was asked and what was replied."""
+
+
+class SlowRoad:
+    """Passes bytes between a port of its own and another; what comes back takes ``delay`` seconds longer."""
+
+    def __init__(self, port: int, delay: float) -> None:
+        self._port, self._delay, self.passed = port, delay, 0
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                near, _ = self._listener.accept()
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._port))
+                except OSError:  # nobody is there
+                    near.close()
+                    continue
+                for source, target, delay in ((near, far, 0.0), (far, near, self._delay)):
+                    threading.Thread(target=self._pass_on, args=(source, target, delay), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, delay: float) -> None:
+        with source, target, contextlib.suppress(OSError):
+            while part := source.recv(2**16):
+                self.passed += not delay and part.startswith(b"POST / ")
+                time.sleep(delay)
+                target.sendall(part)
+            target.shutdown(socket.SHUT_RDWR)
+
+
+class Servers:
+    """Two reward servers over one policy; the second is at the end of a slow road."""
+
+    def __init__(self, config: Path, folder: Path, start: Any, free_port: Any, answers: Any) -> None:
+        self._config, self._folder, self._start, self._answers = config, folder, start, answers
+        self.ports = [free_port(), free_port()]
+        self._slow, self.runs = SlowRoad(self.ports[1], 1.0), list[Any]()
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"http://127.0.0.1:{port}/" for port in (self.ports[0], self._slow.port)]
+
+    @property
+    def by_the_slow_road(self) -> int:
+        return self._slow.passed
+
+    def begin(self) -> None:
+        for number, port in enumerate(self.ports):
+            command = (*SERVE, "--config", str(self._config), "--port", str(port))
+            place = self._folder / f"server{number}"
+            self.runs.append(self._start(place, *command, PYTHONPATH=str(ROOT), CELLDUALITY_TOKEN=TOKEN))
+        for run, port in zip(self.runs[-2:], self.ports, strict=True):
+            run.until(lambda port=port: self._answers(f"http://127.0.0.1:{port}/healthz"))
+
+    def kill(self) -> None:
+        for run in self.runs[-2:]:
+            os.killpg(run.process.pid, signal.SIGKILL)
+            run.end(30)
+
+    def close(self) -> None:
+        self.kill()
+        self._slow.close()
+
+
+def without_agent(recipe: Any, place: Path, reward: Path) -> list[str]:
+    """Return the command of GRPO as the recipe has it, with a reward file instead of the agent."""
+    shown = recipe(place, "grpo.sh", DRY_RUN="1", **SMALL)
+    assert shown.end() == 0, shown.printed
+    words = shlex.split(shown.printed.splitlines()[-1])
+    at = words.index("--train.agent_func_path")
+    words[0] = str(Path(sys.prefix) / "bin" / words[0])
+    return [*words[:at], "--reward.remote_url", str(reward), *words[at + 2 :]]
+
+
+def test_reward_servers_that_are_killed_and_started_again_cost_no_reward(
+    folder, recipe, start, serve_policy, free_port, answers, scalars, tmp_path
+):
+    place = folder("served")
+    config, log, reward = (place / "data" / name for name in ("cellduality.json", "replies.jsonl", "logged.py"))
+    servers = Servers(config, tmp_path, start, free_port, answers)
+    reward.write_text(LOGGED.format(asking=str(bound_client_file(config, servers.urls)), log=str(log)))
+    # Begun before there is a server: the first rollouts wait for one.
+    run = start(place, *without_agent(recipe, place, reward), CELLDUALITY_TOKEN=TOKEN, PYTHONPATH=str(ROOT))
+    with serve_policy(place / "sft", tmp_path / "policy", MAX_LEN) as url:
+        change(config, {}, {"endpoint": {"urls": [url], "model": "sft", "tokenizer": str(place / "sft")}})
+        servers.begin()
+
+        def replies() -> list[str]:
+            return log.read_text().splitlines() if log.exists() else []
+
+        # In the middle of the second step both servers die, and are away for longer than OpenRLHF itself would wait.
+        run.until(lambda: len(replies()) >= 8 * GROUP + 8, timeout=300)
+        servers.kill()
+        died, before = time.monotonic(), len(replies())
+        assert 8 * GROUP < before < 2 * 8 * GROUP, "not in the middle of a step"
+        time.sleep(6)
+        assert len(replies()) == before
+        servers.begin()
+        away = time.monotonic() - died
+        code = run.end()
+        servers.close()
+        assert code == 0, run.printed[-5000:]
+
+        told = [json.loads(line) for line in replies()]
+        assert len(told) == STEPS * 8 * GROUP, "a reward for each rollout, once"
+        again = RewardFunction(config)
+        with ThreadPoolExecutor(16) as threads:
+            checked = list(threads.map(lambda each: again([each[0]], [each[1]], [each[2]]), told))
+        again.close()
+
+    found = [reply["rewards"] for *_, reply in told]
+    rows = [Example.from_label(label).task for _, _, label, _ in told]
+    for task, mine, other in zip(rows, found, checked, strict=True):
+        # Generated greedily a dual is the same text; log-probabilities depend on who shares a batch, in bf16.
+        assert abs(mine - other["rewards"]) <= (0.0 if "generation" in task else QUANTUM)
+    assert max(found) > 0.0
+    metrics = scalars(place / "tensorboard" / "grpo")
+    for name, values in metrics.items():
+        assert len(values) == STEPS, name
+        assert all(map(math.isfinite, values)), name
+    for step, mean in enumerate(metrics["reward"]):
+        mine = found[step * 8 * GROUP : (step + 1) * 8 * GROUP]
+        assert mean == pytest.approx(math.fsum(mine) / len(mine), rel=1e-4), step
+    print(f"away {away:.1f} s, by the slow road {servers.by_the_slow_road} of {len(told)}")
+    assert 0 < servers.by_the_slow_road < len(told) / 4
