@@ -56,7 +56,7 @@ CAUSES = {
 MARK, NO_WIDTH = "SMUGGLED", "\u200b"
 """The mark stands beside whatever is smuggled; no dual prompt may ever hold it."""
 TWINS = str.maketrans("ACEHKMOPTXaceopx", "АСЕНКМОРТХасеорх")
-SMALL = {"GROUP_SIZE": str(GROUP), "TRAIN_BATCH": "32", "MICRO_BATCH": "16"}
+SMALL = {"GROUP_SIZE": str(GROUP), "TRAIN_BATCH": "32", "MICRO_BATCH": "16", "SAVE_STEPS": "100"}
 
 
 def honest_answer(row: Example, config: Config) -> str:
@@ -317,10 +317,12 @@ def test_reward_servers_that_are_killed_and_started_again_cost_no_reward(
         # In the middle of the second step both servers die, and are away for longer than OpenRLHF itself would wait.
         run.until(lambda: len(replies()) >= 8 * GROUP + 8, timeout=300)
         servers.kill()
-        died, before = time.monotonic(), len(replies())
+        died = time.monotonic()
+        time.sleep(3)  # what was on the slow road still arrives
+        before = len(replies())
         assert 8 * GROUP < before < 2 * 8 * GROUP, "not in the middle of a step"
-        time.sleep(6)
-        assert len(replies()) == before
+        time.sleep(4)
+        assert len(replies()) == before, "nobody was there to judge"
         servers.begin()
         away = time.monotonic() - died
         code = run.end()
