@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -292,60 +293,98 @@ def without_agent(recipe: Any, place: Path, reward: Path) -> list[str]:
     return [*words[:at], "--reward.remote_url", str(reward), *words[at + 2 :]]
 
 
-def test_reward_servers_that_are_killed_and_started_again_cost_no_reward(
-    folder, recipe, start, serve_policy, answers, scalars, tmp_path
-):
-    place = folder("served")
+@dataclass(frozen=True)
+class Served:
+    """What is known of a run whose reward servers were killed and started again.
+
+    Parameters
+    ----------
+    run
+        The finished command.
+    replies
+        (query, prompt, label, reply) of each rollout, in the order in which they were rewarded.
+    again
+        Their rewards, asked for one by one without any server.
+    away
+        Seconds for which no server was there.
+    fast, slow
+        Requests that went by each road.
+    """
+
+    run: Any
+    replies: list[Any]
+    again: list[float]
+    away: float
+    fast: int
+    slow: int
+
+
+@pytest.fixture(scope="module")
+def served(folder, recipe, start, serve_policy, answers, tmp_path_factory) -> Served:
+    """A run whose two reward servers, one of them slow, are killed in the middle of a step and started again."""
+    place, beside = folder("served"), tmp_path_factory.mktemp("servers")
     config, log, reward = (place / "data" / name for name in ("cellduality.json", "replies.jsonl", "logged.py"))
-    servers = Servers(config, tmp_path, start, answers)
-    reward.write_text(
-        LOGGED.format(asking=str(bound_client_file(config, [road.url for road in servers.roads])), log=str(log))
-    )
+    servers = Servers(config, beside, start, answers)
+    asking = bound_client_file(config, [road.url for road in servers.roads])
+    reward.write_text(LOGGED.format(asking=str(asking), log=str(log)))
     # Begun before there is a server: the first rollouts wait for one.
     run = start(place, *without_agent(recipe, place, reward), CELLDUALITY_TOKEN=TOKEN, PYTHONPATH=str(ROOT))
-    with serve_policy(place / "sft", tmp_path / "policy", MAX_LEN) as url:
+    with serve_policy(place / "sft", beside / "policy", MAX_LEN) as url:
         change(config, {}, {"endpoint": {"urls": [url], "model": "sft", "tokenizer": str(place / "sft")}})
         servers.begin()
-
-        def replies() -> list[str]:
-            return log.read_text().splitlines() if log.exists() else []
-
-        # In the middle of the second step both servers die, and are away for longer than OpenRLHF itself would wait.
-        run.until(lambda: len(replies()) >= 8 * GROUP + 8, timeout=300)
-        servers.kill()
-        died = time.monotonic()
-        time.sleep(3)  # what was on the slow road still arrives
-        before = len(replies())
-        assert 8 * GROUP < before < 2 * 8 * GROUP, "not in the middle of a step"
-        time.sleep(4)
-        assert len(replies()) == before, "nobody was there to judge"
-        servers.begin()
-        away = time.monotonic() - died
+        away = killed_in_the_second_step(run, servers, lambda: len(lines_of(log)))
         code = run.end()
         servers.close()
         assert code == 0, run.printed[-5000:]
-
-        told = [json.loads(line) for line in replies()]
-        assert len(told) == STEPS * 8 * GROUP, "a reward for each rollout, once"
-        again = RewardFunction(config)
+        replies = [json.loads(line) for line in lines_of(log)]
+        asked_again = RewardFunction(config)
         with ThreadPoolExecutor(16) as threads:
-            checked = list(threads.map(lambda each: again([each[0]], [each[1]], [each[2]]), told))
-        again.close()
+            again = list(threads.map(lambda told: asked_again(*([part] for part in told[:3]))["rewards"], replies))
+        asked_again.close()
+    return Served(run, replies, again, away, *(road.passed for road in servers.roads))
 
-    found = [reply["rewards"] for *_, reply in told]
-    rows = [Example.from_label(label).task for _, _, label, _ in told]
-    for task, mine, other in zip(rows, found, checked, strict=True):
-        # Generated greedily a dual is the same text; log-probabilities depend on who shares a batch, in bf16.
-        assert abs(mine - other["rewards"]) <= (0.0 if "generation" in task else QUANTUM)
-    assert max(found) > 0.0
-    metrics = scalars(place / "tensorboard" / "grpo")
+
+def lines_of(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def killed_in_the_second_step(run: Any, servers: Servers, rewarded: Callable[[], int]) -> float:
+    """Return for how many seconds both servers were away: longer than OpenRLHF's own client would have tried."""
+    run.until(lambda: rewarded() >= 8 * GROUP + 8, timeout=300)
+    servers.kill()
+    died = time.monotonic()
+    time.sleep(3)  # what was on the slow road still arrives
+    before = rewarded()
+    assert 8 * GROUP < before < 2 * 8 * GROUP, "not in the middle of a step"
+    time.sleep(4)
+    assert rewarded() == before, "nobody was there to judge"
+    servers.begin()
+    return time.monotonic() - died
+
+
+def test_servers_that_are_killed_and_started_again_cost_no_reward(served, scalars):
+    assert served.away > 7
+    assert served.run.steps() == [1, 2, 3]
+    assert len(served.replies) == STEPS * 8 * GROUP, "a reward for each rollout, once"
+    rewards = [reply["rewards"] for *_, reply in served.replies]
+    assert max(rewards) > 0.0
+    metrics = scalars(served.run.folder / "tensorboard" / "grpo")
     for name, values in metrics.items():
         assert len(values) == STEPS, name
         assert all(map(math.isfinite, values)), name
     for step, mean in enumerate(metrics["reward"]):
-        mine = found[step * 8 * GROUP : (step + 1) * 8 * GROUP]
+        mine = rewards[step * 8 * GROUP : (step + 1) * 8 * GROUP]
         assert mean == pytest.approx(math.fsum(mine) / len(mine), rel=1e-4), step
-    fast, slow = (road.passed for road in servers.roads)
-    print(f"away {away:.1f} s; by the fast road {fast}, by the slow road {slow}")
-    assert away > 7
-    assert 0 < slow < fast / 3
+
+
+def test_no_reward_is_another_rollouts(served):
+    for (_, _, label, reply), again in zip(served.replies, served.again, strict=True):
+        # Generated greedily a dual is the same text; log-probabilities depend on who shares a batch, in bf16.
+        bound = 0.0 if "generation" in Example.from_label(label).task else QUANTUM
+        assert abs(reply["rewards"] - again) <= bound
+    assert len(set(served.again)) > STEPS
+
+
+def test_the_slow_server_gets_few_rollouts(served):
+    print(f"away {served.away:.1f} s; by the fast road {served.fast}, by the slow road {served.slow}")
+    assert 0 < served.slow < served.fast / 3
