@@ -211,7 +211,7 @@ import importlib.util, json, os
 spec = importlib.util.spec_from_file_location("asking", {asking!r})
 asking = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(asking)
-log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
 def reward_func(queries, prompts, labels):
@@ -364,7 +364,6 @@ def killed_in_the_second_step(run: Any, servers: Servers, rewarded: Callable[[],
 
 def test_servers_that_are_killed_and_started_again_cost_no_reward(served, scalars):
     assert served.away > 7
-    assert served.run.steps() == [1, 2, 3]
     assert len(served.replies) == STEPS * 8 * GROUP, "a reward for each rollout, once"
     rewards = [reply["rewards"] for *_, reply in served.replies]
     assert max(rewards) > 0.0
