@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.framing import render
 from cellduality_plugin.policy import PolicyError
+
+_LOG = logging.getLogger(__name__)
+_TOLD: set[type[Exception]] = set()
 
 
 class EnginePolicy:
@@ -28,18 +32,30 @@ class EnginePolicy:
         self._engine, self._tokenizer, self._max_length, self._settings = engine, tokenizer, max_length, settings
 
     async def generate(self, prompt: str) -> str:
-        """Return the response to ``prompt``; raises PolicyError if the prompt leaves no room for one."""
+        """Return the response to ``prompt``.
+
+        Raises
+        ------
+        PolicyError
+            If the prompt leaves no room for one (``"prompt_too_long"``), or the engine gave none (``"engine_error"``).
+        """
         tokens = self._tokens(prompt)
         room = self._max_length - len(tokens)
         if room < 1:
             raise PolicyError("prompt_too_long")
         limit = min(room, self._settings.max_new_tokens or room)
         params = self._sampling(prompt, limit)
-        output = await self._engine.generate(tokens, params)
+        output = await self._ask(tokens, params)
         return str(self._tokenizer.decode(output.outputs[0].token_ids, skip_special_tokens=True))
 
     async def log_probs(self, prompt: str, response: str) -> list[float]:
-        """Return the log-probability of each token of ``response``; raises PolicyError if both do not fit."""
+        """Return the log-probability of each token of ``response``.
+
+        Raises
+        ------
+        PolicyError
+            If both do not fit (``"prompt_too_long"``), or the engine told none (``"engine_error"``).
+        """
         from vllm import SamplingParams
 
         tokens = self._tokens(prompt)
@@ -48,8 +64,23 @@ class EnginePolicy:
             raise PolicyError("prompt_too_long")
         # vLLM always decodes at least one token; the prompt's own log-probs come with the prefill.
         params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
-        output = await self._engine.generate(tokens + target, params)
+        output = await self._ask(tokens + target, params)
         return [at[token].logprob for token, at in zip(target, output.prompt_logprobs[len(tokens) :], strict=True)]
+
+    async def _ask(self, tokens: list[int], params: Any) -> Any:
+        from vllm.exceptions import VLLMError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return await self._engine.generate(tokens, params)
+        except EngineDeadError:  # no rollout will be made any more: the run has to end, and say so
+            raise
+        except (VLLMError, ValueError) as error:
+            # Of this request alone. The counters say how often; what it was is said once a kind.
+            if type(error) not in _TOLD:
+                _TOLD.add(type(error))
+                _LOG.warning("the engine refused a dual: %s: %.300s", type(error).__name__, error)
+            raise PolicyError("engine_error") from error
 
     def _sampling(self, prompt: str, limit: int) -> Any:
         from vllm import SamplingParams

@@ -23,8 +23,9 @@ from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 CAUSES = (
-    "ambiguous", "empty", "http_429", "http_5xx", "malformed", "no_answer", "no_log_probs", "not_a_number",
-    "not_finite", "out_of_range", "prompt_too_long", "refused", "timeout", "too_long", "unclosed", "unknown_label",
+    "ambiguous", "empty", "engine_error", "http_429", "http_5xx", "malformed", "no_answer", "no_log_probs",
+    "not_a_number", "not_finite", "out_of_range", "prompt_too_long", "refused", "timeout", "too_long", "unclosed",
+    "unknown_label",
 )  # fmt: skip
 """Why a dual gave no verdict, as far as it is told apart. ``partial`` is logged where a part of it gave one,
 ``other`` for any further cause: keys may not depend on what happens."""

@@ -72,6 +72,7 @@ FAULTS = {
     "unreadable dual": ("gold", ScriptedPolicy("no tags at all")),
     "no room": ("gold", ScriptedPolicy(fails=PolicyError("prompt_too_long"))),
     "slow": ("gold", ScriptedPolicy(delay=30.0)),
+    "huge dual": ("gold", ScriptedPolicy("<answer>" + "x" * 100_000 + "</answer>")),
     "huge": ("<answer>" + "x" * 100_000 + "</answer>", ScriptedPolicy()),
 }
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cellduality_plugin.errors import CellDualityError
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -49,13 +51,27 @@ def serve_reward(
 
 def reward_path(
     config: Annotated[Path | None, typer.Option(help="Bind the function to this configuration file.")] = None,
+    server: Annotated[
+        list[str] | None, typer.Option(help="Of a reward server, http://host:port/; several share the load.")
+    ] = None,
 ) -> None:
     """Print the file for OpenRLHF's `--reward.remote_url`: the dual reward of the endpoint in the configuration.
 
-    Without `--config` it reads the configuration that CELLDUALITY_CONFIG names where Ray runs.
+    Without `--config` it reads the configuration that CELLDUALITY_CONFIG names where Ray runs. With `--server` the
+    function asks reward servers instead (`cellduality serve-reward`; their token is that of CELLDUALITY_TOKEN): the
+    least busy one, another if that fails, and it waits for one that is started again.
 
     Example: `--reward.remote_url "$(cellduality reward-path --config data/cellduality.json)"`
     """
-    from cellduality_plugin.agent_file import bound_reward_file, packaged_reward_file
+    from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
 
-    print(packaged_reward_file() if config is None else bound_reward_file(config))
+    if server and config is None:
+        raise CellDualityError(
+            "no place for the file that asks the servers",
+            where="reward-path --server",
+            mend="pass --config, too: it is written beside that file",
+        )
+    if config is None:
+        print(packaged_reward_file())
+    else:
+        print(bound_client_file(config, server) if server else bound_reward_file(config))

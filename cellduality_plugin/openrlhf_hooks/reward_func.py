@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.remote.judge import reply
 from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
-from cellduality_plugin.scoring import Score
-
-_LOG = logging.getLogger(__name__)
+from cellduality_plugin.openrlhf_hooks.remote.threads import FromThreads
 
 
-class RewardFunction:
-    """Call it with queries, prompts and labels, as OpenRLHF does, in any thread.
-
-    OpenRLHF calls it with one rollout, in a thread of its own for each; all of them wait for the one event loop here,
-    so that they share connections and dual calls.
+class RewardFunction(FromThreads):
+    """Judges rollouts here, and asks the endpoint of the configuration to play the dual.
 
     Parameters
     ----------
@@ -35,44 +28,12 @@ class RewardFunction:
     """
 
     def __init__(self, config_path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
         self._judge, self._policy = open_judge(Config.load(config_path))
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._starting = threading.Lock()
 
-    def __call__(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-        """Return ``rewards``, ``scores`` and ``extra_logs`` of the rollouts, none of them None or NaN."""
-        try:
-            return reply(
-                asyncio.run_coroutine_threadsafe(self._score(queries, prompts, labels), self._running()).result()
-            )
-        except BaseException as error:
-            # OpenRLHF notes what is raised here in a line at INFO, and goes on without a reward until it cannot.
-            _LOG.error("no reward: %s", error)
-            raise
-
-    def close(self) -> None:
-        """Close the connections and end the loop; the next call starts another."""
-        with self._starting:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            asyncio.run_coroutine_threadsafe(self._policy.close(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-
-    async def _score(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> list[Score]:
+    async def _replied(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         rollouts = [self._judge.rollout(*told) for told in zip(queries, prompts, labels, strict=True)]
-        return list(await asyncio.gather(*map(self._judge.score, rollouts)))
+        return reply(list(await asyncio.gather(*map(self._judge.score, rollouts))))
 
-    def _running(self) -> asyncio.AbstractEventLoop:
-        with self._starting:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_run, args=(self._loop,), name="cellduality rewards", daemon=True).start()
-            return self._loop
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
+    async def _closed(self) -> None:
+        await self._policy.close()

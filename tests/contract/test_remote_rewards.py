@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from types import SimpleNamespace
@@ -17,9 +18,10 @@ from vllm import SamplingParams
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from cellduality_plugin.agent_file import bound_reward_file
+from cellduality_plugin.agent_file import bound_client_file, bound_reward_file
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
+from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
 from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
@@ -198,6 +200,46 @@ def test_a_server_that_is_killed_and_started_again_in_mid_step_costs_no_reward(w
     with listen(reward_server().app, int(host.rpartition(":")[2])):
         rolling.join(20)
     assert [rollout["reward"] > 0.0 for rollout in found] == [True] * 4
+
+
+def test_openrlhf_asks_one_server_five_times_and_no_other(world, address, monkeypatch):
+    """So every second rollout has no reward if one of two servers is gone; our own client asks the other."""
+    prompt, label, engine = world(TYPE, reward="likelihood")
+    sleep, slept = asyncio.sleep, []
+
+    async def briefly(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(min(seconds, 0.01))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        gone = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    monkeypatch.setattr(openrlhf.utils.agent.asyncio, "sleep", briefly)
+    rollouts = roll_some(SingleTurnAgentExecutor([gone, address()]), prompt, label, engine, 4)
+    assert [rollout["reward"] is None for rollout in rollouts] == [True, False] * 2
+    assert slept.count(1) == 2 * 5
+
+
+def test_our_client_asks_another_server_or_waits(world, config_path, address, listen, reward_server, monkeypatch):
+    prompt, label, engine = world(TYPE, reward="likelihood")
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        gone = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    there = address().replace(f"any:{TOKEN}@", "")
+    both = SingleTurnAgentExecutor(str(bound_client_file(config_path, [gone, there])))
+    rollouts = roll_some(both, prompt, label, engine, 6)
+    both.reward_func.close()
+    assert len({rollout["reward"] for rollout in rollouts}) == 1
+    assert rollouts[0]["reward"] == roll(SingleTurnAgentExecutor([address()]), prompt, label, engine)["reward"] > 0.0
+
+    alone, found = SingleTurnAgentExecutor(str(bound_client_file(config_path, [gone]))), []
+    rolling = threading.Thread(target=lambda: found.extend(roll_some(alone, prompt, label, engine, 4)))
+    rolling.start()
+    time.sleep(0.5)
+    assert not found
+    with listen(reward_server().app, int(gone.strip("/").rpartition(":")[2])):
+        rolling.join(20)
+    alone.reward_func.close()
+    assert [rollout["reward"] for rollout in found] == [rollouts[0]["reward"]] * 4
 
 
 def test_openrlhf_waits_as_long_as_we_say_it_does(world, address, monkeypatch):

