@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cellduality_plugin.config import EndpointSettings
+from cellduality_plugin.dual_settings import EndpointSettings
 from cellduality_plugin.endpoint.addresses import Addresses
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
