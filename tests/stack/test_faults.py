@@ -247,12 +247,16 @@ class Road:
                     threading.Thread(target=self._pass_on, args=(source, target, delay), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, delay: float) -> None:
-        with source, target, contextlib.suppress(OSError):
-            while part := source.recv(2**16):
-                self.passed += part.startswith(b"POST / ")
-                time.sleep(delay)
-                target.sendall(part)
-            target.shutdown(socket.SHUT_RDWR)
+        with source, target:
+            with contextlib.suppress(OSError):  # a server that was killed resets its connections
+                while part := source.recv(2**16):
+                    self.passed += part.startswith(b"POST / ")
+                    time.sleep(delay)
+                    target.sendall(part)
+            # To close a socket on which another thread still waits would leave the connection as it is.
+            for end in (source, target):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
 
 
 class Servers:
