@@ -12,7 +12,7 @@ posterior=cell_type_annotation=posterior,conditional_cell_generation=posterior
 posterior=$posterior,drug_exposure_prediction=posterior,perturbation_response_generation=posterior
 : "${REWARDS=$posterior}"
 : "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}" "${DECODE:=headline}"
-# A sample of 21 s, of which starting the engine takes 17. More cells and rewards say more: AUDIT_CELLS=40 AUDIT_REWARDS=
+# A sample of 40 s, of which starting the engine takes 17. More cells and rewards say more: AUDIT_CELLS=40 AUDIT_REWARDS=
 : "${AUDIT_CELLS:=8}" "${AUDIT_REWARDS=configured}"
 
 # SFT
@@ -34,4 +34,4 @@ sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=25 expect_traces=8 expect_sft=250 expect_audit=25 expect_grpo=280 expect_evaluate=110
+expect_prepare=25 expect_traces=8 expect_sft=250 expect_audit=40 expect_grpo=290 expect_evaluate=110
