@@ -164,7 +164,8 @@ class _Seen:
 def _mean(steps: Sequence[Readings], name: str) -> float:
     """Return the mean over the steps that tell of it, if most of them do."""
     told = [step[name] for step in steps if name in step]
-    return math.fsum(told) / len(told) if 2 * len(told) > len(steps) and all(map(math.isfinite, told)) else math.nan
+    # sum, not fsum, which raises where the sum overflows: a diverged run logs any number.
+    return sum(told) / len(told) if 2 * len(told) > len(steps) and all(map(math.isfinite, told)) else math.nan
 
 
 def _hollow(seen: _Seen) -> str:

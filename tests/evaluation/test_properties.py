@@ -50,9 +50,12 @@ class Cells:
 
 
 def drawn(seed: int, n: int = 24) -> Cells:
+    """Return ``n`` cells; as in a data set without duplicates, no two of them are alike."""
     rng = np.random.default_rng(seed)
-    genes = tuple(tuple(rng.permutation(GENES)[: rng.integers(3, TOP + 1)].tolist()) for _ in range(n))
-    return Cells(genes, rng.normal(size=(n, 4)), rng.permutation(np.repeat(["A", "B", "C"], n // 3)))
+    genes: dict[tuple[str, ...], None] = {}
+    while len(genes) < n:
+        genes[tuple(rng.permutation(GENES)[: rng.integers(3, TOP + 1)].tolist())] = None
+    return Cells(tuple(genes), rng.normal(size=(n, 4)), rng.permutation(np.repeat(["A", "B", "C"], n // 3)))
 
 
 @dataclass(frozen=True)
