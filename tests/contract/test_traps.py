@@ -216,7 +216,10 @@ os.environ.update(DS_ACCELERATOR="cpu", RANK="0", WORLD_SIZE="1", LOCAL_RANK="0"
 os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
 from types import SimpleNamespace
 import deepspeed, torch
+import importlib
 from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
+from cellduality_plugin.openrlhf_hooks.cpu.library_patches import communicate_without_compiled_kernels
+communicate_without_compiled_kernels(importlib.import_module("deepspeed.comm.torch"))
 with standing_in():
     from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
 torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
