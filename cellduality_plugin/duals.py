@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from cellduality_plugin.examples import Example, Value
@@ -15,8 +15,10 @@ from cellduality_plugin.vocabulary import Vocabulary
 
 Result = TypeVar("Result")
 
-Asked: TypeAlias = dict[tuple[str, str | int], "asyncio.Future[Any]"]
-"""What was asked already, with the answers that came or will come: by prompt, and response or number of the draw."""
+Question: TypeAlias = tuple[str, "str | int | tuple[str, ...]"]
+"""A prompt, and a response, the number of a draw, or the responses to choose among."""
+Asked: TypeAlias = dict[Question, "asyncio.Future[Any]"]
+"""What was asked already, with the answers that came or will come."""
 
 
 class Dual:
@@ -84,12 +86,25 @@ class Dual:
         """
         prompt = self.task.dual_prompt(self.example.known, answer, self.vocabulary)
         response = self.task.rebuilt_response(unknown)
-        found = await self._once((prompt, response), lambda: self._policy.log_probs(prompt, response))
-        if not found or not all(map(math.isfinite, found)):
-            raise PolicyError("not_finite")
-        return found
+        return _numbers(await self._once((prompt, response), lambda: self._policy.log_probs(prompt, response)))
 
-    async def _once(self, question: tuple[str, str | int], ask: Callable[[], Awaitable[Result]]) -> Result:
+    async def choice_log_probs(self, answer: Value, choices: Sequence[Value]) -> list[float]:
+        """Return how likely it is that each of ``choices`` is rebuilt from ``answer``, relative to the others.
+
+        Natural log-probabilities, in the order of ``choices``, up to a number that they share: of the tokens at which
+        their responses part. One call.
+
+        Raises
+        ------
+        PolicyError
+            If the policy could not be asked, or said what is no number.
+        """
+        prompt = self.task.dual_prompt(self.example.known, answer, self.vocabulary)
+        responses = tuple(map(self.task.rebuilt_response, choices))
+        asked = self._once((prompt, responses), lambda: self._policy.choice_log_probs(prompt, responses))
+        return _numbers(await asked)
+
+    async def _once(self, question: Question, ask: Callable[[], Awaitable[Result]]) -> Result:
         if question not in self._asked:
             self.requests += 1
             call = asyncio.ensure_future(self._bounded(ask()))
@@ -104,6 +119,12 @@ class Dual:
             return await asyncio.wait_for(call, self._timeout)
         except asyncio.TimeoutError:
             raise PolicyError("timeout") from None
+
+
+def _numbers(found: list[float]) -> list[float]:
+    if not found or not all(map(math.isfinite, found)):
+        raise PolicyError("not_finite")
+    return found
 
 
 def _look(call: asyncio.Future[Any]) -> None:

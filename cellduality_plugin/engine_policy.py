@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from cellduality_plugin.dual_settings import DualSettings
+from cellduality_plugin.forks import forks_of, log_prob_at_forks
 from cellduality_plugin.framing import render
 from cellduality_plugin.policy import PolicyError
 
 _LOG = logging.getLogger(__name__)
 _TOLD: set[type[Exception]] = set()
+_MOST_TOKENS = 128
+"""Of so many tokens vLLM tells the log-probability in one request (``vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS``)."""
 
 
 class EnginePolicy:
@@ -58,14 +63,48 @@ class EnginePolicy:
         """
         from vllm import SamplingParams
 
-        tokens = self._tokens(prompt)
-        target = self._tokenizer(response, add_special_tokens=False)["input_ids"]
-        if len(tokens) + len(target) >= self._max_length:
-            raise PolicyError("prompt_too_long")
+        tokens, [target] = self._fitting(prompt, [response])
         # vLLM always decodes at least one token; the prompt's own log-probs come with the prefill.
         params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
         output = await self._ask(tokens + target, params)
         return [at[token].logprob for token, at in zip(target, output.prompt_logprobs[len(tokens) :], strict=True)]
+
+    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
+        """Return for each of ``responses`` the log-probability of the tokens at which they part.
+
+        A request for each place where they do, which reads the engine's prefix cache, as :meth:`log_probs` does not.
+
+        Raises
+        ------
+        PolicyError
+            If the longest does not fit (``"prompt_too_long"``), or the engine told none (``"engine_error"``).
+        """
+        tokens, targets = self._fitting(prompt, responses)
+        forks = forks_of(targets)
+        found = await asyncio.gather(*(self._next(tokens + list(begun), forks[begun]) for begun in forks))
+        at = dict(zip(forks, found, strict=True))
+        return [log_prob_at_forks(target, at) for target in targets]
+
+    async def _next(self, tokens: list[int], following: Sequence[int]) -> dict[int, float]:
+        """Return the log-probability of each of ``following`` as the token after ``tokens``."""
+        from vllm import SamplingParams
+
+        found: dict[int, float] = {}
+        for first in range(0, len(following), _MOST_TOKENS):
+            wanted = list(following[first : first + _MOST_TOKENS])
+            params = SamplingParams(temperature=0.0, max_tokens=1, logprob_token_ids=wanted)
+            output = await self._ask(tokens, params)
+            [told] = output.outputs[0].logprobs
+            found |= {token: told[token].logprob for token in wanted}
+        return found
+
+    def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """Return the tokens of the prompt and of each response, if there is room for both and one more."""
+        tokens = self._tokens(prompt)
+        targets = [list(self._tokenizer(response, add_special_tokens=False)["input_ids"]) for response in responses]
+        if len(tokens) + max(map(len, targets)) >= self._max_length:
+            raise PolicyError("prompt_too_long")
+        return tokens, targets
 
     async def _ask(self, tokens: list[int], params: Any) -> Any:
         from vllm.exceptions import VLLMError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -24,6 +25,19 @@ class Policy(Protocol):
 
     async def generate(self, prompt: str) -> str:
         """Return the response to ``prompt``.
+
+        Raises
+        ------
+        PolicyError
+            If the model gave none.
+        """
+        ...
+
+    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
+        """Return for each of ``responses`` the natural log-probability of the tokens at which they part.
+
+        Up to a number that they share, and up to what is certain once a response is told from the others, that is how
+        likely each is; it takes a prefill for each place where some of them part, of which labels have one or a few.
 
         Raises
         ------

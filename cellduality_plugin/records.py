@@ -9,13 +9,13 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.duals import Asked
+from cellduality_plugin.duals import Asked, Question
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import MAX_CHARACTERS
 from cellduality_plugin.policy import PolicyError
@@ -39,7 +39,7 @@ def prompt_key(prompt: str) -> str:
 class _Kept:
     """What was written of a group so far."""
 
-    calls: set[tuple[str, str | int]] = field(default_factory=set)
+    calls: set[Question] = field(default_factory=set)
     prompts: set[str] = field(default_factory=set)
 
 
@@ -52,7 +52,8 @@ class Recorder:
          "answer": ..., "failure": "", "reward": 0.25, "logs": {...},
          "calls": [{"prompt": KEY, "text": ..., "draw": 0, "response": ...},
                    {"prompt": KEY, "draw": 1, "error": "timeout"},
-                   {"prompt": KEY, "response": ..., "log_probs": [...]}]}
+                   {"prompt": KEY, "response": ..., "log_probs": [...]},
+                   {"prompt": KEY, "responses": [...], "log_probs": [...]}]}
 
     ``calls`` are those that were answered for the group since its last line. ``text`` is there the first time.
 
@@ -135,6 +136,10 @@ def _new_file(folder: Path) -> int:
     return os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
 
+_FIELDS: dict[type, str] = {int: "draw", str: "response", tuple: "responses"}
+"""What a question has beside its prompt, by its type, and what a record calls it."""
+
+
 def _calls(asked: Asked, kept: _Kept, last: bool) -> Iterator[Row]:
     """Yield what was answered since the last time; what is unanswered when the group is over came too late for it."""
     for question, call in asked.items():
@@ -146,7 +151,7 @@ def _calls(asked: Asked, kept: _Kept, last: bool) -> Iterator[Row]:
         if prompt not in kept.prompts:
             kept.prompts.add(prompt)
             row["text"] = prompt
-        row |= {"draw": what} if isinstance(what, int) else {"response": what}
+        row |= {_FIELDS[type(what)]: what}
         yield row | _said(call)
 
 
@@ -239,6 +244,13 @@ def _row(line: bytes, where: str) -> Row | None:
     return row
 
 
+def _what(call: Row) -> str | int | tuple[str, ...]:
+    """Return what was asked beside the prompt; a generated response stands beside the number of its draw."""
+    if "responses" in call:
+        return tuple(call["responses"])
+    return call["draw"] if "draw" in call else call["response"]  # type: ignore[no-any-return]
+
+
 class RecordedPolicy:
     """Plays the dual from records: says what the policy said then, and nothing else.
 
@@ -254,14 +266,13 @@ class RecordedPolicy:
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        self._said: dict[tuple[str, str | int], Row] = {}
+        self._said: dict[Question, Row] = {}
         self._draws: dict[str, int] = {}
         self.missing = 0
         for row in rows:
             for call in row["calls"]:
                 with contextlib.suppress(KeyError, TypeError):  # a malformed call is one that was not recorded
-                    what = call["draw"] if "draw" in call else call["response"]
-                    self._said[str(call["prompt"]), what] = call
+                    self._said[str(call["prompt"]), _what(call)] = call
 
     async def generate(self, prompt: str) -> str:
         """Return the recorded reconstruction; the first time that of the first draw, and so on."""
@@ -272,12 +283,19 @@ class RecordedPolicy:
 
     async def log_probs(self, prompt: str, response: str) -> list[float]:
         """Return the recorded log-probability of each token of ``response``."""
-        found = self._recall(prompt_key(prompt), response, "log_probs")
+        return self._numbers(prompt, response)
+
+    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
+        """Return the recorded log-probability of each of ``responses`` among them."""
+        return self._numbers(prompt, tuple(responses))
+
+    def _numbers(self, prompt: str, what: str | tuple[str, ...]) -> list[float]:
+        found = self._recall(prompt_key(prompt), what, "log_probs")
         if not isinstance(found, list) or not all(value is None or isinstance(value, float | int) for value in found):
             self._miss()
         return [math.nan if value is None else float(value) for value in found]
 
-    def _recall(self, key: str, what: str | int, kind: str) -> Any:
+    def _recall(self, key: str, what: str | int | tuple[str, ...], kind: str) -> Any:
         call = self._said.get((key, what))
         if call is not None and isinstance(call.get("error"), str):
             raise PolicyError(call["error"])

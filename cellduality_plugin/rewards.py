@@ -143,8 +143,9 @@ class PosteriorReward(Reward):
 
     .. math:: r = \pi(x_u \mid y, x_k) \Big/ \sum_{c \in C} \pi(x_u \mid c, x_k)
 
-    The probabilities are of whole responses, teacher-forced: one prefill a label. Of the second form they are asked
-    once a group, whatever its answers; being products over every hidden gene they are sharp. Not in the paper.
+    Of the first form the probabilities are those of the tokens at which the labels part: one prefill an answer for
+    each place where they do. Of the second they are of the whole response, teacher-forced: one prefill a label, once a
+    group, whatever its answers; being products over every hidden gene they are sharp. Not in the paper.
     """
 
     asks_every_label = True
@@ -171,14 +172,14 @@ class PosteriorReward(Reward):
         hidden, given = dual.task.unknown, dual.task.answer
         if isinstance(hidden, OneOf):
             labels, true = dual.vocabulary.labels[hidden.kind], dual.example.unknown
-            asked = [dual.log_probs(answer, label) for label in labels]
+            sums = await dual.choice_log_probs(answer, labels)
         elif isinstance(given, OneOf):
             labels, true = dual.vocabulary.labels[given.kind], answer
             asked = [dual.log_probs(label, dual.example.unknown) for label in labels]
+            sums = list(map(math.fsum, await asyncio.gather(*asked)))
         else:
             raise TypeError(f"{dual.task.name} has no closed set of labels")  # check() refuses it before a run
-        sums = dict(zip(labels, map(math.fsum, await asyncio.gather(*asked)), strict=True))
-        return Verdict(_softmax(sums)[str(true)])
+        return Verdict(_softmax(dict(zip(labels, sums, strict=True)))[str(true)])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.tasks import TASKS
 
 
-class Saying:
+class Choosing:
+    """Says of each of several responses what it says of that response alone."""
+
+    async def choice_log_probs(self, prompt, responses):
+        return [sum(await self.log_probs(prompt, response)) for response in responses]
+
+
+class Saying(Choosing):
     """Plays the dual with one text and one log-probability; or fails, or hangs."""
 
     def __init__(self, text="", *, log_prob=-1.0, fails=None, delay=0.0):

@@ -18,7 +18,7 @@ from cellduality_plugin.replay import RECORDED, Column, Pairs, Replay, record_fi
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
-from tests.play import Saying, roll, row
+from tests.play import Choosing, Saying, roll, row
 
 NAME = "cell_type_annotation"
 KINDS = {**{name: name for name in REWARDS}, "sum": {"duality": 1.0, "likelihood": 2.0}, "own": "own.py:Mine"}
@@ -32,7 +32,7 @@ class Mine(Reward):
 """
 
 
-class Moody:
+class Moody(Choosing):
     """Says something else to every prompt, and something else each time; sometimes nothing."""
 
     def __init__(self, vocabulary, seed):

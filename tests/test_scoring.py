@@ -15,10 +15,10 @@ from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policy import PolicyError
 from cellduality_plugin.scoring import QUANTUM, Score, Scorer, quantise, votes_for
 from cellduality_plugin.tasks import TASKS
-from tests.play import Saying, roll, row
+from tests.play import Choosing, Saying, roll, row
 
 
-class ScriptedPolicy:
+class ScriptedPolicy(Choosing):
     """Plays the dual by the book, or fails as told: the fault injector of these tests."""
 
     def __init__(self, response: str = "", *, fails: Exception | None = None, delay: float = 0.0, log_prob=-1.0):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from cellduality_plugin.dual_settings import DualSettings, EndpointSettings
 from cellduality_plugin.endpoint.addresses import Addresses
 from cellduality_plugin.endpoint.replies import Tokens, read_chat, read_context, read_log_probs, read_text
+from cellduality_plugin.forks import forks_of
 from cellduality_plugin.framing import render
 from cellduality_plugin.policy import PolicyError
 
@@ -70,8 +73,29 @@ class EndpointPolicy:
         """
         if self._settings.kind == "chat":
             raise PolicyError("no_log_probs")
-        tokens = render(self._tokenizer, prompt)
-        target = list(self._tokenizer(response, add_special_tokens=False)["input_ids"])
+        return await self._told(render(self._tokenizer, prompt), self._tokens(response))
+
+    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
+        """Return for each of ``responses`` the log-probability of the tokens at which they part.
+
+        A prefill for each response: a server's completions cannot be asked for the probability of chosen tokens.
+
+        Raises
+        ------
+        PolicyError
+            As :meth:`log_probs`.
+        """
+        if self._settings.kind == "chat":
+            raise PolicyError("no_log_probs")
+        tokens, targets = render(self._tokenizer, prompt), [self._tokens(response) for response in responses]
+        forks = forks_of(targets)
+        told = await asyncio.gather(*(self._told(tokens, target) for target in targets))
+        return [
+            math.fsum(log_prob for place, log_prob in enumerate(found) if tuple(target[:place]) in forks)
+            for target, found in zip(targets, told, strict=True)
+        ]
+
+    async def _told(self, tokens: Tokens, target: Tokens) -> list[float]:
         await self._limit(len(tokens) + len(target))
         body = {**self._asked_for(tokens + target, 1, 0.0), "prompt_logprobs": 0}
         reply = await self.addresses.post("/completions", body)
@@ -92,6 +116,9 @@ class EndpointPolicy:
         if self._context is not None and not self._context.done():
             self._context.cancel()
         await self.addresses.close()
+
+    def _tokens(self, response: str) -> Tokens:
+        return list(self._tokenizer(response, add_special_tokens=False)["input_ids"])
 
     def _asked_for(self, tokens: Tokens, limit: int, temperature: float) -> dict[str, Any]:
         return {

@@ -18,9 +18,10 @@ from cellduality_plugin.evaluation.audit.run import AuditSettings, read_audit
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.tasks import TASKS
 from data_prep.rows import audit_rows
+from tests.play import Choosing
 
 
-class OneAnswer:
+class OneAnswer(Choosing):
     """Says the same to every question."""
 
     def __init__(self, answer: str) -> None:

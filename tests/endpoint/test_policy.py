@@ -53,6 +53,14 @@ def test_log_probs_are_those_of_the_response_alone(policy_server):
     assert found == [-float(start), -float(start + 1), -float(start + 2)]
 
 
+def test_of_a_choice_they_are_those_of_the_tokens_at_which_responses_part(policy_server):
+    policy_server.log_prob = lambda place: -float(place)
+    start = len(render(policy_server.tokenizer, PROMPT))
+    found = ask(policy_server, "choice_log_probs", PROMPT, ["LYZ CST3 FTL", "LYZ FTL CST3", "LYZ FTL NKG7"])
+    assert found == [-float(start + 1), -float(2 * start + 3), -float(2 * start + 3)]
+    assert ask(policy_server, "choice_log_probs", PROMPT, ["LYZ", "CST3"], kind="chat") == "no_log_probs"
+
+
 def test_what_does_not_fit_is_not_sent(policy_server):
     assert ask(policy_server, "generate", PROMPT * 300) == "prompt_too_long"
     assert ask(policy_server, "log_probs", PROMPT, "LYZ " * 300) == "prompt_too_long"

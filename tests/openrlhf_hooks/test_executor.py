@@ -64,6 +64,8 @@ class ScriptedEngine:
         end = self.tokenizer.eos_token_id
         answer = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], end][: params.max_tokens]
         logprobs = None if params.logprobs is None else [{token: Logprob(-0.5)} for token in answer]
+        if params.logprob_token_ids:  # beside those that are asked for vLLM lists the token it chose
+            logprobs = [{token: Logprob(self.log_prob(token)) for token in (*params.logprob_token_ids, answer[0])}]
         before: Any = None
         if params.prompt_logprobs is not None:  # beside the prompt's own token vLLM lists the likeliest one
             before = [{token + 1: Logprob(0.0), token: Logprob(self.log_prob(n))} for n, token in enumerate(tokens)]
@@ -224,7 +226,7 @@ def test_a_forgotten_group_costs_a_dual_and_changes_no_reward(question, tokenize
 
 
 class TestOtherRewards:
-    def test_the_posterior_puts_every_label_to_the_engine_and_decodes_nothing(
+    def test_the_posterior_of_a_hidden_label_is_one_question_and_decodes_nothing(
         self, question, cell, vocabulary, tokenizer, make_executor
     ):
         asked = question("conditional_cell_generation")
@@ -233,10 +235,10 @@ class TestOtherRewards:
         rollouts = roll(make_executor(tasks=judged_by("posterior", asked)), engine, asked, samples=3)
         labels = vocabulary.labels["cell_type"]
         assert [rollout["reward"] for rollout in rollouts] == [1 / len(labels)] * 3
-        assert [rollout["extra_logs"]["dual_requests"] for rollout in rollouts] == [len(labels), 0, 0]
-        ends = {tokenizer.decode(tokens).rpartition("<answer>")[2] for tokens, _ in engine.duals}
-        assert len(ends) == len(engine.duals) == len(labels)
-        assert all((params.max_tokens, params.prompt_logprobs) == (1, 0) for _, params in engine.duals)
+        assert [rollout["extra_logs"]["dual_requests"] for rollout in rollouts] == [1, 0, 0]
+        [(tokens, params)] = engine.duals
+        assert tokenizer.decode(tokens).endswith("<answer>")
+        assert (params.max_tokens, params.prompt_logprobs, len(params.logprob_token_ids)) == (1, None, len(labels))
 
     def test_each_draw_is_decoded_on_its_own(self, question, cell, tokenizer, make_executor):
         asked = question("cell_type_annotation")
@@ -511,6 +513,35 @@ class TestLogProbs:
         with pytest.raises(PolicyError, match="prompt_too_long"):
             asyncio.run(tight.log_probs(prompt, response))
         assert len(engine.duals) == 1
+
+    def test_of_a_choice_are_asked_where_the_responses_part_and_nowhere_else(self, engine, tokenizer):
+        policy = EnginePolicy(engine, tokenizer, LONG, DualSettings())
+        prompt = "Cell: CD74 CD79A"
+        responses = ["<answer> T </answer>", "<answer> CD19+ B </answer>", "<answer> CD56+ NK </answer>"]
+        found = asyncio.run(policy.choice_log_probs(prompt, responses))
+        opening, *labels = (
+            tokenizer(part, add_special_tokens=False)["input_ids"]
+            for part in ("<answer>", "T", *("CD19+ B", "CD56+ NK"))
+        )
+        [(tokens, params)] = engine.duals
+        assert tokens == policy._tokens(prompt) + opening
+        assert sorted(params.logprob_token_ids) == sorted(label[0] for label in labels)
+        assert (params.max_tokens, params.prompt_logprobs) == (1, None)
+        assert found == [-float(label[0]) for label in labels]
+
+    def test_of_more_tokens_than_one_request_may_name_take_several(self, engine, tokenizer):
+        policy = EnginePolicy(engine, tokenizer, LONG, DualSettings())
+        found = asyncio.run(policy._next([1, 2, 3], range(300)))
+        assert found == {token: -float(token) for token in range(300)}
+        assert [len(params.logprob_token_ids) for _, params in engine.duals] == [128, 128, 44]
+
+    def test_of_a_choice_that_does_not_fit_are_refused_without_asking(self, engine, tokenizer):
+        prompt = "Cell: CD74"
+        start = len(EnginePolicy(engine, tokenizer, LONG, DualSettings())._tokens(prompt))
+        tight = EnginePolicy(engine, tokenizer, start + 3, DualSettings())
+        with pytest.raises(PolicyError, match="prompt_too_long"):
+            asyncio.run(tight.choice_log_probs(prompt, ["<answer> T </answer>", "<answer> CD19+ B </answer>"]))
+        assert engine.duals == []
 
     def test_make_the_likelihood_reward(self, question, vocabulary, tokenizer, make_executor):
         asked = question("cell_type_annotation")

@@ -37,6 +37,10 @@ class ProbingPolicy(executor.EnginePolicy):
         await probe(self._engine, "dual")
         return await super().log_probs(prompt, response)
 
+    async def choice_log_probs(self, prompt, responses):
+        await probe(self._engine, "dual")
+        return await super().choice_log_probs(prompt, responses)
+
 
 executor.EnginePolicy = ProbingPolicy
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from cellduality_plugin.duals import Question
 from cellduality_plugin.policy import Policy, PolicyError
 
 CountTokens: TypeAlias = Callable[[str], int]
@@ -83,7 +84,7 @@ class Remembering:
         self._policy, self._timeout = policy, timeout
         self.prompt_tokens, self.response_tokens = prompt_tokens, response_tokens
         self._room = asyncio.Semaphore(at_once)
-        self._calls: dict[tuple[str, str | int], asyncio.Future[_Call]] = {}
+        self._calls: dict[Question, asyncio.Future[_Call]] = {}
         self._under_way, self._clock, self._shared = 0, 0.0, 0.0
 
     def account(self) -> Account:
@@ -106,9 +107,15 @@ class Remembering:
 
         return await self._once((prompt, response), lambda: self._policy.log_probs(prompt, response), cost)
 
-    async def _once(
-        self, question: tuple[str, str | int], ask: Callable[[], Awaitable[Any]], cost: Callable[[Any], Cost]
-    ) -> _Call:
+    async def choice_log_probs(self, prompt: str, responses: tuple[str, ...]) -> _Call:
+        """Return how likely each of ``responses`` is among them."""
+
+        def cost(found: list[float]) -> Cost:
+            return Cost(1, self.prompt_tokens(prompt), 1)
+
+        return await self._once((prompt, responses), lambda: self._policy.choice_log_probs(prompt, responses), cost)
+
+    async def _once(self, question: Question, ask: Callable[[], Awaitable[Any]], cost: Callable[[Any], Cost]) -> _Call:
         if question not in self._calls:
             self._calls[question] = asyncio.ensure_future(self._call(ask, cost))
         return await asyncio.shield(self._calls[question])
@@ -155,6 +162,11 @@ class Account:
     async def log_probs(self, prompt: str, response: str) -> list[float]:
         """Return the log-probability of each token of ``response``."""
         found: list[float] = self._charged(await self._memory.log_probs(prompt, response))
+        return found
+
+    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
+        """Return how likely each of ``responses`` is among them."""
+        found: list[float] = self._charged(await self._memory.choice_log_probs(prompt, tuple(responses)))
         return found
 
     def _charged(self, call: _Call) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class PlantedPolicy:
 
     def __init__(self, skill: float, seed: int | None = None) -> None:
         self.skill, self.seed = skill, seed
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[tuple[str, str | tuple[str, ...]]] = []
         self._draws: Counter[str] = Counter()
 
     async def generate(self, prompt: str) -> str:
@@ -77,6 +77,14 @@ class PlantedPolicy:
     async def log_probs(self, prompt: str, response: str) -> list[float]:
         self.asked.append((prompt, response))
         await asyncio.sleep(0)
+        return self._said(prompt, response)
+
+    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
+        self.asked.append((prompt, tuple(responses)))
+        await asyncio.sleep(0)
+        return [math.fsum(self._said(prompt, response)) for response in responses]
+
+    def _said(self, prompt: str, response: str) -> list[float]:
         answer = split_response(response).answer
         if prompt.startswith("Name the type"):
             kind = TYPES[int(prompt.rsplit(": ", 1)[1].split()[0][1:]) // 12]

@@ -9,9 +9,10 @@ import pytest
 
 from cellduality_plugin.evaluation.audit.asking import Remembering
 from cellduality_plugin.policy import PolicyError
+from tests.play import Choosing
 
 
-class Counted:
+class Counted(Choosing):
     """Answers with a number that grows, after a while, or fails as told."""
 
     def __init__(self, delay: float = 0.0, fails: Exception | None = None) -> None:
@@ -40,6 +41,16 @@ def words(text: str) -> int:
 
 def remembering(policy, **settings) -> Remembering:
     return Remembering(policy, words, words, **settings)
+
+
+def test_a_choice_costs_the_reading_of_its_question_whatever_there_is_to_choose_among():
+    async def run():
+        account = remembering(Counted()).account()
+        assert await account.choice_log_probs("one two", ("a b", "c d e")) == [-2.0, -3.0]
+        return account.cost
+
+    cost = asyncio.run(run())
+    assert (cost.requests, cost.prefilled, cost.decoded) == (1, 2, 1)
 
 
 def test_everyone_is_charged_for_what_is_asked_once():

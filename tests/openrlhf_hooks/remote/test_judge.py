@@ -11,11 +11,12 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, refuse_unfit, response_in
 from cellduality_plugin.policy import PolicyError
+from tests.play import Choosing
 
 TYPE = "cell_type_annotation"
 
 
-class Scripted:
+class Scripted(Choosing):
     """A policy that finds everything certain, or fails."""
 
     def __init__(self, *failures: str) -> None:
