@@ -199,6 +199,9 @@ def measure(
         if name in others:
             columns[name] = {"kind": "baseline", "metrics": others[name]}
     columns[REAL] = {"kind": "real", "metrics": others.get(REAL, {})}
+    for column in columns.values():
+        for key, metric in column["metrics"].items():
+            metric["real"] = columns[REAL]["metrics"].get(key, {}).get("value")
     return columns
 
 
