@@ -191,8 +191,9 @@ def _measured(
     ) -> Metric:
         seed = yardstick.seed
         if not values:
-            why = why or note or ("" if genes else "no such type")
-            return Metric(None, better, best, 0, None, space, estimator, "", seed, why, bounds)
+            why = why or f"nothing to take the {over.partition(',')[0]}"
+            told = "; ".join(filter(None, [why, note]))
+            return Metric(None, better, best, 0, None, space, estimator, "", seed, told, bounds)
         value, *resamples = np.mean(values, axis=0).tolist()
         interval = centred_interval(value, np.asarray(resamples), *bounds)
         told = "; ".join(filter(None, [note, f"interval of {RESAMPLES} resamples within types, centred"]))

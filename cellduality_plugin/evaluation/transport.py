@@ -35,7 +35,7 @@ def wasserstein(one: Matrix, other: Matrix) -> float:
     -----
     Exact (network simplex), with the Euclidean distance as cost, neither squared nor regularized. Two samples of one
     distribution are apart, and the more so the fewer cells and the more dimensions: read it beside the value of real
-    against real cells.
+    against real cells. pertpy's distance "wasserstein" is another: regularized (Sinkhorn), of squared distances.
 
     Examples
     --------
