@@ -200,7 +200,7 @@ def living() -> Callable[[Path], list[str]]:
 def whole_run(tmp_path_factory, recipe) -> Run:
     """The one-command pipeline from nothing to the report; SFT and data serve the other tests too."""
     run = recipe(tmp_path_factory.mktemp("whole") / "run", "grpo_duality.sh")
-    code = run.end(timeout=600)
+    code = run.end(timeout=1800)
     assert code == 0, run.printed
     return run
 
