@@ -44,7 +44,11 @@ class Engine:
         before: Any = None
         if params.prompt_logprobs is not None:
             before = [None, *({token: Logprob(self.server.log_prob(n))} for n, token in enumerate(tokens) if n)]
-        output = CompletionOutput(0, text, answered[: params.max_tokens], None, None, finish_reason="stop")
+        following = None
+        if params.logprob_token_ids:
+            said = self.server.log_prob(len(tokens))
+            following = [{token: Logprob(said) for token in (*params.logprob_token_ids, answered[0])}]
+        output = CompletionOutput(0, text, answered[: params.max_tokens], None, following, finish_reason="stop")
         return RequestOutput("1", None, list(tokens), before, [output], True)
 
 
