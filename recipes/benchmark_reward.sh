@@ -13,7 +13,9 @@ source "$root/recipes/common.sh"
 set_up
 bench=(python "$root/recipes/benchmarks/reward.py" --root "$RUNS_DIR" --group-size "$GROUP_SIZE")
 
-for recipe in prepare traces sft; do RUN_DIR="$RUNS_DIR/shared" RESUME=1 bash "$root/recipes/$recipe.sh"; done
+if [[ ! -f "$RUNS_DIR/shared/.finished-sft" ]]; then
+  for recipe in prepare traces sft; do RUN_DIR="$RUNS_DIR/shared" bash "$root/recipes/$recipe.sh"; done
+fi
 for task in $BENCHMARK_TASKS; do
   for caching in $CACHING; do
     flags=()

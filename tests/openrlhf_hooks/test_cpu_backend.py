@@ -230,7 +230,8 @@ class TestRayInit:
 
     def test_a_new_cluster_has_slots(self, ray, monkeypatch):
         monkeypatch.setenv("CELLDUALITY_CPU_SLOTS", "2")
-        _, options = ray.init(runtime_env={})
+        address, options = ray.init(runtime_env={})
+        assert address == "local", "whatever cluster runs on this machine"
         assert options["num_gpus"] == 2
         assert options["num_cpus"] >= 5
 

@@ -23,6 +23,8 @@ DEFAULTS: dict[str, str] = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # on a CPU: no worker process of its own below the engine's, 10 s less
     "TORCHDYNAMO_DISABLE": "1",  # compiling the sampler takes 25 s and a C++ compiler, and gains nothing at this size
     "RAY_prestart_worker_first_driver": "0",  # actors get fresh workers; idle ones only compete while those import
+    # vLLM's engine core outlives the worker that started it if that is killed, and holds its memory: Ray ends it.
+    "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",
     "RAY_DEDUP_LOGS": "0",  # the log is for reading after a failure: every rank's line belongs there
     "VLLM_NO_USAGE_STATS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -33,7 +33,8 @@ def declare_slots(ray: ModuleType) -> None:
     """`ray.init` (train_ppo_ray.py:28) starts a cluster of no GPUs, and every placement group asks for some.
 
     A cluster that this process starts is given `CELLDUALITY_CPU_SLOTS` of them (default 1: one actor rank and one
-    engine share it under `--train.colocate_all`). A cluster that exists already keeps its own resources.
+    engine share it under `--train.colocate_all`). A cluster that is joined, by its address or `RAY_ADDRESS`, keeps its
+    own resources. One that merely runs on this machine is not joined, as Ray would do unasked, and refuse the slots.
     """
     start = existing(ray, "init", "a Ray cluster with slots for actors and engines")
 
@@ -41,6 +42,7 @@ def declare_slots(ray: ModuleType) -> None:
     def init(address: str | None = None, **options: Any) -> Any:
         joins = address not in (None, "local") or bool(os.environ.get("RAY_ADDRESS"))
         if not joins:
+            address = "local"
             slots = int(os.environ.get(SLOTS_VARIABLE, "1"))
             options.setdefault("num_gpus", slots)
             options.setdefault("num_cpus", max(4, 2 * slots + 2))

@@ -1,0 +1,300 @@
+"""Two Ray nodes on one machine, each with a rank of the trainer and an engine: one run, and a clear end if one dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.records import Reading, Row, read_groups
+from cellduality_plugin.replay import Replay
+
+pytestmark = [pytest.mark.stack, pytest.mark.long]
+
+ROOT = Path(__file__).parents[2]
+CPU = (sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch")
+QUANTUM = 2**-10
+MAX_LEN, GROUP, PROMPTS = 128, 4, 8
+ROWS, STEPS = 20, 3
+"""Of eight prompts a step: the last has four, whose sixteen samples still part into a micro-batch of eight a rank."""
+UNEVEN = 22
+"""Here the last step has six prompts, and so three micro-batches for two ranks."""
+SPREAD = {"NODES": "2", "GPUS": "1", "ENGINES": "2"}
+LEARNING = {"ACTOR_LR": "1e-3", "LR_WARMUP": "0", "KL": "0"}
+"""Updates so large that an engine with the weights of the step before would be noticed; no reference model to start."""
+FLAGS = ("--data.max_samples", str(ROWS), "--algo.advantage.is_correction_level", "token")
+"""The correction is why the trainer asks the engines for log-probabilities, and logs how far they are from its own."""
+ENGINE, RANK, CORE = "ray::RolloutRayActor", "ray::PolicyModelActor", "VLLM::EngineCore"
+"""As processes are called: Ray's actor of an engine, that of a rank, and vLLM's own process below the first."""
+BOUND = 0.05
+"""On the mean difference of log-probability between engine and trainer, in nats a token; see test_weights."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Two Ray nodes that run.
+
+    Parameters
+    ----------
+    address
+        Of the head.
+    folders
+        Where each node was started, and so all of its processes are.
+    """
+
+    address: str
+    folders: tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def cluster(start, free_port, living, tmp_path_factory) -> Iterator[Cluster]:
+    """Two Ray nodes on this machine with a slot each, started as on two."""
+    place, address = tmp_path_factory.mktemp("cluster"), f"127.0.0.1:{free_port()}"
+    # A folder of their own: with Ray's every other run on this machine would join the cluster. It has a short name,
+    # because sockets are in it, whose paths cannot be long.
+    sessions = Path(tempfile.mkdtemp(prefix="ray"))
+    size = ("--num-gpus=1", "--num-cpus=4", "--object-store-memory=200000000", "--node-ip-address=127.0.0.1")
+    # A node waits for no more than 15 s for its agents to say which ports they chose; a busy machine takes longer.
+    agents = ("dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export", "runtime-env-agent")
+    head = ("--head", f"--port={address.partition(':')[2]}", "--include-dashboard=false", f"--temp-dir={sessions}")
+    nodes = []
+    for name, words in {"head": head, "other": (f"--address={address}",)}.items():
+        ports = tuple(f"--{agent}-port={free_port()}" for agent in agents)
+        command = (*CPU, "ray", "start", *words, *size, *ports, "--block")
+        nodes.append(start(place / name, *command, PYTHONPATH=str(ROOT)))
+        nodes[-1].until(lambda: "--block" in nodes[-1].printed)
+    yield Cluster(address, (nodes[0].folder, nodes[1].folder))
+    for process in [line.split()[0] for node in nodes for line in living(node.folder)]:
+        with contextlib.suppress(ProcessLookupError):  # it ended with another
+            os.kill(int(process), signal.SIGKILL)
+    shutil.rmtree(sessions)
+
+
+def wait(happened: Callable[[], bool], timeout: float) -> None:
+    latest = time.monotonic() + timeout
+    while not happened():
+        assert time.monotonic() < latest, f"not within {timeout} s"
+        time.sleep(0.1)
+
+
+def named(cluster: Cluster, living: Callable[[Path], list[str]], name: str) -> list[list[int]]:
+    """Return the processes of this name, node by node."""
+    lines = [living(folder) for folder in cluster.folders]
+    return [[int(line.split()[0]) for line in of if name in line] for of in lines]
+
+
+def recorded(folder: Path) -> list[list[str]]:
+    """Return the lines of every file of records: one for each process that rolled out."""
+    return [file.read_text().splitlines() for file in sorted((folder / "rollouts").glob("*.jsonl"))]
+
+
+def steps_of(run: Any) -> list[int]:
+    """Return the steps in the log: two nodes of one machine share a folder of logs, and each shows every line of it."""
+    return list(dict.fromkeys(run.steps()))
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What is known of a run one of whose engines was killed, and that then went on.
+
+    Parameters
+    ----------
+    run, resumed
+        The command that failed, and the one that went on.
+    placed
+        Processes of the engines and the ranks, by name and node.
+    engine
+        The process that was killed.
+    rollouts
+        How many were recorded then.
+    steps
+        Those the first command had logged.
+    code, seconds
+        The exit code of the first command, and how long after the kill it came.
+    left
+        Processes that outlived it.
+    checkpoint
+        The step of the last checkpoint.
+    records
+        Of the first command, those of each engine.
+    """
+
+    run: Any
+    resumed: Any
+    placed: dict[str, list[list[int]]]
+    engine: int
+    rollouts: int
+    steps: list[int]
+    code: int
+    seconds: float
+    left: list[str]
+    checkpoint: int
+    records: list[Path]
+
+
+@pytest.fixture(scope="module")
+def folder(whole_run, tmp_path_factory) -> Path:
+    """A run folder with the data and the SFT model of the shared run, that keeps all rollouts."""
+    made = tmp_path_factory.mktemp("two") / "run"
+    for part in ("data", "sft"):
+        shutil.copytree(whole_run.folder / part, made / part)
+    config = made / "data" / "cellduality.json"
+    settings = {**json.loads(config.read_text()), "records": None}
+    config.with_name("unrecorded.json").write_text(json.dumps(settings))
+    config.write_text(json.dumps({**settings, "records": {"folder": "../rollouts", "every": 1}}))
+    return made
+
+
+@pytest.fixture(scope="module")
+def killed(folder, cluster, recipe, living) -> Killed:
+    """A run over both nodes, an engine of which is killed in the middle of the second step, and that is resumed."""
+    settings = {**SPREAD, **LEARNING, "RAY_ADDRESS": cluster.address}
+    latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
+    run = recipe(folder, "grpo.sh", *FLAGS, **settings)
+    run.until(lambda: latest.exists() and sum(map(len, recorded(folder))) > PROMPTS * GROUP, timeout=600)
+    placed = {name: named(cluster, living, name) for name in (ENGINE, RANK, CORE)}
+    engine = placed[ENGINE][1][0]
+    os.kill(engine, signal.SIGKILL)
+    began = time.monotonic()
+    rollouts = sum(map(len, recorded(folder)))
+    code = run.end(180)
+    seconds, left = time.monotonic() - began, living(folder)
+    # What Ray holds for the run it takes down when the command has ended; the nodes stay.
+    wait(lambda: not any(any(named(cluster, living, name)) for name in placed), 120)
+    step = int(latest.read_text().removeprefix("global_step"))
+    steps, records = steps_of(run), sorted((folder / "rollouts").glob("*.jsonl"))
+    resumed = recipe(folder, "grpo.sh", *FLAGS, **settings, RESUME="1")
+    assert resumed.end(600) == 0, resumed.printed
+    return Killed(run, resumed, placed, engine, rollouts, steps, code, seconds, left, step, records)
+
+
+def test_each_node_has_a_rank_and_an_engine(killed):
+    for name in (ENGINE, RANK):
+        assert [len(there) for there in killed.placed[name]] == [1, 1], name
+
+
+def test_an_engine_killed_in_the_middle_of_a_step_ends_the_run_and_is_named(killed):
+    print(f"ended {killed.seconds:.1f} s after the kill, at {killed.rollouts} rollouts, code {killed.code}")
+    assert PROMPTS * GROUP < killed.rollouts <= 2 * PROMPTS * GROUP, "not in the middle of the second step"
+    assert killed.code not in (0, None)
+    assert killed.seconds < 120
+    told = killed.run.printed.splitlines()[-1]
+    assert f"a vLLM engine (process {killed.engine}) died" in told
+    assert "RESUME=1 goes on from the last checkpoint" in told
+    assert killed.left == []
+
+
+def test_resume_goes_on_to_the_end(killed, living):
+    assert killed.steps == [1] == list(range(1, killed.checkpoint + 1))
+    assert steps_of(killed.resumed) == list(range(killed.checkpoint + 1, STEPS + 1))
+    assert (killed.resumed.folder / "grpo" / "config.json").is_file()
+    assert living(killed.resumed.folder) == []
+
+
+def test_ranks_and_engines_report_the_same_keys_in_every_step(killed, scalars, dual_keys):
+    metrics = scalars(killed.run.folder / "tensorboard" / "grpo")
+    assert dual_keys <= set(metrics)
+    for name, values in metrics.items():
+        assert len(values) == STEPS, name
+        assert all(map(math.isfinite, values)), name
+    # The ranks add their metrics up in the order in which they hold them.
+    [order] = {tuple(json.loads(line)["logs"]) for lines in recorded(killed.run.folder) for line in lines}
+    assert dual_keys <= set(order) <= set(metrics)
+
+
+def test_both_engines_have_the_weights_of_the_trainer_in_every_step(killed, scalars):
+    far = scalars(killed.run.folder / "tensorboard" / "grpo")["vllm_kl"]
+    print("vllm_kl", *(f"{value:.4f}" for value in far))
+    assert max(map(abs, far)) < BOUND
+
+
+def groups_of(records: list[Path], steps: int) -> list[list[Row]]:
+    """Return the groups of the first steps, of which every engine has the same share."""
+    share = PROMPTS // len(records) * steps
+    return [rows for file in records for rows in list(read_groups(file, Reading()))[:share]]
+
+
+def test_the_first_step_logged_what_both_engines_recorded(killed, scalars):
+    first = [row for rows in groups_of(killed.records, 1) for row in rows]
+    assert len(killed.records) == 2
+    assert len(first) == PROMPTS * GROUP, "a rollout is lost, or there twice"
+    metrics = scalars(killed.run.folder / "tensorboard" / "grpo")
+    for name in ("reward", *first[0]["logs"]):
+        counted = math.fsum(row["logs"].get(name, row["reward"]) for row in first) / len(first)
+        assert metrics[name][0] == pytest.approx(counted, rel=1e-4, abs=1e-6), name
+
+
+@pytest.fixture(scope="module")
+def again(killed, folder, start, tmp_path_factory) -> list[tuple[Row, float]]:
+    """Each rollout of the first step, and the reward that one engine gives it, which asks the duals itself."""
+    from transformers import AutoTokenizer
+
+    place, tokenizer = tmp_path_factory.mktemp("one"), AutoTokenizer.from_pretrained(folder / "sft")
+    rows = map(json.loads, (folder / "data" / "rl.jsonl").read_text().splitlines())
+    inputs = {row["label"]: row["input"] for row in rows}
+    first, rollouts = [row for rows in groups_of(killed.records, 1) for row in rows], []
+    for row in first:
+        chat = [{"role": "user", "content": inputs[row["label"]]}]
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        question, answer = (
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, row["response"])
+        )
+        assert tokenizer.decode(answer, skip_special_tokens=True) == row["response"]
+        rollouts.append({"prompt": prompt, "label": row["label"], "question": question, "answer": answer})
+    told, found = place / "rollouts.json", place / "rewards.json"
+    told.write_text(json.dumps(rollouts))
+    config, script = str(folder / "data" / "unrecorded.json"), str(Path(__file__).with_name("score_in_engine.py"))
+    command = (*CPU, "python", script, str(folder / "sft"), str(MAX_LEN), str(told), str(found), config)
+    one = start(place / "engine", *command, PYTHONPATH=str(ROOT))
+    assert one.end(600) == 0, one.printed
+    return list(zip(first, json.loads(found.read_text())[config], strict=True))
+
+
+def test_two_engines_give_the_rewards_that_one_gives(killed, folder, again):
+    tasks = json.loads((folder / "data" / "cellduality.json").read_text())["tasks"]
+    far: dict[str, list[float]] = {}
+    for row, reward in again:
+        far.setdefault(tasks[row["task"]]["reward"], []).append(abs(row["reward"] - reward))
+    print("furthest from one engine:", *(f"{kind} {max(of) / QUANTUM:g} steps" for kind, of in far.items()))
+    for kind, differences in far.items():
+        # Generated greedily a dual is the same text; log-probabilities depend on who shares a batch, in bf16.
+        assert max(differences) <= (0.0 if kind == "duality" else QUANTUM), kind
+    rewards = [reward for _, reward in again]
+    assert max(rewards) > 0.0
+    assert len(set(rewards)) > 1
+    assert len(rewards) == PROMPTS * GROUP
+
+
+def test_one_scorer_gives_every_reward_of_the_run_from_the_records(killed, folder):
+    replay = Replay(Config.load(folder / "data" / "unrecorded.json"), {})
+    rows = [row for of in replay.run(sorted((folder / "rollouts").glob("*.jsonl"))) for row in of]
+    # Of the groups that died with their engine nothing is asked: what they would have asked is not in their records.
+    told = [row for row in rows if row["reward"] is not None]
+    assert len(told) >= PROMPTS * GROUP + (ROWS - PROMPTS) * GROUP
+    assert {abs(row["reward"] - row["recorded"]) for row in told} == {0.0}
+
+
+def test_rows_that_leave_ranks_uneven_are_refused_before_the_run_with_the_mend(killed, folder, recipe):
+    """OpenRLHF begins such a run; in its last step one rank waits for the other's third micro-batch, for an hour."""
+    began = time.monotonic()
+    run = recipe(folder, "grpo.sh", "--data.max_samples", str(UNEVEN), **SPREAD)
+    assert run.end(180) not in (0, None)
+    print(f"refused after {time.monotonic() - began:.1f} s")
+    told = run.log("check-grpo")
+    assert f"{UNEVEN} rows leave a last rollout of {UNEVEN % PROMPTS} prompts, uneven across 2 ranks" in told
+    assert f"prepare a multiple of {PROMPTS} rows (N_RL), or pass --data.max_samples" in told
+    assert run.log("grpo") == ""
+    assert (folder / "checkpoints" / "grpo" / "_actor" / "latest").exists(), "nothing of an earlier run is lost"
