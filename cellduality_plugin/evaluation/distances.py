@@ -149,6 +149,9 @@ def mmd(one: Matrix, other: Matrix, bandwidth: float) -> float:
     1/n + 1/m for two samples of one distribution. So compare only values of equal sample sizes, with the value of
     real against real cells of those sizes beside them.
 
+    pertpy's distance "mmd" is the same estimator with ``kernel="rbf"`` and ``gamma=1 / (2 * bandwidth**2)``; its
+    default kernel is linear.
+
     Raises
     ------
     ValueError

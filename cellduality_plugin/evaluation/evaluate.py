@@ -199,6 +199,9 @@ def measure(
         if name in others:
             columns[name] = {"kind": "baseline", "metrics": others[name]}
     columns[REAL] = {"kind": "real", "metrics": others.get(REAL, {})}
+    for column in columns.values():
+        for key, metric in column["metrics"].items():
+            metric["real"] = columns[REAL]["metrics"].get(key, {}).get("value")
     return columns
 
 
@@ -235,7 +238,8 @@ def _cells_of_baseline(made: Sequence[Prediction], yardstick: measures.Yardstick
     """Return the metrics of cells that cannot but hold real genes, each once: which says nothing of the baseline."""
     found = measures.cell_metrics(made, yardstick)
     if all(p.answer for p in made):
-        found |= {name: replace(found[name], note=BY_CONSTRUCTION) for name in ("validity", "duplicates")}
+        for name in ("validity", "duplicates"):
+            found[name] = replace(found[name], interval=None, note=BY_CONSTRUCTION)
     return found
 
 

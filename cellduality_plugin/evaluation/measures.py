@@ -12,11 +12,13 @@ from scipy.spatial.distance import cdist
 
 from cellduality_plugin.evaluation import distances, metrics
 from cellduality_plugin.evaluation.distances import Matrix, by_condition, resamples_within
-from cellduality_plugin.evaluation.metrics import Metric, bootstrap_interval, centred_interval
+from cellduality_plugin.evaluation.metrics import Better, Metric, bootstrap_interval, centred_interval
 from cellduality_plugin.evaluation.populations import RESAMPLES, Sample, population_metrics
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.real_cells import matched
+from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
 from cellduality_plugin.evaluation.yardstick import Yardstick, share
+from cellduality_plugin.parsing import Answer
 
 __all__ = [
     "Yardstick",
@@ -28,7 +30,18 @@ __all__ = [
     "real_metrics",
 ]
 
+ESTIMATORS = {
+    "accuracy": "share of cells with the gold label",
+    "macro_f1": "F1, unweighted mean over the labels that gold holds",
+    "dual": "similarity of what was hidden and what was rebuilt, mean over answers, 0 where nothing could be read",
+    "validity": "share of an answer's words that are genes of the vocabulary, mean over answers, 0 if unreadable",
+    "duplicates": "share of a cell's genes that repeat an earlier one, mean over answers that could be read",
+    "distinct": "different cells over cells",
+}
+"""What is averaged over what, of metrics that need no space."""
+_FORM: dict[str, tuple[Better, float]] = {"validity": ("higher", 1.0), "duplicates": ("lower", 0.0)}
 _REAL_DRAWS = 4  # of real cells for the floor of distances
+_RESAMPLED_CELLS_REPEAT = "no interval: cells drawn with replacement repeat each other"
 
 
 def label_metrics(gold: Sequence[str], predicted: Sequence[str], yardstick: Yardstick) -> dict[str, Metric]:
@@ -41,7 +54,9 @@ def label_metrics(gold: Sequence[str], predicted: Sequence[str], yardstick: Yard
     found = {}
     for name, measure in (("accuracy", metrics.accuracy), ("macro_f1", metrics.macro_f1)):
         value = measure(gold, predicted)
-        found[name] = Metric(value, "higher", 1.0, n, interval(measure, truth, answers), seed=yardstick.seed)
+        found[name] = Metric(
+            value, "higher", 1.0, n, interval(measure, truth, answers), estimator=ESTIMATORS[name], seed=yardstick.seed
+        )
     return found
 
 
@@ -59,7 +74,15 @@ def dual_similarity(predictions: Sequence[Prediction], yardstick: Yardstick) -> 
     """Return the mean similarity of what was hidden and what was rebuilt, in [0, 1]; failures count 0. Best 1."""
     values = np.sort([p.similarity for p in predictions])
     interval = bootstrap_interval(share, values, seed=yardstick.seed, resamples=yardstick.resamples)
-    return Metric(float(values.mean()), "higher", 1.0, len(values), interval, seed=yardstick.seed)
+    return Metric(
+        float(values.mean()),
+        "higher",
+        1.0,
+        len(values),
+        interval,
+        estimator=ESTIMATORS["dual"],
+        seed=yardstick.seed,
+    )
 
 
 def cell_metrics(predictions: Sequence[Prediction], yardstick: Yardstick) -> dict[str, Metric]:
@@ -77,8 +100,7 @@ def cell_metrics(predictions: Sequence[Prediction], yardstick: Yardstick) -> dic
         f"knn_agreement_{k}": yardstick.agreement(points, conditions, k, n - len(readable), itself=False)
         for k in yardstick.neighbours
     }
-    found["validity"] = Metric(metrics.validity_rate(answers), "higher", 1.0, n)
-    found["duplicates"] = Metric(metrics.duplicate_rate(answers), "lower", 0.0, len(readable))
+    found |= _form(answers, yardstick)
     found |= _variety(cells, points, conditions, yardstick)
     asked = list({p.id: name_of.get(p.id, str(p.unknown)) for p in predictions}.values())
     samples = np.array([p.sample for p in readable])
@@ -107,8 +129,8 @@ def real_metrics(asked: Sequence[str], yardstick: Yardstick) -> dict[str, Metric
         f"knn_agreement_{k}": yardstick.agreement(yardstick.points, held_out.names, k, 0, itself=True)
         for k in yardstick.neighbours
     }
-    found["validity"] = Metric(1.0, "higher", 1.0, n, note="by construction")
-    found["duplicates"] = Metric(0.0, "lower", 0.0, n, note="by construction")
+    for name, (better, best) in _FORM.items():
+        found[name] = Metric(best, better, best, n, estimator=ESTIMATORS[name], note=BY_CONSTRUCTION)
     found |= _variety(held_out.genes, yardstick.points, held_out.names, yardstick)
     rng = np.random.default_rng(yardstick.seed)
     chosen = matched(held_out.names, asked, np.random.default_rng(yardstick.seed))
@@ -122,6 +144,22 @@ def real_metrics(asked: Sequence[str], yardstick: Yardstick) -> dict[str, Metric
     draws = [_sample(yardstick.other_points, names, matched(names, real[1], rng)) for _ in range(_REAL_DRAWS)]
     note = f"other real cells against {len(chosen)} real held-out cells"
     return found | population_metrics([(draw, real) for draw in draws], yardstick, note)
+
+
+def _form(answers: Sequence[Answer], yardstick: Yardstick) -> dict[str, Metric]:
+    """Return how well-formed answers are, and how often the cells that could be read repeat a gene."""
+    found = {}
+    for name, value, shares in (
+        ("validity", metrics.validity_rate(answers), metrics.validity_shares(answers)),
+        ("duplicates", metrics.duplicate_rate(answers), metrics.duplicate_shares(answers)),
+    ):
+        (better, best), interval = _FORM[name], None
+        if shares:
+            interval = bootstrap_interval(share, shares, seed=yardstick.seed, resamples=yardstick.resamples)
+        note = "" if shares else "no answer could be read"
+        n, estimator = len(shares), ESTIMATORS[name]
+        found[name] = Metric(value, better, best, n, interval, estimator=estimator, seed=yardstick.seed, note=note)
+    return found
 
 
 def _sample(points: Matrix, names: Sequence[str], places: NDArray[np.int64]) -> Sample:
@@ -142,23 +180,31 @@ def _variety(
     """Return how much cells differ: mode collapse lowers all three."""
     n, rng = len(cells), np.random.default_rng(yardstick.seed)
     groups = by_condition(conditions)
-    note = f"interval of {RESAMPLES} resamples within types, centred" if groups else ""
+    note = f"interval of {RESAMPLES} resamples within types, centred" if groups else "no two cells of one type"
 
-    def among(apart: Sequence[Matrix], value: float | None, high: float, space: str, estimator: str) -> Metric:
-        interval = None
+    def among(apart: Sequence[Matrix], value: float | None, high: float | None, space: str, estimator: str) -> Metric:
+        interval, bounds = None, (0.0, high)
         if value is not None:
-            interval = centred_interval(value, resamples_within(apart, rng, RESAMPLES), 0.0, high)
-        return Metric(value, "like real cells", None, n, interval, space, estimator, seed=yardstick.seed, note=note)
+            interval = centred_interval(value, resamples_within(apart, rng, RESAMPLES), *bounds)
+        seed = yardstick.seed
+        return Metric(value, "like real cells", None, n, interval, space, estimator, "", seed, note, bounds)
 
     apart = [cdist(points[own], points[own]) for own in groups]
     unlike = [distances.dissimilarities([cells[place] for place in own]) for own in groups]
     pairs = "mean over pairs within a type"
     return {
-        "distinct": Metric(metrics.distinct_rate(cells) if cells else None, "higher", 1.0, n),
+        "distinct": Metric(
+            metrics.distinct_rate(cells) if cells else None,
+            "higher",
+            1.0,
+            n,
+            estimator=ESTIMATORS["distinct"],
+            note=_RESAMPLED_CELLS_REPEAT if cells else "no answer could be read",
+        ),
         "spread": among(
             apart,
             distances.spread(points, conditions),
-            np.inf,
+            None,
             yardstick.embedding.name,
             f"Euclidean distance, {pairs}",
         ),

@@ -31,11 +31,19 @@ class Metric:
     n
         How many cells it was computed on.
     interval
-        The 95 % bootstrap interval over cells, if one was asked for.
-    space, estimator, kernel, seed
-        Where distances were taken and how; empty where there are none.
+        The 95 % bootstrap interval over cells; None where there is none, and then ``note`` says why.
+    space, kernel
+        Where distances were taken; empty where there are none.
+    estimator
+        What was averaged over what.
+    seed
+        Of everything that was drawn.
     note
         What a reader must know besides.
+    bounds
+        The least and the largest value there can be; None where there is no bound.
+    real
+        The same number of real cells against real cells: the ceiling (or floor). None where they have none, as labels.
     """
 
     value: float | None
@@ -48,6 +56,8 @@ class Metric:
     kernel: str = ""
     seed: int | None = None
     note: str = ""
+    bounds: tuple[float | None, float | None] = (0.0, 1.0)
+    real: float | None = None
 
 
 def accuracy(gold: Labels, predicted: Labels) -> float:
@@ -145,8 +155,13 @@ def validity_rate(answers: Sequence[Answer]) -> float:
     """
     if not answers:
         raise ValueError("no answers")
-    shares = [(a.listed - a.unknown) / a.listed if a.listed and not a.failure else 0.0 for a in answers]
+    shares = validity_shares(answers)
     return math.fsum(shares) / len(shares)  # exact, hence the same in any order
+
+
+def validity_shares(answers: Sequence[Answer]) -> list[float]:
+    """Return of each answer what :func:`validity_rate` is the mean of, in [0, 1]."""
+    return [(a.listed - a.unknown) / a.listed if a.listed and not a.failure else 0.0 for a in answers]
 
 
 def duplicate_rate(answers: Sequence[Answer]) -> float | None:
@@ -159,8 +174,13 @@ def duplicate_rate(answers: Sequence[Answer]) -> float | None:
     >>> duplicate_rate([Answer(("A", "B"), listed=5, unknown=1, repeated=2), Answer(("A",), listed=1)])
     0.25
     """
-    shares = [a.repeated / (a.listed - a.unknown) for a in answers if not a.failure and a.listed > a.unknown]
+    shares = duplicate_shares(answers)
     return math.fsum(shares) / len(shares) if shares else None
+
+
+def duplicate_shares(answers: Sequence[Answer]) -> list[float]:
+    """Return of each answer that could be read what :func:`duplicate_rate` is the mean of, in [0, 1)."""
+    return [a.repeated / (a.listed - a.unknown) for a in answers if not a.failure and a.listed > a.unknown]
 
 
 def bootstrap_interval(
@@ -192,7 +212,7 @@ def bootstrap_interval(
 
 
 def centred_interval(
-    value: float, resampled: NDArray[np.float64], low: float = -np.inf, high: float = np.inf
+    value: float, resampled: NDArray[np.float64], low: float | None = None, high: float | None = None
 ) -> tuple[float, float]:
     """Return the 95 % interval of a distance from its bootstrap values, moved to where ``value`` is their mean.
 
@@ -207,7 +227,7 @@ def centred_interval(
     resampled
         The distance of every resample.
     low, high
-        The range of the distance, which the interval is cut to.
+        The range of the distance, which the interval is cut to; None where there is no bound.
 
     Examples
     --------
@@ -216,7 +236,8 @@ def centred_interval(
     (0.05, 1.95)
     """
     left, right = np.percentile(resampled - resampled.mean() + value, [2.5, 97.5])
-    return float(np.clip(left, low, high)), float(np.clip(right, low, high))
+    left, right = np.clip([left, right], low, high) if (low, high) != (None, None) else (left, right)
+    return float(left), float(right)
 
 
 def _same_length(gold: Labels, predicted: Labels) -> None:

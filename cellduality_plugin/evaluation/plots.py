@@ -183,16 +183,18 @@ def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) ->
     for place, found in enumerate(findings):
         auc = found["auc"]
         if auc["value"] is not None:
-            axes.plot(auc["interval"], [place, place], color=PALETTE[0], linewidth=1.5)
-            axes.plot(auc["value"], place, "o", color=PALETTE[0], label=named or "AUC, 95 % interval")
+            above = place - 0.12  # so that neither mark hides the other
+            axes.plot(auc["interval"], [above, above], color=PALETTE[0], linewidth=1.5)
+            axes.plot(auc["value"], above, "o", color=PALETTE[0], label=named or "AUC, 95 % interval")
             named = "_"  # once is enough
         if "choice_accuracy" in found:
             choice = found["choice_accuracy"]["value"]
-            axes.plot(choice, place, "D", color=PALETTE[1], label="" if place else "accuracy of its own choice")
+            label = "" if place else "accuracy of its own choice"
+            axes.plot(choice, place + 0.12, "D", markersize=5, color=PALETTE[1], label=label)
     if "policy_accuracy" in findings[0]:
         policy = findings[0]["policy_accuracy"]["value"]
         axes.axvline(policy, color=PALETTE[1], linestyle="--", linewidth=1, label="accuracy of the policy")
-    axes.axvline(0.5, color=LINE, linewidth=1)
+    axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1, label="AUC by chance")
     axes.set_yticks(range(len(findings)), [found["reward"] for found in findings])
     axes.set(title=title, xlim=(-0.03, 1.03), ylim=(len(findings) - 0.5, -0.5))
     if axes.get_legend_handles_labels()[0]:  # below: beside it the plot would be too narrow for a telephone

@@ -14,7 +14,12 @@ from cellduality_plugin.evaluation.distances import Matrix, in_order, mmd, mmd_r
 from cellduality_plugin.evaluation.frechet import frechet_distance, frechet_resamples
 from cellduality_plugin.evaluation.metrics import Metric, centred_interval
 from cellduality_plugin.evaluation.real_cells import matched
-from cellduality_plugin.evaluation.transport import gromov_wasserstein, wasserstein, wasserstein_resamples
+from cellduality_plugin.evaluation.transport import (
+    gromov_wasserstein,
+    gromov_wasserstein_resamples,
+    wasserstein,
+    wasserstein_resamples,
+)
 from cellduality_plugin.evaluation.yardstick import Yardstick
 
 LEAST_CELLS_OF_A_TYPE = 10
@@ -22,6 +27,8 @@ LEAST_CELLS_OF_A_TYPE = 10
 RESAMPLES = 100
 """Bootstrap samples of a distance."""
 _MOST_DIMENSIONS = 64  # up to which scFID of a hundred resamples takes a second or so
+# Gromov-Wasserstein takes 5 ms, of 200 cells ten times that: for each resample, type and draw.
+_DRAWS_OF_SHAPES, _MOST_CELLS_OF_SHAPES = 40, 200
 
 Counts: TypeAlias = NDArray[np.int64]
 Sample: TypeAlias = tuple[Matrix, Sequence[str]]
@@ -57,6 +64,10 @@ class Measure:
         As in :class:`cellduality_plugin.evaluation.metrics.Metric`.
     more_than
         How many cells are too few on either side.
+    most
+        The largest value there can be; None without bound.
+    draws, resampled_to
+        How many bootstrap samples, and of how many cells of a type at the most.
     """
 
     of: Callable[[Matrix, Matrix], float]
@@ -64,6 +75,9 @@ class Measure:
     estimator: str
     kernel: str = ""
     more_than: int = LEAST_CELLS_OF_A_TYPE - 1
+    most: float | None = None
+    draws: int = RESAMPLES
+    resampled_to: float = np.inf
 
 
 def population_metrics(draws: Sequence[tuple[Sample, Sample]], yardstick: Yardstick, note: str) -> dict[str, Metric]:
@@ -96,13 +110,24 @@ def _metric(measure: Measure, draws: Sequence[Sequence[Pair]], n: int, note: str
     pairs = [pair for draw in draws for pair in draw]
     value = float(np.mean([measure.of(pair.ours, pair.theirs) for pair in pairs])) if pairs else None
     interval = None
-    if value is not None and measure.resamples is not None:
-        drawn = [measure.resamples(pair.ours, pair.theirs, pair.our_counts, pair.their_counts) for pair in pairs]
+    if value is not None and measure.resamples is not None and max(map(_most, pairs)) <= measure.resampled_to:
+        drawn = [measure.resamples(*_resampled(pair, measure.draws)) for pair in pairs]
         interval = centred_interval(value, np.mean(drawn, axis=0), low=0.0)
-        note += f"; interval of {RESAMPLES} resamples within types, centred"
+        note += f"; interval of {measure.draws} resamples within types, centred"
+    elif value is not None:
+        note += "; no interval: too many cells or dimensions to resample"
     estimator = f"{measure.estimator}, mean over draws"
     space = yardstick.embedding.name
-    return Metric(value, "lower", 0.0, n, interval, space, estimator, measure.kernel, yardstick.seed, note)
+    bounds = (0.0, measure.most)
+    return Metric(value, "lower", 0.0, n, interval, space, estimator, measure.kernel, yardstick.seed, note, bounds)
+
+
+def _most(pair: Pair) -> int:
+    return max(len(pair.ours), len(pair.theirs))
+
+
+def _resampled(pair: Pair, draws: int) -> tuple[Matrix, Matrix, Counts, Counts]:
+    return pair.ours, pair.theirs, pair.our_counts[:draws], pair.their_counts[:draws]
 
 
 def _measures(yardstick: Yardstick) -> dict[str, Measure]:
@@ -115,12 +140,15 @@ def _measures(yardstick: Yardstick) -> dict[str, Measure]:
             lambda one, other, ours, theirs: mmd_resamples(one, other, width, ours, theirs),
             "MMD^2, biased V-statistic",
             f"RBF, sigma {width:.4g} (median distance of real training cells)",
+            most=2.0,
         ),
         "wasserstein": Measure(wasserstein, wasserstein_resamples, "Wasserstein-1, exact, Euclidean cost"),
         "gromov_wasserstein": Measure(
             gromov_wasserstein,
-            None,
+            gromov_wasserstein_resamples,
             "Gromov-Wasserstein, square loss, Euclidean distances unscaled, lower of two conditional gradients",
+            draws=_DRAWS_OF_SHAPES,
+            resampled_to=_MOST_CELLS_OF_SHAPES,
         ),
         "scfid": Measure(
             frechet_distance,

@@ -24,7 +24,8 @@ from cellduality_plugin.evaluation.page.summary import headlines, sentences
 from cellduality_plugin.evaluation.page.tables import confusions, section_tables
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.sections import Section
-from cellduality_plugin.evaluation.tables import section_title, written
+from cellduality_plugin.evaluation.tables import section_title, told_wins, written
+from cellduality_plugin.evaluation.winners import baseline_wins
 from cellduality_plugin.files import read_jsonl, write_text
 from cellduality_plugin.tasks import TASKS, DualTask
 
@@ -104,6 +105,7 @@ def write_report(
         headlines=found,
         sentences=sentences(found, checkpoints) if found else [],
         tables=section_tables(metrics),
+        told_wins=told_wins(*baseline_wins(metrics)),
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
         audit=audit_sections(audit),

@@ -186,16 +186,20 @@ def _measured(
     space = profile_name(yardstick.embedding.top)
     silent = "a shift of nothing points nowhere" if genes and not correlations else ""
 
-    def metric(values: list[list[float]], better: Better, best: float, low: float, estimator: str, why: str) -> Metric:
+    def metric(
+        values: list[list[float]], better: Better, best: float, bounds: tuple[float, float], estimator: str, why: str
+    ) -> Metric:
+        seed = yardstick.seed
         if not values:
-            why = why or note or ("" if genes else "no such type")
-            return Metric(None, better, best, 0, None, space, estimator, seed=yardstick.seed, note=why)
+            why = why or f"nothing to take the {over.partition(',')[0]}"
+            told = "; ".join(filter(None, [why, note]))
+            return Metric(None, better, best, 0, None, space, estimator, "", seed, told, bounds)
         value, *resamples = np.mean(values, axis=0).tolist()
-        interval = centred_interval(value, np.asarray(resamples), low, 1.0 if best else np.inf)
+        interval = centred_interval(value, np.asarray(resamples), *bounds)
         told = "; ".join(filter(None, [note, f"interval of {RESAMPLES} resamples within types, centred"]))
-        return Metric(value, better, best, len(values), interval, space, estimator, seed=yardstick.seed, note=told)
+        return Metric(value, better, best, len(values), interval, space, estimator, "", seed, told, bounds)
 
     return {
-        "correlation": metric(correlations, "higher", 1.0, -1.0, f"Pearson, {over}", silent),
-        "error": metric(errors, "lower", 0.0, 0.0, f"mean squared error, {over}", ""),
+        "correlation": metric(correlations, "higher", 1.0, (-1.0, 1.0), f"Pearson, {over}", silent),
+        "error": metric(errors, "lower", 0.0, (0.0, 4.0), f"mean squared error, {over}", ""),
     }

@@ -37,7 +37,10 @@ def truth_metrics(predictions: Sequence[Prediction], yardstick: Yardstick) -> di
     both directions may agree with each other on what is wrong.
     """
     told = [replace(p, similarity=p.truth_similarity, gold=None) for p in predictions if p.truth_similarity is not None]
-    return {"dual_given_truth": measures.dual_similarity(told, yardstick)} if told else {}
+    if not told:
+        return {}
+    estimator = f"{measures.ESTIMATORS['dual']}; rebuilt from the true answer"
+    return {"dual_given_truth": replace(measures.dual_similarity(told, yardstick), estimator=estimator)}
 
 
 def sampled_metrics(drawn: Sequence[Prediction], section: Section) -> dict[str, Metric]:
@@ -72,18 +75,25 @@ def sampled_metrics(drawn: Sequence[Prediction], section: Section) -> dict[str, 
     if section.shared is not None:
         note += f", by the types that both sets share: {', '.join(section.shared.names)}"
     measured = {
-        "sampled_accuracy": _over_cells(metrics.accuracy, golds, answers, yardstick, note),
-        "sampled_macro_f1": _over_cells(metrics.macro_f1, golds, answers, yardstick, note),
+        "sampled_accuracy": _over_cells("accuracy", golds, answers, yardstick, note),
+        "sampled_macro_f1": _over_cells("macro_f1", golds, answers, yardstick, note),
         "majority_accuracy": _over_cells(
-            metrics.accuracy, [gold[:1] for gold in golds], [[vote] for vote in votes], yardstick, note
+            "accuracy",
+            [gold[:1] for gold in golds],
+            [[vote] for vote in votes],
+            yardstick,
+            f"{note}, the commonest of which counts",
         ),
     }
     prefix = "" if section.shared is None else "coarse_"
     return found | {f"{prefix}{name}": metric for name, metric in measured.items()}
 
 
+_MEASURES = {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1}
+
+
 def _over_cells(
-    measure: Callable[[Any, Any], float],
+    name: str,
     golds: Sequence[Sequence[str]],
     answers: Sequence[Sequence[str]],
     yardstick: Yardstick,
@@ -91,9 +101,10 @@ def _over_cells(
 ) -> Metric:
     codes = {label: code for code, label in enumerate(sorted({label for rows in (*golds, *answers) for label in rows}))}
     truth, told = (np.array([[codes[label] for label in row] for row in rows]) for rows in (golds, answers))
-    flat = partial(_flat, measure)
-    interval = bootstrap_interval(flat, truth, told, seed=yardstick.seed, resamples=yardstick.resamples)
-    return Metric(flat(truth, told), "higher", 1.0, truth.size, interval, seed=yardstick.seed, note=note)
+    flat, seed = partial(_flat, _MEASURES[name]), yardstick.seed
+    interval = bootstrap_interval(flat, truth, told, seed=seed, resamples=yardstick.resamples)
+    estimator = measures.ESTIMATORS[name]
+    return Metric(flat(truth, told), "higher", 1.0, truth.size, interval, "", estimator, "", seed, note)
 
 
 def _flat(measure: Callable[[Any, Any], float], truth: NDArray[np.int64], told: NDArray[np.int64]) -> float:

@@ -114,6 +114,10 @@ def shift_correlation(real: Vector, predicted: Vector, count: int, genes: Places
     genes
         The places of other genes to look at instead, e.g. of :func:`differential`.
 
+    Notes
+    -----
+    Over all genes this is cell-eval's ``pearson_delta``, and :func:`shift_error` its ``mse_delta``.
+
     Examples
     --------
     >>> shift_correlation(np.array([1.0, -1.0, 0.0]), np.array([0.5, -0.5, 0.3]), 2)

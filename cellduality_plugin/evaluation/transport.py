@@ -35,7 +35,7 @@ def wasserstein(one: Matrix, other: Matrix) -> float:
     -----
     Exact (network simplex), with the Euclidean distance as cost, neither squared nor regularized. Two samples of one
     distribution are apart, and the more so the fewer cells and the more dimensions: read it beside the value of real
-    against real cells.
+    against real cells. pertpy's distance "wasserstein" is another: regularized (Sinkhorn), of squared distances.
 
     Examples
     --------
@@ -91,12 +91,38 @@ def gromov_wasserstein(one: Matrix, other: Matrix) -> float:
     0.0
     """
     _not_empty(one, other)
-    pot, one, other = _pot(), in_order(one), in_order(other)
-    within, beside = cdist(one, one), cdist(other, other)
-    starts = [None]
-    if one.shape[1] == other.shape[1]:
-        starts.append(pot.emd([], [], cdist(one, other), numItermax=_MOST_STEPS))
-    ends = [pot.gromov.gromov_wasserstein2(within, beside, symmetric=True, G0=start) for start in starts]
+    one, other = in_order(one), in_order(other)
+    masses = [np.full(len(cells), 1 / len(cells)) for cells in (one, other)]
+    return _lower_end(cdist(one, one), cdist(other, other), _apart(one, other), *masses)
+
+
+def gromov_wasserstein_resamples(
+    one: Matrix, other: Matrix, ours: NDArray[np.int64], theirs: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return :func:`gromov_wasserstein` for every resample: how often each cell of ``one`` and of ``other`` is in it.
+
+    A cell that is drawn twice has twice the mass, which is the same problem and a smaller one.
+    """
+    within, beside, apart = cdist(one, one), cdist(other, other), _apart(one, other)
+    found = []
+    for row, column in zip(ours, theirs, strict=True):
+        left, right = np.flatnonzero(row), np.flatnonzero(column)
+        masses = row[left] / row.sum(), column[right] / column.sum()
+        between = None if apart is None else apart[np.ix_(left, right)]
+        found.append(_lower_end(within[np.ix_(left, left)], beside[np.ix_(right, right)], between, *masses))
+    return np.asarray(found)
+
+
+def _apart(one: Matrix, other: Matrix) -> Matrix | None:
+    """Return the distances from one sample to the other; None if they are in different spaces."""
+    return cdist(one, other) if one.shape[1] == other.shape[1] else None
+
+
+def _lower_end(within: Matrix, beside: Matrix, apart: Matrix | None, ours: Matrix, theirs: Matrix) -> float:
+    pot, starts = _pot(), [None]
+    if apart is not None:
+        starts.append(pot.emd(ours, theirs, apart, numItermax=_MOST_STEPS, check_marginals=False))
+    ends = [pot.gromov.gromov_wasserstein2(within, beside, ours, theirs, symmetric=True, G0=start) for start in starts]
     return max(0.0, float(min(ends)))
 
 

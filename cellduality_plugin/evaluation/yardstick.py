@@ -56,7 +56,7 @@ class Yardstick:
         estimator = f"{k}-NN, uniform votes" + (", leave-one-out" if itself else "")
         if k > len(self.held_out) - 1:
             note = f"only {len(self.held_out)} real cells"
-            return Metric(None, "higher", 1.0, n, None, self.embedding.name, estimator, note=note)
+            return Metric(None, "higher", 1.0, n, None, self.embedding.name, estimator, seed=self.seed, note=note)
         apart = cdist(points, self.points)
         if itself:
             np.fill_diagonal(apart, np.inf)

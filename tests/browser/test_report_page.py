@@ -28,6 +28,10 @@ OVERLAPPING = """() => {
   return found;
 }"""
 
+# Words that reach out of their cell of a table, into the next.
+OUT_OF_THEIR_CELL = """() => [...document.querySelectorAll('th, td')].filter(
+  each => each.getClientRects().length && each.scrollWidth > each.clientWidth + 1).map(each => each.innerText)"""
+
 # The contrast of every element that holds text itself: [WCAG ratio, what is needed, text].
 CONTRAST = """() => {
   const parse = text => {
@@ -94,6 +98,7 @@ def test_nothing_sticks_out_and_nothing_overlaps(seen):
         assert seen.evaluate("document.documentElement.scrollWidth") <= seen.viewport_size["width"]
         assert seen.evaluate(CUT_OFF) == []
         assert seen.evaluate(OVERLAPPING) == []
+        assert seen.evaluate(OUT_OF_THEIR_CELL) == []
         open_all(seen)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -128,6 +128,12 @@ def test_spread_is_that_of_a_condition_not_of_the_mixture() -> None:
     assert distances.spread(cells, list("ABCDE")) is None
     collapsed = np.zeros((4, 2))
     assert distances.spread(collapsed, ["A", "A", "B", "B"]) == 0
+
+
+@given(seeds)
+def test_spread_of_one_condition_is_the_mean_of_scipys_distances(seed: int) -> None:
+    cells = points(seed, 9)
+    assert distances.spread(cells, ["A"] * 9) == pytest.approx(pdist(cells).mean(), abs=1e-6)
 
 
 def test_spread_counts_a_condition_with_its_cells() -> None:

@@ -79,6 +79,43 @@ def test_metrics_carry_what_is_needed_to_read_and_repeat_them(metrics, tmp_path:
     assert metrics["settings"]["prediction"]["samples"] == 2
 
 
+def test_every_number_carries_what_it_takes_to_read_it(run_of_two: Path) -> None:
+    """What it is the mean of, its seed, n, range, interval and what real cells have; what is missing is explained."""
+    columns = json.loads((run_of_two / "metrics.json").read_text())["columns"]
+    real = {key: metric["value"] for key, metric in columns["real cells"]["metrics"].items()}
+    every = [(key, metric, column["kind"]) for column in columns.values() for key, metric in column["metrics"].items()]
+    names = {key.rpartition("/")[2] for key, _, _ in every}
+    distances = {"mmd", "mmd_within_types", "wasserstein", "gromov_wasserstein", "scfid", "scfid_shrunk"}
+    variety, shifts = (
+        {"spread", "diversity"},
+        {f"{a}_{b}" for a in ("shift", "delta") for b in ("correlation", "error")},
+    )
+    form = {"validity", "duplicates", "distinct"}
+    labels = {"accuracy", "macro_f1", "sampled_accuracy", "sampled_macro_f1", "majority_accuracy"}
+    assert names >= distances | variety | shifts | form | labels | {"knn_agreement_5", "knn_agreement_3"}
+    for key, metric, kind in every:
+        name = key.rpartition("/")[2]
+        low, high = metric["bounds"]
+        assert metric["estimator"], key
+        assert metric["note"] or (metric["value"] is not None and metric["interval"] is not None), key
+        if name in distances | variety | shifts or name.startswith("knn"):
+            assert metric["space"], key
+        assert bool(metric["kernel"]) == name.startswith("mmd"), key
+        assert metric["seed"] == 0 or name == "distinct" or metric["note"] == "by construction", key
+        for value in (metric["value"], *(metric["interval"] or ())):
+            assert value is None or low <= value <= (np.inf if high is None else high), key
+        assert metric["real"] == real.get(key), key
+        if kind == "checkpoint" and name in distances | variety | form | shifts:
+            assert key in real, key
+        if metric["value"] is not None and name != "distinct" and metric["note"] != "by construction":
+            low, high = metric["interval"]
+            assert low - 1e-9 <= metric["value"] <= high + 1e-9, key
+
+
+def test_every_number_of_neighbours_of_the_paper_is_measured_unless_others_are_asked_for() -> None:
+    assert sorted(EvaluationSettings().neighbours) == [3, 5, 10, 25]
+
+
 def test_a_second_evaluation_says_the_same_and_asks_nothing(
     metrics, data: Path, model: Path, tmp_path: Path, opened, expert_decoder
 ) -> None:

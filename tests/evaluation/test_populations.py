@@ -73,14 +73,23 @@ def test_intervals_are_seeded_hold_the_value_and_say_what_they_are(yardstick) ->
     draws = [(sample(1, {"B": 12, "T": 15}, shift=0.5), sample(0, {"B": 12, "T": 15}))]
     found, again = (population_metrics(draws, yardstick, "") for _ in range(2))
     assert found == again
-    for name in set(DISTANCES) - {"gromov_wasserstein"}:
+    for name in DISTANCES:
         low, high = found[name].interval
         assert 0 <= low < found[name].value < high
-        assert "interval of 100 resamples within types, centred" in found[name].note
-    assert found["gromov_wasserstein"].interval is None
+        resamples = 40 if name == "gromov_wasserstein" else 100
+        assert f"interval of {resamples} resamples within types, centred" in found[name].note
     other = population_metrics(draws, replace(yardstick, seed=1), "")
     assert other["mmd"].interval != found["mmd"].interval
     assert other["mmd"].value == found["mmd"].value
+
+
+def test_what_takes_too_long_to_resample_has_no_interval_and_says_so(yardstick) -> None:
+    draws = [(sample(1, {"B": 201}, 2, shift=0.5), sample(0, {"B": 201}, 2))]
+    found = population_metrics(draws, yardstick, "")
+    assert found["gromov_wasserstein"].value > 0
+    assert found["gromov_wasserstein"].interval is None
+    assert found["gromov_wasserstein"].note.endswith("no interval: too many cells or dimensions to resample")
+    assert found["wasserstein"].interval is not None
 
 
 def test_centred_intervals_cover_what_samples_of_that_size_have_on_average() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scanpy.tools import rank_genes_groups
 from scipy.stats import pearsonr, ttest_ind
+from sklearn.metrics import mean_squared_error
 
 from cellduality_plugin.evaluation.embedding import rank_profile
 from cellduality_plugin.evaluation.shifts import (
@@ -44,6 +45,16 @@ def test_correlation_is_pearsons_over_the_strongest_genes(real: np.ndarray, pred
         assert found is None or abs(found) <= 1
     else:
         assert found == pytest.approx(pearsonr(real[chosen], predicted[chosen]).statistic, abs=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_over_all_genes_they_are_what_cell_eval_computes(seed: int) -> None:
+    """Its ``pearson_delta`` and ``mse_delta``: scipy's and scikit-learn's, of differences of pseudobulks."""
+    rng = np.random.default_rng(seed)
+    real, untreated, predicted, asked_from = rng.random((4, 15, 12))
+    true, told = real.mean(axis=0) - untreated.mean(axis=0), predicted.mean(axis=0) - asked_from.mean(axis=0)
+    assert shift_correlation(true, told, 12) == pytest.approx(pearsonr(told, true)[0], abs=1e-6)
+    assert shift_error(true, told, 12) == pytest.approx(mean_squared_error(told, true), abs=1e-6)
 
 
 @given(vectors)

@@ -16,7 +16,12 @@ from scipy.stats import wasserstein_distance
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import in_order, resampled
-from cellduality_plugin.evaluation.transport import gromov_wasserstein, wasserstein, wasserstein_resamples
+from cellduality_plugin.evaluation.transport import (
+    gromov_wasserstein,
+    gromov_wasserstein_resamples,
+    wasserstein,
+    wasserstein_resamples,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -57,6 +62,22 @@ def test_a_resample_is_the_distance_of_the_repeated_cells() -> None:
         for row, column in zip(ours, theirs, strict=True)
     ]
     np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_a_resample_of_shapes_is_no_worse_an_end_than_that_of_the_repeated_cells() -> None:
+    """Both are local ends of one problem: repeated cells may part ways, cells of twice the mass start together."""
+    one, other, rng = points(0, 12), points(1, 9), np.random.default_rng(2)
+    ours, theirs = resampled(12, rng, 8), resampled(9, rng, 8)
+    found = gromov_wasserstein_resamples(one, other, ours, theirs)
+    expected = [
+        gromov_wasserstein(np.repeat(one, row, axis=0), np.repeat(other, column, axis=0))
+        for row, column in zip(ours, theirs, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=0.25)
+    assert np.isclose(found, expected, atol=1e-6).mean() > 0.5
+    assert gromov_wasserstein_resamples(one, one, ours, ours) == pytest.approx(0, abs=1e-9)
+    apart = gromov_wasserstein_resamples(one, points(1, 9, 2), ours[:1], theirs[:1])
+    assert apart > 0, "spaces of different dimensions"
 
 
 def loss(within: np.ndarray, beside: np.ndarray, order: tuple[int, ...]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,10 @@ from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.sections import Section
 from cellduality_plugin.evaluation.tables import section_title
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.perturbations import CONTROL
 
-SHAPES = ("dot", "ring", "square")
+SHAPES = ("dot", "ring", "square", "frame")
+HOLLOW = ("ring", "frame")
 NEIGHBOURS, MIN_DIST = 15, 0.3
 _WIDTH, _HEIGHT = 300, 260
 """Of a plot, in its own units; both axes are stretched to it, since neither has a unit."""
@@ -49,22 +52,28 @@ class Map:
 
 
 def styles_of(conditions: Sequence[str]) -> dict[str, Style]:
-    """Return how each condition is drawn, so that no two look alike while there are at most 18.
+    """Return how each condition is drawn, so that no two look alike while there are at most 24.
 
-    Where conditions are ``type, state``, the colour is the type's and the shape the state's.
+    Where conditions are ``type, state``, the colour is the type's and the shape the state's; of more types than
+    colours the further ones are square. Control cells are filled, those of the second state hollow.
 
     Examples
     --------
     >>> styles_of(["B, control", "B, IFN", "T, control"])["T, control"]
-    Style(colour=2, shape='ring')
+    Style(colour=2, shape='dot')
     >>> [style.shape for style in styles_of([str(number) for number in range(7)]).values()][5:]
     ['dot', 'ring']
     """
     split = [condition.rpartition(", ") for condition in conditions]
-    kinds, states = sorted({kind for kind, _, _ in split}), sorted({state for _, _, state in split})
-    if all(kind for kind in kinds) and len(kinds) <= len(PALETTE) and len(states) <= len(SHAPES):
+    kinds = sorted({kind for kind, _, _ in split})
+    states = sorted({state for _, _, state in split}, key=lambda state: (state != CONTROL, state))
+    rounds = math.ceil(len(kinds) / len(PALETTE))
+    if all(kinds) and rounds * len(states) <= len(SHAPES):
         return {
-            condition: Style(kinds.index(kind) + 1, SHAPES[states.index(state)])
+            condition: Style(
+                kinds.index(kind) % len(PALETTE) + 1,
+                SHAPES[kinds.index(kind) // len(PALETTE) * len(states) + states.index(state)],
+            )
             for condition, (kind, _, state) in zip(conditions, split, strict=True)
         }
     return {
@@ -118,7 +127,7 @@ def _placed(section: Section, predictions: Mapping[str, Sequence[Prediction]], s
     how = (
         f"In grey all {len(fitted)} real cells, of training and of this split. UMAP ({NEIGHBOURS} neighbours, minimum "
         f"distance {MIN_DIST}, seed {seed}), fitted on these real cells in {yardstick.embedding.name}; generated cells "
-        "are placed on it afterwards and move nothing."
+        "are placed on it afterwards and move nothing: those unlike any real cell come to lie at a rim."
     )
     behind = [(float(x), float(y)) for x, y in on_plane]
     return drawn(section.key, columns, list(predictions), behind, how)
@@ -210,5 +219,5 @@ def drawn(key: str, columns: Columns, checkpoints: Sequence[str], behind: Sequen
 def _path(points: Sequence[Point], shape: str) -> str:
     """Return all points of a shape as one path of strokes without length: a tenth of the size of as many circles."""
     strokes = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)
-    hole = f'<path class="hole" d="{strokes}"/>' if shape == "ring" else ""
+    hole = f'<path class="hole" d="{strokes}"/>' if shape in HOLLOW else ""
     return f'<path class="{shape}" d="{strokes}"/>{hole}'

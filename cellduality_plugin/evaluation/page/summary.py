@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cellduality_plugin.evaluation.tables import section_title, title, written
+from cellduality_plugin.evaluation.winners import best_columns
 
 HEADLINES = ("accuracy", "coarse_accuracy", "knn_agreement_{k}", "dual_similarity")
 """The metric by which a section is summed up: the first of these that a checkpoint has, k the evaluation's first."""
@@ -45,9 +47,21 @@ class Headline:
 
     @property
     def outside(self) -> bool:
-        """Whether ``after`` lies outside the 95 % interval of ``before``."""
-        interval = None if self.before is None else self.before["interval"]
-        return interval is not None and not interval[0] <= self.after["value"] <= interval[1]
+        """Whether the change is larger than the half widths of both 95 % intervals, added as squares.
+
+        That is the interval of a difference of two independent measurements. Both are of the same cells, which makes
+        the true one narrower as a rule: what is outside of this one is so with some to spare.
+        """
+        intervals = [metric["interval"] for metric in (self.before, self.after) if metric and metric["interval"]]
+        if self.gain is None or len(intervals) < 2:
+            return False
+        return abs(self.gain) > math.hypot(*((high - low) / 2 for low, high in intervals))
+
+    @property
+    def best(self) -> frozenset[str]:
+        """Which of ``"before"``, ``"after"`` and ``"baseline"`` is best; several where they are equal."""
+        rivals = {"before": self.before, "after": self.after, "baseline": self.baseline and self.baseline[1]}
+        return best_columns({name: metric for name, metric in rivals.items() if metric}, "")
 
     @property
     def verdict(self) -> str:
@@ -126,7 +140,7 @@ def sentences(found: Sequence[Headline], checkpoints: Sequence[str]) -> list[str
         better = [_change(each) for each in clear if each.verdict == "better"]
         worse = [_change(each) for each in clear if each.verdict == "worse"]
         told.append(
-            f"{last} is better than {checkpoints[-2]}, by more than the 95 % interval, in {len(better)} of "
+            f"{last} is better than {checkpoints[-2]}, beyond the 95 % interval of the change, in {len(better)} of "
             f"{_count(len(compared), 'headline metric')}{_listed(better)}; worse in {len(worse)}{_listed(worse)}."
         )
     against = [each for each in found if each.baseline]

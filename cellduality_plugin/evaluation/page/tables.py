@@ -7,20 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellduality_plugin.evaluation.tables import section_title, table_rows
+from cellduality_plugin.evaluation.winners import best_columns
 
 
 @dataclass(frozen=True)
 class SectionTable:
-    """The metrics of one section: only columns that were measured in it, and of each row the best columns.
+    """The metrics of one section: only columns and rows that were measured in it.
 
-    Real cells are no contestant: they are never the best.
+    Parameters
+    ----------
+    space
+        Where its distances were taken; empty if there are none.
+    rows
+        Metric, cells, and the best columns. Real cells are no contestant: they are never the best.
+    how
+        How each metric was measured.
+    unmeasured
+        The metrics that no column has, by the reason why.
     """
 
     name: str
     space: str
-    """Where its distances were taken; empty if there are none."""
     columns: Sequence[str]
     rows: Sequence[tuple[str, Mapping[str, Any], frozenset[str]]]
+    how: Mapping[str, str]
+    unmeasured: Mapping[str, Sequence[str]]
 
 
 def section_tables(metrics: Mapping[str, Any]) -> list[SectionTable]:
@@ -28,32 +39,50 @@ def section_tables(metrics: Mapping[str, Any]) -> list[SectionTable]:
     rows: dict[str, list[tuple[str, dict[str, Mapping[str, Any]]]]] = {}
     for section, name, cells in table_rows(metrics):
         rows.setdefault(section, []).append((name, cells))
-    contestants = {name for name, column in metrics["columns"].items() if column["kind"] != "real"}
-    return [
-        SectionTable(
-            section_title(section),
-            metrics["spaces"][section] if any(cell["space"] for _, cells in own for cell in cells.values()) else "",
-            [name for name in metrics["columns"] if any(name in cells for _, cells in own)],
-            [(name, cells, best(cells, contestants)) for name, cells in own],
+    real = next((name for name, column in metrics["columns"].items() if column["kind"] == "real"), "")
+    found = []
+    for section, own in rows.items():
+        measured = [(name, cells) for name, cells in own if any(cell["value"] is not None for cell in cells.values())]
+        unmeasured: dict[str, list[str]] = {}
+        for name, cells in own:
+            if (name, cells) not in measured:
+                why = next(iter(cells.values()))["note"].partition("; ")[0]
+                unmeasured.setdefault(why, []).append(name.rpartition(" ")[0])
+        found.append(
+            SectionTable(
+                section_title(section),
+                metrics["spaces"][section] if any(c["space"] for _, cells in own for c in cells.values()) else "",
+                [name for name in metrics["columns"] if any(name in cells for _, cells in measured)],
+                [(name, cells, best_columns(cells, real)) for name, cells in measured],
+                {name: how_measured(cells) for name, cells in measured},
+                unmeasured,
+            )
         )
-        for section, own in rows.items()
-    ]
+    return found
 
 
-def best(cells: Mapping[str, Mapping[str, Any]], contestants: set[str]) -> frozenset[str]:
-    """Return which columns have the best value of a row; none where nothing is better than another.
+def how_measured(cells: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return how one metric was measured, as its first column that has a value tells, and the n of each column.
 
     Examples
     --------
-    >>> sorted(best({"SFT": {"value": 0.5, "better": "lower"}, "GRPO": {"value": 0.7, "better": "lower"}}, {"SFT"}))
-    ['SFT']
+    >>> how_measured({"SFT": {"value": 0.5, "estimator": "share of cells", "n": 8, "bounds": [0.0, 1.0], "best": 1.0}})
+    'Share of cells. Range 0 to 1, best 1. n = 8.'
     """
-    values = {name: cell["value"] for name, cell in cells.items() if name in contestants and cell["value"] is not None}
-    better = next(iter(cells.values()))["better"]
-    if not values or better not in ("higher", "lower"):
-        return frozenset()
-    top = max(values.values()) if better == "higher" else min(values.values())
-    return frozenset(name for name, value in values.items() if value == top)
+    told = [cell for cell in cells.values() if cell["value"] is not None]
+    first = told[0]
+    parts = [first[key] for key in ("estimator", "kernel", "note") if first.get(key)]
+    if "bounds" in first:
+        low, high = first["bounds"]
+        reach = f"{low:g} and more" if high is None else f"{low:g} to {high:g}"
+        parts.append(f"range {reach}, best {'as real cells' if first['best'] is None else format(first['best'], 'g')}")
+    counts = {name: cell["n"] for name, cell in cells.items() if cell["value"] is not None}
+    if len(set(counts.values())) == 1:
+        parts.append(f"n = {first['n']}")
+    else:
+        parts.append("n = " + ", ".join(f"{count} ({name})" for name, count in counts.items()))
+    numbers = parts.pop()  # which begins with a small n
+    return " ".join([*(f"{part[:1].upper()}{part[1:]}." for part in parts), f"{numbers}."])
 
 
 @dataclass(frozen=True)

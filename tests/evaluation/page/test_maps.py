@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.evaluation.evaluate import REAL
-from cellduality_plugin.evaluation.page.maps import Style, drawn, styles_of, umap, umaps
+from cellduality_plugin.evaluation.page.maps import HOLLOW, Style, drawn, styles_of, umap, umaps
 
 PAIR = "conditional_cell_generation"
 
@@ -53,7 +53,7 @@ def test_a_map_of_a_section_shows_held_out_cells_and_every_cell_that_could_be_re
 
 
 def test_no_two_conditions_look_alike():
-    for number in (1, 6, 7, 18):
+    for number in (1, 6, 7, 18, 24):
         styles = styles_of([f"type {place}" for place in range(number)])
         assert len(set(styles.values())) == number
     states = styles_of([f"{kind}, {state}" for kind in "ABCDEF" for state in ("control", "drug 2 uM", "IFN")])
@@ -63,8 +63,14 @@ def test_no_two_conditions_look_alike():
 
 
 def test_more_types_than_colours_still_have_a_style_each():
-    names = [f"{kind}, {state}" for kind in "ABCDEFG" for state in ("control", "IFN")]
-    assert len(set(styles_of(names).values())) == 14
+    names = [f"{kind}, {state}" for kind in "ABCDEFGHIJKL" for state in ("control", "IFN")]
+    styles = styles_of(names)
+    assert len(set(styles.values())) == 24
+    assert all(styles[f"{kind}, IFN"].colour == styles[f"{kind}, control"].colour for kind in "ABCDEFGHIJKL")
+    assert {styles[name].shape in HOLLOW for name in names if name.endswith("IFN")} == {True}
+    assert {styles[name].shape in HOLLOW for name in names if name.endswith("control")} == {False}
+    three = [f"{kind}, {state}" for kind in "ABCDEFG" for state in ("a", "b", "c")]
+    assert len(set(styles_of(three).values())) == 21
     assert styles_of(["a"]) == {"a": Style(1, "dot")}
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from cellduality_plugin.evaluation.metrics import bootstrap_interval
 from cellduality_plugin.evaluation.page.summary import headlines, sentences
 
 LABELS, CELLS = "cell_type_annotation", "conditional_cell_generation@ood"
@@ -31,7 +33,8 @@ def one(*args, **kwargs):
     [
         (metric(0.5, [0.4, 0.6]), 0.7, "higher", "better", 0.2),
         (metric(0.5, [0.4, 0.6]), 0.3, "higher", "worse", -0.2),
-        (metric(0.5, [0.4, 0.6]), 0.6, "higher", "within interval", 0.1),
+        (metric(0.5, [0.4, 0.6]), 0.64, "higher", "within interval", 0.14),
+        (metric(0.5, [0.4, 0.6]), 0.65, "higher", "better", 0.15),
         (metric(0.5, [0.4, 0.6], "lower"), 0.3, "lower", "better", 0.2),
         (metric(0.5, [0.4, 0.6], "lower"), 0.7, "lower", "worse", -0.2),
         (metric(0.5, None), 0.7, "higher", "within interval", 0.2),
@@ -39,10 +42,30 @@ def one(*args, **kwargs):
         (metric(None), 0.7, "higher", "–", None),
     ],
 )
-def test_a_change_counts_outside_of_the_interval_of_before(before, after, better, verdict, gain):
-    found = one(before, metric(after, better=better))
+def test_a_change_counts_beyond_what_both_intervals_allow_together(before, after, better, verdict, gain):
+    found = one(before, metric(after, [after - 0.1, after + 0.1], better))
     assert found.verdict == verdict
     assert found.gain == (None if gain is None else pytest.approx(gain))
+    assert one(before, metric(after, None, better)).outside is False
+
+
+def test_a_change_between_two_measurements_of_one_thing_counts_about_as_seldom_as_it_should():
+    """Two checkpoints that are right equally often, measured on different cells: at most five changes of a hundred."""
+    rng = np.random.default_rng(0)
+    wrongly = 0
+    for trial in range(200):
+        right = rng.random((2, 80)) < 0.6
+        before, after = (
+            metric(float(each.mean()), bootstrap_interval(np.mean, each, seed=trial, resamples=100)) for each in right
+        )
+        wrongly += one(before, after).outside
+    assert wrongly / 200 <= 0.08
+
+
+def test_the_best_of_a_headline_is_whoever_it_is():
+    assert one(metric(0.5), metric(0.7), [("a", metric(0.6))]).best == {"after"}
+    assert one(metric(0.5), metric(0.5), [("a", metric(0.8))]).best == {"baseline"}
+    assert one(metric(0.5), metric(0.5)).best == {"before", "after"}
 
 
 def test_the_best_baseline_is_told_and_whether_it_wins():
@@ -55,10 +78,11 @@ def test_the_best_baseline_is_told_and_whether_it_wins():
 
 
 def test_the_summary_opens_with_what_changed_and_names_baselines_that_win():
-    metrics = evaluation(metric(0.5, [0.4, 0.6]), metric(0.7), [("logistic regression", metric(0.8))], real=metric(0.9))
+    before, after = metric(0.5, [0.4, 0.6]), metric(0.7, [0.6, 0.8])
+    metrics = evaluation(before, after, [("logistic regression", metric(0.8))], real=metric(0.9))
     told = sentences(headlines(metrics, ["SFT", "GRPO"]), ["SFT", "GRPO"])
     assert told == [
-        "GRPO is better than SFT, by more than the 95 % interval, in 1 of 1 headline metric: "
+        "GRPO is better than SFT, beyond the 95 % interval of the change, in 1 of 1 headline metric: "
         "cell type annotation (accuracy 0.500 to 0.700); worse in 0.",
         "A baseline is ahead of GRPO in 1 of the 1 that have one: logistic regression in cell type annotation.",
         "Cell type annotation: accuracy 0.700; 0.500 before (SFT); logistic regression 0.800; real cells 0.900.",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from cellduality_plugin.evaluation.page.tables import best, confusions, section_tables
+from cellduality_plugin.evaluation.page.tables import confusions, section_tables
 
 
 def test_real_cells_are_no_contestant(run_of_two):
@@ -12,15 +12,34 @@ def test_real_cells_are_no_contestant(run_of_two):
     for table in tables:
         assert all(set(cells) <= set(table.columns) for _, cells, _ in table.rows)
         assert all("real cells" not in winners for _, _, winners in table.rows)
-        assert all(winners for name, cells, winners in table.rows if "accuracy" in name)
+        assert all(winners for name, cells, winners in table.rows if name.startswith(("accuracy", "diversity")))
 
 
-def test_where_nothing_is_better_nothing_is_the_best():
-    cells = {name: {"value": value, "better": "like real cells"} for name, value in (("a", 1.0), ("b", 2.0))}
-    assert best(cells, {"a", "b"}) == frozenset()
-    assert best({"a": {"value": None, "better": "higher"}}, {"a"}) == frozenset()
-    ties = {name: {"value": 1.0, "better": "higher"} for name in "ab"}
-    assert best(ties, {"a", "b"}) == {"a", "b"}
+def test_what_no_column_has_is_told_once_with_its_reason(run_of_two):
+    metrics = json.loads((run_of_two / "metrics.json").read_text())
+    tables = {table.name: table for table in section_tables(metrics)}
+    for column in metrics["columns"].values():
+        for key, metric in column["metrics"].items():
+            if "@ood/scfid" in key:
+                metric |= {"value": None, "interval": None, "note": "mean over 0 of 2 types; more"}
+    found = {table.name: table for table in section_tables(metrics)}
+    name = "perturbation response generation, held-out cell types"
+    assert found[name].unmeasured == {"mean over 0 of 2 types": ["scFID", "scFID, shrunk"]}
+    assert [row for row, _, _ in tables[name].rows if "scFID" not in row] == [row for row, _, _ in found[name].rows]
+    assert found["cell type annotation"].unmeasured == {}
+
+
+def test_how_each_number_was_measured_is_told(run_of_two):
+    metrics = json.loads((run_of_two / "metrics.json").read_text())
+    tables = {table.name: table for table in section_tables(metrics)}
+    for table in tables.values():
+        assert list(table.how) == [name for name, _, _ in table.rows]
+        assert all("Range" in told and "n = " in told for told in table.how.values())
+    mmd = tables["conditional cell generation"].how["MMD² ↓"]
+    assert mmd.startswith("MMD^2, biased V-statistic, mean over draws. RBF, sigma")
+    assert "Range 0 to 2, best 0." in mmd
+    assert "best as real cells" in tables["conditional cell generation"].how["spread within types ≈"]
+    assert "n = 60 (GRPO)" in tables["conditional cell generation"].how["k-NN agreement (5) ↑"]
 
 
 def test_a_confusion_matrix_leaves_out_labels_that_no_cell_has_and_nobody_answers():
