@@ -1,4 +1,4 @@
-"""The README shows what there is."""
+"""The README, and those of the rooms behind it, show what there is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from cellduality_plugin.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOMS = [
+    path.relative_to(ROOT)
+    for top in ("recipes", "data_prep", "cellduality_plugin")
+    for path in sorted((ROOT / top).rglob("*.md"))
+]
+TEXTS = {str(path): (ROOT / path).read_text(encoding="utf-8") for path in (Path("README.md"), *ROOMS)}
 
 
 def test_the_two_commands_come_first():
@@ -36,9 +42,24 @@ def test_every_recipe_and_profile_is_in_the_tables(folder):
             assert f"`{path.stem if 'profiles' in folder else f'recipes/{path.name}'}`" in README, path
 
 
-def test_every_file_the_readme_names_exists():
-    for name in re.findall(r"`((?:recipes|tests|data_prep|cellduality_plugin)/[\w./]+)`", README):
+@pytest.mark.parametrize("text", TEXTS)
+def test_every_file_that_is_named_exists(text):
+    for name in re.findall(r"`((?:recipes|tests|data_prep|cellduality_plugin)/[\w./]+)`", TEXTS[text]):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(text):
+    for name, _, heading in (found.partition("#") for found in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXTS[text])):
+        target = (ROOT / text).parent / name if name else ROOT / text
+        assert target.exists(), name
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
+        assert not heading or heading in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings]
+
+
+def test_every_room_with_a_text_of_its_own_is_linked():
+    for path in ROOMS:
+        assert f"]({path}" in README, path
 
 
 def test_every_kind_of_reward_is_in_the_table():
@@ -54,7 +75,7 @@ def test_every_task_is_in_the_table():
 
 
 def test_every_alarm_and_every_metric_that_is_divided_is_in_the_tables():
-    told = set(re.findall(r"`([^`\n]+)`", README))
+    told = set(re.findall(r"`([^`\n]+)`", TEXTS["cellduality_plugin/openrlhf_hooks/README.md"]))
     assert told >= SIGNS.keys()
     for numerator, denominator in RATIOS.values():
         assert {numerator, denominator} <= told
