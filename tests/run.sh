@@ -2,7 +2,7 @@
 # Sets up what the tests need and runs them all: linters, fast tests, then the real trainer on the CPU.
 #
 #   bash tests/run.sh
-#   bash tests/run.sh --all                # also reward routes, faults, and the report in a browser (needs Chromium)
+#   bash tests/run.sh --all                # also reward routes, faults, several nodes, and the report in a browser (needs Chromium)
 #   bash tests/run.sh -m "not stack"       # without the trainer, about two minutes
 #   bash tests/run.sh tests/test_parsing.py
 set -euo pipefail
