@@ -112,7 +112,7 @@ def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_wo
         replies = []
 
         def ask() -> None:
-            with urllib.request.urlopen(request, timeout=20) as response:
+            with urllib.request.urlopen(request, timeout=120) as response:
                 replies.append(json.load(response))
 
         asking = threading.Thread(target=ask)
@@ -120,7 +120,7 @@ def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_wo
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)  # with a request under way
         asking.join()
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
         assert process.stderr.read() == ""
     assert replies[0]["rewards"] > 0.0
 
