@@ -9,12 +9,13 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
 : "${RUNS_DIR:=$root/runs/reward-$PROFILE}" "${STEPS:=5}" "${CACHING:=on off}"
-: "${KINDS:=duality likelihood posterior}" "${BENCHMARK_TASKS:=cell_type_annotation conditional_cell_generation}"
+: "${KINDS:=oracle duality likelihood posterior}" "${BENCHMARK_TASKS:=cell_type_annotation conditional_cell_generation}"
 set_up
 bench=(python "$root/recipes/benchmarks/reward.py" --root "$RUNS_DIR" --group-size "$GROUP_SIZE")
 
 if [[ ! -f "$RUNS_DIR/shared/.finished-sft" ]]; then
-  for recipe in prepare traces sft; do RUN_DIR="$RUNS_DIR/shared" bash "$root/recipes/$recipe.sh"; done
+  # The truth stands in the rows for the oracle.
+  for recipe in prepare traces sft; do GOLD=1 RUN_DIR="$RUNS_DIR/shared" bash "$root/recipes/$recipe.sh"; done
 fi
 for task in $BENCHMARK_TASKS; do
   for caching in $CACHING; do

@@ -1,0 +1,105 @@
+"""Which kind of reward should be the default of a task: the audits of several seeds in one table, and how runs learn.
+
+Run by recipes/benchmark_default.sh. Writes audits.md, and curves.svg and .png: the ground truth of the rollouts of
+every arm by step, as a mean over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cellduality_plugin.evaluation.audit.run import read_audit
+from cellduality_plugin.evaluation.curves import read_curves
+from cellduality_plugin.evaluation.figure2 import Band, panels
+from cellduality_plugin.evaluation.plots import PALETTE
+from cellduality_plugin.evaluation.seeds import Spread
+from cellduality_plugin.evaluation.tables import section_title
+from cellduality_plugin.files import whole_file, write_text
+
+COLUMNS: Mapping[str, str] = {
+    "auc": "AUC, true against wrong",
+    "choice_accuracy": "its choice is right",
+    "policy_accuracy": "the policy is right",
+    "group_agreement": "agrees in the group",
+    "group_gain": "best paid over mean",
+    "zero_variance": "flat groups",
+}
+"""Number of a finding -> its name here; the table's other columns name the task and the reward."""
+
+
+def audits_table(audits: Sequence[Mapping[str, Any]]) -> str:
+    """Return a Markdown table, a row a task and reward: mean and standard deviation over ``audits``, one a seed."""
+    lines = [f"| task | reward | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for same in zip(*(audit["findings"] for audit in audits), strict=True):
+        task, reward = same[0]["task"], same[0]["reward"]
+        if any((found["task"], found["reward"]) != (task, reward) for found in same):
+            raise SystemExit("the audits are of different rewards: audit all seeds alike")
+        values = (_over_seeds([found.get(name) for found in same]) for name in COLUMNS)
+        lines.append(f"| {section_title(task)} | {reward} | {' | '.join(values)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _over_seeds(found: Sequence[Mapping[str, Any] | None]) -> str:
+    values = [each["value"] for each in found if each is not None and each["value"] is not None]
+    if not values or len(values) < len(found):
+        return "–"
+    spread = Spread.of(values)
+    return f"{spread.mean:.2f} ± {spread.deviation:.2f}" if len(values) > 1 else f"{spread.mean:.2f}"
+
+
+def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: Path) -> None:
+    """Draw the ground truth of rollouts by step: a row a task, an arm a line, its frozen dual beside it."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    truths: dict[str, dict[str, Band]] = {}
+    means: dict[str, str] = {}
+    for arm in arms:
+        for panel in panels([read_curves(root / seed / "arms" / arm / "tensorboard/grpo") for seed in seeds]):
+            if panel.truth is not None:
+                truths.setdefault(panel.task, {})[arm] = panel.truth
+                means[panel.task] = panel.truth_is
+    colours = dict(zip(dict.fromkeys(arm.removesuffix("-frozen") for arm in arms), PALETTE, strict=False))
+    with mpl.rc_context({"font.size": 9, "svg.hashsalt": "cellduality", "legend.frameon": False}):
+        figure = Figure(figsize=(8.4, 2.2 * len(truths)), layout="constrained")
+        rows = figure.subplots(len(truths), 2, squeeze=False, sharex=True, sharey="row")
+        for (task, bands), pair in zip(truths.items(), rows, strict=True):
+            for arm, band in bands.items():
+                kind = arm.removesuffix("-frozen")
+                # The oracle has no dual: it stands in both columns, to be compared with.
+                for axes in [pair[arm != kind], *([pair[1]] if kind == "oracle" else [])]:
+                    low, high = band.mean - band.spread, band.mean + band.spread
+                    axes.fill_between(band.steps, low, high, color=colours[kind], alpha=0.12, linewidth=0)
+                    axes.plot(band.steps, band.mean, color=colours[kind], linewidth=1.6, label=kind)
+            pair[0].set_ylabel(means[task])
+            for axes, dual in zip(pair, ("moving dual", "frozen dual"), strict=True):
+                axes.set_title(f"{section_title(task)}, {dual}", fontsize=9, loc="left")
+        for axes in rows[-1]:
+            axes.set_xlabel("step")
+        rows[0][0].legend(fontsize=8, ncols=2)
+        for path in paths:
+            with whole_file(path, "wb") as stream:
+                figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=_NOTHING.get(path.suffix))
+
+
+_NOTHING: Mapping[str, dict[str, Any]] = {".svg": {"Date": None}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--seeds", nargs="+", required=True)
+    parser.add_argument("--arms", nargs="+", required=True)
+    wanted = parser.parse_args()
+    written = audits_table([read_audit(wanted.root / seed / "audit/audit.json") for seed in wanted.seeds])
+    write_text(wanted.root / "audits.md", written)
+    print(written, end="")
+    save_curves(wanted.root, wanted.seeds, wanted.arms, wanted.root / "curves.svg", wanted.root / "curves.png")
+    print(f"{wanted.root / 'validation/arms.md'}, audits.md, curves.svg, curves.png")
+
+
+if __name__ == "__main__":
+    main()
