@@ -12,13 +12,12 @@ from scipy.spatial.distance import cdist
 
 from cellduality_plugin.evaluation import distances, metrics
 from cellduality_plugin.evaluation.distances import Matrix, by_condition, resamples_within
-from cellduality_plugin.evaluation.metrics import Better, Metric, bootstrap_interval, centred_interval
+from cellduality_plugin.evaluation.metrics import Better, Metric, bootstrap_interval, centred_interval, mean_interval
 from cellduality_plugin.evaluation.populations import RESAMPLES, Sample, population_metrics
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.real_cells import matched
 from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
-from cellduality_plugin.evaluation.yardstick import Yardstick, share
-from cellduality_plugin.parsing import Answer
+from cellduality_plugin.evaluation.yardstick import Yardstick
 
 __all__ = [
     "Yardstick",
@@ -72,8 +71,10 @@ def gold_and_predicted(predictions: Sequence[Prediction]) -> tuple[list[str], li
 
 def dual_similarity(predictions: Sequence[Prediction], yardstick: Yardstick) -> Metric:
     """Return the mean similarity of what was hidden and what was rebuilt, in [0, 1]; failures count 0. Best 1."""
-    values = np.sort([p.similarity for p in predictions])
-    interval = bootstrap_interval(share, values, seed=yardstick.seed, resamples=yardstick.resamples)
+    # In an order of their own, so that not even the last digit depends on the one they came in.
+    made = sorted((p.id, p.similarity) for p in predictions)
+    rows, values = [row for row, _ in made], np.array([value for _, value in made])
+    interval = mean_interval(values, rows, yardstick.seed, yardstick.resamples)
     return Metric(
         float(values.mean()),
         "higher",
@@ -93,14 +94,13 @@ def cell_metrics(predictions: Sequence[Prediction], yardstick: Yardstick) -> dic
     readable = [p for p in predictions if p.answer]
     cells = [tuple(p.answer or ()) for p in readable]
     conditions = [name_of.get(p.id, str(p.unknown)) for p in readable]
-    answers = [p.as_answer() for p in predictions]
-    n = len(predictions)
+    rows = [p.id for p in readable] + [p.id for p in predictions if not p.answer]
     points = yardstick.embedding(cells)
     found = {
-        f"knn_agreement_{k}": yardstick.agreement(points, conditions, k, n - len(readable), itself=False)
+        f"knn_agreement_{k}": yardstick.agreement(points, conditions, k, rows, itself=False)
         for k in yardstick.neighbours
     }
-    found |= _form(answers, yardstick)
+    found |= _form(predictions, yardstick)
     found |= _variety(cells, points, conditions, yardstick)
     asked = list({p.id: name_of.get(p.id, str(p.unknown)) for p in predictions}.values())
     samples = np.array([p.sample for p in readable])
@@ -126,7 +126,7 @@ def real_metrics(asked: Sequence[str], yardstick: Yardstick) -> dict[str, Metric
     """
     held_out, n = yardstick.held_out, len(yardstick.held_out)
     found = {
-        f"knn_agreement_{k}": yardstick.agreement(yardstick.points, held_out.names, k, 0, itself=True)
+        f"knn_agreement_{k}": yardstick.agreement(yardstick.points, held_out.names, k, held_out.ids, itself=True)
         for k in yardstick.neighbours
     }
     for name, (better, best) in _FORM.items():
@@ -146,18 +146,20 @@ def real_metrics(asked: Sequence[str], yardstick: Yardstick) -> dict[str, Metric
     return found | population_metrics([(draw, real) for draw in draws], yardstick, note)
 
 
-def _form(answers: Sequence[Answer], yardstick: Yardstick) -> dict[str, Metric]:
+def _form(predictions: Sequence[Prediction], yardstick: Yardstick) -> dict[str, Metric]:
     """Return how well-formed answers are, and how often the cells that could be read repeat a gene."""
     found = {}
-    for name, value, shares in (
-        ("validity", metrics.validity_rate(answers), metrics.validity_shares(answers)),
-        ("duplicates", metrics.duplicate_rate(answers), metrics.duplicate_shares(answers)),
+    answers = [p.as_answer() for p in predictions]
+    for name, rate, shares in (
+        ("validity", metrics.validity_rate, metrics.validity_shares),
+        ("duplicates", metrics.duplicate_rate, metrics.duplicate_shares),
     ):
-        (better, best), interval = _FORM[name], None
-        if shares:
-            interval = bootstrap_interval(share, shares, seed=yardstick.seed, resamples=yardstick.resamples)
-        note = "" if shares else "no answer could be read"
-        n, estimator = len(shares), ESTIMATORS[name]
+        by_row = [(p.id, each) for p, answer in zip(predictions, answers, strict=True) for each in shares([answer])]
+        (better, best), interval, note = _FORM[name], None, "no answer could be read"
+        if by_row:
+            rows, values = zip(*by_row, strict=True)
+            interval, note = mean_interval(values, rows, yardstick.seed, yardstick.resamples), ""
+        value, n, estimator = rate(answers), len(by_row), ESTIMATORS[name]
         found[name] = Metric(value, better, best, n, interval, estimator=estimator, seed=yardstick.seed, note=note)
     return found
 

@@ -31,7 +31,8 @@ class Metric:
     n
         How many cells it was computed on.
     interval
-        The 95 % bootstrap interval over cells; None where there is none, and then ``note`` says why.
+        The 95 % bootstrap interval over rows, all draws of a row together; None where there is none, and then ``note``
+        says why.
     space, kernel
         Where distances were taken; empty where there are none.
     estimator
@@ -209,6 +210,33 @@ def bootstrap_interval(
     values = [statistic(*(array[draw] for array in arrays)) for draw in draws]
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def mean_interval(
+    values: Sequence[float] | NDArray[Any], rows: Sequence[str], seed: int, resamples: int = 500
+) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean of ``values``, all values of a row drawn together.
+
+    What a checkpoint answers to one question several times is no independent evidence: an interval over answers would
+    be too narrow.
+
+    Parameters
+    ----------
+    values
+        One an answer.
+    rows
+        The row that each is an answer to, in the same order.
+    seed, resamples
+        The randomness and how often.
+
+    Examples
+    --------
+    >>> mean_interval([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"], seed=0)
+    (0.0, 1.0)
+    """
+    _, codes = np.unique(np.asarray(rows, dtype=str), return_inverse=True)
+    sums, counts = np.bincount(codes, weights=np.asarray(values, dtype=np.float64)), np.bincount(codes)
+    return bootstrap_interval(lambda s, c: float(s.sum() / c.sum()), sums, counts, seed=seed, resamples=resamples)
 
 
 def centred_interval(

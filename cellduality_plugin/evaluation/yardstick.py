@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from cellduality_plugin.evaluation import distances
 from cellduality_plugin.evaluation.embedding import Embedding
-from cellduality_plugin.evaluation.metrics import Metric, bootstrap_interval
+from cellduality_plugin.evaluation.metrics import Metric, mean_interval
 from cellduality_plugin.evaluation.real_cells import RealCells
 
 
@@ -49,10 +49,13 @@ class Yardstick:
     resamples: int
 
     def agreement(
-        self, points: NDArray[np.float64], labels: Sequence[str], k: int, unreadable: int, *, itself: bool
+        self, points: NDArray[np.float64], labels: Sequence[str], k: int, rows: Sequence[str], *, itself: bool
     ) -> Metric:
-        """Return the k-NN agreement of ``points``; with ``itself`` they are the held-out cells, left out in turn."""
-        n = len(points) + unreadable
+        """Return the k-NN agreement of ``points``; with ``itself`` they are the held-out cells, left out in turn.
+
+        ``rows`` holds the row of each point, then those of answers that could not be read, which count as wrong.
+        """
+        n = len(rows)
         estimator = f"{k}-NN, uniform votes" + (", leave-one-out" if itself else "")
         if k > len(self.held_out) - 1:
             note = f"only {len(self.held_out)} real cells"
@@ -61,11 +64,6 @@ class Yardstick:
         if itself:
             np.fill_diagonal(apart, np.inf)
         named = distances.nearest_labels(apart, self.held_out.names, k)
-        right = np.append(named == np.asarray(labels, dtype=str), np.zeros(unreadable, dtype=bool))
-        interval = bootstrap_interval(share, right, seed=self.seed, resamples=self.resamples)
-        return Metric(share(right), "higher", 1.0, n, interval, self.embedding.name, estimator, seed=self.seed)
-
-
-def share(values: NDArray[np.generic]) -> float:
-    """Return the mean of ``values``."""
-    return float(np.mean(np.asarray(values, dtype=np.float64)))
+        right = np.append(named == np.asarray(labels, dtype=str), np.zeros(n - len(points), dtype=bool))
+        interval = mean_interval(right, rows, self.seed, self.resamples)
+        return Metric(float(right.mean()), "higher", 1.0, n, interval, self.embedding.name, estimator, seed=self.seed)

@@ -63,7 +63,7 @@ def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: P
                 truths.setdefault(panel.task, {})[arm] = panel.truth
                 means[panel.task] = panel.truth_is
     colours = dict(zip(dict.fromkeys(arm.removesuffix("-frozen") for arm in arms), PALETTE, strict=False))
-    with mpl.rc_context({"font.size": 9, "svg.hashsalt": "cellduality", "legend.frameon": False}):
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 2.2 * len(truths)), layout="constrained")
         rows = figure.subplots(len(truths), 2, squeeze=False, sharex=True, sharey="row")
         for (task, bands), pair in zip(truths.items(), rows, strict=True):
@@ -85,6 +85,7 @@ def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: P
                 figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=_NOTHING.get(path.suffix))
 
 
+_STYLE = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "cellduality", "legend.frameon": False}
 _NOTHING: Mapping[str, dict[str, Any]] = {".svg": {"Date": None}}
 
 

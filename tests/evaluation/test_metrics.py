@@ -76,3 +76,12 @@ def test_bootstrap_is_seeded_and_covers_the_truth_about_as_often_as_it_says() ->
         low, high = metrics.bootstrap_interval(mean, rng.normal(size=60), seed=trial, resamples=200)
         covered += low <= 0 <= high
     assert 0.88 <= covered / 200 <= 0.99
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=12), st.integers(2, 5))
+def test_draws_of_one_row_are_no_evidence_of_their_own(values: list[float], draws: int) -> None:
+    rows = [f"row {place}" for place in range(10, 10 + len(values))]
+    once = metrics.mean_interval(values, rows, seed=0, resamples=50)
+    assert metrics.mean_interval(values * draws, rows * draws, seed=0, resamples=50) == pytest.approx(once)
+    each_its_own = metrics.bootstrap_interval(lambda x: float(np.mean(x)), values, seed=0, resamples=50)
+    assert once == pytest.approx(each_its_own)

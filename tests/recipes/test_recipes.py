@@ -201,6 +201,21 @@ def test_table_6_trains_every_arm_of_every_seed_from_one_sft_checkpoint(run, pro
     assert content(project.parent) == before
 
 
+def test_the_default_reward_is_chosen_on_validation_cells_by_an_audit_and_by_training(run, project):
+    before = content(project.parent)
+    done = run("benchmark_default", DRY_RUN="1", SEEDS="3 5", RUNS_DIR=str(project.parent / "choice"))
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if " doctor " not in line]
+    kinds = ["duality", "likelihood", "posterior"]
+    arms = re.findall(r"choice/3/arms/([a-z-]+)/grpo.new", "\n".join(lines))
+    assert arms == ["oracle", *(f"{kind}{dual}" for kind in kinds for dual in ("", "-frozen"))]
+    assert all("--split validation" in line for line in lines if " evaluate " in line)
+    audits = [shlex.split(line) for line in lines if " audit " in line]
+    assert [words[words.index("--out") + 1][-7:] for words in audits] == ["3/audit", "5/audit"]
+    assert {words[words.index("--rewards") + 1] for words in audits} == {",".join([*kinds, "oracle"])}
+    assert content(project.parent) == before
+
+
 def test_the_papers_table_has_themes_and_tells_of_no_other(run, project):
     before = content(project.parent)
     done = run("reproduce_paper", profile="a6000x8", DRY_RUN="1", SEEDS="3", THEMES="dynamics")
