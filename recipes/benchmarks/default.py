@@ -70,7 +70,7 @@ def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: P
             for arm, band in bands.items():
                 kind = arm.removesuffix("-frozen")
                 # The oracle has no dual: it stands in both columns, to be compared with.
-                for axes in [pair[arm != kind], *([pair[1]] if kind == "oracle" else [])]:
+                for axes in pair if kind == "oracle" else [pair[int(arm != kind)]]:
                     low, high = band.mean - band.spread, band.mean + band.spread
                     axes.fill_between(band.steps, low, high, color=colours[kind], alpha=0.12, linewidth=0)
                     axes.plot(band.steps, band.mean, color=colours[kind], linewidth=1.6, label=kind)
