@@ -3,12 +3,12 @@
 # prefix caching, for a task that is answered by a label and one that is answered by a cell. Finished arms are skipped.
 #
 #   bash recipes/benchmark_reward.sh
-#   STEPS=8 KINDS="likelihood posterior" CACHING=on bash recipes/benchmark_reward.sh
+#   STEPS=5 KINDS="likelihood posterior" CACHING=on bash recipes/benchmark_reward.sh
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
-: "${RUNS_DIR:=$root/runs/reward-$PROFILE}" "${STEPS:=5}" "${CACHING:=on off}"
+: "${RUNS_DIR:=$root/runs/reward-$PROFILE}" "${STEPS:=12}" "${CACHING:=on off}"
 : "${KINDS:=oracle duality likelihood posterior}" "${BENCHMARK_TASKS:=cell_type_annotation conditional_cell_generation}"
 set_up
 bench=(python "$root/recipes/benchmarks/reward.py" --root "$RUNS_DIR" --group-size "$GROUP_SIZE")
@@ -19,16 +19,14 @@ if [[ ! -f "$RUNS_DIR/shared/.finished-sft" ]]; then
 fi
 for task in $BENCHMARK_TASKS; do
   for caching in $CACHING; do
-    flags=()
-    if [[ "$caching" == on ]]; then flags=(--vllm.enable_prefix_caching); fi
+    if [[ "$caching" == on ]]; then export PREFIX_CACHING=1; else export PREFIX_CACHING=0; fi
     for kind in constant $KINDS; do
       folder="$RUNS_DIR/$task/$caching/$kind"
       [[ ! -f "$folder/.finished-grpo" ]] || continue
       if [[ "$DRY_RUN" != 1 ]]; then
         "${bench[@]}" --arm "$task" "$caching" "$kind" --rows "$((STEPS * ROLLOUT_BATCH))"
       fi
-      stage="[$task, $kind, prefix caching $caching]" RUN_DIR="$folder" ACTOR_LR=0 bash "$root/recipes/grpo.sh" \
-        "${flags[@]}" "$@"
+      stage="[$task, $kind, prefix caching $caching]" RUN_DIR="$folder" ACTOR_LR=0 bash "$root/recipes/grpo.sh" "$@"
     done
   done
 done

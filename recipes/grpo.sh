@@ -23,6 +23,8 @@ agent="${CONFIG%.json}.agent.py"
 if [[ "$DRY_RUN" != 1 ]]; then agent="$(cellduality agent-path --config "$CONFIG")"; fi
 resume=()
 if [[ "$RESUME" == 1 ]]; then resume=(--ckpt.load_enable); fi
+caching=()
+if [[ "$PREFIX_CACHING" == 1 ]]; then caching=(--vllm.enable_prefix_caching); fi
 
 trainer=(python -m openrlhf.cli.train_ppo_ray)
 if [[ "$PROFILE" == multinode ]]; then
@@ -50,7 +52,7 @@ trainer=(
   --train.colocate_all --actor.num_nodes "$NODES" --actor.num_gpus_per_node "$GPUS"
   --ref.num_nodes "$NODES" --ref.num_gpus_per_node "$GPUS"
   --vllm.num_engines "$ENGINES" --vllm.tensor_parallel_size "$TENSOR_PARALLEL"
-  --ds.param_dtype bf16 --logger.tensorboard_dir "$RUN_DIR/tensorboard/grpo" "${grpo_machine[@]}" "$@"
+  --ds.param_dtype bf16 --logger.tensorboard_dir "$RUN_DIR/tensorboard/grpo" "${grpo_machine[@]}" "${caching[@]}" "$@"
 )
 run check-grpo 10 cellduality doctor -- "${trainer[@]}"
 # A stopped run is taken up only on request; otherwise its checkpoints would be mistaken for this run's.

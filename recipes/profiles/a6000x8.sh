@@ -22,7 +22,7 @@ sft_machine=(--ds.zero_stage 2 --ds.packing_samples --model.gradient_checkpointi
 grpo_machine=(
   --ds.zero_stage 3 --ds.packing_samples --train.dynamic_batch_enable --train.max_tokens_per_gpu "$MAX_TOKENS_PER_GPU"
   --rollout.max_tokens_per_gpu "$ROLLOUT_TOKENS_PER_GPU" --actor.gradient_checkpointing_enable --ds.enable_sleep
-  --vllm.sync_backend nccl --vllm.enable_sleep --vllm.enable_prefix_caching --vllm.gpu_memory_utilization 0.5
+  --vllm.sync_backend nccl --vllm.enable_sleep --vllm.gpu_memory_utilization 0.5
 )
 
 expect_prepare=60 expect_traces=15 expect_sft=600 expect_audit=180 expect_grpo=36000 expect_evaluate=900

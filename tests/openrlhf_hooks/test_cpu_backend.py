@@ -281,6 +281,21 @@ class TestStandIns:
         assert (importlib.util.find_spec("flash_attn") is not None) == there
 
 
+@pytest.mark.parametrize(("asked_for", "made", "kept"), [(False, 128, 32), (False, 16, 16), (True, 128, 128)])
+def test_prompts_of_a_small_model_fill_blocks_of_the_cache(asked_for, made, kept):
+    from cellduality_plugin.openrlhf_hooks.cpu.library_patches import cache_short_prompts
+
+    class CpuPlatform:
+        @classmethod
+        def check_and_update_config(cls, vllm_config):
+            vllm_config.cache_config.block_size = made
+
+    cache_short_prompts(SimpleNamespace(CpuPlatform=CpuPlatform))
+    config = SimpleNamespace(cache_config=SimpleNamespace(user_specified_block_size=asked_for, block_size=None))
+    CpuPlatform.check_and_update_config(config)
+    assert config.cache_config.block_size == kept
+
+
 class TestOpenRLHFPatches:
     def test_replay_buffer_devices_are_the_cpu(self):
         from types import ModuleType

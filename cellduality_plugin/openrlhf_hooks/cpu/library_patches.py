@@ -71,3 +71,24 @@ def keep_linear_weights(layers: ModuleType) -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     replace(layers, "dispatch_cpu_unquantized_gemm", compute_with_the_parameter, "loading new weights into vLLM")
+
+
+def cache_short_prompts(cpu: ModuleType) -> None:
+    """`vllm.platforms.cpu.CpuPlatform.check_and_update_config` makes blocks of 128 tokens; only whole ones are cached.
+
+    A question about a cell of a small model is shorter than that, so `--vllm.enable_prefix_caching` would hold nothing
+    of it. Blocks of 32 are the smallest that vLLM's attention on a CPU is written for. A size that was asked for stays.
+    """
+    behaviour, largest = "the prefix cache of short prompts", 32
+    platform = existing(cpu, "CpuPlatform", behaviour)
+    update = existing(platform, "check_and_update_config", behaviour).__func__
+
+    @functools.wraps(update)
+    def check_and_update_config(cls: type, vllm_config: Any) -> None:
+        cache = vllm_config.cache_config
+        asked_for = cache.user_specified_block_size
+        update(cls, vllm_config)
+        if not asked_for:
+            cache.block_size = min(largest, cache.block_size)
+
+    platform.check_and_update_config = classmethod(check_and_update_config)

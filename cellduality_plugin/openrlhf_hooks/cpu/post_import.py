@@ -23,6 +23,7 @@ AFTER_IMPORT: dict[str, str] = {
     "torch": f"{_HERE}.library_patches:answer_cuda_calls",
     "ray": f"{_HERE}.library_patches:declare_slots",
     "deepspeed.comm.torch": f"{_HERE}.library_patches:communicate_without_compiled_kernels",
+    "vllm.platforms.cpu": f"{_HERE}.library_patches:cache_short_prompts",
     "vllm.model_executor.layers.utils": f"{_HERE}.library_patches:keep_linear_weights",
     "openrlhf.utils.distributed_util": f"{_HERE}.openrlhf_patches:sync_weights_over_gloo",
     "openrlhf.utils.deepspeed.deepspeed": f"{_HERE}.openrlhf_patches:train_on_cpu",
