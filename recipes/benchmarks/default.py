@@ -71,7 +71,7 @@ def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: P
                 kind = arm.removesuffix("-frozen")
                 # The oracle has no dual: it stands in both columns, to be compared with.
                 for axes in pair if kind == "oracle" else [pair[int(arm != kind)]]:
-                    low, high = band.mean - band.spread, band.mean + band.spread
+                    low, high = ((band.mean + way * band.spread).clip(0, 1) for way in (-1, 1))
                     axes.fill_between(band.steps, low, high, color=colours[kind], alpha=0.12, linewidth=0)
                     axes.plot(band.steps, band.mean, color=colours[kind], linewidth=1.6, label=kind)
             pair[0].set_ylabel(means[task])

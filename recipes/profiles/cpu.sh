@@ -7,7 +7,7 @@ BACKEND=cpu
 : "${TOP_GENES:=64}" "${HIDDEN:=0.25}" "${N_GENES:=765}" "${SFT_VIEWS:=3}" "${SFT_LABEL_VIEWS:=3}"
 : "${N_LABELLED:=pbmc68k_reduced=140,kang_2018_ifnb=70}" "${MAX_CELLS:=kang_2018_ifnb=800}" "${N_RL:=448}" "${SAMPLES:=2}"
 : "${WEIGHTS=conditional_cell_generation=3,perturbation_response_generation=3}"
-# Chosen on validation cells over three seeds (recipes/RESULTS.md, Which reward); REWARDS= has the paper's.
+# Chosen on validation cells over three seeds (README, Which reward); REWARDS= has the paper's.
 posterior=cell_type_annotation=posterior,conditional_cell_generation=posterior
 posterior=$posterior,drug_exposure_prediction=posterior,perturbation_response_generation=posterior
 : "${REWARDS=$posterior}"
