@@ -193,6 +193,18 @@ class TestLauncher:
         """
         assert run_python(code, []).stdout.strip() == "cpu"
 
+    @pytest.mark.parametrize(("command", "kept"), [("ray", False), ("python", True)])
+    def test_a_ray_node_has_slots_where_gpus_are_hidden(self, command, kept, monkeypatch, tmp_path):
+        program, started = tmp_path / command, []
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(launch, "gpu_is_there", lambda: False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setattr(os, "execve", lambda *words: started.append(words))
+        launch.main([str(program), "start"])
+        [(_, _, environment)] = started
+        assert ("CUDA_VISIBLE_DEVICES" in environment) == kept
+
     def test_an_unknown_command_is_127(self, monkeypatch, capsys):
         monkeypatch.setattr(launch, "gpu_is_there", lambda: False)
         assert launch.main(["no-such-command-anywhere"]) == 127

@@ -148,6 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"cellduality-cpu: {error}", file=sys.stderr)
             return 2
         environment = cpu_environment(os.environ)
+        # How a user hides the GPUs of a machine; a Ray node refuses to have slots then.
+        if Path(command[0]).name == "ray" and environment.get("CUDA_VISIBLE_DEVICES") == "":
+            del environment["CUDA_VISIBLE_DEVICES"]
     program = shutil.which(command[0], path=environment.get("PATH"))
     if program is None:
         print(f"cellduality-cpu: no such command: {command[0]}", file=sys.stderr)
