@@ -46,7 +46,7 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${TRACES:=1}"                  # 0: SFT sees the answers that passed, without the reasoning
 : "${FILL:=1}"                    # whether questions without an accepted candidate keep their bare answer
 : "${SFT_DIRECTIONS:=both}"       # or primal: without the dual questions
-: "${PREFIX_CACHING:=1}"           # 0: vLLM reads the question of a group for each of its rollouts anew
+: "${PREFIX_CACHING:=1}"          # 0: vLLM reads the question of a group for each of its rollouts anew
 : "${LABEL_COLUMN:=}"             # obs column with the labels; the data set's own by default
 : "${RUN_DIR:=$root/runs/$PROFILE}"
 : "${DRY_RUN:=0}"

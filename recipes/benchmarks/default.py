@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cellduality_plugin.evaluation.arms.plot import STYLE
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.curves import read_curves
 from cellduality_plugin.evaluation.figure2 import Band, panels
@@ -63,7 +64,7 @@ def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: P
                 truths.setdefault(panel.task, {})[arm] = panel.truth
                 means[panel.task] = panel.truth_is
     colours = dict(zip(dict.fromkeys(arm.removesuffix("-frozen") for arm in arms), PALETTE, strict=False))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 2.2 * len(truths)), layout="constrained")
         rows = figure.subplots(len(truths), 2, squeeze=False, sharex=True, sharey="row")
         for (task, bands), pair in zip(truths.items(), rows, strict=True):
@@ -82,11 +83,9 @@ def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: P
         rows[0][0].legend(fontsize=8, ncols=2)
         for path in paths:
             with whole_file(path, "wb") as stream:
-                figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=_NOTHING.get(path.suffix))
-
-
-_STYLE = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "cellduality", "legend.frameon": False}
-_NOTHING: Mapping[str, dict[str, Any]] = {".svg": {"Date": None}}
+                figure.savefig(
+                    stream, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
+                )
 
 
 def main() -> None:
