@@ -177,6 +177,7 @@ class TestLauncher:
             import torch
             torch.cuda.is_available = lambda: True
             from cellduality_plugin.openrlhf_hooks.cpu import launch
+            launch.version = lambda name: "2.13.0"  # of a wheel for GPUs
             show = "import os; print(os.environ.get('CELLDUALITY_DEVICE'), {str(SITE)!r} in os.environ['PYTHONPATH'])"
             sys.exit(launch.main([sys.executable, '-c', show, '--ds.packing_samples', 'openrlhf.cli.train_sft']))
         """
@@ -189,9 +190,19 @@ class TestLauncher:
             import torch
             torch.cuda.is_available = lambda: False
             from cellduality_plugin.openrlhf_hooks.cpu import launch
+            launch.version = lambda name: "2.13.0"
             sys.exit(launch.main(['python', '-c', "import os; print(os.environ['CELLDUALITY_DEVICE'])"]))
         """
         assert run_python(code, []).stdout.strip() == "cpu"
+
+    def test_a_wheel_without_gpus_is_not_imported_to_ask_it(self):
+        code = """
+            import sys
+            from cellduality_plugin.openrlhf_hooks.cpu import launch
+            launch.version = lambda name: "2.13.0+cpu"
+            print(launch.gpu_is_there(), "torch" in sys.modules)
+        """
+        assert run_python(code, []).stdout.split() == ["False", "False"]
 
     @pytest.mark.parametrize(("command", "kept"), [("ray", False), ("python", True)])
     def test_a_ray_node_has_slots_where_gpus_are_hidden(self, command, kept, monkeypatch, tmp_path):

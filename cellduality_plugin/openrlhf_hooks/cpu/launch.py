@@ -7,6 +7,7 @@ import shutil
 import site
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
@@ -121,6 +122,8 @@ def cpu_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def gpu_is_there() -> bool:
     """Return whether torch can compute on a GPU in this environment."""
+    if version("torch").endswith("+cpu"):  # built without: to import torch and ask it takes three seconds
+        return False
     import torch
 
     return bool(torch.cuda.is_available())
