@@ -20,7 +20,8 @@ _SFT_EPOCHS = re.compile(r"Train epoch:\s+\d+%\|.*?\| (\d+)/(\d+) \[")
 _SFT_STEP = re.compile(r"Train step of epoch (\d+):\s+\d+%\|.*?\| (\d+)/(\d+) \[")
 _SFT_LOSS = re.compile(rf"gpt_loss={_NUMBER}")
 _GRPO_PROMPTS = re.compile(r"Episode \[(\d+)/(\d+)\]:\s+\d+%\|.*?\| (\d+)/(\d+) \[")
-_INNER = re.compile(r"^(\[[\w.-]+\] .*)$")
+_INNER = re.compile(r"^(\[[^\]]+\] \d+:\d\d.*)$")  # of a supervisor inside
+_ASKED = re.compile(r"^(\[[^\]]+\] [\w ]+):\s+\d+%\|.*?\| (\d+/\d+) \[")  # vLLM may write on behind it
 _NOISE = re.compile(r"\d+%\|.*\||it/s|s/it|\b(INFO|DEBUG|WARNING)\b|Warning:|^warnings\.warn|\[repeated \d+x")
 # One of the trainer's actors is gone for good. The trainer notices only when it next asks that actor; until then it can
 # wait for ten minutes, for weights that will never be received.
@@ -130,6 +131,8 @@ class Progress:
         self._feed_grpo(line)
         if found := _INNER.match(line):
             self.text = found[1]
+        elif found := _ASKED.match(line):
+            self.text = f"{found[1]} {found[2]}"
 
     def _feed_death(self, line: str) -> None:
         """Take in Ray's word on an actor that is gone: its class in one line, its process in a later one."""

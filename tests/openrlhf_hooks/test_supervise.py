@@ -320,9 +320,22 @@ class TestProgress:
         progress.feed("[sft] 0:12 of about 0:40, step 2/32, loss 5.5")
         assert progress.text == "[sft] 0:12 of about 0:40, step 2/32, loss 5.5"
 
+    def test_what_a_checkpoint_is_asked(self):
+        progress = Progress()
+        log = "INFO 11-28 23:34:28 [block_pool.py:797] Successfully reset prefix cache"
+        progress.feed(f"[SFT] primal:  48%|████▊     | 512/1062 [00:07<00:07, 73.11it/s]{log}")
+        assert progress.text == "[SFT] primal 512/1062"
+
     def test_other_lines_change_nothing(self):
         progress = Progress()
-        for line in ["", "   ", "loss of connection 3/4", "(pid=3) import torch", "Generate samples: 6%|▋  | 1/16 [0"]:
+        for line in [
+            "",
+            "   ",
+            "loss of connection 3/4",
+            "(pid=3) import torch",
+            "Generate samples: 6%|▋  | 1/16 [0",
+            "[MoE] experts_implementation (resolved): eager",
+        ]:
             progress.feed(line)
         assert progress.text == "starting"
 
