@@ -6,12 +6,10 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models.small_llama import build_small_llama
 from data_prep.rows import eval_rows, rl_rows, sft_rows
+from tests.scripted_server import Said, ScriptedServer
 
 # The first call may import a library or compile a loop; how long that takes is the machine's business.
 settings.register_profile("no deadline", deadline=None)
@@ -125,48 +124,31 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary
     return SmallWorld(data, model)
 
 
-@dataclass
-class Said:
-    """One response of a scripted server: its status, body and headers, after how long; or a cut connection."""
+class PolicyServer(ScriptedServer):
+    """Speaks as vLLM does: token ids in, token ids and log-probabilities out.
 
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    after: float = 0.0
-    cut: bool = False
-
-
-class PolicyServer:
-    """A real HTTP server on loopback that speaks as vLLM does: token ids in, token ids and log-probabilities out.
-
-    It says ``text`` (or what ``text`` makes of the question), finds token number n as likely as ``log_prob(n)`` says,
-    and says the next of ``script`` instead as long as there is one.
+    It says ``text`` (or what ``text`` makes of the question), and finds token n as likely as ``log_prob(n)`` says.
     """
 
     def __init__(self, tokenizer: Any, context: int | None = 256) -> None:
+        super().__init__()
         self.tokenizer, self.context = tokenizer, context
         self.text: str | Callable[[str], str] = ""
         self.log_prob: Callable[[int], float] = lambda place: -0.01 * (place % 7)
         self.after = 0.0
-        self.script: list[Said] = []
         self.asked: list[dict[str, Any]] = []
-        self.keys: set[str] = set()
-        self._lock, self._port, self._http = threading.Lock(), 0, None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1"
 
     def says(self, tokens: list[int]) -> str:
         return self.text if isinstance(self.text, str) else self.text(self.tokenizer.decode(tokens))
 
     def answer(self, path: str, body: dict[str, Any]) -> Said:
-        if path == "/v1/models":
+        if path == "/v1/models":  # never scripted: whoever asks anything asks for this first
             return Said(body=json.dumps({"data": [{"id": "toy", "max_model_len": self.context}]}).encode())
-        with self._lock:
+        with self.lock:
             self.asked.append(body)
-            if self.script:
-                return self.script.pop(0)
+        return super().answer(path, body)
+
+    def usual(self, path: str, body: dict[str, Any]) -> Said:
         if path == "/v1/chat/completions":
             message = {"role": "assistant", "content": self.text}
             return Said(body=json.dumps({"choices": [{"message": message}]}).encode(), after=self.after)
@@ -180,58 +162,6 @@ class PolicyServer:
             told = [{str(token): {"logprob": self.log_prob(place), "rank": 1}} for place, token in enumerate(tokens)]
             choice["prompt_logprobs"] = [None, *told[1:]]
         return Said(body=json.dumps({"choices": [choice]}).encode(), after=self.after)
-
-    def start(self) -> None:
-        """Listen, at the same port as before if there was one."""
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self.say(server.answer(self.path, {}))
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                server.keys.add(self.headers["authorization"])
-                self.say(server.answer(self.path, body))
-
-            def say(self, said: Said) -> None:
-                time.sleep(said.after)
-                try:
-                    if said.cut or server._http is None:
-                        self.close_connection = True
-                        self.connection.shutdown(socket.SHUT_RDWR)
-                        return
-                    self.send_response(said.status)
-                    for name, value in {"content-type": "application/json", **said.headers}.items():
-                        self.send_header(name, value)
-                    self.send_header("content-length", str(len(said.body)))
-                    self.end_headers()
-                    self.wfile.write(said.body)
-                except OSError:  # whoever asked is gone
-                    self.close_connection = True
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # whoever asked is gone
-
-        self._http = Server(("127.0.0.1", self._port), Handler)
-        self._port = self._http.server_port
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def stop(self) -> None:
-        """Listen no more; connections that are open are cut at their next request."""
-        if self._http is not None:
-            http, self._http = self._http, None
-            http.shutdown()
-            http.server_close()
 
 
 @pytest.fixture

@@ -15,7 +15,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
+import typer.main
+
+from cellduality_plugin.cli import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +45,24 @@ def _main_block(module: str) -> Any:
 
 def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+
+
+@pytest.fixture
+def parse_own() -> Callable[[Sequence[str]], str]:
+    """Return a function that gives the name of one of our commands; a wrong flag of it fails the test."""
+
+    def parse(command: Sequence[str]) -> str:
+        words, found, path = list(command[list(command).index("cellduality") + 1 :]), typer.main.get_command(app), []
+        while hasattr(found, "commands"):
+            path.append(words.pop(0))
+            found = found.commands[path[-1]]
+        try:
+            found.make_context(path[-1], words)
+        except click.ClickException as error:
+            raise AssertionError(f"{command}: {error.format_message()}") from error
+        return " ".join(path)
+
+    return parse
 
 
 @pytest.fixture
