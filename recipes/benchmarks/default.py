@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cellduality_plugin.evaluation.arms.plot import STYLE
+from cellduality_plugin.evaluation.arms.plot import STYLE, save_figure
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.curves import read_curves
 from cellduality_plugin.evaluation.figure2 import Band, panels
 from cellduality_plugin.evaluation.plots import PALETTE
 from cellduality_plugin.evaluation.seeds import Spread
 from cellduality_plugin.evaluation.tables import section_title
-from cellduality_plugin.files import whole_file, write_text
+from cellduality_plugin.files import write_text
 
 COLUMNS: Mapping[str, str] = {
     "auc": "AUC, true against wrong",
@@ -81,11 +81,7 @@ def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: P
         for axes in rows[-1]:
             axes.set_xlabel("step")
         rows[0][0].legend(fontsize=8, ncols=2)
-        for path in paths:
-            with whole_file(path, "wb") as stream:
-                figure.savefig(
-                    stream, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
-                )
+        save_figure(figure, *paths)
 
 
 def main() -> None:

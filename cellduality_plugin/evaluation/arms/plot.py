@@ -43,11 +43,16 @@ def save_plot(rows: Sequence[Row], *paths: Path) -> None:
                 _draw(axes, rows[place], names=place % across == 0)
             else:
                 axes.set_axis_off()
-        for path in paths:
-            kind = path.suffix.removeprefix(".")
-            metadata = {"Date": None} if kind == "svg" else {"Software": None}
-            with whole_file(path, "wb") as stream:
-                figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
+        save_figure(figure, *paths)
+
+
+def save_figure(figure: Any, *paths: Path) -> None:
+    """Write a figure into each of ``paths``, as SVG or PNG by their suffix; whole, and the same bytes each time."""
+    for path in paths:
+        kind = path.suffix.removeprefix(".")
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        with whole_file(path, "wb") as stream:
+            figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
 
 
 def _shown(row: Row) -> list[str]:

@@ -34,11 +34,11 @@ class Completed(Said):
 
 
 class ChatServer(ScriptedServer):
-    """Answers ``usually``, and remembers what it was asked, and when."""
+    """Says a completion, and remembers what it was asked, and when."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.usually: Callable[[dict[str, Any]], Said] = lambda body: Completed()
+        self.usual = lambda *asked: Completed()
         self.asked: list[tuple[str, int]] = []
         self.moments: list[float] = []
         self.bodies: list[dict[str, Any]] = []
@@ -54,9 +54,6 @@ class ChatServer(ScriptedServer):
             self.bodies.append(body)
             self.asked.append((body["messages"][-1]["content"], body["seed"]))
         return super().answer(path, body)
-
-    def usual(self, path: str, body: dict[str, Any]) -> Said:
-        return self.usually(body)
 
 
 @pytest.fixture

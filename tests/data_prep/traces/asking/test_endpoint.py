@@ -82,7 +82,7 @@ def test_nobody_listens(server, key, questions):
 
 
 def test_a_fault_that_outlasts_its_retries_is_raised(server, teacher, questions, said):
-    server.usually = lambda body: said(503, b'{"error": {"message": "model is\\noverloaded"}}')
+    server.usual = lambda *asked: said(503, b'{"error": {"message": "model is\\noverloaded"}}')
     (fault,) = ask(teacher, *questions(1))
     assert (fault.reason, fault.detail) == ("503", "model is overloaded")
     assert len(server.asked) == 4
@@ -90,7 +90,7 @@ def test_a_fault_that_outlasts_its_retries_is_raised(server, teacher, questions,
 
 
 def test_what_the_endpoint_does_not_take_is_not_asked_again(server, teacher, questions, said):
-    server.usually = lambda body: said(400, b'{"error": {"message": "context too long"}}')
+    server.usual = lambda *asked: said(400, b'{"error": {"message": "context too long"}}')
     (fault,) = ask(teacher, *questions(1))
     assert (fault.reason, fault.detail) == ("400", "context too long")
     assert len(server.asked) == 1
@@ -107,7 +107,7 @@ def test_what_the_endpoint_does_not_take_is_not_asked_again(server, teacher, que
     ],
 )
 def test_what_no_question_would_survive_ends_the_run(server, teacher, questions, said, status, body, words, key):
-    server.usually = lambda _: said(status, body)
+    server.usual = lambda *asked: said(status, body)
     (error,) = ask(teacher, *questions(1))
     assert isinstance(error, CellDualityError)
     assert words in str(error)

@@ -23,12 +23,12 @@ def test_an_endpoint_is_asked_once_and_what_is_right_becomes_rows(server, key, b
     questions = questions_in(data)
     right = {question.prompt: good(question).text for question in questions}
 
-    def usual(asked):
+    def usual(path, asked):
         if asked["seed"] % 2:  # every second candidate has no answer tag
             return said(body=body("I would rather not say."))
         return said(body=body(right[asked["messages"][-1]["content"]]))
 
-    server.usually = usual
+    server.usual = usual
     server.script = [said(status=429, headers={"retry-after": "0"}), said(status=500)]
     ask = ("sample", "--data", data, "--teacher", "toy", "--base-url", server.url, "--candidates", 2, "--seed", 0)
     traces(*ask)

@@ -1,11 +1,11 @@
 import asyncio
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -116,12 +116,12 @@ def test_all_faults_in_one_run(tmp_path, server, teacher, questions, said, body)
 
 def test_a_wrong_key_ends_the_run_and_keeps_what_there_is(tmp_path, server, teacher, questions, said, key):
     out = tmp_path / "c.jsonl"
-    server.usually = lambda body: said() if len(server.asked) <= 10 else said(401, b"{}")
+    server.usual = lambda *asked: said() if len(server.asked) <= 10 else said(401, b"{}")
     with pytest.raises(CellDualityError, match="the key was refused"):
         run(questions(100), teacher, out, candidates=1, concurrency=4)
     assert len(kept(out)) == 10
     assert len(server.asked) < 20
-    server.usually = lambda body: said()
+    server.usual = lambda *asked: said()
     assert run(questions(100), teacher, out, candidates=1).asked == 90
     assert sorted(kept(out)) == sorted(pairs(100, 1))
     assert all(key not in path.read_text() for path in tmp_path.iterdir())
@@ -150,7 +150,7 @@ def test_no_run_passes_the_budget(tmp_path, server, teacher, questions, budget):
 
 
 def test_no_more_requests_are_in_flight_than_allowed(tmp_path, server, teacher, questions, said):
-    server.usually = lambda body: said(after=0.05)
+    server.usual = lambda *asked: said(after=0.05)
     run(questions(40), teacher, tmp_path / "c.jsonl", candidates=1, concurrency=8)
     moments = server.moments
     assert len(moments) == 40
@@ -159,7 +159,7 @@ def test_no_more_requests_are_in_flight_than_allowed(tmp_path, server, teacher, 
 
 
 def test_a_refused_key_is_not_tried_again_by_what_waits(tmp_path, server, teacher, questions, said):
-    server.usually = lambda body: said(401, b"{}", after=0.02)
+    server.usual = lambda *asked: said(401, b"{}", after=0.02)
     for times in (1, 2):  # a new run tries again
         with pytest.raises(CellDualityError, match="the key was refused"):
             run(questions(40), teacher, tmp_path / "c.jsonl", candidates=1, concurrency=8)
@@ -186,7 +186,6 @@ def test_what_is_in_flight_is_reserved():
     asyncio.run(scene())
 
 
-HERE = Path(__file__).parent
 PROGRAM = """
     import sys
     from pathlib import Path
@@ -203,8 +202,8 @@ PROGRAM = """
 
 def begun(server, out, said, until):
     """Return a process that samples, once the server has been asked so often; it is slow to answer from then on."""
-    server.usually = lambda body: said(after=0.02 if len(server.asked) <= until else 0.5)
-    text = textwrap.dedent(PROGRAM.format(here=str(HERE), url=server.url, out=str(out)))
+    server.usual = lambda *asked: said(after=0.02 if len(server.asked) <= until else 0.5)
+    text = textwrap.dedent(PROGRAM.format(here=os.path.dirname(__file__), url=server.url, out=str(out)))
     command = [sys.executable, "-W", "ignore", "-c", text]
     process = subprocess.Popen(
         command,
@@ -222,7 +221,7 @@ def begun(server, out, said, until):
 
 def resumed(server, out, said, questions):
     """Return (what was kept before, the server's record of what was asked then), after a second run."""
-    server.usually = lambda body: said()
+    server.usual = lambda *asked: said()
     before, asked_before = kept(out), len(server.asked)
     teacher = EndpointTeacher("toy", server.url)
     summary = run(questions(100), teacher, out, candidates=2, concurrency=8)
