@@ -1,0 +1,124 @@
+"""Class profiles: how likely a cell is under each label, by which genes it expresses. A dual that asks no model."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import whole_file
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The profiles of one label set.
+
+    Parameters
+    ----------
+    labels
+        In the order of the rows of ``weights``.
+    weights
+        What each gene that a cell expresses adds to its log-score: labels x genes. Of a paired set labels x 2 genes:
+        genes that the cell has and its control lacks, then genes that the control has and the cell lacks.
+    bias
+        The log-score of a cell that expresses nothing, by label.
+    paired
+        Whether a cell is held against its control.
+    """
+
+    labels: tuple[str, ...]
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    paired: bool = False
+
+
+class Profiles:
+    """Class profiles over one list of genes, by label set.
+
+    Parameters
+    ----------
+    genes
+        The genes of the columns; others are ignored.
+    by_kind
+        The profile of each label set.
+    """
+
+    def __init__(self, genes: Sequence[str], by_kind: Mapping[str, Profile]) -> None:
+        self.genes = tuple(genes)
+        self.by_kind = dict(by_kind)
+        self._places = {gene: place for place, gene in enumerate(self.genes)}
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The label sets that have profiles."""
+        return tuple(self.by_kind)
+
+    def log_scores(self, kind: str, genes: Collection[str], control: Collection[str] = ()) -> dict[str, float]:
+        """Return {label: natural log-score of the cell under its profile}, up to a number that the labels share.
+
+        Examples
+        --------
+        >>> profile = Profile(("B", "T"), np.array([[1, -1], [-1, 1]], np.float32), np.zeros(2, np.float32))
+        >>> Profiles(("CD19", "CD3E"), {"cell_type": profile}).log_scores("cell_type", ("CD3E", "ACTB"))
+        {'B': -1.0, 'T': 1.0}
+        """
+        profile = self.by_kind[kind]
+        columns = self._columns(genes, control) if profile.paired else self._at(genes)
+        scores = profile.bias + profile.weights[:, columns].sum(axis=1)
+        return dict(zip(profile.labels, map(float, scores), strict=True))
+
+    def _columns(self, genes: Collection[str], control: Collection[str]) -> list[int]:
+        gained, lost = self._at(set(genes) - set(control)), self._at(set(control) - set(genes))
+        return gained + [len(self.genes) + place for place in lost]
+
+    def _at(self, genes: Collection[str]) -> list[int]:
+        return sorted({self._places[gene] for gene in genes if gene in self._places})
+
+    def save(self, path: Path) -> None:
+        """Write the profiles as a numpy archive, whole or not at all; the same profiles give the same bytes."""
+        arrays: dict[str, NDArray[np.generic]] = {"version": np.array(VERSION), "genes": np.array(self.genes)}
+        for kind, profile in self.by_kind.items():
+            arrays[f"{kind}/labels"] = np.array(profile.labels)
+            arrays[f"{kind}/weights"], arrays[f"{kind}/bias"] = profile.weights, profile.bias
+            arrays[f"{kind}/paired"] = np.array(profile.paired)
+        with whole_file(path, "wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **arrays)  # numpy dates every member 1980: no clock in it
+
+    @classmethod
+    def load(cls, path: Path) -> Profiles:
+        """Return the profiles in the file ``path``.
+
+        Raises
+        ------
+        CellDualityError
+            If the file is missing, is no such archive, or has another version.
+        """
+        mend = "prepare the data again (cellduality data prepare)"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                if int(arrays["version"]) != VERSION:
+                    raise CellDualityError(f"profiles of another version than {VERSION}", where=str(path), mend=mend)
+                kinds = [name.removesuffix("/labels") for name in arrays.files if name.endswith("/labels")]
+                return cls(
+                    tuple(map(str, arrays["genes"])),
+                    {
+                        kind: Profile(
+                            tuple(map(str, arrays[f"{kind}/labels"])),
+                            arrays[f"{kind}/weights"],
+                            arrays[f"{kind}/bias"],
+                            bool(arrays[f"{kind}/paired"]),
+                        )
+                        for kind in kinds
+                    },
+                )
+        except FileNotFoundError:
+            raise CellDualityError("no profiles", where=str(path), mend=mend) from None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise CellDualityError(f"unreadable profiles: {error}", where=str(path), mend=mend) from error
