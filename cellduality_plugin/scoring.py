@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from cellduality_plugin.config import Config, TaskSettings
-from cellduality_plugin.duals import Asked, Dual
+from cellduality_plugin.duals import Asked, Dual, Reasoning
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.monitors import Rollout, finished_logs, reward_logs, rollout_logs
@@ -154,6 +154,8 @@ class Scorer:
         self._vocabulary = config.load_vocabulary()
         self._tasks = config.load_tasks()
         self._rewards = config.load_rewards(self._tasks)
+        reads = any(reward.needs_profiles for reward in self._rewards.values())
+        self._profiles = config.load_profiles() if reads else None
         self._numbers = itertools.count()
 
     def group(self, label: str) -> Group:
@@ -244,7 +246,7 @@ class Scorer:
         return replace(score, logs={**score.logs, **found})
 
     def _dual(self, group: Group, policy: Policy, example: Example) -> Dual:
-        dual, task = self._config.dual, self._tasks[example.task]
+        dual, task, settings = self._config.dual, self._tasks[example.task], self._config.tasks[example.task]
         return Dual(
             task,
             example,
@@ -253,6 +255,9 @@ class Scorer:
             samples=dual.samples,
             timeout=dual.timeout_seconds,
             asked=group.asked,
+            reasoning=Reasoning(settings.traces, settings.trace_mean, dual.trace_temperature, dual.seed),
+            negatives=settings.negatives,
+            profiles=self._profiles,
         )
 
     async def _judge_all(self, answer: Value, duals: Sequence[Dual]) -> Verdict:

@@ -25,14 +25,14 @@ class ScriptedPolicy(Choosing):
         self.response, self.fails, self.delay, self.log_prob = response, fails, delay, log_prob
         self.prompts: list[str] = []
 
-    async def generate(self, prompt: str) -> str:
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         self.prompts.append(prompt)
         await asyncio.sleep(self.delay)
         if self.fails:
             raise self.fails
         return self.response
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         await self.generate(prompt)
         return [self.log_prob] * 4
 
@@ -178,7 +178,7 @@ def test_the_reward_is_the_mean_over_the_masks_of_a_row(make_config, cell):
     class Remembers(ScriptedPolicy):
         """Rebuilds what the first mask hides, gives up on the second, and is wrong about the third."""
 
-        async def generate(self, prompt: str) -> str:
+        async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
             await super().generate(prompt)
             if prompt.endswith(" ".join(second.known["observed"])):
                 raise PolicyError("refused")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cellduality_plugin.commands.arguments import weighted
+from cellduality_plugin.commands.arguments import reward_of
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_text
@@ -64,7 +64,7 @@ def audit_rewards(
 
     run = Config.load(config or data / "cellduality.json")
     settings = AuditSettings(
-        rewards=tuple(weighted(name, "--rewards") for item in rewards or [] for name in item.split(",")),
+        rewards=tuple(reward_of(name, "--rewards", str) for item in rewards or [] for name in item.split(",")),
         cells=cells,
         masks=masks or None,
         masks_of_a_rollout=masks_in_training(data / "rl.jsonl"),

@@ -23,6 +23,7 @@ from cellduality_plugin.evaluation.audit.judging import judge, scorer_of
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.policy import Policy, PolicyError
+from cellduality_plugin.reward_names import renamed
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
@@ -173,7 +174,7 @@ def reward_title(reward: RewardName) -> str:
     ('2*posterior+duality', 'Mine')
     """
     if isinstance(reward, str):
-        return reward.rpartition(":")[2]
+        return renamed(reward, lambda kind: kind.rpartition(":")[2])
     return "+".join(f"{weight:g}*{reward_title(name)}".removeprefix("1*") for name, weight in reward.items())
 
 

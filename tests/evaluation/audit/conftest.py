@@ -62,7 +62,7 @@ class PlantedPolicy:
         self.asked: list[tuple[str, str | tuple[str, ...]]] = []
         self._draws: Counter[str] = Counter()
 
-    async def generate(self, prompt: str) -> str:
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         self.asked.append((prompt, ""))
         await asyncio.sleep(0)
         rng = np.random.default_rng(request_seed(self.seed or 0, prompt, self._draws[prompt]))
@@ -74,7 +74,7 @@ class PlantedPolicy:
         genes = [gene for gene in own(self._draw(kind, rng)) if gene not in shown]
         return join_response(" ".join(rng.permutation(genes)[:8] if self.seed is not None else genes[:8]))
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         self.asked.append((prompt, response))
         await asyncio.sleep(0)
         return self._said(prompt, response)
