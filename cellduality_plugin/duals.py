@@ -43,6 +43,52 @@ Asked: TypeAlias = dict[Question, "asyncio.Future[Any]"]
 """What was asked already, with the answers that came or will come."""
 
 
+class Memo:
+    """What the groups in flight at one time have asked: what one of them asked no other asks again.
+
+    Whoever is in flight is inside (``with memo``). With the last of them all is forgotten, so that no answer outlives
+    the weights that gave it: an engine's weights change while nothing is in flight. A call that failed is forgotten at
+    once, and the oldest are where there are too many. One event loop at a time.
+
+    Parameters
+    ----------
+    limit
+        Calls that are kept at the most.
+    """
+
+    def __init__(self, limit: int = 16_384) -> None:
+        self._limit, self._inside = limit, 0
+        self._calls: Asked = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __enter__(self) -> None:
+        self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self._calls.clear()
+
+    def get(self, question: Question) -> asyncio.Future[Any] | None:
+        """Return the call that asks ``question``, if one was made."""
+        return self._calls.get(question)
+
+    def keep(self, question: Question, call: asyncio.Future[Any]) -> None:
+        """Remember a call, as long as anybody is inside and it does not fail."""
+
+        def drop_failed(done: asyncio.Future[Any]) -> None:
+            if (done.cancelled() or done.exception()) and self._calls.get(question) is done:
+                del self._calls[question]
+
+        if self._inside:
+            self._calls[question] = call
+            call.add_done_callback(drop_failed)
+        if len(self._calls) > self._limit:
+            del self._calls[next(iter(self._calls))]
+
+
 @dataclass(frozen=True)
 class Reasoning:
     """The traces that what is hidden is scored after.
@@ -102,6 +148,8 @@ class Dual:
         Seconds after which a call counts as failed.
     asked
         The calls of the group so far: one that was made is not made again.
+    memo
+        Those of all groups in flight, for the same reason.
     reasoning
         The traces after which what is hidden is scored.
     negatives
@@ -127,6 +175,7 @@ class Dual:
         samples: int = 1,
         timeout: float | None = None,
         asked: Asked | None = None,
+        memo: Memo | None = None,
         reasoning: Reasoning = Reasoning(),
         negatives: int | None = None,
         profiles: Profiles | None = None,
@@ -136,6 +185,7 @@ class Dual:
         self.reads: list[Answer] = []
         self._policy, self._samples, self._timeout = policy, samples, timeout
         self._asked: Asked = {} if asked is None else asked
+        self._memo = Memo() if memo is None else memo
         self._reasoning, self._negatives, self.profiles = reasoning, negatives, profiles
 
     async def rebuilt(self, answer: Value) -> list[Answer]:
@@ -267,11 +317,14 @@ class Dual:
 
     async def _once(self, question: Question, ask: Callable[[], Awaitable[Result]]) -> Result:
         if question not in self._asked:
-            self.requests += 1
-            call = asyncio.ensure_future(self._bounded(ask()))
-            call.add_done_callback(_look)
+            call = self._memo.get(question)
+            if call is None:
+                self.requests += 1
+                call = asyncio.ensure_future(self._bounded(ask()))
+                call.add_done_callback(_look)
+                self._memo.keep(question, call)
             self._asked[question] = call
-        # Another answer of the group may wait for the same call: to give up on it is not to cancel it.
+        # Another answer may wait for the same call: to give up on it is not to cancel it.
         result: Result = await asyncio.shield(self._asked[question])
         return result
 
