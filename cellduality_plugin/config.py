@@ -98,12 +98,15 @@ class Config(Settings):
         The pairs by name.
     records
         Which rollouts are kept; None keeps none.
+    profiles
+        The file of class profiles, relative to the configuration file; None: there is none.
     """
 
     vocabulary: str = "vocabulary.json"
     tasks: dict[str, TaskSettings]
     dual: DualSettings = DualSettings()
     records: RecordSettings | None = None
+    profiles: str | None = None
 
     _folder: Path = PrivateAttr(default=Path())
 
