@@ -121,7 +121,7 @@ class Config(Settings):
     records
         Which rollouts are kept; None keeps none.
     profiles
-        The file of class profiles, relative to the configuration file, for rewards that read it.
+        The file of class profiles, relative to the configuration file; None: there is none.
     """
 
     vocabulary: str = "vocabulary.json"

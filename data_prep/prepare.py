@@ -19,10 +19,12 @@ import cellduality_plugin
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_jsonl, write_text
+from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.foreign import read_foreign, shareable
 from data_prep.manifests import Manifest, code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
+from data_prep.profiles import fit_profiles
 from data_prep.reading import Located, find
 from data_prep.registry import DATASETS
 from data_prep.rows import Row, audit_rows, eval_rows, rl_rows, sft_rows
@@ -36,6 +38,7 @@ __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "RARE_CLASS", "PrepareSettings", 
 FILES = (
     "vocabulary.json",
     "cells.jsonl",
+    "profiles.npz",
     "sft.jsonl",
     "rl.jsonl",
     "audit.jsonl",
@@ -65,11 +68,11 @@ class Summary:
 def prepare(settings: PrepareSettings, out: Path) -> Summary:
     """Return a summary of the rows in ``out``, which are written if they are not there already.
 
-    Files: ``vocabulary.json``, ``cells.jsonl`` (every cell with its split), ``sft.jsonl``, ``rl.jsonl``,
-    ``audit.jsonl`` (validation cells for ``cellduality audit``), ``eval_validation.jsonl``, ``eval_test.jsonl``,
-    ``eval_ood.jsonl`` where cells are held out or foreign, and ``coarse_types.json`` where they are foreign, each with
-    a ``.manifest.json``. The same settings and sources give identical bytes. Nothing in ``out`` changes unless
-    everything could be made.
+    Files: ``vocabulary.json``, ``cells.jsonl`` (every cell with its split), ``profiles.npz`` (class profiles of the
+    label sets), ``sft.jsonl``, ``rl.jsonl``, ``audit.jsonl`` (validation cells for ``cellduality audit``),
+    ``eval_validation.jsonl``, ``eval_test.jsonl``, ``eval_ood.jsonl`` where cells are held out or foreign, and
+    ``coarse_types.json`` where they are foreign, each with a ``.manifest.json``. The same settings and sources give
+    identical bytes. Nothing in ``out`` changes unless everything could be made.
 
     Raises
     ------
@@ -99,7 +102,7 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
         with whole_folder(out) as folder:
             for name in wanted:
                 file = files[name]
-                if isinstance(file, Vocabulary):
+                if isinstance(file, Vocabulary | Profiles):
                     file.save(folder / name)
                 elif name == COARSE_FILE:
                     write_text(folder / name, json.dumps(file, indent=1, ensure_ascii=False) + "\n")
@@ -219,6 +222,7 @@ def _build(
     files: dict[str, Any] = {
         "vocabulary.json": vocabulary,
         "cells.jsonl": [_cell_row(view, cell) for view in views for cell in view.cells.values()],
+        "profiles.npz": fit_profiles(labelled, unlabelled, pairs, vocabulary, asked=asked),
         "sft.jsonl": sft,
         "rl.jsonl": rl,
         "audit.jsonl": audit,
@@ -261,6 +265,8 @@ def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict
     if name == "vocabulary.json":
         labels = {kind: len(names) for kind, names in vocabulary.labels.items()}
         counts: Mapping[str, int] = {"genes": len(vocabulary.genes), **labels}
+    elif name == "profiles.npz":
+        counts = {f"weights of {kind}": one.weights.size for kind, one in files[name].by_kind.items()}
     elif name == COARSE_FILE:
         counts = {source: len(types) for sets in files[name].values() for source, types in sets.items()}
     else:

@@ -204,7 +204,8 @@ def data_prepare(
         },
     )  # fmt: skip
     config.load_rewards(config.load_tasks(), prepared=False)
-    config = config.model_copy(update={"records": _records(records, folder, records_every, records_limit)})
+    kept = _records(records, folder, records_every, records_limit)
+    config = config.model_copy(update={"records": kept, "profiles": "profiles.npz"})
     settings = settings.model_copy(
         update={"rl_gold": tuple(config.tasks) if gold_for_monitoring else config.needs_gold()}
     )

@@ -1,0 +1,221 @@
+"""Fitting class profiles: naive Bayes on which genes a cell expresses, refined on the cells that show no label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.profiles import Profile, Profiles
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.rows import Asked
+
+PRIOR_CELLS = 1.0
+"""How many cells like the mean of all count towards every label: half of a profile that has one labelled cell."""
+
+TEMPER = 0.25
+"""What log-likelihoods are multiplied by while labels are guessed: genes hang together, and counted as if each spoke
+for itself they are far too sure."""
+
+ROUNDS = 5
+"""Rounds of expectation-maximisation; more of them forget the labels."""
+
+NEIGHBOURS, COMPONENTS, SMOOTHING = 10, 20, 0.5
+"""A guess is moved twice by this share towards those of its nearest cells in so many components of the ranked genes."""
+
+FOLDS, HELD_OUT = 10, 500
+"""Parts of the labelled cells that are held out in turn, and cells of a part that are looked at, at most."""
+
+SCALES = np.geomspace(0.01, 1, 41)
+USUAL_SCALE, SCALE_SPREAD = 0.08, 0.5
+"""Scales of the log-scores that are tried, and what is believed of the best before any label: log-normal."""
+
+MOST_UNLABELLED = 20_000
+"""Cells without label that are learnt from, at most: more of them add time and no precision."""
+
+UNKNOWN = -1
+
+Matrix: TypeAlias = Any
+"""A sparse matrix of float32 in rows (CSR); scipy has no types."""
+
+
+def fit_profiles(
+    labelled: Sequence[Cell],
+    unlabelled: Sequence[Cell],
+    tasks: Sequence[DualTask],
+    vocabulary: Vocabulary,
+    *,
+    asked: Asked,
+) -> Profiles:
+    """Return a profile of every label set that ``tasks`` speak of, fitted to training cells alone.
+
+    Annotations (``Cell.obs``) count where a cell is ``labelled`` and are read nowhere else; what the experimenter set
+    (``Cell.condition``) is known of every cell. A cell is held against its control where all tasks that speak of the
+    label set show the control. No randomness: the same cells in the same order give the same profiles.
+
+    Parameters
+    ----------
+    labelled, unlabelled
+        The two parts of the training cells.
+    tasks
+        The dual pairs.
+    vocabulary
+        Its genes are the columns, its labels the rows. A label that no known cell has gets the mean profile.
+    asked
+        Which cells a task is asked about; a label set is learnt from the cells of the tasks that speak of it.
+    """
+    by_kind = {}
+    for kind in sorted({kind for task in tasks for kind in task.kinds}):
+        speaking = [task for task in tasks if kind in task.kinds]
+        shown, others = (
+            [cell for cell in cells if any(asked(task, cell) for task in speaking)] for cells in (labelled, unlabelled)
+        )
+        known = [*shown, *(cell for cell in others if kind in cell.condition)]
+        rest = [cell for cell in others if kind not in cell.condition]
+        rest = rest[:: math.ceil(len(rest) / MOST_UNLABELLED) or 1]
+        places = {label: place for place, label in enumerate(vocabulary.labels[kind])}
+        labels = np.array([places[cell.value(kind)] for cell in known] + [UNKNOWN] * len(rest), dtype=np.int64)
+        paired = all("control" in task.needs for task in speaking)
+        evidence = _Evidence.of(_ranks([*known, *rest], vocabulary.genes, paired), labels, len(places))
+        by_kind[kind] = Profile(vocabulary.labels[kind], *_fit(evidence), paired)
+    return Profiles(vocabulary.genes, by_kind)
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Cells, and what is known of them.
+
+    Parameters
+    ----------
+    present
+        Cells x columns of the profile: 1 where a cell speaks of the gene.
+    mean
+        Of ``present`` over all cells; no 0 and no 1.
+    near
+        Cells x cells: the mean over the nearest cells; None where every label is known.
+    labels
+        The place of each cell's label, or UNKNOWN.
+    count
+        How many labels there are.
+    """
+
+    present: Matrix
+    mean: NDArray[np.float64]
+    near: Matrix | None
+    labels: NDArray[np.int64]
+    count: int
+
+    @classmethod
+    def of(cls, ranks: Matrix, labels: NDArray[np.int64], count: int) -> _Evidence:
+        present = (ranks > 0).astype(np.float32)
+        mean = (np.asarray(present.sum(axis=0), dtype=np.float64).ravel() + 0.5) / (present.shape[0] + 1)
+        near = _near(ranks) if (labels == UNKNOWN).any() else None
+        return cls(present, mean, near, labels, count)
+
+    def told(self) -> Matrix:
+        """Return cells x labels: 1 where the label is known, nothing elsewhere."""
+        known = np.flatnonzero(self.labels != UNKNOWN)
+        ones = np.ones(len(known), dtype=np.float32)
+        return scipy.sparse.csr_matrix((ones, (known, self.labels[known])), shape=(len(self.labels), self.count))
+
+
+def _ranks(cells: Sequence[Cell], genes: Sequence[str], paired: bool) -> Matrix:
+    """Return cells x columns of a profile: 1 / log2(rank + 1) of the genes that a cell speaks of, nothing elsewhere."""
+    places = {gene: place for place, gene in enumerate(genes)}
+    rows, columns, values = [], [], []
+    for row, cell in enumerate(cells):
+        sides = [(cell.genes, cell.control), (cell.control, cell.genes)] if paired else [(cell.genes, ())]
+        for side, (here, there) in enumerate(sides):
+            for rank, gene in enumerate(here, start=1):
+                if gene in places and gene not in there:
+                    rows.append(row)
+                    columns.append(side * len(genes) + places[gene])
+                    values.append(1 / math.log2(rank + 1))
+    shape = (len(cells), len(genes) * (1 + paired))
+    return scipy.sparse.csr_matrix((np.array(values, dtype=np.float32), (rows, columns)), shape=shape)
+
+
+def _near(ranks: Matrix) -> Matrix:
+    """Return cells x cells, rows that add up to 1: each cell's neighbours, and the cells whose neighbour it is."""
+    from sklearn.neighbors import kneighbors_graph
+    from sklearn.utils.extmath import randomized_svd
+
+    cells = ranks.shape[0]
+    if cells < 2:
+        return scipy.sparse.identity(cells, dtype=np.float32, format="csr")
+    left, strength, _ = randomized_svd(ranks, n_components=min(COMPONENTS, *ranks.shape), random_state=0)
+    graph = kneighbors_graph(left * strength, min(NEIGHBOURS, cells - 1))
+    graph = graph.maximum(graph.T)
+    return (scipy.sparse.diags(1 / np.asarray(graph.sum(axis=1)).ravel()) @ graph).astype(np.float32).tocsr()
+
+
+def _fit(evidence: _Evidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return (weights, bias) such that the softmax of the log-scores is as probable as it says.
+
+    Cells without label can mislead: where types differ more than exposures do, they show the types. They are listened
+    to if labels that were held out become likelier by it.
+    """
+    trials = [(*_held_out(evidence, rounds), rounds) for rounds in ((0, ROUNDS) if evidence.near is not None else (0,))]
+    _, scale, rounds = max(trials, key=lambda trial: trial[0])
+    weights, bias = (np.round(scale * part, 4).astype(np.float32) for part in _naive_bayes(evidence, rounds))
+    return weights, bias
+
+
+def _naive_bayes(evidence: _Evidence, rounds: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (weights, bias) of the log-likelihoods, after ``rounds`` of expectation-maximisation."""
+    told = evidence.told()
+    weights, bias = _profile(evidence, told)
+    if not rounds or evidence.near is None:
+        return weights, bias
+    known, dense = evidence.labels != UNKNOWN, told.toarray()
+    for _ in range(rounds):
+        scores = TEMPER * (evidence.present @ weights.T + bias)
+        guesses = np.exp(_log_softmax(np.where(dense.any(axis=0), scores, -np.inf)))  # no cell is of an unknown label
+        guesses[known] = dense[known]
+        for _ in range(2):
+            guesses = (1 - SMOOTHING) * guesses + SMOOTHING * (evidence.near @ guesses)
+        guesses[known] = dense[known]
+        weights, bias = _profile(evidence, scipy.sparse.csr_matrix(guesses))
+    return weights, bias
+
+
+def _profile(evidence: _Evidence, shares: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (weights, bias) of Bernoulli naive Bayes, from how much of each cell every label has (cells x labels)."""
+    cells = np.asarray(shares.sum(axis=0), dtype=np.float64).reshape(-1, 1)
+    chances = ((shares.T @ evidence.present).toarray() + PRIOR_CELLS * evidence.mean) / (cells + PRIOR_CELLS)
+    return np.log(chances) - np.log1p(-chances), np.log1p(-chances).sum(axis=1)
+
+
+def _held_out(evidence: _Evidence, rounds: int) -> tuple[float, float]:
+    """Return (log-likelihood of labels that were held out, at the best scale; that scale).
+
+    A cell is passed over if it is the only known one of its label. Without any cell left, the scale is the usual one.
+    """
+    folds, known = np.full(len(evidence.labels), FOLDS), evidence.labels != UNKNOWN
+    for label in range(evidence.count):
+        places = np.flatnonzero(evidence.labels == label)
+        folds[places] = np.arange(len(places)) % FOLDS if len(places) > 1 else FOLDS
+    total = -0.5 * (np.log(SCALES / USUAL_SCALE) / SCALE_SPREAD) ** 2
+    for fold in range(FOLDS):
+        out = np.flatnonzero(known & (folds == fold))
+        if len(out):
+            seen = replace(evidence, labels=np.where(folds == fold, UNKNOWN, evidence.labels))
+            weights, bias = _naive_bayes(seen, rounds)
+            out = out[:: math.ceil(len(out) / HELD_OUT)]
+            scores, truth = evidence.present[out] @ weights.T + bias, evidence.labels[out]
+            total += [_log_softmax(scale * scores)[np.arange(len(out)), truth].sum() for scale in SCALES]
+    best = int(total.argmax())
+    return float(total[best]), float(SCALES[best])
+
+
+def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return normalised
