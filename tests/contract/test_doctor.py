@@ -42,14 +42,14 @@ def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[
             write_jsonl(folder / "data" / f"{name}.jsonl", (some * rows)[:rows])
         shutil.copy(folder / "data" / "sft.jsonl", folder / "data" / "sft_traces.jsonl")
         bound_agent_file(folder / "data" / "cellduality.json")
-        for name in ("base", "sft"):
+        for name in ("base", "pretrained", "sft"):
             shutil.copytree(small_world.model, folder / name, ignore=shutil.ignore_patterns("*.safetensors"))
             (folder / name / "pytorch_model.bin").touch()
             (folder / name / "config.json").write_text(json.dumps(_known(model)))
 
     def examine_stage(profile: str, trainer: str, machine: Machine) -> list[Finding]:
         commands = dry_run("grpo_duality", PROFILE=profile)
-        [words] = [words[3:] for words in commands if words[:2] == ["cellduality", "doctor"] and trainer in words]
+        *_, words = (words[3:] for words in commands if words[:2] == ["cellduality", "doctor"] and trainer in words)
         printed = next(word for word in words if word.endswith("_traces.jsonl") or word.endswith("rl.jsonl"))
         run_dir = str(Path(printed).parents[1])
         prepare(tmp_path, 512, SMALL if profile in ON_CPU else LARGE)
