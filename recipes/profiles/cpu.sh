@@ -31,8 +31,9 @@ posterior=$posterior,drug_exposure_prediction=posterior,perturbation_response_ge
 : "${ADVANTAGE:=dr_grpo}"
 : "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=3}" "${VALIDITY_SHARE:=0.3}" "${SAVE_STEPS:=10}"
 
-# machine
-: "${NODES:=1}" "${GPUS:=1}" "${ENGINES:=1}" "${TENSOR_PARALLEL:=1}"
+# machine: two ranks with an engine each take half the time of one, where each has a core
+if (("$(OMP_NUM_THREADS="" nproc)" > 1)); then pairs=2; else pairs=1; fi
+: "${NODES:=1}" "${GPUS:=$pairs}" "${ENGINES:=$GPUS}" "${TENSOR_PARALLEL:=1}"
 sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = {
     "PROFILE": "cpu",
     "VENV": sys.prefix,
+    "GPUS": "1",
     "N_LABELLED": "pbmc68k_reduced=60,kang_2018_ifnb=30",
     "MAX_CELLS": "kang_2018_ifnb=250",
     "N_RL": "24",
