@@ -24,6 +24,7 @@ from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.foreign import read_foreign, shareable
 from data_prep.manifests import Manifest, code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
+from data_prep.pretraining import PRETRAIN_FILE, pretrain_rows
 from data_prep.profiles import fit_profiles
 from data_prep.reading import Located, find
 from data_prep.registry import DATASETS
@@ -70,7 +71,8 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
 
     Files: ``vocabulary.json``, ``cells.jsonl`` (every cell with its split), ``profiles.npz`` (class profiles of the
     label sets), ``sft.jsonl``, ``rl.jsonl``, ``audit.jsonl`` (validation cells for ``cellduality audit``),
-    ``eval_validation.jsonl``, ``eval_test.jsonl``, ``eval_ood.jsonl`` where cells are held out or foreign, and
+    ``eval_validation.jsonl``, ``eval_test.jsonl``, ``pretrain.jsonl`` where a stage before SFT is wanted,
+    ``eval_ood.jsonl`` where cells are held out or foreign, and
     ``coarse_types.json`` where they are foreign, each with a ``.manifest.json``. The same settings and sources give
     identical bytes. Nothing in ``out`` changes unless everything could be made.
 
@@ -91,6 +93,7 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
             f"two sources share a name among {', '.join(names)}", where="sources", mend="join them, or rename a file"
         )
     optional = {
+        PRETRAIN_FILE: settings.pretrain_views > 0,
         OOD_FILE: bool(settings.foreign) or any(source.held_out for source in settings.sources),
         COARSE_FILE: bool(settings.foreign),
     }
@@ -177,7 +180,7 @@ def _build(
     def asked(task: DualTask, cell: Cell) -> bool:
         return of_source[_source(cell.id)].asks(task, cell)
 
-    children = np.random.SeedSequence(settings.seed).spawn(10)
+    children = np.random.SeedSequence(settings.seed).spawn(11)
     sft_stream, rl_stream, audit_stream, *eval_streams = (
         np.random.default_rng(children[place]) for place in (2, 3, 9, 4, 5, 8)
     )
@@ -231,6 +234,15 @@ def _build(
         cells = [cell for view in views for cell in view.of(split)]
         files[name] = eval_rows(cells, pairs, vocabulary, hidden=hidden, rng=stream, asked=asked)
     files[COARSE_FILE] = coarse
+    if settings.pretrain_views:
+        files[PRETRAIN_FILE] = pretrain_rows(
+            [view.of(SPLITS[0]) for view in views],
+            vocabulary.genes,
+            clusters=settings.clusters,
+            views=settings.pretrain_views,
+            hidden=hidden,
+            rng=np.random.default_rng(children[10]),
+        )
     return files, {name: _content(name, files, views) for name in files}
 
 

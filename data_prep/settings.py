@@ -51,6 +51,10 @@ class PrepareSettings(Settings):
         How many versions of each labelled cell SFT sees: the whole cell, then ones that lost genes.
     sft_label_views
         The same for questions whose answer is a label; None: as ``sft_views``.
+    pretrain_views
+        How many versions of every training cell a stage before SFT sees, without its label; 0: there is no such stage.
+    clusters
+        How many clusters, at most, stand for the types of a source there.
     n_rl, rl_includes_labelled
         How many RL rows, and whether they ask about the labelled cells too.
     rl_gold
@@ -79,6 +83,8 @@ class PrepareSettings(Settings):
     n_labelled: int = Field(default=140, ge=1)
     sft_views: int = Field(default=1, ge=1)
     sft_label_views: int | None = Field(default=None, ge=1)
+    pretrain_views: int = Field(default=0, ge=0)
+    clusters: int = Field(default=16, ge=1)
     n_rl: int = Field(default=512, ge=0)
     rl_includes_labelled: bool = True
     rl_gold: tuple[str, ...] = ()

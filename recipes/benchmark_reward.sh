@@ -15,7 +15,7 @@ bench=(python "$root/recipes/benchmarks/reward.py" --root "$RUNS_DIR" --group-si
 
 if [[ ! -f "$RUNS_DIR/shared/.finished-sft" ]]; then
   # The truth stands in the rows for the oracle.
-  for recipe in prepare traces sft; do GOLD=1 RUN_DIR="$RUNS_DIR/shared" bash "$root/recipes/$recipe.sh"; done
+  for recipe in prepare traces pretrain sft; do GOLD=1 RUN_DIR="$RUNS_DIR/shared" bash "$root/recipes/$recipe.sh"; done
 fi
 for task in $BENCHMARK_TASKS; do
   for caching in $CACHING; do

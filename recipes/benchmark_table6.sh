@@ -79,7 +79,7 @@ for seed in $SEEDS; do
   if [[ ! -f "$RUN_DIR/.finished-sft" ]]; then
     # The truth stands in the rows for the oracle, and to be watched: no other arm is paid by it.
     GOLD=1 bash "$root/recipes/prepare.sh"
-    for recipe in traces sft; do bash "$root/recipes/$recipe.sh"; done
+    for recipe in traces pretrain sft; do bash "$root/recipes/$recipe.sh"; done
   fi
   base="$RUN_DIR/base" models=()
   case "$BASE_MODEL" in small-llama | smollm2) ;; *) base="$BASE_MODEL" ;; esac

@@ -21,7 +21,7 @@ for seed in $SEEDS; do
     export TRACES SFT_DIRECTIONS SEED="$seed" RUN_DIR="$RUNS_DIR/$seed/${name/, /-}" RESUME=1
     stage="[seed $seed, $name]"
     export stage
-    for recipe in prepare traces sft; do bash "$root/recipes/$recipe.sh"; done
+    for recipe in prepare traces pretrain sft; do bash "$root/recipes/$recipe.sh"; done
     models+=(--model "$name=$RUN_DIR/sft")
   done
   RUN_DIR="$RUNS_DIR/$seed"

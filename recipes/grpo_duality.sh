@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole pipeline: set-up if needed, prepare, reasoning traces, SFT, an audit of the reward, GRPO with the dual
-# reward, evaluation, report.
+# The whole pipeline: set-up if needed, prepare, reasoning traces, pretraining of a model made from nothing, SFT, an audit
+# of the reward, GRPO with the dual reward, evaluation, report.
 # Further arguments go to the GRPO trainer. Everything in recipes/profiles/ can be set from the environment.
 #
 #   bash recipes/grpo_duality.sh                                   # CPU without a GPU, one GPU with one
@@ -17,8 +17,11 @@ source "$root/recipes/common.sh"
 
 say "CellDuality, profile $PROFILE, into $RUN_DIR"
 export PROFILE VENV SEED DATA_SEED DATASET LABEL_COLUMN RUN_DIR DRY_RUN RESUME stage
-stages=(prepare traces sft audit grpo evaluate)
-if [[ "$AUDIT" == 0 ]]; then stages=(prepare traces sft grpo evaluate); fi
+stages=(prepare traces)
+if [[ "$PRETRAIN" != 0 ]]; then stages+=(pretrain); fi
+stages+=(sft)
+if [[ "$AUDIT" != 0 ]]; then stages+=(audit); fi
+stages+=(grpo evaluate)
 of=$((${#stages[@]} + 1)) at=1
 stage="[1/$of]" set_up
 lock_run

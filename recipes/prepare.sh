@@ -20,10 +20,12 @@ for item in "${items[@]}"; do kept_out+=(--held-out "$item"); done
 for item in $FOREIGN; do kept_out+=(--foreign "$item"); done
 watched=()
 if [[ "$GOLD" == 1 ]]; then watched=(--gold-for-monitoring); fi
+pretraining=()
+if [[ "$PRETRAIN" != 0 ]]; then pretraining=(--pretrain-views "$PRETRAIN_VIEWS" --clusters "$CLUSTERS"); fi
 
 run prepare "$expect_prepare" cellduality data prepare "${sources[@]}" --out "$data" --label-column "$LABEL_COLUMN" \
   --task "$TASKS" --weights "$WEIGHTS" --rewards "$REWARDS" --votes "$VOTES" "${kept_out[@]}" \
   --top-genes "$TOP_GENES" --genes "$N_GENES" --hidden "$HIDDEN" --max-cells "$MAX_CELLS" --labelled "$N_LABELLED" \
-  --rl-rows "$N_RL" --masks "$MASKS" --sft-views "$SFT_VIEWS" --sft-label-views "$SFT_LABEL_VIEWS" \
+  --rl-rows "$N_RL" --masks "$MASKS" --sft-views "$SFT_VIEWS" --sft-label-views "$SFT_LABEL_VIEWS" "${pretraining[@]}" \
   --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" \
   --small-classes "$SMALL_CLASSES" --records "$RUN_DIR/rollouts" "${watched[@]}" "$@"

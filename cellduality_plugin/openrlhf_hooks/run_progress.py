@@ -29,6 +29,8 @@ _DOOMED = re.compile(
     r"Exception raised in creation task: The actor died|A worker died or was killed while executing a task"
     r"|EngineDeadError"
 )
+# The trainer has found or started Ray, and then asks it for all its cards at once: until it has them, no worker speaks.
+_RAY_IS_THERE = re.compile(r"Started a local Ray instance|Connect(?:ed|ing) to (?:existing )?Ray cluster")
 _DEAD_CLASS, _DEAD_PROCESS = re.compile(r"^class_name: (\w+)"), re.compile(r"^pid: (\d+)")
 _ROLES = {
     "RolloutRayActor": "a vLLM engine",
@@ -109,6 +111,8 @@ class Progress:
     duals: str = ""
     doomed: bool = False
     dead: str = ""
+    waits_for_room: bool = False
+    no_room: str = ""
     watch: Watch = field(default_factory=Watch)
     alarms: list[Alarm] = field(default_factory=list)
     lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_KEEP_LINES))
@@ -119,6 +123,10 @@ class Progress:
         if not line:
             return
         self.lines.append(line)
+        if _RAY_IS_THERE.search(line):
+            self.waits_for_room = True
+        elif _RAY_PREFIX.match(_ANSI.sub("", raw).strip()):
+            self.waits_for_room = False
         self.doomed = self.doomed or bool(_DOOMED.search(line))
         self._feed_death(line)
         if found := _SFT_EPOCHS.search(line):
@@ -169,11 +177,15 @@ class Progress:
     def mend(self, exit_code: int) -> str:
         """Return one line on how to mend a known failure, and on which process of the run died; else it is empty.
 
+        What was asked of Ray and is not there comes first.
+
         Parameters
         ----------
         exit_code
             Of the command, 128 + N for signal N.
         """
+        if self.no_room:
+            return self.no_room
         known = next((mend for pattern, mend in KNOWN_FAILURES if any(map(pattern.search, self.lines))), "")
         if not known and exit_code == 137:
             known = KNOWN_FAILURES[2][1]

@@ -25,6 +25,7 @@ from typing import IO
 import psutil
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.cluster import Cluster, address_of
 from cellduality_plugin.openrlhf_hooks.run_progress import Display, Progress
 
 ALARMS = "alarms.jsonl"
@@ -36,6 +37,7 @@ EXIT_LOG = 74  # EX_IOERR: the log cannot be written
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 8.0  # seconds a command has to end by itself after a signal
 _GRACE = 20.0  # seconds a command has to fail by itself once it cannot succeed any more
+_PLACEMENT_VARIABLE, _PLACEMENT = "CELLDUALITY_PLACEMENT_SECONDS", 300.0  # that a run may wait for cards of Ray's
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -101,6 +103,7 @@ class Command:
         if sys.platform == "linux":
             # Orphans become our children instead of init's, so none of them can slip away.
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.words, self.environment = words, environment
         self.process = subprocess.Popen(
             list(words),
             env=environment,
@@ -135,6 +138,21 @@ class Command:
         """Send the signal to the command's process group, as a terminal would."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
+
+    def without_room(self) -> str:
+        """Return what the command asks of Ray and is not there, as one line; empty if it waits for nothing."""
+        started = []
+        for process in _living_descendants():
+            with contextlib.suppress(psutil.Error):
+                started.append(process.cmdline())
+        address = address_of(self.words, self.environment, started)
+        cluster = Cluster.look(address) if address else None
+        if cluster is None or not cluster.waiting:
+            return ""
+        return (
+            f"Ray at {address} has no room: asked for {'; '.join(cluster.waiting)}; there is {cluster}: "
+            f"lower GPUS and ENGINES, let other runs end, or wait longer ({_PLACEMENT_VARIABLE})"
+        )
 
     def clear(self) -> None:
         """End every descendant that is still there, politely and then not, and return when none is."""
@@ -194,6 +212,8 @@ def watch(
     rest = ""
     told = False
     doomed_at = math.inf
+    asked_at = math.inf
+    patience = float(command.environment.get(_PLACEMENT_VARIABLE, _PLACEMENT))
     while True:
         chunk = command.read(wait=0.25)
         log.write(chunk)
@@ -207,6 +227,12 @@ def watch(
             progress.feed(rest)
             _tell_alarms(progress, display, alarms)
             return 128 + stop.number if stop.number else code
+        asked_at = min(asked_at, time.monotonic()) if progress.waits_for_room else math.inf
+        if time.monotonic() - asked_at > patience:
+            asked_at = time.monotonic()
+            progress.no_room = command.without_room()
+            if progress.no_room:
+                return 1
         if progress.doomed:
             doomed_at = min(doomed_at, time.monotonic())
         if time.monotonic() - doomed_at > _GRACE:

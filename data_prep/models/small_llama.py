@@ -12,6 +12,7 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_text
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import code_sha256, up_to_date, write_manifest
+from data_prep.pretraining import PRETRAIN_FILE
 from data_prep.sources import file_sha256
 from data_prep.whole_folder import whole_folder
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 ROWS = ("sft.jsonl", "rl.jsonl", "eval_validation.jsonl", "eval_test.jsonl")
-TRACES = "sft_traces.jsonl"
+OPTIONAL = ("sft_traces.jsonl", PRETRAIN_FILE)
 
 BEGIN, END, PAD, UNKNOWN = "<s>", "<|end|>", "<pad>", "<unk>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -101,7 +102,7 @@ def build_small_llama(
     if up_to_date([out / name for name in (WEIGHTS, TOKENS)], origin):
         return
     vocabulary = Vocabulary.load(data / "vocabulary.json")
-    labels = sorted({label for names in vocabulary.labels.values() for label in names})
+    labels = sorted({label for names in vocabulary.labels.values() for label in names} | _clusters(data))
     tokenizer = _tokenizer(sorted(_all_words(data, vocabulary)), labels, max_len)
     model = _model(tokenizer, hidden_size, layers, heads, seed, max_len)
     with whole_folder(out) as folder:
@@ -115,8 +116,8 @@ def build_small_llama(
 
 
 def _rows(data: Path) -> tuple[str, ...]:
-    """Return the files of rows; traces are there if a teacher was asked."""
-    return (*ROWS, TRACES) if (data / TRACES).is_file() else ROWS
+    """Return the files of rows: all that must be there, and those that are."""
+    return (*ROWS, *(name for name in OPTIONAL if (data / name).is_file()))
 
 
 def _present(path: Path) -> Path:
@@ -134,6 +135,13 @@ def _all_words(data: Path, vocabulary: Vocabulary) -> set[str]:
         for row in read_jsonl(data / name):
             words.update(word for text in _texts(row) for word in words_of(text))
     return words
+
+
+def _clusters(data: Path) -> set[str]:
+    """Return the names that stand for types in the rows without labels; none where there are no such rows."""
+    rows = read_jsonl(data / PRETRAIN_FILE) if PRETRAIN_FILE in _rows(data) else ()
+    names = {Example.from_label(row["label"]).unknown for row in rows}
+    return {name for name in names if isinstance(name, str)}
 
 
 def _texts(row: dict[str, Any]) -> Iterable[str]:

@@ -8,6 +8,7 @@ BACKEND=gpu
 : "${REWARDS=}"
 : "${MAX_LEN:=4096}" "${MAX_NEW_TOKENS:=1536}"
 
+: "${PRETRAIN_VIEWS:=2}" "${CLUSTERS:=32}" "${PRETRAIN_EPOCHS:=1}" "${PRETRAIN_LR:=1e-5}"
 : "${SFT_EPOCHS:=3}" "${SFT_LR:=1e-5}" "${SFT_BATCH:=128}" "${SFT_MICRO_BATCH:=2}"
 
 # 512 samples a rollout in two updates of 256, so that the clip is active.
@@ -25,4 +26,4 @@ grpo_machine=(
   --vllm.sync_backend nccl --vllm.enable_sleep --vllm.gpu_memory_utilization 0.5
 )
 
-expect_prepare=60 expect_traces=15 expect_sft=600 expect_audit=180 expect_grpo=36000 expect_evaluate=900
+expect_prepare=60 expect_traces=15 expect_pretrain=600 expect_sft=600 expect_audit=180 expect_grpo=36000 expect_evaluate=900

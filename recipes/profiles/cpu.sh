@@ -15,6 +15,9 @@ posterior=$posterior,drug_exposure_prediction=posterior,perturbation_response_ge
 # A sample of 40 s, of which starting the engine takes 17. More cells and rewards say more: AUDIT_CELLS=40 AUDIT_REWARDS=
 : "${AUDIT_CELLS:=8}" "${AUDIT_REWARDS=configured}"
 
+# Stage 0: training cells without labels, SFT's batches
+: "${PRETRAIN_VIEWS:=2}" "${CLUSTERS:=16}" "${PRETRAIN_EPOCHS:=3}" "${PRETRAIN_LR:=2e-3}"
+
 # SFT
 : "${SFT_EPOCHS:=5}" "${SFT_LR:=2e-3}" "${SFT_BATCH:=16}" "${SFT_MICRO_BATCH:=8}"
 # Two processes take half the time of one, two threads of one process as long.
@@ -28,10 +31,11 @@ posterior=$posterior,drug_exposure_prediction=posterior,perturbation_response_ge
 : "${ADVANTAGE:=dr_grpo}"
 : "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=3}" "${VALIDITY_SHARE:=0.3}" "${SAVE_STEPS:=10}"
 
-# machine
-: "${NODES:=1}" "${GPUS:=1}" "${ENGINES:=1}" "${TENSOR_PARALLEL:=1}"
+# machine: two ranks with an engine each take half the time of one, where each has a core
+if (("$(OMP_NUM_THREADS="" nproc)" > 1)); then pairs=2; else pairs=1; fi
+: "${NODES:=1}" "${GPUS:=$pairs}" "${ENGINES:=$GPUS}" "${TENSOR_PARALLEL:=1}"
 sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=25 expect_traces=8 expect_sft=250 expect_audit=40 expect_grpo=290 expect_evaluate=110
+expect_prepare=25 expect_traces=8 expect_pretrain=120 expect_sft=250 expect_audit=40 expect_grpo=290 expect_evaluate=110

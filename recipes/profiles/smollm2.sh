@@ -9,6 +9,7 @@ BACKEND=cpu
 : "${REWARDS=}"
 : "${MAX_LEN:=512}" "${MAX_NEW_TOKENS:=160}" "${AUDIT_CELLS:=4}" "${AUDIT_REWARDS=configured}"
 
+: "${PRETRAIN_VIEWS:=1}" "${CLUSTERS:=16}" "${PRETRAIN_EPOCHS:=1}" "${PRETRAIN_LR:=1e-4}"
 : "${SFT_EPOCHS:=1}" "${SFT_LR:=1e-4}" "${SFT_BATCH:=8}" "${SFT_MICRO_BATCH:=4}"
 
 : "${ROLLOUT_BATCH:=4}" "${GROUP_SIZE:=4}" "${TRAIN_BATCH:=16}" "${MICRO_BATCH:=4}" "${EPISODES:=1}"
@@ -19,4 +20,4 @@ BACKEND=cpu
 sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
-expect_prepare=30 expect_traces=15 expect_sft=900 expect_audit=120 expect_grpo=1200 expect_evaluate=1200
+expect_prepare=30 expect_traces=15 expect_pretrain=900 expect_sft=900 expect_audit=120 expect_grpo=1200 expect_evaluate=1200

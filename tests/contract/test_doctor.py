@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PROFILES = sorted(path.stem for path in (ROOT / "recipes" / "profiles").glob("*.sh"))
 ON_CPU = ("cpu", "smollm2")
 SMALL, LARGE = "HuggingFaceTB/SmolLM2-135M-Instruct", "meta-llama/Llama-3.2-3B-Instruct"
-CPU = Machine((3, 11), TESTED, host_memory=24 * GIB)
+CPU = Machine((3, 11), TESTED, host_memory=32 * GIB)
 CARDS = {
     "gpu1": Machine((3, 11), TESTED, 1, 48 * GIB, 256 * GIB, True),
     "a6000x8": Machine((3, 11), TESTED, 8, 48 * GIB, 512 * GIB, True),
@@ -42,14 +42,14 @@ def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[
             write_jsonl(folder / "data" / f"{name}.jsonl", (some * rows)[:rows])
         shutil.copy(folder / "data" / "sft.jsonl", folder / "data" / "sft_traces.jsonl")
         bound_agent_file(folder / "data" / "cellduality.json")
-        for name in ("base", "sft"):
+        for name in ("base", "pretrained", "sft"):
             shutil.copytree(small_world.model, folder / name, ignore=shutil.ignore_patterns("*.safetensors"))
             (folder / name / "pytorch_model.bin").touch()
             (folder / name / "config.json").write_text(json.dumps(_known(model)))
 
     def examine_stage(profile: str, trainer: str, machine: Machine) -> list[Finding]:
-        commands = dry_run("grpo_duality", PROFILE=profile)
-        [words] = [words[3:] for words in commands if words[:2] == ["cellduality", "doctor"] and trainer in words]
+        commands = dry_run("grpo_duality", PROFILE=profile, RAY_JOB_ADDRESS="http://127.0.0.1:9")
+        *_, words = (words[3:] for words in commands if words[:2] == ["cellduality", "doctor"] and trainer in words)
         printed = next(word for word in words if word.endswith("_traces.jsonl") or word.endswith("rl.jsonl"))
         run_dir = str(Path(printed).parents[1])
         prepare(tmp_path, 512, SMALL if profile in ON_CPU else LARGE)
@@ -73,5 +73,5 @@ def test_on_this_machine_a_profile_has_no_error(profile, trainer, examined):
     found = examined(profile, trainer, Machine.look())
     assert [finding for finding in found if finding.severity == "error"] == []
     assert {finding.check for finding in found} <= {
-        "flags_for_a_gpu", "model_folder", "no_checkpoints", "disk_space", "host_memory",
+        "flags_for_a_gpu", "enough_cards", "model_folder", "no_checkpoints", "disk_space", "host_memory",
     }  # fmt: skip

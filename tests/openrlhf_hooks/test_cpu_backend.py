@@ -238,6 +238,76 @@ class TestLauncher:
         launch.refuse_gpu_only(["torchrun", "-m", "openrlhf.cli.train_sft", "--ds.attn_implementation", "sdpa"])
 
 
+class TestSlots:
+    """Of the cluster that the launcher makes, for what the flags of the trainer ask."""
+
+    RL = ("python", "-m", "openrlhf.cli.train_ppo_ray")
+    LEAST = ("--actor.model_name_or_path", "m", "--algo.advantage.estimator", "group_norm",
+             "--rollout.n_samples_per_prompt", "2", "--train.agent_func_path", "a.py")  # fmt: skip
+
+    def flags(self, ranks: int, engines: int, *more: str, critic: int = 0) -> list[str]:
+        groups = {"actor": ranks, "ref": ranks, **({"critic": critic} if critic else {})}
+        sizes = [word for name, size in groups.items() for word in (f"--{name}.num_gpus_per_node", str(size))]
+        return [*self.RL, *self.LEAST, *sizes, "--vllm.num_engines", str(engines), *more]
+
+    @pytest.mark.parametrize(
+        ("ranks", "engines", "more", "wanted"),
+        [
+            (1, 1, ["--train.colocate_all"], 1),
+            (2, 2, ["--train.colocate_all"], 2),
+            (2, 1, ["--train.colocate_all", "--vllm.tensor_parallel_size", "2"], 2),
+            (2, 2, ["--train.colocate_all", "--actor.num_nodes", "3", "--ref.num_nodes", "3"], 6),
+            (1, 1, [], 3),
+            (1, 1, ["--algo.kl.init_coef", "0"], 2),
+            (2, 2, ["--train.colocate_actor_ref"], 4),
+            (2, 2, ["--train.colocate_all", "--train.async_enable"], 4),
+        ],
+    )
+    def test_as_many_as_the_flags_ask_for(self, ranks, engines, more, wanted):
+        assert launch.slots(self.flags(ranks, engines, *more), {}) == {"CELLDUALITY_CPU_SLOTS": str(wanted)}
+
+    def test_a_critic_and_a_reward_model_ask_for_their_own(self):
+        command = [word for word in self.flags(1, 1, critic=1) if word not in ("--train.agent_func_path", "a.py")]
+        command[command.index("group_norm")] = "gae"
+        command += ["--critic.model_name_or_path", "c", "--reward.model_name_or_path", "r"]
+        command += ["--reward.num_gpus_per_node", "1"]
+        for more, wanted in (
+            ([], 5),
+            (["--train.colocate_actor_ref"], 4),
+            (["--train.colocate_actor_ref", "--train.colocate_critic_reward"], 3),
+            (["--train.colocate_all"], 1),
+        ):
+            assert launch.slots([*command, *more], {}) == {"CELLDUALITY_CPU_SLOTS": str(wanted)}
+
+    @pytest.mark.parametrize(("given", "refused"), [("2", False), ("7", False), ("1", True), ("two", True)])
+    def test_what_is_set_stays_unless_the_run_would_wait_for_ever(self, given, refused):
+        command, environment = self.flags(2, 2, "--train.colocate_all"), {"CELLDUALITY_CPU_SLOTS": given}
+        if not refused:
+            assert launch.slots(command, environment) == {}
+            return
+        with pytest.raises(CellDualityError, match=f"asks for 2 slots, and CELLDUALITY_CPU_SLOTS is {given}"):
+            launch.slots(command, environment)
+
+    def test_other_commands_a_cluster_that_is_joined_and_flags_that_are_refused_get_none(self):
+        assert launch.slots(["cellduality", "audit"], {}) == {}
+        assert launch.slots(self.flags(2, 2), {"RAY_ADDRESS": "10.0.0.1:6379"}) == {}
+        assert launch.slots([*self.flags(2, 2), "--data.max_len", "long"], {}) == {}
+
+    def test_the_command_finds_them_in_its_environment(self, monkeypatch, tmp_path):
+        python, started = tmp_path / "python", []
+        python.write_text("#!/bin/sh\n")
+        python.chmod(0o755)
+        monkeypatch.setattr(launch, "gpu_is_there", lambda: False)
+        monkeypatch.setattr(os, "execve", lambda *words: started.append(words))
+        for name in ("CELLDUALITY_CPU_SLOTS", "RAY_ADDRESS"):
+            monkeypatch.delenv(name, raising=False)
+        on_cpu = ("--train.colocate_all", "--ds.attn_implementation", "sdpa", "--vllm.sync_backend", "gloo")
+        launch.main([str(python), *self.flags(2, 2, *on_cpu, "--vllm.enforce_eager")[1:]])
+        [(_, _, environment)] = started
+        assert environment["CELLDUALITY_CPU_SLOTS"] == "2"
+        assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
+
+
 class TestRayInit:
     @pytest.fixture
     def ray(self, monkeypatch):

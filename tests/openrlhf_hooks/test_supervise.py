@@ -16,6 +16,7 @@ import pytest
 
 from cellduality_plugin.openrlhf_hooks import run_progress, supervise
 from cellduality_plugin.openrlhf_hooks.run_progress import Display, Progress, clean
+from tests.openrlhf_hooks.conftest import PAIR
 
 ROOT = Path(supervise.__file__).parents[2]
 
@@ -285,6 +286,38 @@ class TestFailuresTold:
         for number in range(100):
             progress.feed(f"told {number}")
         assert progress.last_words() == [f"told {number}" for number in range(85, 100)]
+
+
+class TestNoRoom:
+    """A trainer that Ray lets wait for cards ends in bounded time, and says what is there."""
+
+    THERE = "2026-01-01 10:00:00,000\\tINFO worker.py:2014 -- Connected to Ray cluster."
+    WAITS = f"import time; print('{THERE}', flush=True); time.sleep({{}}); print({{!r}}, flush=True); time.sleep(3)"
+
+    def test_it_ends_and_says_what_was_asked_and_what_is_there(self, tmp_path, dashboard):
+        address = dashboard({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0)}, groups=[PAIR])
+        began = time.monotonic()
+        code, output = run(
+            tmp_path, *python(self.WAITS.format(300, "")), RAY_ADDRESS=address, CELLDUALITY_PLACEMENT_SECONDS="1"
+        )
+        assert code == 1
+        assert time.monotonic() - began < 30
+        assert output.splitlines()[-1] == (
+            f"[toy] Ray at {address} has no room: asked for {{'GPU': 1.0, 'CPU': 1.0}} * 2 (PACK); there is 4 of 4 CPU "
+            "free, 1 of 1 GPU free: lower GPUS and ENGINES, let other runs end, or wait longer "
+            "(CELLDUALITY_PLACEMENT_SECONDS)"
+        )
+
+    @pytest.mark.parametrize(
+        ("seconds", "line", "waiting"),
+        [(0, "(RolloutRayActor pid=7) INFO vllm", True), (2, "no worker has spoken", False)],
+    )
+    def test_a_run_that_has_its_cards_or_whose_cluster_lets_nobody_wait_goes_on(
+        self, tmp_path, dashboard, seconds, line, waiting
+    ):
+        address = dashboard({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0)}, groups=[PAIR] if waiting else [])
+        words = python(self.WAITS.format(seconds, line))
+        assert run(tmp_path, *words, RAY_ADDRESS=address, CELLDUALITY_PLACEMENT_SECONDS="1")[0] == 0
 
 
 class TestProgress:

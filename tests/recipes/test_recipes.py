@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.sh"))
 PROFILES = sorted((ROOT / "recipes" / "profiles").glob("*.sh"))
 RUNNABLE = [path.stem for path in RECIPES if path.stem != "common"]
-STAGES = ["prepare", "traces", "sft", "audit", "grpo", "evaluate", "grpo_duality"]
+STAGES = ["prepare", "traces", "pretrain", "sft", "audit", "grpo", "evaluate", "grpo_duality"]
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -110,7 +110,7 @@ def test_an_unknown_profile_is_one_line_with_the_list(name, run):
 @pytest.mark.parametrize("name", STAGES)
 def test_a_dry_run_prints_commands_and_touches_nothing(name, profile, run, project):
     before = content(project.parent)
-    done = run(name, profile=profile, DRY_RUN="1")
+    done = run(name, profile=profile, DRY_RUN="1", PRETRAIN="1")
     assert done.returncode == 0, done.stderr
     assert "cellduality" in done.stdout
     assert content(project.parent) == before
@@ -118,25 +118,56 @@ def test_a_dry_run_prints_commands_and_touches_nothing(name, profile, run, proje
 
 def test_a_dry_run_of_everything_runs_the_stages_in_order(run):
     done = run("grpo_duality", DRY_RUN="1")
+    torchrun, ray = "cellduality-cpu torchrun", "cellduality-cpu python"
     marks = ["data prepare", "traces sample", "traces filter", "small-llama"]
-    marks += ["cellduality doctor -- cellduality-cpu torchrun", "\ncellduality-cpu torchrun", "cellduality audit"]
-    marks += ["cellduality doctor -- cellduality-cpu python", "\ncellduality-cpu python", "evaluate", "report"]
-    found = [done.stdout.index(f"{mark} ") for mark in marks]
-    assert found == sorted(found)
+    marks += [f"cellduality doctor -- {torchrun}", f"\n{torchrun}"] * 2
+    marks += ["cellduality audit", f"cellduality doctor -- {ray}", f"\n{ray}", "evaluate", "report"]
+    at = 0
+    for mark in marks:
+        at = done.stdout.index(f"{mark} ", at) + 1
 
 
-def test_without_the_audit_there_is_a_stage_less(run, installed):
+def test_a_model_made_from_nothing_sees_cells_before_labels_and_sft_goes_on_from_there(run):
+    for profile, wanted, stages in (("cpu", "", 2), ("cpu", "0", 1), ("smollm2", "", 1), ("smollm2", "1", 2)):
+        printed = run("grpo_duality", profile=profile, DRY_RUN="1", PRETRAIN=wanted).stdout
+        lines = [shlex.split(line) for line in printed.splitlines()]
+        told: dict[str, list[str]] = {"--model.model_name_or_path": [], "--data.dataset": [], "--ckpt.output_dir": []}
+        for words in (words for words in lines if words[:2] == ["cellduality-cpu", "torchrun"]):
+            for flag, values in told.items():
+                values.append(Path(words[words.index(flag) + 1]).name)
+        assert list(told.values()) == [
+            ["base", "pretrained"][:stages],
+            ["pretrain.jsonl", "sft_traces.jsonl"][-stages:],
+            ["pretrained.new", "sft.new"][-stages:],
+        ]
+        assert [words[1] for words in lines].count("model") == 1, "made where it is needed first"
+        assert ("--pretrain-views" in printed) == (stages == 2)
+        [evaluated] = [words for words in lines if "evaluate" in words]
+        assert Path(evaluated[evaluated.index("--model") + 1]).name == "base"
+
+
+def test_pretraining_can_be_set(run):
+    settings = {"PRETRAIN_VIEWS": "7", "CLUSTERS": "9", "PRETRAIN_EPOCHS": "6", "PRETRAIN_LR": "8e-5"}
+    prepared = run("prepare", DRY_RUN="1", **settings).stdout
+    assert "--pretrain-views 7 --clusters 9 " in prepared
+    trained = run("pretrain", "--train.seed", "5", DRY_RUN="1", **settings).stdout
+    assert "--train.max_epochs 6 " in trained
+    assert "--adam.lr 8e-5 " in trained
+    assert trained.splitlines()[-1].endswith("--train.seed 5 ")
+
+
+def test_without_the_audit_or_pretraining_there_is_a_stage_less(run, installed):
     """Every stage is told which it is of how many."""
     calls = installed / "calls"
-    for wanted, stages in (("1", 7), ("0", 6)):
+    for wanted, pretraining, stages in (("1", "1", 8), ("0", "1", 7), ("0", "0", 6)):
         (installed / ".venv" / "bin" / "cellduality").write_text("#!/bin/sh\n")
         (installed / ".venv" / "bin" / "cellduality").chmod(0o755)
         run_dir = installed.parent / f"run {stages}"
-        for name in ("sft.new", "grpo.new", "audit"):
+        for name in ("pretrained.new", "sft.new", "grpo.new", "audit"):
             (run_dir / name).mkdir(parents=True)
         (run_dir / "audit" / "audit.md").write_text("## a task\n\n- **duality** (no signal): no signal: flat\n")
         calls.write_text("")
-        done = run("grpo_duality", RUN_DIR=str(run_dir), AUDIT=wanted)
+        done = run("grpo_duality", RUN_DIR=str(run_dir), AUDIT=wanted, PRETRAIN=pretraining)
         assert done.returncode == 0, done.stderr
         numbers = re.findall(r"--stage \[(\d)/(\d)\]", calls.read_text())
         assert {int(of) for _, of in numbers} == {stages}
@@ -187,7 +218,7 @@ def test_table_6_trains_every_arm_of_every_seed_from_one_sft_checkpoint(run, pro
     lines = [line for line in done.stdout.splitlines() if " doctor " not in line]
     folders = [re.search(r"six/(\d)/arms/([a-z-]+)/grpo.new", line) for line in lines if "train_ppo_ray" in line]
     assert [found.groups() for found in folders if found] == [(seed, arm) for seed in "35" for arm in arms.split()]
-    assert sum("train_sft" in line for line in lines) == 2
+    assert sum("train_sft" in line for line in lines) == 2 * 2
     configured = [shlex.split(line)[3:] for line in lines if line.startswith("cellduality configure")][:4]
     votes = "cell_type_annotation,drug_exposure_prediction,drug_sensitivity_prediction"
     frozen = ["--dual-url", "http://127.0.0.1:8424/v1", "--dual-model", "sft", "--dual-key-variable", "VLLM_API_KEY"]
@@ -306,6 +337,21 @@ def test_a_finished_stage_is_skipped_on_resume_and_redone_otherwise(run, install
     done = run("sft", RUN_DIR=str(run_dir))
     assert done.returncode == 0, done.stderr
     assert "check-sft" in (installed / "calls").read_text()
+
+
+def test_pretraining_again_unmarks_all_that_comes_of_it_and_is_skipped_on_resume(run, installed):
+    run_dir = installed.parent / "a run"
+    (run_dir / "pretrained.new").mkdir(parents=True)
+    for mark in ("sft", "audit", "grpo"):
+        (run_dir / f".finished-{mark}").touch()
+    assert run("pretrain", RUN_DIR=str(run_dir)).returncode == 0
+    assert (run_dir / "pretrained").is_dir()
+    assert [path.name for path in run_dir.glob(".finished-*")] == [".finished-pretrain"]
+    calls = (installed / "calls").read_text()
+    assert "check-pretrain" in calls
+    assert run("pretrain", RUN_DIR=str(run_dir), RESUME="1").returncode == 0
+    assert run("pretrain", RUN_DIR=str(run_dir), PRETRAIN="0").returncode == 0
+    assert (installed / "calls").read_text() == calls
 
 
 def test_training_again_replaces_the_model_and_unmarks_what_came_of_it(run, installed):

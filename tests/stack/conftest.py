@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = {
     "PROFILE": "cpu",
     "VENV": sys.prefix,
+    "GPUS": "1",
     "N_LABELLED": "pbmc68k_reduced=60,kang_2018_ifnb=30",
     "MAX_CELLS": "kang_2018_ifnb=250",
     "N_RL": "24",
@@ -39,6 +40,8 @@ SMALL = {
     "TOP_GENES": "24",
     "MAX_LEN": "128",
     "MAX_NEW_TOKENS": "40",
+    "PRETRAIN_VIEWS": "1",
+    "PRETRAIN_EPOCHS": "1",
     "SFT_EPOCHS": "5",
     "SFT_BATCH": "8",
     "SFT_MICRO_BATCH": "4",
@@ -270,7 +273,7 @@ def stopped(tmp_path_factory, recipe, pair_settings) -> Stopped:
     folder = tmp_path_factory.mktemp("stopped") / "run"
     latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
     run = recipe(folder, "grpo_duality.sh", **pair_settings)
-    run.until(lambda: "[6/7] grpo]" in run.printed)
+    run.until(lambda: "[7/8] grpo]" in run.printed)
     began = time.monotonic()
     second = recipe(folder, "grpo.sh", **pair_settings)
     refused = second.end(60), time.monotonic() - began, second.printed

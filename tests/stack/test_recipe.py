@@ -23,7 +23,7 @@ TASKS = (
 
 
 def test_it_prints_a_table_of_the_three_models(whole_run):
-    table = whole_run.printed.rpartition("[7/7]")[2]
+    table = whole_run.printed.rpartition("[8/8]")[2]
     header = next(line for line in table.splitlines() if "GRPO" in line)
     assert header.index("base") < header.index("SFT") < header.index("GRPO")
     assert "accuracy" in table

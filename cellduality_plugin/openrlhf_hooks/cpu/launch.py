@@ -11,7 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.cpu.library_patches import SLOTS_VARIABLE
 from cellduality_plugin.openrlhf_hooks.cpu.post_import import DEVICE_VARIABLE
+from cellduality_plugin.openrlhf_hooks.doctor.command import RL
+from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
 
 # Defaults only: whatever the user has set stays. Why each is there:
 DEFAULTS: dict[str, str] = {
@@ -90,6 +93,38 @@ def _value(command: Sequence[str], flag: str, absent: str) -> str:
     return value
 
 
+def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable by which the cluster that `command` starts has as many slots as its flags ask for.
+
+    What is set already stays, unless it is too few: Ray would wait for the others without an end.
+
+    Raises
+    ------
+    CellDualityError
+        If fewer are set than the flags ask for, or what is set is no number.
+
+    Examples
+    --------
+    >>> slots(["python", "another_script.py"], {})
+    {}
+    """
+    if RL not in command or environment.get("RAY_ADDRESS"):
+        return {}
+    flags = read_flags(RL, command[command.index(RL) + 1 :])
+    given = environment.get(SLOTS_VARIABLE)
+    if flags.args is None:  # the trainer will say what it refuses
+        return {}
+    if given is None:
+        return {SLOTS_VARIABLE: str(flags.cards)}
+    if not given.isdigit() or int(given) < flags.cards:
+        raise CellDualityError(
+            f"the run asks for {flags.cards} slots, and {SLOTS_VARIABLE} is {given}",
+            where=RL,
+            mend=f"unset {SLOTS_VARIABLE}, or lower the ranks and engines (GPUS, ENGINES)",
+        )
+    return {}
+
+
 def cpu_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return `environment` with the defaults of a CPU run, and with the patches first on `PYTHONPATH`.
 
@@ -135,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        2 for no command or a flag that needs a GPU, 127 for a command that does not exist.
+        2 for no command, a flag that needs a GPU or too few slots, 127 for a command that does not exist.
     """
     command = list(sys.argv[1:] if arguments is None else arguments)
     if not command or command[0] in ("-h", "--help"):
@@ -147,10 +182,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         try:
             refuse_gpu_only(command)
+            environment = {**cpu_environment(os.environ), **slots(command, os.environ)}
         except CellDualityError as error:
             print(f"cellduality-cpu: {error}", file=sys.stderr)
             return 2
-        environment = cpu_environment(os.environ)
         # How a user hides the GPUs of a machine; a Ray node refuses to have slots then.
         if Path(command[0]).name == "ray" and environment.get("CUDA_VISIBLE_DEVICES") == "":
             del environment["CUDA_VISIBLE_DEVICES"]

@@ -60,6 +60,26 @@ class Flags:
             found = getattr(found, part)
         return found
 
+    @property
+    def cards(self) -> int:
+        """Return how many cards stage 2 asks Ray for: every group of actors its own, but for those that share."""
+
+        def of(group: str) -> int:
+            return int(self.get(f"{group}.num_nodes") * self.get(f"{group}.num_gpus_per_node"))
+
+        shared, pair = self.get("train.colocate_all"), self.get("train.colocate_critic_reward")
+        critic = self.get("critic.model_name_or_path")
+        found = of("actor")
+        if not (shared or self.get("train.colocate_actor_ref")) and self.get("algo.kl.init_coef") > 0:
+            found += of("ref")
+        if critic and (pair or not shared):
+            found += of("critic")
+        if not self.get("reward.remote_url") and not shared and not (critic and pair):
+            found += of("reward")
+        if not shared or self.get("train.async_enable"):
+            found += (self.get("vllm.num_engines") or 0) * int(self.get("vllm.tensor_parallel_size"))
+        return found
+
 
 class _RefusedError(Exception):
     """The parser gives up."""

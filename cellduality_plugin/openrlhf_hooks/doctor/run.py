@@ -10,6 +10,7 @@ from typing import Any
 from cellduality_plugin.config import PATH_VARIABLE, Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks import preflight
+from cellduality_plugin.openrlhf_hooks.cluster import Cluster, address_of
 from cellduality_plugin.openrlhf_hooks.doctor.agent import AgentFile
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, Command
 from cellduality_plugin.openrlhf_hooks.doctor.flags import Flags, read_flags
@@ -155,6 +156,20 @@ class Run:
     def colocated(self) -> bool:
         """Return whether engines and trainer take turns on the same cards."""
         return bool(self.get("train.colocate_all")) and not self.get("train.async_enable")
+
+    @property
+    def address(self) -> str:
+        """Return where the Ray cluster is that the run joins, empty if it starts one of its own."""
+        if not self.is_rl:
+            return ""
+        before = self.command.words[: self.command.words.index(self.command.trainer)]
+        given = address_of(before, {**self.machine.variables, **self.command.variables})
+        return given or ("http://127.0.0.1:8265" if self.command.submitted else "")
+
+    @functools.cached_property
+    def cluster(self) -> Cluster | None:
+        """Return the cluster the run joins, as it is now; None if it joins none, or it cannot be seen."""
+        return Cluster.look(self.address) if self.address else None
 
     @property
     def is_elsewhere(self) -> bool:

@@ -24,7 +24,8 @@ from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
 
 ON_CPU = ("cellduality-cpu", "python", "-m")
 ON_GPU = ("python", "-m")
-SUBMITTED = ("ray", "job", "submit", "--", "python", "-m")
+NOWHERE = "http://127.0.0.1:9"
+SUBMITTED = ("ray", "job", "submit", "--address", NOWHERE, "--", "python", "-m")
 GPU = {"gpus": 8, "gpu_memory": 48 * GIB, "has_flash_attention": True}
 PACKAGED = str(packaged_agent_file())
 DATE = (
@@ -49,8 +50,8 @@ FLAG_FAULTS: list[tuple[str, str, dict[str, object], tuple[tuple[str, ...], dict
     ("corrected_flags", RL, {"vllm.enable_sleep": True, "train.colocate_all": None}, (ON_CPU, {}), "warning", "False"),
     ("flags_for_a_gpu", RL, {"vllm.sync_backend": "nccl"}, (ON_CPU, {}), "error", "needs a GPU"),
     ("flags_for_a_gpu", SFT, {}, (ON_GPU, {}), "warning", "no GPU was found"),
-    ("readable_environment", RL, {}, (("ray", "job", "submit", "--runtime-env-json={", *ON_CPU), {}), "error", "JSON"),
-    ("readable_environment", RL, {}, (("ray", "job", "submit", "--runtime-env", "e", *ON_CPU), {}), "note", "file"),
+    ("readable_environment", RL, {}, ((*SUBMITTED[:5], "--runtime-env-json={", *ON_CPU), {}), "error", "JSON"),
+    ("readable_environment", RL, {}, ((*SUBMITTED[:5], "--runtime-env", "e", *ON_CPU), {}), "note", "file"),
     ("agent_and_url", RL, {"reward.remote_url": "http://a"}, (ON_CPU, {}), "warning", "overrides --reward.remote_url"),
     ("agent_and_url", RL, {"reward.model_name_or_path": "m"}, (ON_CPU, {}), "warning", "overrides --reward.model"),
     ("no_reward", RL, {"train.agent_func_path": None}, (ON_CPU, {}), "error", "nothing gives a reward"),
@@ -138,6 +139,10 @@ FLAG_FAULTS: list[tuple[str, str, dict[str, object], tuple[tuple[str, ...], dict
     ("colocated_sizes", RL, {"ref.num_gpus_per_node": None}, (ON_CPU, {}), "error", "have 1 and 8"),
     ("enough_cards", RL, {**EIGHT, "train.colocate_all": None}, (ON_GPU, GPU), "error", "24 cards, and there are 8"),
     (
+        "enough_cards", RL, {"vllm.num_engines": 2, "train.colocate_all": None, "train.colocate_actor_ref": True},
+        (ON_CPU, {"variables": {"CELLDUALITY_CPU_SLOTS": "2"}}), "error", "asks for 3 slots",
+    ),
+    (
         "enough_cards", SFT, {"train.micro_batch_size": 1},
         (("torchrun", "--nproc-per-node=2", "-m"), {**GPU, "gpus": 1}), "error", "2 cards",
     ),
@@ -216,6 +221,9 @@ COMPANIONS: dict[str, set[str]] = {
     "batches_fill_devices": {"card_memory"},
     "card_memory": {"engine_cache"},
     "chat_template_is_applied": {"corrected_flags"},
+    "configuration_reaches_workers": {"enough_cards"},
+    "readable_environment": {"enough_cards"},
+    "relative_paths": {"enough_cards"},
     "resumed_model": {"checkpoints_there"},
     "room_for_prompts": {"rl_rows"},
     "template_given_as_text": {"end_of_response"},
@@ -390,22 +398,59 @@ class TestConfiguration:
         assert said(world.run(RL, packaged, variables={"CELLDUALITY_CONFIG": named})) == []
         assert said(world.run(RL, packaged, (f"CELLDUALITY_CONFIG={named}", *ON_CPU))) == []
         environment = json.dumps({"env_vars": {"CELLDUALITY_CONFIG": named}})
-        job = ("ray", "job", "submit", "--runtime-env-json", environment, "--", *ON_CPU)
-        assert said(world.run(RL, packaged, job)) == []
+        job = (
+            "ray",
+            "job",
+            "submit",
+            "--runtime-env-json",
+            environment,
+            "--address",
+            "http://127.0.0.1:9",
+            "--",
+            *ON_CPU,
+        )
+        assert [finding.check for finding in said(world.run(RL, packaged, job))] == ["enough_cards"], "it is not there"
 
     @pytest.mark.parametrize(
         ("variables", "what"),
         [
-            ({"CELLDUALITY_CONFIG": "{}/data/cellduality.json", "RAY_ADDRESS": "auto"}, "may not reach the workers"),
+            (
+                {"CELLDUALITY_CONFIG": "{}/data/cellduality.json", "RAY_ADDRESS": NOWHERE},
+                "may not reach the workers",
+            ),
             ({"CELLDUALITY_CONFIG": "data/cellduality.json"}, "relative path"),
         ],
     )
     def test_named_where_workers_may_not_see_it(self, variables, what, world, said, monkeypatch):
         monkeypatch.chdir(world.folder)
         there = {name: value.replace("{}", str(world.folder)) for name, value in variables.items()}
-        [found] = said(world.run(RL, {"train.agent_func_path": PACKAGED}, variables=there))
+        found = next(iter(said(world.run(RL, {"train.agent_func_path": PACKAGED}, variables=there))))
         assert (found.check, found.severity) == ("configuration_reaches_workers", "warning")
         assert what in found.what
+
+
+class TestCluster:
+    """Whether the Ray that a run joins has room for it."""
+
+    @pytest.mark.parametrize(
+        ("usage", "severity", "what"),
+        [
+            ({"GPU": (0.0, 4.0), "CPU": (0.0, 64.0)}, "error", "asks Ray for 8 cards, a CPU each, and it has 64 of 64"),
+            ({"GPU": (0.0, 8.0), "CPU": (0.0, 4.0)}, "error", "4 of 4 CPU free, 8 of 8 GPU free"),
+            ({"CPU": (0.0, 64.0)}, "error", "64 of 64 CPU free"),
+            ({"GPU": (1.0, 8.0), "CPU": (0.0, 64.0)}, "warning", "waits for others: 64 of 64 CPU free, 7 of 8 GPU"),
+            ({"GPU": (0.0, 8.0), "CPU": (0.0, 64.0)}, "", ""),
+            (None, "note", "cannot be seen"),
+        ],
+    )
+    @pytest.mark.parametrize("submitted", [True, False])
+    def test_it_is_looked_at_where_it_can_be_seen(self, usage, severity, what, submitted, world, said, dashboard):
+        address = dashboard(*([usage] if usage else []))
+        launch = ("ray", "job", "submit", "--address", address, "--", *ON_GPU) if submitted else ON_GPU
+        variables = {} if submitted else {"RAY_ADDRESS": address}
+        found = said(world.run(RL, EIGHT, launch, **GPU, variables=variables), "enough_cards")
+        assert [finding.severity for finding in found] == [severity] * bool(severity)
+        assert all(what in finding.what for finding in found)
 
 
 class TestRows:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cellduality_plugin.openrlhf_hooks.doctor.finding import Finding, error, note, warning
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.cpu.launch import slots
+from cellduality_plugin.openrlhf_hooks.doctor.finding import Finding, error, note, told, warning
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 
@@ -143,25 +145,26 @@ def colocated_sizes(run: Run) -> Iterator[Finding]:
 
 
 def enough_cards(run: Run) -> Iterator[Finding]:
-    """More cards than this machine has.
+    """More cards than there are, here or in the cluster that is joined; on a CPU, more slots.
 
     Ray waits for them without an end and without a word.
     """
-    if not run.machine.gpus or run.is_elsewhere or run.machine.variables.get("RAY_ADDRESS"):
-        return
-    needed = run.devices or 0
-    if run.is_rl and not run.colocated:
-        needed += (run.get("vllm.num_engines") or 0) * run.get("vllm.tensor_parallel_size")
-        if run.get("algo.kl.init_coef") > 0 and not (
-            run.get("train.colocate_actor_ref") or run.get("train.colocate_all")
-        ):
-            needed += run.get("ref.num_nodes") * run.get("ref.num_gpus_per_node")
-    if needed > run.machine.gpus:
-        yield error(
-            f"the run asks for {needed} cards, and there are {run.machine.gpus}",
-            "--actor.num_gpus_per_node",
-            "lower it, or colocate",
-        )
+    needed = run.flags.cards if run.is_rl else run.devices or 0
+    where, mend = "--actor.num_gpus_per_node", "lower it and the engines (GPUS, ENGINES), or colocate"
+    if run.address:
+        if run.cluster is None:
+            yield note(f"the cluster at {run.address} cannot be seen: whether it has room was not checked", where)
+        elif needed > min(run.cluster.total.get(name, 0.0) for name in ("GPU", "CPU")):
+            yield error(f"the run asks Ray for {needed} cards, a CPU each, and it has {run.cluster}", where, mend)
+        elif needed > min(run.cluster.free.get(name, 0.0) for name in ("GPU", "CPU")):
+            yield warning(f"the run asks Ray for {needed} cards, and waits for others: {run.cluster}", where, mend)
+    elif run.command.on_cpu and not run.machine.gpus:
+        try:
+            slots(run.command.words, {**run.machine.variables, **run.command.variables})
+        except CellDualityError as failure:
+            yield told(failure)
+    elif run.machine.gpus and not run.is_elsewhere and needed > run.machine.gpus:
+        yield error(f"the run asks for {needed} cards, and there are {run.machine.gpus}", where, mend)
 
 
 def _rollout(run: Run) -> tuple[int, int, int]:

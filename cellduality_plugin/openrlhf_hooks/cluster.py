@@ -1,0 +1,101 @@
+"""What a Ray cluster has and what waits for a place in it, by the report that Ray itself prints.
+
+Ray lets a placement group that has no room wait without an end and without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+_USAGE = re.compile(r"^ ([\d.]+)/([\d.]+) (CPU|GPU)\b(?: \(([\d.]+) used of ([\d.]+) reserved)?", re.MULTILINE)
+_WAITING = re.compile(r"^ (\{.*'GPU.*\}.*): \d+\+ pending", re.MULTILINE)
+_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The cards and processors of a cluster; on a CPU its slots are cards.
+
+    Parameters
+    ----------
+    total, free
+        How many there are, and how many nobody holds or has reserved: ``{"GPU": 2.0, "CPU": 8.0}``.
+    waiting
+        What has been asked for and not been given, in Ray's words.
+    """
+
+    total: Mapping[str, float]
+    free: Mapping[str, float]
+    waiting: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, report: str) -> Cluster | None:
+        """Return what a report of ``ray status`` says; None if it is none yet.
+
+        Examples
+        --------
+        >>> Cluster.read("Usage:\\n 0.0/4.0 CPU\\n 1.0/2.0 GPU\\nDemands:\\n (no resource demands)").free["GPU"]
+        1.0
+        """
+        total, free = {}, {}
+        for used, of, name, inside, reserved in _USAGE.findall(report):
+            total[name] = float(of)
+            # Ray counts a reserved card as used only once something runs there.
+            free[name] = float(of) - float(used) + float(inside or 0) - float(reserved or 0)
+        return cls(total, free, tuple(_WAITING.findall(report))) if total else None
+
+    @classmethod
+    def look(cls, address: str) -> Cluster | None:
+        """Return the cluster at ``address``, of its dashboard (http://...) or its head; None if it cannot be seen."""
+        try:
+            return cls.read(_report(address))
+        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
+            return None
+
+    def __str__(self) -> str:
+        return ", ".join(f"{self.free[name]:g} of {total:g} {name} free" for name, total in sorted(self.total.items()))
+
+
+def _report(address: str) -> str:
+    if address.startswith(("http://", "https://")):
+        with urllib.request.urlopen(f"{address.rstrip('/')}/api/cluster_status?format=1", timeout=_SECONDS) as reply:
+            return str(json.load(reply)["data"]["clusterStatus"])
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True).stdout
+
+
+def address_of(words: Sequence[str], variables: Mapping[str, str], processes: Iterable[Sequence[str]] = ()) -> str:
+    """Return where the cluster is that a command joins or has started; empty if it will start one of its own.
+
+    Parameters
+    ----------
+    words
+        The command: ``ray job submit --address ADDRESS -- ...``, or the trainer itself.
+    variables
+        Its environment.
+    processes
+        The command lines of what it has started.
+
+    Examples
+    --------
+    >>> address_of(["ray", "job", "submit", "--address", "http://head:8265", "--", "python"], {})
+    'http://head:8265'
+    >>> address_of(["python"], {}, [["raylet", "--gcs-address=10.0.0.1:6379"]])
+    '10.0.0.1:6379'
+    """
+    started = (_value(line, "--gcs-address") for line in processes)
+    return _value(words, "--address") or variables.get("RAY_ADDRESS", "") or next(filter(None, started), "")
+
+
+def _value(line: Sequence[str], flag: str) -> str:
+    """Return what follows a flag, after a blank or an equals sign; empty if it is not there."""
+    for word, following in zip(line, [*line[1:], ""], strict=True):
+        if word == flag or word.startswith(f"{flag}="):
+            return word.partition("=")[2] or following
+    return ""

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The base model the profile starts from, then stage 0: cells without labels. The training cells as sentences, in both
+# directions, under the numbers of their clusters, with the unmodified openrlhf.cli.train_sft.
+# Further arguments go to the trainer.
+#
+#   bash recipes/pretrain.sh
+#   PRETRAIN_EPOCHS=2 PRETRAIN_LR=1e-3 bash recipes/pretrain.sh --max_norm 0.5
+#   PRETRAIN=1 PRETRAIN_VIEWS=4 CLUSTERS=32 PROFILE=gpu1 bash recipes/grpo_duality.sh   # the rows are made by prepare.sh
+#   PRETRAIN=0 bash recipes/grpo_duality.sh          # goes without
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=recipes/common.sh
+source "$root/recipes/common.sh"
+[[ "$PRETRAIN" != 0 ]] || exit 0
+set_up
+lock_run
+finished pretrain && exit 0
+unmark pretrain sft audit grpo
+
+make_base
+train_sft pretrain "$expect_pretrain" "$model" "$data/pretrain.jsonl" "$pretrained" "$PRETRAIN_EPOCHS" "$PRETRAIN_LR" "$@"

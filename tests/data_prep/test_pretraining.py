@@ -1,0 +1,165 @@
+"""Rows without labels: what they hold, and that no label of any cell gets into them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import adjusted_rand_score
+from transformers import AutoTokenizer
+
+import data_prep.prepare
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.models.small_llama import build_small_llama
+from data_prep.prepare import PrepareSettings, prepare
+from data_prep.pretraining import PRETRAIN_FILE, cluster_cells, pretrain_rows
+
+GENES = tuple(f"G{number}" for number in range(30))
+GENERATION, ANNOTATION = TASKS["conditional_cell_generation"], TASKS["cell_type_annotation"]
+RESPONSE = "perturbation_response_generation"
+PAIRED = {"name": "kang_2018_ifnb", "tasks": [RESPONSE], "held_out": {"cell_type": ["B cell"]}, "max_cells": 150}
+
+
+def cells_of(kinds: int, each: int, seed: int = 0, name: str = "toy") -> list[Cell]:
+    """Return cells of some kinds, each of which has three genes of its own on top."""
+    rng = np.random.default_rng(seed)
+    orders = [(*GENES[3 * kind : 3 * kind + 3], *rng.permutation(GENES)) for kind in range(kinds) for _ in range(each)]
+    return [
+        Cell(f"{name}/{number}", tuple(dict.fromkeys(order))[:12], {"cell_type": f"Q{number // each}"})
+        for number, order in enumerate(orders)
+    ]
+
+
+def made(*sets: list[Cell], clusters: int = 3, views: int = 1, seed: int = 0) -> list[dict[str, str]]:
+    rng = np.random.default_rng(seed)
+    return pretrain_rows(sets, GENES, clusters=clusters, views=views, hidden=0.25, rng=rng)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 8), st.integers(0, 9))
+def test_clusters_are_numbered_without_a_gap(kinds, each, count, seed):
+    cells = cells_of(kinds, each, seed)
+    found = cluster_cells(cells, count, np.random.default_rng(seed))
+    assert len(found) == len(cells)
+    assert set(found) == set(range(max(found) + 1))
+    assert max(found) < count
+
+
+def test_clusters_are_the_kinds_of_cells_and_cells_that_are_alike_are_one():
+    cells = cells_of(4, 25)
+    found = cluster_cells(cells, 4, np.random.default_rng(0))
+    assert adjusted_rand_score([cell.obs["cell_type"] for cell in cells], found) > 0.9
+    assert cluster_cells([cells[0]] * 5, 4, np.random.default_rng(0)) == [0] * 5
+
+
+def test_rows_are_worded_as_generation_and_annotation_are_and_read_back():
+    cells = {cell.id: cell for cell in cells_of(3, 8)}
+    rows = made(list(cells.values()), views=2)
+    world = Vocabulary(GENES, {"cell_type": ("cluster 1", "cluster 2", "cluster 3")})
+    assert Counter((row["datasource"], row["direction"], row["view"]) for row in rows) == {
+        (GENERATION.name, direction, view): 24 for direction in ("primal", "dual") for view in "01"
+    }
+    for row in rows:
+        whole, example = cells[row["id"]].genes, Example.from_label(row["label"])
+        assert isinstance(example.gold, tuple)
+        assert [gene for gene in whole if gene in example.gold] == list(example.gold)
+        assert len(example.gold) == (12 if row["view"] == "0" else 9)
+        if row["direction"] == "primal":
+            assert row["input"] == GENERATION.primal_prompt(example.inputs, world)
+            assert GENERATION.parse_answer(row["output"], world).value == example.gold
+        else:
+            assert row["input"] == ANNOTATION.primal_prompt({"cell": example.gold}, world)
+            assert ANNOTATION.parse_answer(row["output"], world).value == example.unknown
+
+
+def test_two_sets_share_no_number_and_a_question_lists_those_of_its_own():
+    rows = made(cells_of(2, 9), [], cells_of(3, 9, name="other"))
+    for name, own in (("toy", {1, 2, 3}), ("other", {4, 5, 6})):
+        asked = [row for row in rows if row["id"].startswith(name) and row["direction"] == "dual"]
+        listed = {line for row in asked for line in row["input"].splitlines() if line.startswith("- ")}
+        assert listed == {f"- cluster {number}" for number in own}
+        assert {Example.from_label(row["label"]).unknown for row in asked} == {f"cluster {number}" for number in own}
+
+
+@pytest.fixture(scope="module")
+def generalist(tmp_path_factory):
+    """Two sets, of which one is asked neither for types nor for cells of a type."""
+    wanted = PrepareSettings.read(
+        {
+            "sources": [{"name": "pbmc68k_reduced", "tasks": [ANNOTATION.name]}, PAIRED],
+            "tasks": {ANNOTATION.name: 1, RESPONSE: 1},
+            "pretrain_views": 2, "clusters": 5, "n_rl": 16, "n_labelled": 40,
+        }
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("pretrain") / "data"
+    return wanted, prepare(wanted, folder)
+
+
+def test_every_training_cell_and_no_other_is_told_of(generalist):
+    _, summary = generalist
+    cells = {cell["id"]: cell for cell in read_jsonl(summary.out / "cells.jsonl")}
+    rows = list(read_jsonl(summary.out / PRETRAIN_FILE))
+    training = {name for name, cell in cells.items() if cell["split"] == "train"}
+    assert {name.partition("/")[0] for name in training} == {"pbmc68k_reduced", "kang_2018_ifnb"}
+    assert Counter(row["id"] for row in rows) == dict.fromkeys(training, 4)
+    labels = {cell["cell_type"] for cell in cells.values()} | {cell.get("perturbation", "") for cell in cells.values()}
+    text = " ".join(row["input"] + row["output"] + row["label"] for row in rows)
+    assert not [label for label in labels - {""} if f" {label} " in text or f"\n- {label}\n" in text]
+    by_source = summary.manifests[PRETRAIN_FILE]["counts_by_source"]
+    assert sum(sum(counts.values()) for counts in by_source.values()) == len(rows) == 4 * len(training)
+
+
+def test_labels_of_other_cells_give_the_same_rows(generalist, tmp_path, monkeypatch):
+    """The split is held as it was: it is drawn within the classes, so that each has cells in all parts."""
+    wanted, summary = generalist
+    views_of = data_prep.prepare._views
+
+    def shuffled(*given):
+        rng = np.random.default_rng(7)
+        views = []
+        for view in views_of(*given):
+            donors = [list(view.cells.values())[place] for place in rng.permutation(len(view.cells))]
+            cells = {
+                name: replace(cell, obs=donor.obs, condition=donor.condition)
+                for (name, cell), donor in zip(view.cells.items(), donors, strict=True)
+            }
+            views.append(replace(view, cells=cells))
+        return views
+
+    monkeypatch.setattr(data_prep.prepare, "_views", shuffled)
+    prepare(wanted, tmp_path / "shuffled")
+    for name, same in ((PRETRAIN_FILE, True), ("sft.jsonl", False), ("cells.jsonl", False)):
+        assert ((tmp_path / "shuffled" / name).read_bytes() == (summary.out / name).read_bytes()) == same, name
+
+
+def test_without_views_there_is_no_file_and_an_earlier_one_goes(generalist, tmp_path):
+    wanted, summary = generalist
+    others = {name: (summary.out / name).read_bytes() for name in ("sft.jsonl", "rl.jsonl", "eval_test.jsonl")}
+    prepare(wanted, tmp_path / "data")
+    assert (tmp_path / "data" / PRETRAIN_FILE).read_bytes() == (summary.out / PRETRAIN_FILE).read_bytes()
+    again = prepare(wanted.model_copy(update={"pretrain_views": 0}), tmp_path / "data")
+    assert PRETRAIN_FILE not in again.manifests
+    assert not [path for path in again.out.iterdir() if path.name.startswith(PRETRAIN_FILE)]
+    assert {name: (again.out / name).read_bytes() for name in others} == others
+
+
+def test_the_small_llama_knows_every_word_and_a_cluster_is_one_token(generalist, tmp_path):
+    _, summary = generalist
+    build_small_llama(summary.out, tmp_path / "model", hidden_size=16, layers=1, heads=2)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    rows = list(read_jsonl(summary.out / PRETRAIN_FILE))
+    for row in rows:
+        assert tokenizer.unk_token_id not in tokenizer(row["input"] + row["output"]).input_ids
+    names = [name for name in tokenizer.get_vocab() if name.startswith("cluster ")]
+    assert len(names) == 10
+    for one, other in pairwise(names):
+        assert tokenizer.tokenize(f"- {one}\n- {other}\n") == ["-", one, "-", other]
