@@ -152,6 +152,7 @@ def _origin(settings: PrepareSettings, sources: Sequence[Located], tasks: Sequen
         "seed": settings.seed,
         "source": " + ".join(source.name for source in sources),
         "source_sha256": digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest(),
+        "sha256_by_source": {source.name: source.sha256 for source in sources},
         "code_sha256": code_sha256(sorted(code)),
         "settings": settings.model_dump(mode="json"),
     }

@@ -220,13 +220,14 @@ def _published(settings: SourceSettings) -> Located:
 
     dataset = DATASETS[settings.name]
     files = fetch(dataset)
-    digests = "".join(file_sha256(path) for _, path in sorted(files.items()))
+    digests = [file_sha256(path) for _, path in sorted(files.items())]
+    sha256 = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def read() -> Reading:
         adata = dataset.load(files, settings.variant)
         return Reading(adata, adata.uns["expression"] not in ("log1p", "log2"), dict(adata.uns["drops"]))
 
-    return Located(dataset.name, hashlib.sha256(digests.encode()).hexdigest(), read)
+    return Located(dataset.name, sha256, read)
 
 
 def spoken_columns(tasks: Iterable[DualTask]) -> set[str]:

@@ -143,7 +143,7 @@ def _short_licence(licence: str) -> str:
 
 def description(dataset: Dataset, cache: Path | None) -> Panel:
     """Return everything the registry knows of a set."""
-    from data_prep.download.fetching import cache_folder, is_cached, missing_files
+    from data_prep.download.fetching import cache_folder, is_cached, missing_files, ready_file
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
@@ -167,9 +167,13 @@ def description(dataset: Dataset, cache: Path | None) -> Panel:
             table.add_row(name, Text(told))
     for number, source in enumerate(dataset.sources):
         table.add_row("" if number else "files", _source(source))
+    if dataset.ready:
+        told = f"$CELLDUALITY_DATA/{dataset.name}.h5ad, counts with the column {dataset.ready}, in place of the files"
+        table.add_row("ready", Text(told))
     lacking = ", ".join(missing.name for missing in missing_files(dataset, cache))
     state = "yes" if is_cached(dataset, cache) else f"no; you have to bring {lacking}" if lacking else "no"
-    table.add_row("cached", Text(f"{state} ({cache_folder(cache) / dataset.name})"))
+    place = ready_file(dataset) or cache_folder(cache) / dataset.name
+    table.add_row("cached", Text(f"{state} ({place})"))
     return Panel(table, title=f"[bold cyan]{dataset.name}[/bold cyan]  {dataset.title}", title_align="left")
 
 

@@ -152,6 +152,7 @@ def data_prepare(
 
     `cellduality data prepare my.h5ad --label-column cell_type --perturbation-column condition --control DMSO`
     """
+    from data_prep.download.fetching import ready_file
     from data_prep.prepare import PrepareSettings, describe, prepare
     from data_prep.registry import DATASETS
     from data_prep.sources import SOURCES
@@ -214,6 +215,9 @@ def data_prepare(
     settings = settings.model_copy(
         update={"rl_gold": tuple(config.tasks) if gold_for_monitoring else config.needs_gold()}
     )
+    for name in (*names, *others):
+        if name in DATASETS and (ready := ready_file(DATASETS[name])):
+            out.print(f"{name}: {ready} in place of the download", soft_wrap=True, highlight=False)
     summary = prepare(settings, folder)
     config.save(folder / "cellduality.json")
     out.print(describe(summary))

@@ -33,10 +33,32 @@ def cache_folder(cache: str | Path | None = None) -> Path:
     return Path(cache or os.environ.get("CELLDUALITY_CACHE") or platformdirs.user_cache_dir("cellduality")).expanduser()
 
 
+def ready_file(dataset: Dataset) -> Path | None:
+    """Return the file that stands for all files of a set: NAME.h5ad in the folder $CELLDUALITY_DATA, if it is there.
+
+    Its matrix holds counts, its ``var`` is named by gene symbols, and the column ``dataset.ready`` of its ``obs`` holds
+    the labels as they were published. A set without such a column has none.
+
+    Raises
+    ------
+    CellDualityError
+        If $CELLDUALITY_DATA is no folder.
+    """
+    folder = os.environ.get("CELLDUALITY_DATA")
+    if not folder or not dataset.ready:
+        return None
+    if not Path(folder).is_dir():
+        raise CellDualityError(
+            "no such folder", where=folder, mend="set CELLDUALITY_DATA to a folder of .h5ad files, or unset it"
+        )
+    path = Path(folder) / f"{dataset.name}.h5ad"
+    return path if path.is_file() else None
+
+
 def is_cached(dataset: Dataset, cache: str | Path | None = None) -> bool:
     """Return whether :func:`fetch` would give every file of the set without a download."""
     folder = cache_folder(cache) / dataset.name
-    return all(_at_hand(source, folder) is not None for source in dataset.sources)
+    return ready_file(dataset) is not None or all(_at_hand(source, folder) is not None for source in dataset.sources)
 
 
 def fetch(
@@ -61,8 +83,8 @@ def fetch(
     Returns
     -------
     dict
-        Path by file name. A file that only the user can bring is missing from it if it is not there: the loader says
-        whether it can do without.
+        Path by file name; the :func:`ready_file` alone where there is one. A file that only the user can bring is
+        missing from it if it is not there: the loader says whether it can do without.
 
     Raises
     ------
@@ -74,6 +96,9 @@ def fetch(
     Where the publisher states no checksum, the hash of the first download is recorded in ``hashes.json`` beside the
     files, and a later download or a changed file is checked against it.
     """
+    ready = ready_file(dataset)
+    if ready is not None:
+        return {ready.name: ready}
     folder = cache_folder(cache) / dataset.name
     files = {}
     with _alone(folder):

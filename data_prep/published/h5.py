@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,3 +95,19 @@ def obs_column(adata: AnnData, column: str, path: Path) -> Any:
             mend=f"check that the file is the published one; it has {', '.join(map(str, adata.obs.columns))[:200]}",
         )
     return adata.obs[column].astype(object).to_numpy()
+
+
+def ready_cells(files: Mapping[str, Path], name: str, column: str) -> tuple[Any, Any, Any, Any] | None:
+    """Return (cells by genes, names of the cells, of the genes, ``column``) of ``name``.h5ad; None if it is not there.
+
+    Raises
+    ------
+    CellDualityError
+        If it is no .h5ad file, or has no such column.
+    """
+    path = files.get(f"{name}.h5ad")
+    if path is None:
+        return None
+    with backed(path) as adata:
+        values = sparse_rows(adata.X, np.arange(adata.n_obs))
+        return values, adata.obs_names.to_numpy(), adata.var_names.to_numpy(), obs_column(adata, column, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from data_prep.registry.embedded import IDENTITY
 from data_prep.registry.entry import CollectionFile, Dataset, RemoteFile, Split, UserFile
 
+GITHUB = "https://raw.githubusercontent.com"
 GEO = "https://ftp.ncbi.nlm.nih.gov/geo"
 NO_LICENCE = "none stated (GEO)"
 INSTRUCTCELL = Split("instructcell")
@@ -151,5 +152,68 @@ ANNOTATION = (
         cells=35_481,
         test_cells=3_549,
         notes="A type is the last word of a cluster's name, except for Ngn3 clusters, whose level is part of the type.",
+    ),
+    Dataset(
+        name="pbmc_zheng2017_facs",
+        title="Zheng 2017, blood cells sorted by FACS (a sample)",
+        species="human",
+        tissue="blood",
+        modality="10x 3', counts",
+        sources=(RemoteFile(f"{GITHUB}/stephenslab/fastTopics/8406f5f/data/pbmc_facs.RData", "pbmc_facs.RData"),),
+        licence="BSD-2-Clause (fastTopics); 10x Genomics states CC BY 4.0",
+        citation="Zheng et al. 2017, Nature Communications 8:14049, doi:10.1038/ncomms14049",
+        loader="data_prep.published.pbmc_zheng2017_facs:load",
+        columns=("cell_type", "tissue"),
+        tasks=IDENTITY,
+        split=Split("fractions"),
+        cells=3_874,
+        notes="The types are what the cells were sorted for, not clusters: labels that no expression went into, and not"
+        " all of which expression can tell apart (four kinds of CD4 T cells). The donor is that of pbmc68k_reduced.",
+        coarse_types={
+            "CD14+ Monocyte": "Monocyte",
+            "CD19+ B": "B cell",
+            "CD34+": "",
+            "CD4+ T Helper2": "T cell",
+            "CD4+/CD25 T Reg": "T cell",
+            "CD4+/CD45RA+/CD25- Naive T": "T cell",
+            "CD4+/CD45RO+ Memory": "T cell",
+            "CD56+ NK": "NK cell",
+            "CD8+ Cytotoxic T": "T cell",
+            "CD8+/CD45RA+ Naive Cytotoxic": "T cell",
+        },
+        ready="celltype",
+    ),
+    Dataset(
+        name="pbmc_10x3k",
+        title="10x Genomics, 3k blood cells",
+        species="human",
+        tissue="blood",
+        modality="10x 3', counts",
+        sources=tuple(
+            RemoteFile(f"{GITHUB}/rnabioco/clustifyrdata/ea78504/data/{name}", name)
+            for name in ("pbmc_matrix.rda", "pbmc_meta.rda")
+        ),
+        licence="MIT (clustifyrdata); 10x Genomics states CC BY 4.0",
+        citation="10x Genomics 2016, 3k PBMCs from a healthy donor; types: Fu et al. 2020, F1000Research 9:223,"
+        " doi:10.12688/f1000research.22969.2",
+        loader="data_prep.published.pbmc_10x3k:load",
+        columns=("cell_type", "tissue"),
+        tasks=IDENTITY,
+        split=Split("fractions"),
+        cells=2_638,
+        notes="The types are names given to clusters of the same counts. Beside pbmc_zheng2017_facs it is another study"
+        " that shares lineages: --foreign pbmc_10x3k.",
+        coarse_types={
+            "B": "B cell",
+            "CD14+ Mono": "Monocyte",
+            "CD8 T": "T cell",
+            "DC": "Dendritic cell",
+            "FCGR3A+ Mono": "Monocyte",
+            "Memory CD4 T": "T cell",
+            "NK": "NK cell",
+            "Naive CD4 T": "T cell",
+            "Platelet": "",
+        },
+        ready="classified",
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.registry.annotation import GEO, INSTRUCTCELL, NO_LICENCE
+from data_prep.registry.annotation import GEO, GITHUB, INSTRUCTCELL, NO_LICENCE
 from data_prep.registry.entry import Dataset, RemoteFile, Split, UserFile
 
 SENSITIVITY = ("drug_sensitivity_prediction",)
@@ -149,5 +149,30 @@ DYNAMICS = (
         cells=799_317,
         notes="'control' in `perturbation` is the vehicle; doses are in nM. The drugs held out are chemCPA's. Filters"
         " leave about 650,000 cells in publications.",
+    ),
+    Dataset(
+        name="lung_lines_10x",
+        title="Tian 2019, five lung cancer lines, gefitinib and afatinib",
+        species="human",
+        tissue="lung",
+        modality="10x 3', 2,000 genes, log-normalised counts",
+        sources=(
+            RemoteFile(
+                f"{GITHUB}/cran/SuperCell/141ae9293e869f19e6182013f293b7a044309153/data/cell_lines.rda",
+                "cell_lines.rda",
+            ),
+        ),
+        licence="GPL-3 (SuperCell, whose file is read and never imported)",
+        citation="Tian et al. 2019, Nature Methods 16:479, doi:10.1038/s41592-019-0425-8; IC50 (GDSC): Iorio et al."
+        " 2016, Cell 166:740, doi:10.1016/j.cell.2016.06.017",
+        loader="data_prep.published.lung_lines_10x:load",
+        columns=("tissue", "drug", "sensitivity", "cell_line"),
+        tasks=SENSITIVITY,
+        split=Split("held_out", "cell_line", ("H1975", "H838")),
+        cells=1_959,
+        notes="No cell saw a drug: sensitivity is the measured IC50 of its line, constant within line and drug. Hold"
+        " whole lines out, or the line is learnt instead. Every cell is asked about one of two drugs. The 393 cells of"
+        " H2228, which was not screened, are left out.",
+        ready="cell_line",
     ),
 )

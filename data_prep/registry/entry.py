@@ -181,6 +181,9 @@ class Dataset:
         The trap, and whatever else a user should know.
     coarse_types
         The coarse type of each cell type, shared with other sets; empty: no counterpart elsewhere.
+    ready
+        The column of ``obs`` that the loader reads of an .h5ad file the user has ready in place of ``sources``, see
+        :func:`data_prep.download.fetching.ready_file`; empty: there has to be a download.
     """
 
     name: str
@@ -200,6 +203,7 @@ class Dataset:
     correction: str = ""
     notes: str = ""
     coarse_types: Mapping[str, str] = field(default_factory=dict, hash=False)
+    ready: str = ""
 
     @property
     def variants(self) -> tuple[Variant, ...]:

@@ -23,6 +23,8 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.manifests import read_manifest
+from data_prep.sources import file_sha256
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
 EXPOSURE, RESPONSE = "drug_exposure_prediction", "perturbation_response_generation"
@@ -317,3 +319,33 @@ def test_a_pair_of_ones_own_is_found_from_everywhere(prepare, tmp_path, monkeypa
 def test_a_built_in_set_takes_the_flags_of_a_file(prepare):
     folder = prepare("--label-column", "phase", "--max-cells", 60, "--labelled", 9, sources=(Path("pbmc68k_reduced"),))
     assert Vocabulary.load(folder / "vocabulary.json").labels["cell_type"] == ("G1", "G2M", "S")
+
+
+def write_ready(folder: Path, name: str, column: str, labels: list[str]) -> str:
+    """Write a ready file of a published set with twelve cells of each label; return its hash."""
+    kinds = sorted(labels * 12)
+    counts = np.random.default_rng(len(kinds)).integers(1, 60, size=(len(kinds), 12)).astype(np.float32)
+    obs = pd.DataFrame({column: kinds}, index=[f"cell{place:03}" for place in range(len(kinds))])
+    genes = pd.DataFrame(index=[f"G{place}" for place in range(12)])
+    path = folder / f"{name}.h5ad"
+    anndata.AnnData(X=counts, obs=obs, var=genes).write_h5ad(path)
+    return file_sha256(path)
+
+
+def test_ready_files_stand_for_downloads(prepare, tmp_path, monkeypatch):
+    monkeypatch.setenv("CELLDUALITY_DATA", str(tmp_path))
+    sorted_, clustered, lines = "pbmc_zheng2017_facs", "pbmc_10x3k", "lung_lines_10x"
+    hashes = {
+        sorted_: write_ready(tmp_path, sorted_, "celltype", ["CD19+ B", "CD4+ T Helper2", "CD34+"]),
+        lines: write_ready(tmp_path, lines, "cell_line", ["A549", "HCC827", "H1975", "H2228"]),
+        clustered: write_ready(tmp_path, clustered, "classified", ["B", "CD8 T", "DC"]),
+    }
+    held_out = ["--held-out", f"{lines}:cell_line=H1975"]
+    words = ["--foreign", clustered, *held_out, "--labelled", 6]
+    folder = prepare(*words, sources=(Path(sorted_), Path(lines)))
+    assert read_manifest(folder / "cells.jsonl")["sha256_by_source"] == hashes
+    asked_about = Counter((row["datasource"], row["id"].partition("/")[0]) for row in rows_of(folder, "eval_ood"))
+    assert asked_about == {(ANNOTATION, clustered): 24, (SENSITIVITY, lines): 12}
+    lines_of = {row["id"]: row["cell_line"] for row in rows_of(folder, "cells") if "cell_line" in row}
+    assert {lines_of[row["id"]] for row in rows_of(folder, "eval_ood") if row["id"] in lines_of} == {"H1975"}
+    assert set(lines_of.values()) == {"A549", "HCC827", "H1975"}

@@ -49,7 +49,8 @@ def run(monkeypatch, tmp_path):
 
 def test_every_set_of_the_paper_and_every_embedded_one_is_there():
     embedded = {"pbmc68k_reduced", "kang_2018_ifnb", "kidney_immune", "oligodendroglioma"}
-    assert set(DATASETS) == PAPERS | embedded | {"l1000_chemcpa"}
+    of_r = {"pbmc_zheng2017_facs", "pbmc_10x3k", "lung_lines_10x"}
+    assert set(DATASETS) == PAPERS | embedded | of_r | {"l1000_chemcpa"}
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -167,6 +168,21 @@ def test_fetch_tells_where_the_files_are_and_which_are_lacking(run, tmp_path):
         (tmp_path / "gse149383" / name).write_text("x")
     assert "has to come from you" not in run("fetch", "gse149383")
     assert "yes" in next(line for line in run("list").splitlines() if "gse149383" in line)
+
+
+def test_a_ready_file_counts_as_cached_and_is_what_fetch_gives(run, tmp_path, monkeypatch):
+    ready = tmp_path / "pbmc_10x3k.h5ad"
+    ready.touch()
+    (tmp_path / "ma_2020.h5ad").touch()  # of a set that is made of downloads alone
+    assert "$CELLDUALITY_DATA/pbmc_10x3k.h5ad, counts with the column classified" in run("info", "pbmc_10x3k")
+    monkeypatch.setenv("CELLDUALITY_DATA", str(tmp_path))
+    lines = {line.split()[0]: line for line in run("list").splitlines() if line.split()}
+    assert [name for name in ("pbmc_10x3k", "ma_2020", "lung_lines_10x") if "yes" in lines[name]] == ["pbmc_10x3k"]
+    assert f"yes ({ready})" in run("info", "pbmc_10x3k")
+    assert str(ready) in run("fetch", "pbmc_10x3k")
+    monkeypatch.setenv("CELLDUALITY_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(CellDualityError, match="no such folder"):
+        run("list")
 
 
 def test_registry_needs_nothing_heavy():

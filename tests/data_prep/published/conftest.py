@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 
@@ -62,3 +65,114 @@ def load() -> Callable[..., anndata.AnnData]:
         return adata
 
     return loaded
+
+
+class RWriter:
+    """Writes numpy arrays, texts, dicts, data frames, factors and sparse matrices as R's save() does."""
+
+    def __init__(self, version: int = 2) -> None:
+        head = b"RDX%d\nX\n" % version + struct.pack(">3i", version, 0x40301, 0x20300)
+        self.content = bytearray(head + (struct.pack(">i", 5) + b"UTF-8" if version == 3 else b""))
+        self.symbols: list[str] = []
+
+    def integers(self, *values: int) -> None:
+        self.content += struct.pack(f">{len(values)}i", *values)
+
+    def symbol(self, name: str) -> None:
+        if name in self.symbols:
+            self.integers(255 | (self.symbols.index(name) + 1) << 8)
+        else:
+            self.symbols.append(name)
+            self.integers(1)
+            self.text(name)
+
+    def text(self, value: str | None) -> None:
+        encoded = b"" if value is None else value.encode()
+        self.integers(9 | 1 << 15, -1 if value is None else len(encoded))
+        self.content += encoded
+
+    def pairs(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            self.integers(2 | 1 << 10)
+            self.symbol(name)
+            self.item(value)
+        self.integers(254)
+
+    def item(self, value: Any, attributes: dict[str, Any] | None = None) -> None:
+        flags = 1 << 9 if attributes else 0
+        if value is None:
+            self.integers(254)
+            return
+        if isinstance(value, dict):
+            self.item(list(value.values()), {"names": np.array(list(value), dtype=object)})
+            return
+        if isinstance(value, pd.DataFrame):
+            names, rows = (np.array(axis, dtype=object) for axis in (value.columns, value.index))
+            frame = {"names": names, "class": np.array(["data.frame"], dtype=object), "row.names": rows}
+            self.item([value[name].array for name in value], frame)
+            return
+        if isinstance(value, pd.Categorical):
+            levels = np.array(value.categories, dtype=object)
+            self.item(value.codes.astype(int) + 1, {"levels": levels, "class": np.array(["factor"], dtype=object)})
+            return
+        if isinstance(value, SparseWithNames):
+            matrix = value.matrix
+            self.integers(25 | 1 << 16 | 1 << 9)
+            self.pairs(
+                {
+                    **{"i": matrix.indices, "p": matrix.indptr, "Dim": np.array(matrix.shape)},
+                    "Dimnames": [np.array(names, dtype=object) for names in (value.rows, value.columns)],
+                    **{"x": matrix.data.astype(float), "factors": [], "class": np.array(["dgCMatrix"], dtype=object)},
+                }
+            )
+            return
+        if isinstance(value, list):
+            self.integers(19 | flags, len(value))
+            for one in value:
+                self.item(one)
+        else:
+            array = np.asarray(value)
+            kind = {"i": 13, "f": 14}.get(array.dtype.kind, 16)
+            self.integers(kind | flags, len(array))
+            if kind == 16:
+                for one in array:
+                    self.text(one)
+            else:
+                self.content += array.astype(">i4" if kind == 13 else ">f8").tobytes()
+        if attributes:
+            self.pairs(attributes)
+
+
+@dataclass(frozen=True)
+class SparseWithNames:
+    """What R calls a dgCMatrix."""
+
+    matrix: Any
+    rows: Sequence[str]
+    columns: Sequence[str]
+
+
+@pytest.fixture
+def sparse() -> Callable[..., SparseWithNames]:
+    """Return a function that makes a dgCMatrix of (values, names of the rows, names of the columns)."""
+    return lambda values, *names: SparseWithNames(scipy.sparse.csc_matrix(values), *names)
+
+
+@pytest.fixture
+def r_writer() -> type[RWriter]:
+    """Return the writer of R's format, for what save_r cannot write."""
+    return RWriter
+
+
+@pytest.fixture
+def save_r(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes objects by name as R's save() does."""
+
+    def save(name: str, pack: Callable[[bytes], bytes] = gzip.compress, version: int = 2, **objects: Any) -> Path:
+        writer = RWriter(version)
+        writer.pairs(objects)
+        path = tmp_path / name
+        path.write_bytes(pack(bytes(writer.content)))
+        return path
+
+    return save
