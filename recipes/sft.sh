@@ -13,6 +13,7 @@ set_up
 lock_run
 finished sft && exit 0
 unmark sft audit grpo
+forget_choice
 
 model="$BASE_MODEL"
 case "$BASE_MODEL" in

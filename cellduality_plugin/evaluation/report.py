@@ -13,7 +13,7 @@ from cellduality_plugin.alarms import alarms, steps_of
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import figure2, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
-from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows
+from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows, choice_line, labels_line, section_heading
 from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
 from cellduality_plugin.evaluation.page.failures import hollow, unreadable, wrong_labels
@@ -109,6 +109,7 @@ def write_report(
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
         audit=audit_sections(audit),
+        labels_read=labels_line(read_audit(audit)) if audit and audit.is_file() else "",
         confusions=confusions(metrics, checkpoints),
         maps=_maps(run, metrics, checkpoints, made, sections),
         traces=examples(last, sections),
@@ -143,7 +144,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def audit_sections(path: Path | None) -> list[dict[str, Any]]:
-    """Return of each task of an audit its title, its table, what was said of each reward, and a plot.
+    """Return of each task of an audit its title, its table, what was said of each reward and chosen, and a plot.
 
     Raises
     ------
@@ -157,7 +158,8 @@ def audit_sections(path: Path | None) -> list[dict[str, Any]]:
     for place, (task, rows) in enumerate(audit_rows(content).items()):
         found = [each for each in content["findings"] if each["task"] == task]
         plot = plots.plot_audit(f"audit{place}", "", found)
-        sections.append({"name": section_title(task), "rows": rows, "findings": found, "plot": plot})
+        told = {"heading": section_heading(found), "choice": choice_line(content, task)}
+        sections.append({"name": section_title(task), "rows": rows, "findings": found, "plot": plot, **told})
     return sections
 
 

@@ -5,7 +5,6 @@ BACKEND=gpu
 
 : "${TOP_GENES:=200}" "${HIDDEN:=0.25}" "${N_LABELLED:=140}" "${N_RL:=12800}" "${SFT_VIEWS:=4}" "${SFT_LABEL_VIEWS:=4}"
 : "${WEIGHTS=}"
-: "${REWARDS=}"
 : "${MAX_LEN:=4096}" "${MAX_NEW_TOKENS:=1536}"
 
 : "${SFT_EPOCHS:=3}" "${SFT_LR:=1e-5}" "${SFT_BATCH:=128}" "${SFT_MICRO_BATCH:=2}"

@@ -243,7 +243,14 @@ def test_an_audit_stands_in_the_page_where_there_is_one(run, tmp_path):
         "verdict": {"grade": "agrees", "words": "agrees with the truth <& more>"},
         **dict.fromkeys((*names, "true_reward", "shuffled_reward", "observed_only_reward"), estimate),
     }
-    content = {"format": "cellduality-audit", "version": 1, "findings": [found], "settings": {}}
+    content = {
+        "format": "cellduality-audit",
+        "version": 2,
+        "labels_used": {"s": 4},
+        "seconds": 9,
+        "findings": [found],
+        "settings": {},
+    }
     (tmp_path / "audit.json").write_text(json.dumps(content))
     text = page(tmp_path / "audit.json")
     assert "agrees with the truth &lt;&amp; more&gt;" in text
