@@ -258,6 +258,12 @@ def test_an_audit_stands_in_the_page_where_there_is_one(run, tmp_path):
     read = Page(text)
     assert len(read.ids) == len(set(read.ids))
     assert not read.open
+    assert "The labels of 4 validation cells were read (s 4)." in text
+    content["choice"] = {"conditional_cell_generation": {"reward": "", "contender": None, "why": "none <agrees>"}}
+    (tmp_path / "audit.json").write_text(json.dumps(content))
+    text = page(tmp_path / "audit.json")
+    assert "<b>Stays out: none &lt;agrees&gt;.</b>" in text
+    assert "conditional cell generation by nothing (it stayed out)" in text
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(CellDualityError, match="audit again"):
         page(tmp_path / "audit.json")
