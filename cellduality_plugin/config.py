@@ -185,10 +185,19 @@ class Config(Settings):
 
     def with_votes(self, names: Collection[str]) -> Config:
         """Return the same configuration with votes in the tasks ``names`` and in no other task."""
+        return self.with_tasks({name: {"votes": name in names} for name in self.tasks}, "--votes")
+
+    def with_tasks(self, changes: Mapping[str, Mapping[str, object]], where: str = "tasks") -> Config:
+        """Return the configuration of a run on the tasks in ``changes`` alone, with these of their settings changed.
+
+        Raises
+        ------
+        CellDualityError
+            If a setting is wrong.
+        """
         values = self.model_dump()
-        for name, task in values["tasks"].items():
-            task["votes"] = name in names
-        return self._changed(values, "--votes")
+        values["tasks"] = {name: {**task, **changes[name]} for name, task in values["tasks"].items() if name in changes}
+        return self._changed(values, where)
 
     def with_settings(self, **settings: Mapping[str, object]) -> Config:
         """Return the same configuration with some settings of ``dual`` or ``records`` changed.

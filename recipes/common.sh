@@ -33,9 +33,12 @@ if [[ "$BASE_MODEL" == small-llama ]]; then : "${PRETRAIN:=1}"; fi
 : "${FOREIGN:=}"                  # sets no cell of which trains, for annotation out of distribution: kidney_immune
 : "${GOLD:=0}"                   # 1: RL rows hold gold, which is logged beside the reward (Figure 2) and is none
 : "${MASKS:=1}"                   # splits into known and hidden genes that the reward of an answer is the mean over
+: "${REWARDS=auto}"               # by task, TASK=KIND,...; auto: the audit chooses, and what nothing agrees with stays out
 : "${AUDIT:=1}"                   # 0: no audit of the reward before GRPO
-: "${AUDIT_CELLS:=48}"            # of each task
+: "${AUDIT_CELLS:=96}"            # of each task
 : "${AUDIT_REWARDS:=}"            # kinds, with commas; by default the configured one and all built-in ones that fit
+: "${AUDIT_HIDDEN:=}"             # shares of a cell's genes that the dual of a label rebuilds, with commas
+: "${AUDIT_TRACES:=}"             # reasoning traces of the dual, with commas
 : "${DECODE:=both}"                # labels greedily and drawn; headline: greedily alone, which takes less time
 : "${SAMPLES:=4}"                 # cells drawn for each condition in evaluation
 : "${SMALL_CLASSES:=refuse}"      # drop: leave out classes of fewer than three cells
@@ -129,6 +132,11 @@ train_sft() {
   replace_folder "$to.new" "$to"
   mark_finished "$name"
 }
+
+# What the audit chose, where REWARDS=auto leaves it to it; a dry run takes it that it will have chosen.
+chosen() { [[ "$REWARDS" == auto && (-f "$data/rl_chosen.jsonl" || ("$DRY_RUN" == 1 && "$AUDIT" != 0)) ]]; }
+nothing_chosen() { [[ "$REWARDS" == auto && -f "$data/rl_chosen.jsonl" && ! -s "$data/rl_chosen.jsonl" ]]; }
+forget_choice() { if [[ "$DRY_RUN" != 1 ]]; then rm -f "$data/chosen.json" "$data/rl_chosen.jsonl"; fi; }
 
 # A finished stage leaves a mark; RESUME=1 skips it.
 finished() { [[ "$RESUME" == 1 && -f "$RUN_DIR/.finished-$1" ]]; }

@@ -15,12 +15,17 @@ lock_run
 : "${SPLIT:=test}"
 case "$BASE_MODEL" in small-llama | smollm2) model="$base" ;; *) model="$BASE_MODEL" ;; esac
 
-run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate --model "base=$model" --model "SFT=$sft" \
-  --model "GRPO=$grpo" --data "$data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
+models=(--model "base=$model" --model "SFT=$sft") curves=(--curves "SFT=$RUN_DIR/tensorboard/sft")
+if nothing_chosen; then
+  say "GRPO has not been run: nothing was chosen to train on."
+else
+  models+=(--model "GRPO=$grpo") curves+=(--curves "GRPO=$RUN_DIR/tensorboard/grpo")
+fi
+
+run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
   --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" --decode "$DECODE" "$@"
 run report 40 cellduality report --evaluation "$RUN_DIR/$SPLIT" --data "$data" --out "$RUN_DIR/report.html" \
-  --commands "$RUN_DIR/logs" \
-  --curves "SFT=$RUN_DIR/tensorboard/sft" --curves "GRPO=$RUN_DIR/tensorboard/grpo" --audit "$RUN_DIR/audit/audit.json"
+  --commands "$RUN_DIR/logs" "${curves[@]}" --audit "$RUN_DIR/audit/audit.json"
 if [[ "$DRY_RUN" != 1 ]]; then
   cellduality table "$RUN_DIR/$SPLIT/metrics.json"
   say "Report: $RUN_DIR/report.html   Metrics: $RUN_DIR/$SPLIT/metrics.json"

@@ -23,8 +23,15 @@ if [[ "$GOLD" == 1 ]]; then watched=(--gold-for-monitoring); fi
 pretraining=()
 if [[ "$PRETRAIN" != 0 ]]; then pretraining=(--pretrain-views "$PRETRAIN_VIEWS" --clusters "$CLUSTERS"); fi
 
+# Until an audit has chosen: what knows every label of a set.
+prepared="$REWARDS"
+if [[ "$REWARDS" == auto ]]; then
+  prepared=cell_type_annotation=posterior,conditional_cell_generation=posterior,drug_sensitivity_prediction=posterior
+  prepared=$prepared,drug_exposure_prediction=posterior,perturbation_response_generation=posterior
+fi
+
 run prepare "$expect_prepare" cellduality data prepare "${sources[@]}" --out "$data" --label-column "$LABEL_COLUMN" \
-  --task "$TASKS" --weights "$WEIGHTS" --rewards "$REWARDS" --votes "$VOTES" "${kept_out[@]}" \
+  --task "$TASKS" --weights "$WEIGHTS" --rewards "$prepared" --votes "$VOTES" "${kept_out[@]}" \
   --top-genes "$TOP_GENES" --genes "$N_GENES" --hidden "$HIDDEN" --max-cells "$MAX_CELLS" --labelled "$N_LABELLED" \
   --rl-rows "$N_RL" --masks "$MASKS" --sft-views "$SFT_VIEWS" --sft-label-views "$SFT_LABEL_VIEWS" "${pretraining[@]}" \
   --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" \

@@ -27,7 +27,7 @@
 # Distances of cells are in our space, not scGPT's: they are not to be put beside the paper's.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-: "${PROFILE:=a6000x8}" "${VALIDITY_POWER:=0}" "${SMALL_CLASSES:=drop}" "${HELD_OUT=}"
+: "${PROFILE:=a6000x8}" "${VALIDITY_POWER:=0}" "${SMALL_CLASSES:=drop}" "${HELD_OUT=}" "${REWARDS=}"
 : "${MAX_CELLS=human_immune=20000,sciplex3=20000}"
 # One labelled cell of every class is the least; of sciplex3 a class is a drug at a dose.
 labels=he_2020_liver=140,segerstolpe_2016=140,xin_2016=140,human_immune=280,gse149383=140,gse117872=140,sciplex3=1520
@@ -38,7 +38,7 @@ labels=he_2020_liver=140,segerstolpe_2016=140,xin_2016=140,human_immune=280,gse1
 source "$root/recipes/common.sh"
 : "${THEMES:=identity dynamics}" "${SEEDS:=42 43 44 45 46}" "${SPLIT:=test}" "${ARMS:=oracle duality}"
 : "${RUNS_DIR:=$root/runs/paper-$PROFILE}"
-export PROFILE SEEDS SPLIT ARMS VALIDITY_POWER SMALL_CLASSES HELD_OUT MAX_CELLS N_LABELLED
+export PROFILE SEEDS SPLIT ARMS VALIDITY_POWER SMALL_CLASSES HELD_OUT REWARDS MAX_CELLS N_LABELLED
 
 theme() { # name, sets, further settings
   local name="$1" sets="$2"

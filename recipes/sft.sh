@@ -13,6 +13,7 @@ set_up
 lock_run
 finished sft && exit 0
 unmark sft audit grpo
+forget_choice
 
 model="$pretrained"
 if [[ "$PRETRAIN" == 0 ]]; then make_base; fi

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.reward_names import read_reward, renamed
+
+Number = TypeVar("Number", int, float)
 
 
 def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
@@ -37,6 +41,33 @@ def names_in(text: str) -> tuple[str, ...]:
     (('a', 'b'), ())
     """
     return tuple(name for item in text.split(",") if (name := item.strip()))
+
+
+def numbers_in(text: str, flag: str, kind: Callable[[str], Number], least: Number, most: float) -> tuple[Number, ...]:
+    """Return the numbers that commas part, each from ``least`` to ``most``.
+
+    Examples
+    --------
+    >>> numbers_in("0.25, 1", "", float, 0.0, 1.0), numbers_in("", "", int, 0, 9)
+    ((0.25, 1.0), ())
+    """
+    with contextlib.suppress(ValueError):
+        found = tuple(kind(name) for name in names_in(text))
+        if all(least <= number <= most for number in found):
+            return found
+    raise CellDualityError(
+        f"{text!r} is not what is asked for", where=flag, mend=f"write numbers from {least:g} to {most:g}, with commas"
+    )
+
+
+def refuse_elsewhere(result: Path, config: Path, flag: str) -> None:
+    """Raise if ``result`` is to be written in another folder than the configuration it is made from."""
+    if result.resolve().parent != config.resolve().parent:
+        raise CellDualityError(
+            f"{result} is in another folder than {config.name}",
+            where=flag,
+            mend="write it beside the other: both name their files from where they are",
+        )
 
 
 def absolute(name: str) -> str:

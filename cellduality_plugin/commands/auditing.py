@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from cellduality_plugin.commands.arguments import reward_of
+from cellduality_plugin.commands.arguments import numbers_in, refuse_elsewhere, reward_of
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import write_text
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.audit.engine import Players
@@ -42,6 +44,31 @@ def audit_rewards(
             "the configured one and every built-in kind that can judge the task."
         ),
     ] = None,
+    hidden: Annotated[
+        str,
+        typer.Option(
+            help="Shares of a cell's genes that the dual of a label rebuilds, in (0, 1], with commas: each reward "
+            "is tried under each. By default as configured."
+        ),
+    ] = "",
+    traces: Annotated[
+        str,
+        typer.Option(help="Reasoning traces of the dual after which likelihoods are read, with commas: each is tried."),
+    ] = "",
+    choose: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the configuration with the best of them for each task to this file beside the other; a "
+            "task for which none agrees with the truth stays out."
+        ),
+    ] = None,
+    rl_rows: Annotated[Path | None, typer.Option(help="The RL rows of all tasks, for --chosen-rows.")] = None,
+    chosen_rows: Annotated[
+        Path | None, typer.Option(help="Write those of the tasks that do not stay out to this file, in their order.")
+    ] = None,
+    rollout_batch: Annotated[
+        int, typer.Option(min=1, help="Their number is cut to a multiple of this, where there are as many.")
+    ] = 1,
     cells: Annotated[int, typer.Option(min=2, help="Cells of each task.")] = 32,
     masks: Annotated[int, typer.Option(min=0, help="Masks of a cell that are looked at; 0: all it has.")] = 0,
     samples: Annotated[int, typer.Option(min=2, help="Answers of the policy to each question: a group.")] = 8,
@@ -57,14 +84,26 @@ def audit_rewards(
     `cellduality audit --model runs/cpu/sft --data runs/cpu/data --out runs/cpu/audit`
 
     `cellduality audit --model sft --data data --rewards duality,likelihood,mine.py:Mine --cells 64 --out audit`
+
+    `cellduality audit --model sft --data data --rewards posterior,profile --hidden 0.25,1 --choose data/chosen.json
+    --rl-rows data/rl.jsonl --chosen-rows data/rl_chosen.jsonl --rollout-batch 32 --out audit`
     """
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
     from cellduality_plugin.evaluation.audit.run import AuditSettings, masks_in_training
     from cellduality_plugin.evaluation.decoding import EngineSettings
 
-    run = Config.load(config or data / "cellduality.json")
+    source = config or data / "cellduality.json"
+    run = Config.load(source)
+    if choose:
+        refuse_elsewhere(choose, source, "--choose")
+    if bool(rl_rows) != bool(chosen_rows) or (chosen_rows and not choose):
+        raise CellDualityError(
+            "--choose, --rl-rows and --chosen-rows belong together", where="--chosen-rows", mend="give all three"
+        )
     settings = AuditSettings(
         rewards=tuple(reward_of(name, "--rewards", str) for item in rewards or [] for name in item.split(",")),
+        hidden=numbers_in(hidden, "--hidden", float, 1e-3, 1.0),
+        traces=numbers_in(traces, "--traces", int, 0, 64),
         cells=cells,
         masks=masks or None,
         masks_of_a_rollout=masks_in_training(data / "rl.jsonl"),
@@ -79,6 +118,10 @@ def audit_rewards(
 
     content = audited(data, run, settings, opened)
     content["provenance"] = {"command": sys.argv, "model": str(model)}
+    if choose:
+        chosen = write_choice(content, run, choose)
+        if rl_rows and chosen_rows:
+            log.print(write_chosen_rows(rl_rows, chosen_rows, chosen, rollout_batch))
     write_audit(content, folder)
     from cellduality_plugin.evaluation.audit.tables import audit_table
 
@@ -103,6 +146,29 @@ def audited(
             bar.update(shown, description=title, completed=done, total=total)
 
         return audit(data, config, players, settings, progress)
+
+
+def write_choice(content: dict[str, Any], config: Config, result: Path) -> Container[str]:
+    """Put into ``content`` what each task is trained with, write the configuration, and return the tasks in it."""
+    from cellduality_plugin.evaluation.audit.choosing import choices
+
+    found = choices(content, config)
+    content["choice"] = {name: each.as_dict() for name, each in found.items()}
+    chosen = config.with_tasks({name: asdict(each.contender) for name, each in found.items() if each.contender})
+    chosen.save(result)
+    return chosen.tasks
+
+
+def write_chosen_rows(rows: Path, result: Path, tasks: Container[str], batch: int) -> str:
+    """Write the rows of ``tasks`` in their order, in whole batches if they fill one; return what was left out."""
+    every = list(read_jsonl(rows))
+    fit = [row for row in every if Example.from_label(row["label"]).task in tasks]
+    kept = fit[: len(fit) // batch * batch or None]
+    write_jsonl(result, kept)
+    return (
+        f"{result}: {len(kept)} of {len(every)} rows; {len(every) - len(fit)} of tasks that stay out, and the last "
+        f"{len(fit) - len(kept)}, which fill no batch of {batch}"
+    )
 
 
 def write_audit(content: dict[str, Any], folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cellduality_plugin.commands.arguments import names_in, pairs, reward_of
+from cellduality_plugin.commands.arguments import names_in, pairs, refuse_elsewhere, reward_of
 from cellduality_plugin.errors import CellDualityError
 
 
@@ -46,12 +46,7 @@ def configure(
     """
     from cellduality_plugin.config import Config
 
-    if result.resolve().parent != config.resolve().parent:
-        raise CellDualityError(
-            f"{result} is in another folder than {config.name}",
-            where="--out",
-            mend="write it beside the other: both name the vocabulary from where they are",
-        )
+    refuse_elsewhere(result, config, "--out")
     if bool(dual_url) != bool(dual_model):
         raise CellDualityError("an address without a model, or a model without", where="--dual-url", mend="give both")
     changed = Config.load(config).with_rewards(

@@ -155,7 +155,7 @@ def _draw_band(axes: Any, drawn: Band, colour: str, style: str, label: str) -> N
 
 
 def plot_audit(name: str, title: str, findings: Sequence[Mapping[str, Any]]) -> str:
-    """Return the AUC of each reward of one task, and how often its own choice is right beside the policy's."""
+    """Return the AUC of each reward of one task, and how right the votes times it are beside the majority."""
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
@@ -187,13 +187,13 @@ def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) ->
             axes.plot(auc["interval"], [above, above], color=PALETTE[0], linewidth=1.5)
             axes.plot(auc["value"], above, "o", color=PALETTE[0], label=named or "AUC, 95 % interval")
             named = "_"  # once is enough
-        if "choice_accuracy" in found:
-            choice = found["choice_accuracy"]["value"]
-            label = "" if place else "accuracy of its own choice"
-            axes.plot(choice, place + 0.12, "D", markersize=5, color=PALETTE[1], label=label)
-    if "policy_accuracy" in findings[0]:
-        policy = findings[0]["policy_accuracy"]["value"]
-        axes.axvline(policy, color=PALETTE[1], linestyle="--", linewidth=1, label="accuracy of the policy")
+        if "product_accuracy" in found:
+            product = found["product_accuracy"]["value"]
+            label = "" if place else "accuracy of votes × reward"
+            axes.plot(product, place + 0.12, "D", markersize=5, color=PALETTE[1], label=label)
+    if "majority_accuracy" in findings[0]:
+        majority = findings[0]["majority_accuracy"]["value"]
+        axes.axvline(majority, color=PALETTE[1], linestyle="--", linewidth=1, label="accuracy of the majority")
     axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1, label="AUC by chance")
     axes.set_yticks(range(len(findings)), [found["reward"] for found in findings])
     axes.set(title=title, xlim=(-0.03, 1.03), ylim=(len(findings) - 0.5, -0.5))

@@ -13,7 +13,7 @@ from cellduality_plugin.alarms import alarms, steps_of
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import figure2, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
-from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows
+from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows, choice_line, labels_line, section_heading
 from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
 from cellduality_plugin.evaluation.page.failures import hollow, unreadable, wrong_labels
@@ -82,6 +82,10 @@ def write_report(
         raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[eval]'") from error
     mpl.use("svg")
     metrics = read_metrics(run / "metrics.json")
+    audited = read_audit(audit) if audit is not None and audit.is_file() else {}
+    repeat = needed_to_repeat(metrics, data, commands)
+    if choice := audited.get("choice"):
+        repeat["rewards"] = {task: each["reward"] or "nothing (it stayed out)" for task, each in choice.items()}
     checkpoints = [name for name, column in metrics["columns"].items() if column["kind"] == "checkpoint"]
     made = {name: _predictions(run / "predictions" / f"{name}.jsonl") for name in checkpoints}
     sections = None if data is None else sections_of(metrics, data, tasks)
@@ -108,7 +112,8 @@ def write_report(
         told_wins=told_wins(*baseline_wins(metrics)),
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
-        audit=audit_sections(audit),
+        audit=_audit_sections(audited),
+        labels_read=labels_line(audited) if audited else "",
         confusions=confusions(metrics, checkpoints),
         maps=_maps(run, metrics, checkpoints, made, sections),
         traces=examples(last, sections),
@@ -116,7 +121,7 @@ def write_report(
         wrong=wrong_labels(last, sections),
         hollow=hollow(last, sections),
         no_data=data is None,
-        repeat=needed_to_repeat(metrics, data, commands),
+        repeat=repeat,
     )
     write_text(out, page)
     return out
@@ -142,22 +147,16 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return content
 
 
-def audit_sections(path: Path | None) -> list[dict[str, Any]]:
-    """Return of each task of an audit its title, its table, what was said of each reward, and a plot.
-
-    Raises
-    ------
-    CellDualityError
-        If there is such a file and it is no audit.
-    """
-    if path is None or not path.is_file():
-        return []
-    content = read_audit(path)
-    sections = []
+def _audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return of each task of an audit its title, its table, what was said of each reward and chosen, and a plot."""
+    sections: list[dict[str, Any]] = []
+    if not content:
+        return sections
     for place, (task, rows) in enumerate(audit_rows(content).items()):
         found = [each for each in content["findings"] if each["task"] == task]
         plot = plots.plot_audit(f"audit{place}", "", found)
-        sections.append({"name": section_title(task), "rows": rows, "findings": found, "plot": plot})
+        told = {"heading": section_heading(found), "choice": choice_line(content, task)}
+        sections.append({"name": section_title(task), "rows": rows, "findings": found, "plot": plot, **told})
     return sections
 
 

@@ -22,8 +22,8 @@ from cellduality_plugin.files import write_text
 
 COLUMNS: Mapping[str, str] = {
     "auc": "AUC, true against wrong",
-    "choice_accuracy": "its choice is right",
-    "policy_accuracy": "the policy is right",
+    "majority_accuracy": "the majority is right",
+    "product_accuracy": "votes × reward are right",
     "group_agreement": "agrees in the group",
     "group_gain": "best paid over mean",
     "zero_variance": "flat groups",

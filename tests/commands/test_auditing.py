@@ -10,11 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cellduality_plugin.cli import app
-from cellduality_plugin.commands.auditing import audited, write_audit
+from cellduality_plugin.commands.auditing import audited, write_audit, write_choice, write_chosen_rows
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import AuditSettings, read_audit
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.tasks import TASKS
 from data_prep.rows import audit_rows
@@ -38,8 +40,6 @@ class OneAnswer(Choosing):
 def folder(tmp_path: Path, make_config, vocabulary, cell) -> Path:
     """A prepared folder of one cell."""
     import numpy as np
-
-    from cellduality_plugin.files import write_jsonl
 
     make_config()
     rows = audit_rows(
@@ -65,6 +65,12 @@ def run(folder: Path, *words: str) -> None:
         (("--rewards", "two*posterior"), "no reward 'two'"),
         (("--rewards", "posterior^"), r"'' in 'posterior\^' is no number above 0"),
         (("--rewards", "oracle,missing.py:Mine"), "missing.py"),
+        (("--hidden", "0.25,2"), "'0.25,2' is not what is asked for .*: write numbers from 0.001 to 1, with commas"),
+        (("--traces", "many"), "'many' is not what is asked for"),
+        (("--traces", "0.5"), "--traces"),
+        (("--choose", "elsewhere/chosen.json"), "in another folder than cellduality.json"),
+        (("--rl-rows", "rl.jsonl"), "belong together"),
+        (("--rl-rows", "rl.jsonl", "--chosen-rows", "chosen.jsonl"), "belong together"),
     ],
 )
 def test_mistakes_are_told_before_a_model_loads(words, message, folder):
@@ -84,6 +90,54 @@ def test_numbers_out_of_range_are_refused(words, folder):
     with pytest.raises(SystemExit) as ended:
         run(folder, *words)
     assert ended.value.code == 2
+
+
+@pytest.fixture
+def content(folder):
+    """An audit that finds one reward of annotation to agree with the truth, and of all others none."""
+
+    @contextmanager
+    def opened():
+        policy = OneAnswer("T")
+        yield Players(policy, policy, policy, len, len)
+
+    settings = AuditSettings(rewards=("likelihood",), hidden=(0.5, 1.0), traces=(0, 2), resamples=20)
+    content = audited(folder, Config.load(folder / "cellduality.json"), settings, opened)
+    agrees = ("cell_type_annotation", "likelihood, all hidden, 2 traces")
+    for each in content["findings"]:
+        each["verdict"]["grade"] = "agrees" if (each["task"], each["reward"]) == agrees else "unclear"
+    return content
+
+
+def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on(folder, content):
+    config = Config.load(folder / "cellduality.json")
+    tasks = write_choice(content, config, folder / "chosen.json")
+    assert list(tasks) == ["cell_type_annotation"]
+    chosen = Config.load(folder / "chosen.json")
+    own = chosen.tasks["cell_type_annotation"]
+    assert (own.reward, own.hidden, own.traces) == ("likelihood", 1.0, 2)
+    before = config.tasks["cell_type_annotation"]
+    assert own.model_copy(update={"reward": before.reward, "hidden": None, "traces": 0}) == before
+    assert chosen.load_tasks().keys() == chosen.load_rewards(chosen.load_tasks()).keys() == {"cell_type_annotation"}
+    write_audit(content, folder / "out")
+    told = read_audit(folder / "out" / "audit.json")["choice"]
+    assert told.keys() == config.tasks.keys()
+    assert {name for name, each in told.items() if each["contender"]} == {"cell_type_annotation"}
+    assert "**Choice.** Trained with likelihood, all hidden, 2 traces: " in (folder / "out" / "audit.md").read_text()
+
+
+@pytest.mark.parametrize(("batch", "left"), [(1, 7), (3, 6), (7, 7), (8, 7)])
+def test_rows_of_the_tasks_that_stay_out_are_left_out_and_whole_batches_remain(batch, left, folder):
+    names = ["cell_type_annotation", "conditional_cell_generation"]
+    rows = [
+        {"input": str(n), "label": Example(names[n % 2], f"s/{n}", {}, {}, "B", None).to_label()} for n in range(14)
+    ]
+    write_jsonl(folder / "rl.jsonl", rows)
+    told = write_chosen_rows(folder / "rl.jsonl", folder / "chosen.jsonl", names[:1], batch)
+    assert list(read_jsonl(folder / "chosen.jsonl")) == rows[::2][:left]
+    assert f"{left} of 14 rows; 7 of tasks that stay out, and the last {7 - left}, which fill no batch" in told
+    write_chosen_rows(folder / "rl.jsonl", folder / "chosen.jsonl", (), batch)
+    assert (folder / "chosen.jsonl").read_text() == ""
 
 
 def test_numbers_words_and_a_picture_are_written(folder):

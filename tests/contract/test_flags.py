@@ -124,7 +124,17 @@ def test_one_preparation_feeds_both_trainers(profile, dry_run, parse_trainer):
     [prepare] = [command for command in commands if command[:3] == ["cellduality", "data", "prepare"]]
     data = Path(prepare[prepare.index("--out") + 1])
     sft, rl = (parse_trainer(module, flags_of(commands, module)) for module in (SFT, RL))
-    assert (Path(sft.data.dataset), Path(rl.data.prompt_dataset)) == (data / "sft_traces.jsonl", data / "rl.jsonl")
+    [audit] = [command for command in commands if "audit" in command[:3]]
+    chosen = profile != "smollm2"  # a sample of whose cells is too small to choose by
+    assert Path(sft.data.dataset) == data / "sft_traces.jsonl"
+    assert Path(rl.data.prompt_dataset) == data / ("rl_chosen.jsonl" if chosen else "rl.jsonl")
+    assert ("--choose" in audit) == chosen
+    if chosen:
+        flags = dict(itertools.pairwise(audit))
+        assert (flags["--rl-rows"], flags["--chosen-rows"]) == (str(data / "rl.jsonl"), rl.data.prompt_dataset)
+        assert (flags["--rollout-batch"], flags["--samples"]) == (
+            str(rl.rollout.batch_size), str(rl.rollout.n_samples_per_prompt),
+        )  # fmt: skip
     assert sft.data.apply_chat_template
     assert (sft.data.input_key, sft.data.output_key) == ("input", "output")
     assert sft.ckpt.output_dir == f"{rl.actor.model_name_or_path}.new"

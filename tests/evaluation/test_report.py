@@ -243,7 +243,14 @@ def test_an_audit_stands_in_the_page_where_there_is_one(run, tmp_path):
         "verdict": {"grade": "agrees", "words": "agrees with the truth <& more>"},
         **dict.fromkeys((*names, "true_reward", "shuffled_reward", "observed_only_reward"), estimate),
     }
-    content = {"format": "cellduality-audit", "version": 1, "findings": [found], "settings": {}}
+    content = {
+        "format": "cellduality-audit",
+        "version": 2,
+        "labels_used": {"s": 4},
+        "seconds": 9,
+        "findings": [found],
+        "settings": {},
+    }
     (tmp_path / "audit.json").write_text(json.dumps(content))
     text = page(tmp_path / "audit.json")
     assert "agrees with the truth &lt;&amp; more&gt;" in text
@@ -251,6 +258,12 @@ def test_an_audit_stands_in_the_page_where_there_is_one(run, tmp_path):
     read = Page(text)
     assert len(read.ids) == len(set(read.ids))
     assert not read.open
+    assert "The labels of 4 validation cells were read (s 4)." in text
+    content["choice"] = {"conditional_cell_generation": {"reward": "", "contender": None, "why": "none <agrees>"}}
+    (tmp_path / "audit.json").write_text(json.dumps(content))
+    text = page(tmp_path / "audit.json")
+    assert "<b>Stays out: none &lt;agrees&gt;.</b>" in text
+    assert "conditional cell generation by nothing (it stayed out)" in text
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(CellDualityError, match="audit again"):
         page(tmp_path / "audit.json")

@@ -167,12 +167,88 @@ def test_without_the_audit_or_pretraining_there_is_a_stage_less(run, installed):
             (run_dir / name).mkdir(parents=True)
         (run_dir / "audit" / "audit.md").write_text("## a task\n\n- **duality** (no signal): no signal: flat\n")
         calls.write_text("")
-        done = run("grpo_duality", RUN_DIR=str(run_dir), AUDIT=wanted, PRETRAIN=pretraining)
+        done = run("grpo_duality", RUN_DIR=str(run_dir), AUDIT=wanted, REWARDS="*=duality", PRETRAIN=pretraining)
         assert done.returncode == 0, done.stderr
         numbers = re.findall(r"--stage \[(\d)/(\d)\]", calls.read_text())
         assert {int(of) for _, of in numbers} == {stages}
         assert {int(number) for number, _ in numbers} == set(range(2, stages + 1))
         assert ("a task\n  duality: no signal: flat\n" in done.stderr) == (wanted == "1")
+
+
+class TestChoice:
+    """With REWARDS=auto the audit decides; with anything else it reports."""
+
+    @pytest.fixture
+    def folder(self, installed: Path) -> Path:
+        (installed / ".venv" / "bin" / "cellduality").write_text("#!/bin/sh\necho agent.py\n")
+        (installed / ".venv" / "bin" / "cellduality").chmod(0o755)
+        folder = installed.parent / "a run"
+        for name in ("data", "audit", "grpo.new"):
+            (folder / name).mkdir(parents=True)
+        return folder
+
+    @staticmethod
+    def choose(folder: Path, rows: str) -> None:
+        (folder / "data" / "chosen.json").write_text("{}")
+        (folder / "data" / "rl_chosen.jsonl").write_text(rows)
+
+    @pytest.mark.parametrize("profile", ["cpu", "gpu1", "a6000x8"])
+    def test_training_takes_what_the_audit_chose_unless_it_is_told_what(self, run, profile):
+        for variables, chosen in (({}, True), ({"REWARDS": "*=duality"}, False), ({"AUDIT": "0"}, False)):
+            printed = run("grpo_duality", profile=profile, DRY_RUN="1", **variables).stdout
+            [training] = [line for line in printed.splitlines() if "train_ppo_ray" in line and " doctor " not in line]
+            config, rows = ("chosen", "rl_chosen") if chosen else ("cellduality", "rl")
+            assert f"/data/{config}.agent.py" in training
+            assert f"/data/{rows}.jsonl " in training
+            assert ("--choose" in printed) == chosen
+
+    def test_the_data_are_prepared_with_rewards_that_are_there(self, run):
+        words = shlex.split(run("prepare", DRY_RUN="1").stdout)
+        assert "drug_sensitivity_prediction=posterior" in words[words.index("--rewards") + 1].split(",")
+        words = shlex.split(run("prepare", DRY_RUN="1", REWARDS="").stdout.splitlines()[-1])
+        assert words[words.index("--rewards") + 1] == ""
+
+    def test_what_was_chosen_is_told_and_an_older_choice_is_forgotten(self, run, folder):
+        self.choose(folder, "{}\n")
+        page = "## a task\n\n**Choice.** Stays out: nothing agrees\n\n- **duality** (no signal): flat\n"
+        (folder / "audit" / "audit.md").write_text(page)
+        done = run("audit", RUN_DIR=str(folder))
+        assert done.returncode == 0, done.stderr
+        assert "a task\n  Stays out: nothing agrees\n" in done.stderr
+        assert "duality" not in done.stderr
+        assert not list((folder / "data").iterdir())
+
+    def test_an_audit_that_chose_nothing_yet_is_not_finished(self, run, folder, installed):
+        (folder / ".finished-audit").touch()
+        (folder / "audit" / "audit.md").write_text("")
+        assert run("audit", RUN_DIR=str(folder), RESUME="1", REWARDS="*=duality").returncode == 0
+        assert "--stage audit" not in (installed / "calls").read_text()
+        assert run("audit", RUN_DIR=str(folder), RESUME="1").returncode == 0
+        assert "--stage audit" in (installed / "calls").read_text()
+
+    def test_where_nothing_is_left_training_is_skipped_and_the_rest_compared(self, run, folder, installed):
+        self.choose(folder, "")
+        done = run("grpo", RUN_DIR=str(folder))
+        assert done.returncode == 0, done.stderr
+        assert "there is nothing to train on" in done.stderr
+        assert "train_ppo_ray" not in (installed / "calls").read_text()
+        assert run("evaluate", RUN_DIR=str(folder)).returncode == 0
+        calls = (installed / "calls").read_text()
+        assert "--model base=" in calls
+        assert "--model SFT=" in calls
+        assert "GRPO=" not in calls
+
+    def test_without_a_choice_training_takes_the_prepared_rewards_and_says_so(self, run, folder, installed):
+        done = run("grpo", RUN_DIR=str(folder), AUDIT="0")
+        assert done.returncode == 0, done.stderr
+        assert "training takes those of the prepared data" in done.stderr
+        assert "/data/rl.jsonl" in (installed / "calls").read_text()
+
+    def test_another_checkpoint_has_not_been_audited(self, run, folder):
+        self.choose(folder, "{}\n")
+        (folder / "sft.new").mkdir()
+        assert run("sft", RUN_DIR=str(folder)).returncode == 0
+        assert not list((folder / "data").iterdir())
 
 
 def test_an_audit_that_fails_stops_nothing_and_one_that_is_stopped_stops_all(run, installed):

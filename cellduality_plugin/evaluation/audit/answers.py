@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import Genes, OneOf
-from cellduality_plugin.similarity import rank_weighted_jaccard
+from cellduality_plugin.similarity import rank_weighted_jaccard, rank_weights
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -127,37 +128,62 @@ def _gold(row: Example) -> Value:
     return row.gold
 
 
-def truths(case: Case, answers: Sequence[Value | None], real: Sequence[tuple[Value, Value]]) -> dict[str, list[float]]:
-    """Return {measure: how true each answer is, in [0, 1]}; NaN for one that could not be read. Best value 1.
-
-    Labels are right or wrong (``"correct"``). Cells are compared with the true one (``"rwjs"``), and asked what most of
-    their nearest real cells are (``"knn"``: the share of the right condition among the nearest by RWJS).
+class RealCells:
+    """Real cells of known conditions, among which the nearest to a written one are looked up.
 
     Parameters
     ----------
-    real
-        (condition, genes) of real cells.
+    rows
+        With gold genes; ``unknown`` is the condition.
     """
-    gold = case.example.gold
-    if case.names_a_label:
+
+    def __init__(self, rows: Sequence[Example]) -> None:
+        self._cells = [_gold(row) for row in rows]
+        self._conditions = np.array([row.unknown for row in rows], dtype=object)
+        self._places = {gene: place for place, gene in enumerate(sorted({g for cell in self._cells for g in cell}))}
+        self._weights = np.zeros((len(rows), len(self._places)))
+        for weights, cell in zip(self._weights, self._cells, strict=True):
+            for gene, weight in rank_weights(cell).items():
+                weights[self._places[gene]] = weight
+
+    def share_near(self, answer: Sequence[str], condition: Value, without: Value) -> float:
+        """Return how many of the :data:`NEIGHBOURS` nearest cells by RWJS are of ``condition``, as a share in [0, 1].
+
+        Parameters
+        ----------
+        without
+            The genes of cells that do not count: the true one must not vouch for itself.
+        """
+        others = np.array([cell != without for cell in self._cells], dtype=bool)
+        near = np.argsort(-self._rwjs(answer)[others], kind="stable")[:NEIGHBOURS]
+        return float(np.mean([each == condition for each in self._conditions[others][near]])) if len(near) else 0.0
+
+    def _rwjs(self, answer: Sequence[str]) -> NDArray[np.float64]:
+        """Return :func:`rank_weighted_jaccard` of each cell and ``answer``."""
+        weights = rank_weights(answer)
+        known = [gene for gene in weights if gene in self._places]
+        columns = self._weights[:, [self._places[gene] for gene in known]]
+        theirs = (columns > 0) @ np.array([weights[gene] for gene in known], dtype=float)
+        union = self._weights.sum(axis=1) + sum(weights.values()) - theirs
+        return np.asarray((columns.sum(axis=1) + theirs) / 2 / np.maximum(union, 1e-12))
+
+
+def truths(case: Case, answers: Sequence[Value | None], real: RealCells | None = None) -> dict[str, list[float]]:
+    """Return {measure: how true each answer is, in [0, 1]}; NaN for one that could not be read. Best value 1.
+
+    Labels are right or wrong (``"correct"``). Of written cells ``real`` tells what most of their nearest real cells are
+    (``"knn"``: the share of the right condition among them); beside it stands how near they come to the true cell
+    (``"rwjs"``), which a condition does not tell and no reward can follow. The first measure is the headline.
+    """
+    gold, example = case.example.gold, case.example
+    if real is None:
         return {"correct": [float(answer == gold) for answer in answers]}
-    found: dict[str, list[float]] = {"rwjs": [], "knn": []}
-    others = [cell for cell in real if cell[1] != gold]
-    for answer in answers:
-        if answer is None:
-            found["rwjs"].append(float("nan"))
-            found["knn"].append(float("nan"))
-            continue
-        found["rwjs"].append(rank_weighted_jaccard(gold or (), answer))
-        alike = [(rank_weighted_jaccard(genes, answer), condition) for condition, genes in others]
-        near = sorted(alike, key=lambda cell: -cell[0])[:NEIGHBOURS]
-        found["knn"].append(sum(condition == case.example.unknown for _, condition in near) / max(1, len(near)))
-    return found
-
-
-def real_cells(rows: Sequence[Example], limit: int = 64) -> list[tuple[Value, Value]]:
-    """Return (condition, genes) of the first ``limit`` rows."""
-    return [(row.unknown, _gold(row)) for row in rows[:limit]]
+    assert gold is not None  # make_cases() refuses such a row
+    nothing = float("nan")
+    return {
+        "knn": [nothing if cell is None else real.share_near(cell, example.unknown, gold) for cell in answers],
+        "rwjs": [nothing if cell is None else rank_weighted_jaccard(gold, cell) for cell in answers],
+    }
 
 
 def by_task(rows: Iterable[Mapping[str, Any]], tasks: Mapping[str, DualTask]) -> dict[str, list[Example]]:

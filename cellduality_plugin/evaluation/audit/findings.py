@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.evaluation.audit import statistics
 from cellduality_plugin.evaluation.audit.asking import Cost
+from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.judging import Judged
-from cellduality_plugin.evaluation.audit.statistics import Estimate, mean_over_cells, over_columns
+from cellduality_plugin.evaluation.audit.statistics import Estimate, mean_over_cells, over_columns, shared_macro_f1
 from cellduality_plugin.evaluation.audit.verdicts import verdict
-from cellduality_plugin.evaluation.metrics import accuracy, macro_f1
 from cellduality_plugin.examples import Value
 
 
@@ -56,20 +56,26 @@ class Counting:
 
 
 def finding(
-    task: str, reward: str, judged: Sequence[Judged], answered: Sequence[Answered], how: Counting
+    task: str, contender: Contender, judged: Sequence[Judged], answered: Sequence[Answered], how: Counting
 ) -> dict[str, Any]:
-    """Return the numbers of ``reward`` on ``task``, each a mean over cells with its interval, and the verdict."""
+    """Return the numbers of ``contender`` on ``task``, each a mean over cells with its interval, and the verdict.
+
+    ``score_of_cells`` is what contenders are compared by, cell by cell: of labels how right the group's votes times
+    reward are (``product_accuracy``), of written cells how true the best paid one is (``best_of_group``); None for a
+    cell without.
+    """
     masks = judged[0].case.splits
     made = {
         "task": task,
-        "reward": reward,
+        "reward": contender.title,
+        "contender": asdict(contender),
         "n": len(judged),
         "masks": len(masks),
         "masks_of_a_rollout": min(how.masks, len(masks)),
         "samples": len(answered[0].samples),
         **_preference(judged, how),
-        **(_choice(judged, answered, how) if judged[0].case.names_a_label else {}),
         **_within_groups(judged, answered, how),
+        **(_labels(judged, answered, how) if judged[0].case.names_a_label else {}),
         **_worth(judged, how),
         "signal_to_noise": statistics.signal_to_noise([each.of("true", "wrong") for each in judged]),
         "failed": float(np.mean([each.failed for each in judged])),
@@ -99,31 +105,60 @@ def _auc(judged: Judged, wrong: statistics.Rewards, masks: int) -> float:
     return float(np.mean([statistics.pairwise_auc(*pair) for pair in zip(true.T, others.T, strict=True)]))
 
 
-def _choice(judged: Sequence[Judged], answered: Sequence[Answered], how: Counting) -> dict[str, Any]:
-    """Return accuracy and macro-F1 of the label that is paid most, and of the policy's own, on the same cells."""
-    rng = np.random.default_rng(how.seed)
-    codes: dict[str, int] = {"": 0}
-    gold = np.array([codes.setdefault(str(each.case.example.gold), len(codes)) for each in judged])
-    own = np.array([codes.setdefault(str(each.greedy or ""), len(codes)) for each in answered])
-    each_picked = [_picks(each, how.masks, codes, rng) for each in judged]
-    right = np.array([np.mean(np.equal(picks, label)) for picks, label in zip(each_picked, gold, strict=True)])
-    blocks = min(map(len, each_picked))  # a cell of few genes has fewer masks
-    picked = np.array([picks[:blocks] for picks in each_picked])
+def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Counting) -> dict[str, Any]:
+    """Return accuracy and macro-F1 of four ways to name a label, on the same cells; shares of a choice count as such.
+
+    ``choice``: the label that is paid most of all; ``policy``: its likeliest answer; ``majority``: the commonest answer
+    of a group; ``product``: the one whose votes times reward are most, to which training leads.
+    """
+    labels = sorted({str(c.value) for each in judged for c in each.case.candidates})
+    place = {label: number for number, label in enumerate(labels)}
+
+    def shares(found: Sequence[Mapping[Value, float]]) -> NDArray[np.float64]:
+        row = np.zeros(len(place))
+        for choice in found:
+            for label, share in choice.items():
+                row[place[str(label)]] += share / len(found)
+        return row
+
+    pairs = list(zip(judged, answered, strict=True))
+    gold = np.array([shares([{_gold(each): 1.0}]) for each in judged])
+    ways = {
+        "choice": [shares(_best_paid(each, how.masks)) for each in judged],
+        "policy": [shares([{own.greedy: 1.0}] if own.greedy in place else []) for own in answered],
+        "majority": [shares([statistics.majority(own.values)]) for own in answered],
+        "product": [
+            shares([statistics.product(own.values, block) for block in statistics.in_blocks(each.samples, how.masks).T])
+            for each, own in pairs
+        ],
+    }
+    picked = {way: np.array(found) for way, found in ways.items()}
+    right = {way: (gold * found).sum(axis=1) for way, found in picked.items()}
     over = partial(over_columns, seed=how.seed, resamples=how.resamples)
     return {
-        "choice_accuracy": how.mean(right.tolist()),
-        "choice_macro_f1": over(statistics.mean_macro_f1, gold, picked).as_dict(),
-        "policy_accuracy": over(accuracy, gold, own).as_dict(),
-        "policy_macro_f1": over(macro_f1, gold, own).as_dict(),
-        "choice_gain": how.mean((right - (own == gold)).tolist()),
+        **{f"{way}_accuracy": how.mean(found.tolist()) for way, found in right.items()},
+        **{f"{way}_macro_f1": over(shared_macro_f1, gold, found).as_dict() for way, found in picked.items()},
+        "product_gain": how.mean((right["product"] - right["majority"]).tolist()),
+        "product_gain_macro_f1": over(_gain_macro_f1, gold, picked["product"], picked["majority"]).as_dict(),
+        "score_of_cells": right["product"].tolist(),
     }
 
 
-def _picks(judged: Judged, masks: int, codes: dict[str, int], rng: np.random.Generator) -> list[int]:
-    """Return the code of the label that is paid most, block by block."""
-    labels = [str(c.value) for c in judged.case.candidates if c.kind in ("true", "wrong")]
-    best = statistics.choices(statistics.in_blocks(judged.of("true", "wrong"), masks), rng)
-    return [codes.setdefault(labels[place], len(codes)) for place in best]
+def _gold(judged: Judged) -> Value:
+    gold = judged.case.example.gold
+    assert gold is not None  # make_cases() refuses such a row
+    return gold
+
+
+def _best_paid(judged: Judged, masks: int) -> list[dict[Value, float]]:
+    """Return the labels that are paid most, block by block."""
+    labels = [c.value for c in judged.case.candidates if c.kind in ("true", "wrong")]
+    blocks = statistics.in_blocks(judged.of("true", "wrong"), masks).T
+    return [statistics.best(dict(zip(labels, rewards, strict=True))) for rewards in blocks]
+
+
+def _gain_macro_f1(gold: NDArray[np.float64], after: NDArray[np.float64], before: NDArray[np.float64]) -> float:
+    return shared_macro_f1(gold, after) - shared_macro_f1(gold, before)
 
 
 def _within_groups(judged: Sequence[Judged], answered: Sequence[Answered], how: Counting) -> dict[str, Any]:
@@ -147,6 +182,7 @@ def _within_groups(judged: Sequence[Judged], answered: Sequence[Answered], how: 
         "group_gain": how.mean([b - m for b, m in zip(best, mean, strict=True)]),
         "zero_variance": how.mean([statistics.zero_variance(rewards, how.least_spread) for rewards in paid]),
         "same_answers": how.mean([float(len(set(each.values)) == 1) for each in answered]),
+        "score_of_cells": [None if np.isnan(each) else each for each in best],
     }
 
 

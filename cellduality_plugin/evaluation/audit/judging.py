@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.duals import Memo
 from cellduality_plugin.evaluation.audit.answers import Case, Kind
 from cellduality_plugin.evaluation.audit.asking import Account, Cost, Remembering
+from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.statistics import Rewards
 from cellduality_plugin.examples import Example
 from cellduality_plugin.scoring import Score, Scorer
@@ -44,15 +45,15 @@ class Judged:
         return self.candidates[[place for place, c in enumerate(self.case.candidates) if c.kind in kinds]]
 
 
-def scorer_of(config: Config, task: str, reward: str | Mapping[str, float]) -> Scorer:
-    """Return the scorer of a run in which ``task`` is judged by ``reward``, and nothing else changes.
+def scorer_of(config: Config, task: str, contender: Contender) -> Scorer:
+    """Return the scorer of a run in which ``task`` is paid as ``contender`` has it, and nothing else changes.
 
     Raises
     ------
     CellDualityError
         If there is no such reward, or it cannot judge the task.
     """
-    settings = config.tasks[task].model_copy(update={"reward": reward if isinstance(reward, str) else dict(reward)})
+    settings = config.tasks[task].model_copy(update=asdict(contender))
     # How long one call may take is bounded where it is made: a queue of them is an audit's own doing.
     dual = config.dual.model_copy(update={"timeout_seconds": _UNBOUNDED})
     return Scorer(config.model_copy(update={"tasks": {task: settings}, "dual": dual}))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,28 +16,29 @@ import numpy as np
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import Case, by_task, can_be_audited, make_cases, real_cells, truths
+from cellduality_plugin.evaluation.audit.answers import Case, RealCells, by_task, can_be_audited, make_cases, truths
 from cellduality_plugin.evaluation.audit.asking import Remembering
+from cellduality_plugin.evaluation.audit.contenders import (
+    CONFIGURED,
+    Contender,
+    RewardName,
+    contenders_for,
+    reward_title,
+)
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.findings import Answered, Counting, finding
 from cellduality_plugin.evaluation.audit.judging import judge, scorer_of
-from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policy import Policy, PolicyError
-from cellduality_plugin.reward_names import renamed
-from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 FORMAT = "cellduality-audit"
-VERSION = 1
+VERSION = 2
 FILE = "audit.jsonl"
-DEFAULTS = ("duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "oracle")
-"""The built-in rewards that are audited besides the configured one; the others are these under another name."""
-CONFIGURED = "configured"
-"""Stands for the reward that the configuration gives a task."""
 
-RewardName: TypeAlias = "str | Mapping[str, float]"
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is done, how much of it, and of how much."""
 
@@ -47,9 +49,9 @@ class AuditSettings:
 
     Parameters
     ----------
-    rewards
-        Which, :data:`CONFIGURED` among them; empty for the configured one and those of :data:`DEFAULTS` that can judge
-        the task.
+    rewards, hidden, traces
+        Which, and under which shares of hidden genes and numbers of reasoning traces: every combination that makes
+        sense; see :func:`cellduality_plugin.evaluation.audit.contenders.contenders_for`.
     cells
         Of each task, at the most.
     masks
@@ -65,6 +67,8 @@ class AuditSettings:
     """
 
     rewards: tuple[RewardName, ...] = ()
+    hidden: tuple[float, ...] = ()
+    traces: tuple[int, ...] = ()
     cells: int = 32
     masks: int | None = None
     masks_of_a_rollout: int = 1
@@ -78,7 +82,9 @@ class AuditSettings:
 def audit(
     data: Path, config: Config, players: Players, settings: AuditSettings, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Return the findings on every task and reward, as JSON holds them.
+    """Return the findings on every task and contender, as JSON holds them.
+
+    ``labels_used`` counts, by data set, the cells whose labels they rest on; ``seconds`` is how long it all took.
 
     Parameters
     ----------
@@ -96,24 +102,42 @@ def audit(
     """
     rows, wanted = check(data, config, settings)
     auditor = _Auditor(config, config.load_vocabulary(), players, settings, progress or _silent)
+    begun = time.monotonic()
     findings = asyncio.run(auditor.all(rows, wanted))
     return {
         "format": FORMAT,
         "version": VERSION,
         "findings": findings,
+        "seconds": time.monotonic() - begun,
+        "labels_used": _labels_used(rows, settings.cells),
         "settings": {**asdict(settings), "rewards": [reward_title(reward) for reward in settings.rewards]},
     }
 
 
 def check(
     data: Path, config: Config, settings: AuditSettings
-) -> tuple[dict[DualTask, list[Example]], dict[str, list[RewardName]]]:
-    """Return the rows of each task and the rewards that can judge it, by name; raises as :func:`audit` does."""
+) -> tuple[dict[DualTask, list[Example]], dict[str, list[Contender]]]:
+    """Return the rows of each task and the contenders for it, by name; raises as :func:`audit` does."""
     tasks = config.load_tasks()
     rows = read_audit_rows(data, tasks)
-    wanted = {name: rewards_for(tasks[name], config, settings.rewards) for name in rows}
+    wanted = {
+        name: contenders_for(
+            tasks[name], found[0], config, rewards=settings.rewards, hidden=settings.hidden, traces=settings.traces
+        )
+        for name, found in rows.items()
+    }
     _refuse_idle(settings.rewards, wanted)
     return {tasks[name]: examples for name, examples in rows.items()}, wanted
+
+
+def _labels_used(rows: Mapping[DualTask, Sequence[Example]], cells: int) -> dict[str, int]:
+    """Return how many cells of each set had their label read: those audited, and all that may be near a written one."""
+    ids = {
+        row.id
+        for task, examples in rows.items()
+        for row in (examples[:cells] if isinstance(task.answer, OneOf) else examples)
+    }
+    return dict(Counter(sorted(name.partition("/")[0] for name in ids)))
 
 
 def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list[Example]]:
@@ -145,50 +169,18 @@ def masks_in_training(path: Path, rows: int = 256) -> int:
     return max((len(Example.from_label(row["label"]).splits()) for row in first), default=1)
 
 
-def rewards_for(task: DualTask, config: Config, asked: Sequence[RewardName]) -> list[RewardName]:
-    """Return those of the rewards that can judge ``task``, each once; by default the configured one and the built-in.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no reward of a name.
-    """
-    own = config.tasks[task.name].reward
-    fit: list[RewardName] = []
-    for name in (own if name == CONFIGURED else name for name in asked or (CONFIGURED, *DEFAULTS)):
-        if name in fit:
-            continue
-        reward = get_reward(name if isinstance(name, str) else dict(name), config.folder)
-        with contextlib.suppress(CellDualityError):
-            reward.check(task)
-            fit.append(name)
-    return fit
-
-
-def reward_title(reward: RewardName) -> str:
-    """Return a reward's name as tables show it.
-
-    Examples
-    --------
-    >>> reward_title({"posterior": 2, "duality": 1}), reward_title("path/to/mine.py:Mine")
-    ('2*posterior+duality', 'Mine')
-    """
-    if isinstance(reward, str):
-        return renamed(reward, lambda kind: kind.rpartition(":")[2])
-    return "+".join(f"{weight:g}*{reward_title(name)}".removeprefix("1*") for name, weight in reward.items())
-
-
-def _refuse_idle(asked: Sequence[RewardName], wanted: Mapping[str, Sequence[RewardName]]) -> None:
+def _refuse_idle(asked: Sequence[RewardName], wanted: Mapping[str, Sequence[Contender]]) -> None:
     """Raise if a reward that was asked for can judge none of the tasks."""
+    fit = [contender.reward for contenders in wanted.values() for contender in contenders]
     for reward in asked:
-        if reward != CONFIGURED and not any(reward in names for names in wanted.values()):
+        if reward != CONFIGURED and reward not in fit:
             raise CellDualityError(
                 f"{reward_title(reward)} can judge none of {', '.join(wanted)}", where="--rewards", mend="leave it out"
             )
 
 
 class _Auditor:
-    """Asks and counts, task by task and reward by reward."""
+    """Asks and counts, task by task and contender by contender."""
 
     def __init__(
         self, config: Config, vocabulary: Vocabulary, players: Players, settings: AuditSettings, progress: Progress
@@ -197,7 +189,7 @@ class _Auditor:
         self._progress = progress
 
     async def all(
-        self, rows: Mapping[DualTask, Sequence[Example]], wanted: Mapping[str, Sequence[RewardName]]
+        self, rows: Mapping[DualTask, Sequence[Example]], wanted: Mapping[str, Sequence[Contender]]
     ) -> list[dict[str, Any]]:
         players = self._players
         memory = Remembering(
@@ -213,7 +205,7 @@ class _Auditor:
         ]
 
     async def _task(
-        self, task: DualTask, rows: Sequence[Example], rewards: Sequence[RewardName], memory: Remembering
+        self, task: DualTask, rows: Sequence[Example], contenders: Sequence[Contender], memory: Remembering
     ) -> AsyncIterator[dict[str, Any]]:
         settings = self._settings
         cases = make_cases(
@@ -225,16 +217,18 @@ class _Auditor:
             others=settings.others,
             rng=np.random.default_rng([settings.seed, *task.name.encode()]),
         )
-        real = real_cells(rows)
+        real = None if cases[0].names_a_label else RealCells(rows)
         answering = (self._answers(case, real) for case in cases)
         answered = await self._counted(f"{task.name}: answers", answering, len(cases))
         spread = self._config.tasks[task.name].minimum_spread
         how = Counting(settings.masks_of_a_rollout, spread, settings.seed, settings.resamples)
-        for reward in rewards:
-            scorer = scorer_of(self._config, task.name, reward)
-            judging = (judge(scorer, case, own.samples, memory) for case, own in zip(cases, answered, strict=True))
-            judged = await self._counted(f"{task.name}: {reward_title(reward)}", judging, len(cases))
-            yield finding(task.name, reward_title(reward), judged, answered, how)
+        for contender in contenders:
+            scorer = scorer_of(self._config, task.name, contender)
+            # Another split of the cell takes the place of all that the row holds.
+            under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
+            judging = (judge(scorer, case, own.samples, memory) for case, own in zip(under, answered, strict=True))
+            judged = await self._counted(f"{task.name}: {contender.title}", judging, len(cases))
+            yield finding(task.name, contender, judged, answered, how)
 
     async def _counted(self, title: str, work: Any, total: int) -> list[Any]:
         """Return the results of coroutines in their order, which are awaited together and told of one by one."""
@@ -250,7 +244,7 @@ class _Auditor:
 
         return list(await asyncio.gather(*map(told, work)))
 
-    async def _answers(self, case: Case, real: Sequence[tuple[Value, Value]]) -> Answered:
+    async def _answers(self, case: Case, real: RealCells | None) -> Answered:
         """Return the policy's own answers to the question of ``case``."""
         prompt = case.task.primal_prompt(case.example.inputs, self._vocabulary)
         draws = (_response(self._players.sampler, prompt) for _ in range(self._settings.samples))

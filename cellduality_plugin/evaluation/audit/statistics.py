@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from cellduality_plugin.evaluation.metrics import bootstrap_interval, macro_f1
+from cellduality_plugin.evaluation.metrics import bootstrap_interval
+from cellduality_plugin.examples import Value
 
 Rewards = NDArray[np.float64]
 
@@ -102,21 +104,74 @@ def pairwise_auc(true: NDArray[np.float64], wrong: NDArray[np.float64]) -> float
     return float(np.mean((apart > 0) + 0.5 * (apart == 0)))
 
 
-def choices(rewards: Rewards, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the best paid answer of every block; among equals one at random.
-
-    Parameters
-    ----------
-    rewards
-        Answers x blocks.
+def best(scores: Mapping[Value, Any]) -> dict[Value, float]:
+    """Return {answer: its share of a choice} of those that score highest, which share it evenly; empty without any.
 
     Examples
     --------
-    >>> choices(np.array([[0.1, 0.5], [0.9, 0.4]]), np.random.default_rng(0)).tolist()
-    [1, 0]
+    >>> best({"B": 0.5, "T": 0.5, "NK": 0.1})
+    {'B': 0.5, 'T': 0.5}
     """
-    order = rng.permutation(len(rewards))
-    return np.asarray(order[np.argmax(rewards[order], axis=0)])
+    most = max(scores.values(), default=None)
+    found = [answer for answer, score in scores.items() if score == most]
+    return {answer: 1 / len(found) for answer in found}
+
+
+def majority(answers: Sequence[Value | None]) -> dict[Value, float]:
+    """Return the commonest answer of a group as :func:`best` does; answers that could not be read do not vote.
+
+    Examples
+    --------
+    >>> majority(["B", "T", "B", None]), majority([None])
+    ({'B': 1.0}, {})
+    """
+    return best(Counter(answer for answer in answers if answer is not None))
+
+
+def product(answers: Sequence[Value | None], rewards: NDArray[np.float64]) -> dict[Value, float]:
+    """Return the answer of a group whose votes times reward are most, as :func:`best` does.
+
+    What a policy that answers so is led to by training on the reward. Where products are equal, 0 among them, votes
+    decide: without a reward nothing is learnt, and the majority stands.
+
+    Parameters
+    ----------
+    answers, rewards
+        Of one group, and what each of them was paid.
+
+    Examples
+    --------
+    >>> product(["B", "B", "T"], np.array([0.25, 0.25, 0.75]))
+    {'T': 1.0}
+    >>> product(["B", "B", "T"], np.zeros(3))
+    {'B': 1.0}
+    """
+    votes = Counter(answer for answer in answers if answer is not None)
+    paid = dict.fromkeys(votes, 0.0)
+    for answer, reward in zip(answers, rewards, strict=True):
+        if answer is not None:
+            paid[answer] += float(reward)
+    return best({answer: (round(paid[answer], 12), votes[answer]) for answer in votes})
+
+
+def shared_macro_f1(gold: NDArray[np.float64], picked: NDArray[np.float64]) -> float:
+    """Return the macro-F1 over the labels present in ``gold``, in [0, 1], of choices that several labels may share.
+
+    Best value 1. Where every choice is one label's it is :func:`cellduality_plugin.evaluation.metrics.macro_f1`.
+
+    Parameters
+    ----------
+    gold, picked
+        Cells x labels: 1 for the true label; each label's share of the choice, 0 for all where none was made.
+
+    Examples
+    --------
+    >>> shared_macro_f1(np.eye(2), np.array([[1.0, 0.0], [0.5, 0.5]]))
+    0.7333...
+    """
+    there, hits = gold.sum(axis=0), (gold * picked).sum(axis=0)
+    present = there > 0
+    return float(np.mean(2 * hits[present] / (there + picked.sum(axis=0))[present]))
 
 
 def rank_correlation(rewards: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
@@ -184,16 +239,3 @@ def best_of_group(rewards: NDArray[np.float64], truth: NDArray[np.float64]) -> f
         return float("nan")
     rewards, truth = rewards[known], truth[known]
     return float(truth[rewards == rewards.max()].mean())
-
-
-def mean_macro_f1(gold: NDArray[Any], picked: NDArray[Any]) -> float:
-    """Return the macro-F1 of the picks, the mean over blocks.
-
-    Parameters
-    ----------
-    gold
-        One code a cell.
-    picked
-        Codes, cells x blocks.
-    """
-    return float(np.mean([macro_f1(gold, block) for block in np.asarray(picked).T]))

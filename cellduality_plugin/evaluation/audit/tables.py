@@ -17,9 +17,10 @@ _STYLES = {"agrees": "green", "unclear": "yellow", "harmful": "red", "no signal"
 
 LEGEND = (
     "AUC: the true answer against wrong ones, as a rollout is paid, with its 95 % interval (all masks: paid the mean "
-    "over all masks of the audit). choice: accuracy / macro-F1 of the label that is paid most; policy: of its own. "
-    "group: agreement with the truth among the policy's own answers (labels: AUC of right against wrong; cells: "
-    "Spearman with RWJS to the true cell). best paid: how true the best paid answer of a group is (the mean of all). "
+    "over all masks of the audit). product: accuracy / macro-F1 of the label whose votes in a group times reward are "
+    "most, to which training leads; choice: of the label that is paid most of all. group: agreement with the truth "
+    "among the policy's own answers (labels: AUC of right against wrong; cells: Spearman with what most of their "
+    "nearest real cells are). best paid: how true the best paid answer of a group is (the mean of all). "
     "flat: groups whose answers are all paid the same. S/N: variance over answers by variance over masks. paid: the "
     "true answer / that of a random other cell / one that adds nothing. asked, read, written, ms: dual requests, "
     "tokens prefilled and decoded, and time of one rollout under one mask."
@@ -38,7 +39,7 @@ def audit_rows(content: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
 
 def _row(found: Mapping[str, Any]) -> dict[str, str]:
     cost, several = found["cost"], found["masks"] > found["masks_of_a_rollout"]
-    own = {"choice": _pair(found, "choice"), "policy": _pair(found, "policy")} if "choice_accuracy" in found else {}
+    own = {way: _pair(found, way) for way in ("product", "choice") if f"{way}_accuracy" in found}
     return {
         "reward": found["reward"],
         "AUC": _with_interval(found["auc"]),
@@ -60,6 +61,33 @@ def _pair(found: Mapping[str, Any], who: str) -> str:
     return f"{_number(found[f'{who}_accuracy']['value'])} / {_number(found[f'{who}_macro_f1']['value'])}"
 
 
+def section_heading(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return what all contenders of a task share: how many cells, and how right the policy's own answers are."""
+    first = findings[0]
+    heading = f"{first['n']} cells, {first['samples']} answers each"
+    if "majority_accuracy" not in first:
+        return heading
+    return (
+        f"{heading}; accuracy / macro-F1 of the policy's likeliest answer {_pair(first, 'policy')}, "
+        f"of the majority of a group {_pair(first, 'majority')}"
+    )
+
+
+def choice_line(content: Mapping[str, Any], task: str) -> str:
+    """Return what ``task`` is trained with and why; empty if the audit chose nothing."""
+    chosen = content.get("choice", {}).get(task)
+    if chosen is None:
+        return ""
+    return f"{'Trained with ' + chosen['reward'] if chosen['reward'] else 'Stays out'}: {chosen['why']}"
+
+
+def labels_line(content: Mapping[str, Any]) -> str:
+    """Return how many validation cells had their label read, by data set."""
+    used = content["labels_used"]
+    by_set = ", ".join(f"{name} {count}" for name, count in used.items())
+    return f"The labels of {sum(used.values())} validation cells were read ({by_set}). {content['seconds']:.0f} s."
+
+
 def _with_interval(estimate: Mapping[str, Any]) -> str:
     if estimate["value"] is None:
         return "–"
@@ -76,16 +104,14 @@ def audit_table(content: Mapping[str, Any]) -> Group:
     shown: list[Any] = []
     for task, rows in audit_rows(content).items():
         found = [each for each in content["findings"] if each["task"] == task]
-        heading = f"{section_title(task)}: {found[0]['n']} cells, {found[0]['samples']} answers each"
-        table = Table(
-            title=Text(heading, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1)
-        )
+        heading = Text(f"{section_title(task)}: {section_heading(found)}", style="bold")
+        table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
         for column in rows[0]:
             table.add_column(column, justify="left" if column == "reward" else "right", no_wrap=column == "reward")
         for row in rows:
             table.add_row(*row.values())
-        shown += [table, *map(_spoken, found), Text()]
-    return Group(*shown, Text(LEGEND, style="dim"))
+        shown += [table, *map(_spoken, found), Text(f"  {choice_line(content, task)}".rstrip(), style="bold"), Text()]
+    return Group(*shown, Text(labels_line(content)), Text(LEGEND, style="dim"))
 
 
 def _spoken(found: Mapping[str, Any]) -> Text:
@@ -93,20 +119,14 @@ def _spoken(found: Mapping[str, Any]) -> Text:
     return line.append(found["verdict"]["words"], style=_STYLES[found["verdict"]["grade"]])
 
 
-def verdict_lines(content: Mapping[str, Any]) -> list[str]:
-    """Return one line a task and reward, e.g. for a log."""
-    return [
-        f"{section_title(found['task'])}, {found['reward']}: {found['verdict']['words']}"
-        for found in content["findings"]
-    ]
-
-
 def audit_markdown(content: Mapping[str, Any]) -> str:
     """Return ``content`` as a Markdown page."""
-    parts = ["# Audit of rewards\n", LEGEND + "\n"]
+    parts = ["# Audit of rewards\n", labels_line(content) + "\n", LEGEND + "\n"]
     for task, rows in audit_rows(content).items():
         found = [each for each in content["findings"] if each["task"] == task]
-        parts += [f"## {section_title(task)}\n", f"{found[0]['n']} cells, {found[0]['samples']} answers each.\n"]
+        parts += [f"## {section_title(task)}\n", f"{section_heading(found)}.\n"]
+        if line := choice_line(content, task):
+            parts.append(f"**Choice.** {line}\n")
         parts += [_line(list(rows[0])), _line(["---"] * len(rows[0])), *(_line(list(row.values())) for row in rows), ""]
         parts += [f"- **{each['reward']}** ({each['verdict']['grade']}): {each['verdict']['words']}" for each in found]
         parts.append("")

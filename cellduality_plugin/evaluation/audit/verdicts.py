@@ -15,6 +15,10 @@ WIDE_INTERVAL = 0.3
 """Width of an AUC's interval past which one that holds 0.5 says that the cells are too few, and not that the reward is
 blind: about what fewer than ten cells give."""
 
+WIDE_GAIN = 0.1
+"""Width of a gain's interval past which one that holds 0 says that the cells are too few: a gain of a twentieth, which
+would be worth a run, could not be seen."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -32,11 +36,10 @@ def verdict(finding: Mapping[str, Any]) -> Judgement:
     1. At least :data:`FLAT_GROUPS` of the groups without spread: no signal.
     2. The interval of the AUC (true answers against wrong ones) holds 0.5: no signal, or unclear if it is wider than
        :data:`WIDE_INTERVAL`. All of it below: harmful.
-    3. Labels: the reward's own choice against the policy's, by the paired difference of their accuracies. All of it
-       below 0: harmful, unless within the policy's own groups the best paid answer is truer than the average one beyond
-       doubt; then unclear. Otherwise the reward agrees.
-    4. Gene lists: the truth of the best paid answer of a group less the group's mean. All of it below 0: harmful. It
-       holds 0: unclear. All of it above: the reward agrees.
+    3. Labels: the votes of the policy's own answers times their rewards, which training leads to, against their
+       majority, by the paired difference of accuracies. All of it below 0: harmful.
+    4. The truth of the best paid answer of a group less the group's mean. All of it below 0: harmful.
+    5. Either of these gains all above 0: the reward agrees. Else it is unclear.
 
     Parameters
     ----------
@@ -58,44 +61,48 @@ def verdict(finding: Mapping[str, Any]) -> Judgement:
         return Judgement("unclear", f"too few cells to tell ({told}): audit more")
     if low <= 0.5:
         return Judgement("no signal", f"no signal: does not tell the true answer from wrong ones ({told})")
-    return _labels(finding, told) if "choice_accuracy" in finding else _lists(finding, told)
+    return _gains(finding, told)
 
 
-def _labels(finding: Mapping[str, Any], told: str) -> Judgement:
-    own, policy = finding["choice_accuracy"]["value"], finding["policy_accuracy"]["value"]
-    against = f"the reward's own choice is right for {_percent(own)} of the cells, the policy's for {_percent(policy)}"
-    if finding["choice_gain"]["interval"][1] >= 0:
-        more = finding["choice_gain"]["interval"][0] > 0
-        outlook = "training on it is expected to raise accuracy" if more else "about as good as the policy's own"
-        return Judgement("agrees", f"agrees with the truth ({told}); {against}: {outlook}")
-    if _above_zero(finding["group_gain"]):
-        return Judgement(
-            "unclear",
-            f"{against}, yet among the policy's own answers it pays the right ones more "
-            f"({_percent(finding['best_of_group']['value'])} of the best paid are right, "
-            f"{_percent(finding['mean_of_group']['value'])} of all): train in few steps and watch accuracy",
-        )
-    return Judgement("harmful", f"{against}: training on this reward is expected to lower accuracy")
+def _gains(finding: Mapping[str, Any], told: str) -> Judgement:
+    claims = {"product_gain": _voted, "group_gain": _paid}
+    known = [
+        (finding[name]["interval"], said(finding))
+        for name, said in claims.items()
+        if name in finding and finding[name]["value"] is not None
+    ]
+    if not known:
+        return Judgement("unclear", f"no answer of the policy could be read, to see what it does among them ({told})")
+    for (_, high), words in known:
+        if high < 0:
+            return Judgement("harmful", f"{words}: training on this reward is expected to do harm")
+    if above := [words for (low, _), words in known if low > 0]:
+        return Judgement("agrees", f"agrees with the truth ({told}); {'; '.join(above)}")
+    seen = "; ".join(words for _, words in known)
+    if any(high - low > WIDE_GAIN for (low, high), _ in known):
+        return Judgement("unclear", f"too few cells to tell: {seen}: audit more")
+    return Judgement("unclear", f"tells true answers from wrong ones ({told}), but not among the policy's own: {seen}")
 
 
-def _lists(finding: Mapping[str, Any], told: str) -> Judgement:
-    gain, follows = finding["group_gain"], finding["group_agreement"]["value"]
-    within = "" if follows is None else f"within groups its correlation with {finding['truth']} is {follows:.2f}"
-    if gain["value"] is None:
-        return Judgement("unclear", f"tells real cells of the condition from others ({told}); {within or 'no group'}")
-    if gain["interval"][1] < 0:
-        return Judgement("harmful", f"pays the less true of the policy's own answers more ({told}; {within})")
-    if not _above_zero(gain):
-        return Judgement(
-            "unclear",
-            f"tells real cells of the condition from others ({told}), but among the policy's own answers it does not "
-            f"follow the truth{f' ({within})' if within else ''}: expect what the dual knows again, not truer cells",
-        )
-    return Judgement("agrees", f"agrees with the truth ({told}; {within})")
+def _voted(finding: Mapping[str, Any]) -> str:
+    right, of_majority = finding["product_accuracy"]["value"], finding["majority_accuracy"]["value"]
+    return (
+        f"votes times reward name {_percent(right)} of the cells right, the majority {_percent(of_majority)}"
+        f"{_interval(finding['product_gain'])}"
+    )
 
 
-def _above_zero(estimate: Mapping[str, Any]) -> bool:
-    return estimate["value"] is not None and estimate["interval"][0] > 0
+def _paid(finding: Mapping[str, Any]) -> str:
+    best, mean = _percent(finding["best_of_group"]["value"]), _percent(finding["mean_of_group"]["value"])
+    gain = _interval(finding["group_gain"])
+    if finding["truth"] == "correct":
+        return f"{best} of the best paid of a group are right, {mean} of all{gain}"
+    return f"near the best paid cell of a group {best} of real cells are of the right condition, near all {mean}{gain}"
+
+
+def _interval(gain: Mapping[str, Any]) -> str:
+    low, high = (100 * end for end in gain["interval"])
+    return f" (gain {low:+.1f} to {high:+.1f})"
 
 
 def _percent(share: float) -> str:

@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import make_cases, real_cells, truths
+from cellduality_plugin.evaluation.audit.answers import NEIGHBOURS, RealCells, make_cases, truths
 from cellduality_plugin.evaluation.audit.run import read_audit_rows
+from cellduality_plugin.examples import Example
+from cellduality_plugin.similarity import rank_weighted_jaccard
 from cellduality_plugin.tasks import TASKS
 
 ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
@@ -64,10 +68,25 @@ def test_a_row_without_gold_is_told(data, vocabulary, cases):
 def test_a_label_is_right_or_wrong_and_a_cell_more_or_less_true(cases):
     [case, *_], _ = cases(ANNOTATION)
     wrong = case.candidates[1].value
-    assert truths(case, [case.example.gold, wrong, None], []) == {"correct": [1.0, 0.0, 0.0]}
+    assert truths(case, [case.example.gold, wrong, None]) == {"correct": [1.0, 0.0, 0.0]}
     [case, *_], rows = cases(GENERATION)
     gold, other = case.candidates[0].value, case.candidates[1].value
-    found = truths(case, [gold, other, None], real_cells(rows))
+    found = truths(case, [gold, other, None], RealCells(rows))
+    assert list(found) == ["knn", "rwjs"]  # the first is the headline
     assert found["rwjs"][:2] == [1.0, 0.0]
     assert found["knn"][:2] == [1.0, 0.0]
     assert np.isnan([found["rwjs"][2], found["knn"][2]]).all()
+
+
+genes = st.lists(st.sampled_from([f"G{number}" for number in range(12)]), max_size=8).map(tuple)
+
+
+@given(st.lists(st.tuples(genes.filter(bool), st.sampled_from("BT")), max_size=12), genes, genes)
+def test_the_nearest_real_cells_are_those_by_rwjs_one_by_one(cells, answer, without):
+    rows = [Example("t", str(number), {}, {}, kind, cell) for number, (cell, kind) in enumerate(cells)]
+    others = [(round(rank_weighted_jaccard(cell, answer), 12), kind) for cell, kind in cells if cell != without]
+    others.sort(key=lambda cell: -cell[0])
+    assume(len({near for near, _ in others}) == len(others))  # equally near ones have no order
+    near = [kind for _, kind in others[:NEIGHBOURS]]
+    expected = near.count("B") / len(near) if near else 0.0
+    assert RealCells(rows).share_near(answer, "B", without) == pytest.approx(expected)

@@ -9,10 +9,9 @@ import pytest
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training, read_audit, rewards_for
+from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training, read_audit
 from cellduality_plugin.examples import Example, Mask
 from cellduality_plugin.files import write_jsonl
-from cellduality_plugin.tasks import TASKS
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
 OWN = ("mine.py:Constant", "mine.py:Contrary")
@@ -80,8 +79,10 @@ def test_generated_cells_are_held_against_the_true_one(found):
     assert made["auc"]["value"] == 1.0
     assert made["auc_against"]["reordered"]["value"] == 0.5  # the type of a cell does not hang on the order
     assert made["auc_against"]["copied"]["value"] is None
-    assert made["truth"] == "rwjs"
-    assert made["group_agreement_knn"]["value"] > 0.5
+    assert made["truth"] == "knn"
+    assert made["group_agreement"]["value"] > 0.5
+    assert made["group_agreement_rwjs"]["value"] > 0.5
+    assert made["verdict"]["grade"] == "agrees"
     assert "choice_accuracy" not in made
     assert made["masks"] == 1
 
@@ -115,14 +116,42 @@ def test_the_mean_over_masks_is_what_a_rollout_is_paid_where_rows_hold_several(f
     assert (one["masks"], one["masks_of_a_rollout"], four["masks_of_a_rollout"]) == (4, 1, 4)
 
 
-def test_by_default_the_configured_reward_and_the_built_in_ones_that_can_judge(config):
-    assert rewards_for(TASKS[ANNOTATION], config, ()) == [
-        "duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "oracle",
-    ]  # fmt: skip
-    assert rewards_for(TASKS[GENERATION], config, ()) == ["duality", "likelihood", "posterior", "oracle"]
-    assert rewards_for(TASKS[GENERATION], config, ("oracle", "configured", "duality")) == ["oracle", "duality"]
-    values = {"tasks": {GENERATION: {"pair": GENERATION, "reward": {"posterior": 1, "oracle": 1}}}}
-    assert rewards_for(TASKS[GENERATION], Config.read(values), ())[0] == {"posterior": 1, "oracle": 1}
+def test_a_contender_is_judged_as_it_would_be_paid(found):
+    swept = found("posterior", hidden=(0.25, 1.0))
+    part, whole = (swept[ANNOTATION, f"posterior, {share} hidden"] for share in ("25 %", "all"))
+    assert [swept[GENERATION, "posterior"]["masks"], part["masks"], whole["masks"]] == [1, 1, 1]
+    # Six genes more of the right type are told: the more is hidden, the surer is a posterior of it.
+    assert whole["true_reward"]["value"] > part["true_reward"]["value"] > 0.5
+    assert whole["contender"] == {"reward": "posterior", "hidden": 1.0, "traces": 0}
+
+
+def test_votes_times_reward_are_better_than_votes_where_the_reward_knows(found):
+    """A policy that is right for half of its answers is corrected by the truth, and led astray by its contrary."""
+    told = found("oracle", OWN[1], skill=0.5, samples=6)
+    oracle, contrary = told[ANNOTATION, "oracle"], told[ANNOTATION, "Contrary"]
+    assert oracle["majority_accuracy"] == contrary["majority_accuracy"]
+    assert oracle["product_accuracy"]["value"] > oracle["majority_accuracy"]["value"] > 0.3
+    assert oracle["product_gain"]["value"] == pytest.approx(
+        oracle["product_accuracy"]["value"] - oracle["majority_accuracy"]["value"]
+    )
+    assert oracle["product_gain_macro_f1"]["value"] > 0
+    assert contrary["product_accuracy"]["value"] == pytest.approx(0, abs=0.1)
+    assert np.mean(oracle["score_of_cells"]) == pytest.approx(oracle["product_accuracy"]["value"])
+
+
+def test_a_reward_that_says_nothing_leaves_the_majority(found):
+    flat = found(OWN[0], skill=0.5)[ANNOTATION, "Constant"]
+    assert flat["product_accuracy"] == flat["majority_accuracy"]
+    assert flat["product_gain"]["interval"] == (0.0, 0.0)
+
+
+def test_the_labels_that_were_read_are_counted_by_set(data, config, players):
+    content = audit(data, config, players(), AuditSettings(rewards=("oracle",), cells=5, resamples=20))
+    assert content["labels_used"] == {"made": 24}  # a written cell is held against all cells there are
+    del config.tasks[GENERATION]
+    content = audit(data, config, players(), AuditSettings(rewards=("oracle",), cells=5, resamples=20))
+    assert content["labels_used"] == {"made": 5}
+    assert content["seconds"] > 0
 
 
 def test_a_reward_that_can_judge_nothing_is_told(data, config, players):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -52,16 +54,45 @@ def test_a_block_is_the_mean_over_its_masks(rewards, masks):
         assert blocks[:, place] == pytest.approx(rewards[:, place * size : (place + 1) * size].mean(axis=1))
 
 
-@given(matrices, st.integers(0, 5))
-def test_a_choice_is_among_the_best_paid(rewards, seed):
-    picked = statistics.choices(rewards, np.random.default_rng(seed))
-    assert (rewards[picked, np.arange(rewards.shape[1])] == rewards.max(axis=0)).all()
+@given(st.dictionaries(st.sampled_from("abcdef"), levels, min_size=1))
+def test_those_that_score_most_share_the_choice_evenly(scores):
+    shares = statistics.best(scores)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert {scores[label] for label in shares} == {max(scores.values())}
+    assert len(set(shares.values())) == 1
 
 
-def test_equals_are_chosen_evenly():
-    rng = np.random.default_rng(0)
-    picked = [int(statistics.choices(np.ones((4, 1)), rng)[0]) for _ in range(400)]
-    assert min(np.bincount(picked, minlength=4)) > 60
+answered = st.lists(st.tuples(st.sampled_from(["B", "T", "NK", None]), levels), min_size=1, max_size=8)
+
+
+@given(answered)
+def test_without_a_reward_or_with_one_for_all_the_product_is_the_majority(group):
+    answers, _ = zip(*group, strict=True)
+    for reward in (0.0, 0.25):
+        assert statistics.product(answers, np.full(len(answers), reward)) == statistics.majority(answers)
+
+
+@given(answered)
+def test_the_product_is_among_what_the_group_answered_and_no_other_is_worth_more(group):
+    answers, rewards = zip(*group, strict=True)
+    worth = Counter()
+    for answer, reward in group:
+        worth[answer] += reward
+    picked = statistics.product(answers, np.array(rewards))
+    assert picked.keys() <= set(answers) - {None}
+    assert bool(picked) == any(answer is not None for answer in answers)
+    assert all(worth[label] == max(worth[answer] for answer in answers if answer is not None) for label in picked)
+
+
+def test_majority_and_product_by_hand():
+    answers = ["B", "B", "B", "T", "T", "NK", None, None]
+    assert statistics.majority(answers) == {"B": 1.0}
+    # B: 3 x 0.1; T: 2 x 0.2; NK: 1 x 0.35. What could not be read earns nothing, and would not count if it did.
+    rewards = np.array([0.1, 0.1, 0.1, 0.2, 0.2, 0.35, 1.0, 0.0])
+    assert statistics.product(answers, rewards) == {"T": 1.0}
+    assert statistics.majority(answers[1:]) == {"B": 0.5, "T": 0.5}
+    assert statistics.product(["B", "T"], np.array([0.5, 0.5])) == {"B": 0.5, "T": 0.5}
+    assert statistics.product([None, None], np.zeros(2)) == statistics.majority([None]) == {}
 
 
 @given(matrices)
@@ -96,11 +127,18 @@ def test_the_best_of_a_group_is_at_most_the_truest(pairs):
     assert statistics.best_of_group(np.ones(len(truth)), truth) == pytest.approx(truth.mean())
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12))
-def test_macro_f1_over_blocks_is_the_mean_of_scikit_learn_s(rows):
-    gold, *blocks = map(np.array, zip(*rows, strict=True))
-    theirs = [f1_score(gold, block, labels=np.unique(gold), average="macro", zero_division=0) for block in blocks]
-    assert statistics.mean_macro_f1(gold, np.array(blocks).T) == pytest.approx(np.mean(theirs))
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12))
+def test_macro_f1_of_choices_that_are_one_label_s_is_scikit_learn_s(rows):
+    gold, picked = map(np.array, zip(*rows, strict=True))
+    theirs = f1_score(gold, picked, labels=np.unique(gold), average="macro", zero_division=0)
+    assert statistics.shared_macro_f1(np.eye(4)[gold], np.eye(4)[picked]) == pytest.approx(theirs)
+
+
+def test_macro_f1_of_choices_that_labels_share_by_hand():
+    gold = np.eye(2)[[0, 0, 1]]
+    picked = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 0.0]])  # sure and right, undecided, none made
+    # B: 2 x 1.5 / (2 + 1.5); T: 2 x 0 / (1 + 0.5)
+    assert statistics.shared_macro_f1(gold, picked) == pytest.approx((3 / 3.5 + 0) / 2)
 
 
 @given(st.lists(levels | st.just(float("nan")), max_size=12))

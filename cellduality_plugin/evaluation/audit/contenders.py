@@ -1,0 +1,120 @@
+"""What is put to the test for a task: a reward, how much of a cell its dual rebuilds, and how often it reasons."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TypeAlias
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example
+from cellduality_plugin.reward_names import renamed
+from cellduality_plugin.rewards import Reward, get_reward
+from cellduality_plugin.tasks import DualTask
+
+DEFAULTS = ("duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "oracle")
+"""The built-in rewards that are audited besides the configured one; the others are these under another name."""
+CONFIGURED = "configured"
+"""Stands for the reward that the configuration gives a task."""
+
+RewardName: TypeAlias = "str | Mapping[str, float]"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to pay a task, in the words of :class:`cellduality_plugin.config.TaskSettings`.
+
+    Parameters
+    ----------
+    reward
+        A kind, an import path, or {such a name: weight}.
+    hidden
+        The share of the cell's genes that the dual rebuilds; None for the split of the row.
+    traces
+        Reasoning traces of the dual that the hidden part is scored after.
+    """
+
+    reward: RewardName
+    hidden: float | None = None
+    traces: int = 0
+
+    @property
+    def title(self) -> str:
+        """The name in tables.
+
+        Examples
+        --------
+        >>> Contender("posterior", 1.0, 4).title, Contender({"duality": 2.0}, 0.25).title
+        ('posterior, all hidden, 4 traces', '2*duality, 25 % hidden')
+        """
+        parts = [reward_title(self.reward)]
+        if self.hidden is not None:
+            parts.append(f"{'all' if self.hidden == 1 else f'{100 * self.hidden:g} %'} hidden")
+        if self.traces:
+            parts.append(f"{self.traces} trace{'s' if self.traces > 1 else ''}")
+        return ", ".join(parts)
+
+
+def reward_title(reward: RewardName) -> str:
+    """Return a reward's name as tables show it.
+
+    Examples
+    --------
+    >>> reward_title({"posterior": 2, "duality": 1}), reward_title("path/to/mine.py:Mine")
+    ('2*posterior+duality', 'Mine')
+    """
+    if isinstance(reward, str):
+        return renamed(reward, lambda kind: kind.rpartition(":")[2])
+    return "+".join(f"{weight:g}*{reward_title(name)}".removeprefix("1*") for name, weight in reward.items())
+
+
+def contenders_for(
+    task: DualTask,
+    row: Example,
+    config: Config,
+    *,
+    rewards: Sequence[RewardName] = (),
+    hidden: Sequence[float] = (),
+    traces: Sequence[int] = (),
+) -> list[Contender]:
+    """Return every combination of rewards, hidden shares and traces that makes sense for ``task``, each once.
+
+    Parameters
+    ----------
+    row
+        Any of the task: it tells whether the task hides genes. Shares are for tasks that do.
+    rewards
+        :data:`CONFIGURED` among them; none for the configured one and those of :data:`DEFAULTS`. Those that cannot
+        judge the task are left out.
+    hidden, traces
+        None for those of the configuration. Traces are for rewards that read how likely the dual's response is.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no reward of a name.
+    """
+    settings = config.tasks[task.name]
+    hides = any(task.hide(row, share) != row for share in (0.5, 1.0))
+    found: list[Contender] = []
+    for name, reward in _fit(task, config, rewards or (CONFIGURED, *DEFAULTS)):
+        shares: Sequence[float | None] = (hidden if hides and not reward.needs_gold else ()) or [settings.hidden]
+        counts = (traces if reward.asks_log_probs else ()) or [settings.traces]
+        for share, count in product(shares, counts):
+            contender = Contender(name, share, count)
+            if contender not in found:
+                found.append(contender)
+    return found
+
+
+def _fit(task: DualTask, config: Config, names: Iterable[RewardName]) -> Iterator[tuple[RewardName, Reward]]:
+    """Yield those of the rewards that can judge ``task``."""
+    for asked in names:
+        name = config.tasks[task.name].reward if asked == CONFIGURED else asked
+        reward = get_reward(name if isinstance(name, str) else dict(name), config.folder)
+        with contextlib.suppress(CellDualityError):
+            reward.check(task)
+            yield name, reward

@@ -1,0 +1,59 @@
+"""Which combinations are put to the test."""
+
+from __future__ import annotations
+
+import pytest
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.contenders import Contender, contenders_for
+from cellduality_plugin.evaluation.audit.run import read_audit_rows
+from cellduality_plugin.tasks import TASKS
+
+ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+
+
+@pytest.fixture
+def swept(data, config):
+    """Return a function that lists the contenders for a task."""
+    rows = read_audit_rows(data, {name: TASKS[name] for name in (ANNOTATION, GENERATION)})
+
+    def sweep(task, *rewards, config=config, **settings):
+        return contenders_for(TASKS[task], rows[task][0], config, rewards=rewards, **settings)
+
+    return sweep
+
+
+def test_by_default_the_configured_reward_and_the_built_in_ones_that_can_judge(swept):
+    assert [each.reward for each in swept(ANNOTATION)] == [
+        "duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "oracle",
+    ]  # fmt: skip
+    assert [each.reward for each in swept(GENERATION)] == ["duality", "likelihood", "posterior", "oracle"]
+    assert {(each.hidden, each.traces) for each in swept(ANNOTATION)} == {(None, 0)}
+    assert swept(GENERATION, "oracle", "configured", "duality") == [Contender("oracle"), Contender("duality")]
+
+
+def test_what_is_not_swept_is_as_configured(swept):
+    task = {"pair": ANNOTATION, "reward": {"posterior": 1, "oracle": 1}, "hidden": 0.5, "traces": 2}
+    configured = Config.read({"tasks": {ANNOTATION: task}})
+    assert swept(ANNOTATION, config=configured)[0] == Contender({"posterior": 1, "oracle": 1}, 0.5, 2)
+
+
+def test_every_combination_that_makes_sense_once(swept):
+    asked = {"hidden": (0.25, 1.0), "traces": (0, 4)}
+    assert swept(ANNOTATION, "duality", "posterior", "posterior", "oracle", **asked) == [
+        Contender("duality", 0.25),
+        Contender("duality", 1.0),
+        Contender("posterior", 0.25, 0),
+        Contender("posterior", 0.25, 4),
+        Contender("posterior", 1.0, 0),
+        Contender("posterior", 1.0, 4),
+        Contender("oracle"),
+    ]
+    # The dual of a written cell names its type: nothing is hidden of it.
+    assert swept(GENERATION, "posterior", **asked) == [Contender("posterior"), Contender("posterior", None, 4)]
+
+
+def test_a_reward_that_nobody_knows_is_told(swept):
+    with pytest.raises(CellDualityError, match="no reward 'rwjs'"):
+        swept(ANNOTATION, "rwjs")
