@@ -46,6 +46,7 @@ source "$root/recipes/profiles/$PROFILE.sh"
 : "${TRACES:=1}"                  # 0: SFT sees the answers that passed, without the reasoning
 : "${FILL:=1}"                    # whether questions without an accepted candidate keep their bare answer
 : "${SFT_DIRECTIONS:=both}"       # or primal: without the dual questions
+: "${ROUNDS:=1}"                 # above 1: GRPO in rounds, with SFT on pseudo-labels between them (recipes/rounds.sh)
 : "${PREFIX_CACHING:=1}"          # 0: vLLM reads the question of a group for each of its rollouts anew
 : "${LABEL_COLUMN:=}"             # obs column with the labels; the data set's own by default
 : "${RUN_DIR:=$root/runs/$PROFILE}"
@@ -56,6 +57,7 @@ RUN_DIR="$(realpath -m -- "$RUN_DIR")"
 [[ "$RUN_DIR" != *[,@]* ]] || die "RUN_DIR $RUN_DIR holds a comma or an @" "choose a folder without"
 data="$RUN_DIR/data" base="$RUN_DIR/base" sft="$RUN_DIR/sft" grpo="$RUN_DIR/grpo"
 if [[ "$TEACHER" == none ]]; then sft_rows="$data/sft.jsonl"; else sft_rows="$data/sft_traces.jsonl"; fi
+sft_rows="${SFT_ROWS:-$sft_rows}"
 export PATH="$VENV/bin:$PATH"
 
 # The one word in front that makes the unmodified trainer run without a GPU.

@@ -14,8 +14,9 @@ lock_run
 finished sft && exit 0
 unmark sft audit grpo
 
-model="$BASE_MODEL"
-case "$BASE_MODEL" in
+: "${START_MODEL:=$BASE_MODEL}"   # what is fitted: a profile's base, or any checkpoint
+model="$START_MODEL"
+case "$START_MODEL" in
   small-llama)
     model="$base"
     run model 15 cellduality model small-llama --data "$data" --out "$base" --max-len "$MAX_LEN" --seed "$SEED"
