@@ -7,11 +7,13 @@ import math
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
 from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_text
 from cellduality_plugin.import_paths import FORMS
 from cellduality_plugin.parsing import OneOf
@@ -67,6 +69,17 @@ class TaskSettings(Settings):
     minimum_spread
         Where the largest and the smallest reward of a group are nearer than this, all get their mean, and with it no
         advantage: a difference that is noise is not trained on. 0 leaves every reward as it is.
+    hidden
+        The share of a cell's genes that the dual has to rebuild, up to 1 for all of them, in place of the splits that
+        the row holds; None leaves these. Every group of a row has the same.
+    traces
+        So many reasoning traces the policy draws from its own dual, and what is hidden is scored after each of them
+        (``"likelihood"``, ``"posterior"``); 0 scores it after the empty trace.
+    trace_mean
+        Over the traces: ``"log"`` the mean of the log-likelihoods, ``"probability"`` the log of the mean likelihood.
+    negatives
+        Of a large label set the answered label is held against so many others, which are drawn for a row once; None
+        holds it against all others.
     """
 
     pair: str
@@ -75,6 +88,10 @@ class TaskSettings(Settings):
     validity_share: float = Field(0.0, ge=0, lt=1)
     votes: bool = False
     minimum_spread: float = Field(0.0, ge=0, le=1)
+    hidden: float | None = Field(None, gt=0, le=1)
+    traces: int = Field(0, ge=0)
+    trace_mean: Literal["log", "probability"] = "log"
+    negatives: int | None = Field(None, ge=1)
 
     @field_validator("reward")
     @classmethod
@@ -214,6 +231,11 @@ class Config(Settings):
                 )
             pairs[name] = pair
         return pairs
+
+    def split(self, task: DualTask, example: Example) -> Example:
+        """Return ``example`` with the split of its cell that the settings of its task ask for."""
+        share = self.tasks[task.name].hidden
+        return example if share is None else task.hide(example, share)
 
     def needs_gold(self) -> tuple[str, ...]:
         """Return the names of the tasks whose reward needs the true answer in the row."""

@@ -65,6 +65,9 @@ class DualSettings(Settings):
         ``endpoint``, which stays as it is. Through a reward server or function it is always the model at ``endpoint``.
     endpoint
         Where that model answers.
+    trace_temperature, seed
+        Of the reasoning traces that what is hidden is scored after (``traces`` of a task). Each draw has a seed of its
+        own, which follows from ``seed``, the dual prompt and the number of the draw.
     """
 
     temperature: float = Field(0.0, ge=0)
@@ -73,6 +76,8 @@ class DualSettings(Settings):
     timeout_seconds: float = Field(120.0, gt=0)
     player: Literal["moving", "frozen"] = "moving"
     endpoint: EndpointSettings | None = None
+    trace_temperature: float = Field(1.0, ge=0)
+    seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _frozen_has_an_endpoint(self) -> DualSettings:

@@ -178,7 +178,7 @@ def _build(
     sft_stream, rl_stream, audit_stream, *eval_streams = (
         np.random.default_rng(children[place]) for place in (2, 3, 9, 4, 5, 8)
     )
-    pairs, hidden = list(tasks.values()), settings.hidden
+    pairs, hidden = list(tasks.values()), settings.hidden[0]
     labelled, unlabelled = (
         [cell for view in views for cell in view.training(labelled=shown)] for shown in (True, False)
     )
@@ -186,7 +186,7 @@ def _build(
         labelled,
         pairs,
         vocabulary,
-        hidden=hidden,
+        hidden=settings.hidden,
         views=settings.sft_views,
         label_views=settings.sft_label_views,
         rng=sft_stream,
@@ -204,6 +204,7 @@ def _build(
         asked=asked,
         gold=settings.rl_gold,
         masks=settings.masks,
+        thin=settings.thin,
     )
     audit = audit_rows(
         [cell for view in views for cell in view.of(SPLITS[1])],

@@ -14,10 +14,14 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Mask
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.tasks.base import LabelTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.splits import apportion
 
 Row: TypeAlias = dict[str, str]
+
+DROPOUT = 0.25
+"""The share of genes that a further view of a cell has lost, where no share to hide says it."""
 
 Asked: TypeAlias = Callable[[DualTask, Cell], bool]
 """Whether a task is asked about a cell: a set of cells may serve some tasks only."""
@@ -32,7 +36,7 @@ def sft_rows(
     tasks: Sequence[DualTask],
     vocabulary: Vocabulary,
     *,
-    hidden: float,
+    hidden: float | Sequence[float],
     views: int,
     rng: np.random.Generator,
     label_views: int | None = None,
@@ -47,11 +51,13 @@ def sft_rows(
     tasks
         The dual pairs.
     hidden
-        The fraction of genes to hide.
+        The fraction of genes to hide, or several: the dual is told at each, but for the dual of a whole cell that is
+        the very primal row of another task.
     views
         How many versions of a cell are told of. The first is the cell as it was measured; each further one has lost
-        a random share ``hidden`` of its genes, as dropout takes them. A policy that has seen only whole cells is a
-        poor judge of the cells it writes. The hidden part is drawn anew for each.
+        a random share of its genes, as dropout takes them: the first of ``hidden`` below 1, or else :data:`DROPOUT`.
+        A policy that has seen only whole cells is a poor judge of the cells it writes. The hidden part is drawn anew
+        for each.
     label_views
         The same for questions whose answer is a label, which is one word among the sixty of a list; None: ``views``.
     rng
@@ -61,38 +67,60 @@ def sft_rows(
     """
     rows: list[Row] = []
     of_labels = views if label_views is None else label_views
+    shares = (hidden,) if isinstance(hidden, (int, float)) else tuple(hidden)
+    lost = next((share for share in shares if share < 1), DROPOUT)
     for cell in cells:
         for view in range(max(views, of_labels)):
-            seen = cell if view == 0 else replace(cell, genes=hide_genes(cell.genes, hidden, rng)[0])
+            seen = cell if view == 0 else replace(cell, genes=hide_genes(cell.genes, lost, rng)[0])
+            made: list[Row] = []
             for task in (task for task in tasks if asked(task, cell)):
-                made = _sft_pair(task, seen, view, vocabulary, hidden, rng)
-                pair = zip(made, (task.answer, task.unknown), strict=True)
-                rows += [row for row, field in pair if view < (of_labels if isinstance(field, OneOf) else views)]
+                primal, *duals = _sft_rows(task, seen, view, vocabulary, shares, rng)
+                made += [primal] if view < (of_labels if isinstance(task.answer, OneOf) else views) else []
+                made += duals if view < (of_labels if isinstance(task.unknown, OneOf) else views) else []
+            rows += _told_once(made)
     return _shuffled(rows, rng)
 
 
-def _sft_pair(
-    task: DualTask, cell: Cell, view: int, vocabulary: Vocabulary, hidden: float, rng: np.random.Generator
-) -> tuple[Row, Row]:
-    example = _example(task, cell, hidden, True, rng)
+def _told_once(rows: Sequence[Row]) -> list[Row]:
+    """Return ``rows`` without the duals of whole cells that another task's primal row tells in the same words."""
+    told = {(row["input"], row["output"]) for row in rows if row["direction"] == "primal"}
+    return [
+        row
+        for row in rows
+        if row["direction"] == "primal"
+        or (row["input"], row["output"]) not in told
+        or isinstance(Example.from_label(row["label"]).unknown, str)
+    ]
+
+
+def _sft_rows(
+    task: DualTask, cell: Cell, view: int, vocabulary: Vocabulary, shares: Sequence[float], rng: np.random.Generator
+) -> list[Row]:
+    """Return the primal row, and a dual row for each share at which it is another."""
+    example = _example(task, cell, shares[0], True, rng)
     if example.gold is None:
         raise CellDualityError(
             f"the dual pair {task.name!r} made no gold answer",
             where=cell.id,
             mend="set gold when labelled is true",
         )
-    with _blamed_on(task):
-        primal = task.primal_prompt(example.inputs, vocabulary), task.answer_response(example.gold)
-        dual = (
-            task.dual_prompt(example.known, example.gold, vocabulary),
-            task.rebuilt_response(example.unknown),
-        )
+    splits = [example]
+    for share, stream in zip(shares[1:], rng.spawn(len(shares) - 1), strict=True):
+        split = task.hide(example, share, stream)
+        splits += [split] if split not in splits else []
 
-    def row(prompt: str, response: str, direction: str) -> Row:
+    def row(prompt: str, response: str, direction: str, example: Example) -> Row:
         origin = {"id": cell.id, "view": str(view), "label": example.to_label()}
         return {"input": prompt, "output": response, "direction": direction, "datasource": task.name, **origin}
 
-    return row(*primal, "primal"), row(*dual, "dual")
+    gold = example.gold
+    with _blamed_on(task):
+        primal = task.primal_prompt(example.inputs, vocabulary), task.answer_response(gold)
+        duals = [(task.dual_prompt(s.known, gold, vocabulary), task.rebuilt_response(s.unknown)) for s in splits]
+    return [
+        row(*primal, "primal", example),
+        *(row(*dual, "dual", split) for dual, split in zip(duals, splits, strict=True)),
+    ]
 
 
 def rl_rows(
@@ -108,6 +136,7 @@ def rl_rows(
     asked: Asked = _always,
     gold: Container[str] = (),
     masks: int = 1,
+    thin: float = 0.0,
 ) -> list[Row]:
     """Return ``count`` questions without gold answers, but for the tasks in ``gold``, shuffled.
 
@@ -134,6 +163,8 @@ def rl_rows(
         The names of tasks whose rows hold the true answer, for a reward that is the ground truth.
     masks
         How many splits of its cell a row of a pair that hides genes holds; see :func:`with_masks`.
+    thin
+        The fraction of genes that a question about a label does not show of its cell.
 
     Raises
     ------
@@ -149,8 +180,11 @@ def rl_rows(
             chosen = _cycle([*others, *shown] if includes_labelled else others, share, rng)
         told = task.name in gold
         for cell in chosen:
-            example = _example(task, cell, hidden, told, rng)
-            rows.append(_question(task, with_masks(task, cell, example, masks, hidden, rng), vocabulary))
+            example = with_masks(task, cell, _example(task, cell, hidden, told, rng), masks, hidden, rng)
+            if thin and isinstance(task, LabelTask):
+                seen = hide_genes(task.whole(example), thin, rng.spawn(1)[0])[0]
+                example = replace(example, inputs={**example.inputs, "cell": seen})
+            rows.append(_question(task, example, vocabulary))
     return _shuffled(rows, rng)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.settings import Settings
@@ -15,6 +15,8 @@ from data_prep.views import Rules
 DEFAULT_SOURCE = "pbmc68k_reduced"
 
 DEFAULT_TASKS = ("cell_type_annotation", "conditional_cell_generation")
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -38,7 +40,11 @@ class PrepareSettings(Settings):
         How many of the most variable genes of each source's training cells make up the vocabulary; None: all that
         any cell expresses.
     hidden
-        The fraction of a cell's genes that the duals of labels have to rebuild.
+        The fraction of a cell's genes that the duals of labels have to rebuild, up to 1 for the whole cell; or several:
+        the first splits the rows for RL, audit and evaluation, and SFT tells of the dual at each.
+    thin
+        The fraction of genes that the questions of RL rows about labels do not show of a cell. The dual still has to
+        rebuild all of it, so ``hidden`` has to begin with 1.
     n_labelled
         How many training cells of a source show their label: all that SFT sees.
     sft_views
@@ -68,7 +74,8 @@ class PrepareSettings(Settings):
     top_genes: int = Field(default=64, ge=2)
     min_genes: int = Field(default=8, ge=2)
     n_genes: int | None = Field(default=None, ge=2)
-    hidden: Fraction = 0.25
+    hidden: tuple[Share, ...] = Field(default=(0.25,), min_length=1)
+    thin: float = Field(default=0.0, ge=0, lt=1)
     n_labelled: int = Field(default=140, ge=1)
     sft_views: int = Field(default=1, ge=1)
     sft_label_views: int | None = Field(default=None, ge=1)
@@ -80,6 +87,11 @@ class PrepareSettings(Settings):
     fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)
     small_classes: Literal["refuse", "drop"] = "refuse"
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("hidden", mode="before")
+    @classmethod
+    def _one_share(cls, hidden: Any) -> Any:
+        return (hidden,) if isinstance(hidden, (int, float, str)) else hidden
 
     @model_validator(mode="before")
     @classmethod
@@ -110,6 +122,12 @@ class PrepareSettings(Settings):
                 f"min_genes {self.min_genes} is above top_genes {self.top_genes}",
                 where="min_genes",
                 mend="lower it",
+            )
+        if self.thin and self.hidden[0] < 1:
+            raise CellDualityError(
+                f"questions show thinned cells, and the dual rebuilds {self.hidden[0]:g} of what they show",
+                where="thin",
+                mend="let hidden begin with 1, so that the dual rebuilds the whole cell",
             )
         if self.n_rl and not any(self.tasks.values()):
             raise CellDualityError("every task has the weight 0", where="tasks", mend="give one a weight above 0")

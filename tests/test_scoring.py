@@ -195,6 +195,40 @@ def test_the_reward_is_the_mean_over_the_masks_of_a_row(make_config, cell):
     assert len(policy.prompts) == len(set(policy.prompts)) == 6
 
 
+class TestHidden:
+    NAME = "cell_type_annotation"
+
+    @pytest.fixture
+    def group(self, make_config, cell):
+        """Return a function that gives the group of the row, or of one with several masks, under a setting."""
+
+        def make(hidden, masks=()):
+            scorer = Scorer(make_config(tasks={self.NAME: {"pair": self.NAME, "hidden": hidden}}))
+            return scorer.group(replace(row(self.NAME, cell), masks=masks).to_label())
+
+        return make
+
+    def test_of_a_row_stay_as_they_are_unless_the_settings_say_otherwise(self, group, cell):
+        masks = (Mask({"observed": cell.genes[1:]}, cell.genes[:1]),)
+        assert group(None, masks).example == replace(row(self.NAME, cell), masks=masks)
+
+    def test_can_be_the_whole_cell(self, group, cell):
+        found = group(1.0, (Mask({"observed": cell.genes[1:]}, cell.genes[:1]),))
+        assert (found.example.unknown, found.example.masks) == (cell.genes, ())
+        assert found.example.known == {"length": "8"}
+        assert "masks" in found.label, "the row is recorded as it came"
+
+    def test_are_the_same_for_every_group_of_a_row(self, group):
+        first, again = group(0.5), group(0.5)
+        assert first.example == again.example
+        assert len(first.example.unknown) == 4
+
+    @pytest.mark.parametrize("hidden", [0, -0.5, 1.5])
+    def test_have_a_share_of_the_cell(self, group, hidden):
+        with pytest.raises(CellDualityError, match="hidden"):
+            group(hidden)
+
+
 class TestVotes:
     """The answers of a group of labels share its evidence by how many gave them."""
 

@@ -76,7 +76,20 @@ def data_prepare(
     top_genes: Annotated[int, typer.Option(help="Genes in a cell sentence, at most.")] = 64,
     genes: Annotated[int, typer.Option(help="Most variable genes of each set that make the vocabulary; 0: all.")] = 0,
     min_genes: Annotated[int, typer.Option(help="Cells with fewer expressed genes are left out.")] = 8,
-    hidden: Annotated[float, typer.Option(help="Share of a cell's genes that the dual of a label rebuilds.")] = 0.25,
+    hidden: Annotated[
+        str,
+        typer.Option(
+            help="Share of a cell's genes that the dual of a label rebuilds, up to 1 for the whole cell; several with "
+            "commas teach the dual at each, and the rows of RL and evaluation are split by the first."
+        ),
+    ] = "0.25",
+    thin: Annotated[
+        float,
+        typer.Option(
+            help="Share of a cell's genes that RL questions about labels do not show; the dual rebuilds the whole "
+            "cell, so --hidden has to begin with 1."
+        ),
+    ] = 0.0,
     labelled: Annotated[str, typer.Option(help="Training cells whose label SFT may see, as N or SET=N,...")] = "140",
     rl_rows: Annotated[int, typer.Option(help="Rows for reinforcement learning.")] = 512,
     masks: Annotated[
@@ -173,7 +186,7 @@ def data_prepare(
         ],
         "foreign": [{"name": name, "max_cells": cells.get(name)} for name in others],
         "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),
-        "top_genes": top_genes, "n_genes": genes or None, "hidden": hidden, "n_rl": rl_rows,
+        "top_genes": top_genes, "n_genes": genes or None, "hidden": names_in(hidden), "thin": thin, "n_rl": rl_rows,
         "sft_views": sft_views, "sft_label_views": sft_label_views or None,
         "seed": seed, "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
     }  # fmt: skip

@@ -20,9 +20,10 @@ from scipy.spatial.distance import cdist
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix
-from cellduality_plugin.evaluation.predictions import Prediction, Rows, request_seed
+from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.evaluation.real_cells import RealCells
 from cellduality_plugin.examples import Value
+from cellduality_plugin.seeds import request_seed
 
 MAJORITY, LOGISTIC, TRANSFER = "majority", "logistic regression", "k-NN transfer"
 RESAMPLED, CLASS_MEAN = "training cells", "class mean"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from cellduality_plugin.evaluation.decoding import Decoder, EngineSettings, Requ
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import Answer, Genes
+from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -254,14 +253,3 @@ def _read_dual(
     rebuilt = task.parse_rebuilt(response, vocabulary)
     similarity = 0.0 if rebuilt.value is None else task.similarity(unknown, rebuilt.value)
     return response, rebuilt.value, rebuilt.failure, similarity
-
-
-def request_seed(*parts: object) -> int:
-    """Return a 31-bit seed that depends on ``parts`` alone, not on the order of requests or the process.
-
-    Examples
-    --------
-    >>> request_seed(0, "task", "cell", 1) == request_seed(0, "task", "cell", 1) != request_seed(0, "task", "cell", 2)
-    True
-    """
-    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:4], "big") >> 1

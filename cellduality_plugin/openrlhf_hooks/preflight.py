@@ -197,6 +197,7 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
         if example.task not in tasks:
             raise CellDualityError(f"row of the unknown task {example.task!r}", where=where, mend=_AGAIN)
         task, reward = tasks[example.task], rewards[example.task]
+        example = config.split(task, example)
         try:
             reward.check_row(task, example, vocabulary)
         except CellDualityError as error:

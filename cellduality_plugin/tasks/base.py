@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell, hide_genes
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import Answer, Field, Genes, OneOf, join_response
+from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -55,12 +57,24 @@ class DualTask(ABC):
         cell
             The cell and what is known of it.
         hidden
-            The fraction of genes to hide, for tasks that hide genes.
+            The fraction of genes to hide, for tasks that hide genes; 1 hides the whole cell.
         labelled
             Whether the row may hold the gold answer.
         rng
             The only source of randomness.
         """
+
+    def hide(self, example: Example, share: float, rng: np.random.Generator | None = None) -> Example:
+        """Return ``example`` with another split of the same cell; itself, for a task that hides no genes.
+
+        Parameters
+        ----------
+        share
+            The fraction of genes to hide, in (0, 1]; 1 hides the whole cell and takes no randomness.
+        rng
+            By default one that hangs on the row's id alone, so that everyone splits the row alike.
+        """
+        return example
 
     @abstractmethod
     def similarity(self, unknown: Value, rebuilt: Value) -> float:
@@ -98,16 +112,30 @@ class LabelTask(DualTask):
 
     x_k is the observed genes and whatever the question shows (``needs``), x_u the hidden genes; the reward is
     RWJS(hidden, rebuilt), section 3.4.1. The label is the column of ``Cell.obs`` that ``answer`` is the kind of.
+    Where the whole cell is hidden x_k holds its ``length`` in place of ``observed`` genes, and the dual is to write a
+    cell of the label, in the wording of the pair that does just that.
     """
 
     answer: ClassVar[OneOf]
     unknown: ClassVar[Field] = Genes()
 
     def example(self, cell: Cell, *, hidden: float, labelled: bool, rng: np.random.Generator) -> Example:
-        seen, unseen = hide_genes(cell.genes, hidden, rng)
         shown: dict[str, Value] = {column: cell.value(column) for column in self.needs}
         gold = cell.obs[self.answer.kind] if labelled else None
-        return Example(self.name, cell.id, {"cell": cell.genes, **shown}, {"observed": seen, **shown}, unseen, gold)
+        row = Example(self.name, cell.id, {"cell": cell.genes, **shown}, {}, cell.genes, gold)
+        return self.hide(row, hidden, rng)
+
+    def hide(self, example: Example, share: float, rng: np.random.Generator | None = None) -> Example:
+        cell = self.whole(example)
+        shown = {column: example.inputs[column] for column in self.needs}
+        if share >= 1:
+            return replace(example, known={**shown, "length": str(len(cell))}, unknown=cell, masks=())
+        seen, unseen = hide_genes(cell, share, rng or np.random.default_rng(request_seed("hide", example.id)))
+        return replace(example, known={"observed": seen, **shown}, unknown=unseen, masks=())
+
+    def whole(self, example: Example) -> tuple[str, ...]:
+        """Return the whole cell of a row: what is hidden if all of it is, for the question may show less of it."""
+        return many(example.inputs, "cell") if "observed" in example.known else many({"x_u": example.unknown}, "x_u")
 
     def similarity(self, unknown: Value, rebuilt: Value) -> float:
         return rank_weighted_jaccard(unknown, rebuilt)

@@ -1,4 +1,4 @@
-"""Cell -> type, rebuilt by inpainting: (observed genes, predicted type) -> hidden genes."""
+"""Cell -> type, rebuilt by inpainting: (observed genes, predicted type) -> hidden genes, or all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from cellduality_plugin.cell_sentences import sentence
 from cellduality_plugin.examples import Value
 from cellduality_plugin.parsing import OneOf, bulleted
-from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, many
+from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, many, one
 from cellduality_plugin.vocabulary import Vocabulary
 
 
@@ -25,6 +25,11 @@ class CellTypeAnnotation(LabelTask):
         )
 
     def dual_prompt(self, known: Mapping[str, Value], answer: Value, vocabulary: Vocabulary) -> str:
+        if "observed" not in known:
+            return (
+                f"Write a cell of the given type as {one(known, 'length')} different genes in descending order of "
+                f"expression.\n{FORMAT_RULE}\nType: {self.answer.render(answer)}"
+            )
         return (
             "Some genes of a cell are hidden. List the hidden genes in descending order of expression.\n"
             f"{FORMAT_RULE}\nType: {self.answer.render(answer)}\nObserved genes: {sentence(many(known, 'observed'))}"

@@ -9,7 +9,7 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.tasks.base import FORMAT_RULE, CellTask, one
+from cellduality_plugin.tasks.base import CellTask, one
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -22,10 +22,8 @@ class ConditionalCellGeneration(CellTask):
     needs = ("cell_type",)
 
     def primal_prompt(self, inputs: Mapping[str, Value], vocabulary: Vocabulary) -> str:
-        return (
-            f"Write a cell of the given type as {inputs['length']} different genes in descending order of expression.\n"
-            f"{FORMAT_RULE}\nType: {one(inputs, 'cell_type')}"
-        )
+        # The dual of naming the type of a cell of which nothing is seen: one skill, asked in one wording.
+        return CellTypeAnnotation().dual_prompt({"length": inputs["length"]}, one(inputs, "cell_type"), vocabulary)
 
     def dual_prompt(self, known: Mapping[str, Value], answer: Value, vocabulary: Vocabulary) -> str:
         # The dual of writing a cell is the annotation task itself: one skill, asked in one wording.

@@ -29,6 +29,12 @@ class DrugSensitivityPrediction(LabelTask):
         )
 
     def dual_prompt(self, known: Mapping[str, Value], answer: Value, vocabulary: Vocabulary) -> str:
+        if "observed" not in known:
+            return (
+                f"Write a cell that has the given {self.heading.lower()} to a drug, as {one(known, 'length')} "
+                f"different genes in descending order of expression.\n{FORMAT_RULE}\n"
+                f"Drug: {one(known, 'drug')}\n{self.heading}: {self.answer.render(answer)}"
+            )
         return (
             "Some genes of a cell are hidden. List the hidden genes in descending order of expression.\n"
             f"{FORMAT_RULE}\nDrug: {one(known, 'drug')}\n{self.heading}: {self.answer.render(answer)}\n"

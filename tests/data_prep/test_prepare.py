@@ -198,7 +198,9 @@ def test_class_too_small_for_the_splits_is_told_and_nothing_is_written(write_h5a
     ("values", "what", "where"),
     [
         ({"seeds": 1}, "Extra inputs are not permitted", "seeds"),
-        ({"hidden": 1.5}, "less than 1", "hidden"),
+        ({"hidden": 1.5}, "less than or equal to 1", "hidden.0"),
+        ({"hidden": ()}, "at least 1 item", "hidden"),
+        ({"hidden": (0.25, 1), "thin": 0.5}, "the dual rebuilds 0.25 of what they show", "thin"),
         ({"top_genes": "many"}, "valid integer", "top_genes"),
         ({"tasks": {}}, "at least 1 item", "tasks"),
         ({"tasks": {"cell_type_annotation": -1}}, "greater than or equal to 0", "tasks.cell_type_annotation"),

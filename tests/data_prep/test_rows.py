@@ -72,6 +72,55 @@ def test_sft_rows_are_primal_and_dual_of_every_task_and_read_back_as_gold():
             assert not set(answer.value) & set(row["input"].split())
 
 
+def duals_of(hidden, tasks=(ANNOTATION, GENERATION), views=1):
+    rows = sft_rows(cells_of(5), tasks, VOCABULARY, hidden=hidden, views=views, rng=np.random.default_rng(0))
+    return rows, [row for row in rows if row["direction"] == "dual" and row["datasource"] == ANNOTATION.name]
+
+
+def test_sft_tells_of_the_dual_at_every_share():
+    plain, _ = duals_of(0.25)
+    _, duals = duals_of((0.25, 1), tasks=[ANNOTATION])
+    whole = Counter("observed" not in Example.from_label(row["label"]).known for row in duals)
+    assert whole == {False: 5, True: 5}
+    for row in duals:
+        example = Example.from_label(row["label"])
+        assert row["input"] == ANNOTATION.dual_prompt(example.known, example.gold, VOCABULARY)
+        assert ANNOTATION.parse_rebuilt(row["output"], VOCABULARY).value == example.unknown
+    both, _ = duals_of((0.25, 1))
+    assert sorted(map(str, both)) == sorted(map(str, plain)), "the dual of a whole cell is a primal row already"
+
+
+def test_a_whole_cell_is_hidden_of_every_view_and_written_once():
+    rows, duals = duals_of((1,), views=3)
+    assert not duals
+    assert Counter(row["datasource"] for row in rows) == {ANNOTATION.name: 15, GENERATION.name: 30}
+    _, duals = duals_of((1,), tasks=[ANNOTATION], views=3)
+    assert sorted(Counter(len(ANNOTATION.parse_rebuilt(row["output"], VOCABULARY).value) for row in duals).items()) == [
+        (9, 10), (12, 5),
+    ]  # fmt: skip
+
+
+def test_a_thinned_question_leaves_the_dual_the_whole_cell():
+    plain, thinned = (
+        rl_rows(
+            cells_of(6), [], {ANNOTATION: 1.0, GENERATION: 1.0}, VOCABULARY, count=12, hidden=1.0,
+            includes_labelled=True, rng=np.random.default_rng(0), thin=thin,
+        )
+        for thin in (0.0, 0.5)
+    )  # fmt: skip
+    assert [row["id"] for row in plain] == [row["id"] for row in thinned]
+    for before, after in zip(plain, thinned, strict=True):
+        whole, shown = (Example.from_label(row["label"]) for row in (before, after))
+        assert (shown.known, shown.unknown) == (whole.known, whole.unknown)
+        if after["datasource"] == GENERATION.name:
+            assert shown == whole
+        else:
+            assert shown.inputs["cell"] == tuple(gene for gene in whole.unknown if gene in shown.inputs["cell"])
+            assert len(shown.inputs["cell"]) == 6
+            assert after["input"] == ANNOTATION.primal_prompt(shown.inputs, VOCABULARY)
+            assert ANNOTATION.whole(shown) == whole.unknown
+
+
 def test_the_first_view_is_the_whole_cell_and_the_others_have_lost_genes():
     cells = {cell.id: cell for cell in cells_of(4)}
     generation = TASKS["conditional_cell_generation"]

@@ -52,14 +52,47 @@ def test_the_same_seed_gives_the_same_mask(task, cell):
     assert rows[0] == rows[1]
 
 
-def test_an_unlabelled_row_holds_nothing_that_is_gold(task, cell):
+def test_with_everything_hidden_no_gene_of_the_cell_is_in_the_dual_prompt(task, example, vocabulary):
+    whole = task.hide(example, 1.0)
+    assert task.hide(whole, 1.0) == whole
+    assert whole.inputs == example.inputs
+    if isinstance(task.unknown, Genes):
+        assert whole.unknown == example.inputs["cell"]
+        words = set(task.dual_prompt(whole.known, whole.gold, vocabulary).split())
+        assert not words & set(vocabulary.genes)
+        assert str(len(whole.unknown)) in words
+    else:
+        assert whole == example, "what a dual of a written cell rebuilds is no part of a cell"
+
+
+def test_naming_a_type_is_undone_in_the_words_of_the_task_that_writes_a_cell(cell, vocabulary):
+    annotation, generation = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
+    rng = np.random.default_rng(0)
+    whole, written = (task.example(cell, hidden=1.0, labelled=True, rng=rng) for task in (annotation, generation))
+    prompt = annotation.dual_prompt(whole.known, whole.gold, vocabulary)
+    assert prompt == generation.primal_prompt(written.inputs, vocabulary)
+    assert annotation.rebuilt_response(whole.unknown) == generation.answer_response(written.gold)
+
+
+@given(share=st.floats(0.01, 0.99))
+def test_another_split_hangs_on_the_row_and_on_nothing_else(share, cell):
+    task = TASKS["drug_sensitivity_prediction"]
+    rows = [task.example(cell, hidden=h, labelled=False, rng=np.random.default_rng(0)) for h in (0.25, 1.0)]
+    first, again = (task.hide(row, share) for row in rows)
+    assert first == again
+    assert sorted((*first.known["observed"], *first.unknown)) == sorted(cell.genes)
+    assert first.known["drug"] == cell.condition["drug"]
+
+
+@pytest.mark.parametrize("hidden", [0.25, 1.0])
+def test_an_unlabelled_row_holds_nothing_that_is_gold(task, cell, hidden):
     """Every column and every gene of the cell is a word of its own; only what the task needs may turn up."""
     planted = replace(
         cell,
         obs={column: f"planted-{column}" for column in cell.obs},
         condition={column: f"planted-{column}" for column in cell.condition},
     )
-    row = task.example(planted.stripped(task.needs), hidden=0.25, labelled=False, rng=np.random.default_rng(0))
+    row = task.example(planted.stripped(task.needs), hidden=hidden, labelled=False, rng=np.random.default_rng(0))
     assert row.gold is None
     told = row.to_label()
     assert {c for c in (*cell.obs, *cell.condition) if f"planted-{c}" in told} == set(task.needs) - {"control"}

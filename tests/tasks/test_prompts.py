@@ -33,6 +33,14 @@ def test_the_wording_is_the_agreed_one(task, example, vocabulary, direction):
     _compare(f"{task.name}.{direction}", f"{prompt}\n-----\n{response}")
 
 
+def test_the_wording_of_a_dual_that_sees_nothing_is_the_agreed_one(task, example, vocabulary):
+    whole = task.hide(example, 1.0)
+    prompt = task.dual_prompt(whole.known, whole.gold, vocabulary)
+    if whole == example:
+        return  # the dual of a written cell sees all of it
+    _compare(f"{task.name}.whole_dual", f"{prompt}\n-----\n{task.rebuilt_response(whole.unknown)}")
+
+
 def test_prompts_of_one_direction_share_their_opening(task, cell, vocabulary):
     """The part that changes from cell to cell comes last, so that the engine's prefix cache holds the rest."""
     length = {"length": str(len(cell.genes))}

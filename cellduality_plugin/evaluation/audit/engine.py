@@ -14,9 +14,9 @@ from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.engine_policy import EnginePolicy
 from cellduality_plugin.evaluation.audit.asking import CountTokens
 from cellduality_plugin.evaluation.decoding import EngineSettings, Served, served_model
-from cellduality_plugin.evaluation.predictions import request_seed
 from cellduality_plugin.framing import render
 from cellduality_plugin.policy import Policy
+from cellduality_plugin.seeds import request_seed
 
 
 @dataclass(frozen=True)

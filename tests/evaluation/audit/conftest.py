@@ -15,9 +15,9 @@ import pytest
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.predictions import request_seed
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.parsing import join_response, split_response
+from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import audit_rows
