@@ -82,13 +82,28 @@ def question(task: DualTask, row: Mapping[str, Any], *, hidden: float, masks: in
     return with_masks(task, cell, example, masks, hidden, rng)
 
 
-def sft_pair(task: DualTask, example: Example, label: str, trace: str, vocabulary: Vocabulary) -> list[Row]:
-    """Return the primal and the dual row of ``sft.jsonl`` in which ``label`` is the answer, reached by ``trace``."""
+def sft_pair(
+    task: DualTask,
+    example: Example,
+    label: str,
+    vocabulary: Vocabulary,
+    *,
+    trace: str,
+    hidden: float,
+    rng: np.random.Generator,
+) -> list[Row]:
+    """Return the primal and the dual row of ``sft.jsonl`` in which ``label`` is the answer, reached by ``trace``.
+
+    Which genes the dual rebuilds is drawn anew from ``rng``: what is learnt is not the very split that was judged.
+    """
     told = replace(example, gold=label, masks=())
-    primal = task.primal_prompt(told.inputs, vocabulary), task.answer_response(label, trace), "primal"
-    dual = task.dual_prompt(told.known, label, vocabulary), task.rebuilt_response(told.unknown), "dual"
-    last = (task.name, told.id, "0", told.to_label())
-    return [dict(zip(COLUMNS, (*first, *last), strict=True)) for first in (primal, dual)]
+    split = task.hide(told, hidden, rng)
+    primal = task.primal_prompt(told.inputs, vocabulary), task.answer_response(label, trace)
+    dual = task.dual_prompt(split.known, label, vocabulary), task.rebuilt_response(split.unknown)
+    return [
+        dict(zip(COLUMNS, (*said, direction, task.name, told.id, "0", of.to_label()), strict=True))
+        for said, direction, of in ((primal, "primal", told), (dual, "dual", split))
+    ]
 
 
 def previous_labels(path: Path) -> dict[tuple[str, str], str]:

@@ -22,6 +22,7 @@ from cellduality_plugin.evaluation.rounds.labelling import Panel, Selection, dec
 from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, whole_file
+from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.settings import Settings
 from data_prep import pseudo
 
@@ -155,13 +156,20 @@ class Work:
             decision = decide(opinion, how.choice, how.keep_above, luck(how.seed, "label", *key))
             tallies[example.task].add(opinion, decision, self._before.get(key), self._truths.get(key))
             if decision.label:
-                task = self._tasks[example.task]
-                yield from pseudo.sft_pair(task, example, decision.label, decision.trace, vocabulary)
+                yield from pseudo.sft_pair(
+                    self._tasks[example.task],
+                    example,
+                    decision.label,
+                    vocabulary,
+                    trace=decision.trace,
+                    hidden=self._config.tasks[example.task].hidden or self._hidden,
+                    rng=np.random.default_rng(request_seed(how.seed, "row", *key)),
+                )
 
     def _examples(self) -> Iterator[Example]:
         for name, row in self._training(labelled=False):
             if (name, row["id"]) in self._chosen:
-                rng = np.random.default_rng([self._settings.seed, *f"{name}/{row['id']}".encode()])
+                rng = np.random.default_rng(request_seed(self._settings.seed, "question", name, row["id"]))
                 yield pseudo.question(self._tasks[name], row, hidden=self._hidden, masks=self._masks, rng=rng)
 
     def _training(self, *, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:

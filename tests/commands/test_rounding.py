@@ -94,7 +94,7 @@ def test_cells_without_a_label_get_rows_in_both_directions_of_the_schema_of_the_
     assert [row["id"] for row in primal] == [row["id"] for row in dual]
     assert {row["datasource"] for row in (*primal, *dual)} == {ANNOTATION}
     for asked, told in zip(primal, dual, strict=True):
-        example = Example.from_label(asked["label"])
+        example = Example.from_label(told["label"])
         assert example.masks == ()
         assert split_response(asked["output"]).answer == example.gold
         assert split_response(asked["output"]).trace == "seen"
@@ -104,6 +104,19 @@ def test_cells_without_a_label_get_rows_in_both_directions_of_the_schema_of_the_
     assert content["rows"] == {"pseudo": 2 * len(primal), "labelled": len(labelled), "times": 3}
     assert rows[content["rows"]["pseudo"] :] == 3 * labelled
     assert (folder / "pseudo" / "pseudo.answers").is_file()
+
+
+def test_where_the_whole_cell_is_hidden_the_dual_row_writes_it(folder):
+    config = json.loads((folder / "cellduality.json").read_text())
+    config["tasks"][ANNOTATION]["hidden"] = 1.0
+    (folder / "cellduality.json").write_text(json.dumps(config))
+    _, rows, asked = label(folder)
+    for row in pseudo_rows(rows, "dual"):
+        example = Example.from_label(row["label"])
+        assert example.unknown == example.inputs["cell"]
+        prompt = TASKS[GENERATION].primal_prompt({"cell_type": example.gold, "length": "8"}, Vocabulary((), {}))
+        assert row["input"] == prompt
+        assert prompt in {question for question, _ in asked}  # judged as it is taught
 
 
 def test_the_judge_corrects_what_the_votes_get_wrong(folder):

@@ -19,11 +19,11 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.judging import scorer_of
 from cellduality_plugin.evaluation.kept_answers import KeptAnswers
-from cellduality_plugin.evaluation.predictions import request_seed
 from cellduality_plugin.examples import Example
 from cellduality_plugin.policy import PolicyError
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.seeds import request_seed
 
 CONFIGURED = "configured"
 """The judge that the configuration gives a task."""
