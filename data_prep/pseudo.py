@@ -27,6 +27,22 @@ COLUMNS = ("input", "output", "direction", "datasource", "id", "view", "label")
 """Of ``sft.jsonl``."""
 
 
+def read_sft(path: Path) -> Iterator[Row]:
+    """Yield the rows of an SFT file, with the columns of ``sft.jsonl`` alone.
+
+    Raises
+    ------
+    CellDualityError
+        If the file is missing, or a line lacks a column; it is named.
+    """
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if not row.keys() >= {*COLUMNS}:
+            raise CellDualityError(
+                "not a row of an SFT file", where=f"{path}:{number}", mend="give sft.jsonl, or what was made of it"
+            )
+        yield {column: row[column] for column in COLUMNS}
+
+
 def label_tasks(tasks: Mapping[str, DualTask]) -> dict[str, DualTask]:
     """Return the pairs whose answer is a label and whose question shows nothing that only labelled cells have."""
     fit = {name: task for name, task in tasks.items() if isinstance(task.answer, OneOf)}
@@ -39,7 +55,7 @@ def kind_of(task: DualTask) -> str:
     return task.answer.kind
 
 
-def served(rows: Iterable[Mapping[str, Any]], tasks: Mapping[str, DualTask]) -> tuple[dict[str, list[str]], int]:
+def served(rows: Iterable[Mapping[str, str]], tasks: Mapping[str, DualTask]) -> tuple[dict[str, list[str]], int]:
     """Return ({source: the names of those of ``tasks`` that are asked about its cells}, how many rows), of SFT rows."""
     found: dict[str, dict[str, None]] = {}
     count = 0
@@ -108,7 +124,7 @@ def sft_pair(
 
 def previous_labels(path: Path) -> dict[tuple[str, str], str]:
     """Return {(task, cell id): label} of the primal rows of an SFT file."""
-    rows = (row for row in read_jsonl(path) if row["direction"] == "primal")
+    rows = (row for row in read_sft(path) if row["direction"] == "primal")
     golds = ((row, Example.from_label(row["label"]).gold) for row in rows)
     return {(row["datasource"], row["id"]): gold for row, gold in golds if isinstance(gold, str)}
 

@@ -21,7 +21,7 @@ from cellduality_plugin.evaluation.kept_answers import KeptAnswers
 from cellduality_plugin.evaluation.rounds.labelling import Panel, Selection, decide, judges, luck, opinions
 from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, whole_file
+from cellduality_plugin.files import whole_file
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.settings import Settings
 from data_prep import pseudo
@@ -96,7 +96,7 @@ class Work:
         self._config, self._settings, self._labelled = config, settings, labelled
         self._cells = data / pseudo.CELLS
         self._tasks = pseudo.label_tasks(config.load_tasks())
-        self._asked, self._rows = pseudo.served(read_jsonl(labelled), self._tasks)
+        self._asked, self._rows = pseudo.served(pseudo.read_sft(labelled), self._tasks)
         self._names = [name for name in self._tasks if any(name in names for names in self._asked.values())]
         self._hidden, self._masks = pseudo.hidden_share(data), masks_in_training(data / "rl.jsonl")
         judges(config, settings.judge, self._names)
@@ -135,7 +135,7 @@ class Work:
             count = _write(stream, self._pseudo_rows(players, kept, tallies, name))
             times = repeats(count, self._rows, self._settings.labelled_share)
             for _ in range(times):
-                _write(stream, self._labelled_rows())
+                _write(stream, pseudo.read_sft(self._labelled))
         found = {task: tally.summary() for task, tally in tallies.items()}
         for task, summary in found.items():
             print(sentence(task, summary))
@@ -174,9 +174,6 @@ class Work:
 
     def _training(self, *, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         return pseudo.training_cells(self._cells, self._asked, labelled=labelled)
-
-    def _labelled_rows(self) -> Iterator[dict[str, str]]:
-        return ({column: row[column] for column in pseudo.COLUMNS} for row in read_jsonl(self._labelled))
 
     def _label(self, task: str, row: Mapping[str, Any]) -> str:
         return str(row[pseudo.kind_of(self._tasks[task])])

@@ -76,6 +76,8 @@ def pseudo_label(
     from cellduality_plugin.evaluation.checkpoints import model_hash
     from cellduality_plugin.evaluation.decoding import EngineSettings
 
+    if rows.suffix != ".jsonl":
+        raise CellDualityError(f"{rows} does not end in .jsonl", where="--out", mend="name it ROWS.jsonl")
     run = Config.load(config or data / "cellduality.json")
     settings = PseudoSettings.read(
         {

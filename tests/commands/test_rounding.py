@@ -191,12 +191,18 @@ def run(folder: Path, *words: str) -> None:
         (("--judge", "oracle"), f"the reward of {ANNOTATION} needs the truth"),
         (("--choose", "first"), "choice"),
         (("--labelled", "elsewhere.jsonl"), "no such file"),
+        (("--out", "rows.json"), "does not end in .jsonl"),
     ],
 )
 def test_mistakes_are_told_before_a_model_loads(words, message, folder):
     with pytest.raises(CellDualityError, match=message):
         run(folder, *words)
     assert not (folder / "rows.jsonl").exists()
+
+
+def test_rows_that_are_none_of_sft_are_named(folder):
+    with pytest.raises(CellDualityError, match=r"not a row of an SFT file .*cells.jsonl:1"):
+        run(folder, "--labelled", str(folder / "cells.jsonl"))
 
 
 def test_without_a_cell_to_label_it_says_so(folder):
