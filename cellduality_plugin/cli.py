@@ -20,6 +20,7 @@ from cellduality_plugin.commands import (
     models,
     preparing,
     replaying,
+    rounding,
     serving,
     tracing,
 )
@@ -85,3 +86,4 @@ serving.register(app)
 evaluating.register(app)
 comparing.register(app)
 replaying.register(app)
+rounding.register(app)

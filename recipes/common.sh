@@ -51,6 +51,7 @@ if [[ "$BASE_MODEL" == small-llama ]]; then : "${PRETRAIN:=1}"; fi
 : "${TRACES:=1}"                  # 0: SFT sees the answers that passed, without the reasoning
 : "${FILL:=1}"                    # whether questions without an accepted candidate keep their bare answer
 : "${SFT_DIRECTIONS:=both}"       # or primal: without the dual questions
+: "${ROUNDS:=1}"                 # above 1: GRPO in rounds, with SFT on pseudo-labels between them (recipes/rounds.sh)
 : "${PREFIX_CACHING:=1}"          # 0: vLLM reads the question of a group for each of its rollouts anew
 : "${LABEL_COLUMN:=}"             # obs column with the labels; the data set's own by default
 : "${RUN_DIR:=$root/runs/$PROFILE}"
@@ -61,6 +62,7 @@ RUN_DIR="$(realpath -m -- "$RUN_DIR")"
 [[ "$RUN_DIR" != *[,@]* ]] || die "RUN_DIR $RUN_DIR holds a comma or an @" "choose a folder without"
 data="$RUN_DIR/data" base="$RUN_DIR/base" pretrained="$RUN_DIR/pretrained" sft="$RUN_DIR/sft" grpo="$RUN_DIR/grpo"
 if [[ "$TEACHER" == none ]]; then sft_rows="$data/sft.jsonl"; else sft_rows="$data/sft_traces.jsonl"; fi
+sft_rows="${SFT_ROWS:-$sft_rows}"
 export PATH="$VENV/bin:$PATH"
 
 # The one word in front that makes the unmodified trainer run without a GPU.
@@ -136,6 +138,16 @@ train_sft() {
 # What the audit chose, where REWARDS=auto leaves it to it; a dry run takes it that it will have chosen.
 chosen() { [[ "$REWARDS" == auto && (-f "$data/rl_chosen.jsonl" || ("$DRY_RUN" == 1 && "$AUDIT" != 0)) ]]; }
 nothing_chosen() { [[ "$REWARDS" == auto && -f "$data/rl_chosen.jsonl" && ! -s "$data/rl_chosen.jsonl" ]]; }
+# CONFIG and RL_ROWS, unless they are given: those that were chosen, or those of the prepared data.
+take_choice() {
+  if [[ -z "${CONFIG:-}" ]] && chosen; then
+    CONFIG="$data/chosen.json" RL_ROWS="$data/rl_chosen.jsonl"
+  elif [[ -z "${CONFIG:-}" && "$REWARDS" == auto ]]; then
+    say "No audit has chosen rewards: training takes those of the prepared data."
+  fi
+  : "${CONFIG:=$data/cellduality.json}" "${RL_ROWS:=$data/rl.jsonl}"
+  CONFIG="$(realpath -m -- "$CONFIG")"
+}
 forget_choice() { if [[ "$DRY_RUN" != 1 ]]; then rm -f "$data/chosen.json" "$data/rl_chosen.jsonl"; fi; }
 
 # A finished stage leaves a mark; RESUME=1 skips it.

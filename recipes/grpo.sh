@@ -17,19 +17,11 @@ lock_run
 finished grpo && exit 0
 unmark grpo
 
-rows="$data/rl.jsonl"
-if [[ -z "${CONFIG:-}" ]]; then
-  if nothing_chosen; then
-    say "No reward agrees with the truth in any task: there is nothing to train on ($RUN_DIR/audit/audit.md)."
-    exit 0
-  elif chosen; then
-    CONFIG="$data/chosen.json" rows="$data/rl_chosen.jsonl"
-  elif [[ "$REWARDS" == auto ]]; then
-    say "No audit has chosen rewards: training takes those of the prepared data."
-  fi
+if [[ -z "${CONFIG:-}" ]] && nothing_chosen; then
+  say "No reward agrees with the truth in any task: there is nothing to train on ($RUN_DIR/audit/audit.md)."
+  exit 0
 fi
-: "${CONFIG:=$data/cellduality.json}"
-CONFIG="$(realpath -m -- "$CONFIG")"
+take_choice
 agent="${CONFIG%.json}.agent.py"
 if [[ "$DRY_RUN" != 1 ]]; then agent="$(cellduality agent-path --config "$CONFIG")"; fi
 resume=()
@@ -51,7 +43,7 @@ trainer=(
   --actor.model_name_or_path "$sft" --ckpt.output_dir "$grpo.new" --ckpt.path "$RUN_DIR/checkpoints/grpo"
   --ckpt.save_steps "$SAVE_STEPS" --ckpt.max_num 2 "${resume[@]}"
   --train.agent_func_path "$agent"
-  --data.prompt_dataset "$rows" --data.input_key input --data.label_key label --data.apply_chat_template
+  --data.prompt_dataset "$RL_ROWS" --data.input_key input --data.label_key label --data.apply_chat_template
   --data.max_len "$MAX_LEN" --rollout.max_new_tokens "$MAX_NEW_TOKENS"
   --rollout.batch_size "$ROLLOUT_BATCH" --rollout.n_samples_per_prompt "$GROUP_SIZE"
   --rollout.micro_batch_size "$MICRO_BATCH" --rollout.temperature "$TEMPERATURE" --rollout.top_p 1.0

@@ -7,6 +7,7 @@
 #   PROFILE=a6000x8 bash recipes/grpo_duality.sh                   # the paper's set-up
 #   DATASET=my.h5ad LABEL_COLUMN=cell_type bash recipes/grpo_duality.sh
 #   SEED=1 RUN_DIR=runs/seed1 ACTOR_LR=5e-5 bash recipes/grpo_duality.sh
+#   ROUNDS=3 bash recipes/grpo_duality.sh                          # GRPO, pseudo-labels, SFT, GRPO, ...; the best round
 #   AUDIT=0 bash recipes/grpo_duality.sh                           # without the audit before GRPO
 #   RESUME=1 bash recipes/grpo_duality.sh                          # skips finished stages, resumes a stopped one
 #   DRY_RUN=1 bash recipes/grpo_duality.sh                         # prints the exact commands
@@ -16,18 +17,19 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/recipes/common.sh"
 
 say "CellDuality, profile $PROFILE, into $RUN_DIR"
-export PROFILE VENV SEED DATA_SEED DATASET LABEL_COLUMN RUN_DIR DRY_RUN RESUME stage
+export PROFILE VENV SEED DATA_SEED DATASET LABEL_COLUMN RUN_DIR DRY_RUN RESUME ROUNDS stage
+if ((ROUNDS > 1)); then rl=rounds; else rl=grpo; fi
 stages=(prepare traces)
 if [[ "$PRETRAIN" != 0 ]]; then stages+=(pretrain); fi
 stages+=(sft)
 if [[ "$AUDIT" != 0 ]]; then stages+=(audit); fi
-stages+=(grpo evaluate)
+stages+=("$rl" evaluate)
 of=$((${#stages[@]} + 1)) at=1
 stage="[1/$of]" set_up
 lock_run
 for name in "${stages[@]}"; do
   at=$((at + 1))
   further=()
-  if [[ "$name" == grpo ]]; then further=("$@"); fi
+  if [[ "$name" == "$rl" ]]; then further=("$@"); fi
   stage="[$at/$of]" bash "$root/recipes/$name.sh" "${further[@]}"
 done

@@ -13,8 +13,8 @@ set_up
 lock_run
 finished sft && exit 0
 unmark sft audit grpo
-forget_choice
+if [[ -z "${START_MODEL:-}" ]]; then forget_choice; fi # a round's refit keeps the rewards that were chosen
 
-model="$pretrained"
-if [[ "$PRETRAIN" == 0 ]]; then make_base; fi
+model="${START_MODEL:-$pretrained}" # or any other checkpoint
+if [[ "$PRETRAIN" == 0 && -z "${START_MODEL:-}" ]]; then make_base; fi
 train_sft sft "$expect_sft" "$model" "$sft_rows" "$sft" "$SFT_EPOCHS" "$SFT_LR" "$@"

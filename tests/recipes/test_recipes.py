@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.sh"))
 PROFILES = sorted((ROOT / "recipes" / "profiles").glob("*.sh"))
 RUNNABLE = [path.stem for path in RECIPES if path.stem != "common"]
-STAGES = ["prepare", "traces", "pretrain", "sft", "audit", "grpo", "evaluate", "grpo_duality"]
+STAGES = ["prepare", "traces", "pretrain", "sft", "audit", "grpo", "rounds", "evaluate", "grpo_duality"]
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -466,3 +466,114 @@ def test_a_stage_leaves_its_command_for_the_report(run, installed):
 def test_gold_is_asked_for_and_not_by_default(run):
     assert "--gold-for-monitoring" in run("prepare", DRY_RUN="1", GOLD="1").stdout
     assert "--gold-for-monitoring" not in run("prepare", DRY_RUN="1").stdout
+
+
+class TestRounds:
+    """Round 1 is GRPO from the SFT checkpoint; each further one labels cells, fits a fresh model, and does GRPO."""
+
+    @pytest.fixture
+    def trained(self, installed: Path) -> Path:
+        """The copy with stages that leave a model which names its folder; of the rounds, the second is the best."""
+        (installed / ".venv" / "bin" / "python").write_text(
+            f"""#!/bin/bash
+echo "$*" >>"{installed}/calls"
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --log) mkdir -p "$(dirname "$2")"; echo "pseudo-labels of a task: 5 of 5 cells" >"$2" ;;
+    --ckpt.output_dir) mkdir -p "$2"; echo "$2" >"$2/config.json" ;;
+    --ckpt.path) mkdir -p "$2" ;;
+    --logger.tensorboard_dir) mkdir -p "$2" ;;
+  esac
+  shift
+done
+"""
+        )
+        command = installed / ".venv" / "bin" / "cellduality"
+        command.write_text(
+            """#!/bin/bash
+if [[ "$1" == rounds ]]; then
+  case "$*" in */rounds/3*) echo "2 stop" ;; */rounds/2*) echo "2 on" ;; *) echo "1 on" ;; esac
+fi
+"""
+        )
+        command.chmod(0o755)
+        (installed.parent / "a run" / "sft").mkdir(parents=True)
+        return installed.parent / "a run"
+
+    @staticmethod
+    def stages(project: Path) -> list[tuple[str, str]]:
+        """Return (round, stage) of what ran."""
+        return re.findall(r"--stage \[round (\d)\] ([\w-]+) ", (project / "calls").read_text())
+
+    def test_the_best_becomes_the_policy_and_no_round_follows_one_that_does_not_help(self, run, trained, installed):
+        done = run("rounds", RUN_DIR=str(trained), ROUNDS="5")
+        assert done.returncode == 0, done.stderr
+        first = [("1", "check-grpo"), ("1", "grpo"), ("1", "evaluate")]
+        further = ["pseudo", "check-sft", "sft", "check-grpo", "grpo", "evaluate"]
+        assert self.stages(installed) == [*first, *((number, stage) for number in "23" for stage in further)]
+        assert (trained / "grpo" / "config.json").read_text() == f"{trained}/rounds/2/grpo.new\n"
+        assert (trained / "tensorboard" / "grpo").resolve() == trained / "rounds" / "2" / "tensorboard" / "grpo"
+        assert (trained / ".finished-grpo").exists()
+        assert not (trained / "rounds" / "2" / "checkpoints").exists()
+        assert done.stderr.count("pseudo-labels of a task: 5 of 5 cells") == 2
+        assert "Kept: round 2." in done.stderr
+
+    def test_rounds_go_on_where_they_were(self, run, trained, installed):
+        assert run("rounds", RUN_DIR=str(trained), ROUNDS="2").returncode == 0
+        (installed / "calls").write_text("")
+        assert run("rounds", RUN_DIR=str(trained), ROUNDS="2", RESUME="1").returncode == 0
+        assert self.stages(installed) == []
+        assert run("rounds", RUN_DIR=str(trained), ROUNDS="3", RESUME="1").returncode == 0
+        assert [found for found in self.stages(installed) if found[1] != "evaluate"] == [
+            ("3", stage) for stage in ("pseudo", "check-sft", "sft", "check-grpo", "grpo")
+        ]
+        (installed / "calls").write_text("")
+        os.utime(trained / "rounds" / ".begun", (0, 0))  # another SFT checkpoint has come since
+        (trained / ".finished-sft").touch()
+        assert run("rounds", RUN_DIR=str(trained), ROUNDS="2", RESUME="1").returncode == 0
+        assert ("1", "grpo") in self.stages(installed)
+
+    def test_self_training_is_pseudo_labels_and_sft_alone(self, run, trained, installed):
+        done = run("rounds", RUN_DIR=str(trained), RL="0", JUDGE="none", KEEP="last")
+        assert done.returncode == 0, done.stderr
+        assert self.stages(installed) == [
+            ("1", "evaluate"), ("2", "pseudo"), ("2", "check-sft"), ("2", "sft"), ("2", "evaluate"),
+        ]  # fmt: skip
+        asked = shlex.split((trained / "rounds" / "2" / "logs" / "pseudo.command").read_text())
+        assert asked[asked.index("--model") + 1] == str(trained / "sft")
+        assert asked[asked.index("--judge") + 1] == "none"
+        assert (trained / "grpo" / "config.json").read_text() == f"{trained}/rounds/2/sft.new\n"
+
+    def test_a_fresh_model_is_fitted_to_the_rows_of_the_round(self, run, project):
+        assert self.refitted(run) == ("base", "rounds/2/pseudo.jsonl")
+        assert self.refitted(run, REFIT_FROM="policy")[0] == "rounds/1/grpo"
+        (project / "runs" / "cpu" / "pretrained").mkdir(parents=True)
+        assert self.refitted(run)[0] == "pretrained"
+
+    @staticmethod
+    def refitted(run: Run, **variables: str) -> tuple[str, ...]:
+        """Return the model that SFT starts from and its rows, in the run's folder."""
+        lines = run("rounds", DRY_RUN="1", **variables).stdout.splitlines()
+        words = shlex.split(next(line for line in lines if line.startswith("cellduality-cpu torchrun")))
+        flags = ("--model.model_name_or_path", "--data.dataset")
+        return tuple(words[words.index(flag) + 1].partition("/runs/cpu/")[2] for flag in flags)
+
+    def test_one_round_is_grpo_as_it_was(self, run):
+        one, plain = run("rounds", DRY_RUN="1", ROUNDS="1").stdout, run("grpo", DRY_RUN="1").stdout
+        assert one == plain
+        whole = run("grpo_duality", DRY_RUN="1").stdout
+        assert run("grpo_duality", DRY_RUN="1", ROUNDS="1").stdout == whole
+        assert run("grpo_duality", DRY_RUN="1", ROUNDS="2").stdout.count(" pseudo-label ") == 1
+
+    @pytest.mark.parametrize(
+        ("variables", "message"),
+        [
+            ({"RL": "0", "ROUNDS": "1"}, "give two rounds or more"),
+            ({"REFIT_FROM": "sft"}, "use pretrained or policy"),
+            ({"KEEP": "first"}, "use best or last"),
+        ],
+    )
+    def test_mistakes_are_told_before_anything_runs(self, variables, message, run):
+        done = run("rounds", DRY_RUN="1", **variables)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr

@@ -82,13 +82,13 @@ class SeededPolicy(EnginePolicy):
     def __init__(self, engine: Stepped, served: Served, settings: DualSettings, seed: int) -> None:
         super().__init__(engine, served.tokenizer, served.limit, settings)
         self._seed = seed
-        self._draws: Counter[str] = Counter()
+        self._draws: Counter[int] = Counter()  # by a hash: a million prompts are gigabytes
 
     def _sampling(self, prompt: str, limit: int, seed: int | None = None, temperature: float | None = None) -> Any:
         params = super()._sampling(prompt, limit, seed, temperature)
         if params.temperature and seed is None:
-            params.seed = request_seed(self._seed, prompt, self._draws[prompt])
-            self._draws[prompt] += 1
+            params.seed = request_seed(self._seed, prompt, self._draws[hash(prompt)])
+            self._draws[hash(prompt)] += 1
         return params
 
 

@@ -1,0 +1,222 @@
+"""From cells without a label and a policy's opinions on them to SFT rows: what `cellduality pseudo-label` writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.evaluation.audit.run import masks_in_training
+from cellduality_plugin.evaluation.checkpoints import file_hash, versions
+from cellduality_plugin.evaluation.kept_answers import KeptAnswers
+from cellduality_plugin.evaluation.rounds.labelling import Panel, Selection, decide, judges, luck, opinions
+from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import whole_file
+from cellduality_plugin.seeds import request_seed
+from cellduality_plugin.settings import Settings
+from data_prep import pseudo
+
+LOCKED_IN = "Rounds may lock in on their own errors: keep an earlier one, lower --weight, or label more cells"
+
+
+class PseudoSettings(Settings):
+    """How cells without a label get one, and how their rows are mixed with the labelled ones.
+
+    Parameters
+    ----------
+    votes, temperature
+        Answers to a question, and how they are drawn.
+    judge
+        ``"configured"``, ``"none"``, or a reward as the configuration writes it.
+    choice
+        Whether a label is drawn from its cell's distribution, or the likeliest.
+    cells
+        Of each task, at most; None for all.
+    weight
+        The share of cells that get rows: SFT has no weights of rows.
+    labelled_share
+        Labelled rows are repeated until they are at least this share of all.
+    keep_above
+        The least share that the likeliest label of a cell must have.
+    batch
+        Cells that are asked together.
+    seed
+        Of every draw.
+    """
+
+    votes: int = 8
+    temperature: float = 1.0
+    judge: str | dict[str, float] = "configured"
+    choice: Literal["drawn", "best"] = "drawn"
+    cells: int | None = None
+    weight: float = 1.0
+    labelled_share: float = 0.5
+    keep_above: float = 0.0
+    batch: int = 64
+    seed: int = 42
+
+
+class Work:
+    """One set of pseudo-labels, from the cells of a preparation to rows. What is wrong is told before a model loads.
+
+    Parameters
+    ----------
+    labelled
+        The SFT rows of labelled cells.
+    previous
+        The rows of an earlier round.
+    tell_truth
+        Whether the true labels are counted with; nothing else ever reads them.
+
+    Raises
+    ------
+    CellDualityError
+        If no configured task can be asked, no cell is without a label, or the judge cannot judge a task.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        config: Config,
+        settings: PseudoSettings,
+        labelled: Path,
+        previous: Path | None = None,
+        tell_truth: bool = False,
+    ) -> None:
+        self._config, self._settings, self._labelled = config, settings, labelled
+        self._cells = data / pseudo.CELLS
+        self._tasks = pseudo.label_tasks(config.load_tasks())
+        self._asked, self._rows = pseudo.served(pseudo.read_sft(labelled), self._tasks)
+        self._names = [name for name in self._tasks if any(name in names for names in self._asked.values())]
+        self._hidden, self._masks = pseudo.hidden_share(data), masks_in_training(data / "rl.jsonl")
+        judges(config, settings.judge, self._names)
+        every = ((task, row["id"]) for task, row in self._training(labelled=False))
+        self._chosen = Selection(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)
+        if not self._chosen.count:
+            raise CellDualityError(
+                "no training cell without a label, or no row of a task that answers with one",
+                where=f"{self._cells}, {labelled}",
+                mend="prepare with fewer labelled cells, and with a task such as cell_type_annotation",
+            )
+        self._before = pseudo.previous_labels(previous) if previous else {}
+        self._truths = self._read_truths() if tell_truth else {}
+
+    def write(
+        self,
+        out: Path,
+        opened: Callable[[], AbstractContextManager[Players]],
+        origin: Mapping[str, Any],
+        name: str = "",
+    ) -> dict[str, Any]:
+        """Write the rows whole or not at all, print what they are like, and return that as JSON holds it.
+
+        Parameters
+        ----------
+        opened
+            Opens the policy.
+        origin
+            What tells its answers from those of others.
+        name
+            What the progress bar shows.
+        """
+        tallies = self._tallies()
+        keeping = KeptAnswers(out.with_suffix(".answers"), self._made_from(origin))
+        with keeping as kept, opened() as players, whole_file(out) as stream:
+            count = _write(stream, self._pseudo_rows(players, kept, tallies, name))
+            times = repeats(count, self._rows, self._settings.labelled_share)
+            for _ in range(times):
+                _write(stream, pseudo.read_sft(self._labelled))
+        found = {task: tally.summary() for task, tally in tallies.items()}
+        for task, summary in found.items():
+            print(sentence(task, summary))
+            for alarm in summary["alarms"]:
+                print(f"alarm: {task}: {alarm}. {LOCKED_IN}")
+        print(f"{count} rows of pseudo-labels and {times} x {self._rows} of labelled cells: {out}")
+        rows = {"pseudo": count, "labelled": self._rows, "times": times}
+        return {"tasks": found, "rows": rows, "settings": self._settings.model_dump(), **origin}
+
+    def _pseudo_rows(
+        self, players: Players, kept: KeptAnswers, tallies: Mapping[str, Tally], name: str
+    ) -> Iterator[dict[str, str]]:
+        how, vocabulary = self._settings, self._config.load_vocabulary()
+        panel = Panel(self._config, players, votes=how.votes, judge=how.judge, tasks=self._names)
+        asked = opinions(panel, self._examples(), kept, batch=how.batch, total=self._chosen.count, name=name)
+        for example, opinion in asked:
+            key = example.task, example.id
+            decision = decide(opinion, how.choice, how.keep_above, luck(how.seed, "label", *key))
+            tallies[example.task].add(opinion, decision, self._before.get(key), self._truths.get(key))
+            if decision.label:
+                yield from pseudo.sft_pair(
+                    self._tasks[example.task],
+                    example,
+                    decision.label,
+                    vocabulary,
+                    trace=decision.trace,
+                    hidden=self._config.tasks[example.task].hidden or self._hidden,
+                    rng=np.random.default_rng(request_seed(how.seed, "row", *key)),
+                )
+
+    def _examples(self) -> Iterator[Example]:
+        for name, row in self._training(labelled=False):
+            if (name, row["id"]) in self._chosen:
+                rng = np.random.default_rng(request_seed(self._settings.seed, "question", name, row["id"]))
+                yield pseudo.question(self._tasks[name], row, hidden=self._hidden, masks=self._masks, rng=rng)
+
+    def _training(self, *, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+        return pseudo.training_cells(self._cells, self._asked, labelled=labelled)
+
+    def _label(self, task: str, row: Mapping[str, Any]) -> str:
+        return str(row[pseudo.kind_of(self._tasks[task])])
+
+    def _read_truths(self) -> dict[tuple[str, str], str]:
+        return {(task, row["id"]): self._label(task, row) for task, row in self._training(labelled=False)}
+
+    def _tallies(self) -> dict[str, Tally]:
+        labels = self._config.load_vocabulary().labels
+        known: dict[str, Counter[str]] = {name: Counter() for name in self._names}
+        for task, row in self._training(labelled=True):
+            known[task][self._label(task, row)] += 1
+        return {name: Tally(known[name], len(labels[pseudo.kind_of(self._tasks[name])])) for name in self._names}
+
+    def _made_from(self, origin: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all that an opinion hangs on."""
+        how = self._settings
+        return {
+            **origin,
+            "format": "cellduality-opinions",
+            "cells": file_hash(self._cells),
+            "config": self._config.model_dump(mode="json", exclude={"records"}),
+            "hidden": self._hidden,
+            "masks": self._masks,
+            "asking": how.model_dump(mode="json", include={"votes", "temperature", "judge", "seed"}),
+            "versions": versions(),
+        }
+
+
+def _write(stream: IO[str], rows: Iterable[Mapping[str, str]]) -> int:
+    count = 0
+    for row in rows:
+        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        count += 1
+    return count
+
+
+def repeats(pseudo: int, labelled: int, share: float) -> int:
+    """Return how often the labelled rows are written so that they are at least ``share`` of all; once at the least.
+
+    Examples
+    --------
+    >>> repeats(100, 200, 0.5), repeats(1000, 200, 0.5), repeats(1000, 200, 0.0)
+    (1, 5, 1)
+    """
+    return max(1, math.ceil(share / (1 - share) * pseudo / labelled)) if labelled else 0

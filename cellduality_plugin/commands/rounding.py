@@ -1,0 +1,119 @@
+"""`cellduality pseudo-label | rounds`: the two steps of a round that no trainer makes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cellduality_plugin.commands.arguments import reward_of
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import write_text
+
+if TYPE_CHECKING:
+    from cellduality_plugin.evaluation.audit.engine import Players
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("pseudo-label")(pseudo_label)
+    app.command("rounds")(rounds)
+
+
+def pseudo_label(
+    model: Annotated[Path, typer.Option(help="The policy: a Hugging Face folder.")],
+    data: Annotated[Path, typer.Option(help="The prepared folder.")],
+    rows: Annotated[Path, typer.Option("--out", help="The SFT rows to write; a summary goes beside them as .json.")],
+    config: Annotated[Path | None, typer.Option(help="The configuration; that of the folder by default.")] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="The SFT rows of labelled cells; sft.jsonl of the folder by default.")
+    ] = None,
+    votes: Annotated[int, typer.Option(min=1, help="Answers to each question.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of those answers.")] = 1.0,
+    judge: Annotated[
+        str, typer.Option(help="The reward that weighs answers: configured, a KIND as in `configure`, or none.")
+    ] = "configured",
+    choose: Annotated[
+        str,
+        typer.Option(
+            help="drawn from a cell's distribution, or its best label; drawn by default, best if nobody judges."
+        ),
+    ] = "",
+    cells: Annotated[int, typer.Option(min=0, help="Cells of each task, at most; 0: all.")] = 0,
+    weight: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of cells that get rows.")] = 1.0,
+    labelled_share: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Labelled rows are repeated up to this share of all.")
+    ] = 0.5,
+    keep_above: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share that the likeliest label of a cell must have.")
+    ] = 0.0,
+    previous: Annotated[Path | None, typer.Option(help="The rows of an earlier round, to count what changed.")] = None,
+    tell_truth: Annotated[
+        bool, typer.Option("--tell-truth", help="For benchmarks: tell how many labels are right.")
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Cells that are asked together, and then kept.")] = 64,
+    max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 42,
+) -> None:
+    """Give training cells without a label one of the policy's, weighed by the reward, as SFT rows in both directions.
+
+    What was answered is kept beside the rows: a run that was stopped goes on where it was.
+
+    Examples:
+
+    `cellduality pseudo-label --model grpo --data data --labelled data/sft_traces.jsonl --out pseudo.jsonl`
+
+    `cellduality pseudo-label --model sft --data data --judge none --out self_training.jsonl`
+    """
+    from cellduality_plugin.commands.pseudo_labels import PseudoSettings, Work
+    from cellduality_plugin.evaluation.audit.engine import checkpoint_players
+    from cellduality_plugin.evaluation.checkpoints import model_hash
+    from cellduality_plugin.evaluation.decoding import EngineSettings
+
+    if rows.suffix != ".jsonl":
+        raise CellDualityError(f"{rows} does not end in .jsonl", where="--out", mend="name it ROWS.jsonl")
+    run = Config.load(config or data / "cellduality.json")
+    settings = PseudoSettings.read(
+        {
+            "votes": votes, "temperature": temperature, "judge": reward_of(judge, "--judge"),
+            "choice": choose or ("best" if judge == "none" else "drawn"), "cells": cells or None, "weight": weight,
+            "labelled_share": labelled_share, "keep_above": keep_above, "batch": batch, "seed": seed,
+        }
+    )  # fmt: skip
+    engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
+
+    def opened() -> AbstractContextManager[Players]:
+        return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed)
+
+    work = Work(data, run, settings, labelled or data / "sft.jsonl", previous, tell_truth)
+    origin = {"model": model_hash(model), "engine": [max_len, max_new_tokens]}
+    content = work.write(rows, opened, origin, model.name)
+    content["provenance"] = {"command": sys.argv, "model": str(model)}
+    write_text(rows.with_suffix(".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def rounds(
+    folders: Annotated[list[Path], typer.Argument(help="The folder of each round, which is called by its number.")],
+    result: Annotated[Path, typer.Option("--out", help="The rounds.json to write.")],
+    patience: Annotated[int, typer.Option(min=1, help="Rounds in a row that may do no better than the best.")] = 1,
+    keep: Annotated[str, typer.Option(help="best: by validation cells; last: whatever it scores.")] = "best",
+) -> None:
+    """Tell which round is kept and whether another is worth its time: prints its number, and `on` or `stop`.
+
+    Example: `cellduality rounds runs/cpu/rounds/1 runs/cpu/rounds/2 --out runs/cpu/rounds.json --patience 1`
+    """
+    from cellduality_plugin.evaluation.rounds.choosing import as_json, read_round
+
+    if keep not in ("best", "last"):
+        raise CellDualityError(f"{keep!r} is no choice", where="--keep", mend="use best or last")
+    found = sorted(map(read_round, folders), key=lambda each: each.number)
+    content = as_json(found, keep, patience)  # type: ignore[arg-type]
+    write_text(result, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    print(content["kept"], "on" if content["goes_on"] else "stop")
+    print(content["why"], file=sys.stderr)

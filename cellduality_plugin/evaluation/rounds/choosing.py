@@ -1,0 +1,111 @@
+"""Which round is kept, and whether another one is worth its time; by validation cells alone."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.arms.comparing import headline_of
+from cellduality_plugin.evaluation.report import read_metrics
+
+FORMAT = "cellduality-rounds"
+VERSION = 1
+METRICS, PSEUDO = Path("validation", "metrics.json"), "pseudo.json"
+
+Keep: TypeAlias = Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: its number from 1, its headline metrics on validation cells, and what its pseudo-labels looked like.
+
+    Parameters
+    ----------
+    metrics
+        Those that are better the higher, in [0, 1], of cells like those that train; best value 1.
+    pseudo
+        By task; empty for a round without pseudo-labels.
+    """
+
+    number: int
+    metrics: Mapping[str, float]
+    pseudo: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        """The mean of ``metrics``, in [0, 1]. Best value 1."""
+        return statistics.fmean(self.metrics.values())
+
+
+def read_round(folder: Path) -> Round:
+    """Return the round in ``folder``, which is called by its number.
+
+    Raises
+    ------
+    CellDualityError
+        If it was not evaluated on validation cells, as one checkpoint, or has no headline metric.
+    """
+    content, where = read_metrics(folder / METRICS), str(folder / METRICS)
+    columns = [column for column in content["columns"].values() if column["kind"] == "checkpoint"]
+    if content["split"] != "validation" or len(columns) != 1:
+        raise CellDualityError(
+            "not one checkpoint on validation cells", where=where, mend="evaluate one with --split validation"
+        )
+    metrics = {
+        key: float(metric["value"])
+        for key, metric in columns[0]["metrics"].items()
+        if headline_of(key) and "@" not in key and metric["better"] == "higher" and metric["value"] is not None
+    }
+    if not metrics:
+        raise CellDualityError("no headline metric", where=where, mend="evaluate with --decode headline")
+    pseudo = folder / PSEUDO
+    tasks = json.loads(pseudo.read_text(encoding="utf-8"))["tasks"] if pseudo.is_file() else {}
+    return Round(int(folder.name), metrics, tasks)
+
+
+def choose(rounds: Sequence[Round], keep: Keep, patience: int) -> tuple[int, bool, str]:
+    """Return (the number of the round that is kept, whether another is worth its time, why); the first of equal ones.
+
+    Parameters
+    ----------
+    rounds
+        One at least, in their order.
+    keep
+        ``"last"`` keeps the last whatever it scores, and never stops early: for comparisons at a fixed number.
+    patience
+        Rounds in a row that may do no better than the best before them.
+    """
+    best = max(rounds, key=lambda each: (each.score, -each.number))
+    last = rounds[-1]
+    scores = f"{best.score:.3f} on validation cells"
+    if keep == "last":
+        return last.number, True, f"the last was asked for; round {best.number} was best, {scores}"
+    since = last.number - best.number
+    why = f"round {best.number} is best, {scores}"
+    return best.number, since < patience, why + (f"; {since} since did no better" if since else "")
+
+
+def as_json(rounds: Sequence[Round], keep: Keep, patience: int) -> dict[str, Any]:
+    """Return what the file of rounds holds."""
+    kept, goes_on, why = choose(rounds, keep, patience)
+
+    def of_tasks(each: Round, key: str) -> dict[str, Any]:
+        return {task: found[key] for task, found in each.pseudo.items()}
+
+    told = [
+        {
+            "round": each.number,
+            "score": each.score,
+            "metrics": dict(each.metrics),
+            "flip_rate": of_tasks(each, "flip_rate"),
+            "entropy": of_tasks(each, "entropy"),
+            "alarms": of_tasks(each, "alarms"),
+        }
+        for each in rounds
+    ]
+    return {"format": FORMAT, "version": VERSION, "kept": kept, "why": why, "goes_on": goes_on, "rounds": told}

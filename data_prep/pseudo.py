@@ -1,0 +1,133 @@
+"""Training cells that show no label as questions, and what stands in for their labels as SFT rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.manifests import read_manifest
+from data_prep.reading import CONDITIONS
+from data_prep.rows import Row, with_masks
+from data_prep.splits import SPLITS
+from data_prep.views import known_by
+
+CELLS = "cells.jsonl"
+COLUMNS = ("input", "output", "direction", "datasource", "id", "view", "label")
+"""Of ``sft.jsonl``."""
+
+
+def read_sft(path: Path) -> Iterator[Row]:
+    """Yield the rows of an SFT file, with the columns of ``sft.jsonl`` alone.
+
+    Raises
+    ------
+    CellDualityError
+        If the file is missing, or a line lacks a column; it is named.
+    """
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if not row.keys() >= {*COLUMNS}:
+            raise CellDualityError(
+                "not a row of an SFT file", where=f"{path}:{number}", mend="give sft.jsonl, or what was made of it"
+            )
+        yield {column: row[column] for column in COLUMNS}
+
+
+def label_tasks(tasks: Mapping[str, DualTask]) -> dict[str, DualTask]:
+    """Return the pairs whose answer is a label and whose question shows nothing that only labelled cells have."""
+    fit = {name: task for name, task in tasks.items() if isinstance(task.answer, OneOf)}
+    return {name: task for name, task in fit.items() if set(task.needs) <= set(CONDITIONS)}
+
+
+def kind_of(task: DualTask) -> str:
+    """Return the label set that a task answers with."""
+    assert isinstance(task.answer, OneOf)
+    return task.answer.kind
+
+
+def served(rows: Iterable[Mapping[str, str]], tasks: Mapping[str, DualTask]) -> tuple[dict[str, list[str]], int]:
+    """Return ({source: the names of those of ``tasks`` that are asked about its cells}, how many rows), of SFT rows."""
+    found: dict[str, dict[str, None]] = {}
+    count = 0
+    for row in rows:
+        count += 1
+        if row["datasource"] in tasks:
+            found.setdefault(_source(row["id"]), {})[row["datasource"]] = None
+    return {source: [name for name in tasks if name in names] for source, names in found.items()}, count
+
+
+def training_cells(
+    path: Path, asked: Mapping[str, list[str]], *, labelled: bool
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (task, row of the cells file) for every training cell that shows its label, or that does not."""
+    for row in read_jsonl(path):
+        if row["split"] == SPLITS[0] and row["labelled"] == labelled:
+            yield from ((name, row) for name in asked.get(_source(row["id"]), ()))
+
+
+def hidden_share(data: Path) -> float:
+    """Return the share of a cell's genes that the rows of a preparation hide."""
+    hidden = read_manifest(data / CELLS)["settings"]["hidden"]
+    return float(hidden[0] if isinstance(hidden, list) else hidden)
+
+
+def question(task: DualTask, row: Mapping[str, Any], *, hidden: float, masks: int, rng: np.random.Generator) -> Example:
+    """Return the question about a cell of the cells file, as RL rows ask it; nothing of its labels is in it.
+
+    Raises
+    ------
+    CellDualityError
+        If the file lacks a column that the question shows.
+    """
+    if missing := [column for column in task.needs if column not in row]:
+        raise CellDualityError(
+            f"no {missing[0]!r}, which {task.name} asks for", where=str(row["id"]), mend="prepare the data again"
+        )
+    cell = known_by(Cell(row["id"], tuple(row["genes"])), {column: row[column] for column in task.needs})
+    example = task.example(cell, hidden=hidden, labelled=False, rng=rng)
+    return with_masks(task, cell, example, masks, hidden, rng)
+
+
+def sft_pair(
+    task: DualTask,
+    example: Example,
+    label: str,
+    vocabulary: Vocabulary,
+    *,
+    trace: str,
+    hidden: float,
+    rng: np.random.Generator,
+) -> list[Row]:
+    """Return the primal and the dual row of ``sft.jsonl`` in which ``label`` is the answer, reached by ``trace``.
+
+    Which genes the dual rebuilds is drawn anew from ``rng``: what is learnt is not the very split that was judged.
+    """
+    told = replace(example, gold=label, masks=())
+    split = task.hide(told, hidden, rng)
+    primal = task.primal_prompt(told.inputs, vocabulary), task.answer_response(label, trace)
+    dual = task.dual_prompt(split.known, label, vocabulary), task.rebuilt_response(split.unknown)
+    return [
+        dict(zip(COLUMNS, (*said, direction, task.name, told.id, "0", of.to_label()), strict=True))
+        for said, direction, of in ((primal, "primal", told), (dual, "dual", split))
+    ]
+
+
+def previous_labels(path: Path) -> dict[tuple[str, str], str]:
+    """Return {(task, cell id): label} of the primal rows of an SFT file."""
+    rows = (row for row in read_sft(path) if row["direction"] == "primal")
+    golds = ((row, Example.from_label(row["label"]).gold) for row in rows)
+    return {(row["datasource"], row["id"]): gold for row, gold in golds if isinstance(gold, str)}
+
+
+def _source(cell_id: str) -> str:
+    return cell_id.partition("/")[0]

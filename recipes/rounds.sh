@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Rounds of expectation-maximisation: GRPO moves the question's side alone, a round moves both. Round 1 is GRPO from the
+# SFT checkpoint. In each further one the policy labels the cells without a label, the reward weighs its votes, a fresh
+# model is fitted to labelled and pseudo-labelled rows in both directions, and GRPO goes on from there. Rounds end when
+# one does not help on validation cells; the best becomes RUN_DIR/grpo, and RUN_DIR/rounds.json tells of all.
+# Further arguments go to the GRPO trainer.
+#
+#   ROUNDS=3 bash recipes/rounds.sh
+#   RL=0 JUDGE=none KEEP=last bash recipes/rounds.sh      # self-training: majority labels and SFT alone, no reward
+#   RESUME=1 ROUNDS=4 bash recipes/rounds.sh              # goes on where it was
+#   FIRST=runs/other/grpo bash recipes/rounds.sh          # this checkpoint is round 1
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+: "${ROUNDS:=2}"
+# shellcheck source=recipes/common.sh
+source "$root/recipes/common.sh"
+: "${RL:=1}"                      # 0: no GRPO; the policy of a round is its SFT model, of the first the SFT checkpoint
+: "${JUDGE:=configured}"          # of answers to cells without a label: a kind of reward, or none
+: "${FIRST:=}"                    # the checkpoint that is round 1, in place of GRPO
+: "${REFIT_FROM:=pretrained}"     # a round's SFT starts from RUN_DIR/pretrained, else the base; policy: from the last
+: "${KEEP:=best}"                 # by validation cells; or last
+: "${ROUNDS_PATIENCE:=1}"         # rounds in a row that may do no better than the best
+: "${PSEUDO_VOTES:=8}"            # answers to each cell
+: "${PSEUDO_CELLS:=0}"            # of each task, at most; 0: all
+: "${PSEUDO_WEIGHT:=1.0}"         # the share of cells that get rows
+: "${PSEUDO_KEEP_ABOVE:=0.0}"     # the share that the likeliest label of a cell must have
+case "$REFIT_FROM" in pretrained | policy) ;; *) die "no REFIT_FROM=$REFIT_FROM" "use pretrained or policy" ;; esac
+case "$KEEP" in best | last) ;; *) die "no KEEP=$KEEP" "use best or last" ;; esac
+[[ "$RL" != 0 || "$ROUNDS" -ge 2 ]] || die "nothing to do: RL=0 with ROUNDS=$ROUNDS" "give two rounds or more"
+if ((ROUNDS < 2)); then exec bash "$root/recipes/grpo.sh" "$@"; fi
+set_up
+lock_run
+if [[ -z "${CONFIG:-}" && "$RL" != 0 ]] && nothing_chosen; then exec bash "$root/recipes/grpo.sh" "$@"; fi
+take_choice
+export RL_ROWS
+all="$RUN_DIR/rounds" outer="${stage:-}"
+if [[ "$RL" == 0 ]]; then : "${FIRST:=$sft}"; fi
+if [[ -d "$FIRST" ]]; then FIRST="$(realpath -- "$FIRST")"; fi
+
+# Rounds are taken up only on request, and only if no other SFT checkpoint has come since.
+if [[ "$DRY_RUN" != 1 ]]; then
+  if [[ "$RESUME" != 1 || "$RUN_DIR/.finished-sft" -nt "$all/.begun" ]]; then rm -rf "$all"; fi
+  mkdir -p "$all"
+  [[ -f "$all/.begun" ]] || touch "$all/.begun"
+fi
+RUN_DIR="$all" finished "$ROUNDS" && exit 0
+unmark grpo
+
+refit() { # labels of the policy, and a fresh model on them
+  local previous=() start="$BASE_MODEL"
+  if ((number > 2)); then previous=(--previous "$all/$((number - 1))/pseudo.jsonl"); fi
+  if ! RUN_DIR="$folder" finished pseudo; then
+    RUN_DIR="$folder" run pseudo "$expect_audit" "${launch[@]}" cellduality pseudo-label --model "$policy" --data "$data" \
+      --config "$CONFIG" --labelled "$sft_rows" --out "$folder/pseudo.jsonl" --judge "$JUDGE" --votes "$PSEUDO_VOTES" \
+      --temperature "$TEMPERATURE" --cells "$PSEUDO_CELLS" --weight "$PSEUDO_WEIGHT" --keep-above "$PSEUDO_KEEP_ABOVE" \
+      --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --seed "$SEED" "${previous[@]}"
+    RUN_DIR="$folder" mark_finished pseudo
+  fi
+  if [[ "$DRY_RUN" != 1 ]]; then grep -E '^(pseudo-labels of|alarm:) ' "$folder/logs/pseudo.log" >&2 || true; fi
+  case "$BASE_MODEL" in small-llama | smollm2) start="$base" ;; esac
+  if [[ "$PRETRAIN" != 0 ]]; then start="$pretrained"; fi
+  if [[ "$REFIT_FROM" == policy ]]; then start="$policy"; fi
+  RUN_DIR="$folder" START_MODEL="$start" SFT_ROWS="$folder/pseudo.jsonl" bash "$root/recipes/sft.sh"
+}
+
+reinforce() { # GRPO from the round's SFT model, whose rollouts are kept in the round
+  local config="${CONFIG%.json}.round-$number.json"
+  local configure=(cellduality configure "$CONFIG" --records "$folder/rollouts" --out "$config")
+  if [[ "$DRY_RUN" == 1 ]]; then
+    printf '%q ' "${configure[@]}"
+    echo
+  else
+    "${configure[@]}"
+  fi
+  RUN_DIR="$folder" CONFIG="$config" bash "$root/recipes/grpo.sh" "$@"
+  if [[ "$DRY_RUN" != 1 ]]; then rm -rf "$folder/checkpoints"; fi
+}
+
+best=1 goes_on=on policies=() evaluated=()
+for ((number = 1; number <= ROUNDS; number++)); do
+  folder="$all/$number"
+  export stage="${outer:+$outer }[round $number]"
+  if [[ "$DRY_RUN" != 1 ]]; then
+    mkdir -p "$folder"
+    ln -sfn ../../data "$folder/data"
+    if ((number == 1)); then ln -sfn ../../sft "$folder/sft"; fi
+  fi
+  if ((number > 1)); then refit; fi
+  if ((number == 1)) && [[ -n "$FIRST" ]]; then
+    policy="$FIRST"
+  elif [[ "$RL" == 0 ]]; then
+    policy="$folder/sft"
+  else
+    reinforce "$@"
+    policy="$folder/grpo"
+  fi
+  policies[number]="$policy"
+  RUN_DIR="$folder" run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate --model "round-$number=$policy" \
+    --data "$data" --split validation --out "$folder/validation" --max-len "$MAX_LEN" \
+    --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" --decode headline --no-anndata
+  evaluated+=("$folder")
+  choose=(cellduality rounds "${evaluated[@]}" --out "$RUN_DIR/rounds.json" --patience "$ROUNDS_PATIENCE" --keep "$KEEP")
+  if [[ "$DRY_RUN" == 1 ]]; then
+    printf '%q ' "${choose[@]}"
+    echo
+  else
+    told="$("${choose[@]}")"
+    read -r best goes_on <<<"$told"
+  fi
+  [[ "$goes_on" == on ]] || break
+done
+
+if [[ "$DRY_RUN" != 1 ]]; then
+  rm -rf "$grpo.new"
+  cp -rL "${policies[best]}" "$grpo.new"
+  mkdir -p "$RUN_DIR/tensorboard"
+  for name in tensorboard/grpo rollouts; do # for the report
+    rm -rf "${RUN_DIR:?}/$name"
+    if [[ -e "$all/$best/$name" ]]; then ln -sr "$all/$best/$name" "$RUN_DIR/$name"; fi
+  done
+  say "Kept: round $best. All: $RUN_DIR/rounds.json"
+fi
+replace_folder "$grpo.new" "$grpo"
+mark_finished grpo
+RUN_DIR="$all" mark_finished "$ROUNDS"

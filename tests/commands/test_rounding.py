@@ -1,0 +1,235 @@
+"""`cellduality pseudo-label` and `rounds` from the flags to the files; what is wrong is told before a model loads."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.cli import app
+from cellduality_plugin.commands.pseudo_labels import PseudoSettings, Work
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.parsing import split_response
+from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.manifests import write_manifest
+from data_prep.rows import rl_rows, sft_rows
+from tests.evaluation.audit.conftest import GENES, TYPES, PlantedPolicy, own
+
+ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+NAMES = (ANNOTATION, GENERATION)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A prepared folder: 12 labelled training cells, 60 without a label, 6 of another split, of three types."""
+    rng, data = np.random.default_rng(0), tmp_path / "data"
+    tasks, vocabulary = [TASKS[name] for name in NAMES], Vocabulary(GENES, {"cell_type": TYPES})
+    cells = [
+        Cell(f"made/{number}", tuple(rng.permutation(own(kind))[:8].tolist()), {"cell_type": kind})
+        for number, kind in enumerate(TYPES * 26)
+    ]
+    rows = [
+        {
+            "id": cell.id,
+            "split": "validation" if number >= 72 else "train",
+            "labelled": number < 12,
+            "genes": list(cell.genes),
+            **cell.obs,
+        }
+        for number, cell in enumerate(cells)
+    ]
+    vocabulary.save(data / "vocabulary.json")
+    write_jsonl(data / "cells.jsonl", rows)
+    write_manifest(data / "cells.jsonl", {"settings": {"hidden": 0.25}})
+    write_jsonl(data / "sft.jsonl", sft_rows(cells[:12], tasks, vocabulary, hidden=0.25, views=1, rng=rng))
+    shared = {"count": 8, "hidden": 0.25, "includes_labelled": False, "masks": 2, "rng": rng}
+    write_jsonl(data / "rl.jsonl", rl_rows(cells[:12], cells[12:72], dict.fromkeys(tasks, 1.0), vocabulary, **shared))
+    config = {"tasks": {name: {"pair": name, "reward": "posterior"} for name in NAMES}}
+    Config.read(config).save(data / "cellduality.json")
+    return data
+
+
+def label(folder: Path, skill: float = 0.6, dual: float = 0.95, **settings):
+    """Return the summary, the rows, and what the dual was asked."""
+    options = {name: settings.pop(name) for name in ("previous", "tell_truth") if name in settings}
+    policy = PlantedPolicy(dual)
+
+    @contextmanager
+    def opened():
+        yield Players(policy, policy, PlantedPolicy(skill, seed=1), len, len)
+
+    work = Work(
+        folder,
+        Config.load(folder / "cellduality.json"),
+        PseudoSettings.read(settings),
+        folder / "sft.jsonl",
+        **options,
+    )
+    out = folder / settings.get("judge", "pseudo") / "pseudo.jsonl"
+    content = work.write(out, opened, {"model": "planted"})
+    return json.loads(json.dumps(content)), list(read_jsonl(out)), policy.asked
+
+
+def pseudo_rows(rows, direction="primal"):
+    known = {f"made/{number}" for number in range(12)}
+    return [row for row in rows if row["id"] not in known and row["direction"] == direction]
+
+
+def test_cells_without_a_label_get_rows_in_both_directions_of_the_schema_of_the_labelled_ones(folder):
+    content, rows, _ = label(folder)
+    labelled = list(read_jsonl(folder / "sft.jsonl"))
+    assert {tuple(row) for row in rows} == {tuple(labelled[0])}
+    primal, dual = pseudo_rows(rows), pseudo_rows(rows, "dual")
+    assert {row["id"] for row in primal} <= {f"made/{number}" for number in range(12, 72)}
+    assert [row["id"] for row in primal] == [row["id"] for row in dual]
+    assert {row["datasource"] for row in (*primal, *dual)} == {ANNOTATION}
+    for asked, told in zip(primal, dual, strict=True):
+        example = Example.from_label(told["label"])
+        assert example.masks == ()
+        assert split_response(asked["output"]).answer == example.gold
+        assert split_response(asked["output"]).trace == "seen"
+        assert f"Type: {example.gold}\n" in told["input"]
+        assert split_response(told["output"]).answer.split() == list(example.unknown)
+        assert len(example.unknown) == 2
+    assert content["rows"] == {"pseudo": 2 * len(primal), "labelled": len(labelled), "times": 3}
+    assert rows[content["rows"]["pseudo"] :] == 3 * labelled
+    assert (folder / "pseudo" / "pseudo.answers").is_file()
+
+
+def test_where_the_whole_cell_is_hidden_the_dual_row_writes_it(folder):
+    config = json.loads((folder / "cellduality.json").read_text())
+    config["tasks"][ANNOTATION]["hidden"] = 1.0
+    (folder / "cellduality.json").write_text(json.dumps(config))
+    _, rows, asked = label(folder)
+    for row in pseudo_rows(rows, "dual"):
+        example = Example.from_label(row["label"])
+        assert example.unknown == example.inputs["cell"]
+        prompt = TASKS[GENERATION].primal_prompt({"cell_type": example.gold, "length": "8"}, Vocabulary((), {}))
+        assert row["input"] == prompt
+        assert prompt in {question for question, _ in asked}  # judged as it is taught
+
+
+def test_the_judge_corrects_what_the_votes_get_wrong(folder):
+    judged, _, asked = label(folder, skill=0.4, choice="best", tell_truth=True)
+    voted, _, unasked = label(folder, skill=0.4, judge="none", choice="best", tell_truth=True)
+    found, plain = (content["tasks"][ANNOTATION] for content in (judged, voted))
+    assert found["accuracy"] > plain["accuracy"] + 0.2
+    assert plain["accuracy"] == plain["accuracy_of_votes"] == found["accuracy_of_votes"]
+    assert (plain["overruled_votes"], found["overruled_votes"] > 0.2) == (0.0, True)
+    assert unasked == []
+    assert len(asked) == len(set(asked))  # each different answer is judged once, under each of its two masks
+    assert "accuracy" not in label(folder)[0]["tasks"][ANNOTATION]
+
+
+def test_the_same_seed_gives_the_same_rows_and_nothing_is_asked_twice(folder):
+    first = label(folder)
+    again = label(folder)
+    assert again[:2] == first[:2]
+    assert first[2]
+    assert again[2] == []
+
+
+def test_a_weight_is_the_share_of_cells_that_get_rows(folder):
+    whole, half = (label(folder, weight=weight, batch=7) for weight in (1.0, 0.5))
+    assert 20 < half[0]["tasks"][ANNOTATION]["cells"] < 40
+    assert {row["id"] for row in pseudo_rows(half[1])} < {row["id"] for row in pseudo_rows(whole[1])}
+    assert label(folder, cells=5)[0]["tasks"][ANNOTATION]["cells"] == 5
+    assert label(folder, labelled_share=0.0)[0]["rows"]["times"] == 1
+
+
+def test_cells_that_nobody_is_sure_of_are_left_out(folder):
+    content, rows, _ = label(folder, judge="none", choice="best", keep_above=0.8)
+    found = content["tasks"][ANNOTATION]
+    assert 0 < found["reasons"]["unsure"] == found["cells"] - len(pseudo_rows(rows))
+    assert found["share_of_likeliest"] >= 0.8
+
+
+def test_what_changed_since_an_earlier_round_is_counted(folder, capsys):
+    _, rows, _ = label(folder, choice="best")
+    earlier = folder / "earlier.jsonl"
+    write_jsonl(earlier, rows)
+    assert label(folder, choice="best", previous=earlier)[0]["tasks"][ANNOTATION]["flip_rate"] == 0.0
+    other = label(folder, judge="none", choice="best", previous=earlier)[0]["tasks"][ANNOTATION]
+    assert other["compared"] == len(pseudo_rows(rows))
+    assert 0 < other["flip_rate"] < 1
+    assert f"pseudo-labels of {ANNOTATION}: 60 of 60 cells" in capsys.readouterr().out
+
+
+def test_a_policy_that_says_one_thing_rings_the_alarm(folder, capsys, monkeypatch):
+    monkeypatch.setattr(PlantedPolicy, "_draw", lambda self, kind, rng: "T")
+    alarms = label(folder, judge="none", choice="best")[0]["tasks"][ANNOTATION]["alarms"]
+    assert alarms == [
+        "labels have an entropy of 0.00, those of labelled cells 1.00",
+        "no cell is called B, NK",
+    ]
+    assert f"alarm: {ANNOTATION}: no cell is called B, NK. Rounds may lock in" in capsys.readouterr().out
+
+
+def run(folder: Path, *words: str) -> None:
+    flags = ["--model", str(folder / "model"), "--data", str(folder), "--out", str(folder / "rows.jsonl"), *words]
+    done = CliRunner().invoke(app, ["pseudo-label", *flags])
+    assert done.exception is not None
+    raise done.exception
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "no checkpoint"),
+        (("--config", "elsewhere.json"), "cannot read the configuration"),
+        (("--judge", "rwjs"), "no reward 'rwjs'"),
+        (("--judge", "oracle"), f"the reward of {ANNOTATION} needs the truth"),
+        (("--choose", "first"), "choice"),
+        (("--labelled", "elsewhere.jsonl"), "no such file"),
+        (("--out", "rows.json"), "does not end in .jsonl"),
+    ],
+)
+def test_mistakes_are_told_before_a_model_loads(words, message, folder):
+    with pytest.raises(CellDualityError, match=message):
+        run(folder, *words)
+    assert not (folder / "rows.jsonl").exists()
+
+
+def test_rows_that_are_none_of_sft_are_named(folder):
+    with pytest.raises(CellDualityError, match=r"not a row of an SFT file .*cells.jsonl:1"):
+        run(folder, "--labelled", str(folder / "cells.jsonl"))
+
+
+def test_without_a_cell_to_label_it_says_so(folder):
+    rows = [{**row, "labelled": True} for row in read_jsonl(folder / "cells.jsonl")]
+    write_jsonl(folder / "cells.jsonl", rows)
+    write_manifest(folder / "cells.jsonl", {"settings": {"hidden": 0.25}})
+    with pytest.raises(CellDualityError, match="no training cell without a label"):
+        run(folder)
+
+
+@pytest.mark.parametrize("words", [("--votes", "0"), ("--weight", "1.5"), ("--temperature", "0"), ("--batch", "0")])
+def test_numbers_out_of_range_are_refused(words, folder):
+    with pytest.raises(SystemExit) as ended:
+        run(folder, *words)
+    assert ended.value.code == 2
+
+
+def test_rounds_say_which_is_kept_and_whether_to_go_on(tmp_path):
+    from tests.evaluation.rounds.test_choosing import write_round
+
+    for number, value in enumerate((0.5, 0.7, 0.6), start=1):
+        write_round(tmp_path / str(number), cell_type_annotation__accuracy=(value, "higher"))
+    folders, out = [str(tmp_path / str(number)) for number in (1, 2, 3)], tmp_path / "rounds.json"
+    for count, said in ((1, "1 on"), (2, "2 on"), (3, "2 stop")):
+        done = CliRunner().invoke(app, ["rounds", *folders[:count], "--out", str(out)])
+        assert (done.exit_code, done.stdout.strip()) == (0, said)
+    content = json.loads(out.read_text())
+    assert (content["kept"], len(content["rounds"])) == (2, 3)
+    with pytest.raises(CellDualityError, match="use best or last"):
+        raise CliRunner().invoke(app, ["rounds", *folders, "--out", str(out), "--keep", "first"]).exception

@@ -1,0 +1,82 @@
+"""Which round is kept, and when rounds end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.report import FORMAT, VERSION
+from cellduality_plugin.evaluation.rounds.choosing import Round, as_json, choose, read_round
+
+KEY = "cell_type_annotation/accuracy"
+
+
+def scored(*scores: float) -> list[Round]:
+    return [Round(number, {KEY: score}) for number, score in enumerate(scores, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "kept", "goes_on"),
+    [
+        ((0.5,), 1, 1, True),
+        ((0.5, 0.6), 1, 2, True),
+        ((0.5, 0.6, 0.6), 1, 2, False),  # equal is no help
+        ((0.5, 0.4), 1, 1, False),
+        ((0.5, 0.4), 2, 1, True),
+        ((0.5, 0.4, 0.6), 2, 3, True),
+        ((0.5, 0.4, 0.3), 2, 1, False),
+    ],
+)
+def test_the_best_is_kept_and_rounds_end_when_they_no_longer_help(scores, patience, kept, goes_on):
+    assert choose(scored(*scores), "best", patience)[:2] == (kept, goes_on)
+
+
+def test_the_last_can_be_asked_for():
+    kept, goes_on, why = choose(scored(0.5, 0.4), "last", 1)
+    assert (kept, goes_on) == (2, True)
+    assert "round 1 was best, 0.500" in why
+
+
+def write_round(folder: Path, split: str = "validation", columns: int = 1, **metrics: tuple[float, str]) -> Path:
+    found = {key.replace("__", "/"): {"value": value, "better": better} for key, (value, better) in metrics.items()}
+    found["cell_type_annotation@ood/accuracy"] = {"value": 1.0, "better": "higher"}
+    made = {f"round-{place}": {"kind": "checkpoint", "metrics": found} for place in range(columns)}
+    baseline = {"majority": {"kind": "baseline", "metrics": {KEY: {"value": 1.0, "better": "higher"}}}}
+    content = {"format": FORMAT, "version": VERSION, "split": split, "columns": made | baseline}
+    (folder / "validation").mkdir(parents=True)
+    (folder / "validation" / "metrics.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_headlines_of_cells_like_those_that_train_are_what_counts(tmp_path: Path):
+    folder = write_round(
+        tmp_path / "2",
+        cell_type_annotation__accuracy=(0.6, "higher"),
+        cell_type_annotation__dual_similarity=(0.9, "higher"),
+        conditional_cell_generation__knn_agreement_10=(0.8, "higher"),
+        perturbation_response_generation__shift_error=(3.0, "lower"),
+    )
+    told = {"flip_rate": 0.25, "entropy": 0.9, "alarms": [], "cells": 7}
+    (folder / "pseudo.json").write_text(json.dumps({"tasks": {"cell_type_annotation": told}}))
+    found = read_round(folder)
+    assert found.metrics == {KEY: 0.6, "conditional_cell_generation/knn_agreement_10": 0.8}
+    assert (found.number, found.score) == (2, pytest.approx(0.7))
+    content = as_json([*scored(0.5), found], "best", 1)
+    assert (content["kept"], content["goes_on"]) == (2, True)
+    assert content["rounds"][1]["flip_rate"] == {"cell_type_annotation": 0.25}
+    assert content["rounds"][0]["entropy"] == {}
+
+
+@pytest.mark.parametrize("how", [{"split": "test"}, {"columns": 2}])
+def test_test_cells_choose_nothing(how, tmp_path: Path):
+    folder = write_round(tmp_path / "1", cell_type_annotation__accuracy=(0.6, "higher"), **how)
+    with pytest.raises(CellDualityError, match="not one checkpoint on validation cells"):
+        read_round(folder)
+
+
+def test_a_round_without_a_headline_is_refused(tmp_path: Path):
+    with pytest.raises(CellDualityError, match="no headline metric"):
+        read_round(write_round(tmp_path / "1"))

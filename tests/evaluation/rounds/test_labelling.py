@@ -1,0 +1,138 @@
+"""Votes weighed by a reward, what is decided on them, and which cells are asked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellduality_plugin.evaluation.kept_answers import KeptAnswers
+from cellduality_plugin.evaluation.rounds.labelling import Opinion, Selection, decide, drawn, luck, opinions
+from cellduality_plugin.examples import Example
+from cellduality_plugin.parsing import Answer
+from cellduality_plugin.scoring import Score, votes_for
+
+LABELS = ("B", "NK", "T")
+VOTES = st.dictionaries(st.sampled_from(LABELS), st.tuples(st.integers(1, 8), st.floats(0.0, 1.0)), min_size=1)
+
+
+def opinion(**counted: tuple[int, float]) -> Opinion:
+    return Opinion(
+        {label: votes for label, (votes, _) in counted.items()},
+        {label: reward for label, (_, reward) in counted.items()},
+        {label: f"seen as {label}" for label in counted},
+    )
+
+
+@given(VOTES)
+def test_the_shares_are_those_of_a_group_that_shares_its_evidence_by_votes(counted):
+    shares = opinion(**counted).shares()
+    answers = [(label, reward) for label, (votes, reward) in counted.items() for _ in range(votes)]
+    scores = [Score(reward, {}, answer=Answer(label), similarity=reward) for label, reward in answers]
+    if not any(reward for _, reward in answers):
+        assert shares == {}
+        return
+    assert list(shares) == sorted(counted)
+    for score in scores:
+        assert shares[str(score.answer.value)] == pytest.approx(votes_for(score, scores))
+
+
+@given(VOTES, st.floats(0.0, 1.0, exclude_max=True))
+def test_a_draw_is_a_label_that_evidence_speaks_for(counted, number):
+    shares = opinion(**counted).shares()
+    if shares:
+        assert shares[drawn(shares, number)] > 0
+
+
+def test_draws_come_as_often_as_they_are_likely():
+    found = Counter(drawn({"B": 0.2, "T": 0.8}, luck(0, "cell", cell)) for cell in range(4000))
+    assert found["B"] / 4000 == pytest.approx(0.2, abs=0.02)
+
+
+def test_the_reward_may_overrule_the_votes():
+    said = opinion(T=(6, 0.1), B=(2, 0.9))
+    decision = decide(said, "best", 0.0, 0.5)
+    assert (decision.label, decision.trace) == ("B", "seen as B")
+    assert decision.share == pytest.approx(0.75)
+    assert decide(opinion(T=(6, 1.0), B=(2, 1.0)), "best", 0.0, 0.5).label == "T"
+    assert decide(said, "drawn", 0.0, 0.8).label == "T"
+
+
+def test_of_equally_likely_labels_the_one_with_more_votes_and_then_the_first():
+    assert decide(opinion(B=(1, 0.8), T=(2, 0.4)), "best", 0.0, 0.0).label == "T"
+    assert decide(opinion(T=(2, 0.4), B=(2, 0.4)), "best", 0.0, 0.0).label == "B"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [(Opinion({}, {}, {}), "no_answer"), (opinion(B=(3, 0.0)), "no_evidence"), (opinion(B=(1, 1), T=(1, 1)), "unsure")],
+)
+def test_a_cell_without_a_label_has_a_reason(said, reason):
+    decision = decide(said, "best", 0.6, 0.0)
+    assert (decision.label, decision.reason) == ("", reason)
+
+
+@given(st.floats(0.05, 1.0), st.integers(1, 60))
+def test_more_cells_hold_all_that_fewer_did(weight, limit):
+    cells = [(task, f"set/{number}") for number in range(50) for task in ("a", "b")]
+    few = Selection(cells, weight=weight, limit=limit, seed=3)
+    chosen = [cell for cell in cells if cell in few]
+    assert len(chosen) == few.count
+    assert max(Counter(task for task, _ in chosen).values(), default=0) <= limit
+    more = Selection(cells, weight=min(1.0, weight * 2), limit=limit * 2, seed=3)
+    assert all(cell in more for cell in chosen)
+
+
+def test_all_cells_are_asked_by_default_and_a_share_on_request():
+    cells = [("a", f"set/{number}") for number in range(2000)]
+    assert Selection(cells, weight=1.0, limit=None, seed=0).count == 2000
+    assert Selection(cells, weight=0.5, limit=None, seed=0).count == pytest.approx(1000, abs=70)
+
+
+class Counting:
+    """Has an opinion on every cell, and dies after some."""
+
+    def __init__(self, dies_after: int = 1000) -> None:
+        self.asked: list[str] = []
+        self.dies_after = dies_after
+
+    async def opinion(self, example: Example) -> Opinion:
+        if len(self.asked) == self.dies_after:
+            raise KeyboardInterrupt
+        self.asked.append(example.id)
+        return opinion(B=(1 + int(example.id) % 3, 0.5))
+
+
+def ask(path: Path, panel: Counting, batch: int = 4) -> list[tuple[str, Opinion]]:
+    examples = [Example("t", str(number), {}, {}, (), None) for number in range(10)]
+    with KeptAnswers(path, {"model": "abc"}) as kept:
+        found = opinions(panel, examples, kept, batch=batch, total=10)  # type: ignore[arg-type]
+        return [(example.id, said) for example, said in found]
+
+
+def test_what_was_stopped_goes_on_where_it_was_and_asks_the_torn_batch_again(tmp_path: Path):
+    path, whole = tmp_path / "rows.answers", ask(tmp_path / "other.answers", Counting())
+    first = Counting(dies_after=9)
+    with pytest.raises(KeyboardInterrupt):
+        ask(path, first)
+    assert len(path.read_text().splitlines()) == 3  # what it was made from, and two batches
+    path.write_bytes(path.read_bytes()[:-20])  # the last line is torn
+    again = Counting()
+    assert ask(path, again) == whole
+    assert again.asked == [str(number) for number in range(4, 10)]
+    last = Counting()
+    assert ask(path, last) == whole
+    assert last.asked == []
+
+
+def test_answers_of_another_policy_are_not_taken(tmp_path: Path):
+    path, panel = tmp_path / "rows.answers", Counting()
+    ask(path, panel)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps({"model": "other"}), *lines[1:], ""]))
+    ask(path, panel)
+    assert len(panel.asked) == 20
