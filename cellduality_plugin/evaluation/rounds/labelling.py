@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.judging import scorer_of
 from cellduality_plugin.evaluation.kept_answers import KeptAnswers
@@ -225,7 +226,11 @@ def judges(config: Config, judge: str | dict[str, float], tasks: Iterable[str]) 
                 where="--judge",
                 mend="name another judge, or none",
             )
-    return {name: scorer_of(config, name, reward) for name, reward in wanted.items()}
+    own = config.tasks
+    return {
+        name: scorer_of(config, name, Contender(reward, own[name].hidden, own[name].traces))
+        for name, reward in wanted.items()
+    }
 
 
 def opinions(
