@@ -1,4 +1,8 @@
-"""Files that R writes. The package rdata and its 274 files from real R agreed with this reader when it was written."""
+"""Files that R writes, made here by a writer of the tests.
+
+When it was written, the reader was held against the files of real R that the packages rdata 1.1.0 and rds2py 0.10.6 are
+tested on: all 274 in XDR were read to the last byte, with the numbers and texts that rdata reads.
+"""
 
 from __future__ import annotations
 
