@@ -1,4 +1,5 @@
-"""Two evaluations of one checkpoint are the same bytes, also when one of them is killed, with the real engine."""
+"""Two evaluations of one checkpoint are the same bytes, also when one of them is killed, with the real engine; and the
+labels that it gives to cells without one."""
 
 from __future__ import annotations
 
@@ -12,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.openrlhf_hooks.preflight import check_sft, load_tokenizer
+
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 CPU = (sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch")
-EVALUATE = ("python", "-c", "from cellduality_plugin.cli import main; main()", "evaluate")
+OWN = ("python", "-c", "from cellduality_plugin.cli import main; main()")
+EVALUATE = (*OWN, "evaluate")
 SETTINGS = ("--max-len", "128", "--max-new-tokens", "40", "--samples", "2", "--batch", "128", "--real-cells")
 
 
@@ -65,3 +70,23 @@ def test_the_same_bytes_twice_and_after_a_kill_and_in_another_order(evaluating, 
     for name in (*predictions[1:], "points.jsonl"):
         assert again[name] == whole[name], name
     assert json.loads(again["metrics.json"])["columns"] == json.loads(whole["metrics.json"])["columns"]
+
+
+def test_cells_without_a_label_get_rows_that_sft_takes(prepared, start, tmp_path):
+    model, data, out = prepared / "sft", prepared / "data", tmp_path / "pseudo.jsonl"
+    files = {"model": model, "data": data, "labelled": data / "sft_traces.jsonl", "out": out}
+    words = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+    settings = ("--cells", "8", "--votes", "4", "--batch", "8", *SETTINGS[:4])
+    run = start(tmp_path / "labelling", *CPU, *OWN, "pseudo-label", *words, *settings, PYTHONPATH=str(ROOT))
+    assert run.end(300) == 0, run.printed
+    tasks = json.loads(out.with_suffix(".json").read_text())["tasks"]
+    assert {name: found["cells"] for name, found in tasks.items()} == {
+        "cell_type_annotation": 8,
+        "drug_exposure_prediction": 8,
+    }
+    given = sum(found["labelled_by_policy"] for found in tasks.values())
+    rows = list(read_jsonl(out))[: 2 * given]
+    assert given > 8
+    assert {row["direction"] for row in rows} == {"primal", "dual"}
+    assert sum("<think></think>" not in row["output"] for row in rows) > given / 2  # the policy's own reasoning
+    assert check_sft(out, load_tokenizer(str(model)), 128) <= 128
