@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -292,6 +293,16 @@ class OracleReward(Reward):
         return Verdict(compare(dual.example.gold, answer))
 
 
+class RandomReward(Reward):
+    """A number that says nothing: even in [0, 1), by a hash of the row and the answer. For comparison: what training
+    gains by it, it does not gain by judging."""
+
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
+        """Return the same number for the same answer to the same row, on every machine."""
+        digest = hashlib.sha256(repr((dual.example.id, answer)).encode()).digest()
+        return Verdict(int.from_bytes(digest[:4], "big") / 2**32)
+
+
 class Combined(Reward):
     """Several rewards of one answer, each with a number. What two of them ask is asked once.
 
@@ -360,6 +371,7 @@ REWARDS: dict[str, Reward] = {
     "profile": ProfileReward(),
     "consistency": ConsistencyReward(),
     "oracle": OracleReward(),
+    "random": RandomReward(),
     **{f"duality-{name}": DualityReward(name) for name in COMPARISONS},
     **{f"oracle-{name}": OracleReward(name) for name in COMPARISONS},
 }

@@ -70,6 +70,8 @@ class PrepareSettings(Settings):
         type and perturbation, a class is a combination of them.
     seed
         Of the only random generators.
+    label_seed
+        Of which training cells show their label; None: ``seed``. The split stays where it is.
     """
 
     sources: tuple[SourceSettings, ...] = Field(default=(SourceSettings(name=DEFAULT_SOURCE),), min_length=1)
@@ -93,6 +95,7 @@ class PrepareSettings(Settings):
     fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)
     small_classes: Literal["refuse", "drop"] = "refuse"
     seed: int = Field(default=0, ge=0)
+    label_seed: int | None = Field(default=None, ge=0)
 
     @field_validator("hidden", mode="before")
     @classmethod
@@ -163,4 +166,5 @@ class PrepareSettings(Settings):
             n_labelled=self.n_labelled,
             drop_small_classes=self.small_classes == "drop",
             seed=self.seed,
+            label_seed=self.seed if self.label_seed is None else self.label_seed,
         )

@@ -27,7 +27,7 @@ RARE_CLASS = "cell of a class with fewer than three cells"
 
 @dataclass(frozen=True)
 class Rules:
-    """How every source of a run is cut: sentence lengths, split, labels, rare classes, seed."""
+    """How every source of a run is cut: sentence lengths, split, labels, rare classes, seeds."""
 
     top: int
     min_genes: int
@@ -35,6 +35,7 @@ class Rules:
     n_labelled: int
     drop_small_classes: bool
     seed: int
+    label_seed: int
 
     def streams(self) -> list[np.random.Generator]:
         """Return the generators of one source: split, labels, sample, pairs.
@@ -42,6 +43,7 @@ class Rules:
         They are the same for every source, so that its split does not hang on which others a run has.
         """
         children = np.random.SeedSequence(self.seed).spawn(8)
+        children[1] = np.random.SeedSequence(self.label_seed).spawn(2)[1]
         return [np.random.default_rng(children[place]) for place in (0, 1, 6, 7)]
 
 

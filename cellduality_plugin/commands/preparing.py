@@ -141,6 +141,9 @@ def data_prepare(
     records_every: Annotated[int, typer.Option(help="Of so many groups one is kept.")] = 8,
     records_limit: Annotated[int, typer.Option(help="Rollouts that each process keeps, at most.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
+    label_seed: Annotated[
+        int | None, typer.Option(help="Of which training cells show their label, if not --seed.")
+    ] = None,
 ) -> None:
     """Turn cells into rows for SFT, RL and evaluation, with a manifest beside each file.
 
@@ -194,7 +197,7 @@ def data_prepare(
         "top_genes": top_genes, "n_genes": genes or None, "hidden": names_in(hidden), "thin": thin, "n_rl": rl_rows,
         "sft_views": sft_views, "sft_label_views": sft_label_views or None,
         "pretrain_views": pretrain_views, "clusters": clusters,
-        "seed": seed, "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
+        "seed": seed, "label_seed": label_seed, "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
     }  # fmt: skip
     settings = PrepareSettings.read(values)
     config = run_config(
