@@ -71,6 +71,8 @@ class Reward(ABC):
     """Whether it reads the class profiles that the configuration names."""
     asks_every_label: bool = False
     """Whether every label of a closed set is put to the policy, be it the hidden one or not."""
+    asks_again: bool = False
+    """Whether the policy is asked the task's own question again, about the whole cell."""
     asks_log_probs: bool = False
     """Whether the policy has to tell how likely a given response is, which chat endpoints cannot."""
 
@@ -238,6 +240,7 @@ class ConsistencyReward(LabelScores):
     For rows whose question shows a cell that lost genes (``data prepare --thin``). Not in the paper.
     """
 
+    asks_again = True
     asks_log_probs = True
 
     def check(self, task: DualTask) -> None:
@@ -317,6 +320,7 @@ class Combined(Reward):
         self.needs_gold = any(part.needs_gold for part in self.parts)
         self.needs_profiles = any(part.needs_profiles for part in self.parts)
         self.asks_every_label = any(part.asks_every_label for part in self.parts)
+        self.asks_again = any(part.asks_again for part in self.parts)
         self.asks_log_probs = any(part.asks_log_probs for part in self.parts)
 
     def check(self, task: DualTask) -> None:
