@@ -7,8 +7,13 @@
 #   SPLIT=validation SEEDS="42 43 44" ARMS="oracle duality likelihood posterior-votes posterior-frozen" \
 #     bash recipes/benchmark_table6.sh
 #
-# An arm is `default` (the profile's rewards), or a kind of reward for all tasks; -votes lets the answers of a group of
-# labels share their evidence, -frozen lets the SFT checkpoint play the dual instead of the policy as it moves.
+# An arm is `default` (the profile's rewards; what the audit chooses, with REWARDS=auto), a reward for all tasks
+# (posterior, posterior*profile), or one of
+#   paper          duality, a quarter of the genes hidden, as the paper has it, whatever the profile hides
+#   REWARD-votes   the answers of a group of labels share their evidence
+#   REWARD-frozen  the SFT checkpoint plays the dual instead of the policy as it moves
+#   self-train     pseudo-labels by majority and a refit, no RL
+#   rounds         what default is paid by, in ROUNDS rounds with refits on pseudo-labels between them
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
@@ -46,29 +51,54 @@ stop_frozen() {
 train() { # seed, arm
   local shared="$RUNS_DIR/$1" folder="$RUNS_DIR/$1/arms/$2" kind="$2" flags=()
   [[ "$RESUME" != 1 || ! -f "$folder/.finished-grpo" ]] || return 0
-  if [[ "$kind" == *-frozen ]]; then
-    kind="${kind%-frozen}"
-    serve_frozen "$shared" "$1"
-    flags+=(--dual-url "$address" --dual-model sft --dual-key-variable VLLM_API_KEY)
+  if [[ "$DRY_RUN" != 1 ]]; then
+    mkdir -p "$folder"
+    for part in data sft base pretrained; do ln -sfn "../../$part" "$folder/$part"; done
   fi
+  export stage="[seed $1, $2]" SEED="$1"
+  case "$kind" in
+    self-train)
+      RUN_DIR="$folder" RL=0 JUDGE=none KEEP=last ROUNDS=2 bash "$root/recipes/rounds.sh"
+      return
+      ;;
+    rounds)
+      # Round 1 is the arm `default`, if it has been trained.
+      local first="$shared/arms/default/grpo"
+      if [[ ! -d "$first" ]]; then first=; fi
+      RUN_DIR="$folder" FIRST="$first" ROUNDS="$((ROUNDS > 1 ? ROUNDS : 3))" bash "$root/recipes/rounds.sh"
+      return
+      ;;
+    default)
+      if [[ "$REWARDS" == auto ]]; then
+        RUN_DIR="$folder" bash "$root/recipes/grpo.sh"
+        return
+      fi
+      ;;
+    *-frozen)
+      kind="${kind%-frozen}"
+      serve_frozen "$shared" "$1"
+      flags+=(--dual-url "$address" --dual-model sft --dual-key-variable VLLM_API_KEY)
+      ;;
+  esac
   if [[ "$kind" == *-votes ]]; then
     kind="${kind%-votes}"
     flags+=(--votes "$labels")
   elif [[ "$kind" != default ]]; then
     flags+=(--votes "")
   fi
-  if [[ "$kind" != default ]]; then flags+=(--rewards "*=$kind"); fi
+  if [[ "$kind" == paper ]]; then
+    flags+=(--hidden "*=0.25" --rewards "*=duality")
+  elif [[ "$kind" != default ]]; then
+    flags+=(--rewards "*=$kind")
+  fi
   local config="$shared/data/$2.json"
   if [[ "$DRY_RUN" != 1 ]]; then
-    mkdir -p "$folder"
-    ln -sfn ../../data "$folder/data"
-    ln -sfn ../../sft "$folder/sft"
     cellduality configure "$shared/data/cellduality.json" "${flags[@]}" --records "$folder/rollouts" --out "$config"
   else
     printf '%q ' cellduality configure "$shared/data/cellduality.json" "${flags[@]}" --out "$config"
     echo
   fi
-  stage="[seed $1, $2]" SEED="$1" RUN_DIR="$folder" CONFIG="$config" bash "$root/recipes/grpo.sh"
+  RUN_DIR="$folder" CONFIG="$config" bash "$root/recipes/grpo.sh"
   stop_frozen
 }
 

@@ -26,6 +26,7 @@ if [[ "$BASE_MODEL" == small-llama ]]; then : "${PRETRAIN:=1}"; fi
 : "${PRETRAIN:=0}"                # 1: a stage before SFT that shows training cells without labels
 : "${SEED:=42}"                   # of the model, the rollouts and the training
 : "${DATA_SEED:=42}"              # of the split and the labelled cells: the same test cells for every SEED
+: "${LABEL_SEED:=$DATA_SEED}"      # of which training cells show their label; seed: as SEED
 : "${DATASET:=pbmc68k_reduced kang_2018_ifnb}"   # names (`cellduality data list`), or the path of an .h5ad
 : "${HELD_OUT=kang_2018_ifnb:cell_type=B cell}"  # for out-of-distribution evaluation alone: SET:COLUMN=VALUE;...
 : "${TASKS:=}"                    # dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve

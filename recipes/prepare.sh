@@ -18,6 +18,7 @@ kept_out=()
 IFS=';' read -ra items <<<"$HELD_OUT"
 for item in "${items[@]}"; do kept_out+=(--held-out "$item"); done
 for item in $FOREIGN; do kept_out+=(--foreign "$item"); done
+if [[ "$LABEL_SEED" == seed ]]; then LABEL_SEED="$SEED"; fi
 watched=()
 if [[ "$GOLD" == 1 ]]; then watched=(--gold-for-monitoring); fi
 pretraining=()
@@ -34,5 +35,5 @@ run prepare "$expect_prepare" cellduality data prepare "${sources[@]}" --out "$d
   --task "$TASKS" --weights "$WEIGHTS" --rewards "$prepared" --votes "$VOTES" "${kept_out[@]}" \
   --top-genes "$TOP_GENES" --genes "$N_GENES" --hidden "$HIDDEN" --max-cells "$MAX_CELLS" --labelled "$N_LABELLED" \
   --rl-rows "$N_RL" --masks "$MASKS" --sft-views "$SFT_VIEWS" --sft-label-views "$SFT_LABEL_VIEWS" "${pretraining[@]}" \
-  --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" \
+  --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" --label-seed "$LABEL_SEED" \
   --small-classes "$SMALL_CLASSES" --records "$RUN_DIR/rollouts" "${watched[@]}" "$@"

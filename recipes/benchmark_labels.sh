@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# What a reward without labels is worth when labels are few: sorted blood cells, some of which show their label; all
+# other training cells are there without one. For each number of labels and each seed (which draws the labelled cells,
+# too) one SFT checkpoint, from which every arm starts; the same test cells for all. Beside the arms stand classifiers
+# with the same labels and the same cells without. Finished parts are skipped: a stopped benchmark goes on where it was.
+#
+#   bash recipes/benchmark_labels.sh
+#   LABELS=40 SEEDS="42 43" ARMS="oracle default" SPLIT=validation bash recipes/benchmark_labels.sh
+#
+# Arms: see recipes/benchmark_table6.sh.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+: "${DATASET:=pbmc_zheng2017_facs}" "${TASKS:=cell_type_annotation,conditional_cell_generation}" "${HELD_OUT=}"
+: "${MAX_CELLS=}" "${FOREIGN:=pbmc_10x3k}" "${REWARDS:=auto}" "${N_GENES:=1000}" "${HIDDEN:=1,0.25}" "${N_RL:=2048}" "${WEIGHTS=}"
+export DATASET TASKS HELD_OUT MAX_CELLS FOREIGN REWARDS N_GENES HIDDEN N_RL WEIGHTS
+# shellcheck source=recipes/common.sh
+source "$root/recipes/common.sh"
+: "${LABELS:=20 40 80}" "${SEEDS:=42 43 44 45 46}" "${SPLIT:=test}" "${ALL_RUNS:=$root/runs/labels-$PROFILE}"
+: "${ARMS:=oracle default random self-train paper posterior profile rounds}"
+set_up
+
+for labels in $LABELS; do
+  runs="$ALL_RUNS/$labels"
+  RUNS_DIR="$runs" N_LABELLED="$labels" LABEL_SEED=seed SEEDS="$SEEDS" ARMS="$ARMS" SPLIT="$SPLIT" \
+    bash "$root/recipes/benchmark_table6.sh" "$@"
+  for seed in $SEEDS; do
+    if [[ "$DRY_RUN" != 1 ]]; then
+      python "$root/recipes/benchmarks/labels_baselines.py" "$runs/$seed/data" --split "$SPLIT" >"$runs/$seed/$SPLIT/baselines.json"
+    fi
+  done
+done
