@@ -17,7 +17,9 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_text
 from cellduality_plugin.import_paths import FORMS
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.rewards import REWARDS, Reward, get_reward
+from cellduality_plugin.profiles import Profiles
+from cellduality_plugin.reward_names import read_reward
+from cellduality_plugin.rewards import REWARDS, Reward, get_reward, scored_kind
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
@@ -58,7 +60,9 @@ class TaskSettings(Settings):
         A key of :data:`cellduality_plugin.rewards.REWARDS`: ``"duality"`` generates the reconstruction and compares it
         (the paper), by the pair's own similarity or another (``"duality-rbo"``); ``"likelihood"`` reads the probability
         of the true x_u off one prefill; ``"posterior"`` is the probability of the true label among all of its set;
-        ``"oracle"`` the ground truth. Or ``"module:Class"``, ``"file.py:Class"``, or {any of these: weight}.
+        ``"profile"`` the same by class profiles, without a model; ``"consistency"`` by the policy's own answer about
+        the whole cell; ``"oracle"`` the ground truth. Or ``"module:Class"``, ``"file.py:Class"``; products of powers of
+        any of these, ``"posterior*profile^0.3"``, and {any of those: weight}.
     validity_power, validity_share
         With s the share: reward = validity ** power x ((1 - s) similarity + s). Power 0 and share 0 are the paper's
         reward. A share above 0 lets form count where the dual says nothing, in groups whose duals all fail.
@@ -96,9 +100,10 @@ class TaskSettings(Settings):
     @field_validator("reward")
     @classmethod
     def _is_known(cls, reward: str | dict[str, float]) -> str | dict[str, float]:
-        for name in [reward] if isinstance(reward, str) else reward:
-            if name not in REWARDS and ":" not in name:
-                raise ValueError(f"no reward {name!r}: use one of {', '.join(REWARDS)}, or {FORMS}")
+        for text in [reward] if isinstance(reward, str) else reward:
+            for kind in kinds_in(text):
+                if kind not in REWARDS and ":" not in kind:
+                    raise ValueError(f"no reward {kind!r}: use one of {', '.join(REWARDS)}, or {FORMS}")
         if not isinstance(reward, str) and not (reward and all(0 < weight < math.inf for weight in reward.values())):
             raise ValueError("a sum needs one reward at least, and weights above 0")
         return reward
@@ -115,12 +120,15 @@ class Config(Settings):
         The pairs by name.
     records
         Which rollouts are kept; None keeps none.
+    profiles
+        The file of class profiles, relative to the configuration file, for rewards that read it.
     """
 
     vocabulary: str = "vocabulary.json"
     tasks: dict[str, TaskSettings]
     dual: DualSettings = DualSettings()
     records: RecordSettings | None = None
+    profiles: str | None = None
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -246,17 +254,39 @@ class Config(Settings):
         share = self.tasks[task.name].hidden
         return example if share is None else task.hide(example, share)
 
-    def needs_gold(self) -> tuple[str, ...]:
-        """Return the names of the tasks whose reward needs the true answer in the row."""
-        return tuple(name for name, task in self.tasks.items() if get_reward(task.reward, self._folder).needs_gold)
-
-    def load_rewards(self, tasks: Mapping[str, DualTask]) -> dict[str, Reward]:
-        """Return {task name: its reward}.
+    def load_profiles(self) -> Profiles:
+        """Return the class profiles the configuration names.
 
         Raises
         ------
         CellDualityError
-            If a reward cannot be loaded, cannot judge its task, or asks what the endpoint cannot answer.
+            If it names none, or the file cannot be read.
+        """
+        if self.profiles is None:
+            raise CellDualityError(
+                "a reward reads class profiles, and the configuration names no file of them",
+                where="profiles",
+                mend='prepare the data again (cellduality data prepare), or set profiles to "profiles.npz"',
+            )
+        return Profiles.load(self._folder / self.profiles)
+
+    def needs_gold(self) -> tuple[str, ...]:
+        """Return the names of the tasks whose reward needs the true answer in the row."""
+        return tuple(name for name, task in self.tasks.items() if get_reward(task.reward, self._folder).needs_gold)
+
+    def load_rewards(self, tasks: Mapping[str, DualTask], *, prepared: bool = True) -> dict[str, Reward]:
+        """Return {task name: its reward}.
+
+        Parameters
+        ----------
+        prepared
+            Whether the data are there, so that what rewards read of them can be looked at.
+
+        Raises
+        ------
+        CellDualityError
+            If a reward cannot be loaded, cannot judge its task, asks what the endpoint cannot answer, or reads
+            profiles that are not there.
         """
         rewards = {name: get_reward(self.tasks[name].reward, self._folder) for name in tasks}
         only_chats = self.dual.player == "frozen" and self.dual.endpoint and self.dual.endpoint.kind == "chat"
@@ -274,4 +304,28 @@ class Config(Settings):
                     where=f"tasks.{name}.reward",
                     mend='use duality, or a vLLM server (dual.endpoint.kind "vllm")',
                 )
+        if prepared:
+            self._check_profiles({scored_kind(tasks[name]) for name in rewards if rewards[name].needs_profiles})
         return rewards
+
+    def _check_profiles(self, kinds: Collection[str]) -> None:
+        """Raise if a label of ``kinds`` has no profile."""
+        if not kinds:
+            return
+        profiles, labels = self.load_profiles(), self.load_vocabulary().labels
+        for kind in sorted(kinds):
+            profiled = profiles.by_kind[kind].labels if kind in profiles.kinds else ()
+            if lacking := sorted({*labels[kind]} - {*profiled}):
+                raise CellDualityError(
+                    f"no profile of {len(lacking)} of {len(labels[kind])} labels of {kind!r}: {', '.join(lacking):.60}",
+                    where=str(self._folder / str(self.profiles)),
+                    mend="prepare the data again, or leave profile out of the reward",
+                )
+
+
+def kinds_in(reward: str) -> list[str]:
+    """Return the kinds that a reward is made of; ValueError if it cannot be read."""
+    try:
+        return [factor.kind for term in read_reward(reward) for factor in term.factors]
+    except CellDualityError as error:
+        raise ValueError(error.what) from error

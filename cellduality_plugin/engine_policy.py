@@ -9,7 +9,7 @@ from typing import Any
 
 from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.forks import forks_of, log_prob_at_forks
-from cellduality_plugin.framing import render
+from cellduality_plugin.framing import render, token_count
 from cellduality_plugin.policy import PolicyError
 
 _LOG = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ class EnginePolicy:
     def __init__(self, engine: Any, tokenizer: Any, max_length: int, settings: DualSettings) -> None:
         self._engine, self._tokenizer, self._max_length, self._settings = engine, tokenizer, max_length, settings
 
-    async def generate(self, prompt: str) -> str:
-        """Return the response to ``prompt``.
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
+        """Return the response to ``prompt``; at the temperature of the settings, unless another is given.
 
         Raises
         ------
@@ -49,12 +49,12 @@ class EnginePolicy:
         if room < 1:
             raise PolicyError("prompt_too_long")
         limit = min(room, self._settings.max_new_tokens or room)
-        params = self._sampling(prompt, limit)
+        params = self._sampling(prompt, limit, seed, temperature)
         output = await self._ask(tokens, params)
         return str(self._tokenizer.decode(output.outputs[0].token_ids, skip_special_tokens=True))
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
-        """Return the log-probability of each token of ``response``.
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
+        """Return the log-probability of each token of ``response``, which follows ``given``.
 
         Raises
         ------
@@ -63,11 +63,12 @@ class EnginePolicy:
         """
         from vllm import SamplingParams
 
-        tokens, [target] = self._fitting(prompt, [response])
+        tokens, [target] = self._fitting(prompt, [given + response])
         # vLLM always decodes at least one token; the prompt's own log-probs come with the prefill.
         params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
         output = await self._ask(tokens + target, params)
-        return [at[token].logprob for token, at in zip(target, output.prompt_logprobs[len(tokens) :], strict=True)]
+        found = [at[token].logprob for token, at in zip(target, output.prompt_logprobs[len(tokens) :], strict=True)]
+        return found[token_count(self._tokenizer, given) :]
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
         """Return for each of ``responses`` the log-probability of the tokens at which they part.
@@ -121,10 +122,11 @@ class EnginePolicy:
                 _LOG.warning("the engine refused a dual: %s: %.300s", type(error).__name__, error)
             raise PolicyError("engine_error") from error
 
-    def _sampling(self, prompt: str, limit: int) -> Any:
+    def _sampling(self, prompt: str, limit: int, seed: int | None = None, temperature: float | None = None) -> Any:
         from vllm import SamplingParams
 
-        return SamplingParams(temperature=self._settings.temperature, max_tokens=limit, skip_special_tokens=False)
+        at = self._settings.temperature if temperature is None else temperature
+        return SamplingParams(temperature=at, max_tokens=limit, skip_special_tokens=False, seed=seed)
 
     def _tokens(self, prompt: str) -> list[int]:
         return render(self._tokenizer, prompt)

@@ -13,3 +13,8 @@ def render(tokenizer: Any, prompt: str) -> list[int]:
     chat = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     return list(tokenizer(text=text, add_special_tokens=False)["input_ids"])
+
+
+def token_count(tokenizer: Any, text: str) -> int:
+    """Return how many tokens ``text`` has inside a turn."""
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else 0

@@ -51,7 +51,7 @@ class Rollout:
     validity, reward
         In [0, 1].
     requests
-        The calls that were made for it and for no rollout of the group before it.
+        The calls that were made for it and for no rollout before it, of its group or of others in flight.
     seconds
         How long it waited for its verdict.
     """

@@ -22,6 +22,7 @@ MAX_GENES = 4_096
 
 Failure = Literal["", "too_long", "no_answer", "unclosed", "ambiguous", "empty", "unknown_label"]
 
+_ANY_TAG = re.compile(r"<[^<>\s]{1,64}>")
 _TAG = re.compile(r"</?(?:think|answer)>")
 
 
@@ -86,6 +87,24 @@ def split_response(text: str) -> Response:
         return Response(trace, "", "ambiguous")
     answer = parts[1].strip()
     return Response(trace, answer) if answer else Response(trace, "", "empty")
+
+
+def read_trace(text: str) -> str:
+    """Return the reasoning before the answer of ``text``, empty if there is none that ends. Never raises.
+
+    It goes back into a response, so whatever looks like a tag is left out of it.
+
+    Examples
+    --------
+    >>> read_trace("<think>CD19 is high.</think> <answer>B"), read_trace("<think>and on and on")
+    ('CD19 is high.', '')
+    >>> read_trace("<think>It is <<b>answer>B</think><answer>T")
+    'It is < answer>B'
+    """
+    trace, ends, _ = text[:MAX_CHARACTERS].partition("<answer>")
+    if not ends:
+        trace, ends, _ = trace.partition("</think>")
+    return _ANY_TAG.sub(" ", trace).strip() if ends else ""
 
 
 def join_response(answer: str, trace: str = "") -> str:

@@ -23,8 +23,15 @@ class PolicyError(Exception):
 class Policy(Protocol):
     """A language model that answers user prompts; the moving policy, a frozen checkpoint or an endpoint."""
 
-    async def generate(self, prompt: str) -> str:
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         """Return the response to ``prompt``.
+
+        Parameters
+        ----------
+        seed
+            Of the draw; None leaves it to the model.
+        temperature
+            None for that of the settings.
 
         Raises
         ------
@@ -46,8 +53,13 @@ class Policy(Protocol):
         """
         ...
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         """Return the natural log-probability of each token of ``response`` after ``prompt`` (one prefill).
+
+        Parameters
+        ----------
+        given
+            The beginning of the model's turn, which is read and not scored; ``response`` follows it.
 
         Raises
         ------

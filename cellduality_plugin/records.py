@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.duals import Asked, Question
+from cellduality_plugin.duals import After, Asked, Question, Trace
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import MAX_CHARACTERS
 from cellduality_plugin.policy import PolicyError
@@ -52,7 +52,9 @@ class Recorder:
          "answer": ..., "failure": "", "reward": 0.25, "logs": {...},
          "calls": [{"prompt": KEY, "text": ..., "draw": 0, "response": ...},
                    {"prompt": KEY, "draw": 1, "error": "timeout"},
-                   {"prompt": KEY, "response": ..., "log_probs": [...]},
+                   {"prompt": KEY, "trace": 12345, "response": ...},
+                  {"prompt": KEY, "response": ..., "log_probs": [...]},
+                  {"prompt": KEY, "given": ..., "response": ..., "log_probs": [...]},
                    {"prompt": KEY, "responses": [...], "log_probs": [...]}]}
 
     ``calls`` are those that were answered for the group since its last line. ``text`` is there the first time.
@@ -136,8 +138,13 @@ def _new_file(folder: Path) -> int:
     return os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
 
-_FIELDS: dict[type, str] = {int: "draw", str: "response", tuple: "responses"}
-"""What a question has beside its prompt, by its type, and what a record calls it."""
+def _fields(what: Any) -> Row:
+    """Return what a question has beside its prompt, as a record calls it."""
+    if isinstance(what, Trace):
+        return {"trace": what.seed}
+    if isinstance(what, After):
+        return {"given": what.given, "response": what.response}
+    return {{int: "draw", str: "response"}.get(type(what), "responses"): what}
 
 
 def _calls(asked: Asked, kept: _Kept, last: bool) -> Iterator[Row]:
@@ -151,8 +158,7 @@ def _calls(asked: Asked, kept: _Kept, last: bool) -> Iterator[Row]:
         if prompt not in kept.prompts:
             kept.prompts.add(prompt)
             row["text"] = prompt
-        row |= {_FIELDS[type(what)]: what}
-        yield row | _said(call)
+        yield row | _fields(what) | _said(call)
 
 
 def _said(call: Any) -> Row:
@@ -244,8 +250,12 @@ def _row(line: bytes, where: str) -> Row | None:
     return row
 
 
-def _what(call: Row) -> str | int | tuple[str, ...]:
-    """Return what was asked beside the prompt; a generated response stands beside the number of its draw."""
+def _what(call: Row) -> str | int | tuple[str, ...] | Trace | After:
+    """Return what was asked beside the prompt; a generated response stands beside its draw."""
+    if "trace" in call:
+        return Trace(call["trace"])
+    if "given" in call:
+        return After(call["given"], call["response"])
     if "responses" in call:
         return tuple(call["responses"])
     return call["draw"] if "draw" in call else call["response"]  # type: ignore[no-any-return]
@@ -274,28 +284,29 @@ class RecordedPolicy:
                 with contextlib.suppress(KeyError, TypeError):  # a malformed call is one that was not recorded
                     self._said[str(call["prompt"]), _what(call)] = call
 
-    async def generate(self, prompt: str) -> str:
-        """Return the recorded reconstruction; the first time that of the first draw, and so on."""
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
+        """Return the recorded draw: that of the seed, or the first time that of the first draw, and so on."""
         key = prompt_key(prompt)
-        draw = self._draws[key] = self._draws.get(key, -1) + 1
-        found = self._recall(key, draw, "response")
+        if seed is None:
+            self._draws[key] = self._draws.get(key, -1) + 1
+        found = self._recall(key, self._draws[key] if seed is None else Trace(seed), "response")
         return found if isinstance(found, str) else self._miss()
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
-        """Return the recorded log-probability of each token of ``response``."""
-        return self._numbers(prompt, response)
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
+        """Return the recorded log-probability of each token of ``response``, which follows ``given``."""
+        return self._numbers(prompt, After(given, response) if given else response)
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
         """Return the recorded log-probability of each of ``responses`` among them."""
         return self._numbers(prompt, tuple(responses))
 
-    def _numbers(self, prompt: str, what: str | tuple[str, ...]) -> list[float]:
+    def _numbers(self, prompt: str, what: str | tuple[str, ...] | After) -> list[float]:
         found = self._recall(prompt_key(prompt), what, "log_probs")
         if not isinstance(found, list) or not all(value is None or isinstance(value, float | int) for value in found):
             self._miss()
         return [math.nan if value is None else float(value) for value in found]
 
-    def _recall(self, key: str, what: str | int | tuple[str, ...], kind: str) -> Any:
+    def _recall(self, key: str, what: str | int | tuple[str, ...] | Trace | After, kind: str) -> Any:
         call = self._said.get((key, what))
         if call is not None and isinstance(call.get("error"), str):
             raise PolicyError(call["error"])

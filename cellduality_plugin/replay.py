@@ -14,6 +14,7 @@ from rich.table import Table
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.records import Reading, RecordedPolicy, Row, read_groups
+from cellduality_plugin.reward_names import renamed
 from cellduality_plugin.scoring import Group, Score, Scorer
 
 NOT_RECORDED = "not_recorded"
@@ -194,7 +195,7 @@ def written_reward(reward: str | Mapping[str, float]) -> str:
     ('mine.py:Mine', '0.5*posterior+2*duality')
     """
     if isinstance(reward, str):
-        return reward.rpartition("/")[2]
+        return renamed(reward, lambda kind: kind.rpartition("/")[2])
     return "+".join(f"{weight:g}*{written_reward(name)}" for name, weight in reward.items())
 
 

@@ -13,9 +13,11 @@ from cellduality_plugin.duals import Dual
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.import_paths import FORMS, load_class
-from cellduality_plugin.parsing import Field, OneOf
+from cellduality_plugin.parsing import Field, Genes, OneOf
+from cellduality_plugin.reward_names import read_reward
 from cellduality_plugin.similarity import COMPARISONS
 from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.tasks.base import LabelTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 
@@ -64,6 +66,10 @@ class Reward(ABC):
 
     needs_gold: bool = False
     """Whether the rows must hold the true answer."""
+    needs_profiles: bool = False
+    """Whether it reads the class profiles that the configuration names."""
+    asks_dual: bool = True
+    """Whether the dual question is asked: else it is of no matter how much of the cell is hidden."""
     asks_every_label: bool = False
     """Whether every label of a closed set is put to the policy, be it the hidden one or not."""
     asks_log_probs: bool = False
@@ -119,19 +125,45 @@ class LikelihoodReward(Reward):
     .. math:: r = \max\bigl(0,\; 1 + \frac{1}{n \ln |V|} \sum_{i=1}^{n} \ln \pi(x_{u,i} \mid y, x_k, x_{u,<i})\bigr)
 
     It is 1 for certainty and 0 for a policy that does no better than drawing each token evenly from a vocabulary
-    of |V| genes. Not in the paper.
+    of |V| genes. With ``traces`` a prefill after each of them. Not in the paper.
     """
 
     asks_log_probs = True
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
         """Return the normalised mean log-probability of the true x_u."""
-        log_probs = await dual.log_probs(answer, dual.example.unknown)
-        mean = math.fsum(log_probs) / len(log_probs)
-        return Verdict(min(1.0, max(0.0, 1.0 + mean / math.log(max(2, len(dual.vocabulary.genes))))))
+        total, tokens = await dual.log_likelihood(answer, dual.example.unknown)
+        return Verdict(min(1.0, max(0.0, 1.0 + total / tokens / math.log(max(2, len(dual.vocabulary.genes))))))
 
 
-class PosteriorReward(Reward):
+class LabelScores(Reward):
+    """Holds the labels of a closed set against each other; the reward is the probability of one of them."""
+
+    def check(self, task: DualTask) -> None:
+        if not task.kinds:
+            raise CellDualityError(
+                f"{type(self).__name__} needs a closed set of labels, and {task.name} has none on either side",
+                where=f"tasks.{task.name}.reward",
+                mend="use duality or likelihood",
+            )
+
+    @abstractmethod
+    async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
+        """Return ({label: natural log-score, up to a number that the labels share}, the label that is rewarded).
+
+        Raises
+        ------
+        PolicyError
+            If the policy could not be asked.
+        """
+
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
+        """Return the probability of the label that is rewarded."""
+        scores, label = await self.log_scores(answer, dual)
+        return Verdict(_softmax(scores)[label])
+
+
+class PosteriorReward(LabelScores):
     r"""How sure the policy is of the true member of a closed set of labels C, all of which it is asked about.
 
     Where x_u is a label, that label among all that could be hidden, given the answer:
@@ -139,7 +171,7 @@ class PosteriorReward(Reward):
     .. math:: r = \pi(x_u \mid y, x_k) \Big/ \sum_{c \in C} \pi(c \mid y, x_k)
 
     so that 1[rebuilt = x_u] becomes graded. Where the answer y is a label and x_u is not, the answer among all that
-    could be given, by Bayes' rule with an even prior:
+    could be given (or some of them: ``negatives`` of a task), by Bayes' rule with an even prior:
 
     .. math:: r = \pi(x_u \mid y, x_k) \Big/ \sum_{c \in C} \pi(x_u \mid c, x_k)
 
@@ -151,14 +183,6 @@ class PosteriorReward(Reward):
     asks_every_label = True
     asks_log_probs = True
 
-    def check(self, task: DualTask) -> None:
-        if not task.kinds:
-            raise CellDualityError(
-                f"the posterior needs a closed set of labels, and {task.name} has none on either side",
-                where=f"tasks.{task.name}.reward",
-                mend="use duality or likelihood",
-            )
-
     def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
         if isinstance(task.unknown, OneOf) and example.unknown not in vocabulary.labels[task.unknown.kind]:
             raise CellDualityError(
@@ -167,19 +191,78 @@ class PosteriorReward(Reward):
                 mend="prepare the data again, rows and vocabulary together",
             )
 
-    async def judge(self, answer: Value, dual: Dual) -> Verdict:
-        """Return the normalised probability of the true label."""
-        hidden, given = dual.task.unknown, dual.task.answer
+    async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
+        hidden, unknown = dual.task.unknown, dual.example.unknown
         if isinstance(hidden, OneOf):
-            labels, true = dual.vocabulary.labels[hidden.kind], dual.example.unknown
+            labels, true = dual.vocabulary.labels[hidden.kind], str(unknown)
             sums = await dual.choice_log_probs(answer, labels)
-        elif isinstance(given, OneOf):
-            labels, true = dual.vocabulary.labels[given.kind], answer
-            asked = [dual.log_probs(label, dual.example.unknown) for label in labels]
-            sums = list(map(math.fsum, await asyncio.gather(*asked)))
         else:
-            raise TypeError(f"{dual.task.name} has no closed set of labels")  # check() refuses it before a run
-        return Verdict(_softmax(dict(zip(labels, sums, strict=True)))[str(true)])
+            labels, true = dual.rivals(answer), str(answer)
+            told = await asyncio.gather(*(dual.log_likelihood(label, unknown) for label in labels))
+            sums = [total for total, _ in told]
+        return dict(zip(labels, sums, strict=True)), true
+
+
+class ProfileReward(LabelScores):
+    """Asks no model: how likely a cell is under the class profile of each label (:mod:`.profiles`).
+
+    Of a task that names a label of a cell it is the whole cell, and the label is the answer; of one that writes a cell
+    it is the answer, and the label is the condition. A dual that does not move with the policy. Not in the paper.
+    """
+
+    needs_profiles = True
+    asks_dual = False
+
+    def check(self, task: DualTask) -> None:
+        super().check(task)
+        if not isinstance(task, LabelTask) and not isinstance(task.answer, Genes):
+            raise CellDualityError(
+                f"a profile tells how likely a cell is, and {task.name} is about none",
+                where=f"tasks.{task.name}.reward",
+                mend="use it for tasks that name a label of a cell, or write a cell",
+            )
+
+    async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
+        task, example = dual.task, dual.example
+        assert dual.profiles is not None  # Config.load_rewards() refuses it before a run
+        kind, control = scored_kind(task), example.known.get("control", ())
+        if isinstance(task, LabelTask):
+            cell, label, labels = task.whole(example), str(answer), dual.rivals(answer)
+        else:
+            cell, label, labels = tuple(answer), str(example.unknown), dual.vocabulary.labels[kind]
+        found = dual.profiles.log_scores(kind, cell, control)
+        return {name: found[name] for name in labels}, label
+
+
+class ConsistencyReward(LabelScores):
+    """How sure the policy is of its answer when it is asked the same question about the whole cell.
+
+    For rows whose question shows a cell that lost genes (``data prepare --thin``). Not in the paper.
+    """
+
+    asks_dual = False
+    asks_log_probs = True
+
+    def check(self, task: DualTask) -> None:
+        if not isinstance(task, LabelTask):
+            raise CellDualityError(
+                f"consistency asks for the label of a whole cell, and {task.name} names none",
+                where=f"tasks.{task.name}.reward",
+                mend="use it for tasks that are answered by a label",
+            )
+
+    async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
+        labels = dual.vocabulary.labels[scored_kind(dual.task)]
+        found = dict(zip(labels, await dual.answer_log_probs(labels), strict=True))
+        return {label: found[label] for label in dual.rivals(answer)}, str(answer)
+
+
+def scored_kind(task: DualTask) -> str:
+    """Return the label set whose members are held against each other: of what is hidden, or else of the answer."""
+    for field in (task.unknown, task.answer):
+        if isinstance(field, OneOf):
+            return field.kind
+    raise TypeError(f"{task.name} has no closed set of labels")  # check() refuses it before a run
 
 
 @dataclass(frozen=True)
@@ -194,6 +277,7 @@ class OracleReward(Reward):
 
     comparison: str | None = None
     needs_gold = True
+    asks_dual = False
 
     def check(self, task: DualTask) -> None:
         _check_comparison(self.comparison, task.answer, task)
@@ -213,18 +297,20 @@ class OracleReward(Reward):
         return Verdict(compare(dual.example.gold, answer))
 
 
-class WeightedSum(Reward):
-    """Several rewards of one answer, each by its share. What two of them ask is asked once.
+class Combined(Reward):
+    """Several rewards of one answer, each with a number. What two of them ask is asked once.
 
     Parameters
     ----------
     parts
-        Rewards and their weights, each above 0; they are divided by their sum.
+        Rewards and their weights or powers, each above 0.
     """
 
     def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
-        self.parts, self.weights = zip(*parts, strict=True)
+        self.parts, self.numbers = zip(*parts, strict=True)
         self.needs_gold = any(part.needs_gold for part in self.parts)
+        self.needs_profiles = any(part.needs_profiles for part in self.parts)
+        self.asks_dual = any(part.asks_dual for part in self.parts)
         self.asks_every_label = any(part.asks_every_label for part in self.parts)
         self.asks_log_probs = any(part.asks_log_probs for part in self.parts)
 
@@ -236,15 +322,49 @@ class WeightedSum(Reward):
         for part in self.parts:
             part.check_row(task, example, vocabulary)
 
+
+class WeightedSum(Combined):
+    """The mean of rewards, each by its share: the numbers are divided by their sum."""
+
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
         """Return the weighted mean of the verdicts; a policy that cannot be asked by one of them fails them all."""
-        return Verdict.mean(await asyncio.gather(*(part.judge(answer, dual) for part in self.parts)), self.weights)
+        return Verdict.mean(await asyncio.gather(*(part.judge(answer, dual) for part in self.parts)), self.numbers)
+
+
+class Product(Combined):
+    """The product of rewards, each to its power."""
+
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
+        """Return the product of the verdicts; a part that failed leaves nothing of it."""
+        verdicts = await asyncio.gather(*(part.judge(answer, dual) for part in self.parts))
+        similarity = math.prod(v.similarity**power for v, power in zip(verdicts, self.numbers, strict=True))
+        failure = next((verdict.failure for verdict in verdicts if verdict.failure), "")
+        return Verdict(similarity, failure, max(verdict.failed for verdict in verdicts))
+
+
+class LabelProduct(Combined, LabelScores):
+    r"""The product of label probabilities, each to its power, normalised once: a product of experts.
+
+    .. math:: r = \prod_i p_i(y)^{w_i} \Big/ \sum_{c \in C} \prod_i p_i(c)^{w_i}
+    """
+
+    parts: tuple[LabelScores, ...]
+
+    async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
+        found = await asyncio.gather(*(part.log_scores(answer, dual) for part in self.parts))
+        (first, label), powers = found[0], self.numbers
+        return {
+            name: math.fsum(power * scores[name] for power, (scores, _) in zip(powers, found, strict=True))
+            for name in first
+        }, label
 
 
 REWARDS: dict[str, Reward] = {
     "duality": DualityReward(),
     "likelihood": LikelihoodReward(),
     "posterior": PosteriorReward(),
+    "profile": ProfileReward(),
+    "consistency": ConsistencyReward(),
     "oracle": OracleReward(),
     **{f"duality-{name}": DualityReward(name) for name in COMPARISONS},
     **{f"oracle-{name}": OracleReward(name) for name in COMPARISONS},
@@ -253,12 +373,13 @@ REWARDS: dict[str, Reward] = {
 
 
 def get_reward(name: str | Mapping[str, float], folder: Path | None = None) -> Reward:
-    """Return the reward called ``name``, the one at an import path, or the weighted sum of several.
+    """Return the reward that ``name`` writes.
 
     Parameters
     ----------
     name
-        A key of :data:`REWARDS`, ``"package.module:Class"``, ``"path/to/file.py:Class"``, or {such a name: weight}.
+        Keys of :data:`REWARDS`, ``"package.module:Class"`` or ``"path/to/file.py:Class"``, combined as
+        :mod:`.reward_names` reads them; or {a reward: its weight in a sum}.
     folder
         What a relative file path is relative to; the working directory by default.
 
@@ -269,11 +390,27 @@ def get_reward(name: str | Mapping[str, float], folder: Path | None = None) -> R
 
     Examples
     --------
-    >>> get_reward({"posterior": 1, "oracle": 3}).needs_gold
-    True
+    >>> get_reward({"posterior": 1, "oracle": 3}).needs_gold, get_reward("posterior*profile^0.3").needs_profiles
+    (True, True)
     """
     if not isinstance(name, str):
         return WeightedSum([(get_reward(part, folder), weight) for part, weight in name.items()])
+    terms = [
+        (_product([(_kind(factor.kind, folder), factor.power) for factor in term.factors]), term.weight)
+        for term in read_reward(name)
+    ]
+    if len(terms) == 1 and terms[0][1] is None:
+        return terms[0][0]
+    return WeightedSum([(product, 1.0 if weight is None else weight) for product, weight in terms])
+
+
+def _product(factors: Sequence[tuple[Reward, float]]) -> Reward:
+    if len(factors) == 1 and factors[0][1] == 1:
+        return factors[0][0]
+    return (LabelProduct if all(isinstance(reward, LabelScores) for reward, _ in factors) else Product)(factors)
+
+
+def _kind(name: str, folder: Path | None) -> Reward:
     if name in REWARDS:
         return REWARDS[name]
     if ":" not in name:

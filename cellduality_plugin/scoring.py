@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from cellduality_plugin.config import Config, TaskSettings
-from cellduality_plugin.duals import Asked, Dual
+from cellduality_plugin.duals import Asked, Dual, Memo, Reasoning
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.monitors import Rollout, finished_logs, reward_logs, rollout_logs
@@ -50,7 +50,10 @@ class Score:
 
 @dataclass
 class Group:
-    """What the rollouts of one prompt share: the question, read once, and what was asked and found so far."""
+    """What the rollouts of one prompt share: the question, read once, and what was asked and found so far.
+
+    ``memo`` it shares with the other groups of its scorer.
+    """
 
     example: Example
     label: str = ""
@@ -58,6 +61,7 @@ class Group:
     duals: dict[Value, list[Dual]] = field(default_factory=dict)
     verdicts: dict[Value, asyncio.Task[Verdict]] = field(default_factory=dict)
     asked: Asked = field(default_factory=dict)
+    memo: Memo = field(default_factory=Memo)
     members: int = 0
     scores: list[Score] = field(default_factory=list)
     complete: asyncio.Event = field(default_factory=asyncio.Event)
@@ -67,12 +71,14 @@ class Group:
     def member(self) -> Iterator[None]:
         """Count a rollout in, before it is made: the members of a group all begin before the first of them ends.
 
-        What all of them come to is known to the last; should that one crash, nobody is left to log it.
+        What all of them come to is known to the last; should that one crash, nobody is left to log it. As long as one
+        is in flight, what it asked is asked by no other group.
         """
         self.members += 1
         self.complete.clear()
         try:
-            yield
+            with self.memo:
+                yield
         except BaseException:  # it will have no reward to wait for
             self.members -= 1
             self._close()
@@ -154,7 +160,10 @@ class Scorer:
         self._vocabulary = config.load_vocabulary()
         self._tasks = config.load_tasks()
         self._rewards = config.load_rewards(self._tasks)
+        reads = any(reward.needs_profiles for reward in self._rewards.values())
+        self._profiles = config.load_profiles() if reads else None
         self._numbers = itertools.count()
+        self._memo = Memo()
 
     def group(self, label: str) -> Group:
         """Return a new group for the question in ``label``.
@@ -172,7 +181,7 @@ class Scorer:
             )
         example = self._config.split(self._tasks[example.task], example)
         self._rewards[example.task].check_row(self._tasks[example.task], example, self._vocabulary)
-        return Group(example, label, next(self._numbers))
+        return Group(example, label, next(self._numbers), memo=self._memo)
 
     async def score(self, text: str, group: Group, policy: Policy) -> Score:
         """Return the score of one response of ``group``. A response that cannot be judged scores 0.
@@ -196,7 +205,8 @@ class Scorer:
             duals, first = [self._dual(group, policy, split) for split in group.example.splits()], True
             judging = asyncio.ensure_future(self._judge_all(answer.value, duals))
             group.duals[answer.value], group.verdicts[answer.value] = duals, judging
-        verdict = await asyncio.shield(judging)
+        with group.memo:
+            verdict = await asyncio.shield(judging)
         seconds = time.monotonic() - started
         requests = sum(dual.requests for dual in group.duals[answer.value]) if first else 0
         return self._report(group, text, answer, verdict, requests=requests, seconds=seconds)
@@ -244,7 +254,7 @@ class Scorer:
         return replace(score, logs={**score.logs, **found})
 
     def _dual(self, group: Group, policy: Policy, example: Example) -> Dual:
-        dual, task = self._config.dual, self._tasks[example.task]
+        dual, task, settings = self._config.dual, self._tasks[example.task], self._config.tasks[example.task]
         return Dual(
             task,
             example,
@@ -253,6 +263,10 @@ class Scorer:
             samples=dual.samples,
             timeout=dual.timeout_seconds,
             asked=group.asked,
+            memo=group.memo,
+            reasoning=Reasoning(settings.traces, settings.trace_mean, dual.trace_temperature, dual.seed),
+            negatives=settings.negatives,
+            profiles=self._profiles,
         )
 
     async def _judge_all(self, answer: Value, duals: Sequence[Dual]) -> Verdict:

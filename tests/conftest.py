@@ -21,6 +21,7 @@ from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.config import Config
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl
+from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models.small_llama import build_small_llama
@@ -68,16 +69,27 @@ def example(task: DualTask, cell: Cell) -> Example:
 
 
 @pytest.fixture
-def make_config(tmp_path: Path, vocabulary: Vocabulary) -> Callable[..., Config]:
+def make_config(tmp_path: Path, vocabulary: Vocabulary, cell: Cell) -> Callable[..., Config]:
     """Return a function that writes a configuration of the built-in pairs into a folder and loads it."""
 
     def make(**settings: object) -> Config:
         vocabulary.save(tmp_path / "vocabulary.json")
-        values = {"tasks": {name: {"pair": name} for name in TASKS}, **settings}
+        profiles_of(cell, vocabulary).save(tmp_path / "profiles.npz")
+        values = {"tasks": {name: {"pair": name} for name in TASKS}, "profiles": "profiles.npz", **settings}
         Config.read(values).save(tmp_path / "cellduality.json")
         return Config.load(tmp_path / "cellduality.json")
 
     return make
+
+
+def profiles_of(cell: Cell, vocabulary: Vocabulary) -> Profiles:
+    """Return profiles that know what the genes of ``cell`` are of, and nothing else."""
+    own = [float(gene in cell.genes) for gene in vocabulary.genes]
+    by_kind = {}
+    for kind, labels in vocabulary.labels.items():
+        weights = np.outer([10.0 * (label == {**cell.obs, **cell.condition}[kind]) for label in labels], own)
+        by_kind[kind] = Profile(labels, weights.astype(np.float32), np.zeros(len(labels), np.float32))
+    return Profiles(vocabulary.genes, by_kind)
 
 
 @dataclass(frozen=True)

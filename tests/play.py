@@ -24,13 +24,13 @@ class Saying(Choosing):
     def __init__(self, text="", *, log_prob=-1.0, fails=None, delay=0.0):
         self.text, self.log_prob, self.fails, self.delay = text, log_prob, fails, delay
 
-    async def generate(self, prompt):
+    async def generate(self, prompt, *, seed=None, temperature=None):
         await asyncio.sleep(self.delay)
         if self.fails:
             raise self.fails
         return self.text
 
-    async def log_probs(self, prompt, response):
+    async def log_probs(self, prompt, response, *, given=""):
         await self.generate(prompt)
         return [self.log_prob] * 3
 

@@ -272,6 +272,19 @@ class TestRecordedPolicy:
             asyncio.run(policy.generate("p"))
         assert policy.missing == 1
 
+    def test_gives_a_trace_by_its_seed_and_what_was_scored_after_it(self):
+        policy = self.say(
+            {"prompt": prompt_key("p"), "trace": 5, "response": "five"},
+            {"prompt": prompt_key("p"), "draw": 0, "response": "first"},
+            {"prompt": prompt_key("p"), "given": "g", "response": "r", "log_probs": [-1.0]},
+        )
+        assert asyncio.run(policy.generate("p", seed=5)) == "five"
+        assert asyncio.run(policy.generate("p")) == "first"
+        assert asyncio.run(policy.log_probs("p", "r", given="g")) == [-1.0]
+        for ask in (lambda: policy.generate("p", seed=6), lambda: policy.log_probs("p", "r")):
+            with pytest.raises(PolicyError, match="not_recorded"):
+                asyncio.run(ask())
+
     @pytest.mark.parametrize(
         "call",
         [

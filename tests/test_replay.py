@@ -38,12 +38,12 @@ class Moody(Choosing):
     def __init__(self, vocabulary, seed):
         self.rng, self.vocabulary = np.random.default_rng(seed), vocabulary
 
-    async def generate(self, prompt):
+    async def generate(self, prompt, *, seed=None, temperature=None):
         if self.rng.random() < 0.2:
             raise PolicyError("refused")
         return f"<answer>{some_answer(self.vocabulary, self.rng)}</answer>"
 
-    async def log_probs(self, prompt, response):
+    async def log_probs(self, prompt, response, *, given=""):
         if self.rng.random() < 0.1:
             return [math.nan]
         return list(-self.rng.exponential(size=4))
@@ -123,6 +123,16 @@ def test_the_recorded_reward_again_is_the_same_in_every_bit(kind, bound, config_
     assert len(set(made)) > 1, "rewards that are all equal would show nothing"
     for column in work.columns.values():
         assert column.missing == 0
+
+
+@pytest.mark.parametrize("mean", ["log", "probability"])
+def test_traces_are_recorded_and_replayed(mean, config_of, recorded, replay):
+    config = config_of("posterior", hidden=1.0, traces=2, trace_mean=mean, negatives=2)
+    made = recorded(config)
+    work, results = replay(config)
+    assert sorted(result["reward"] for result in results) == made
+    assert len(set(made)) > 1
+    assert not sum(column.missing for column in work.columns.values())
 
 
 def test_a_rollout_that_ends_early_tells_nothing_of_calls_that_others_wait_for(config_of, replay, cell, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,13 +17,27 @@ from cellduality_plugin.duals import Dual
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policy import PolicyError
-from cellduality_plugin.rewards import REWARDS, PosteriorReward, Reward, Verdict, WeightedSum, get_reward
+from cellduality_plugin.profiles import Profile, Profiles
+from cellduality_plugin.rewards import (
+    REWARDS,
+    LabelProduct,
+    LabelScores,
+    PosteriorReward,
+    Product,
+    Reward,
+    Verdict,
+    WeightedSum,
+    get_reward,
+)
 from cellduality_plugin.scoring import QUANTUM, Scorer
 from cellduality_plugin.tasks import TASKS
 from tests.play import Choosing
 from tests.stack.my_pair import DropoutRecovery
 
-KINDS = {**{name: name for name in REWARDS}, "sum": {"posterior": 1, "duality": 3}, "file": "mine.py:Mine"}
+KINDS = {
+    **{name: name for name in REWARDS}, "sum": {"posterior": 1, "duality": 3}, "file": "mine.py:Mine",
+    "power": "posterior^0.5", "experts": "posterior*profile^0.3", "product": "0.5*posterior*duality^2+profile",
+}  # fmt: skip
 
 MINE = """
 import asyncio
@@ -49,7 +64,7 @@ class Other:
     pass
 """
 
-ASKING = ["duality", "likelihood", "posterior", "sum", "file"]
+ASKING = ["duality", "likelihood", "posterior", "sum", "file", "power", "experts", "product"]
 
 
 class Knowing:
@@ -57,6 +72,7 @@ class Knowing:
 
     def __init__(self, task, example, vocabulary, *, delay=0.0, fails=None, log_prob=None):
         self.right = task.dual_prompt(example.known, example.gold, vocabulary)
+        self.asked = task.primal_prompt(example.inputs, vocabulary), task.answer_response(example.gold)
         self.rebuilt, self.delay, self.fails, self.log_prob = (
             task.rebuilt_response(example.unknown),
             delay,
@@ -72,11 +88,11 @@ class Knowing:
         if self.fails:
             raise self.fails
 
-    async def generate(self, prompt):
+    async def generate(self, prompt, *, seed=None, temperature=None):
         await self._ask(prompt, "generate")
         return self.rebuilt if prompt == self.right else "I cannot tell."
 
-    async def log_probs(self, prompt, response):
+    async def log_probs(self, prompt, response, *, given=""):
         await self._ask(prompt, "log_probs")
         return self._said(prompt, response)
 
@@ -85,7 +101,7 @@ class Knowing:
         return [sum(self._said(prompt, response)) for response in responses]
 
     def _said(self, prompt, response):
-        value = 0.0 if prompt == self.right and response == self.rebuilt else -10.0
+        value = 0.0 if (prompt, response) in [(self.right, self.rebuilt), self.asked] else -10.0
         return [value if self.log_prob is None else self.log_prob] * 3
 
 
@@ -112,7 +128,7 @@ def scorer(request, task, scorer_of):
     try:
         return scorer_of(task, reward)
     except CellDualityError:
-        return scorer_of(task, request.param.partition("-")[0])
+        return scorer_of(task, {"consistency": "posterior"}.get(request.param, request.param.partition("-")[0]))
 
 
 def run(scorer, example, texts, policy):
@@ -211,6 +227,9 @@ def test_a_kind_judges_a_task_or_refuses_it_before_a_run_in_one_line(kind, task,
     if lists and isinstance(field, OneOf):
         with pytest.raises(CellDualityError, match=rf"compares ranked lists.*tasks\.{task.name}\.reward.*use exact"):
             scorer_of(task, KINDS[kind])
+    elif kind == "consistency" and isinstance(task.unknown, OneOf):
+        with pytest.raises(CellDualityError, match=rf"asks for the label of a whole cell, and {task.name} names none"):
+            scorer_of(task, kind)
     else:
         scorer_of(task, KINDS[kind])
 
@@ -273,7 +292,7 @@ class TestPosterior:
         example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
 
         class Table(Choosing):
-            async def log_probs(self, prompt, response):
+            async def log_probs(self, prompt, response, *, given=""):
                 for label in vocabulary.labels["cell_type"]:
                     if f"Type: {label}\n" in prompt or f">{label}<" in response:
                         return [log_prob[label], 0.0]
@@ -327,7 +346,7 @@ class TestDraws:
         def __init__(self, *texts):
             self.texts = itertools.cycle(texts)
 
-        async def generate(self, prompt):
+        async def generate(self, prompt, *, seed=None, temperature=None):
             return next(self.texts)
 
     @pytest.fixture
@@ -391,6 +410,151 @@ class TestSums:
     def test_need_the_gold_that_a_part_needs(self):
         assert get_reward({"oracle": 1, "duality": 1}).needs_gold
         assert not get_reward({"posterior": 1, "duality": 1}).needs_gold
+
+
+class Scores(LabelScores):
+    """Scores that are told."""
+
+    def __init__(self, scores, label="T"):
+        self.scores, self.label = scores, label
+
+    async def log_scores(self, answer, dual):
+        return self.scores, self.label
+
+
+def similarity_of(reward, answer="T", dual=None):
+    return asyncio.run(reward.judge(answer, dual)).similarity
+
+
+class TestProducts:
+    labels = st.lists(st.tuples(st.floats(-60, 0), st.floats(-60, 0)), min_size=1, max_size=6)
+    powers = st.floats(0.01, 4)
+
+    @given(labels, powers, powers)
+    def test_of_label_probabilities_are_normalised_once(self, scores, one, other):
+        names = ["T", *(f"other {place}" for place in range(1, len(scores)))]
+        parts = [Scores(dict(zip(names, each, strict=True))) for each in zip(*scores, strict=True)]
+        found = similarity_of(LabelProduct([(parts[0], one), (parts[1], other)]))
+        probabilities = [np.exp(np.subtract(list(part.scores.values()), max(part.scores.values()))) for part in parts]
+        odds = probabilities[0] ** one * probabilities[1] ** other
+        assert math.isclose(found, odds[0] / odds.sum(), rel_tol=1e-6, abs_tol=1e-9)
+
+    @given(labels)
+    def test_of_one_factor_are_that_factor(self, scores):
+        part = Scores({"T": scores[0][0], **{str(place): score for place, (_, score) in enumerate(scores)}})
+        for product in (LabelProduct([(part, 1.0)]), Product([(part, 1.0)])):
+            assert similarity_of(product) == similarity_of(part)
+
+    @given(st.lists(st.tuples(st.floats(0, 1), powers), min_size=1, max_size=4))
+    def test_of_anything_else_multiply_powers(self, parts):
+        class Constant(Reward):
+            def __init__(self, value):
+                self.value = value
+
+            async def judge(self, answer, dual):
+                return Verdict(self.value)
+
+        found = similarity_of(Product([(Constant(value), power) for value, power in parts]))
+        assert math.isclose(found, math.prod(value**power for value, power in parts), abs_tol=1e-12)
+
+    def test_fail_with_a_factor(self):
+        class Failing(Reward):
+            async def judge(self, answer, dual):
+                return Verdict.none("unclosed")
+
+        verdict = asyncio.run(Product([(Scores({"T": 0.0}), 1.0), (Failing(), 0.5)]).judge("T", None))
+        assert (verdict.similarity, verdict.failure, verdict.failed) == (0.0, "unclosed", 1.0)
+
+    def test_are_of_labels_where_every_factor_is(self):
+        assert isinstance(get_reward("posterior^0.5"), LabelProduct)
+        assert isinstance(get_reward("posterior*profile"), LabelProduct)
+        assert isinstance(get_reward("posterior*duality"), Product)
+        assert get_reward("posterior^1") is REWARDS["posterior"]
+
+
+class TestProfiles:
+    def test_score_the_whole_cell_though_the_question_shows_less(self, scorer_of, cell, vocabulary):
+        task = TASKS["cell_type_annotation"]
+        example = task.example(cell, hidden=1.0, labelled=True, rng=np.random.default_rng(0))
+        thinned = replace(example, inputs={"cell": ("CD3E", "GNLY")})
+        for row in (example, thinned):
+            texts = [task.answer_response(label) for label in (example.gold, "T")]
+            right, wrong = run(scorer_of(task, "profile"), row, texts, None)
+            assert (right.reward, wrong.reward) == (1.0, 0.0)
+            assert right.logs["dual_requests"] == 0
+
+    def test_score_the_cell_that_is_written_and_what_it_was_written_from(self, scorer_of, cell, vocabulary):
+        """Against a control the genes that it shares with the cell tell nothing."""
+        task = TASKS["perturbation_response_generation"]
+        example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
+        scorer = scorer_of(task, "profile")
+        profile = scorer._profiles.by_kind["perturbation"]
+        wide = np.hstack([profile.weights, 0 * profile.weights])
+        scorer._profiles.by_kind["perturbation"] = replace(profile, weights=wide, paired=True)
+        texts = [task.answer_response(genes) for genes in (cell.genes, cell.control)]
+        new, copied = run(scorer, example, texts, None)
+        assert new.reward == 1.0
+        assert copied.similarity == 1 / len(vocabulary.labels["perturbation"])
+
+    @pytest.mark.parametrize(
+        ("profiles", "message"),
+        [
+            (None, r"reads class profiles, and the configuration names no file of them \[profiles\].*profiles\.npz"),
+            ("gone.npz", r"no profiles \[.*gone\.npz\]"),
+            ("few.npz", r"no profile of 2 of 4 labels of 'cell_type': CD14\+ Monocyte, CD56\+ NK.*leave profile out"),
+            ("none.npz", r"no profile of 4 of 4 labels of 'cell_type'"),
+        ],
+    )
+    def test_that_are_missing_are_told_before_a_run(self, profiles, message, make_config, tmp_path):
+        name = "cell_type_annotation"
+        few = Profile(("CD19+ B", "T"), np.zeros((2, 1), np.float32), np.zeros(2, np.float32))
+        Profiles(("LYZ",), {"cell_type": few}).save(tmp_path / "few.npz")
+        Profiles(("LYZ",), {}).save(tmp_path / "none.npz")
+        config = make_config(tasks={name: {"pair": name, "reward": "posterior*profile"}}, profiles=profiles)
+        with pytest.raises(CellDualityError, match=message) as raised:
+            Scorer(config)
+        assert "\n" not in str(raised.value)
+        assert config.load_rewards(config.load_tasks(), prepared=False)
+
+    def test_without_a_reward_that_reads_them_are_not_missed(self, make_config):
+        assert Scorer(make_config(profiles="gone.npz"))
+
+
+class TestConsistency:
+    def test_asks_the_question_again_about_the_whole_cell(self, scorer_of, cell, vocabulary):
+        task = TASKS["cell_type_annotation"]
+        example = task.example(cell, hidden=1.0, labelled=True, rng=np.random.default_rng(0))
+        thinned = replace(example, inputs={"cell": example.unknown[:2]})
+        policy = Knowing(task, example, vocabulary)
+        texts = [task.answer_response(label) for label in vocabulary.labels["cell_type"]]
+        rewards = [score.reward for score in run(scorer_of(task, "consistency"), thinned, texts, policy)]
+        assert rewards == [float(label == example.gold) for label in vocabulary.labels["cell_type"]]
+        assert policy.prompts == [task.primal_prompt(example.inputs, vocabulary)], "asked once a group"
+
+
+class TestNegatives:
+    @pytest.mark.parametrize("reward", ["posterior", "profile", "consistency", "posterior*profile*consistency"])
+    def test_hold_an_answer_against_some_of_the_others(self, reward, scorer_of, cell, vocabulary):
+        task = TASKS["cell_type_annotation"]
+        example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
+        flat = Knowing(task, example, vocabulary, log_prob=-1.0)
+        text = task.answer_response("T")
+        scorer = scorer_of(task, reward, negatives=1)
+        [score] = run(scorer, example, [text], flat)
+        assert score.similarity in (0.5, 0.0), "of two labels, or of one that the profile is sure of"
+        assert len(flat.prompts) <= 3
+
+    @given(negatives=st.integers(1, 5), number=st.integers(0, 50))
+    def test_are_the_same_for_all_answers_of_a_row_and_of_every_process(self, negatives, number, vocabulary, cell):
+        task = TASKS["cell_type_annotation"]
+        example = task.example(cell, hidden=1.0, labelled=True, rng=np.random.default_rng(0))
+        dual = Dual(task, replace(example, id=str(number)), vocabulary, None, negatives=negatives)
+        labels = vocabulary.labels["cell_type"]
+        found = {label: dual.rivals(label) for label in labels}
+        assert all(label in rivals and len(rivals) == min(4, negatives + 1) for label, rivals in found.items())
+        assert len({label for rivals in found.values() for label in rivals}) == len(labels)
+        both = [rival for rival in labels if sum(rival in rivals for rivals in found.values()) == len(labels)]
+        assert len(both) >= min(4, negatives), "answers share all rivals but one"
 
 
 class TestOracle:
@@ -476,7 +640,7 @@ class TestLevelling:
         return run_group
 
     def always_right(self, policy):
-        async def generate(prompt):
+        async def generate(prompt, *, seed=None, temperature=None):
             return policy.rebuilt
 
         return generate
@@ -503,7 +667,10 @@ class TestLevelling:
 
 
 class TestConfiguration:
-    @pytest.mark.parametrize("reward", [*REWARDS, {"posterior": 0.5, "duality": 0.5}, "a.b:C", "x.py:C", {"a:B": 2.0}])
+    @pytest.mark.parametrize(
+        "reward",
+        [*REWARDS, {"posterior": 0.5, "duality": 0.5}, "a.b:C", "x.py:C", {"a:B": 2.0}, "posterior*profile^0.3"],
+    )
     def test_goes_to_the_file_and_back(self, reward, tmp_path):
         task = {"pair": "cell_type_annotation", "reward": reward, "minimum_spread": 0.01}
         dual = {"samples": 4, "temperature": 0.7, "max_new_tokens": 9}
@@ -519,13 +686,19 @@ class TestConfiguration:
         [
             (
                 {"reward": "rwjs"},
-                r"no reward 'rwjs': use one of duality, likelihood, posterior, oracle.* \[tasks\.t\.reward\]",
+                r"no reward 'rwjs': use one of duality, likelihood, posterior, .*oracle.* \[tasks\.t\.reward\]",
             ),
             ({"reward": {}}, "a sum needs one reward at least"),
             ({"reward": {"duality": 0}}, "weights above 0"),
             ({"reward": {"duality": -1, "posterior": 2}}, "weights above 0"),
             ({"reward": {"duality": float("nan")}}, "weights above 0"),
             ({"reward": {"magic": 1}}, "no reward 'magic'"),
+            ({"reward": "posterior*magic^2"}, "no reward 'magic'"),
+            ({"reward": "posterior*"}, r"is no reward.* \[tasks\.t\.reward\]"),
+            ({"reward": {"posterior^0": 1.0}}, r"'0' in 'posterior\^0' is no number above 0"),
+            ({"traces": -1}, "traces"),
+            ({"trace_mean": "median"}, "trace_mean"),
+            ({"negatives": 0}, "negatives"),
             ({"reward": 3}, r"tasks\.t\.reward"),
             ({"minimum_spread": -1}, "minimum_spread"),
         ],

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellduality_plugin.duals import Memo
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Mask
 from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policy import PolicyError
 from cellduality_plugin.scoring import QUANTUM, Score, Scorer, quantise, votes_for
 from cellduality_plugin.tasks import TASKS
-from tests.play import Choosing, Saying, roll, row
+from tests.play import Choosing, Saying, member, roll, row
 
 
 class ScriptedPolicy(Choosing):
@@ -25,14 +26,14 @@ class ScriptedPolicy(Choosing):
         self.response, self.fails, self.delay, self.log_prob = response, fails, delay, log_prob
         self.prompts: list[str] = []
 
-    async def generate(self, prompt: str) -> str:
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         self.prompts.append(prompt)
         await asyncio.sleep(self.delay)
         if self.fails:
             raise self.fails
         return self.response
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         await self.generate(prompt)
         return [self.log_prob] * 4
 
@@ -178,7 +179,7 @@ def test_the_reward_is_the_mean_over_the_masks_of_a_row(make_config, cell):
     class Remembers(ScriptedPolicy):
         """Rebuilds what the first mask hides, gives up on the second, and is wrong about the third."""
 
-        async def generate(self, prompt: str) -> str:
+        async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
             await super().generate(prompt)
             if prompt.endswith(" ".join(second.known["observed"])):
                 raise PolicyError("refused")
@@ -227,6 +228,141 @@ class TestHidden:
     def test_have_a_share_of_the_cell(self, group, hidden):
         with pytest.raises(CellDualityError, match="hidden"):
             group(hidden)
+
+
+class Reasons(Choosing):
+    """Says what hangs on the question alone, after a moment; fails as often as told."""
+
+    def __init__(self, fails=0):
+        self.asked, self.fails = [], fails
+
+    async def generate(self, prompt, *, seed=None, temperature=None):
+        self.asked.append((prompt, seed))
+        await asyncio.sleep(0.001)
+        if self.fails:
+            self.fails -= 1
+            raise PolicyError("refused")
+        return f"<think>of {seed}</think><answer>LYZ</answer>"
+
+    async def log_probs(self, prompt, response, *, given=""):
+        self.asked.append((prompt, given, response))
+        return [-(hash_of(prompt, given, response) % 97) / 97]
+
+
+def hash_of(*texts):
+    return sum(ord(letter) * place for place, letter in enumerate("".join(texts)))
+
+
+class TestGroupsInFlight:
+    NAME = "cell_type_annotation"
+    TEXTS = (
+        "<answer>T</answer>",
+        "<answer>CD19+ B</answer>",
+        "nothing",
+        "<answer>CD56+ NK</answer>",
+        "<answer>T</answer>",
+    )
+
+    @pytest.fixture
+    def scorer(self, make_config):
+        tasks = {self.NAME: {"pair": self.NAME, "reward": "posterior", "hidden": 1.0, "traces": 2}}
+        return Scorer(make_config(tasks=tasks))
+
+    def rows(self, cell, count=3):
+        """Return rows of different cells with as many genes."""
+        cells = [replace(cell, id=f"set/{n}", genes=cell.genes[n:] + cell.genes[:n]) for n in range(count)]
+        return [row(self.NAME, each) for each in cells]
+
+    async def together(self, scorer, rows, policy, texts=TEXTS):
+        groups = [scorer.group(example.to_label()) for example in rows]
+        members = (member(scorer, group, text, policy) for group in groups for text in texts)
+        return await asyncio.gather(*members, return_exceptions=True)
+
+    def test_draw_the_traces_of_a_label_once(self, scorer, cell, vocabulary):
+        policy, labels = Reasons(), len(vocabulary.labels["cell_type"])
+        scores = asyncio.run(self.together(scorer, self.rows(cell), policy))
+        drawn = [asked for asked in policy.asked if len(asked) == 2]
+        assert len(drawn) == len(set(drawn)) == 2 * labels
+        assert len(policy.asked) == 2 * labels + 3 * 2 * labels, "each cell is scored after every trace of every label"
+        assert sum(score.logs["dual_requests"] for score in scores) == len(policy.asked)
+
+    def test_leave_nothing_behind(self, scorer, cell):
+        policy = Reasons()
+
+        async def twice():
+            first = await self.together(scorer, self.rows(cell), policy)
+            assert len(scorer._memo) == 0
+            asked = len(policy.asked)
+            again = await self.together(scorer, self.rows(cell), policy)
+            assert len(policy.asked) == 2 * asked, "by then the weights are others"
+            return first, again
+
+        first, again = asyncio.run(twice())
+        assert [score.reward for score in first] == [score.reward for score in again]
+
+    def test_that_fail_or_crash_leave_nothing_behind(self, scorer, cell):
+        class Broken(Reasons):
+            async def log_probs(self, prompt, response, *, given=""):
+                raise KeyError("a bug")
+
+        async def crash():
+            found = await self.together(scorer, self.rows(cell), Broken())
+            assert sum(isinstance(score, KeyError) for score in found) == 12
+            assert len(scorer._memo) == 0
+            waiting = asyncio.ensure_future(self.together(scorer, self.rows(cell), Reasons()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert len(scorer._memo) == 0
+
+        asyncio.run(crash())
+
+    def test_ask_again_what_failed_for_another(self, scorer, cell):
+        policy = Reasons(fails=1)
+
+        async def one_after_another():
+            first, second = (scorer.group(example.to_label()) for example in self.rows(cell, 2))
+            with first.member(), second.member():
+                return [await scorer.score(self.TEXTS[0], group, policy) for group in (first, second)]
+
+        failed, fine = asyncio.run(one_after_another())
+        assert (failed.failure, fine.failure) == ("refused", "")
+
+    def test_rewards_hang_neither_on_the_order_of_members_nor_on_other_groups(self, scorer, cell):
+        rows = self.rows(cell)
+
+        @given(st.permutations(range(len(self.TEXTS))), st.permutations(range(len(rows))))
+        def check(order, groups):
+            texts = [self.TEXTS[place] for place in order]
+            found = asyncio.run(self.together(scorer, [rows[place] for place in groups], Reasons(), texts))
+            for place, number in enumerate(groups):
+                mine = found[place * len(texts) : (place + 1) * len(texts)]
+                assert {text: score.reward for text, score in zip(texts, mine, strict=True)} == alone[number]
+
+        alone = [
+            dict(zip(self.TEXTS, (score.reward for score in roll(scorer, example, self.TEXTS, Reasons())), strict=True))
+            for example in rows
+        ]
+        assert len({reward for rewards in alone for reward in rewards.values()}) > 3
+        check()
+
+    def test_remember_no_more_than_there_is_room_for(self):
+        async def fill():
+            memo = Memo(limit=3)
+            futures = [asyncio.get_running_loop().create_future() for _ in range(5)]
+            memo.keep(("nobody is inside", 0), futures[0])
+            assert len(memo) == 0
+            with memo:
+                for place, call in enumerate(futures):
+                    memo.keep((str(place), 0), call)
+                assert [memo.get((str(place), 0)) for place in range(5)] == [None, None, *futures[2:]]
+                futures[4].set_exception(PolicyError("refused"))
+                await asyncio.sleep(0)
+                assert len(memo) == 2
+
+        asyncio.run(fill())
 
 
 class TestVotes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.reward_names import read_reward, renamed
 
 Number = TypeVar("Number", int, float)
 
@@ -69,46 +70,32 @@ def refuse_elsewhere(result: Path, config: Path, flag: str) -> None:
         )
 
 
-def weighted(text: str, flag: str) -> str | dict[str, float]:
-    """Return ``name`` as it is, and {name: weight} of ``weight*name+weight*name``; no weight is a weight of 1.
-
-    Examples
-    --------
-    >>> weighted("posterior", ""), weighted("2*posterior+duality", "")
-    ('posterior', {'posterior': 2.0, 'duality': 1.0})
-    """
-    if "*" not in text and "+" not in text:
-        return text
-    found: dict[str, float] = {}
-    for item in text.split("+"):
-        weight, times, name = item.rpartition("*")
-        try:
-            found[name.strip()] = float(weight) if times else 1.0
-        except ValueError:
-            raise CellDualityError(
-                f"{item!r} is not weight*name", where=flag, mend="write weight*name+weight*name"
-            ) from None
-    return found
-
-
 def absolute(name: str) -> str:
     """Return ``name`` with the path of a file.py:Class made absolute, so that every worker finds it."""
     path, colon, inner = name.rpartition(":")
     return f"{Path(path).resolve()}:{inner}" if colon and path.endswith(".py") else name
 
 
-def reward_of(text: str, flag: str) -> str | dict[str, float]:
-    """Return the reward that ``text`` writes: a name, an import path, or a weighted sum of such.
+def reward_of(text: str, flag: str, name: Callable[[str], str] = absolute) -> str | dict[str, float]:
+    """Return the reward that ``text`` writes, as settings hold it: a product of kinds, or a weighted sum of such.
+
+    Parameters
+    ----------
+    name
+        What a kind is called in the result.
 
     Examples
     --------
-    >>> reward_of("duality", ""), reward_of("2*posterior+duality", "")
-    ('duality', {'posterior': 2.0, 'duality': 1.0})
+    >>> reward_of("duality", ""), reward_of("2*posterior*profile^0.3+duality", "")
+    ('duality', {'posterior*profile^0.3': 2.0, 'duality': 1.0})
     """
-    reward = weighted(text, flag)
-    if isinstance(reward, str):
-        return absolute(reward)
-    return {absolute(name): weight for name, weight in reward.items()}
+    try:
+        terms = read_reward(renamed(text, name))
+    except CellDualityError as error:
+        raise CellDualityError(error.what, where=flag, mend=error.mend) from error
+    if len(terms) == 1 and terms[0].weight is None:
+        return terms[0].product
+    return {term.product: 1.0 if term.weight is None else term.weight for term in terms}
 
 
 def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = ()) -> dict[str, int]:

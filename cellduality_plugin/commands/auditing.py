@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cellduality_plugin.commands.arguments import numbers_in, refuse_elsewhere, weighted
+from cellduality_plugin.commands.arguments import numbers_in, refuse_elsewhere, reward_of
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
@@ -101,7 +101,7 @@ def audit_rewards(
             "--choose, --rl-rows and --chosen-rows belong together", where="--chosen-rows", mend="give all three"
         )
     settings = AuditSettings(
-        rewards=tuple(weighted(name, "--rewards") for item in rewards or [] for name in item.split(",")),
+        rewards=tuple(reward_of(name, "--rewards", str) for item in rewards or [] for name in item.split(",")),
         hidden=numbers_in(hidden, "--hidden", float, 1e-3, 1.0),
         traces=numbers_in(traces, "--traces", int, 0, 64),
         cells=cells,

@@ -67,10 +67,10 @@ def data_prepare(
     rewards: Annotated[
         str,
         typer.Option(
-            help="Reward by task name, task=KIND,...: duality, likelihood, posterior or oracle; duality-KIND and "
-            "oracle-KIND compare by exact, rwjs, ruzicka or rbo; module:Class or file.py:Class; "
-            "0.5*posterior+0.5*duality is a weighted sum; *=KIND stands for all tasks that are not named. "
-            "oracle puts the true answers into the task's RL rows."
+            help="Reward by task name, task=KIND,...: duality, likelihood, posterior, profile, consistency or oracle; "
+            "duality-KIND and oracle-KIND compare by exact, rwjs, ruzicka or rbo; module:Class or file.py:Class; "
+            "0.5*posterior+0.5*duality is a weighted sum, posterior*profile^0.3 a product of powers; *=KIND stands for "
+            "all tasks that are not named. oracle puts the true answers into the task's RL rows."
         ),
     ] = "",
     top_genes: Annotated[int, typer.Option(help="Genes in a cell sentence, at most.")] = 64,
@@ -203,7 +203,7 @@ def data_prepare(
             "max_new_tokens": dual_max_new_tokens or None,
         },
     )  # fmt: skip
-    config.load_rewards(config.load_tasks())
+    config.load_rewards(config.load_tasks(), prepared=False)
     config = config.model_copy(update={"records": _records(records, folder, records_every, records_limit)})
     settings = settings.model_copy(
         update={"rl_gold": tuple(config.tasks) if gold_for_monitoring else config.needs_gold()}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cellduality_plugin.dual_settings import DualSettings, EndpointSettings
 from cellduality_plugin.endpoint.addresses import Addresses
 from cellduality_plugin.endpoint.replies import Tokens, read_chat, read_context, read_log_probs, read_text
 from cellduality_plugin.forks import forks_of
-from cellduality_plugin.framing import render
+from cellduality_plugin.framing import render, token_count
 from cellduality_plugin.policy import PolicyError
 
 # Said aloud, because a server takes what is not said from the checkpoint's generation_config.json.
@@ -45,26 +45,25 @@ class EndpointPolicy:
         self._tokenizer, self._settings, self._dual = tokenizer, settings, dual
         self._context: asyncio.Task[int | None] | None = None
 
-    async def generate(self, prompt: str) -> str:
-        """Return the response to ``prompt``.
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
+        """Return the response to ``prompt``; at the temperature of the settings, unless another is given.
 
         Raises
         ------
         PolicyError
             If the prompt leaves no room for one, or the endpoint gave none; the cause says why.
         """
+        drawn = {"temperature": self._dual.temperature if temperature is None else temperature}
+        drawn |= {} if seed is None else {"seed": seed}
         if self._settings.kind == "chat":
-            return await self._chat(prompt)
+            return await self._chat(prompt, drawn)
         tokens = render(self._tokenizer, prompt)
-        body = {
-            **self._asked_for(tokens, await self._limit(len(tokens)), self._dual.temperature),
-            "return_token_ids": True,
-        }
+        body = {**self._asked_for(tokens, await self._limit(len(tokens))), **drawn, "return_token_ids": True}
         text, answered = read_text(await self.addresses.post("/completions", body))
         return text if answered is None else str(self._tokenizer.decode(answered, skip_special_tokens=True))
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
-        """Return the natural log-probability of each token of ``response`` after ``prompt`` (one prefill).
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
+        """Return the natural log-probability of each token of ``response`` after ``prompt`` and ``given``.
 
         Raises
         ------
@@ -73,7 +72,8 @@ class EndpointPolicy:
         """
         if self._settings.kind == "chat":
             raise PolicyError("no_log_probs")
-        return await self._told(render(self._tokenizer, prompt), self._tokens(response))
+        told = await self._told(render(self._tokenizer, prompt), self._tokens(given + response))
+        return told[token_count(self._tokenizer, given) :]
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
         """Return for each of ``responses`` the log-probability of the tokens at which they part.
@@ -97,7 +97,7 @@ class EndpointPolicy:
 
     async def _told(self, tokens: Tokens, target: Tokens) -> list[float]:
         await self._limit(len(tokens) + len(target))
-        body = {**self._asked_for(tokens + target, 1, 0.0), "prompt_logprobs": 0}
+        body = {**self._asked_for(tokens + target, 1), "temperature": 0.0, "prompt_logprobs": 0}
         reply = await self.addresses.post("/completions", body)
         return read_log_probs(reply, tokens + target, len(tokens))
 
@@ -120,22 +120,21 @@ class EndpointPolicy:
     def _tokens(self, response: str) -> Tokens:
         return list(self._tokenizer(response, add_special_tokens=False)["input_ids"])
 
-    def _asked_for(self, tokens: Tokens, limit: int, temperature: float) -> dict[str, Any]:
+    def _asked_for(self, tokens: Tokens, limit: int) -> dict[str, Any]:
         return {
             "model": self._settings.model,
             "prompt": tokens,
             "max_tokens": limit,
-            "temperature": temperature,
             "skip_special_tokens": False,
             **_PLAIN,
         }
 
-    async def _chat(self, prompt: str) -> str:
+    async def _chat(self, prompt: str, drawn: Mapping[str, float]) -> str:
         limit = self._dual.max_new_tokens
         body = {
             "model": self._settings.model,
             "messages": [{"role": "user", "content": prompt}],
-            "temperature": self._dual.temperature,
+            **drawn,
             **({} if limit is None else {"max_tokens": limit}),
         }
         return read_chat(await self.addresses.post("/chat/completions", body))

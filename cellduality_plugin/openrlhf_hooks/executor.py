@@ -92,6 +92,8 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         score = self._scorer.finish(score, group, truncated=truncated, seconds=seconds)
         if self._recorder is not None:
             self._recorder.write(group, text, score, last=group.over)
+        if group.over:  # it is remembered by its verdicts; what was said to get them is a hundred times as much
+            group.asked.clear()
         rollout.update(reward=score.reward, scores=score.reward, extra_logs=score.logs)
         return dict(rollout)
 

@@ -91,10 +91,10 @@ class Rule:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
-    async def generate(self, prompt: str) -> str:
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         raise NotImplementedError  # no reward of the benchmark asks for it
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         from cellduality_plugin.framing import render
 
         target = self.tokenizer(response, add_special_tokens=False)["input_ids"]

@@ -29,10 +29,10 @@ class OneAnswer(Choosing):
     def __init__(self, answer: str) -> None:
         self.answer = answer
 
-    async def generate(self, prompt: str) -> str:
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         return join_response(self.answer)
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         return [-1.0]
 
 
@@ -62,7 +62,8 @@ def run(folder: Path, *words: str) -> None:
         ((), "no checkpoint"),
         (("--config", "elsewhere.json"), "cannot read the configuration"),
         (("--rewards", "rwjs"), "no reward 'rwjs'"),
-        (("--rewards", "two*posterior"), r"'two\*posterior' is not weight\*name"),
+        (("--rewards", "two*posterior"), "no reward 'two'"),
+        (("--rewards", "posterior^"), r"'' in 'posterior\^' is no number above 0"),
         (("--rewards", "oracle,missing.py:Mine"), "missing.py"),
         (("--hidden", "0.25,2"), "'0.25,2' is not what is asked for .*: write numbers from 0.001 to 1, with commas"),
         (("--traces", "many"), "'many' is not what is asked for"),

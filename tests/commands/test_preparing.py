@@ -136,6 +136,8 @@ class TestRunConfig:
             ("0.25*posterior + 0.75*duality", {"posterior": 0.25, "duality": 0.75}),
             ("posterior+likelihood", {"posterior": 1.0, "likelihood": 1.0}),
             ("my.module:Mine", "my.module:Mine"),
+            ("posterior * profile^0.3", "posterior*profile^0.3"),
+            ("0.5*posterior*profile+duality^2", {"posterior*profile": 0.5, "duality^2": 1.0}),
             ("/my dir/file.py:Mine+oracle", {"/my dir/file.py:Mine": 1.0, "oracle": 1.0}),
         ],
     )
@@ -150,8 +152,10 @@ class TestRunConfig:
             assert [reward] == [f"{tmp_path}/mine.py:Mine"] or reward == {f"{tmp_path}/mine.py:Mine": 2.0}
 
     def test_a_weight_that_is_no_number_is_told(self):
-        with pytest.raises(CellDualityError, match=r"'half\*duality' is not weight\*name \[--rewards\]"):
+        with pytest.raises(CellDualityError, match=r"no reward 'half'"):
             run_config([ANNOTATION], {ANNOTATION: "half*duality+oracle"}, shaping={}, dual={})
+        with pytest.raises(CellDualityError, match=r"'0' in '0\*duality' is no number above 0 \[--rewards\]"):
+            run_config([ANNOTATION], {ANNOTATION: "0*duality"}, shaping={}, dual={})
 
     def test_a_reward_of_a_built_in_pair_of_other_runs_is_left_out_and_a_slip_is_told(self):
         config = run_config([ANNOTATION], {RESPONSE: "likelihood"}, shaping={}, dual={})

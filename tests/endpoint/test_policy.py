@@ -18,12 +18,13 @@ PROMPT = "CD74 CD79A"
 
 def ask(server: Any, call: str, *arguments: str, dual: DualSettings | None = None, **settings: Any) -> Any:
     """Return what a new policy answers, or the cause of its failure."""
+    drawn = {name: settings.pop(name) for name in ("seed", "temperature", "given") if name in settings}
     chosen = EndpointSettings(urls=(server.url,), model="toy", **{"retries": 0, **settings})
 
     async def one() -> Any:
         policy = EndpointPolicy(server.tokenizer, chosen, dual or DualSettings())
         try:
-            return await getattr(policy, call)(*arguments)
+            return await getattr(policy, call)(*arguments, **drawn)
         except PolicyError as error:
             return error.cause
         finally:
@@ -51,6 +52,20 @@ def test_log_probs_are_those_of_the_response_alone(policy_server):
     start = len(render(policy_server.tokenizer, PROMPT))
     found = ask(policy_server, "log_probs", PROMPT, "LYZ CST3 FTL")
     assert found == [-float(start), -float(start + 1), -float(start + 2)]
+
+
+def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(policy_server):
+    for kind in ("vllm", "chat"):
+        ask(policy_server, "generate", PROMPT, kind=kind, seed=3, temperature=0.5)
+        ask(policy_server, "generate", PROMPT, kind=kind)
+    told = [(body.get("seed"), body["temperature"]) for body in policy_server.asked]
+    assert told == [(3, 0.5), (None, 0.0)] * 2
+
+
+def test_log_probs_of_a_given_beginning_are_left_out(policy_server):
+    policy_server.log_prob = lambda place: -float(place)
+    whole = ask(policy_server, "log_probs", PROMPT, "LYZ CST3 FTL")
+    assert ask(policy_server, "log_probs", PROMPT, " CST3 FTL", given="LYZ") == whole[1:]
 
 
 def test_of_a_choice_they_are_those_of_the_tokens_at_which_responses_part(policy_server):

@@ -504,6 +504,13 @@ class TestLogProbs:
         assert tokens[start:] == tokenizer("<answer> HLA-DRA MS4A1 </answer>", add_special_tokens=False)["input_ids"]
         assert (params.max_tokens, params.prompt_logprobs) == (1, 0)
 
+    def test_of_a_given_beginning_are_left_out(self, engine, tokenizer):
+        policy = EnginePolicy(engine, tokenizer, LONG, DualSettings())
+        prompt, given, response = "Type: T", "<think> CD74 FTL </think>", "<answer> HLA-DRA MS4A1 </answer>"
+        whole = asyncio.run(policy.log_probs(prompt, given + response))
+        assert asyncio.run(policy.log_probs(prompt, response, given=given)) == whole[-4:]
+        assert engine.duals[0][0] == engine.duals[1][0]
+
     def test_of_a_response_that_does_not_fit_are_refused_without_asking(self, engine, tokenizer):
         prompt, response = "Observed genes: CD74", "<answer> MS4A1 </answer>"
         start = len(EnginePolicy(engine, tokenizer, LONG, DualSettings())._tokens(prompt))
@@ -553,6 +560,35 @@ class TestLogProbs:
             )
             [rollout] = roll(make_executor(tasks=tasks), engine, asked)
             assert rollout["reward"] == reward
+
+
+def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(question, tokenizer):
+    engine = ScriptedEngine(tokenizer, question("cell_type_annotation").tokens, [""])
+    policy = EnginePolicy(engine, tokenizer, LONG, DualSettings(max_new_tokens=7))
+    asyncio.run(policy.generate("Type: T", seed=3, temperature=0.5))
+    asyncio.run(policy.generate("Type: T"))
+    told = [(params.seed, params.temperature, params.max_tokens) for _, params in engine.duals]
+    assert told == [(3, 0.5, 7), (None, 0.0, 7)]
+
+
+def test_traces_come_from_the_engine_and_are_scored_by_it(question, cell, vocabulary, tokenizer, make_executor):
+    asked = question("cell_type_annotation")
+    settings = judged_by("posterior", asked, hidden=1.0, traces=2)
+    engine = ScriptedEngine(
+        tokenizer, asked.tokens, [asked.task.answer_response("T")], "<think> CD74 </think><answer> LYZ </answer>",
+        log_prob=lambda place: -1.0,
+    )  # fmt: skip
+    dual = {"max_new_tokens": 20, "trace_temperature": 0.5}
+    [rollout] = roll(make_executor(tasks=settings, dual=dual), engine, asked)
+    labels = len(vocabulary.labels["cell_type"])
+    assert rollout["reward"] == 1 / labels
+    drawn = [params for _, params in engine.duals if params.prompt_logprobs is None]
+    assert [(params.temperature, params.max_tokens) for params in drawn] == [(0.5, 20)] * (2 * labels)
+    assert len({params.seed for params in drawn}) == 2 * labels
+    scored = [tokens for tokens, params in engine.duals if params.prompt_logprobs is not None]
+    assert len(scored) == labels, "two draws with the same trace are scored once"
+    end = tokenizer(asked.task.rebuilt_response(cell.genes, "CD74"), add_special_tokens=False)["input_ids"]
+    assert all(tokens[-len(end) :] == end for tokens in scored)
 
 
 class TestAFrozenDual:

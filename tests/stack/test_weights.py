@@ -29,11 +29,11 @@ async def probe(engine, phase):
 
 
 class ProbingPolicy(executor.EnginePolicy):
-    async def generate(self, prompt):
+    async def generate(self, prompt, *, seed=None, temperature=None):
         await probe(self._engine, "dual")
         return await super().generate(prompt)
 
-    async def log_probs(self, prompt, response):
+    async def log_probs(self, prompt, response, *, given=""):
         await probe(self._engine, "dual")
         return await super().log_probs(prompt, response)
 

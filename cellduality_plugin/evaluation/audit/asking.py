@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from cellduality_plugin.duals import Question
+from cellduality_plugin.duals import After, Question, Trace
 from cellduality_plugin.policy import Policy, PolicyError
 
 CountTokens: TypeAlias = Callable[[str], int]
@@ -91,21 +91,26 @@ class Remembering:
         """Return a new account, which is a policy."""
         return Account(self)
 
-    async def generate(self, prompt: str, draw: int) -> _Call:
-        """Return draw number ``draw`` of the response to ``prompt``."""
+    async def generate(self, prompt: str, draw: int | Trace, temperature: float | None = None) -> _Call:
+        """Return draw number ``draw`` of the response to ``prompt``, or the trace that has a seed of its own."""
+        seed = draw.seed if isinstance(draw, Trace) else None
 
         def cost(text: str) -> Cost:
             return Cost(1, self.prompt_tokens(prompt), self.response_tokens(text) + 1)
 
-        return await self._once((prompt, draw), lambda: self._policy.generate(prompt), cost)
+        def ask() -> Awaitable[str]:
+            return self._policy.generate(prompt, seed=seed, temperature=temperature)
 
-    async def log_probs(self, prompt: str, response: str) -> _Call:
-        """Return the log-probability of each token of ``response``."""
+        return await self._once((prompt, draw), ask, cost)
+
+    async def log_probs(self, prompt: str, response: str, given: str = "") -> _Call:
+        """Return the log-probability of each token of ``response``, which follows ``given``."""
 
         def cost(found: list[float]) -> Cost:
-            return Cost(1, self.prompt_tokens(prompt) + self.response_tokens(response), 1)
+            return Cost(1, self.prompt_tokens(prompt) + self.response_tokens(given + response), 1)
 
-        return await self._once((prompt, response), lambda: self._policy.log_probs(prompt, response), cost)
+        question = (prompt, After(given, response) if given else response)
+        return await self._once(question, lambda: self._policy.log_probs(prompt, response, given=given), cost)
 
     async def choice_log_probs(self, prompt: str, responses: tuple[str, ...]) -> _Call:
         """Return how likely each of ``responses`` is among them."""
@@ -153,15 +158,15 @@ class Account:
         self._memory = memory
         self._draws: Counter[str] = Counter()
 
-    async def generate(self, prompt: str) -> str:
-        """Return the next draw of the response to ``prompt``."""
-        draw = self._draws[prompt]
-        self._draws[prompt] += 1
-        return str(self._charged(await self._memory.generate(prompt, draw)))
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
+        """Return the next draw of the response to ``prompt``, or the one that has a seed of its own."""
+        draw: int | Trace = self._draws[prompt] if seed is None else Trace(seed)
+        self._draws[prompt] += seed is None
+        return str(self._charged(await self._memory.generate(prompt, draw, temperature)))
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
-        """Return the log-probability of each token of ``response``."""
-        found: list[float] = self._charged(await self._memory.log_probs(prompt, response))
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
+        """Return the log-probability of each token of ``response``, which follows ``given``."""
+        found: list[float] = self._charged(await self._memory.log_probs(prompt, response, given))
         return found
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:

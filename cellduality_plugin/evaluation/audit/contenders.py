@@ -11,11 +11,13 @@ from typing import TypeAlias
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
+from cellduality_plugin.reward_names import renamed
 from cellduality_plugin.rewards import Reward, get_reward
 from cellduality_plugin.tasks import DualTask
 
-DEFAULTS = ("duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "oracle")
-"""The built-in rewards that are audited besides the configured one; the others are these under another name."""
+DEFAULTS = ("duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "profile", "oracle")
+"""The built-in rewards that are audited besides the configured one; the others are these under another name, or for
+questions that show thinned cells."""
 CONFIGURED = "configured"
 """Stands for the reward that the configuration gives a task."""
 
@@ -29,7 +31,7 @@ class Contender:
     Parameters
     ----------
     reward
-        A kind, an import path, or {such a name: weight}.
+        As a configuration has it: a product of kinds, or {such a product: weight}.
     hidden
         The share of the cell's genes that the dual rebuilds; None for the split of the row.
     traces
@@ -66,7 +68,7 @@ def reward_title(reward: RewardName) -> str:
     ('2*posterior+duality', 'Mine')
     """
     if isinstance(reward, str):
-        return reward.rpartition(":")[2]
+        return renamed(reward, lambda kind: kind.rpartition(":")[2])
     return "+".join(f"{weight:g}*{reward_title(name)}".removeprefix("1*") for name, weight in reward.items())
 
 
@@ -100,8 +102,8 @@ def contenders_for(
     hides = any(task.hide(row, share) != row for share in (0.5, 1.0))
     found: list[Contender] = []
     for name, reward in _fit(task, config, rewards or (CONFIGURED, *DEFAULTS)):
-        shares: Sequence[float | None] = (hidden if hides and not reward.needs_gold else ()) or [settings.hidden]
-        counts = (traces if reward.asks_log_probs else ()) or [settings.traces]
+        shares: Sequence[float | None] = (hidden if hides and reward.asks_dual else ()) or [settings.hidden]
+        counts = (traces if reward.asks_dual and reward.asks_log_probs else ()) or [settings.traces]
         for share, count in product(shares, counts):
             contender = Contender(name, share, count)
             if contender not in found:
@@ -110,10 +112,10 @@ def contenders_for(
 
 
 def _fit(task: DualTask, config: Config, names: Iterable[RewardName]) -> Iterator[tuple[RewardName, Reward]]:
-    """Yield those of the rewards that can judge ``task``."""
+    """Yield those of the rewards that can judge ``task`` with what the configuration has."""
     for asked in names:
         name = config.tasks[task.name].reward if asked == CONFIGURED else asked
-        reward = get_reward(name if isinstance(name, str) else dict(name), config.folder)
+        reward = get_reward(name, config.folder)
         with contextlib.suppress(CellDualityError):
-            reward.check(task)
+            config.with_tasks({task.name: {"reward": name}}).load_rewards({task.name: task})
             yield name, reward

@@ -84,9 +84,9 @@ class SeededPolicy(EnginePolicy):
         self._seed = seed
         self._draws: Counter[str] = Counter()
 
-    def _sampling(self, prompt: str, limit: int) -> Any:
-        params = super()._sampling(prompt, limit)
-        if params.temperature:
+    def _sampling(self, prompt: str, limit: int, seed: int | None = None, temperature: float | None = None) -> Any:
+        params = super()._sampling(prompt, limit, seed, temperature)
+        if params.temperature and seed is None:
             params.seed = request_seed(self._seed, prompt, self._draws[prompt])
             self._draws[prompt] += 1
         return params

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from cellduality_plugin.config import Config
+from cellduality_plugin.duals import Memo
 from cellduality_plugin.evaluation.audit.answers import Case, Kind
 from cellduality_plugin.evaluation.audit.asking import Account, Cost, Remembering
 from cellduality_plugin.evaluation.audit.contenders import Contender
@@ -74,6 +75,7 @@ async def _judge_split(
 ) -> tuple[list[float], Cost, float]:
     """Return the rewards of samples and candidates under one mask, what the samples cost, and how many failed."""
     group = scorer.group(split.to_label())
+    group.memo = Memo()  # charged for all it asks, whatever other groups have asked
 
     async def score(text: str, policy: Account) -> Score:
         return await scorer.score(text, group, policy)

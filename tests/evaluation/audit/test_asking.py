@@ -19,7 +19,7 @@ class Counted(Choosing):
         self.delay, self.fails = delay, fails
         self.calls, self.at_once, self.most = 0, 0, 0
 
-    async def generate(self, prompt: str) -> str:
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         self.calls += 1
         self.at_once += 1
         self.most = max(self.most, self.at_once)
@@ -30,7 +30,7 @@ class Counted(Choosing):
             raise self.fails
         return f"{prompt} {number}"
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         await self.generate(prompt)
         return [-1.0] * len(response.split())
 
@@ -68,6 +68,21 @@ def test_everyone_is_charged_for_what_is_asked_once():
 
     cost = asyncio.run(run())
     assert (cost.requests, cost.prefilled, cost.decoded) == (3, 2 + 3 + 2 + 2, 1 + 4 + 4)
+
+
+def test_a_draw_with_a_seed_is_the_same_for_everyone_and_no_other_draw():
+    async def run():
+        policy = Counted()
+        memory = remembering(policy)
+        accounts = [memory.account() for _ in range(2)]
+        found = [[await account.generate("one", seed=seed, temperature=1.0) for seed in (5, 6)] for account in accounts]
+        assert found == [["one 1", "one 2"]] * 2
+        assert await accounts[0].generate("one") == "one 3"
+        assert await accounts[0].log_probs("one", "two", given="so") == [-1.0]
+        assert await accounts[1].log_probs("one", "two") == [-1.0]
+        assert policy.calls == 5
+
+    asyncio.run(run())
 
 
 def test_a_failure_is_remembered_and_costs_a_request():

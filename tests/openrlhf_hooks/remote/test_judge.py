@@ -22,10 +22,10 @@ class Scripted(Choosing):
     def __init__(self, *failures: str) -> None:
         self.failures, self.asked = list(failures), 0
 
-    async def generate(self, prompt: str) -> str:
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         raise NotImplementedError
 
-    async def log_probs(self, prompt: str, response: str) -> list[float]:
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         self.asked += 1
         if self.failures:
             raise PolicyError(self.failures.pop(0))

@@ -1,0 +1,111 @@
+"""How a reward is written: a sum of products of kinds, such as ``0.5*posterior+0.5*profile^0.3``.
+
+A kind is a name or an import path. White space between its parts is of no matter.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cellduality_plugin.errors import CellDualityError
+
+_FACTOR = re.compile(r"(?P<kind>\s*/[^:]*:[\w.]*|[^+*^:]*(?::[\w.]*)?)\s*(?:\^(?P<power>[^+*^]*))?")
+"""Only the path of a file that begins with / may hold what else parts a reward."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A kind of reward and the power it is raised to."""
+
+    kind: str
+    power: float = 1.0
+
+    def __str__(self) -> str:
+        return self.kind if self.power == 1 else f"{self.kind}^{self.power:.12g}"
+
+
+@dataclass(frozen=True)
+class Term:
+    """A product, and its weight in a sum; None where none is written."""
+
+    factors: tuple[Factor, ...]
+    weight: float | None = None
+
+    @property
+    def product(self) -> str:
+        """The term without its weight."""
+        return "*".join(map(str, self.factors))
+
+    def __str__(self) -> str:
+        return self.product if self.weight is None else f"{self.weight:.12g}*{self.product}"
+
+
+def read_reward(text: str) -> tuple[Term, ...]:
+    """Return the terms of the sum that ``text`` writes, one at least; whether its kinds exist is not looked at.
+
+    Raises
+    ------
+    CellDualityError
+        If it cannot be read, or a weight or power is not above 0.
+
+    Examples
+    --------
+    >>> [term.weight for term in read_reward("0.5*posterior+likelihood")]
+    [0.5, None]
+    >>> read_reward("posterior * profile^0.3")
+    (Term(factors=(Factor(kind='posterior', power=1.0), Factor(kind='profile', power=0.3)), weight=None),)
+    """
+    terms, place, weight = [], 0, None
+    factors: list[Factor] = []
+    while True:
+        found = _FACTOR.match(text, place)
+        assert found is not None  # it matches nothing at all, too
+        kind, power = found["kind"].strip(), found["power"]
+        place = found.end() + 1
+        sign = text[found.end() : place]
+        if not factors and weight is None and sign == "*" and power is None and _number(kind) is not None:
+            weight = _above_zero(kind, text)
+            continue
+        if not kind or sign not in ("", "*", "+"):
+            raise _unreadable(f"{text!r} is no reward")
+        factors.append(Factor(kind, 1.0 if power is None else _above_zero(power, text)))
+        if sign != "*":
+            terms.append(Term(tuple(factors), weight))
+            factors, weight = [], None
+        if not sign:
+            return tuple(terms)
+
+
+def renamed(text: str, name: Callable[[str], str]) -> str:
+    """Return the reward ``text`` with ``name(kind)`` in the place of each of its kinds.
+
+    Examples
+    --------
+    >>> renamed("2 * a/mine.py:Mine^0.5 + oracle", lambda kind: kind.rpartition("/")[2])
+    '2*mine.py:Mine^0.5+oracle'
+    """
+    return "+".join(
+        str(Term(tuple(Factor(name(factor.kind), factor.power) for factor in term.factors), term.weight))
+        for term in read_reward(text)
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _above_zero(text: str, whole: str) -> float:
+    number = _number(text)
+    if number is None or not 0 < number < math.inf:
+        raise _unreadable(f"{text.strip()!r} in {whole!r} is no number above 0")
+    return number
+
+
+def _unreadable(what: str) -> CellDualityError:
+    return CellDualityError(what, where="reward", mend="write weight*kind^power*kind+weight*kind, numbers above 0")

@@ -1,0 +1,144 @@
+"""What is hidden, scored after reasoning that the policy draws from its own dual."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellduality_plugin.duals import Dual, Reasoning
+from cellduality_plugin.parsing import read_trace, split_response
+from cellduality_plugin.rewards import get_reward
+from cellduality_plugin.tasks import TASKS
+
+ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
+
+
+class Thinking:
+    """Draws a trace that hangs on the seed alone, and finds what follows it as likely as ``log_prob(trace)`` says."""
+
+    def __init__(self, log_prob=lambda trace: -1.0, say="<think>trace {seed}</think><answer>LYZ</answer>"):
+        self.log_prob, self.say = log_prob, say
+        self.drawn, self.scored = [], []
+
+    async def generate(self, prompt, *, seed=None, temperature=None):
+        self.drawn.append((prompt, seed, temperature))
+        return self.say.format(seed=seed)
+
+    async def log_probs(self, prompt, response, *, given=""):
+        self.scored.append((prompt, given, response))
+        return [self.log_prob(given)] * len(response.split())
+
+    async def choice_log_probs(self, prompt, responses):
+        self.scored.append((prompt, "", responses))
+        return [self.log_prob(response) for response in responses]
+
+
+@pytest.fixture(scope="session")
+def dual_of(cell, vocabulary):
+    def make(policy, count, task=ANNOTATION, number=0, **settings):
+        example = task.example(cell, hidden=1.0, labelled=True, rng=np.random.default_rng(0))
+        reasoning = Reasoning(count, **settings)
+        return Dual(task, replace(example, id=str(number)), vocabulary, policy, reasoning=reasoning)
+
+    return make
+
+
+def test_without_traces_the_response_is_scored_whole(dual_of):
+    policy = Thinking()
+    dual = dual_of(policy, 0)
+    assert asyncio.run(dual.log_likelihood("T", ("LYZ", "FTL"))) == (-2.0, 2)
+    assert policy.drawn == []
+    assert policy.scored == [(policy.scored[0][0], "", ANNOTATION.rebuilt_response(("LYZ", "FTL")))]
+
+
+@given(count=st.integers(1, 5), seed=st.integers(0, 9))
+def test_the_same_seed_gives_the_same_traces_whatever_the_row(count, seed, dual_of):
+    policies = [Thinking(), Thinking(), Thinking()]
+    duals = [dual_of(policy, count, number=n, seed=seed) for n, policy in enumerate(policies)]
+    first, again, _ = (asyncio.run(dual.traces("T")) for dual in duals)
+    assert first == again
+    assert len(set(first)) == count
+    assert asyncio.run(duals[2].traces("T")) == first, "asked once"
+    assert len(policies[2].drawn) == count
+    assert not set(asyncio.run(dual_of(Thinking(), count, seed=seed + 1).traces("T"))) & set(first)
+    assert not set(asyncio.run(duals[0].traces("CD19+ B"))) & set(first)
+
+
+def test_what_is_hidden_is_scored_after_each_trace_and_the_trace_is_not(dual_of, vocabulary):
+    policy = Thinking(log_prob=lambda given: -float(len(given)))
+    dual = dual_of(policy, 3, temperature=0.7)
+    total, tokens = asyncio.run(dual.log_likelihood("T", ("LYZ", "FTL")))
+    prompt = ANNOTATION.dual_prompt(dual.example.known, "T", vocabulary)
+    assert [(asked, temperature) for asked, _, temperature in policy.drawn] == [(prompt, 0.7)] * 3
+    assert {(asked, response) for asked, _, response in policy.scored} == {(prompt, "<answer>LYZ FTL</answer>")}
+    traces = [f"<think>trace {seed}</think>" for _, seed, _ in policy.drawn]
+    assert [given for _, given, _ in policy.scored] == traces
+    assert (total, tokens) == (-2 * sum(map(len, traces)) / 3, 2)
+
+
+@given(values=st.lists(st.floats(-900, 0), min_size=1, max_size=5))
+def test_means_over_traces(values):
+    assert math.isclose(Reasoning(5).over(values), np.mean(values), abs_tol=1e-9)
+    wanted = np.logaddexp.reduce(values) - np.log(len(values))
+    assert math.isclose(Reasoning(5, "probability").over(values), wanted, abs_tol=1e-9)
+
+
+def test_a_choice_is_averaged_over_traces_after_what_its_choices_share_is_gone(dual_of, cell):
+    """The trace that makes everything likely must not outvote the others."""
+    at = {"one": {"T": -1.0, "CD19+ B": -3.0}, "two": {"T": -900.0, "CD19+ B": -899.0}}
+    draws = iter(["<think>one</think><answer>", "<think>two</think><answer>"])
+
+    class Two(Thinking):
+        async def generate(self, prompt, *, seed=None, temperature=None):
+            return next(draws)
+
+    def log_prob(response):
+        found = split_response(response)
+        return at[found.trace][found.answer]
+
+    dual = dual_of(Two(log_prob), 2, GENERATION, mean="probability")
+    found = np.exp(asyncio.run(dual.choice_log_probs(cell.genes, ["T", "CD19+ B"])))
+    one, two = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))
+    np.testing.assert_allclose(found, [(one + two) / 2, 1 - (one + two) / 2])
+
+
+@pytest.mark.parametrize("say", ["", "no tags", "<think>never ends", "</answer>", "x" * 100_000])
+def test_a_draw_without_a_readable_trace_is_the_empty_one(say, dual_of):
+    policy = Thinking(say=say)
+    asyncio.run(dual_of(policy, 2).log_likelihood("T", ("LYZ",)))
+    assert {given for _, given, _ in policy.scored} == {"<think></think>"}
+    assert len(policy.scored) == 1, "what is asked twice is asked once"
+
+
+PIECES = st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "<", ">", "<|im_end|>", "a "]))
+
+
+@given(st.text() | PIECES.map("".join))
+def test_a_trace_brings_no_tag_back(text):
+    trace = read_trace(text)
+    assert not [tag for tag in ("<think>", "</think>", "<answer>", "</answer>", "<|im_end|>") if tag in trace]
+    response = split_response(ANNOTATION.rebuilt_response(("LYZ",), trace))
+    assert (response.answer, response.failure) == ("LYZ", "")
+
+
+@pytest.mark.parametrize(
+    ("reward", "name"),
+    [
+        ("posterior", "cell_type_annotation"),
+        ("likelihood", "cell_type_annotation"),
+        ("posterior", "conditional_cell_generation"),
+    ],
+)
+def test_rewards_of_labels_and_cells_reason(reward, name, dual_of, vocabulary, cell):
+    policy, task = Thinking(), TASKS[name]
+    dual = dual_of(policy, 2, task)
+    answer = "T" if name == "cell_type_annotation" else cell.genes
+    asyncio.run(get_reward(reward).judge(answer, dual))
+    asked = len(vocabulary.labels["cell_type"]) if (reward, name) == ("posterior", "cell_type_annotation") else 1
+    assert len(policy.drawn) == len(policy.scored) == 2 * asked == dual.requests / 2
