@@ -167,21 +167,25 @@ class Config(Settings):
         return self._folder
 
     def with_rewards(self, rewards: Mapping[str, str | dict[str, float]]) -> Config:
-        """Return the same configuration with other rewards for some of its tasks; ``"*"`` stands for all others.
+        """Return the same configuration with other rewards for some of its tasks; see :meth:`with_each`."""
+        return self.with_each("reward", rewards, "--rewards")
+
+    def with_each(self, setting: str, values: Mapping[str, object], where: str) -> Config:
+        """Return the same configuration with a setting changed for some of its tasks; ``"*"`` stands for all others.
 
         Raises
         ------
         CellDualityError
-            If there is no such task, or no such reward.
+            If there is no such task, or a value is wrong.
         """
-        if strangers := rewards.keys() - self.tasks.keys() - {EVERY_TASK}:
+        if strangers := values.keys() - self.tasks.keys() - {EVERY_TASK}:
             raise CellDualityError(
-                f"no task {min(strangers)!r}", where="--rewards", mend=f"the tasks are {', '.join(self.tasks)}"
+                f"no task {min(strangers)!r}", where=where, mend=f"the tasks are {', '.join(self.tasks)}"
             )
-        values = self.model_dump()
-        for name, task in values["tasks"].items():
-            task["reward"] = rewards.get(name, rewards.get(EVERY_TASK, task["reward"]))
-        return self._changed(values, "--rewards")
+        content = self.model_dump()
+        for name, task in content["tasks"].items():
+            task[setting] = values.get(name, values.get(EVERY_TASK, task[setting]))
+        return self._changed(content, where)
 
     def with_votes(self, names: Collection[str]) -> Config:
         """Return the same configuration with votes in the tasks ``names`` and in no other task."""

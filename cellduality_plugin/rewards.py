@@ -72,6 +72,8 @@ class Reward(ABC):
     """Whether the dual question is asked: else it is of no matter how much of the cell is hidden."""
     asks_every_label: bool = False
     """Whether every label of a closed set is put to the policy, be it the hidden one or not."""
+    asks_again: bool = False
+    """Whether the policy is asked the task's own question again, about the whole cell."""
     asks_log_probs: bool = False
     """Whether the policy has to tell how likely a given response is, which chat endpoints cannot."""
 
@@ -241,6 +243,7 @@ class ConsistencyReward(LabelScores):
     """
 
     asks_dual = False
+    asks_again = True
     asks_log_probs = True
 
     def check(self, task: DualTask) -> None:
@@ -312,6 +315,7 @@ class Combined(Reward):
         self.needs_profiles = any(part.needs_profiles for part in self.parts)
         self.asks_dual = any(part.asks_dual for part in self.parts)
         self.asks_every_label = any(part.asks_every_label for part in self.parts)
+        self.asks_again = any(part.asks_again for part in self.parts)
         self.asks_log_probs = any(part.asks_log_probs for part in self.parts)
 
     def check(self, task: DualTask) -> None:

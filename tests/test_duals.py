@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.duals import Dual, Reasoning
-from cellduality_plugin.parsing import read_trace, split_response
+from cellduality_plugin.parsing import OneOf, read_trace, split_response
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.tasks import TASKS
 
@@ -68,6 +68,16 @@ def test_the_same_seed_gives_the_same_traces_whatever_the_row(count, seed, dual_
     assert len(policies[2].drawn) == count
     assert not set(asyncio.run(dual_of(Thinking(), count, seed=seed + 1).traces("T"))) & set(first)
     assert not set(asyncio.run(duals[0].traces("CD19+ B"))) & set(first)
+
+
+def test_every_task_draws_the_same_traces_again_and_shows_no_hidden_gene_for_them(task, dual_of, cell, vocabulary):
+    answer = vocabulary.labels[task.answer.kind][0] if isinstance(task.answer, OneOf) else cell.genes
+    first, second = Thinking(), Thinking()
+    found = [asyncio.run(dual_of(policy, 3, task).traces(answer)) for policy in (first, second)]
+    assert found[0] == found[1]
+    assert first.drawn == second.drawn
+    if isinstance(task.answer, OneOf):
+        assert not set(cell.genes) & {word for prompt, *_ in first.drawn for word in prompt.split()}
 
 
 def test_what_is_hidden_is_scored_after_each_trace_and_the_trace_is_not(dual_of, vocabulary):

@@ -23,6 +23,19 @@ def configure(
     rewards: Annotated[
         str, typer.Option(help="Rewards that change, task=KIND,... as in `data prepare`; *=KIND for all others.")
     ] = "",
+    hidden: Annotated[
+        str,
+        typer.Option(
+            help="Share of a cell's genes that the dual of a label rebuilds, task=SHARE,..., up to 1 for all of them; "
+            "task= leaves the splits of the rows; *=SHARE for all others."
+        ),
+    ] = "",
+    traces: Annotated[
+        str,
+        typer.Option(
+            help="Reasoning traces that what is hidden is scored after, task=NUMBER,... or *=NUMBER; 0: none."
+        ),
+    ] = "",
     votes: Annotated[
         str | None,
         typer.Option(help="The tasks whose groups share their evidence by votes, with commas; as before if left out."),
@@ -41,6 +54,8 @@ def configure(
 
     `cellduality configure data/cellduality.json --rewards "*=posterior" --out data/posterior.json`
 
+    `cellduality configure data/cellduality.json --hidden "*=1" --traces "*=4" --out data/reasoned.json`
+
     `cellduality configure data/cellduality.json --dual-url http://10.0.0.5:8000/v1 --dual-model sft
     --out data/frozen.json`
     """
@@ -52,6 +67,8 @@ def configure(
     changed = Config.load(config).with_rewards(
         {task: reward_of(kind, "--rewards") for task, kind in pairs(rewards, "--rewards").items()}
     )
+    shares = {task: share or None for task, share in pairs(hidden, "--hidden").items()}
+    changed = changed.with_each("hidden", shares, "--hidden").with_each("traces", pairs(traces, "--traces"), "--traces")
     if votes is not None:
         changed = changed.with_votes(names_in(votes))
     if dual_url:

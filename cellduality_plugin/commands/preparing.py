@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -115,6 +116,13 @@ def data_prepare(
             "posterior, the group's own votes are its prior. For tasks that are answered by a label."
         ),
     ] = "",
+    traces: Annotated[
+        str,
+        typer.Option(
+            help="Reasoning traces of the dual that what is hidden is scored after, task=NUMBER,... or *=NUMBER; their "
+            "length is that of --dual-max-new-tokens."
+        ),
+    ] = "",
     dual_temperature: Annotated[float, typer.Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
     dual_samples: Annotated[
         int, typer.Option(help="Reconstructions drawn for an answer, of which the mean counts; 2 need a temperature.")
@@ -198,6 +206,7 @@ def data_prepare(
             "validity_power": validity_power, "validity_share": validity_share, "minimum_spread": minimum_spread,
         },
         votes=names_in(votes),
+        traces=pairs(traces, "--traces"),
         dual={
             "temperature": dual_temperature, "samples": dual_samples, "timeout_seconds": dual_timeout,
             "max_new_tokens": dual_max_new_tokens or None,
@@ -260,6 +269,7 @@ def run_config(
     *,
     shaping: Mapping[str, Any],
     votes: Collection[str] = (),
+    traces: Mapping[str, str] = MappingProxyType({}),
     dual: Mapping[str, Any],
 ) -> Config:
     """Return the configuration of a run with ``tasks`` (names or import paths).
@@ -272,9 +282,10 @@ def run_config(
     found = {get_task(pair).name: pair for pair in tasks}
     _refuse_slips(rewards.keys() - {EVERY_TASK}, found, "--rewards")
     _refuse_slips(votes, found, "--votes")
+    _refuse_slips(traces.keys() - {EVERY_TASK}, found, "--traces")
     others = rewards.get(EVERY_TASK, "duality")
     kinds = {name: reward_of(rewards.get(name, others), "--rewards") for name in found}
-    return Config.read(
+    config = Config.read(
         {
             "tasks": {
                 name: {"pair": pair, "reward": kinds[name], "votes": name in votes, **shaping}
@@ -283,6 +294,8 @@ def run_config(
             "dual": dual,
         }
     )
+    mine = {name: count for name, count in traces.items() if name in (*found, EVERY_TASK)}
+    return config.with_each("traces", mine, "--traces")
 
 
 def _refuse_slips(given: Iterable[str], tasks: Iterable[str], flag: str) -> None:

@@ -19,6 +19,7 @@ from cellduality_plugin.framing import render
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.rewards import Reward
 from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.tasks.base import LabelTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 
@@ -208,14 +209,16 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
             if task.name not in longest_labels:
                 longest_labels[task.name] = _longest_label(task, example, vocabulary, lengths)
             answer = longest_labels[task.name]
+        # A generated list can be as long as the response that holds it, and reasoning as long as it may be.
+        more = 0 if answer else max_new_tokens
+        more += (config.dual.max_new_tokens or 0) if config.tasks[task.name].traces else 0
         for split in example.splits():
-            yield _Need(
-                "dual prompt with its response",
-                where,
-                task.dual_prompt(split.known, answer, vocabulary),
-                _rebuilt_responses(task, split, vocabulary, reward),
-                0 if answer else max_new_tokens,  # a generated list can be as long as the response that holds it
-            )
+            prompt = task.dual_prompt(split.known, answer, vocabulary)
+            yield _Need(_DUAL, where, prompt, _rebuilt_responses(task, split, vocabulary, reward), more)
+        if reward.asks_again and isinstance(task, LabelTask):
+            whole = task.primal_prompt({**example.inputs, "cell": task.whole(example)}, vocabulary)
+            labels = vocabulary.labels[task.answer.kind]
+            yield _Need("question about the whole cell", where, whole, tuple(map(task.answer_response, labels)))
 
 
 def _longest_label(task: DualTask, example: Example, vocabulary: Vocabulary, lengths: Lengths) -> str:
@@ -249,5 +252,6 @@ def _must_fit(tokens: int, max_len: int, what: str, where: str) -> None:
         )
 
 
+_DUAL = "dual prompt with its response"
 _CHUNK = 512
 _AGAIN = "prepare the data again (bash recipes/prepare.sh)"

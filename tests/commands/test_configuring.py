@@ -50,6 +50,16 @@ def test_votes_are_set_and_taken_back(configure, tmp_path):
     assert "votes are counted where the answer is a label" in complaint
 
 
+def test_shares_and_traces_are_set_and_taken_back(configure, tmp_path):
+    assert configure("--hidden", f"*=1,{TYPE}=0.5", "--traces", f"{TYPE}=4") == (0, "")
+    tasks = Config.load(tmp_path / "new.json").tasks
+    assert {name: (task.hidden, task.traces) for name, task in tasks.items()} == {TYPE: (0.5, 4), CELL: (1.0, 0)}
+    (tmp_path / "new.json").rename(tmp_path / "cellduality.json")
+    assert configure("--hidden", f"{TYPE}=", "--traces", "*=0") == (0, "")
+    tasks = Config.load(tmp_path / "new.json").tasks
+    assert {name: (task.hidden, task.traces) for name, task in tasks.items()} == {TYPE: (None, 0), CELL: (1.0, 0)}
+
+
 def test_an_address_freezes_the_dual(configure, tmp_path):
     flags = ("--dual-url", "http://a:1/v1", "--dual-url", "http://b:1/v1", "--dual-model", "sft")
     assert configure(*flags, "--dual-key-variable", "KEY", "--records", tmp_path / "far" / "rollouts") == (0, "")
@@ -67,6 +77,9 @@ def test_an_address_freezes_the_dual(configure, tmp_path):
         (("--rewards", "*=magic"), "no reward 'magic'"),
         (("--rewards", f"{TYPE}=posterior,{CELL}=duality-rwjs"), "compares ranked lists"),
         (("--dual-url", "http://a:1/v1"), "give both"),
+        (("--hidden", "*=2"), "less than or equal to 1"),
+        (("--hidden", "typing=1"), "no task 'typing' [--hidden]"),
+        (("--traces", f"{TYPE}=many"), "valid integer"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(configure, tmp_path, flags, message):

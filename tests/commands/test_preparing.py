@@ -151,6 +151,13 @@ class TestRunConfig:
             reward = run_config([ANNOTATION], {ANNOTATION: told}, shaping={}, dual={}).tasks[ANNOTATION].reward
             assert [reward] == [f"{tmp_path}/mine.py:Mine"] or reward == {f"{tmp_path}/mine.py:Mine": 2.0}
 
+    def test_traces_are_for_tasks_of_this_run(self):
+        told = {"*": "2", GENERATION: "4", RESPONSE: "8"}
+        config = run_config([ANNOTATION, GENERATION], {}, shaping={}, traces=told, dual={})
+        assert {name: task.traces for name, task in config.tasks.items()} == {ANNOTATION: 2, GENERATION: 4}
+        with pytest.raises(CellDualityError, match=r"no task 'anotation' \[--traces\]"):
+            run_config([ANNOTATION], {}, shaping={}, traces={"anotation": "1"}, dual={})
+
     def test_a_weight_that_is_no_number_is_told(self):
         with pytest.raises(CellDualityError, match=r"no reward 'half'"):
             run_config([ANNOTATION], {ANNOTATION: "half*duality+oracle"}, shaping={}, dual={})
@@ -174,6 +181,18 @@ def test_only_the_rows_of_a_task_that_the_ground_truth_judges_hold_it(prepare):
     assert golds[GENERATION] == {None}
     assert golds[ANNOTATION] == {*KINDS}
     assert {Example.from_label(row["label"]).gold for row in plain} == {None}
+
+
+def test_a_dual_may_rebuild_the_whole_cell_and_a_question_show_less_of_it(prepare):
+    folder = prepare("--task", f"{ANNOTATION},{GENERATION}", "--hidden", "1,0.5", "--thin", "0.5", "--traces", "*=2")
+    for name in ("rl", "audit", "eval_test"):
+        rows = [Example.from_label(row["label"]) for row in rows_of(folder, name) if row["datasource"] == ANNOTATION]
+        assert rows
+        assert {(*row.known, len(row.unknown), row.masks) for row in rows} == {("length", 12, ())}
+        assert {len(row.inputs["cell"]) for row in rows} == {6 if name == "rl" else 12}
+    duals = [row for row in rows_of(folder, "sft") if (row["datasource"], row["direction"]) == (ANNOTATION, "dual")]
+    assert {len(Example.from_label(row["label"]).unknown) for row in duals} == {6}, "writing cells is told by its task"
+    assert {task.traces for task in Config.load(folder / "cellduality.json").tasks.values()} == {2}
 
 
 def test_gold_for_monitoring_is_all_that_it_adds(prepare):

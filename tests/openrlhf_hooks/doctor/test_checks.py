@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from cellduality_plugin.agent_file import (
     packaged_reward_file,
 )
 from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.openrlhf_hooks import preflight
 from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS, FLAGS
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
@@ -384,6 +386,48 @@ class TestConfiguration:
             "warning: one stuck dual holds up a step for 3600 s"
         ]
 
+    ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+
+    @pytest.mark.parametrize(
+        ("name", "settings", "what"),
+        [
+            (ANNOTATION, {"traces": 3}, "up to 24 times: 4 labels x 3 traces, each decoded and then read on from"),
+            (ANNOTATION, {"traces": 3, "hidden": 1}, "24 times: 4 labels x 3 traces, .*, the traces once a step"),
+            (ANNOTATION, {"traces": 1, "negatives": 1}, "6 times: 3 labels x 1 traces"),
+            (ANNOTATION, {"traces": 1, "reward": "likelihood"}, "4 times: 2 answers x 1 traces"),
+            (GENERATION, {"traces": 2}, "8 times: 2 answers x 2 traces"),
+        ],
+    )
+    def test_with_duals_that_reason(self, name, settings, what, spoiled):
+        dual = {"max_new_tokens": 8}
+        assert spoiled("dual_calls", tasks={name: {"reward": "posterior"}}, dual=dual) == []
+        [found] = spoiled("dual_calls", tasks={name: {"reward": "posterior", **settings}}, dual=dual)
+        assert re.search(f"note: a group of {name} asks the dual up to .*{what}", found), found
+        assert spoiled("dual_calls", tasks={name: {"reward": "duality"}}) == [], "it generates reasoning and all"
+
+    def test_with_duals_that_reason_without_end(self, spoiled):
+        tasks = {self.ANNOTATION: {"traces": 1, "reward": "posterior"}}
+        assert spoiled("length_of_traces", tasks=tasks, dual={"max_new_tokens": 8}) == []
+        assert spoiled("length_of_traces", tasks=tasks, dual={}) == [
+            f"warning: the dual of {self.ANNOTATION} reasons without a limit"
+        ]
+
+    def test_with_a_whole_cell_to_write_that_does_not_fit(self, world, said):
+        path, rows = world.data / "cellduality.json", world.data / "rl.jsonl"
+        values = json.loads(path.read_text())
+        write_jsonl(rows, [row for row in read_jsonl(rows) if row["datasource"] == self.ANNOTATION] * 5)
+
+        def longest(**settings: Any) -> int:
+            dual = {"max_new_tokens": settings.pop("max_new_tokens", None)}
+            values["tasks"][self.ANNOTATION] = {"pair": self.ANNOTATION, **settings}
+            path.write_text(json.dumps({**values, "dual": dual}))
+            run = world.run(RL)
+            return preflight.check_rl(rows, run.config, run.tokenizer, max_len=512, max_new_tokens=1)
+
+        whole = longest(hidden=1)
+        assert longest(hidden=1, traces=1, max_new_tokens=50, reward="likelihood") == whole + 50
+        assert longest(hidden=1, reward="consistency") >= whole
+
     def test_named_by_the_shell_the_command_or_the_job(self, world, said):
         named = str(world.data / "cellduality.json")
         packaged = {"train.agent_func_path": PACKAGED}
@@ -522,7 +566,7 @@ class TestOutputs:
 
 
 def test_every_check_is_tested_and_says_why():
-    tested = {fault[0] for fault in FLAG_FAULTS} | {"dual_timeout"}
+    tested = {fault[0] for fault in FLAG_FAULTS} | {"dual_timeout", "dual_calls", "length_of_traces"}
     checks = [*FLAGS, *(check for _, check in CHECKS)]
     assert {check.__name__ for check in checks} == tested
     assert len({check.__name__ for check in checks}) == len(checks)

@@ -34,6 +34,8 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     ((RL,), reward.reward_file),
     ((RL,), reward.configuration),
     ((RL,), reward.dual_timeout),
+    ((RL,), reward.dual_calls),
+    ((RL,), reward.length_of_traces),
     ((RL,), algorithm.zero_and_dynamic_batch),
     ((RL,), algorithm.adapters),
     ((SFT,), algorithm.unmerged_adapters),

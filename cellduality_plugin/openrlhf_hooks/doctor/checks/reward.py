@@ -6,10 +6,14 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from cellduality_plugin.config import PATH_VARIABLE, Config
+from cellduality_plugin.config import PATH_VARIABLE, Config, TaskSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.doctor.finding import Finding, error, note, told, warning
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
+from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.rewards import Reward
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
 
 
 def agent_and_url(run: Run) -> Iterator[Finding]:
@@ -119,3 +123,53 @@ def dual_timeout(run: Run) -> Iterator[Finding]:
             f"{run.config_path}: dual.timeout_seconds",
             "lower it to a few times what a dual takes (the metric dual_seconds)",
         )
+
+
+def dual_calls(run: Run) -> Iterator[Finding]:
+    """Duals that reason: how many calls they cost a group.
+
+    For every label a trace is decoded so many times, and what is hidden is read after each; a trace of a dual that sees
+    no gene is decoded once a step, whatever the number of cells. Where a cell is the answer it is once for each answer.
+    """
+    if not isinstance(run.config, Config):
+        return
+    tasks, vocabulary = run.config.load_tasks(), run.config.load_vocabulary()
+    rewards, group = run.config.load_rewards(tasks), run.get("rollout.n_samples_per_prompt")
+    for name, settings in run.config.tasks.items():
+        if not settings.traces or not rewards[name].asks_log_probs:
+            continue
+        asked, what = _prompts(tasks[name], rewards[name], settings, vocabulary, group)
+        once = ", the traces once a step" if settings.hidden == 1 else ""
+        yield note(
+            f"a group of {name} asks the dual up to {2 * asked * settings.traces} times: {asked} {what} x "
+            f"{settings.traces} traces, each decoded and then read on from{once}",
+            f"{run.config_path}: tasks.{name}.traces",
+            "lower traces, or negatives" if what == "labels" else "lower traces",
+        )
+
+
+def _prompts(
+    task: DualTask, reward: Reward, settings: TaskSettings, vocabulary: Vocabulary, group: int
+) -> tuple[int, str]:
+    """Return the most dual prompts that so many rollouts of a row ask, and what each of them is about."""
+    if not isinstance(task.answer, OneOf):
+        return group, "answers"
+    labels = len(vocabulary.labels[task.answer.kind])
+    if not reward.asks_every_label:
+        return min(labels, group), "answers"
+    return min(labels, (settings.negatives or labels) + group), "labels"
+
+
+def length_of_traces(run: Run) -> Iterator[Finding]:
+    """Reasoning of the dual without a limit.
+
+    It is drawn with the answer behind it, to the end of the context, and may leave no room for what is scored after it.
+    """
+    if isinstance(run.config, Config) and run.config.dual.max_new_tokens is None:
+        for name, settings in run.config.tasks.items():
+            if settings.traces:
+                yield warning(
+                    f"the dual of {name} reasons without a limit",
+                    f"{run.config_path}: dual.max_new_tokens",
+                    "set it to what a trace needs (data prepare --dual-max-new-tokens)",
+                )
