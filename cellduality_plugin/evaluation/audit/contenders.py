@@ -117,5 +117,10 @@ def _fit(task: DualTask, config: Config, names: Iterable[RewardName]) -> Iterato
         name = config.tasks[task.name].reward if asked == CONFIGURED else asked
         reward = get_reward(name, config.folder)
         with contextlib.suppress(CellDualityError):
-            config.with_tasks({task.name: {"reward": name}}).load_rewards({task.name: task})
+            check_reward(name, task, config)
             yield name, reward
+
+
+def check_reward(name: RewardName, task: DualTask, config: Config) -> None:
+    """Return nothing if ``task`` can be judged so with what ``config`` has; a CellDualityError says why not."""
+    config.with_tasks({task.name: {"reward": name}}).load_rewards({task.name: task})
