@@ -69,6 +69,8 @@ class Reward(ABC):
     """Whether the rows must hold the true answer."""
     needs_profiles: bool = False
     """Whether it reads the class profiles that the configuration names."""
+    asks_dual: bool = True
+    """Whether the dual question is asked: else it is of no matter how much of the cell is hidden."""
     asks_every_label: bool = False
     """Whether every label of a closed set is put to the policy, be it the hidden one or not."""
     asks_again: bool = False
@@ -212,6 +214,7 @@ class ProfileReward(LabelScores):
     """
 
     needs_profiles = True
+    asks_dual = False
 
     def check(self, task: DualTask) -> None:
         super().check(task)
@@ -240,6 +243,7 @@ class ConsistencyReward(LabelScores):
     For rows whose question shows a cell that lost genes (``data prepare --thin``). Not in the paper.
     """
 
+    asks_dual = False
     asks_again = True
     asks_log_probs = True
 
@@ -277,6 +281,7 @@ class OracleReward(Reward):
 
     comparison: str | None = None
     needs_gold = True
+    asks_dual = False
 
     def check(self, task: DualTask) -> None:
         _check_comparison(self.comparison, task.answer, task)
@@ -319,6 +324,7 @@ class Combined(Reward):
         self.parts, self.numbers = zip(*parts, strict=True)
         self.needs_gold = any(part.needs_gold for part in self.parts)
         self.needs_profiles = any(part.needs_profiles for part in self.parts)
+        self.asks_dual = any(part.asks_dual for part in self.parts)
         self.asks_every_label = any(part.asks_every_label for part in self.parts)
         self.asks_again = any(part.asks_again for part in self.parts)
         self.asks_log_probs = any(part.asks_log_probs for part in self.parts)

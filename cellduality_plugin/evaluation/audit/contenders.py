@@ -15,8 +15,9 @@ from cellduality_plugin.reward_names import renamed
 from cellduality_plugin.rewards import Reward, get_reward
 from cellduality_plugin.tasks import DualTask
 
-DEFAULTS = ("duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "oracle")
-"""The built-in rewards that are audited besides the configured one; the others are these under another name."""
+DEFAULTS = ("duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "profile", "oracle")
+"""The built-in rewards that are audited besides the configured one; the others are these under another name, or for
+questions that show thinned cells."""
 CONFIGURED = "configured"
 """Stands for the reward that the configuration gives a task."""
 
@@ -30,7 +31,7 @@ class Contender:
     Parameters
     ----------
     reward
-        A kind, an import path, or {such a name: weight}.
+        As a configuration has it: a product of kinds, or {such a product: weight}.
     hidden
         The share of the cell's genes that the dual rebuilds; None for the split of the row.
     traces
@@ -101,8 +102,8 @@ def contenders_for(
     hides = any(task.hide(row, share) != row for share in (0.5, 1.0))
     found: list[Contender] = []
     for name, reward in _fit(task, config, rewards or (CONFIGURED, *DEFAULTS)):
-        shares: Sequence[float | None] = (hidden if hides and not reward.needs_gold else ()) or [settings.hidden]
-        counts = (traces if reward.asks_log_probs else ()) or [settings.traces]
+        shares: Sequence[float | None] = (hidden if hides and reward.asks_dual else ()) or [settings.hidden]
+        counts = (traces if reward.asks_dual and reward.asks_log_probs else ()) or [settings.traces]
         for share, count in product(shares, counts):
             contender = Contender(name, share, count)
             if contender not in found:
@@ -111,10 +112,15 @@ def contenders_for(
 
 
 def _fit(task: DualTask, config: Config, names: Iterable[RewardName]) -> Iterator[tuple[RewardName, Reward]]:
-    """Yield those of the rewards that can judge ``task``."""
+    """Yield those of the rewards that can judge ``task`` with what the configuration has."""
     for asked in names:
         name = config.tasks[task.name].reward if asked == CONFIGURED else asked
-        reward = get_reward(name if isinstance(name, str) else dict(name), config.folder)
+        reward = get_reward(name, config.folder)
         with contextlib.suppress(CellDualityError):
-            reward.check(task)
+            check_reward(name, task, config)
             yield name, reward
+
+
+def check_reward(name: RewardName, task: DualTask, config: Config) -> None:
+    """Return nothing if ``task`` can be judged so with what ``config`` has; a CellDualityError says why not."""
+    config.with_tasks({task.name: {"reward": name}}).load_rewards({task.name: task})

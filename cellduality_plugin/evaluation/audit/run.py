@@ -22,6 +22,7 @@ from cellduality_plugin.evaluation.audit.contenders import (
     CONFIGURED,
     Contender,
     RewardName,
+    check_reward,
     contenders_for,
     reward_title,
 )
@@ -126,7 +127,7 @@ def check(
         )
         for name, found in rows.items()
     }
-    _refuse_idle(settings.rewards, wanted)
+    _refuse_idle(settings.rewards, wanted, config, tasks)
     return {tasks[name]: examples for name, examples in rows.items()}, wanted
 
 
@@ -169,14 +170,21 @@ def masks_in_training(path: Path, rows: int = 256) -> int:
     return max((len(Example.from_label(row["label"]).splits()) for row in first), default=1)
 
 
-def _refuse_idle(asked: Sequence[RewardName], wanted: Mapping[str, Sequence[Contender]]) -> None:
-    """Raise if a reward that was asked for can judge none of the tasks."""
+def _refuse_idle(
+    asked: Sequence[RewardName],
+    wanted: Mapping[str, Sequence[Contender]],
+    config: Config,
+    tasks: Mapping[str, DualTask],
+) -> None:
+    """Raise if a reward that was asked for can judge none of the tasks, with the reason for the first of them."""
     fit = [contender.reward for contenders in wanted.values() for contender in contenders]
     for reward in asked:
         if reward != CONFIGURED and reward not in fit:
-            raise CellDualityError(
-                f"{reward_title(reward)} can judge none of {', '.join(wanted)}", where="--rewards", mend="leave it out"
-            )
+            try:
+                check_reward(reward, tasks[next(iter(wanted))], config)
+            except CellDualityError as error:
+                what = f"{reward_title(reward)} can judge none of {', '.join(wanted)}: {error.what}"
+                raise CellDualityError(what, where="--rewards", mend=error.mend) from error
 
 
 class _Auditor:

@@ -17,6 +17,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.parsing import join_response, split_response
+from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
@@ -105,7 +106,7 @@ def vocabulary() -> Vocabulary:
 
 @pytest.fixture
 def data(tmp_path: Path, vocabulary: Vocabulary) -> Path:
-    """A prepared folder: 24 cells of three types, under four masks, and rewards of a user's own."""
+    """A prepared folder: 24 cells of three types, under four masks, their profiles, and rewards of a user's own."""
     rng, folder = np.random.default_rng(0), tmp_path / "data"
     cells = [
         Cell(f"made/{number}", tuple(rng.permutation(own(kind))[:8].tolist()), {"cell_type": kind})
@@ -115,9 +116,12 @@ def data(tmp_path: Path, vocabulary: Vocabulary) -> Path:
     tasks = [TASKS[name] for name in (ANNOTATION, GENERATION)]
     rows = audit_rows(cells, tasks, vocabulary, count=24, hidden=0.25, masks=4, rng=rng)
     write_jsonl(folder / "audit.jsonl", rows)
-    Config.read({"tasks": {name: {"pair": name} for name in (ANNOTATION, GENERATION)}}).save(
-        folder / "cellduality.json"
+    weights = np.array([[gene in own(kind) for gene in GENES] for kind in TYPES], dtype=np.float32)
+    Profiles(GENES, {"cell_type": Profile(TYPES, weights, np.zeros(len(TYPES), np.float32))}).save(
+        folder / "profiles.npz"
     )
+    tasks_of_run = {name: {"pair": name} for name in (ANNOTATION, GENERATION)}
+    Config.read({"tasks": tasks_of_run, "profiles": "profiles.npz"}).save(folder / "cellduality.json")
     (folder / "mine.py").write_text(REWARDS)
     return folder
 

@@ -26,9 +26,9 @@ def swept(data, config):
 
 def test_by_default_the_configured_reward_and_the_built_in_ones_that_can_judge(swept):
     assert [each.reward for each in swept(ANNOTATION)] == [
-        "duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "oracle",
+        "duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "profile", "oracle",
     ]  # fmt: skip
-    assert [each.reward for each in swept(GENERATION)] == ["duality", "likelihood", "posterior", "oracle"]
+    assert [each.reward for each in swept(GENERATION)] == ["duality", "likelihood", "posterior", "profile", "oracle"]
     assert {(each.hidden, each.traces) for each in swept(ANNOTATION)} == {(None, 0)}
     assert swept(GENERATION, "oracle", "configured", "duality") == [Contender("oracle"), Contender("duality")]
 
@@ -41,7 +41,7 @@ def test_what_is_not_swept_is_as_configured(swept):
 
 def test_every_combination_that_makes_sense_once(swept):
     asked = {"hidden": (0.25, 1.0), "traces": (0, 4)}
-    assert swept(ANNOTATION, "duality", "posterior", "posterior", "oracle", **asked) == [
+    assert swept(ANNOTATION, "duality", "posterior", "posterior", "oracle", "profile", "consistency", **asked) == [
         Contender("duality", 0.25),
         Contender("duality", 1.0),
         Contender("posterior", 0.25, 0),
@@ -49,9 +49,19 @@ def test_every_combination_that_makes_sense_once(swept):
         Contender("posterior", 1.0, 0),
         Contender("posterior", 1.0, 4),
         Contender("oracle"),
+        Contender("profile"),
+        Contender("consistency"),
+    ]
+    assert [each.title for each in swept(ANNOTATION, "posterior*profile", hidden=(1.0,), traces=(2,))] == [
+        "posterior*profile, all hidden, 2 traces"
     ]
     # The dual of a written cell names its type: nothing is hidden of it.
     assert swept(GENERATION, "posterior", **asked) == [Contender("posterior"), Contender("posterior", None, 4)]
+
+
+def test_a_reward_whose_profiles_are_not_there_is_left_out(swept, config):
+    bare = config.model_copy(update={"profiles": None})
+    assert swept(ANNOTATION, "posterior", "profile", "posterior*profile", config=bare) == [Contender("posterior")]
 
 
 def test_a_reward_that_nobody_knows_is_told(swept):

@@ -125,6 +125,22 @@ def test_a_contender_is_judged_as_it_would_be_paid(found):
     assert whole["contender"] == {"reward": "posterior", "hidden": 1.0, "traces": 0}
 
 
+def test_traces_are_drawn_once_and_charged_to_all(found, planted):
+    swept = found("likelihood", "posterior", traces=(0, 2), dual=planted(0.8))
+    bare, reasoned = (swept[ANNOTATION, f"posterior{traces}"]["cost"] for traces in ("", ", 2 traces"))
+    # A label takes two traces, and is scored once after them, for this policy writes the same one twice.
+    assert reasoned["requests"] == pytest.approx(3 * bare["requests"])
+    assert reasoned["decoded"] > 2 * bare["requests"]
+
+
+def test_a_profile_asks_nobody_and_follows_what_cells_are_made_of(found):
+    for task in (ANNOTATION, GENERATION):
+        told = found("profile", "posterior*profile", skill=0.6)[task, "profile"]
+        assert told["auc"]["value"] == 1.0
+        assert told["verdict"]["grade"] == "agrees"
+        assert told["cost"]["requests"] == 0
+
+
 def test_votes_times_reward_are_better_than_votes_where_the_reward_knows(found):
     """A policy that is right for half of its answers is corrected by the truth, and led astray by its contrary."""
     told = found("oracle", OWN[1], skill=0.5, samples=6)
