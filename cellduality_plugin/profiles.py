@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ class Profiles:
         """
         mend = "prepare the data again (cellduality data prepare)"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 if int(arrays["version"]) != VERSION:
                     raise CellDualityError(f"profiles of another version than {VERSION}", where=str(path), mend=mend)
                 kinds = [name.removesuffix("/labels") for name in arrays.files if name.endswith("/labels")]
@@ -120,5 +121,5 @@ class Profiles:
                 )
         except FileNotFoundError:
             raise CellDualityError("no profiles", where=str(path), mend=mend) from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise CellDualityError(f"unreadable profiles: {error}", where=str(path), mend=mend) from error

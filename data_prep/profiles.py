@@ -33,9 +33,9 @@ NEIGHBOURS, COMPONENTS, SMOOTHING = 10, 20, 0.5
 FOLDS, HELD_OUT = 10, 500
 """Parts of the labelled cells that are held out in turn, and cells of a part that are looked at, at most."""
 
-SCALES = np.geomspace(0.01, 1, 41)
-USUAL_SCALE, SCALE_SPREAD = 0.08, 0.5
-"""Scales of the log-scores that are tried, and what is believed of the best before any label: log-normal."""
+SCALES = np.geomspace(0.01, 10, 61)
+USUAL_SCALE, SCALE_SPREAD = 0.08, 0.3
+"""Scales of the log-scores that are tried; before any label, the log of the best is believed to be Student-t (3)."""
 
 MOST_UNLABELLED = 20_000
 """Cells without label that are learnt from, at most: more of them add time and no precision."""
@@ -194,7 +194,7 @@ def _profile(evidence: _Evidence, shares: Matrix) -> tuple[NDArray[np.float64], 
 
 
 def _held_out(evidence: _Evidence, rounds: int) -> tuple[float, float]:
-    """Return (log-likelihood of labels that were held out, at the best scale; that scale).
+    """Return (log-likelihood of labels that were held out, at its best; the likeliest scale, by what is believed, too).
 
     A cell is passed over if it is the only known one of its label. Without any cell left, the scale is the usual one.
     """
@@ -202,7 +202,7 @@ def _held_out(evidence: _Evidence, rounds: int) -> tuple[float, float]:
     for label in range(evidence.count):
         places = np.flatnonzero(evidence.labels == label)
         folds[places] = np.arange(len(places)) % FOLDS if len(places) > 1 else FOLDS
-    total = -0.5 * (np.log(SCALES / USUAL_SCALE) / SCALE_SPREAD) ** 2
+    likelihoods = np.zeros(len(SCALES))
     for fold in range(FOLDS):
         out = np.flatnonzero(known & (folds == fold))
         if len(out):
@@ -210,9 +210,9 @@ def _held_out(evidence: _Evidence, rounds: int) -> tuple[float, float]:
             weights, bias = _naive_bayes(seen, rounds)
             out = out[:: math.ceil(len(out) / HELD_OUT)]
             scores, truth = evidence.present[out] @ weights.T + bias, evidence.labels[out]
-            total += [_log_softmax(scale * scores)[np.arange(len(out)), truth].sum() for scale in SCALES]
-    best = int(total.argmax())
-    return float(total[best]), float(SCALES[best])
+            likelihoods += [_log_softmax(scale * scores)[np.arange(len(out)), truth].sum() for scale in SCALES]
+    belief = -2 * np.log1p((np.log(SCALES / USUAL_SCALE) / SCALE_SPREAD) ** 2 / 3)
+    return float(likelihoods.max()), float(SCALES[(likelihoods + belief).argmax()])
 
 
 def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:

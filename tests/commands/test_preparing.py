@@ -211,6 +211,11 @@ def test_gold_for_monitoring_is_all_that_it_adds(prepare):
     assert after == before
 
 
+def test_the_configuration_names_the_profiles_beside_it(prepare):
+    folder = prepare()
+    assert (folder / Config.load(folder / "cellduality.json").profiles).is_file()
+
+
 def test_records_are_kept_where_they_are_told_from_the_data(prepare, tmp_path):
     assert Config.load(prepare() / "cellduality.json").records is None
     flags = ["--records", tmp_path / "rollouts", "--records-every", 2, "--records-limit", 30]

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.profiles import Profiles
+from cellduality_plugin.tasks import get_task
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.prepare import PrepareSettings, prepare
+from data_prep.profiles import fit_profiles
+
+ANNOTATION, EXPOSURE, RESPONSE = map(
+    get_task, ("cell_type_annotation", "drug_exposure_prediction", "perturbation_response_generation")
+)
+GENES = tuple(f"G{number:02}" for number in range(60))
+TYPES, EXPOSURES, IFN = ("B", "NK", "T"), ("exposed", "not exposed"), "cytokine IFN-beta"
+VOCABULARY = Vocabulary(GENES, {"cell_type": TYPES, "exposure": EXPOSURES, "perturbation": ("control", IFN)})
+
+
+def planted(count: int, seed: int, *, strength: float = 0.5, exposed: float = 0.0) -> list[Cell]:
+    """Return cells of three types in turn, each with fifteen genes of its own; half of them exposed to a drug."""
+    rng, cells = np.random.default_rng(seed), []
+    for number in range(count):
+        kind, drug = number % 3, int(rng.integers(2))
+        chances = np.full(len(GENES), 0.2)
+        chances[15 * kind : 15 * kind + 15] = strength
+        chances[50:] += exposed * drug
+        genes = rng.permutation(
+            [gene for gene, is_there in zip(GENES, rng.random(60) < chances, strict=True) if is_there]
+        )
+        known = {"cell_type": TYPES[kind], "exposure": EXPOSURES[1 - drug]}
+        cells.append(Cell(f"set/{number:04}", tuple(map(str, genes)), known, {"drug": "IFN-beta"}))
+    return cells
+
+
+def fitted(labelled: Sequence[Cell], unlabelled: Sequence[Cell], task=ANNOTATION, vocabulary=VOCABULARY) -> Profiles:
+    return fit_profiles(labelled, unlabelled, [task], vocabulary, asked=lambda task, cell: True)
+
+
+def chances(profiles: Profiles, kind: str, cell: Cell) -> dict[str, float]:
+    scores = profiles.log_scores(kind, cell.genes, cell.control)
+    whole = sum(map(math.exp, scores.values()))
+    return {label: math.exp(score) / whole for label, score in scores.items()}
+
+
+def accuracy(profiles: Profiles, kind: str, cells: Sequence[Cell]) -> float:
+    answers = [chances(profiles, kind, cell) for cell in cells]
+    return float(
+        np.mean([max(one, key=one.__getitem__) == cell.value(kind) for one, cell in zip(answers, cells, strict=True)])
+    )
+
+
+def same(one: Profiles, other: Profiles, folder: Path) -> bool:
+    one.save(folder / "one.npz")
+    other.save(folder / "other.npz")
+    return (folder / "one.npz").read_bytes() == (folder / "other.npz").read_bytes()
+
+
+def test_cells_without_label_make_planted_classes_plainer():
+    train, unseen = planted(400, 0), planted(300, 1)
+    alone, refined = (accuracy(fitted(train[:15], rest), "cell_type", unseen) for rest in ([], train[15:]))
+    assert refined > alone + 0.05
+    assert refined > 0.85
+
+
+def test_cells_without_label_are_not_listened_to_where_they_speak_of_something_else():
+    train, unseen = (planted(count, seed, strength=0.9, exposed=0.6) for count, seed in ((400, 2), (300, 3)))
+    alone, with_rest = (accuracy(fitted(train[:40], rest, EXPOSURE), "exposure", unseen) for rest in ([], train[40:]))
+    assert with_rest > alone - 0.03
+    assert with_rest > 0.85
+
+
+@pytest.mark.parametrize("labelled", [15, 60])
+def test_softmax_of_scores_is_as_probable_as_it_says(labelled):
+    train, unseen = planted(400, 4, strength=0.4), planted(600, 5, strength=0.4)
+    profiles = fitted(train[:labelled], train[labelled:])
+    confidence = np.mean([max(chances(profiles, "cell_type", cell).values()) for cell in unseen])
+    assert confidence == pytest.approx(accuracy(profiles, "cell_type", unseen), abs=0.1)
+
+
+def test_labels_of_cells_that_do_not_show_them_are_never_read(tmp_path):
+    train = planted(120, 6)
+    labelled, rest = train[:30], train[30:]
+    shuffled = [replace(cell, obs=other.obs) for cell, other in zip(rest, rest[1:] + rest[:1], strict=True)]
+    assert same(fitted(labelled, rest), fitted(labelled, shuffled), tmp_path)
+    assert same(fitted(labelled, rest), fitted(labelled, [replace(cell, obs={}) for cell in rest]), tmp_path)
+    mistaken = [replace(cell, obs=other.obs) for cell, other in zip(labelled, rest, strict=False)]
+    assert same(fitted(labelled, rest), fitted(mistaken, rest), tmp_path), "the same types in turn"
+    wrong = [replace(cell, obs=other.obs) for cell, other in zip(labelled, labelled[1:] + rest, strict=False)]
+    assert not same(fitted(labelled, rest), fitted(wrong, rest), tmp_path)
+
+
+def test_cells_that_a_label_set_is_not_asked_of_do_not_count(tmp_path):
+    own, others = planted(90, 7), [replace(cell, id=f"other{cell.id}") for cell in planted(90, 8)]
+    both = fit_profiles(
+        [*own[:20], *others[:20]],
+        [*own[20:], *others[20:]],
+        [ANNOTATION],
+        VOCABULARY,
+        asked=lambda task, cell: cell.id.startswith("set/"),
+    )
+    assert same(both, fitted(own[:20], own[20:]), tmp_path)
+
+
+def treated(count: int, seed: int) -> list[Cell]:
+    """Return cells beside their controls: a treated one has G01 in place of G00, but many a control has either."""
+    rng, cells = np.random.default_rng(seed), []
+    for number in range(count):
+        others = [str(gene) for gene in rng.choice(GENES[4:], 12, replace=False)]
+        control = ("G00", *others) if number % 4 < 2 else ("G00", "G01", *others)
+        is_treated = bool(number % 2)
+        genes = ("G01" if is_treated else "G00", *others) if number % 4 < 2 else ("G01", "G00", *others)
+        condition = {"perturbation": IFN if is_treated else "control"}
+        cells.append(Cell(f"set/{number:04}", genes, {"cell_type": "B"}, condition, control))
+    return cells
+
+
+def test_paired_profile_tells_what_a_cell_has_gained_and_lost():
+    train = treated(80, 9)
+    profiles = fitted(train[:8], train[8:], RESPONSE)
+    profile = profiles.by_kind["perturbation"]
+    assert profile.paired
+    assert profile.weights.shape == (2, 2 * len(GENES))
+    lead = profile.weights[1] - profile.weights[0]
+    assert set(np.argsort(lead)[-2:]) == {1, 60}, "G01 gained, G00 lost"
+    moved, still = train[1], train[3]
+    assert chances(profiles, "perturbation", moved)[IFN] > 0.8
+    assert chances(profiles, "perturbation", still)[IFN] == pytest.approx(
+        chances(profiles, "perturbation", train[2])[IFN]
+    ), "what the control has too is no evidence"
+
+
+def test_perturbations_are_known_of_cells_that_show_no_annotation():
+    few, many = (fitted(treated(80, 9)[:8], rest, RESPONSE) for rest in ([], treated(80, 9)[8:]))
+    cells = [cell for cell in treated(40, 10) if cell.genes[:2] != ("G01", "G00")]
+    told = [
+        np.mean([chances(one, "perturbation", cell)[cell.value("perturbation")] for cell in cells])
+        for one in (few, many)
+    ]
+    assert told[1] > told[0]
+
+
+def test_label_without_a_known_cell_has_the_profile_of_the_mean():
+    train = [cell for cell in planted(150, 11) if cell.obs["cell_type"] != "NK"]
+    profiles = fitted(train[:40], train[40:])
+    profile = profiles.by_kind["cell_type"]
+    mean = np.mean([[gene in cell.genes for gene in GENES] for cell in train], axis=0)
+    assert np.corrcoef(profile.weights[1], np.log(mean / (1 - mean)))[0, 1] > 0.999
+    assert accuracy(profiles, "cell_type", train) > 0.8
+
+
+def test_without_any_label_nothing_is_said():
+    profiles = fitted([], planted(40, 12))
+    assert chances(profiles, "cell_type", planted(1, 13)[0]) == pytest.approx(dict.fromkeys(TYPES, 1 / 3))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sets(st.sampled_from(GENES[:8]), max_size=8), st.sampled_from(TYPES), st.booleans()), max_size=12
+    )
+)
+def test_any_cells_give_finite_scores_of_every_label(drawn):
+    cells = [
+        Cell(f"set/{place}", tuple(sorted(genes)), {"cell_type": kind}) for place, (genes, kind, _) in enumerate(drawn)
+    ]
+    labelled = [cell for cell, (_, _, shown) in zip(cells, drawn, strict=True) if shown]
+    profiles = fitted(labelled, [cell for cell in cells if cell not in labelled])
+    for cell in [*cells, Cell("set/none", ())]:
+        found = chances(profiles, "cell_type", cell)
+        assert tuple(found) == TYPES
+        assert all(0 < chance < 1 for chance in found.values())
+
+
+def test_file_gives_back_what_was_saved(tmp_path):
+    train = treated(40, 14)
+    profiles = fit_profiles(train[:20], train[20:], [ANNOTATION, RESPONSE], VOCABULARY, asked=lambda task, cell: True)
+    profiles.save(tmp_path / "profiles.npz")
+    again = Profiles.load(tmp_path / "profiles.npz")
+    assert again.kinds == ("cell_type", "perturbation")
+    assert again.genes == GENES
+    for kind in again.kinds:
+        assert again.by_kind[kind].paired == (kind == "perturbation")
+        for cell in train:
+            assert again.log_scores(kind, cell.genes, cell.control) == profiles.log_scores(
+                kind, cell.genes, cell.control
+            )
+    assert same(profiles, again, tmp_path)
+
+
+def test_tasks_without_label_sets_give_a_file_without_kinds(tmp_path):
+    fit_profiles(planted(6, 15), [], [], VOCABULARY, asked=lambda task, cell: True).save(tmp_path / "profiles.npz")
+    assert Profiles.load(tmp_path / "profiles.npz").kinds == ()
+
+
+def test_unusable_file_is_told(tmp_path, check_told):
+    path = tmp_path / "profiles.npz"
+    fitted(planted(30, 16), []).save(path)
+    content = path.read_bytes()
+
+    def check() -> None:
+        with pytest.raises(CellDualityError) as raised:
+            Profiles.load(path)
+        check_told(raised, "profiles", "prepare the data again")
+
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes(255 - byte for byte in content[middle : middle + 40]) + content[middle + 40 :]
+    for broken in (b"", b"nonsense", content[:middle], content[:-30], flipped):
+        path.write_bytes(broken)
+        check()
+    for arrays in ({"version": np.array(0)}, {"version": np.array("one")}, {"genes": np.array(["A"])}):
+        np.savez(path, **arrays)
+        check()
+    with path.open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    check()
+    path.unlink()
+    check()
+
+
+def test_only_training_cells_matter(write_h5ad, tmp_path):
+    counts = np.random.default_rng(17).integers(1, 60, size=(24, 12)).astype(np.float32)
+    settings = {"label_column": "kind", "n_labelled": 6, "n_rl": 20, "top_genes": 6, "min_genes": 2}
+    found = []
+    for part in ("one", "two"):
+        prepare(PrepareSettings.read({"source": str(write_h5ad(counts)), **settings}), tmp_path / part)
+        found.append((tmp_path / part / "profiles.npz").read_bytes())
+        cells = list(read_jsonl(tmp_path / part / "cells.jsonl"))
+        kept_out = [int(cell["id"][-2:]) for cell in cells if cell["split"] != "train"]
+        counts[kept_out] = counts[kept_out, ::-1]
+    assert found[0] == found[1]
+    assert (tmp_path / "one" / "cells.jsonl").read_bytes() != (tmp_path / "two" / "cells.jsonl").read_bytes()
+
+
+def test_profiles_of_a_preparation_know_types_they_were_not_shown(prepared):
+    profiles = Profiles.load(prepared.folder / "profiles.npz")
+    assert profiles.genes == prepared.vocabulary.genes
+    cells = [
+        Cell(cell["id"], tuple(cell["genes"]), {"cell_type": cell["cell_type"]})
+        for cell in prepared.rows("cells.jsonl")
+        if cell["split"] == "test"
+    ]
+    assert accuracy(profiles, "cell_type", cells) > 0.6
