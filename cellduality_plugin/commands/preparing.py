@@ -205,7 +205,8 @@ def data_prepare(
         "top_genes": top_genes, "n_genes": genes or None, "hidden": names_in(hidden), "thin": thin, "n_rl": rl_rows,
         "sft_views": sft_views, "sft_label_views": sft_label_views or None,
         "pretrain_views": pretrain_views, "clusters": clusters,
-        "seed": seed, "label_seed": label_seed, "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
+        "seed": seed, "label_seed": label_seed,
+        "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
     }  # fmt: skip
     settings = PrepareSettings.read(values)
     config = run_config(

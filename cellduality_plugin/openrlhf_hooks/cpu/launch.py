@@ -13,6 +13,7 @@ from pathlib import Path
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.cpu.library_patches import SLOTS_VARIABLE
 from cellduality_plugin.openrlhf_hooks.cpu.post_import import DEVICE_VARIABLE
+from cellduality_plugin.openrlhf_hooks.cpu.precision import DTYPE_VARIABLE, fast_dtype
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL
 from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
 
@@ -149,6 +150,7 @@ def cpu_environment(environment: Mapping[str, str]) -> dict[str, str]:
     binaries = str(Path(sys.executable).parent)
     return {
         **DEFAULTS,
+        DTYPE_VARIABLE: fast_dtype(),
         **environment,
         "PYTHONPATH": os.pathsep.join(folders),
         "PATH": os.pathsep.join([binaries, environment.get("PATH", os.defpath)]),

@@ -7,6 +7,7 @@ import os
 from types import ModuleType
 from typing import Any
 
+from cellduality_plugin.openrlhf_hooks.cpu.precision import computes_in_float32
 from cellduality_plugin.openrlhf_hooks.cpu.upstream import existing, replace
 
 SLOTS_VARIABLE = "CELLDUALITY_CPU_SLOTS"
@@ -59,6 +60,20 @@ def declare_slots(ray: ModuleType) -> None:
 def communicate_without_compiled_kernels(comm: ModuleType) -> None:
     """`deepspeed.comm.torch.build_shm_op` compiles a C++ kernel at first use; gloo alone needs no compiler."""
     replace(comm, "build_shm_op", lambda: None, "DeepSpeed's communication over gloo")
+
+
+def serve_in_the_cpus_precision(arguments: ModuleType) -> None:
+    """OpenRLHF starts its engines with `dtype="bfloat16"` (openrlhf/trainer/ray/vllm_engine.py:273)."""
+    cls = existing(arguments, "EngineArgs", "engines in float32")
+    check = existing(cls, "__post_init__", "engines in float32")
+
+    @functools.wraps(check)
+    def post_init(self: Any) -> None:
+        if self.dtype == "bfloat16" and computes_in_float32():
+            self.dtype = "float32"
+        check(self)
+
+    cls.__post_init__ = post_init
 
 
 def keep_linear_weights(layers: ModuleType) -> None:

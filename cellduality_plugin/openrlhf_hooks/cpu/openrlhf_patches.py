@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from cellduality_plugin.openrlhf_hooks.cpu.precision import computes_in_float32
 from cellduality_plugin.openrlhf_hooks.cpu.upstream import existing, replace
 
 
@@ -19,6 +21,9 @@ def train_on_cpu(strategy: ModuleType) -> None:
     replace(strategy, "init_device_mesh", lambda device, *shape, **names: mesh("cpu", *shape, **names), "the mesh")
 
     cls = existing(strategy, "DeepspeedStrategy", "training")
+    if computes_in_float32():
+        for name in ("get_train_ds_config", "get_eval_ds_config"):
+            replace(strategy, name, _without_bf16(existing(strategy, name, "training in float32")), "the precision")
     average = existing(cls, "moving_average", "the moving average of weights")
     configure = existing(cls, "get_ds_train_config", "the optimiser")
 
@@ -36,6 +41,29 @@ def train_on_cpu(strategy: ModuleType) -> None:
 
     cls.moving_average = moving_average
     cls.get_ds_train_config = get_ds_train_config
+
+
+def _without_bf16(make: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Return ``make`` of a DeepSpeed configuration, which then asks for no mixed precision: float32 throughout."""
+
+    @functools.wraps(make)
+    def make_float32(*args: Any, **options: Any) -> dict[str, Any]:
+        return {**make(*args, **options), "bf16": {"enabled": False}}
+
+    return make_float32
+
+
+def load_in_the_cpus_precision(utils: ModuleType) -> None:
+    """`convert_to_torch_dtype` (openrlhf/utils/utils.py:8) knows no float32, the only fast type of many processors."""
+    import torch
+
+    convert = existing(utils, "convert_to_torch_dtype", "training in float32")
+
+    def convert_to_torch_dtype(param_dtype: str) -> torch.dtype:
+        found: torch.dtype = convert(param_dtype)
+        return torch.float32 if found == torch.bfloat16 and computes_in_float32() else found
+
+    replace(utils, "convert_to_torch_dtype", convert_to_torch_dtype, "training in float32")
 
 
 class _TorchOnCpu:

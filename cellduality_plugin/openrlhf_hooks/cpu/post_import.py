@@ -25,6 +25,8 @@ AFTER_IMPORT: dict[str, str] = {
     "deepspeed.comm.torch": f"{_HERE}.library_patches:communicate_without_compiled_kernels",
     "vllm.platforms.cpu": f"{_HERE}.library_patches:cache_short_prompts",
     "vllm.model_executor.layers.utils": f"{_HERE}.library_patches:keep_linear_weights",
+    "vllm.engine.arg_utils": f"{_HERE}.library_patches:serve_in_the_cpus_precision",
+    "openrlhf.utils.utils": f"{_HERE}.openrlhf_patches:load_in_the_cpus_precision",
     "openrlhf.utils.distributed_util": f"{_HERE}.openrlhf_patches:sync_weights_over_gloo",
     "openrlhf.utils.deepspeed.deepspeed": f"{_HERE}.openrlhf_patches:train_on_cpu",
     "openrlhf.trainer.ppo_utils.replay_buffer": f"{_HERE}.openrlhf_patches:replay_on_cpu",
