@@ -15,6 +15,7 @@ from cellduality_plugin.readings import readings, step_metrics
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _RAY_PREFIX = re.compile(r"^\((?:\w+ )?pid=\d+(?:, ip=[\d.]+)?\)\s*")
+_ACTOR = re.compile(r"^\(\w+ pid=\d")
 _NUMBER = r"([-+]?(?:nan|inf|[\d.]+(?:e[-+]?\d+)?))"
 _SFT_EPOCHS = re.compile(r"Train epoch:\s+\d+%\|.*?\| (\d+)/(\d+) \[")
 _SFT_STEP = re.compile(r"Train step of epoch (\d+):\s+\d+%\|.*?\| (\d+)/(\d+) \[")
@@ -29,7 +30,7 @@ _DOOMED = re.compile(
     r"Exception raised in creation task: The actor died|A worker died or was killed while executing a task"
     r"|EngineDeadError"
 )
-# The trainer has found or started Ray, and then asks it for all its cards at once: until it has them, no worker speaks.
+# The trainer has found or started Ray, and then asks it for all its cards at once: until it has them, no actor speaks.
 _RAY_IS_THERE = re.compile(r"Started a local Ray instance|Connect(?:ed|ing) to (?:existing )?Ray cluster")
 _DEAD_CLASS, _DEAD_PROCESS = re.compile(r"^class_name: (\w+)"), re.compile(r"^pid: (\d+)")
 _ROLES = {
@@ -125,7 +126,7 @@ class Progress:
         self.lines.append(line)
         if _RAY_IS_THERE.search(line):
             self.waits_for_room = True
-        elif _RAY_PREFIX.match(_ANSI.sub("", raw).strip()):
+        elif _ACTOR.match(_ANSI.sub("", raw).strip()):
             self.waits_for_room = False
         self.doomed = self.doomed or bool(_DOOMED.search(line))
         self._feed_death(line)

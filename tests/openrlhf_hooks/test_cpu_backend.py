@@ -14,7 +14,14 @@ from types import SimpleNamespace
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.cpu import launch, post_import, upstream
+from cellduality_plugin.openrlhf_hooks.cpu import (
+    launch,
+    library_patches,
+    openrlhf_patches,
+    post_import,
+    precision,
+    upstream,
+)
 
 SITE = Path(launch.__file__).parent / "site"
 ROOT = Path(launch.__file__).parents[3]
@@ -158,6 +165,46 @@ class TestStrictness:
         folders = list(importlib.util.find_spec(top).submodule_search_locations)
         path = Path(folders[0], *module.split(".")[1:])
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(
+        ("told", "dtype"),
+        [
+            ("flags\t\t: fpu avx2 avx512_bf16 fma\n", "bfloat16"),
+            ("flags\t\t: fpu amx_bf16 amx_tile\n", "bfloat16"),
+            ("Features\t: fp asimd bf16\n", "bfloat16"),
+            ("flags\t\t: fpu avx avx2 fma\n", "float32"),
+            ("model name\t: bf16\n", "float32"),
+            ("", "float32"),
+        ],
+    )
+    def test_bfloat16_only_where_the_processor_has_instructions_for_it(self, tmp_path, told, dtype):
+        (tmp_path / "cpuinfo").write_text(told)
+        assert precision.fast_dtype(tmp_path / "cpuinfo") == dtype
+        assert precision.fast_dtype(tmp_path / "none") == "float32"
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_trainer_and_engine_compute_in_the_same(self, monkeypatch, dtype):
+        from types import SimpleNamespace
+
+        import torch
+
+        monkeypatch.setenv(precision.DTYPE_VARIABLE, dtype)
+        utils = SimpleNamespace(convert_to_torch_dtype=lambda name: {"bf16": torch.bfloat16, "fp16": torch.half}[name])
+        openrlhf_patches.load_in_the_cpus_precision(utils)
+
+        class EngineArgs:
+            dtype = "bfloat16"
+
+            def __post_init__(self):
+                self.seen = self.dtype
+
+        library_patches.serve_in_the_cpus_precision(SimpleNamespace(EngineArgs=EngineArgs))
+        engine = EngineArgs()
+        engine.__post_init__()
+        assert utils.convert_to_torch_dtype("bf16") == getattr(torch, engine.seen) == getattr(torch, dtype)
+        assert utils.convert_to_torch_dtype("fp16") == torch.half
 
 
 class TestLauncher:
