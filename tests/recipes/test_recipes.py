@@ -288,8 +288,9 @@ def test_a_benchmark_is_the_whole_pipeline_for_each_seed_in_a_folder_of_its_own(
 
 def test_table_6_trains_every_arm_of_every_seed_from_one_sft_checkpoint(run, project):
     before = content(project.parent)
-    arms = "oracle posterior-votes duality-frozen default"
-    done = run("benchmark_table6", DRY_RUN="1", SEEDS="3 5", ARMS=arms, RUNS_DIR=str(project.parent / "six"))
+    arms, rewards = "oracle posterior-votes duality-frozen default", "*=likelihood"
+    folder = str(project.parent / "six")
+    done = run("benchmark_table6", DRY_RUN="1", SEEDS="3 5", ARMS=arms, REWARDS=rewards, RUNS_DIR=folder)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if " doctor " not in line]
     folders = [re.search(r"six/(\d)/arms/([a-z-]+)/grpo.new", line) for line in lines if "train_ppo_ray" in line]
@@ -305,6 +306,32 @@ def test_table_6_trains_every_arm_of_every_seed_from_one_sft_checkpoint(run, pro
         [],
     ]
     assert sum(f"--model {arm}=" in line for line in lines for arm in ("base", "SFT", *arms.split())) == 2 * 6
+    assert content(project.parent) == before
+
+
+def test_few_labels_are_drawn_anew_for_every_seed_and_every_arm_starts_from_the_same_checkpoint(run, project):
+    before = content(project.parent)
+    arms = "oracle default paper self-train"
+    settings = {"LABELS": "20 40", "SEEDS": "3 5", "ARMS": arms, "ALL_RUNS": str(project.parent / "few")}
+    done = run("benchmark_labels", DRY_RUN="1", **settings)
+    assert done.returncode == 0, done.stderr
+    lines = [shlex.split(line) for line in done.stdout.splitlines() if " doctor " not in line]
+
+    def told(flag, words):
+        return [words[place + 1] for place, word in enumerate(words) if word == flag]
+
+    prepared = [words for words in lines if "prepare" in words]
+    drawn = [told("--labelled", words) + told("--label-seed", words) + told("--seed", words) for words in prepared]
+    assert drawn == [[labels, seed, "42"] for labels in ("20", "40") for seed in ("3", "5")]
+    trained = [" ".join(words) for words in lines if "openrlhf.cli.train_ppo_ray" in words]
+    found = [re.search(r"few/(\d+)/(\d)/arms/([a-z-]+)/grpo.new", line) for line in trained]
+    assert {each.groups() for each in found if each} == {
+        (labels, seed, arm) for labels in ("20", "40") for seed in "35" for arm in ("oracle", "default", "paper")
+    }
+    paid = [words for words in lines if words[:2] == ["cellduality", "configure"] and "*=duality" in words]
+    assert len(paid) == 4 and all(told("--hidden", words) == ["*=0.25"] for words in paid)
+    refits = [words for words in lines if "pseudo-label" in words]
+    assert [told("--judge", words) for words in refits] == [["none"]] * 4
     assert content(project.parent) == before
 
 
@@ -544,11 +571,10 @@ fi
         assert asked[asked.index("--judge") + 1] == "none"
         assert (trained / "grpo" / "config.json").read_text() == f"{trained}/rounds/2/sft.new\n"
 
-    def test_a_fresh_model_is_fitted_to_the_rows_of_the_round(self, run, project):
-        assert self.refitted(run) == ("base", "rounds/2/pseudo.jsonl")
+    def test_a_fresh_model_is_fitted_to_the_rows_of_the_round(self, run):
+        assert self.refitted(run) == ("pretrained", "rounds/2/pseudo.jsonl")
+        assert self.refitted(run, PRETRAIN="0")[0] == "base"
         assert self.refitted(run, REFIT_FROM="policy")[0] == "rounds/1/grpo"
-        (project / "runs" / "cpu" / "pretrained").mkdir(parents=True)
-        assert self.refitted(run)[0] == "pretrained"
 
     @staticmethod
     def refitted(run: Run, **variables: str) -> tuple[str, ...]:
