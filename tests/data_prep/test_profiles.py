@@ -82,7 +82,7 @@ def test_cells_without_label_are_not_listened_to_where_they_speak_of_something_e
 
 @pytest.mark.parametrize("labelled", [15, 60])
 def test_softmax_of_scores_is_as_probable_as_it_says(labelled):
-    train, unseen = planted(400, 4, strength=0.4), planted(600, 5, strength=0.4)
+    train, unseen = planted(400, 4), planted(600, 5)
     profiles = fitted(train[:labelled], train[labelled:])
     confidence = np.mean([max(chances(profiles, "cell_type", cell).values()) for cell in unseen])
     assert confidence == pytest.approx(accuracy(profiles, "cell_type", unseen), abs=0.1)

@@ -23,6 +23,7 @@ from cellduality_plugin.openrlhf_hooks import preflight
 from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS, FLAGS
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
+from cellduality_plugin.tasks import TASKS
 
 ON_CPU = ("cellduality-cpu", "python", "-m")
 ON_GPU = ("python", "-m")
@@ -399,7 +400,7 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("name", "settings", "what"),
         [
-            (ANNOTATION, {"traces": 3}, "up to 24 times: 4 labels x 3 traces, each decoded and then read on from"),
+            (ANNOTATION, {"traces": 3}, "24 times: 4 labels x 3 traces, each decoded and then read on from"),
             (ANNOTATION, {"traces": 3, "hidden": 1}, "24 times: 4 labels x 3 traces, .*, the traces once a step"),
             (ANNOTATION, {"traces": 1, "negatives": 1}, "6 times: 3 labels x 1 traces"),
             (ANNOTATION, {"traces": 1, "reward": "likelihood"}, "4 times: 2 answers x 1 traces"),
@@ -420,7 +421,7 @@ class TestConfiguration:
             f"warning: the dual of {self.ANNOTATION} reasons without a limit"
         ]
 
-    def test_with_a_whole_cell_to_write_that_does_not_fit(self, world, said):
+    def test_with_a_whole_cell_to_write_that_has_to_fit_behind_its_reasoning(self, world, cell, vocabulary):
         path, rows = world.data / "cellduality.json", world.data / "rl.jsonl"
         values = json.loads(path.read_text())
         write_jsonl(rows, [row for row in read_jsonl(rows) if row["datasource"] == self.ANNOTATION] * 5)
@@ -432,9 +433,12 @@ class TestConfiguration:
             run = world.run(RL)
             return preflight.check_rl(rows, run.config, run.tokenizer, max_len=512, max_new_tokens=1)
 
-        whole = longest(hidden=1)
-        assert longest(hidden=1, traces=1, max_new_tokens=50, reward="likelihood") == whole + 50
-        assert longest(hidden=1, reward="consistency") >= whole
+        task, lengths = TASKS[self.ANNOTATION], preflight.Lengths(world.run(RL).tokenizer)
+        asked = (task.dual_prompt({"length": "8"}, label, vocabulary) for label in vocabulary.labels["cell_type"])
+        written = max(map(lengths.prompt, asked)) + lengths.response(task.rebuilt_response(cell.genes))
+        assert longest(hidden=1, traces=1, max_new_tokens=200, reward="likelihood") == written + 200
+        again = lengths.prompt(task.primal_prompt({"cell": cell.genes}, vocabulary))
+        assert longest(hidden=1, reward="consistency") > again
 
     def test_named_by_the_shell_the_command_or_the_job(self, world, said):
         named = str(world.data / "cellduality.json")
