@@ -65,6 +65,8 @@ data="$RUN_DIR/data" base="$RUN_DIR/base" pretrained="$RUN_DIR/pretrained" sft="
 if [[ "$TEACHER" == none ]]; then sft_rows="$data/sft.jsonl"; else sft_rows="$data/sft_traces.jsonl"; fi
 sft_rows="${SFT_ROWS:-$sft_rows}"
 export PATH="$VENV/bin:$PATH"
+# Packages are installed without byte code, to be compiled at first use: once, not in every process anew.
+unset PYTHONDONTWRITEBYTECODE
 
 # The one word in front that makes the unmodified trainer run without a GPU.
 launch=()
