@@ -41,7 +41,10 @@ def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[
             some = list(read_jsonl(folder / "data" / f"{name}.jsonl"))
             write_jsonl(folder / "data" / f"{name}.jsonl", (some * rows)[:rows])
         shutil.copy(folder / "data" / "sft.jsonl", folder / "data" / "sft_traces.jsonl")
-        bound_agent_file(folder / "data" / "cellduality.json")
+        shutil.copy(folder / "data" / "rl.jsonl", folder / "data" / "rl_chosen.jsonl")
+        shutil.copy(folder / "data" / "cellduality.json", folder / "data" / "chosen.json")
+        for name in ("cellduality", "chosen"):
+            bound_agent_file(folder / "data" / f"{name}.json")
         for name in ("base", "pretrained", "sft"):
             shutil.copytree(small_world.model, folder / name, ignore=shutil.ignore_patterns("*.safetensors"))
             (folder / name / "pytorch_model.bin").touch()
@@ -50,7 +53,7 @@ def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[
     def examine_stage(profile: str, trainer: str, machine: Machine) -> list[Finding]:
         commands = dry_run("grpo_duality", PROFILE=profile, RAY_JOB_ADDRESS="http://127.0.0.1:9")
         *_, words = (words[3:] for words in commands if words[:2] == ["cellduality", "doctor"] and trainer in words)
-        printed = next(word for word in words if word.endswith("_traces.jsonl") or word.endswith("rl.jsonl"))
+        printed = next(word for word in words if word.endswith(("_traces.jsonl", "rl.jsonl", "rl_chosen.jsonl")))
         run_dir = str(Path(printed).parents[1])
         prepare(tmp_path, 512, SMALL if profile in ON_CPU else LARGE)
         moved = [word.replace(run_dir, str(tmp_path)) for word in words]
