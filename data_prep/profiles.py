@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from cellduality_plugin.cell_sentences import Cell
@@ -121,6 +120,8 @@ class _Evidence:
 
     def told(self) -> Matrix:
         """Return cells x labels: 1 where the label is known, nothing elsewhere."""
+        import scipy.sparse
+
         known = np.flatnonzero(self.labels != UNKNOWN)
         ones = np.ones(len(known), dtype=np.float32)
         return scipy.sparse.csr_matrix((ones, (known, self.labels[known])), shape=(len(self.labels), self.count))
@@ -128,6 +129,8 @@ class _Evidence:
 
 def _ranks(cells: Sequence[Cell], genes: Sequence[str], paired: bool) -> Matrix:
     """Return cells x columns of a profile: 1 / log2(rank + 1) of the genes that a cell speaks of, nothing elsewhere."""
+    import scipy.sparse
+
     places = {gene: place for place, gene in enumerate(genes)}
     rows, columns, values = [], [], []
     for row, cell in enumerate(cells):
@@ -144,6 +147,7 @@ def _ranks(cells: Sequence[Cell], genes: Sequence[str], paired: bool) -> Matrix:
 
 def _near(ranks: Matrix) -> Matrix:
     """Return cells x cells, rows that add up to 1: each cell's neighbours, and the cells whose neighbour it is."""
+    import scipy.sparse
     from sklearn.neighbors import kneighbors_graph
     from sklearn.utils.extmath import randomized_svd
 
@@ -170,6 +174,8 @@ def _fit(evidence: _Evidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]
 
 def _naive_bayes(evidence: _Evidence, rounds: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (weights, bias) of the log-likelihoods, after ``rounds`` of expectation-maximisation."""
+    import scipy.sparse
+
     told = evidence.told()
     weights, bias = _profile(evidence, told)
     if not rounds or evidence.near is None:

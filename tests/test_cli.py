@@ -254,7 +254,7 @@ class TestBadSettings:
             (["--rewards", "drug_response=duality"], "no task 'drug_response'", "--rewards", "cell_type_annotation"),
             (["--dual-temperature", "-1"], "greater than or equal to 0", "dual.temperature", ""),
             (["--dual-timeout", "0"], "greater than 0", "dual.timeout_seconds", ""),
-            (["--hidden", "1"], "less than 1", "hidden", ""),
+            (["--hidden", "1.5"], "less than or equal to 1", "hidden", ""),
             (["--top-genes", "1"], "greater than or equal to 2", "top_genes", ""),
             (["--expression", "tpm"], "'tpm'", "expression", ""),
             (["--species", "yeast"], "'yeast'", "species", "correct"),

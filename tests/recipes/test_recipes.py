@@ -329,7 +329,7 @@ def test_few_labels_are_drawn_anew_for_every_seed_and_every_arm_starts_from_the_
         (labels, seed, arm) for labels in ("20", "40") for seed in "35" for arm in ("oracle", "default", "paper")
     }
     paid = [words for words in lines if words[:2] == ["cellduality", "configure"] and "*=duality" in words]
-    assert len(paid) == 4 and all(told("--hidden", words) == ["*=0.25"] for words in paid)
+    assert [told("--hidden", words) for words in paid] == [["*=0.25"]] * 4
     refits = [words for words in lines if "pseudo-label" in words]
     assert [told("--judge", words) for words in refits] == [["none"]] * 4
     assert content(project.parent) == before
