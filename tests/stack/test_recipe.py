@@ -61,9 +61,10 @@ def test_sft_learns_from_traces_of_every_task_in_both_directions(whole_run):
     lines = (whole_run.folder / "data" / "sft_traces.jsonl").read_text().splitlines()
     taught = [row for row in map(json.loads, lines) if row["teacher"] == "rule"]
     assert len(taught) > 0.9 * len(lines)
+    # With the whole cell hidden, to rebuild a cell from its type is to write one: it is taught once, as the latter.
     assert {(row["datasource"], row["direction"]) for row in taught} == {
         (task, direction) for task in TASKS for direction in ("primal", "dual")
-    }
+    } - {("cell_type_annotation", "dual")}
     assert not any("<think></think>" in row["output"] for row in taught)
 
 
