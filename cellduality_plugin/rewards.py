@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.import_paths import FORMS, load_class
 from cellduality_plugin.parsing import Field, Genes, OneOf
 from cellduality_plugin.reward_names import read_reward
+from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.similarity import COMPARISONS
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.tasks.base import LabelTask
@@ -307,8 +307,7 @@ class RandomReward(Reward):
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
         """Return the same number for the same answer to the same row, on every machine."""
-        digest = hashlib.sha256(repr((dual.example.id, answer)).encode()).digest()
-        return Verdict(int.from_bytes(digest[:4], "big") / 2**32)
+        return Verdict(request_seed("random", dual.example.id, answer) / 2**31)
 
 
 class Combined(Reward):
