@@ -113,7 +113,7 @@ def rounds(
     if keep not in ("best", "last"):
         raise CellDualityError(f"{keep!r} is no choice", where="--keep", mend="use best or last")
     found = sorted(map(read_round, folders), key=lambda each: each.number)
-    content = as_json(found, keep, patience)  # type: ignore[arg-type]
+    content = as_json(found, "last" if keep == "last" else "best", patience)
     write_text(result, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(content["kept"], "on" if content["goes_on"] else "stop")
     print(content["why"], file=sys.stderr)
