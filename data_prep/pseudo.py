@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,13 @@ from data_prep.manifests import read_manifest
 from data_prep.reading import CONDITIONS
 from data_prep.rows import Row, with_masks
 from data_prep.splits import SPLITS
+from data_prep.traces.questions import Direction, Question
+from data_prep.traces.rule.teacher import RuleTeacher
 from data_prep.views import known_by
 
 CELLS = "cells.jsonl"
+CANDIDATES = 6
+"""How often the rule teacher is asked for a reasoning that ends with a given label."""
 COLUMNS = ("input", "output", "direction", "datasource", "id", "view", "label")
 """Of ``sft.jsonl``."""
 
@@ -81,6 +85,11 @@ def hidden_share(data: Path) -> float:
     return float(hidden[0] if isinstance(hidden, list) else hidden)
 
 
+def cell_of(row: Mapping[str, Any], columns: Iterable[str]) -> Cell:
+    """Return a cell of the cells file, of whose columns only ``columns`` are known."""
+    return known_by(Cell(row["id"], tuple(row["genes"])), {column: row[column] for column in columns})
+
+
 def question(task: DualTask, row: Mapping[str, Any], *, hidden: float, masks: int, rng: np.random.Generator) -> Example:
     """Return the question about a cell of the cells file, as RL rows ask it; nothing of its labels is in it.
 
@@ -93,9 +102,34 @@ def question(task: DualTask, row: Mapping[str, Any], *, hidden: float, masks: in
         raise CellDualityError(
             f"no {missing[0]!r}, which {task.name} asks for", where=str(row["id"]), mend="prepare the data again"
         )
-    cell = known_by(Cell(row["id"], tuple(row["genes"])), {column: row[column] for column in task.needs})
+    cell = cell_of(row, task.needs)
     example = task.example(cell, hidden=hidden, labelled=False, rng=rng)
     return with_masks(task, cell, example, masks, hidden, rng)
+
+
+class Reasoning:
+    """Writes the reasoning of pseudo-labelled rows by the rule teacher, who takes the pseudo-labels for true.
+
+    Parameters
+    ----------
+    cells
+        Training cells with the labels that they show, or that stand in for theirs.
+    vocabulary
+        Genes and label sets.
+    seed
+        Of everything random.
+    """
+
+    def __init__(self, cells: Sequence[Cell], vocabulary: Vocabulary, seed: int) -> None:
+        self._vocabulary, self._teacher = vocabulary, RuleTeacher(cells, vocabulary, seed, faults=0.0)
+
+    def trace(self, question: Question) -> str:
+        """Return the reasoning that ends with the right answer; empty if :data:`CANDIDATES` ones all end elsewhere."""
+        for candidate in range(CANDIDATES):
+            answer = question.read(self._teacher.write(question, candidate), self._vocabulary)
+            if answer.value == question.gold:
+                return answer.trace
+        return ""
 
 
 def sft_pair(
@@ -104,22 +138,32 @@ def sft_pair(
     label: str,
     vocabulary: Vocabulary,
     *,
-    trace: str,
+    trace: str | Reasoning,
     hidden: float,
     rng: np.random.Generator,
 ) -> list[Row]:
-    """Return the primal and the dual row of ``sft.jsonl`` in which ``label`` is the answer, reached by ``trace``.
+    """Return the primal and the dual row of ``sft.jsonl`` in which ``label`` is the answer.
 
     Which genes the dual rebuilds is drawn anew from ``rng``: what is learnt is not the very split that was judged.
+
+    Parameters
+    ----------
+    trace
+        The reasoning of the primal row, or what writes that of both.
     """
-    told = replace(example, gold=label, masks=())
-    split = task.hide(told, hidden, rng)
-    primal = task.primal_prompt(told.inputs, vocabulary), task.answer_response(label, trace)
-    dual = task.dual_prompt(split.known, label, vocabulary), task.rebuilt_response(split.unknown)
-    return [
-        dict(zip(COLUMNS, (*said, direction, task.name, told.id, "0", of.to_label()), strict=True))
-        for said, direction, of in ((primal, "primal", told), (dual, "dual", split))
+    labelled = replace(example, gold=label, masks=())
+    split = task.hide(labelled, hidden, rng)
+    prompts: list[tuple[Direction, Example, str]] = [
+        ("primal", labelled, task.primal_prompt(labelled.inputs, vocabulary)),
+        ("dual", split, task.dual_prompt(split.known, label, vocabulary)),
     ]
+    rows = []
+    for direction, of, prompt in prompts:
+        question = Question(task, direction, of, 0, label, prompt)
+        bare = trace if isinstance(trace, str) and direction == "primal" else ""
+        output = question.response(question.gold, trace.trace(question) if isinstance(trace, Reasoning) else bare)
+        rows.append(dict(zip(COLUMNS, (prompt, output, direction, task.name, of.id, "0", of.to_label()), strict=True)))
+    return rows
 
 
 def previous_labels(path: Path) -> dict[tuple[str, str], str]:

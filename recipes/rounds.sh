@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Rounds of expectation-maximisation: GRPO moves the question's side alone, a round moves both. Round 1 is GRPO from the
-# SFT checkpoint. In each further one the policy labels the cells without a label, the reward weighs its votes, a fresh
-# model is fitted to labelled and pseudo-labelled rows in both directions, and GRPO goes on from there. Rounds end when
+# SFT checkpoint. In each further one the policy labels the cells without a label, the reward weighs its votes (or labels
+# alone, PSEUDO_VOTES=0), a fresh model is fitted to labelled and pseudo-labelled rows in both directions, and GRPO goes on from there. Rounds end when
 # one does not help on validation cells; the best becomes RUN_DIR/grpo, and RUN_DIR/rounds.json tells of all.
 # Further arguments go to the GRPO trainer.
 #
 #   ROUNDS=3 bash recipes/rounds.sh
 #   RL=0 JUDGE=none KEEP=last bash recipes/rounds.sh      # self-training: majority labels and SFT alone, no reward
+#   RL=last bash recipes/rounds.sh                        # first the refits, then GRPO once, in the last round
 #   RESUME=1 ROUNDS=4 bash recipes/rounds.sh              # goes on where it was
 #   FIRST=runs/other/grpo bash recipes/rounds.sh          # this checkpoint is round 1
 set -euo pipefail
@@ -14,18 +15,21 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 : "${ROUNDS:=2}"
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
-: "${RL:=1}"                      # 0: no GRPO; the policy of a round is its SFT model, of the first the SFT checkpoint
+: "${RL:=1}"                      # GRPO in every round; last: in the last alone; 0: in none. Without, the SFT model goes on
 : "${JUDGE:=configured}"          # of answers to cells without a label: a kind of reward, or none
 : "${FIRST:=}"                    # the checkpoint that is round 1, in place of GRPO
 : "${REFIT_FROM:=pretrained}"     # a round's SFT starts from RUN_DIR/pretrained, else the base; policy: from the last
 : "${KEEP:=best}"                 # by validation cells; or last
 : "${ROUNDS_PATIENCE:=1}"         # rounds in a row that may do no better than the best
-: "${PSEUDO_VOTES:=8}"            # answers to each cell
+: "${PSEUDO_VOTES:=8}"            # answers to each cell; 0: the judge alone names it, the rule teacher reasons
 : "${PSEUDO_CELLS:=0}"            # of each task, at most; 0: all
 : "${PSEUDO_WEIGHT:=1.0}"         # the share of cells that get rows
 : "${PSEUDO_KEEP_ABOVE:=0.0}"     # the share that the likeliest label of a cell must have
+: "${PSEUDO_CHOICE:=}"             # best: a cell's likeliest label; drawn: one by its share; by default drawn with a judge
+: "${PSEUDO_LABELLED:=0.5}"       # labelled rows are repeated until they are at least this share of all
 case "$REFIT_FROM" in pretrained | policy) ;; *) die "no REFIT_FROM=$REFIT_FROM" "use pretrained or policy" ;; esac
 case "$KEEP" in best | last) ;; *) die "no KEEP=$KEEP" "use best or last" ;; esac
+case "$RL" in 0 | 1 | last) ;; *) die "no RL=$RL" "use 0, 1 or last" ;; esac
 [[ "$RL" != 0 || "$ROUNDS" -ge 2 ]] || die "nothing to do: RL=0 with ROUNDS=$ROUNDS" "give two rounds or more"
 if ((ROUNDS < 2)); then exec bash "$root/recipes/grpo.sh" "$@"; fi
 set_up
@@ -34,7 +38,7 @@ if [[ -z "${CONFIG:-}" && "$RL" != 0 ]] && nothing_chosen; then exec bash "$root
 take_choice
 export RL_ROWS
 all="$RUN_DIR/rounds" outer="${stage:-}"
-if [[ "$RL" == 0 ]]; then : "${FIRST:=$sft}"; fi
+if [[ "$RL" != 1 ]]; then : "${FIRST:=$sft}"; fi
 if [[ -d "$FIRST" ]]; then FIRST="$(realpath -- "$FIRST")"; fi
 
 # Rounds are taken up only on request, and only if no other SFT checkpoint has come since.
@@ -53,6 +57,7 @@ refit() { # labels of the policy, and a fresh model on them
     RUN_DIR="$folder" run pseudo "$expect_audit" "${launch[@]}" cellduality pseudo-label --model "$policy" --data "$data" \
       --config "$CONFIG" --labelled "$sft_rows" --out "$folder/pseudo.jsonl" --judge "$JUDGE" --votes "$PSEUDO_VOTES" \
       --temperature "$TEMPERATURE" --cells "$PSEUDO_CELLS" --weight "$PSEUDO_WEIGHT" --keep-above "$PSEUDO_KEEP_ABOVE" \
+      --choose "$PSEUDO_CHOICE" --labelled-share "$PSEUDO_LABELLED" \
       --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --seed "$SEED" "${previous[@]}"
     RUN_DIR="$folder" mark_finished pseudo
   fi
@@ -88,7 +93,7 @@ for ((number = 1; number <= ROUNDS; number++)); do
   if ((number > 1)); then refit; fi
   if ((number == 1)) && [[ -n "$FIRST" ]]; then
     policy="$FIRST"
-  elif [[ "$RL" == 0 ]]; then
+  elif [[ "$RL" == 0 || ("$RL" == last && "$number" != "$ROUNDS") ]]; then
     policy="$folder/sft"
   else
     reinforce "$@"

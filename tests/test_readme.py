@@ -39,7 +39,7 @@ def test_the_new_pair_is_the_one_that_is_tested():
 def test_every_recipe_and_profile_is_in_the_tables(folder):
     for path in (ROOT / folder).glob("*.sh"):
         if path.name != "common.sh":
-            assert f"`{path.stem if 'profiles' in folder else f'recipes/{path.name}'}`" in README, path
+            assert f"`{path.stem if 'profiles' in folder else f'recipes/{path.name}'}`" in TEXTS["recipes/README.md"], path
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -65,8 +65,8 @@ def test_every_room_with_a_text_of_its_own_is_linked():
 def test_every_kind_of_reward_is_in_the_table():
     for name in REWARDS:
         kind, _, comparison = name.partition("-")
-        assert f"| `{kind}` |" in README
-        assert not comparison or f"-{comparison}`" in README
+        assert f"| `{kind}` |" in TEXTS["cellduality_plugin/README.md"]
+        assert not comparison or f"-{comparison}`" in TEXTS["cellduality_plugin/README.md"]
 
 
 def test_every_task_is_in_the_table():

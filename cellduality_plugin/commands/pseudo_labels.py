@@ -18,7 +18,16 @@ from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import masks_in_training
 from cellduality_plugin.evaluation.checkpoints import file_hash, versions
 from cellduality_plugin.evaluation.kept_answers import KeptAnswers
-from cellduality_plugin.evaluation.rounds.labelling import Panel, Selection, decide, judges, luck, opinions
+from cellduality_plugin.evaluation.rounds.labelling import (
+    Decision,
+    Opinion,
+    Panel,
+    Selection,
+    decide,
+    judges,
+    luck,
+    opinions,
+)
 from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import whole_file
@@ -26,6 +35,8 @@ from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.settings import Settings
 from data_prep import pseudo
 
+MOST_CELLS = 20_000
+"""That the rule teacher learns from: more of them add memory and hardly a marker."""
 LOCKED_IN = "Rounds may lock in on their own errors: keep an earlier one, lower --weight, or label more cells"
 
 
@@ -35,7 +46,8 @@ class PseudoSettings(Settings):
     Parameters
     ----------
     votes, temperature
-        Answers to a question, and how they are drawn.
+        Answers to a question, and how they are drawn. Without any the judge alone chooses among all labels, and the
+        rule teacher writes the reasoning.
     judge
         ``"configured"``, ``"none"``, or a reward as the configuration writes it.
     choice
@@ -150,10 +162,9 @@ class Work:
     ) -> Iterator[dict[str, str]]:
         how, vocabulary = self._settings, self._config.load_vocabulary()
         panel = Panel(self._config, players, votes=how.votes, judge=how.judge, tasks=self._names)
-        asked = opinions(panel, self._examples(), kept, batch=how.batch, total=self._chosen.count, name=name)
-        for example, opinion in asked:
+        reasoning = None if how.votes else self._reasoning(panel, kept, name)
+        for example, opinion, decision in self._decided(panel, kept, name):
             key = example.task, example.id
-            decision = decide(opinion, how.choice, how.keep_above, luck(how.seed, "label", *key))
             tallies[example.task].add(opinion, decision, self._before.get(key), self._truths.get(key))
             if decision.label:
                 yield from pseudo.sft_pair(
@@ -161,10 +172,32 @@ class Work:
                     example,
                     decision.label,
                     vocabulary,
-                    trace=decision.trace,
+                    trace=reasoning or decision.trace,
                     hidden=self._config.tasks[example.task].hidden or self._hidden,
                     rng=np.random.default_rng(request_seed(how.seed, "row", *key)),
                 )
+
+    def _decided(self, panel: Panel, kept: KeptAnswers, name: str) -> Iterator[tuple[Example, Opinion, Decision]]:
+        how = self._settings
+        asked = opinions(panel, self._examples(), kept, batch=how.batch, total=self._chosen.count, name=name)
+        for example, opinion in asked:
+            chance = luck(how.seed, "label", example.task, example.id)
+            yield example, opinion, decide(opinion, how.choice, how.keep_above, chance)
+
+    def _reasoning(self, panel: Panel, kept: KeptAnswers, name: str) -> pseudo.Reasoning:
+        """Return the rule teacher, who has learned from labelled and pseudo-labelled cells alike."""
+        found = {(e.task, e.id): decision.label for e, _, decision in self._decided(panel, kept, name)}
+        cells: dict[str, dict[str, Any]] = {}
+        known: dict[str, set[str]] = {}
+        for labelled in (True, False):
+            for task, row in self._training(labelled=labelled):
+                label = self._label(task, row) if labelled else found.get((task, row["id"]), "")
+                if label and (row["id"] in cells or len(cells) < MOST_CELLS):
+                    kind = pseudo.kind_of(self._tasks[task])
+                    cells.setdefault(row["id"], dict(row))[kind] = label
+                    known.setdefault(row["id"], {*self._tasks[task].needs}).add(kind)
+        learnt = [pseudo.cell_of(row, sorted(known[cell])) for cell, row in cells.items()]
+        return pseudo.Reasoning(learnt, self._config.load_vocabulary(), self._settings.seed)
 
     def _examples(self) -> Iterator[Example]:
         for name, row in self._training(labelled=False):

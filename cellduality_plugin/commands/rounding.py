@@ -33,7 +33,9 @@ def pseudo_label(
     labelled: Annotated[
         Path | None, typer.Option(help="The SFT rows of labelled cells; sft.jsonl of the folder by default.")
     ] = None,
-    votes: Annotated[int, typer.Option(min=1, help="Answers to each question.")] = 8,
+    votes: Annotated[
+        int, typer.Option(min=0, help="Answers to each question; 0: the judge alone, reasoning by the rule teacher.")
+    ] = 8,
     temperature: Annotated[float, typer.Option(min=0.01, help="Of those answers.")] = 1.0,
     judge: Annotated[
         str, typer.Option(help="The reward that weighs answers: configured, a KIND as in `configure`, or none.")
@@ -41,7 +43,7 @@ def pseudo_label(
     choose: Annotated[
         str,
         typer.Option(
-            help="drawn from a cell's distribution, or its best label; drawn by default, best if nobody judges."
+            help="drawn from a cell's distribution, or its best label; drawn by default if there are votes and a judge."
         ),
     ] = "",
     cells: Annotated[int, typer.Option(min=0, help="Cells of each task, at most; 0: all.")] = 0,
@@ -82,8 +84,8 @@ def pseudo_label(
     settings = PseudoSettings.read(
         {
             "votes": votes, "temperature": temperature, "judge": reward_of(judge, "--judge"),
-            "choice": choose or ("best" if judge == "none" else "drawn"), "cells": cells or None, "weight": weight,
-            "labelled_share": labelled_share, "keep_above": keep_above, "batch": batch, "seed": seed,
+            "choice": choose or ("drawn" if votes and judge != "none" else "best"), "cells": cells or None,
+            "weight": weight, "labelled_share": labelled_share, "keep_above": keep_above, "batch": batch, "seed": seed,
         }
     )  # fmt: skip
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)

@@ -213,7 +213,7 @@ def test_without_a_cell_to_label_it_says_so(folder):
         run(folder)
 
 
-@pytest.mark.parametrize("words", [("--votes", "0"), ("--weight", "1.5"), ("--temperature", "0"), ("--batch", "0")])
+@pytest.mark.parametrize("words", [("--votes", "-1"), ("--weight", "1.5"), ("--temperature", "0"), ("--batch", "0")])
 def test_numbers_out_of_range_are_refused(words, folder):
     with pytest.raises(SystemExit) as ended:
         run(folder, *words)

@@ -21,6 +21,7 @@ from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.judging import scorer_of
 from cellduality_plugin.evaluation.kept_answers import KeptAnswers
 from cellduality_plugin.examples import Example
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policy import PolicyError
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.scoring import Scorer
@@ -42,9 +43,10 @@ class Opinion:
     Parameters
     ----------
     votes
-        How many of the drawn answers were which label; unreadable ones do not vote.
+        How many of the drawn answers were which label; unreadable ones do not vote. Empty if nobody was asked.
     rewards
-        What the judge says of each label that was answered, in [0, 1]; 1 without a judge.
+        What the judge says of each label that was answered, or of every one if nobody was asked, in [0, 1]; 1 without
+        a judge.
     traces
         The reasoning of the first answer that was each label.
     """
@@ -54,18 +56,20 @@ class Opinion:
     traces: Mapping[str, str]
 
     def shares(self) -> dict[str, float]:
-        r"""Return the distribution over the answered labels, in alphabetical order; empty where nothing speaks for any.
+        r"""Return the distribution over the judged labels, in alphabetical order; empty where nothing speaks for any.
 
         .. math:: q(y) = n(y) s(y) / \sum_{y'} n(y') s(y')
 
-        with n the votes and s the rewards: the posterior under the policy's own votes where s is a likelihood.
+        with n the votes (1 if nobody was asked) and s the rewards: the posterior under the policy's own votes where s
+        is a likelihood.
 
         Examples
         --------
         >>> Opinion({"T": 3, "B": 1}, {"T": 0.25, "B": 0.75}, {}).shares()
         {'B': 0.5, 'T': 0.5}
         """
-        worth = {label: self.votes[label] * self.rewards[label] for label in sorted(self.votes)}
+        votes = self.votes or dict.fromkeys(self.rewards, 1)
+        worth = {label: votes[label] * self.rewards[label] for label in sorted(votes)}
         total = math.fsum(worth.values())
         return {label: each / total for label, each in worth.items()} if total > 0 else {}
 
@@ -105,8 +109,8 @@ def decide(opinion: Opinion, choice: Choice, keep_above: float, luck: float) -> 
     """
     shares = opinion.shares()
     if not shares:
-        return Decision("", reason="no_evidence" if opinion.votes else "no_answer")
-    best = min(shares, key=lambda label: (-shares[label], -opinion.votes[label], label))
+        return Decision("", reason="no_evidence" if opinion.rewards else "no_answer")
+    best = min(shares, key=lambda label: (-shares[label], -opinion.votes.get(label, 0), label))
     if shares[best] < keep_above:
         return Decision("", shares[best], reason="unsure")
     label = best if choice == "best" else drawn(shares, luck)
@@ -168,7 +172,7 @@ class Panel:
     players
         The policy: ``sampler`` answers, ``dual`` plays the dual.
     votes
-        Answers to a question.
+        Answers to a question; 0: nobody answers, and the judge is asked about every label of the set.
     judge
         :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it.
     tasks
@@ -190,6 +194,11 @@ class Panel:
     async def opinion(self, example: Example) -> Opinion:
         """Return the opinion on one cell."""
         task = self._tasks[example.task]
+        if not self._votes:
+            assert isinstance(task.answer, OneOf)
+            labels = sorted(self._vocabulary.labels[task.answer.kind])
+            rewards = await self._judged(example, [task.answer_response(label) for label in labels])
+            return Opinion({}, dict(zip(labels, rewards, strict=True)), {})
         prompt = task.primal_prompt(example.inputs, self._vocabulary)
         texts = await asyncio.gather(*(self._answer(prompt) for _ in range(self._votes)))
         read = [(task.parse_answer(text, self._vocabulary), text) for text in texts]

@@ -61,7 +61,7 @@ class Tally:
         self.labels[decision.label] += 1
         self.share += decision.share
         votes = majority_vote([label for label, count in opinion.votes.items() for _ in range(count)])
-        self.overruled += decision.label != votes
+        self.overruled += bool(votes) and decision.label != votes
         self.compared += previous is not None
         self.flips += previous is not None and previous != decision.label
         if truth is not None:
