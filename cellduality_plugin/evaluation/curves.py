@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,14 +34,13 @@ def read_curves(source: Path) -> Curves:
         If there is no such file or folder, or TensorBoard is needed and not installed.
     """
     if source.is_dir():
-        return _from_events(source)
+        return _by_name(_event_values(source))
     try:
         with source.open(encoding="utf-8", errors="replace") as lines:
             return parse_log(lines)
     except FileNotFoundError:
-        raise CellDualityError(
-            "no training curves", where=str(source), mend="give a TensorBoard folder or a training log"
-        ) from None
+        mend = "give a TensorBoard folder or a training log"
+        raise CellDualityError("no training curves", where=str(source), mend=mend) from None
 
 
 def parse_log(lines: Iterable[str]) -> Curves:
@@ -52,28 +51,29 @@ def parse_log(lines: Iterable[str]) -> Curves:
     >>> parse_log(["(pid=7) Global step 1: {'reward': 0.25, 'kl': 1e-05}", "noise", "Global step 2: {'reward': 0.5}"])
     {'reward': [(1, 0.25), (2, 0.5)], 'kl': [(1, 1e-05)]}
     """
-    found: dict[str, dict[int, float]] = {}
-    for line in lines:
-        step, metrics = step_metrics(line) or (0, {})
-        for name, value in metrics.items():
-            found.setdefault(name, {})[step] = value
-    return {name: sorted(points.items()) for name, points in found.items()}
+    steps = filter(None, map(step_metrics, lines))
+    return _by_name((name, step, value) for step, metrics in steps for name, value in metrics.items())
 
 
-def _from_events(folder: Path) -> Curves:
-    if not any(folder.rglob("events.out.tfevents.*")):
-        return {}
+def _event_values(folder: Path) -> Iterator[tuple[str, int, float]]:
+    runs = sorted({path.parent for path in folder.rglob("events.out.tfevents.*")})
+    if not runs:
+        return
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
         raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[eval]'") from error
-    found: dict[str, dict[int, float]] = {}
-    for run in sorted({path.parent for path in folder.rglob("events.out.tfevents.*")}):
+    for run in runs:
         events = EventAccumulator(str(run), size_guidance={"scalars": 0})
         events.Reload()
         for tag in events.Tags()["scalars"]:
-            points = found.setdefault(tag.removeprefix("train/"), {})
-            points.update({event.step: event.value for event in events.Scalars(tag)})
+            yield from ((tag.removeprefix("train/"), event.step, event.value) for event in events.Scalars(tag))
+
+
+def _by_name(values: Iterable[tuple[str, int, float]]) -> Curves:
+    found: dict[str, dict[int, float]] = {}
+    for name, step, value in values:
+        found.setdefault(name, {})[step] = value
     return {name: sorted(points.items()) for name, points in found.items()}
 
 
@@ -102,13 +102,9 @@ def chosen(curves: Curves, at_most: int = 18) -> Curves:
         kind = name.partition("/")[0] if name.startswith("dual_") else name.rpartition("/")[2]
         return (_FIRST.index(kind) if kind in _FIRST else len(_FIRST) + (not kind.startswith("dual_")), name)
 
-    moving = {
-        name: points
-        for name, points in curves.items()
-        if not name.startswith(("timing/", "rollout/")) and len({value for _, value in points}) > 1
-    }
     kept: Curves = {}
-    for name in sorted(moving, key=rank):
-        if moving[name] not in kept.values():
-            kept[name] = moving[name]
-    return dict(list(kept.items())[:at_most])
+    for name, points in sorted(curves.items(), key=lambda curve: rank(curve[0])):
+        moving = len({value for _, value in points}) > 1 and not name.startswith(("timing/", "rollout/"))
+        if moving and points not in kept.values() and len(kept) < at_most:
+            kept[name] = points
+    return kept

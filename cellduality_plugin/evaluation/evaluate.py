@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import baselines, generated, measures, sampled
 from cellduality_plugin.evaluation.baselines import CLASS_MEAN, LOGISTIC, MAJORITY, RESAMPLED, TRANSFER
@@ -19,6 +17,7 @@ from cellduality_plugin.evaluation.coarse import COARSE_FILE
 from cellduality_plugin.evaluation.decoding import Decoder
 from cellduality_plugin.evaluation.embedding import PCA_SPACE
 from cellduality_plugin.evaluation.metrics import Metric, confusion
+from cellduality_plugin.evaluation.points import REAL, point_rows
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
 from cellduality_plugin.evaluation.responses import (
     MEAN_SHIFT,
@@ -39,7 +38,6 @@ __all__ = ["EvaluationSettings", "evaluate", "table"]
 FORMAT = "cellduality-metrics"
 VERSION = 2
 Split = Literal["validation", "test"]
-REAL = "real cells"
 BASELINES = (LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_CHANGE, MEAN_SHIFT)
 """In the order of their columns."""
 
@@ -92,8 +90,8 @@ def evaluate(
     """Return the metrics of ``models`` on ``split``; written to ``out/metrics.json`` whole or not at all.
 
     Beside it stand ``predictions/<name>.jsonl``, reused by the next evaluation where nothing changed,
-    ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, the first two dimensions
-    of real and generated cells for plots. An evaluation that was stopped goes on where it was.
+    ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, real and
+    generated cells in the space of the distances, for the report. An evaluation that was stopped goes on where it was.
 
     The same checkpoints, data, settings and versions give the same files, byte by byte, on a machine that computes
     alike; in ``metrics.json`` only ``provenance.command`` and the folders in ``provenance.models`` tell where.
@@ -168,7 +166,7 @@ def evaluate(
             "versions": versions(),
         },
     }
-    write_jsonl(out / "points.jsonl", scatter(predictions, sections))
+    write_jsonl(out / "points.jsonl", point_rows(predictions, sections))
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_text(out / "metrics.json", text)
     return dict(json.loads(text))
@@ -282,27 +280,3 @@ def _label_metrics(section: Section, gold: Sequence[str], predicted: Sequence[st
 
 def _prefixed(task: str, found: Mapping[str, Metric]) -> dict[str, Any]:
     return {f"{task}/{name}": asdict(metric) for name, metric in sorted(found.items())}
-
-
-def scatter(predictions: Mapping[str, Sequence[Prediction]], sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """Return one row a cell: section, column, type or condition, and the first two dimensions of its space."""
-    rows = []
-    for section in (each for each in sections if each.writes_cells):
-        real = section.yardstick.held_out
-        groups = [(REAL, list(real.names), section.yardstick.points)]
-        for name, made in predictions.items():
-            cells = [p for p in made if (p.task, p.id) in section.rows and p.answer]
-            points = section.yardstick.embedding([tuple(p.answer or ()) for p in cells])
-            groups.append((name, [real.name_of.get(p.id, str(p.unknown)) for p in cells], points))
-        rows += [
-            {
-                "section": section.key,
-                "column": name,
-                "condition": condition,
-                "x": round(float(point[0]), 4),
-                "y": round(float(point[1]), 4),
-            }
-            for name, conditions, points in groups
-            for condition, point in zip(conditions, np.atleast_2d(points), strict=True)
-        ]
-    return rows

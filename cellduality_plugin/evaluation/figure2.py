@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Band:
     steps: NDArray[np.int64]
     mean: NDArray[np.float64]
     spread: NDArray[np.float64]
-    raw: tuple[tuple[tuple[int, float], ...], ...]
+    raw: Sequence[Sequence[tuple[int, float]]]
 
     @property
     def runs(self) -> int:
@@ -82,8 +82,7 @@ def moving_average(points: Sequence[tuple[int, float]], steps: NDArray[np.int64]
     logged, values = np.array([p[0] for p in points]), np.array([p[1] for p in points], dtype=float)
     within = (logged > steps[:, None] - window) & (logged <= steps[:, None])
     counts = within.sum(axis=1)
-    sums = within @ values if len(points) else np.zeros(len(steps))
-    mean: NDArray[np.float64] = np.divide(sums, counts, out=np.full(len(steps), np.nan), where=counts > 0)
+    mean: NDArray[np.float64] = np.divide(within @ values, counts, out=np.full(len(steps), np.nan), where=counts > 0)
     return mean
 
 
@@ -100,8 +99,7 @@ def band(runs: Sequence[Sequence[tuple[int, float]]], window: int) -> Band:
     smooth = np.array([moving_average(points, steps, window) for points in runs])
     told = np.isfinite(smooth).all(axis=0)
     spread = smooth[:, told].std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(int(told.sum()))
-    raw = tuple(tuple((step, value) for step, value in points) for points in runs)
-    return Band(steps[told], smooth[:, told].mean(axis=0), spread, raw)
+    return Band(steps[told], smooth[:, told].mean(axis=0), spread, runs)
 
 
 def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
@@ -115,35 +113,20 @@ def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
     window
         Steps of the moving average.
     """
-    said = [_finite(divided(curves)) for curves in runs]
-    logged = [{name.partition("/")[2] for name in curves if name.startswith(f"{REWARD}/")} for curves in said]
+    finite = [
+        {name: [point for point in points if np.isfinite(point[1])] for name, points in divided(curves).items()}
+        for curves in runs
+    ]
+    logged = [{name.partition("/")[2] for name in curves if name.startswith(f"{REWARD}/")} for curves in finite]
     common = set.intersection(*logged) if logged else set()
-    placed = {task: family for family, tasks in FAMILIES.items() for task in tasks}
-    order = [*placed, *sorted(common - placed.keys())]
+    families = {task: family for family, tasks in FAMILIES.items() for task in tasks}
+    order = [*families, *sorted(common - families.keys())]
     found = []
     for task in sorted(common, key=order.index):
-        truth = [curves.get(f"{TRUTH}/{task}", []) for curves in said]
-        found.append(
-            Panel(
-                placed.get(task, OTHER),
-                task,
-                band([curves[f"{REWARD}/{task}"] for curves in said], window),
-                band(truth, window) if all(truth) else None,
-            )
-        )
+        truth = [curves.get(f"{TRUTH}/{task}", []) for curves in finite]
+        reward = band([curves[f"{REWARD}/{task}"] for curves in finite], window)
+        found.append(Panel(families.get(task, OTHER), task, reward, band(truth, window) if all(truth) else None))
     return found
-
-
-def _finite(curves: Curves) -> Curves:
-    return {name: [point for point in points if np.isfinite(point[1])] for name, points in curves.items()}
-
-
-def by_family(found: Sequence[Panel]) -> Mapping[str, list[Panel]]:
-    """Return {family: its panels} in the order of ``found``."""
-    families: dict[str, list[Panel]] = {}
-    for panel in found:
-        families.setdefault(panel.family, []).append(panel)
-    return families
 
 
 def write_figure(sources: Sequence[Path], out: Path, window: int = 5) -> list[Panel]:
@@ -162,9 +145,8 @@ def write_figure(sources: Sequence[Path], out: Path, window: int = 5) -> list[Pa
         If a source is missing, the runs logged no reward by task in common, or the format is another.
     """
     if out.suffix not in FORMATS:
-        raise CellDualityError(
-            f"cannot draw {out.suffix or 'without an ending'}", where=str(out), mend="end it in .svg"
-        )
+        what = f"cannot draw {out.suffix or 'without an ending'}"
+        raise CellDualityError(what, where=str(out), mend="end it in .svg")
     found = panels([read_curves(source) for source in sources], window)
     if not found:
         raise CellDualityError(
@@ -172,5 +154,5 @@ def write_figure(sources: Sequence[Path], out: Path, window: int = 5) -> list[Pa
             where=", ".join(map(str, sources)),
             mend="give the TensorBoard folder or the log of GRPO with a dual reward",
         )
-    save_figure2(out, by_family(found), window)
+    save_figure2(out, found, window)
     return found

@@ -1,55 +1,68 @@
-"""Plots for files, and as SVG text that can stand inside an HTML page, several on one page, in light and in dark."""
+"""Plots: as image files, and as SVG that stands in an HTML page in the page's own colours, in light and in dark."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellduality_plugin.evaluation.curves import Curves
 from cellduality_plugin.files import whole_file
 
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.figure2 import Band, Panel
+    from cellduality_plugin.evaluation.page.maps import Plane, Style
 
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
 PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")
 """Six colours that stay apart for colour-blind eyes; what has more kinds differs in shape, too."""
+_FULL, _HOLLOW = {"markeredgewidth": 0.0}, {"markeredgewidth": 0.9, "markerfacecolor": "none"}
+MARKERS = {"dot": ("o", _FULL), "ring": ("o", _HOLLOW), "square": ("s", _FULL), "frame": ("s", _HOLLOW)}
+"""Shape -> matplotlib's marker and how it is filled."""
 
-_OF_THE_PAGE = {INK: "--ink", MUTED: "--muted", LINE: "--line"} | {
+_GREY = "#8b949e"  # at a third of its strength it is pale on white and dim on black
+_CSS = {INK: "--ink", MUTED: "--muted", LINE: "--line"} | {
     colour: f"--s{place}" for place, colour in enumerate(PALETTE, start=1)
 }
 _STYLE = {
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "cellduality",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9.5,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.color": MUTED,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
+    "font.size": 9, "font.family": "sans-serif", "svg.fonttype": "none", "svg.hashsalt": "cellduality",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED, "axes.labelcolor": INK,
+    "axes.titlesize": 9.5, "text.color": INK, "xtick.color": MUTED, "xtick.labelcolor": INK, "ytick.color": MUTED,
+    "ytick.labelcolor": INK, "legend.frameon": False, "legend.fontsize": 8,
+}  # fmt: skip
+_METADATA: dict[str, dict[str, None]] = {
+    "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None},
 }
-_NOTHING = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+"""What would make two files of the same numbers differ."""
+
 _WIDTH, _HEIGHT = 3.6, 2.3
 """Of a small plot, in inches: on a page of 400 pixels its letters are still 12 pixels high."""
 
 
-def _figure(width: float, height: float) -> Any:
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[Any]:
+    """An empty figure of so many inches; what is drawn and saved in the block has the style of all plots."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
-    return Figure(figsize=(width, height), layout="constrained")
+    with mpl.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Any, *paths: Path) -> None:
+    """Write a figure into each of ``paths``, an .svg, .png or .pdf: whole, and the same bytes each time."""
+    for path in paths:
+        kind = path.suffix.removeprefix(".")
+        with whole_file(path, "wb") as stream:
+            figure.savefig(stream, format=kind, dpi=200, metadata=_METADATA[kind])
 
 
 def _svg(figure: Any, name: str, said: str) -> str:
@@ -61,77 +74,81 @@ def _svg(figure: Any, name: str, said: str) -> str:
         What a reader who does not see the plot is told.
     """
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata=_NOTHING, transparent=True)
+    figure.savefig(stream, format="svg", dpi=150, metadata=_METADATA["svg"], transparent=True)
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
-    for colour, variable in _OF_THE_PAGE.items():
+    for colour, variable in _CSS.items():
         text = text.replace(colour, f"var({variable})")
     head, rest = text.split(">", 1)  # without a size of its own it takes that of its place on the page
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)
-    return f'{head} role="img"><title>{_escaped(said)}</title>{rest}'
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    return f'{head} role="img"><title>{escape(said, quote=False)}</title>{rest}'
 
 
 def plot_curve(name: str, title: str, points: Sequence[tuple[int, float]]) -> str:
     """Return one training curve: every step in grey, the mean of the last five in colour."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH, _HEIGHT)
+    steps, values = np.transpose(points)
+    smooth = [values[max(0, end - 5) : end].mean() for end in range(1, len(values) + 1)]
+    with drawing(_WIDTH, _HEIGHT) as figure:
         axes = figure.subplots()
-        steps, values = np.array([p[0] for p in points]), np.array([p[1] for p in points])
         axes.plot(steps, values, color=LINE, linewidth=1)
-        smooth = [values[max(0, end - 5) : end].mean() for end in range(1, len(values) + 1)]
         axes.plot(steps, smooth, color=PALETTE[0], linewidth=1.5)
-        axes.set_title(title)
-        axes.set_xlabel("step")
+        axes.set(title=title, xlabel="step")
         axes.xaxis.get_major_locator().set_params(integer=True)
         return _svg(figure, name, f"{title} by step, from {smooth[0]:.3g} to {smooth[-1]:.3g}")
 
 
-def plot_curves(name: str, curves: Curves) -> list[str]:
-    """Return one plot a curve."""
-    return [plot_curve(f"{name}-{place}", title, points) for place, (title, points) in enumerate(curves.items())]
+def plot_cells(
+    name: str, said: str, plane: Plane, behind: Plane, cells: Mapping[str, Plane], styles: Mapping[str, Style]
+) -> str:
+    """Return cells on a plane: ``behind`` as an image in grey, in front ``cells`` by condition, each in its style.
+
+    Parameters
+    ----------
+    plane
+        All points that one of the plots of this plane shows: what it has to have room for.
+    """
+    low, high = plane.min(axis=0), plane.max(axis=0)
+    room = 0.03 * np.maximum(high - low, 1e-9)
+    with drawing(_WIDTH, 3.1) as figure:
+        axes = figure.subplots()
+        axes.set_axis_off()
+        axes.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
+        axes.plot(*behind.T, "o", color=_GREY, alpha=0.35, markersize=3, markeredgewidth=0, rasterized=True)
+        for condition, points in cells.items():
+            marker, look = MARKERS[styles[condition].shape]
+            colour = PALETTE[styles[condition].colour - 1]
+            axes.plot(*points.T, marker, color=colour, markersize=4, alpha=0.85, **look)
+        return _svg(figure, name, said)
 
 
 def plot_panel(name: str, panel: Panel) -> str:
     """Return one task of Figure 2."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(_STYLE):
-        figure = _figure(_WIDTH, _HEIGHT + 0.3)
+    ends = f"reward from {panel.reward.mean[0]:.2f} to {panel.reward.mean[-1]:.2f}"
+    if panel.truth:
+        ends += f", {panel.truth_is} from {panel.truth.mean[0]:.2f} to {panel.truth.mean[-1]:.2f}"
+    with drawing(_WIDTH, _HEIGHT + 0.3) as figure:
         _draw_panel(figure.subplots(), panel)
-        ends = f"reward from {panel.reward.mean[0]:.2f} to {panel.reward.mean[-1]:.2f}"
-        if panel.truth:
-            ends += f", {panel.truth_is} from {panel.truth.mean[0]:.2f} to {panel.truth.mean[-1]:.2f}"
         return _svg(figure, name, f"{panel.task}: {ends}")
 
 
-def save_figure2(path: Path, families: Mapping[str, Sequence[Panel]], window: int) -> None:
+def save_figure2(path: Path, panels: Sequence[Panel], window: int) -> None:
     """Write Figure 2 into one image, a row a family, whole or not at all; the ending of ``path`` is the format."""
-    import matplotlib as mpl
-
-    widest = max(map(len, families.values()))
-    with mpl.rc_context(_STYLE), whole_file(path, "wb") as stream:
-        figure = _figure(_WIDTH * widest, (_HEIGHT + 0.6) * len(families))
+    families = {family: list(own) for family, own in groupby(panels, key=lambda panel: panel.family)}
+    widest, runs = max(map(len, families.values())), panels[0].reward.runs
+    spread = f"; band: standard deviation over {runs} runs" if runs > 1 else "; faint: every step"
+    with drawing(_WIDTH * widest, (_HEIGHT + 0.6) * len(families)) as figure:
         rows = figure.subfigures(len(families), 1, squeeze=False)[:, 0]
-        for row, (family, found) in zip(rows, families.items(), strict=True):
+        for row, (family, own) in zip(rows, families.items(), strict=True):
             row.suptitle(f"{family} tasks", x=0.01, ha="left", fontweight="bold", fontsize=10)
             axes = row.subplots(1, widest, squeeze=False)[0]
-            for each, panel in zip(axes, found, strict=False):
+            for each, panel in zip(axes, own, strict=False):
                 _draw_panel(each, panel)
-            for each in axes[len(found) :]:
+            for each in axes[len(own) :]:
                 each.set_axis_off()
-        runs = next(iter(families.values()))[0].reward.runs
-        spread = f"; band: standard deviation over {runs} runs" if runs > 1 else "; faint: every step"
         figure.supxlabel(f"lines: moving average over {window} steps{spread}", fontsize=8, color=MUTED)
-        nothing = _NOTHING if path.suffix == ".svg" else {"CreationDate": None} if path.suffix == ".pdf" else {}
-        figure.savefig(stream, format=path.suffix[1:], dpi=200, metadata=nothing)
+        save_figure(figure, path)
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
@@ -156,10 +173,7 @@ def _draw_band(axes: Any, drawn: Band, colour: str, style: str, label: str) -> N
 
 def plot_audit(name: str, title: str, findings: Sequence[Mapping[str, Any]]) -> str:
     """Return the AUC of each reward of one task, and how right the votes times it are beside the majority."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(_STYLE):
-        figure = _figure(4.0, 1.4 + 0.32 * len(findings))
+    with drawing(4.0, 1.4 + 0.32 * len(findings)) as figure:
         _draw_audit(figure.subplots(), title, findings)
         rewards = ", ".join(found["reward"] for found in findings)
         return _svg(figure, name, f"AUC of {rewards}: the numbers are those of the table")
@@ -167,35 +181,30 @@ def plot_audit(name: str, title: str, findings: Sequence[Mapping[str, Any]]) -> 
 
 def save_audit(path: Path, tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Write the plots of all tasks, by title, into one image, whole or not at all."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(_STYLE), whole_file(path, "wb") as stream:
-        heights = [1.3 + 0.32 * len(findings) for findings in tasks.values()]
-        figure = _figure(5.6, sum(heights))
+    heights = [1.3 + 0.32 * len(findings) for findings in tasks.values()]
+    with drawing(5.6, sum(heights)) as figure:
         axes = figure.subplots(len(tasks), squeeze=False, gridspec_kw={"height_ratios": heights})
         for each, (title, findings) in zip(axes[:, 0], tasks.items(), strict=True):
             _draw_audit(each, title, findings)
-        figure.savefig(stream, format="png", dpi=150)
+        save_figure(figure, path)
 
 
 def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) -> None:
-    named = ""
+    labels = {"auc": "AUC, 95 % interval", "product": "accuracy of votes × reward"}
     for place, found in enumerate(findings):
         auc = found["auc"]
         if auc["value"] is not None:
             above = place - 0.12  # so that neither mark hides the other
             axes.plot(auc["interval"], [above, above], color=PALETTE[0], linewidth=1.5)
-            axes.plot(auc["value"], above, "o", color=PALETTE[0], label=named or "AUC, 95 % interval")
-            named = "_"  # once is enough
+            axes.plot(auc["value"], above, "o", color=PALETTE[0], label=labels.pop("auc", None))
         if "product_accuracy" in found:
             product = found["product_accuracy"]["value"]
-            label = "" if place else "accuracy of votes × reward"
-            axes.plot(product, place + 0.12, "D", markersize=5, color=PALETTE[1], label=label)
+            axes.plot(product, place + 0.12, "D", markersize=5, color=PALETTE[1], label=labels.pop("product", None))
     if "majority_accuracy" in findings[0]:
         majority = findings[0]["majority_accuracy"]["value"]
         axes.axvline(majority, color=PALETTE[1], linestyle="--", linewidth=1, label="accuracy of the majority")
     axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1, label="AUC by chance")
     axes.set_yticks(range(len(findings)), [found["reward"] for found in findings])
     axes.set(title=title, xlim=(-0.03, 1.03), ylim=(len(findings) - 0.5, -0.5))
-    if axes.get_legend_handles_labels()[0]:  # below: beside it the plot would be too narrow for a telephone
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, columnspacing=1)
+    # Below: beside it the plot would be too narrow for a telephone.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, columnspacing=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,23 @@ from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows, choice_line, labels_line, section_heading
 from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
-from cellduality_plugin.evaluation.page.failures import hollow, unreadable, wrong_labels
-from cellduality_plugin.evaluation.page.maps import Map, maps_of_points, umaps
-from cellduality_plugin.evaluation.page.repeat import needed_to_repeat, sections_of
-from cellduality_plugin.evaluation.page.rollouts import examples
-from cellduality_plugin.evaluation.page.summary import headlines, sentences
-from cellduality_plugin.evaluation.page.tables import confusions, section_tables
+from cellduality_plugin.evaluation.page.maps import maps_of
+from cellduality_plugin.evaluation.page.repeat import needed_to_repeat, questions_of
+from cellduality_plugin.evaluation.page.results import confusions, headlines, section_tables, sentences
+from cellduality_plugin.evaluation.page.rollouts import (
+    cut,
+    examples,
+    hollow_cells,
+    hollow_labels,
+    marked,
+    unreadable,
+    wrong_labels,
+)
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.sections import Section
 from cellduality_plugin.evaluation.tables import section_title, told_wins, written
 from cellduality_plugin.evaluation.winners import baseline_wins
 from cellduality_plugin.files import read_jsonl, write_text
 from cellduality_plugin.tasks import TASKS, DualTask
-
-TEMPLATE = "report.html.j2"
-NO_DATA = "A UMAP needs the cells themselves: give --data, the prepared folder."
-NO_UMAP = "A UMAP needs umap-learn: pip install 'cellduality[eval]'."
 
 
 def write_report(
@@ -61,8 +62,7 @@ def write_report(
     audit
         An ``audit.json``; the page goes without where there is none.
     data
-        The prepared folder that was evaluated: for the UMAP, the questions, and whether generated cells are what the
-        dual takes them for. Without it the page shows the principal components that the evaluation wrote.
+        The prepared folder that was evaluated: for the questions, the sections of labels, and how it was prepared.
     tasks
         The dual pairs by the name that rows give.
     commands
@@ -81,16 +81,6 @@ def write_report(
     except ImportError as error:
         raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[eval]'") from error
     mpl.use("svg")
-    metrics = read_metrics(run / "metrics.json")
-    audited = read_audit(audit) if audit is not None and audit.is_file() else {}
-    repeat = needed_to_repeat(metrics, data, commands)
-    if choice := audited.get("choice"):
-        repeat["rewards"] = {task: each["reward"] or "nothing (it stayed out)" for task, each in choice.items()}
-    checkpoints = [name for name, column in metrics["columns"].items() if column["kind"] == "checkpoint"]
-    made = {name: _predictions(run / "predictions" / f"{name}.jsonl") for name in checkpoints}
-    sections = None if data is None else sections_of(metrics, data, tasks)
-    last = made[checkpoints[-1]] if checkpoints else []
-    found = headlines(metrics, checkpoints) if checkpoints else []
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),
         autoescape=True,
@@ -98,33 +88,50 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["written"] = written
-    environment.filters["section_title"] = section_title
-    page = environment.get_template(TEMPLATE).render(
+    environment.filters |= {"written": written, "section_title": section_title, "marked": marked, "cut": cut}
+    metrics = read_metrics(run / "metrics.json")
+    audited = read_audit(audit) if audit is not None and audit.is_file() else {}
+    repeat = needed_to_repeat(metrics, data, commands)
+    if choice := audited.get("choice"):
+        repeat["rewards"] = {task: each["reward"] or "nothing (it stayed out)" for task, each in choice.items()}
+    page = environment.get_template("report.html.j2").render(
         title=title,
         version=__version__,
-        legend=LEGEND,
         metrics=metrics,
-        checkpoints=checkpoints,
-        headlines=found,
-        sentences=sentences(found, checkpoints) if found else [],
         tables=section_tables(metrics),
         told_wins=told_wins(*baseline_wins(metrics)),
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
         audit=_audit_sections(audited),
         labels_read=labels_line(audited) if audited else "",
-        confusions=confusions(metrics, checkpoints),
-        maps=_maps(run, metrics, checkpoints, made, sections),
-        traces=examples(last, sections),
-        unreadable=unreadable(made),
-        wrong=wrong_labels(last, sections),
-        hollow=hollow(last, sections),
-        no_data=data is None,
+        legend=LEGEND,
         repeat=repeat,
+        **_answers(run, metrics, {} if data is None else questions_of(metrics, data, tasks)),
     )
     write_text(out, page)
     return out
+
+
+def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of the checkpoints' answers."""
+    checkpoints = [name for name, column in metrics["columns"].items() if column["kind"] == "checkpoint"]
+    made = {name: _predictions(run / "predictions" / f"{name}.jsonl") for name in checkpoints}
+    points = list(read_jsonl(run / "points.jsonl"))
+    last = made[checkpoints[-1]] if checkpoints else []
+    found = headlines(metrics, checkpoints) if checkpoints else []
+    own = [row for row in points if checkpoints and row["column"] == checkpoints[-1]]
+    hollow = hollow_cells(last, own, metrics["settings"]["neighbours"][0], questions)
+    return {
+        "checkpoints": checkpoints,
+        "headlines": found,
+        "sentences": sentences(found, checkpoints) if found else [],
+        "confusions": confusions(metrics, checkpoints),
+        "maps": maps_of(points, metrics, checkpoints),
+        "traces": examples(last, questions),
+        "unreadable": unreadable(made),
+        "wrong": wrong_labels(last, questions),
+        "hollow": sorted(hollow_labels(last, questions) + hollow, key=lambda each: each.section),
+    }
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -147,19 +154,6 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return content
 
 
-def _audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return of each task of an audit its title, its table, what was said of each reward and chosen, and a plot."""
-    sections: list[dict[str, Any]] = []
-    if not content:
-        return sections
-    for place, (task, rows) in enumerate(audit_rows(content).items()):
-        found = [each for each in content["findings"] if each["task"] == task]
-        plot = plots.plot_audit(f"audit{place}", "", found)
-        told = {"heading": section_heading(found), "choice": choice_line(content, task)}
-        sections.append({"name": section_title(task), "rows": rows, "findings": found, "plot": plot, **told})
-    return sections
-
-
 def _predictions(path: Path) -> list[Prediction]:
     """Return the answers that headline metrics are of: where a row was answered greedily, too, not the drawn ones."""
     found = [Prediction.from_row(row) for row in read_jsonl(path)]
@@ -167,38 +161,32 @@ def _predictions(path: Path) -> list[Prediction]:
     return [p for p in found if not p.drawn or (p.task, p.id) not in greedy]
 
 
-def _maps(
-    run: Path,
-    metrics: Mapping[str, Any],
-    checkpoints: Sequence[str],
-    made: Mapping[str, Sequence[Prediction]],
-    sections: Sequence[Section] | None,
-) -> list[Map]:
-    if sections is None:
-        return maps_of_points(run / "points.jsonl", checkpoints, NO_DATA)
-    try:
-        return umaps(sections, made, metrics["settings"]["seed"])
-    except ImportError:
-        return maps_of_points(run / "points.jsonl", checkpoints, NO_UMAP)
+def _audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return of each task of an audit its title, its table, what was said of each reward and chosen, and a plot."""
+    sections = []
+    for place, (task, rows) in enumerate(audit_rows(content).items() if content else ()):
+        found = [each for each in content["findings"] if each["task"] == task]
+        told = {"heading": section_heading(found), "choice": choice_line(content, task)}
+        plot = plots.plot_audit(f"audit{place}", "", found)
+        sections.append({"name": section_title(task), "rows": rows, "findings": found, "plot": plot, **told})
+    return sections
 
 
 def _curve_section(place: int, name: str, source: Path, window: int) -> dict[str, Any]:
+    """Return of one source of curves its name, alarms, Figure 2 by family, and a plot a curve; or what is missing."""
+    told: dict[str, Any] = {"name": name, "note": "", "plots": [], "alarms": [], "families": {}, "gold": False}
     try:
         found = read_curves(source)
     except CellDualityError as error:
-        return {"name": name, "note": str(error), "plots": [], "alarms": [], "families": {}, "gold": False}
+        return told | {"note": str(error)}
     finite = {key: [p for p in points if math.isfinite(p[1])] for key, points in divided(found).items()}
-    drawn = plots.plot_curves(f"curve{place}", chosen(finite))
+    shown = enumerate(chosen(finite).items())
+    told["plots"] = [plots.plot_curve(f"curve{place}-{number}", *curve) for number, curve in shown]
+    told["note"] = "" if told["plots"] else "No curves were recorded."
+    told["alarms"] = alarms(steps_of(found))
     panels = figure2.panels([found], window)
-    families = {
-        family: [plots.plot_panel(f"figure2-{place}-{panel.task}", panel) for panel in own]
-        for family, own in figure2.by_family(panels).items()
-    }
-    return {
-        "name": name,
-        "note": "" if drawn else "No curves were recorded.",
-        "plots": drawn,
-        "alarms": alarms(steps_of(found)),
-        "families": families,
-        "gold": any(panel.truth for panel in panels),
-    }
+    told["gold"] = any(panel.truth for panel in panels)
+    for panel in panels:
+        plot = plots.plot_panel(f"figure2-{place}-{panel.task}", panel)
+        told["families"].setdefault(panel.family, []).append(plot)
+    return told

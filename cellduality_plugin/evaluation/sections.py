@@ -34,13 +34,10 @@ class Section:
     key
         The first part of the names of its metrics: ``task``; ``task@ood`` for held-out kinds of cells, ``task@set`` for
         a foreign set, no cell of which trains.
-    pair
-        The dual pair.
     rows
         By (task, row id).
     yardstick
-        Real cells of the sets that the rows are about; of a foreign set's yardstick the training cells are those of
-        the sets that train.
+        Real cells of the sets that the rows are about; the training cells of a foreign set are of the sets that train.
     shared
         Of a foreign set: the types by which its labels are held against the answers.
     """
@@ -77,6 +74,27 @@ class Section:
         return self.shared.coarse(gold, predicted) if self.shared else (list(gold), list(predicted))
 
 
+def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit: int | None = None) -> dict[str, Rows]:
+    """Return the rows of each section by its key: of ``split``, then of held-out kinds of cells and of foreign sets.
+
+    Those of the prepared folder ``data`` and of ``tasks``; of each section the first ``limit``, None for all.
+
+    Raises
+    ------
+    CellDualityError
+        If a file is missing or malformed, or there are no rows.
+    """
+    found = _by_task(read_rows(data / f"eval_{split}.jsonl", tasks), "", limit)
+    if (data / f"eval_{OOD}.jsonl").is_file():
+        held_out, foreign = read_rows(data / f"eval_{OOD}.jsonl", tasks), read_shared_types(data / COARSE_FILE)
+        for part in (OOD, *sorted(foreign)):
+            own = {key: row for key, row in held_out.items() if _part(key[1], foreign) == part}
+            found |= _by_task(own, f"@{part}", limit)
+    if not found:
+        raise CellDualityError("no rows to evaluate", where=str(data), mend="prepare the data again")
+    return found
+
+
 def read_sections(
     data: Path,
     split: str,
@@ -90,40 +108,31 @@ def read_sections(
     limit: int | None = None,
     embedding: str = PCA_SPACE,
 ) -> list[Section]:
-    """Return the sections of ``split``, then of held-out kinds of cells and of foreign sets, if any: by task, in order.
+    """Return the sections of :func:`rows_by_section`, in its order, each with its yardstick.
 
-    Parameters
-    ----------
-    data
-        The prepared folder.
-    tasks
-        The dual pairs by the name that rows give.
-    components, neighbours, seed, resamples
-        Of the yardsticks.
-    limit
-        Rows of a section at the most, the first ones; None for all.
-    embedding
-        The space of distances: see :func:`cellduality_plugin.evaluation.embedding.open_embedding`.
+    ``embedding`` is the space of distances, as :func:`cellduality_plugin.evaluation.embedding.open_embedding` takes it.
 
     Raises
     ------
     CellDualityError
         If a file is missing or malformed.
     """
-    cells = data / "cells.jsonl"
+    foreign = read_shared_types(data / COARSE_FILE)
 
-    def yardstick(pair: DualTask, rows: Rows, where: str, shared: SharedTypes | None = None) -> Yardstick:
-        columns, state = told_apart_by(pair)
+    def section(key: str, rows: Rows) -> Section:
+        task, _, part = key.partition("@")
+        where, shared = OOD if part else split, foreign.get(part)
+        columns, state = told_apart_by(tasks[task])
         sources = {row.partition("/")[0] for _, row in rows}
 
-        def real(part: str) -> RealCells:
-            own = shared.trained if shared and part == "train" else sources
-            return read_cells(cells, part, columns=columns, state=state, sources=own)
+        def real(split: str) -> RealCells:
+            own = shared.trained if shared and split == "train" else sources
+            return read_cells(data / "cells.jsonl", split, columns=columns, state=state, sources=own)
 
         train, held_out = real("train"), real(where)
-        others = None if where == OOD else real("validation" if where == "test" else "test")
+        others = None if part else real("validation" if split == "test" else "test")
         space = open_embedding(embedding, train.genes, vocabulary.genes, components=components, seed=seed)
-        return Yardstick(
+        yardstick = Yardstick(
             embedding=space,
             bandwidth=median_bandwidth(space(train.genes), seed),
             held_out=held_out,
@@ -135,21 +144,9 @@ def read_sections(
             seed=seed,
             resamples=resamples,
         )
+        return Section(key, tasks[task], rows, yardstick, shared)
 
-    found = _by_task(read_rows(data / f"eval_{split}.jsonl", tasks), limit)
-    sections = [Section(name, tasks[name], rows, yardstick(tasks[name], rows, split)) for name, rows in found.items()]
-    if (data / f"eval_{OOD}.jsonl").is_file():
-        held_out, foreign = read_rows(data / f"eval_{OOD}.jsonl", tasks), read_shared_types(data / COARSE_FILE)
-        for part in (OOD, *sorted(foreign)):
-            shared = foreign.get(part)
-            own = {key: row for key, row in held_out.items() if _part(key[1], foreign) == part}
-            sections += [
-                Section(f"{name}@{part}", tasks[name], rows, yardstick(tasks[name], rows, OOD, shared), shared)
-                for name, rows in _by_task(own, limit).items()
-            ]
-    if not sections:
-        raise CellDualityError("no rows to evaluate", where=str(data), mend="prepare the data again")
-    return sections
+    return [section(key, rows) for key, rows in rows_by_section(data, split, tasks, limit).items()]
 
 
 def told_apart_by(pair: DualTask) -> tuple[tuple[str, ...], str]:
@@ -174,10 +171,10 @@ def _part(row: str, foreign: Container[str]) -> str:
     return name if name in foreign else OOD
 
 
-def _by_task(rows: Rows, limit: int | None) -> dict[str, Rows]:
+def _by_task(rows: Rows, part: str, limit: int | None) -> dict[str, Rows]:
     found: dict[str, dict[tuple[str, str], Example]] = {}
     for key, example in rows.items():
-        own = found.setdefault(key[0], {})
+        own = found.setdefault(f"{key[0]}{part}", {})
         if limit is None or len(own) < limit:
             own[key] = example
     return dict(sorted(found.items()))

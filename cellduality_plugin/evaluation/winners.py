@@ -12,22 +12,22 @@ BY_CONSTRUCTION = "by construction"
 
 @dataclass(frozen=True)
 class Win:
-    """A metric in which a baseline beats every checkpoint.
-
-    Parameters
-    ----------
-    key
-        ``section/metric``.
-    baseline, value
-        The best of the baselines, and what it has.
-    best
-        What the best checkpoint has.
-    """
+    """A metric, ``section/metric``, in which the best baseline beats the best checkpoint, and what both have."""
 
     key: str
     baseline: str
     value: float
     best: float
+
+
+def real_column(metrics: Mapping[str, Any]) -> str:
+    """Return the name of the column of real cells; empty if there is none."""
+    return next((name for name, column in metrics["columns"].items() if column.get("kind") == "real"), "")
+
+
+def gain_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
+    """Return how much better the value of one metric became."""
+    return float((-1 if after["better"] == "lower" else 1) * (after["value"] - before["value"]))
 
 
 def best_columns(cells: Mapping[str, Mapping[str, Any]], real: str) -> frozenset[str]:
@@ -49,9 +49,7 @@ def best_columns(cells: Mapping[str, Mapping[str, Any]], real: str) -> frozenset
     ['SFT']
     """
     losses = _losses(cells, real)
-    if len(losses) < 2:
-        return frozenset()
-    return frozenset(name for name, loss in losses.items() if loss == min(losses.values()))
+    return frozenset(name for name, loss in losses.items() if len(losses) > 1 and loss == min(losses.values()))
 
 
 def baseline_wins(metrics: Mapping[str, Any]) -> tuple[list[Win], list[str]]:
@@ -64,25 +62,19 @@ def baseline_wins(metrics: Mapping[str, Any]) -> tuple[list[Win], list[str]]:
     metrics
         What :func:`cellduality_plugin.evaluation.evaluate.evaluate` returns.
     """
-    columns = metrics["columns"]
-    real = next((name for name, column in columns.items() if column.get("kind") == "real"), "")
+    columns, real = metrics["columns"], real_column(metrics)
     wins, compared = [], []
     for key in dict.fromkeys(key for column in columns.values() for key in column["metrics"]):
         cells = {name: column["metrics"][key] for name, column in columns.items() if key in column["metrics"]}
-        losses = {
-            kind: {
-                name: loss
-                for name, loss in _losses(cells, real).items()
-                if columns[name].get("kind") == kind and cells[name].get("note") != BY_CONSTRUCTION
-            }
-            for kind in ("baseline", "checkpoint")
-        }
-        if not all(losses.values()):
-            continue
-        compared.append(key)
-        baseline, checkpoint = (min(found, key=found.__getitem__) for found in losses.values())
-        if losses["baseline"][baseline] < losses["checkpoint"][checkpoint]:
-            wins.append(Win(key, baseline, cells[baseline]["value"], cells[checkpoint]["value"]))
+        losses: dict[str, dict[str, float]] = {"baseline": {}, "checkpoint": {}}
+        for name, loss in _losses(cells, real).items():
+            if (kind := columns[name].get("kind")) in losses and cells[name].get("note") != BY_CONSTRUCTION:
+                losses[kind][name] = loss
+        if all(losses.values()):
+            compared.append(key)
+            baseline, checkpoint = (min(found, key=found.__getitem__) for found in losses.values())
+            if losses["baseline"][baseline] < losses["checkpoint"][checkpoint]:
+                wins.append(Win(key, baseline, cells[baseline]["value"], cells[checkpoint]["value"]))
     return wins, compared
 
 
@@ -93,5 +85,4 @@ def _losses(cells: Mapping[str, Mapping[str, Any]], real: str) -> dict[str, floa
     target = values.pop(real, None)
     if better == "like real cells":
         return {} if target is None else {name: abs(value - target) for name, value in values.items()}
-    sign = -1 if better == "higher" else 1
-    return {name: sign * value for name, value in values.items()}
+    return {name: -value if better == "higher" else value for name, value in values.items()}

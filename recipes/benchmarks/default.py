@@ -1,7 +1,7 @@
 """Which kind of reward should be the default of a task: the audits of several seeds in one table, and how runs learn.
 
-Run by recipes/benchmark_default.sh. Writes audits.md, and curves.svg and .png: the ground truth of the rollouts of
-every arm by step, as a mean over seeds.
+Run by recipes/benchmark_default.sh. Writes audits.md, and curves.png: the ground truth of the rollouts of every arm by
+step, as a mean over seeds.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cellduality_plugin.evaluation.arms.plot import STYLE, save_figure
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.curves import read_curves
 from cellduality_plugin.evaluation.figure2 import Band, panels
-from cellduality_plugin.evaluation.plots import PALETTE
+from cellduality_plugin.evaluation.plots import PALETTE, drawing, save_figure
 from cellduality_plugin.evaluation.seeds import Spread
 from cellduality_plugin.evaluation.tables import section_title
 from cellduality_plugin.files import write_text
@@ -53,9 +52,6 @@ def _over_seeds(found: Sequence[Mapping[str, Any] | None]) -> str:
 
 def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: Path) -> None:
     """Draw the ground truth of rollouts by step: a row a task, an arm a line, its frozen dual beside it."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     truths: dict[str, dict[str, Band]] = {}
     means: dict[str, str] = {}
     for arm in arms:
@@ -64,8 +60,7 @@ def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: P
                 truths.setdefault(panel.task, {})[arm] = panel.truth
                 means[panel.task] = panel.truth_is
     colours = dict(zip(dict.fromkeys(arm.removesuffix("-frozen") for arm in arms), PALETTE, strict=False))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 2.2 * len(truths)), layout="constrained")
+    with drawing(8.4, 2.2 * len(truths)) as figure:
         rows = figure.subplots(len(truths), 2, squeeze=False, sharex=True, sharey="row")
         for (task, bands), pair in zip(truths.items(), rows, strict=True):
             for arm, band in bands.items():
@@ -93,8 +88,8 @@ def main() -> None:
     written = audits_table([read_audit(wanted.root / seed / "audit/audit.json") for seed in wanted.seeds])
     write_text(wanted.root / "audits.md", written)
     print(written, end="")
-    save_curves(wanted.root, wanted.seeds, wanted.arms, wanted.root / "curves.svg", wanted.root / "curves.png")
-    print(f"{wanted.root / 'validation/arms.md'}, audits.md, curves.svg, curves.png")
+    save_curves(wanted.root, wanted.seeds, wanted.arms, wanted.root / "curves.png")
+    print(f"{wanted.root / 'validation/arms.md'}, audits.md, curves.png")
 
 
 if __name__ == "__main__":

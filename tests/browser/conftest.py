@@ -117,42 +117,25 @@ def training_log(path: Path) -> Path:
     return path
 
 
-WAYS = ("choice", "policy", "majority", "product")
-
-
 def audited(path: Path) -> Path:
     estimate = {"value": 0.8, "n": 8, "interval": [0.6, 0.9]}
-    names = ("auc", "auc_all_masks", "group_agreement", "best_of_group", "mean_of_group", "zero_variance")
-    names += ("true_reward", "shuffled_reward", "observed_only_reward")
+    names = ["auc", "auc_all_masks", "group_agreement", "best_of_group", "mean_of_group", "zero_variance"]
+    names += ["true_reward", "shuffled_reward", "observed_only_reward"]
+    names += [f"{who}_accuracy" for who in ("choice", "policy", "majority", "product")]
+    names += [f"{who}_macro_f1" for who in ("choice", "policy", "majority", "product")]
+    every = {
+        **{"n": 8, "samples": 8, "masks": 4, "masks_of_a_rollout": 1, "signal_to_noise": 0.2},
+        "cost": {"requests": 0.5, "prefilled": 30.0, "decoded": 4.0, "seconds": 0.01},
+        "verdict": {"grade": "agrees", "words": "tells the true answer from others, and follows it in a group"},
+        **dict.fromkeys(names, estimate),
+    }
     findings = [
-        {
-            "task": task,
-            "reward": reward,
-            "n": 8,
-            "samples": 8,
-            "masks": 4,
-            "masks_of_a_rollout": 1,
-            "signal_to_noise": 0.2,
-            "cost": {"requests": 0.5, "prefilled": 30.0, "decoded": 4.0, "seconds": 0.01},
-            "verdict": {"grade": "agrees", "words": "tells the true answer from others, and follows it in a group"},
-            **{f"{who}_{what}": estimate for who in WAYS for what in ("accuracy", "macro_f1")},
-            **dict.fromkeys(names, estimate),
-        }
+        {"task": task, "reward": reward, **every}
         for task in ("cell_type_annotation", "conditional_cell_generation")
         for reward in ("duality", "likelihood", "posterior")
     ]
-    path.write_text(
-        json.dumps(
-            {
-                "format": "cellduality-audit",
-                "version": 2,
-                "labels_used": {"s": 4},
-                "seconds": 9,
-                "findings": findings,
-                "settings": {},
-            }
-        )
-    )
+    content = {"format": "cellduality-audit", "version": 2, "labels_used": {"s": 4}, "seconds": 9, "settings": {}}
+    path.write_text(json.dumps({**content, "findings": findings}))
     return path
 
 

@@ -144,13 +144,13 @@ def test_letters_are_large_enough_to_read(seen):
 
 
 def test_cells_are_drawn_in_front_of_grey_ones_in_the_colours_of_the_scheme(seen):
-    drawn = seen.evaluate("""() => [...document.querySelectorAll('svg.cells')].map(each => [
-        each.querySelectorAll('g[class^=c] path').length, each.getBoundingClientRect().height,
-        getComputedStyle(document.querySelector('.behind path')).stroke])""")
+    drawn = seen.evaluate("""() => [...document.querySelectorAll('.cells svg')].map(each => [
+        each.querySelectorAll('image').length, each.getBoundingClientRect().height,
+        [...each.querySelectorAll('use')].map(mark => getComputedStyle(mark).fill)])""")
     assert len(drawn) == 2 * 4  # two tasks that write cells; real ones, base, SFT, GRPO
-    assert all(paths >= 8 and height > 150 for paths, height, _ in drawn)
-    grey = {"rgb(216, 221, 227)", "rgb(58, 66, 77)"}
-    assert {stroke for _, _, stroke in drawn} < grey
+    assert all(images == 1 and height > 150 and len(fills) >= 8 for images, height, fills in drawn)
+    first = {"rgb(42, 69, 168)", "rgb(91, 125, 245)"}  # in light and in dark
+    assert {fill for _, _, fills in drawn for fill in fills if fill in first} < first
 
 
 def test_without_scripts_it_is_the_same_page(browser, report):

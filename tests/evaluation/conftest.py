@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -218,3 +219,9 @@ def run_of_two(two_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     models = {"GRPO": write_model(folder / "model")}
     evaluate(models, two_sources, "test", folder / "out", settings, opener=lambda _: nullcontext(RuleDecoder(expert)))
     return folder / "out"
+
+
+@pytest.fixture(autouse=True)
+def no_umap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing umap, which compiles for a minute, fails as it does where it is not installed."""
+    monkeypatch.setitem(sys.modules, "umap", None)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -61,9 +60,9 @@ def run(data: Path, model: Path, tmp_path: Path, opened) -> Path:
 
 
 @pytest.fixture
-def no_umap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Importing umap fails as it does where it is not installed."""
-    monkeypatch.setitem(sys.modules, "umap", None)
+def page(run: Path, tmp_path: Path):
+    """Return a function that writes the report of ``run`` and returns its text."""
+    return lambda curves=None, **given: write_report(run, tmp_path / "report.html", curves, **given).read_text()
 
 
 @pytest.fixture
@@ -73,72 +72,49 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def test_page_is_well_formed_and_loads_nothing(run: Path, log: Path, tmp_path: Path) -> None:
-    text = write_report(run, tmp_path / "report.html", {"GRPO": log}, title="A run").read_text()
-    page = Page(text)
-    assert page.open == []
-    assert page.loads
-    assert all(load.startswith(("#", "data:,")) for load in page.loads)
-    assert not {"script", "iframe", "img", "object"} & set(page.tags)
+def test_the_page_is_well_formed_loads_nothing_and_tells_what_was_found(run: Path, log: Path, page) -> None:
+    text = page({"GRPO": log}, title="A run")
+    read = Page(text)
+    assert read.open == []
+    assert all(load.startswith(("#", "data:")) for load in read.loads)
+    assert not {"script", "iframe", "img", "object"} & set(read.tags)
     assert not re.search(r"@import|url\((?!#)", text)
-    assert len(set(page.ids)) == len(page.ids)
-    assert {load[1:] for load in page.loads if load.startswith("#")} | set(page.references) <= set(page.ids)
-    assert page.tags.count("svg") == 3 + 3 + 3  # legend, cells, curves
+    assert len(set(read.ids)) == len(read.ids)
+    assert {load[1:] for load in read.loads if load.startswith("#")} | set(read.references) <= set(read.ids)
+    assert read.tags.count("svg") == 3 + 3  # cells, curves
     assert len(text) < 300_000
-
-
-def test_page_tells_results_rollouts_and_provenance(run: Path, log: Path, tmp_path: Path) -> None:
-    text = write_report(run, tmp_path / "report.html", {"GRPO": log}).read_text()
+    assert re.findall(r'<h2 id="(\w+)"', text) == re.findall(r'<li><a href="#(\w+)"', text)
+    assert "GRPO is better than SFT, beyond the 95 % interval of the change, in 0 of 2 headline metrics" in text
+    assert re.search(r"<li>Cell type annotation: accuracy 1.000; 1.000 before \(SFT\); [\w ]+ [\d.]+.</li>", text)
+    assert re.search("No baseline beats every checkpoint in any of|A baseline beats every checkpoint in", text)
     metrics = json.loads((run / "metrics.json").read_text())
     assert all(space in text for space in metrics["spaces"].values())
     assert metrics["provenance"]["models"]["SFT"]["model"] in text
-    assert "logistic regression" in text
     assert text.count("<b>best reward") == text.count("<b>worst reward") == 2
-    assert "&lt;think&gt;" in text  # what a model wrote is shown, never obeyed
-    assert "width=device-width" in text
 
 
-def test_markup_in_model_output_stays_text(run: Path, tmp_path: Path) -> None:
+def test_markup_in_model_output_stays_text(run: Path, page) -> None:
     path = run / "predictions" / "GRPO.jsonl"
     path.write_text(path.read_text().replace("<think></think>", "<think><script src='http://x'></script></think>"))
-    text = write_report(run, tmp_path / "report.html").read_text()
-    assert "&lt;script" in text
+    text = page()
+    assert "&lt;think&gt;&lt;script" in text
     assert "script" not in Page(text).tags
 
 
-def test_the_page_opens_with_what_was_found(run: Path, tmp_path: Path) -> None:
-    text = write_report(run, tmp_path / "report.html").read_text()
-    assert "GRPO is better than SFT, beyond the 95 % interval of the change, in 0 of 2 headline metrics" in text
-    assert "No baseline beats every checkpoint in any of" in text or "A baseline beats every checkpoint in" in text
-    assert text.index("In short</h2>") < text.index("Results</h2>") < text.index("Repeat this run</h2>")
-
-
-def test_every_section_is_in_the_table_of_contents(run_of_two: Path, log: Path, tmp_path: Path) -> None:
-    text = write_report(run_of_two, tmp_path / "report.html", {"GRPO": log}).read_text()
-    headings = re.findall(r'<h2 id="(\w+)"', text)
-    assert headings == re.findall(r'<li><a href="#(\w+)"', text)
-
-
-@pytest.mark.usefixtures("no_umap")
-def test_with_the_cells_the_page_shows_questions_and_hollow_duals(
-    run_of_two: Path, two_sources: Path, tmp_path: Path
+def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_page(
+    run_of_two: Path, two_sources: Path, log: Path, tmp_path: Path
 ) -> None:
-    page = write_report(run_of_two, tmp_path / "report.html", data=two_sources).read_text()
-    assert "A UMAP needs umap-learn: pip install" in page
-    assert "Asked: perturbation" in page
-    assert "it names the condition, the 5 nearest real cells say that the cell is another" in page
-    assert "perturbation response generation, held-out cell types, <b>best reward" in page
-    without = write_report(run_of_two, tmp_path / "report.html").read_text()
-    assert "A UMAP needs the cells themselves: give --data" in without
-    assert "Asked: perturbation" not in without
-
-
-@pytest.mark.usefixtures("no_umap")
-def test_the_same_run_is_the_same_page(run_of_two: Path, two_sources: Path, log: Path, tmp_path: Path) -> None:
-    pages = [
-        write_report(run_of_two, tmp_path / name, {"GRPO": log}, data=two_sources).read_bytes() for name in ("a", "b")
-    ]
+    pages = [write_report(run_of_two, tmp_path / name, {"GRPO": log}, data=two_sources).read_text() for name in "ab"]
+    without = write_report(run_of_two, tmp_path / "c").read_text()
     assert pages[0] == pages[1]
+    for told in ("Asked: perturbation", "perturbation response generation, held-out cell types, <b>best reward"):
+        assert told in pages[0]
+        assert told not in without
+    for text in (pages[0], without):
+        assert "it names the condition, the 5 nearest real cells say that the cell is another" in text
+        assert "A UMAP needs umap-learn: pip install" in text
+        assert "B cell, cytokine IFN-beta" in text
+        assert "mean shift" in text
 
 
 def test_another_prepared_folder_is_refused(run_of_two: Path, data: Path, tmp_path: Path) -> None:
@@ -147,30 +123,28 @@ def test_another_prepared_folder_is_refused(run_of_two: Path, data: Path, tmp_pa
     assert not (tmp_path / "report.html").exists()
 
 
-def test_figure_2_is_on_the_page_with_its_truth_where_rows_held_gold(run: Path, tmp_path: Path) -> None:
-    def page(truth: str) -> str:
-        task = "cell_type_annotation"
-        log = tmp_path / "train.log"
-        log.write_text(
-            "\n".join(
-                f"Global step {n}: {{'dual_reward/{task}': {n / 20}, 'dual_share/{task}': 0.5{truth}}}" for n in (1, 2)
-            )
-        )
-        return write_report(run, tmp_path / "report.html", {"GRPO": log}).read_text()
+def test_figure_2_is_on_the_page_with_its_truth_where_rows_held_gold(log: Path, page) -> None:
+    def with_truth(truth: str) -> str:
+        own = "'dual_reward/cell_type_annotation': {}, 'dual_share/cell_type_annotation': 0.5"
+        log.write_text("\n".join(f"Global step {n}: {{{own.format(n / 20)}{truth}}}" for n in (1, 2)))
+        return page({"GRPO": log})
 
-    with_gold = page(", 'dual_truth/cell_type_annotation': 0.25, 'dual_truth_share/cell_type_annotation': 0.5")
-    assert "cell_type_annotation: reward from 0.10 to 0.15, accuracy from 0.50 to 0.50" in with_gold
-    assert "--gold-for-monitoring" not in with_gold
-    assert "--gold-for-monitoring" in page("")
+    gold = with_truth(", 'dual_truth/cell_type_annotation': 0.25, 'dual_truth_share/cell_type_annotation': 0.5")
+    assert "cell_type_annotation: reward from 0.10 to 0.15, accuracy from 0.50 to 0.50" in gold
+    assert "--gold-for-monitoring" not in gold
+    assert "--gold-for-monitoring" in with_truth("")
 
 
-def test_missing_curves_are_told_on_the_page(run: Path, tmp_path: Path) -> None:
+def test_alarms_and_missing_curves_are_told_on_the_page(log: Path, page, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    sources = {"SFT": tmp_path / "nowhere.log", "GRPO": tmp_path / "empty"}
-    text = write_report(run, tmp_path / "report.html", sources).read_text()
+    log.write_text("\n".join(f"Global step {n}: {{'reward': 0.{n}, 'dual_truncated': 0.5}}" for n in range(1, 8)))
+    text = page({"SFT": tmp_path / "nowhere.log", "base": tmp_path / "empty", "GRPO": log})
     assert "no training curves" in text
     assert "No curves were recorded." in text
-    assert "No training log was given." in write_report(run, tmp_path / "report.html").read_text()
+    assert text.count('<p class="alarm">') == 1
+    assert "<b>truncation</b> at step 5: 0.50 of the rollouts are cut at their length, over 5 steps" in text
+    assert "MAX_NEW_TOKENS" in text
+    assert "No training log was given." in page()
 
 
 def test_a_run_without_readable_cells_still_has_a_report(
@@ -216,76 +190,43 @@ def test_event_files_become_curves(tmp_path: Path) -> None:
 
 
 def test_the_reward_comes_first_and_what_says_nothing_is_left_out() -> None:
-    curves = parse_log(LOG.splitlines())
-    finite = {name: points for name, points in curves.items() if name != "loss"}
+    finite = {name: points for name, points in parse_log(LOG.splitlines()).items() if name != "loss"}
     assert list(chosen(finite)) == ["reward", "dual_similarity", "kl"]
-    copied = {"score": finite["reward"], **finite}
-    assert "score" not in chosen(copied)
+    assert "score" not in chosen({"score": finite["reward"], **finite})
     assert list(chosen(finite, at_most=1)) == ["reward"]
+    means = {"dual_reward/t": [(1, 0.25), (2, 0.5)], "dual_share/t": [(1, 0.5), (2, 0.5)], "dual_groups": [(1, 1.0)]}
+    assert divided(means) == {"dual_reward/t": [(1, 0.5), (2, 1.0)]}
 
 
-def test_an_audit_stands_in_the_page_where_there_is_one(run, tmp_path):
-    def page(audit):
-        return write_report(run, tmp_path / "page.html", audit=audit).read_text()
-
-    assert "Audit of rewards" not in page(tmp_path / "audit.json")
-    estimate = {"value": 0.9, "n": 4, "interval": [0.8, 1.0]}
+@pytest.fixture
+def audit_file(tmp_path: Path) -> Path:
+    estimate = {"value": 0.8, "n": 8, "interval": [0.6, 0.9]}
     names = ("auc", "auc_all_masks", "group_agreement", "best_of_group", "mean_of_group", "zero_variance")
     found = {
-        "task": "conditional_cell_generation",
-        "reward": "duality",
-        "n": 4,
-        "samples": 8,
-        "masks": 1,
-        "masks_of_a_rollout": 1,
-        "signal_to_noise": None,
+        **{"task": "conditional_cell_generation", "reward": "duality", "n": 8, "samples": 8, "masks": 1},
+        **{"masks_of_a_rollout": 1, "signal_to_noise": None},
         "cost": {"requests": 0.5, "prefilled": 30.0, "decoded": 4.0, "seconds": 0.01},
         "verdict": {"grade": "agrees", "words": "agrees with the truth <& more>"},
         **dict.fromkeys((*names, "true_reward", "shuffled_reward", "observed_only_reward"), estimate),
     }
-    content = {
-        "format": "cellduality-audit",
-        "version": 2,
-        "labels_used": {"s": 4},
-        "seconds": 9,
-        "findings": [found],
-        "settings": {},
-    }
-    (tmp_path / "audit.json").write_text(json.dumps(content))
-    text = page(tmp_path / "audit.json")
+    content = {"format": "cellduality-audit", "version": 2, "labels_used": {"s": 4}, "seconds": 9, "settings": {}}
+    path = tmp_path / "audit.json"
+    path.write_text(json.dumps({**content, "findings": [found]}))
+    return path
+
+
+def test_an_audit_stands_in_the_page_where_there_is_one(page, audit_file: Path, tmp_path: Path) -> None:
+    assert "Audit of rewards" not in page(audit=tmp_path / "none.json")
+    text = page(audit=audit_file)
     assert "agrees with the truth &lt;&amp; more&gt;" in text
-    assert "0.90 (0.80–1.00)" in text
-    read = Page(text)
-    assert len(read.ids) == len(set(read.ids))
-    assert not read.open
+    assert "0.80 (0.60–0.90)" in text
     assert "The labels of 4 validation cells were read (s 4)." in text
-    content["choice"] = {"conditional_cell_generation": {"reward": "", "contender": None, "why": "none <agrees>"}}
-    (tmp_path / "audit.json").write_text(json.dumps(content))
-    text = page(tmp_path / "audit.json")
+    assert len(set(Page(text).ids)) == len(Page(text).ids)
+    choice = {"conditional_cell_generation": {"reward": "", "contender": None, "why": "none <agrees>"}}
+    audit_file.write_text(json.dumps({**json.loads(audit_file.read_text()), "choice": choice}))
+    text = page(audit=audit_file)
     assert "<b>Stays out: none &lt;agrees&gt;.</b>" in text
     assert "conditional cell generation by nothing (it stayed out)" in text
-    (tmp_path / "audit.json").write_text("{}")
+    audit_file.write_text("{}")
     with pytest.raises(CellDualityError, match="audit again"):
-        page(tmp_path / "audit.json")
-
-
-def test_alarms_of_the_run_are_told_on_the_page(run: Path, tmp_path: Path) -> None:
-    log = tmp_path / "alarming.log"
-    log.write_text("\n".join(f"Global step {n}: {{'reward': 0.{n}, 'dual_truncated': 0.5}}" for n in range(1, 8)))
-    text = write_report(run, tmp_path / "report.html", {"GRPO": log, "SFT": tmp_path / "gone"}).read_text()
-    assert text.count('<p class="alarm">') == 1
-    assert "<b>truncation</b> at step 5: 0.50 of the rollouts are cut at their length, over 5 steps" in text
-    assert "MAX_NEW_TOKENS" in text
-
-
-def test_curves_are_quotients_where_two_means_were_logged(tmp_path: Path) -> None:
-    log = tmp_path / "train.log"
-    log.write_text(
-        "\n".join(
-            f"Global step {n}: {{'dual_reward/t': {n / 20}, 'dual_share/t': 0.5, 'dual_groups': 1.0, 'kl': {n}}}"
-            for n in (1, 2)
-        )
-    )
-    found = divided(read_curves(log))
-    assert found == {"dual_reward/t": [(1, 0.1), (2, 0.2)], "kl": [(1, 1.0), (2, 2.0)]}
-    assert list(chosen(found)) == ["dual_reward/t", "kl"]
+        page(audit=audit_file)

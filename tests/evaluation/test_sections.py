@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate,
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.real_cells import read_cells
 from cellduality_plugin.evaluation.report import read_metrics, write_report
-from cellduality_plugin.evaluation.sections import read_sections
+from cellduality_plugin.evaluation.sections import read_sections, rows_by_section
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.tasks import TASKS, get_task
 from data_prep.rows import eval_rows
@@ -28,9 +29,9 @@ EXPOSURE, RESPONSE = "drug_exposure_prediction", "perturbation_response_generati
 def read(vocabulary):
     """Return a function that reads the sections of a folder."""
 
-    def of(data: Path, split: str = "test", limit: int | None = None):
+    def of(data: Path, split: str = "test"):
         settings = {"components": 5, "neighbours": (5,), "seed": 0, "resamples": 10}
-        return {s.key: s for s in read_sections(data, split, TASKS, vocabulary, limit=limit, **settings)}
+        return {s.key: s for s in read_sections(data, split, TASKS, vocabulary, **settings)}
 
     return of
 
@@ -39,21 +40,13 @@ def sources(ids) -> set[str]:
     return {name.partition("/")[0] for name in ids}
 
 
-def test_sections_are_by_task_and_held_out_kinds_come_last(sections) -> None:
-    assert list(sections) == [ANNOTATION, GENERATION, EXPOSURE, RESPONSE, f"{EXPOSURE}@ood", f"{RESPONSE}@ood"]
-    assert {key: len(section.rows) for key, section in sections.items()} == {
-        ANNOTATION: 30, GENERATION: 30, EXPOSURE: 48, RESPONSE: 48, f"{EXPOSURE}@ood": 32, f"{RESPONSE}@ood": 32,
-    }  # fmt: skip
-
-
-def test_sections_know_what_their_answers_are(sections) -> None:
-    told = {k: (s.names_labels, s.writes_cells, s.writes_responses) for k, s in sections.items() if "@" not in k}
-    assert told == {
-        ANNOTATION: (True, False, False),
-        GENERATION: (False, True, False),
-        EXPOSURE: (True, False, False),
-        RESPONSE: (False, True, True),
-    }
+def test_sections_are_by_task_held_out_kinds_last_and_know_what_their_answers_are(sections) -> None:
+    label, cell, response = (True, False, False), (False, True, False), (False, True, True)
+    told = [(k, len(s.rows), (s.names_labels, s.writes_cells, s.writes_responses)) for k, s in sections.items()]
+    assert told == [
+        (ANNOTATION, 30, label), (GENERATION, 30, cell), (EXPOSURE, 48, label), (RESPONSE, 48, response),
+        (f"{EXPOSURE}@ood", 32, label), (f"{RESPONSE}@ood", 32, response),
+    ]  # fmt: skip
 
 
 def test_a_yardstick_holds_cells_of_the_sets_its_rows_are_about_and_no_others(sections) -> None:
@@ -90,16 +83,14 @@ def test_cells_are_called_by_what_the_pair_tells_apart(sections) -> None:
     assert names[f"{RESPONSE}@ood"] == {f"B cell, {state}" for state in states}
 
 
-def test_cell_lines_stand_in_for_types_where_there_are_none(two_sources: Path, tmp_path: Path, read) -> None:
-    for path in two_sources.glob("*.json*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    rows = list(read_jsonl(tmp_path / "cells.jsonl"))
+def test_cell_lines_stand_in_for_types_where_there_are_none(two_sources: Path, sections, tmp_path: Path, read) -> None:
+    folder = Path(shutil.copytree(two_sources, tmp_path / "lines"))
+    rows = list(read_jsonl(folder / "cells.jsonl"))
     for row in rows:
         if row["id"].startswith("kang/"):
             row["cell_line"] = row.pop("cell_type")
-    write_jsonl(tmp_path / "cells.jsonl", rows)
-    found, known = read(tmp_path)[RESPONSE].yardstick, read(two_sources)[RESPONSE].yardstick
-    assert found.held_out.names == known.held_out.names
+    write_jsonl(folder / "cells.jsonl", rows)
+    assert read(folder)[RESPONSE].yardstick.held_out.names == sections[RESPONSE].yardstick.held_out.names
 
 
 def test_cells_without_a_label_or_state_are_left_out(data: Path) -> None:
@@ -118,15 +109,12 @@ def test_cells_without_a_label_or_state_are_left_out(data: Path) -> None:
         read_cells(path, "test", sources={"elsewhere"})
 
 
-def test_a_limit_is_one_of_rows_of_every_section(two_sources: Path, read) -> None:
-    whole, cut = read(two_sources), read(two_sources, limit=5)
-    assert {key: list(s.rows) for key, s in cut.items()} == {key: list(s.rows)[:5] for key, s in whole.items()}
-
-
-def test_without_rows_there_is_nothing_to_evaluate(data: Path, read) -> None:
+def test_a_limit_is_one_of_rows_of_every_section(two_sources: Path, data: Path) -> None:
+    whole, cut = (rows_by_section(two_sources, "test", TASKS, limit) for limit in (None, 5))
+    assert {key: list(rows) for key, rows in cut.items()} == {key: list(rows)[:5] for key, rows in whole.items()}
     (data / "eval_test.jsonl").write_text("")
     with pytest.raises(CellDualityError, match="no rows to evaluate"):
-        read(data)
+        rows_by_section(data, "test", TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +122,7 @@ def metrics(run_of_two: Path):
     return read_metrics(run_of_two / "metrics.json")
 
 
-def test_metrics_are_by_section_and_so_are_spaces(metrics) -> None:
-    assert metrics["version"] == 2
-    assert "space" not in metrics
+def test_every_answer_counts_in_the_section_of_its_row_and_in_no_other(metrics) -> None:
     keys = {key.rpartition("/")[0] for column in metrics["columns"].values() for key in column["metrics"]}
     assert keys == set(metrics["spaces"]) == set(metrics["columns"]["GRPO"]["failures"])
     assert {EXPOSURE, f"{EXPOSURE}@ood", ANNOTATION} == set(metrics["columns"]["GRPO"]["confusion"])
@@ -144,32 +130,23 @@ def test_metrics_are_by_section_and_so_are_spaces(metrics) -> None:
         "vocabulary.json", "cells.jsonl", "eval_test.jsonl", "eval_ood.jsonl",
     }  # fmt: skip
     found = metrics["columns"]["GRPO"]["metrics"]
+    assert {key: found[f"{key}/dual_similarity"]["n"] for key in metrics["spaces"]} == {
+        ANNOTATION: 30, GENERATION: 60, EXPOSURE: 48, RESPONSE: 96, f"{EXPOSURE}@ood": 32, f"{RESPONSE}@ood": 64,
+    }  # fmt: skip
     assert {found[f"{key}/accuracy"]["value"] for key in (ANNOTATION, EXPOSURE, f"{EXPOSURE}@ood")} == {1}
     assert {found[f"{key}/validity"]["value"] for key in (GENERATION, RESPONSE, f"{RESPONSE}@ood")} == {1}
 
 
-def test_every_answer_counts_in_the_section_of_its_row_and_in_no_other(metrics) -> None:
-    found = {key: metric["n"] for key, metric in metrics["columns"]["GRPO"]["metrics"].items()}
-    assert {key: found[f"{key}/dual_similarity"] for key in metrics["spaces"]} == {
-        ANNOTATION: 30, GENERATION: 60, EXPOSURE: 48, RESPONSE: 96, f"{EXPOSURE}@ood": 32, f"{RESPONSE}@ood": 64,
-    }  # fmt: skip
-    assert found[f"{ANNOTATION}/accuracy"] == 30
-    assert found[f"{RESPONSE}@ood/validity"] == 64
-
-
 def test_baselines_stand_in_the_sections_of_their_kind(metrics) -> None:
-    sections_of = {
-        name: {key.rpartition("/")[0] for key in column["metrics"]} for name, column in metrics["columns"].items()
-    }
     labels, responses = {ANNOTATION, EXPOSURE, f"{EXPOSURE}@ood"}, {RESPONSE, f"{RESPONSE}@ood"}
-    assert sections_of["logistic regression"] == sections_of["k-NN transfer"] == sections_of["majority"] == labels
-    assert sections_of["training cells"] == sections_of["class mean"] == {GENERATION}
-    assert sections_of["no change"] == sections_of["mean shift"] == responses
-    assert sections_of["real cells"] == {GENERATION, *responses}
-    assert list(metrics["columns"]) == [
-        "GRPO", "logistic regression", "k-NN transfer", "majority", "training cells", "class mean", "no change",
-        "mean shift", "real cells",
-    ]  # fmt: skip
+    found = {name: {key.rpartition("/")[0] for key in column["metrics"]} for name, column in metrics["columns"].items()}
+    assert list(found.items()) == [
+        ("GRPO", {*metrics["spaces"]}),
+        *((name, labels) for name in ("logistic regression", "k-NN transfer", "majority")),
+        *((name, {GENERATION}) for name in ("training cells", "class mean")),
+        *((name, responses) for name in ("no change", "mean shift")),
+        ("real cells", {GENERATION, *responses}),
+    ]
 
 
 def test_a_run_without_responses_has_no_column_of_them(data: Path, model: Path, tmp_path: Path, opened) -> None:
@@ -228,22 +205,17 @@ def test_held_out_kinds_have_the_floor_of_two_halves_and_the_table_shows_a_dash_
     assert below["shift error"] == below["MMD² ↓"] == [False] * 4
 
 
-def test_points_tell_their_section(run_of_two: Path, sections) -> None:
-    rows = list(read_jsonl(run_of_two / "points.jsonl"))
-    counts = {
-        (key, column): 0 for key in (GENERATION, RESPONSE, f"{RESPONSE}@ood") for column in ("real cells", "GRPO")
-    }
-    for row in rows:
-        counts[row["section"], row["column"]] += 1
-        assert row["condition"] in sections[row["section"]].yardstick.held_out.names
-        assert np.isfinite([row["x"], row["y"]]).all()
-    assert list(counts.values()) == [30, 60, 48, 96, 32, 64]
-
-
-def test_the_page_has_a_plot_of_every_section_that_writes_cells(metrics, run_of_two: Path, tmp_path: Path) -> None:
-    text = write_report(run_of_two, tmp_path / "report.html").read_text()
-    for key in metrics["spaces"]:
-        assert metrics["spaces"][key] in text
-    assert "perturbation response generation, held-out cell types" in text
-    assert "B cell, cytokine IFN-beta" in text
-    assert "mean shift" in text
+def test_points_are_all_cells_of_sections_that_write_them(run_of_two: Path, sections) -> None:
+    counts: dict[tuple[str, str], int] = {}
+    for row in read_jsonl(run_of_two / "points.jsonl"):
+        key, yardstick = (row["section"], row["column"]), sections[row["section"]].yardstick
+        counts[key] = counts.get(key, 0) + 1
+        assert np.isfinite(row["point"]).all()
+        assert row["point"][:2] == [row["x"], row["y"]]
+        assert len(row["point"]) == 5
+        if row["column"] != "training cells":
+            assert row["condition"] in yardstick.held_out.names
+        assert row["nearest"] is None or row["column"] == "GRPO"
+    columns = ("training cells", "real cells", "GRPO")
+    keys = [(key, column) for key in (GENERATION, RESPONSE, f"{RESPONSE}@ood") for column in columns]
+    assert counts == dict(zip(keys, [90, 30, 60, 64, 48, 96, 64, 32, 64], strict=True))

@@ -59,8 +59,5 @@ def test_baselines_that_beat_every_checkpoint() -> None:
     assert compared == [f"task/{key}" for key in ("accuracy", "f1", "error", "tie", "spread")]
     told = "A baseline beats every checkpoint in 3 of 5 rows that both have: task 3 of 5."
     assert told_wins(wins, compared) == told
-
-
-def test_baselines_that_beat_nobody() -> None:
     wins, compared = baseline_wins(metrics(accuracy=row(SFT=0.5, majority=0.5)))
     assert told_wins(wins, compared) == "No baseline beats every checkpoint in any of 1 rows that both have."

@@ -9,19 +9,13 @@ from typing import Any
 
 from cellduality_plugin.evaluation.arms.comparing import Role, Row
 from cellduality_plugin.evaluation.arms.tables import label
+from cellduality_plugin.evaluation.plots import MUTED, PALETTE, drawing, save_figure
 from cellduality_plugin.evaluation.seeds import Spread
-from cellduality_plugin.files import whole_file
 
-# Okabe and Ito's colours, which can be told apart by all.
-COLOURS: dict[Role, str] = {"reference": "#555555", "arm": "#0072B2", "oracle": "#D55E00"}
+COLOURS: dict[Role, str] = {"oracle": PALETTE[1], "arm": PALETTE[0], "reference": MUTED}
+"""In the order from bottom to top of a panel."""
 SHADE = {"certain": 0.16, "likely": 0.07, "none": 0.0}
 """How visible the gap is."""
-
-PANELS_IN_A_ROW = 2
-STYLE = {
-    "font.size": 9, "font.family": "sans-serif", "svg.fonttype": "none", "svg.hashsalt": "cellduality",
-    "axes.spines.top": False, "axes.spines.right": False,
-}  # fmt: skip
 
 
 def save_plot(rows: Sequence[Row], *paths: Path) -> None:
@@ -29,36 +23,20 @@ def save_plot(rows: Sequence[Row], *paths: Path) -> None:
 
     Base models, baselines and real cells are left to the table: far off, they would press the arms together.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure  # no pyplot: no global state, no display
-
-    across = min(PANELS_IN_A_ROW, len(rows))
+    across = min(2, len(rows))
     down = math.ceil(len(rows) / across)
     most = max(len(_shown(row)) for row in rows)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.0 * across, (0.95 + 0.3 * most) * down), layout="constrained")
+    with drawing(5.0 * across, (0.95 + 0.3 * most) * down) as figure:
         panels = figure.subplots(down, across, squeeze=False).flatten()
-        for place, axes in enumerate(panels):
-            if place < len(rows):
-                _draw(axes, rows[place], names=place % across == 0)
-            else:
-                axes.set_axis_off()
+        for place, row in enumerate(rows):
+            _draw(panels[place], row, names=place % across == 0)
+        for axes in panels[len(rows) :]:
+            axes.set_axis_off()
         save_figure(figure, *paths)
 
 
-def save_figure(figure: Any, *paths: Path) -> None:
-    """Write a figure into each of ``paths``, as SVG or PNG by their suffix; whole, and the same bytes each time."""
-    for path in paths:
-        kind = path.suffix.removeprefix(".")
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        with whole_file(path, "wb") as stream:
-            figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
-
-
 def _shown(row: Row) -> list[str]:
-    """Return the columns from bottom to top of a panel: the oracle, the arms, the reference."""
-    order: list[Role] = ["oracle", "arm", "reference"]
-    return [name for role in order for name in reversed([*row.roles]) if row.roles[name] == role]
+    return [name for role in COLOURS for name in reversed([*row.roles]) if row.roles[name] == role]
 
 
 def _draw(axes: Any, row: Row, *, names: bool) -> None:

@@ -5,37 +5,32 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from html import escape
-from pathlib import Path
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellduality_plugin.evaluation.evaluate import REAL
-from cellduality_plugin.evaluation.plots import PALETTE
-from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.sections import Section
+from cellduality_plugin.evaluation.plots import MARKERS, PALETTE, plot_cells
+from cellduality_plugin.evaluation.points import REAL, TRAINING
 from cellduality_plugin.evaluation.tables import section_title
-from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.perturbations import CONTROL
 
-SHAPES = ("dot", "ring", "square", "frame")
-HOLLOW = ("ring", "frame")
-NEIGHBOURS, MIN_DIST = 15, 0.3
-_WIDTH, _HEIGHT = 300, 260
-"""Of a plot, in its own units; both axes are stretched to it, since neither has a unit."""
+Plane: TypeAlias = NDArray[np.float64]
+"""Points x two dimensions."""
 
-Point: TypeAlias = tuple[float, float]
-Columns: TypeAlias = Mapping[str, Mapping[str, Sequence[Point]]]
-"""Points by column (real cells, then checkpoints) and condition."""
+SHAPES = tuple(MARKERS)
+NEIGHBOURS, MIN_DIST = 15, 0.3
+GREY = "In grey the real cells, of training and of this split."
+FLAT = f"{GREY} The first two dimensions of the space of the distances."
+NO_UMAP = "A UMAP needs umap-learn: pip install 'cellduality[eval]'."
+NO_POINTS = "A UMAP needs what this version of the evaluation writes: evaluate again."
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a condition is drawn: in one of the page's colours (from 1), and in a shape."""
+    """How a condition is drawn: in one of the page's colours (from 1), and in one of :data:`SHAPES`."""
 
     colour: int
     shape: str
@@ -43,12 +38,93 @@ class Style:
 
 @dataclass(frozen=True)
 class Map:
-    """The plots of one section: real cells, then each checkpoint's before them in grey."""
+    """The plots of one section: real cells, then each checkpoint's; none if no checkpoint wrote a readable cell."""
 
     name: str
     how: str
-    legend: Mapping[str, str] = field(default_factory=dict)
-    plots: Mapping[str, str] = field(default_factory=dict)
+    legend: Mapping[str, Style]
+    plots: Mapping[str, str]
+
+
+def maps_of(rows: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[Map]:
+    """Return a map of each section that writes cells, in the order of ``metrics``.
+
+    Each is a UMAP, fitted on the real cells; where umap-learn is not installed, the first two dimensions.
+
+    Parameters
+    ----------
+    rows
+        As :func:`cellduality_plugin.evaluation.points.point_rows` gives them.
+    """
+    sections: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        sections.setdefault(row["section"], []).append(row)
+    return [
+        _map(key, sections[key], space, metrics["settings"]["seed"], checkpoints)
+        for key, space in metrics["spaces"].items()
+        if key in sections
+    ]
+
+
+def _map(key: str, rows: Sequence[Mapping[str, Any]], space: str, seed: int, checkpoints: Sequence[str]) -> Map:
+    columns: dict[str, dict[str, list[int]]] = {}
+    for place, row in enumerate(rows):
+        columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append(place)
+    if not any(name in columns for name in checkpoints):
+        return Map(section_title(key), "", {}, {})
+    plane, how = _plane(rows, space, seed)
+    behind = plane[_real(rows)]
+    shown = {name: columns[name] for name in (REAL, *checkpoints) if name in columns}
+    styles = styles_of(sorted({condition for column in shown.values() for condition in column}))
+    plots = {}
+    for place, (name, column) in enumerate(shown.items()):
+        count = sum(map(len, column.values()))
+        cells = {condition: plane[places] for condition, places in sorted(column.items())}
+        ids = re.sub(r"[^a-z]+", "-", f"cells-{key}") + f"-{place}"
+        plots[f"{name} (n = {count})"] = plot_cells(ids, f"{count} cells of {name}", plane, behind, cells, styles)
+    return Map(section_title(key), how, styles, plots)
+
+
+def _real(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
+    return np.array([row["column"] in (REAL, TRAINING) for row in rows])
+
+
+def _plane(rows: Sequence[Mapping[str, Any]], space: str, seed: int) -> tuple[Plane, str]:
+    """Return the place of each row on the plane, and what the plane is."""
+    plane, real = np.array([(row["x"], row["y"]) for row in rows]), _real(rows)
+    if "point" not in rows[0]:
+        return plane, f"{FLAT} {NO_POINTS}"
+    points = np.array([row["point"] for row in rows])
+    try:
+        plane[real], plane[~real] = umap(points[real], points[~real], seed)
+    except ImportError:
+        return plane, f"{FLAT} {NO_UMAP}"
+    return plane, (
+        f"{GREY} UMAP ({NEIGHBOURS} neighbours, minimum distance {MIN_DIST}, seed {seed}), fitted on these "
+        f"{real.sum()} real cells in {space}; generated cells are placed on it afterwards and move nothing: those "
+        "unlike any real cell come to lie at a rim."
+    )
+
+
+def umap(real: NDArray[np.float64], new: NDArray[np.float64], seed: int) -> tuple[Plane, Plane]:
+    """Return the planes' coordinates of ``real`` points, to which the map is fitted, and of ``new`` ones.
+
+    The seed fixes both; one thread, since several would not agree with themselves.
+
+    Raises
+    ------
+    ImportError
+        If umap-learn is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportWarning)  # says that TensorFlow, for which there is no use, is missing
+        from umap import UMAP
+
+    start = "spectral" if len(real) > 10 else "random"  # a handful of cells has no spectrum to start from
+    neighbours, seeds = min(NEIGHBOURS, len(real) - 1), {"random_state": seed, "transform_seed": seed}
+    fit = UMAP(n_neighbors=neighbours, min_dist=MIN_DIST, init=start, n_jobs=1, **seeds).fit(real)
+    placed = fit.transform(new) if len(new) else np.empty((0, 2))
+    return np.asarray(fit.embedding_, dtype=float), np.asarray(placed, dtype=float)
 
 
 def styles_of(conditions: Sequence[str]) -> dict[str, Style]:
@@ -67,157 +143,11 @@ def styles_of(conditions: Sequence[str]) -> dict[str, Style]:
     split = [condition.rpartition(", ") for condition in conditions]
     kinds = sorted({kind for kind, _, _ in split})
     states = sorted({state for _, _, state in split}, key=lambda state: (state != CONTROL, state))
-    rounds = math.ceil(len(kinds) / len(PALETTE))
-    if all(kinds) and rounds * len(states) <= len(SHAPES):
-        return {
-            condition: Style(
-                kinds.index(kind) % len(PALETTE) + 1,
-                SHAPES[kinds.index(kind) // len(PALETTE) * len(states) + states.index(state)],
-            )
-            for condition, (kind, _, state) in zip(conditions, split, strict=True)
-        }
+    if all(kinds) and math.ceil(len(kinds) / len(PALETTE)) * len(states) <= len(SHAPES):
+        places = [(kinds.index(kind), len(states), states.index(state)) for kind, _, state in split]
+    else:
+        places = [(place, 1, 0) for place in range(len(conditions))]
     return {
-        condition: Style(place % len(PALETTE) + 1, SHAPES[place // len(PALETTE) % len(SHAPES)])
-        for place, condition in enumerate(conditions)
+        condition: Style(place % len(PALETTE) + 1, SHAPES[(place // len(PALETTE) * step + state) % len(SHAPES)])
+        for condition, (place, step, state) in zip(conditions, places, strict=True)
     }
-
-
-def maps_of_points(path: Path, checkpoints: Sequence[str], why: str) -> list[Map]:
-    """Return maps of the two dimensions that the evaluation wrote: the first two of its space.
-
-    Parameters
-    ----------
-    why
-        What keeps the page from a UMAP.
-    """
-    sections: dict[str, dict[str, dict[str, list[Point]]]] = {}
-    for row in read_jsonl(path):
-        columns = sections.setdefault(row["section"], {})
-        columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append((row["x"], row["y"]))
-    how = f"In grey the real held-out cells. The first two dimensions of the space of the distances. {why}"
-    found = []
-    for key, columns in sorted(sections.items()):
-        behind = [point for cells in columns.get(REAL, {}).values() for point in cells]
-        found.append(drawn(key, columns, checkpoints, behind, how))
-    return found
-
-
-def umaps(sections: Sequence[Section], predictions: Mapping[str, Sequence[Prediction]], seed: int) -> list[Map]:
-    """Return a UMAP of each section whose answers are cells: fitted on real cells, generated ones placed on it.
-
-    Raises
-    ------
-    ImportError
-        If umap-learn is not installed.
-    """
-    return [_placed(section, predictions, seed) for section in sections if section.writes_cells]
-
-
-def _placed(section: Section, predictions: Mapping[str, Sequence[Prediction]], seed: int) -> Map:
-    yardstick, real = section.yardstick, section.yardstick.held_out
-    fitted = np.concatenate([yardstick.embedding(yardstick.train.genes), yardstick.points])
-    made = {name: cells_of(section, own) for name, own in predictions.items()}
-    new = np.concatenate([yardstick.embedding([genes for _, genes in cells]) for cells in made.values()])
-    on_plane, new_on_plane = umap(fitted, new, seed)
-    columns = {REAL: _by_condition(real.names, on_plane[len(yardstick.train) :])}
-    start = 0
-    for name, cells in made.items():
-        columns[name] = _by_condition([kind for kind, _ in cells], new_on_plane[start : start + len(cells)])
-        start += len(cells)
-    how = (
-        f"In grey all {len(fitted)} real cells, of training and of this split. UMAP ({NEIGHBOURS} neighbours, minimum "
-        f"distance {MIN_DIST}, seed {seed}), fitted on these real cells in {yardstick.embedding.name}; generated cells "
-        "are placed on it afterwards and move nothing: those unlike any real cell come to lie at a rim."
-    )
-    behind = [(float(x), float(y)) for x, y in on_plane]
-    return drawn(section.key, columns, list(predictions), behind, how)
-
-
-def cells_of(section: Section, predictions: Sequence[Prediction]) -> list[tuple[str, tuple[str, ...]]]:
-    """Return (what it was asked to be, its genes) of each generated cell of a section that could be read."""
-    names = section.yardstick.held_out.name_of
-    return [
-        (names.get(p.id, str(p.unknown)), tuple(p.answer))
-        for p in predictions
-        if (p.task, p.id) in section.rows and p.answer and not isinstance(p.answer, str)
-    ]
-
-
-def umap(
-    real: NDArray[np.float64], new: NDArray[np.float64], seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the planes' coordinates of ``real`` points, to which the map is fitted, and of ``new`` ones.
-
-    The seed fixes both; one thread, since several would not agree with themselves.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImportWarning)  # says that TensorFlow, for which there is no use, is missing
-        from umap import UMAP
-
-    neighbours = min(NEIGHBOURS, len(real) - 1)
-    start = "spectral" if len(real) > 10 else "random"  # a handful of cells has no spectrum to start from
-    fit = UMAP(
-        n_neighbors=neighbours, min_dist=MIN_DIST, init=start, random_state=seed, transform_seed=seed, n_jobs=1
-    ).fit(real)
-    placed = fit.transform(new) if len(new) else np.empty((0, 2))
-    return np.asarray(fit.embedding_, dtype=float), np.asarray(placed, dtype=float)
-
-
-def _by_condition(names: Sequence[str], points: NDArray[np.float64]) -> dict[str, list[Point]]:
-    found: dict[str, list[Point]] = {}
-    for name, (x, y) in zip(names, points, strict=True):
-        found.setdefault(name, []).append((float(x), float(y)))
-    return dict(sorted(found.items()))
-
-
-def drawn(key: str, columns: Columns, checkpoints: Sequence[str], behind: Sequence[Point], how: str) -> Map:
-    """Return the plots of a section; none if no checkpoint wrote a cell that could be read.
-
-    Parameters
-    ----------
-    behind
-        Real cells, drawn first and in grey.
-    how
-        What the plane is.
-    """
-    shown = [name for name in checkpoints if columns.get(name)]
-    if not shown:
-        return Map(section_title(key), how)
-    styles = styles_of(sorted({condition for points in columns.values() for condition in points}))
-    every = np.array([*behind, *(point for points in columns.values() for cells in points.values() for point in cells)])
-    low, high = every.min(axis=0), every.max(axis=0)
-    scale = np.array([_WIDTH, _HEIGHT]) / np.maximum(high - low, 1e-9)
-
-    def to_plot(cells: Sequence[Point]) -> list[Point]:
-        return [((x - low[0]) * scale[0], (high[1] - y) * scale[1]) for x, y in cells]
-
-    grey = re.sub(r"[^a-z]+", "-", f"behind-{key}")
-    plots: dict[str, str] = {}
-    for name in [REAL, *shown] if columns.get(REAL) else shown:
-        # Drawn once; the other plots of a section point to it.
-        under = (
-            f'<use href="#{grey}"/>' if plots else f'<g id="{grey}" class="behind">{_path(to_plot(behind), "dot")}</g>'
-        )
-        marks = "".join(
-            f'<g class="c{styles[condition].colour}"><title>{escape(condition)}</title>'
-            f"{_path(to_plot(cells), styles[condition].shape)}</g>"
-            for condition, cells in columns[name].items()
-        )
-        count = sum(map(len, columns[name].values()))
-        plots[f"{name} (n = {count})"] = (
-            f'<svg class="cells" viewBox="-8 -8 {_WIDTH + 16} {_HEIGHT + 16}" role="img">'
-            f"<title>{count} cells of {escape(name)}</title>{under}{marks}</svg>"
-        )
-    legend = {
-        condition: f'<svg class="mark" viewBox="-5 -5 10 10" aria-hidden="true"><g class="c{style.colour}">'
-        f"{_path([(0.0, 0.0)], style.shape)}</g></svg>"
-        for condition, style in styles.items()
-    }
-    return Map(section_title(key), how, legend, plots)
-
-
-def _path(points: Sequence[Point], shape: str) -> str:
-    """Return all points of a shape as one path of strokes without length: a tenth of the size of as many circles."""
-    strokes = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)
-    hole = f'<path class="hole" d="{strokes}"/>' if shape in HOLLOW else ""
-    return f'<path class="{shape}" d="{strokes}"/>{hole}'

@@ -1,4 +1,4 @@
-"""What it takes to repeat a run: commands, seeds, versions, hashes; and the cells that an evaluation was about."""
+"""What it takes to repeat a run: commands, seeds, versions, hashes; and the questions that an evaluation asked."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from typing import Any
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.checkpoints import file_hash
-from cellduality_plugin.evaluation.sections import Section, read_sections
+from cellduality_plugin.evaluation.predictions import Rows
+from cellduality_plugin.evaluation.sections import rows_by_section
 from cellduality_plugin.tasks import DualTask
-from cellduality_plugin.vocabulary import Vocabulary
-
-MANIFEST = "cells.jsonl.manifest.json"
-CONFIGURATION = "cellduality.json"
 
 
-def sections_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, DualTask]) -> list[Section]:
-    """Return the sections that ``metrics`` are about, with the real cells they were held against.
+def questions_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, DualTask]) -> dict[str, Rows]:
+    """Return the rows that ``metrics`` are about, by section.
 
     Raises
     ------
@@ -29,64 +26,38 @@ def sections_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, Dual
     for name, known in metrics["provenance"]["data"].items():
         path = data / name
         if not path.is_file() or file_hash(path) != known:
-            raise CellDualityError(
-                "not what was evaluated" if path.is_file() else "no such file",
-                where=str(path),
-                mend="give the prepared folder of this evaluation with --data, or evaluate again",
-            )
-    settings = metrics["settings"]
-    return read_sections(
-        data,
-        metrics["split"],
-        tasks,
-        Vocabulary.load(data / "vocabulary.json"),
-        components=settings["components"],
-        neighbours=tuple(settings["neighbours"]),
-        seed=settings["seed"],
-        resamples=settings["resamples"],
-        limit=settings["rows"],
-        embedding=settings["embedding"],
-    )
+            what = "not what was evaluated" if path.is_file() else "no such file"
+            mend = "give the prepared folder of this evaluation with --data, or evaluate again"
+            raise CellDualityError(what, where=str(path), mend=mend)
+    return rows_by_section(data, metrics["split"], tasks, metrics["settings"]["rows"])
 
 
 def needed_to_repeat(metrics: Mapping[str, Any], data: Path | None, commands: Path | None) -> dict[str, Any]:
     """Return commands, rewards, seeds, versions, hashes and whole settings, as the page shows them."""
     provenance = metrics["provenance"]
-    manifest = _json(data / MANIFEST) if data else {}
-    models = provenance["models"]
+    manifest = _json(data / "cells.jsonl.manifest.json") if data else {}
+    configured = _json(data / "cellduality.json") if data else {}
     seeds = {"evaluation": metrics["settings"]["seed"], "answers": metrics["settings"]["prediction"]["seed"]}
     if "seed" in manifest:
         seeds["data (split, labelled cells, masks)"] = manifest["seed"]
-    told = {"evaluation settings": metrics["settings"]}
-    configured = _json(data / CONFIGURATION) if data else {}
-    told["preparation of the data"] = manifest
-    told["tasks and rewards (cellduality.json)"] = configured
-    told["checkpoints"] = models
+    settings = {
+        "evaluation settings": metrics["settings"],
+        "preparation of the data": manifest,
+        "tasks and rewards (cellduality.json)": configured,
+        "checkpoints": provenance["models"],
+    }
+    ran = sorted(commands.glob("*.command"), key=lambda path: (path.stat().st_mtime, path.name)) if commands else []
+    stages = {path.stem: path.read_text(encoding="utf-8").strip() for path in ran}
     return {
-        "commands": _commands(commands) or {"evaluate": shlex.join(provenance["command"])},
+        "commands": stages or {"evaluate": shlex.join(provenance["command"])},
         "rewards": {task: own["reward"] for task, own in configured.get("tasks", {}).items()},
         "seeds": seeds,
         "versions": provenance["versions"],
-        "models": {
-            name: {
-                "folder": str(made.get("folder", "–")),
-                "hash": str(made.get("model", "–")),
-                "engine": str(made.get("vllm", "–")),
-            }
-            for name, made in models.items()
-        },
+        "models": provenance["models"],
         "files": provenance["data"],
         "sources": [str(manifest[key]) for key in ("source", "source_sha256") if key in manifest],
-        "settings": {
-            name: json.dumps(content, indent=2, ensure_ascii=False) for name, content in told.items() if content
-        },
+        "settings": {name: json.dumps(told, indent=2, ensure_ascii=False) for name, told in settings.items() if told},
     }
-
-
-def _commands(folder: Path | None) -> dict[str, str]:
-    """Return what each stage ran, the oldest first."""
-    found = sorted(folder.glob("*.command"), key=lambda path: (path.stat().st_mtime, path.name)) if folder else []
-    return {path.stem: path.read_text(encoding="utf-8").strip() for path in found}
 
 
 def _json(path: Path) -> dict[str, Any]:

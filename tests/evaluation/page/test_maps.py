@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import re
+import sys
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from cellduality_plugin.evaluation.evaluate import REAL
-from cellduality_plugin.evaluation.page.maps import HOLLOW, Style, drawn, styles_of, umap, umaps
+from cellduality_plugin.evaluation.page.maps import NO_POINTS, NO_UMAP, Style, maps_of, styles_of, umap
+from cellduality_plugin.evaluation.points import REAL, TRAINING, point_rows
+from cellduality_plugin.files import read_jsonl
 
 PAIR = "conditional_cell_generation"
+ONE = {"spaces": {"a": "PCA"}, "settings": {"seed": 0}}
+
+
+@pytest.fixture
+def no_umap():
+    """Here it is wanted."""
 
 
 @pytest.fixture(scope="module")
@@ -18,73 +26,69 @@ def blobs():
     return np.concatenate([rng.normal(size=(40, 6)), rng.normal(size=(40, 6)) + 30])
 
 
-@pytest.fixture(scope="module")
-def placed(blobs):
-    return umap(blobs, blobs[[0, 79]] + 0.01, seed=3)
-
-
-def test_a_umap_puts_new_cells_beside_the_real_ones_that_they_are_like(placed):
-    real, new = placed
+def test_a_umap_puts_new_cells_beside_the_real_ones_that_they_are_like_and_they_move_nothing(blobs):
+    real, new = umap(blobs, blobs[[0, 79]] + 0.01, seed=3)
     assert (real.shape, new.shape) == ((80, 2), (2, 2))
     nearest = [int(np.argmin(np.linalg.norm(real - point, axis=1))) for point in new]
     assert nearest[0] < 40 <= nearest[1]
-
-
-def test_a_umap_is_the_same_twice_and_new_cells_move_nothing(blobs, placed):
-    again, other = umap(blobs, blobs[:5] + 0.02, seed=3)
-    np.testing.assert_array_equal(again, placed[0])
-    assert len(other) == 5
-    assert umap(blobs, blobs[:0], seed=3)[1].shape == (0, 2)
+    again, none = umap(blobs, blobs[:0], seed=3)
+    np.testing.assert_array_equal(again, real)
+    assert none.shape == (0, 2)
 
 
 def test_a_map_of_a_section_shows_held_out_cells_and_every_cell_that_could_be_read(sections, answered):
-    found = {each.name: each for each in umaps([*sections.values()], {"GRPO": answered}, seed=0)}
-    own = found["conditional cell generation"]
-    section = sections[PAIR]
-    read = [p for p in answered if (p.task, p.id) in section.rows and p.answer]
-    assert list(own.plots) == [f"{REAL} (n = {len(section.yardstick.held_out)})", f"GRPO (n = {len(read)})"]
-    counts = [len(re.findall(r"M[-\d.]+ [-\d.]+h0", plot)) for plot in own.plots.values()]
-    grey = len(section.yardstick.held_out) + len(section.yardstick.train)
-    assert counts[0] == grey + len(section.yardstick.held_out)
-    assert counts[1] >= len(read)  # a ring is drawn twice
-    assert f"all {grey} real cells" in own.how
-    assert set(own.legend) == {"B", "NK", "T"}
+    metrics = {"spaces": dict.fromkeys(sections, "PCA"), "settings": {"seed": 0}}
+    found = maps_of(point_rows({"GRPO": answered}, [*sections.values()]), metrics, ["GRPO"])
     assert len(found) == sum(each.writes_cells for each in sections.values())
+    own, section = found[0], sections[PAIR]
+    read = [p for p in answered if (p.task, p.id) in section.rows and p.answer]
+    real, train = len(section.yardstick.held_out), len(section.yardstick.train)
+    assert own.name == "conditional cell generation"
+    assert list(own.plots) == [f"{REAL} (n = {real})", f"GRPO (n = {len(read)})"]
+    assert [plot.count("<use ") for plot in own.plots.values()] == [real, len(read)]
+    assert [plot.count("<image ") for plot in own.plots.values()] == [1, 1]
+    assert f"these {real + train} real cells in PCA" in own.how
+    assert set(own.legend) == {"B", "NK", "T"}
+
+
+@pytest.mark.parametrize(("dropped", "why"), [((), NO_UMAP), (("point", "id", "sample", "nearest"), NO_POINTS)])
+def test_without_umap_and_of_older_evaluations_the_first_two_dimensions(dropped, why, run_of_two, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    rows = [row for row in read_jsonl(run_of_two / "points.jsonl") if row["section"] == PAIR]
+    rows = [{key: value for key, value in row.items() if key not in dropped} for row in rows]
+    [found] = maps_of(rows, {"spaces": {PAIR: ""}, "settings": {"seed": 0}}, ["GRPO"])
+    assert found.how.endswith(why)
+    assert len(found.plots) == 2
+
+
+def row(column, condition="<b>", x=0.0):
+    return {"section": "a", "column": column, "condition": condition, "x": x, "y": x}
+
+
+def test_names_are_text_and_plots_share_no_id():
+    [found] = maps_of([row(TRAINING), row(REAL, x=1.0), row("<i>", x=0.5)], ONE, ["<i>"])
+    text = "".join(found.plots.values())
+    assert "<i>" not in text
+    assert "&lt;i&gt;" in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids)) > 4
+
+
+def test_without_a_cell_that_could_be_read_there_is_no_plot():
+    [found] = maps_of([row(TRAINING), row(REAL)], ONE, ["GRPO"])
+    assert found.plots == {}
+    assert maps_of([], ONE, ["GRPO"]) == []
 
 
 def test_no_two_conditions_look_alike():
     for number in (1, 6, 7, 18, 24):
-        styles = styles_of([f"type {place}" for place in range(number)])
-        assert len(set(styles.values())) == number
-    states = styles_of([f"{kind}, {state}" for kind in "ABCDEF" for state in ("control", "drug 2 uM", "IFN")])
-    assert len(set(states.values())) == 18
-    assert all(states[f"{one}, IFN"].shape == states[f"{other}, IFN"].shape for one, other in combinations("ABCDEF", 2))
-    assert states["A, IFN"].colour == states["A, control"].colour
-
-
-def test_more_types_than_colours_still_have_a_style_each():
-    names = [f"{kind}, {state}" for kind in "ABCDEFGHIJKL" for state in ("control", "IFN")]
-    styles = styles_of(names)
-    assert len(set(styles.values())) == 24
-    assert all(styles[f"{kind}, IFN"].colour == styles[f"{kind}, control"].colour for kind in "ABCDEFGHIJKL")
-    assert {styles[name].shape in HOLLOW for name in names if name.endswith("IFN")} == {True}
-    assert {styles[name].shape in HOLLOW for name in names if name.endswith("control")} == {False}
-    three = [f"{kind}, {state}" for kind in "ABCDEFG" for state in ("a", "b", "c")]
-    assert len(set(styles_of(three).values())) == 21
+        assert len(set(styles_of([f"type {place}" for place in range(number)]).values())) == number
+    for kinds, states in (("ABCDEF", ("control", "drug 2 uM", "IFN")), ("ABCDEFGHIJKL", ("control", "IFN"))):
+        styles = styles_of([f"{kind}, {state}" for kind in kinds for state in states])
+        assert len(set(styles.values())) == len(kinds) * len(states)
+        assert all(styles[f"{kind}, IFN"].colour == styles[f"{kind}, control"].colour for kind in kinds)
+        assert {styles[f"{kind}, control"].shape for kind in kinds} <= {"dot", "square"}
+    six = styles_of([f"{kind}, {state}" for kind in "ABCDEF" for state in ("control", "IFN")])
+    assert all(six[f"{one}, IFN"].shape == six[f"{other}, IFN"].shape for one, other in combinations("ABCDEF", 2))
+    assert len(set(styles_of([f"{kind}, {state}" for kind in "ABCDEFG" for state in "abc"]).values())) == 21
     assert styles_of(["a"]) == {"a": Style(1, "dot")}
-
-
-def test_names_of_conditions_are_text():
-    shown = drawn("x", {REAL: {"<b>": [(0.0, 0.0)]}, "GRPO": {"<b>": [(1.0, 1.0)]}}, ["GRPO"], [(0.5, 0.5)], "")
-    assert all("<b>" not in plot and "&lt;b&gt;" in plot for plot in shown.plots.values())
-
-
-def test_grey_cells_are_drawn_once():
-    cells = {"B": [(1.0, 1.0)]}
-    shown = drawn("a@ood", {REAL: cells, "SFT": cells, "GRPO": cells}, ["SFT", "GRPO"], [(0.5, 0.5)], "how")
-    text = "".join(shown.plots.values())
-    assert (text.count('id="behind-a-ood"'), text.count('href="#behind-a-ood"')) == (1, 2)
-
-
-def test_without_a_cell_that_could_be_read_there_is_no_plot():
-    assert drawn("a", {REAL: {"B": [(1.0, 1.0)]}, "GRPO": {}}, ["GRPO"], [], "how").plots == {}

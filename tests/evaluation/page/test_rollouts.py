@@ -2,51 +2,111 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cellduality_plugin.evaluation.page.rollouts import by_section, examples, trace
+import pytest
+
+from cellduality_plugin.evaluation.page.rollouts import (
+    by_section,
+    examples,
+    hollow_cells,
+    hollow_labels,
+    trace,
+    unreadable,
+    wrong_labels,
+)
+from cellduality_plugin.evaluation.points import point_rows
 from cellduality_plugin.evaluation.predictions import Prediction
 
-ROW = Prediction("set/1", "cell_type_annotation", 0, ("G1", "G2"), "B", "<answer>B</answer>", "B", "")
+LABELS, CELLS = "cell_type_annotation", "conditional_cell_generation"
 
 
-def test_of_each_section_the_best_the_middle_and_the_worst(sections, answered):
-    every = list(sections.values())
-    found = examples(answered, every)
-    assert len(found) == 3 * len(sections)
-    for key, own in by_section(answered, every).items():
-        ids = {p.id for p in own}
-        rewards = [
-            each.prediction.reward
-            for each in found
-            if each.prediction.id in ids and each.prediction.task == own[0].task
-        ]
-        assert max(p.reward for p in own) in rewards, key
-        assert min(p.reward for p in own) in rewards, key
+def labelled(number, answer, similarity, gold="B"):
+    row = Prediction(f"set/{number}", LABELS, 0, ("G1", "G2"), gold, f"<answer>{answer}</answer>", answer, "")
+    return replace(row, rebuilt=("G1",), similarity=similarity, validity=1.0)
 
 
-def test_without_sections_rows_go_by_task(answered):
-    assert set(by_section(answered, None)) == {p.task for p in answered}
+MADE = [
+    labelled(0, "B", 0.4),
+    labelled(1, "B", 0.2),
+    labelled(2, "B", 0.6),
+    labelled(3, "T", 0.5),
+    labelled(4, "T", 0.1),
+    labelled(5, "NK", 0.9, gold="T"),
+]
 
 
-def test_a_trace_shows_what_was_asked_where_the_rows_are_known(sections, answered):
+@pytest.fixture(scope="module")
+def questions(sections):
+    return {key: section.rows for key, section in sections.items()}
+
+
+def test_of_each_section_the_best_the_middle_and_the_worst(questions, answered):
+    found = [each.prediction for each in examples(answered, questions)]
+    assert len(found) == 3 * len(questions)
+    for own in by_section(answered, questions).values():
+        rewards = {p.reward for p in found if p in own}
+        assert {max(p.reward for p in own), min(p.reward for p in own)} <= rewards
+    assert set(by_section(answered, {})) == {p.task for p in answered}
+
+
+def test_a_trace_shows_what_was_asked_where_the_rows_are_known(questions, answered):
     own = next(p for p in answered if p.task == "perturbation_response_generation")
-    shown = trace(own, "x", list(sections.values()))
-    assert {"control", "perturbation", "length"} <= set(shown.asked)
-    assert trace(own, "x", None).asked == {}
+    assert {"control", "perturbation", "length"} <= set(trace(own, "x", questions).asked)
+    assert trace(own, "x", {}).asked == {}
 
 
-def test_what_stands_on_both_sides_is_marked():
-    shown = trace(replace(ROW, rebuilt=("G2", "G3")), "x", None)
-    assert shown.unknown == (("G1", False), ("G2", True))
-    assert shown.rebuilt == (("G2", True), ("G3", False))
-    assert shown.answer == shown.gold == (("B", True),)
+def test_wrong_labels_by_how_often_and_what_they_are_paid_beside_right_ones():
+    [found] = wrong_labels(MADE, {})
+    assert (found.wrong, found.of, found.right_reward) == (3, 6, pytest.approx(0.4))
+    told = [(each.gold, each.answer, each.count, each.of, each.as_right) for each in found.confused]
+    assert told == [("B", "T", 2, 5, 0.5), ("T", "NK", 1, 1, 1.0)]
+    assert found.confused[0].reward == pytest.approx(0.3)
+    assert len(wrong_labels(MADE, {}, at_most=1)[0].confused) == 1
+    lost = replace(MADE[0], id="set/9", answer=None, failure="no_answer", similarity=0.0)
+    assert [(each.wrong, each.of) for each in wrong_labels([lost, MADE[0]], {})] == [(0, 2)]
+    assert wrong_labels(MADE, {f"{LABELS}@far": {(p.task, p.id): None for p in MADE}}) == []
 
 
-def test_what_is_missing_has_a_reason():
-    lost = trace(replace(ROW, answer=None, failure="no_answer"), "x", None)
-    assert (lost.no_answer, lost.not_rebuilt) == ("no_answer", "the answer could not be read")
-    assert trace(replace(ROW, dual_failure="unclosed"), "x", None).not_rebuilt == "unclosed"
-    assert trace(replace(ROW, rebuilt=("G1",)), "x", None).not_rebuilt == ""
+def test_a_content_dual_of_a_wrong_label_is_hollow():
+    [found] = hollow_labels(MADE, {})
+    assert (found.count, found.of) == (2, 4)  # similarity of at least 0.4, the median of right ones
+    assert [each.prediction.id for each in found.traces] == ["set/5", "set/3"]
+    assert hollow_labels([MADE[5]], {}) == [], "without a right label nothing says what a dual is content with"
 
 
-def test_long_responses_are_cut():
-    assert len(trace(replace(ROW, response="x" * 100_000), "x", None).response) < 1300
+def test_a_right_dual_of_a_cell_that_is_another_is_hollow(sections, questions, answered):
+    def found(predictions):
+        rows = [row for row in point_rows({"GRPO": predictions}, [sections[CELLS]]) if row["column"] == "GRPO"]
+        return hollow_cells(predictions, rows, 5, questions)
+
+    own = [p for p in answered if (p.task, p.id) in sections[CELLS].rows]
+    assert [(each.count, each.of) for each in found(own)] == [(0, sum(p.similarity == 1 for p in own))]
+    cells = {str(p.unknown): p.answer for p in own}
+    swapped = [replace(p, answer=cells["T"], similarity=1.0) if p.unknown == "B" else p for p in own]
+    [hollow] = found(swapped)
+    assert hollow.count == sum(p.unknown == "B" for p in own) > 0
+    assert {each.title for each in hollow.traces} == {"asked for B, nearest to T"}
+    assert {each.asked["cell type"] for each in hollow.traces} == {"B"}
+
+
+def test_causes_are_counted_by_checkpoint_with_the_last_one_s_example():
+    def lost(cause, response):
+        return replace(MADE[0], answer=None, failure=cause, response=response)
+
+    made = {
+        "SFT": [lost("no_answer", "sft"), lost("empty", "nothing"), MADE[0]],
+        "GRPO": [
+            lost("no_answer", "<b>grpo"),
+            lost("no_answer", "later"),
+            replace(MADE[1], dual_failure="unclosed", dual_response="long " * 400 + "end"),
+        ],
+    }
+    found = unreadable(made)
+    assert [(each.cause, dict(each.counts)) for each in found] == [
+        ("no_answer", {"SFT": 1, "GRPO": 2}),
+        ("dual: unclosed", {"SFT": 0, "GRPO": 1}),
+        ("empty", {"SFT": 1, "GRPO": 0}),
+    ]
+    assert (found[0].example, found[0].where) == ("<b>grpo", "GRPO, cell type annotation, set/0")
+    assert (found[1].example[:5], found[1].example[-3:], len(found[1].example) < 700) == ("long ", "end", True)
+    assert found[2].where.startswith("SFT, ")
+    assert unreadable({"SFT": [MADE[0]]}) == unreadable({}) == []
