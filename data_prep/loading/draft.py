@@ -1,0 +1,279 @@
+"""A published set on its way from its files to the one shape that all sets share."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.perturbations import CONTROL
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from data_prep.loading.dataset import Dataset
+
+Expression: TypeAlias = Literal["counts", "log1p", "tpm", "log2"]
+
+MIN_GENES, MIN_CELLS, MIN_LABEL = 200, 8, 20
+"""InstructCell's: expressed genes a cell, cells a gene, and cells a cell type must have to stay."""
+
+COPIED_GENE, COPIED_CELL = "gene whose name came before", "cell whose name came before"
+FEW_GENES, FEW_CELLS = f"cell with fewer than {MIN_GENES} genes", f"gene in fewer than {MIN_CELLS} cells"
+NO_LABEL, RARE_LABEL = "cell without a label", f"cell of a type with fewer than {MIN_LABEL} cells"
+NO_SYMBOL = "gene without a symbol"
+
+
+@dataclass
+class Draft:
+    """Cells by genes, and what has been left out so far.
+
+    Parameters
+    ----------
+    values
+        Sparse; finite and non-negative. Zeros that are stored are taken out.
+    cells, genes
+        Names, in the order of ``values``.
+    expression
+        What the values are.
+    obs
+        Column by name, in the order of ``cells``; an empty text stands for no value.
+    drops
+        How many cells or genes were left out, by reason.
+    extra
+        What else ``uns`` gets.
+    """
+
+    values: Any
+    cells: Any
+    genes: Any
+    expression: Expression = "counts"
+    obs: dict[str, np.ndarray] = field(default_factory=dict)
+    drops: Counter[str] = field(default_factory=Counter)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import scipy.sparse
+
+        self.values = scipy.sparse.csr_matrix(self.values)
+        self.values.eliminate_zeros()
+        self.cells, self.genes = text(self.cells), text(self.genes)
+        if not (self.values.data >= 0).all() or np.isinf(self.values.data).any():
+            raise CellDualityError(
+                "the matrix has negative, infinite or missing values",
+                where=f"{len(self.cells)} cells x {len(self.genes)} genes",
+                mend="check that the files are the published ones",
+            )
+
+    def unless_counts(self, expression: Expression) -> None:
+        """Note what the values are if those of the first cells are no whole numbers, as counts are."""
+        first = self.values[:256].data
+        self.expression = "counts" if (first == np.floor(first)).all() else expression
+
+    def keep_cells(self, keep: Sequence[bool] | np.ndarray, reason: str) -> None:
+        """Leave out the cells where ``keep`` is false."""
+        keep = np.array(keep, dtype=bool)
+        if not keep.all():
+            self.drops[reason] += int((~keep).sum())
+            self.values, self.cells = self.values[keep], self.cells[keep]
+            self.obs = {name: column[keep] for name, column in self.obs.items()}
+
+    def keep_genes(self, keep: Sequence[bool] | np.ndarray, reason: str) -> None:
+        """Leave out the genes where ``keep`` is false."""
+        keep = np.array(keep, dtype=bool)
+        if not keep.all():
+            self.drops[reason] += int((~keep).sum())
+            self.values, self.genes = self.values[:, keep], self.genes[keep]
+
+    def put(self, **columns: str | Sequence[str] | np.ndarray) -> None:
+        """Fill columns of ``obs``; one text stands for all cells."""
+        for name, column in columns.items():
+            self.obs[name] = text([column] * len(self.cells) if isinstance(column, str) else column)
+
+    def put_drugs(self, drugs: Sequence[str] | np.ndarray, doses: Sequence[str], control: np.ndarray) -> None:
+        """Fill ``drug``, ``dose`` and ``perturbation``, and leave out cells without one.
+
+        A ``control`` had the vehicle alone, and has neither drug nor dose; any other dose may be empty.
+        """
+        self.put(drug=np.where(control, "", text(drugs)), dose=np.where(control, "", text(doses)))
+        both = zip(self.obs["drug"], self.obs["dose"], strict=True)
+        treated = [f"drug {drug} {dose}".strip() if drug else "" for drug, dose in both]
+        self.put(perturbation=np.where(control, CONTROL, text(treated)))
+        self.keep_cells(self.obs["perturbation"] != "", NO_LABEL)
+
+    def drop_copies(self) -> None:
+        """Leave out genes and cells whose name came before."""
+        self.keep_genes(first_of_name(self.genes), COPIED_GENE)
+        self.keep_cells(first_of_name(self.cells), COPIED_CELL)
+
+    def drop_labels(self, column: str, rare: frozenset[str] = frozenset()) -> None:
+        """Leave out cells without a label, and cells with one of the ``rare`` labels."""
+        self.keep_cells(self.obs[column] != "", NO_LABEL)
+        self.keep_cells([label not in rare for label in self.obs[column]], RARE_LABEL)
+
+    def rare_types(self) -> frozenset[str]:
+        """Return the cell types of fewer than :data:`MIN_LABEL` cells."""
+        return frozenset(label for label, count in Counter(self.obs["cell_type"]).items() if count < MIN_LABEL)
+
+    def filter(self, *, max_genes: int | None = None, max_mito: float | None = None, mito: str = "MT-") -> None:
+        """Leave out poor cells and genes, as InstructCell does, in its order.
+
+        Parameters
+        ----------
+        max_genes
+            Cells with as many expressed genes, or more, are taken for doublets.
+        max_mito
+            Per cent of counts; cells with as many in mitochondrial genes, or more, are taken for dying.
+        mito
+            How the names of mitochondrial genes begin.
+        """
+        self.keep_cells(np.diff(self.values.indptr) >= MIN_GENES, FEW_GENES)
+        self.keep_genes(np.bincount(self.values.indices, minlength=len(self.genes)) >= MIN_CELLS, FEW_CELLS)
+        totals = np.maximum(np.asarray(self.values.sum(axis=1)).ravel(), 1e-12)
+        mitochondrial = np.array([gene.startswith(mito) for gene in self.genes], dtype=bool)
+        share = 100 * np.asarray(self.values[:, mitochondrial].sum(axis=1)).ravel() / totals
+        few = np.diff(self.values.indptr) < (max_genes or np.inf)
+        self.keep_cells(few, f"cell with {max_genes} genes or more")
+        if max_mito is not None:
+            self.keep_cells((share < max_mito)[few], f"cell with {max_mito:g} % mitochondrial counts or more")
+
+    def clean(self, label: str = "cell_type", **caps: Any) -> None:
+        """Leave out copies, then what :meth:`filter` does, then cells without a ``label`` or of a type rare before."""
+        self.drop_copies()
+        rare = self.rare_types() if label == "cell_type" else frozenset()
+        self.filter(**caps)
+        self.drop_labels(label, rare)
+
+    def finish(self, dataset: Dataset, variant: str) -> AnnData:
+        """Return the cells in the shared shape.
+
+        Raises
+        ------
+        CellDualityError
+            If nothing is left.
+        """
+        import anndata
+        import pandas
+        import scipy.sparse
+
+        if 0 in self.values.shape:
+            left_out = ", ".join(f"{count} x {reason}" for reason, count in self.drops.items()) or "the files are empty"
+            raise CellDualityError(
+                f"nothing is left of the set ({left_out})",
+                where=dataset.name,
+                mend="check that the files are the published ones",
+            )
+        if "tissue" in dataset.columns and "tissue" not in self.obs:
+            self.put(tissue=dataset.tissue)
+        values = scipy.sparse.csr_matrix(self.values, dtype=np.float32)
+        values.sort_indices()
+        obs = pandas.DataFrame({name: self.obs[name] for name in dataset.columns}, index=self.cells)
+        with warnings.catch_warnings():  # anndata tells of every conversion
+            warnings.simplefilter("ignore")
+            adata = anndata.AnnData(X=values, obs=obs, var=pandas.DataFrame(index=self.genes))
+        adata.uns.update(dataset=dataset.name, variant=variant, species=dataset.species, **self.extra)
+        adata.uns.update(expression=self.expression, drops={why: count for why, count in self.drops.items() if count})
+        return adata
+
+
+def read_cells(
+    path: Path,
+    matrix: Literal["X", "raw", "counts"] = "X",
+    *,
+    symbols: str = "",
+    optional: Sequence[str] = (),
+    **columns: str,
+) -> Draft:
+    """Return the cells of an .h5ad file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    matrix
+        Which matrix is read, block by block; ``"counts"``: X, or raw if only that holds whole numbers.
+    symbols
+        The column of ``var`` with the names of the genes, if there is one; genes without such a name are left out.
+    optional
+        Columns of ``obs`` that are taken over if they are there.
+    columns
+        Columns of ``obs`` by the name they get.
+
+    Raises
+    ------
+    CellDualityError
+        If it is no .h5ad file, or lacks the matrix or a column.
+    """
+    from data_prep.h5ad.matrices import open_tables
+
+    tables = open_tables(path, matrix)
+    ids = text(tables.var.index)
+    draft = Draft(tables.matrix.read(), tables.obs.index, tables.var.get(symbols, ids).astype(object))
+    for name, column in {**{name: name for name in optional if name in tables.obs}, **columns}.items():
+        if column not in tables.obs:
+            raise CellDualityError(
+                f"no column {column!r} in obs",
+                where=str(path),
+                mend=f"check that the file is the published one; it has {', '.join(map(str, tables.obs))[:200]}",
+            )
+        draft.put(**{name: tables.obs[column].astype(object)})
+    named = [gene not in ("", name) for gene, name in zip(draft.genes, ids, strict=True)]
+    if any(named):  # a gene without a symbol is called by its id in both places
+        draft.keep_genes(named, NO_SYMBOL)
+    return draft
+
+
+def ready_cells(files: Mapping[str, Path], name: str, **column: str) -> Draft | None:
+    """Return the cells of the .h5ad file that the user has ready, see :class:`~data_prep.loading.dataset.Dataset`."""
+    path = files.get(f"{name}.h5ad")
+    return read_cells(path, **column) if path else None
+
+
+def text(values: Any) -> np.ndarray:
+    """Return an array of Python strings with white space folded; NaN and None become empty.
+
+    Examples
+    --------
+    >>> list(text(["B  cell ", None, float("nan"), 3]))
+    ['B cell', '', '', '3']
+    """
+    folded = ["" if value is None or value != value else " ".join(str(value).split()) for value in values]
+    return np.array(folded, dtype=object)
+
+
+def first_of_name(names: np.ndarray) -> np.ndarray:
+    """Return which names have not come before.
+
+    Examples
+    --------
+    >>> first_of_name(np.array(["A", "B", "A"])).tolist()
+    [True, True, False]
+    """
+    first = np.zeros(len(names), dtype=bool)
+    first[np.unique(names.astype(str), return_index=True)[1]] = True
+    return first
+
+
+def look_up(table: Mapping[str, str], keys: Sequence[str] | np.ndarray, where: Path | str) -> np.ndarray:
+    """Return the label of every key; empty where there is none.
+
+    Raises
+    ------
+    CellDualityError
+        If not one key has a label: the two files do not belong together.
+    """
+    labels = [table.get(str(key), "") for key in keys]
+    if not any(labels):
+        shown = f"{keys[0]!r} against {next(iter(table), '')!r}" if len(keys) else "no cell"
+        raise CellDualityError(
+            f"no cell of the matrix has a label ({shown})",
+            where=str(where),
+            mend="check that both files are the published ones",
+        )
+    return text(labels)
