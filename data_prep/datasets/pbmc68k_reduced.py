@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import IDENTITY, Dataset, Files, PackageFile
-from data_prep.loading.draft import Draft, read_cells
+from data_prep.loading.dataset import IDENTITY, Dataset, PackageFile
+from data_prep.loading.draft import read_cells
 
 FILE = "10x_pbmc68k_reduced.h5ad"
-
-
-def read(files: Files, variant: str) -> Draft:
-    """Return the cells; ``X`` of the file is scaled: ``raw`` is read."""
-    draft = read_cells(files[FILE], "raw", cell_type="bulk_labels")
-    draft.unless_counts("log1p")
-    draft.drop_copies()
-    return draft
-
 
 DATASET = Dataset(
     name="pbmc68k_reduced",
@@ -25,7 +16,7 @@ DATASET = Dataset(
     sources=(PackageFile("scanpy", "1.11.5", "wheel", f"scanpy/datasets/{FILE}"),),
     licence="BSD-3-Clause (scanpy); 10x Genomics states CC BY 4.0",
     citation="Zheng et al. 2017, Nature Communications 8:14049, doi:10.1038/ncomms14049",
-    read=read,
+    read=lambda files, variant: read_cells(files[FILE], "raw", unless_counts="log1p", cell_type="bulk_labels"),
     columns=("cell_type", "tissue"),
     tasks=IDENTITY,
     cells=700,

@@ -15,7 +15,6 @@ def read(files: Files, variant: str) -> Draft:
     """Return the cells."""
     draft = ready_cells(files, NAME, cell_type=LABEL) or read_r(files[FILE], published)
     draft.unless_counts("log1p")
-    draft.drop_copies()
     return draft
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cellduality_plugin.errors import CellDualityError
-from data_prep.loading.dataset import IDENTITY, INSTRUCTCELL, Dataset, Files, RemoteFile
+from data_prep.loading.dataset import IDENTITY, INSTRUCTCELL, Dataset, Files, RemoteFile, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_header, read_matrix, read_rows
 
@@ -26,11 +25,7 @@ def read(files: Files, variant: str) -> Draft:
     n_cells, odd = divmod(width - ID_FIELDS, 2)
     cells = [name for name in header if name != "#samples"][:n_cells]
     if odd or len(cells) != n_cells:
-        raise CellDualityError(
-            f"{width - ID_FIELDS} numbers a line for {len(cells)} cells, not twice as many",
-            where=str(path),
-            mend="remove the file and fetch the set again",
-        )
+        raise not_published(path, f"{width - ID_FIELDS} numbers a line for {len(cells)} cells, not twice as many")
     values, _, genes = read_matrix(path, "\t", names=ID_FIELDS, columns=slice(n_cells, None), rows=GENE_ROWS)
     draft = Draft(values, cells, genes)
 
@@ -56,11 +51,6 @@ def read(files: Files, variant: str) -> Draft:
 def column_like(rows: list[dict[str, str]], wanted: str) -> str:
     """Return the column whose name holds ``wanted``, spaces and case aside: they vary between releases.
 
-    Raises
-    ------
-    CellDualityError
-        If there is none.
-
     Examples
     --------
     >>> column_like([{"Source Name": "", "Characteristics [inferred cell type]": ""}], "inferredcelltype")
@@ -69,7 +59,7 @@ def column_like(rows: list[dict[str, str]], wanted: str) -> str:
     for name in rows[0]:
         if wanted in name.lower().replace(" ", ""):
             return name
-    raise CellDualityError(f"no column like {wanted!r}", where=SAMPLES, mend="remove the file and fetch the set again")
+    raise not_published(SAMPLES, f"no column like {wanted!r}")
 
 
 DATASET = Dataset(

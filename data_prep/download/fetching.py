@@ -67,23 +67,9 @@ def missing_files(dataset: Dataset, cache: str | Path | None = None) -> tuple[Us
 def fetch(dataset: Dataset, cache: str | Path | None = None, progress: Progress | None = None) -> dict[str, Path]:
     """Return the files of a set by name, downloaded if they are not in the cache yet.
 
-    Where the publisher states no checksum, the hash of the first download is recorded in ``hashes.json`` beside the
-    files, and a later download or a changed file is checked against it.
-
-    Parameters
-    ----------
-    dataset
-        The registry entry.
-    cache
-        The cache folder; see :func:`cache_folder`.
-    progress
-        Told of every block of a download.
-
-    Returns
-    -------
-    dict
-        Path by file name; the :func:`ready_file` alone where there is one. A file that only the user can bring is
-        missing from it if it is not there: the loader says whether it can do without.
+    Where there is a :func:`ready_file`, it is that alone. A file that only the user can bring is missing if it is not
+    there: the loader says whether it can do without. Where the publisher states no checksum, the hash of the first
+    download is recorded in ``hashes.json`` beside the files, and whatever comes later is checked against it.
 
     Raises
     ------
@@ -115,13 +101,7 @@ def fetch(dataset: Dataset, cache: str | Path | None = None, progress: Progress 
 
 
 def only_file(dataset: Dataset) -> Path:
-    """Return the file of a set that has one; an installed one where it is, without a cache.
-
-    Raises
-    ------
-    CellDualityError
-        If it cannot be had.
-    """
+    """Return the file of a set that has one; an installed one where it is, without a cache."""
     (source,) = dataset.sources
     installed = installed_file(source) if isinstance(source, PackageFile) else None
     return installed or fetch(dataset)[source.name]
@@ -158,13 +138,7 @@ def _bring(source: RemoteFile | CollectionFile, path: Path, progress: Progress |
 
 
 def collection_url(source: CollectionFile) -> str:
-    """Return today's address of a CELLxGENE data set's .h5ad file.
-
-    Raises
-    ------
-    CellDualityError
-        If the service cannot be asked, or knows no such data set.
-    """
+    """Return today's address of a CELLxGENE data set's .h5ad file."""
     url = f"{CELLXGENE}/{source.collection}"
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / f"{source.title}.json"

@@ -47,22 +47,6 @@ def symbol_kind(name: str) -> Kind:
     return "ensembl" if _ENSEMBL.fullmatch(name) else "other"
 
 
-def guess_species(names: Iterable[str]) -> Species | None:
-    """Return the species that nearly all recognised symbols are of; None for too few of them or a mixture.
-
-    Examples
-    --------
-    >>> guess_species(["Cd3e", "Cd19"]) is None
-    True
-    """
-    found = Counter(map(symbol_kind, names))
-    known = found["human"] + found["mouse"]
-    for species in SPECIES:
-        if known >= FEW_KNOWN and found[species] >= (1 - MIXED) * known:
-            return species
-    return None
-
-
 def symbol_columns(table: Mapping[str, Iterable[object]]) -> list[str]:
     """Return the columns of ``table`` (of ``var``) that look like gene symbols: a third of them are recognised.
 
@@ -99,8 +83,9 @@ def check_species(
         If most names are Ensembl ids or carry the name of a genome, or if they mix human and mouse symbols, or are of
         another species than the declared one.
     """
-    found, guess = Counter(map(symbol_kind, names)), guess_species(names)
+    found = Counter(map(symbol_kind, names))
     known = found["human"] + found["mouse"]
+    other = next((species for species in SPECIES if declared and species != declared), "")
     genomes = Counter(match.group() for match in map(_GENOME.match, names) if match)
     if 2 * found["ensembl"] > len(names):
         example = next(name for name in names if symbol_kind(name) == "ensembl")
@@ -116,12 +101,14 @@ def check_species(
         (genome,) = genomes
         what = f"gene names start with the name of a genome, {genome}"
         mend = f"adata.var_names = adata.var_names.str.removeprefix({genome!r})"
-    elif known >= FEW_KNOWN and min(found["human"], found["mouse"]) > MIXED * known:
+    elif known < FEW_KNOWN:
+        return
+    elif min(found["human"], found["mouse"]) > MIXED * known:
         what = f"mixed species: {found['human']} human and {found['mouse']} mouse gene symbols"
         mend = "keep the cells and genes of one species"
-    elif declared and guess and guess != declared:
-        what = f"{declared} genes are declared, but {found[guess]} of {len(names)} are {guess} symbols"
-        mend = f"use --species {guess}"
+    elif other and found[other] >= (1 - MIXED) * known:
+        what = f"{declared} genes are declared, but {found[other]} of {len(names)} are {other} symbols"
+        mend = f"use --species {other}"
     else:
         return
     raise CellDualityError(what, where=where, mend=mend)

@@ -33,20 +33,9 @@ SHARED_SYMBOL = "gene without a symbol, or with one that several genes share"
 class Loaded:
     """What a file holds, checked but not read into memory.
 
-    Parameters
-    ----------
-    stored
-        The matrix in the file: all cells by all genes.
-    counts
-        Whether its values are counts; log1p of counts per 10,000 otherwise.
-    rows, columns
-        Which cells of the file are labelled, and the places of the genes that are kept.
-    obs
-        The labelled cells by name: ``cell_type`` and whatever other columns were asked for, as text.
-    genes
-        The names of the genes that are kept.
-    drops
-        How many cells and genes were left out, by reason.
+    ``stored`` is the matrix in the file, of counts or else log1p of counts per 10,000. Kept are the ``rows`` with
+    labels and the ``columns`` of ``genes``; ``drops`` counts the rest by reason. ``obs`` holds ``cell_type`` and
+    whatever other columns were asked for, as text, by cell.
     """
 
     stored: StoredMatrix

@@ -43,20 +43,9 @@ def told_when_unreadable(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """A matrix of cells by genes in a file.
+    """A matrix of cells by genes at ``key`` of an HDF5 file (as ``"X"``): dense, or sparse by row or by column.
 
-    Parameters
-    ----------
-    path
-        The HDF5 file.
-    key
-        Where in the file the matrix is, e.g. ``"layers/counts"``.
-    layout
-        Sparse by row, sparse by column, or dense.
-    shape
-        Cells and genes.
-    block
-        How many values are read at a time.
+    It is read ``block`` values at a time.
     """
 
     path: Path
@@ -67,13 +56,7 @@ class StoredMatrix:
 
     @classmethod
     def find(cls, file: h5py.File, path: Path, key: str) -> StoredMatrix:
-        """Return the matrix at ``key`` of an open file; sparse layouts of old anndata versions are known too.
-
-        Raises
-        ------
-        CellDualityError
-            If it does not hold numbers.
-        """
+        """Return the matrix of numbers at ``key`` of an open file; sparse layouts of old anndata are known too."""
         node = file[key]
         if isinstance(node, h5py.Group):
             kind = str(_attribute(node, "encoding-type", "h5sparse_format"))[:3]

@@ -107,10 +107,14 @@ class Files(dict[str, Path]):
     """Path by file name."""
 
     def __missing__(self, name: str) -> Path:
-        at_hand = ", ".join(self) or "none"
-        raise CellDualityError(
-            f"the file {name} is missing (at hand: {at_hand})", where=name, mend="fetch the set again"
-        )
+        raise CellDualityError(f"the file {name} is missing", where=name, mend="fetch the set again")
+
+
+def not_published(path: Path | str, why: str) -> CellDualityError:
+    """Return the error that tells why a file is not the published one."""
+    return CellDualityError(
+        f"not the file that was published ({why[:160]})", where=str(path), mend="remove it and fetch the set again"
+    )
 
 
 @dataclass(frozen=True)

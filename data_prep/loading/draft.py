@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
+from data_prep.loading.dataset import not_published
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,30 +24,15 @@ Expression: TypeAlias = Literal["counts", "log1p", "tpm", "log2"]
 MIN_GENES, MIN_CELLS, MIN_LABEL = 200, 8, 20
 """InstructCell's: expressed genes a cell, cells a gene, and cells a cell type must have to stay."""
 
-COPIED_GENE, COPIED_CELL = "gene whose name came before", "cell whose name came before"
-FEW_GENES, FEW_CELLS = f"cell with fewer than {MIN_GENES} genes", f"gene in fewer than {MIN_CELLS} cells"
-NO_LABEL, RARE_LABEL = "cell without a label", f"cell of a type with fewer than {MIN_LABEL} cells"
-NO_SYMBOL = "gene without a symbol"
+NO_LABEL = "cell without a label"
 
 
 @dataclass
 class Draft:
-    """Cells by genes, and what has been left out so far.
+    """Cells by genes, what is known of the cells, and how much has been left out so far by reason.
 
-    Parameters
-    ----------
-    values
-        Sparse; finite and non-negative. Zeros that are stored are taken out.
-    cells, genes
-        Names, in the order of ``values``.
-    expression
-        What the values are.
-    obs
-        Column by name, in the order of ``cells``; an empty text stands for no value.
-    drops
-        How many cells or genes were left out, by reason.
-    extra
-        What else ``uns`` gets.
+    ``values`` are finite and non-negative, made sparse by row; an empty text in ``obs`` stands for no value; ``extra``
+    is what else ``uns`` gets.
     """
 
     values: Any
@@ -65,11 +50,8 @@ class Draft:
         self.values.eliminate_zeros()
         self.cells, self.genes = text(self.cells), text(self.genes)
         if not (self.values.data >= 0).all() or np.isinf(self.values.data).any():
-            raise CellDualityError(
-                "the matrix has negative, infinite or missing values",
-                where=f"{len(self.cells)} cells x {len(self.genes)} genes",
-                mend="check that the files are the published ones",
-            )
+            where = f"{len(self.cells)} cells x {len(self.genes)} genes"
+            raise not_published(where, "the matrix has negative, infinite or missing values")
 
     def unless_counts(self, expression: Expression) -> None:
         """Note what the values are if those of the first cells are no whole numbers, as counts are."""
@@ -109,13 +91,17 @@ class Draft:
 
     def drop_copies(self) -> None:
         """Leave out genes and cells whose name came before."""
-        self.keep_genes(first_of_name(self.genes), COPIED_GENE)
-        self.keep_cells(first_of_name(self.cells), COPIED_CELL)
+        from pandas import Index
+
+        self.keep_genes(~Index(self.genes).duplicated(), "gene whose name came before")
+        self.keep_cells(~Index(self.cells).duplicated(), "cell whose name came before")
 
     def drop_labels(self, column: str, rare: frozenset[str] = frozenset()) -> None:
         """Leave out cells without a label, and cells with one of the ``rare`` labels."""
         self.keep_cells(self.obs[column] != "", NO_LABEL)
-        self.keep_cells([label not in rare for label in self.obs[column]], RARE_LABEL)
+        self.keep_cells(
+            [label not in rare for label in self.obs[column]], f"cell of a type with fewer than {MIN_LABEL} cells"
+        )
 
     def rare_types(self) -> frozenset[str]:
         """Return the cell types of fewer than :data:`MIN_LABEL` cells."""
@@ -124,17 +110,14 @@ class Draft:
     def filter(self, *, max_genes: int | None = None, max_mito: float | None = None, mito: str = "MT-") -> None:
         """Leave out poor cells and genes, as InstructCell does, in its order.
 
-        Parameters
-        ----------
-        max_genes
-            Cells with as many expressed genes, or more, are taken for doublets.
-        max_mito
-            Per cent of counts; cells with as many in mitochondrial genes, or more, are taken for dying.
-        mito
-            How the names of mitochondrial genes begin.
+        Cells with ``max_genes`` expressed genes or more are taken for doublets; those with ``max_mito`` per cent or
+        more of their counts in mitochondrial genes, whose names begin with ``mito``, for dying.
         """
-        self.keep_cells(np.diff(self.values.indptr) >= MIN_GENES, FEW_GENES)
-        self.keep_genes(np.bincount(self.values.indices, minlength=len(self.genes)) >= MIN_CELLS, FEW_CELLS)
+        self.keep_cells(np.diff(self.values.indptr) >= MIN_GENES, f"cell with fewer than {MIN_GENES} genes")
+        self.keep_genes(
+            np.bincount(self.values.indices, minlength=len(self.genes)) >= MIN_CELLS,
+            f"gene in fewer than {MIN_CELLS} cells",
+        )
         totals = np.maximum(np.asarray(self.values.sum(axis=1)).ravel(), 1e-12)
         mitochondrial = np.array([gene.startswith(mito) for gene in self.genes], dtype=bool)
         share = 100 * np.asarray(self.values[:, mitochondrial].sum(axis=1)).ravel() / totals
@@ -151,24 +134,15 @@ class Draft:
         self.drop_labels(label, rare)
 
     def finish(self, dataset: Dataset, variant: str) -> AnnData:
-        """Return the cells in the shared shape.
-
-        Raises
-        ------
-        CellDualityError
-            If nothing is left.
-        """
+        """Return the cells in the shared shape, see :meth:`data_prep.loading.dataset.Dataset.load`."""
         import anndata
         import pandas
         import scipy.sparse
 
+        self.drop_copies()
         if 0 in self.values.shape:
-            left_out = ", ".join(f"{count} x {reason}" for reason, count in self.drops.items()) or "the files are empty"
-            raise CellDualityError(
-                f"nothing is left of the set ({left_out})",
-                where=dataset.name,
-                mend="check that the files are the published ones",
-            )
+            left_out = ", ".join(f"{count} x {reason}" for reason, count in self.drops.items())
+            raise not_published(dataset.name, f"nothing is left of it: {left_out or 'the files are empty'}")
         if "tissue" in dataset.columns and "tissue" not in self.obs:
             self.put(tissue=dataset.tissue)
         values = scipy.sparse.csr_matrix(self.values, dtype=np.float32)
@@ -186,6 +160,7 @@ def read_cells(
     path: Path,
     matrix: Literal["X", "raw", "counts"] = "X",
     *,
+    unless_counts: Expression = "counts",
     symbols: str = "",
     optional: Sequence[str] = (),
     **columns: str,
@@ -194,38 +169,28 @@ def read_cells(
 
     Parameters
     ----------
-    path
-        The file.
-    matrix
-        Which matrix is read, block by block; ``"counts"``: X, or raw if only that holds whole numbers.
+    path, matrix
+        The file, and which matrix is read; ``"counts"``: X, or raw if only that holds whole numbers.
+    unless_counts
+        What the values are if they are no whole numbers.
     symbols
         The column of ``var`` with the names of the genes, if there is one; genes without such a name are left out.
-    optional
-        Columns of ``obs`` that are taken over if they are there.
-    columns
-        Columns of ``obs`` by the name they get.
-
-    Raises
-    ------
-    CellDualityError
-        If it is no .h5ad file, or lacks the matrix or a column.
+    optional, columns
+        Columns of ``obs`` that are taken over if they are there, and those that must be, by the name they get.
     """
     from data_prep.h5ad.matrices import open_tables
 
     tables = open_tables(path, matrix)
-    ids = text(tables.var.index)
+    ids = text(tables.var.index)  # where a gene has no symbol, CELLxGENE gives its id as such
     draft = Draft(tables.matrix.read(), tables.obs.index, tables.var.get(symbols, ids).astype(object))
     for name, column in {**{name: name for name in optional if name in tables.obs}, **columns}.items():
         if column not in tables.obs:
-            raise CellDualityError(
-                f"no column {column!r} in obs",
-                where=str(path),
-                mend=f"check that the file is the published one; it has {', '.join(map(str, tables.obs))[:200]}",
-            )
+            raise not_published(path, f"no column {column!r} in obs, which has {', '.join(map(str, tables.obs))}")
         draft.put(**{name: tables.obs[column].astype(object)})
     named = [gene not in ("", name) for gene, name in zip(draft.genes, ids, strict=True)]
-    if any(named):  # a gene without a symbol is called by its id in both places
-        draft.keep_genes(named, NO_SYMBOL)
+    if any(named):
+        draft.keep_genes(named, "gene without a symbol")
+    draft.unless_counts(unless_counts)
     return draft
 
 
@@ -247,33 +212,10 @@ def text(values: Any) -> np.ndarray:
     return np.array(folded, dtype=object)
 
 
-def first_of_name(names: np.ndarray) -> np.ndarray:
-    """Return which names have not come before.
-
-    Examples
-    --------
-    >>> first_of_name(np.array(["A", "B", "A"])).tolist()
-    [True, True, False]
-    """
-    first = np.zeros(len(names), dtype=bool)
-    first[np.unique(names.astype(str), return_index=True)[1]] = True
-    return first
-
-
 def look_up(table: Mapping[str, str], keys: Sequence[str] | np.ndarray, where: Path | str) -> np.ndarray:
-    """Return the label of every key; empty where there is none.
-
-    Raises
-    ------
-    CellDualityError
-        If not one key has a label: the two files do not belong together.
-    """
+    """Return the label of every key; empty where there is none. If not one has a label, the files do not fit."""
     labels = [table.get(str(key), "") for key in keys]
     if not any(labels):
         shown = f"{keys[0]!r} against {next(iter(table), '')!r}" if len(keys) else "no cell"
-        raise CellDualityError(
-            f"no cell of the matrix has a label ({shown})",
-            where=str(where),
-            mend="check that both files are the published ones",
-        )
+        raise not_published(where, f"no cell of the matrix has a label: {shown}")
     return text(labels)

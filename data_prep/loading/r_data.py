@@ -1,8 +1,8 @@
 """The data files that R writes with save() (.RData, .rda), read without R.
 
 The format is that of the section "Serialization Formats" of R Internals and of R's serialize.c: big-endian XDR of
-version 2 or 3, as it is or packed with gzip, bzip2 or xz. Functions and environments are read over; compiled functions
-cannot be. The package rdata reads the same; it needs xarray, and Python 3.11.
+version 2 or 3, as it is or packed with gzip, bzip2 or xz. Functions and environments cannot be read. The package rdata
+reads the same; it needs xarray, and Python 3.11.
 """
 
 from __future__ import annotations
@@ -18,23 +18,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cellduality_plugin.errors import CellDualityError
+from data_prep.loading.dataset import not_published
 
-SYMBOL, LIST, ENVIRONMENT, CHARACTERS, STRINGS = 1, 2, 4, 9, 16
-POINTER, WEAK, S4, ALTERNATIVE, REFERENCE = 22, 23, 25, 238, 255
-PAIRS = {LIST, 3, 5, 6, 17}  # chained in pairs: list, closure, promise, call, dots
+SYMBOL, LIST, CALL, CHARACTERS, STRINGS, S4, ALTERNATIVE, REFERENCE = 1, 2, 6, 9, 16, 25, 238, 255
 NUMBERS = {10: ">i4", 13: ">i4", 14: ">f8", 15: ">c16", 24: "u1"}  # logical, integer, double, complex, raw
-LISTS, BUILT_IN = {19, 20}, {7, 8}
-NAMED = {247, 248, 249}  # persistent names, packages, namespaces
-REMEMBERED = {SYMBOL, ENVIRONMENT, POINTER, WEAK, *NAMED}
+LISTS = {19, 20}
 NOTHINGS = {0, 241, 242, 250, 251, 252, 253, 254}  # NULL, the standing environments, missing and unbound values
 HAS_ATTRIBUTES, HAS_TAG, LATIN1 = 1 << 9, 1 << 10, 1 << 14
 
-PACKED: dict[bytes, Callable[[bytes], bytes]] = {
-    b"\x1f\x8b": gzip.decompress,
-    b"BZ": bz2.decompress,
-    b"\xfd7": lzma.decompress,
-}
+PACKED = {b"\x1f\x8b": gzip.decompress, b"BZ": bz2.decompress, b"\xfd7": lzma.decompress}
 BROKEN = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zlib.error, lzma.LZMAError)
 
 Found = TypeVar("Found")
@@ -42,15 +34,10 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class RObject:
-    """A value of R.
+    """A value of R, and its attributes by name; of an S4 object its slots.
 
-    Parameters
-    ----------
-    value
-        Numbers as an array (the lowest int32 is an integer's NA), strings as a list (None is NA), a list as a list of
-        these objects, one symbol or string as text; None for what holds no data.
-    attributes
-        By name; of an S4 object its slots.
+    Numbers are an array (the lowest int32 is an integer's NA), strings a list (None is NA), a list a list of these
+    objects, one symbol or string text; None stands for what holds no data.
     """
 
     value: Any = None
@@ -85,23 +72,13 @@ class RObject:
 
 
 def read_r(path: Path, take: Callable[[RObject], Found]) -> Found:
-    """Return what ``take`` finds among the objects that R's save() put into a file.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is none that save() wrote, is truncated, or lacks what ``take`` looks for.
-    """
+    """Return what ``take`` finds among the objects that R's save() put into a file."""
     try:
         content = path.read_bytes()
-        unpack = PACKED.get(content[:2])
-        return take(_Stream(unpack(content) if unpack else content).saved())
+        unpack = PACKED.get(content[:2], bytes)
+        return take(_Stream(unpack(content)).saved())
     except (*BROKEN, RecursionError) as error:
-        raise CellDualityError(
-            f"not the R data that was published ({type(error).__name__}: {str(error)[:120]})",
-            where=str(path),
-            mend="remove the file and fetch the set again",
-        ) from error
+        raise not_published(path, f"{type(error).__name__}: {error}") from error
 
 
 class _Stream:
@@ -109,7 +86,7 @@ class _Stream:
 
     def __init__(self, content: bytes) -> None:
         self.content, self.place = content, 0
-        self.known: list[RObject] = []  # what a later reference may mean
+        self.symbols: list[RObject] = []  # what a later reference may mean
 
     def saved(self) -> RObject:
         if self.take(7) not in (b"RDX2\nX\n", b"RDX3\nX\n"):
@@ -137,37 +114,22 @@ class _Stream:
     def items(self, count: int) -> list[RObject]:
         return [self.item() for _ in range(count)]
 
-    def item(self, flags: int | None = None) -> RObject:
-        flags = self.integer() if flags is None else flags
+    def item(self) -> RObject:
+        flags = self.integer()
         kind = flags & 255
         if kind in NOTHINGS:
             return RObject()
         if kind == REFERENCE:
-            return self.known[(flags >> 8 or self.integer()) - 1]
-        if kind in PAIRS:
+            return self.symbols[(flags >> 8 or self.integer()) - 1]
+        if kind == SYMBOL:
+            self.symbols.append(self.item())
+            return self.symbols[-1]
+        if kind in (LIST, CALL):
             return self.pairs(flags)
         if kind == ALTERNATIVE:
             return self.alternative(*self.items(3))
-        if kind in REMEMBERED:
-            return self.remembered(kind, flags)
         value = self.value(kind, flags)
         return RObject(value, _attributes(self.item()) if flags & HAS_ATTRIBUTES else {})
-
-    def remembered(self, kind: int, flags: int) -> RObject:
-        """Return what a later reference may mean: a symbol, or what holds no data."""
-        place = len(self.known)
-        self.known.append(RObject())
-        if kind == SYMBOL:
-            self.known[place] = self.item()
-        elif kind == ENVIRONMENT:
-            self.integer()
-            self.items(4)
-        elif kind in NAMED:
-            self.integer()
-            self.items(self.integer())
-        else:
-            self.items((2 if kind == POINTER else 0) + bool(flags & HAS_ATTRIBUTES))
-        return self.known[place]
 
     def value(self, kind: int, flags: int) -> Any:
         if kind == CHARACTERS:
@@ -180,21 +142,17 @@ class _Stream:
             return [one.value for one in self.items(self.length())]
         if kind in LISTS:
             return self.items(self.length())
-        if kind in BUILT_IN:
-            self.take(self.integer())
-        elif kind != S4:
-            raise ValueError(f"type {kind} is not known")
-        return None
+        if kind == S4:
+            return None
+        raise ValueError(f"type {kind} is not known")
 
     def pairs(self, flags: int) -> RObject:
-        values, names, kind = [], [], flags & 255
-        while flags & 255 in PAIRS:
-            self.items(bool(flags & HAS_ATTRIBUTES))
-            names.append(self.item().value if flags & HAS_TAG else "")
-            values.append(self.item())
-            flags = self.integer()
-        self.item(flags)
-        return RObject(values, {"names": RObject(names)}) if kind == LIST else RObject()
+        """Return a list that is chained in pairs; of a call the names and values of its arguments."""
+        self.items(bool(flags & HAS_ATTRIBUTES))
+        name, value = self.item().value if flags & HAS_TAG else "", self.item()
+        rest = self.item()
+        values, names = (rest.value, rest["names"].value) if "names" in rest.attributes else ([], [])
+        return RObject([value, *values], {"names": RObject([name, *names])})
 
     def alternative(self, info: RObject, state: RObject, attributes: RObject) -> RObject:
         """Return a vector of which R 3.5 and later write how to make it."""

@@ -1,4 +1,7 @@
-"""Text tables, as GEO has them; large ones of genes by cells are read into a sparse matrix block by block."""
+"""Text tables, as GEO has them; large ones of genes by cells are read into a sparse matrix block by block.
+
+Whatever is wrong with a table is one :class:`CellDualityError` that names the file.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from cellduality_plugin.errors import CellDualityError
+from data_prep.loading.dataset import not_published
 
 BLOCK_VALUES = 20_000_000
 """Values that are in memory as a dense block at a time: 160 MB."""
@@ -23,12 +26,8 @@ def read_rows(path: Path, separator: str, *, header: bool = True) -> list[dict[s
     """Return the lines of a small table as {column: value}; of columns with one name the last is kept.
 
     A header that is one name short, as R writes it, does not name the first column: that is ``""`` then. Without a
-    header, columns are named ``"0"``, ``"1"``, and so on.
-
-    Raises
-    ------
-    CellDualityError
-        If the table is empty or a line has another number of fields than the first.
+    header, columns are named ``"0"``, ``"1"``, and so on. A table without lines, or with lines of several lengths, is
+    none.
     """
     with _lines(path, separator) as lines:
         rows = [line for line in lines if line]
@@ -44,13 +43,7 @@ def read_rows(path: Path, separator: str, *, header: bool = True) -> list[dict[s
 
 
 def read_header(path: Path, separator: str) -> tuple[list[str], int]:
-    """Return (the fields of the first line, how many the second has).
-
-    Raises
-    ------
-    CellDualityError
-        If there are no two lines, or the file is no text.
-    """
+    """Return (the fields of the first line, how many the second has)."""
     with _lines(path, separator) as lines:
         first = list(itertools.islice(lines, 2))
         if len(first) < 2 or len(first[1]) < 2:
@@ -61,23 +54,10 @@ def read_header(path: Path, separator: str) -> tuple[list[str], int]:
 def read_matrix(
     path: Path, separator: str, *, names: int = 1, columns: slice = slice(None), rows: int | None = None
 ) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Return (columns by rows as a sparse matrix, names of the columns, names of the rows): cells by genes.
+    """Return (cells by genes as a sparse matrix, names of the cells, names of the genes) of a table of genes by cells.
 
-    Parameters
-    ----------
-    path, separator
-        A table of genes by cells; its header may leave the columns of names out.
-    names
-        How many fields at the start of a line hold names; the first of them names the row.
-    columns
-        Which of the fields after ``names`` to read.
-    rows
-        How many lines to read after the header; all by default.
-
-    Raises
-    ------
-    CellDualityError
-        If a value is no number or negative, or a line has more or fewer fields than the others.
+    The first ``names`` fields of a line are names, of which the first is the gene's; the header may leave them out.
+    Only the ``columns`` of those that follow are read, and only so many ``rows`` after the header; by default all.
     """
     import pandas
     import scipy.sparse
@@ -121,11 +101,7 @@ def _stream(path: Path) -> Iterator[IO[str]]:
         with opened(path, "rt", encoding="utf-8", newline="") as stream:
             yield stream  # type: ignore[misc]
     except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
-        raise CellDualityError(
-            f"not the table that was published ({type(error).__name__}: {str(error)[:120]})",
-            where=str(path),
-            mend="remove the file and fetch the set again",
-        ) from error
+        raise not_published(path, f"{type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager

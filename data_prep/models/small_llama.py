@@ -60,21 +60,9 @@ def build_small_llama(
 ) -> None:
     """Write an untrained Llama and its word-level tokenizer for the prepared rows in ``data``.
 
-    The folder is what ``AutoModelForCausalLM``, ``AutoTokenizer`` and vLLM load. The same data and arguments
-    give identical files; where they are already there, nothing is done.
-
-    Parameters
-    ----------
-    data
-        A folder written by :func:`data_prep.prepare.prepare`.
-    out
-        The folder of the model.
-    hidden_size, layers, heads
-        The shape of the network; the inner layer is three times ``hidden_size``.
-    seed
-        Of the initial weights.
-    max_len
-        The most tokens of a prompt with its response.
+    The folder ``out`` is what ``AutoModelForCausalLM``, ``AutoTokenizer`` and vLLM load. The same data and arguments
+    give identical files; where they are already there, nothing is done. The inner layer is three times ``hidden_size``;
+    ``max_len`` is the most tokens of a prompt with its response.
 
     Raises
     ------

@@ -1,8 +1,7 @@
 """Files that R writes, made here by a writer of the tests.
 
-When it was written, the reader was held against the files of real R that the packages rdata 1.1.0 and rds2py 0.10.6 are
-tested on: all 274 in XDR were read to the last byte, 260 with the values that rdata reads. rdata could not read one; 11
-differ in how a missing truth value is shown, and two in a number that R defers to text (100000 for 1e+05).
+The reader was held against files of real R: of those in XDR that rdata 1.1.0 is tested on it reads all but functions,
+environments and file handles, with the values that an earlier, fuller version read.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import struct
 
 import numpy as np
 import pandas as pd
@@ -20,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.published.r_data import read_r
+from data_prep.loading.r_data import read_r
 
 FRAME = pd.DataFrame(
     {"kind": pd.Categorical(["B", None, "T"], categories=["T", "B"]), "n": [1.5, 2.0, 3.0], "name": ["x", None, "ñ"]},
@@ -71,31 +69,6 @@ def test_a_plain_matrix_is_read_by_columns(r_writer, tmp_path):
     assert (rows, columns) == (["r1", "r2"], ["c1", "c2", "c3"])
 
 
-def test_functions_environments_and_code_are_read_over(r_writer, tmp_path):
-    writer = r_writer(3)
-    writer.integers(2 | 1 << 10)
-    writer.symbol("f")
-    writer.integers(3 | 1 << 10)  # a closure: its environment, its arguments, its body as code
-    writer.integers(4, 0, 253, 254, 254, 254)
-    writer.pairs({"x": None})
-    writer.integers(21, 1)
-    writer.item(np.array([10, 20]))  # instructions
-    writer.integers(2)  # two constants: a call that may be repeated, and its repetition with a vector in it
-    writer.integers(244, 0, 6, 254, 1)
-    writer.symbol("print")
-    writer.integers(239)
-    writer.pairs({"srcref": np.array([1])})
-    writer.integers(254, 243, 0, 254, 254, 14)
-    writer.item(np.array([1.0]))
-    writer.integers(2 | 1 << 10)
-    writer.symbol("x")  # by reference, counted after the environment
-    writer.content[-4:] = struct.pack(">i", 255 | 3 << 8)
-    writer.item(np.array([7]))
-    writer.integers(254)
-    (tmp_path / "f.rda").write_bytes(writer.content)
-    assert read_r(tmp_path / "f.rda", lambda saved: saved["x"].value.tolist()) == [7]
-
-
 @pytest.mark.parametrize(
     ("name", "state", "found"),
     [
@@ -120,13 +93,9 @@ def test_vectors_that_r_tells_how_to_make(r_writer, tmp_path, name, state, found
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
 def test_a_damaged_file_is_told_in_one_line(save_r, pack, damage, check_told):
     path = save_r("a.rda", pack, frame=FRAME)
+    with pytest.raises(CellDualityError, match="KeyError: 'other'"):
+        read_r(path, lambda saved: saved["other"])
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CellDualityError) as raised:
         read_r(path, lambda saved: saved["frame"])
-    check_told(raised, "not the R data that was published", "fetch the set again")
-
-
-def test_an_object_that_is_not_there_is_told(save_r, check_told):
-    with pytest.raises(CellDualityError) as raised:
-        read_r(save_r("a.rda", frame=FRAME), lambda saved: saved["other"])
-    check_told(raised, "KeyError: 'other'")
+    check_told(raised, "not the file that was published", "fetch the set again")

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_prep.published.lung_lines_10x import IC50, NOT_SCREENED
+from data_prep.datasets.lung_lines_10x import IC50, NOT_SCREENED
 
 NAME = "lung_lines_10x"
 LINES = ["H838", "H1975", "H2228", "A549", "HCC827"] * 4

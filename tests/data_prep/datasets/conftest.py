@@ -44,10 +44,23 @@ def write_table(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def write_counts(write_table) -> Callable[..., Path]:
+    """Return a function that writes a table of genes by cells."""
+
+    def write(name: str, values: np.ndarray, cells: Sequence[str], genes: Sequence[str] = (), **shape: Any) -> Path:
+        genes = genes or [f"G{number}" for number in range(values.shape[1])]
+        corner = shape.pop("corner", ["gene"])
+        lines = [[gene, *row] for gene, row in zip(genes, values.T.tolist(), strict=True)]
+        return write_table(name, [[*corner, *cells], *lines], **shape)
+
+    return write
+
+
+@pytest.fixture
 def load() -> Callable[..., anndata.AnnData]:
     """Return a function that loads a set by name and checks what all sets have in common."""
 
-    def loaded(name: str, files: dict[str, Path], variant: str = "", columns: tuple[str, ...] = ()) -> anndata.AnnData:
+    def loaded(name: str, files: dict[str, Path], variant: str = "") -> anndata.AnnData:
         dataset = find_dataset(name)
         adata = dataset.load(files, variant)
         assert isinstance(adata.X, scipy.sparse.csr_matrix)
@@ -55,16 +68,22 @@ def load() -> Callable[..., anndata.AnnData]:
         assert (adata.X.data > 0).all()
         assert adata.obs_names.is_unique
         assert adata.var_names.is_unique
-        assert sorted(adata.obs.columns) == sorted(columns or dataset.columns)
+        assert list(adata.obs.columns) == list(dataset.columns)
         assert all(type(value) is str for column in adata.obs for value in adata.obs[column])
         assert adata.uns["dataset"] == name
         assert adata.uns["species"] == dataset.species
         assert adata.uns["variant"] == (variant or dataset.default_variant)
-        assert adata.uns["expression"] in ("counts", "log1p", "tpm", "rpkm", "log2")
+        assert adata.uns["expression"] in ("counts", "log1p", "tpm", "log2")
         assert all(type(count) is int and count > 0 for count in adata.uns["drops"].values())
         return adata
 
     return loaded
+
+
+@pytest.fixture
+def tally() -> Callable[..., dict[str, int]]:
+    """Return a function that counts the values of a column."""
+    return lambda adata, column="cell_type": pd.Series(adata.obs[column]).value_counts().to_dict()
 
 
 class RWriter:
@@ -102,31 +121,20 @@ class RWriter:
         flags = 1 << 9 if attributes else 0
         if value is None:
             self.integers(254)
-            return
-        if isinstance(value, dict):
-            self.item(list(value.values()), {"names": np.array(list(value), dtype=object)})
-            return
-        if isinstance(value, pd.DataFrame):
-            names, rows = (np.array(axis, dtype=object) for axis in (value.columns, value.index))
-            frame = {"names": names, "class": np.array(["data.frame"], dtype=object), "row.names": rows}
-            self.item([value[name].array for name in value], frame)
-            return
-        if isinstance(value, pd.Categorical):
-            levels = np.array(value.categories, dtype=object)
-            self.item(value.codes.astype(int) + 1, {"levels": levels, "class": np.array(["factor"], dtype=object)})
-            return
-        if isinstance(value, SparseWithNames):
+        elif isinstance(value, dict):
+            self.item(list(value.values()), {"names": list_of(value)})
+        elif isinstance(value, pd.DataFrame):
+            names = {"names": list_of(value.columns), "class": list_of(["data.frame"])}
+            self.item([value[name].array for name in value], {**names, "row.names": list_of(value.index)})
+        elif isinstance(value, pd.Categorical):
+            self.item(value.codes.astype(int) + 1, {"levels": list_of(value.categories), "class": list_of(["factor"])})
+        elif isinstance(value, SparseWithNames):
             matrix = value.matrix
             self.integers(25 | 1 << 16 | 1 << 9)
-            self.pairs(
-                {
-                    **{"i": matrix.indices, "p": matrix.indptr, "Dim": np.array(matrix.shape)},
-                    "Dimnames": [np.array(names, dtype=object) for names in (value.rows, value.columns)],
-                    **{"x": matrix.data.astype(float), "factors": [], "class": np.array(["dgCMatrix"], dtype=object)},
-                }
-            )
-            return
-        if isinstance(value, list):
+            slots = {"i": matrix.indices, "p": matrix.indptr, "Dim": np.array(matrix.shape)}
+            slots["Dimnames"] = [list_of(value.rows), list_of(value.columns)]
+            self.pairs({**slots, "x": matrix.data.astype(float), "factors": [], "class": list_of(["dgCMatrix"])})
+        elif isinstance(value, list):
             self.integers(19 | flags, len(value))
             for one in value:
                 self.item(one)
@@ -134,13 +142,15 @@ class RWriter:
             array = np.asarray(value)
             kind = {"i": 13, "f": 14}.get(array.dtype.kind, 16)
             self.integers(kind | flags, len(array))
-            if kind == 16:
-                for one in array:
-                    self.text(one)
-            else:
-                self.content += array.astype(">i4" if kind == 13 else ">f8").tobytes()
-        if attributes:
+            for one in array if kind == 16 else ():
+                self.text(one)
+            self.content += b"" if kind == 16 else array.astype(">i4" if kind == 13 else ">f8").tobytes()
+        if attributes and not isinstance(value, dict | pd.DataFrame | pd.Categorical):
             self.pairs(attributes)
+
+
+def list_of(names: Any) -> np.ndarray:
+    return np.array(list(names), dtype=object)
 
 
 @dataclass(frozen=True)
@@ -171,8 +181,7 @@ def save_r(tmp_path: Path) -> Callable[..., Path]:
     def save(name: str, pack: Callable[[bytes], bytes] = gzip.compress, version: int = 2, **objects: Any) -> Path:
         writer = RWriter(version)
         writer.pairs(objects)
-        path = tmp_path / name
-        path.write_bytes(pack(bytes(writer.content)))
-        return path
+        (tmp_path / name).write_bytes(pack(bytes(writer.content)))
+        return tmp_path / name
 
     return save

@@ -37,11 +37,8 @@ def test_cells_get_their_types_by_name(load, write, counts):
     assert adata.uns["drops"] == {}
 
 
-def test_cells_without_a_type_are_left_out(load, write):
+def test_cells_without_a_type_are_left_out_and_files_that_do_not_fit_are_told(load, write):
     adata = load(NAME, write([*CELLS[:-2], "X1", "X2"]))
     assert adata.uns["drops"] == {"cell without a label": 2}
-
-
-def test_files_that_do_not_belong_together_are_told(load, write):
     with pytest.raises(CellDualityError, match="no cell of the matrix has a label"):
         load(NAME, write([f"X{number}" for number in range(len(CELLS))]))

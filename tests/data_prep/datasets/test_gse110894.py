@@ -10,7 +10,7 @@ SAMPLES = ["DMSO SENSITIVE"] * 12 + ["IBET 1000nM RESISTANT"] * 11 + ["EMPTY"] *
 
 
 @pytest.fixture
-def write(tmp_path, counts, write_table):
+def write(tmp_path, counts, write_counts):
     """A sheet with three lines above its header and merged cells, wells with their barcode, two plates."""
 
     def make(leading: int = 3, header=("Plate#", "Well position", "Sample name")):
@@ -28,33 +28,23 @@ def write(tmp_path, counts, write_table):
             last = (plate, sample)
         sheet.append([None, None, None])
         book.save(tmp_path / WELLS)
-        values = counts(len(SAMPLES))
-        lines = [["gene_id", *names]] + [[f"G{gene}", *row] for gene, row in enumerate(values.T.tolist())]
-        return {COUNTS: write_table(COUNTS, lines, ","), WELLS: tmp_path / WELLS}
+        return {COUNTS: write_counts(COUNTS, counts(len(SAMPLES)), names, separator=","), WELLS: tmp_path / WELLS}
 
     return make
 
 
-def test_empty_wells_are_sensitive_as_published(load, write):
-    adata = load("gse110894", write(), "as_published")
-    assert adata.obs["sensitivity"].value_counts().to_dict() == {"Sensitive": 16, "Resistant": 11}
+def test_empty_wells_are_sensitive_as_published_and_left_out_when_corrected(load, write, tally):
+    published, corrected = load("gse110894", write(), "as_published"), load("gse110894", write())
+    assert tally(published, "sensitivity") == {"Sensitive": 16, "Resistant": 11}
+    assert tally(corrected, "sensitivity") == {"Sensitive": 12, "Resistant": 11}
+    assert corrected.uns["drops"] == {"EMPTY well, which holds no cell": 4}
+    assert corrected.obs_names[0] == "LC25_A0"
 
 
-def test_empty_wells_are_left_out_in_the_corrected_variant(load, write):
-    adata = load("gse110894", write())
-    assert adata.obs["sensitivity"].value_counts().to_dict() == {"Sensitive": 12, "Resistant": 11}
-    assert adata.uns["drops"] == {"EMPTY well, which holds no cell": 4}
-    assert adata.obs_names[0] == "LC25_A0"
-
-
-@pytest.mark.parametrize("settings", [{"leading": 2}, {"header": ("Plate#", "Well", "Sample name")}])
-def test_sheet_of_another_shape_is_refused(load, write, settings):
-    with pytest.raises(CellDualityError, match=r"no column .* below 3 leading lines"):
-        load("gse110894", write(**settings))
-
-
-def test_sheet_that_is_no_xlsx_is_one_line(load, write):
-    files = write()
+def test_another_sheet_is_refused(load, write):
+    for files in (write(leading=2), write(header=("Plate#", "Well", "Sample name"))):
+        with pytest.raises(CellDualityError, match=r"no column .* below 3 leading lines"):
+            load("gse110894", files)
     files[WELLS].write_text("<html>")
     with pytest.raises(CellDualityError, match="unreadable sheet"):
         load("gse110894", files)
