@@ -10,7 +10,7 @@ FILE = "GSE132188_adata.h5ad.h5"
 
 def read(files: Files, variant: str) -> Draft:
     """Return the cells."""
-    draft = read_cells(files[FILE], "counts", unless_counts="log1p", cell_type="clusters_fig6_broad_final")
+    draft = read_cells(files[FILE], {"cell_type": "clusters_fig6_broad_final"}, "counts", unless_counts="log1p")
     draft.put(cell_type=[type_of(cluster) for cluster in draft.obs["cell_type"]])
     draft.clean(max_mito=5.0, mito="mt-")
     return draft

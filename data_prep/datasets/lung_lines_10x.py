@@ -26,7 +26,7 @@ NOT_SCREENED = "cell of a line whose sensitivity was not measured"
 
 def read(files: Files, variant: str) -> Draft:
     """Return the cells; the numbers are documented as log-normalised."""
-    draft = ready_cells(files, NAME, cell_line=LABEL) or read_r(files[FILE], published)
+    draft = ready_cells(files, NAME, {"cell_line": LABEL}) or read_r(files[FILE], published)
     draft.unless_counts("log2")
     draft.drop_copies()
     lines = draft.obs["cell_line"].tolist()

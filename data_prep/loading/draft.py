@@ -158,25 +158,27 @@ class Draft:
 
 def read_cells(
     path: Path,
+    columns: Mapping[str, str],
     matrix: Literal["X", "raw", "counts"] = "X",
     *,
     unless_counts: Expression = "counts",
     symbols: str = "",
     optional: Sequence[str] = (),
-    **columns: str,
 ) -> Draft:
     """Return the cells of an .h5ad file.
 
     Parameters
     ----------
-    path, matrix
-        The file, and which matrix is read; ``"counts"``: X, or raw if only that holds whole numbers.
+    path
+        The file.
+    columns, optional
+        Columns of ``obs`` by the name they get; those that are taken over if they are there.
+    matrix
+        Which matrix is read; ``"counts"``: X, or raw if only that holds whole numbers.
     unless_counts
         What the values are if they are no whole numbers.
     symbols
         The column of ``var`` with the names of the genes, if there is one; genes without such a name are left out.
-    optional, columns
-        Columns of ``obs`` that are taken over if they are there, and those that must be, by the name they get.
     """
     from data_prep.h5ad.matrices import open_tables
 
@@ -194,10 +196,10 @@ def read_cells(
     return draft
 
 
-def ready_cells(files: Mapping[str, Path], name: str, **column: str) -> Draft | None:
+def ready_cells(files: Mapping[str, Path], name: str, column: Mapping[str, str]) -> Draft | None:
     """Return the cells of the .h5ad file that the user has ready, see :class:`~data_prep.loading.dataset.Dataset`."""
     path = files.get(f"{name}.h5ad")
-    return read_cells(path, **column) if path else None
+    return read_cells(path, column) if path else None
 
 
 def text(values: Any) -> np.ndarray:

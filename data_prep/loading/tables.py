@@ -99,7 +99,7 @@ def _stream(path: Path) -> Iterator[IO[str]]:
     try:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8", newline="") as stream:
-            yield stream  # type: ignore[misc]
+            yield stream
     except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
         raise not_published(path, f"{type(error).__name__}: {error}") from error
 
