@@ -19,22 +19,10 @@ from data_prep.views import OOD, Rules, View, known_by
 NO_COUNTERPART = "cell of a type the training set does not have"
 
 KIND = "cell_type"
-"""The label set whose labels have coarser names."""
+"""The label set whose labels have types shared with other sets."""
 
 CoarseTypes: TypeAlias = dict[str, dict[str, dict[str, str]]]
 """``{"training": {set: {label: shared type}}, "foreign": {...}}``; labels without a shared type are not there."""
-
-
-def names_types(task: DualTask) -> bool:
-    """Return whether the pair's answer is a cell type: such pairs are asked about foreign cells.
-
-    Examples
-    --------
-    >>> from cellduality_plugin.tasks import TASKS
-    >>> [name for name, task in TASKS.items() if names_types(task)]
-    ['cell_type_annotation']
-    """
-    return isinstance(task.answer, OneOf) and task.answer.kind == KIND
 
 
 def shareable(name: str) -> dict[str, str]:
@@ -62,39 +50,6 @@ def shareable(name: str) -> dict[str, str]:
     return shared
 
 
-def coarse_types(views: Sequence[View], foreign: Iterable[str]) -> CoarseTypes:
-    """Return the shared type of every label that both a set that trains and a foreign one know of.
-
-    Parameters
-    ----------
-    views
-        The sets that train; those whose types no pair speaks of have no say.
-    foreign
-        The names of the foreign sets. Their labels without a counterpart among the training labels are left out.
-
-    Raises
-    ------
-    CellDualityError
-        If no shared type of a set, or of a label that is trained on, is known.
-    """
-    training = {view.name: _of_labels(view) for view in views if view.labels(KIND)}
-    taught = {coarse for types in training.values() for coarse in types.values()}
-    others = {name: {label: c for label, c in shareable(name).items() if c in taught} for name in foreign}
-    return {"training": training, "foreign": others}
-
-
-def _of_labels(view: View) -> dict[str, str]:
-    shared = shareable(view.name)
-    strangers = sorted(view.labels(KIND) - DATASETS[view.name].coarse_types.keys())
-    if strangers:  # another column than the published labels
-        raise CellDualityError(
-            f"of the label {strangers[0]!r} of {view.name} no shared type is known",
-            where="foreign",
-            mend="leave --label-column out, or --foreign",
-        )
-    return {label: coarse for label, coarse in shared.items() if label in view.labels(KIND)}
-
-
 def read_foreign(
     settings: PrepareSettings,
     found: Sequence[Located],
@@ -104,18 +59,8 @@ def read_foreign(
 ) -> tuple[list[View], CoarseTypes]:
     """Return (the views of the foreign sets, the types they share with those that train); nothing without such sets.
 
-    Parameters
-    ----------
-    settings
-        Of the run.
-    found
-        The foreign sets, in the order of the settings.
-    tasks
-        The pairs of the run.
-    views
-        The sets that train.
-    genes
-        Their vocabulary.
+    ``found`` are the foreign sets in the order of the settings; ``views`` are the sets that train, with the vocabulary
+    ``genes``; those whose types no pair speaks of have no say.
 
     Raises
     ------
@@ -124,55 +69,53 @@ def read_foreign(
     """
     if not found:
         return [], {}
-    asked = [task for task in tasks if names_types(task)]
+    asked = [task for task in tasks if isinstance(task.answer, OneOf) and task.answer.kind == KIND]
     if not asked:
         raise CellDualityError(
             "no task of this run names cell types", where="foreign", mend="add --task cell_type_annotation"
         )
-    types, rules = coarse_types(views, [source.name for source in found]), settings.rules()
-    others = []
-    for source, wanted in zip(found, settings.foreign, strict=True):
-        reading, labels = source.read(), types["foreign"][source.name]
-        others.append(foreign_view(source.name, reading, asked, rules, wanted.max_cells, genes=genes, labels=labels))
-    return others, types
+    training = {view.name: _types_of(view) for view in views if view.labels(KIND)}
+    taught = {coarse for types in training.values() for coarse in types.values()}
+    shared = {one.name: {label: c for label, c in shareable(one.name).items() if c in taught} for one in found}
+    others = [
+        _foreign_view(source.name, source.read(), asked, settings.rules(), wanted.max_cells, genes, shared[source.name])
+        for source, wanted in zip(found, settings.foreign, strict=True)
+    ]
+    return others, {"training": training, "foreign": shared}
 
 
-def foreign_view(
+def _types_of(view: View) -> dict[str, str]:
+    """Return the shared type of each label that is trained on."""
+    shared = shareable(view.name)
+    unknown = sorted(view.labels(KIND) - DATASETS[view.name].coarse_types.keys())
+    if unknown:  # another column than the published labels
+        raise CellDualityError(
+            f"of the label {unknown[0]!r} of {view.name} no shared type is known",
+            where="foreign",
+            mend="leave --label-column out, or --foreign",
+        )
+    return {label: coarse for label, coarse in shared.items() if label in view.labels(KIND)}
+
+
+def _foreign_view(
     name: str,
     reading: Reading,
     tasks: Sequence[DualTask],
     rules: Rules,
-    max_cells: int | None = None,
-    *,
+    max_cells: int | None,
     genes: frozenset[str],
     labels: Collection[str],
 ) -> View:
     """Return the view of a foreign set: every cell out of distribution, with sentences of ``genes`` alone.
 
-    Parameters
-    ----------
-    name, reading, rules
-        The set and how it is cut.
-    tasks
-        The pairs that name types.
-    max_cells
-        Take a sample of this many of the cells that are left, in proportion by type; None: all.
-    genes
-        The vocabulary of the sets that train.
-    labels
-        The labels that have a counterpart; cells of others are left out and counted.
-
-    Raises
-    ------
-    CellDualityError
-        If a column is missing that a task asks for, or no cell is left.
+    Cells whose label is none of ``labels`` are left out and counted; of the others at most ``max_cells`` are taken, in
+    proportion by type.
     """
     if genes.isdisjoint(reading.genes):
         raise CellDualityError(
             "none of its genes is in the vocabulary", where=f"source {name}", mend="use sets that name genes alike"
         )
-    spoken = spoken_columns(tasks)
-    columns = named_columns(reading.obs, spoken, name, optional=())
+    columns = named_columns(reading.obs, spoken_columns(tasks), name, optional=())
     ranked = rank_cells(reading.only(genes).matrix, source=name, top=rules.top, min_genes=rules.min_genes)
     drops = Counter({**reading.drops, **ranked.drops})
     kinds = {f"{name}/{barcode}": str(kind) for barcode, kind in ranked.obs[KIND].items()}
@@ -184,9 +127,10 @@ def foreign_view(
             "no cell is of a type that the training set has", where=f"source {name}", mend="leave this set out"
         )
     chosen = frozenset(asked) if max_cells is None else choose_some(asked, max_cells, rules.streams()[2])
-    places = {cell: place for place, cell in enumerate(kinds) if cell in chosen}
     cells = {}
-    for i, place in sorted(places.items()):
-        cell = ranked.cell(place)
-        cells[i] = known_by(cell, {column: cell.value(column) for column in columns})
+    for place, i in enumerate(kinds):
+        if i in chosen:
+            cell = ranked.cell(place)
+            cells[i] = known_by(cell, {column: cell.value(column) for column in columns})
+    cells = dict(sorted(cells.items()))
     return View(name, tuple(tasks), cells, dict.fromkeys(cells, OOD), frozenset(), {}, (), (), dict(drops))

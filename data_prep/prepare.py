@@ -141,7 +141,8 @@ def _origin(settings: PrepareSettings, sources: Sequence[Located], tasks: Sequen
         *core.glob("tasks/*.py"),
         *here.glob("*.py"),
         *here.glob("h5ad/*.py"),
-        *here.glob("published/*.py"),
+        *here.glob("loading/*.py"),
+        *here.glob("datasets/*.py"),
     }
     code |= {file for task in tasks for file in _code_of(task)}
     digests = [source.sha256 for source in sources]

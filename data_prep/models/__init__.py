@@ -1,1 +1,4 @@
 """Small models to start from on a CPU."""
+
+MODEL_FILES = ("model.safetensors", "tokenizer.json")
+"""The files of a model whose manifests tell what it was made of."""

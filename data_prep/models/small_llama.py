@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_text
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import code_sha256, up_to_date, write_manifest
+from data_prep.models import MODEL_FILES
 from data_prep.pretraining import PRETRAIN_FILE
 from data_prep.sources import file_sha256
 from data_prep.whole_folder import whole_folder
@@ -32,8 +33,6 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-
-WEIGHTS, TOKENS = "model.safetensors", "tokenizer.json"
 
 
 def words_of(text: str) -> Iterator[str]:
@@ -61,21 +60,9 @@ def build_small_llama(
 ) -> None:
     """Write an untrained Llama and its word-level tokenizer for the prepared rows in ``data``.
 
-    The folder is what ``AutoModelForCausalLM``, ``AutoTokenizer`` and vLLM load. The same data and arguments
-    give identical files; where they are already there, nothing is done.
-
-    Parameters
-    ----------
-    data
-        A folder written by :func:`data_prep.prepare.prepare`.
-    out
-        The folder of the model.
-    hidden_size, layers, heads
-        The shape of the network; the inner layer is three times ``hidden_size``.
-    seed
-        Of the initial weights.
-    max_len
-        The most tokens of a prompt with its response.
+    The folder ``out`` is what ``AutoModelForCausalLM``, ``AutoTokenizer`` and vLLM load. The same data and arguments
+    give identical files; where they are already there, nothing is done. The inner layer is three times ``hidden_size``;
+    ``max_len`` is the most tokens of a prompt with its response.
 
     Raises
     ------
@@ -88,64 +75,40 @@ def build_small_llama(
             where="small Llama",
             mend="choose a hidden size that is a multiple of twice the heads",
         )
+    files = ["vocabulary.json", *ROWS, *(name for name in OPTIONAL if (data / name).is_file())]
+    for name in files:
+        if not (data / name).is_file():
+            mend = "prepare the data first (cellduality data prepare)"
+            raise CellDualityError("no such file", where=str(data / name), mend=mend)
+    shape = {"hidden_size": hidden_size, "layers": layers, "heads": heads, "seed": seed, "max_len": max_len}
     origin = {
-        "settings": {
-            "hidden_size": hidden_size,
-            "layers": layers,
-            "heads": heads,
-            "seed": seed,
-            "max_len": max_len,
-        },
-        "data_sha256": {name: file_sha256(_present(data / name)) for name in ("vocabulary.json", *_rows(data))},
+        "settings": shape,
+        "data_sha256": {name: file_sha256(data / name) for name in files},
         "code_sha256": code_sha256([Path(__file__)]),
     }
-    if up_to_date([out / name for name in (WEIGHTS, TOKENS)], origin):
+    if up_to_date([out / name for name in MODEL_FILES], origin):
         return
     vocabulary = Vocabulary.load(data / "vocabulary.json")
-    labels = sorted({label for names in vocabulary.labels.values() for label in names} | _clusters(data))
-    tokenizer = _tokenizer(sorted(_all_words(data, vocabulary)), labels, max_len)
+    words, labels = set(vocabulary.genes), {label for names in vocabulary.labels.values() for label in names}
+    for name in files[1:]:
+        for row in read_jsonl(data / name):
+            words.update(word for text in _texts(row) for word in words_of(text))
+            if name == PRETRAIN_FILE:  # its types are clusters, whose names are labels too
+                cluster = Example.from_label(row["label"]).unknown
+                labels |= {cluster} if isinstance(cluster, str) else set()
+    tokenizer = _tokenizer(sorted(words), sorted(labels), max_len)
     model = _model(tokenizer, hidden_size, layers, heads, seed, max_len)
     with whole_folder(out) as folder:
         tokenizer.save_pretrained(folder)
         _name_the_class_everyone_knows(folder / "tokenizer_config.json")
         model.save_pretrained(folder)
-        for name in (WEIGHTS, TOKENS):
-            write_manifest(
-                folder / name, origin, counts={"parameters": model.num_parameters(), "tokens": len(tokenizer)}
-            )
+        for name in MODEL_FILES:
+            counts = {"parameters": model.num_parameters(), "tokens": len(tokenizer)}
+            write_manifest(folder / name, origin, counts=counts)
 
 
-def _rows(data: Path) -> tuple[str, ...]:
-    """Return the files of rows: all that must be there, and those that are."""
-    return (*ROWS, *(name for name in OPTIONAL if (data / name).is_file()))
-
-
-def _present(path: Path) -> Path:
-    if not path.is_file():
-        raise CellDualityError(
-            "no such file", where=str(path), mend="prepare the data first (cellduality data prepare)"
-        )
-    return path
-
-
-def _all_words(data: Path, vocabulary: Vocabulary) -> set[str]:
-    """Return every word that a prompt or a response of the prepared rows may hold."""
-    words = set(vocabulary.genes)
-    for name in _rows(data):
-        for row in read_jsonl(data / name):
-            words.update(word for text in _texts(row) for word in words_of(text))
-    return words
-
-
-def _clusters(data: Path) -> set[str]:
-    """Return the names that stand for types in the rows without labels; none where there are no such rows."""
-    rows = read_jsonl(data / PRETRAIN_FILE) if PRETRAIN_FILE in _rows(data) else ()
-    names = {Example.from_label(row["label"]).unknown for row in rows}
-    return {name for name in names if isinstance(name, str)}
-
-
-def _texts(row: dict[str, Any]) -> Iterable[str]:
-    """Return what a policy reads or writes in a row; of a label's parts, all it may be shown or asked."""
+def _texts(row: dict[str, Any]) -> Iterator[str]:
+    """Yield what a policy reads or writes in a row; of a label's parts, all it may be shown or asked."""
     yield row["input"]
     if "output" in row:
         yield row["output"]
@@ -188,11 +151,7 @@ def _model(
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-    ids = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,

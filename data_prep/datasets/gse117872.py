@@ -1,0 +1,78 @@
+"""Sharma 2018, oral carcinoma cells under cisplatin (GSE117872)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_prep.loading.dataset import INSTRUCTCELL, NO_LICENCE, SENSITIVITY, Dataset, Files, geo, not_published
+from data_prep.loading.draft import Draft, look_up
+from data_prep.loading.tables import read_matrix, read_rows
+
+TPM, CELLS = "GSE117872_good_Data_TPM.txt.gz", "GSE117872_good_Data_cellinfo.txt.gz"
+STATUS = frozenset({"Sensitive", "Resistant", "Holiday"})
+
+
+def read(files: Files, variant: str) -> Draft:
+    """Return the cells, as TPM.
+
+    The names in the header of the cell table stand one column too far to the left, so that the drug status is found
+    under ``cluster``, the group under ``cell_color`` and the patient under ``origin``. As published, a Holiday cell is
+    Sensitive; corrected, it is left out.
+    """
+    draft = Draft(*read_matrix(files[TPM], "\t"), expression="tpm")
+    rows = read_rows(files[CELLS], "\t")
+    key, status = next(iter(rows[0])), status_column(rows)
+    groups = look_up({row[key]: group_of(row) for row in rows}, draft.cells, files[TPM])
+    draft.put(
+        sensitivity=look_up({row[key]: row[status] for row in rows}, draft.cells, files[TPM]),
+        donor=[group[:5] for group in groups],  # HN120PCR is a group of the patient HN120
+        drug="cisplatin",
+    )
+    draft.drop_copies()
+    holiday = draft.obs["sensitivity"] == "Holiday"
+    if variant == "as_published":
+        draft.put(sensitivity=np.where(holiday, "Sensitive", draft.obs["sensitivity"]))
+    else:
+        draft.keep_cells(~holiday, "cell on a drug holiday, neither sensitive nor resistant")
+    draft.clean("sensitivity")
+    return draft
+
+
+def status_column(rows: list[dict[str, str]]) -> str:
+    """Return the column that holds the drug status, whatever it is called.
+
+    Examples
+    --------
+    >>> status_column([{"drug_status": "Primary", "cluster": "Holiday"}, {"drug_status": "Primary", "cluster": ""}])
+    'cluster'
+    """
+    values = {name: {row[name] for row in rows} - {""} for name in rows[0]}
+    found = [name for name, held in values.items() if held and held <= STATUS]
+    if len(found) != 1:
+        raise not_published(CELLS, f"{len(found)} columns hold nothing but {', '.join(sorted(STATUS))}")
+    return found[0]
+
+
+def group_of(row: dict[str, str]) -> str:
+    """Return the first value of a line that looks like a group (HN120PCR)."""
+    return next((value for value in list(row.values())[1:] if value.startswith("HN")), "")
+
+
+DATASET = Dataset(
+    name="gse117872",
+    title="Sharma 2018, oral carcinoma, cisplatin",
+    species="human",
+    tissue="oral squamous cell carcinoma",
+    modality="full-length, TPM only",
+    sources=geo("GSE117872", TPM, CELLS),
+    licence=NO_LICENCE,
+    citation="Sharma et al. 2018, Nature Communications 9:4931, doi:10.1038/s41467-018-07261-3",
+    read=read,
+    columns=("tissue", "donor", "drug", "sensitivity"),
+    tasks=SENSITIVITY,
+    cells=1_302,
+    test_cells=131,
+    split=INSTRUCTCELL,
+    correction="cells on a drug holiday are left out; as published they count as Sensitive.",
+    notes="The header of the cell table is shifted by one: the drug status stands under `cluster`.",
+)

@@ -1,0 +1,36 @@
+"""L1000, both phases, as chemCPA prepared it."""
+
+from __future__ import annotations
+
+from data_prep.datasets.l1000 import with_drugs
+from data_prep.loading.dataset import RESPONSE, Dataset, Files, RemoteFile
+from data_prep.loading.draft import Draft, read_cells
+
+FILE = "lincs_full.h5ad"
+
+
+def read(files: Files, variant: str) -> Draft:
+    """Return the profiles of compounds and their vehicle."""
+    columns = {name: name for name in ("pert_iname", "cell_id", "pert_dose")}
+    draft = read_cells(files[FILE], columns, symbols="gene_symbol", optional=("pert_dose_unit", "pert_type"))
+    draft.expression = "log2"
+    return with_drugs(draft)
+
+
+DATASET = Dataset(
+    name="l1000_chemcpa",
+    title="L1000 as chemCPA prepared it",
+    species="human",
+    tissue="cell lines",
+    modality="bulk, 978 landmark genes",
+    sources=(RemoteFile(f"https://f003.backblazeb2.com/file/chemCPA-datasets/{FILE}.gz", FILE),),
+    licence="none stated",
+    citation="Hetzel et al. 2022, NeurIPS, arXiv:2204.13545; Subramanian et al. 2017, doi:10.1016/j.cell.2017.10.049",
+    read=read,
+    columns=("drug", "perturbation", "dose", "cell_line"),
+    tasks=RESPONSE,
+    cells=1_034_271,
+    split="by cell_line",
+    notes="Phases I and II (GSE92742, GSE70138), compounds and vehicles alone, ready made: what was filtered is"
+    " chemCPA's choice.",
+)

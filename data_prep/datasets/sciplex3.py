@@ -1,0 +1,65 @@
+"""Srivatsan 2020, sci-Plex3: 188 compounds on three cell lines, as scPerturb has it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cellduality_plugin.perturbations import CONTROL
+from data_prep.loading.dataset import RESPONSE, Dataset, Files, RemoteFile
+from data_prep.loading.draft import NO_LABEL, Draft, read_cells
+
+FILE = "SrivatsanTrapnell2020_sciplex3.h5ad"
+
+
+def read(files: Files, variant: str) -> Draft:
+    """Return the cells; ``control`` under ``perturbation`` is the vehicle, and doses are in nM."""
+    draft = read_cells(files[FILE], {"drug": "perturbation", "cell_line": "cell_line", "dose": "dose_value"})
+    for column in ("drug", "cell_line"):
+        draft.keep_cells([value not in ("", "nan") for value in draft.obs[column]], NO_LABEL)
+    drugs = draft.obs["drug"]
+    draft.put_drugs(drugs, [dose_of(dose) for dose in draft.obs["dose"]], control=drugs == CONTROL)
+    draft.drop_copies()
+    draft.filter()
+    return draft
+
+
+def dose_of(value: str) -> str:
+    """Return a dose in nM; empty if there is none.
+
+    Examples
+    --------
+    >>> dose_of("10.0"), dose_of("10000"), dose_of("nan"), dose_of("")
+    ('10 nM', '10000 nM', '', '')
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    return f"{number:.10g} nM" if np.isfinite(number) else ""
+
+
+DATASET = Dataset(
+    name="sciplex3",
+    title="sci-Plex3, 188 compounds on three cell lines",
+    species="human",
+    tissue="cell lines",
+    modality="sci-RNA-seq3, counts",
+    sources=(
+        RemoteFile(
+            f"https://zenodo.org/records/13350497/files/{FILE}?download=1",
+            FILE,
+            checksum="md5:d1f51b9f8de35ca07638132539da9a99",
+        ),
+    ),
+    licence="CC BY 4.0 (scPerturb)",
+    citation="Srivatsan et al. 2020, Science 367:45, doi:10.1126/science.aax6234; scPerturb: Peidli et al. 2024,"
+    " doi:10.1038/s41592-023-02144-y",
+    read=read,
+    columns=("drug", "perturbation", "dose", "cell_line"),
+    tasks=RESPONSE,
+    cells=799_317,
+    split="by drug; held out: Dacinostat, CUDC-907, Givinostat, CUDC-101, Pirarubicin, Hesperadin, Tanespimycin,"
+    " Trametinib, Raltitrexed",
+    notes="'control' in `perturbation` is the vehicle; doses are in nM. The drugs held out are chemCPA's. Filters"
+    " leave about 650,000 cells in publications.",
+)

@@ -1,0 +1,111 @@
+"""Human islets of GSE114297, which InstructCell calls Xin-2016."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zlib
+from pathlib import Path
+
+from cellduality_plugin.errors import CellDualityError
+from data_prep.loading.dataset import IDENTITY, INSTRUCTCELL, NO_LICENCE, Dataset, Files, UserFile, geo, not_published
+from data_prep.loading.draft import Draft, look_up
+from data_prep.loading.tables import read_rows
+
+ARCHIVE, LABELS = "GSE114297_RAW.tar", "labels.csv"
+PARTS = ("matrix.mtx.gz", "barcodes.tsv.gz", "genes.tsv.gz")
+CITATIONS = {"as_published": "doi:10.1016/j.cmet.2016.08.018", "corrected": "doi:10.2337/db18-0365"}
+
+
+def read(files: Files, variant: str) -> Draft:
+    """Return the cells, which are the same in both variants.
+
+    InstructCell clustered these cells and named the clusters by hand; the names are not public. The labels are the
+    user's. The accession is that of Xin 2018; the variant "as_published" cites 2016 in ``uns["citation"]``.
+    """
+    if LABELS not in files:
+        raise CellDualityError(
+            "this set has no public labels: the published ones were given by hand to clusters, and are not published",
+            where=f"xin_2016/{LABELS}",
+            mend=f"put a table {LABELS} with the columns cell (SAMPLE_BARCODE) and cell_type beside {ARCHIVE}",
+        )
+    draft = read_samples(files[ARCHIVE])
+    labels = {row.get("cell", ""): row.get("cell_type", "") for row in read_rows(files[LABELS], ",")}
+    draft.put(cell_type=look_up(labels, draft.cells, LABELS))
+    named = [not gene.startswith(("ENSG", "chromosome")) for gene in draft.genes]
+    draft.keep_genes(named, "gene without a symbol (ENSG..., chromosome...)")
+    draft.clean(max_genes=4000, max_mito=10.0)
+    draft.extra["citation"] = CITATIONS[variant]
+    return draft
+
+
+def read_samples(archive: Path) -> Draft:
+    """Return the cells of all samples, called SAMPLE_BARCODE, with the genes that all have; nothing is unpacked."""
+    import scipy.io
+    import scipy.sparse
+
+    parts: dict[str, dict[str, bytes]] = {}
+    try:
+        with tarfile.open(archive) as pack:
+            for member in pack:
+                part = next((part for part in PARTS if member.name.endswith(f"_{part}")), "")
+                content = pack.extractfile(member) if part and member.isreg() else None
+                if content is not None:
+                    sample = Path(member.name).name.removesuffix(f"_{part}")
+                    parts.setdefault(sample, {})[part] = gzip.decompress(content.read())
+        if not parts:
+            raise ValueError("no sample in the archive")
+        samples = []
+        for sample, found in sorted(parts.items()):
+            if len(found) < len(PARTS):
+                raise ValueError(f"sample {sample} lacks one of {', '.join(PARTS)}")
+            matrix, barcodes, symbols = (found[part] for part in PARTS)
+            cells = [f"{sample}_{barcode}" for barcode in first_fields(barcodes)]
+            draft = Draft(scipy.io.mmread(io.BytesIO(matrix)).T, cells, first_fields(symbols))
+            draft.put(donor=sample.partition("_")[2] or sample)
+            samples.append(draft)
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+        raise not_published(archive, f"{type(error).__name__}: {error}") from error
+    shared = set.intersection(*(set(draft.genes) for draft in samples))
+    order = [gene for gene in dict.fromkeys(samples[0].genes) if gene in shared]
+    values = []
+    for draft in samples:
+        first = {gene: place for place, gene in reversed(list(enumerate(draft.genes)))}
+        values.append(draft.values[:, [first[gene] for gene in order]])
+    joined = Draft(scipy.sparse.vstack(values), [cell for draft in samples for cell in draft.cells], order)
+    joined.put(donor=[donor for draft in samples for donor in draft.obs["donor"]])
+    return joined
+
+
+def first_fields(content: bytes) -> list[str]:
+    """Return the first field of every line: symbols come first in these files, and not second as elsewhere."""
+    return [line.split("\t")[0] for line in content.decode("utf-8").splitlines()]
+
+
+DATASET = Dataset(
+    name="xin_2016",
+    title="Xin, pancreatic islets (GSE114297)",
+    species="human",
+    tissue="pancreas",
+    modality="10x 3', counts",
+    sources=(
+        *geo("GSE114297", ARCHIVE),
+        UserFile(
+            LABELS,
+            "your own table with the columns cell (SAMPLE_BARCODE) and cell_type: InstructCell named its clusters"
+            " by hand and has not published the names",
+        ),
+    ),
+    licence=NO_LICENCE,
+    citation="Xin et al. 2018, Diabetes 67:1783, doi:10.2337/db18-0365"
+    " (as published: Xin et al. 2016, Cell Metabolism 24:608, doi:10.1016/j.cmet.2016.08.018)",
+    read=read,
+    columns=("cell_type", "tissue", "donor"),
+    tasks=IDENTITY,
+    cells=19_915,
+    test_cells=1_992,
+    split=INSTRUCTCELL,
+    correction="the cells are said to be of Xin 2018, whose accession this is; Xin 2016 is GSE81608.",
+    notes="There are no public labels for these cells: you have to bring them.",
+)

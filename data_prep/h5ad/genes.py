@@ -1,0 +1,169 @@
+"""What gene names are (symbols or Ensembl ids, of a human or of a mouse), and the human names of mouse genes."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Literal, TypeAlias
+
+from cellduality_plugin.errors import CellDualityError
+
+Species: TypeAlias = Literal["human", "mouse"]
+Kind: TypeAlias = Literal["human", "mouse", "ensembl", "other"]
+
+SPECIES: tuple[Species, ...] = ("human", "mouse")
+
+FEW_KNOWN = 20
+"""With fewer recognised symbols nothing is said of the species."""
+
+MIXED = 0.05
+"""The share of recognised symbols that the other species may have: transgenes and spike-ins are no mixture."""
+
+_ENSEMBL = re.compile(r"ENS(?:[A-Z]{3})?G\d{11}(?:\.\d+)?")
+_GENOME = re.compile(r"(GRC[hm]\d\d|hg\d\d|mm\d\d?)_+(?=\w)", re.IGNORECASE)
+
+TABLE = "mouse_human_orthologues.tsv.gz"
+
+NO_ORTHOLOGUE = "mouse gene without a human orthologue in the table"
+SEVERAL_ORTHOLOGUES = "mouse gene whose human orthologue is not one to one"
+SHARED_ORTHOLOGUE = "mouse gene that another gene of the file shares its human orthologue with"
+
+
+def symbol_kind(name: str) -> Kind:
+    """Return what a gene's name is.
+
+    Examples
+    --------
+    >>> [symbol_kind(name) for name in ("CD3E", "Cd3e", "ENSG00000198851.5", "G17")]
+    ['human', 'mouse', 'ensembl', 'other']
+    """
+    human, mouse = name in human_symbols(), name in mouse_symbols()
+    if human != mouse:  # a few symbols, such as C3, are spelled alike in both and tell nothing
+        return "human" if human else "mouse"
+    return "ensembl" if _ENSEMBL.fullmatch(name) else "other"
+
+
+def symbol_columns(table: Mapping[str, Iterable[object]]) -> list[str]:
+    """Return the columns of ``table`` (of ``var``) that look like gene symbols: a third of them are recognised.
+
+    Examples
+    --------
+    >>> symbol_columns({"feature_name": ["CD3E", "CD19", "LYZ"], "chromosome": ["11", "16", "12"]})
+    ['feature_name']
+    """
+    chosen = []
+    for column, values in table.items():
+        kinds = [symbol_kind(str(value)) for value in values]
+        if kinds and 3 * sum(kind in SPECIES for kind in kinds) >= len(kinds):
+            chosen.append(column)
+    return chosen
+
+
+def check_species(
+    names: Sequence[str], declared: Species | None = None, *, where: str = "var", columns: Sequence[str] = ()
+) -> None:
+    """Refuse gene names that would be misread.
+
+    Parameters
+    ----------
+    names
+        Gene names.
+    declared
+        The species they are said to be of.
+    where, columns
+        The file, and the columns of ``var`` that look like symbols, for the message.
+
+    Raises
+    ------
+    CellDualityError
+        If most names are Ensembl ids or carry the name of a genome, or if they mix human and mouse symbols, or are of
+        another species than the declared one.
+    """
+    found = Counter(map(symbol_kind, names))
+    known = found["human"] + found["mouse"]
+    other: Species | None = ("mouse" if declared == "human" else "human") if declared else None
+    genomes = Counter(match.group() for match in map(_GENOME.match, names) if match)
+    if 2 * found["ensembl"] > len(names):
+        example = next(name for name in names if symbol_kind(name) == "ensembl")
+        what = f"{found['ensembl']} of {len(names)} gene names are Ensembl ids ({example}), not symbols"
+        choice = (
+            f"one of: {', '.join(columns)}" if columns else "a column of var with symbols (none here looks like it)"
+        )
+        mend = f"use --gene-symbols with {choice}"
+    elif 2 * genomes.total() > len(names) and len(genomes) > 1:
+        what = f"mixed species: gene names start with {' and '.join(sorted(genomes))}"
+        mend = "keep the cells and genes of one genome"
+    elif 2 * genomes.total() > len(names):
+        (genome,) = genomes
+        what = f"gene names start with the name of a genome, {genome}"
+        mend = f"adata.var_names = adata.var_names.str.removeprefix({genome!r})"
+    elif known < FEW_KNOWN:
+        return
+    elif min(found["human"], found["mouse"]) > MIXED * known:
+        what = f"mixed species: {found['human']} human and {found['mouse']} mouse gene symbols"
+        mend = "keep the cells and genes of one species"
+    elif other and found[other] >= (1 - MIXED) * known:
+        what = f"{declared} genes are declared, but {found[other]} of {len(names)} are {other} symbols"
+        mend = f"use --species {other}"
+    else:
+        return
+    raise CellDualityError(what, where=where, mend=mend)
+
+
+def to_human(names: Sequence[str]) -> tuple[list[str | None], dict[str, int]]:
+    """Return (the human symbol of every name or None, how many names have none by reason).
+
+    ``names`` are mouse symbols in the case of the table (``Cd3e``). Only orthologues that are one to one in both
+    directions are used, so that counts are never summed and never copied; where two names reach the same human gene,
+    neither is kept. Where the table comes from is told by the .json file beside it.
+
+    Examples
+    --------
+    >>> to_human(["Cd3e", "Trp53", "Cd8b1", "Gm10001"])[0]
+    ['CD3E', 'TP53', None, None]
+    """
+    one, other = _table()
+    human = [one.get(name) for name in names]
+    reached = Counter(name for name in human if name is not None)
+    drops: Counter[str] = Counter()
+    for place, (mouse, name) in enumerate(zip(names, human, strict=True)):
+        if name is None:
+            drops[SEVERAL_ORTHOLOGUES if mouse in other else NO_ORTHOLOGUE] += 1
+        elif reached[name] > 1:
+            drops[SHARED_ORTHOLOGUE] += 1
+            human[place] = None
+    return human, dict(drops)
+
+
+@cache
+def human_symbols() -> frozenset[str]:
+    """Return the human symbols of the table."""
+    one, other = _table()
+    return frozenset(one.values()).union(*other.values())
+
+
+@cache
+def mouse_symbols() -> frozenset[str]:
+    """Return the mouse symbols of the table."""
+    one, other = _table()
+    return frozenset(one).union(other)
+
+
+@cache
+def _table() -> tuple[dict[str, str], dict[str, set[str]]]:
+    """Return (human by mouse symbol where they are one to one, human symbols by mouse symbol where they are not)."""
+    content = resources.files("data_prep.h5ad").joinpath("data", TABLE).read_bytes()
+    rows = [line.split("\t") for line in gzip.decompress(content).decode("utf-8").splitlines()[1:]]
+    pairs = [(mouse, human) for mouse, human, kind in rows if kind == "one2one"]
+    # Ensembl tells genes apart by their ids; a few symbols stand for two of them.
+    by_mouse, by_human = Counter(mouse for mouse, _ in pairs), Counter(human for _, human in pairs)
+    one = {mouse: human for mouse, human in pairs if by_mouse[mouse] == by_human[human] == 1}
+    other: dict[str, set[str]] = {}
+    for mouse, human, _ in rows:
+        if mouse not in one:
+            other.setdefault(mouse, set()).add(human)
+    return one, other

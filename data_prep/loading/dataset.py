@@ -1,0 +1,206 @@
+"""The entry of a published set in the registry: what it is, whose it is, where its files are, how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from cellduality_plugin.errors import CellDualityError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from data_prep.loading.draft import Draft
+
+COLUMNS = ("cell_type", "tissue", "donor", "drug", "sensitivity", "exposure", "perturbation", "dose", "cell_line")
+"""The columns of ``obs`` that a set may have."""
+
+IDENTITY = ("cell_type_annotation", "conditional_cell_generation")
+RESPONSE, SENSITIVITY = ("perturbation_response_generation",), ("drug_sensitivity_prediction",)
+
+INSTRUCTCELL = "80 / 10 / 10 at random, as InstructCell does it (seed 42)"
+NO_LICENCE = "none stated (GEO)"
+GITHUB = "https://raw.githubusercontent.com"
+
+FIRST_TRUSTED = "not known; the hash of the first download is recorded and checked from then on"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on a public server, called ``name`` in the cache; unpacked if ``url`` ends with .gz and ``name`` does not.
+
+    ``checksum`` is what the publisher states, e.g. ``"md5:d1f5..."``; empty where none is stated.
+    """
+
+    url: str
+    name: str
+    checksum: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.url}\nchecksum: {self.checksum or FIRST_TRUSTED}"
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """A file inside a release of a Python distribution; an installed one is used whatever its version.
+
+    ``path`` is where the file is in the wheel, or in the source distribution below its leading folder.
+    """
+
+    distribution: str
+    version: str
+    kind: Literal["wheel", "sdist"]
+    path: str
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return PurePosixPath(self.path).name
+
+    def __str__(self) -> str:
+        release = f"{self.distribution} {self.version} ({self.kind})"
+        return f"{self.path} in {release}\nchecksum: pip checks what its index states"
+
+
+@dataclass(frozen=True)
+class CollectionFile:
+    """The .h5ad file of the data set ``title`` in a CELLxGENE collection: its address changes with every revision."""
+
+    collection: str
+    title: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.title} of CELLxGENE collection {self.collection}\nchecksum: {FIRST_TRUSTED}"
+
+
+@dataclass(frozen=True)
+class UserFile:
+    """A file nobody serves at a fixed address: the user puts it into the cache; ``origin`` says where to get it."""
+
+    name: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"you bring it: {self.origin}"
+
+
+FileSource: TypeAlias = RemoteFile | PackageFile | CollectionFile | UserFile
+
+
+def geo(accession: str, *names: str, unpack: bool = False) -> tuple[RemoteFile, ...]:
+    """Return supplementary files of a series (GSE...) or sample (GSM...) of GEO.
+
+    Examples
+    --------
+    >>> geo("GSE110894", "a.csv.gz", unpack=True)[0].name
+    'a.csv'
+    """
+    kind = "series" if accession.startswith("GSE") else "samples"
+    folder = f"https://ftp.ncbi.nlm.nih.gov/geo/{kind}/{accession[:-3]}nnn/{accession}/suppl"
+    return tuple(RemoteFile(f"{folder}/{name}", name.removesuffix(".gz") if unpack else name) for name in names)
+
+
+class Files(dict[str, Path]):
+    """Path by file name."""
+
+    def __missing__(self, name: str) -> Path:
+        raise CellDualityError(f"the file {name} is missing", where=name, mend="fetch the set again")
+
+
+def not_published(path: Path | str, why: str) -> CellDualityError:
+    """Return the error that tells why a file is not the published one."""
+    return CellDualityError(
+        f"not the file that was published ({why[:160]})", where=str(path), mend="remove it and fetch the set again"
+    )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published set of cells.
+
+    Parameters
+    ----------
+    name, title
+        The name of its module, and what people call the set.
+    species, tissue, modality
+        What was measured and how.
+    sources
+        Where its files are.
+    licence, citation
+        The terms its publisher states, and what to cite, with a DOI.
+    read
+        Called with the files by name and the variant.
+    columns
+        Which of :data:`COLUMNS` it has; a tissue that ``read`` does not fill is the set's.
+    tasks
+        The tasks it serves.
+    cells, test_cells
+        The published size and test size; None where none is published.
+    split
+        How a publication split it; it is split here like any other set. Empty: not published.
+    correction
+        What the variant "corrected" does otherwise than "as_published"; empty if they are the same.
+    notes
+        The trap, and whatever else a user should know.
+    coarse_types
+        The cell type shared with other sets, by label; empty: no counterpart elsewhere.
+    ready
+        The column of labels in an .h5ad file the user has ready in place of ``sources``, see
+        :func:`data_prep.download.fetching.ready_file`; empty: there has to be a download.
+    as_file
+        How :func:`data_prep.h5ad.loaders.load_h5ad` reads its one file, as if it was the user's own: ``label_column``,
+        ``matrix`` and ``expression``. Empty: ``read`` does.
+    """
+
+    name: str
+    title: str
+    species: Literal["human", "mouse"]
+    tissue: str
+    modality: str
+    sources: tuple[FileSource, ...]
+    licence: str
+    citation: str
+    read: Callable[[Files, str], Draft]
+    columns: tuple[str, ...]
+    tasks: tuple[str, ...]
+    cells: int | None = None
+    test_cells: int | None = None
+    split: str = ""
+    correction: str = ""
+    notes: str = ""
+    coarse_types: Mapping[str, str] = field(default_factory=dict)
+    ready: str = ""
+    as_file: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def default_variant(self) -> str:
+        """What :meth:`load` gives unless told otherwise."""
+        return "corrected" if self.correction else "as_published"
+
+    def load(self, files: Mapping[str, Path], variant: str = "") -> AnnData:
+        """Return the cells in the one shape that all sets share.
+
+        ``X`` is sparse by row and holds what ``uns["expression"]`` says; ``obs`` holds :attr:`columns` as text;
+        ``uns`` has the ``dataset``, ``variant``, ``species`` and, in ``drops``, what was left out by reason.
+
+        Parameters
+        ----------
+        files
+            Path by file name, as :func:`data_prep.download.fetching.fetch` returns them.
+        variant
+            ``"as_published"`` or ``"corrected"``; empty: the default. A set without a correction is the same in both.
+
+        Raises
+        ------
+        CellDualityError
+            If there is no such variant, or a file is missing or not of the published shape.
+        """
+        variant = variant or self.default_variant
+        if variant not in ("as_published", "corrected"):
+            raise CellDualityError(
+                f"no variant {variant!r}", where=self.name, mend="use one of: as_published, corrected"
+            )
+        return self.read(Files(files), variant).finish(self, variant)

@@ -1,0 +1,223 @@
+"""A published set on its way from its files to the one shape that all sets share."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from cellduality_plugin.perturbations import CONTROL
+from data_prep.loading.dataset import not_published
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from data_prep.loading.dataset import Dataset
+
+Expression: TypeAlias = Literal["counts", "log1p", "tpm", "log2"]
+
+MIN_GENES, MIN_CELLS, MIN_LABEL = 200, 8, 20
+"""InstructCell's: expressed genes a cell, cells a gene, and cells a cell type must have to stay."""
+
+NO_LABEL = "cell without a label"
+
+
+@dataclass
+class Draft:
+    """Cells by genes, what is known of the cells, and how much has been left out so far by reason.
+
+    ``values`` are finite and non-negative, made sparse by row; an empty text in ``obs`` stands for no value; ``extra``
+    is what else ``uns`` gets.
+    """
+
+    values: Any
+    cells: Any
+    genes: Any
+    expression: Expression = "counts"
+    obs: dict[str, np.ndarray] = field(default_factory=dict)
+    drops: Counter[str] = field(default_factory=Counter)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import scipy.sparse
+
+        self.values = scipy.sparse.csr_matrix(self.values)
+        self.values.eliminate_zeros()
+        self.cells, self.genes = text(self.cells), text(self.genes)
+        if not (self.values.data >= 0).all() or np.isinf(self.values.data).any():
+            where = f"{len(self.cells)} cells x {len(self.genes)} genes"
+            raise not_published(where, "the matrix has negative, infinite or missing values")
+
+    def unless_counts(self, expression: Expression) -> None:
+        """Note what the values are if those of the first cells are no whole numbers, as counts are."""
+        first = self.values[:256].data
+        self.expression = "counts" if (first == np.floor(first)).all() else expression
+
+    def keep_cells(self, keep: Sequence[bool] | np.ndarray, reason: str) -> None:
+        """Leave out the cells where ``keep`` is false."""
+        keep = np.array(keep, dtype=bool)
+        if not keep.all():
+            self.drops[reason] += int((~keep).sum())
+            self.values, self.cells = self.values[keep], self.cells[keep]
+            self.obs = {name: column[keep] for name, column in self.obs.items()}
+
+    def keep_genes(self, keep: Sequence[bool] | np.ndarray, reason: str) -> None:
+        """Leave out the genes where ``keep`` is false."""
+        keep = np.array(keep, dtype=bool)
+        if not keep.all():
+            self.drops[reason] += int((~keep).sum())
+            self.values, self.genes = self.values[:, keep], self.genes[keep]
+
+    def put(self, **columns: str | Sequence[str] | np.ndarray) -> None:
+        """Fill columns of ``obs``; one text stands for all cells."""
+        for name, column in columns.items():
+            self.obs[name] = text([column] * len(self.cells) if isinstance(column, str) else column)
+
+    def put_drugs(self, drugs: Sequence[str] | np.ndarray, doses: Sequence[str], control: np.ndarray) -> None:
+        """Fill ``drug``, ``dose`` and ``perturbation``, and leave out cells without one.
+
+        A ``control`` had the vehicle alone, and has neither drug nor dose; any other dose may be empty.
+        """
+        self.put(drug=np.where(control, "", text(drugs)), dose=np.where(control, "", text(doses)))
+        both = zip(self.obs["drug"], self.obs["dose"], strict=True)
+        treated = [f"drug {drug} {dose}".strip() if drug else "" for drug, dose in both]
+        self.put(perturbation=np.where(control, CONTROL, text(treated)))
+        self.keep_cells(self.obs["perturbation"] != "", NO_LABEL)
+
+    def drop_copies(self) -> None:
+        """Leave out genes and cells whose name came before."""
+        from pandas import Index
+
+        self.keep_genes(~Index(self.genes).duplicated(), "gene whose name came before")
+        self.keep_cells(~Index(self.cells).duplicated(), "cell whose name came before")
+
+    def drop_labels(self, column: str, rare: frozenset[str] = frozenset()) -> None:
+        """Leave out cells without a label, and cells with one of the ``rare`` labels."""
+        self.keep_cells(self.obs[column] != "", NO_LABEL)
+        self.keep_cells(
+            [label not in rare for label in self.obs[column]], f"cell of a type with fewer than {MIN_LABEL} cells"
+        )
+
+    def rare_types(self) -> frozenset[str]:
+        """Return the cell types of fewer than :data:`MIN_LABEL` cells."""
+        return frozenset(label for label, count in Counter(self.obs["cell_type"]).items() if count < MIN_LABEL)
+
+    def filter(self, *, max_genes: int | None = None, max_mito: float | None = None, mito: str = "MT-") -> None:
+        """Leave out poor cells and genes, as InstructCell does, in its order.
+
+        Cells with ``max_genes`` expressed genes or more are taken for doublets; those with ``max_mito`` per cent or
+        more of their counts in mitochondrial genes, whose names begin with ``mito``, for dying.
+        """
+        self.keep_cells(np.diff(self.values.indptr) >= MIN_GENES, f"cell with fewer than {MIN_GENES} genes")
+        self.keep_genes(
+            np.bincount(self.values.indices, minlength=len(self.genes)) >= MIN_CELLS,
+            f"gene in fewer than {MIN_CELLS} cells",
+        )
+        totals = np.maximum(np.asarray(self.values.sum(axis=1)).ravel(), 1e-12)
+        mitochondrial = np.array([gene.startswith(mito) for gene in self.genes], dtype=bool)
+        share = 100 * np.asarray(self.values[:, mitochondrial].sum(axis=1)).ravel() / totals
+        few = np.diff(self.values.indptr) < (max_genes or np.inf)
+        self.keep_cells(few, f"cell with {max_genes} genes or more")
+        if max_mito is not None:
+            self.keep_cells((share < max_mito)[few], f"cell with {max_mito:g} % mitochondrial counts or more")
+
+    def clean(self, label: str = "cell_type", **caps: Any) -> None:
+        """Leave out copies, then what :meth:`filter` does, then cells without a ``label`` or of a type rare before."""
+        self.drop_copies()
+        rare = self.rare_types() if label == "cell_type" else frozenset()
+        self.filter(**caps)
+        self.drop_labels(label, rare)
+
+    def finish(self, dataset: Dataset, variant: str) -> AnnData:
+        """Return the cells in the shared shape, see :meth:`data_prep.loading.dataset.Dataset.load`."""
+        import anndata
+        import pandas
+        import scipy.sparse
+
+        self.drop_copies()
+        if 0 in self.values.shape:
+            left_out = ", ".join(f"{count} x {reason}" for reason, count in self.drops.items())
+            raise not_published(dataset.name, f"nothing is left of it: {left_out or 'the files are empty'}")
+        if "tissue" in dataset.columns and "tissue" not in self.obs:
+            self.put(tissue=dataset.tissue)
+        values = scipy.sparse.csr_matrix(self.values, dtype=np.float32)
+        values.sort_indices()
+        obs = pandas.DataFrame({name: self.obs[name] for name in dataset.columns}, index=self.cells)
+        with warnings.catch_warnings():  # anndata tells of every conversion
+            warnings.simplefilter("ignore")
+            adata = anndata.AnnData(X=values, obs=obs, var=pandas.DataFrame(index=self.genes))
+        adata.uns.update(dataset=dataset.name, variant=variant, species=dataset.species, **self.extra)
+        adata.uns.update(expression=self.expression, drops={why: count for why, count in self.drops.items() if count})
+        return adata
+
+
+def read_cells(
+    path: Path,
+    columns: Mapping[str, str],
+    matrix: Literal["X", "raw", "counts"] = "X",
+    *,
+    unless_counts: Expression = "counts",
+    symbols: str = "",
+    optional: Sequence[str] = (),
+) -> Draft:
+    """Return the cells of an .h5ad file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns, optional
+        Columns of ``obs`` by the name they get; those that are taken over if they are there.
+    matrix
+        Which matrix is read; ``"counts"``: X, or raw if only that holds whole numbers.
+    unless_counts
+        What the values are if they are no whole numbers.
+    symbols
+        The column of ``var`` with the names of the genes, if there is one; genes without such a name are left out.
+    """
+    from data_prep.h5ad.matrices import open_tables
+
+    tables = open_tables(path, matrix)
+    ids = text(tables.var.index)  # where a gene has no symbol, CELLxGENE gives its id as such
+    draft = Draft(tables.matrix.read(), tables.obs.index, tables.var.get(symbols, ids).astype(object))
+    for name, column in {**{name: name for name in optional if name in tables.obs}, **columns}.items():
+        if column not in tables.obs:
+            raise not_published(path, f"no column {column!r} in obs, which has {', '.join(map(str, tables.obs))}")
+        draft.put(**{name: tables.obs[column].astype(object)})
+    named = [gene not in ("", name) for gene, name in zip(draft.genes, ids, strict=True)]
+    if any(named):
+        draft.keep_genes(named, "gene without a symbol")
+    draft.unless_counts(unless_counts)
+    return draft
+
+
+def ready_cells(files: Mapping[str, Path], name: str, column: Mapping[str, str]) -> Draft | None:
+    """Return the cells of the .h5ad file that the user has ready, see :class:`~data_prep.loading.dataset.Dataset`."""
+    path = files.get(f"{name}.h5ad")
+    return read_cells(path, column) if path else None
+
+
+def text(values: Any) -> np.ndarray:
+    """Return an array of Python strings with white space folded; NaN and None become empty.
+
+    Examples
+    --------
+    >>> list(text(["B  cell ", None, float("nan"), 3]))
+    ['B cell', '', '', '3']
+    """
+    folded = ["" if value is None or value != value else " ".join(str(value).split()) for value in values]
+    return np.array(folded, dtype=object)
+
+
+def look_up(table: Mapping[str, str], keys: Sequence[str] | np.ndarray, where: Path | str) -> np.ndarray:
+    """Return the label of every key; empty where there is none. If not one has a label, the files do not fit."""
+    labels = [table.get(str(key), "") for key in keys]
+    if not any(labels):
+        shown = f"{keys[0]!r} against {next(iter(table), '')!r}" if len(keys) else "no cell"
+        raise not_published(where, f"no cell of the matrix has a label: {shown}")
+    return text(labels)

@@ -1,1 +1,0 @@
-"""Loaders of published sets, one module a set, all of one shape."""

@@ -1,0 +1,41 @@
+"""The published sets that can be used by name: every module of :mod:`data_prep.datasets` is one."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+
+import data_prep.datasets
+from cellduality_plugin.errors import CellDualityError
+from data_prep.loading.dataset import Dataset
+
+__all__ = ["DATASETS", "Dataset", "find_dataset"]
+
+DATASETS: dict[str, Dataset] = {
+    module.name: importlib.import_module(f"data_prep.datasets.{module.name}").DATASET
+    for module in pkgutil.iter_modules(data_prep.datasets.__path__)
+}
+
+
+def find_dataset(name: str) -> Dataset:
+    """Return the set called ``name``.
+
+    Raises
+    ------
+    CellDualityError
+        If there is none; the nearest names are suggested.
+
+    Examples
+    --------
+    >>> find_dataset("kang_2018_ifnb").title
+    'Kang 2018, blood cells with and without interferon beta'
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    near = difflib.get_close_matches(name, DATASETS, n=3)
+    raise CellDualityError(
+        f"no data set {name!r}",
+        where="registry",
+        mend=f"did you mean {' or '.join(near)}?" if near else "`cellduality data list` shows what there is",
+    )

@@ -1,0 +1,187 @@
+"""Small sets to write in the published shape, and the one shape every loader gives."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+
+from data_prep.registry import find_dataset
+
+
+@pytest.fixture
+def counts() -> Callable[..., np.ndarray]:
+    """Return a function that gives cells by genes, with nearly all genes expressed in nearly all cells."""
+
+    def make(n_cells: int, n_genes: int = 230, high: int = 9) -> np.ndarray:
+        values = np.random.default_rng(n_cells).integers(1, high, size=(n_cells, n_genes))
+        values[np.arange(n_cells), np.arange(n_cells) % n_genes] = 0
+        return values
+
+    return make
+
+
+@pytest.fixture
+def write_table(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a text table, packed if its name ends with .gz."""
+
+    def write(name: str, lines: Sequence[Sequence[Any]], separator: str = "\t") -> Path:
+        content = "".join(separator.join(map(str, line)) + "\n" for line in lines).encode()
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_counts(write_table) -> Callable[..., Path]:
+    """Return a function that writes a table of genes by cells."""
+
+    def write(name: str, values: np.ndarray, cells: Sequence[str], genes: Sequence[str] = (), **shape: Any) -> Path:
+        genes = genes or [f"G{number}" for number in range(values.shape[1])]
+        corner = shape.pop("corner", ["gene"])
+        lines = [[gene, *row] for gene, row in zip(genes, values.T.tolist(), strict=True)]
+        return write_table(name, [[*corner, *cells], *lines], **shape)
+
+    return write
+
+
+@pytest.fixture
+def load() -> Callable[..., anndata.AnnData]:
+    """Return a function that loads a set by name and checks what all sets have in common."""
+
+    def loaded(name: str, files: dict[str, Path], variant: str = "") -> anndata.AnnData:
+        dataset = find_dataset(name)
+        adata = dataset.load(files, variant)
+        assert isinstance(adata.X, scipy.sparse.csr_matrix)
+        assert adata.X.dtype == np.float32
+        assert (adata.X.data > 0).all()
+        assert adata.obs_names.is_unique
+        assert adata.var_names.is_unique
+        assert list(adata.obs.columns) == list(dataset.columns)
+        assert all(type(value) is str for column in adata.obs for value in adata.obs[column])
+        assert adata.uns["dataset"] == name
+        assert adata.uns["species"] == dataset.species
+        assert adata.uns["variant"] == (variant or dataset.default_variant)
+        assert adata.uns["expression"] in ("counts", "log1p", "tpm", "log2")
+        assert all(type(count) is int and count > 0 for count in adata.uns["drops"].values())
+        return adata
+
+    return loaded
+
+
+@pytest.fixture
+def tally() -> Callable[..., dict[str, int]]:
+    """Return a function that counts the values of a column."""
+    return lambda adata, column="cell_type": pd.Series(adata.obs[column]).value_counts().to_dict()
+
+
+class RWriter:
+    """Writes numpy arrays, texts, dicts, data frames, factors and sparse matrices as R's save() does."""
+
+    def __init__(self, version: int = 2) -> None:
+        head = b"RDX%d\nX\n" % version + struct.pack(">3i", version, 0x40301, 0x20300)
+        self.content = bytearray(head + (struct.pack(">i", 5) + b"UTF-8" if version == 3 else b""))
+        self.symbols: list[str] = []
+
+    def integers(self, *values: int) -> None:
+        self.content += struct.pack(f">{len(values)}i", *values)
+
+    def symbol(self, name: str) -> None:
+        if name in self.symbols:
+            self.integers(255 | (self.symbols.index(name) + 1) << 8)
+        else:
+            self.symbols.append(name)
+            self.integers(1)
+            self.text(name)
+
+    def text(self, value: str | None) -> None:
+        encoded = b"" if value is None else value.encode()
+        self.integers(9 | 1 << 15, -1 if value is None else len(encoded))
+        self.content += encoded
+
+    def pairs(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            self.integers(2 | 1 << 10)
+            self.symbol(name)
+            self.item(value)
+        self.integers(254)
+
+    def item(self, value: Any, attributes: dict[str, Any] | None = None) -> None:
+        flags = 1 << 9 if attributes else 0
+        if value is None:
+            self.integers(254)
+        elif isinstance(value, dict):
+            self.item(list(value.values()), {"names": list_of(value)})
+        elif isinstance(value, pd.DataFrame):
+            names = {"names": list_of(value.columns), "class": list_of(["data.frame"])}
+            self.item([value[name].array for name in value], {**names, "row.names": list_of(value.index)})
+        elif isinstance(value, pd.Categorical):
+            self.item(value.codes.astype(int) + 1, {"levels": list_of(value.categories), "class": list_of(["factor"])})
+        elif isinstance(value, SparseWithNames):
+            matrix = value.matrix
+            self.integers(25 | 1 << 16 | 1 << 9)
+            slots = {"i": matrix.indices, "p": matrix.indptr, "Dim": np.array(matrix.shape)}
+            slots["Dimnames"] = [list_of(value.rows), list_of(value.columns)]
+            self.pairs({**slots, "x": matrix.data.astype(float), "factors": [], "class": list_of(["dgCMatrix"])})
+        elif isinstance(value, list):
+            self.integers(19 | flags, len(value))
+            for one in value:
+                self.item(one)
+        else:
+            array = np.asarray(value)
+            kind = {"i": 13, "f": 14}.get(array.dtype.kind, 16)
+            self.integers(kind | flags, len(array))
+            for one in array if kind == 16 else ():
+                self.text(one)
+            self.content += b"" if kind == 16 else array.astype(">i4" if kind == 13 else ">f8").tobytes()
+        if attributes and not isinstance(value, dict | pd.DataFrame | pd.Categorical):
+            self.pairs(attributes)
+
+
+def list_of(names: Any) -> np.ndarray:
+    return np.array(list(names), dtype=object)
+
+
+@dataclass(frozen=True)
+class SparseWithNames:
+    """What R calls a dgCMatrix."""
+
+    matrix: Any
+    rows: Sequence[str]
+    columns: Sequence[str]
+
+
+@pytest.fixture
+def sparse() -> Callable[..., SparseWithNames]:
+    """Return a function that makes a dgCMatrix of (values, names of the rows, names of the columns)."""
+    return lambda values, *names: SparseWithNames(scipy.sparse.csc_matrix(values), *names)
+
+
+@pytest.fixture
+def r_writer() -> type[RWriter]:
+    """Return the writer of R's format, for what save_r cannot write."""
+    return RWriter
+
+
+@pytest.fixture
+def save_r(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes objects by name as R's save() does."""
+
+    def save(name: str, pack: Callable[[bytes], bytes] = gzip.compress, version: int = 2, **objects: Any) -> Path:
+        writer = RWriter(version)
+        writer.pairs(objects)
+        (tmp_path / name).write_bytes(pack(bytes(writer.content)))
+        return tmp_path / name
+
+    return save

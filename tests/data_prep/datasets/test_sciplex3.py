@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+
+from cellduality_plugin.errors import CellDualityError
+from data_prep.h5ad.matrices import StoredMatrix
+
+NAME = "SrivatsanTrapnell2020_sciplex3.h5ad"
+DRUGS = ["control"] * 10 + ["Dacinostat (LAQ824)"] * 8 + ["Trametinib"] * 7 + [None] * 3
+
+
+@pytest.mark.parametrize("layout", [scipy.sparse.csr_matrix, scipy.sparse.csc_matrix, np.asarray])
+def test_control_is_the_vehicle_and_doses_are_nanomolar(load, tmp_path, tally, monkeypatch, counts, layout):
+    monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (1000,))
+    doses = [np.nan if drug in ("control", None) else (10.0, 10000.0)[n % 2] for n, drug in enumerate(DRUGS)]
+    lines = pd.Categorical(["A549", "K562", "MCF7", "K562"] * 7)
+    cells = [f"A01_{number}" for number in range(len(DRUGS))]
+    obs = pd.DataFrame({"perturbation": pd.Categorical(DRUGS), "dose_value": doses, "cell_line": lines}, index=cells)
+    obs.loc["A01_12", "cell_line"] = np.nan
+    var = pd.DataFrame(index=[f"G{number}" for number in range(230)])
+    anndata.AnnData(layout(counts(len(DRUGS)).astype(np.float32)), obs=obs, var=var).write_h5ad(tmp_path / NAME)
+    adata = load("sciplex3", {NAME: tmp_path / NAME})
+    assert tally(adata, "perturbation") == {
+        "control": 10,
+        "drug Dacinostat (LAQ824) 10000 nM": 4,
+        "drug Dacinostat (LAQ824) 10 nM": 3,
+        "drug Trametinib 10 nM": 4,
+        "drug Trametinib 10000 nM": 3,
+    }
+    assert adata.uns["drops"] == {"cell without a label": 4}
+    assert adata["A01_13", "G5"].X.toarray().item() == counts(len(DRUGS))[13, 5]
+    assert set(adata.obs.loc[adata.obs["perturbation"] == "control", "dose"]) == {""}
+
+
+def test_file_without_perturbations_is_refused(load, tmp_path):
+    anndata.AnnData(X=np.ones((3, 2), dtype=np.float32)).write_h5ad(tmp_path / NAME)
+    with pytest.raises(CellDualityError, match="no column 'perturbation' in obs"):
+        load("sciplex3", {NAME: tmp_path / NAME})

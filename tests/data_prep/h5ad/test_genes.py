@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+import data_prep
+from cellduality_plugin.errors import CellDualityError
+from data_prep.h5ad.genes import (
+    NO_ORTHOLOGUE,
+    SEVERAL_ORTHOLOGUES,
+    SHARED_ORTHOLOGUE,
+    TABLE,
+    check_species,
+    human_symbols,
+    mouse_symbols,
+    symbol_columns,
+    symbol_kind,
+    to_human,
+)
+
+HUMAN = sorted(human_symbols() - mouse_symbols())[::100]
+MOUSE = sorted(mouse_symbols() - human_symbols())[::100]
+ENSEMBL = [f"ENSG{number:011}" for number in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("ensembl", ["ENSG00000198851", "ENSG00000198851.12", "ENSMUSG00000032093", "ENSDARG00000000001"]),
+        ("other", ["G17", "C3", "", "ENSG1", "GRCh38_"]),
+    ],
+)
+def test_ids_are_known_and_other_names_tell_nothing(kind, names):
+    assert {symbol_kind(name) for name in names} == {kind}
+
+
+@pytest.mark.parametrize("declared", [None, "human"])
+@pytest.mark.parametrize("names", [HUMAN, [*HUMAN, "EGFP", MOUSE[0]], [f"G{number}" for number in range(500)], ["G1"]])
+def test_names_of_one_species_and_names_that_tell_nothing_pass(names, declared):
+    check_species(names, declared)
+
+
+@pytest.mark.parametrize(
+    ("names", "declared", "what", "mend"),
+    [
+        (ENSEMBL, None, "100 of 100 gene names are Ensembl ids (ENSG00000000000)", "--gene-symbols with one of: name"),
+        (
+            [*HUMAN, *MOUSE],
+            None,
+            f"mixed species: {len(HUMAN)} human and {len(MOUSE)} mouse gene symbols",
+            "one species",
+        ),
+        ([*HUMAN, *MOUSE], "human", "mixed species", "one species"),
+        (
+            ["GRCh38_A", "hg19_B", "mm10_a"],
+            None,
+            "mixed species: gene names start with GRCh38_ and hg19_",
+            "one genome",
+        ),
+        (["mm10___a", "mm10___b"], None, "start with the name of a genome, mm10___", "removeprefix('mm10___')"),
+        (MOUSE, "human", f"human genes are declared, but {len(MOUSE)} of {len(MOUSE)} are mouse", "--species mouse"),
+        (HUMAN, "mouse", "mouse genes are declared", "--species human"),
+    ],
+)
+def test_names_that_would_be_misread_are_told(names, declared, what, mend, check_told):
+    with pytest.raises(CellDualityError) as raised:
+        check_species(names, declared, where="my.h5ad", columns=["name"])
+    check_told(raised, what, mend)
+    assert raised.value.where == "my.h5ad"
+
+
+def test_columns_of_symbols_are_found():
+    table = {"id": ENSEMBL, "feature_name": [*HUMAN[:40], *ENSEMBL[:60]], "biotype": ["protein_coding"] * 100}
+    assert symbol_columns(table) == ["feature_name"]
+
+
+@pytest.mark.parametrize(
+    ("mouse", "human", "drops"),
+    [
+        (["Cd3e", "Trp53", "Ptprc", "mt-Nd1"], ["CD3E", "TP53", "PTPRC", "MT-ND1"], {}),
+        (
+            ["Ccl4", "Gzmb", "Gm10001", "CD3E", "Cd19"],
+            [None, None, None, None, "CD19"],
+            {SEVERAL_ORTHOLOGUES: 2, NO_ORTHOLOGUE: 2},
+        ),
+        (["Cd3e", "Cd3e", "Cd19"], [None, None, "CD19"], {SHARED_ORTHOLOGUE: 2}),
+    ],
+)
+def test_only_one_to_one_orthologues_get_their_human_name(mouse, human, drops):
+    assert to_human(mouse) == (human, drops)
+
+
+def test_the_mapping_is_one_to_one():
+    human, _ = to_human(sorted(mouse_symbols()))
+    mapped = [name for name in human if name is not None]
+    assert len(mapped) == len(set(mapped)) > 17_000
+    assert set(mapped) <= human_symbols()
+
+
+def test_provenance_is_that_of_the_table_that_ships():
+    file = Path(data_prep.__file__).parent / "h5ad" / "data" / TABLE
+    stated = json.loads(file.with_name("mouse_human_orthologues.json").read_text())
+    content = file.read_bytes()
+    assert stated["sha256"] == hashlib.sha256(content).hexdigest()
+    lines = gzip.decompress(content).decode().splitlines()
+    assert lines[0].split("\t") == ["mouse", "human", "type"]
+    assert stated["rows"] == len(lines) - 1
+    assert stated["one_to_one_rows"] == sum(line.endswith("\tone2one") for line in lines)
+    assert {"origin", "taken_from", "taken_on", "changes", "licence", "cite"} <= stated.keys()
