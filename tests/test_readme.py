@@ -39,7 +39,9 @@ def test_the_new_pair_is_the_one_that_is_tested():
 def test_every_recipe_and_profile_is_in_the_tables(folder):
     for path in (ROOT / folder).glob("*.sh"):
         if path.name != "common.sh":
-            assert f"`{path.stem if 'profiles' in folder else f'recipes/{path.name}'}`" in TEXTS["recipes/README.md"], path
+            assert f"`{path.stem if 'profiles' in folder else f'recipes/{path.name}'}`" in TEXTS["recipes/README.md"], (
+                path
+            )
 
 
 @pytest.mark.parametrize("text", TEXTS)
