@@ -18,8 +18,9 @@ import pytest
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.policy import PolicyError
-from cellduality_plugin.records import MAX_TEXT, Reading, RecordedPolicy, Recorder, prompt_key, read_groups
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.recorded import RecordedPolicy, prompt_key
+from cellduality_plugin.records import MAX_TEXT, Reading, Recorder, read_groups
 from cellduality_plugin.scoring import Group, Score, Scorer
 from cellduality_plugin.tasks import TASKS
 from tests.play import Saying, member, roll, row

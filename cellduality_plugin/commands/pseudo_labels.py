@@ -17,11 +17,11 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import masks_in_training
 from cellduality_plugin.evaluation.checkpoints import file_hash, versions
-from cellduality_plugin.evaluation.kept_answers import KeptAnswers
 from cellduality_plugin.evaluation.rounds.labelling import Panel, Selection, decide, judges, luck, opinions
 from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import whole_file
+from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.settings import Settings
 from data_prep import pseudo
@@ -130,7 +130,7 @@ class Work:
             What the progress bar shows.
         """
         tallies = self._tallies()
-        keeping = KeptAnswers(out.with_suffix(".answers"), self._made_from(origin))
+        keeping = AnswerCache(out.with_suffix(".answers"), self._made_from(origin))
         with keeping as kept, opened() as players, whole_file(out) as stream:
             count = _write(stream, self._pseudo_rows(players, kept, tallies, name))
             times = repeats(count, self._rows, self._settings.labelled_share)
@@ -146,7 +146,7 @@ class Work:
         return {"tasks": found, "rows": rows, "settings": self._settings.model_dump(), **origin}
 
     def _pseudo_rows(
-        self, players: Players, kept: KeptAnswers, tallies: Mapping[str, Tally], name: str
+        self, players: Players, kept: AnswerCache, tallies: Mapping[str, Tally], name: str
     ) -> Iterator[dict[str, str]]:
         how, vocabulary = self._settings, self._config.load_vocabulary()
         panel = Panel(self._config, players, votes=how.votes, judge=how.judge, tasks=self._names)

@@ -199,8 +199,7 @@ def show_statistics(
     settings = last_settings(data)
     with Console(stderr=True).status("counting"):
         found = statistics(data, _tasks(data), settings)
-    for table in tables(found, settings.filters.keep):
-        _wide().print(table)
+    _wide().print(*tables(found, settings.filters.keep), sep="\n")
     if plot:
         print(draw(found, data / "traces" / "stats.png"))
 

@@ -8,13 +8,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cellduality_plugin.dual_settings import EndpointSettings
-from cellduality_plugin.endpoint.addresses import Addresses
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
 from cellduality_plugin.openrlhf_hooks.remote.threads import FromThreads
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.addresses import Addresses
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.settings import EndpointSettings
 
 PATIENCE = 1800.0
 """Seconds for which a rollout waits for a server to come back. A step that waits is lost time, a run that ends more."""

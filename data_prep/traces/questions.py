@@ -48,11 +48,16 @@ class Question:
     @property
     def key(self) -> str:
         """What tells this question from all others of a preparation."""
-        key = f"{self.pair.name}/{self.direction}/{self.example.id}#{self.view}"
+        key = f"{self.group}/{self.example.id}#{self.view}"
         if self.answer == self.example.gold:
             return key
         # asked about another answer than the right one, to see whether the dual can tell them apart
         return f"{key}@{hashlib.sha256(self.pair.answer.render(self.answer).encode()).hexdigest()[:12]}"
+
+    @property
+    def group(self) -> str:
+        """Its ``"task/direction"``."""
+        return f"{self.pair.name}/{self.direction}"
 
     @property
     def field(self) -> Field:

@@ -137,7 +137,6 @@ def aiohttp_alone(asked: list[Any], address: str, concurrency: int, out: Path) -
     import aiohttp
 
     from data_prep.traces.asking.endpoint import INSTRUCTIONS
-    from data_prep.traces.asking.loops import run
 
     wanted = iter(range(CANDIDATES * len(asked)))
     answers = 0
@@ -155,7 +154,7 @@ def aiohttp_alone(asked: list[Any], address: str, concurrency: int, out: Path) -
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             await asyncio.gather(*(work(session) for _ in range(concurrency)))
 
-    run(all_of_them())
+    asyncio.run(all_of_them())
     return answers
 
 

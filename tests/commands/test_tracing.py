@@ -18,10 +18,10 @@ from cellduality_plugin.commands import tracing
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from data_prep.manifests import read_manifest
-from data_prep.traces.asking.budget import Tokens
+from data_prep.traces.candidates import Tokens
 from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS
-from data_prep.traces.log import read_candidates
+from data_prep.traces.candidates import read_candidates
 from tests.data_prep.traces.filtering.planted import make_cells, prepared
 
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import DualTask
-from data_prep.traces.candidates import Candidate
-from data_prep.traces.log import prompt_hash, read_candidates
+from data_prep.traces.candidates import Candidate, prompt_hash, read_candidates
 from data_prep.traces.questions import Direction, Question, read_questions
 
 PART_BYTES = 32 * 2**20
@@ -64,8 +63,8 @@ class Instance:
     def replies_to(self, question: Question) -> list[Candidate]:
         """Return the candidates that answer ``question`` as it is worded now, by number."""
         prompt = prompt_hash(question.prompt)
-        found = [candidate for candidate in self.replies.get(question.key, ()) if candidate.prompt == prompt]
-        return sorted(found, key=lambda candidate: (candidate.candidate, candidate.teacher, candidate.version))
+        found = (candidate for candidate in self.replies.get(question.key, ()) if candidate.prompt == prompt)
+        return sorted(found, key=lambda candidate: candidate.order)
 
 
 @dataclass
@@ -85,7 +84,7 @@ class Instances:
 
     Attributes
     ----------
-    strangers
+    unknown
         How many candidates answer no question of the set, or one that was worded otherwise; known at the end.
     matched
         How many answer one of it.
@@ -95,12 +94,13 @@ class Instances:
     candidates: Path
     tasks: Mapping[str, DualTask]
     part_bytes: int = PART_BYTES
-    strangers: int = field(default=0, init=False)
+    unknown: int = field(default=0, init=False)
     matched: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[Instance]:
-        self.strangers = self.matched = 0
-        size = sum(_size(path) for path in (self.questions, self.candidates))
+        self.unknown = self.matched = 0
+        size = _size(self.questions, "prepare the data first (cellduality data prepare)")
+        size += _size(self.candidates, "ask a teacher first (cellduality traces sample)")
         parts = min(MAX_PARTS, 1 + size // self.part_bytes)
         if parts == 1:
             yield from self._joined(read_questions(self.questions, self.tasks), read_candidates(self.candidates))
@@ -126,7 +126,7 @@ class Instances:
         for candidate in candidates:
             home = found.get(instance_key(candidate.key))
             if home is None or prompts.get(candidate.key, candidate.prompt) != candidate.prompt:
-                self.strangers += 1
+                self.unknown += 1
                 continue
             self.matched += candidate.key in prompts
             home.replies.setdefault(candidate.key, []).append(candidate)
@@ -190,10 +190,8 @@ def _unpacked(path: Path) -> Iterator[Candidate]:
             yield pickle.load(stream)
 
 
-def _size(path: Path) -> int:
+def _size(path: Path, mend: str) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        first = "prepare the data first (cellduality data prepare)"
-        mend = "ask a teacher first (cellduality traces sample)" if path.name == "candidates.jsonl" else first
         raise CellDualityError("no such file", where=str(path), mend=mend) from None

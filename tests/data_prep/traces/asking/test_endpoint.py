@@ -9,7 +9,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import MAX_CHARACTERS, split_response
 from data_prep.traces.asking.budget import PaidTeacher
 from data_prep.traces.asking.endpoint import INSTRUCTIONS, LONGEST_PAUSE, EndpointTeacher
-from data_prep.traces.asking.faults import TeacherFault
+from cellduality_plugin.policies.http import RequestFailed
 
 ANSWER = "<think>CD79A ranks high.</think><answer>B cell</answer>"
 
@@ -77,7 +77,7 @@ def test_faults_below_http_are_told_apart(server, key, questions, said, reason, 
 def test_nobody_listens(server, key, questions):
     teacher = EndpointTeacher("toy", "http://127.0.0.1:9/v1", retries=2, backoff=0.01)
     (fault,) = ask(teacher, *questions(1))
-    assert isinstance(fault, TeacherFault)
+    assert isinstance(fault, RequestFailed)
     assert (fault.reason, teacher.retried) == ("connection", {"connection": 2})
 
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from cellduality_plugin import cli
 from cellduality_plugin.files import read_jsonl
-from data_prep.traces.log import read_candidates
+from data_prep.traces.candidates import read_candidates
 from tests.data_prep.traces.filtering.planted import good, prepared, questions_in
 
 

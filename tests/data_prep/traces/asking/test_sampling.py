@@ -10,12 +10,12 @@ from collections import Counter
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.traces.asking.budget import Budget, Tokens
+from data_prep.traces.asking.budget import Budget
 from data_prep.traces.asking.endpoint import EndpointTeacher
-from data_prep.traces.asking.faults import TeacherFault
+from cellduality_plugin.policies.http import RequestFailed
 from data_prep.traces.asking.sampling import SampleSettings, sample
 from data_prep.traces.candidates import Reply
-from data_prep.traces.log import CandidateLog, prompt_hash, read_candidates
+from data_prep.traces.candidates import CandidateLog, prompt_hash, read_candidates
 
 
 class Rule:
@@ -29,7 +29,7 @@ class Rule:
     async def answer(self, question, candidate):
         self.asked.append((question.prompt, candidate))
         if (question.prompt, candidate) in self.fails:
-            raise TeacherFault("500", "broken")
+            raise RequestFailed("500", "broken")
         return Reply(f"<answer>{candidate}</answer>")
 
 

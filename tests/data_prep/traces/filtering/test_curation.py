@@ -30,8 +30,8 @@ from data_prep.traces.filtering.curation import (
 )
 from data_prep.traces.filtering.filters import FilterSettings
 from data_prep.traces.filtering.instances import Instances, SomeQuestions, instance_key
-from data_prep.traces.filtering.proportions import apportioned, chosen
-from data_prep.traces.log import read_candidates
+from data_prep.traces.filtering.rows import apportioned, chosen
+from data_prep.traces.candidates import read_candidates
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
@@ -297,7 +297,7 @@ class TestInstances:
             assert instance.questions() == other.questions()
             for question in instance.questions():
                 assert instance.replies_to(question) == other.replies_to(question) != []
-        assert (whole.matched, whole.strangers) == (parts.matched, parts.strangers) == (120, 0)
+        assert (whole.matched, whole.unknown) == (parts.matched, parts.unknown) == (120, 0)
 
     def test_candidates_for_another_wording_are_counted_and_left_out(self, data):
         question = questions_in(data)[0]

@@ -13,7 +13,7 @@ from cellduality_plugin.parsing import OneOf, join_response
 from cellduality_plugin.tasks import TASKS
 from data_prep.traces.candidates import Reply
 from data_prep.traces.filtering.filters import FilterSettings, Reason, judge, judge_all
-from data_prep.traces.filtering.leaks import TOLD, TOLD_LABEL, leak
+from data_prep.traces.filtering.leaks import ANSWER_PHRASES, LABEL_PHRASES, leak
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
@@ -109,13 +109,13 @@ def test_a_list_at_the_threshold_passes_and_one_below_does_not(questions):
 
 
 class TestLeaks:
-    @pytest.mark.parametrize("phrase", TOLD)
+    @pytest.mark.parametrize("phrase", ANSWER_PHRASES)
     def test_what_tells_of_a_known_answer_is_found_whatever_its_case_and_punctuation(self, phrase):
         written = phrase.upper().replace(" ", "-")
         assert leak(f"This is so ({written}).", "B", VOCABULARY) == phrase
         assert leak(f"This is so ({written}).", ("G1",), VOCABULARY) == phrase
 
-    @pytest.mark.parametrize("phrase", TOLD_LABEL)
+    @pytest.mark.parametrize("phrase", LABEL_PHRASES)
     def test_a_label_that_the_question_shows_may_be_spoken_of(self, phrase):
         assert leak(f"By the {phrase}, it follows.", "B", VOCABULARY) == phrase
         assert leak(f"By the {phrase}, it follows.", ("G1",), VOCABULARY) == ""

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.dual_settings import EndpointSettings
-from cellduality_plugin.endpoint import addresses as room
-from cellduality_plugin.endpoint.addresses import Addresses
+from cellduality_plugin.policies.settings import EndpointSettings
+from cellduality_plugin.policies import addresses as room
+from cellduality_plugin.policies import http
+from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
 
 BODY = {"model": "toy", "prompt": [1, 2], "max_tokens": 1}
 
@@ -126,7 +127,7 @@ def test_no_more_requests_are_under_way_than_allowed(policy_server):
 
 
 def test_a_reply_without_end_is_not_read_to_it(policy_server, said, monkeypatch):
-    monkeypatch.setattr(room, "MAX_BODY", 100_000)
+    monkeypatch.setattr(http, "MAX_BODY", 100_000)
     policy_server.script = [said(body=b" " * 200_000)]
     [failed], _ = post(policy_server.url, retries=0)
     assert failed == "too_large"

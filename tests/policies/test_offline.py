@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.decoding import EngineSettings, vllm_decoder
 from cellduality_plugin.framing import render
+from cellduality_plugin.policies.offline import EngineSettings, vllm_decoder
 
 TEMPLATE = (
     "<s>{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.forks import forks_of, log_prob_at_forks
+from cellduality_plugin.policies.branching import branches_of, log_prob_at
 
 END = 99
 responses = st.lists(
@@ -31,25 +31,25 @@ def test_what_is_told_at_the_forks_is_how_likely_each_response_is(responses):
     """Between forks such a model is certain, so nothing is lost there."""
     found = {
         begun: {token: math.log(p) for token, p in next_token(begun, responses).items()}
-        for begun in forks_of(responses)
+        for begun in branches_of(responses)
     }
     total = sum(range(len(responses) + 1))
     for weight, response in enumerate(responses, start=1):
-        assert math.exp(log_prob_at_forks(response, found)) == pytest.approx(weight / total)
+        assert math.exp(log_prob_at(found, response)) == pytest.approx(weight / total)
 
 
 @given(responses)
 def test_no_fork_is_asked_about_that_tells_nothing(responses):
-    forks = forks_of(responses)
+    forks = branches_of(responses)
     assert all(len(tokens) > 1 for tokens in forks.values())
     assert len(forks) < len(responses), "labels that differ in their first token take one question"
 
 
 def test_equal_responses_are_one():
-    assert forks_of([[1, 2], [1, 2]]) == {}
-    assert log_prob_at_forks([1, 2], {}) == 0.0
+    assert branches_of([[1, 2], [1, 2]]) == {}
+    assert log_prob_at({}, [1, 2]) == 0.0
 
 
 def test_the_beginning_of_another_cannot_be_told_apart():
     with pytest.raises(ValueError, match="the beginning of another"):
-        forks_of([[1], [1, 2]])
+        branches_of([[1], [1, 2]])

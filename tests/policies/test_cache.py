@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.decoding import Request
-from cellduality_plugin.evaluation.kept_answers import KeepingDecoder, KeptAnswers, request_key
 from cellduality_plugin.openrlhf_hooks.run_progress import Progress
+from cellduality_plugin.policies.cache import AnswerCache, CachedDecoder, request_key
+from cellduality_plugin.policies.offline import Request
 
 MADE_FROM = {"model": "abc", "settings": {"seed": 1}}
 
@@ -32,8 +32,8 @@ def questions(*prompts: str, temperature: float = 0.0) -> list[Request]:
 
 
 def ask(path: Path, decoder: Echo, requests, made_from=MADE_FROM, batch: int = 2):
-    with KeptAnswers(path, made_from) as kept:
-        return KeepingDecoder(decoder, kept, batch).generate(requests, "primal")
+    with AnswerCache(path, made_from) as kept:
+        return CachedDecoder(decoder, kept, batch).generate(requests, "primal")
 
 
 @pytest.fixture
@@ -102,14 +102,14 @@ def test_answers_of_anything_else_are_not_used(path: Path) -> None:
 
 
 def test_two_at_once_are_told(path: Path) -> None:
-    with KeptAnswers(path, MADE_FROM), pytest.raises(CellDualityError, match=r"another evaluation .*SFT\.partial"):
-        KeptAnswers(path, MADE_FROM)
+    with AnswerCache(path, MADE_FROM), pytest.raises(CellDualityError, match=r"another evaluation .*SFT\.partial"):
+        AnswerCache(path, MADE_FROM)
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(CellDualityError, match=r"cannot write: .*run"):
-        KeptAnswers(tmp_path / "run" / "SFT.partial", MADE_FROM)
+        AnswerCache(tmp_path / "run" / "SFT.partial", MADE_FROM)
 
 
 class Full:
@@ -129,7 +129,7 @@ class Full:
 
 def test_a_disk_that_fills_up_leaves_no_half_line(path: Path, monkeypatch) -> None:
     requests = questions("a", "b", "c")
-    with KeptAnswers(path, MADE_FROM) as kept:
+    with AnswerCache(path, MADE_FROM) as kept:
         kept.add({request_key(requests[0]): "a 0"})
         before = path.read_bytes()
         monkeypatch.setattr(kept, "_file", Full(kept._file))
@@ -139,7 +139,7 @@ def test_a_disk_that_fills_up_leaves_no_half_line(path: Path, monkeypatch) -> No
 
 
 def test_what_is_discarded_is_gone(path: Path) -> None:
-    with KeptAnswers(path, MADE_FROM) as kept:
+    with AnswerCache(path, MADE_FROM) as kept:
         kept.add({"a": "b"})
         kept.discard()
     assert not path.exists()
@@ -147,8 +147,8 @@ def test_what_is_discarded_is_gone(path: Path) -> None:
 
 def test_progress_is_shown_in_the_words_that_the_recipes_show(path: Path, capsys) -> None:
     progress = Progress()
-    with KeptAnswers(path, MADE_FROM) as kept:
-        KeepingDecoder(Echo(), kept, 2, "GRPO").generate(questions(*"abcde"), "primal")
+    with AnswerCache(path, MADE_FROM) as kept:
+        CachedDecoder(Echo(), kept, 2, "GRPO").generate(questions(*"abcde"), "primal")
     for line in capsys.readouterr().err.replace("\r", "\n").splitlines():
         progress.feed(line)
     assert progress.text == "[GRPO] primal 5/5"

@@ -7,7 +7,7 @@ import gzip
 
 import pytest
 
-from cellduality_plugin.endpoint.http import BoundedClient, TooLong
+from cellduality_plugin.policies.http import BoundedClient, TooLong
 
 
 def get(url: str, longest: int) -> bytes:

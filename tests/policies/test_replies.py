@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.endpoint.replies import read_chat, read_context, read_log_probs, read_text
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.replies import read_chat, read_context, read_log_probs, read_text
+from cellduality_plugin.policies.base import PolicyError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
