@@ -115,7 +115,7 @@ class Recorder:
             self._file.append(json.dumps(row, allow_nan=False, separators=(",", ":")).encode())
         except CellDualityError as error:
             self.broken = True
-            _log.warning("rollouts are not recorded any more: %s", error)
+            _log.warning("rollouts are not recorded any more: %s: %s", self._folder, error.what)
         self._written += 1
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
-from cellduality_plugin.policies.endpoint import EndpointPolicy
 from cellduality_plugin.framing import render
 from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.endpoint import EndpointPolicy
+from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
 
 PROMPT = "CD74 CD79A"
 

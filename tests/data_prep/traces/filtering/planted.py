@@ -15,9 +15,8 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import sft_rows
-from data_prep.traces.candidates import Candidate, Reply
+from data_prep.traces.candidates import Candidate, CandidateLog, Reply, prompt_hash
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS
-from data_prep.traces.candidates import CandidateLog, prompt_hash
 from data_prep.traces.questions import Question, read_questions
 
 VOCABULARY = Vocabulary(

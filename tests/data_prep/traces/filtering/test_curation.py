@@ -17,7 +17,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.tasks import TASKS
 from data_prep.manifests import read_manifest
-from data_prep.traces.candidates import Candidate, Reply
+from data_prep.traces.candidates import Candidate, Reply, read_candidates
 from data_prep.traces.filtering.curation import (
     CANDIDATES,
     QUESTIONS,
@@ -31,7 +31,6 @@ from data_prep.traces.filtering.curation import (
 from data_prep.traces.filtering.filters import FilterSettings
 from data_prep.traces.filtering.instances import Instances, SomeQuestions, instance_key
 from data_prep.traces.filtering.rows import apportioned, chosen
-from data_prep.traces.candidates import read_candidates
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
