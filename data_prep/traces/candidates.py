@@ -184,6 +184,11 @@ class CandidateLog(AppendLog):
         return done
 
 
+def read_candidate(line: bytes) -> Candidate:
+    """Return the candidate in a line, or raise a ValidationError."""
+    return _LINE.validate_json(line, strict=True)
+
+
 def read_candidates(path: Path) -> Iterator[Candidate]:
     """Yield the candidates of a file in the order they came; a torn last line is left out.
 
@@ -196,13 +201,15 @@ def read_candidates(path: Path) -> Iterator[Candidate]:
         with Path(path).open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 try:
-                    yield _LINE.validate_json(line, strict=True)
+                    yield read_candidate(line)
                 except ValidationError:
                     if line.endswith(b"\n"):
                         where, mend = f"{path}:{number}", "remove that line; it will be asked again"
                         raise CellDualityError("not a candidate", where=where, mend=mend) from None
     except FileNotFoundError:
-        raise CellDualityError("no such file", where=str(path), mend="sample a teacher first") from None
+        raise CellDualityError(
+            "no such file", where=str(path), mend="ask a teacher first (cellduality traces sample)"
+        ) from None
     except OSError as error:
         what = f"cannot read: {error.strerror or error}"
         raise CellDualityError(what, where=str(path), mend="make the file readable") from error

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
@@ -101,15 +101,17 @@ def read_questions(path: Path, tasks: Mapping[str, DualTask]) -> Iterator[Questi
         If the file is missing, or a row has no gold answer or is of an unknown pair.
     """
     for number, row in enumerate(read_jsonl(path), start=1):
-        where = f"{path}:{number}"
-        if not {"input", "label", "direction", "view"} <= row.keys() or row["direction"] not in get_args(Direction):
-            raise CellDualityError("not a row of an SFT file", where=where, mend="prepare the data again")
-        example = Example.from_label(row["label"])
-        if example.task not in tasks:
-            known = ", ".join(tasks)
-            raise CellDualityError(f"unknown dual pair {example.task!r}", where=where, mend=f"known are {known}")
-        if example.gold is None:
-            raise CellDualityError("row without a gold answer", where=where, mend="prepare the data again")
-        yield Question(
-            tasks[example.task], row["direction"], example, int(row["view"]), example.gold, str(row["input"])
-        )
+        yield read_question(row, tasks, f"{path}:{number}")
+
+
+def read_question(row: Mapping[str, Any], tasks: Mapping[str, DualTask], where: str) -> Question:
+    """Return the question in a row of an SFT file; see :func:`read_questions`."""
+    if not {"input", "label", "direction", "view"} <= row.keys() or row["direction"] not in get_args(Direction):
+        raise CellDualityError("not a row of an SFT file", where=where, mend="prepare the data again")
+    example = Example.from_label(row["label"])
+    if example.task not in tasks:
+        mend = f"known are {', '.join(tasks)}"
+        raise CellDualityError(f"unknown dual pair {example.task!r}", where=where, mend=mend)
+    if example.gold is None:
+        raise CellDualityError("row without a gold answer", where=where, mend="prepare the data again")
+    return Question(tasks[example.task], row["direction"], example, int(row["view"]), example.gold, str(row["input"]))

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import pickle
+import json
 import re
-import tempfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import DualTask
-from data_prep.traces.candidates import Candidate, prompt_hash, read_candidates
-from data_prep.traces.questions import Direction, Question, read_questions
+from data_prep.traces.candidates import Candidate, prompt_hash, read_candidate, read_candidates
+from data_prep.traces.questions import Direction, Question, read_question, read_questions
 
-PART_BYTES = 32 * 2**20
-"""How much of both files is held at a time, as they are on the disk; in memory it is several times that."""
-
-MAX_PARTS = 256
+T = TypeVar("T")
 
 _KEY = re.compile(r"(?P<task>.*?)/(?:primal|dual)/(?P<rest>.*?#\d+)(?:@[0-9a-f]{12})?", re.DOTALL)
 
@@ -69,7 +62,7 @@ class Instance:
 
 @dataclass
 class Instances:
-    """The instances of two files, in an order that hangs on the questions and the size of the files alone.
+    """The instances of two files, in the order of the questions; one of them is held at a time, of the rest its places.
 
     Parameters
     ----------
@@ -79,13 +72,11 @@ class Instances:
         What teachers answered.
     tasks
         The dual pairs by name.
-    part_bytes
-        Files that are larger together are taken apart on the disk, beside ``candidates``, and read part by part.
 
     Attributes
     ----------
     unknown
-        How many candidates answer no question of the set, or one that was worded otherwise; known at the end.
+        How many candidates answer no question of the set, or one that was worded otherwise; known at the beginning.
     matched
         How many answer one of it.
     """
@@ -93,52 +84,34 @@ class Instances:
     questions: Path
     candidates: Path
     tasks: Mapping[str, DualTask]
-    part_bytes: int = PART_BYTES
     unknown: int = field(default=0, init=False)
     matched: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[Instance]:
         self.unknown = self.matched = 0
-        size = _size(self.questions, "prepare the data first (cellduality data prepare)")
-        size += _size(self.candidates, "ask a teacher first (cellduality traces sample)")
-        parts = min(MAX_PARTS, 1 + size // self.part_bytes)
-        if parts == 1:
-            yield from self._joined(read_questions(self.questions, self.tasks), read_candidates(self.candidates))
-            return
-        try:
-            with tempfile.TemporaryDirectory(dir=self.candidates.parent, prefix=".parts.") as name:
-                folder = Path(name)
-                self._take_apart(folder, parts)
-                for part in range(parts):
-                    questions = read_questions(folder / f"questions-{part}", self.tasks)
-                    yield from self._joined(questions, _unpacked(folder / f"candidates-{part}"))
-        except OSError as error:
-            what, mend = f"cannot write: {error.strerror or error}", "free some space: the files are sorted on the disk"
-            raise CellDualityError(what, where=str(self.candidates.parent), mend=mend) from error
-
-    def _joined(self, questions: Iterable[Question], candidates: Iterable[Candidate]) -> Iterator[Instance]:
-        found: dict[str, Instance] = {}
         prompts: dict[str, str] = {}
-        for question in questions:
-            instance = found.setdefault(instance_key(question.key), Instance())
-            setattr(instance, question.direction, question)
+        asked: dict[str, list[int]] = {}
+        for place, question in _placed(self.questions, read_questions(self.questions, self.tasks)):
+            asked.setdefault(instance_key(question.key), []).append(place)
             prompts[question.key] = prompt_hash(question.prompt)
-        for candidate in candidates:
-            home = found.get(instance_key(candidate.key))
-            if home is None or prompts.get(candidate.key, candidate.prompt) != candidate.prompt:
+        answered: dict[str, list[int]] = {}
+        for place, candidate in _placed(self.candidates, read_candidates(self.candidates)):
+            home = instance_key(candidate.key)
+            if home in asked and prompts.get(candidate.key, candidate.prompt) == candidate.prompt:
+                answered.setdefault(home, []).append(place)
+                self.matched += candidate.key in prompts
+            else:
                 self.unknown += 1
-                continue
-            self.matched += candidate.key in prompts
-            home.replies.setdefault(candidate.key, []).append(candidate)
-        yield from found.values()
-
-    def _take_apart(self, folder: Path, parts: int) -> None:
-        with _files(folder, "questions", parts) as part_of, self.questions.open("rb") as lines:
-            for line, question in zip(lines, read_questions(self.questions, self.tasks), strict=True):
-                part_of(question.key).write(line.rstrip(b"\n") + b"\n")
-        with _files(folder, "candidates", parts) as part_of:
-            for candidate in read_candidates(self.candidates):
-                pickle.dump(candidate, part_of(candidate.key))
+        with self.questions.open("rb") as questions, self.candidates.open("rb") as candidates:
+            for home, places in asked.items():
+                instance = Instance()
+                for line in _lines_at(questions, places):
+                    question = read_question(json.loads(line), self.tasks, str(self.questions))
+                    setattr(instance, question.direction, question)
+                for line in _lines_at(candidates, answered.get(home, ())):
+                    candidate = read_candidate(line)
+                    instance.replies.setdefault(candidate.key, []).append(candidate)
+                yield instance
 
 
 class SomeQuestions:
@@ -175,23 +148,20 @@ class SomeQuestions:
         return (question for question in questions if instance_key(question.key) in self._wanted)
 
 
-@contextlib.contextmanager
-def _files(folder: Path, name: str, parts: int) -> Iterator[Callable[[str], IO[bytes]]]:
-    """Yield a function from a question's key to the file of its instance's part."""
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context((folder / f"{name}-{part}").open("wb")) for part in range(parts)]
-        yield lambda key: files[zlib.crc32(instance_key(key).encode()) % parts]
+def _placed(path: Path, items: Iterable[T]) -> Iterator[tuple[int, T]]:
+    """Yield (where its line begins, item) of the items that the lines of a file hold."""
+    place = 0
+    for item, line in zip(items, _lines(path), strict=False):
+        yield place, item
+        place += len(line)
 
 
-def _unpacked(path: Path) -> Iterator[Candidate]:
-    """Yield what this process itself has put into ``path``."""
-    with path.open("rb") as stream, contextlib.suppress(EOFError):
-        while True:
-            yield pickle.load(stream)
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        yield from stream
 
 
-def _size(path: Path, mend: str) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        raise CellDualityError("no such file", where=str(path), mend=mend) from None
+def _lines_at(stream: IO[bytes], places: Iterable[int]) -> Iterator[bytes]:
+    for place in places:
+        stream.seek(place)
+        yield stream.readline()
