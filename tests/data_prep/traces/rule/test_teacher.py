@@ -272,7 +272,9 @@ WORLD = Vocabulary(genes=GENES, labels={"tissue": ("blood", "lung")})
 
 
 @pytest.mark.parametrize(
-    ("pair", "digest"), [(TissueAndRest(), "0bf934612b3e"), (Completion(), "9f09ffda6c76")], ids=["a label and a list", "lists"]
+    ("pair", "digest"),
+    [(TissueAndRest(), "0bf934612b3e"), (Completion(), "9f09ffda6c76")],
+    ids=["a label", "lists"],
 )
 def test_pair_of_ones_own_is_served_and_the_edition_names_what_is_written(pair, digest):
     cells = [replace(c, obs={"tissue": ("blood", "lung")[c.obs["cell_type"] == "CD8+ T"]}) for c in CELLS]
