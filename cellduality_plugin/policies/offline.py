@@ -16,16 +16,9 @@ from cellduality_plugin.framing import render
 
 @dataclass(frozen=True)
 class Request:
-    """One user prompt and how to decode its response.
+    """One user prompt, before the chat template, and how to decode its response; temperature 0 is greedy.
 
-    Parameters
-    ----------
-    prompt
-        What the user says, before the chat template.
-    temperature
-        0 is greedy.
-    seed
-        The randomness of this one request, so that its response does not depend on the batch around it.
+    The seed is of this one request, so that its response does not depend on the batch around it.
     """
 
     prompt: str

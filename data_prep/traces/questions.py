@@ -86,14 +86,7 @@ class Question:
 
 
 def read_questions(path: Path, tasks: Mapping[str, DualTask]) -> Iterator[Question]:
-    """Yield the questions of an SFT file, in its order.
-
-    Parameters
-    ----------
-    path
-        ``sft.jsonl`` of a preparation.
-    tasks
-        The dual pairs by the name that rows give.
+    """Yield the questions of an SFT file, in its order; ``tasks`` are the dual pairs by the name that rows give.
 
     Raises
     ------

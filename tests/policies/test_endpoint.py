@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
 PROMPT = "CD74 CD79A"
 
 
-def ask(server: Any, call: str, *arguments: str, dual: DualSettings | None = None, **settings: Any) -> Any:
+def ask(server: Any, call: str, *arguments: Any, dual: DualSettings | None = None, **settings: Any) -> Any:
     """Return what a new policy answers, or the cause of its failure."""
     drawn = {name: settings.pop(name) for name in ("seed", "temperature", "given") if name in settings}
     chosen = EndpointSettings(urls=(server.url,), model="toy", **{"retries": 0, **settings})
@@ -36,58 +35,52 @@ def ask(server: Any, call: str, *arguments: str, dual: DualSettings | None = Non
 def test_it_sends_the_tokens_of_a_rollout_and_decodes_those_that_come_back(policy_server):
     policy_server.text = "<answer>CD19+ B</answer>"
     assert ask(policy_server, "generate", PROMPT) == "<answer> CD19+ B </answer>"
-    [body] = policy_server.asked
-    assert body["prompt"] == render(policy_server.tokenizer, PROMPT)
-    assert (body["temperature"], body["max_tokens"]) == (0.0, 256 - len(body["prompt"]))
-    assert (body["top_p"], body["top_k"], body["min_p"], body["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
-
-
-def test_temperature_and_length_are_those_of_the_configuration(policy_server):
     ask(policy_server, "generate", PROMPT, dual=DualSettings(temperature=0.7, max_new_tokens=5))
-    assert (policy_server.asked[0]["temperature"], policy_server.asked[0]["max_tokens"]) == (0.7, 5)
+    greedy, drawn = policy_server.asked
+    assert greedy["prompt"] == render(policy_server.tokenizer, PROMPT)
+    assert (greedy["temperature"], greedy["max_tokens"]) == (0.0, 256 - len(greedy["prompt"]))
+    assert (greedy["top_p"], greedy["top_k"], greedy["min_p"], greedy["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
+    assert (drawn["temperature"], drawn["max_tokens"]) == (0.7, 5)
 
 
-def test_log_probs_are_those_of_the_response_alone(policy_server):
+@pytest.mark.parametrize("kind", ["vllm", "chat"])
+def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(policy_server, kind):
+    ask(policy_server, "generate", PROMPT, kind=kind, seed=3, temperature=0.5)
+    ask(policy_server, "generate", PROMPT, kind=kind)
+    assert [(body.get("seed"), body["temperature"]) for body in policy_server.asked] == [(3, 0.5), (None, 0.0)]
+
+
+def test_log_probs_are_those_of_the_response_after_what_is_given(policy_server):
     policy_server.log_prob = lambda place: -float(place)
     start = len(render(policy_server.tokenizer, PROMPT))
-    found = ask(policy_server, "log_probs", PROMPT, "LYZ CST3 FTL")
-    assert found == [-float(start), -float(start + 1), -float(start + 2)]
-
-
-def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(policy_server):
-    for kind in ("vllm", "chat"):
-        ask(policy_server, "generate", PROMPT, kind=kind, seed=3, temperature=0.5)
-        ask(policy_server, "generate", PROMPT, kind=kind)
-    told = [(body.get("seed"), body["temperature"]) for body in policy_server.asked]
-    assert told == [(3, 0.5), (None, 0.0)] * 2
-
-
-def test_log_probs_of_a_given_beginning_are_left_out(policy_server):
-    policy_server.log_prob = lambda place: -float(place)
     whole = ask(policy_server, "log_probs", PROMPT, "LYZ CST3 FTL")
+    assert whole == [-float(start), -float(start + 1), -float(start + 2)]
     assert ask(policy_server, "log_probs", PROMPT, " CST3 FTL", given="LYZ") == whole[1:]
-
-
-def test_of_a_choice_they_are_those_of_the_tokens_at_which_responses_part(policy_server):
-    policy_server.log_prob = lambda place: -float(place)
-    start = len(render(policy_server.tokenizer, PROMPT))
     found = ask(policy_server, "choice_log_probs", PROMPT, ["LYZ CST3 FTL", "LYZ FTL CST3", "LYZ FTL NKG7"])
     assert found == [-float(start + 1), -float(2 * start + 3), -float(2 * start + 3)]
-    assert ask(policy_server, "choice_log_probs", PROMPT, ["LYZ", "CST3"], kind="chat") == "no_log_probs"
 
 
-def test_what_does_not_fit_is_not_sent(policy_server):
-    assert ask(policy_server, "generate", PROMPT * 300) == "prompt_too_long"
-    assert ask(policy_server, "log_probs", PROMPT, "LYZ " * 300) == "prompt_too_long"
-    assert ask(policy_server, "generate", PROMPT, max_length=5) == "prompt_too_long"
+@pytest.mark.parametrize(
+    ("call", "arguments", "settings", "context", "cause"),
+    [
+        ("generate", [PROMPT * 300], {}, 256, "prompt_too_long"),
+        ("log_probs", [PROMPT, "LYZ " * 300], {}, 256, "prompt_too_long"),
+        ("generate", [PROMPT], {"max_length": 5}, 256, "prompt_too_long"),
+        ("generate", [PROMPT], {}, None, "context_unknown"),
+        ("log_probs", [PROMPT, "LYZ"], {"kind": "chat"}, 256, "no_log_probs"),
+        ("choice_log_probs", [PROMPT, ["LYZ", "CST3"]], {"kind": "chat"}, 256, "no_log_probs"),
+    ],
+)
+def test_what_cannot_be_answered_is_not_sent(policy_server, call, arguments, settings, context, cause):
+    policy_server.context = context
+    assert ask(policy_server, call, *arguments, **settings) == cause
     assert policy_server.asked == []
 
 
-def test_a_context_that_the_endpoint_does_not_tell_has_to_be_told(policy_server):
+@pytest.mark.parametrize("settings", [{"dual": DualSettings(max_new_tokens=5)}, {"max_length": 100}])
+def test_a_context_that_the_endpoint_does_not_tell_may_be_set(policy_server, settings):
     policy_server.context = None
-    assert ask(policy_server, "generate", PROMPT) == "context_unknown"
-    assert ask(policy_server, "generate", PROMPT, dual=DualSettings(max_new_tokens=5)) == ""
-    assert ask(policy_server, "generate", PROMPT, max_length=100) == ""
+    assert ask(policy_server, "generate", PROMPT, **settings) == ""
 
 
 def test_whether_it_answers_can_be_asked(policy_server, said):
@@ -117,56 +110,45 @@ def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server):
 
 
 @pytest.mark.parametrize(
-    ("body", "cause"),
+    ("call", "body", "expected"),
     [
-        (b"\xff", "malformed"),
-        (b'{"choices": []}', "malformed"),
-        (b'{"choices": [{"text": ""}]}', "no_log_probs"),
+        ("log_probs", b"\xff", "malformed"),
+        ("log_probs", b'{"choices": []}', "malformed"),
+        ("log_probs", b'{"choices": [{"text": ""}]}', "no_log_probs"),
+        ("generate", b'{"choices": [{"text": "LYZ"}]}', "LYZ"),  # an endpoint without token ids is taken at its word
     ],
 )
-def test_an_answer_that_is_none_has_a_cause(policy_server, said, body, cause):
+def test_what_a_body_says(policy_server, said, call, body, expected):
     policy_server.script = [said(body=body)]
-    assert ask(policy_server, "log_probs", PROMPT, "LYZ") == cause
+    assert ask(policy_server, call, PROMPT, *(["LYZ"] if call == "log_probs" else [])) == expected
 
 
-def test_an_endpoint_without_token_ids_is_taken_at_its_word(policy_server, said):
-    policy_server.script = [said(body=json.dumps({"choices": [{"text": "<answer>LYZ</answer>"}]}).encode())]
-    assert ask(policy_server, "generate", PROMPT) == "<answer>LYZ</answer>"
-
-
-def test_a_chat_endpoint_generates_and_knows_no_log_probs(policy_server):
+def test_a_chat_endpoint_is_sent_a_message(policy_server):
     policy_server.text = "<answer>LYZ</answer>"
-    dual = DualSettings(max_new_tokens=9)
-    assert ask(policy_server, "generate", PROMPT, dual=dual, kind="chat") == "<answer>LYZ</answer>"
-    [body] = policy_server.asked
-    assert body == {
-        "model": "toy",
-        "messages": [{"role": "user", "content": PROMPT}],
-        "temperature": 0.0,
-        "max_tokens": 9,
-    }
-    assert ask(policy_server, "log_probs", PROMPT, "LYZ", kind="chat") == "no_log_probs"
+    assert (
+        ask(policy_server, "generate", PROMPT, dual=DualSettings(max_new_tokens=9), kind="chat") == policy_server.text
+    )
+    messages = [{"role": "user", "content": PROMPT}]
+    assert policy_server.asked == [{"model": "toy", "messages": messages, "temperature": 0.0, "max_tokens": 9}]
 
 
-def test_the_context_is_asked_for_once_and_again_only_after_a_failure(policy_server):
+def test_the_context_is_asked_for_once_and_again_only_after_a_failure(policy_server, said):
     answer, models = policy_server.answer, []
 
     def counted(path: str, body: dict[str, Any]) -> Any:
-        if path == "/v1/models":
-            models.append(path)
-            if len(models) == 1:
-                return type(answer("/v1/models", {}))(status=404)
-        return answer(path, body)
+        models.extend([path] if path == "/v1/models" else [])
+        return said(status=404) if path == "/v1/models" and len(models) == 1 else answer(path, body)
 
     policy_server.answer = counted
     chosen = EndpointSettings(urls=(policy_server.url,), model="toy", retries=0)
 
-    async def several() -> list[Any]:
+    async def twice_three() -> list[str]:
         policy = EndpointPolicy(policy_server.tokenizer, chosen, DualSettings())
-        first = await asyncio.gather(*(policy.generate(PROMPT) for _ in range(3)), return_exceptions=True)
-        second = await asyncio.gather(*(policy.generate(PROMPT) for _ in range(3)))
+        found: list[Any] = []
+        for _ in range(2):
+            found += await asyncio.gather(*(policy.generate(PROMPT) for _ in range(3)), return_exceptions=True)
         await policy.close()
-        return [*(str(error) for error in first), *second]
+        return list(map(str, found))
 
-    assert asyncio.run(several()) == ["http_404"] * 3 + [""] * 3
+    assert asyncio.run(twice_three()) == ["http_404"] * 3 + [""] * 3
     assert len(models) == 2

@@ -174,19 +174,8 @@ def read_reply(body: bytes, prompt_characters: int, secret: str = "") -> Reply:
     than MAX_CHARACTERS characters is cut one character behind them, so that its reader sees that it is too long. The
     reasoning that some servers part from the text is put back in front of it.
 
-    Parameters
-    ----------
-    body
-        As JSON.
-    prompt_characters
-        How long the prompt was; serves to guess its tokens where the body does not tell.
-    secret
-        A key, which an endpoint may have quoted.
-
-    Raises
-    ------
-    RequestFailed
-        If the body is not a chat completion: ``"malformed"``.
+    Where the body does not tell tokens, they are guessed from the characters. A ``secret``, which an endpoint may have
+    quoted, is blotted out. What is no chat completion raises a RequestFailed, ``"malformed"``.
 
     Examples
     --------

@@ -74,24 +74,12 @@ def sample(
     *,
     show_progress: bool = True,
 ) -> SampleSummary:
-    """Return what was done so that ``out`` holds all candidates of ``questions`` by this teacher.
+    """Return what was done so that the file ``out`` holds all candidates of ``questions`` by this teacher.
 
     Candidates that are there already (same question, prompt, number, teacher and version) are not asked for again. All
     candidates of a question are asked for before the next question's, so that a run that is stopped leaves whole
     questions. A question that is given up after its retries is left to the next run, and so is what Ctrl-C interrupts.
-
-    Parameters
-    ----------
-    questions
-        Read one by one, and once; a length, if they have one, is shown as the total.
-    teacher
-        A rule or an endpoint.
-    out
-        The file of candidates; it is appended to.
-    settings
-        How many, how many at a time, and at what cost.
-    show_progress
-        Whether a live counter is shown on stderr.
+    Questions are read one by one, and once; a live counter on stderr shows their number if they have a length.
 
     Raises
     ------

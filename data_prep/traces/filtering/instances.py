@@ -35,14 +35,9 @@ def instance_key(key: str) -> str:
 
 @dataclass
 class Instance:
-    """A primal question and its dual, and all that was answered to them and to duals about other answers.
+    """A primal question and its dual, of which one may not be in the set, and all replies by the key of their question.
 
-    Parameters
-    ----------
-    primal, dual
-        The questions; one of them may not be in the set.
-    replies
-        Candidates by the key of their question.
+    Among them are replies to duals about other answers than the right one.
     """
 
     primal: Question | None = None
@@ -62,21 +57,12 @@ class Instance:
 
 @dataclass
 class Instances:
-    """The instances of two files, in the order of the questions; one of them is held at a time, of the rest its places.
-
-    Parameters
-    ----------
-    questions
-        ``sft.jsonl`` of a preparation.
-    candidates
-        What teachers answered.
-    tasks
-        The dual pairs by name.
+    """The instances of an SFT file and its candidates, in the order of the questions; one is held at a time.
 
     Attributes
     ----------
     unknown
-        How many candidates answer no question of the set, or one that was worded otherwise; known at the beginning.
+        How many candidates answer no question of the set, or one that was worded otherwise; known once read.
     matched
         How many answer one of it.
     """
@@ -117,16 +103,7 @@ class Instances:
 class SomeQuestions:
     """The questions of whole instances drawn at random, in the order of their file; they have a length.
 
-    Parameters
-    ----------
-    path
-        ``sft.jsonl`` of a preparation.
-    tasks
-        The dual pairs by name.
-    limit
-        How many questions at most; a primal question and its dual come together or not at all. None: all.
-    rng
-        The only source of randomness.
+    There are at most ``limit`` of them, None for all; a primal question and its dual come together or not at all.
     """
 
     def __init__(self, path: Path, tasks: Mapping[str, DualTask], limit: int | None, rng: np.random.Generator) -> None:

@@ -32,16 +32,7 @@ def leak(trace: str, value: Value, vocabulary: Vocabulary, most_written: float =
     A trace that ends on the label it answers is no leak: that is what reasoning does. So is a label that the question
     shows. A trace that lists the answer's genes one by one teaches the student to answer twice.
 
-    Parameters
-    ----------
-    trace
-        The reasoning before the answer.
-    value
-        The answer: a label, or genes.
-    vocabulary
-        The genes there are.
-    most_written
-        The share of an answer's genes that the trace may write out, in [0, 1].
+    ``value`` is the answer, a label or genes, of which the trace may write out a share of ``most_written``, in [0, 1].
 
     Examples
     --------

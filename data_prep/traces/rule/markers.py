@@ -35,14 +35,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Markers:
-    """What genes say about the labels of one kind.
+    """What genes say about the ``labels`` of one ``kind``, a label set of the vocabulary.
 
     Parameters
     ----------
-    kind
-        The label set of the vocabulary.
-    labels
-        Its labels, in the order of the rows below.
     present
         By label: genes whose presence speaks for it, each with its entry of ``if_present``.
     absent
@@ -74,17 +70,9 @@ def value_of(cell: Cell, column: str) -> str | None:
 def find_markers(cells: Sequence[Cell], vocabulary: Vocabulary, *, top: int = 40) -> dict[str, Markers]:
     """Return the markers of every label set that a cell has a label of, by kind.
 
-    Parameters
-    ----------
-    cells
-        The labelled training cells, and no others: what is found here is told to whoever is trained.
-    vocabulary
-        Genes and label sets. A cell whose value is not in the set is not counted for that kind.
-    top
-        How many genes a label keeps for either kind of evidence.
+    ``cells`` are the labelled training cells, and no others: what is found here is told to whoever is trained. A cell
+    whose value is not in a label set is not counted for that kind. A label keeps ``top`` genes of either evidence.
 
-    Notes
-    -----
     Markers are chosen by the tie-corrected Wilcoxon rank-sum test of one label against the rest, on rank scores. A
     label of a single cell cannot be tested, nor can the only label of a kind: its markers are the genes of its cells
     with the largest log-ratios, those high in the cells first. Equal scores are in the vocabulary's order.

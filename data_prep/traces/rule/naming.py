@@ -20,15 +20,7 @@ DOUBT = 0.25
 
 
 class LabelRule:
-    """Names a label: suspects one, cites evidence for it, concludes from what was cited alone.
-
-    Parameters
-    ----------
-    markers
-        Of the labelled training cells, by kind.
-    vocabulary
-        Genes and label sets.
-    """
+    """Names a label: suspects one, cites evidence for it, concludes from what was cited alone."""
 
     def __init__(self, markers: Mapping[str, Markers], vocabulary: Vocabulary) -> None:
         self._markers, self._labels = markers, vocabulary.labels
