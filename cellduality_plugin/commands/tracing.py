@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -81,7 +81,12 @@ def sample_candidates(
             "budget_usd": budget_usd, "price_in": price_in, "price_out": price_out,
         }
     )  # fmt: skip
-    model = {"temperature": temperature, "max_tokens": max_tokens, "api_key_env": api_key_env, "seed": seed}
+    model: dict[str, Any] = {
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "api_key_env": api_key_env,
+        "seed": seed,
+    }
     who: Teacher = read_rule_teacher(data, seed) if teacher == "rule" else EndpointTeacher(teacher, base_url, **model)
     questions = SomeQuestions(data / QUESTIONS, tasks, limit, np.random.default_rng(seed))
     stopped = _print_summary(sample(questions, who, data / CANDIDATES, settings), who.name, settings)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from cellduality_plugin.errors import CellDualityError
@@ -48,8 +49,8 @@ class RewardClient(FromThreads):
     async def _replied(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         body = {"query": list(queries), "prompts": list(prompts), "labels": list(labels)}
         try:
-            told = await asyncio.wait_for(self._servers.post("/", body), self._patience)
-            return read_reply(told, len(queries))
+            read = partial(read_reply, rollouts=len(queries))
+            return await asyncio.wait_for(self._servers.post("/", body, read), self._patience)
         except asyncio.TimeoutError:
             what, mend = f"none answered within {self._patience:g} s", "start one again, then the run with RESUME=1"
         except PolicyError as error:

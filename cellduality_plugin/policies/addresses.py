@@ -82,7 +82,7 @@ class Addresses:
         self._stopped: Exception | None = None
         self.retried: Counter[str] = Counter()
 
-    async def post(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], Read] = bytes) -> Read:
+    async def post(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], Read]) -> Read:
         """Return what ``read`` makes of the reply to ``body``.
 
         Raises

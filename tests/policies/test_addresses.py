@@ -33,7 +33,7 @@ def post(*urls: str, times: int = 1, **settings: Any) -> tuple[list[Any], Addres
     async def ask() -> tuple[list[Any], Addresses]:
         addresses = Addresses(chosen)
         try:
-            posts = (addresses.post("/completions", BODY) for _ in range(times))
+            posts = (addresses.post("/completions", BODY, bytes) for _ in range(times))
             replies = await asyncio.gather(*posts, return_exceptions=True)
         finally:
             await addresses.close()

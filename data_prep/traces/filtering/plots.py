@@ -32,7 +32,7 @@ def plot(found: Statistics, path: Path) -> Path:
         raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[eval]'") from error
     groups = in_order(found.questions)
     tasks = list(dict.fromkeys(group.rpartition("/")[0] for group in groups))
-    styles = {
+    styles: dict[str, dict[str, Any]] = {
         group: {
             "color": f"C{tasks.index(group.rpartition('/')[0])}",
             "linestyle": "--" if group.endswith("/dual") else "-",
