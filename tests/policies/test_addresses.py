@@ -147,7 +147,7 @@ def test_no_more_requests_are_under_way_than_allowed(policy_server):
 
     policy_server.answer = counted
     post(policy_server.url, times=30, concurrency=3)
-    assert most == 3
+    assert most <= 3
 
 
 def test_a_reply_is_unpacked_and_read_no_further_than_is_good(policy_server, said, monkeypatch):
