@@ -11,12 +11,12 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
-from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_text
 from cellduality_plugin.import_paths import FORMS
 from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.policies.settings import DualSettings
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.reward_names import read_reward
 from cellduality_plugin.rewards import REWARDS, Reward, get_reward, scored_kind

@@ -12,7 +12,7 @@ import numpy as np
 
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import Answer, OneOf, read_trace
-from cellduality_plugin.policy import Policy, PolicyError
+from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, Trace
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import DualTask
@@ -22,23 +22,6 @@ from cellduality_plugin.vocabulary import Vocabulary
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Trace:
-    """A draw of a reasoning trace, by its seed."""
-
-    seed: int
-
-
-@dataclass(frozen=True)
-class After:
-    """A response whose beginning is given and only the rest of it scored."""
-
-    given: str
-    response: str
-
-
-Question: TypeAlias = tuple[str, "str | int | tuple[str, ...] | Trace | After"]
-"""A prompt, and a response, the number of a draw, the responses to choose among, a trace, or a response after one."""
 Asked: TypeAlias = dict[Question, "asyncio.Future[Any]"]
 """What was asked already, with the answers that came or will come."""
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import logging
 import math
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from cellduality_plugin.append_log import AppendLog
 from cellduality_plugin.config import Config
-from cellduality_plugin.duals import After, Asked, Question, Trace
+from cellduality_plugin.duals import Asked
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import MAX_CHARACTERS
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import After, PolicyError, Question, Trace
+from cellduality_plugin.policies.recorded import prompt_key
 from cellduality_plugin.scoring import Group, Score
 
 SCHEMA = 1
@@ -28,11 +27,6 @@ MAX_TEXT = MAX_CHARACTERS + 1
 Row: TypeAlias = dict[str, Any]
 
 _log = logging.getLogger(__name__)
-
-
-def prompt_key(prompt: str) -> str:
-    """Return the first 16 hex digits of a prompt's SHA-256: its name in the records of a group."""
-    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @dataclass
@@ -70,7 +64,8 @@ class Recorder:
     def __init__(self, folder: Path, every: int, limit: int) -> None:
         self._folder, self._every, self._limit = folder, every, limit
         self._groups: dict[int, _Kept] = {}
-        self._written, self._file = 0, -1
+        self._written = 0
+        self._file: AppendLog | None = None
         self.broken = False
 
     @classmethod
@@ -114,28 +109,14 @@ class Recorder:
             del self._groups[group.number]
 
     def _append(self, row: Row) -> None:
-        line = (json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n").encode("ascii")
         try:
-            if self._file < 0:
-                self._file = _new_file(self._folder)
-            # A disk that is nearly full takes a part of the line: the next would be glued to it.
-            if os.write(self._file, line) < len(line):
-                raise OSError("the disk is full")
-        except OSError as error:
+            if self._file is None:
+                self._file = AppendLog(self._folder / f"rollouts-{uuid.uuid4().hex}.jsonl")
+            self._file.append(json.dumps(row, allow_nan=False, separators=(",", ":")).encode())
+        except CellDualityError as error:
             self.broken = True
-            _log.warning("rollouts are not recorded any more: %s: %s", self._folder, error.strerror or error)
+            _log.warning("rollouts are not recorded any more: %s: %s", self._folder, error.what)
         self._written += 1
-
-
-def _new_file(folder: Path) -> int:
-    """Return the descriptor of a new file in ``folder``, open to be appended to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(".jsonl", "rollouts-", folder)
-    os.close(handle)
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(name, 0o666 & ~umask)
-    return os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
 
 def _fields(what: Any) -> Row:
@@ -248,70 +229,3 @@ def _row(line: bytes, where: str) -> Row | None:
         if not isinstance(row.get(name), kind):
             raise CellDualityError(f"{name!r} is missing or malformed", where=where, mend="record the run again")
     return row
-
-
-def _what(call: Row) -> str | int | tuple[str, ...] | Trace | After:
-    """Return what was asked beside the prompt; a generated response stands beside its draw."""
-    if "trace" in call:
-        return Trace(call["trace"])
-    if "given" in call:
-        return After(call["given"], call["response"])
-    if "responses" in call:
-        return tuple(call["responses"])
-    return call["draw"] if "draw" in call else call["response"]  # type: ignore[no-any-return]
-
-
-class RecordedPolicy:
-    """Plays the dual from records: says what the policy said then, and nothing else.
-
-    Parameters
-    ----------
-    rows
-        The records of one group.
-
-    Attributes
-    ----------
-    missing : int
-        How often something was asked that was not recorded; the answer is ``PolicyError("not_recorded")``.
-    """
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._said: dict[Question, Row] = {}
-        self._draws: dict[str, int] = {}
-        self.missing = 0
-        for row in rows:
-            for call in row["calls"]:
-                with contextlib.suppress(KeyError, TypeError):  # a malformed call is one that was not recorded
-                    self._said[str(call["prompt"]), _what(call)] = call
-
-    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        """Return the recorded draw: that of the seed, or the first time that of the first draw, and so on."""
-        key = prompt_key(prompt)
-        if seed is None:
-            self._draws[key] = self._draws.get(key, -1) + 1
-        found = self._recall(key, self._draws[key] if seed is None else Trace(seed), "response")
-        return found if isinstance(found, str) else self._miss()
-
-    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        """Return the recorded log-probability of each token of ``response``, which follows ``given``."""
-        return self._numbers(prompt, After(given, response) if given else response)
-
-    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
-        """Return the recorded log-probability of each of ``responses`` among them."""
-        return self._numbers(prompt, tuple(responses))
-
-    def _numbers(self, prompt: str, what: str | tuple[str, ...] | After) -> list[float]:
-        found = self._recall(prompt_key(prompt), what, "log_probs")
-        if not isinstance(found, list) or not all(value is None or isinstance(value, float | int) for value in found):
-            self._miss()
-        return [math.nan if value is None else float(value) for value in found]
-
-    def _recall(self, key: str, what: str | int | tuple[str, ...] | Trace | After, kind: str) -> Any:
-        call = self._said.get((key, what))
-        if call is not None and isinstance(call.get("error"), str):
-            raise PolicyError(call["error"])
-        return self._miss() if call is None else call.get(kind)
-
-    def _miss(self) -> Any:
-        self.missing += 1
-        raise PolicyError("not_recorded")

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.records import Reading, RecordedPolicy, Row, read_groups
+from cellduality_plugin.policies.recorded import RecordedPolicy
+from cellduality_plugin.records import Reading, Row, read_groups
 from cellduality_plugin.reward_names import renamed
 from cellduality_plugin.scoring import Group, Score, Scorer
 

@@ -16,7 +16,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.monitors import Rollout, finished_logs, reward_logs, rollout_logs
 from cellduality_plugin.parsing import Answer
-from cellduality_plugin.policy import Policy, PolicyError
+from cellduality_plugin.policies.base import Policy, PolicyError
 from cellduality_plugin.rewards import Verdict
 
 QUANTUM = 2**-10

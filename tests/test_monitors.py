@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.monitors import CAUSES, entropy, named
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.readings import BY_TASK, RATIOS, readings
 from cellduality_plugin.rewards import REWARDS, Reward, Verdict
 from cellduality_plugin.scoring import Scorer

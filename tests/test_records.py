@@ -18,8 +18,9 @@ import pytest
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.policy import PolicyError
-from cellduality_plugin.records import MAX_TEXT, Reading, RecordedPolicy, Recorder, prompt_key, read_groups
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.recorded import RecordedPolicy, prompt_key
+from cellduality_plugin.records import MAX_TEXT, Reading, Recorder, read_groups
 from cellduality_plugin.scoring import Group, Score, Scorer
 from cellduality_plugin.tasks import TASKS
 from tests.play import Saying, member, roll, row
@@ -195,18 +196,18 @@ class TestDamage:
         assert len(scores) == 8
         assert len(lines(folder)) == 2
         assert [record.getMessage() for record in caplog.records] == [
-            f"rollouts are not recorded any more: {folder}: No space left on device"
+            f"rollouts are not recorded any more: {folder}: cannot write: No space left on device"
         ]
 
-    def test_a_line_that_was_written_in_part_is_the_last(self, scorer, folder, cell, monkeypatch, caplog):
+    def test_a_line_that_was_written_in_part_is_cut_off_and_the_last(self, scorer, folder, cell, monkeypatch, caplog):
         write = os.write
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", lambda handle, line: write(handle, line[: len(line) // 2]))
             roll(scorer, row(NAME, cell), TEXTS, recorder=Recorder(folder, 1, 9))
         [path] = folder.glob("*.jsonl")
         found, reading = groups(path)
-        assert (found, reading.skipped) == ([], 1)
-        assert "the disk is full" in caplog.text
+        assert (found, reading.skipped) == ([], 0)
+        assert "No space left" in caplog.text
 
     def test_a_folder_that_cannot_be_made_ends_the_recording_and_not_the_run(self, scorer, tmp_path, cell, caplog):
         (tmp_path / "file").write_text("in the way")

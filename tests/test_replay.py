@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.records import Reading, Recorder, read_groups
 from cellduality_plugin.replay import RECORDED, Column, Pairs, Replay, record_files
 from cellduality_plugin.rewards import REWARDS

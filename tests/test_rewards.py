@@ -17,7 +17,7 @@ from cellduality_plugin.duals import Dual
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.rewards import (
     REWARDS,

@@ -90,7 +90,7 @@ def audit_rewards(
     """
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
     from cellduality_plugin.evaluation.audit.run import AuditSettings, masks_in_training
-    from cellduality_plugin.evaluation.decoding import EngineSettings
+    from cellduality_plugin.policies.offline import EngineSettings
 
     source = config or data / "cellduality.json"
     run = Config.load(source)

@@ -55,9 +55,9 @@ def evaluate_checkpoints(
     Example: `cellduality evaluate --model SFT=sft --model GRPO=grpo --data data --split validation --out validation`
     """
     from cellduality_plugin.config import Config
-    from cellduality_plugin.evaluation.decoding import EngineSettings
     from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
     from cellduality_plugin.evaluation.predictions import Decode, PredictionSettings
+    from cellduality_plugin.policies.offline import EngineSettings
 
     if split not in ("validation", "test"):
         raise CellDualityError(f"no split {split!r}", where="--split", mend="use validation or test")

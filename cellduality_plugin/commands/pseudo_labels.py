@@ -17,7 +17,6 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import masks_in_training
 from cellduality_plugin.evaluation.checkpoints import file_hash, versions
-from cellduality_plugin.evaluation.kept_answers import KeptAnswers
 from cellduality_plugin.evaluation.rounds.labelling import (
     Decision,
     Opinion,
@@ -31,6 +30,7 @@ from cellduality_plugin.evaluation.rounds.labelling import (
 from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import whole_file
+from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.settings import Settings
 from data_prep import pseudo
@@ -142,7 +142,7 @@ class Work:
             What the progress bar shows.
         """
         tallies = self._tallies()
-        keeping = KeptAnswers(out.with_suffix(".answers"), self._made_from(origin))
+        keeping = AnswerCache(out.with_suffix(".answers"), self._made_from(origin))
         with keeping as kept, opened() as players, whole_file(out) as stream:
             count = _write(stream, self._pseudo_rows(players, kept, tallies, name))
             times = repeats(count, self._rows, self._settings.labelled_share)
@@ -158,7 +158,7 @@ class Work:
         return {"tasks": found, "rows": rows, "settings": self._settings.model_dump(), **origin}
 
     def _pseudo_rows(
-        self, players: Players, kept: KeptAnswers, tallies: Mapping[str, Tally], name: str
+        self, players: Players, kept: AnswerCache, tallies: Mapping[str, Tally], name: str
     ) -> Iterator[dict[str, str]]:
         how, vocabulary = self._settings, self._config.load_vocabulary()
         panel = Panel(self._config, players, votes=how.votes, judge=how.judge, tasks=self._names)
@@ -177,14 +177,14 @@ class Work:
                     rng=np.random.default_rng(request_seed(how.seed, "row", *key)),
                 )
 
-    def _decided(self, panel: Panel, kept: KeptAnswers, name: str) -> Iterator[tuple[Example, Opinion, Decision]]:
+    def _decided(self, panel: Panel, kept: AnswerCache, name: str) -> Iterator[tuple[Example, Opinion, Decision]]:
         how = self._settings
         asked = opinions(panel, self._examples(), kept, batch=how.batch, total=self._chosen.count, name=name)
         for example, opinion in asked:
             chance = luck(how.seed, "label", example.task, example.id)
             yield example, opinion, decide(opinion, how.choice, how.keep_above, chance)
 
-    def _reasoning(self, panel: Panel, kept: KeptAnswers, name: str) -> pseudo.Reasoning:
+    def _reasoning(self, panel: Panel, kept: AnswerCache, name: str) -> pseudo.Reasoning:
         """Return the rule teacher, who has learned from labelled and pseudo-labelled cells alike."""
         found = {(e.task, e.id): decision.label for e, _, decision in self._decided(panel, kept, name)}
         cells: dict[str, dict[str, Any]] = {}

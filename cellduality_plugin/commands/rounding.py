@@ -76,7 +76,7 @@ def pseudo_label(
     from cellduality_plugin.commands.pseudo_labels import PseudoSettings, Work
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
     from cellduality_plugin.evaluation.checkpoints import model_hash
-    from cellduality_plugin.evaluation.decoding import EngineSettings
+    from cellduality_plugin.policies.offline import EngineSettings
 
     if rows.suffix != ".jsonl":
         raise CellDualityError(f"{rows} does not end in .jsonl", where="--out", mend="name it ROWS.jsonl")

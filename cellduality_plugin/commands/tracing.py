@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,10 +12,10 @@ from rich.console import Console
 from cellduality_plugin.commands.arguments import pairs
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.tasks import DualTask
 
 if TYPE_CHECKING:
-    from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
+    from data_prep.traces.asking.budget import SampleSettings
+    from data_prep.traces.asking.sampling import SampleSummary
     from data_prep.traces.candidates import Teacher
 
 out = Console()
@@ -65,8 +65,9 @@ def sample_candidates(
     """
     import numpy as np
 
+    from data_prep.traces.asking.budget import SampleSettings
     from data_prep.traces.asking.endpoint import EndpointTeacher
-    from data_prep.traces.asking.sampling import SampleSettings, sample
+    from data_prep.traces.asking.sampling import sample
     from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS
     from data_prep.traces.filtering.instances import Instances, SomeQuestions
     from data_prep.traces.filtering.well_posed import dual_questions
@@ -80,33 +81,23 @@ def sample_candidates(
             "budget_usd": budget_usd, "price_in": price_in, "price_out": price_out,
         }
     )  # fmt: skip
-    asked: Teacher
-    if teacher == "rule":
-        asked = read_rule_teacher(data, seed)
-    else:
-        asked = EndpointTeacher(
-            teacher,
-            base_url or None,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            api_key_env=api_key_env,
-            seed=seed,
-        )
+    model: dict[str, Any] = {
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "api_key_env": api_key_env,
+        "seed": seed,
+    }
+    who: Teacher = read_rule_teacher(data, seed) if teacher == "rule" else EndpointTeacher(teacher, base_url, **model)
     questions = SomeQuestions(data / QUESTIONS, tasks, limit, np.random.default_rng(seed))
-    stopped = _told(sample(questions, asked, data / CANDIDATES, settings), asked.name, settings)
+    stopped = _print_summary(sample(questions, who, data / CANDIDATES, settings), who.name, settings)
     if well_posed and not stopped:
         duals = dual_questions(Instances(data / QUESTIONS, data / CANDIDATES, tasks), vocabulary)
-        _told(sample(duals, asked, data / CANDIDATES, settings), f"{asked.name}, duals of all answers", settings)
+        summary = sample(duals, who, data / CANDIDATES, settings)
+        _print_summary(summary, f"{who.name}, duals of all answers", settings)
 
 
-def _told(summary: SampleSummary, title: str, settings: SampleSettings) -> str:
-    """Print what a run did and return what stopped it, if anything.
-
-    Raises
-    ------
-    CellDualityError
-        If it was faults of the endpoint.
-    """
+def _print_summary(summary: SampleSummary, title: str, settings: SampleSettings) -> str:
+    """Print what a run did and return what stopped it, if anything; a CellDualityError if it was the endpoint."""
     parts = [f"{summary.asked} new candidates in {summary.seconds:.1f} s", f"{summary.present} were there"]
     parts += [f"{summary.left} are wanting"] if summary.left else []
     parts += [f"{summary.tokens.total:,} tokens"] if summary.tokens.total else []
@@ -115,11 +106,8 @@ def _told(summary: SampleSummary, title: str, settings: SampleSettings) -> str:
     for reason, count in summary.failed.items():
         print(f"  given up: {count} x {reason}: {summary.said.get(reason, '')}"[:200])
     if summary.stopped_by == "faults":
-        raise CellDualityError(
-            f"stopped: the last {settings.patience} questions were all given up",
-            where=title,
-            mend="see what the endpoint said; the same command goes on from here",
-        )
+        what = f"stopped: the last {settings.patience} questions were all given up"
+        raise CellDualityError(what, where=title, mend="see what the endpoint said; the same command goes on from here")
     if summary.stopped_by == "budget":
         print("stopped at the budget; the same command with a larger one goes on from here")
     return summary.stopped_by
@@ -179,7 +167,7 @@ def filter_candidates(
         }
     )  # fmt: skip
     with Console(stderr=True).status("filtering"):
-        summary = curate(data, _tasks(data), settings)
+        summary = curate(data, Config.load(data / "cellduality.json").load_tasks(), settings)
     _wide().print(describe(summary))
 
 
@@ -198,9 +186,8 @@ def show_statistics(
 
     settings = last_settings(data)
     with Console(stderr=True).status("counting"):
-        found = statistics(data, _tasks(data), settings)
-    for table in tables(found, settings.filters.keep):
-        _wide().print(table)
+        found = statistics(data, Config.load(data / "cellduality.json").load_tasks(), settings)
+    _wide().print(*tables(found, settings.filters.keep), sep="\n")
     if plot:
         print(draw(found, data / "traces" / "stats.png"))
 
@@ -208,10 +195,6 @@ def show_statistics(
 def _wide() -> Console:
     """Return a console on which no table is folded on its way into a file: a pipe has no width."""
     return Console(width=None if out.is_terminal else 400)
-
-
-def _tasks(data: Path) -> dict[str, DualTask]:
-    return Config.load(data / "cellduality.json").load_tasks()
 
 
 def _threshold(items: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
@@ -226,8 +209,7 @@ def _threshold(items: Iterable[str]) -> tuple[dict[str, float], dict[str, float]
 
 
 def _numbers(items: Iterable[str], flag: str) -> dict[str, float]:
-    found: Mapping[str, str] = pairs(",".join(items), flag)
-    return {name: _number(value, flag) for name, value in found.items()}
+    return {name: _number(value, flag) for name, value in pairs(",".join(items), flag).items()}
 
 
 def _number(text: str, flag: str) -> float:

@@ -15,11 +15,11 @@ from typing import Any
 
 from cellduality_plugin import __version__
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.decoding import Decoder, vllm_decoder
-from cellduality_plugin.evaluation.kept_answers import KeepingDecoder, KeptAnswers
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, predict
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
+from cellduality_plugin.policies.cache import AnswerCache, CachedDecoder
+from cellduality_plugin.policies.offline import Decoder, vllm_decoder
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -64,9 +64,9 @@ def predict_checkpoint(
     if (found := _finished(out, record, made_from)) is not None:
         return found, made_from
     engine = opener(model) if opener else vllm_decoder(model, settings.engine, seed=settings.seed)
-    with KeptAnswers(out.with_suffix(".partial"), made_from) as kept:
+    with AnswerCache(out.with_suffix(".partial"), made_from) as kept:
         with engine as decoder:
-            asking = KeepingDecoder(decoder, kept, settings.batch, out.stem if progress else "")
+            asking = CachedDecoder(decoder, kept, settings.batch, out.stem if progress else "")
             predictions = predict(asking, examples, vocabulary, settings, tasks)
         write_jsonl(out, map(asdict, predictions))
         write_text(record, json.dumps({**made_from, "file": file_hash(out)}, indent=2) + "\n")

@@ -14,7 +14,6 @@ from cellduality_plugin.evaluation import baselines, generated, measures, sample
 from cellduality_plugin.evaluation.baselines import CLASS_MEAN, LOGISTIC, MAJORITY, RESAMPLED, TRANSFER
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
 from cellduality_plugin.evaluation.coarse import COARSE_FILE
-from cellduality_plugin.evaluation.decoding import Decoder
 from cellduality_plugin.evaluation.embedding import PCA_SPACE
 from cellduality_plugin.evaluation.metrics import Metric, confusion
 from cellduality_plugin.evaluation.points import REAL, point_rows
@@ -30,6 +29,7 @@ from cellduality_plugin.evaluation.sections import OOD, Section, read_sections
 from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
 from cellduality_plugin.files import write_jsonl, write_text
+from cellduality_plugin.policies.offline import Decoder
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 

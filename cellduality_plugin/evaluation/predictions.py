@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.decoding import Decoder, EngineSettings, Request
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import Answer, Genes
+from cellduality_plugin.policies.offline import Decoder, EngineSettings, Request
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary

@@ -10,12 +10,12 @@ from typing import Any
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.endpoint.addresses import Addresses
-from cellduality_plugin.endpoint.policy import EndpointPolicy
-from cellduality_plugin.engine_policy import EnginePolicy
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
-from cellduality_plugin.policy import Policy
+from cellduality_plugin.policies.addresses import Addresses
+from cellduality_plugin.policies.base import Policy
+from cellduality_plugin.policies.endpoint import EndpointPolicy
+from cellduality_plugin.policies.engine import EnginePolicy
 from cellduality_plugin.records import Recorder
 from cellduality_plugin.scoring import Group, Scorer
 

@@ -6,15 +6,16 @@ import asyncio
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from cellduality_plugin.dual_settings import EndpointSettings
-from cellduality_plugin.endpoint.addresses import Addresses
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
 from cellduality_plugin.openrlhf_hooks.remote.threads import FromThreads
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.addresses import Addresses
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.settings import EndpointSettings
 
 PATIENCE = 1800.0
 """Seconds for which a rollout waits for a server to come back. A step that waits is lost time, a run that ends more."""
@@ -48,8 +49,8 @@ class RewardClient(FromThreads):
     async def _replied(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         body = {"query": list(queries), "prompts": list(prompts), "labels": list(labels)}
         try:
-            told = await asyncio.wait_for(self._servers.post("/", body), self._patience)
-            return read_reply(told, len(queries))
+            read = partial(read_reply, rollouts=len(queries))
+            return await asyncio.wait_for(self._servers.post("/", body, read), self._patience)
         except asyncio.TimeoutError:
             what, mend = f"none answered within {self._patience:g} s", "start one again, then the run with RESUME=1"
         except PolicyError as error:

@@ -1,11 +1,47 @@
-"""What teachers said: one candidate answer to one question, kept for ever."""
+"""What teachers said: candidate answers to questions, and the file that every one of them is kept in."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from types import MappingProxyType
 
+from pydantic import TypeAdapter, ValidationError
+
+from cellduality_plugin.append_log import AppendLog
+from cellduality_plugin.errors import CellDualityError
 from data_prep.traces.questions import Question
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of prompts and of completions; they add up.
+
+    Examples
+    --------
+    >>> Tokens(1000, 200) + Tokens(500, 0), Tokens(1_000_000, 100_000).cost(2.5, 10)
+    (Tokens(prompt=1500, completion=200), 3.5)
+    """
+
+    prompt: int = 0
+    completion: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(self.prompt + other.prompt, self.completion + other.completion)
+
+    def __sub__(self, other: Tokens) -> Tokens:
+        return Tokens(self.prompt - other.prompt, self.completion - other.completion)
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.completion
+
+    def cost(self, price_in: float, price_out: float) -> float:
+        """Return the price in US$, given the prices of a million prompt and completion tokens."""
+        return (self.prompt * price_in + self.completion * price_out) / 1e6
 
 
 @dataclass(frozen=True)
@@ -27,28 +63,47 @@ class Reply:
     completion_tokens: int = 0
     finish: str = "stop"
 
-
-class Teacher(Protocol):
-    """Whoever answers questions with a reasoning trace."""
-
     @property
-    def name(self) -> str:
-        """How rows name it: the model and its endpoint's host, or the rule."""
-        ...
+    def tokens(self) -> Tokens:
+        """What it cost."""
+        return Tokens(self.prompt_tokens, self.completion_tokens)
 
-    @property
-    def version(self) -> str:
-        """What its answers hang on besides the question: 12 hex digits of instructions, temperature and the like."""
-        ...
+
+class Teacher:
+    """Whoever answers questions with a reasoning trace. This one costs nothing and needs no connection.
+
+    Attributes
+    ----------
+    name
+        How rows name it: the model and its endpoint's host, or the rule.
+    version
+        What its answers hang on besides the question: 12 hex digits of instructions, temperature and the like.
+    retried
+        How often it was asked again, by the cause that made it necessary.
+    """
+
+    name: str
+    version: str
+    retried: Mapping[str, int] = MappingProxyType({})
 
     async def answer(self, question: Question, candidate: int) -> Reply:
-        """Return candidate number ``candidate`` (from 0): the same numbers need not give the same text."""
-        ...
+        """Return candidate number ``candidate`` (from 0), or raise a PolicyError: a later run asks it again."""
+        raise NotImplementedError
+
+    def most(self, question: Question) -> Tokens:
+        """Return the most tokens that one answer can take."""
+        return Tokens()
+
+    def open(self, in_flight: int) -> None:
+        """Be ready to be asked, and have at most so many requests in flight, however many answers are waited for."""
+
+    async def close(self) -> None:
+        """Let go of all connections."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One line of the file of candidates: a reply, and what it replies to.
+    """One line of the file of candidates.
 
     Parameters
     ----------
@@ -57,7 +112,7 @@ class Candidate:
     candidate
         Which one, from 0.
     prompt
-        12 hex digits of the SHA-256 of the prompt: a question that was prepared anew is asked anew.
+        The :func:`prompt_hash` of the prompt: a question that was prepared anew is asked anew.
     teacher, version
         Who answered.
     reply
@@ -70,3 +125,91 @@ class Candidate:
     teacher: str
     version: str
     reply: Reply
+
+    @property
+    def order(self) -> tuple[int, str, str]:
+        """Sorts the candidates of a question."""
+        return self.candidate, self.teacher, self.version
+
+
+_LINE = TypeAdapter(Candidate)
+
+
+def prompt_hash(prompt: str) -> str:
+    """Return the 12 hex digits under which candidates name a prompt.
+
+    Examples
+    --------
+    >>> prompt_hash("Name the type of a cell.")
+    '0f83dbcf4831'
+    """
+    return hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+class Done:
+    """Which candidates of one teacher there are, and what they cost, at 16 bytes for each."""
+
+    def __init__(self) -> None:
+        self._digests: set[bytes] = set()
+        self.tokens = Tokens()
+
+    def claim(self, key: str, candidate: int, prompt: str) -> bool:
+        """Return whether candidate ``candidate`` of this question and prompt is new here; from now on it is not."""
+        name = json.dumps((key, candidate, prompt)).encode()
+        digest = hashlib.blake2b(name, digest_size=16).digest()
+        new = digest not in self._digests
+        self._digests.add(digest)
+        return new
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+
+class CandidateLog(AppendLog):
+    """The file of candidates: every raw reply, one a line, written once and never changed."""
+
+    def add(self, candidate: Candidate) -> None:
+        """Write one candidate."""
+        content = {**vars(candidate), "reply": vars(candidate.reply)}
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        self.append(text.encode("utf-8", "replace"))  # lone surrogates, which no reader takes, become "?"
+
+    def done(self, teacher: Teacher) -> Done:
+        """Return what the file holds of one teacher in its present version."""
+        done = Done()
+        for candidate in read_candidates(self.path):
+            theirs = (candidate.teacher, candidate.version) == (teacher.name, teacher.version)
+            if theirs and done.claim(candidate.key, candidate.candidate, candidate.prompt):
+                done.tokens += candidate.reply.tokens
+        return done
+
+
+def read_candidate(line: bytes) -> Candidate:
+    """Return the candidate in a line, or raise a ValidationError."""
+    return _LINE.validate_json(line, strict=True)
+
+
+def read_candidates(path: Path) -> Iterator[Candidate]:
+    """Yield the candidates of a file in the order they came; a torn last line is left out.
+
+    Raises
+    ------
+    CellDualityError
+        If the file is missing or any other line is malformed; it is named.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                try:
+                    yield read_candidate(line)
+                except ValidationError:
+                    if line.endswith(b"\n"):
+                        where, mend = f"{path}:{number}", "remove that line; it will be asked again"
+                        raise CellDualityError("not a candidate", where=where, mend=mend) from None
+    except FileNotFoundError:
+        raise CellDualityError(
+            "no such file", where=str(path), mend="ask a teacher first (cellduality traces sample)"
+        ) from None
+    except OSError as error:
+        what = f"cannot read: {error.strerror or error}"
+        raise CellDualityError(what, where=str(path), mend="make the file readable") from error

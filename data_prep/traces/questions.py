@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
@@ -48,11 +48,16 @@ class Question:
     @property
     def key(self) -> str:
         """What tells this question from all others of a preparation."""
-        key = f"{self.pair.name}/{self.direction}/{self.example.id}#{self.view}"
+        key = f"{self.group}/{self.example.id}#{self.view}"
         if self.answer == self.example.gold:
             return key
         # asked about another answer than the right one, to see whether the dual can tell them apart
         return f"{key}@{hashlib.sha256(self.pair.answer.render(self.answer).encode()).hexdigest()[:12]}"
+
+    @property
+    def group(self) -> str:
+        """Its ``"task/direction"``."""
+        return f"{self.pair.name}/{self.direction}"
 
     @property
     def field(self) -> Field:
@@ -81,14 +86,7 @@ class Question:
 
 
 def read_questions(path: Path, tasks: Mapping[str, DualTask]) -> Iterator[Question]:
-    """Yield the questions of an SFT file, in its order.
-
-    Parameters
-    ----------
-    path
-        ``sft.jsonl`` of a preparation.
-    tasks
-        The dual pairs by the name that rows give.
+    """Yield the questions of an SFT file, in its order; ``tasks`` are the dual pairs by the name that rows give.
 
     Raises
     ------
@@ -96,15 +94,17 @@ def read_questions(path: Path, tasks: Mapping[str, DualTask]) -> Iterator[Questi
         If the file is missing, or a row has no gold answer or is of an unknown pair.
     """
     for number, row in enumerate(read_jsonl(path), start=1):
-        where = f"{path}:{number}"
-        if not {"input", "label", "direction", "view"} <= row.keys() or row["direction"] not in get_args(Direction):
-            raise CellDualityError("not a row of an SFT file", where=where, mend="prepare the data again")
-        example = Example.from_label(row["label"])
-        if example.task not in tasks:
-            known = ", ".join(tasks)
-            raise CellDualityError(f"unknown dual pair {example.task!r}", where=where, mend=f"known are {known}")
-        if example.gold is None:
-            raise CellDualityError("row without a gold answer", where=where, mend="prepare the data again")
-        yield Question(
-            tasks[example.task], row["direction"], example, int(row["view"]), example.gold, str(row["input"])
-        )
+        yield read_question(row, tasks, f"{path}:{number}")
+
+
+def read_question(row: Mapping[str, Any], tasks: Mapping[str, DualTask], where: str) -> Question:
+    """Return the question in a row of an SFT file; see :func:`read_questions`."""
+    if not {"input", "label", "direction", "view"} <= row.keys() or row["direction"] not in get_args(Direction):
+        raise CellDualityError("not a row of an SFT file", where=where, mend="prepare the data again")
+    example = Example.from_label(row["label"])
+    if example.task not in tasks:
+        mend = f"known are {', '.join(tasks)}"
+        raise CellDualityError(f"unknown dual pair {example.task!r}", where=where, mend=mend)
+    if example.gold is None:
+        raise CellDualityError("row without a gold answer", where=where, mend="prepare the data again")
+    return Question(tasks[example.task], row["direction"], example, int(row["view"]), example.gold, str(row["input"]))

@@ -126,7 +126,8 @@ def questions(count: int) -> list[Any]:
 def sampler(asked: list[Any], address: str, concurrency: int, out: Path) -> int:
     """Return how many answers there were after sampling four candidates of each question."""
     from data_prep.traces.asking.endpoint import EndpointTeacher
-    from data_prep.traces.asking.sampling import SampleSettings, sample
+    from data_prep.traces.asking.budget import SampleSettings
+    from data_prep.traces.asking.sampling import sample
 
     settings = SampleSettings(candidates=CANDIDATES, concurrency=concurrency)
     return sample(asked, EndpointTeacher("toy", address), out, settings).asked
@@ -137,7 +138,6 @@ def aiohttp_alone(asked: list[Any], address: str, concurrency: int, out: Path) -
     import aiohttp
 
     from data_prep.traces.asking.endpoint import INSTRUCTIONS
-    from data_prep.traces.asking.loops import run
 
     wanted = iter(range(CANDIDATES * len(asked)))
     answers = 0
@@ -155,7 +155,7 @@ def aiohttp_alone(asked: list[Any], address: str, concurrency: int, out: Path) -
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             await asyncio.gather(*(work(session) for _ in range(concurrency)))
 
-    run(all_of_them())
+    asyncio.run(all_of_them())
     return answers
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.cell_sentences import Cell
-from cellduality_plugin.evaluation.decoding import Request
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import write_report
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.parsing import join_response
+from cellduality_plugin.policies.offline import Request
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import eval_rows

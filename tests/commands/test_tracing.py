@@ -18,10 +18,10 @@ from cellduality_plugin.commands import tracing
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from data_prep.manifests import read_manifest
-from data_prep.traces.asking.budget import Tokens
-from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
-from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS
-from data_prep.traces.log import read_candidates
+from data_prep.traces.asking.budget import SampleSettings
+from data_prep.traces.asking.sampling import SampleSummary
+from data_prep.traces.candidates import Tokens, read_candidates
+from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS, CurationSettings
 from tests.data_prep.traces.filtering.planted import make_cells, prepared
 
 
@@ -29,17 +29,15 @@ from tests.data_prep.traces.filtering.planted import make_cells, prepared
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six labelled cells, prepared, with the candidates of the rule."""
     folder = prepared(tmp_path_factory.mktemp("traces"), cells=6)
-    write_jsonl(
-        folder / "cells.jsonl",
-        (
-            {
-                "id": cell.id, "split": "train", "labelled": True, "genes": list(cell.genes),
-                **cell.obs, **cell.condition, "control": list(cell.control),
-            }
-            for cell in make_cells(6)
-        ),
+    rows = (
+        {
+            "id": cell.id, "split": "train", "labelled": True, "genes": list(cell.genes), **cell.obs, **cell.condition,
+            "control": list(cell.control),
+        }
+        for cell in make_cells(6)
     )  # fmt: skip
-    assert run("sample", "--data", folder, "--teacher", "rule").exit_code == 0
+    write_jsonl(folder / "cells.jsonl", rows)
+    run("sample", "--data", folder, "--teacher", "rule")
     return folder
 
 
@@ -48,23 +46,25 @@ def data(world, tmp_path) -> Path:
     return Path(shutil.copytree(world, tmp_path / "data"))
 
 
-def run(*words: object) -> Result:
+def ended(*words: object) -> Result:
     return CliRunner().invoke(cli.app, ["traces", *map(str, words)])
+
+
+def run(*words: object) -> str:
+    """Return what a command prints, in one line."""
+    end = ended(*words)
+    assert end.exit_code == 0, (end.output, end.exception)
+    return " ".join(end.output.split())
 
 
 def settings_of(folder: Path) -> dict:
     return read_manifest(folder / ROWS)["settings"]
 
 
-def test_alone_prints_help():
-    told = run().output
-    assert all(command in told for command in ("sample", "filter", "stats"))
-
-
 @pytest.mark.parametrize("command", ["sample", "filter", "stats"])
-def test_help_shows_an_example(command):
-    told = run(command, "--help").output
-    assert f"cellduality traces {command} --data data" in " ".join(told.split())
+def test_help_shows_every_command_and_an_example(command):
+    assert command in ended().output
+    assert f"cellduality traces {command} --data data" in run(command, "--help")
 
 
 class TestSample:
@@ -74,104 +74,78 @@ class TestSample:
         assert set(asked.values()) == {4}
         before = (data / CANDIDATES).read_bytes()
         again = run("sample", "--data", data, "--teacher", "rule")
-        assert "0 new candidates" in again.output
-        assert "240 were there" in again.output
+        assert "0 new candidates" in again
+        assert "240 were there" in again
         assert (data / CANDIDATES).read_bytes() == before
 
     def test_a_limit_takes_questions_with_their_duals(self, data):
         (data / CANDIDATES).unlink()
         run("sample", "--data", data, "--teacher", "rule", "--limit", 10, "--candidates", 2)
         keys = Counter(candidate.key for candidate in read_candidates(data / CANDIDATES))
-        assert len(keys) == 10
         assert set(keys.values()) == {2}
         assert Counter("/primal/" in key for key in keys) == {True: 5, False: 5}
 
     def test_well_posed_asks_about_every_different_answer_too(self, data):
         run("sample", "--data", data, "--teacher", "rule", "--well-posed")
-        extra = [
-            candidate for candidate in read_candidates(data / CANDIDATES) if "@" in candidate.key.rpartition("#")[2]
-        ]
+        keys = [candidate.key for candidate in read_candidates(data / CANDIDATES)]
+        extra = [key for key in keys if "@" in key.rpartition("#")[2]]
         assert extra
-        assert all("/dual/" in candidate.key for candidate in extra)
-        ended = run("filter", "--data", data, "--well-posed", "--threshold", 0)
-        assert ended.exit_code == 0, ended.output
-        reasons = Counter(row["reason"] for row in read_jsonl(data / REJECTED))
-        assert reasons["not_unique"]
+        assert all("/dual/" in key for key in extra)
+        run("filter", "--data", data, "--well-posed", "--threshold", 0)
+        assert "not_unique" in {row["reason"] for row in read_jsonl(data / REJECTED)}
 
-    def test_a_model_without_a_key_is_an_error_and_asks_nothing(self, data, monkeypatch):
+    @pytest.mark.parametrize(
+        ("flags", "what"),
+        [
+            (["--teacher", "gpt-4o", "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY"),
+            (["--teacher", "rule", "--budget-usd", 1], "price"),
+        ],
+    )
+    def test_no_key_or_no_price_is_an_error_and_asks_nothing(self, data, monkeypatch, flags, what):
         monkeypatch.delenv("NO_SUCH_KEY", raising=False)
         monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
         before = (data / CANDIDATES).read_bytes()
-        error = run("sample", "--data", data, "--teacher", "gpt-4o", "--api-key-env", "NO_SUCH_KEY").exception
+        error = ended("sample", "--data", data, *flags).exception
         assert isinstance(error, CellDualityError)
-        assert "NO_SUCH_KEY" in str(error)
+        assert what in str(error)
         assert (data / CANDIDATES).read_bytes() == before
 
-    def test_a_budget_without_prices_is_an_error(self, data):
-        error = run("sample", "--data", data, "--teacher", "rule", "--budget-usd", 1).exception
-        assert isinstance(error, CellDualityError)
-        assert "price" in str(error)
-
-
-class TestWhatSamplingTells:
-    @pytest.fixture
-    def summary(self) -> SampleSummary:
-        return SampleSummary(
-            asked=9, present=2, left=3, failed={"429": 3}, said={"429": "slow down"}, retried={},
+    def test_tells_what_is_wanting_and_why(self, capsys):
+        summary = SampleSummary(
+            asked=9, present=2, left=3, failed={"http_429": 3}, said={"http_429": "slow down"}, retried={},
             tokens=Tokens(1000, 500), cost=0.25, spent=Tokens(1000, 500), seconds=2.0, stopped_by="",
         )  # fmt: skip
-
-    def test_what_is_wanting_and_why(self, summary, capsys):
-        assert tracing._told(summary, "model@host", SampleSettings(price_in=1)) == ""
-        told = capsys.readouterr().out
-        for part in (
-            "9 new candidates in 2.0 s",
-            "2 were there",
-            "3 are wanting",
-            "1,500 tokens",
-            "$0.25",
-            "slow down",
-        ):
-            assert part in told
-
-    def test_an_empty_budget(self, summary, capsys):
-        assert tracing._told(replace(summary, stopped_by="budget"), "model@host", SampleSettings()) == "budget"
+        assert tracing._print_summary(summary, "model@host", SampleSettings(price_in=1)) == ""
+        told = "model@host: 9 new candidates in 2.0 s, 2 were there, 3 are wanting, 1,500 tokens, $0.25"
+        assert capsys.readouterr().out.splitlines() == [told, "  given up: 3 x http_429: slow down"]
+        at_budget = replace(summary, stopped_by="budget")
+        assert tracing._print_summary(at_budget, "model@host", SampleSettings()) == "budget"
         assert "a larger one" in capsys.readouterr().out
-
-    def test_faults_are_an_error(self, summary):
         with pytest.raises(CellDualityError, match="the last 200 questions were all given up"):
-            tracing._told(replace(summary, stopped_by="faults"), "model@host", SampleSettings())
+            tracing._print_summary(replace(summary, stopped_by="faults"), "model@host", SampleSettings())
 
 
 class TestFilter:
     def test_writes_rows_and_reasons_and_finds_them_again(self, data):
-        ended = run("filter", "--data", data)
-        assert ended.exit_code == 0, ended.output
-        assert "written" in ended.output
+        assert "written" in run("filter", "--data", data)
         assert {row["teacher"] for row in read_jsonl(data / ROWS)} == {"rule"}
         assert all(row["reason"] for row in read_jsonl(data / REJECTED))
-        assert "up to date" in " ".join(run("filter", "--data", data).output.split())  # a title folds like its table
+        assert settings_of(data) == CurationSettings().model_dump(mode="json")
+        assert "up to date" in run("filter", "--data", data)
 
     def test_flags_reach_the_settings(self, data):
         flags = ["--keep", 2, "--threshold", "0.4,dual=0.1", "--threshold", "cell_type_annotation/dual=0.2", "--fill"]
         flags += ["--share", "dual=0.5", "--share", "primal=2", "--duals", "all", "--min-trace-words", 1]
         flags += ["--max-trace-words", 99, "--seed", 3, "--no-traces", "--directions", "both"]
-        assert run("filter", "--data", data, *flags).exit_code == 0
-        found = settings_of(data)
-        filters = found.pop("filters")
-        assert found == {
-            "directions": "both", "duals": "all", "shares": {"dual": 0.5, "primal": 2.0}, "fill": True,
-            "well_posed": False, "seed": 3,
+        run("filter", "--data", data, *flags)
+        expected = {
+            "filters": {
+                "keep": 2, "traces": False, "threshold": 0.4, "min_trace_words": 1, "max_trace_words": 99,
+                "thresholds": {"dual": 0.1, "cell_type_annotation/dual": 0.2},
+            },
+            "duals": "all", "shares": {"dual": 0.5, "primal": 2.0}, "fill": True, "seed": 3,
         }  # fmt: skip
-        assert (filters["keep"], filters["traces"], filters["threshold"]) == (2, False, 0.4)
-        assert filters["thresholds"] == {"dual": 0.1, "cell_type_annotation/dual": 0.2}
-        assert (filters["min_trace_words"], filters["max_trace_words"]) == (1, 99)
-
-    def test_a_bare_run_has_the_defaults_of_the_settings(self, data):
-        from data_prep.traces.filtering.curation import CurationSettings
-
-        run("filter", "--data", data)
-        assert settings_of(data) == CurationSettings().model_dump(mode="json")
+        assert settings_of(data) == CurationSettings.read(expected).model_dump(mode="json")
 
     @pytest.mark.parametrize(
         ("flags", "what"),
@@ -188,29 +162,23 @@ class TestFilter:
         with pytest.raises(SystemExit) as end:
             cli.main()
         assert end.value.code == 2
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1
-        assert what in lines[0]
+        [line] = capsys.readouterr().err.splitlines()
+        assert what in line
         assert not (data / ROWS).exists()
 
-    def test_before_sampling_says_so(self, data):
+    @pytest.mark.parametrize("command", ["filter", "stats"])
+    def test_before_sampling_says_so(self, data, command):
         (data / CANDIDATES).unlink()
-        assert "traces sample" in str(run("filter", "--data", data).exception)
-        assert "traces sample" in str(run("stats", "--data", data).exception)
+        assert "traces sample" in str(ended(command, "--data", data).exception)
 
 
-class TestStats:
-    def test_prints_tables_and_draws(self, data):
-        ended = run("stats", "--data", data)
-        assert ended.exit_code == 0, ended.output
-        for title in ("candidates", "why candidates are no rows", "RWJS", "words of a trace", "by candidate number"):
-            assert title in ended.output
-        assert "by rule" in ended.output
-        assert (data / "traces" / "stats.png").is_file()
-
-    def test_need_not_draw(self, data):
-        assert run("stats", "--data", data, "--no-plot").exit_code == 0
-        assert not (data / "traces" / "stats.png").exists()
+def test_stats_prints_tables_and_draws(data):
+    printed = run("stats", "--data", data, "--no-plot")
+    assert not (data / "traces" / "stats.png").exists()
+    for part in ("candidates", "why candidates are no rows", "RWJS", "words of a trace", "candidate number", "by rule"):
+        assert part in printed
+    run("stats", "--data", data)
+    assert (data / "traces" / "stats.png").is_file()
 
 
 def test_a_pair_of_ones_own_is_asked_filtered_and_counted(data):
@@ -220,17 +188,11 @@ def test_a_pair_of_ones_own_is_asked_filtered_and_counted(data):
         'class Mine(CellTypeAnnotation):\n    name = "mine"\n'
     )
     (data / "cellduality.json").write_text(json.dumps({"tasks": {"mine": {"pair": "mine.py:Mine"}}}))
-    rows = []
-    for row in read_jsonl(data / QUESTIONS):
-        if row["datasource"] == "cell_type_annotation":
-            label = {**json.loads(row["label"]), "task": "mine"}
-            rows.append({**row, "datasource": "mine", "label": json.dumps(label)})
+    rows = [row for row in read_jsonl(data / QUESTIONS) if row["datasource"] == "cell_type_annotation"]
+    for row in rows:
+        row.update(datasource="mine", label=json.dumps({**json.loads(row["label"]), "task": "mine"}))
     write_jsonl(data / QUESTIONS, rows)
-    for command, *flags in (
-        ("sample", "--teacher", "rule"),
-        ("filter", "--share", "mine/dual=0.5"),
-        ("stats", "--no-plot"),
-    ):
-        ended = run(command, "--data", data, *flags)
-        assert ended.exit_code == 0, (command, ended.output, ended.exception)
+    run("sample", "--data", data, "--teacher", "rule")
+    run("filter", "--data", data, "--share", "mine/dual=0.5")
+    run("stats", "--data", data, "--no-plot")
     assert {row["datasource"] for row in read_jsonl(data / ROWS)} == {"mine"}

@@ -29,12 +29,12 @@ from vllm.outputs import CompletionOutput, RequestOutput
 
 from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
 from cellduality_plugin.config import PATH_VARIABLE
-from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.framing import render
 from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
-from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor, EnginePolicy
+from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.openrlhf_hooks.preflight import Lengths
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.scoring import Scorer, quantise
@@ -358,11 +358,11 @@ class TestPrompts:
     def test_are_rendered_as_the_dual_and_the_length_check_render_them(self, prompts, small_world):
         rendered, tokenizer = prompts
         rows = list(read_jsonl(small_world.data / "rl.jsonl"))
-        policy, lengths = EnginePolicy(None, tokenizer, 256, DualSettings()), Lengths(tokenizer)
+        lengths = Lengths(tokenizer)
         assert len(rendered) == len(rows) > 0
         for row, (_, prompt, _, _) in zip(rows, rendered, strict=True):
             tokens = tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
-            assert tokens == policy._tokens(row["input"])
+            assert tokens == render(tokenizer, row["input"])
             assert len(tokens) == lengths.prompt(row["input"])
             assert tokens.count(tokenizer.bos_token_id) == 1
 
@@ -395,10 +395,10 @@ class TestSupervisedRows:
 
     def test_prompt_and_response_make_the_same_tokens_apart_as_together(self, supervised, small_world):
         dataset, tokenizer = supervised
-        policy, lengths = EnginePolicy(None, tokenizer, 256, DualSettings()), Lengths(tokenizer)
+        lengths = Lengths(tokenizer)
         for row, (tokens, _, _) in zip(read_jsonl(small_world.data / "sft.jsonl"), dataset, strict=True):
             response = tokenizer(row["output"], add_special_tokens=False)["input_ids"]
-            assert tokens[0].tolist() == [*policy._tokens(row["input"]), *response, tokenizer.eos_token_id]
+            assert tokens[0].tolist() == [*render(tokenizer, row["input"]), *response, tokenizer.eos_token_id]
             assert tokens.shape[1] == lengths.prompt(row["input"]) + lengths.response(row["output"])
 
     def test_an_overlong_row_is_cut_in_silence(self, read_rows, small_world):

@@ -21,14 +21,15 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from cellduality_plugin import engine_policy
 from cellduality_plugin.config import Config
-from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
+from cellduality_plugin.framing import render
 from cellduality_plugin.openrlhf_hooks import executor as executor_module
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor, EnginePolicy
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies import engine as engine_policy
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.settings import DualSettings
 from cellduality_plugin.readings import readings
 from cellduality_plugin.replay import Replay
 from cellduality_plugin.tasks import TASKS, DualTask
@@ -156,7 +157,7 @@ def test_the_engine_that_made_the_rollout_plays_the_dual(name, question, cell, v
     value = asked.task.parse_answer(answer, vocabulary).value
     dual_prompt = asked.task.dual_prompt(asked.example.known, value, vocabulary)
     [(tokens, params)] = engine.duals
-    assert tokens == EnginePolicy(engine, tokenizer, LONG, DualSettings())._tokens(dual_prompt)
+    assert tokens == render(tokenizer, dual_prompt)
     assert tokens[0] == tokenizer.bos_token_id
     assert tokenizer.unk_token_id not in tokens
     assert (params.temperature, params.max_tokens) == (0.25, LONG - len(tokens))
@@ -389,7 +390,7 @@ class TestFailuresAreData:
     def test_an_engine_that_refuses_a_dual_earns_nothing_and_says_so_once(
         self, error, reward, question, tokenizer, make_executor, monkeypatch, caplog
     ):
-        monkeypatch.setattr(engine_policy, "_TOLD", set())
+        monkeypatch.setattr(engine_policy, "_LOGGED", set())
         asked = question("cell_type_annotation")
         tasks = {"cell_type_annotation": {"pair": "cell_type_annotation", "reward": reward}}
         answers = [asked.task.answer_response(label) for label in ("T", "CD19+ B")]
@@ -498,7 +499,7 @@ class TestLogProbs:
         policy = EnginePolicy(engine, tokenizer, LONG, DualSettings())
         prompt = "Observed genes: CD74 CD79A"
         found = asyncio.run(policy.log_probs(prompt, "<answer> HLA-DRA MS4A1 </answer>"))
-        start = len(policy._tokens(prompt))
+        start = len(render(tokenizer, prompt))
         assert found == [-float(place) for place in range(start, start + 4)]
         [(tokens, params)] = engine.duals
         assert tokens[start:] == tokenizer("<answer> HLA-DRA MS4A1 </answer>", add_special_tokens=False)["input_ids"]
@@ -513,7 +514,7 @@ class TestLogProbs:
 
     def test_of_a_response_that_does_not_fit_are_refused_without_asking(self, engine, tokenizer):
         prompt, response = "Observed genes: CD74", "<answer> MS4A1 </answer>"
-        start = len(EnginePolicy(engine, tokenizer, LONG, DualSettings())._tokens(prompt))
+        start = len(render(tokenizer, prompt))
         fits = EnginePolicy(engine, tokenizer, start + 3 + 1, DualSettings())  # vLLM decodes one token at least
         assert len(asyncio.run(fits.log_probs(prompt, response))) == 3
         tight = EnginePolicy(engine, tokenizer, start + 3, DualSettings())
@@ -531,7 +532,7 @@ class TestLogProbs:
             for part in ("<answer>", "T", *("CD19+ B", "CD56+ NK"))
         )
         [(tokens, params)] = engine.duals
-        assert tokens == policy._tokens(prompt) + opening
+        assert tokens == render(tokenizer, prompt) + opening
         assert sorted(params.logprob_token_ids) == sorted(label[0] for label in labels)
         assert (params.max_tokens, params.prompt_logprobs) == (1, None)
         assert found == [-float(label[0]) for label in labels]
@@ -544,7 +545,7 @@ class TestLogProbs:
 
     def test_of_a_choice_that_does_not_fit_are_refused_without_asking(self, engine, tokenizer):
         prompt = "Cell: CD74"
-        start = len(EnginePolicy(engine, tokenizer, LONG, DualSettings())._tokens(prompt))
+        start = len(render(tokenizer, prompt))
         tight = EnginePolicy(engine, tokenizer, start + 3, DualSettings())
         with pytest.raises(PolicyError, match="prompt_too_long"):
             asyncio.run(tight.choice_log_probs(prompt, ["<answer> T </answer>", "<answer> CD19+ B </answer>"]))

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.reward_client import RewardClient, read_reply
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
 
 ROLLOUT = (["query"], ["prompt"], ["label"])
 REPLY = b'{"rewards": 0.5, "scores": 0.5, "extra_logs": {"dual_reward": 0.5}}'

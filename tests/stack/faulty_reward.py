@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.rewards import DualityReward, LikelihoodReward, Verdict
 
 

@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from cellduality_plugin.duals import After, Question, Trace
-from cellduality_plugin.policy import Policy, PolicyError
+from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, Trace
 
 CountTokens: TypeAlias = Callable[[str], int]
 

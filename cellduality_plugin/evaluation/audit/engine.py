@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellduality_plugin.dual_settings import DualSettings
-from cellduality_plugin.engine_policy import EnginePolicy
 from cellduality_plugin.evaluation.audit.asking import CountTokens
-from cellduality_plugin.evaluation.decoding import EngineSettings, Served, served_model
 from cellduality_plugin.framing import render
-from cellduality_plugin.policy import Policy
+from cellduality_plugin.policies.base import Policy
+from cellduality_plugin.policies.engine import EnginePolicy
+from cellduality_plugin.policies.offline import EngineSettings, Served, served_model
+from cellduality_plugin.policies.settings import DualSettings
 from cellduality_plugin.seeds import request_seed
 
 
@@ -56,7 +56,7 @@ def checkpoint_players(
     Raises
     ------
     CellDualityError
-        As :func:`cellduality_plugin.evaluation.decoding.served_model`.
+        As :func:`cellduality_plugin.policies.offline.served_model`.
     """
     with served_model(model, settings, seed=seed) as served:
         stepped = Stepped(served)

@@ -32,7 +32,7 @@ from cellduality_plugin.evaluation.audit.judging import judge, scorer_of
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.policy import Policy, PolicyError
+from cellduality_plugin.policies.base import Policy, PolicyError
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 

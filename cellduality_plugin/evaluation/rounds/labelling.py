@@ -19,10 +19,10 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.judging import scorer_of
-from cellduality_plugin.evaluation.kept_answers import KeptAnswers
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.seeds import request_seed
@@ -243,7 +243,7 @@ def judges(config: Config, judge: str | dict[str, float], tasks: Iterable[str]) 
 
 
 def opinions(
-    panel: Panel, examples: Iterable[Example], kept: KeptAnswers, *, batch: int, total: int, name: str = ""
+    panel: Panel, examples: Iterable[Example], kept: AnswerCache, *, batch: int, total: int, name: str = ""
 ) -> Iterator[tuple[Example, Opinion]]:
     """Yield each example with the opinion on it, in their order; a batch of cells is asked together, and then kept.
 

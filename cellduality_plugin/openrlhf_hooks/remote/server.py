@@ -13,13 +13,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cellduality_plugin.endpoint.policy import EndpointPolicy
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.access import allowed
 from cellduality_plugin.openrlhf_hooks.remote.bodies import Malformed, read_items
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout, reply
 from cellduality_plugin.openrlhf_hooks.remote.metrics import Metrics
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.endpoint import EndpointPolicy
 from cellduality_plugin.scoring import Score
 
 _HEALTH_HOLDS = 2.0

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.dual_settings import EndpointSettings
-from cellduality_plugin.endpoint.policy import EndpointPolicy
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE, find_token
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, refuse_unfit
+from cellduality_plugin.policies.endpoint import EndpointPolicy
+from cellduality_plugin.policies.settings import EndpointSettings
 
 
 def with_endpoint(config: Config, **changes: Any) -> Config:
@@ -84,9 +84,9 @@ def serve(config: Config, *, host: str, port: int, waiting: int) -> None:
         If the server cannot start, or others could reach it without a token.
     """
     try:
+        import aiohttp  # noqa: F401  # takes a second, which no request should wait for
         import uvicorn
 
-        import cellduality_plugin.endpoint.http  # noqa: F401  # takes a second, which no request should wait for
         from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
     except ImportError as error:
         raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[serve]'") from error

@@ -3,60 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
-from data_prep.traces.candidates import Teacher
-from data_prep.traces.questions import Question
+from pydantic import Field, model_validator
+
+from cellduality_plugin.settings import Settings
+from data_prep.traces.candidates import Tokens
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """Tokens of prompts and of completions; they add up.
+class SampleSettings(Settings):
+    """How a teacher is asked.
 
-    Examples
-    --------
-    >>> Tokens(1000, 200) + Tokens(500, 0), Tokens(1_000_000, 100_000).cost(2.5, 10)
-    (Tokens(prompt=1500, completion=200), 3.5)
+    Parameters
+    ----------
+    candidates
+        How many answers a question gets.
+    concurrency
+        How many requests are in flight at a time.
+    budget_tokens, budget_usd
+        What this teacher's candidates in the file may cost in all, those of earlier runs included; None: no bound.
+    price_in, price_out
+        US$ for a million tokens of prompts and of completions.
+    patience
+        The run ends after so many questions in a row that were given up, with no answer among them.
     """
 
-    prompt: int = 0
-    completion: int = 0
+    candidates: int = Field(default=4, ge=1)
+    concurrency: int = Field(default=64, ge=1, le=1000)
+    budget_tokens: int | None = Field(default=None, ge=1)
+    budget_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    price_in: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    price_out: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    patience: int = Field(default=200, ge=1)
 
-    def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(self.prompt + other.prompt, self.completion + other.completion)
+    @model_validator(mode="after")
+    def _priced(self) -> SampleSettings:
+        if self.budget_usd is not None and not (self.price_in or self.price_out):
+            raise ValueError("a budget in US$ needs price_in and price_out")
+        return self
 
-    def __sub__(self, other: Tokens) -> Tokens:
-        return Tokens(self.prompt - other.prompt, self.completion - other.completion)
-
-    @property
-    def total(self) -> int:
-        return self.prompt + self.completion
-
-    def cost(self, price_in: float, price_out: float) -> float:
-        """Return the price in US$, given the prices of a million prompt and completion tokens."""
-        return (self.prompt * price_in + self.completion * price_out) / 1e6
-
-
-@runtime_checkable
-class PaidTeacher(Teacher, Protocol):
-    """A teacher that costs something and is reached over a network."""
-
-    retried: Counter[str]
-    """How often it was asked again, by the fault that made it necessary."""
-
-    def most(self, question: Question) -> Tokens:
-        """Return the most tokens that one answer can take."""
-        ...
-
-    def limit(self, in_flight: int) -> None:
-        """Have at most so many requests in flight, however many answers are waited for."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of its connections; the next question opens them again."""
-        ...
+    def cost(self, tokens: Tokens) -> float:
+        """Return the price of tokens in US$."""
+        return tokens.cost(self.price_in, self.price_out)
 
 
 @dataclass
@@ -65,30 +53,13 @@ class Budget:
 
     An answer is reckoned at the most it can cost until it is there, so that the sum never passes the budget; towards
     its end fewer requests are in flight at a time.
-
-    Parameters
-    ----------
-    tokens, usd
-        What may be spent in all; None: no such bound.
-    price_in, price_out
-        US$ for a million tokens of prompts and of completions.
-    spent
-        What was spent before.
     """
 
-    tokens: int | None = None
-    usd: float | None = None
-    price_in: float = 0.0
-    price_out: float = 0.0
-    spent: Tokens = Tokens()
-    _reserved: Tokens = Tokens()
+    settings: SampleSettings
+    spent: Tokens = field(default_factory=Tokens)
+    _reserved: Tokens = field(default_factory=Tokens)
     _in_flight: int = 0
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
-
-    @property
-    def cost(self) -> float:
-        """What was spent, in US$."""
-        return self.spent.cost(self.price_in, self.price_out)
 
     async def reserve(self, most: Tokens) -> bool:
         """Return True once an answer that costs ``most`` fits, or False if it does not though nothing is in flight."""
@@ -112,7 +83,30 @@ class Budget:
                 turn.set_result(None)
         self._waiting.clear()
 
-    def _fits(self, sum_: Tokens) -> bool:
-        if self.tokens is not None and sum_.total > self.tokens:
-            return False
-        return self.usd is None or sum_.cost(self.price_in, self.price_out) <= self.usd
+    def _fits(self, total: Tokens) -> bool:
+        tokens, usd = self.settings.budget_tokens, self.settings.budget_usd
+        return (tokens is None or total.total <= tokens) and (usd is None or self.settings.cost(total) <= usd)
+
+
+def figures(asked: int, seconds: float, failed: int, budget: Budget) -> str:
+    """Return the running figures in a line; the rate is that of this run alone.
+
+    Examples
+    --------
+    >>> settings = SampleSettings(budget_usd=5, price_in=2.5, price_out=10)
+    >>> figures(50, 10, 2, Budget(settings, Tokens(40_000, 30_000)))
+    '5.0/s, 70,000 tokens, $0.40 of $5, 2 failed'
+    >>> figures(50, 10, 0, Budget(SampleSettings(budget_tokens=100_000), Tokens(40_000, 30_000)))
+    '5.0/s, 70,000 of 100,000 tokens'
+    """
+    settings, spent = budget.settings, budget.spent
+    bound = "" if settings.budget_tokens is None else f" of {settings.budget_tokens:,}"
+    parts = [f"{asked / seconds if seconds > 0 else 0.0:.1f}/s"]
+    if spent.total or bound:
+        parts.append(f"{spent.total:,}{bound} tokens")
+    if settings.price_in or settings.price_out:
+        most = "" if settings.budget_usd is None else f" of ${settings.budget_usd:g}"
+        parts.append(f"${settings.cost(spent):.2f}{most}")
+    if failed:
+        parts.append(f"{failed} failed")
+    return ", ".join(parts)

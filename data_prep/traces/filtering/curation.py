@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field
@@ -23,18 +23,19 @@ from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import Manifest, code_sha256, read_manifest, up_to_date, write_manifest
 from data_prep.sources import file_sha256
-from data_prep.traces.candidates import Candidate
-from data_prep.traces.filtering.filters import FilterSettings, Verdict, judge_all
+from data_prep.traces.filtering.filters import FilterSettings, Judged, judge_all
 from data_prep.traces.filtering.instances import Instance, Instances
-from data_prep.traces.filtering.proportions import chosen, in_order
+from data_prep.traces.filtering.rows import bare_row, chosen, in_order, rejection, taught_row
 from data_prep.traces.filtering.well_posed import ill_posed
-from data_prep.traces.filtering.written import Row, bare_row, rejection, taught_row
 from data_prep.traces.questions import Direction, Question
 
 QUESTIONS = "sft.jsonl"
 CANDIDATES = "traces/candidates.jsonl"
 ROWS = "sft_traces.jsonl"
 REJECTED = "traces/rejected.jsonl"
+
+Counts: TypeAlias = defaultdict[str, Counter[str]]
+"""What is counted on the way, by name: by task/direction, but ``"drops"``, which are by reason."""
 
 
 class CurationSettings(Settings):
@@ -97,33 +98,12 @@ class CurationSummary:
     manifests: Mapping[str, Manifest]
 
 
-@dataclass
-class _Tally:
-    """What is counted on the way; by task/direction but for ``drops``, which are by reason."""
-
-    questions: Counter[str] = field(default_factory=Counter)
-    unasked: Counter[str] = field(default_factory=Counter)
-    accepted: Counter[str] = field(default_factory=Counter)
-    filled: Counter[str] = field(default_factory=Counter)
-    drops: Counter[str] = field(default_factory=Counter)
-    primal_without_dual: Counter[str] = field(default_factory=Counter)
-
-
 def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> CurationSummary:
     """Return a summary of the SFT set in ``data``, which is made if it is not there already.
 
     Reads ``sft.jsonl``, ``vocabulary.json`` and ``traces/candidates.jsonl``; writes ``sft_traces.jsonl`` (the columns
     of ``sft.jsonl`` and where each row comes from) and ``traces/rejected.jsonl``, each whole or not at all, with
     manifests. The same files and settings give identical bytes, whatever the order of the candidates.
-
-    Parameters
-    ----------
-    data
-        A prepared folder.
-    tasks
-        The dual pairs by name.
-    settings
-        What passes and in which proportions.
 
     Raises
     ------
@@ -141,7 +121,7 @@ def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
 
 def decide(
     instance: Instance, vocabulary: Vocabulary, settings: CurationSettings
-) -> Iterator[tuple[Question, list[tuple[Candidate, Verdict]], bool]]:
+) -> Iterator[tuple[Question, Judged, bool]]:
     """Yield (question, its judged candidates, whether it has a row) for the questions of ``instance``, primal first.
 
     The candidates of a primal question that is not well posed, and of a dual whose primal has no row, are judged like
@@ -181,75 +161,64 @@ def _sha256(path: Path, mend: str) -> str:
 
 def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings, origin: Mapping[str, Any]) -> None:
     """Write both files. The rows wait on the disk until it is known how many of each group there are."""
-    tally, rng = _Tally(), np.random.default_rng(settings.seed)
+    counts: Counts = defaultdict(Counter)
     instances = Instances(data / QUESTIONS, data / CANDIDATES, tasks)
-    vocabulary = Vocabulary.load(data / "vocabulary.json")
-    with whole_file(data / REJECTED) as rejected, tempfile.TemporaryFile(dir=(data / REJECTED).parent) as waiting:
-        groups, places = _sort(instances, vocabulary, settings, tally, rejected, waiting)
-        _refuse_nothing(instances, tally, settings, data / CANDIDATES)
-        rows = chosen(groups, settings.shares, rng)
-        with whole_file(data / ROWS, "wb") as stream:
-            for row in rows:
-                waiting.seek(places[row])
-                stream.write(waiting.readline())
-    counts = {name: dict(sorted(counter.items())) for name, counter in vars(tally).items()}
-    drops = counts.pop("drops")
-    shared = {"drops": drops, "other_preparations": instances.strangers}
-    rows_by_group = dict(sorted(Counter(groups[row] for row in rows).items()))
-    write_manifest(data / ROWS, origin, counts=rows_by_group, **counts, **shared)
-    write_manifest(data / REJECTED, origin, counts=drops, other_preparations=instances.strangers)
-
-
-def _sort(
-    instances: Instances,
-    vocabulary: Vocabulary,
-    settings: CurationSettings,
-    tally: _Tally,
-    rejected: IO[str],
-    waiting: IO[bytes],
-) -> tuple[list[str], array[int]]:
-    """Return (group of each row, where it stands in ``waiting``), rows in the order of the instances."""
     groups: list[str] = []
     places = array("q")
+    with whole_file(data / REJECTED) as rejected, tempfile.TemporaryFile(dir=(data / REJECTED).parent) as waiting:
+        for group, row in _rows(instances, Vocabulary.load(data / "vocabulary.json"), settings, counts, rejected):
+            groups.append(group)
+            places.append(waiting.tell())
+            waiting.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        _refuse_nothing(instances, counts, settings, data / CANDIDATES)
+        rows = chosen(groups, settings.shares, np.random.default_rng(settings.seed))
+        with whole_file(data / ROWS, "wb") as stream:
+            for row_number in rows:
+                waiting.seek(places[row_number])
+                stream.write(waiting.readline())
+    names = ("questions", "unasked", "accepted", "filled", "primal_without_dual", "drops")
+    by_name = {name: dict(sorted(counts[name].items())) for name in names}
+    written = dict(sorted(Counter(groups[row] for row in rows).items()))
+    write_manifest(data / ROWS, origin, counts=written, **by_name, other_preparations=instances.unknown)
+    write_manifest(data / REJECTED, origin, counts=by_name["drops"], other_preparations=instances.unknown)
 
-    def keep(group: str, row: Row) -> None:
-        groups.append(group)
-        places.append(waiting.tell())
-        waiting.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
+def _rows(
+    instances: Instances, vocabulary: Vocabulary, settings: CurationSettings, counts: Counts, rejected: IO[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (group, row) in the order of the instances; write what is rejected, and count."""
     for instance in instances:
-        told: dict[str, str] = {}
+        with_rows: dict[str, str] = {}
         for question, judged, has_row in decide(instance, vocabulary, settings):
-            group = f"{question.pair.name}/{question.direction}"
-            tally.questions[group] += 1
-            tally.unasked[group] += not judged
-            accepted = [(candidate, verdict) for candidate, verdict in judged if verdict.accepted]
-            for candidate, verdict in accepted:
-                keep(group, taught_row(question, candidate, verdict, settings.filters.traces))
-            if has_row and not accepted:
-                keep(group, bare_row(question))
-                tally.filled[group] += 1
-            tally.accepted[group] += len(accepted)
-            if has_row:
-                told[question.direction] = group
+            group, accepted = question.group, 0
             for candidate, verdict in judged:
-                if not verdict.accepted:
-                    tally.drops[verdict.reason] += 1
+                if verdict.accepted:
+                    accepted += 1
+                    yield group, taught_row(question, candidate, verdict, settings.filters.traces)
+                else:
+                    counts["drops"][verdict.reason] += 1
                     rejected.write(json.dumps(rejection(candidate, verdict), ensure_ascii=False) + "\n")
-        if told.keys() == {"primal"}:
-            tally.primal_without_dual[told["primal"]] += 1
-    return groups, places
+            if has_row:
+                with_rows[question.direction] = group
+                if not accepted:
+                    yield group, bare_row(question)
+                    counts["filled"][group] += 1
+            counts["questions"][group] += 1
+            counts["unasked"][group] += not judged
+            counts["accepted"][group] += accepted
+        if with_rows.keys() == {"primal"}:
+            counts["primal_without_dual"][with_rows["primal"]] += 1
 
 
-def _refuse_nothing(instances: Instances, tally: _Tally, settings: CurationSettings, path: Path) -> None:
+def _refuse_nothing(instances: Instances, counts: Counts, settings: CurationSettings, path: Path) -> None:
     """Raise if there is no candidate, none of this preparation, or none that passes while bare answers will not do."""
     if not instances.matched:
-        others = f"all {instances.strangers} candidates are of another preparation"
-        what = others if instances.strangers else f"no candidate answers a question of {QUESTIONS}"
+        others = f"all {instances.unknown} candidates are of another preparation"
+        what = others if instances.unknown else f"no candidate answers a question of {QUESTIONS}"
         mend = f"ask again with cellduality traces sample, or put the {QUESTIONS} back that they were asked for"
         raise CellDualityError(what, where=str(path), mend=mend)
-    if not sum(tally.accepted.values()) and not settings.fill:
-        why = ", ".join(f"{count} x {reason}" for reason, count in tally.drops.most_common(4))
+    if not counts["accepted"].total() and not settings.fill:
+        why = ", ".join(f"{count} x {reason}" for reason, count in counts["drops"].most_common(4))
         what = f"no candidate passes: {why or 'none was asked in this direction'}"
         mend = "look at the replies, loosen the filter that is named most, or ask a better teacher"
         raise CellDualityError(what, where=str(path), mend=mend)
@@ -259,7 +228,7 @@ def describe(summary: CurationSummary) -> Table:
     """Return a table of the SFT set by task and direction, for printing with rich."""
     manifest = summary.manifests[ROWS]
     state = "up to date" if summary.up_to_date else "written"
-    table = Table(title=f"{summary.data / ROWS}: {state}", title_justify="left")
+    table = Table(title=f"{summary.data / ROWS}: {state}", title_justify="left", caption_justify="left")
     columns = {
         "questions": "questions", "unasked": "not asked", "accepted": "accepted", "filled": "bare",
         "primal_without_dual": "no dual", "counts": "rows",
@@ -273,5 +242,4 @@ def describe(summary: CurationSummary) -> Table:
     rejected = "; ".join(f"{count} x {reason}" for reason, count in drops) or "nothing"
     others = manifest["other_preparations"]
     table.caption = f"rejected: {rejected}" + (f"; {others} candidates of other preparations" if others else "")
-    table.caption_justify = "left"
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -18,30 +18,13 @@ from data_prep.traces.filtering.leaks import leak
 from data_prep.traces.questions import Question
 
 Reason: TypeAlias = Literal[
-    "",
-    "cut_off",
-    "too_long",
-    "no_answer",
-    "unclosed",
-    "ambiguous",
-    "empty",
-    "unknown_label",
-    "no_trace",
-    "trace_too_short",
-    "trace_too_long",
-    "answer_too_short",
-    "answer_too_long",
-    "strangers",
-    "repeats",
-    "wrong_label",
-    "low_similarity",
-    "leak",
-    "unanswerable",
-    "not_unique",
-    "no_primal",
-    "duplicate",
-    "not_best",
-]
+    "", "cut_off",
+    "too_long", "no_answer", "unclosed", "ambiguous", "empty", "unknown_label",
+    "no_trace", "trace_too_short", "trace_too_long",
+    "answer_too_short", "answer_too_long", "strangers", "repeats",
+    "wrong_label", "low_similarity", "leak",
+    "unanswerable", "not_unique", "no_primal", "duplicate", "not_best",
+]  # fmt: skip
 """Why a candidate is no row, in the order of the tests; the first that applies is named. Empty: it is one.
 
 ``cut_off``
@@ -106,20 +89,20 @@ class FilterSettings(Settings):
 
     def threshold_of(self, question: Question) -> float:
         """Return the least similarity for a gene list that answers ``question``."""
-        return by_group(self.thresholds, question.pair.name, question.direction, self.threshold)
+        return by_group(self.thresholds, question.group, self.threshold)
 
 
-def by_group(values: Mapping[str, float], task: str, direction: str, default: float) -> float:
-    """Return the value for the most specific of ``"task/direction"``, ``"task"`` and ``"direction"``.
+def by_group(values: Mapping[str, float], group: str, default: float) -> float:
+    """Return the value for the most specific of ``"task/direction"``, which is ``group``, its task and its direction.
 
     Examples
     --------
     >>> values = {"dual": 0.3, "annotation": 0.4, "annotation/dual": 0.2}
-    >>> [by_group(values, *group, 0.5) for group in (("annotation", "dual"), ("annotation", "primal"), ("t", "dual"))]
-    [0.2, 0.4, 0.3]
+    >>> [by_group(values, group, 0.5) for group in ("annotation/dual", "annotation/primal", "t/dual", "t/primal")]
+    [0.2, 0.4, 0.3, 0.5]
     """
-    names = (f"{task}/{direction}", task, direction)
-    return next((values[name] for name in names if name in values), default)
+    task, _, direction = group.rpartition("/")
+    return next((values[name] for name in (group, task, direction) if name in values), default)
 
 
 @dataclass(frozen=True)
@@ -150,14 +133,8 @@ class Verdict:
         return not self.reason
 
 
-@dataclass(frozen=True)
-class _Case:
-    question: Question
-    reply: Reply
-    answer: Answer
-    score: float
-    settings: FilterSettings
-    vocabulary: Vocabulary
+Judged: TypeAlias = list[tuple[Candidate, Verdict]]
+"""The candidates of a question with their verdicts, by candidate number."""
 
 
 def similarity(gold: Value, value: Value | None) -> float:
@@ -170,75 +147,45 @@ def similarity(gold: Value, value: Value | None) -> float:
     """
     if value is None:
         return 0.0
-    if isinstance(gold, str):
-        return exact_match(gold, value)
-    return rank_weighted_jaccard(gold, value)
-
-
-def _form(case: _Case) -> Reason:
-    return "cut_off" if case.reply.finish == "length" else case.answer.failure
-
-
-def _trace(case: _Case) -> Reason:
-    words = len(case.answer.trace.split())
-    if not case.settings.traces:
-        return ""
-    if not words:
-        return "no_trace"
-    if words < case.settings.min_trace_words:
-        return "trace_too_short"
-    return "trace_too_long" if words > case.settings.max_trace_words else ""
-
-
-def _genes(case: _Case) -> Reason:
-    gold, answer, settings = case.question.gold, case.answer, case.settings
-    if isinstance(gold, str) or answer.value is None:
-        return ""
-    if len(answer.value) < settings.min_genes * len(gold):
-        return "answer_too_short"
-    if len(answer.value) > settings.max_genes * len(gold):
-        return "answer_too_long"
-    if answer.unknown > settings.max_strangers * answer.listed:
-        return "strangers"
-    return "repeats" if answer.repeated > settings.max_repeats * answer.listed else ""
-
-
-def _right(case: _Case) -> Reason:
-    if isinstance(case.question.gold, str):
-        return "" if case.score == 1.0 else "wrong_label"
-    return "" if case.score >= case.settings.threshold_of(case.question) else "low_similarity"
-
-
-def _leak(case: _Case) -> Reason:
-    value = case.answer.value
-    if not case.settings.traces or value is None:
-        return ""
-    return "leak" if leak(case.answer.trace, value, case.vocabulary, case.settings.max_written) else ""
-
-
-FILTERS: tuple[Callable[[_Case], Reason], ...] = (_form, _trace, _genes, _right, _leak)
-"""What is asked of a candidate on its own, in this order."""
+    return exact_match(gold, value) if isinstance(gold, str) else rank_weighted_jaccard(gold, value)
 
 
 def judge(question: Question, reply: Reply, vocabulary: Vocabulary, settings: FilterSettings) -> Verdict:
-    """Return the verdict on one candidate, on its own. Never raises on any text.
-
-    Parameters
-    ----------
-    question
-        What was asked; its own ``gold`` is the measure, x_u for a dual question.
-    reply
-        What was answered.
-    vocabulary
-        The closed world that answers are read in.
-    settings
-        What passes.
-    """
+    """Return the verdict on one candidate, on its own. Never raises on any text."""
     answer = question.read(reply.text, vocabulary)
-    score = similarity(question.gold, answer.value)
-    case = _Case(question, reply, answer, score, settings, vocabulary)
-    reason: Reason = next((found for test in FILTERS if (found := test(case))), "")
-    return Verdict(reason, score, answer.value, answer.trace, len(answer.trace.split()))
+    score, words = similarity(question.gold, answer.value), len(answer.trace.split())
+    reason: Reason = (
+        ("cut_off" if reply.finish == "length" else answer.failure)
+        or (_of_trace(words, settings) if settings.traces else "")
+        or _of_answer(question, answer, score, settings)
+    )
+    if not reason and settings.traces and answer.value is not None:
+        reason = "leak" if leak(answer.trace, answer.value, vocabulary, settings.max_written) else ""
+    return Verdict(reason, score, answer.value, answer.trace, words)
+
+
+def _of_trace(words: int, settings: FilterSettings) -> Reason:
+    if not words:
+        return "no_trace"
+    if words < settings.min_trace_words:
+        return "trace_too_short"
+    return "trace_too_long" if words > settings.max_trace_words else ""
+
+
+def _of_answer(question: Question, answer: Answer, score: float, settings: FilterSettings) -> Reason:
+    gold = question.gold
+    if isinstance(gold, str):
+        return "" if score == 1.0 else "wrong_label"
+    length = len(answer.value or ())
+    if length < settings.min_genes * len(gold):
+        return "answer_too_short"
+    if length > settings.max_genes * len(gold):
+        return "answer_too_long"
+    if answer.unknown > settings.max_strangers * answer.listed:
+        return "strangers"
+    if answer.repeated > settings.max_repeats * answer.listed:
+        return "repeats"
+    return "" if score >= settings.threshold_of(question) else "low_similarity"
 
 
 def judge_all(
@@ -247,7 +194,7 @@ def judge_all(
     vocabulary: Vocabulary,
     settings: FilterSettings,
     refused: Reason = "",
-) -> list[tuple[Candidate, Verdict]]:
+) -> Judged:
     """Return every candidate of a question with its verdict, by candidate number.
 
     Parameters
@@ -258,10 +205,9 @@ def judge_all(
         Why no candidate of this question becomes a row, if so, as its instance is not well posed. What fails on its
         own is still named for that.
     """
-    ordered = sorted(candidates, key=lambda candidate: (candidate.candidate, candidate.teacher, candidate.version))
-    judged: list[tuple[Candidate, Verdict]] = []
+    judged: Judged = []
     texts: set[str] = set()
-    for candidate in ordered:
+    for candidate in sorted(candidates, key=lambda candidate: candidate.order):
         verdict = judge(question, candidate.reply, vocabulary, settings)
         if verdict.accepted:
             text = " ".join(candidate.reply.text.split())

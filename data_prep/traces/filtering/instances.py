@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import pickle
+import json
 import re
-import tempfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import DualTask
-from data_prep.traces.candidates import Candidate
-from data_prep.traces.log import prompt_hash, read_candidates
-from data_prep.traces.questions import Direction, Question, read_questions
+from data_prep.traces.candidates import Candidate, prompt_hash, read_candidate, read_candidates
+from data_prep.traces.questions import Direction, Question, read_question, read_questions
 
-PART_BYTES = 32 * 2**20
-"""How much of both files is held at a time, as they are on the disk; in memory it is several times that."""
-
-MAX_PARTS = 256
+T = TypeVar("T")
 
 _KEY = re.compile(r"(?P<task>.*?)/(?:primal|dual)/(?P<rest>.*?#\d+)(?:@[0-9a-f]{12})?", re.DOTALL)
 
@@ -43,14 +35,9 @@ def instance_key(key: str) -> str:
 
 @dataclass
 class Instance:
-    """A primal question and its dual, and all that was answered to them and to duals about other answers.
+    """A primal question and its dual, of which one may not be in the set, and all replies by the key of their question.
 
-    Parameters
-    ----------
-    primal, dual
-        The questions; one of them may not be in the set.
-    replies
-        Candidates by the key of their question.
+    Among them are replies to duals about other answers than the right one.
     """
 
     primal: Question | None = None
@@ -64,29 +51,18 @@ class Instance:
     def replies_to(self, question: Question) -> list[Candidate]:
         """Return the candidates that answer ``question`` as it is worded now, by number."""
         prompt = prompt_hash(question.prompt)
-        found = [candidate for candidate in self.replies.get(question.key, ()) if candidate.prompt == prompt]
-        return sorted(found, key=lambda candidate: (candidate.candidate, candidate.teacher, candidate.version))
+        found = (candidate for candidate in self.replies.get(question.key, ()) if candidate.prompt == prompt)
+        return sorted(found, key=lambda candidate: candidate.order)
 
 
 @dataclass
 class Instances:
-    """The instances of two files, in an order that hangs on the questions and the size of the files alone.
-
-    Parameters
-    ----------
-    questions
-        ``sft.jsonl`` of a preparation.
-    candidates
-        What teachers answered.
-    tasks
-        The dual pairs by name.
-    part_bytes
-        Files that are larger together are taken apart on the disk, beside ``candidates``, and read part by part.
+    """The instances of an SFT file and its candidates, in the order of the questions; one is held at a time.
 
     Attributes
     ----------
-    strangers
-        How many candidates answer no question of the set, or one that was worded otherwise; known at the end.
+    unknown
+        How many candidates answer no question of the set, or one that was worded otherwise; known once read.
     matched
         How many answer one of it.
     """
@@ -94,66 +70,40 @@ class Instances:
     questions: Path
     candidates: Path
     tasks: Mapping[str, DualTask]
-    part_bytes: int = PART_BYTES
-    strangers: int = field(default=0, init=False)
+    unknown: int = field(default=0, init=False)
     matched: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[Instance]:
-        self.strangers = self.matched = 0
-        size = sum(_size(path) for path in (self.questions, self.candidates))
-        parts = min(MAX_PARTS, 1 + size // self.part_bytes)
-        if parts == 1:
-            yield from self._joined(read_questions(self.questions, self.tasks), read_candidates(self.candidates))
-            return
-        try:
-            with tempfile.TemporaryDirectory(dir=self.candidates.parent, prefix=".parts.") as name:
-                folder = Path(name)
-                self._take_apart(folder, parts)
-                for part in range(parts):
-                    questions = read_questions(folder / f"questions-{part}", self.tasks)
-                    yield from self._joined(questions, _unpacked(folder / f"candidates-{part}"))
-        except OSError as error:
-            what, mend = f"cannot write: {error.strerror or error}", "free some space: the files are sorted on the disk"
-            raise CellDualityError(what, where=str(self.candidates.parent), mend=mend) from error
-
-    def _joined(self, questions: Iterable[Question], candidates: Iterable[Candidate]) -> Iterator[Instance]:
-        found: dict[str, Instance] = {}
+        self.unknown = self.matched = 0
         prompts: dict[str, str] = {}
-        for question in questions:
-            instance = found.setdefault(instance_key(question.key), Instance())
-            setattr(instance, question.direction, question)
+        asked: dict[str, list[int]] = {}
+        for place, question in _placed(self.questions, read_questions(self.questions, self.tasks)):
+            asked.setdefault(instance_key(question.key), []).append(place)
             prompts[question.key] = prompt_hash(question.prompt)
-        for candidate in candidates:
-            home = found.get(instance_key(candidate.key))
-            if home is None or prompts.get(candidate.key, candidate.prompt) != candidate.prompt:
-                self.strangers += 1
-                continue
-            self.matched += candidate.key in prompts
-            home.replies.setdefault(candidate.key, []).append(candidate)
-        yield from found.values()
-
-    def _take_apart(self, folder: Path, parts: int) -> None:
-        with _files(folder, "questions", parts) as part_of, self.questions.open("rb") as lines:
-            for line, question in zip(lines, read_questions(self.questions, self.tasks), strict=True):
-                part_of(question.key).write(line.rstrip(b"\n") + b"\n")
-        with _files(folder, "candidates", parts) as part_of:
-            for candidate in read_candidates(self.candidates):
-                pickle.dump(candidate, part_of(candidate.key))
+        answered: dict[str, list[int]] = {}
+        for place, candidate in _placed(self.candidates, read_candidates(self.candidates)):
+            home = instance_key(candidate.key)
+            if home in asked and prompts.get(candidate.key, candidate.prompt) == candidate.prompt:
+                answered.setdefault(home, []).append(place)
+                self.matched += candidate.key in prompts
+            else:
+                self.unknown += 1
+        with self.questions.open("rb") as questions, self.candidates.open("rb") as candidates:
+            for home, places in asked.items():
+                instance = Instance()
+                for line in _lines_at(questions, places):
+                    question = read_question(json.loads(line), self.tasks, str(self.questions))
+                    setattr(instance, question.direction, question)
+                for line in _lines_at(candidates, answered.get(home, ())):
+                    candidate = read_candidate(line)
+                    instance.replies.setdefault(candidate.key, []).append(candidate)
+                yield instance
 
 
 class SomeQuestions:
     """The questions of whole instances drawn at random, in the order of their file; they have a length.
 
-    Parameters
-    ----------
-    path
-        ``sft.jsonl`` of a preparation.
-    tasks
-        The dual pairs by name.
-    limit
-        How many questions at most; a primal question and its dual come together or not at all. None: all.
-    rng
-        The only source of randomness.
+    There are at most ``limit`` of them, None for all; a primal question and its dual come together or not at all.
     """
 
     def __init__(self, path: Path, tasks: Mapping[str, DualTask], limit: int | None, rng: np.random.Generator) -> None:
@@ -175,25 +125,20 @@ class SomeQuestions:
         return (question for question in questions if instance_key(question.key) in self._wanted)
 
 
-@contextlib.contextmanager
-def _files(folder: Path, name: str, parts: int) -> Iterator[Callable[[str], IO[bytes]]]:
-    """Yield a function from a question's key to the file of its instance's part."""
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context((folder / f"{name}-{part}").open("wb")) for part in range(parts)]
-        yield lambda key: files[zlib.crc32(instance_key(key).encode()) % parts]
+def _placed(path: Path, items: Iterable[T]) -> Iterator[tuple[int, T]]:
+    """Yield (where its line begins, item) of the items that the lines of a file hold."""
+    place = 0
+    for item, line in zip(items, _lines(path), strict=False):
+        yield place, item
+        place += len(line)
 
 
-def _unpacked(path: Path) -> Iterator[Candidate]:
-    """Yield what this process itself has put into ``path``."""
-    with path.open("rb") as stream, contextlib.suppress(EOFError):
-        while True:
-            yield pickle.load(stream)
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        yield from stream
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        first = "prepare the data first (cellduality data prepare)"
-        mend = "ask a teacher first (cellduality traces sample)" if path.name == "candidates.jsonl" else first
-        raise CellDualityError("no such file", where=str(path), mend=mend) from None
+def _lines_at(stream: IO[bytes], places: Iterable[int]) -> Iterator[bytes]:
+    for place in places:
+        stream.seek(place)
+        yield stream.readline()

@@ -7,33 +7,16 @@ import re
 from cellduality_plugin.examples import Value
 from cellduality_plugin.vocabulary import Vocabulary
 
-TOLD = (
-    "correct answer",
-    "ground truth",
-    "gold answer",
-    "gold label",
-    "answer key",
-    "reference answer",
-    "expected answer",
-    "given answer",
-    "provided answer",
-    "answer is given",
-    "answer was given",
-    "answer provided",
-    "told the answer",
-)
+ANSWER_PHRASES = (
+    "correct answer", "ground truth", "gold answer", "gold label", "answer key", "reference answer", "expected answer",
+    "given answer", "provided answer", "answer is given", "answer was given", "answer provided", "told the answer",
+)  # fmt: skip
 """What a trace says of an answer that it knows from elsewhere; case, punctuation and spacing do not count."""
 
-TOLD_LABEL = (
-    "given label",
-    "provided label",
-    "true label",
-    "known label",
-    "label provided",
-    "label is given",
-    "was given the label",
-    "as provided",
-)
+LABEL_PHRASES = (
+    "given label", "provided label", "true label", "known label", "label provided", "label is given",
+    "was given the label", "as provided",
+)  # fmt: skip
 """The same where the answer is a label. A question whose answer is a list of genes shows a label: it may be named."""
 
 FEWEST_WRITTEN = 4
@@ -44,28 +27,12 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def leak(trace: str, value: Value, vocabulary: Vocabulary, most_written: float = 0.5) -> str:
-    """Return what gives a trace away, or nothing.
+    """Return what gives a trace away: a phrase, a tag, or ``"N genes of the answer"``; nothing for a clean trace.
 
-    Parameters
-    ----------
-    trace
-        The reasoning before the answer.
-    value
-        The answer: a label, or genes.
-    vocabulary
-        The genes there are.
-    most_written
-        The share of an answer's genes that the trace may write out, in [0, 1].
-
-    Returns
-    -------
-    str
-        ``""`` for a clean trace; else the phrase, the tag, or ``"N genes of the answer"``.
-
-    Notes
-    -----
     A trace that ends on the label it answers is no leak: that is what reasoning does. So is a label that the question
     shows. A trace that lists the answer's genes one by one teaches the student to answer twice.
+
+    ``value`` is the answer, a label or genes, of which the trace may write out a share of ``most_written``, in [0, 1].
 
     Examples
     --------
@@ -76,21 +43,15 @@ def leak(trace: str, value: Value, vocabulary: Vocabulary, most_written: float =
     '5 genes of the answer'
     """
     folded = f" {' '.join(_WORD.findall(trace.casefold()))} "
-    phrases: tuple[str, ...] = TOLD + TOLD_LABEL if isinstance(value, str) else TOLD
-    for phrase in phrases:
+    for phrase in ANSWER_PHRASES + (LABEL_PHRASES if isinstance(value, str) else ()):
         if f" {phrase} " in folded:
             return phrase
     markup = _MARKUP.search(trace)
     if markup:
         return str(markup.group())
     if not isinstance(value, str):
-        written = len(_genes(trace, vocabulary) & set(value))
+        words = (word.strip(".,;:!?()[]{}\"'`*") for word in re.split(r"[\s,;/]+", trace))
+        written = len({vocabulary.gene(word) for word in words} & set(value))
         if written > max(FEWEST_WRITTEN, most_written * len(value)):
             return f"{written} genes of the answer"
     return ""
-
-
-def _genes(text: str, vocabulary: Vocabulary) -> set[str]:
-    """Return the genes that stand in running text, whatever punctuation is around them."""
-    found = (vocabulary.gene(word.strip(".,;:!?()[]{}\"'`*")) for word in re.split(r"[\s,;/]+", text))
-    return {gene for gene in found if gene is not None}

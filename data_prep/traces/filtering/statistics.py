@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,10 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
-from data_prep.traces.candidates import Candidate
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, ROWS, CurationSettings, decide
-from data_prep.traces.filtering.filters import FilterSettings, Verdict, judge_all
+from data_prep.traces.filtering.filters import Judged, judge_all
 from data_prep.traces.filtering.instances import Instances
-from data_prep.traces.filtering.proportions import in_order
+from data_prep.traces.filtering.rows import in_order
 from data_prep.traces.questions import Question
 
 STEPS = tuple(step / 10 for step in range(11))
@@ -48,8 +47,6 @@ class Statistics:
         {group: {words: candidates}}, of all traces that could be read.
     scores
         {group: {candidate number: (candidates, sum of scores)}}.
-    strangers
-        Candidates of other preparations.
     """
 
     questions: Counter[str] = field(default_factory=Counter)
@@ -59,11 +56,10 @@ class Statistics:
     sweep: dict[str, dict[float, tuple[int, int]]] = field(default_factory=dict)
     trace_words: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     scores: dict[str, dict[int, tuple[int, float]]] = field(default_factory=lambda: defaultdict(dict))
-    strangers: int = 0
 
-    def add(self, question: Question, judged: Sequence[tuple[Candidate, Verdict]]) -> None:
+    def add(self, question: Question, judged: Judged) -> None:
         """Count the candidates of one question."""
-        group = f"{question.pair.name}/{question.direction}"
+        group = question.group
         self.questions[group] += 1
         self.asked[group] += bool(judged)
         for candidate, verdict in judged:
@@ -76,10 +72,10 @@ class Statistics:
 
     def add_sweep(self, question: Question, scores: Sequence[float], keep: int) -> None:
         """Count what the thresholds would leave of one question, whose candidates would else pass with ``scores``."""
-        counts = self.sweep.setdefault(f"{question.pair.name}/{question.direction}", dict.fromkeys(STEPS, (0, 0)))
+        counts = self.sweep.setdefault(question.group, dict.fromkeys(STEPS, (0, 0)))
         for step, (questions, rows) in counts.items():
-            passed = sum(score >= step for score in scores)
-            counts[step] = questions + (passed > 0), rows + min(passed, keep)
+            passing = sum(score >= step for score in scores)
+            counts[step] = questions + (passing > 0), rows + min(passing, keep)
 
 
 def statistics(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> Statistics:
@@ -100,24 +96,13 @@ def statistics(data: Path, tasks: Mapping[str, DualTask], settings: CurationSett
         for question, judged, _ in decide(instance, vocabulary, settings):
             found.add(question, judged)
             if not isinstance(question.gold, str):
-                scores = _otherwise_good(question, judged, vocabulary, lax)
+                anew = judge_all(question, (candidate for candidate, _ in judged), vocabulary, lax)
+                scores = [verdict.score for _, verdict in anew if verdict.accepted]
                 found.add_sweep(question, scores, settings.filters.keep)
-    found.strangers = instances.strangers
     if not instances.matched:
         mend = "ask with cellduality traces sample"
         raise CellDualityError("no candidate is of this preparation", where=str(data / CANDIDATES), mend=mend)
     return found
-
-
-def _otherwise_good(
-    question: Question,
-    judged: Sequence[tuple[Candidate, Verdict]],
-    vocabulary: Vocabulary,
-    lax: FilterSettings,
-) -> list[float]:
-    """Return the scores of the candidates that pass if no threshold is set."""
-    candidates = (candidate for candidate, _ in judged)
-    return [verdict.score for _, verdict in judge_all(question, candidates, vocabulary, lax) if verdict.accepted]
 
 
 def last_settings(data: Path) -> CurationSettings:
@@ -142,12 +127,6 @@ def quantiles(counts: Mapping[int, int], shares: Iterable[float] = QUANTILES) ->
     return [values[min(int(np.searchsorted(upto, share * upto[-1])), len(values) - 1)] for share in shares]
 
 
-def tables(found: Statistics, keep: int = 1) -> list[Table]:
-    """Return the statistics as tables, for printing with rich."""
-    made = [_acceptance(found), _why(found), _sweep(found, keep), _lengths(found), _by_number(found)]
-    return [table for table in made if table.row_count]
-
-
 def passed(reasons: Mapping[str, int]) -> int:
     """Return how many candidates nothing speaks against, whether or not they were needed.
 
@@ -159,59 +138,52 @@ def passed(reasons: Mapping[str, int]) -> int:
     return sum(reasons.get(reason, 0) for reason in ("", *NOT_NEEDED))
 
 
-def _acceptance(found: Statistics) -> Table:
-    columns = ("questions", "asked", "candidates", "passed", "rate", "kept")
-    table = _table("candidates", "task/direction or teacher", *columns)
+def tables(found: Statistics, keep: int = 1) -> Iterator[Table]:
+    """Yield the statistics as tables, for printing with rich."""
+    rows: dict[str, Sequence[object]] = {}
     for group in in_order(found.reasons):
-        reasons = found.reasons[group]
-        table.add_row(group, str(found.questions[group]), str(found.asked[group]), *_rates(reasons))
+        rows[group] = found.questions[group], found.asked[group], *_rates(found.reasons[group])
     for teacher, reasons in found.teachers.items():
-        table.add_row(f"by {teacher}", "", "", *_rates(reasons))
-    return table
+        rows[f"by {teacher}"] = "", "", *_rates(reasons)
+    columns: Sequence[object] = ("questions", "asked", "candidates", "passed", "rate", "kept")
+    yield from _table("candidates", "task/direction or teacher", columns, rows)
 
+    columns = [name for name, _ in sum(found.reasons.values(), Counter[str]()).most_common() if name]
+    rows = {group: [found.reasons[group][str(name)] or "" for name in columns] for group in in_order(found.reasons)}
+    yield from _table("why candidates are no rows", "task/direction", columns, rows if columns else {})
 
-def _rates(reasons: Mapping[str, int]) -> list[str]:
-    total = sum(reasons.values())
-    return [str(total), str(passed(reasons)), f"{passed(reasons) / max(total, 1):.1%}", str(reasons.get("", 0))]
+    title = (
+        f"questions (rows, {keep} a question) left at a least RWJS of" if keep > 1 else "rows left at a least RWJS of"
+    )
+    rows = {
+        group: [f"{left} ({kept})" if keep > 1 else kept for left, kept in found.sweep[group].values()]
+        for group in in_order(found.sweep)
+    }
+    yield from _table(title, "task/direction", STEPS, rows)
 
+    rows = {group: quantiles(found.trace_words[group]) for group in in_order(found.trace_words)}
+    yield from _table("words of a trace", "task/direction", [f"{share:.0%}" for share in QUANTILES], rows)
 
-def _why(found: Statistics) -> Table:
-    named = [name for name, _ in sum(found.reasons.values(), Counter[str]()).most_common() if name]
-    table = _table("why candidates are no rows", "task/direction", *named)
-    for group in in_order(found.reasons) if named else ():
-        table.add_row(group, *(str(found.reasons[group][name] or "") for name in named))
-    return table
-
-
-def _sweep(found: Statistics, keep: int) -> Table:
-    title = f"questions (rows, {keep} a question) left at a least RWJS of"
-    table = _table(title if keep > 1 else "rows left at a least RWJS of", "task/direction", *map(str, STEPS))
-    for group in in_order(found.sweep):
-        counts = found.sweep[group].values()
-        cells = (f"{questions} ({rows})" if keep > 1 else str(rows) for questions, rows in counts)
-        table.add_row(group, *cells)
-    return table
-
-
-def _lengths(found: Statistics) -> Table:
-    table = _table("words of a trace", "task/direction", *(f"{share:.0%}" for share in QUANTILES))
-    for group in in_order(found.trace_words):
-        table.add_row(group, *map(str, quantiles(found.trace_words[group])))
-    return table
-
-
-def _by_number(found: Statistics) -> Table:
     numbers = sorted({number for scores in found.scores.values() for number in scores})[:16]
-    table = _table("mean score by candidate number", "task/direction", *map(str, numbers))
-    for group in in_order(found.scores):
-        means = {number: total / count for number, (count, total) in found.scores[group].items()}
-        table.add_row(group, *(f"{means[number]:.3f}" if number in means else "" for number in numbers))
-    return table
+    rows = {
+        group: [f"{scores[number][1] / scores[number][0]:.3f}" if number in scores else "" for number in numbers]
+        for group, scores in ((group, found.scores[group]) for group in in_order(found.scores))
+    }
+    yield from _table("mean score by candidate number", "task/direction", numbers, rows)
 
 
-def _table(title: str, first: str, *others: str) -> Table:
+def _rates(reasons: Mapping[str, int]) -> tuple[object, ...]:
+    total = sum(reasons.values())
+    return total, passed(reasons), f"{passed(reasons) / max(total, 1):.1%}", reasons.get("", 0)
+
+
+def _table(title: str, first: str, columns: Iterable[object], rows: Mapping[str, Iterable[object]]) -> Iterator[Table]:
+    """Yield a table of one row a group, unless there is none."""
     table = Table(title=title, title_justify="left")
     table.add_column(first)
-    for other in others:
-        table.add_column(other, justify="right")
-    return table
+    for column in columns:
+        table.add_column(str(column), justify="right")
+    for group, cells in rows.items():
+        table.add_row(group, *map(str, cells))
+    if rows:
+        yield table

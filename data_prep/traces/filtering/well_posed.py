@@ -2,8 +2,7 @@
 
 A primal question is worth training on if its dual tells good answers from bad ones. It is *answerable* if the dual
 about at least one of the answers that candidates gave is solved, and *unique* if no second answer's is. Unique is asked
-only where the answer is a label of a closed set: of cells that fit a condition there are many, and that the dual finds
-the condition in two of them speaks for both.
+only where the answer is a label: of cells that fit a condition there are many.
 """
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ from collections.abc import Iterable, Iterator
 
 from cellduality_plugin.examples import Value
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.traces.candidates import Candidate
 from data_prep.traces.filtering.filters import FilterSettings, Reason, similarity
 from data_prep.traces.filtering.instances import Instance
 from data_prep.traces.questions import Question
 
 
-def distinct_answers(question: Question, candidates: Iterable[Candidate], vocabulary: Vocabulary) -> list[Value]:
-    """Return the different answers that could be read in ``candidates``, right or wrong, in their order."""
-    read = (question.read(candidate.reply.text, vocabulary).value for candidate in candidates)
+def answers_read(instance: Instance, question: Question, vocabulary: Vocabulary) -> list[Value]:
+    """Return the different answers that could be read in the replies to ``question``, right or wrong, in order."""
+    read = (question.read(candidate.reply.text, vocabulary).value for candidate in instance.replies_to(question))
     return list(dict.fromkeys(value for value in read if value is not None))
 
 
@@ -31,27 +29,21 @@ def dual_questions(instances: Iterable[Instance], vocabulary: Vocabulary) -> Ite
     """
     for instance in instances:
         if instance.primal is not None:
-            answers = distinct_answers(instance.primal, instance.replies_to(instance.primal), vocabulary)
+            answers = answers_read(instance, instance.primal, vocabulary)
             yield from (instance.primal.about(answer, vocabulary) for answer in answers)
 
 
 def ill_posed(instance: Instance, vocabulary: Vocabulary, settings: FilterSettings) -> Reason:
-    """Return ``"unanswerable"`` or ``"not_unique"``, or nothing for a well-posed instance.
+    """Return ``"unanswerable"`` or ``"not_unique"``, or nothing for a well-posed instance, or one without a primal.
 
-    A dual is solved if one of its candidates rebuilds the label, or genes at the threshold of the dual. An instance
-    without a primal question has nothing to be posed.
+    A dual is solved if one of its candidates rebuilds the label, or genes at the threshold of the dual.
     """
-    primal = instance.primal
-    if primal is None:
+    if instance.primal is None:
         return ""
-    answers = distinct_answers(primal, instance.replies_to(primal), vocabulary)
-    solved = sum(_solved(primal.about(answer, vocabulary), instance, vocabulary, settings) for answer in answers)
+    solved = 0
+    for dual in dual_questions([instance], vocabulary):
+        least = 1.0 if isinstance(dual.gold, str) else settings.threshold_of(dual)
+        solved += any(similarity(dual.gold, value) >= least for value in answers_read(instance, dual, vocabulary))
     if not solved:
         return "unanswerable"
-    return "not_unique" if solved > 1 and isinstance(primal.gold, str) else ""
-
-
-def _solved(dual: Question, instance: Instance, vocabulary: Vocabulary, settings: FilterSettings) -> bool:
-    least = 1.0 if isinstance(dual.gold, str) else settings.threshold_of(dual)
-    values = (dual.read(candidate.reply.text, vocabulary).value for candidate in instance.replies_to(dual))
-    return any(value is not None and similarity(dual.gold, value) >= least for value in values)
+    return "not_unique" if solved > 1 and isinstance(instance.primal.gold, str) else ""

@@ -21,26 +21,24 @@ SURE = 2.0
 FEWEST = 5
 """Markers that a label has nevertheless, as far as any gene speaks for it."""
 
-Evidence = tuple[tuple[str, float], ...]
-"""Genes with their weights, the largest first."""
-
 GENES_AT_ONCE = 512
 """Held as a dense matrix of cells by genes while they are tested."""
 
 PRIOR = 0.5
 """Cells with the gene, and as many without it, that every label is given before counting (Jeffreys)."""
 
+Evidence = tuple[tuple[str, float], ...]
+"""Genes with their weights, the largest first."""
+
+Floats = NDArray[np.float64]
+
 
 @dataclass(frozen=True, eq=False)
 class Markers:
-    """What genes say about the labels of one kind.
+    """What genes say about the ``labels`` of one ``kind``, a label set of the vocabulary.
 
     Parameters
     ----------
-    kind
-        The label set of the vocabulary.
-    labels
-        Its labels, in the order of the rows below.
     present
         By label: genes whose presence speaks for it, each with its entry of ``if_present``.
     absent
@@ -54,8 +52,8 @@ class Markers:
     labels: tuple[str, ...]
     present: Mapping[str, Evidence]
     absent: Mapping[str, Evidence]
-    if_present: NDArray[np.float64]
-    if_absent: NDArray[np.float64]
+    if_present: Floats
+    if_absent: Floats
 
 
 def value_of(cell: Cell, column: str) -> str | None:
@@ -72,27 +70,12 @@ def value_of(cell: Cell, column: str) -> str | None:
 def find_markers(cells: Sequence[Cell], vocabulary: Vocabulary, *, top: int = 40) -> dict[str, Markers]:
     """Return the markers of every label set that a cell has a label of, by kind.
 
-    Parameters
-    ----------
-    cells
-        The labelled training cells, and no others: what is found here is told to whoever is trained.
-    vocabulary
-        Genes and label sets. A cell whose value is not in the set (another data set's name for a type, say) is not
-        counted for that kind.
-    top
-        How many genes a label keeps for either kind of evidence.
+    ``cells`` are the labelled training cells, and no others: what is found here is told to whoever is trained. A cell
+    whose value is not in a label set is not counted for that kind. A label keeps ``top`` genes of either evidence.
 
-    Returns
-    -------
-    dict
-        By kind. Deterministic: equal scores are ordered by gene name's place in the vocabulary.
-
-    Notes
-    -----
-    Markers are chosen by the tie-corrected Wilcoxon rank-sum test of one label against the rest, on rank scores: 1
-    for the first gene of a cell, falling evenly, 0 for a gene it does not list. A label of a single cell cannot be
-    tested, nor can the only label of a kind: its markers are the genes of its cells with the largest log-ratios, those
-    high in the cells first.
+    Markers are chosen by the tie-corrected Wilcoxon rank-sum test of one label against the rest, on rank scores. A
+    label of a single cell cannot be tested, nor can the only label of a kind: its markers are the genes of its cells
+    with the largest log-ratios, those high in the cells first. Equal scores are in the vocabulary's order.
     """
     place = {gene: column for column, gene in enumerate(vocabulary.genes)}
     found: dict[str, Markers] = {}
@@ -116,13 +99,13 @@ def rank_scores(cells: Sequence[Cell], place: Mapping[str, int]) -> csr_matrix:
     """
     from scipy.sparse import csr_matrix
 
-    rows, columns, values = [], [], []
-    for row, cell in enumerate(cells):
-        for rank, gene in enumerate(cell.genes):
-            if gene in place:
-                rows.append(row)
-                columns.append(place[gene])
-                values.append(1 - rank / len(cell.genes))
+    entries = [
+        (row, place[gene], 1 - rank / len(cell.genes))
+        for row, cell in enumerate(cells)
+        for rank, gene in enumerate(cell.genes)
+        if gene in place
+    ]
+    rows, columns, values = zip(*entries, strict=True) if entries else ((), (), ())
     return csr_matrix((np.array(values, dtype=np.float32), (rows, columns)), shape=(len(cells), len(place)))
 
 
@@ -131,49 +114,45 @@ def _markers(
 ) -> Markers:
     if_present, if_absent = _log_ratios(scores, codes, len(labels))
     merit = _z_scores(scores, codes, len(labels))
-    untested = [bool(np.isnan(row).any()) for row in merit]
+    untested = np.isnan(merit).any(axis=1)
     # The rank within its cells tells a lone label's genes apart, of which one is as present as the other.
     alone = np.stack([np.asarray(scores[codes == code].sum(axis=0)).ravel() for code in range(len(labels))])
     merit[untested] = (if_present * alone)[untested]
+    least = np.where(untested, 0.0, SURE)
+    chosen = [_largest(merit[code], if_present[code], top, least[code]) for code in range(len(labels))]
 
-    up = [
-        _largest(merit[code], if_present[code], top, least=0.0 if untested[code] else SURE)
-        for code in range(len(labels))
-    ]
-    absent = {}
+    def evidence(weight: Floats, places: NDArray[np.int64]) -> Evidence:
+        return tuple((genes[place], float(weight[place])) for place in places.tolist())
+
+    present, absent = {}, {}
     for code, label in enumerate(labels):
-        foreign = np.zeros(len(genes))
-        for other, theirs in enumerate(up):
+        present[label] = evidence(if_present[code], chosen[code])
+        of_others = np.zeros(len(genes))
+        for other, theirs in enumerate(chosen):
             if other != code:
-                foreign[theirs] = if_absent[code, theirs]
-        absent[label] = _evidence(genes, if_absent[code], _largest(foreign, foreign, top))
-    present = {label: _evidence(genes, if_present[code], up[code]) for code, label in enumerate(labels)}
+                of_others[theirs] = if_absent[code, theirs]
+        absent[label] = evidence(if_absent[code], _largest(of_others, of_others, top))
     return Markers(kind, labels, present, absent, if_present, if_absent)
 
 
-def _log_ratios(
-    scores: csr_matrix, codes: NDArray[np.int64], count: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _log_ratios(scores: csr_matrix, codes: NDArray[np.int64], count: int) -> tuple[Floats, Floats]:
     """Return (log-ratio of presence, of absence), each labels by genes."""
-    genes = scores.shape[1]
     having = np.stack([np.asarray((scores[codes == code] > 0).sum(axis=0)).ravel() for code in range(count)])
     size: NDArray[np.int64] = np.bincount(codes, minlength=count).reshape(-1, 1)
     inside = (having + PRIOR) / (size + 2 * PRIOR)
     outside = (having.sum(axis=0) - having + PRIOR) / (size.sum() - size + 2 * PRIOR)
-    known = np.broadcast_to(size > 0, (count, genes))
+    known = np.broadcast_to(size > 0, having.shape)
     return np.log(inside / outside) * known, np.log((1 - inside) / (1 - outside)) * known
 
 
-def _z_scores(scores: csr_matrix, codes: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+def _z_scores(scores: csr_matrix, codes: NDArray[np.int64], count: int) -> Floats:
     """Return labels by genes: the rank-sum test's z of a label against the rest; NaN where it cannot be tested."""
     from scipy.stats import mannwhitneyu, norm
 
     found = np.full((count, scores.shape[1]), np.nan)
     sizes = np.bincount(codes, minlength=count)
     columns = scores.tocsc()
-    for code in range(count):
-        if not 1 < sizes[code] < len(codes):
-            continue
+    for code in np.flatnonzero((sizes > 1) & (sizes < len(codes))):
         for first in range(0, scores.shape[1], GENES_AT_ONCE):
             part = slice(first, first + GENES_AT_ONCE)
             block = columns[:, part].toarray()
@@ -185,9 +164,7 @@ def _z_scores(scores: csr_matrix, codes: NDArray[np.int64], count: int) -> NDArr
     return found
 
 
-def _largest(
-    merit: NDArray[np.float64], weight: NDArray[np.float64], top: int, least: float = 0.0
-) -> NDArray[np.int64]:
+def _largest(merit: Floats, weight: Floats, top: int, least: float = 0.0) -> NDArray[np.int64]:
     """Return the places of the ``top`` largest merits, merit and weight both positive; the largest weight first.
 
     Merits below ``least`` are among them only where there are fewer than :data:`FEWEST` others.
@@ -197,7 +174,3 @@ def _largest(
     best = usable[np.argsort(-merit[usable], kind="stable")[:count]]
     ordered: NDArray[np.int64] = best[np.lexsort((best, -weight[best]))]
     return ordered
-
-
-def _evidence(genes: tuple[str, ...], weight: NDArray[np.float64], places: NDArray[np.int64]) -> Evidence:
-    return tuple((genes[place], float(weight[place])) for place in places.tolist())

@@ -20,15 +20,7 @@ DOUBT = 0.25
 
 
 class LabelRule:
-    """Names a label: suspects one, cites evidence for it, concludes from what was cited alone.
-
-    Parameters
-    ----------
-    markers
-        Of the labelled training cells, by kind.
-    vocabulary
-        Genes and label sets.
-    """
+    """Names a label: suspects one, cites evidence for it, concludes from what was cited alone."""
 
     def __init__(self, markers: Mapping[str, Markers], vocabulary: Vocabulary) -> None:
         self._markers, self._labels = markers, vocabulary.labels
@@ -49,9 +41,19 @@ class LabelRule:
         room = MAX_WORDS - len(LABEL_WORDS) - len(markers.labels[suspect].split())
         n_present, n_absent = int(rng.integers(4, 7)), int(rng.integers(1, 4))
 
-        merit = self._merit_if_present(markers, genes, control, suspect, rival)
+        # A marker counts half as much again; what the untreated cell shows too says half as much about what was done.
+        marking = {gene for gene, _ in markers.present[markers.labels[suspect]]}
+        merit = {
+            gene: value * (1.5 if gene in marking else 1) / (2 if gene in control else 1)
+            for gene, value in self._contrast(markers.if_present, genes, suspect, rival).items()
+        }
         present = _cited(merit, min(n_present, max(room - 1, 1)), rng)
-        merit = self._merit_if_absent(markers, shown, control, suspect, rival)
+        # Of the markers of other labels that are not shown, half for what was never there.
+        missing = [gene for gene, _ in markers.absent[markers.labels[suspect]] if gene not in shown]
+        merit = {
+            gene: value / (2 if control and gene not in control else 1)
+            for gene, value in self._contrast(markers.if_absent, missing, suspect, rival).items()
+        }
         absent = _cited(merit, min(n_absent, room - len(present)), rng)
         label = markers.labels[self._conclude(markers, present, absent, suspect)]
         parts = ((PRESENT, present), (ABSENT, absent), (SO, [label]))
@@ -68,31 +70,12 @@ class LabelRule:
         order = np.argsort(-score, kind="stable")
         return int(order[0]), int(order[min(1, seen.sum() - 1)])
 
-    def _merit_if_present(
-        self, markers: Markers, genes: Sequence[str], control: Sequence[str], suspect: int, rival: int
+    def _contrast(
+        self, weights: NDArray[np.float64], genes: Sequence[str], suspect: int, rival: int
     ) -> dict[str, float]:
-        """Return {gene shown: how well it tells the suspect from all labels, and from the rival besides}.
-
-        A marker counts half as much again. A gene that the untreated cell beside it shows too says half as much about
-        what was done.
-        """
-        marking = {gene for gene, _ in markers.present[markers.labels[suspect]]}
-        weight = _contrast(markers.if_present[:, self._places(genes)], suspect, rival)
-        return {
-            gene: value * (1.5 if gene in marking else 1) / (2 if gene in control else 1)
-            for gene, value in zip(genes, weight.tolist(), strict=True)
-        }
-
-    def _merit_if_absent(
-        self, markers: Markers, genes: Sequence[str], control: Sequence[str], suspect: int, rival: int
-    ) -> dict[str, float]:
-        """Return the same for the markers of other labels that are not shown; half of it for what was never there."""
-        missing = [gene for gene, _ in markers.absent[markers.labels[suspect]] if gene not in genes]
-        weight = _contrast(markers.if_absent[:, self._places(missing)], suspect, rival)
-        return {
-            gene: value / (2 if control and gene not in control else 1)
-            for gene, value in zip(missing, weight.tolist(), strict=True)
-        }
+        """Return {gene: what speaks for the suspect, and for it rather than for the rival}."""
+        at = weights[:, self._places(genes)]
+        return dict(zip(genes, (2 * at[suspect] - at[rival]).tolist(), strict=True))
 
     def _conclude(self, markers: Markers, present: Sequence[str], absent: Sequence[str], suspect: int) -> int:
         """Return the label for which the genes cited speak most; among equals the suspect."""
@@ -102,12 +85,6 @@ class LabelRule:
 
     def _places(self, genes: Sequence[str]) -> NDArray[np.int64]:
         return np.array([self._place[gene] for gene in genes], dtype=np.int64)
-
-
-def _contrast(weights: NDArray[np.float64], suspect: int, rival: int) -> NDArray[np.float64]:
-    """Return what speaks for the suspect, and for it rather than for the rival: labels by genes -> genes."""
-    contrast: NDArray[np.float64] = 2 * weights[suspect] - weights[rival]
-    return contrast
 
 
 def _cited(merit: Mapping[str, float], count: int, rng: np.random.Generator) -> list[str]:

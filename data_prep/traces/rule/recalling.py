@@ -28,15 +28,6 @@ class CellRule:
     Candidate 0 recalls the very cell the question was made from, unless the question shows another label than that
     cell has: then, and for part of the later candidates, another cell of the labels shown. The other candidates
     recall the cell with ranks shaken and genes replaced, the more of them the higher the number.
-
-    Parameters
-    ----------
-    cells
-        The labelled training cells.
-    markers
-        Theirs, by kind.
-    vocabulary
-        Genes and label sets.
     """
 
     def __init__(self, cells: Sequence[Cell], markers: Mapping[str, Markers], vocabulary: Vocabulary) -> None:
@@ -53,8 +44,8 @@ class CellRule:
         own = self._cells.get(question.example.id)
         shown = {gene for genes in lists_shown(question).values() for gene in genes}
         taboo = shown if shown.isdisjoint(gold) else set()  # the rest of a cell is asked for, not what is shown of it
-        told = question.example.inputs.get("length", "") if question.direction == "primal" else ""
-        length = int(told) if isinstance(told, str) and told.isdecimal() else len(gold)
+        given = question.example.inputs.get("length", "") if question.direction == "primal" else ""
+        length = int(given) if isinstance(given, str) and given.isdecimal() else len(gold)
 
         genes: Sequence[str] = gold
         mistaken = candidate > 0 and rng.random() < min(0.15 + 0.2 * candidate, 0.75)
@@ -94,9 +85,9 @@ class CellRule:
         """Return the list with ranks shaken and a share of the genes lost to another cell's; ``strength`` in [0, 1]."""
         own = set(genes)
         others = [gene for gene in self._another({}, "", rng).genes if gene not in own]
-        foreign = iter(some(others, len(others), rng))
+        replacements = iter(some(others, len(others), rng))
         lost = rng.random(len(genes)) < LOSS * strength
-        mixed = [next(foreign, gene) if gone else gene for gene, gone in zip(genes, lost, strict=True)]
+        mixed = [next(replacements, gene) if gone else gene for gene, gone in zip(genes, lost, strict=True)]
         order = np.argsort(np.arange(len(mixed)) + rng.normal(size=len(mixed)) * strength * len(mixed) / 3)
         return [mixed[place] for place in order]
 
@@ -112,17 +103,16 @@ class CellRule:
         self, condition: Mapping[str, str], listed: Sequence[str], taboo: set[str], rng: np.random.Generator
     ) -> str:
         """Return the trace: the labels shown, and what is high: markers of theirs that are listed, or else others."""
-        told = [(kind, label) for kind, label in condition.items() if label in self._labels_of(kind)][:2]
+        shown = [(kind, label) for kind, label in condition.items() if label in self._labels_of(kind)][:2]
         weight: dict[str, float] = {}
-        for kind, label in told:
-            for gene, value in self._markers[kind].present[label]:
-                weight[gene] = max(weight.get(gene, 0.0), value)
+        for gene, value in (pair for kind, label in shown for pair in self._markers[kind].present[label]):
+            weight[gene] = max(weight.get(gene, 0.0), value)
         ranked, inside = sorted(weight, key=lambda gene: -weight[gene]), set(listed)
         pool = [gene for gene in ranked if gene in inside][:POOL]
         others = [*(gene for gene in ranked if gene not in inside | taboo), *listed]
         pool += [gene for gene in dict.fromkeys(others) if gene not in pool][: max(FEWEST - len(pool), 0)]
 
-        opening = f"{FOR} {f' {AND} '.join(label for _, label in told)} {HIGH}" if told else HIGH
+        opening = f"{FOR} {f' {AND} '.join(label for _, label in shown)} {HIGH}" if shown else HIGH
         room = max(MAX_WORDS - len(opening.split()), 1)
         count = min(int(rng.integers(FEWEST, 7)), room, max(len(listed) // 2, FEWEST))
         chosen = set(some(pool, count, rng))

@@ -16,7 +16,7 @@ ANSWER = ""
 """The name of the answer that a dual question shows: it has none of its own."""
 
 MAX_WORDS = 16
-"""A sound trace of the rule is no longer: a small model pays for every word, in training and in every rollout."""
+"""Of a sound trace: a small model pays for every word, in training and in every rollout."""
 
 POOL = 10
 """The strongest pieces of evidence, of which a candidate cites a few."""
@@ -45,11 +45,5 @@ def cell_shown(question: Question) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def some(items: Sequence[T], count: int, rng: np.random.Generator) -> list[T]:
-    """Return ``count`` of the items in random order; all of them if there are no more.
-
-    Examples
-    --------
-    >>> sorted(some("AB", 3, np.random.default_rng(0)))
-    ['A', 'B']
-    """
+    """Return ``count`` of the items in random order; all of them if there are no more."""
     return [items[place] for place in rng.permutation(len(items))[: max(count, 0)]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,7 @@ from cellduality_plugin.examples import Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.manifests import code_sha256
-from data_prep.traces.candidates import Reply
+from data_prep.traces.candidates import Reply, Teacher
 from data_prep.traces.questions import Question
 from data_prep.traces.rule.markers import find_markers
 from data_prep.traces.rule.naming import LABEL_WORDS, LabelRule
@@ -33,22 +31,21 @@ away that the answer was known beforehand, an empty answer, the words of candida
 
 ENDLESS_WORDS = 600
 
-MODULES = ("teacher", "markers", "naming", "recalling", "shown")
-"""The files that the rule is written in."""
+EDITION = "8f9a470c41249021e05bc2e0f163700d157a025658949fad2a454fd227153e1c"
+"""Names what the rule writes. Whoever changes a text of its changes this, too, and candidates are asked anew."""
 
 NOT_COLUMNS = ("id", "split", "labelled", "genes", "control")
 """What a row of ``cells.jsonl`` holds besides the values of columns."""
 
 
-class RuleTeacher:
+class RuleTeacher(Teacher):
     """Writes traces that are grounded in the data: which marker genes a cell shows, which it lacks, what follows.
 
-    It is a rule, not a model. Asked for a label, it suspects one after a look at all genes shown, cites a random
-    handful of the evidence for it, and concludes what the genes it *cites* speak for most. It never looks at the
-    right label, so it can be wrong, and the more so the higher the candidate's number. Asked for genes, it names
-    markers of the labels shown and lists a cell it has seen. Candidate 0 recalls the very cell the question was made
-    from, and is right by construction, since the labelled training cells are what the rule knows; later ones recall
-    another labelled cell of the same labels, or the cell with ranks shaken and genes replaced.
+    Asked for a label, it suspects one after a look at all genes shown, cites a random handful of the evidence for it,
+    and concludes what the genes it *cites* speak for most. It never looks at the right label, so it can be wrong, and
+    the more so the higher the candidate's number. Asked for genes, it lists a cell it has seen: see
+    :class:`~data_prep.traces.rule.recalling.CellRule`. Questions are told apart by the kinds of their fields alone, so
+    that a pair of one's own is served as the built-in ones are.
 
     Parameters
     ----------
@@ -65,36 +62,24 @@ class RuleTeacher:
     ------
     CellDualityError
         If there is no cell to learn from, or ``faults`` is no share.
-
-    Notes
-    -----
-    Questions are told apart by the kinds of their fields alone, so that a pair of one's own is served as the
-    built-in ones are.
     """
 
     name = "rule"
 
     def __init__(self, cells: Sequence[Cell], vocabulary: Vocabulary, seed: int = 0, faults: float = 0.05) -> None:
+        where = "rule teacher"
         if not cells:
-            raise CellDualityError(
-                "no labelled training cell to learn markers from",
-                where="rule teacher",
-                mend="prepare the data with --labelled above 0",
-            )
+            mend = "prepare the data with --labelled above 0"
+            raise CellDualityError("no labelled training cell to learn markers from", where=where, mend=mend)
         if not 0 <= faults <= 1:
-            raise CellDualityError(f"faults {faults} is no share", where="rule teacher", mend="choose from 0 to 1")
-        self._cells, self._vocabulary, self._seed, self._faults = tuple(cells), vocabulary, seed, faults
-        found = find_markers(self._cells, vocabulary)
+            raise CellDualityError(f"faults {faults} is no share", where=where, mend="choose from 0 to 1")
+        self._seed, self._faults = seed, faults
+        found = find_markers(cells, vocabulary)
         self._labels = LabelRule(found, vocabulary)
-        self._genes = CellRule(self._cells, found, vocabulary)
-
-    @cached_property
-    def version(self) -> str:
-        """What its answers hang on besides the question: its code, its cells, its seed; 12 hex digits."""
-        cells = [[cell.id, cell.genes, dict(cell.obs), dict(cell.condition)] for cell in self._cells]
-        code = code_sha256([Path(__file__).with_name(f"{name}.py") for name in MODULES])
-        parts = [self._seed, self._faults, self._vocabulary.fingerprint, code, cells]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        self._genes = CellRule(cells, found, vocabulary)
+        learned = [[cell.id, cell.genes, dict(cell.obs), dict(cell.condition)] for cell in cells]
+        decisive = json.dumps([seed, faults, vocabulary.fingerprint, EDITION, learned])
+        self.version = hashlib.sha256(decisive.encode()).hexdigest()[:12]
 
     async def answer(self, question: Question, candidate: int) -> Reply:
         """Return candidate number ``candidate`` (from 0)."""
@@ -131,13 +116,13 @@ class RuleTeacher:
         return f"{opening}<answer></answer>" if fault == "empty" else text
 
     def _sound(self, question: Question, candidate: int) -> tuple[str, Value]:
-        rng = self._rng(question, candidate, "sound")
-        if isinstance(question.field, OneOf):
-            return self._labels.answer(question, question.field.kind, candidate, rng)
-        if isinstance(question.field, Genes):
+        rng, asked_for = self._rng(question, candidate, "sound"), question.field
+        if isinstance(asked_for, OneOf):
+            return self._labels.answer(question, asked_for.kind, candidate, rng)
+        if isinstance(asked_for, Genes):
             return self._genes.answer(question, candidate, rng)
         raise CellDualityError(
-            f"the rule cannot answer with a {type(question.field).__name__}",
+            f"the rule cannot answer with a {type(asked_for).__name__}",
             where=f"dual pair {question.pair.name!r}, {question.direction}",
             mend="ask a model (--teacher MODEL), or build the pair from OneOf and Genes",
         )
@@ -151,13 +136,6 @@ class RuleTeacher:
 
 def read_rule_teacher(data: Path, seed: int = 0) -> RuleTeacher:
     """Return the rule that has learned from the labelled training cells of a prepared folder.
-
-    Parameters
-    ----------
-    data
-        A folder written by ``cellduality data prepare``.
-    seed
-        Of everything random.
 
     Raises
     ------

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cellduality_plugin.evaluation.audit.asking import Remembering
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
 from tests.play import Choosing
 
 

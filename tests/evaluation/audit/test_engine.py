@@ -8,9 +8,9 @@ from typing import Any
 
 from vllm import SamplingParams
 
-from cellduality_plugin.dual_settings import DualSettings
 from cellduality_plugin.evaluation.audit.engine import SeededPolicy, Stepped
-from cellduality_plugin.evaluation.decoding import Served
+from cellduality_plugin.policies.offline import Served
+from cellduality_plugin.policies.settings import DualSettings
 
 
 @dataclass

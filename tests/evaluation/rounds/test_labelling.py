@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.evaluation.kept_answers import KeptAnswers
 from cellduality_plugin.evaluation.rounds.labelling import Opinion, Selection, decide, drawn, luck, opinions
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import Answer
+from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.scoring import Score, votes_for
 
 LABELS = ("B", "NK", "T")
@@ -109,7 +109,7 @@ class Counting:
 
 def ask(path: Path, panel: Counting, batch: int = 4) -> list[tuple[str, Opinion]]:
     examples = [Example("t", str(number), {}, {}, (), None) for number in range(10)]
-    with KeptAnswers(path, {"model": "abc"}) as kept:
+    with AnswerCache(path, {"model": "abc"}) as kept:
         found = opinions(panel, examples, kept, batch=batch, total=10)  # type: ignore[arg-type]
         return [(example.id, said) for example, said in found]
 

@@ -10,7 +10,7 @@ import pytest
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, refuse_unfit, response_in
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
 from tests.play import Choosing
 
 TYPE = "cell_type_annotation"

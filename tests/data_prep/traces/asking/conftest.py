@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from cellduality_plugin.policies import addresses
 from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.asking.toy_questions import question
@@ -22,8 +23,8 @@ ANSWER = "<think>CD79A ranks high.</think><answer>B cell</answer>"
 def completion(text: Any = ANSWER, **changed: Any) -> bytes:
     """Return the body of a chat completion."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    body = {"id": "1", "object": "chat.completion", "choices": [choice]}
-    return json.dumps({**body, "usage": {"prompt_tokens": 100, "completion_tokens": 20}, **changed}).encode()
+    usage = {"prompt_tokens": 100, "completion_tokens": 20}
+    return json.dumps({"id": "1", "choices": [choice], "usage": usage, **changed}).encode()
 
 
 @dataclass
@@ -42,11 +43,6 @@ class ChatServer(ScriptedServer):
         self.asked: list[tuple[str, int]] = []
         self.moments: list[float] = []
         self.bodies: list[dict[str, Any]] = []
-        self.headers: set[str] = set()
-
-    def take_note(self, headers: Mapping[str, str]) -> None:
-        super().take_note(headers)
-        self.headers |= {name.lower() for name in headers}
 
     def answer(self, path: str, body: dict[str, Any]) -> Said:
         with self.lock:
@@ -57,8 +53,9 @@ class ChatServer(ScriptedServer):
 
 
 @pytest.fixture
-def server() -> Iterator[ChatServer]:
-    """A server on a port of its own."""
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    """A server on a port of its own; who asks it loses no time after a failure."""
+    monkeypatch.setattr(addresses, "FIRST_REST", 0.01)
     chat = ChatServer()
     chat.start()
     yield chat
@@ -73,8 +70,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def teacher(server: ChatServer, key: str) -> EndpointTeacher:
-    """A teacher that loses no time."""
-    return EndpointTeacher("toy", server.url, timeout=2.0, retries=3, backoff=0.01)
+    return EndpointTeacher("toy", server.url, timeout=2.0, retries=3)
 
 
 @pytest.fixture

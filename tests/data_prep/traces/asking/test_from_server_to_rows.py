@@ -8,14 +8,13 @@ from typer.testing import CliRunner
 
 from cellduality_plugin import cli
 from cellduality_plugin.files import read_jsonl
-from data_prep.traces.log import read_candidates
+from data_prep.traces.candidates import read_candidates
 from tests.data_prep.traces.filtering.planted import good, prepared, questions_in
 
 
-def traces(*words: object) -> str:
+def traces(*words: object) -> None:
     ended = CliRunner().invoke(cli.app, ["traces", *map(str, words)], catch_exceptions=False)
     assert ended.exit_code == 0, ended.output
-    return ended.output
 
 
 def test_an_endpoint_is_asked_once_and_what_is_right_becomes_rows(server, key, body, said, tmp_path):
@@ -24,27 +23,23 @@ def test_an_endpoint_is_asked_once_and_what_is_right_becomes_rows(server, key, b
     right = {question.prompt: good(question).text for question in questions}
 
     def usual(path, asked):
-        if asked["seed"] % 2:  # every second candidate has no answer tag
-            return said(body=body("I would rather not say."))
-        return said(body=body(right[asked["messages"][-1]["content"]]))
+        # every second candidate has no answer tag
+        text = "I would rather not say." if asked["seed"] % 2 else right[asked["messages"][-1]["content"]]
+        return said(body=body(text))
 
     server.usual = usual
     server.script = [said(status=429, headers={"retry-after": "0"}), said(status=500)]
-    ask = ("sample", "--data", data, "--teacher", "toy", "--base-url", server.url, "--candidates", 2, "--seed", 0)
-    traces(*ask)
-    kept = list(read_candidates(data / "traces" / "candidates.jsonl"))
-    assert Counter((each.key, each.candidate) for each in kept) == {
-        (question.key, number): 1 for question in questions for number in (0, 1)
-    }
-    asked = len(server.asked)
-    assert asked == 2 * len(questions) + 2  # and the two faults once more
-    traces(*ask)
-    assert len(server.asked) == asked
+    for _ in range(2):
+        flags = "--teacher", "toy", "--base-url", server.url, "--candidates", 2, "--seed", 0
+        traces("sample", "--data", data, *flags)
+        kept = Counter((each.key, each.candidate) for each in read_candidates(data / "traces" / "candidates.jsonl"))
+        assert kept == {(question.key, number): 1 for question in questions for number in (0, 1)}
+        assert len(server.asked) == 2 * len(questions) + 2  # and the two faults once more
 
     traces("filter", "--data", data)
     rows = list(read_jsonl(data / "sft_traces.jsonl"))
     assert Counter(row["output"] for row in rows) == Counter(right[question.prompt] for question in questions)
-    assert all(row["teacher"].startswith("toy@127.0.0.1") for row in rows)
+    assert {row["teacher"] for row in rows} == {"toy@127.0.0.1"}
     reasons = Counter(row["reason"] for row in read_jsonl(data / "traces" / "rejected.jsonl"))
     assert reasons == {"no_answer": len(questions)}
     assert not any(key in path.read_text(errors="replace") for path in data.rglob("*") if path.is_file())

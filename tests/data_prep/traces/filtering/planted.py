@@ -15,9 +15,8 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import sft_rows
-from data_prep.traces.candidates import Candidate, Reply
+from data_prep.traces.candidates import Candidate, CandidateLog, Reply, prompt_hash
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS
-from data_prep.traces.log import CandidateLog, prompt_hash
 from data_prep.traces.questions import Question, read_questions
 
 VOCABULARY = Vocabulary(
@@ -75,7 +74,7 @@ def candidate(question: Question, number: int, reply: Reply | str, teacher: str 
 def write_candidates(folder: Path, candidates: Iterable[Candidate]) -> None:
     with CandidateLog(folder / CANDIDATES) as log:
         for each in candidates:
-            log.append(each)
+            log.add(each)
 
 
 def good(question: Question, words: str = "") -> Reply:

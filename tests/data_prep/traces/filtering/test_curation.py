@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.tasks import TASKS
-from data_prep.manifests import read_manifest
-from data_prep.traces.candidates import Candidate, Reply
+from data_prep.traces.candidates import Candidate, read_candidates
 from data_prep.traces.filtering.curation import (
     CANDIDATES,
     QUESTIONS,
@@ -28,10 +27,8 @@ from data_prep.traces.filtering.curation import (
     decide,
     describe,
 )
-from data_prep.traces.filtering.filters import FilterSettings
 from data_prep.traces.filtering.instances import Instances, SomeQuestions, instance_key
-from data_prep.traces.filtering.proportions import apportioned, chosen
-from data_prep.traces.log import read_candidates
+from data_prep.traces.filtering.rows import apportioned, chosen
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
@@ -71,57 +68,61 @@ def data(plants, tmp_path) -> Path:
     return Path(shutil.copytree(plants[0], tmp_path / "data"))
 
 
-def output(folder: Path) -> list[bytes]:
-    return [(folder / name).read_bytes() for name in (ROWS, REJECTED)]
+@pytest.fixture
+def only(data):
+    """Return a function that makes the candidates it is given all there are."""
+
+    def plant(*candidates: Candidate) -> None:
+        (data / CANDIDATES).unlink()
+        write_candidates(data, candidates)
+
+    return plant
 
 
 def made_with(**values: object) -> CurationSettings:
     return CurationSettings.read(values)
 
 
+def rows_of(folder: Path, name: str = ROWS) -> list[dict]:
+    return list(read_jsonl(folder / name))
+
+
 def key_of(row: dict[str, str]) -> str:
     return f"{row['datasource']}/{row['direction']}/{row['id']}#{row['view']}"
 
 
-class TestPlanted:
-    def test_rows_are_the_planted_ones_and_every_rejection_names_its_reason(self, data, plants):
-        curate(data, TASKS, CurationSettings())
-        rows, rejected = (list(read_jsonl(data / name)) for name in (ROWS, REJECTED))
-        expected = plants[1]
-        assert {(key_of(row), row["candidate"]) for row in rows} == {k for k, reason in expected.items() if not reason}
-        assert {(row["key"], row["candidate"]): row["reason"] for row in rejected} == {
-            key: reason for key, reason in expected.items() if reason
-        }
+def test_rows_are_the_planted_ones_and_every_rejection_names_its_reason(data, plants):
+    summary = curate(data, TASKS, CurationSettings())
+    expected = plants[1]
+    kept = {(key_of(row), row["candidate"]) for row in rows_of(data)}
+    assert kept == {key for key, reason in expected.items() if not reason}
+    rejected = {(row["key"], row["candidate"]): row["reason"] for row in rows_of(data, REJECTED)}
+    assert rejected == {key: reason for key, reason in expected.items() if reason}
+    manifest = summary.manifests[ROWS]
+    assert manifest["counts"] == {f"{task}/{direction}": 3 for task in TASKS for direction in ("dual", "primal")}
+    assert manifest["drops"] == summary.manifests[REJECTED]["counts"] == Counter(rejected.values())
+    assert manifest["other_preparations"] == 0
+    assert describe(summary).row_count == len(manifest["questions"])
 
-    def test_rows_have_the_columns_of_the_questions_and_tell_where_they_come_from(self, data):
-        curate(data, TASKS, CurationSettings())
-        questions = {key_of(row): row for row in read_jsonl(data / QUESTIONS)}
-        candidates = {(each.key, each.candidate): each for each in read_candidates(data / CANDIDATES)}
-        for row in read_jsonl(data / ROWS):
-            asked, said = questions[key_of(row)], candidates[key_of(row), row["candidate"]]
-            assert {name: row[name] for name in asked if name != "output"} == {
-                name: asked[name] for name in asked if name != "output"
-            }
-            assert row["output"] == asked["output"].replace("<think>", f"<think>{TRACE}") == said.reply.text
-            provenance = {"teacher": "planted", "teacher_version": "0" * 12, "candidate": 1, "score": 1.0}
-            assert {name: row[name] for name in provenance} == provenance
-            assert (row["trace_words"], row["prompt"]) == (len(TRACE.split()), said.prompt)
 
-    def test_manifests_count_rows_and_reasons(self, data, plants):
-        summary = curate(data, TASKS, CurationSettings())
-        manifest = read_manifest(data / ROWS)
-        assert manifest["counts"] == dict.fromkeys(
-            (f"{task}/{d}" for task in sorted(TASKS) for d in ("dual", "primal")), 3
-        )
-        assert manifest["drops"] == Counter(reason for reason in plants[1].values() if reason)
-        assert read_manifest(data / REJECTED)["counts"] == manifest["drops"]
-        assert manifest["other_preparations"] == 0
-        assert describe(summary).row_count == len(manifest["questions"])
+def test_rows_have_the_columns_of_the_questions_and_tell_where_they_come_from(data):
+    curate(data, TASKS, CurationSettings())
+    questions = {key_of(row): row for row in rows_of(data, QUESTIONS)}
+    candidates = {(each.key, each.candidate): each for each in read_candidates(data / CANDIDATES)}
+    for row in rows_of(data):
+        asked, said = questions[key_of(row)], candidates[key_of(row), row["candidate"]]
+        output = asked["output"].replace("<think>", f"<think>{TRACE}")
+        provenance = {"teacher": "planted", "teacher_version": "0" * 12, "candidate": 1, "score": 1.0}
+        assert row == {
+            **asked, "output": output, **provenance, "trace_words": len(TRACE.split()), "prompt": said.prompt,
+        }  # fmt: skip
+        assert output == said.reply.text
 
-    def test_without_traces_rows_are_those_of_the_preparation(self, data):
-        curate(data, TASKS, made_with(filters={"traces": False}))
-        bare = {(row["input"], row["output"]) for row in read_jsonl(data / QUESTIONS)}
-        assert {(row["input"], row["output"]) for row in read_jsonl(data / ROWS)} == bare
+
+def test_without_traces_rows_are_those_of_the_preparation(data):
+    curate(data, TASKS, made_with(filters={"traces": False}))
+    bare, rows = ({(row["input"], row["output"]) for row in rows_of(data, name)} for name in (QUESTIONS, ROWS))
+    assert rows == bare
 
 
 class TestRepeats:
@@ -130,6 +131,7 @@ class TestRepeats:
         before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
         assert curate(data, TASKS, CurationSettings()).up_to_date
         assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+        assert not [path for path in before if path.name.startswith(".")], "nothing is left beside the files"
 
     @pytest.mark.parametrize("change", ["settings", "candidates", "rows"])
     def test_what_changed_is_made_anew(self, data, change):
@@ -140,96 +142,51 @@ class TestRepeats:
             (data / ROWS).write_text("touched")
         assert not curate(data, TASKS, made_with(fill=change == "settings")).up_to_date
 
-    def test_the_same_seed_gives_the_same_bytes_and_another_another_order(self, data):
-        shares = {"dual": 0.5}
-        first = curate(data, TASKS, made_with(shares=shares)) and output(data)
-        (data / ROWS).unlink()
-        assert (curate(data, TASKS, made_with(shares=shares)) and output(data)) == first
-        curate(data, TASKS, made_with(shares=shares, seed=7))
-        assert output(data)[0] != first[0]
+    def test_the_same_seed_gives_the_same_bytes_whatever_the_order_of_the_candidates(self, data):
+        def output(seed: int) -> list[bytes]:
+            assert not curate(data, TASKS, made_with(shares={"dual": 0.5}, seed=seed)).up_to_date
+            return [(data / name).read_bytes() for name in (ROWS, REJECTED)]
 
-    def test_the_order_of_the_candidates_does_not_matter(self, data):
-        first = curate(data, TASKS, CurationSettings()) and output(data)
+        first = output(1)
+        assert output(7)[0] != first[0]
         lines = (data / CANDIDATES).read_text().splitlines(keepends=True)
         (data / CANDIDATES).write_text("".join(reversed(lines)))
-        assert not curate(data, TASKS, CurationSettings()).up_to_date
-        assert output(data) == first
-
-    def test_nothing_is_left_beside_the_files(self, data):
-        curate(data, TASKS, CurationSettings())
-        hidden = [path for path in data.rglob("*") if path.name.startswith(".")]
-        assert hidden == []
+        assert output(1) == first
 
 
 class TestDuals:
-    def without_primal(self, folder: Path, name: str = "cell_type_annotation") -> None:
-        """Plant good replies to all questions but the primal ones of one pair."""
-        (folder / CANDIDATES).unlink()
-        asked = [q for q in questions_in(folder) if (q.pair.name, q.direction) != (name, "primal")]
-        write_candidates(folder, [candidate(question, 0, good(question)) for question in asked])
-
-    def test_without_a_primal_row_are_rejected(self, data):
-        self.without_primal(data)
+    def test_without_a_primal_row_are_rejected_unless_asked_for_or_the_primal_row_is_bare(self, data, only):
+        asked = [q for q in questions_in(data) if q.group != "cell_type_annotation/primal"]
+        only(*(candidate(question, 0, good(question)) for question in asked))
         curate(data, TASKS, CurationSettings())
-        rejected = list(read_jsonl(data / REJECTED))
-        assert {row["reason"] for row in rejected} == {"no_primal"}
-        assert {row["key"].split("/")[0] for row in rejected} == {"cell_type_annotation"}
-        assert len(rejected) == 3
-
-    def test_are_kept_if_asked_for_or_if_the_primal_row_is_bare(self, data):
-        self.without_primal(data)
+        rejected = [(row["reason"], row["key"].split("/")[0]) for row in rows_of(data, REJECTED)]
+        assert rejected == [("no_primal", "cell_type_annotation")] * 3
         for values in ({"duals": "all"}, {"fill": True}):
             curate(data, TASKS, made_with(**values))
-            assert list(read_jsonl(data / REJECTED)) == []
+            assert rows_of(data, REJECTED) == []
 
-    def test_that_fail_leave_primal_rows_that_are_counted(self, data):
-        (data / CANDIDATES).unlink()
-        primal = [question for question in questions_in(data) if question.direction == "primal"]
-        write_candidates(data, [candidate(question, 0, good(question)) for question in primal])
+    def test_that_fail_leave_primal_rows_that_are_counted(self, data, only):
+        only(*(candidate(q, 0, good(q)) for q in questions_in(data) if q.direction == "primal"))
         manifest = curate(data, TASKS, CurationSettings()).manifests[ROWS]
-        assert manifest["primal_without_dual"] == {f"{task}/primal": 3 for task in sorted(TASKS)}
+        assert manifest["primal_without_dual"] == {f"{task}/primal": 3 for task in TASKS}
         filled = curate(data, TASKS, made_with(fill=True)).manifests[ROWS]
         assert filled["primal_without_dual"] == {}
-        assert filled["filled"] == {f"{task}/dual": 3 for task in sorted(TASKS)}
+        assert filled["filled"] == {f"{task}/dual": 3 for task in TASKS}
 
     def test_can_be_left_out(self, data):
         curate(data, TASKS, made_with(directions="primal"))
-        assert {row["direction"] for row in read_jsonl(data / ROWS)} == {"primal"}
+        assert {row["direction"] for row in rows_of(data)} == {"primal"}
 
 
-def test_filled_rows_are_those_of_the_preparation_and_name_no_teacher(data):
-    (data / CANDIDATES).unlink()
+def test_filled_rows_are_those_of_the_preparation_and_name_no_teacher(data, only):
     asked = questions_in(data)
-    write_candidates(data, [candidate(asked[0], 0, good(asked[0])), candidate(asked[1], 0, "no answer")])
+    only(candidate(asked[0], 0, good(asked[0])), candidate(asked[1], 0, "no answer"))
     curate(data, TASKS, made_with(fill=True))
-    rows = {key_of(row): row for row in read_jsonl(data / ROWS)}
-    given = {key_of(row): row for row in read_jsonl(data / QUESTIONS)}
-    assert rows.keys() == given.keys()
+    rows, given_rows = ({key_of(row): row for row in rows_of(data, name)} for name in (ROWS, QUESTIONS))
+    assert rows.keys() == given_rows.keys()
     for key in rows.keys() - {asked[0].key}:
         nobody = {"teacher": "none", "teacher_version": "", "candidate": -1, "score": 1.0, "trace_words": 0}
-        assert {**given[key], **nobody, "prompt": rows[key]["prompt"]} == rows[key]
-    assert {type(row[name]) for row in rows.values() for name in ("candidate", "trace_words")} == {int}
-
-
-THRESHOLDS = st.floats(0, 1)
-
-
-@settings(max_examples=30)
-@given(pair=st.tuples(THRESHOLDS, THRESHOLDS), keep=st.integers(1, 4), duals=st.sampled_from(["paired", "all"]))
-def test_a_higher_threshold_never_adds_a_row(graded, pair, keep, duals):
-    low, high = sorted(pair)
-
-    def rows(threshold: float) -> set[tuple[str, int]]:
-        chosen_with = made_with(filters={"threshold": threshold, "keep": keep}, duals=duals)
-        return {
-            (question.key, each.candidate)
-            for instance in graded
-            for question, judged, _ in decide(instance, VOCABULARY, chosen_with)
-            for each, verdict in judged
-            if verdict.accepted
-        }
-
-    assert rows(high) <= rows(low)
+        assert {**given_rows[key], **nobody, "prompt": rows[key]["prompt"]} == rows[key]
 
 
 @pytest.fixture(scope="module")
@@ -248,13 +205,30 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> list:
     return list(Instances(folder / QUESTIONS, folder / CANDIDATES, TASKS))
 
 
-class TestProportions:
-    COUNTS = st.dictionaries(
-        st.sampled_from([f"{task}/{direction}" for task in "ab" for direction in ("primal", "dual")]),
-        st.integers(1, 200),
-        min_size=1,
+@settings(max_examples=30)
+@given(
+    pair=st.tuples(st.floats(0, 1), st.floats(0, 1)), keep=st.integers(1, 4), duals=st.sampled_from(["paired", "all"])
+)
+def test_a_higher_threshold_never_adds_a_row(graded, pair, keep, duals):
+    low, high = (
+        {
+            (question.key, each.candidate)
+            for instance in graded
+            for question, judged, _ in decide(
+                instance, VOCABULARY, made_with(filters={"threshold": threshold, "keep": keep}, duals=duals)
+            )
+            for each, verdict in judged
+            if verdict.accepted
+        }
+        for threshold in sorted(pair)
     )
+    assert high <= low
 
+
+COUNTS = st.dictionaries(st.sampled_from(["a/primal", "a/dual", "b/primal", "b/dual"]), st.integers(1, 200), min_size=1)
+
+
+class TestProportions:
     @given(counts=COUNTS, weights=st.lists(st.floats(0.01, 10), min_size=4, max_size=4))
     def test_are_realised_within_rounding_and_leave_no_row_out_needlessly(self, counts, weights):
         shares = dict(zip(("a/primal", "a/dual", "b/primal", "b/dual"), weights, strict=True))
@@ -275,46 +249,27 @@ class TestProportions:
 
     def test_of_written_rows_are_those_asked_for(self, data):
         curate(data, TASKS, made_with(shares={"primal": 1, "dual": 2 / 3, "cell_type_annotation": 0}))
-        counts = Counter((row["datasource"], row["direction"]) for row in read_jsonl(data / ROWS))
-        rest = sorted(TASKS.keys() - {"cell_type_annotation"})
+        counts = Counter((row["datasource"], row["direction"]) for row in rows_of(data))
+        rest = TASKS.keys() - {"cell_type_annotation"}
         assert counts == {(task, direction): n for task in rest for direction, n in (("primal", 3), ("dual", 2))}
 
-    def test_nothing_left_is_an_error(self, data):
-        with pytest.raises(CellDualityError, match="every group weighs 0"):
-            curate(data, TASKS, made_with(shares={"primal": 0, "dual": 0}))
+
+def test_candidates_for_another_wording_are_counted_and_left_out(data):
+    question = questions_in(data)[0]
+    old = Candidate(question.key, 7, "f" * 12, "planted", "0" * 12, good(question, "Old."))
+    gone = Candidate(f"{question.key}9", 7, "f" * 12, "planted", "0" * 12, good(question))
+    write_candidates(data, [old, gone])
+    assert curate(data, TASKS, CurationSettings()).manifests[ROWS]["other_preparations"] == 2
+    assert not any(row["candidate"] == 7 for name in (ROWS, REJECTED) for row in rows_of(data, name))
 
 
-class TestInstances:
-    def test_read_part_by_part_are_the_same(self, data):
-        whole, parts = (
-            Instances(data / QUESTIONS, data / CANDIDATES, TASKS, part_bytes=size) for size in (2**30, 20_000)
-        )
-        found = [{instance_key(instance.primal.key): instance for instance in each} for each in (whole, parts)]
-        assert found[0].keys() == found[1].keys()
-        assert list(found[0]) != list(found[1]), "several parts have another order"
-        for key, instance in found[0].items():
-            other = found[1][key]
-            assert instance.questions() == other.questions()
-            for question in instance.questions():
-                assert instance.replies_to(question) == other.replies_to(question) != []
-        assert (whole.matched, whole.strangers) == (parts.matched, parts.strangers) == (120, 0)
-
-    def test_candidates_for_another_wording_are_counted_and_left_out(self, data):
-        question = questions_in(data)[0]
-        old = Candidate(question.key, 7, "f" * 12, "planted", "0" * 12, Reply(good(question, "Old.").text))
-        gone = Candidate(f"{question.key}9", 7, "f" * 12, "planted", "0" * 12, Reply("gone"))
-        write_candidates(data, [old, gone])
-        summary = curate(data, TASKS, CurationSettings())
-        assert summary.manifests[ROWS]["other_preparations"] == 2
-        assert not any(row["candidate"] == 7 for name in (ROWS, REJECTED) for row in read_jsonl(data / name))
-
-    def test_some_questions_come_with_their_duals(self, data):
-        rng = np.random.default_rng(0)
-        some = SomeQuestions(data / QUESTIONS, TASKS, 7, rng)
-        pairs = Counter(instance_key(question.key) for question in some)
-        assert len(list(some)) == len(some) == 6
-        assert set(pairs.values()) == {2}
-        assert list(SomeQuestions(data / QUESTIONS, TASKS, None, rng)) == questions_in(data)
+def test_some_questions_come_with_their_duals(data):
+    rng = np.random.default_rng(0)
+    some = SomeQuestions(data / QUESTIONS, TASKS, 7, rng)
+    pairs = Counter(instance_key(question.key) for question in some)
+    assert len(list(some)) == len(some) == 6
+    assert set(pairs.values()) == {2}
+    assert list(SomeQuestions(data / QUESTIONS, TASKS, None, rng)) == questions_in(data)
 
 
 class TestErrors:
@@ -331,30 +286,22 @@ class TestErrors:
         return check
 
     def test_candidates_of_another_preparation(self, data, fails):
-        rows = list(read_jsonl(data / QUESTIONS))
+        rows = rows_of(data, QUESTIONS)
         write_jsonl(data / QUESTIONS, [{**row, "input": f"Please. {row['input']}"} for row in rows])
         fails("all 120 candidates are of another preparation", "candidates.jsonl")
 
-    def test_candidates_for_duals_of_other_answers_alone(self, data, fails):
-        primal = next(question for question in questions_in(data) if question.key.startswith("cell_type_annotation/p"))
+    def test_candidates_for_duals_of_other_answers_alone(self, data, fails, only):
+        primal = next(question for question in questions_in(data) if question.group == "cell_type_annotation/primal")
         wrong = next(label for label in VOCABULARY.labels["cell_type"] if label != primal.gold)
         dual = primal.about(wrong, VOCABULARY)
-        (data / CANDIDATES).unlink()
-        write_candidates(data, [candidate(dual, 0, good(dual))])
+        only(candidate(dual, 0, good(dual)))
         fails("no candidate answers a question of sft.jsonl", "candidates.jsonl")
 
-    def test_nothing_passes(self, data, fails):
-        asked = questions_in(data)
-        (data / CANDIDATES).unlink()
-        write_candidates(data, [candidate(question, 0, "no answer") for question in asked])
+    def test_nothing_passes_unless_bare_answers_will_do(self, data, fails, only):
+        only(*(candidate(question, 0, "no answer") for question in questions_in(data)))
         fails("no candidate passes: 30 x no_answer", "candidates.jsonl")
-
-    def test_nothing_passes_and_bare_answers_will_do(self, data):
-        asked = questions_in(data)
-        (data / CANDIDATES).unlink()
-        write_candidates(data, [candidate(question, 0, "no answer") for question in asked])
         curate(data, TASKS, CurationSettings(fill=True))
-        assert [row["teacher"] for row in read_jsonl(data / ROWS)] == ["none"] * len(asked)
+        assert {row["teacher"] for row in rows_of(data)} == {"none"}
 
     @pytest.mark.parametrize("name", [CANDIDATES, QUESTIONS])
     def test_a_file_is_missing(self, data, fails, name):
@@ -366,12 +313,18 @@ class TestErrors:
             stream.write("[]\n")
         fails("not a candidate", "candidates.jsonl:121")
 
-    def test_a_group_that_nobody_knows(self, fails):
-        fails("no group 'anotation'", "--share", shares={"anotation": 1})
-        fails("no group 'dul'", "--threshold", filters={"thresholds": {"dul": 0.1}})
-        fails("out of bounds", "--threshold", filters={"thresholds": {"dual": 1.1}})
+    @pytest.mark.parametrize(
+        ("what", "flag", "values"),
+        [
+            ("no group 'anotation'", "--share", {"shares": {"anotation": 1}}),
+            ("no group 'dul'", "--threshold", {"filters": {"thresholds": {"dul": 0.1}}}),
+            ("out of bounds", "--threshold", {"filters": {"thresholds": {"dual": 1.1}}}),
+            ("every group weighs 0", "--share", {"shares": {"primal": 0, "dual": 0}}),
+        ],
+    )
+    def test_a_group_that_nobody_knows_or_no_share(self, fails, what, flag, values):
+        fails(what, flag, **values)
 
     def test_a_wrong_setting_is_named(self):
         with pytest.raises(CellDualityError, match="directions"):
             made_with(directions="sideways")
-        assert FilterSettings().threshold == 0.5

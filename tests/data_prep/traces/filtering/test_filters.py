@@ -13,7 +13,7 @@ from cellduality_plugin.parsing import OneOf, join_response
 from cellduality_plugin.tasks import TASKS
 from data_prep.traces.candidates import Reply
 from data_prep.traces.filtering.filters import FilterSettings, Reason, judge, judge_all
-from data_prep.traces.filtering.leaks import TOLD, TOLD_LABEL, leak
+from data_prep.traces.filtering.leaks import ANSWER_PHRASES, LABEL_PHRASES, leak
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
@@ -29,19 +29,23 @@ from tests.data_prep.traces.filtering.planted import (
 
 SETTINGS = FilterSettings()
 OF_INSTANCES = {"unanswerable", "not_unique", "no_primal"}
-GROUPS = [(task, direction) for task in sorted(TASKS) for direction in ("primal", "dual")]
 
 
 @pytest.fixture(scope="module")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Question]:
-    """One question by task and direction."""
+def questions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Question]:
+    """One question by group."""
     folder: Path = prepared(tmp_path_factory.mktemp("one cell"), cells=1)
-    return {(question.pair.name, question.direction): question for question in questions_in(folder)}
+    return {question.group: question for question in questions_in(folder)}
 
 
-@pytest.fixture(params=GROUPS, ids="/".join)
+@pytest.fixture(params=[f"{task}/{direction}" for task in sorted(TASKS) for direction in ("primal", "dual")])
 def question(request, questions) -> Question:
     return questions[request.param]
+
+
+@pytest.fixture
+def dual(questions) -> Question:
+    return questions["cell_type_annotation/dual"]
 
 
 def reasons(question: Question, replies: list[Reply], settings: FilterSettings = SETTINGS) -> list[str]:
@@ -53,9 +57,8 @@ def reasons(question: Question, replies: list[Reply], settings: FilterSettings =
 
 def test_every_planted_reply_is_named_for_its_reason_and_the_good_one_passes(question):
     planted = {**bad_replies(question), "": good(question)}
-    expected = [*planted, "duplicate", "not_best"]
     replies = [*planted.values(), spaced(good(question)), good(question, "Said otherwise.")]
-    assert reasons(question, replies) == expected
+    assert reasons(question, replies) == [*planted, "duplicate", "not_best"]
 
 
 def test_no_reason_is_without_a_plant(questions):
@@ -64,78 +67,65 @@ def test_no_reason_is_without_a_plant(questions):
 
 
 def test_the_first_reason_in_the_documented_order_is_named(question):
-    order = list(get_args(Reason))
     bad = bad_replies(question)
-    text = bad["leak"].text.replace("</answer>", "")
-    assert reasons(question, [Reply(text, finish="length"), Reply(text)]) == ["cut_off", "unclosed"]
-    nothing = "wrong_label" if isinstance(question.field, OneOf) else "low_similarity"
-    untraced = Reply(bad[nothing].text.replace(TRACE, ""))
-    assert reasons(question, [untraced]) == ["no_trace"]
-    assert order.index("cut_off") < order.index("unclosed") < order.index("no_trace") < order.index(nothing)
+    unclosed = bad["leak"].text.replace("</answer>", "")
+    wrong = "wrong_label" if isinstance(question.field, OneOf) else "low_similarity"
+    untraced = Reply(bad[wrong].text.replace(TRACE, ""))
+    named = reasons(question, [Reply(unclosed, finish="length"), Reply(unclosed), untraced, bad[wrong]])
+    assert named == ["cut_off", "unclosed", "no_trace", wrong] == sorted(named, key=get_args(Reason).index)
 
 
 def test_without_traces_nothing_is_asked_of_them(question):
-    bad = bad_replies(question)
-    settings = FilterSettings(traces=False, keep=9)
-    untraced = [bad[name] for name in ("no_trace", "trace_too_short", "trace_too_long", "leak")]
-    assert reasons(question, untraced, settings) == [""] * 4
+    untraced = [bad_replies(question)[name] for name in ("no_trace", "trace_too_short", "trace_too_long", "leak")]
+    assert reasons(question, untraced, FilterSettings(traces=False, keep=9)) == [""] * 4
 
 
-def test_the_best_are_kept_and_of_equals_the_first(questions):
-    dual = questions["cell_type_annotation", "dual"]
-    genes = tuple(dual.gold)
-    nearly = Reply(dual.response((*genes[:-1], *others(dual, 1)), TRACE))
+def test_the_best_are_kept_and_of_equals_the_first(dual):
+    nearly = Reply(dual.response((*dual.gold[:-1], *others(dual, 1)), TRACE))
     right, again, third = good(dual), good(dual, "And again."), good(dual, "A third time.")
     assert reasons(dual, [nearly, right, again]) == ["not_best", "", "not_best"]
     assert reasons(dual, [nearly, right, again, third], FilterSettings(keep=2)) == ["not_best", "", "", "not_best"]
 
 
-def test_a_threshold_of_task_and_direction_goes_before_one_of_either(questions):
-    dual = questions["cell_type_annotation", "dual"]
-    strict = {"dual": 0.3, "cell_type_annotation": 0.4, "cell_type_annotation/dual": 0.2}
-    for name, expected in (("cell_type_annotation/dual", 0.2), ("cell_type_annotation", 0.4), ("dual", 0.3), ("", 0.5)):
-        assert FilterSettings(thresholds=strict).threshold_of(dual) == expected
-        strict.pop(name, None)
-
-
-def test_a_list_at_the_threshold_passes_and_one_below_does_not(questions):
-    dual = questions["cell_type_annotation", "dual"]
-    genes = tuple(dual.gold)
-    reply = Reply(dual.response((*others(dual, 1), *genes[1:]), TRACE))
+def test_a_list_at_the_threshold_passes_and_one_below_does_not(dual):
+    reply = Reply(dual.response((*others(dual, 1), *dual.gold[1:]), TRACE))
     score = judge(dual, reply, VOCABULARY, SETTINGS).score
     assert 0 < score < 1
-    assert judge(dual, reply, VOCABULARY, FilterSettings(threshold=score)).accepted
-    assert judge(dual, reply, VOCABULARY, FilterSettings(threshold=min(1, score + 1e-9))).reason == "low_similarity"
+    for thresholds in ({}, {"dual": 0.0, dual.group: score}):
+        settings = FilterSettings(threshold=1.0 if thresholds else score, thresholds=thresholds)
+        assert judge(dual, reply, VOCABULARY, settings).accepted
+    strict = FilterSettings(threshold=score + 1e-9)
+    assert judge(dual, reply, VOCABULARY, strict).reason == "low_similarity"
 
 
-class TestLeaks:
-    @pytest.mark.parametrize("phrase", TOLD)
-    def test_what_tells_of_a_known_answer_is_found_whatever_its_case_and_punctuation(self, phrase):
-        written = phrase.upper().replace(" ", "-")
-        assert leak(f"This is so ({written}).", "B", VOCABULARY) == phrase
-        assert leak(f"This is so ({written}).", ("G1",), VOCABULARY) == phrase
+@pytest.mark.parametrize("phrase", [*ANSWER_PHRASES, *LABEL_PHRASES])
+def test_what_tells_of_a_known_answer_leaks_whatever_its_case_and_punctuation(phrase):
+    written = f"This is so ({phrase.upper().replace(' ', '-')})."
+    assert leak(written, "B", VOCABULARY) == phrase
+    # Of a list, the question shows a label: it may be spoken of.
+    assert leak(written, ("G1",), VOCABULARY) == (phrase if phrase in ANSWER_PHRASES else "")
 
-    @pytest.mark.parametrize("phrase", TOLD_LABEL)
-    def test_a_label_that_the_question_shows_may_be_spoken_of(self, phrase):
-        assert leak(f"By the {phrase}, it follows.", "B", VOCABULARY) == phrase
-        assert leak(f"By the {phrase}, it follows.", ("G1",), VOCABULARY) == ""
 
-    @pytest.mark.parametrize("tag", ["<ANSWER>", "</Think>", "<br/>", "<|im_end|>", "[INST]"])
-    def test_tags_are_found(self, tag):
-        assert leak(f"High in G1 {tag} low in G2", "B", VOCABULARY) == tag
+GENES = tuple(f"G{number}" for number in range(12))
 
-    def test_comparisons_are_no_tags(self):
-        assert leak("G1 < G2 and G3 > G4, so G1<5 and G2>6", "B", VOCABULARY) == ""
 
-    def test_naming_the_label_one_concludes_on_is_no_leak(self):
-        assert leak("G1 and G2 are high, which only a B cell shows: B.", "B", VOCABULARY) == ""
-
-    def test_writing_out_more_than_half_of_the_genes_is(self):
-        answer = tuple(f"G{number}" for number in range(12))
-        assert leak("These: " + ", ".join(answer[:6]) + ".", answer, VOCABULARY) == ""
-        assert leak("These: " + ", ".join(answer[:7]) + ".", answer, VOCABULARY) == "7 genes of the answer"
-        assert leak("These: " + "; ".join(answer[:7]) + ".", answer, VOCABULARY, most_written=1.0) == ""
-        assert leak(" ".join(answer[:4]), answer[:4], VOCABULARY) == "", "four genes are evidence"
+@pytest.mark.parametrize(
+    ("trace", "answer", "found"),
+    [
+        *(
+            (f"High in G1 {tag} low in G2", "B", tag)
+            for tag in ("<ANSWER>", "</Think>", "<br/>", "<|im_end|>", "[INST]")
+        ),
+        ("G1 < G2 and G3 > G4, so G1<5 and G2>6", "B", ""),
+        ("G1 and G2 are high, which only a B cell shows: B.", "B", ""),
+        (f"These: {', '.join(GENES[:6])}.", GENES, ""),
+        (f"These: {'; '.join(GENES[:7])}.", GENES, "7 genes of the answer"),
+        (" ".join(GENES[:4]), GENES[:4], ""),  # four genes are evidence
+    ],
+)
+def test_tags_and_lists_leak_and_reasoning_does_not(trace, answer, found):
+    assert leak(trace, answer, VOCABULARY) == found
+    assert leak(trace, answer, VOCABULARY, most_written=1.0) == (found if isinstance(answer, str) else "")
 
 
 TEXTS = st.lists(
@@ -160,8 +150,7 @@ def test_no_text_makes_the_filters_raise(questions, text, finish):
 def test_what_is_accepted_can_be_written_and_read_again(questions, trace, answer):
     lax = FilterSettings(threshold=0.0, min_trace_words=0, min_genes=0.0, max_genes=99, max_strangers=1, max_repeats=1)
     for question in questions.values():
-        reply = Reply(join_response(" ".join(answer), trace))
-        verdict = judge(question, reply, VOCABULARY, lax)
+        verdict = judge(question, Reply(join_response(" ".join(answer), trace)), VOCABULARY, lax)
         if verdict.accepted:
             again = judge(question, Reply(question.response(verdict.value, verdict.trace)), VOCABULARY, lax)
             assert again == verdict

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.endpoint.replies import read_chat, read_context, read_log_probs, read_text
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.replies import read_chat, read_context, read_log_probs, read_text
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -70,23 +70,15 @@ def test_any_body_is_read_or_refused(body):
 )
 def test_what_is_no_log_probability_is_named(told, cause):
     body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": %s}}]}]}' % told.encode()
-    with pytest.raises(PolicyError) as caught:
-        read_log_probs(body, [4, 5], 1)
-    assert caught.value.cause == cause
+    assert cause_or(read_log_probs, body, [4, 5], 1) == f"!{cause}"
 
 
-def test_another_token_than_the_one_sent_is_no_answer():
-    body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"6": {"logprob": -1}}]}]}'
-    with pytest.raises(PolicyError, match="malformed"):
-        read_log_probs(body, [4, 5], 1)
+@pytest.mark.parametrize("body", [b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b""])
+def test_a_body_that_is_not_utf_8_or_nested_without_end_is_malformed(body):
+    assert cause_or(read_text, body) == "!malformed"
 
 
-def test_what_vllm_writes_for_minus_infinity_is_that():
-    body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": -9999.0}}]}]}'
-    assert read_log_probs(body, [4, 5], 1) == [-math.inf]
-
-
-def test_a_body_that_is_not_utf_8_or_nested_without_end_is_malformed():
-    for body in (b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b""):
-        with pytest.raises(PolicyError, match="malformed"):
-            read_text(body)
+def test_another_token_than_the_one_sent_is_no_answer_and_minus_infinity_is_one():
+    body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"6": {"logprob": -9999.0}}]}]}'
+    assert cause_or(read_log_probs, body, [4, 5], 1) == "!malformed"
+    assert read_log_probs(body, [4, 6], 1) == [-math.inf]

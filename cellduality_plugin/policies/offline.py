@@ -1,4 +1,4 @@
-"""A checkpoint that answers prompts: vLLM offline, fed exactly as OpenRLHF feeds its own engines."""
+"""A checkpoint that answers batches of prompts: vLLM offline, fed exactly as OpenRLHF feeds its own engines."""
 
 from __future__ import annotations
 
@@ -16,16 +16,9 @@ from cellduality_plugin.framing import render
 
 @dataclass(frozen=True)
 class Request:
-    """One user prompt and how to decode its response.
+    """One user prompt, before the chat template, and how to decode its response; temperature 0 is greedy.
 
-    Parameters
-    ----------
-    prompt
-        What the user says, before the chat template.
-    temperature
-        0 is greedy.
-    seed
-        The randomness of this one request, so that its response does not depend on the batch around it.
+    The seed is of this one request, so that its response does not depend on the batch around it.
     """
 
     prompt: str
@@ -73,16 +66,9 @@ class EngineSettings:
 
 @dataclass
 class Served:
-    """A checkpoint that vLLM serves in this process.
+    """A checkpoint that vLLM serves in this process: its ``vllm.LLM``, tokenizer, and tokens a request may have.
 
-    Parameters
-    ----------
-    llm
-        The ``vllm.LLM``; None once it is shut down, so that its memory is freed while this is still in scope.
-    tokenizer
-        The checkpoint's, with a chat template.
-    limit
-        Tokens of prompt and response together.
+    ``llm`` is None once it is shut down, so that its memory is freed while this is still in scope.
     """
 
     llm: Any
@@ -97,7 +83,7 @@ class VllmDecoder:
         self._served, self._max_new_tokens = served, max_new_tokens
 
     def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
-        """Return one response a request, in order; None where the prompt leaves no room for one."""
+        """See :class:`Decoder`."""
         import vllm
 
         limit = self._served.limit

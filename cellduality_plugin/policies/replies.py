@@ -1,11 +1,14 @@
-"""From the body of an endpoint's reply to what was asked for: whatever it says, nothing but a PolicyError is raised."""
+"""From the body of a reply to what was asked for: whatever it says, nothing but a PolicyError is raised.
+
+The causes are ``"malformed"``, and those that a function names.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any, TypeAlias
 
-from cellduality_plugin.policy import PolicyError
+from cellduality_plugin.policies.base import PolicyError
 
 Tokens: TypeAlias = list[int]
 
@@ -15,11 +18,6 @@ CLAMPED = -9999.0
 
 def read_text(body: bytes) -> tuple[str, Tokens | None]:
     """Return the text of the first choice of a completion, and its tokens if the endpoint tells them.
-
-    Raises
-    ------
-    PolicyError
-        If the body is no completion: ``"malformed"``.
 
     Examples
     --------
@@ -34,14 +32,9 @@ def read_text(body: bytes) -> tuple[str, Tokens | None]:
 
 
 def read_chat(body: bytes) -> str:
-    """Return the text of the first choice of a chat completion.
+    """Return the text of the first choice of a chat completion, without the reasoning that some servers part from it.
 
-    The reasoning that some servers part from the text is left out: it would not cross anyway.
-
-    Raises
-    ------
-    PolicyError
-        If the body is no chat completion: ``"malformed"``.
+    The reasoning would not cross to the dual anyway.
     """
     message = _choice(body).get("message")
     return _text(message.get("content") if isinstance(message, dict) else None)
@@ -50,19 +43,8 @@ def read_chat(body: bytes) -> str:
 def read_log_probs(body: bytes, tokens: Tokens, start: int) -> list[float]:
     """Return the natural log-probability of each token from number ``start`` on, as vLLM's ``prompt_logprobs`` tell it.
 
-    Parameters
-    ----------
-    body
-        The completion of a prompt that was sent as ``tokens``.
-    tokens
-        All of them: prompt, then response.
-    start
-        The first token of the response.
-
-    Raises
-    ------
-    PolicyError
-        ``"no_log_probs"`` if the endpoint tells none, ``"not_a_number"`` if what it tells is none, ``"malformed"``.
+    ``tokens`` are those that were sent: prompt, then response. The causes are ``"no_log_probs"`` if the endpoint tells
+    none, and ``"not_a_number"`` if what it tells is none.
 
     Examples
     --------
@@ -70,56 +52,36 @@ def read_log_probs(body: bytes, tokens: Tokens, start: int) -> list[float]:
     >>> read_log_probs(body, [4, 5], 1)
     [-0.5]
     """
-    told = _choice(body).get("prompt_logprobs")
-    if told is None:
+    found = _choice(body).get("prompt_logprobs")
+    if found is None:
         raise PolicyError("no_log_probs")
-    if not isinstance(told, list) or len(told) != len(tokens):
+    if not isinstance(found, list) or len(found) != len(tokens):
         raise PolicyError("malformed")
-    return [_log_prob(at, token) for at, token in zip(told[start:], tokens[start:], strict=True)]
+    return [_log_prob(at, token) for at, token in zip(found[start:], tokens[start:], strict=True)]
 
 
 def read_context(body: bytes, model: str) -> int | None:
-    """Return how many tokens ``model`` reads and writes together, as the list of models tells; None if it does not.
+    """Return the context length of ``model`` in tokens, as the list of models tells it; None if it does not.
 
-    Raises
-    ------
-    PolicyError
-        ``"no_such_model"`` if the list does not hold it, ``"malformed"`` if it is no list.
+    The cause is ``"no_such_model"`` if the list does not hold it.
 
     Examples
     --------
     >>> read_context(b'{"data": [{"id": "toy", "max_model_len": 256}]}', "toy")
     256
     """
-    listed = _object(body).get("data")
-    if not isinstance(listed, list):
+    models = read_object(body).get("data")
+    if not isinstance(models, list):
         raise PolicyError("malformed")
-    for entry in listed:
+    for entry in models:
         if isinstance(entry, dict) and entry.get("id") == model:
             length = entry.get("max_model_len")
             return int(length) if _whole(length) and length else None
     raise PolicyError("no_such_model")
 
 
-def _log_prob(at: Any, token: int) -> float:
-    told = at.get(str(token)) if isinstance(at, dict) else None
-    value = told.get("logprob") if isinstance(told, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PolicyError("malformed")
-    # NaN fails the comparison as well. Minus infinity is told as the engine itself tells it.
-    if not -1e308 <= value <= 1e-3:
-        raise PolicyError("not_a_number")
-    return float(value) if value > CLAMPED else float("-inf")
-
-
-def _choice(body: bytes) -> dict[str, Any]:
-    choices = _object(body).get("choices")
-    if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
-        raise PolicyError("malformed")
-    return choices[0]
-
-
-def _object(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):  # not JSON, or not even text
@@ -127,6 +89,24 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise PolicyError("malformed")
     return content
+
+
+def _choice(body: bytes) -> dict[str, Any]:
+    choices = read_object(body).get("choices")
+    if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
+        raise PolicyError("malformed")
+    return choices[0]
+
+
+def _log_prob(at: Any, token: int) -> float:
+    entry = at.get(str(token)) if isinstance(at, dict) else None
+    value = entry.get("logprob") if isinstance(entry, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PolicyError("malformed")
+    # NaN fails the comparison as well. Minus infinity is told as the engine itself tells it.
+    if not -1e308 <= value <= 1e-3:
+        raise PolicyError("not_a_number")
+    return float(value) if value > CLAMPED else float("-inf")
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,116 @@
+"""A file of lines that is only ever appended to, and of which nobody sees half a line."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from cellduality_plugin.errors import CellDualityError
+
+Self = TypeVar("Self", bound="AppendLog")
+
+_BLOCK = 1 << 16
+
+
+class AppendLog:
+    """A file of JSON lines that one process at a time appends to.
+
+    Each line reaches the operating system in one write: a killed process loses the line it was writing and no other.
+    That torn line is cut off when the file is opened again; :meth:`sync` guards against a power cut.
+
+    Parameters
+    ----------
+    path
+        The file; it and its folder are made if need be.
+
+    Raises
+    ------
+    CellDualityError
+        If another process appends to the file, or the file system refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise self._unwritten(error) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._cut_torn_line()
+        except BlockingIOError:
+            os.close(self._file)
+            mend = "wait until it ends, or stop it; nothing was asked"
+            raise CellDualityError("another process is appending to it", where=str(path), mend=mend) from None
+        except OSError as error:
+            os.close(self._file)
+            raise self._unwritten(error) from error
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines in the file."""
+        with self.path.open("rb") as stream:
+            yield from stream
+
+    def append(self, line: bytes) -> None:
+        """Write one line, given without its end: whole, or not at all and a CellDualityError."""
+        end = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line + b"\n") <= len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            os.ftruncate(self._file, end)
+            raise self._unwritten(error) from error
+
+    def clear(self) -> None:
+        """Remove all lines."""
+        os.ftruncate(self._file, 0)
+
+    def sync(self) -> None:
+        """Have the disk keep what was written: a matter of power cuts alone, and of milliseconds."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    def close(self) -> None:
+        """Sync, and let other processes append."""
+        try:
+            self.sync()
+        finally:
+            os.close(self._file)
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _cut_torn_line(self) -> None:
+        """Remove a last line that has no end, unless nothing but the end is missing."""
+        start = size = os.fstat(self._file).st_size
+        tail = b""
+        while start and b"\n" not in tail:
+            end, start = start, max(0, start - _BLOCK)
+            tail = os.pread(self._file, end - start, start) + tail
+        last = tail[tail.rfind(b"\n") + 1 :]
+        if not last:
+            return
+        try:
+            json.loads(last)
+        except ValueError:
+            os.ftruncate(self._file, size - len(last))
+        else:
+            os.write(self._file, b"\n")
+
+    def _unwritten(self, error: OSError) -> CellDualityError:
+        mend = "free some space or choose another folder; what was written stays, and the same command goes on from it"
+        return CellDualityError(f"cannot write: {error.strerror or error}", where=str(self.path), mend=mend)

@@ -1,1 +1,0 @@
-"""A policy behind OpenAI-compatible endpoints; needs neither openrlhf nor vllm nor torch."""

@@ -1,0 +1,129 @@
+"""Answers kept in a file while a model is asked: what was killed goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cellduality_plugin.append_log import AppendLog
+from cellduality_plugin.policies.offline import Decoder, Request
+
+
+def request_key(request: Request) -> str:
+    """Return 32 hex digits that name what is asked; a greedy request has no randomness, so its seed does not count.
+
+    Examples
+    --------
+    >>> request_key(Request("B?", 0.0, seed=1)) == request_key(Request("B?", 0.0, seed=2))
+    True
+    >>> request_key(Request("B?", 1.0, seed=1)) == request_key(Request("B?", 1.0, seed=2))
+    False
+    """
+    content = [request.prompt, request.temperature, request.seed if request.temperature else None]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+class AnswerCache(AppendLog):
+    """A file of answers by key, one batch a line, behind a first line that tells what they were made from.
+
+    A killed process loses the batch it was waiting for and no other.
+
+    Parameters
+    ----------
+    path
+        The file; removed again at the end where nothing was kept.
+    made_from
+        Everything that can change an answer. A file that was made from anything else is started anew.
+    """
+
+    def __init__(self, path: Path, made_from: Mapping[str, Any]) -> None:
+        super().__init__(path)
+        self._found: dict[str, str | None] = {}
+        lines = self.lines()
+        if next(lines, b"").rstrip() == (header := _line(made_from)):
+            for line in lines:
+                self._found.update(_batch(line))
+        else:
+            self.clear()
+            self.append(header)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._found
+
+    def __getitem__(self, key: str) -> str | None:
+        return self._found[key]
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, batch: Mapping[str, str | None]) -> None:
+        """Keep the answers of one batch, all or none."""
+        self.append(_line(batch))
+        self._found.update(batch)
+
+    def discard(self) -> None:
+        """Remove the file at the end: what was kept is not needed any more."""
+        self._found.clear()
+
+    def close(self) -> None:
+        """Let other processes ask."""
+        if not self._found:
+            self.path.unlink(missing_ok=True)
+        super().close()
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _batch(line: bytes) -> dict[str, str | None]:
+    """Return the answers in a line, none if it is no batch."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return {}
+    whole = isinstance(content, dict) and all(text is None or isinstance(text, str) for text in content.values())
+    return content if whole else {}
+
+
+class CachedDecoder:
+    """A decoder that asks each thing once, in batches, and keeps the answers.
+
+    Which requests share a batch follows from the requests alone: they are sorted by their key and cut every ``batch``.
+    Neither their order nor an interruption changes who is answered beside whom, and in bfloat16 that can matter.
+
+    Parameters
+    ----------
+    decoder
+        Who answers.
+    cache
+        What was answered already, and where the rest is kept.
+    batch
+        Requests at once.
+    name
+        The checkpoint, for the progress bar; empty for no bar.
+    """
+
+    def __init__(self, decoder: Decoder, cache: AnswerCache, batch: int, name: str = "") -> None:
+        self._decoder, self._cache, self._batch, self._name = decoder, cache, batch, name
+
+    def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
+        """Return one response a request, in order; None where the prompt leaves no room for one."""
+        from tqdm import tqdm
+
+        keys = [request_key(request) for request in requests]
+        distinct = dict(zip(keys, requests, strict=True))
+        order = sorted(distinct)
+        # The supervisor of a recipe shows what stands behind a name in brackets.
+        with tqdm(total=len(order), desc=f"[{self._name}] {title}", disable=not self._name) as bar:
+            for start in range(0, len(order), self._batch):
+                together = order[start : start + self._batch]
+                missing = [key for key in together if key not in self._cache]
+                if missing:
+                    answers = self._decoder.generate([distinct[key] for key in missing], title)
+                    self._cache.add(dict(zip(missing, answers, strict=True)))
+                bar.update(len(together))
+        return [self._cache[key] for key in keys]
