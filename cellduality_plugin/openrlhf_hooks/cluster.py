@@ -13,6 +13,8 @@ import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cellduality_plugin.openrlhf_hooks.doctor.command import value_of
+
 _USAGE = re.compile(r"^ ([\d.]+)/([\d.]+) (CPU|GPU)\b(?: \(([\d.]+) used of ([\d.]+) reserved)?", re.MULTILINE)
 _WAITING = re.compile(r"^ (\{.*'GPU.*\}.*): \d+\+ pending", re.MULTILINE)
 _SECONDS = 20.0
@@ -89,13 +91,5 @@ def address_of(words: Sequence[str], variables: Mapping[str, str], processes: It
     >>> address_of(["python"], {}, [["raylet", "--gcs-address=10.0.0.1:6379"]])
     '10.0.0.1:6379'
     """
-    started = (_value(line, "--gcs-address") for line in processes)
-    return _value(words, "--address") or variables.get("RAY_ADDRESS", "") or next(filter(None, started), "")
-
-
-def _value(line: Sequence[str], flag: str) -> str:
-    """Return what follows a flag, after a blank or an equals sign; empty if it is not there."""
-    for word, following in zip(line, [*line[1:], ""], strict=True):
-        if word == flag or word.startswith(f"{flag}="):
-            return word.partition("=")[2] or following
-    return ""
+    started = (value_of(line, "--gcs-address") for line in processes)
+    return value_of(words, "--address") or variables.get("RAY_ADDRESS", "") or next(filter(None, started), "")
