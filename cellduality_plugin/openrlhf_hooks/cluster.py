@@ -22,19 +22,11 @@ _SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cards and processors of a cluster; on a CPU its slots are cards.
-
-    Parameters
-    ----------
-    total, free
-        How many there are, and how many nobody holds or has reserved: ``{"GPU": 2.0, "CPU": 8.0}``.
-    waiting
-        What has been asked for and not been given, in Ray's words.
-    """
+    """The cards and processors of a cluster, {"GPU": 2.0, "CPU": 8.0}; on a CPU its slots are cards."""
 
     total: Mapping[str, float]
-    free: Mapping[str, float]
-    waiting: tuple[str, ...] = ()
+    free: Mapping[str, float]  # nobody holds or has reserved them
+    waiting: tuple[str, ...] = ()  # what has been asked for and not been given, in Ray's words
 
     @classmethod
     def read(cls, report: str) -> Cluster | None:
@@ -75,14 +67,8 @@ def _report(address: str) -> str:
 def address_of(words: Sequence[str], variables: Mapping[str, str], processes: Iterable[Sequence[str]] = ()) -> str:
     """Return where the cluster is that a command joins or has started; empty if it will start one of its own.
 
-    Parameters
-    ----------
-    words
-        The command: ``ray job submit --address ADDRESS -- ...``, or the trainer itself.
-    variables
-        Its environment.
-    processes
-        The command lines of what it has started.
+    ``words`` are ``ray job submit --address ADDRESS -- ...`` or the trainer itself, ``variables`` its environment,
+    ``processes`` the command lines of what it has started.
 
     Examples
     --------

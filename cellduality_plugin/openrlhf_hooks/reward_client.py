@@ -25,13 +25,8 @@ class RewardClient(FromThreads):
     OpenRLHF's own client takes the next server in turn, stays with it, and gives up after five attempts, a second
     apart. A rollout that was under way at a server that died is judged again: its reward is the same.
 
-    Parameters
-    ----------
-    urls
-        Of servers that ``cellduality serve-reward`` started with one configuration. Their token is that of
-        ``CELLDUALITY_TOKEN``.
-    patience
-        Seconds until a rollout that no server judged is given up.
+    ``urls`` are of servers that ``cellduality serve-reward`` started with one configuration and the token of
+    ``CELLDUALITY_TOKEN``; a rollout that no server judged is given up after ``patience`` seconds.
 
     Raises
     ------

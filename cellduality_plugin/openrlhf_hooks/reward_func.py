@@ -16,10 +16,7 @@ from cellduality_plugin.openrlhf_hooks.remote.threads import FromThreads
 class RewardFunction(FromThreads):
     """Judges rollouts here, and asks the endpoint of the configuration to play the dual.
 
-    Parameters
-    ----------
-    config_path
-        The configuration file; by default the one ``CELLDUALITY_CONFIG`` names.
+    The configuration file is by default the one that ``CELLDUALITY_CONFIG`` names.
 
     Raises
     ------

@@ -113,18 +113,8 @@ def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, s
 
 
 def cpu_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` with the defaults of a CPU run, and with the patches first on `PYTHONPATH`.
-
-    Parameters
-    ----------
-    environment
-        Variables that are set already; they win over every default.
-
-    Returns
-    -------
-    dict
-        A new mapping; `environment` is left alone.
-    """
+    """Return a copy of `environment` with the defaults of a CPU run where it has no value of its own, and with the
+    patches first on `PYTHONPATH`."""
     here = Path(__file__).resolve().parent
     package_root = here.parents[2]
     old = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
@@ -155,10 +145,7 @@ def gpu_is_there() -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Become the command given on the command line; return only to report why that is not possible.
 
-    Returns
-    -------
-    int
-        2 for no command, a flag that needs a GPU or too few slots, 127 for a command that does not exist.
+    That is 2 for no command, a flag that needs a GPU or too few slots, 127 for a command that does not exist.
     """
     command = list(sys.argv[1:] if arguments is None else arguments)
     if not command or command[0] in ("-h", "--help"):

@@ -13,24 +13,12 @@ _AGENT = 'pass --train.agent_func_path "$(cellduality agent-path --config DATA/c
 
 @dataclass(frozen=True)
 class AgentFile:
-    """What the file given as ``--train.agent_func_path`` holds.
-
-    Parameters
-    ----------
-    path
-        As it was given.
-    problems
-        (what, mend) of each reason why OpenRLHF could not load it.
-    is_ours
-        Whether it asks the dual of this package.
-    bound
-        The configuration it is bound to; None if it reads the one ``CELLDUALITY_CONFIG`` names.
-    """
+    """What the file given as ``--train.agent_func_path`` holds."""
 
     path: str
-    problems: tuple[tuple[str, str], ...] = ()
-    is_ours: bool = False
-    bound: Path | None = None
+    problems: tuple[tuple[str, str], ...] = ()  # (what, mend) of each reason why OpenRLHF could not load it
+    is_ours: bool = False  # whether it asks the dual of this package
+    bound: Path | None = None  # its configuration; None if it reads the one that CELLDUALITY_CONFIG names
 
     @classmethod
     def read(cls, path: str) -> AgentFile:

@@ -19,36 +19,16 @@ TRAINERS = (SFT, RL)
 
 @dataclass(frozen=True)
 class Command:
-    """One run, as it would be typed.
-
-    Parameters
-    ----------
-    words
-        All of it.
-    trainer
-        The module that is run: :data:`SFT` or :data:`RL`.
-    flags
-        What stands behind the trainer.
-    variables
-        Environment variables the command itself sets: ``NAME=VALUE`` in front, or a job's runtime environment.
-    submitted
-        Whether Ray starts it elsewhere (``ray job submit``), where this shell's variables do not reach.
-    on_cpu
-        Whether ``cellduality-cpu`` stands in front.
-    processes
-        Processes that share a batch of SFT; None if the launcher decides by the machine it finds.
-    unreadable
-        What of the runtime environment could not be read; empty if all could.
-    """
+    """One run, as it would be typed."""
 
     words: tuple[str, ...]
-    trainer: str
-    flags: tuple[str, ...]
-    variables: Mapping[str, str] = field(default_factory=dict)
-    submitted: bool = False
-    on_cpu: bool = False
-    processes: int | None = 1
-    unreadable: str = ""
+    trainer: str  # the module that is run: SFT or RL
+    flags: tuple[str, ...]  # what stands behind it
+    variables: Mapping[str, str] = field(default_factory=dict)  # set by NAME=VALUE or the job's runtime environment
+    submitted: bool = False  # Ray starts it elsewhere (ray job submit), where this shell's variables do not reach
+    on_cpu: bool = False  # cellduality-cpu stands in front
+    processes: int | None = 1  # that share a batch of SFT; None if the launcher decides by the machine it finds
+    unreadable: str = ""  # the flag of the runtime environment that could not be read
 
     @classmethod
     def read(cls, words: Sequence[str]) -> Command:

@@ -29,22 +29,10 @@ _VLLM_CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that takes memory.
-
-    Parameters
-    ----------
-    name
-        What it is.
-    where
-        ``host`` of one node, or one card: ``card``, or ``actor card`` and the like where cards are not shared.
-    generating, training, loading
-        Bytes, while answers are generated, while the policy is updated, and while models are loaded.
-    formula
-        How they were reckoned.
-    """
+    """One thing that takes memory, in bytes: while answers are generated, the policy is updated, models are loaded."""
 
     name: str
-    where: str
+    where: str  # host of one node, or one card: "card", or "actor card" and the like where cards are not shared
     generating: float
     training: float
     formula: str

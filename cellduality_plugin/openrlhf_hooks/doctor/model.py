@@ -29,24 +29,12 @@ _GATED_DECODERS = ("llama", "mistral", "qwen2", "qwen3", "phi3")
 
 @dataclass(frozen=True)
 class Model:
-    """What is known of a model.
+    """What is known of a model."""
 
-    Parameters
-    ----------
-    name
-        As the trainer is given it: a folder, or a name of the hub.
-    is_local
-        Whether it means a folder.
-    config
-        Its ``config.json``, or the published sizes; empty if neither is at hand.
-    parameters
-        How many; None if that cannot be told.
-    """
-
-    name: str
-    is_local: bool
-    config: Mapping[str, Any]
-    parameters: int | None
+    name: str  # as the trainer is given it: a folder, or a name of the hub
+    is_local: bool  # whether it means a folder
+    config: Mapping[str, Any]  # its config.json, or the published sizes; empty if neither is at hand
+    parameters: int | None  # how many; None if that cannot be told
 
     @classmethod
     def read(cls, name: str) -> Model:

@@ -36,16 +36,8 @@ class Rollout:
 class Judge:
     """Scores rollouts one by one, in whatever order they come; answers of one row share their dual calls.
 
-    Parameters
-    ----------
-    config
-        The pairs, their rewards, and how the dual is asked.
-    tokenizer
-        Of the policy that is trained; tells where a prompt ends and which tokens are special.
-    policy
-        Who plays the dual.
-    rows
-        How many rows are remembered, those asked for last.
+    ``tokenizer`` is that of the policy that is trained, ``policy`` plays the dual, and the ``rows`` asked for last are
+    remembered.
 
     Raises
     ------
@@ -65,14 +57,7 @@ class Judge:
     def rollout(self, query: str, prompt: str, label: str) -> Rollout:
         """Return the rollout that OpenRLHF shows, without asking anybody.
 
-        Parameters
-        ----------
-        query
-            Prompt and response, special tokens and all.
-        prompt
-            The prompt alone, framed by the chat template.
-        label
-            The row.
+        ``query`` is prompt and response, special tokens and all; ``prompt`` is framed by the chat template.
 
         Raises
         ------

@@ -31,21 +31,13 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 
 class Limits:
     """How much a server takes on.
 
-    Parameters
-    ----------
-    at_once
-        Rollouts that are judged at the same time; the clock of a dual starts with its turn.
-    waiting
-        Rollouts that may wait beside them. OpenRLHF sends a whole batch at once and gives up after five refusals,
-        a second apart: a batch has to find room.
-    body_bytes, body_seconds
-        The longest body, and how long it may take to come.
+    OpenRLHF sends a whole batch at once and gives up after five refusals, a second apart: a batch has to find room.
     """
 
-    at_once: int = 64
-    waiting: int = 8192
+    at_once: int = 64  # rollouts that are judged at the same time; the clock of a dual starts with its turn
+    waiting: int = 8192  # rollouts that may wait beside them
     body_bytes: int = 4 * 2**20
-    body_seconds: float = 30.0
+    body_seconds: float = 30.0  # that a body may take to come
 
 
 class Refused(Exception):
@@ -81,18 +73,9 @@ class Metrics:
 
 
 class RewardServer:
-    """Speaks OpenRLHF's remote-reward protocol; ``app`` is the application.
+    """Speaks OpenRLHF's remote-reward protocol to clients that have the ``token``; ``app`` is the application.
 
-    Parameters
-    ----------
-    judge
-        Scores rollouts.
-    policy
-        Who the judge asks; closed with the server.
-    token
-        What a client has to show.
-    limits
-        How much is taken on.
+    ``policy``, whom the ``judge`` asks, is closed with the server.
     """
 
     def __init__(self, judge: Judge, policy: EndpointPolicy, token: str, limits: Limits = Limits()) -> None:
