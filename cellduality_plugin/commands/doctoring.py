@@ -35,8 +35,8 @@ def doctor(
     `cellduality doctor --gpu-memory 48 --json -- ray job submit --runtime-env-json '{...}' -- python -m ...`
     """
     from cellduality_plugin.openrlhf_hooks.doctor import show
+    from cellduality_plugin.openrlhf_hooks.doctor.checks import examine
     from cellduality_plugin.openrlhf_hooks.doctor.command import Command
-    from cellduality_plugin.openrlhf_hooks.doctor.examine import examine
     from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine
     from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 

@@ -13,6 +13,8 @@ import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cellduality_plugin.openrlhf_hooks.doctor.command import value_of
+
 _USAGE = re.compile(r"^ ([\d.]+)/([\d.]+) (CPU|GPU)\b(?: \(([\d.]+) used of ([\d.]+) reserved)?", re.MULTILINE)
 _WAITING = re.compile(r"^ (\{.*'GPU.*\}.*): \d+\+ pending", re.MULTILINE)
 _SECONDS = 20.0
@@ -20,19 +22,11 @@ _SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cards and processors of a cluster; on a CPU its slots are cards.
-
-    Parameters
-    ----------
-    total, free
-        How many there are, and how many nobody holds or has reserved: ``{"GPU": 2.0, "CPU": 8.0}``.
-    waiting
-        What has been asked for and not been given, in Ray's words.
-    """
+    """The cards and processors of a cluster, {"GPU": 2.0, "CPU": 8.0}; on a CPU its slots are cards."""
 
     total: Mapping[str, float]
-    free: Mapping[str, float]
-    waiting: tuple[str, ...] = ()
+    free: Mapping[str, float]  # nobody holds or has reserved them
+    waiting: tuple[str, ...] = ()  # what has been asked for and not been given, in Ray's words
 
     @classmethod
     def read(cls, report: str) -> Cluster | None:
@@ -73,14 +67,8 @@ def _report(address: str) -> str:
 def address_of(words: Sequence[str], variables: Mapping[str, str], processes: Iterable[Sequence[str]] = ()) -> str:
     """Return where the cluster is that a command joins or has started; empty if it will start one of its own.
 
-    Parameters
-    ----------
-    words
-        The command: ``ray job submit --address ADDRESS -- ...``, or the trainer itself.
-    variables
-        Its environment.
-    processes
-        The command lines of what it has started.
+    ``words`` are ``ray job submit --address ADDRESS -- ...`` or the trainer itself, ``variables`` its environment,
+    ``processes`` the command lines of what it has started.
 
     Examples
     --------
@@ -89,13 +77,5 @@ def address_of(words: Sequence[str], variables: Mapping[str, str], processes: It
     >>> address_of(["python"], {}, [["raylet", "--gcs-address=10.0.0.1:6379"]])
     '10.0.0.1:6379'
     """
-    started = (_value(line, "--gcs-address") for line in processes)
-    return _value(words, "--address") or variables.get("RAY_ADDRESS", "") or next(filter(None, started), "")
-
-
-def _value(line: Sequence[str], flag: str) -> str:
-    """Return what follows a flag, after a blank or an equals sign; empty if it is not there."""
-    for word, following in zip(line, [*line[1:], ""], strict=True):
-        if word == flag or word.startswith(f"{flag}="):
-            return word.partition("=")[2] or following
-    return ""
+    started = (value_of(line, "--gcs-address") for line in processes)
+    return value_of(words, "--address") or variables.get("RAY_ADDRESS", "") or next(filter(None, started), "")

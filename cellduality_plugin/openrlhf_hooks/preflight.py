@@ -1,13 +1,10 @@
-"""What rows and model can be known to do before Ray starts: the tokenizer, lengths with the dual counted."""
+"""What can be known of rows and model before Ray starts: the tokenizer, and lengths with the dual counted."""
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,14 +29,11 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
         If a local folder is missing or incomplete, or there is no chat template that can be rendered.
     """
     folder = Path(model)
-    looks_local = _looks_local(model)
-    if looks_local and not (folder / "config.json").is_file():
-        raise CellDualityError(
-            "no model there" if not folder.exists() else "the model folder has no config.json",
-            where=model,
-            mend="run the stage that makes it (bash recipes/grpo_duality.sh runs all), or name a model of the hub",
-        )
-    if looks_local and not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+    if _looks_local(model) and not (folder / "config.json").is_file():
+        what = "the model folder has no config.json" if folder.exists() else "no model there"
+        mend = "run the stage that makes it (bash recipes/grpo_duality.sh runs all), or name a model of the hub"
+        raise CellDualityError(what, where=model, mend=mend)
+    if _looks_local(model) and not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
         raise CellDualityError("the model folder has no weights", where=model, mend="make or download the model again")
     return read_tokenizer(model, chat_template)
 
@@ -56,28 +50,20 @@ def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            model, local_files_only=not _looks_local(model) and not _hub_answers()
-        )
+        offline = not _looks_local(model) and not _hub_answers()
+        tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=offline)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CellDualityError(
-            f"cannot load the tokenizer: {first}", where=model, mend="check the name and the network"
-        ) from error
-    if chat_template:
-        tokenizer.chat_template = chat_template
+        what = f"cannot load the tokenizer: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        raise CellDualityError(what, where=model, mend="check the name and the network") from error
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
     if not tokenizer.chat_template:
-        raise CellDualityError(
-            "the model has no chat template",
-            where=model,
-            mend="start from an instruction-tuned model, or add a chat_template to its tokenizer",
-        )
+        mend = "start from an instruction-tuned model, or add a chat_template to its tokenizer"
+        raise CellDualityError("the model has no chat template", where=model, mend=mend)
     try:
         render(tokenizer, "Which type is the cell?")
     except TemplateError as error:
-        raise CellDualityError(
-            f"the chat template cannot be rendered: {error}", where=model, mend="correct the template"
-        ) from error
+        what = f"the chat template cannot be rendered: {error}"
+        raise CellDualityError(what, where=model, mend="correct the template") from error
     return tokenizer
 
 
@@ -87,12 +73,11 @@ def _looks_local(model: str) -> bool:
 
 def _hub_answers() -> bool:
     """Return whether the hub can be reached now; its own client goes on trying for the better part of a minute."""
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    import httpx
+
     try:
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5).close()
-    except urllib.error.HTTPError:  # it answers
-        return True
-    except (OSError, ValueError, http.client.HTTPException):
+        httpx.head(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5)
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
     return True
 
@@ -137,20 +122,6 @@ class _Need(NamedTuple):
     more: int = 0
 
 
-def _longest(needs: Iterable[_Need], lengths: Lengths, max_len: int) -> int:
-    """Return the most tokens any of ``needs`` takes; the first that does not fit is an error."""
-    needs, longest = iter(needs), 0
-    while chunk := list(itertools.islice(needs, _CHUNK)):
-        responses = iter(lengths.responses([text for need in chunk for text in need.responses]))
-        prompts = lengths.prompts([need.prompt for need in chunk])
-        for need, prompt in zip(chunk, prompts, strict=True):
-            response = max((next(responses) for _ in need.responses), default=0)
-            tokens = prompt + response + need.more
-            _must_fit(tokens, max_len, need.what, need.where)
-            longest = max(longest, tokens)
-    return longest
-
-
 def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
     """Return the longest SFT row in tokens; a longer one than ``max_len`` would be cut in silence by the trainer.
 
@@ -159,16 +130,9 @@ def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
     CellDualityError
         If a row lacks a field or does not fit; its line is named.
     """
-    return _some_rows(_longest(_sft_needs(path), Lengths(tokenizer), max_len), path)
-
-
-def _sft_needs(path: Path) -> Iterator[_Need]:
-    for number, row in enumerate(read_jsonl(path), start=1):
-        if not isinstance(row.get("input"), str) or not isinstance(row.get("output"), str):
-            raise CellDualityError(
-                "malformed SFT row: needs the texts 'input' and 'output'", where=f"{path}:{number}", mend=_AGAIN
-            )
-        yield _Need("SFT row", f"{path}:{number}", row["input"], (row["output"],))
+    rows = _rows(path, "SFT", "output")
+    needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in rows)
+    return _longest(needs, Lengths(tokenizer), max_len, path)
 
 
 def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_new_tokens: int) -> int:
@@ -180,17 +144,42 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
         If a row is malformed, names an unknown task, lacks what its reward needs, or does not fit; its line is named.
     """
     lengths = Lengths(tokenizer)
-    return _some_rows(_longest(_rl_needs(path, config, lengths, max_new_tokens), lengths, max_len), path)
+    return _longest(_rl_needs(path, config, lengths, max_new_tokens), lengths, max_len, path)
+
+
+def _rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each row with its place."""
+    for number, row in enumerate(read_jsonl(path), start=1):
+        where = f"{path}:{number}"
+        if not isinstance(row.get("input"), str) or not isinstance(row.get(second), str):
+            what = f"malformed {stage} row: needs the texts 'input' and {second!r}"
+            raise CellDualityError(what, where=where, mend=_AGAIN)
+        yield where, row
+
+
+def _longest(needs: Iterator[_Need], lengths: Lengths, max_len: int, path: Path) -> int:
+    """Return the most tokens any of ``needs`` takes; the first that does not fit is an error."""
+    longest = 0
+    while chunk := list(itertools.islice(needs, _CHUNK)):
+        responses = iter(lengths.responses([text for need in chunk for text in need.responses]))
+        prompts = lengths.prompts([need.prompt for need in chunk])
+        for need, prompt in zip(chunk, prompts, strict=True):
+            tokens = prompt + max((next(responses) for _ in need.responses), default=0) + need.more
+            if tokens > max_len:
+                what = f"{need.what} needs {tokens} tokens, more than max_len {max_len}"
+                mend = "raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES"
+                raise CellDualityError(what, where=need.where, mend=mend)
+            longest = max(longest, tokens)
+    if not longest:
+        raise CellDualityError("no rows", where=str(path), mend=_AGAIN)
+    return longest
 
 
 def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[_Need]:
     vocabulary, tasks = config.load_vocabulary(), config.load_tasks()
     rewards = config.load_rewards(tasks)
     longest_labels: dict[str, str] = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
-        where = f"{path}:{number}"
-        if not isinstance(row.get("input"), str) or not isinstance(row.get("label"), str):
-            raise CellDualityError("malformed RL row: needs the texts 'input' and 'label'", where=where, mend=_AGAIN)
+    for where, row in _rows(path, "RL", "label"):
         try:
             example = Example.from_label(row["label"])
         except CellDualityError as error:
@@ -214,7 +203,13 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
         more += (config.dual.max_new_tokens or 0) if config.tasks[task.name].traces else 0
         for split in example.splits():
             prompt = task.dual_prompt(split.known, answer, vocabulary)
-            yield _Need(_DUAL, where, prompt, _rebuilt_responses(task, split, vocabulary, reward), more)
+            yield _Need(
+                "dual prompt with its response",
+                where,
+                prompt,
+                _rebuilt_responses(task, split, vocabulary, reward),
+                more,
+            )
         if reward.asks_again and isinstance(task, LabelTask):
             whole = task.primal_prompt({**example.inputs, "cell": task.whole(example)}, vocabulary)
             labels = vocabulary.labels[task.answer.kind]
@@ -237,21 +232,5 @@ def _rebuilt_responses(task: DualTask, example: Example, vocabulary: Vocabulary,
     return tuple(map(task.rebuilt_response, values))
 
 
-def _some_rows(longest: int, path: Path) -> int:
-    if not longest:
-        raise CellDualityError("no rows", where=str(path), mend=_AGAIN)
-    return longest
-
-
-def _must_fit(tokens: int, max_len: int, what: str, where: str) -> None:
-    if tokens > max_len:
-        raise CellDualityError(
-            f"{what} needs {tokens} tokens, more than max_len {max_len}",
-            where=where,
-            mend="raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES",
-        )
-
-
-_DUAL = "dual prompt with its response"
 _CHUNK = 512
 _AGAIN = "prepare the data again (bash recipes/prepare.sh)"

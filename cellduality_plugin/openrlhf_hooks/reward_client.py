@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
+from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, read_reply
 from cellduality_plugin.openrlhf_hooks.remote.threads import FromThreads
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import PolicyError
@@ -27,13 +26,8 @@ class RewardClient(FromThreads):
     OpenRLHF's own client takes the next server in turn, stays with it, and gives up after five attempts, a second
     apart. A rollout that was under way at a server that died is judged again: its reward is the same.
 
-    Parameters
-    ----------
-    urls
-        Of servers that ``cellduality serve-reward`` started with one configuration. Their token is that of
-        ``CELLDUALITY_TOKEN``.
-    patience
-        Seconds until a rollout that no server judged is given up.
+    ``urls`` are of servers that ``cellduality serve-reward`` started with one configuration and the token of
+    ``CELLDUALITY_TOKEN``; a rollout that no server judged is given up after ``patience`` seconds.
 
     Raises
     ------
@@ -53,11 +47,12 @@ class RewardClient(FromThreads):
             return await asyncio.wait_for(self._servers.post("/", body, read), self._patience)
         except asyncio.TimeoutError:
             what, mend = f"none answered within {self._patience:g} s", "start one again, then the run with RESUME=1"
+        except Malformed as error:
+            what, mend = f"a server's reply is malformed: {error}", "see the server's log"
         except PolicyError as error:
-            what = f"a server refused a rollout: {error.cause}"
-            mend = (
-                f"set {TOKEN_VARIABLE} to the servers' token" if error.cause == "http_401" else "see the server's log"
-            )
+            what, mend = f"a server refused a rollout: {error.cause}", "see the server's log"
+            if error.cause == "http_401":
+                mend = f"set {TOKEN_VARIABLE} to the servers' token"
         raise CellDualityError(what, where=", ".join(self._urls), mend=mend)
 
     async def _closed(self) -> None:
@@ -74,44 +69,3 @@ class RewardClient(FromThreads):
             timeout_seconds=OPENRLHF_WAITS,
         )
         return Addresses(settings)
-
-
-def read_reply(body: bytes, rollouts: int) -> dict[str, Any]:
-    """Return what a reward server answered, if it is what OpenRLHF can work with.
-
-    Parameters
-    ----------
-    body
-        The body of its reply.
-    rollouts
-        How many it was asked about.
-
-    Raises
-    ------
-    PolicyError
-        If it is anything else, None and NaN among it: ``"malformed"``.
-
-    Examples
-    --------
-    >>> read_reply(b'{"rewards": 0.5, "scores": 0.5, "extra_logs": {"dual_reward": 0.5}}', 1)
-    {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
-    """
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):  # not JSON, or not even text
-        raise PolicyError("malformed") from None
-    if not isinstance(content, dict):
-        raise PolicyError("malformed")
-    reply = {name: content.get(name) for name in ("rewards", "scores", "extra_logs")}
-    logs = reply["extra_logs"]
-    if not isinstance(logs, dict):
-        raise PolicyError("malformed")
-    for value in (reply["rewards"], reply["scores"], *logs.values()):
-        values = [value] if rollouts == 1 else value
-        if not isinstance(values, list) or len(values) != rollouts or not all(map(_number, values)):
-            raise PolicyError("malformed")
-    return reply
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

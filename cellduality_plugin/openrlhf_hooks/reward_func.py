@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.openrlhf_hooks.remote.judge import reply
+from cellduality_plugin.openrlhf_hooks.remote.protocol import reply
 from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
 from cellduality_plugin.openrlhf_hooks.remote.threads import FromThreads
 
@@ -16,10 +16,7 @@ from cellduality_plugin.openrlhf_hooks.remote.threads import FromThreads
 class RewardFunction(FromThreads):
     """Judges rollouts here, and asks the endpoint of the configuration to play the dual.
 
-    Parameters
-    ----------
-    config_path
-        The configuration file; by default the one ``CELLDUALITY_CONFIG`` names.
+    The configuration file is by default the one that ``CELLDUALITY_CONFIG`` names.
 
     Raises
     ------
@@ -32,7 +29,7 @@ class RewardFunction(FromThreads):
         self._judge, self._policy = open_judge(Config.load(config_path))
 
     async def _replied(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-        rollouts = [self._judge.rollout(*told) for told in zip(queries, prompts, labels, strict=True)]
+        rollouts = [self._judge.rollout(*rollout) for rollout in zip(queries, prompts, labels, strict=True)]
         return reply(list(await asyncio.gather(*map(self._judge.score, rollouts))))
 
     async def _closed(self) -> None:

@@ -16,14 +16,14 @@ from cellduality_plugin.readings import readings, step_metrics
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _RAY_PREFIX = re.compile(r"^\((?:\w+ )?pid=\d+(?:, ip=[\d.]+)?\)\s*")
 _ACTOR = re.compile(r"^\(\w+ pid=\d")
-_NUMBER = r"([-+]?(?:nan|inf|[\d.]+(?:e[-+]?\d+)?))"
-_SFT_EPOCHS = re.compile(r"Train epoch:\s+\d+%\|.*?\| (\d+)/(\d+) \[")
+_SFT_EPOCHS = re.compile(r"Train epoch:\s+\d+%\|.*?\| \d+/(\d+) \[")
 _SFT_STEP = re.compile(r"Train step of epoch (\d+):\s+\d+%\|.*?\| (\d+)/(\d+) \[")
-_SFT_LOSS = re.compile(rf"gpt_loss={_NUMBER}")
+_SFT_LOSS = re.compile(r"gpt_loss=([-+]?(?:nan|inf|[\d.]+(?:e[-+]?\d+)?))")
 _GRPO_PROMPTS = re.compile(r"Episode \[(\d+)/(\d+)\]:\s+\d+%\|.*?\| (\d+)/(\d+) \[")
 _INNER = re.compile(r"^(\[[^\]]+\] \d+:\d\d.*)$")  # of a supervisor inside
 _ASKED = re.compile(r"^(\[[^\]]+\] [\w ]+):\s+\d+%\|.*?\| (\d+/\d+) \[")  # vLLM may write on behind it
 _NOISE = re.compile(r"\d+%\|.*\||it/s|s/it|\b(INFO|DEBUG|WARNING)\b|Warning:|^warnings\.warn|\[repeated \d+x")
+_ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Killed|Refused)\b")
 # One of the trainer's actors is gone for good. The trainer notices only when it next asks that actor; until then it can
 # wait for ten minutes, for weights that will never be received.
 _DOOMED = re.compile(
@@ -39,44 +39,33 @@ _ROLES = {
     "ReferenceModelActor": "a rank of the reference model",
     "PPOTrainer": "the trainer",
 }
-_ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Killed|Refused)\b")
-
-_SHOWN_READINGS = {"dual_validity": "validity", "dual_success": "duals", "dual_zero_variance": "no spread"}
+_SHOWN_RATIOS = {"dual_validity": "validity", "dual_success": "duals", "dual_zero_variance": "no spread"}
 _KEEP_LINES = 400
 _SHOW_LINES = 15
 _PLAIN_EVERY = 5.0  # seconds between two lines when there is no terminal
 
-# First match wins. Each mend is one line that says what to do.
-KNOWN_FAILURES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (
-        re.compile(r"No space left on device|ENOSPC|Errno 28\b|Disk quota exceeded"),
-        "the disk is full: free some space (old checkpoints first) and run the same command again",
-    ),
-    (
-        re.compile(r"CUDA out of memory|CUDA error: out of memory|torch\.(cuda\.)?OutOfMemoryError"),
-        "a GPU ran out of memory: lower --train.micro_batch_size, --data.max_len or --vllm.gpu_memory_utilization",
-    ),
-    (
-        re.compile(
-            r"Cannot allocate memory|MemoryError|OutOfMemoryError|running low on memory|can't allocate memory"
-            r"|is less than (requested|desired) .*memory|exitcode\s*: -9|signal: 9|SIGKILL|^Killed"
-        ),
-        "the machine ran out of memory, or a process was killed: end other programs, lower the batch sizes, or "
-        "choose a smaller model",
-    ),
-    (
-        re.compile(r"Address already in use|EADDRINUSE|Errno 98\b"),
-        "a network port is taken by another run: wait for it to end, then run the same command again",
-    ),
-    (
-        re.compile(r"Bus error|/dev/shm.*(full|space)"),
-        "shared memory is too small: in a container, start it with a larger /dev/shm (--shm-size 4g)",
-    ),
-    (
-        re.compile(r"No module named"),
-        "a package is missing from this environment: install again as the README says",
-    ),
+_OUT_OF_MEMORY = (
+    "the machine ran out of memory, or a process was killed: end other programs, lower the batch sizes, or choose a "
+    "smaller model"
 )
+# What a line shows -> how to mend it. The first that any line shows counts.
+KNOWN_FAILURES = {
+    r"No space left on device|ENOSPC|Errno 28\b|Disk quota exceeded": (
+        "the disk is full: free some space (old checkpoints first) and run the same command again"
+    ),
+    r"CUDA out of memory|CUDA error: out of memory|torch\.(cuda\.)?OutOfMemoryError": (
+        "a GPU ran out of memory: lower --train.micro_batch_size, --data.max_len or --vllm.gpu_memory_utilization"
+    ),
+    r"Cannot allocate memory|MemoryError|OutOfMemoryError|running low on memory|can't allocate memory"
+    r"|is less than (requested|desired) .*memory|exitcode\s*: -9|signal: 9|SIGKILL|^Killed": _OUT_OF_MEMORY,
+    r"Address already in use|EADDRINUSE|Errno 98\b": (
+        "a network port is taken by another run: wait for it to end, then run the same command again"
+    ),
+    r"Bus error|/dev/shm.*(full|space)": (
+        "shared memory is too small: in a container, start it with a larger /dev/shm (--shm-size 4g)"
+    ),
+    r"No module named": "a package is missing from this environment: install again as the README says",
+}
 
 
 def clean(line: str) -> str:
@@ -92,7 +81,10 @@ def clean(line: str) -> str:
 
 @dataclass
 class Progress:
-    """The state of a run as told by its output so far; feed it lines in order, take the alarms it puts aside.
+    """The state of a run as shown by its output so far; feed it lines in order, take the alarms it puts aside.
+
+    ``text`` is how far the run is, ``doomed`` whether it cannot succeed any more, ``waits_for_room`` whether it waits
+    for cards of Ray's. Set ``no_room`` to what it waits for in vain.
 
     Examples
     --------
@@ -104,19 +96,16 @@ class Progress:
     """
 
     text: str = "starting"
-    epochs: int = 1
-    loss: str = ""
-    reward: str = ""
-    step: int = 0
-    prompts: str = ""
-    duals: str = ""
     doomed: bool = False
-    dead: str = ""
     waits_for_room: bool = False
     no_room: str = ""
-    watch: Watch = field(default_factory=Watch)
     alarms: list[Alarm] = field(default_factory=list)
     lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_KEEP_LINES))
+    _watch: Watch = field(default_factory=Watch)
+    _epochs: int = 1
+    _step: int = 0
+    _shown: dict[str, str] = field(default_factory=dict)  # prompts, reward and duals, as they are shown
+    _dead: str = ""
 
     def feed(self, raw: str) -> None:
         """Take in one line of output; a line that says nothing about progress is only kept for `last_words`."""
@@ -130,13 +119,7 @@ class Progress:
             self.waits_for_room = False
         self.doomed = self.doomed or bool(_DOOMED.search(line))
         self._feed_death(line)
-        if found := _SFT_EPOCHS.search(line):
-            self.epochs = int(found[2])
-        if found := _SFT_LOSS.search(line):
-            self.loss = found[1]
-        if found := _SFT_STEP.search(line):
-            epoch, done, total = (int(number) for number in found.groups())
-            self.text = f"step {epoch * total + done}/{self.epochs * total}" + _named(", loss ", self.loss)
+        self._feed_sft(line)
         self._feed_grpo(line)
         if found := _INNER.match(line):
             self.text = found[1]
@@ -145,40 +128,48 @@ class Progress:
 
     def _feed_death(self, line: str) -> None:
         """Take in Ray's word on an actor that is gone: its class in one line, its process in a later one."""
-        if self.dead.endswith(")"):
+        if self._dead.endswith(")"):
             return
         if found := _DEAD_CLASS.match(line):
-            self.dead = _ROLES.get(found[1], found[1])
-        elif self.dead and (found := _DEAD_PROCESS.match(line)):
-            self.dead += f" (process {found[1]})"
-        elif not self.dead and "EngineDeadError" in line:
-            self.dead = _ROLES["RolloutRayActor"]
+            self._dead = _ROLES.get(found[1], found[1])
+        elif self._dead and (found := _DEAD_PROCESS.match(line)):
+            self._dead += f" (process {found[1]})"
+        elif "EngineDeadError" in line:
+            self._dead = self._dead or _ROLES["RolloutRayActor"]
+
+    def _feed_sft(self, line: str) -> None:
+        if found := _SFT_EPOCHS.search(line):
+            self._epochs = int(found[1])
+        if found := _SFT_STEP.search(line):
+            epoch, done, total = map(int, found.groups())
+            loss = _SFT_LOSS.search(line)
+            self.text = f"step {epoch * total + done}/{self._epochs * total}" + (f", loss {loss[1]}" if loss else "")
 
     def _feed_grpo(self, line: str) -> None:
-        found, prompts = step_metrics(line), _GRPO_PROMPTS.search(line)
-        if found:
-            self.step, metrics = found
-            self.reward = f"{metrics['reward']:.4f}" if "reward" in metrics else self.reward
-            read = readings(metrics)
-            self.duals = ", ".join(f"{name} {read[key]:.2f}" for key, name in _SHOWN_READINGS.items() if key in read)
-            self.alarms += self.watch.step(self.step, metrics)
+        logged, prompts = step_metrics(line), _GRPO_PROMPTS.search(line)
+        if logged:
+            self._step, metrics = logged
+            ratios = readings(metrics)
+            if "reward" in metrics:
+                self._shown["reward"] = f"reward {metrics['reward']:.4f}"
+            duals = (f"{name} {ratios[key]:.2f}" for key, name in _SHOWN_RATIOS.items() if key in ratios)
+            self._shown["duals"] = ", ".join(duals)
+            self.alarms += self._watch.step(self._step, metrics)
         if prompts:
-            episode, episodes, done, total = (int(number) for number in prompts.groups())
-            self.prompts = f"{(episode - 1) * total + done}/{episodes * total}"
-        if found or prompts:
-            named = (", prompts ", self.prompts), (", reward ", self.reward), (", ", self.duals)
-            self.text = f"step {self.step}" + "".join(_named(*item) for item in named)
+            episode, episodes, done, total = map(int, prompts.groups())
+            self._shown["prompts"] = f"prompts {(episode - 1) * total + done}/{episodes * total}"
+        if logged or prompts:
+            shown = (self._shown.get(name) for name in ("prompts", "reward", "duals"))
+            self.text = ", ".join([f"step {self._step}", *filter(None, shown)])
 
     def last_words(self) -> list[str]:
         """Return the last lines that say something, at most 15: up to the last error if there is one."""
-        told = [line for line in self.lines if not _NOISE.search(line)]
-        ends = [number for number, line in enumerate(told, start=1) if _ERROR.match(line)]
-        return told[: ends[-1] if ends else len(told)][-_SHOW_LINES:]
+        lines = [line for line in self.lines if not _NOISE.search(line)]
+        ends = [number for number, line in enumerate(lines, start=1) if _ERROR.match(line)]
+        return lines[: ends[-1] if ends else len(lines)][-_SHOW_LINES:]
 
     def mend(self, exit_code: int) -> str:
-        """Return one line on how to mend a known failure, and on which process of the run died; else it is empty.
-
-        What was asked of Ray and is not there comes first.
+        """Return one line: what Ray had no room for, else which process died and how to mend a known failure.
 
         Parameters
         ----------
@@ -187,16 +178,13 @@ class Progress:
         """
         if self.no_room:
             return self.no_room
-        known = next((mend for pattern, mend in KNOWN_FAILURES if any(map(pattern.search, self.lines))), "")
-        if not known and exit_code == 137:
-            known = KNOWN_FAILURES[2][1]
-        if not self.dead:
+        shown = (
+            mend for pattern, mend in KNOWN_FAILURES.items() if any(re.search(pattern, line) for line in self.lines)
+        )
+        known = next(shown, _OUT_OF_MEMORY if exit_code == 137 else "")
+        if not self._dead:
             return known
-        return f"{self.dead} died{_named(': ', known)}; RESUME=1 goes on from the last checkpoint"
-
-
-def _named(name: str, value: str) -> str:
-    return f"{name}{value}" if value else ""
+        return f"{self._dead} died{known and f': {known}'}; RESUME=1 goes on from the last checkpoint"
 
 
 class Display:
@@ -206,8 +194,8 @@ class Display:
         self.stage, self.expected = stage, expected
         self.console = Console(highlight=False, markup=False)
         self.live = Live(console=self.console, transient=True, auto_refresh=False)
-        self.began = time.monotonic()
-        self.shown_at, self.shown = self.began, ""
+        self.began = self.shown_at = time.monotonic()
+        self.shown = ""
 
     def line(self, text: str) -> str:
         """Return the progress line for `text`."""
@@ -216,18 +204,16 @@ class Display:
 
     def show(self, text: str) -> None:
         """Show `text` behind stage and time, if it is time to show anything."""
-        now = time.monotonic()
-        if self.console.is_terminal:
-            if now - self.shown_at > 0.25:
-                self.live.update(self.line(text)[: self.console.width - 1], refresh=True)
-                self.shown_at = now
-        elif now - self.shown_at > _PLAIN_EVERY and text != self.shown:
+        now, on_terminal = time.monotonic(), self.console.is_terminal
+        if now - self.shown_at <= (0.25 if on_terminal else _PLAIN_EVERY):
+            return
+        if on_terminal:
+            self.live.update(self.line(text)[: self.console.width - 1], refresh=True)
+        elif text != self.shown:
             print(self.line(text), flush=True)
-            self.shown_at, self.shown = now, text
-
-    def say(self, text: str) -> None:
-        """Print a line that stays."""
-        print(text, flush=True)
+        else:
+            return
+        self.shown_at, self.shown = now, text
 
 
 def _clock(seconds: float) -> str:

@@ -28,9 +28,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.cluster import Cluster, address_of
 from cellduality_plugin.openrlhf_hooks.run_progress import Display, Progress
 
-ALARMS = "alarms.jsonl"
-"""The file in a run's folder that every alarm is added to."""
-
+ALARMS = "alarms.jsonl"  # in a run's folder: every alarm is added to it
 LOCK_VARIABLE = "CELLDUALITY_LOCK_HELD"
 EXIT_LOCKED = 75  # EX_TEMPFAIL: try again later
 EXIT_LOG = 74  # EX_IOERR: the log cannot be written
@@ -39,6 +37,7 @@ _PATIENCE = 8.0  # seconds a command has to end by itself after a signal
 _GRACE = 20.0  # seconds a command has to fail by itself once it cannot succeed any more
 _PLACEMENT_VARIABLE, _PLACEMENT = "CELLDUALITY_PLACEMENT_SECONDS", 300.0  # that a run may wait for cards of Ray's
 _PR_SET_CHILD_SUBREAPER = 36
+_CLOCK = "%Y-%m-%d %H:%M:%S"
 
 
 class FolderLockedError(CellDualityError):
@@ -47,12 +46,10 @@ class FolderLockedError(CellDualityError):
 
 @contextlib.contextmanager
 def lock(run_dir: Path) -> Iterator[int | None]:
-    """Hold `run_dir` for this run alone; yields the lock's file descriptor, or `None` if an outer run holds it.
+    """Hold `run_dir`, an existing folder, for this run alone.
 
-    Parameters
-    ----------
-    run_dir
-        An existing folder. Its file `.lock` tells who holds it; the kernel lets go when the last holder ends.
+    Yields the file descriptor of its file `.lock`, or `None` if an outer run holds it; the kernel lets go when the last
+    holder ends.
 
     Raises
     ------
@@ -66,13 +63,11 @@ def lock(run_dir: Path) -> Iterator[int | None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FolderLockedError(
-                f"another run is using this folder ({_holder(file)})",
-                where=str(run_dir),
-                mend="wait for it to end, or choose another folder",
-            ) from None
+            what = f"another run is using this folder ({_holder(file)})"
+            mend = "wait for it to end, or choose another folder"
+            raise FolderLockedError(what, where=str(run_dir), mend=mend) from None
         file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}) + "\n")
+        file.write(json.dumps({"pid": os.getpid(), "since": time.strftime(_CLOCK)}) + "\n")
         file.flush()
         yield file.fileno()
 
@@ -89,14 +84,7 @@ def _holder(file: IO[str]) -> str:
 class Command:
     """A command in a session of its own, its output, and every process that descends from it.
 
-    Parameters
-    ----------
-    words
-        The command and its arguments.
-    environment
-        All of its variables.
-    keep
-        File descriptors that it inherits.
+    It inherits the file descriptors ``keep``.
     """
 
     def __init__(self, words: Sequence[str], environment: dict[str, str], keep: Sequence[int]) -> None:
@@ -104,40 +92,30 @@ class Command:
             # Orphans become our children instead of init's, so none of them can slip away.
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.words, self.environment = words, environment
+        nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
         self.process = subprocess.Popen(
-            list(words),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            list(words), env=environment, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True,
             pass_fds=tuple(keep),
-        )
+        )  # fmt: skip
         assert self.process.stdout is not None
-        self.output = self.process.stdout.fileno()
-        os.set_blocking(self.output, False)
-        self.at_end = False
+        self._output = self.process.stdout.fileno()
+        os.set_blocking(self._output, False)
+        self._at_end = False
 
     def read(self, wait: float) -> bytes:
         """Return output that has come within `wait` seconds, empty if none has."""
-        if self.at_end:
+        if self._at_end:
             time.sleep(wait)
-            return b""
-        if not select.select([self.output], [], [], wait)[0]:
-            return b""
-        chunk = os.read(self.output, 1 << 16)
-        self.at_end = not chunk
-        return chunk
+        elif select.select([self._output], [], [], wait)[0]:
+            chunk = os.read(self._output, 1 << 16)
+            self._at_end = not chunk
+            return chunk
+        return b""
 
     def exit_code(self) -> int | None:
         """Return the exit code as a shell gives it (128 + N for signal N), `None` while the command runs."""
         code = self.process.poll()
         return 128 - code if code is not None and code < 0 else code
-
-    def interrupt(self, number: int) -> None:
-        """Send the signal to the command's process group, as a terminal would."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
 
     def without_room(self) -> str:
         """Return what the command asks of Ray and is not there, as one line; empty if it waits for nothing."""
@@ -179,17 +157,14 @@ def _living_descendants() -> list[psutil.Process]:
 
 
 class Stop:
-    """The first signal that asked this process to end; a second one means at once."""
+    """The first signal that asked this process to end, 0 before one has; a second one means at once."""
 
     def __init__(self) -> None:
-        self.number = 0
-        self.count = 0
-        self.at = 0.0
+        self.number = self.count = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
-        if not self.number:
-            self.number, self.at = number, time.monotonic()
+        self.number = self.number or number
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stop]:
@@ -202,45 +177,47 @@ class Stop:
                 signal.signal(number, handler)
 
 
-def watch(
-    command: Command, log: IO[bytes], progress: Progress, display: Display, stop: Stop, alarms: Path | None = None
-) -> int:
+class _Since:
+    """Call it with whether something is so: it returns for how many seconds that has been without a break, 0 if not."""
+
+    def __init__(self) -> None:
+        self._began = math.inf
+
+    def __call__(self, is_so: bool) -> float:
+        self._began = min(self._began, time.monotonic()) if is_so else math.inf
+        return max(0.0, time.monotonic() - self._began)
+
+
+def watch(command: Command, log: IO[bytes], progress: Progress, display: Display, stop: Stop, alarms: Path) -> int:
     """Return the exit code of `command`, once it has ended or was told to and its patience is over; 1 if it hangs.
 
-    Everything it writes goes to `log` unchanged and to `progress` line by line. Alarms are said, and added to `alarms`.
+    Its output goes to `log` unchanged and to `progress` line by line. Alarms are shown, and added to `alarms`.
     """
-    rest = ""
-    told = False
-    doomed_at = math.inf
-    asked_at = math.inf
-    patience = float(command.environment.get(_PLACEMENT_VARIABLE, _PLACEMENT))
+    rest, interrupted = "", False
+    stopping, doomed, waiting = _Since(), _Since(), _Since()
+    placement = float(command.environment.get(_PLACEMENT_VARIABLE, _PLACEMENT))
     while True:
-        chunk = command.read(wait=0.25)
+        chunk, code = command.read(wait=0.25), None
+        if not chunk:
+            code = command.exit_code()
         log.write(chunk)
         *lines, rest = (rest + chunk.decode("utf-8", "replace")).replace("\r", "\n").split("\n")
-        for line in lines:
+        for line in lines if code is None else [*lines, rest]:
             progress.feed(line)
-        _tell_alarms(progress, display, alarms)
+        _show_alarms(progress, display, alarms)
         display.show("stopping" if stop.number else progress.text)
-        code = command.exit_code()
-        if code is not None and not chunk:
-            progress.feed(rest)
-            _tell_alarms(progress, display, alarms)
+        if code is not None:
             return 128 + stop.number if stop.number else code
-        asked_at = min(asked_at, time.monotonic()) if progress.waits_for_room else math.inf
-        if time.monotonic() - asked_at > patience:
-            asked_at = time.monotonic()
+        if waiting(progress.waits_for_room) > placement:
+            waiting = _Since()
             progress.no_room = command.without_room()
-            if progress.no_room:
-                return 1
-        if progress.doomed:
-            doomed_at = min(doomed_at, time.monotonic())
-        if time.monotonic() - doomed_at > _GRACE:
+        if progress.no_room or doomed(progress.doomed) > _GRACE:
             return 1
-        if stop.number and not told:
-            command.interrupt(stop.number)
-            told = True
-        if stop.number and (stop.count > 1 or time.monotonic() - stop.at > _PATIENCE):
+        if stop.number and not interrupted:  # as a terminal would
+            interrupted = True
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(command.process.pid, stop.number)
+        if stopping(stop.number > 0) > _PATIENCE or stop.count > 1:
             return 128 + stop.number
 
 
@@ -270,35 +247,27 @@ def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, e
     except FileNotFoundError as error:
         raise CellDualityError(f"no such command or file: {error.filename}", where=stage) from None
     except OSError as error:
-        raise CellDualityError(
-            f"cannot write: {error.strerror}", where=str(log_path), mend="free some space or choose another folder"
-        ) from error
-    _tell_end(code, bool(stop.number), progress, display, log_path)
+        mend = "free some space or choose another folder"
+        raise CellDualityError(f"cannot write: {error.strerror}", where=str(log_path), mend=mend) from error
+    if stop.number:
+        print(display.line(f"stopped, nothing is left running; log: {log_path}"), flush=True)
+    elif code == 0:
+        print(display.line(f"done ({progress.text})"), flush=True)
+    else:
+        print(*(f"    {line}" for line in progress.last_words()), sep="\n")
+        print(display.line(f"failed with exit code {code}; log: {log_path}"), flush=True)
+        if mend := progress.mend(code):
+            print(f"[{stage}] {mend}", flush=True)
     return code
 
 
-def _tell_alarms(progress: Progress, display: Display, path: Path | None) -> None:
-    told, progress.alarms = progress.alarms, []
-    for alarm in told:
-        display.say(f"[{display.stage}] {alarm}")
-        if path is not None:
-            row = {"stage": display.stage, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **alarm.to_row()}
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-
-def _tell_end(code: int, stopped: bool, progress: Progress, display: Display, log_path: Path) -> None:
-    if stopped:
-        display.say(display.line(f"stopped, nothing is left running; log: {log_path}"))
-    elif code == 0:
-        display.say(display.line(f"done ({progress.text})"))
-    else:
-        for line in progress.last_words():
-            display.say(f"    {line}")
-        mend = progress.mend(code)
-        display.say(display.line(f"failed with exit code {code}; log: {log_path}"))
-        if mend:
-            display.say(f"[{display.stage}] {mend}")
+def _show_alarms(progress: Progress, display: Display, path: Path) -> None:
+    alarms, progress.alarms = progress.alarms, []
+    for alarm in alarms:
+        print(f"[{display.stage}] {alarm}", flush=True)
+        row = {"stage": display.stage, "time": time.strftime(_CLOCK), **alarm.to_row()}
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

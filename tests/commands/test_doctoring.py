@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin import cli
-from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS, FLAGS
 from cellduality_plugin.openrlhf_hooks.doctor.command import SFT
 
-ROOT = Path(__file__).parents[2]
+CHECKS = Path(__file__).parents[2] / "cellduality_plugin/openrlhf_hooks/doctor/CHECKS.md"
 Doctor = Callable[..., tuple[int, str, str]]
 
 
@@ -24,12 +23,9 @@ def doctor(monkeypatch, capsys) -> Doctor:
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["cellduality", "doctor", *map(str, words)])
-        code = 0
-        try:
+        with pytest.raises(SystemExit) as end:
             cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
+        return int(end.value.code or 0), *capsys.readouterr()
 
     return run
 
@@ -38,85 +34,56 @@ def doctor(monkeypatch, capsys) -> Doctor:
 def good(small_world, tmp_path) -> list[str]:
     """The command of a good SFT run, in a folder that is no other test's."""
     shutil.copytree(small_world.data, tmp_path / "data")
+    flags = (
+        "--data.output_key output --data.apply_chat_template --data.max_len 256 --train.batch_size 2 "
+        "--train.micro_batch_size 2 --ds.zero_stage 0 --ds.attn_implementation sdpa --ckpt.save_steps 10"
+    )
     return [
-        "cellduality-cpu", "python", "-m", SFT, "--model.model_name_or_path", str(small_world.model),
-        "--data.dataset", str(tmp_path / "data" / "sft.jsonl"), "--data.output_key", "output",
-        "--data.apply_chat_template", "--data.max_len", "256", "--train.batch_size", "2",
-        "--train.micro_batch_size", "2", "--ds.zero_stage", "0",
-        "--ds.attn_implementation", "sdpa", "--ckpt.save_steps", "10",
-        "--ckpt.path", str(tmp_path / "checkpoints"), "--ckpt.output_dir", str(tmp_path / "new"),
+        "cellduality-cpu", "python", "-m", SFT, *flags.split(), "--model.model_name_or_path", str(small_world.model),
+        "--data.dataset", str(tmp_path / "data" / "sft.jsonl"), "--ckpt.path", str(tmp_path / "checkpoints"),
+        "--ckpt.output_dir", str(tmp_path / "new"),
     ]  # fmt: skip
 
 
-def test_a_good_run_ends_in_0_and_shows_its_memory(good, doctor):
-    code, out, err = doctor("--", *good)
-    assert (code, err) == (0, "")
-    assert "0 errors, 0 warnings, 0 notes" in out
-    assert "optimiser" in out
+@pytest.mark.parametrize(
+    ("more", "code", "summary"),
+    [
+        ([], 0, "0 errors, 0 warnings, 0 notes"),
+        (["--eval.steps", "5"], 0, "0 errors, 1 warning, 0 notes"),
+        (["--train.micro_batch_size", "3", "--eval.steps", "5"], 1, "1 error, 1 warning, 0 notes"),
+        (["--data.dataset", "/gone/[bold]/rows.jsonl"], 1, "/gone/[bold]/rows.jsonl"),
+    ],
+)
+def test_it_ends_in_1_if_there_is_an_error_and_shows_the_memory(more, code, summary, good, doctor):
+    ended, out, err = doctor("--", *good, *more)
+    assert (ended, err) == (code, "")
+    assert summary in out
     assert "12 P" in out
 
 
-def test_an_error_ends_in_1_and_stands_first(good, doctor):
-    code, out, err = doctor("--", *good, "--train.micro_batch_size", "3", "--eval.steps", "5")
-    assert (code, err) == (1, "")
-    assert "1 error, 1 warning, 0 notes" in out
-    assert out.index("error ") < out.index("warning ")
-    assert "--train.micro_batch_size" in out
-
-
-def test_a_warning_alone_ends_in_0(good, doctor):
-    assert doctor("--", *good, "--eval.steps", "5")[0] == 0
-
-
-def test_json_is_one_object_that_holds_all(good, doctor):
-    code, out, _ = doctor("--json", "--", *good, "--train.micro_batch_size", "3")
+def test_json_is_one_object_that_holds_all_and_memory_that_is_given_counts(good, doctor):
+    code, out, _ = doctor("--host-memory", "0.0001", "--json", "--", *good, "--train.micro_batch_size", "3")
     found = json.loads(out)
-    assert code == 1
-    assert found["trainer"] == SFT
-    assert [finding["check"] for finding in found["findings"]] == ["batches_fill_devices"]
+    assert (code, found["trainer"]) == (1, SFT)
+    assert [finding["check"] for finding in found["findings"]] == ["batches_fill_devices", "host_memory"]
     assert found["findings"][0].keys() == {"severity", "what", "where", "mend", "check"}
+    assert found["memory"][0].keys() == {"name", "where", "loading", "generating", "training", "formula"}
     assert {part["name"] for part in found["memory"]} >= {"weights", "gradients", "optimiser"}
-
-
-def test_memory_that_is_given_counts(good, doctor):
-    code, out, _ = doctor("--host-memory", "0.0001", "--json", "--", *good)
-    assert code == 0
-    assert [finding["check"] for finding in json.loads(out)["findings"]] == ["host_memory"]
 
 
 def test_flags_that_cannot_be_read_are_told_alone(good, doctor):
     code, out, _ = doctor("--", *good, "--data.max_len", "long")
-    assert code == 1
-    assert "invalid int value: 'long'" in out
-    assert "optimiser" not in out
-
-
-def test_square_brackets_are_no_markup(good, doctor):
-    _, out, _ = doctor("--", *good, "--data.dataset", "/gone/[bold]/rows.jsonl")
-    assert "/gone/[bold]/rows.jsonl" in out
+    assert (code, "optimiser" in out) == (1, False)
+    assert "1 error, 0 warnings, 0 notes" in out
 
 
 @pytest.mark.parametrize("words", [[], ["--"], ["--", "python", "train.py"]])
 def test_no_run_at_all_is_one_line(words, doctor):
     code, out, err = doctor(*words)
-    assert (code, out) == (2, "")
-    [line] = err.splitlines()
-    assert line.startswith("error: the command runs no trainer that can be examined")
-    assert "cellduality doctor -- python -m openrlhf.cli.train_ppo_ray" in line
+    assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 def test_the_list_is_the_one_in_the_documentation(doctor):
     code, out, _ = doctor("--list")
     assert code == 0
-    rows = [line for line in out.splitlines() if line.startswith("| `")]
-    assert len(rows) == len(FLAGS) + len(CHECKS)
-    assert all(len(line.split(" | ")) == 4 for line in rows)
-    assert out in (ROOT / "cellduality_plugin/openrlhf_hooks/doctor/CHECKS.md").read_text(encoding="utf-8"), (
-        "cellduality doctor --list > cellduality_plugin/openrlhf_hooks/doctor/CHECKS.md"
-    )
-
-
-def test_help_shows_how_it_is_used(doctor):
-    code, out, _ = doctor("--help")
-    assert code == 0
-    assert "cellduality doctor -- python -m openrlhf.cli.train_ppo_ray" in " ".join(out.replace("│", " ").split())
+    assert out in CHECKS.read_text(encoding="utf-8"), "append to its head: cellduality doctor --list"

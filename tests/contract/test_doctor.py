@@ -11,9 +11,9 @@ import pytest
 
 from cellduality_plugin.agent_file import bound_agent_file
 from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.openrlhf_hooks.doctor.check import Finding
+from cellduality_plugin.openrlhf_hooks.doctor.checks import examine
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
-from cellduality_plugin.openrlhf_hooks.doctor.examine import examine
-from cellduality_plugin.openrlhf_hooks.doctor.finding import Finding
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
 from cellduality_plugin.openrlhf_hooks.doctor.model import _known
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.openrlhf_hooks.cpu.launch import refuse_gpu_only
 from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
 
 PROFILES = sorted(path.stem for path in (Path(__file__).parents[2] / "recipes" / "profiles").glob("*.sh"))
@@ -58,13 +57,6 @@ def at(arguments: object, path: str) -> object:
     return reduce(getattr, path.split("."), arguments)
 
 
-@pytest.mark.parametrize("module", [SFT, RL])
-@pytest.mark.parametrize("profile", PROFILES)
-def test_openrlhf_takes_the_flags_of_every_profile_without_a_warning(profile, module, dry_run, parse_trainer, capsys):
-    parse_trainer(module, flags_of(dry_run("grpo_duality", PROFILE=profile), module))
-    assert capsys.readouterr().out == "", "OpenRLHF corrects a flag of this profile"
-
-
 def test_a_flag_that_openrlhf_does_not_have_is_refused(dry_run, parse_trainer, capsys):
     flags = flags_of(dry_run("grpo_duality", PROFILE="cpu"), RL)
     with pytest.raises(AssertionError, match="refuses"):
@@ -75,7 +67,7 @@ def test_a_flag_that_openrlhf_does_not_have_is_refused(dry_run, parse_trainer, c
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_reinforcement_learning_is_the_papers_and_keeps_clear_of_known_traps(profile, dry_run, parse_trainer):
+def test_reinforcement_learning_is_the_papers(profile, dry_run, parse_trainer):
     flags = flags_of(dry_run("grpo_duality", PROFILE=profile), RL)
     args = parse_trainer(RL, flags)
     # The paper's, but on a CPU, where dividing by a tiny spread was measured to cost annotation accuracy.
@@ -86,36 +78,6 @@ def test_reinforcement_learning_is_the_papers_and_keeps_clear_of_known_traps(pro
     assert args.reward.remote_url == ["agent"]
     assert args.data.apply_chat_template
     assert (args.data.input_key, args.data.label_key) == ("input", "label")
-    assert not args.train.partial_rollout_enable
-    assert not args.train.async_enable
-    assert args.ds.lora.rank == 0
-    assert not args.algo.dynamic_filtering_enable
-    if args.train.dynamic_batch_enable:
-        assert args.ds.zero_stage not in (1, 2), "dynamic batches keep only the last micro-batch's gradient"
-        longest = args.data.max_len
-        assert args.train.max_tokens_per_gpu >= longest
-        assert args.rollout.max_tokens_per_gpu >= longest
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_batches_go_into_one_another_and_devices_into_engines(profile, dry_run, parse_trainer):
-    commands = dry_run("grpo_duality", PROFILE=profile)
-    args = parse_trainer(RL, flags_of(commands, RL))
-    devices = args.actor.num_nodes * args.actor.num_gpus_per_node
-    samples = args.rollout.batch_size * args.rollout.n_samples_per_prompt
-    assert samples % args.train.batch_size == 0
-    assert samples % (args.rollout.micro_batch_size * devices) == 0
-    assert args.train.batch_size % (args.train.micro_batch_size * devices) == 0
-    # What OpenRLHF asserts only once Ray has started.
-    assert devices == args.vllm.num_engines * args.vllm.tensor_parallel_size
-    assert (args.ref.num_nodes, args.ref.num_gpus_per_node) == (args.actor.num_nodes, args.actor.num_gpus_per_node)
-    assert args.rollout.max_new_tokens < args.data.max_len
-
-    sft = parse_trainer(SFT, flags_of(commands, SFT))
-    *_, torchrun = (command for command in runs(commands) if SFT in command)
-    processes = int(torchrun[torchrun.index("--nproc-per-node") + 1])
-    assert sft.train.batch_size % (sft.train.micro_batch_size * processes) == 0
-    assert sft.data.max_len == args.data.max_len
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -142,16 +104,6 @@ def test_one_preparation_feeds_both_trainers(profile, dry_run, parse_trainer):
     assert n_rl % rl.rollout.batch_size == 0, "a last, smaller rollout can starve a rank"
     folders = [sft.logger.tensorboard_dir, rl.logger.tensorboard_dir, sft.ckpt.path, rl.ckpt.path]
     assert len(set(folders)) == len(folders)
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_commands_for_a_cpu_have_no_flag_that_needs_a_gpu(profile, dry_run):
-    commands = dry_run("grpo_duality", PROFILE=profile)
-    on_cpu = [command for command in commands if command[0] == "cellduality-cpu"]
-    trainers = [command for command in runs(commands) if SFT in command or RL in command]
-    assert all((command in on_cpu) == (profile in ("cpu", "smollm2")) for command in trainers)
-    for command in on_cpu:
-        refuse_gpu_only(command)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

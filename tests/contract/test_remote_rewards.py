@@ -136,12 +136,6 @@ def test_server_and_function_give_the_reward_of_the_agent(name, reward, world, c
         assert same == {key: rollouts["agent"]["extra_logs"][key] for key in same}
 
 
-def test_the_address_may_hold_the_token_as_its_password(world, address):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    good = address()
-    assert roll(SingleTurnAgentExecutor([good]), prompt, label, engine)["reward"] > 0.0
-
-
 def test_without_a_token_there_is_no_reward_and_no_dual(world, address, monkeypatch):
     prompt, label, engine = world(TYPE, reward="likelihood")
     sleep = asyncio.sleep

@@ -18,8 +18,7 @@ from starlette.routing import Route
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
-from cellduality_plugin.openrlhf_hooks.reward_client import RewardClient, read_reply
-from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.openrlhf_hooks.reward_client import RewardClient
 
 ROLLOUT = (["query"], ["prompt"], ["label"])
 REPLY = b'{"rewards": 0.5, "scores": 0.5, "extra_logs": {"dual_reward": 0.5}}'
@@ -93,7 +92,7 @@ def test_what_asking_again_does_not_mend_is_said_at_once(status, reply, why, ser
     with pytest.raises(CellDualityError, match=why):
         call([url])
     assert len(sent) == 1
-    assert "no reward: a server refused a rollout" in caplog.text
+    assert "no reward: a server" in caplog.text
 
 
 def test_patience_ends():
@@ -109,26 +108,3 @@ def test_without_a_token_it_does_not_begin(monkeypatch):
     monkeypatch.delenv(TOKEN_VARIABLE)
     with pytest.raises(CellDualityError, match="CELLDUALITY_TOKEN is not set"):
         RewardClient(["http://127.0.0.1:5000/"])
-
-
-@pytest.mark.parametrize(
-    ("body", "rollouts"),
-    [
-        (b"\xff", 1),
-        (b"[]", 1),
-        (b'{"rewards": NaN, "scores": 0.5, "extra_logs": {}}', 1),
-        (b'{"rewards": true, "scores": 0.5, "extra_logs": {}}', 1),
-        (b'{"rewards": 0.5, "scores": 0.5}', 1),
-        (b'{"rewards": 0.5, "scores": 0.5, "extra_logs": {"dual_reward": Infinity}}', 1),
-        (b'{"rewards": [0.5], "scores": [0.5], "extra_logs": {}}', 2),
-        (REPLY, 2),
-    ],
-)
-def test_a_reply_that_openrlhf_could_not_train_on_is_malformed(body, rollouts):
-    with pytest.raises(PolicyError, match="malformed"):
-        read_reply(body, rollouts)
-
-
-def test_a_reply_to_several_rollouts_is_of_lists():
-    body = b'{"rewards": [0, 1], "scores": [0, 1], "extra_logs": {"dual_reward": [0.0, 1.0]}, "further": 1}'
-    assert read_reply(body, 2) == {"rewards": [0, 1], "scores": [0, 1], "extra_logs": {"dual_reward": [0.0, 1.0]}}

@@ -14,7 +14,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.cpu.library_patches import SLOTS_VARIABLE
 from cellduality_plugin.openrlhf_hooks.cpu.post_import import DEVICE_VARIABLE
 from cellduality_plugin.openrlhf_hooks.cpu.precision import DTYPE_VARIABLE, fast_dtype
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL
+from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, TRAINERS, value_of
 from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
 
 # Defaults only: whatever the user has set stays. Why each is there:
@@ -50,10 +50,6 @@ _GPU_ONLY: tuple[tuple[str, frozenset[str] | None, str, str], ...] = (
     ),
     ("--vllm.sync_backend", frozenset({"nccl"}), "nccl", "pass --vllm.sync_backend gloo"),
 )
-# What has to be there: the launcher turns torch's compiler off, so an engine that compiles does not start, and the
-# trainer would wait for it.
-_NEEDED = {"openrlhf.cli.train_ppo_ray": "--vllm.enforce_eager"}
-_TRAINERS = {"openrlhf.cli.train_sft": "--vllm.", "openrlhf.cli.train_ppo_ray": ""}
 
 
 def refuse_gpu_only(command: Sequence[str]) -> None:
@@ -69,29 +65,19 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
     >>> refuse_gpu_only(["python", "-m", "openrlhf.cli.train_sft", "--ds.attn_implementation", "sdpa"])
     >>> refuse_gpu_only(["python", "another_script.py", "--ds.packing_samples"])
     """
-    trainer = next((word for word in command if word in _TRAINERS), None)
+    trainer = next((word for word in command if word in TRAINERS), None)
     if trainer is None:
         return
     for flag, refused, absent, mend in _GPU_ONLY:
-        without = _TRAINERS[trainer]
-        if without and flag.startswith(without):
+        if trainer == SFT and flag.startswith("--vllm."):
             continue
-        if (flag in command) if refused is None else (_value(command, flag, absent) in refused):
-            shown = flag if refused is None else f"{flag} {_value(command, flag, absent)}"
+        value = value_of(command, flag) or absent
+        if (flag in command) if refused is None else (value in refused):
+            shown = flag if refused is None else f"{flag} {value}"
             raise CellDualityError(f"{shown} needs a GPU", where=trainer, mend=mend)
-    needed = _NEEDED.get(trainer)
-    if needed and needed not in command:
-        raise CellDualityError("an engine that compiles needs a GPU", where=trainer, mend=f"pass {needed}")
-
-
-def _value(command: Sequence[str], flag: str, absent: str) -> str:
-    value = absent
-    for word, following in zip(command, [*command[1:], ""], strict=True):
-        if word == flag:
-            value = following
-        elif word.startswith(f"{flag}="):
-            value = word[len(flag) + 1 :]
-    return value
+    # The launcher turns torch's compiler off: an engine that compiles does not start, and the trainer waits for it.
+    if trainer == RL and "--vllm.enforce_eager" not in command:
+        raise CellDualityError("an engine that compiles needs a GPU", where=trainer, mend="pass --vllm.enforce_eager")
 
 
 def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -127,18 +113,8 @@ def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, s
 
 
 def cpu_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` with the defaults of a CPU run, and with the patches first on `PYTHONPATH`.
-
-    Parameters
-    ----------
-    environment
-        Variables that are set already; they win over every default.
-
-    Returns
-    -------
-    dict
-        A new mapping; `environment` is left alone.
-    """
+    """Return a copy of `environment` with the defaults of a CPU run where it has no value of its own, and with the
+    patches first on `PYTHONPATH`."""
     here = Path(__file__).resolve().parent
     package_root = here.parents[2]
     old = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
@@ -169,10 +145,7 @@ def gpu_is_there() -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Become the command given on the command line; return only to report why that is not possible.
 
-    Returns
-    -------
-    int
-        2 for no command, a flag that needs a GPU or too few slots, 127 for a command that does not exist.
+    That is 2 for no command, a flag that needs a GPU or too few slots, 127 for a command that does not exist.
     """
     command = list(sys.argv[1:] if arguments is None else arguments)
     if not command or command[0] in ("-h", "--help"):

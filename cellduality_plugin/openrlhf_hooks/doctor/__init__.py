@@ -6,8 +6,8 @@ model.py     the model folder: sizes out of its config.json
 agent.py     the agent file: whose it is, and which configuration it is bound to
 machine.py   versions, graphics cards and memory of this machine
 run.py       all of it together, as the checks see it
-checks/      one small function a check, and the table of them
 memory.py    what the run takes of each card and of the host, by formula
-examine.py   every check on one run
+check.py     what a check and a finding are
+checks/      all checks, by what they look at
 show.py      findings as a table and as JSON, the list of checks as Markdown
 """

@@ -8,28 +8,17 @@ from pathlib import Path
 
 _OURS = "cellduality_plugin.openrlhf_hooks.executor"
 _PACKAGED = Path(__file__).parents[1] / "agent.py"
+_AGENT = 'pass --train.agent_func_path "$(cellduality agent-path --config DATA/cellduality.json)"'
 
 
 @dataclass(frozen=True)
 class AgentFile:
-    """What the file given as ``--train.agent_func_path`` holds.
-
-    Parameters
-    ----------
-    path
-        As it was given.
-    problems
-        (what, mend) of each reason why OpenRLHF could not load it.
-    is_ours
-        Whether it asks the dual of this package.
-    bound
-        The configuration it is bound to; None if it reads the one ``CELLDUALITY_CONFIG`` names.
-    """
+    """What the file given as ``--train.agent_func_path`` holds."""
 
     path: str
-    problems: tuple[tuple[str, str], ...] = ()
-    is_ours: bool = False
-    bound: Path | None = None
+    problems: tuple[tuple[str, str], ...] = ()  # (what, mend) of each reason why OpenRLHF could not load it
+    is_ours: bool = False  # whether it asks the dual of this package
+    bound: Path | None = None  # its configuration; None if it reads the one that CELLDUALITY_CONFIG names
 
     @classmethod
     def read(cls, path: str) -> AgentFile:
@@ -38,67 +27,53 @@ class AgentFile:
             return cls(path, (("the agent is no Python file", _AGENT),))
         try:
             tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-        except OSError as failure:
-            return cls(path, ((f"the agent file cannot be read: {failure.strerror}", _AGENT),))
-        except (SyntaxError, ValueError) as failure:
-            return cls(path, ((f"the agent file is not Python: {failure}", _AGENT),))
-        imported = _imports(tree)
-        defined = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-        ours = {name for name, module in imported.items() if module.startswith(_OURS)}
-        executor = defined.get("AgentExecutor")
-        bases = {ast.unparse(base) for base in executor.bases} if executor else set()
-        is_ours = "AgentExecutor" in ours or bool(bases & ours) or Path(path).resolve() == _PACKAGED
-        problems = list(_problems(tree))
-        if executor is None and "AgentExecutor" not in imported and "AgentExecutor" not in _assigned(tree):
-            problems.append(("the agent file defines no AgentExecutor", _AGENT))
-        return cls(path, tuple(problems), is_ours, _bound(executor) if executor else None)
+        except (OSError, SyntaxError, ValueError) as failure:
+            return cls(path, ((f"the agent file cannot be read: {failure}", _AGENT),))
+        executors = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "AgentExecutor"]
+        bases = {ast.unparse(base) for executor in executors for base in executor.bases}
+        ours = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_OURS)
+            for alias in node.names
+        }
+        is_ours = bool(ours & {"AgentExecutor", *bases}) or Path(path).resolve() == _PACKAGED
+        return cls(path, tuple(_problems(tree)), is_ours, next(map(_bound, executors), None))
 
 
-def _imports(tree: ast.Module) -> dict[str, str]:
-    """Return {name: the module it comes from}."""
-    return {
-        alias.asname or alias.name: node.module or ""
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-
-
-def _assigned(tree: ast.Module) -> set[str]:
-    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+def names_in(tree: ast.Module) -> set[str]:
+    """Return what a module defines, imports and assigns, as its text shows it."""
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found
 
 
 def _problems(tree: ast.Module) -> list[tuple[str, str]]:
-    """Return what fails because the file is executed as a module that is in no package and not in sys.modules."""
-    found = []
-    if any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree)):
-        found.append(("the agent file has a relative import, and is loaded outside any package", _ABSOLUTE))
-    postponed = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
-    decorated = any(
-        "dataclass" in ast.unparse(decorator)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef)
-        for decorator in node.decorator_list
-    )
-    if postponed and decorated:
-        found.append(("a dataclass with postponed annotations looks up its module, and the agent file is none", _MOVE))
+    """Return what fails, also because the file is executed as a module in no package and not in sys.modules."""
+    nodes, found = list(ast.walk(tree)), []
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    decorators = [each for node in nodes if isinstance(node, ast.ClassDef) for each in node.decorator_list]
+    if any(node.level for node in imports):
+        what = "the agent file has a relative import, and is loaded outside any package"
+        found.append((what, "import by the full name of an installed package"))
+    if any(node.module == "__future__" for node in imports) and any("dataclass" in ast.unparse(d) for d in decorators):
+        what = "a dataclass with postponed annotations looks up its module, and the agent file is none"
+        found.append((what, "move the class into an installed package and import it, or drop the __future__ import"))
+    if "AgentExecutor" not in names_in(tree):
+        found.append(("the agent file defines no AgentExecutor", _AGENT))
     return found
 
 
 def _bound(executor: ast.ClassDef) -> Path | None:
     """Return the file that `super().__init__` is called with, as `cellduality agent-path --config` writes it."""
     for node in ast.walk(executor):
-        if (
-            isinstance(node, ast.Call)
-            and ast.unparse(node.func) == "super().__init__"
-            and node.args
-            and isinstance(node.args[0], ast.Constant)
-        ):
-            return Path(str(node.args[0].value))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__" and node.args:
+            first = node.args[0]
+            return Path(str(first.value)) if isinstance(first, ast.Constant) else None
     return None
-
-
-_AGENT = 'pass --train.agent_func_path "$(cellduality agent-path --config DATA/cellduality.json)"'
-_ABSOLUTE = "import by the full name of an installed package"
-_MOVE = "move the class into an installed package and import it, or drop the __future__ import"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,44 +15,20 @@ from cellduality_plugin.errors import CellDualityError
 
 SFT, RL = "openrlhf.cli.train_sft", "openrlhf.cli.train_ppo_ray"
 TRAINERS = (SFT, RL)
-_CPU = "cellduality-cpu"
 
 
 @dataclass(frozen=True)
 class Command:
-    """One run, as it would be typed.
-
-    Parameters
-    ----------
-    words
-        All of it.
-    trainer
-        The module that is run: :data:`SFT` or :data:`RL`.
-    flags
-        What stands behind the trainer.
-    variables
-        Environment variables the command itself sets: ``NAME=VALUE`` in front, or a job's runtime environment.
-    submitted
-        Whether Ray starts it elsewhere (``ray job submit``), where this shell's variables do not reach.
-    working_dir
-        Whether the job's runtime environment brings a folder of its own, which becomes the working directory.
-    on_cpu
-        Whether ``cellduality-cpu`` stands in front.
-    processes
-        Processes that share a batch of SFT; None if the launcher decides by the machine it finds.
-    unreadable
-        What of the runtime environment could not be read; empty if all could.
-    """
+    """One run, as it would be typed."""
 
     words: tuple[str, ...]
-    trainer: str
-    flags: tuple[str, ...]
-    variables: Mapping[str, str] = field(default_factory=dict)
-    submitted: bool = False
-    working_dir: bool = False
-    on_cpu: bool = False
-    processes: int | None = 1
-    unreadable: str = ""
+    trainer: str  # the module that is run: SFT or RL
+    flags: tuple[str, ...]  # what stands behind it
+    variables: Mapping[str, str] = field(default_factory=dict)  # set by NAME=VALUE or the job's runtime environment
+    submitted: bool = False  # Ray starts it elsewhere (ray job submit), where this shell's variables do not reach
+    on_cpu: bool = False  # cellduality-cpu stands in front
+    processes: int | None = 1  # that share a batch of SFT; None if the launcher decides by the machine it finds
+    unreadable: str = ""  # the flag of the runtime environment that could not be read
 
     @classmethod
     def read(cls, words: Sequence[str]) -> Command:
@@ -75,33 +52,29 @@ class Command:
                 where=" ".join(words[:4]) or "nothing behind --",
                 mend=f"cellduality doctor -- python -m {RL} --flags ... (or {SFT})",
             )
-        before = list(words[:at])
-        submitted = _submitted(before)
-        environment, unreadable = _runtime_environment(before) if submitted else ({}, "")
-        variables = dict(word.split("=", 1) for word in before if re.match(r"[A-Za-z_]\w*=", word))
-        set_there = environment.get("env_vars")
-        if isinstance(set_there, dict):
-            variables |= {str(name): str(value) for name, value in set_there.items()}
+        before, names = list(words[:at]), [os.path.basename(word) for word in words[:at]]
+        submitted = "ray job submit" in " ".join(names)
+        by_job, unreadable = _job_variables(before) if submitted else ({}, "")
         return cls(
             tuple(words),
             words[at],
             tuple(words[at + 1 :]),
-            variables,
+            {**dict(word.split("=", 1) for word in before if re.match(r"[A-Za-z_]\w*=", word)), **by_job},
             submitted,
-            "working_dir" in environment or _value(before, "--working-dir") is not None,
-            any(os.path.basename(word) == _CPU for word in before),
-            _processes(before),
+            "cellduality-cpu" in names,
+            _processes(before, names),
             unreadable,
         )
 
 
-def _submitted(before: Sequence[str]) -> bool:
-    names = [os.path.basename(word) for word in before]
-    return any(names[place : place + 3] == ["ray", "job", "submit"] for place in range(len(names)))
+def value_of(words: Sequence[str], *flags: str) -> str | None:
+    """Return what follows the last of ``flags``, after a blank or an equals sign; None if none is there.
 
-
-def _value(words: Sequence[str], *flags: str) -> str | None:
-    """Return what follows the last of ``flags``, after a blank or an equals sign."""
+    Examples
+    --------
+    >>> value_of(["--nnodes", "2", "--nnodes=3"], "--nnodes"), value_of(["--nnodes"], "--nproc")
+    ('3', None)
+    """
     found = None
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         name, equals, value = word.partition("=")
@@ -110,31 +83,28 @@ def _value(words: Sequence[str], *flags: str) -> str | None:
     return found
 
 
-def _runtime_environment(before: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """Return the job's runtime environment, and what of it could not be read."""
-    if _value(before, "--runtime-env") is not None:
+def _job_variables(before: Sequence[str]) -> tuple[dict[str, str], str]:
+    """Return the variables of the job's runtime environment, and the flag that could not be read."""
+    if value_of(before, "--runtime-env") is not None:
         return {}, "--runtime-env"
-    text = _value(before, "--runtime-env-json")
-    if text is None:
-        return {}, ""
     try:
-        values = json.loads(text)
+        values: Any = json.loads(value_of(before, "--runtime-env-json") or "{}")
     except ValueError:
+        values = None
+    if not isinstance(values, dict):
         return {}, "--runtime-env-json"
-    return (values, "") if isinstance(values, dict) else ({}, "--runtime-env-json")
+    variables = values.get("env_vars")
+    return {name: str(value) for name, value in variables.items()} if isinstance(variables, dict) else {}, ""
 
 
-def _processes(before: Sequence[str]) -> int | None:
+def _processes(before: Sequence[str], names: Sequence[str]) -> int | None:
     """Return how many processes the launcher starts, None if it asks the machine."""
-    names = {os.path.basename(word) for word in before}
     if "deepspeed" in names:
-        return _number(_value(before, "--num_gpus"))
-    if "torchrun" in names or "torch.distributed.run" in names:
-        nodes = _number(_value(before, "--nnodes") or "1")
-        here = _number(_value(before, "--nproc-per-node", "--nproc_per_node") or "1")
-        return None if nodes is None or here is None else nodes * here
-    return 1
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+        counts = [value_of(before, "--num_gpus") or ""]
+    elif "torchrun" in names or "torch.distributed.run" in names:
+        counts = [
+            value_of(before, *flags) or "1" for flags in (("--nnodes",), ("--nproc-per-node", "--nproc_per_node"))
+        ]
+    else:
+        return 1
+    return math.prod(map(int, counts)) if all(map(str.isdigit, counts)) else None

@@ -29,27 +29,13 @@ from cellduality_plugin.errors import CellDualityError
 
 @dataclass(frozen=True)
 class Flags:
-    """The flags of a run.
+    """The flags of a run."""
 
-    Parameters
-    ----------
-    args
-        What `train` would be called with, after OpenRLHF's corrections; None if the parser gives up.
-    given
-        {name: value} of the flags that stand on the command line, before any correction.
-    corrections
-        What OpenRLHF prints while it corrects flags.
-    refusals
-        What it refuses, in its own words.
-    unknown
-        {flag it does not have: the nearest one it has}.
-    """
-
-    args: SimpleNamespace | None
-    given: Mapping[str, Any] = field(default_factory=dict)
-    corrections: tuple[str, ...] = ()
-    refusals: tuple[str, ...] = ()
-    unknown: Mapping[str, str] = field(default_factory=dict)
+    args: SimpleNamespace | None  # what `train` would get, after OpenRLHF's corrections; None if the parser gives up
+    given: Mapping[str, Any] = field(default_factory=dict)  # {name: value} on the command line, before any correction
+    corrections: tuple[str, ...] = ()  # what OpenRLHF prints while it corrects flags
+    refusals: tuple[str, ...] = ()  # what it refuses, in its own words
+    unknown: Mapping[str, str] = field(default_factory=dict)  # {flag it does not have: the nearest one it has}
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the value at a dotted ``name``; ``default`` where this trainer has no such flag."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 GIB = 1024**3
 TESTED = {
@@ -21,31 +24,14 @@ PYTHONS = ((3, 10), (3, 12))
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found, or given.
-
-    Parameters
-    ----------
-    python
-        (major, minor).
-    versions
-        {distribution: version} of those in :data:`TESTED` that are installed.
-    gpus
-        Graphics cards here.
-    gpu_memory
-        Bytes of one; None if there is none and none was given.
-    host_memory
-        Bytes; None if it cannot be told.
-    has_flash_attention
-        Whether ``flash_attn`` can be imported.
-    variables
-        The environment.
-    """
+    """What was found, or given: Python as (major, minor), {distribution: version} of :data:`TESTED`, the number of
+    graphics cards, the bytes of one (None without) and of the host, and the environment."""
 
     python: tuple[int, int]
     versions: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
     gpu_memory: float | None = None
-    host_memory: float | None = None
+    host_memory: float = math.inf
     has_flash_attention: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,7 +44,7 @@ class Machine:
             {name: version for name in TESTED if (version := _version(name))},
             gpus,
             gpu_memory * GIB if gpu_memory else found,
-            host_memory * GIB if host_memory else _host_memory(),
+            host_memory * GIB if host_memory else float(psutil.virtual_memory().total),
             importlib.util.find_spec("flash_attn") is not None,
             dict(os.environ),
         )
@@ -81,13 +67,5 @@ def _cards() -> tuple[int, float | None]:
         import torch
     except ImportError:
         return 0, None
-    count = int(torch.cuda.device_count())
-    sizes = [float(torch.cuda.get_device_properties(card).total_memory) for card in range(count)]
-    return count, min(sizes, default=None)
-
-
-def _host_memory() -> float | None:
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError):
-        return None
+    sizes = [torch.cuda.get_device_properties(card).total_memory for card in range(torch.cuda.device_count())]
+    return len(sizes), min(map(float, sizes), default=None)

@@ -17,11 +17,10 @@ host         each process reads the whole model as it loads: 2 P each; then what
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
-from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 HOST = "host"
@@ -30,22 +29,10 @@ _VLLM_CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that takes memory.
-
-    Parameters
-    ----------
-    name
-        What it is.
-    where
-        ``host`` of one node, or one card: ``card``, or ``actor card`` and the like where cards are not shared.
-    generating, training, loading
-        Bytes, while answers are generated, while the policy is updated, and while models are loaded.
-    formula
-        How they were reckoned.
-    """
+    """One thing that takes memory, in bytes: while answers are generated, the policy is updated, models are loaded."""
 
     name: str
-    where: str
+    where: str  # host of one node, or one card: "card", or "actor card" and the like where cards are not shared
     generating: float
     training: float
     formula: str
@@ -54,32 +41,26 @@ class Part:
 
 def parts(run: Run) -> tuple[Part, ...]:
     """Return what the run takes; nothing where the model's size is not known."""
-    model = run.model
-    if model is None or model.parameters is None or run.shares is None or run.devices is None:
+    if run.model is None or run.model.parameters is None or run.shares is None or run.devices is None:
         return ()
-    found = [*_trainer(run, model, model.parameters)]
-    if run.is_rl:
-        found += [*_reference(run, model.parameters), *_engine(run, model.parameters)]
-    found += _host(run, model.parameters)
-    return tuple(_on_host(part, run) if on_cpu(run) else part for part in found)
+    found = [*_trainer(run, run.model.parameters), *_others(run, run.model.parameters)]
+    if _on_cpu(run):
+        times = {part: 1 if part.name == "engine" else run.devices for part in found}
+        found = [Part(p.name, HOST, p.generating * n, p.training * n, p.formula) for p, n in times.items()]
+    return (*found, *_host(run, run.model.parameters, run.devices))
 
 
-def totals(found: tuple[Part, ...]) -> dict[str, tuple[float, float, float]]:
-    """Return {where: bytes while generating, while training, while loading}."""
-    places = dict.fromkeys(part.where for part in found)
-    return {
-        place: (
-            sum(part.generating for part in found if part.where == place),
-            sum(part.training for part in found if part.where == place),
-            sum(part.loading for part in found if part.where == place),
-        )
-        for place in places
+def totals(found: Sequence[Part]) -> dict[str, Part]:
+    """Return {where: the sum of the parts there}."""
+    by_place = {
+        place: [part for part in found if part.where == place] for place in dict.fromkeys(p.where for p in found)
     }
-
-
-def on_cpu(run: Run) -> bool:
-    """Return whether everything is in the host's memory."""
-    return run.command.on_cpu and not run.machine.gpus
+    return {
+        place: Part(
+            "all", place, sum(p.generating for p in ps), sum(p.training for p in ps), "", sum(p.loading for p in ps)
+        )
+        for place, ps in by_place.items()
+    }
 
 
 def cache_tokens(run: Run) -> int | None:
@@ -92,64 +73,63 @@ def cache_tokens(run: Run) -> int | None:
     return int(room // model.cache_bytes)
 
 
-def _trainer(run: Run, model: Model, parameters: int) -> Iterator[Part]:
-    where, stage, shares = _card(run, "actor"), run.get("ds.zero_stage"), run.shares or 1
-    sleeps, offloads = bool(run.get("ds.enable_sleep")), bool(run.get("ds.adam_offload"))
-    weights = 2 * parameters / (shares if stage == 3 else 1)
-    gradients = 2 * parameters / (shares if stage >= 2 else 1)
-    optimiser = 12 * parameters / (shares if stage >= 1 else 1)
-    awake = 1 if run.is_rl and not sleeps else 0
-    yield Part("weights", where, weights if run.is_rl else 0, weights, f"2 P{_share(shares, stage == 3)}")
-    yield Part("gradients", where, gradients * awake, gradients, f"2 P{_share(shares, stage >= 2)}")
-    if not offloads:
-        formula = f"12 P{_share(shares, stage >= 1)}"
-        yield Part("optimiser", where, optimiser * awake, optimiser, formula)
-    tokens = _tokens(run)
-    name = "actor" if run.is_rl else "model"
-    checkpoints = bool(run.get(f"{name}.gradient_checkpointing_enable"))
-    if checkpoints:
-        activations, formula = 2 * tokens * model.hidden * model.layers + 34 * tokens * model.hidden, "2 t h L + 34 t h"
-    else:
-        activations, formula = 34 * tokens * model.hidden * model.layers, "34 t h L"
+def _on_cpu(run: Run) -> bool:
+    """Return whether everything is in the host's memory."""
+    return run.command.on_cpu and not run.machine.gpus
+
+
+def _trainer(run: Run, parameters: int) -> Iterator[Part]:
+    """Yield what one process of the trainer takes."""
+    where, stage, model = _card(run, "actor"), run.get("ds.zero_stage"), run.model
+    assert model is not None
+    awake = run.is_rl and not run.get("ds.enable_sleep")
+    for name, times, shared_from, while_generating in (
+        ("weights", 2, 3, run.is_rl), ("gradients", 2, 2, awake), ("optimiser", 12, 1, awake),
+    ):  # fmt: skip
+        size, formula = _shared(run, times * parameters, stage >= shared_from)
+        if name != "optimiser" or not run.get("ds.adam_offload"):
+            yield Part(name, where, size * while_generating, size, f"{times} P{formula}")
+    tokens = int(run.get("train.micro_batch_size") * run.get("data.max_len"))
+    if run.get("train.dynamic_batch_enable"):
+        tokens = max(int(run.get("train.max_tokens_per_gpu")), int(run.get("data.max_len")))
+    wide, layers = tokens * model.size("hidden_size"), model.size("num_hidden_layers")
+    activations, formula = 34 * wide * layers, "34 t h L"
+    if run.get("actor.gradient_checkpointing_enable" if run.is_rl else "model.gradient_checkpointing_enable"):
+        activations, formula = 2 * wide * layers + 34 * wide, "2 t h L + 34 t h"
     yield Part("activations", where, 0, activations, f"{formula}, t = {tokens}; roughly")
-    yield Part("logits", where, 0, 10 * tokens * model.vocabulary, f"10 t V, t = {tokens}")
+    yield Part("logits", where, 0, 10 * tokens * model.size("vocab_size"), f"10 t V, t = {tokens}")
 
 
-def _reference(run: Run, parameters: int) -> Iterator[Part]:
-    if run.get("algo.kl.init_coef") > 0 and not run.get("ref.offload"):
-        whole = run.get("ds.zero_stage") == 3
-        size = 2 * parameters / ((run.shares or 1) if whole else 1)
-        yield Part("reference", _card(run, "reference"), size, size, f"2 P{_share(run.shares or 1, whole)}")
-
-
-def _engine(run: Run, parameters: int) -> Iterator[Part]:
-    where, each = _card(run, "engine"), run.get("vllm.tensor_parallel_size")
-    if on_cpu(run):
-        cache = float(run.machine.variables.get(_VLLM_CPU_CACHE, 1)) * GIB
-        yield Part("engine", where, 2 * parameters + cache, 2 * parameters + cache, f"2 P + {_VLLM_CPU_CACHE}")
+def _others(run: Run, parameters: int) -> Iterator[Part]:
+    """Yield what one process of the reference model and one card of an engine take."""
+    if run.has_reference and not run.get("ref.offload"):
+        size, formula = _shared(run, 2 * parameters, run.get("ds.zero_stage") == 3)
+        yield Part("reference", _card(run, "reference"), size, size, f"2 P{formula}")
+    if not run.is_rl:
         return
-    share, card = run.get("vllm.gpu_memory_utilization"), run.machine.gpu_memory
-    if card is None:
-        least = 2 * parameters / each
-        formula = f"2 P / {each}; and its cache, up to {share:g} of the card"
+    each, share = run.get("vllm.tensor_parallel_size"), run.get("vllm.gpu_memory_utilization")
+    if _on_cpu(run):
+        size, formula = float(run.machine.variables.get(_VLLM_CPU_CACHE, 1)) * GIB, f"2 P + {_VLLM_CPU_CACHE}"
+        size += 2 * parameters
+    elif run.machine.gpu_memory is None:
+        size, formula = 2 * parameters / each, f"2 P / {each}; and its cache, up to {share:g} of the card"
     else:
-        least, formula = share * card, f"{share:g} of the card"
-    sleeps = run.colocated and run.get("vllm.enable_sleep")
-    yield Part("engine", where, least, 0 if sleeps else least, formula)
+        size, formula = share * run.machine.gpu_memory, f"{share:g} of the card"
+    sleeps = run.colocated and run.get("vllm.enable_sleep") and not _on_cpu(run)
+    yield Part("engine", _card(run, "engine"), size, 0 if sleeps else size, formula)
 
 
-def _host(run: Run, parameters: int) -> Iterator[Part]:
-    devices = run.devices or 1
+def _host(run: Run, parameters: int, devices: int) -> Iterator[Part]:
+    """Yield what the processes of one node take of its host."""
     here = int(run.get("actor.num_gpus_per_node")) if run.is_rl else devices
-    models = 2 if run.is_rl and run.get("algo.kl.init_coef") > 0 else 1
-    size = 2 * parameters * here * models
-    yield Part("loading", HOST, 0, 0, f"2 P x {here} processes x {models}, at most; then freed", size)
+    models = 2 if run.has_reference else 1
+    formula = f"2 P x {here} processes x {models}, at most; then freed"
+    yield Part("loading", HOST, 0, 0, formula, 2 * parameters * here * models)
     if run.get("ds.adam_offload"):
-        offloaded = 16 * parameters * here / devices if run.get("ds.zero_stage") else 16 * parameters * here
+        offloaded = 16 * parameters * here / (devices if run.get("ds.zero_stage") else 1)
         yield Part("optimiser", HOST, 0, offloaded, "12 P + 4 P for gradients, of this node's share")
     elif run.is_rl and run.get("ds.enable_sleep"):
-        asleep = 14 * parameters * here / devices
-        yield Part("trainer asleep", HOST, asleep, 0, "14 P, of this node's share")
+        yield Part("trainer asleep", HOST, 14 * parameters * here / devices, 0, "14 P, of this node's share")
     if run.is_rl and run.colocated and run.get("vllm.enable_sleep"):
         engines = here / run.get("vllm.tensor_parallel_size")
         yield Part("engines asleep", HOST, 0, 2 * parameters * engines, f"2 P x {engines:g} engines")
@@ -165,17 +145,7 @@ def _card(run: Run, name: str) -> str:
     return f"{name} card"
 
 
-def _on_host(part: Part, run: Run) -> Part:
-    """Return the part as it is on a machine without a card: that of every process, on the host."""
-    times = 1 if part.where == HOST or part.name == "engine" else run.devices or 1
-    return Part(part.name, HOST, part.generating * times, part.training * times, part.formula, part.loading)
-
-
-def _tokens(run: Run) -> int:
-    if run.get("train.dynamic_batch_enable"):
-        return max(int(run.get("train.max_tokens_per_gpu")), int(run.get("data.max_len")))
-    return int(run.get("train.micro_batch_size") * run.get("data.max_len"))
-
-
-def _share(shares: int, is_shared: bool) -> str:
-    return f" / {shares}" if is_shared and shares > 1 else ""
+def _shared(run: Run, size: float, is_shared: bool) -> tuple[float, str]:
+    """Return the size of one device's share, and the end of its formula."""
+    shares = (run.shares or 1) if is_shared else 1
+    return size / shares, f" / {shares}" if shares > 1 else ""

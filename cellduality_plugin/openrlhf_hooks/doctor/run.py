@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,7 @@ from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 class Run:
     """What there is to look at. What takes seconds is made when it is first asked for, and once.
 
-    Parameters
-    ----------
-    command, flags, machine
-        See their classes.
+    A property is None where there is nothing of the kind, and an error where there is something wrong with it.
     """
 
     command: Command
@@ -41,9 +39,10 @@ class Run:
         """Return the flag called ``name``, as the trainer sees it."""
         return self.flags.get(name, default)
 
-    def is_given(self, name: str) -> bool:
-        """Return whether the flag stands on the command line."""
-        return name in self.flags.given
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """Return the environment of the command, where it is started."""
+        return {**self.machine.variables, **self.command.variables}
 
     @property
     def is_rl(self) -> bool:
@@ -52,7 +51,6 @@ class Run:
 
     @functools.cached_property
     def agent(self) -> AgentFile | None:
-        """Return the agent, None where there is none."""
         path = self.get("train.agent_func_path") if self.is_rl else None
         return AgentFile.read(path) if path else None
 
@@ -63,21 +61,19 @@ class Run:
 
     @property
     def config_path(self) -> Path | None:
-        """Return the configuration file that the agent will read, None where nothing names one."""
+        """Return the configuration file that the agent will read."""
         if self.agent is not None and self.agent.bound is not None:
             return self.agent.bound
-        shell = {} if self.command.submitted else self.machine.variables
-        named = self.command.variables.get(PATH_VARIABLE) or shell.get(PATH_VARIABLE)
+        named = (self.command.variables if self.command.submitted else self.variables).get(PATH_VARIABLE)
         return Path(named) if named else None
 
     @functools.cached_property
     def config(self) -> Config | CellDualityError | None:
-        """Return the configuration with all it names loaded once, the reason why not, None where there is none."""
-        path = self.config_path
-        if not self.is_ours or path is None:
+        """Return the configuration of the dual, with all it names loaded once."""
+        if not self.is_ours or self.config_path is None:
             return None
         try:
-            config = Config.load(path)
+            config = Config.load(self.config_path)
             config.load_vocabulary()
             config.load_rewards(config.load_tasks())
         except CellDualityError as failure:
@@ -86,18 +82,21 @@ class Run:
 
     @property
     def model_flag(self) -> str:
-        """Return the flag that names the model."""
         return "--actor.model_name_or_path" if self.is_rl else "--model.model_name_or_path"
+
+    @property
+    def model_place(self) -> str:
+        """Return flag and model, for a finding."""
+        return f"{self.model_flag} {self.get(self.model_flag[2:])}"
 
     @functools.cached_property
     def model(self) -> Model | None:
-        """Return the model the trainer starts from, None if it is told none."""
+        """Return the model the trainer starts from."""
         name = self.get(self.model_flag[2:])
         return Model.read(name) if name else None
 
     @functools.cached_property
     def tokenizer(self) -> Any | CellDualityError | None:
-        """Return the model's tokenizer, the reason why there is none, or None without a model."""
         if self.model is None:
             return None
         try:
@@ -107,7 +106,6 @@ class Run:
 
     @property
     def rows_flag(self) -> str:
-        """Return the flag that names the rows."""
         return "--data.prompt_dataset" if self.is_rl else "--data.dataset"
 
     @property
@@ -124,18 +122,14 @@ class Run:
     @functools.cached_property
     def row_count(self) -> int | None:
         """Return how many rows are trained on, None if they cannot be counted."""
-        if (
-            not self.rows
-            or len(self.row_files) < len(self.rows)
-            or self.get("data.prompt_probs", self.get("data.dataset_probs"))
-        ):
+        mixed = self.get("data.prompt_probs", self.get("data.dataset_probs"))
+        if not self.rows or len(self.row_files) < len(self.rows) or mixed:
             return None
-        limit = self.get("data.max_samples")
-        counts = []
+        limit, total = self.get("data.max_samples"), 0
         for path in self.row_files:
             with path.open("rb") as stream:
-                counts.append(min(limit, sum(1 for line in stream if line.strip())))
-        return int(min(limit, sum(counts)))
+                total += min(limit, sum(1 for line in stream if line.strip()))
+        return int(min(limit, total))
 
     @property
     def devices(self) -> int | None:
@@ -147,10 +141,8 @@ class Run:
     @property
     def shares(self) -> int | None:
         """Return the parts a batch is cut into: devices, less those that hold one sample together."""
-        if self.devices is None:
-            return None
         together = int(self.get("ds.ring_attn_size", 1) * self.get("ds.tensor_parallel_size", 1))
-        return max(1, self.devices // together)
+        return None if self.devices is None else max(1, self.devices // together)
 
     @property
     def colocated(self) -> bool:
@@ -158,13 +150,17 @@ class Run:
         return bool(self.get("train.colocate_all")) and not self.get("train.async_enable")
 
     @property
+    def has_reference(self) -> bool:
+        """Return whether a reference model is loaded."""
+        return self.is_rl and bool(self.get("algo.kl.init_coef") > 0)
+
+    @property
     def address(self) -> str:
         """Return where the Ray cluster is that the run joins, empty if it starts one of its own."""
         if not self.is_rl:
             return ""
         before = self.command.words[: self.command.words.index(self.command.trainer)]
-        given = address_of(before, {**self.machine.variables, **self.command.variables})
-        return given or ("http://127.0.0.1:8265" if self.command.submitted else "")
+        return address_of(before, self.variables) or ("http://127.0.0.1:8265" if self.command.submitted else "")
 
     @functools.cached_property
     def cluster(self) -> Cluster | None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS, FLAGS
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
-from cellduality_plugin.openrlhf_hooks.doctor.finding import SEVERITIES, Finding
+from cellduality_plugin.openrlhf_hooks.doctor.check import SEVERITIES, Finding
+from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS
+from cellduality_plugin.openrlhf_hooks.doctor.command import SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
 from cellduality_plugin.openrlhf_hooks.doctor.memory import cache_tokens, parts, totals
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
@@ -34,21 +33,13 @@ def findings_table(found: Sequence[Finding]) -> Table:
 
 def memory_table(run: Run) -> Table:
     """Return the estimate of memory as a table, in GiB."""
-    found = parts(run)
-    table = Table(
-        title="memory by formula, GiB", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
-    )
-    for heading in ("part", "where"):
-        table.add_column(heading)
-    for heading in ("loading", "generating", "training"):
-        table.add_column(heading, justify="right")
-    table.add_column("formula")
-    for part in found:
-        table.add_row(
-            part.name, part.where, _gib(part.loading), _gib(part.generating), _gib(part.training), part.formula
-        )
-    for place, (generating, training, loading) in totals(found).items():
-        table.add_row("[bold]all[/]", place, _gib(loading), _gib(generating), _gib(training), "")
+    title, found = "memory by formula, GiB", parts(run)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("part", "where", "loading", "generating", "training", "formula"):
+        table.add_column(heading, justify="right" if heading.endswith("ing") else "left")
+    for part in (*found, *totals(found).values()):
+        sizes = (f"{size / GIB:.2f}" if size else "" for size in (part.loading, part.generating, part.training))
+        table.add_row("[bold]all[/]" if part.name == "all" else part.name, part.where, *sizes, part.formula)
     tokens = cache_tokens(run)
     if tokens is not None and run.model is not None:
         table.add_row("cache", "engine", "", f"{tokens} tokens", "", f"{run.model.cache_bytes / 1024:g} KiB a token")
@@ -60,8 +51,8 @@ def summary(found: Sequence[Finding]) -> str:
 
     Examples
     --------
-    >>> summary([])
-    '0 errors, 0 warnings, 0 notes'
+    >>> summary([Finding("warning", "what", "where")])
+    '0 errors, 1 warning, 0 notes'
     """
     counts = {severity: sum(finding.severity == severity for finding in found) for severity in SEVERITIES}
     return ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items())
@@ -69,22 +60,14 @@ def summary(found: Sequence[Finding]) -> str:
 
 def as_json(run: Run, found: Sequence[Finding]) -> str:
     """Return findings and memory (bytes) as one JSON object."""
-    memory = [dataclasses.asdict(part) for part in parts(run)]
-    report = {"trainer": run.command.trainer, "findings": [finding.as_dict() for finding in found], "memory": memory}
-    return json.dumps(report, indent=2)
+    findings, memory = (list(map(dataclasses.asdict, some)) for some in (found, parts(run)))
+    return json.dumps({"trainer": run.command.trainer, "findings": findings, "memory": memory}, indent=2)
 
 
 def checks_as_markdown() -> str:
     """Return what is checked and why, as a Markdown table made of the checks' docstrings."""
-    return "\n".join(["| check | stage | what it finds | why |", "|---|---|---|---|", *_rows()]) + "\n"
-
-
-def _rows() -> Iterator[str]:
-    for trainers, check in (*(((SFT, RL), check) for check in FLAGS), *CHECKS):
-        first, _, rest = (inspect.getdoc(check) or "").partition("\n")
-        stage = "both" if len(trainers) > 1 else "SFT" if trainers[0] == SFT else "RL"
-        yield f"| `{check.__name__}` | {stage} | {first.strip()} | {' '.join(rest.split())} |"
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.2f}" if size else ""
+    lines = ["| check | stage | what it finds | why |", "|---|---|---|---|"]
+    for check in CHECKS:
+        stage = "both" if len(check.trainers) > 1 else "SFT" if check.trainers == (SFT,) else "RL"
+        lines.append(f"| `{check.name}` | {stage} | {' | '.join(check.what_and_why)} |")
+    return "\n".join(lines) + "\n"

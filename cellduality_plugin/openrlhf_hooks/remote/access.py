@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import ipaddress
 import os
@@ -25,9 +24,8 @@ def find_token(host: str) -> tuple[str, bool]:
     """
     token = os.environ.get(TOKEN_VARIABLE, "")
     if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
-        raise CellDualityError(
-            f"{TOKEN_VARIABLE} has to have {_SHORTEST_TOKEN} characters or more, and no blanks", mend="set a longer one"
-        )
+        what = f"{TOKEN_VARIABLE} has to have {_SHORTEST_TOKEN} characters or more, and no blanks"
+        raise CellDualityError(what, mend="set a longer one")
     if not token and not is_loopback(host):
         raise CellDualityError(
             f"{host} can be reached from other machines, and {TOKEN_VARIABLE} is not set",
@@ -64,12 +62,10 @@ def allowed(authorization: str, token: str) -> bool:
     (False, False, False)
     """
     scheme, _, credentials = authorization.partition(" ")
-    given = credentials.strip().encode("utf-8", "replace")
+    given = credentials.strip().encode("utf-8", "replace") if scheme.lower() in ("basic", "bearer") else b""
     if scheme.lower() == "basic":
         try:
             given = base64.b64decode(given, validate=True).partition(b":")[2]
-        except (binascii.Error, ValueError):
+        except ValueError:
             given = b""
-    elif scheme.lower() != "bearer":
-        given = b""
     return hmac.compare_digest(given, token.encode())

@@ -1,10 +1,9 @@
-"""Rollouts as OpenRLHF tells a remote reward of them, and their scores: what server and reward function share."""
+"""Rollouts as OpenRLHF shows them to a remote reward, and their scores: what server and reward function share."""
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -37,16 +36,8 @@ class Rollout:
 class Judge:
     """Scores rollouts one by one, in whatever order they come; answers of one row share their dual calls.
 
-    Parameters
-    ----------
-    config
-        The pairs, their rewards, and how the dual is asked.
-    tokenizer
-        Of the policy that is trained; tells where a prompt ends and which tokens are special.
-    policy
-        Who plays the dual.
-    rows
-        How many rows are remembered, those asked for last.
+    ``tokenizer`` is that of the policy that is trained, ``policy`` plays the dual, and the ``rows`` asked for last are
+    remembered.
 
     Raises
     ------
@@ -61,20 +52,12 @@ class Judge:
         self._tasks, self._vocabulary = config.load_tasks(), config.load_vocabulary()
         self._groups: OrderedDict[str, Group] = OrderedDict()
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        alternatives = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
-        self._special = re.compile(alternatives or "(?!)")
+        self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
 
     def rollout(self, query: str, prompt: str, label: str) -> Rollout:
-        """Return the rollout that OpenRLHF tells of, without asking anybody.
+        """Return the rollout that OpenRLHF shows, without asking anybody.
 
-        Parameters
-        ----------
-        query
-            Prompt and response, special tokens and all.
-        prompt
-            The prompt alone, framed by the chat template.
-        label
-            The row.
+        ``query`` is prompt and response, special tokens and all; ``prompt`` is framed by the chat template.
 
         Raises
         ------
@@ -87,9 +70,8 @@ class Judge:
             tokens = self._tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
             response = response_in(query, self._tokenizer.decode(tokens, skip_special_tokens=False))
         if response is None:
-            raise CellDualityError(
-                "does not begin with its prompt", where="query", mend="serve with the tokenizer of the trained model"
-            )
+            mend = "serve with the tokenizer of the trained model"
+            raise CellDualityError("does not begin with its prompt", where="query", mend=mend)
         return Rollout(self._special.sub("", response), label, group)
 
     async def score(self, rollout: Rollout) -> Score:
@@ -135,11 +117,8 @@ def refuse_unfit(config: Config) -> None:
                     mend="leave it out, or use the agent (--train.agent_func_path)",
                 )
     if config.dual.timeout_seconds >= OPENRLHF_WAITS:
-        raise CellDualityError(
-            f"OpenRLHF waits {OPENRLHF_WAITS:g} s for a reward, no longer than a dual may take",
-            where="dual.timeout_seconds",
-            mend="lower it, to 120 for example",
-        )
+        what = f"OpenRLHF waits {OPENRLHF_WAITS:g} s for a reward, no longer than a dual may take"
+        raise CellDualityError(what, where="dual.timeout_seconds", mend="lower it, to 120 for example")
 
 
 def response_in(query: str, prompt: str) -> str | None:
@@ -159,11 +138,9 @@ def response_in(query: str, prompt: str) -> str | None:
         return query[len(prompt) :]
     head = query[:_SHORTEST_MATCH]
     start = prompt.find(head, 1) if len(head) == _SHORTEST_MATCH else -1
-    while start >= 0:
-        if query.startswith(prompt[start:]):
-            return query[len(prompt) - start :]
+    while start >= 0 and not query.startswith(prompt[start:]):
         start = prompt.find(head, start + 1)
-    return None
+    return query[len(prompt) - start :] if start >= 0 else None
 
 
 def check_fits(task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
@@ -180,28 +157,9 @@ def check_fits(task: DualTask, example: Example, vocabulary: Vocabulary) -> None
         task.dual_prompt(example.known, some, vocabulary)
         task.rebuilt_response(example.unknown)
         task.validity(example, Answer(some, listed=1))
+        if isinstance(task.unknown, OneOf) != isinstance(example.unknown, str):
+            raise TypeError("x_u is of another kind")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CellDualityError(
-            f"not a row of {task.name} ({type(error).__name__}: {error!s:.80})",
-            where="labels",
-            mend="pass rows made by cellduality data prepare, with --data.label_key label",
-        ) from error
-    if isinstance(task.unknown, OneOf) != isinstance(example.unknown, str):
-        raise CellDualityError(
-            f"not a row of {task.name}: x_u is of another kind", where="labels", mend="prepare again"
-        )
-
-
-def reply(scores: Sequence[Score]) -> dict[str, Any]:
-    """Return what OpenRLHF reads: numbers for one rollout, as it asks for them, and lists for several.
-
-    Examples
-    --------
-    >>> reply([Score(0.5, {"dual_reward": 0.5})])
-    {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
-    """
-    rewards = [score.reward for score in scores]
-    if len(scores) == 1:
-        return {"rewards": rewards[0], "scores": rewards[0], "extra_logs": dict(scores[0].logs)}
-    logs = {key: [score.logs[key] for score in scores] for key in scores[0].logs} if scores else {}
-    return {"rewards": rewards, "scores": list(rewards), "extra_logs": logs}
+        what = f"not a row of {task.name} ({type(error).__name__}: {error!s:.80})"
+        mend = "pass rows made by cellduality data prepare, with --data.label_key label"
+        raise CellDualityError(what, where="labels", mend=mend) from error

@@ -1,4 +1,4 @@
-"""The HTTP side of a reward server: who may ask, how much at once, and what is wrong with a request."""
+"""The HTTP side of a reward server: who may ask, how much at once, and what is counted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -15,36 +16,28 @@ from starlette.routing import Route
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.access import allowed
-from cellduality_plugin.openrlhf_hooks.remote.bodies import Malformed, read_items
-from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout, reply
-from cellduality_plugin.openrlhf_hooks.remote.metrics import Metrics
+from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout
+from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, read_request, reply
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.endpoint import EndpointPolicy
 from cellduality_plugin.scoring import Score
 
 _HEALTH_HOLDS = 2.0
 """Seconds for which the state of the policy is taken as known: whoever asks without a token causes no load."""
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0)
 
 
 @dataclass(frozen=True)
 class Limits:
     """How much a server takes on.
 
-    Parameters
-    ----------
-    at_once
-        Rollouts that are judged at the same time; the clock of a dual starts with its turn.
-    waiting
-        Rollouts that may wait beside them. OpenRLHF sends a whole batch at once and gives up after five refusals,
-        a second apart: a batch has to find room.
-    body_bytes, body_seconds
-        The longest body, and how long it may take to come.
+    OpenRLHF sends a whole batch at once and gives up after five refusals, a second apart: a batch has to find room.
     """
 
-    at_once: int = 64
-    waiting: int = 8192
+    at_once: int = 64  # rollouts that are judged at the same time; the clock of a dual starts with its turn
+    waiting: int = 8192  # rollouts that may wait beside them
     body_bytes: int = 4 * 2**20
-    body_seconds: float = 30.0
+    body_seconds: float = 30.0  # that a body may take to come
 
 
 class Refused(Exception):
@@ -52,22 +45,37 @@ class Refused(Exception):
 
     def __init__(self, status: int, why: str, **headers: str) -> None:
         super().__init__(why)
-        self.status, self.why, self.headers = status, why, {name.replace("_", "-"): headers[name] for name in headers}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.response = JSONResponse({"error": why}, status, named)
+
+
+class Metrics:
+    """What one server counts, in Prometheus' words."""
+
+    def __init__(self) -> None:
+        self.registry = mine = CollectorRegistry()
+        name = "cellduality_{}".format
+        self.requests = Counter(name("requests"), "Requests for rewards, by status code.", ["code"], registry=mine)
+        self.rewards = Counter(name("rewards"), "Rollouts judged.", registry=mine)
+        self.dual_requests = Counter(name("dual_requests"), "Calls that the dual took.", registry=mine)
+        self.failures = Counter(name("failures"), "Rollouts that earned nothing, by cause.", ["cause"], registry=mine)
+        self.in_flight = Gauge(name("in_flight"), "Rollouts being judged.", registry=mine)
+        self.queue = Gauge(name("queue"), "Rollouts that wait to be judged.", registry=mine)
+        help_text = "From a request to its reply."
+        self.seconds = Histogram(name("request_seconds"), help_text, buckets=_SECONDS, registry=mine)
+
+    def judged(self, score: Score) -> None:
+        """Count a rollout that was judged."""
+        self.rewards.inc()
+        self.dual_requests.inc(score.logs["dual_requests"])
+        if score.failure:
+            self.failures.labels(score.failure).inc()
 
 
 class RewardServer:
-    """Speaks OpenRLHF's remote-reward protocol; ``app`` is the application.
+    """Speaks OpenRLHF's remote-reward protocol to clients that have the ``token``; ``app`` is the application.
 
-    Parameters
-    ----------
-    judge
-        Scores rollouts.
-    policy
-        Who the judge asks; closed with the server.
-    token
-        What a client has to show.
-    limits
-        How much is taken on.
+    ``policy``, whom the ``judge`` asks, is closed with the server.
     """
 
     def __init__(self, judge: Judge, policy: EndpointPolicy, token: str, limits: Limits = Limits()) -> None:
@@ -79,14 +87,12 @@ class RewardServer:
         self.metrics.queue.set_function(lambda: self._taken - self._running)
         self._health: tuple[float, str] = (-_HEALTH_HOLDS, "")
         self._looking = asyncio.Lock()
-        self.app = Starlette(
-            routes=[
-                Route("/", self._rewards, methods=["POST"]),
-                Route("/healthz", self._healthz, methods=["GET"]),
-                Route("/metrics", self._metrics, methods=["GET"]),
-            ],
-            lifespan=self._lifespan,
-        )
+        routes = [
+            Route("/", self._rewards, methods=["POST"]),
+            Route("/healthz", self._healthz, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+        ]
+        self.app = Starlette(routes=routes, lifespan=self._lifespan)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -112,15 +118,14 @@ class RewardServer:
         try:
             self._check_token(request)
             self._check_room(1)
-            items = read_items(await self._body(request))
+            items = read_request(await self._body(request))
             self._check_room(len(items))
             rollouts = [self._rollout(number, *item) for number, item in enumerate(items)]
-            return JSONResponse(reply(await self._judged(rollouts)))
         except Malformed as error:
-            refusal = Refused(400, str(error))
-        except Refused as error:
-            refusal = error
-        return JSONResponse({"error": refusal.why}, refusal.status, refusal.headers)
+            return Refused(400, str(error)).response
+        except Refused as refusal:
+            return refusal.response
+        return JSONResponse(reply(await self._judged(rollouts)))
 
     async def _judged(self, rollouts: list[Rollout]) -> list[Score]:
         self._taken += len(rollouts)
@@ -159,12 +164,11 @@ class RewardServer:
             raise Refused(429, f"{self._taken} rollouts are waiting already", retry_after="1")
 
     async def _body(self, request: Request) -> bytes:
-        longest = self._limits.body_bytes
+        longest, body = self._limits.body_bytes, bytearray()
         too_long = Refused(413, f"the body is longer than {longest} bytes", connection="close")
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > longest:
             raise too_long
-        body = bytearray()
 
         async def read() -> bytes:
             async for part in request.stream():
@@ -181,20 +185,20 @@ class RewardServer:
     async def _healthz(self, request: Request) -> Response:
         async with self._looking:
             if time.monotonic() - self._health[0] > _HEALTH_HOLDS:
-                self._health = (time.monotonic(), await self._cause())
+                cause = ""
+                try:
+                    await asyncio.wait_for(self._policy.check(), 10)
+                except asyncio.TimeoutError:
+                    cause = "timeout"
+                except PolicyError as error:
+                    cause = error.cause
+                self._health = (time.monotonic(), cause)
         cause = self._health[1]
         return JSONResponse({"policy": cause or "answers"}, 503 if cause else 200)
 
-    async def _cause(self) -> str:
-        try:
-            await asyncio.wait_for(self._policy.check(), 10)
-        except asyncio.TimeoutError:
-            return "timeout"
-        except PolicyError as error:
-            return error.cause
-        return ""
-
     async def _metrics(self, request: Request) -> Response:
-        if not allowed(request.headers.get("authorization", ""), self._token):
-            return JSONResponse({"error": "the token is missing or wrong"}, 401, {"www-authenticate": "Bearer"})
-        return Response(self.metrics.page(), media_type="text/plain; version=0.0.4")
+        try:
+            self._check_token(request)
+        except Refused as refusal:
+            return refusal.response
+        return Response(generate_latest(self.metrics.registry), media_type="text/plain; version=0.0.4")

@@ -20,12 +20,7 @@ from cellduality_plugin.policies.settings import EndpointSettings
 def with_endpoint(config: Config, **changes: Any) -> Config:
     """Return the configuration with an endpoint that plays the dual.
 
-    Parameters
-    ----------
-    config
-        With an endpoint or without.
-    changes
-        Settings of the endpoint that go before those of the configuration; what is empty changes nothing.
+    ``changes`` are settings of the endpoint that go before those of the configuration; what is empty changes nothing.
 
     Raises
     ------
@@ -36,10 +31,9 @@ def with_endpoint(config: Config, **changes: Any) -> Config:
     new = {**old, **{name: value for name, value in changes.items() if value}}
     for name, flag in {"urls": "--policy-url", "model": "--model"}.items():
         if not new.get(name):
+            mend = f"add it to the configuration; for serve-reward, {flag} will do as well"
             raise CellDualityError(
-                f"no {name} of an endpoint that plays the dual",
-                where=f"dual.endpoint.{name}",
-                mend=f"add it to the configuration; for serve-reward, {flag} will do as well",
+                f"no {name} of an endpoint that plays the dual", where=f"dual.endpoint.{name}", mend=mend
             )
     try:
         endpoint = EndpointSettings(**new)
@@ -69,14 +63,7 @@ def open_judge(config: Config) -> tuple[Judge, EndpointPolicy]:
 def serve(config: Config, *, host: str, port: int, waiting: int) -> None:
     """Serve rewards until SIGINT or SIGTERM; what is under way then is answered first.
 
-    Parameters
-    ----------
-    config
-        With an endpoint.
-    host, port
-        Where to listen; port 0 is any that is free.
-    waiting
-        Rollouts that may wait for their turn.
+    Port 0 is any that is free; ``waiting`` rollouts may wait for their turn.
 
     Raises
     ------
@@ -116,9 +103,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=4096)
     except OSError as error:
-        raise CellDualityError(
-            f"cannot listen: {error.strerror}", where=f"{host}:{port}", mend="choose another --host or --port"
-        ) from error
+        mend = "choose another --host or --port"
+        raise CellDualityError(f"cannot listen: {error.strerror}", where=f"{host}:{port}", mend=mend) from error
     with listener:
         yield listener
 

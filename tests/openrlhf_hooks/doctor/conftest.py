@@ -3,56 +3,92 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import shlex
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cellduality_plugin.agent_file import bound_agent_file
+from cellduality_plugin.openrlhf_hooks.doctor.checks import examine
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
-from cellduality_plugin.openrlhf_hooks.doctor.examine import examine
-from cellduality_plugin.openrlhf_hooks.doctor.finding import Finding
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
-ON_CPU = ("cellduality-cpu", "python", "-m")
-ON_GPU = ("python", "-m")
-SUBMITTED = ("ray", "job", "submit", "--", "python", "-m")
+COMMON = """
+--data.input_key input
+--data.apply_chat_template
+--data.max_len 256
+--ds.zero_stage 0
+--ds.attn_implementation sdpa
+--ds.param_dtype bf16
+--ckpt.output_dir {}/new
+--ckpt.path {}/checkpoints
+--ckpt.save_steps 10
+--logger.tensorboard_dir {}/tensorboard
+--train.micro_batch_size 2
+"""
+FLAGS = {
+    SFT: f"""{COMMON}
+--model.model_name_or_path {{}}/model
+--data.dataset {{}}/data/sft.jsonl
+--data.output_key output
+--train.batch_size 2
+""",
+    RL: f"""{COMMON}
+--actor.model_name_or_path {{}}/model
+--data.prompt_dataset {{}}/data/rl.jsonl
+--data.label_key label
+--train.agent_func_path {{}}/data/cellduality.agent.py
+--rollout.max_new_tokens 32
+--rollout.batch_size 5
+--rollout.n_samples_per_prompt 2
+--rollout.micro_batch_size 2
+--train.batch_size 10
+--algo.advantage.estimator group_norm
+--algo.kl.use_loss
+--algo.kl.estimator k3
+--train.colocate_all
+--actor.num_gpus_per_node 1
+--ref.num_gpus_per_node 1
+--vllm.num_engines 1
+--vllm.sync_backend gloo
+--vllm.enforce_eager
+""",
+}
 
 
 @dataclass(frozen=True)
 class World:
-    """A folder with rows, configuration, bound agent and model, and the flags of a good run in it."""
+    """A folder with rows, configuration, bound agent and model."""
 
     folder: Path
     machine: Machine
-    sft: dict[str, object] = field(default_factory=dict)
-    rl: dict[str, object] = field(default_factory=dict)
 
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
+    def run(self, trainer: str, words: str = "", launch: str = "cellduality-cpu python -m", **machine: Any) -> Run:
+        """Return the good run with further flags; ~NAME leaves one of its own out, {} is the folder."""
+        more = shlex.split(words.replace("{}", str(self.folder)))
+        lines = [line for line in FLAGS[trainer].split("\n") if line and f"~{line[2:].split(' ')[0]}" not in more]
+        own = [word.replace("{}", str(self.folder)) for line in lines for word in line.split(" ")]
+        given = [word for word in more if not word.startswith("~")]
+        command = Command.read([*shlex.split(launch), trainer, *own, *given])
+        return Run.of(command, dataclasses.replace(self.machine, **machine))
 
-    @property
-    def model(self) -> Path:
-        return self.folder / "model"
+    def found(self, *run: Any, **more: Any) -> str:
+        """Return what is found on the run: each severity and check once, in order of the alphabet."""
+        return ", ".join(sorted({f"{finding.severity} {finding.check}" for finding in examine(self.run(*run, **more))}))
 
-    def run(
-        self, trainer: str, changes: dict[str, object] | None = None, launch: tuple[str, ...] = ON_CPU, **machine: Any
-    ) -> Run:
-        """Return the good run with flags changed: None leaves one out, True is a mere flag, {} is the folder."""
-        flags = {**(self.rl if trainer == RL else self.sft), **(changes or {})}
-        words: list[str] = []
-        for name, value in flags.items():
-            if value is None:
-                continue
-            values = [] if value is True else list(value) if isinstance(value, tuple) else [value]
-            words += [f"--{name}", *(str(each).replace("{}", str(self.folder)) for each in values)]
-        return Run.of(Command.read([*launch, trainer, *words]), dataclasses.replace(self.machine, **machine))
+    def configure(self, tasks: dict[str, Any] | None = None, **settings: Any) -> None:
+        """Change settings of the configuration; those of a task are added to its others."""
+        path = self.folder / "data" / "cellduality.json"
+        values = json.loads(path.read_text())
+        for name, of_task in (tasks or {}).items():
+            values["tasks"][name] = {**values["tasks"].get(name, {}), **of_task}
+        path.write_text(json.dumps({**values, **settings}))
 
 
 @pytest.fixture
@@ -61,37 +97,5 @@ def world(small_world, tmp_path, monkeypatch) -> World:
     folder = tmp_path / "run"
     shutil.copytree(small_world.data, folder / "data")
     shutil.copytree(small_world.model, folder / "model")
-    agent = bound_agent_file(folder / "data" / "cellduality.json")
-    machine = Machine((3, 11), TESTED, host_memory=24 * GIB, variables={"PATH": os.defpath})
-    common: dict[str, object] = {
-        "data.input_key": "input", "data.apply_chat_template": True, "data.max_len": 256, "ds.zero_stage": 0,
-        "ds.attn_implementation": "sdpa", "ds.param_dtype": "bf16", "ckpt.output_dir": folder / "new",
-        "ckpt.path": folder / "checkpoints", "ckpt.save_steps": 10, "logger.tensorboard_dir": folder / "tensorboard",
-    }  # fmt: skip
-    sft = {
-        "model.model_name_or_path": folder / "model", "data.dataset": folder / "data" / "sft.jsonl",
-        "data.output_key": "output", "train.batch_size": 2, "train.micro_batch_size": 2, **common,
-    }  # fmt: skip
-    rl = {
-        "actor.model_name_or_path": folder / "model", "data.prompt_dataset": folder / "data" / "rl.jsonl",
-        "data.label_key": "label", "train.agent_func_path": agent, "rollout.max_new_tokens": 32,
-        "rollout.batch_size": 5, "rollout.n_samples_per_prompt": 2, "rollout.micro_batch_size": 2,
-        "train.batch_size": 10, "train.micro_batch_size": 2, "algo.advantage.estimator": "group_norm",
-        "algo.kl.use_loss": True, "algo.kl.estimator": "k3", "train.colocate_all": True, "actor.num_gpus_per_node": 1,
-        "ref.num_gpus_per_node": 1, "vllm.num_engines": 1, "vllm.sync_backend": "gloo", "vllm.enforce_eager": True,
-        **common,
-    }  # fmt: skip
-    return World(folder, machine, sft, rl)
-
-
-@pytest.fixture
-def said() -> Callable[..., list[Finding]]:
-    """Return a function that gives what is found on a run; only of one check, if it is named."""
-
-    def find(run: Run, check: str | None = None) -> list[Finding]:
-        return [finding for finding in examine(run) if check in (None, finding.check)]
-
-    return find
-
-
-__all__ = ["ON_CPU", "ON_GPU", "RL", "SFT", "SUBMITTED", "World"]
+    bound_agent_file(folder / "data" / "cellduality.json")
+    return World(folder, Machine((3, 11), TESTED, host_memory=24 * GIB, variables={"PATH": os.defpath}))

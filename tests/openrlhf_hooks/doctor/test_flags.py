@@ -10,15 +10,8 @@ import pytest
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
 
-GROUPS = [
-    "--algo.advantage.estimator",
-    "group_norm",
-    "--rollout.n_samples_per_prompt",
-    "8",
-    "--rollout.batch_size",
-    "8",
-]
-GROUPS += ["--algo.kl.use_loss", "--algo.kl.estimator", "k3"]
+GROUPS = ["--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", "8"]
+GROUPS += ["--rollout.batch_size", "8", "--algo.kl.use_loss", "--algo.kl.estimator", "k3"]
 
 
 def test_neither_torch_nor_ray_nor_transformers_is_imported():

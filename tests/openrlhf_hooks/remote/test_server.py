@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import socket
@@ -63,16 +62,10 @@ def test_answers_of_one_row_share_their_dual_calls_across_requests(served, told,
         replies = list(threads.map(client.post, bodies))
     assert [reply.status for reply in replies] == [200] * 8
     client.post(told(TYPE, "T"))
-    assert len(policy_server.asked) == 2
-    assert client.metrics()["dual_requests_total"] == 2
+    assert len(policy_server.asked) == client.metrics()["dual_requests_total"] == 2
     assert client.metrics()["rewards_total"] == 9
-
-
-def test_two_rows_are_two_groups(served, told, policy_server):
-    client = served(tasks=LIKELY)
-    client.post(told(TYPE, "T", row=0))
     client.post(told(TYPE, "T", row=1))
-    assert len(policy_server.asked) == 2
+    assert len(policy_server.asked) == 3
 
 
 class TestWhatIsRefused:
@@ -88,12 +81,6 @@ class TestWhatIsRefused:
         assert client.send("GET", "/metrics", Authorization=authorization).status == 401
         assert policy_server.asked == []
 
-    def test_the_token_may_be_the_password_of_the_address(self, served, told):
-        credentials = base64.b64encode(b"any:a-token-of-some-length").decode()
-        client = served(tasks=LIKELY)
-        reply = client.send("POST", "/", json.dumps(told(TYPE)).encode(), Authorization=f"Basic {credentials}")
-        assert reply.status == 200
-
     @pytest.mark.parametrize(
         ("change", "named"),
         [
@@ -103,7 +90,7 @@ class TestWhatIsRefused:
             ({"labels": [1]}, "labels[0]"),
             ({"labels": []}, "labels"),
             ({"query": ["<answer>T</answer>"]}, "query[0]"),
-            ({"query": ["\ud800"]}, "query[0]"),
+            ({"query": ["\ud800"]}, "body"),
             ({"query": None}, "query"),
             ({"prompts": ["a", "b"]}, "prompts"),
             ({"prompts": {}}, "prompts"),
@@ -133,24 +120,21 @@ class TestWhatIsRefused:
         assert reply.status == 400
         assert policy_server.asked == []
 
-    def test_a_body_that_is_too_long_whether_it_says_so_or_not(self, served, told, policy_server):
-        client = served(Limits(body_bytes=2000), tasks=LIKELY)
-        assert client.post(b" " * 2001).status == 413
+    @pytest.mark.parametrize(
+        ("head", "body", "status"),
+        [
+            ("Content-Length: 2001", b"", 413),
+            ("Transfer-Encoding: chunked", (b"3e8\r\n" + b" " * 1000 + b"\r\n") * 3, 413),
+            ("Content-Length: 10", b" ", 408),
+        ],
+    )
+    def test_a_body_that_is_too_long_whether_it_says_so_or_not_or_does_not_come(self, head, body, status, served):
+        client = served(Limits(body_bytes=2000, body_seconds=0.2), tasks=LIKELY)
         with socket.create_connection(client.host.split(":"), timeout=10) as connection:
-            head = "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-token-of-some-length\r\n"
-            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
-            for _ in range(3):
-                connection.sendall(b"3e8\r\n" + b" " * 1000 + b"\r\n")
-            assert connection.recv(100).startswith(b"HTTP/1.1 413")
-        assert policy_server.asked == []
-        assert client.metrics()['requests_total{code="413"}'] == 2
-
-    def test_a_body_that_does_not_come(self, served):
-        client = served(Limits(body_seconds=0.2), tasks=LIKELY)
-        with socket.create_connection(client.host.split(":"), timeout=10) as connection:
-            head = "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-token-of-some-length\r\n"
-            connection.sendall(f"{head}Content-Length: 10\r\n\r\n ".encode())
-            assert connection.recv(100).startswith(b"HTTP/1.1 408")
+            usual = "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-token-of-some-length\r\n"
+            connection.sendall(f"{usual}{head}\r\n\r\n".encode() + body)
+            assert connection.recv(100).startswith(f"HTTP/1.1 {status}".encode())
+        assert client.metrics()[f'requests_total{{code="{status}"}}'] == 1
 
     def test_what_is_past_the_bound_is_told_when_to_come_again(self, served, told, policy_server):
         client = served(Limits(at_once=1, waiting=2), tasks=LIKELY)
@@ -230,15 +214,12 @@ class TestFaults:
         policy_server.after = 0.0
         assert client.post(told(TYPE)).content["rewards"] > 0.0
 
-    def test_an_answer_of_100_000_characters(self, served, told, policy_server):
-        client, body = served(tasks=LIKELY), told(TYPE, "T")
+    def test_answers_and_cells_of_100_000_characters(self, served, told, policy_server, said):
+        client, body = served(tasks={TYPE: {"pair": TYPE}}), told(TYPE, "T")
         body["query"][0] = body["query"][0].replace("T</answer>", "T" * 100_000 + "</answer>")
         assert client.post(body).content["rewards"] == 0.0
         assert client.metrics()['failures_total{cause="too_long"}'] == 1
         assert policy_server.asked == []
-
-    def test_a_rebuilt_cell_of_100_000_characters(self, served, told, policy_server, said):
-        client = served(tasks={TYPE: {"pair": TYPE}})
         client.post(told(TYPE, row=1))
         text = "<answer>" + "CD74 " * 20_000 + "</answer>"
         policy_server.script = [said(body=json.dumps({"choices": [{"text": text}]}).encode())]
@@ -275,15 +256,10 @@ class TestFaults:
 def test_health_tells_whether_the_policy_answers(served, policy_server, monkeypatch):
     monkeypatch.setattr(room, "_HEALTH_HOLDS", 0.0)
     client = served(tasks=LIKELY)
-    assert (client.send("GET", "/healthz").status, client.send("GET", "/healthz").content) == (
-        200,
-        {"policy": "answers"},
-    )
-    policy_server.stop()
-    assert (client.send("GET", "/healthz").status, client.send("GET", "/healthz").content) == (
-        503,
-        {"policy": "refused"},
-    )
+    for status, policy in ((200, "answers"), (503, "refused")):
+        reply = client.send("GET", "/healthz")
+        assert (reply.status, reply.content) == (status, {"policy": policy})
+        policy_server.stop()
 
 
 def test_what_was_done_is_counted(served, told):

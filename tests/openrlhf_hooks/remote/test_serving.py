@@ -13,11 +13,11 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cellduality_plugin.cli import main
-from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge, with_endpoint
 
@@ -40,15 +40,34 @@ def test_an_endpoint_has_to_be_named(make_config):
         with_endpoint(make_config(), urls=("http://host/v1",))
 
 
+CHAT = {"urls": ["http://h/v1"], "model": "m", "kind": "chat"}
+
+
+@pytest.fixture
+def refusal(make_config, tmp_path, small_world, monkeypatch, capsys):
+    """Return a function that gives the one line with which the command ends, under settings and with further flags."""
+
+    def run(settings: dict[str, Any], flags: list[str]) -> str:
+        monkeypatch.delenv("CELLDUALITY_TOKEN", raising=False)
+        make_config(**settings)
+        usual = ["--policy-url", "http://127.0.0.1:1/v1", "--model", "toy", "--tokenizer", str(small_world.model)]
+        config = ["--config", str(tmp_path / "cellduality.json")]
+        monkeypatch.setattr(sys, "argv", ["cellduality", "serve-reward", *config, *usual, *flags])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr().err
+        assert (ended.value.code, printed.count("\n")) == (2, 1)
+        return printed
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("settings", "flags", "message"),
     [
         ({"tasks": {TYPE: {"pair": TYPE, "minimum_spread": 0.1}}}, [], "cannot level a group"),
         (
-            {
-                "tasks": {TYPE: {"pair": TYPE, "reward": {"duality": 1, "likelihood": 1}}},
-                "dual": {"endpoint": {"urls": ["http://h/v1"], "model": "m", "kind": "chat"}},
-            },
+            {"tasks": {TYPE: {"pair": TYPE, "reward": {"duality": 1, "likelihood": 1}}}, "dual": {"endpoint": CHAT}},
             [],
             "a chat endpoint cannot tell",
         ),
@@ -58,40 +77,13 @@ def test_an_endpoint_has_to_be_named(make_config):
         ({}, ["--key-variable", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(
-    make_config, tmp_path, small_world, monkeypatch, capsys, settings, flags, message
-):
-    monkeypatch.delenv("CELLDUALITY_TOKEN", raising=False)
-    make_config(**settings)
-    usual = ["--policy-url", "http://127.0.0.1:1/v1", "--model", "toy", "--tokenizer", str(small_world.model)]
-    command = ["cellduality", "serve-reward", "--config", str(tmp_path / "cellduality.json"), *usual, *flags]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    printed = capsys.readouterr().err.strip()
-    assert ended.value.code == 2
-    assert message in printed
-    assert len(printed.splitlines()) == 1
+def test_what_cannot_be_served_is_one_line(settings, flags, message, refusal):
+    assert message in refusal(settings, flags)
 
 
-def test_a_port_that_is_taken_is_one_line(make_config, tmp_path, small_world, monkeypatch, capsys):
-    make_config()
+def test_a_port_that_is_taken_is_one_line(refusal):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        usual = ["--policy-url", "http://127.0.0.1:1/v1", "--model", "toy", "--tokenizer", str(small_world.model)]
-        command = [
-            "cellduality",
-            "serve-reward",
-            "--config",
-            str(tmp_path / "cellduality.json"),
-            *usual,
-            "--port",
-            port,
-        ]
-        monkeypatch.setattr(sys, "argv", command)
-        with pytest.raises(SystemExit):
-            main()
-    assert "cannot listen" in capsys.readouterr().err
+        assert "cannot listen" in refusal({}, ["--port", str(taken.getsockname()[1])])
 
 
 def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_world, policy_server, told):
@@ -123,10 +115,3 @@ def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_wo
         assert process.wait(120) == 0
         assert process.stderr.read() == ""
     assert replies[0]["rewards"] > 0.0
-
-
-def test_the_configuration_that_is_served_is_left_alone(make_config, tmp_path):
-    before = (make_config(), (tmp_path / "cellduality.json").read_text())
-    with_endpoint(before[0], urls=("http://host/v1",), model="toy")
-    assert (tmp_path / "cellduality.json").read_text() == before[1]
-    assert Config.load(tmp_path / "cellduality.json").dual.endpoint is None

@@ -1,0 +1,90 @@
+"""A check is a small decorated function that yields findings on a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.doctor.command import TRAINERS
+
+if TYPE_CHECKING:
+    from cellduality_plugin.openrlhf_hooks.doctor.run import Run
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is the matter, where (flag, file or row), how to mend it, and the name of the check that says so.
+
+    An ``error``: the run fails, or trains on something else than meant. A ``warning``: likely not meant. A ``note``:
+    good to know, or could not be checked here.
+    """
+
+    severity: Severity
+    what: str
+    where: str
+    mend: str = ""
+    check: str = ""
+
+
+Found = Iterator[Finding]
+error = functools.partial(Finding, "error")
+warning = functools.partial(Finding, "warning")
+note = functools.partial(Finding, "note")
+
+
+def finding_of(mistake: CellDualityError, where: str = "") -> Finding:
+    """Return a mistake of the user's as the error it is."""
+    return error(mistake.what, mistake.where or where, mistake.mend)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check, called after its function.
+
+    Parameters
+    ----------
+    find
+        Its parameters are properties of a :class:`Run`, or ``run`` itself: it is skipped where one is None or an error.
+        The first sentence of its docstring is what it finds, the rest is why.
+    trainers
+        Whose runs it examines.
+    always
+        Whether it has something to say where the flags could not be read.
+    """
+
+    find: Callable[..., Found]
+    trainers: tuple[str, ...]
+    always: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.find.__name__
+
+    @property
+    def what_and_why(self) -> tuple[str, str]:
+        what, _, why = " ".join((self.find.__doc__ or "").split()).partition(". ")
+        return f"{what.rstrip('.')}.", why
+
+    def __call__(self, run: Run) -> list[Finding]:
+        """Return what it finds on ``run``."""
+        if run.command.trainer not in self.trainers or (run.flags.args is None and not self.always):
+            return []
+        needed = {
+            name: run if name == "run" else getattr(run, name) for name in inspect.signature(self.find).parameters
+        }
+        if any(value is None or isinstance(value, CellDualityError) for value in needed.values()):
+            return []
+        return [dataclasses.replace(finding, check=self.name) for finding in self.find(**needed)]
+
+
+def check(*trainers: str, always: bool = False) -> Callable[[Callable[..., Found]], Check]:
+    """Make a function a check of the runs of ``trainers``; of all, if none is named."""
+    return lambda find: Check(find, trainers or TRAINERS, always)

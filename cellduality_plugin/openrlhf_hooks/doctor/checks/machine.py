@@ -1,0 +1,70 @@
+"""Versions, and whether cards and host have room for what the run takes, by the formulas of the estimate."""
+
+from __future__ import annotations
+
+from cellduality_plugin.openrlhf_hooks.doctor.check import Found, check, error, note, warning
+from cellduality_plugin.openrlhf_hooks.doctor.command import RL
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED
+from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, cache_tokens, parts, totals
+from cellduality_plugin.openrlhf_hooks.doctor.model import Model
+from cellduality_plugin.openrlhf_hooks.doctor.run import Run
+
+
+@check()
+def versions(run: Run) -> Found:
+    """Another version than the contract tests ran on. What this package leans on beyond OpenRLHF's documentation is
+    tested on these versions."""
+    if not PYTHONS[0] <= run.machine.python <= PYTHONS[1]:
+        yield warning("Python {}.{}".format(*run.machine.python), "python", "use 3.10, 3.11 or 3.12")
+    for name, tested in TESTED.items():
+        found, mend = run.machine.versions.get(name), f"install {name}=={tested}"
+        if found is None and (run.is_rl or name not in ("vllm", "ray")):
+            yield warning(f"{name} is not installed here", name, f"{mend} where the run is")
+        elif found not in (None, tested):
+            yield warning(f"{name} {found}; tested was {tested}", name, f"{mend}, or run tests/contract")
+
+
+@check()
+def flash_attention(run: Run) -> Found:
+    """Flash attention that is not installed. OpenRLHF imports `flash_attn` whatever attention is chosen; without a GPU
+    `cellduality-cpu` stands in for it."""
+    if run.machine.gpus and not run.is_elsewhere and not run.machine.has_flash_attention:
+        yield error("flash_attn is not installed", "flash_attn", "pip install flash-attn --no-build-isolation")
+
+
+@check()
+def card_memory(run: Run, model: Model) -> Found:
+    """More memory than a card has, by the estimate. The first update, or the first long answer, ends in "out of
+    memory"."""
+    found, card = parts(run), run.machine.gpu_memory
+    if not found and not model.is_missing:
+        yield note("the memory a run takes could not be estimated", run.model_place)
+    for place, total in totals(found).items():
+        when, most = max(("training", total.training), ("generating", total.generating), key=lambda pair: pair[1])
+        if place != HOST and card is not None and most > card:
+            what = f"a {place} takes about {most / GIB:.0f} GiB while {when}, and has {card / GIB:.0f}"
+            mend = "smaller micro-batches, --ds.adam_offload, --ds.enable_sleep and --vllm.enable_sleep take less"
+            yield warning(what, "--gpu-memory", mend)
+
+
+@check()
+def host_memory(run: Run) -> Found:
+    """More memory than the host has, by the estimate. The kernel ends some process of the run; Ray reports a worker
+    that died."""
+    host, total = run.machine.host_memory, totals(parts(run)).get(HOST)
+    most = max(total.loading, total.generating, total.training) if total else 0
+    if most > 0.9 * host and not run.is_elsewhere:
+        what = f"the host takes about {most / GIB:.0f} GiB, and has {host / GIB:.0f}"
+        yield warning(what, "--host-memory", "use fewer processes a node, or leave out offloading")
+
+
+@check(RL)
+def engine_cache(run: Run) -> Found:
+    """An engine whose cache does not hold one whole sequence, or not a whole group. With less than one, vLLM refuses to
+    start; with less than a group, samples wait for each other."""
+    tokens, context, flag = cache_tokens(run), run.get("data.max_len"), "--vllm.gpu_memory_utilization"
+    mend = f"raise {flag}, or lower --data.max_len"
+    if tokens is not None and tokens < context:
+        yield error(f"the engine can remember {max(0, tokens)} tokens, and one sequence has {context}", flag, mend)
+    elif tokens is not None and tokens < context * run.get("rollout.n_samples_per_prompt"):
+        yield warning(f"the engine can remember {tokens} tokens, less than a group needs", flag, mend)

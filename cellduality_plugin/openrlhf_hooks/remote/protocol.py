@@ -1,0 +1,105 @@
+"""What OpenRLHF posts and reads: bounded and validated strictly, on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, StrictStr, ValidationError
+
+from cellduality_plugin.scoring import Score
+
+MAX_ITEMS = 1024
+_Texts = Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_ITEMS)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class Malformed(Exception):
+    """A body that is no request for rewards, or no reply; the message names the field."""
+
+
+class _Request(BaseModel):
+    query: _Texts
+    prompts: _Texts
+    labels: _Texts
+
+
+class _Reply(BaseModel):
+    """To one rollout."""
+
+    rewards: _Number
+    scores: _Number
+    extra_logs: dict[str, _Number]
+
+
+class _Replies(BaseModel):
+    """To several."""
+
+    rewards: list[_Number]
+    scores: list[_Number]
+    extra_logs: dict[str, list[_Number]]
+
+
+def read_request(body: bytes) -> list[tuple[str, str, str]]:
+    """Return (query, prompt, label) of each rollout in the body of a request.
+
+    Raises
+    ------
+    Malformed
+        If the body is not JSON, a field is missing or no list of texts, or the lists differ in length.
+
+    Examples
+    --------
+    >>> read_request(b'{"query": ["pr"], "prompts": ["p"], "labels": ["l"]}')
+    [('pr', 'p', 'l')]
+    """
+    fields = _read(_Request, body)
+    for name, texts in fields.items():
+        if len(texts) != len(fields["query"]):
+            raise Malformed(f"{name}: {len(texts)} texts, and {len(fields['query'])} in query")
+    return list(zip(*fields.values(), strict=True))
+
+
+def read_reply(body: bytes, rollouts: int) -> dict[str, Any]:
+    """Return what a reward server answered about so many rollouts, if it is what OpenRLHF can train on.
+
+    Raises
+    ------
+    Malformed
+        If it is anything else, None and NaN among it.
+
+    Examples
+    --------
+    >>> read_reply(b'{"rewards": 0.5, "scores": 0.5, "extra_logs": {"dual_reward": 0.5}}', 1)
+    {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
+    """
+    if rollouts == 1:
+        return _read(_Reply, body)
+    found = _read(_Replies, body)
+    if any(len(values) != rollouts for values in (found["rewards"], found["scores"], *found["extra_logs"].values())):
+        raise Malformed(f"rewards: not of {rollouts} rollouts")
+    return found
+
+
+def reply(scores: Sequence[Score]) -> dict[str, Any]:
+    """Return what OpenRLHF reads: numbers for one rollout, as it asks for them, and lists for several.
+
+    Examples
+    --------
+    >>> reply([Score(0.5, {"dual_reward": 0.5})])
+    {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
+    """
+    rewards = [score.reward for score in scores]
+    if len(scores) == 1:
+        return {"rewards": rewards[0], "scores": rewards[0], "extra_logs": dict(scores[0].logs)}
+    logs = {key: [score.logs[key] for score in scores] for key in scores[0].logs} if scores else {}
+    return {"rewards": rewards, "scores": list(rewards), "extra_logs": logs}
+
+
+def _read(model: type[BaseModel], body: bytes) -> dict[str, Any]:
+    try:
+        return model.model_validate_json(body).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field, *place = first["loc"] or ("body",)
+        raise Malformed(f"{field}{''.join(f'[{part}]' for part in place)}: {first['msg']:.200}") from None

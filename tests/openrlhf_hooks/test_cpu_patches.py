@@ -1,0 +1,237 @@
+"""The CPU backend without Ray: how patches are applied, their strictness, and the stand-ins against plain torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy
+import pytest
+import torch
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.cpu import library_patches, openrlhf_patches, post_import, precision, upstream
+from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import (
+    index_first_axis,
+    pad_input,
+    standing_in,
+    unpad_input,
+)
+from cellduality_plugin.openrlhf_hooks.cpu.weight_sync import GlooCommunicator
+
+PATCHES = """
+import contextlib, sys, types
+def patch(module): module.value = 'cpu'
+@contextlib.contextmanager
+def around():
+    extra = types.ModuleType('toy_extra'); extra.name = 'stand-in'
+    sys.modules['toy_extra'] = extra
+    try: yield
+    finally: del sys.modules['toy_extra']
+"""
+
+
+@pytest.fixture
+def finder(tmp_path, monkeypatch):
+    """A finder in front of `sys.meta_path` with two toy modules, and the module that patches them."""
+    (tmp_path / "toy_upstream.py").write_text("import toy_extra\nvalue = 'cuda'\nextra = toy_extra.name\n")
+    (tmp_path / "toy_patches.py").write_text(PATCHES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = post_import.PostImportFinder(
+        after={"toy_upstream": "toy_patches:patch"}, during={"toy_upstream": "toy_patches:around"}
+    )
+    monkeypatch.setattr(sys, "meta_path", [made, *sys.meta_path])
+    yield made
+    for name in ("toy_upstream", "toy_patches", "toy_extra"):
+        sys.modules.pop(name, None)
+
+
+class TestPostImport:
+    def test_patches_a_listed_module_once_it_has_run_and_leaves_its_loader_and_other_modules_alone(self, finder):
+        import toy_upstream
+
+        assert (toy_upstream.value, toy_upstream.extra) == ("cpu", "stand-in")
+        with pytest.raises(ModuleNotFoundError):  # the context was held while importing only
+            import toy_extra  # noqa: F401
+        assert type(toy_upstream.__spec__.loader).__name__ == "SourceFileLoader"
+        assert "value = 'cuda'" in toy_upstream.__spec__.loader.get_source("toy_upstream")
+        assert finder.find_spec("json") is finder.find_spec("no_such_module_anywhere") is None
+
+    def test_every_entry_of_the_tables_resolves(self):
+        for entry in [*post_import.AFTER_IMPORT.values(), *post_import.DURING_IMPORT.values()]:
+            assert callable(post_import._resolve(entry)), entry
+
+    def test_install_needs_the_switch_and_registers_once(self, monkeypatch):
+        monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+        before = len(sys.meta_path)
+        monkeypatch.delenv(post_import.DEVICE_VARIABLE, raising=False)
+        post_import.install()
+        assert len(sys.meta_path) == before
+        monkeypatch.setenv(post_import.DEVICE_VARIABLE, "cpu")
+        post_import.install()
+        post_import.install()
+        assert len(sys.meta_path) == before + 1
+
+
+class TestStrictness:
+    def test_names_the_behaviour_the_attribute_and_the_version(self):
+        with pytest.raises(CellDualityError, match=r"weight sync .* json has no attribute 'gone'"):
+            upstream.replace(json, "gone", None, "weight sync")
+        assert not hasattr(json, "gone")
+        with pytest.raises(CellDualityError, match=rf"numpy {numpy.__version__}"):
+            upstream.existing(numpy, "gone", "anything")
+
+    @pytest.mark.parametrize("entry", sorted(set(post_import.AFTER_IMPORT.values())))
+    def test_every_patch_refuses_a_module_without_its_attribute(self, entry):
+        module = ModuleType("newer_upstream")
+        if entry.endswith(":answer_cuda_calls"):
+            module = ModuleType("torch")
+            module.cuda, module.device = ModuleType("torch.cuda"), str
+        with pytest.raises(CellDualityError, match="cannot be set up on the CPU"):
+            post_import._resolve(entry)(module)
+
+    @pytest.mark.parametrize("module", sorted({*post_import.AFTER_IMPORT, *post_import.DURING_IMPORT}))
+    def test_the_installed_versions_have_every_module(self, module):
+        top, *parts = module.split(".")
+        path = Path(importlib.util.find_spec(top).submodule_search_locations[0], *parts)
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_trainer_and_engine_compute_in_the_same_precision(monkeypatch, dtype):
+    monkeypatch.setenv(precision.DTYPE_VARIABLE, dtype)
+    utils = SimpleNamespace(convert_to_torch_dtype=lambda name: {"bf16": torch.bfloat16, "fp16": torch.half}[name])
+    openrlhf_patches.load_in_the_cpus_precision(utils)
+
+    class EngineArgs:
+        dtype = "bfloat16"
+
+        def __post_init__(self):
+            self.seen = self.dtype
+
+    library_patches.serve_in_the_cpus_precision(SimpleNamespace(EngineArgs=EngineArgs))
+    engine = EngineArgs()
+    engine.__post_init__()
+    assert utils.convert_to_torch_dtype("bf16") == getattr(torch, engine.seen) == getattr(torch, dtype)
+    assert utils.convert_to_torch_dtype("fp16") == torch.half
+
+
+def test_only_a_new_cluster_whose_caller_does_not_decide_has_slots(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("CELLDUALITY_CPU_SLOTS", "2")
+    ray = ModuleType("ray")
+    ray.init = lambda address=None, **options: (address, options)
+    library_patches.declare_slots(ray)
+    address, options = ray.init(runtime_env={})
+    assert (address, options["num_gpus"]) == ("local", 2), "whatever cluster runs on this machine"
+    assert options["num_cpus"] >= 5
+    assert ray.init(num_gpus=3)[1]["num_gpus"] == 3
+    assert ray.init("auto") == ("auto", {})
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert ray.init() == (None, {})
+
+
+class TestFlashAttentionStandIn:
+    def test_pad_inverts_unpad(self):
+        mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 0, 0]])
+        hidden = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+        tokens, indices, bounds, longest, lengths = unpad_input(hidden, mask)
+        assert torch.equal(tokens, torch.cat([row[keep.bool()] for row, keep in zip(hidden, mask, strict=True)]))
+        assert (bounds.tolist(), bounds.dtype) == ([0, 3, 6, 7], torch.int32)
+        assert (longest, lengths.tolist()) == (3, [3, 3, 1])
+        assert torch.equal(pad_input(tokens, indices, 3, 4), hidden * mask.unsqueeze(-1))
+
+    def test_index_first_axis_and_pad_keep_the_gradient(self):
+        values = torch.ones(4, 2, requires_grad=True)
+        pad_input(index_first_axis(values, torch.tensor([0, 2])), torch.tensor([1, 3]), 2, 2).sum().backward()
+        assert values.grad.tolist() == [[1, 1], [0, 0], [1, 1], [0, 0]]
+
+    def test_is_visible_only_inside_the_block(self):
+        there = importlib.util.find_spec("flash_attn") is not None
+        with standing_in():
+            from flash_attn.bert_padding import index_first_axis, pad_input, rearrange, unpad_input  # noqa: F401
+            from flash_attn.utils.distributed import all_gather  # noqa: F401
+        assert (importlib.util.find_spec("flash_attn") is not None) == there
+
+
+@pytest.mark.parametrize(("asked_for", "made", "kept"), [(False, 128, 32), (False, 16, 16), (True, 128, 128)])
+def test_prompts_of_a_small_model_fill_blocks_of_the_cache(asked_for, made, kept):
+    class CpuPlatform:
+        @classmethod
+        def check_and_update_config(cls, vllm_config):
+            vllm_config.cache_config.block_size = made
+
+    library_patches.cache_short_prompts(SimpleNamespace(CpuPlatform=CpuPlatform))
+    config = SimpleNamespace(cache_config=SimpleNamespace(user_specified_block_size=asked_for, block_size=None))
+    CpuPlatform.check_and_update_config(config)
+    assert config.cache_config.block_size == kept
+
+
+def test_replay_buffer_devices_are_the_cpu():
+    module = ModuleType("replay_buffer")
+    module.torch, module.NaiveReplayBuffer = torch, object
+    openrlhf_patches.replay_on_cpu(module)
+    assert module.torch.device("cuda:cpu") == torch.device("cpu")
+    assert module.torch.tensor is torch.tensor
+
+
+def test_optimizer_and_mesh_are_for_the_cpu():
+    class DeepspeedStrategy:
+        def moving_average(self, model, model_ema, beta=0.992, device="cpu"):
+            return device
+
+        def get_ds_train_config(self, optim_dict=None, *, max_norm=None):
+            return {"optimizer": optim_dict} if optim_dict else {}
+
+    module = ModuleType("strategy")
+    module.init_device_mesh = lambda device, *shape, **names: (device, shape, names)
+    module.DeepspeedStrategy = DeepspeedStrategy
+    openrlhf_patches.train_on_cpu(module)
+    strategy = DeepspeedStrategy()
+    assert module.init_device_mesh("cuda", (1, 1), mesh_dim_names=("a", "b"))[0] == "cpu"
+    assert strategy.moving_average(None, None, 0.9, "cuda") == "cpu"
+    assert strategy.get_ds_train_config() == {}
+    adam = strategy.get_ds_train_config({"type": "AdamW", "params": {"lr": 1.0}}, max_norm=1.0)["optimizer"]
+    assert adam["params"] == {"lr": 1.0, "torch_adam": True}
+
+
+def test_weights_reach_every_engine_bit_for_bit():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shapes = [(3, 5), (7,), (1,)]
+    weights = [torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16() for shape in shapes]
+
+    def member(rank: int) -> list[torch.Tensor]:
+        group = GlooCommunicator("127.0.0.1", port, rank, 3)
+        tensors = weights if rank == 0 else [torch.zeros(shape, dtype=torch.bfloat16) for shape in shapes]
+        for tensor in tensors:
+            group.broadcast(tensor, src=0, stream=None)
+        return tensors
+
+    with ThreadPoolExecutor(3) as pool:
+        for received in pool.map(member, range(3), timeout=60):
+            assert all(torch.equal(one, other) for one, other in zip(received, weights, strict=True))
+
+
+def test_the_engine_receives_and_loads_in_its_own_dtype():
+    class WorkerWrap:
+        def update_weight(self, name, dtype, shape, empty_cache=False):
+            raise AssertionError("upstream asks for cuda")
+
+    module = ModuleType("worker_wrap")
+    module.WorkerWrap = WorkerWrap
+    openrlhf_patches.receive_weights_on_cpu(module)
+    loaded, worker = {}, WorkerWrap()
+    worker.model_config = SimpleNamespace(dtype=torch.bfloat16)
+    worker._model_update_group = SimpleNamespace(broadcast=lambda tensor, src: tensor.fill_(2.0))
+    worker.model_runner = SimpleNamespace(model=SimpleNamespace(load_weights=lambda weights: loaded.update(weights)))
+    worker.update_weight("w", torch.bfloat16, torch.Size([2]))
+    assert loaded["w"].tolist() == [2.0, 2.0]
+    with pytest.raises(TypeError, match="float32"):
+        worker.update_weight("w", torch.float32, torch.Size([2]))

@@ -1,0 +1,110 @@
+"""What is read out of lines as OpenRLHF 0.11.2 writes them under torchrun and under Ray."""
+
+from __future__ import annotations
+
+import pytest
+
+from cellduality_plugin.openrlhf_hooks import run_progress
+from cellduality_plugin.openrlhf_hooks.run_progress import Display, Progress, clean
+
+TRAINER = "\x1b[36m(PPOTrainer pid=7)\x1b[0m "
+
+
+def fed(*lines: str) -> Progress:
+    progress = Progress()
+    for line in lines:
+        progress.feed(line)
+    return progress
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "step 2/16, loss 5.5",
+            "Train step of epoch 0:  12%|█▎     | 2/16 [00:00<00:01, 11.92it/s, gpt_loss=5.5, lr=0]",
+        ),
+        ("step 7, reward 0.0312", f"{TRAINER}INFO x.py:551] ✨ Global step 7: {{'kl': -0.1, 'reward': 0.03125}}"),
+        ("step 1, reward nan", "✨ Global step 1: {'kl': 0.0, 'reward': nan, 'score': 0}"),
+        ("step 1, reward -0.0000", "✨ Global step 1: {'kl': 0.0, 'reward': -1.5e-05, 'score': 0}"),
+        ("[sft] 0:12 of about 0:40, step 2/32", "[sft] 0:12 of about 0:40, step 2/32"),
+        (
+            "[SFT] primal 512/1062",
+            "[SFT] primal:  48%|███▊   | 512/1062 [00:07<00:07, 73.11it/s]INFO 11-28 [pool.py:797]",
+        ),
+        ("starting", ""),
+        ("starting", "loss of connection 3/4"),
+        ("starting", "(pid=3) import torch"),
+        ("starting", "Generate samples: 6%|▋  | 1/16 [0"),
+        ("starting", "[MoE] experts_implementation (resolved): eager"),
+    ],
+)
+def test_how_far_a_run_is(text, line):
+    assert fed(line).text == text
+
+
+def test_epochs_prompts_and_ratios_are_remembered():
+    step = "Train step of epoch 1:  50%|█████     | 8/16 [00:00<00:00, 15.5it/s, gpt_loss=3.88, lr=0]\x1b[A"
+    assert fed("Train epoch:   0%|          | 0/2 [00:00<?, ?it/s]", step).text == "step 24/32, loss 3.88"
+    metrics = "'reward': 0.25, 'dual_validity': 0.8, 'dual_succeeded': 0.4, 'dual_answer_parsed': 0.5, "
+    metrics += "'dual_zero_variance': 0.25, 'dual_groups': 0.5"
+    prompts = f"{TRAINER}Episode [1/2]:  33%|███▎      | 16/48 [00:25<00:50,  1.58s/it]"
+    found = fed(prompts, f"Global step 2: {{{metrics}}}")
+    assert found.text == "step 2, prompts 16/96, reward 0.2500, validity 0.80, duals 0.80, no spread 0.50"
+
+
+@pytest.mark.parametrize(
+    ("line", "mend"),
+    [
+        ("OSError: [Errno 28] No space left on device", "the disk is full"),
+        ("RuntimeError: [enforce fail] . PytorchStreamWriter failed writing file: ENOSPC", "the disk is full"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "a GPU ran out of memory"),
+        ("torch.cuda.OutOfMemoryError: CUDA out of memory.", "a GPU ran out of memory"),
+        ("ray.exceptions.OutOfMemoryError: Task was killed as the node is running low on memory", "the machine ran"),
+        ("  exitcode  : -9 (pid: 4242)", "the machine ran out of memory"),
+        ("RuntimeError: [alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", "the machine ran out"),
+        ("OSError: [Errno 98] Address already in use", "a network port is taken"),
+        ("ModuleNotFoundError: No module named 'openrlhf'", "a package is missing"),
+        ("vllm.v1.engine.exceptions.EngineDeadError: EngineCore.", "a vLLM engine died; RESUME=1 goes on"),
+    ],
+)
+def test_known_failures_have_a_mend(line, mend):
+    assert fed(line).mend(1).startswith(mend)
+
+
+def test_an_unknown_failure_has_none_but_a_kill():
+    found = fed("ValueError: something else, 98 of 28")
+    assert (found.mend(1), found.mend(137)[:28], found.doomed) == ("", "the machine ran out of memor", False)
+
+
+def test_a_dead_actor_is_named():
+    lines = [
+        "pid: 1", "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.",
+        "\tclass_name: RolloutRayActor", "\tactor_id: 0af3", "\tpid: 4242", "\tclass_name: PolicyModelActor",
+        "\tpid: 4243", "There are some potential root causes. (1) The process is killed by SIGKILL by OOM killer",
+    ]  # fmt: skip
+    mend = fed(*(TRAINER + line for line in lines)).mend(1)
+    assert mend.startswith("a vLLM engine (process 4242) died: the machine ran out of memory, or a process")
+    assert mend.endswith("; RESUME=1 goes on from the last checkpoint")
+
+
+def test_the_last_words_are_fifteen_lines_and_end_with_the_error():
+    lines = [f"line {number}" for number in range(100)]
+    assert fed(*lines).last_words() == lines[85:]
+    assert fed("INFO noise", "Traceback:", "ValueError: why", "ending").last_words() == [
+        "Traceback:",
+        "ValueError: why",
+    ]
+
+
+def test_clean():
+    assert clean("\x1b[36m(pid=5388, ip=10.0.0.2)\x1b[0m Traceback\r") == "Traceback"
+
+
+def test_plain_lines_come_every_few_seconds_and_only_when_new(capsys, monkeypatch):
+    display = Display("grpo", expected=90.0)
+    clock = iter([display.began + 1, display.began + 6, display.began + 6, display.began + 12])
+    monkeypatch.setattr(run_progress.time, "monotonic", lambda: next(clock))
+    for _ in range(3):
+        display.show("step 1")
+    assert capsys.readouterr().out == "[grpo] 0:06 of about 1:30, step 1\n"
