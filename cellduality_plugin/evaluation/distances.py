@@ -1,4 +1,4 @@
-"""Measures of generated cells among real ones, in an embedding: k-NN agreement, MMD, spread, diversity."""
+"""Distances between cells: nearest labels, MMD, means within a condition. The order of cells changes no digit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist, pdist
 
-from cellduality_plugin.evaluation.metrics import Labels
-
 Matrix: TypeAlias = NDArray[np.floating]
+Labels: TypeAlias = Sequence[str] | NDArray[np.str_]
 
 
 def in_order(cells: Matrix) -> Matrix:
@@ -28,17 +27,15 @@ def in_order(cells: Matrix) -> Matrix:
 def nearest_labels(distances: Matrix, labels: Labels, k: int) -> NDArray[np.str_]:
     """Return the k-NN label of every query: uniform votes of the ``k`` nearest.
 
-    Ties are deterministic and do not depend on the order of the cells: neighbours at one distance are taken in the
-    alphabetical order of their labels, and of labels with equally many votes the one with the nearest cell wins.
+    Neighbours at one distance are taken in the alphabetical order of their labels; of labels with equally many votes
+    the one with the nearest cell wins.
 
     Parameters
     ----------
     distances
         Queries x labelled cells; infinite where a query must not see a cell.
-    labels
-        One label a labelled cell.
-    k
-        How many neighbours vote.
+    labels, k
+        One label a labelled cell, and how many neighbours vote.
 
     Raises
     ------
@@ -63,64 +60,13 @@ def nearest_labels(distances: Matrix, labels: Labels, k: int) -> NDArray[np.str_
     return names[winners]
 
 
-def knn_agreement(
-    real: Matrix, real_labels: Labels, generated: Matrix, conditions: Labels, k: int, unreadable: int = 0
-) -> float:
-    """Return the share of generated cells that a k-NN of real cells takes for their condition, in [0, 1]. Best 1.
-
-    The value to compare with is :func:`knn_ceiling`, not 1.
-
-    Parameters
-    ----------
-    real
-        Real held-out cells x dimensions, with one label each in ``real_labels``.
-    generated
-        Generated cells x dimensions, in the same space, with what each was asked to be in ``conditions``.
-    k
-        How many neighbours vote (uniformly; Euclidean distance).
-    unreadable
-        Generated cells that hold no gene at all: each counts as a disagreement.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than ``k`` real cells, or no generated ones.
-
-    Examples
-    --------
-    >>> knn_agreement(np.array([[0.0], [1.0]]), ["B", "T"], np.array([[0.1], [0.2]]), ["B", "T"], k=1)
-    0.5
-    """
-    if len(generated) + unreadable == 0:
-        raise ValueError("no generated cells")
-    if len(generated) == 0:
-        return 0.0
-    named = nearest_labels(cdist(generated, real), real_labels, k)
-    return float((named == np.asarray(conditions)).sum() / (len(generated) + unreadable))
-
-
-def knn_ceiling(real: Matrix, real_labels: Labels, k: int) -> float:
-    """Return the leave-one-out agreement of real cells, in [0, 1]: what a perfect generator can expect. Best 1.
-
-    Every real cell is classified by the *other* real cells, never by itself.
-
-    Examples
-    --------
-    >>> knn_ceiling(np.array([[0.0], [0.1], [1.0], [1.1]]), ["B", "B", "T", "T"], k=1)
-    1.0
-    """
-    distances = cdist(real, real)
-    np.fill_diagonal(distances, np.inf)
-    return float(np.mean(nearest_labels(distances, real_labels, k) == np.asarray(real_labels)))
-
-
 def median_bandwidth(cells: Matrix, seed: int, at_most: int = 1000) -> float:
     """Return the median Euclidean distance between two different ``cells``: sigma of the RBF kernel.
 
     Parameters
     ----------
     cells
-        Real training cells x dimensions, so that the kernel is the same for every model.
+        Real training cells x dimensions.
     seed, at_most
         A seeded sample of this many cells stands for more.
     """
@@ -145,12 +91,9 @@ def mmd(one: Matrix, other: Matrix, bandwidth: float) -> float:
 
     Notes
     -----
-    The biased V-statistic of Gretton et al. 2012, Eq. 5: never negative, 0 for identical samples, and of order
-    1/n + 1/m for two samples of one distribution. So compare only values of equal sample sizes, with the value of
-    real against real cells of those sizes beside them.
-
-    pertpy's distance "mmd" is the same estimator with ``kernel="rbf"`` and ``gamma=1 / (2 * bandwidth**2)``; its
-    default kernel is linear.
+    The biased V-statistic of Gretton et al. 2012, Eq. 5: never negative, of order 1/n + 1/m for two samples of one
+    distribution. Compare only values of equal sample sizes. pertpy's distance "mmd" with ``kernel="rbf"`` and
+    ``gamma=1 / (2 * bandwidth**2)``.
 
     Raises
     ------
@@ -166,11 +109,10 @@ def mmd(one: Matrix, other: Matrix, bandwidth: float) -> float:
         raise ValueError(f"MMD of {len(one)} and {len(other)} cells with bandwidth {bandwidth}")
 
     one, other = in_order(one), in_order(other)
-
-    def mean_kernel(x: Matrix, y: Matrix) -> float:
-        return float(_kernel(x, y, bandwidth).mean())
-
-    return max(0.0, mean_kernel(one, one) + mean_kernel(other, other) - 2 * mean_kernel(one, other))
+    within, beside, between = (
+        float(_kernel(*both, bandwidth).mean()) for both in ((one, one), (other, other), (one, other))
+    )
+    return max(0.0, within + beside - 2 * between)
 
 
 def mmd_resamples(
@@ -178,56 +120,15 @@ def mmd_resamples(
 ) -> NDArray[np.float64]:
     """Return :func:`mmd` for every resample: how often each cell of ``one`` and of ``other`` is in it."""
     left, right = ours / ours.sum(axis=1, keepdims=True), theirs / theirs.sum(axis=1, keepdims=True)
-
-    def mean_kernels(x: Matrix, y: Matrix, p: Matrix, q: Matrix) -> NDArray[np.float64]:
-        return np.asarray(np.sum((p @ _kernel(x, y, bandwidth)) * q, axis=1))
-
-    within = mean_kernels(one, one, left, left) + mean_kernels(other, other, right, right)
-    return np.maximum(0.0, within - 2 * mean_kernels(one, other, left, right))
+    within, beside, between = (
+        np.sum((p @ _kernel(x, y, bandwidth)) * q, axis=1)
+        for x, y, p, q in ((one, one, left, left), (other, other, right, right), (one, other, left, right))
+    )
+    return np.asarray(np.maximum(0.0, within + beside - 2 * between))
 
 
 def _kernel(x: Matrix, y: Matrix, bandwidth: float) -> Matrix:
     return np.asarray(np.exp(-cdist(x, y, "sqeuclidean") / (2 * bandwidth**2)))
-
-
-def spread(cells: Matrix, conditions: Labels) -> float | None:
-    """Return the mean distance between two cells of one condition; at least 0.
-
-    Best value: that of real cells. Less is mode collapse, more is noise. Every condition counts with its number of
-    cells; conditions with one cell are left out, and None is returned if that leaves none.
-
-    Examples
-    --------
-    >>> spread(np.array([[0.0], [2.0], [5.0]]), ["B", "B", "T"])
-    2.0
-    """
-    return mean_within([cdist(group, group) for group in (in_order(cells[own]) for own in by_condition(conditions))])
-
-
-def diversity(cells: Sequence[Sequence[str]], conditions: Labels) -> float | None:
-    """Return 1 minus the mean Rank-Weighted Jaccard Similarity of two cells of one condition, in [0, 1].
-
-    Best value: that of real cells. 0 is mode collapse: one cell again and again; more than real cells have is noise.
-    Conditions count as in :func:`spread`.
-
-    Parameters
-    ----------
-    cells
-        Ranked genes, descending, unique.
-    conditions
-        One label a cell.
-
-    Notes
-    -----
-    :func:`cellduality_plugin.similarity.rank_weighted_jaccard`, which is not symmetric, is taken both ways.
-
-    Examples
-    --------
-    >>> diversity([("A", "B"), ("A", "B"), ("C",)], ["B", "B", "T"]), diversity([("A",), ("B",)], ["T", "T"])
-    (0.0, 1.0)
-    """
-    groups = [sorted(tuple(cells[place]) for place in own) for own in by_condition(conditions)]
-    return mean_within([dissimilarities(group) for group in groups])
 
 
 def dissimilarities(cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
@@ -256,12 +157,7 @@ def by_condition(conditions: Labels) -> list[NDArray[np.int64]]:
 
 
 def mean_within(groups: Sequence[Matrix]) -> float | None:
-    """Return the mean entry off the diagonal, each group counting with its size; None without groups.
-
-    Parameters
-    ----------
-    groups
-        A symmetric matrix of distances for each condition.
+    """Return the mean entry off the diagonal of symmetric matrices, each counting with its size; None without any.
 
     Examples
     --------
@@ -274,15 +170,14 @@ def mean_within(groups: Sequence[Matrix]) -> float | None:
     return float(np.average(means, weights=[len(group) for group in groups]))
 
 
-def resamples_within(groups: Sequence[Matrix], rng: np.random.Generator, resamples: int) -> NDArray[np.float64]:
-    """Return :func:`mean_within` of resampled cells; a cell and itself are no pair."""
+def resamples_within(groups: Sequence[Matrix], counts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Return :func:`mean_within` for every resample of each group; a cell and itself are no pair."""
     found = []
-    for group in groups:
-        counts = resampled(len(group), rng, resamples)
-        pairs = len(group) ** 2 - np.sum(counts**2, axis=1)
-        sums = np.sum((counts @ group) * counts, axis=1)
+    for group, drawn in zip(groups, counts, strict=True):
+        pairs = len(group) ** 2 - np.sum(drawn**2, axis=1)
+        sums = np.sum((drawn @ group) * drawn, axis=1)
         mean = group.sum() / (len(group) * (len(group) - 1))
-        found.append(np.divide(sums, pairs, out=np.full(resamples, mean), where=pairs > 0))
+        found.append(np.divide(sums, pairs, out=np.full(len(drawn), mean), where=pairs > 0))
     return np.asarray(np.average(found, axis=0, weights=[len(group) for group in groups]))
 
 

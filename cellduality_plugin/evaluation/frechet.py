@@ -18,8 +18,7 @@ def frechet_distance(one: Matrix, other: Matrix, *, shrinkage: bool = False) -> 
     one, other
         Cells x dimensions, in one space.
     shrinkage
-        Estimate each covariance after Ledoit and Wolf, which works with any number of cells from two on; else the
-        unbiased sample covariance (n - 1), which needs more cells than dimensions.
+        Each covariance is that of Ledoit and Wolf, from two cells on; else the unbiased sample covariance (n - 1).
 
     Raises
     ------
@@ -28,44 +27,28 @@ def frechet_distance(one: Matrix, other: Matrix, *, shrinkage: bool = False) -> 
 
     Notes
     -----
-    Biased upwards for small samples: read it beside the value of real against real cells of that size. Values with
-    and without shrinkage are not to be compared.
+    Biased upwards for small samples. Values with and without shrinkage are not to be compared.
 
     Examples
     --------
     >>> frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]]))
     9.0
     """
+    from sklearn.covariance import ledoit_wolf
+
     fewest, dimensions = min(len(one), len(other)), one.shape[1]
     if not shrinkage and fewest <= dimensions:
         raise ValueError(f"{fewest} cells in {dimensions} dimensions: more cells than dimensions, or shrinkage")
     if fewest < 2:
         raise ValueError(f"a covariance of {fewest} cells")
-    estimate = shrunk_covariance if shrinkage else _covariance
     one, other = in_order(one), in_order(other)
     apart = one.mean(axis=0) - other.mean(axis=0)
-    ours, theirs = estimate(one), estimate(other)
+    ours, theirs = (
+        ledoit_wolf(cells)[0] if shrinkage else np.atleast_2d(np.cov(cells, rowvar=False)) for cells in (one, other)
+    )
     # tr (S S')^1/2 is the sum of the singular values of S^1/2 S'^1/2, which are real though S S' is not symmetric.
     shared = np.linalg.norm(_root(ours) @ _root(theirs), "nuc")
     return max(0.0, float(apart @ apart + np.trace(ours) + np.trace(theirs) - 2 * shared))
-
-
-def shrunk_covariance(cells: Matrix) -> NDArray[np.float64]:
-    """Return the covariance of ``cells``, drawn towards a multiple of the identity as far as Ledoit and Wolf advise.
-
-    Examples
-    --------
-    >>> shrunk_covariance(np.array([[0.0, 0.0], [2.0, 0.0]])).tolist()
-    [[1.0, 0.0], [0.0, 0.0]]
-    """
-    n, dimensions = cells.shape
-    centred = cells - cells.mean(axis=0)
-    sample = centred.T @ centred / n
-    scale = np.trace(sample) / dimensions
-    away = float(np.sum(sample**2) - dimensions * scale**2)
-    noise = float(np.sum(np.sum(centred**2, axis=1) ** 2) / n - np.sum(sample**2)) / n
-    share = min(noise, away) / away if away > 0 else 0.0
-    return np.asarray((1 - share) * sample + share * scale * np.eye(dimensions))
 
 
 def frechet_resamples(
@@ -99,10 +82,6 @@ def _moments(cells: Matrix, counts: NDArray[np.int64], *, shrinkage: bool) -> tu
     noise = (np.sum(counts * lengths**2, axis=1) / n - squares) / n
     share = np.divide(np.minimum(noise, away), away, out=np.zeros_like(away), where=away > 0)[:, None, None]
     return means, (1 - share) * sample + share * scale[:, None, None] * np.eye(dimensions)
-
-
-def _covariance(cells: Matrix) -> NDArray[np.float64]:
-    return np.atleast_2d(np.cov(cells, rowvar=False))
 
 
 def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -15,7 +16,7 @@ _MOST_STEPS = 10_000_000  # of the network simplex: far more than samples of tho
 
 
 def wasserstein(one: Matrix, other: Matrix) -> float:
-    r"""Return the Wasserstein-1 distance of two samples, at least 0, in units of the space. Best value 0.
+    r"""Return the Wasserstein-1 distance of two samples (ValueError if one is empty), at least 0. Best value 0.
 
     .. math:: W_1 = \min_T \sum_{ij} T_{ij} |x_i - y_j|, \quad T 1 = 1/n, \quad T^\top 1 = 1/m
 
@@ -23,19 +24,10 @@ def wasserstein(one: Matrix, other: Matrix) -> float:
     ----------
     one, other
         Cells x dimensions, in one space.
-
-    Raises
-    ------
-    ValueError
-        If a sample is empty.
-    CellDualityError
-        If POT is not installed.
-
     Notes
     -----
-    Exact (network simplex), with the Euclidean distance as cost, neither squared nor regularized. Two samples of one
-    distribution are apart, and the more so the fewer cells and the more dimensions: read it beside the value of real
-    against real cells. pertpy's distance "wasserstein" is another: regularized (Sinkhorn), of squared distances.
+    Exact (network simplex), with the Euclidean distance as cost. Biased upwards for small samples. pertpy's distance
+    "wasserstein" is another: regularized (Sinkhorn), of squared distances.
 
     Examples
     --------
@@ -51,16 +43,16 @@ def wasserstein_resamples(
 ) -> NDArray[np.float64]:
     """Return :func:`wasserstein` for every resample: how often each cell of ``one`` and of ``other`` is in it."""
     solver, cost = _pot().emd2, cdist(one, other)
-    found = []
-    for row, column in zip(ours, theirs, strict=True):
-        left, right = np.flatnonzero(row), np.flatnonzero(column)
-        masses = row[left] / row.sum(), column[right] / column.sum()
-        found.append(float(solver(*masses, cost[np.ix_(left, right)], numItermax=_MOST_STEPS, check_marginals=False)))
-    return np.asarray(found)
+    return np.asarray(
+        [
+            float(solver(*masses, cost[np.ix_(left, right)], numItermax=_MOST_STEPS, check_marginals=False))
+            for left, right, masses in _drawn(ours, theirs)
+        ]
+    )
 
 
 def gromov_wasserstein(one: Matrix, other: Matrix) -> float:
-    r"""Return the Gromov-Wasserstein discrepancy of two samples, at least 0, in squared units. Best value 0.
+    r"""Return the Gromov-Wasserstein discrepancy of two samples (ValueError if one is empty), at least 0. Best 0.
 
     .. math:: GW = \min_T \sum_{ijkl} (|x_i - x_k| - |y_j - y_l|)^2 T_{ij} T_{kl}
 
@@ -70,20 +62,11 @@ def gromov_wasserstein(one: Matrix, other: Matrix) -> float:
     ----------
     one, other
         Cells x dimensions; the spaces need not be the same.
-
-    Raises
-    ------
-    ValueError
-        If a sample is empty.
-    CellDualityError
-        If POT is not installed.
-
     Notes
     -----
-    Square loss, Euclidean distances as they are (not divided by anything), uniform masses. The problem is not convex:
-    POT's conditional gradient starts from the product of the masses and, in a common space, from the plan of
-    :func:`wasserstein`, and the lower end counts: never more than POT has by default, and 0 for a sample and itself.
-    Still it is an upper bound, which for a handful of cells is rarely the least.
+    Square loss, Euclidean distances as they are, uniform masses. The problem is not convex: POT's conditional gradient
+    starts from the product of the masses and, in a common space, from the plan of :func:`wasserstein`; the lower end
+    counts, an upper bound of the least.
 
     Examples
     --------
@@ -105,12 +88,19 @@ def gromov_wasserstein_resamples(
     """
     within, beside, apart = cdist(one, one), cdist(other, other), _apart(one, other)
     found = []
-    for row, column in zip(ours, theirs, strict=True):
-        left, right = np.flatnonzero(row), np.flatnonzero(column)
-        masses = row[left] / row.sum(), column[right] / column.sum()
+    for left, right, masses in _drawn(ours, theirs):
         between = None if apart is None else apart[np.ix_(left, right)]
         found.append(_lower_end(within[np.ix_(left, left)], beside[np.ix_(right, right)], between, *masses))
     return np.asarray(found)
+
+
+def _drawn(
+    ours: NDArray[np.int64], theirs: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], tuple[Matrix, Matrix]]]:
+    """Yield of every resample the places of the cells that are in it, on either side, and their masses."""
+    for row, column in zip(ours, theirs, strict=True):
+        left, right = np.flatnonzero(row), np.flatnonzero(column)
+        yield left, right, (row[left] / row.sum(), column[right] / column.sum())
 
 
 def _apart(one: Matrix, other: Matrix) -> Matrix | None:

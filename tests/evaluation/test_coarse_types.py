@@ -169,7 +169,7 @@ def test_shared_types_are_read_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("{", "unreadable shared types"),
+        ("{", "no maps"),
         ("[]", "no maps"),
         (json.dumps({"training": TYPES["training"]}), "no maps"),
         (json.dumps({"training": {"made": ["B"]}, "foreign": {}}), "no maps"),
