@@ -1,4 +1,9 @@
-"""Distances between cells: nearest labels, MMD, means within a condition. The order of cells changes no digit."""
+"""Distances between cells, and between samples of them; their order changes no digit.
+
+A distance of two samples (cells x dimensions, in one space, ValueError for an empty one) returns a value for every
+resample, by how often each cell of either is in it; without counts the one value of the samples themselves. All are
+biased upwards for small samples: compare values of equal sizes, beside that of real against real cells.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,9 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist, pdist
 
 Matrix: TypeAlias = NDArray[np.floating]
+Vector: TypeAlias = NDArray[np.float64]
+Counts: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""How often each cell of one sample, and of the other, is in every resample: resamples x cells each."""
 Labels: TypeAlias = Sequence[str] | NDArray[np.str_]
 
 
@@ -75,60 +83,95 @@ def median_bandwidth(cells: Matrix, seed: int, at_most: int = 1000) -> float:
     return float(np.median(pdist(cells)))
 
 
-def mmd(one: Matrix, other: Matrix, bandwidth: float) -> float:
-    r"""Return the squared maximum mean discrepancy of two samples, in [0, 2]. Best value 0.
-
-    .. math:: MMD^2 = \frac{1}{n^2} \sum k(x, x') + \frac{1}{m^2} \sum k(y, y') - \frac{2}{n m} \sum k(x, y)
-
-    with :math:`k(x, y) = \exp(-|x - y|^2 / 2 \sigma^2)`.
-
-    Parameters
-    ----------
-    one, other
-        Cells x dimensions, in one space.
-    bandwidth
-        sigma, e.g. from :func:`median_bandwidth`.
-
-    Notes
-    -----
-    The biased V-statistic of Gretton et al. 2012, Eq. 5: never negative, of order 1/n + 1/m for two samples of one
-    distribution. Compare only values of equal sample sizes. pertpy's distance "mmd" with ``kernel="rbf"`` and
-    ``gamma=1 / (2 * bandwidth**2)``.
+def drawn(one: Matrix, other: Matrix, counts: Counts | None) -> tuple[Matrix, Matrix, Counts]:
+    """Return both samples with how often each cell counts: once, in an order of their own, without ``counts``.
 
     Raises
     ------
     ValueError
-        If a sample is empty or the bandwidth is not positive.
+        If a sample is empty.
+    """
+    if not len(one) or not len(other):
+        raise ValueError(f"a distance of {len(one)} and {len(other)} cells")
+    if counts is not None:
+        return one, other, counts
+    once = np.ones((1, len(one)), dtype=np.int64), np.ones((1, len(other)), dtype=np.int64)
+    return in_order(one), in_order(other), once
+
+
+def mmd(one: Matrix, other: Matrix, counts: Counts | None = None, *, bandwidth: float) -> Vector:
+    r"""Return the squared maximum mean discrepancy, in [0, 2]. Best value 0.
+
+    .. math:: MMD^2 = \frac{1}{n^2} \sum k(x, x') + \frac{1}{m^2} \sum k(y, y') - \frac{2}{n m} \sum k(x, y)
+
+    with :math:`k(x, y) = \exp(-|x - y|^2 / 2 \sigma^2)` and sigma the ``bandwidth``: the biased V-statistic of Gretton
+    et al. 2012, Eq. 5. pertpy's "mmd" with ``kernel="rbf"`` and ``gamma=1 / (2 * bandwidth**2)``.
 
     Examples
     --------
-    >>> mmd(np.array([[0.0], [1.0]]), np.array([[1.0], [0.0]]), bandwidth=1.0)
-    0.0
+    >>> mmd(np.array([[0.0], [1.0]]), np.array([[1.0], [0.0]]), bandwidth=1.0).tolist()
+    [0.0]
     """
-    if not len(one) or not len(other) or not bandwidth > 0:
-        raise ValueError(f"MMD of {len(one)} and {len(other)} cells with bandwidth {bandwidth}")
-
-    one, other = in_order(one), in_order(other)
-    within, beside, between = (
-        float(_kernel(*both, bandwidth).mean()) for both in ((one, one), (other, other), (one, other))
-    )
-    return max(0.0, within + beside - 2 * between)
-
-
-def mmd_resamples(
-    one: Matrix, other: Matrix, bandwidth: float, ours: NDArray[np.int64], theirs: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return :func:`mmd` for every resample: how often each cell of ``one`` and of ``other`` is in it."""
+    if not bandwidth > 0:
+        raise ValueError(f"MMD with bandwidth {bandwidth}")
+    one, other, (ours, theirs) = drawn(one, other, counts)
     left, right = ours / ours.sum(axis=1, keepdims=True), theirs / theirs.sum(axis=1, keepdims=True)
     within, beside, between = (
-        np.sum((p @ _kernel(x, y, bandwidth)) * q, axis=1)
+        np.sum((p @ np.exp(-cdist(x, y, "sqeuclidean") / (2 * bandwidth**2))) * q, axis=1)
         for x, y, p, q in ((one, one, left, left), (other, other, right, right), (one, other, left, right))
     )
     return np.asarray(np.maximum(0.0, within + beside - 2 * between))
 
 
-def _kernel(x: Matrix, y: Matrix, bandwidth: float) -> Matrix:
-    return np.asarray(np.exp(-cdist(x, y, "sqeuclidean") / (2 * bandwidth**2)))
+def frechet(one: Matrix, other: Matrix, counts: Counts | None = None, *, shrinkage: bool = False) -> Vector:
+    r"""Return the squared Fréchet distance of normal distributions (scFID), at least 0, in squared units. Best value 0.
+
+    .. math:: |\mu - \mu'|^2 + tr(S + S' - 2 (S S')^{1/2})
+
+    With ``shrinkage`` each covariance is that of Ledoit and Wolf; else the unbiased sample covariance
+    (n - 1), and a ValueError if there are not more cells than dimensions. Resamples are right to about 1e-7.
+
+    Examples
+    --------
+    >>> frechet(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])).tolist()
+    [9.0]
+    """
+    fewest, dimensions = min(len(one), len(other)), one.shape[1]
+    if not shrinkage and 0 < fewest <= dimensions:
+        raise ValueError(f"{fewest} cells in {dimensions} dimensions: more cells than dimensions, or shrinkage")
+    one, other, (ours, theirs) = drawn(one, other, counts)
+    centre, sample = _moments(one, ours, shrinkage=shrinkage)
+    their_centre, their_sample = _moments(other, theirs, shrinkage=shrinkage)
+    root = _root(sample)
+    if counts is None:
+        # tr (S S')^1/2 is the sum of the singular values of S^1/2 S'^1/2, which are real though S S' is not symmetric.
+        shared = np.linalg.svd(root @ _root(their_sample), compute_uv=False).sum(axis=1)
+    else:  # the same by eigenvalues, which are faster
+        shared = np.sqrt(np.clip(np.linalg.eigvalsh(root @ their_sample @ root), 0, None)).sum(axis=1)
+    traces = np.trace(sample, axis1=1, axis2=2) + np.trace(their_sample, axis1=1, axis2=2)
+    return np.asarray(np.maximum(0.0, np.sum((centre - their_centre) ** 2, axis=1) + traces - 2 * shared))
+
+
+def _moments(cells: Matrix, counts: NDArray[np.int64], *, shrinkage: bool) -> tuple[Matrix, Matrix]:
+    """Return mean and covariance of every resample."""
+    n, dimensions = cells.shape
+    means = counts @ cells / n
+    sample = (cells.T * counts[:, None]) @ cells / n - means[:, :, None] * means[:, None]
+    if not shrinkage:
+        return means, sample * (n / (n - 1))
+    # scikit-learn's ledoit_wolf, of all resamples at once.
+    scale = np.trace(sample, axis1=1, axis2=2) / dimensions
+    squares = np.sum(sample**2, axis=(1, 2))
+    away = squares - dimensions * scale**2
+    lengths = np.sum(cells**2, axis=1) - 2 * means @ cells.T + np.sum(means**2, axis=1)[:, None]
+    noise = (np.sum(counts * lengths**2, axis=1) / n - squares) / n
+    share = np.divide(np.minimum(noise, away), away, out=np.zeros_like(away), where=away > 0)[:, None, None]
+    return means, (1 - share) * sample + share * scale[:, None, None] * np.eye(dimensions)
+
+
+def _root(covariance: Matrix) -> Matrix:
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))[:, None]) @ vectors.transpose(0, 2, 1))
 
 
 def dissimilarities(cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:

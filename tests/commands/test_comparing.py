@@ -41,7 +41,8 @@ def test_the_tables_are_printed_and_written_with_a_plot_and_the_seeds(paths, tmp
     kinds = {path.name for path in (tmp_path / "arms").iterdir()}
     assert kinds == {f"arms.{suffix}" for suffix in ("md", "json", "csv", "svg", "png")}
     done = CliRunner().invoke(app, ["seeds", *paths, "--after", "paper"])
-    assert "| 0.600 ± 0.100 | 0.800 ± 0.095 | 0.703 ± 0.105 |  0.103 ± 0.0058 |" in done.stdout
+    assert "0.703 ± 0.105" in done.stdout
+    assert "0.103 ± 0.0058" in done.stdout
 
 
 def test_a_missing_oracle_is_told_and_can_be_done_without(paths):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from cellduality_plugin.evaluation import distances, frechet, transport
+from cellduality_plugin.evaluation import distances, transport
 from cellduality_plugin.evaluation.distances import Matrix
-from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Cells, Counts, Pair
+from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Cells, Pair, Places
 from cellduality_plugin.evaluation.metrics.registry import Measurement, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval, mean_of
 from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
@@ -24,8 +24,6 @@ SHAPES = "Gromov-Wasserstein, square loss, Euclidean distances unscaled, lower o
 _MOST_DIMENSIONS = 64  # up to which scFID of a hundred resamples takes a second or so
 # Gromov-Wasserstein takes 5 ms, of 200 cells ten times that: for each resample, type and draw.
 _DRAWS_OF_SHAPES, _MOST_CELLS_OF_SHAPES = 40, 200
-
-Resamples: TypeAlias = Callable[[Matrix, Matrix, Counts, Counts], NDArray[np.float64]]
 
 
 def measure(cells: Cells) -> dict[str, Measurement]:
@@ -125,15 +123,15 @@ WASSERSTEIN = "Wasserstein-1, exact, Euclidean cost, mean over draws"
 
 @metric("wasserstein", "W1 within types", "lower", bounds=POSITIVE, estimator=WASSERSTEIN)
 def wasserstein(cells: Cells) -> Measurement:
-    return _mean_distance(cells, *_by_type(cells), transport.wasserstein, transport.wasserstein_resamples)
+    return _mean_distance(cells, *_by_type(cells), transport.wasserstein)
 
 
 @metric("gromov_wasserstein", "GW within types", "lower", bounds=POSITIVE, estimator=f"{SHAPES}, mean over draws")
 def gromov_wasserstein(cells: Cells) -> Measurement:
     used, note = _by_type(cells)
     most = max((max(len(pair.ours), len(pair.theirs)) for pairs in used for pair in pairs), default=0)
-    resamples = transport.gromov_wasserstein_resamples if most <= _MOST_CELLS_OF_SHAPES else None
-    return _mean_distance(cells, used, note, transport.gromov_wasserstein, resamples, _DRAWS_OF_SHAPES)
+    distance, affordable = transport.gromov_wasserstein, most <= _MOST_CELLS_OF_SHAPES
+    return _mean_distance(cells, used, note, distance, affordable=affordable, count=_DRAWS_OF_SHAPES)
 
 
 @metric("scfid", "scFID", "lower", bounds=POSITIVE, estimator=f"{SCFID}, sample covariance, mean over draws")
@@ -154,22 +152,14 @@ def scfid_shrunk(cells: Cells) -> Measurement:
 
 def _mmd(cells: Cells, draws: Sequence[Sequence[Pair]], note: str) -> Measurement:
     width = cells.yardstick.bandwidth
-
-    def distance(one: Matrix, other: Matrix) -> float:
-        return distances.mmd(one, other, width)
-
-    def resamples(one: Matrix, other: Matrix, ours: Counts, theirs: Counts) -> NDArray[np.float64]:
-        return distances.mmd_resamples(one, other, width, ours, theirs)
-
     kernel = f"RBF, sigma {width:.4g} (median distance of real training cells)"
-    return _mean_distance(cells, draws, note, distance, resamples, kernel=kernel)
+    return _mean_distance(cells, draws, note, partial(distances.mmd, bandwidth=width), kernel=kernel)
 
 
 def _scfid(cells: Cells, *, shrinkage: bool, more_than: int = 0) -> Measurement:
-    distance = partial(frechet.frechet_distance, shrinkage=shrinkage)
     affordable = cells.yardstick.points.shape[1] <= _MOST_DIMENSIONS
-    resamples = partial(frechet.frechet_resamples, shrinkage=shrinkage) if affordable else None
-    return _mean_distance(cells, *_by_type(cells, more_than), distance, resamples)
+    distance = partial(distances.frechet, shrinkage=shrinkage)
+    return _mean_distance(cells, *_by_type(cells, more_than), distance, affordable=affordable)
 
 
 def _by_type(cells: Cells, more_than: int = 0) -> tuple[list[list[Pair]], str]:
@@ -185,18 +175,19 @@ def _mean_distance(
     cells: Cells,
     draws: Sequence[Sequence[Pair]],
     note: str,
-    distance: Callable[[Matrix, Matrix], float],
-    resamples: Resamples | None,
+    distance: Callable[..., NDArray[np.float64]],
+    *,
+    affordable: bool = True,
     count: int = RESAMPLES,
     kernel: str = "",
 ) -> Measurement:
     """Return the mean of ``distance`` over all pairs, with the interval of ``count`` resamples if affordable."""
     pairs = [pair for draw in draws for pair in draw]
-    value = float(np.mean([distance(pair.ours, pair.theirs) for pair in pairs])) if pairs else None
+    value = float(np.mean([distance(pair.ours, pair.theirs)[0] for pair in pairs])) if pairs else None
     interval = None
-    if value is not None and resamples is not None:
-        drawn = [resamples(p.ours, p.theirs, p.our_counts[:count], p.their_counts[:count]) for p in pairs]
-        interval = centred_interval(value, np.mean(drawn, axis=0), low=0.0)
+    if value is not None and affordable:
+        resamples = [distance(p.ours, p.theirs, (p.counts[0][:count], p.counts[1][:count])) for p in pairs]
+        interval = centred_interval(value, np.mean(resamples, axis=0), low=0.0)
         note += f"; interval of {count} resamples within types, centred"
     elif value is not None:
         note += "; no interval: too many cells or dimensions to resample"
@@ -229,7 +220,7 @@ def spread(cells: Cells) -> Measurement:
 
 
 def _among(
-    cells: Cells, apart: Sequence[Matrix], counts: Sequence[Counts], high: float | None, space: str
+    cells: Cells, apart: Sequence[Matrix], counts: Sequence[Places], high: float | None, space: str
 ) -> Measurement:
     """Return the mean over pairs within types, with its interval; mode collapse lowers it."""
     value, interval, note = distances.mean_within(apart), None, "no two cells of one type"

@@ -10,13 +10,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cellduality_plugin.evaluation.distances import Matrix, by_condition, in_order, resampled
+from cellduality_plugin.evaluation.distances import Counts, Matrix, by_condition, in_order, resampled
 from cellduality_plugin.evaluation.metrics.statistics import RESAMPLES
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.real_cells import matched
 from cellduality_plugin.evaluation.yardstick import Yardstick
 
-Counts: TypeAlias = NDArray[np.int64]
+Places: TypeAlias = NDArray[np.int64]
 Sample: TypeAlias = tuple[Matrix, Sequence[str]]
 """Points, and the name of each."""
 
@@ -31,8 +31,7 @@ class Pair:
 
     ours: Matrix
     theirs: Matrix
-    our_counts: Counts
-    their_counts: Counts
+    counts: Counts
 
     @property
     def least(self) -> int:
@@ -93,12 +92,8 @@ class Cells:
     def of_real(cls, asked: Sequence[str], yardstick: Yardstick) -> Cells:
         """Return the real cells of the split, whose metrics are the ceiling, or floor, of those of generated ones.
 
-        Distances are those to as many other real cells; where no others are of these types, of one half to the other.
-
-        Parameters
-        ----------
-        asked
-            The condition of every generation row.
+        Distances are those to as many other real cells, of the conditions that rows asked for; where no others are of
+        these types, of one half to the other.
         """
         held_out, rng = yardstick.held_out, np.random.default_rng(yardstick.seed)
         chosen = matched(held_out.names, asked, np.random.default_rng(yardstick.seed))
@@ -115,12 +110,12 @@ class Cells:
         return cls(yardstick, held_out.genes, yardstick.points, held_out.names, held_out.ids, draws, against)
 
     @cached_property
-    def groups(self) -> list[NDArray[np.int64]]:
+    def groups(self) -> list[Places]:
         """The places of the cells of each name that has at least two."""
         return by_condition(self.names)
 
     @cached_property
-    def group_resamples(self) -> tuple[list[Counts], list[Counts]]:
+    def group_resamples(self) -> tuple[list[Places], list[Places]]:
         """Two independent bootstraps: how often each cell of each group is in every sample."""
         rng = np.random.default_rng(self.yardstick.seed)
         one, other = ([resampled(len(own), rng, RESAMPLES) for own in self.groups] for _ in range(2))
@@ -142,8 +137,10 @@ class Cells:
                 Pair(
                     np.concatenate([pair.ours for pair in pairs]),
                     np.concatenate([pair.theirs for pair in pairs]),
-                    np.concatenate([pair.our_counts for pair in pairs], axis=1),
-                    np.concatenate([pair.their_counts for pair in pairs], axis=1),
+                    (
+                        np.concatenate([pair.counts[0] for pair in pairs], axis=1),
+                        np.concatenate([pair.counts[1] for pair in pairs], axis=1),
+                    ),
                 )
             ]
             for pairs in self.pairs
@@ -151,11 +148,11 @@ class Cells:
         ]
 
 
-def _sample(points: Matrix, names: Sequence[str], places: NDArray[np.int64]) -> Sample:
+def _sample(points: Matrix, names: Sequence[str], places: Places) -> Sample:
     return points[places], np.asarray(names, dtype=str)[places].tolist()
 
 
-def _halves(names: Sequence[str], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _halves(names: Sequence[str], rng: np.random.Generator) -> tuple[Places, Places]:
     """Return the places of two halves, with equally many cells of each name in either."""
     own = [rng.permutation(np.flatnonzero(np.asarray(names) == name)) for name in sorted(set(names))]
     one = [places[: len(places) // 2] for places in own]
@@ -171,7 +168,7 @@ def _pairs(ours: Sample, theirs: Sample, seed: int, draw: int) -> list[Pair]:
     for place, name in enumerate(np.unique(names)):
         one, other = in_order(points[labels == name]), in_order(theirs[0][names == name])
         if len(one):
-            our_counts = resampled(len(one), np.random.default_rng([seed, draw, place]), RESAMPLES)
-            their_counts = resampled(len(other), np.random.default_rng([seed, place]), RESAMPLES)
-            found.append(Pair(one, other, our_counts, their_counts))
+            ours_drawn = resampled(len(one), np.random.default_rng([seed, draw, place]), RESAMPLES)
+            theirs_drawn = resampled(len(other), np.random.default_rng([seed, place]), RESAMPLES)
+            found.append(Pair(one, other, (ours_drawn, theirs_drawn)))
     return found

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cellduality_plugin.evaluation.distances import mmd
-from cellduality_plugin.evaluation.frechet import frechet_distance
+from cellduality_plugin.evaluation.distances import frechet, mmd
 from cellduality_plugin.evaluation.metrics.cells import duplicate_share, measure, valid_share
 from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.predictions import Prediction
@@ -117,8 +116,8 @@ def test_distances_within_types_are_means_over_types_and_draws(yardstick) -> Non
     for name, distance in {
         "wasserstein": wasserstein,
         "gromov_wasserstein": gromov_wasserstein,
-        "scfid": frechet_distance,
-        "mmd_within_types": lambda one, other: mmd(one, other, yardstick.bandwidth),
+        "scfid": frechet,
+        "mmd_within_types": lambda one, other: mmd(one, other, bandwidth=yardstick.bandwidth),
     }.items():
         expected = [distance(points[kinds == kind], real[0][kinds == kind]) for points, _ in draws for kind in "BT"]
         assert found[name].value == pytest.approx(np.mean(expected), abs=1e-12), name

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.evaluation.distances import mmd, mmd_resamples, resampled
+from cellduality_plugin.evaluation.distances import mmd, resampled
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, centred_interval, mean_interval
 
 
@@ -30,9 +30,9 @@ def test_centred_intervals_cover_what_samples_of_that_size_have_on_average() -> 
     """Percentiles as they are do not: resampled samples are further apart than samples."""
     rng, covered, naive = np.random.default_rng(0), 0, 0
     draws = [(rng.normal(size=(40, 10)), rng.normal(size=(40, 10)) + 0.3) for _ in range(80)]
-    values = [mmd(*draw, 3.0) for draw in draws]
+    values = [mmd(*draw, bandwidth=3.0)[0] for draw in draws]
     for value, draw in zip(values, draws, strict=True):
-        found = mmd_resamples(*draw, 3.0, resampled(40, rng, 100), resampled(40, rng, 100))
+        found = mmd(*draw, (resampled(40, rng, 100), resampled(40, rng, 100)), bandwidth=3.0)
         low, high = centred_interval(value, found, 0.0)
         covered += low <= np.mean(values) <= high
         left, right = np.percentile(found, [2.5, 97.5])
