@@ -137,9 +137,10 @@ def frechet(one: Matrix, other: Matrix, counts: Counts | None = None, *, shrinka
     [9.0]
     """
     fewest, dimensions = min(len(one), len(other)), one.shape[1]
-    if not shrinkage and 0 < fewest <= dimensions:
+    if 0 < fewest <= (1 if shrinkage else dimensions):
         raise ValueError(f"{fewest} cells in {dimensions} dimensions: more cells than dimensions, or shrinkage")
-    one, other, (ours, theirs) = drawn(one, other, counts)
+    one, other, _ = drawn(one, other, counts)
+    ours, theirs = counts or (None, None)
     centre, sample = _moments(one, ours, shrinkage=shrinkage)
     their_centre, their_sample = _moments(other, theirs, shrinkage=shrinkage)
     root = _root(sample)
@@ -152,14 +153,19 @@ def frechet(one: Matrix, other: Matrix, counts: Counts | None = None, *, shrinka
     return np.asarray(np.maximum(0.0, np.sum((centre - their_centre) ** 2, axis=1) + traces - 2 * shared))
 
 
-def _moments(cells: Matrix, counts: NDArray[np.int64], *, shrinkage: bool) -> tuple[Matrix, Matrix]:
-    """Return mean and covariance of every resample."""
+def _moments(cells: Matrix, counts: NDArray[np.int64] | None, *, shrinkage: bool) -> tuple[Matrix, Matrix]:
+    """Return mean and covariance of every resample; without counts those of the sample itself, to more digits."""
+    from sklearn.covariance import ledoit_wolf
+
     n, dimensions = cells.shape
+    if counts is None:
+        sample = ledoit_wolf(cells)[0] if shrinkage else np.atleast_2d(np.cov(cells, rowvar=False))
+        return cells.mean(axis=0)[None], sample[None]
     means = counts @ cells / n
     sample = (cells.T * counts[:, None]) @ cells / n - means[:, :, None] * means[:, None]
     if not shrinkage:
         return means, sample * (n / (n - 1))
-    # scikit-learn's ledoit_wolf, of all resamples at once.
+    # ledoit_wolf of all resamples at once
     scale = np.trace(sample, axis1=1, axis2=2) / dimensions
     squares = np.sum(sample**2, axis=(1, 2))
     away = squares - dimensions * scale**2

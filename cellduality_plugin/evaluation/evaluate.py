@@ -104,10 +104,8 @@ def evaluate(
         Choose settings on ``"validation"``; look at ``"test"`` once.
     tasks
         The dual pairs by the name that rows give, e.g. ``Config.load(...).load_tasks()``.
-    opener
-        Opens another decoder than vLLM for a model, e.g. an endpoint.
-    command
-        What was typed, for the record.
+    opener, command
+        Opens another decoder than vLLM for a model, e.g. an endpoint; what was typed, for the record.
 
     Raises
     ------
