@@ -26,7 +26,8 @@ def wasserstein(one: Matrix, other: Matrix, counts: Counts | None = None) -> Vec
     [2.0]
     """
     one, other, counts = drawn(one, other, counts)
-    solver, cost, found = _pot().emd2, cdist(one, other), []
+    solver, cost = _pot().emd2, cdist(one, other)
+    found: list[float] = []
     for ours, theirs in zip(*counts, strict=True):
         left, right = np.flatnonzero(ours), np.flatnonzero(theirs)
         masses = ours[left] / ours.sum(), theirs[right] / theirs.sum()
@@ -49,13 +50,14 @@ def gromov_wasserstein(one: Matrix, other: Matrix, counts: Counts | None = None)
     [0.0]
     """
     one, other, counts = drawn(one, other, counts)
-    pot, found = _pot(), []
-    within, beside = cdist(one, one), cdist(other, other)
+    pot, within, beside = _pot(), cdist(one, one), cdist(other, other)
+    found: list[float] = []
     between = cdist(one, other) if one.shape[1] == other.shape[1] else None
     for ours, theirs in zip(*counts, strict=True):
         # A cell that is drawn twice has twice the mass, which is the same problem and a smaller one.
         left, right = np.flatnonzero(ours), np.flatnonzero(theirs)
-        masses, starts = (ours[left] / ours.sum(), theirs[right] / theirs.sum()), [None]
+        masses = ours[left] / ours.sum(), theirs[right] / theirs.sum()
+        starts: list[Matrix | None] = [None]
         if between is not None:
             apart = between[np.ix_(left, right)]
             starts.append(pot.emd(*masses, apart, numItermax=_MOST_STEPS, check_marginals=False))
