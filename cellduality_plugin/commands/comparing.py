@@ -1,20 +1,40 @@
-"""`cellduality arms`: what each arm of an experiment gains over seeds, and how much of the oracle's gain that is."""
+"""`cellduality seeds | arms`: several runs of one recipe, and what each arm of an experiment gains over seeds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from cellduality_plugin.errors import CellDualityError
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
+    app.command("seeds")(seeds)
     app.command("arms")(arms)
+
+
+def seeds(
+    metrics: Annotated[list[Path], typer.Argument(help="The metrics.json of each seed.")],
+    before: Annotated[str, typer.Option(help="The column that the change is counted from.")] = "SFT",
+    after: Annotated[str, typer.Option(help="The column that it leads to.")] = "GRPO",
+) -> None:
+    """Print mean and standard deviation over several runs, and the paired change from one column to another.
+
+    Example: `cellduality seeds runs/seeds/*/test/metrics.json`
+    """
+    from cellduality_plugin.evaluation.compare_tables import seeds_table
+    from cellduality_plugin.evaluation.report import read_metrics
+
+    out = Console()
+    # A pipe has no width: the table must not be folded on its way into a file.
+    console = Console(width=None if out.is_terminal else 400)
+    console.print(seeds_table([read_metrics(path) for path in metrics], before, after))
 
 
 def arms(
@@ -29,42 +49,29 @@ def arms(
 
     Example: `cellduality arms runs/table6/*/test/metrics.json --out runs/table6/arms`
     """
-    from cellduality_plugin.evaluation.arms.comparing import compare
-    from cellduality_plugin.evaluation.arms.tables import headline_rows, markdown
+    from cellduality_plugin.evaluation.arms.plot import save_plot
+    from cellduality_plugin.evaluation.compare import compare
+    from cellduality_plugin.evaluation.compare_tables import as_csv, as_json, headline_rows, markdown
+    from cellduality_plugin.files import write_text
 
     runs = read_runs(metrics)
-    rows = compare(runs, reference, oracle)
+    rows, split = compare(runs, reference, oracle), runs[0]["split"]
     if not headline_rows(rows):
         raise CellDualityError(
             f"{reference} has no headline metric in every run", where="metrics.json", mend="evaluate all seeds alike"
         )
-    text = markdown(rows, runs[0]["split"])
+    text = markdown(rows, split)
     print(text, end="")
     if folder is not None:
-        _write(folder, rows, text, runs)
-
-
-def _write(folder: Path, rows: Sequence[Any], text: str, runs: Sequence[Mapping[str, Any]]) -> None:
-    from cellduality_plugin.evaluation.arms.plot import save_plot
-    from cellduality_plugin.evaluation.arms.tables import as_csv, as_json, headline_rows
-    from cellduality_plugin.files import write_text
-
-    seeds = [run["settings"]["seed"] for run in runs]
-    write_text(folder / "arms.md", text)
-    told = as_json(rows, runs[0]["split"], seeds)
-    write_text(folder / "arms.json", json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(folder / "arms.csv", as_csv(rows))
-    save_plot(headline_rows(rows), folder / "arms.svg", folder / "arms.png")
+        told = as_json(rows, split, [run["settings"]["seed"] for run in runs])
+        write_text(folder / "arms.md", text)
+        write_text(folder / "arms.json", json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(folder / "arms.csv", as_csv(rows))
+        save_plot(headline_rows(rows), folder / "arms.svg", folder / "arms.png")
 
 
 def read_runs(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return what each file holds.
-
-    Raises
-    ------
-    CellDualityError
-        If a file cannot be read, or two are of the same run: a seed counted twice would make intervals too narrow.
-    """
+    """Return what each file holds; a CellDualityError if two are of the same run: intervals would be too narrow."""
     from cellduality_plugin.evaluation.report import read_metrics
 
     runs = [read_metrics(path) for path in paths]

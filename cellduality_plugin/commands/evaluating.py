@@ -1,4 +1,4 @@
-"""`cellduality evaluate | table | seeds | report | figure2`: from checkpoints to numbers, a page and a figure."""
+"""`cellduality evaluate | table | report | figure2`: from checkpoints to numbers, a page and a figure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("evaluate")(evaluate_checkpoints)
     app.command("table")(show_table)
-    app.command("seeds")(seeds)
     app.command("report")(report)
     app.command("figure2")(figure2)
 
@@ -47,6 +46,9 @@ def evaluate_checkpoints(
     embedding: Annotated[
         str, typer.Option(help="Space of distances: pca, the folder of an scGPT checkpoint, or module:Class.")
     ] = "pca",
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric of your own: module:function or file.py:function.")
+    ] = None,
 ) -> None:
     """Answer held-out rows with each checkpoint, primal and dual, and measure, beside baselines.
 
@@ -68,7 +70,9 @@ def evaluate_checkpoints(
             raise CellDualityError(f"{number} is none", where=flag, mend="give 1 or more")
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
     asking = PredictionSettings(samples, seed=seed, decode=decode, batch=batch, engine=engine)  # type: ignore[arg-type]
-    settings = EvaluationSettings(asking, seed=seed, anndata=anndata, real_cells=real_cells, embedding=embedding)
+    settings = EvaluationSettings(
+        asking, embedding=embedding, seed=seed, anndata=anndata, real_cells=real_cells, metrics=tuple(metric or ())
+    )
     models = folders(model, "--model")
     tasks = Config.load(data / "cellduality.json").load_tasks()
     found = evaluate(models, data, split, folder, settings, tasks=tasks, command=sys.argv)  # type: ignore[arg-type]
@@ -84,23 +88,6 @@ def show_table(metrics: Annotated[Path, typer.Argument(help="A metrics.json.")])
     from cellduality_plugin.evaluation.tables import table
 
     out.print(table(read_metrics(metrics)))
-
-
-def seeds(
-    metrics: Annotated[list[Path], typer.Argument(help="The metrics.json of each seed.")],
-    before: Annotated[str, typer.Option(help="The column that the change is counted from.")] = "SFT",
-    after: Annotated[str, typer.Option(help="The column that it leads to.")] = "GRPO",
-) -> None:
-    """Print mean and standard deviation over several runs, and the paired change from one column to another.
-
-    Example: `cellduality seeds runs/seeds/*/test/metrics.json`
-    """
-    from cellduality_plugin.evaluation.report import read_metrics
-    from cellduality_plugin.evaluation.seeds import seeds_table
-
-    # A pipe has no width: the table must not be folded on its way into a file.
-    console = Console(width=None if out.is_terminal else 400)
-    console.print(seeds_table([read_metrics(path) for path in metrics], before, after))
 
 
 def report(

@@ -1,17 +1,14 @@
-"""Labels and cells without a language model, made from the labelled cells that supervised fine-tuning saw.
+"""Labels, cells and responses without a language model, made from the labelled cells that fine-tuning saw.
 
-The baselines of perturbation responses, no change and the mean shift of other types, are in
-:mod:`cellduality_plugin.evaluation.responses`. scGen is not among them: beside torch 2.13.0, numpy 2.3.5 and
-statsmodels 0.15.0 scvi-tools 1.4.2 installs and imports but has no scGen, and pertpy 1.0.3, which has one on JAX,
-installs (38 packages, and 13 of scvi-tools) but cannot be imported: it asks statsmodels for
-``sandbox.stats.multicomp.multipletests``, which is gone.
+scGen is not among them: beside torch 2.13.0, numpy 2.3.5 and statsmodels 0.15.0 scvi-tools 1.4.2 has no scGen, and
+pertpy 1.0.3, which has one on JAX, cannot be imported.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +16,23 @@ from scipy.spatial.distance import cdist
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
-from cellduality_plugin.evaluation.embedding import cell_matrix
+from cellduality_plugin.evaluation.embedding import cell_matrix, rank_profile
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.evaluation.real_cells import RealCells
-from cellduality_plugin.examples import Value
+from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.examples import Example
+from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.seeds import request_seed
+from cellduality_plugin.tasks.base import many
 
 MAJORITY, LOGISTIC, TRANSFER = "majority", "logistic regression", "k-NN transfer"
 RESAMPLED, CLASS_MEAN = "training cells", "class mean"
+NO_CHANGE, MEAN_SHIFT = "no change", "mean shift"
+BASELINES = (LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_CHANGE, MEAN_SHIFT)
+"""In the order of their columns."""
 
-Cells = Sequence[tuple[str, ...]]
+Cells: TypeAlias = Sequence[tuple[str, ...]]
+Vector: TypeAlias = NDArray[np.float64]
 
 
 def majority_labels(train: RealCells, count: int) -> list[str]:
@@ -38,21 +42,9 @@ def majority_labels(train: RealCells, count: int) -> list[str]:
 
 
 def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Sequence[str]) -> list[str]:
-    """Return the type that a logistic regression on ranks gives each of ``cells``.
+    """Return the type that a logistic regression on ranks (L2, C = 1, not tuned) gives each of ``cells``.
 
-    Parameters
-    ----------
-    train
-        Real training cells; only the labelled ones are used.
-    cells
-        Ranked genes to annotate.
-    genes
-        The vocabulary.
-
-    Notes
-    -----
     Features are those of :func:`cellduality_plugin.evaluation.embedding.cell_matrix`: no more than a prompt shows.
-    L2 penalty with C = 1, not tuned.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -64,21 +56,15 @@ def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Seq
     return [str(label) for label in model.predict(cell_matrix(cells, genes, top))]
 
 
-def transferred_labels(
-    train: RealCells, cells: Cells, space: Callable[[Cells], NDArray[np.float64]], k: int
-) -> list[str]:
+def transferred_labels(train: RealCells, cells: Cells, space: Callable[[Cells], Vector], k: int) -> list[str]:
     """Return the type that most of the ``k`` nearest labelled training cells have, for each of ``cells``.
+
+    Votes are uniform; of equally many the nearest cell's type wins. Where there are fewer cells all vote.
 
     Parameters
     ----------
-    train
-        Real training cells; only the labelled ones vote.
-    cells
-        Ranked genes to annotate.
     space
         From ranked genes to points: cells x dimensions. Distances are Euclidean.
-    k
-        How many vote, uniformly; all where there are fewer. Of equally many votes the nearest cell's type wins.
     """
     known, types = _labelled(train)
     if not cells:
@@ -111,27 +97,11 @@ def resampled_cells(train: RealCells, rows: Rows, samples: int, seed: int) -> li
 def class_mean_cells(train: RealCells, rows: Rows, genes: Sequence[str], samples: int, seed: int) -> list[Prediction]:
     """Return for each row cells drawn gene by gene from the mean profile of the type it asks for.
 
-    A cell's genes are drawn one after the other without replacement, each with a chance in proportion to its mean
-    weight over the labelled training cells of the type: a Plackett-Luce model, the ranked form of a multinomial with
-    the mean of the class. It knows which genes a type has, and nothing of which go together.
-
-    Parameters
-    ----------
-    train, rows, samples, seed
-        As in :func:`resampled_cells`; ``inputs["length"]`` of a row is how many genes are drawn, as many as the
-        longest training cell has where a row does not say.
-    genes
-        The vocabulary.
-
-    Notes
-    -----
-    Weights are those of :func:`cellduality_plugin.evaluation.embedding.rank_profile`: a cell sentence holds ranks.
+    It knows which genes a type has, and nothing of which go together. ``inputs["length"]`` of a row is how many genes
+    are drawn, by default as many as the longest training cell has; other parameters as in :func:`resampled_cells`.
     """
     top = max(len(cell) for cell in train.genes)
-    means = {
-        kind: np.asarray(cell_matrix(cells, genes, top).mean(axis=0)).ravel()
-        for kind, cells in _by_condition(train).items()
-    }
+    means = {kind: mean_profile(cells, genes, top) for kind, cells in _by_condition(train).items()}
 
     def draw(kind: str, length: int, rng: np.random.Generator) -> tuple[str, ...]:
         return plackett_luce(means[kind], length, genes, rng) if kind in means else ()
@@ -139,19 +109,8 @@ def class_mean_cells(train: RealCells, rows: Rows, genes: Sequence[str], samples
     return _answers(CLASS_MEAN, train, rows, samples, seed, draw)
 
 
-def plackett_luce(
-    worth: NDArray[np.float64], length: int, genes: Sequence[str], rng: np.random.Generator
-) -> tuple[str, ...]:
-    """Return ``length`` different genes, drawn in turn with chances in proportion to ``worth``.
-
-    Parameters
-    ----------
-    worth
-        One value >= 0 a gene; genes of none are never drawn, so that the cell may be shorter.
-    length
-        Genes at the most.
-    genes
-        In the order of ``worth``.
+def plackett_luce(worth: Vector, length: int, genes: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
+    """Return ``length`` different genes, drawn in turn with chances in proportion to ``worth`` (0: never).
 
     Examples
     --------
@@ -179,15 +138,81 @@ def _answers(
         length = int(stated) if isinstance(stated, str) and stated.isdecimal() else top
         for sample in range(samples):
             rng = np.random.default_rng(request_seed(seed, name, task, row, sample))
-            cell: Value | None = draw(str(example.unknown), length, rng) or None
-            failure = "" if cell else "no_training_cell"
-            answer = Prediction(row, task, sample, example.unknown, example.gold, "", cell, failure, drawn=True)
-            made.append(answer if cell is None else _whole(answer, len(cell)))
+            made.append(_answer(task, row, sample, example, draw(str(example.unknown), length, rng), drawn=True))
     return made
 
 
-def _whole(answer: Prediction, listed: int) -> Prediction:
-    return replace(answer, listed=listed, validity=1.0)
+def _answer(
+    task: str, row: str, sample: int, example: Example, cell: tuple[str, ...], *, drawn: bool = False
+) -> Prediction:
+    failure, valid = ("", 1.0) if cell else ("no_training_cell", 0.0)
+    unknown, gold = example.unknown, example.gold
+    return Prediction(
+        row, task, sample, unknown, gold, "", cell or None, failure, len(cell), validity=valid, drawn=drawn
+    )
+
+
+def response_baselines(rows: Rows, yardstick: Yardstick) -> dict[str, list[Prediction]]:
+    """Return the answers of two baselines: the control cell itself, and it moved by the other types' mean shift."""
+    kinds = dict(zip(yardstick.held_out.ids, yardstick.held_out.types, strict=True))
+    known, space = yardstick.train.by_state(labelled=True), yardstick.embedding
+    learned: dict[tuple[str, str], Vector | None] = {}
+    made: dict[str, list[Prediction]] = {NO_CHANGE: [], MEAN_SHIFT: []}
+    for (task, row), example in rows.items():
+        control, state = many(example.inputs, "control"), str(example.unknown)
+        if (kinds[row], state) not in learned:
+            learned[kinds[row], state] = mean_shift(known, state, space.genes, space.top, leave_out=kinds[row])
+        shift = learned[kinds[row], state]
+        moved = control if shift is None else moved_cell(control, shift, space.genes, space.top)
+        made[NO_CHANGE].append(_answer(task, row, 0, example, control))
+        made[MEAN_SHIFT].append(_answer(task, row, 0, example, moved))
+    return made
+
+
+def mean_profile(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) -> Vector:
+    """Return the mean weight of every gene over ``cells``, each in [0, 1]: one value a gene."""
+    return np.asarray(cell_matrix(cells, genes, top).mean(axis=0)).ravel()
+
+
+def mean_shift(
+    cells: Mapping[tuple[str, str], Sequence[Sequence[str]]],
+    perturbation: str,
+    genes: Sequence[str],
+    top: int,
+    *,
+    leave_out: str = "",
+) -> Vector | None:
+    """Return the mean over cell types of the shift that ``perturbation`` makes; None if no type has both states.
+
+    Parameters
+    ----------
+    cells
+        Ranked cells by (cell type, perturbation).
+    leave_out
+        A cell type not to learn from: the one the shift is to be applied to.
+    """
+    types = sorted({kind for kind, state in cells if state == perturbation and kind != leave_out})
+    shifts = [
+        mean_profile(cells[kind, perturbation], genes, top) - mean_profile(cells[kind, CONTROL], genes, top)
+        for kind in types
+        if cells.get((kind, CONTROL)) and cells.get((kind, perturbation))
+    ]
+    return np.asarray(np.mean(shifts, axis=0)) if shifts else None
+
+
+def moved_cell(cell: Sequence[str], shift: Vector, genes: Sequence[str], top: int) -> tuple[str, ...]:
+    """Return ``cell`` after ``shift`` of its profile: as many genes, of the highest weight; equals as in ``genes``.
+
+    Examples
+    --------
+    >>> moved_cell(("B", "A"), np.array([0.9, 0.0, -0.1]), ("A", "B", "C"), top=3)
+    ('A', 'B')
+    """
+    weights = shift.copy()
+    place = {gene: index for index, gene in enumerate(genes)}
+    kept = list(cell[:top])
+    weights[[place[gene] for gene in kept]] += rank_profile(top)[: len(kept)]
+    return tuple(genes[index] for index in np.argsort(-weights, kind="stable")[: len(kept)])
 
 
 def _by_condition(train: RealCells) -> dict[str, list[tuple[str, ...]]]:

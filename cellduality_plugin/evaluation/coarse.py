@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from cellduality_plugin.errors import CellDualityError
 
@@ -22,10 +22,8 @@ class SharedTypes:
 
     Parameters
     ----------
-    gold
-        The shared type of each label of the foreign set.
-    answers
-        The shared type of each label that was taught; labels without one are not there.
+    gold, answers
+        The shared type of each label of the foreign set, and of each label that was taught and has one.
     trained
         The names of the sets that train.
     """
@@ -40,12 +38,7 @@ class SharedTypes:
         return sorted({*self.gold.values(), *self.answers.values()})
 
     def coarse(self, gold: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return both as shared types; an answer without one is an empty string, which is wrong as an unreadable one.
-
-        Raises
-        ------
-        CellDualityError
-            If a gold label has no shared type.
+        """Return both as shared types; an answer without one is an empty string, a gold label a CellDualityError.
 
         Examples
         --------
@@ -58,6 +51,11 @@ class SharedTypes:
         return [self.gold[label] for label in gold], [self.answers.get(label, "") for label in predicted]
 
 
+class _File(BaseModel):
+    training: dict[str, dict[str, str]]
+    foreign: dict[str, dict[str, str]]
+
+
 def read_shared_types(path: Path) -> dict[str, SharedTypes]:
     """Return the shared types by foreign set; none if there is no such file.
 
@@ -66,28 +64,18 @@ def read_shared_types(path: Path) -> dict[str, SharedTypes]:
     CellDualityError
         If the file is not what the preparation writes, or two sets that train call different types by one label.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CellDualityError(f"unreadable shared types: {error}", where=str(path), mend=_MEND) from error
-    if not isinstance(content, dict) or not all(_is_maps(content.get(part)) for part in ("training", "foreign")):
-        raise CellDualityError("no maps of labels to shared types", where=str(path), mend=_MEND)
+    try:
+        content = _File.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        what = f"no maps of labels to shared types: {str(error).splitlines()[0]}"
+        raise CellDualityError(what, where=str(path), mend=_MEND) from error
     answers: dict[str, str] = {}
-    for types in content["training"].values():
+    for types in content.training.values():
         for label, coarse in types.items():
             if answers.setdefault(label, coarse) != coarse:
-                raise CellDualityError(
-                    f"the label {label!r} is both {answers[label]!r} and {coarse!r}",
-                    where=str(path),
-                    mend="train on sets that mean the same by it",
-                )
-    trained = frozenset(content["training"])
-    return {name: SharedTypes(types, answers, trained) for name, types in content["foreign"].items()}
-
-
-def _is_maps(part: Any) -> bool:
-    return isinstance(part, dict) and all(
-        isinstance(types, dict) and all(isinstance(coarse, str) for coarse in types.values()) for types in part.values()
-    )
+                what = f"the label {label!r} is both {answers[label]!r} and {coarse!r}"
+                raise CellDualityError(what, where=str(path), mend="train on sets that mean the same by it")
+    trained = frozenset(content.training)
+    return {name: SharedTypes(types, answers, trained) for name, types in content.foreign.items()}

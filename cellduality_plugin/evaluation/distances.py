@@ -1,4 +1,9 @@
-"""Measures of generated cells among real ones, in an embedding: k-NN agreement, MMD, spread, diversity."""
+"""Distances between cells, and between samples of them; their order changes no digit.
+
+A distance of two samples (cells x dimensions, in one space, ValueError for an empty one) returns a value for every
+resample, by how often each cell of either is in it; without counts the one value of the samples themselves. All are
+biased upwards for small samples: compare values of equal sizes, beside that of real against real cells.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist, pdist
 
-from cellduality_plugin.evaluation.metrics import Labels
-
 Matrix: TypeAlias = NDArray[np.floating]
+Vector: TypeAlias = NDArray[np.float64]
+Counts: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""How often each cell of one sample, and of the other, is in every resample: resamples x cells each."""
+Labels: TypeAlias = Sequence[str] | NDArray[np.str_]
 
 
 def in_order(cells: Matrix) -> Matrix:
@@ -28,17 +35,15 @@ def in_order(cells: Matrix) -> Matrix:
 def nearest_labels(distances: Matrix, labels: Labels, k: int) -> NDArray[np.str_]:
     """Return the k-NN label of every query: uniform votes of the ``k`` nearest.
 
-    Ties are deterministic and do not depend on the order of the cells: neighbours at one distance are taken in the
-    alphabetical order of their labels, and of labels with equally many votes the one with the nearest cell wins.
+    Neighbours at one distance are taken in the alphabetical order of their labels; of labels with equally many votes
+    the one with the nearest cell wins.
 
     Parameters
     ----------
     distances
         Queries x labelled cells; infinite where a query must not see a cell.
-    labels
-        One label a labelled cell.
-    k
-        How many neighbours vote.
+    labels, k
+        One label a labelled cell, and how many neighbours vote.
 
     Raises
     ------
@@ -63,64 +68,13 @@ def nearest_labels(distances: Matrix, labels: Labels, k: int) -> NDArray[np.str_
     return names[winners]
 
 
-def knn_agreement(
-    real: Matrix, real_labels: Labels, generated: Matrix, conditions: Labels, k: int, unreadable: int = 0
-) -> float:
-    """Return the share of generated cells that a k-NN of real cells takes for their condition, in [0, 1]. Best 1.
-
-    The value to compare with is :func:`knn_ceiling`, not 1.
-
-    Parameters
-    ----------
-    real
-        Real held-out cells x dimensions, with one label each in ``real_labels``.
-    generated
-        Generated cells x dimensions, in the same space, with what each was asked to be in ``conditions``.
-    k
-        How many neighbours vote (uniformly; Euclidean distance).
-    unreadable
-        Generated cells that hold no gene at all: each counts as a disagreement.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than ``k`` real cells, or no generated ones.
-
-    Examples
-    --------
-    >>> knn_agreement(np.array([[0.0], [1.0]]), ["B", "T"], np.array([[0.1], [0.2]]), ["B", "T"], k=1)
-    0.5
-    """
-    if len(generated) + unreadable == 0:
-        raise ValueError("no generated cells")
-    if len(generated) == 0:
-        return 0.0
-    named = nearest_labels(cdist(generated, real), real_labels, k)
-    return float((named == np.asarray(conditions)).sum() / (len(generated) + unreadable))
-
-
-def knn_ceiling(real: Matrix, real_labels: Labels, k: int) -> float:
-    """Return the leave-one-out agreement of real cells, in [0, 1]: what a perfect generator can expect. Best 1.
-
-    Every real cell is classified by the *other* real cells, never by itself.
-
-    Examples
-    --------
-    >>> knn_ceiling(np.array([[0.0], [0.1], [1.0], [1.1]]), ["B", "B", "T", "T"], k=1)
-    1.0
-    """
-    distances = cdist(real, real)
-    np.fill_diagonal(distances, np.inf)
-    return float(np.mean(nearest_labels(distances, real_labels, k) == np.asarray(real_labels)))
-
-
 def median_bandwidth(cells: Matrix, seed: int, at_most: int = 1000) -> float:
     """Return the median Euclidean distance between two different ``cells``: sigma of the RBF kernel.
 
     Parameters
     ----------
     cells
-        Real training cells x dimensions, so that the kernel is the same for every model.
+        Real training cells x dimensions.
     seed, at_most
         A seeded sample of this many cells stands for more.
     """
@@ -129,105 +83,101 @@ def median_bandwidth(cells: Matrix, seed: int, at_most: int = 1000) -> float:
     return float(np.median(pdist(cells)))
 
 
-def mmd(one: Matrix, other: Matrix, bandwidth: float) -> float:
-    r"""Return the squared maximum mean discrepancy of two samples, in [0, 2]. Best value 0.
-
-    .. math:: MMD^2 = \frac{1}{n^2} \sum k(x, x') + \frac{1}{m^2} \sum k(y, y') - \frac{2}{n m} \sum k(x, y)
-
-    with :math:`k(x, y) = \exp(-|x - y|^2 / 2 \sigma^2)`.
-
-    Parameters
-    ----------
-    one, other
-        Cells x dimensions, in one space.
-    bandwidth
-        sigma, e.g. from :func:`median_bandwidth`.
-
-    Notes
-    -----
-    The biased V-statistic of Gretton et al. 2012, Eq. 5: never negative, 0 for identical samples, and of order
-    1/n + 1/m for two samples of one distribution. So compare only values of equal sample sizes, with the value of
-    real against real cells of those sizes beside them.
-
-    pertpy's distance "mmd" is the same estimator with ``kernel="rbf"`` and ``gamma=1 / (2 * bandwidth**2)``; its
-    default kernel is linear.
+def drawn(one: Matrix, other: Matrix, counts: Counts | None) -> tuple[Matrix, Matrix, Counts]:
+    """Return both samples with how often each cell counts: once, in an order of their own, without ``counts``.
 
     Raises
     ------
     ValueError
-        If a sample is empty or the bandwidth is not positive.
+        If a sample is empty.
+    """
+    if not len(one) or not len(other):
+        raise ValueError(f"a distance of {len(one)} and {len(other)} cells")
+    if counts is not None:
+        return one, other, counts
+    once = np.ones((1, len(one)), dtype=np.int64), np.ones((1, len(other)), dtype=np.int64)
+    return in_order(one), in_order(other), once
+
+
+def mmd(one: Matrix, other: Matrix, counts: Counts | None = None, *, bandwidth: float) -> Vector:
+    r"""Return the squared maximum mean discrepancy, in [0, 2]. Best value 0.
+
+    .. math:: MMD^2 = \frac{1}{n^2} \sum k(x, x') + \frac{1}{m^2} \sum k(y, y') - \frac{2}{n m} \sum k(x, y)
+
+    with :math:`k(x, y) = \exp(-|x - y|^2 / 2 \sigma^2)` and sigma the ``bandwidth``: the biased V-statistic of Gretton
+    et al. 2012, Eq. 5. pertpy's "mmd" with ``kernel="rbf"`` and ``gamma=1 / (2 * bandwidth**2)``.
 
     Examples
     --------
-    >>> mmd(np.array([[0.0], [1.0]]), np.array([[1.0], [0.0]]), bandwidth=1.0)
-    0.0
+    >>> mmd(np.array([[0.0], [1.0]]), np.array([[1.0], [0.0]]), bandwidth=1.0).tolist()
+    [0.0]
     """
-    if not len(one) or not len(other) or not bandwidth > 0:
-        raise ValueError(f"MMD of {len(one)} and {len(other)} cells with bandwidth {bandwidth}")
-
-    one, other = in_order(one), in_order(other)
-
-    def mean_kernel(x: Matrix, y: Matrix) -> float:
-        return float(_kernel(x, y, bandwidth).mean())
-
-    return max(0.0, mean_kernel(one, one) + mean_kernel(other, other) - 2 * mean_kernel(one, other))
-
-
-def mmd_resamples(
-    one: Matrix, other: Matrix, bandwidth: float, ours: NDArray[np.int64], theirs: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return :func:`mmd` for every resample: how often each cell of ``one`` and of ``other`` is in it."""
+    if not bandwidth > 0:
+        raise ValueError(f"MMD with bandwidth {bandwidth}")
+    one, other, (ours, theirs) = drawn(one, other, counts)
     left, right = ours / ours.sum(axis=1, keepdims=True), theirs / theirs.sum(axis=1, keepdims=True)
-
-    def mean_kernels(x: Matrix, y: Matrix, p: Matrix, q: Matrix) -> NDArray[np.float64]:
-        return np.asarray(np.sum((p @ _kernel(x, y, bandwidth)) * q, axis=1))
-
-    within = mean_kernels(one, one, left, left) + mean_kernels(other, other, right, right)
-    return np.maximum(0.0, within - 2 * mean_kernels(one, other, left, right))
-
-
-def _kernel(x: Matrix, y: Matrix, bandwidth: float) -> Matrix:
-    return np.asarray(np.exp(-cdist(x, y, "sqeuclidean") / (2 * bandwidth**2)))
+    within, beside, between = (
+        np.sum((p @ np.exp(-cdist(x, y, "sqeuclidean") / (2 * bandwidth**2))) * q, axis=1)
+        for x, y, p, q in ((one, one, left, left), (other, other, right, right), (one, other, left, right))
+    )
+    return np.asarray(np.maximum(0.0, within + beside - 2 * between))
 
 
-def spread(cells: Matrix, conditions: Labels) -> float | None:
-    """Return the mean distance between two cells of one condition; at least 0.
+def frechet(one: Matrix, other: Matrix, counts: Counts | None = None, *, shrinkage: bool = False) -> Vector:
+    r"""Return the squared Fréchet distance of normal distributions (scFID), at least 0, in squared units. Best value 0.
 
-    Best value: that of real cells. Less is mode collapse, more is noise. Every condition counts with its number of
-    cells; conditions with one cell are left out, and None is returned if that leaves none.
+    .. math:: |\mu - \mu'|^2 + tr(S + S' - 2 (S S')^{1/2})
+
+    With ``shrinkage`` each covariance is that of Ledoit and Wolf; else the unbiased sample covariance
+    (n - 1), and a ValueError if there are not more cells than dimensions. Resamples are right to about 1e-7.
 
     Examples
     --------
-    >>> spread(np.array([[0.0], [2.0], [5.0]]), ["B", "B", "T"])
-    2.0
+    >>> frechet(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])).tolist()
+    [9.0]
     """
-    return mean_within([cdist(group, group) for group in (in_order(cells[own]) for own in by_condition(conditions))])
+    fewest, dimensions = min(len(one), len(other)), one.shape[1]
+    if 0 < fewest <= (1 if shrinkage else dimensions):
+        raise ValueError(f"{fewest} cells in {dimensions} dimensions: more cells than dimensions, or shrinkage")
+    one, other, _ = drawn(one, other, counts)
+    ours, theirs = counts or (None, None)
+    centre, sample = _moments(one, ours, shrinkage=shrinkage)
+    their_centre, their_sample = _moments(other, theirs, shrinkage=shrinkage)
+    root = _root(sample)
+    if counts is None:
+        # tr (S S')^1/2 is the sum of the singular values of S^1/2 S'^1/2, which are real though S S' is not symmetric.
+        shared = np.linalg.svd(root @ _root(their_sample), compute_uv=False).sum(axis=1)
+    else:  # the same by eigenvalues, which are faster
+        shared = np.sqrt(np.clip(np.linalg.eigvalsh(root @ their_sample @ root), 0, None)).sum(axis=1)
+    traces = np.trace(sample, axis1=1, axis2=2) + np.trace(their_sample, axis1=1, axis2=2)
+    return np.asarray(np.maximum(0.0, np.sum((centre - their_centre) ** 2, axis=1) + traces - 2 * shared))
 
 
-def diversity(cells: Sequence[Sequence[str]], conditions: Labels) -> float | None:
-    """Return 1 minus the mean Rank-Weighted Jaccard Similarity of two cells of one condition, in [0, 1].
+def _moments(cells: Matrix, counts: NDArray[np.int64] | None, *, shrinkage: bool) -> tuple[Matrix, Matrix]:
+    """Return mean and covariance of every resample; without counts those of the sample itself, to more digits."""
+    from sklearn.covariance import ledoit_wolf
 
-    Best value: that of real cells. 0 is mode collapse: one cell again and again; more than real cells have is noise.
-    Conditions count as in :func:`spread`.
+    n, dimensions = cells.shape
+    if counts is None:
+        sample = ledoit_wolf(cells)[0] if shrinkage else np.atleast_2d(np.cov(cells, rowvar=False))
+        return cells.mean(axis=0)[None], sample[None]
+    means = counts @ cells / n
+    sample = (cells.T * counts[:, None]) @ cells / n - means[:, :, None] * means[:, None]
+    if not shrinkage:
+        return means, sample * (n / (n - 1))
+    # ledoit_wolf of all resamples at once
+    scale = np.trace(sample, axis1=1, axis2=2) / dimensions
+    squares = np.sum(sample**2, axis=(1, 2))
+    away = squares - dimensions * scale**2
+    lengths = np.sum(cells**2, axis=1) - 2 * means @ cells.T + np.sum(means**2, axis=1)[:, None]
+    noise = (np.sum(counts * lengths**2, axis=1) / n - squares) / n
+    share = np.divide(np.minimum(noise, away), away, out=np.zeros_like(away), where=away > 0)[:, None, None]
+    return means, (1 - share) * sample + share * scale[:, None, None] * np.eye(dimensions)
 
-    Parameters
-    ----------
-    cells
-        Ranked genes, descending, unique.
-    conditions
-        One label a cell.
 
-    Notes
-    -----
-    :func:`cellduality_plugin.similarity.rank_weighted_jaccard`, which is not symmetric, is taken both ways.
-
-    Examples
-    --------
-    >>> diversity([("A", "B"), ("A", "B"), ("C",)], ["B", "B", "T"]), diversity([("A",), ("B",)], ["T", "T"])
-    (0.0, 1.0)
-    """
-    groups = [sorted(tuple(cells[place]) for place in own) for own in by_condition(conditions)]
-    return mean_within([dissimilarities(group) for group in groups])
+def _root(covariance: Matrix) -> Matrix:
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))[:, None]) @ vectors.transpose(0, 2, 1))
 
 
 def dissimilarities(cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
@@ -256,12 +206,7 @@ def by_condition(conditions: Labels) -> list[NDArray[np.int64]]:
 
 
 def mean_within(groups: Sequence[Matrix]) -> float | None:
-    """Return the mean entry off the diagonal, each group counting with its size; None without groups.
-
-    Parameters
-    ----------
-    groups
-        A symmetric matrix of distances for each condition.
+    """Return the mean entry off the diagonal of symmetric matrices, each counting with its size; None without any.
 
     Examples
     --------
@@ -274,15 +219,14 @@ def mean_within(groups: Sequence[Matrix]) -> float | None:
     return float(np.average(means, weights=[len(group) for group in groups]))
 
 
-def resamples_within(groups: Sequence[Matrix], rng: np.random.Generator, resamples: int) -> NDArray[np.float64]:
-    """Return :func:`mean_within` of resampled cells; a cell and itself are no pair."""
+def resamples_within(groups: Sequence[Matrix], counts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Return :func:`mean_within` for every resample of each group; a cell and itself are no pair."""
     found = []
-    for group in groups:
-        counts = resampled(len(group), rng, resamples)
-        pairs = len(group) ** 2 - np.sum(counts**2, axis=1)
-        sums = np.sum((counts @ group) * counts, axis=1)
+    for group, drawn in zip(groups, counts, strict=True):
+        pairs = len(group) ** 2 - np.sum(drawn**2, axis=1)
+        sums = np.sum((drawn @ group) * drawn, axis=1)
         mean = group.sum() / (len(group) * (len(group) - 1))
-        found.append(np.divide(sums, pairs, out=np.full(resamples, mean), where=pairs > 0))
+        found.append(np.divide(sums, pairs, out=np.full(len(drawn), mean), where=pairs > 0))
     return np.asarray(np.average(found, axis=0, weights=[len(group) for group in groups]))
 
 

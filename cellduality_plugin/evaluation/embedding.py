@@ -24,8 +24,7 @@ _CHUNK = 1024
 def rank_profile(top: int) -> NDArray[np.float64]:
     """Return the weight of ranks 1 .. ``top``: 1 - log(rank) / log(top + 1), falling from 1 to just above 0.
 
-    Log-expression falls about linearly with log rank, which is why the weight does; a gene outside the sentence
-    weighs 0, less than any inside.
+    Log-expression falls about linearly with log rank; a gene outside the sentence weighs 0.
 
     Examples
     --------
@@ -38,19 +37,8 @@ def rank_profile(top: int) -> NDArray[np.float64]:
 def cell_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) -> csr_matrix:
     """Return cells x ``genes``: the :func:`rank_profile` of each gene's rank, 0 for genes a cell does not list.
 
-    Parameters
-    ----------
-    cells
-        Ranked genes, descending, unique; ranks past ``top`` are ignored.
-    genes
-        The vocabulary, which is the order of the columns.
-    top
-        K, the length of a real cell sentence at the most.
-
-    Raises
-    ------
-    KeyError
-        If a cell lists a gene that is not in ``genes``.
+    ``cells`` are ranked genes, descending, unique; ranks past ``top`` are ignored. ``genes``, the vocabulary, are the
+    order of the columns; a KeyError if a cell lists another.
 
     Examples
     --------
@@ -66,13 +54,7 @@ def cell_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) 
 
 
 def profile_name(top: int) -> str:
-    """Return :func:`rank_profile` as it is printed beside what is measured gene by gene.
-
-    Examples
-    --------
-    >>> profile_name(64)
-    '1 - log(rank)/log(65)'
-    """
+    """Return :func:`rank_profile` as it is printed beside what is measured gene by gene."""
     return f"1 - log(rank)/log({top + 1})"
 
 
@@ -157,23 +139,10 @@ def open_embedding(
 def fit_embedding(
     cells: Sequence[Sequence[str]], genes: Sequence[str], *, components: int = 30, seed: int = 0
 ) -> PcaEmbedding:
-    """Return the PCA space of real training cells.
+    """Return the PCA space of real training cells, of which there are three at least.
 
-    Parameters
-    ----------
-    cells
-        Ranked genes of real training cells, descending, unique.
-    genes
-        The vocabulary.
-    components
-        Dimensions; fewer if there are fewer cells or genes than that.
-    seed
-        For the iterative solver that large matrices need; small ones are decomposed exactly.
-
-    Raises
-    ------
-    CellDualityError
-        If there are fewer than three cells.
+    It has fewer dimensions than ``components`` where there are fewer cells or genes. The seed is for the iterative
+    solver that large matrices need; small ones are decomposed exactly.
 
     Examples
     --------
@@ -184,9 +153,8 @@ def fit_embedding(
     from sklearn.decomposition import PCA
 
     if len(cells) < 3:
-        raise CellDualityError(
-            f"{len(cells)} real training cells, a PCA needs 3", where="cells.jsonl", mend="prepare the data again"
-        )
+        what = f"{len(cells)} real training cells, a PCA needs 3"
+        raise CellDualityError(what, where="cells.jsonl", mend="prepare the data again")
     top = max(len(cell) for cell in cells)
     matrix = cell_matrix(cells, genes, top)
     dimensions = min(components, len(cells) - 1, len(genes) - 1)

@@ -10,21 +10,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation import baselines, generated, measures, sampled
-from cellduality_plugin.evaluation.baselines import CLASS_MEAN, LOGISTIC, MAJORITY, RESAMPLED, TRANSFER
+from cellduality_plugin.evaluation import baselines, generated
+from cellduality_plugin.evaluation.baselines import BASELINES, CLASS_MEAN, LOGISTIC, MAJORITY, RESAMPLED, TRANSFER
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
 from cellduality_plugin.evaluation.coarse import COARSE_FILE
 from cellduality_plugin.evaluation.embedding import PCA_SPACE
-from cellduality_plugin.evaluation.metrics import Metric, confusion
+from cellduality_plugin.evaluation.metrics import cells, dual, labels, responses
+from cellduality_plugin.evaluation.metrics.given import Cells
+from cellduality_plugin.evaluation.metrics.registry import Measurement, load_metric
+from cellduality_plugin.evaluation.metrics.responses import Responses
 from cellduality_plugin.evaluation.points import REAL, point_rows
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
-from cellduality_plugin.evaluation.responses import (
-    MEAN_SHIFT,
-    NO_CHANGE,
-    real_response_metrics,
-    response_baselines,
-    response_metrics,
-)
 from cellduality_plugin.evaluation.sections import OOD, Section, read_sections
 from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
@@ -38,8 +34,6 @@ __all__ = ["EvaluationSettings", "evaluate", "table"]
 FORMAT = "cellduality-metrics"
 VERSION = 2
 Split = Literal["validation", "test"]
-BASELINES = (LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_CHANGE, MEAN_SHIFT)
-"""In the order of their columns."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,9 @@ class EvaluationSettings:
         Rows of each task and split at the most, the first ones; None for all.
     anndata, real_cells
         Whether generated cells are written as AnnData, too, and the real cells of the split beside them.
+    metrics
+        Metrics of one's own, as ``module:function`` or ``file.py:function``: see
+        :func:`cellduality_plugin.evaluation.metrics.registry.metric`.
     """
 
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
@@ -73,6 +70,7 @@ class EvaluationSettings:
     rows: int | None = None
     anndata: bool = False
     real_cells: bool = False
+    metrics: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -90,11 +88,10 @@ def evaluate(
     """Return the metrics of ``models`` on ``split``; written to ``out/metrics.json`` whole or not at all.
 
     Beside it stand ``predictions/<name>.jsonl``, reused by the next evaluation where nothing changed,
-    ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, real and
-    generated cells in the space of the distances, for the report. An evaluation that was stopped goes on where it was.
-
-    The same checkpoints, data, settings and versions give the same files, byte by byte, on a machine that computes
-    alike; in ``metrics.json`` only ``provenance.command`` and the folders in ``provenance.models`` tell where.
+    ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, real and generated cells
+    in the space of the distances, for the report. An evaluation that was stopped goes on where it was. The same
+    checkpoints, data, settings and versions give the same files, byte by byte, but for ``provenance.command`` and the
+    folders in ``provenance.models``.
 
     Parameters
     ----------
@@ -106,10 +103,8 @@ def evaluate(
         Choose settings on ``"validation"``; look at ``"test"`` once.
     tasks
         The dual pairs by the name that rows give, e.g. ``Config.load(...).load_tasks()``.
-    opener
-        Opens another decoder than vLLM for a model, e.g. an endpoint.
-    command
-        What was typed, for the record.
+    opener, command
+        Opens another decoder than vLLM for a model, e.g. an endpoint; what was typed, for the record.
 
     Raises
     ------
@@ -120,6 +115,8 @@ def evaluate(
     _check_names(models)
     if settings.anndata:
         generated.can_write()
+    for path in settings.metrics:
+        load_metric(path)
     vocabulary = Vocabulary.load(data / "vocabulary.json")
     sections = read_sections(
         data,
@@ -148,8 +145,8 @@ def evaluate(
             opener=opener,
         )
         if settings.anndata:
-            path, made = out / "predictions" / f"{name}.h5ad", predictions[name]
-            generated.write_generated(path, made, sections, vocabulary, made_from[name], real=settings.real_cells)
+            file, made = out / "predictions" / f"{name}.h5ad", predictions[name]
+            generated.write_generated(file, made, sections, vocabulary, made_from[name], real=settings.real_cells)
     optional = [name for name in (f"eval_{OOD}.jsonl", COARSE_FILE) if (data / name).is_file()]
     files = ("vocabulary.json", "cells.jsonl", f"eval_{split}.jsonl", *optional)
     content = {
@@ -158,7 +155,7 @@ def evaluate(
         "split": split,
         "columns": measure(predictions, sections, vocabulary, settings.prediction),
         "spaces": {section.key: section.yardstick.embedding.name for section in sections},
-        "settings": asdict(settings),
+        "settings": {key: value for key, value in asdict(settings).items() if key != "metrics" or value},
         "provenance": {
             "command": list(command),
             "data": {file: file_hash(data / file) for file in files},
@@ -203,41 +200,51 @@ def measure(
     return columns
 
 
-def _baselines(section: Section, vocabulary: Vocabulary, settings: PredictionSettings) -> dict[str, dict[str, Metric]]:
+def _baselines(
+    section: Section, vocabulary: Vocabulary, settings: PredictionSettings
+) -> dict[str, dict[str, Measurement]]:
     """Return the metrics of baselines and of real cells, by column."""
     yardstick, train = section.yardstick, section.yardstick.train
     rows = dict(sorted(section.rows.items()))  # as predictions are: their order in the file is of no matter
     if section.names_labels:
         known = [e for e in rows.values() if isinstance(e.gold, str) and "cell" in e.inputs]
-        gold, cells = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
+        gold, shown = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
         answers = {
-            LOGISTIC: baselines.logistic_labels(train, cells, vocabulary.genes),
-            TRANSFER: baselines.transferred_labels(train, cells, yardstick.embedding, yardstick.neighbours[0]),
-            MAJORITY: baselines.majority_labels(train, len(cells)),
+            LOGISTIC: baselines.logistic_labels(train, shown, vocabulary.genes),
+            TRANSFER: baselines.transferred_labels(train, shown, yardstick.embedding, yardstick.neighbours[0]),
+            MAJORITY: baselines.majority_labels(train, len(shown)),
         }
-        return {name: _label_metrics(section, gold, predicted) for name, predicted in answers.items()}
+        shared = section.shared.names if section.shared else ()
+        return {
+            name: labels.measure(yardstick, section.comparable(gold, predicted), shared=shared)
+            for name, predicted in answers.items()
+        }
     if not section.writes_cells:
         return {}
     asked = [yardstick.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
-    found = {REAL: measures.real_metrics(asked, yardstick)}
+    found = {REAL: cells.measure(Cells.of_real(asked, yardstick))}
+    made: dict[str, list[Prediction]] = {}
     if section.writes_responses:
-        found[REAL] |= real_response_metrics(yardstick)
-        for name, made in response_baselines(rows, yardstick).items():
-            found[name] = _cells_of_baseline(made, yardstick) | response_metrics(made, rows, yardstick)
+        found[REAL] |= responses.measure(Responses.of_real(yardstick))
+        made = baselines.response_baselines(rows, yardstick)
     elif any(train.labelled):
-        samples, seed = settings.samples, settings.seed
-        resampled = baselines.resampled_cells(train, rows, samples, seed)
-        drawn = baselines.class_mean_cells(train, rows, vocabulary.genes, samples, seed)
-        found |= {RESAMPLED: _cells_of_baseline(resampled, yardstick), CLASS_MEAN: _cells_of_baseline(drawn, yardstick)}
+        made = {
+            RESAMPLED: baselines.resampled_cells(train, rows, settings.samples, settings.seed),
+            CLASS_MEAN: baselines.class_mean_cells(train, rows, vocabulary.genes, settings.samples, settings.seed),
+        }
+    for name, predictions in made.items():
+        found[name] = _written(predictions, section)
+        if all(p.answer for p in predictions):  # real genes, each once, whoever the baseline
+            for key in ("validity", "duplicates"):
+                found[name][key] = replace(found[name][key], interval=None, note=BY_CONSTRUCTION)
     return found
 
 
-def _cells_of_baseline(made: Sequence[Prediction], yardstick: measures.Yardstick) -> dict[str, Metric]:
-    """Return the metrics of cells that cannot but hold real genes, each once: which says nothing of the baseline."""
-    found = measures.cell_metrics(made, yardstick)
-    if all(p.answer for p in made):
-        for name in ("validity", "duplicates"):
-            found[name] = replace(found[name], interval=None, note=BY_CONSTRUCTION)
+def _written(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
+    """Return the metrics of written cells, and of responses where they are such."""
+    found = cells.measure(Cells.of(made, section.yardstick))
+    if section.writes_responses:
+        found |= responses.measure(Responses.of(made, section.rows, section.yardstick))
     return found
 
 
@@ -247,36 +254,26 @@ def _checkpoint_column(
     found: dict[str, Any] = {}
     matrices, failed = {}, {}
     for section in sections:
+        own: dict[str, Measurement] = {}
         made = [p for p in predictions if (p.task, p.id) in section.rows]
-        # The labels of a foreign set are words that nobody taught.
-        own = {} if section.shared else sampled.truth_metrics(made, section.yardstick)
+        drawn: list[Prediction] = []
         if section.names_labels:
             greedy, drawn = [p for p in made if not p.drawn], [p for p in made if p.drawn]
             made = greedy or drawn  # the headline, and what is counted
-            gold, predicted = measures.gold_and_predicted(made)
-            own |= _label_metrics(section, gold, predicted) if greedy else {}
-            own |= sampled.sampled_metrics(drawn, section) if drawn else {}
-            labels = section.labels(vocabulary)
-            counts = confusion(*section.comparable(gold, predicted), labels)
-            matrices[section.key] = {"labels": labels, "counts": counts.tolist()}
+            both = section.comparable(*labels.gold_and_predicted(made))
+            each = [section.comparable(*answers) for answers in labels.by_cell(drawn)]
+            shared = section.shared.names if section.shared else ()
+            own |= labels.measure(section.yardstick, both if greedy else None, each, shared)
+            names = section.labels(vocabulary)
+            matrices[section.key] = {"labels": names, "counts": labels.confusion(*both, names).tolist()}
         elif section.writes_cells:
-            own |= measures.cell_metrics(made, section.yardstick)
-            if section.writes_responses:
-                own |= response_metrics(made, section.rows, section.yardstick)
-        own["dual_similarity"] = measures.dual_similarity(made, section.yardstick)
+            own |= _written(made, section)
+        # The labels of a foreign set are words that nobody taught.
+        own |= dual.measure(section.yardstick, made, drawn, truth=section.shared is None)
         found |= _prefixed(section.key, own)
-        failed[section.key] = measures.failures(made)
+        failed[section.key] = dual.failures(made)
     return {"kind": "checkpoint", "metrics": found, "confusion": matrices, "failures": failed}
 
 
-def _label_metrics(section: Section, gold: Sequence[str], predicted: Sequence[str]) -> dict[str, Metric]:
-    """Return accuracy and macro-F1; of a foreign set by shared types, under names of their own."""
-    found = measures.label_metrics(*section.comparable(gold, predicted), section.yardstick)
-    if section.shared is None:
-        return found
-    note = f"by the types that both sets share: {', '.join(section.shared.names)}"
-    return {f"coarse_{name}": replace(metric, note=note) for name, metric in found.items()}
-
-
-def _prefixed(task: str, found: Mapping[str, Metric]) -> dict[str, Any]:
-    return {f"{task}/{name}": asdict(metric) for name, metric in sorted(found.items())}
+def _prefixed(task: str, found: Mapping[str, Measurement]) -> dict[str, Any]:
+    return {f"{task}/{name}": asdict(each) for name, each in sorted(found.items())}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.embedding import cell_matrix
+from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.sections import Section
 from cellduality_plugin.files import whole_file
@@ -24,13 +24,7 @@ _CATEGORIES = ("section", "task", "condition", "cell_type", "state", "origin", "
 
 
 def can_write() -> None:
-    """Return nothing if AnnData can be written: to be asked before minutes are spent on answers.
-
-    Raises
-    ------
-    CellDualityError
-        If the package is not there.
-    """
+    """Refuse to go on without the package that writes AnnData: asked before minutes are spent on answers."""
     if importlib.util.find_spec("anndata") is None:
         raise CellDualityError(
             "no package anndata to write generated cells with",
@@ -49,7 +43,9 @@ def write_generated(
 ) -> int:
     """Return how many cells were written to ``path``, an .h5ad, whole or not at all; no file where there are none.
 
-    Answers that could not be read are cells without genes, with ``parsed`` false and the reason in ``failure``.
+    ``X`` is 1 - log(rank) / log(K + 1), a proxy of log-expression in (0, 1], with K the length of the longest real
+    training cell; the ranks themselves are the layer "rank". Answers that could not be read are cells without genes,
+    with ``parsed`` false and the reason in ``failure``.
 
     Parameters
     ----------
@@ -63,23 +59,24 @@ def write_generated(
         The provenance, for ``uns``.
     real
         Whether the real cells of the split follow, with ``origin`` "real".
-
-    Notes
-    -----
-    A cell sentence holds ranks and no counts. ``X`` is 1 - log(rank) / log(K + 1), a proxy of log-expression scaled to
-    (0, 1], with K the length of the longest real training cell; genes past rank K are left out. The ranks themselves
-    are the layer "rank".
     """
     writing = [section for section in sections if section.writes_cells]
     rows: list[dict[str, Any]] = []
     cells: list[tuple[str, ...]] = []
     for section in writing:
+        held_out = section.yardstick.held_out
         own = [p for p in predictions if (p.task, p.id) in section.rows]
-        rows += _generated_rows(section, own)
-        cells += [tuple(p.answer or ()) for p in own]
         if real:
-            rows += _real_rows(section)
-            cells += section.yardstick.held_out.genes
+            pair = section.pair.name
+            states = held_out.states or held_out.types
+            own += [
+                Prediction(row, pair, -1, state, None, "", genes, "", validity=1.0, similarity=np.nan)
+                for row, state, genes in zip(held_out.ids, states, held_out.genes, strict=True)
+            ]
+        kinds = dict(zip(held_out.ids, held_out.types, strict=True))
+        names = held_out.name_of
+        rows += [_row(section, p, kinds.get(p.id, ""), names.get(p.id, str(p.unknown))) for p in own]
+        cells += [tuple(p.answer or ()) for p in own]
     if not cells:
         return 0
     top = max(len(cell) for section in writing for cell in section.yardstick.train.genes)
@@ -87,57 +84,24 @@ def write_generated(
     return len(cells)
 
 
-def _generated_rows(section: Section, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    held_out = section.yardstick.held_out
-    kinds, names = dict(zip(held_out.ids, held_out.types, strict=True)), held_out.name_of
-    return [
-        {
-            "name": f"{section.key}/{p.id}/{p.sample}",
-            "row": p.id,
-            "task": p.task,
-            "section": section.key,
-            "condition": names.get(p.id, str(p.unknown)),
-            "cell_type": kinds.get(p.id, ""),
-            "state": str(p.unknown) if held_out.states else "",
-            "sample": p.sample,
-            "origin": "generated",
-            "parsed": p.answer is not None,
-            "failure": p.failure,
-            "validity": p.validity,
-            "dual_similarity": p.similarity,
-            "dual_failure": p.dual_failure,
-        }
-        for p in predictions
-    ]
-
-
-def _real_rows(section: Section) -> list[dict[str, Any]]:
-    held_out = section.yardstick.held_out
-    return [
-        {
-            "name": f"{section.key}/{row}/real",
-            "row": row,
-            "task": section.pair.name,
-            "section": section.key,
-            "condition": name,
-            "cell_type": kind,
-            "state": state,
-            "sample": -1,
-            "origin": "real",
-            "parsed": True,
-            "failure": "",
-            "validity": 1.0,
-            "dual_similarity": np.nan,
-            "dual_failure": "",
-        }
-        for row, name, kind, state in zip(
-            held_out.ids,
-            held_out.names,
-            held_out.types,
-            held_out.states or ("",) * len(held_out),
-            strict=True,
-        )
-    ]
+def _row(section: Section, p: Prediction, kind: str, condition: str) -> dict[str, Any]:
+    real = p.sample < 0
+    return {
+        "name": f"{section.key}/{p.id}/{'real' if real else p.sample}",
+        "row": p.id,
+        "task": p.task,
+        "section": section.key,
+        "condition": condition,
+        "cell_type": kind,
+        "state": str(p.unknown) if section.yardstick.held_out.states else "",
+        "sample": p.sample,
+        "origin": "real" if real else "generated",
+        "parsed": p.answer is not None,
+        "failure": p.failure,
+        "validity": p.validity,
+        "dual_similarity": p.similarity,
+        "dual_failure": p.dual_failure,
+    }
 
 
 def _write(
@@ -161,12 +125,11 @@ def _write(
     ranks.data = np.concatenate([np.arange(1, min(len(cell), top) + 1, dtype=np.int32) for cell in cells])
     for matrix in (weights, ranks):
         matrix.sort_indices()
-    content = anndata.AnnData(
-        X=weights.astype(np.float32), obs=obs, var=pd.DataFrame(index=pd.Index(genes)), layers={RANK: ranks}
-    )
+    var = pd.DataFrame(index=pd.Index(genes))
+    content = anndata.AnnData(X=weights.astype(np.float32), obs=obs, var=var, layers={RANK: ranks})
     content.uns["cellduality"] = {
         "made_from": json.dumps(made_from, sort_keys=True),
-        "X": f"1 - log(rank)/log({top + 1}), a proxy of expression; 0 for genes that are not listed",
+        "X": f"{profile_name(top)}, a proxy of expression; 0 for genes that are not listed",
         RANK: "1 for the first gene of a cell sentence; 0 for genes that are not listed",
     }
     with whole_file(path, "w+b") as stream, h5py.File(stream, "w") as file:

@@ -30,18 +30,15 @@ class PredictionSettings:
 
     Parameters
     ----------
-    samples
-        Answers drawn to each row that is sampled.
-    temperature
-        Of drawn answers. All dual answers are greedy.
+    samples, temperature
+        Answers drawn to each row that is sampled, and how. All dual answers are greedy.
     seed
         From which every request's own seed follows.
     decode
         ``"headline"``: labels greedily, cells drawn; ``"both"``: labels drawn, too. ``"greedy"`` or ``"sampled"``: all
-        answers that way; greedy cells are the same wherever the prompt is.
+        answers that way.
     batch
-        Requests that are asked together. What is answered is kept after each batch; who shares one can matter in
-        bfloat16.
+        Requests that are asked together. What is answered is kept after each batch.
     engine
         How the engine is built.
     """
@@ -69,18 +66,14 @@ class Prediction:
     listed, unknown_words, repeated
         The counts of :class:`cellduality_plugin.parsing.Answer`.
     dual_response, rebuilt, dual_failure
-        The dual response, what was read in it, or why not; empty if the primal answer could not be read.
-    similarity
-        Of x_u and what was rebuilt, in [0, 1]; 0 if either direction failed. Best value 1.
-    validity
-        Well-formedness of the primal answer, in [0, 1]; the reward is ``similarity * validity``.
+        The same of the dual response; empty if the primal answer could not be read.
+    similarity, validity
+        Of x_u and what was rebuilt (0 if either direction failed), and of the primal answer, in [0, 1]. Best value 1.
     drawn
         Whether the primal answer was drawn with a temperature; it is greedy else.
-    truth_similarity
-        Of x_u and what the checkpoint rebuilds from the true answer, in [0, 1]: how well it plays the dual, whatever it
-        answers itself. Best value 1. None where the row has no gold, and for all but the first answer of a row.
-    truth_rebuilt, truth_dual_failure
-        What was read in that dual response, or why nothing.
+    truth_similarity, truth_rebuilt, truth_dual_failure
+        What the checkpoint rebuilds from the true answer: how well it plays the dual, whatever it answers itself.
+        None where the row has no gold, and for all but the first answer of a row.
     """
 
     id: str
@@ -135,11 +128,8 @@ def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
             raise CellDualityError("row without label", where=f"{path}:{number}", mend="prepare the data again")
         example = Example.from_label(row["label"])
         if example.task not in tasks:
-            raise CellDualityError(
-                f"unknown dual pair {example.task!r}",
-                where=f"{path}:{number}",
-                mend=f"known are {', '.join(tasks)}; add it to the configuration",
-            )
+            mend = f"known are {', '.join(tasks)}; add it to the configuration"
+            raise CellDualityError(f"unknown dual pair {example.task!r}", where=f"{path}:{number}", mend=mend)
         key = (example.task, str(row.get("id", example.id)))
         if key in examples:
             raise CellDualityError(f"row id {key[1]!r} twice", where=f"{path}:{number}", mend="prepare the data again")
@@ -149,24 +139,14 @@ def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
 
 def predict(
     decoder: Decoder,
-    examples: Mapping[tuple[str, str], Example],
+    examples: Rows,
     vocabulary: Vocabulary,
     settings: PredictionSettings,
     tasks: Mapping[str, DualTask] = TASKS,
 ) -> list[Prediction]:
-    """Return the predictions of one checkpoint for all ``examples``, primal and dual.
+    """Return the predictions of one checkpoint for all ``examples``, primal and dual, in prompts rendered by the task.
 
-    Prompts are rendered anew by the task, so that what is asked here is what the training rows ask. The result is in
-    the order of task, row id, greedy before drawn: the order of ``examples`` is of no matter.
-
-    Parameters
-    ----------
-    decoder
-        The checkpoint.
-    examples
-        By (task, row id), as :func:`read_rows` gives them.
-    tasks
-        The dual pairs by the name that rows give.
+    They are in the order of task, row id, greedy before drawn: the order of ``examples`` is of no matter.
     """
     asked = [(key, *draw) for key in sorted(examples) for draw in _draws(tasks[key[0]], settings)]
     requests = [
@@ -215,41 +195,37 @@ def _read_primal(
 def _add_duals(
     decoder: Decoder,
     primal: Sequence[Prediction],
-    examples: Mapping[tuple[str, str], Example],
+    examples: Rows,
     tasks: Mapping[str, DualTask],
     vocabulary: Vocabulary,
 ) -> list[Prediction]:
     """Return ``primal`` with what the duals say to each answer, and once a row to the true one."""
-
-    def request(p: Prediction, answer: Value) -> Request:
-        return Request(tasks[p.task].dual_prompt(examples[p.task, p.id].known, answer, vocabulary), 0.0, 0)
-
     done = list(primal)
-    answered = [(index, answer) for index, p in enumerate(done) if (answer := p.answer) is not None]
     first = {(p.task, p.id): index for index, p in reversed(list(enumerate(done)))}
-    known = [(index, gold) for index in first.values() if (gold := done[index].gold) is not None]
-    requests = [request(done[index], answer) for index, answer in answered + known]
-    told = [
-        _read_dual(tasks[done[index].task], done[index].unknown, response, vocabulary)
-        for (index, _), response in zip(answered + known, decoder.generate(requests, "dual"), strict=True)
-    ]
-    for (index, _), (response, rebuilt, failure, similarity) in zip(answered, told[: len(answered)], strict=True):
-        done[index] = replace(
-            done[index], dual_response=response, rebuilt=rebuilt, dual_failure=failure, similarity=similarity
-        )
-    for (index, _), (_, rebuilt, failure, similarity) in zip(known, told[len(answered) :], strict=True):
-        done[index] = replace(
-            done[index], truth_similarity=similarity, truth_rebuilt=rebuilt, truth_dual_failure=failure
-        )
+    answered = [(index, answer, False) for index, p in enumerate(done) if (answer := p.answer) is not None]
+    asked = answered + [(index, gold, True) for index in first.values() if (gold := done[index].gold) is not None]
+    requests = []
+    for index, answer, _ in asked:
+        p = done[index]
+        prompt = tasks[p.task].dual_prompt(examples[p.task, p.id].known, answer, vocabulary)
+        requests.append(Request(prompt, 0.0, 0))
+    for (index, _, truth), response in zip(asked, decoder.generate(requests, "dual"), strict=True):
+        p = done[index]
+        rebuilt, failure, similarity = _read_dual(tasks[p.task], p.unknown, response, vocabulary)
+        if truth:
+            done[index] = replace(p, truth_similarity=similarity, truth_rebuilt=rebuilt, truth_dual_failure=failure)
+        else:
+            done[index] = replace(
+                p, dual_response=response or "", rebuilt=rebuilt, dual_failure=failure, similarity=similarity
+            )
     return done
 
 
 def _read_dual(
     task: DualTask, unknown: Value, response: str | None, vocabulary: Vocabulary
-) -> tuple[str, Value | None, str, float]:
-    """Return (response, what was rebuilt, why nothing was, similarity)."""
+) -> tuple[Value | None, str, float]:
+    """Return (what was rebuilt, why nothing was, similarity)."""
     if response is None:
-        return "", None, PROMPT_TOO_LONG, 0.0
+        return None, PROMPT_TOO_LONG, 0.0
     rebuilt = task.parse_rebuilt(response, vocabulary)
-    similarity = 0.0 if rebuilt.value is None else task.similarity(unknown, rebuilt.value)
-    return response, rebuilt.value, rebuilt.failure, similarity
+    return rebuilt.value, rebuilt.failure, 0.0 if rebuilt.value is None else task.similarity(unknown, rebuilt.value)

@@ -6,13 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.metrics import Labels
 from cellduality_plugin.files import read_jsonl
 
 
@@ -76,8 +74,6 @@ def read_cells(
 
     Parameters
     ----------
-    path, split
-        The file, and which of its cells.
     columns
         Which columns hold the labels: of each cell the first that it has. Cells with none are left out.
     state
@@ -90,7 +86,13 @@ def read_cells(
     CellDualityError
         If the file is missing, a row lacks a field, or the split is empty.
     """
-    rows = [row for row in _rows(path, {"id", "split", "genes", "labelled"}) if row["split"] == split]
+    rows = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if missing := {"id", "split", "genes", "labelled"} - row.keys():
+            what = f"no {min(missing)!r} in the row"
+            raise CellDualityError(what, where=f"{path}:{number}", mend="prepare the data again")
+        if row["split"] == split:
+            rows.append(row)
     if not rows:
         raise CellDualityError(f"no cells in split {split!r}", where=str(path), mend="use train, validation or test")
     chosen = [
@@ -112,29 +114,13 @@ def read_cells(
     )
 
 
-def _rows(path: Path, fields: set[str]) -> list[dict[str, Any]]:
-    rows = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        missing = fields - row.keys()
-        if missing:
-            raise CellDualityError(
-                f"no {min(missing)!r} in the row", where=f"{path}:{number}", mend="prepare the data again"
-            )
-        rows.append(row)
-    return rows
-
-
-def matched(labels: Labels, wanted: Sequence[str], rng: np.random.Generator | None = None) -> NDArray[np.int64]:
+def matched(labels: Sequence[str], wanted: Sequence[str], rng: np.random.Generator | None = None) -> NDArray[np.int64]:
     """Return the places of as many cells of each label as ``wanted`` holds, or of all there are if that is fewer.
-
-    Distances between samples mean something only if both hold the labels in the same proportions.
 
     Parameters
     ----------
-    labels
-        One label a cell.
-    wanted
-        Labels, as often as cells are wanted.
+    labels, wanted
+        One label a cell; labels as often as cells are wanted.
     rng
         Draws the cells; without it the first ones are taken.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,26 +25,15 @@ BINS = 51
 _BATCH = 32
 _MOST_TOKENS = 1200
 _ARGUMENTS = ("embsize", "nheads", "d_hid", "nlayers")
-_RENAMED = (("self_attn.Wqkv.", "self_attn.in_proj_"), ("self_attn._impl.Wqkv.", "self_attn.in_proj_"))
+_FLASH = re.compile(r"self_attn\.(_impl\.)?Wqkv\.")
 _MEND = "give the folder of a whole-human scGPT checkpoint or one fine-tuned from it, as its authors publish them"
 
 
 def value_bins(count: int, bins: int = BINS) -> NDArray[np.int64]:
     """Return the expression bin, 1 to ``bins`` - 1, of the first to the last of ``count`` ranked genes.
 
-    Parameters
-    ----------
-    count
-        How many genes the cell sentence holds.
-    bins
-        How many bins there are, with that of no expression.
-
-    Notes
-    -----
-    scGPT bins the expressed genes of a cell by the quantiles of their values, so that little but their order is left.
-    A cell sentence has the order alone: here the weights of
-    :func:`cellduality_plugin.evaluation.embedding.rank_profile` stand for the values. What is lost are ties, and the
-    genes past the end of the sentence.
+    scGPT bins the expressed genes of a cell by the quantiles of their values; here the weights of
+    :func:`cellduality_plugin.evaluation.embedding.rank_profile` stand for the values.
 
     Examples
     --------
@@ -99,25 +89,19 @@ class ScgptEmbedding(Embedding):
 def read_scgpt(folder: Path, genes: Sequence[str], top: int) -> ScgptEmbedding:
     """Return the embedding of the checkpoint in ``folder``: args.json, vocab.json and best_model.pt.
 
+    Only tensors are read from it, no code. Unlike the authors' ``embed_data`` it takes :func:`value_bins` in place of
+    counts, single precision throughout, and of cells with more than 1199 genes the first.
+
     Parameters
     ----------
-    folder
-        The checkpoint. Only tensors are read from it, no code.
-    genes
-        The vocabulary of cell sentences, by symbol. Genes that scGPT does not know are left out of a cell.
-    top
-        The length of a real cell sentence at the most.
+    genes, top
+        The vocabulary by symbol, of which unknown genes are left out of a cell; the length of a real cell sentence.
 
     Raises
     ------
     CellDualityError
         If a file is missing or malformed, a weight is missing or of another shape, the values are not embedded in
         the continuous style, or scGPT knows none of the genes.
-
-    Notes
-    -----
-    Differences from the authors' ``embed_data``: :func:`value_bins` in place of counts, single precision throughout,
-    and of cells with more than 1199 genes the first are taken, not random ones.
     """
     settings = _json(folder / "args.json")
     vocabulary = _json(folder / "vocab.json")
@@ -164,12 +148,8 @@ def _weights(path: Path) -> tuple[dict[str, Any], str]:
         raise CellDualityError(f"unreadable: {error}", where=str(path), mend=_MEND) from error
     if not isinstance(content, dict):
         raise CellDualityError("not a table of weights", where=str(path), mend=_MEND)
-    found = {}
-    for name, tensor in content.items():
-        for theirs, ours in _RENAMED:  # checkpoints are saved with flash attention's names
-            name = name.replace(theirs, ours)
-        found[name] = tensor
-    return found, version
+    # Checkpoints are saved with flash attention's names.
+    return {_FLASH.sub("self_attn.in_proj_", name): tensor for name, tensor in content.items()}, version
 
 
 def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) -> Any:
@@ -186,11 +166,7 @@ def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) 
     for name, tensor in wanted.items():
         shape = getattr(weights.get(name), "shape", None)
         if shape != tensor.shape:
-            what = (
-                f"no weight {name!r}"
-                if shape is None
-                else f"{name!r} of shape {tuple(shape)}, not {tuple(tensor.shape)}"
-            )
-            raise CellDualityError(what, where=str(path), mend=_MEND)
+            of = f"{name!r} of shape {tuple(shape)}, not {tuple(tensor.shape)}" if shape else f"no weight {name!r}"
+            raise CellDualityError(of, where=str(path), mend=_MEND)
     model.load_state_dict({name: weights[name] for name in wanted})
     return model.to("cuda" if torch.cuda.is_available() else "cpu").float().eval()

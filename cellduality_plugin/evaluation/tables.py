@@ -12,39 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from cellduality_plugin.evaluation.metrics.registry import ARROWS, place, titled
 from cellduality_plugin.evaluation.winners import Win, baseline_wins, best_columns
-
-_TITLES = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "sampled_accuracy": "sampled accuracy",
-    "sampled_macro_f1": "sampled macro-F1",
-    "majority_accuracy": "majority of draws",
-    "coarse_accuracy": "shared-type accuracy",
-    "coarse_macro_f1": "shared-type macro-F1",
-    "coarse_sampled_accuracy": "sampled shared type",
-    "coarse_sampled_macro_f1": "sampled shared F1",
-    "coarse_majority_accuracy": "majority of draws",
-    "dual_similarity": "dual similarity",
-    "sampled_dual_similarity": "sampled dual",
-    "dual_given_truth": "dual told the truth",
-    "validity": "validity",
-    "duplicates": "duplicate genes",
-    "mmd": "MMD²",
-    "mmd_within_types": "MMD² within types",
-    "wasserstein": "W1 within types",
-    "gromov_wasserstein": "GW within types",
-    "scfid": "scFID",
-    "scfid_shrunk": "scFID, shrunk",
-    "distinct": "distinct cells",
-    "diversity": "diversity",
-    "spread": "spread within types",
-    "shift_correlation": "shift correlation",
-    "shift_error": "shift error",
-    "delta_correlation": "Pearson Δ, DE genes",
-    "delta_error": "MSE Δ, DE genes",
-}
-_ARROWS = {"higher": "↑", "lower": "↓", "like real cells": "≈"}
 
 
 def section_title(key: str) -> str:
@@ -70,10 +39,7 @@ def title(key: str, better: str) -> str:
     >>> title("conditional_cell_generation/knn_agreement_10", "higher")
     'k-NN agreement (10) ↑'
     """
-    name = key.rpartition("/")[2]
-    if name.startswith("knn_agreement_"):
-        name = f"k-NN agreement ({name.rpartition('_')[2]})"
-    return f"{_TITLES.get(name, name)} {_ARROWS[better]}"
+    return f"{titled(key.rpartition('/')[2])} {ARROWS[better]}"
 
 
 def written(value: float | None) -> str:
@@ -101,12 +67,14 @@ def signed(value: float) -> str:
 
 
 def ordered_keys(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the metrics that any column has, task by task, the headlines of a task first."""
+    """Return the metrics that any column has, task by task, in the order of the registry."""
     neighbours = [f"knn_agreement_{k}" for k in metrics["settings"]["neighbours"]]
-    headlines = ["accuracy", "macro_f1", "delta_correlation", "delta_error", "shift_correlation", "shift_error"]
-    order = [*headlines, *neighbours, *_TITLES]
-    keys = {key for column in metrics["columns"].values() for key in column["metrics"]}
-    return sorted(keys, key=lambda key: (key.rpartition("/")[0], order.index(key.rpartition("/")[2])))
+
+    def order(key: str) -> tuple[str, int, int, str]:
+        section, _, name = key.rpartition("/")
+        return section, place(name), neighbours.index(name) if name in neighbours else 0, name
+
+    return sorted({key for column in metrics["columns"].values() for key in column["metrics"]}, key=order)
 
 
 def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Mapping[str, Any]]]]:

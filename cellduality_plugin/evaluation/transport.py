@@ -1,144 +1,77 @@
-"""Optimal transport between two samples of cells: Wasserstein and Gromov-Wasserstein distances, solved by POT."""
+"""Optimal transport between samples of cells, solved by POT; as in :mod:`cellduality_plugin.evaluation.distances`."""
 
 from __future__ import annotations
 
 from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.distances import Matrix, in_order
+from cellduality_plugin.evaluation.distances import Counts, Matrix, Vector, drawn
 
 _MOST_STEPS = 10_000_000  # of the network simplex: far more than samples of thousands of cells need
 
 
-def wasserstein(one: Matrix, other: Matrix) -> float:
-    r"""Return the Wasserstein-1 distance of two samples, at least 0, in units of the space. Best value 0.
+def wasserstein(one: Matrix, other: Matrix, counts: Counts | None = None) -> Vector:
+    r"""Return the Wasserstein-1 distance, at least 0, in units of the space. Best value 0.
 
     .. math:: W_1 = \min_T \sum_{ij} T_{ij} |x_i - y_j|, \quad T 1 = 1/n, \quad T^\top 1 = 1/m
 
-    Parameters
-    ----------
-    one, other
-        Cells x dimensions, in one space.
-
-    Raises
-    ------
-    ValueError
-        If a sample is empty.
-    CellDualityError
-        If POT is not installed.
-
-    Notes
-    -----
-    Exact (network simplex), with the Euclidean distance as cost, neither squared nor regularized. Two samples of one
-    distribution are apart, and the more so the fewer cells and the more dimensions: read it beside the value of real
-    against real cells. pertpy's distance "wasserstein" is another: regularized (Sinkhorn), of squared distances.
+    Exact (network simplex), of Euclidean distances. pertpy's "wasserstein" is regularized, of squared distances.
 
     Examples
     --------
-    >>> wasserstein(np.array([[0.0], [1.0]]), np.array([[3.0], [2.0]]))
-    2.0
+    >>> wasserstein(np.array([[0.0], [1.0]]), np.array([[3.0], [2.0]])).tolist()
+    [2.0]
     """
-    _not_empty(one, other)
-    return float(_pot().emd2([], [], cdist(in_order(one), in_order(other)), numItermax=_MOST_STEPS))
-
-
-def wasserstein_resamples(
-    one: Matrix, other: Matrix, ours: NDArray[np.int64], theirs: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return :func:`wasserstein` for every resample: how often each cell of ``one`` and of ``other`` is in it."""
+    one, other, counts = drawn(one, other, counts)
     solver, cost = _pot().emd2, cdist(one, other)
-    found = []
-    for row, column in zip(ours, theirs, strict=True):
-        left, right = np.flatnonzero(row), np.flatnonzero(column)
-        masses = row[left] / row.sum(), column[right] / column.sum()
+    found: list[float] = []
+    for ours, theirs in zip(*counts, strict=True):
+        left, right = np.flatnonzero(ours), np.flatnonzero(theirs)
+        masses = ours[left] / ours.sum(), theirs[right] / theirs.sum()
         found.append(float(solver(*masses, cost[np.ix_(left, right)], numItermax=_MOST_STEPS, check_marginals=False)))
     return np.asarray(found)
 
 
-def gromov_wasserstein(one: Matrix, other: Matrix) -> float:
-    r"""Return the Gromov-Wasserstein discrepancy of two samples, at least 0, in squared units. Best value 0.
+def gromov_wasserstein(one: Matrix, other: Matrix, counts: Counts | None = None) -> Vector:
+    r"""Return the Gromov-Wasserstein discrepancy, at least 0, in squared units. Best value 0.
 
     .. math:: GW = \min_T \sum_{ijkl} (|x_i - x_k| - |y_j - y_l|)^2 T_{ij} T_{kl}
 
-    It compares the shapes of the samples alone: a sample that is shifted or turned has the value 0.
-
-    Parameters
-    ----------
-    one, other
-        Cells x dimensions; the spaces need not be the same.
-
-    Raises
-    ------
-    ValueError
-        If a sample is empty.
-    CellDualityError
-        If POT is not installed.
-
-    Notes
-    -----
-    Square loss, Euclidean distances as they are (not divided by anything), uniform masses. The problem is not convex:
-    POT's conditional gradient starts from the product of the masses and, in a common space, from the plan of
-    :func:`wasserstein`, and the lower end counts: never more than POT has by default, and 0 for a sample and itself.
-    Still it is an upper bound, which for a handful of cells is rarely the least.
+    It compares the shapes of the samples alone, which may be in different spaces. The problem is not convex: POT's
+    conditional gradient starts from the product of the masses and, in a common space, from the plan of
+    :func:`wasserstein`; the lower end counts, an upper bound of the least.
 
     Examples
     --------
-    >>> gromov_wasserstein(np.array([[0.0], [1.0]]), np.array([[6.0], [5.0]]))
-    0.0
+    >>> gromov_wasserstein(np.array([[0.0], [1.0]]), np.array([[6.0], [5.0]])).tolist()
+    [0.0]
     """
-    _not_empty(one, other)
-    one, other = in_order(one), in_order(other)
-    masses = [np.full(len(cells), 1 / len(cells)) for cells in (one, other)]
-    return _lower_end(cdist(one, one), cdist(other, other), _apart(one, other), *masses)
-
-
-def gromov_wasserstein_resamples(
-    one: Matrix, other: Matrix, ours: NDArray[np.int64], theirs: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return :func:`gromov_wasserstein` for every resample: how often each cell of ``one`` and of ``other`` is in it.
-
-    A cell that is drawn twice has twice the mass, which is the same problem and a smaller one.
-    """
-    within, beside, apart = cdist(one, one), cdist(other, other), _apart(one, other)
-    found = []
-    for row, column in zip(ours, theirs, strict=True):
-        left, right = np.flatnonzero(row), np.flatnonzero(column)
-        masses = row[left] / row.sum(), column[right] / column.sum()
-        between = None if apart is None else apart[np.ix_(left, right)]
-        found.append(_lower_end(within[np.ix_(left, left)], beside[np.ix_(right, right)], between, *masses))
+    one, other, counts = drawn(one, other, counts)
+    pot, within, beside = _pot(), cdist(one, one), cdist(other, other)
+    found: list[float] = []
+    between = cdist(one, other) if one.shape[1] == other.shape[1] else None
+    for ours, theirs in zip(*counts, strict=True):
+        # A cell that is drawn twice has twice the mass, which is the same problem and a smaller one.
+        left, right = np.flatnonzero(ours), np.flatnonzero(theirs)
+        masses = ours[left] / ours.sum(), theirs[right] / theirs.sum()
+        starts: list[Matrix | None] = [None]
+        if between is not None:
+            apart = between[np.ix_(left, right)]
+            starts.append(pot.emd(*masses, apart, numItermax=_MOST_STEPS, check_marginals=False))
+        shapes = within[np.ix_(left, left)], beside[np.ix_(right, right)]
+        ends = (pot.gromov.gromov_wasserstein2(*shapes, *masses, symmetric=True, G0=start) for start in starts)
+        found.append(max(0.0, float(min(ends))))
     return np.asarray(found)
-
-
-def _apart(one: Matrix, other: Matrix) -> Matrix | None:
-    """Return the distances from one sample to the other; None if they are in different spaces."""
-    return cdist(one, other) if one.shape[1] == other.shape[1] else None
-
-
-def _lower_end(within: Matrix, beside: Matrix, apart: Matrix | None, ours: Matrix, theirs: Matrix) -> float:
-    pot, starts = _pot(), [None]
-    if apart is not None:
-        starts.append(pot.emd(ours, theirs, apart, numItermax=_MOST_STEPS, check_marginals=False))
-    ends = [pot.gromov.gromov_wasserstein2(within, beside, ours, theirs, symmetric=True, G0=start) for start in starts]
-    return max(0.0, float(min(ends)))
-
-
-def _not_empty(one: Matrix, other: Matrix) -> None:
-    if not len(one) or not len(other):
-        raise ValueError(f"optimal transport of {len(one)} to {len(other)} cells")
 
 
 def _pot() -> ModuleType:
     try:
         import ot
     except ImportError as error:
-        raise CellDualityError(
-            "POT, which solves optimal transport, is not installed",
-            where="Wasserstein distances",
-            mend='pip install "cellduality[eval]"',
-        ) from error
+        what, mend = "POT, which solves optimal transport, is not installed", 'pip install "cellduality[eval]"'
+        raise CellDualityError(what, where="Wasserstein distances", mend=mend) from error
     module: ModuleType = ot
     return module

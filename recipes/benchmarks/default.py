@@ -44,7 +44,7 @@ def audits_table(audits: Sequence[Mapping[str, Any]]) -> str:
 
 def _over_seeds(found: Sequence[Mapping[str, Any] | None]) -> str:
     values = [each["value"] for each in found if each is not None and each["value"] is not None]
-    if not values or len(values) < len(found):
+    if len(values) < len(found):
         return "–"
     spread = Spread.of(values)
     return f"{spread.mean:.2f} ± {spread.deviation:.2f}" if len(values) > 1 else f"{spread.mean:.2f}"

@@ -1,28 +1,38 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation import measures
 from cellduality_plugin.evaluation.baselines import (
+    MEAN_SHIFT,
+    NO_CHANGE,
     class_mean_cells,
     logistic_labels,
     majority_labels,
+    mean_profile,
+    mean_shift,
+    moved_cell,
     plackett_luce,
     resampled_cells,
+    response_baselines,
     transferred_labels,
 )
-from cellduality_plugin.evaluation.embedding import cell_matrix
+from cellduality_plugin.evaluation.embedding import cell_matrix, rank_profile
+from cellduality_plugin.evaluation.metrics import cells
+from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.real_cells import RealCells
 from cellduality_plugin.examples import Example
+from cellduality_plugin.perturbations import CONTROL
 
-TASK = "conditional_cell_generation"
+TASK, RESPONSE, PERTURBED = "conditional_cell_generation", "perturbation_response_generation", "cytokine IFN-beta"
 CELL_OF = {"B": ("G0", "G1"), "NK": ("G20", "G21"), "T": ("G30", "G31")}
 KINDS = ("B", "B", "B", "NK", "NK", *["T"] * 9)
+GENES = tuple(f"G{number}" for number in range(12))
 
 
 @pytest.fixture
@@ -38,67 +48,58 @@ def space(vocabulary):
 
 def asked(*kinds: str, length: int = 8):
     return {
-        (TASK, f"made/{place}"): Example(
-            TASK, f"made/{place}", {"cell_type": kind, "length": str(length)}, {}, kind, None
-        )
-        for place, kind in enumerate(kinds)
+        (TASK, f"made/{n}"): Example(TASK, f"made/{n}", {"cell_type": kind, "length": str(length)}, {}, kind, None)
+        for n, kind in enumerate(kinds)
     }
 
 
 def test_labels_are_learned_from_labelled_cells_only(train, space, vocabulary) -> None:
     assert majority_labels(train, 2) == ["B", "B"]
-    cells = [("G0", "G1"), ("G21", "G20"), ("G30", "G31")]
-    for named in (logistic_labels(train, cells, vocabulary.genes), transferred_labels(train, cells, space, 1)):
+    shown = [("G0", "G1"), ("G21", "G20"), ("G30", "G31")]
+    for named in (logistic_labels(train, shown, vocabulary.genes), transferred_labels(train, shown, space, 1)):
         assert named[:2] == ["B", "NK"]
         assert "T" not in named
+    assert transferred_labels(train, [("G20", "G21")], space, 100) == ["B"], "all vote: three of five"
+    assert transferred_labels(train, [], space, 3) == []
     one_type = RealCells(train.genes[:2], KINDS[:2], (True, True))
     assert logistic_labels(one_type, [("G30",)], vocabulary.genes) == ["B"]
     nobody = RealCells(train.genes[:1], ("B",), (False,))
-    for learn in (lambda: majority_labels(nobody, 1), lambda: transferred_labels(nobody, cells, space, 1)):
+    for learn in (lambda: majority_labels(nobody, 1), lambda: transferred_labels(nobody, shown, space, 1)):
         with pytest.raises(CellDualityError, match="no labelled training cell"):
             learn()
 
 
-def test_fewer_labelled_cells_than_neighbours_all_vote(train, space) -> None:
-    assert transferred_labels(train, [("G20", "G21")], space, 100) == ["B"], "three of five"
-    assert transferred_labels(train, [], space, 3) == []
-
-
 def test_transfer_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
-    cells = [(f"G{place}",) for place in range(80)]
-    point_of = {cell: rng.normal(size=3) for cell in cells}
+    every = [(f"G{place}",) for place in range(80)]
+    point_of = {cell: rng.normal(size=3) for cell in every}
     kinds = tuple(rng.choice(["B", "T"], 60).tolist())
-    train = RealCells(tuple(cells[:60]), kinds, (True,) * 60)
 
     def points(which):
         return np.array([point_of[cell] for cell in which])
 
-    theirs = KNeighborsClassifier(7).fit(points(cells[:60]), kinds).predict(points(cells[60:]))
-    assert transferred_labels(train, cells[60:], points, 7) == theirs.tolist()
+    theirs = KNeighborsClassifier(7).fit(points(every[:60]), kinds).predict(points(every[60:]))
+    known = RealCells(tuple(every[:60]), kinds, (True,) * 60)
+    assert transferred_labels(known, every[60:], points, 7) == theirs.tolist()
 
 
 def test_resampled_cells_are_labelled_training_cells_of_the_type(train) -> None:
-    rows = asked("B", "NK", "T")
-    made = resampled_cells(train, rows, 3, seed=0)
+    made = resampled_cells(train, asked("B", "NK", "T"), 3, seed=0)
     assert Counter(p.id for p in made) == {"made/0": 3, "made/1": 3, "made/2": 3}
-    assert {(p.unknown, p.answer, p.failure, p.validity) for p in made} == {
-        ("B", CELL_OF["B"], "", 1.0),
-        ("NK", CELL_OF["NK"], "", 1.0),
-        ("T", None, "no_training_cell", 0.0),
-    }
+    assert {(p.unknown, p.answer, p.failure, p.validity, p.listed) for p in made} == {
+        ("B", CELL_OF["B"], "", 1.0, 2), ("NK", CELL_OF["NK"], "", 1.0, 2), ("T", None, "no_training_cell", 0.0, 0),
+    }  # fmt: skip
 
 
 def test_class_means_draw_the_genes_of_the_type_in_ranks_of_their_weight(vocabulary) -> None:
     genes = (("G0", "G1", "G2"), ("G0", "G1", "G3"), ("G5", "G6", "G7"))
     train = RealCells(genes, ("B", "B", "T"), (True, True, False))
     made = class_mean_cells(train, asked("B", "T", length=3), vocabulary.genes, 200, seed=0)
-    cells = [p.answer for p in made if p.unknown == "B"]
-    assert all(len(set(cell)) == 3 and set(cell) <= {"G0", "G1", "G2", "G3"} for cell in cells)
-    first = Counter(cell[0] for cell in cells)
+    drawn = [p.answer for p in made if p.unknown == "B"]
+    assert all(len(set(cell)) == 3 and set(cell) <= {"G0", "G1", "G2", "G3"} for cell in drawn)
+    first = Counter(cell[0] for cell in drawn)
     assert first["G0"] > first["G1"] > first["G2"]
     assert {(p.answer, p.failure) for p in made if p.unknown == "T"} == {(None, "no_training_cell")}
-    assert all(p.listed == 3 for p in made if p.answer)
 
 
 def test_rows_that_ask_for_a_state_and_no_length_get_cells_of_the_state_of_full_length(vocabulary) -> None:
@@ -111,8 +112,7 @@ def test_rows_that_ask_for_a_state_and_no_length_get_cells_of_the_state_of_full_
 
 
 def test_plackett_luce_draws_in_proportion_to_worth() -> None:
-    rng = np.random.default_rng(0)
-    worth = np.array([1.0, 3.0, 0.0, 6.0])
+    rng, worth = np.random.default_rng(0), np.array([1.0, 3.0, 0.0, 6.0])
     drawn = [plackett_luce(worth, 2, "ABCD", rng) for _ in range(20_000)]
     first = Counter(cell[0] for cell in drawn)
     for gene, share in zip("ABD", (0.1, 0.3, 0.6), strict=True):
@@ -124,22 +124,75 @@ def test_plackett_luce_draws_in_proportion_to_worth() -> None:
 def test_what_a_row_gets_depends_on_no_other_row(train, vocabulary) -> None:
     rows = asked("B", "NK", "B", "NK")
     for make in (
-        lambda rows, seed: resampled_cells(train, rows, 2, seed),
-        lambda rows, seed: class_mean_cells(train, rows, vocabulary.genes, 2, seed),
+        lambda rows: resampled_cells(train, rows, 2, 0),
+        lambda rows: class_mean_cells(train, rows, vocabulary.genes, 2, 0),
     ):
-        made = make(rows, 0)
-        assert made == make(dict(reversed(rows.items())), 0)
-        assert [p for p in made if p.id != "made/0"] == make({k: r for k, r in rows.items() if k[1] != "made/0"}, 0)
-    assert class_mean_cells(train, rows, vocabulary.genes, 2, 0) != class_mean_cells(
-        train, rows, vocabulary.genes, 2, 1
-    )
+        made = make(rows)
+        assert made == make(dict(reversed(rows.items())))
+        assert [p for p in made if p.id != "made/0"] == make({k: r for k, r in rows.items() if k[1] != "made/0"})
 
 
 def test_real_training_cells_are_as_good_as_real_cells_and_class_means_are_not(sections, vocabulary) -> None:
-    section = sections[TASK]
-    rows, yardstick = section.rows, section.yardstick
-    resampled = measures.cell_metrics(resampled_cells(yardstick.train, rows, 2, 0), yardstick)
-    drawn = measures.cell_metrics(class_mean_cells(yardstick.train, rows, vocabulary.genes, 2, 0), yardstick)
-    assert resampled["knn_agreement_5"].value == drawn["knn_agreement_5"].value == 1
-    assert resampled["validity"].value == drawn["validity"].value == 1
+    rows, yardstick = sections[TASK].rows, sections[TASK].yardstick
+    resampled = cells.measure(Cells.of(resampled_cells(yardstick.train, rows, 2, 0), yardstick))
+    drawn = cells.measure(Cells.of(class_mean_cells(yardstick.train, rows, vocabulary.genes, 2, 0), yardstick))
+    assert {each[name].value for each in (resampled, drawn) for name in ("knn_agreement_5", "validity")} == {1}
     assert resampled["distinct"].value < drawn["distinct"].value == 1
+
+
+@pytest.mark.parametrize("key", [RESPONSE, f"{RESPONSE}@ood"])
+def test_baselines_of_responses_answer_every_row_with_a_whole_cell_of_its_own(key: str, sections) -> None:
+    section = sections[key]
+    baselines = response_baselines(section.rows, section.yardstick)
+    assert list(baselines) == [NO_CHANGE, MEAN_SHIFT]
+    for name, made in baselines.items():
+        assert [(p.task, p.id) for p in made] == list(section.rows)
+        for p in made:
+            control = section.rows[p.task, p.id].inputs["control"]
+            assert len(set(p.answer)) == len(p.answer) == p.listed == len(control)
+            assert p.answer == control if name == NO_CHANGE else ("R0" in p.answer) == (p.unknown == PERTURBED)
+        agreement = cells.measure(Cells.of(made, section.yardstick))["knn_agreement_5"].value
+        assert agreement == 0.5 if name == NO_CHANGE else agreement > 0.5, "type and state both count"
+
+
+def test_the_mean_shift_comes_from_labelled_training_cells_of_other_types(sections) -> None:
+    section = sections[RESPONSE]
+    train = section.yardstick.train
+
+    def moved(**changed) -> dict[str, tuple[str, ...]]:
+        yardstick = replace(section.yardstick, train=replace(train, **changed))
+        return {p.id: p.answer for p in response_baselines(section.rows, yardstick)[MEAN_SHIFT]}
+
+    known = moved()
+    # unlabelled cells could hold anything
+    genes = tuple(own if shown else ("G0", "G1") for own, shown in zip(train.genes, train.labelled, strict=True))
+    assert moved(genes=genes) == known
+    # and so could the cells of the very type: only the other type's answers change
+    genes = tuple(("G0", "G1") if kind == "T cell" else own for own, kind in zip(train.genes, train.types, strict=True))
+    spoiled = moved(genes=genes)
+    kinds = dict(zip(section.yardstick.held_out.ids, section.yardstick.held_out.types, strict=True))
+    assert {kinds[name] for name, answer in spoiled.items() if answer != known[name]} == {"NK cell"}
+    # nothing known of a perturbation leaves the cell as it was
+    still = moved(states=(CONTROL,) * len(train))
+    assert all(still[row] == e.inputs["control"] for (_, row), e in section.rows.items() if e.unknown == PERTURBED)
+
+
+def test_the_mean_shift_by_hand() -> None:
+    seen = {
+        ("B", "control"): [("G0", "G1")], ("B", "drug"): [("G2", "G1")], ("T", "control"): [("G5", "G6")],
+        ("T", "drug"): [("G2", "G6")], ("NK", "drug"): [("G9",)],  # no control to compare with
+    }  # fmt: skip
+    alone, both = (mean_shift(seen, "drug", GENES, 4, leave_out=kind) for kind in ("B", ""))
+    assert alone[[2, 5, 0]] == pytest.approx([1, -1, 0])
+    assert both[[2, 5, 0]] == pytest.approx([1, -0.5, -0.5])
+    assert mean_shift(seen, "heat", GENES, 4) is None
+    first, second, *_ = rank_profile(4)
+    profile = mean_profile([("G1", "G0"), ("G1",), ("G5", "G1")], GENES, 4)
+    assert profile[[0, 1, 2]] == pytest.approx([second / 3, (2 * first + second) / 3, 0])
+
+
+def test_a_shift_of_nothing_leaves_a_cell_as_it_is_and_a_strong_one_leads_it() -> None:
+    cell, shift = ("G4", "G2", "G9"), np.zeros(12)
+    assert moved_cell(cell, shift, GENES, top=5) == cell
+    shift[[7, 2]] = 2.0, -2.0
+    assert moved_cell(cell, shift, GENES, top=5) == ("G7", "G4", "G9")

@@ -155,11 +155,8 @@ def test_table_and_report_name_the_set(far, measured, opened, tmp_path: Path) ->
     assert "shared-type accuracy" in page
 
 
-def test_no_file_no_foreign_sets(tmp_path: Path) -> None:
-    assert read_shared_types(tmp_path / COARSE_FILE) == {}
-
-
 def test_shared_types_are_read_as_written(tmp_path: Path) -> None:
+    assert read_shared_types(tmp_path / COARSE_FILE) == {}, "no file, no foreign sets"
     (tmp_path / COARSE_FILE).write_text(json.dumps(TYPES))
     far = read_shared_types(tmp_path / COARSE_FILE)["far"]
     assert far == SharedTypes(TYPES["foreign"]["far"], TYPES["training"]["made"], frozenset({"made"}))
@@ -169,7 +166,7 @@ def test_shared_types_are_read_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("{", "unreadable shared types"),
+        ("{", "no maps"),
         ("[]", "no maps"),
         (json.dumps({"training": TYPES["training"]}), "no maps"),
         (json.dumps({"training": {"made": ["B"]}, "foreign": {}}), "no maps"),

@@ -11,7 +11,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import generated
 from cellduality_plugin.evaluation.embedding import rank_profile
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
-from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
+from cellduality_plugin.evaluation.predictions import Prediction
 
 GENERATION, RESPONSE = "conditional_cell_generation", "perturbation_response_generation"
 MADE_FROM = {"model": "abc", "settings": {"seed": 1, "engine": {"chat_template": ""}}}
@@ -106,14 +106,6 @@ def test_a_write_that_fails_leaves_the_earlier_file(tmp_path: Path, write, answe
         write(answered)
     assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]
     assert (tmp_path / "cells.h5ad").read_bytes() == before
-
-
-def test_evaluate_writes_one_a_checkpoint(data: Path, model: Path, tmp_path: Path, opened) -> None:
-    asking = PredictionSettings(samples=1)
-    settings = EvaluationSettings(asking, neighbours=(3,), components=5, resamples=10, anndata=True, real_cells=True)
-    evaluate({"SFT": model, "GRPO": model}, data, "test", tmp_path / "run", settings, opener=opened)
-    files = [tmp_path / "run" / "predictions" / f"{name}.h5ad" for name in ("SFT", "GRPO")]
-    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_without_the_package_it_is_told_before_anything_is_asked(

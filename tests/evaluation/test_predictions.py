@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -39,11 +38,6 @@ def test_all_answers_can_be_greedy_or_drawn(decode, drawn, each, examples, vocab
     made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=3, decode=decode))
     assert Counter(p.task for p in made) == {ANNOTATION: 30 * each, GENERATION: 30 * each}
     assert {p.drawn for p in made} == drawn
-
-
-def test_headlines_need_greedy_labels_and_drawn_cells(examples, vocabulary, expert_decoder) -> None:
-    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=3, decode="headline"))
-    assert Counter((p.task, p.drawn) for p in made) == {(ANNOTATION, False): 30, (GENERATION, True): 90}
 
 
 def test_the_order_of_rows_is_of_no_matter(examples, vocabulary, expert_decoder) -> None:
@@ -177,11 +171,3 @@ def test_rows_that_cannot_be_evaluated_are_told_with_their_line(data: Path, spoi
     write_jsonl(path, rows)
     with pytest.raises(CellDualityError, match=f"{message}.*eval_test.jsonl:[0-9]+"):
         read_rows(path)
-
-
-def test_predictions_are_one_json_object_a_line(examples, vocabulary, model: Path, tmp_path: Path, opened) -> None:
-    out = tmp_path / "model.jsonl"
-    predict_checkpoint(model, examples, vocabulary, PredictionSettings(samples=2), out, opener=opened)
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(rows) == 150
-    assert rows[0].keys() >= {"id", "task", "sample", "response", "answer", "failure", "dual_response", "rebuilt"}

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cellduality_plugin.evaluation.arms.comparing import Role, Row
-from cellduality_plugin.evaluation.arms.tables import label
+from cellduality_plugin.evaluation.compare import Role, Row
 from cellduality_plugin.evaluation.plots import MUTED, PALETTE, drawing, save_figure
 from cellduality_plugin.evaluation.seeds import Spread
 
@@ -57,5 +56,5 @@ def _draw(axes: Any, row: Row, *, names: bool) -> None:
         axes.plot(spread.mean, height, "D", color=colour, markersize=6)
     axes.set_yticks(range(len(shown)), shown if names else [""] * len(shown))
     axes.set_ylim(-0.6, len(shown) - 0.4)
-    axes.set_title(label(row), fontsize=8, loc="left")
+    axes.set_title(row.label, fontsize=8, loc="left")
     axes.margins(x=0.12)

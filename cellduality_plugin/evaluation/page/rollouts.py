@@ -228,7 +228,7 @@ def hollow_cells(
     made = {(p.task, p.id, p.sample): p for p in predictions}
     sections: dict[str, list[tuple[Prediction, str, str]]] = {}
     for row in points:
-        p = made.get((row["section"].partition("@")[0], row.get("id"), row.get("sample")))
+        p = made.get((row["section"].partition("@")[0], row["id"], row["sample"])) if "id" in row else None
         if p and p.similarity == 1.0 and row["nearest"]:
             sections.setdefault(row["section"], []).append((p, row["condition"], row["nearest"]))
     what = f"it names the condition, the {neighbours} nearest real cells say that the cell is another"

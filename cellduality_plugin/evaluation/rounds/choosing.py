@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.arms.comparing import headline_of
+from cellduality_plugin.evaluation.compare import headline_of
 from cellduality_plugin.evaluation.report import read_metrics
 
 FORMAT = "cellduality-rounds"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cellduality_plugin.evaluation.metrics.labels import majority_vote
 from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion
-from cellduality_plugin.evaluation.sampled import majority_vote
 
 ENTROPY_SHARE = 0.5
 """Of the labelled set's entropy: pseudo-labels with less are an alarm."""

@@ -44,40 +44,22 @@ def make_runs() -> Callable[..., list[dict[str, Any]]]:
 @pytest.fixture
 def table6() -> list[dict[str, Any]]:
     """Three seeds of three tasks: a gap that one arm half closes and one widens, no gap, a gap in an error."""
+    accuracy = {
+        "base": [0.1, 0.1, 0.1], "SFT": [0.5, 0.6, 0.7], "oracle": [0.7, 0.81, 0.89], "paper": [0.6, 0.7, 0.81],
+        "default": [0.4, 0.51, 0.59], "majority": [0.3, 0.3, 0.3],
+    }  # fmt: skip
+    exposure = {
+        "base": [0.0, 0.0, 0.0], "SFT": [1.0, 1.0, 1.0], "oracle": [1.0, 1.0, 1.0], "paper": [1.0, 1.0, 1.0],
+        "default": [1.0, 1.0, 0.9], "majority": [0.5, 0.5, 0.5],
+    }  # fmt: skip
+    error = {
+        "base": [None, None, None], "SFT": [0.5, 0.6, 0.7], "oracle": [0.3, 0.39, 0.51], "paper": [0.4, 0.51, 0.6],
+        "default": [0.4, 0.5, 0.61], "real cells": [0.1, 0.1, 0.1],
+    }  # fmt: skip
     return runs_of(
         {
-            "cell_type_annotation/accuracy": (
-                "higher",
-                {
-                    "base": [0.1, 0.1, 0.1],
-                    "SFT": [0.5, 0.6, 0.7],
-                    "oracle": [0.7, 0.81, 0.89],
-                    "paper": [0.6, 0.7, 0.81],
-                    "default": [0.4, 0.51, 0.59],
-                    "majority": [0.3, 0.3, 0.3],
-                },
-            ),
-            "drug_exposure_prediction/accuracy": (
-                "higher",
-                {
-                    "base": [0.0, 0.0, 0.0],
-                    "SFT": [1.0, 1.0, 1.0],
-                    "oracle": [1.0, 1.0, 1.0],
-                    "paper": [1.0, 1.0, 1.0],
-                    "default": [1.0, 1.0, 0.9],
-                    "majority": [0.5, 0.5, 0.5],
-                },
-            ),
-            "perturbation_response_generation/shift_error": (
-                "lower",
-                {
-                    "base": [None, None, None],
-                    "SFT": [0.5, 0.6, 0.7],
-                    "oracle": [0.3, 0.39, 0.51],
-                    "paper": [0.4, 0.51, 0.6],
-                    "default": [0.4, 0.5, 0.61],
-                    "real cells": [0.1, 0.1, 0.1],
-                },
-            ),
+            "cell_type_annotation/accuracy": ("higher", accuracy),
+            "drug_exposure_prediction/accuracy": ("higher", exposure),
+            "perturbation_response_generation/shift_error": ("lower", error),
         }
     )

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import re
 
-from cellduality_plugin.evaluation.arms.comparing import compare
 from cellduality_plugin.evaluation.arms.plot import save_plot
-from cellduality_plugin.evaluation.arms.tables import headline_rows
+from cellduality_plugin.evaluation.compare import compare
+from cellduality_plugin.evaluation.compare_tables import headline_rows
 
 
 def test_a_panel_a_row_with_every_arm_and_no_base_model(table6, tmp_path):

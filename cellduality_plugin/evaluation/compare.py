@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.arms.shares import Gap, Share, gap_of, percent, share_of
-from cellduality_plugin.evaluation.seeds import Spread, of_one_kind, values_of
-from cellduality_plugin.evaluation.tables import ordered_keys, signed
-
-HEADLINES: Mapping[str, tuple[str, ...]] = {
-    "cell_type_annotation": ("accuracy", "macro_f1"),
-    "conditional_cell_generation": ("knn_agreement_10",),
-    "drug_exposure_prediction": ("accuracy", "macro_f1"),
-    "drug_sensitivity_prediction": ("accuracy", "macro_f1"),
-    "perturbation_response_generation": ("shift_error", "knn_agreement_10"),
-}
-"""The metrics by which each task is judged, the one that decides first. Chosen before any arm was trained."""
-
-OTHER_HEADLINES = ("accuracy", "macro_f1", "knn_agreement_10")
-"""Those of a task of one's own."""
+from cellduality_plugin.evaluation.metrics.registry import SHARED, Group, headlines
+from cellduality_plugin.evaluation.seeds import (
+    Gap,
+    Runs,
+    Share,
+    Spread,
+    gap_of,
+    of_one_kind,
+    percent,
+    share_of,
+    values_of,
+)
+from cellduality_plugin.evaluation.tables import ordered_keys, section_title, signed, title
+from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.tasks import TASKS
 
 GOAL = 0.5
 """The share of every gap that self-supervision is to close."""
@@ -38,10 +38,8 @@ class Arm:
     ----------
     name
         Its column.
-    change
-        Its value less that of the reference, seed by seed.
-    gain
-        The same with the sign that makes better positive.
+    change, gain
+        Its value less that of the reference, seed by seed; the same with the sign that makes better positive.
     share
         Of the oracle's gain; None where the oracle gains nothing, or there is none.
     outcome, verdict
@@ -68,16 +66,12 @@ class Row:
 
     Parameters
     ----------
-    key
-        ``section/metric``.
-    better
-        ``higher`` or ``lower``.
+    key, better
+        ``section/metric``; ``higher`` or ``lower``.
     headline
         The place among the headlines of the task, from 1, which decides; 0 if it is none.
-    values
-        By column, in the order of the runs; empty where a run lacks one.
-    roles
-        What each column is.
+    values, roles
+        By column: values in the order of the runs, none where a run lacks one; what the column is.
     gap
         Whether the oracle gains anything over the reference; None without an oracle.
     arms
@@ -97,12 +91,17 @@ class Row:
         """The task, with ``@ood`` or ``@set`` outside the distribution."""
         return self.key.rpartition("/")[0]
 
-    def best(self) -> set[str]:
-        """Return the columns with the best mean; real cells, which are the ceiling, do not compete."""
+    @property
+    def label(self) -> str:
+        """The name of the row in tables."""
+        return f"{section_title(self.section)}: {title(self.key, self.better)}"
+
+    def best(self, *roles: Role) -> set[str]:
+        """Return the columns of ``roles`` (by default all but real cells, the ceiling) with the best mean."""
         means = {
             name: Spread.of(values).mean
             for name, values in self.values.items()
-            if values and self.roles[name] != "real"
+            if values and (self.roles[name] in roles if roles else self.roles[name] != "real")
         }
         top = (max if self.better == "higher" else min)(means.values(), default=None)
         return {name for name, mean in means.items() if mean == top}
@@ -119,18 +118,22 @@ def headline_of(key: str) -> int:
     0
     """
     section, _, metric = key.rpartition("/")
-    metric = metric.removeprefix("coarse_")  # of a foreign set
-    names = HEADLINES.get(section.partition("@")[0], OTHER_HEADLINES)
-    return names.index(metric) + 1 if metric in names else 0
+    pair, groups = TASKS.get(section.partition("@")[0]), list[Group](["labels", "cells"])
+    if pair is not None and isinstance(pair.answer, OneOf):
+        groups = ["labels"]
+    elif pair is not None:
+        groups = ["responses", "cells"] if "control" in pair.needs else ["cells"]
+    names = headlines(groups)
+    return names.index(own) + 1 if (own := metric.removeprefix(SHARED)) in names else 0
 
 
-def compare(runs: Sequence[Mapping[str, Any]], reference: str = "SFT", oracle: str = "oracle") -> list[Row]:
+def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[Row]:
     """Return a row for every metric that has a better direction and that the reference has in every run.
 
     Parameters
     ----------
     runs
-        One ``metrics.json`` a seed, all of the same columns and split.
+        All of the same columns and split.
     reference
         The checkpoint that all arms start from. Checkpoints in columns before it are no arms.
     oracle
@@ -153,12 +156,7 @@ def compare(runs: Sequence[Mapping[str, Any]], reference: str = "SFT", oracle: s
 
 
 def roles_of(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: str) -> dict[str, Role]:
-    """Return what every column is.
-
-    Raises
-    ------
-    CellDualityError
-        If the reference or the oracle is not a checkpoint among them.
+    """Return what every column is; a CellDualityError if the reference or the oracle is no checkpoint among them.
 
     Examples
     --------
@@ -177,10 +175,8 @@ def roles_of(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: s
     for name, column in columns.items():
         if column["kind"] != "checkpoint":
             found[name] = "real" if column["kind"] == "real" else "baseline"
-        elif name == reference:
-            found[name] = "reference"
-        elif name == oracle:
-            found[name] = "oracle"
+        elif name in (reference, oracle):
+            found[name] = "reference" if name == reference else "oracle"
         else:
             found[name] = "arm" if checkpoints.index(name) > first else "before"
     return found
@@ -191,73 +187,51 @@ def _row(
 ) -> Row:
     sign = 1.0 if better == "higher" else -1.0
     changes = {
-        name: tuple(after - before for before, after in zip(values[reference], values[name], strict=True))
+        name: [after - before for before, after in zip(values[reference], values[name], strict=True)]
+        for wanted in ("oracle", "arm")
         for name, role in roles.items()
-        if role in ("oracle", "arm") and values[name]
+        if role == wanted and values[name]
     }
     gains = {name: [sign * change for change in found] for name, found in changes.items()}
-    oracle = next((name for name, role in roles.items() if role == "oracle"), None)
-    whole = gains.get(oracle) if oracle else None
+    whole = next((gains[name] for name in gains if roles[name] == "oracle"), None)
     gap = gap_of(Spread.of(whole)) if whole else None
     arms = []
-    for name in sorted(changes, key=lambda name: roles[name] != "oracle"):
+    for name in changes:
         change, gain = Spread.of(changes[name]), Spread.of(gains[name])
         share = share_of(gains[name], whole) if whole and gap in ("certain", "likely") else None
-        outcome = outcome_of(gain, gap, share)
-        verdict = _oracle_verdict(change, gap) if name == oracle else verdict_of(outcome, change, gain, gap, share)
+        outcome, verdict = judge(change, gain, gap, share)
+        if roles[name] == "oracle" and outcome != "unknown":
+            told = {"certain": "a gap", "likely": "a gap that is not certain", "none": "no gap"}[gap or "none"]
+            verdict = f"{told} ({signed(change.mean)})"
         arms.append(Arm(name, change, gain, share, outcome, verdict))
     return Row(key, better, headline_of(key), values, roles, gap, tuple(arms))
 
 
-def outcome_of(gain: Spread, gap: Gap | None, share: Share | None) -> Outcome:
-    """Return what the gain of an arm comes to.
+def judge(change: Spread, gain: Spread, gap: Gap | None, share: Share | None) -> tuple[Outcome, str]:
+    """Return what the gain of an arm comes to, in one term and in plain words.
 
     It harms where the 95 % interval of its gain is below 0, and may harm where the mean loss exceeds its deviation.
     It closes a gap where it closes :data:`GOAL` of it or more. One seed says nothing.
-    """
-    interval = gain.interval
-    if interval is None:
-        return "unknown"
-    if interval[1] < 0:
-        return "harms"
-    if share is not None and share.value >= GOAL:
-        return "closes"
-    if -gain.mean > gain.deviation:
-        return "may harm"
-    if share is not None:
-        return "falls short"
-    if gap == "none":
-        return "no gap"
-    return "gains" if interval[0] > 0 else "no change"
-
-
-def verdict_of(outcome: Outcome, change: Spread, gain: Spread, gap: Gap | None, share: Share | None) -> str:
-    """Return the outcome of an arm in plain words.
 
     Examples
     --------
     >>> loss = Spread.of([-0.02, -0.03, -0.04])
-    >>> verdict_of("may harm", loss, loss, "none", None)
-    'may harm (-0.0300)'
+    >>> judge(loss, loss, "none", None)
+    ('may harm', 'may harm (-0.0300)')
     """
-    if outcome in ("harms", "may harm"):
-        return f"{outcome} ({signed(change.mean)})"
+    interval, told = gain.interval, f"({signed(change.mean)})"
+    if interval is None:
+        return "unknown", "one seed says nothing"
+    if interval[1] < 0:
+        return "harms", f"harms {told}"
+    closes = share is not None and share.value >= GOAL
+    if not closes and -gain.mean > gain.deviation:
+        return "may harm", f"may harm {told}"
     if share is not None:
-        whole = "the gap" if gap == "certain" else "a gap that is not certain"
+        whole, part = "the gap" if gap == "certain" else "a gap that is not certain", percent(share.value)
         if share.value >= 1:
-            return f"closes all of {whole} ({percent(share.value)})"
-        return f"closes {percent(share.value)} of {whole}" if share.value > 0 else f"closes nothing of {whole}"
-    if outcome == "unknown":
-        return "one seed says nothing"
-    interval = gain.interval
-    gains = f"gains all the same ({signed(change.mean)})" if interval and interval[0] > 0 else ""
-    if outcome == "no gap":
-        return f"no gap to close; {gains}" if gains else "no gap to close"
-    return f"gains ({signed(change.mean)})" if outcome == "gains" else "no clear change"
-
-
-def _oracle_verdict(change: Spread, gap: Gap | None) -> str:
-    if change.interval is None:
-        return "one seed says nothing"
-    told = {"certain": "a gap", "likely": "a gap that is not certain", "none": "no gap"}
-    return f"{told[gap or 'none']} ({signed(change.mean)})"
+            return "closes", f"closes all of {whole} ({part})"
+        return "closes" if closes else "falls short", f"closes {part if share.value > 0 else 'nothing'} of {whole}"
+    if gap == "none":
+        return "no gap", "no gap to close" + (f"; gains all the same {told}" if interval[0] > 0 else "")
+    return ("gains", f"gains {told}") if interval[0] > 0 else ("no change", "no clear change")

@@ -1,0 +1,229 @@
+"""Metrics of written cells: agreement with their condition, form, distances to real ones as populations, variety."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from cellduality_plugin.evaluation import distances, transport
+from cellduality_plugin.evaluation.distances import Matrix
+from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Cells, Pair, Places
+from cellduality_plugin.evaluation.metrics.registry import Measurement, group, metric
+from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval, mean_of
+from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
+from cellduality_plugin.parsing import Answer
+
+POSITIVE = (0.0, None)
+MMD, SCFID = "MMD^2, biased V-statistic, mean over draws", "Fréchet distance of normal distributions, squared"
+SHAPES = "Gromov-Wasserstein, square loss, Euclidean distances unscaled, lower of two conditional gradients"
+_MOST_DIMENSIONS = 64  # up to which scFID of a hundred resamples takes a second or so
+# Gromov-Wasserstein takes 5 ms, of 200 cells ten times that: for each resample, type and draw.
+_DRAWS_OF_SHAPES, _MOST_CELLS_OF_SHAPES = 40, 200
+
+
+def measure(cells: Cells) -> dict[str, Measurement]:
+    """Return every metric of cells. A function may return a number, a measurement, or several by a parameter."""
+    found: dict[str, Measurement] = {}
+    for each in group("cells"):
+        result = each.of(cells)
+        for parameter, one in result.items() if isinstance(result, dict) else [(None, result)]:
+            if not isinstance(one, Measurement):
+                one = Measurement(float(one), n=len(cells), note="no interval")
+            found[each.key if parameter is None else f"{each.key}_{parameter}"] = each.measurement(one)
+    return found
+
+
+@metric("knn_agreement", "k-NN agreement", "higher", headline="knn_agreement_10")
+def knn_agreement(cells: Cells) -> dict[int, Measurement]:
+    """Return the share of cells that the k nearest real ones take for their condition, by k.
+
+    Answers that could not be read are wrong. Real cells are classified by the others, never by themselves.
+    """
+    yardstick, real = cells.yardstick, cells.answers is None
+    apart = cdist(cells.points, yardstick.points)
+    if real:
+        np.fill_diagonal(apart, np.inf)
+    found = {}
+    for k in yardstick.neighbours:
+        estimator = f"{k}-NN, uniform votes" + (", leave-one-out" if real else "")
+        told: dict[str, Any] = {"space": yardstick.embedding.name, "estimator": estimator}
+        if k > len(yardstick.held_out) - 1:
+            note = f"only {len(yardstick.held_out)} real cells"
+            found[k] = Measurement(None, n=len(cells.rows), seed=yardstick.seed, note=note, **told)
+            continue
+        named = distances.nearest_labels(apart, yardstick.held_out.names, k)
+        right = (named == np.asarray(cells.names, dtype=str)).tolist() + [False] * (len(cells.rows) - len(cells))
+        found[k] = mean_of([*zip(cells.rows, right, strict=True)], yardstick, **told)
+    return found
+
+
+@metric(
+    "validity", "validity", "higher",
+    estimator="share of an answer's words that are genes of the vocabulary, mean over answers, 0 if unreadable",
+)  # fmt: skip
+def validity(cells: Cells) -> Measurement:
+    return _form(cells, valid_share, of_real=1.0)
+
+
+@metric(
+    "duplicates", "duplicate genes", "lower",
+    estimator="share of a cell's genes that repeat an earlier one, mean over answers that could be read",
+)  # fmt: skip
+def duplicates(cells: Cells) -> Measurement:
+    return _form(cells, duplicate_share, of_real=0.0)
+
+
+def _form(cells: Cells, share: Callable[[Answer], float | None], of_real: float) -> Measurement:
+    if cells.answers is None:
+        return Measurement(of_real, n=len(cells), note=BY_CONSTRUCTION)
+    shares = [(p.id, found) for p in cells.answers if (found := share(p.as_answer())) is not None]
+    return mean_of(shares, cells.yardstick)
+
+
+def valid_share(answer: Answer) -> float:
+    """Return the share of an answer's words that are genes of the vocabulary, repeats too; 0 if it cannot be read.
+
+    Examples
+    --------
+    >>> valid_share(Answer(("A", "B"), listed=4, unknown=1, repeated=1)), valid_share(Answer(None, failure="no_answer"))
+    (0.75, 0.0)
+    """
+    return (answer.listed - answer.unknown) / answer.listed if answer.listed and not answer.failure else 0.0
+
+
+def duplicate_share(answer: Answer) -> float | None:
+    """Return the share of a cell's genes that repeat an earlier one, in [0, 1); None if it cannot be read.
+
+    Examples
+    --------
+    >>> duplicate_share(Answer(("A", "B"), listed=5, unknown=1, repeated=2))
+    0.5
+    """
+    genes = answer.listed - answer.unknown
+    return answer.repeated / genes if genes > 0 and not answer.failure else None
+
+
+@metric("mmd", "MMD²", "lower", bounds=(0.0, 2.0), estimator=MMD)
+def mmd(cells: Cells) -> Measurement:
+    return _mmd(cells, cells.together, cells.against)
+
+
+@metric("mmd_within_types", "MMD² within types", "lower", bounds=(0.0, 2.0), estimator=MMD)
+def mmd_within_types(cells: Cells) -> Measurement:
+    return _mmd(cells, *_by_type(cells))
+
+
+WASSERSTEIN = "Wasserstein-1, exact, Euclidean cost, mean over draws"
+
+
+@metric("wasserstein", "W1 within types", "lower", bounds=POSITIVE, estimator=WASSERSTEIN)
+def wasserstein(cells: Cells) -> Measurement:
+    return _mean_distance(cells, *_by_type(cells), transport.wasserstein)
+
+
+@metric("gromov_wasserstein", "GW within types", "lower", bounds=POSITIVE, estimator=f"{SHAPES}, mean over draws")
+def gromov_wasserstein(cells: Cells) -> Measurement:
+    used, note = _by_type(cells)
+    most = max((max(len(pair.ours), len(pair.theirs)) for pairs in used for pair in pairs), default=0)
+    distance, affordable = transport.gromov_wasserstein, most <= _MOST_CELLS_OF_SHAPES
+    return _mean_distance(cells, used, note, distance, affordable=affordable, count=_DRAWS_OF_SHAPES)
+
+
+@metric("scfid", "scFID", "lower", bounds=POSITIVE, estimator=f"{SCFID}, sample covariance, mean over draws")
+def scfid(cells: Cells) -> Measurement:
+    return _scfid(cells, shrinkage=False, more_than=cells.yardstick.points.shape[1])
+
+
+@metric(
+    "scfid_shrunk",
+    "scFID, shrunk",
+    "lower",
+    bounds=POSITIVE,
+    estimator=f"{SCFID}, Ledoit-Wolf covariance, mean over draws",
+)
+def scfid_shrunk(cells: Cells) -> Measurement:
+    return _scfid(cells, shrinkage=True)
+
+
+def _mmd(cells: Cells, draws: Sequence[Sequence[Pair]], note: str) -> Measurement:
+    width = cells.yardstick.bandwidth
+    kernel = f"RBF, sigma {width:.4g} (median distance of real training cells)"
+    return _mean_distance(cells, draws, note, partial(distances.mmd, bandwidth=width), kernel=kernel)
+
+
+def _scfid(cells: Cells, *, shrinkage: bool, more_than: int = 0) -> Measurement:
+    affordable = cells.yardstick.points.shape[1] <= _MOST_DIMENSIONS
+    distance = partial(distances.frechet, shrinkage=shrinkage)
+    return _mean_distance(cells, *_by_type(cells, more_than), distance, affordable=affordable)
+
+
+def _by_type(cells: Cells, more_than: int = 0) -> tuple[list[list[Pair]], str]:
+    """Return of each draw the types that have cells enough on either side, and what is the mean over them."""
+    more_than = max(more_than, LEAST_CELLS_OF_A_TYPE - 1)
+    used = [[pair for pair in pairs if pair.least > more_than] for pairs in cells.pairs]
+    types = len({name for _, (_, names) in cells.draws for name in names})
+    most = max(map(len, used), default=0)
+    return used, f"mean over {most} of {types} types, those with more than {more_than} cells, {cells.against}"
+
+
+def _mean_distance(
+    cells: Cells,
+    draws: Sequence[Sequence[Pair]],
+    note: str,
+    distance: Callable[..., NDArray[np.float64]],
+    *,
+    affordable: bool = True,
+    count: int = RESAMPLES,
+    kernel: str = "",
+) -> Measurement:
+    """Return the mean of ``distance`` over all pairs, with the interval of ``count`` resamples if affordable."""
+    pairs = [pair for draw in draws for pair in draw]
+    value = float(np.mean([distance(pair.ours, pair.theirs)[0] for pair in pairs])) if pairs else None
+    interval = None
+    if value is not None and affordable:
+        resamples = [distance(p.ours, p.theirs, (p.counts[0][:count], p.counts[1][:count])) for p in pairs]
+        interval = centred_interval(value, np.mean(resamples, axis=0), low=0.0)
+        note += f"; interval of {count} resamples within types, centred"
+    elif value is not None:
+        note += "; no interval: too many cells or dimensions to resample"
+    n = round(float(np.mean([len(pair.ours) for (pair,) in cells.together]))) if cells.together else 0
+    space, seed = cells.yardstick.embedding.name, cells.yardstick.seed
+    return Measurement(value, n=n, interval=interval, space=space, kernel=kernel, seed=seed, note=note)
+
+
+@metric("distinct", "distinct cells", "higher", estimator="different cells over cells")
+def distinct(cells: Cells) -> Measurement:
+    if not len(cells):
+        return Measurement(None, note="no answer could be read")
+    value = len(set(cells.genes)) / len(cells)
+    return Measurement(value, n=len(cells), note="no interval: cells drawn with replacement repeat each other")
+
+
+@metric("diversity", "diversity", "like real cells", estimator="1 - RWJS both ways, mean over pairs within a type")
+def diversity(cells: Cells) -> Measurement:
+    unlike = [distances.dissimilarities([cells.genes[place] for place in own]) for own in cells.groups]
+    return _among(cells, unlike, cells.group_resamples[1], 1.0, "ranked genes")
+
+
+SPREAD = "Euclidean distance, mean over pairs within a type"
+
+
+@metric("spread", "spread within types", "like real cells", bounds=POSITIVE, estimator=SPREAD)
+def spread(cells: Cells) -> Measurement:
+    apart = [cdist(cells.points[own], cells.points[own]) for own in cells.groups]
+    return _among(cells, apart, cells.group_resamples[0], None, cells.yardstick.embedding.name)
+
+
+def _among(
+    cells: Cells, apart: Sequence[Matrix], counts: Sequence[Places], high: float | None, space: str
+) -> Measurement:
+    """Return the mean over pairs within types, with its interval; mode collapse lowers it."""
+    value, interval, note = distances.mean_within(apart), None, "no two cells of one type"
+    if value is not None:
+        interval, note = centred_interval(value, distances.resamples_within(apart, counts), 0.0, high), CENTRED
+    return Measurement(value, n=len(cells), interval=interval, space=space, seed=cells.yardstick.seed, note=note)

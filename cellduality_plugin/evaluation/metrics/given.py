@@ -1,0 +1,174 @@
+"""What metrics of generated cells are given: the cells of one section, or real ones in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellduality_plugin.evaluation.distances import Counts, Matrix, by_condition, in_order, resampled
+from cellduality_plugin.evaluation.metrics.statistics import RESAMPLES
+from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.evaluation.real_cells import matched
+from cellduality_plugin.evaluation.yardstick import Yardstick
+
+Places: TypeAlias = NDArray[np.int64]
+Sample: TypeAlias = tuple[Matrix, Sequence[str]]
+"""Points, and the name of each."""
+
+LEAST_CELLS_OF_A_TYPE = 10
+"""Types with fewer cells on either side are left out of distances within types."""
+_REAL_DRAWS = 4
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The generated and the real cells of one name (or of all), and how often each is in every bootstrap sample."""
+
+    ours: Matrix
+    theirs: Matrix
+    counts: Counts
+
+    @property
+    def least(self) -> int:
+        """The number of cells of the smaller side."""
+        return min(len(self.ours), len(self.theirs))
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What a metric of cells is given.
+
+    Parameters
+    ----------
+    yardstick
+        The real cells and their space, the seed and the number of resamples.
+    genes, points, names
+        Of each cell that could be read: its ranked genes, its point, and what it was asked to be.
+    rows
+        The row of each of these cells, then those of answers that could not be read.
+    draws
+        For each draw the generated cells and the real ones, in the proportions of what was asked for.
+    against
+        What the real cells are.
+    answers
+        The answers themselves; None of real cells.
+    """
+
+    yardstick: Yardstick
+    genes: Sequence[tuple[str, ...]]
+    points: Matrix
+    names: Sequence[str]
+    rows: Sequence[str]
+    draws: Sequence[tuple[Sample, Sample]]
+    against: str
+    answers: Sequence[Prediction] | None = None
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction], yardstick: Yardstick) -> Cells:
+        """Return the cells that ``predictions`` wrote; each was asked to be what the real cell of its row is called."""
+        name_of = yardstick.held_out.name_of
+        # In an order of their own, so that not even the last digit or an interval depends on the one they came in.
+        made = sorted(predictions, key=lambda p: (p.id, p.sample, p.answer or ()))
+        read, unread = [p for p in made if p.answer], [p for p in made if not p.answer]
+        genes = [tuple(p.answer or ()) for p in read]
+        names = [name_of.get(p.id, str(p.unknown)) for p in read]
+        points, samples = yardstick.embedding(genes), np.array([p.sample for p in read])
+        asked = list({p.id: name_of.get(p.id, str(p.unknown)) for p in made}.values())
+        chosen = matched(yardstick.held_out.names, asked, np.random.default_rng(yardstick.seed))
+        real = _sample(yardstick.points, yardstick.held_out.names, chosen)
+        draws = [(_sample(points, names, np.flatnonzero(samples == draw)), real) for draw in np.unique(samples)]
+        against = f"against {len(chosen)} real held-out cells"
+        return cls(yardstick, genes, points, names, [p.id for p in (*read, *unread)], draws, against, made)
+
+    @classmethod
+    def of_real(cls, asked: Sequence[str], yardstick: Yardstick) -> Cells:
+        """Return the real cells of the split, whose metrics are the ceiling, or floor, of those of generated ones.
+
+        Distances are those to as many other real cells, of the conditions that rows asked for; where no others are of
+        these types, of one half to the other.
+        """
+        held_out, rng = yardstick.held_out, np.random.default_rng(yardstick.seed)
+        chosen = matched(held_out.names, asked, np.random.default_rng(yardstick.seed))
+        real = _sample(yardstick.points, held_out.names, chosen)
+        if yardstick.others is None:
+            halves = [_halves(real[1], rng) for _ in range(_REAL_DRAWS)]
+            draws = [(_sample(*real, one), _sample(*real, other)) for one, other in halves]
+            against = f"one half of {len(chosen)} real held-out cells against the other: fewer cells, hence more noise"
+        else:
+            names = yardstick.others.names
+            places = [matched(names, real[1], rng) for _ in range(_REAL_DRAWS)]
+            draws = [(_sample(yardstick.other_points, names, each), real) for each in places]
+            against = f"other real cells against {len(chosen)} real held-out cells"
+        return cls(yardstick, held_out.genes, yardstick.points, held_out.names, held_out.ids, draws, against)
+
+    @cached_property
+    def groups(self) -> list[Places]:
+        """The places of the cells of each name that has at least two."""
+        return by_condition(self.names)
+
+    @cached_property
+    def group_resamples(self) -> tuple[list[Places], list[Places]]:
+        """Two independent bootstraps: how often each cell of each group is in every sample."""
+        rng = np.random.default_rng(self.yardstick.seed)
+        one, other = ([resampled(len(own), rng, RESAMPLES) for own in self.groups] for _ in range(2))
+        return one, other
+
+    @cached_property
+    def pairs(self) -> list[list[Pair]]:
+        """Of each draw the cells type by type, in the proportions of the real ones, with their resamples.
+
+        Types without generated cells are left out. Real cells are the same in every draw: so are their resamples.
+        """
+        return [_pairs(*draw, self.yardstick.seed, place) for place, draw in enumerate(self.draws)]
+
+    @cached_property
+    def together(self) -> list[list[Pair]]:
+        """Of each draw the cells of all types as one pair; resampled within types."""
+        return [
+            [
+                Pair(
+                    np.concatenate([pair.ours for pair in pairs]),
+                    np.concatenate([pair.theirs for pair in pairs]),
+                    (
+                        np.concatenate([pair.counts[0] for pair in pairs], axis=1),
+                        np.concatenate([pair.counts[1] for pair in pairs], axis=1),
+                    ),
+                )
+            ]
+            for pairs in self.pairs
+            if pairs
+        ]
+
+
+def _sample(points: Matrix, names: Sequence[str], places: Places) -> Sample:
+    return points[places], np.asarray(names, dtype=str)[places].tolist()
+
+
+def _halves(names: Sequence[str], rng: np.random.Generator) -> tuple[Places, Places]:
+    """Return the places of two halves, with equally many cells of each name in either."""
+    own = [rng.permutation(np.flatnonzero(np.asarray(names) == name)) for name in sorted(set(names))]
+    one = [places[: len(places) // 2] for places in own]
+    other = [places[len(places) // 2 : 2 * (len(places) // 2)] for places in own]
+    return np.concatenate(one), np.concatenate(other)
+
+
+def _pairs(ours: Sample, theirs: Sample, seed: int, draw: int) -> list[Pair]:
+    names = np.asarray(theirs[1], dtype=str)
+    kept = matched(ours[1], names.tolist())
+    points, labels = ours[0][kept], np.asarray(ours[1], dtype=str)[kept]
+    found = []
+    for place, name in enumerate(np.unique(names)):
+        one, other = in_order(points[labels == name]), in_order(theirs[0][names == name])
+        if len(one):
+            ours_drawn = resampled(len(one), np.random.default_rng([seed, draw, place]), RESAMPLES)
+            theirs_drawn = resampled(len(other), np.random.default_rng([seed, place]), RESAMPLES)
+            found.append(Pair(one, other, (ours_drawn, theirs_drawn)))
+    return found

@@ -1,0 +1,193 @@
+"""The registry of metrics. To add one, write a function and decorate it with :func:`metric`."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from cellduality_plugin.errors import CellDualityError
+
+Better: TypeAlias = Literal["higher", "lower", "like real cells"]
+Group: TypeAlias = Literal["labels", "responses", "cells", "dual"]
+Bounds: TypeAlias = tuple["float | None", "float | None"]
+
+ARROWS: Mapping[str, str] = {"higher": "↑", "lower": "↓", "like real cells": "≈"}
+PREFIXES: Mapping[Group, tuple[str, ...]] = {
+    "labels": ("", "sampled_", "majority_"), "responses": ("delta_", "shift_"), "cells": ("",), "dual": ("",),
+}  # fmt: skip
+"""What the names of a group's metrics begin with: each is measured so many times. Both in the order of tables."""
+SHARED = "coarse_"
+"""What the names of label metrics begin with where labels are compared by shared types."""
+_TITLES = {
+    "sampled_": "sampled {}",
+    SHARED: "shared-type {}",
+    "majority_": "majority of draws",
+    "delta_": "{}, DE genes",
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number with everything needed to read it, as ``metrics.json`` holds it.
+
+    Parameters
+    ----------
+    value
+        The number; None if it does not exist for these cells, and then ``note`` says why.
+    better, best, bounds
+        Direction of improvement, best value (None where only real cells define it), least and largest value (None
+        where there is no bound).
+    n
+        How many cells it was computed on.
+    interval
+        The 95 % bootstrap interval over rows, all draws of a row together; None where ``note`` says why.
+    space, estimator, kernel
+        Where distances were taken, if any; what was averaged over what; the kernel, if any.
+    seed
+        Of everything that was drawn.
+    note
+        What a reader must know besides.
+    real
+        The same number of real cells against real cells; None where they have none.
+    """
+
+    value: float | None
+    better: Better = "higher"
+    best: float | None = None
+    n: int = 0
+    interval: tuple[float, float] | None = None
+    space: str = ""
+    estimator: str = ""
+    kernel: str = ""
+    seed: int | None = None
+    note: str = ""
+    bounds: Bounds = (0.0, 1.0)
+    real: float | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of the registry; see :func:`metric`."""
+
+    key: str
+    title: str
+    better: Better
+    of: Callable[..., Any] = field(repr=False)
+    group: Group = "cells"
+    bounds: Bounds = (0.0, 1.0)
+    headline: str = ""
+    estimator: str = ""
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def measurement(self, found: Measurement) -> Measurement:
+        """Return ``found`` with what the registry knows of it."""
+        best = {"higher": self.bounds[1], "lower": self.bounds[0]}.get(self.better)
+        estimator = found.estimator or self.estimator
+        return replace(found, better=self.better, best=best, bounds=self.bounds, estimator=estimator)
+
+
+METRICS: dict[str, Metric] = {}
+"""Every metric by its key, in the order in which tables show them."""
+
+
+def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as a metric, and return it as it is.
+
+    Parameters
+    ----------
+    key, title, better
+        Its name in ``metrics.json`` and in tables, and the direction of improvement.
+    group
+        What is measured, hence what the function is given: ``"cells"`` (the default) one
+        :class:`~cellduality_plugin.evaluation.metrics.given.Cells`; ``"labels"`` gold labels and predicted ones;
+        ``"responses"`` the real and the predicted shift of some genes.
+    bounds, headline, estimator
+        The range, [0, 1] by default; the name of the number that tasks are judged by; what is averaged over what.
+    titles
+        Titles of names with a prefix, where the usual one will not do.
+
+    Examples
+    --------
+    A file of one's own, for ``cellduality evaluate --metric own.py:length``::
+
+        @metric("length", "genes a cell", "like real cells", bounds=(0, None))
+        def length(cells):
+            return sum(map(len, cells.genes)) / len(cells)
+    """
+
+    def register(of: Callable[..., Any]) -> Callable[..., Any]:
+        known = METRICS.get(key)
+        if known is not None and known.of.__module__ != of.__module__:
+            raise CellDualityError(f"the metric {key!r} is there already", where="--metric", mend="name it otherwise")
+        METRICS[key] = Metric(key, title, better, of, **settings)
+        return of
+
+    return register
+
+
+def group(name: Group) -> list[Metric]:
+    """Return the metrics of a group, in the order of tables."""
+    return [each for each in METRICS.values() if each.group == name]
+
+
+def headlines(groups: Iterable[Group]) -> list[str]:
+    """Return the names of the headline metrics of ``groups``, the one that decides first."""
+    return [each.headline for name in groups for each in group(name) if each.headline]
+
+
+def _names() -> dict[str, tuple[Metric, str]]:
+    """Return (metric, prefix) of every name, in the order of tables: of cells all but the headline come last."""
+    pairs = [(each, prefix) for of, prefixes in PREFIXES.items() for prefix in prefixes for each in group(of)]
+    pairs.sort(key=lambda pair: pair[0].group == "cells" and not pair[0].headline)
+    return {prefix + each.key: (each, prefix) for each, prefix in pairs}
+
+
+def _registered(name: str) -> str:
+    """Return a name without shared types and without a parameter."""
+    known, own = _names(), name.removeprefix(SHARED)
+    return own if own in known else re.sub(r"_\d+$", "", own)
+
+
+def titled(name: str) -> str:
+    """Return the title of a metric by its name in ``metrics.json``, also of one that is not registered here.
+
+    Examples
+    --------
+    >>> titled("knn_agreement_10"), titled("coarse_accuracy"), titled("my_own")
+    ('k-NN agreement (10)', 'shared-type accuracy', 'my own')
+    """
+    own = _registered(name)
+    if own not in _names():
+        return name.replace("_", " ")
+    found, prefix = _names()[own]
+    usual = _TITLES.get(prefix or (SHARED if name.startswith(SHARED) else ""), "{}").format(found.title)
+    parameter = name.removeprefix(SHARED).removeprefix(own).removeprefix("_")
+    return found.titles.get(name, usual) + (f" ({parameter})" if parameter else "")
+
+
+def place(name: str) -> int:
+    """Return the place of a metric in tables; what is not registered here comes last."""
+    names = list(_names())
+    return names.index(own) if (own := _registered(name)) in names else len(names)
+
+
+def load_metric(path: str) -> None:
+    """Register a metric of one's own: ``module:function`` or ``file.py:function``, decorated with :func:`metric`.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no such function, it is not decorated, or its key is taken.
+    """
+    module, _, name = path.rpartition(":")
+    mend = f"give module:function or file.py:function, decorated with {__name__}.metric"
+    try:
+        found = (runpy.run_path(module) if module.endswith(".py") else vars(importlib.import_module(module)))[name]
+    except (ImportError, OSError, KeyError, ValueError) as error:
+        raise CellDualityError(f"cannot load the metric {path!r}: {error}", where="--metric", mend=mend) from error
+    if not any(each.of is found for each in METRICS.values()):
+        raise CellDualityError(f"{path!r} is no metric", where="--metric", mend=mend)

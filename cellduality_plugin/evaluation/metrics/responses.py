@@ -1,0 +1,273 @@
+"""Metrics of perturbation responses: how far the predicted shift of genes is the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from cellduality_plugin.evaluation.distances import resampled
+from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name
+from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE
+from cellduality_plugin.evaluation.metrics.registry import Measurement, Metric, group, metric
+from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval
+from cellduality_plugin.evaluation.predictions import Prediction, Rows
+from cellduality_plugin.evaluation.real_cells import RealCells
+from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.perturbations import CONTROL
+from cellduality_plugin.tasks.base import many
+
+Vector: TypeAlias = NDArray[np.float64]
+Places: TypeAlias = NDArray[np.int64]
+Compared: TypeAlias = Sequence[Sequence[tuple[Vector, Vector]]]
+"""Of each (type, perturbation) the real and the predicted shift of some genes, then those of every resample."""
+
+STRONGEST = 20
+"""How many of the genes that really move most a shift is judged by."""
+MOVED = f"mean over cell types, {STRONGEST} genes of the largest real shift"
+TESTED = (
+    f"mean over types with at least {LEAST_CELLS_OF_A_TYPE} real cells in either state, {STRONGEST} genes of the "
+    "largest Welch t, real perturbed against real control cells"
+)
+
+
+@dataclass(frozen=True)
+class Response:
+    """Perturbed and control cells of one type, as weights: cells x genes each.
+
+    Parameters
+    ----------
+    perturbed, control
+        The cells.
+    paired
+        Whether each perturbed cell was asked from the control cell beside it: then both are resampled together.
+    """
+
+    perturbed: csr_matrix
+    control: csr_matrix
+    paired: bool = False
+
+    @property
+    def least(self) -> int:
+        """The number of cells of the smaller side."""
+        return int(min(self.perturbed.shape[0], self.control.shape[0]))
+
+    @property
+    def shift(self) -> Vector:
+        """The mean of the perturbed cells minus that of the control cells, one value a gene."""
+        return np.asarray(self.perturbed.mean(axis=0) - self.control.mean(axis=0)).ravel()
+
+    def resampled_shifts(self, genes: Places, rng: np.random.Generator) -> Vector:
+        """Return the shift of ``genes`` in every bootstrap sample of the cells: resamples x genes."""
+        ours = resampled(self.perturbed.shape[0], rng, RESAMPLES)
+        theirs = ours if self.paired else resampled(self.control.shape[0], rng, RESAMPLES)
+        perturbed, control = self.perturbed[:, genes].toarray(), self.control[:, genes].toarray()
+        return np.asarray(ours @ perturbed / len(perturbed) - theirs @ control / len(control))
+
+    def halves(self, rng: np.random.Generator) -> tuple[Response, Response]:
+        """Return two responses, each of half the cells of either side."""
+        orders = [(side, rng.permutation(side.shape[0])) for side in (self.perturbed, self.control)]
+        one = Response(*(side[order[: len(order) // 2]] for side, order in orders))
+        other = Response(*(side[order[len(order) // 2 :]] for side, order in orders))
+        return one, other
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Predicted and real responses by (cell type, perturbation), and what a reader must know of them besides."""
+
+    yardstick: Yardstick
+    predicted: Mapping[tuple[str, str], Response]
+    real: Mapping[tuple[str, str], Response]
+    note: str = ""
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction], rows: Rows, yardstick: Yardstick) -> Responses:
+        """Return the responses that ``predictions`` wrote, each from the control cell that its row shows.
+
+        Answers that cannot be read are left out: validity counts them.
+        """
+        found: dict[tuple[str, str], list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
+        kinds = dict(zip(yardstick.held_out.ids, yardstick.held_out.types, strict=True))
+        for p in predictions:
+            if p.answer and p.id in kinds and str(p.unknown) != CONTROL:
+                pair = tuple(p.answer), many(rows[p.task, p.id].inputs, "control")
+                found.setdefault((kinds[p.id], str(p.unknown)), []).append(pair)
+        predicted = {}
+        for key, pairs in found.items():
+            answers, controls = zip(*sorted(pairs), strict=True)  # sorted: their order changes no last digit
+            predicted[key] = Response(_profiles(answers, yardstick), _profiles(controls, yardstick), paired=True)
+        return cls(yardstick, predicted, _real(yardstick.held_out, yardstick))
+
+    @classmethod
+    def of_real(cls, yardstick: Yardstick) -> Responses:
+        """Return those of other real cells of the same types; of one half against the other where there are none."""
+        if yardstick.others is not None:
+            real = _real(yardstick.held_out, yardstick)
+            return cls(yardstick, _real(yardstick.others, yardstick), real)
+        rng = np.random.default_rng(yardstick.seed)
+        split = {key: each.halves(rng) for key, each in _real(yardstick.held_out, yardstick, least=2).items()}
+        one, other = ({key: parts[side] for key, parts in split.items()} for side in (0, 1))
+        note = "one half of the held-out cells against the other: fewer cells, hence more noise"
+        return cls(yardstick, one, other, note)
+
+    @property
+    def _both(self) -> dict[tuple[str, str], Response]:
+        return {key: self.real[key] for key in sorted(self.real.keys() & self.predicted.keys())}
+
+    @cached_property
+    def moved(self) -> Compared:
+        """The shifts of the genes that really move most."""
+        return self._compared({key: strongest(real.shift, STRONGEST) for key, real in self._both.items()})
+
+    @cached_property
+    def tested(self) -> Compared:
+        """The shifts of the genes that a test finds, in types with real cells enough."""
+        return self._compared(
+            {
+                key: differential(real.perturbed.toarray(), real.control.toarray(), STRONGEST)
+                for key, real in self._both.items()
+                if real.least >= LEAST_CELLS_OF_A_TYPE
+            }
+        )
+
+    def _compared(self, genes: Mapping[tuple[str, str], Places]) -> Compared:
+        found = []
+        for place, (key, chosen) in enumerate(genes.items()):
+            sides = self.real[key], self.predicted[key]
+            rngs = (np.random.default_rng([self.yardstick.seed, place, side]) for side in (0, 1))
+            drawn = [side.resampled_shifts(chosen, rng) for side, rng in zip(sides, rngs, strict=True)]
+            found.append([(sides[0].shift[chosen], sides[1].shift[chosen]), *zip(*drawn, strict=True)])
+        return found
+
+
+def measure(responses: Responses) -> dict[str, Measurement]:
+    """Return the mean of every metric over (cell type, perturbation), of both choices of genes, with its interval."""
+    choices = (("delta", responses.tested, TESTED), ("shift", responses.moved, MOVED))
+    return {
+        f"{name}_{each.key}": each.measurement(_mean(each, responses, compared, over))
+        for name, compared, over in choices
+        for each in group("responses")
+    }
+
+
+def _mean(each: Metric, responses: Responses, compared: Compared, over: str) -> Measurement:
+    found = []
+    for shifts in compared:
+        first, *others = (each.of(real, predicted) for real, predicted in shifts)
+        if first is not None:
+            found.append([first, *(first if value is None else value for value in others)])
+    value, interval = None, None
+    if found:
+        value, *resamples = np.mean(found, axis=0).tolist()
+        interval = centred_interval(value, np.asarray(resamples), *each.bounds)
+        note = [responses.note, CENTRED]
+    else:
+        missing = f"nothing to take the {over.partition(',')[0]}"
+        note = ["a shift of nothing points nowhere" if compared else missing, responses.note]
+    yardstick = responses.yardstick
+    return Measurement(
+        value,
+        n=len(found),
+        interval=interval,
+        space=profile_name(yardstick.embedding.top),
+        estimator=f"{each.estimator}, {over}",
+        seed=yardstick.seed,
+        note="; ".join(filter(None, note)),
+    )
+
+
+def strongest(shift: Vector, count: int) -> Places:
+    """Return the places of the ``count`` genes that ``shift`` moves most, either way; equals in the order of genes.
+
+    Examples
+    --------
+    >>> strongest(np.array([0.1, -0.5, 0.0, 0.3]), 2).tolist()
+    [1, 3]
+    """
+    return np.argsort(-np.abs(shift), kind="stable")[:count]
+
+
+def differential(perturbed: Vector, control: Vector, count: int) -> Places:
+    """Return the places of the ``count`` genes with the largest absolute Welch t, of real cells x genes.
+
+    scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)`` with the control cells as reference.
+
+    Raises
+    ------
+    ValueError
+        If either side has fewer than two cells.
+
+    Examples
+    --------
+    >>> differential(np.array([[1.0, 0.0], [0.9, 0.5]]), np.array([[0.1, 0.4], [0.0, 0.2]]), 1).tolist()
+    [0]
+    """
+    return strongest(welch_t(perturbed, control), count)
+
+
+def welch_t(perturbed: Vector, control: Vector) -> Vector:
+    """Return Welch's t of every gene (column): 0 where neither mean nor variance differs, infinite without variance.
+
+    Raises
+    ------
+    ValueError
+        If either side has fewer than two cells.
+
+    Examples
+    --------
+    >>> welch_t(np.array([[2.0, 1.0], [4.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 1.0]])).round(3).tolist()
+    [1.414, 0.0]
+    """
+    if min(len(perturbed), len(control)) < 2:
+        raise ValueError(f"a t-test of {len(perturbed)} and {len(control)} cells")
+    apart = perturbed.mean(axis=0) - control.mean(axis=0)
+    error = np.sqrt(perturbed.var(axis=0, ddof=1) / len(perturbed) + control.var(axis=0, ddof=1) / len(control))
+    limit = np.where(apart == 0, 0.0, np.copysign(np.inf, apart))
+    return np.asarray(np.divide(apart, error, out=limit, where=error > 0))
+
+
+@metric(
+    "correlation", "shift correlation", "higher", group="responses", bounds=(-1.0, 1.0), estimator="Pearson",
+    titles={"delta_correlation": "Pearson Δ, DE genes"},
+)  # fmt: skip
+def correlation(real: Vector, predicted: Vector) -> float | None:
+    """Return Pearson's correlation of two shifts, in [-1, 1]; best value 1. None if either is the same for all genes.
+
+    Of all genes this is cell-eval's ``pearson_delta``, and :func:`squared_error` its ``mse_delta``.
+
+    Examples
+    --------
+    >>> correlation(np.array([1.0, -1.0]), np.array([0.5, -0.5])), correlation(np.array([1.0, -1.0]), np.zeros(2))
+    (1.0, None)
+    """
+    one, other = real - real.mean(), predicted - predicted.mean()
+    scale = float(np.sqrt((one @ one) * (other @ other)))
+    return float(np.clip(one @ other / scale, -1, 1)) if scale > 0 else None
+
+
+@metric(
+    "error", "shift error", "lower", group="responses", bounds=(0.0, 4.0), headline="shift_error",
+    estimator="mean squared error", titles={"delta_error": "MSE Δ, DE genes"},
+)  # fmt: skip
+def squared_error(real: Vector, predicted: Vector) -> float:
+    """Return the mean squared error of a shift, in [0, 4]. Best value 0."""
+    return float(np.mean((real - predicted) ** 2))
+
+
+def _profiles(cells: Sequence[Sequence[str]], yardstick: Yardstick) -> csr_matrix:
+    return cell_matrix(cells, yardstick.embedding.genes, yardstick.embedding.top)
+
+
+def _real(cells: RealCells, yardstick: Yardstick, least: int = 1) -> dict[tuple[str, str], Response]:
+    known = cells.by_state()
+    return {
+        (kind, state): Response(_profiles(found, yardstick), _profiles(known[kind, CONTROL], yardstick))
+        for (kind, state), found in known.items()
+        if state != CONTROL and min(len(found), len(known.get((kind, CONTROL), ()))) >= least
+    }

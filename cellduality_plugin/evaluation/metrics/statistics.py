@@ -1,0 +1,94 @@
+"""Bootstrap intervals: over rows, of means, and of distances between samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellduality_plugin.evaluation.metrics.registry import Measurement
+from cellduality_plugin.evaluation.yardstick import Yardstick
+
+RESAMPLES = 100
+"""Bootstrap samples of a distance or a shift."""
+CENTRED = f"interval of {RESAMPLES} resamples within types, centred"
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float], *columns: Sequence[Any] | NDArray[Any], seed: int, resamples: int = 500
+) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of ``statistic(*columns)``.
+
+    ``columns`` hold one entry a cell each, in the same order, and are resampled together.
+
+    Examples
+    --------
+    >>> bootstrap_interval(lambda right: right.mean(), [True] * 9, seed=0, resamples=20)
+    (1.0, 1.0)
+    """
+    rng = np.random.default_rng(seed)
+    arrays = [np.asarray(column) for column in columns]
+    n = len(arrays[0])
+    draws = (rng.integers(0, n, n) for _ in range(resamples))
+    low, high = np.percentile([statistic(*(array[draw] for array in arrays)) for draw in draws], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mean_interval(
+    values: Sequence[float] | NDArray[Any], rows: Sequence[str], seed: int, resamples: int = 500
+) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean of ``values``, all values of a row drawn together.
+
+    Several answers to one question are no independent evidence.
+
+    Parameters
+    ----------
+    values, rows
+        One value an answer, and the row that it answers.
+
+    Examples
+    --------
+    >>> mean_interval([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"], seed=0)
+    (0.0, 1.0)
+    """
+    _, codes = np.unique(np.asarray(rows, dtype=str), return_inverse=True)
+    sums, counts = np.bincount(codes, weights=np.asarray(values, dtype=np.float64)), np.bincount(codes)
+    return bootstrap_interval(lambda s, c: float(s.sum() / c.sum()), sums, counts, seed=seed, resamples=resamples)
+
+
+def mean_of(values: Sequence[tuple[str, float]], yardstick: Yardstick, **told: Any) -> Measurement:
+    """Return the mean of (row, value), with its interval over rows; the order changes no bit. None without values."""
+    if not values:
+        return Measurement(None, seed=yardstick.seed, note="no answer could be read", **told)
+    rows, numbers = zip(*sorted(values), strict=True)
+    interval = mean_interval(numbers, rows, yardstick.seed, yardstick.resamples)
+    mean = math.fsum(numbers) / len(numbers)
+    return Measurement(mean, n=len(numbers), interval=interval, seed=yardstick.seed, **told)
+
+
+def centred_interval(
+    value: float, resampled: NDArray[np.float64], low: float | None = None, high: float | None = None
+) -> tuple[float, float]:
+    """Return the 95 % interval of a distance from its bootstrap values, moved to where ``value`` is their mean.
+
+    Two resamples are further apart than the samples they come from, so that the percentiles lie above the value.
+
+    Parameters
+    ----------
+    value, resampled
+        The distance of the samples themselves, and of every resample.
+    low, high
+        The range of the distance, which the interval is cut to; None where there is no bound.
+
+    Examples
+    --------
+    >>> low, high = centred_interval(1.0, np.array([2.0, 3.0, 4.0]))
+    >>> round(low, 3), round(high, 3)
+    (0.05, 1.95)
+    """
+    left, right = np.percentile(resampled - resampled.mean() + value, [2.5, 97.5])
+    left, right = np.clip([left, right], low, high) if (low, high) != (None, None) else (left, right)
+    return float(left), float(right)

@@ -1,0 +1,168 @@
+"""Responses to a perturbation: who knows the response scores best, who moves nothing worst, the mean in between."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from hypothesis import given
+from hypothesis import strategies as st
+from scanpy.tools import rank_genes_groups
+from scipy.stats import pearsonr, ttest_ind
+from sklearn.metrics import mean_squared_error
+
+from cellduality_plugin.evaluation.baselines import MEAN_SHIFT, NO_CHANGE, response_baselines
+from cellduality_plugin.evaluation.metrics.responses import (
+    Responses,
+    correlation,
+    differential,
+    measure,
+    squared_error,
+    strongest,
+    welch_t,
+)
+from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.evaluation.real_cells import RealCells
+from cellduality_plugin.evaluation.sections import Section
+from cellduality_plugin.perturbations import CONTROL
+
+RESPONSE, PERTURBED = "perturbation_response_generation", "cytokine IFN-beta"
+seeds = st.integers(0, 2**32 - 1)
+vectors = st.lists(st.integers(-100, 100), min_size=12, max_size=12).map(lambda values: np.array(values) / 100)
+
+
+@pytest.fixture(params=[RESPONSE, f"{RESPONSE}@ood"])
+def section(request: pytest.FixtureRequest, sections) -> Section:
+    """The seen types, then the held-out one."""
+    return sections[request.param]
+
+
+@pytest.fixture
+def made(section: Section, answered) -> list[Prediction]:
+    return [p for p in answered if (p.task, p.id) in section.rows]
+
+
+def of(made, section: Section):
+    return measure(Responses.of(made, section.rows, section.yardstick))
+
+
+def scores(made, section: Section) -> tuple[float | None, float | None]:
+    found = of(made, section)
+    return found["shift_correlation"].value, found["shift_error"].value
+
+
+def test_whoever_knows_the_response_is_best_and_no_change_is_worst(section: Section, made) -> None:
+    baselines = response_baselines(section.rows, section.yardstick)
+    found, mean, still = (of(answers, section) for answers in (made, baselines[MEAN_SHIFT], baselines[NO_CHANGE]))
+    assert found["shift_error"].value < 0.01
+    assert 2 * found["shift_error"].value < mean["shift_error"].value < still["shift_error"].value / 2
+    assert 0.95 < found["shift_correlation"].value <= 1
+    assert 0.2 < mean["shift_correlation"].value < found["shift_correlation"].value - 0.05
+    assert found["delta_correlation"].value > 0.9
+    assert found["delta_error"].value < still["delta_error"].value / 2
+    for name in ("shift_correlation", "delta_correlation"):
+        assert (still[name].value, still[name].note) == (None, "a shift of nothing points nowhere")
+
+
+def test_numbers_carry_what_they_are_the_mean_of_and_intervals_that_hold_them(section: Section, made) -> None:
+    kinds = 1 if "@" in section.key else 2
+    for name, found in of(made, section).items():
+        low, high = found.interval
+        assert found.bounds[0] <= low <= found.value <= high
+        assert low < high
+        assert (found.n, found.space) == (kinds, "1 - log(rank)/log(9)")
+        assert found.note == "interval of 100 resamples within types, centred"
+        over = "largest real shift" if name.startswith("shift") else "real perturbed against real control cells"
+        assert found.estimator.endswith(over)
+        assert (found.better, found.best) == (("higher", 1.0) if name.endswith("correlation") else ("lower", 0.0))
+
+
+def test_genes_are_tested_in_real_cells_of_types_that_have_enough(section: Section, made) -> None:
+    held_out = section.yardstick.held_out
+    kept = [place for place, state in enumerate(held_out.states) if state == CONTROL or place % 4 == 0]
+    fewer = RealCells(*(tuple(column[place] for place in kept) for column in vars(held_out).values()))
+    few = of(made, replace(section, yardstick=replace(section.yardstick, held_out=fewer)))
+    enough = "types with at least 10 real cells in either state"
+    assert (few["delta_error"].value, few["delta_error"].note) == (None, f"nothing to take the mean over {enough}")
+    assert few["shift_error"].value is not None
+
+
+def test_other_real_cells_or_one_half_of_them_are_the_ceiling(section: Section) -> None:
+    found = measure(Responses.of_real(section.yardstick))
+    assert found["shift_correlation"].value > 0.9
+    assert "@" in section.key or found["delta_correlation"].value > 0.9
+    assert found["shift_error"].value < 0.04  # a dozen cells of each kind: what is left is noise
+    assert all(("half" in each.note) == ("@" in section.key) for each in found.values())
+
+
+def test_only_readable_answers_of_perturbed_cells_count_in_any_order(section: Section, made) -> None:
+    rng, genes = np.random.default_rng(0), section.yardstick.embedding.genes
+    spoiled = [
+        replace(p, answer=tuple(rng.permutation(genes)[:8].tolist())) if p.unknown == CONTROL else p for p in made
+    ]
+    assert scores(spoiled, section) == scores(made, section)
+    readable, unread = made[::2], [replace(p, answer=None, failure="no_answer") for p in made[1::2]]
+    assert of(unread + readable[::-1], section) == of(readable, section)
+    assert scores(unread, section) == scores([], section) == (None, None)
+
+
+def test_a_response_of_the_wrong_genes_points_the_wrong_way(section: Section, made) -> None:
+    """Whoever lets the untreated cell stand and puts other types' genes in front gets no credit for moving much."""
+    others = {"0": (24, 25, 26), "1": (0, 1, 2), "2": (12, 13, 14)}
+    wrong = []
+    for p in made:
+        control = section.rows[p.task, p.id].inputs["control"]
+        added = tuple(f"G{place}" for place in others[p.id[5]])
+        wrong.append(replace(p, answer=(*control[:5], *added)) if p.unknown == PERTURBED else p)
+    found, error = scores(wrong, section)
+    assert found < scores(made, section)[0] - 0.3
+    assert error > 0.05
+
+
+@given(seeds)
+def test_over_all_genes_they_are_what_cell_eval_computes(seed: int) -> None:
+    """Its ``pearson_delta`` and ``mse_delta``: scipy's and scikit-learn's, of differences of pseudobulks."""
+    real, untreated, predicted, asked_from = np.random.default_rng(seed).random((4, 15, 12))
+    true, told = real.mean(axis=0) - untreated.mean(axis=0), predicted.mean(axis=0) - asked_from.mean(axis=0)
+    assert correlation(true, told) == pytest.approx(pearsonr(told, true)[0], abs=1e-6)
+    assert squared_error(true, told) == pytest.approx(mean_squared_error(told, true), abs=1e-6)
+
+
+@given(vectors)
+def test_the_real_shift_is_the_best_there_is_and_none_points_nowhere(real: np.ndarray) -> None:
+    assert squared_error(real, real) == 0
+    assert correlation(real, np.zeros(12)) is None
+    if np.ptp(real) > 0:
+        assert correlation(real, 0.5 * real) == pytest.approx(1)
+        assert correlation(real, -real) == pytest.approx(-1)
+    assert (np.abs(real)[strongest(real, 5)] == np.sort(np.abs(real))[::-1][:5]).all()
+
+
+@given(seeds, st.integers(2, 9), st.integers(2, 9))
+def test_the_test_is_scipys_of_unequal_variances(seed: int, treated: int, untreated: int) -> None:
+    rng = np.random.default_rng(seed)
+    one, other = rng.random((treated, 6)), rng.random((untreated, 6))
+    expected = ttest_ind(one, other, equal_var=False).statistic
+    np.testing.assert_allclose(welch_t(one, other), expected, rtol=1e-6)
+    assert differential(one, other, 3).tolist() == np.argsort(-np.abs(expected))[:3].tolist()
+
+
+def test_the_genes_are_those_of_scanpy() -> None:
+    cells = np.random.default_rng(0).random((40, 30))
+    cells[:20, :5] += 0.4
+    adata = AnnData(cells, obs={"state": ["drug"] * 20 + ["control"] * 20})
+    adata.obs["state"] = adata.obs["state"].astype("category")
+    rank_genes_groups(adata, "state", groups=["drug"], reference="control", method="t-test", rankby_abs=True)
+    expected = [int(name) for name in adata.uns["rank_genes_groups"]["names"]["drug"]]
+    assert differential(cells[:20], cells[20:], 30).tolist() == expected
+
+
+def test_genes_without_variance_are_first_if_they_differ_and_last_if_not() -> None:
+    perturbed, control = np.array([[1.0, 0.5, 0.3], [1.0, 0.5, 0.9]]), np.array([[0.0, 0.5, 0.2], [0.0, 0.5, 0.4]])
+    assert welch_t(perturbed, control)[[0, 1]].tolist() == [np.inf, 0]
+    assert welch_t(control, perturbed)[0] == -np.inf
+    assert differential(perturbed, control, 3).tolist() == [0, 2, 1]
+    with pytest.raises(ValueError, match="a t-test of 2 and 1 cells"):
+        differential(perturbed, control[:1], 3)
