@@ -165,6 +165,11 @@ class Scorer:
         self._numbers = itertools.count()
         self._memo = Memo()
 
+    @property
+    def asks_policy(self) -> bool:
+        """Whether any of its rewards asks the policy something."""
+        return any(reward.asks_dual or reward.asks_again for reward in self._rewards.values())
+
     def group(self, label: str) -> Group:
         """Return a new group for the question in ``label``.
 

@@ -16,7 +16,7 @@ export DATASET TASKS HELD_OUT MAX_CELLS FOREIGN REWARDS N_GENES HIDDEN N_RL WEIG
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
 : "${LABELS:=20 40 80}" "${SEEDS:=42 43 44 45 46}" "${SPLIT:=test}" "${ALL_RUNS:=$root/runs/labels-$PROFILE}"
-: "${ARMS:=oracle default random self-train paper posterior profile rounds}"
+: "${ARMS:=oracle default random self-train refit rounds paper posterior profile}"
 set_up
 
 for labels in $LABELS; do

@@ -12,8 +12,9 @@
 #   paper          duality, a quarter of the genes hidden, as the paper has it, whatever the profile hides
 #   REWARD-votes   the answers of a group of labels share their evidence
 #   REWARD-frozen  the SFT checkpoint plays the dual instead of the policy as it moves
-#   self-train     pseudo-labels by majority and a refit, no RL
-#   rounds         what default is paid by, in ROUNDS rounds with refits on pseudo-labels between them
+#   self-train     pseudo-labels by majority and a refit, no reward and no RL
+#   refit          pseudo-labels by the judge (JUDGE) and a refit, no RL
+#   rounds         the same, and GRPO from there, paid as default is
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
@@ -49,7 +50,7 @@ stop_frozen() {
 }
 
 train() { # seed, arm
-  local shared="$RUNS_DIR/$1" folder="$RUNS_DIR/$1/arms/$2" kind="$2" flags=()
+  local shared="$RUNS_DIR/$1" folder="$RUNS_DIR/$1/arms/$2" kind="$2" flags=() rounds
   [[ "$RESUME" != 1 || ! -f "$folder/.finished-grpo" ]] || return 0
   if [[ "$DRY_RUN" != 1 ]]; then
     mkdir -p "$folder"
@@ -58,14 +59,18 @@ train() { # seed, arm
   export stage="[seed $1, $2]" SEED="$1"
   case "$kind" in
     self-train)
-      RUN_DIR="$folder" RL=0 JUDGE=none KEEP=last ROUNDS=2 bash "$root/recipes/rounds.sh"
+      RUN_DIR="$folder" RL=0 JUDGE=none PSEUDO_VOTES="$GROUP_SIZE" KEEP=last ROUNDS=2 bash "$root/recipes/rounds.sh"
+      return
+      ;;
+    refit)
+      RUN_DIR="$folder" RL=0 KEEP=last ROUNDS=2 bash "$root/recipes/rounds.sh"
       return
       ;;
     rounds)
-      # Round 1 is the arm `default`, if it has been trained.
-      local first="$shared/arms/default/grpo"
-      if [[ ! -d "$first" ]]; then first=; fi
-      RUN_DIR="$folder" FIRST="$first" ROUNDS="$((ROUNDS > 1 ? ROUNDS : 3))" bash "$root/recipes/rounds.sh"
+      # Round 1 is the arm `refit`, if it has been trained.
+      local first="$shared/arms/refit/grpo"
+      if [[ -d "$first" ]]; then rounds=2; else rounds=3 first=; fi
+      RUN_DIR="$folder" FIRST="$first" RL=last KEEP=last ROUNDS="$rounds" bash "$root/recipes/rounds.sh"
       return
       ;;
     default)
@@ -110,6 +115,9 @@ for seed in $SEEDS; do
     # The truth stands in the rows for the oracle, and to be watched: no other arm is paid by it.
     GOLD=1 bash "$root/recipes/prepare.sh"
     for recipe in traces pretrain sft; do bash "$root/recipes/$recipe.sh"; done
+    if [[ "$REWARDS" == auto && " $ARMS " =~ " default "|" rounds " ]]; then
+      bash "$root/recipes/audit.sh"
+    fi
   fi
   base="$RUN_DIR/base" models=()
   case "$BASE_MODEL" in small-llama | smollm2) ;; *) base="$BASE_MODEL" ;; esac

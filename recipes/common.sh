@@ -62,6 +62,7 @@ RUN_DIR="$(realpath -m -- "$RUN_DIR")"
 # OpenRLHF reads several data sets from one flag, parted by these characters.
 [[ "$RUN_DIR" != *[,@]* ]] || die "RUN_DIR $RUN_DIR holds a comma or an @" "choose a folder without"
 data="$RUN_DIR/data" base="$RUN_DIR/base" pretrained="$RUN_DIR/pretrained" sft="$RUN_DIR/sft" grpo="$RUN_DIR/grpo"
+refit="$RUN_DIR/rounds/2/sft" # what GRPO starts from, where a refit comes before it
 if [[ "$TEACHER" == none ]]; then sft_rows="$data/sft.jsonl"; else sft_rows="$data/sft_traces.jsonl"; fi
 sft_rows="${SFT_ROWS:-$sft_rows}"
 export PATH="$VENV/bin:$PATH"

@@ -19,6 +19,7 @@ models=(--model "base=$model" --model "SFT=$sft") curves=(--curves "SFT=$RUN_DIR
 if nothing_chosen; then
   say "GRPO has not been run: nothing was chosen to train on."
 else
+  if [[ -d "$refit" ]]; then models+=(--model "refit=$refit"); fi
   models+=(--model "GRPO=$grpo") curves+=(--curves "GRPO=$RUN_DIR/tensorboard/grpo")
 fi
 

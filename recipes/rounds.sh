@@ -12,20 +12,20 @@
 #   FIRST=runs/other/grpo bash recipes/rounds.sh          # this checkpoint is round 1
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-: "${ROUNDS:=2}"
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
-: "${RL:=1}"                      # GRPO in every round; last: in the last alone; 0: in none. Without, the SFT model goes on
+: "${RL:=1}"                      # 1: GRPO in every round; last: the last round is GRPO alone, the others have none; 0: none
 : "${JUDGE:=configured}"          # of answers to cells without a label: a kind of reward, or none
 : "${FIRST:=}"                    # the checkpoint that is round 1, in place of GRPO
 : "${REFIT_FROM:=pretrained}"     # a round's SFT starts from RUN_DIR/pretrained, else the base; policy: from the last
-: "${KEEP:=best}"                 # by validation cells; or last
+: "${KEEP:=best}"                 # by validation cells; or last, and nothing is evaluated
 : "${ROUNDS_PATIENCE:=1}"         # rounds in a row that may do no better than the best
 : "${PSEUDO_VOTES:=8}"            # answers to each cell; 0: the judge alone names it, the rule teacher reasons
 : "${PSEUDO_CELLS:=0}"            # of each task, at most; 0: all
 : "${PSEUDO_WEIGHT:=1.0}"         # the share of cells that get rows
 : "${PSEUDO_KEEP_ABOVE:=0.0}"     # the share that the likeliest label of a cell must have
 : "${PSEUDO_CHOICE:=}"             # best: a cell's likeliest label; drawn: one by its share; by default drawn with a judge
+: "${REFIT_EPOCHS:=$SFT_EPOCHS}"
 : "${PSEUDO_LABELLED:=0.5}"       # labelled rows are repeated until they are at least this share of all
 case "$REFIT_FROM" in pretrained | policy) ;; *) die "no REFIT_FROM=$REFIT_FROM" "use pretrained or policy" ;; esac
 case "$KEEP" in best | last) ;; *) die "no KEEP=$KEEP" "use best or last" ;; esac
@@ -65,7 +65,7 @@ refit() { # labels of the policy, and a fresh model on them
   case "$BASE_MODEL" in small-llama | smollm2) start="$base" ;; esac
   if [[ "$PRETRAIN" != 0 ]]; then start="$pretrained"; fi
   if [[ "$REFIT_FROM" == policy ]]; then start="$policy"; fi
-  RUN_DIR="$folder" START_MODEL="$start" SFT_ROWS="$folder/pseudo.jsonl" bash "$root/recipes/sft.sh"
+  RUN_DIR="$folder" START_MODEL="$start" SFT_EPOCHS="$REFIT_EPOCHS" SFT_ROWS="$folder/pseudo.jsonl" bash "$root/recipes/sft.sh"
 }
 
 reinforce() { # GRPO from the round's SFT model, whose rollouts are kept in the round
@@ -81,30 +81,37 @@ reinforce() { # GRPO from the round's SFT model, whose rollouts are kept in the 
   if [[ "$DRY_RUN" != 1 ]]; then rm -rf "$folder/checkpoints"; fi
 }
 
-best=1 goes_on=on policies=() evaluated=()
+best="$ROUNDS" goes_on=on policies=() evaluated=()
 for ((number = 1; number <= ROUNDS; number++)); do
   folder="$all/$number"
   export stage="${outer:+$outer }[round $number]"
+  rl="$RL"
+  if [[ "$RL" == last ]]; then rl=$((number == ROUNDS)); fi
   if [[ "$DRY_RUN" != 1 ]]; then
     mkdir -p "$folder"
     ln -sfn ../../data "$folder/data"
     if ((number == 1)); then ln -sfn ../../sft "$folder/sft"; fi
   fi
-  if ((number > 1)); then refit; fi
+  if [[ "$RL" == last && "$rl" == 1 && "$number" != 1 ]]; then
+    if [[ "$DRY_RUN" != 1 ]]; then ln -sfn "$policy" "$folder/sft"; fi
+  elif ((number > 1)); then
+    refit
+  fi
   if ((number == 1)) && [[ -n "$FIRST" ]]; then
     policy="$FIRST"
-  elif [[ "$RL" == 0 || ("$RL" == last && "$number" != "$ROUNDS") ]]; then
+  elif [[ "$rl" == 0 ]]; then
     policy="$folder/sft"
   else
     reinforce "$@"
     policy="$folder/grpo"
   fi
   policies[number]="$policy"
+  [[ "$KEEP" == best ]] || continue
   RUN_DIR="$folder" run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate --model "round-$number=$policy" \
     --data "$data" --split validation --out "$folder/validation" --max-len "$MAX_LEN" \
     --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" --decode headline --no-anndata
   evaluated+=("$folder")
-  choose=(cellduality rounds "${evaluated[@]}" --out "$RUN_DIR/rounds.json" --patience "$ROUNDS_PATIENCE" --keep "$KEEP")
+  choose=(cellduality rounds "${evaluated[@]}" --out "$RUN_DIR/rounds.json" --patience "$ROUNDS_PATIENCE")
   if [[ "$DRY_RUN" == 1 ]]; then
     printf '%q ' "${choose[@]}"
     echo
@@ -123,7 +130,7 @@ if [[ "$DRY_RUN" != 1 ]]; then
     rm -rf "${RUN_DIR:?}/$name"
     if [[ -e "$all/$best/$name" ]]; then ln -sr "$all/$best/$name" "$RUN_DIR/$name"; fi
   done
-  say "Kept: round $best. All: $RUN_DIR/rounds.json"
+  say "Kept: round $best."
 fi
 replace_folder "$grpo.new" "$grpo"
 mark_finished grpo

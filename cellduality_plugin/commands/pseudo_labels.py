@@ -111,7 +111,8 @@ class Work:
         self._asked, self._rows = pseudo.served(pseudo.read_sft(labelled), self._tasks)
         self._names = [name for name in self._tasks if any(name in names for names in self._asked.values())]
         self._hidden, self._masks = pseudo.hidden_share(data), masks_in_training(data / "rl.jsonl")
-        judges(config, settings.judge, self._names)
+        scorers = judges(config, settings.judge, self._names)
+        self.asks_policy = bool(settings.votes) or any(scorer.asks_policy for scorer in scorers.values())
         every = ((task, row["id"]) for task, row in self._training(labelled=False))
         self._chosen = Selection(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)
         if not self._chosen.count:
@@ -126,7 +127,7 @@ class Work:
     def write(
         self,
         out: Path,
-        opened: Callable[[], AbstractContextManager[Players]],
+        opened: Callable[[], AbstractContextManager[Players | None]],
         origin: Mapping[str, Any],
         name: str = "",
     ) -> dict[str, Any]:
@@ -135,7 +136,7 @@ class Work:
         Parameters
         ----------
         opened
-            Opens the policy.
+            Opens the policy; None will do unless ``asks_policy``.
         origin
             What tells its answers from those of others.
         name
@@ -158,7 +159,7 @@ class Work:
         return {"tasks": found, "rows": rows, "settings": self._settings.model_dump(), **origin}
 
     def _pseudo_rows(
-        self, players: Players, kept: AnswerCache, tallies: Mapping[str, Tally], name: str
+        self, players: Players | None, kept: AnswerCache, tallies: Mapping[str, Tally], name: str
     ) -> Iterator[dict[str, str]]:
         how, vocabulary = self._settings, self._config.load_vocabulary()
         panel = Panel(self._config, players, votes=how.votes, judge=how.judge, tasks=self._names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,7 +90,9 @@ def pseudo_label(
     )  # fmt: skip
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
 
-    def opened() -> AbstractContextManager[Players]:
+    def opened() -> AbstractContextManager[Players | None]:
+        if not work.asks_policy:
+            return nullcontext()
         return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed)
 
     work = Work(data, run, settings, labelled or data / "sft.jsonl", previous, tell_truth)
@@ -104,7 +106,6 @@ def rounds(
     folders: Annotated[list[Path], typer.Argument(help="The folder of each round, which is called by its number.")],
     result: Annotated[Path, typer.Option("--out", help="The rounds.json to write.")],
     patience: Annotated[int, typer.Option(min=1, help="Rounds in a row that may do no better than the best.")] = 1,
-    keep: Annotated[str, typer.Option(help="best: by validation cells; last: whatever it scores.")] = "best",
 ) -> None:
     """Tell which round is kept and whether another is worth its time: prints its number, and `on` or `stop`.
 
@@ -112,10 +113,8 @@ def rounds(
     """
     from cellduality_plugin.evaluation.rounds.choosing import as_json, read_round
 
-    if keep not in ("best", "last"):
-        raise CellDualityError(f"{keep!r} is no choice", where="--keep", mend="use best or last")
     found = sorted(map(read_round, folders), key=lambda each: each.number)
-    content = as_json(found, "last" if keep == "last" else "best", patience)
+    content = as_json(found, patience)
     write_text(result, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(content["kept"], "on" if content["goes_on"] else "stop")
     print(content["why"], file=sys.stderr)

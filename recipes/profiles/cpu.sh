@@ -5,12 +5,12 @@ BACKEND=cpu
 
 # data
 : "${TOP_GENES:=64}" "${HIDDEN:=1}" "${N_GENES:=765}" "${SFT_VIEWS:=6}" "${SFT_LABEL_VIEWS:=6}"
-: "${N_LABELLED:=pbmc68k_reduced=40,kang_2018_ifnb=40}" "${MAX_CELLS:=kang_2018_ifnb=800}" "${N_RL:=448}" "${SAMPLES:=2}"
+: "${N_LABELLED:=pbmc68k_reduced=40,kang_2018_ifnb=40}" "${MAX_CELLS:=kang_2018_ifnb=800}" "${N_RL:=256}" "${SAMPLES:=2}"
 : "${WEIGHTS=}"
 # The audit chooses among these, on validation cells of the run itself; REWARDS= has the paper's for all tasks.
 : "${REWARDS=auto}"
 if [[ "$REWARDS" == auto ]]; then
-  : "${AUDIT_CELLS:=96}" "${AUDIT_REWARDS=posterior,profile,posterior^0.1*profile}" "${AUDIT_HIDDEN=1}"
+  : "${AUDIT_CELLS:=64}" "${AUDIT_REWARDS=posterior,profile,posterior^0.1*profile}" "${AUDIT_HIDDEN=1}"
 fi
 : "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}" "${DECODE:=headline}"
 # Otherwise it only reports, on a sample of 40 s, of which starting the engine takes 17.
@@ -24,9 +24,13 @@ fi
 # Two processes take half the time of one, two threads of one process as long.
 : "${SFT_PROCESSES:=2}"
 
+# Between SFT and GRPO: unlabelled cells get the label that class profiles give them, and a fresh model is fitted to both
+: "${ROUNDS:=3}" "${RL:=last}" "${KEEP:=last}" "${JUDGE:=profile}" "${PSEUDO_VOTES:=0}" "${PSEUDO_LABELLED:=0.3}"
+: "${REFIT_EPOCHS:=2}"
+
 # GRPO
 : "${ROLLOUT_BATCH:=32}" "${GROUP_SIZE:=8}" "${TRAIN_BATCH:=128}" "${MICRO_BATCH:=32}" "${EPISODES:=1}"
-: "${ACTOR_LR:=3e-4}" "${LR_WARMUP:=0.1}" "${KL:=6e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
+: "${ACTOR_LR:=1e-4}" "${LR_WARMUP:=0.1}" "${KL:=6e-2}" "${CLIP:=0.2}" "${TEMPERATURE:=1.0}"
 # dr_grpo leaves out GRPO's division by the group's standard deviation: a group whose rewards hardly differ, as those of
 # annotation do, then counts for little instead of as much as any other.
 : "${ADVANTAGE:=dr_grpo}"

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.compare import headline_of
@@ -16,8 +16,6 @@ from cellduality_plugin.evaluation.report import read_metrics
 FORMAT = "cellduality-rounds"
 VERSION = 1
 METRICS, PSEUDO = Path("validation", "metrics.json"), "pseudo.json"
-
-Keep: TypeAlias = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -68,31 +66,27 @@ def read_round(folder: Path) -> Round:
     return Round(int(folder.name), metrics, tasks)
 
 
-def choose(rounds: Sequence[Round], keep: Keep, patience: int) -> tuple[int, bool, str]:
+def choose(rounds: Sequence[Round], patience: int) -> tuple[int, bool, str]:
     """Return (the number of the round that is kept, whether another is worth its time, why); the first of equal ones.
 
     Parameters
     ----------
     rounds
         One at least, in their order.
-    keep
-        ``"last"`` keeps the last whatever it scores, and never stops early: for comparisons at a fixed number.
     patience
         Rounds in a row that may do no better than the best before them.
     """
     best = max(rounds, key=lambda each: (each.score, -each.number))
     last = rounds[-1]
     scores = f"{best.score:.3f} on validation cells"
-    if keep == "last":
-        return last.number, True, f"the last was asked for; round {best.number} was best, {scores}"
     since = last.number - best.number
     why = f"round {best.number} is best, {scores}"
     return best.number, since < patience, why + (f"; {since} since did no better" if since else "")
 
 
-def as_json(rounds: Sequence[Round], keep: Keep, patience: int) -> dict[str, Any]:
+def as_json(rounds: Sequence[Round], patience: int) -> dict[str, Any]:
     """Return what the file of rounds holds."""
-    kept, goes_on, why = choose(rounds, keep, patience)
+    kept, goes_on, why = choose(rounds, patience)
 
     def of_tasks(each: Round, key: str) -> dict[str, Any]:
         return {task: found[key] for task, found in each.pseudo.items()}

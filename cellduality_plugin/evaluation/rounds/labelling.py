@@ -23,6 +23,7 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.cache import AnswerCache
+from cellduality_plugin.policies.recorded import RecordedPolicy
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.seeds import request_seed
@@ -170,7 +171,7 @@ class Panel:
     config
         The pairs, and how duals are asked.
     players
-        The policy: ``sampler`` answers, ``dual`` plays the dual.
+        The policy: ``sampler`` answers, ``dual`` plays the dual; None where nobody is asked.
     votes
         Answers to a question; 0: nobody answers, and the judge is asked about every label of the set.
     judge
@@ -185,10 +186,18 @@ class Panel:
     """
 
     def __init__(
-        self, config: Config, players: Players, *, votes: int, judge: str | dict[str, float], tasks: Iterable[str]
+        self,
+        config: Config,
+        players: Players | None,
+        *,
+        votes: int,
+        judge: str | dict[str, float],
+        tasks: Iterable[str],
     ) -> None:
         self._tasks, self._vocabulary = config.load_tasks(), config.load_vocabulary()
-        self._players, self._votes = players, votes
+        nobody = RecordedPolicy([])
+        self._sampler, self._dual = (players.sampler, players.dual) if players else (nobody, nobody)
+        self._votes = votes
         self._scorers = judges(config, judge, tasks)
 
     async def opinion(self, example: Example) -> Opinion:
@@ -211,7 +220,7 @@ class Panel:
 
     async def _answer(self, prompt: str) -> str:
         try:
-            return await self._players.sampler.generate(prompt)
+            return await self._sampler.generate(prompt)
         except PolicyError:
             return ""
 
@@ -219,7 +228,7 @@ class Panel:
         if not (scorer := self._scorers.get(example.task)):
             return [1.0] * len(texts)
         group = scorer.group(example.to_label())
-        scores = await asyncio.gather(*(scorer.score(text, group, self._players.dual) for text in texts))
+        scores = await asyncio.gather(*(scorer.score(text, group, self._dual) for text in texts))
         return [score.similarity for score in scores]
 
 

@@ -31,13 +31,7 @@ def scored(*scores: float) -> list[Round]:
     ],
 )
 def test_the_best_is_kept_and_rounds_end_when_they_no_longer_help(scores, patience, kept, goes_on):
-    assert choose(scored(*scores), "best", patience)[:2] == (kept, goes_on)
-
-
-def test_the_last_can_be_asked_for():
-    kept, goes_on, why = choose(scored(0.5, 0.4), "last", 1)
-    assert (kept, goes_on) == (2, True)
-    assert "round 1 was best, 0.500" in why
+    assert choose(scored(*scores), patience)[:2] == (kept, goes_on)
 
 
 def write_round(folder: Path, split: str = "validation", columns: int = 1, **metrics: tuple[float, str]) -> Path:
@@ -64,7 +58,7 @@ def test_headlines_of_cells_like_those_that_train_are_what_counts(tmp_path: Path
     found = read_round(folder)
     assert found.metrics == {KEY: 0.6, "conditional_cell_generation/knn_agreement_10": 0.8}
     assert (found.number, found.score) == (2, pytest.approx(0.7))
-    content = as_json([*scored(0.5), found], "best", 1)
+    content = as_json([*scored(0.5), found], 1)
     assert (content["kept"], content["goes_on"]) == (2, True)
     assert content["rounds"][1]["flip_rate"] == {"cell_type_annotation": 0.25}
     assert content["rounds"][0]["entropy"] == {}
