@@ -215,7 +215,7 @@ def judge(change: Spread, gain: Spread, gap: Gap | None, share: Share | None) ->
 
     Examples
     --------
-    >>> loss = Spread.of([-0.02, -0.03, -0.04])
+    >>> loss = Spread.of([-0.01, -0.03, -0.05])
     >>> judge(loss, loss, "none", None)
     ('may harm', 'may harm (-0.0300)')
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +129,29 @@ def test_the_judge_corrects_what_the_votes_get_wrong(folder):
     assert unasked == []
     assert len(asked) == len(set(asked))  # each different answer is judged once, under each of its two masks
     assert "accuracy" not in label(folder)[0]["tasks"][ANNOTATION]
+
+
+def test_without_votes_the_judge_alone_names_every_cell_and_each_row_reasons_towards_its_label(folder):
+    votes, rows, asked = label(folder, skill=0.4, choice="best", tell_truth=True, votes=0)
+    found = votes["tasks"][ANNOTATION]
+    assert found["accuracy"] > 0.85
+    assert (found["answers"], found["overruled_votes"]) == (0, 0.0)
+    assert found["labelled_by_policy"] == found["cells"] == 60
+    assert asked  # the posterior asks the dual, and nobody answers the question itself
+    primal = pseudo_rows(rows)
+    reasoned = [split_response(row["output"]) for row in primal]
+    assert sum(bool(each.trace) for each in reasoned) > 0.9 * len(primal)
+    assert all(each.trace.endswith(f"So: {each.answer}") for each in reasoned if each.trace)
+
+
+def test_a_judge_without_a_model_needs_none(folder):
+    config = Config.load(folder / "cellduality.json")
+    labels = PseudoSettings.read({"votes": 0, "judge": "random", "choice": "best"})
+    work = Work(folder, config, labels, folder / "sft.jsonl")
+    assert not work.asks_policy
+    content = work.write(folder / "pseudo.jsonl", lambda: nullcontext(None), {"model": "none"})
+    assert content["tasks"][ANNOTATION]["labelled_by_policy"] == 60
+    assert Work(folder, config, PseudoSettings.read({"votes": 0}), folder / "sft.jsonl").asks_policy
 
 
 def test_the_same_seed_gives_the_same_rows_and_nothing_is_asked_twice(folder):

@@ -247,7 +247,7 @@ def test_openrlhf_waits_as_long_as_we_say_it_does(world, address, monkeypatch):
         openrlhf.utils.agent.aiohttp, "ClientTimeout", lambda total: totals.append(total) or timeout(total=total)
     )
     roll(SingleTurnAgentExecutor([address()]), prompt, label, engine)
-    assert totals == [OPENRLHF_WAITS]
+    assert OPENRLHF_WAITS in totals  # and what the dual waits for, by the same library
 
 
 def test_a_reply_becomes_the_experience_the_agent_gives(world, config_path, address):

@@ -68,5 +68,5 @@ def test_what_one_teacher_has_done(tmp_path):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(CellDualityError, match="sample a teacher first"):
+    with pytest.raises(CellDualityError, match="ask a teacher first"):
         list(read_candidates(tmp_path / "none.jsonl"))
