@@ -44,14 +44,14 @@ app.add_typer(traces_app, name="traces")
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's is one line on stderr and exit code 2."""
+    """Run the command line; a mistake of the user's is one line on stderr and its exit code."""
     if not sys.warnoptions:  # what libraries tell their developers would hide the one line; python -W shows it
         warnings.simplefilter("ignore")
     try:
         app()
     except CellDualityError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(error.exit_code) from None
 
 
 @app.command("version")

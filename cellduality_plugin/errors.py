@@ -14,6 +14,8 @@ class CellDualityError(Exception):
         The file, row, flag or column it was found in.
     mend
         What the user can do about it.
+    exit_code
+        Of a command that ends by it: 3 where there is nothing to do, which a recipe may take for done.
 
     Examples
     --------
@@ -21,7 +23,7 @@ class CellDualityError(Exception):
     no such task 'annotate' [config.json]: use one of: a, b
     """
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
-        self.what, self.where, self.mend = what, where, mend
+    def __init__(self, what: str, *, where: str = "", mend: str = "", exit_code: int = 2) -> None:
+        self.what, self.where, self.mend, self.exit_code = what, where, mend, exit_code
         line = what + (f" [{where}]" if where else "") + (f": {mend}" if mend else "")
         super().__init__(" ".join(line.split()))

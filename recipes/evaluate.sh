@@ -13,9 +13,13 @@ source "$root/recipes/common.sh"
 set_up
 lock_run
 : "${SPLIT:=test}"
-case "$BASE_MODEL" in small-llama | smollm2) model="$base" ;; *) model="$BASE_MODEL" ;; esac
-
-models=(--model "base=$model" --model "SFT=$sft") curves=(--curves "SFT=$RUN_DIR/tensorboard/sft")
+models=()
+case "$BASE_MODEL" in
+  small-llama) ;; # has not learned a word
+  smollm2) models+=(--model "base=$base") ;;
+  *) models+=(--model "base=$BASE_MODEL") ;;
+esac
+models+=(--model "SFT=$sft") curves=(--curves "SFT=$RUN_DIR/tensorboard/sft")
 if nothing_chosen; then
   say "GRPO has not been run: nothing was chosen to train on."
 else
@@ -23,6 +27,7 @@ else
   models+=(--model "GRPO=$grpo") curves+=(--curves "GRPO=$RUN_DIR/tensorboard/grpo")
 fi
 
+if [[ "$BACKEND" == cpu ]] && (("$(OMP_NUM_THREADS="" nproc)" > 1)); then models+=(--together); fi
 run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
   --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" --decode "$DECODE" "$@"
 run report 40 cellduality report --evaluation "$RUN_DIR/$SPLIT" --data "$data" --out "$RUN_DIR/report.html" \

@@ -32,6 +32,7 @@ case "$KEEP" in best | last) ;; *) die "no KEEP=$KEEP" "use best or last" ;; esa
 case "$RL" in 0 | 1 | last) ;; *) die "no RL=$RL" "use 0, 1 or last" ;; esac
 [[ "$RL" != 0 || "$ROUNDS" -ge 2 ]] || die "nothing to do: RL=0 with ROUNDS=$ROUNDS" "give two rounds or more"
 if ((ROUNDS < 2)); then exec bash "$root/recipes/grpo.sh" "$@"; fi
+further=("$@")
 set_up
 lock_run
 if [[ -z "${CONFIG:-}" && "$RL" != 0 ]] && nothing_chosen; then exec bash "$root/recipes/grpo.sh" "$@"; fi
@@ -51,14 +52,20 @@ RUN_DIR="$all" finished "$ROUNDS" && exit 0
 unmark grpo
 
 refit() { # labels of the policy, and a fresh model on them
-  local previous=() start="$BASE_MODEL"
+  local previous=() start="$BASE_MODEL" code=0
   if ((number > 2)); then previous=(--previous "$all/$((number - 1))/pseudo.jsonl"); fi
   if ! RUN_DIR="$folder" finished pseudo; then
     RUN_DIR="$folder" run pseudo "$expect_audit" "${launch[@]}" cellduality pseudo-label --model "$policy" --data "$data" \
       --config "$CONFIG" --labelled "$sft_rows" --out "$folder/pseudo.jsonl" --judge "$JUDGE" --votes "$PSEUDO_VOTES" \
       --temperature "$TEMPERATURE" --cells "$PSEUDO_CELLS" --weight "$PSEUDO_WEIGHT" --keep-above "$PSEUDO_KEEP_ABOVE" \
       --choose "$PSEUDO_CHOICE" --labelled-share "$PSEUDO_LABELLED" \
-      --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --seed "$SEED" "${previous[@]}"
+      --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --seed "$SEED" "${previous[@]}" || code=$?
+    if ((code == 3 && number == 2)) && [[ "$RL" != 0 ]]; then
+      say "There is no cell to give a label: GRPO goes on from SFT."
+      rm -rf "$all"
+      exec bash "$root/recipes/grpo.sh" "${further[@]}"
+    fi
+    ((code == 0)) || exit "$code"
     RUN_DIR="$folder" mark_finished pseudo
   fi
   if [[ "$DRY_RUN" != 1 ]]; then grep -E '^(pseudo-labels of|alarm:) ' "$folder/logs/pseudo.log" >&2 || true; fi

@@ -41,6 +41,9 @@ def evaluate_checkpoints(
     batch: Annotated[
         int, typer.Option(help="Questions asked together; what is answered is kept after each batch.")
     ] = 256,
+    together: Annotated[
+        bool, typer.Option("--together", help="All checkpoints at the same time: where each has a core of its own.")
+    ] = False,
     anndata: Annotated[bool, typer.Option(help="Write the generated cells as predictions/NAME.h5ad, too.")] = True,
     real_cells: Annotated[bool, typer.Option(help="Put the real cells of the split beside them.")] = False,
     embedding: Annotated[
@@ -57,7 +60,7 @@ def evaluate_checkpoints(
     Example: `cellduality evaluate --model SFT=sft --model GRPO=grpo --data data --split validation --out validation`
     """
     from cellduality_plugin.config import Config
-    from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+    from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, predict_together, table
     from cellduality_plugin.evaluation.predictions import Decode, PredictionSettings
     from cellduality_plugin.policies.offline import EngineSettings
 
@@ -75,6 +78,8 @@ def evaluate_checkpoints(
     )
     models = folders(model, "--model")
     tasks = Config.load(data / "cellduality.json").load_tasks()
+    if together and len(models) > 1:
+        predict_together(models, data, split, folder, settings)  # type: ignore[arg-type]
     found = evaluate(models, data, split, folder, settings, tasks=tasks, command=sys.argv)  # type: ignore[arg-type]
     out.print(table(found))
 

@@ -129,7 +129,7 @@ def test_a_dry_run_of_everything_runs_the_stages_in_order(run):
 
 def test_a_model_made_from_nothing_sees_cells_before_labels_and_sft_goes_on_from_there(run):
     for profile, wanted, stages in (("cpu", "", 2), ("cpu", "0", 1), ("smollm2", "", 1), ("smollm2", "1", 2)):
-        printed = run("grpo_duality", profile=profile, DRY_RUN="1", PRETRAIN=wanted).stdout
+        printed = run("grpo_duality", profile=profile, DRY_RUN="1", ROUNDS="1", PRETRAIN=wanted).stdout
         lines = [shlex.split(line) for line in printed.splitlines()]
         told: dict[str, list[str]] = {"--model.model_name_or_path": [], "--data.dataset": [], "--ckpt.output_dir": []}
         for words in (words for words in lines if words[:2] == ["cellduality-cpu", "torchrun"]):
@@ -143,7 +143,10 @@ def test_a_model_made_from_nothing_sees_cells_before_labels_and_sft_goes_on_from
         assert [words[1] for words in lines].count("model") == 1, "made where it is needed first"
         assert ("--pretrain-views" in printed) == (stages == 2)
         [evaluated] = [words for words in lines if "evaluate" in words]
-        assert Path(evaluated[evaluated.index("--model") + 1]).name == "base"
+        first = evaluated[evaluated.index("--model") + 1]
+        assert first.partition("=")[0] == (
+            "SFT" if profile == "cpu" else "base"
+        )  # what has not learned a word is left out
 
 
 def test_pretraining_can_be_set(run):
@@ -234,7 +237,6 @@ class TestChoice:
         assert "train_ppo_ray" not in (installed / "calls").read_text()
         assert run("evaluate", RUN_DIR=str(folder)).returncode == 0
         calls = (installed / "calls").read_text()
-        assert "--model base=" in calls
         assert "--model SFT=" in calls
         assert "GRPO=" not in calls
 
@@ -504,6 +506,7 @@ class TestRounds:
         (installed / ".venv" / "bin" / "python").write_text(
             f"""#!/bin/bash
 echo "$*" >>"{installed}/calls"
+if [[ "$*" == *pseudo-label* ]]; then code="${{EXIT_OF_LABELS:-0}}"; else code=0; fi
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --log) mkdir -p "$(dirname "$2")"; echo "pseudo-labels of a task: 5 of 5 cells" >"$2" ;;
@@ -513,6 +516,7 @@ while [[ $# -gt 0 ]]; do
   esac
   shift
 done
+exit "$code"
 """
         )
         command = installed / ".venv" / "bin" / "cellduality"
@@ -575,6 +579,14 @@ fi
         refit = [("2", stage) for stage in ("pseudo", "check-sft", "sft")]
         assert self.stages(installed) == [*refit, ("3", "check-grpo"), ("3", "grpo")]
         assert (trained / "rounds" / "3" / "sft").resolve() == trained / "rounds" / "2" / "sft"
+
+    def test_without_a_cell_to_label_grpo_goes_on_from_sft(self, run, trained, installed):
+        how = {"RUN_DIR": str(trained), "RL": "last", "ROUNDS": "3", "KEEP": "last"}
+        assert run("rounds", **how, EXIT_OF_LABELS="3").returncode == 0
+        assert [stage for _, stage in self.stages(installed)] == ["pseudo", "check-grpo", "grpo"]
+        assert not (trained / "rounds").exists()
+        assert (trained / "grpo" / "config.json").read_text() == f"{trained}/grpo.new\n"
+        assert run("rounds", **how, EXIT_OF_LABELS="2").returncode == 2
 
     def test_a_fresh_model_is_fitted_to_the_rows_of_the_round(self, run):
         assert self.refitted(run) == ("pretrained", "rounds/2/pseudo.jsonl")

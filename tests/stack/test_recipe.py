@@ -25,7 +25,7 @@ TASKS = (
 def test_it_prints_a_table_of_the_three_models(whole_run):
     table = whole_run.printed.rpartition("[8/8]")[2]
     header = next(line for line in table.splitlines() if "GRPO" in line)
-    assert header.index("base") < header.index("SFT") < header.index("GRPO")
+    assert header.index("SFT") < header.index("refit") < header.index("GRPO")
     assert "accuracy" in table
     assert "MMD²" in table
 
@@ -33,7 +33,7 @@ def test_it_prints_a_table_of_the_three_models(whole_run):
 def test_it_writes_metrics_and_a_report(whole_run):
     metrics = json.loads((whole_run.folder / "test" / "metrics.json").read_text())
     checkpoints = {name for name, column in metrics["columns"].items() if column["kind"] == "checkpoint"}
-    assert checkpoints == {"base", "SFT", "GRPO"}
+    assert checkpoints == {"SFT", "refit", "GRPO"}
     for name in checkpoints:
         found = metrics["columns"][name]["metrics"]
         for task in ("cell_type_annotation", "drug_exposure_prediction", "drug_exposure_prediction@ood"):
