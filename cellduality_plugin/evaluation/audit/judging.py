@@ -70,8 +70,8 @@ async def judge(scorer: Scorer, case: Case, samples: Sequence[str], memory: Reme
 
     found = await asyncio.gather(*map(under, case.splits))
     sampled, known, costs, failed = zip(*found, strict=True)
-    rewards = (np.array(each, dtype=float).T for each in (known, sampled))
-    return Judged(case, *rewards, Cost.sum(costs), float(np.mean(failed)))
+    of_candidates, of_samples = (np.array(each, dtype=float).T for each in (known, sampled))
+    return Judged(case, of_candidates, of_samples, Cost.sum(costs), float(np.mean(failed)))
 
 
 async def response(policy: Policy, prompt: str) -> str:

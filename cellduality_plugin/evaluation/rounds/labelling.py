@@ -25,6 +25,7 @@ from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.policies.recorded import RecordedPolicy
 from cellduality_plugin.rewards import get_reward
+from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.seeds import request_seed
 
 NOBODY = "none"
@@ -155,7 +156,7 @@ class Panel:
 
     def __init__(self, config: Config, *, votes: int, judge: str | dict[str, float], tasks: Iterable[str]) -> None:
         self._tasks, self._vocabulary, self._votes = config.load_tasks(), config.load_vocabulary(), votes
-        self._scorers = {}
+        self._scorers: dict[str, Scorer] = {}
         for name in tasks if judge != NOBODY else ():
             own = config.tasks[name]
             reward = own.reward if judge == CONFIGURED else judge
