@@ -89,3 +89,22 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         raise CellDualityError("no such file", where=str(path), mend="prepare the data first") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CellDualityError(f"cannot read: {error}", where=str(path), mend="prepare the data again") from error
+
+
+def read_versioned(path: Path, form: str, version: int, *, what: str, mend: str) -> dict[str, Any]:
+    """Return the JSON object in ``path``, which names its ``format`` and ``version``.
+
+    Raises
+    ------
+    CellDualityError
+        If the file is missing, is not JSON, or has another format or version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CellDualityError(f"no {what}", where=str(path), mend=mend) from None
+    except (OSError, ValueError) as error:
+        raise CellDualityError(f"unreadable {what}: {error}", where=str(path), mend=mend) from error
+    if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (form, version):
+        raise CellDualityError(f"not a {form} file of version {version}", where=str(path), mend=mend)
+    return content

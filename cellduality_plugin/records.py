@@ -7,7 +7,7 @@ import logging
 import math
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,14 +27,6 @@ MAX_TEXT = MAX_CHARACTERS + 1
 Row: TypeAlias = dict[str, Any]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Kept:
-    """What was written of a group so far."""
-
-    calls: set[Question] = field(default_factory=set)
-    prompts: set[str] = field(default_factory=set)
 
 
 class Recorder:
@@ -63,7 +55,7 @@ class Recorder:
 
     def __init__(self, folder: Path, every: int, limit: int) -> None:
         self._folder, self._every, self._limit = folder, every, limit
-        self._groups: dict[int, _Kept] = {}
+        self._written_of: dict[int, set[Question | str]] = {}  # by group: calls and prompts
         self._written = 0
         self._file: AppendLog | None = None
         self.broken = False
@@ -71,25 +63,15 @@ class Recorder:
     @classmethod
     def of(cls, config: Config) -> Recorder | None:
         """Return the recorder that ``config`` asks for, None if for none."""
-        folder = config.record_folder()
-        if folder is None or config.records is None:
-            return None
-        return cls(folder, config.records.every, config.records.limit)
+        folder, how = config.record_folder(), config.records
+        return cls(folder, how.every, how.limit) if folder and how else None
 
     def write(self, group: Group, text: str, score: Score, last: bool) -> None:
-        """Append a rollout, if its group is one of those that are kept.
-
-        Parameters
-        ----------
-        group, text, score
-            The rollout's group, its response, and what became of it.
-        last
-            Whether it is the last of its group.
-        """
-        begun = group.number in self._groups
+        """Append a rollout of ``group``, if that is one of those that are kept; ``last`` tells that it is its last."""
+        begun = group.number in self._written_of
         if self.broken or (not begun and (group.number % self._every or self._written >= self._limit)):
             return
-        kept = self._groups.setdefault(group.number, _Kept())
+        written = self._written_of.setdefault(group.number, set())
         row = {
             "schema": SCHEMA,
             "group": group.number,
@@ -102,11 +84,11 @@ class Recorder:
             "failure": score.failure,
             "reward": score.reward,
             "logs": score.logs,
-            "calls": list(_calls(group.asked, kept, last)),
+            "calls": list(_calls(group.asked, written, last)),
         }
         self._append(row)
         if last:
-            del self._groups[group.number]
+            del self._written_of[group.number]
 
     def _append(self, row: Row) -> None:
         try:
@@ -128,18 +110,14 @@ def _fields(what: Any) -> Row:
     return {{int: "draw", str: "response"}.get(type(what), "responses"): what}
 
 
-def _calls(asked: Asked, kept: _Kept, last: bool) -> Iterator[Row]:
+def _calls(asked: Asked, written: set[Question | str], last: bool) -> Iterator[Row]:
     """Yield what was answered since the last time; what is unanswered when the group is over came too late for it."""
     for question, call in asked.items():
-        if question in kept.calls or not (last or call.done()):
-            continue
-        kept.calls.add(question)
         prompt, what = question
-        row: Row = {"prompt": prompt_key(prompt)}
-        if prompt not in kept.prompts:
-            kept.prompts.add(prompt)
-            row["text"] = prompt
-        yield row | _fields(what) | _said(call)
+        if question not in written and (last or call.done()):
+            text = {} if prompt in written else {"text": prompt}
+            written |= {question, prompt}
+            yield {"prompt": prompt_key(prompt)} | text | _fields(what) | _said(call)
 
 
 def _said(call: Any) -> Row:
@@ -158,16 +136,8 @@ def _said(call: Any) -> Row:
 
 @dataclass
 class Reading:
-    """What was read of record files, beside the groups themselves.
-
-    Parameters
-    ----------
-    bytes
-        How much was read so far.
-    skipped
-        Lines that are not whole: a process that is killed leaves one at most.
-    incomplete
-        Groups without their last rollout.
+    """How many bytes of record files were read, how many lines were ``skipped`` because they are not whole (a process
+    that is killed leaves one at most), and how many groups are ``incomplete``: without their last rollout.
     """
 
     bytes: int = 0
@@ -176,13 +146,9 @@ class Reading:
 
 
 def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
-    """Yield the rows of each group in ``path``, the group that is complete first: no more than what is under way
-    at one time is held in memory.
+    """Yield the rows of each group in ``path``, the group that is complete first, and count in ``reading``.
 
-    Parameters
-    ----------
-    reading
-        Is counted on.
+    No more than what is under way at one time is held in memory.
 
     Raises
     ------
@@ -202,9 +168,8 @@ def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
                 if row["last"]:
                     yield under_way.pop(row["group"])
     except OSError as error:
-        raise CellDualityError(
-            f"cannot read: {error.strerror}", where=str(path), mend="name a file of records, or their folder"
-        ) from error
+        mend = "name a file of records, or their folder"
+        raise CellDualityError(f"cannot read: {error.strerror}", where=str(path), mend=mend) from error
     reading.incomplete += len(under_way)
     yield from under_way.values()
 
@@ -222,9 +187,8 @@ def _row(line: bytes, where: str) -> Row | None:
     except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or row.get("schema") != SCHEMA:
-        raise CellDualityError(
-            f"not a record of schema {SCHEMA}", where=where, mend="name files that a run with `records` has written"
-        )
+        mend = "name files that a run with `records` has written"
+        raise CellDualityError(f"not a record of schema {SCHEMA}", where=where, mend=mend)
     for name, kind in _TYPES.items():
         if not isinstance(row.get(name), kind):
             raise CellDualityError(f"{name!r} is missing or malformed", where=where, mend="record the run again")

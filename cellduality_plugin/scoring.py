@@ -240,6 +240,16 @@ class Scorer:
         logs = {**score.logs, **reward_logs(self._tasks, group.example.task, reward)}
         return replace(score, reward=reward, logs={**logs, "dual_levelled": float(levelled)})
 
+    async def score_all(self, texts: Sequence[str], group: Group, policy: Policy) -> list[Score]:
+        """Return the scores of the responses that are all of ``group``, in their order, as a run gives them."""
+
+        async def member(text: str) -> Score:
+            with group.member():
+                await asyncio.sleep(0)  # so that all members have begun before the first of them ends
+                return await self.level(await self.score(text, group, policy), group)
+
+        return list(await asyncio.gather(*map(member, texts)))
+
     def finish(self, score: Score, group: Group, *, truncated: bool, seconds: float) -> Score:
         """Return ``score`` with what is known at the end of a rollout, and of its group at the end of that.
 

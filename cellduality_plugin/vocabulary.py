@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import write_text
+from cellduality_plugin.files import read_versioned, write_text
 
 FORMAT = "cellduality-vocabulary"
 VERSION = 1
@@ -102,14 +102,7 @@ class Vocabulary:
             If the file is missing, is not JSON, or has another format or version.
         """
         mend = "prepare the data again (cellduality data prepare)"
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CellDualityError("no vocabulary file", where=str(path), mend=mend) from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CellDualityError(f"unreadable vocabulary: {error}", where=str(path), mend=mend) from error
-        if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, VERSION):
-            raise CellDualityError(f"not a {FORMAT} file of version {VERSION}", where=str(path), mend=mend)
+        content = read_versioned(Path(path), FORMAT, VERSION, what="vocabulary file", mend=mend)
         labels = {kind: tuple(names) for kind, names in content["labels"].items()}
         return cls(genes=tuple(content["genes"]), labels=labels)
 

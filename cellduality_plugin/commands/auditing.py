@@ -150,7 +150,7 @@ def audited(
 
 def write_choice(content: dict[str, Any], config: Config, result: Path) -> Container[str]:
     """Put into ``content`` what each task is trained with, write the configuration, and return the tasks in it."""
-    from cellduality_plugin.evaluation.audit.choosing import choices
+    from cellduality_plugin.evaluation.audit.verdicts import choices
 
     found = choices(content, config)
     content["choice"] = {name: each.as_dict() for name, each in found.items()}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,19 +17,11 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import masks_in_training
 from cellduality_plugin.evaluation.checkpoints import file_hash, versions
-from cellduality_plugin.evaluation.rounds.labelling import (
-    Decision,
-    Opinion,
-    Panel,
-    Selection,
-    decide,
-    judges,
-    luck,
-    opinions,
-)
+from cellduality_plugin.evaluation.rounds import labelling
+from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Panel, Selection, decide, luck
 from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import whole_file
+from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.settings import Settings
@@ -41,29 +33,9 @@ LOCKED_IN = "Rounds may lock in on their own errors: keep an earlier one, lower 
 
 
 class PseudoSettings(Settings):
-    """How cells without a label get one, and how their rows are mixed with the labelled ones.
+    """How cells without a label get one, and how their rows are mixed with the labelled ones: the flags of the command.
 
-    Parameters
-    ----------
-    votes, temperature
-        Answers to a question, and how they are drawn. Without any the judge alone chooses among all labels, and the
-        rule teacher writes the reasoning.
-    judge
-        ``"configured"``, ``"none"``, or a reward as the configuration writes it.
-    choice
-        Whether a label is drawn from its cell's distribution, or the likeliest.
-    cells
-        Of each task, at most; None for all.
-    weight
-        The share of cells that get rows: SFT has no weights of rows.
-    labelled_share
-        Labelled rows are repeated until they are at least this share of all.
-    keep_above
-        The least share that the likeliest label of a cell must have.
-    batch
-        Cells that are asked together.
-    seed
-        Of every draw.
+    Without ``votes`` the judge alone chooses among all labels, and the rule teacher writes the reasoning.
     """
 
     votes: int = 8
@@ -106,13 +78,13 @@ class Work:
         tell_truth: bool = False,
     ) -> None:
         self._config, self._settings, self._labelled = config, settings, labelled
-        self._cells = data / pseudo.CELLS
+        self._vocabulary, self._cells = config.load_vocabulary(), data / pseudo.CELLS
         self._tasks = pseudo.label_tasks(config.load_tasks())
         self._asked, self._rows = pseudo.served(pseudo.read_sft(labelled), self._tasks)
         self._names = [name for name in self._tasks if any(name in names for names in self._asked.values())]
         self._hidden, self._masks = pseudo.hidden_share(data), masks_in_training(data / "rl.jsonl")
-        scorers = judges(config, settings.judge, self._names)
-        self.asks_policy = bool(settings.votes) or any(scorer.asks_policy for scorer in scorers.values())
+        self._panel = Panel(config, votes=settings.votes, judge=settings.judge, tasks=self._names)
+        self.asks_policy = self._panel.asks_policy
         every = ((task, row["id"]) for task, row in self._training(labelled=False))
         self._chosen = Selection(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)
         if not self._chosen.count:
@@ -123,7 +95,8 @@ class Work:
                 exit_code=3,
             )
         self._before = pseudo.previous_labels(previous) if previous else {}
-        self._truths = self._read_truths() if tell_truth else {}
+        known = self._training(labelled=False) if tell_truth else ()
+        self._truths = {(task, row["id"]): self._label(task, row) for task, row in known}
 
     def write(
         self,
@@ -138,34 +111,46 @@ class Work:
         ----------
         opened
             Opens the policy; None will do unless ``asks_policy``.
-        origin
-            What tells its answers from those of others.
-        name
-            What the progress bar shows.
+        origin, name
+            What tells its answers from those of others, and what the progress bar shows.
         """
-        tallies = self._tallies()
+        tallies, rows = self._tallies(), {"pseudo": 0, "labelled": self._rows, "times": 0}
+
+        def mixed(made: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
+            for row in made:
+                rows["pseudo"] += 1
+                yield row
+            rows["times"] = repeats(rows["pseudo"], self._rows, self._settings.labelled_share)
+            for _ in range(rows["times"]):
+                yield from pseudo.read_sft(self._labelled)
+
         keeping = AnswerCache(out.with_suffix(".answers"), self._made_from(origin))
-        with keeping as kept, opened() as players, whole_file(out) as stream:
-            count = _write(stream, self._pseudo_rows(players, kept, tallies, name))
-            times = repeats(count, self._rows, self._settings.labelled_share)
-            for _ in range(times):
-                _write(stream, pseudo.read_sft(self._labelled))
+        with keeping as kept, opened() as players:
+            write_jsonl(out, mixed(self._pseudo_rows(partial(self._decided, players, kept, name), tallies)))
         found = {task: tally.summary() for task, tally in tallies.items()}
         for task, summary in found.items():
             print(sentence(task, summary))
             for alarm in summary["alarms"]:
                 print(f"alarm: {task}: {alarm}. {LOCKED_IN}")
-        print(f"{count} rows of pseudo-labels and {times} x {self._rows} of labelled cells: {out}")
-        rows = {"pseudo": count, "labelled": self._rows, "times": times}
+        print(f"{rows['pseudo']} rows of pseudo-labels and {rows['times']} x {self._rows} of labelled cells: {out}")
         return {"tasks": found, "rows": rows, "settings": self._settings.model_dump(), **origin}
 
+    def _decided(
+        self, players: Players | None, kept: AnswerCache, name: str
+    ) -> Iterator[tuple[Example, Opinion, Decision]]:
+        how, ask = self._settings, partial(self._panel.opinion, players=players)
+        asked = labelling.opinions(ask, self._examples(), kept, batch=how.batch, total=self._chosen.count, name=name)
+        for example, opinion in asked:
+            chance = luck(how.seed, "label", example.task, example.id)
+            yield example, opinion, decide(opinion, how.choice, how.keep_above, chance)
+
     def _pseudo_rows(
-        self, players: Players | None, kept: AnswerCache, tallies: Mapping[str, Tally], name: str
+        self, decided: Callable[[], Iterator[tuple[Example, Opinion, Decision]]], tallies: Mapping[str, Tally]
     ) -> Iterator[dict[str, str]]:
-        how, vocabulary = self._settings, self._config.load_vocabulary()
-        panel = Panel(self._config, players, votes=how.votes, judge=how.judge, tasks=self._names)
-        reasoning = None if how.votes else self._reasoning(panel, kept, name)
-        for example, opinion, decision in self._decided(panel, kept, name):
+        reasoning = (
+            None if self._settings.votes else self._reasoning({(e.task, e.id): d.label for e, _, d in decided()})
+        )
+        for example, opinion, decision in decided():
             key = example.task, example.id
             tallies[example.task].add(opinion, decision, self._before.get(key), self._truths.get(key))
             if decision.label:
@@ -173,22 +158,14 @@ class Work:
                     self._tasks[example.task],
                     example,
                     decision.label,
-                    vocabulary,
+                    self._vocabulary,
                     trace=reasoning or decision.trace,
                     hidden=self._config.tasks[example.task].hidden or self._hidden,
-                    rng=np.random.default_rng(request_seed(how.seed, "row", *key)),
+                    rng=np.random.default_rng(request_seed(self._settings.seed, "row", *key)),
                 )
 
-    def _decided(self, panel: Panel, kept: AnswerCache, name: str) -> Iterator[tuple[Example, Opinion, Decision]]:
-        how = self._settings
-        asked = opinions(panel, self._examples(), kept, batch=how.batch, total=self._chosen.count, name=name)
-        for example, opinion in asked:
-            chance = luck(how.seed, "label", example.task, example.id)
-            yield example, opinion, decide(opinion, how.choice, how.keep_above, chance)
-
-    def _reasoning(self, panel: Panel, kept: AnswerCache, name: str) -> pseudo.Reasoning:
-        """Return the rule teacher, who has learned from labelled and pseudo-labelled cells alike."""
-        found = {(e.task, e.id): decision.label for e, _, decision in self._decided(panel, kept, name)}
+    def _reasoning(self, found: Mapping[tuple[str, str], str]) -> pseudo.Reasoning:
+        """Return the rule teacher, who has learned from labelled cells and from those whose label was ``found``."""
         cells: dict[str, dict[str, Any]] = {}
         known: dict[str, set[str]] = {}
         for labelled in (True, False):
@@ -199,7 +176,7 @@ class Work:
                     cells.setdefault(row["id"], dict(row))[kind] = label
                     known.setdefault(row["id"], {*self._tasks[task].needs}).add(kind)
         learnt = [pseudo.cell_of(row, sorted(known[cell])) for cell, row in cells.items()]
-        return pseudo.Reasoning(learnt, self._config.load_vocabulary(), self._settings.seed)
+        return pseudo.Reasoning(learnt, self._vocabulary, self._settings.seed)
 
     def _examples(self) -> Iterator[Example]:
         for name, row in self._training(labelled=False):
@@ -213,19 +190,15 @@ class Work:
     def _label(self, task: str, row: Mapping[str, Any]) -> str:
         return str(row[pseudo.kind_of(self._tasks[task])])
 
-    def _read_truths(self) -> dict[tuple[str, str], str]:
-        return {(task, row["id"]): self._label(task, row) for task, row in self._training(labelled=False)}
-
     def _tallies(self) -> dict[str, Tally]:
-        labels = self._config.load_vocabulary().labels
         known: dict[str, Counter[str]] = {name: Counter() for name in self._names}
         for task, row in self._training(labelled=True):
             known[task][self._label(task, row)] += 1
-        return {name: Tally(known[name], len(labels[pseudo.kind_of(self._tasks[name])])) for name in self._names}
+        kinds = {name: pseudo.kind_of(self._tasks[name]) for name in self._names}
+        return {name: Tally(known[name], len(self._vocabulary.labels[kind])) for name, kind in kinds.items()}
 
     def _made_from(self, origin: Mapping[str, Any]) -> dict[str, Any]:
         """Return all that an opinion hangs on."""
-        how = self._settings
         return {
             **origin,
             "format": "cellduality-opinions",
@@ -233,17 +206,9 @@ class Work:
             "config": self._config.model_dump(mode="json", exclude={"records"}),
             "hidden": self._hidden,
             "masks": self._masks,
-            "asking": how.model_dump(mode="json", include={"votes", "temperature", "judge", "seed"}),
+            "asking": self._settings.model_dump(mode="json", include={"votes", "temperature", "judge", "seed"}),
             "versions": versions(),
         }
-
-
-def _write(stream: IO[str], rows: Iterable[Mapping[str, str]]) -> int:
-    count = 0
-    for row in rows:
-        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        count += 1
-    return count
 
 
 def repeats(pseudo: int, labelled: int, share: float) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import collections
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cellduality_plugin.commands.arguments import pairs, reward_of
+from cellduality_plugin.files import write_jsonl
+
+if TYPE_CHECKING:
+    from cellduality_plugin.replay import Replay
 
 out = Console()
 
@@ -49,24 +52,28 @@ def replay(
     wanted = {task: reward_of(kind, "--rewards") for task, kind in pairs(rewards, "--rewards").items()}
     work = Replay(Config.load(config), wanted)
     groups = 0
-    with _writer(result) as lines, _bar(sum(path.stat().st_size for path in files)) as bar:
-        for groups, rows in enumerate(work.run(files), start=1):
-            for row in rows if lines else ():
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-            bar.update(bar.task_ids[0], completed=work.reading.bytes, groups=groups)
+
+    def scored() -> Iterator[dict[str, Any]]:
+        nonlocal groups
+        with _bar(sum(path.stat().st_size for path in files)) as bar:
+            for groups, rows in enumerate(work.run(files), start=1):
+                bar.update(bar.task_ids[0], completed=work.reading.bytes, groups=groups)
+                yield from rows
+
+    if result:
+        write_jsonl(result, scored())
+    else:
+        collections.deque(scored(), maxlen=0)
     console = out if out.is_terminal else Console(width=160)  # a pipe has no width: the table must not be folded
     console.print(table(work.columns.values()))
     for line in _told(work, groups):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _told(work: Any, groups: int) -> Iterator[str]:
-    reading = work.reading
-    yield (
-        f"{groups} groups; {reading.incomplete} of them not whole, {reading.skipped} lines left out: not whole"
-        if reading.incomplete or reading.skipped
-        else f"{groups} groups"
-    )
+def _told(work: Replay, groups: int) -> Iterator[str]:
+    broken, skipped = work.reading.incomplete, work.reading.skipped
+    left = f"; {broken} of them not whole, {skipped} lines left out: not whole" if broken or skipped else ""
+    yield f"{groups} groups{left}"
     for column in work.columns.values():
         if column.missing:
             yield (
@@ -74,17 +81,6 @@ def _told(work: Any, groups: int) -> Iterator[str]:
                 f"count; record a run whose reward asks it, too: --rewards {column.task}=0.99*CONFIGURED+0.01*"
                 f"{column.reward}"
             )
-
-
-@contextlib.contextmanager
-def _writer(path: Path | None) -> Iterator[IO[str]]:
-    from cellduality_plugin.files import whole_file
-
-    if path is None:
-        yield None  # type: ignore[misc]
-        return
-    with whole_file(path) as lines:
-        yield lines
 
 
 def _bar(size: int) -> Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ from cellduality_plugin.evaluation.page.rollouts import (
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.tables import section_title, told_wins, written
 from cellduality_plugin.evaluation.winners import baseline_wins
-from cellduality_plugin.files import read_jsonl, write_text
+from cellduality_plugin.files import read_jsonl, read_versioned, write_text
 from cellduality_plugin.tasks import TASKS, DualTask
 
 
@@ -142,16 +141,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     CellDualityError
         If the file is missing, is not JSON, or has another format or version.
     """
-    mend = "evaluate first (cellduality evaluate)"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CellDualityError("no metrics", where=str(path), mend=mend) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CellDualityError(f"unreadable metrics: {error}", where=str(path), mend=mend) from error
-    if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, VERSION):
-        raise CellDualityError(f"not a {FORMAT} file of version {VERSION}", where=str(path), mend=mend)
-    return content
+    return read_versioned(path, FORMAT, VERSION, what="metrics", mend="evaluate first (cellduality evaluate)")
 
 
 def _predictions(path: Path) -> list[Prediction]:

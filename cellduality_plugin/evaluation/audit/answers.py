@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.similarity import rank_weighted_jaccard, rank_weights
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
+FILE = "audit.jsonl"
+NEIGHBOURS = 5
+"""How many real cells, the nearest by RWJS, vote on what a written one is."""
+
 Kind: TypeAlias = Literal["true", "wrong", "reordered", "copied", "another's"]
 """The true answer; a wrong label, or a real cell of another condition; the true genes in random order; a gene list of
 the question itself; the true answer of a cell drawn at random, whatever its condition."""
-
-NEIGHBOURS = 5
-"""Of a sampled cell, by RWJS: how many real cells vote on what it is."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Case:
-    """One cell under audit.
-
-    Parameters
-    ----------
-    example
-        The row, with gold.
-    splits
-        The row under each mask that is looked at.
-    candidates
-        Answers of known worth; the true one first, for labels one a label.
-    """
+    """One cell under audit: its row, with gold, that row under each mask, and candidates, the true one first."""
 
     task: DualTask
     example: Example
@@ -55,6 +48,34 @@ class Case:
     def names_a_label(self) -> bool:
         """Whether the answer is one of a closed set."""
         return isinstance(self.task.answer, OneOf)
+
+    @property
+    def gold(self) -> Value:
+        """The true answer."""
+        return _gold(self.example)
+
+
+def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list[Example]]:
+    """Return the labelled rows of ``data`` for each of the tasks that are answered by a label or by genes.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no such file (the folder was prepared by an older version), or no row of ``tasks`` in it.
+    """
+    path = data / FILE
+    if not path.is_file():
+        mend = "prepare the data again (cellduality data prepare)"
+        raise CellDualityError("no cells to audit", where=str(path), mend=mend)
+    found: dict[str, list[Example]] = {n: [] for n, task in tasks.items() if isinstance(task.answer, OneOf | Genes)}
+    for row in read_jsonl(path):
+        example = Example.from_label(row.get("label", ""))
+        if example.task in found:
+            found[example.task].append(example)
+    if not any(found.values()):
+        mend = "prepare the data again, with --audit-cells above 0"
+        raise CellDualityError(f"no row of {', '.join(tasks)}", where=str(path), mend=mend)
+    return {name: examples for name, examples in found.items() if examples}
 
 
 def make_cases(
@@ -67,75 +88,51 @@ def make_cases(
     others: int,
     rng: np.random.Generator,
 ) -> list[Case]:
-    """Return the first ``cells`` rows of ``task`` with their candidates.
+    """Return the first ``cells`` rows of ``task`` with their candidates; a CellDualityError if a row holds no gold.
 
-    Parameters
-    ----------
-    rows
-        Rows of the task with gold. Those past the first ``cells`` lend their answers as wrong ones.
-    masks
-        Masks of a row that are looked at; None for all.
-    others
-        Real cells of other conditions that a generated cell is held against.
-
-    Raises
-    ------
-    CellDualityError
-        If a row holds no gold.
+    The other rows lend their answers as wrong ones: ``others`` real cells of other conditions for a written one. So
+    many ``masks`` of a row are looked at, None for all.
     """
     for row in rows:
         if row.gold is None:
-            raise CellDualityError(
-                "the row holds no true answer", where=f"row {row.id} of {task.name}", mend="prepare the data again"
-            )
+            where = f"row {row.id} of {task.name}"
+            raise CellDualityError("the row holds no true answer", where=where, mend="prepare the data again")
     return [
-        Case(task, row, row.splits()[:masks], tuple(_candidates(task, place, rows, vocabulary, others, rng)))
-        for place, row in enumerate(rows[:cells])
+        Case(task, row, row.splits()[:masks], tuple(_candidates(task, row, rows, vocabulary, others, rng)))
+        for row in rows[:cells]
     ]
-
-
-def can_be_audited(task: DualTask) -> bool:
-    """Return whether the answers of ``task`` are labels or gene lists: of others no wrong ones are known."""
-    return isinstance(task.answer, (OneOf, Genes))
 
 
 def _candidates(
     task: DualTask,
-    place: int,
+    row: Example,
     rows: Sequence[Example],
     vocabulary: Vocabulary,
     others: int,
     rng: np.random.Generator,
 ) -> Iterable[Candidate]:
-    row = rows[place]
-    assert row.gold is not None
-    yield Candidate("true", row.gold)
+    gold = _gold(row)
+    yield Candidate("true", gold)
     elsewhere = [other for other in rows if other.id != row.id]
     if isinstance(task.answer, OneOf):
-        yield from (Candidate("wrong", label) for label in vocabulary.labels[task.answer.kind] if label != row.gold)
+        yield from (Candidate("wrong", label) for label in vocabulary.labels[task.answer.kind] if label != gold)
     else:
         wrong = [other for other in elsewhere if other.unknown != row.unknown]
         for index in rng.permutation(len(wrong))[:others]:
             yield Candidate("wrong", _gold(wrong[index]))
-        yield Candidate("reordered", tuple(rng.permutation(list(row.gold)).tolist()))
+        yield Candidate("reordered", tuple(rng.permutation(list(gold)).tolist()))
         yield from (Candidate("copied", value) for value in row.inputs.values() if isinstance(value, tuple))
     if elsewhere:
         yield Candidate("another's", _gold(elsewhere[rng.integers(len(elsewhere))]))
 
 
 def _gold(row: Example) -> Value:
-    assert row.gold is not None
+    assert row.gold is not None  # make_cases() refuses such a row
     return row.gold
 
 
 class RealCells:
-    """Real cells of known conditions, among which the nearest to a written one are looked up.
-
-    Parameters
-    ----------
-    rows
-        With gold genes; ``unknown`` is the condition.
-    """
+    """Real cells of known conditions (``unknown`` of their rows), among which the nearest to a written one are."""
 
     def __init__(self, rows: Sequence[Example]) -> None:
         self._cells = [_gold(row) for row in rows]
@@ -149,10 +146,7 @@ class RealCells:
     def share_near(self, answer: Sequence[str], condition: Value, without: Value) -> float:
         """Return how many of the :data:`NEIGHBOURS` nearest cells by RWJS are of ``condition``, as a share in [0, 1].
 
-        Parameters
-        ----------
-        without
-            The genes of cells that do not count: the true one must not vouch for itself.
+        Cells of the genes ``without`` do not count: the true one must not vouch for itself.
         """
         others = np.array([cell != without for cell in self._cells], dtype=bool)
         near = np.argsort(-self._rwjs(answer)[others], kind="stable")[:NEIGHBOURS]
@@ -169,28 +163,15 @@ class RealCells:
 
 
 def truths(case: Case, answers: Sequence[Value | None], real: RealCells | None = None) -> dict[str, list[float]]:
-    """Return {measure: how true each answer is, in [0, 1]}; NaN for one that could not be read. Best value 1.
+    """Return {measure: how true each answer is, in [0, 1]}; NaN for a cell that could not be read. Best value 1.
 
-    Labels are right or wrong (``"correct"``). Of written cells ``real`` tells what most of their nearest real cells are
-    (``"knn"``: the share of the right condition among them); beside it stands how near they come to the true cell
-    (``"rwjs"``), which a condition does not tell and no reward can follow. The first measure is the headline.
+    Of labels ``"correct"``. Of written cells ``"knn"``, the headline: the share of the right condition among the
+    nearest of the ``real`` cells; and ``"rwjs"`` to the true cell, which a condition does not tell.
     """
-    gold, example = case.example.gold, case.example
     if real is None:
-        return {"correct": [float(answer == gold) for answer in answers]}
-    assert gold is not None  # make_cases() refuses such a row
-    nothing = float("nan")
+        return {"correct": [float(answer == case.gold) for answer in answers]}
+    condition, nothing = case.example.unknown, float("nan")
     return {
-        "knn": [nothing if cell is None else real.share_near(cell, example.unknown, gold) for cell in answers],
-        "rwjs": [nothing if cell is None else rank_weighted_jaccard(gold, cell) for cell in answers],
+        "knn": [nothing if cell is None else real.share_near(cell, condition, case.gold) for cell in answers],
+        "rwjs": [nothing if cell is None else rank_weighted_jaccard(case.gold, cell) for cell in answers],
     }
-
-
-def by_task(rows: Iterable[Mapping[str, Any]], tasks: Mapping[str, DualTask]) -> dict[str, list[Example]]:
-    """Return the rows of an audit file by task, in the order of ``tasks``; rows of other tasks are left out."""
-    found: dict[str, list[Example]] = {name: [] for name in tasks}
-    for row in rows:
-        example = Example.from_label(row.get("label", ""))
-        if example.task in found:
-            found[example.task].append(example)
-    return {name: examples for name, examples in found.items() if examples}

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, TypeAlias
 
 from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, Trace
@@ -22,10 +22,8 @@ class Cost:
     ----------
     requests
         Calls.
-    prefilled
-        Tokens that were read: prompts, and responses whose probability was asked for.
-    decoded
-        Tokens that were written.
+    prefilled, decoded
+        Tokens that were read (prompts, and responses whose probability was asked for), and that were written.
     seconds
         Of the policy's time: while n calls are under way, each is charged a n-th of it.
     """
@@ -35,16 +33,10 @@ class Cost:
     decoded: float = 0.0
     seconds: float = 0.0
 
-    def add(self, other: Cost) -> None:
-        """Add what another account holds."""
-        self.requests += other.requests
-        self.prefilled += other.prefilled
-        self.decoded += other.decoded
-        self.seconds += other.seconds
-
-    def share(self, of: int) -> Cost:
-        """Return an ``of``-th of it."""
-        return Cost(self.requests / of, self.prefilled / of, self.decoded / of, self.seconds / of)
+    @classmethod
+    def sum(cls, costs: Sequence[Cost], of: int = 1) -> Cost:
+        """Return an ``of``-th of the sum of ``costs``."""
+        return cls(*(sum(column) / of for column in zip(*map(astuple, costs), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ class _Call:
 
 
 class Remembering:
-    """Asks a policy each question once, however many rewards put it; everyone is charged as if they had asked alone.
+    """Asks a policy each question once, however many accounts put it.
 
     Parameters
     ----------
@@ -81,63 +73,37 @@ class Remembering:
         timeout: float | None = None,
     ) -> None:
         self._policy, self._timeout = policy, timeout
-        self.prompt_tokens, self.response_tokens = prompt_tokens, response_tokens
+        self._prompt_tokens, self._response_tokens = prompt_tokens, response_tokens
         self._room = asyncio.Semaphore(at_once)
         self._calls: dict[Question, asyncio.Future[_Call]] = {}
         self._under_way, self._clock, self._shared = 0, 0.0, 0.0
 
-    def account(self) -> Account:
-        """Return a new account, which is a policy."""
-        return Account(self)
-
-    async def generate(self, prompt: str, draw: int | Trace, temperature: float | None = None) -> _Call:
-        """Return draw number ``draw`` of the response to ``prompt``, or the trace that has a seed of its own."""
-        seed = draw.seed if isinstance(draw, Trace) else None
-
-        def cost(text: str) -> Cost:
-            return Cost(1, self.prompt_tokens(prompt), self.response_tokens(text) + 1)
-
-        def ask() -> Awaitable[str]:
-            return self._policy.generate(prompt, seed=seed, temperature=temperature)
-
-        return await self._once((prompt, draw), ask, cost)
-
-    async def log_probs(self, prompt: str, response: str, given: str = "") -> _Call:
-        """Return the log-probability of each token of ``response``, which follows ``given``."""
-
-        def cost(found: list[float]) -> Cost:
-            return Cost(1, self.prompt_tokens(prompt) + self.response_tokens(given + response), 1)
-
-        question = (prompt, After(given, response) if given else response)
-        return await self._once(question, lambda: self._policy.log_probs(prompt, response, given=given), cost)
-
-    async def choice_log_probs(self, prompt: str, responses: tuple[str, ...]) -> _Call:
-        """Return how likely each of ``responses`` is among them."""
-
-        def cost(found: list[float]) -> Cost:
-            return Cost(1, self.prompt_tokens(prompt), 1)
-
-        return await self._once((prompt, responses), lambda: self._policy.choice_log_probs(prompt, responses), cost)
-
-    async def _once(self, question: Question, ask: Callable[[], Awaitable[Any]], cost: Callable[[Any], Cost]) -> _Call:
+    async def once(self, question: Question, ask: Callable[[Policy], Awaitable[Any]]) -> _Call:
+        """Return the call that asks ``question``: ``ask`` is made if it is the first."""
         if question not in self._calls:
-            self._calls[question] = asyncio.ensure_future(self._call(ask, cost))
+            self._calls[question] = asyncio.ensure_future(self._call(question, ask))
         return await asyncio.shield(self._calls[question])
 
-    async def _call(self, ask: Callable[[], Awaitable[Any]], cost: Callable[[Any], Cost]) -> _Call:
+    async def _call(self, question: Question, ask: Callable[[Policy], Awaitable[Any]]) -> _Call:
         async with self._room:
-            begun = self._tick(+1)
+            result, error, begun = None, None, self._tick(+1)
             try:
-                result, error = await asyncio.wait_for(ask(), self._timeout), None
+                result = await asyncio.wait_for(ask(self._policy), self._timeout)
             except asyncio.TimeoutError:
-                result, error = None, PolicyError("timeout")
+                error = PolicyError("timeout")
             except PolicyError as failure:
-                result, error = None, failure
+                error = failure
             finally:
                 seconds = self._tick(-1) - begun
-        spent = Cost(1) if error else cost(result)
-        spent.seconds = seconds
-        return _Call(result, error, spent)
+        tokens = (0, 0) if error else self._tokens(question, result)
+        return _Call(result, error, Cost(1, *tokens, seconds))
+
+    def _tokens(self, question: Question, result: Any) -> tuple[int, int]:
+        """Return how many were read and written."""
+        prompt, what = question
+        scored = what.given + what.response if isinstance(what, After) else what if isinstance(what, str) else ""
+        written = self._response_tokens(result) + 1 if isinstance(result, str) else 1
+        return self._prompt_tokens(prompt) + (self._response_tokens(scored) if scored else 0), written
 
     def _tick(self, more: int) -> float:
         """Return the seconds that a call which was under way from the beginning is charged up to now."""
@@ -150,7 +116,10 @@ class Remembering:
 
 
 class Account:
-    """A policy over :class:`Remembering` that keeps ``cost``; a prompt's n-th draw is the same in every account."""
+    """A policy over :class:`Remembering`, charged in ``cost`` as if it had asked alone.
+
+    A prompt's n-th draw is the same in every account.
+    """
 
     def __init__(self, memory: Remembering) -> None:
         self.cost = Cost()
@@ -161,20 +130,22 @@ class Account:
         """Return the next draw of the response to ``prompt``, or the one that has a seed of its own."""
         draw: int | Trace = self._draws[prompt] if seed is None else Trace(seed)
         self._draws[prompt] += seed is None
-        return str(self._charged(await self._memory.generate(prompt, draw, temperature)))
+        how: dict[str, Any] = {"seed": seed, "temperature": temperature}
+        return str(await self._ask((prompt, draw), lambda policy: policy.generate(prompt, **how)))
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         """Return the log-probability of each token of ``response``, which follows ``given``."""
-        found: list[float] = self._charged(await self._memory.log_probs(prompt, response, given))
-        return found
+        what = After(given, response) if given else response
+        return list(await self._ask((prompt, what), lambda policy: policy.log_probs(prompt, response, given=given)))
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
         """Return how likely each of ``responses`` is among them."""
-        found: list[float] = self._charged(await self._memory.choice_log_probs(prompt, tuple(responses)))
-        return found
+        what = tuple(responses)
+        return list(await self._ask((prompt, what), lambda policy: policy.choice_log_probs(prompt, what)))
 
-    def _charged(self, call: _Call) -> Any:
-        self.cost.add(call.cost)
+    async def _ask(self, question: Question, ask: Callable[[Policy], Awaitable[Any]]) -> Any:
+        call = await self._memory.once(question, ask)
+        self.cost = Cost.sum([self.cost, call.cost])
         if call.error:
             raise PolicyError(call.error.cause)
         return call.result

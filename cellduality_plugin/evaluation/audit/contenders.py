@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TypeAlias
@@ -12,7 +12,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.reward_names import renamed
-from cellduality_plugin.rewards import Reward, get_reward
+from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.tasks import DualTask
 
 DEFAULTS = ("duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "profile", "oracle")
@@ -31,7 +31,7 @@ class Contender:
     Parameters
     ----------
     reward
-        As a configuration has it: a product of kinds, or {such a product: weight}.
+        A product of kinds, or {such a product: weight}.
     hidden
         The share of the cell's genes that the dual rebuilds; None for the split of the row.
     traces
@@ -88,10 +88,9 @@ def contenders_for(
     row
         Any of the task: it tells whether the task hides genes. Shares are for tasks that do.
     rewards
-        :data:`CONFIGURED` among them; none for the configured one and those of :data:`DEFAULTS`. Those that cannot
-        judge the task are left out.
+        Empty for :data:`CONFIGURED` and :data:`DEFAULTS`. Those that cannot judge the task are left out.
     hidden, traces
-        None for those of the configuration. Traces are for rewards that read how likely the dual's response is.
+        Empty for those of the configuration. Traces are for rewards that read how likely the dual's response is.
 
     Raises
     ------
@@ -101,24 +100,16 @@ def contenders_for(
     settings = config.tasks[task.name]
     hides = any(task.hide(row, share) != row for share in (0.5, 1.0))
     found: list[Contender] = []
-    for name, reward in _fit(task, config, rewards or (CONFIGURED, *DEFAULTS)):
-        shares: Sequence[float | None] = (hidden if hides and reward.asks_dual else ()) or [settings.hidden]
-        counts = (traces if reward.asks_dual and reward.asks_log_probs else ()) or [settings.traces]
-        for share, count in product(shares, counts):
-            contender = Contender(name, share, count)
-            if contender not in found:
-                found.append(contender)
-    return found
-
-
-def _fit(task: DualTask, config: Config, names: Iterable[RewardName]) -> Iterator[tuple[RewardName, Reward]]:
-    """Yield those of the rewards that can judge ``task`` with what the configuration has."""
-    for asked in names:
-        name = config.tasks[task.name].reward if asked == CONFIGURED else asked
+    for asked in rewards or (CONFIGURED, *DEFAULTS):
+        name = settings.reward if asked == CONFIGURED else asked
         reward = get_reward(name, config.folder)
         with contextlib.suppress(CellDualityError):
             check_reward(name, task, config)
-            yield name, reward
+            shares: Sequence[float | None] = (hidden if hides and reward.asks_dual else ()) or [settings.hidden]
+            counts = (traces if reward.asks_dual and reward.asks_log_probs else ()) or [settings.traces]
+            fit = (Contender(name, share, count) for share, count in product(shares, counts))
+            found += [contender for contender in fit if contender not in found]
+    return found
 
 
 def check_reward(name: RewardName, task: DualTask, config: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,16 +22,8 @@ from cellduality_plugin.seeds import request_seed
 
 @dataclass(frozen=True)
 class Players:
-    """Who answers in an audit.
-
-    Parameters
-    ----------
-    dual
-        Plays the dual, as in training.
-    greedy, sampler
-        Answer the questions themselves: the likeliest answer, and one drawn at the temperature of a rollout.
-    prompt_tokens, response_tokens
-        How many tokens a framed prompt and a response have.
+    """Who plays the dual, as in training; who gives the likeliest answer to a question, and who draws one at the
+    temperature of a rollout; and how many tokens a prompt, framed by the chat template, and a response have.
     """
 
     dual: Policy
@@ -44,7 +37,7 @@ class Players:
 def checkpoint_players(
     model: Path, settings: EngineSettings, dual: DualSettings, *, temperature: float, seed: int
 ) -> Iterator[Players]:
-    """Open the players over the checkpoint in ``model``.
+    """Open the players over the checkpoint in ``model``; raises as :func:`.offline.served_model`.
 
     Parameters
     ----------
@@ -52,27 +45,17 @@ def checkpoint_players(
         Of the sampled answers.
     seed
         Every draw has a seed of its own that follows from it.
-
-    Raises
-    ------
-    CellDualityError
-        As :func:`cellduality_plugin.policies.offline.served_model`.
     """
     with served_model(model, settings, seed=seed) as served:
-        stepped = Stepped(served)
-
-        def player(how: DualSettings) -> Policy:
-            return SeededPolicy(stepped, served, how, seed)
-
-        def answers(at: float) -> Policy:
-            return player(DualSettings(temperature=at, max_new_tokens=settings.max_new_tokens))
-
+        engine = Stepped(served)
+        tokenizer, tokens = served.tokenizer, settings.max_new_tokens
+        greedy, sampled = (DualSettings(temperature=at, max_new_tokens=tokens) for at in (0.0, temperature))
         yield Players(
-            player(dual),
-            answers(0.0),
-            answers(temperature),
-            lambda prompt: len(render(served.tokenizer, prompt)),
-            lambda text: len(served.tokenizer(text, add_special_tokens=False)["input_ids"]),
+            SeededPolicy(engine, served, dual, seed),
+            SeededPolicy(engine, served, greedy, seed),
+            SeededPolicy(engine, served, sampled, seed),
+            prompt_tokens=lambda prompt: len(render(tokenizer, prompt)),
+            response_tokens=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
         )
 
 
@@ -102,7 +85,7 @@ class Stepped:
     def __init__(self, served: Served) -> None:
         self._served = served
         self._waiting: dict[str, asyncio.Future[Any]] = {}
-        self._asked = 0
+        self._numbers = itertools.count(1)
         self._running: asyncio.Task[None] | None = None
 
     async def generate(self, tokens: list[int], params: Any) -> Any:
@@ -111,8 +94,7 @@ class Stepped:
         from vllm.sampling_params import RequestOutputKind
 
         params.output_kind = RequestOutputKind.FINAL_ONLY
-        self._asked += 1
-        name = str(self._asked)
+        name = str(next(self._numbers))
         self._served.llm.llm_engine.add_request(name, TokensPrompt(prompt_token_ids=tokens), params)
         self._waiting[name] = asyncio.get_running_loop().create_future()
         if self._running is None or self._running.done():

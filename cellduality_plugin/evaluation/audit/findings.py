@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cellduality_plugin.evaluation.audit import statistics
 from cellduality_plugin.evaluation.audit.asking import Cost
 from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.judging import Judged
-from cellduality_plugin.evaluation.audit.statistics import Estimate, mean_over_cells, over_columns, shared_macro_f1
+from cellduality_plugin.evaluation.audit.statistics import Floats, Rewards, in_blocks, pairwise_auc, shared_macro_f1
 from cellduality_plugin.evaluation.audit.verdicts import verdict
 from cellduality_plugin.examples import Value
+
+NOTHING = float("nan")
 
 
 @dataclass(frozen=True)
 class Answered:
     """What the policy itself answers about a cell.
 
-    Parameters
-    ----------
-    greedy
-        Its likeliest answer; None if it was not asked for or could not be read.
-    samples
-        Its sampled responses, whole.
-    values
-        What was read in them.
-    truths
-        How true each of them is, by measure; the first measure is the headline.
+    Its likeliest answer (None if it was not asked for or could not be read); its sampled responses, whole, and what was
+    read in them; and how true each of them is, by measure, of which the first is the headline.
     """
 
     greedy: Value | None
@@ -52,7 +44,11 @@ class Counting:
 
     def mean(self, values: Sequence[float]) -> dict[str, Any]:
         """Return the mean of one value a cell."""
-        return mean_over_cells(values, seed=self.seed, resamples=self.resamples).as_dict()
+        return statistics.mean_over_cells(values, seed=self.seed, resamples=self.resamples)
+
+    def over(self, statistic: Callable[..., float], *columns: Floats) -> dict[str, Any]:
+        """Return a statistic of columns of one value a cell."""
+        return statistics.over_columns(statistic, *columns, seed=self.seed, resamples=self.resamples)
 
 
 def finding(
@@ -64,45 +60,48 @@ def finding(
     reward are (``product_accuracy``), of written cells how true the best paid one is (``best_of_group``); None for a
     cell without.
     """
-    masks = judged[0].case.splits
+    case, rollouts = judged[0].case, sum(each.samples.size for each in judged)
     made = {
         "task": task,
         "reward": contender.title,
         "contender": asdict(contender),
         "n": len(judged),
-        "masks": len(masks),
-        "masks_of_a_rollout": min(how.masks, len(masks)),
+        "masks": len(case.splits),
+        "masks_of_a_rollout": min(how.masks, len(case.splits)),
         "samples": len(answered[0].samples),
         **_preference(judged, how),
         **_within_groups(judged, answered, how),
-        **(_labels(judged, answered, how) if judged[0].case.names_a_label else {}),
+        **(_labels(judged, answered, how) if case.names_a_label else {}),
         **_worth(judged, how),
         "signal_to_noise": statistics.signal_to_noise([each.of("true", "wrong") for each in judged]),
         "failed": float(np.mean([each.failed for each in judged])),
-        "cost": asdict(_cost(judged)),
+        "cost": asdict(Cost.sum([each.cost for each in judged], max(1, rollouts))),
     }
-    return {**made, "verdict": asdict(verdict(made))}
+    return {**made, "verdict": verdict(made)}
 
 
 def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return the AUC of the true answer against wrong ones: as a rollout is paid, over all masks, and kind by kind."""
 
-    def auc(kind: Any, masks: int) -> dict[str, Any]:
-        return how.mean([_auc(each, each.of(kind), masks) for each in judged])
+    def auc(wrong: Callable[[Judged], Rewards], masks: int = how.masks) -> dict[str, Any]:
+        return how.mean([_auc(each.of("true"), wrong(each), masks) for each in judged])
 
-    found = {"auc": auc("wrong", how.masks), "auc_all_masks": auc("wrong", len(judged[0].case.splits))}
-    if judged[0].case.names_a_label:
-        return found
-    by_kind = {kind: auc(kind, how.masks) for kind in ("reordered", "copied")}
-    by_kind["sampled"] = how.mean([_auc(each, each.samples, how.masks) for each in judged])
-    return {**found, "auc_against": by_kind}
+    every = len(judged[0].case.splits)
+    found = {"auc": auc(lambda each: each.of("wrong")), "auc_all_masks": auc(lambda each: each.of("wrong"), every)}
+    if not judged[0].case.names_a_label:
+        found["auc_against"] = {
+            "reordered": auc(lambda each: each.of("reordered")),
+            "copied": auc(lambda each: each.of("copied")),
+            "sampled": auc(lambda each: each.samples),
+        }
+    return found
 
 
-def _auc(judged: Judged, wrong: statistics.Rewards, masks: int) -> float:
+def _auc(true: Rewards, wrong: Rewards, masks: int) -> float:
     if not len(wrong):
-        return float("nan")
-    true, others = (statistics.in_blocks(rewards, masks) for rewards in (judged.of("true"), wrong))
-    return float(np.mean([statistics.pairwise_auc(*pair) for pair in zip(true.T, others.T, strict=True)]))
+        return NOTHING
+    blocks = zip(in_blocks(true, masks).T, in_blocks(wrong, masks).T, strict=True)
+    return float(np.mean([pairwise_auc(*pair) for pair in blocks]))
 
 
 def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Counting) -> dict[str, Any]:
@@ -112,70 +111,57 @@ def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Countin
     of a group; ``product``: the one whose votes times reward are most, to which training leads.
     """
     labels = sorted({str(c.value) for each in judged for c in each.case.candidates})
-    place = {label: number for number, label in enumerate(labels)}
 
-    def shares(found: Sequence[Mapping[Value, float]]) -> NDArray[np.float64]:
-        row = np.zeros(len(place))
-        for choice in found:
-            for label, share in choice.items():
-                row[place[str(label)]] += share / len(found)
-        return row
+    def shares(choices: Sequence[Mapping[Value, float]]) -> list[float]:
+        return [sum(float(choice.get(label, 0.0)) / len(choices) for choice in choices) for label in labels]
 
-    pairs = list(zip(judged, answered, strict=True))
-    gold = np.array([shares([{_gold(each): 1.0}]) for each in judged])
-    ways = {
-        "choice": [shares(_best_paid(each, how.masks)) for each in judged],
-        "policy": [shares([{own.greedy: 1.0}] if own.greedy in place else []) for own in answered],
-        "majority": [shares([statistics.majority(own.values)]) for own in answered],
-        "product": [
-            shares([statistics.product(own.values, block) for block in statistics.in_blocks(each.samples, how.masks).T])
-            for each, own in pairs
-        ],
+    def best_paid(each: Judged) -> list[dict[Value, float]]:
+        named = [c.value for c in each.case.candidates if c.kind in ("true", "wrong")]
+        blocks = in_blocks(each.of("true", "wrong"), how.masks).T
+        return [statistics.best(dict(zip(named, rewards, strict=True))) for rewards in blocks]
+
+    def products(each: Judged, own: Answered) -> list[dict[Value, float]]:
+        return [statistics.product(own.values, block) for block in in_blocks(each.samples, how.masks).T]
+
+    gold = np.array([shares([{each.case.gold: 1.0}]) for each in judged])
+    picked = {
+        "choice": np.array([shares(best_paid(each)) for each in judged]),
+        "policy": np.array([shares([{} if own.greedy is None else {own.greedy: 1.0}]) for own in answered]),
+        "majority": np.array([shares([statistics.majority(own.values)]) for own in answered]),
+        "product": np.array([shares(products(*pair)) for pair in zip(judged, answered, strict=True)]),
     }
-    picked = {way: np.array(found) for way, found in ways.items()}
     right = {way: (gold * found).sum(axis=1) for way, found in picked.items()}
-    over = partial(over_columns, seed=how.seed, resamples=how.resamples)
+
+    def gain(gold: Floats, after: Floats, before: Floats) -> float:
+        return shared_macro_f1(gold, after) - shared_macro_f1(gold, before)
+
     return {
         **{f"{way}_accuracy": how.mean(found.tolist()) for way, found in right.items()},
-        **{f"{way}_macro_f1": over(shared_macro_f1, gold, found).as_dict() for way, found in picked.items()},
+        **{f"{way}_macro_f1": how.over(shared_macro_f1, gold, found) for way, found in picked.items()},
         "product_gain": how.mean((right["product"] - right["majority"]).tolist()),
-        "product_gain_macro_f1": over(_gain_macro_f1, gold, picked["product"], picked["majority"]).as_dict(),
+        "product_gain_macro_f1": how.over(gain, gold, picked["product"], picked["majority"]),
         "score_of_cells": right["product"].tolist(),
     }
 
 
-def _gold(judged: Judged) -> Value:
-    gold = judged.case.example.gold
-    assert gold is not None  # make_cases() refuses such a row
-    return gold
-
-
-def _best_paid(judged: Judged, masks: int) -> list[dict[Value, float]]:
-    """Return the labels that are paid most, block by block."""
-    labels = [c.value for c in judged.case.candidates if c.kind in ("true", "wrong")]
-    blocks = statistics.in_blocks(judged.of("true", "wrong"), masks).T
-    return [statistics.best(dict(zip(labels, rewards, strict=True))) for rewards in blocks]
-
-
-def _gain_macro_f1(gold: NDArray[np.float64], after: NDArray[np.float64], before: NDArray[np.float64]) -> float:
-    return shared_macro_f1(gold, after) - shared_macro_f1(gold, before)
-
-
 def _within_groups(judged: Sequence[Judged], answered: Sequence[Answered], how: Counting) -> dict[str, Any]:
     """Return what the policy's own answers show, which is all that training sees."""
-    paid = [statistics.in_blocks(each.samples, how.masks) for each in judged]
+    paid = [in_blocks(each.samples, how.masks) for each in judged]
     name, *others = answered[0].truths
     true = {key: [np.array(each.truths[key], dtype=float) for each in answered] for key in (name, *others)}
     labels = judged[0].case.names_a_label
 
-    def over_blocks(measure: Any, key: str = name) -> list[float]:
+    def over_blocks(measure: Callable[[Floats, Floats], float], key: str = name) -> list[float]:
         return [_mean([measure(block, t) for block in rewards.T]) for rewards, t in zip(paid, true[key], strict=True)]
 
-    best, mean = over_blocks(statistics.best_of_group), [_mean(t.tolist()) for t in true[name]]
+    def right_against_wrong(rewards: Floats, truth: Floats) -> float:
+        return pairwise_auc(rewards[truth == 1], rewards[truth == 0])
+
+    best, mean = over_blocks(statistics.best_of_group), [_mean(t) for t in true[name]]
     return {
         "truth": name,
         "group_measure": "AUC" if labels else "Spearman",
-        "group_agreement": how.mean(over_blocks(_right_against_wrong if labels else statistics.rank_correlation)),
+        "group_agreement": how.mean(over_blocks(right_against_wrong if labels else statistics.rank_correlation)),
         **{f"group_agreement_{key}": how.mean(over_blocks(statistics.rank_correlation, key)) for key in others},
         "best_of_group": how.mean(best),
         "mean_of_group": how.mean(mean),
@@ -186,13 +172,9 @@ def _within_groups(judged: Sequence[Judged], answered: Sequence[Answered], how: 
     }
 
 
-def _right_against_wrong(rewards: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    return statistics.pairwise_auc(rewards[truth == 1], rewards[truth == 0])
-
-
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float] | Floats) -> float:
     known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+    return float(np.mean(known)) if known else NOTHING
 
 
 def _worth(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
@@ -202,29 +184,16 @@ def _worth(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     question shows, which is a copy of the list it shows, or else wrong answers on average.
     """
 
-    def paid(each: Judged, *kinds: Any) -> float:
-        rewards = each.of(*kinds)
-        return float(rewards.mean()) if len(rewards) else float("nan")
+    def paid(kind: Any) -> Floats:
+        return np.array([float(each.of(kind).mean()) if len(each.of(kind)) else NOTHING for each in judged])
 
-    true, shuffled = ([paid(each, kind) for each in judged] for kind in ("true", "another's"))
-    copied = [paid(each, "copied") for each in judged]
-    bare = [paid(each, "wrong") if np.isnan(copy) else copy for each, copy in zip(judged, copied, strict=True)]
-    return {
-        "true_reward": how.mean(true),
-        "shuffled_reward": how.mean(shuffled),
-        "observed_only_reward": how.mean(bare),
-        "gain_over_shuffled": how.mean([t - s for t, s in zip(true, shuffled, strict=True)]),
-        "gain_over_observed_only": how.mean([t - b for t, b in zip(true, bare, strict=True)]),
+    true, shuffled, copied = paid("true"), paid("another's"), paid("copied")
+    bare = np.where(np.isnan(copied), paid("wrong"), copied)
+    columns = {
+        "true_reward": true,
+        "shuffled_reward": shuffled,
+        "observed_only_reward": bare,
+        "gain_over_shuffled": true - shuffled,
+        "gain_over_observed_only": true - bare,
     }
-
-
-def _cost(judged: Sequence[Judged]) -> Cost:
-    """Return what one rollout costs under one mask."""
-    total, rollouts = Cost(), 0
-    for each in judged:
-        total.add(each.cost)
-        rollouts += each.samples.size
-    return total.share(max(1, rollouts))
-
-
-__all__ = ["Answered", "Counting", "Estimate", "finding"]
+    return {name: how.mean(column.tolist()) for name, column in columns.items()}

@@ -15,23 +15,18 @@ from cellduality_plugin.evaluation.audit.asking import Account, Cost, Rememberin
 from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.statistics import Rewards
 from cellduality_plugin.examples import Example
-from cellduality_plugin.scoring import Score, Scorer
+from cellduality_plugin.policies.base import Policy, PolicyError
+from cellduality_plugin.scoring import Scorer
 
 _UNBOUNDED = 86_400.0
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The rewards of one cell's answers.
+    """The rewards of one cell's candidates and samples: answers x masks, in the order of the case and of the group.
 
-    Parameters
-    ----------
-    candidates, samples
-        Answers x masks, in the order of the case and of the group.
-    cost
-        What the group of samples cost under all masks, asked as training asks it.
-    failed
-        Share of the samples' duals that gave no verdict.
+    ``cost`` is what the samples cost under all masks, asked as training asks; ``failed`` the share of their duals that
+    gave no verdict.
     """
 
     case: Case
@@ -61,36 +56,27 @@ def scorer_of(config: Config, task: str, contender: Contender) -> Scorer:
 
 async def judge(scorer: Scorer, case: Case, samples: Sequence[str], memory: Remembering) -> Judged:
     """Return what ``scorer`` pays for the candidates of ``case`` and for the policy's own answers ``samples``."""
-    found = await asyncio.gather(*(_judge_split(scorer, case, split, samples, memory) for split in case.splits))
-    rewards = np.array([rewards for rewards, _, _ in found], dtype=float).T
-    cost = Cost()
-    for _, spent, _ in found:
-        cost.add(spent)
-    failed = float(np.mean([share for _, _, share in found]))
-    return Judged(case, rewards[len(samples) :], rewards[: len(samples)], cost, failed)
-
-
-async def _judge_split(
-    scorer: Scorer, case: Case, split: Example, samples: Sequence[str], memory: Remembering
-) -> tuple[list[float], Cost, float]:
-    """Return the rewards of samples and candidates under one mask, what the samples cost, and how many failed."""
-    group = scorer.group(split.to_label())
-    group.memo = Memo()  # charged for all it asks, whatever other groups have asked
-
-    async def score(text: str, policy: Account) -> Score:
-        return await scorer.score(text, group, policy)
-
-    async def member(text: str) -> Score:
-        with group.member():
-            await asyncio.sleep(0)  # so that all members have begun before the first of them ends, as in a run
-            return await scorer.level(await score(text, account), group)
-
-    account = memory.account()
-    sampled = [(each.reward, each.logs["dual_failed"]) for each in await asyncio.gather(*map(member, samples))]
-    cost = account.cost
-    # Candidates are nobody's group: each is paid for itself.
     texts = [case.task.answer_response(candidate.value) for candidate in case.candidates]
-    found = await asyncio.gather(*(score(text, memory.account()) for text in texts))
-    known = [each.reward for each in found]
-    failed = float(np.mean([share for _, share in sampled])) if sampled else 0.0
-    return [*(reward for reward, _ in sampled), *known], cost, failed
+
+    async def under(split: Example) -> tuple[list[float], list[float], Cost, float]:
+        group = scorer.group(split.to_label())
+        group.memo = Memo()  # charged for all it asks, whatever other groups have asked
+        account = Account(memory)
+        sampled = await scorer.score_all(samples, group, account)
+        # Candidates are nobody's group: each is paid for itself.
+        known = await asyncio.gather(*(scorer.score(text, group, Account(memory)) for text in texts))
+        failed = [each.logs["dual_failed"] for each in sampled] or [0.0]
+        return [s.reward for s in sampled], [s.reward for s in known], account.cost, float(np.mean(failed))
+
+    found = await asyncio.gather(*map(under, case.splits))
+    sampled, known, costs, failed = zip(*found, strict=True)
+    of_candidates, of_samples = (np.array(each, dtype=float).T for each in (known, sampled))
+    return Judged(case, of_candidates, of_samples, Cost.sum(costs), float(np.mean(failed)))
+
+
+async def response(policy: Policy, prompt: str) -> str:
+    """Return the response to ``prompt``, or an empty one, which nothing can be read in, where there is none."""
+    try:
+        return await policy.generate(prompt)
+    except PolicyError:
+        return ""

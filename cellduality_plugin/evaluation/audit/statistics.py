@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,69 +13,36 @@ from scipy.stats import rankdata
 from cellduality_plugin.evaluation.metrics import bootstrap_interval
 from cellduality_plugin.examples import Value
 
-Rewards = NDArray[np.float64]
+Floats = NDArray[np.float64]
+Rewards = Floats
+"""Answers x masks, of one cell."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over cells.
-
-    Parameters
-    ----------
-    value
-        The mean; None if no cell has one.
-    n
-        How many cells have one.
-    interval
-        Its 95 % bootstrap interval over cells.
-    """
-
-    value: float | None
-    n: int
-    interval: tuple[float, float] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
-        return asdict(self)
-
-
-def mean_over_cells(values: Sequence[float], *, seed: int, resamples: int) -> Estimate:
-    """Return the mean of one value a cell with its interval; cells without a value (NaN) do not count.
+def mean_over_cells(values: Sequence[float], *, seed: int, resamples: int) -> dict[str, Any]:
+    """Return :func:`over_columns` of the mean of one value a cell; cells without a value (NaN) do not count.
 
     Examples
     --------
-    >>> mean_over_cells([1.0, float("nan"), 0.0], seed=0, resamples=50).value
+    >>> mean_over_cells([1.0, float("nan"), 0.0], seed=0, resamples=50)["value"]
     0.5
     """
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
     if not len(known):
-        return Estimate(None, 0)
-    interval = bootstrap_interval(_mean, known, seed=seed, resamples=resamples)
-    return Estimate(float(known.mean()), len(known), interval)
+        return {"value": None, "n": 0, "interval": None}
+    return over_columns(lambda column: float(column.mean()), known, seed=seed, resamples=resamples)
 
 
-def over_columns(
-    statistic: Callable[..., float], *columns: Sequence[Any] | NDArray[Any], seed: int, resamples: int
-) -> Estimate:
-    """Return a statistic of several columns, one entry a cell each, with its interval."""
+def over_columns(statistic: Callable[..., float], *columns: NDArray[Any], seed: int, resamples: int) -> dict[str, Any]:
+    """Return the ``value`` of a statistic of columns, ``n`` cells each, and its 95 % bootstrap ``interval``."""
     interval = bootstrap_interval(statistic, *columns, seed=seed, resamples=resamples)
-    return Estimate(float(statistic(*map(np.asarray, columns))), len(columns[0]), interval)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean())
+    return {"value": float(statistic(*columns)), "n": len(columns[0]), "interval": interval}
 
 
 def in_blocks(rewards: Rewards, masks: int) -> Rewards:
     """Return the mean rewards over every ``masks`` masks: answers x blocks. Masks that fill no block are left out.
 
     One block is what a rollout of training is paid, where rows hold ``masks`` masks.
-
-    Parameters
-    ----------
-    rewards
-        Answers x masks.
 
     Examples
     --------
@@ -88,7 +54,7 @@ def in_blocks(rewards: Rewards, masks: int) -> Rewards:
     return np.asarray(rewards[:, : blocks * size].reshape(len(rewards), blocks, size).mean(axis=2))
 
 
-def pairwise_auc(true: NDArray[np.float64], wrong: NDArray[np.float64]) -> float:
+def pairwise_auc(true: Floats, wrong: Floats) -> float:
     """Return the share of (true, wrong) pairs in which the true answer is paid more, ties half, in [0, 1].
 
     Best value 1; chance gives 0.5. NaN if either is empty.
@@ -100,7 +66,7 @@ def pairwise_auc(true: NDArray[np.float64], wrong: NDArray[np.float64]) -> float
     """
     if not len(true) or not len(wrong):
         return float("nan")
-    apart = np.asarray(true)[:, None] - np.asarray(wrong)[None, :]
+    apart = true[:, None] - wrong[None, :]
     return float(np.mean((apart > 0) + 0.5 * (apart == 0)))
 
 
@@ -128,23 +94,16 @@ def majority(answers: Sequence[Value | None]) -> dict[Value, float]:
     return best(Counter(answer for answer in answers if answer is not None))
 
 
-def product(answers: Sequence[Value | None], rewards: NDArray[np.float64]) -> dict[Value, float]:
+def product(answers: Sequence[Value | None], rewards: Floats) -> dict[Value, float]:
     """Return the answer of a group whose votes times reward are most, as :func:`best` does.
 
     What a policy that answers so is led to by training on the reward. Where products are equal, 0 among them, votes
-    decide: without a reward nothing is learnt, and the majority stands.
-
-    Parameters
-    ----------
-    answers, rewards
-        Of one group, and what each of them was paid.
+    decide.
 
     Examples
     --------
-    >>> product(["B", "B", "T"], np.array([0.25, 0.25, 0.75]))
-    {'T': 1.0}
-    >>> product(["B", "B", "T"], np.zeros(3))
-    {'B': 1.0}
+    >>> product(["B", "B", "T"], np.array([0.25, 0.25, 0.75])), product(["B", "B", "T"], np.zeros(3))
+    ({'T': 1.0}, {'B': 1.0})
     """
     votes = Counter(answer for answer in answers if answer is not None)
     paid = dict.fromkeys(votes, 0.0)
@@ -154,7 +113,7 @@ def product(answers: Sequence[Value | None], rewards: NDArray[np.float64]) -> di
     return best({answer: (round(paid[answer], 12), votes[answer]) for answer in votes})
 
 
-def shared_macro_f1(gold: NDArray[np.float64], picked: NDArray[np.float64]) -> float:
+def shared_macro_f1(gold: Floats, picked: Floats) -> float:
     """Return the macro-F1 over the labels present in ``gold``, in [0, 1], of choices that several labels may share.
 
     Best value 1. Where every choice is one label's it is :func:`cellduality_plugin.evaluation.metrics.macro_f1`.
@@ -174,7 +133,7 @@ def shared_macro_f1(gold: NDArray[np.float64], picked: NDArray[np.float64]) -> f
     return float(np.mean(2 * hits[present] / (there + picked.sum(axis=0))[present]))
 
 
-def rank_correlation(rewards: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+def rank_correlation(rewards: Floats, truth: Floats) -> float:
     """Return Spearman's correlation, in [-1, 1]; NaN if either does not vary. Best value 1.
 
     Answers without a truth (NaN) do not count.
@@ -194,8 +153,6 @@ def rank_correlation(rewards: NDArray[np.float64], truth: NDArray[np.float64]) -
 def zero_variance(rewards: Rewards, least: float = 0.0) -> float:
     """Return the share of blocks whose answers are all paid the same, or nearer together than ``least``. Best value 0.
 
-    Such a group teaches nothing: its advantages are zero.
-
     Examples
     --------
     >>> zero_variance(np.array([[0.5, 0.5], [0.5, 0.25]]))
@@ -207,12 +164,7 @@ def zero_variance(rewards: Rewards, least: float = 0.0) -> float:
 
 def signal_to_noise(rewards: Sequence[Rewards]) -> float | None:
     """Return how much answers differ over how much masks do: variance over answers of the mean reward over masks, over
-    the mean variance over masks. Best value: the higher the better; None where there is one mask alone, or no noise.
-
-    Parameters
-    ----------
-    rewards
-        Answers x masks, of each cell.
+    the mean variance over masks. The higher the better; None where there is one mask alone, or no noise.
 
     Examples
     --------
@@ -226,7 +178,7 @@ def signal_to_noise(rewards: Sequence[Rewards]) -> float | None:
     return round(float(np.mean([np.var(cell.mean(axis=1), ddof=1) for cell in several])) / noise, 9)
 
 
-def best_of_group(rewards: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+def best_of_group(rewards: Floats, truth: Floats) -> float:
     """Return how true the best paid answer of a group is, the mean over those paid the same. NaN without any truth.
 
     Examples

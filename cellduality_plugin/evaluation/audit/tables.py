@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich import box
 from rich.console import Group
@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cellduality_plugin.evaluation.tables import section_title
+
+Finding: TypeAlias = Mapping[str, Any]
 
 _STYLES = {"agrees": "green", "unclear": "yellow", "harmful": "red", "no signal": "red"}
 
@@ -37,19 +39,21 @@ def audit_rows(content: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
     return tasks
 
 
-def _row(found: Mapping[str, Any]) -> dict[str, str]:
+def _row(found: Finding) -> dict[str, str]:
     cost, several = found["cost"], found["masks"] > found["masks_of_a_rollout"]
-    own = {way: _pair(found, way) for way in ("product", "choice") if f"{way}_accuracy" in found}
+    auc = _value(found, "auc")
+    if found["auc"]["value"] is not None:
+        auc += " ({:.2f}–{:.2f})".format(*found["auc"]["interval"])
     return {
         "reward": found["reward"],
-        "AUC": _with_interval(found["auc"]),
-        "all masks": _number(found["auc_all_masks"]["value"] if several else None),
-        **own,
-        "group": _number(found["group_agreement"]["value"]),
-        "best paid": f"{_number(found['best_of_group']['value'])} ({_number(found['mean_of_group']['value'])})",
-        "flat": _number(found["zero_variance"]["value"]),
+        "AUC": auc,
+        "all masks": _value(found, "auc_all_masks") if several else "–",
+        **{way: _pair(found, way) for way in ("product", "choice") if f"{way}_accuracy" in found},
+        "group": _value(found, "group_agreement"),
+        "best paid": f"{_value(found, 'best_of_group')} ({_value(found, 'mean_of_group')})",
+        "flat": _value(found, "zero_variance"),
         "S/N": _number(found["signal_to_noise"], 1),
-        "paid": " / ".join(_number(found[f"{name}_reward"]["value"]) for name in ("true", "shuffled", "observed_only")),
+        "paid": " / ".join(_value(found, f"{name}_reward") for name in ("true", "shuffled", "observed_only")),
         "asked": _number(cost["requests"]),
         "read": _number(cost["prefilled"], 0),
         "written": _number(cost["decoded"], 0),
@@ -57,11 +61,19 @@ def _row(found: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _pair(found: Mapping[str, Any], who: str) -> str:
-    return f"{_number(found[f'{who}_accuracy']['value'])} / {_number(found[f'{who}_macro_f1']['value'])}"
+def _pair(found: Finding, who: str) -> str:
+    return f"{_value(found, f'{who}_accuracy')} / {_value(found, f'{who}_macro_f1')}"
 
 
-def section_heading(findings: Sequence[Mapping[str, Any]]) -> str:
+def _value(found: Finding, name: str) -> str:
+    return _number(found[name]["value"])
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def section_heading(findings: Sequence[Finding]) -> str:
     """Return what all contenders of a task share: how many cells, and how right the policy's own answers are."""
     first = findings[0]
     heading = f"{first['n']} cells, {first['samples']} answers each"
@@ -88,45 +100,38 @@ def labels_line(content: Mapping[str, Any]) -> str:
     return f"The labels of {sum(used.values())} validation cells were read ({by_set}). {content['seconds']:.0f} s."
 
 
-def _with_interval(estimate: Mapping[str, Any]) -> str:
-    if estimate["value"] is None:
-        return "–"
-    low, high = estimate["interval"]
-    return f"{_number(estimate['value'])} ({_number(low)}–{_number(high)})"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _sections(content: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, str]], list[Finding], str]]:
+    """Yield the title, rows, findings and choice of each task."""
+    for task, rows in audit_rows(content).items():
+        found = [each for each in content["findings"] if each["task"] == task]
+        yield section_title(task), rows, found, choice_line(content, task)
 
 
 def audit_table(content: Mapping[str, Any]) -> Group:
     """Return the tables of ``content`` with the verdicts below, to be printed with rich."""
     shown: list[Any] = []
-    for task, rows in audit_rows(content).items():
-        found = [each for each in content["findings"] if each["task"] == task]
-        heading = Text(f"{section_title(task)}: {section_heading(found)}", style="bold")
+    for title, rows, found, choice in _sections(content):
+        heading = Text(f"{title}: {section_heading(found)}", style="bold")
         table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
         for column in rows[0]:
             table.add_column(column, justify="left" if column == "reward" else "right", no_wrap=column == "reward")
         for row in rows:
             table.add_row(*row.values())
-        shown += [table, *map(_spoken, found), Text(f"  {choice_line(content, task)}".rstrip(), style="bold"), Text()]
+        shown.append(table)
+        for each in found:
+            said = each["verdict"]
+            shown.append(Text.assemble((f"  {each['reward']}: ", "bold"), (said["words"], _STYLES[said["grade"]])))
+        shown += [Text(f"  {choice}".rstrip(), style="bold"), Text()]
     return Group(*shown, Text(labels_line(content)), Text(LEGEND, style="dim"))
-
-
-def _spoken(found: Mapping[str, Any]) -> Text:
-    line = Text(f"  {found['reward']}: ", style="bold")
-    return line.append(found["verdict"]["words"], style=_STYLES[found["verdict"]["grade"]])
 
 
 def audit_markdown(content: Mapping[str, Any]) -> str:
     """Return ``content`` as a Markdown page."""
     parts = ["# Audit of rewards\n", labels_line(content) + "\n", LEGEND + "\n"]
-    for task, rows in audit_rows(content).items():
-        found = [each for each in content["findings"] if each["task"] == task]
-        parts += [f"## {section_title(task)}\n", f"{section_heading(found)}.\n"]
-        if line := choice_line(content, task):
-            parts.append(f"**Choice.** {line}\n")
+    for title, rows, found, choice in _sections(content):
+        parts += [f"## {title}\n", f"{section_heading(found)}.\n"]
+        if choice:
+            parts.append(f"**Choice.** {choice}\n")
         parts += [_line(list(rows[0])), _line(["---"] * len(rows[0])), *(_line(list(row.values())) for row in rows), ""]
         parts += [f"- **{each['reward']}** ({each['verdict']['grade']}): {each['verdict']['words']}" for each in found]
         parts.append("")

@@ -1,35 +1,29 @@
-"""In plain words: what training on a reward is expected to do."""
+"""In plain words: what training on a reward is expected to do, and which reward a task is trained with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-Grade: TypeAlias = Literal["agrees", "unclear", "harmful", "no signal"]
+from cellduality_plugin.config import Config
+from cellduality_plugin.evaluation.audit.contenders import Contender
+from cellduality_plugin.evaluation.audit.statistics import mean_over_cells
+from cellduality_plugin.rewards import get_reward
 
 FLAT_GROUPS = 0.9
-"""Share of groups without spread from which on there is no signal: nine of ten rollouts would teach nothing."""
-
+"""Share of groups without spread from which on there is no signal."""
 WIDE_INTERVAL = 0.3
-"""Width of an AUC's interval past which one that holds 0.5 says that the cells are too few, and not that the reward is
-blind: about what fewer than ten cells give."""
-
+"""Width of an AUC's interval, about what fewer than ten cells give, past which the cells are too few to tell."""
 WIDE_GAIN = 0.1
-"""Width of a gain's interval past which one that holds 0 says that the cells are too few: a gain of a twentieth, which
-would be worth a run, could not be seen."""
+"""The same of a gain: one of a twentieth, which would be worth a run, could not be seen."""
+AS_CHEAP = 1.25
+"""A contender that takes up to this times the tokens of another is as cheap: prompts differ in length by less."""
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """The verdict on a reward of a task."""
-
-    grade: Grade
-    words: str
-
-
-def verdict(finding: Mapping[str, Any]) -> Judgement:
-    """Return what the numbers of one (task, reward) mean.
+def verdict(finding: Mapping[str, Any]) -> dict[str, str]:
+    """Return the ``grade`` (agrees, unclear, harmful or no signal) of one (task, reward), and the ``words`` for it.
 
     In this order, with 95 % intervals over cells:
 
@@ -40,70 +34,137 @@ def verdict(finding: Mapping[str, Any]) -> Judgement:
        majority, by the paired difference of accuracies. All of it below 0: harmful.
     4. The truth of the best paid answer of a group less the group's mean. All of it below 0: harmful.
     5. Either of these gains all above 0: the reward agrees. Else it is unclear.
-
-    Parameters
-    ----------
-    finding
-        As :func:`cellduality_plugin.evaluation.audit.findings.finding` makes it.
     """
+    grade, words = _judged(finding)
+    return {"grade": grade, "words": words}
+
+
+def _judged(finding: Mapping[str, Any]) -> tuple[str, str]:
     flat, auc = finding["zero_variance"]["value"], finding["auc"]
     if flat is not None and flat >= FLAT_GROUPS:
         alike = finding["same_answers"]["value"]
         why = f" (in {_percent(alike)} the policy gives one answer only)" if alike else ""
-        return Judgement("no signal", f"no signal: zero-variance groups {_percent(flat)}{why}")
+        return "no signal", f"no signal: zero-variance groups {_percent(flat)}{why}"
     if auc["value"] is None:
-        return Judgement("no signal", "no signal: there was no wrong answer to tell the true one from")
+        return "no signal", "no signal: there was no wrong answer to tell the true one from"
     low, high = auc["interval"]
     told = f"AUC {auc['value']:.2f}, {low:.2f} to {high:.2f}"
     if high < 0.5:
-        return Judgement("harmful", f"prefers wrong answers ({told}): training on this reward is expected to do harm")
+        return "harmful", f"prefers wrong answers ({told}): training on this reward is expected to do harm"
     if low <= 0.5 and high - low > WIDE_INTERVAL:
-        return Judgement("unclear", f"too few cells to tell ({told}): audit more")
+        return "unclear", f"too few cells to tell ({told}): audit more"
     if low <= 0.5:
-        return Judgement("no signal", f"no signal: does not tell the true answer from wrong ones ({told})")
-    return _gains(finding, told)
+        return "no signal", f"no signal: does not tell the true answer from wrong ones ({told})"
+    return _by_gains(_gains(finding), told)
 
 
-def _gains(finding: Mapping[str, Any], told: str) -> Judgement:
-    claims = {"product_gain": _voted, "group_gain": _paid}
-    known = [
-        (finding[name]["interval"], said(finding))
-        for name, said in claims.items()
-        if name in finding and finding[name]["value"] is not None
-    ]
-    if not known:
-        return Judgement("unclear", f"no answer of the policy could be read, to see what it does among them ({told})")
-    for (_, high), words in known:
+def _by_gains(gains: Sequence[tuple[tuple[float, float], str]], told: str) -> tuple[str, str]:
+    if not gains:
+        return "unclear", f"no answer of the policy could be read, to see what it does among them ({told})"
+    for (_, high), words in gains:
         if high < 0:
-            return Judgement("harmful", f"{words}: training on this reward is expected to do harm")
-    if above := [words for (low, _), words in known if low > 0]:
-        return Judgement("agrees", f"agrees with the truth ({told}); {'; '.join(above)}")
-    seen = "; ".join(words for _, words in known)
-    if any(high - low > WIDE_GAIN for (low, high), _ in known):
-        return Judgement("unclear", f"too few cells to tell: {seen}: audit more")
-    return Judgement("unclear", f"tells true answers from wrong ones ({told}), but not among the policy's own: {seen}")
+            return "harmful", f"{words}: training on this reward is expected to do harm"
+    if above := [words for (low, _), words in gains if low > 0]:
+        return "agrees", f"agrees with the truth ({told}); {'; '.join(above)}"
+    seen = "; ".join(words for _, words in gains)
+    if any(high - low > WIDE_GAIN for (low, high), _ in gains):
+        return "unclear", f"too few cells to tell: {seen}: audit more"
+    return "unclear", f"tells true answers from wrong ones ({told}), but not among the policy's own: {seen}"
 
 
-def _voted(finding: Mapping[str, Any]) -> str:
-    right, of_majority = finding["product_accuracy"]["value"], finding["majority_accuracy"]["value"]
-    return (
-        f"votes times reward name {_percent(right)} of the cells right, the majority {_percent(of_majority)}"
-        f"{_interval(finding['product_gain'])}"
-    )
-
-
-def _paid(finding: Mapping[str, Any]) -> str:
-    best, mean = _percent(finding["best_of_group"]["value"]), _percent(finding["mean_of_group"]["value"])
-    gain = _interval(finding["group_gain"])
-    if finding["truth"] == "correct":
-        return f"{best} of the best paid of a group are right, {mean} of all{gain}"
-    return f"near the best paid cell of a group {best} of real cells are of the right condition, near all {mean}{gain}"
-
-
-def _interval(gain: Mapping[str, Any]) -> str:
-    low, high = (100 * end for end in gain["interval"])
-    return f" (gain {low:+.1f} to {high:+.1f})"
+def _gains(finding: Mapping[str, Any]) -> list[tuple[tuple[float, float], str]]:
+    """Return the interval of each gain that is known, with the words for it."""
+    claims = {
+        "product_gain": "votes times reward name {product_accuracy} of the cells right, the majority "
+        "{majority_accuracy}",
+        "group_gain": "{best_of_group} of the best paid of a group are right, {mean_of_group} of all"
+        if finding.get("truth") == "correct"
+        else "near the best paid cell of a group {best_of_group} of real cells are of the right condition, "
+        "near all {mean_of_group}",
+    }
+    known = {name: words for name, words in claims.items() if finding.get(name, {}).get("value") is not None}
+    shares = {
+        name: _percent(each["value"])
+        for name, each in finding.items()
+        if isinstance(each, Mapping) and each.get("value") is not None
+    }
+    found = []
+    for name, words in known.items():
+        low, high = finding[name]["interval"]
+        found.append(((low, high), f"{words.format(**shares)} (gain {100 * low:+.1f} to {100 * high:+.1f})"))
+    return found
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a task is trained with, None if it stays out, and why in plain words."""
+
+    contender: Contender | None
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        title = self.contender.title if self.contender else ""
+        return {"reward": title, "contender": self.contender and asdict(self.contender), "why": self.why}
+
+
+def choices(content: Mapping[str, Any], config: Config) -> dict[str, Choice]:
+    """Return what each task of ``config`` is trained with by an audit's findings; see :func:`choose`.
+
+    A task that could not be audited keeps what it has. A reward that needs the true answers of rows is no choice.
+    """
+    how = {name: content["settings"][name] for name in ("seed", "resamples")}
+    chosen: dict[str, Choice] = {}
+    for name, task in config.tasks.items():
+        found = [each for each in content["findings"] if each["task"] == name]
+        fit = [each for each in found if not get_reward(each["contender"]["reward"], config.folder).needs_gold]
+        kept = Choice(Contender(task.reward, task.hidden, task.traces), "as configured: it could not be audited")
+        chosen[name] = choose(fit, **how) if found else kept
+    return chosen
+
+
+def choose(findings: Sequence[Mapping[str, Any]], *, seed: int, resamples: int) -> Choice:
+    """Return the contender that a task is trained with: of those graded ``agrees`` the one of the highest score.
+
+    The score is how right the group's votes times reward are, or how true the best paid cell of a group is. A contender
+    whose score cannot be told from it (the 95 % interval of the paired difference over cells holds 0) is preferred if
+    it asks the policy's own dual and the best does not; then one that takes fewer tokens (by more than
+    :data:`AS_CHEAP`); then the one of higher score.
+    ``findings`` are of one task, on the same cells; ``seed`` and ``resamples`` are of the bootstrap.
+    """
+    fit = [found for found in findings if found["verdict"]["grade"] == "agrees"]
+    if not fit:
+        grades = Counter(found["verdict"]["grade"] for found in findings)
+        told = ", ".join(f"{count} {grade}" for grade, count in grades.items())
+        return Choice(None, f"no reward agrees with the truth ({told or 'none was audited'})")
+    best = max(fit, key=_score)
+
+    def near(found: Mapping[str, Any]) -> bool:
+        pairs = zip(best["score_of_cells"], found["score_of_cells"], strict=True)
+        apart = [ours - theirs for ours, theirs in pairs if None not in (ours, theirs)]
+        interval = mean_over_cells(apart, seed=seed, resamples=resamples)["interval"]
+        return found is best or interval is None or interval[0] <= 0
+
+    among = [found for found in fit if near(found)]
+    own = [found for found in among if found["cost"]["requests"]] or among
+    least = min(map(_tokens, own))
+    picked = max((found for found in own if _tokens(found) <= AS_CHEAP * least), key=_score)
+    why = picked["verdict"]["words"]
+    if picked is not best:
+        virtue = "asks the policy's own dual" if not best["cost"]["requests"] else "takes fewer tokens"
+        scores = f"{best['reward']} scores {_score(best):.3f} to {_score(picked):.3f}, within the noise"
+        why += f"; {scores}: this one {virtue}"
+    return Choice(Contender(**picked["contender"]), why)
+
+
+def _score(found: Mapping[str, Any]) -> float:
+    known = [value for value in found["score_of_cells"] if value is not None]
+    return float(sum(known) / len(known))
+
+
+def _tokens(found: Mapping[str, Any]) -> float:
+    return float(found["cost"]["prefilled"] + found["cost"]["decoded"])

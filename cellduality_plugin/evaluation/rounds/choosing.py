@@ -13,21 +13,15 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.compare import headline_of
 from cellduality_plugin.evaluation.report import read_metrics
 
-FORMAT = "cellduality-rounds"
-VERSION = 1
+FORMAT, VERSION = "cellduality-rounds", 1
 METRICS, PSEUDO = Path("validation", "metrics.json"), "pseudo.json"
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round: its number from 1, its headline metrics on validation cells, and what its pseudo-labels looked like.
+    """One round: its number from 1, its headline metrics on validation cells, and its pseudo-labels by task, if any.
 
-    Parameters
-    ----------
-    metrics
-        Those that are better the higher, in [0, 1], of cells like those that train; best value 1.
-    pseudo
-        By task; empty for a round without pseudo-labels.
+    Metrics are those that are better the higher, in [0, 1], of cells like those that train.
     """
 
     number: int
@@ -38,6 +32,13 @@ class Round:
     def score(self) -> float:
         """The mean of ``metrics``, in [0, 1]. Best value 1."""
         return statistics.fmean(self.metrics.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        told = {
+            key: {task: found[key] for task, found in self.pseudo.items()} for key in ("flip_rate", "entropy", "alarms")
+        }
+        return {"round": self.number, "score": self.score, "metrics": dict(self.metrics), **told}
 
 
 def read_round(folder: Path) -> Round:
@@ -51,9 +52,8 @@ def read_round(folder: Path) -> Round:
     content, where = read_metrics(folder / METRICS), str(folder / METRICS)
     columns = [column for column in content["columns"].values() if column["kind"] == "checkpoint"]
     if content["split"] != "validation" or len(columns) != 1:
-        raise CellDualityError(
-            "not one checkpoint on validation cells", where=where, mend="evaluate one with --split validation"
-        )
+        mend = "evaluate one with --split validation"
+        raise CellDualityError("not one checkpoint on validation cells", where=where, mend=mend)
     metrics = {
         key: float(metric["value"])
         for key, metric in columns[0]["metrics"].items()
@@ -67,39 +67,18 @@ def read_round(folder: Path) -> Round:
 
 
 def choose(rounds: Sequence[Round], patience: int) -> tuple[int, bool, str]:
-    """Return (the number of the round that is kept, whether another is worth its time, why); the first of equal ones.
+    """Return (the number of the round that is kept, the first of equal ones; whether another is worth its time; why).
 
-    Parameters
-    ----------
-    rounds
-        One at least, in their order.
-    patience
-        Rounds in a row that may do no better than the best before them.
+    ``rounds`` are in their order; so many in a row as ``patience`` may do no better than the best before them.
     """
     best = max(rounds, key=lambda each: (each.score, -each.number))
-    last = rounds[-1]
-    scores = f"{best.score:.3f} on validation cells"
-    since = last.number - best.number
-    why = f"round {best.number} is best, {scores}"
+    since = rounds[-1].number - best.number
+    why = f"round {best.number} is best, {best.score:.3f} on validation cells"
     return best.number, since < patience, why + (f"; {since} since did no better" if since else "")
 
 
 def as_json(rounds: Sequence[Round], patience: int) -> dict[str, Any]:
     """Return what the file of rounds holds."""
     kept, goes_on, why = choose(rounds, patience)
-
-    def of_tasks(each: Round, key: str) -> dict[str, Any]:
-        return {task: found[key] for task, found in each.pseudo.items()}
-
-    told = [
-        {
-            "round": each.number,
-            "score": each.score,
-            "metrics": dict(each.metrics),
-            "flip_rate": of_tasks(each, "flip_rate"),
-            "entropy": of_tasks(each, "entropy"),
-            "alarms": of_tasks(each, "alarms"),
-        }
-        for each in rounds
-    ]
+    told = [each.as_dict() for each in rounds]
     return {"format": FORMAT, "version": VERSION, "kept": kept, "why": why, "goes_on": goes_on, "rounds": told}

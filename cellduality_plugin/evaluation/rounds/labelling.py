@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
@@ -16,20 +16,18 @@ from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.contenders import Contender
+from cellduality_plugin.evaluation.audit.contenders import CONFIGURED, Contender
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.audit.judging import scorer_of
+from cellduality_plugin.evaluation.audit.judging import response, scorer_of
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.policies.recorded import RecordedPolicy
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.seeds import request_seed
 
-CONFIGURED = "configured"
-"""The judge that the configuration gives a task."""
 NOBODY = "none"
 """No judge: the votes alone count, which is plain self-training."""
 
@@ -39,17 +37,11 @@ Reason: TypeAlias = Literal["", "no_answer", "no_evidence", "unsure"]
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a policy and its judge make of one cell.
+    """What a policy and its judge make of one cell, by label.
 
-    Parameters
-    ----------
-    votes
-        How many of the drawn answers were which label; unreadable ones do not vote. Empty if nobody was asked.
-    rewards
-        What the judge says of each label that was answered, or of every one if nobody was asked, in [0, 1]; 1 without
-        a judge.
-    traces
-        The reasoning of the first answer that was each label.
+    ``votes`` counts the answers that could be read, and is empty if nobody was asked. ``rewards`` are the judge's on
+    each label that was answered, or on every one if nobody was asked, in [0, 1]; 1 without a judge. ``traces`` hold the
+    reasoning of the first such answer.
     """
 
     votes: Mapping[str, int]
@@ -77,16 +69,9 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Decision:
-    """The label that stands in for a cell's, or why there is none.
+    """The label that stands in for a cell's, or the ``reason`` why there is none.
 
-    Parameters
-    ----------
-    label
-        Empty if ``reason`` says why.
-    share
-        Of the likeliest label, in [0, 1].
-    trace
-        The reasoning that goes with the label.
+    ``share`` is that of the likeliest label, in [0, 1], and ``trace`` the reasoning that goes with the label.
     """
 
     label: str
@@ -96,17 +81,10 @@ class Decision:
 
 
 def decide(opinion: Opinion, choice: Choice, keep_above: float, luck: float) -> Decision:
-    """Return the label for a cell.
+    """Return the label for a cell: the likeliest (then that with more votes, then the first by name), or a drawn one.
 
-    Parameters
-    ----------
-    choice
-        ``"best"``: the likeliest label, of equally likely ones that with more votes, then the first by name;
-        ``"drawn"``: one drawn from the distribution.
-    keep_above
-        The least share that the likeliest label must have.
-    luck
-        In [0, 1): what decides a draw. The same in every round, so that a label changes only if the distribution does.
+    The likeliest must have a share of ``keep_above``. ``luck`` in [0, 1) decides a draw; it is the same in every round,
+    so that a label changes only if the distribution does.
     """
     shares = opinion.shares()
     if not shares:
@@ -139,14 +117,7 @@ def luck(*parts: object) -> float:
 class Selection:
     """Which cells of each task are asked: those of least luck, so that more of them hold all that fewer did.
 
-    Parameters
-    ----------
-    cells
-        (task, cell id) of all cells without a label.
-    weight
-        Each cell is in with this probability, in (0, 1].
-    limit
-        Cells of a task, at most; None for all.
+    Of ``cells``, (task, cell id), each is in with probability ``weight``, in (0, 1], and ``limit`` of a task at most.
     """
 
     def __init__(self, cells: Iterable[tuple[str, str]], *, weight: float, limit: int | None, seed: int) -> None:
@@ -170,8 +141,6 @@ class Panel:
     ----------
     config
         The pairs, and how duals are asked.
-    players
-        The policy: ``sampler`` answers, ``dual`` plays the dual; None where nobody is asked.
     votes
         Answers to a question; 0: nobody answers, and the judge is asked about every label of the set.
     judge
@@ -185,74 +154,55 @@ class Panel:
         If there is no such reward, or it cannot judge a task or needs its truth.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        players: Players | None,
-        *,
-        votes: int,
-        judge: str | dict[str, float],
-        tasks: Iterable[str],
-    ) -> None:
-        self._tasks, self._vocabulary = config.load_tasks(), config.load_vocabulary()
-        nobody = RecordedPolicy([])
-        self._sampler, self._dual = (players.sampler, players.dual) if players else (nobody, nobody)
-        self._votes = votes
-        self._scorers = judges(config, judge, tasks)
+    def __init__(self, config: Config, *, votes: int, judge: str | dict[str, float], tasks: Iterable[str]) -> None:
+        self._tasks, self._vocabulary, self._votes = config.load_tasks(), config.load_vocabulary(), votes
+        self._scorers: dict[str, Scorer] = {}
+        for name in tasks if judge != NOBODY else ():
+            own = config.tasks[name]
+            reward = own.reward if judge == CONFIGURED else judge
+            if get_reward(reward, config.folder).needs_gold:
+                what = f"the reward of {name} needs the truth, which these cells do not have"
+                raise CellDualityError(what, where="--judge", mend="name another judge, or none")
+            self._scorers[name] = scorer_of(config, name, Contender(reward, own.hidden, own.traces))
+        self.asks_policy = bool(votes) or any(scorer.asks_policy for scorer in self._scorers.values())
 
-    async def opinion(self, example: Example) -> Opinion:
-        """Return the opinion on one cell."""
-        task = self._tasks[example.task]
-        if not self._votes:
+    async def opinion(self, example: Example, players: Players | None) -> Opinion:
+        """Return the opinion on one cell; no players will do unless ``asks_policy``."""
+        task, dual = self._tasks[example.task], players.dual if players else RecordedPolicy([])
+        votes: Counter[str] = Counter()
+        if self._votes:
+            assert players is not None
+            prompt = task.primal_prompt(example.inputs, self._vocabulary)
+            texts = await asyncio.gather(*(response(players.sampler, prompt) for _ in range(self._votes)))
+            answers = [(task.parse_answer(text, self._vocabulary), text) for text in texts]
+            read = [(answer.value, answer.trace, text) for answer, text in answers if isinstance(answer.value, str)]
+            votes.update(label for label, _, _ in read)
+            found = {label: text for label, _, text in reversed(read)}
+            traces = {label: trace for label, trace, _ in reversed(read)}
+        else:
             assert isinstance(task.answer, OneOf)
-            labels = sorted(self._vocabulary.labels[task.answer.kind])
-            rewards = await self._judged(example, [task.answer_response(label) for label in labels])
-            return Opinion({}, dict(zip(labels, rewards, strict=True)), {})
-        prompt = task.primal_prompt(example.inputs, self._vocabulary)
-        texts = await asyncio.gather(*(self._answer(prompt) for _ in range(self._votes)))
-        read = [(task.parse_answer(text, self._vocabulary), text) for text in texts]
-        votes: Counter[str] = Counter(answer.value for answer, _ in read if isinstance(answer.value, str))
-        first = {answer.value: (answer.trace, text) for answer, text in reversed(read) if isinstance(answer.value, str)}
-        labels = sorted(first)
-        rewards = await self._judged(example, [first[label][1] for label in labels])
-        traces = {label: first[label][0] for label in labels}
-        return Opinion(dict(sorted(votes.items())), dict(zip(labels, rewards, strict=True)), traces)
+            found = {label: task.answer_response(label) for label in self._vocabulary.labels[task.answer.kind]}
+            traces = {}
+        labels = sorted(found)
+        rewards = await self._rewards(example, [found[label] for label in labels], dual)
+        ordered = {label: traces[label] for label in labels if label in traces}
+        return Opinion(dict(sorted(votes.items())), dict(zip(labels, rewards, strict=True)), ordered)
 
-    async def _answer(self, prompt: str) -> str:
-        try:
-            return await self._sampler.generate(prompt)
-        except PolicyError:
-            return ""
-
-    async def _judged(self, example: Example, texts: Sequence[str]) -> list[float]:
+    async def _rewards(self, example: Example, texts: Sequence[str], dual: Policy) -> list[float]:
         if not (scorer := self._scorers.get(example.task)):
             return [1.0] * len(texts)
         group = scorer.group(example.to_label())
-        scores = await asyncio.gather(*(scorer.score(text, group, self._dual) for text in texts))
-        return [score.similarity for score in scores]
-
-
-def judges(config: Config, judge: str | dict[str, float], tasks: Iterable[str]) -> dict[str, Scorer]:
-    """Return the scorer of each task, none without a judge; raises as :class:`Panel` does."""
-    if judge == NOBODY:
-        return {}
-    wanted = {name: config.tasks[name].reward if judge == CONFIGURED else judge for name in tasks}
-    for name, reward in wanted.items():
-        if get_reward(reward, config.folder).needs_gold:
-            raise CellDualityError(
-                f"the reward of {name} needs the truth, which these cells do not have",
-                where="--judge",
-                mend="name another judge, or none",
-            )
-    own = config.tasks
-    return {
-        name: scorer_of(config, name, Contender(reward, own[name].hidden, own[name].traces))
-        for name, reward in wanted.items()
-    }
+        return [each.similarity for each in await asyncio.gather(*(scorer.score(t, group, dual) for t in texts))]
 
 
 def opinions(
-    panel: Panel, examples: Iterable[Example], kept: AnswerCache, *, batch: int, total: int, name: str = ""
+    ask: Callable[[Example], Awaitable[Opinion]],
+    examples: Iterable[Example],
+    kept: AnswerCache,
+    *,
+    batch: int,
+    total: int,
+    name: str = "",
 ) -> Iterator[tuple[Example, Opinion]]:
     """Yield each example with the opinion on it, in their order; a batch of cells is asked together, and then kept.
 
@@ -260,28 +210,22 @@ def opinions(
     ----------
     kept
         What was asked already, by task and cell, and where the rest is kept.
-    batch
-        Cells that are asked together.
-    total
-        How many there are, for the progress bar.
-    name
-        What the bar shows; empty for no bar.
+    total, name
+        How many there are, and what the progress bar shows; no bar if ``name`` is empty.
     """
+
+    async def together(missing: Sequence[Example]) -> list[Opinion]:
+        return list(await asyncio.gather(*map(ask, missing)))
+
+    def key(example: Example) -> str:
+        return f"{example.task}/{example.id}"
+
     stream = iter(examples)
     with tqdm(total=total, desc=f"[{name}] cells", disable=not name) as bar:
-        while together := list(itertools.islice(stream, batch)):
-            missing = [example for example in together if _key(example) not in kept]
-            if missing:
-                found = asyncio.run(_all(panel, missing))
-                kept.add({_key(e): json.dumps(asdict(o)) for e, o in zip(missing, found, strict=True)})
-            bar.update(len(together))
-            for example in together:
-                yield example, Opinion(**json.loads(kept[_key(example)] or ""))
-
-
-async def _all(panel: Panel, examples: Sequence[Example]) -> list[Opinion]:
-    return list(await asyncio.gather(*map(panel.opinion, examples)))
-
-
-def _key(example: Example) -> str:
-    return f"{example.task}/{example.id}"
+        while cells := list(itertools.islice(stream, batch)):
+            if missing := [example for example in cells if key(example) not in kept]:
+                found = asyncio.run(together(missing))
+                kept.add({key(e): json.dumps(asdict(o)) for e, o in zip(missing, found, strict=True)})
+            bar.update(len(cells))
+            for example in cells:
+                yield example, Opinion(**json.loads(kept[key(example)] or ""))

@@ -19,73 +19,54 @@ UNLIKELY = 0.05
 
 @dataclass
 class Tally:
-    """Counts of one task, cell by cell.
+    """Counts of one task, cell by cell: ``labelled`` are the labels of labelled cells, of ``classes`` to choose from.
 
-    Parameters
-    ----------
-    labelled
-        The labels of the labelled cells.
-    classes
-        How many labels there are to choose from.
+    ``counts`` holds ``cells``, ``answers`` and, of cells that were given a label, ``overruled`` votes, those
+    ``compared`` with an earlier round, ``flips`` since, and what is ``right`` of those ``with_truth``.
     """
 
     labelled: Counter[str]
     classes: int
-    cells: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    answers: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     share: float = 0.0
-    overruled: int = 0
-    compared: int = 0
-    flips: int = 0
-    right: int = 0
-    right_by_votes: int = 0
-    with_truth: int = 0
 
     def add(self, opinion: Opinion, decision: Decision, previous: str | None = None, truth: str | None = None) -> None:
-        """Count one cell.
-
-        Parameters
-        ----------
-        previous
-            Its label in an earlier round, if it had one.
-        truth
-            Its true label, where it may be told.
-        """
-        self.cells += 1
-        self.answers += sum(opinion.votes.values())
+        """Count one cell, with its label in an earlier round, and its true label where it may be told."""
+        self.counts.update(cells=1, answers=sum(opinion.votes.values()))
         if not decision.label:
             self.reasons[decision.reason] += 1
             return
         self.labels[decision.label] += 1
         self.share += decision.share
         votes = majority_vote([label for label, count in opinion.votes.items() for _ in range(count)])
-        self.overruled += bool(votes) and decision.label != votes
-        self.compared += previous is not None
-        self.flips += previous is not None and previous != decision.label
-        if truth is not None:
-            self.with_truth += 1
-            self.right += decision.label == truth
-            self.right_by_votes += votes == truth
+        self.counts.update(
+            overruled=votes not in ("", decision.label),
+            compared=previous is not None,
+            flips=previous not in (None, decision.label),
+            with_truth=truth is not None,
+            right=decision.label == truth,
+            right_by_votes=votes == truth,
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return the counts and shares as JSON holds them; None where nothing was counted."""
-        given = self.labels.total()
-        told = {"accuracy": self.right, "accuracy_of_votes": self.right_by_votes} if self.with_truth else {}
+        counts, given = self.counts, self.labels.total()
+        told = {"accuracy": counts["right"], "accuracy_of_votes": counts["right_by_votes"]}
         return {
-            "cells": self.cells,
+            "cells": counts["cells"],
             "labelled_by_policy": given,
             "reasons": dict(sorted(self.reasons.items())),
-            "answers": self.answers,
+            "answers": counts["answers"],
             "labels": dict(sorted(self.labels.items())),
             "entropy": entropy(self.labels, self.classes),
             "entropy_of_labelled": entropy(self.labelled, self.classes),
             "share_of_likeliest": _ratio(self.share, given),
-            "overruled_votes": _ratio(self.overruled, given),
-            "compared": self.compared,
-            "flip_rate": _ratio(self.flips, self.compared),
-            **{name: _ratio(count, self.with_truth) for name, count in told.items()},
+            "overruled_votes": _ratio(counts["overruled"], given),
+            "compared": counts["compared"],
+            "flip_rate": _ratio(counts["flips"], counts["compared"]),
+            **{name: count / counts["with_truth"] for name, count in told.items() if counts["with_truth"]},
             "alarms": self.alarms(),
         }
 
@@ -93,19 +74,14 @@ class Tally:
         """Return what speaks for lock-in: labels that are too much alike, or that nobody is given any more."""
         given, labelled = self.labels.total(), self.labelled.total()
         if not given or not labelled:
-            return [] if given or not self.cells else ["no cell was given a label"]
+            return [] if given or not self.counts["cells"] else ["no cell was given a label"]
         found = []
         now, before = entropy(self.labels, self.classes), entropy(self.labelled, self.classes)
         if now < ENTROPY_SHARE * before:
             found.append(f"labels have an entropy of {now:.2f}, those of labelled cells {before:.2f}")
-        gone = [
-            label
-            for label, count in sorted(self.labelled.items())
-            if not self.labels[label] and (1 - count / labelled) ** given < UNLIKELY
-        ]
-        if gone:
-            found.append(f"no cell is called {', '.join(gone)}")
-        return found
+        missed = {label: (1 - count / labelled) ** given for label, count in self.labelled.items()}
+        gone = sorted(label for label, chance in missed.items() if not self.labels[label] and chance < UNLIKELY)
+        return [*found, f"no cell is called {', '.join(gone)}"] if gone else found
 
 
 def entropy(counts: Mapping[str, int], classes: int) -> float:
@@ -128,13 +104,8 @@ def sentence(task: str, found: Mapping[str, Any]) -> str:
     why = ", ".join(f"{count} {reason}" for reason, count in found["reasons"].items())
     parts = [f"{found['labelled_by_policy']} of {found['cells']} cells" + (f" ({why})" if why else "")]
     parts.append(f"entropy {found['entropy']:.2f} (labelled cells {found['entropy_of_labelled']:.2f})")
-    for key, what in (
-        ("flip_rate", "changed since"),
-        ("overruled_votes", "other than most votes"),
-        ("accuracy", "right"),
-    ):
-        if found.get(key) is not None:
-            parts.append(f"{100 * found[key]:.0f} % {what}")
+    shares = {"flip_rate": "changed since", "overruled_votes": "other than most votes", "accuracy": "right"}
+    parts += [f"{100 * found[key]:.0f} % {what}" for key, what in shares.items() if found.get(key) is not None]
     return f"pseudo-labels of {task}: {', '.join(parts)}"
 
 

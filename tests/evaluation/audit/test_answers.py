@@ -10,8 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import NEIGHBOURS, RealCells, make_cases, truths
-from cellduality_plugin.evaluation.audit.run import read_audit_rows
+from cellduality_plugin.evaluation.audit.answers import NEIGHBOURS, RealCells, make_cases, read_audit_rows, truths
 from cellduality_plugin.examples import Example
 from cellduality_plugin.similarity import rank_weighted_jaccard
 from cellduality_plugin.tasks import TASKS
@@ -51,18 +50,12 @@ def test_a_cell_is_held_against_cells_of_other_types_and_its_own_genes_in_anothe
         assert another != true
 
 
-def test_as_many_cells_and_masks_as_were_asked_for(cases):
-    made, _ = cases(ANNOTATION, cells=4, masks=2)
+def test_as_many_cells_and_masks_as_were_asked_for_and_none_without_gold(vocabulary, cases):
+    made, rows = cases(ANNOTATION, cells=4, masks=2)
     assert [len(case.splits) for case in made] == [2] * 4
-
-
-def test_a_row_without_gold_is_told(data, vocabulary, cases):
-    _, rows = cases(ANNOTATION)
+    how = {"cells": 1, "masks": None, "others": 1, "rng": np.random.default_rng(0)}
     with pytest.raises(CellDualityError, match="holds no true answer"):
-        make_cases(
-            ANNOTATION, [replace(rows[0], gold=None)], vocabulary, cells=1, masks=None, others=1,
-            rng=np.random.default_rng(0),
-        )  # fmt: skip
+        make_cases(ANNOTATION, [replace(rows[0], gold=None)], vocabulary, **how)
 
 
 def test_a_label_is_right_or_wrong_and_a_cell_more_or_less_true(cases):

@@ -6,8 +6,8 @@ import pytest
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.answers import read_audit_rows
 from cellduality_plugin.evaluation.audit.contenders import Contender, contenders_for
-from cellduality_plugin.evaluation.audit.run import read_audit_rows
 from cellduality_plugin.tasks import TASKS
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
@@ -42,15 +42,9 @@ def test_what_is_not_swept_is_as_configured(swept):
 def test_every_combination_that_makes_sense_once(swept):
     asked = {"hidden": (0.25, 1.0), "traces": (0, 4)}
     assert swept(ANNOTATION, "duality", "posterior", "posterior", "oracle", "profile", "consistency", **asked) == [
-        Contender("duality", 0.25),
-        Contender("duality", 1.0),
-        Contender("posterior", 0.25, 0),
-        Contender("posterior", 0.25, 4),
-        Contender("posterior", 1.0, 0),
-        Contender("posterior", 1.0, 4),
-        Contender("oracle"),
-        Contender("profile"),
-        Contender("consistency"),
+        *(Contender("duality", hidden) for hidden in (0.25, 1.0)),
+        *(Contender("posterior", hidden, traces) for hidden in (0.25, 1.0) for traces in (0, 4)),
+        *map(Contender, ("oracle", "profile", "consistency")),
     ]
     assert [each.title for each in swept(ANNOTATION, "posterior*profile", hidden=(1.0,), traces=(2,))] == [
         "posterior*profile, all hidden, 2 traces"
@@ -59,11 +53,8 @@ def test_every_combination_that_makes_sense_once(swept):
     assert swept(GENERATION, "posterior", **asked) == [Contender("posterior"), Contender("posterior", None, 4)]
 
 
-def test_a_reward_whose_profiles_are_not_there_is_left_out(swept, config):
+def test_a_reward_whose_profiles_are_not_there_is_left_out_and_one_that_nobody_knows_is_told(swept, config):
     bare = config.model_copy(update={"profiles": None})
     assert swept(ANNOTATION, "posterior", "profile", "posterior*profile", config=bare) == [Contender("posterior")]
-
-
-def test_a_reward_that_nobody_knows_is_told(swept):
     with pytest.raises(CellDualityError, match="no reward 'rwjs'"):
         swept(ANNOTATION, "rwjs")

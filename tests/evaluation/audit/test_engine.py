@@ -29,11 +29,9 @@ class ScriptedEngine:
     fails_at: int = -1
     steps: int = 0
     waiting: list[tuple[str, list[int]]] = field(default_factory=list)
-    seeds: list[int | None] = field(default_factory=list)
 
     def add_request(self, name: str, prompt: Any, params: SamplingParams) -> None:
         self.waiting.append((name, prompt["prompt_token_ids"]))
-        self.seeds.append(params.seed)
 
     def step(self) -> list[Output]:
         self.steps += 1
@@ -64,7 +62,7 @@ def test_everyone_gets_their_own_answer():
     asyncio.run(run())
 
 
-def test_who_gave_up_is_not_waited_for():
+def test_who_gave_up_is_not_waited_for_and_an_engine_that_fails_tells_all_who_wait():
     async def run():
         engine = stepped(ScriptedEngine())
         first = asyncio.ensure_future(engine.generate([1], SamplingParams()))
@@ -73,12 +71,6 @@ def test_who_gave_up_is_not_waited_for():
         first.cancel()
         assert (await second).tokens == [2]
         assert (await engine.generate([3], SamplingParams())).tokens == [3]
-
-    asyncio.run(run())
-
-
-def test_an_engine_that_fails_tells_all_who_wait():
-    async def run():
         engine = stepped(ScriptedEngine(fails_at=2))
         waiting = [engine.generate([number], SamplingParams()) for number in range(4)]
         found = await asyncio.gather(*waiting, return_exceptions=True)

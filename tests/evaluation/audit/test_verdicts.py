@@ -1,22 +1,24 @@
-"""What is said of a reward, number by number."""
+"""What is said of a reward, number by number, and what a task is trained with, from findings made by hand."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cellduality_plugin.evaluation.audit.verdicts import FLAT_GROUPS, verdict
+from cellduality_plugin.config import Config
+from cellduality_plugin.evaluation.audit.contenders import Contender
+from cellduality_plugin.evaluation.audit.verdicts import AS_CHEAP, FLAT_GROUPS, choices, choose, verdict
 
 
 def estimate(value, low=None, high=None):
-    return {
-        "value": value,
-        "n": 20,
-        "interval": None if value is None else (value if low is None else low, value if high is None else high),
-    }
+    interval = None if value is None else (value if low is None else low, value if high is None else high)
+    return {"value": value, "n": 20, "interval": interval}
 
 
-def made(**changes):
+def cells(**changes):
     found = {
+        "truth": "knn",
         "auc": estimate(0.93, 0.9, 0.96),
         "zero_variance": estimate(0.2),
         "same_answers": estimate(0.1),
@@ -34,15 +36,10 @@ def labels(**changes):
         "majority_accuracy": estimate(0.74),
         "product_gain": estimate(0.01, -0.02, 0.04),
     }
-    return made(**{**votes, **changes})
+    return cells(**{**votes, **changes})
 
 
-def cells(**changes):
-    return made(truth="knn", **changes)
-
-
-UNDECIDED = estimate(0.0, -0.03, 0.03)
-WIDE = estimate(0.02, -0.1, 0.1)
+UNDECIDED, WIDE = estimate(0.0, -0.03, 0.03), estimate(0.02, -0.1, 0.1)
 LESS, MORE = estimate(-0.1, -0.2, -0.05), estimate(0.1, 0.05, 0.2)
 
 CASES = {
@@ -76,5 +73,85 @@ CASES = {
 def test_a_verdict_follows_from_the_stated_thresholds(name):
     finding, grade, words = CASES[name]
     said = verdict(finding)
-    assert said.grade == grade
-    assert words in said.words
+    assert said["grade"] == grade
+    assert words in said["words"]
+
+
+HOW = {"seed": 0, "resamples": 200}
+
+
+def found(reward, scores, grade="agrees", *, requests=1.0, tokens=100.0, hidden=None, traces=0):
+    return {
+        "task": "t",
+        "reward": Contender(reward, hidden, traces).title,
+        "contender": {"reward": reward, "hidden": hidden, "traces": traces},
+        "score_of_cells": scores,
+        "cost": {"requests": requests, "prefilled": tokens, "decoded": 0.0},
+        "verdict": {"grade": grade, "words": f"words of {reward}"},
+    }
+
+
+def right(of, cells=100):
+    """As many of the cells right as told."""
+    return [float(place < of) for place in range(cells)]
+
+
+OTHERS_RIGHT = [float(place >= 45) for place in range(100)]
+"""As many as by ``right(55)``, but of other cells: the difference is paired cell by cell."""
+CHOICES = {
+    "the best that agrees": ("b", found("a", right(60)), found("b", right(80)), found("c", right(95), "unclear")),
+    "the policy's own dual within the noise": (
+        "own", found("own", right(79)), found("profile", right(80), requests=0.0, tokens=0.0),
+    ),
+    "not beyond it": ("profile", found("own", right(60)), found("profile", right(80), requests=0.0, tokens=0.0)),
+    "the cheaper": ("b", found("a", right(80), traces=4, tokens=500.0), found("b", right(79))),
+    "of two as cheap the better": ("a", found("a", right(80), tokens=100.0 * AS_CHEAP), found("b", right(79))),
+    "surely better": ("b", found("a", right(50)), found("b", right(55), tokens=900.0)),
+    "not surely better": ("a", found("a", right(50)), found("b", OTHERS_RIGHT, tokens=900.0)),
+    "cells without an answer do not count": ("a", found("a", [1.0, None]), found("b", [None, 0.5])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_of_those_that_agree_one_is_chosen(name):
+    reward, *findings = CHOICES[name]
+    for order in (findings, findings[::-1]):
+        assert choose(order, **HOW).contender.reward == reward
+
+
+def test_a_choice_within_the_noise_says_so():
+    profile, cheap = found("profile", right(80), requests=0.0, tokens=0.0), found("own", right(79))
+    why = "profile scores 0.800 to 0.790, within the noise: this one asks the policy's own dual"
+    assert why in choose([cheap, profile], **HOW).why
+    assert "this one takes fewer tokens" in choose([found("dear", right(80), tokens=500.0), cheap], **HOW).why
+
+
+@pytest.mark.parametrize("grades", [[], ["unclear"], ["unclear", "harmful", "no signal", "unclear"]])
+def test_a_task_for_which_none_agrees_stays_out(grades):
+    chosen = choose([found(str(n), right(90), grade) for n, grade in enumerate(grades)], **HOW)
+    assert (chosen.as_dict()["contender"], chosen.as_dict()["reward"]) == (None, "")
+    assert all(grade in chosen.why for grade in grades)
+    assert ("2 unclear" in chosen.why) == (len(grades) == 4)
+
+
+shares = st.lists(st.integers(0, 4).map(lambda n: n / 4), min_size=5, max_size=5)
+grades = st.sampled_from(["agrees", "unclear", "harmful", "no signal"])
+costs = {"requests": st.sampled_from([0.0, 1.0]), "tokens": st.integers(0, 500).map(float)}
+
+
+@given(st.lists(st.builds(found, st.sampled_from("abcdef"), shares, grades, **costs), max_size=5))
+def test_what_is_chosen_agrees(findings):
+    chosen = choose(findings, seed=0, resamples=20)
+    agreed = [each["contender"] for each in findings if each["verdict"]["grade"] == "agrees"]
+    assert (chosen.contender is None) == (not agreed)
+    assert chosen.contender is None or chosen.as_dict()["contender"] in agreed
+
+
+def test_the_truth_itself_is_no_choice_and_what_was_not_audited_keeps_what_it_has():
+    tasks = {name: {"pair": f"own.py:{name}", "reward": "likelihood"} for name in ("t", "u")}
+    content = {"settings": HOW, "findings": [found("oracle", right(100)), found("posterior", right(60))]}
+    chosen = choices(content, Config.read({"tasks": tasks}))
+    assert [each.contender and each.contender.reward for each in chosen.values()] == ["posterior", "likelihood"]
+    assert "could not be audited" in chosen["u"].why
+    chosen = choices({**content, "findings": content["findings"][:1]}, Config.read({"tasks": tasks}))
+    assert chosen["t"].contender is None
