@@ -20,8 +20,7 @@ PRIOR_CELLS = 1.0
 """How many cells like the mean of all count towards every label: half of a profile that has one labelled cell."""
 
 TEMPER = 0.25
-"""What log-likelihoods are multiplied by while labels are guessed: genes hang together, and counted as if each spoke
-for itself they are far too sure."""
+"""What log-likelihoods are multiplied by while labels are guessed: genes hang together, and are too sure each alone."""
 
 ROUNDS = 5
 """Rounds of expectation-maximisation; more of them forget the labels."""

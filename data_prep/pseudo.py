@@ -17,12 +17,11 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
-from data_prep.reading import CONDITIONS
 from data_prep.rows import Row, with_masks
 from data_prep.splits import SPLITS
 from data_prep.traces.questions import Direction, Question
 from data_prep.traces.rule.teacher import RuleTeacher
-from data_prep.views import known_by
+from data_prep.views import CONDITIONS, known_by, source_of
 
 CELLS = "cells.jsonl"
 CANDIDATES = 6
@@ -66,7 +65,7 @@ def served(rows: Iterable[Mapping[str, str]], tasks: Mapping[str, DualTask]) -> 
     for row in rows:
         count += 1
         if row["datasource"] in tasks:
-            found.setdefault(_source(row["id"]), {})[row["datasource"]] = None
+            found.setdefault(source_of(row["id"]), {})[row["datasource"]] = None
     return {source: [name for name in tasks if name in names] for source, names in found.items()}, count
 
 
@@ -76,7 +75,7 @@ def training_cells(
     """Yield (task, row of the cells file) for every training cell that shows its label, or that does not."""
     for row in read_jsonl(path):
         if row["split"] == SPLITS[0] and row["labelled"] == labelled:
-            yield from ((name, row) for name in asked.get(_source(row["id"]), ()))
+            yield from ((name, row) for name in asked.get(source_of(row["id"]), ()))
 
 
 def hidden_share(data: Path) -> float:
@@ -171,7 +170,3 @@ def previous_labels(path: Path) -> dict[tuple[str, str], str]:
     rows = (row for row in read_sft(path) if row["direction"] == "primal")
     golds = ((row, Example.from_label(row["label"]).gold) for row in rows)
     return {(row["datasource"], row["id"]): gold for row, gold in golds if isinstance(gold, str)}
-
-
-def _source(cell_id: str) -> str:
-    return cell_id.partition("/")[0]
