@@ -238,7 +238,7 @@ def _cell_row(view: View, cell: Cell) -> dict[str, Any]:
 def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict[str, Any]:
     """Return what the manifest of a file tells of it, besides what it was made of."""
     content, vocabulary = files[name], files["vocabulary.json"]
-    by_source = {}
+    by_source: dict[str, Any] = {}
     counts: Mapping[str, int]
     if name == "vocabulary.json":
         counts = {"genes": len(content.genes), **{kind: len(labels) for kind, labels in content.labels.items()}}

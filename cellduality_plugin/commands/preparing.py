@@ -163,7 +163,7 @@ def data_prepare(
 
     def source(name: str) -> dict[str, object]:
         published = name in DATASETS.keys() - SOURCES.keys()  # it knows its own columns
-        flags = {"variant": variant} if published else reading
+        flags: Mapping[str, object] = {"variant": variant} if published else reading
         return {
             "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}),
             "max_cells": cells.get(name), "n_labelled": shown.get(name),

@@ -70,7 +70,6 @@ def test_rows_are_worded_as_generation_and_annotation_are_and_read_back():
     }
     for row in rows:
         whole, example = cells[row["id"]].genes, Example.from_label(row["label"])
-        assert isinstance(example.gold, tuple)
         assert [gene for gene in whole if gene in example.gold] == list(example.gold)
         assert len(example.gold) == (12 if row["view"] == "0" else 9)
         if row["direction"] == "primal":
