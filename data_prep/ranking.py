@@ -215,7 +215,7 @@ def _compiled(function: Any) -> Any:
     try:  # kept on disk, since compiling takes seconds
         return numba.njit(cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's can be written to
-        return numba.njit(function)
+        return numba.njit()(function)
 
 
 _keep_lowest = _compiled(_keep_lowest_keys)
