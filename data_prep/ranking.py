@@ -213,9 +213,9 @@ def _write_names(
 def _compiled(function: Any) -> Any:
     """Return the function compiled."""
     try:  # kept on disk, since compiling takes seconds
-        return numba.njit(cache=True)(function)
+        return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's can be written to
-        return numba.njit()(function)
+        return numba.njit(nogil=True)(function)
 
 
 _keep_lowest = _compiled(_keep_lowest_keys)
