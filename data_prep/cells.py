@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.cell_sentences import Cell, name_order
 from cellduality_plugin.errors import CellDualityError
+from data_prep.h5ad.loaders import Loaded
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame
 
-    from data_prep.h5ad.loaders import Loaded
-
 FEW_GENES = "cell with too few expressed genes"
 UNSPEAKABLE_GENE = "gene whose name is empty or holds white space, a comma or an angle bracket"
-
-TieRule: TypeAlias = Literal["name", "shuffle"]
-"""How equal values are ordered: by gene name, or by one seeded shuffle of the genes."""
-
-_SPEAKABLE = re.compile(r"[^\s,<>]+")
 
 
 def speakable(gene: str) -> bool:
@@ -36,7 +30,7 @@ def speakable(gene: str) -> bool:
     >>> [speakable(name) for name in ("HLA-DRA", "MT-CO1", "IFI 6", "A,B", "<answer>", "")]
     [True, True, False, False, False, False]
     """
-    return _SPEAKABLE.fullmatch(gene) is not None
+    return re.fullmatch(r"[^\s,<>]+", gene) is not None
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class RankedCells:
     source
         The name of the set: the first part of every cell's id.
     names
-        Gene names, in the order that breaks ties.
+        Gene names, sorted.
     top
         int32, cells by K: indices of ``names``, descending by expression, filled up with -1.
     obs
@@ -72,11 +66,24 @@ class RankedCells:
     def __iter__(self) -> Iterator[Cell]:
         return map(self.cell, range(len(self)))
 
+    @property
+    def rows(self) -> dict[str, int]:
+        """The row of each cell, by its id: set and barcode."""
+        return {f"{self.source}/{barcode}": row for row, barcode in enumerate(self.obs.index)}
+
+    def known(self, columns: Collection[str]) -> dict[str, dict[str, str]]:
+        """Return what stands in ``columns`` of ``obs``, as text, by the id of each cell."""
+        table = {column: self.obs[column].astype(str).to_list() for column in columns}
+        return {name: {column: table[column][row] for column in columns} for name, row in self.rows.items()}
+
+    def genes(self, row: int) -> tuple[str, ...]:
+        """Return the genes of the cell in that row, descending by expression."""
+        return tuple(self.names[place] for place in self.top[row].tolist() if place >= 0)
+
     def cell(self, row: int) -> Cell:
-        """Return the cell in that row."""
-        genes = tuple(self.names[place] for place in self.top[row].tolist() if place >= 0)
+        """Return the cell in that row, with all that is known of it."""
         known = {str(name): str(self.obs[name].iat[row]) for name in self.obs.columns}
-        return Cell(f"{self.source}/{self.obs.index[row]}", genes, known)
+        return Cell(f"{self.source}/{self.obs.index[row]}", self.genes(row), known)
 
     def sentences(self) -> list[str]:
         """Return the cell sentence of every cell."""
@@ -86,21 +93,14 @@ class RankedCells:
 
 
 def rank_cells(
-    cells: AnnData | Loaded,
-    *,
-    source: str,
-    top: int,
-    min_genes: int = 8,
-    ties: TieRule = "name",
-    seed: int = 0,
-    threads: int = 1,
+    cells: AnnData | Loaded, *, source: str, top: int, min_genes: int = 8, genes: Container[str] | None = None
 ) -> RankedCells:
-    """Return the ranked cells of a matrix; one of a file is read block by block and never held whole.
+    """Return the ranked cells of a matrix, ties by name; one of a file is read block by block and never held whole.
 
     Parameters
     ----------
     cells
-        Cells by genes, non-negative: :func:`~data_prep.h5ad.loaders.load_h5ad`'s result, or AnnData whose ``X`` is CSR.
+        Cells by genes, non-negative: :func:`~data_prep.h5ad.loaders.load_h5ad`'s result, or AnnData.
         Counts and log1p values of a cell rank alike.
     source
         The name of the set: the first part of every cell's id.
@@ -108,10 +108,8 @@ def rank_cells(
         K, how many genes a cell sentence holds at the most.
     min_genes
         Cells with fewer expressed genes are left out.
-    ties, seed
-        The order of equal values, and the seed of its shuffle.
-    threads
-        How many threads share the ranking.
+    genes
+        The genes to speak of; None: all.
 
     Raises
     ------
@@ -120,55 +118,50 @@ def rank_cells(
     """
     from data_prep.ranking import rank_rows
 
-    genes, blocks = _blocks(cells)
-    names, order, unspeakable = _tie_order(genes, ties, seed)
+    names, order, unspeakable = _tie_order(gene_names(cells), genes)
     ranked = np.empty((len(cells.obs), top), dtype=np.int32)
-    expressed = np.zeros(len(genes), dtype=bool)
+    expressed = np.zeros(len(order), dtype=bool)
     first = 0
-    for block in blocks:
-        _, found = rank_rows(block, order, top, threads=threads, out=ranked[first : first + block.shape[0]])
+    for block in blocks_of(cells):
+        _, found = rank_rows(block, order, top, out=ranked[first : first + block.shape[0]])
         first += block.shape[0]
         expressed |= found
     enough = (ranked[:, min_genes - 1] >= 0) if min_genes <= top else np.zeros(len(ranked), dtype=bool)
     if not enough.any():
-        raise CellDualityError(
-            f"no cell has {min_genes} expressed genes",
-            where=source,
-            mend="lower --min-genes or check the matrix",
-        )
+        mend = "lower --min-genes or check the matrix"
+        raise CellDualityError(f"no cell has {min_genes} expressed genes", where=source, mend=mend)
     drops = {UNSPEAKABLE_GENE: unspeakable, FEW_GENES: int((~enough).sum())}
     obs = cells.obs
     if drops[FEW_GENES]:  # an atlas is not copied for nothing
         ranked, obs = ranked[enough], obs[enough]
-    spoken = sorted(name for name, found in zip(names, expressed.tolist(), strict=False) if found)
-    return RankedCells(source, names, ranked, obs, tuple(spoken), {why: n for why, n in drops.items() if n})
+    spoken = tuple(name for name, found in zip(names, expressed.tolist(), strict=False) if found)
+    return RankedCells(source, names, ranked, obs, spoken, {why: n for why, n in drops.items() if n})
 
 
-def _blocks(cells: AnnData | Loaded) -> tuple[list[str], Iterable[Any]]:
-    """Return (gene names, CSR blocks of rows without duplicate entries)."""
+def gene_names(cells: AnnData | Loaded) -> list[str]:
+    """Return the names of the genes, in the order of the matrix."""
+    return [str(name) for name in (cells.genes if isinstance(cells, Loaded) else cells.var_names)]
+
+
+def blocks_of(cells: AnnData | Loaded) -> Iterator[Any]:
+    """Yield CSR blocks of rows without duplicate entries, in the order of ``obs``."""
     import scipy.sparse
 
-    from data_prep.h5ad.loaders import Loaded
-
     if isinstance(cells, Loaded):
-        return list(cells.genes), cells.blocks()
+        yield from cells.blocks()
+        return
     block = scipy.sparse.csr_matrix(cells.X)
     if not block.has_canonical_format:
         block = block.copy()  # the caller's matrix stays as it is
         block.sum_duplicates()
-    return [str(name) for name in cells.var_names], [block]
+    yield block
 
 
-def _tie_order(genes: list[str], ties: TieRule, seed: int) -> tuple[tuple[str, ...], NDArray[np.int32], int]:
-    """Return (the names in the order that breaks ties, each gene's place in it or -1, how many have none)."""
-    usable = np.flatnonzero([speakable(gene) for gene in genes])
+def _tie_order(genes: list[str], wanted: Container[str] | None) -> tuple[tuple[str, ...], NDArray[np.int32], int]:
+    """Return (the sorted names that are spoken of, each gene's place among them or -1, how many cannot be spoken)."""
+    asked = [place for place, gene in enumerate(genes) if wanted is None or gene in wanted]
+    usable = [place for place in asked if speakable(genes[place])]
     names = [genes[place] for place in usable]
-    places = name_order(names)
-    if ties == "shuffle":  # of the sorted names, so that the order of columns does not matter
-        places = np.random.default_rng(seed).permutation(len(names))[places]
     order = np.full(len(genes), -1, dtype=np.int32)
-    order[usable] = places
-    ordered = [""] * len(names)
-    for place, name in zip(places.tolist(), names, strict=True):
-        ordered[place] = name
-    return tuple(ordered), order, len(genes) - len(names)
+    order[usable] = name_order(names)
+    return tuple(sorted(names)), order, len(asked) - len(usable)

@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import TypeAlias
 
+from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
-from data_prep.cells import rank_cells
-from data_prep.reading import Located, Reading, named_columns, spoken_columns
+from data_prep.cells import gene_names, rank_cells
+from data_prep.reading import Located
 from data_prep.registry import DATASETS
 from data_prep.settings import PrepareSettings
 from data_prep.splits import choose_some
-from data_prep.views import OOD, Rules, View, known_by
+from data_prep.views import OOD, View, known_by, named_columns, spoken_columns
 
 NO_COUNTERPART = "cell of a type the training set does not have"
 
@@ -38,16 +39,14 @@ def shareable(name: str) -> dict[str, str]:
     >>> shareable("kidney_immune")["MNPa(mono)"], "Mast cell" in shareable("kidney_immune")
     ('Monocyte', False)
     """
-    types = DATASETS[name].coarse_types if name in DATASETS else {}
-    shared = {label: coarse for label, coarse in types.items() if coarse}
-    if not shared:
-        known = ", ".join(sorted(name for name, dataset in DATASETS.items() if any(dataset.coarse_types.values())))
-        raise CellDualityError(
-            f"no cell type of {name} is known to be shared with other sets",
-            where="foreign",
-            mend=f"sets that are known to share some are {known}",
-        )
-    return shared
+    known = {name: {label: c for label, c in dataset.coarse_types.items() if c} for name, dataset in DATASETS.items()}
+    if shared := known.get(name):
+        return shared
+    raise CellDualityError(
+        f"no cell type of {name} is known to be shared with other sets",
+        where="foreign",
+        mend=f"sets that are known to share some are {', '.join(sorted(name for name in known if known[name]))}",
+    )
 
 
 def read_foreign(
@@ -71,14 +70,13 @@ def read_foreign(
         return [], {}
     asked = [task for task in tasks if isinstance(task.answer, OneOf) and task.answer.kind == KIND]
     if not asked:
-        raise CellDualityError(
-            "no task of this run names cell types", where="foreign", mend="add --task cell_type_annotation"
-        )
+        mend = "add --task cell_type_annotation"
+        raise CellDualityError("no task of this run names cell types", where="foreign", mend=mend)
     training = {view.name: _types_of(view) for view in views if view.labels(KIND)}
     taught = {coarse for types in training.values() for coarse in types.values()}
     shared = {one.name: {label: c for label, c in shareable(one.name).items() if c in taught} for one in found}
     others = [
-        _foreign_view(source.name, source.read(), asked, settings.rules(), wanted.max_cells, genes, shared[source.name])
+        _foreign_view(settings, source, asked, wanted.max_cells, genes, shared[source.name])
         for source, wanted in zip(found, settings.foreign, strict=True)
     ]
     return others, {"training": training, "foreign": shared}
@@ -89,19 +87,15 @@ def _types_of(view: View) -> dict[str, str]:
     shared = shareable(view.name)
     unknown = sorted(view.labels(KIND) - DATASETS[view.name].coarse_types.keys())
     if unknown:  # another column than the published labels
-        raise CellDualityError(
-            f"of the label {unknown[0]!r} of {view.name} no shared type is known",
-            where="foreign",
-            mend="leave --label-column out, or --foreign",
-        )
+        what, mend = f"of the label {unknown[0]!r} of {view.name} no shared type is known", "leave --label-column out"
+        raise CellDualityError(what, where="foreign", mend=f"{mend}, or --foreign")
     return {label: coarse for label, coarse in shared.items() if label in view.labels(KIND)}
 
 
 def _foreign_view(
-    name: str,
-    reading: Reading,
+    settings: PrepareSettings,
+    source: Located,
     tasks: Sequence[DualTask],
-    rules: Rules,
     max_cells: int | None,
     genes: frozenset[str],
     labels: Collection[str],
@@ -111,26 +105,21 @@ def _foreign_view(
     Cells whose label is none of ``labels`` are left out and counted; of the others at most ``max_cells`` are taken, in
     proportion by type.
     """
-    if genes.isdisjoint(reading.genes):
-        raise CellDualityError(
-            "none of its genes is in the vocabulary", where=f"source {name}", mend="use sets that name genes alike"
-        )
-    columns = named_columns(reading.obs, spoken_columns(tasks), name, optional=())
-    ranked = rank_cells(reading.only(genes).matrix, source=name, top=rules.top, min_genes=rules.min_genes)
+    name, where, reading = source.name, f"source {source.name}", source.read()
+    if genes.isdisjoint(gene_names(reading.matrix)):
+        mend = "use sets that name genes alike"
+        raise CellDualityError("none of its genes is in the vocabulary", where=where, mend=mend)
+    columns = named_columns(reading.obs, spoken_columns(tasks), name)
+    top, least = settings.top_genes, settings.min_genes
+    ranked = rank_cells(reading.matrix, source=name, top=top, min_genes=least, genes=genes)
     drops = Counter({**reading.drops, **ranked.drops})
-    kinds = {f"{name}/{barcode}": str(kind) for barcode, kind in ranked.obs[KIND].items()}
-    asked = {cell: kind for cell, kind in kinds.items() if kind in labels}
-    if len(asked) < len(kinds):
-        drops[NO_COUNTERPART] = len(kinds) - len(asked)
+    rows, known = ranked.rows, ranked.known(columns)
+    asked = {i: values[KIND] for i, values in known.items() if values[KIND] in labels}
+    if len(asked) < len(known):
+        drops[NO_COUNTERPART] = len(known) - len(asked)
     if not asked:
-        raise CellDualityError(
-            "no cell is of a type that the training set has", where=f"source {name}", mend="leave this set out"
-        )
-    chosen = frozenset(asked) if max_cells is None else choose_some(asked, max_cells, rules.streams()[2])
-    cells = {}
-    for place, i in enumerate(kinds):
-        if i in chosen:
-            cell = ranked.cell(place)
-            cells[i] = known_by(cell, {column: cell.value(column) for column in columns})
-    cells = dict(sorted(cells.items()))
-    return View(name, tuple(tasks), cells, dict.fromkeys(cells, OOD), frozenset(), {}, (), (), dict(drops))
+        what = "no cell is of a type that the training set has"
+        raise CellDualityError(what, where=where, mend="leave this set out")
+    chosen = asked if max_cells is None else choose_some(asked, max_cells, settings.stream("sample"))
+    cells = {i: known_by(Cell(i, ranked.genes(rows[i])), known[i]) for i in sorted(chosen)}
+    return View(name, tuple(tasks), cells, dict.fromkeys(cells, OOD), dict(drops))

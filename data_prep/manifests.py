@@ -13,20 +13,13 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_text
 from data_prep.sources import file_sha256
 
-FORMAT = "cellduality-data"
-VERSION = 1
+FORMAT, VERSION = "cellduality-data", 1
 
 Manifest: TypeAlias = dict[str, Any]
 
 
 def manifest_path(path: Path) -> Path:
-    """Return where the manifest of ``path`` stands.
-
-    Examples
-    --------
-    >>> manifest_path(Path("data/sft.jsonl")).as_posix()
-    'data/sft.jsonl.manifest.json'
-    """
+    """Return where the manifest of ``path`` stands: beside it, as ``NAME.manifest.json``."""
     return path.with_name(path.name + ".manifest.json")
 
 
@@ -52,21 +45,23 @@ def read_manifest(path: Path) -> Manifest:
     CellDualityError
         If either file is missing, the manifest is of another format, or the file was changed since.
     """
-    beside, mend = manifest_path(path), "prepare the data again (cellduality data prepare)"
+    beside = manifest_path(path)
+
+    def wrong(what: str, where: Path) -> CellDualityError:
+        return CellDualityError(what, where=str(where), mend="prepare the data again (cellduality data prepare)")
+
     try:
         manifest = json.loads(beside.read_text(encoding="utf-8"))
         sha256 = file_sha256(path)
     except FileNotFoundError as error:
-        raise CellDualityError("no such file", where=str(error.filename), mend=mend) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CellDualityError(f"unreadable manifest: {error}", where=str(beside), mend=mend) from error
-    if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("schema_version")) != (
-        FORMAT,
-        VERSION,
-    ):
-        raise CellDualityError(f"not a {FORMAT} manifest of version {VERSION}", where=str(beside), mend=mend)
+        raise wrong("no such file", error.filename) from None
+    except (OSError, ValueError) as error:
+        raise wrong(f"unreadable manifest: {error}", beside) from error
+    told = (manifest.get("format"), manifest.get("schema_version")) if isinstance(manifest, dict) else ()
+    if told != (FORMAT, VERSION):
+        raise wrong(f"not a {FORMAT} manifest of version {VERSION}", beside)
     if manifest.get("sha256") != sha256:
-        raise CellDualityError("the file is not the one its manifest tells of", where=str(path), mend=mend)
+        raise wrong("the file is not the one its manifest tells of", path)
     return manifest
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import json
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 import cellduality_plugin
@@ -26,15 +24,15 @@ from data_prep.foreign import read_foreign, shareable
 from data_prep.manifests import Manifest, code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
 from data_prep.pretraining import PRETRAIN_FILE, pretrain_rows
 from data_prep.profiles import fit_profiles
-from data_prep.reading import Located, find
+from data_prep.reading import Located, find, joint_sha256
 from data_prep.registry import DATASETS
 from data_prep.rows import Row, audit_rows, eval_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
 from data_prep.splits import SPLITS
-from data_prep.views import OOD, RARE_CLASS, View, read_view, variable_genes, with_controls, with_genes
+from data_prep.views import OOD, View, read_views, source_of
 from data_prep.whole_folder import whole_folder
 
-__all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "RARE_CLASS", "PrepareSettings", "Summary", "describe", "prepare"]
+__all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]
 
 FILES = (
     "vocabulary.json",
@@ -50,7 +48,7 @@ FILES = (
 AUDIT_MASKS = 4
 """Masks of an audited cell at least: fewer do not tell the noise of a mask from what the reward says."""
 
-OOD_FILE = "eval_ood.jsonl"
+OOD_FILE = f"eval_{OOD}.jsonl"
 """Questions about held-out and foreign cells; written only where there are any."""
 
 COARSE_FILE = "coarse_types.json"
@@ -72,9 +70,9 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     Files: ``vocabulary.json``, ``cells.jsonl`` (every cell with its split), ``profiles.npz`` (class profiles of the
     label sets), ``sft.jsonl``, ``rl.jsonl``, ``audit.jsonl`` (validation cells for ``cellduality audit``),
     ``eval_validation.jsonl``, ``eval_test.jsonl``, ``pretrain.jsonl`` where a stage before SFT is wanted,
-    ``eval_ood.jsonl`` where cells are held out or foreign, and
-    ``coarse_types.json`` where they are foreign, each with a ``.manifest.json``. The same settings and sources give
-    identical bytes. Nothing in ``out`` changes unless everything could be made.
+    ``eval_ood.jsonl`` where cells are held out or foreign, and ``coarse_types.json`` where they are foreign, each with
+    a ``.manifest.json``. The same settings and sources give identical bytes. Nothing in ``out`` changes unless
+    everything could be made.
 
     Raises
     ------
@@ -83,15 +81,12 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     """
     settings.check()
     out = Path(out)
-    tasks = _tasks(settings)
+    tasks = {name: get_task(name) for name in settings.tasks}
+    _refuse_twins([task.name for task in tasks.values()], "dual pairs", "tasks", "give each its own `name`")
     for source in settings.foreign:
         shareable(source.name)  # told before anything is fetched
     found = [find(source) for source in (*settings.sources, *settings.foreign)]
-    names = [source.name for source in found]
-    if len(set(names)) < len(names):
-        raise CellDualityError(
-            f"two sources share a name among {', '.join(names)}", where="sources", mend="join them, or rename a file"
-        )
+    _refuse_twins([source.name for source in found], "sources", "sources", "join them, or rename a file")
     optional = {
         PRETRAIN_FILE: settings.pretrain_views > 0,
         OOD_FILE: bool(settings.foreign) or any(source.held_out for source in settings.sources),
@@ -101,49 +96,36 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     origin = _origin(settings, found, list(tasks.values()))
     fresh = up_to_date([out / name for name in wanted], origin)
     if not fresh:
-        files, content = _build(settings, found, tasks)
+        files, views = _build(settings, found, tasks)
         with whole_folder(out) as folder:
             for name in wanted:
-                file = files[name]
-                if isinstance(file, Vocabulary | Profiles):
-                    file.save(folder / name)
-                elif name == COARSE_FILE:
-                    write_text(folder / name, json.dumps(file, indent=1, ensure_ascii=False) + "\n")
-                else:
-                    write_jsonl(folder / name, file)
-                shared = {key: value for key, value in content[name].items() if value is not None}
-                write_manifest(folder / name, origin, **shared)
+                _write(folder / name, files[name])
+                write_manifest(folder / name, origin, **_content(name, files, views))
         for name in optional.keys() - {*wanted}:  # an earlier one tells of cells that these files may hold
             for stale in (out / name, manifest_path(out / name)):
-                with contextlib.suppress(FileNotFoundError):
-                    stale.unlink()
+                stale.unlink(missing_ok=True)
     return Summary(out, fresh, {name: read_manifest(out / name) for name in wanted})
 
 
-def _tasks(settings: PrepareSettings) -> dict[str, DualTask]:
-    """Return the pairs by the names the settings call them."""
-    tasks = {name: get_task(name) for name in settings.tasks}
-    names = [task.name for task in tasks.values()]
+def _refuse_twins(names: Sequence[str], what: str, where: str, mend: str) -> None:
     if len(set(names)) < len(names):
-        raise CellDualityError(
-            f"two dual pairs share a name among {', '.join(names)}",
-            where="tasks",
-            mend="give each its own `name`",
-        )
-    return tasks
+        raise CellDualityError(f"two {what} share a name among {', '.join(names)}", where=where, mend=mend)
+
+
+def _write(path: Path, content: Any) -> None:
+    if isinstance(content, Vocabulary | Profiles):
+        content.save(path)
+    elif isinstance(content, list):
+        write_jsonl(path, content)
+    else:
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _origin(settings: PrepareSettings, sources: Sequence[Located], tasks: Sequence[DualTask]) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
     core, here = Path(cellduality_plugin.__file__).parent, Path(__file__).parent
-    code = {
-        *core.glob("*.py"),
-        *core.glob("tasks/*.py"),
-        *here.glob("*.py"),
-        *here.glob("h5ad/*.py"),
-        *here.glob("loading/*.py"),
-        *here.glob("datasets/*.py"),
-    }
+    code = {file for folder in (core, core / "tasks", here) for file in folder.glob("*.py")}
+    code |= {file for name in ("h5ad", "loading", "datasets") for file in (here / name).glob("*.py")}
     code |= {file for task in tasks for file in _code_of(task)}
     digests = [source.sha256 for source in sources]
     if settings.foreign:  # their rows hang on what the registry says of types, too
@@ -152,7 +134,7 @@ def _origin(settings: PrepareSettings, sources: Sequence[Located], tasks: Sequen
     return {
         "seed": settings.seed,
         "source": " + ".join(source.name for source in sources),
-        "source_sha256": digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest(),
+        "source_sha256": joint_sha256(digests),
         "sha256_by_source": {source.name: source.sha256 for source in sources},
         "code_sha256": code_sha256(sorted(code)),
         "settings": settings.model_dump(mode="json"),
@@ -167,40 +149,42 @@ def _code_of(task: DualTask) -> set[Path]:
 
 def _build(
     settings: PrepareSettings, sources: Sequence[Located], tasks: Mapping[str, DualTask]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return (content by file name, what its manifest tells of it by file name)."""
-    views = _views(settings, sources, tasks)
-    kinds = sorted({kind for view in views for task in view.tasks for kind in task.kinds})
-    labels = {kind: tuple(sorted(set().union(*(view.labels(kind) for view in views)))) for kind in kinds}
-    genes = sorted({gene for view in views for gene in view.genes})
-    vocabulary = Vocabulary(genes=tuple(genes), labels=labels)
-
-    foreign, coarse = read_foreign(settings, sources[len(settings.sources) :], tasks.values(), views, frozenset(genes))
-    views = [*views, *foreign]
-    of_source = {view.name: view for view in views}
+) -> tuple[dict[str, Any], list[View]]:
+    """Return (content by file name, the cells it is made of)."""
+    own = len(settings.sources)
+    views = read_views(settings, sources[:own], tasks)
+    vocabulary = _vocabulary(views)
+    foreign, coarse = read_foreign(settings, sources[own:], tasks.values(), views, frozenset(vocabulary.genes))
+    views += foreign
+    by_name = {view.name: view for view in views}
 
     def asked(task: DualTask, cell: Cell) -> bool:
-        return of_source[_source(cell.id)].asks(task, cell)
+        return by_name[source_of(cell.id)].asks(task, cell)
 
-    children = np.random.SeedSequence(settings.seed).spawn(11)
-    sft_stream, rl_stream, audit_stream, *eval_streams = (
-        np.random.default_rng(children[place]) for place in (2, 3, 9, 4, 5, 8)
-    )
-    pairs, hidden = list(tasks.values()), settings.hidden[0]
+    def of(split: str) -> list[Cell]:
+        return [cell for view in views for cell in view.of(split)]
+
+    pairs, hidden, stream = list(tasks.values()), settings.hidden[0], settings.stream
     labelled, unlabelled = (
         [cell for view in views for cell in view.training(labelled=shown)] for shown in (True, False)
     )
-    sft = sft_rows(
+    files: dict[str, Any] = {
+        "vocabulary.json": vocabulary,
+        "cells.jsonl": [_cell_row(view, cell) for view in views for cell in view.cells.values()],
+        "profiles.npz": fit_profiles(labelled, unlabelled, pairs, vocabulary, asked=asked),
+        COARSE_FILE: coarse,
+    }
+    files["sft.jsonl"] = sft_rows(
         labelled,
         pairs,
         vocabulary,
         hidden=settings.hidden,
         views=settings.sft_views,
         label_views=settings.sft_label_views,
-        rng=sft_stream,
+        rng=stream("sft"),
         asked=asked,
     )
-    rl = rl_rows(
+    files["rl.jsonl"] = rl_rows(
         labelled,
         unlabelled,
         {tasks[name]: weight for name, weight in settings.tasks.items()},
@@ -208,34 +192,25 @@ def _build(
         count=settings.n_rl,
         hidden=hidden,
         includes_labelled=settings.rl_includes_labelled,
-        rng=rl_stream,
+        rng=stream("rl"),
         asked=asked,
         gold=settings.rl_gold,
         masks=settings.masks,
         thin=settings.thin,
     )
-    audit = audit_rows(
-        [cell for view in views for cell in view.of(SPLITS[1])],
+    files["audit.jsonl"] = audit_rows(
+        of(SPLITS[1]),
         pairs,
         vocabulary,
         count=settings.n_audit,
         hidden=hidden,
         masks=max(AUDIT_MASKS, settings.masks),
-        rng=audit_stream,
+        rng=stream("audit"),
         asked=asked,
     )
-    files: dict[str, Any] = {
-        "vocabulary.json": vocabulary,
-        "cells.jsonl": [_cell_row(view, cell) for view in views for cell in view.cells.values()],
-        "profiles.npz": fit_profiles(labelled, unlabelled, pairs, vocabulary, asked=asked),
-        "sft.jsonl": sft,
-        "rl.jsonl": rl,
-        "audit.jsonl": audit,
-    }
-    for split, name, stream in zip((*SPLITS[1:], OOD), (*FILES[-2:], OOD_FILE), eval_streams, strict=True):
-        cells = [cell for view in views for cell in view.of(split)]
-        files[name] = eval_rows(cells, pairs, vocabulary, hidden=hidden, rng=stream, asked=asked)
-    files[COARSE_FILE] = coarse
+    for split in (*SPLITS[1:], OOD):
+        name = f"eval_{split}"
+        files[f"{name}.jsonl"] = eval_rows(of(split), pairs, vocabulary, hidden=hidden, rng=stream(name), asked=asked)
     if settings.pretrain_views:
         files[PRETRAIN_FILE] = pretrain_rows(
             [view.of(SPLITS[0]) for view in views],
@@ -243,28 +218,15 @@ def _build(
             clusters=settings.clusters,
             views=settings.pretrain_views,
             hidden=hidden,
-            rng=np.random.default_rng(children[10]),
+            rng=stream("pretrain"),
         )
-    return files, {name: _content(name, files, views) for name in files}
+    return files, views
 
 
-def _views(settings: PrepareSettings, sources: Sequence[Located], tasks: Mapping[str, DualTask]) -> list[View]:
-    rules, training = settings.rules(), sources[: len(settings.sources)]
-    readings = [source.read() for source in training]
-    views = [
-        read_view(source.name, reading, [tasks[name] for name in settings.tasks_of(wanted)], wanted, rules)
-        for source, reading, wanted in zip(training, readings, settings.sources, strict=True)
-    ]
-    if settings.n_genes is not None:
-        chosen = [variable_genes(*both, settings.n_genes) for both in zip(views, readings, strict=True)]
-        genes = frozenset(gene for some in chosen for gene in some)
-        views = [with_genes(view, reading, genes, rules) for view, reading in zip(views, readings, strict=True)]
-    return [with_controls(view, rules) for view in views]
-
-
-def _source(cell_id: str) -> str:
-    """Return the name of the source in a cell's id."""
-    return cell_id.partition("/")[0]
+def _vocabulary(views: Sequence[View]) -> Vocabulary:
+    kinds = sorted({kind for view in views for task in view.tasks for kind in task.kinds})
+    labels = {kind: tuple(sorted(set().union(*(view.labels(kind) for view in views)))) for kind in kinds}
+    return Vocabulary(genes=tuple(sorted({gene for view in views for gene in view.genes})), labels=labels)
 
 
 def _cell_row(view: View, cell: Cell) -> dict[str, Any]:
@@ -275,24 +237,23 @@ def _cell_row(view: View, cell: Cell) -> dict[str, Any]:
 
 def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict[str, Any]:
     """Return what the manifest of a file tells of it, besides what it was made of."""
-    vocabulary, by_source = files["vocabulary.json"], None
+    content, vocabulary = files[name], files["vocabulary.json"]
+    by_source: dict[str, Any] = {}
+    counts: Mapping[str, int]
     if name == "vocabulary.json":
-        labels = {kind: len(names) for kind, names in vocabulary.labels.items()}
-        counts: Mapping[str, int] = {"genes": len(vocabulary.genes), **labels}
+        counts = {"genes": len(content.genes), **{kind: len(labels) for kind, labels in content.labels.items()}}
     elif name == "profiles.npz":
-        counts = {f"weights of {kind}": one.weights.size for kind, one in files[name].by_kind.items()}
+        counts = {f"weights of {kind}": one.weights.size for kind, one in content.by_kind.items()}
     elif name == COARSE_FILE:
-        counts = {source: len(types) for sets in files[name].values() for source, types in sets.items()}
+        counts = {source: len(types) for sets in content.values() for source, types in sets.items()}
     else:
         count = _cell_counts if name == "cells.jsonl" else _row_counts
-        counts = count(files[name])
+        counts = count(content)
         if len(views) > 1:
-            by_source = {
-                view.name: count([row for row in files[name] if _source(row["id"]) == view.name]) for view in views
-            }
+            parts = {view.name: count([row for row in content if source_of(row["id"]) == view.name]) for view in views}
+            by_source = {"counts_by_source": parts}
     drops = sum((Counter(view.drops) for view in views), Counter[str]())
-    shared = {"drops": dict(drops), "vocabulary": vocabulary.fingerprint}
-    return {"counts": counts, "counts_by_source": by_source, **shared}
+    return {"counts": counts, **by_source, "drops": dict(drops), "vocabulary": vocabulary.fingerprint}
 
 
 def _cell_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import Row, sft_rows
+from data_prep.rows import Row, sft_rows, shuffled
 
 PRETRAIN_FILE = "pretrain.jsonl"
 """Beside the other rows of a preparation, where such a stage is wanted."""
@@ -28,8 +28,8 @@ def pretrain_rows(
 ) -> list[Row]:
     """Return rows that know no label: each cell as an answer, and as a question for its cluster.
 
-    They are worded as generation and annotation are, with clusters in the place of types: what a model learns of the
-    slot before the first label, it need not learn of the few labelled cells. Of a cell its id and genes are read alone.
+    They are worded as generation and annotation are, with clusters in the place of types. Of a cell its id and genes
+    are read alone.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def pretrain_rows(
         typed = [Cell(cell.id, cell.genes, {"cell_type": names[own]}) for cell, own in zip(cells, found, strict=True)]
         world = Vocabulary(tuple(genes), {"cell_type": names})
         rows += sft_rows(typed, [TASKS["conditional_cell_generation"]], world, hidden=hidden, views=views, rng=rng)
-    return [rows[place] for place in rng.permutation(len(rows))]
+    return shuffled(rows, rng)
 
 
 def cluster_cells(cells: Sequence[Cell], count: int, rng: np.random.Generator) -> list[int]:

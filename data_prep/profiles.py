@@ -17,28 +17,19 @@ from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import Asked
 
 PRIOR_CELLS = 1.0
-"""How many cells like the mean of all count towards every label: half of a profile that has one labelled cell."""
-
+"""How many cells like the mean of all count towards every label."""
 TEMPER = 0.25
-"""What log-likelihoods are multiplied by while labels are guessed: genes hang together, and counted as if each spoke
-for itself they are far too sure."""
-
+"""What log-likelihoods are multiplied by while labels are guessed: genes are not independent."""
 ROUNDS = 5
 """Rounds of expectation-maximisation; more of them forget the labels."""
-
 NEIGHBOURS, COMPONENTS, SMOOTHING = 10, 20, 0.5
 """A guess is moved twice by this share towards those of its nearest cells in so many components of the ranked genes."""
-
 FOLDS, HELD_OUT = 10, 500
 """Parts of the labelled cells that are held out in turn, and cells of a part that are looked at, at most."""
-
-SCALES = np.geomspace(0.01, 10, 61)
-USUAL_SCALE, SCALE_SPREAD = 0.08, 0.3
+SCALES, USUAL_SCALE, SCALE_SPREAD = np.geomspace(0.01, 10, 61), 0.08, 0.3
 """Scales of the log-scores that are tried; before any label, the log of the best is believed to be Student-t (3)."""
-
 MOST_UNLABELLED = 20_000
-"""Cells without label that are learnt from, at most: more of them add time and no precision."""
-
+"""Cells without label that are learnt from, at most."""
 UNKNOWN = -1
 
 Matrix: TypeAlias = Any
@@ -57,18 +48,9 @@ def fit_profiles(
 
     Annotations (``Cell.obs``) count where a cell is ``labelled`` and are read nowhere else; what the experimenter set
     (``Cell.condition``) is known of every cell. A cell is held against its control where all tasks that speak of the
-    label set show the control. No randomness: the same cells in the same order give the same profiles.
-
-    Parameters
-    ----------
-    labelled, unlabelled
-        The two parts of the training cells.
-    tasks
-        The dual pairs.
-    vocabulary
-        Its genes are the columns, its labels the rows. A label that no known cell has gets the mean profile.
-    asked
-        Which cells a task is asked about; a label set is learnt from the cells of the tasks that speak of it.
+    label set show the control. The genes of ``vocabulary`` are the columns, its labels the rows; a label that no known
+    cell has gets the mean profile. A label set is learnt from the cells that tasks which speak of it are ``asked``
+    about. No randomness: the same cells in the same order give the same profiles.
     """
     by_kind = {}
     for kind in sorted({kind for task in tasks for kind in task.kinds}):
@@ -89,27 +71,13 @@ def fit_profiles(
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Cells, and what is known of them.
+    """Cells, and what is known of them."""
 
-    Parameters
-    ----------
-    present
-        Cells x columns of the profile: 1 where a cell speaks of the gene.
-    mean
-        Of ``present`` over all cells; no 0 and no 1.
-    near
-        Cells x cells: the mean over the nearest cells; None where every label is known.
-    labels
-        The place of each cell's label, or UNKNOWN.
-    count
-        How many labels there are.
-    """
-
-    present: Matrix
-    mean: NDArray[np.float64]
-    near: Matrix | None
-    labels: NDArray[np.int64]
-    count: int
+    present: Matrix  # cells x columns of the profile: 1 where a cell speaks of the gene
+    mean: NDArray[np.float64]  # of ``present`` over all cells; no 0 and no 1
+    near: Matrix | None  # cells x cells: the mean over the nearest cells; None where every label is known
+    labels: NDArray[np.int64]  # the place of each cell's label, or UNKNOWN
+    count: int  # of labels
 
     @classmethod
     def of(cls, ranks: Matrix, labels: NDArray[np.int64], count: int) -> _Evidence:

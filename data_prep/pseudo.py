@@ -17,12 +17,11 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
-from data_prep.reading import CONDITIONS
 from data_prep.rows import Row, with_masks
 from data_prep.splits import SPLITS
 from data_prep.traces.questions import Direction, Question
 from data_prep.traces.rule.teacher import RuleTeacher
-from data_prep.views import known_by
+from data_prep.views import CONDITIONS, known_by, source_of
 
 CELLS = "cells.jsonl"
 CANDIDATES = 6
@@ -32,13 +31,7 @@ COLUMNS = ("input", "output", "direction", "datasource", "id", "view", "label")
 
 
 def read_sft(path: Path) -> Iterator[Row]:
-    """Yield the rows of an SFT file, with the columns of ``sft.jsonl`` alone.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is missing, or a line lacks a column; it is named.
-    """
+    """Yield the rows of an SFT file, with :data:`COLUMNS` alone; a CellDualityError names a line that lacks one."""
     for number, row in enumerate(read_jsonl(path), start=1):
         if not row.keys() >= {*COLUMNS}:
             raise CellDualityError(
@@ -66,7 +59,7 @@ def served(rows: Iterable[Mapping[str, str]], tasks: Mapping[str, DualTask]) -> 
     for row in rows:
         count += 1
         if row["datasource"] in tasks:
-            found.setdefault(_source(row["id"]), {})[row["datasource"]] = None
+            found.setdefault(source_of(row["id"]), {})[row["datasource"]] = None
     return {source: [name for name in tasks if name in names] for source, names in found.items()}, count
 
 
@@ -76,7 +69,7 @@ def training_cells(
     """Yield (task, row of the cells file) for every training cell that shows its label, or that does not."""
     for row in read_jsonl(path):
         if row["split"] == SPLITS[0] and row["labelled"] == labelled:
-            yield from ((name, row) for name in asked.get(_source(row["id"]), ()))
+            yield from ((name, row) for name in asked.get(source_of(row["id"]), ()))
 
 
 def hidden_share(data: Path) -> float:
@@ -93,32 +86,18 @@ def cell_of(row: Mapping[str, Any], columns: Iterable[str]) -> Cell:
 def question(task: DualTask, row: Mapping[str, Any], *, hidden: float, masks: int, rng: np.random.Generator) -> Example:
     """Return the question about a cell of the cells file, as RL rows ask it; nothing of its labels is in it.
 
-    Raises
-    ------
-    CellDualityError
-        If the file lacks a column that the question shows.
+    A CellDualityError names a column that the question shows and the file lacks.
     """
     if missing := [column for column in task.needs if column not in row]:
-        raise CellDualityError(
-            f"no {missing[0]!r}, which {task.name} asks for", where=str(row["id"]), mend="prepare the data again"
-        )
+        what = f"no {missing[0]!r}, which {task.name} asks for"
+        raise CellDualityError(what, where=str(row["id"]), mend="prepare the data again")
     cell = cell_of(row, task.needs)
     example = task.example(cell, hidden=hidden, labelled=False, rng=rng)
     return with_masks(task, cell, example, masks, hidden, rng)
 
 
 class Reasoning:
-    """Writes the reasoning of pseudo-labelled rows by the rule teacher, who takes the pseudo-labels for true.
-
-    Parameters
-    ----------
-    cells
-        Training cells with the labels that they show, or that stand in for theirs.
-    vocabulary
-        Genes and label sets.
-    seed
-        Of everything random.
-    """
+    """Writes the reasoning of pseudo-labelled rows by the rule teacher, who takes the labels of ``cells`` for true."""
 
     def __init__(self, cells: Sequence[Cell], vocabulary: Vocabulary, seed: int) -> None:
         self._vocabulary, self._teacher = vocabulary, RuleTeacher(cells, vocabulary, seed, faults=0.0)
@@ -145,11 +124,7 @@ def sft_pair(
     """Return the primal and the dual row of ``sft.jsonl`` in which ``label`` is the answer.
 
     Which genes the dual rebuilds is drawn anew from ``rng``: what is learnt is not the very split that was judged.
-
-    Parameters
-    ----------
-    trace
-        The reasoning of the primal row, or what writes that of both.
+    ``trace`` is the reasoning of the primal row, or what writes that of both.
     """
     labelled = replace(example, gold=label, masks=())
     split = task.hide(labelled, hidden, rng)
@@ -171,7 +146,3 @@ def previous_labels(path: Path) -> dict[tuple[str, str], str]:
     rows = (row for row in read_sft(path) if row["direction"] == "primal")
     golds = ((row, Example.from_label(row["label"]).gold) for row in rows)
     return {(row["datasource"], row["id"]): gold for row, gold in golds if isinstance(gold, str)}
-
-
-def _source(cell_id: str) -> str:
-    return cell_id.partition("/")[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -11,20 +10,18 @@ import numpy as np
 from llvmlite import ir
 from numpy.typing import NDArray
 
-LEFT_OUT = -1
-"""The tie of a gene that is not to be ranked, and what fills a row that has fewer genes than asked for."""
-
 _DIGIT, _BUCKETS = 8, 256
 _LETTERS, _ROWS = 16, 16
 
 
 def rank_rows(
-    values: Any, ties: NDArray[np.int32], top: int, *, threads: int = 1, out: NDArray[np.int32] | None = None
+    values: Any, ties: NDArray[np.int32], top: int, *, out: NDArray[np.int32] | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Return (ties of the ``top`` highest genes of every row, which ties were expressed anywhere).
 
     The first is cells by ``top``, descending by value and then ascending by tie, filled up with -1. Only positive
-    values count.
+    values count. The cost is linear in the non-zeros, and equal whatever the ties are: a radix sort by (value, tie),
+    after a radix selection where a row holds more than K genes.
 
     Parameters
     ----------
@@ -34,15 +31,8 @@ def rank_rows(
         For every column its place among equals, each once, below ``values.shape[1]``; -1 leaves the gene out.
     top
         K, the most genes of a cell.
-    threads
-        How many threads share the rows.
     out
         Where the first result goes; a new array by default.
-
-    Notes
-    -----
-    Radix sort by (value, tie), after a radix selection where a row holds more than K genes: the cost is linear in the
-    non-zeros, and equal whatever the ties are.
 
     Examples
     --------
@@ -52,33 +42,14 @@ def rank_rows(
     >>> ranked.tolist(), expressed.tolist()
     ([[1, 3, 2], [1, -1, -1]], [False, True, True, True])
     """
-    count = values.shape[0]
-    ranked = np.empty((count, top), dtype=np.int32) if out is None else out
+    ranked = np.empty((values.shape[0], top), dtype=np.int32) if out is None else out
     expressed = np.zeros(values.shape[1], dtype=np.bool_)
-    edges = np.linspace(0, count, threads + 1).astype(int)
-
-    def part(number: int) -> None:
-        rows = slice(edges[number], edges[number + 1])
-        indptr = values.indptr[rows.start : rows.stop + 1]
-        _rank(values.data, values.indices, indptr, ties, ranked[rows], expressed)
-
-    if threads == 1:
-        part(0)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(part, range(threads)))
+    _rank(values.data, values.indices, values.indptr, ties, ranked, expressed)
     return ranked, expressed
 
 
 def write_sentences(ranked: NDArray[np.int32], names: list[str]) -> list[str]:
-    """Return the cell sentence of every row: the names of its genes in order, one space between.
-
-    Parameters
-    ----------
-    ranked
-        Cells by K, indices of ``names``, filled up with -1.
-    names
-        The gene of each index.
+    """Return the cell sentence of every row of ``ranked``: cells by K, indices of ``names``, filled up with -1.
 
     Examples
     --------
@@ -129,7 +100,7 @@ def _rank_block(
             count = _keep_lowest(keys, places, count, top)
         _sort(keys, places, spare_keys, spare_places, count)
         for entry in range(top):
-            ranked[row, entry] = places[entry] if entry < count else LEFT_OUT
+            ranked[row, entry] = places[entry] if entry < count else -1
 
 
 def _keep_lowest_keys(keys: Any, places: Any, count: int, top: int) -> int:  # pragma: no cover - compiled
@@ -240,7 +211,7 @@ def _write_names(
 
 
 def _compiled(function: Any) -> Any:
-    """Return the function compiled, free of the interpreter's lock so that threads share the rows."""
+    """Return the function compiled."""
     try:  # kept on disk, since compiling takes seconds
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's can be written to

@@ -42,26 +42,22 @@ def sft_rows(
     label_views: int | None = None,
     asked: Asked = _always,
 ) -> list[Row]:
-    """Return the primal and dual question of every task for every labelled cell, with answers and no trace.
+    """Return the primal and dual question of every task for every labelled cell, with answers and no trace, shuffled.
 
     Parameters
     ----------
     cells
         The labelled training cells.
-    tasks
-        The dual pairs.
     hidden
-        The fraction of genes to hide, or several: the dual is told at each, but for the dual of a whole cell that is
+        The fraction of genes to hide, or several: there is a dual at each, but for the dual of a whole cell that is
         the very primal row of another task.
     views
-        How many versions of a cell are told of. The first is the cell as it was measured; each further one has lost
-        a random share of its genes, as dropout takes them: the first of ``hidden`` below 1, or else :data:`DROPOUT`.
-        A policy that has seen only whole cells is a poor judge of the cells it writes. The hidden part is drawn anew
-        for each.
+        Versions of a cell. The first is the cell as it was measured; each further one has lost a random share of its
+        genes: the first of ``hidden`` below 1, or else :data:`DROPOUT`. The hidden part is drawn anew for each.
     label_views
-        The same for questions whose answer is a label, which is one word among the sixty of a list; None: ``views``.
+        The same for questions whose answer is a label; None: ``views``.
     rng
-        The only source of randomness; it also shuffles the rows.
+        The only source of randomness.
     asked
         Which cells a task is asked about.
     """
@@ -77,20 +73,20 @@ def sft_rows(
                 primal, *duals = _sft_rows(task, seen, view, vocabulary, shares, rng)
                 made += [primal] if view < (of_labels if isinstance(task.answer, OneOf) else views) else []
                 made += duals if view < (of_labels if isinstance(task.unknown, OneOf) else views) else []
-            rows += _told_once(made)
-    return _shuffled(rows, rng)
+            rows += _without_twins(made)
+    return shuffled(rows, rng)
 
 
-def _told_once(rows: Sequence[Row]) -> list[Row]:
+def _without_twins(rows: Sequence[Row]) -> list[Row]:
     """Return ``rows`` without the duals of whole cells that another task's primal row tells in the same words."""
     told = {(row["input"], row["output"]) for row in rows if row["direction"] == "primal"}
-    return [
-        row
-        for row in rows
-        if row["direction"] == "primal"
-        or (row["input"], row["output"]) not in told
-        or isinstance(Example.from_label(row["label"]).unknown, str)
-    ]
+
+    def is_twin(row: Row) -> bool:
+        if row["direction"] == "primal" or (row["input"], row["output"]) not in told:
+            return False
+        return not isinstance(Example.from_label(row["label"]).unknown, str)
+
+    return [row for row in rows if not is_twin(row)]
 
 
 def _sft_rows(
@@ -98,12 +94,9 @@ def _sft_rows(
 ) -> list[Row]:
     """Return the primal row, and a dual row for each share at which it is another."""
     example = _example(task, cell, shares[0], True, rng)
-    if example.gold is None:
-        raise CellDualityError(
-            f"the dual pair {task.name!r} made no gold answer",
-            where=cell.id,
-            mend="set gold when labelled is true",
-        )
+    if (gold := example.gold) is None:
+        what = f"the dual pair {task.name!r} made no gold answer"
+        raise CellDualityError(what, where=cell.id, mend="set gold when labelled is true")
     splits = [example]
     for share, stream in zip(shares[1:], rng.spawn(len(shares) - 1), strict=True):
         split = task.hide(example, share, stream)
@@ -113,14 +106,12 @@ def _sft_rows(
         origin = {"id": cell.id, "view": str(view), "label": example.to_label()}
         return {"input": prompt, "output": response, "direction": direction, "datasource": task.name, **origin}
 
-    gold = example.gold
     with _blamed_on(task):
-        primal = task.primal_prompt(example.inputs, vocabulary), task.answer_response(gold)
-        duals = [(task.dual_prompt(s.known, gold, vocabulary), task.rebuilt_response(s.unknown)) for s in splits]
-    return [
-        row(*primal, "primal", example),
-        *(row(*dual, "dual", split) for dual, split in zip(duals, splits, strict=True)),
-    ]
+        rows = [row(task.primal_prompt(example.inputs, vocabulary), task.answer_response(gold), "primal", example)]
+        for split in splits:
+            prompt, response = task.dual_prompt(split.known, gold, vocabulary), task.rebuilt_response(split.unknown)
+            rows.append(row(prompt, response, "dual", split))
+    return rows
 
 
 def rl_rows(
@@ -148,9 +139,7 @@ def rl_rows(
     labelled, unlabelled
         The two parts of the training cells.
     tasks
-        The dual pairs and their weights.
-    count
-        How many rows, shared among the tasks by weight.
+        The dual pairs and their weights, by which they share the rows.
     hidden
         The fraction of genes to hide.
     includes_labelled
@@ -174,18 +163,18 @@ def rl_rows(
     rows = []
     for (task, _), share in zip(tasks.items(), apportion(count, list(tasks.values())), strict=True):
         shown, others = ([cell for cell in cells if asked(task, cell)] for cells in (labelled, unlabelled))
-        if _shows_annotation(task, shown):
+        columns = set(task.needs) - {"control"}
+        if any(not columns <= set(cell.condition) for cell in shown):
             chosen = [shown[place] for place in rng.integers(len(shown), size=share)]
         else:
             chosen = _cycle([*others, *shown] if includes_labelled else others, share, rng)
-        told = task.name in gold
         for cell in chosen:
-            example = with_masks(task, cell, _example(task, cell, hidden, told, rng), masks, hidden, rng)
+            example = _masked(task, cell, hidden, masks, rng, labelled=task.name in gold)
             if thin and isinstance(task, LabelTask):
                 seen = hide_genes(task.whole(example), thin, rng.spawn(1)[0])[0]
                 example = replace(example, inputs={**example.inputs, "cell": seen})
             rows.append(_question(task, example, vocabulary))
-    return _shuffled(rows, rng)
+    return shuffled(rows, rng)
 
 
 def eval_rows(
@@ -198,12 +187,8 @@ def eval_rows(
     asked: Asked = _always,
 ) -> list[Row]:
     """Return one question with its gold answer for every held-out cell and task, in the cells' order."""
-    return [
-        _question(task, _example(task, cell, hidden, True, rng), vocabulary)
-        for cell in cells
-        for task in tasks
-        if asked(task, cell)
-    ]
+    both = ((cell, task) for cell in cells for task in tasks if asked(task, cell))
+    return [_question(task, _example(task, cell, hidden, True, rng), vocabulary) for cell, task in both]
 
 
 def audit_rows(
@@ -225,8 +210,7 @@ def audit_rows(
     for task in tasks:
         fit = [cell for cell in cells if asked(task, cell)]
         for place in rng.permutation(len(fit))[:count]:
-            example = _example(task, fit[place], hidden, True, rng)
-            rows.append(_question(task, with_masks(task, fit[place], example, masks, hidden, rng), vocabulary))
+            rows.append(_question(task, _masked(task, fit[place], hidden, masks, rng, labelled=True), vocabulary))
     return rows
 
 
@@ -239,21 +223,20 @@ def with_masks(
     nothing, or whose question itself changes with the split, has one split whatever is asked for; a cell of few genes
     may have fewer than ``count`` different ones.
     """
-    found: list[Mask] = []
+    found = [Mask(example.known, example.unknown)]
     for stream in rng.spawn(count - 1):
         again = _example(task, cell, hidden, example.gold is not None, stream)
         if again.inputs != example.inputs:
             return example
-        found.append(Mask(again.known, again.unknown))
-    first = Mask(example.known, example.unknown)
-    different = [mask for place, mask in enumerate(found) if mask not in (first, *found[:place])]
-    return replace(example, masks=tuple(different))
+        if (mask := Mask(again.known, again.unknown)) not in found:
+            found.append(mask)
+    return replace(example, masks=tuple(found[1:]))
 
 
-def _shows_annotation(task: DualTask, cells: Sequence[Cell]) -> bool:
-    """Return whether the question shows what only labelled cells have."""
-    columns = set(task.needs) - {"control"}
-    return any(not columns <= set(cell.condition) for cell in cells)
+def _masked(
+    task: DualTask, cell: Cell, hidden: float, masks: int, rng: np.random.Generator, *, labelled: bool
+) -> Example:
+    return with_masks(task, cell, _example(task, cell, hidden, labelled, rng), masks, hidden, rng)
 
 
 def _question(task: DualTask, example: Example, vocabulary: Vocabulary) -> Row:
@@ -284,16 +267,14 @@ def _blamed_on(task: DualTask) -> Iterator[None]:
 def _cycle(cells: list[Cell], count: int, rng: np.random.Generator) -> list[Cell]:
     """Return ``count`` cells in random order; no cell comes again before every other has come."""
     if count and not cells:
-        raise CellDualityError(
-            "no unlabelled training cell is left for RL",
-            where="n_labelled",
-            mend="lower n_labelled or set rl_includes_labelled",
-        )
+        what, mend = "no unlabelled training cell is left for RL", "lower n_labelled or set rl_includes_labelled"
+        raise CellDualityError(what, where="n_labelled", mend=mend)
     chosen: list[Cell] = []
     while len(chosen) < count:
         chosen += [cells[place] for place in rng.permutation(len(cells))]
     return chosen[:count]
 
 
-def _shuffled(rows: list[Row], rng: np.random.Generator) -> list[Row]:
+def shuffled(rows: list[Row], rng: np.random.Generator) -> list[Row]:
+    """Return the rows in random order."""
     return [rows[place] for place in rng.permutation(len(rows))]

@@ -1,4 +1,7 @@
-"""Which cells train, which validate, which test, and which of the training cells show their label."""
+"""Which cells are sampled, train, validate, test, show their label, and stand beside which untreated cell.
+
+Every choice depends on the set of cells and on its generator, never on the order in which cells are given.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.perturbations import CONTROL
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -37,24 +41,21 @@ def apportion(total: int, weights: Sequence[float], at_least: int = 0) -> list[i
     return [int(share) for share in shares]
 
 
-def small_classes(labels: Iterable[str], at_least: int = len(SPLITS)) -> dict[str, int]:
-    """Return the classes with fewer than ``at_least`` cells, and how many they have.
+def small_classes(labels: Iterable[str]) -> dict[str, int]:
+    """Return the classes with fewer cells than there are splits, and how many they have.
 
     Examples
     --------
     >>> small_classes(["B", "B", "B", "T"])
     {'T': 1}
     """
-    return {label: count for label, count in sorted(Counter(labels).items()) if count < at_least}
+    return {label: count for label, count in sorted(Counter(labels).items()) if count < len(SPLITS)}
 
 
 def split_cells(
     labels: Mapping[str, str], *, fractions: tuple[float, float, float], rng: np.random.Generator
 ) -> dict[str, Split]:
-    """Return the split of every cell; each class is shared out on its own.
-
-    The result depends on the set of cells and on ``rng``, not on the order of ``labels``. Every class is in
-    all three splits, even one of three cells; rarer classes are refused.
+    """Return the split of every cell; each class is shared out on its own and is in all three splits.
 
     Parameters
     ----------
@@ -69,24 +70,12 @@ def split_cells(
     ------
     CellDualityError
         If there is one class only, or a class has fewer than three cells.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> labels = {f"{kind}{number}": kind for kind in "BT" for number in range(5)}
-    >>> chosen = split_cells(labels, fractions=(0.6, 0.2, 0.2), rng=np.random.default_rng(0))
-    >>> sorted(chosen.values())
-    ['test', 'test', 'train', 'train', 'train', 'train', 'train', 'train', 'validation', 'validation']
     """
     classes = _by_class(labels)
     if len(classes) < 2:
-        raise CellDualityError(
-            f"{len(labels)} cells in {len(classes)} class",
-            where="cell_type",
-            mend="choose a --label-column of two or more labels",
-        )
-    rare = small_classes(labels.values())
-    if rare:
+        mend = "choose a --label-column of two or more labels"
+        raise CellDualityError(f"{len(labels)} cells in {len(classes)} class", where="cell_type", mend=mend)
+    if rare := small_classes(labels.values()):
         shown = ", ".join(f"{label!r} {count}" for label, count in list(rare.items())[:5])
         raise CellDualityError(
             f"{len(rare)} of {len(classes)} classes have fewer than {len(SPLITS)} cells ({shown})",
@@ -96,23 +85,15 @@ def split_cells(
     chosen: dict[str, Split] = {}
     for ids in classes.values():
         shares = apportion(len(ids), fractions, at_least=1)
-        order = [ids[place] for place in rng.permutation(len(ids))]
         names = [split for split, share in zip(SPLITS, shares, strict=True) for _ in range(share)]
-        chosen.update(zip(order, names, strict=True))
+        chosen.update(zip(_shuffled(ids, rng), names, strict=True))
     return chosen
 
 
 def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Generator) -> frozenset[str]:
-    """Return the ids of the training cells whose label may be shown: in proportion, one a class at least.
+    """Return ``count`` training cells whose label may be shown: in proportion, one a class at least.
 
-    Parameters
-    ----------
-    labels
-        Class by id, of the training cells alone.
-    count
-        How many cells.
-    rng
-        The only source of randomness.
+    ``labels`` is {id: class} of the training cells alone.
 
     Raises
     ------
@@ -126,57 +107,83 @@ def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Genera
             where="n_labelled",
             mend=f"choose a number from {len(classes)} to {len(labels)}",
         )
-    shares = apportion(count, [len(ids) for ids in classes.values()], at_least=1)
-    return frozenset(
-        ids[place]
-        for ids, share in zip(classes.values(), shares, strict=True)
-        for place in rng.permutation(len(ids))[:share]
-    )
+    return _sample(classes, count, 1, rng)
 
 
-def choose_some(classes: Mapping[str, str], count: int, rng: np.random.Generator) -> frozenset[str]:
+def choose_some(labels: Mapping[str, str], count: int, rng: np.random.Generator) -> frozenset[str]:
     """Return ``count`` cells, in proportion by class; of each at least the three that a split needs, if it has them.
+
+    ``labels`` is {id: class}. If there are no more than ``count`` cells, all of them are returned.
+
+    Raises
+    ------
+    CellDualityError
+        If ``count`` is too small for that.
+    """
+    if count >= len(labels):
+        return frozenset(labels)
+    classes = _by_class(labels)
+    least = min(len(SPLITS), *map(len, classes.values()))
+    if count < least * len(classes):
+        mend = f"choose {least * len(classes)} or more"
+        raise CellDualityError(f"{count} cells of {len(classes)} classes", where="max_cells", mend=mend)
+    return _sample(classes, count, least, rng)
+
+
+def pair_with_controls(
+    perturbations: Mapping[str, str], groups: Mapping[str, str], rng: np.random.Generator
+) -> dict[str, str]:
+    """Return {cell: the untreated cell of its group it is paired with}; cells that find none are left out.
+
+    Within a group every untreated cell is taken before any is taken twice. Untreated cells are paired with one
+    another, in one ring, so none is paired with itself.
 
     Parameters
     ----------
-    classes
-        Class by cell id.
-    count
-        How many cells; all of them if there are no more.
+    perturbations
+        Of every cell; :data:`~cellduality_plugin.perturbations.CONTROL` for untreated ones.
+    groups
+        What a cell and its control have to share, e.g. split and cell type.
     rng
         The only source of randomness.
 
     Raises
     ------
     CellDualityError
-        If ``count`` is too small for that.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> classes = {f"{kind}{number}": kind for kind in "BT" for number in range(50)}
-    >>> sorted(Counter(name[0] for name in choose_some(classes, 10, np.random.default_rng(0))).items())
-    [('B', 5), ('T', 5)]
+        If no cell at all is untreated.
     """
-    if count >= len(classes):
-        return frozenset(classes)
-    by_class = _by_class(classes)
-    sizes = [len(ids) for ids in by_class.values()]
-    least = min(len(SPLITS), *sizes)
-    if count < least * len(sizes):
+    if CONTROL not in perturbations.values():
         raise CellDualityError(
-            f"{count} cells of {len(sizes)} classes", where="max_cells", mend=f"choose {least * len(sizes)} or more"
+            f"no cell is untreated; the perturbations are {', '.join(sorted(set(perturbations.values()))[:5])}",
+            where="perturbation",
+            mend=f"name untreated cells {CONTROL!r} in that column, or say what they are called with --control",
         )
-    return frozenset(
-        ids[place]
-        for ids, share in zip(by_class.values(), apportion(count, sizes, at_least=least), strict=True)
-        for place in rng.permutation(len(ids))[:share]
-    )
+    pairs: dict[str, str] = {}
+    for names in _by_class({name: groups[name] for name in perturbations}).values():
+        controls = [name for name in names if perturbations[name] == CONTROL]
+        treated = [name for name in names if perturbations[name] != CONTROL]
+        ring = _shuffled(controls, rng)
+        if len(ring) > 1:
+            pairs.update(zip(ring, [*ring[1:], ring[0]], strict=True))
+        taken: list[str] = []
+        while controls and len(taken) < len(treated):
+            taken += _shuffled(controls, rng)
+        pairs.update(zip(treated, taken, strict=False))
+    return pairs
 
 
 def _by_class(labels: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the ids of each class, both in alphabetical order."""
-    classes: dict[str, list[str]] = {}
+    classes: dict[str, list[str]] = {label: [] for label in sorted(set(labels.values()))}
     for name in sorted(labels):
-        classes.setdefault(labels[name], []).append(name)
-    return dict(sorted(classes.items()))
+        classes[labels[name]].append(name)
+    return classes
+
+
+def _sample(classes: Mapping[str, list[str]], count: int, at_least: int, rng: np.random.Generator) -> frozenset[str]:
+    shares = apportion(count, [len(ids) for ids in classes.values()], at_least)
+    return frozenset(name for ids, n in zip(classes.values(), shares, strict=True) for name in _shuffled(ids, rng)[:n])
+
+
+def _shuffled(ids: list[str], rng: np.random.Generator) -> list[str]:
+    return [ids[place] for place in rng.permutation(len(ids))]

@@ -1,10 +1,11 @@
-"""What a run takes of one source: its cells with their splits, their labels, their controls, and who asks of them."""
+"""What a run takes of its sources: ranked cells with their splits, labels and controls, and who asks of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,39 +13,22 @@ from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, rank_cells
-from data_prep.pairing import UNPAIRED, pair_with_controls
-from data_prep.reading import CONDITIONS, Reading, SourceSettings, named_columns, spoken_columns
-from data_prep.splits import choose_labelled, choose_some, small_classes, split_cells
+from data_prep.reading import Located, Reading
+from data_prep.settings import PrepareSettings, SourceSettings
+from data_prep.splits import choose_labelled, choose_some, pair_with_controls, small_classes, split_cells
 
-OOD = "ood"
-"""The split of the cells that are held out of all others."""
+CONDITIONS = ("perturbation", "drug", "dose")
+"""Columns that the experimenter set: known of every cell. All others are annotations, known of labelled cells."""
 
 GROUPS = ("cell_type", "cell_line")
 """What a cell has to share with its control, as far as it is known."""
 
+OOD = "ood"
+"""The split of the cells that are held out of all others."""
+
 RARE_CLASS = "cell of a class with fewer than three cells"
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How every source of a run is cut: sentence lengths, split, labels, rare classes, seeds."""
-
-    top: int
-    min_genes: int
-    fractions: tuple[float, float, float]
-    n_labelled: int
-    drop_small_classes: bool
-    seed: int
-    label_seed: int
-
-    def streams(self) -> list[np.random.Generator]:
-        """Return the generators of one source: split, labels, sample, pairs.
-
-        They are the same for every source, so that its split does not hang on which others a run has.
-        """
-        children = np.random.SeedSequence(self.seed).spawn(8)
-        children[1] = np.random.SeedSequence(self.label_seed).spawn(2)[1]
-        return [np.random.default_rng(children[place]) for place in (0, 1, 6, 7)]
+NO_VALUE = "cell without a value in a column that is needed"
+UNPAIRED = "cell without an untreated cell of its type in its split (asked about by other tasks only)"
 
 
 @dataclass(frozen=True)
@@ -61,6 +45,8 @@ class View:
         By id, in alphabetical order.
     splits
         The split of each cell; :data:`OOD` for those held out.
+    drops
+        How many cells and genes were left out, by reason.
     labelled
         The training cells that show their label.
     controls
@@ -69,19 +55,17 @@ class View:
         All genes that any cell expresses.
     held_out
         The columns by whose values cells are held out.
-    drops
-        How many cells and genes were left out, by reason.
     """
 
     name: str
     tasks: tuple[DualTask, ...]
     cells: dict[str, Cell]
     splits: Mapping[str, str]
-    labelled: frozenset[str]
-    controls: Mapping[str, str]
-    genes: tuple[str, ...]
-    held_out: tuple[str, ...]
     drops: dict[str, int]
+    labelled: frozenset[str] = frozenset()
+    controls: Mapping[str, str] = field(default_factory=dict)
+    genes: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
 
     def of(self, split: str) -> list[Cell]:
         """Return the cells of a split."""
@@ -107,48 +91,111 @@ class View:
         return {cell.value(kind) for name, cell in self.cells.items() if self.splits[name] != OOD}
 
 
-def read_view(name: str, reading: Reading, tasks: Sequence[DualTask], settings: SourceSettings, rules: Rules) -> View:
-    """Return the view of a source, with all the genes its cells express.
+def read_views(settings: PrepareSettings, sources: Sequence[Located], tasks: Mapping[str, DualTask]) -> list[View]:
+    """Return the view of each source that trains: read, ranked, split, cut to the chosen genes, and paired.
+
+    The matrix of a source is passed over once; twice more where the most variable genes of the training cells are the
+    vocabulary.
 
     Raises
     ------
     CellDualityError
-        If a column is missing that a task asks for, or the cells cannot be split as the rules say.
+        If a column is missing that a task asks for, or the cells cannot be split or paired as the settings say.
     """
-    split_stream, label_stream, sample_stream, _ = rules.streams()
-    spoken = spoken_columns(tasks)
-    paired = any("control" in task.needs for task in tasks)
-    columns = named_columns(reading.obs, {*spoken, *settings.held_out}, name, optional=GROUPS if paired else GROUPS[:1])
-    strata = [column for column in columns if column in {"cell_type", *spoken}]
+    readings = [source.read() for source in sources]
+    views = [
+        _split(source.name, reading, [tasks[name] for name in settings.tasks_of(wanted)], wanted, settings)
+        for source, reading, wanted in zip(sources, readings, settings.sources, strict=True)
+    ]
+    if settings.n_genes is not None:
+        both = list(zip(views, readings, strict=True))
+        genes = frozenset(gene for one in both for gene in _variable_genes(*one, settings.n_genes))
+        views = [_with_genes(*one, genes, settings) for one in both]
+    return [_paired(view, settings) for view in views]
 
-    ranked = rank_cells(reading.matrix, source=name, top=rules.top, min_genes=rules.min_genes)
+
+def _split(
+    name: str, reading: Reading, tasks: Sequence[DualTask], source: SourceSettings, settings: PrepareSettings
+) -> View:
+    """Return the view of a source with all the genes its cells express, and no pairs."""
+    needed = {*spoken_columns(tasks), *source.held_out}
+    optional = GROUPS if any("control" in task.needs for task in tasks) else GROUPS[:1]
+    columns = named_columns(reading.obs, needed, name, optional)
+    strata = [column for column in columns if column in {"cell_type", *spoken_columns(tasks)}]
+
+    ranked = rank_cells(reading.matrix, source=name, top=settings.top_genes, min_genes=settings.min_genes)
     drops = Counter({**reading.drops, **ranked.drops})
-    table = {column: ranked.obs[column].astype(str).to_list() for column in columns}
-    ids = [f"{name}/{barcode}" for barcode in ranked.obs.index]
-    known = {place: {column: table[column][place] for column in columns} for place in range(len(ids))}
-    for place in list(known):
-        if "" in known[place].values():
-            drops["cell without a value in a column that is needed"] += 1
-            del known[place]
-    classes = {ids[place]: " / ".join(values[column] for column in strata) for place, values in known.items()}
-    if settings.max_cells is not None:
-        sample = choose_some(classes, settings.max_cells, sample_stream)
-        known = {place: values for place, values in known.items() if ids[place] in sample}
-    cells = {ids[place]: known_by(ranked.cell(place), values) for place, values in known.items()}
-    held = _held_out(cells.values(), settings)
-    if rules.drop_small_classes and (rare := small_classes(classes[i] for i in cells if i not in held)):
+    rows, known = ranked.rows, ranked.known(columns)
+    if blank := [i for i, values in known.items() if "" in values.values()]:
+        drops[NO_VALUE] += len(blank)
+        for i in blank:
+            del known[i]
+    classes = {i: " / ".join(values[column] for column in strata) for i, values in known.items()}
+    if source.max_cells is not None:
+        sample = choose_some(classes, source.max_cells, settings.stream("sample"))
+        known = {i: values for i, values in known.items() if i in sample}
+    held = _held_out(known, source)
+    if settings.small_classes == "drop" and (rare := small_classes(classes[i] for i in known if i not in held)):
         drops[RARE_CLASS] = sum(rare.values())
-        cells = {i: cell for i, cell in cells.items() if i in held or classes[i] not in rare}
-    cells = dict(sorted(cells.items()))
+        known = {i: values for i, values in known.items() if i in held or classes[i] not in rare}
+    cells = {i: known_by(Cell(i, ranked.genes(rows[i])), known[i]) for i in sorted(known)}
 
     inside = {i: classes[i] for i in cells if i not in held}
-    splits: dict[str, str] = {**split_cells(inside, fractions=rules.fractions, rng=split_stream)}
+    splits: dict[str, str] = {
+        **split_cells(inside, fractions=settings.fractions, rng=settings.stream("split")),
+        **dict.fromkeys(held, OOD),
+    }
     train = {i: inside[i] for i in inside if splits[i] == "train"}
-    count = rules.n_labelled if settings.n_labelled is None else settings.n_labelled
-    labelled = choose_labelled(train, count, label_stream)
-    splits.update(dict.fromkeys(held, OOD))
-    return View(
-        name, tuple(tasks), cells, splits, labelled, {}, ranked.expressed, tuple(settings.held_out), dict(drops)
+    count = settings.n_labelled if source.n_labelled is None else source.n_labelled
+    labelled = choose_labelled(train, count, settings.stream("labels"))
+    held_by = tuple(source.held_out)
+    return View(name, tuple(tasks), cells, splits, dict(drops), labelled, {}, ranked.expressed, held_by)
+
+
+def _held_out(known: Mapping[str, Mapping[str, str]], source: SourceSettings) -> frozenset[str]:
+    """Return the ids of the cells that no split may hold."""
+    found: set[str] = set()
+    for column, values in source.held_out.items():
+        at_hand = {row[column] for row in known.values()}
+        if unknown := sorted(set(values) - at_hand):
+            what, mend = f"no cell has the {column} {unknown[0]!r}", f"choose among {', '.join(sorted(at_hand))}"
+            raise CellDualityError(what, where=f"held_out.{column}", mend=mend)
+        found |= {i for i, row in known.items() if row[column] in values}
+    return frozenset(found)
+
+
+def _variable_genes(view: View, reading: Reading, count: int) -> set[str]:
+    """Return the most variable genes among the training cells, so that no test cell has a say."""
+    train = np.array([view.splits.get(f"{view.name}/{barcode}") == "train" for barcode in reading.obs.index])
+    return {*reading.variable_genes(count, train)} & {*view.genes}
+
+
+def _with_genes(view: View, reading: Reading, genes: frozenset[str], settings: PrepareSettings) -> View:
+    """Return the view with sentences of ``genes`` alone; cells that are left with too few are left out."""
+    top, least = settings.top_genes, settings.min_genes
+    ranked = rank_cells(reading.matrix, source=view.name, top=top, min_genes=least, genes=genes)
+    rows = ranked.rows
+    cells = {i: replace(cell, genes=ranked.genes(rows[i])) for i, cell in view.cells.items() if i in rows}
+    lost = len(view.cells) - len(cells)
+    drops = {**view.drops, FEW_GENES: view.drops.get(FEW_GENES, 0) + lost} if lost else view.drops
+    return replace(view, cells=cells, genes=ranked.expressed, drops=drops)
+
+
+def _paired(view: View, settings: PrepareSettings) -> View:
+    """Return the view with every cell beside an untreated one of its split and group, if a task asks for it."""
+    if not any("control" in task.needs for task in view.tasks):
+        return view
+    groups = {
+        i: " / ".join([view.splits[i], *(cell.obs.get(column, "") for column in GROUPS)])
+        for i, cell in view.cells.items()
+    }
+    perturbations = {i: cell.value("perturbation") for i, cell in view.cells.items()}
+    controls = pair_with_controls(perturbations, groups, settings.stream("pairs"))
+    paired = {i: replace(view.cells[i], control=view.cells[control].genes) for i, control in controls.items()}
+    lost = len(view.cells) - len(controls)
+    drops = {**view.drops, UNPAIRED: lost} if lost else view.drops
+    return replace(
+        view, cells={i: paired.get(i, cell) for i, cell in view.cells.items()}, controls=controls, drops=drops
     )
 
 
@@ -158,51 +205,29 @@ def known_by(cell: Cell, values: Mapping[str, str]) -> Cell:
     return replace(cell, obs={c: v for c, v in values.items() if c not in condition}, condition=condition)
 
 
-def _held_out(cells: Iterable[Cell], settings: SourceSettings) -> frozenset[str]:
-    """Return the ids of the cells that no split may hold."""
-    found: set[str] = set()
-    for column, values in settings.held_out.items():
-        at_hand = {cell.id: cell.value(column) for cell in cells}
-        unknown = sorted(set(values) - set(at_hand.values()))
-        if unknown:
-            raise CellDualityError(
-                f"no cell has the {column} {unknown[0]!r}",
-                where=f"held_out.{column}",
-                mend=f"choose among {', '.join(sorted(set(at_hand.values())))}",
-            )
-        found |= {i for i, value in at_hand.items() if value in values}
-    return frozenset(found)
+def source_of(cell_id: str) -> str:
+    """Return the name of the source in a cell's id."""
+    return cell_id.partition("/")[0]
 
 
-def variable_genes(view: View, reading: Reading, count: int) -> list[str]:
-    """Return the most variable genes among the training cells; see :meth:`data_prep.reading.Reading.variable_genes`."""
-    train = np.array([view.splits.get(f"{view.name}/{barcode}") == "train" for barcode in reading.obs.index])
-    return [gene for gene in reading.variable_genes(count, train) if gene in set(view.genes)]
+def spoken_columns(tasks: Iterable[DualTask]) -> set[str]:
+    """Return the columns of ``obs`` that the questions of ``tasks`` speak of; a paired control cell is none."""
+    return {column for task in tasks for column in (*task.kinds, *task.needs)} - {"control"}
 
 
-def with_genes(view: View, reading: Reading, genes: frozenset[str], rules: Rules) -> View:
-    """Return the view with sentences of ``genes`` alone; cells that are left with too few are left out."""
-    ranked = rank_cells(reading.only(genes).matrix, source=view.name, top=rules.top, min_genes=rules.min_genes)
-    places = {f"{view.name}/{barcode}": place for place, barcode in enumerate(ranked.obs.index)}
-    cells = {i: replace(c, genes=ranked.cell(places[i]).genes) for i, c in view.cells.items() if i in places}
-    lost = len(view.cells) - len(cells)
-    drops = {**view.drops, FEW_GENES: view.drops.get(FEW_GENES, 0) + lost} if lost else view.drops
-    return replace(view, cells=cells, genes=ranked.expressed, drops=drops)
+def named_columns(obs: Mapping[str, Any], wanted: Iterable[str], name: str, optional: Iterable[str] = ()) -> list[str]:
+    """Return the ``wanted`` columns, and the ``optional`` ones that are there, in alphabetical order.
 
-
-def with_controls(view: View, rules: Rules) -> View:
-    """Return the view with every cell beside an untreated one of its split and group, if a task asks for it."""
-    if not any("control" in task.needs for task in view.tasks):
-        return view
-    groups = {
-        i: " / ".join([view.splits[i], *(cell.obs.get(column, "") for column in GROUPS)])
-        for i, cell in view.cells.items()
-    }
-    perturbations = {i: cell.value("perturbation") for i, cell in view.cells.items()}
-    controls = pair_with_controls(perturbations, groups, rules.streams()[3])
-    cells = {
-        i: replace(cell, control=view.cells[controls[i]].genes) if i in controls else cell
-        for i, cell in view.cells.items()
-    }
-    lost = len(cells) - len(controls)
-    return replace(view, cells=cells, controls=controls, drops={**view.drops, UNPAIRED: lost} if lost else view.drops)
+    Raises
+    ------
+    CellDualityError
+        If a wanted column is not there.
+    """
+    columns = {*wanted, *(set(optional) & set(obs))}
+    if missing := sorted(columns - set(obs)):
+        raise CellDualityError(
+            f"no column {missing[0]!r}, which the tasks ask for; there is {', '.join(map(str, obs)) or 'none'}",
+            where=f"source {name}",
+            mend="choose other tasks for it, or name the column that holds it",
+        )
+    return sorted(columns)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from cellduality_plugin.commands.arguments import names_in, pairs, refuse_elsewhere, reward_of
 from cellduality_plugin.errors import CellDualityError
@@ -18,35 +19,29 @@ def register(app: typer.Typer) -> None:
 
 
 def configure(
-    config: Annotated[Path, typer.Argument(help="The cellduality.json to start from.")],
-    result: Annotated[Path, typer.Option("--out", help="The file to write, in the same folder.")],
-    rewards: Annotated[
-        str, typer.Option(help="Rewards that change, task=KIND,... as in `data prepare`; *=KIND for all others.")
-    ] = "",
+    config: Annotated[Path, Argument(help="The cellduality.json to start from.")],
+    result: Annotated[Path, Option("--out", help="The file to write, in the same folder.")],
+    rewards: Annotated[str, Option(help="Rewards that change, task=KIND,... as in `data prepare`.")] = "",
     hidden: Annotated[
         str,
-        typer.Option(
-            help="Share of a cell's genes that the dual of a label rebuilds, task=SHARE,..., up to 1 for all of them; "
-            "task= leaves the splits of the rows; *=SHARE for all others."
+        Option(
+            help="Share of a cell's genes that the dual of a label rebuilds, task=SHARE,... or *=SHARE, up to 1; task= "
+            "leaves the splits of the rows."
         ),
     ] = "",
     traces: Annotated[
-        str,
-        typer.Option(
-            help="Reasoning traces that what is hidden is scored after, task=NUMBER,... or *=NUMBER; 0: none."
-        ),
+        str, Option(help="Reasoning traces that what is hidden is scored after, task=NUMBER,... or *=NUMBER; 0: none.")
     ] = "",
     votes: Annotated[
-        str | None,
-        typer.Option(help="The tasks whose groups share their evidence by votes, with commas; as before if left out."),
+        str | None, Option(help="Tasks, with commas, whose groups share evidence by votes; as before if left out.")
     ] = None,
     dual_url: Annotated[
         list[str] | None,
-        typer.Option(help="A frozen model plays the dual at this address (http://host:8000/v1); may be repeated."),
+        Option(help="A frozen model plays the dual at this address (http://host:8000/v1); may be repeated."),
     ] = None,
-    dual_model: Annotated[str, typer.Option(help="Its name there.")] = "",
-    dual_key_variable: Annotated[str, typer.Option(help="The environment variable that holds its key, if any.")] = "",
-    records: Annotated[Path | None, typer.Option(help="Folder in which a run keeps rollouts.")] = None,
+    dual_model: Annotated[str, Option(help="Its name there.")] = "",
+    dual_key_variable: Annotated[str, Option(help="The environment variable that holds its key, if any.")] = "",
+    records: Annotated[Path | None, Option(help="Folder in which a run keeps rollouts.")] = None,
 ) -> None:
     """Write the configuration of a run that differs in its reward: rows and vocabulary stay as they are.
 

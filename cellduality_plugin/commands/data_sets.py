@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from cellduality_plugin.errors import CellDualityError
@@ -55,12 +55,9 @@ def data_list(
     """
     from data_prep.registry import DATASETS
 
-    chosen = [
-        dataset
-        for dataset in DATASETS.values()
-        if (not task or any(task in (name, SHORT.get(name)) for name in dataset.tasks))
-        and species in ("", dataset.species)
-    ]
+    name = {short: name for name, short in SHORT.items()}.get(task, task)
+    fit = (dataset for dataset in DATASETS.values() if not task or name in dataset.tasks)
+    chosen = [dataset for dataset in fit if species in ("", dataset.species)]
     if not chosen:
         known = ", ".join(sorted({name for dataset in DATASETS.values() for name in dataset.tasks}))
         raise CellDualityError(
@@ -110,15 +107,16 @@ def overview(datasets: list[Dataset], cache: Path | None, wide: bool) -> Table:
     """
     from data_prep.download.fetching import is_cached
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
-    table.add_column("name", style="bold cyan", no_wrap=True)
-    table.add_column("species")
-    if wide:
-        table.add_column("tissue")
-    table.add_column("cells", justify="right", no_wrap=True)
-    table.add_column("tasks")
-    table.add_column("licence", style="dim")
-    table.add_column("cached" if wide else "here", justify="center")
+    columns = (
+        Column("name", style="bold cyan", no_wrap=True),
+        Column("species"),
+        *([Column("tissue")] if wide else []),
+        Column("cells", justify="right", no_wrap=True),
+        Column("tasks"),
+        Column("licence", style="dim"),
+        Column("cached" if wide else "here", justify="center"),
+    )
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
     for dataset in datasets:
         licence = dataset.licence.split(" (")[0].split(";")[0].removesuffix("-Clause")
         table.add_row(
@@ -159,9 +157,7 @@ def description(dataset: Dataset, cache: Path | None) -> Panel:
         ("ready", ready if dataset.ready else ""),
         ("cached", f"{state} ({place})"),
     ]
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = Table.grid(Column(style="bold", no_wrap=True), Column(overflow="fold"), padding=(0, 2))
     for name, value in rows:
         if value:
             table.add_row(name, Text(value))

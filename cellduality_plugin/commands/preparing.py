@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer import Argument, Option
 
 from cellduality_plugin.commands.arguments import absolute, by_name, names_in, pairs, reward_of
 from cellduality_plugin.config import EVERY_TASK, Config, RecordSettings
@@ -17,9 +18,6 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS, get_task
 
 out = Console()
-
-COLUMNS = ("perturbation", "drug", "sensitivity", "exposure")
-"""What a file may hold besides the cell types, by the name the tasks know it under."""
 
 
 def register(app: typer.Typer) -> None:
@@ -29,129 +27,105 @@ def register(app: typer.Typer) -> None:
 
 def data_prepare(
     sources: Annotated[
-        list[str] | None, typer.Argument(help="Known data sets (`cellduality data list`) or paths of .h5ad files.")
+        list[str] | None, Argument(help="Known data sets (`data list`) or paths of .h5ad files.")
     ] = None,
-    folder: Annotated[Path, typer.Option("--out", help="Where the rows go.")] = Path("data"),
+    folder: Annotated[Path, Option("--out", help="Where the rows go.")] = Path("data"),
     task: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="A dual pair, or several with commas: a built-in name, module:Class or file.py:Class; PAIR=3 gives it "
             "three shares of the RL rows. By default all that the sets serve."
         ),
     ] = None,
-    weights: Annotated[str, typer.Option(help="Shares of the RL rows other than 1: task=share,...")] = "",
-    label_column: Annotated[str, typer.Option(help="The obs column with cell types; the set's own if empty.")] = "",
-    perturbation_column: Annotated[str, typer.Option(help="The obs column with perturbations.")] = "",
-    control: Annotated[str, typer.Option(help="What that column calls untreated cells, if not control.")] = "",
-    drug_column: Annotated[str, typer.Option(help="The obs column with drugs.")] = "",
-    sensitivity_column: Annotated[str, typer.Option(help="The obs column with drug sensitivities.")] = "",
-    exposure_column: Annotated[str, typer.Option(help="The obs column that tells exposed cells.")] = "",
-    expression: Annotated[str, typer.Option(help="What the matrix holds: auto, log1p or counts.")] = "auto",
-    matrix: Annotated[str, typer.Option(help="Which matrix to read: X or raw; the set's own if empty.")] = "",
-    layer: Annotated[str, typer.Option(help="The layer to read in place of X.")] = "",
-    gene_symbols: Annotated[str, typer.Option(help="The var column with gene symbols, if the index has ids.")] = "",
-    species: Annotated[str, typer.Option(help="human or mouse; mouse genes become their human orthologues.")] = "",
-    variant: Annotated[str, typer.Option(help="Of a published set: as_published or corrected.")] = "",
-    small_classes: Annotated[str, typer.Option(help="Classes of fewer than three cells: refuse or drop.")] = "refuse",
+    weights: Annotated[str, Option(help="Shares of the RL rows other than 1: task=share,...")] = "",
+    label_column: Annotated[str, Option(help="The obs column with cell types; the set's own if empty.")] = "",
+    perturbation_column: Annotated[str, Option(help="The obs column with perturbations.")] = "",
+    control: Annotated[str, Option(help="What that column calls untreated cells, if not control.")] = "",
+    drug_column: Annotated[str, Option(help="The obs column with drugs.")] = "",
+    sensitivity_column: Annotated[str, Option(help="The obs column with drug sensitivities.")] = "",
+    exposure_column: Annotated[str, Option(help="The obs column that tells exposed cells.")] = "",
+    expression: Annotated[str, Option(help="What the matrix holds: auto, log1p or counts.")] = "auto",
+    matrix: Annotated[str, Option(help="Which matrix to read: X or raw; the set's own if empty.")] = "",
+    layer: Annotated[str, Option(help="The layer to read in place of X.")] = "",
+    gene_symbols: Annotated[str, Option(help="The var column with gene symbols, if the index has ids.")] = "",
+    species: Annotated[str, Option(help="human or mouse; mouse genes become their human orthologues.")] = "",
+    variant: Annotated[str, Option(help="Of a published set: as_published or corrected.")] = "",
+    small_classes: Annotated[str, Option(help="Classes of fewer than three cells: refuse or drop.")] = "refuse",
     held_out: Annotated[
         list[str] | None,
-        typer.Option(help="Cells for out-of-distribution evaluation alone: [SET:]COLUMN=VALUE; may be repeated."),
+        Option(help="Cells for out-of-distribution evaluation alone: [SET:]COLUMN=VALUE; may be repeated."),
     ] = None,
     foreign: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A published set of another tissue or study, whose cells are asked for their type and never train; "
-            "scored by the types that both sets share; may be repeated."
+        Option(
+            help="A published set whose cells are asked for their type and never train, scored by the types that both "
+            "sets share; may be repeated."
         ),
     ] = None,
-    max_cells: Annotated[str, typer.Option(help="Cells of a set at most, as N or SET=N,...; empty for all.")] = "",
+    max_cells: Annotated[str, Option(help="Cells of a set at most, as N or SET=N,...; empty for all.")] = "",
     rewards: Annotated[
         str,
-        typer.Option(
+        Option(
             help="Reward by task name, task=KIND,...: duality, likelihood, posterior, profile, consistency or oracle; "
             "duality-KIND and oracle-KIND compare by exact, rwjs, ruzicka or rbo; module:Class or file.py:Class; "
             "0.5*posterior+0.5*duality is a weighted sum, posterior*profile^0.3 a product of powers; *=KIND stands for "
             "all tasks that are not named. oracle puts the true answers into the task's RL rows."
         ),
     ] = "",
-    top_genes: Annotated[int, typer.Option(help="Genes in a cell sentence, at most.")] = 64,
-    genes: Annotated[int, typer.Option(help="Most variable genes of each set that make the vocabulary; 0: all.")] = 0,
-    min_genes: Annotated[int, typer.Option(help="Cells with fewer expressed genes are left out.")] = 8,
+    top_genes: Annotated[int, Option(help="Genes in a cell sentence, at most.")] = 64,
+    genes: Annotated[int, Option(help="Most variable genes of each set that make the vocabulary; 0: all.")] = 0,
+    min_genes: Annotated[int, Option(help="Cells with fewer expressed genes are left out.")] = 8,
     hidden: Annotated[
         str,
-        typer.Option(
+        Option(
             help="Share of a cell's genes that the dual of a label rebuilds, up to 1 for the whole cell; several with "
             "commas teach the dual at each, and the rows of RL and evaluation are split by the first."
         ),
     ] = "0.25",
     thin: Annotated[
         float,
-        typer.Option(
-            help="Share of a cell's genes that RL questions about labels do not show; the dual rebuilds the whole "
-            "cell, so --hidden has to begin with 1."
-        ),
+        Option(help="Share of genes that RL questions about labels do not show; --hidden has to begin with 1."),
     ] = 0.0,
-    labelled: Annotated[str, typer.Option(help="Training cells whose label SFT may see, as N or SET=N,...")] = "140",
-    rl_rows: Annotated[int, typer.Option(help="Rows for reinforcement learning.")] = 512,
-    masks: Annotated[
-        int, typer.Option(help="Splits of a cell, where a dual hides genes, that the reward is the mean over.")
-    ] = 1,
-    audit_cells: Annotated[int, typer.Option(help="Validation cells of a task that audit may look at.")] = 128,
-    sft_views: Annotated[int, typer.Option(help="Versions of each labelled cell: whole, then with lost genes.")] = 1,
-    sft_label_views: Annotated[int, typer.Option(help="The same where a label is the answer; 0: as many.")] = 0,
+    labelled: Annotated[str, Option(help="Training cells whose label SFT may see, as N or SET=N,...")] = "140",
+    rl_rows: Annotated[int, Option(help="Rows for reinforcement learning.")] = 512,
+    masks: Annotated[int, Option(help="Splits of a cell that the reward of a dual of genes is the mean over.")] = 1,
+    audit_cells: Annotated[int, Option(help="Validation cells of a task that audit may look at.")] = 128,
+    sft_views: Annotated[int, Option(help="Versions of each labelled cell: whole, then with lost genes.")] = 1,
+    sft_label_views: Annotated[int, Option(help="The same where a label is the answer; 0: as many.")] = 0,
     pretrain_views: Annotated[
-        int, typer.Option(help="Versions of each training cell, without labels, for a stage before SFT; 0: no stage.")
+        int, Option(help="Versions of each training cell, without labels, for a stage before SFT; 0: no stage.")
     ] = 0,
-    clusters: Annotated[int, typer.Option(help="Clusters that stand for the types of a set there, at most.")] = 16,
+    clusters: Annotated[int, Option(help="Clusters that stand for the types of a set there, at most.")] = 16,
     validity_power: Annotated[
-        float,
-        typer.Option(help="How much repeats and strangers in a generated list cost; 0: nothing, as in the paper."),
+        float, Option(help="How much repeats and strangers in a list cost; 0: nothing, as in the paper.")
     ] = 1.0,
     validity_share: Annotated[
-        float, typer.Option(help="Share of the reward that form alone earns, in [0, 1); 0 as in the paper.")
+        float, Option(help="Share of the reward that form alone earns, in [0, 1); 0 as in the paper.")
     ] = 0.0,
     minimum_spread: Annotated[
-        float, typer.Option(help="Rewards of a group that lie nearer together than this become equal; 0: never.")
+        float, Option(help="Rewards of a group that lie nearer together than this become equal; 0: never.")
     ] = 0.0,
     votes: Annotated[
-        str,
-        typer.Option(
-            help="Tasks, with commas, in whose groups the answers share the evidence by how many gave them: with "
-            "posterior, the group's own votes are its prior. For tasks that are answered by a label."
-        ),
+        str, Option(help="Tasks, with commas, answered by a label, in whose groups votes are the prior of posterior.")
     ] = "",
     traces: Annotated[
         str,
-        typer.Option(
-            help="Reasoning traces of the dual that what is hidden is scored after, task=NUMBER,... or *=NUMBER; their "
-            "length is that of --dual-max-new-tokens."
-        ),
+        Option(help="Reasoning traces of the dual that what is hidden is scored after, task=NUMBER,... or *=NUMBER."),
     ] = "",
-    dual_temperature: Annotated[float, typer.Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
-    dual_samples: Annotated[
-        int, typer.Option(help="Reconstructions drawn for an answer, of which the mean counts; 2 need a temperature.")
-    ] = 1,
+    dual_temperature: Annotated[float, Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
+    dual_samples: Annotated[int, Option(help="Reconstructions drawn for an answer, of which the mean counts.")] = 1,
     dual_max_new_tokens: Annotated[
-        int, typer.Option(help="Longest response to a dual, in tokens; 0: what the context leaves.")
+        int, Option(help="Longest response to a dual, in tokens; 0: what the context leaves.")
     ] = 0,
-    dual_timeout: Annotated[float, typer.Option(help="Seconds after which a dual counts as failed.")] = 120.0,
+    dual_timeout: Annotated[float, Option(help="Seconds after which a dual counts as failed.")] = 120.0,
     gold_for_monitoring: Annotated[
-        bool,
-        typer.Option(
-            "--gold-for-monitoring",
-            help="Put the true answers into all RL rows, so that the log shows the ground truth beside the reward; "
-            "only an oracle is ever rewarded by them.",
-        ),
+        bool, Option("--gold-for-monitoring", help="Put the true answers into all RL rows, for the log alone.")
     ] = False,
-    records: Annotated[
-        Path | None, typer.Option(help="Folder in which a run keeps rollouts, for `cellduality replay`.")
-    ] = None,
-    records_every: Annotated[int, typer.Option(help="Of so many groups one is kept.")] = 8,
-    records_limit: Annotated[int, typer.Option(help="Rollouts that each process keeps, at most.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
-    label_seed: Annotated[
-        int | None, typer.Option(help="Of which training cells show their label, if not --seed.")
-    ] = None,
+    records: Annotated[Path | None, Option(help="Where a run keeps rollouts, for `cellduality replay`.")] = None,
+    records_every: Annotated[int, Option(help="Of so many groups one is kept.")] = 8,
+    records_limit: Annotated[int, Option(help="Rollouts that each process keeps, at most.")] = 1000,
+    seed: Annotated[int, Option(help="Of every random choice.")] = 42,
+    label_seed: Annotated[int | None, Option(help="Of which training cells show their label, if not --seed.")] = None,
 ) -> None:
     """Turn cells into rows for SFT, RL and evaluation, with a manifest beside each file.
 
@@ -168,16 +142,12 @@ def data_prepare(
     from data_prep.registry import DATASETS
     from data_prep.sources import SOURCES
 
-    names = sources or ["pbmc68k_reduced"]
-    columns = {
-        name: column
-        for name, column in zip(
-            COLUMNS, (perturbation_column, drug_column, sensitivity_column, exposure_column), strict=True
-        )
-        if column
-    }
-    # A published set knows its own columns.
-    variants, published = {"variant": variant} if variant else {}, DATASETS.keys() - SOURCES.keys()
+    names, others = sources or ["pbmc68k_reduced"], foreign or []
+    of_file = {
+        "perturbation": perturbation_column, "drug": drug_column, "sensitivity": sensitivity_column,
+        "exposure": exposure_column,
+    }  # fmt: skip
+    columns = {name: column for name, column in of_file.items() if column}
     reading = {
         "label_column": label_column, "expression": expression, "matrix": matrix, "layer": layer,
         "gene_symbols": gene_symbols, "species": species, "columns": columns, "control": control,
@@ -188,24 +158,25 @@ def data_prepare(
     asked = {pair: wanted.get(pair) or shares.get(pair) or "1" for some in served.values() for pair in some}
     _refuse_slips(shares, asked, "--weights")
     kept_out = _held_out(held_out or [], names, DATASETS)
-    others = foreign or []
     cells = by_name(max_cells, [*names, *others], "--max-cells", DATASETS)
     shown = by_name(labelled, names, "--labelled", DATASETS)
+
+    def source(name: str) -> dict[str, object]:
+        published = name in DATASETS.keys() - SOURCES.keys()  # it knows its own columns
+        flags: Mapping[str, object] = {"variant": variant} if published else reading
+        return {
+            "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}),
+            "max_cells": cells.get(name), "n_labelled": shown.get(name),
+            **{flag: value for flag, value in flags.items() if value},
+        }  # fmt: skip
+
     values: dict[str, object] = {
-        "sources": [
-            {
-                "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}),
-                "max_cells": cells.get(name), "n_labelled": shown.get(name),
-                **(variants if name in published else {flag: value for flag, value in reading.items() if value}),
-            }
-            for name in names
-        ],
+        "sources": [source(name) for name in names],
         "foreign": [{"name": name, "max_cells": cells.get(name)} for name in others],
         "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),
         "top_genes": top_genes, "n_genes": genes or None, "hidden": names_in(hidden), "thin": thin, "n_rl": rl_rows,
         "sft_views": sft_views, "sft_label_views": sft_label_views or None,
-        "pretrain_views": pretrain_views, "clusters": clusters,
-        "seed": seed, "label_seed": label_seed,
+        "pretrain_views": pretrain_views, "clusters": clusters, "seed": seed, "label_seed": label_seed,
         "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
     }  # fmt: skip
     settings = PrepareSettings.read(values)
@@ -225,13 +196,11 @@ def data_prepare(
     config.load_rewards(config.load_tasks(), prepared=False)
     kept = _records(records, folder, records_every, records_limit)
     config = config.model_copy(update={"records": kept, "profiles": "profiles.npz"})
-    settings = settings.model_copy(
-        update={"rl_gold": tuple(config.tasks) if gold_for_monitoring else config.needs_gold()}
-    )
+    gold = tuple(config.tasks) if gold_for_monitoring else config.needs_gold()
     for name in (*names, *others):
         if name in DATASETS and (ready := ready_file(DATASETS[name])):
             out.print(f"{name}: {ready} in place of the download", soft_wrap=True, highlight=False)
-    summary = prepare(settings, folder)
+    summary = prepare(settings.model_copy(update={"rl_gold": gold}), folder)
     config.save(folder / "cellduality.json")
     out.print(describe(summary))
 
@@ -241,8 +210,7 @@ def _records(records: Path | None, folder: Path, every: int, limit: int) -> Reco
     if records is None:
         return None
     place = os.path.relpath(records, folder)
-    values = {"tasks": {}, "records": {"folder": place, "every": every, "limit": limit}}
-    return Config.read(values).records
+    return Config.read({"tasks": {}, "records": {"folder": place, "every": every, "limit": limit}}).records
 
 
 def tasks_of_sources(
@@ -262,19 +230,18 @@ def tasks_of_sources(
         if name in known:
             served[name] = tuple(task for task in wanted if task in known[name] or task in orphans) or known[name]
         else:
-            served[name] = tuple(wanted) or _allowed(columns)
+            served[name] = tuple(wanted) or tuple(task for task, needs in _NEEDED.items() if needs <= columns.keys())
     return served
 
 
-def _allowed(columns: Mapping[str, str]) -> tuple[str, ...]:
-    allowed = ["cell_type_annotation", "conditional_cell_generation"]
-    if "perturbation" in columns:
-        allowed.append("perturbation_response_generation")
-    if {"drug", "sensitivity"} <= columns.keys():
-        allowed.append("drug_sensitivity_prediction")
-    if {"drug", "exposure"} <= columns.keys():
-        allowed.append("drug_exposure_prediction")
-    return tuple(allowed)
+_NEEDED: dict[str, set[str]] = {
+    "cell_type_annotation": set(),
+    "conditional_cell_generation": set(),
+    "perturbation_response_generation": {"perturbation"},
+    "drug_sensitivity_prediction": {"drug", "sensitivity"},
+    "drug_exposure_prediction": {"drug", "exposure"},
+}
+"""The columns besides cell types that a file has to have for a pair."""
 
 
 def run_config(
@@ -294,22 +261,15 @@ def run_config(
         If a reward is given for a task that nobody knows, or a setting is wrong.
     """
     found = {get_task(pair).name: pair for pair in tasks}
-    _refuse_slips(rewards.keys() - {EVERY_TASK}, found, "--rewards")
-    _refuse_slips(votes, found, "--votes")
-    _refuse_slips(traces.keys() - {EVERY_TASK}, found, "--traces")
+    for given, flag in ((rewards, "--rewards"), (votes, "--votes"), (traces, "--traces")):
+        _refuse_slips({*given} - {EVERY_TASK}, found, flag)
     others = rewards.get(EVERY_TASK, "duality")
     kinds = {name: reward_of(rewards.get(name, others), "--rewards") for name in found}
-    config = Config.read(
-        {
-            "tasks": {
-                name: {"pair": pair, "reward": kinds[name], "votes": name in votes, **shaping}
-                for name, pair in found.items()
-            },
-            "dual": dual,
-        }
-    )
+    settings = {
+        name: {"pair": pair, "reward": kinds[name], "votes": name in votes, **shaping} for name, pair in found.items()
+    }
     mine = {name: count for name, count in traces.items() if name in (*found, EVERY_TASK)}
-    return config.with_each("traces", mine, "--traces")
+    return Config.read({"tasks": settings, "dual": dual}).with_each("traces", mine, "--traces")
 
 
 def _refuse_slips(given: Iterable[str], tasks: Iterable[str], flag: str) -> None:
@@ -333,9 +293,8 @@ def _held_out(
         name = next((source for source in (*sources, *known) if item.startswith(f"{source}:")), "")
         column, equals, value = item[len(name) + bool(name) :].partition("=")
         if not equals or not column or not value or ":" in column or (not name and len(sources) > 1):
-            raise CellDualityError(
-                f"{item!r} is not SET:COLUMN=VALUE", where="--held-out", mend=f"name one of {', '.join(sources)} first"
-            )
+            mend = f"name one of {', '.join(sources)} first"
+            raise CellDualityError(f"{item!r} is not SET:COLUMN=VALUE", where="--held-out", mend=mend)
         columns = found.setdefault(name or sources[0], {})
         columns[column] = (*columns.get(column, ()), value)
     return {name: columns for name, columns in found.items() if name in sources}

@@ -36,9 +36,7 @@ def test_a_star_stands_for_the_tasks_that_are_not_named(configure, tmp_path):
 
 def test_what_is_not_named_stays(configure, tmp_path):
     assert configure() == (0, "")
-    assert (tmp_path / "new.json").read_text() == Config.load(tmp_path / "cellduality.json").model_dump_json(
-        indent=2
-    ) + "\n"
+    assert Config.load(tmp_path / "new.json") == Config.load(tmp_path / "cellduality.json")
 
 
 def test_votes_are_set_and_taken_back(configure, tmp_path):
@@ -78,7 +76,6 @@ def test_an_address_freezes_the_dual(configure, tmp_path):
         (("--rewards", f"{TYPE}=posterior,{CELL}=duality-rwjs"), "compares ranked lists"),
         (("--dual-url", "http://a:1/v1"), "give both"),
         (("--hidden", "*=2"), "less than or equal to 1"),
-        (("--hidden", "typing=1"), "no task 'typing' [--hidden]"),
         (("--traces", f"{TYPE}=many"), "valid integer"),
     ],
 )

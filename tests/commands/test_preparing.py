@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -85,29 +84,23 @@ def asked(folder: Path, name: str) -> Counter[str]:
     return Counter(row["datasource"] for row in rows_of(folder, name))
 
 
-class TestTasksOfSources:
-    def test_a_published_set_serves_what_the_registry_says(self):
-        assert tasks_of_sources(["pbmc68k_reduced", "kang_2018_ifnb"], [], {}) == {
-            "pbmc68k_reduced": (ANNOTATION, GENERATION),
-            "kang_2018_ifnb": (RESPONSE, EXPOSURE),
-        }
+BOTH = ["pbmc68k_reduced", "kang_2018_ifnb"]
+EVERY = {"perturbation": "p", "drug": "d", "sensitivity": "s", "exposure": "e"}
 
-    def test_what_is_asked_for_goes_to_the_sets_that_serve_it(self):
-        served = tasks_of_sources(["pbmc68k_reduced", "kang_2018_ifnb"], [RESPONSE, ANNOTATION], {})
-        assert served == {"pbmc68k_reduced": (ANNOTATION,), "kang_2018_ifnb": (RESPONSE,)}
 
-    def test_a_pair_that_no_set_is_known_to_serve_is_asked_of_all(self):
-        served = tasks_of_sources(["pbmc68k_reduced", "kang_2018_ifnb"], [ANNOTATION, "pair.py:Mine"], {})
-        assert served == {"pbmc68k_reduced": (ANNOTATION, "pair.py:Mine"), "kang_2018_ifnb": ("pair.py:Mine",)}
-
-    def test_a_file_serves_what_is_asked_for_or_what_its_columns_allow(self):
-        assert tasks_of_sources(["a.h5ad"], [RESPONSE], {})["a.h5ad"] == (RESPONSE,)
-        every = {"perturbation": "p", "drug": "d", "sensitivity": "s", "exposure": "e"}
-        assert tasks_of_sources(["a.h5ad"], [], {})["a.h5ad"] == (ANNOTATION, GENERATION)
-        assert set(tasks_of_sources(["a.h5ad"], [], every)["a.h5ad"]) == {
-            ANNOTATION, GENERATION, RESPONSE, SENSITIVITY, EXPOSURE,
-        }  # fmt: skip
-        assert tasks_of_sources(["a.h5ad"], [], {"sensitivity": "s"})["a.h5ad"] == (ANNOTATION, GENERATION)
+@pytest.mark.parametrize(
+    ("sources", "wanted", "columns", "served"),
+    [
+        (BOTH, [], {}, [(ANNOTATION, GENERATION), (RESPONSE, EXPOSURE)]),
+        (BOTH, [RESPONSE, ANNOTATION], {}, [(ANNOTATION,), (RESPONSE,)]),
+        (BOTH, [ANNOTATION, "pair.py:Mine"], {}, [(ANNOTATION, "pair.py:Mine"), ("pair.py:Mine",)]),
+        (["a.h5ad"], [RESPONSE], {}, [(RESPONSE,)]),
+        (["a.h5ad"], [], {"sensitivity": "s"}, [(ANNOTATION, GENERATION)]),
+        (["a.h5ad"], [], EVERY, [(ANNOTATION, GENERATION, RESPONSE, SENSITIVITY, EXPOSURE)]),
+    ],
+)
+def test_a_set_is_asked_what_it_serves_and_what_no_set_is_known_to_serve(sources, wanted, columns, served):
+    assert tasks_of_sources(sources, wanted, columns) == dict(zip(sources, served, strict=True))
 
 
 class TestRunConfig:
@@ -125,12 +118,6 @@ class TestRunConfig:
         assert {(task.validity_power, task.validity_share) for task in config.tasks.values()} == {(2.0, 0.1)}
         assert (config.dual.temperature, config.dual.timeout_seconds) == (0.5, 9.0)
 
-    def test_a_pair_of_ones_own_goes_by_its_name(self, tmp_path):
-        (tmp_path / "pair.py").write_text(PAIR)
-        path = f"{tmp_path / 'pair.py'}:Mine"
-        config = run_config([path], {"mine": "likelihood"}, shaping={}, dual={})
-        assert {name: (task.pair, task.reward) for name, task in config.tasks.items()} == {"mine": (path, "likelihood")}
-
     @pytest.mark.parametrize(
         ("told", "reward"),
         [
@@ -147,30 +134,25 @@ class TestRunConfig:
         config = run_config([ANNOTATION], pairs(f"{ANNOTATION}={told}", "--rewards"), shaping={}, dual={})
         assert config.tasks[ANNOTATION].reward == reward
 
-    def test_a_relative_file_is_found_by_every_worker(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        for told in ("mine.py:Mine", "2*mine.py:Mine"):
-            reward = run_config([ANNOTATION], {ANNOTATION: told}, shaping={}, dual={}).tasks[ANNOTATION].reward
-            assert [reward] == [f"{tmp_path}/mine.py:Mine"] or reward == {f"{tmp_path}/mine.py:Mine": 2.0}
-
-    def test_traces_are_for_tasks_of_this_run(self):
+    def test_a_setting_for_built_in_pairs_of_other_runs_is_left_out(self):
         told = {"*": "2", GENERATION: "4", RESPONSE: "8"}
-        config = run_config([ANNOTATION, GENERATION], {}, shaping={}, traces=told, dual={})
-        assert {name: task.traces for name, task in config.tasks.items()} == {ANNOTATION: 2, GENERATION: 4}
-        with pytest.raises(CellDualityError, match=r"no task 'anotation' \[--traces\]"):
-            run_config([ANNOTATION], {}, shaping={}, traces={"anotation": "1"}, dual={})
+        config = run_config([ANNOTATION, GENERATION], {RESPONSE: "likelihood"}, shaping={}, traces=told, dual={})
+        assert {name: (task.reward, task.traces) for name, task in config.tasks.items()} == {
+            ANNOTATION: ("duality", 2), GENERATION: ("duality", 4),
+        }  # fmt: skip
 
-    def test_a_weight_that_is_no_number_is_told(self):
-        with pytest.raises(CellDualityError, match=r"no reward 'half'"):
-            run_config([ANNOTATION], {ANNOTATION: "half*duality+oracle"}, shaping={}, dual={})
-        with pytest.raises(CellDualityError, match=r"'0' in '0\*duality' is no number above 0 \[--rewards\]"):
-            run_config([ANNOTATION], {ANNOTATION: "0*duality"}, shaping={}, dual={})
-
-    def test_a_reward_of_a_built_in_pair_of_other_runs_is_left_out_and_a_slip_is_told(self):
-        config = run_config([ANNOTATION], {RESPONSE: "likelihood"}, shaping={}, dual={})
-        assert {name: task.reward for name, task in config.tasks.items()} == {ANNOTATION: "duality"}
-        with pytest.raises(CellDualityError, match=r"no task 'anotation' \[--rewards\].*cell_type_annotation"):
-            run_config([ANNOTATION], {"anotation": "likelihood"}, shaping={}, dual={})
+    @pytest.mark.parametrize(
+        ("rewards", "traces", "message"),
+        [
+            ({}, {"anotation": "1"}, r"no task 'anotation' \[--traces\]"),
+            ({"anotation": "likelihood"}, {}, r"no task 'anotation' \[--rewards\].*cell_type_annotation"),
+            ({ANNOTATION: "half*duality+oracle"}, {}, "no reward 'half'"),
+            ({ANNOTATION: "0*duality"}, {}, r"'0' in '0\*duality' is no number above 0 \[--rewards\]"),
+        ],
+    )
+    def test_a_slip_is_told(self, rewards, traces, message):
+        with pytest.raises(CellDualityError, match=message):
+            run_config([ANNOTATION], rewards, shaping={}, traces=traces, dual={})
 
 
 def test_only_the_rows_of_a_task_that_the_ground_truth_judges_hold_it(prepare):
@@ -209,11 +191,6 @@ def test_gold_for_monitoring_is_all_that_it_adds(prepare):
     assert None not in {example.gold for example in examples[1]}
     assert [replace(example, gold=None) for example in examples[1]] == examples[0]
     assert after == before
-
-
-def test_the_configuration_names_the_profiles_beside_it(prepare):
-    folder = prepare()
-    assert (folder / Config.load(folder / "cellduality.json").profiles).is_file()
 
 
 def test_records_are_kept_where_they_are_told_from_the_data(prepare, tmp_path):
@@ -326,18 +303,15 @@ def test_numbers_of_cells_are_by_set_or_for_all(prepare, cells, tmp_path):
     assert Counter(row["id"].partition("/")[0] for row in rows if row["labelled"]) == {"mine": 12, "other": 12}
 
 
-def test_a_vocabulary_of_few_genes(prepare):
-    vocabulary = Vocabulary.load(prepare("--genes", 7) / "vocabulary.json")
-    assert len(vocabulary.genes) == 7
-
-
 def test_a_pair_of_ones_own_is_found_from_everywhere(prepare, tmp_path, monkeypatch):
     (tmp_path / "pair.py").write_text(PAIR)
     monkeypatch.chdir(tmp_path)
-    folder = prepare("--task", "pair.py:Mine=2", "--task", GENERATION)
+    words = ["--task", "pair.py:Mine=2", "--task", GENERATION, "--rewards", "mine=likelihood", "--genes", 7]
+    folder = prepare(*words)
     assert asked(folder, "rl") == {"mine": 16, GENERATION: 8}
-    content = json.loads((folder / "cellduality.json").read_text())
-    assert content["tasks"]["mine"]["pair"] == f"{tmp_path / 'pair.py'}:Mine"
+    mine = Config.load(folder / "cellduality.json").tasks["mine"]
+    assert (mine.pair, mine.reward) == (f"{tmp_path / 'pair.py'}:Mine", "likelihood")
+    assert len(Vocabulary.load(folder / "vocabulary.json").genes) == 7
 
 
 def test_a_built_in_set_takes_the_flags_of_a_file(prepare):

@@ -13,9 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
-from typer.testing import CliRunner
 
-from cellduality_plugin.cli import app
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.coarse import COARSE_FILE as COARSE_FILE_READ
 from cellduality_plugin.examples import Example
@@ -109,10 +107,6 @@ def test_foreign_cells_are_asked_as_the_training_cells_are_and_keep_their_own_la
         assert set(cell.split()) <= set(vocabulary.genes)  # not one of the loud strangers
     assert summary.manifests[OOD_FILE]["drops"] == {FEW_GENES: POOR, NO_COUNTERPART: 8}
     assert summary.manifests[OOD_FILE]["counts_by_source"][KIDNEY] == {"cell_type_annotation/primal": 60}
-
-
-def test_the_shared_types_come_with_the_rows(with_kidney):
-    folder, summary = with_kidney
     assert COARSE_FILE == COARSE_FILE_READ
     content = json.loads((folder / COARSE_FILE).read_text())
     assert content["training"]["pbmc68k_reduced"] == shareable("pbmc68k_reduced")
@@ -163,9 +157,7 @@ TOY = {"source": "toy.h5ad", "label_column": "kind", "n_labelled": 6, "n_rl": 20
     ("settings", "what", "mend"),
     [
         ({"foreign": ["oligodendroglioma"]}, "no cell type of oligodendroglioma is known to be shared", KIDNEY),
-        ({"foreign": ["nowhere.h5ad"]}, "no cell type of nowhere.h5ad is known", "pbmc68k_reduced"),
         ({"foreign": ["pbmc68k_reduced"]}, "pbmc68k_reduced is foreign and named twice", "not both"),
-        ({"foreign": [KIDNEY, KIDNEY]}, f"{KIDNEY} is foreign and named twice", "not both"),
         ({"source": "pbmc68k_reduced", "label_column": "louvain", "foreign": [KIDNEY]}, "label '0'", "--label-column"),
         ({"tasks": {"conditional_cell_generation": 1}, "foreign": [KIDNEY]}, "no task", "--task cell_type_annotation"),
         ({"foreign": [{"name": KIDNEY, "max_cells": 4}]}, "4 cells of 3 classes", "9 or more"),
@@ -178,17 +170,6 @@ def test_what_cannot_be_asked_is_told(settings, what, mend, tmp_path, write_h5ad
         prepare(PrepareSettings.read(settings), tmp_path / "out")
     check_told(raised, what, mend)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.usefixtures("_small_kidney")
-def test_the_flag_of_the_command_line(tmp_path):
-    sample = ["--max-cells", f"{KIDNEY}=18"]
-    found = CliRunner().invoke(app, ["data", "prepare", "--foreign", KIDNEY, *sample, "--out", str(tmp_path / "out")])
-    assert found.exit_code == 0, found.output
-    assert len(rows_of(tmp_path / "out")) == 18
-    settings = read_manifest(tmp_path / "out" / OOD_FILE)["settings"]
-    assert [(one["name"], one["max_cells"]) for one in settings["foreign"]] == [(KIDNEY, 18)]
-    assert settings["sources"][0]["max_cells"] is None
 
 
 def test_the_real_kidney_beside_blood(tmp_path, monkeypatch):

@@ -32,29 +32,20 @@ def cells_of(count: int, start: int = 0) -> list[Cell]:
     ]
 
 
-def make_rl(tasks, count, includes_labelled=True, seed=0, labelled=None, unlabelled=None):
-    return rl_rows(
-        cells_of(6) if labelled is None else labelled,
-        cells_of(9, start=6) if unlabelled is None else unlabelled,
-        tasks,
-        VOCABULARY,
-        count=count,
-        hidden=0.25,
-        includes_labelled=includes_labelled,
-        rng=np.random.default_rng(seed),
-    )
+def make_rl(tasks, count, includes_labelled=True, seed=0, labelled=None, unlabelled=None, world=VOCABULARY, **how):
+    shown = cells_of(6) if labelled is None else labelled
+    others = cells_of(9, start=6) if unlabelled is None else unlabelled
+    how = {"hidden": 0.25, "includes_labelled": includes_labelled, "rng": np.random.default_rng(seed), **how}
+    return rl_rows(shown, others, tasks, world, count=count, **how)
+
+
+def make_sft(cells, tasks=(ANNOTATION, GENERATION), hidden=0.25, views=1):
+    return sft_rows(cells, tasks, VOCABULARY, hidden=hidden, views=views, rng=np.random.default_rng(0))
 
 
 def test_sft_rows_are_primal_and_dual_of_every_task_and_read_back_as_gold():
     cells = {cell.id: cell for cell in cells_of(5)}
-    rows = sft_rows(
-        list(cells.values()),
-        [ANNOTATION, GENERATION],
-        VOCABULARY,
-        hidden=0.25,
-        views=1,
-        rng=np.random.default_rng(0),
-    )
+    rows = make_sft(list(cells.values()))
     counts = Counter((row["datasource"], row["direction"]) for row in rows)
     assert counts == {(name, direction): 5 for name in IDENTITY for direction in ("primal", "dual")}
     for row in rows:
@@ -73,7 +64,7 @@ def test_sft_rows_are_primal_and_dual_of_every_task_and_read_back_as_gold():
 
 
 def duals_of(hidden, tasks=(ANNOTATION, GENERATION), views=1):
-    rows = sft_rows(cells_of(5), tasks, VOCABULARY, hidden=hidden, views=views, rng=np.random.default_rng(0))
+    rows = make_sft(cells_of(5), tasks, hidden, views)
     return rows, [row for row in rows if row["direction"] == "dual" and row["datasource"] == ANNOTATION.name]
 
 
@@ -101,13 +92,8 @@ def test_a_whole_cell_is_hidden_of_every_view_and_written_once():
 
 
 def test_a_thinned_question_leaves_the_dual_the_whole_cell():
-    plain, thinned = (
-        rl_rows(
-            cells_of(6), [], {ANNOTATION: 1.0, GENERATION: 1.0}, VOCABULARY, count=12, hidden=1.0,
-            includes_labelled=True, rng=np.random.default_rng(0), thin=thin,
-        )
-        for thin in (0.0, 0.5)
-    )  # fmt: skip
+    both = {ANNOTATION: 1.0, GENERATION: 1.0}
+    plain, thinned = (make_rl(both, 12, unlabelled=[], hidden=1.0, thin=thin) for thin in (0.0, 0.5))
     assert [row["id"] for row in plain] == [row["id"] for row in thinned]
     for before, after in zip(plain, thinned, strict=True):
         whole, shown = (Example.from_label(row["label"]) for row in (before, after))
@@ -123,13 +109,11 @@ def test_a_thinned_question_leaves_the_dual_the_whole_cell():
 
 def test_the_first_view_is_the_whole_cell_and_the_others_have_lost_genes():
     cells = {cell.id: cell for cell in cells_of(4)}
-    generation = TASKS["conditional_cell_generation"]
-    rng = np.random.default_rng(0)
-    rows = sft_rows(list(cells.values()), [generation], VOCABULARY, hidden=0.25, views=3, rng=rng)
+    rows = make_sft(list(cells.values()), [GENERATION], views=3)
     written = {number: [] for number in cells}
     for row in rows:
         if row["direction"] == "primal":
-            written[row["id"]].append(generation.parse_answer(row["output"], VOCABULARY).value)
+            written[row["id"]].append(GENERATION.parse_answer(row["output"], VOCABULARY).value)
     for number, views in written.items():
         whole = cells[number].genes
         assert sorted(map(len, views)) == [9, 9, 12]
@@ -154,11 +138,6 @@ def test_cells_come_once_before_any_comes_twice():
     assert len(whole) == 15
     counts = Counter(row["id"] for row in make_rl({ANNOTATION: 1.0}, 40))
     assert set(counts.values()) == {2, 3}
-
-
-def test_labelled_cells_are_asked_about_only_if_wanted():
-    ids = {row["id"] for row in make_rl({ANNOTATION: 1.0}, 30, includes_labelled=False)}
-    assert ids == {f"toy/{number}" for number in range(6, 15)}
 
 
 def test_conditions_come_from_the_labelled_cells_alone_in_their_proportions():
@@ -220,16 +199,8 @@ def treated_cells(count: int, start: int = 0) -> list[Cell]:
 
 
 def test_what_the_experimenter_set_is_asked_about_unlabelled_cells_and_stripped_of_the_rest():
-    rows = rl_rows(
-        treated_cells(2),
-        treated_cells(8, start=2),
-        {RESPONSE: 1.0, EXPOSURE: 1.0},
-        WORLD,
-        count=20,
-        hidden=0.25,
-        includes_labelled=True,
-        rng=np.random.default_rng(0),
-    )
+    tasks = {RESPONSE: 1.0, EXPOSURE: 1.0}
+    rows = make_rl(tasks, 20, labelled=treated_cells(2), unlabelled=treated_cells(8, start=2), world=WORLD)
     for task, words in ((RESPONSE, ("Qa", "Qb", "Qd", "Qf")), (EXPOSURE, ("Qa", "Qb", "Qc", "Qd"))):
         mine = [row for row in rows if row["datasource"] == task.name]
         assert {row["id"] for row in mine} == {f"toy/{number}" for number in range(10)}
@@ -264,14 +235,6 @@ class Mine(CellTypeAnnotation):
 """
 
 
-def test_pair_of_ones_own_makes_rows(tmp_path):
-    (tmp_path / "pair.py").write_text(USER_PAIR.format(needs="()", kind="cell_type"))
-    mine = get_task("pair.py:Mine", folder=tmp_path)
-    rows = make_rl({mine: 1.0}, 4)
-    assert {row["datasource"] for row in rows} == {"mine"}
-    assert all(row["input"].startswith("Mine: ") for row in rows)
-
-
 @pytest.mark.parametrize(("needs", "kind"), [("('batch',)", "cell_type"), ("()", "tissue")])
 def test_pair_that_needs_what_is_not_there_is_told(needs, kind, tmp_path, check_told):
     (tmp_path / "pair.py").write_text(USER_PAIR.format(needs=needs, kind=kind))
@@ -281,17 +244,7 @@ def test_pair_that_needs_what_is_not_there_is_told(needs, kind, tmp_path, check_
 
 
 def masked_rl(masks, seed=0):
-    return rl_rows(
-        cells_of(6),
-        cells_of(9, start=6),
-        {ANNOTATION: 1.0, GENERATION: 1.0},
-        VOCABULARY,
-        count=24,
-        hidden=0.25,
-        includes_labelled=True,
-        rng=np.random.default_rng(seed),
-        masks=masks,
-    )
+    return make_rl({ANNOTATION: 1.0, GENERATION: 1.0}, 24, seed=seed, masks=masks)
 
 
 @given(st.integers(1, 6), st.integers(0, 3))

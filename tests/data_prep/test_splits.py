@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.splits import SPLITS, apportion, choose_labelled, choose_some, small_classes, split_cells
+from cellduality_plugin.perturbations import CONTROL
+from data_prep.splits import (
+    SPLITS,
+    apportion,
+    choose_labelled,
+    choose_some,
+    pair_with_controls,
+    split_cells,
+)
 
 FRACTIONS = (0.6, 0.2, 0.2)
 sizes = st.lists(st.integers(3, 40), min_size=2, max_size=6)
@@ -80,21 +88,25 @@ def test_labelled_cells_are_as_many_as_asked_with_every_class_among_them(counts,
     assert choose_labelled(backwards, count, np.random.default_rng(seed)) == chosen
 
 
-@pytest.mark.parametrize("count", [1, 11])
-def test_impossible_number_of_labelled_cells_is_told(count, check_told):
+@pytest.mark.parametrize(
+    ("choose", "count", "what", "mend"),
+    [
+        (choose_labelled, 1, "1 labelled cells of 10", "from 2 to 10"),
+        (choose_labelled, 11, "11 labelled cells of 10", "from 2 to 10"),
+        (choose_some, 5, "5 cells of 2 classes", "choose 6 or more"),
+    ],
+)
+def test_number_of_cells_that_cannot_be_had_is_told(choose, count, what, mend, check_told):
     with pytest.raises(CellDualityError) as raised:
-        choose_labelled(cells_of([5, 5]), count, np.random.default_rng(0))
-    check_told(raised, f"{count} labelled cells of 10", "from 2 to 10")
-
-
-def test_small_classes_are_counted():
-    assert small_classes(cells_of([3, 2, 1]).values()) == {"type 1": 2, "type 2": 1}
+        choose(cells_of([5, 5]), count, np.random.default_rng(0))
+    check_told(raised, what, mend)
 
 
 @given(sizes, st.integers(0, 9), st.data())
 def test_sample_keeps_every_class_and_the_proportions(counts, seed, data):
     classes = cells_of(counts)
     count = data.draw(st.integers(3 * len(counts), len(classes)))
+    assert choose_some(classes, len(classes) + 1, np.random.default_rng(seed)) == set(classes)
     chosen = choose_some(classes, count, np.random.default_rng(seed))
     assert len(chosen) == count
     assert chosen <= set(classes)
@@ -106,12 +118,36 @@ def test_sample_keeps_every_class_and_the_proportions(counts, seed, data):
     assert chosen == choose_some(dict(reversed(classes.items())), count, np.random.default_rng(seed))
 
 
-def test_sample_of_more_cells_than_there_are_is_all_of_them():
-    classes = cells_of([4, 5])
-    assert choose_some(classes, 100, np.random.default_rng(0)) == set(classes)
+IFN = "cytokine IFN-beta"
+
+worlds = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=3),
+    st.tuples(st.sampled_from([CONTROL, IFN, "knockdown TP53"]), st.sampled_from(["T", "B"])),
+).filter(lambda world: any(done == CONTROL for done, _ in world.values()))
 
 
-def test_sample_too_small_for_the_splits_is_told():
-    with pytest.raises(CellDualityError, match="5 cells of 2 classes") as raised:
-        choose_some(cells_of([9, 9]), 5, np.random.default_rng(0))
-    assert (raised.value.where, raised.value.mend) == ("max_cells", "choose 6 or more")
+@given(worlds, st.integers(0, 5))
+def test_partners_are_untreated_cells_of_the_group_and_nobodys_own(world, seed):
+    done, groups = ({name: both[place] for name, both in world.items()} for place in (0, 1))
+    pairs = pair_with_controls(done, groups, np.random.default_rng(seed))
+    for name, control in pairs.items():
+        assert (done[control], groups[control]) == (CONTROL, groups[name])
+        assert control != name
+    controls = Counter(groups[name] for name in done if done[name] == CONTROL)
+    for name in done:
+        assert (name in pairs) == (controls[groups[name]] > (done[name] == CONTROL))
+    for treated in (True, False):
+        for group in controls:
+            used = Counter(
+                c for name, c in pairs.items() if groups[name] == group and (done[name] != CONTROL) == treated
+            )
+            counts = [used[name] for name in done if done[name] == CONTROL and groups[name] == group]
+            assert max(counts) - min(counts) <= 1, "one control is taken twice before another is taken once"
+    again = pair_with_controls(dict(reversed(done.items())), groups, np.random.default_rng(seed))
+    assert again == pairs
+
+
+def test_set_without_a_control_is_told(check_told):
+    with pytest.raises(CellDualityError) as raised:
+        pair_with_controls({"a": IFN}, {"a": "T"}, np.random.default_rng(0))
+    check_told(raised, f"no cell is untreated; the perturbations are {IFN}", "'control'")
