@@ -12,22 +12,11 @@ from cellduality_plugin.alarms import SIGNS, AlarmSettings, Watch, alarms, steps
 
 STEPS = 30
 HEALTHY = {
-    "reward": 0.4,
-    "dual_answer_parsed": 0.95,
-    "dual_copied/response": 0.1,
-    "dual_copyable/response": 0.5,
-    "dual_failed": 0.02,
-    "dual_failed/no_answer": 0.02,
-    "dual_groups": 1.0,
-    "dual_label_entropy": 0.3,
-    "dual_label_groups": 0.5,
-    "dual_leak/answer": 0.0,
-    "dual_leak/trace": 0.2,
-    "dual_similarity": 0.4,
-    "dual_truncated": 0.05,
-    "dual_validity": 0.9,
-    "dual_zero_variance": 0.3,
-}
+    "reward": 0.4, "dual_answer_parsed": 0.95, "dual_copied/response": 0.1, "dual_copyable/response": 0.5,
+    "dual_failed": 0.02, "dual_failed/no_answer": 0.02, "dual_groups": 1.0, "dual_label_entropy": 0.3,
+    "dual_label_groups": 0.5, "dual_leak/answer": 0.0, "dual_leak/trace": 0.2, "dual_similarity": 0.4,
+    "dual_truncated": 0.05, "dual_validity": 0.9, "dual_zero_variance": 0.3,
+}  # fmt: skip
 
 
 def run(**last: float):
@@ -44,27 +33,24 @@ def run(**last: float):
 
 SICK = {
     "hollow_consistency": [
-        run(dual_similarity=0.7, dual_validity=0.6),
-        run(dual_similarity=0.7, dual_label_entropy=0.0),
+        run(dual_similarity=0.7, dual_validity=0.6), run(dual_similarity=0.7, dual_label_entropy=0.0),
     ],
     "zero_variance": [run(dual_zero_variance=0.99)],
     "dual_failures": [run(dual_failed=0.6, dual_failed__no_answer=0.6)],
     "truncation": [run(dual_truncated=0.5)],
     "copying": [run(dual_copied__response=0.45)],
     "leaking": [run(dual_leak__answer=0.5), run(dual_leak__trace=0.9)],
-}
-
-
-def test_every_sign_is_tested():
-    assert SICK.keys() == SIGNS.keys()
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "steps"), [(name, steps) for name, runs in SICK.items() for steps in runs])
 def test_what_goes_wrong_rings_once(name, steps):
     [alarm] = alarms(steps)
     assert alarm.name == name
+    assert SICK.keys() == SIGNS.keys(), "every sign is tested"
     assert 5 < alarm.step < STEPS, "neither before it drifted nor only when all is lost"
     assert alarm.what
+    assert name != "dual_failures" or "most of them no_answer" in alarm.what, "the cause is named"
     assert "nan" not in str(alarm)
     assert "\n" not in str(alarm)
 
@@ -79,6 +65,7 @@ def test_what_goes_wrong_rings_once(name, steps):
         run(dual_validity=0.3, dual_similarity=0.2),
         run(dual_zero_variance=0.75, dual_truncated=0.15, dual_failed=0.15),
         [(step, {"reward": 0.5, "kl": 0.1, "dual_similarity": step / 10}) for step in range(1, 9)],
+        run(dual_zero_variance=1.0)[-4:],  # too young to be judged
         [],
     ],
 )
@@ -91,15 +78,6 @@ def test_one_bad_step_is_no_alarm():
     steps[9][1]["dual_zero_variance"] = 1.0
     steps[9][1]["dual_truncated"] = 0.9
     assert alarms(steps) == []
-
-
-def test_a_young_run_is_not_judged():
-    assert alarms(run(dual_zero_variance=1.0)[-4:]) == []
-
-
-def test_the_cause_of_failing_duals_is_named():
-    [alarm] = alarms(run(dual_failed=0.6, dual_failed__no_answer=0.6))
-    assert "most of them no_answer" in alarm.what
 
 
 def test_a_figure_that_most_steps_do_not_tell_of_rings_nothing():

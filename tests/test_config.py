@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import json
+import math
 
 import pytest
 
-from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
+from cellduality_plugin.agent_file import bound_agent_file
 from cellduality_plugin.config import PATH_VARIABLE, Config
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.rewards import REWARDS
 
 GOOD = {"tasks": {"cell_type_annotation": {"pair": "cell_type_annotation"}}}
 
@@ -34,14 +35,40 @@ def test_without_a_file_the_message_says_how_to_name_one(monkeypatch):
         ({"dual": {"endpoint": {"model": "m"}}}, "dual.endpoint.urls"),
         ({"dual": {"endpoint": {"urls": [], "model": "m"}}}, "dual.endpoint.urls"),
         ({"dual": {"endpoint": {"urls": ["http://h/v1"], "model": "m", "retires": 1}}}, "dual.endpoint.retires"),
-        ({"tasks": {"a": {"pair": "a", "reward": "magic"}}}, "tasks.a.reward"),
+        *(
+            ({"tasks": {"a": {"pair": "a", **task}}}, message)
+            for task, message in [
+                ({"reward": "rwjs"}, r"no reward 'rwjs': use one of duality, .*posterior, .*oracle.*tasks\.a\.reward"),
+                ({"reward": {}}, "a sum needs one reward at least"),
+                ({"reward": {"duality": 0}}, "weights above 0"),
+                ({"reward": {"duality": -1, "posterior": 2}}, "weights above 0"),
+                ({"reward": {"duality": math.nan}}, "weights above 0"),
+                ({"reward": {"magic": 1}}, "no reward 'magic'"),
+                ({"reward": "posterior*"}, r"is no reward.* \[tasks\.a\.reward\]"),
+                ({"reward": {"posterior^0": 1.0}}, r"'0' in 'posterior\^0' is no number above 0"),
+                ({"reward": 3}, r"tasks\.a\.reward"),
+                ({"traces": -1}, "traces"),
+                ({"trace_mean": "median"}, "trace_mean"),
+                ({"negatives": 0}, "negatives"),
+                ({"minimum_spread": -1}, "minimum_spread"),
+            ]
+        ),
     ],
 )
-def test_wrong_settings_are_named(tmp_path, change, message):
-    path = tmp_path / "c.json"
-    path.write_text(json.dumps({**GOOD, **change}))
-    with pytest.raises(CellDualityError, match=message):
-        Config.load(path)
+def test_wrong_settings_are_named_in_one_line(change, message):
+    with pytest.raises(CellDualityError, match=message) as raised:
+        Config.read({**GOOD, **change})
+    assert "\n" not in str(raised.value)
+
+
+def test_every_kind_of_reward_goes_to_the_file_and_back(tmp_path):
+    rewards = [*REWARDS, {"posterior": 0.5, "duality": 0.5}, "a.b:C", "x.py:C", {"a:B": 2.0}, "posterior*profile^0.3"]
+    tasks = {str(place): {"pair": "a", "reward": reward} for place, reward in enumerate(rewards)}
+    config = Config.read({"tasks": tasks, "dual": {"samples": 4, "temperature": 0.7, "max_new_tokens": 9}})
+    config.save(tmp_path / "c.json")
+    again = Config.load(tmp_path / "c.json")
+    assert (again.tasks, again.dual) == (config.tasks, config.dual)
+    assert [task.reward for task in again.tasks.values()] == rewards
 
 
 def test_a_pair_under_another_name_is_refused(make_config):
@@ -56,18 +83,6 @@ def test_a_file_that_is_missing_or_broken_is_one_line(tmp_path):
     (tmp_path / "c.json").write_text("{")
     with pytest.raises(CellDualityError, match="not JSON"):
         Config.load(tmp_path / "c.json")
-
-
-def test_the_packaged_agent_file_is_there():
-    assert packaged_agent_file().is_file()
-
-
-def test_a_bound_agent_file_names_its_configuration(make_config, tmp_path):
-    make_config()
-    agent = bound_agent_file(tmp_path / "cellduality.json")
-    assert agent.parent == tmp_path
-    assert repr(str(tmp_path / "cellduality.json")) in agent.read_text()
-    compile(agent.read_text(), str(agent), "exec")
 
 
 def test_an_agent_is_not_bound_to_a_configuration_without_data(make_config, tmp_path):

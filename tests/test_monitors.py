@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.monitors import CAUSES, entropy, named
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.readings import BY_TASK, RATIOS, readings
 from cellduality_plugin.rewards import REWARDS, Reward, Verdict
@@ -22,13 +22,15 @@ from cellduality_plugin.vocabulary import Vocabulary
 from tests.play import Saying, member, roll, row
 from tests.stack.my_pair import DropoutRecovery
 
-OWN_REWARDS = """
-from cellduality_plugin.rewards import Reward, Verdict
 
-class Too(Reward):
+class Says(Reward):
+    """Says one verdict of every answer."""
+
+    def __init__(self, verdict):
+        self.verdict = verdict
+
     async def judge(self, answer, dual):
-        return Verdict(float("{}"))
-"""
+        return self.verdict
 
 
 PIECES = ("<think>", "</think>", "<answer>", "</answer>", " ", "CD74", "LYZ", "CD19+ B", "T", "exposed", "control", "x")
@@ -53,6 +55,10 @@ def annotation():
     return TASKS["cell_type_annotation"]
 
 
+def tasks_with(reward):
+    return {name: {"pair": name, "reward": reward} for name in TASKS}
+
+
 class TestKeys:
     TEXTS = (
         "", "<answer>T</answer>", "<answer>CD74 LYZ CD74 stranger</answer>", "x" * 100_000,
@@ -65,26 +71,17 @@ class TestKeys:
         Saying(fails=PolicyError("a cause of a later day")), Saying(delay=9.0),
     )  # fmt: skip
 
-    @pytest.mark.parametrize("kind", [*REWARDS, "own.py:Too", "sum"])
-    def test_are_the_same_and_sorted_whatever_happens(self, kind, make_config, tmp_path, cell):
+    @pytest.mark.parametrize("kind", ["duality", "likelihood", "posterior", "profile", "oracle", "sum"])
+    def test_are_the_same_and_sorted_whatever_happens(self, kind, make_config, cell):
         """Every task, every failure of an answer, every failure of a dual, gold or none, a group of one or more."""
-        (tmp_path / "own.py").write_text(OWN_REWARDS.format("nan"))
         reward = {"duality": 1, "likelihood": 1} if kind == "sum" else kind
-        keys = set()
-        for task, others in itertools.product(TASKS, (TASKS, ())):
-            tasks = {name: {"pair": name} for name in TASKS} | {task: {"pair": task, "reward": reward}}
-            try:
-                scorer = Scorer(make_config(tasks=tasks, dual={"timeout_seconds": 0.01}))
-                example = row(task, cell, labelled=bool(others) or kind.startswith("oracle"))
-            except CellDualityError:
-                continue  # this kind does not judge this task
-            for policy in self.POLICIES:
-                scores = roll(scorer, example, self.TEXTS, policy) + roll(scorer, example, self.TEXTS[:1], policy)
-                keys |= {tuple(score.logs) for score in scores}
-                for score in scores:
-                    assert 0.0 <= score.reward <= 1.0
-                    assert all(type(value) is float and math.isfinite(value) for value in score.logs.values())
-        assert len(keys) == 1
+        scorer, keys = Scorer(make_config(tasks=tasks_with(reward), dual={"timeout_seconds": 0.01})), set()
+        for task, policy, labelled in itertools.product(TASKS, self.POLICIES, {True, kind == "oracle"}):
+            example = row(task, cell, labelled=labelled)
+            for score in roll(scorer, example, self.TEXTS, policy) + roll(scorer, example, self.TEXTS[:1], policy):
+                keys.add(tuple(score.logs))
+                assert 0.0 <= score.reward <= 1.0
+                assert all(type(value) is float and math.isfinite(value) for value in score.logs.values())
         [found] = keys
         assert list(found) == sorted(found)
         assert all(key.startswith("dual_") for key in found)
@@ -110,32 +107,25 @@ class TestKeys:
             assert {key: value for key, value in shares.items() if not 0.0 <= value <= 1.0} == {}
             assert score.logs["dual_failed"] <= score.logs["dual_answer_parsed"]
 
-    @pytest.mark.parametrize("value", ["nan", "inf", "-0.5", "1.5"])
-    def test_a_reward_of_ones_own_that_is_out_of_range_earns_nothing(self, value, make_config, tmp_path, cell):
-        (tmp_path / "own.py").write_text(OWN_REWARDS.format(value))
-        name = "cell_type_annotation"
-        scorer = Scorer(make_config(tasks={name: {"pair": name, "reward": "own.py:Too"}}))
-        [score] = roll(scorer, row(name, cell), ["<answer>T</answer>"])
-        assert (score.reward, score.logs["dual_failed/out_of_range"]) == (0.0, 1.0)
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -0.5, 1.5])
+    def test_what_is_out_of_range_earns_nothing(self, value, scorer, annotation, cell, monkeypatch):
+        """Said by a reward of one's own, or by a pair of one's own."""
+        scorer._rewards[annotation.name] = Says(Verdict(value))
+        [of_reward] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
+        scorer._rewards[annotation.name] = Says(Verdict(1.0))
+        for method in ("validity", "truth"):
+            monkeypatch.setattr(type(annotation), method, lambda *_: value)
+        [of_pair] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
+        for score in (of_reward, of_pair):
+            assert (score.reward, score.logs["dual_failed/out_of_range"]) == (0.0, 1.0)
+        assert of_pair.logs[f"dual_truth/{annotation.name}"] == 0.0
 
     @pytest.mark.parametrize("verdict", [Verdict(np.float64(0.5)), Verdict(True), Verdict(1, "", np.float32(0.5))])
     def test_are_plain_numbers_whatever_a_reward_of_ones_own_returns(self, verdict, scorer, annotation, cell):
-        class Mine(Reward):
-            async def judge(self, answer, dual):
-                return verdict
-
-        scorer._rewards[annotation.name] = Mine()
+        scorer._rewards[annotation.name] = Says(verdict)
         [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
         assert {type(value) for value in score.logs.values()} == {float}
         assert type(score.reward) is float
-
-    @pytest.mark.parametrize("value", [math.nan, -1.0, 2.0])
-    def test_a_pair_of_ones_own_that_is_out_of_range_earns_nothing(self, value, scorer, annotation, cell, monkeypatch):
-        monkeypatch.setattr(type(annotation), "validity", lambda *_: value)
-        monkeypatch.setattr(type(annotation), "truth", lambda *_: value)
-        [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
-        assert (score.reward, score.logs["dual_failed/out_of_range"]) == (0.0, 1.0)
-        assert score.logs[f"dual_truth/{annotation.name}"] == 0.0
 
     def test_every_ratio_is_of_keys_that_are_logged(self, scorer, cell):
         [score] = roll(scorer, row("cell_type_annotation", cell), [""])
@@ -150,11 +140,8 @@ class TestKeys:
 def test_every_failed_share_has_one_cause(causes, scorer, annotation, cell):
     """Of a reward in several parts, of which each fails for a reason of its own or not at all."""
 
-    class Parts(Reward):
-        async def judge(self, answer, dual):
-            return Verdict.mean([Verdict.none(c) if c else Verdict(1.0) for c in causes], [1.0] * len(causes))
-
-    scorer._rewards[annotation.name] = Parts()
+    verdicts = [Verdict.none(cause) if cause else Verdict(1.0) for cause in causes]
+    scorer._rewards[annotation.name] = Says(Verdict.mean(verdicts, [1.0] * len(causes)))
     [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
     shares = [value for key, value in score.logs.items() if key.startswith("dual_failed/")]
     assert math.fsum(shares) == score.logs["dual_failed"]
@@ -170,10 +157,9 @@ class TestEntropy:
         assert (found == 0.0) == (len(set(answers)) == 1)
         assert found == entropy([str(answer) for answer in reversed(answers)], labels)
 
-    @pytest.mark.parametrize("size", range(2, 17))
-    @pytest.mark.parametrize("labels", [2, 3, 10])
-    def test_is_one_for_the_most_even_group_there_is(self, size, labels):
-        assert entropy([str(number % labels) for number in range(size)], labels) == pytest.approx(1.0)
+    def test_is_one_for_the_most_even_group_there_is(self):
+        for size, labels in itertools.product(range(2, 17), (2, 3, 10)):
+            assert entropy([str(number % labels) for number in range(size)], labels) == pytest.approx(1.0)
 
     def test_rises_with_every_answer_that_differs(self):
         found = [entropy(["a"] * (8 - n) + list("bcdefgh")[:n], 8) for n in range(8)]
@@ -193,12 +179,6 @@ class TestGroup:
         assert read["dual_distinct_answers"] == 2.0
         assert read["dual_label_entropy"] == pytest.approx(entropy(["T", "T", "B", "T", "T"], 4))
         assert read["dual_zero_variance"] == 1.0, "none of them earned anything"
-
-    def test_spread_is_seen(self, scorer, annotation, cell):
-        example = row(annotation.name, cell)
-        policy = Saying(annotation.rebuilt_response(example.unknown))
-        read = readings(mean(roll(scorer, example, self.texts("T", "nobody"), policy)))
-        assert read["dual_zero_variance"] == 0.0
 
     def test_groups_weigh_by_their_rollouts_in_the_mean_of_a_step(self, scorer, annotation, cell):
         example = row(annotation.name, cell)
@@ -228,46 +208,29 @@ class TestGroup:
         assert readings(mean(scores))["dual_zero_variance"] == 1.0
         assert all(score.logs["dual_levelled"] == 1.0 for score in scores)
 
-    @pytest.mark.parametrize("bound", [0.0, 0.5])
-    @pytest.mark.parametrize("place", [0, 1, 2])
-    def test_whose_member_is_cancelled_does_not_hang(self, bound, place, make_config, annotation, cell):
+    @pytest.mark.parametrize(("bound", "place", "after"), [(0.0, 0, 9.0), (0.5, 0, 9.0), (0.5, 2, 9.0), (1.0, 0, 0.0)])
+    def test_whose_member_is_cancelled_does_not_hang(self, bound, place, after, make_config, annotation, cell):
+        """Before it is judged; or while it waits for the others, and takes its reward with it."""
         tasks = {annotation.name: {"pair": annotation.name, "minimum_spread": bound}}
-        scorer = Scorer(make_config(tasks=tasks))
+        scorer, example = Scorer(make_config(tasks=tasks)), row(annotation.name, cell)
+        policy = Saying(annotation.rebuilt_response((*example.unknown, "GNLY")))
+        texts = self.texts("T", "CD19+ B", "T")
+        texts[place] = "nobody"
 
         async def whole():
-            group = scorer.group(row(annotation.name, cell).to_label())
+            group = scorer.group(example.to_label())
             members = [
-                asyncio.ensure_future(member(scorer, group, text, Saying(), delay=9.0 if n == place else 0.01 * n))
-                for n, text in enumerate(self.texts("T", "CD19+ B", "T"))
+                asyncio.ensure_future(member(scorer, group, text, policy, delay=after if n == place else 0.05 * n))
+                for n, text in enumerate(texts)
             ]
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
             members[place].cancel()
             return await asyncio.wait_for(asyncio.gather(*members, return_exceptions=True), 1.0)
 
         found = asyncio.run(whole())
         assert isinstance(found.pop(place), asyncio.CancelledError)
-        assert all(score.reward == 0.0 for score in found)
-
-    def test_whose_member_is_cancelled_while_it_waits_takes_its_reward_with_it(self, make_config, annotation, cell):
-        tasks = {annotation.name: {"pair": annotation.name, "minimum_spread": 1.0}}
-        scorer, example = Scorer(make_config(tasks=tasks)), row(annotation.name, cell)
-        policy = Saying(annotation.rebuilt_response((*example.unknown, "GNLY")))
-
-        async def whole():
-            group = scorer.group(example.to_label())
-            members = [
-                asyncio.ensure_future(member(scorer, group, text, policy, delay=delay))
-                for text, delay in zip(self.texts("nobody", "T", "CD19+ B"), (0.0, 0.0, 0.1), strict=True)
-            ]
-            await asyncio.sleep(0.05)
-            members[0].cancel()
-            return await asyncio.wait_for(asyncio.gather(*members, return_exceptions=True), 1.0)
-
-        cancelled, *others = asyncio.run(whole())
-        assert isinstance(cancelled, asyncio.CancelledError)
-        [alone] = roll(Scorer(make_config(tasks={annotation.name: {"pair": annotation.name}})), example,
-                       self.texts("T"), policy)  # fmt: skip
-        assert [score.reward for score in others] == [alone.reward] * 2
+        [alone] = roll(Scorer(make_config(tasks=tasks)), example, ["<answer>T</answer>"], policy)
+        assert [score.reward for score in found] == [alone.reward] * 2
 
 
 class TestTruth:
@@ -278,12 +241,11 @@ class TestTruth:
         blind = readings(mean(roll(scorer, row(task.name, cell, labelled=False), ["nothing"])))
         assert not any(name.startswith("dual_truth") for name in blind)
 
-    @pytest.mark.parametrize("kind", [name for name, reward in REWARDS.items() if not reward.needs_gold])
+    @pytest.mark.parametrize("kind", ["duality", "likelihood", "posterior", "profile", "consistency", "random"])
     def test_changes_no_reward_in_any_bit(self, kind, make_config, task, cell, vocabulary):
-        try:
-            scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "reward": kind}}))
-        except CellDualityError:
+        if kind == "consistency" and not isinstance(task.answer, OneOf):
             return  # refused, as a test of its own has it
+        scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "reward": kind}}))
         with_gold, without = row(task.name, cell), row(task.name, cell, labelled=False)
         rng = np.random.default_rng(1)
         words = [*vocabulary.genes, *vocabulary.labels["cell_type"], *vocabulary.labels["exposure"]]

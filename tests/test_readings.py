@@ -37,13 +37,6 @@ def test_the_mean_over_groups_is_what_the_last_rollouts_logged_divided():
     assert readings(means) == {"dual_distinct_answers": 2.0}
 
 
-def test_a_run_of_before_is_read_as_it_was_logged():
-    assert readings({"dual_similarity": 0.5, "dual_repeated_genes": 0.1}) == {
-        "dual_similarity": 0.5,
-        "dual_repeated_genes": 0.1,
-    }
-
-
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

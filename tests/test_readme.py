@@ -35,13 +35,10 @@ def test_the_new_pair_is_the_one_that_is_tested():
     assert shown.group(1) == (ROOT / "tests" / "stack" / "my_pair.py").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("folder", ["recipes", "recipes/profiles"])
-def test_every_recipe_and_profile_is_in_the_tables(folder):
-    for path in (ROOT / folder).glob("*.sh"):
-        if path.name != "common.sh":
-            assert f"`{path.stem if 'profiles' in folder else f'recipes/{path.name}'}`" in TEXTS["recipes/README.md"], (
-                path
-            )
+def test_every_recipe_and_profile_is_in_the_tables():
+    names = [f"recipes/{path.name}" for path in (ROOT / "recipes").glob("*.sh") if path.name != "common.sh"]
+    names += [path.stem for path in (ROOT / "recipes" / "profiles").glob("*.sh")]
+    assert [name for name in names if f"`{name}`" not in TEXTS["recipes/README.md"]] == []
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -59,21 +56,13 @@ def test_every_link_leads_to_a_file_and_to_a_heading_in_it(text):
         assert not heading or heading in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings]
 
 
-def test_every_room_with_a_text_of_its_own_is_linked():
-    for path in ROOMS:
-        assert f"]({path}" in README, path
-
-
-def test_every_kind_of_reward_is_in_the_table():
+def test_every_room_with_a_text_of_its_own_every_task_and_every_reward_is_told_of():
+    assert all(f"]({path}" in README for path in ROOMS)
+    assert all(f"| `{name}` |" in README for name in TASKS)
     for name in REWARDS:
         kind, _, comparison = name.partition("-")
         assert f"| `{kind}` |" in TEXTS["cellduality_plugin/README.md"]
         assert not comparison or f"-{comparison}`" in TEXTS["cellduality_plugin/README.md"]
-
-
-def test_every_task_is_in_the_table():
-    for name in TASKS:
-        assert f"| `{name}` |" in README
 
 
 def test_every_alarm_and_every_metric_that_is_divided_is_in_the_tables():

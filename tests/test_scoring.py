@@ -18,118 +18,55 @@ from cellduality_plugin.scoring import QUANTUM, Score, Scorer, quantise, votes_f
 from cellduality_plugin.tasks import TASKS
 from tests.play import Choosing, Saying, member, roll, row
 
-
-class ScriptedPolicy(Choosing):
-    """Plays the dual by the book, or fails as told: the fault injector of these tests."""
-
-    def __init__(self, response: str = "", *, fails: Exception | None = None, delay: float = 0.0, log_prob=-1.0):
-        self.response, self.fails, self.delay, self.log_prob = response, fails, delay, log_prob
-        self.prompts: list[str] = []
-
-    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        self.prompts.append(prompt)
-        await asyncio.sleep(self.delay)
-        if self.fails:
-            raise self.fails
-        return self.response
-
-    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        await self.generate(prompt)
-        return [self.log_prob] * 4
+TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 
 
 @pytest.fixture
 def scorer(make_config):
-    return Scorer(make_config(dual={"timeout_seconds": 0.2}))
-
-
-def run(scorer: Scorer, example, texts: list[str], policy: ScriptedPolicy) -> list[Score]:
-    async def group():
-        members = scorer.group(example.to_label())
-        return await asyncio.gather(*(scorer.score(text, members, policy) for text in texts))
-
-    return asyncio.run(group())
-
-
-def test_the_gold_answer_and_a_perfect_dual_earn_one(scorer, task, example):
-    policy = ScriptedPolicy(task.rebuilt_response(example.unknown))
-    [score] = run(scorer, example, [task.answer_response(example.gold)], policy)
-    assert score.reward == score.logs["dual_reward"] == score.logs[f"dual_reward/{task.name}"] == 1.0
-
-
-def test_a_distinct_answer_is_asked_back_once_in_a_group(scorer, cell):
-    task = TASKS["cell_type_annotation"]
-    example = task.example(cell, hidden=0.25, labelled=False, rng=np.random.default_rng(0))
-    texts = [task.answer_response(label, trace=str(i)) for i, label in enumerate(["T", "CD19+ B", "T", "t", "T"])]
-    policy = ScriptedPolicy(task.rebuilt_response(example.unknown), delay=0.01)
-    scores = run(scorer, example, texts, policy)
-    assert len(policy.prompts) == 2
-    assert [score.logs["dual_requests"] for score in scores] == [1, 1, 0, 0, 0]
-    assert len({score.reward for score in scores}) == 1
+    return Scorer(make_config(dual={"timeout_seconds": 0.1}))
 
 
 FAULTS = {
-    "unreadable answer": ("", ScriptedPolicy()),
-    "unreadable dual": ("gold", ScriptedPolicy("no tags at all")),
-    "no room": ("gold", ScriptedPolicy(fails=PolicyError("prompt_too_long"))),
-    "slow": ("gold", ScriptedPolicy(delay=30.0)),
-    "huge dual": ("gold", ScriptedPolicy("<answer>" + "x" * 100_000 + "</answer>")),
-    "huge": ("<answer>" + "x" * 100_000 + "</answer>", ScriptedPolicy()),
+    "unreadable answer": ("", Saying()),
+    "unreadable dual": ("gold", Saying("no tags at all")),
+    "no room": ("gold", Saying(fails=PolicyError("prompt_too_long"))),
+    "slow": ("gold", Saying(delay=30.0)),
+    "huge dual": ("gold", Saying("<answer>" + "x" * 100_000 + "</answer>")),
+    "huge": ("<answer>" + "x" * 100_000 + "</answer>", Saying()),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_rollout_is_data(scorer, task, example, fault):
+def test_a_bad_rollout_is_data(scorer, cell, fault):
     text, policy = FAULTS[fault]
-    [score] = run(scorer, example, [task.answer_response(example.gold) if text == "gold" else text], policy)
-    assert score.reward == 0.0
-    assert all(math.isfinite(value) for value in score.logs.values())
-    assert score.logs["dual_failed"] == float(text == "gold"), "an answer that cannot be read is no failed dual"
-    assert score.logs["dual_timeout"] == float(fault == "slow")
+    for name, task in TASKS.items():
+        example = row(name, cell)
+        [score] = roll(scorer, example, [task.answer_response(example.gold) if text == "gold" else text], policy)
+        assert score.reward == 0.0
+        assert score.logs["dual_failed"] == float(text == "gold"), "an answer that cannot be read is no failed dual"
+        assert score.logs["dual_timeout"] == float(fault == "slow")
 
 
-def test_a_programming_error_is_a_crash(scorer, task, example):
-    policy = ScriptedPolicy(fails=KeyError("a bug"))
+def test_a_programming_error_is_a_crash(scorer, cell):
     with pytest.raises(KeyError, match="a bug"):
-        run(scorer, example, [task.answer_response(example.gold)], policy)
+        roll(scorer, row(TYPE, cell), ["<answer>T</answer>"], Saying(fails=KeyError("a bug")))
 
 
-def test_every_rollout_of_every_task_logs_the_same_keys_in_the_same_order(scorer, cell):
-    keys = set()
-    for task in TASKS.values():
-        example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
-        for text, policy in FAULTS.values():
-            gold = task.answer_response(example.gold) if text == "gold" else text
-            keys.add(tuple(run(scorer, example, [gold], policy)[0].logs))
-    assert len(keys) == 1
-    assert all(key.startswith("dual_") for key in next(iter(keys))), "other names collide with OpenRLHF's own"
-
-
-@pytest.mark.parametrize(("log_prob", "expected"), [(0.0, 1.0), (-math.log(13), 0.0), (-100.0, 0.0)])
+@pytest.mark.parametrize(
+    ("log_prob", "expected"), [(0.0, 1.0), (-math.log(13) / 2, 0.5), (-math.log(13), 0.0), (-100.0, 0.0)]
+)
 def test_the_likelihood_reward_runs_from_chance_to_certainty(make_config, cell, log_prob, expected):
-    task = TASKS["cell_type_annotation"]
-    scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "reward": "likelihood"}}))
-    example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
-    [score] = run(scorer, example, [task.answer_response("T")], ScriptedPolicy(log_prob=log_prob))
+    scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE, "reward": "likelihood"}}))
+    [score] = roll(scorer, row(TYPE, cell), ["<answer>T</answer>"], Saying(log_prob=log_prob))
     assert score.reward == expected
-
-
-def test_log_probs_that_are_no_numbers_are_data(make_config, cell):
-    task = TASKS["cell_type_annotation"]
-    scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "reward": "likelihood"}}))
-    example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
-    [score] = run(scorer, example, [task.answer_response("T")], ScriptedPolicy(log_prob=math.nan))
-    assert (score.reward, score.logs["dual_failed"]) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("power", "expected"), [(1, 0.5), (3, 0.125), (0, 1.0)])
 def test_repeats_cost_a_generated_cell_its_share(make_config, cell, power, expected):
-    task = TASKS["conditional_cell_generation"]
-    scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "validity_power": power}}))
-    example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
-    half = cell.genes[:4] * 2
-    policy = ScriptedPolicy(task.rebuilt_response(example.unknown))
-    [score] = run(scorer, example, [task.answer_response(half)], policy)
+    task = TASKS[CELL]
+    scorer = Scorer(make_config(tasks={CELL: {"pair": CELL, "validity_power": power}}))
+    policy = Saying(task.rebuilt_response(cell.obs["cell_type"]))
+    [score] = roll(scorer, row(CELL, cell), [task.answer_response(cell.genes[:4] * 2)], policy)
     assert score.reward == expected
     assert score.logs["dual_repeated_genes"] == 0.5
 
@@ -144,10 +81,8 @@ def test_repeats_cost_a_generated_cell_its_share(make_config, cell, power, expec
     ],
 )
 def test_form_alone_earns_its_share_where_the_dual_could_be_judged(make_config, cell, dual, expected):
-    task = TASKS["conditional_cell_generation"]
-    scorer = Scorer(make_config(tasks={task.name: {"pair": task.name, "validity_share": 0.25}}))
-    example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
-    [score] = run(scorer, example, [task.answer_response(cell.genes[:4] * 2)], ScriptedPolicy(dual))
+    scorer = Scorer(make_config(tasks={CELL: {"pair": CELL, "validity_share": 0.25}}))
+    [score] = roll(scorer, row(CELL, cell), [TASKS[CELL].answer_response(cell.genes[:4] * 2)], Saying(dual))
     assert score.reward == expected
 
 
@@ -160,58 +95,51 @@ def test_rewards_are_multiples_of_the_quantum_and_near_the_truth(reward):
 
 
 def test_a_row_of_a_task_that_is_not_configured_is_refused(make_config, cell):
-    scorer = Scorer(make_config(tasks={"cell_type_annotation": {"pair": "cell_type_annotation"}}))
-    example = TASKS["conditional_cell_generation"].example(
-        cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0)
-    )
+    scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE}}))
     with pytest.raises(CellDualityError, match="the configuration has cell_type_annotation"):
-        scorer.group(example.to_label())
+        scorer.group(row(CELL, cell).to_label())
 
 
 def test_the_reward_is_the_mean_over_the_masks_of_a_row(make_config, cell):
     """Each mask is asked about once for each distinct answer; a mask whose dual fails earns nothing."""
-    task = TASKS["cell_type_annotation"]
+    task = TASKS[TYPE]
     first, second, third = (
         task.example(cell, hidden=0.25, labelled=False, rng=np.random.default_rng(seed)) for seed in range(3)
     )
-    masks = tuple(Mask(example.known, example.unknown) for example in (second, third))
+    masks, prompts = tuple(Mask(example.known, example.unknown) for example in (second, third)), []
 
-    class Remembers(ScriptedPolicy):
+    class Remembers(Saying):
         """Rebuilds what the first mask hides, gives up on the second, and is wrong about the third."""
 
-        async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-            await super().generate(prompt)
+        async def generate(self, prompt, *, seed=None, temperature=None):
+            prompts.append(prompt)
             if prompt.endswith(" ".join(second.known["observed"])):
                 raise PolicyError("refused")
             right = prompt.endswith(" ".join(first.known["observed"]))
             return task.rebuilt_response(first.unknown if right else third.known["observed"])
 
-    policy = Remembers()
-    label = replace(first, masks=masks)
     texts = [task.answer_response(answer) for answer in ("T", "T", "CD19+ B")]
-    scores = run(Scorer(make_config()), label, texts, policy)
+    scores = roll(Scorer(make_config()), replace(first, masks=masks), texts, Remembers())
     assert {score.reward for score in scores} == {quantise(1 / 3)}
     assert [score.logs["dual_requests"] for score in scores] == [3, 0, 3]
     assert scores[0].logs["dual_failed"] == pytest.approx(1 / 3)
-    assert len(policy.prompts) == len(set(policy.prompts)) == 6
+    assert len(prompts) == len(set(prompts)) == 6
 
 
 class TestHidden:
-    NAME = "cell_type_annotation"
-
     @pytest.fixture
     def group(self, make_config, cell):
         """Return a function that gives the group of the row, or of one with several masks, under a setting."""
 
         def make(hidden, masks=()):
-            scorer = Scorer(make_config(tasks={self.NAME: {"pair": self.NAME, "hidden": hidden}}))
-            return scorer.group(replace(row(self.NAME, cell), masks=masks).to_label())
+            scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE, "hidden": hidden}}))
+            return scorer.group(replace(row(TYPE, cell), masks=masks).to_label())
 
         return make
 
     def test_of_a_row_stay_as_they_are_unless_the_settings_say_otherwise(self, group, cell):
         masks = (Mask({"observed": cell.genes[1:]}, cell.genes[:1]),)
-        assert group(None, masks).example == replace(row(self.NAME, cell), masks=masks)
+        assert group(None, masks).example == replace(row(TYPE, cell), masks=masks)
 
     def test_can_be_the_whole_cell(self, group, cell):
         found = group(1.0, (Mask({"observed": cell.genes[1:]}, cell.genes[:1]),))
@@ -254,24 +182,17 @@ def hash_of(*texts):
 
 
 class TestGroupsInFlight:
-    NAME = "cell_type_annotation"
-    TEXTS = (
-        "<answer>T</answer>",
-        "<answer>CD19+ B</answer>",
-        "nothing",
-        "<answer>CD56+ NK</answer>",
-        "<answer>T</answer>",
-    )
+    TEXTS = tuple(f"<answer>{label}</answer>" for label in ("T", "CD19+ B", "no such type", "CD56+ NK", "T"))
 
     @pytest.fixture
     def scorer(self, make_config):
-        tasks = {self.NAME: {"pair": self.NAME, "reward": "posterior", "hidden": 1.0, "traces": 2}}
+        tasks = {TYPE: {"pair": TYPE, "reward": "posterior", "hidden": 1.0, "traces": 2}}
         return Scorer(make_config(tasks=tasks))
 
     def rows(self, cell, count=3):
         """Return rows of different cells with as many genes."""
         cells = [replace(cell, id=f"set/{n}", genes=cell.genes[n:] + cell.genes[:n]) for n in range(count)]
-        return [row(self.NAME, each) for each in cells]
+        return [row(TYPE, each) for each in cells]
 
     async def together(self, scorer, rows, policy, texts=TEXTS):
         groups = [scorer.group(example.to_label()) for example in rows]
@@ -379,38 +300,26 @@ class TestVotes:
         assert sum(found.values()) == pytest.approx(1)
         assert all(votes_for(score, scores) == found[score.answer.value] for score in scores)
 
-    def test_where_the_evidence_says_nothing_the_majority_stands(self):
-        scores = self.scores(("B", 0.2), ("B", 0.2), ("B", 0.2), ("T", 0.2))
-        assert [votes_for(score, scores) for score in scores] == pytest.approx([0.75, 0.75, 0.75, 0.25])
-
-    def test_evidence_overrules_a_majority(self):
-        scores = self.scores(("B", 0.1), ("B", 0.1), ("T", 0.8))
-        assert votes_for(scores[2], scores) == pytest.approx(0.8)
-
-    def test_no_evidence_at_all_is_no_reward(self):
-        scores = self.scores(("B", 0.0), ("T", 0.0))
-        assert [votes_for(score, scores) for score in scores] == [0.0, 0.0]
+    @pytest.mark.parametrize(
+        ("answers", "votes"),
+        [
+            ([("B", 0.2), ("B", 0.2), ("B", 0.2), ("T", 0.2)], [0.75, 0.75, 0.75, 0.25]),  # the majority stands
+            ([("B", 0.1), ("B", 0.1), ("T", 0.8)], [0.2, 0.2, 0.8]),  # evidence overrules it
+            ([("B", 0.0), ("T", 0.0)], [0.0, 0.0]),  # no evidence at all
+        ],
+    )
+    def test_weigh_evidence_by_those_who_gave_an_answer(self, answers, votes):
+        scores = self.scores(*answers)
+        assert [votes_for(score, scores) for score in scores] == pytest.approx(votes)
 
     def test_a_group_is_paid_so_and_what_cannot_be_read_earns_nothing(self, make_config, cell):
-        name = "cell_type_annotation"
-        scorer = Scorer(make_config(tasks={name: {"pair": name, "reward": "oracle", "votes": True}}))
+        scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE, "reward": "oracle", "votes": True}}))
         texts = ["<answer>T</answer>", "<answer>CD19+ B</answer>", "nothing", "<answer>T</answer>"]
-        example = replace(row(name, cell), gold="T")
-        assert [score.reward for score in roll(scorer, example, texts)] == [1.0, 0.0, 0.0, 1.0]
-        example = replace(row(name, cell), gold="CD19+ B")
-        scores = roll(scorer, example, texts)
-        assert [score.reward for score in scores] == [0.0, 1.0, 0.0, 0.0]
-        assert [score.logs["dual_reward"] for score in scores] == [0.0, 1.0, 0.0, 0.0]
-
-    def test_three_of_four_votes_are_three_quarters(self, make_config, cell):
-        name = "cell_type_annotation"
-        scorer = Scorer(make_config(tasks={name: {"pair": name, "reward": "likelihood", "votes": True}}))
-        texts = ["<answer>T</answer>"] * 3 + ["<answer>CD19+ B</answer>"]
-        scores = roll(scorer, row(name, cell), texts, Saying(log_prob=-0.1))
-        assert [score.reward for score in scores] == [0.75, 0.75, 0.75, 0.25]
+        for gold, rewards in (("T", [1.0, 0.0, 0.0, 1.0]), ("CD19+ B", [0.0, 1.0, 0.0, 0.0])):
+            scores = roll(scorer, replace(row(TYPE, cell), gold=gold), texts)
+            assert [score.reward for score in scores] == [score.logs["dual_reward"] for score in scores] == rewards
 
     def test_lists_have_no_votes(self, make_config):
-        name = "conditional_cell_generation"
-        config = make_config(tasks={name: {"pair": name, "votes": True}})
+        config = make_config(tasks={CELL: {"pair": CELL, "votes": True}})
         with pytest.raises(CellDualityError, match="votes are counted where the answer is a label"):
             Scorer(config)

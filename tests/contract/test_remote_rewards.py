@@ -115,7 +115,7 @@ def roll_some(executor: Any, prompt: str, label: str, engine: Engine, count: int
 
 
 @pytest.mark.parametrize("reward", ["duality", "likelihood", "posterior"])
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [TYPE, "conditional_cell_generation"])
 def test_server_and_function_give_the_reward_of_the_agent(name, reward, world, config_path, address):
     prompt, label, engine = world(name, reward=reward)
     with_file = SingleTurnAgentExecutor(str(bound_reward_file(config_path)))

@@ -82,18 +82,3 @@ def test_everything_is_measured_and_the_large_file_goes(environment, tmp_path):
     assert found["file"]["non_zeros"] == 500 * 20
     for word in ("cell2sentence", "ours, the same sentences", "under 2 GB: yes", "equal sentences: yes"):
         assert word in done.stdout
-
-
-def test_a_dry_run_prints_commands_and_touches_nothing(tmp_path):
-    folder = tmp_path / "bench"
-    done = subprocess.run(
-        ["bash", str(ROOT / "recipes" / "benchmark_cells.sh")],
-        env={"PATH": os.defpath, "PROFILE": "cpu", "DRY_RUN": "1", "BENCH_DIR": str(folder), "SIZES": "5 6"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "cell2sentence==1.2.0" in done.stdout
-    assert "--sizes 5 6 " in done.stdout
-    assert not folder.exists()

@@ -21,17 +21,3 @@ def test_a_short_run_counts_every_request_on_both_sides(tmp_path):
     assert 0 < run["share"] <= 1.0  # no server answers faster than it does
     assert "200/s at most" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["sampler.json"]
-
-
-def test_a_dry_run_prints_the_command_and_touches_nothing(tmp_path):
-    folder = tmp_path / "bench"
-    done = subprocess.run(
-        ["bash", str(ROOT / "recipes" / "benchmark_sampler.sh")],
-        env={"PATH": os.defpath, "PROFILE": "cpu", "DRY_RUN": "1", "BENCH_DIR": str(folder), "CONCURRENCY": "5"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--concurrency 5 " in done.stdout
-    assert not folder.exists()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,18 +55,3 @@ def test_what_is_past_the_bound_is_refused_and_the_rest_is_right(under_load):
     assert found["codes"]["429"] > 0
     assert found["answered"] > 0
     assert (found["lost"], found["wrong_code"], found["swapped"]) == (0, 0, 0)
-
-
-def test_a_dry_run_prints_the_command_and_touches_nothing(tmp_path):
-    folder = tmp_path / "bench"
-    for given, seconds in (({"SECONDS": "7"}, "7"), ({}, "60")):
-        done = subprocess.run(
-            ["bash", str(ROOT / "recipes" / "benchmark_server.sh")],
-            env={"PATH": os.defpath, "PROFILE": "cpu", "DRY_RUN": "1", "BENCH_DIR": str(folder), **given},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        assert f"--clients 64 --seconds {seconds} " in done.stdout
-        assert not folder.exists()

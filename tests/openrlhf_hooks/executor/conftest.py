@@ -1,0 +1,119 @@
+"""The executor, a scripted engine and one question of a task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from vllm import SamplingParams
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+
+from cellduality_plugin.examples import Example
+from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
+from cellduality_plugin.tasks import TASKS, DualTask
+
+LONG = 256
+TYPE = "cell_type_annotation"
+
+
+@dataclass
+class ScriptedEngine:
+    """Answers one question from a list and every other, the dual, by one text, in vLLM's own output classes."""
+
+    tokenizer: Any
+    question: list[int]
+    answers: Sequence[str]
+    rebuilt: str = ""
+    dual_delay: float = 0.0
+    dual_fails: Exception | None = None
+    log_prob: Callable[[int], float] = lambda place: -float(place)
+    rollouts: list[list[int]] = field(default_factory=list)
+    duals: list[tuple[list[int], SamplingParams]] = field(default_factory=list)
+
+    async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
+        if tokens == self.question:
+            text = self.answers[len(self.rollouts) % len(self.answers)]
+            self.rollouts.append(list(tokens))
+        else:
+            text = self.rebuilt
+            self.duals.append((list(tokens), params))
+            await asyncio.sleep(self.dual_delay)
+            if self.dual_fails is not None:
+                raise self.dual_fails
+        await asyncio.sleep(0)
+        end = self.tokenizer.eos_token_id
+        answer = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], end][: params.max_tokens]
+        logprobs = None if params.logprobs is None else [{token: Logprob(-0.5)} for token in answer]
+        if params.logprob_token_ids:  # beside those that are asked for vLLM lists the token it chose
+            logprobs = [{token: Logprob(self.log_prob(token)) for token in (*params.logprob_token_ids, answer[0])}]
+        before: Any = None
+        if params.prompt_logprobs is not None:  # beside the prompt's own token vLLM lists the likeliest one
+            before = [{token + 1: Logprob(0.0), token: Logprob(self.log_prob(n))} for n, token in enumerate(tokens)]
+            before[0] = None
+        reason = "stop" if answer[-1] == end else "length"
+        output = CompletionOutput(0, "", answer, None, logprobs, finish_reason=reason)
+        return RequestOutput("1", None, list(tokens), before, [output], True)
+
+
+@dataclass
+class Scene:
+    """One RL row in the policy's own tokens, the engine that answers it, and the executor that judges the answers."""
+
+    task: DualTask
+    example: Example
+    prompt: str
+    tokens: list[int]
+    label: str | None
+    engine: ScriptedEngine
+    executor: Any
+
+    def roll(self, samples: int = 1, params: Any = None, length: int = LONG) -> list[dict[str, Any]]:
+        """Return the rollouts of one group, made at the same time with the same sampling parameters."""
+        given = (self.prompt, self.label, params or SamplingParams(max_tokens=64), length, self.engine.tokenizer)
+
+        async def group() -> list[dict[str, Any]]:
+            rollouts = await asyncio.gather(*(self.executor.execute(*given, self.engine) for _ in range(samples)))
+            if getattr(self.executor, "_frozen", None) is not None:
+                await self.executor._frozen.close()
+            return rollouts
+
+        return asyncio.run(group())
+
+    def rewards(self, samples: int = 1, **how: Any) -> list[float]:
+        return [rollout["reward"] for rollout in self.roll(samples, **how)]
+
+
+@pytest.fixture
+def tokenizer(small_world):
+    return small_world.tokenizer
+
+
+@pytest.fixture
+def scene(cell, vocabulary, tokenizer, make_config, tmp_path) -> Callable[..., Scene]:
+    """Return a function that makes a scene: answers are right unless others are given, then texts as they are.
+
+    So is the dual. Of the settings of a run, those of the one task are ``task``.
+    """
+
+    def make(name=TYPE, *answers, texts=(), rebuilt=None, engine=None, task=None, **settings) -> Scene:
+        pair = TASKS[name]
+        gold = pair.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0)).gold
+        example = pair.example(cell, hidden=0.25, labelled=False, rng=np.random.default_rng(0))
+        messages = [{"role": "user", "content": pair.primal_prompt(example.inputs, vocabulary)}]
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        tokens = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        if task is not None:
+            settings["tasks"] = {name: {"pair": name, **task}}
+        make_config(**settings)
+        said = [*map(pair.answer_response, answers or ([] if texts else [gold])), *texts]
+        told = pair.rebuilt_response(example.unknown) if rebuilt is None else rebuilt
+        scripted = ScriptedEngine(tokenizer, tokens, said, told, **(engine or {}))
+        executor = DualityExecutor(tmp_path / "cellduality.json")
+        return Scene(pair, example, prompt, tokens, example.to_label(), scripted, executor)
+
+    return make

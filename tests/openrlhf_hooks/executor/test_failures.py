@@ -1,0 +1,122 @@
+"""What goes wrong in a dual is data; what goes wrong in the engine or the set-up ends the run, in words."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import pytest
+from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
+from cellduality_plugin.policies import engine as engine_policy
+from cellduality_plugin.tasks import TASKS
+
+TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
+
+
+class TestDuals:
+    def test_without_room_for_the_prompt_earn_nothing(self, scene, tokenizer):
+        at = scene(CELL)  # its question is short, its dual holds a whole cell
+        room = len(tokenizer(at.engine.answers[0])["input_ids"]) + 1
+        [rollout] = at.roll(params=SamplingParams(max_tokens=room), length=len(at.tokens) + room)
+        assert not at.engine.duals
+        assert (rollout["reward"], rollout["scores"], rollout["truncated"]) == (0.0, 0.0, False)
+        assert (rollout["extra_logs"]["dual_failed"], rollout["extra_logs"]["dual_answer_parsed"]) == (1.0, 1.0)
+
+    def test_that_fill_the_context_get_what_room_there_is(self, scene, tokenizer):
+        at = scene()
+        at.roll()
+        params = SamplingParams(max_tokens=len(tokenizer(at.engine.answers[0])["input_ids"]) + 1)
+        length = max(len(at.engine.duals[0][0]) + 1, len(at.tokens) + params.max_tokens)
+        [rollout] = at.roll(params=params, length=length)
+        (_, (tokens, dual)) = at.engine.duals
+        assert dual.max_tokens == length - len(tokens) >= 1
+        assert math.isfinite(rollout["reward"])
+
+    def test_that_are_slow_are_given_up(self, scene):
+        rollouts = scene(TYPE, "T", engine={"dual_delay": 60.0}, dual={"timeout_seconds": 0.05}).roll(4)
+        assert {(rollout["reward"], rollout["extra_logs"]["dual_timeout"]) for rollout in rollouts} == {(0.0, 1.0)}
+
+    @pytest.mark.parametrize("reward", ["duality", "likelihood"])
+    @pytest.mark.parametrize(
+        "error", [EngineGenerateError("at fault"), VLLMValidationError("too long"), ValueError("too long")]
+    )
+    def test_that_the_engine_refuses_earn_nothing_and_are_told_once(self, error, reward, scene, monkeypatch, caplog):
+        monkeypatch.setattr(engine_policy, "_LOGGED", set())
+        at = scene(TYPE, "T", "CD19+ B", engine={"dual_fails": error}, task={"reward": reward})
+        for rollout in at.roll(4):
+            assert (rollout["reward"], rollout["extra_logs"]["dual_failed/engine_error"]) == (0.0, 1.0)
+        assert len(at.engine.duals) == 2
+        [line] = [record.getMessage() for record in caplog.records]
+        assert line == f"the engine refused a dual: {type(error).__name__}: {error}"
+
+    def test_of_an_engine_that_is_dead_end_the_run(self, scene):
+        with pytest.raises(EngineDeadError):
+            scene(engine={"dual_fails": EngineDeadError()}).roll()
+
+    @pytest.mark.parametrize("log_prob", [math.nan, -math.inf, math.inf])
+    def test_whose_likelihood_is_no_number_earn_nothing(self, log_prob, scene):
+        [rollout] = scene(engine={"log_prob": lambda place: log_prob}, task={"reward": "likelihood"}).roll()
+        assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]["dual_failed"]) == (0.0, 0.0, 1.0)
+
+    def test_and_answers_that_say_anything_make_numbers_under_the_same_keys(self, scene):
+        keys = None
+        said = ["", "<answer>", "<think><answer></think></answer>", "<answer> CD74 CD74 </answer>", "CD74 " * 80]
+        for name in TASKS:
+            for how in (*({"texts": [text], "rebuilt": text} for text in said), {}, {"rebuilt": "?"}):
+                at = scene(name, **how)
+                [rollout] = at.roll(params=SamplingParams(max_tokens=24))
+                assert isinstance(rollout["reward"], float)
+                assert 0 <= rollout["reward"] == rollout["scores"] <= 1
+                assert all(isinstance(x, float) and math.isfinite(x) for x in rollout["extra_logs"].values())
+                keys = keys or list(rollout["extra_logs"])
+                assert list(rollout["extra_logs"]) == keys
+
+
+class TestMistakesOfTheUser:
+    """None of them may cost a rollout to find out."""
+
+    def test_a_model_without_a_chat_template_is_refused(self, scene):
+        at = scene()
+        at.engine.tokenizer = copy.deepcopy(at.engine.tokenizer)
+        at.engine.tokenizer.chat_template = None
+        with pytest.raises(CellDualityError, match="no chat template") as raised:
+            at.roll()
+        assert raised.value.where
+        assert "chat_template" in raised.value.mend
+        assert not at.engine.rollouts
+
+    @pytest.mark.parametrize("label", ["", "T", "[]", "{}", '{"schema":1}', None])
+    def test_a_malformed_label_is_refused(self, label, scene):
+        at = scene()
+        at.label = label
+        with pytest.raises(CellDualityError, match="malformed label row") as raised:
+            at.roll()
+        assert "--data.label_key label" in raised.value.mend
+        assert not at.engine.rollouts
+
+    def test_a_task_that_is_not_configured_and_a_row_without_the_gold_it_needs_are_refused(self, scene):
+        at = scene(task={"reward": "oracle"})
+        with pytest.raises(CellDualityError, match="the oracle needs the true answer"):
+            at.roll()
+        at.label = json.dumps({**json.loads(at.label), "task": "drug_response"})
+        with pytest.raises(CellDualityError, match="asks for the task 'drug_response'"):
+            at.roll()
+        assert not at.engine.rollouts
+
+    def test_a_configuration_that_is_not_there_or_wrong_stops_the_executor(self, scene, tmp_path, monkeypatch):
+        monkeypatch.delenv("CELLDUALITY_CONFIG", raising=False)
+        with pytest.raises(CellDualityError, match="CELLDUALITY_CONFIG is not set"):
+            DualityExecutor()
+        with pytest.raises(CellDualityError, match="cannot read the configuration") as raised:
+            DualityExecutor(tmp_path / "gone.json")
+        assert raised.value.where == str(tmp_path / "gone.json")
+        with pytest.raises(CellDualityError, match="rbo compares ranked lists"):
+            scene(CELL, task={"reward": "duality-rbo"})
+        with pytest.raises(CellDualityError, match="is no http address"):
+            scene(dual={"player": "frozen", "endpoint": {"urls": ["localhost:8000"], "model": "toy"}})

@@ -1,0 +1,189 @@
+"""What the executor asks of the engine, and what a rollout carries."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from openrlhf.utils.agent import SingleTurnAgentExecutor
+from vllm import SamplingParams
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.framing import render
+from cellduality_plugin.openrlhf_hooks import executor as executor_module
+from cellduality_plugin.readings import readings
+from cellduality_plugin.replay import Replay
+from cellduality_plugin.tasks import TASKS
+
+TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_engine_that_made_the_rollout_plays_the_dual(name, scene, vocabulary, tokenizer):
+    at = scene(name, dual={"temperature": 0.25})
+    [rollout] = at.roll()
+    assert rollout["reward"] == rollout["scores"] == 1.0
+    value = at.task.parse_answer(at.engine.answers[0], vocabulary).value
+    [(tokens, params)] = at.engine.duals
+    assert tokens == render(tokenizer, at.task.dual_prompt(at.example.known, value, vocabulary))
+    assert tokens[0] == tokenizer.bos_token_id
+    assert tokenizer.unk_token_id not in tokens
+    assert (params.temperature, params.max_tokens) == (0.25, 256 - len(tokens))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_trained_tokens_are_those_of_the_stock_rollout(name, scene):
+    at, params = scene(name), SamplingParams(max_tokens=64, logprobs=1)
+    [ours] = at.roll(params=params)
+    assert len(at.engine.duals) == 1
+    at.executor = SingleTurnAgentExecutor(None)
+    [stock] = at.roll(params=params)
+    filled = {"reward", "scores", "extra_logs"}
+    assert ours.keys() == stock.keys()
+    assert {key: ours[key] for key in ours.keys() - filled} == {key: stock[key] for key in stock.keys() - filled}
+    assert ours["observation_tokens"][: len(at.tokens)] == at.tokens
+    assert ours["action_ranges"] == [(len(at.tokens), len(ours["observation_tokens"]))]
+
+
+class TestGroups:
+    def test_ask_one_dual_for_each_distinct_answer(self, scene):
+        answers = ["T", "CD19+ B", "T", None, "t", "T", "CD19+ B", "T"]
+        at = scene(texts=[TASKS[TYPE].answer_response(answer) if answer else "no answer" for answer in answers])
+        rollouts = at.roll(8)
+        assert (len(at.engine.rollouts), len(at.engine.duals)) == (8, 2)
+        assert [rollout["reward"] for rollout in rollouts] == [1, 1, 1, 0, 0, 1, 1, 1]
+        assert sum(rollout["extra_logs"]["dual_requests"] for rollout in rollouts) == 2
+
+    def test_with_the_same_label_are_judged_by_the_policy_of_their_own_time(self, scene):
+        at, groups = scene(), [SamplingParams(max_tokens=64) for _ in range(2)]
+        right, at.engine.rebuilt = at.engine.rebuilt, "nothing to read"
+        first = at.rewards(params=groups[0])
+        at.engine.rebuilt = right
+        assert [first, at.rewards(params=groups[0]), at.rewards(params=groups[1])] == [[0.0], [0.0], [1.0]]
+        assert len(at.engine.duals) == 2
+
+    def test_of_two_questions_under_the_same_sampling_parameters_are_two(self, scene):
+        params, executor = SamplingParams(max_tokens=64), scene().executor
+        for name in TASKS:
+            at = scene(name)
+            at.executor = executor
+            [rollout] = at.roll(params=params)
+            assert (rollout["reward"], rollout["extra_logs"][f"dual_share/{name}"]) == (1.0, 1.0)
+
+    def test_that_are_forgotten_cost_a_dual_and_change_no_reward(self, scene):
+        at, groups = scene(), [SamplingParams(max_tokens=64) for _ in range(3)]
+        at.executor._groups = executor_module._Groups(capacity=2)
+        assert [at.rewards(params=params) for params in [*groups, groups[2], groups[0]]] == [[1.0]] * 5
+        assert len(at.engine.duals) == 4
+        assert len(at.executor._groups._groups) == 2
+
+    @pytest.mark.parametrize("bound", [0.0, 0.5])
+    def test_whose_member_is_cancelled_do_not_hang(self, bound, scene):
+        at = scene(TYPE, "T", engine={"dual_delay": 0.05}, task={"minimum_spread": bound})
+        given = at.prompt, at.label, SamplingParams(max_tokens=64), 256, at.engine.tokenizer, at.engine
+
+        async def group() -> list[Any]:
+            rollouts = [asyncio.ensure_future(at.executor.execute(*given)) for _ in range(4)]
+            await asyncio.sleep(0.02)
+            rollouts[0].cancel()
+            return await asyncio.wait_for(asyncio.gather(*rollouts, return_exceptions=True), 5.0)
+
+        cancelled, *others = asyncio.run(group())
+        assert isinstance(cancelled, asyncio.CancelledError)
+        assert [rollout["reward"] for rollout in others] == [1.0] * 3
+        assert sorted(rollout["extra_logs"]["dual_groups"] for rollout in others) == [0, 0, 3]
+
+    def test_with_too_little_spread_are_levelled(self, scene, cell):
+        """A whole cell and one whose second half repeats the first earn 1 and 0.5."""
+        at = scene(CELL, cell.genes, cell.genes[:4] * 2, task={"minimum_spread": 0.75})
+        rollouts = at.roll(4)
+        assert {rollout["reward"] for rollout in rollouts} == {rollout["scores"] for rollout in rollouts} == {0.75}
+        assert {rollout["extra_logs"]["dual_levelled"] for rollout in rollouts} == {1.0}
+
+    def test_are_told_of_by_their_last_rollout(self, scene):
+        at = scene(TYPE, "T", "CD19+ B", "T", texts=["no answer"])
+        logs = [rollout["extra_logs"] for rollout in at.roll(4)]
+        assert sorted(log["dual_groups"] for log in logs) == [0, 0, 0, 4]
+        read = readings({key: sum(log[key] for log in logs) / 4 for key in logs[0]})
+        assert (read["dual_distinct_answers"], read["dual_zero_variance"]) == (2.0, 0.0)
+        assert 0.0 < read["dual_time_share"] < 1.0
+
+
+def test_a_rollout_that_was_cut_is_told(scene):
+    rollouts = scene(TYPE, "T", texts=["no answer " * 40]).roll(2, params=SamplingParams(max_tokens=20))
+    assert [rollout["extra_logs"]["dual_truncated"] for rollout in rollouts] == [0.0, 1.0]
+    assert [rollout["truncated"] for rollout in rollouts] == [False, True]
+
+
+class TestRewards:
+    def test_the_posterior_of_a_hidden_label_is_one_question_and_decodes_nothing(self, scene, vocabulary, tokenizer):
+        at = scene(CELL, task={"reward": "posterior"}, engine={"log_prob": lambda place: 0.0})
+        rollouts, labels = at.roll(3), len(vocabulary.labels["cell_type"])
+        assert [rollout["reward"] for rollout in rollouts] == [1 / labels] * 3
+        assert [rollout["extra_logs"]["dual_requests"] for rollout in rollouts] == [1, 0, 0]
+        [(tokens, params)] = at.engine.duals
+        assert tokenizer.decode(tokens).endswith("<answer>")
+        assert (params.max_tokens, params.prompt_logprobs, len(params.logprob_token_ids)) == (1, None, labels)
+
+    def test_each_draw_is_decoded_on_its_own(self, scene):
+        at = scene(dual={"samples": 3, "temperature": 0.5, "max_new_tokens": 20})
+        [rollout] = at.roll()
+        assert (rollout["reward"], rollout["extra_logs"]["dual_requests"]) == (1.0, 3.0)
+        assert [(params.temperature, params.max_tokens) for _, params in at.engine.duals] == [(0.5, 20)] * 3
+
+    def test_traces_come_from_the_engine_and_are_scored_by_it(self, scene, cell, vocabulary, tokenizer):
+        at = scene(
+            TYPE, "T", rebuilt="<think> CD74 </think><answer> LYZ </answer>", engine={"log_prob": lambda place: -1.0},
+            task={"reward": "posterior", "hidden": 1.0, "traces": 2},
+            dual={"max_new_tokens": 20, "trace_temperature": 0.5},
+        )  # fmt: skip
+        labels = len(vocabulary.labels["cell_type"])
+        assert at.rewards() == [1 / labels]
+        drawn = [params for _, params in at.engine.duals if params.prompt_logprobs is None]
+        assert [(params.temperature, params.max_tokens) for params in drawn] == [(0.5, 20)] * (2 * labels)
+        assert len({params.seed for params in drawn}) == 2 * labels
+        scored = [tokens for tokens, params in at.engine.duals if params.prompt_logprobs is not None]
+        assert len(scored) == labels, "two draws with the same trace are scored once"
+        end = tokenizer(at.task.rebuilt_response(cell.genes, "CD74"), add_special_tokens=False)["input_ids"]
+        assert all(tokens[-len(end) :] == end for tokens in scored)
+
+    @pytest.mark.parametrize("reward", ["duality", "likelihood", "posterior"])
+    @pytest.mark.parametrize(("name", "other"), [(TYPE, "T"), (CELL, ("CD74",))])
+    def test_records_of_what_the_engine_said_give_the_same_without_it(self, reward, name, other, scene, cell, tmp_path):
+        gold = cell.obs["cell_type"] if name == TYPE else cell.genes
+        at = scene(
+            name, gold, other, texts=["no answer"], task={"reward": reward},
+            engine={"log_prob": lambda place: -1 / (place + 1)}, records={"folder": "rollouts", "every": 1},
+        )  # fmt: skip
+        rewards = at.rewards(6)
+        replay = Replay(Config.load(tmp_path / "cellduality.json"), {})
+        [results] = replay.run([*(tmp_path / "rollouts").glob("*.jsonl")])
+        assert sorted(result["reward"] for result in results) == sorted(rewards)
+        assert max(rewards) > 0
+
+    def test_records_are_not_kept_unless_asked_for(self, scene, tmp_path):
+        scene().roll()
+        assert not list(tmp_path.rglob("*.jsonl"))
+
+
+class TestAFrozenDual:
+    @pytest.mark.parametrize("own_tokenizer", [False, True])
+    def test_is_played_at_the_endpoint_and_not_by_the_engine(self, scene, small_world, policy_server, own_tokenizer):
+        own = {"tokenizer": str(small_world.model)} if own_tokenizer else {}
+        endpoint = {"urls": [policy_server.url], "model": "toy", **own}
+        at = scene(TYPE, "T", rebuilt="nothing to read", dual={"player": "frozen", "endpoint": endpoint})
+        policy_server.text = at.task.rebuilt_response(at.example.unknown)
+        assert at.rewards(4) == [1.0] * 4
+        assert (len(at.engine.rollouts), at.engine.duals, len(policy_server.asked)) == (4, [], 1)
+
+    def test_of_an_endpoint_that_is_gone_is_a_failed_dual(self, scene, policy_server):
+        policy_server.stop()
+        endpoint = {"urls": [policy_server.url], "model": "toy", "retries": 0}
+        [rollout] = scene(dual={"player": "frozen", "endpoint": endpoint}).roll()
+        assert (rollout["reward"], rollout["extra_logs"]["dual_failed"]) == (0.0, 1.0)
+
+    def test_is_a_choice_an_endpoint_alone_makes_nothing_frozen(self, scene, policy_server):
+        at = scene(dual={"endpoint": {"urls": [policy_server.url], "model": "toy"}})
+        assert at.rewards() == [1.0]
+        assert (len(at.engine.duals), policy_server.asked) == (1, [])

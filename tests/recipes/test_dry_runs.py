@@ -1,0 +1,187 @@
+"""The recipes when they are only asked what they would do: every command, in order, and no effect."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.sh") if path.stem != "common")
+PROFILES = sorted(path.stem for path in (ROOT / "recipes" / "profiles").glob("*.sh"))
+STAGES = ["prepare", "traces", "pretrain", "sft", "audit", "grpo", "rounds", "evaluate", "grpo_duality"]
+
+
+def commands(printed: str) -> list[list[str]]:
+    """Return the words of every command that does something, without those that only look at the next."""
+    found = [shlex.split(line) for line in printed.splitlines()]
+    return [words for words in found if words[:2] != ["cellduality", "doctor"]]
+
+
+def told(flag: str, words: Sequence[str]) -> list[str]:
+    return [value for name, value in itertools.pairwise(words) if name == flag]
+
+
+def rollouts(printed: str) -> list[str]:
+    return [" ".join(words) for words in commands(printed) if "openrlhf.cli.train_ppo_ray" in words]
+
+
+def test_every_recipe_stops_at_the_first_failure_and_has_a_profile():
+    for path in RECIPES:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert lines[0] == "#!/usr/bin/env bash", path
+        assert next(line for line in lines if line and line[0] != "#") == "set -euo pipefail", path
+        assert 'source "$root/recipes/common.sh"' in lines, path
+
+
+def test_an_unknown_profile_is_one_line_with_the_list(run):
+    done = run("grpo_duality", profile="laptop")
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: no profile 'laptop': use one of: ")
+    assert line.rpartition(": ")[2].split() == PROFILES
+
+
+@pytest.mark.parametrize(
+    ("recipe", "variables", "expected"),
+    [
+        *((stage, {"PRETRAIN": "1"}, "cellduality") for stage in STAGES),
+        *(("grpo_duality", {"profile": profile}, "cellduality") for profile in PROFILES),
+        ("benchmark_cells", {"SIZES": "5 6"}, "--sizes 5 6 "),
+        ("benchmark_sampler", {"CONCURRENCY": "5"}, "--concurrency 5 "),
+        ("benchmark_server", {"SECONDS": "7"}, "--clients 64 --seconds 7 "),
+        ("benchmark_server", {}, "--clients 64 --seconds 60 "),
+    ],
+)
+def test_a_dry_run_prints_commands_and_touches_nothing(recipe, variables, expected, dry):
+    assert expected in dry(recipe, **variables)
+
+
+def test_a_dry_run_of_everything_runs_the_stages_in_order(dry):
+    printed = dry("grpo_duality")
+    torchrun, ray = "cellduality-cpu torchrun", "cellduality-cpu python"
+    marks = ["data prepare", "traces sample", "traces filter", "small-llama"]
+    marks += [f"cellduality doctor -- {torchrun}", f"\n{torchrun}"] * 2
+    marks += ["cellduality audit", f"cellduality doctor -- {ray}", f"\n{ray}", "evaluate", "report"]
+    at = 0
+    for mark in marks:
+        at = printed.index(f"{mark} ", at) + 1
+
+
+@pytest.mark.parametrize(
+    ("profile", "wanted", "stages"), [("cpu", "", 2), ("cpu", "0", 1), ("smollm2", "", 1), ("smollm2", "1", 2)]
+)
+def test_a_model_made_from_nothing_sees_cells_before_labels_and_sft_goes_on(profile, wanted, stages, dry):
+    lines = commands(dry("grpo_duality", profile=profile, PRETRAIN=wanted, ROUNDS="1"))
+    trained = [words for words in lines if words[:2] == ["cellduality-cpu", "torchrun"]]
+    for flag, names in (
+        ("--model.model_name_or_path", ["base", "pretrained"][:stages]),
+        ("--data.dataset", ["pretrain.jsonl", "sft_traces.jsonl"][-stages:]),
+        ("--ckpt.output_dir", ["pretrained.new", "sft.new"][-stages:]),
+    ):
+        assert [Path(path).name for words in trained for path in told(flag, words)] == names
+    assert [words[1] for words in lines].count("model") == 1, "made where it is needed first"
+    assert any("--pretrain-views" in words for words in lines) == (stages == 2)
+    [evaluated] = [words for words in lines if "evaluate" in words]
+    first = told("--model", evaluated)[0].partition("=")[0]
+    assert first == ("SFT" if profile == "cpu" else "base")  # what has not learned a word is left out
+
+
+@pytest.mark.parametrize(
+    ("recipe", "variables", "printed"),
+    [
+        ("prepare", {"PRETRAIN_VIEWS": "7", "CLUSTERS": "9"}, ["--pretrain-views 7 --clusters 9 "]),
+        ("pretrain", {"PRETRAIN_EPOCHS": "6", "PRETRAIN_LR": "8e-5"}, ["--train.max_epochs 6 ", "--adam.lr 8e-5 "]),
+        ("prepare", {"GOLD": "1"}, ["--gold-for-monitoring"]),
+        ("prepare", {}, ["drug_sensitivity_prediction=posterior"]),
+    ],
+)
+def test_settings_reach_the_commands(recipe, variables, printed, dry):
+    found = dry(recipe, **variables)
+    assert all(part in found for part in printed)
+    assert ("--gold-for-monitoring" in found) == ("GOLD" in variables), "not by default"
+
+
+@pytest.mark.parametrize(
+    ("variables", "chosen"), [({}, True), ({"REWARDS": "*=duality"}, False), ({"AUDIT": "0"}, False)]
+)
+def test_training_takes_what_the_audit_chose_unless_it_is_told_what(variables, chosen, dry):
+    printed = dry("grpo_duality", ROUNDS="1", **variables)
+    [training] = rollouts(printed)
+    config, rows = ("chosen", "rl_chosen") if chosen else ("cellduality", "rl")
+    assert f"/data/{config}.agent.py" in training
+    assert f"/data/{rows}.jsonl " in training
+    assert ("--choose" in printed) == chosen
+
+
+def test_any_name_will_do_for_the_run_folder_and_a_relative_one_is_made_absolute(dry, project):
+    """Workers run elsewhere."""
+    name = """it's a "quoted" run;true $HOME *"""
+    words = [word for line in commands(dry("grpo_duality", ROUNDS="1", RUN_DIR=f"runs/{name}")) for word in line]
+    assert str(project.parent / "runs" / name / "data" / "rl_chosen.jsonl") in words
+    assert str(project.parent / "runs" / name / "grpo.new") in words
+
+
+class TestBenchmarks:
+    def test_a_benchmark_is_the_whole_pipeline_for_each_seed_in_a_folder_of_its_own(self, dry, project):
+        training = rollouts(dry("benchmark_seeds", ROUNDS="1", SEEDS="3 5", RUNS_DIR=str(project.parent / "seeds")))
+        assert [(f"--train.seed {seed}" in line, f"seeds/{seed}/grpo.new" in line) for seed, line in zip(
+            "35", training, strict=True
+        )] == [(True, True)] * 2  # fmt: skip
+
+    def test_table_6_trains_every_arm_of_every_seed_from_one_sft_checkpoint(self, dry, project):
+        arms, rewards = "oracle posterior-votes duality-frozen default", "*=likelihood"
+        folder = str(project.parent / "six")
+        printed = dry("benchmark_table6", SEEDS="3 5", ARMS=arms, REWARDS=rewards, RUNS_DIR=folder)
+        lines, training = commands(printed), rollouts(printed)
+        found = [re.search(r"six/(\d)/arms/([a-z-]+)/grpo.new", line).groups() for line in training]  # type: ignore[union-attr]
+        assert found == [(seed, arm) for seed in "35" for arm in arms.split()]
+        assert sum("openrlhf.cli.train_sft" in words for words in lines) == 2 * 2
+        configured = [words[3:] for words in lines if words[:2] == ["cellduality", "configure"]][:4]
+        votes = "cell_type_annotation,drug_exposure_prediction,drug_sensitivity_prediction"
+        address = ["--dual-url", "http://127.0.0.1:8424/v1", "--dual-model", "sft"]
+        assert [words[:-2] for words in configured] == [
+            ["--votes", "", "--rewards", "*=oracle"],
+            ["--votes", votes, "--rewards", "*=posterior"],
+            [*address, "--dual-key-variable", "VLLM_API_KEY", "--votes", "", "--rewards", "*=duality"],
+            [],
+        ]
+        assert sum(f"--model {arm}=" in printed for arm in ("base", "SFT", *arms.split())) == 6
+        assert printed.count("--model base=") == 2
+
+    def test_few_labels_are_drawn_anew_for_every_seed_and_every_arm_starts_from_the_same_checkpoint(self, dry, project):
+        arms = "oracle default paper self-train"
+        printed = dry("benchmark_labels", LABELS="20 40", SEEDS="3 5", ARMS=arms, ALL_RUNS=str(project.parent / "few"))
+        lines = commands(printed)
+        drawn = [
+            told("--labelled", words) + told("--label-seed", words) + told("--seed", words)
+            for words in lines
+            if "prepare" in words
+        ]
+        assert drawn == [[labels, seed, "42"] for labels in ("20", "40") for seed in ("3", "5")]
+        found = re.findall(r"few/(\d+)/(\d)/arms/([a-z-]+)/grpo.new", "\n".join(rollouts(printed)))
+        assert {*found} == {*itertools.product(("20", "40"), "35", ("oracle", "default", "paper"))}
+        paid = [words for words in lines if words[:2] == ["cellduality", "configure"] and "*=duality" in words]
+        assert [told("--hidden", words) for words in paid] == [["*=0.25"]] * 4
+        assert [told("--judge", words) for words in lines if "pseudo-label" in words] == [["none"]] * 4
+
+    def test_the_default_reward_is_chosen_on_validation_cells_by_an_audit_and_by_training(self, dry, project):
+        printed = dry("benchmark_default", SEEDS="3 5", RUNS_DIR=str(project.parent / "choice"))
+        kinds = ["duality", "likelihood", "posterior"]
+        arms = re.findall(r"choice/3/arms/([a-z-]+)/grpo.new", "\n".join(rollouts(printed)))
+        assert arms == ["oracle", *(f"{kind}{dual}" for kind in kinds for dual in ("", "-frozen"))]
+        lines = commands(printed)
+        assert all(told("--split", words) == ["validation"] for words in lines if "evaluate" in words)
+        audits = [words for words in lines if "audit" in words]
+        assert [told("--out", words)[0][-7:] for words in audits] == ["3/audit", "5/audit"]
+        assert {told("--rewards", words)[0] for words in audits} == {",".join([*kinds, "oracle"])}
+
+    def test_the_papers_table_has_themes_and_tells_of_no_other(self, dry, run):
+        dry("reproduce_paper", profile="a6000x8", SEEDS="3", THEMES="dynamics")
+        done = run("reproduce_paper", profile="a6000x8", DRY_RUN="1", THEMES="spatial")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines() == ["error: no theme 'spatial': use identity, dynamics or both"]

@@ -1,0 +1,138 @@
+"""Round 1 is GRPO from the SFT checkpoint; each further one labels cells, fits a fresh model, and does GRPO."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FIRST = [("1", "check-grpo"), ("1", "grpo"), ("1", "evaluate")]
+REFIT = ["pseudo", "check-sft", "sft"]
+FURTHER = [*REFIT, "check-grpo", "grpo", "evaluate"]
+
+
+def of(number: str, stages: list[str]) -> list[tuple[str, str]]:
+    return [(number, stage) for stage in stages]
+
+
+@pytest.fixture
+def folder(installed: Path, program) -> Path:
+    """A run of stages that leave a model which names its folder; of the rounds, the second is the best."""
+    program(
+        "python",
+        f"""#!/bin/bash
+echo "$*" >>"{installed}/calls"
+if [[ "$*" == *pseudo-label* ]]; then code="${{EXIT_OF_LABELS:-0}}"; else code=0; fi
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --log) mkdir -p "$(dirname "$2")"; echo "pseudo-labels of a task: 5 of 5 cells" >"$2" ;;
+    --ckpt.output_dir) mkdir -p "$2"; echo "$2" >"$2/config.json" ;;
+    --ckpt.path) mkdir -p "$2" ;;
+    --logger.tensorboard_dir) mkdir -p "$2" ;;
+  esac
+  shift
+done
+exit "$code"
+""",
+    )
+    program(
+        "cellduality",
+        """#!/bin/bash
+if [[ "$1" == rounds ]]; then
+  case "$*" in */rounds/3*) echo "2 stop" ;; */rounds/2*) echo "2 on" ;; *) echo "1 on" ;; esac
+fi
+""",
+    )
+    (installed.parent / "a run" / "sft").mkdir(parents=True)
+    return installed.parent / "a run"
+
+
+@pytest.fixture
+def stages(run, folder, calls) -> Callable[..., tuple[list[tuple[str, str]], str]]:
+    """Return a function that does rounds and gives ((round, stage) of what ran, what was said)."""
+
+    def found(**variables: str) -> tuple[list[tuple[str, str]], str]:
+        done = run("rounds", RUN_DIR=str(folder), **variables)
+        assert done.returncode == 0, done.stderr
+        return re.findall(r"--stage \[round (\d)\] ([\w-]+) ", calls()), done.stderr
+
+    return found
+
+
+def test_the_best_becomes_the_policy_and_no_round_follows_one_that_does_not_help(stages, folder):
+    ran, said = stages(ROUNDS="5", RL="1", KEEP="best")
+    assert ran == [*FIRST, *of("2", FURTHER), *of("3", FURTHER)]
+    assert (folder / "grpo" / "config.json").read_text() == f"{folder}/rounds/2/grpo.new\n"
+    assert (folder / "tensorboard" / "grpo").resolve() == folder / "rounds" / "2" / "tensorboard" / "grpo"
+    assert (folder / ".finished-grpo").exists()
+    assert not (folder / "rounds" / "2" / "checkpoints").exists()
+    assert said.count("pseudo-labels of a task: 5 of 5 cells") == 2
+    assert "Kept: round 2." in said
+
+
+def test_rounds_go_on_where_they_were(stages, folder):
+    how = {"RL": "1", "KEEP": "best"}
+    stages(ROUNDS="2", **how)
+    assert stages(ROUNDS="2", RESUME="1", **how)[0] == []
+    assert [found for found in stages(ROUNDS="3", RESUME="1", **how)[0] if found[1] != "evaluate"] == of(
+        "3", FURTHER[:-1]
+    )
+    os.utime(folder / "rounds" / ".begun", (0, 0))  # another SFT checkpoint has come since
+    (folder / ".finished-sft").touch()
+    assert ("1", "grpo") in stages(ROUNDS="2", RESUME="1", **how)[0]
+
+
+def test_self_training_is_pseudo_labels_and_sft_alone(stages, folder):
+    assert stages(RL="0", JUDGE="none", KEEP="last", ROUNDS="2")[0] == of("2", REFIT)
+    asked = shlex.split((folder / "rounds" / "2" / "logs" / "pseudo.command").read_text())
+    assert asked[asked.index("--model") + 1] == str(folder / "sft")
+    assert asked[asked.index("--judge") + 1] == "none"
+    assert (folder / "grpo" / "config.json").read_text() == f"{folder}/rounds/2/sft.new\n"
+
+
+def test_the_last_round_may_be_grpo_alone(stages, folder):
+    assert stages(RL="last", ROUNDS="3", KEEP="last")[0] == [*of("2", REFIT), ("3", "check-grpo"), ("3", "grpo")]
+    assert (folder / "rounds" / "3" / "sft").resolve() == folder / "rounds" / "2" / "sft"
+
+
+def test_without_a_cell_to_label_grpo_goes_on_from_sft(run, stages, folder):
+    how = {"RL": "last", "ROUNDS": "3", "KEEP": "last", "EXIT_OF_LABELS": "3"}
+    assert stages(**how)[0] == of("2", ["pseudo", "check-grpo", "grpo"])
+    assert not (folder / "rounds").exists()
+    assert (folder / "grpo" / "config.json").read_text() == f"{folder}/grpo.new\n"
+    assert run("rounds", RUN_DIR=str(folder), **{**how, "EXIT_OF_LABELS": "2"}).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "model"),
+    [({}, "pretrained"), ({"PRETRAIN": "0"}, "base"), ({"REFIT_FROM": "policy"}, "rounds/1/grpo")],
+)
+def test_a_fresh_model_is_fitted_to_the_rows_of_the_round(variables, model, dry):
+    lines = dry("rounds", RL="1", ROUNDS="2", **variables).splitlines()
+    words = shlex.split(next(line for line in lines if line.startswith("cellduality-cpu torchrun")))
+    flags = ("--model.model_name_or_path", "--data.dataset")
+    found = [words[words.index(flag) + 1].partition("/runs/cpu/")[2] for flag in flags]
+    assert found == [model, "rounds/2/pseudo.jsonl"]
+
+
+def test_one_round_is_grpo_as_it_was(dry):
+    assert dry("rounds", ROUNDS="1") == dry("grpo")
+    assert [dry("grpo_duality", ROUNDS=n, RL="1").count(" pseudo-label ") for n in "12"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RL": "0", "ROUNDS": "1"}, "give two rounds or more"),
+        ({"REFIT_FROM": "sft"}, "use pretrained or policy"),
+        ({"KEEP": "first"}, "use best or last"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(variables, message, run):
+    done = run("rounds", DRY_RUN="1", **variables)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
