@@ -62,7 +62,7 @@ def read_manifest(path: Path) -> Manifest:
         raise wrong(f"not a {FORMAT} manifest of version {VERSION}", beside)
     if manifest.get("sha256") != sha256:
         raise wrong("the file is not the one its manifest tells of", path)
-    return manifest
+    return dict(manifest)
 
 
 def up_to_date(files: Sequence[Path], origin: Mapping[str, Any]) -> bool:
