@@ -100,10 +100,10 @@ def _dry_run(recipe: str, run_dir: str, arguments: tuple[str, ...], variables: t
 
 @pytest.fixture(scope="session")
 def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list[str]]]:
-    """Return a function that gives the commands a recipe would run, word by word."""
+    """Return a function that gives the commands a recipe would run, word by word; of one round, unless it is told."""
     run_dir = tmp_path_factory.mktemp("dry") / "a run"
 
     def run(recipe: str, *arguments: str, **variables: str) -> list[list[str]]:
-        return list(_dry_run(recipe, str(run_dir), arguments, tuple(sorted(variables.items()))))
+        return list(_dry_run(recipe, str(run_dir), arguments, tuple(sorted({"ROUNDS": "1", **variables}.items()))))
 
     return run

@@ -226,5 +226,6 @@ def test_several_nodes_scale_together(nodes, dry_run, parse_trainer):
 def test_our_own_commands_parse(profile, dry_run, parse_own):
     seen = {parse_own(words) for words in dry_run("grpo_duality", PROFILE=profile) if "cellduality" in words}
     assert {"data prepare", "doctor", "evaluate", "report"} <= seen
-    rounds = [words for words in dry_run("rounds", PROFILE=profile, ROUNDS="3") if "cellduality" in words]
+    several = dry_run("rounds", PROFILE=profile, ROUNDS="3", RL="1", KEEP="best")
+    rounds = [words for words in several if "cellduality" in words]
     assert {parse_own(words) for words in rounds} == {"configure", "doctor", "evaluate", "pseudo-label", "rounds"}
