@@ -43,4 +43,4 @@ sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
 grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=25 expect_traces=8 expect_pretrain=110 expect_sft=240 expect_audit=130 expect_grpo=290 expect_evaluate=150
+expect_prepare=40 expect_traces=8 expect_pretrain=110 expect_sft=235 expect_audit=130 expect_grpo=310 expect_evaluate=150
