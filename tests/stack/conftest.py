@@ -51,6 +51,8 @@ SMALL = {
     "MICRO_BATCH": "8",
     "SAVE_STEPS": "1",
     "AUDIT_CELLS": "3",
+    "PSEUDO_CELLS": "16",
+    "PSEUDO_LABELLED": "0",
     # Every way to ask a dual: generated, teacher-forced once, teacher-forced for every label.
     "REWARDS": "cell_type_annotation=duality,drug_exposure_prediction=likelihood,conditional_cell_generation=posterior",
 }
