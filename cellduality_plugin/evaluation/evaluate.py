@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import baselines, generated
 from cellduality_plugin.evaluation.baselines import BASELINES, CLASS_MEAN, LOGISTIC, MAJORITY, RESAMPLED, TRANSFER
@@ -121,7 +118,7 @@ def evaluate(
     for path in settings.metrics:
         load_metric(path)
     vocabulary = Vocabulary.load(data / "vocabulary.json")
-    sections = _sections(data, split, tasks, vocabulary, settings)
+    sections = sections_of(data, split, tasks, vocabulary, settings)
     examples = {key: example for section in sections for key, example in section.rows.items()}
     predictions: dict[str, list[Prediction]] = {}
     made_from = {}
@@ -161,28 +158,10 @@ def evaluate(
     return dict(json.loads(text))
 
 
-def predict_together(models: Mapping[str, Path], data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
-    """Answer with all ``models`` at the same time, each in a process of its own; :func:`evaluate` then reads the files.
-
-    The dual pairs are those of ``cellduality.json`` in ``data``.
-    """
-    with ProcessPoolExecutor(len(models), multiprocessing.get_context("spawn")) as pool:
-        for answered in [pool.submit(_predict, name, models[name], data, split, out, how) for name in models]:
-            answered.result()
-
-
-def _predict(name: str, model: Path, data: Path, split: Split, out: Path, settings: EvaluationSettings) -> None:
-    tasks = Config.load(data / "cellduality.json").load_tasks()
-    vocabulary = Vocabulary.load(data / "vocabulary.json")
-    sections = _sections(data, split, tasks, vocabulary, settings)
-    examples = {key: example for section in sections for key, example in section.rows.items()}
-    file = out / "predictions" / f"{name}.jsonl"
-    predict_checkpoint(model, examples, vocabulary, settings.prediction, file, tasks=tasks)
-
-
-def _sections(
+def sections_of(
     data: Path, split: Split, tasks: Mapping[str, DualTask], vocabulary: Vocabulary, settings: EvaluationSettings
 ) -> list[Section]:
+    """Return what is asked, in sections."""
     return read_sections(
         data,
         split,
