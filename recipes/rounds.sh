@@ -132,8 +132,8 @@ done
 if [[ "$DRY_RUN" != 1 ]]; then
   rm -rf "$grpo.new"
   cp -rL "${policies[best]}" "$grpo.new"
-  mkdir -p "$RUN_DIR/tensorboard"
-  for name in tensorboard/grpo rollouts; do # for the report
+  mkdir -p "$RUN_DIR/tensorboard" "$RUN_DIR/logs"
+  for name in tensorboard/grpo rollouts alarms.jsonl logs/grpo.log logs/grpo.command; do # for the report
     rm -rf "${RUN_DIR:?}/$name"
     if [[ -e "$all/$best/$name" ]]; then ln -sr "$all/$best/$name" "$RUN_DIR/$name"; fi
   done
