@@ -63,6 +63,7 @@ refit() { # labels of the policy, and a fresh model on them
     if ((code == 3 && number == 2)) && [[ "$RL" != 0 ]]; then
       say "There is no cell to give a label: GRPO goes on from SFT."
       rm -rf "$all"
+      export stage="$outer"
       exec bash "$root/recipes/grpo.sh" "${further[@]}"
     fi
     ((code == 0)) || exit "$code"
