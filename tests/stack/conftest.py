@@ -275,11 +275,11 @@ def stopped(tmp_path_factory, recipe, pair_settings) -> Stopped:
     folder = tmp_path_factory.mktemp("stopped") / "run"
     latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
     run = recipe(folder, "grpo_duality.sh", **pair_settings)
-    run.until(lambda: "[7/8] grpo]" in run.printed)
+    run.until(lambda: "[7/8] grpo]" in run.printed, timeout=900)
     began = time.monotonic()
     second = recipe(folder, "grpo.sh", **pair_settings)
     refused = second.end(60), time.monotonic() - began, second.printed
-    run.until(lambda: bool(run.steps()) and latest.exists())
+    run.until(lambda: bool(run.steps()) and latest.exists(), timeout=600)
     files = _hashes(folder)
     began = time.monotonic()
     run.interrupt()
