@@ -60,7 +60,7 @@ refit() { # labels of the policy, and a fresh model on them
       --temperature "$TEMPERATURE" --cells "$PSEUDO_CELLS" --weight "$PSEUDO_WEIGHT" --keep-above "$PSEUDO_KEEP_ABOVE" \
       --choose "$PSEUDO_CHOICE" --labelled-share "$PSEUDO_LABELLED" \
       --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --seed "$SEED" "${previous[@]}" || code=$?
-    if ((code == 3 && number == 2)) && [[ "$RL" != 0 ]]; then
+    if ((code == 3 && number == 2)) && [[ "$RL" == last ]]; then # nothing has been trained yet
       say "There is no cell to give a label: GRPO goes on from SFT."
       rm -rf "$all"
       export stage="$outer"
