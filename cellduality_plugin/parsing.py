@@ -174,7 +174,7 @@ class Genes:
         return " ".join(value)
 
     def parse(self, text: str, vocabulary: Vocabulary) -> Answer:
-        """Return the genes that ``text`` lists, without repeats and strangers. Never raises on any text."""
+        """Return the genes that ``text`` lists, without repeats and unknown ones. Never raises on any text."""
         response = split_response(text)
         if response.failure:
             return Answer(None, response.trace, response.failure)

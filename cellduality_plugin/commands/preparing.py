@@ -97,7 +97,7 @@ def data_prepare(
     ] = 0,
     clusters: Annotated[int, Option(help="Clusters that stand for the types of a set there, at most.")] = 16,
     validity_power: Annotated[
-        float, Option(help="How much repeats and strangers in a list cost; 0: nothing, as in the paper.")
+        float, Option(help="How much repeats and unknown genes in a list cost; 0: nothing, as in the paper.")
     ] = 1.0,
     validity_share: Annotated[
         float, Option(help="Share of the reward that form alone earns, in [0, 1); 0 as in the paper.")

@@ -24,6 +24,7 @@ from cellduality_plugin.evaluation.predictions import Prediction, PredictionSett
 from cellduality_plugin.evaluation.sections import OOD, Section, read_sections
 from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
+from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.policies.offline import Decoder
 from cellduality_plugin.tasks import TASKS, DualTask
@@ -119,7 +120,7 @@ def evaluate(
         load_metric(path)
     vocabulary = Vocabulary.load(data / "vocabulary.json")
     sections = sections_of(data, split, tasks, vocabulary, settings)
-    examples = {key: example for section in sections for key, example in section.rows.items()}
+    examples = examples_of(sections)
     predictions: dict[str, list[Prediction]] = {}
     made_from = {}
     for name, model in models.items():
@@ -174,6 +175,11 @@ def sections_of(
         limit=settings.rows,
         embedding=settings.embedding,
     )
+
+
+def examples_of(sections: Sequence[Section]) -> dict[tuple[str, str], Example]:
+    """Return what is asked in all ``sections``, by task and id."""
+    return {key: example for section in sections for key, example in section.rows.items()}
 
 
 def _check_names(models: Mapping[str, Path]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.checkpoints import predict_checkpoint
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, Split, sections_of
+from cellduality_plugin.evaluation.evaluate import EvaluationSettings, Split, examples_of, sections_of
 from cellduality_plugin.vocabulary import Vocabulary
 
 
@@ -27,7 +27,6 @@ def predict_together(models: Mapping[str, Path], data: Path, split: Split, out: 
 def _predict(name: str, model: Path, data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
     tasks = Config.load(data / "cellduality.json").load_tasks()
     vocabulary = Vocabulary.load(data / "vocabulary.json")
-    sections = sections_of(data, split, tasks, vocabulary, how)
-    examples = {key: example for section in sections for key, example in section.rows.items()}
+    examples = examples_of(sections_of(data, split, tasks, vocabulary, how))
     file = out / "predictions" / f"{name}.jsonl"
     predict_checkpoint(model, examples, vocabulary, how.prediction, file, tasks=tasks)

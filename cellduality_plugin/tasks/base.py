@@ -153,7 +153,7 @@ class CellTask(DualTask):
     def validity(self, example: Example, answer: Answer) -> float:
         """Return the share of the cell that holds a different gene of the vocabulary.
 
-        Repeats, strangers and missing genes lower it; a list longer than was asked for is measured by its own length.
+        Repeats, unknown and missing genes lower it; a list longer than was asked for is measured by its own length.
         """
         genes = len(answer.value) if answer.value else 0
         return genes / max(answer.listed, int(one(example.inputs, "length")), 1)
