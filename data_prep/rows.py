@@ -249,7 +249,11 @@ def _example(task: DualTask, cell: Cell, hidden: float, labelled: bool, rng: np.
     with _blamed_on(task):
         if not labelled:  # stripped here and not left to the task: what a task cannot see it cannot leak
             cell = cell.stripped(task.needs)
-        return task.example(cell, hidden=hidden, labelled=labelled, rng=rng)
+        example = task.example(cell, hidden=hidden, labelled=labelled, rng=rng)
+    if not example.unknown:
+        what = f"the dual pair {task.name!r} leaves nothing to rebuild with a share of {hidden:g} hidden"
+        raise CellDualityError(what, where=cell.id, mend="hide less (HIDDEN=...), or another part of the cell")
+    return example
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ set_up
 
 for labels in $LABELS; do
   runs="$ALL_RUNS/$labels"
-  RUNS_DIR="$runs" N_LABELLED="$labels" LABEL_SEED=seed SEEDS="$SEEDS" ARMS="$ARMS" SPLIT="$SPLIT" \
+  # Stage 0 sees no label: that of a seed serves all numbers of labels.
+  STAGE0_RUNS="$ALL_RUNS/${LABELS%% *}" RUNS_DIR="$runs" N_LABELLED="$labels" LABEL_SEED=seed SEEDS="$SEEDS" ARMS="$ARMS" SPLIT="$SPLIT" \
     bash "$root/recipes/benchmark_table6.sh" "$@"
   for seed in $SEEDS; do
     if [[ "$DRY_RUN" != 1 ]]; then

@@ -114,6 +114,7 @@ for seed in $SEEDS; do
   if [[ ! -f "$RUN_DIR/.finished-sft" ]]; then
     # The truth stands in the rows for the oracle, and to be watched: no other arm is paid by it.
     GOLD=1 bash "$root/recipes/prepare.sh"
+    export STAGE0_OF="${STAGE0_RUNS:+$STAGE0_RUNS/$seed}"
     for recipe in traces pretrain sft; do bash "$root/recipes/$recipe.sh"; done
     if [[ "$REWARDS" == auto && " $ARMS " =~ " default "|" rounds " ]]; then
       bash "$root/recipes/audit.sh"

@@ -12,10 +12,17 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
 [[ "$PRETRAIN" != 0 ]] || exit 0
+: "${STAGE0_OF:=}" # a run of the same seed: where its rows are the same, so is its model
 set_up
 lock_run
 finished pretrain && exit 0
 unmark pretrain sft audit grpo
 
+if [[ -f "$STAGE0_OF/.finished-pretrain" ]] && cmp -s "$STAGE0_OF/data/pretrain.jsonl" "$data/pretrain.jsonl"; then
+  say "Stage 0 is that of $STAGE0_OF."
+  for part in base pretrained; do ln -sfn "$(realpath -- "$STAGE0_OF/$part")" "$RUN_DIR/$part"; done
+  mark_finished pretrain
+  exit 0
+fi
 make_base
 train_sft pretrain "$expect_pretrain" "$model" "$data/pretrain.jsonl" "$pretrained" "$PRETRAIN_EPOCHS" "$PRETRAIN_LR" "$@"

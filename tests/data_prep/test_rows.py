@@ -243,6 +243,16 @@ def test_pair_that_needs_what_is_not_there_is_told(needs, kind, tmp_path, check_
     check_told(raised, "the dual pair 'mine' asks for", "cell_type")
 
 
+def test_pair_that_leaves_nothing_to_rebuild_is_told(check_told):
+    class Blank(type(ANNOTATION)):
+        def example(self, cell, **options):
+            return replace(super().example(cell, **options), unknown=())
+
+    with pytest.raises(CellDualityError) as raised:
+        make_rl({Blank(): 1.0}, 4)
+    check_told(raised, "leaves nothing to rebuild with a share of 0.25 hidden", "hide less")
+
+
 def masked_rl(masks, seed=0):
     return make_rl({ANNOTATION: 1.0, GENERATION: 1.0}, 24, seed=seed, masks=masks)
 

@@ -8,7 +8,7 @@ from cellduality_plugin.tasks.base import FORMAT_RULE, DualTask
 
 
 class DropoutRecovery(DualTask):
-    """Name the genes lost to dropout; the reward is how well half of the observed genes follows from the answer."""
+    """Name the genes lost to dropout; the reward is how well the observed genes follow from the answer."""
 
     name = "dropout_recovery"
     answer = Genes()
@@ -27,8 +27,8 @@ class DropoutRecovery(DualTask):
         )
 
     def example(self, cell, *, hidden, labelled, rng):
-        observed, missed = hide_genes(cell.genes, hidden, rng)
-        shown, covered = hide_genes(observed, 0.5, rng)
+        observed, missed = hide_genes(cell.genes, 0.25, rng)
+        shown, covered = hide_genes(observed, hidden, rng)
         return Example(
             self.name, cell.id, {"observed": observed}, {"open": shown}, covered, missed if labelled else None
         )
