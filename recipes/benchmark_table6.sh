@@ -120,9 +120,13 @@ for seed in $SEEDS; do
       bash "$root/recipes/audit.sh"
     fi
   fi
-  base="$RUN_DIR/base" models=()
-  case "$BASE_MODEL" in small-llama | smollm2) ;; *) base="$BASE_MODEL" ;; esac
-  models=(--model "base=$base" --model "SFT=$RUN_DIR/sft")
+  models=()
+  case "$BASE_MODEL" in
+    small-llama) ;; # has not learned a word
+    smollm2) models+=(--model "base=$RUN_DIR/base") ;;
+    *) models+=(--model "base=$BASE_MODEL") ;;
+  esac
+  models+=(--model "SFT=$RUN_DIR/sft")
   for arm in $ARMS; do
     train "$seed" "$arm"
     models+=(--model "$arm=$RUN_DIR/arms/$arm/grpo")

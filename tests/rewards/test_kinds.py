@@ -16,7 +16,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.profiles import Profile, Profiles
-from cellduality_plugin.rewards import PosteriorReward
+from cellduality_plugin.rewards.posterior import PosteriorReward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
 from tests.play import Choosing, row
@@ -162,7 +162,7 @@ class TestOracle:
         ("gone.py:Mine", "cannot load the reward"),
         (":Mine", "cannot load the reward"),
         ("no.such.module:Mine", "cannot load the reward"),
-        ("mine.py:Other", "is not a Reward.*subclass cellduality_plugin.rewards.Reward"),
+        ("mine.py:Other", "is not a Reward.*subclass cellduality_plugin.rewards.base.Reward"),
         ("mine.py:Open", "lacks judge"),
         ({"duality": 1, "mine.py:Gone": 1}, "cannot load the reward"),
     ],

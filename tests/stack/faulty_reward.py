@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 
 from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.rewards import DualityReward, LikelihoodReward, Verdict
+from cellduality_plugin.rewards import Verdict
+from cellduality_plugin.rewards.duality import DualityReward
+from cellduality_plugin.rewards.likelihood import LikelihoodReward
 
 
 class Faulty:

@@ -1,0 +1,173 @@
+"""What a reward is: a judge of one parsed answer; and the registry of those that can be named."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cellduality_plugin.duals import Dual
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.parsing import Field, OneOf
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
+
+REWARDS: dict[str, Reward] = {}
+"""The kinds of reward, by the name a configuration gives them."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How well the hidden part is accounted for.
+
+    Parameters
+    ----------
+    similarity
+        In [0, 1]; best value 1.
+    failure
+        Why there is no verdict at all; empty if any part of it could be had. What failed earns nothing.
+    failed
+        The share of it that could not be had, in [0, 1].
+    """
+
+    similarity: float
+    failure: str = ""
+    failed: float = 0.0
+
+    @classmethod
+    def none(cls, cause: str) -> Verdict:
+        """Return the verdict of a dual that gave none, for the reason ``cause``."""
+        return cls(0.0, cause, 1.0)
+
+    @classmethod
+    def mean(cls, verdicts: Sequence[Verdict], weights: Sequence[float]) -> Verdict:
+        """Return the weighted mean, to which a part that failed gives 0. It fails only where every part did.
+
+        Examples
+        --------
+        >>> Verdict.mean([Verdict(1.0), Verdict.none("unclosed")], [3, 1])
+        Verdict(similarity=0.75, failure='', failed=0.25)
+        """
+        total = math.fsum(weights)
+        pairs = list(zip(verdicts, weights, strict=True))
+        similarity = math.fsum(verdict.similarity * weight for verdict, weight in pairs) / total
+        failed = math.fsum(verdict.failed * weight for verdict, weight in pairs) / total
+        failure = verdicts[0].failure if all(verdict.failure for verdict in verdicts) else ""
+        return cls(min(1.0, similarity), failure, min(1.0, failed))
+
+
+class Reward(ABC):
+    """Judges one parsed answer. A reward of one's own is a subclass that needs no arguments, with a ``judge``."""
+
+    needs_gold: bool = False
+    """Whether the rows must hold the true answer."""
+    needs_profiles: bool = False
+    """Whether it reads the class profiles that the configuration names."""
+    asks_dual: bool = True
+    """Whether the dual question is asked: else it is of no matter how much of the cell is hidden."""
+    asks_every_label: bool = False
+    """Whether every label of a closed set is put to the policy, be it the hidden one or not."""
+    asks_again: bool = False
+    """Whether the policy is asked the task's own question again, about the whole cell."""
+    asks_log_probs: bool = False
+    """Whether the policy has to tell how likely a given response is, which chat endpoints cannot."""
+
+    def check(self, task: DualTask) -> None:  # noqa: B027 (a reward that judges anything has nothing to check)
+        """Return nothing if ``task`` can be judged so; a CellDualityError says why not, before a run starts."""
+
+    def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:  # noqa: B027
+        """Return nothing if the row can be judged so; a CellDualityError says why not, before it is rolled out."""
+
+    @abstractmethod
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
+        """Return the verdict on ``answer``, in [0, 1]; best value 1.
+
+        Raises
+        ------
+        PolicyError
+            If the policy could not be asked.
+        """
+
+
+R = TypeVar("R", bound=Reward)
+
+
+def reward(name: str) -> Callable[[type[R]], type[R]]:
+    """Register a class of rewards under ``name``, as an instance that needs no arguments.
+
+    Examples
+    --------
+    >>> @reward("half")
+    ... class Half(Reward):
+    ...     async def judge(self, answer, dual):
+    ...         return Verdict(0.5)
+    >>> isinstance(REWARDS.pop("half"), Half)
+    True
+    """
+
+    def register(kind: type[R]) -> type[R]:
+        REWARDS[name] = kind()
+        return kind
+
+    return register
+
+
+class LabelScores(Reward):
+    """Holds the labels of a closed set against each other; the reward is the probability of one of them."""
+
+    def check(self, task: DualTask) -> None:
+        if not task.kinds:
+            raise CellDualityError(
+                f"{type(self).__name__} needs a closed set of labels, and {task.name} has none on either side",
+                where=f"tasks.{task.name}.reward",
+                mend="use duality or likelihood",
+            )
+
+    @abstractmethod
+    async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
+        """Return ({label: natural log-score, up to a number that the labels share}, the label that is rewarded).
+
+        Raises
+        ------
+        PolicyError
+            If the policy could not be asked.
+        """
+
+    async def judge(self, answer: Value, dual: Dual) -> Verdict:
+        """Return the probability of the label that is rewarded."""
+        scores, label = await self.log_scores(answer, dual)
+        return Verdict(softmax(scores)[label])
+
+
+def scored_kind(task: DualTask) -> str:
+    """Return the label set whose members are held against each other: of what is hidden, or else of the answer."""
+    for field in (task.unknown, task.answer):
+        if isinstance(field, OneOf):
+            return field.kind
+    raise TypeError(f"{task.name} has no closed set of labels")  # check() refuses it before a run
+
+
+def check_comparison(comparison: str | None, field: Field, task: DualTask) -> None:
+    if comparison not in (None, "exact") and isinstance(field, OneOf):
+        raise CellDualityError(
+            f"{comparison} compares ranked lists, and what {task.name} would have compared is a {field.kind}",
+            where=f"tasks.{task.name}.reward",
+            mend="use exact, or leave the comparison out",
+        )
+
+
+def softmax(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return {label: exp(score) / sum of all}.
+
+    Examples
+    --------
+    >>> softmax({"B": -1000.0, "T": -1000.0})
+    {'B': 0.5, 'T': 0.5}
+    """
+    best = max(scores.values())
+    odds = {label: math.exp(score - best) for label, score in scores.items()}
+    total = math.fsum(odds.values())
+    return {label: value / total for label, value in odds.items()}
