@@ -38,7 +38,7 @@ def test_without_a_file_the_message_says_how_to_name_one(monkeypatch):
         *(
             ({"tasks": {"a": {"pair": "a", **task}}}, message)
             for task, message in [
-                ({"reward": "rwjs"}, r"no reward 'rwjs': use one of duality, .*posterior, .*oracle.*tasks\.a\.reward"),
+                ({"reward": "rwjs"}, r"no reward 'rwjs': use one of .*duality, .*posterior.*tasks\.a\.reward"),
                 ({"reward": {}}, "a sum needs one reward at least"),
                 ({"reward": {"duality": 0}}, "weights above 0"),
                 ({"reward": {"duality": -1, "posterior": 2}}, "weights above 0"),

@@ -150,7 +150,7 @@ class TestBenchmarks:
             [*address, "--dual-key-variable", "VLLM_API_KEY", "--votes", "", "--rewards", "*=duality"],
             [],
         ]
-        assert sum(f"--model {arm}=" in printed for arm in ("base", "SFT", *arms.split())) == 6
+        assert sum(f"--model {arm}=" in printed for arm in ("SFT", *arms.split())) == 5
         assert printed.count("--model base=") == 2
 
     def test_few_labels_are_drawn_anew_for_every_seed_and_every_arm_starts_from_the_same_checkpoint(self, dry, project):

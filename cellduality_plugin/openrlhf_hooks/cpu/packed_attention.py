@@ -1,0 +1,78 @@
+"""Attention among the tokens of each row of a packed batch (`--ds.packing_samples`), in plain torch.
+
+Rows of a batch differ in length, and padding them to the longest costs a small model a quarter of its step. What
+flash_attn does on a GPU, `--ds.attn_implementation packed_sdpa` does here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.cpu.upstream import existing
+
+NAME = "packed_sdpa"
+
+
+def register(modeling: ModuleType) -> None:
+    """Make `packed_sdpa` known to `transformers.modeling_utils.AttentionInterface`, which asks for no mask then."""
+    existing(modeling, "AttentionInterface", "training on packed rows").register(NAME, attend)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    position_ids: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return what each token gets from those before it in its row, as transformers wants it.
+
+    Parameters
+    ----------
+    query, key, value
+        1 x heads x tokens x size, all rows in one line; ``key`` and ``value`` may have fewer heads.
+    position_ids
+        1 x tokens; each row begins at 0.
+
+    Returns
+    -------
+    attended, None
+        1 x tokens x heads x size.
+
+    Raises
+    ------
+    CellDualityError
+        If the batch is not packed: transformers hands no mask of padding to an attention that it does not know.
+
+    Examples
+    --------
+    >>> line = torch.randn(1, 2, 5, 4)
+    >>> both, _ = attend(None, line, line, line, None, position_ids=torch.tensor([[0, 1, 2, 0, 1]]))
+    >>> second, _ = attend(None, *[line[:, :, 3:]] * 3, None, position_ids=torch.tensor([[0, 1]]))
+    >>> torch.allclose(both[:, 3:], second, atol=1e-6)
+    True
+    """
+    if query.shape[0] != 1 or position_ids is None:
+        raise CellDualityError(
+            f"{NAME} attends within packed rows, and these are not packed",
+            where="--ds.attn_implementation",
+            mend="pass --ds.packing_samples, too, or --ds.attn_implementation sdpa",
+        )
+    bounds = [*torch.nonzero(position_ids[0] == 0).flatten().tolist(), query.shape[2]]
+    rows = [
+        torch.nn.functional.scaled_dot_product_attention(
+            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end],
+            dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1],
+        )
+        for start, end in itertools.pairwise(bounds)
+    ]  # fmt: skip
+    return torch.cat(rows, dim=2).transpose(1, 2), None
