@@ -39,9 +39,9 @@ fi
 # machine: two ranks with an engine each take half the time of one, where each has a core
 if (("$(OMP_NUM_THREADS="" nproc)" > 1)); then pairs=2; else pairs=1; fi
 : "${NODES:=1}" "${GPUS:=$pairs}" "${ENGINES:=$GPUS}" "${TENSOR_PARALLEL:=1}"
-packed=(--ds.packing_samples --ds.attn_implementation packed_sdpa) # rows are not padded to the longest
-sft_machine=(--ds.zero_stage 0 "${packed[@]}")
-grpo_machine=(--ds.zero_stage 0 "${packed[@]}" --vllm.sync_backend gloo --vllm.enforce_eager)
+# Rows are not padded to the longest: a quarter of the tokens would be padding.
+sft_machine=(--ds.zero_stage 0 --ds.packing_samples)
+grpo_machine=(--ds.zero_stage 0 --ds.packing_samples --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
 expect_prepare=40 expect_traces=8 expect_pretrain=110 expect_sft=235 expect_audit=130 expect_grpo=310 expect_evaluate=150

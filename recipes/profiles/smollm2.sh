@@ -17,7 +17,7 @@ BACKEND=cpu
 : "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=1}" "${VALIDITY_SHARE:=0}" "${SAVE_STEPS:=4}"
 
 : "${NODES:=1}" "${GPUS:=1}" "${ENGINES:=1}" "${TENSOR_PARALLEL:=1}"
-sft_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa)
-grpo_machine=(--ds.zero_stage 0 --ds.attn_implementation sdpa --vllm.sync_backend gloo --vllm.enforce_eager)
+sft_machine=(--ds.zero_stage 0 --ds.packing_samples)
+grpo_machine=(--ds.zero_stage 0 --ds.packing_samples --vllm.sync_backend gloo --vllm.enforce_eager)
 
 expect_prepare=30 expect_traces=15 expect_pretrain=900 expect_sft=900 expect_audit=120 expect_grpo=1200 expect_evaluate=1200

@@ -6,6 +6,7 @@ post_import.py          the tables of patches, and the finder that applies one w
 openrlhf_patches.py     what OpenRLHF says of CUDA, said of the CPU
 library_patches.py      the same for torch, ray and vllm
 flash_attn_stand_in.py  the four functions OpenRLHF imports from flash_attn, in plain torch
+packed_attention.py     flash_attention_2 of packed rows, in plain torch
 precision.py            bfloat16 where the processor has instructions for it, else float32
 weight_sync.py          trainer to vLLM over gloo
 """

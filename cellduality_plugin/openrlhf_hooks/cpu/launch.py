@@ -38,16 +38,10 @@ DEFAULTS: dict[str, str] = {
 
 # What only computes on a GPU: flag, the values that need one (None: the mere flag), value when absent, the mend.
 _GPU_ONLY: tuple[tuple[str, frozenset[str] | None, str, str], ...] = (
-    ("--ds.packing_samples", None, "", "leave it out: packed batches need flash attention"),
-    ("--train.dynamic_batch_enable", None, "", "leave it out: it packs, and packed batches need flash attention"),
+    ("--train.dynamic_batch_enable", None, "", "leave it out: batches are for a processor as they are"),
     ("--ds.load_in_4bit", None, "", "leave it out: bitsandbytes computes on GPUs"),
     ("--ds.adam_offload", None, "", "leave it out: the optimiser is in host memory already"),
-    (
-        "--ds.attn_implementation",
-        frozenset({"flash_attention_2", "flash_attention_3"}),
-        "flash_attention_2",
-        "pass --ds.attn_implementation sdpa",
-    ),
+    ("--ds.attn_implementation", frozenset({"flash_attention_3"}), "", "leave it out"),
     ("--vllm.sync_backend", frozenset({"nccl"}), "nccl", "pass --vllm.sync_backend gloo"),
 )
 
@@ -62,8 +56,8 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
 
     Examples
     --------
-    >>> refuse_gpu_only(["python", "-m", "openrlhf.cli.train_sft", "--ds.attn_implementation", "sdpa"])
-    >>> refuse_gpu_only(["python", "another_script.py", "--ds.packing_samples"])
+    >>> refuse_gpu_only(["python", "-m", "openrlhf.cli.train_sft", "--ds.packing_samples"])
+    >>> refuse_gpu_only(["python", "another_script.py"])
     """
     trainer = next((word for word in command if word in TRAINERS), None)
     if trainer is None:
@@ -75,6 +69,10 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
         if (flag in command) if refused is None else (value in refused):
             shown = flag if refused is None else f"{flag} {value}"
             raise CellDualityError(f"{shown} needs a GPU", where=trainer, mend=mend)
+    packs, attention = "--ds.packing_samples" in command, value_of(command, "--ds.attn_implementation")
+    if not packs and attention in (None, "flash_attention_2"):
+        what, mend = "flash attention of batches that are not packed needs a GPU", "pass --ds.packing_samples"
+        raise CellDualityError(what, where=trainer, mend=f"{mend}, or --ds.attn_implementation sdpa")
     # The launcher turns torch's compiler off: an engine that compiles does not start, and the trainer waits for it.
     if trainer == RL and "--vllm.enforce_eager" not in command:
         raise CellDualityError("an engine that compiles needs a GPU", where=trainer, mend="pass --vllm.enforce_eager")

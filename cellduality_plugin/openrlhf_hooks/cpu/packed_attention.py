@@ -1,11 +1,12 @@
 """Attention among the tokens of each row of a packed batch (`--ds.packing_samples`), in plain torch.
 
 Rows of a batch differ in length, and padding them to the longest costs a small model a quarter of its step. What
-flash_attn does on a GPU, `--ds.attn_implementation packed_sdpa` does here.
+flash_attn does on a GPU is done here under the same flags, which are OpenRLHF's usual ones.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from types import ModuleType
 from typing import Any
@@ -15,12 +16,24 @@ import torch
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.cpu.upstream import existing
 
-NAME = "packed_sdpa"
+NAME, STANDS_FOR = "packed_sdpa", "flash_attention_2"
 
 
-def register(modeling: ModuleType) -> None:
-    """Make `packed_sdpa` known to `transformers.modeling_utils.AttentionInterface`, which asks for no mask then."""
-    existing(modeling, "AttentionInterface", "training on packed rows").register(NAME, attend)
+def stand_in(modeling: ModuleType) -> None:
+    """`transformers.modeling_utils` gets an attention of its registry where flash_attention_2 is asked for.
+
+    It makes no mask for an attention that it does not know, as for flash_attention_2 of a packed batch.
+    """
+    behaviour = "training on packed rows"
+    existing(modeling, "AttentionInterface", behaviour).register(NAME, attend)
+    cls = existing(modeling, "PreTrainedModel", behaviour)
+    adjust = existing(cls, "_check_and_adjust_attn_implementation", behaviour)
+
+    @functools.wraps(adjust)
+    def check_and_adjust(self: Any, asked: str | None, *args: Any, **options: Any) -> Any:
+        return adjust(self, NAME if asked == STANDS_FOR else asked, *args, **options)
+
+    cls._check_and_adjust_attn_implementation = check_and_adjust
 
 
 def attend(
@@ -63,7 +76,7 @@ def attend(
     """
     if query.shape[0] != 1 or position_ids is None:
         raise CellDualityError(
-            f"{NAME} attends within packed rows, and these are not packed",
+            f"{STANDS_FOR} is there for packed rows alone, and these are not packed",
             where="--ds.attn_implementation",
             mend="pass --ds.packing_samples, too, or --ds.attn_implementation sdpa",
         )

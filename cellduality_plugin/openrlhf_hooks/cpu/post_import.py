@@ -26,7 +26,7 @@ AFTER_IMPORT: dict[str, str] = {
     "vllm.platforms.cpu": f"{_HERE}.library_patches:cache_short_prompts",
     "vllm.model_executor.layers.utils": f"{_HERE}.library_patches:keep_linear_weights",
     "vllm.engine.arg_utils": f"{_HERE}.library_patches:serve_in_the_cpus_precision",
-    "transformers.modeling_utils": f"{_HERE}.packed_attention:register",
+    "transformers.modeling_utils": f"{_HERE}.packed_attention:stand_in",
     "openrlhf.datasets.sft_dataset": f"{_HERE}.openrlhf_patches:read_columns_once",
     "openrlhf.utils.utils": f"{_HERE}.openrlhf_patches:load_in_the_cpus_precision",
     "openrlhf.utils.distributed_util": f"{_HERE}.openrlhf_patches:sync_weights_over_gloo",
