@@ -124,15 +124,18 @@ class TestLauncher:
     @pytest.mark.parametrize(
         ("flags", "named"),
         [
-            ([], "--ds.attn_implementation flash_attention_2"),
-            (["--ds.attn_implementation=sdpa"], "--vllm.sync_backend nccl"),
-            ([*ON_CPU, "--ds.packing_samples"], "packing"),
+            ([], "--vllm.sync_backend nccl"),
+            (ON_CPU[2:], "--ds.packing_samples, or --ds.attn_implementation sdpa"),
+            ([*ON_CPU, "--train.dynamic_batch_enable"], "--train.dynamic_batch_enable"),
             (ON_CPU[:-1], "--vllm.enforce_eager"),
         ],
     )
     def test_refuses_what_needs_a_gpu(self, flags, named):
         with pytest.raises(CellDualityError, match=named):
             launch.refuse_gpu_only([*RL, *flags])
+
+    def test_packs_rows_with_the_attention_that_openrlhf_takes_by_itself(self):
+        launch.refuse_gpu_only([*RL, *ON_CPU[2:], "--ds.packing_samples"])
 
     def test_sft_needs_no_engine_flags(self):
         launch.refuse_gpu_only(["torchrun", "-m", "openrlhf.cli.train_sft", *ON_CPU[:2]])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 import socket
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +27,8 @@ from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import (
 )
 from cellduality_plugin.openrlhf_hooks.cpu.weight_sync import GlooCommunicator
 
+SITE = Path(post_import.__file__).parent / "site"
+ROOT = Path(__file__).parents[2]
 PATCHES = """
 import contextlib, sys, types
 def patch(module): module.value = 'cpu'
@@ -157,6 +162,41 @@ class TestFlashAttentionStandIn:
             from flash_attn.bert_padding import index_first_axis, pad_input, rearrange, unpad_input  # noqa: F401
             from flash_attn.utils.distributed import all_gather  # noqa: F401
         assert (importlib.util.find_spec("flash_attn") is not None) == there
+
+
+PACKED = """
+import torch
+from openrlhf.models.actor import Actor
+from transformers import LlamaConfig, LlamaForCausalLM
+torch.manual_seed(0)
+config = LlamaConfig(vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+                     num_key_value_heads=2)
+LlamaForCausalLM(config).save_pretrained("model")
+tokens, mask = torch.randint(0, 40, (3, 9)), torch.ones(3, 9, dtype=torch.long)
+mask[0, :4], mask[1, 6:] = 0, 0
+ask = dict(attention_mask=mask, return_output=True, return_logprobs=True)
+found = []
+for attention, packs in (("sdpa", False), ("flash_attention_2", True)):
+    actor = Actor("model", attn_implementation=attention, param_dtype="bf16", packing_samples=packs).eval().float()
+    found.append(actor(tokens, **ask)[0] * mask[:, :-1] * mask[:, 1:])
+print("apart", float((found[0] - found[1]).abs().max()), "of", float(found[0].abs().max()))
+try:
+    Actor("model", attn_implementation="flash_attention_2", param_dtype="bf16")(tokens, **ask)
+except Exception as error:
+    print("refused", error)
+"""
+
+
+def test_packed_rows_are_as_likely_as_padded_ones(tmp_path):
+    environment = {**os.environ, post_import.DEVICE_VARIABLE: "cpu", "PYTHONPATH": f"{SITE}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", PACKED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    apart, most = re.search(r"apart (\S+) of (\S+)", done.stdout).groups()
+    assert float(apart) < 1e-4 < 1 < float(most)
+    assert "refused flash_attention_2" in done.stdout
+    assert "--ds.packing_samples" in done.stdout
 
 
 @pytest.mark.parametrize(("asked_for", "made", "kept"), [(False, 128, 32), (False, 16, 16), (True, 128, 128)])

@@ -76,10 +76,8 @@ HERE: dict[str, str | None] = {
     "--data.prompt_dataset": "{run}/data/rl.jsonl",
     "--data.input_key": "input",
     "--data.label_key": "label",
-    # no GPU: no flash attention and what rests on it, nothing to offload from, gloo instead of nccl, nothing compiled
-    "--ds.packing_samples": None,
+    # no GPU: nothing to offload from, gloo instead of nccl, nothing compiled
     "--ds.adam_offload": None,
-    "--ds.attn_implementation": "sdpa",
     "--vllm.sync_backend": "gloo",
     "--vllm.enforce_eager": "",
     # no account at Weights & Biases

@@ -39,7 +39,7 @@ COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("error refused_flags, warning corrected_flags", SFT, "--help", CPU),
     (
         "error engines, error flags_for_a_gpu, error refused_flags, warning corrected_flags", RL,
-        "--ds.packing_samples ~vllm.num_engines", CPU,
+        "--train.dynamic_batch_enable ~vllm.num_engines", CPU,
     ),
     ("warning corrected_flags", RL, "--ds.packing_samples", GPU),
     ("warning corrected_flags", RL, "--vllm.enable_sleep ~train.colocate_all", CPU),
