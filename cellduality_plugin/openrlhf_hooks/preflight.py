@@ -47,11 +47,10 @@ def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
         If there is none, or no chat template that can be rendered.
     """
     from jinja2 import TemplateError
-    from transformers import AutoTokenizer
 
     try:
         offline = not _looks_local(model) and not _hub_answers()
-        tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=offline)
+        tokenizer = _tokenizer_class(model).from_pretrained(model, local_files_only=offline)
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"cannot load the tokenizer: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
         raise CellDualityError(what, where=model, mend="check the name and the network") from error
@@ -65,6 +64,18 @@ def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
         what = f"the chat template cannot be rendered: {error}"
         raise CellDualityError(what, where=model, mend="correct the template") from error
     return tokenizer
+
+
+def _tokenizer_class(model: str) -> Any:
+    """Return the class that reads the tokenizer: AutoTokenizer, unless the folder names the one that it would take.
+
+    AutoTokenizer imports every model there is, which takes as long as all else that is done before a run.
+    """
+    import transformers
+
+    named = Path(model) / "tokenizer_config.json"
+    plain = named.is_file() and '"tokenizer_class": "PreTrainedTokenizerFast"' in named.read_text("utf-8")
+    return transformers.PreTrainedTokenizerFast if plain else transformers.AutoTokenizer
 
 
 def _looks_local(model: str) -> bool:

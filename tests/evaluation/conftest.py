@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -221,7 +220,3 @@ def run_of_two(two_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "out"
 
 
-@pytest.fixture(autouse=True)
-def no_umap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Importing umap, which compiles for a minute, fails as it does where it is not installed."""
-    monkeypatch.setitem(sys.modules, "umap", None)

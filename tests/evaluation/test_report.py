@@ -112,7 +112,7 @@ def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_pag
         assert told not in without
     for text in (pages[0], without):
         assert "it names the condition, the 5 nearest real cells say that the cell is another" in text
-        assert "A UMAP needs umap-learn: pip install" in text
+        assert "t-SNE (perplexity" in text
         assert "B cell, cytokine IFN-beta" in text
         assert "mean shift" in text
 

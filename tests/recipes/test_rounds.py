@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 FIRST = [("1", "check-grpo"), ("1", "grpo"), ("1", "evaluate")]
-REFIT = ["pseudo", "check-sft", "sft"]
+REFIT = ["pseudo", "sft"]
 FURTHER = [*REFIT, "check-grpo", "grpo", "evaluate"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,11 +20,9 @@ Plane: TypeAlias = NDArray[np.float64]
 """Points x two dimensions."""
 
 SHAPES = tuple(MARKERS)
-NEIGHBOURS, MIN_DIST = 15, 0.3
+PERPLEXITY = 30
 GREY = "In grey the real cells, of training and of this split."
-FLAT = f"{GREY} The first two dimensions of the space of the distances."
-NO_UMAP = "A UMAP needs umap-learn: pip install 'cellduality[eval]'."
-NO_POINTS = "A UMAP needs what this version of the evaluation writes: evaluate again."
+FLAT = "The first two dimensions of the space of the distances: evaluate again for a map of all."
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,8 @@ class Map:
 def maps_of(rows: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[Map]:
     """Return a map of each section that writes cells, in the order of ``metrics``.
 
-    Each is a UMAP, fitted on the real cells; where umap-learn is not installed, the first two dimensions.
+    Each is a t-SNE of real and generated cells together; where the evaluation, an old one, wrote no points to map, the
+    first two dimensions.
 
     Parameters
     ----------
@@ -91,40 +89,23 @@ def _real(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
 
 def _plane(rows: Sequence[Mapping[str, Any]], space: str, seed: int) -> tuple[Plane, str]:
     """Return the place of each row on the plane, and what the plane is."""
-    plane, real = np.array([(row["x"], row["y"]) for row in rows]), _real(rows)
     if "point" not in rows[0]:
-        return plane, f"{FLAT} {NO_POINTS}"
-    points = np.array([row["point"] for row in rows])
-    try:
-        plane[real], plane[~real] = umap(points[real], points[~real], seed)
-    except ImportError:
-        return plane, f"{FLAT} {NO_UMAP}"
-    return plane, (
-        f"{GREY} UMAP ({NEIGHBOURS} neighbours, minimum distance {MIN_DIST}, seed {seed}), fitted on these "
-        f"{real.sum()} real cells in {space}; generated cells are placed on it afterwards and move nothing: those "
-        "unlike any real cell come to lie at a rim."
-    )
+        return np.array([(row["x"], row["y"]) for row in rows]), f"{GREY} {FLAT}"
+    plane = tsne(np.array([row["point"] for row in rows]), seed)
+    how = f"t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, in {space}."
+    return plane, f"{GREY} {how}"
 
 
-def umap(real: NDArray[np.float64], new: NDArray[np.float64], seed: int) -> tuple[Plane, Plane]:
-    """Return the planes' coordinates of ``real`` points, to which the map is fitted, and of ``new`` ones.
+def tsne(points: NDArray[np.float64], seed: int) -> Plane:
+    """Return a plane on which neighbours among ``points`` (points x dimensions) stay neighbours."""
+    from sklearn.manifold import TSNE
 
-    The seed fixes both; one thread, since several would not agree with themselves.
-
-    Raises
-    ------
-    ImportError
-        If umap-learn is not installed.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImportWarning)  # says that TensorFlow, for which there is no use, is missing
-        from umap import UMAP
-
-    start = "spectral" if len(real) > 10 else "random"  # a handful of cells has no spectrum to start from
-    neighbours, seeds = min(NEIGHBOURS, len(real) - 1), {"random_state": seed, "transform_seed": seed}
-    fit = UMAP(n_neighbors=neighbours, min_dist=MIN_DIST, init=start, n_jobs=1, **seeds).fit(real)
-    placed = fit.transform(new) if len(new) else np.empty((0, 2))
-    return np.asarray(fit.embedding_, dtype=float), np.asarray(placed, dtype=float)
+    if len(points) < 4:  # too few for any neighbourhood
+        return np.zeros((len(points), 2))
+    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
+    start = "pca" if min(points.shape) >= 2 else "random"
+    drawn = TSNE(perplexity=perplexity, init=start, max_iter=500, random_state=seed).fit_transform(points)
+    return np.asarray(drawn, dtype=float)
 
 
 def styles_of(conditions: Sequence[str]) -> dict[str, Style]:
