@@ -87,14 +87,18 @@ def evaluate_checkpoints(
 
 
 def show_table(metrics: Annotated[Path, typer.Argument(help="A metrics.json.")]) -> None:
-    """Print the table of an evaluation.
+    """Print the table of an evaluation, and what was found in a few words.
 
     Example: `cellduality table runs/cpu/test/metrics.json`
     """
     from cellduality_plugin.evaluation.report import read_metrics
+    from cellduality_plugin.evaluation.summary import compared, headlines, sentences
     from cellduality_plugin.evaluation.tables import table
 
-    out.print(table(read_metrics(metrics)))
+    found = read_metrics(metrics)
+    out.print(table(found))
+    if pair := compared(found):
+        out.print("\n".join(sentences(headlines(found, pair), pair)), style="bold")
 
 
 def report(

@@ -17,7 +17,7 @@ from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
 from cellduality_plugin.evaluation.page.maps import maps_of
 from cellduality_plugin.evaluation.page.repeat import needed_to_repeat, questions_of
-from cellduality_plugin.evaluation.page.results import confusions, headlines, section_tables, sentences
+from cellduality_plugin.evaluation.page.results import confusions, section_tables
 from cellduality_plugin.evaluation.page.rollouts import (
     cut,
     examples,
@@ -28,6 +28,7 @@ from cellduality_plugin.evaluation.page.rollouts import (
     wrong_labels,
 )
 from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.evaluation.summary import compared, headlines, sentences
 from cellduality_plugin.evaluation.tables import section_title, told_wins, written
 from cellduality_plugin.evaluation.winners import baseline_wins
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
@@ -117,13 +118,15 @@ def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Any]
     made = {name: _predictions(run / "predictions" / f"{name}.jsonl") for name in checkpoints}
     points = list(read_jsonl(run / "points.jsonl"))
     last = made[checkpoints[-1]] if checkpoints else []
-    found = headlines(metrics, checkpoints) if checkpoints else []
+    pair = compared(metrics)
+    found = headlines(metrics, pair) if pair else []
     own = [row for row in points if checkpoints and row["column"] == checkpoints[-1]]
     hollow = hollow_cells(last, own, metrics["settings"]["neighbours"][0], questions)
     return {
         "checkpoints": checkpoints,
         "headlines": found,
-        "sentences": sentences(found, checkpoints) if found else [],
+        "compared": pair,
+        "sentences": sentences(found, pair) if found else [],
         "confusions": confusions(metrics, checkpoints),
         "maps": maps_of(points, metrics, checkpoints),
         "traces": examples(last, questions),

@@ -218,5 +218,3 @@ def run_of_two(two_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     models = {"GRPO": write_model(folder / "model")}
     evaluate(models, two_sources, "test", folder / "out", settings, opener=lambda _: nullcontext(RuleDecoder(expert)))
     return folder / "out"
-
-

@@ -1,118 +1,13 @@
-"""The numbers of the page: what was found, in a few words, the metrics section by section, and confusion matrices."""
+"""The numbers of the page: the metrics section by section, and confusion matrices."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cellduality_plugin.evaluation.tables import section_title, table_rows, title, written
-from cellduality_plugin.evaluation.winners import best_columns, gain_of, real_column
-
-HEADLINES = ("accuracy", "coarse_accuracy", "knn_agreement_{k}", "dual_similarity")
-"""The metric by which a section is summed up: the first of these that a checkpoint has, k the evaluation's first."""
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The headline metric of one section, of the last checkpoint but one (None if there is only one) and of the last.
-
-    Beside them that of the best baseline, with its name, and of real cells.
-    """
-
-    section: str
-    metric: str
-    before: Mapping[str, Any] | None
-    after: Mapping[str, Any]
-    baseline: tuple[str, Mapping[str, Any]] | None
-    real: Mapping[str, Any] | None
-
-    @property
-    def gain(self) -> float | None:
-        """After minus before, positive where it got better."""
-        return None if self.before is None else gain_of(self.before, self.after)
-
-    @property
-    def outside(self) -> bool:
-        """Whether the change is larger than the half widths of both 95 % intervals, added as squares.
-
-        That is the interval of a difference of two independent measurements. Both are of the same cells, which makes
-        the true one narrower as a rule: what is outside of this one is so with some to spare.
-        """
-        intervals = [metric["interval"] for metric in (self.before, self.after) if metric and metric["interval"]]
-        if self.gain is None or len(intervals) < 2:
-            return False
-        return abs(self.gain) > math.hypot(*((high - low) / 2 for low, high in intervals))
-
-    @property
-    def best(self) -> frozenset[str]:
-        """Which of ``"before"``, ``"after"`` and ``"baseline"`` is best; several where they are equal."""
-        rivals = {"before": self.before, "after": self.after, "baseline": self.baseline and self.baseline[1]}
-        return best_columns({name: metric for name, metric in rivals.items() if metric}, "")
-
-    @property
-    def verdict(self) -> str:
-        """What became of it, in a word or two."""
-        if self.gain is None:
-            return "–"
-        if round(self.gain, 4) == 0:
-            return "unchanged"
-        return ("better" if self.gain > 0 else "worse") if self.outside else "within interval"
-
-    @property
-    def beaten(self) -> bool:
-        """Whether the best baseline is ahead of ``after``."""
-        return self.baseline is not None and gain_of(self.after, self.baseline[1]) > 0
-
-
-def headlines(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[Headline]:
-    """Return the headline of each section of ``metrics`` in which the last of ``checkpoints`` has one."""
-    columns, k = metrics["columns"], metrics["settings"]["neighbours"][0]
-    found = []
-    for section in metrics["spaces"]:
-        wanted = (f"{section}/{name.format(k=k)}" for name in HEADLINES)
-        key = next((key for key in wanted if key in columns[checkpoints[-1]]["metrics"]), None)
-        cells = {name: column["metrics"][key] for name, column in columns.items() if key in column["metrics"]}
-        cells = {name: cell for name, cell in cells.items() if cell["value"] is not None}
-        if key is None or (after := cells.get(checkpoints[-1])) is None:
-            continue
-        baselines = [(name, cell) for name, cell in cells.items() if columns[name]["kind"] == "baseline"]
-        best = max(baselines, key=lambda each: gain_of(after, each[1]), default=None)
-        before = cells.get(checkpoints[-2]) if len(checkpoints) > 1 else None
-        name = title(key, after["better"])
-        found.append(Headline(section_title(section), name, before, after, best, cells.get(real_column(metrics))))
-    return found
-
-
-def sentences(found: Sequence[Headline], checkpoints: Sequence[str]) -> list[str]:
-    """Return what was found: how often the last checkpoint is better than the one before, and where baselines are."""
-    last, told = checkpoints[-1], []
-    if compared := [each for each in found if each.gain is not None]:
-        clear = {word: [_change(each) for each in compared if each.verdict == word] for word in ("better", "worse")}
-        told.append(
-            f"{last} is better than {checkpoints[-2]}, beyond the 95 % interval of the change, in "
-            f"{len(clear['better'])} of {len(compared)} headline metric{'s' if len(compared) > 1 else ''}"
-            f"{_listed(clear['better'])}; worse in {len(clear['worse'])}{_listed(clear['worse'])}."
-        )
-    if against := [each for each in found if each.baseline]:
-        ahead: dict[str, list[str]] = {}
-        for each in against:
-            if each.baseline and each.beaten:
-                ahead.setdefault(each.baseline[0], []).append(each.section)
-        named = [f"{baseline} in {', '.join(sections)}" for baseline, sections in ahead.items()]
-        lost = sum(map(len, ahead.values()))
-        told.append(f"A baseline is ahead of {last} in {lost} of the {len(against)} that have one{_listed(named)}.")
-    return told
-
-
-def _listed(found: Sequence[str]) -> str:
-    return f": {'; '.join(found)}" if found else ""
-
-
-def _change(each: Headline) -> str:
-    before = written(each.before["value"]) if each.before else ""
-    return f"{each.section} ({each.metric.rpartition(' ')[0]} {before} to {written(each.after['value'])})"
+from cellduality_plugin.evaluation.tables import section_title, table_rows
+from cellduality_plugin.evaluation.winners import best_columns, real_column
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.evaluation.metrics import bootstrap_interval
-from cellduality_plugin.evaluation.page.results import confusions, headlines, section_tables, sentences
+from cellduality_plugin.evaluation.page.results import confusions, section_tables
+from cellduality_plugin.evaluation.summary import compared, headlines, sentences
 
 LABELS, CELLS = "cell_type_annotation", "conditional_cell_generation@ood"
 
@@ -89,6 +90,15 @@ def test_the_summary_opens_with_what_changed_and_names_baselines_that_win():
     [alone] = headlines(evaluation(metric(0.5), metric(0.7)), ["SFT"])
     assert (alone.before, alone.after["value"], alone.verdict) == (None, 0.5, "–")
     assert sentences([alone], ["SFT"]) == []
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "pair"),
+    [("SFT refit GRPO", ["SFT", "GRPO"]), ("base SFT", ["base", "SFT"]), ("a b c", ["b", "c"]), ("a", ["a"]), ("", [])],
+)
+def test_the_last_checkpoint_is_held_against_sft_or_the_one_before(checkpoints, pair):
+    columns = {name: {"kind": "checkpoint"} for name in checkpoints.split()} | {"majority": {"kind": "baseline"}}
+    assert compared({"columns": columns}) == pair
 
 
 def test_cells_are_summed_up_by_the_first_number_of_neighbours():
