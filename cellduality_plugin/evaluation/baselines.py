@@ -1,4 +1,4 @@
-"""Labels, cells and responses without a language model, made from the labelled cells that fine-tuning saw.
+"""Labels, cells and responses without a language model, made from the cells that fine-tuning saw.
 
 scGen is not among them: beside torch 2.13.0, numpy 2.3.5 and statsmodels 0.15.0 scvi-tools 1.4.2 has no scGen, and
 pertpy 1.0.3, which has one on JAX, cannot be imported.
@@ -22,13 +22,14 @@ from cellduality_plugin.evaluation.real_cells import RealCells
 from cellduality_plugin.evaluation.yardstick import Yardstick
 from cellduality_plugin.examples import Example
 from cellduality_plugin.perturbations import CONTROL
+from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks.base import many
 
-MAJORITY, LOGISTIC, TRANSFER = "majority", "logistic regression", "k-NN transfer"
+MAJORITY, LOGISTIC, TRANSFER, PROFILES = "majority", "logistic regression", "k-NN transfer", "class profiles"
 RESAMPLED, CLASS_MEAN = "training cells", "class mean"
 NO_CHANGE, MEAN_SHIFT = "no change", "mean shift"
-BASELINES = (LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_CHANGE, MEAN_SHIFT)
+BASELINES = (PROFILES, LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_CHANGE, MEAN_SHIFT)
 """In the order of their columns."""
 
 Cells: TypeAlias = Sequence[tuple[str, ...]]
@@ -71,6 +72,18 @@ def transferred_labels(train: RealCells, cells: Cells, space: Callable[[Cells], 
         return []
     named = nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known)))
     return [str(label) for label in named]
+
+
+def profile_labels(profiles: Profiles, kind: str, rows: Sequence[Example]) -> list[str]:
+    """Return the label of set ``kind`` under whose profile each cell that is asked about is likeliest.
+
+    Of all baselines these alone have seen the training cells without a label; the reward ``profile`` is the same.
+    """
+    return [
+        max(scores, key=scores.__getitem__)
+        for row in rows
+        for scores in [profiles.log_scores(kind, many(row.inputs, "cell"), row.inputs.get("control", ()))]
+    ]
 
 
 def resampled_cells(train: RealCells, rows: Rows, samples: int, seed: int) -> list[Prediction]:

@@ -11,7 +11,15 @@ from typing import Any, Literal
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import baselines, generated
-from cellduality_plugin.evaluation.baselines import BASELINES, CLASS_MEAN, LOGISTIC, MAJORITY, RESAMPLED, TRANSFER
+from cellduality_plugin.evaluation.baselines import (
+    BASELINES,
+    CLASS_MEAN,
+    LOGISTIC,
+    MAJORITY,
+    PROFILES,
+    RESAMPLED,
+    TRANSFER,
+)
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
 from cellduality_plugin.evaluation.coarse import COARSE_FILE
 from cellduality_plugin.evaluation.embedding import PCA_SPACE
@@ -26,7 +34,9 @@ from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl, write_text
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.offline import Decoder
+from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -120,6 +130,7 @@ def evaluate(
         load_metric(path)
     vocabulary = Vocabulary.load(data / "vocabulary.json")
     sections = sections_of(data, split, tasks, vocabulary, settings)
+    profiles = Profiles.load(data / "profiles.npz") if (data / "profiles.npz").is_file() else None
     examples = examples_of(sections)
     predictions: dict[str, list[Prediction]] = {}
     made_from = {}
@@ -143,7 +154,7 @@ def evaluate(
         "format": FORMAT,
         "version": VERSION,
         "split": split,
-        "columns": measure(predictions, sections, vocabulary, settings.prediction),
+        "columns": measure(predictions, sections, vocabulary, settings.prediction, profiles),
         "spaces": {section.key: section.yardstick.embedding.name for section in sections},
         "settings": {key: value for key, value in asdict(settings).items() if key != "metrics" or value},
         "provenance": {
@@ -193,6 +204,7 @@ def measure(
     sections: Sequence[Section],
     vocabulary: Vocabulary,
     settings: PredictionSettings,
+    profiles: Profiles | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of every column by ``section/metric``: checkpoints, then baselines and real cells.
 
@@ -201,7 +213,7 @@ def measure(
     columns = {name: _checkpoint_column(made, sections, vocabulary) for name, made in predictions.items()}
     others: dict[str, dict[str, Any]] = {}
     for section in sections:
-        for name, found in _baselines(section, vocabulary, settings).items():
+        for name, found in _baselines(section, vocabulary, settings, profiles).items():
             others.setdefault(name, {}).update(_prefixed(section.key, found))
     for name in BASELINES:
         if name in others:
@@ -214,12 +226,13 @@ def measure(
 
 
 def _baselines(
-    section: Section, vocabulary: Vocabulary, settings: PredictionSettings
+    section: Section, vocabulary: Vocabulary, settings: PredictionSettings, profiles: Profiles | None
 ) -> dict[str, dict[str, Measurement]]:
     """Return the metrics of baselines and of real cells, by column."""
     yardstick, train = section.yardstick, section.yardstick.train
     rows = dict(sorted(section.rows.items()))  # as predictions are: their order in the file is of no matter
-    if section.names_labels:
+    if isinstance(section.pair.answer, OneOf):
+        kind = section.pair.answer.kind
         known = [e for e in rows.values() if isinstance(e.gold, str) and "cell" in e.inputs]
         gold, shown = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
         answers = {
@@ -227,6 +240,8 @@ def _baselines(
             TRANSFER: baselines.transferred_labels(train, shown, yardstick.embedding, yardstick.neighbours[0]),
             MAJORITY: baselines.majority_labels(train, len(shown)),
         }
+        if profiles is not None and kind in profiles.kinds:
+            answers[PROFILES] = baselines.profile_labels(profiles, kind, known)
         shared = section.shared.names if section.shared else ()
         return {
             name: labels.measure(yardstick, section.comparable(gold, predicted), shared=shared)

@@ -18,6 +18,7 @@ from cellduality_plugin.evaluation.baselines import (
     mean_shift,
     moved_cell,
     plackett_luce,
+    profile_labels,
     resampled_cells,
     response_baselines,
     transferred_labels,
@@ -28,6 +29,7 @@ from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.real_cells import RealCells
 from cellduality_plugin.examples import Example
 from cellduality_plugin.perturbations import CONTROL
+from cellduality_plugin.profiles import Profile, Profiles
 
 TASK, RESPONSE, PERTURBED = "conditional_cell_generation", "perturbation_response_generation", "cytokine IFN-beta"
 CELL_OF = {"B": ("G0", "G1"), "NK": ("G20", "G21"), "T": ("G30", "G31")}
@@ -51,6 +53,18 @@ def asked(*kinds: str, length: int = 8):
         (TASK, f"made/{n}"): Example(TASK, f"made/{n}", {"cell_type": kind, "length": str(length)}, {}, kind, None)
         for n, kind in enumerate(kinds)
     }
+
+
+def test_a_class_profile_names_the_cell_or_what_has_changed_in_it():
+    weights = np.array([[1, -1], [-1, 1]], np.float32)
+    bias = np.zeros(2, np.float32)
+    own = Profile(("B", "T"), weights, bias)
+    paired = Profile((CONTROL, PERTURBED), np.concatenate([-weights, weights], axis=1)[::-1], bias, paired=True)
+    profiles = Profiles(("G0", "G1"), {"cell_type": own, "perturbation": paired})
+    cells = [Example("task", str(n), {"cell": cell, "control": ("G1",)}, {}, cell, None) for n, cell in
+             enumerate([("G0",), ("G1", "G9")])]  # fmt: skip
+    assert profile_labels(profiles, "cell_type", cells) == ["B", "T"]
+    assert len(set(profile_labels(profiles, "perturbation", cells))) == 2
 
 
 def test_labels_are_learned_from_labelled_cells_only(train, space, vocabulary) -> None:

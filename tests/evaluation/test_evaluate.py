@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.baselines import BASELINES, LOGISTIC, MAJORITY, TRANSFER
+from cellduality_plugin.evaluation.baselines import BASELINES, LOGISTIC, MAJORITY, PROFILES, TRANSFER
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
 from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.evaluation.predictions import PredictionSettings
@@ -130,7 +130,7 @@ def test_the_table_of_a_whole_run_cuts_no_number_on_a_small_screen() -> None:
     sections = {"perturbation_response_generation@ood": response, "drug_sensitivity_prediction": labels}
     columns = {}
     for name in ("base", "SFT", "GRPO", *BASELINES, "real cells"):
-        of = labels if name in (LOGISTIC, TRANSFER, MAJORITY) else response if name in AT_ONCE else {}
+        of = labels if name in (LOGISTIC, TRANSFER, MAJORITY, PROFILES) else response if name in AT_ONCE else {}
         columns[name] = {
             "metrics": {
                 f"{section}/{metric}": {"value": value, "better": "higher"}
