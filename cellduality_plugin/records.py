@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 
 from cellduality_plugin.append_log import AppendLog
 from cellduality_plugin.config import Config
-from cellduality_plugin.duals import Asked
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.groups import Group, Score
 from cellduality_plugin.parsing import MAX_CHARACTERS
 from cellduality_plugin.policies.base import After, PolicyError, Question, Trace
+from cellduality_plugin.policies.memo import Asked
 from cellduality_plugin.policies.recorded import prompt_key
-from cellduality_plugin.scoring import Group, Score
 
 SCHEMA = 1
 MAX_TEXT = MAX_CHARACTERS + 1

@@ -15,10 +15,11 @@ from rich.table import Table
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.groups import Score
 from cellduality_plugin.policies.recorded import RecordedPolicy
 from cellduality_plugin.records import Reading, Row, read_groups
 from cellduality_plugin.reward_names import renamed
-from cellduality_plugin.scoring import Score, Scorer
+from cellduality_plugin.scoring import Scorer
 
 NOT_RECORDED = "not_recorded"
 RECORDED = "recorded"

@@ -3,130 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-from cellduality_plugin.config import Config, TaskSettings
-from cellduality_plugin.duals import Asked, Dual, Memo, Reasoning
+from cellduality_plugin.config import Config
+from cellduality_plugin.duals import Dual, Reasoning
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.groups import Group, Score, votes_for
 from cellduality_plugin.monitors import Rollout, finished_logs, reward_logs, rollout_logs
 from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policies.base import Policy, PolicyError
+from cellduality_plugin.policies.memo import Memo
 from cellduality_plugin.rewards import Verdict
+from cellduality_plugin.task_settings import TaskSettings
 
 QUANTUM = 2**-10
 """Rewards are multiples of this: equal rewards then cancel exactly in a group's mean, and the normalised advantage
 of a group without spread is zero instead of amplified rounding error."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """The reward of one rollout, in [0, 1], and what it is made of.
-
-    Parameters
-    ----------
-    logs
-        What the trainer logs, under the same keys in the same order for every rollout; see :mod:`.monitors`.
-    failure
-        The word of the parser, of the policy or of the reward for why nothing was earned; empty if something could be.
-    answer
-        What was read in the response.
-    similarity, validity
-        The verdict on it and its form, in [0, 1]; both 0 where nothing could be earned.
-    """
-
-    reward: float
-    logs: dict[str, float]
-    failure: str = ""
-    answer: Answer = field(default_factory=lambda: Answer(None))
-    similarity: float = 0.0
-    validity: float = 0.0
-
-
-@dataclass
-class Group:
-    """What the rollouts of one prompt share: the question, read once, and what was asked and found so far.
-
-    ``memo`` it shares with the other groups of its scorer.
-    """
-
-    example: Example
-    label: str = ""
-    number: int = 0
-    duals: dict[Value, list[Dual]] = field(default_factory=dict)
-    verdicts: dict[Value, asyncio.Task[Verdict]] = field(default_factory=dict)
-    asked: Asked = field(default_factory=dict)
-    memo: Memo = field(default_factory=Memo)
-    members: int = 0
-    scores: list[Score] = field(default_factory=list)
-    complete: asyncio.Event = field(default_factory=asyncio.Event)
-    finished: list[tuple[Value | None, float]] = field(default_factory=list)
-
-    @contextlib.contextmanager
-    def member(self) -> Iterator[None]:
-        """Count a rollout in, before it is made: the members of a group all begin before the first of them ends.
-
-        What all of them come to is known to the last; should that one crash, nobody is left to log it. As long as one
-        is in flight, what it asked is asked by no other group.
-        """
-        self.members += 1
-        self.complete.clear()
-        try:
-            with self.memo:
-                yield
-        except BaseException:  # it will have no reward to wait for
-            self.members -= 1
-            self._close()
-            raise
-
-    async def all_scores(self, score: Score) -> list[Score]:
-        """Return the scores of all members, of which ``score`` is this one's, once the last is there."""
-        self.scores.append(score)
-        self._close()
-        try:
-            await self.complete.wait()
-        except BaseException:  # it leaves, and its score with it
-            self.scores.remove(score)
-            raise
-        return self.scores
-
-    @property
-    def over(self) -> bool:
-        """Whether every member has come to its end."""
-        return len(self.finished) >= self.members
-
-    def _close(self) -> None:
-        if len(self.scores) >= self.members:
-            self.complete.set()
-
-
-def votes_for(score: Score, scores: Sequence[Score]) -> float:
-    r"""Return the share of its group's evidence that speaks for an answer, in [0, 1]; best value 1.
-
-    .. math:: r_i = n(y_i) s(y_i) / \sum_j s(y_j)
-
-    with n(y) the number of the group's answers that are y and s(y) its similarity. Where s is the posterior under an
-    even prior, r is the posterior under the group's own votes. Not in the paper.
-
-    Parameters
-    ----------
-    score, scores
-        One member of a group, and all of them.
-
-    Examples
-    --------
-    >>> b, t = (Score(s, {}, answer=Answer(label), similarity=s) for label, s in (("B", 0.5), ("T", 0.25)))
-    >>> votes_for(b, [b, t, t]), votes_for(t, [b, t, t])
-    (0.5, 0.5)
-    """
-    total = math.fsum(each.similarity for each in scores)
-    alike = sum(each.answer.value == score.answer.value for each in scores)
-    return min(1.0, alike * score.similarity / total) if total else 0.0
 
 
 def quantise(reward: float) -> float:

@@ -13,8 +13,9 @@ from rich.console import Console
 from typer import Argument, Option
 
 from cellduality_plugin.commands.arguments import absolute, by_name, names_in, pairs, reward_of
-from cellduality_plugin.config import EVERY_TASK, Config, RecordSettings
+from cellduality_plugin.config import EVERY_TASK, Config
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.task_settings import RecordSettings
 from cellduality_plugin.tasks import TASKS, get_task
 
 out = Console()

@@ -4,13 +4,13 @@ BACKEND=cpu
 : "${BASE_MODEL:=small-llama}"
 
 # data
-: "${TOP_GENES:=48}" "${HIDDEN:=1}" "${N_GENES:=765}" "${SFT_VIEWS:=6}" "${SFT_LABEL_VIEWS:=6}"
+: "${TOP_GENES:=64}" "${HIDDEN:=1}" "${N_GENES:=765}" "${SFT_VIEWS:=6}" "${SFT_LABEL_VIEWS:=6}"
 : "${N_LABELLED:=pbmc68k_reduced=40,kang_2018_ifnb=40}" "${MAX_CELLS:=kang_2018_ifnb=800}" "${N_RL:=256}" "${SAMPLES:=2}"
 : "${WEIGHTS=}"
 # The audit chooses among these, on validation cells of the run itself; REWARDS= has the paper's for all tasks.
 : "${REWARDS=auto}"
 if [[ "$REWARDS" == auto ]]; then
-  : "${AUDIT_CELLS:=48}" "${AUDIT_REWARDS=posterior,profile,posterior^0.1*profile}" "${AUDIT_HIDDEN=1}"
+  : "${AUDIT_CELLS:=64}" "${AUDIT_REWARDS=posterior,profile,posterior^0.1*profile}" "${AUDIT_HIDDEN=1}"
 fi
 : "${MAX_LEN:=256}" "${MAX_NEW_TOKENS:=112}" "${DECODE:=headline}"
 # Otherwise it only reports, on a sample of 40 s, of which starting the engine takes 17.

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.duals import Memo
 from cellduality_plugin.evaluation.audit.answers import Case, Kind
 from cellduality_plugin.evaluation.audit.asking import Account, Cost, Remembering
 from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.statistics import Rewards
 from cellduality_plugin.examples import Example
 from cellduality_plugin.policies.base import Policy, PolicyError
+from cellduality_plugin.policies.memo import Memo
 from cellduality_plugin.scoring import Scorer
 
 _UNBOUNDED = 86_400.0

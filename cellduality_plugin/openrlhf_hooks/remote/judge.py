@@ -10,9 +10,10 @@ from typing import Any, get_args
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.groups import Group, Score
 from cellduality_plugin.parsing import Answer, Failure, OneOf
 from cellduality_plugin.policies.base import Policy
-from cellduality_plugin.scoring import Group, Score, Scorer
+from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StrictStr, ValidationError
 
-from cellduality_plugin.scoring import Score
+from cellduality_plugin.groups import Score
 
 MAX_ITEMS = 1024
 _Texts = Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_ITEMS)]

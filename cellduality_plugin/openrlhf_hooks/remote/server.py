@@ -15,12 +15,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.groups import Score
 from cellduality_plugin.openrlhf_hooks.remote.access import allowed
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout
 from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, read_request, reply
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.endpoint import EndpointPolicy
-from cellduality_plugin.scoring import Score
 
 _HEALTH_HOLDS = 2.0
 """Seconds for which the state of the policy is taken as known: whoever asks without a token causes no load."""
