@@ -153,8 +153,8 @@ def told_wins(wins: Sequence[Win], compared: Sequence[str]) -> str:
 def _task_table(task: str, rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str], real: str) -> Table:
     measured = [column for column in columns if any(column in cells for _, cells in rows)]
     heading = Text(section_title(task), style="bold")
-    shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
-    shown.add_column("metric", width=22)  # three checkpoints with baselines and real cells fit into 80 characters
+    shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    shown.add_column("metric", no_wrap=True)  # three checkpoints with all baselines fit into 80 characters
     for name in measured:
         shown.add_column(name.replace(" ", "\n"), justify="right")
     for name, cells in rows:

@@ -56,15 +56,15 @@ def asked(*kinds: str, length: int = 8):
 
 
 def test_a_class_profile_names_the_cell_or_what_has_changed_in_it():
-    weights = np.array([[1, -1], [-1, 1]], np.float32)
     bias = np.zeros(2, np.float32)
-    own = Profile(("B", "T"), weights, bias)
-    paired = Profile((CONTROL, PERTURBED), np.concatenate([-weights, weights], axis=1)[::-1], bias, paired=True)
+    own = Profile(("B", "T"), np.array([[1, -1], [-1, 1]], np.float32), bias)
+    gained = np.array([[-1, 0, 0, 0], [1, 0, 0, 0]], np.float32)  # G0, where the control cell lacks it
+    paired = Profile((CONTROL, PERTURBED), gained, bias, paired=True)
     profiles = Profiles(("G0", "G1"), {"cell_type": own, "perturbation": paired})
     cells = [Example("task", str(n), {"cell": cell, "control": ("G1",)}, {}, cell, None) for n, cell in
              enumerate([("G0",), ("G1", "G9")])]  # fmt: skip
     assert profile_labels(profiles, "cell_type", cells) == ["B", "T"]
-    assert len(set(profile_labels(profiles, "perturbation", cells))) == 2
+    assert profile_labels(profiles, "perturbation", cells) == [PERTURBED, CONTROL]
 
 
 def test_labels_are_learned_from_labelled_cells_only(train, space, vocabulary) -> None:

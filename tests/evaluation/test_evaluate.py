@@ -113,7 +113,7 @@ def test_table_has_a_row_a_metric_and_headlines_first(metrics) -> None:
     annotation = lines[lines.index("cell type annotation") : lines.index("conditional cell generation")]
     names = [line.split("  ")[0] for line in annotation if "↑" in line]
     assert names[:3] == ["accuracy ↑", "macro-F1 ↑", "sampled accuracy ↑"]
-    assert names[-3:] == ["dual similarity ↑", "sampled dual ↑", "dual told the truth ↑"]
+    assert names[-3:] == ["dual similarity ↑", "sampled dual ↑", "dual given truth ↑"]
     assert next(line for line in annotation if line.startswith("acc")).split()[2:] == ["1.000*"] * 4 + ["0.333"]
     assert next(line for line in annotation if line.startswith("dual")).split()[-3:] == ["–"] * 3
     generation = lines[lines.index("conditional cell generation") :]

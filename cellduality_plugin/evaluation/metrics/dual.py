@@ -20,7 +20,7 @@ def similarity(prediction: Prediction) -> float | None:
 
 
 @metric(
-    "dual_given_truth", "dual told the truth", "higher", group="dual", estimator=f"{DUAL}; rebuilt from the true answer"
+    "dual_given_truth", "dual given truth", "higher", group="dual", estimator=f"{DUAL}; rebuilt from the true answer"
 )
 def truth_similarity(prediction: Prediction) -> float | None:
     """Return how well the dual is played from the true answer: both directions may agree on what is wrong."""
