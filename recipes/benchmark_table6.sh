@@ -14,7 +14,8 @@
 #   REWARD-frozen  the SFT checkpoint plays the dual instead of the policy as it moves
 #   self-train     pseudo-labels by majority and a refit, no reward and no RL
 #   refit          pseudo-labels by the judge (JUDGE) and a refit, no RL
-#   rounds         the same, and GRPO from there, paid as default is
+#   oracle-refit   the same with true labels: the most that could be gained so
+#   rounds         as refit, and GRPO from there, paid as default is
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
@@ -62,7 +63,8 @@ train() { # seed, arm
       RUN_DIR="$folder" RL=0 JUDGE=none PSEUDO_VOTES="$GROUP_SIZE" KEEP=last ROUNDS=2 bash "$root/recipes/rounds.sh"
       return
       ;;
-    refit)
+    refit | oracle-refit)
+      if [[ "$kind" == oracle-refit ]]; then local -x JUDGE=oracle; fi
       RUN_DIR="$folder" RL=0 KEEP=last ROUNDS=2 bash "$root/recipes/rounds.sh"
       return
       ;;

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -182,7 +183,8 @@ class Work:
         for name, row in self._training(labelled=False):
             if (name, row["id"]) in self._chosen:
                 rng = np.random.default_rng(request_seed(self._settings.seed, "question", name, row["id"]))
-                yield pseudo.question(self._tasks[name], row, hidden=self._hidden, masks=self._masks, rng=rng)
+                asked = pseudo.question(self._tasks[name], row, hidden=self._hidden, masks=self._masks, rng=rng)
+                yield replace(asked, gold=self._label(name, row)) if self._panel.needs_gold else asked
 
     def _training(self, *, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         return pseudo.training_cells(self._cells, self._asked, labelled=labelled)

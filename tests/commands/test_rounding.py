@@ -197,7 +197,6 @@ def run(folder: Path, *words: str) -> None:
         ((), "no checkpoint"),
         (("--config", "elsewhere.json"), "cannot read the configuration"),
         (("--judge", "rwjs"), "no reward 'rwjs'"),
-        (("--judge", "oracle"), f"the reward of {ANNOTATION} needs the truth"),
         (("--choose", "first"), "choice"),
         (("--labelled", "elsewhere.jsonl"), "no such file"),
         (("--labelled", "cells.jsonl"), r"not a row of an SFT file .*cells.jsonl:1"),
@@ -209,6 +208,16 @@ def test_mistakes_are_told_before_a_model_loads(words, message, folder, monkeypa
     with pytest.raises(CellDualityError, match=message):
         run(folder, *words)
     assert not (folder / "rows.jsonl").exists()
+
+
+def test_the_oracle_gives_true_labels_and_asks_nobody(folder):
+    content, rows, asked = label(folder, skill=0.4, choice="best", tell_truth=True, judge="oracle", votes=0)
+    assert content["tasks"][ANNOTATION]["accuracy"] == 1
+    truth = {row["id"]: row["cell_type"] for row in read_jsonl(folder / "cells.jsonl")}
+    primal = pseudo_rows(rows)
+    assert len(primal) == 60
+    assert all(split_response(row["output"]).answer == truth[row["id"]] for row in primal)
+    assert not asked
 
 
 def test_without_a_cell_to_label_it_says_so(folder):

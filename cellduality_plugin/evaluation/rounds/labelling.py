@@ -15,7 +15,6 @@ from typing import Literal, TypeAlias
 from tqdm import tqdm
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import CONFIGURED, Contender
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.judging import response, scorer_of
@@ -151,18 +150,17 @@ class Panel:
     Raises
     ------
     CellDualityError
-        If there is no such reward, or it cannot judge a task or needs its truth.
+        If there is no such reward, or it cannot judge a task.
     """
 
     def __init__(self, config: Config, *, votes: int, judge: str | dict[str, float], tasks: Iterable[str]) -> None:
         self._tasks, self._vocabulary, self._votes = config.load_tasks(), config.load_vocabulary(), votes
         self._scorers: dict[str, Scorer] = {}
+        self.needs_gold = False
         for name in tasks if judge != NOBODY else ():
             own = config.tasks[name]
             reward = own.reward if judge == CONFIGURED else judge
-            if get_reward(reward, config.folder).needs_gold:
-                what = f"the reward of {name} needs the truth, which these cells do not have"
-                raise CellDualityError(what, where="--judge", mend="name another judge, or none")
+            self.needs_gold |= get_reward(reward, config.folder).needs_gold
             self._scorers[name] = scorer_of(config, name, Contender(reward, own.hidden, own.traces))
         self.asks_policy = bool(votes) or any(scorer.asks_policy for scorer in self._scorers.values())
 
