@@ -5,36 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation import baselines, generated
-from cellduality_plugin.evaluation.baselines import (
-    BASELINES,
-    CLASS_MEAN,
-    LOGISTIC,
-    MAJORITY,
-    PROFILES,
-    RESAMPLED,
-    TRANSFER,
-)
+from cellduality_plugin.evaluation import generated
+from cellduality_plugin.evaluation.baseline_columns import baseline_columns, written
+from cellduality_plugin.evaluation.baselines import BASELINES
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
 from cellduality_plugin.evaluation.coarse import COARSE_FILE
 from cellduality_plugin.evaluation.embedding import PCA_SPACE
-from cellduality_plugin.evaluation.metrics import cells, dual, labels, responses
-from cellduality_plugin.evaluation.metrics.given import Cells
+from cellduality_plugin.evaluation.metrics import dual, labels
 from cellduality_plugin.evaluation.metrics.registry import Measurement, load_metric
-from cellduality_plugin.evaluation.metrics.responses import Responses
 from cellduality_plugin.evaluation.points import REAL, point_rows
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
 from cellduality_plugin.evaluation.sections import OOD, Section, read_sections
 from cellduality_plugin.evaluation.tables import table
-from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl, write_text
-from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.offline import Decoder
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import TASKS, DualTask
@@ -213,7 +202,7 @@ def measure(
     columns = {name: _checkpoint_column(made, sections, vocabulary) for name, made in predictions.items()}
     others: dict[str, dict[str, Any]] = {}
     for section in sections:
-        for name, found in _baselines(section, vocabulary, settings, profiles).items():
+        for name, found in baseline_columns(section, vocabulary, settings, profiles).items():
             others.setdefault(name, {}).update(_prefixed(section.key, found))
     for name in BASELINES:
         if name in others:
@@ -223,57 +212,6 @@ def measure(
         for key, metric in column["metrics"].items():
             metric["real"] = columns[REAL]["metrics"].get(key, {}).get("value")
     return columns
-
-
-def _baselines(
-    section: Section, vocabulary: Vocabulary, settings: PredictionSettings, profiles: Profiles | None
-) -> dict[str, dict[str, Measurement]]:
-    """Return the metrics of baselines and of real cells, by column."""
-    yardstick, train = section.yardstick, section.yardstick.train
-    rows = dict(sorted(section.rows.items()))  # as predictions are: their order in the file is of no matter
-    if isinstance(section.pair.answer, OneOf):
-        kind = section.pair.answer.kind
-        known = [e for e in rows.values() if isinstance(e.gold, str) and "cell" in e.inputs]
-        gold, shown = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
-        answers = {
-            LOGISTIC: baselines.logistic_labels(train, shown, vocabulary.genes),
-            TRANSFER: baselines.transferred_labels(train, shown, yardstick.embedding, yardstick.neighbours[0]),
-            MAJORITY: baselines.majority_labels(train, len(shown)),
-        }
-        if profiles is not None and kind in profiles.kinds:
-            answers[PROFILES] = baselines.profile_labels(profiles, kind, known)
-        shared = section.shared.names if section.shared else ()
-        return {
-            name: labels.measure(yardstick, section.comparable(gold, predicted), shared=shared)
-            for name, predicted in answers.items()
-        }
-    if not section.writes_cells:
-        return {}
-    asked = [yardstick.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
-    found = {REAL: cells.measure(Cells.of_real(asked, yardstick))}
-    made: dict[str, list[Prediction]] = {}
-    if section.writes_responses:
-        found[REAL] |= responses.measure(Responses.of_real(yardstick))
-        made = baselines.response_baselines(rows, yardstick)
-    elif any(train.labelled):
-        made = {
-            RESAMPLED: baselines.resampled_cells(train, rows, settings.samples, settings.seed),
-            CLASS_MEAN: baselines.class_mean_cells(train, rows, vocabulary.genes, settings.samples, settings.seed),
-        }
-    for name, predictions in made.items():
-        found[name] = _written(predictions, section)
-        if all(p.answer for p in predictions):  # real genes, each once, whoever the baseline
-            for key in ("validity", "duplicates"):
-                found[name][key] = replace(found[name][key], interval=None, note=BY_CONSTRUCTION)
-    return found
-
-
-def _written(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
-    """Return the metrics of written cells, and of responses where they are such."""
-    found = cells.measure(Cells.of(made, section.yardstick))
-    if section.writes_responses:
-        found |= responses.measure(Responses.of(made, section.rows, section.yardstick))
-    return found
 
 
 def _checkpoint_column(
@@ -295,7 +233,7 @@ def _checkpoint_column(
             names = section.labels(vocabulary)
             matrices[section.key] = {"labels": names, "counts": labels.confusion(*both, names).tolist()}
         elif section.writes_cells:
-            own |= _written(made, section)
+            own |= written(made, section)
         # The labels of a foreign set are words that nobody taught.
         own |= dual.measure(section.yardstick, made, drawn, truth=section.shared is None)
         found |= _prefixed(section.key, own)
