@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -55,6 +56,26 @@ def load_class(name: str, base: type[Base], folder: Path | None = None, *, what:
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise CellDualityError(f"the {what} {name!r} lacks {missing}", where=where, mend="write what is missing")
     return found
+
+
+def find(
+    name: str, known: Mapping[str, Base], base: type[Base], folder: Path | None = None, *, what: str, where: str
+) -> Base:
+    """Return the one called ``name`` among those that are ``known``, or a new one of the class at that import path.
+
+    Parameters are those of :func:`load_class`; a class of one's own is called without arguments.
+
+    Raises
+    ------
+    CellDualityError
+        If there is none; the message lists those there are.
+    """
+    if name in known:
+        return known[name]
+    if ":" not in name:
+        mend = f"use one of {', '.join(known)}, or {FORMS}"
+        raise CellDualityError(f"no {what} {name!r}", where=where, mend=mend)
+    return load_class(name, base, folder, what=what, where=where)()
 
 
 def _module_from_file(path: Path) -> ModuleType:

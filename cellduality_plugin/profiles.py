@@ -75,6 +75,11 @@ class Profiles:
         scores = profile.bias + profile.weights[:, columns].sum(axis=1)
         return dict(zip(profile.labels, map(float, scores), strict=True))
 
+    def likeliest(self, kind: str, genes: Collection[str], control: Collection[str] = ()) -> str:
+        """Return the label of the set ``kind`` under whose profile the cell is likeliest; of equals the first."""
+        scores = self.log_scores(kind, genes, control)
+        return max(scores, key=scores.__getitem__)
+
     def _columns(self, genes: Collection[str], control: Collection[str]) -> list[int]:
         gained, lost = self._at(set(genes) - set(control)), self._at(set(control) - set(genes))
         return gained + [len(self.genes) + place for place in lost]

@@ -79,11 +79,7 @@ def profile_labels(profiles: Profiles, kind: str, rows: Sequence[Example]) -> li
 
     Of all baselines these alone have seen the training cells without a label; the reward ``profile`` is the same.
     """
-    return [
-        max(scores, key=scores.__getitem__)
-        for row in rows
-        for scores in [profiles.log_scores(kind, many(row.inputs, "cell"), row.inputs.get("control", ()))]
-    ]
+    return [profiles.likeliest(kind, many(row.inputs, "cell"), row.inputs.get("control", ())) for row in rows]
 
 
 def resampled_cells(train: RealCells, rows: Rows, samples: int, seed: int) -> list[Prediction]:

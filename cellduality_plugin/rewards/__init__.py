@@ -7,8 +7,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.import_paths import FORMS, load_class
+from cellduality_plugin.import_paths import find
 from cellduality_plugin.reward_names import read_reward
 from cellduality_plugin.rewards.base import REWARDS, LabelScores, Reward, Verdict, reward, scored_kind
 from cellduality_plugin.rewards.combined import LabelProduct, Product, WeightedSum
@@ -61,10 +60,4 @@ def _product(factors: Sequence[tuple[Reward, float]]) -> Reward:
 
 
 def _kind(name: str, folder: Path | None) -> Reward:
-    if name in REWARDS:
-        return REWARDS[name]
-    if ":" not in name:
-        raise CellDualityError(
-            f"no reward {name!r}", where="reward", mend=f"use one of {', '.join(REWARDS)}, or {FORMS}"
-        )
-    return load_class(name, Reward, folder, what="reward", where="reward")()  # type: ignore[type-abstract]
+    return find(name, REWARDS, Reward, folder, what="reward", where="reward")  # type: ignore[type-abstract]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.import_paths import FORMS, load_class
+from cellduality_plugin.import_paths import find
 from cellduality_plugin.tasks.base import DualTask
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 from cellduality_plugin.tasks.conditional_cell_generation import ConditionalCellGeneration
@@ -44,10 +43,4 @@ def get_task(name: str, folder: Path | None = None) -> DualTask:
     >>> get_task("cell_type_annotation").name
     'cell_type_annotation'
     """
-    if name in TASKS:
-        return TASKS[name]
-    if ":" not in name:
-        raise CellDualityError(
-            f"no dual pair {name!r}", where="tasks", mend=f"use one of {', '.join(TASKS)}, or {FORMS}"
-        )
-    return load_class(name, DualTask, folder, what="dual pair", where="tasks")()  # type: ignore[type-abstract]
+    return find(name, TASKS, DualTask, folder, what="dual pair", where="tasks")  # type: ignore[type-abstract]

@@ -94,8 +94,7 @@ def answers(folder: Path, train: RealCells, others: RealCells, column: str) -> d
     }
     if (path := folder / "profiles.npz").is_file():
         profiles = Profiles.load(path)
-        scores = [profiles.log_scores(column, cell) for cell in others.genes]
-        found["tempered EM (profiles)"] = np.array([max(score, key=score.__getitem__) for score in scores])
+        found["tempered EM (profiles)"] = np.array([profiles.likeliest(column, cell) for cell in others.genes])
     return found
 
 
