@@ -30,7 +30,7 @@ fi
 if [[ "$BACKEND" == cpu ]] && (("$(OMP_NUM_THREADS="" nproc)" > 1)); then models+=(--together); fi
 run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
   --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" --decode "$DECODE" "$@"
-run report 85 cellduality report --evaluation "$RUN_DIR/$SPLIT" --data "$data" --out "$RUN_DIR/report.html" \
+run report 25 cellduality report --evaluation "$RUN_DIR/$SPLIT" --data "$data" --out "$RUN_DIR/report.html" \
   --commands "$RUN_DIR/logs" "${curves[@]}" --audit "$RUN_DIR/audit/audit.json"
 if [[ "$DRY_RUN" != 1 ]]; then
   cellduality table "$RUN_DIR/$SPLIT/metrics.json"

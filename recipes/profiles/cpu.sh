@@ -44,4 +44,4 @@ sft_machine=(--ds.zero_stage 0 --ds.packing_samples)
 grpo_machine=(--ds.zero_stage 0 --ds.packing_samples --vllm.sync_backend gloo --vllm.enforce_eager)
 
 # about how long a stage takes, in seconds
-expect_prepare=40 expect_traces=8 expect_pretrain=110 expect_sft=235 expect_audit=130 expect_grpo=310 expect_evaluate=150
+expect_prepare=30 expect_traces=8 expect_pretrain=95 expect_sft=165 expect_audit=90 expect_grpo=260 expect_evaluate=155
