@@ -68,8 +68,8 @@ def bound_reward_file(config: Path) -> Path:
         If the configuration or what it names cannot be loaded, or it names no endpoint.
     """
     if _load(config).dual.endpoint is None:
-        mend = 'add "endpoint": {"urls": ["http://host:8000/v1"], "model": NAME}'
-        raise CellDualityError("no endpoint that plays the dual", where=f"{config}: dual.endpoint", mend=mend)
+        hint = 'add "endpoint": {"urls": ["http://host:8000/v1"], "model": NAME}'
+        raise CellDualityError("no endpoint that plays the dual", where=f"{config}: dual.endpoint", hint=hint)
     return _write(config, ".reward.py", _REWARD, str(config.resolve()))
 
 
@@ -102,10 +102,10 @@ def _check_server(url: str) -> None:
         good, secret = False, False
     if secret:
         what = "the address of a reward server holds its token, which would be written into a file"
-        mend = "leave it out of the address, and set CELLDUALITY_TOKEN where the trainer and Ray run"
-        raise CellDualityError(what, where="--server", mend=mend)
+        hint = "leave it out of the address, and set CELLDUALITY_TOKEN where the trainer and Ray run"
+        raise CellDualityError(what, where="--server", hint=hint)
     if not good:
-        raise CellDualityError(f"{url!r:.80} is no http address", where="--server", mend="write http://host:5000/")
+        raise CellDualityError(f"{url!r:.80} is no http address", where="--server", hint="write http://host:5000/")
 
 
 def _write(config: Path, suffix: str, text: str, bound: object) -> Path:

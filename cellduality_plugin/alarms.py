@@ -55,10 +55,10 @@ class Alarm:
     name: str
     step: int
     what: str
-    mend: str
+    hint: str
 
     def __str__(self) -> str:
-        return f"ALARM {self.name} at step {self.step}: {self.what}; {self.mend}"
+        return f"ALARM {self.name} at step {self.step}: {self.what}; {self.hint}"
 
     def to_row(self) -> dict[str, str | int]:
         """Return the alarm as a JSON object."""
@@ -99,11 +99,11 @@ class Watch:
             return []
         seen = _Seen(self.first, self.last, self.settings)
         found = []
-        for name, (sign, mend) in SIGNS.items():
+        for name, (sign, hint) in SIGNS.items():
             what = "" if name in self.told else sign(seen)
             if what:
                 self.told.add(name)
-                found.append(Alarm(name, step, what, mend))
+                found.append(Alarm(name, step, what, hint))
         return found
 
 

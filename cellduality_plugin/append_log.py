@@ -47,8 +47,8 @@ class AppendLog:
             self._cut_torn_line()
         except BlockingIOError:
             os.close(self._file)
-            mend = "wait until it ends, or stop it; nothing was asked"
-            raise CellDualityError("another process is appending to it", where=str(path), mend=mend) from None
+            hint = "wait until it ends, or stop it; nothing was asked"
+            raise CellDualityError("another process is appending to it", where=str(path), hint=hint) from None
         except OSError as error:
             os.close(self._file)
             raise self._unwritten(error) from error
@@ -112,5 +112,5 @@ class AppendLog:
             os.write(self._file, b"\n")
 
     def _unwritten(self, error: OSError) -> CellDualityError:
-        mend = "free some space or choose another folder; what was written stays, and the same command goes on from it"
-        return CellDualityError(f"cannot write: {error.strerror or error}", where=str(self.path), mend=mend)
+        hint = "free some space or choose another folder; what was written stays, and the same command goes on from it"
+        return CellDualityError(f"cannot write: {error.strerror or error}", where=str(self.path), hint=hint)

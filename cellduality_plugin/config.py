@@ -64,18 +64,18 @@ class Config(Settings):
         if not found:
             raise CellDualityError(
                 f"no configuration: {PATH_VARIABLE} is not set",
-                mend=f"export {PATH_VARIABLE}=DATA/cellduality.json, or use: cellduality agent-path --config FILE",
+                hint=f"export {PATH_VARIABLE}=DATA/cellduality.json, or use: cellduality agent-path --config FILE",
             )
         try:
             content = Path(found).read_bytes()
         except OSError as error:
             raise CellDualityError(
-                f"cannot read the configuration: {error.strerror}", where=str(found), mend="prepare the data first"
+                f"cannot read the configuration: {error.strerror}", where=str(found), hint="prepare the data first"
             ) from error
         try:
             values = json.loads(content)
         except ValueError as error:  # not JSON, or not even text
-            raise CellDualityError(f"not JSON: {error}", where=str(found), mend="prepare the data again") from error
+            raise CellDualityError(f"not JSON: {error}", where=str(found), hint="prepare the data again") from error
         config = cls.read(values, where=str(found))
         config._folder = Path(found).resolve().parent
         return config
@@ -99,7 +99,7 @@ class Config(Settings):
         """
         if strangers := values.keys() - self.tasks.keys() - {EVERY_TASK}:
             raise CellDualityError(
-                f"no task {min(strangers)!r}", where=where, mend=f"the tasks are {', '.join(self.tasks)}"
+                f"no task {min(strangers)!r}", where=where, hint=f"the tasks are {', '.join(self.tasks)}"
             )
         content = self.model_dump()
         for name, task in content["tasks"].items():
@@ -167,7 +167,7 @@ class Config(Settings):
                 raise CellDualityError(
                     f"the pair {settings.pair!r} is called {pair.name!r}, not {name!r}",
                     where=f"tasks.{name}",
-                    mend="use its own name as key",
+                    hint="use its own name as key",
                 )
             pairs[name] = pair
         return pairs
@@ -189,7 +189,7 @@ class Config(Settings):
             raise CellDualityError(
                 "a reward reads class profiles, and the configuration names no file of them",
                 where="profiles",
-                mend='prepare the data again (cellduality data prepare), or set profiles to "profiles.npz"',
+                hint='prepare the data again (cellduality data prepare), or set profiles to "profiles.npz"',
             )
         return Profiles.load(self._folder / self.profiles)
 
@@ -219,13 +219,13 @@ class Config(Settings):
                 raise CellDualityError(
                     f"votes are counted where the answer is a label, and {name} answers with a list",
                     where=f"tasks.{name}.votes",
-                    mend="leave it out",
+                    hint="leave it out",
                 )
             if only_chats and reward.asks_log_probs:
                 raise CellDualityError(
                     "a chat endpoint cannot tell how likely a given text is, and the reward asks for it",
                     where=f"tasks.{name}.reward",
-                    mend='use duality, or a vLLM server (dual.endpoint.kind "vllm")',
+                    hint='use duality, or a vLLM server (dual.endpoint.kind "vllm")',
                 )
         if prepared:
             self._check_profiles({scored_kind(tasks[name]) for name in rewards if rewards[name].needs_profiles})
@@ -242,5 +242,5 @@ class Config(Settings):
                 raise CellDualityError(
                     f"no profile of {len(lacking)} of {len(labels[kind])} labels of {kind!r}: {', '.join(lacking):.60}",
                     where=str(self._folder / str(self.profiles)),
-                    mend="prepare the data again, or leave profile out of the reward",
+                    hint="prepare the data again, or leave profile out of the reward",
                 )

@@ -10,20 +10,22 @@ class CellDualityError(Exception):
     ----------
     what
         What is wrong, in a few words, with the offending value.
+    code
+        Short name of the kind of mistake, in lower case with hyphens. Programs and tests go by it, not by the wording.
     where
         The file, row, flag or column it was found in.
-    mend
+    hint
         What the user can do about it.
     exit_code
         Of a command that ends by it: 3 where there is nothing to do, which a recipe may take for done.
 
     Examples
     --------
-    >>> print(CellDualityError("no such task 'annotate'", where="config.json", mend="use one of: a, b"))
-    no such task 'annotate' [config.json]: use one of: a, b
+    >>> print(CellDualityError("no such task 'annotate'", code="unknown-task", where="a.json", hint="use one of: a, b"))
+    no such task 'annotate' [a.json]: use one of: a, b
     """
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "", exit_code: int = 2) -> None:
-        self.what, self.where, self.mend, self.exit_code = what, where, mend, exit_code
-        line = what + (f" [{where}]" if where else "") + (f": {mend}" if mend else "")
+    def __init__(self, what: str, *, code: str = "", where: str = "", hint: str = "", exit_code: int = 2) -> None:
+        self.what, self.code, self.where, self.hint, self.exit_code = what, code, where, hint, exit_code
+        line = what + (f" [{where}]" if where else "") + (f": {hint}" if hint else "")
         super().__init__(" ".join(line.split()))

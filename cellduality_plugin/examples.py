@@ -141,5 +141,5 @@ def _malformed(why: str, label: object) -> CellDualityError:
     return CellDualityError(
         f"malformed label row: {why}",
         where=f"label {str(label)[:60]!r}",
-        mend="pass rows made by cellduality data prepare, with --data.label_key label",
+        hint="pass rows made by cellduality data prepare, with --data.label_key label",
     )

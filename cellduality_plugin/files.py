@@ -28,7 +28,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise CellDualityError(f"cannot write: {error.strerror}", where=str(path), mend=_MEND) from error
+        raise CellDualityError(f"cannot write: {error.strerror}", where=str(path), hint=_MEND) from error
     try:
         try:
             with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
@@ -40,7 +40,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             os.chmod(name, 0o666 & ~umask)
             os.replace(name, path)
         except OSError as error:
-            raise CellDualityError(f"cannot write: {error.strerror}", where=str(path), mend=_MEND) from error
+            raise CellDualityError(f"cannot write: {error.strerror}", where=str(path), hint=_MEND) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
@@ -80,18 +80,18 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
                     raise CellDualityError(
-                        f"not JSON: {error.msg}", where=f"{path}:{number}", mend="prepare the data again"
+                        f"not JSON: {error.msg}", where=f"{path}:{number}", hint="prepare the data again"
                     ) from error
                 if not isinstance(row, dict):
-                    raise CellDualityError("not a JSON object", where=f"{path}:{number}", mend="prepare the data again")
+                    raise CellDualityError("not a JSON object", where=f"{path}:{number}", hint="prepare the data again")
                 yield row
     except FileNotFoundError:
-        raise CellDualityError("no such file", where=str(path), mend="prepare the data first") from None
+        raise CellDualityError("no such file", where=str(path), hint="prepare the data first") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise CellDualityError(f"cannot read: {error}", where=str(path), mend="prepare the data again") from error
+        raise CellDualityError(f"cannot read: {error}", where=str(path), hint="prepare the data again") from error
 
 
-def read_versioned(path: Path, form: str, version: int, *, what: str, mend: str) -> dict[str, Any]:
+def read_versioned(path: Path, form: str, version: int, *, what: str, hint: str) -> dict[str, Any]:
     """Return the JSON object in ``path``, which names its ``format`` and ``version``.
 
     Raises
@@ -102,9 +102,9 @@ def read_versioned(path: Path, form: str, version: int, *, what: str, mend: str)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CellDualityError(f"no {what}", where=str(path), mend=mend) from None
+        raise CellDualityError(f"no {what}", where=str(path), hint=hint) from None
     except (OSError, ValueError) as error:
-        raise CellDualityError(f"unreadable {what}: {error}", where=str(path), mend=mend) from error
+        raise CellDualityError(f"unreadable {what}: {error}", where=str(path), hint=hint) from error
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (form, version):
-        raise CellDualityError(f"not a {form} file of version {version}", where=str(path), mend=mend)
+        raise CellDualityError(f"not a {form} file of version {version}", where=str(path), hint=hint)
     return content

@@ -46,15 +46,15 @@ def load_class(name: str, base: type[Base], folder: Path | None = None, *, what:
         found = getattr(module, class_name)
     except (ImportError, FileNotFoundError, AttributeError, ValueError) as error:
         raise CellDualityError(
-            f"cannot load the {what} {name!r}: {error}", where=where, mend=f"check the path; give it as {FORMS}"
+            f"cannot load the {what} {name!r}: {error}", where=where, hint=f"check the path; give it as {FORMS}"
         ) from error
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise CellDualityError(
-            f"{name!r} is not a {base.__name__}", where=where, mend=f"subclass {base.__module__}.{base.__name__}"
+            f"{name!r} is not a {base.__name__}", where=where, hint=f"subclass {base.__module__}.{base.__name__}"
         )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
-        raise CellDualityError(f"the {what} {name!r} lacks {missing}", where=where, mend="write what is missing")
+        raise CellDualityError(f"the {what} {name!r} lacks {missing}", where=where, hint="write what is missing")
     return found
 
 
@@ -73,8 +73,8 @@ def find(
     if name in known:
         return known[name]
     if ":" not in name:
-        mend = f"use one of {', '.join(known)}, or {FORMS}"
-        raise CellDualityError(f"no {what} {name!r}", where=where, mend=mend)
+        hint = f"use one of {', '.join(known)}, or {FORMS}"
+        raise CellDualityError(f"no {what} {name!r}", where=where, hint=hint)
     return load_class(name, base, folder, what=what, where=where)()
 
 

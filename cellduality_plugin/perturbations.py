@@ -79,9 +79,9 @@ class Perturbation:
         target, dose = _split_dose(rest)
         return cls(operation, target, dose)  # type: ignore[arg-type]  # checked by the class itself
 
-    def _wrong(self, what: str, mend: str) -> CellDualityError:
+    def _wrong(self, what: str, hint: str) -> CellDualityError:
         parts = " ".join(str(part) for part in (self.operation, self.target, self.dose) if part)
-        return CellDualityError(what, where=f"perturbation {parts!r:.60}", mend=mend)
+        return CellDualityError(what, where=f"perturbation {parts!r:.60}", hint=hint)
 
 
 def _split_dose(text: str) -> tuple[str, str]:

@@ -106,11 +106,11 @@ class Profiles:
         CellDualityError
             If the file is missing, is no such archive, or has another version.
         """
-        mend = "prepare the data again (cellduality data prepare)"
+        hint = "prepare the data again (cellduality data prepare)"
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 if int(arrays["version"]) != VERSION:
-                    raise CellDualityError(f"profiles of another version than {VERSION}", where=str(path), mend=mend)
+                    raise CellDualityError(f"profiles of another version than {VERSION}", where=str(path), hint=hint)
                 kinds = [name.removesuffix("/labels") for name in arrays.files if name.endswith("/labels")]
                 return cls(
                     tuple(map(str, arrays["genes"])),
@@ -125,6 +125,6 @@ class Profiles:
                     },
                 )
         except FileNotFoundError:
-            raise CellDualityError("no profiles", where=str(path), mend=mend) from None
+            raise CellDualityError("no profiles", where=str(path), hint=hint) from None
         except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise CellDualityError(f"unreadable profiles: {error}", where=str(path), mend=mend) from error
+            raise CellDualityError(f"unreadable profiles: {error}", where=str(path), hint=hint) from error

@@ -168,8 +168,8 @@ def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
                 if row["last"]:
                     yield under_way.pop(row["group"])
     except OSError as error:
-        mend = "name a file of records, or their folder"
-        raise CellDualityError(f"cannot read: {error.strerror}", where=str(path), mend=mend) from error
+        hint = "name a file of records, or their folder"
+        raise CellDualityError(f"cannot read: {error.strerror}", where=str(path), hint=hint) from error
     reading.incomplete += len(under_way)
     yield from under_way.values()
 
@@ -187,9 +187,9 @@ def _row(line: bytes, where: str) -> Row | None:
     except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or row.get("schema") != SCHEMA:
-        mend = "name files that a run with `records` has written"
-        raise CellDualityError(f"not a record of schema {SCHEMA}", where=where, mend=mend)
+        hint = "name files that a run with `records` has written"
+        raise CellDualityError(f"not a record of schema {SCHEMA}", where=where, hint=hint)
     for name, kind in _TYPES.items():
         if not isinstance(row.get(name), kind):
-            raise CellDualityError(f"{name!r} is missing or malformed", where=where, mend="record the run again")
+            raise CellDualityError(f"{name!r} is missing or malformed", where=where, hint="record the run again")
     return row

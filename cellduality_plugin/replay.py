@@ -179,11 +179,11 @@ def record_files(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if not place.exists():
-            raise CellDualityError("no such file or folder", where=str(place), mend="name record files or their folder")
+            raise CellDualityError("no such file or folder", where=str(place), hint="name record files or their folder")
         found += sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
     if not found:
-        mend = "set `records` in the run's cellduality.json (cellduality data prepare --records FOLDER)"
-        raise CellDualityError("no records there", where=", ".join(map(str, places)), mend=mend)
+        hint = "set `records` in the run's cellduality.json (cellduality data prepare --records FOLDER)"
+        raise CellDualityError("no records there", where=", ".join(map(str, places)), hint=hint)
     return list(dict.fromkeys(found))
 
 

@@ -108,4 +108,4 @@ def _above_zero(text: str, whole: str) -> float:
 
 
 def _unreadable(what: str) -> CellDualityError:
-    return CellDualityError(what, where="reward", mend="write weight*kind^power*kind+weight*kind, numbers above 0")
+    return CellDualityError(what, where="reward", hint="write weight*kind^power*kind+weight*kind, numbers above 0")

@@ -79,7 +79,7 @@ class Scorer:
         if example.task not in self._tasks:
             raise CellDualityError(
                 f"row {example.id!r} asks for the task {example.task!r}",
-                mend=f"the configuration has {', '.join(self._tasks)}; add it there or prepare the data again",
+                hint=f"the configuration has {', '.join(self._tasks)}; add it there or prepare the data again",
             )
         example = self._config.split(self._tasks[example.task], example)
         self._rewards[example.task].check_row(self._tasks[example.task], example, self._vocabulary)

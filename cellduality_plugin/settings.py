@@ -48,13 +48,13 @@ class Settings(BaseModel):
             wrong = error.errors(include_url=False)
         names = [".".join(map(str, one["loc"])) for one in wrong]
         unknown = any(one["type"] == "extra_forbidden" for one in wrong)
-        mend = f"settings are {', '.join(cls.model_fields)}" if unknown else "correct the value"
+        hint = f"settings are {', '.join(cls.model_fields)}" if unknown else "correct the value"
         if len(wrong) == 1 and not where:
-            raise CellDualityError(_told(wrong[0]), where=names[0], mend=mend)
+            raise CellDualityError(_told(wrong[0]), where=names[0], hint=hint)
         told = "; ".join(
             f"{name}: {_told(one)}" if name else _told(one) for name, one in zip(names, wrong, strict=True)
         )
-        raise CellDualityError(told, where=where or names[0], mend=mend)
+        raise CellDualityError(told, where=where or names[0], hint=hint)
 
 
 def _told(one: Mapping[str, Any]) -> str:

@@ -52,13 +52,13 @@ class Vocabulary:
     def __post_init__(self) -> None:
         bad = [gene for gene in self.genes if not gene or gene.split() != [gene]]
         if bad:
-            raise CellDualityError(f"gene name {bad[0]!r} is empty or holds white space", mend="rename or drop it")
+            raise CellDualityError(f"gene name {bad[0]!r} is empty or holds white space", hint="rename or drop it")
         if len(set(self.genes)) != len(self.genes):
-            raise CellDualityError("duplicate gene names in the vocabulary", mend="make the names unique")
+            raise CellDualityError("duplicate gene names in the vocabulary", hint="make the names unique")
         for kind, names in self.labels.items():
             if len({_fold(name) for name in names}) != len(names):
                 raise CellDualityError(
-                    f"labels of kind {kind!r} differ only in case or spacing", mend="merge or rename them"
+                    f"labels of kind {kind!r} differ only in case or spacing", hint="merge or rename them"
                 )
 
     @cached_property
@@ -101,8 +101,8 @@ class Vocabulary:
         CellDualityError
             If the file is missing, is not JSON, or has another format or version.
         """
-        mend = "prepare the data again (cellduality data prepare)"
-        content = read_versioned(Path(path), FORMAT, VERSION, what="vocabulary file", mend=mend)
+        hint = "prepare the data again (cellduality data prepare)"
+        content = read_versioned(Path(path), FORMAT, VERSION, what="vocabulary file", hint=hint)
         labels = {kind: tuple(names) for kind, names in content["labels"].items()}
         return cls(genes=tuple(content["genes"]), labels=labels)
 

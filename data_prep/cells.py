@@ -128,8 +128,8 @@ def rank_cells(
         expressed |= found
     enough = (ranked[:, min_genes - 1] >= 0) if min_genes <= top else np.zeros(len(ranked), dtype=bool)
     if not enough.any():
-        mend = "lower --min-genes or check the matrix"
-        raise CellDualityError(f"no cell has {min_genes} expressed genes", where=source, mend=mend)
+        hint = "lower --min-genes or check the matrix"
+        raise CellDualityError(f"no cell has {min_genes} expressed genes", where=source, hint=hint)
     drops = {UNSPEAKABLE_GENE: unspeakable, FEW_GENES: int((~enough).sum())}
     obs = cells.obs
     if drops[FEW_GENES]:  # an atlas is not copied for nothing

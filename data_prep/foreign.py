@@ -45,7 +45,7 @@ def shareable(name: str) -> dict[str, str]:
     raise CellDualityError(
         f"no cell type of {name} is known to be shared with other sets",
         where="foreign",
-        mend=f"sets that are known to share some are {', '.join(sorted(name for name in known if known[name]))}",
+        hint=f"sets that are known to share some are {', '.join(sorted(name for name in known if known[name]))}",
     )
 
 
@@ -70,8 +70,8 @@ def read_foreign(
         return [], {}
     asked = [task for task in tasks if isinstance(task.answer, OneOf) and task.answer.kind == KIND]
     if not asked:
-        mend = "add --task cell_type_annotation"
-        raise CellDualityError("no task of this run names cell types", where="foreign", mend=mend)
+        hint = "add --task cell_type_annotation"
+        raise CellDualityError("no task of this run names cell types", where="foreign", hint=hint)
     training = {view.name: _types_of(view) for view in views if view.labels(KIND)}
     taught = {coarse for types in training.values() for coarse in types.values()}
     shared = {one.name: {label: c for label, c in shareable(one.name).items() if c in taught} for one in found}
@@ -87,8 +87,8 @@ def _types_of(view: View) -> dict[str, str]:
     shared = shareable(view.name)
     unknown = sorted(view.labels(KIND) - DATASETS[view.name].coarse_types.keys())
     if unknown:  # another column than the published labels
-        what, mend = f"of the label {unknown[0]!r} of {view.name} no shared type is known", "leave --label-column out"
-        raise CellDualityError(what, where="foreign", mend=f"{mend}, or --foreign")
+        what, hint = f"of the label {unknown[0]!r} of {view.name} no shared type is known", "leave --label-column out"
+        raise CellDualityError(what, where="foreign", hint=f"{hint}, or --foreign")
     return {label: coarse for label, coarse in shared.items() if label in view.labels(KIND)}
 
 
@@ -107,8 +107,8 @@ def _foreign_view(
     """
     name, where, reading = source.name, f"source {source.name}", source.read()
     if genes.isdisjoint(gene_names(reading.matrix)):
-        mend = "use sets that name genes alike"
-        raise CellDualityError("none of its genes is in the vocabulary", where=where, mend=mend)
+        hint = "use sets that name genes alike"
+        raise CellDualityError("none of its genes is in the vocabulary", where=where, hint=hint)
     columns = named_columns(reading.obs, spoken_columns(tasks), name)
     top, least = settings.top_genes, settings.min_genes
     ranked = rank_cells(reading.matrix, source=name, top=top, min_genes=least, genes=genes)
@@ -119,7 +119,7 @@ def _foreign_view(
         drops[NO_COUNTERPART] = len(known) - len(asked)
     if not asked:
         what = "no cell is of a type that the training set has"
-        raise CellDualityError(what, where=where, mend="leave this set out")
+        raise CellDualityError(what, where=where, hint="leave this set out")
     chosen = asked if max_cells is None else choose_some(asked, max_cells, settings.stream("sample"))
     cells = {i: known_by(Cell(i, ranked.genes(rows[i])), known[i]) for i in sorted(chosen)}
     return View(name, tuple(tasks), cells, dict.fromkeys(cells, OOD), dict(drops))

@@ -48,7 +48,7 @@ def read_manifest(path: Path) -> Manifest:
     beside = manifest_path(path)
 
     def wrong(what: str, where: Path) -> CellDualityError:
-        return CellDualityError(what, where=str(where), mend="prepare the data again (cellduality data prepare)")
+        return CellDualityError(what, where=str(where), hint="prepare the data again (cellduality data prepare)")
 
     try:
         manifest = json.loads(beside.read_text(encoding="utf-8"))

@@ -107,9 +107,9 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     return Summary(out, fresh, {name: read_manifest(out / name) for name in wanted})
 
 
-def _refuse_twins(names: Sequence[str], what: str, where: str, mend: str) -> None:
+def _refuse_twins(names: Sequence[str], what: str, where: str, hint: str) -> None:
     if len(set(names)) < len(names):
-        raise CellDualityError(f"two {what} share a name among {', '.join(names)}", where=where, mend=mend)
+        raise CellDualityError(f"two {what} share a name among {', '.join(names)}", where=where, hint=hint)
 
 
 def _write(path: Path, content: Any) -> None:

@@ -35,7 +35,7 @@ def read_sft(path: Path) -> Iterator[Row]:
     for number, row in enumerate(read_jsonl(path), start=1):
         if not row.keys() >= {*COLUMNS}:
             raise CellDualityError(
-                "not a row of an SFT file", where=f"{path}:{number}", mend="give sft.jsonl, or what was made of it"
+                "not a row of an SFT file", where=f"{path}:{number}", hint="give sft.jsonl, or what was made of it"
             )
         yield {column: row[column] for column in COLUMNS}
 
@@ -90,7 +90,7 @@ def question(task: DualTask, row: Mapping[str, Any], *, hidden: float, masks: in
     """
     if missing := [column for column in task.needs if column not in row]:
         what = f"no {missing[0]!r}, which {task.name} asks for"
-        raise CellDualityError(what, where=str(row["id"]), mend="prepare the data again")
+        raise CellDualityError(what, where=str(row["id"]), hint="prepare the data again")
     cell = cell_of(row, task.needs)
     example = task.example(cell, hidden=hidden, labelled=False, rng=rng)
     return with_masks(task, cell, example, masks, hidden, rng)

@@ -95,8 +95,8 @@ def find(settings: SourceSettings) -> Located:
     if settings.name in DATASETS:
         return _published(settings)
     names = ", ".join(dict.fromkeys([*SOURCES, *DATASETS]))
-    mend = f"use one of {names}, or a path to an .h5ad file"
-    raise CellDualityError(f"no data set {settings.name!r}", where="source", mend=mend)
+    hint = f"use one of {names}, or a path to an .h5ad file"
+    raise CellDualityError(f"no data set {settings.name!r}", where="source", hint=hint)
 
 
 def _file(settings: SourceSettings) -> Located:
@@ -125,7 +125,7 @@ def _with_control(obs: DataFrame, control: str, where: str) -> DataFrame:
     if control not in set(values):
         found = ", ".join(sorted({str(value) for value in values})[:5]) or "no column of perturbations was named"
         raise CellDualityError(
-            f"no cell is called {control!r}; there is: {found}", where=where, mend="use --control with one of them"
+            f"no cell is called {control!r}; there is: {found}", where=where, hint="use --control with one of them"
         )
     return obs.assign(perturbation=[CONTROL if value == control else value for value in values])
 
@@ -134,7 +134,7 @@ def _published(settings: SourceSettings) -> Located:
     for flag in ("label_column", "matrix", "layer", "gene_symbols", "columns"):
         if getattr(settings, flag):
             what = f"{flag} is for files of one's own: {settings.name} has its own loader"
-            raise CellDualityError(what, where=f"source {settings.name}", mend="leave it out")
+            raise CellDualityError(what, where=f"source {settings.name}", hint="leave it out")
     from data_prep.download.fetching import fetch  # the network's libraries are for whoever fetches
 
     dataset = DATASETS[settings.name]

@@ -37,5 +37,5 @@ def find_dataset(name: str) -> Dataset:
     raise CellDualityError(
         f"no data set {name!r}",
         where="registry",
-        mend=f"did you mean {' or '.join(near)}?" if near else "`cellduality data list` shows what there is",
+        hint=f"did you mean {' or '.join(near)}?" if near else "`cellduality data list` shows what there is",
     )

@@ -96,7 +96,7 @@ def _sft_rows(
     example = _example(task, cell, shares[0], True, rng)
     if (gold := example.gold) is None:
         what = f"the dual pair {task.name!r} made no gold answer"
-        raise CellDualityError(what, where=cell.id, mend="set gold when labelled is true")
+        raise CellDualityError(what, where=cell.id, hint="set gold when labelled is true")
     splits = [example]
     for share, stream in zip(shares[1:], rng.spawn(len(shares) - 1), strict=True):
         split = task.hide(example, share, stream)
@@ -252,7 +252,7 @@ def _example(task: DualTask, cell: Cell, hidden: float, labelled: bool, rng: np.
         example = task.example(cell, hidden=hidden, labelled=labelled, rng=rng)
     if not example.unknown:
         what = f"the dual pair {task.name!r} leaves nothing to rebuild with a share of {hidden:g} hidden"
-        raise CellDualityError(what, where=cell.id, mend="hide less (HIDDEN=...), or another part of the cell")
+        raise CellDualityError(what, where=cell.id, hint="hide less (HIDDEN=...), or another part of the cell")
     return example
 
 
@@ -264,15 +264,15 @@ def _blamed_on(task: DualTask) -> Iterator[None]:
         raise CellDualityError(
             f"the dual pair {task.name!r} asks for {error}, which these cells do not have",
             where=f"task {task.name}",
-            mend="use columns the cells have, such as 'cell_type', and list in `needs` what the question shows",
+            hint="use columns the cells have, such as 'cell_type', and list in `needs` what the question shows",
         ) from error
 
 
 def _cycle(cells: list[Cell], count: int, rng: np.random.Generator) -> list[Cell]:
     """Return ``count`` cells in random order; no cell comes again before every other has come."""
     if count and not cells:
-        what, mend = "no unlabelled training cell is left for RL", "lower n_labelled or set rl_includes_labelled"
-        raise CellDualityError(what, where="n_labelled", mend=mend)
+        what, hint = "no unlabelled training cell is left for RL", "lower n_labelled or set rl_includes_labelled"
+        raise CellDualityError(what, where="n_labelled", hint=hint)
     chosen: list[Cell] = []
     while len(chosen) < count:
         chosen += [cells[place] for place in rng.permutation(len(cells))]

@@ -153,7 +153,7 @@ class PrepareSettings(Settings):
         if not isinstance(values, Mapping) or not any(flag in values for flag in flags):
             return values
         if "sources" in values:
-            raise CellDualityError("both source and sources are given", where="sources", mend="leave one of them out")
+            raise CellDualityError("both source and sources are given", where="sources", hint="leave one of them out")
         given = {flag: values[flag] for flag in flags[1:] if flag in values}
         others = {name: value for name, value in values.items() if name not in flags}
         return {**others, "sources": [{"name": values.get("source", DEFAULT_SOURCE), **given}]}
@@ -167,8 +167,8 @@ class PrepareSettings(Settings):
 
     def check(self) -> None:
         """Raise a CellDualityError where settings that are valid one by one do not fit together."""
-        for where, what, mend in self._misfits():
-            raise CellDualityError(what, where=where, mend=mend)
+        for where, what, hint in self._misfits():
+            raise CellDualityError(what, where=where, hint=hint)
 
     def _misfits(self) -> Iterator[tuple[str, str, str]]:
         """Yield (where, what is wrong, how to mend it)."""
@@ -186,10 +186,10 @@ class PrepareSettings(Settings):
             if names.count(source.name) > 1:
                 yield "foreign", f"{source.name} is foreign and named twice", "train on a set or ask about it, not both"
         served = {name for source in self.sources for name in self.tasks_of(source)}
-        mend = f"the tasks are {', '.join(self.tasks)}; name each with a source that serves it"
+        hint = f"the tasks are {', '.join(self.tasks)}; name each with a source that serves it"
         for name in [*served - set(self.tasks), *set(self.tasks) - served]:
             known = "asked of no source" if name in self.tasks else "not among the tasks"
-            yield "sources", f"the task {name!r} is {known}", mend
+            yield "sources", f"the task {name!r} is {known}", hint
 
     def tasks_of(self, source: SourceSettings) -> tuple[str, ...]:
         """Return the tasks that are asked about the cells of ``source``."""

@@ -38,7 +38,7 @@ class Source:
         if self.file:
             path = Path(self.file)
             if not path.is_file():
-                raise CellDualityError("no such file", where=str(path), mend="check the path of the .h5ad file")
+                raise CellDualityError("no such file", where=str(path), hint="check the path of the .h5ad file")
             return path
         from data_prep.download.fetching import only_file
 
@@ -84,11 +84,11 @@ def find_source(
         column, matrix = label_column or known.label_column, matrix or known.matrix
         return replace(known, label_column=column, matrix=matrix, expression=expression)
     if not name.endswith(".h5ad"):
-        mend = f"use one of {', '.join(SOURCES)}, or a path to an .h5ad file"
-        raise CellDualityError(f"no data set {name!r}", where="source", mend=mend)
+        hint = f"use one of {', '.join(SOURCES)}, or a path to an .h5ad file"
+        raise CellDualityError(f"no data set {name!r}", where="source", hint=hint)
     if not label_column:
-        mend = "name the column of obs with the cell types: --label-column NAME"
-        raise CellDualityError("no label column given", where=name, mend=mend)
+        hint = "name the column of obs with the cell types: --label-column NAME"
+        raise CellDualityError("no label column given", where=name, hint=hint)
     # White space would make ids that no table of results can be split on.
     return Source("_".join(Path(name).stem.split()), label_column, matrix or "X", expression, name)
 

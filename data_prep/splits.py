@@ -73,14 +73,14 @@ def split_cells(
     """
     classes = _by_class(labels)
     if len(classes) < 2:
-        mend = "choose a --label-column of two or more labels"
-        raise CellDualityError(f"{len(labels)} cells in {len(classes)} class", where="cell_type", mend=mend)
+        hint = "choose a --label-column of two or more labels"
+        raise CellDualityError(f"{len(labels)} cells in {len(classes)} class", where="cell_type", hint=hint)
     if rare := small_classes(labels.values()):
         shown = ", ".join(f"{label!r} {count}" for label, count in list(rare.items())[:5])
         raise CellDualityError(
             f"{len(rare)} of {len(classes)} classes have fewer than {len(SPLITS)} cells ({shown})",
             where="cell_type",
-            mend="merge them, choose another --label-column, or pass --small-classes drop",
+            hint="merge them, choose another --label-column, or pass --small-classes drop",
         )
     chosen: dict[str, Split] = {}
     for ids in classes.values():
@@ -105,7 +105,7 @@ def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Genera
         raise CellDualityError(
             f"{count} labelled cells of {len(labels)} training cells in {len(classes)} classes",
             where="n_labelled",
-            mend=f"choose a number from {len(classes)} to {len(labels)}",
+            hint=f"choose a number from {len(classes)} to {len(labels)}",
         )
     return _sample(classes, count, 1, rng)
 
@@ -125,8 +125,8 @@ def choose_some(labels: Mapping[str, str], count: int, rng: np.random.Generator)
     classes = _by_class(labels)
     least = min(len(SPLITS), *map(len, classes.values()))
     if count < least * len(classes):
-        mend = f"choose {least * len(classes)} or more"
-        raise CellDualityError(f"{count} cells of {len(classes)} classes", where="max_cells", mend=mend)
+        hint = f"choose {least * len(classes)} or more"
+        raise CellDualityError(f"{count} cells of {len(classes)} classes", where="max_cells", hint=hint)
     return _sample(classes, count, least, rng)
 
 
@@ -156,7 +156,7 @@ def pair_with_controls(
         raise CellDualityError(
             f"no cell is untreated; the perturbations are {', '.join(sorted(set(perturbations.values()))[:5])}",
             where="perturbation",
-            mend=f"name untreated cells {CONTROL!r} in that column, or say what they are called with --control",
+            hint=f"name untreated cells {CONTROL!r} in that column, or say what they are called with --control",
         )
     pairs: dict[str, str] = {}
     for names in _by_class({name: groups[name] for name in perturbations}).values():

@@ -158,8 +158,8 @@ def _held_out(known: Mapping[str, Mapping[str, str]], source: SourceSettings) ->
     for column, values in source.held_out.items():
         at_hand = {row[column] for row in known.values()}
         if unknown := sorted(set(values) - at_hand):
-            what, mend = f"no cell has the {column} {unknown[0]!r}", f"choose among {', '.join(sorted(at_hand))}"
-            raise CellDualityError(what, where=f"held_out.{column}", mend=mend)
+            what, hint = f"no cell has the {column} {unknown[0]!r}", f"choose among {', '.join(sorted(at_hand))}"
+            raise CellDualityError(what, where=f"held_out.{column}", hint=hint)
         found |= {i for i, row in known.items() if row[column] in values}
     return frozenset(found)
 
@@ -228,6 +228,6 @@ def named_columns(obs: Mapping[str, Any], wanted: Iterable[str], name: str, opti
         raise CellDualityError(
             f"no column {missing[0]!r}, which the tasks ask for; there is {', '.join(map(str, obs)) or 'none'}",
             where=f"source {name}",
-            mend="choose other tasks for it, or name the column that holds it",
+            hint="choose other tasks for it, or name the column that holds it",
         )
     return sorted(columns)

@@ -43,5 +43,5 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def _unwritten(what: str, out: Path) -> CellDualityError:
-    mend = "free some space or choose another folder; earlier outputs are untouched"
-    return CellDualityError(what, where=str(out), mend=mend)
+    hint = "free some space or choose another folder; earlier outputs are untouched"
+    return CellDualityError(what, where=str(out), hint=hint)

@@ -117,15 +117,15 @@ def prepare(toy, cellduality) -> Callable[..., Ended]:
 def told() -> Callable[..., None]:
     """Return a check of the one line."""
 
-    def check_line(ended: Ended, what: str, where: object = "", mend: str = "") -> None:
+    def check_line(ended: Ended, what: str, where: object = "", hint: str = "") -> None:
         assert ended.code == 2, ended
         lines = ended.err.splitlines()
         assert len(lines) == 1, ended.err
-        found = re.fullmatch(r"error: (?P<what>.+?) \[(?P<where>[^\]]+\]?)\]: (?P<mend>.+)", lines[0])
-        assert found, f"not `error: what [where]: mend`: {lines[0]}"
+        found = re.fullmatch(r"error: (?P<what>.+?) \[(?P<where>[^\]]+\]?)\]: (?P<hint>.+)", lines[0])
+        assert found, f"not `error: what [where]: hint`: {lines[0]}"
         assert what in found["what"]
         assert str(where) in found["where"]
-        assert mend in found["mend"]
+        assert hint in found["hint"]
         assert "Traceback" not in ended.err
 
     return check_line
@@ -196,11 +196,11 @@ BAD_CELLS: dict[str, tuple[Callable[[Path], object], list[str], str, str]] = {
 class TestBadCells:
     @pytest.mark.parametrize("case", BAD_CELLS)
     def test_are_told_in_one_line_and_leave_the_earlier_rows(self, case, prepare, tmp_path, told, untouched):
-        write, flags, what, mend = BAD_CELLS[case]
+        write, flags, what, hint = BAD_CELLS[case]
         path = tmp_path / "bad.h5ad"
         write(path)
         ended = prepare(path, *flags)
-        told(ended, what, mend=mend)
+        told(ended, what, hint=hint)
         untouched()
         command = typer.main.get_command(cli.app).commands["data"].commands["prepare"]  # type: ignore[attr-defined]
         flags_there_are = {option for parameter in command.params for option in parameter.opts}
@@ -225,7 +225,7 @@ class TestBadCells:
 
 class TestBadSettings:
     @pytest.mark.parametrize(
-        ("flags", "what", "where", "mend"),
+        ("flags", "what", "where", "hint"),
         [
             (["--task", "=1"], "'=1' is not name=value", "--task", "name=value"),
             (["--task", "cell_type_annotation=many"], "'many'", "tasks.cell_type_annotation", ""),
@@ -259,8 +259,8 @@ class TestBadSettings:
             (["--held-out", "donor=1"], "no column 'donor'", "source", ""),
         ],
     )
-    def test_are_told_and_change_nothing(self, flags, what, where, mend, toy, prepare, told, untouched):
-        told(prepare(toy.source, *flags), what, where, mend)
+    def test_are_told_and_change_nothing(self, flags, what, where, hint, toy, prepare, told, untouched):
+        told(prepare(toy.source, *flags), what, where, hint)
         untouched()
 
     def test_a_value_of_the_wrong_kind_is_told_by_the_parser(self, toy, prepare, untouched):
@@ -279,17 +279,17 @@ class TestFullDisk:
         monkeypatch.setattr(os, "fsync", refuse)
 
     @pytest.mark.parametrize(
-        ("words", "where", "mend"),
+        ("words", "where", "hint"),
         [
             ("data prepare {source} --out {data} --top-genes 9", "data", "earlier outputs are untouched"),
             ("model small-llama --data {data} --out {base} --hidden-size 24", "base", ""),
             ("agent-path --config {data}/cellduality.json", "data", ""),
         ],
     )
-    def test_leaves_what_was_there(self, words, where, mend, toy, cellduality, told, untouched):
+    def test_leaves_what_was_there(self, words, where, hint, toy, cellduality, told, untouched):
         given = [word.format(**vars(toy)) for word in words.split(" ")]
         ended = cellduality(*given, *(SETTINGS if given[0] == "data" else ()))
-        told(ended, "No space left on device", getattr(toy, where), mend)
+        told(ended, "No space left on device", getattr(toy, where), hint)
         untouched()
 
     def test_while_making_the_first_rows_leaves_no_folder(self, toy, cellduality, told, tmp_path):
@@ -321,7 +321,7 @@ def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_earlier_model
 
 class TestOtherCommands:
     @pytest.mark.parametrize(
-        ("words", "what", "where", "mend"),
+        ("words", "what", "where", "hint"),
         [
             ("agent-path --config {0}/gone.json", "cannot read", "{0}/gone.json", ""),
             ("model small-llama --data {0} --out {0}/out", "no such file", "{0}", "prepare the data first"),
@@ -332,10 +332,10 @@ class TestOtherCommands:
             ("figure2 --curves {0}/train.log --out {0}/out.svg", "no dual_reward/TASK", "{0}/train.log", ""),
         ],
     )
-    def test_of_nothing_is_one_line_and_writes_nothing(self, words, what, where, mend, cellduality, told, tmp_path):
+    def test_of_nothing_is_one_line_and_writes_nothing(self, words, what, where, hint, cellduality, told, tmp_path):
         (tmp_path / "train.log").write_text("Global step 1: {'reward': 0.5}")
         ended = cellduality(*(word.format(tmp_path) for word in words.split(" ")))
-        told(ended, what, where.format(tmp_path), mend)
+        told(ended, what, where.format(tmp_path), hint)
         assert [path.name for path in tmp_path.iterdir()] == ["train.log"]
 
     @pytest.mark.parametrize(

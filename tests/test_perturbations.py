@@ -76,4 +76,4 @@ def test_what_could_not_be_read_back_is_refused(parts, what):
     with pytest.raises(CellDualityError, match=what) as raised:
         Perturbation(*parts)
     assert raised.value.where
-    assert raised.value.mend
+    assert raised.value.hint

@@ -27,7 +27,7 @@ def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
         if not equals and default is not None:
             key, value = item, default
         if not key:
-            raise CellDualityError(f"{item!r} is not name=value", where=flag, mend="write name=value,name=value")
+            raise CellDualityError(f"{item!r} is not name=value", where=flag, hint="write name=value,name=value")
         found[key.strip()] = value.strip()
     return found
 
@@ -56,7 +56,7 @@ def numbers_in(text: str, flag: str, kind: Callable[[str], Number], least: Numbe
         if all(least <= number <= most for number in found):
             return found
     raise CellDualityError(
-        f"{text!r} is not what is asked for", where=flag, mend=f"write numbers from {least:g} to {most:g}, with commas"
+        f"{text!r} is not what is asked for", where=flag, hint=f"write numbers from {least:g} to {most:g}, with commas"
     )
 
 
@@ -66,7 +66,7 @@ def refuse_elsewhere(result: Path, config: Path, flag: str) -> None:
         raise CellDualityError(
             f"{result} is in another folder than {config.name}",
             where=flag,
-            mend="write it beside the other: both name their files from where they are",
+            hint="write it beside the other: both name their files from where they are",
         )
 
 
@@ -92,7 +92,7 @@ def reward_of(text: str, flag: str, name: Callable[[str], str] = absolute) -> st
     try:
         terms = read_reward(renamed(text, name))
     except CellDualityError as error:
-        raise CellDualityError(error.what, where=flag, mend=error.mend) from error
+        raise CellDualityError(error.what, where=flag, hint=error.hint) from error
     if len(terms) == 1 and terms[0].weight is None:
         return terms[0].product
     return {term.product: 1.0 if term.weight is None else term.weight for term in terms}
@@ -114,7 +114,7 @@ def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = 
             raise CellDualityError(
                 f"{'='.join(filter(None, (name, number)))!r} is neither a number nor SET=NUMBER",
                 where=flag,
-                mend=f"write a number for all sets, or one for each of {', '.join(names)}",
+                hint=f"write a number for all sets, or one for each of {', '.join(names)}",
             )
     return {name: int(number) for name, number in found.items() if name in names}
 
@@ -125,6 +125,6 @@ def folders(items: Iterable[str], flag: str) -> dict[str, Path]:
     for item in items:
         name, _, folder = item.partition("=")
         if not name or not folder:
-            raise CellDualityError(f"{item!r} is not NAME=FOLDER", where=flag, mend="write NAME=FOLDER, once for each")
+            raise CellDualityError(f"{item!r} is not NAME=FOLDER", where=flag, hint="write NAME=FOLDER, once for each")
         found[name.strip()] = Path(folder)
     return found

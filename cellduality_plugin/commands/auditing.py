@@ -98,7 +98,7 @@ def audit_rewards(
         refuse_elsewhere(choose, source, "--choose")
     if bool(rl_rows) != bool(chosen_rows) or (chosen_rows and not choose):
         raise CellDualityError(
-            "--choose, --rl-rows and --chosen-rows belong together", where="--chosen-rows", mend="give all three"
+            "--choose, --rl-rows and --chosen-rows belong together", where="--chosen-rows", hint="give all three"
         )
     settings = AuditSettings(
         rewards=tuple(reward_of(name, "--rewards", str) for item in rewards or [] for name in item.split(",")),
@@ -191,4 +191,4 @@ def write_audit(content: dict[str, Any], folder: Path) -> None:
     try:
         save_audit(folder / "audit.png", tasks)
     except ImportError as error:
-        raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[eval]'") from error
+        raise CellDualityError(f"cannot import {error.name}", hint="pip install 'cellduality[eval]'") from error

@@ -58,7 +58,7 @@ def arms(
     rows, split = compare(runs, reference, oracle), runs[0]["split"]
     if not headline_rows(rows):
         raise CellDualityError(
-            f"{reference} has no headline metric in every run", where="metrics.json", mend="evaluate all seeds alike"
+            f"{reference} has no headline metric in every run", where="metrics.json", hint="evaluate all seeds alike"
         )
     text = markdown(rows, split)
     print(text, end="")
@@ -78,6 +78,6 @@ def read_runs(paths: Sequence[Path]) -> list[dict[str, Any]]:
     for place, run in enumerate(runs):
         for other in range(place):
             if run["columns"] == runs[other]["columns"]:
-                mend = "give the metrics.json of each seed once"
-                raise CellDualityError("the same run twice", where=f"{paths[other]} and {paths[place]}", mend=mend)
+                hint = "give the metrics.json of each seed once"
+                raise CellDualityError("the same run twice", where=f"{paths[other]} and {paths[place]}", hint=hint)
     return runs

@@ -58,7 +58,7 @@ def configure(
 
     refuse_elsewhere(result, config, "--out")
     if bool(dual_url) != bool(dual_model):
-        raise CellDualityError("an address without a model, or a model without", where="--dual-url", mend="give both")
+        raise CellDualityError("an address without a model, or a model without", where="--dual-url", hint="give both")
     changed = Config.load(config).with_rewards(
         {task: reward_of(kind, "--rewards") for task, kind in pairs(rewards, "--rewards").items()}
     )

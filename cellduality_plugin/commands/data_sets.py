@@ -61,7 +61,7 @@ def data_list(
     if not chosen:
         known = ", ".join(sorted({name for dataset in DATASETS.values() for name in dataset.tasks}))
         raise CellDualityError(
-            "no data set for that", where="data list", mend=f"tasks are {known}; species are human and mouse"
+            "no data set for that", where="data list", hint=f"tasks are {known}; species are human and mouse"
         )
     out.print(overview(chosen, cache, wide=out.width >= WIDE), "")
     out.print("[dim]`cellduality data info NAME` tells the rest.[/dim]")

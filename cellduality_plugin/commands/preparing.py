@@ -279,7 +279,7 @@ def _refuse_slips(given: Iterable[str], tasks: Iterable[str], flag: str) -> None
     One list of weights or rewards serves runs with more and with fewer of the built-in tasks.
     """
     for name in {*given} - {*tasks} - {*TASKS}:
-        raise CellDualityError(f"no task {name!r}", where=flag, mend=f"the tasks are {', '.join(tasks)}")
+        raise CellDualityError(f"no task {name!r}", where=flag, hint=f"the tasks are {', '.join(tasks)}")
 
 
 def _held_out(
@@ -294,8 +294,8 @@ def _held_out(
         name = next((source for source in (*sources, *known) if item.startswith(f"{source}:")), "")
         column, equals, value = item[len(name) + bool(name) :].partition("=")
         if not equals or not column or not value or ":" in column or (not name and len(sources) > 1):
-            mend = f"name one of {', '.join(sources)} first"
-            raise CellDualityError(f"{item!r} is not SET:COLUMN=VALUE", where="--held-out", mend=mend)
+            hint = f"name one of {', '.join(sources)} first"
+            raise CellDualityError(f"{item!r} is not SET:COLUMN=VALUE", where="--held-out", hint=hint)
         columns = found.setdefault(name or sources[0], {})
         columns[column] = (*columns.get(column, ()), value)
     return {name: columns for name, columns in found.items() if name in sources}

@@ -92,7 +92,7 @@ class Work:
             raise CellDualityError(
                 "no training cell without a label, or no row of a task that answers with one",
                 where=f"{self._cells}, {labelled}",
-                mend="prepare with fewer labelled cells, and with a task such as cell_type_annotation",
+                hint="prepare with fewer labelled cells, and with a task such as cell_type_annotation",
                 exit_code=3,
             )
         self._before = pseudo.previous_labels(previous) if previous else {}

@@ -79,7 +79,7 @@ def pseudo_label(
     from cellduality_plugin.policies.offline import EngineSettings
 
     if rows.suffix != ".jsonl":
-        raise CellDualityError(f"{rows} does not end in .jsonl", where="--out", mend="name it ROWS.jsonl")
+        raise CellDualityError(f"{rows} does not end in .jsonl", where="--out", hint="name it ROWS.jsonl")
     run = Config.load(config or data / "cellduality.json")
     settings = PseudoSettings.read(
         {

@@ -69,7 +69,7 @@ def reward_path(
         raise CellDualityError(
             "no place for the file that asks the servers",
             where="reward-path --server",
-            mend="pass --config, too: it is written beside that file",
+            hint="pass --config, too: it is written beside that file",
         )
     if config is None:
         print(packaged_reward_file())

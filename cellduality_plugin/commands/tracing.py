@@ -107,7 +107,7 @@ def _print_summary(summary: SampleSummary, title: str, settings: SampleSettings)
         print(f"  given up: {count} x {reason}: {summary.said.get(reason, '')}"[:200])
     if summary.stopped_by == "faults":
         what = f"stopped: the last {settings.patience} questions were all given up"
-        raise CellDualityError(what, where=title, mend="see what the endpoint said; the same command goes on from here")
+        raise CellDualityError(what, where=title, hint="see what the endpoint said; the same command goes on from here")
     if summary.stopped_by == "budget":
         print("stopped at the budget; the same command with a larger one goes on from here")
     return summary.stopped_by
@@ -216,4 +216,4 @@ def _number(text: str, flag: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise CellDualityError(f"{text!r} is not a number", where=flag, mend="write 0.5, or GROUP=0.5,...") from None
+        raise CellDualityError(f"{text!r} is not a number", where=flag, hint="write 0.5, or GROUP=0.5,...") from None

@@ -236,5 +236,5 @@ def _by_condition(train: RealCells) -> dict[str, list[tuple[str, ...]]]:
 def _labelled(train: RealCells) -> tuple[list[tuple[str, ...]], list[str]]:
     chosen = [index for index, labelled in enumerate(train.labelled) if labelled]
     if not chosen:
-        raise CellDualityError("no labelled training cell", where="cells.jsonl", mend="prepare with labelled cells")
+        raise CellDualityError("no labelled training cell", where="cells.jsonl", hint="prepare with labelled cells")
     return [train.genes[index] for index in chosen], [train.types[index] for index in chosen]

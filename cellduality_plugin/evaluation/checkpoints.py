@@ -121,7 +121,7 @@ def model_hash(model: Path) -> str:
     """
     files = sorted(path for path in model.glob("*") if path.suffix in _MODEL_FILES and path.is_file())
     if not files:
-        raise CellDualityError("no checkpoint", where=str(model), mend="give a Hugging Face folder")
+        raise CellDualityError("no checkpoint", where=str(model), hint="give a Hugging Face folder")
     return file_hash(*files)
 
 

@@ -47,7 +47,7 @@ class SharedTypes:
         (['T cell', 'T cell'], ['T cell', ''])
         """
         if strangers := sorted({*gold} - self.gold.keys()):
-            raise CellDualityError(f"no shared type of the label {strangers[0]!r}", where=COARSE_FILE, mend=_MEND)
+            raise CellDualityError(f"no shared type of the label {strangers[0]!r}", where=COARSE_FILE, hint=_MEND)
         return [self.gold[label] for label in gold], [self.answers.get(label, "") for label in predicted]
 
 
@@ -70,12 +70,12 @@ def read_shared_types(path: Path) -> dict[str, SharedTypes]:
         content = _File.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         what = f"no maps of labels to shared types: {str(error).splitlines()[0]}"
-        raise CellDualityError(what, where=str(path), mend=_MEND) from error
+        raise CellDualityError(what, where=str(path), hint=_MEND) from error
     answers: dict[str, str] = {}
     for types in content.training.values():
         for label, coarse in types.items():
             if answers.setdefault(label, coarse) != coarse:
                 what = f"the label {label!r} is both {answers[label]!r} and {coarse!r}"
-                raise CellDualityError(what, where=str(path), mend="train on sets that mean the same by it")
+                raise CellDualityError(what, where=str(path), hint="train on sets that mean the same by it")
     trained = frozenset(content.training)
     return {name: SharedTypes(types, answers, trained) for name, types in content.foreign.items()}

@@ -168,8 +168,8 @@ def roles_of(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: s
     for flag, name in (("--reference", reference), ("--oracle", oracle)):
         if name not in checkpoints and (name or flag == "--reference"):
             no_oracle = ", or --oracle '' without one" if flag == "--oracle" else ""
-            mend = f"choose among {', '.join(checkpoints)}{no_oracle}"
-            raise CellDualityError(f"no checkpoint {name!r}", where=flag, mend=mend)
+            hint = f"choose among {', '.join(checkpoints)}{no_oracle}"
+            raise CellDualityError(f"no checkpoint {name!r}", where=flag, hint=hint)
     first = checkpoints.index(reference)
     found: dict[str, Role] = {}
     for name, column in columns.items():

@@ -39,8 +39,8 @@ def read_curves(source: Path) -> Curves:
         with source.open(encoding="utf-8", errors="replace") as lines:
             return parse_log(lines)
     except FileNotFoundError:
-        mend = "give a TensorBoard folder or a training log"
-        raise CellDualityError("no training curves", where=str(source), mend=mend) from None
+        hint = "give a TensorBoard folder or a training log"
+        raise CellDualityError("no training curves", where=str(source), hint=hint) from None
 
 
 def parse_log(lines: Iterable[str]) -> Curves:
@@ -62,7 +62,7 @@ def _event_values(folder: Path) -> Iterator[tuple[str, int, float]]:
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
-        raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[eval]'") from error
+        raise CellDualityError(f"cannot import {error.name}", hint="pip install 'cellduality[eval]'") from error
     for run in runs:
         events = EventAccumulator(str(run), size_guidance={"scalars": 0})
         events.Reload()

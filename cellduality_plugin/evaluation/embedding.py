@@ -129,7 +129,7 @@ def open_embedding(
         raise CellDualityError(
             f"no embedding {space!r}",
             where="embedding",
-            mend="give pca, the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt), or module:Class",
+            hint="give pca, the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt), or module:Class",
         )
     found: Any = load_class(space, Embedding, what="embedding", where="embedding")
     own: Embedding = found(cells, genes, seed=seed)
@@ -154,7 +154,7 @@ def fit_embedding(
 
     if len(cells) < 3:
         what = f"{len(cells)} real training cells, a PCA needs 3"
-        raise CellDualityError(what, where="cells.jsonl", mend="prepare the data again")
+        raise CellDualityError(what, where="cells.jsonl", hint="prepare the data again")
     top = max(len(cell) for cell in cells)
     matrix = cell_matrix(cells, genes, top)
     dimensions = min(components, len(cells) - 1, len(genes) - 1)

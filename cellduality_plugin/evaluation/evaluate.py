@@ -185,7 +185,7 @@ def examples_of(sections: Sequence[Section]) -> dict[tuple[str, str], Example]:
 def _check_names(models: Mapping[str, Path]) -> None:
     for name in models:
         if name in (REAL, *BASELINES) or not name or name != Path(name).name or name.startswith("."):
-            raise CellDualityError(f"{name!r} cannot name a checkpoint", mend="use a word such as base, SFT or GRPO")
+            raise CellDualityError(f"{name!r} cannot name a checkpoint", hint="use a word such as base, SFT or GRPO")
 
 
 def measure(

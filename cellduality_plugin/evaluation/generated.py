@@ -28,7 +28,7 @@ def can_write() -> None:
     if importlib.util.find_spec("anndata") is None:
         raise CellDualityError(
             "no package anndata to write generated cells with",
-            mend="pip install 'cellduality[prep]', or pass --no-anndata",
+            hint="pip install 'cellduality[prep]', or pass --no-anndata",
         )
 
 

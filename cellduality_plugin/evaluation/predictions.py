@@ -125,14 +125,14 @@ def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
     examples: dict[tuple[str, str], Example] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         if "label" not in row:
-            raise CellDualityError("row without label", where=f"{path}:{number}", mend="prepare the data again")
+            raise CellDualityError("row without label", where=f"{path}:{number}", hint="prepare the data again")
         example = Example.from_label(row["label"])
         if example.task not in tasks:
-            mend = f"known are {', '.join(tasks)}; add it to the configuration"
-            raise CellDualityError(f"unknown dual pair {example.task!r}", where=f"{path}:{number}", mend=mend)
+            hint = f"known are {', '.join(tasks)}; add it to the configuration"
+            raise CellDualityError(f"unknown dual pair {example.task!r}", where=f"{path}:{number}", hint=hint)
         key = (example.task, str(row.get("id", example.id)))
         if key in examples:
-            raise CellDualityError(f"row id {key[1]!r} twice", where=f"{path}:{number}", mend="prepare the data again")
+            raise CellDualityError(f"row id {key[1]!r} twice", where=f"{path}:{number}", hint="prepare the data again")
         examples[key] = example
     return examples
 

@@ -90,11 +90,11 @@ def read_cells(
     for number, row in enumerate(read_jsonl(path), start=1):
         if missing := {"id", "split", "genes", "labelled"} - row.keys():
             what = f"no {min(missing)!r} in the row"
-            raise CellDualityError(what, where=f"{path}:{number}", mend="prepare the data again")
+            raise CellDualityError(what, where=f"{path}:{number}", hint="prepare the data again")
         if row["split"] == split:
             rows.append(row)
     if not rows:
-        raise CellDualityError(f"no cells in split {split!r}", where=str(path), mend="use train, validation or test")
+        raise CellDualityError(f"no cells in split {split!r}", where=str(path), hint="use train, validation or test")
     chosen = [
         row
         for row in rows
@@ -104,7 +104,7 @@ def read_cells(
     ]
     if not chosen:
         wanted = " or ".join(columns) + (f", and {state}" if state else "")
-        raise CellDualityError(f"no cell of split {split!r} has {wanted}", where=str(path), mend="prepare again")
+        raise CellDualityError(f"no cell of split {split!r} has {wanted}", where=str(path), hint="prepare again")
     return RealCells(
         tuple(tuple(row["genes"]) for row in chosen),
         tuple(str(next(row[column] for column in columns if column in row)) for row in chosen),

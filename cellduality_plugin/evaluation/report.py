@@ -79,7 +79,7 @@ def write_report(
         import jinja2
         import matplotlib as mpl
     except ImportError as error:
-        raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[eval]'") from error
+        raise CellDualityError(f"cannot import {error.name}", hint="pip install 'cellduality[eval]'") from error
     mpl.use("svg")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),
@@ -144,7 +144,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     CellDualityError
         If the file is missing, is not JSON, or has another format or version.
     """
-    return read_versioned(path, FORMAT, VERSION, what="metrics", mend="evaluate first (cellduality evaluate)")
+    return read_versioned(path, FORMAT, VERSION, what="metrics", hint="evaluate first (cellduality evaluate)")
 
 
 def _predictions(path: Path) -> list[Prediction]:

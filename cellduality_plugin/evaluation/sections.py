@@ -91,7 +91,7 @@ def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit
             own = {key: row for key, row in held_out.items() if _part(key[1], foreign) == part}
             found |= _by_task(own, f"@{part}", limit)
     if not found:
-        raise CellDualityError("no rows to evaluate", where=str(data), mend="prepare the data again")
+        raise CellDualityError("no rows to evaluate", where=str(data), hint="prepare the data again")
     return found
 
 

@@ -69,7 +69,7 @@ def of_one_kind(runs: Runs) -> None:
     """Refuse runs that cannot be averaged: none, or of different splits or columns."""
     if len({run["split"] for run in runs}) != 1 or len({tuple(run["columns"]) for run in runs}) != 1:
         raise CellDualityError(
-            "the runs are not of one kind", where="metrics.json", mend="give runs of one recipe and one split"
+            "the runs are not of one kind", where="metrics.json", hint="give runs of one recipe and one split"
         )
 
 

@@ -71,7 +71,7 @@ def _pot() -> ModuleType:
     try:
         import ot
     except ImportError as error:
-        what, mend = "POT, which solves optimal transport, is not installed", 'pip install "cellduality[eval]"'
-        raise CellDualityError(what, where="Wasserstein distances", mend=mend) from error
+        what, hint = "POT, which solves optimal transport, is not installed", 'pip install "cellduality[eval]"'
+        raise CellDualityError(what, where="Wasserstein distances", hint=hint) from error
     module: ModuleType = ot
     return module

@@ -77,7 +77,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
             raise CellDualityError(
                 "the model has no chat template, so the dual prompt cannot be framed",
                 where=str(hf_tokenizer.name_or_path),
-                mend="start from an instruction-tuned model, or add a chat_template to its tokenizer",
+                hint="start from an instruction-tuned model, or add a chat_template to its tokenizer",
             )
         group = self._groups.get(sampling_params, label, self._scorer)
         began = time.monotonic()

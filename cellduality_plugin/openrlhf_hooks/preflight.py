@@ -31,10 +31,10 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
     folder = Path(model)
     if _looks_local(model) and not (folder / "config.json").is_file():
         what = "the model folder has no config.json" if folder.exists() else "no model there"
-        mend = "run the stage that makes it (bash recipes/grpo_duality.sh runs all), or name a model of the hub"
-        raise CellDualityError(what, where=model, mend=mend)
+        hint = "run the stage that makes it (bash recipes/grpo_duality.sh runs all), or name a model of the hub"
+        raise CellDualityError(what, where=model, hint=hint)
     if _looks_local(model) and not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
-        raise CellDualityError("the model folder has no weights", where=model, mend="make or download the model again")
+        raise CellDualityError("the model folder has no weights", where=model, hint="make or download the model again")
     return read_tokenizer(model, chat_template)
 
 
@@ -53,16 +53,16 @@ def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
         tokenizer = _tokenizer_class(model).from_pretrained(model, local_files_only=offline)
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"cannot load the tokenizer: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-        raise CellDualityError(what, where=model, mend="check the name and the network") from error
+        raise CellDualityError(what, where=model, hint="check the name and the network") from error
     tokenizer.chat_template = chat_template or tokenizer.chat_template
     if not tokenizer.chat_template:
-        mend = "start from an instruction-tuned model, or add a chat_template to its tokenizer"
-        raise CellDualityError("the model has no chat template", where=model, mend=mend)
+        hint = "start from an instruction-tuned model, or add a chat_template to its tokenizer"
+        raise CellDualityError("the model has no chat template", where=model, hint=hint)
     try:
         render(tokenizer, "Which type is the cell?")
     except TemplateError as error:
         what = f"the chat template cannot be rendered: {error}"
-        raise CellDualityError(what, where=model, mend="correct the template") from error
+        raise CellDualityError(what, where=model, hint="correct the template") from error
     return tokenizer
 
 
@@ -164,7 +164,7 @@ def _rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, 
         where = f"{path}:{number}"
         if not isinstance(row.get("input"), str) or not isinstance(row.get(second), str):
             what = f"malformed {stage} row: needs the texts 'input' and {second!r}"
-            raise CellDualityError(what, where=where, mend=_AGAIN)
+            raise CellDualityError(what, where=where, hint=_AGAIN)
         yield where, row
 
 
@@ -178,11 +178,11 @@ def _longest(needs: Iterator[_Need], lengths: Lengths, max_len: int, path: Path)
             tokens = prompt + max((next(responses) for _ in need.responses), default=0) + need.more
             if tokens > max_len:
                 what = f"{need.what} needs {tokens} tokens, more than max_len {max_len}"
-                mend = "raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES"
-                raise CellDualityError(what, where=need.where, mend=mend)
+                hint = "raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES"
+                raise CellDualityError(what, where=need.where, hint=hint)
             longest = max(longest, tokens)
     if not longest:
-        raise CellDualityError("no rows", where=str(path), mend=_AGAIN)
+        raise CellDualityError("no rows", where=str(path), hint=_AGAIN)
     return longest
 
 
@@ -194,15 +194,15 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
         try:
             example = Example.from_label(row["label"])
         except CellDualityError as error:
-            raise CellDualityError(error.what, where=where, mend=_AGAIN) from error
+            raise CellDualityError(error.what, where=where, hint=_AGAIN) from error
         if example.task not in tasks:
-            raise CellDualityError(f"row of the unknown task {example.task!r}", where=where, mend=_AGAIN)
+            raise CellDualityError(f"row of the unknown task {example.task!r}", where=where, hint=_AGAIN)
         task, reward = tasks[example.task], rewards[example.task]
         example = config.split(task, example)
         try:
             reward.check_row(task, example, vocabulary)
         except CellDualityError as error:
-            raise CellDualityError(error.what, where=where, mend=error.mend) from error
+            raise CellDualityError(error.what, where=where, hint=error.hint) from error
         yield _Need("prompt with its response", where, row["input"], more=max_new_tokens)
         answer: Value = ()
         if isinstance(task.answer, OneOf):  # which label makes the longest question does not depend on the row

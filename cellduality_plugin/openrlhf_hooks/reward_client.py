@@ -46,14 +46,14 @@ class RewardClient(FromThreads):
             read = partial(read_reply, rollouts=len(queries))
             return await asyncio.wait_for(self._servers.post("/", body, read), self._patience)
         except asyncio.TimeoutError:
-            what, mend = f"none answered within {self._patience:g} s", "start one again, then the run with RESUME=1"
+            what, hint = f"none answered within {self._patience:g} s", "start one again, then the run with RESUME=1"
         except Malformed as error:
-            what, mend = f"a server's reply is malformed: {error}", "see the server's log"
+            what, hint = f"a server's reply is malformed: {error}", "see the server's log"
         except PolicyError as error:
-            what, mend = f"a server refused a rollout: {error.cause}", "see the server's log"
+            what, hint = f"a server refused a rollout: {error.cause}", "see the server's log"
             if error.cause == "http_401":
-                mend = f"set {TOKEN_VARIABLE} to the servers' token"
-        raise CellDualityError(what, where=", ".join(self._urls), mend=mend)
+                hint = f"set {TOKEN_VARIABLE} to the servers' token"
+        raise CellDualityError(what, where=", ".join(self._urls), hint=hint)
 
     async def _closed(self) -> None:
         servers, self._servers = self._servers, self._opened()

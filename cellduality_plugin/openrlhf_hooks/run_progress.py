@@ -168,7 +168,7 @@ class Progress:
         ends = [number for number, line in enumerate(lines, start=1) if _ERROR.match(line)]
         return lines[: ends[-1] if ends else len(lines)][-_SHOW_LINES:]
 
-    def mend(self, exit_code: int) -> str:
+    def hint(self, exit_code: int) -> str:
         """Return one line: what Ray had no room for, else which process died and how to mend a known failure.
 
         Parameters
@@ -179,7 +179,7 @@ class Progress:
         if self.no_room:
             return self.no_room
         shown = (
-            mend for pattern, mend in KNOWN_FAILURES.items() if any(re.search(pattern, line) for line in self.lines)
+            hint for pattern, hint in KNOWN_FAILURES.items() if any(re.search(pattern, line) for line in self.lines)
         )
         known = next(shown, _OUT_OF_MEMORY if exit_code == 137 else "")
         if not self._dead:

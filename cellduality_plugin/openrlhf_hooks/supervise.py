@@ -64,8 +64,8 @@ def lock(run_dir: Path) -> Iterator[int | None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             what = f"another run is using this folder ({_holder(file)})"
-            mend = "wait for it to end, or choose another folder"
-            raise FolderLockedError(what, where=str(run_dir), mend=mend) from None
+            hint = "wait for it to end, or choose another folder"
+            raise FolderLockedError(what, where=str(run_dir), hint=hint) from None
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "since": time.strftime(_CLOCK)}) + "\n")
         file.flush()
@@ -247,8 +247,8 @@ def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, e
     except FileNotFoundError as error:
         raise CellDualityError(f"no such command or file: {error.filename}", where=stage) from None
     except OSError as error:
-        mend = "free some space or choose another folder"
-        raise CellDualityError(f"cannot write: {error.strerror}", where=str(log_path), mend=mend) from error
+        hint = "free some space or choose another folder"
+        raise CellDualityError(f"cannot write: {error.strerror}", where=str(log_path), hint=hint) from error
     if stop.number:
         print(display.line(f"stopped, nothing is left running; log: {log_path}"), flush=True)
     elif code == 0:
@@ -256,8 +256,8 @@ def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, e
     else:
         print(*(f"    {line}" for line in progress.last_words()), sep="\n")
         print(display.line(f"failed with exit code {code}; log: {log_path}"), flush=True)
-        if mend := progress.mend(code):
-            print(f"[{stage}] {mend}", flush=True)
+        if hint := progress.hint(code):
+            print(f"[{stage}] {hint}", flush=True)
     return code
 
 

@@ -217,7 +217,7 @@ def checked_url(url: str, where: str = "endpoint") -> str:
     except ValueError:
         good = False
     if not good:
-        raise CellDualityError(f"{url!r:.80} is no http address", where=where, mend="write it as http://host:8000/v1")
+        raise CellDualityError(f"{url!r:.80} is no http address", where=where, hint="write it as http://host:8000/v1")
     return url.rstrip("/")
 
 
@@ -234,6 +234,6 @@ def read_key(variable: str | None, where: str, *, needed: bool = True) -> str:
     if missing or not key.isascii() or not key.isprintable():
         what = "is not set" if missing else "holds what no key holds"
         raise CellDualityError(
-            f"{variable} {what}", where=where, mend="set it to the key alone, on every machine that asks the endpoint"
+            f"{variable} {what}", where=where, hint="set it to the key alone, on every machine that asks the endpoint"
         )
     return key

@@ -131,19 +131,19 @@ def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
         If vLLM is not installed, the folder is no checkpoint that it can serve, or there is no chat template.
     """
     if not (model / "config.json").is_file():
-        raise CellDualityError("no checkpoint", where=str(model), mend="give a Hugging Face folder with config.json")
+        raise CellDualityError("no checkpoint", where=str(model), hint="give a Hugging Face folder with config.json")
     try:
         tokenizer = _tokenizer(model, settings.chat_template)
         llm, limit = _engine(model, settings, seed)
     except ImportError as error:
-        mend = "evaluate in the environment that trains (recipes/setup.sh)"
-        raise CellDualityError(f"cannot import {error.name}", mend=mend) from error
+        hint = "evaluate in the environment that trains (recipes/setup.sh)"
+        raise CellDualityError(f"cannot import {error.name}", hint=hint) from error
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CellDualityError(
             f"vLLM cannot serve the checkpoint: {reason[0]:.200}",
             where=str(model),
-            mend="read the engine's log above; mend the folder, or lower max_model_len if memory is short",
+            hint="read the engine's log above; hint the folder, or lower max_model_len if memory is short",
         ) from error
     served = Served(llm, tokenizer, limit)
     try:
@@ -163,7 +163,7 @@ def _tokenizer(model: Path, chat_template: str) -> Any:
         tokenizer.chat_template = chat_template
     if not tokenizer.chat_template:
         raise CellDualityError(
-            "the tokenizer has no chat template", where=str(model), mend="save one with it, or set chat_template"
+            "the tokenizer has no chat template", where=str(model), hint="save one with it, or set chat_template"
         )
     return tokenizer
 

@@ -123,7 +123,7 @@ class LabelScores(Reward):
             raise CellDualityError(
                 f"{type(self).__name__} needs a closed set of labels, and {task.name} has none on either side",
                 where=f"tasks.{task.name}.reward",
-                mend="use duality or likelihood",
+                hint="use duality or likelihood",
             )
 
     @abstractmethod
@@ -155,7 +155,7 @@ def check_comparison(comparison: str | None, field: Field, task: DualTask) -> No
         raise CellDualityError(
             f"{comparison} compares ranked lists, and what {task.name} would have compared is a {field.kind}",
             where=f"tasks.{task.name}.reward",
-            mend="use exact, or leave the comparison out",
+            hint="use exact, or leave the comparison out",
         )
 
 

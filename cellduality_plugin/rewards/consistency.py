@@ -26,7 +26,7 @@ class ConsistencyReward(LabelScores):
             raise CellDualityError(
                 f"consistency asks for the label of a whole cell, and {task.name} names none",
                 where=f"tasks.{task.name}.reward",
-                mend="use it for tasks that are answered by a label",
+                hint="use it for tasks that are answered by a label",
             )
 
     async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:

@@ -36,7 +36,7 @@ class OracleReward(Reward):
             raise CellDualityError(
                 "the oracle needs the true answer, and the row holds none",
                 where=f"row {example.id} of {task.name}",
-                mend=f"prepare the data for it (--rewards {task.name}=oracle), or use another reward",
+                hint=f"prepare the data for it (--rewards {task.name}=oracle), or use another reward",
             )
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:

@@ -39,7 +39,7 @@ class PosteriorReward(LabelScores):
             raise CellDualityError(
                 f"the hidden {task.unknown.kind} {example.unknown!r:.60} is not in the vocabulary",
                 where=f"row {example.id}",
-                mend="prepare the data again, rows and vocabulary together",
+                hint="prepare the data again, rows and vocabulary together",
             )
 
     async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:

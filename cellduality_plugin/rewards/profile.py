@@ -28,7 +28,7 @@ class ProfileReward(LabelScores):
             raise CellDualityError(
                 f"a profile tells how likely a cell is, and {task.name} is about none",
                 where=f"tasks.{task.name}.reward",
-                mend="use it for tasks that name a label of a cell, or write a cell",
+                hint="use it for tasks that name a label of a cell, or write a cell",
             )
 
     async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:

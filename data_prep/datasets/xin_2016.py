@@ -28,7 +28,7 @@ def read(files: Files, variant: str) -> Draft:
         raise CellDualityError(
             "this set has no public labels: the published ones were given by hand to clusters, and are not published",
             where=f"xin_2016/{LABELS}",
-            mend=f"put a table {LABELS} with the columns cell (SAMPLE_BARCODE) and cell_type beside {ARCHIVE}",
+            hint=f"put a table {LABELS} with the columns cell (SAMPLE_BARCODE) and cell_type beside {ARCHIVE}",
         )
     draft = read_samples(files[ARCHIVE])
     labels = {row.get("cell", ""): row.get("cell_type", "") for row in read_rows(files[LABELS], ",")}

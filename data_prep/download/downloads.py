@@ -59,13 +59,13 @@ def download(url: str, target: Path, *, checksum: str = "", progress: Progress |
         os.replace(part, target)
         _version(part).unlink(missing_ok=True)
     except _Passing as error:
-        raise CellDualityError(str(error), where=url, mend=AGAIN) from error
+        raise CellDualityError(str(error), where=url, hint=AGAIN) from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise CellDualityError(
             "the disk is full" if full else f"cannot write: {error.strerror or error}",
             where=str(part),
-            mend=f"free some space; then {AGAIN}" if full else "choose another cache folder",
+            hint=f"free some space; then {AGAIN}" if full else "choose another cache folder",
         ) from error
     return digest
 
@@ -91,7 +91,7 @@ def _attempt(client: httpx.Client, url: str, part: Path, progress: Progress | No
     except httpx.TransportError as error:
         raise _Passing(f"the connection was cut ({type(error).__name__})") from error
     except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
-        raise CellDualityError(f"unusable address ({error})", where=url, mend="report it") from error
+        raise CellDualityError(f"unusable address ({error})", where=url, hint="report it") from error
 
 
 def _receive(response: httpx.Response, url: str, part: Path, begun: int, progress: Progress | None) -> None:
@@ -107,7 +107,7 @@ def _receive(response: httpx.Response, url: str, part: Path, begun: int, progres
         raise CellDualityError(
             f"the server answers {status} {response.reason_phrase}",
             where=url,
-            mend="the publisher may have moved the file: look at the set's page, and report it",
+            hint="the publisher may have moved the file: look at the set's page, and report it",
         )
     if status == 200:  # from the beginning: the server does not know ranges, or the file has changed
         begun = 0
@@ -143,6 +143,6 @@ def _check(part: Path, url: str, checksum: str) -> str:
         raise CellDualityError(
             f"wrong {kind}: {found} in place of {wanted.lower()}",
             where=url,
-            mend="the download was removed; fetch again, and report it if it stays wrong",
+            hint="the download was removed; fetch again, and report it if it stays wrong",
         )
     return digests["sha256"].hexdigest()

@@ -46,7 +46,7 @@ def ready_file(dataset: Dataset) -> Path | None:
         return None
     if not Path(folder).is_dir():
         raise CellDualityError(
-            "no such folder", where=folder, mend="set CELLDUALITY_DATA to a folder of .h5ad files, or unset it"
+            "no such folder", where=folder, hint="set CELLDUALITY_DATA to a folder of .h5ad files, or unset it"
         )
     path = Path(folder) / f"{dataset.name}.h5ad"
     return path if path.is_file() else None
@@ -151,7 +151,7 @@ def collection_url(source: CollectionFile) -> str:
             raise CellDualityError(
                 f"the collection names no .h5ad file of the data set {source.title!r}",
                 where=url,
-                mend="look at the collection's page, and report it",
+                hint="look at the collection's page, and report it",
             ) from error
 
 
@@ -164,7 +164,7 @@ def _hashes(path: Path) -> dict[str, dict[str, Any]]:
         raise CellDualityError(
             f"unreadable record of hashes ({error})",
             where=str(record),
-            mend="remove it: the files at hand are trusted again",
+            hint="remove it: the files at hand are trusted again",
         ) from error
 
 
@@ -185,7 +185,7 @@ def _check_hash(path: Path) -> None:
         raise CellDualityError(
             f"the file is not what was downloaded first (SHA-256 {digest[:12]}..., was {record['sha256'][:12]}...)",
             where=str(path),
-            mend=f"remove it to fetch it again; if it changed for a good reason, remove {HASHES} too",
+            hint=f"remove it to fetch it again; if it changed for a good reason, remove {HASHES} too",
         )
     _note_hash(path, digest)
 
@@ -200,7 +200,7 @@ def _alone(folder: Path) -> Iterator[None]:
         raise CellDualityError(
             f"cannot use the cache folder: {error.strerror}",
             where=str(folder),
-            mend="set CELLDUALITY_CACHE to a folder you may write to",
+            hint="set CELLDUALITY_CACHE to a folder you may write to",
         ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

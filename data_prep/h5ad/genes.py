@@ -93,25 +93,25 @@ def check_species(
         choice = (
             f"one of: {', '.join(columns)}" if columns else "a column of var with symbols (none here looks like it)"
         )
-        mend = f"use --gene-symbols with {choice}"
+        hint = f"use --gene-symbols with {choice}"
     elif 2 * genomes.total() > len(names) and len(genomes) > 1:
         what = f"mixed species: gene names start with {' and '.join(sorted(genomes))}"
-        mend = "keep the cells and genes of one genome"
+        hint = "keep the cells and genes of one genome"
     elif 2 * genomes.total() > len(names):
         (genome,) = genomes
         what = f"gene names start with the name of a genome, {genome}"
-        mend = f"adata.var_names = adata.var_names.str.removeprefix({genome!r})"
+        hint = f"adata.var_names = adata.var_names.str.removeprefix({genome!r})"
     elif known < FEW_KNOWN:
         return
     elif min(found["human"], found["mouse"]) > MIXED * known:
         what = f"mixed species: {found['human']} human and {found['mouse']} mouse gene symbols"
-        mend = "keep the cells and genes of one species"
+        hint = "keep the cells and genes of one species"
     elif other and found[other] >= (1 - MIXED) * known:
         what = f"{declared} genes are declared, but {found[other]} of {len(names)} are {other} symbols"
-        mend = f"use --species {other}"
+        hint = f"use --species {other}"
     else:
         return
-    raise CellDualityError(what, where=where, mend=mend)
+    raise CellDualityError(what, where=where, hint=hint)
 
 
 def to_human(names: Sequence[str]) -> tuple[list[str | None], dict[str, int]]:

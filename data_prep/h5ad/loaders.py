@@ -106,7 +106,7 @@ def load_h5ad(
     """
     path = Path(path)
     if not path.is_file():
-        raise CellDualityError("no such file", where=str(path), mend="check the path of the .h5ad file")
+        raise CellDualityError("no such file", where=str(path), hint="check the path of the .h5ad file")
     from data_prep.h5ad.matrices import open_tables  # it takes seconds, and an up-to-date preparation does without
 
     tables = open_tables(path, matrix, layer)
@@ -114,8 +114,8 @@ def load_h5ad(
     if not tables.obs.index.is_unique:
         raise _duplicates("cell", tables.obs.index, "call adata.obs_names_make_unique()", path)
     obs, rows, missing = _obs(tables.obs, {"cell_type": label_column, **(columns or {})}, path)
-    hint = "--matrix raw" if matrix == "X" and layer is None else "--matrix X"
-    counts = _check_values(tables.matrix, expression, path, hint)
+    other = "--matrix raw" if matrix == "X" and layer is None else "--matrix X"
+    counts = _check_values(tables.matrix, expression, path, other)
     return Loaded(tables.matrix, counts, rows, columns_kept, obs, genes, {**drops, **missing})
 
 
@@ -132,7 +132,7 @@ def _genes(
     elif gene_symbols not in columns:
         known = ", ".join(symbol_columns(columns) or columns) or "(there is none)"
         raise CellDualityError(
-            f"no column {gene_symbols!r} of names in var", where=str(path), mend=f"use --gene-symbols with: {known}"
+            f"no column {gene_symbols!r} of names in var", where=str(path), hint=f"use --gene-symbols with: {known}"
         )
     else:
         series = columns[gene_symbols]
@@ -148,14 +148,14 @@ def _genes(
         names = [None if name is None else mapped[name] for name in names]
     kept = np.array([place for place, name in enumerate(names) if name is not None], dtype=np.int64)
     if len(kept) == 0:
-        raise CellDualityError("no gene is left", where=str(path), mend="check --species and --gene-symbols")
+        raise CellDualityError("no gene is left", where=str(path), hint="check --species and --gene-symbols")
     return tuple(name for name in names if name is not None), kept, {why: n for why, n in drops.items() if n}
 
 
-def _duplicates(what: str, names: Any, mend: str, path: Path) -> CellDualityError:
+def _duplicates(what: str, names: Any, hint: str, path: Path) -> CellDualityError:
     copies = sorted({str(name) for name in names[names.duplicated()]})
     shown = ", ".join(copies[:3]) + (", ..." if len(copies) > 3 else "")
-    return CellDualityError(f"{len(copies)} duplicate {what} names ({shown})", where=str(path), mend=mend)
+    return CellDualityError(f"{len(copies)} duplicate {what} names ({shown})", where=str(path), hint=hint)
 
 
 def _obs(obs: DataFrame, wanted: Mapping[str, str], path: Path) -> tuple[DataFrame, NDArray[np.bool_], dict[str, int]]:
@@ -170,7 +170,7 @@ def _obs(obs: DataFrame, wanted: Mapping[str, str], path: Path) -> tuple[DataFra
             known = ", ".join(map(str, obs.columns)) or "(there is none)"
             flag = "--label-column" if name == "cell_type" else f"--{name}-column"
             raise CellDualityError(
-                f"no column {column!r} in obs", where=str(path), mend=f"use {flag} with one of: {known}"
+                f"no column {column!r} in obs", where=str(path), hint=f"use {flag} with one of: {known}"
             )
         texts[name], missing = _labels(obs[column], f"{path}, obs[{column!r}]")
         reason = MISSING_LABEL if name == "cell_type" else f"cell without a {name}"
@@ -178,7 +178,7 @@ def _obs(obs: DataFrame, wanted: Mapping[str, str], path: Path) -> tuple[DataFra
         keep &= ~missing
     if not keep.any():
         raise CellDualityError(
-            f"no cell has a value in all of {', '.join(wanted.values())}", where=str(path), mend="choose other columns"
+            f"no cell has a value in all of {', '.join(wanted.values())}", where=str(path), hint="choose other columns"
         )
     kept = {name: values[keep] for name, values in texts.items()}
     index = obs.index if keep.all() else obs.index[keep]
@@ -194,13 +194,13 @@ def _labels(series: Series[Any], where: str) -> tuple[NDArray[Any], NDArray[np.b
     missing = labels == ""
     tagged = sorted(label for label in kinds if "<" in label or ">" in label)
     if tagged:
-        raise CellDualityError(f"label {tagged[0]!r} holds an angle bracket", where=where, mend="rename the label")
+        raise CellDualityError(f"label {tagged[0]!r} holds an angle bracket", where=where, hint="rename the label")
     if missing.all():
-        raise CellDualityError("every label is missing", where=where, mend="choose another --label-column")
+        raise CellDualityError("every label is missing", where=where, hint="choose another --label-column")
     return labels, missing
 
 
-def _check_values(stored: StoredMatrix, expression: Expression, path: Path, hint: str) -> bool:
+def _check_values(stored: StoredMatrix, expression: Expression, path: Path, other: str) -> bool:
     """Return whether the values are counts; read once, whatever the size."""
     bad = negative = 0
     highest, whole, empty = 0.0, True, True
@@ -217,16 +217,16 @@ def _check_values(stored: StoredMatrix, expression: Expression, path: Path, hint
             whole = bool((values == np.floor(values)).all())
         empty &= low == high == 0
         highest = max(highest, high)
-    mend = f"repair the matrix, or read the other one with {hint}"
+    hint = f"repair the matrix, or read the other one with {other}"
     if bad:
-        raise CellDualityError(f"{bad} values of the matrix are NaN or infinite", where=str(path), mend=mend)
+        raise CellDualityError(f"{bad} values of the matrix are NaN or infinite", where=str(path), hint=hint)
     if empty:
-        raise CellDualityError("the matrix is all zeros", where=str(path), mend=mend)
+        raise CellDualityError("the matrix is all zeros", where=str(path), hint=hint)
     if negative:
         raise CellDualityError(
             f"{negative} values of the matrix are negative, as in scaled data, which cannot rank expressed genes",
             where=str(path),
-            mend=f"store counts or log1p values, or read the other matrix with {hint}",
+            hint=f"store counts or log1p values, or read the other matrix with {other}",
         )
     return _is_counts(whole, highest, expression, path)
 
@@ -236,12 +236,12 @@ def _is_counts(whole: bool, highest: float, expression: Expression, path: Path) 
     log = not whole and highest < LOG_CEILING
     if expression == "auto" and whole != (highest >= LOG_CEILING):
         what = f"cannot tell counts from log1p values: {found}"
-        mend = "use --expression counts" if whole else "store raw counts or log1p of counts per 10,000"
+        hint = "use --expression counts" if whole else "store raw counts or log1p of counts per 10,000"
     elif expression == "counts" and not whole:
-        what, mend = f"counts are declared, but {found}", "use --expression log1p, or store raw counts"
+        what, hint = f"counts are declared, but {found}", "use --expression log1p, or store raw counts"
     elif expression == "log1p" and not log:
         what = f"log1p values are declared, but {found}"
-        mend = "use --expression counts" if whole else "apply log1p, or store raw counts"
+        hint = "use --expression counts" if whole else "apply log1p, or store raw counts"
     else:
         return whole
-    raise CellDualityError(what, where=str(path), mend=mend)
+    raise CellDualityError(what, where=str(path), hint=hint)

@@ -37,7 +37,7 @@ def told_when_unreadable(path: Path) -> Iterator[None]:
         raise CellDualityError(
             f"unreadable {path.suffix} file ({type(error).__name__}: {str(error)[:120]})",
             where=str(path),
-            mend="download the file again, or write it again (anndata: write_h5ad)",
+            hint="download the file again, or write it again (anndata: write_h5ad)",
         ) from error
 
 
@@ -65,7 +65,7 @@ class StoredMatrix:
             kind, shape, dtype = "dense", node.shape, node.dtype
         if dtype.kind not in "biuf":
             raise CellDualityError(
-                f"the matrix does not hold numbers ({dtype})", where=str(path), mend="store a numeric matrix"
+                f"the matrix does not hold numbers ({dtype})", where=str(path), hint="store a numeric matrix"
             )
         cells, genes = map(int, shape)
         return cls(path, key, kind, (cells, genes))  # type: ignore[arg-type]
@@ -206,20 +206,20 @@ def _key(file: h5py.File, matrix: str, layer: str | None, path: Path) -> str:
         layers = list(file["layers"]) if "layers" in file else []
         if layer not in layers:
             known = ", ".join(layers) or "(there is none)"
-            raise CellDualityError(f"no layer {layer!r}", where=str(path), mend=f"use --layer with one of: {known}")
+            raise CellDualityError(f"no layer {layer!r}", where=str(path), hint=f"use --layer with one of: {known}")
         return f"layers/{layer}"
     raw = next((key for key in ("raw/X", "raw.X") if key in file), "")
     if matrix == "counts":
         whole = [key for key in ("X", raw) if key and key in file and StoredMatrix.find(file, path, key).whole()]
         return whole[0] if whole else "X"
     if matrix == "raw" and not raw:
-        raise CellDualityError("the file has no raw matrix", where=str(path), mend="use --matrix X")
+        raise CellDualityError("the file has no raw matrix", where=str(path), hint="use --matrix X")
     return "X" if matrix == "X" else raw
 
 
 def _no_matrix(what: str, path: Path) -> CellDualityError:
     return CellDualityError(
-        what, where=str(path), mend="check how the file was written, or whether a filter left nothing over"
+        what, where=str(path), hint="check how the file was written, or whether a filter left nothing over"
     )
 
 

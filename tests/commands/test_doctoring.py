@@ -66,7 +66,7 @@ def test_json_is_one_object_that_holds_all_and_memory_that_is_given_counts(good,
     found = json.loads(out)
     assert (code, found["trainer"]) == (1, SFT)
     assert [finding["check"] for finding in found["findings"]] == ["batches_fill_devices", "host_memory"]
-    assert found["findings"][0].keys() == {"severity", "what", "where", "mend", "check"}
+    assert found["findings"][0].keys() == {"severity", "what", "where", "hint", "check"}
     assert found["memory"][0].keys() == {"name", "where", "loading", "generating", "training", "formula"}
     assert {part["name"] for part in found["memory"]} >= {"weights", "gradients", "optimiser"}
 

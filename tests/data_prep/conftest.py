@@ -85,12 +85,12 @@ def small_llama(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) ->
 def check_told() -> Callable[[pytest.ExceptionInfo[CellDualityError], str, str], None]:
     """Return a check that an error is one line which says what, where and how to mend it."""
 
-    def check(raised: pytest.ExceptionInfo[CellDualityError], what: str, mend: str = "") -> None:
+    def check(raised: pytest.ExceptionInfo[CellDualityError], what: str, hint: str = "") -> None:
         error = raised.value
         assert "\n" not in str(error)
         assert what in error.what
         assert error.where
-        assert error.mend
-        assert mend in error.mend
+        assert error.hint
+        assert hint in error.hint
 
     return check

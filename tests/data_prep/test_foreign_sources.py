@@ -154,7 +154,7 @@ TOY = {"source": "toy.h5ad", "label_column": "kind", "n_labelled": 6, "n_rl": 20
 
 @pytest.mark.usefixtures("_small_kidney")
 @pytest.mark.parametrize(
-    ("settings", "what", "mend"),
+    ("settings", "what", "hint"),
     [
         ({"foreign": ["oligodendroglioma"]}, "no cell type of oligodendroglioma is known to be shared", KIDNEY),
         ({"foreign": ["pbmc68k_reduced"]}, "pbmc68k_reduced is foreign and named twice", "not both"),
@@ -164,11 +164,11 @@ TOY = {"source": "toy.h5ad", "label_column": "kind", "n_labelled": 6, "n_rl": 20
         ({**TOY, "foreign": [KIDNEY]}, "no cell type of toy is known", "kang_2018_ifnb, kidney_immune, pbmc68k"),
     ],
 )
-def test_what_cannot_be_asked_is_told(settings, what, mend, tmp_path, write_h5ad, monkeypatch, check_told):
+def test_what_cannot_be_asked_is_told(settings, what, hint, tmp_path, write_h5ad, monkeypatch, check_told):
     monkeypatch.chdir(write_h5ad().parent)
     with pytest.raises(CellDualityError) as raised:
         prepare(PrepareSettings.read(settings), tmp_path / "out")
-    check_told(raised, what, mend)
+    check_told(raised, what, hint)
     assert not (tmp_path / "out").exists()
 
 

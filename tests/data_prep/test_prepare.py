@@ -361,7 +361,7 @@ def test_type_without_controls_is_left_out_and_counted(tmp_path, write_h5ad):
 
 
 @pytest.mark.parametrize(
-    ("treated", "what", "mend"),
+    ("treated", "what", "hint"),
     [
         ({"columns": {}}, "no column 'drug'", "name the column that holds it"),
         ({"held_out": {"cell_type": ["Mast"]}}, "no cell has the cell_type 'Mast'", "B, NK, T"),
@@ -371,8 +371,8 @@ def test_type_without_controls_is_left_out_and_counted(tmp_path, write_h5ad):
         ({"name": "kang_2018_ifnb"}, "label_column is for files of one's own", "leave it out"),
     ],
 )
-def test_source_that_does_not_fit_is_told_and_nothing_is_written(tmp_path, write_h5ad, check_told, treated, what, mend):
+def test_source_that_does_not_fit_is_told_and_nothing_is_written(tmp_path, write_h5ad, check_told, treated, what, hint):
     with pytest.raises(CellDualityError) as raised:
         prepare(two_sources(tmp_path, write_h5ad, treated=treated), tmp_path / "out")
-    check_told(raised, what, mend)
+    check_told(raised, what, hint)
     assert not (tmp_path / "out").exists()

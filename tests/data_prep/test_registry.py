@@ -72,11 +72,11 @@ def test_addresses_follow_the_accession_and_checksums_are_those_of_the_publisher
             assert parts[3].removesuffix(".gz") == file.name.removesuffix(".gz")
 
 
-@pytest.mark.parametrize(("typed", "mend"), [("kang_2018", "did you mean kang_2018_ifnb"), ("zzz", "data list")])
-def test_unknown_name_gets_the_nearest_ones(typed, mend):
+@pytest.mark.parametrize(("typed", "hint"), [("kang_2018", "did you mean kang_2018_ifnb"), ("zzz", "data list")])
+def test_unknown_name_gets_the_nearest_ones(typed, hint):
     with pytest.raises(CellDualityError) as raised:
         find_dataset(typed)
-    assert mend in raised.value.mend
+    assert hint in raised.value.hint
 
 
 def test_list_has_a_line_for_every_set(run):

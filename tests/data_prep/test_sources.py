@@ -25,16 +25,16 @@ def test_settings_override_what_a_source_is_known_for(name, wanted, found):
 
 
 @pytest.mark.parametrize(
-    ("name", "what", "mend"),
+    ("name", "what", "hint"),
     [
         ("pbmc", "no data set 'pbmc'", "pbmc68k_reduced"),
         ("mine.h5ad", "no label column given", "--label-column"),
     ],
 )
-def test_bad_source_is_told(name, what, mend, check_told):
+def test_bad_source_is_told(name, what, hint, check_told):
     with pytest.raises(CellDualityError) as raised:
         find_source(name)
-    check_told(raised, what, mend)
+    check_told(raised, what, hint)
 
 
 def test_an_installed_file_is_used_and_another_fetched(monkeypatch, tmp_path, check_told):

@@ -89,17 +89,17 @@ def test_labelled_cells_are_as_many_as_asked_with_every_class_among_them(counts,
 
 
 @pytest.mark.parametrize(
-    ("choose", "count", "what", "mend"),
+    ("choose", "count", "what", "hint"),
     [
         (choose_labelled, 1, "1 labelled cells of 10", "from 2 to 10"),
         (choose_labelled, 11, "11 labelled cells of 10", "from 2 to 10"),
         (choose_some, 5, "5 cells of 2 classes", "choose 6 or more"),
     ],
 )
-def test_number_of_cells_that_cannot_be_had_is_told(choose, count, what, mend, check_told):
+def test_number_of_cells_that_cannot_be_had_is_told(choose, count, what, hint, check_told):
     with pytest.raises(CellDualityError) as raised:
         choose(cells_of([5, 5]), count, np.random.default_rng(0))
-    check_told(raised, what, mend)
+    check_told(raised, what, hint)
 
 
 @given(sizes, st.integers(0, 9), st.data())

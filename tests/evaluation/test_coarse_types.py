@@ -179,7 +179,7 @@ def test_a_malformed_file_is_told_in_one_line(text: str, what: str, tmp_path: Pa
     with pytest.raises(CellDualityError, match=what) as raised:
         read_shared_types(tmp_path / COARSE_FILE)
     assert raised.value.where == str(tmp_path / COARSE_FILE)
-    assert raised.value.mend
+    assert raised.value.hint
     assert "\n" not in str(raised.value)
 
 

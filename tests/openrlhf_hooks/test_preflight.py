@@ -32,7 +32,7 @@ def refused(what: str, where: str) -> Iterator[None]:
         yield
     assert what in raised.value.what
     assert where in raised.value.where
-    assert raised.value.mend
+    assert raised.value.hint
     assert "\n" not in str(raised.value)
 
 

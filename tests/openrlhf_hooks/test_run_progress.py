@@ -54,7 +54,7 @@ def test_epochs_prompts_and_ratios_are_remembered():
 
 
 @pytest.mark.parametrize(
-    ("line", "mend"),
+    ("line", "hint"),
     [
         ("OSError: [Errno 28] No space left on device", "the disk is full"),
         ("RuntimeError: [enforce fail] . PytorchStreamWriter failed writing file: ENOSPC", "the disk is full"),
@@ -68,13 +68,13 @@ def test_epochs_prompts_and_ratios_are_remembered():
         ("vllm.v1.engine.exceptions.EngineDeadError: EngineCore.", "a vLLM engine died; RESUME=1 goes on"),
     ],
 )
-def test_known_failures_have_a_mend(line, mend):
-    assert fed(line).mend(1).startswith(mend)
+def test_known_failures_have_a_mend(line, hint):
+    assert fed(line).hint(1).startswith(hint)
 
 
 def test_an_unknown_failure_has_none_but_a_kill():
     found = fed("ValueError: something else, 98 of 28")
-    assert (found.mend(1), found.mend(137)[:28], found.doomed) == ("", "the machine ran out of memor", False)
+    assert (found.hint(1), found.hint(137)[:28], found.doomed) == ("", "the machine ran out of memor", False)
 
 
 def test_a_dead_actor_is_named():
@@ -83,9 +83,9 @@ def test_a_dead_actor_is_named():
         "\tclass_name: RolloutRayActor", "\tactor_id: 0af3", "\tpid: 4242", "\tclass_name: PolicyModelActor",
         "\tpid: 4243", "There are some potential root causes. (1) The process is killed by SIGKILL by OOM killer",
     ]  # fmt: skip
-    mend = fed(*(TRAINER + line for line in lines)).mend(1)
-    assert mend.startswith("a vLLM engine (process 4242) died: the machine ran out of memory, or a process")
-    assert mend.endswith("; RESUME=1 goes on from the last checkpoint")
+    hint = fed(*(TRAINER + line for line in lines)).hint(1)
+    assert hint.startswith("a vLLM engine (process 4242) died: the machine ran out of memory, or a process")
+    assert hint.endswith("; RESUME=1 goes on from the last checkpoint")
 
 
 def test_the_last_words_are_fifteen_lines_and_end_with_the_error():

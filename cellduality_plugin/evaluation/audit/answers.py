@@ -65,16 +65,16 @@ def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list
     """
     path = data / FILE
     if not path.is_file():
-        mend = "prepare the data again (cellduality data prepare)"
-        raise CellDualityError("no cells to audit", where=str(path), mend=mend)
+        hint = "prepare the data again (cellduality data prepare)"
+        raise CellDualityError("no cells to audit", where=str(path), hint=hint)
     found: dict[str, list[Example]] = {n: [] for n, task in tasks.items() if isinstance(task.answer, OneOf | Genes)}
     for row in read_jsonl(path):
         example = Example.from_label(row.get("label", ""))
         if example.task in found:
             found[example.task].append(example)
     if not any(found.values()):
-        mend = "prepare the data again, with --audit-cells above 0"
-        raise CellDualityError(f"no row of {', '.join(tasks)}", where=str(path), mend=mend)
+        hint = "prepare the data again, with --audit-cells above 0"
+        raise CellDualityError(f"no row of {', '.join(tasks)}", where=str(path), hint=hint)
     return {name: examples for name, examples in found.items() if examples}
 
 
@@ -96,7 +96,7 @@ def make_cases(
     for row in rows:
         if row.gold is None:
             where = f"row {row.id} of {task.name}"
-            raise CellDualityError("the row holds no true answer", where=where, mend="prepare the data again")
+            raise CellDualityError("the row holds no true answer", where=where, hint="prepare the data again")
     return [
         Case(task, row, row.splits()[:masks], tuple(_candidates(task, row, rows, vocabulary, others, rng)))
         for row in rows[:cells]

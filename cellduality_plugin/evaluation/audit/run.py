@@ -126,7 +126,7 @@ def check(data: Path, config: Config, settings: AuditSettings) -> Audited:
                 what = (
                     f"{reward_title(reward)} can judge none of {', '.join(task.name for task in wanted)}: {error.what}"
                 )
-                raise CellDualityError(what, where="--rewards", mend=error.mend) from error
+                raise CellDualityError(what, where="--rewards", hint=error.hint) from error
     return wanted
 
 
@@ -207,4 +207,4 @@ class _Auditor:
 
 def read_audit(path: Path) -> dict[str, Any]:
     """Return the content of an audit file, or raise as :func:`cellduality_plugin.files.read_versioned`."""
-    return read_versioned(path, FORMAT, VERSION, what="audit", mend="audit again (cellduality audit)")
+    return read_versioned(path, FORMAT, VERSION, what="audit", hint="audit again (cellduality audit)")

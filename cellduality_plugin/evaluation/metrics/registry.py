@@ -122,7 +122,7 @@ def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[C
     def register(of: Callable[..., Any]) -> Callable[..., Any]:
         known = METRICS.get(key)
         if known is not None and known.of.__module__ != of.__module__:
-            raise CellDualityError(f"the metric {key!r} is there already", where="--metric", mend="name it otherwise")
+            raise CellDualityError(f"the metric {key!r} is there already", where="--metric", hint="name it otherwise")
         METRICS[key] = Metric(key, title, better, of, **settings)
         return of
 
@@ -184,10 +184,10 @@ def load_metric(path: str) -> None:
         If there is no such function, it is not decorated, or its key is taken.
     """
     module, _, name = path.rpartition(":")
-    mend = f"give module:function or file.py:function, decorated with {__name__}.metric"
+    hint = f"give module:function or file.py:function, decorated with {__name__}.metric"
     try:
         found = (runpy.run_path(module) if module.endswith(".py") else vars(importlib.import_module(module)))[name]
     except (ImportError, OSError, KeyError, ValueError) as error:
-        raise CellDualityError(f"cannot load the metric {path!r}: {error}", where="--metric", mend=mend) from error
+        raise CellDualityError(f"cannot load the metric {path!r}: {error}", where="--metric", hint=hint) from error
     if not any(each.of is found for each in METRICS.values()):
-        raise CellDualityError(f"{path!r} is no metric", where="--metric", mend=mend)
+        raise CellDualityError(f"{path!r} is no metric", where="--metric", hint=hint)

@@ -27,8 +27,8 @@ def questions_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, Dua
         path = data / name
         if not path.is_file() or file_hash(path) != known:
             what = "not what was evaluated" if path.is_file() else "no such file"
-            mend = "give the prepared folder of this evaluation with --data, or evaluate again"
-            raise CellDualityError(what, where=str(path), mend=mend)
+            hint = "give the prepared folder of this evaluation with --data, or evaluate again"
+            raise CellDualityError(what, where=str(path), hint=hint)
     return rows_by_section(data, metrics["split"], tasks, metrics["settings"]["rows"])
 
 
@@ -67,5 +67,5 @@ def _json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CellDualityError(f"not JSON: {error}", where=str(path), mend="prepare the data again") from error
+        raise CellDualityError(f"not JSON: {error}", where=str(path), hint="prepare the data again") from error
     return content if isinstance(content, dict) else {}

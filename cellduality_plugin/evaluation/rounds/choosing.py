@@ -52,15 +52,15 @@ def read_round(folder: Path) -> Round:
     content, where = read_metrics(folder / METRICS), str(folder / METRICS)
     columns = [column for column in content["columns"].values() if column["kind"] == "checkpoint"]
     if content["split"] != "validation" or len(columns) != 1:
-        mend = "evaluate one with --split validation"
-        raise CellDualityError("not one checkpoint on validation cells", where=where, mend=mend)
+        hint = "evaluate one with --split validation"
+        raise CellDualityError("not one checkpoint on validation cells", where=where, hint=hint)
     metrics = {
         key: float(metric["value"])
         for key, metric in columns[0]["metrics"].items()
         if headline_of(key) and "@" not in key and metric["better"] == "higher" and metric["value"] is not None
     }
     if not metrics:
-        raise CellDualityError("no headline metric", where=where, mend="evaluate with --decode headline")
+        raise CellDualityError("no headline metric", where=where, hint="evaluate with --decode headline")
     pseudo = folder / PSEUDO
     tasks = json.loads(pseudo.read_text(encoding="utf-8"))["tasks"] if pseudo.is_file() else {}
     return Round(int(folder.name), metrics, tasks)

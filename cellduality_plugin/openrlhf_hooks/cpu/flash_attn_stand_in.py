@@ -66,7 +66,7 @@ def pad_input(tokens: torch.Tensor, indices: torch.Tensor, batch: int, length: i
 def all_gather(tensor: torch.Tensor, group: object = None) -> torch.Tensor:
     """Refuse: only ring attention calls this, and ring attention computes on GPUs."""
     raise CellDualityError(
-        "ring attention needs flash_attn", where="--ds.ring_attn_size", mend="leave it at 1 on a CPU"
+        "ring attention needs flash_attn", where="--ds.ring_attn_size", hint="leave it at 1 on a CPU"
     )
 
 

@@ -36,7 +36,7 @@ DEFAULTS: dict[str, str] = {
     "DO_NOT_TRACK": "1",
 }
 
-# What only computes on a GPU: flag, the values that need one (None: the mere flag), value when absent, the mend.
+# What only computes on a GPU: flag, the values that need one (None: the mere flag), value when absent, the hint.
 _GPU_ONLY: tuple[tuple[str, frozenset[str] | None, str, str], ...] = (
     ("--train.dynamic_batch_enable", None, "", "leave it out: batches are for a processor as they are"),
     ("--ds.load_in_4bit", None, "", "leave it out: bitsandbytes computes on GPUs"),
@@ -62,20 +62,20 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
     trainer = next((word for word in command if word in TRAINERS), None)
     if trainer is None:
         return
-    for flag, refused, absent, mend in _GPU_ONLY:
+    for flag, refused, absent, hint in _GPU_ONLY:
         if trainer == SFT and flag.startswith("--vllm."):
             continue
         value = value_of(command, flag) or absent
         if (flag in command) if refused is None else (value in refused):
             shown = flag if refused is None else f"{flag} {value}"
-            raise CellDualityError(f"{shown} needs a GPU", where=trainer, mend=mend)
+            raise CellDualityError(f"{shown} needs a GPU", where=trainer, hint=hint)
     packs, attention = "--ds.packing_samples" in command, value_of(command, "--ds.attn_implementation")
     if not packs and attention in (None, "flash_attention_2"):
-        what, mend = "flash attention of batches that are not packed needs a GPU", "pass --ds.packing_samples"
-        raise CellDualityError(what, where=trainer, mend=f"{mend}, or --ds.attn_implementation sdpa")
+        what, hint = "flash attention of batches that are not packed needs a GPU", "pass --ds.packing_samples"
+        raise CellDualityError(what, where=trainer, hint=f"{hint}, or --ds.attn_implementation sdpa")
     # The launcher turns torch's compiler off: an engine that compiles does not start, and the trainer waits for it.
     if trainer == RL and "--vllm.enforce_eager" not in command:
-        raise CellDualityError("an engine that compiles needs a GPU", where=trainer, mend="pass --vllm.enforce_eager")
+        raise CellDualityError("an engine that compiles needs a GPU", where=trainer, hint="pass --vllm.enforce_eager")
 
 
 def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -105,7 +105,7 @@ def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, s
         raise CellDualityError(
             f"the run asks for {flags.cards} slots, and {SLOTS_VARIABLE} is {given}",
             where=RL,
-            mend=f"unset {SLOTS_VARIABLE}, or lower the ranks and engines (GPUS, ENGINES)",
+            hint=f"unset {SLOTS_VARIABLE}, or lower the ranks and engines (GPUS, ENGINES)",
         )
     return {}
 

@@ -78,7 +78,7 @@ def attend(
         raise CellDualityError(
             f"{STANDS_FOR} is there for packed rows alone, and these are not packed",
             where="--ds.attn_implementation",
-            mend="pass --ds.packing_samples, too, or --ds.attn_implementation sdpa",
+            hint="pass --ds.packing_samples, too, or --ds.attn_implementation sdpa",
         )
     bounds = [*torch.nonzero(position_ids[0] == 0).flatten().tolist(), query.shape[2]]
     rows = [

@@ -31,7 +31,7 @@ def existing(owner: Any, name: str, behaviour: str) -> Any:
         raise CellDualityError(
             f"{behaviour} cannot be set up on the CPU, because {_path(owner)} has no attribute {name!r}",
             where=_version(owner),
-            mend="install the versions pinned by cellduality-plugin[cpu], or report this version as unsupported",
+            hint="install the versions pinned by cellduality-plugin[cpu], or report this version as unsupported",
         ) from error
 
 

@@ -16,7 +16,7 @@ class AgentFile:
     """What the file given as ``--train.agent_func_path`` holds."""
 
     path: str
-    problems: tuple[tuple[str, str], ...] = ()  # (what, mend) of each reason why OpenRLHF could not load it
+    problems: tuple[tuple[str, str], ...] = ()  # (what, hint) of each reason why OpenRLHF could not load it
     is_ours: bool = False  # whether it asks the dual of this package
     bound: Path | None = None  # its configuration; None if it reads the one that CELLDUALITY_CONFIG names
 

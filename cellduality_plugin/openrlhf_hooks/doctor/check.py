@@ -30,7 +30,7 @@ class Finding:
     severity: Severity
     what: str
     where: str
-    mend: str = ""
+    hint: str = ""
     check: str = ""
 
 
@@ -42,7 +42,7 @@ note = functools.partial(Finding, "note")
 
 def finding_of(mistake: CellDualityError, where: str = "") -> Finding:
     """Return a mistake of the user's as the error it is."""
-    return error(mistake.what, mistake.where or where, mistake.mend)
+    return error(mistake.what, mistake.where or where, mistake.hint)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Command:
             raise CellDualityError(
                 "the command runs no trainer that can be examined",
                 where=" ".join(words[:4]) or "nothing behind --",
-                mend=f"cellduality doctor -- python -m {RL} --flags ... (or {SFT})",
+                hint=f"cellduality doctor -- python -m {RL} --flags ... (or {SFT})",
             )
         before, names = list(words[:at]), [os.path.basename(word) for word in words[:at]]
         submitted = "ray job submit" in " ".join(names)

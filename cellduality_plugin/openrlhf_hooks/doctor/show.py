@@ -27,7 +27,7 @@ def findings_table(found: Sequence[Finding]) -> Table:
         table.add_column(heading, overflow="fold")
     for finding in found:
         style = _COLOURS[finding.severity]
-        table.add_row(f"[{style}]{finding.severity}[/]", *map(escape, (finding.what, finding.where, finding.mend)))
+        table.add_row(f"[{style}]{finding.severity}[/]", *map(escape, (finding.what, finding.where, finding.hint)))
     return table
 
 

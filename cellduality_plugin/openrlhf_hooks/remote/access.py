@@ -25,12 +25,12 @@ def find_token(host: str) -> tuple[str, bool]:
     token = os.environ.get(TOKEN_VARIABLE, "")
     if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         what = f"{TOKEN_VARIABLE} has to have {_SHORTEST_TOKEN} characters or more, and no blanks"
-        raise CellDualityError(what, mend="set a longer one")
+        raise CellDualityError(what, hint="set a longer one")
     if not token and not is_loopback(host):
         raise CellDualityError(
             f"{host} can be reached from other machines, and {TOKEN_VARIABLE} is not set",
             where="--host",
-            mend=f"set {TOKEN_VARIABLE} for the server and its clients, or listen on 127.0.0.1",
+            hint=f"set {TOKEN_VARIABLE} for the server and its clients, or listen on 127.0.0.1",
         )
     return (token, False) if token else (secrets.token_urlsafe(24), True)
 

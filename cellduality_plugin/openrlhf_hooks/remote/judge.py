@@ -71,8 +71,8 @@ class Judge:
             tokens = self._tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
             response = response_in(query, self._tokenizer.decode(tokens, skip_special_tokens=False))
         if response is None:
-            mend = "serve with the tokenizer of the trained model"
-            raise CellDualityError("does not begin with its prompt", where="query", mend=mend)
+            hint = "serve with the tokenizer of the trained model"
+            raise CellDualityError("does not begin with its prompt", where="query", hint=hint)
         return Rollout(self._special.sub("", response), label, group)
 
     async def score(self, rollout: Rollout) -> Score:
@@ -92,7 +92,7 @@ class Judge:
             try:
                 group = self._scorer.group(label)
             except CellDualityError as error:
-                raise CellDualityError(error.what, where="labels", mend=error.mend) from error
+                raise CellDualityError(error.what, where="labels", hint=error.hint) from error
             check_fits(self._tasks[group.example.task], group.example, self._vocabulary)
             self._groups[label] = group
             if len(self._groups) > self._rows:
@@ -115,11 +115,11 @@ def refuse_unfit(config: Config) -> None:
                 raise CellDualityError(
                     f"a remote reward sees one rollout at a time and cannot {what}",
                     where=f"tasks.{name}.{setting}",
-                    mend="leave it out, or use the agent (--train.agent_func_path)",
+                    hint="leave it out, or use the agent (--train.agent_func_path)",
                 )
     if config.dual.timeout_seconds >= OPENRLHF_WAITS:
         what = f"OpenRLHF waits {OPENRLHF_WAITS:g} s for a reward, no longer than a dual may take"
-        raise CellDualityError(what, where="dual.timeout_seconds", mend="lower it, to 120 for example")
+        raise CellDualityError(what, where="dual.timeout_seconds", hint="lower it, to 120 for example")
 
 
 def response_in(query: str, prompt: str) -> str | None:
@@ -162,5 +162,5 @@ def check_fits(task: DualTask, example: Example, vocabulary: Vocabulary) -> None
             raise TypeError("x_u is of another kind")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"not a row of {task.name} ({type(error).__name__}: {error!s:.80})"
-        mend = "pass rows made by cellduality data prepare, with --data.label_key label"
-        raise CellDualityError(what, where="labels", mend=mend) from error
+        hint = "pass rows made by cellduality data prepare, with --data.label_key label"
+        raise CellDualityError(what, where="labels", hint=hint) from error

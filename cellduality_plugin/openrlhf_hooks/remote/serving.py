@@ -31,14 +31,14 @@ def with_endpoint(config: Config, **changes: Any) -> Config:
     new = {**old, **{name: value for name, value in changes.items() if value}}
     for name, flag in {"urls": "--policy-url", "model": "--model"}.items():
         if not new.get(name):
-            mend = f"add it to the configuration; for serve-reward, {flag} will do as well"
+            hint = f"add it to the configuration; for serve-reward, {flag} will do as well"
             raise CellDualityError(
-                f"no {name} of an endpoint that plays the dual", where=f"dual.endpoint.{name}", mend=mend
+                f"no {name} of an endpoint that plays the dual", where=f"dual.endpoint.{name}", hint=hint
             )
     try:
         endpoint = EndpointSettings(**new)
     except ValueError as error:
-        raise CellDualityError(f"wrong settings: {error}", where="dual.endpoint", mend="correct them") from error
+        raise CellDualityError(f"wrong settings: {error}", where="dual.endpoint", hint="correct them") from error
     dual = config.dual.model_copy(update={"endpoint": endpoint, "player": "frozen"})
     return config.model_copy(update={"dual": dual})
 
@@ -76,7 +76,7 @@ def serve(config: Config, *, host: str, port: int, waiting: int) -> None:
 
         from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
     except ImportError as error:
-        raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[serve]'") from error
+        raise CellDualityError(f"cannot import {error.name}", hint="pip install 'cellduality[serve]'") from error
 
     token, made = find_token(host)
     config = with_endpoint(config)
@@ -103,8 +103,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=4096)
     except OSError as error:
-        mend = "choose another --host or --port"
-        raise CellDualityError(f"cannot listen: {error.strerror}", where=f"{host}:{port}", mend=mend) from error
+        hint = "choose another --host or --port"
+        raise CellDualityError(f"cannot listen: {error.strerror}", where=f"{host}:{port}", hint=hint) from error
     with listener:
         yield listener
 

@@ -152,16 +152,16 @@ class EndpointTeacher(Teacher):
     def _fatal(self, failure: RequestFailed) -> CellDualityError | None:
         """Return what no question would survive, None if another may."""
         if failure.wait > LONGEST_WAIT:
-            what, mend = f"the endpoint asks to wait {failure.wait / 60:.0f} minutes", "run the same command then"
+            what, hint = f"the endpoint asks to wait {failure.wait / 60:.0f} minutes", "run the same command then"
         elif failure.cause in ("http_401", "http_403"):
-            what, mend = "the key was refused", f"set {self._key_variable} to a key that may use this model"
+            what, hint = "the key was refused", f"set {self._key_variable} to a key that may use this model"
         elif failure.cause == "http_404":
-            what, mend = f"no model {self._model!r} or no such address", "correct one or the other"
+            what, hint = f"no model {self._model!r} or no such address", "correct one or the other"
         elif failure.cause == "http_402":
-            what, mend = "no credit left", "top it up, or use another key; then go on"
+            what, hint = "no credit left", "top it up, or use another key; then go on"
         else:
             return None
-        return CellDualityError(f"{what} ({failure.cause}) {failure.detail}", where=f"teacher {self.name}", mend=mend)
+        return CellDualityError(f"{what} ({failure.cause}) {failure.detail}", where=f"teacher {self.name}", hint=hint)
 
     def _key(self) -> str:
         return read_key(self._key_variable, f"teacher {self.name}", needed=self._of_openai)

@@ -78,10 +78,10 @@ class CurationSettings(Settings):
         for flag, values, most in (("--threshold", self.filters.thresholds, 1.0), ("--share", self.shares, np.inf)):
             for name, value in values.items():
                 if name not in known:
-                    mend = f"write TASK, primal, dual, TASK/primal or TASK/dual; the tasks are {', '.join(tasks)}"
-                    raise CellDualityError(f"no group {name!r}", where=flag, mend=mend)
+                    hint = f"write TASK, primal, dual, TASK/primal or TASK/dual; the tasks are {', '.join(tasks)}"
+                    raise CellDualityError(f"no group {name!r}", where=flag, hint=hint)
                 if not 0 <= value <= most:
-                    raise CellDualityError(f"{name}={value:g} is out of bounds", where=flag, mend="0 is the least")
+                    raise CellDualityError(f"{name}={value:g} is out of bounds", where=flag, hint="0 is the least")
 
     @property
     def asked(self) -> tuple[Direction, ...]:
@@ -152,11 +152,11 @@ def _origin(data: Path, tasks: Mapping[str, DualTask], settings: CurationSetting
     }
 
 
-def _sha256(path: Path, mend: str) -> str:
+def _sha256(path: Path, hint: str) -> str:
     try:
         return file_sha256(path)
     except OSError as error:
-        raise CellDualityError(f"cannot read: {error.strerror}", where=str(path), mend=mend) from error
+        raise CellDualityError(f"cannot read: {error.strerror}", where=str(path), hint=hint) from error
 
 
 def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings, origin: Mapping[str, Any]) -> None:
@@ -215,13 +215,13 @@ def _refuse_nothing(instances: Instances, counts: Counts, settings: CurationSett
     if not instances.matched:
         others = f"all {instances.unknown} candidates are of another preparation"
         what = others if instances.unknown else f"no candidate answers a question of {QUESTIONS}"
-        mend = f"ask again with cellduality traces sample, or put the {QUESTIONS} back that they were asked for"
-        raise CellDualityError(what, where=str(path), mend=mend)
+        hint = f"ask again with cellduality traces sample, or put the {QUESTIONS} back that they were asked for"
+        raise CellDualityError(what, where=str(path), hint=hint)
     if not counts["accepted"].total() and not settings.fill:
         why = ", ".join(f"{count} x {reason}" for reason, count in counts["drops"].most_common(4))
         what = f"no candidate passes: {why or 'none was asked in this direction'}"
-        mend = "look at the replies, loosen the filter that is named most, or ask a better teacher"
-        raise CellDualityError(what, where=str(path), mend=mend)
+        hint = "look at the replies, loosen the filter that is named most, or ask a better teacher"
+        raise CellDualityError(what, where=str(path), hint=hint)
 
 
 def describe(summary: CurationSummary) -> Table:

@@ -29,7 +29,7 @@ def plot(found: Statistics, path: Path) -> Path:
         import matplotlib as mpl
         from matplotlib.figure import Figure  # no pyplot: no global state, no display
     except ImportError as error:
-        raise CellDualityError(f"cannot import {error.name}", mend="pip install 'cellduality[eval]'") from error
+        raise CellDualityError(f"cannot import {error.name}", hint="pip install 'cellduality[eval]'") from error
     groups = in_order(found.questions)
     tasks = list(dict.fromkeys(group.rpartition("/")[0] for group in groups))
     styles: dict[str, dict[str, Any]] = {

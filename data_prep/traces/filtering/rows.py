@@ -71,7 +71,7 @@ def apportioned(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[
     weights = {group: by_group(shares, group, 1.0) for group in counts}
     scales = [counts[group] / weight for group, weight in weights.items() if weight > 0 and counts[group]]
     if not scales:
-        raise CellDualityError("every group weighs 0", where="--share", mend="give one a weight above 0")
+        raise CellDualityError("every group weighs 0", where="--share", hint="give one a weight above 0")
     return {group: min(counts[group], round(min(scales) * weight)) for group, weight in weights.items()}
 
 

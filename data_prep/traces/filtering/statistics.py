@@ -100,8 +100,8 @@ def statistics(data: Path, tasks: Mapping[str, DualTask], settings: CurationSett
                 scores = [verdict.score for _, verdict in anew if verdict.accepted]
                 found.add_sweep(question, scores, settings.filters.keep)
     if not instances.matched:
-        mend = "ask with cellduality traces sample"
-        raise CellDualityError("no candidate is of this preparation", where=str(data / CANDIDATES), mend=mend)
+        hint = "ask with cellduality traces sample"
+        raise CellDualityError("no candidate is of this preparation", where=str(data / CANDIDATES), hint=hint)
     return found
 
 

@@ -69,10 +69,10 @@ class RuleTeacher(Teacher):
     def __init__(self, cells: Sequence[Cell], vocabulary: Vocabulary, seed: int = 0, faults: float = 0.05) -> None:
         where = "rule teacher"
         if not cells:
-            mend = "prepare the data with --labelled above 0"
-            raise CellDualityError("no labelled training cell to learn markers from", where=where, mend=mend)
+            hint = "prepare the data with --labelled above 0"
+            raise CellDualityError("no labelled training cell to learn markers from", where=where, hint=hint)
         if not 0 <= faults <= 1:
-            raise CellDualityError(f"faults {faults} is no share", where=where, mend="choose from 0 to 1")
+            raise CellDualityError(f"faults {faults} is no share", where=where, hint="choose from 0 to 1")
         self._seed, self._faults = seed, faults
         found = find_markers(cells, vocabulary)
         self._labels = LabelRule(found, vocabulary)
@@ -124,7 +124,7 @@ class RuleTeacher(Teacher):
         raise CellDualityError(
             f"the rule cannot answer with a {type(asked_for).__name__}",
             where=f"dual pair {question.pair.name!r}, {question.direction}",
-            mend="ask a model (--teacher MODEL), or build the pair from OneOf and Genes",
+            hint="ask a model (--teacher MODEL), or build the pair from OneOf and Genes",
         )
 
     def _rng(self, question: Question, candidate: int, purpose: str) -> np.random.Generator:
@@ -146,7 +146,7 @@ def read_rule_teacher(data: Path, seed: int = 0) -> RuleTeacher:
     cells = []
     for number, row in enumerate(read_jsonl(path), start=1):
         if not {"id", "split", "labelled", "genes"} <= row.keys():
-            raise CellDualityError("not a row of cells", where=f"{path}:{number}", mend="prepare the data again")
+            raise CellDualityError("not a row of cells", where=f"{path}:{number}", hint="prepare the data again")
         if row["split"] == "train" and row["labelled"]:
             columns = {name: value for name, value in row.items() if name not in NOT_COLUMNS}
             cells.append(known_by(Cell(row["id"], tuple(row["genes"])), columns))

@@ -71,4 +71,4 @@ def test_lacking_labels_genes_and_a_cut_off_archive_are_told(load, write):
         load("xin_2016", files)
     with pytest.raises(CellDualityError, match="no public labels") as raised:
         load("xin_2016", {ARCHIVE: files[ARCHIVE]})
-    assert LABELS in raised.value.mend
+    assert LABELS in raised.value.hint

@@ -135,7 +135,7 @@ def test_cut_off_download_goes_on_where_it_stopped(get, server):
 def test_download_that_stays_cut_off_keeps_its_part_for_the_next_run(get, server, tmp_path):
     with pytest.raises(CellDualityError, match="cut") as raised:
         get(Served(stop_after=[1000] * 3))
-    assert "goes on where it stopped" in raised.value.mend
+    assert "goes on where it stopped" in raised.value.hint
     assert "file" not in left(tmp_path)
     begun = (tmp_path / "file.part").stat().st_size
     assert begun > 0
@@ -217,7 +217,7 @@ def test_full_disk_is_one_line_and_can_go_on(get, tmp_path, monkeypatch):
         patched.setattr(downloads, "_receive", full)
         with pytest.raises(CellDualityError, match="the disk is full") as raised:
             get(Served())
-    assert "goes on where it stopped" in raised.value.mend
+    assert "goes on where it stopped" in raised.value.hint
     assert "file" not in left(tmp_path)
     get(Served())
 

@@ -45,7 +45,7 @@ def test_names_of_one_species_and_names_that_tell_nothing_pass(names, declared):
 
 
 @pytest.mark.parametrize(
-    ("names", "declared", "what", "mend"),
+    ("names", "declared", "what", "hint"),
     [
         (ENSEMBL, None, "100 of 100 gene names are Ensembl ids (ENSG00000000000)", "--gene-symbols with one of: name"),
         (
@@ -66,10 +66,10 @@ def test_names_of_one_species_and_names_that_tell_nothing_pass(names, declared):
         (HUMAN, "mouse", "mouse genes are declared", "--species human"),
     ],
 )
-def test_names_that_would_be_misread_are_told(names, declared, what, mend, check_told):
+def test_names_that_would_be_misread_are_told(names, declared, what, hint, check_told):
     with pytest.raises(CellDualityError) as raised:
         check_species(names, declared, where="my.h5ad", columns=["name"])
-    check_told(raised, what, mend)
+    check_told(raised, what, hint)
     assert raised.value.where == "my.h5ad"
 
 

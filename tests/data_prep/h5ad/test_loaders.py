@@ -34,10 +34,10 @@ def read(loaded) -> np.ndarray:
 def refused(check_told):
     """Return a function that checks what is said of a file that is not read."""
 
-    def check(what: str, mend: str, path, column: str = "kind", **wanted) -> CellDualityError:
+    def check(what: str, hint: str, path, column: str = "kind", **wanted) -> CellDualityError:
         with pytest.raises(CellDualityError) as raised:
             list(load_h5ad(path, column, **wanted).blocks())
-        check_told(raised, what, mend)
+        check_told(raised, what, hint)
         assert str(path) in raised.value.where
         return raised.value
 
@@ -109,7 +109,7 @@ def test_bad_matrix_is_told(matrix, expression, what, write_h5ad, refused):
 
 
 @pytest.mark.parametrize(
-    ("file", "what", "mend"),
+    ("file", "what", "hint"),
     [
         ({"genes": ["G0", *(f"G{n}" for n in range(11))]}, "1 duplicate gene names (G0)", "var_names_make_unique"),
         ({"cells": ["c0", *(f"c{n}" for n in range(23))]}, "1 duplicate cell names (c0)", "obs_names_make_unique"),
@@ -117,12 +117,12 @@ def test_bad_matrix_is_told(matrix, expression, what, write_h5ad, refused):
         ({"labels": ["B", "</answer>"] * 12}, "'</answer>' holds an angle bracket", ""),
     ],
 )
-def test_bad_names_and_labels_are_told(file, what, mend, write_h5ad, refused):
-    refused(what, mend, write_h5ad(counts(), **file))
+def test_bad_names_and_labels_are_told(file, what, hint, write_h5ad, refused):
+    refused(what, hint, write_h5ad(counts(), **file))
 
 
 @pytest.mark.parametrize(
-    ("wanted", "what", "mend"),
+    ("wanted", "what", "hint"),
     [
         ({"column": "celltype"}, "no column 'celltype'", "kind"),
         ({"matrix": "raw"}, "no raw matrix", "--matrix X"),
@@ -138,13 +138,13 @@ def test_bad_names_and_labels_are_told(file, what, mend, write_h5ad, refused):
         ({"species": "mouse"}, "no gene is left", "--species"),
     ],
 )
-def test_what_is_not_there_is_told(wanted, what, mend, write_h5ad, refused):
+def test_what_is_not_there_is_told(wanted, what, hint, write_h5ad, refused):
     drug = pd.Categorical([None, "x"] * 12)
     path = with_columns(write_h5ad(counts(), labels=["B", None] * 12), drug=drug)
     with h5py.File(path, "a") as file:
         file["layers/cut"] = counts()[:20]
         file["layers/text"] = np.full((24, 12), b"many")
-    refused(what, mend, path, **wanted)
+    refused(what, hint, path, **wanted)
 
 
 def test_missing_file_and_file_without_a_matrix_are_told(tmp_path, refused):

@@ -59,7 +59,7 @@ def test_a_finding_says_where_and_how_to_mend_it_and_errors_come_first(world):
     words = "--train.micro_batch_size 3 --eval.steps 5 --unknown 1 ~ckpt.save_steps"
     found = examine(world.run(RL, words))
     assert [finding.severity for finding in found] == ["error", "error", "warning", "note"]
-    assert all(finding.what and finding.where and finding.mend for finding in found)
+    assert all(finding.what and finding.where and finding.hint for finding in found)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ class TestMistakesOfTheUser:
         with pytest.raises(CellDualityError, match="no chat template") as raised:
             at.roll()
         assert raised.value.where
-        assert "chat_template" in raised.value.mend
+        assert "chat_template" in raised.value.hint
         assert not at.engine.rollouts
 
     @pytest.mark.parametrize("label", ["", "T", "[]", "{}", '{"schema":1}', None])
@@ -97,7 +97,7 @@ class TestMistakesOfTheUser:
         at.label = label
         with pytest.raises(CellDualityError, match="malformed label row") as raised:
             at.roll()
-        assert "--data.label_key label" in raised.value.mend
+        assert "--data.label_key label" in raised.value.hint
         assert not at.engine.rollouts
 
     def test_a_task_that_is_not_configured_and_a_row_without_the_gold_it_needs_are_refused(self, scene):

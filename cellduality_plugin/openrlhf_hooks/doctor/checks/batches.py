@@ -42,8 +42,8 @@ def rollouts_fill_ranks(run: Run, shares: int) -> Found:
     micro, samples = run.get("rollout.micro_batch_size"), prompts * group
     if shares > 1 and micro > 0 and samples % (micro * shares) and not run.get("train.dynamic_batch_enable"):
         what = f"{samples} samples do not part into micro-batches of {micro} on {shares} devices"
-        mend = "make rollout.batch_size x n_samples_per_prompt a multiple of rollout.micro_batch_size x devices"
-        yield error(what, "--rollout.micro_batch_size", mend)
+        hint = "make rollout.batch_size x n_samples_per_prompt a multiple of rollout.micro_batch_size x devices"
+        yield error(what, "--rollout.micro_batch_size", hint)
 
 
 @check(RL)
@@ -54,14 +54,14 @@ def prompts_fill_rollouts(run: Run, row_count: int, shares: int) -> Found:
     if prompts < 1 or not row_count % prompts or run.get("algo.dynamic_filtering_enable"):
         return
     left, each = row_count % prompts, run.get("rollout.micro_batch_size") * shares
-    what, mend = (
+    what, hint = (
         f"{row_count} rows leave a last rollout of {left} prompts",
         f"prepare a multiple of {prompts} rows (N_RL)",
     )
     if shares > 1 and not run.get("train.dynamic_batch_enable") and (each < 1 or left * group % each):
-        yield error(f"{what}, uneven across {shares} ranks", run.rows_flag, f"{mend}, or pass --data.max_samples")
+        yield error(f"{what}, uneven across {shares} ranks", run.rows_flag, f"{hint}, or pass --data.max_samples")
     elif batch > 0 and left * group % batch:
-        yield warning(f"{what}, less than a training batch", run.rows_flag, f"{mend}, or pass --data.max_samples")
+        yield warning(f"{what}, less than a training batch", run.rows_flag, f"{hint}, or pass --data.max_samples")
 
 
 @check()
@@ -91,8 +91,8 @@ def engines(run: Run) -> Found:
         yield error("no vLLM engine", "--vllm.num_engines", "pass as many as there are cards")
     elif run.colocated and run.devices != count * each:
         what = f"{count} engines of {each} cards do not cover the {run.devices} cards they share"
-        mend = "make num_engines x tensor_parallel_size equal actor.num_nodes x actor.num_gpus_per_node"
-        yield error(what, "--vllm.num_engines", mend)
+        hint = "make num_engines x tensor_parallel_size equal actor.num_nodes x actor.num_gpus_per_node"
+        yield error(what, "--vllm.num_engines", hint)
     heads = run.model.size("num_attention_heads") if run.model else 0
     if heads % each:
         what = f"{heads} attention heads do not part over {each} cards"
@@ -116,22 +116,22 @@ def enough_cards(run: Run) -> Found:
     """More cards than there are, here or in the cluster that is joined; on a CPU, more slots. Ray waits for them
     without an end and without a word."""
     needed = run.flags.cards if run.is_rl else run.devices or 0
-    where, mend = "--actor.num_gpus_per_node", "lower it and the engines (GPUS, ENGINES), or colocate"
+    where, hint = "--actor.num_gpus_per_node", "lower it and the engines (GPUS, ENGINES), or colocate"
     if run.address:
         cluster = run.cluster
         if cluster is None:
             yield note(f"the cluster at {run.address} cannot be seen: whether it has room was not checked", where)
         elif needed > min(cluster.total.get(name, 0.0) for name in ("GPU", "CPU")):
-            yield error(f"the run asks Ray for {needed} cards, a CPU each, and it has {cluster}", where, mend)
+            yield error(f"the run asks Ray for {needed} cards, a CPU each, and it has {cluster}", where, hint)
         elif needed > min(cluster.free.get(name, 0.0) for name in ("GPU", "CPU")):
-            yield warning(f"the run asks Ray for {needed} cards, and waits for others: {cluster}", where, mend)
+            yield warning(f"the run asks Ray for {needed} cards, and waits for others: {cluster}", where, hint)
     elif run.command.on_cpu and not run.machine.gpus:
         try:
             slots(run.command.words, run.variables)
         except CellDualityError as failure:
             yield finding_of(failure)
     elif not run.is_elsewhere and needed > run.machine.gpus > 0:
-        yield error(f"the run asks for {needed} cards, and there are {run.machine.gpus}", where, mend)
+        yield error(f"the run asks for {needed} cards, and there are {run.machine.gpus}", where, hint)
 
 
 def _sizes(run: Run) -> tuple[int, int, int]:

@@ -14,8 +14,8 @@ def unknown_flags(run: Run) -> Found:
     """A flag that this OpenRLHF does not have. Flags got their dotted names in 2026; guides and example scripts still
     show older ones."""
     for flag, nearest in run.flags.unknown.items():
-        mend = f"did you mean {nearest}?" if nearest else "see --help of the trainer"
-        yield error(f"OpenRLHF has no flag {flag}", flag, mend)
+        hint = f"did you mean {nearest}?" if nearest else "see --help of the trainer"
+        yield error(f"OpenRLHF has no flag {flag}", flag, hint)
 
 
 @check(always=True)
@@ -44,8 +44,8 @@ def flags_for_a_gpu(run: Run) -> Found:
         except CellDualityError as refusal:
             yield finding_of(refusal)
     elif not run.machine.gpus and not run.is_elsewhere:
-        mend = "run it where the GPUs are, or put cellduality-cpu in front"
-        yield warning("no GPU was found on this machine", run.command.words[0], mend)
+        hint = "run it where the GPUs are, or put cellduality-cpu in front"
+        yield warning("no GPU was found on this machine", run.command.words[0], hint)
 
 
 @check()
@@ -62,10 +62,10 @@ def readable_environment(run: Run) -> Found:
 def zero_and_dynamic_batch(run: Run) -> Found:
     """ZeRO 1 or 2 with dynamic batches. Each micro-batch is a whole step to DeepSpeed, and stages 1 and 2 keep the
     gradient of the last one only."""
-    stage, mend = run.get("ds.zero_stage"), "pass --ds.zero_stage 3, or leave out --train.dynamic_batch_enable"
+    stage, hint = run.get("ds.zero_stage"), "pass --ds.zero_stage 3, or leave out --train.dynamic_batch_enable"
     if run.get("train.dynamic_batch_enable") and stage in (1, 2):
         what = f"with ZeRO {stage} dynamic batches train on the last micro-batch alone"
-        yield error(what, "--ds.zero_stage", mend)
+        yield error(what, "--ds.zero_stage", hint)
 
 
 @check(RL)
@@ -74,16 +74,16 @@ def adapters(run: Run) -> Found:
     model, which vLLM does not know."""
     for name in ("ds.lora.rank", "ds.load_in_4bit"):
         if run.get(name):
-            mend = "use LoRA in SFT, merge (openrlhf.cli.lora_combiner), then go on"
-            yield error(f"--{name} cannot be sent to vLLM", f"--{name}", mend)
+            hint = "use LoRA in SFT, merge (openrlhf.cli.lora_combiner), then go on"
+            yield error(f"--{name} cannot be sent to vLLM", f"--{name}", hint)
 
 
 @check(SFT)
 def unmerged_adapters(run: Run) -> Found:
     """LoRA in SFT. Only the adapter is saved; reinforcement learning needs whole weights."""
     if run.get("ds.lora.rank"):
-        mend = "merge it before stage 2: openrlhf.cli.lora_combiner"
-        yield note("SFT saves the adapter alone", "--ds.lora.rank", mend)
+        hint = "merge it before stage 2: openrlhf.cli.lora_combiner"
+        yield note("SFT saves the adapter alone", "--ds.lora.rank", hint)
 
 
 @check(RL)
@@ -125,8 +125,8 @@ def dynamic_filtering(run: Run) -> Found:
     if run.get("algo.dynamic_filtering_enable") and run.is_ours:
         low, high = run.get("algo.dynamic_filtering_range")
         what = f"filtering by a mean in ({low:g}, {high:g}) keeps groups of equal graded rewards"
-        mend = "leave it out: equal rewards have no advantage; minimum_spread in the configuration levels near ones"
-        yield warning(what, "--algo.dynamic_filtering_enable", mend)
+        hint = "leave it out: equal rewards have no advantage; minimum_spread in the configuration levels near ones"
+        yield warning(what, "--algo.dynamic_filtering_enable", hint)
 
 
 @check(RL)

@@ -17,11 +17,11 @@ def versions(run: Run) -> Found:
     if not PYTHONS[0] <= run.machine.python <= PYTHONS[1]:
         yield warning("Python {}.{}".format(*run.machine.python), "python", "use 3.10, 3.11 or 3.12")
     for name, tested in TESTED.items():
-        found, mend = run.machine.versions.get(name), f"install {name}=={tested}"
+        found, hint = run.machine.versions.get(name), f"install {name}=={tested}"
         if found is None and (run.is_rl or name not in ("vllm", "ray")):
-            yield warning(f"{name} is not installed here", name, f"{mend} where the run is")
+            yield warning(f"{name} is not installed here", name, f"{hint} where the run is")
         elif found not in (None, tested):
-            yield warning(f"{name} {found}; tested was {tested}", name, f"{mend}, or run tests/contract")
+            yield warning(f"{name} {found}; tested was {tested}", name, f"{hint}, or run tests/contract")
 
 
 @check()
@@ -43,8 +43,8 @@ def card_memory(run: Run, model: Model) -> Found:
         when, most = max(("training", total.training), ("generating", total.generating), key=lambda pair: pair[1])
         if place != HOST and card is not None and most > card:
             what = f"a {place} takes about {most / GIB:.0f} GiB while {when}, and has {card / GIB:.0f}"
-            mend = "smaller micro-batches, --ds.adam_offload, --ds.enable_sleep and --vllm.enable_sleep take less"
-            yield warning(what, "--gpu-memory", mend)
+            hint = "smaller micro-batches, --ds.adam_offload, --ds.enable_sleep and --vllm.enable_sleep take less"
+            yield warning(what, "--gpu-memory", hint)
 
 
 @check()
@@ -63,8 +63,8 @@ def engine_cache(run: Run) -> Found:
     """An engine whose cache does not hold one whole sequence, or not a whole group. With less than one, vLLM refuses to
     start; with less than a group, samples wait for each other."""
     tokens, context, flag = cache_tokens(run), run.get("data.max_len"), "--vllm.gpu_memory_utilization"
-    mend = f"raise {flag}, or lower --data.max_len"
+    hint = f"raise {flag}, or lower --data.max_len"
     if tokens is not None and tokens < context:
-        yield error(f"the engine can remember {max(0, tokens)} tokens, and one sequence has {context}", flag, mend)
+        yield error(f"the engine can remember {max(0, tokens)} tokens, and one sequence has {context}", flag, hint)
     elif tokens is not None and tokens < context * run.get("rollout.n_samples_per_prompt"):
-        yield warning(f"the engine can remember {tokens} tokens, less than a group needs", flag, mend)
+        yield warning(f"the engine can remember {tokens} tokens, less than a group needs", flag, hint)

@@ -23,8 +23,8 @@ def checkpoints_there(run: Run) -> Found:
     folder = Path(run.get("ckpt.path"), "_actor" if run.is_rl else "")
     loads, there = run.get("ckpt.load_enable"), folder.is_dir() and any(folder.iterdir())
     if there and not loads:
-        mend = "add --ckpt.load_enable, or use another folder"
-        yield warning(f"checkpoints of an earlier run are in {folder}", "--ckpt.path", mend)
+        hint = "add --ckpt.load_enable, or use another folder"
+        yield warning(f"checkpoints of an earlier run are in {folder}", "--ckpt.path", hint)
     elif loads and not there:
         yield warning(f"no checkpoint to load in {folder}", "--ckpt.load_enable", "check --ckpt.path")
 

@@ -32,16 +32,16 @@ def no_reward(run: Run) -> Found:
     """Neither an agent, nor a reward URL, nor a reward model. Actors of a reward model without a model are started, and
     fail at the first rollout."""
     if not any(run.get(name) for name in ("train.agent_func_path", "reward.remote_url", "reward.model_name_or_path")):
-        mend = 'pass --train.agent_func_path "$(cellduality agent-path --config DATA/cellduality.json)"'
-        yield error("nothing gives a reward", "--train.agent_func_path", mend)
+        hint = 'pass --train.agent_func_path "$(cellduality agent-path --config DATA/cellduality.json)"'
+        yield error("nothing gives a reward", "--train.agent_func_path", hint)
 
 
 @check(RL)
 def agent_file(agent: AgentFile) -> Found:
     """An agent file that OpenRLHF cannot load, or that is not of this package. It is executed as `agent_module`, in no
     package and not in `sys.modules`, in every engine, once Ray has started."""
-    for what, mend in agent.problems:
-        yield error(what, f"--train.agent_func_path {agent.path}", mend)
+    for what, hint in agent.problems:
+        yield error(what, f"--train.agent_func_path {agent.path}", hint)
     if not agent.is_ours and not agent.problems:
         yield note("another agent than the dual's: its rows and reward were not checked", "--train.agent_func_path")
 
@@ -73,18 +73,18 @@ def configuration(run: Run) -> Found:
     if isinstance(run.config, CellDualityError):
         yield finding_of(run.config, str(run.config_path))
     elif run.is_ours and run.config_path is None and not run.command.submitted:
-        mend = f"export {PATH_VARIABLE}=DATA/cellduality.json, or bind the agent: cellduality agent-path --config FILE"
-        yield error(f"no configuration: {PATH_VARIABLE} is not set", "--train.agent_func_path", mend)
+        hint = f"export {PATH_VARIABLE}=DATA/cellduality.json, or bind the agent: cellduality agent-path --config FILE"
+        yield error(f"no configuration: {PATH_VARIABLE} is not set", "--train.agent_func_path", hint)
 
 
 @check(RL)
 def dual_timeout(run: Run, config: Config) -> Found:
     """A dual that may hold up a whole step for more than ten minutes. OpenRLHF waits for every sample of a rollout and
     has no time limit of its own for an agent: `dual.timeout_seconds` is the only one."""
-    seconds, mend = config.dual.timeout_seconds, "lower it to a few times what a dual takes (the metric dual_seconds)"
+    seconds, hint = config.dual.timeout_seconds, "lower it to a few times what a dual takes (the metric dual_seconds)"
     if seconds > 600:
         yield warning(
-            f"one stuck dual holds up a step for {seconds:g} s", f"{run.config_path}: dual.timeout_seconds", mend
+            f"one stuck dual holds up a step for {seconds:g} s", f"{run.config_path}: dual.timeout_seconds", hint
         )
 
 
@@ -124,13 +124,13 @@ def _dual_prompts(
 def length_of_traces(run: Run, config: Config) -> Found:
     """Reasoning of the dual without a limit. It is drawn with the answer behind it, to the end of the context, and may
     leave no room for what is scored after it."""
-    where, mend = (
+    where, hint = (
         f"{run.config_path}: dual.max_new_tokens",
         "set what a trace needs (data prepare --dual-max-new-tokens)",
     )
     for name, settings in config.tasks.items():
         if settings.traces and config.dual.max_new_tokens is None:
-            yield warning(f"the dual of {name} reasons without a limit", where, mend)
+            yield warning(f"the dual of {name} reasons without a limit", where, hint)
 
 
 @check(RL)
@@ -142,9 +142,9 @@ def configuration_reaches_workers(run: Run, agent: AgentFile) -> Found:
         return
     joins = run.command.submitted or run.variables.get("RAY_ADDRESS")
     if joins and not (run.command.submitted and PATH_VARIABLE in run.command.variables):
-        mend = "name it in --runtime-env-json, or bind the agent: cellduality agent-path --config FILE"
+        hint = "name it in --runtime-env-json, or bind the agent: cellduality agent-path --config FILE"
         what = f"{PATH_VARIABLE} may not reach the workers of a Ray that runs already"
-        yield warning(what, "--runtime-env-json", mend)
+        yield warning(what, "--runtime-env-json", hint)
     elif run.config_path is not None and not run.config_path.is_absolute():
-        mend = "make it absolute: workers run elsewhere"
-        yield warning(f"{PATH_VARIABLE} is a relative path", str(run.config_path), mend)
+        hint = "make it absolute: workers run elsewhere"
+        yield warning(f"{PATH_VARIABLE} is a relative path", str(run.config_path), hint)

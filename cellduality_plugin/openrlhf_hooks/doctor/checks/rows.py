@@ -27,9 +27,9 @@ def data_files(run: Run) -> Found:
         if Path(name).exists():
             continue
         if Path(name).is_absolute() or name.endswith((".jsonl", ".json")) or name.startswith("."):
-            mend = "prepare the data first (bash recipes/prepare.sh)"
-            mend += "; OpenRLHF parts a name at , and @" if parted else ""
-            yield error("no such file", f"{run.rows_flag} {name}", mend)
+            hint = "prepare the data first (bash recipes/prepare.sh)"
+            hint += "; OpenRLHF parts a name at , and @" if parted else ""
+            yield error("no such file", f"{run.rows_flag} {name}", hint)
         else:
             yield note("rows of the hub could not be checked", f"{run.rows_flag} {name}")
 

@@ -280,7 +280,7 @@ class TestErrors:
             with pytest.raises(CellDualityError, match=what) as error:
                 curate(data, TASKS, made_with(**values))
             assert where in error.value.where
-            assert error.value.mend
+            assert error.value.hint
             assert sorted(data.rglob("*")) == before
 
         return check
