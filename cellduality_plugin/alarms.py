@@ -1,40 +1,35 @@
-"""Signs that a run goes wrong, read off its metrics while it runs: each is told once, with what to do about it."""
+"""Signs that a run goes wrong, read off its metrics while it runs: each is reported once, with what to do about it."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TypeAlias
+from dataclasses import asdict, dataclass
 
-from cellduality_plugin.readings import readings
-
-Readings: TypeAlias = Mapping[str, float]
+from cellduality_plugin.ratios import with_ratios
 
 
 @dataclass(frozen=True)
 class AlarmSettings:
-    """When an alarm rings. Defaults are meant to be silent in a healthy run, not to find every bad one.
+    """When an alarm is raised. The defaults are meant to be silent in a healthy run, not to find every bad one.
 
     Parameters
     ----------
     window
-        Steps whose mean counts: the reward of a single step of some dozen prompts moves by more than any drift.
-        What drifts is compared with the first so many steps of the run, so that a slow drift is seen, too.
+        Steps whose mean counts; a drift is measured against the first so many steps of the run.
     consistency_rise
-        How much the mean similarity of what could be judged has to rise, in absolute terms: less is what training is
-        for.
+        By how much the mean similarity of what could be judged has to rise, in absolute terms.
     validity_fall, entropy_fall
         The share of its first value that validity, or the entropy of a group's labels, has lost. Validity should never
         fall; entropy does fall in a policy that becomes sure of itself, so it must have lost most of it.
     zero_variance
         Share of groups without spread in every step of a window: these teach nothing.
     failures, truncated
-        Share of duals that gave no verdict, and of rollouts cut at their length, in every step of a window: both earn
-        0 for no fault of the answer. At one in five, most groups of eight have one whose low reward is noise.
+        Share of duals that gave no verdict, and of rollouts cut at their length, in every step of a window. At one in
+        five, most groups of eight have one whose low reward is noise.
     copy_rise, leak_rise
-        How much the copying of genes that were shown, or the naming of what is hidden, has to rise, in absolute terms.
+        By how much the copying of genes that were shown, or the naming of what is hidden, has to rise.
     """
 
     window: int = 5
@@ -65,9 +60,8 @@ class Alarm:
         return asdict(self)
 
 
-@dataclass
 class Watch:
-    """The steps of a run, fed in order. It keeps the first and the last few of them.
+    """The first and the last few steps of a run, which is fed in order.
 
     Examples
     --------
@@ -76,46 +70,51 @@ class Watch:
     ['ALARM truncation at step 2: 0.50 of the rollouts are cut at their length, over 2 steps; raise ...']
     """
 
-    settings: AlarmSettings = field(default_factory=AlarmSettings)
-    told: set[str] = field(default_factory=set)
-    first: list[Readings] = field(default_factory=list)
-    last: deque[Readings] = field(default_factory=deque)
+    def __init__(self, settings: AlarmSettings | None = None) -> None:
+        self.settings = settings or AlarmSettings()
+        self.first: list[Mapping[str, float]] = []
+        self.last: deque[Mapping[str, float]] = deque(maxlen=self.settings.window)
+        self._raised: set[str] = set()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> list[Alarm]:
-        """Return the alarms that ring at ``step`` for the first time.
-
-        Parameters
-        ----------
-        metrics
-            The step's metrics as they are logged.
-        """
-        read = readings(metrics)
+        """Return the alarms that are raised at ``step`` for the first time, by its metrics as they are logged."""
+        self.last.append(with_ratios(metrics))
         if len(self.first) < self.settings.window:
-            self.first.append(read)
-        self.last.append(read)
-        if len(self.last) > self.settings.window:
-            self.last.popleft()
+            self.first.append(self.last[-1])
         if len(self.last) < self.settings.window:
             return []
-        seen = _Seen(self.first, self.last, self.settings)
-        found = []
-        for name, (sign, hint) in SIGNS.items():
-            what = "" if name in self.told else sign(seen)
-            if what:
-                self.told.add(name)
-                found.append(Alarm(name, step, what, hint))
+        seen = {name: sign(self) for name, (sign, _) in SIGNS.items() if name not in self._raised}
+        found = [Alarm(name, step, what, SIGNS[name][1]) for name, what in seen.items() if what]
+        self._raised |= {alarm.name for alarm in found}
         return found
+
+    def now(self, name: str) -> float:
+        """Return the mean of the last window; NaN, which is neither above nor below anything, if most steps lack it."""
+        return _mean(self.last, name)
+
+    def rise(self, name: str) -> float:
+        return self.now(name) - _mean(self.first, name)
+
+    def fall(self, name: str) -> float:
+        """Return the share of its first value that was lost; NaN if that was 0."""
+        before = _mean(self.first, name)
+        return 1 - self.now(name) / before if before else math.nan
+
+    def lasting(self, name: str, bound: float, what: str) -> str:
+        """Return what to say if every step of the last window is above ``bound``; one bad step is none."""
+        if not all(step.get(name, math.nan) > bound for step in self.last):
+            return ""
+        return f"{self.now(name):.2f} {what}, over {len(self.last)} steps"
+
+    def rising(self, names: Mapping[str, str], bound: float) -> str:
+        """Return what to say of the metrics {name: what it is} that rose by more than ``bound``."""
+        rises = {what: self.rise(name) for name, what in names.items()}
+        return " and ".join(f"{what} rose by {rise:.2f}" for what, rise in rises.items() if rise > bound)
 
 
 def alarms(steps: Iterable[tuple[int, Mapping[str, float]]], settings: AlarmSettings | None = None) -> list[Alarm]:
-    """Return the alarms of a run in the order in which they ring, each once.
-
-    Parameters
-    ----------
-    steps
-        (step, its metrics as they are logged), ascending.
-    """
-    watch = Watch(settings or AlarmSettings())
+    """Return the alarms of a run, each once, by its steps: (step, metrics as logged), ascending."""
+    watch = Watch(settings)
     return [alarm for step, metrics in steps for alarm in watch.step(step, metrics)]
 
 
@@ -134,91 +133,45 @@ def steps_of(curves: Mapping[str, Sequence[tuple[int, float]]]) -> list[tuple[in
     return sorted(steps.items())
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """The first and the last window of a run; they overlap while the run is young."""
-
-    first: Sequence[Readings]
-    last: Sequence[Readings]
-    settings: AlarmSettings
-
-    def now(self, name: str) -> float:
-        """Return the mean of the last window; NaN, which is neither above nor below anything, if it was not told."""
-        return _mean(self.last, name)
-
-    def rise(self, name: str) -> float:
-        return _mean(self.last, name) - _mean(self.first, name)
-
-    def fall(self, name: str) -> float:
-        """Return the share of its first value that was lost; NaN if that was 0."""
-        before = _mean(self.first, name)
-        return 1 - _mean(self.last, name) / before if before else math.nan
-
-    def lasting(self, name: str, bound: float, what: str) -> str:
-        """Return what to say if every step of the last window is above ``bound``; one bad step is none."""
-        if not all(step.get(name, math.nan) > bound for step in self.last):
-            return ""
-        return f"{self.now(name):.2f} {what}, over {len(self.last)} steps"
-
-
-def _mean(steps: Sequence[Readings], name: str) -> float:
-    """Return the mean over the steps that tell of it, if most of them do."""
-    told = [step[name] for step in steps if name in step]
+def _mean(steps: Iterable[Mapping[str, float]], name: str) -> float:
+    found = [step.get(name) for step in steps]
+    known = [value for value in found if value is not None]
     # sum, not fsum, which raises where the sum overflows: a diverged run logs any number.
-    return sum(told) / len(told) if 2 * len(told) > len(steps) and all(map(math.isfinite, told)) else math.nan
+    return sum(known) / len(known) if 2 * len(known) > len(found) and all(map(math.isfinite, known)) else math.nan
 
 
-def _hollow(seen: _Seen) -> str:
-    rise = seen.rise("dual_consistency")
-    if not rise > seen.settings.consistency_rise:
-        return ""
+def _hollow(watch: Watch) -> str:
+    rise = watch.rise("dual_consistency")
     falls = {
-        "validity": (seen.fall("dual_validity"), seen.settings.validity_fall),
-        "label entropy": (seen.fall("dual_label_entropy"), seen.settings.entropy_fall),
+        "validity": (watch.fall("dual_validity"), watch.settings.validity_fall),
+        "label entropy": (watch.fall("dual_label_entropy"), watch.settings.entropy_fall),
     }
     fallen = [f"{name} fell by {fall:.0%}" for name, (fall, bound) in falls.items() if fall > bound]
-    return f"consistency rose by {rise:.2f} while {' and '.join(fallen)}" if fallen else ""
+    hollow = fallen and rise > watch.settings.consistency_rise
+    return f"consistency rose by {rise:.2f} while {' and '.join(fallen)}" if hollow else ""
 
 
-def _flat(seen: _Seen) -> str:
-    return seen.lasting("dual_zero_variance", seen.settings.zero_variance, "of the groups have no spread")
+def _failing(watch: Watch) -> str:
+    failing = watch.lasting("dual_failures", watch.settings.failures, "of the duals give no verdict")
+    causes = {name.partition("/")[2] for step in watch.last for name in step if name.startswith("dual_failed/")}
+    worst = max(sorted(causes), key=lambda cause: watch.now(f"dual_failed/{cause}"), default="")
+    return f"{failing}, most of them {worst}" if failing and worst else failing
 
 
-def _failing(seen: _Seen) -> str:
-    told = seen.lasting("dual_failures", seen.settings.failures, "of the duals give no verdict")
-    causes = {name.partition("/")[2] for step in seen.last for name in step if name.startswith("dual_failed/")}
-    worst = max(sorted(causes), key=lambda cause: seen.now(f"dual_failed/{cause}"), default="")
-    return f"{told}, most of them {worst}" if told and worst else told
+def _leaking(watch: Watch) -> str:
+    places = {"dual_leak/answer": "naming it in the answer", "dual_leak/trace": "naming it in the trace"}
+    rising = watch.rising(places, watch.settings.leak_rise)
+    return rising and f"what is hidden from the dual is named: {rising}"
 
 
-def _cut(seen: _Seen) -> str:
-    return seen.lasting("dual_truncated", seen.settings.truncated, "of the rollouts are cut at their length")
-
-
-def _copying(seen: _Seen) -> str:
-    rises = {what: seen.rise(f"dual_copied/{what}") for what in ("response", "rebuilt")}
-    told = [
-        f"copying in the {what} rose by {rise:.2f}" for what, rise in rises.items() if rise > seen.settings.copy_rise
-    ]
-    return " and ".join(told)
-
-
-def _leaking(seen: _Seen) -> str:
-    rises = {what: seen.rise(f"dual_leak/{what}") for what in ("answer", "trace")}
-    told = [
-        f"naming it in the {what} rose by {rise:.2f}" for what, rise in rises.items() if rise > seen.settings.leak_rise
-    ]
-    return f"what is hidden from the dual is named: {' and '.join(told)}" if told else ""
-
-
-SIGNS: dict[str, tuple[Callable[[_Seen], str], str]] = {
+SIGNS: dict[str, tuple[Callable[[Watch], str], str]] = {
     "hollow_consistency": (
         _hollow,
         "the policy may be agreeing with itself instead of being right: look at the rollouts, stop, raise the KL "
         "weight (KL) or lower the learning rate (ACTOR_LR)",
     ),
     "zero_variance": (
-        _flat,
+        lambda watch: watch.lasting("dual_zero_variance", watch.settings.zero_variance, "of the groups have no spread"),
         "these teach nothing: raise TEMPERATURE, take a graded reward (likelihood, posterior), or lower minimum_spread",
     ),
     "dual_failures": (
@@ -226,9 +179,17 @@ SIGNS: dict[str, tuple[Callable[[_Seen], str], str]] = {
         "timeout: raise dual.timeout_seconds; prompt_too_long: raise MAX_LEN; no_answer, unclosed, empty: teach the "
         "dual in SFT (SFT_DIRECTIONS=both), or take the likelihood",
     ),
-    "truncation": (_cut, "raise MAX_NEW_TOKENS, or shorten the traces SFT learns from"),
+    "truncation": (
+        lambda watch: watch.lasting(
+            "dual_truncated", watch.settings.truncated, "of the rollouts are cut at their length"
+        ),
+        "raise MAX_NEW_TOKENS, or shorten the traces SFT learns from",
+    ),
     "copying": (
-        _copying,
+        lambda watch: watch.rising(
+            {f"dual_copied/{place}": f"copying in the {place}" for place in ("response", "rebuilt")},
+            watch.settings.copy_rise,
+        ),
         "the easiest genes to list are those that were shown: look at the rollouts, take a reward that does not "
         "decode the dual (likelihood, posterior)",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import PrivateAttr
@@ -25,7 +25,7 @@ PATH_VARIABLE = "CELLDUALITY_CONFIG"
 """Names the configuration file; set it where Ray starts (or in the job's runtime environment)."""
 
 EVERY_TASK = "*"
-"""In rewards by task: every task that is not named."""
+"""In settings by task: every task that is not named."""
 
 
 class Config(Settings):
@@ -33,14 +33,12 @@ class Config(Settings):
 
     Parameters
     ----------
-    vocabulary
-        The vocabulary file, relative to the configuration file.
+    vocabulary, profiles
+        The files of the vocabulary and of the class profiles (None: there is none), relative to the configuration file.
     tasks
         The pairs by name.
     records
         Which rollouts are kept; None keeps none.
-    profiles
-        The file of class profiles, relative to the configuration file; None: there is none.
     """
 
     vocabulary: str = "vocabulary.json"
@@ -62,20 +60,17 @@ class Config(Settings):
         """
         found = path or os.environ.get(PATH_VARIABLE)
         if not found:
-            raise CellDualityError(
-                f"no configuration: {PATH_VARIABLE} is not set",
-                hint=f"export {PATH_VARIABLE}=DATA/cellduality.json, or use: cellduality agent-path --config FILE",
-            )
+            what = f"no configuration: {PATH_VARIABLE} is not set"
+            hint = f"export {PATH_VARIABLE}=DATA/cellduality.json, or use: cellduality agent-path --config FILE"
+            raise CellDualityError(what, code="no-config", hint=hint)
         try:
-            content = Path(found).read_bytes()
+            values = json.loads(Path(found).read_bytes())
         except OSError as error:
-            raise CellDualityError(
-                f"cannot read the configuration: {error.strerror}", where=str(found), hint="prepare the data first"
-            ) from error
-        try:
-            values = json.loads(content)
+            what, hint = f"cannot read the configuration: {error.strerror}", "prepare the data first"
+            raise CellDualityError(what, code="unreadable", where=str(found), hint=hint) from error
         except ValueError as error:  # not JSON, or not even text
-            raise CellDualityError(f"not JSON: {error}", where=str(found), hint="prepare the data again") from error
+            what, hint = f"not JSON: {error}", "prepare the data again"
+            raise CellDualityError(what, code="not-json", where=str(found), hint=hint) from error
         config = cls.read(values, where=str(found))
         config._folder = Path(found).resolve().parent
         return config
@@ -85,10 +80,6 @@ class Config(Settings):
         """What relative paths in the configuration are relative to."""
         return self._folder
 
-    def with_rewards(self, rewards: Mapping[str, str | dict[str, float]]) -> Config:
-        """Return the same configuration with other rewards for some of its tasks; see :meth:`with_each`."""
-        return self.with_each("reward", rewards, "--rewards")
-
     def with_each(self, setting: str, values: Mapping[str, object], where: str) -> Config:
         """Return the same configuration with a setting changed for some of its tasks; ``"*"`` stands for all others.
 
@@ -97,18 +88,14 @@ class Config(Settings):
         CellDualityError
             If there is no such task, or a value is wrong.
         """
-        if strangers := values.keys() - self.tasks.keys() - {EVERY_TASK}:
-            raise CellDualityError(
-                f"no task {min(strangers)!r}", where=where, hint=f"the tasks are {', '.join(self.tasks)}"
-            )
-        content = self.model_dump()
-        for name, task in content["tasks"].items():
-            task[setting] = values.get(name, values.get(EVERY_TASK, task[setting]))
-        return self._changed(content, where)
-
-    def with_votes(self, names: Collection[str]) -> Config:
-        """Return the same configuration with votes in the tasks ``names`` and in no other task."""
-        return self.with_tasks({name: {"votes": name in names} for name in self.tasks}, "--votes")
+        if unknown := values.keys() - self.tasks.keys() - {EVERY_TASK}:
+            what, hint = f"no task {min(unknown)!r}", f"the tasks are {', '.join(self.tasks)}"
+            raise CellDualityError(what, code="unknown-task", where=where, hint=hint)
+        changes = {
+            name: {setting: values.get(name, values.get(EVERY_TASK, getattr(task, setting)))}
+            for name, task in self.tasks.items()
+        }
+        return self.with_tasks(changes, where)
 
     def with_tasks(self, changes: Mapping[str, Mapping[str, object]], where: str = "tasks") -> Config:
         """Return the configuration of a run on the tasks in ``changes`` alone, with these of their settings changed.
@@ -119,8 +106,8 @@ class Config(Settings):
             If a setting is wrong.
         """
         values = self.model_dump()
-        values["tasks"] = {name: {**task, **changes[name]} for name, task in values["tasks"].items() if name in changes}
-        return self._changed(values, where)
+        tasks = {name: {**task, **changes[name]} for name, task in values["tasks"].items() if name in changes}
+        return self._read_again({**values, "tasks": tasks}, where)
 
     def with_settings(self, **settings: Mapping[str, object]) -> Config:
         """Return the same configuration with some settings of ``dual`` or ``records`` changed.
@@ -131,18 +118,13 @@ class Config(Settings):
             If a setting is wrong.
         """
         values = self.model_dump()
-        for part, changes in settings.items():
-            values[part] = {**(values[part] or {}), **changes}
-        return self._changed(values, ", ".join(settings))
+        changed = {part: {**(values[part] or {}), **changes} for part, changes in settings.items()}
+        return self._read_again({**values, **changed}, ", ".join(settings))
 
-    def _changed(self, values: dict[str, object], where: str) -> Config:
+    def _read_again(self, values: dict[str, object], where: str) -> Config:
         changed = self.read(values, where=where)
         changed._folder = self._folder
         return changed
-
-    def record_folder(self) -> Path | None:
-        """Return where rollouts are kept, None if they are not."""
-        return None if self.records is None else self._folder / self.records.folder
 
     def save(self, path: Path) -> None:
         """Write the configuration as JSON, whole or not at all."""
@@ -158,18 +140,14 @@ class Config(Settings):
         Raises
         ------
         CellDualityError
-            If a pair cannot be loaded or calls itself otherwise than the configuration does.
+            If a pair cannot be loaded, or its own name is not the one in the configuration.
         """
-        pairs = {}
-        for name, settings in self.tasks.items():
-            pair = get_task(settings.pair, self._folder)
+        pairs = {name: get_task(settings.pair, self._folder) for name, settings in self.tasks.items()}
+        for name, pair in pairs.items():
             if pair.name != name:
-                raise CellDualityError(
-                    f"the pair {settings.pair!r} is called {pair.name!r}, not {name!r}",
-                    where=f"tasks.{name}",
-                    hint="use its own name as key",
-                )
-            pairs[name] = pair
+                what = f"the pair {self.tasks[name].pair!r} is called {pair.name!r}, not {name!r}"
+                hint = "use its own name as key"
+                raise CellDualityError(what, code="renamed-pair", where=f"tasks.{name}", hint=hint)
         return pairs
 
     def split(self, task: DualTask, example: Example) -> Example:
@@ -186,11 +164,9 @@ class Config(Settings):
             If it names none, or the file cannot be read.
         """
         if self.profiles is None:
-            raise CellDualityError(
-                "a reward reads class profiles, and the configuration names no file of them",
-                where="profiles",
-                hint='prepare the data again (cellduality data prepare), or set profiles to "profiles.npz"',
-            )
+            what = "a reward reads class profiles, and the configuration names no file of them"
+            hint = 'prepare the data again (cellduality data prepare), or set profiles to "profiles.npz"'
+            raise CellDualityError(what, code="no-profiles", where="profiles", hint=hint)
         return Profiles.load(self._folder / self.profiles)
 
     def needs_gold(self) -> tuple[str, ...]:
@@ -203,7 +179,7 @@ class Config(Settings):
         Parameters
         ----------
         prepared
-            Whether the data are there, so that what rewards read of them can be looked at.
+            Whether the data are there: then a reward that reads class profiles is checked against them.
 
         Raises
         ------
@@ -216,31 +192,22 @@ class Config(Settings):
         for name, reward in rewards.items():
             reward.check(tasks[name])
             if self.tasks[name].votes and not isinstance(tasks[name].answer, OneOf):
-                raise CellDualityError(
-                    f"votes are counted where the answer is a label, and {name} answers with a list",
-                    where=f"tasks.{name}.votes",
-                    hint="leave it out",
-                )
+                what = f"votes are counted where the answer is a label, and {name} answers with a list"
+                raise CellDualityError(what, code="needs-labels", where=f"tasks.{name}.votes", hint="leave it out")
             if only_chats and reward.asks_log_probs:
-                raise CellDualityError(
-                    "a chat endpoint cannot tell how likely a given text is, and the reward asks for it",
-                    where=f"tasks.{name}.reward",
-                    hint='use duality, or a vLLM server (dual.endpoint.kind "vllm")',
-                )
-        if prepared:
-            self._check_profiles({scored_kind(tasks[name]) for name in rewards if rewards[name].needs_profiles})
+                what = "a chat endpoint cannot tell how likely a given text is, and the reward asks for it"
+                hint = 'use duality, or a vLLM server (dual.endpoint.kind "vllm")'
+                raise CellDualityError(what, code="needs-log-probs", where=f"tasks.{name}.reward", hint=hint)
+        kinds = {scored_kind(tasks[name]) for name, reward in rewards.items() if reward.needs_profiles}
+        if prepared and kinds:
+            profiles, labels = self.load_profiles(), self.load_vocabulary().labels
+            for kind in sorted(kinds):
+                profiled = profiles.by_kind[kind].labels if kind in profiles.by_kind else ()
+                if missing := sorted({*labels[kind]} - {*profiled}):
+                    what = f"no profile of {len(missing)} of {len(labels[kind])} labels of {kind!r}: "
+                    hint = "prepare the data again, or leave profile out of the reward"
+                    where = str(self._folder / str(self.profiles))
+                    raise CellDualityError(
+                        f"{what}{', '.join(missing):.60}", code="no-profiles", where=where, hint=hint
+                    )
         return rewards
-
-    def _check_profiles(self, kinds: Collection[str]) -> None:
-        """Raise if a label of ``kinds`` has no profile."""
-        if not kinds:
-            return
-        profiles, labels = self.load_profiles(), self.load_vocabulary().labels
-        for kind in sorted(kinds):
-            profiled = profiles.by_kind[kind].labels if kind in profiles.kinds else ()
-            if lacking := sorted({*labels[kind]} - {*profiled}):
-                raise CellDualityError(
-                    f"no profile of {len(lacking)} of {len(labels[kind])} labels of {kind!r}: {', '.join(lacking):.60}",
-                    where=str(self._folder / str(self.profiles)),
-                    hint="prepare the data again, or leave profile out of the reward",
-                )

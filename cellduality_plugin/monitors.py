@@ -5,7 +5,7 @@ follow. A figure that not every rollout has (the truth, the entropy of a closed 
 beside a 1 or 0 that says whether there was one: the quotient of the two means is the figure's mean. And a figure of a
 whole group is known to its last rollout alone, which logs it times the number of rollouts, while the others log 0: the
 mean over the step is then the mean over groups, and nobody waits for anybody. Which key is divided by which is written
-down in :mod:`cellduality_plugin.readings`.
+down in :mod:`cellduality_plugin.ratios`.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class Replay:
     """
 
     def __init__(self, config: Config, rewards: Mapping[str, str | dict[str, float]]) -> None:
-        changed = config.with_rewards(rewards)
+        changed = config.with_each("reward", rewards, "--rewards")
         self._scorer = Scorer(changed)
         self._names = {name: written_reward(task.reward) for name, task in changed.tasks.items()}
         self.reading = Reading()

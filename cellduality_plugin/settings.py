@@ -1,9 +1,9 @@
-"""Settings that are read strictly: nothing unknown, nothing out of range, and every mistake told in one line."""
+"""Settings that are read strictly: nothing unknown, nothing out of range, and every mistake reported in one line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,12 +19,10 @@ class Settings(BaseModel):
 
     @classmethod
     def read(cls: type[Read], values: object, where: str = "") -> Read:
-        """Return the settings in ``values``.
+        """Return the settings in ``values``, a mapping as read from JSON or from the command line.
 
         Parameters
         ----------
-        values
-            A mapping, as read from JSON or from the command line.
         where
             The file or command they come from, for the message; by default the first wrong setting.
 
@@ -46,18 +44,14 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             wrong = error.errors(include_url=False)
-        names = [".".join(map(str, one["loc"])) for one in wrong]
+        names, mistakes = [".".join(map(str, one["loc"])) for one in wrong], []
+        for one in wrong:
+            what = str(one["msg"]).removeprefix("Value error, ")
+            # What a whole mapping holds would drown what is wrong with it.
+            mistakes.append(what if isinstance(one["input"], Mapping) else f"{what}, found {one['input']!r:.60}")
+        if len(wrong) > 1 or where:
+            pairs = zip(names, mistakes, strict=True)
+            mistakes = [f"{name}: {mistake}" if name else mistake for name, mistake in pairs]
         unknown = any(one["type"] == "extra_forbidden" for one in wrong)
         hint = f"settings are {', '.join(cls.model_fields)}" if unknown else "correct the value"
-        if len(wrong) == 1 and not where:
-            raise CellDualityError(_told(wrong[0]), where=names[0], hint=hint)
-        told = "; ".join(
-            f"{name}: {_told(one)}" if name else _told(one) for name, one in zip(names, wrong, strict=True)
-        )
-        raise CellDualityError(told, where=where or names[0], hint=hint)
-
-
-def _told(one: Mapping[str, Any]) -> str:
-    told = str(one["msg"]).removeprefix("Value error, ")
-    # What a whole mapping holds would drown what is wrong with it.
-    return told if isinstance(one["input"], Mapping) else f"{told}, found {one['input']!r:.60}"
+        raise CellDualityError("; ".join(mistakes), code="wrong-settings", where=where or names[0], hint=hint)

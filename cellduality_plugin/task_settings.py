@@ -22,7 +22,7 @@ class RecordSettings(Settings):
     folder
         Where they go, relative to the configuration file.
     every
-        Of so many groups one is kept, whole.
+        One of so many groups is kept, whole.
     limit
         Rollouts that a process keeps, at most; a group that was begun is kept whole.
     """
@@ -40,19 +40,14 @@ class TaskSettings(Settings):
     pair
         A built-in name, ``"module:Class"`` or ``"file.py:Class"`` (relative to the configuration file).
     reward
-        A key of :data:`cellduality_plugin.rewards.REWARDS`: ``"duality"`` generates the reconstruction and compares it
-        (the paper), by the pair's own similarity or another (``"duality-rbo"``); ``"likelihood"`` reads the probability
-        of the true x_u off one prefill; ``"posterior"`` is the probability of the true label among all of its set;
-        ``"profile"`` the same by class profiles, without a model; ``"consistency"`` by the policy's own answer about
-        the whole cell; ``"oracle"`` the ground truth. Or ``"module:Class"``, ``"file.py:Class"``; products of powers of
-        any of these, ``"posterior*profile^0.3"``, and {any of those: weight}.
+        A key of :data:`cellduality_plugin.rewards.REWARDS` (the README lists them), ``"module:Class"`` or
+        ``"file.py:Class"``; products of powers of any of these, ``"posterior*profile^0.3"``, and {reward: weight}.
     validity_power, validity_share
         With s the share: reward = validity ** power x ((1 - s) similarity + s). Power 0 and share 0 are the paper's
         reward. A share above 0 lets form count where the dual says nothing, in groups whose duals all fail.
     votes
         For answers that are labels: r = n s / (sum of s over the group), with s what the reward says of an answer and n
-        how many of the group gave it. With ``"posterior"`` this is the posterior whose prior is the group's own votes:
-        evidence corrects the majority, and where it says nothing the majority stands. Not in the paper.
+        how many of the group gave it. With ``"posterior"`` the prior is then the group's own votes. Not in the paper.
     minimum_spread
         Where the largest and the smallest reward of a group are nearer than this, all get their mean, and with it no
         advantage: a difference that is noise is not trained on. 0 leaves every reward as it is.
@@ -65,8 +60,7 @@ class TaskSettings(Settings):
     trace_mean
         Over the traces: ``"log"`` the mean of the log-likelihoods, ``"probability"`` the log of the mean likelihood.
     negatives
-        Of a large label set the answered label is held against so many others, which are drawn for a row once; None
-        holds it against all others.
+        The answered label is compared with so many others, drawn once for a row; None: with all others of its set.
     """
 
     pair: str
@@ -84,17 +78,13 @@ class TaskSettings(Settings):
     @classmethod
     def _is_known(cls, reward: str | dict[str, float]) -> str | dict[str, float]:
         for text in [reward] if isinstance(reward, str) else reward:
-            for kind in kinds_in(text):
+            try:
+                kinds = [factor.kind for term in read_reward(text) for factor in term.factors]
+            except CellDualityError as error:
+                raise ValueError(error.what) from error
+            for kind in kinds:
                 if kind not in REWARDS and ":" not in kind:
                     raise ValueError(f"no reward {kind!r}: use one of {', '.join(REWARDS)}, or {FORMS}")
         if not isinstance(reward, str) and not (reward and all(0 < weight < math.inf for weight in reward.values())):
             raise ValueError("a sum needs one reward at least, and weights above 0")
         return reward
-
-
-def kinds_in(reward: str) -> list[str]:
-    """Return the kinds that a reward is made of; ValueError if it cannot be read."""
-    try:
-        return [factor.kind for term in read_reward(reward) for factor in term.factors]
-    except CellDualityError as error:
-        raise ValueError(error.what) from error

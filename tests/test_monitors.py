@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cellduality_plugin.monitors import CAUSES, entropy, named
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.readings import BY_TASK, RATIOS, readings
+from cellduality_plugin.ratios import BY_TASK, RATIOS, with_ratios
 from cellduality_plugin.rewards import REWARDS, Reward, Verdict
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
@@ -175,7 +175,7 @@ class TestGroup:
     def test_figures_are_told_once_a_group_and_their_mean_is_the_groups(self, scorer, cell):
         scores = roll(scorer, row("cell_type_annotation", cell), self.texts(*self.LABELS))
         assert sum(score.logs["dual_groups"] > 0 for score in scores) == 1
-        read = readings(mean(scores))
+        read = with_ratios(mean(scores))
         assert read["dual_distinct_answers"] == 2.0
         assert read["dual_label_entropy"] == pytest.approx(entropy(["T", "T", "B", "T", "T"], 4))
         assert read["dual_zero_variance"] == 1.0, "none of them earned anything"
@@ -185,18 +185,18 @@ class TestGroup:
         policy = Saying(annotation.rebuilt_response(example.unknown))
         flat = roll(scorer, example, self.texts("T", "T", "T"), policy)
         mixed = roll(scorer, example, self.texts("T", "nobody", "CD19+ B"), policy)
-        read = readings(mean(flat + mixed))
+        read = with_ratios(mean(flat + mixed))
         assert read["dual_zero_variance"] == 0.5
         assert read["dual_distinct_answers"] == 1.5
 
     def test_a_group_of_one_has_no_spread_to_miss(self, scorer, cell):
-        read = readings(mean(roll(scorer, row("cell_type_annotation", cell), self.texts("T"))))
+        read = with_ratios(mean(roll(scorer, row("cell_type_annotation", cell), self.texts("T"))))
         assert "dual_zero_variance" not in read
         assert "dual_distinct_answers" not in read
 
     def test_lists_of_genes_have_no_label_entropy(self, scorer, cell):
         texts = ["<answer>CD74 LYZ</answer>", "<answer>LYZ CD74</answer>"]
-        read = readings(mean(roll(scorer, row("conditional_cell_generation", cell), texts)))
+        read = with_ratios(mean(roll(scorer, row("conditional_cell_generation", cell), texts)))
         assert "dual_label_entropy" not in read
         assert read["dual_distinct_answers"] == 2.0
 
@@ -205,7 +205,7 @@ class TestGroup:
         example = row(annotation.name, cell)
         close = annotation.rebuilt_response((*example.unknown, "GNLY"))
         scores = roll(Scorer(make_config(tasks=tasks)), example, self.texts("T", "nobody"), Saying(close))
-        assert readings(mean(scores))["dual_zero_variance"] == 1.0
+        assert with_ratios(mean(scores))["dual_zero_variance"] == 1.0
         assert all(score.logs["dual_levelled"] == 1.0 for score in scores)
 
     @pytest.mark.parametrize(("bound", "place", "after"), [(0.0, 0, 9.0), (0.5, 0, 9.0), (0.5, 2, 9.0), (1.0, 0, 0.0)])
@@ -236,9 +236,9 @@ class TestGroup:
 class TestTruth:
     def test_is_told_beside_the_reward_where_a_row_has_gold(self, scorer, task, cell):
         example = row(task.name, cell)
-        told = readings(mean(roll(scorer, example, [task.answer_response(example.gold), "nothing"])))
+        told = with_ratios(mean(roll(scorer, example, [task.answer_response(example.gold), "nothing"])))
         assert told[f"dual_truth/{task.name}"] == 0.5, "what cannot be read is wrong"
-        blind = readings(mean(roll(scorer, row(task.name, cell, labelled=False), ["nothing"])))
+        blind = with_ratios(mean(roll(scorer, row(task.name, cell, labelled=False), ["nothing"])))
         assert not any(name.startswith("dual_truth") for name in blind)
 
     @pytest.mark.parametrize("kind", ["duality", "likelihood", "posterior", "profile", "consistency", "random"])
@@ -312,19 +312,19 @@ class TestCopies:
         assert found[2] == sum(a == b for a, b in zip(cell.genes, cell.control, strict=True)) / len(cell.genes)
 
     def test_are_no_matter_where_no_cell_was_shown(self, scorer, cell):
-        read = readings(mean(roll(scorer, row("conditional_cell_generation", cell), ["<answer>CD74</answer>"])))
+        read = with_ratios(mean(roll(scorer, row("conditional_cell_generation", cell), ["<answer>CD74</answer>"])))
         assert not any(name.startswith("dual_copied") for name in read)
 
     def test_in_the_reconstruction_are_genes_that_were_shown(self, scorer, annotation, cell):
         example = row(annotation.name, cell)
         half = annotation.rebuilt_response((example.unknown[0], example.known["observed"][0]))
-        read = readings(mean(roll(scorer, example, ["<answer>T</answer>"] * 3 + ["?"], Saying(half))))
+        read = with_ratios(mean(roll(scorer, example, ["<answer>T</answer>"] * 3 + ["?"], Saying(half))))
         assert read["dual_copied/rebuilt"] == 0.5
         assert "dual_copied/response" not in read
 
     def test_are_no_matter_where_nothing_is_decoded(self, make_config, annotation, cell):
         tasks = {annotation.name: {"pair": annotation.name, "reward": "likelihood"}}
-        read = readings(
+        read = with_ratios(
             mean(roll(Scorer(make_config(tasks=tasks)), row(annotation.name, cell), ["<answer>T</answer>"]))
         )
         assert not any(name.startswith("dual_copied") for name in read)
@@ -335,7 +335,7 @@ def test_success_failures_and_time_are_shares_of_what_was_asked(scorer, annotati
     policy = Saying(annotation.rebuilt_response(example.unknown))
     good = roll(scorer, example, ["<answer>T</answer>", "?", "?"], policy, truncated=True)
     bad = roll(scorer, example, ["<answer>T</answer>"], Saying("no tags"))
-    read = readings(mean(good + bad))
+    read = with_ratios(mean(good + bad))
     assert (read["dual_success"], read["dual_failures"], read["dual_failed/no_answer"]) == (0.5, 0.5, 0.25)
     assert (read["dual_truncated"], read["dual_consistency"]) == (0.75, 0.5)
     assert 0.0 <= read["dual_time_share"] <= 1.0

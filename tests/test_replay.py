@@ -148,7 +148,7 @@ def test_another_reward_of_the_same_questions_is_what_it_would_have_been(config_
     labels = [name for name in TASKS if name != "conditional_cell_generation" and "perturbation" not in name]
     recorded(config_of("duality"))
     work, results = replay(config_of("duality"), dict.fromkeys(labels, "duality-rbo"))
-    wanted = config_of("duality").with_rewards(dict.fromkeys(labels, "duality-rbo"))
+    wanted = config_of("duality").with_each("reward", dict.fromkeys(labels, "duality-rbo"), "")
     expected, rng, seen = [], np.random.default_rng(7), 0
     for _ in range(3):
         for name in wanted.tasks:

@@ -59,13 +59,12 @@ def configure(
     refuse_elsewhere(result, config, "--out")
     if bool(dual_url) != bool(dual_model):
         raise CellDualityError("an address without a model, or a model without", where="--dual-url", hint="give both")
-    changed = Config.load(config).with_rewards(
-        {task: reward_of(kind, "--rewards") for task, kind in pairs(rewards, "--rewards").items()}
-    )
+    kinds = {task: reward_of(kind, "--rewards") for task, kind in pairs(rewards, "--rewards").items()}
+    changed = Config.load(config).with_each("reward", kinds, "--rewards")
     shares = {task: share or None for task, share in pairs(hidden, "--hidden").items()}
     changed = changed.with_each("hidden", shares, "--hidden").with_each("traces", pairs(traces, "--traces"), "--traces")
     if votes is not None:
-        changed = changed.with_votes(names_in(votes))
+        changed = changed.with_each("votes", {name: name in names_in(votes) for name in changed.tasks}, "--votes")
     if dual_url:
         endpoint = {"urls": dual_url, "model": dual_model, "key_variable": dual_key_variable or None}
         changed = changed.with_settings(dual={"player": "frozen", "endpoint": endpoint})

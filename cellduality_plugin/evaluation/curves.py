@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from cellduality_plugin.alarms import steps_of
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.readings import readings, step_metrics
+from cellduality_plugin.ratios import step_metrics, with_ratios
 
 Curves: TypeAlias = dict[str, list[tuple[int, float]]]
 """By name of the quantity: (step, value), steps ascending, one value a step."""
@@ -78,7 +78,7 @@ def _by_name(values: Iterable[tuple[str, int, float]]) -> Curves:
 
 
 def divided(curves: Curves) -> Curves:
-    """Return what the curves say: those that are logged as two means divided, see :mod:`cellduality_plugin.readings`.
+    """Return what the curves say: those that are logged as two means divided, see :mod:`cellduality_plugin.ratios`.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def divided(curves: Curves) -> Curves:
     """
     found: Curves = {}
     for step, metrics in steps_of(curves):
-        for name, value in readings(metrics).items():
+        for name, value in with_ratios(metrics).items():
             found.setdefault(name, []).append((step, value))
     return found
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cellduality_plugin.chat import render
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.framing import render
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.rewards import Reward
 from cellduality_plugin.tasks import DualTask

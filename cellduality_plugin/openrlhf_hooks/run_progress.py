@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from cellduality_plugin.alarms import Alarm, Watch
-from cellduality_plugin.readings import readings, step_metrics
+from cellduality_plugin.ratios import step_metrics, with_ratios
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _RAY_PREFIX = re.compile(r"^\((?:\w+ )?pid=\d+(?:, ip=[\d.]+)?\)\s*")
@@ -149,7 +149,7 @@ class Progress:
         logged, prompts = step_metrics(line), _GRPO_PROMPTS.search(line)
         if logged:
             self._step, metrics = logged
-            ratios = readings(metrics)
+            ratios = with_ratios(metrics)
             if "reward" in metrics:
                 self._shown["reward"] = f"reward {metrics['reward']:.4f}"
             duals = (f"{name} {ratios[key]:.2f}" for key, name in _SHOWN_RATIOS.items() if key in ratios)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from cellduality_plugin.framing import render, token_count
+from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import branches_of

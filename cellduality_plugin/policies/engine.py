@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from cellduality_plugin.framing import render, token_count
+from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import branches_of, log_prob_at
 from cellduality_plugin.policies.settings import DualSettings

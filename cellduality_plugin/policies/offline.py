@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from cellduality_plugin.chat import render
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.framing import render
 
 
 @dataclass(frozen=True)

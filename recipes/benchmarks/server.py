@@ -95,7 +95,7 @@ class Rule:
         raise NotImplementedError  # no reward of the benchmark asks for it
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        from cellduality_plugin.framing import render
+        from cellduality_plugin.chat import render
 
         target = self.tokenizer(response, add_special_tokens=False)["input_ids"]
         return [log_prob([*render(self.tokenizer, prompt), *target])] * len(target)

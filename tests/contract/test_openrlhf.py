@@ -27,10 +27,10 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
 from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
+from cellduality_plugin.chat import render
 from cellduality_plugin.config import PATH_VARIABLE
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.framing import render
 from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.openrlhf_hooks.preflight import Lengths

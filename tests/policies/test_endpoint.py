@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.framing import render
+from cellduality_plugin.chat import render
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.endpoint import EndpointPolicy
 from cellduality_plugin.policies.settings import DualSettings, EndpointSettings

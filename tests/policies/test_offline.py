@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from cellduality_plugin.chat import render
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.framing import render
 from cellduality_plugin.policies.offline import EngineSettings, vllm_decoder
 
 TEMPLATE = (

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.readings import BY_TASK, readings
+from cellduality_plugin.ratios import BY_TASK, with_ratios
 from cellduality_plugin.replay import Replay, record_files
 
 pytestmark = pytest.mark.stack
@@ -93,7 +93,7 @@ def test_monitors_of_every_step_are_what_their_names_say(whole_run, scalars):
     assert max(found["dual_label_groups"]) > 0, "no label was ever answered twice in a group"
     for step in range(3):
         metrics = {name: values[step] for name, values in found.items()}
-        read = readings(metrics)
+        read = with_ratios(metrics)
         for name in ("success", "failures", "zero_variance", "time_share", "consistency"):
             assert 0 <= read[f"dual_{name}"] <= 1, name
         # A step of so few groups may have none of labels, and then says nothing of their entropy.

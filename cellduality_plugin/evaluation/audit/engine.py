@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellduality_plugin.chat import render
 from cellduality_plugin.evaluation.audit.asking import CountTokens
-from cellduality_plugin.framing import render
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.engine import EnginePolicy
 from cellduality_plugin.policies.offline import EngineSettings, Served, served_model

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cellduality_plugin.framing import render
+from cellduality_plugin.chat import render
 from cellduality_plugin.openrlhf_hooks.executor import EnginePolicy
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.settings import DualSettings

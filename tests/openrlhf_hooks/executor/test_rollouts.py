@@ -9,10 +9,10 @@ import pytest
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
 
+from cellduality_plugin.chat import render
 from cellduality_plugin.config import Config
-from cellduality_plugin.framing import render
 from cellduality_plugin.openrlhf_hooks import executor as executor_module
-from cellduality_plugin.readings import readings
+from cellduality_plugin.ratios import with_ratios
 from cellduality_plugin.replay import Replay
 from cellduality_plugin.tasks import TASKS
 
@@ -105,7 +105,7 @@ class TestGroups:
         at = scene(TYPE, "T", "CD19+ B", "T", texts=["no answer"])
         logs = [rollout["extra_logs"] for rollout in at.roll(4)]
         assert sorted(log["dual_groups"] for log in logs) == [0, 0, 0, 4]
-        read = readings({key: sum(log[key] for log in logs) / 4 for key in logs[0]})
+        read = with_ratios({key: sum(log[key] for log in logs) / 4 for key in logs[0]})
         assert (read["dual_distinct_answers"], read["dual_zero_variance"]) == (2.0, 0.0)
         assert 0.0 < read["dual_time_share"] < 1.0
 
