@@ -24,7 +24,7 @@ class Score:
     logs
         What the trainer logs, under the same keys in the same order for every rollout; see :mod:`.monitors`.
     failure
-        The word of the parser, of the policy or of the reward for why nothing was earned; empty if something could be.
+        Why nothing was earned, in the word of the parser, the policy or the reward; empty if something could be.
     answer
         What was read in the response.
     similarity, validity
@@ -41,9 +41,18 @@ class Score:
 
 @dataclass
 class Group:
-    """What the rollouts of one prompt share: the question, read once, and what was asked and found so far.
+    """What the rollouts of one prompt share: the question, and what was asked and found so far.
 
-    ``memo`` it shares with the other groups of its scorer.
+    Parameters
+    ----------
+    label
+        The row as it came; ``example`` is what it says, split as the configuration asks for.
+    duals, verdicts
+        By answer: its duals, one for each mask of the row, and the judging of it.
+    asked, memo
+        The calls of this group, and those of all groups in flight.
+    members, scores, finished
+        How many rollouts began, the scores of those that were judged, (answer, final reward) of those that ended.
     """
 
     example: Example
@@ -62,8 +71,8 @@ class Group:
     def member(self) -> Iterator[None]:
         """Count a rollout in, before it is made: the members of a group all begin before the first of them ends.
 
-        What all of them come to is known to the last; should that one crash, nobody is left to log it. As long as one
-        is in flight, what it asked is asked by no other group.
+        The last to end logs the group; should that one crash, nobody does. As long as one is in flight, what it asked
+        is asked by no other group.
         """
         self.members += 1
         self.complete.clear()
@@ -97,17 +106,12 @@ class Group:
 
 
 def votes_for(score: Score, scores: Sequence[Score]) -> float:
-    r"""Return the share of its group's evidence that speaks for an answer, in [0, 1]; best value 1.
+    r"""Return the share of the evidence of a group, ``scores``, for the answer of one member; in [0, 1], best value 1.
 
     .. math:: r_i = n(y_i) s(y_i) / \sum_j s(y_j)
 
     with n(y) the number of the group's answers that are y and s(y) its similarity. Where s is the posterior under an
     even prior, r is the posterior under the group's own votes. Not in the paper.
-
-    Parameters
-    ----------
-    score, scores
-        One member of a group, and all of them.
 
     Examples
     --------

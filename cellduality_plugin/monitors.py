@@ -1,11 +1,10 @@
-"""What each rollout and each group tells the trainer's log, beside its reward: the same keys always, sorted.
+"""What each rollout and each group writes to the trainer's log, beside its reward: the same keys always, sorted.
 
 OpenRLHF takes numbers alone, needs the same keys from every rollout, and logs the mean of each over a step. Two things
 follow. A figure that not every rollout has (the truth, the entropy of a closed set) is logged as 0 where there is none,
-beside a 1 or 0 that says whether there was one: the quotient of the two means is the figure's mean. And a figure of a
-whole group is known to its last rollout alone, which logs it times the number of rollouts, while the others log 0: the
-mean over the step is then the mean over groups, and nobody waits for anybody. Which key is divided by which is written
-down in :mod:`cellduality_plugin.ratios`.
+beside a 1 or 0 that says whether there was one: the quotient of the two means is the figure's mean
+(:mod:`cellduality_plugin.ratios`). And a figure of a whole group is known to its last rollout alone, which logs it
+times the number of rollouts, while the others log 0: the mean over the step is then the mean over groups.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ CAUSES = (
     "not_a_number", "not_finite", "out_of_range", "prompt_too_long", "refused", "timeout", "too_long", "unclosed",
     "unknown_label",
 )  # fmt: skip
-"""Why a dual gave no verdict, as far as it is told apart. ``partial`` is logged where a part of it gave one,
-``other`` for any further cause: keys may not depend on what happens."""
+"""Why a dual gave no verdict. Logged besides: ``partial`` where a part of it gave one, ``other`` for any further
+cause, for keys may not depend on what happens."""
 
 _WORD = re.compile(r"\w+")
 
@@ -39,12 +38,8 @@ class Rollout:
 
     Parameters
     ----------
-    task, example
-        The pair and the row.
-    text
-        The response.
-    answer, verdict
-        What was read in it, and what the reward said of that.
+    text, answer, verdict
+        The response, what was read in it, and what the reward said of that.
     rebuilt
         What the policy was shown and what it rebuilt from that and the answer, of every draw; empty if the reward asked
         for no reconstruction.
@@ -69,16 +64,20 @@ class Rollout:
 
 
 def rollout_logs(rollout: Rollout, tasks: Iterable[str], vocabulary: Vocabulary) -> dict[str, float]:
-    """Return what is logged of one rollout: every key there is, those of :func:`finished_logs` as 0.
+    """Return what is logged of one rollout: every key there is, those of :func:`group_logs` as 0.
 
-    Parameters
-    ----------
-    tasks
-        The names of all tasks of the run: each has its keys in every rollout.
+    ``tasks`` are the names of all tasks of the run: each has its keys in every rollout.
     """
-    answer, verdict = rollout.answer, rollout.verdict
-    parsed = float(answer.value is not None)
-    listed = max(answer.listed, 1)
+    example, answer, verdict = rollout.example, rollout.answer, rollout.verdict
+    parsed, listed = float(answer.value is not None), max(answer.listed, 1)
+    cause = verdict.failure if verdict.failure in CAUSES else "other" if verdict.failure else "partial"
+    truth = 0.0 if example.gold is None or answer.value is None else rollout.task.truth(example.gold, answer.value)
+    of_task = {
+        "dual_similarity": verdict.similarity,
+        "dual_truth": truth if 0.0 <= truth <= 1.0 else 0.0,  # a pair of the user's own may be wrong
+        "dual_truth_share": float(example.gold is not None),
+        "dual_validity": rollout.validity,
+    }
     logs = {
         "dual_answer_parsed": parsed,
         "dual_failed": verdict.failed,
@@ -92,34 +91,26 @@ def rollout_logs(rollout: Rollout, tasks: Iterable[str], vocabulary: Vocabulary)
         "dual_timeout": float(verdict.failure == "timeout"),
         "dual_unknown_genes": answer.unknown / listed,
         "dual_validity": rollout.validity,
-        **by_task(tasks, rollout.task.name, {"dual_similarity": verdict.similarity, "dual_validity": rollout.validity}),
+        **{f"dual_failed/{name}": verdict.failed * (name == cause) for name in (*CAUSES, "other", "partial")},
+        **_by_task(tasks, rollout.task.name, of_task),
         **reward_logs(tasks, rollout.task.name, rollout.reward),
-        **_failures(verdict),
         **_copies(rollout),
         **_leaks(rollout, vocabulary),
-        **_truth(rollout, tasks),
-        **finished_logs([], rollout.task, vocabulary, truncated=False, seconds=0.0),
+        **group_logs([], rollout.task, vocabulary, truncated=False, seconds=0.0),
     }
     return {key: float(logs[key]) for key in sorted(logs)}
 
 
-def by_task(tasks: Iterable[str], mine: str, values: Mapping[str, float]) -> dict[str, float]:
-    """Return {KEY/TASK: the value for the task ``mine``, 0 for every other}.
-
-    Examples
-    --------
-    >>> by_task(["a", "b"], "b", {"dual_validity": 0.5})
-    {'dual_validity/a': 0.0, 'dual_validity/b': 0.5}
-    """
+def _by_task(tasks: Iterable[str], mine: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{key}/{task}": value if task == mine else 0.0 for key, value in values.items() for task in tasks}
 
 
 def reward_logs(tasks: Iterable[str], mine: str, reward: float) -> dict[str, float]:
     """Return the logs that hold the reward: they change when a group is levelled."""
-    return {"dual_reward": reward, **by_task(tasks, mine, {"dual_reward": reward, "dual_share": 1.0})}
+    return {"dual_reward": reward, **_by_task(tasks, mine, {"dual_reward": reward, "dual_share": 1.0})}
 
 
-def finished_logs(
+def group_logs(
     group: Sequence[tuple[Value | None, float]],
     task: DualTask,
     vocabulary: Vocabulary,
@@ -181,39 +172,30 @@ def _entropy(counts: Sequence[int]) -> float:
     return 0.0 - math.fsum(count / total * math.log(count / total) for count in counts)
 
 
-def _failures(verdict: Verdict) -> dict[str, float]:
-    cause = verdict.failure if verdict.failure in CAUSES else "other" if verdict.failure else "partial"
-    return {f"dual_failed/{name}": verdict.failed * (name == cause) for name in (*CAUSES, "other", "partial")}
-
-
 def _copies(rollout: Rollout) -> dict[str, float]:
     """Return how much was copied from what was shown instead of made.
 
-    A response may share genes with a cell it was shown, as relatives do: its copy has them at the same ranks. A
-    reconstruction has no business with any gene it was shown: these are not hidden.
+    A response may share genes with a cell it was shown, as relatives do: its copy has them at the same ranks. In a
+    reconstruction every gene that was shown is a copy: it is not hidden.
     """
     shown = _lists(rollout.example.inputs)
-    answer = rollout.answer.value
-    written = answer if shown and answer is not None and not isinstance(answer, str) else ()
+    written = rollout.answer.value if shown and isinstance(rollout.answer.value, tuple) else ()
+    same = [sum(map(str.__eq__, written, genes)) / max(len(written), 1) for genes in shown]
     shares = []
     for known, read in rollout.rebuilt:
         seen = {gene for genes in _lists(known) for gene in genes}
-        if seen and read.value is not None and not isinstance(read.value, str):
+        if seen and isinstance(read.value, tuple):
             shares.append(sum(gene in seen for gene in read.value) / len(read.value))
     return {
         "dual_copyable/rebuilt": float(bool(shares)),
         "dual_copyable/response": float(bool(written)),
         "dual_copied/rebuilt": math.fsum(shares) / len(shares) if shares else 0.0,
-        "dual_copied/response": max((_same_ranks(written, genes) for genes in shown), default=0.0),
+        "dual_copied/response": max(same, default=0.0),
     }
 
 
 def _lists(values: Mapping[str, Value]) -> list[tuple[str, ...]]:
     return [value for value in values.values() if not isinstance(value, str)]
-
-
-def _same_ranks(genes: Sequence[str], shown: Sequence[str]) -> float:
-    return sum(map(str.__eq__, genes, shown)) / max(len(genes), 1)
 
 
 def _leaks(rollout: Rollout, vocabulary: Vocabulary) -> dict[str, float]:
@@ -248,11 +230,3 @@ def named(hidden: Value, text: str, vocabulary: Vocabulary) -> float:
     if not label or vocabulary.gene(hidden.strip()) is not None:
         return 0.0
     return float(f" {label} " in f" {' '.join(_WORD.findall(text.casefold()))} ")
-
-
-def _truth(rollout: Rollout, tasks: Iterable[str]) -> dict[str, float]:
-    """Return the ground truth of a row that holds it. It is told beside the reward and goes into no reward."""
-    gold, answer = rollout.example.gold, rollout.answer.value
-    score = 0.0 if gold is None or answer is None else rollout.task.truth(gold, answer)
-    score = score if 0.0 <= score <= 1.0 else 0.0  # a pair of the user's own may be wrong, and NaN spoils the step
-    return by_task(tasks, rollout.task.name, {"dual_truth": score, "dual_truth_share": float(gold is not None)})

@@ -56,8 +56,8 @@ def with_ratios(metrics: Mapping[str, float]) -> dict[str, float]:
 
     Examples
     --------
-    >>> with_ratios({"reward": 0.3, "dual_reward/a": 0.1, "dual_share/a": 0.5, "dual_truth/a": 0, "dual_truth_share/a": 0})
-    {'dual_reward/a': 0.2, 'reward': 0.3}
+    >>> with_ratios({"kl": 0.3, "dual_reward/a": 0.1, "dual_share/a": 0.5, "dual_truth/a": 0, "dual_truth_share/a": 0})
+    {'dual_reward/a': 0.2, 'kl': 0.3}
     """
     found = {}
     for name in sorted({*metrics, *RATIOS}):

@@ -14,7 +14,7 @@ from cellduality_plugin.duals import Dual, Reasoning
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.groups import Group, Score, votes_for
-from cellduality_plugin.monitors import Rollout, finished_logs, reward_logs, rollout_logs
+from cellduality_plugin.monitors import Rollout, group_logs, reward_logs, rollout_logs
 from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policies.base import Policy, PolicyError
 from cellduality_plugin.policies.memo import Memo
@@ -44,12 +44,14 @@ def shaped(similarity: float, validity: float, settings: TaskSettings) -> float:
 
 
 class Scorer:
-    """Turns the text of a rollout into a :class:`Score` by asking the dual of its task.
+    """Turns the text of a rollout into a :class:`Score`: parse, judge by the dual, compare with the group, log.
 
-    Parameters
-    ----------
-    config
-        The pairs, their rewards, and how long a dual may take.
+    A rollout of a run is a member of its group, which is open while the rollout is made::
+
+        group = scorer.group(label)
+        with group.member():
+            text = ...
+            score = await scorer.score_member(text, group, policy)
     """
 
     def __init__(self, config: Config) -> None:
@@ -77,65 +79,62 @@ class Scorer:
         """
         example = Example.from_label(label)
         if example.task not in self._tasks:
-            raise CellDualityError(
-                f"row {example.id!r} asks for the task {example.task!r}",
-                hint=f"the configuration has {', '.join(self._tasks)}; add it there or prepare the data again",
-            )
-        example = self._config.split(self._tasks[example.task], example)
-        self._rewards[example.task].check_row(self._tasks[example.task], example, self._vocabulary)
+            what = f"row {example.id!r} asks for the task {example.task!r}"
+            hint = f"the configuration has {', '.join(self._tasks)}; add it there or prepare the data again"
+            raise CellDualityError(what, code="unknown-task", hint=hint)
+        task = self._tasks[example.task]
+        example = self._config.split(task, example)
+        self._rewards[task.name].check_row(task, example, self._vocabulary)
         return Group(example, label, next(self._numbers), memo=self._memo)
 
     async def score(self, text: str, group: Group, policy: Policy) -> Score:
-        """Return the score of one response of ``group``. A response that cannot be judged scores 0.
+        """Return the score of one response on its own. A response that cannot be judged scores 0.
 
         Parameters
         ----------
         text
-            The response of the policy, special tokens removed.
+            The response, special tokens removed.
         group
-            The group the rollout belongs to; holds the verdicts on answers that were already judged.
+            Holds the question, and the verdicts on answers that were already judged.
         policy
-            Who plays the dual.
+            The model that answers the dual question.
         """
-        task = self._tasks[group.example.task]
-        answer = task.parse_answer(text, self._vocabulary)
+        answer = self._tasks[group.example.task].parse_answer(text, self._vocabulary)
         if answer.value is None:
-            return self._report(group, text, answer, Verdict(0.0), requests=0, seconds=0.0)
-        started = time.monotonic()
-        judging, first = group.verdicts.get(answer.value), False
-        if judging is None:
-            duals, first = [self._dual(group, policy, split) for split in group.example.splits()], True
-            judging = asyncio.ensure_future(self._judge_all(answer.value, duals))
-            group.duals[answer.value], group.verdicts[answer.value] = duals, judging
+            return self._scored(group, text, answer, Verdict(0.0))
+        started, first = time.monotonic(), answer.value not in group.verdicts
+        if first:
+            duals = [self._dual(group, policy, split) for split in group.example.splits()]
+            group.duals[answer.value] = duals
+            group.verdicts[answer.value] = asyncio.ensure_future(self._judge(answer.value, duals))
         with group.memo:
-            verdict = await asyncio.shield(judging)
-        seconds = time.monotonic() - started
+            verdict = await asyncio.shield(group.verdicts[answer.value])
         requests = sum(dual.requests for dual in group.duals[answer.value]) if first else 0
-        return self._report(group, text, answer, verdict, requests=requests, seconds=seconds)
+        return self._scored(group, text, answer, verdict, requests, time.monotonic() - started)
 
-    async def level(self, score: Score, group: Group) -> Score:
-        """Return ``score`` with the reward it has among those of its group, where the configuration asks for that.
+    async def score_member(
+        self, text: str, group: Group, policy: Policy, *, truncated: bool = False, began: float | None = None
+    ) -> Score:
+        """Return the score of a member among those of its group, with all that is logged of both.
 
         With ``votes`` the answers of a group share its evidence (:func:`votes_for`); where rewards then lie nearer
-        together than ``minimum_spread`` all get their mean. Waits for the other members, so each of them has to come
-        here; see :meth:`Group.member`.
+        together than ``minimum_spread`` all get their mean. Both wait for the other members of the group. The last to
+        come logs what the group was.
+
+        Parameters
+        ----------
+        truncated
+            Whether the response was cut at its length.
+        began
+            The monotonic time in seconds at which the rollout began; by default now.
         """
-        settings = self._config.tasks[group.example.task]
-        if not settings.votes and not settings.minimum_spread:
-            return score
-        scores = await group.all_scores(score)
-
-        def among(each: Score) -> float:
-            if not settings.votes or each.failure:
-                return each.reward
-            return shaped(votes_for(each, scores), each.validity, settings)
-
-        rewards, reward = [among(each) for each in scores], among(score)
-        levelled = settings.minimum_spread > 0 and max(rewards) - min(rewards) < settings.minimum_spread
-        if levelled:
-            reward = quantise(math.fsum(rewards) / len(rewards))
-        logs = {**score.logs, **reward_logs(self._tasks, group.example.task, reward)}
-        return replace(score, reward=reward, logs={**logs, "dual_levelled": float(levelled)})
+        began = time.monotonic() if began is None else began
+        score = await self._among_group(await self.score(text, group, policy), group)
+        group.finished.append((score.answer.value, score.reward))
+        task, finished = self._tasks[group.example.task], group.finished if group.over else []
+        seconds = time.monotonic() - began
+        logs = group_logs(finished, task, self._vocabulary, truncated=truncated, seconds=seconds)
+        return replace(score, logs={**score.logs, **logs})
 
     async def score_all(self, texts: Sequence[str], group: Group, policy: Policy) -> list[Score]:
         """Return the scores of the responses that are all of ``group``, in their order, as a run gives them."""
@@ -143,27 +142,9 @@ class Scorer:
         async def member(text: str) -> Score:
             with group.member():
                 await asyncio.sleep(0)  # so that all members have begun before the first of them ends
-                return await self.level(await self.score(text, group, policy), group)
+                return await self.score_member(text, group, policy)
 
         return list(await asyncio.gather(*map(member, texts)))
-
-    def finish(self, score: Score, group: Group, *, truncated: bool, seconds: float) -> Score:
-        """Return ``score`` with what is known at the end of a rollout, and of its group at the end of that.
-
-        Once for each member, after :meth:`level`: the last to come logs what the group was. Waits for nobody.
-
-        Parameters
-        ----------
-        truncated
-            Whether the response was cut at its length.
-        seconds
-            How long the rollout took, the dual included.
-        """
-        group.finished.append((score.answer.value, score.reward))
-        task = self._tasks[group.example.task]
-        over = group.finished if group.over else []
-        found = finished_logs(over, task, self._vocabulary, truncated=truncated, seconds=seconds)
-        return replace(score, logs={**score.logs, **found})
 
     def _dual(self, group: Group, policy: Policy, example: Example) -> Dual:
         dual, task, settings = self._config.dual, self._tasks[example.task], self._config.tasks[example.task]
@@ -181,25 +162,25 @@ class Scorer:
             profiles=self._profiles,
         )
 
-    async def _judge_all(self, answer: Value, duals: Sequence[Dual]) -> Verdict:
+    async def _judge(self, answer: Value, duals: Sequence[Dual]) -> Verdict:
         """Return the mean verdict over the masks of a row; one that failed counts 0."""
-        verdicts = await asyncio.gather(*(self._judge(answer, dual) for dual in duals))
-        return Verdict.mean(verdicts, [1.0] * len(duals))
 
-    async def _judge(self, answer: Value, dual: Dual) -> Verdict:
-        judging = self._rewards[dual.example.task].judge(answer, dual)
-        try:
-            verdict = await asyncio.wait_for(judging, self._config.dual.timeout_seconds)
-        except asyncio.TimeoutError:
-            return Verdict.none("timeout")
-        except PolicyError as error:
-            return Verdict.none(error.cause)
-        # A pair or a reward of the user's own may be wrong here; NaN would spoil the step of every other task.
-        in_range = 0.0 <= verdict.similarity <= 1.0 and 0.0 <= verdict.failed <= 1.0
-        return verdict if in_range else Verdict.none("out_of_range")
+        async def under(dual: Dual) -> Verdict:
+            judging = self._rewards[dual.example.task].judge(answer, dual)
+            try:
+                verdict = await asyncio.wait_for(judging, self._config.dual.timeout_seconds)
+            except asyncio.TimeoutError:
+                return Verdict.none("timeout")
+            except PolicyError as error:
+                return Verdict.none(error.cause)
+            # A pair or a reward of the user's own may be wrong here; NaN would spoil the step of every other task.
+            in_range = 0.0 <= verdict.similarity <= 1.0 and 0.0 <= verdict.failed <= 1.0
+            return verdict if in_range else Verdict.none("out_of_range")
 
-    def _report(
-        self, group: Group, text: str, answer: Answer, verdict: Verdict, *, requests: int, seconds: float
+        return Verdict.mean(await asyncio.gather(*map(under, duals)), [1.0] * len(duals))
+
+    def _scored(
+        self, group: Group, text: str, answer: Answer, verdict: Verdict, requests: int = 0, seconds: float = 0.0
     ) -> Score:
         task, settings = self._tasks[group.example.task], self._config.tasks[group.example.task]
         validity = 0.0 if answer.value is None else task.validity(group.example, answer)
@@ -211,8 +192,24 @@ class Scorer:
         reward = shaped(similarity, validity, settings) if judged else 0.0
         duals = [] if answer.value is None else group.duals[answer.value]
         rebuilt = [(dual.example.known, read) for dual in duals for read in dual.reads]
-        rollout = Rollout(
-            task, group.example, text, answer, verdict, rebuilt, validity, reward, requests=requests, seconds=seconds
-        )
+        rollout = Rollout(task, group.example, text, answer, verdict, rebuilt, validity, reward, requests, seconds)
         logs = rollout_logs(rollout, self._tasks, self._vocabulary)
         return Score(reward, logs, answer.failure or verdict.failure, answer, similarity, validity)
+
+    async def _among_group(self, score: Score, group: Group) -> Score:
+        settings = self._config.tasks[group.example.task]
+        if not settings.votes and not settings.minimum_spread:
+            return score
+        scores = await group.all_scores(score)
+
+        def voted(each: Score) -> float:
+            if not settings.votes or each.failure:
+                return each.reward
+            return shaped(votes_for(each, scores), each.validity, settings)
+
+        rewards, reward = [voted(each) for each in scores], voted(score)
+        levelled = settings.minimum_spread > 0 and max(rewards) - min(rewards) < settings.minimum_spread
+        if levelled:
+            reward = quantise(math.fsum(rewards) / len(rewards))
+        logs = {**score.logs, **reward_logs(self._tasks, group.example.task, reward)}
+        return replace(score, reward=reward, logs={**logs, "dual_levelled": float(levelled)})

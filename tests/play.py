@@ -39,8 +39,7 @@ async def member(scorer, group, text, policy, *, truncated=False, delay=0.0, rec
     """Do what the executor does with one rollout."""
     with group.member():
         await asyncio.sleep(delay)
-        score = await scorer.level(await scorer.score(text, group, policy), group)
-    score = scorer.finish(score, group, truncated=truncated, seconds=0.5)
+        score = await scorer.score_member(text, group, policy, truncated=truncated)
     if recorder is not None:
         recorder.write(group, text, score, last=group.over)
     return score

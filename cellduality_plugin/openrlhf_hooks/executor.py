@@ -88,9 +88,8 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
             start, end = rollout["action_ranges"][-1]
             text = hf_tokenizer.decode(rollout["observation_tokens"][start:end], skip_special_tokens=True)
             policy = self._player(llm_engine, hf_tokenizer, max_length)
-            score = await self._scorer.level(await self._scorer.score(text, group, policy), group)
-        truncated, seconds = bool(rollout["truncated"]), time.monotonic() - began
-        score = self._scorer.finish(score, group, truncated=truncated, seconds=seconds)
+            truncated = bool(rollout["truncated"])
+            score = await self._scorer.score_member(text, group, policy, truncated=truncated, began=began)
         if self._recorder is not None:
             self._recorder.write(group, text, score, last=group.over)
         if group.over:  # it is remembered by its verdicts; what was said to get them is a hundred times as much

@@ -154,7 +154,7 @@ class TestLevelling:
                     if answer == "crash":
                         raise RuntimeError("an engine died")
                     text = case.task.answer_response(answer or case.gold)
-                    return await case.scorer.level(await case.scorer.score(text, group, policy), group)
+                    return await case.scorer.score_member(text, group, policy)
 
             async def members():
                 group = case.scorer.group(case.example.to_label())
