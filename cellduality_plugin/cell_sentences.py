@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell ready to be spoken of.
+    """One cell as its ranked genes, with what is known of it.
 
     Parameters
     ----------
@@ -52,18 +52,12 @@ class Cell:
 
 
 def sentence(genes: Sequence[str]) -> str:
-    """Return the cell sentence: gene names in order, one space between.
-
-    Examples
-    --------
-    >>> sentence(("CD74", "LYZ"))
-    'CD74 LYZ'
-    """
+    """Return the cell sentence: gene names in order, one space between."""
     return " ".join(genes)
 
 
 def name_order(names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the place of each name in alphabetical order: the tie rule of :func:`rank_genes`.
+    """Return the place of each name in alphabetical order: how equal values are ranked.
 
     Examples
     --------
@@ -73,38 +67,6 @@ def name_order(names: Sequence[str]) -> NDArray[np.int64]:
     places = np.empty(len(names), dtype=np.int64)
     places[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
     return places
-
-
-def rank_genes(
-    expression: NDArray[np.floating], columns: NDArray[np.integer], ties: NDArray[np.integer], top: int
-) -> NDArray[np.integer]:
-    """Return the columns of the ``top`` highest values of one cell, descending; equal values in the order of ``ties``.
-
-    Parameters
-    ----------
-    expression
-        Values of one cell, any monotone unit (log1p of counts per 10,000, say); only positive ones count.
-    columns
-        The gene index of each value (the ``indices`` of a sparse row, or ``arange`` of a dense one).
-    ties
-        For every gene, its place among equals, e.g. from :func:`name_order`.
-    top
-        K, the length of a cell sentence at the most.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rank_genes(np.array([0.0, 2.0, 1.0, 2.0]), np.arange(4), name_order(["A", "D", "C", "B"]), 3).tolist()
-    [3, 1, 2]
-    """
-    positive = expression > 0
-    expression, columns = expression[positive], columns[positive]
-    if len(expression) > top:  # everything tied with the K-th value stays in, so that the cut follows the tie rule too
-        floor = np.partition(expression, -top)[-top]
-        near = expression >= floor
-        expression, columns = expression[near], columns[near]
-    ranked: NDArray[np.integer] = columns[np.lexsort((ties[columns], -expression))[:top]]
-    return ranked
 
 
 def hide_genes(

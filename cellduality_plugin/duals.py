@@ -216,6 +216,6 @@ def _finite(found: list[float]) -> list[float]:
 
 
 def _retrieve(call: asyncio.Future[Any]) -> None:
-    """Retrieve the exception of a call: asyncio complains of one that nobody was left to wait for."""
+    """Retrieve the exception of a call: asyncio warns of one that nothing waits for any more."""
     if not call.cancelled():
         call.exception()

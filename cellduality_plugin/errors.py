@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class CellDualityError(Exception):
-    """A mistake in data, settings or environment, told in one line.
+    """A mistake in data, settings or environment, reported in one line.
 
     Parameters
     ----------

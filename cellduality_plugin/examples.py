@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
 
 from cellduality_plugin.errors import CellDualityError
 
@@ -61,22 +63,12 @@ class Example:
     masks: tuple[Mask, ...] = ()
 
     def splits(self) -> tuple[Example, ...]:
-        """Return the row under each of its masks, one mask a row.
-
-        Examples
-        --------
-        >>> row = Example("t", "1", {}, {"observed": ("A",)}, ("B",), None, (Mask({"observed": ("B",)}, ("A",)),))
-        >>> [split.unknown for split in row.splits()]
-        [('B',), ('A',)]
-        """
+        """Return the row under each of its masks, one mask a row."""
         first = replace(self, masks=())
         return (first, *(replace(first, known=mask.known, unknown=mask.unknown) for mask in self.masks))
 
     def to_label(self) -> str:
-        """Return the row as the JSON string that OpenRLHF carries as ``label``.
-
-        A row with one mask has no field ``masks``: it reads as it did before there were several.
-        """
+        """Return the row as the JSON string that OpenRLHF carries as ``label``; without ``masks`` if there are none."""
         content = {"schema": SCHEMA, **self.__dict__, "masks": [mask.__dict__ for mask in self.masks]}
         if not self.masks:
             del content["masks"]
@@ -93,53 +85,18 @@ class Example:
         """
         try:
             content = json.loads(label)
-        except (json.JSONDecodeError, TypeError, RecursionError) as error:
-            raise _malformed(f"not JSON ({error})", label) from error
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            raise _malformed(f"not a row of schema {SCHEMA}", label)
-        try:
-            return cls(
-                task=_text(content["task"]),
-                id=_text(content["id"]),
-                inputs=_named(content["inputs"]),
-                known=_named(content["known"]),
-                unknown=_value(content["unknown"]),
-                gold=None if content["gold"] is None else _value(content["gold"]),
-                masks=tuple(
-                    Mask(_named(mask["known"]), _value(mask["unknown"])) for mask in _listed(content.get("masks", []))
-                ),
-            )
-        except KeyError as error:
-            raise _malformed(f"field {error} is missing", label) from error
-        except (TypeError, AttributeError) as error:
-            raise _malformed(str(error), label) from error
+            if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+                raise ValueError(f"not a row of schema {SCHEMA}")
+            return _ROW.validate_python(content)
+        except (ValueError, TypeError, RecursionError) as error:
+            first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+            what = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
+            raise CellDualityError(
+                f"malformed label row: {what}",
+                code="malformed-row",
+                where=f"label {str(label)[:60]!r}",
+                hint="pass rows made by cellduality data prepare, with --data.label_key label",
+            ) from error
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, found {value!r:.40}")
-    return value
-
-
-def _named(values: Any) -> dict[str, Value]:
-    return {_text(key): _value(value) for key, value in values.items()}
-
-
-def _listed(values: Any) -> list[Any]:
-    if not isinstance(values, list):
-        raise TypeError(f"expected a list, found {values!r:.40}")
-    return values
-
-
-def _value(value: Any) -> Value:
-    if isinstance(value, list):
-        return tuple(_text(item) for item in value)
-    return _text(value)
-
-
-def _malformed(why: str, label: object) -> CellDualityError:
-    return CellDualityError(
-        f"malformed label row: {why}",
-        where=f"label {str(label)[:60]!r}",
-        hint="pass rows made by cellduality data prepare, with --data.label_key label",
-    )
+_ROW = TypeAdapter(Example)

@@ -35,50 +35,42 @@ def load_class(name: str, base: type[Base], folder: Path | None = None, *, what:
     Raises
     ------
     CellDualityError
-        If there is no such class, it is no subclass of ``base``, or it leaves a method of ``base`` open.
+        If there is no such class, it is no subclass of ``base``, or it lacks a method that ``base`` leaves open.
     """
-    module_name, _, class_name = name.rpartition(":")
+    module, _, class_name = name.rpartition(":")
     try:
-        from_file = module_name.endswith(".py")
-        module = (
-            _module_from_file((folder or Path()) / module_name) if from_file else importlib.import_module(module_name)
-        )
-        found = getattr(module, class_name)
+        found = getattr(_module_at(module, folder), class_name)
     except (ImportError, FileNotFoundError, AttributeError, ValueError) as error:
-        raise CellDualityError(
-            f"cannot load the {what} {name!r}: {error}", where=where, hint=f"check the path; give it as {FORMS}"
-        ) from error
+        problem, hint = f"cannot load the {what} {name!r}: {error}", f"check the path; give it as {FORMS}"
+        raise CellDualityError(problem, code="cannot-load", where=where, hint=hint) from error
     if not (inspect.isclass(found) and issubclass(found, base)):
-        raise CellDualityError(
-            f"{name!r} is not a {base.__name__}", where=where, hint=f"subclass {base.__module__}.{base.__name__}"
-        )
+        hint = f"subclass {base.__module__}.{base.__name__}"
+        raise CellDualityError(f"{name!r} is not a {base.__name__}", code="wrong-class", where=where, hint=hint)
     if inspect.isabstract(found):
-        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
-        raise CellDualityError(f"the {what} {name!r} lacks {missing}", where=where, hint="write what is missing")
+        problem = f"the {what} {name!r} lacks {', '.join(sorted(getattr(found, '__abstractmethods__', ())))}"
+        raise CellDualityError(problem, code="abstract-class", where=where, hint="write what is missing")
     return found
 
 
 def find(
     name: str, known: Mapping[str, Base], base: type[Base], folder: Path | None = None, *, what: str, where: str
 ) -> Base:
-    """Return the one called ``name`` among those that are ``known``, or a new one of the class at that import path.
+    """Return the one called ``name`` among ``known``, or a new one of the class at that import path.
 
-    Parameters are those of :func:`load_class`; a class of one's own is called without arguments.
-
-    Raises
-    ------
-    CellDualityError
-        If there is none; the message lists those there are.
+    See :func:`load_class`; a class of one's own is called without arguments. An error lists those there are.
     """
     if name in known:
         return known[name]
     if ":" not in name:
         hint = f"use one of {', '.join(known)}, or {FORMS}"
-        raise CellDualityError(f"no {what} {name!r}", where=where, hint=hint)
+        raise CellDualityError(f"no {what} {name!r}", code="unknown-name", where=where, hint=hint)
     return load_class(name, base, folder, what=what, where=where)()
 
 
-def _module_from_file(path: Path) -> ModuleType:
+def _module_at(name: str, folder: Path | None) -> ModuleType:
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = (folder or Path()) / name
     spec = importlib.util.spec_from_file_location(f"cellduality_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(path)

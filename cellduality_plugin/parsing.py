@@ -43,10 +43,6 @@ class Answer:
     ----------
     value
         The label, or the genes in order without repeats; None if ``failure`` says why nothing could be read.
-    trace
-        The reasoning trace.
-    failure
-        Empty, or the reason.
     listed, unknown, repeated
         For gene lists: how many words stood in the answer, how many were no gene of the vocabulary, how many
         repeated an earlier gene.

@@ -27,12 +27,12 @@ class Perturbation:
     target
         The gene, drug or cytokine: words with one space between. Empty for the control, which has none.
     dose
-        A number and its unit, e.g. ``"2 uM"``; empty where there is one dose only, or none was told.
+        A number and its unit, e.g. ``"2 uM"``; empty where there is one dose only, or it is not known.
 
     Raises
     ------
     CellDualityError
-        If the parts could not be told apart again once they are written in one line.
+        If the parts could not be read back once they are written in one line.
 
     Examples
     --------
@@ -47,20 +47,21 @@ class Perturbation:
     dose: str = ""
 
     def __post_init__(self) -> None:
+        control, what, hint = self.operation == "control", "", ""
+        odd = " ".join(self.target.split()) != self.target or set(self.target) & set("<>")
         if self.operation not in OPERATIONS:
-            raise self._wrong(f"unknown operation {self.operation!r}", f"use one of {', '.join(OPERATIONS)}")
-        if self.operation == "control":
-            if self.target or self.dose:
-                raise self._wrong("a control has neither target nor dose", "leave both out")
-            return
-        if not self.target or " ".join(self.target.split()) != self.target or set(self.target) & set("<>"):
-            raise self._wrong(
-                f"target {self.target!r} is empty, or holds an angle bracket or odd white space", "rename it"
-            )
-        if self.dose and not _DOSE.fullmatch(self.dose):
-            raise self._wrong(f"dose {self.dose!r} is not a number and a unit", "write it like '2 uM'")
-        if not self.dose and _split_dose(self.target)[1]:
-            raise self._wrong(f"target {self.target!r} ends like a dose", "give the dose on its own")
+            what, hint = f"unknown operation {self.operation!r}", f"use one of {', '.join(OPERATIONS)}"
+        elif control and (self.target or self.dose):
+            what, hint = "a control has neither target nor dose", "leave both out"
+        elif not control and (odd or not self.target):
+            what, hint = f"target {self.target!r} is empty, or holds an angle bracket or odd white space", "rename it"
+        elif self.dose and not _DOSE.fullmatch(self.dose):
+            what, hint = f"dose {self.dose!r} is not a number and a unit", "write it like '2 uM'"
+        elif not self.dose and _split_dose(self.target)[1]:
+            what, hint = f"target {self.target!r} ends like a dose", "give the dose on its own"
+        if what:
+            where = f"perturbation {self.render()!r:.60}"
+            raise CellDualityError(what, code="wrong-perturbation", where=where, hint=hint)
 
     def render(self) -> str:
         """Return the label: one line, as prompts show it and answers give it."""
@@ -68,20 +69,10 @@ class Perturbation:
 
     @classmethod
     def parse(cls, text: str) -> Perturbation:
-        """Return the perturbation that :meth:`render` wrote as ``text``.
-
-        Raises
-        ------
-        CellDualityError
-            If ``text`` is no such label.
-        """
+        """Return the perturbation that :meth:`render` wrote as ``text``; a CellDualityError if it is no such label."""
         operation, _, rest = text.partition(" ")
         target, dose = _split_dose(rest)
         return cls(operation, target, dose)  # type: ignore[arg-type]  # checked by the class itself
-
-    def _wrong(self, what: str, hint: str) -> CellDualityError:
-        parts = " ".join(str(part) for part in (self.operation, self.target, self.dose) if part)
-        return CellDualityError(what, where=f"perturbation {parts!r:.60}", hint=hint)
 
 
 def _split_dose(text: str) -> tuple[str, str]:

@@ -41,25 +41,12 @@ class Profile:
 
 
 class Profiles:
-    """Class profiles over one list of genes, by label set.
-
-    Parameters
-    ----------
-    genes
-        The genes of the columns; others are ignored.
-    by_kind
-        The profile of each label set.
-    """
+    """Class profiles by label set, over one list of genes: those of the columns; other genes are ignored."""
 
     def __init__(self, genes: Sequence[str], by_kind: Mapping[str, Profile]) -> None:
         self.genes = tuple(genes)
         self.by_kind = dict(by_kind)
         self._places = {gene: place for place, gene in enumerate(self.genes)}
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The label sets that have profiles."""
-        return tuple(self.by_kind)
 
     def log_scores(self, kind: str, genes: Collection[str], control: Collection[str] = ()) -> dict[str, float]:
         """Return {label: natural log-score of the cell under its profile}, up to a number that the labels share.
@@ -70,8 +57,10 @@ class Profiles:
         >>> Profiles(("CD19", "CD3E"), {"cell_type": profile}).log_scores("cell_type", ("CD3E", "ACTB"))
         {'B': -1.0, 'T': 1.0}
         """
-        profile = self.by_kind[kind]
-        columns = self._columns(genes, control) if profile.paired else self._at(genes)
+        profile, columns = self.by_kind[kind], self._places_of(genes)
+        if profile.paired:
+            lost = self._places_of(set(control) - set(genes))
+            columns = self._places_of(set(genes) - set(control)) + [len(self.genes) + place for place in lost]
         scores = profile.bias + profile.weights[:, columns].sum(axis=1)
         return dict(zip(profile.labels, map(float, scores), strict=True))
 
@@ -80,11 +69,7 @@ class Profiles:
         scores = self.log_scores(kind, genes, control)
         return max(scores, key=scores.__getitem__)
 
-    def _columns(self, genes: Collection[str], control: Collection[str]) -> list[int]:
-        gained, lost = self._at(set(genes) - set(control)), self._at(set(control) - set(genes))
-        return gained + [len(self.genes) + place for place in lost]
-
-    def _at(self, genes: Collection[str]) -> list[int]:
+    def _places_of(self, genes: Collection[str]) -> list[int]:
         return sorted({self._places[gene] for gene in genes if gene in self._places})
 
     def save(self, path: Path) -> None:
@@ -99,32 +84,21 @@ class Profiles:
 
     @classmethod
     def load(cls, path: Path) -> Profiles:
-        """Return the profiles in the file ``path``.
-
-        Raises
-        ------
-        CellDualityError
-            If the file is missing, is no such archive, or has another version.
-        """
-        hint = "prepare the data again (cellduality data prepare)"
+        """Return the profiles in ``path``; a CellDualityError if there is no such archive of this version."""
+        where, hint = str(path), "prepare the data again (cellduality data prepare)"
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 if int(arrays["version"]) != VERSION:
-                    raise CellDualityError(f"profiles of another version than {VERSION}", where=str(path), hint=hint)
-                kinds = [name.removesuffix("/labels") for name in arrays.files if name.endswith("/labels")]
-                return cls(
-                    tuple(map(str, arrays["genes"])),
-                    {
-                        kind: Profile(
-                            tuple(map(str, arrays[f"{kind}/labels"])),
-                            arrays[f"{kind}/weights"],
-                            arrays[f"{kind}/bias"],
-                            bool(arrays[f"{kind}/paired"]),
-                        )
-                        for kind in kinds
-                    },
-                )
+                    what = f"profiles of another version than {VERSION}"
+                    raise CellDualityError(what, code="wrong-format", where=where, hint=hint)
+                by_kind = {}
+                for kind in [name.removesuffix("/labels") for name in arrays.files if name.endswith("/labels")]:
+                    labels, *numbers = (arrays[f"{kind}/{part}"] for part in ("labels", "weights", "bias", "paired"))
+                    by_kind[kind] = Profile(tuple(map(str, labels)), numbers[0], numbers[1], bool(numbers[2]))
+                return cls(tuple(map(str, arrays["genes"])), by_kind)
         except FileNotFoundError:
-            raise CellDualityError("no profiles", where=str(path), hint=hint) from None
+            raise CellDualityError("no profiles", code="no-such-file", where=where, hint=hint) from None
         except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise CellDualityError(f"unreadable profiles: {error}", where=str(path), hint=hint) from error
+            raise CellDualityError(
+                f"unreadable profiles: {error}", code="unreadable", where=where, hint=hint
+            ) from error

@@ -45,12 +45,7 @@ class Recorder:
 
     ``calls`` are those that were answered for the group since its last line. ``text`` is there the first time.
 
-    Parameters
-    ----------
-    folder
-        Made if it does not exist.
-    every, limit
-        See :class:`cellduality_plugin.config.RecordSettings`.
+    ``every`` and ``limit`` are those of :class:`cellduality_plugin.task_settings.RecordSettings`.
     """
 
     def __init__(self, folder: Path, every: int, limit: int) -> None:
@@ -63,11 +58,11 @@ class Recorder:
     @classmethod
     def of(cls, config: Config) -> Recorder | None:
         """Return the recorder that ``config`` asks for, None if for none."""
-        folder, how = config.record_folder(), config.records
-        return cls(folder, how.every, how.limit) if folder and how else None
+        how = config.records
+        return cls(config.folder / how.folder, how.every, how.limit) if how else None
 
     def write(self, group: Group, text: str, score: Score, last: bool) -> None:
-        """Append a rollout of ``group``, if that is one of those that are kept; ``last`` tells that it is its last."""
+        """Append a rollout of ``group``, the ``last`` or an earlier one, if that is a group that is kept."""
         begun = group.number in self._written_of
         if self.broken or (not begun and (group.number % self._every or self._written >= self._limit)):
             return
@@ -86,11 +81,9 @@ class Recorder:
             "logs": score.logs,
             "calls": list(_calls(group.asked, written, last)),
         }
-        self._append(row)
         if last:
             del self._written_of[group.number]
-
-    def _append(self, row: Row) -> None:
+        self._written += 1
         try:
             if self._file is None:
                 self._file = AppendLog(self._folder / f"rollouts-{uuid.uuid4().hex}.jsonl")
@@ -98,16 +91,6 @@ class Recorder:
         except CellDualityError as error:
             self.broken = True
             _log.warning("rollouts are not recorded any more: %s: %s", self._folder, error.what)
-        self._written += 1
-
-
-def _fields(what: Any) -> Row:
-    """Return what a question has beside its prompt, as a record calls it."""
-    if isinstance(what, Trace):
-        return {"trace": what.seed}
-    if isinstance(what, After):
-        return {"given": what.given, "response": what.response}
-    return {{int: "draw", str: "response"}.get(type(what), "responses"): what}
 
 
 def _calls(asked: Asked, written: set[Question | str], last: bool) -> Iterator[Row]:
@@ -117,16 +100,21 @@ def _calls(asked: Asked, written: set[Question | str], last: bool) -> Iterator[R
         if question not in written and (last or call.done()):
             text = {} if prompt in written else {"text": prompt}
             written |= {question, prompt}
-            yield {"prompt": prompt_key(prompt)} | text | _fields(what) | _said(call)
+            if isinstance(what, Trace):
+                asks: Row = {"trace": what.seed}
+            elif isinstance(what, After):
+                asks = {"given": what.given, "response": what.response}
+            else:
+                asks = {{int: "draw", str: "response"}.get(type(what), "responses"): what}
+            yield {"prompt": prompt_key(prompt)} | text | asks | _outcome(call)
 
 
-def _said(call: Any) -> Row:
+def _outcome(call: Any) -> Row:
     if not call.done():
         return {"error": "timeout"}
     if call.cancelled():
         return {"error": "cancelled"}
-    error = call.exception()
-    if error is not None:
+    if (error := call.exception()) is not None:
         return {"error": error.cause if isinstance(error, PolicyError) else type(error).__name__}
     found = call.result()
     if isinstance(found, str):
@@ -136,9 +124,8 @@ def _said(call: Any) -> Row:
 
 @dataclass
 class Reading:
-    """How many bytes of record files were read, how many lines were ``skipped`` because they are not whole (a process
-    that is killed leaves one at most), and how many groups are ``incomplete``: without their last rollout.
-    """
+    """Bytes of record files that were read, lines ``skipped`` because they are not whole (a process that is killed
+    leaves one at most), and groups that are ``incomplete``: without their last rollout."""
 
     bytes: int = 0
     skipped: int = 0
@@ -148,12 +135,8 @@ class Reading:
 def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
     """Yield the rows of each group in ``path``, the group that is complete first, and count in ``reading``.
 
-    No more than what is under way at one time is held in memory.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such file, or a row has another schema.
+    No more than what is under way at one time is held in memory. A CellDualityError says that there is no such file, or
+    a row of another schema.
     """
     under_way: dict[int, list[Row]] = {}
     try:
@@ -168,8 +151,8 @@ def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
                 if row["last"]:
                     yield under_way.pop(row["group"])
     except OSError as error:
-        hint = "name a file of records, or their folder"
-        raise CellDualityError(f"cannot read: {error.strerror}", where=str(path), hint=hint) from error
+        what, hint = f"cannot read: {error.strerror}", "name a file of records, or their folder"
+        raise CellDualityError(what, code="unreadable", where=str(path), hint=hint) from error
     reading.incomplete += len(under_way)
     yield from under_way.values()
 
@@ -187,9 +170,10 @@ def _row(line: bytes, where: str) -> Row | None:
     except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or row.get("schema") != SCHEMA:
-        hint = "name files that a run with `records` has written"
-        raise CellDualityError(f"not a record of schema {SCHEMA}", where=where, hint=hint)
+        what, hint = f"not a record of schema {SCHEMA}", "name files that a run with `records` has written"
+        raise CellDualityError(what, code="wrong-format", where=where, hint=hint)
     for name, kind in _TYPES.items():
         if not isinstance(row.get(name), kind):
-            raise CellDualityError(f"{name!r} is missing or malformed", where=where, hint="record the run again")
+            what, hint = f"{name!r} is missing or malformed", "record the run again"
+            raise CellDualityError(what, code="malformed-row", where=where, hint=hint)
     return row

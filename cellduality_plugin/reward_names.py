@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cellduality_plugin.errors import CellDualityError
 
@@ -46,20 +46,16 @@ class Term:
 def read_reward(text: str) -> tuple[Term, ...]:
     """Return the terms of the sum that ``text`` writes, one at least; whether its kinds exist is not looked at.
 
-    Raises
-    ------
-    CellDualityError
-        If it cannot be read, or a weight or power is not above 0.
+    A CellDualityError says that it cannot be read, or that a weight or power is not above 0.
 
     Examples
     --------
-    >>> [term.weight for term in read_reward("0.5*posterior+likelihood")]
-    [0.5, None]
     >>> read_reward("posterior * profile^0.3")
     (Term(factors=(Factor(kind='posterior', power=1.0), Factor(kind='profile', power=0.3)), weight=None),)
     """
-    terms, place, weight = [], 0, None
+    terms: list[Term] = []
     factors: list[Factor] = []
+    place, weight = 0, None
     while True:
         found = _FACTOR.match(text, place)
         assert found is not None  # it matches nothing at all, too
@@ -70,7 +66,7 @@ def read_reward(text: str) -> tuple[Term, ...]:
             weight = _above_zero(kind, text)
             continue
         if not kind or sign not in ("", "*", "+"):
-            raise _unreadable(f"{text!r} is no reward")
+            raise _refused(f"{text!r} is no reward")
         factors.append(Factor(kind, 1.0 if power is None else _above_zero(power, text)))
         if sign != "*":
             terms.append(Term(tuple(factors), weight))
@@ -87,10 +83,9 @@ def renamed(text: str, name: Callable[[str], str]) -> str:
     >>> renamed("2 * a/mine.py:Mine^0.5 + oracle", lambda kind: kind.rpartition("/")[2])
     '2*mine.py:Mine^0.5+oracle'
     """
-    return "+".join(
-        str(Term(tuple(Factor(name(factor.kind), factor.power) for factor in term.factors), term.weight))
-        for term in read_reward(text)
-    )
+    terms = read_reward(text)
+    named = [tuple(Factor(name(factor.kind), factor.power) for factor in term.factors) for term in terms]
+    return "+".join(str(replace(term, factors=factors)) for term, factors in zip(terms, named, strict=True))
 
 
 def _number(text: str) -> float | None:
@@ -103,9 +98,10 @@ def _number(text: str) -> float | None:
 def _above_zero(text: str, whole: str) -> float:
     number = _number(text)
     if number is None or not 0 < number < math.inf:
-        raise _unreadable(f"{text.strip()!r} in {whole!r} is no number above 0")
+        raise _refused(f"{text.strip()!r} in {whole!r} is no number above 0")
     return number
 
 
-def _unreadable(what: str) -> CellDualityError:
-    return CellDualityError(what, where="reward", hint="write weight*kind^power*kind+weight*kind, numbers above 0")
+def _refused(what: str) -> CellDualityError:
+    hint = "write weight*kind^power*kind+weight*kind, numbers above 0"
+    return CellDualityError(what, code="wrong-reward", where="reward", hint=hint)

@@ -39,24 +39,14 @@ def rank_weighted_jaccard(reference: Sequence[str], candidate: Sequence[str]) ->
 
     with :math:`w(g, c) = 1 / rank(g, c)`, ranks from 1.
 
+    It is 0 when nothing is shared (or the candidate is empty), 1 when the lists are equal or both empty. Not symmetric,
+    and blind to a pure reordering of one set; :func:`ruzicka` and :func:`rank_biased_overlap` see order. Eq. 3 of the
+    published paper (ICLR 2026), which cannot pass 1: the cap takes off what rounding adds.
+
     Parameters
     ----------
-    reference
-        c*: genes in descending order of expression. Duplicates count at their first position.
-    candidate
-        c: the list to be judged, in the same order.
-
-    Returns
-    -------
-    float
-        0 when nothing is shared (or the candidate is empty), 1 when the lists are equal. Not symmetric, and blind
-        to a pure reordering of one set: see :func:`ruzicka` and :func:`rank_biased_overlap` for order-sensitive
-        choices. Two empty lists score 1.
-
-    Notes
-    -----
-    Eq. 3 of the published paper (ICLR 2026). The ratio cannot pass 1: the shared weights of the candidate sum to at
-    most the harmonic number of the reference's length. The cap only takes off what rounding adds.
+    reference, candidate
+        c* and c: genes in descending order of expression. Duplicates count at their first position.
 
     Examples
     --------
@@ -70,11 +60,8 @@ def rank_weighted_jaccard(reference: Sequence[str], candidate: Sequence[str]) ->
         return 1.0
     # In the order of the list: a set's order, and with it the last digit, would change from process to process.
     shared = sum((ours[gene] + weight) / 2 for gene, weight in theirs.items() if gene in ours)
-    return min(1.0, shared / _union_weight(ours, theirs))
-
-
-def _union_weight(ours: dict[str, float], theirs: dict[str, float]) -> float:
-    return sum(ours.values()) + sum(weight for gene, weight in theirs.items() if gene not in ours)
+    union = sum(ours.values()) + sum(weight for gene, weight in theirs.items() if gene not in ours)
+    return min(1.0, shared / union)
 
 
 def ruzicka(reference: Sequence[str], candidate: Sequence[str]) -> float:
@@ -99,16 +86,14 @@ def ruzicka(reference: Sequence[str], candidate: Sequence[str]) -> float:
 def rank_biased_overlap(reference: Sequence[str], candidate: Sequence[str], persistence: float = 0.9) -> float:
     """Return the extrapolated rank-biased overlap of two ranked lists, in [0, 1]. Best value 1.
 
+    Webber, Moffat and Zobel 2010, Eq. 32 (uneven lengths). Two empty lists score 1.
+
     Parameters
     ----------
     reference, candidate
         Genes in descending order of expression; duplicates count at their first position.
     persistence
         p in (0, 1): how much the tail counts. The first 10 ranks hold about 86 % of the weight at 0.9.
-
-    Notes
-    -----
-    Webber, Moffat and Zobel 2010, Eq. 32 (uneven lengths). Two empty lists score 1.
 
     Examples
     --------

@@ -1,11 +1,12 @@
-"""The closed world a policy may speak of: gene names and label sets."""
+"""All that a policy may answer with: gene names and label sets."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +16,6 @@ from cellduality_plugin.files import read_versioned, write_text
 
 FORMAT = "cellduality-vocabulary"
 VERSION = 1
-
-
-def _index(names: Iterable[str]) -> dict[str, str]:
-    """Return {spelling: name}; a folded spelling that two names share is left out, never guessed."""
-    names = tuple(names)
-    folded: dict[str, list[str]] = {}
-    for name in names:
-        folded.setdefault(name.casefold(), []).append(name)
-    index = {key: group[0] for key, group in folded.items() if len(group) == 1}
-    index.update((name, name) for name in names)
-    return index
 
 
 @dataclass(frozen=True)
@@ -50,20 +40,24 @@ class Vocabulary:
     labels: Mapping[str, tuple[str, ...]]
 
     def __post_init__(self) -> None:
-        bad = [gene for gene in self.genes if not gene or gene.split() != [gene]]
-        if bad:
-            raise CellDualityError(f"gene name {bad[0]!r} is empty or holds white space", hint="rename or drop it")
+        for gene in self.genes:
+            if gene.split() != [gene]:
+                what = f"gene name {gene!r} is empty or holds white space"
+                raise CellDualityError(what, code="wrong-gene-name", hint="rename or drop it")
         if len(set(self.genes)) != len(self.genes):
-            raise CellDualityError("duplicate gene names in the vocabulary", hint="make the names unique")
+            what, hint = "duplicate gene names in the vocabulary", "make the names unique"
+            raise CellDualityError(what, code="duplicate-genes", hint=hint)
         for kind, names in self.labels.items():
             if len({_fold(name) for name in names}) != len(names):
-                raise CellDualityError(
-                    f"labels of kind {kind!r} differ only in case or spacing", hint="merge or rename them"
-                )
+                what = f"labels of kind {kind!r} differ only in case or spacing"
+                raise CellDualityError(what, code="duplicate-labels", hint="merge or rename them")
 
     @cached_property
     def _genes(self) -> dict[str, str]:
-        return _index(self.genes)
+        """{spelling: name}; a folded spelling that two names share is left out, never guessed."""
+        counts = Counter(name.casefold() for name in self.genes)
+        folded = {name.casefold(): name for name in self.genes if counts[name.casefold()] == 1}
+        return {**folded, **{name: name for name in self.genes}}
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, str]]:
@@ -79,7 +73,7 @@ class Vocabulary:
 
     @property
     def fingerprint(self) -> str:
-        """The first 12 hex digits of the SHA-256 of the content: equal vocabularies have equal fingerprints."""
+        """The first 12 hex digits of the SHA-256 of the content."""
         return hashlib.sha256(self._json().encode()).hexdigest()[:12]
 
     def _json(self) -> str:
@@ -94,13 +88,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
-        """Return the vocabulary in the file ``path``.
-
-        Raises
-        ------
-        CellDualityError
-            If the file is missing, is not JSON, or has another format or version.
-        """
+        """Return the vocabulary in ``path``; a CellDualityError if there is no such file of this format and version."""
         hint = "prepare the data again (cellduality data prepare)"
         content = read_versioned(Path(path), FORMAT, VERSION, what="vocabulary file", hint=hint)
         labels = {kind: tuple(names) for kind, names in content["labels"].items()}

@@ -35,7 +35,7 @@ def baseline_columns(
             TRANSFER: baselines.transferred_labels(train, shown, yardstick.embedding, yardstick.neighbours[0]),
             MAJORITY: baselines.majority_labels(train, len(shown)),
         }
-        if profiles is not None and kind in profiles.kinds:
+        if profiles is not None and kind in profiles.by_kind:
             answers[PROFILES] = baselines.profile_labels(profiles, kind, known)
         shared = section.shared.names if section.shared else ()
         return {

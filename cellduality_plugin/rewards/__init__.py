@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from cellduality_plugin.import_paths import find
-from cellduality_plugin.reward_names import read_reward
+from cellduality_plugin.reward_names import Factor, read_reward
 from cellduality_plugin.rewards.base import REWARDS, LabelScores, Reward, Verdict, reward, scored_kind
 from cellduality_plugin.rewards.combined import LabelProduct, Product, WeightedSum
 
@@ -22,7 +22,7 @@ for _file in pkgutil.iter_modules(__path__):
 
 
 def get_reward(name: str | Mapping[str, float], folder: Path | None = None) -> Reward:
-    """Return the reward that ``name`` writes.
+    """Return the reward that ``name`` writes; a CellDualityError lists those there are if it does not exist.
 
     Parameters
     ----------
@@ -32,11 +32,6 @@ def get_reward(name: str | Mapping[str, float], folder: Path | None = None) -> R
     folder
         What a relative file path is relative to; the working directory by default.
 
-    Raises
-    ------
-    CellDualityError
-        If there is no such reward; the message lists those there are.
-
     Examples
     --------
     >>> get_reward({"posterior": 1, "oracle": 3}).needs_gold, get_reward("posterior*profile^0.3").needs_profiles
@@ -44,20 +39,17 @@ def get_reward(name: str | Mapping[str, float], folder: Path | None = None) -> R
     """
     if not isinstance(name, str):
         return WeightedSum([(get_reward(part, folder), weight) for part, weight in name.items()])
-    terms = [
-        (_product([(_kind(factor.kind, folder), factor.power) for factor in term.factors]), term.weight)
-        for term in read_reward(name)
-    ]
-    if len(terms) == 1 and terms[0][1] is None:
-        return terms[0][0]
-    return WeightedSum([(product, 1.0 if weight is None else weight) for product, weight in terms])
+    terms = read_reward(name)
+    products = [_product(term.factors, folder) for term in terms]
+    if len(terms) == 1 and terms[0].weight is None:
+        return products[0]
+    weights = [1.0 if term.weight is None else term.weight for term in terms]
+    return WeightedSum(list(zip(products, weights, strict=True)))
 
 
-def _product(factors: Sequence[tuple[Reward, float]]) -> Reward:
-    if len(factors) == 1 and factors[0][1] == 1:
-        return factors[0][0]
-    return (LabelProduct if all(isinstance(reward, LabelScores) for reward, _ in factors) else Product)(factors)
-
-
-def _kind(name: str, folder: Path | None) -> Reward:
-    return find(name, REWARDS, Reward, folder, what="reward", where="reward")  # type: ignore[type-abstract]
+def _product(factors: tuple[Factor, ...], folder: Path | None) -> Reward:
+    kinds = [find(each.kind, REWARDS, Reward, folder, what="reward", where="reward") for each in factors]  # type: ignore[type-abstract]
+    if len(factors) == 1 and factors[0].power == 1:
+        return kinds[0]
+    how = LabelProduct if all(isinstance(kind, LabelScores) for kind in kinds) else Product
+    return how([(kind, factor.power) for kind, factor in zip(kinds, factors, strict=True)])

@@ -76,20 +76,14 @@ class Reward(ABC):
     """Whether the policy has to tell how likely a given response is, which chat endpoints cannot."""
 
     def check(self, task: DualTask) -> None:  # noqa: B027 (a reward that judges anything has nothing to check)
-        """Return nothing if ``task`` can be judged so; a CellDualityError says why not, before a run starts."""
+        """Raise a CellDualityError if ``task`` cannot be judged so, before a run starts."""
 
     def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:  # noqa: B027
-        """Return nothing if the row can be judged so; a CellDualityError says why not, before it is rolled out."""
+        """Raise a CellDualityError if the row cannot be judged so, before it is rolled out."""
 
     @abstractmethod
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
-        """Return the verdict on ``answer``, in [0, 1]; best value 1.
-
-        Raises
-        ------
-        PolicyError
-            If the policy could not be asked.
-        """
+        """Return the verdict on ``answer``, in [0, 1], best value 1; a PolicyError if the policy could not be asked."""
 
 
 R = TypeVar("R", bound=Reward)
@@ -115,26 +109,22 @@ def reward(name: str) -> Callable[[type[R]], type[R]]:
     return register
 
 
+def refusal(what: str, task: DualTask, code: str, hint: str) -> CellDualityError:
+    """Return the error of a reward that cannot judge ``task``."""
+    return CellDualityError(what, code=code, where=f"tasks.{task.name}.reward", hint=hint)
+
+
 class LabelScores(Reward):
-    """Holds the labels of a closed set against each other; the reward is the probability of one of them."""
+    """Compares the labels of a closed set; the reward is the probability of one of them."""
 
     def check(self, task: DualTask) -> None:
         if not task.kinds:
-            raise CellDualityError(
-                f"{type(self).__name__} needs a closed set of labels, and {task.name} has none on either side",
-                where=f"tasks.{task.name}.reward",
-                hint="use duality or likelihood",
-            )
+            what = f"{type(self).__name__} needs a closed set of labels, and {task.name} has none on either side"
+            raise refusal(what, task, "needs-labels", "use duality or likelihood")
 
     @abstractmethod
     async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
-        """Return ({label: natural log-score, up to a number that the labels share}, the label that is rewarded).
-
-        Raises
-        ------
-        PolicyError
-            If the policy could not be asked.
-        """
+        """Return ({label: natural log-score, up to a number that the labels share}, the label that is rewarded)."""
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
         """Return the probability of the label that is rewarded."""
@@ -143,7 +133,7 @@ class LabelScores(Reward):
 
 
 def scored_kind(task: DualTask) -> str:
-    """Return the label set whose members are held against each other: of what is hidden, or else of the answer."""
+    """Return the label set whose members are compared: of what is hidden, or else of the answer."""
     for field in (task.unknown, task.answer):
         if isinstance(field, OneOf):
             return field.kind
@@ -152,11 +142,8 @@ def scored_kind(task: DualTask) -> str:
 
 def check_comparison(comparison: str | None, field: Field, task: DualTask) -> None:
     if comparison not in (None, "exact") and isinstance(field, OneOf):
-        raise CellDualityError(
-            f"{comparison} compares ranked lists, and what {task.name} would have compared is a {field.kind}",
-            where=f"tasks.{task.name}.reward",
-            hint="use exact, or leave the comparison out",
-        )
+        what = f"{comparison} compares ranked lists, and what {task.name} would have compared is a {field.kind}"
+        raise refusal(what, task, "needs-lists", "use exact, or leave the comparison out")
 
 
 def softmax(scores: Mapping[str, float]) -> dict[str, float]:

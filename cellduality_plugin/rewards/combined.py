@@ -14,22 +14,12 @@ from cellduality_plugin.vocabulary import Vocabulary
 
 
 class Combined(Reward):
-    """Several rewards of one answer, each with a number. What two of them ask is asked once.
-
-    Parameters
-    ----------
-    parts
-        Rewards and their weights or powers, each above 0.
-    """
+    """Several rewards of one answer, each with a number above 0. What two of them ask is asked once."""
 
     def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
         self.parts, self.numbers = zip(*parts, strict=True)
-        self.needs_gold = any(part.needs_gold for part in self.parts)
-        self.needs_profiles = any(part.needs_profiles for part in self.parts)
-        self.asks_dual = any(part.asks_dual for part in self.parts)
-        self.asks_every_label = any(part.asks_every_label for part in self.parts)
-        self.asks_again = any(part.asks_again for part in self.parts)
-        self.asks_log_probs = any(part.asks_log_probs for part in self.parts)
+        for flag in ("needs_gold", "needs_profiles", "asks_dual", "asks_every_label", "asks_again", "asks_log_probs"):
+            setattr(self, flag, any(getattr(part, flag) for part in self.parts))
 
     def check(self, task: DualTask) -> None:
         for part in self.parts:
@@ -41,18 +31,16 @@ class Combined(Reward):
 
 
 class WeightedSum(Combined):
-    """The mean of rewards, each by its share: the numbers are divided by their sum."""
+    """The mean of rewards; the numbers are weights, divided by their sum. A part that cannot be asked fails all."""
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
-        """Return the weighted mean of the verdicts; a policy that cannot be asked by one of them fails them all."""
         return Verdict.mean(await asyncio.gather(*(part.judge(answer, dual) for part in self.parts)), self.numbers)
 
 
 class Product(Combined):
-    """The product of rewards, each to its power."""
+    """The product of rewards; the numbers are powers. A part that failed leaves nothing of it."""
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
-        """Return the product of the verdicts; a part that failed leaves nothing of it."""
         verdicts = await asyncio.gather(*(part.judge(answer, dual) for part in self.parts))
         similarity = math.prod(v.similarity**power for v, power in zip(verdicts, self.numbers, strict=True))
         failure = next((verdict.failure for verdict in verdicts if verdict.failure), "")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from cellduality_plugin.duals import Dual
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Value
-from cellduality_plugin.rewards.base import LabelScores, reward, scored_kind
+from cellduality_plugin.rewards.base import LabelScores, refusal, reward, scored_kind
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.tasks.base import LabelTask
 
@@ -23,11 +22,8 @@ class ConsistencyReward(LabelScores):
 
     def check(self, task: DualTask) -> None:
         if not isinstance(task, LabelTask):
-            raise CellDualityError(
-                f"consistency asks for the label of a whole cell, and {task.name} names none",
-                where=f"tasks.{task.name}.reward",
-                hint="use it for tasks that are answered by a label",
-            )
+            what = f"consistency asks for the label of a whole cell, and {task.name} names none"
+            raise refusal(what, task, "needs-labels", "use it for tasks that are answered by a label")
 
     async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
         labels = dual.vocabulary.labels[scored_kind(dual.task)]

@@ -16,12 +16,8 @@ from cellduality_plugin.tasks import DualTask
 class DualityReward(Reward):
     """Generate the reconstruction, parse it, compare it: r = similarity(x_u, x_u_hat), section 3.4.1.
 
-    The mean over the draws, if the configuration has more than one.
-
-    Parameters
-    ----------
-    comparison
-        A name in :data:`cellduality_plugin.similarity.COMPARISONS`; None for the pair's own similarity.
+    The mean over the draws, if the configuration has more than one. ``comparison`` is a name in
+    :data:`cellduality_plugin.similarity.COMPARISONS`; None for the pair's own similarity.
     """
 
     comparison: str | None = None

@@ -16,12 +16,9 @@ from cellduality_plugin.vocabulary import Vocabulary
 @reward("oracle")
 @dataclass(frozen=True)
 class OracleReward(Reward):
-    """The ground truth: r = similarity(y*, y). Asks nobody; for comparison, as in the paper's Table 6.
+    """The ground truth: r = similarity(y*, y). No model is asked; for comparison, as in the paper's Table 6.
 
-    Parameters
-    ----------
-    comparison
-        A name in :data:`cellduality_plugin.similarity.COMPARISONS`; None compares labels exactly and lists by RWJS.
+    ``comparison`` is a name in :data:`cellduality_plugin.similarity.COMPARISONS`; None: labels exactly, lists by RWJS.
     """
 
     comparison: str | None = None
@@ -33,11 +30,9 @@ class OracleReward(Reward):
 
     def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
         if example.gold is None:
-            raise CellDualityError(
-                "the oracle needs the true answer, and the row holds none",
-                where=f"row {example.id} of {task.name}",
-                hint=f"prepare the data for it (--rewards {task.name}=oracle), or use another reward",
-            )
+            what, where = "the oracle needs the true answer, and the row holds none", f"row {example.id} of {task.name}"
+            hint = f"prepare the data for it (--rewards {task.name}=oracle), or use another reward"
+            raise CellDualityError(what, code="needs-gold", where=where, hint=hint)
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
         """Return the similarity of the answer to the true one."""

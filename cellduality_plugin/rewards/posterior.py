@@ -26,9 +26,9 @@ class PosteriorReward(LabelScores):
 
     .. math:: r = \pi(x_u \mid y, x_k) \Big/ \sum_{c \in C} \pi(x_u \mid c, x_k)
 
-    Of the first form the probabilities are those of the tokens at which the labels part: one prefill an answer for
-    each place where they do. Of the second they are of the whole response, teacher-forced: one prefill a label, once a
-    group, whatever its answers; being products over every hidden gene they are sharp. Not in the paper.
+    In the first form the probabilities are those of the tokens at which the labels branch: one prefill an answer for
+    each such place. In the second they are of the whole response, teacher-forced: one prefill a label, once a group,
+    whatever its answers; being products over every hidden gene they are sharp. Not in the paper.
     """
 
     asks_every_label = True
@@ -36,11 +36,9 @@ class PosteriorReward(LabelScores):
 
     def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
         if isinstance(task.unknown, OneOf) and example.unknown not in vocabulary.labels[task.unknown.kind]:
-            raise CellDualityError(
-                f"the hidden {task.unknown.kind} {example.unknown!r:.60} is not in the vocabulary",
-                where=f"row {example.id}",
-                hint="prepare the data again, rows and vocabulary together",
-            )
+            what = f"the hidden {task.unknown.kind} {example.unknown!r:.60} is not in the vocabulary"
+            hint = "prepare the data again, rows and vocabulary together"
+            raise CellDualityError(what, code="unknown-label", where=f"row {example.id}", hint=hint)
 
     async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
         hidden, unknown = dual.task.unknown, dual.example.unknown
@@ -49,6 +47,6 @@ class PosteriorReward(LabelScores):
             sums = await dual.choice_log_probs(answer, labels)
         else:
             labels, true = dual.rivals(answer), str(answer)
-            told = await asyncio.gather(*(dual.log_likelihood(label, unknown) for label in labels))
-            sums = [total for total, _ in told]
+            found = await asyncio.gather(*(dual.log_likelihood(label, unknown) for label in labels))
+            sums = [total for total, _ in found]
         return dict(zip(labels, sums, strict=True)), true

@@ -1,12 +1,11 @@
-"""How likely a cell is under class profiles, which stand in for the dual."""
+"""How likely a cell is under class profiles, in place of the dual."""
 
 from __future__ import annotations
 
 from cellduality_plugin.duals import Dual
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Value
 from cellduality_plugin.parsing import Genes
-from cellduality_plugin.rewards.base import LabelScores, reward, scored_kind
+from cellduality_plugin.rewards.base import LabelScores, refusal, reward, scored_kind
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.tasks.base import LabelTask
 
@@ -25,11 +24,11 @@ class ProfileReward(LabelScores):
     def check(self, task: DualTask) -> None:
         super().check(task)
         if not isinstance(task, LabelTask) and not isinstance(task.answer, Genes):
-            raise CellDualityError(
-                f"a profile tells how likely a cell is, and {task.name} is about none",
-                where=f"tasks.{task.name}.reward",
-                hint="use it for tasks that name a label of a cell, or write a cell",
+            what, hint = (
+                "a profile tells how likely a cell is",
+                "use it for tasks that name a label of a cell, or write one",
             )
+            raise refusal(f"{what}, and {task.name} is about none", task, "needs-cell", hint)
 
     async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
         task, example = dual.task, dual.example

@@ -14,33 +14,21 @@ from cellduality_plugin.tasks.perturbation_response_generation import Perturbati
 
 __all__ = ["TASKS", "DualTask", "get_task"]
 
-TASKS: dict[str, DualTask] = {
-    "cell_type_annotation": CellTypeAnnotation(),
-    "conditional_cell_generation": ConditionalCellGeneration(),
-    "drug_sensitivity_prediction": DrugSensitivityPrediction(),
-    "drug_exposure_prediction": DrugExposurePrediction(),
-    "perturbation_response_generation": PerturbationResponseGeneration(),
-}
+_PAIRS = (
+    CellTypeAnnotation(),
+    ConditionalCellGeneration(),
+    DrugSensitivityPrediction(),
+    DrugExposurePrediction(),
+    PerturbationResponseGeneration(),
+)
+TASKS: dict[str, DualTask] = {pair.name: pair for pair in _PAIRS}
+"""The built-in pairs, in the order of rows and tables."""
 
 
 def get_task(name: str, folder: Path | None = None) -> DualTask:
-    """Return the pair called ``name``, or the one at an import path.
+    """Return the pair called ``name``: a key of :data:`TASKS`, ``"package.module:Class"`` or ``"file.py:Class"``.
 
-    Parameters
-    ----------
-    name
-        A key of :data:`TASKS`, ``"package.module:Class"``, or ``"path/to/file.py:Class"``.
-    folder
-        What a relative file path is relative to; the working directory by default.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such pair; the message lists those there are.
-
-    Examples
-    --------
-    >>> get_task("cell_type_annotation").name
-    'cell_type_annotation'
+    A file is relative to ``folder``, by default the working directory. A CellDualityError lists the pairs there are if
+    there is none of that name.
     """
     return find(name, TASKS, DualTask, folder, what="dual pair", where="tasks")  # type: ignore[type-abstract]

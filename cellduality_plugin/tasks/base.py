@@ -37,7 +37,7 @@ class DualTask(ABC):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The label sets of the vocabulary that the pair speaks of, in alphabetical order."""
+        """The label sets of the vocabulary that the pair uses, in alphabetical order."""
         return tuple(sorted({field.kind for field in (self.answer, self.unknown) if isinstance(field, OneOf)}))
 
     @abstractmethod
@@ -52,27 +52,15 @@ class DualTask(ABC):
     def example(self, cell: Cell, *, hidden: float, labelled: bool, rng: np.random.Generator) -> Example:
         """Return one row for ``cell``; with ``labelled`` false its ``gold`` is None.
 
-        Parameters
-        ----------
-        cell
-            The cell and what is known of it.
-        hidden
-            The fraction of genes to hide, for tasks that hide genes; 1 hides the whole cell.
-        labelled
-            Whether the row may hold the gold answer.
-        rng
-            The only source of randomness.
+        ``hidden`` is the fraction of genes to hide, for tasks that hide genes; 1 hides the whole cell. ``rng`` is the
+        only source of randomness.
         """
 
     def hide(self, example: Example, share: float, rng: np.random.Generator | None = None) -> Example:
         """Return ``example`` with another split of the same cell; itself, for a task that hides no genes.
 
-        Parameters
-        ----------
-        share
-            The fraction of genes to hide, in (0, 1]; 1 hides the whole cell and takes no randomness.
-        rng
-            By default one that hangs on the row's id alone, so that everyone splits the row alike.
+        ``share`` in (0, 1] is the fraction of genes to hide; 1 hides the whole cell and takes no randomness. By default
+        ``rng`` depends on the row's id alone, so that every process splits the row alike.
         """
         return example
 
@@ -142,7 +130,7 @@ class LabelTask(DualTask):
 
 
 class CellTask(DualTask):
-    """Condition -> cell, judged by whether the condition can be told from the cell: 1[rebuilt = condition], Eq. 2."""
+    """Condition -> cell, judged by whether the cell shows the condition: 1[rebuilt = condition], Eq. 2."""
 
     answer: ClassVar[Field] = Genes()
     unknown: ClassVar[OneOf]

@@ -1,4 +1,4 @@
-"""Cell and drug -> was the cell exposed to it: the stand-in where nobody measured sensitivity."""
+"""Cell and drug -> was the cell exposed to it: in place of sensitivity where that was not measured."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from cellduality_plugin.tasks.drug_sensitivity_prediction import DrugSensitivity
 
 
 class DrugExposurePrediction(DrugSensitivityPrediction):
-    """Tell exposed cells from others. Not in the paper, and not sensitivity: it says what was done to a cell, not how
-    the cell took it. It has the same form, on sets of which only the exposure is known."""
+    """Distinguish exposed cells from others, on sets of which only the exposure is known. Not in the paper, and not
+    sensitivity: it says what was done to a cell, not how the cell responded."""
 
     name = "drug_exposure_prediction"
     answer = OneOf("exposure")
