@@ -9,9 +9,8 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -40,6 +39,13 @@ def with_value(values: np.ndarray, value: float) -> np.ndarray:
     return values
 
 
+TWICE, PAIRS = ["G0", *(f"G{n}" for n in range(11))], [f"type {n // 2}" for n in range(24)]
+
+
+def good(path: Path) -> Path:
+    return write_h5ad(path, toy_counts())
+
+
 def write_h5ad(path: Path, values: np.ndarray, *, genes: list[str] | None = None, labels: Any = None) -> Path:
     import anndata
     import pandas
@@ -53,10 +59,7 @@ def write_h5ad(path: Path, values: np.ndarray, *, genes: list[str] | None = None
     return path
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
+class Ended(NamedTuple):
     code: int
     out: str
     err: str
@@ -79,8 +82,7 @@ def cellduality(monkeypatch, capsys) -> Callable[..., Ended]:
     return run
 
 
-@dataclass(frozen=True)
-class Toy:
+class Toy(NamedTuple):
     """A good file, what was prepared from it, and the model made for that, all by the command line."""
 
     source: Path
@@ -91,7 +93,7 @@ class Toy:
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     folder = tmp_path_factory.mktemp("toy cells")
-    made = Toy(write_h5ad(folder / "toy.h5ad", toy_counts()), folder / "data", folder / "base")
+    made = Toy(good(folder / "toy.h5ad"), folder / "data", folder / "base")
     prepare = ["data", "prepare", made.source, "--out", made.data, *SETTINGS]
     build = ["model", "small-llama", "--data", made.data, "--out", made.base, *SHAPE]
     for words in (prepare, build):
@@ -113,22 +115,14 @@ def prepare(toy, cellduality) -> Callable[..., Ended]:
     return run
 
 
-@pytest.fixture
-def told() -> Callable[..., None]:
-    """Return a check of the one line."""
-
-    def check_line(ended: Ended, what: str, where: object = "", hint: str = "") -> None:
-        assert ended.code == 2, ended
-        lines = ended.err.splitlines()
-        assert len(lines) == 1, ended.err
-        found = re.fullmatch(r"error: (?P<what>.+?) \[(?P<where>[^\]]+\]?)\]: (?P<hint>.+)", lines[0])
-        assert found, f"not `error: what [where]: hint`: {lines[0]}"
-        assert what in found["what"]
-        assert str(where) in found["where"]
-        assert hint in found["hint"]
-        assert "Traceback" not in ended.err
-
-    return check_line
+def one_line(ended: Ended, what: str, where: object = "", hint: str = "") -> None:
+    """Check that a command ended by one line on stderr: error: what [where]: hint."""
+    assert ended.code == 2, ended
+    found = re.fullmatch(r"error: (?P<what>.+?) \[(?P<where>[^\]]+\]?)\]: (?P<hint>.+)\n", ended.err)
+    assert found, f"not one line `error: what [where]: hint`: {ended.err}"
+    assert what in found["what"]
+    assert str(where) in found["where"]
+    assert hint in found["hint"]
 
 
 @pytest.fixture
@@ -154,120 +148,97 @@ def test_good_cells_are_prepared(toy, cellduality):
     assert Path(ended.out.strip()).is_file()
 
 
-BAD_CELLS: dict[str, tuple[Callable[[Path], object], list[str], str, str]] = {
-    "missing file": (lambda path: path, [], "no such file", "check the path"),
-    "corrupt file": (lambda path: path.write_text("not an .h5ad file"), [], "unreadable .h5ad file", "write_h5ad"),
-    "no cells": (lambda path: write_h5ad(path, toy_counts()[:0]), [], "is empty: 0 cells", "filter"),
-    "no genes": (lambda path: write_h5ad(path, toy_counts()[:, :0]), [], "is empty: 24 cells x 0 genes", "filter"),
-    "all zeros": (lambda path: write_h5ad(path, toy_counts() * 0), [], "all zeros", ""),
-    "NaN": (lambda path: write_h5ad(path, with_value(toy_counts(), np.nan)), [], "1 values of the matrix are NaN", ""),
-    "negative": (lambda path: write_h5ad(path, with_value(toy_counts(), -1)), [], "1 values of the matrix are neg", ""),
-    "counts for log1p": (
-        lambda path: write_h5ad(path, toy_counts()), ["--expression", "log1p"], "log1p values are declared",
-        "--expression counts",
-    ),
+BAD_CELLS: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "missing file": (lambda path: path, "", "no such file"),
+    "corrupt file": (lambda path: path.write_text("not an .h5ad file"), "", "unreadable .h5ad file"),
+    "no cells": (lambda path: write_h5ad(path, toy_counts()[:0]), "", "is empty: 0 cells"),
+    "no genes": (lambda path: write_h5ad(path, toy_counts()[:, :0]), "", "is empty: 24 cells x 0 genes"),
+    "all zeros": (lambda path: write_h5ad(path, toy_counts() * 0), "", "all zeros"),
+    "NaN": (lambda path: write_h5ad(path, with_value(toy_counts(), np.nan)), "", "1 values of the matrix are NaN"),
+    "negative": (lambda path: write_h5ad(path, with_value(toy_counts(), -1)), "", "1 values of the matrix are neg"),
+    "counts for log1p": (good, "--expression log1p", "log1p values are declared"),
     "log1p for counts": (
-        lambda path: write_h5ad(path, np.log1p(toy_counts())), ["--expression", "counts"], "counts are declared",
-        "--expression log1p",
+        lambda path: write_h5ad(path, np.log1p(toy_counts())),
+        "--expression counts",
+        "counts are decl",
     ),
-    "neither": (lambda path: write_h5ad(path, toy_counts() + 0.5), [], "cannot tell counts from log1p", ""),
-    "duplicate genes": (
-        lambda path: write_h5ad(path, toy_counts(), genes=["G0", *(f"G{number}" for number in range(11))]), [],
-        "1 duplicate gene names (G0)", "var_names_make_unique",
-    ),
-    "unknown label column": (
-        lambda path: write_h5ad(path, toy_counts()), ["--label-column", "type"], "no column 'type' in obs", "kind",
-    ),
-    "no label": (lambda path: write_h5ad(path, toy_counts(), labels=[" "] * 24), [], "every label is missing", ""),
-    "one class": (lambda path: write_h5ad(path, toy_counts(), labels=["B"] * 24), [], "24 cells in 1 class", ""),
-    "fewer cells than classes": (
-        lambda path: write_h5ad(path, toy_counts(), labels=[f"type {number // 2}" for number in range(24)]), [],
-        "12 of 12 classes have fewer than 3 cells", "merge",
-    ),
-    "fewer labelled cells than classes": (
-        lambda path: write_h5ad(path, toy_counts()), ["--labelled", "2"], "2 labelled cells", "from 3 to",
-    ),
-    "more labelled cells than cells": (
-        lambda path: write_h5ad(path, toy_counts()), ["--labelled", "99"], "99 labelled cells", "to ",
-    ),
-}  # fmt: skip
+    "neither": (lambda path: write_h5ad(path, toy_counts() + 0.5), "", "cannot tell counts from log1p"),
+    "duplicate genes": (lambda path: write_h5ad(path, toy_counts(), genes=TWICE), "", "1 duplicate gene names (G0)"),
+    "unknown label column": (good, "--label-column type", "no column 'type' in obs"),
+    "no label": (lambda path: write_h5ad(path, toy_counts(), labels=[" "] * 24), "", "every label is missing"),
+    "one class": (lambda path: write_h5ad(path, toy_counts(), labels=["B"] * 24), "", "24 cells in 1 class"),
+    "few cells of a class": (lambda path: write_h5ad(path, toy_counts(), labels=PAIRS), "", "12 of 12 classes have"),
+    "few labelled cells": (good, "--labelled 2", "2 labelled cells"),
+    "more labelled cells than cells": (good, "--labelled 99", "99 labelled cells"),
+}
 
 
 class TestBadCells:
     @pytest.mark.parametrize("case", BAD_CELLS)
-    def test_are_told_in_one_line_and_leave_the_earlier_rows(self, case, prepare, tmp_path, told, untouched):
-        write, flags, what, hint = BAD_CELLS[case]
+    def test_are_refused_in_one_line_and_leave_the_earlier_rows(self, case, prepare, tmp_path, untouched):
+        write, flags, what = BAD_CELLS[case]
         path = tmp_path / "bad.h5ad"
         write(path)
-        ended = prepare(path, *flags)
-        told(ended, what, hint=hint)
+        ended = prepare(path, *flags.split())
+        one_line(ended, what)
         untouched()
         command = typer.main.get_command(cli.app).commands["data"].commands["prepare"]  # type: ignore[attr-defined]
         flags_there_are = {option for parameter in command.params for option in parameter.opts}
         assert {*re.findall(r"--[a-z][a-z-]+", ended.err)} <= flags_there_are
 
-    def test_an_unknown_data_set_lists_those_there_are(self, prepare, told, untouched):
-        told(prepare("pbmc3k"), "no data set 'pbmc3k'", "source", "pbmc68k_reduced")
+    def test_an_unknown_data_set_lists_those_there_are(self, prepare, untouched):
+        one_line(prepare("pbmc3k"), "no data set 'pbmc3k'", "source", "pbmc68k_reduced")
         untouched()
 
-    def test_a_file_in_the_place_of_the_folder_is_kept(self, toy, prepare, told, tmp_path):
+    def test_a_file_in_the_place_of_the_folder_is_kept(self, toy, prepare, tmp_path):
         taken = tmp_path / "taken"
         taken.write_text("mine")
-        told(prepare(toy.source, "--out", taken), "cannot write", taken)
+        one_line(prepare(toy.source, "--out", taken), "cannot write", taken)
         assert taken.read_text() == "mine"
         assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
-    def test_a_file_of_ones_own_needs_its_label_column(self, toy, cellduality, told, tmp_path):
+    def test_a_file_of_ones_own_needs_its_label_column(self, toy, cellduality, tmp_path):
         ended = cellduality("data", "prepare", toy.source, "--out", tmp_path / "data")
-        told(ended, "no label column", toy.source, "--label-column")
+        one_line(ended, "no label column", toy.source, "--label-column")
         assert not (tmp_path / "data").exists()
 
 
-class TestBadSettings:
-    @pytest.mark.parametrize(
-        ("flags", "what", "where", "hint"),
-        [
-            (["--task", "=1"], "'=1' is not name=value", "--task", "name=value"),
-            (["--task", "cell_type_annotation=many"], "'many'", "tasks.cell_type_annotation", ""),
-            (["--task", "cell_type_annotation=0"], "every task has the weight 0", "tasks", ""),
-            (["--task", "drug_response"], "no dual pair 'drug_response'", "tasks", "cell_type_annotation"),
-            (["--task", "no.such.module:Pair=1"], "cannot load the dual pair", "tasks", "module:Class"),
-            (["--task", "perturbation_response_generation"], "no column 'perturbation'", "source", "name the column"),
-            (["--weights", "drug_response=2"], "no task 'drug_response'", "--weights", "cell_type_annotation"),
-            (["--rewards", "duality"], "'duality' is not name=value", "--rewards", "name=value"),
-            (["--rewards", "cell_type_annotation=rwjs"], "no reward 'rwjs'", "tasks.cell_type_annotation.reward", ""),
-            (["--rewards", "drug_response=duality"], "no task 'drug_response'", "--rewards", "cell_type_annotation"),
-            (["--dual-temperature", "-1"], "greater than or equal to 0", "dual.temperature", ""),
-            (["--dual-timeout", "0"], "greater than 0", "dual.timeout_seconds", ""),
-            (["--hidden", "1.5"], "less than or equal to 1", "hidden", ""),
-            (["--top-genes", "1"], "greater than or equal to 2", "top_genes", ""),
-            (["--expression", "tpm"], "'tpm'", "expression", ""),
-            (["--species", "yeast"], "'yeast'", "species", "correct"),
-            (["--matrix", "Y"], "'Y'", "matrix", "correct"),
-            (["--small-classes", "merge"], "'merge'", "small_classes", ""),
-            (["--layer", "spliced"], "spliced", "toy.h5ad", ""),
-            (["--gene-symbols", "symbol"], "symbol", "toy.h5ad", ""),
-            (["--drug-column", "drug"], "drug", "toy.h5ad", ""),
-            (["--genes", "1"], "greater than or equal to 2", "n_genes", ""),
-            (["--min-genes", "65"], "min_genes 65 is above top_genes 64", "min_genes", ""),
-            (["--labelled", "many"], "'many' is neither a number nor SET=NUMBER", "--labelled", ""),
-            (["--labelled", "0"], "greater than or equal to 1", "n_labelled", ""),
-            (["--max-cells", "0"], "greater than or equal to 1", "max_cells", ""),
-            (["--max-cells", "other=9"], "'other=9' is neither", "--max-cells", "toy.h5ad"),
-            (["--held-out", "other:cell_type=NK"], "is not SET:COLUMN=VALUE", "--held-out", "toy.h5ad"),
-            (["--held-out", "cell_type=Nk"], "no cell has the cell_type 'Nk'", "held_out.cell_type", "B cell, NK"),
-            (["--held-out", "donor=1"], "no column 'donor'", "source", ""),
-        ],
-    )
-    def test_are_told_and_change_nothing(self, flags, what, where, hint, toy, prepare, told, untouched):
-        told(prepare(toy.source, *flags), what, where, hint)
-        untouched()
+@pytest.mark.parametrize(
+    ("flags", "what", "where"),
+    [
+        ("--task =1", "'=1' is not name=value", "--task"),
+        ("--task cell_type_annotation=many", "'many'", "tasks.cell_type_annotation"),
+        ("--task cell_type_annotation=0", "every task has the weight 0", "tasks"),
+        ("--task drug_response", "no dual pair 'drug_response'", "tasks"),
+        ("--task no.such.module:Pair=1", "cannot load the dual pair", "tasks"),
+        ("--task perturbation_response_generation", "no column 'perturbation'", "source"),
+        ("--weights drug_response=2", "no task 'drug_response'", "--weights"),
+        ("--rewards cell_type_annotation=rwjs", "no reward 'rwjs'", "tasks.cell_type_annotation.reward"),
+        ("--rewards drug_response=duality", "no task 'drug_response'", "--rewards"),
+        ("--dual-temperature -1", "greater than or equal to 0", "dual.temperature"),
+        ("--hidden 1.5", "less than or equal to 1", "hidden"),
+        ("--species yeast", "'yeast'", "species"),
+        ("--layer spliced", "spliced", "toy.h5ad"),
+        ("--gene-symbols symbol", "symbol", "toy.h5ad"),
+        ("--drug-column drug", "drug", "toy.h5ad"),
+        ("--min-genes 65", "min_genes 65 is above top_genes 64", "min_genes"),
+        ("--labelled many", "'many' is neither a number nor SET=NUMBER", "--labelled"),
+        ("--labelled 0", "greater than or equal to 1", "n_labelled"),
+        ("--max-cells other=9", "'other=9' is neither", "--max-cells"),
+        ("--held-out other:cell_type=NK", "is not SET:COLUMN=VALUE", "--held-out"),
+        ("--held-out cell_type=Nk", "no cell has the cell_type 'Nk'", "held_out.cell_type"),
+        ("--held-out donor=1", "no column 'donor'", "source"),
+    ],
+)
+def test_bad_settings_are_refused_and_change_nothing(flags, what, where, toy, prepare, untouched):
+    one_line(prepare(toy.source, *flags.split()), what, where)
+    untouched()
 
-    def test_a_value_of_the_wrong_kind_is_told_by_the_parser(self, toy, prepare, untouched):
-        ended = prepare(toy.source, "--rl-rows", "many")
-        assert ended.code == 2
-        assert "--rl-rows" in ended.err
-        untouched()
+
+def test_a_value_of_the_wrong_kind_is_refused_by_the_parser(toy, prepare):
+    ended = prepare(toy.source, "--rl-rows", "many")
+    assert ended.code == 2
+    assert "--rl-rows" in ended.err
 
 
 class TestFullDisk:
@@ -286,20 +257,20 @@ class TestFullDisk:
             ("agent-path --config {data}/cellduality.json", "data", ""),
         ],
     )
-    def test_leaves_what_was_there(self, words, where, hint, toy, cellduality, told, untouched):
-        given = [word.format(**vars(toy)) for word in words.split(" ")]
+    def test_leaves_what_was_there(self, words, where, hint, toy, cellduality, untouched):
+        given = [word.format(**toy._asdict()) for word in words.split(" ")]
         ended = cellduality(*given, *(SETTINGS if given[0] == "data" else ()))
-        told(ended, "No space left on device", getattr(toy, where), hint)
+        one_line(ended, "No space left on device", getattr(toy, where), hint)
         untouched()
 
-    def test_while_making_the_first_rows_leaves_no_folder(self, toy, cellduality, told, tmp_path):
+    def test_while_making_the_first_rows_leaves_no_folder(self, toy, cellduality, tmp_path):
         ended = cellduality("data", "prepare", toy.source, "--out", tmp_path / "new", *SETTINGS)
-        told(ended, "No space left on device", tmp_path / "new")
+        one_line(ended, "No space left on device", tmp_path / "new")
         assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_earlier_model(
-    toy, cellduality, told, untouched, monkeypatch
+    toy, cellduality, untouched, monkeypatch
 ):
     build = data_prep.models.small_llama._model
 
@@ -315,7 +286,7 @@ def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_earlier_model
 
     monkeypatch.setattr(data_prep.models.small_llama, "_model", broken)
     ended = cellduality("model", "small-llama", "--data", toy.data, "--out", toy.base, "--layers", 2)
-    told(ended, "No space left on device", toy.base)
+    one_line(ended, "No space left on device", toy.base)
     untouched()
 
 
@@ -332,10 +303,10 @@ class TestOtherCommands:
             ("figure2 --curves {0}/train.log --out {0}/out.svg", "no dual_reward/TASK", "{0}/train.log", ""),
         ],
     )
-    def test_of_nothing_is_one_line_and_writes_nothing(self, words, what, where, hint, cellduality, told, tmp_path):
+    def test_of_nothing_is_one_line_and_writes_nothing(self, words, what, where, hint, cellduality, tmp_path):
         (tmp_path / "train.log").write_text("Global step 1: {'reward': 0.5}")
         ended = cellduality(*(word.format(tmp_path) for word in words.split(" ")))
-        told(ended, what, where.format(tmp_path), hint)
+        one_line(ended, what, where.format(tmp_path), hint)
         assert [path.name for path in tmp_path.iterdir()] == ["train.log"]
 
     @pytest.mark.parametrize(
@@ -349,16 +320,17 @@ class TestOtherCommands:
             (["--data", "gone"], "cannot read the configuration", "gone"),
         ],
     )
-    def test_evaluation(self, flags, what, where, toy, cellduality, told, tmp_path):
+    def test_evaluation(self, flags, what, where, toy, cellduality, tmp_path):
         settings = ["--data", toy.data, "--out", tmp_path / "out", "--model", f"SFT={toy.base}"]
-        told(cellduality("evaluate", *settings, *flags), what, where)
+        one_line(cellduality("evaluate", *settings, *flags), what, where)
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("folder", ["gone", "lr=1e-5", "a,b", "a b"])
-    def test_evaluation_of_a_model_that_is_not_there_under_any_name(self, folder, toy, cellduality, told, tmp_path):
-        settings = ["--data", toy.data, "--out", tmp_path / "out", "--max-len", 256, "--max-new-tokens", 32]
+    def test_evaluation_of_a_model_that_is_not_there_under_any_name(self, folder, toy, cellduality, tmp_path):
         gone = tmp_path / folder / "gone"
-        told(cellduality("evaluate", *settings, "--model", f"SFT={gone}"), "", gone)
+        one_line(
+            cellduality("evaluate", "--data", toy.data, "--out", tmp_path / "out", "--model", f"SFT={gone}"), "", gone
+        )
 
     def test_a_figure_says_what_it_shows(self, cellduality, tmp_path):
         logged = "{'dual_reward/mine': 0.25, 'dual_share/mine': 0.5}"
@@ -377,9 +349,9 @@ class TestInstalledCommand:
         done = subprocess.run([CELLDUALITY, *map(str, words)], capture_output=True, text=True, timeout=120)
         return Ended(done.returncode, done.stdout, done.stderr)
 
-    def test_a_mistake_is_one_line_and_exit_code_2(self, told, tmp_path):
+    def test_a_mistake_is_one_line_and_exit_code_2(self, tmp_path):
         ended = self.run("data", "prepare", "pbmc3k", "--out", tmp_path / "data")
-        told(ended, "no data set 'pbmc3k'", "source", "pbmc68k_reduced")
+        one_line(ended, "no data set 'pbmc3k'", "source", "pbmc68k_reduced")
         assert list(tmp_path.iterdir()) == []
 
     def test_help_names_every_command(self):
