@@ -61,7 +61,7 @@ def tasks_with(reward):
 
 class TestKeys:
     TEXTS = (
-        "", "<answer>T</answer>", "<answer>CD74 LYZ CD74 stranger</answer>", "x" * 100_000,
+        "", "<answer>T</answer>", "<answer>CD74 LYZ CD74 unheard</answer>", "x" * 100_000,
         "<answer>" + "CD74 " * 30_000 + "</answer>", "<think>CD19+ B CD74 LYZ</think><answer>T smuggled</answer>",
         "<think></think><answer>cd19+ b</answer>", "\ud800<answer>\x00</answer>",
     )  # fmt: skip
@@ -161,19 +161,13 @@ class TestEntropy:
         for size, labels in itertools.product(range(2, 17), (2, 3, 10)):
             assert entropy([str(number % labels) for number in range(size)], labels) == pytest.approx(1.0)
 
-    def test_rises_with_every_answer_that_differs(self):
-        found = [entropy(["a"] * (8 - n) + list("bcdefgh")[:n], 8) for n in range(8)]
-        assert found == sorted(set(found))
-
 
 class TestGroup:
-    LABELS = ("T", "T", "CD19+ B", "nobody", "T", "t")
-
     def texts(self, *labels):
         return [f"<answer>{label}</answer>" for label in labels]
 
-    def test_figures_are_told_once_a_group_and_their_mean_is_the_groups(self, scorer, cell):
-        scores = roll(scorer, row("cell_type_annotation", cell), self.texts(*self.LABELS))
+    def test_figures_are_logged_once_a_group_and_their_mean_is_the_groups(self, scorer, cell):
+        scores = roll(scorer, row("cell_type_annotation", cell), self.texts("T", "T", "CD19+ B", "nobody", "T", "t"))
         assert sum(score.logs["dual_groups"] > 0 for score in scores) == 1
         read = with_ratios(mean(scores))
         assert read["dual_distinct_answers"] == 2.0
@@ -186,19 +180,19 @@ class TestGroup:
         flat = roll(scorer, example, self.texts("T", "T", "T"), policy)
         mixed = roll(scorer, example, self.texts("T", "nobody", "CD19+ B"), policy)
         read = with_ratios(mean(flat + mixed))
-        assert read["dual_zero_variance"] == 0.5
-        assert read["dual_distinct_answers"] == 1.5
+        assert (read["dual_zero_variance"], read["dual_distinct_answers"]) == (0.5, 1.5)
 
-    def test_a_group_of_one_has_no_spread_to_miss(self, scorer, cell):
-        read = with_ratios(mean(roll(scorer, row("cell_type_annotation", cell), self.texts("T"))))
-        assert "dual_zero_variance" not in read
-        assert "dual_distinct_answers" not in read
-
-    def test_lists_of_genes_have_no_label_entropy(self, scorer, cell):
-        texts = ["<answer>CD74 LYZ</answer>", "<answer>LYZ CD74</answer>"]
-        read = with_ratios(mean(roll(scorer, row("conditional_cell_generation", cell), texts)))
-        assert "dual_label_entropy" not in read
-        assert read["dual_distinct_answers"] == 2.0
+    @pytest.mark.parametrize(
+        ("name", "texts", "missing"),
+        [
+            ("cell_type_annotation", ["T"], {"dual_zero_variance", "dual_distinct_answers", "dual_label_entropy"}),
+            ("conditional_cell_generation", ["CD74 LYZ", "LYZ CD74"], {"dual_label_entropy"}),
+        ],
+        ids=["one rollout", "lists"],
+    )
+    def test_has_no_figure_that_does_not_exist(self, name, texts, missing, scorer, cell):
+        read = with_ratios(mean(roll(scorer, row(name, cell), self.texts(*texts))))
+        assert {"dual_zero_variance", "dual_distinct_answers", "dual_label_entropy"} - read.keys() == missing
 
     def test_that_was_levelled_has_no_spread(self, make_config, annotation, cell):
         tasks = {annotation.name: {"pair": annotation.name, "minimum_spread": 1.0}}
@@ -234,10 +228,10 @@ class TestGroup:
 
 
 class TestTruth:
-    def test_is_told_beside_the_reward_where_a_row_has_gold(self, scorer, task, cell):
+    def test_is_logged_beside_the_reward_where_a_row_has_gold(self, scorer, task, cell):
         example = row(task.name, cell)
-        told = with_ratios(mean(roll(scorer, example, [task.answer_response(example.gold), "nothing"])))
-        assert told[f"dual_truth/{task.name}"] == 0.5, "what cannot be read is wrong"
+        known = with_ratios(mean(roll(scorer, example, [task.answer_response(example.gold), "nothing"])))
+        assert known[f"dual_truth/{task.name}"] == 0.5, "what cannot be read is wrong"
         blind = with_ratios(mean(roll(scorer, row(task.name, cell, labelled=False), ["nothing"])))
         assert not any(name.startswith("dual_truth") for name in blind)
 
@@ -253,12 +247,15 @@ class TestTruth:
         texts += [task.answer_response(with_gold.gold)]
         policy = Saying(task.rebuilt_response(with_gold.unknown), log_prob=-0.25)
         pairs = zip(roll(scorer, with_gold, texts, policy), roll(scorer, without, texts, policy), strict=True)
-        rewards = [(told.reward, blind.reward) for told, blind in pairs]
-        assert all(told.hex() == blind.hex() for told, blind in rewards)
-        assert max(told for told, _ in rewards) > 0
+        rewards = [(known.reward, blind.reward) for known, blind in pairs]
+        assert all(known.hex() == blind.hex() for known, blind in rewards)
+        assert max(known for known, _ in rewards) > 0
 
 
 class TestLeaks:
+    def leaks(self, scorer, example, texts):
+        return [(s.logs["dual_leak/answer"], s.logs["dual_leak/trace"]) for s in roll(scorer, example, texts)]
+
     @pytest.mark.parametrize(
         ("text", "answer", "trace"),
         [
@@ -269,8 +266,7 @@ class TestLeaks:
         ],
     )
     def test_of_a_condition_are_its_name_in_the_cell_or_in_the_trace(self, text, answer, trace, scorer, cell):
-        [score] = roll(scorer, row("conditional_cell_generation", cell), [text])
-        assert (score.logs["dual_leak/answer"], score.logs["dual_leak/trace"]) == (answer, trace)
+        assert self.leaks(scorer, row("conditional_cell_generation", cell), [text]) == [(answer, trace)]
 
     def test_of_hidden_genes_are_the_share_that_is_named(self, scorer, annotation, cell):
         example = row(annotation.name, cell)
@@ -280,8 +276,7 @@ class TestLeaks:
             f"<answer>T {' '.join(example.unknown)}</answer>",
             "<answer>T</answer>",
         ]
-        found = [(s.logs["dual_leak/answer"], s.logs["dual_leak/trace"]) for s in roll(scorer, example, texts)]
-        assert found == [(0.0, 1 / len(example.unknown)), (1.0, 0.0), (0.0, 0.0)]
+        assert self.leaks(scorer, example, texts) == [(0.0, 1 / len(example.unknown)), (1.0, 0.0), (0.0, 0.0)]
 
     def test_a_list_that_answers_with_genes_of_the_kind_that_is_hidden_leaks_in_its_trace_alone(
         self, make_config, cell
@@ -291,8 +286,7 @@ class TestLeaks:
         example = pair.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
         hidden = " ".join(example.unknown)
         texts = [f"<answer>{hidden}</answer>", f"<think>{hidden}</think><answer>{hidden}</answer>"]
-        found = [(s.logs["dual_leak/answer"], s.logs["dual_leak/trace"]) for s in roll(scorer, example, texts)]
-        assert found == [(0.0, 0.0), (0.0, 1.0)]
+        assert self.leaks(scorer, example, texts) == [(0.0, 0.0), (0.0, 1.0)]
 
     @given(st.text(max_size=200))
     def test_are_shares_of_any_text(self, text):
@@ -307,13 +301,8 @@ class TestCopies:
         task = TASKS[example.task]
         texts = [task.answer_response(genes) for genes in (cell.control, cell.control[::-1], cell.genes)]
         found = [score.logs["dual_copied/response"] for score in roll(scorer, example, texts)]
-        assert found[0] == 1.0
-        assert found[1] == 0.0
-        assert found[2] == sum(a == b for a, b in zip(cell.genes, cell.control, strict=True)) / len(cell.genes)
-
-    def test_are_no_matter_where_no_cell_was_shown(self, scorer, cell):
-        read = with_ratios(mean(roll(scorer, row("conditional_cell_generation", cell), ["<answer>CD74</answer>"])))
-        assert not any(name.startswith("dual_copied") for name in read)
+        same = sum(a == b for a, b in zip(cell.genes, cell.control, strict=True))
+        assert found == [1.0, 0.0, same / len(cell.genes)]
 
     def test_in_the_reconstruction_are_genes_that_were_shown(self, scorer, annotation, cell):
         example = row(annotation.name, cell)
@@ -322,12 +311,11 @@ class TestCopies:
         assert read["dual_copied/rebuilt"] == 0.5
         assert "dual_copied/response" not in read
 
-    def test_are_no_matter_where_nothing_is_decoded(self, make_config, annotation, cell):
-        tasks = {annotation.name: {"pair": annotation.name, "reward": "likelihood"}}
-        read = with_ratios(
-            mean(roll(Scorer(make_config(tasks=tasks)), row(annotation.name, cell), ["<answer>T</answer>"]))
-        )
-        assert not any(name.startswith("dual_copied") for name in read)
+    def test_do_not_exist_where_no_cell_was_shown_or_nothing_is_decoded(self, make_config, cell):
+        scorer = Scorer(make_config(tasks=tasks_with("likelihood")))
+        for name, text in (("conditional_cell_generation", "CD74"), ("cell_type_annotation", "T")):
+            read = with_ratios(mean(roll(scorer, row(name, cell), [f"<answer>{text}</answer>"])))
+            assert not any(key.startswith("dual_copied") for key in read)
 
 
 def test_success_failures_and_time_are_shares_of_what_was_asked(scorer, annotation, cell):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import OPERATIONS, Perturbation
+from tests.refused import refused
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="<>"), min_size=1).map(str.split).filter(bool)
 doses = st.builds(
@@ -30,10 +31,7 @@ def test_a_label_is_read_back_as_the_perturbation_it_was(operation, target, dose
 @given(st.text())
 def test_a_text_is_a_label_or_one_line_of_complaint(text):
     made = attempt(Perturbation.parse, text)
-    if isinstance(made, CellDualityError):
-        assert "\n" not in str(made)
-    else:
-        assert made.render() == text
+    assert isinstance(made, CellDualityError) or made.render() == text
 
 
 def attempt(make: Callable[..., Perturbation], *parts: str) -> Perturbation | CellDualityError:
@@ -60,20 +58,12 @@ def test_labels_as_prompts_show_them(label, perturbation):
 
 
 @pytest.mark.parametrize(
-    ("parts", "what"),
+    "parts",
     [
-        (("poison", "x"), "unknown operation"),
-        (("control", "x"), "neither target nor dose"),
-        (("control", "", "2 uM"), "neither target nor dose"),
-        (("drug", ""), "is empty"),
-        (("drug", "two  spaces"), "odd white space"),
-        (("drug", "<answer>"), "angle bracket"),
-        (("drug", "erlotinib", "much"), "not a number and a unit"),
-        (("drug", "erlotinib 2 uM"), "ends like a dose"),
+        ("poison", "x"), ("control", "x"), ("control", "", "2 uM"), ("drug", ""), ("drug", "two  spaces"),
+        ("drug", "<answer>"), ("drug", "erlotinib", "much"), ("drug", "erlotinib 2 uM"),
     ],
-)
-def test_what_could_not_be_read_back_is_refused(parts, what):
-    with pytest.raises(CellDualityError, match=what) as raised:
+)  # fmt: skip
+def test_what_could_not_be_read_back_is_refused(parts):
+    with refused("wrong-perturbation"):
         Perturbation(*parts)
-    assert raised.value.where
-    assert raised.value.hint

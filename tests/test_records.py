@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.policies.base import PolicyError
@@ -20,6 +19,7 @@ from cellduality_plugin.records import MAX_TEXT, Reading, Recorder, read_groups
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
 from tests.play import Saying, member, roll, row
+from tests.refused import refused
 
 NAME = "cell_type_annotation"
 TEXTS = ["<answer>T</answer>", "<think>CD19+ B?</think><answer>CD19+ B</answer>", "<answer>T</answer>", "nothing"]
@@ -79,28 +79,21 @@ def test_a_prompt_is_written_once_a_group(make_config, folder, cell, vocabulary)
         assert sum("text" in call for call in calls) == len({call["prompt"] for call in calls}) == labels
 
 
-def test_what_failed_or_is_still_unanswered_is_told(scorer, folder, cell):
+def test_a_failed_call_its_cause_and_bounded_texts_are_kept(scorer, make_config, folder, cell):
     for policy, cause in ((Saying(fails=PolicyError("refused")), "refused"), (Saying(delay=9.0), "timeout")):
         roll(scorer, row(NAME, cell), TEXTS[:1], policy, recorder=Recorder(folder / cause, 1, 100))
         [line] = lines(folder / cause)
         assert [call["error"] for call in line["calls"]] == [cause]
         assert line["failure"] == cause
-
-
-def test_numbers_that_are_none_are_null(make_config, folder, cell):
-    scorer = Scorer(make_config(tasks={NAME: {"pair": NAME, "reward": "likelihood"}}))
-    roll(scorer, row(NAME, cell), TEXTS[:1], Saying(log_prob=math.nan), recorder=Recorder(folder, 1, 9))
-    [line] = lines(folder)
-    assert line["calls"][0]["log_probs"] == [None] * 3
-
-
-def test_texts_are_bounded(scorer, folder, cell):
     huge = "<answer>T</answer>" + "x" * 1_000_000
-    roll(scorer, row(NAME, cell), [huge, TEXTS[0]], Saying(huge), recorder=Recorder(folder, 1, 9))
-    first, second = lines(folder)
-    assert len(first["response"]) == MAX_TEXT
-    assert first["failure"] == "too_long"
+    roll(scorer, row(NAME, cell), [huge, TEXTS[0]], Saying(huge), recorder=Recorder(folder / "huge", 1, 9))
+    first, second = lines(folder / "huge")
+    assert (len(first["response"]), first["failure"]) == (MAX_TEXT, "too_long")
     assert len(second["calls"][0]["response"]) == MAX_TEXT
+    likely = Scorer(make_config(tasks={NAME: {"pair": NAME, "reward": "likelihood"}}))
+    roll(likely, row(NAME, cell), TEXTS[:1], Saying(log_prob=math.nan), recorder=Recorder(folder / "nan", 1, 9))
+    [line] = lines(folder / "nan")
+    assert line["calls"][0]["log_probs"] == [None] * 3
 
 
 def test_every_so_many_groups_are_kept_whole_until_there_are_enough(scorer, folder, cell):
@@ -113,7 +106,7 @@ def test_every_so_many_groups_are_kept_whole_until_there_are_enough(scorer, fold
     assert not recorder._written_of, "nothing is held of what is over"
 
 
-def test_groups_under_way_at_the_same_time_are_told_apart(scorer, folder, cell):
+def test_groups_under_way_at_the_same_time_are_kept_apart(scorer, folder, cell):
     recorder = Recorder(folder, every=1, limit=100)
     rows = [row(name, cell) for name in TASKS]
 
@@ -156,9 +149,11 @@ class TestDamage:
     @pytest.mark.parametrize("line", ["{}", "[]", "3", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "group": "a"}'])
     def test_a_file_of_something_else_is_refused(self, line, tmp_path):
         (tmp_path / "other.jsonl").write_text(line + "\n")
-        with pytest.raises(CellDualityError, match=r"other\.jsonl:1"):
+        with pytest.raises(CellDualityError) as error:
             groups(tmp_path / "other.jsonl")
-        with pytest.raises(CellDualityError, match="cannot read"):
+        assert error.value.code in ("wrong-format", "malformed-row")
+        assert error.value.where == f"{tmp_path / 'other.jsonl'}:1"
+        with refused("unreadable"):
             groups(tmp_path / "gone.jsonl")
 
     def test_a_full_disk_ends_the_recording_and_not_the_run(self, scorer, folder, cell, monkeypatch, caplog):
@@ -186,14 +181,11 @@ class TestDamage:
         assert "not recorded any more" in caplog.text
 
 
-def test_settings_name_a_folder_beside_the_configuration_and_are_off_by_default(make_config, tmp_path):
+def test_settings_name_a_folder_beside_the_configuration_and_are_off_by_default(make_config, tmp_path, cell):
     assert Recorder.of(make_config()) is None
-    config = make_config(records={"folder": "../rollouts", "every": 2, "limit": 5})
-    assert config.record_folder().resolve() == tmp_path.parent / "rollouts"
-    assert Recorder.of(config) is not None
-    for records in ({}, {"folder": ""}, {"folder": "a", "every": 0}, {"folder": "a", "limit": 0}):
-        with pytest.raises(CellDualityError, match="records"):
-            Config.read({"tasks": {}, "records": records})
+    config = make_config(records={"folder": "kept", "every": 2, "limit": 5})
+    roll(Scorer(config), row(NAME, cell), TEXTS, recorder=Recorder.of(config))
+    assert len(lines(tmp_path / "kept")) == len(TEXTS)
 
 
 class TestRecordedPolicy:

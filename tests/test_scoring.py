@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Mask
 from cellduality_plugin.groups import Score, votes_for
 from cellduality_plugin.parsing import Answer
@@ -18,6 +17,7 @@ from cellduality_plugin.policies.memo import Memo
 from cellduality_plugin.scoring import QUANTUM, Scorer, quantise
 from cellduality_plugin.tasks import TASKS
 from tests.play import Choosing, Saying, member, roll, row
+from tests.refused import refused
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 
@@ -97,7 +97,7 @@ def test_rewards_are_multiples_of_the_quantum_and_near_the_truth(reward):
 
 def test_a_row_of_a_task_that_is_not_configured_is_refused(make_config, cell):
     scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE}}))
-    with pytest.raises(CellDualityError, match="the configuration has cell_type_annotation"):
+    with refused("unknown-task"):
         scorer.group(row(CELL, cell).to_label())
 
 
@@ -138,29 +138,24 @@ class TestHidden:
 
         return make
 
-    def test_of_a_row_stay_as_they_are_unless_the_settings_say_otherwise(self, group, cell):
+    def test_of_a_row_stay_as_they_are_or_follow_the_settings(self, group, cell):
         masks = (Mask({"observed": cell.genes[1:]}, cell.genes[:1]),)
         assert group(None, masks).example == replace(row(TYPE, cell), masks=masks)
-
-    def test_can_be_the_whole_cell(self, group, cell):
-        found = group(1.0, (Mask({"observed": cell.genes[1:]}, cell.genes[:1]),))
-        assert (found.example.unknown, found.example.masks) == (cell.genes, ())
-        assert found.example.known == {"length": "8"}
-        assert "masks" in found.label, "the row is recorded as it came"
-
-    def test_are_the_same_for_every_group_of_a_row(self, group):
-        first, again = group(0.5), group(0.5)
-        assert first.example == again.example
-        assert len(first.example.unknown) == 4
+        whole, half = group(1.0, masks), group(0.5)
+        assert (whole.example.unknown, whole.example.known, whole.example.masks) == (cell.genes, {"length": "8"}, ())
+        assert "masks" in whole.label, "the row is recorded as it came"
+        assert half.example == group(0.5).example, "the same for every group of a row"
+        assert len(half.example.unknown) == 4
 
     @pytest.mark.parametrize("hidden", [0, -0.5, 1.5])
     def test_have_a_share_of_the_cell(self, group, hidden):
-        with pytest.raises(CellDualityError, match="hidden"):
+        with refused("wrong-settings") as error:
             group(hidden)
+        assert "hidden" in error.value.what + error.value.where
 
 
 class Reasons(Choosing):
-    """Says what hangs on the question alone, after a moment; fails as often as told."""
+    """Gives an answer that depends on the question alone, after a moment; fails the first ``fails`` times."""
 
     def __init__(self, fails=0):
         self.asked, self.fails = [], fails
@@ -252,7 +247,7 @@ class TestGroupsInFlight:
         failed, fine = asyncio.run(one_after_another())
         assert (failed.failure, fine.failure) == ("refused", "")
 
-    def test_rewards_hang_neither_on_the_order_of_members_nor_on_other_groups(self, scorer, cell):
+    def test_rewards_depend_neither_on_the_order_of_members_nor_on_other_groups(self, scorer, cell):
         rows = self.rows(cell)
 
         @given(st.permutations(range(len(self.TEXTS))), st.permutations(range(len(rows))))
@@ -294,7 +289,7 @@ class TestVotes:
         return [Score(s, {}, answer=Answer(label), similarity=s) for label, s in answers]
 
     @given(st.lists(st.sampled_from("BTN"), min_size=1, max_size=16), st.lists(st.floats(1e-3, 1), min_size=3))
-    def test_answers_alike_earn_alike_and_the_different_ones_share_one(self, answers, evidence):
+    def test_equal_answers_earn_the_same_and_the_different_ones_share_one(self, answers, evidence):
         by_label = dict(zip("BTN", evidence, strict=False))
         scores = self.scores(*((label, by_label[label]) for label in answers))
         found = {score.answer.value: votes_for(score, scores) for score in scores}
@@ -322,5 +317,6 @@ class TestVotes:
 
     def test_lists_have_no_votes(self, make_config):
         config = make_config(tasks={CELL: {"pair": CELL, "votes": True}})
-        with pytest.raises(CellDualityError, match="votes are counted where the answer is a label"):
+        with refused("needs-labels") as error:
             Scorer(config)
+        assert error.value.where == f"tasks.{CELL}.votes"

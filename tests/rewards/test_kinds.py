@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.duals import Dual
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.profiles import Profile, Profiles
@@ -20,6 +19,7 @@ from cellduality_plugin.rewards.posterior import PosteriorReward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
 from tests.play import Choosing, row
+from tests.refused import refused
 from tests.stack.my_pair import DropoutRecovery
 
 TYPE, CELL, RESPONSE = "cell_type_annotation", "conditional_cell_generation", "perturbation_response_generation"
@@ -57,13 +57,14 @@ class TestPosterior:
 
     def test_without_a_closed_set_is_refused_before_a_run(self, make_config):
         pair = {"pair": "tests.stack.my_pair:DropoutRecovery", "reward": "posterior"}
-        with pytest.raises(CellDualityError, match=r"dropout_recovery has none.*use duality or likelihood"):
+        with refused("needs-labels"):
             Scorer(make_config(tasks={DropoutRecovery.name: pair}))
 
     def test_of_a_label_that_is_not_in_the_vocabulary_is_refused(self, case_of):
         case = case_of(CELL, "posterior")
-        with pytest.raises(CellDualityError, match=r"'Hepatocyte' is not in the vocabulary \[row set/AAAC-1\]"):
+        with refused("unknown-label") as error:
             case.scorer.group(replace(case.example, unknown="Hepatocyte").to_label())
+        assert error.value.where == "row set/AAAC-1"
 
 
 class TestProfiles:
@@ -84,22 +85,17 @@ class TestProfiles:
         assert (new.reward, copied.similarity) == (1.0, 1 / len(vocabulary.labels["perturbation"]))
 
     @pytest.mark.parametrize(
-        ("profiles", "message"),
-        [
-            (None, r"reads class profiles, and the configuration names no file of them \[profiles\].*profiles\.npz"),
-            ("gone.npz", r"no profiles \[.*gone\.npz\]"),
-            ("few.npz", r"no profile of 2 of 4 labels of 'cell_type': CD14\+ Monocyte, CD56\+ NK.*leave profile out"),
-            ("none.npz", r"no profile of 4 of 4 labels of 'cell_type'"),
-        ],
+        ("profiles", "code"),
+        [(None, "no-profiles"), ("gone.npz", "no-such-file"), ("few.npz", "no-profiles"), ("none.npz", "no-profiles")],
     )
-    def test_that_are_missing_are_told_before_a_run(self, profiles, message, make_config, tmp_path):
+    def test_that_are_missing_are_found_before_a_run(self, profiles, code, make_config, tmp_path):
         few = Profile(("CD19+ B", "T"), np.zeros((2, 1), np.float32), np.zeros(2, np.float32))
         Profiles(("LYZ",), {"cell_type": few}).save(tmp_path / "few.npz")
         Profiles(("LYZ",), {}).save(tmp_path / "none.npz")
         config = make_config(tasks={TYPE: {"pair": TYPE, "reward": "posterior*profile"}}, profiles=profiles)
-        with pytest.raises(CellDualityError, match=message) as raised:
+        with refused(code) as error:
             Scorer(config)
-        assert "\n" not in str(raised.value)
+        assert profiles != "few.npz" or "2 of 4 labels of 'cell_type': CD14+ Monocyte, CD56+ NK" in error.value.what
         assert config.load_rewards(config.load_tasks(), prepared=False)
         assert Scorer(make_config(profiles=profiles)), "no other reward misses them"
 
@@ -139,7 +135,7 @@ class TestOracle:
     @pytest.mark.parametrize("reward", ["oracle", "oracle-exact", {"oracle": 1, "duality": 9}])
     def test_refuses_a_row_without_gold_before_it_is_rolled_out(self, reward, case_of):
         case = case_of(TYPE, reward, labelled=False)
-        with pytest.raises(CellDualityError, match=r"needs the true answer.*row set/AAAC-1 of .*--rewards"):
+        with refused("needs-gold"):
             case.scorer.group(case.example.to_label())
 
     def test_asks_nobody_and_compares_lists_as_it_is_told(self, case_of, cell):
@@ -156,21 +152,18 @@ class TestOracle:
 
 
 @pytest.mark.parametrize(
-    ("reward", "message"),
+    ("reward", "code"),
     [
-        ("mine.py:Gone", "cannot load the reward 'mine.py:Gone'"),
-        ("gone.py:Mine", "cannot load the reward"),
-        (":Mine", "cannot load the reward"),
-        ("no.such.module:Mine", "cannot load the reward"),
-        ("mine.py:Other", "is not a Reward.*subclass cellduality_plugin.rewards.base.Reward"),
-        ("mine.py:Open", "lacks judge"),
-        ({"duality": 1, "mine.py:Gone": 1}, "cannot load the reward"),
+        ("gone.py:Mine", "cannot-load"),
+        (":Mine", "cannot-load"),
+        ("mine.py:Other", "wrong-class"),
+        ("mine.py:Open", "abstract-class"),
+        ({"duality": 1, "mine.py:Gone": 1}, "cannot-load"),
     ],
 )
-def test_a_wrong_reward_of_ones_own_is_told_before_a_run(reward, message, case_of):
-    with pytest.raises(CellDualityError, match=message) as raised:
+def test_a_wrong_reward_of_ones_own_is_refused_before_a_run(reward, code, case_of):
+    with refused(code):
         case_of(TYPE, reward)
-    assert "\n" not in str(raised.value)
 
 
 def test_a_random_reward_says_nothing_of_the_answer_and_the_same_for_the_same(case_of, vocabulary):

@@ -7,12 +7,12 @@ import math
 
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.scoring import QUANTUM
 from cellduality_plugin.tasks import TASKS, DualTask
+from tests.refused import refused
 
 KINDS = {
     **{name: name for name in REWARDS}, "sum": {"posterior": 1, "duality": 3}, "file": "mine.py:Mine",
@@ -22,12 +22,12 @@ ASKING = ["duality", "likelihood", "posterior", "sum", "file", "power", "experts
 
 
 def refusal(kind: str, task: DualTask) -> str:
-    """Return why a kind of reward does not judge a task, as an expression; empty where it does."""
+    """Return the code of the error if a kind of reward does not judge a task; empty where it does."""
     field = task.unknown if kind.startswith("duality") else task.answer
     if kind.endswith(("-rwjs", "-ruzicka", "-rbo")) and isinstance(field, OneOf):
-        return rf"compares ranked lists.*tasks\.{task.name}\.reward.*use exact"
+        return "needs-lists"
     if kind == "consistency" and isinstance(task.unknown, OneOf):
-        return rf"asks for the label of a whole cell, and {task.name} names none"
+        return "needs-labels"
     return ""
 
 
@@ -65,9 +65,9 @@ def test_equal_answers_have_equal_rewards_and_cost_no_second_question(cases):
 
 def test_an_unreadable_answer_earns_nothing_and_asks_nobody(cases):
     for case in cases:
-        told = f"{case.task.answer_response(case.gold)}{case.example.unknown}{case.example.to_label()}"
+        revealing = f"{case.task.answer_response(case.gold)}{case.example.unknown}{case.example.to_label()}"
         policy = case.knowing()
-        for score in case.say("", "<answer></answer>", "<answer>no such thing</answer>", told, by=policy):
+        for score in case.say("", "<answer></answer>", "<answer>no such thing</answer>", revealing, by=policy):
             assert score.reward == score.logs["dual_failed"] == score.logs["dual_requests"] == 0.0, case
         assert not policy.prompts, case
 
@@ -84,23 +84,24 @@ def test_what_is_smuggled_into_a_response_earns_nothing_more(cases):
 
 def test_a_policy_that_fails_is_counted_and_logs_the_same_keys(cases):
     for case, fault in itertools.product(cases, [PolicyError("refused"), math.nan, -math.inf]):
-        refused = isinstance(fault, PolicyError)
-        policy = case.knowing(fails=fault) if refused else case.knowing(log_prob=fault)
+        silent = isinstance(fault, PolicyError)
+        policy = case.knowing(fails=fault) if silent else case.knowing(log_prob=fault)
         [good], [bad] = (case.answer(case.gold, by=asked) for asked in (case.knowing(), policy))
         assert list(bad.logs) == list(good.logs), case
         assert all(math.isfinite(value) for value in bad.logs.values()), case
-        hurt = bool(policy.prompts and (refused or "log_probs" in policy.asked_for))
+        hurt = bool(policy.prompts and (silent or "log_probs" in policy.asked_for))
         assert hurt == bool(policy.prompts and bad.reward < good.reward), case
         assert bad.reward == (0.0 if hurt else good.reward), case
         assert bad.logs["dual_failed"] == float(hurt), case
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_judges_a_task_or_refuses_it_before_a_run_in_one_line(kind, case_of):
+def test_a_kind_judges_a_task_or_refuses_it_before_a_run(kind, case_of):
     for name, task in TASKS.items():
-        if why := refusal(kind, task):
-            with pytest.raises(CellDualityError, match=why):
+        if code := refusal(kind, task):
+            with refused(code) as error:
                 case_of(name, KINDS[kind])
+            assert error.value.where == f"tasks.{name}.reward"
         else:
             case_of(name, KINDS[kind])
 

@@ -1,0 +1,146 @@
+"""What a user adds is one file: a kind of reward, a data set, a dual pair, a metric; and where it is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import cellduality_plugin
+from cellduality_plugin import cli
+from cellduality_plugin.config import Config
+from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+from cellduality_plugin.evaluation.metrics.registry import METRICS
+from cellduality_plugin.evaluation.predictions import PredictionSettings
+from cellduality_plugin.files import read_jsonl
+from tests.test_cli import write_h5ad
+
+PACKAGES = Path(cellduality_plugin.__file__).parents[1]
+TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
+
+REWARD = """
+from cellduality_plugin.rewards import Reward, Verdict, reward
+
+@reward("half")
+class Half(Reward):
+    async def judge(self, answer, dual):
+        return Verdict(0.5)
+"""
+DATA_SET = """
+from data_prep.loading.dataset import IDENTITY, Dataset, UserFile
+from data_prep.loading.draft import read_cells
+
+def read(files, variant):
+    return read_cells(files["mine.h5ad"], {"cell_type": "kind"}, "counts")
+
+DATASET = Dataset(
+    name="mine_2026", title="Mine", species="human", tissue="blood", modality="10x 3', counts",
+    sources=(UserFile("mine.h5ad", "my own laboratory"),), licence="CC0", citation="none", read=read,
+    columns=("cell_type",), tasks=IDENTITY,
+)
+"""
+PAIR = """
+from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
+
+class Mine(CellTypeAnnotation):
+    name = "mine"
+
+    def primal_prompt(self, inputs, vocabulary):
+        return "Look closely. " + super().primal_prompt(inputs, vocabulary)
+"""
+METRIC = """
+from cellduality_plugin.evaluation.metrics import metric
+
+@metric("length", "genes a cell", "like real cells", bounds=(0, None))
+def length(cells):
+    return sum(map(len, cells.genes)) / len(cells)
+"""
+LOOK = f"""
+import json
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.config import Config
+from cellduality_plugin.evaluation.audit.contenders import contenders_for
+from cellduality_plugin.rewards import REWARDS
+from cellduality_plugin.tasks import TASKS
+from data_prep.registry import find_dataset
+
+task = TASKS["{CELL}"]
+config = Config.read({{"tasks": {{task.name: {{"pair": task.name, "reward": "half"}}}}}})
+row = task.example(Cell("a/b", ("A", "B"), {{"cell_type": "B"}}), hidden=0.5, labelled=False, rng=None)
+print(json.dumps({{
+    "kinds": list(REWARDS),
+    "configured": type(config.load_rewards({{task.name: task}})[task.name]).__name__,
+    "audited": [contender.title for contender in contenders_for(task, row, config)],
+    "audited by name": [contender.title for contender in contenders_for(task, row, config, rewards=["half^2"])],
+    "data set": find_dataset("mine_2026").title,
+}}))
+"""
+
+
+def test_a_reward_and_a_data_set_are_a_file_in_their_folder(tmp_path):
+    for package in (
+        "cellduality_plugin",
+        "data_prep",
+    ):  # the installed packages, and a file more in each of two folders
+        shutil.copytree(PACKAGES / package, tmp_path / package, copy_function=os.symlink)
+    (tmp_path / "cellduality_plugin" / "rewards" / "half.py").write_text(REWARD)
+    (tmp_path / "data_prep" / "datasets" / "mine_2026.py").write_text(DATA_SET)
+
+    def run(code: str) -> str:
+        variables = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=variables, check=True, capture_output=True, text=True
+        ).stdout
+
+    found = json.loads(run(LOOK))
+    assert "half" in found["kinds"]
+    assert found["configured"] == "Half"
+    assert found["audited"][0] == "half", "the configured reward is audited"
+    assert found["audited by name"] == ["half^2"]
+    assert found["data set"] == "Mine"
+    listed = run(
+        "import sys; sys.argv = ['cellduality', 'data', 'list']; from cellduality_plugin.cli import main; main()"
+    )
+    assert "mine_2026" in listed
+
+
+def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
+    for name, text in {"pair": PAIR, "half": REWARD, "length": METRIC}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    counts = np.random.default_rng(0).integers(1, 60, size=(90, 12)).astype(np.float32)
+    source, data = write_h5ad(tmp_path / "cells.h5ad", counts, labels=["B", "T", "NK"] * 30), tmp_path / "data"
+    tasks = ["--task", f"pair.py:Mine,{CELL}", "--rewards", "mine=half.py:Half"]
+    words = ["data", "prepare", source, "--out", data, "--label-column", "kind", "--labelled", 9, "--rl-rows", 8]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cellduality", *map(str, words), *tasks])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    rows = [row["input"] for row in read_jsonl(data / "rl.jsonl")]
+    assert any(prompt.startswith("Look closely. Name the type of a cell") for prompt in rows)
+    config = Config.load(data / "cellduality.json")
+    assert type(config.load_rewards(config.load_tasks())["mine"]).__name__ == "Half"
+
+    class Decoder:
+        def generate(self, requests, title):
+            return ["<answer>G0 G1 G2</answer>" for _ in requests]
+
+    monkeypatch.setitem(METRICS, "length", None)
+    monkeypatch.delitem(METRICS, "length")
+    (model := tmp_path / "model").mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    asking = PredictionSettings(samples=1)
+    settings = EvaluationSettings(asking, neighbours=(2,), components=2, resamples=5, metrics=("length.py:length",))
+    found = evaluate({"SFT": model}, data, "test", tmp_path / "out", settings, opener=lambda _: nullcontext(Decoder()))
+    assert found["columns"]["SFT"]["metrics"][f"{CELL}/length"]["value"] == 3
+    console = Console(width=150, record=True, quiet=True)
+    console.print(table(found))
+    assert "genes a cell" in console.export_text()
