@@ -34,17 +34,11 @@ class Cell:
     control: tuple[str, ...] = ()
 
     def value(self, column: str) -> str:
-        """Return what stands in ``column``, of the condition or else of the annotations; KeyError if in neither."""
+        """Return the value of ``column``, of the condition or else of the annotations; KeyError if in neither."""
         return self.condition[column] if column in self.condition else self.obs[column]
 
     def stripped(self, columns: Sequence[str]) -> Cell:
-        """Return the cell with ``columns`` alone; ``"control"`` among them stands for the cell it is paired with.
-
-        Examples
-        --------
-        >>> Cell("set/1", ("CD74",), {"cell_type": "B"}, {"drug": "erlotinib"}).stripped(["drug"]).obs
-        {}
-        """
+        """Return the cell with ``columns`` alone; ``"control"`` among them stands for the cell it is paired with."""
         named = [column for column in columns if column != "control"]
         condition = {column: self.condition[column] for column in named if column in self.condition}
         obs = {column: self.obs[column] for column in named if column not in condition}

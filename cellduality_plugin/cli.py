@@ -75,15 +75,9 @@ def agent_path(
     print(packaged_agent_file() if config is None else bound_agent_file(config))
 
 
-data_sets.register(data_app)
-preparing.register(data_app)
+for room in (data_sets, preparing):
+    room.register(data_app)
 models.register(model_app)
 tracing.register(traces_app)
-doctoring.register(app)
-auditing.register(app)
-configuring.register(app)
-serving.register(app)
-evaluating.register(app)
-comparing.register(app)
-replaying.register(app)
-rounding.register(app)
+for room in (doctoring, auditing, configuring, serving, evaluating, comparing, replaying, rounding):
+    room.register(app)

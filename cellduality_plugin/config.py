@@ -53,10 +53,7 @@ class Config(Settings):
     def load(cls, path: str | os.PathLike[str] | None = None) -> Config:
         """Return the configuration in ``path``, or in the file that ``CELLDUALITY_CONFIG`` names.
 
-        Raises
-        ------
-        CellDualityError
-            If there is no such file, or a setting in it is wrong.
+        A CellDualityError says that there is no such file, or which settings in it are wrong.
         """
         found = path or os.environ.get(PATH_VARIABLE)
         if not found:
@@ -83,10 +80,7 @@ class Config(Settings):
     def with_each(self, setting: str, values: Mapping[str, object], where: str) -> Config:
         """Return the same configuration with a setting changed for some of its tasks; ``"*"`` stands for all others.
 
-        Raises
-        ------
-        CellDualityError
-            If there is no such task, or a value is wrong.
+        A CellDualityError says that there is no such task, or that a value is wrong; it came from ``where``.
         """
         if unknown := values.keys() - self.tasks.keys() - {EVERY_TASK}:
             what, hint = f"no task {min(unknown)!r}", f"the tasks are {', '.join(self.tasks)}"
@@ -98,25 +92,13 @@ class Config(Settings):
         return self.with_tasks(changes, where)
 
     def with_tasks(self, changes: Mapping[str, Mapping[str, object]], where: str = "tasks") -> Config:
-        """Return the configuration of a run on the tasks in ``changes`` alone, with these of their settings changed.
-
-        Raises
-        ------
-        CellDualityError
-            If a setting is wrong.
-        """
+        """Return the configuration of a run on the tasks in ``changes`` alone, with these of their settings changed."""
         values = self.model_dump()
         tasks = {name: {**task, **changes[name]} for name, task in values["tasks"].items() if name in changes}
         return self._read_again({**values, "tasks": tasks}, where)
 
     def with_settings(self, **settings: Mapping[str, object]) -> Config:
-        """Return the same configuration with some settings of ``dual`` or ``records`` changed.
-
-        Raises
-        ------
-        CellDualityError
-            If a setting is wrong.
-        """
+        """Return the same configuration with some settings of ``dual`` or ``records`` changed."""
         values = self.model_dump()
         changed = {part: {**(values[part] or {}), **changes} for part, changes in settings.items()}
         return self._read_again({**values, **changed}, ", ".join(settings))
@@ -137,10 +119,7 @@ class Config(Settings):
     def load_tasks(self) -> dict[str, DualTask]:
         """Return {task name: dual pair}, in the configured order.
 
-        Raises
-        ------
-        CellDualityError
-            If a pair cannot be loaded, or its own name is not the one in the configuration.
+        A CellDualityError says that a pair cannot be loaded, or that its own name is not the one in the configuration.
         """
         pairs = {name: get_task(settings.pair, self._folder) for name, settings in self.tasks.items()}
         for name, pair in pairs.items():
@@ -156,13 +135,7 @@ class Config(Settings):
         return example if share is None else task.hide(example, share)
 
     def load_profiles(self) -> Profiles:
-        """Return the class profiles the configuration names.
-
-        Raises
-        ------
-        CellDualityError
-            If it names none, or the file cannot be read.
-        """
+        """Return the class profiles; a CellDualityError if the configuration names none or they cannot be read."""
         if self.profiles is None:
             what = "a reward reads class profiles, and the configuration names no file of them"
             hint = 'prepare the data again (cellduality data prepare), or set profiles to "profiles.npz"'

@@ -25,10 +25,8 @@ class Score:
         What the trainer logs, under the same keys in the same order for every rollout; see :mod:`.monitors`.
     failure
         Why nothing was earned, in the word of the parser, the policy or the reward; empty if something could be.
-    answer
-        What was read in the response.
     similarity, validity
-        The verdict on it and its form, in [0, 1]; both 0 where nothing could be earned.
+        The verdict on the ``answer`` and its form, in [0, 1]; both 0 where nothing could be earned.
     """
 
     reward: float

@@ -19,14 +19,10 @@ FORMS = "module:Class or file.py:Class"
 
 
 def load_class(name: str, base: type[Base], folder: Path | None = None, *, what: str, where: str) -> type[Base]:
-    """Return the class at an import path.
+    """Return the subclass of ``base`` at the import path ``name``: ``"package.module:Class"`` or ``"file.py:Class"``.
 
     Parameters
     ----------
-    name
-        ``"package.module:Class"`` or ``"path/to/file.py:Class"``.
-    base
-        What it must be a subclass of.
     folder
         What a relative file path is relative to; the working directory by default.
     what, where

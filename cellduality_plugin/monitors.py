@@ -38,8 +38,6 @@ class Rollout:
 
     Parameters
     ----------
-    text, answer, verdict
-        The response, what was read in it, and what the reward said of that.
     rebuilt
         What the policy was shown and what it rebuilt from that and the answer, of every draw; empty if the reward asked
         for no reconstruction.

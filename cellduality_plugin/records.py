@@ -39,12 +39,11 @@ class Recorder:
          "calls": [{"prompt": KEY, "text": ..., "draw": 0, "response": ...},
                    {"prompt": KEY, "draw": 1, "error": "timeout"},
                    {"prompt": KEY, "trace": 12345, "response": ...},
-                  {"prompt": KEY, "response": ..., "log_probs": [...]},
-                  {"prompt": KEY, "given": ..., "response": ..., "log_probs": [...]},
+                   {"prompt": KEY, "response": ..., "log_probs": [...]},
+                   {"prompt": KEY, "given": ..., "response": ..., "log_probs": [...]},
                    {"prompt": KEY, "responses": [...], "log_probs": [...]}]}
 
     ``calls`` are those that were answered for the group since its last line. ``text`` is there the first time.
-
     ``every`` and ``limit`` are those of :class:`cellduality_plugin.task_settings.RecordSettings`.
     """
 

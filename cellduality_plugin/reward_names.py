@@ -1,6 +1,6 @@
 """How a reward is written: a sum of products of kinds, such as ``0.5*posterior+0.5*profile^0.3``.
 
-A kind is a name or an import path. White space between its parts is of no matter.
+A kind is a name or an import path. White space between its parts does not matter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from cellduality_plugin.errors import CellDualityError
 
 _FACTOR = re.compile(r"(?P<kind>\s*/[^:]*:[\w.]*|[^+*^:]*(?::[\w.]*)?)\s*(?:\^(?P<power>[^+*^]*))?")
-"""Only the path of a file that begins with / may hold what else parts a reward."""
+"""Only the path of a file that begins with / may hold the signs + * and ^."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Groups of rollouts, played as the executor plays them, with a dual that says what it is told to."""
+"""Groups of rollouts, scored as the executor scores them, with a policy that says what a test asks for."""
 
 from __future__ import annotations
 

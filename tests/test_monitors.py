@@ -194,14 +194,6 @@ class TestGroup:
         read = with_ratios(mean(roll(scorer, row(name, cell), self.texts(*texts))))
         assert {"dual_zero_variance", "dual_distinct_answers", "dual_label_entropy"} - read.keys() == missing
 
-    def test_that_was_levelled_has_no_spread(self, make_config, annotation, cell):
-        tasks = {annotation.name: {"pair": annotation.name, "minimum_spread": 1.0}}
-        example = row(annotation.name, cell)
-        close = annotation.rebuilt_response((*example.unknown, "GNLY"))
-        scores = roll(Scorer(make_config(tasks=tasks)), example, self.texts("T", "nobody"), Saying(close))
-        assert with_ratios(mean(scores))["dual_zero_variance"] == 1.0
-        assert all(score.logs["dual_levelled"] == 1.0 for score in scores)
-
     @pytest.mark.parametrize(("bound", "place", "after"), [(0.0, 0, 9.0), (0.5, 0, 9.0), (0.5, 2, 9.0), (1.0, 0, 0.0)])
     def test_whose_member_is_cancelled_does_not_hang(self, bound, place, after, make_config, annotation, cell):
         """Before it is judged; or while it waits for the others, and takes its reward with it."""

@@ -20,6 +20,7 @@ from cellduality_plugin.rewards import (
     WeightedSum,
     get_reward,
 )
+from tests.play import Saying, roll
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 powers = st.floats(0.01, 4)
@@ -36,7 +37,7 @@ class Constant(Reward):
 
 
 class Scores(LabelScores):
-    """Scores that are told."""
+    """Gives the scores it was made of."""
 
     def __init__(self, scores):
         self.scores = scores
@@ -136,45 +137,13 @@ def test_an_answer_that_gives_up_takes_no_other_with_it_and_leaves_nothing_runni
     assert len(policy.prompts) == (len(case.labels) if reward == "posterior" else 0)
 
 
-class TestLevelling:
-    """Rewards of 0.5 and 1 in one group: a cell with repeats, and one without."""
-
-    @pytest.fixture
-    def level(self, case_of, cell):
-        def run_group(bound, *answers):
-            case = case_of(CELL, "duality", minimum_spread=bound, validity_power=1)
-            policy = case.knowing()
-
-            async def generate(prompt, *, seed=None, temperature=None):
-                return policy.rebuilt
-
-            async def member(answer, group, delay):
-                with group.member():
-                    await asyncio.sleep(delay)
-                    if answer == "crash":
-                        raise RuntimeError("an engine died")
-                    text = case.task.answer_response(answer or case.gold)
-                    return await case.scorer.score_member(text, group, policy)
-
-            async def members():
-                group = case.scorer.group(case.example.to_label())
-                rollouts = (member(answer, group, 0.01 * place) for place, answer in enumerate(answers))
-                return await asyncio.gather(*rollouts, return_exceptions=True)
-
-            policy.generate = generate
-            return asyncio.run(members())
-
-        return run_group
-
-    @pytest.mark.parametrize(("bound", "rewards"), [(0.0, [0.5, 1.0]), (0.5, [0.5, 1.0]), (0.75, [0.75, 0.75])])
-    def test_gives_all_the_mean_where_they_are_too_near(self, bound, rewards, level, cell):
-        scores = level(bound, cell.genes[:4] * 2, None)
-        assert [score.reward for score in scores] == rewards
-        for score in scores:
-            assert score.logs["dual_reward"] == score.logs[f"dual_reward/{CELL}"] == score.reward
-            assert score.logs["dual_levelled"] == float(bound > 0.5)
-
-    def test_does_not_wait_for_a_rollout_that_crashed(self, level):
-        first, crashed, last = level(0.75, None, "crash", None)
-        assert isinstance(crashed, RuntimeError)
-        assert first.reward == last.reward == 1.0
+@pytest.mark.parametrize(("bound", "rewards"), [(0.0, [0.5, 1.0]), (0.5, [0.5, 1.0]), (0.75, [0.75, 0.75])])
+def test_a_group_of_rewards_that_are_too_near_earns_their_mean(bound, rewards, case_of, cell):
+    """A cell with repeats, and one without."""
+    case = case_of(CELL, "duality", minimum_spread=bound)
+    texts = [case.task.answer_response(genes) for genes in (cell.genes[:4] * 2, cell.genes)]
+    scores = roll(case.scorer, case.example, texts, Saying(case.task.rebuilt_response(case.example.unknown)))
+    assert [score.reward for score in scores] == rewards
+    for score in scores:
+        assert score.logs["dual_reward"] == score.logs[f"dual_reward/{CELL}"] == score.reward
+        assert score.logs["dual_levelled"] == float(bound > 0.5)
