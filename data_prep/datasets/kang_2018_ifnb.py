@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellduality_plugin.perturbations import CONTROL, Perturbation
+from cellduality_plugin.perturbations import CONTROL
 from data_prep.loading.dataset import Dataset, Files, PackageFile, not_published
 from data_prep.loading.draft import Draft, read_cells
 from data_prep.normalisation import log1p_per_10k
 
 CYTOKINE = "IFN-beta"
 
-FILES = {CONTROL: "pbmc_ctrl.h5ad", Perturbation("cytokine", CYTOKINE).render(): "pbmc_stim.h5ad"}
+FILES = {CONTROL: "pbmc_ctrl.h5ad", f"cytokine {CYTOKINE}": "pbmc_stim.h5ad"}
 
 MARKERS: dict[str, tuple[str, ...]] = {
     "B cell": ("CD79A", "CD79B", "MS4A1", "CD19", "BANK1"),
