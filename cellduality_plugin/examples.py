@@ -89,14 +89,13 @@ class Example:
                 raise ValueError(f"not a row of schema {SCHEMA}")
             return _ROW.validate_python(content)
         except (ValueError, TypeError, RecursionError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-            what = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
-            raise CellDualityError(
-                f"malformed label row: {what}",
-                code="malformed-row",
-                where=f"label {str(label)[:60]!r}",
-                hint="pass rows made by cellduality data prepare, with --data.label_key label",
-            ) from error
+            what = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            what, where = f"malformed label row: {what}", f"label {str(label)[:60]!r}"
+            hint = "pass rows made by cellduality data prepare, with --data.label_key label"
+            raise CellDualityError(what, code="malformed-row", where=where, hint=hint) from error
 
 
 _ROW = TypeAdapter(Example)

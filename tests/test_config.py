@@ -59,7 +59,7 @@ def test_every_kind_of_reward_goes_to_the_file_and_back(tmp_path):
     config = Config.read({"tasks": tasks, "dual": {"samples": 4, "temperature": 0.7, "max_new_tokens": 9}})
     config.save(tmp_path / "c.json")
     again = Config.load(tmp_path / "c.json")
-    assert again == config
+    assert again.model_dump() == config.model_dump()
     assert [task.reward for task in again.tasks.values()] == rewards
 
 
