@@ -68,6 +68,7 @@ def reward_path(
     if server and config is None:
         raise CellDualityError(
             "no place for the file that asks the servers",
+            code="flag-missing",
             where="reward-path --server",
             hint="pass --config, too: it is written beside that file",
         )

@@ -328,7 +328,7 @@ class TestPrompts:
         for row, (_, prompt, _, _) in zip(rows, rendered, strict=True):
             tokens = tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
             assert tokens == render(tokenizer, row["input"])
-            assert len(tokens) == lengths.prompt(row["input"])
+            assert len(tokens) == lengths.prompts([row["input"]])[0]
             assert tokens.count(tokenizer.bos_token_id) == 1
 
     def test_carry_the_label_untouched(self, prompts, small_world):
@@ -364,14 +364,14 @@ class TestSupervisedRows:
         for row, (tokens, _, _) in zip(read_jsonl(small_world.data / "sft.jsonl"), dataset, strict=True):
             response = tokenizer(row["output"], add_special_tokens=False)["input_ids"]
             assert tokens[0].tolist() == [*render(tokenizer, row["input"]), *response, tokenizer.eos_token_id]
-            assert tokens.shape[1] == lengths.prompt(row["input"]) + lengths.response(row["output"])
+            assert tokens.shape[1] == lengths.prompts([row["input"]])[0] + lengths.responses([row["output"]])[0]
 
     def test_an_overlong_row_is_cut_in_silence(self, read_rows, small_world):
         settings = strategy(input_key="input", output_key="output", apply_chat_template=True)
         tokenizer = get_tokenizer(str(small_world.model), None, "right")
         lengths = Lengths(tokenizer)
         row = next(read_jsonl(small_world.data / "sft.jsonl"))
-        fits = lengths.prompt(row["input"]) + lengths.response(row["output"])
+        fits = lengths.prompts([row["input"]])[0] + lengths.responses([row["output"]])[0]
         rows = read_rows(small_world.data / "sft.jsonl").select([0])
         tokens, _, _ = SFTDataset(rows, tokenizer, fits - 1, settings, num_processors=1)[0]
         assert tokens.shape[1] == fits - 1

@@ -91,9 +91,3 @@ def test_the_files_name_the_function(config_path, monkeypatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         assert isinstance(module.reward_func, RewardFunction)
-
-
-def test_a_file_without_an_endpoint_is_refused(make_config, tmp_path):
-    make_config()
-    with pytest.raises(CellDualityError, match="no endpoint that plays the dual"):
-        bound_reward_file(tmp_path / "cellduality.json")

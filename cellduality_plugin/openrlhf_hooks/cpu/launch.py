@@ -68,14 +68,16 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
         value = value_of(command, flag) or absent
         if (flag in command) if refused is None else (value in refused):
             shown = flag if refused is None else f"{flag} {value}"
-            raise CellDualityError(f"{shown} needs a GPU", where=trainer, hint=hint)
+            raise CellDualityError(f"{shown} needs a GPU", code="needs-gpu", where=trainer, hint=hint)
     packs, attention = "--ds.packing_samples" in command, value_of(command, "--ds.attn_implementation")
     if not packs and attention in (None, "flash_attention_2"):
-        what, hint = "flash attention of batches that are not packed needs a GPU", "pass --ds.packing_samples"
-        raise CellDualityError(what, where=trainer, hint=f"{hint}, or --ds.attn_implementation sdpa")
+        what = "flash attention of batches that are not packed needs a GPU"
+        hint = "pass --ds.packing_samples, or --ds.attn_implementation sdpa"
+        raise CellDualityError(what, code="needs-gpu", where=trainer, hint=hint)
     # The launcher turns torch's compiler off: an engine that compiles does not start, and the trainer waits for it.
     if trainer == RL and "--vllm.enforce_eager" not in command:
-        raise CellDualityError("an engine that compiles needs a GPU", where=trainer, hint="pass --vllm.enforce_eager")
+        what, hint = "an engine that compiles needs a GPU", "pass --vllm.enforce_eager"
+        raise CellDualityError(what, code="needs-gpu", where=trainer, hint=hint)
 
 
 def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -104,6 +106,7 @@ def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, s
     if not given.isdigit() or int(given) < flags.cards:
         raise CellDualityError(
             f"the run asks for {flags.cards} slots, and {SLOTS_VARIABLE} is {given}",
+            code="too-few-slots",
             where=RL,
             hint=f"unset {SLOTS_VARIABLE}, or lower the ranks and engines (GPUS, ENGINES)",
         )

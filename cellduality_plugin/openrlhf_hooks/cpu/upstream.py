@@ -30,6 +30,7 @@ def existing(owner: Any, name: str, behaviour: str) -> Any:
     except AttributeError as error:
         raise CellDualityError(
             f"{behaviour} cannot be set up on the CPU, because {_path(owner)} has no attribute {name!r}",
+            code="wrong-version",
             where=_version(owner),
             hint="install the versions pinned by cellduality-plugin[cpu], or report this version as unsupported",
         ) from error

@@ -49,6 +49,7 @@ class Command:
         if at is None:
             raise CellDualityError(
                 "the command runs no trainer that can be examined",
+                code="no-trainer",
                 where=" ".join(words[:4]) or "nothing behind --",
                 hint=f"cellduality doctor -- python -m {RL} --flags ... (or {SFT})",
             )

@@ -71,12 +71,12 @@ class TestGroups:
             [rollout] = at.roll(params=params)
             assert (rollout["reward"], rollout["extra_logs"][f"dual_share/{name}"]) == (1.0, 1.0)
 
-    def test_that_are_forgotten_cost_a_dual_and_change_no_reward(self, scene):
+    def test_that_are_forgotten_cost_a_dual_and_change_no_reward(self, scene, monkeypatch):
         at, groups = scene(), [SamplingParams(max_tokens=64) for _ in range(3)]
-        at.executor._groups = executor_module._Groups(capacity=2)
+        monkeypatch.setattr(executor_module, "_REMEMBERED_GROUPS", 2)
         assert [at.rewards(params=params) for params in [*groups, groups[2], groups[0]]] == [[1.0]] * 5
         assert len(at.engine.duals) == 4
-        assert len(at.executor._groups._groups) == 2
+        assert len(at.executor._groups) == 2
 
     @pytest.mark.parametrize("bound", [0.0, 0.5])
     def test_whose_member_is_cancelled_do_not_hang(self, bound, scene):

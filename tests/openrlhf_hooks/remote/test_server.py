@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.openrlhf_hooks.remote import server as room
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits
-from cellduality_plugin.tasks import TASKS
 
 TYPE = "cell_type_annotation"
 LIKELY = {TYPE: {"pair": TYPE, "reward": "likelihood"}}
@@ -32,16 +31,6 @@ ANYTHING = st.recursive(
 @pytest.fixture
 def any_client(served):
     return served(tasks=LIKELY)
-
-
-def test_a_rollout_gets_its_reward_and_the_logs_of_the_agent(served, told, policy_server):
-    client = served(tasks=LIKELY)
-    policy_server.log_prob = lambda place: -1.0
-    reply = client.post(told(TYPE))
-    assert reply.status == 200
-    assert 0.0 < reply.content["rewards"] == reply.content["scores"] < 1.0
-    assert reply.content["extra_logs"]["dual_reward"] == reply.content["rewards"]
-    assert all(isinstance(value, float) for value in reply.content["extra_logs"].values())
 
 
 def test_several_rollouts_are_answered_in_their_order(served, told, policy_server):
@@ -87,13 +76,9 @@ class TestWhatIsRefused:
             ({"labels": ["{}"]}, "labels[0]"),
             ({"labels": ["[" * 10_000]}, "labels[0]"),
             ({"labels": ['{"schema": 1, "task": "another", "id": "1"}']}, "labels[0]"),
-            ({"labels": [1]}, "labels[0]"),
-            ({"labels": []}, "labels"),
             ({"query": ["<answer>T</answer>"]}, "query[0]"),
             ({"query": ["\ud800"]}, "body"),
-            ({"query": None}, "query"),
             ({"prompts": ["a", "b"]}, "prompts"),
-            ({"prompts": {}}, "prompts"),
         ],
     )
     def test_a_wrong_field_is_named_and_the_policy_not_asked(self, served, told, policy_server, change, named):
@@ -113,22 +98,15 @@ class TestWhatIsRefused:
         assert policy_server.asked == []
 
     @pytest.mark.parametrize(
-        "body", [b"", b"\xff\xfe\x00", b"[1, 2]", b"{", b"[" * 100_000, b"NaN", b'{"query": ["x"]}']
-    )
-    def test_a_body_that_is_no_request(self, served, policy_server, body):
-        reply = served(tasks=LIKELY).post(body)
-        assert reply.status == 400
-        assert policy_server.asked == []
-
-    @pytest.mark.parametrize(
         ("head", "body", "status"),
         [
+            ("Content-Length: 4", b"[1]\n", 400),
             ("Content-Length: 2001", b"", 413),
             ("Transfer-Encoding: chunked", (b"3e8\r\n" + b" " * 1000 + b"\r\n") * 3, 413),
             ("Content-Length: 10", b" ", 408),
         ],
     )
-    def test_a_body_that_is_too_long_whether_it_says_so_or_not_or_does_not_come(self, head, body, status, served):
+    def test_a_body_that_is_no_request_or_too_long_or_does_not_come(self, head, body, status, served):
         client = served(Limits(body_bytes=2000, body_seconds=0.2), tasks=LIKELY)
         with socket.create_connection(client.host.split(":"), timeout=10) as connection:
             usual = "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-token-of-some-length\r\n"
@@ -140,7 +118,11 @@ class TestWhatIsRefused:
         client = served(Limits(at_once=1, waiting=2), tasks=LIKELY)
         policy_server.after = 0.5
         with ThreadPoolExecutor(12) as threads:
-            replies = list(threads.map(client.post, [told(TYPE, row=row) for row in range(12)]))
+            posted = [threads.submit(client.post, told(TYPE, row=row)) for row in range(12)]
+            time.sleep(0.3)
+            metrics = client.metrics()
+            replies = [future.result() for future in posted]
+        assert (metrics["in_flight"], metrics["queue"]) == (1, 2)
         codes = sorted(reply.status for reply in replies)
         assert codes == [200] * 3 + [429] * 9
         assert {reply.headers["retry-after"] for reply in replies if reply.status == 429} == {"1"}
@@ -272,20 +254,3 @@ def test_what_was_done_is_counted(served, told):
     assert metrics["request_seconds_count"] == 3
     assert metrics["rewards_total"] == 1
     assert metrics["queue"] == metrics["in_flight"] == 0
-
-
-def test_the_queue_is_seen_while_it_waits(served, told, policy_server):
-    client = served(Limits(at_once=1, waiting=5), tasks=LIKELY)
-    policy_server.after = 0.6
-    with ThreadPoolExecutor(3) as threads:
-        waiting = [threads.submit(client.post, told(TYPE, row=row)) for row in range(3)]
-        time.sleep(0.3)
-        metrics = client.metrics()
-        assert (metrics["in_flight"], metrics["queue"]) == (1, 2)
-        assert [future.result().status for future in waiting] == [200] * 3
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_is_judged(served, told, name, policy_server):
-    client = served(tasks={name: {"pair": name, "reward": "likelihood"}})
-    assert client.post(told(name)).content["rewards"] > 0.0
