@@ -1,4 +1,4 @@
-"""Where OpenRLHF finds the agent and the reward function; needs neither openrlhf nor torch to tell."""
+"""Where OpenRLHF finds the agent and the reward function; imports neither openrlhf nor torch."""
 
 from __future__ import annotations
 

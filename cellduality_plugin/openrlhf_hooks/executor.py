@@ -40,7 +40,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         self._recorder = Recorder.of(self._config)
         self._frozen: EndpointPolicy | None = None
         if self._config.dual.player == "frozen" and self._config.dual.endpoint:
-            Addresses(self._config.dual.endpoint)  # what is wrong with them is said before anything is rolled out
+            Addresses(self._config.dual.endpoint)  # a wrong one is refused before anything is rolled out
 
     async def execute(
         self,
@@ -74,7 +74,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         score = self._scorer.finish(score, group, truncated=truncated, seconds=seconds)
         if self._recorder is not None:
             self._recorder.write(group, text, score, last=group.over)
-        if group.over:  # it is remembered by its verdicts; what was said to get them is a hundred times as much
+        if group.over:  # it is remembered by its verdicts; what was asked for them takes a hundred times as much
             group.asked.clear()
         rollout.update(reward=score.reward, scores=score.reward, extra_logs=score.logs)
         return dict(rollout)

@@ -47,7 +47,7 @@ _OUT_OF_MEMORY = (
     "the machine ran out of memory, or a process was killed: end other programs, lower the batch sizes, or choose a "
     "smaller model"
 )
-# What a line shows -> how to mend it. The first that any line shows counts.
+# What a line shows -> what to do. The first that any line shows counts.
 KNOWN_FAILURES = {
     r"No space left on device|ENOSPC|Errno 28\b|Disk quota exceeded": (
         "the disk is full: free some space (old checkpoints first) and run the same command again"
@@ -167,7 +167,7 @@ class Progress:
         return lines[: ends[-1] if ends else len(lines)][-15:]
 
     def hint(self, exit_code: int) -> str:
-        """Return one line: what Ray had no room for, else which process died and how to mend a known failure.
+        """Return one line: what Ray had no room for, else which process died and what to do about a known failure.
 
         ``exit_code`` is that of the command, 128 + N for signal N.
         """

@@ -23,8 +23,6 @@ from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 from openrlhf.utils.logging_utils import TensorboardLogger, WandbLogger
 from openrlhf.utils.utils import get_tokenizer
 from vllm import SamplingParams
-from vllm.logprobs import Logprob
-from vllm.outputs import CompletionOutput, RequestOutput
 
 from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
 from cellduality_plugin.config import PATH_VARIABLE
@@ -36,6 +34,7 @@ from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.openrlhf_hooks.preflight import Lengths
 from cellduality_plugin.scoring import quantise
 from cellduality_plugin.tasks import TASKS
+from tests.contract.engine import FixedEngine
 
 with standing_in():  # OpenRLHF imports flash attention wherever it computes advantages, and does not use it there
     from openrlhf.trainer.ppo_trainer import BasePPOTrainer
@@ -47,20 +46,6 @@ ROLLOUT_KEYS = {
     "prompt", "label", "images", "mm_train_inputs", "observation_tokens", "action_ranges", "rollout_log_probs",
     "truncated", "reward", "scores", "extra_logs",
 }  # fmt: skip
-
-
-class FixedEngine:
-    """An engine with one answer, in vLLM's own output classes."""
-
-    def __init__(self, tokens: list[int], finish_reason: str = "stop") -> None:
-        self.tokens, self.finish_reason = tokens, finish_reason
-        self.asked: list[list[int]] = []
-
-    async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
-        self.asked.append(list(tokens))
-        logprobs = [{token: Logprob(-0.5)} for token in self.tokens] if params.logprobs is not None else None
-        answer = CompletionOutput(0, "", list(self.tokens), None, logprobs, finish_reason=self.finish_reason)
-        return RequestOutput("1", None, list(tokens), None, [answer], True)
 
 
 def generate_responses(executor: AgentExecutorBase, samples: int, **inputs: Any) -> tuple[object, list[Any]]:

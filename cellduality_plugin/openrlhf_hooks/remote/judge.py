@@ -37,7 +37,7 @@ class Judge:
     Raises
     ------
     CellDualityError
-        If a setting needs the group of a rollout, which OpenRLHF does not tell on this route, or a dual may take
+        If a setting needs the group of a rollout, which OpenRLHF does not show on this route, or a dual may take
         longer than OpenRLHF waits.
     """
 

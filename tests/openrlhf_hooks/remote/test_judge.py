@@ -46,14 +46,14 @@ def scores(judge: Judge, bodies: list[dict[str, list[str]]]) -> list[float]:
     """Return the rewards of rollouts, one after another."""
 
     async def one_by_one() -> list[float]:
-        told = [[body[name][0] for name in ("query", "prompts", "labels")] for body in bodies]
-        return [(await judge.score(judge.rollout(*each))).reward for each in told]
+        shown = [[body[name][0] for name in ("query", "prompts", "labels")] for body in bodies]
+        return [(await judge.score(judge.rollout(*each))).reward for each in shown]
 
     return asyncio.run(one_by_one())
 
 
-def test_a_query_as_openrlhf_decodes_it_is_taken_apart(judge, told, small_world):
-    body, tokenizer = told(TYPE, "CD19+ B"), small_world.tokenizer
+def test_a_query_as_openrlhf_decodes_it_is_taken_apart(judge, posted, small_world):
+    body, tokenizer = posted(TYPE, "CD19+ B"), small_world.tokenizer
     tokens = tokenizer(body["query"][0], add_special_tokens=False)["input_ids"]
     prompt = tokenizer(body["prompts"][0], add_special_tokens=False)["input_ids"]
     for cut in (0, 5):  # OpenRLHF cuts a prompt that is too long at its beginning
@@ -68,18 +68,18 @@ def test_the_longest_part_of_a_prompt_that_fits_is_taken():
     assert response_in(prompt[5:] + "T", prompt) == "T"
 
 
-def test_what_the_policy_failed_at_is_asked_again_and_what_the_text_lacks_is_not(judge, told):
+def test_what_the_policy_failed_at_is_asked_again_and_what_the_text_lacks_is_not(judge, posted):
     policy = Scripted("http_5xx")
-    assert scores(judge(policy), [told(TYPE), told(TYPE), told(TYPE)]) == [0.0, 1.0, 1.0]
+    assert scores(judge(policy), [posted(TYPE), posted(TYPE), posted(TYPE)]) == [0.0, 1.0, 1.0]
     assert policy.asked == 2
     policy = Scripted()
-    assert scores(judge(policy), [told(TYPE, "T"), told(TYPE, ""), told(TYPE, "T")]) == [1.0, 0.0, 1.0]
+    assert scores(judge(policy), [posted(TYPE, "T"), posted(TYPE, ""), posted(TYPE, "T")]) == [1.0, 0.0, 1.0]
     assert policy.asked == 1
 
 
-def test_rows_are_forgotten_in_the_order_they_were_last_asked_for(judge, told):
+def test_rows_are_forgotten_in_the_order_they_were_last_asked_for(judge, posted):
     policy = Scripted()
-    rows = [told(TYPE, row=row) for row in range(3)]
+    rows = [posted(TYPE, row=row) for row in range(3)]
     scores(judge(policy, rows=2), [rows[0], rows[1], rows[0], rows[2], rows[0]])
     assert policy.asked == 3
     scores(judge(policy, rows=2), [rows[0], rows[1], rows[2], rows[0]])

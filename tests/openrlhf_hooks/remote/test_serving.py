@@ -85,7 +85,7 @@ def test_a_port_that_is_taken_is_one_line(refusal):
         assert "cannot listen" in refusal({}, ["--port", str(taken.getsockname()[1])])
 
 
-def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_world, policy_server, told):
+def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_world, policy_server, posted):
     make_config(tasks={TYPE: {"pair": TYPE, "reward": "likelihood"}})
     usual = ["--policy-url", policy_server.url, "--model", "toy", "--tokenizer", str(small_world.model), "--port", "0"]
     command = [*COMMAND, "--config", str(tmp_path / "cellduality.json"), *usual]
@@ -99,7 +99,7 @@ def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_wo
         _, token, host = found.groups()
         policy_server.after = 1.0
         headers = {"Authorization": f"Bearer {token}"}
-        request = urllib.request.Request(f"http://{host}/", json.dumps(told(TYPE)).encode(), headers)
+        request = urllib.request.Request(f"http://{host}/", json.dumps(posted(TYPE)).encode(), headers)
         replies = []
 
         def ask() -> None:
