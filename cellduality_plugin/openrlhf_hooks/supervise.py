@@ -64,7 +64,7 @@ def lock(run_dir: Path) -> Iterator[list[int]]:
             hint = "wait for it to end, or choose another folder"
             raise CellDualityError(what, code="folder-in-use", where=str(run_dir), hint=hint) from None
         file.truncate(0)
-        file.write(f"process {os.getpid()}, since {time.strftime(_CLOCK)}\n")
+        file.write(f"process {os.getpid()} since {time.strftime(_CLOCK)}\n")
         file.flush()
         yield [file.fileno()]
 

@@ -73,12 +73,6 @@ def test_a_slow_server_gets_few_rollouts(server):
     assert 0 < len(by_slow) < 20
 
 
-def test_an_error_of_a_server_is_asked_of_another(server):
-    (bad, by_bad), (good, _) = server(b"at fault", status=500), server()
-    assert call([bad, good], times=4) == [json.loads(REPLY)] * 4
-    assert by_bad
-
-
 @pytest.mark.parametrize(
     ("status", "reply", "code"),
     [

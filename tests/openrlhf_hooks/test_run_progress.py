@@ -70,7 +70,7 @@ def test_epochs_prompts_and_ratios_are_remembered():
         ("vllm.v1.engine.exceptions.EngineDeadError: EngineCore.", "a vLLM engine died; RESUME=1 goes on"),
     ],
 )
-def test_known_failures_have_a_mend(line, hint):
+def test_known_failures_have_a_hint(line, hint):
     assert fed(line).hint(1).startswith(hint)
 
 

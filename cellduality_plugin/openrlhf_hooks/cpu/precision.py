@@ -13,13 +13,7 @@ _INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def fast_dtype(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return ``"bfloat16"`` or ``"float32"``, whichever the processor has instructions for.
-
-    Parameters
-    ----------
-    cpuinfo
-        The kernel's description of the processor; without one it is float32.
-    """
+    """Return ``"bfloat16"`` if the kernel lists processor instructions for it, else ``"float32"``."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
