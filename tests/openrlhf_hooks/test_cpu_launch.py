@@ -127,7 +127,7 @@ class TestLauncher:
             ([], "--vllm.sync_backend nccl"),
             (ON_CPU[2:], "flash attention"),
             ([*ON_CPU, "--train.dynamic_batch_enable"], "--train.dynamic_batch_enable"),
-            (ON_CPU[:-1], "an engine that compiles"),
+            (ON_CPU[:-1], "a run without --vllm.enforce_eager"),
         ],
     )
     def test_refuses_what_needs_a_gpu(self, flags, named):
