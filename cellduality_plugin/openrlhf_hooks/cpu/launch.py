@@ -67,7 +67,8 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
     flags = read_flags(trainer, command[command.index(trainer) + 1 :])
     for name, refused, hint in _GPU_ONLY:
         if flags.get(name) == refused:
-            shown = {True: f"--{name}", False: f"a run without --{name}"}.get(refused, f"--{name} {refused}")
+            shown = f"--{name}" if isinstance(refused, bool) else f"--{name} {refused}"
+            shown = f"a run without {shown}" if refused is False else shown
             raise CellDualityError(f"{shown} needs a GPU", code="needs-gpu", where=trainer, hint=hint)
     if flags.get("ds.attn_implementation") == "flash_attention_2" and not flags.get("ds.packing_samples"):
         what = "flash attention of batches that are not packed needs a GPU"
