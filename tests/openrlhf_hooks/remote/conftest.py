@@ -48,5 +48,5 @@ def served(make_config, policy_server, small_world, serve_app, tmp_path) -> Iter
         judge, policy = open_judge(Config.load(tmp_path / "cellduality.json"))
         return Client(serve_app(RewardServer(judge, policy, TOKEN, limits or Limits()).app), http)
 
-    with httpx.Client(timeout=20, trust_env=False) as http:
+    with httpx.Client(timeout=20, trust_env=False, headers={"Connection": "close"}) as http:
         yield serve

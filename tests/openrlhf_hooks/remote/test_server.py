@@ -114,11 +114,15 @@ class TestWhatIsRefused:
         assert client.metrics()[f'requests_total{{code="{status}"}}'] == 1
 
     def test_what_is_past_the_bound_is_told_when_to_come_again(self, served, posted, policy_server):
-        client = served(Limits(at_once=1, waiting=2), tasks=LIKELY)
-        policy_server.after = 0.5
+        client, bodies = (
+            served(Limits(at_once=1, waiting=2), tasks=LIKELY),
+            [posted(TYPE, row=row) for row in range(12)],
+        )
+        policy_server.after = 1.0
         with ThreadPoolExecutor(12) as threads:
-            asked = [threads.submit(client.post, posted(TYPE, row=row)) for row in range(12)]
-            time.sleep(0.3)
+            asked = [threads.submit(client.post, body) for body in bodies]
+            while sum(future.done() for future in asked) < 9:
+                time.sleep(0.01)
             metrics = client.metrics()
             replies = [future.result() for future in asked]
         assert (metrics["in_flight"], metrics["queue"]) == (1, 2)
