@@ -1,14 +1,14 @@
-"""Where OpenRLHF finds the agent and the reward function; needs neither openrlhf nor torch to tell."""
+"""Where OpenRLHF finds the agent and the reward function; imports neither openrlhf nor torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_text
+from cellduality_plugin.policies.http import checked_url
 
 _HOOKS = Path(__file__).parent / "openrlhf_hooks"
 
@@ -68,8 +68,11 @@ def bound_reward_file(config: Path) -> Path:
         If the configuration or what it names cannot be loaded, or it names no endpoint.
     """
     if _load(config).dual.endpoint is None:
-        hint = 'add "endpoint": {"urls": ["http://host:8000/v1"], "model": NAME}'
-        raise CellDualityError("no endpoint that plays the dual", where=f"{config}: dual.endpoint", hint=hint)
+        what, hint = (
+            "no endpoint that plays the dual",
+            'add "endpoint": {"urls": ["http://host:8000/v1"], "model": NAME}',
+        )
+        raise CellDualityError(what, code="no-endpoint", where=f"{config}: dual.endpoint", hint=hint)
     return _write(config, ".reward.py", _REWARD, str(config.resolve()))
 
 
@@ -79,11 +82,15 @@ def bound_client_file(config: Path, servers: Sequence[str]) -> Path:
     Raises
     ------
     CellDualityError
-        If the configuration or what it names cannot be loaded, or an address is none that can be written down.
+        If the configuration or what it names cannot be loaded, or an address is none or holds a token.
     """
     _load(config)
     for server in servers:
-        _check_server(server)
+        if "@" in server:
+            what = "the address of a reward server holds its token, which would be written into a file"
+            hint = "leave it out of the address, and set CELLDUALITY_TOKEN where the trainer and Ray run"
+            raise CellDualityError(what, code="token-in-address", where="--server", hint=hint)
+        checked_url(server, "--server")
     return _write(config, ".servers.py", _CLIENT, list(servers))
 
 
@@ -92,20 +99,6 @@ def _load(config: Path) -> Config:
     loaded.load_vocabulary()
     loaded.load_rewards(loaded.load_tasks())
     return loaded
-
-
-def _check_server(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        good, secret = parts.scheme in ("http", "https") and bool(parts.hostname), parts.username is not None
-    except ValueError:
-        good, secret = False, False
-    if secret:
-        what = "the address of a reward server holds its token, which would be written into a file"
-        hint = "leave it out of the address, and set CELLDUALITY_TOKEN where the trainer and Ray run"
-        raise CellDualityError(what, where="--server", hint=hint)
-    if not good:
-        raise CellDualityError(f"{url!r:.80} is no http address", where="--server", hint="write http://host:5000/")
 
 
 def _write(config: Path, suffix: str, text: str, bound: object) -> Path:

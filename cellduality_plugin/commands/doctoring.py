@@ -1,4 +1,4 @@
-"""`cellduality doctor`: what would fail, or mislead, minutes into a run, found in seconds."""
+"""`cellduality doctor`: finds in seconds what would fail, or mislead, minutes into a run."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def serve_reward(
     key_variable: Annotated[str, typer.Option(help="The environment variable with the endpoint's key.")] = "",
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 5000,
-    waiting: Annotated[int, typer.Option(min=0, help="Rollouts that may wait; past it clients are told 429.")] = 8192,
+    waiting: Annotated[int, typer.Option(min=0, help="Rollouts that may wait; beyond that clients get 429.")] = 8192,
 ) -> None:
     """Serve the dual reward to OpenRLHF over HTTP; a frozen policy behind an endpoint plays the dual.
 
@@ -68,6 +68,7 @@ def reward_path(
     if server and config is None:
         raise CellDualityError(
             "no place for the file that asks the servers",
+            code="flag-missing",
             where="reward-path --server",
             hint="pass --config, too: it is written beside that file",
         )

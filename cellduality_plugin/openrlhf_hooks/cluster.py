@@ -47,21 +47,19 @@ class Cluster:
     @classmethod
     def look(cls, address: str) -> Cluster | None:
         """Return the cluster at ``address``, of its dashboard (http://...) or its head; None if it cannot be seen."""
+        command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+        url = f"{address.rstrip('/')}/api/cluster_status?format=1"
         try:
-            return cls.read(_report(address))
+            if not url.startswith(("http://", "https://")):
+                done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+                return cls.read(done.stdout)
+            with urllib.request.urlopen(url, timeout=_SECONDS) as reply:
+                return cls.read(str(json.load(reply)["data"]["clusterStatus"]))
         except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
             return None
 
     def __str__(self) -> str:
         return ", ".join(f"{self.free[name]:g} of {total:g} {name} free" for name, total in sorted(self.total.items()))
-
-
-def _report(address: str) -> str:
-    if address.startswith(("http://", "https://")):
-        with urllib.request.urlopen(f"{address.rstrip('/')}/api/cluster_status?format=1", timeout=_SECONDS) as reply:
-            return str(json.load(reply)["data"]["clusterStatus"])
-    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True).stdout
 
 
 def address_of(words: Sequence[str], variables: Mapping[str, str], processes: Iterable[Sequence[str]] = ()) -> str:

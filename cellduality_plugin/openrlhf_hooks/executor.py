@@ -23,26 +23,6 @@ from cellduality_plugin.scoring import Scorer
 _REMEMBERED_GROUPS = 4096
 
 
-class _Groups:
-    """The groups under way, told apart by the sampling parameters that OpenRLHF hands to all samples of a prompt.
-
-    The object itself is kept, so its identity cannot be taken over by a later group. Were each sample given its own
-    object, every group would have one member: more duals would be asked, no reward would be wrong.
-    """
-
-    def __init__(self, capacity: int = _REMEMBERED_GROUPS) -> None:
-        self._capacity = capacity
-        self._groups: OrderedDict[tuple[int, str], tuple[object, Group]] = OrderedDict()
-
-    def get(self, sampling_params: object, label: str, scorer: Scorer) -> Group:
-        key = (id(sampling_params), label)
-        if key not in self._groups:
-            self._groups[key] = (sampling_params, scorer.group(label))
-            if len(self._groups) > self._capacity:
-                self._groups.popitem(last=False)
-        return self._groups[key][1]
-
-
 class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlhf ships no types
     """OpenRLHF's single-turn rollout, then the dual. Built without arguments, by ``--train.agent_func_path``.
 
@@ -56,11 +36,11 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         super().__init__(None)
         self._config = Config.load(config_path)
         self._scorer = Scorer(self._config)
-        self._groups = _Groups()
+        self._groups: OrderedDict[tuple[int, str], tuple[object, Group]] = OrderedDict()
         self._recorder = Recorder.of(self._config)
         self._frozen: EndpointPolicy | None = None
         if self._config.dual.player == "frozen" and self._config.dual.endpoint:
-            Addresses(self._config.dual.endpoint)  # what is wrong with them is said before anything is rolled out
+            Addresses(self._config.dual.endpoint)  # a wrong one is refused before anything is rolled out
 
     async def execute(
         self,
@@ -76,10 +56,11 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         if not hf_tokenizer.chat_template:
             raise CellDualityError(
                 "the model has no chat template, so the dual prompt cannot be framed",
+                code="no-chat-template",
                 where=str(hf_tokenizer.name_or_path),
                 hint="start from an instruction-tuned model, or add a chat_template to its tokenizer",
             )
-        group = self._groups.get(sampling_params, label, self._scorer)
+        group = self._group(sampling_params, label)
         began = time.monotonic()
         with group.member():
             rollout = await super().execute(
@@ -92,10 +73,23 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
             score = await self._scorer.score_member(text, group, policy, truncated=truncated, began=began)
         if self._recorder is not None:
             self._recorder.write(group, text, score, last=group.over)
-        if group.over:  # it is remembered by its verdicts; what was said to get them is a hundred times as much
+        if group.over:  # it is remembered by its verdicts; what was asked for them takes a hundred times as much
             group.asked.clear()
         rollout.update(reward=score.reward, scores=score.reward, extra_logs=score.logs)
         return dict(rollout)
+
+    def _group(self, sampling_params: object, label: str) -> Group:
+        """Return the group of a rollout: OpenRLHF hands one object of sampling parameters to all samples of a prompt.
+
+        Were each sample given its own, every group would have one member: more duals would be asked, no reward would
+        be wrong.
+        """
+        key = (id(sampling_params), label)
+        if key not in self._groups:
+            self._groups[key] = (sampling_params, self._scorer.group(label))  # kept, so that its id stays its own
+            if len(self._groups) > _REMEMBERED_GROUPS:
+                self._groups.popitem(last=False)
+        return self._groups[key][1]
 
     def _player(self, engine: Any, tokenizer: Any, max_length: int) -> Policy:
         """Return who plays the dual: the engine of the rollout, or the frozen model at its endpoint."""

@@ -14,10 +14,9 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.rewards import Reward
-from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.tasks.base import LabelTask
-from cellduality_plugin.vocabulary import Vocabulary
+
+_AGAIN = "prepare the data again (bash recipes/prepare.sh)"
 
 
 def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
@@ -32,9 +31,10 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
     if _looks_local(model) and not (folder / "config.json").is_file():
         what = "the model folder has no config.json" if folder.exists() else "no model there"
         hint = "run the stage that makes it (bash recipes/grpo_duality.sh runs all), or name a model of the hub"
-        raise CellDualityError(what, where=model, hint=hint)
+        raise CellDualityError(what, code="no-model", where=model, hint=hint)
     if _looks_local(model) and not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
-        raise CellDualityError("the model folder has no weights", where=model, hint="make or download the model again")
+        what, hint = "the model folder has no weights", "make or download the model again"
+        raise CellDualityError(what, code="no-weights", where=model, hint=hint)
     return read_tokenizer(model, chat_template)
 
 
@@ -46,36 +46,29 @@ def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
     CellDualityError
         If there is none, or no chat template that can be rendered.
     """
+    import transformers
     from jinja2 import TemplateError
 
+    named, plain = Path(model, "tokenizer_config.json"), '"tokenizer_class": "PreTrainedTokenizerFast"'
+    reader: Any = transformers.AutoTokenizer
     try:
-        offline = not _looks_local(model) and not _hub_answers()
-        tokenizer = _tokenizer_class(model).from_pretrained(model, local_files_only=offline)
+        # AutoTokenizer imports every model there is, which takes as long as all else that is done before a run.
+        if named.is_file() and plain in named.read_text("utf-8"):
+            reader = transformers.PreTrainedTokenizerFast
+        tokenizer = reader.from_pretrained(model, local_files_only=not _looks_local(model) and not _hub_answers())
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"cannot load the tokenizer: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-        raise CellDualityError(what, where=model, hint="check the name and the network") from error
+        raise CellDualityError(what, code="no-tokenizer", where=model, hint="check the name and the network") from error
     tokenizer.chat_template = chat_template or tokenizer.chat_template
     if not tokenizer.chat_template:
-        hint = "start from an instruction-tuned model, or add a chat_template to its tokenizer"
-        raise CellDualityError("the model has no chat template", where=model, hint=hint)
+        what, hint = "the model has no chat template", "start from an instruction-tuned model, or add a chat_template"
+        raise CellDualityError(what, code="no-chat-template", where=model, hint=f"{hint} to its tokenizer")
     try:
         render(tokenizer, "Which type is the cell?")
     except TemplateError as error:
         what = f"the chat template cannot be rendered: {error}"
-        raise CellDualityError(what, where=model, hint="correct the template") from error
+        raise CellDualityError(what, code="bad-chat-template", where=model, hint="correct the template") from error
     return tokenizer
-
-
-def _tokenizer_class(model: str) -> Any:
-    """Return the class that reads the tokenizer: AutoTokenizer, unless the folder names the one that it would take.
-
-    AutoTokenizer imports every model there is, which takes as long as all else that is done before a run.
-    """
-    import transformers
-
-    named = Path(model) / "tokenizer_config.json"
-    plain = named.is_file() and '"tokenizer_class": "PreTrainedTokenizerFast"' in named.read_text("utf-8")
-    return transformers.PreTrainedTokenizerFast if plain else transformers.AutoTokenizer
 
 
 def _looks_local(model: str) -> bool:
@@ -99,21 +92,13 @@ class Lengths:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
-    def prompt(self, text: str) -> int:
-        """Return the tokens of a user turn, ready for the answer."""
-        return len(render(self._tokenizer, text))
-
     def prompts(self, texts: Sequence[str]) -> list[int]:
-        """Return the same for many turns, several times as fast."""
+        """Return the tokens of user turns, each ready for the answer."""
         chats = [[{"role": "user", "content": text}] for text in texts]
         return self._count(self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True))
 
-    def response(self, text: str) -> int:
-        """Return the tokens of a response and the token that ends it."""
-        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
-
     def responses(self, texts: Sequence[str]) -> list[int]:
-        """Return the same for many responses, each different one counted once."""
+        """Return the tokens of responses, each with the token that ends it; equal ones are counted once."""
         different = list(dict.fromkeys(texts))
         counts = dict(zip(different, self._count(different), strict=True))
         return [counts[text] + 1 for text in texts]
@@ -141,8 +126,7 @@ def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
     CellDualityError
         If a row lacks a field or does not fit; its line is named.
     """
-    rows = _rows(path, "SFT", "output")
-    needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in rows)
+    needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in _rows(path, "SFT", "output"))
     return _longest(needs, Lengths(tokenizer), max_len, path)
 
 
@@ -164,14 +148,14 @@ def _rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, 
         where = f"{path}:{number}"
         if not isinstance(row.get("input"), str) or not isinstance(row.get(second), str):
             what = f"malformed {stage} row: needs the texts 'input' and {second!r}"
-            raise CellDualityError(what, where=where, hint=_AGAIN)
+            raise CellDualityError(what, code="malformed-row", where=where, hint=_AGAIN)
         yield where, row
 
 
 def _longest(needs: Iterator[_Need], lengths: Lengths, max_len: int, path: Path) -> int:
     """Return the most tokens any of ``needs`` takes; the first that does not fit is an error."""
     longest = 0
-    while chunk := list(itertools.islice(needs, _CHUNK)):
+    while chunk := list(itertools.islice(needs, 512)):
         responses = iter(lengths.responses([text for need in chunk for text in need.responses]))
         prompts = lengths.prompts([need.prompt for need in chunk])
         for need, prompt in zip(chunk, prompts, strict=True):
@@ -179,10 +163,10 @@ def _longest(needs: Iterator[_Need], lengths: Lengths, max_len: int, path: Path)
             if tokens > max_len:
                 what = f"{need.what} needs {tokens} tokens, more than max_len {max_len}"
                 hint = "raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES"
-                raise CellDualityError(what, where=need.where, hint=hint)
+                raise CellDualityError(what, code="too-long", where=need.where, hint=hint)
             longest = max(longest, tokens)
     if not longest:
-        raise CellDualityError("no rows", where=str(path), hint=_AGAIN)
+        raise CellDualityError("no rows", code="no-rows", where=str(path), hint=_AGAIN)
     return longest
 
 
@@ -194,54 +178,35 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
         try:
             example = Example.from_label(row["label"])
         except CellDualityError as error:
-            raise CellDualityError(error.what, where=where, hint=_AGAIN) from error
+            raise CellDualityError(error.what, code=error.code, where=where, hint=_AGAIN) from error
         if example.task not in tasks:
-            raise CellDualityError(f"row of the unknown task {example.task!r}", where=where, hint=_AGAIN)
+            what = f"row of the unknown task {example.task!r}"
+            raise CellDualityError(what, code="unknown-task", where=where, hint=_AGAIN)
         task, reward = tasks[example.task], rewards[example.task]
         example = config.split(task, example)
         try:
             reward.check_row(task, example, vocabulary)
         except CellDualityError as error:
-            raise CellDualityError(error.what, where=where, hint=error.hint) from error
+            raise CellDualityError(error.what, code=error.code, where=where, hint=error.hint) from error
         yield _Need("prompt with its response", where, row["input"], more=max_new_tokens)
         answer: Value = ()
         if isinstance(task.answer, OneOf):  # which label makes the longest question does not depend on the row
             if task.name not in longest_labels:
-                longest_labels[task.name] = _longest_label(task, example, vocabulary, lengths)
+                labels = vocabulary.labels[task.answer.kind]
+                counts = lengths.prompts([task.dual_prompt(example.known, label, vocabulary) for label in labels])
+                longest_labels[task.name] = max(zip(counts, labels, strict=True))[1]
             answer = longest_labels[task.name]
         # A generated list can be as long as the response that holds it, and reasoning as long as it may be.
         more = 0 if answer else max_new_tokens
         more += (config.dual.max_new_tokens or 0) if config.tasks[task.name].traces else 0
         for split in example.splits():
+            rebuilt = [split.unknown]
+            if reward.asks_every_label and isinstance(task.unknown, OneOf):
+                rebuilt += vocabulary.labels[task.unknown.kind]
             prompt = task.dual_prompt(split.known, answer, vocabulary)
-            yield _Need(
-                "dual prompt with its response",
-                where,
-                prompt,
-                _rebuilt_responses(task, split, vocabulary, reward),
-                more,
-            )
+            responses = tuple(map(task.rebuilt_response, rebuilt))
+            yield _Need("dual prompt with its response", where, prompt, responses, more)
         if reward.asks_again and isinstance(task, LabelTask):
             whole = task.primal_prompt({**example.inputs, "cell": task.whole(example)}, vocabulary)
             labels = vocabulary.labels[task.answer.kind]
             yield _Need("question about the whole cell", where, whole, tuple(map(task.answer_response, labels)))
-
-
-def _longest_label(task: DualTask, example: Example, vocabulary: Vocabulary, lengths: Lengths) -> str:
-    """Return the label whose dual prompt has most tokens."""
-    assert isinstance(task.answer, OneOf)
-    labels = vocabulary.labels[task.answer.kind]
-    counts = lengths.prompts([task.dual_prompt(example.known, label, vocabulary) for label in labels])
-    return max(zip(counts, labels, strict=True))[1]
-
-
-def _rebuilt_responses(task: DualTask, example: Example, vocabulary: Vocabulary, reward: Reward) -> tuple[str, ...]:
-    """Return the responses to the dual that have to fit: the right one, and all the labels a reward asks about."""
-    values = [example.unknown]
-    if reward.asks_every_label and isinstance(task.unknown, OneOf):
-        values += vocabulary.labels[task.unknown.kind]
-    return tuple(map(task.rebuilt_response, values))
-
-
-_CHUNK = 512
-_AGAIN = "prepare the data again (bash recipes/prepare.sh)"

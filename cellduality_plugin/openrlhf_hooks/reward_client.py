@@ -11,7 +11,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
 from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, read_reply
-from cellduality_plugin.openrlhf_hooks.remote.threads import FromThreads
+from cellduality_plugin.openrlhf_hooks.reward_func import FromThreads
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.settings import EndpointSettings
@@ -38,28 +38,6 @@ class RewardClient(FromThreads):
     def __init__(self, urls: Sequence[str], *, patience: float = PATIENCE) -> None:
         super().__init__()
         self._urls, self._patience = tuple(urls), patience
-        self._servers = self._opened()
-
-    async def _replied(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-        body = {"query": list(queries), "prompts": list(prompts), "labels": list(labels)}
-        try:
-            read = partial(read_reply, rollouts=len(queries))
-            return await asyncio.wait_for(self._servers.post("/", body, read), self._patience)
-        except asyncio.TimeoutError:
-            what, hint = f"none answered within {self._patience:g} s", "start one again, then the run with RESUME=1"
-        except Malformed as error:
-            what, hint = f"a server's reply is malformed: {error}", "see the server's log"
-        except PolicyError as error:
-            what, hint = f"a server refused a rollout: {error.cause}", "see the server's log"
-            if error.cause == "http_401":
-                hint = f"set {TOKEN_VARIABLE} to the servers' token"
-        raise CellDualityError(what, where=", ".join(self._urls), hint=hint)
-
-    async def _closed(self) -> None:
-        servers, self._servers = self._servers, self._opened()
-        await servers.close()
-
-    def _opened(self) -> Addresses:
         settings = EndpointSettings(
             urls=self._urls,
             model="reward",
@@ -68,4 +46,23 @@ class RewardClient(FromThreads):
             retries=1_000_000,  # until patience ends
             timeout_seconds=OPENRLHF_WAITS,
         )
-        return Addresses(settings)
+        self._servers = Addresses(settings)
+
+    async def _replied(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+        body = {"query": list(queries), "prompts": list(prompts), "labels": list(labels)}
+        try:
+            read = partial(read_reply, rollouts=len(queries))
+            return await asyncio.wait_for(self._servers.post("/", body, read), self._patience)
+        except asyncio.TimeoutError:
+            what, hint = f"none answered within {self._patience:g} s", "start one again, then the run with RESUME=1"
+            code = "no-server"
+        except Malformed as error:
+            what, code, hint = f"a server's reply is malformed: {error}", "malformed-reply", "see the server's log"
+        except PolicyError as error:
+            what, code, hint = f"a server refused a rollout: {error.cause}", "server-refused", "see the server's log"
+            if error.cause == "http_401":
+                hint = f"set {TOKEN_VARIABLE} to the servers' token"
+        raise CellDualityError(what, code=code, where=", ".join(self._urls), hint=hint)
+
+    async def _closed(self) -> None:
+        await self._servers.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 import re
 import time
 from dataclasses import dataclass, field
@@ -40,15 +41,13 @@ _ROLES = {
     "PPOTrainer": "the trainer",
 }
 _SHOWN_RATIOS = {"dual_validity": "validity", "dual_success": "duals", "dual_zero_variance": "no spread"}
-_KEEP_LINES = 400
-_SHOW_LINES = 15
 _PLAIN_EVERY = 5.0  # seconds between two lines when there is no terminal
 
 _OUT_OF_MEMORY = (
     "the machine ran out of memory, or a process was killed: end other programs, lower the batch sizes, or choose a "
     "smaller model"
 )
-# What a line shows -> how to mend it. The first that any line shows counts.
+# What a line shows -> what to do. The first that any line shows counts.
 KNOWN_FAILURES = {
     r"No space left on device|ENOSPC|Errno 28\b|Disk quota exceeded": (
         "the disk is full: free some space (old checkpoints first) and run the same command again"
@@ -83,8 +82,9 @@ def clean(line: str) -> str:
 class Progress:
     """The state of a run as shown by its output so far; feed it lines in order, take the alarms it puts aside.
 
-    ``text`` is how far the run is, ``doomed`` whether it cannot succeed any more, ``waits_for_room`` whether it waits
-    for cards of Ray's. Set ``no_room`` to what it waits for in vain.
+    ``text`` is how far the run is. ``doomed_since`` and ``waits_since`` are the seconds of the monotonic clock at which
+    it could not succeed any more, and began to wait for cards of Ray's; infinite if that is not so. Set ``no_room`` to
+    what it waits for in vain.
 
     Examples
     --------
@@ -96,11 +96,11 @@ class Progress:
     """
 
     text: str = "starting"
-    doomed: bool = False
-    waits_for_room: bool = False
+    doomed_since: float = math.inf
+    waits_since: float = math.inf
     no_room: str = ""
     alarms: list[Alarm] = field(default_factory=list)
-    lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_KEEP_LINES))
+    lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=400))
     _watch: Watch = field(default_factory=Watch)
     _epochs: int = 1
     _step: int = 0
@@ -114,13 +114,19 @@ class Progress:
             return
         self.lines.append(line)
         if _RAY_IS_THERE.search(line):
-            self.waits_for_room = True
+            self.waits_since = min(self.waits_since, time.monotonic())
         elif _ACTOR.match(_ANSI.sub("", raw).strip()):
-            self.waits_for_room = False
-        self.doomed = self.doomed or bool(_DOOMED.search(line))
+            self.waits_since = math.inf
+        if _DOOMED.search(line):
+            self.doomed_since = min(self.doomed_since, time.monotonic())
         self._feed_death(line)
-        self._feed_sft(line)
         self._feed_grpo(line)
+        if found := _SFT_EPOCHS.search(line):
+            self._epochs = int(found[1])
+        if found := _SFT_STEP.search(line):
+            epoch, done, total = map(int, found.groups())
+            loss = _SFT_LOSS.search(line)
+            self.text = f"step {epoch * total + done}/{self._epochs * total}" + (f", loss {loss[1]}" if loss else "")
         if found := _INNER.match(line):
             self.text = found[1]
         elif found := _ASKED.match(line):
@@ -137,16 +143,8 @@ class Progress:
         elif "EngineDeadError" in line:
             self._dead = self._dead or _ROLES["RolloutRayActor"]
 
-    def _feed_sft(self, line: str) -> None:
-        if found := _SFT_EPOCHS.search(line):
-            self._epochs = int(found[1])
-        if found := _SFT_STEP.search(line):
-            epoch, done, total = map(int, found.groups())
-            loss = _SFT_LOSS.search(line)
-            self.text = f"step {epoch * total + done}/{self._epochs * total}" + (f", loss {loss[1]}" if loss else "")
-
     def _feed_grpo(self, line: str) -> None:
-        logged, prompts = step_metrics(line), _GRPO_PROMPTS.search(line)
+        logged, prompts = step_metrics(line), _GRPO_PROMPTS.search(line)  # one line may hold both
         if logged:
             self._step, metrics = logged
             ratios = with_ratios(metrics)
@@ -166,22 +164,20 @@ class Progress:
         """Return the last lines that say something, at most 15: up to the last error if there is one."""
         lines = [line for line in self.lines if not _NOISE.search(line)]
         ends = [number for number, line in enumerate(lines, start=1) if _ERROR.match(line)]
-        return lines[: ends[-1] if ends else len(lines)][-_SHOW_LINES:]
+        return lines[: ends[-1] if ends else len(lines)][-15:]
 
     def hint(self, exit_code: int) -> str:
-        """Return one line: what Ray had no room for, else which process died and how to mend a known failure.
+        """Return one line: what Ray had no room for, else which process died and what to do about a known failure.
 
-        Parameters
-        ----------
-        exit_code
-            Of the command, 128 + N for signal N.
+        ``exit_code`` is that of the command, 128 + N for signal N.
         """
         if self.no_room:
             return self.no_room
-        shown = (
-            hint for pattern, hint in KNOWN_FAILURES.items() if any(re.search(pattern, line) for line in self.lines)
-        )
-        known = next(shown, _OUT_OF_MEMORY if exit_code == 137 else "")
+        known = _OUT_OF_MEMORY if exit_code == 137 else ""
+        for pattern, hint in KNOWN_FAILURES.items():
+            if any(re.search(pattern, line) for line in self.lines):
+                known = hint
+                break
         if not self._dead:
             return known
         return f"{self._dead} died{known and f': {known}'}; RESUME=1 goes on from the last checkpoint"

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import fcntl
 import json
-import math
 import os
 import select
 import signal
@@ -19,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 import psutil
@@ -32,53 +30,43 @@ ALARMS = "alarms.jsonl"  # in a run's folder: every alarm is added to it
 LOCK_VARIABLE = "CELLDUALITY_LOCK_HELD"
 EXIT_LOCKED = 75  # EX_TEMPFAIL: try again later
 EXIT_LOG = 74  # EX_IOERR: the log cannot be written
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 8.0  # seconds a command has to end by itself after a signal
 _GRACE = 20.0  # seconds a command has to fail by itself once it cannot succeed any more
 _PLACEMENT_VARIABLE, _PLACEMENT = "CELLDUALITY_PLACEMENT_SECONDS", 300.0  # that a run may wait for cards of Ray's
 _PR_SET_CHILD_SUBREAPER = 36
 _CLOCK = "%Y-%m-%d %H:%M:%S"
 
-
-class FolderLockedError(CellDualityError):
-    """Another run holds the folder."""
+Stops = list[tuple[int, float]]
+"""The signals that asked this process to end, and when by the monotonic clock; a second one means at once."""
 
 
 @contextlib.contextmanager
-def lock(run_dir: Path) -> Iterator[int | None]:
+def lock(run_dir: Path) -> Iterator[list[int]]:
     """Hold `run_dir`, an existing folder, for this run alone.
 
-    Yields the file descriptor of its file `.lock`, or `None` if an outer run holds it; the kernel lets go when the last
-    holder ends.
+    Yields the file descriptor of its file `.lock`, or nothing if an outer run holds it; the kernel lets go when the
+    last process that has it ends.
 
     Raises
     ------
-    FolderLockedError
+    CellDualityError
         If another run holds the folder, with its process id and the time it began.
     """
     if os.environ.get(LOCK_VARIABLE) == str(run_dir):
-        yield None
+        yield []
         return
     with open(run_dir / ".lock", "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            what = f"another run is using this folder ({_holder(file)})"
+            file.seek(0)
+            what = f"another run is using this folder ({file.read().strip() or 'it has just begun'})"
             hint = "wait for it to end, or choose another folder"
-            raise FolderLockedError(what, where=str(run_dir), hint=hint) from None
+            raise CellDualityError(what, code="folder-in-use", where=str(run_dir), hint=hint) from None
         file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "since": time.strftime(_CLOCK)}) + "\n")
+        file.write(f"process {os.getpid()} since {time.strftime(_CLOCK)}\n")
         file.flush()
-        yield file.fileno()
-
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    try:
-        holder = json.loads(file.read())
-        return f"process {holder['pid']}, since {holder['since']}"
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return "it has just begun"
+        yield [file.fileno()]
 
 
 class Command:
@@ -98,9 +86,7 @@ class Command:
             pass_fds=tuple(keep),
         )  # fmt: skip
         assert self.process.stdout is not None
-        self._output = self.process.stdout.fileno()
-        os.set_blocking(self._output, False)
-        self._at_end = False
+        self._output, self._at_end = self.process.stdout.fileno(), False
 
     def read(self, wait: float) -> bytes:
         """Return output that has come within `wait` seconds, empty if none has."""
@@ -156,69 +142,35 @@ def _living_descendants() -> list[psutil.Process]:
     return living
 
 
-class Stop:
-    """The first signal that asked this process to end, 0 before one has; a second one means at once."""
-
-    def __init__(self) -> None:
-        self.number = self.count = 0
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
-        self.number = self.number or number
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Catch the signals inside the block."""
-        before = {number: signal.signal(number, self) for number in _SIGNALS}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-class _Since:
-    """Call it with whether something is so: it returns for how many seconds that has been without a break, 0 if not."""
-
-    def __init__(self) -> None:
-        self._began = math.inf
-
-    def __call__(self, is_so: bool) -> float:
-        self._began = min(self._began, time.monotonic()) if is_so else math.inf
-        return max(0.0, time.monotonic() - self._began)
-
-
-def watch(command: Command, log: IO[bytes], progress: Progress, display: Display, stop: Stop, alarms: Path) -> int:
-    """Return the exit code of `command`, once it has ended or was told to and its patience is over; 1 if it hangs.
+def watch(command: Command, log: IO[bytes], progress: Progress, display: Display, stops: Stops, alarms: Path) -> int:
+    """Return the exit code of `command`, once it has ended or was asked to and its patience is over; 1 if it hangs.
 
     Its output goes to `log` unchanged and to `progress` line by line. Alarms are shown, and added to `alarms`.
     """
     rest, interrupted = "", False
-    stopping, doomed, waiting = _Since(), _Since(), _Since()
     placement = float(command.environment.get(_PLACEMENT_VARIABLE, _PLACEMENT))
     while True:
-        chunk, code = command.read(wait=0.25), None
-        if not chunk:
-            code = command.exit_code()
+        chunk = command.read(wait=0.25)
+        code = None if chunk else command.exit_code()
         log.write(chunk)
         *lines, rest = (rest + chunk.decode("utf-8", "replace")).replace("\r", "\n").split("\n")
         for line in lines if code is None else [*lines, rest]:
             progress.feed(line)
         _show_alarms(progress, display, alarms)
-        display.show("stopping" if stop.number else progress.text)
+        display.show("stopping" if stops else progress.text)
         if code is not None:
-            return 128 + stop.number if stop.number else code
-        if waiting(progress.waits_for_room) > placement:
-            waiting = _Since()
-            progress.no_room = command.without_room()
-        if progress.no_room or doomed(progress.doomed) > _GRACE:
+            return 128 + stops[0][0] if stops else code
+        now = time.monotonic()
+        if now - progress.waits_since > placement:
+            progress.waits_since, progress.no_room = now, command.without_room()
+        if progress.no_room or now - progress.doomed_since > _GRACE:
             return 1
-        if stop.number and not interrupted:  # as a terminal would
+        if stops and not interrupted:  # as a terminal would
             interrupted = True
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(command.process.pid, stop.number)
-        if stopping(stop.number > 0) > _PATIENCE or stop.count > 1:
-            return 128 + stop.number
+                os.killpg(command.process.pid, stops[0][0])
+        if len(stops) > 1 or (stops and now - stops[0][1] > _PATIENCE):
+            return 128 + stops[0][0]
 
 
 def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, expected: float | None) -> int:
@@ -226,30 +178,31 @@ def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, e
 
     Raises
     ------
-    FolderLockedError
-        If another run holds `run_dir`.
     CellDualityError
-        If the command does not exist, or the folder or the log cannot be written.
+        If another run holds `run_dir`, the command does not exist, or the folder or the log cannot be written.
     """
+    stops: Stops = []
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir = run_dir.resolve()
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        with lock(run_dir) as held, open(log_path, "ab", buffering=0) as log, Stop().listening() as stop:
-            environment = {**os.environ, LOCK_VARIABLE: str(run_dir)}
+        with lock(run_dir) as held, open(log_path, "ab", buffering=0) as log:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, lambda number, _: stops.append((number, time.monotonic())))
             progress, display = Progress(), Display(stage, expected)
-            command = Command(words, environment, [] if held is None else [held])
+            command = Command(words, {**os.environ, LOCK_VARIABLE: str(run_dir)}, held)
             try:
                 with display.live if display.console.is_terminal else contextlib.nullcontext():
-                    code = watch(command, log, progress, display, stop, run_dir / ALARMS)
+                    code = watch(command, log, progress, display, stops, run_dir / ALARMS)
             finally:
                 command.clear()
     except FileNotFoundError as error:
-        raise CellDualityError(f"no such command or file: {error.filename}", where=stage) from None
+        what = f"no such command or file: {error.filename}"
+        raise CellDualityError(what, code="no-such-command", where=stage) from None
     except OSError as error:
-        hint = "free some space or choose another folder"
-        raise CellDualityError(f"cannot write: {error.strerror}", where=str(log_path), hint=hint) from error
-    if stop.number:
+        what, hint = f"cannot write: {error.strerror}", "free some space or choose another folder"
+        raise CellDualityError(what, code="cannot-write", where=str(log_path), hint=hint) from error
+    if stops:
         print(display.line(f"stopped, nothing is left running; log: {log_path}"), flush=True)
     elif code == 0:
         print(display.line(f"done ({progress.text})"), flush=True)
@@ -287,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return supervise(words, options.run_dir, options.stage, log_path, options.expect)
     except CellDualityError as error:
         print(f"[{options.stage}] {error}", file=sys.stderr)
-        return EXIT_LOCKED if isinstance(error, FolderLockedError) else EXIT_LOG
+        return EXIT_LOCKED if error.code == "folder-in-use" else EXIT_LOG
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,15 +31,14 @@ def doctor(monkeypatch, capsys) -> Doctor:
 
 @pytest.fixture
 def good(small_world, tmp_path) -> list[str]:
-    """The command of a good SFT run, in a folder that is no other test's."""
-    shutil.copytree(small_world.data, tmp_path / "data")
+    """The command of a good SFT run."""
     flags = (
         "--data.output_key output --data.apply_chat_template --data.max_len 256 --train.batch_size 2 "
         "--train.micro_batch_size 2 --ds.zero_stage 0 --ds.attn_implementation sdpa --ckpt.save_steps 10"
     )
     return [
         "cellduality-cpu", "python", "-m", SFT, *flags.split(), "--model.model_name_or_path", str(small_world.model),
-        "--data.dataset", str(tmp_path / "data" / "sft.jsonl"), "--ckpt.path", str(tmp_path / "checkpoints"),
+        "--data.dataset", str(small_world.data / "sft.jsonl"), "--ckpt.path", str(tmp_path / "checkpoints"),
         "--ckpt.output_dir", str(tmp_path / "new"),
     ]  # fmt: skip
 
@@ -71,16 +69,13 @@ def test_json_is_one_object_that_holds_all_and_memory_that_is_given_counts(good,
     assert {part["name"] for part in found["memory"]} >= {"weights", "gradients", "optimiser"}
 
 
-def test_flags_that_cannot_be_read_are_told_alone(good, doctor):
+def test_of_flags_that_cannot_be_read_and_of_no_run_nothing_else_is_shown(good, doctor):
     code, out, _ = doctor("--", *good, "--data.max_len", "long")
     assert (code, "optimiser" in out) == (1, False)
     assert "1 error, 0 warnings, 0 notes" in out
-
-
-@pytest.mark.parametrize("words", [[], ["--"], ["--", "python", "train.py"]])
-def test_no_run_at_all_is_one_line(words, doctor):
-    code, out, err = doctor(*words)
-    assert (code, out, err.count("\n")) == (2, "", 1)
+    for words in ([], ["--", "python", "train.py"]):
+        code, out, err = doctor(*words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 def test_the_list_is_the_one_in_the_documentation(doctor):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.agent_file import packaged_reward_file
+from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
 from cellduality_plugin.cli import main
+from cellduality_plugin.errors import CellDualityError
+from tests.refused import refused
 
 ENDPOINT = {"urls": ["http://127.0.0.1:8000/v1"], "model": "toy"}
 
@@ -21,8 +23,8 @@ def printed(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["cellduality", "reward-path", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-        told = capsys.readouterr()
-        return told.out if not ended.value.code else told.err
+        shown = capsys.readouterr()
+        return shown.out if not ended.value.code else shown.err
 
     return run
 
@@ -30,46 +32,30 @@ def printed(monkeypatch, capsys):
 def test_it_names_the_file_of_the_package(printed):
     assert Path(printed().strip()) == packaged_reward_file()
     assert packaged_reward_file().is_file()
+    assert printed("--server", "http://a:5000/").count("\n") == 1, (
+        "servers without a configuration: no place for a file"
+    )
 
 
-def test_it_writes_one_for_a_configuration(printed, make_config, tmp_path):
+def test_it_writes_one_for_a_configuration_or_for_servers(printed, make_config, tmp_path):
     make_config(dual={"endpoint": ENDPOINT})
-    file = Path(printed("--config", str(tmp_path / "cellduality.json")).strip())
+    config = str(tmp_path / "cellduality.json")
+    file = Path(printed("--config", config).strip())
     assert file == tmp_path / "cellduality.reward.py"
-    assert repr(str(tmp_path / "cellduality.json")) in file.read_text()
-
-
-def test_without_an_endpoint_it_says_how_to_name_one(printed, make_config, tmp_path):
-    make_config()
-    line = printed("--config", str(tmp_path / "cellduality.json"))
-    assert line.startswith("error: no endpoint that plays the dual")
-    assert '"endpoint": {"urls":' in line
-    assert len(line.splitlines()) == 1
-
-
-def test_it_writes_one_that_asks_servers(printed, make_config, tmp_path):
-    make_config()
-    servers = ["http://a:5000/", "https://b/"]
-    flags = [word for server in servers for word in ("--server", server)]
-    file = Path(printed("--config", str(tmp_path / "cellduality.json"), *flags).strip())
+    assert repr(config) in file.read_text()
+    file = Path(printed("--config", config, "--server", "http://a:5000/", "--server", "https://b/").strip())
     assert file == tmp_path / "cellduality.servers.py"
-    assert repr(servers) in file.read_text()
+    assert repr(["http://a:5000/", "https://b/"]) in file.read_text()
 
 
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--server", "http://any:a-secret@a:5000/"], "error: the address of a reward server holds its token"),
-        (["--server", "a:5000"], "error: 'a:5000' is no http address"),
-    ],
-)
-def test_an_address_that_cannot_be_written_down_is_refused(flags, expected, printed, make_config, tmp_path):
+def test_without_an_endpoint_or_an_address_that_can_be_written_down_there_is_none(make_config, tmp_path):
     make_config()
-    line = printed("--config", str(tmp_path / "cellduality.json"), *flags)
-    assert line.startswith(expected)
-    assert "a-secret" not in line
-    assert not (tmp_path / "cellduality.servers.py").exists()
-
-
-def test_servers_without_a_configuration_have_no_place_for_the_file(printed):
-    assert printed("--server", "http://a:5000/").startswith("error: no place for the file that asks the servers")
+    config = tmp_path / "cellduality.json"
+    with refused("no-endpoint"):
+        bound_reward_file(config)
+    with refused("token-in-address") as error:
+        bound_client_file(config, ["http://any:a-secret@a:5000/"])
+    assert "a-secret" not in str(error.value)
+    with pytest.raises(CellDualityError, match="'a:5000'"):
+        bound_client_file(config, ["a:5000"])
+    assert not list(tmp_path.glob("*.py"))

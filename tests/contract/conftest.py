@@ -1,11 +1,9 @@
-"""OpenRLHF's own argument parsers, the commands the recipes print, and a small model with its rows."""
+"""OpenRLHF's own argument parsers, and the commands the recipes print."""
 
 from __future__ import annotations
 
 import argparse
-import ast
 import functools
-import importlib.util
 import os
 import shlex
 import subprocess
@@ -20,31 +18,9 @@ import pytest
 import typer.main
 
 from cellduality_plugin.cli import app
+from cellduality_plugin.openrlhf_hooks.doctor.flags import _main_block
 
 ROOT = Path(__file__).parents[2]
-
-
-@functools.cache
-def _main_block(module: str) -> Any:
-    """Return the code of a trainer's `if __name__ == "__main__":`, which has to end in `train(args)`."""
-    spec = importlib.util.find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    block = tree.body[-1]
-    assert isinstance(block, ast.If), f"{module} no longer ends in its command line"
-    assert ast.unparse(block.body[-1]) == "train(args)", f"{module} no longer starts with train(args)"
-    standard = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        and all(name.split(".")[0] in sys.stdlib_module_names for name in _imported(node))
-    ]
-    return compile(ast.Module(body=[*standard, block], type_ignores=[]), spec.origin, "exec")
-
-
-def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
-    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
 
 
 @pytest.fixture

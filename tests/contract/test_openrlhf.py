@@ -23,8 +23,6 @@ from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 from openrlhf.utils.logging_utils import TensorboardLogger, WandbLogger
 from openrlhf.utils.utils import get_tokenizer
 from vllm import SamplingParams
-from vllm.logprobs import Logprob
-from vllm.outputs import CompletionOutput, RequestOutput
 
 from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
 from cellduality_plugin.chat import render
@@ -36,6 +34,7 @@ from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.openrlhf_hooks.preflight import Lengths
 from cellduality_plugin.scoring import quantise
 from cellduality_plugin.tasks import TASKS
+from tests.contract.engine import FixedEngine
 
 with standing_in():  # OpenRLHF imports flash attention wherever it computes advantages, and does not use it there
     from openrlhf.trainer.ppo_trainer import BasePPOTrainer
@@ -47,20 +46,6 @@ ROLLOUT_KEYS = {
     "prompt", "label", "images", "mm_train_inputs", "observation_tokens", "action_ranges", "rollout_log_probs",
     "truncated", "reward", "scores", "extra_logs",
 }  # fmt: skip
-
-
-class FixedEngine:
-    """An engine with one answer, in vLLM's own output classes."""
-
-    def __init__(self, tokens: list[int], finish_reason: str = "stop") -> None:
-        self.tokens, self.finish_reason = tokens, finish_reason
-        self.asked: list[list[int]] = []
-
-    async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
-        self.asked.append(list(tokens))
-        logprobs = [{token: Logprob(-0.5)} for token in self.tokens] if params.logprobs is not None else None
-        answer = CompletionOutput(0, "", list(self.tokens), None, logprobs, finish_reason=self.finish_reason)
-        return RequestOutput("1", None, list(tokens), None, [answer], True)
 
 
 def generate_responses(executor: AgentExecutorBase, samples: int, **inputs: Any) -> tuple[object, list[Any]]:
@@ -328,7 +313,7 @@ class TestPrompts:
         for row, (_, prompt, _, _) in zip(rows, rendered, strict=True):
             tokens = tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
             assert tokens == render(tokenizer, row["input"])
-            assert len(tokens) == lengths.prompt(row["input"])
+            assert len(tokens) == lengths.prompts([row["input"]])[0]
             assert tokens.count(tokenizer.bos_token_id) == 1
 
     def test_carry_the_label_untouched(self, prompts, small_world):
@@ -364,14 +349,14 @@ class TestSupervisedRows:
         for row, (tokens, _, _) in zip(read_jsonl(small_world.data / "sft.jsonl"), dataset, strict=True):
             response = tokenizer(row["output"], add_special_tokens=False)["input_ids"]
             assert tokens[0].tolist() == [*render(tokenizer, row["input"]), *response, tokenizer.eos_token_id]
-            assert tokens.shape[1] == lengths.prompt(row["input"]) + lengths.response(row["output"])
+            assert tokens.shape[1] == lengths.prompts([row["input"]])[0] + lengths.responses([row["output"]])[0]
 
     def test_an_overlong_row_is_cut_in_silence(self, read_rows, small_world):
         settings = strategy(input_key="input", output_key="output", apply_chat_template=True)
         tokenizer = get_tokenizer(str(small_world.model), None, "right")
         lengths = Lengths(tokenizer)
         row = next(read_jsonl(small_world.data / "sft.jsonl"))
-        fits = lengths.prompt(row["input"]) + lengths.response(row["output"])
+        fits = lengths.prompts([row["input"]])[0] + lengths.responses([row["output"]])[0]
         rows = read_rows(small_world.data / "sft.jsonl").select([0])
         tokens, _, _ = SFTDataset(rows, tokenizer, fits - 1, settings, num_processors=1)[0]
         assert tokens.shape[1] == fits - 1

@@ -20,10 +20,10 @@ from openrlhf.datasets.utils import blending_datasets
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from openrlhf.utils.utils import get_tokenizer
 from vllm import SamplingParams
-from vllm.outputs import CompletionOutput, RequestOutput
 
 from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
+from tests.contract.engine import FixedEngine
 
 with standing_in():  # OpenRLHF imports flash attention for packing, of which nothing here makes use
     from openrlhf.models.actor import Actor
@@ -35,20 +35,8 @@ with standing_in():  # OpenRLHF imports flash attention for packing, of which no
     from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap
 
 
-class Engine:
-    """An engine with one answer, that remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[list[int]] = []
-
-    async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
-        self.asked.append(list(tokens))
-        answer = CompletionOutput(0, "", [5], None, None, finish_reason="stop")
-        return RequestOutput("1", None, list(tokens), None, [answer], True)
-
-
 def roll_out(executor: SingleTurnAgentExecutor, tokenizer: Any, max_tokens: int, max_length: int) -> list[int]:
-    engine, prompt = Engine(), "<s> CD74 CD79A LYZ FTL"
+    engine, prompt = FixedEngine(), "<s> CD74 CD79A LYZ FTL"
     params = SamplingParams(max_tokens=max_tokens)
     asyncio.run(executor.execute(prompt, "", params, max_length, tokenizer, engine))
     return engine.asked[0]
@@ -66,7 +54,7 @@ def test_reward_file__only_the_first_is_loaded_and_an_exception_leaves_no_reward
         (tmp_path / name).write_text("def reward_func(queries, prompts, labels):\n" + body)
     executor = SingleTurnAgentExecutor([str(tmp_path / "a.py"), str(tmp_path / "b.py")])
     params = SamplingParams(max_tokens=4)
-    run = executor.execute("CD74", "", params, 64, small_world.tokenizer, Engine())
+    run = executor.execute("CD74", "", params, 64, small_world.tokenizer, FixedEngine())
     assert asyncio.run(run)["reward"] is None
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster as its dashboard tells of it."""
+"""A Ray cluster as its dashboard shows it, and rollouts as OpenRLHF posts them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from cellduality_plugin.tasks import TASKS
 from tests.scripted_server import Said, ScriptedServer
 
 PAIR = ({"strategy": "PACK", "bundles": [({"GPU": 1.0, "CPU": 1.0}, 2)]}, 1)
@@ -32,8 +34,8 @@ def dashboard(ray_report) -> Iterator[Callable[..., str]]:
     """Return a function that starts a server which tells of a cluster as a dashboard does, and gives its address."""
     servers = []
 
-    def serve(*told: Any, **more: Any) -> str:
-        status = {"data": {"clusterStatus": ray_report(*told, **more) if told else None}}
+    def serve(*usage: Any, **more: Any) -> str:
+        status = {"data": {"clusterStatus": ray_report(*usage, **more) if usage else None}}
         servers.append(ScriptedServer())
         servers[-1].usual = lambda path, body: (
             Said(body=json.dumps(status).encode()) if path == "/api/cluster_status?format=1" else Said(404)
@@ -44,3 +46,22 @@ def dashboard(ray_report) -> Iterator[Callable[..., str]]:
     yield serve
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def posted(cell, vocabulary, small_world) -> Callable[..., dict[str, list[str]]]:
+    """Return a function that gives what OpenRLHF posts for answers to the question of a task."""
+
+    def make(name: str, *answers: Any, row: int = 0) -> dict[str, list[str]]:
+        task, tokenizer = TASKS[name], small_world.tokenizer
+        example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(row))
+        chat = [{"role": "user", "content": task.primal_prompt(example.inputs, vocabulary)}]
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        texts = [task.answer_response(value) if value != "" else "" for value in answers or (example.gold,)]
+        return {
+            "query": [prompt + text + tokenizer.eos_token for text in texts],
+            "prompts": [prompt] * len(texts),
+            "labels": [example.to_label()] * len(texts),
+        }
+
+    return make

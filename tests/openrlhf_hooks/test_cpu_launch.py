@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.cpu import launch, precision
+from tests.refused import refused
 
 SITE = Path(launch.__file__).parent / "site"
 ROOT = Path(launch.__file__).parents[3]
@@ -125,35 +125,35 @@ class TestLauncher:
         ("flags", "named"),
         [
             ([], "--vllm.sync_backend nccl"),
-            (ON_CPU[2:], "--ds.packing_samples, or --ds.attn_implementation sdpa"),
+            (ON_CPU[2:], "flash attention"),
             ([*ON_CPU, "--train.dynamic_batch_enable"], "--train.dynamic_batch_enable"),
-            (ON_CPU[:-1], "--vllm.enforce_eager"),
+            (ON_CPU[:-1], "a run without --vllm.enforce_eager"),
         ],
     )
     def test_refuses_what_needs_a_gpu(self, flags, named):
-        with pytest.raises(CellDualityError, match=named):
+        with refused("needs-gpu") as error:
             launch.refuse_gpu_only([*RL, *flags])
+        assert error.value.what.startswith(named)
 
-    def test_packs_rows_with_the_attention_that_openrlhf_takes_by_itself(self):
+    def test_takes_packed_rows_with_the_attention_of_openrlhf_and_sft_without_flags_of_an_engine(self):
         launch.refuse_gpu_only([*RL, *ON_CPU[2:], "--ds.packing_samples"])
-
-    def test_sft_needs_no_engine_flags(self):
         launch.refuse_gpu_only(["torchrun", "-m", "openrlhf.cli.train_sft", *ON_CPU[:2]])
 
 
 class TestSlots:
     """Of the cluster that the launcher makes, for what the flags of the trainer ask."""
 
-    def command(self, ranks: int, engines: int, *more: str) -> list[str]:
+    def command(
+        self, ranks: int, engines: int, more: str = "", reward: str = "--train.agent_func_path=a.py"
+    ) -> list[str]:
         least = "--actor.model_name_or_path m --algo.advantage.estimator group_norm --rollout.n_samples_per_prompt 2"
         sizes = f"--actor.num_gpus_per_node {ranks} --ref.num_gpus_per_node {ranks} --vllm.num_engines {engines}"
-        return [*RL, *least.split(), *sizes.split(), "--train.agent_func_path=a.py", *" ".join(more).split()]
+        return [*RL, *f"{least} {sizes} {reward} {more}".split()]
 
     @pytest.mark.parametrize(
         ("ranks", "engines", "more", "wanted"),
         [
             (1, 1, "--train.colocate_all", 1),
-            (2, 2, "--train.colocate_all", 2),
             (2, 1, "--train.colocate_all --vllm.tensor_parallel_size 2", 2),
             (2, 2, "--train.colocate_all --actor.num_nodes 3 --ref.num_nodes 3", 6),
             (1, 1, "", 3),
@@ -175,19 +175,17 @@ class TestSlots:
         ],
     )
     def test_a_critic_and_a_reward_model_ask_for_their_own(self, more, wanted):
-        command = [word for word in self.command(1, 1, more) if not word.startswith("--train.agent")]
         models = "--critic.model_name_or_path c --reward.model_name_or_path r --critic.num_gpus_per_node 1"
-        command += [*models.split(), "--reward.num_gpus_per_node", "1", "--algo.advantage.estimator", "gae"]
-        assert launch.slots(command, {}) == {"CELLDUALITY_CPU_SLOTS": str(wanted)}
+        reward = f"{models} --reward.num_gpus_per_node 1 --algo.advantage.estimator gae"
+        assert launch.slots(self.command(1, 1, more, reward), {}) == {"CELLDUALITY_CPU_SLOTS": str(wanted)}
 
-    @pytest.mark.parametrize(("given", "refused"), [("2", False), ("7", False), ("1", True), ("two", True)])
-    def test_what_is_set_stays_unless_the_run_would_wait_for_ever(self, given, refused):
-        command, environment = self.command(2, 2, "--train.colocate_all"), {"CELLDUALITY_CPU_SLOTS": given}
-        if not refused:
-            assert launch.slots(command, environment) == {}
-            return
-        with pytest.raises(CellDualityError, match=f"asks for 2 slots, and CELLDUALITY_CPU_SLOTS is {given}"):
-            launch.slots(command, environment)
+    @pytest.mark.parametrize("given", ["1", "two"])
+    def test_what_is_set_stays_unless_the_run_would_wait_for_ever(self, given):
+        command = self.command(2, 2, "--train.colocate_all")
+        for enough in ("2", "7"):
+            assert launch.slots(command, {"CELLDUALITY_CPU_SLOTS": enough}) == {}
+        with refused("too-few-slots"):
+            launch.slots(command, {"CELLDUALITY_CPU_SLOTS": given})
 
     def test_other_commands_a_cluster_that_is_joined_and_flags_that_are_refused_get_none(self):
         assert launch.slots(["cellduality", "audit"], {}) == {}
@@ -195,6 +193,6 @@ class TestSlots:
         assert launch.slots(self.command(2, 2, "--data.max_len long"), {}) == {}
 
     def test_the_command_finds_them_in_its_environment(self, launched):
-        environment = launched("python", *self.command(2, 2, "--train.colocate_all", *ON_CPU)[1:])
+        environment = launched("python", *self.command(2, 2, "--train.colocate_all " + " ".join(ON_CPU))[1:])
         assert environment["CELLDUALITY_CPU_SLOTS"] == "2"
         assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import json
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.framing import render, token_count
 from cellduality_plugin.openrlhf_hooks import preflight
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
@@ -26,12 +25,13 @@ ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
 
 
 @contextlib.contextmanager
-def refused(what: str, where: str) -> Iterator[None]:
-    """Check that the block ends in one clear line with `what`, at `where`."""
+def refused_at(where: object, code: str = "", what: str = "") -> Iterator[None]:
+    """Check that the block ends in one line that says where and what to do; it has ``code`` where it is preflight's."""
     with pytest.raises(CellDualityError) as raised:
         yield
+    assert str(where) in raised.value.where
     assert what in raised.value.what
-    assert where in raised.value.where
+    assert not code or raised.value.code == code
     assert raised.value.hint
     assert "\n" not in str(raised.value)
 
@@ -42,8 +42,13 @@ def tokenizer(small_world):
 
 
 @pytest.fixture
-def lengths(tokenizer):
-    return preflight.Lengths(tokenizer)
+def prompt_length(tokenizer) -> Callable[[str], int]:
+    return lambda text: len(render(tokenizer, text))
+
+
+@pytest.fixture
+def response_length(tokenizer) -> Callable[[str], int]:
+    return lambda text: token_count(tokenizer, text) + 1
 
 
 class TestModelFolder:
@@ -51,65 +56,42 @@ class TestModelFolder:
         model = str(small_world.model)
         assert preflight.load_tokenizer(model).eos_token == "<|end|>"
         assert preflight.load_tokenizer(model, "{{ messages[0].content }}").chat_template == "{{ messages[0].content }}"
-        with refused("cannot be rendered", model):
+        with refused_at(model, "bad-chat-template"):
             preflight.load_tokenizer(model, "{{ messages")
 
     @pytest.mark.parametrize(
-        ("gone", "written", "what"),
+        ("gone", "written", "code"),
         [
-            ("*", {}, "no config.json"),
-            ("*.safetensors", {}, "no weights"),
-            ("*token*", {}, "cannot load the tokenizer"),
-            ("", {"tokenizer_config.json": '{"tokenizer_class": '}, "cannot load the tokenizer"),
-            ("", {"tokenizer.json": '{"version": "1.0"}'}, "cannot load the tokenizer"),
-            ("chat_template.jinja", {}, "no chat template"),
+            ("*", {}, "no-model"),
+            ("*.safetensors", {}, "no-weights"),
+            ("*token*", {}, "no-tokenizer"),
+            ("", {"tokenizer_config.json": '{"tokenizer_class": '}, "no-tokenizer"),
+            ("", {"tokenizer.json": '{"version": "1.0"}'}, "no-tokenizer"),
+            ("chat_template.jinja", {}, "no-chat-template"),
         ],
     )
-    def test_an_incomplete_folder(self, gone, written, what, small_world, tmp_path):
+    def test_an_incomplete_folder(self, gone, written, code, small_world, tmp_path):
         folder = tmp_path / "model"
         shutil.copytree(small_world.model, folder, ignore=shutil.ignore_patterns(gone))
         for name, text in written.items():
             (folder / name).write_text(text)
-        with refused(what, str(folder)):
+        with refused_at(folder, code):
             preflight.load_tokenizer(str(folder))
-
-    def test_a_missing_folder(self, tmp_path):
-        with refused("no model there", str(tmp_path / "gone")):
+        with refused_at(tmp_path / "gone", "no-model"):
             preflight.load_tokenizer(str(tmp_path / "gone"))
 
     def test_a_model_of_the_hub_while_the_hub_is_away_takes_no_minute(self, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         before = time.monotonic()
-        with refused("cannot load the tokenizer", "nobody/nothing"):
+        with refused_at("nobody/nothing", "no-tokenizer"):
             preflight.load_tokenizer("nobody/nothing")
         assert time.monotonic() - before < 20
 
-    def test_the_hub_answers_whatever_it_says(self, monkeypatch):
-        class Refuse(http.server.BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.send_error(404)
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        with http.server.HTTPServer(("127.0.0.1", 0), Refuse) as server:
-            monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-            monkeypatch.setenv("no_proxy", "127.0.0.1")
-            thread = threading.Thread(target=server.handle_request)
-            thread.start()
-            assert preflight._hub_answers()
-            thread.join()
-        for gone in ("http://127.0.0.1:9", "no address at all"):
-            monkeypatch.setenv("HF_ENDPOINT", gone)
-            assert not preflight._hub_answers()
-
-
-def test_lengths_count_the_frame_of_the_prompt_and_the_end_of_the_response(lengths):
-    assert lengths.prompt("CD74 LYZ") == len(["<s>", "<|user|>", "CD74", "LYZ", "<|end|>", "<|assistant|>"])
-    assert lengths.response("<answer> T </answer>") == len(["<answer>", "T", "</answer>", "<|end|>"])
-    texts = ["CD74 LYZ", "T", "CD74 LYZ", "", "CD3D NKG7 FTL"]
-    assert lengths.prompts(texts) == [lengths.prompt(text) for text in texts]
-    assert lengths.responses(texts) == [lengths.response(text) for text in texts]
+def test_lengths_count_the_frame_of_the_prompt_and_the_end_of_the_response(tokenizer):
+    lengths, texts = preflight.Lengths(tokenizer), ["CD74 LYZ", "T", "CD74 LYZ", ""]
+    assert lengths.prompts(texts) == [6, 5, 6, 4]  # <s> <|user|> CD74 LYZ <|end|> <|assistant|>
+    assert lengths.responses(["<answer> T </answer>", *texts]) == [4, 3, 2, 3, 1]
 
 
 class TestSupervisedRows:
@@ -121,40 +103,34 @@ class TestSupervisedRows:
     def path(self, tmp_path) -> Path:
         return tmp_path / "sft.jsonl"
 
-    def test_that_fit_to_the_token_pass_and_one_token_less_names_the_line(self, rows, path, lengths, tokenizer):
+    def test_that_fit_to_the_token_pass_and_one_token_less_names_the_line(
+        self, rows, path, tokenizer, prompt_length, response_length
+    ):
         write_jsonl(path, rows)
-        needed = [lengths.prompt(row["input"]) + lengths.response(row["output"]) for row in rows]
+        needed = [prompt_length(row["input"]) + response_length(row["output"]) for row in rows]
         longest = max(needed)
         assert preflight.check_sft(path, tokenizer, longest) == longest
-        with refused(f"SFT row needs {longest} tokens", f"{path}:{needed.index(longest) + 1}"):
+        with refused_at(f"{path}:{needed.index(longest) + 1}", "too-long", f"SFT row needs {longest} "):
             preflight.check_sft(path, tokenizer, longest - 1)
 
     def test_too_long_far_behind_the_first_names_its_line(self, rows, path, tokenizer):
         row = rows[0]
         write_jsonl(path, [*[row] * 1300, {**row, "input": row["input"] + " CD74"}, row])
         limit = preflight.check_sft(path, tokenizer, 256) - 1
-        with refused(f"needs {limit + 1} tokens", f"{path}:1301"):
+        with refused_at(f"{path}:1301", "too-long"):
             preflight.check_sft(path, tokenizer, limit)
 
     @pytest.mark.parametrize("change", [{"output": None}, {"input": ["a"]}, {"output": {"text": "a"}}])
     def test_malformed_names_the_line(self, change, rows, path, tokenizer):
         write_jsonl(path, [rows[0], {**rows[1], **change}])
-        with refused("malformed SFT row", f"{path}:2"):
+        with refused_at(f"{path}:2", "malformed-row"):
             preflight.check_sft(path, tokenizer, 256)
 
-    @pytest.mark.parametrize(
-        ("text", "what", "line"),
-        [(b"{", "not JSON", ":1"), (b"[1]", "not a JSON object", ":1"), (b"\xff\xfe{}", "", ""), (b"", "no rows", "")],
-    )
-    def test_that_are_none(self, text, what, line, path, tokenizer):
+    @pytest.mark.parametrize(("text", "line"), [(b"{", ":1"), (b"[1]", ":1"), (b"\xff\xfe{}", ""), (b"", "")])
+    def test_that_are_none(self, text, line, path, tokenizer):
         path.write_bytes(text)
-        with refused(what, f"{path}{line}"):
+        with refused_at(f"{path}{line}"):
             preflight.check_sft(path, tokenizer, 256)
-
-    def test_that_are_a_folder_or_not_there(self, tmp_path, path, tokenizer):
-        for wrong in (tmp_path, path):
-            with refused("", str(wrong)):
-                preflight.check_sft(wrong, tokenizer, 256)
 
 
 class TestRlRows:
@@ -186,19 +162,21 @@ class TestRlRows:
     def test_that_fit_to_the_token_pass_and_one_token_less_does_not(self, name, row_of, check):
         longest = check(row_of(name))
         assert check(row_of(name), max_len=longest) == longest
-        with refused(f"needs {longest} tokens", "rl.jsonl:1"):
+        with refused_at("rl.jsonl:1", "too-long", f"needs {longest} "):
             check(row_of(name), max_len=longest - 1)
 
-    def test_primal_and_dual_have_to_fit(self, row_of, check, lengths):
+    def test_primal_and_dual_have_to_fit(self, row_of, check, prompt_length):
         row = row_of(GENERATION)
-        primal = lengths.prompt(row["input"]) + 32
-        with refused(f"prompt with its response needs {primal}", "rl.jsonl:1"):
+        primal = prompt_length(row["input"]) + 32
+        with refused_at("rl.jsonl:1", "too-long", f"prompt with its response needs {primal} "):
             check(row, max_len=primal - 1)
-        with refused("dual prompt with its response needs", "rl.jsonl:1"):
+        with refused_at("rl.jsonl:1", "too-long", "dual prompt"):
             check(row, max_len=primal)
         assert check(row, max_new_tokens=42) == check(row) + 10, "the dual shows the whole response"
 
-    def test_every_dual_has_to_fit_with_the_longest_label(self, row_of, check, lengths, vocabulary, tmp_path):
+    def test_every_dual_has_to_fit_with_the_longest_label(
+        self, row_of, check, prompt_length, response_length, vocabulary, tmp_path
+    ):
         long = " ".join(["long"] * 60)
         labels = {**vocabulary.labels, "cell_type": (*vocabulary.labels["cell_type"], long)}
         longer = Vocabulary(genes=vocabulary.genes, labels=labels)
@@ -207,55 +185,59 @@ class TestRlRows:
         label = json.loads(row["label"])
         wider = {**row, "label": json.dumps({**label, "known": {"observed": [*label["known"]["observed"], "CD3D"]}})}
         example, task = Example.from_label(wider["label"]), TASKS[ANNOTATION]
-        dual = lengths.prompt(task.dual_prompt(example.known, long, longer))
-        needed = dual + lengths.response(task.rebuilt_response(example.unknown))
+        dual = prompt_length(task.dual_prompt(example.known, long, longer))
+        needed = dual + response_length(task.rebuilt_response(example.unknown))
         assert check(row, row, wider, max_new_tokens=1) == needed
-        with refused(f"needs {needed} tokens", "rl.jsonl:3"):
+        with refused_at("rl.jsonl:3", "too-long", f"needs {needed} "):
             check(row, row, wider, max_new_tokens=1, max_len=needed - 1)
 
     @pytest.mark.parametrize(
-        ("spoil", "what"),
+        ("spoil", "code"),
         [
-            (lambda row: row.pop("label"), "malformed RL row"),
-            (lambda row: row.update(input=None), "malformed RL row"),
-            (lambda row: row.update(label="T"), "malformed label row: not JSON"),
-            (lambda row: row.update(label='{"schema": 99}'), "not a row of schema 1"),
-            (lambda row: row.update(label=row["label"].replace('"unknown"', '"unknwon"')), "'unknown' is missing"),
-            (lambda row: row.update(label=row["label"].replace(f'"{ANNOTATION}"', '"other"')), "unknown task"),
+            (lambda row: row.pop("label"), "malformed-row"),
+            (lambda row: row.update(input=None), "malformed-row"),
+            (lambda row: row.update(label="T"), ""),
+            (lambda row: row.update(label='{"schema": 99}'), ""),
+            (lambda row: row.update(label=row["label"].replace('"unknown"', '"unknwon"')), ""),
+            (lambda row: row.update(label=row["label"].replace(f'"{ANNOTATION}"', '"other"')), "unknown-task"),
         ],
     )
-    def test_malformed_names_the_line(self, spoil, what, row_of, check):
+    def test_malformed_names_the_line(self, spoil, code, row_of, check):
         bad = row_of(ANNOTATION)
         spoil(bad)
-        with refused(what, "rl.jsonl:2"):
+        with refused_at("rl.jsonl:2", code):
             check(row_of(GENERATION), bad)
 
     def test_without_the_gold_that_the_oracle_needs_name_the_line(self, row_of, check):
         row = row_of(ANNOTATION)
-        with refused("the oracle needs the true answer", "rl.jsonl:1"):
+        with refused_at("rl.jsonl:1"):
             check(row, reward="oracle")
         row["label"] = json.dumps({**json.loads(row["label"]), "gold": "T"})
         assert check(row, reward="oracle") == check(row, reward="duality")
 
-    def test_have_to_fit_with_every_label_that_the_posterior_asks_about(self, row_of, check, lengths, vocabulary):
+    def test_have_to_fit_with_every_label_that_the_posterior_asks_about(
+        self, row_of, check, response_length, vocabulary
+    ):
         row = row_of(GENERATION)
         label = json.loads(row["label"])
-        labels = sorted(vocabulary.labels["cell_type"], key=lengths.response)
+        labels = sorted(vocabulary.labels["cell_type"], key=response_length)
         for hidden in (labels[0], labels[-1]):
             row["label"] = json.dumps({**label, "unknown": hidden})
-            room = lengths.response(labels[-1]) - lengths.response(hidden)
+            room = response_length(labels[-1]) - response_length(hidden)
             assert check(row, reward="posterior") == check(row, reward="duality") + room
 
-    def test_have_to_fit_with_a_whole_cell_behind_its_reasoning(self, row_of, check, lengths, cell, vocabulary):
+    def test_have_to_fit_with_a_whole_cell_behind_its_reasoning(
+        self, row_of, check, prompt_length, response_length, cell, vocabulary
+    ):
         task, row = TASKS[ANNOTATION], row_of(ANNOTATION)
         prompts = [task.dual_prompt({"length": "8"}, label, vocabulary) for label in vocabulary.labels["cell_type"]]
-        written = max(map(lengths.prompt, prompts)) + lengths.response(task.rebuilt_response(cell.genes))
+        written = max(map(prompt_length, prompts)) + response_length(task.rebuilt_response(cell.genes))
         settings = {"max_new_tokens": 1, "max_len": 512, "hidden": 1}
         reasons = {**settings, "traces": 1, "dual": {"max_new_tokens": 200}}
         assert check(row, **reasons, reward="likelihood") == written + 200
-        again = lengths.prompt(task.primal_prompt({"cell": cell.genes}, vocabulary))
+        again = prompt_length(task.primal_prompt({"cell": cell.genes}, vocabulary))
         assert check(row, **settings, reward="consistency") > again
 
     def test_judged_in_a_way_that_their_task_cannot_be(self, row_of, check):
-        with refused("compares ranked lists", f"tasks.{GENERATION}"):
+        with refused_at(f"tasks.{GENERATION}"):
             check(row_of(GENERATION), reward="duality-rwjs")

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.reward_client import RewardClient
+from tests.refused import refused
 
 ROLLOUT = (["query"], ["prompt"], ["label"])
 REPLY = b'{"rewards": 0.5, "scores": 0.5, "extra_logs": {"dual_reward": 0.5}}'
@@ -72,25 +73,19 @@ def test_a_slow_server_gets_few_rollouts(server):
     assert 0 < len(by_slow) < 20
 
 
-def test_an_error_of_a_server_is_asked_of_another(server):
-    (bad, by_bad), (good, _) = server(b"at fault", status=500), server()
-    assert call([bad, good], times=4) == [json.loads(REPLY)] * 4
-    assert by_bad
-
-
 @pytest.mark.parametrize(
-    ("status", "reply", "why"),
+    ("status", "reply", "code"),
     [
-        (401, b"{}", "http_401.*set CELLDUALITY_TOKEN"),
-        (400, b"{}", "http_400"),
-        (200, b"nothing", "malformed"),
-        (200, REPLY.replace(b"0.5", b"null"), "malformed"),
+        (401, b"{}", "server-refused"),
+        (400, b"{}", "server-refused"),
+        (200, REPLY.replace(b"0.5", b"null"), "malformed-reply"),
     ],
 )
-def test_what_asking_again_does_not_mend_is_said_at_once(status, reply, why, server, caplog):
+def test_what_asking_again_does_not_mend_is_said_at_once(status, reply, code, server, caplog):
     url, sent = server(reply, status)
-    with pytest.raises(CellDualityError, match=why):
+    with refused(code) as error:
         call([url])
+    assert ("CELLDUALITY_TOKEN" in error.value.hint) == (status == 401)
     assert len(sent) == 1
     assert "no reward: a server" in caplog.text
 
@@ -99,12 +94,12 @@ def test_patience_ends():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         gone = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     began = time.monotonic()
-    with pytest.raises(CellDualityError, match=r"none answered within 0\.7 s.*RESUME=1"):
+    with refused("no-server"):
         call([gone], patience=0.7)
     assert 0.7 <= time.monotonic() - began < 5.0
 
 
 def test_without_a_token_it_does_not_begin(monkeypatch):
     monkeypatch.delenv(TOKEN_VARIABLE)
-    with pytest.raises(CellDualityError, match="CELLDUALITY_TOKEN is not set"):
+    with pytest.raises(CellDualityError, match=TOKEN_VARIABLE):
         RewardClient(["http://127.0.0.1:5000/"])

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cellduality_plugin.agent_file import bound_reward_file, packaged_reward_file
 from cellduality_plugin.config import PATH_VARIABLE
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.reward_func import RewardFunction
-from cellduality_plugin.tasks import TASKS
 
 TYPE = "cell_type_annotation"
 
@@ -34,52 +33,38 @@ def reward_func(config_path):
 
 
 @pytest.fixture
-def rollout(cell, vocabulary, small_world):
-    """Return a function that gives (query, prompt, label) of an answer."""
-
-    def make(answer: str, row: int = 0) -> tuple[str, str, str]:
-        task = TASKS[TYPE]
-        example = task.example(cell, hidden=0.25, labelled=False, rng=np.random.default_rng(row))
-        chat = [{"role": "user", "content": task.primal_prompt(example.inputs, vocabulary)}]
-        prompt = small_world.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return prompt + task.answer_response(answer), prompt, example.to_label()
-
-    return make
+def rollout(posted) -> Callable[..., tuple[list[str], ...]]:
+    """Return a function that gives (queries, prompts, labels) of answers to one question."""
+    return lambda *answers: tuple(posted(TYPE, *answers).values())
 
 
 def test_threads_share_their_dual_calls(reward_func, rollout, policy_server):
     policy_server.after = 0.1
-
-    def call(answer: str) -> Any:
-        query, prompt, label = rollout(answer)
-        return reward_func([query], [prompt], [label])
-
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(call, ["T", "CD19+ B"] * 4))
+        found = list(threads.map(lambda answer: reward_func(*rollout(answer)), ["T", "CD19+ B"] * 4))
     assert len(policy_server.asked) == 2
     assert all(reply["rewards"] == reply["scores"] > 0.0 for reply in found)
 
 
 def test_several_rollouts_are_lists(reward_func, rollout):
-    found = reward_func(*zip(rollout("T"), rollout("nothing of this kind"), strict=True))
+    found = reward_func(*rollout("T", "nothing of this kind"))
     assert found["rewards"][0] > found["rewards"][1] == 0.0
 
 
 def test_a_row_that_is_none_is_logged_before_openrlhf_swallows_it(reward_func, rollout, caplog):
     query, prompt, _ = rollout("T")
     with pytest.raises(CellDualityError):
-        reward_func([query], [prompt], ["{}"])
+        reward_func(query, prompt, ["{}"])
     assert "no reward: " in caplog.text
     assert caplog.records[-1].levelname == "ERROR"
 
 
 def test_it_can_be_called_after_it_was_closed_and_inside_a_loop(reward_func, rollout):
-    called = [[part] for part in rollout("T")]
-    first = reward_func(*called)
+    first = reward_func(*rollout("T"))
     reward_func.close()
 
     async def in_a_thread() -> Any:
-        return await asyncio.to_thread(reward_func, *called)
+        return await asyncio.to_thread(reward_func, *rollout("T"))
 
     assert asyncio.run(in_a_thread())["rewards"] == first["rewards"]
 
@@ -91,9 +76,3 @@ def test_the_files_name_the_function(config_path, monkeypatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         assert isinstance(module.reward_func, RewardFunction)
-
-
-def test_a_file_without_an_endpoint_is_refused(make_config, tmp_path):
-    make_config()
-    with pytest.raises(CellDualityError, match="no endpoint that plays the dual"):
-        bound_reward_file(tmp_path / "cellduality.json")

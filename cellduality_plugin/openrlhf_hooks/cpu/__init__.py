@@ -3,7 +3,7 @@
 launch.py               sets the environment, then execs the command
 site/sitecustomize.py   Python runs it at the start of every process below that command
 post_import.py          the tables of patches, and the finder that applies one when its module is imported
-openrlhf_patches.py     what OpenRLHF says of CUDA, said of the CPU
+openrlhf_patches.py     OpenRLHF's calls to CUDA, made for the CPU
 library_patches.py      the same for torch, ray and vllm
 flash_attn_stand_in.py  the four functions OpenRLHF imports from flash_attn, in plain torch
 packed_attention.py     flash_attention_2 of packed rows, in plain torch

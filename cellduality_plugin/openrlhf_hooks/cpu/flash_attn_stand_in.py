@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -65,9 +66,8 @@ def pad_input(tokens: torch.Tensor, indices: torch.Tensor, batch: int, length: i
 
 def all_gather(tensor: torch.Tensor, group: object = None) -> torch.Tensor:
     """Refuse: only ring attention calls this, and ring attention computes on GPUs."""
-    raise CellDualityError(
-        "ring attention needs flash_attn", where="--ds.ring_attn_size", hint="leave it at 1 on a CPU"
-    )
+    what, hint = "ring attention needs flash_attn", "leave it at 1 on a CPU"
+    raise CellDualityError(what, code="needs-gpu", where="--ds.ring_attn_size", hint=hint)
 
 
 @contextlib.contextmanager
@@ -79,20 +79,14 @@ def standing_in() -> Iterator[None]:
     if importlib.util.find_spec("flash_attn") is not None:
         yield
         return
-    modules = _modules()
+    names = ("flash_attn", "flash_attn.bert_padding", "flash_attn.utils", "flash_attn.utils.distributed")
+    modules: dict[str, Any] = {name: ModuleType(name) for name in names}
+    for function in (index_first_axis, unpad_input, pad_input, rearrange):
+        setattr(modules["flash_attn.bert_padding"], function.__name__, function)
+    modules["flash_attn.utils.distributed"].all_gather = all_gather
     sys.modules.update(modules)
     try:
         yield
     finally:
         for name in modules:
             sys.modules.pop(name, None)
-
-
-def _modules() -> dict[str, ModuleType]:
-    names = ("flash_attn", "flash_attn.bert_padding", "flash_attn.utils", "flash_attn.utils.distributed")
-    modules = {name: ModuleType(name) for name in names}
-    padding = modules["flash_attn.bert_padding"]
-    for function in (index_first_axis, unpad_input, pad_input, rearrange):
-        setattr(padding, function.__name__, function)
-    modules["flash_attn.utils.distributed"].all_gather = all_gather  # type: ignore[attr-defined]
-    return modules

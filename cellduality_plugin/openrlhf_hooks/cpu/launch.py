@@ -14,7 +14,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.cpu.library_patches import SLOTS_VARIABLE
 from cellduality_plugin.openrlhf_hooks.cpu.post_import import DEVICE_VARIABLE
 from cellduality_plugin.openrlhf_hooks.cpu.precision import DTYPE_VARIABLE, fast_dtype
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, TRAINERS, value_of
+from cellduality_plugin.openrlhf_hooks.doctor.command import RL, TRAINERS
 from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
 
 # Defaults only: whatever the user has set stays. Why each is there:
@@ -36,13 +36,15 @@ DEFAULTS: dict[str, str] = {
     "DO_NOT_TRACK": "1",
 }
 
-# What only computes on a GPU: flag, the values that need one (None: the mere flag), value when absent, the hint.
-_GPU_ONLY: tuple[tuple[str, frozenset[str] | None, str, str], ...] = (
-    ("--train.dynamic_batch_enable", None, "", "leave it out: batches are for a processor as they are"),
-    ("--ds.load_in_4bit", None, "", "leave it out: bitsandbytes computes on GPUs"),
-    ("--ds.adam_offload", None, "", "leave it out: the optimiser is in host memory already"),
-    ("--ds.attn_implementation", frozenset({"flash_attention_3"}), "", "leave it out"),
-    ("--vllm.sync_backend", frozenset({"nccl"}), "nccl", "pass --vllm.sync_backend gloo"),
+# What only computes on a GPU: flag, its value, what to do instead.
+_GPU_ONLY: tuple[tuple[str, bool | str, str], ...] = (
+    ("train.dynamic_batch_enable", True, "leave it out: batches are for a processor as they are"),
+    ("ds.load_in_4bit", True, "leave it out: bitsandbytes computes on GPUs"),
+    ("ds.adam_offload", True, "leave it out: the optimiser is in host memory already"),
+    ("ds.attn_implementation", "flash_attention_3", "leave it out"),
+    ("vllm.sync_backend", "nccl", "pass --vllm.sync_backend gloo"),
+    # The launcher turns torch's compiler off: an engine that compiles does not start, and the trainer waits for it.
+    ("vllm.enforce_eager", False, "pass --vllm.enforce_eager"),
 )
 
 
@@ -62,20 +64,16 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
     trainer = next((word for word in command if word in TRAINERS), None)
     if trainer is None:
         return
-    for flag, refused, absent, hint in _GPU_ONLY:
-        if trainer == SFT and flag.startswith("--vllm."):
-            continue
-        value = value_of(command, flag) or absent
-        if (flag in command) if refused is None else (value in refused):
-            shown = flag if refused is None else f"{flag} {value}"
-            raise CellDualityError(f"{shown} needs a GPU", where=trainer, hint=hint)
-    packs, attention = "--ds.packing_samples" in command, value_of(command, "--ds.attn_implementation")
-    if not packs and attention in (None, "flash_attention_2"):
-        what, hint = "flash attention of batches that are not packed needs a GPU", "pass --ds.packing_samples"
-        raise CellDualityError(what, where=trainer, hint=f"{hint}, or --ds.attn_implementation sdpa")
-    # The launcher turns torch's compiler off: an engine that compiles does not start, and the trainer waits for it.
-    if trainer == RL and "--vllm.enforce_eager" not in command:
-        raise CellDualityError("an engine that compiles needs a GPU", where=trainer, hint="pass --vllm.enforce_eager")
+    flags = read_flags(trainer, command[command.index(trainer) + 1 :])
+    for name, refused, hint in _GPU_ONLY:
+        if flags.get(name) == refused:
+            shown = f"--{name}" if isinstance(refused, bool) else f"--{name} {refused}"
+            shown = f"a run without {shown}" if refused is False else shown
+            raise CellDualityError(f"{shown} needs a GPU", code="needs-gpu", where=trainer, hint=hint)
+    if flags.get("ds.attn_implementation") == "flash_attention_2" and not flags.get("ds.packing_samples"):
+        what = "flash attention of batches that are not packed needs a GPU"
+        hint = "pass --ds.packing_samples, or --ds.attn_implementation sdpa"
+        raise CellDualityError(what, code="needs-gpu", where=trainer, hint=hint)
 
 
 def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -104,6 +102,7 @@ def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, s
     if not given.isdigit() or int(given) < flags.cards:
         raise CellDualityError(
             f"the run asks for {flags.cards} slots, and {SLOTS_VARIABLE} is {given}",
+            code="too-few-slots",
             where=RL,
             hint=f"unset {SLOTS_VARIABLE}, or lower the ranks and engines (GPUS, ENGINES)",
         )

@@ -77,6 +77,7 @@ def attend(
     if query.shape[0] != 1 or position_ids is None:
         raise CellDualityError(
             f"{STANDS_FOR} is there for packed rows alone, and these are not packed",
+            code="needs-gpu",
             where="--ds.attn_implementation",
             hint="pass --ds.packing_samples, too, or --ds.attn_implementation sdpa",
         )

@@ -44,12 +44,8 @@ DURING_IMPORT: dict[str, str] = {
 class PostImportFinder(MetaPathFinder):
     """Finds a listed module where the other finders find it, and patches it once it has run.
 
-    Parameters
-    ----------
-    after
-        Module name to `"module:function"`, called with the imported module.
-    during
-        Module name to `"module:function"`, called with nothing; returns a context manager around the import.
+    ``after`` and ``during`` are tables like those above: a function of the imported module, and one that returns a
+    context manager around the import.
     """
 
     def __init__(self, after: Mapping[str, str], during: Mapping[str, str]) -> None:

@@ -13,19 +13,13 @@ _INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def fast_dtype(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return ``"bfloat16"`` or ``"float32"``, whichever the processor has instructions for.
-
-    Parameters
-    ----------
-    cpuinfo
-        What the kernel tells of the processor; a machine that tells nothing gets float32.
-    """
+    """Return ``"bfloat16"`` if the kernel lists processor instructions for it, else ``"float32"``."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return "float32"
-    told = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return "bfloat16" if _INSTRUCTIONS & set(told.split()) else "float32"
+    features = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return "bfloat16" if _INSTRUCTIONS & set(features.split()) else "float32"
 
 
 def computes_in_float32() -> bool:

@@ -9,16 +9,9 @@ from cellduality_plugin.errors import CellDualityError
 
 
 def existing(owner: Any, name: str, behaviour: str) -> Any:
-    """Return `owner.name`, or say which behaviour on the CPU needs it and is not there.
+    """Return `owner.name` of an upstream module or class, on which a patch relies.
 
-    Parameters
-    ----------
-    owner
-        A module or class of an upstream package.
-    name
-        The attribute that a patch relies on.
-    behaviour
-        What the patch makes possible, as a noun phrase ("weight sync over gloo").
+    ``behaviour`` is what the patch makes possible, as a noun phrase ("weight sync over gloo").
 
     Raises
     ------
@@ -30,6 +23,7 @@ def existing(owner: Any, name: str, behaviour: str) -> Any:
     except AttributeError as error:
         raise CellDualityError(
             f"{behaviour} cannot be set up on the CPU, because {_path(owner)} has no attribute {name!r}",
+            code="wrong-version",
             where=_version(owner),
             hint="install the versions pinned by cellduality-plugin[cpu], or report this version as unsupported",
         ) from error

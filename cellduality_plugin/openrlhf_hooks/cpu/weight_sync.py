@@ -13,12 +13,7 @@ _PATIENCE = timedelta(minutes=10)
 class GlooCommunicator:
     """The part of vLLM's `PyNcclCommunicator` that OpenRLHF uses, for tensors in host memory.
 
-    Parameters
-    ----------
-    host, port
-        Where rank 0 opens the rendezvous.
-    rank, world_size
-        This process among the trainer's rank 0 (rank 0) and all engine workers (ranks 1 and up).
+    Rank 0, the trainer's, opens the rendezvous at ``host`` and ``port``; ranks from 1 are the engine workers.
     """
 
     def __init__(self, host: str, port: int, rank: int, world_size: int) -> None:

@@ -3,7 +3,7 @@
 command.py   the words of a run: which trainer, with which flags, started how
 flags.py     what OpenRLHF's own parser makes of the flags
 model.py     the model folder: sizes out of its config.json
-agent.py     the agent file: whose it is, and which configuration it is bound to
+agent.py     the agent file: whether it is this package's, and its configuration
 machine.py   versions, graphics cards and memory of this machine
 run.py       all of it together, as the checks see it
 memory.py    what the run takes of each card and of the host, by formula

@@ -25,10 +25,9 @@ class AgentFile:
         """Return what the file at ``path`` holds."""
         if not path.endswith(".py"):
             return cls(path, (("the agent is no Python file", _AGENT),))
-        try:
-            tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-        except (OSError, SyntaxError, ValueError) as failure:
-            return cls(path, ((f"the agent file cannot be read: {failure}", _AGENT),))
+        tree = read_python(path)
+        if isinstance(tree, str):
+            return cls(path, ((f"the agent file cannot be read: {tree}", _AGENT),))
         executors = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "AgentExecutor"]
         bases = {ast.unparse(base) for executor in executors for base in executor.bases}
         ours = {
@@ -39,6 +38,14 @@ class AgentFile:
         }
         is_ours = bool(ours & {"AgentExecutor", *bases}) or Path(path).resolve() == _PACKAGED
         return cls(path, tuple(_problems(tree)), is_ours, next(map(_bound, executors), None))
+
+
+def read_python(path: str) -> ast.Module | str:
+    """Return what a Python file holds, or why it cannot be read."""
+    try:
+        return ast.parse(Path(path).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as failure:
+        return str(failure)
 
 
 def names_in(tree: ast.Module) -> set[str]:

@@ -7,13 +7,11 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.doctor.command import TRAINERS
-
-if TYPE_CHECKING:
-    from cellduality_plugin.openrlhf_hooks.doctor.run import Run
+from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -21,7 +19,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """What is the matter, where (flag, file or row), how to mend it, and the name of the check that says so.
+    """What is wrong, where (flag, file or row), what to do, and the name of the check that found it.
 
     An ``error``: the run fails, or trains on something else than meant. A ``warning``: likely not meant. A ``note``:
     good to know, or could not be checked here.
@@ -47,17 +45,11 @@ def finding_of(mistake: CellDualityError, where: str = "") -> Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check, called after its function.
+    """A check, called after its function, of the runs of some ``trainers``.
 
-    Parameters
-    ----------
-    find
-        Its parameters are properties of a :class:`Run`, or ``run`` itself: it is skipped where one is None or an error.
-        The first sentence of its docstring is what it finds, the rest is why.
-    trainers
-        Whose runs it examines.
-    always
-        Whether it has something to say where the flags could not be read.
+    Parameters of ``find`` are properties of a :class:`Run`, or ``run`` itself: it is skipped where one is None or an
+    error. The first sentence of its docstring is what it finds, the rest is why. One that is ``always`` made has
+    something to say where the flags could not be read.
     """
 
     find: Callable[..., Found]
@@ -77,9 +69,8 @@ class Check:
         """Return what it finds on ``run``."""
         if run.command.trainer not in self.trainers or (run.flags.args is None and not self.always):
             return []
-        needed = {
-            name: run if name == "run" else getattr(run, name) for name in inspect.signature(self.find).parameters
-        }
+        names = inspect.signature(self.find).parameters
+        needed = {name: run if name == "run" else getattr(run, name) for name in names}
         if any(value is None or isinstance(value, CellDualityError) for value in needed.values()):
             return []
         return [dataclasses.replace(finding, check=self.name) for finding in self.find(**needed)]

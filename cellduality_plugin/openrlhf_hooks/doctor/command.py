@@ -1,4 +1,4 @@
-"""The command of a run, taken apart: launchers in front, the trainer, its flags."""
+"""The command of a run: launchers in front, the trainer, its flags."""
 
 from __future__ import annotations
 
@@ -49,21 +49,23 @@ class Command:
         if at is None:
             raise CellDualityError(
                 "the command runs no trainer that can be examined",
+                code="no-trainer",
                 where=" ".join(words[:4]) or "nothing behind --",
                 hint=f"cellduality doctor -- python -m {RL} --flags ... (or {SFT})",
             )
         before, names = list(words[:at]), [os.path.basename(word) for word in words[:at]]
         submitted = "ray job submit" in " ".join(names)
+        variables = dict(word.split("=", 1) for word in before if re.match(r"[A-Za-z_]\w*=", word))
         by_job, unreadable = _job_variables(before) if submitted else ({}, "")
         return cls(
-            tuple(words),
-            words[at],
-            tuple(words[at + 1 :]),
-            {**dict(word.split("=", 1) for word in before if re.match(r"[A-Za-z_]\w*=", word)), **by_job},
-            submitted,
-            "cellduality-cpu" in names,
-            _processes(before, names),
-            unreadable,
+            words=tuple(words),
+            trainer=words[at],
+            flags=tuple(words[at + 1 :]),
+            variables={**variables, **by_job},
+            submitted=submitted,
+            on_cpu="cellduality-cpu" in names,
+            processes=_processes(before, names),
+            unreadable=unreadable,
         )
 
 
@@ -89,22 +91,18 @@ def _job_variables(before: Sequence[str]) -> tuple[dict[str, str], str]:
         return {}, "--runtime-env"
     try:
         values: Any = json.loads(value_of(before, "--runtime-env-json") or "{}")
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
+        variables = values.get("env_vars")
+    except (ValueError, AttributeError):
         return {}, "--runtime-env-json"
-    variables = values.get("env_vars")
     return {name: str(value) for name, value in variables.items()} if isinstance(variables, dict) else {}, ""
 
 
 def _processes(before: Sequence[str], names: Sequence[str]) -> int | None:
     """Return how many processes the launcher starts, None if it asks the machine."""
+    counts = ["1"]
     if "deepspeed" in names:
         counts = [value_of(before, "--num_gpus") or ""]
     elif "torchrun" in names or "torch.distributed.run" in names:
-        counts = [
-            value_of(before, *flags) or "1" for flags in (("--nnodes",), ("--nproc-per-node", "--nproc_per_node"))
-        ]
-    else:
-        return 1
+        per_node = value_of(before, "--nproc-per-node", "--nproc_per_node")
+        counts = [value_of(before, "--nnodes") or "1", per_node or "1"]
     return math.prod(map(int, counts)) if all(map(str.isdigit, counts)) else None

@@ -152,11 +152,12 @@ def nearest(flag: str, options: Sequence[str]) -> str:
 def _main_block(trainer: str) -> CodeType:
     path = _package() / Path(*trainer.split(".")[1:]).with_suffix(".py")
     if not path.is_file():
-        raise CellDualityError(f"this OpenRLHF has no {trainer}", where=str(path), hint=_VERSION)
+        raise CellDualityError(f"this OpenRLHF has no {trainer}", code="wrong-version", where=str(path), hint=_VERSION)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     block = tree.body[-1]
     if not isinstance(block, ast.If) or ast.unparse(block.body[-1]) != "train(args)":
-        raise CellDualityError(f"{trainer} no longer ends in train(args)", where=str(path), hint=_VERSION)
+        what = f"{trainer} no longer ends in train(args)"
+        raise CellDualityError(what, code="wrong-version", where=str(path), hint=_VERSION)
     standard = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) and _is_standard(node)]
     return compile(ast.Module(body=[*standard, block], type_ignores=[]), str(path), "exec")
 
@@ -183,7 +184,7 @@ def _file_of_openrlhf(name: str) -> ModuleType:
     path = _package() / Path(*name.split(".")[1:]).with_suffix(".py")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise CellDualityError(f"this OpenRLHF has no {name}", where=str(path), hint=_VERSION)
+        raise CellDualityError(f"this OpenRLHF has no {name}", code="wrong-version", where=str(path), hint=_VERSION)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -195,6 +196,7 @@ def _package() -> Path:
     if spec is None or spec.origin is None:
         raise CellDualityError(
             "OpenRLHF is not installed here, so its flags cannot be read",
+            code="not-installed",
             where=sys.executable,
             hint="run the doctor where the trainer is installed (bash recipes/setup.sh)",
         )

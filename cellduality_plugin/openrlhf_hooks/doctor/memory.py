@@ -44,7 +44,7 @@ def parts(run: Run) -> tuple[Part, ...]:
     if run.model is None or run.model.parameters is None or run.shares is None or run.devices is None:
         return ()
     found = [*_trainer(run, run.model.parameters), *_others(run, run.model.parameters)]
-    if _on_cpu(run):
+    if run.on_cpu:
         times = {part: 1 if part.name == "engine" else run.devices for part in found}
         found = [Part(p.name, HOST, p.generating * n, p.training * n, p.formula) for p, n in times.items()]
     return (*found, *_host(run, run.model.parameters, run.devices))
@@ -52,15 +52,12 @@ def parts(run: Run) -> tuple[Part, ...]:
 
 def totals(found: Sequence[Part]) -> dict[str, Part]:
     """Return {where: the sum of the parts there}."""
-    by_place = {
-        place: [part for part in found if part.where == place] for place in dict.fromkeys(p.where for p in found)
-    }
-    return {
-        place: Part(
-            "all", place, sum(p.generating for p in ps), sum(p.training for p in ps), "", sum(p.loading for p in ps)
-        )
-        for place, ps in by_place.items()
-    }
+    summed: dict[str, Part] = {}
+    for part in found:
+        old = summed.get(part.where, Part("all", part.where, 0, 0, ""))
+        generating, training = old.generating + part.generating, old.training + part.training
+        summed[part.where] = Part("all", part.where, generating, training, "", old.loading + part.loading)
+    return summed
 
 
 def cache_tokens(run: Run) -> int | None:
@@ -71,11 +68,6 @@ def cache_tokens(run: Run) -> int | None:
     each = run.get("vllm.tensor_parallel_size")
     room = card * run.get("vllm.gpu_memory_utilization") * each - 2 * model.parameters - GIB * each
     return int(room // model.cache_bytes)
-
-
-def _on_cpu(run: Run) -> bool:
-    """Return whether everything is in the host's memory."""
-    return run.command.on_cpu and not run.machine.gpus
 
 
 def _trainer(run: Run, parameters: int) -> Iterator[Part]:
@@ -108,14 +100,14 @@ def _others(run: Run, parameters: int) -> Iterator[Part]:
     if not run.is_rl:
         return
     each, share = run.get("vllm.tensor_parallel_size"), run.get("vllm.gpu_memory_utilization")
-    if _on_cpu(run):
+    if run.on_cpu:
         size, formula = float(run.machine.variables.get(_VLLM_CPU_CACHE, 1)) * GIB, f"2 P + {_VLLM_CPU_CACHE}"
         size += 2 * parameters
     elif run.machine.gpu_memory is None:
         size, formula = 2 * parameters / each, f"2 P / {each}; and its cache, up to {share:g} of the card"
     else:
         size, formula = share * run.machine.gpu_memory, f"{share:g} of the card"
-    sleeps = run.colocated and run.get("vllm.enable_sleep") and not _on_cpu(run)
+    sleeps = run.colocated and run.get("vllm.enable_sleep") and not run.on_cpu
     yield Part("engine", _card(run, "engine"), size, 0 if sleeps else size, formula)
 
 

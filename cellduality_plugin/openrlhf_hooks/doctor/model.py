@@ -34,7 +34,7 @@ class Model:
     name: str  # as the trainer is given it: a folder, or a name of the hub
     is_local: bool  # whether it means a folder
     config: Mapping[str, Any]  # its config.json, or the published sizes; empty if neither is at hand
-    parameters: int | None  # how many; None if that cannot be told
+    parameters: int | None  # how many; None if that is not known
 
     @classmethod
     def read(cls, name: str) -> Model:

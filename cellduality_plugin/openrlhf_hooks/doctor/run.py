@@ -46,8 +46,12 @@ class Run:
 
     @property
     def is_rl(self) -> bool:
-        """Return whether this is stage 2."""
         return self.command.trainer == RL
+
+    @property
+    def on_cpu(self) -> bool:
+        """Return whether everything is in the host's memory."""
+        return self.command.on_cpu and not self.machine.gpus
 
     @functools.cached_property
     def agent(self) -> AgentFile | None:
@@ -110,7 +114,7 @@ class Run:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Return the data sets, as OpenRLHF parts them."""
+        """Return the data sets, as OpenRLHF splits their names."""
         named = self.get(self.rows_flag[2:]) or ""
         return tuple(part.split("@")[0].strip() for part in named.split(",") if part.strip())
 
@@ -151,7 +155,6 @@ class Run:
 
     @property
     def has_reference(self) -> bool:
-        """Return whether a reference model is loaded."""
         return self.is_rl and bool(self.get("algo.kl.init_coef") > 0)
 
     @property

@@ -23,7 +23,7 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 def findings_table(found: Sequence[Finding]) -> Table:
     """Return the findings as a table."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in ("", "what", "where", "how to mend it"):
+    for heading in ("", "what", "where", "what to do"):
         table.add_column(heading, overflow="fold")
     for finding in found:
         style = _COLOURS[finding.severity]

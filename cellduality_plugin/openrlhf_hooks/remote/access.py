@@ -25,10 +25,11 @@ def find_token(host: str) -> tuple[str, bool]:
     token = os.environ.get(TOKEN_VARIABLE, "")
     if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         what = f"{TOKEN_VARIABLE} has to have {_SHORTEST_TOKEN} characters or more, and no blanks"
-        raise CellDualityError(what, hint="set a longer one")
+        raise CellDualityError(what, code="weak-token", hint="set a longer one")
     if not token and not is_loopback(host):
         raise CellDualityError(
             f"{host} can be reached from other machines, and {TOKEN_VARIABLE} is not set",
+            code="no-token",
             where="--host",
             hint=f"set {TOKEN_VARIABLE} for the server and its clients, or listen on 127.0.0.1",
         )

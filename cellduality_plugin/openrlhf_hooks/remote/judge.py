@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.examples import Value
 from cellduality_plugin.groups import Group, Score
 from cellduality_plugin.parsing import Answer, Failure, OneOf
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.scoring import Scorer
-from cellduality_plugin.tasks import DualTask
-from cellduality_plugin.vocabulary import Vocabulary
 
-REMEMBERED_ROWS = 4096
 OPENRLHF_WAITS = 180.0
 """Seconds after which OpenRLHF gives up on a reward server's answer."""
 
@@ -25,12 +21,10 @@ _OF_THE_TEXT = frozenset(get_args(Failure))
 _SHORTEST_MATCH = 32
 
 
-@dataclass(frozen=True)
-class Rollout:
+class Rollout(NamedTuple):
     """The response of a policy, special tokens removed, and what it shares with others of its row."""
 
     text: str
-    label: str
     group: Group
 
 
@@ -43,11 +37,12 @@ class Judge:
     Raises
     ------
     CellDualityError
-        If a setting needs to know the group of a rollout, which OpenRLHF does not tell on this route.
+        If a setting needs the group of a rollout, which OpenRLHF does not show on this route, or a dual may take
+        longer than OpenRLHF waits.
     """
 
-    def __init__(self, config: Config, tokenizer: Any, policy: Policy, *, rows: int = REMEMBERED_ROWS) -> None:
-        refuse_unfit(config)
+    def __init__(self, config: Config, tokenizer: Any, policy: Policy, *, rows: int = 4096) -> None:
+        _refuse_unfit(config)
         self.policy = policy
         self._scorer, self._tokenizer, self._rows = Scorer(config), tokenizer, rows
         self._tasks, self._vocabulary = config.load_tasks(), config.load_vocabulary()
@@ -72,8 +67,8 @@ class Judge:
             response = response_in(query, self._tokenizer.decode(tokens, skip_special_tokens=False))
         if response is None:
             hint = "serve with the tokenizer of the trained model"
-            raise CellDualityError("does not begin with its prompt", where="query", hint=hint)
-        return Rollout(self._special.sub("", response), label, group)
+            raise CellDualityError("does not begin with its prompt", code="foreign-prompt", where="query", hint=hint)
+        return Rollout(self._special.sub("", response), group)
 
     async def score(self, rollout: Rollout) -> Score:
         """Return the score of a rollout; one that cannot be judged scores 0, and the next of its row is asked anew."""
@@ -82,8 +77,8 @@ class Judge:
             score = await self._scorer.score(rollout.text, group, self.policy)
             kept = score.failure in _OF_THE_TEXT
         finally:
-            if not kept and self._groups.get(rollout.label) is group:
-                del self._groups[rollout.label]
+            if not kept and self._groups.get(group.label) is group:
+                del self._groups[group.label]
         return score
 
     def _group(self, label: str) -> Group:
@@ -92,34 +87,45 @@ class Judge:
             try:
                 group = self._scorer.group(label)
             except CellDualityError as error:
-                raise CellDualityError(error.what, where="labels", hint=error.hint) from error
-            check_fits(self._tasks[group.example.task], group.example, self._vocabulary)
+                raise CellDualityError(error.what, code=error.code, where="labels", hint=error.hint) from error
+            self._check_row(group)
             self._groups[label] = group
             if len(self._groups) > self._rows:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(label)
         return group
 
+    def _check_row(self, group: Group) -> None:
+        """Raise if the row lacks what its task asks for: it comes from outside, and duals are made of it."""
+        example, task, vocabulary = group.example, self._tasks[group.example.task], self._vocabulary
+        some: Value = next(iter(vocabulary.labels[task.answer.kind]), "") if isinstance(task.answer, OneOf) else ("A",)
+        try:
+            task.primal_prompt(example.inputs, vocabulary)
+            task.dual_prompt(example.known, some, vocabulary)
+            task.rebuilt_response(example.unknown)
+            task.validity(example, Answer(some, listed=1))
+            if isinstance(task.unknown, OneOf) != isinstance(example.unknown, str):
+                raise TypeError("x_u is of another kind")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"not a row of {task.name} ({type(error).__name__}: {error!s:.80})"
+            hint = "pass rows made by cellduality data prepare, with --data.label_key label"
+            raise CellDualityError(what, code="malformed-row", where="labels", hint=hint) from error
 
-def refuse_unfit(config: Config) -> None:
-    """Return nothing if rollouts can be judged without their group, and before OpenRLHF gives up.
 
-    Raises
-    ------
-    CellDualityError
-        If not.
-    """
+def _refuse_unfit(config: Config) -> None:
     for name, task in config.tasks.items():
         for setting, what in (("minimum_spread", "level a group"), ("votes", "count a group's votes")):
             if getattr(task, setting):
                 raise CellDualityError(
                     f"a remote reward sees one rollout at a time and cannot {what}",
+                    code="needs-group",
                     where=f"tasks.{name}.{setting}",
                     hint="leave it out, or use the agent (--train.agent_func_path)",
                 )
     if config.dual.timeout_seconds >= OPENRLHF_WAITS:
         what = f"OpenRLHF waits {OPENRLHF_WAITS:g} s for a reward, no longer than a dual may take"
-        raise CellDualityError(what, where="dual.timeout_seconds", hint="lower it, to 120 for example")
+        hint = "lower it, to 120 for example"
+        raise CellDualityError(what, code="dual-timeout-too-long", where="dual.timeout_seconds", hint=hint)
 
 
 def response_in(query: str, prompt: str) -> str | None:
@@ -142,25 +148,3 @@ def response_in(query: str, prompt: str) -> str | None:
     while start >= 0 and not query.startswith(prompt[start:]):
         start = prompt.find(head, start + 1)
     return query[len(prompt) - start :] if start >= 0 else None
-
-
-def check_fits(task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
-    """Return nothing if the row holds what its task asks for: it comes from outside, and duals are made of it.
-
-    Raises
-    ------
-    CellDualityError
-        If a question cannot be written.
-    """
-    some: Value = next(iter(vocabulary.labels[task.answer.kind]), "") if isinstance(task.answer, OneOf) else ("A",)
-    try:
-        task.primal_prompt(example.inputs, vocabulary)
-        task.dual_prompt(example.known, some, vocabulary)
-        task.rebuilt_response(example.unknown)
-        task.validity(example, Answer(some, listed=1))
-        if isinstance(task.unknown, OneOf) != isinstance(example.unknown, str):
-            raise TypeError("x_u is of another kind")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"not a row of {task.name} ({type(error).__name__}: {error!s:.80})"
-        hint = "pass rows made by cellduality data prepare, with --data.label_key label"
-        raise CellDualityError(what, where="labels", hint=hint) from error

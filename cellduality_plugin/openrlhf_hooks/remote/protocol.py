@@ -12,6 +12,7 @@ from cellduality_plugin.groups import Score
 MAX_ITEMS = 1024
 _Texts = Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_ITEMS)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Numbers = _Number | list[_Number]  # of one rollout, of several
 
 
 class Malformed(Exception):
@@ -25,19 +26,9 @@ class _Request(BaseModel):
 
 
 class _Reply(BaseModel):
-    """To one rollout."""
-
-    rewards: _Number
-    scores: _Number
-    extra_logs: dict[str, _Number]
-
-
-class _Replies(BaseModel):
-    """To several."""
-
-    rewards: list[_Number]
-    scores: list[_Number]
-    extra_logs: dict[str, list[_Number]]
+    rewards: _Numbers
+    scores: _Numbers
+    extra_logs: dict[str, _Numbers]
 
 
 def read_request(body: bytes) -> list[tuple[str, str, str]]:
@@ -73,11 +64,10 @@ def read_reply(body: bytes, rollouts: int) -> dict[str, Any]:
     >>> read_reply(b'{"rewards": 0.5, "scores": 0.5, "extra_logs": {"dual_reward": 0.5}}', 1)
     {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
     """
-    if rollouts == 1:
-        return _read(_Reply, body)
-    found = _read(_Replies, body)
-    if any(len(values) != rollouts for values in (found["rewards"], found["scores"], *found["extra_logs"].values())):
-        raise Malformed(f"rewards: not of {rollouts} rollouts")
+    found = _read(_Reply, body)
+    for values in (found["rewards"], found["scores"], *found["extra_logs"].values()):
+        if (len(values) if isinstance(values, list) else None) != (None if rollouts == 1 else rollouts):
+            raise Malformed(f"rewards: not of {rollouts} rollouts")
     return found
 
 
@@ -89,10 +79,10 @@ def reply(scores: Sequence[Score]) -> dict[str, Any]:
     >>> reply([Score(0.5, {"dual_reward": 0.5})])
     {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
     """
-    rewards = [score.reward for score in scores]
     if len(scores) == 1:
-        return {"rewards": rewards[0], "scores": rewards[0], "extra_logs": dict(scores[0].logs)}
-    logs = {key: [score.logs[key] for score in scores] for key in scores[0].logs} if scores else {}
+        return {"rewards": scores[0].reward, "scores": scores[0].reward, "extra_logs": dict(scores[0].logs)}
+    rewards = [score.reward for score in scores]
+    logs = {key: [score.logs[key] for score in scores] for key in scores[0].logs}
     return {"rewards": rewards, "scores": list(rewards), "extra_logs": logs}
 
 

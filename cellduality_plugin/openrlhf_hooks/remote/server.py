@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -40,17 +41,8 @@ class Limits:
     body_seconds: float = 30.0  # that a body may take to come
 
 
-class Refused(Exception):
-    """A request that is not judged: its status, and one line that says why."""
-
-    def __init__(self, status: int, why: str, **headers: str) -> None:
-        super().__init__(why)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.response = JSONResponse({"error": why}, status, named)
-
-
 class Metrics:
-    """What one server counts, in Prometheus' words."""
+    """What one server counts, under the names that ``/metrics`` gives Prometheus."""
 
     def __init__(self) -> None:
         self.registry = mine = CollectorRegistry()
@@ -63,13 +55,6 @@ class Metrics:
         self.queue = Gauge(name("queue"), "Rollouts that wait to be judged.", registry=mine)
         help_text = "From a request to its reply."
         self.seconds = Histogram(name("request_seconds"), help_text, buckets=_SECONDS, registry=mine)
-
-    def judged(self, score: Score) -> None:
-        """Count a rollout that was judged."""
-        self.rewards.inc()
-        self.dual_requests.inc(score.logs["dual_requests"])
-        if score.failure:
-            self.failures.labels(score.failure).inc()
 
 
 class RewardServer:
@@ -85,14 +70,13 @@ class RewardServer:
         self._taken = self._running = 0  # rollouts that are judged or wait; those that are judged
         self.metrics.in_flight.set_function(lambda: self._running)
         self.metrics.queue.set_function(lambda: self._taken - self._running)
-        self._health: tuple[float, str] = (-_HEALTH_HOLDS, "")
-        self._looking = asyncio.Lock()
+        self._health, self._looked, self._looking = "", -_HEALTH_HOLDS, asyncio.Lock()
         routes = [
             Route("/", self._rewards, methods=["POST"]),
             Route("/healthz", self._healthz, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
         ]
-        self.app = Starlette(routes=routes, lifespan=self._lifespan)
+        self.app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _refusal})
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -104,9 +88,12 @@ class RewardServer:
     async def _rewards(self, request: Request) -> Response:
         started, code = time.monotonic(), 500  # an error of ours is one, whatever it is; its traceback is logged
         try:
-            response = await self._answer(request)
-            code = response.status_code
+            response = JSONResponse(reply(await self._judged(await self._rollouts(request))))
+            code = 200
             return response
+        except HTTPException as refusal:
+            code = refusal.status_code
+            raise
         except ClientDisconnect:
             code = 499
             return Response(status_code=400)  # nobody reads it
@@ -114,18 +101,20 @@ class RewardServer:
             self.metrics.requests.labels(str(code)).inc()
             self.metrics.seconds.observe(time.monotonic() - started)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _rollouts(self, request: Request) -> list[Rollout]:
+        self._check_token(request)
+        self._check_room(1)
+        rollouts: list[Rollout] = []
         try:
-            self._check_token(request)
-            self._check_room(1)
             items = read_request(await self._body(request))
             self._check_room(len(items))
-            rollouts = [self._rollout(number, *item) for number, item in enumerate(items)]
+            for item in items:
+                rollouts.append(self._judge.rollout(*item))  # their number says which is wrong
         except Malformed as error:
-            return Refused(400, str(error)).response
-        except Refused as refusal:
-            return refusal.response
-        return JSONResponse(reply(await self._judged(rollouts)))
+            raise HTTPException(400, str(error)) from error
+        except CellDualityError as error:
+            raise HTTPException(400, f"{error.where}[{len(rollouts)}]: {error.what}") from error
+        return rollouts
 
     async def _judged(self, rollouts: list[Rollout]) -> list[Score]:
         self._taken += len(rollouts)
@@ -146,26 +135,23 @@ class RewardServer:
                 score = await self._judge.score(rollout)
             finally:
                 self._running -= 1
-        self.metrics.judged(score)
+        self.metrics.rewards.inc()
+        self.metrics.dual_requests.inc(score.logs["dual_requests"])
+        if score.failure:
+            self.metrics.failures.labels(score.failure).inc()
         return score
-
-    def _rollout(self, number: int, query: str, prompt: str, label: str) -> Rollout:
-        try:
-            return self._judge.rollout(query, prompt, label)
-        except CellDualityError as error:
-            raise Refused(400, f"{error.where}[{number}]: {error.what}") from error
 
     def _check_token(self, request: Request) -> None:
         if not allowed(request.headers.get("authorization", ""), self._token):
-            raise Refused(401, "the token is missing or wrong", www_authenticate="Bearer")
+            raise HTTPException(401, "the token is missing or wrong", {"WWW-Authenticate": "Bearer"})
 
     def _check_room(self, items: int) -> None:
         if self._taken + items > self._limits.at_once + self._limits.waiting:
-            raise Refused(429, f"{self._taken} rollouts are waiting already", retry_after="1")
+            raise HTTPException(429, f"{self._taken} rollouts are waiting already", {"Retry-After": "1"})
 
     async def _body(self, request: Request) -> bytes:
-        longest, body = self._limits.body_bytes, bytearray()
-        too_long = Refused(413, f"the body is longer than {longest} bytes", connection="close")
+        longest, body, close = self._limits.body_bytes, bytearray(), {"Connection": "close"}
+        too_long = HTTPException(413, f"the body is longer than {longest} bytes", close)
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > longest:
             raise too_long
@@ -180,25 +166,26 @@ class RewardServer:
         try:
             return await asyncio.wait_for(read(), self._limits.body_seconds)
         except asyncio.TimeoutError:
-            raise Refused(408, "the body did not come", connection="close") from None
+            raise HTTPException(408, "the body did not come", close) from None
 
     async def _healthz(self, request: Request) -> Response:
         async with self._looking:
-            if time.monotonic() - self._health[0] > _HEALTH_HOLDS:
-                cause = ""
+            if time.monotonic() - self._looked > _HEALTH_HOLDS:
                 try:
                     await asyncio.wait_for(self._policy.check(), 10)
+                    self._health = ""
                 except asyncio.TimeoutError:
-                    cause = "timeout"
+                    self._health = "timeout"
                 except PolicyError as error:
-                    cause = error.cause
-                self._health = (time.monotonic(), cause)
-        cause = self._health[1]
-        return JSONResponse({"policy": cause or "answers"}, 503 if cause else 200)
+                    self._health = error.cause
+                self._looked = time.monotonic()
+        return JSONResponse({"policy": self._health or "answers"}, 503 if self._health else 200)
 
     async def _metrics(self, request: Request) -> Response:
-        try:
-            self._check_token(request)
-        except Refused as refusal:
-            return refusal.response
+        self._check_token(request)
         return Response(generate_latest(self.metrics.registry), media_type="text/plain; version=0.0.4")
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine
 from cellduality_plugin.openrlhf_hooks.doctor.model import _KNOWN, Model, count_parameters
+from tests.refused import refused
 
 ROOT = Path(__file__).parents[3]
 FLAGS = ["--data.max_len", "64"]
@@ -78,9 +78,9 @@ def test_a_job_brings_variables_or_what_cannot_be_read_is_named(words, variables
     assert (found.variables, found.unreadable) == (variables, unreadable)
 
 
-@pytest.mark.parametrize("words", [[], ["python", "train.py"], ["python", "-m", "openrlhf.cli.train_dpo"]])
+@pytest.mark.parametrize("words", [[], ["python", "-m", "openrlhf.cli.train_dpo"]])
 def test_another_command_is_refused(words):
-    with pytest.raises(CellDualityError, match="runs no trainer"):
+    with refused("no-trainer"):
         Command.read(words)
 
 
@@ -104,10 +104,6 @@ def test_the_formula_gives_what_a_folder_holds_and_counts_where_weights_cannot_b
         assert Model.read(str(tmp_path)).parameters == count_parameters(config)
 
 
-def test_a_token_of_llama_3b_takes_112_kib_of_cache():
-    assert Model.read("meta-llama/Llama-3.2-3B-Instruct").cache_bytes == 112 * 1024
-
-
 @pytest.mark.parametrize("name", ["nobody/nothing", "not a name of the hub at all/x/y"])
 def test_what_is_not_known_is_not_guessed(name):
     found = Model.read(name)
@@ -115,7 +111,7 @@ def test_what_is_not_known_is_not_guessed(name):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
-def test_a_config_that_is_cut_is_no_config(text, tmp_path):
+def test_a_config_that_is_torn_is_none(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     assert Model.read(str(tmp_path)).is_missing
 

@@ -111,8 +111,8 @@ def scene(cell, vocabulary, tokenizer, make_config, tmp_path) -> Callable[..., S
             settings["tasks"] = {name: {"pair": name, **task}}
         make_config(**settings)
         said = [*map(pair.answer_response, answers or ([] if texts else [gold])), *texts]
-        told = pair.rebuilt_response(example.unknown) if rebuilt is None else rebuilt
-        scripted = ScriptedEngine(tokenizer, tokens, said, told, **(engine or {}))
+        dual = pair.rebuilt_response(example.unknown) if rebuilt is None else rebuilt
+        scripted = ScriptedEngine(tokenizer, tokens, said, dual, **(engine or {}))
         executor = DualityExecutor(tmp_path / "cellduality.json")
         return Scene(pair, example, prompt, tokens, example.to_label(), scripted, executor)
 

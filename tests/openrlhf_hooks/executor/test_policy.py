@@ -76,5 +76,5 @@ def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(ask, engine):
     settings = DualSettings(max_new_tokens=7)
     ask("generate", "Type: T", seed=3, temperature=0.5, settings=settings)
     ask("generate", "Type: T", settings=settings)
-    told = [(params.seed, params.temperature, params.max_tokens) for _, params in engine.duals]
-    assert told == [(3, 0.5, 7), (None, 0.0, 7)]
+    asked = [(params.seed, params.temperature, params.max_tokens) for _, params in engine.duals]
+    assert asked == [(3, 0.5, 7), (None, 0.0, 7)]

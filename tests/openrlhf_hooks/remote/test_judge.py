@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.config import Config
-from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, refuse_unfit, response_in
+from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, response_in
 from cellduality_plugin.policies.base import PolicyError
 from tests.play import Choosing
+from tests.refused import refused
 
 TYPE = "cell_type_annotation"
 
@@ -47,21 +46,14 @@ def scores(judge: Judge, bodies: list[dict[str, list[str]]]) -> list[float]:
     """Return the rewards of rollouts, one after another."""
 
     async def one_by_one() -> list[float]:
-        told = [[body[name][0] for name in ("query", "prompts", "labels")] for body in bodies]
-        return [(await judge.score(judge.rollout(*each))).reward for each in told]
+        shown = [[body[name][0] for name in ("query", "prompts", "labels")] for body in bodies]
+        return [(await judge.score(judge.rollout(*each))).reward for each in shown]
 
     return asyncio.run(one_by_one())
 
 
-def test_special_tokens_are_no_part_of_the_response(judge, told, small_world):
-    body = told(TYPE, "T")
-    rollout = judge(Scripted()).rollout(*(body[name][0] for name in ("query", "prompts", "labels")))
-    assert rollout.text.strip() == "<think></think><answer>T</answer>"
-    assert small_world.tokenizer.eos_token in body["query"][0]
-
-
-def test_a_query_as_openrlhf_decodes_it_is_taken_apart(judge, told, small_world):
-    body, tokenizer = told(TYPE, "CD19+ B"), small_world.tokenizer
+def test_a_query_as_openrlhf_decodes_it_is_taken_apart(judge, posted, small_world):
+    body, tokenizer = posted(TYPE, "CD19+ B"), small_world.tokenizer
     tokens = tokenizer(body["query"][0], add_special_tokens=False)["input_ids"]
     prompt = tokenizer(body["prompts"][0], add_special_tokens=False)["input_ids"]
     for cut in (0, 5):  # OpenRLHF cuts a prompt that is too long at its beginning
@@ -71,45 +63,37 @@ def test_a_query_as_openrlhf_decodes_it_is_taken_apart(judge, told, small_world)
         assert rollout.text.split() == alone.split()
 
 
-def test_a_prompt_that_is_not_in_the_query_is_refused(judge, told):
-    body = told(TYPE)
-    with pytest.raises(CellDualityError, match="does not begin with its prompt"):
-        judge(Scripted()).rollout("<answer>T</answer>", body["prompts"][0], body["labels"][0])
-
-
 def test_the_longest_part_of_a_prompt_that_fits_is_taken():
     prompt = "GENE " * 40
     assert response_in(prompt[5:] + "T", prompt) == "T"
 
 
-def test_what_the_policy_failed_at_is_asked_again_and_what_the_text_lacks_is_not(judge, told):
+def test_what_the_policy_failed_at_is_asked_again_and_what_the_text_lacks_is_not(judge, posted):
     policy = Scripted("http_5xx")
-    assert scores(judge(policy), [told(TYPE), told(TYPE), told(TYPE)]) == [0.0, 1.0, 1.0]
+    assert scores(judge(policy), [posted(TYPE), posted(TYPE), posted(TYPE)]) == [0.0, 1.0, 1.0]
     assert policy.asked == 2
     policy = Scripted()
-    assert scores(judge(policy), [told(TYPE, "T"), told(TYPE, ""), told(TYPE, "T")]) == [1.0, 0.0, 1.0]
+    assert scores(judge(policy), [posted(TYPE, "T"), posted(TYPE, ""), posted(TYPE, "T")]) == [1.0, 0.0, 1.0]
     assert policy.asked == 1
 
 
-def test_rows_are_forgotten_in_the_order_they_were_last_asked_for(judge, told):
+def test_rows_are_forgotten_in_the_order_they_were_last_asked_for(judge, posted):
     policy = Scripted()
-    rows = [told(TYPE, row=row) for row in range(3)]
+    rows = [posted(TYPE, row=row) for row in range(3)]
     scores(judge(policy, rows=2), [rows[0], rows[1], rows[0], rows[2], rows[0]])
     assert policy.asked == 3
     scores(judge(policy, rows=2), [rows[0], rows[1], rows[2], rows[0]])
     assert policy.asked == 3 + 4
 
 
-@pytest.mark.parametrize(
-    ("setting", "value", "what"), [("minimum_spread", 0.1, "level a group"), ("votes", True, "count a group's votes")]
-)
-def test_what_needs_the_group_is_refused_in_one_line(make_config, setting, value, what):
+@pytest.mark.parametrize(("setting", "value"), [("minimum_spread", 0.1), ("votes", True)])
+def test_what_needs_the_group_is_refused(make_config, small_world, setting, value):
     config = make_config(tasks={TYPE: {"pair": TYPE, setting: value}})
-    with pytest.raises(CellDualityError, match=rf"cannot {what} \[tasks.cell_type_annotation.{setting}\]"):
-        refuse_unfit(config)
+    with refused("needs-group") as error:
+        Judge(config, small_world.tokenizer, Scripted())
+    assert error.value.where == f"tasks.{TYPE}.{setting}"
 
 
-def test_a_dual_that_may_outlast_openrlhf_is_refused(make_config):
-    with pytest.raises(CellDualityError, match="OpenRLHF waits 180 s"):
-        refuse_unfit(make_config(dual={"timeout_seconds": 180}))
-    refuse_unfit(Config.read({"tasks": {TYPE: {"pair": TYPE}}}))
+def test_a_dual_that_may_outlast_openrlhf_is_refused(make_config, small_world):
+    with refused("dual-timeout-too-long"):
+        Judge(make_config(dual={"timeout_seconds": 180}), small_world.tokenizer, Scripted())

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from cellduality_plugin.cli import main
-from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge, with_endpoint
+from cellduality_plugin.openrlhf_hooks.remote.serving import with_endpoint
+from tests.refused import refused
 
 ROOT = Path(__file__).resolve().parents[3]
 TYPE = "cell_type_annotation"
@@ -34,10 +34,10 @@ def test_flags_go_before_the_configuration(make_config):
 
 
 def test_an_endpoint_has_to_be_named(make_config):
-    with pytest.raises(CellDualityError, match="no urls of an endpoint"):
-        open_judge(make_config())
-    with pytest.raises(CellDualityError, match=r"no model .*--model"):
-        with_endpoint(make_config(), urls=("http://host/v1",))
+    for changes, where in (({}, "dual.endpoint.urls"), ({"urls": ("http://host/v1",)}, "dual.endpoint.model")):
+        with refused("no-endpoint") as error:
+            with_endpoint(make_config(), **changes)
+        assert error.value.where == where
 
 
 CHAT = {"urls": ["http://h/v1"], "model": "m", "kind": "chat"}
@@ -65,7 +65,6 @@ def refusal(make_config, tmp_path, small_world, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("settings", "flags", "message"),
     [
-        ({"tasks": {TYPE: {"pair": TYPE, "minimum_spread": 0.1}}}, [], "cannot level a group"),
         (
             {"tasks": {TYPE: {"pair": TYPE, "reward": {"duality": 1, "likelihood": 1}}}, "dual": {"endpoint": CHAT}},
             [],
@@ -86,7 +85,7 @@ def test_a_port_that_is_taken_is_one_line(refusal):
         assert "cannot listen" in refusal({}, ["--port", str(taken.getsockname()[1])])
 
 
-def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_world, policy_server, told):
+def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_world, policy_server, posted):
     make_config(tasks={TYPE: {"pair": TYPE, "reward": "likelihood"}})
     usual = ["--policy-url", policy_server.url, "--model", "toy", "--tokenizer", str(small_world.model), "--port", "0"]
     command = [*COMMAND, "--config", str(tmp_path / "cellduality.json"), *usual]
@@ -100,7 +99,7 @@ def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_wo
         _, token, host = found.groups()
         policy_server.after = 1.0
         headers = {"Authorization": f"Bearer {token}"}
-        request = urllib.request.Request(f"http://{host}/", json.dumps(told(TYPE)).encode(), headers)
+        request = urllib.request.Request(f"http://{host}/", json.dumps(posted(TYPE)).encode(), headers)
         replies = []
 
         def ask() -> None:
@@ -109,7 +108,8 @@ def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_wo
 
         asking = threading.Thread(target=ask)
         asking.start()
-        time.sleep(0.5)
+        while not policy_server.asked:
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)  # with a request under way
         asking.join()
         assert process.wait(120) == 0

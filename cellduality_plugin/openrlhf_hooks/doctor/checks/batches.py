@@ -125,7 +125,7 @@ def enough_cards(run: Run) -> Found:
             yield error(f"the run asks Ray for {needed} cards, a CPU each, and it has {cluster}", where, hint)
         elif needed > min(cluster.free.get(name, 0.0) for name in ("GPU", "CPU")):
             yield warning(f"the run asks Ray for {needed} cards, and waits for others: {cluster}", where, hint)
-    elif run.command.on_cpu and not run.machine.gpus:
+    elif run.on_cpu:
         try:
             slots(run.command.words, run.variables)
         except CellDualityError as failure:

@@ -38,7 +38,7 @@ def corrected_flags(run: Run) -> Found:
 @check()
 def flags_for_a_gpu(run: Run) -> Found:
     """A flag that computes on GPUs only, behind `cellduality-cpu`; or no GPU and no `cellduality-cpu`."""
-    if run.command.on_cpu and not run.machine.gpus:
+    if run.on_cpu:
         try:
             refuse_gpu_only(run.command.words)
         except CellDualityError as refusal:

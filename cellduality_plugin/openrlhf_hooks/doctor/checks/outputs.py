@@ -1,4 +1,4 @@
-"""What a run writes and takes up, and evaluation inside it."""
+"""What a run writes and resumes from, and evaluation inside it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _FOLDERS = ("ckpt.output_dir", "ckpt.path", "logger.tensorboard_dir")
 
 @check()
 def checkpoints_there(run: Run) -> Found:
-    """Checkpoints that are not taken up, or that are to be and are not there. A run that starts anew in a used folder
-    counts, rotates and deletes the old run's checkpoints as its own. One that is told to load from an empty folder
+    """Checkpoints that are not resumed from, or that should be and are not there. A run that starts anew in a used
+    folder counts, rotates and deletes the old run's checkpoints as its own. One that should load from an empty folder
     starts from nothing, with a line in the log."""
     folder = Path(run.get("ckpt.path"), "_actor" if run.is_rl else "")
     loads, there = run.get("ckpt.load_enable"), folder.is_dir() and any(folder.iterdir())
@@ -31,7 +31,7 @@ def checkpoints_there(run: Run) -> Found:
 
 @check(RL)
 def resumed_model(run: Run, model: Model) -> Found:
-    """A run that is taken up with another model than it began with. The weights come out of the checkpoint; the model
+    """A run that is resumed with another model than it began with. The weights come out of the checkpoint; the model
     that is named is the reference policy, and has to stay the one SFT made."""
     named, written = Path(model.name).resolve(), (Path(run.get(name)).resolve() for name in _FOLDERS[:2])
     if run.get("ckpt.load_enable") and any(folder in (named, *named.parents) for folder in written):
@@ -43,7 +43,7 @@ def resumed_model(run: Run, model: Model) -> Found:
 def no_checkpoints(run: Run) -> Found:
     """A run of which nothing is kept until its end."""
     if not _saves(run):
-        yield note("a stopped run cannot be taken up", "--ckpt.save_steps", "pass how often to save, e.g. 20")
+        yield note("a stopped run cannot be resumed", "--ckpt.save_steps", "pass how often to save, e.g. 20")
 
 
 @check()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 from cellduality_plugin.config import PATH_VARIABLE, Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.doctor.agent import AgentFile, names_in
+from cellduality_plugin.openrlhf_hooks.doctor.agent import AgentFile, names_in, read_python
 from cellduality_plugin.openrlhf_hooks.doctor.check import Found, check, error, finding_of, note, warning
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
@@ -56,13 +53,11 @@ def reward_file(run: Run) -> Found:
         return
     if others:
         yield error("of several reward files only the first is loaded", f"--reward.remote_url {named}", "pass one file")
-    try:
-        tree = ast.parse(Path(first).read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError) as failure:
-        yield error(f"the reward file cannot be loaded: {failure}", f"--reward.remote_url {first}", "check the path")
-        return
+    tree = read_python(first)
+    if isinstance(tree, str):
+        yield error(f"the reward file cannot be loaded: {tree}", f"--reward.remote_url {first}", "check the path")
     # A module's `__getattr__` gives the function as well: the file of this package has one.
-    if not names_in(tree) & {"reward_func", "__getattr__"}:
+    elif not names_in(tree) & {"reward_func", "__getattr__"}:
         yield error("the reward file defines no reward_func", first, "define reward_func(queries, prompts, labels)")
 
 

@@ -18,17 +18,17 @@ from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 @check()
 def data_files(run: Run) -> Found:
-    """Rows that are not there. A comma parts several data sets and an @ begins a folder inside one, also where they are
+    """Rows that are not there. A comma separates data sets and an @ begins a folder inside one, also where they are
     part of a name."""
     if not run.rows:
         yield error("no rows to train on", run.rows_flag, "pass the rows that cellduality data prepare wrote")
-    parted = len(run.rows) > 1 or "@" in str(run.get(run.rows_flag[2:]))
+    is_split = len(run.rows) > 1 or "@" in str(run.get(run.rows_flag[2:]))
     for name in run.rows:
         if Path(name).exists():
             continue
         if Path(name).is_absolute() or name.endswith((".jsonl", ".json")) or name.startswith("."):
             hint = "prepare the data first (bash recipes/prepare.sh)"
-            hint += "; OpenRLHF parts a name at , and @" if parted else ""
+            hint += "; OpenRLHF splits a name at , and @" if is_split else ""
             yield error("no such file", f"{run.rows_flag} {name}", hint)
         else:
             yield note("rows of the hub could not be checked", f"{run.rows_flag} {name}")
