@@ -19,7 +19,7 @@ from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix, rank_profile
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.evaluation.real_cells import RealCells
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import Yardstick
 from cellduality_plugin.examples import Example
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.profiles import Profiles

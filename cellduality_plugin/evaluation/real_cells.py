@@ -1,16 +1,18 @@
-"""The real cells that generated ones are held against."""
+"""The real cells that generated ones are held against, and the space in which they are."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.embedding import Embedding
 from cellduality_plugin.files import read_jsonl
 
 
@@ -62,15 +64,74 @@ class RealCells:
         return found
 
 
-def read_cells(
-    path: Path,
+@dataclass(frozen=True)
+class Yardstick:
+    """Real cells in the declared space: what every column of the table is measured with.
+
+    Parameters
+    ----------
+    embedding, bandwidth
+        The space and the kernel width, both from real training cells.
+    held_out, points
+        Real cells of the split, and their points.
+    train
+        Real training cells, for the baselines.
+    others, other_points
+        Real cells that nothing was fitted to and that are not of this split: the floor of distances. None where only
+        this split has such cells.
+    neighbours
+        The numbers of neighbours of the k-NN classifiers, the headline first.
+    seed, resamples
+        Of bootstrap intervals and of drawing real cells.
+    """
+
+    embedding: Embedding
+    bandwidth: float
+    held_out: RealCells
+    points: NDArray[np.float64]
+    train: RealCells
+    others: RealCells | None
+    other_points: NDArray[np.float64]
+    neighbours: tuple[int, ...]
+    seed: int
+    resamples: int
+
+
+def read_cells(path: Path, split: str, **wanted: Any) -> RealCells:
+    """Return the cells of ``split`` in a cells file, ``wanted`` as in :func:`select_cells`.
+
+    Raises
+    ------
+    CellDualityError
+        If the file is missing, a row lacks a field, or the split is empty.
+    """
+    return select_cells(read_cell_rows(path), split, where=str(path), **wanted)
+
+
+def read_cell_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a cells file; a CellDualityError if it is missing or a row lacks a field."""
+    rows = list(read_jsonl(path))
+    for number, row in enumerate(rows, start=1):
+        if missing := {"id", "split", "genes", "labelled"} - row.keys():
+            raise CellDualityError(
+                f"no {min(missing)!r} in the row",
+                code="missing-field",
+                where=f"{path}:{number}",
+                hint="prepare the data again",
+            )
+    return rows
+
+
+def select_cells(
+    rows: Iterable[Mapping[str, Any]],
     split: str,
     *,
     columns: Sequence[str] = ("cell_type",),
     state: str = "",
     sources: Collection[str] | None = None,
+    where: str = "cells.jsonl",
 ) -> RealCells:
-    """Return the cells of ``split`` in a cells file.
+    """Return the cells of ``split`` among the rows of a cells file; a CellDualityError if there are none.
 
     Parameters
     ----------
@@ -80,31 +141,19 @@ def read_cells(
         Which column holds the states, if they matter. Cells without it are left out.
     sources
         The sets to take cells of (the first part of a cell's id); None for all.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is missing, a row lacks a field, or the split is empty.
     """
-    rows = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        if missing := {"id", "split", "genes", "labelled"} - row.keys():
-            what = f"no {min(missing)!r} in the row"
-            raise CellDualityError(what, where=f"{path}:{number}", hint="prepare the data again")
-        if row["split"] == split:
-            rows.append(row)
-    if not rows:
-        raise CellDualityError(f"no cells in split {split!r}", where=str(path), hint="use train, validation or test")
     chosen = [
         row
         for row in rows
-        if not row.keys().isdisjoint(columns)
+        if row["split"] == split
+        and not row.keys().isdisjoint(columns)
         and (not state or state in row)
         and (sources is None or row["id"].partition("/")[0] in sources)
     ]
     if not chosen:
-        wanted = " or ".join(columns) + (f", and {state}" if state else "")
-        raise CellDualityError(f"no cell of split {split!r} has {wanted}", where=str(path), hint="prepare again")
+        wanted = " or ".join(columns) + (f" and {state}" if state else "")
+        what = f"no cell of split {split!r} has {wanted}"
+        raise CellDualityError(what, code="no-cells", where=where, hint="prepare the data again")
     return RealCells(
         tuple(tuple(row["genes"]) for row in chosen),
         tuple(str(next(row[column] for column in columns if column in row)) for row in chosen),

@@ -14,7 +14,7 @@ from cellduality_plugin.evaluation.distances import Counts, Matrix, by_condition
 from cellduality_plugin.evaluation.metrics.statistics import RESAMPLES
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.real_cells import matched
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import Yardstick
 
 Places: TypeAlias = NDArray[np.int64]
 Sample: TypeAlias = tuple[Matrix, Sequence[str]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cellduality_plugin.evaluation.metrics.registry import METRICS, SHARED, Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import Yardstick
 
 Names: TypeAlias = Sequence[str] | NDArray[Any]
 Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
@@ -62,7 +62,9 @@ def macro_f1(gold: Names, predicted: Names) -> float:
     """
     _same_length(gold, predicted)
     # scikit-learn's f1_score, but a hundred times as fast: a bootstrap asks hundreds of times.
-    _, codes = np.unique(np.concatenate([np.asarray(gold), np.asarray(predicted)]), return_inverse=True)
+    codes = np.concatenate([np.asarray(gold), np.asarray(predicted)])
+    if codes.dtype.kind != "i":
+        codes = np.unique(codes, return_inverse=True)[1]
     in_gold, in_answers = codes[: len(gold)], codes[len(gold) :]
     size = int(codes.max()) + 1
     found = np.bincount(in_gold, minlength=size)

@@ -18,7 +18,7 @@ from cellduality_plugin.evaluation.metrics.registry import Measurement, Metric, 
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.evaluation.real_cells import RealCells
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import Yardstick
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks.base import many
 

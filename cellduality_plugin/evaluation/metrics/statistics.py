@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.evaluation.metrics.registry import Measurement
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import Yardstick
 
 RESAMPLES = 100
 """Bootstrap samples of a distance or a shift."""
@@ -29,12 +29,10 @@ def bootstrap_interval(
     >>> bootstrap_interval(lambda right: right.mean(), [True] * 9, seed=0, resamples=20)
     (1.0, 1.0)
     """
-    rng = np.random.default_rng(seed)
     arrays = [np.asarray(column) for column in columns]
     n = len(arrays[0])
-    draws = (rng.integers(0, n, n) for _ in range(resamples))
-    low, high = np.percentile([statistic(*(array[draw] for array in arrays)) for draw in draws], [2.5, 97.5])
-    return float(low), float(high)
+    draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
+    return _percentiles([statistic(*(array[draw] for array in arrays)) for draw in draws])
 
 
 def mean_interval(
@@ -56,7 +54,13 @@ def mean_interval(
     """
     _, codes = np.unique(np.asarray(rows, dtype=str), return_inverse=True)
     sums, counts = np.bincount(codes, weights=np.asarray(values, dtype=np.float64)), np.bincount(codes)
-    return bootstrap_interval(lambda s, c: float(s.sum() / c.sum()), sums, counts, seed=seed, resamples=resamples)
+    draws = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
+    return _percentiles(sums[draws].sum(axis=1) / counts[draws].sum(axis=1))
+
+
+def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def mean_of(values: Sequence[tuple[str, float]], yardstick: Yardstick, **told: Any) -> Measurement:
