@@ -1,13 +1,14 @@
 """Labels, cells and responses without a language model, made from the cells that fine-tuning saw.
 
-scGen is not among them: beside torch 2.13.0, numpy 2.3.5 and statsmodels 0.15.0 scvi-tools 1.4.2 has no scGen, and
-pertpy 1.0.3, which has one on JAX, cannot be imported.
+scGen is not among them: scvi-tools 1.4.2 has none, and pertpy 1.0.3, which has one on JAX, cannot be imported beside
+torch 2.13.0, numpy 2.3.5 and statsmodels 0.15.0.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import TypeAlias
 
 import numpy as np
@@ -18,8 +19,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix, rank_profile
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
-from cellduality_plugin.evaluation.real_cells import RealCells
-from cellduality_plugin.evaluation.real_cells import Yardstick
+from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick
 from cellduality_plugin.examples import Example
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.profiles import Profiles
@@ -82,40 +82,41 @@ def profile_labels(profiles: Profiles, kind: str, rows: Sequence[Example]) -> li
     return [profiles.likeliest(kind, many(row.inputs, "cell"), row.inputs.get("control", ())) for row in rows]
 
 
-def resampled_cells(train: RealCells, rows: Rows, samples: int, seed: int) -> list[Prediction]:
-    """Return for each row real labelled training cells of the type it asks for: what memory alone would score.
+def cell_baselines(
+    train: RealCells, rows: Rows, genes: Sequence[str], samples: int, seed: int
+) -> dict[str, list[Prediction]]:
+    """Return the answers of two baselines that only know the labelled training cells of the type that a row asks for.
+
+    "training cells" are such cells themselves, drawn with replacement: what memory alone would score. Those of "class
+    mean" are drawn gene by gene from their mean profile: it knows which genes a type has, and not which go together.
 
     Parameters
     ----------
-    train
-        Real training cells; only the labelled ones are drawn, with replacement.
     rows
-        By (task, row id); ``unknown`` is the type, or state, that is asked for. Without a cell of it there is none.
+        By (task, row id); ``unknown`` is the type, or state, that is asked for. Without a cell of it there is no
+        answer. ``inputs["length"]`` is how many genes are drawn, by default as many as the longest training cell has.
     samples, seed
         Cells for each row, and the seed; what a row gets does not depend on the other rows.
     """
-    cells_of = _by_condition(train)
-
-    def draw(kind: str, length: int, rng: np.random.Generator) -> tuple[str, ...]:
-        found = cells_of.get(kind)
-        return found[rng.integers(len(found))] if found else ()
-
-    return _answers(RESAMPLED, train, rows, samples, seed, draw)
-
-
-def class_mean_cells(train: RealCells, rows: Rows, genes: Sequence[str], samples: int, seed: int) -> list[Prediction]:
-    """Return for each row cells drawn gene by gene from the mean profile of the type it asks for.
-
-    It knows which genes a type has, and nothing of which go together. ``inputs["length"]`` of a row is how many genes
-    are drawn, by default as many as the longest training cell has; other parameters as in :func:`resampled_cells`.
-    """
     top = max(len(cell) for cell in train.genes)
-    means = {kind: mean_profile(cells, genes, top) for kind, cells in _by_condition(train).items()}
-
-    def draw(kind: str, length: int, rng: np.random.Generator) -> tuple[str, ...]:
-        return plackett_luce(means[kind], length, genes, rng) if kind in means else ()
-
-    return _answers(CLASS_MEAN, train, rows, samples, seed, draw)
+    cells_of: dict[str, list[tuple[str, ...]]] = {}
+    for cell, condition, labelled in zip(train.genes, train.states or train.types, train.labelled, strict=True):
+        if labelled:
+            cells_of.setdefault(condition, []).append(cell)
+    means = {kind: mean_profile(cells, genes, top) for kind, cells in cells_of.items()}
+    made: dict[str, list[Prediction]] = {RESAMPLED: [], CLASS_MEAN: []}
+    for (task, row), example in sorted(rows.items()):
+        stated, found = example.inputs.get("length"), cells_of.get(str(example.unknown), [])
+        length = int(stated) if isinstance(stated, str) and stated.isdecimal() else top
+        for name, sample in product(made, range(samples)):
+            rng = np.random.default_rng(request_seed(seed, name, task, row, sample))
+            drawn: tuple[str, ...] = ()
+            if found and name == RESAMPLED:
+                drawn = found[rng.integers(len(found))]
+            elif found:
+                drawn = plackett_luce(means[str(example.unknown)], length, genes, rng)
+            made[name].append(_answer(task, row, sample, example, drawn, drawn=True))
+    return made
 
 
 def plackett_luce(worth: Vector, length: int, genes: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
@@ -130,25 +131,6 @@ def plackett_luce(worth: Vector, length: int, genes: Sequence[str], rng: np.rand
     # The arrival times of independent clocks that tick at the rate of each gene's worth.
     times = rng.exponential(size=len(able)) / worth[able]
     return tuple(genes[place] for place in able[np.argsort(times, kind="stable")[:length]])
-
-
-def _answers(
-    name: str,
-    train: RealCells,
-    rows: Rows,
-    samples: int,
-    seed: int,
-    draw: Callable[[str, int, np.random.Generator], tuple[str, ...]],
-) -> list[Prediction]:
-    made = []
-    top = max(len(cell) for cell in train.genes)
-    for (task, row), example in sorted(rows.items()):
-        stated = example.inputs.get("length")
-        length = int(stated) if isinstance(stated, str) and stated.isdecimal() else top
-        for sample in range(samples):
-            rng = np.random.default_rng(request_seed(seed, name, task, row, sample))
-            made.append(_answer(task, row, sample, example, draw(str(example.unknown), length, rng), drawn=True))
-    return made
 
 
 def _answer(
@@ -224,17 +206,9 @@ def moved_cell(cell: Sequence[str], shift: Vector, genes: Sequence[str], top: in
     return tuple(genes[index] for index in np.argsort(-weights, kind="stable")[: len(kept)])
 
 
-def _by_condition(train: RealCells) -> dict[str, list[tuple[str, ...]]]:
-    """Return the labelled cells by what a row may ask for: their state where cells have one, else their type."""
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for cell, condition, labelled in zip(train.genes, train.states or train.types, train.labelled, strict=True):
-        if labelled:
-            found.setdefault(condition, []).append(cell)
-    return found
-
-
 def _labelled(train: RealCells) -> tuple[list[tuple[str, ...]], list[str]]:
     chosen = [index for index, labelled in enumerate(train.labelled) if labelled]
     if not chosen:
-        raise CellDualityError("no labelled training cell", where="cells.jsonl", hint="prepare with labelled cells")
+        hint = "prepare with labelled cells"
+        raise CellDualityError("no labelled training cell", code="no-labels", where="cells.jsonl", hint=hint)
     return [train.genes[index] for index in chosen], [train.types[index] for index in chosen]

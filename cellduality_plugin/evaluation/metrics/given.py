@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from cellduality_plugin.evaluation.distances import Counts, Matrix, by_condition, in_order, resampled
 from cellduality_plugin.evaluation.metrics.statistics import RESAMPLES
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import matched
-from cellduality_plugin.evaluation.real_cells import Yardstick
+from cellduality_plugin.evaluation.real_cells import Yardstick, matched
 
 Places: TypeAlias = NDArray[np.int64]
 Sample: TypeAlias = tuple[Matrix, Sequence[str]]

@@ -73,6 +73,11 @@ def macro_f1(gold: Names, predicted: Names) -> float:
     return float(np.mean(2 * hits[present] / (found + np.bincount(in_answers, minlength=size))[present]))
 
 
+def _same_length(gold: Names, predicted: Names) -> None:
+    if not len(gold) or len(gold) != len(predicted):
+        raise ValueError(f"{len(gold)} gold labels and {len(predicted)} predicted ones")
+
+
 def measure(
     yardstick: Yardstick, greedy: Both | None = None, drawn: Sequence[Both] = (), shared: Sequence[str] = ()
 ) -> dict[str, Measurement]:
@@ -152,8 +157,3 @@ def confusion(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[st
     for truth, answer in zip(gold, predicted, strict=True):
         counts[place[truth], place.get(answer, len(labels))] += 1
     return counts
-
-
-def _same_length(gold: Names, predicted: Names) -> None:
-    if not len(gold) or len(gold) != len(predicted):
-        raise ValueError(f"{len(gold)} gold labels and {len(predicted)} predicted ones")

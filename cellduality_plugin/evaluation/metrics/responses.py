@@ -17,8 +17,7 @@ from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE
 from cellduality_plugin.evaluation.metrics.registry import Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
-from cellduality_plugin.evaluation.real_cells import RealCells
-from cellduality_plugin.evaluation.real_cells import Yardstick
+from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks.base import many
 
@@ -130,7 +129,7 @@ class Responses:
         """The shifts of the genes that a test finds, in types with real cells enough."""
         return self._compared(
             {
-                key: differential(real.perturbed.toarray(), real.control.toarray(), STRONGEST)
+                key: strongest(welch_t(real.perturbed.toarray(), real.control.toarray()), STRONGEST)
                 for key, real in self._both.items()
                 if real.least >= LEAST_CELLS_OF_A_TYPE
             }
@@ -193,26 +192,10 @@ def strongest(shift: Vector, count: int) -> Places:
     return np.argsort(-np.abs(shift), kind="stable")[:count]
 
 
-def differential(perturbed: Vector, control: Vector, count: int) -> Places:
-    """Return the places of the ``count`` genes with the largest absolute Welch t, of real cells x genes.
-
-    scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)`` with the control cells as reference.
-
-    Raises
-    ------
-    ValueError
-        If either side has fewer than two cells.
-
-    Examples
-    --------
-    >>> differential(np.array([[1.0, 0.0], [0.9, 0.5]]), np.array([[0.1, 0.4], [0.0, 0.2]]), 1).tolist()
-    [0]
-    """
-    return strongest(welch_t(perturbed, control), count)
-
-
 def welch_t(perturbed: Vector, control: Vector) -> Vector:
     """Return Welch's t of every gene (column): 0 where neither mean nor variance differs, infinite without variance.
+
+    The genes of its :func:`strongest` are those of scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)``.
 
     Raises
     ------

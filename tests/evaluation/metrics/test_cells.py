@@ -11,8 +11,8 @@ from cellduality_plugin.evaluation.distances import frechet, mmd
 from cellduality_plugin.evaluation.metrics.cells import duplicate_share, measure, valid_share
 from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.transport import gromov_wasserstein, wasserstein
 from cellduality_plugin.evaluation.real_cells import Yardstick
+from cellduality_plugin.evaluation.transport import gromov_wasserstein, wasserstein
 from cellduality_plugin.parsing import Answer
 
 DISTANCES = ("mmd", "mmd_within_types", "wasserstein", "gromov_wasserstein", "scfid", "scfid_shrunk")
