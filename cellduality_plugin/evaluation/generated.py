@@ -67,15 +67,13 @@ def write_generated(
         held_out, pair = section.yardstick.held_out, section.pair.name
         own = [p for p in predictions if (p.task, p.id) in section.rows]
         if real:
+            states = held_out.states or held_out.types
             own += [
                 Prediction(row, pair, -1, state, None, "", genes, "", validity=1.0, similarity=np.nan)
-                for row, state, genes in zip(
-                    held_out.ids, held_out.states or held_out.types, held_out.genes, strict=True
-                )
+                for row, state, genes in zip(held_out.ids, states, held_out.genes, strict=True)
             ]
         kinds, names = dict(zip(held_out.ids, held_out.types, strict=True)), held_out.name_of
         for p in own:
-            origin = "real" if p.sample < 0 else "generated"
             rows.append(
                 {
                     "name": f"{section.key}/{p.id}/{'real' if p.sample < 0 else p.sample}",
@@ -86,7 +84,7 @@ def write_generated(
                     "cell_type": kinds.get(p.id, ""),
                     "state": str(p.unknown) if held_out.states else "",
                     "sample": p.sample,
-                    "origin": origin,
+                    "origin": "real" if p.sample < 0 else "generated",
                     "parsed": p.answer is not None,
                     "failure": p.failure,
                     "validity": p.validity,

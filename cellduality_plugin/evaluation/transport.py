@@ -71,9 +71,9 @@ def _weighted(counts: Counts) -> Iterator[tuple[Any, Any, Vector, Vector]]:
 
 
 def _descended(one: Matrix, other: Matrix, p: Vector, q: Vector, plan: Matrix, solve: Any) -> float:
-    """Return where the conditional gradient ends: POT's ``gromov_wasserstein2``, digit by digit, in a third of its time.
+    """Return where the conditional gradient ends: the ``gromov_wasserstein2`` of POT to the last digit.
 
-    Its time goes into duals and checks that nobody reads, which counts for small samples and thousands of resamples.
+    It takes a third of the time, which for small samples goes into duals and checks that nobody reads.
     """
     twice = 2 * other
     masses = (one**2) @ p[:, None] @ np.ones((1, len(q))) + np.ones((len(p), 1)) @ (q[None] @ (other**2).T)

@@ -66,8 +66,8 @@ def how_measured(cells: Mapping[str, Mapping[str, Any]]) -> str:
 def confusions(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Return {section: the matrix of each checkpoint}, without labels that no cell has and nobody answers.
 
-    Of each matrix its ``column``, ``labels``, ``rows`` (gold label, how many cells have it, and of each answer its count
-    and share of the gold label; the last counts answers that could not be read), and (answers ``read``, all answers).
+    Of each matrix its ``column``, ``labels``, ``rows`` (gold label, how many cells have it, and of each answer its
+    count and share of the gold label; the last counts unreadable answers), and (answers ``read``, all answers).
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for name in checkpoints:
