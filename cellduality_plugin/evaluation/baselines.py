@@ -60,12 +60,8 @@ def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Seq
 def transferred_labels(train: RealCells, cells: Cells, space: Callable[[Cells], Vector], k: int) -> list[str]:
     """Return the type that most of the ``k`` nearest labelled training cells have, for each of ``cells``.
 
-    Votes are uniform; of equally many the nearest cell's type wins. Where there are fewer cells all vote.
-
-    Parameters
-    ----------
-    space
-        From ranked genes to points: cells x dimensions. Distances are Euclidean.
+    Distances are Euclidean in ``space``, votes as in :func:`~cellduality_plugin.evaluation.distances.nearest_labels`.
+    Where there are fewer cells all vote.
     """
     known, types = _labelled(train)
     if not cells:
@@ -137,10 +133,8 @@ def _answer(
     task: str, row: str, sample: int, example: Example, cell: tuple[str, ...], *, drawn: bool = False
 ) -> Prediction:
     failure, valid = ("", 1.0) if cell else ("no_training_cell", 0.0)
-    unknown, gold = example.unknown, example.gold
-    return Prediction(
-        row, task, sample, unknown, gold, "", cell or None, failure, len(cell), validity=valid, drawn=drawn
-    )
+    asked = row, task, sample, example.unknown, example.gold
+    return Prediction(*asked, "", cell or None, failure, len(cell), validity=valid, drawn=drawn)
 
 
 def response_baselines(rows: Rows, yardstick: Yardstick) -> dict[str, list[Prediction]]:
@@ -175,12 +169,7 @@ def mean_shift(
 ) -> Vector | None:
     """Return the mean over cell types of the shift that ``perturbation`` makes; None if no type has both states.
 
-    Parameters
-    ----------
-    cells
-        Ranked cells by (cell type, perturbation).
-    leave_out
-        A cell type not to learn from: the one the shift is to be applied to.
+    ``cells`` are by (cell type, perturbation); nothing is learned from the type ``leave_out``.
     """
     types = sorted({kind for kind, state in cells if state == perturbation and kind != leave_out})
     shifts = [

@@ -40,7 +40,7 @@ def read_curves(source: Path) -> Curves:
             return parse_log(lines)
     except FileNotFoundError:
         hint = "give a TensorBoard folder or a training log"
-        raise CellDualityError("no training curves", where=str(source), hint=hint) from None
+        raise CellDualityError("no training curves", code="no-curves", where=str(source), hint=hint) from None
 
 
 def parse_log(lines: Iterable[str]) -> Curves:
@@ -62,7 +62,8 @@ def _event_values(folder: Path) -> Iterator[tuple[str, int, float]]:
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
-        raise CellDualityError(f"cannot import {error.name}", hint="pip install 'cellduality[eval]'") from error
+        what, hint = f"cannot import {error.name}", "pip install 'cellduality[eval]'"
+        raise CellDualityError(what, code="missing-package", hint=hint) from error
     for run in runs:
         events = EventAccumulator(str(run), size_guidance={"scalars": 0})
         events.Reload()

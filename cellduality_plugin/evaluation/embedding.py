@@ -128,6 +128,7 @@ def open_embedding(
     if ":" not in space:
         raise CellDualityError(
             f"no embedding {space!r}",
+            code="unknown-embedding",
             where="embedding",
             hint="give pca, the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt), or module:Class",
         )
@@ -154,7 +155,7 @@ def fit_embedding(
 
     if len(cells) < 3:
         what = f"{len(cells)} real training cells, a PCA needs 3"
-        raise CellDualityError(what, where="cells.jsonl", hint="prepare the data again")
+        raise CellDualityError(what, code="no-cells", where="cells.jsonl", hint="prepare the data again")
     top = max(len(cell) for cell in cells)
     matrix = cell_matrix(cells, genes, top)
     dimensions = min(components, len(cells) - 1, len(genes) - 1)

@@ -146,11 +146,12 @@ def write_figure(sources: Sequence[Path], out: Path, window: int = 5) -> list[Pa
     """
     if out.suffix not in FORMATS:
         what = f"cannot draw {out.suffix or 'without an ending'}"
-        raise CellDualityError(what, where=str(out), hint="end it in .svg")
+        raise CellDualityError(what, code="wrong-format", where=str(out), hint="end it in .svg")
     found = panels([read_curves(source) for source in sources], window)
     if not found:
         raise CellDualityError(
             f"no {REWARD}/TASK that all of these logged",
+            code="no-curves",
             where=", ".join(map(str, sources)),
             hint="give the TensorBoard folder or the log of GRPO with a dual reward",
         )

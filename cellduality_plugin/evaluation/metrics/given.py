@@ -19,8 +19,7 @@ Places: TypeAlias = NDArray[np.int64]
 Sample: TypeAlias = tuple[Matrix, Sequence[str]]
 """Points, and the name of each."""
 
-LEAST_CELLS_OF_A_TYPE = 10
-"""Types with fewer cells on either side are left out of distances within types."""
+LEAST_CELLS_OF_A_TYPE = 10  # on either side: types with fewer are left out of distances within types
 _REAL_DRAWS = 4
 
 
@@ -124,27 +123,19 @@ class Cells:
     def pairs(self) -> list[list[Pair]]:
         """Of each draw the cells type by type, in the proportions of the real ones, with their resamples.
 
-        Types without generated cells are left out. Real cells are the same in every draw: so are their resamples.
+        Types without generated cells are left out. Real cells and their resamples are the same in every draw.
         """
         return [_pairs(*draw, self.yardstick.seed, place) for place, draw in enumerate(self.draws)]
 
     @cached_property
     def together(self) -> list[list[Pair]]:
         """Of each draw the cells of all types as one pair; resampled within types."""
-        return [
-            [
-                Pair(
-                    np.concatenate([pair.ours for pair in pairs]),
-                    np.concatenate([pair.theirs for pair in pairs]),
-                    (
-                        np.concatenate([pair.counts[0] for pair in pairs], axis=1),
-                        np.concatenate([pair.counts[1] for pair in pairs], axis=1),
-                    ),
-                )
-            ]
-            for pairs in self.pairs
-            if pairs
-        ]
+        found = []
+        for pairs in filter(None, self.pairs):
+            ours, theirs, counts = zip(*((pair.ours, pair.theirs, pair.counts) for pair in pairs), strict=True)
+            one, other = (np.concatenate(side, axis=1) for side in zip(*counts, strict=True))
+            found.append([Pair(np.concatenate(ours), np.concatenate(theirs), (one, other))])
+        return found
 
 
 def _sample(points: Matrix, names: Sequence[str], places: Places) -> Sample:

@@ -85,12 +85,10 @@ def measure(
 
     Parameters
     ----------
-    yardstick
-        For the seed and the number of resamples.
     greedy, drawn
         Gold and greedy answers; of each cell its gold label and its answer, once for each draw.
     shared
-        The types by which a foreign set is measured, which gives the metrics names of their own.
+        The types by which an external set is measured, which gives the metrics names of their own.
     """
     types = [f"by the types that both sets share: {', '.join(shared)}"] if shared else []
     # Greedy ones in an order of their own, so that the resamples are those of any other order.

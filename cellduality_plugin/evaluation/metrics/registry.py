@@ -122,7 +122,8 @@ def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[C
     def register(of: Callable[..., Any]) -> Callable[..., Any]:
         known = METRICS.get(key)
         if known is not None and known.of.__module__ != of.__module__:
-            raise CellDualityError(f"the metric {key!r} is there already", where="--metric", hint="name it otherwise")
+            what, hint = f"the metric {key!r} is there already", "name it otherwise"
+            raise CellDualityError(what, code="repeated-name", where="--metric", hint=hint)
         METRICS[key] = Metric(key, title, better, of, **settings)
         return of
 
@@ -188,6 +189,7 @@ def load_metric(path: str) -> None:
     try:
         found = (runpy.run_path(module) if module.endswith(".py") else vars(importlib.import_module(module)))[name]
     except (ImportError, OSError, KeyError, ValueError) as error:
-        raise CellDualityError(f"cannot load the metric {path!r}: {error}", where="--metric", hint=hint) from error
+        what = f"cannot load the metric {path!r}: {error}"
+        raise CellDualityError(what, code="wrong-metric", where="--metric", hint=hint) from error
     if not any(each.of is found for each in METRICS.values()):
-        raise CellDualityError(f"{path!r} is no metric", where="--metric", hint=hint)
+        raise CellDualityError(f"{path!r} is no metric", code="wrong-metric", where="--metric", hint=hint)

@@ -38,14 +38,9 @@ def bootstrap_interval(
 def mean_interval(
     values: Sequence[float] | NDArray[Any], rows: Sequence[str], seed: int, resamples: int = 500
 ) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean of ``values``, all values of a row drawn together.
+    """Return the 95 % percentile bootstrap interval of the mean of ``values``, one for each of ``rows``.
 
-    Several answers to one question are no independent evidence.
-
-    Parameters
-    ----------
-    values, rows
-        One value an answer, and the row that it answers.
+    All values of a row are drawn together: several answers to one question are no independent evidence.
 
     Examples
     --------
@@ -63,14 +58,14 @@ def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, 
     return float(low), float(high)
 
 
-def mean_of(values: Sequence[tuple[str, float]], yardstick: Yardstick, **told: Any) -> Measurement:
+def mean_of(values: Sequence[tuple[str, float]], yardstick: Yardstick, **how: Any) -> Measurement:
     """Return the mean of (row, value), with its interval over rows; the order changes no bit. None without values."""
     if not values:
-        return Measurement(None, seed=yardstick.seed, note="no answer could be read", **told)
+        return Measurement(None, seed=yardstick.seed, note="no answer could be read", **how)
     rows, numbers = zip(*sorted(values), strict=True)
     interval = mean_interval(numbers, rows, yardstick.seed, yardstick.resamples)
     mean = math.fsum(numbers) / len(numbers)
-    return Measurement(mean, n=len(numbers), interval=interval, seed=yardstick.seed, **told)
+    return Measurement(mean, n=len(numbers), interval=interval, seed=yardstick.seed, **how)
 
 
 def centred_interval(
@@ -78,14 +73,8 @@ def centred_interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of a distance from its bootstrap values, moved to where ``value`` is their mean.
 
-    Two resamples are further apart than the samples they come from, so that the percentiles lie above the value.
-
-    Parameters
-    ----------
-    value, resampled
-        The distance of the samples themselves, and of every resample.
-    low, high
-        The range of the distance, which the interval is cut to; None where there is no bound.
+    Two resamples are further apart than the samples they come from, so that the percentiles lie above the value. The
+    interval is cut to the range ``low`` to ``high`` of the distance; None where there is no bound.
 
     Examples
     --------
@@ -93,6 +82,7 @@ def centred_interval(
     >>> round(low, 3), round(high, 3)
     (0.05, 1.95)
     """
-    left, right = np.percentile(resampled - resampled.mean() + value, [2.5, 97.5])
-    left, right = np.clip([left, right], low, high) if (low, high) != (None, None) else (left, right)
+    left, right = _percentiles(resampled - resampled.mean() + value)
+    if (low, high) != (None, None):
+        left, right = np.clip([left, right], low, high)
     return float(left), float(right)
