@@ -34,12 +34,12 @@ def evaluate_checkpoints(
             help="both: labels greedily and drawn, cells drawn; headline: labels greedily; greedy or sampled: all."
         ),
     ] = "both",
-    samples: Annotated[int, typer.Option(min=1, help="Answers drawn to each row.")] = 4,
+    samples: Annotated[int, typer.Option(help="Answers drawn to each row.")] = 4,
     max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of a response, at most.")] = 1024,
     seed: Annotated[int, typer.Option(help="Of every sampled answer.")] = 42,
     batch: Annotated[
-        int, typer.Option(min=1, help="Questions asked together; what is answered is kept after each batch.")
+        int, typer.Option(help="Questions asked together; what is answered is kept after each batch.")
     ] = 256,
     together: Annotated[
         bool, typer.Option("--together", help="All checkpoints at the same time: where each has a core of its own.")
@@ -70,6 +70,9 @@ def evaluate_checkpoints(
     if decode not in get_args(Decode):
         hint = f"use {', '.join(get_args(Decode))}"
         raise CellDualityError(f"no decoding {decode!r}", code="wrong-value", where="--decode", hint=hint)
+    for flag, number in (("--samples", samples), ("--batch", batch)):
+        if number < 1:
+            raise CellDualityError(f"{number} is none", code="wrong-value", where=flag, hint="give 1 or more")
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
     asking = PredictionSettings(samples, seed=seed, decode=decode, batch=batch, engine=engine)  # type: ignore[arg-type]
     settings = EvaluationSettings(

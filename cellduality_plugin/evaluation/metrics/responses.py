@@ -94,9 +94,8 @@ class Responses:
         predicted, space = {}, yardstick.embedding
         for key, pairs in found.items():
             answers, controls = zip(*sorted(pairs), strict=True)  # sorted: their order changes no last digit
-            predicted[key] = Response(
-                *(cell_matrix(cells, space.genes, space.top) for cells in (answers, controls)), True
-            )
+            sides = (cell_matrix(cells, space.genes, space.top) for cells in (answers, controls))
+            predicted[key] = Response(*sides, paired=True)
         return cls(yardstick, predicted, _real(yardstick.held_out, yardstick))
 
     @classmethod
