@@ -43,21 +43,8 @@ def predict_checkpoint(
     A finished file is reused if all that it was made with is the same, as ``<name>.made_from.json`` beside it records.
     Answers are kept in ``<name>.partial`` as they come: a run that was stopped goes on, and asks nothing twice.
 
-    Parameters
-    ----------
-    model
-        A Hugging Face folder.
-    out
-        The predictions file, one JSON object a line.
-    progress
-        Whether a bar shows how far it is.
-    opener
-        Opens another decoder than vLLM.
-
-    Raises
-    ------
-    CellDualityError
-        If the checkpoint cannot be served, another process is asking it for the same file, or the disk is full.
+    ``opener`` opens another decoder than vLLM. A CellDualityError if the checkpoint, a Hugging Face folder, cannot be
+    served, another process is asking it for the same file, or the disk is full.
     """
     made_from = _made_from(model, examples, vocabulary, settings, tasks)
     record = out.with_suffix(".made_from.json")

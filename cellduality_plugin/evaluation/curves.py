@@ -20,18 +20,10 @@ _FIRST = (
 
 
 def read_curves(source: Path) -> Curves:
-    """Return the curves in ``source``; empty if it holds none.
+    """Return the curves in ``source``; empty if it holds none, a CellDualityError if it is not there.
 
-    Parameters
-    ----------
-    source
-        A folder with TensorBoard event files (searched with its sub-folders), or a training log with lines
-        ``Global step N: {...}``.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such file or folder, or TensorBoard is needed and not installed.
+    It is a folder with TensorBoard event files (searched with its sub-folders), or a training log with lines
+    ``Global step N: {...}``.
     """
     if source.is_dir():
         return _by_name(_event_values(source))

@@ -43,18 +43,8 @@ def write_generated(
     training cell; the ranks themselves are the layer "rank". Answers that could not be read are cells without genes,
     with ``parsed`` false and the reason in ``failure``.
 
-    Parameters
-    ----------
-    predictions
-        Of one checkpoint.
-    sections
-        Those that write cells count.
-    vocabulary
-        Its genes are the variables.
-    made_from
-        The provenance, for ``uns``.
-    real
-        Whether the real cells of the split follow, with ``origin`` "real".
+    ``predictions`` are of one checkpoint, the variables are the genes of the vocabulary, ``made_from`` is provenance
+    for ``uns``. With ``real`` the real cells of the split follow, with ``origin`` "real".
     """
     import anndata
     import h5py

@@ -26,28 +26,17 @@ Rows: TypeAlias = Mapping[tuple[str, str], Example]
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How held-out rows are answered.
+    """How held-out rows are answered. All dual answers are greedy.
 
-    Parameters
-    ----------
-    samples, temperature
-        Answers drawn to each row that is sampled, and how. All dual answers are greedy.
-    seed
-        From which every request's own seed follows.
-    decode
-        ``"headline"``: labels greedily, cells drawn; ``"both"``: labels drawn, too. ``"greedy"`` or ``"sampled"``: all
-        answers that way.
-    batch
-        Requests that are asked together. What is answered is kept after each batch.
-    engine
-        How the engine is built.
+    To ``decode`` ``"headline"`` is labels greedily, cells drawn; ``"both"`` labels drawn, too; ``"greedy"`` or
+    ``"sampled"`` all answers that way.
     """
 
-    samples: int = 4
+    samples: int = 4  # answers drawn to each row that is sampled
     temperature: float = 1.0
-    seed: int = 0
+    seed: int = 0  # from which every request's own seed follows
     decode: Decode = "both"
-    batch: int = 256
+    batch: int = 256  # requests asked together: what is answered is kept after each batch
     engine: EngineSettings = field(default_factory=EngineSettings)
 
 
@@ -112,10 +101,7 @@ class Prediction:
 def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
     """Return the examples of an evaluation file by (task, row id).
 
-    Raises
-    ------
-    CellDualityError
-        If a row has no label or is of a pair that is not in ``tasks``, or two rows of a task share an id.
+    A CellDualityError if a row has no label or is of a pair not in ``tasks``, or two rows of a task share an id.
     """
     examples: dict[tuple[str, str], Example] = {}
     for number, row in enumerate(read_jsonl(path), start=1):

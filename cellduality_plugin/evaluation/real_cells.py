@@ -18,27 +18,13 @@ from cellduality_plugin.files import read_jsonl
 
 @dataclass(frozen=True)
 class RealCells:
-    """Real cells of one split.
+    """Real cells of one split, an entry a cell in each column."""
 
-    Parameters
-    ----------
-    genes
-        One ranked gene list a cell, descending, unique.
-    types
-        One label a cell: its type, or whatever else a dual pair tells cells apart by.
-    labelled
-        Whether supervised fine-tuning saw the cell's label.
-    ids
-        The id of each cell.
-    states
-        What was done to each cell; empty where that is of no matter.
-    """
-
-    genes: tuple[tuple[str, ...], ...]
-    types: tuple[str, ...]
-    labelled: tuple[bool, ...]
+    genes: tuple[tuple[str, ...], ...]  # ranked, descending, unique
+    types: tuple[str, ...]  # the type, or whatever else is the label of a dual pair
+    labelled: tuple[bool, ...]  # whether supervised fine-tuning saw the label
     ids: tuple[str, ...] = ()
-    states: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()  # what was done to each cell; empty where that does not matter
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -66,45 +52,22 @@ class RealCells:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """Real cells in the declared space: what every column of the table is measured with.
+    """Real cells in the declared space: what every column of the table is measured with."""
 
-    Parameters
-    ----------
-    embedding, bandwidth
-        The space and the kernel width, both from real training cells.
-    held_out, points
-        Real cells of the split, and their points.
-    train
-        Real training cells, for the baselines.
-    others, other_points
-        Real cells that nothing was fitted to and that are not of this split: the floor of distances. None where only
-        this split has such cells.
-    neighbours
-        The numbers of neighbours of the k-NN classifiers, the headline first.
-    seed, resamples
-        Of bootstrap intervals and of drawing real cells.
-    """
-
-    embedding: Embedding
-    bandwidth: float
-    held_out: RealCells
+    embedding: Embedding  # the space, and
+    bandwidth: float  # the kernel width, both from real training cells
+    held_out: RealCells  # of the split
     points: NDArray[np.float64]
-    train: RealCells
-    others: RealCells | None
+    train: RealCells  # for the baselines
+    others: RealCells | None  # the floor of distances: of another split, nothing was fitted to them; None without any
     other_points: NDArray[np.float64]
-    neighbours: tuple[int, ...]
-    seed: int
+    neighbours: tuple[int, ...]  # the k of the k-NN classifiers, the headline first
+    seed: int  # of bootstrap intervals and of drawing real cells
     resamples: int
 
 
 def read_cells(path: Path, split: str, **wanted: Any) -> RealCells:
-    """Return the cells of ``split`` in a cells file, ``wanted`` as in :func:`select_cells`.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is missing, a row lacks a field, or the split is empty.
-    """
+    """Return the cells of ``split`` in a cells file, ``wanted`` as in :func:`select_cells`."""
     return select_cells(read_cell_rows(path), split, where=str(path), **wanted)
 
 
@@ -133,14 +96,8 @@ def select_cells(
 ) -> RealCells:
     """Return the cells of ``split`` among the rows of a cells file; a CellDualityError if there are none.
 
-    Parameters
-    ----------
-    columns
-        Which columns hold the labels: of each cell the first that it has. Cells with none are left out.
-    state
-        Which column holds the states, if they matter. Cells without it are left out.
-    sources
-        The sets to take cells of (the first part of a cell's id); None for all.
+    The label of a cell is in the first of ``columns`` that it has, its state, if that matters, in the column ``state``;
+    cells without are left out. ``sources`` are the sets to take (the first part of a cell's id), None for all.
     """
     chosen = [
         row
@@ -166,12 +123,7 @@ def select_cells(
 def matched(labels: Sequence[str], wanted: Sequence[str], rng: np.random.Generator | None = None) -> NDArray[np.int64]:
     """Return the places of as many cells of each label as ``wanted`` holds, or of all there are if that is fewer.
 
-    Parameters
-    ----------
-    labels, wanted
-        One label a cell; labels as often as cells are wanted.
-    rng
-        Draws the cells; without it the first ones are taken.
+    ``rng`` draws them; without it the first ones are taken.
 
     Examples
     --------

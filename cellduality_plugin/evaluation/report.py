@@ -55,28 +55,18 @@ def write_report(
     ----------
     run
         What :func:`cellduality_plugin.evaluation.evaluate.evaluate` wrote.
-    out
-        The page.
     curves
-        TensorBoard folders or training logs by the name of their section, e.g. ``{"GRPO": ...}``. A source without
-        curves, or that does not exist, is told on the page and stops nothing.
-    title
-        The page's heading.
+        TensorBoard folders or training logs by the name of their section, e.g. ``{"GRPO": ...}``. Where there are no
+        curves the page says so.
     audit
         An ``audit.json``; the page goes without where there is none.
-    data
-        The prepared folder that was evaluated: for the questions, the sections of labels, and how it was prepared.
-    tasks
-        The dual pairs by the name that rows give.
+    data, tasks
+        The prepared folder that was evaluated (a CellDualityError if it is another), for the questions, the sections of
+        labels and how it was prepared; and its dual pairs.
     commands
         A folder with ``STAGE.command`` files: what was run, in the order in which they were written.
     window
         Steps of the moving average of Figure 2.
-
-    Raises
-    ------
-    CellDualityError
-        If the run has no metrics, ``data`` is not what was evaluated, or a package of the extra ``eval`` is missing.
     """
     try:
         import jinja2
@@ -141,13 +131,7 @@ def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Any]
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """Return the content of a metrics file.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is missing, is not JSON, or has another format or version.
-    """
+    """Return the content of a metrics file; a CellDualityError if it is missing or malformed."""
     return read_versioned(path, FORMAT, VERSION, what="metrics", hint="evaluate first (cellduality evaluate)")
 
 
@@ -159,13 +143,7 @@ def _predictions(path: Path) -> list[Prediction]:
 
 
 def questions_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, DualTask]) -> dict[str, Rows]:
-    """Return the rows that ``metrics`` are about, by section.
-
-    Raises
-    ------
-    CellDualityError
-        If ``data`` is not the prepared folder that was evaluated, or one of its files is missing.
-    """
+    """Return the rows that ``metrics`` are about, by section; a CellDualityError if ``data`` was not evaluated."""
     for name, known in metrics["provenance"]["data"].items():
         path = data / name
         if not path.is_file() or file_hash(path) != known:

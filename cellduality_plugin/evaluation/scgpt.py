@@ -89,18 +89,9 @@ def read_scgpt(folder: Path, genes: Sequence[str], top: int) -> ScgptEmbedding:
     """Return the embedding of the checkpoint in ``folder``: args.json, vocab.json and best_model.pt.
 
     Only tensors are read from it, no code. Unlike the authors' ``embed_data`` it takes :func:`value_bins` in place of
-    counts, single precision throughout, and of cells with more than 1199 genes the first.
-
-    Parameters
-    ----------
-    genes, top
-        The vocabulary by symbol, of which unknown genes are left out of a cell; the length of a real cell sentence.
-
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, a weight is missing or of another shape, the values are not embedded in
-        the continuous style, or scGPT knows none of the genes.
+    counts, single precision throughout, and of cells with more than 1199 genes the first. ``genes`` are symbols; those
+    that scGPT does not know are left out of a cell. A CellDualityError if a file is missing or malformed, a weight is
+    missing or of another shape, values are not embedded in the continuous style, or scGPT knows none of the genes.
     """
     settings = _json(folder / "args.json")
     vocabulary = _json(folder / "vocab.json")

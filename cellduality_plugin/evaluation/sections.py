@@ -67,19 +67,11 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class SharedTypes:
-    """The types that one external set shares with the sets that train.
+    """The types that one external set shares with the sets that train."""
 
-    Parameters
-    ----------
-    gold, answers
-        The shared type of each label of the external set, and of each label that was taught and has one.
-    trained
-        The names of the sets that train.
-    """
-
-    gold: Mapping[str, str]
-    answers: Mapping[str, str]
-    trained: frozenset[str]
+    gold: Mapping[str, str]  # the shared type of each label of the external set
+    answers: Mapping[str, str]  # and of each label that was taught and has one
+    trained: frozenset[str]  # the names of the sets that train
 
     @property
     def names(self) -> list[str]:
@@ -109,10 +101,7 @@ class _File(BaseModel):
 def read_shared_types(path: Path) -> dict[str, SharedTypes]:
     """Return the shared types by external set; none if there is no such file.
 
-    Raises
-    ------
-    CellDualityError
-        If the file is not what the preparation writes, or two sets that train call different types by one label.
+    A CellDualityError if it is malformed, or two sets that train call different types by one label.
     """
     if not path.exists():
         return {}
@@ -136,20 +125,11 @@ def read_shared_types(path: Path) -> dict[str, SharedTypes]:
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of one dual pair in one split.
+    """The rows of one dual pair in one split, by (task, row id), and real cells of the sets that they are about.
 
-    Parameters
-    ----------
-    key
-        The first part of the names of its metrics: ``task``; ``task@ood`` for held-out kinds of cells, ``task@set`` for
-        an external set, no cell of which trains.
-    rows
-        By (task, row id).
-    yardstick
-        Real cells of the sets that the rows are about; the training cells of an external set are of the sets that
-        train.
-    shared
-        Of an external set: the types by which its labels are compared with the answers.
+    Its ``key`` begins the names of its metrics: ``task``; ``task@ood`` for held-out kinds of cells, ``task@set`` for an
+    external set, no cell of which trains. The labels of such a set are compared with answers by ``shared`` types, and
+    its training cells are of the sets that train.
     """
 
     key: str
@@ -187,12 +167,8 @@ class Section:
 def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit: int | None = None) -> dict[str, Rows]:
     """Return the rows of each section by its key: of ``split``, then of held-out kinds of cells and of external sets.
 
-    Those of the prepared folder ``data`` and of ``tasks``; of each section the first ``limit``, None for all.
-
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, or there are no rows.
+    Those of the prepared folder ``data`` and of ``tasks``; of each section the first ``limit``, None for all. A
+    CellDualityError if a file is missing or malformed, or there are no rows.
     """
     found = _by_task(read_rows(data / f"eval_{split}.jsonl", tasks), "", limit)
     if (data / f"eval_{OOD}.jsonl").is_file():
@@ -217,13 +193,7 @@ def rows_asked(data: Path, split: str, tasks: Mapping[str, DualTask], limit: int
 def read_sections(
     data: Path, split: str, tasks: Mapping[str, DualTask], vocabulary: Vocabulary, settings: EvaluationSettings
 ) -> list[Section]:
-    """Return the sections of :func:`rows_by_section`, in its order, each with its real cells and their space.
-
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed.
-    """
+    """Return the sections of :func:`rows_by_section`, in its order, each with its real cells and their space."""
     external, every = read_shared_types(data / COARSE_FILE), read_cell_rows(data / "cells.jsonl")
     spaces: dict[tuple[str, ...], tuple[Embedding, float]] = {}  # sections share training cells
 

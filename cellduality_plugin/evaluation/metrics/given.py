@@ -39,32 +39,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cells:
-    """What a metric of cells is given.
+    """What a metric of cells is given: the cells that could be read, and real ones."""
 
-    Parameters
-    ----------
-    yardstick
-        The real cells and their space, the seed and the number of resamples.
-    genes, points, names
-        Of each cell that could be read: its ranked genes, its point, and what it was asked to be.
-    rows
-        The row of each of these cells, then those of answers that could not be read.
-    draws
-        For each draw the generated cells and the real ones, in the proportions of what was asked for.
-    against
-        What the real cells are.
-    answers
-        The answers themselves; None of real cells.
-    """
-
-    yardstick: Yardstick
-    genes: Sequence[tuple[str, ...]]
+    yardstick: Yardstick  # the real cells and their space, the seed and the number of resamples
+    genes: Sequence[tuple[str, ...]]  # of each cell, ranked
     points: Matrix
-    names: Sequence[str]
-    rows: Sequence[str]
-    draws: Sequence[tuple[Sample, Sample]]
-    against: str
-    answers: Sequence[Prediction] | None = None
+    names: Sequence[str]  # what each cell was asked to be
+    rows: Sequence[str]  # of each cell, then those of answers that could not be read
+    draws: Sequence[tuple[Sample, Sample]]  # generated cells and real ones, in the proportions of what was asked for
+    against: str  # what the real cells are
+    answers: Sequence[Prediction] | None = None  # None of real cells
 
     def __len__(self) -> int:
         return len(self.genes)

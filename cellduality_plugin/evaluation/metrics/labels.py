@@ -24,12 +24,7 @@ Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
     estimator="share of cells with the gold label", titles={"coarse_sampled_accuracy": "sampled shared type"},
 )  # fmt: skip
 def accuracy(gold: Names, predicted: Names) -> float:
-    """Return the share of cells whose predicted label is the gold one, in [0, 1]. Best value 1.
-
-    Raises
-    ------
-    ValueError
-        If there are no cells, or the lengths differ.
+    """Return the share of cells whose predicted label is the gold one, in [0, 1]. A ValueError without cells.
 
     Examples
     --------
@@ -48,12 +43,8 @@ def accuracy(gold: Names, predicted: Names) -> float:
 def macro_f1(gold: Names, predicted: Names) -> float:
     """Return the unweighted mean F1 over the labels present in ``gold``, in [0, 1]. Best value 1.
 
-    A label that nobody predicts has F1 0; one that only the predictions hold has no F1 of its own.
-
-    Raises
-    ------
-    ValueError
-        If there are no cells, or the lengths differ.
+    A label that nobody predicts has F1 0; one that only the predictions hold has no F1 of its own. A ValueError without
+    cells.
 
     Examples
     --------
@@ -83,12 +74,8 @@ def measure(
 ) -> dict[str, Measurement]:
     """Return every metric of labels, with its interval over cells, all draws of a cell together.
 
-    Parameters
-    ----------
-    greedy, drawn
-        Gold and greedy answers; of each cell its gold label and its answer, once for each draw.
-    shared
-        The types by which an external set is measured, which gives the metrics names of their own.
+    ``greedy`` are gold labels and answers, ``drawn`` of each cell its gold label and its answer, once for each draw.
+    The ``shared`` types by which an external set is measured give the metrics names of their own.
     """
     types = [f"by the types that both sets share: {', '.join(shared)}"] if shared else []
     # Greedy ones in an order of their own, so that the resamples are those of any other order.

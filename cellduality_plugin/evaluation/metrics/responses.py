@@ -184,12 +184,8 @@ def strongest(shift: Vector, count: int) -> Places:
 def welch_t(perturbed: Vector, control: Vector) -> Vector:
     """Return Welch's t of every gene (column): 0 where neither mean nor variance differs, infinite without variance.
 
-    The genes of its :func:`strongest` are those of scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)``.
-
-    Raises
-    ------
-    ValueError
-        If either side has fewer than two cells.
+    The genes of its :func:`strongest` are those of scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)``. A
+    ValueError if either side has fewer than two cells.
 
     Examples
     --------
