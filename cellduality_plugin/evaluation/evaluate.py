@@ -57,12 +57,11 @@ def evaluate(
     ----------
     models
         Checkpoint folders by the name of their column, e.g. ``{"base": ..., "SFT": ..., "GRPO": ...}``.
-    data
-        The prepared folder: vocabulary.json, cells.jsonl, eval_validation.jsonl, eval_test.jsonl.
+    data, tasks
+        The prepared folder (vocabulary.json, cells.jsonl, eval_validation.jsonl, eval_test.jsonl), and its dual pairs
+        by the name that rows give, e.g. ``Config.load(...).load_tasks()``.
     split
         Choose settings on ``"validation"``; look at ``"test"`` once.
-    tasks
-        The dual pairs by the name that rows give, e.g. ``Config.load(...).load_tasks()``.
     opener, command
         Opens another decoder than vLLM for a model, e.g. an endpoint; what was typed, for the record.
 

@@ -42,46 +42,26 @@ class PredictionSettings:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer, and what the same checkpoint rebuilds from it.
+    """One answer, and what the same checkpoint rebuilds from it."""
 
-    Parameters
-    ----------
-    id, task, sample
-        The row, its dual pair, and which draw of the row this is; 0 if it is greedy.
-    unknown, gold
-        x_u and y* of the row; ``gold`` is None where the row has none.
-    response, answer, failure
-        The primal response, what the parser read in it, or why nothing could be read.
-    listed, unknown_words, repeated
-        The counts of :class:`cellduality_plugin.parsing.Answer`.
-    dual_response, rebuilt, dual_failure
-        The same of the dual response; empty if the primal answer could not be read.
-    similarity, validity
-        Of x_u and what was rebuilt (0 if either direction failed), and of the primal answer, in [0, 1]. Best value 1.
-    drawn
-        Whether the primal answer was drawn with a temperature; it is greedy else.
-    truth_similarity, truth_rebuilt, truth_dual_failure
-        What the checkpoint rebuilds from the true answer: how well it plays the dual, whatever it answers itself.
-        None where the row has no gold, and for all but the first answer of a row.
-    """
-
-    id: str
-    task: str
-    sample: int
-    unknown: Value
-    gold: Value | None
-    response: str
-    answer: Value | None
-    failure: str
-    listed: int = 0
+    id: str  # the row
+    task: str  # its dual pair
+    sample: int  # which draw of the row this is; 0 if it is greedy
+    unknown: Value  # x_u of the row
+    gold: Value | None  # and y*; None where the row has none
+    response: str  # of the primal
+    answer: Value | None  # what the parser read in it
+    failure: str  # or why nothing could be read
+    listed: int = 0  # the counts of :class:`cellduality_plugin.parsing.Answer`
     unknown_words: int = 0
     repeated: int = 0
-    dual_response: str = ""
+    dual_response: str = ""  # the same of the dual; empty if the primal answer could not be read
     rebuilt: Value | None = None
     dual_failure: str = ""
-    similarity: float = 0.0
-    validity: float = 0.0
-    drawn: bool = False
+    similarity: float = 0.0  # of x_u and what was rebuilt, in [0, 1]; 0 if either direction failed
+    validity: float = 0.0  # of the primal answer, in [0, 1]
+    drawn: bool = False  # whether the primal answer was drawn with a temperature; it is greedy else
+    # What is rebuilt from the true answer: None without gold, and for all but the first answer of a row.
     truth_similarity: float | None = None
     truth_rebuilt: Value | None = None
     truth_dual_failure: str = ""
