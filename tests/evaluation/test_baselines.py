@@ -147,14 +147,6 @@ def test_what_a_row_gets_depends_on_no_other_row(train, vocabulary) -> None:
     assert {name: [p for p in own if p.id != "made/0"] for name, own in made.items()} == without
 
 
-def test_real_training_cells_are_as_good_as_real_cells_and_class_means_are_not(sections, vocabulary) -> None:
-    rows, yardstick = sections[TASK].rows, sections[TASK].yardstick
-    made = cell_baselines(yardstick.train, rows, vocabulary.genes, 2, 0)
-    resampled, drawn = (cells.measure(Cells.of(made[name], yardstick)) for name in (RESAMPLED, CLASS_MEAN))
-    assert {each[name].value for each in (resampled, drawn) for name in ("knn_agreement_5", "validity")} == {1}
-    assert resampled["distinct"].value < drawn["distinct"].value == 1
-
-
 @pytest.mark.parametrize("key", [RESPONSE, f"{RESPONSE}@ood"])
 def test_baselines_of_responses_answer_every_row_with_a_whole_cell_of_its_own(key: str, sections) -> None:
     section = sections[key]

@@ -93,16 +93,6 @@ def test_every_number_carries_what_it_takes_to_read_it(run_of_two: Path) -> None
             assert low - 1e-9 <= metric["value"] <= high + 1e-9, key
 
 
-def test_a_second_evaluation_says_the_same_and_asks_nothing(
-    metrics, data: Path, model: Path, tmp_path: Path, opened, expert_decoder
-) -> None:
-    before = len(expert_decoder.asked)
-    models = {"SFT": model, "GRPO": model}
-    again = evaluate(models, data, "test", tmp_path / "run", SETTINGS, opener=opened, command=["evaluate", "--twice"])
-    assert again == metrics
-    assert len(expert_decoder.asked) == before
-
-
 def test_table_has_a_row_a_metric_and_headlines_first(metrics) -> None:
     console = Console(width=80, record=True)
     console.print(table(metrics))

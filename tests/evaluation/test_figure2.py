@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.evaluation.figure2 import FAMILIES, OTHER, band, panels, write_figure
-from cellduality_plugin.evaluation.plots import plot_panel
 from cellduality_plugin.tasks import TASKS
 from tests.refused import refused
 
@@ -83,13 +82,6 @@ def test_the_figure_is_the_same_file_twice_and_says_what_it_shows(ending, tmp_pa
         said = {*re.findall(r"<text[^>]*>([^<]*)</text>", images[0].read_text())}
         assert {"identity tasks", "dynamics tasks", "cell type annotation", "ground truth: accuracy"} <= said
         assert "lines: moving average over 4 steps; band: standard deviation over 2 runs" in said
-
-
-def test_a_panel_of_the_page_takes_its_colours_from_the_page():
-    drawn = plot_panel("x", panels([curves()])[0])
-    assert not re.search(r"#[0-9a-f]{6}", drawn)
-    assert {"var(--s1)", "var(--s2)", "var(--ink)"} <= set(re.findall(r"var\([^)]*\)", drawn))
-    assert f"{ANNOTATION}: reward from 0.10 to 0.40, accuracy from 0.50 to 0.50" in drawn
 
 
 def test_what_cannot_be_drawn_is_told(tmp_path):

@@ -121,12 +121,6 @@ def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_pag
         assert "mean shift" in text
 
 
-def test_another_prepared_folder_is_refused(run_of_two: Path, data: Path, tmp_path: Path) -> None:
-    with refused("other-data"):
-        write_report(run_of_two, tmp_path / "report.html", data=data)
-    assert not (tmp_path / "report.html").exists()
-
-
 def test_figure_2_is_on_the_page_with_its_truth_where_rows_held_gold(log: Path, page) -> None:
     def with_truth(truth: str) -> str:
         own = "'dual_reward/cell_type_annotation': {}, 'dual_share/cell_type_annotation': 0.5"

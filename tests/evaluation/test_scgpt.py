@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cellduality_plugin.evaluation.embedding import open_embedding
-from cellduality_plugin.evaluation.scgpt import ScgptEmbedding, read_scgpt, value_bins
+from cellduality_plugin.evaluation.scgpt import read_scgpt, value_bins
 from tests.refused import refused
 
 GENES = tuple(f"G{number}" for number in range(12))
@@ -93,7 +93,9 @@ def test_the_embedding_is_that_of_the_architecture(folder: Path) -> None:
     rng = np.random.default_rng(1)
     cells = [tuple(rng.permutation(GENES[:10])[: rng.integers(1, 11)].tolist()) for _ in range(70)]
     checkpoint = torch.load(folder / "best_model.pt", weights_only=True)
-    found = read_scgpt(folder, GENES, top=10)(cells)
+    space = open_embedding(str(folder), cells, GENES)
+    assert (space.top, space.genes) == (10, GENES)
+    found = space(cells)
     assert found.shape == (70, SIZE)
     np.testing.assert_allclose(found, [by_hand(checkpoint, list(cell)) for cell in cells], atol=2e-5)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
@@ -125,13 +127,6 @@ def test_values_are_binned_as_scgpt_bins_what_has_no_ties() -> None:
         assert (np.diff(found) <= 0).all()
     _, sizes = np.unique(value_bins(500), return_counts=True)
     assert sizes.max() - sizes.min() <= 10  # quantiles: equally many genes in each bin
-
-
-def test_the_folder_is_an_embedding_like_any_other(folder: Path) -> None:
-    cells = [("G1", "G2"), ("G2", "G3", "G4"), ("G5",)]
-    space = open_embedding(str(folder), cells, GENES, seed=3)
-    assert isinstance(space, ScgptEmbedding)
-    assert (space.top, space.genes) == (3, GENES)
 
 
 ARGUMENTS = {"embsize": SIZE, "nheads": HEADS, "d_hid": HIDDEN, "nlayers": LAYERS}
