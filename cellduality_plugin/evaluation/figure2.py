@@ -87,9 +87,9 @@ def band(runs: Sequence[Sequence[tuple[int, float]]], window: int) -> Band:
     """
     steps = np.array(sorted({step for points in runs for step, _ in points}), dtype=np.int64)
     smooth = np.array([moving_average(points, steps, window) for points in runs])
-    told = np.isfinite(smooth).all(axis=0)
-    spread = smooth[:, told].std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(int(told.sum()))
-    return Band(steps[told], smooth[:, told].mean(axis=0), spread, runs)
+    known = np.isfinite(smooth).all(axis=0)
+    spread = smooth[:, known].std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(int(known.sum()))
+    return Band(steps[known], smooth[:, known].mean(axis=0), spread, runs)
 
 
 def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:

@@ -66,42 +66,33 @@ class Yardstick:
     resamples: int
 
 
-def read_cells(path: Path, split: str, **wanted: Any) -> RealCells:
-    """Return the cells of ``split`` in a cells file, ``wanted`` as in :func:`select_cells`."""
-    return select_cells(read_cell_rows(path), split, where=str(path), **wanted)
-
-
 def read_cell_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a cells file; a CellDualityError if it is missing or a row lacks a field."""
     rows = list(read_jsonl(path))
     for number, row in enumerate(rows, start=1):
         if missing := {"id", "split", "genes", "labelled"} - row.keys():
-            raise CellDualityError(
-                f"no {min(missing)!r} in the row",
-                code="missing-field",
-                where=f"{path}:{number}",
-                hint="prepare the data again",
-            )
+            what, where = f"no {min(missing)!r} in the row", f"{path}:{number}"
+            raise CellDualityError(what, code="missing-field", where=where, hint="prepare the data again")
     return rows
 
 
-def select_cells(
-    rows: Iterable[Mapping[str, Any]],
+def read_cells(
+    path: Path,
     split: str,
     *,
     columns: Sequence[str] = ("cell_type",),
     state: str = "",
     sources: Collection[str] | None = None,
-    where: str = "cells.jsonl",
+    rows: Iterable[Mapping[str, Any]] | None = None,
 ) -> RealCells:
-    """Return the cells of ``split`` among the rows of a cells file; a CellDualityError if there are none.
+    """Return the cells of ``split`` in a cells file, or in its ``rows``; a CellDualityError if there are none.
 
     The label of a cell is in the first of ``columns`` that it has, its state, if that matters, in the column ``state``;
     cells without are left out. ``sources`` are the sets to take (the first part of a cell's id), None for all.
     """
     chosen = [
         row
-        for row in rows
+        for row in (read_cell_rows(path) if rows is None else rows)
         if row["split"] == split
         and not row.keys().isdisjoint(columns)
         and (not state or state in row)
@@ -110,7 +101,7 @@ def select_cells(
     if not chosen:
         wanted = " or ".join(columns) + (f" and {state}" if state else "")
         what = f"no cell of split {split!r} has {wanted}"
-        raise CellDualityError(what, code="no-cells", where=where, hint="prepare the data again")
+        raise CellDualityError(what, code="no-cells", where=str(path), hint="prepare the data again")
     return RealCells(
         tuple(tuple(row["genes"]) for row in chosen),
         tuple(str(next(row[column] for column in columns if column in row)) for row in chosen),

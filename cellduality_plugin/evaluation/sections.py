@@ -12,7 +12,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import median_bandwidth
 from cellduality_plugin.evaluation.embedding import PCA_SPACE, Embedding, open_embedding
 from cellduality_plugin.evaluation.predictions import PredictionSettings, Rows, read_rows
-from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick, read_cell_rows, select_cells
+from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick, read_cell_rows, read_cells
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.tasks import DualTask
@@ -30,39 +30,18 @@ _PREPARE = "prepare the data again (cellduality data prepare)"
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How checkpoints are measured.
+    """How checkpoints are measured."""
 
-    Parameters
-    ----------
-    prediction
-        How held-out rows are answered.
-    neighbours
-        The k of the k-NN classifiers, the headline first.
-    components
-        Dimensions of the PCA space.
-    embedding
-        The space of distances: see :func:`cellduality_plugin.evaluation.embedding.open_embedding`.
-    seed, resamples
-        Of bootstrap intervals and of drawing real cells.
-    rows
-        Rows of each task and split at the most, the first ones; None for all.
-    anndata, real_cells
-        Whether generated cells are written as AnnData, too, and the real cells of the split beside them.
-    metrics
-        Metrics of one's own, as ``module:function`` or ``file.py:function``: see
-        :func:`cellduality_plugin.evaluation.metrics.registry.metric`.
-    """
-
-    prediction: PredictionSettings = field(default_factory=PredictionSettings)
-    neighbours: tuple[int, ...] = (10, 3, 5, 25)
-    components: int = 30
-    embedding: str = PCA_SPACE
-    seed: int = 0
+    prediction: PredictionSettings = field(default_factory=PredictionSettings)  # how held-out rows are answered
+    neighbours: tuple[int, ...] = (10, 3, 5, 25)  # the k of the k-NN classifiers, the headline first
+    components: int = 30  # dimensions of the PCA space
+    embedding: str = PCA_SPACE  # the space of distances: see embedding.open_embedding
+    seed: int = 0  # of bootstrap intervals and of drawing real cells
     resamples: int = 500
-    rows: int | None = None
-    anndata: bool = False
-    real_cells: bool = False
-    metrics: tuple[str, ...] = ()
+    rows: int | None = None  # of each task and split at the most, the first ones; None for all
+    anndata: bool = False  # whether generated cells are written as AnnData, too,
+    real_cells: bool = False  # and the real cells of the split beside them
+    metrics: tuple[str, ...] = ()  # of one's own, as module:function or file.py:function: see metrics.registry.metric
 
 
 @dataclass(frozen=True)
@@ -194,7 +173,8 @@ def read_sections(
     data: Path, split: str, tasks: Mapping[str, DualTask], vocabulary: Vocabulary, settings: EvaluationSettings
 ) -> list[Section]:
     """Return the sections of :func:`rows_by_section`, in its order, each with its real cells and their space."""
-    external, every = read_shared_types(data / COARSE_FILE), read_cell_rows(data / "cells.jsonl")
+    external, file = read_shared_types(data / COARSE_FILE), data / "cells.jsonl"
+    every = read_cell_rows(file)
     spaces: dict[tuple[str, ...], tuple[Embedding, float]] = {}  # sections share training cells
 
     def section(key: str, rows: Rows) -> Section:
@@ -205,7 +185,7 @@ def read_sections(
 
         def real(split: str) -> RealCells:
             own = shared.trained if shared and split == "train" else sources
-            return select_cells(every, split, columns=columns, state=state, sources=own)
+            return read_cells(file, split, columns=columns, state=state, sources=own, rows=every)
 
         train, held_out = real("train"), real(where)
         others = None if part else real("validation" if split == "test" else "test")
