@@ -95,8 +95,9 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_no_cells_write_none(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(anndata.io, "write_elem", full)
-    with pytest.raises(CellDualityError):
+    with pytest.raises(CellDualityError) as error:
         write(answered)
+    assert error.value.where == str(tmp_path / "cells.h5ad")
     assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]
     assert (tmp_path / "cells.h5ad").read_bytes() == before
 

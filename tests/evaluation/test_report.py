@@ -160,8 +160,9 @@ def test_a_run_without_readable_cells_still_has_a_report(
 def test_a_folder_without_metrics_is_refused(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(CellDualityError):
+    with pytest.raises(CellDualityError) as error:
         write_report(tmp_path, tmp_path / "report.html")
+    assert error.value.where == str(tmp_path / "metrics.json")
 
 
 def test_event_files_become_curves(tmp_path: Path) -> None:
@@ -218,8 +219,9 @@ def test_an_audit_stands_in_the_page_where_there_is_one(page, audit_file: Path, 
     assert "<b>Stays out: none &lt;agrees&gt;.</b>" in text
     assert "conditional cell generation by nothing (it stayed out)" in text
     audit_file.write_text("{}")
-    with pytest.raises(CellDualityError):
+    with pytest.raises(CellDualityError) as error:
         page(audit=audit_file)
+    assert error.value.where == str(audit_file)
 
 
 @pytest.fixture

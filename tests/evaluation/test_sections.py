@@ -57,6 +57,8 @@ def test_a_yardstick_holds_cells_of_the_sets_its_rows_are_about_and_no_others(se
         assert f"fitted on {len(yardstick.train)} real training cells" in yardstick.embedding.name
         assert {row for _, row in section.rows} == set(yardstick.held_out.ids)
         assert len(yardstick.points) == len(yardstick.held_out)
+    one, other = (sections[key].yardstick.embedding for key in (ANNOTATION, GENERATION))
+    assert one is other, "one set of training cells, one space"
 
 
 def test_no_split_is_its_own_floor(two_sources: Path, read) -> None:
