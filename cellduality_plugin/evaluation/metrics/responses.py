@@ -94,8 +94,8 @@ class Responses:
         predicted, space = {}, yardstick.embedding
         for key, pairs in found.items():
             answers, controls = zip(*sorted(pairs), strict=True)  # sorted: their order changes no last digit
-            sides = (cell_matrix(cells, space.genes, space.top) for cells in (answers, controls))
-            predicted[key] = Response(*sides, paired=True)
+            ours, theirs = (cell_matrix(cells, space.genes, space.top) for cells in (answers, controls))
+            predicted[key] = Response(ours, theirs, paired=True)
         return cls(yardstick, predicted, _real(yardstick.held_out, yardstick))
 
     @classmethod
