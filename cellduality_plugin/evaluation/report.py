@@ -154,8 +154,7 @@ def questions_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, Dua
 
 
 def needed_to_repeat(metrics: Mapping[str, Any], data: Path | None, commands: Path | None) -> dict[str, Any]:
-    """Return commands, rewards, seeds, versions, hashes and whole settings, as the page shows them."""
-    provenance = metrics["provenance"]
+    """Return commands, rewards, seeds, sources and whole settings, as the page shows them."""
     manifest = _json(data / "cells.jsonl.manifest.json") if data else {}
     configured = _json(data / "cellduality.json") if data else {}
     seeds = {"evaluation": metrics["settings"]["seed"], "answers": metrics["settings"]["prediction"]["seed"]}
@@ -165,17 +164,14 @@ def needed_to_repeat(metrics: Mapping[str, Any], data: Path | None, commands: Pa
         "evaluation settings": metrics["settings"],
         "preparation of the data": manifest,
         "tasks and rewards (cellduality.json)": configured,
-        "checkpoints": provenance["models"],
+        "checkpoints": metrics["provenance"]["models"],
     }
     ran = sorted(commands.glob("*.command"), key=lambda path: (path.stat().st_mtime, path.name)) if commands else []
     stages = {path.stem: path.read_text(encoding="utf-8").strip() for path in ran}
     return {
-        "commands": stages or {"evaluate": shlex.join(provenance["command"])},
+        "commands": stages or {"evaluate": shlex.join(metrics["provenance"]["command"])},
         "rewards": {task: own["reward"] for task, own in configured.get("tasks", {}).items()},
         "seeds": seeds,
-        "versions": provenance["versions"],
-        "models": provenance["models"],
-        "files": provenance["data"],
         "sources": [str(manifest[key]) for key in ("source", "source_sha256") if key in manifest],
         "settings": {name: json.dumps(own, indent=2, ensure_ascii=False) for name, own in settings.items() if own},
     }

@@ -260,7 +260,6 @@ def test_seeds_rewards_and_hashes_are_told(metrics, tmp_path):
     assert 7 in found["seeds"].values()
     assert found["sources"] == ["mine", "ab"]
     assert found["rewards"] == {"a": "likelihood"}
-    assert (found["files"], found["models"]) == (metrics["provenance"]["data"], metrics["provenance"]["models"])
     (tmp_path / "cellduality.json").write_text("{")
     with refused("not-json"):
         needed_to_repeat(metrics, tmp_path, None)
