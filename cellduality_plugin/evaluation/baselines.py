@@ -84,15 +84,9 @@ def cell_baselines(
     """Return the answers of two baselines that only know the labelled training cells of the type that a row asks for.
 
     "training cells" are such cells themselves, drawn with replacement: what memory alone would score. Those of "class
-    mean" are drawn gene by gene from their mean profile: it knows which genes a type has, and not which go together.
-
-    Parameters
-    ----------
-    rows
-        By (task, row id); ``unknown`` is the type, or state, that is asked for. Without a cell of it there is no
-        answer. ``inputs["length"]`` is how many genes are drawn, by default as many as the longest training cell has.
-    samples, seed
-        Cells for each row, and the seed; what a row gets does not depend on the other rows.
+    mean" are drawn gene by gene from their mean profile: it knows which genes a type has, and not which go together;
+    ``inputs["length"]`` of a row says how many, by default as many as the longest training cell has. A type, or state,
+    without a cell has no answer. What a row gets does not depend on the other rows.
     """
     top = max(len(cell) for cell in train.genes)
     cells_of: dict[str, list[tuple[str, ...]]] = {}

@@ -36,16 +36,11 @@ class Style:
 def maps_of(
     rows: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any], checkpoints: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return a map of each section that writes cells, in the order of ``metrics``: ``name``, ``how``, legend and plots.
+    """Return a map of each section among ``rows`` (see ``point_rows``), in the order of ``metrics``, as the page shows it.
 
     Each is a t-SNE of real and generated cells together; where the evaluation, an old one, wrote no points to map, the
     first two dimensions. ``plots`` by title are of real cells, then of each checkpoint; there are none if no
     checkpoint wrote a cell that can be read. ``legend`` is the :class:`Style` of each condition.
-
-    Parameters
-    ----------
-    rows
-        As :func:`cellduality_plugin.evaluation.points.point_rows` gives them.
     """
     sections: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
