@@ -36,7 +36,7 @@ class Style:
 def maps_of(
     rows: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any], checkpoints: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return a map of each section among ``rows`` (see ``point_rows``), in the order of ``metrics``, as the page shows it.
+    """Return a map of each section among ``rows`` (of ``point_rows``), in the order of ``metrics``, as the page has it.
 
     Each is a t-SNE of real and generated cells together; where the evaluation, an old one, wrote no points to map, the
     first two dimensions. ``plots`` by title are of real cells, then of each checkpoint; there are none if no
