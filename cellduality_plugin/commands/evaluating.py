@@ -65,12 +65,14 @@ def evaluate_checkpoints(
     from cellduality_plugin.policies.offline import EngineSettings
 
     if split not in ("validation", "test"):
-        raise CellDualityError(f"no split {split!r}", where="--split", hint="use validation or test")
+        hint = "use validation or test"
+        raise CellDualityError(f"no split {split!r}", code="wrong-value", where="--split", hint=hint)
     if decode not in get_args(Decode):
-        raise CellDualityError(f"no decoding {decode!r}", where="--decode", hint=f"use {', '.join(get_args(Decode))}")
+        hint = f"use {', '.join(get_args(Decode))}"
+        raise CellDualityError(f"no decoding {decode!r}", code="wrong-value", where="--decode", hint=hint)
     for flag, number in (("--samples", samples), ("--batch", batch)):
         if number < 1:
-            raise CellDualityError(f"{number} is none", where=flag, hint="give 1 or more")
+            raise CellDualityError(f"{number} is none", code="wrong-value", where=flag, hint="give 1 or more")
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
     asking = PredictionSettings(samples, seed=seed, decode=decode, batch=batch, engine=engine)  # type: ignore[arg-type]
     settings = EvaluationSettings(

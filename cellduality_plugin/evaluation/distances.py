@@ -36,19 +36,8 @@ def nearest_labels(distances: Matrix, labels: Labels, k: int) -> NDArray[np.str_
     """Return the k-NN label of every query: uniform votes of the ``k`` nearest.
 
     Neighbours at one distance are taken in the alphabetical order of their labels; of labels with equally many votes
-    the one with the nearest cell wins.
-
-    Parameters
-    ----------
-    distances
-        Queries x labelled cells; infinite where a query must not see a cell.
-    labels, k
-        One label a labelled cell, and how many neighbours vote.
-
-    Raises
-    ------
-    ValueError
-        If fewer than ``k`` cells are at a finite distance of some query.
+    the one with the nearest cell wins. ``distances`` are queries x labelled cells, infinite where a query must not see
+    a cell; a ValueError if some query sees fewer than ``k``.
 
     Examples
     --------
@@ -69,28 +58,14 @@ def nearest_labels(distances: Matrix, labels: Labels, k: int) -> NDArray[np.str_
 
 
 def median_bandwidth(cells: Matrix, seed: int, at_most: int = 1000) -> float:
-    """Return the median Euclidean distance between two different ``cells``: sigma of the RBF kernel.
-
-    Parameters
-    ----------
-    cells
-        Real training cells x dimensions.
-    seed, at_most
-        A seeded sample of this many cells stands for more.
-    """
+    """Return the median distance between two ``cells``, or a seeded sample of them: sigma of the RBF kernel."""
     if len(cells) > at_most:
         cells = cells[np.random.default_rng(seed).choice(len(cells), at_most, replace=False)]
     return float(np.median(pdist(cells)))
 
 
 def drawn(one: Matrix, other: Matrix, counts: Counts | None) -> tuple[Matrix, Matrix, Counts]:
-    """Return both samples with how often each cell counts: once, in an order of their own, without ``counts``.
-
-    Raises
-    ------
-    ValueError
-        If a sample is empty.
-    """
+    """Return both samples with how often each cell counts: once, in an order of their own, without ``counts``."""
     if not len(one) or not len(other):
         raise ValueError(f"a distance of {len(one)} and {len(other)} cells")
     if counts is not None:

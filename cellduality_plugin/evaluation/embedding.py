@@ -91,7 +91,6 @@ class PcaEmbedding(Embedding):
     _pca: Any = field(repr=False)
 
     def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-        """Return the points of ``cells`` (ranked genes, descending, unique): cells x dimensions."""
         matrix = cell_matrix(cells, self.genes, self.top)
         parts = [np.empty((0, self._pca.n_components_))]
         for start in range(0, len(cells), _CHUNK):  # a dense chunk at a time bounds the memory
@@ -102,22 +101,10 @@ class PcaEmbedding(Embedding):
 def open_embedding(
     space: str, cells: Sequence[Sequence[str]], genes: Sequence[str], *, components: int = 30, seed: int = 0
 ) -> Embedding:
-    """Return the space that ``space`` names.
+    """Return the space that ``space`` names, of real training cells and the genes of the vocabulary.
 
-    Parameters
-    ----------
-    space
-        ``"pca"``; the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt); or an :class:`Embedding` of
-        one's own as ``module:Class`` or ``file.py:Class``.
-    cells, genes
-        Real training cells and the vocabulary.
-    components, seed
-        Of the PCA; the seed also of one's own.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such space, or it cannot be opened.
+    ``"pca"``; the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt); or an :class:`Embedding` of
+    one's own as ``module:Class`` or ``file.py:Class``. A CellDualityError if it cannot be opened.
     """
     if space == PCA_SPACE:
         return fit_embedding(cells, genes, components=components, seed=seed)
@@ -128,6 +115,7 @@ def open_embedding(
     if ":" not in space:
         raise CellDualityError(
             f"no embedding {space!r}",
+            code="unknown-embedding",
             where="embedding",
             hint="give pca, the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt), or module:Class",
         )
@@ -154,7 +142,7 @@ def fit_embedding(
 
     if len(cells) < 3:
         what = f"{len(cells)} real training cells, a PCA needs 3"
-        raise CellDualityError(what, where="cells.jsonl", hint="prepare the data again")
+        raise CellDualityError(what, code="no-cells", where="cells.jsonl", hint="prepare the data again")
     top = max(len(cell) for cell in cells)
     matrix = cell_matrix(cells, genes, top)
     dimensions = min(components, len(cells) - 1, len(genes) - 1)

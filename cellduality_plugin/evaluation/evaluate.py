@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,15 +14,12 @@ from cellduality_plugin.evaluation import generated
 from cellduality_plugin.evaluation.baseline_columns import baseline_columns, written
 from cellduality_plugin.evaluation.baselines import BASELINES
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
-from cellduality_plugin.evaluation.coarse import COARSE_FILE
-from cellduality_plugin.evaluation.embedding import PCA_SPACE
 from cellduality_plugin.evaluation.metrics import dual, labels
 from cellduality_plugin.evaluation.metrics.registry import Measurement, load_metric
 from cellduality_plugin.evaluation.points import REAL, point_rows
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
-from cellduality_plugin.evaluation.sections import OOD, Section, read_sections
+from cellduality_plugin.evaluation.sections import COARSE_FILE, OOD, EvaluationSettings, Section, read_sections
 from cellduality_plugin.evaluation.tables import table
-from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.policies.offline import Decoder
 from cellduality_plugin.profiles import Profiles
@@ -34,43 +31,6 @@ __all__ = ["EvaluationSettings", "evaluate", "table"]
 FORMAT = "cellduality-metrics"
 VERSION = 2
 Split = Literal["validation", "test"]
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How checkpoints are measured.
-
-    Parameters
-    ----------
-    prediction
-        How held-out rows are answered.
-    neighbours
-        The k of the k-NN classifiers, the headline first.
-    components
-        Dimensions of the PCA space.
-    embedding
-        The space of distances: see :func:`cellduality_plugin.evaluation.embedding.open_embedding`.
-    seed, resamples
-        Of bootstrap intervals and of drawing real cells.
-    rows
-        Rows of each task and split at the most, the first ones; None for all.
-    anndata, real_cells
-        Whether generated cells are written as AnnData, too, and the real cells of the split beside them.
-    metrics
-        Metrics of one's own, as ``module:function`` or ``file.py:function``: see
-        :func:`cellduality_plugin.evaluation.metrics.registry.metric`.
-    """
-
-    prediction: PredictionSettings = field(default_factory=PredictionSettings)
-    neighbours: tuple[int, ...] = (10, 3, 5, 25)
-    components: int = 30
-    embedding: str = PCA_SPACE
-    seed: int = 0
-    resamples: int = 500
-    rows: int | None = None
-    anndata: bool = False
-    real_cells: bool = False
-    metrics: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -97,12 +57,11 @@ def evaluate(
     ----------
     models
         Checkpoint folders by the name of their column, e.g. ``{"base": ..., "SFT": ..., "GRPO": ...}``.
-    data
-        The prepared folder: vocabulary.json, cells.jsonl, eval_validation.jsonl, eval_test.jsonl.
+    data, tasks
+        The prepared folder (vocabulary.json, cells.jsonl, eval_validation.jsonl, eval_test.jsonl), and its dual pairs
+        by the name that rows give, e.g. ``Config.load(...).load_tasks()``.
     split
         Choose settings on ``"validation"``; look at ``"test"`` once.
-    tasks
-        The dual pairs by the name that rows give, e.g. ``Config.load(...).load_tasks()``.
     opener, command
         Opens another decoder than vLLM for a model, e.g. an endpoint; what was typed, for the record.
 
@@ -112,21 +71,23 @@ def evaluate(
         If a file is missing or malformed, a name cannot be a file's name or is taken, or a checkpoint does not load.
     """
     settings = settings or EvaluationSettings()
-    _check_names(models)
+    for name in models:
+        if name in (REAL, *BASELINES) or not name or name != Path(name).name or name.startswith("."):
+            what, hint = f"{name!r} cannot name a checkpoint", "use a word such as base, SFT or GRPO"
+            raise CellDualityError(what, code="wrong-name", where="--model", hint=hint)
     if settings.anndata:
         generated.can_write()
     for path in settings.metrics:
         load_metric(path)
     vocabulary = Vocabulary.load(data / "vocabulary.json")
-    sections = sections_of(data, split, tasks, vocabulary, settings)
+    sections = read_sections(data, split, tasks, vocabulary, settings)
     profiles = Profiles.load(data / "profiles.npz") if (data / "profiles.npz").is_file() else None
-    examples = examples_of(sections)
-    predictions: dict[str, list[Prediction]] = {}
-    made_from = {}
+    asked = {key: example for section in sections for key, example in section.rows.items()}
+    predictions, made_from = {}, {}
     for name, model in models.items():
         predictions[name], made_from[name] = predict_checkpoint(
             model,
-            examples,
+            asked,
             vocabulary,
             settings.prediction,
             out / "predictions" / f"{name}.jsonl",
@@ -154,38 +115,8 @@ def evaluate(
         },
     }
     write_jsonl(out / "points.jsonl", point_rows(predictions, sections))
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    write_text(out / "metrics.json", text)
-    return dict(json.loads(text))
-
-
-def sections_of(
-    data: Path, split: Split, tasks: Mapping[str, DualTask], vocabulary: Vocabulary, settings: EvaluationSettings
-) -> list[Section]:
-    """Return what is asked, in sections."""
-    return read_sections(
-        data,
-        split,
-        tasks,
-        vocabulary,
-        components=settings.components,
-        neighbours=settings.neighbours,
-        seed=settings.seed,
-        resamples=settings.resamples,
-        limit=settings.rows,
-        embedding=settings.embedding,
-    )
-
-
-def examples_of(sections: Sequence[Section]) -> dict[tuple[str, str], Example]:
-    """Return what is asked in all ``sections``, by task and id."""
-    return {key: example for section in sections for key, example in section.rows.items()}
-
-
-def _check_names(models: Mapping[str, Path]) -> None:
-    for name in models:
-        if name in (REAL, *BASELINES) or not name or name != Path(name).name or name.startswith("."):
-            raise CellDualityError(f"{name!r} cannot name a checkpoint", hint="use a word such as base, SFT or GRPO")
+    write_text(out / "metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return content
 
 
 def measure(
@@ -234,7 +165,7 @@ def _checkpoint_column(
             matrices[section.key] = {"labels": names, "counts": labels.confusion(*both, names).tolist()}
         elif section.writes_cells:
             own |= written(made, section)
-        # The labels of a foreign set are words that nobody taught.
+        # The labels of an external set are words that nobody taught.
         own |= dual.measure(section.yardstick, made, drawn, truth=section.shared is None)
         found |= _prefixed(section.key, own)
         failed[section.key] = dual.failures(made)

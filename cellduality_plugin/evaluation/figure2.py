@@ -28,22 +28,12 @@ FORMATS = (".svg", ".png", ".pdf")
 
 @dataclass(frozen=True)
 class Band:
-    """One quantity over the steps of several runs.
+    """One quantity over the steps of several runs."""
 
-    Parameters
-    ----------
-    steps, mean
-        The mean over runs of each run's moving average; only steps at which every run has one.
-    spread
-        The standard deviation over runs (n - 1), 0 for one run.
-    raw
-        (step, value) as it was logged, of each run.
-    """
-
-    steps: NDArray[np.int64]
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    raw: Sequence[Sequence[tuple[int, float]]]
+    steps: NDArray[np.int64]  # at which every run has a moving average
+    mean: NDArray[np.float64]  # of them over runs
+    spread: NDArray[np.float64]  # the standard deviation over runs (n - 1), 0 for one run
+    raw: Sequence[Sequence[tuple[int, float]]]  # (step, value) as it was logged, of each run
 
     @property
     def runs(self) -> int:
@@ -97,21 +87,16 @@ def band(runs: Sequence[Sequence[tuple[int, float]]], window: int) -> Band:
     """
     steps = np.array(sorted({step for points in runs for step, _ in points}), dtype=np.int64)
     smooth = np.array([moving_average(points, steps, window) for points in runs])
-    told = np.isfinite(smooth).all(axis=0)
-    spread = smooth[:, told].std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(int(told.sum()))
-    return Band(steps[told], smooth[:, told].mean(axis=0), spread, runs)
+    known = np.isfinite(smooth).all(axis=0)
+    spread = smooth[:, known].std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(int(known.sum()))
+    return Band(steps[known], smooth[:, known].mean(axis=0), spread, runs)
 
 
 def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
     """Return the panels of the figure, family by family; none if no run logged the reward of a task.
 
-    Parameters
-    ----------
-    runs
-        The curves of each run, as :func:`cellduality_plugin.evaluation.curves.read_curves` gives them; usually one a
-        seed. A task is shown if every run logged it, its truth likewise.
-    window
-        Steps of the moving average.
+    A task is shown if every run (usually one a seed) logged it, its truth likewise. ``window`` are the steps of the
+    moving average.
     """
     finite = [
         {name: [point for point in points if np.isfinite(point[1])] for name, points in divided(curves).items()}
@@ -130,27 +115,18 @@ def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
 
 
 def write_figure(sources: Sequence[Path], out: Path, window: int = 5) -> list[Panel]:
-    """Return the panels, drawn to ``out``, whole or not at all.
+    """Return the panels of ``sources`` (TensorBoard folders or training logs), drawn to an .svg, .png or .pdf file.
 
-    Parameters
-    ----------
-    sources
-        TensorBoard folders or training logs: one run each, usually one a seed.
-    out
-        An .svg, .png or .pdf file.
-
-    Raises
-    ------
-    CellDualityError
-        If a source is missing, the runs logged no reward by task in common, or the format is another.
+    A CellDualityError if a source is missing, the runs logged no reward by task in common, or the format is another.
     """
     if out.suffix not in FORMATS:
         what = f"cannot draw {out.suffix or 'without an ending'}"
-        raise CellDualityError(what, where=str(out), hint="end it in .svg")
+        raise CellDualityError(what, code="wrong-format", where=str(out), hint="end it in .svg")
     found = panels([read_curves(source) for source in sources], window)
     if not found:
         raise CellDualityError(
             f"no {REWARD}/TASK that all of these logged",
+            code="no-curves",
             where=", ".join(map(str, sources)),
             hint="give the TensorBoard folder or the log of GRPO with a dual reward",
         )

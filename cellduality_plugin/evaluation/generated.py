@@ -20,16 +20,12 @@ from cellduality_plugin.vocabulary import Vocabulary
 RANK = "rank"
 """The layer of ranks: 1 for the gene that comes first, 0 for genes that a cell does not list."""
 
-_CATEGORIES = ("section", "task", "condition", "cell_type", "state", "origin", "failure", "dual_failure")
-
 
 def can_write() -> None:
     """Refuse to go on without the package that writes AnnData: asked before minutes are spent on answers."""
     if importlib.util.find_spec("anndata") is None:
-        raise CellDualityError(
-            "no package anndata to write generated cells with",
-            hint="pip install 'cellduality[prep]', or pass --no-anndata",
-        )
+        hint = "pip install 'cellduality[prep]', or pass --no-anndata"
+        raise CellDualityError("anndata is not installed", code="missing-package", where="--anndata", hint=hint)
 
 
 def write_generated(
@@ -47,85 +43,59 @@ def write_generated(
     training cell; the ranks themselves are the layer "rank". Answers that could not be read are cells without genes,
     with ``parsed`` false and the reason in ``failure``.
 
-    Parameters
-    ----------
-    predictions
-        Of one checkpoint.
-    sections
-        Those that write cells count.
-    vocabulary
-        Its genes are the variables.
-    made_from
-        The provenance, for ``uns``.
-    real
-        Whether the real cells of the split follow, with ``origin`` "real".
+    ``predictions`` are of one checkpoint, the variables are the genes of the vocabulary, ``made_from`` is provenance
+    for ``uns``. With ``real`` the real cells of the split follow, with ``origin`` "real".
     """
+    import anndata
+    import h5py
+    import pandas as pd
+
     writing = [section for section in sections if section.writes_cells]
     rows: list[dict[str, Any]] = []
     cells: list[tuple[str, ...]] = []
     for section in writing:
-        held_out = section.yardstick.held_out
+        held_out, pair = section.yardstick.held_out, section.pair.name
         own = [p for p in predictions if (p.task, p.id) in section.rows]
         if real:
-            pair = section.pair.name
             states = held_out.states or held_out.types
             own += [
                 Prediction(row, pair, -1, state, None, "", genes, "", validity=1.0, similarity=np.nan)
                 for row, state, genes in zip(held_out.ids, states, held_out.genes, strict=True)
             ]
-        kinds = dict(zip(held_out.ids, held_out.types, strict=True))
-        names = held_out.name_of
-        rows += [_row(section, p, kinds.get(p.id, ""), names.get(p.id, str(p.unknown))) for p in own]
-        cells += [tuple(p.answer or ()) for p in own]
+        kinds, names = dict(zip(held_out.ids, held_out.types, strict=True)), held_out.name_of
+        for p in own:
+            rows.append(
+                {
+                    "name": f"{section.key}/{p.id}/{'real' if p.sample < 0 else p.sample}",
+                    "row": p.id,
+                    "task": p.task,
+                    "section": section.key,
+                    "condition": names.get(p.id, str(p.unknown)),
+                    "cell_type": kinds.get(p.id, ""),
+                    "state": str(p.unknown) if held_out.states else "",
+                    "sample": p.sample,
+                    "origin": "real" if p.sample < 0 else "generated",
+                    "parsed": p.answer is not None,
+                    "failure": p.failure,
+                    "validity": p.validity,
+                    "dual_similarity": p.similarity,
+                    "dual_failure": p.dual_failure,
+                }
+            )
+            cells.append(tuple(p.answer or ()))
     if not cells:
         return 0
     top = max(len(cell) for section in writing for cell in section.yardstick.train.genes)
-    _write(path, rows, cells, vocabulary.genes, top, made_from)
-    return len(cells)
-
-
-def _row(section: Section, p: Prediction, kind: str, condition: str) -> dict[str, Any]:
-    real = p.sample < 0
-    return {
-        "name": f"{section.key}/{p.id}/{'real' if real else p.sample}",
-        "row": p.id,
-        "task": p.task,
-        "section": section.key,
-        "condition": condition,
-        "cell_type": kind,
-        "state": str(p.unknown) if section.yardstick.held_out.states else "",
-        "sample": p.sample,
-        "origin": "real" if real else "generated",
-        "parsed": p.answer is not None,
-        "failure": p.failure,
-        "validity": p.validity,
-        "dual_similarity": p.similarity,
-        "dual_failure": p.dual_failure,
-    }
-
-
-def _write(
-    path: Path,
-    rows: Sequence[Mapping[str, Any]],
-    cells: Sequence[tuple[str, ...]],
-    genes: Sequence[str],
-    top: int,
-    made_from: Mapping[str, Any],
-) -> None:
-    import anndata
-    import h5py
-    import pandas as pd
-
     obs = pd.DataFrame(rows).set_index("name")
     obs.index.name = None
-    for column in _CATEGORIES:
+    for column in ("section", "task", "condition", "cell_type", "state", "origin", "failure", "dual_failure"):
         obs[column] = pd.Categorical(obs[column], categories=sorted(set(obs[column])))
-    weights = cell_matrix(cells, genes, top)
+    weights = cell_matrix(cells, vocabulary.genes, top)
     ranks = weights.copy()  # while genes still stand in the order of the cell
     ranks.data = np.concatenate([np.arange(1, min(len(cell), top) + 1, dtype=np.int32) for cell in cells])
     for matrix in (weights, ranks):
         matrix.sort_indices()
-    var = pd.DataFrame(index=pd.Index(genes))
+    var = pd.DataFrame(index=pd.Index(vocabulary.genes))
     content = anndata.AnnData(X=weights.astype(np.float32), obs=obs, var=var, layers={RANK: ranks})
     content.uns["cellduality"] = {
         "made_from": json.dumps(made_from, sort_keys=True),
@@ -134,3 +104,4 @@ def _write(
     }
     with whole_file(path, "w+b") as stream, h5py.File(stream, "w") as file:
         anndata.io.write_elem(file, "/", content)
+    return len(cells)

@@ -72,13 +72,7 @@ def save_figure(figure: Any, *paths: Path) -> None:
 
 
 def _svg(figure: Any, name: str, said: str) -> str:
-    """Return the figure as one <svg> element in the page's own colours; its ids start with ``name``.
-
-    Parameters
-    ----------
-    said
-        What a reader who does not see the plot is told.
-    """
+    """Return the figure as one <svg> element in the page's own colours, titled ``said``; ids start with ``name``."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", dpi=150, metadata=_METADATA["svg"], transparent=True)
     text = stream.getvalue()
@@ -110,10 +104,7 @@ def plot_cells(
 ) -> str:
     """Return cells on a plane: ``behind`` as an image in grey, in front ``cells`` by condition, each in its style.
 
-    Parameters
-    ----------
-    plane
-        All points that one of the plots of this plane shows: what it has to have room for.
+    There is room for all points of ``plane``, so that plots of one plane are alike.
     """
     low, high = plane.min(axis=0), plane.max(axis=0)
     room = 0.03 * np.maximum(high - low, 1e-9)

@@ -49,5 +49,5 @@ def _row(
     section: str, column: str, row: str, sample: int, condition: str, nearest: str | None, point: NDArray[np.float64]
 ) -> dict[str, Any]:
     place = [round(value, 4) for value in point.tolist()]
-    told = {"section": section, "column": column, "id": row, "sample": sample, "condition": condition}
-    return {**told, "nearest": nearest, "x": place[0], "y": place[1], "point": place}
+    cell = {"section": section, "column": column, "id": row, "sample": sample, "condition": condition}
+    return {**cell, "nearest": nearest, "x": place[0], "y": place[1], "point": place}

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.parsing import Answer, Genes
+from cellduality_plugin.parsing import Genes
 from cellduality_plugin.policies.offline import Decoder, EngineSettings, Request
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import TASKS, DualTask
@@ -26,73 +26,42 @@ Rows: TypeAlias = Mapping[tuple[str, str], Example]
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How held-out rows are answered.
+    """How held-out rows are answered. All dual answers are greedy.
 
-    Parameters
-    ----------
-    samples, temperature
-        Answers drawn to each row that is sampled, and how. All dual answers are greedy.
-    seed
-        From which every request's own seed follows.
-    decode
-        ``"headline"``: labels greedily, cells drawn; ``"both"``: labels drawn, too. ``"greedy"`` or ``"sampled"``: all
-        answers that way.
-    batch
-        Requests that are asked together. What is answered is kept after each batch.
-    engine
-        How the engine is built.
+    To ``decode`` ``"headline"`` is labels greedily, cells drawn; ``"both"`` labels drawn, too; ``"greedy"`` or
+    ``"sampled"`` all answers that way.
     """
 
-    samples: int = 4
+    samples: int = 4  # answers drawn to each row that is sampled
     temperature: float = 1.0
-    seed: int = 0
+    seed: int = 0  # from which every request's own seed follows
     decode: Decode = "both"
-    batch: int = 256
+    batch: int = 256  # requests asked together: what is answered is kept after each batch
     engine: EngineSettings = field(default_factory=EngineSettings)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer, and what the same checkpoint rebuilds from it.
+    """One answer, and what the same checkpoint rebuilds from it."""
 
-    Parameters
-    ----------
-    id, task, sample
-        The row, its dual pair, and which draw of the row this is; 0 if it is greedy.
-    unknown, gold
-        x_u and y* of the row; ``gold`` is None where the row has none.
-    response, answer, failure
-        The primal response, what the parser read in it, or why nothing could be read.
-    listed, unknown_words, repeated
-        The counts of :class:`cellduality_plugin.parsing.Answer`.
-    dual_response, rebuilt, dual_failure
-        The same of the dual response; empty if the primal answer could not be read.
-    similarity, validity
-        Of x_u and what was rebuilt (0 if either direction failed), and of the primal answer, in [0, 1]. Best value 1.
-    drawn
-        Whether the primal answer was drawn with a temperature; it is greedy else.
-    truth_similarity, truth_rebuilt, truth_dual_failure
-        What the checkpoint rebuilds from the true answer: how well it plays the dual, whatever it answers itself.
-        None where the row has no gold, and for all but the first answer of a row.
-    """
-
-    id: str
-    task: str
-    sample: int
-    unknown: Value
-    gold: Value | None
-    response: str
-    answer: Value | None
-    failure: str
-    listed: int = 0
+    id: str  # the row
+    task: str  # its dual pair
+    sample: int  # which draw of the row this is; 0 if it is greedy
+    unknown: Value  # x_u of the row
+    gold: Value | None  # and y*; None where the row has none
+    response: str  # of the primal
+    answer: Value | None  # what the parser read in it
+    failure: str  # or why nothing could be read
+    listed: int = 0  # the counts of :class:`cellduality_plugin.parsing.Answer`
     unknown_words: int = 0
     repeated: int = 0
-    dual_response: str = ""
+    dual_response: str = ""  # the same of the dual; empty if the primal answer could not be read
     rebuilt: Value | None = None
     dual_failure: str = ""
-    similarity: float = 0.0
-    validity: float = 0.0
-    drawn: bool = False
+    similarity: float = 0.0  # of x_u and what was rebuilt, in [0, 1]; 0 if either direction failed
+    validity: float = 0.0  # of the primal answer, in [0, 1]
+    drawn: bool = False  # whether the primal answer was drawn with a temperature; it is greedy else
+    # What is rebuilt from the true answer: None without gold, and for all but the first answer of a row.
     truth_similarity: float | None = None
     truth_rebuilt: Value | None = None
     truth_dual_failure: str = ""
@@ -101,11 +70,6 @@ class Prediction:
     def reward(self) -> float:
         """The duality reward of this answer, in [0, 1]. Best value 1."""
         return self.similarity * self.validity
-
-    def as_answer(self) -> Answer:
-        """Return the parsed primal answer (without its trace)."""
-        failure: Any = self.failure
-        return Answer(self.answer, "", failure, self.listed, self.unknown_words, self.repeated)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:
@@ -117,22 +81,23 @@ class Prediction:
 def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
     """Return the examples of an evaluation file by (task, row id).
 
-    Raises
-    ------
-    CellDualityError
-        If a row has no label or is of a pair that is not in ``tasks``, or two rows of a task share an id.
+    A CellDualityError if a row has no label or is of a pair not in ``tasks``, or two rows of a task share an id.
     """
     examples: dict[tuple[str, str], Example] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         if "label" not in row:
-            raise CellDualityError("row without label", where=f"{path}:{number}", hint="prepare the data again")
+            raise CellDualityError(
+                "row without label", code="missing-field", where=f"{path}:{number}", hint="prepare the data again"
+            )
         example = Example.from_label(row["label"])
         if example.task not in tasks:
             hint = f"known are {', '.join(tasks)}; add it to the configuration"
-            raise CellDualityError(f"unknown dual pair {example.task!r}", where=f"{path}:{number}", hint=hint)
+            what = f"unknown dual pair {example.task!r}"
+            raise CellDualityError(what, code="unknown-task", where=f"{path}:{number}", hint=hint)
         key = (example.task, str(row.get("id", example.id)))
         if key in examples:
-            raise CellDualityError(f"row id {key[1]!r} twice", where=f"{path}:{number}", hint="prepare the data again")
+            what, where = f"row id {key[1]!r} twice", f"{path}:{number}"
+            raise CellDualityError(what, code="repeated-id", where=where, hint="prepare the data again")
         examples[key] = example
     return examples
 
@@ -148,48 +113,35 @@ def predict(
 
     They are in the order of task, row id, greedy before drawn: the order of ``examples`` is of no matter.
     """
-    asked = [(key, *draw) for key in sorted(examples) for draw in _draws(tasks[key[0]], settings)]
-    requests = [
-        Request(
-            tasks[key[0]].primal_prompt(examples[key].inputs, vocabulary),
-            settings.temperature if drawn else 0.0,
-            request_seed(settings.seed, *key, sample),
-        )
-        for key, drawn, sample in asked
-    ]
-    responses = decoder.generate(requests, "primal")
-    primal = [
-        replace(_read_primal(tasks[key[0]], examples[key], key[1], sample, response, vocabulary), drawn=drawn)
-        for (key, drawn, sample), response in zip(asked, responses, strict=True)
-    ]
-    return _add_duals(decoder, primal, examples, tasks, vocabulary)
-
-
-def _draws(task: DualTask, settings: PredictionSettings) -> list[tuple[bool, int]]:
-    """Return (drawn, sample) of every answer to one row."""
     greedy, drawn = [(False, 0)], [(True, sample) for sample in range(settings.samples)]
-    of_labels = {"both": greedy + drawn, "headline": greedy, "greedy": greedy, "sampled": drawn}
+    of_labels = {"both": greedy + drawn, "headline": greedy, "greedy": greedy, "sampled": drawn}[settings.decode]
     of_cells = greedy if settings.decode == "greedy" else drawn
-    return of_cells if isinstance(task.answer, Genes) else of_labels[settings.decode]
-
-
-def _read_primal(
-    task: DualTask, example: Example, row: str, sample: int, response: str | None, vocabulary: Vocabulary
-) -> Prediction:
-    blank = Prediction(row, example.task, sample, example.unknown, example.gold, "", None, PROMPT_TOO_LONG)
-    if response is None:
-        return blank
-    answer = task.parse_answer(response, vocabulary)
-    return replace(
-        blank,
-        response=response,
-        answer=answer.value,
-        failure=answer.failure,
-        listed=answer.listed,
-        unknown_words=answer.unknown,
-        repeated=answer.repeated,
-        validity=0.0 if answer.value is None else task.validity(example, answer),
-    )
+    asked, requests = [], []
+    for key in sorted(examples):
+        task = tasks[key[0]]
+        prompt = task.primal_prompt(examples[key].inputs, vocabulary)
+        for sampled, sample in of_cells if isinstance(task.answer, Genes) else of_labels:
+            asked.append((key, sampled, sample))
+            temperature = settings.temperature if sampled else 0.0
+            requests.append(Request(prompt, temperature, request_seed(settings.seed, *key, sample)))
+    made = []
+    for (key, sampled, sample), response in zip(asked, decoder.generate(requests, "primal"), strict=True):
+        task, example = tasks[key[0]], examples[key]
+        p = Prediction(key[1], key[0], sample, example.unknown, example.gold, "", None, PROMPT_TOO_LONG, drawn=sampled)
+        if response is not None:
+            answer = task.parse_answer(response, vocabulary)
+            p = replace(
+                p,
+                response=response,
+                answer=answer.value,
+                failure=answer.failure,
+                listed=answer.listed,
+                unknown_words=answer.unknown,
+                repeated=answer.repeated,
+                validity=0.0 if answer.value is None else task.validity(example, answer),
+            )
+        made.append(p)
+    return _add_duals(decoder, made, examples, tasks, vocabulary)
 
 
 def _add_duals(
@@ -210,8 +162,12 @@ def _add_duals(
         prompt = tasks[p.task].dual_prompt(examples[p.task, p.id].known, answer, vocabulary)
         requests.append(Request(prompt, 0.0, 0))
     for (index, _, truth), response in zip(asked, decoder.generate(requests, "dual"), strict=True):
-        p = done[index]
-        rebuilt, failure, similarity = _read_dual(tasks[p.task], p.unknown, response, vocabulary)
+        p, task = done[index], tasks[done[index].task]
+        rebuilt, failure, similarity = None, PROMPT_TOO_LONG, 0.0
+        if response is not None:
+            read = task.parse_rebuilt(response, vocabulary)
+            rebuilt, failure = read.value, str(read.failure)
+            similarity = 0.0 if rebuilt is None else task.similarity(p.unknown, rebuilt)
         if truth:
             done[index] = replace(p, truth_similarity=similarity, truth_rebuilt=rebuilt, truth_dual_failure=failure)
         else:
@@ -219,13 +175,3 @@ def _add_duals(
                 p, dual_response=response or "", rebuilt=rebuilt, dual_failure=failure, similarity=similarity
             )
     return done
-
-
-def _read_dual(
-    task: DualTask, unknown: Value, response: str | None, vocabulary: Vocabulary
-) -> tuple[Value | None, str, float]:
-    """Return (what was rebuilt, why nothing was, similarity)."""
-    if response is None:
-        return None, PROMPT_TOO_LONG, 0.0
-    rebuilt = task.parse_rebuilt(response, vocabulary)
-    return rebuilt.value, rebuilt.failure, 0.0 if rebuilt.value is None else task.similarity(unknown, rebuilt.value)

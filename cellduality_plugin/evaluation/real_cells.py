@@ -1,42 +1,30 @@
-"""The real cells that generated ones are held against."""
+"""The real cells that generated ones are held against, and the space in which they are."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.embedding import Embedding
 from cellduality_plugin.files import read_jsonl
 
 
 @dataclass(frozen=True)
 class RealCells:
-    """Real cells of one split.
+    """Real cells of one split, an entry a cell in each column."""
 
-    Parameters
-    ----------
-    genes
-        One ranked gene list a cell, descending, unique.
-    types
-        One label a cell: its type, or whatever else a dual pair tells cells apart by.
-    labelled
-        Whether supervised fine-tuning saw the cell's label.
-    ids
-        The id of each cell.
-    states
-        What was done to each cell; empty where that is of no matter.
-    """
-
-    genes: tuple[tuple[str, ...], ...]
-    types: tuple[str, ...]
-    labelled: tuple[bool, ...]
+    genes: tuple[tuple[str, ...], ...]  # ranked, descending, unique
+    types: tuple[str, ...]  # the type, or whatever else is the label of a dual pair
+    labelled: tuple[bool, ...]  # whether supervised fine-tuning saw the label
     ids: tuple[str, ...] = ()
-    states: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()  # what was done to each cell; empty where that does not matter
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -62,6 +50,32 @@ class RealCells:
         return found
 
 
+@dataclass(frozen=True)
+class Yardstick:
+    """Real cells in the declared space: what every column of the table is measured with."""
+
+    embedding: Embedding  # the space, and
+    bandwidth: float  # the kernel width, both from real training cells
+    held_out: RealCells  # of the split
+    points: NDArray[np.float64]
+    train: RealCells  # for the baselines
+    others: RealCells | None  # the floor of distances: of another split, nothing was fitted to them; None without any
+    other_points: NDArray[np.float64]
+    neighbours: tuple[int, ...]  # the k of the k-NN classifiers, the headline first
+    seed: int  # of bootstrap intervals and of drawing real cells
+    resamples: int
+
+
+def read_cell_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a cells file; a CellDualityError if it is missing or a row lacks a field."""
+    rows = list(read_jsonl(path))
+    for number, row in enumerate(rows, start=1):
+        if missing := {"id", "split", "genes", "labelled"} - row.keys():
+            what, where = f"no {min(missing)!r} in the row", f"{path}:{number}"
+            raise CellDualityError(what, code="missing-field", where=where, hint="prepare the data again")
+    return rows
+
+
 def read_cells(
     path: Path,
     split: str,
@@ -69,42 +83,25 @@ def read_cells(
     columns: Sequence[str] = ("cell_type",),
     state: str = "",
     sources: Collection[str] | None = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
 ) -> RealCells:
-    """Return the cells of ``split`` in a cells file.
+    """Return the cells of ``split`` in a cells file, or in its ``rows``; a CellDualityError if there are none.
 
-    Parameters
-    ----------
-    columns
-        Which columns hold the labels: of each cell the first that it has. Cells with none are left out.
-    state
-        Which column holds the states, if they matter. Cells without it are left out.
-    sources
-        The sets to take cells of (the first part of a cell's id); None for all.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is missing, a row lacks a field, or the split is empty.
+    The label of a cell is in the first of ``columns`` that it has, its state, if that matters, in the column ``state``;
+    cells without are left out. ``sources`` are the sets to take (the first part of a cell's id), None for all.
     """
-    rows = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        if missing := {"id", "split", "genes", "labelled"} - row.keys():
-            what = f"no {min(missing)!r} in the row"
-            raise CellDualityError(what, where=f"{path}:{number}", hint="prepare the data again")
-        if row["split"] == split:
-            rows.append(row)
-    if not rows:
-        raise CellDualityError(f"no cells in split {split!r}", where=str(path), hint="use train, validation or test")
     chosen = [
         row
-        for row in rows
-        if not row.keys().isdisjoint(columns)
+        for row in (read_cell_rows(path) if rows is None else rows)
+        if row["split"] == split
+        and not row.keys().isdisjoint(columns)
         and (not state or state in row)
         and (sources is None or row["id"].partition("/")[0] in sources)
     ]
     if not chosen:
-        wanted = " or ".join(columns) + (f", and {state}" if state else "")
-        raise CellDualityError(f"no cell of split {split!r} has {wanted}", where=str(path), hint="prepare again")
+        wanted = " or ".join(columns) + (f" and {state}" if state else "")
+        what = f"no cell of split {split!r} has {wanted}"
+        raise CellDualityError(what, code="no-cells", where=str(path), hint="prepare the data again")
     return RealCells(
         tuple(tuple(row["genes"]) for row in chosen),
         tuple(str(next(row[column] for column in columns if column in row)) for row in chosen),
@@ -117,12 +114,7 @@ def read_cells(
 def matched(labels: Sequence[str], wanted: Sequence[str], rng: np.random.Generator | None = None) -> NDArray[np.int64]:
     """Return the places of as many cells of each label as ``wanted`` holds, or of all there are if that is fewer.
 
-    Parameters
-    ----------
-    labels, wanted
-        One label a cell; labels as often as cells are wanted.
-    rng
-        Draws the cells; without it the first ones are taken.
+    ``rng`` draws them; without it the first ones are taken.
 
     Examples
     --------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import figure2, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows, choice_line, labels_line, section_heading
+from cellduality_plugin.evaluation.checkpoints import file_hash
 from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
 from cellduality_plugin.evaluation.page.maps import maps_of
-from cellduality_plugin.evaluation.page.repeat import needed_to_repeat, questions_of
 from cellduality_plugin.evaluation.page.results import confusions, section_tables
 from cellduality_plugin.evaluation.page.rollouts import (
     cut,
@@ -27,7 +29,8 @@ from cellduality_plugin.evaluation.page.rollouts import (
     unreadable,
     wrong_labels,
 )
-from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.evaluation.predictions import Prediction, Rows
+from cellduality_plugin.evaluation.sections import rows_by_section
 from cellduality_plugin.evaluation.summary import compared, headlines, sentences
 from cellduality_plugin.evaluation.tables import section_title, told_wins, written
 from cellduality_plugin.evaluation.winners import baseline_wins
@@ -52,34 +55,25 @@ def write_report(
     ----------
     run
         What :func:`cellduality_plugin.evaluation.evaluate.evaluate` wrote.
-    out
-        The page.
     curves
-        TensorBoard folders or training logs by the name of their section, e.g. ``{"GRPO": ...}``. A source without
-        curves, or that does not exist, is told on the page and stops nothing.
-    title
-        The page's heading.
+        TensorBoard folders or training logs by the name of their section, e.g. ``{"GRPO": ...}``. Where there are no
+        curves the page says so.
     audit
         An ``audit.json``; the page goes without where there is none.
-    data
-        The prepared folder that was evaluated: for the questions, the sections of labels, and how it was prepared.
-    tasks
-        The dual pairs by the name that rows give.
+    data, tasks
+        The prepared folder that was evaluated (a CellDualityError if it is another), for the questions, the sections of
+        labels and how it was prepared; and its dual pairs.
     commands
         A folder with ``STAGE.command`` files: what was run, in the order in which they were written.
     window
         Steps of the moving average of Figure 2.
-
-    Raises
-    ------
-    CellDualityError
-        If the run has no metrics, ``data`` is not what was evaluated, or a package of the extra ``eval`` is missing.
     """
     try:
         import jinja2
         import matplotlib as mpl
     except ImportError as error:
-        raise CellDualityError(f"cannot import {error.name}", hint="pip install 'cellduality[eval]'") from error
+        what, hint = f"cannot import {error.name}", "pip install 'cellduality[eval]'"
+        raise CellDualityError(what, code="missing-package", hint=hint) from error
     mpl.use("svg")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),
@@ -132,18 +126,12 @@ def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Any]
         "traces": examples(last, questions),
         "unreadable": unreadable(made),
         "wrong": wrong_labels(last, questions),
-        "hollow": sorted(hollow_labels(last, questions) + hollow, key=lambda each: each.section),
+        "hollow": sorted(hollow_labels(last, questions) + hollow, key=lambda each: str(each["section"])),
     }
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """Return the content of a metrics file.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is missing, is not JSON, or has another format or version.
-    """
+    """Return the content of a metrics file; a CellDualityError if it is missing or malformed."""
     return read_versioned(path, FORMAT, VERSION, what="metrics", hint="evaluate first (cellduality evaluate)")
 
 
@@ -154,32 +142,85 @@ def _predictions(path: Path) -> list[Prediction]:
     return [p for p in found if not p.drawn or (p.task, p.id) not in greedy]
 
 
+def questions_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, DualTask]) -> dict[str, Rows]:
+    """Return the rows that ``metrics`` are about, by section; a CellDualityError if ``data`` was not evaluated."""
+    for name, known in metrics["provenance"]["data"].items():
+        path = data / name
+        if not path.is_file() or file_hash(path) != known:
+            what = "not what was evaluated" if path.is_file() else "no such file"
+            hint = "give the prepared folder of this evaluation with --data, or evaluate again"
+            raise CellDualityError(what, code="other-data", where=str(path), hint=hint)
+    return rows_by_section(data, metrics["split"], tasks, metrics["settings"]["rows"])
+
+
+def needed_to_repeat(metrics: Mapping[str, Any], data: Path | None, commands: Path | None) -> dict[str, Any]:
+    """Return commands, rewards, seeds, sources and whole settings, as the page shows them."""
+    manifest = _json(data / "cells.jsonl.manifest.json") if data else {}
+    configured = _json(data / "cellduality.json") if data else {}
+    seeds = {"evaluation": metrics["settings"]["seed"], "answers": metrics["settings"]["prediction"]["seed"]}
+    if "seed" in manifest:
+        seeds["data (split, labelled cells, masks)"] = manifest["seed"]
+    settings = {
+        "evaluation settings": metrics["settings"],
+        "preparation of the data": manifest,
+        "tasks and rewards (cellduality.json)": configured,
+        "checkpoints": metrics["provenance"]["models"],
+    }
+    ran = sorted(commands.glob("*.command"), key=lambda path: (path.stat().st_mtime, path.name)) if commands else []
+    stages = {path.stem: path.read_text(encoding="utf-8").strip() for path in ran}
+    return {
+        "commands": stages or {"evaluate": shlex.join(metrics["provenance"]["command"])},
+        "rewards": {task: own["reward"] for task, own in configured.get("tasks", {}).items()},
+        "seeds": seeds,
+        "sources": [str(manifest[key]) for key in ("source", "source_sha256") if key in manifest],
+        "settings": {name: json.dumps(own, indent=2, ensure_ascii=False) for name, own in settings.items() if own},
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the object in ``path``, empty if there is none: what is not there is not shown."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        hint = "prepare the data again"
+        raise CellDualityError(f"not JSON: {error}", code="not-json", where=str(path), hint=hint) from error
+    return content if isinstance(content, dict) else {}
+
+
 def _audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return of each task of an audit its title, its table, what was said of each reward and chosen, and a plot."""
     sections = []
     for place, (task, rows) in enumerate(audit_rows(content).items() if content else ()):
         found = [each for each in content["findings"] if each["task"] == task]
-        told = {"heading": section_heading(found), "choice": choice_line(content, task)}
-        plot = plots.plot_audit(f"audit{place}", "", found)
-        sections.append({"name": section_title(task), "rows": rows, "findings": found, "plot": plot, **told})
+        sections.append(
+            {
+                "name": section_title(task),
+                "rows": rows,
+                "findings": found,
+                "plot": plots.plot_audit(f"audit{place}", "", found),
+                "heading": section_heading(found),
+                "choice": choice_line(content, task),
+            }
+        )
     return sections
 
 
 def _curve_section(place: int, name: str, source: Path, window: int) -> dict[str, Any]:
     """Return of one source of curves its name, alarms, Figure 2 by family, and a plot a curve; or what is missing."""
-    told: dict[str, Any] = {"name": name, "note": "", "plots": [], "alarms": [], "families": {}, "gold": False}
+    section: dict[str, Any] = {"name": name, "note": "", "plots": [], "alarms": [], "families": {}, "gold": False}
     try:
         found = read_curves(source)
     except CellDualityError as error:
-        return told | {"note": str(error)}
+        return section | {"note": str(error)}
     finite = {key: [p for p in points if math.isfinite(p[1])] for key, points in divided(found).items()}
     shown = enumerate(chosen(finite).items())
-    told["plots"] = [plots.plot_curve(f"curve{place}-{number}", *curve) for number, curve in shown]
-    told["note"] = "" if told["plots"] else "No curves were recorded."
-    told["alarms"] = alarms(steps_of(found))
-    panels = figure2.panels([found], window)
-    told["gold"] = any(panel.truth for panel in panels)
-    for panel in panels:
+    section["plots"] = [plots.plot_curve(f"curve{place}-{number}", *curve) for number, curve in shown]
+    section["note"] = "" if section["plots"] else "No curves were recorded."
+    section["alarms"] = alarms(steps_of(found))
+    for panel in figure2.panels([found], window):
         plot = plots.plot_panel(f"figure2-{place}-{panel.task}", panel)
-        told["families"].setdefault(panel.family, []).append(plot)
-    return told
+        section["families"].setdefault(panel.family, []).append(plot)
+        section["gold"] |= bool(panel.truth)
+    return section

@@ -26,7 +26,6 @@ _BATCH = 32
 _MOST_TOKENS = 1200
 _ARGUMENTS = ("embsize", "nheads", "d_hid", "nlayers")
 _FLASH = re.compile(r"self_attn\.(_impl\.)?Wqkv\.")
-_MEND = "give the folder of a whole-human scGPT checkpoint or one fine-tuned from it, as its authors publish them"
 
 
 def value_bins(count: int, bins: int = BINS) -> NDArray[np.int64]:
@@ -90,18 +89,9 @@ def read_scgpt(folder: Path, genes: Sequence[str], top: int) -> ScgptEmbedding:
     """Return the embedding of the checkpoint in ``folder``: args.json, vocab.json and best_model.pt.
 
     Only tensors are read from it, no code. Unlike the authors' ``embed_data`` it takes :func:`value_bins` in place of
-    counts, single precision throughout, and of cells with more than 1199 genes the first.
-
-    Parameters
-    ----------
-    genes, top
-        The vocabulary by symbol, of which unknown genes are left out of a cell; the length of a real cell sentence.
-
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, a weight is missing or of another shape, the values are not embedded in
-        the continuous style, or scGPT knows none of the genes.
+    counts, single precision throughout, and of cells with more than 1199 genes the first. ``genes`` are symbols; those
+    that scGPT does not know are left out of a cell. A CellDualityError if a file is missing or malformed, a weight is
+    missing or of another shape, values are not embedded in the continuous style, or scGPT knows none of the genes.
     """
     settings = _json(folder / "args.json")
     vocabulary = _json(folder / "vocab.json")
@@ -109,11 +99,11 @@ def read_scgpt(folder: Path, genes: Sequence[str], top: int) -> ScgptEmbedding:
     style = settings.get("input_emb_style", settings.get("input_style", "continuous"))
     if missing or style not in ("continuous", "binned"):
         what = f"no number {missing[0]!r}" if missing else f"values in the style {style!r}, not continuous"
-        raise CellDualityError(what, where=str(folder / "args.json"), hint=_MEND)
+        raise _refused(what, folder / "args.json")
     known = {gene: vocabulary[gene] for gene in genes if gene in vocabulary}
     if CLASS_TOKEN not in vocabulary or not known:
         what = f"scGPT knows none of the {len(genes)} genes" if CLASS_TOKEN in vocabulary else f"no {CLASS_TOKEN} token"
-        raise CellDualityError(what, where=str(folder / "vocab.json"), hint="use gene symbols, and " + _MEND)
+        raise _refused(what, folder / "vocab.json")
     weights, version = _weights(folder / "best_model.pt")
     model = _model(settings, weights, folder / "best_model.pt")
     size = int(settings["embsize"])
@@ -125,13 +115,18 @@ def read_scgpt(folder: Path, genes: Sequence[str], top: int) -> ScgptEmbedding:
     return ScgptEmbedding(tuple(genes), top, name, tokens, float(settings.get("pad_value", -2)), size, model)
 
 
+def _refused(what: str, path: Path) -> CellDualityError:
+    hint = "give an scGPT checkpoint of whole human cells as its authors publish it, or one fine-tuned from it"
+    return CellDualityError(what, code="wrong-checkpoint", where=str(path), hint=hint)
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CellDualityError(f"unreadable: {error}", where=str(path), hint=_MEND) from error
+        raise _refused(f"unreadable: {error}", path) from error
     if not isinstance(content, dict):
-        raise CellDualityError("not a JSON object", where=str(path), hint=_MEND)
+        raise _refused("not a JSON object", path)
     return content
 
 
@@ -145,9 +140,9 @@ def _weights(path: Path) -> tuple[dict[str, Any], str]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CellDualityError(f"unreadable: {error}", where=str(path), hint=_MEND) from error
+        raise _refused(f"unreadable: {error}", path) from error
     if not isinstance(content, dict):
-        raise CellDualityError("not a table of weights", where=str(path), hint=_MEND)
+        raise _refused("not a table of weights", path)
     # Checkpoints are saved with flash attention's names.
     return {_FLASH.sub("self_attn.in_proj_", name): tensor for name, tensor in content.items()}, version
 
@@ -160,13 +155,13 @@ def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) 
 
     tokens = weights.get("encoder.embedding.weight")
     if tokens is None:
-        raise CellDualityError("no weight 'encoder.embedding.weight'", where=str(path), hint=_MEND)
+        raise _refused("no weight 'encoder.embedding.weight'", path)
     model = CellEncoder(len(tokens), *(int(settings[name]) for name in _ARGUMENTS))
     wanted = model.state_dict()
     for name, tensor in wanted.items():
         shape = getattr(weights.get(name), "shape", None)
         if shape != tensor.shape:
             of = f"{name!r} of shape {tuple(shape)}, not {tuple(tensor.shape)}" if shape else f"no weight {name!r}"
-            raise CellDualityError(of, where=str(path), hint=_MEND)
+            raise _refused(of, path)
     model.load_state_dict({name: weights[name] for name in wanted})
     return model.to("cuda" if torch.cuda.is_available() else "cpu").float().eval()

@@ -36,14 +36,9 @@ class ValueEncoder(nn.Module):  # type: ignore[misc]
 
 
 class CellEncoder(nn.Module):  # type: ignore[misc]
-    """Tokens and values of a cell to the output at its first token.
+    """Tokens and values of a cell to the output of a transformer at its first token.
 
-    Parameters
-    ----------
-    tokens
-        Size of the vocabulary of genes.
-    size, heads, hidden, layers
-        Of the transformer: width, attention heads, width of the feed-forward part, number of layers.
+    ``tokens`` is the size of the vocabulary of genes, ``size`` the width, ``hidden`` that of the feed-forward part.
     """
 
     def __init__(self, tokens: int, size: int, heads: int, hidden: int, layers: int) -> None:

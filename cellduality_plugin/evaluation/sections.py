@@ -1,18 +1,18 @@
-"""What is measured together: the rows of one dual pair, and the real cells that are their yardstick."""
+"""What is measured together: the rows of one dual pair, and the real cells that they are measured with."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import BaseModel, ValidationError
+
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.coarse import COARSE_FILE, SharedTypes, read_shared_types
 from cellduality_plugin.evaluation.distances import median_bandwidth
-from cellduality_plugin.evaluation.embedding import PCA_SPACE, open_embedding
-from cellduality_plugin.evaluation.predictions import Rows, read_rows
-from cellduality_plugin.evaluation.real_cells import RealCells, read_cells
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.embedding import PCA_SPACE, Embedding, open_embedding
+from cellduality_plugin.evaluation.predictions import PredictionSettings, Rows, read_rows
+from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick, read_cell_rows, read_cells
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.tasks import DualTask
@@ -20,26 +20,95 @@ from cellduality_plugin.vocabulary import Vocabulary
 
 OOD = "ood"
 """The split of the kinds of cells that are held out of all others."""
-
+COARSE_FILE = "coarse_types.json"
+"""Beside the rows, if an external set is among them: the shared type of every label that has one."""
 GROUPS = ("cell_type", "cell_line")
-"""Where the kind of a cell stands: screens of cell lines have no types."""
+"""The columns that may hold the kind of a cell: screens of cell lines have no types."""
+
+_PREPARE = "prepare the data again (cellduality data prepare)"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How checkpoints are measured."""
+
+    prediction: PredictionSettings = field(default_factory=PredictionSettings)  # how held-out rows are answered
+    neighbours: tuple[int, ...] = (10, 3, 5, 25)  # the k of the k-NN classifiers, the headline first
+    components: int = 30  # dimensions of the PCA space
+    embedding: str = PCA_SPACE  # the space of distances: see embedding.open_embedding
+    seed: int = 0  # of bootstrap intervals and of drawing real cells
+    resamples: int = 500
+    rows: int | None = None  # of each task and split at the most, the first ones; None for all
+    anndata: bool = False  # whether generated cells are written as AnnData, too,
+    real_cells: bool = False  # and the real cells of the split beside them
+    metrics: tuple[str, ...] = ()  # of one's own, as module:function or file.py:function: see metrics.registry.metric
+
+
+@dataclass(frozen=True)
+class SharedTypes:
+    """The types that one external set shares with the sets that train."""
+
+    gold: Mapping[str, str]  # the shared type of each label of the external set
+    answers: Mapping[str, str]  # and of each label that was taught and has one
+    trained: frozenset[str]  # the names of the sets that train
+
+    @property
+    def names(self) -> list[str]:
+        """The shared types, in alphabetical order."""
+        return sorted({*self.gold.values(), *self.answers.values()})
+
+    def coarse(self, gold: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return both as shared types; an answer without one is an empty string, a gold label a CellDualityError.
+
+        Examples
+        --------
+        >>> shared = SharedTypes({"CD4T cell": "T cell"}, {"CD4+ Memory": "T cell"}, frozenset({"blood"}))
+        >>> shared.coarse(["CD4T cell", "CD4T cell"], ["CD4+ Memory", "CD34+"])
+        (['T cell', 'T cell'], ['T cell', ''])
+        """
+        if unknown := sorted({*gold} - self.gold.keys()):
+            what = f"no shared type of the label {unknown[0]!r}"
+            raise CellDualityError(what, code="no-shared-type", where=COARSE_FILE, hint=_PREPARE)
+        return [self.gold[label] for label in gold], [self.answers.get(label, "") for label in predicted]
+
+
+class _File(BaseModel):
+    training: dict[str, dict[str, str]]
+    foreign: dict[str, dict[str, str]]
+
+
+def read_shared_types(path: Path) -> dict[str, SharedTypes]:
+    """Return the shared types by external set; none if there is no such file.
+
+    A CellDualityError if it is malformed, or two sets that train call different types by one label.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = _File.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        what = f"no maps of labels to shared types: {str(error).splitlines()[0]}"
+        raise CellDualityError(what, code="unreadable", where=str(path), hint=_PREPARE) from error
+    answers: dict[str, str] = {}
+    for types in content.training.values():
+        for label, coarse in types.items():
+            if answers.setdefault(label, coarse) != coarse:
+                what, hint = (
+                    f"the label {label!r} is both {answers[label]!r} and {coarse!r}",
+                    "train on sets that agree",
+                )
+                raise CellDualityError(what, code="ambiguous-label", where=str(path), hint=hint)
+    trained = frozenset(content.training)
+    return {name: SharedTypes(types, answers, trained) for name, types in content.foreign.items()}
 
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of one dual pair in one split.
+    """The rows of one dual pair in one split, by (task, row id), and real cells of the sets that they are about.
 
-    Parameters
-    ----------
-    key
-        The first part of the names of its metrics: ``task``; ``task@ood`` for held-out kinds of cells, ``task@set`` for
-        a foreign set, no cell of which trains.
-    rows
-        By (task, row id).
-    yardstick
-        Real cells of the sets that the rows are about; the training cells of a foreign set are of the sets that train.
-    shared
-        Of a foreign set: the types by which its labels are held against the answers.
+    Its ``key`` begins the names of its metrics: ``task``; ``task@ood`` for held-out kinds of cells, ``task@set`` for an
+    external set, no cell of which trains. The labels of such a set are compared with answers by ``shared`` types, and
+    its training cells are of the sets that train.
     """
 
     key: str
@@ -60,7 +129,7 @@ class Section:
 
     @property
     def writes_responses(self) -> bool:
-        """Whether the answers are cells that were told apart by their state, from control cells."""
+        """Whether the answers are cells in a state, each made from a control cell."""
         return self.writes_cells and "control" in self.pair.needs
 
     def labels(self, vocabulary: Vocabulary) -> list[str]:
@@ -70,92 +139,86 @@ class Section:
         return self.shared.names if self.shared else list(vocabulary.labels[self.pair.answer.kind])
 
     def comparable(self, gold: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return both in the names that both sides know: shared types for a foreign set, else as they are."""
+        """Return both in the names that both sides know: shared types for an external set, else as they are."""
         return self.shared.coarse(gold, predicted) if self.shared else (list(gold), list(predicted))
 
 
 def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit: int | None = None) -> dict[str, Rows]:
-    """Return the rows of each section by its key: of ``split``, then of held-out kinds of cells and of foreign sets.
+    """Return the rows of each section by its key: of ``split``, then of held-out kinds of cells and of external sets.
 
-    Those of the prepared folder ``data`` and of ``tasks``; of each section the first ``limit``, None for all.
-
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, or there are no rows.
+    Those of the prepared folder ``data`` and of ``tasks``; of each section the first ``limit``, None for all. A
+    CellDualityError if a file is missing or malformed, or there are no rows.
     """
     found = _by_task(read_rows(data / f"eval_{split}.jsonl", tasks), "", limit)
     if (data / f"eval_{OOD}.jsonl").is_file():
-        held_out, foreign = read_rows(data / f"eval_{OOD}.jsonl", tasks), read_shared_types(data / COARSE_FILE)
-        for part in (OOD, *sorted(foreign)):
-            own = {key: row for key, row in held_out.items() if _part(key[1], foreign) == part}
+        held_out, external = read_rows(data / f"eval_{OOD}.jsonl", tasks), read_shared_types(data / COARSE_FILE)
+        parts: dict[str, dict[tuple[str, str], Example]] = {part: {} for part in (OOD, *sorted(external))}
+        for key, row in held_out.items():
+            name = key[1].partition("/")[0]
+            parts[name if name in external else OOD][key] = row
+        for part, own in parts.items():
             found |= _by_task(own, f"@{part}", limit)
     if not found:
-        raise CellDualityError("no rows to evaluate", where=str(data), hint="prepare the data again")
+        raise CellDualityError("no rows to evaluate", code="no-rows", where=str(data), hint=_PREPARE)
     return found
 
 
+def rows_asked(data: Path, split: str, tasks: Mapping[str, DualTask], limit: int | None = None) -> Rows:
+    """Return what is asked in all sections, by task and id; parameters as in :func:`rows_by_section`."""
+    every = rows_by_section(data, split, tasks, limit).values()
+    return {key: example for rows in every for key, example in rows.items()}
+
+
 def read_sections(
-    data: Path,
-    split: str,
-    tasks: Mapping[str, DualTask],
-    vocabulary: Vocabulary,
-    *,
-    components: int,
-    neighbours: tuple[int, ...],
-    seed: int,
-    resamples: int,
-    limit: int | None = None,
-    embedding: str = PCA_SPACE,
+    data: Path, split: str, tasks: Mapping[str, DualTask], vocabulary: Vocabulary, settings: EvaluationSettings
 ) -> list[Section]:
-    """Return the sections of :func:`rows_by_section`, in its order, each with its yardstick.
-
-    ``embedding`` is the space of distances, as :func:`cellduality_plugin.evaluation.embedding.open_embedding` takes it.
-
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed.
-    """
-    foreign = read_shared_types(data / COARSE_FILE)
+    """Return the sections of :func:`rows_by_section`, in its order, each with its real cells and their space."""
+    external, file = read_shared_types(data / COARSE_FILE), data / "cells.jsonl"
+    every = read_cell_rows(file)
+    spaces: dict[tuple[str, ...], tuple[Embedding, float]] = {}  # sections share training cells
 
     def section(key: str, rows: Rows) -> Section:
         task, _, part = key.partition("@")
-        where, shared = OOD if part else split, foreign.get(part)
-        columns, state = told_apart_by(tasks[task])
+        where, shared = OOD if part else split, external.get(part)
+        columns, state = label_columns(tasks[task])
         sources = {row.partition("/")[0] for _, row in rows}
 
         def real(split: str) -> RealCells:
             own = shared.trained if shared and split == "train" else sources
-            return read_cells(data / "cells.jsonl", split, columns=columns, state=state, sources=own)
+            return read_cells(file, split, columns=columns, state=state, sources=own, rows=every)
 
         train, held_out = real("train"), real(where)
         others = None if part else real("validation" if split == "test" else "test")
-        space = open_embedding(embedding, train.genes, vocabulary.genes, components=components, seed=seed)
+        if train.ids not in spaces:
+            space = open_embedding(
+                settings.embedding, train.genes, vocabulary.genes, components=settings.components, seed=settings.seed
+            )
+            spaces[train.ids] = space, median_bandwidth(space(train.genes), settings.seed)
+        space, bandwidth = spaces[train.ids]
         yardstick = Yardstick(
             embedding=space,
-            bandwidth=median_bandwidth(space(train.genes), seed),
+            bandwidth=bandwidth,
             held_out=held_out,
             points=space(held_out.genes),
             train=train,
             others=others,
             other_points=space(others.genes if others else ()),
-            neighbours=neighbours,
-            seed=seed,
-            resamples=resamples,
+            neighbours=settings.neighbours,
+            seed=settings.seed,
+            resamples=settings.resamples,
         )
         return Section(key, tasks[task], rows, yardstick, shared)
 
-    return [section(key, rows) for key, rows in rows_by_section(data, split, tasks, limit).items()]
+    return [section(key, rows) for key, rows in rows_by_section(data, split, tasks, settings.rows).items()]
 
 
-def told_apart_by(pair: DualTask) -> tuple[tuple[str, ...], str]:
+def label_columns(pair: DualTask) -> tuple[tuple[str, ...], str]:
     """Return (the columns that may hold a real cell's label for ``pair``, the column with its state or "").
 
     Examples
     --------
     >>> from cellduality_plugin.tasks import TASKS
-    >>> told_apart_by(TASKS["perturbation_response_generation"])
+    >>> label_columns(TASKS["perturbation_response_generation"])
     (('cell_type', 'cell_line'), 'perturbation')
     """
     if isinstance(pair.answer, OneOf):
@@ -165,16 +228,8 @@ def told_apart_by(pair: DualTask) -> tuple[tuple[str, ...], str]:
     return GROUPS, ""
 
 
-def _part(row: str, foreign: Container[str]) -> str:
-    """Return the foreign set that a row outside the distribution is of, or :data:`OOD` if it is of none."""
-    name = row.partition("/")[0]
-    return name if name in foreign else OOD
-
-
 def _by_task(rows: Rows, part: str, limit: int | None) -> dict[str, Rows]:
     found: dict[str, dict[tuple[str, str], Example]] = {}
     for key, example in rows.items():
-        own = found.setdefault(f"{key[0]}{part}", {})
-        if limit is None or len(own) < limit:
-            own[key] = example
-    return dict(sorted(found.items()))
+        found.setdefault(f"{key[0]}{part}", {})[key] = example
+    return {key: dict([*own.items()][:limit]) for key, own in sorted(found.items())}

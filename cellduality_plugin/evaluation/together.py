@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.checkpoints import predict_checkpoint
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, Split, examples_of, sections_of
+from cellduality_plugin.evaluation.evaluate import EvaluationSettings, Split
+from cellduality_plugin.evaluation.sections import rows_asked
 from cellduality_plugin.vocabulary import Vocabulary
 
 
@@ -27,6 +28,6 @@ def predict_together(models: Mapping[str, Path], data: Path, split: Split, out: 
 def _predict(name: str, model: Path, data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
     tasks = Config.load(data / "cellduality.json").load_tasks()
     vocabulary = Vocabulary.load(data / "vocabulary.json")
-    examples = examples_of(sections_of(data, split, tasks, vocabulary, how))
+    examples = rows_asked(data, split, tasks, how.rows)
     file = out / "predictions" / f"{name}.jsonl"
     predict_checkpoint(model, examples, vocabulary, how.prediction, file, tasks=tasks)

@@ -15,7 +15,7 @@ import pytest
 import scipy.sparse
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.coarse import COARSE_FILE as COARSE_FILE_READ
+from cellduality_plugin.evaluation.sections import COARSE_FILE as COARSE_FILE_READ
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import bulleted

@@ -186,7 +186,8 @@ def two_sources(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary
 @pytest.fixture(scope="session")
 def sections(two_sources: Path, vocabulary: Vocabulary) -> dict[str, Section]:
     """The sections of the test split of both sources, by key."""
-    found = read_sections(two_sources, "test", TASKS, vocabulary, components=5, neighbours=(5, 3), seed=0, resamples=20)
+    settings = EvaluationSettings(components=5, neighbours=(5, 3), resamples=20)
+    found = read_sections(two_sources, "test", TASKS, vocabulary, settings)
     return {section.key: section for section in found}
 
 

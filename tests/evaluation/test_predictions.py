@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.checkpoints import predict_checkpoint
 from cellduality_plugin.evaluation.predictions import PROMPT_TOO_LONG, PredictionSettings, predict, read_rows
 from cellduality_plugin.files import read_jsonl, write_jsonl
+from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
 
@@ -31,21 +31,6 @@ def test_labels_are_greedy_and_drawn_and_cells_are_drawn_with_seeds_of_their_own
     assert len({request.seed for request in asked["Write"]}) == 90
     names = Counter(r.temperature for r in expert_decoder.asked if r.prompt.startswith("Name"))
     assert names == {0.0: 30 + 90 + 30, 1.0: 90}, "greedy labels, the types of generated cells and of true ones"
-
-
-@pytest.mark.parametrize(("decode", "drawn", "each"), [("greedy", {False}, 1), ("sampled", {True}, 3)])
-def test_all_answers_can_be_greedy_or_drawn(decode, drawn, each, examples, vocabulary, expert_decoder) -> None:
-    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=3, decode=decode))
-    assert Counter(p.task for p in made) == {ANNOTATION: 30 * each, GENERATION: 30 * each}
-    assert {p.drawn for p in made} == drawn
-
-
-def test_the_order_of_rows_is_of_no_matter(examples, vocabulary, expert_decoder) -> None:
-    settings = PredictionSettings(samples=2)
-    backwards = dict(reversed(examples.items()))
-    made, again = (predict(expert_decoder, rows, vocabulary, settings) for rows in (examples, backwards))
-    assert made == again
-    assert made == sorted(made, key=lambda p: (p.task, p.id, p.drawn, p.sample))
 
 
 def test_the_dual_is_asked_once_a_row_with_the_true_answer(examples, vocabulary, decode_by) -> None:
@@ -74,31 +59,25 @@ def test_rows_without_gold_have_no_truth_to_tell(examples, vocabulary, expert_de
     assert {(p.truth_similarity, p.truth_rebuilt, p.truth_dual_failure) for p in made} == {(None, None, "")}
 
 
-def test_an_expert_is_right_in_both_directions(examples, vocabulary, expert_decoder) -> None:
-    for p in predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1)):
+def test_an_expert_is_right_in_both_directions_of_the_prompts_of_the_rows(
+    examples, data, vocabulary, expert_decoder
+) -> None:
+    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1))
+    asked = [request.prompt for request in expert_decoder.asked]
+    assert {row["input"] for row in read_jsonl(data / "eval_test.jsonl")} <= {*asked}
+    duals = iter([prompt for prompt in asked if prompt.startswith("Some genes")])
+    for p in made:
         if p.task == ANNOTATION:
             assert p.answer == p.gold
             # The expert lists all genes of the type that it was not shown, the hidden ones among them.
             assert set(p.unknown) <= set(p.rebuilt)
             assert 0 < p.similarity < 1
+            prompt = next(duals)
+            assert f"Type: {p.answer}" in prompt
+            assert not set(p.unknown) & set(prompt.split()), "the dual sees the observed genes only"
         else:
             assert p.rebuilt == p.unknown
             assert p.reward == p.similarity == p.validity == 1
-
-
-def test_the_primal_prompt_is_the_one_of_the_row(examples, data, vocabulary, expert_decoder) -> None:
-    predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1))
-    asked = {request.prompt for request in expert_decoder.asked}
-    assert {row["input"] for row in read_jsonl(data / "eval_test.jsonl")} <= asked
-
-
-def test_the_dual_sees_the_answer_and_the_observed_genes_only(examples, vocabulary, expert_decoder) -> None:
-    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1))
-    duals = [r.prompt for r in expert_decoder.asked if r.prompt.startswith("Some genes")]
-    answered = [p for p in made if p.task == ANNOTATION]
-    for p, prompt in zip(answered, duals[: len(answered)], strict=True):
-        assert f"Type: {p.answer}" in prompt
-        assert not set(p.unknown) & set(prompt.split())
 
 
 def test_unreadable_and_overlong_are_data(examples, vocabulary, decode_by) -> None:
@@ -151,23 +130,19 @@ def test_a_finished_file_is_read_and_anything_else_made_anew(
     assert again() == 0
 
 
-def test_a_file_that_is_not_a_checkpoint_is_told(examples, vocabulary, tmp_path: Path) -> None:
-    with pytest.raises(CellDualityError, match=r"no checkpoint .*Hugging Face folder"):
-        predict_checkpoint(tmp_path / "nothing", examples, vocabulary, PredictionSettings(), tmp_path / "out.jsonl")
-
-
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("spoil", "code", "line"),
     [
-        (lambda rows: rows.append(rows[0]), "row id 'made/120' twice"),
-        (lambda rows: rows[0].pop("label"), "row without label"),
-        (lambda rows: rows[0].update(label=rows[0]["label"].replace("cell_type_annotation", "poetry")), "'poetry'"),
+        (lambda rows: rows.append(rows[0]), "repeated-id", 61),
+        (lambda rows: rows[0].pop("label"), "missing-field", 1),
+        (lambda rows: rows[0].update(label=rows[0]["label"].replace(ANNOTATION, "poetry")), "unknown-task", 1),
     ],
 )
-def test_rows_that_cannot_be_evaluated_are_told_with_their_line(data: Path, spoil, message: str) -> None:
+def test_rows_that_cannot_be_evaluated_are_refused_with_their_line(data: Path, spoil, code: str, line: int) -> None:
     path = data / "eval_test.jsonl"
     rows = list(read_jsonl(path))
     spoil(rows)
     write_jsonl(path, rows)
-    with pytest.raises(CellDualityError, match=f"{message}.*eval_test.jsonl:[0-9]+"):
+    with refused(code) as error:
         read_rows(path)
+    assert error.value.where == f"{path}:{line}"

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.curves import chosen, divided, parse_log, read_curves
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
-from cellduality_plugin.evaluation.report import write_report
+from cellduality_plugin.evaluation.report import needed_to_repeat, questions_of, write_report
+from cellduality_plugin.tasks import TASKS
+from tests.refused import refused
 
 LOG = "\n".join(
     f"\x1b[36m(PPOTrainer pid=77)\x1b[0m INFO Global step {step}: {{'reward': {step / 10}, 'kl': {1 / step:.1e}, "
@@ -117,12 +121,6 @@ def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_pag
         assert "mean shift" in text
 
 
-def test_another_prepared_folder_is_refused(run_of_two: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(CellDualityError, match="not what was evaluated"):
-        write_report(run_of_two, tmp_path / "report.html", data=data)
-    assert not (tmp_path / "report.html").exists()
-
-
 def test_figure_2_is_on_the_page_with_its_truth_where_rows_held_gold(log: Path, page) -> None:
     def with_truth(truth: str) -> str:
         own = "'dual_reward/cell_type_annotation': {}, 'dual_share/cell_type_annotation': 0.5"
@@ -158,21 +156,13 @@ def test_a_run_without_readable_cells_still_has_a_report(
     assert re.search(r"unknown_label</th><td>30</td>", text)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [(None, "no metrics"), ("{", "unreadable"), ("{}", "not a cellduality")]
-)
-def test_a_folder_without_metrics_is_told(content: str | None, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_folder_without_metrics_is_refused(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(CellDualityError, match=message):
+    with pytest.raises(CellDualityError) as error:
         write_report(tmp_path, tmp_path / "report.html")
-
-
-def test_log_lines_become_curves_and_a_resumed_step_keeps_its_last_value() -> None:
-    curves = parse_log([*LOG.splitlines(), "Global step 5: {'reward': 0.9}"])
-    assert curves["reward"] == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4), (5, 0.9)]
-    assert curves["actor_lr"][0] == (1, 1e-6)
-    assert parse_log(["nothing here"]) == {}
+    assert error.value.where == str(tmp_path / "metrics.json")
 
 
 def test_event_files_become_curves(tmp_path: Path) -> None:
@@ -194,6 +184,7 @@ def test_the_reward_comes_first_and_what_says_nothing_is_left_out() -> None:
     assert list(chosen(finite)) == ["reward", "dual_similarity", "kl"]
     assert "score" not in chosen({"score": finite["reward"], **finite})
     assert list(chosen(finite, at_most=1)) == ["reward"]
+    assert parse_log([*LOG.splitlines(), "Global step 5: {'reward': 0.9}"])["reward"][-1] == (5, 0.9), "resumed"
     means = {"dual_reward/t": [(1, 0.25), (2, 0.5)], "dual_share/t": [(1, 0.5), (2, 0.5)], "dual_groups": [(1, 1.0)]}
     assert divided(means) == {"dual_reward/t": [(1, 0.5), (2, 1.0)]}
 
@@ -228,5 +219,47 @@ def test_an_audit_stands_in_the_page_where_there_is_one(page, audit_file: Path, 
     assert "<b>Stays out: none &lt;agrees&gt;.</b>" in text
     assert "conditional cell generation by nothing (it stayed out)" in text
     audit_file.write_text("{}")
-    with pytest.raises(CellDualityError, match="audit again"):
+    with pytest.raises(CellDualityError) as error:
         page(audit=audit_file)
+    assert error.value.where == str(audit_file)
+
+
+@pytest.fixture
+def metrics(run_of_two: Path):
+    return json.loads((run_of_two / "metrics.json").read_text())
+
+
+def test_the_questions_are_those_of_the_folder_that_was_evaluated(metrics, two_sources, tmp_path):
+    assert list(questions_of(metrics, two_sources, TASKS)) == list(metrics["spaces"])
+    other = shutil.copytree(two_sources, tmp_path / "other")
+    with (other / "cells.jsonl").open("a") as stream:
+        stream.write("\n")
+    for _ in ("changed", "gone"):
+        with refused("other-data"):
+            questions_of(metrics, other, TASKS)
+        (other / "cells.jsonl").unlink(missing_ok=True)
+
+
+def test_commands_come_in_the_order_of_the_stages_or_are_the_evaluation_s_own(metrics, tmp_path):
+    metrics["provenance"]["command"] = ["cellduality", "evaluate", "--data", "my data"]
+    assert needed_to_repeat(metrics, None, None)["commands"] == {"evaluate": "cellduality evaluate --data 'my data'"}
+    for age, stage in enumerate(("grpo", "sft", "prepare")):
+        path = tmp_path / f"{stage}.command"
+        path.write_text(f"run {stage} --seed 1 \n")
+        os.utime(path, (1000 - age, 1000 - age))
+    (tmp_path / "grpo.log").write_text("noise")
+    found = needed_to_repeat(metrics, None, tmp_path)["commands"]
+    assert list(found.items()) == [(stage, f"run {stage} --seed 1") for stage in ("prepare", "sft", "grpo")]
+
+
+def test_seeds_rewards_and_hashes_are_told(metrics, tmp_path):
+    manifest = {"seed": 7, "source": "mine", "source_sha256": "ab"}
+    (tmp_path / "cells.jsonl.manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "cellduality.json").write_text(json.dumps({"tasks": {"a": {"reward": "likelihood"}}}))
+    found = needed_to_repeat(metrics, tmp_path, None)
+    assert 7 in found["seeds"].values()
+    assert found["sources"] == ["mine", "ab"]
+    assert found["rewards"] == {"a": "likelihood"}
+    (tmp_path / "cellduality.json").write_text("{")
+    with refused("not-json"):
+        needed_to_repeat(metrics, tmp_path, None)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.embedding import open_embedding
-from cellduality_plugin.evaluation.scgpt import ScgptEmbedding, read_scgpt, value_bins
+from cellduality_plugin.evaluation.scgpt import read_scgpt, value_bins
+from tests.refused import refused
 
 GENES = tuple(f"G{number}" for number in range(12))
 SIZE, HEADS, HIDDEN, LAYERS = 8, 2, 16, 2
@@ -93,7 +93,9 @@ def test_the_embedding_is_that_of_the_architecture(folder: Path) -> None:
     rng = np.random.default_rng(1)
     cells = [tuple(rng.permutation(GENES[:10])[: rng.integers(1, 11)].tolist()) for _ in range(70)]
     checkpoint = torch.load(folder / "best_model.pt", weights_only=True)
-    found = read_scgpt(folder, GENES, top=10)(cells)
+    space = open_embedding(str(folder), cells, GENES)
+    assert (space.top, space.genes) == (10, GENES)
+    found = space(cells)
     assert found.shape == (70, SIZE)
     np.testing.assert_allclose(found, [by_hand(checkpoint, list(cell)) for cell in cells], atol=2e-5)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
@@ -127,48 +129,34 @@ def test_values_are_binned_as_scgpt_bins_what_has_no_ties() -> None:
     assert sizes.max() - sizes.min() <= 10  # quantiles: equally many genes in each bin
 
 
-def test_the_folder_is_an_embedding_like_any_other(folder: Path) -> None:
-    cells = [("G1", "G2"), ("G2", "G3", "G4"), ("G5",)]
-    space = open_embedding(str(folder), cells, GENES, seed=3)
-    assert isinstance(space, ScgptEmbedding)
-    assert (space.top, space.genes) == (3, GENES)
+ARGUMENTS = {"embsize": SIZE, "nheads": HEADS, "d_hid": HIDDEN, "nlayers": LAYERS}
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "message"),
+    ("file", "content", "what"),
     [
         ("args.json", "{", "unreadable"),
         ("args.json", "[]", "not a JSON object"),
-        ("args.json", '{"embsize": 8}', "no number 'nheads'"),
-        (
-            "args.json",
-            '{"embsize": 8, "nheads": 2, "d_hid": 16, "nlayers": 2, "input_emb_style": "category"}',
-            "style 'category', not continuous",
-        ),
-        ("args.json", '{"embsize": 8, "nheads": 2, "d_hid": 32, "nlayers": 2}', r"of shape \(16, 8\), not \(32, 8\)"),
-        (
-            "args.json",
-            '{"embsize": 8, "nheads": 2, "d_hid": 16, "nlayers": 3}',
-            "no weight 'transformer_encoder.layers.2",
-        ),
+        ("args.json", '{"embsize": 8}', "'nheads'"),
+        ("args.json", json.dumps({**ARGUMENTS, "input_emb_style": "category"}), "'category'"),
+        ("args.json", json.dumps({**ARGUMENTS, "d_hid": 32}), "of shape (16, 8), not (32, 8)"),
+        ("args.json", json.dumps({**ARGUMENTS, "nlayers": 3}), "no weight 'transformer_encoder.layers.2"),
         ("vocab.json", '{"G1": 0}', "no <cls> token"),
-        ("vocab.json", '{"<cls>": 0, "MS4A1": 1}', "knows none of the 12 genes"),
+        ("vocab.json", '{"<cls>": 0, "MS4A1": 1}', "none of the 12 genes"),
         ("best_model.pt", "not a checkpoint", "unreadable"),
+        ("best_model.pt", None, "unreadable"),
+        ("best_model.pt", [1, 2], "not a table of weights"),
+        ("best_model.pt", {"other": torch.zeros(1)}, "no weight 'encoder.embedding.weight'"),
     ],
 )
-def test_what_is_wrong_with_a_checkpoint_is_told(folder: Path, file: str, content: str, message: str) -> None:
-    (folder / file).write_text(content)
-    with pytest.raises(CellDualityError, match=message):
+def test_what_is_wrong_with_a_checkpoint_is_named_with_its_file(folder: Path, file: str, content, what: str) -> None:
+    if content is None:
+        (folder / file).unlink()
+    elif isinstance(content, str):
+        (folder / file).write_text(content)
+    else:
+        torch.save(content, folder / file)
+    with refused("wrong-checkpoint") as error:
         read_scgpt(folder, GENES, top=10)
-
-
-def test_a_checkpoint_without_weights_is_told(folder: Path) -> None:
-    (folder / "best_model.pt").unlink()
-    with pytest.raises(CellDualityError, match=r"unreadable.*best_model.pt"):
-        read_scgpt(folder, GENES, top=10)
-    torch.save([1, 2], folder / "best_model.pt")
-    with pytest.raises(CellDualityError, match="not a table of weights"):
-        read_scgpt(folder, GENES, top=10)
-    torch.save({"other": torch.zeros(1)}, folder / "best_model.pt")
-    with pytest.raises(CellDualityError, match=r"no weight 'encoder.embedding.weight'"):
-        read_scgpt(folder, GENES, top=10)
+    assert what in error.value.what
+    assert Path(error.value.where).parent == folder

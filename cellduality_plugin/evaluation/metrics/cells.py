@@ -15,8 +15,8 @@ from cellduality_plugin.evaluation.distances import Matrix
 from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Cells, Pair, Places
 from cellduality_plugin.evaluation.metrics.registry import Measurement, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval, mean_of
+from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
-from cellduality_plugin.parsing import Answer
 
 POSITIVE = (0.0, None)
 MMD, SCFID = "MMD^2, biased V-statistic, mean over draws", "Fréchet distance of normal distributions, squared"
@@ -51,14 +51,14 @@ def knn_agreement(cells: Cells) -> dict[int, Measurement]:
     found = {}
     for k in yardstick.neighbours:
         estimator = f"{k}-NN, uniform votes" + (", leave-one-out" if real else "")
-        told: dict[str, Any] = {"space": yardstick.embedding.name, "estimator": estimator}
+        how: dict[str, Any] = {"space": yardstick.embedding.name, "estimator": estimator}
         if k > len(yardstick.held_out) - 1:
             note = f"only {len(yardstick.held_out)} real cells"
-            found[k] = Measurement(None, n=len(cells.rows), seed=yardstick.seed, note=note, **told)
+            found[k] = Measurement(None, n=len(cells.rows), seed=yardstick.seed, note=note, **how)
             continue
         named = distances.nearest_labels(apart, yardstick.held_out.names, k)
         right = (named == np.asarray(cells.names, dtype=str)).tolist() + [False] * (len(cells.rows) - len(cells))
-        found[k] = mean_of([*zip(cells.rows, right, strict=True)], yardstick, **told)
+        found[k] = mean_of([*zip(cells.rows, right, strict=True)], yardstick, **how)
     return found
 
 
@@ -67,7 +67,10 @@ def knn_agreement(cells: Cells) -> dict[int, Measurement]:
     estimator="share of an answer's words that are genes of the vocabulary, mean over answers, 0 if unreadable",
 )  # fmt: skip
 def validity(cells: Cells) -> Measurement:
-    return _form(cells, valid_share, of_real=1.0)
+    def share(p: Prediction) -> float:
+        return (p.listed - p.unknown_words) / p.listed if p.listed and not p.failure else 0.0
+
+    return _form(cells, share, of_real=1.0)
 
 
 @metric(
@@ -75,37 +78,17 @@ def validity(cells: Cells) -> Measurement:
     estimator="share of a cell's genes that repeat an earlier one, mean over answers that could be read",
 )  # fmt: skip
 def duplicates(cells: Cells) -> Measurement:
-    return _form(cells, duplicate_share, of_real=0.0)
+    def share(p: Prediction) -> float | None:
+        genes = p.listed - p.unknown_words
+        return p.repeated / genes if genes > 0 and not p.failure else None
+
+    return _form(cells, share, of_real=0.0)
 
 
-def _form(cells: Cells, share: Callable[[Answer], float | None], of_real: float) -> Measurement:
+def _form(cells: Cells, share: Callable[[Prediction], float | None], of_real: float) -> Measurement:
     if cells.answers is None:
         return Measurement(of_real, n=len(cells), note=BY_CONSTRUCTION)
-    shares = [(p.id, found) for p in cells.answers if (found := share(p.as_answer())) is not None]
-    return mean_of(shares, cells.yardstick)
-
-
-def valid_share(answer: Answer) -> float:
-    """Return the share of an answer's words that are genes of the vocabulary, repeats too; 0 if it cannot be read.
-
-    Examples
-    --------
-    >>> valid_share(Answer(("A", "B"), listed=4, unknown=1, repeated=1)), valid_share(Answer(None, failure="no_answer"))
-    (0.75, 0.0)
-    """
-    return (answer.listed - answer.unknown) / answer.listed if answer.listed and not answer.failure else 0.0
-
-
-def duplicate_share(answer: Answer) -> float | None:
-    """Return the share of a cell's genes that repeat an earlier one, in [0, 1); None if it cannot be read.
-
-    Examples
-    --------
-    >>> duplicate_share(Answer(("A", "B"), listed=5, unknown=1, repeated=2))
-    0.5
-    """
-    genes = answer.listed - answer.unknown
-    return answer.repeated / genes if genes > 0 and not answer.failure else None
+    return mean_of([(p.id, found) for p in cells.answers if (found := share(p)) is not None], cells.yardstick)
 
 
 @metric("mmd", "MMD²", "lower", bounds=(0.0, 2.0), estimator=MMD)
@@ -118,10 +101,10 @@ def mmd_within_types(cells: Cells) -> Measurement:
     return _mmd(cells, *_by_type(cells))
 
 
-WASSERSTEIN = "Wasserstein-1, exact, Euclidean cost, mean over draws"
-
-
-@metric("wasserstein", "W1 within types", "lower", bounds=POSITIVE, estimator=WASSERSTEIN)
+@metric(
+    "wasserstein", "W1 within types", "lower", bounds=POSITIVE,
+    estimator="Wasserstein-1, exact, Euclidean cost, mean over draws",
+)  # fmt: skip
 def wasserstein(cells: Cells) -> Measurement:
     return _mean_distance(cells, *_by_type(cells), transport.wasserstein)
 
@@ -140,12 +123,9 @@ def scfid(cells: Cells) -> Measurement:
 
 
 @metric(
-    "scfid_shrunk",
-    "scFID, shrunk",
-    "lower",
-    bounds=POSITIVE,
+    "scfid_shrunk", "scFID, shrunk", "lower", bounds=POSITIVE,
     estimator=f"{SCFID}, Ledoit-Wolf covariance, mean over draws",
-)
+)  # fmt: skip
 def scfid_shrunk(cells: Cells) -> Measurement:
     return _scfid(cells, shrinkage=True)
 
@@ -210,10 +190,10 @@ def diversity(cells: Cells) -> Measurement:
     return _among(cells, unlike, cells.group_resamples[1], 1.0, "ranked genes")
 
 
-SPREAD = "Euclidean distance, mean over pairs within a type"
-
-
-@metric("spread", "spread within types", "like real cells", bounds=POSITIVE, estimator=SPREAD)
+@metric(
+    "spread", "spread within types", "like real cells", bounds=POSITIVE,
+    estimator="Euclidean distance, mean over pairs within a type",
+)  # fmt: skip
 def spread(cells: Cells) -> Measurement:
     apart = [cdist(cells.points[own], cells.points[own]) for own in cells.groups]
     return _among(cells, apart, cells.group_resamples[0], None, cells.yardstick.embedding.name)

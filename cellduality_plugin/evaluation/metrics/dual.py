@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cellduality_plugin.evaluation.metrics.registry import METRICS, Measurement, metric
 from cellduality_plugin.evaluation.metrics.statistics import mean_of
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import Yardstick
 
 DUAL = "similarity of what was hidden and what was rebuilt, mean over answers, 0 where nothing could be read"
 

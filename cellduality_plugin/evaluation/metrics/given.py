@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from cellduality_plugin.evaluation.distances import Counts, Matrix, by_condition, in_order, resampled
 from cellduality_plugin.evaluation.metrics.statistics import RESAMPLES
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import matched
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import Yardstick, matched
 
 Places: TypeAlias = NDArray[np.int64]
 Sample: TypeAlias = tuple[Matrix, Sequence[str]]
 """Points, and the name of each."""
 
-LEAST_CELLS_OF_A_TYPE = 10
-"""Types with fewer cells on either side are left out of distances within types."""
+LEAST_CELLS_OF_A_TYPE = 10  # on either side: types with fewer are left out of distances within types
 _REAL_DRAWS = 4
 
 
@@ -41,32 +39,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cells:
-    """What a metric of cells is given.
+    """What a metric of cells is given: the cells that could be read, and real ones."""
 
-    Parameters
-    ----------
-    yardstick
-        The real cells and their space, the seed and the number of resamples.
-    genes, points, names
-        Of each cell that could be read: its ranked genes, its point, and what it was asked to be.
-    rows
-        The row of each of these cells, then those of answers that could not be read.
-    draws
-        For each draw the generated cells and the real ones, in the proportions of what was asked for.
-    against
-        What the real cells are.
-    answers
-        The answers themselves; None of real cells.
-    """
-
-    yardstick: Yardstick
-    genes: Sequence[tuple[str, ...]]
+    yardstick: Yardstick  # the real cells and their space, the seed and the number of resamples
+    genes: Sequence[tuple[str, ...]]  # of each cell, ranked
     points: Matrix
-    names: Sequence[str]
-    rows: Sequence[str]
-    draws: Sequence[tuple[Sample, Sample]]
-    against: str
-    answers: Sequence[Prediction] | None = None
+    names: Sequence[str]  # what each cell was asked to be
+    rows: Sequence[str]  # of each cell, then those of answers that could not be read
+    draws: Sequence[tuple[Sample, Sample]]  # generated cells and real ones, in the proportions of what was asked for
+    against: str  # what the real cells are
+    answers: Sequence[Prediction] | None = None  # None of real cells
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -125,27 +107,19 @@ class Cells:
     def pairs(self) -> list[list[Pair]]:
         """Of each draw the cells type by type, in the proportions of the real ones, with their resamples.
 
-        Types without generated cells are left out. Real cells are the same in every draw: so are their resamples.
+        Types without generated cells are left out. Real cells and their resamples are the same in every draw.
         """
         return [_pairs(*draw, self.yardstick.seed, place) for place, draw in enumerate(self.draws)]
 
     @cached_property
     def together(self) -> list[list[Pair]]:
         """Of each draw the cells of all types as one pair; resampled within types."""
-        return [
-            [
-                Pair(
-                    np.concatenate([pair.ours for pair in pairs]),
-                    np.concatenate([pair.theirs for pair in pairs]),
-                    (
-                        np.concatenate([pair.counts[0] for pair in pairs], axis=1),
-                        np.concatenate([pair.counts[1] for pair in pairs], axis=1),
-                    ),
-                )
-            ]
-            for pairs in self.pairs
-            if pairs
-        ]
+        found = []
+        for pairs in filter(None, self.pairs):
+            ours, theirs, counts = zip(*((pair.ours, pair.theirs, pair.counts) for pair in pairs), strict=True)
+            one, other = (np.concatenate(side, axis=1) for side in zip(*counts, strict=True))
+            found.append([Pair(np.concatenate(ours), np.concatenate(theirs), (one, other))])
+        return found
 
 
 def _sample(points: Matrix, names: Sequence[str], places: Places) -> Sample:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cellduality_plugin.evaluation.metrics.registry import METRICS, SHARED, Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import Yardstick
 
 Names: TypeAlias = Sequence[str] | NDArray[Any]
 Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
@@ -24,12 +24,7 @@ Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
     estimator="share of cells with the gold label", titles={"coarse_sampled_accuracy": "sampled shared type"},
 )  # fmt: skip
 def accuracy(gold: Names, predicted: Names) -> float:
-    """Return the share of cells whose predicted label is the gold one, in [0, 1]. Best value 1.
-
-    Raises
-    ------
-    ValueError
-        If there are no cells, or the lengths differ.
+    """Return the share of cells whose predicted label is the gold one, in [0, 1]. A ValueError without cells.
 
     Examples
     --------
@@ -48,12 +43,8 @@ def accuracy(gold: Names, predicted: Names) -> float:
 def macro_f1(gold: Names, predicted: Names) -> float:
     """Return the unweighted mean F1 over the labels present in ``gold``, in [0, 1]. Best value 1.
 
-    A label that nobody predicts has F1 0; one that only the predictions hold has no F1 of its own.
-
-    Raises
-    ------
-    ValueError
-        If there are no cells, or the lengths differ.
+    A label that nobody predicts has F1 0; one that only the predictions hold has no F1 of its own. A ValueError without
+    cells.
 
     Examples
     --------
@@ -62,7 +53,9 @@ def macro_f1(gold: Names, predicted: Names) -> float:
     """
     _same_length(gold, predicted)
     # scikit-learn's f1_score, but a hundred times as fast: a bootstrap asks hundreds of times.
-    _, codes = np.unique(np.concatenate([np.asarray(gold), np.asarray(predicted)]), return_inverse=True)
+    codes = np.concatenate([np.asarray(gold), np.asarray(predicted)])
+    if codes.dtype.kind != "i":
+        codes = np.unique(codes, return_inverse=True)[1]
     in_gold, in_answers = codes[: len(gold)], codes[len(gold) :]
     size = int(codes.max()) + 1
     found = np.bincount(in_gold, minlength=size)
@@ -71,19 +64,18 @@ def macro_f1(gold: Names, predicted: Names) -> float:
     return float(np.mean(2 * hits[present] / (found + np.bincount(in_answers, minlength=size))[present]))
 
 
+def _same_length(gold: Names, predicted: Names) -> None:
+    if not len(gold) or len(gold) != len(predicted):
+        raise ValueError(f"{len(gold)} gold labels and {len(predicted)} predicted ones")
+
+
 def measure(
     yardstick: Yardstick, greedy: Both | None = None, drawn: Sequence[Both] = (), shared: Sequence[str] = ()
 ) -> dict[str, Measurement]:
     """Return every metric of labels, with its interval over cells, all draws of a cell together.
 
-    Parameters
-    ----------
-    yardstick
-        For the seed and the number of resamples.
-    greedy, drawn
-        Gold and greedy answers; of each cell its gold label and its answer, once for each draw.
-    shared
-        The types by which a foreign set is measured, which gives the metrics names of their own.
+    ``greedy`` are gold labels and answers, ``drawn`` of each cell its gold label and its answer, once for each draw.
+    The ``shared`` types by which an external set is measured give the metrics names of their own.
     """
     types = [f"by the types that both sets share: {', '.join(shared)}"] if shared else []
     # Greedy ones in an order of their own, so that the resamples are those of any other order.
@@ -150,8 +142,3 @@ def confusion(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[st
     for truth, answer in zip(gold, predicted, strict=True):
         counts[place[truth], place.get(answer, len(labels))] += 1
     return counts
-
-
-def _same_length(gold: Names, predicted: Names) -> None:
-    if not len(gold) or len(gold) != len(predicted):
-        raise ValueError(f"{len(gold)} gold labels and {len(predicted)} predicted ones")

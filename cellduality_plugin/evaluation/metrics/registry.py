@@ -32,41 +32,20 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number with everything needed to read it, as ``metrics.json`` holds it.
+    """One number with everything needed to read it, as ``metrics.json`` holds it."""
 
-    Parameters
-    ----------
-    value
-        The number; None if it does not exist for these cells, and then ``note`` says why.
-    better, best, bounds
-        Direction of improvement, best value (None where only real cells define it), least and largest value (None
-        where there is no bound).
-    n
-        How many cells it was computed on.
-    interval
-        The 95 % bootstrap interval over rows, all draws of a row together; None where ``note`` says why.
-    space, estimator, kernel
-        Where distances were taken, if any; what was averaged over what; the kernel, if any.
-    seed
-        Of everything that was drawn.
-    note
-        What a reader must know besides.
-    real
-        The same number of real cells against real cells; None where they have none.
-    """
-
-    value: float | None
+    value: float | None  # None if it does not exist for these cells: then ``note`` says why
     better: Better = "higher"
-    best: float | None = None
-    n: int = 0
-    interval: tuple[float, float] | None = None
-    space: str = ""
-    estimator: str = ""
+    best: float | None = None  # None where only real cells define it
+    n: int = 0  # cells it was computed on
+    interval: tuple[float, float] | None = None  # 95 % bootstrap over rows, all draws of a row together
+    space: str = ""  # of distances
+    estimator: str = ""  # what was averaged over what
     kernel: str = ""
-    seed: int | None = None
+    seed: int | None = None  # of everything that was drawn
     note: str = ""
-    bounds: Bounds = (0.0, 1.0)
-    real: float | None = None
+    bounds: Bounds = (0.0, 1.0)  # least and largest value, None where there is no bound
+    real: float | None = None  # the same number of real cells against real cells; None where they have none
 
 
 @dataclass(frozen=True)
@@ -122,7 +101,8 @@ def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[C
     def register(of: Callable[..., Any]) -> Callable[..., Any]:
         known = METRICS.get(key)
         if known is not None and known.of.__module__ != of.__module__:
-            raise CellDualityError(f"the metric {key!r} is there already", where="--metric", hint="name it otherwise")
+            what, hint = f"the metric {key!r} is there already", "name it otherwise"
+            raise CellDualityError(what, code="repeated-name", where="--metric", hint=hint)
         METRICS[key] = Metric(key, title, better, of, **settings)
         return of
 
@@ -178,16 +158,14 @@ def place(name: str) -> int:
 def load_metric(path: str) -> None:
     """Register a metric of one's own: ``module:function`` or ``file.py:function``, decorated with :func:`metric`.
 
-    Raises
-    ------
-    CellDualityError
-        If there is no such function, it is not decorated, or its key is taken.
+    A CellDualityError if there is no such function, it is not decorated, or its key is taken.
     """
     module, _, name = path.rpartition(":")
     hint = f"give module:function or file.py:function, decorated with {__name__}.metric"
     try:
         found = (runpy.run_path(module) if module.endswith(".py") else vars(importlib.import_module(module)))[name]
     except (ImportError, OSError, KeyError, ValueError) as error:
-        raise CellDualityError(f"cannot load the metric {path!r}: {error}", where="--metric", hint=hint) from error
+        what = f"cannot load the metric {path!r}: {error}"
+        raise CellDualityError(what, code="wrong-metric", where="--metric", hint=hint) from error
     if not any(each.of is found for each in METRICS.values()):
-        raise CellDualityError(f"{path!r} is no metric", where="--metric", hint=hint)
+        raise CellDualityError(f"{path!r} is no metric", code="wrong-metric", where="--metric", hint=hint)

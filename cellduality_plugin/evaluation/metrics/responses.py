@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -17,8 +16,7 @@ from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE
 from cellduality_plugin.evaluation.metrics.registry import Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
-from cellduality_plugin.evaluation.real_cells import RealCells
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks.base import many
 
@@ -40,12 +38,7 @@ TESTED = (
 class Response:
     """Perturbed and control cells of one type, as weights: cells x genes each.
 
-    Parameters
-    ----------
-    perturbed, control
-        The cells.
-    paired
-        Whether each perturbed cell was asked from the control cell beside it: then both are resampled together.
+    If ``paired``, each perturbed cell was asked from the control cell beside it, and both are resampled together.
     """
 
     perturbed: csr_matrix
@@ -98,10 +91,11 @@ class Responses:
             if p.answer and p.id in kinds and str(p.unknown) != CONTROL:
                 pair = tuple(p.answer), many(rows[p.task, p.id].inputs, "control")
                 found.setdefault((kinds[p.id], str(p.unknown)), []).append(pair)
-        predicted = {}
+        predicted, space = {}, yardstick.embedding
         for key, pairs in found.items():
             answers, controls = zip(*sorted(pairs), strict=True)  # sorted: their order changes no last digit
-            predicted[key] = Response(_profiles(answers, yardstick), _profiles(controls, yardstick), paired=True)
+            ours, theirs = (cell_matrix(cells, space.genes, space.top) for cells in (answers, controls))
+            predicted[key] = Response(ours, theirs, paired=True)
         return cls(yardstick, predicted, _real(yardstick.held_out, yardstick))
 
     @classmethod
@@ -120,21 +114,15 @@ class Responses:
     def _both(self) -> dict[tuple[str, str], Response]:
         return {key: self.real[key] for key in sorted(self.real.keys() & self.predicted.keys())}
 
-    @cached_property
     def moved(self) -> Compared:
-        """The shifts of the genes that really move most."""
+        """Return the shifts of the genes that really move most."""
         return self._compared({key: strongest(real.shift, STRONGEST) for key, real in self._both.items()})
 
-    @cached_property
     def tested(self) -> Compared:
-        """The shifts of the genes that a test finds, in types with real cells enough."""
-        return self._compared(
-            {
-                key: differential(real.perturbed.toarray(), real.control.toarray(), STRONGEST)
-                for key, real in self._both.items()
-                if real.least >= LEAST_CELLS_OF_A_TYPE
-            }
-        )
+        """Return the shifts of the genes that a test finds, in types with real cells enough."""
+        enough = {key: real for key, real in self._both.items() if real.least >= LEAST_CELLS_OF_A_TYPE}
+        scores = {key: welch_t(real.perturbed.toarray(), real.control.toarray()) for key, real in enough.items()}
+        return self._compared({key: strongest(score, STRONGEST) for key, score in scores.items()})
 
     def _compared(self, genes: Mapping[tuple[str, str], Places]) -> Compared:
         found = []
@@ -148,7 +136,7 @@ class Responses:
 
 def measure(responses: Responses) -> dict[str, Measurement]:
     """Return the mean of every metric over (cell type, perturbation), of both choices of genes, with its interval."""
-    choices = (("delta", responses.tested, TESTED), ("shift", responses.moved, MOVED))
+    choices = (("delta", responses.tested(), TESTED), ("shift", responses.moved(), MOVED))
     return {
         f"{name}_{each.key}": each.measurement(_mean(each, responses, compared, over))
         for name, compared, over in choices
@@ -193,31 +181,11 @@ def strongest(shift: Vector, count: int) -> Places:
     return np.argsort(-np.abs(shift), kind="stable")[:count]
 
 
-def differential(perturbed: Vector, control: Vector, count: int) -> Places:
-    """Return the places of the ``count`` genes with the largest absolute Welch t, of real cells x genes.
-
-    scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)`` with the control cells as reference.
-
-    Raises
-    ------
-    ValueError
-        If either side has fewer than two cells.
-
-    Examples
-    --------
-    >>> differential(np.array([[1.0, 0.0], [0.9, 0.5]]), np.array([[0.1, 0.4], [0.0, 0.2]]), 1).tolist()
-    [0]
-    """
-    return strongest(welch_t(perturbed, control), count)
-
-
 def welch_t(perturbed: Vector, control: Vector) -> Vector:
     """Return Welch's t of every gene (column): 0 where neither mean nor variance differs, infinite without variance.
 
-    Raises
-    ------
-    ValueError
-        If either side has fewer than two cells.
+    The genes of its :func:`strongest` are those of scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)``. A
+    ValueError if either side has fewer than two cells.
 
     Examples
     --------
@@ -260,14 +228,10 @@ def squared_error(real: Vector, predicted: Vector) -> float:
     return float(np.mean((real - predicted) ** 2))
 
 
-def _profiles(cells: Sequence[Sequence[str]], yardstick: Yardstick) -> csr_matrix:
-    return cell_matrix(cells, yardstick.embedding.genes, yardstick.embedding.top)
-
-
 def _real(cells: RealCells, yardstick: Yardstick, least: int = 1) -> dict[tuple[str, str], Response]:
-    known = cells.by_state()
+    known, space = cells.by_state(), yardstick.embedding
     return {
-        (kind, state): Response(_profiles(found, yardstick), _profiles(known[kind, CONTROL], yardstick))
+        (kind, state): Response(*(cell_matrix(own, space.genes, space.top) for own in (found, known[kind, CONTROL])))
         for (kind, state), found in known.items()
         if state != CONTROL and min(len(found), len(known.get((kind, CONTROL), ()))) >= least
     }

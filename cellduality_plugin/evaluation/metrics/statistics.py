@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.evaluation.metrics.registry import Measurement
-from cellduality_plugin.evaluation.yardstick import Yardstick
+from cellduality_plugin.evaluation.real_cells import Yardstick
 
 RESAMPLES = 100
 """Bootstrap samples of a distance or a shift."""
@@ -29,25 +29,18 @@ def bootstrap_interval(
     >>> bootstrap_interval(lambda right: right.mean(), [True] * 9, seed=0, resamples=20)
     (1.0, 1.0)
     """
-    rng = np.random.default_rng(seed)
     arrays = [np.asarray(column) for column in columns]
     n = len(arrays[0])
-    draws = (rng.integers(0, n, n) for _ in range(resamples))
-    low, high = np.percentile([statistic(*(array[draw] for array in arrays)) for draw in draws], [2.5, 97.5])
-    return float(low), float(high)
+    draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
+    return _percentiles([statistic(*(array[draw] for array in arrays)) for draw in draws])
 
 
 def mean_interval(
     values: Sequence[float] | NDArray[Any], rows: Sequence[str], seed: int, resamples: int = 500
 ) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean of ``values``, all values of a row drawn together.
+    """Return the 95 % percentile bootstrap interval of the mean of ``values``, one for each of ``rows``.
 
-    Several answers to one question are no independent evidence.
-
-    Parameters
-    ----------
-    values, rows
-        One value an answer, and the row that it answers.
+    All values of a row are drawn together: several answers to one question are no independent evidence.
 
     Examples
     --------
@@ -56,17 +49,23 @@ def mean_interval(
     """
     _, codes = np.unique(np.asarray(rows, dtype=str), return_inverse=True)
     sums, counts = np.bincount(codes, weights=np.asarray(values, dtype=np.float64)), np.bincount(codes)
-    return bootstrap_interval(lambda s, c: float(s.sum() / c.sum()), sums, counts, seed=seed, resamples=resamples)
+    draws = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
+    return _percentiles(sums[draws].sum(axis=1) / counts[draws].sum(axis=1))
 
 
-def mean_of(values: Sequence[tuple[str, float]], yardstick: Yardstick, **told: Any) -> Measurement:
+def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mean_of(values: Sequence[tuple[str, float]], yardstick: Yardstick, **how: Any) -> Measurement:
     """Return the mean of (row, value), with its interval over rows; the order changes no bit. None without values."""
     if not values:
-        return Measurement(None, seed=yardstick.seed, note="no answer could be read", **told)
+        return Measurement(None, seed=yardstick.seed, note="no answer could be read", **how)
     rows, numbers = zip(*sorted(values), strict=True)
     interval = mean_interval(numbers, rows, yardstick.seed, yardstick.resamples)
     mean = math.fsum(numbers) / len(numbers)
-    return Measurement(mean, n=len(numbers), interval=interval, seed=yardstick.seed, **told)
+    return Measurement(mean, n=len(numbers), interval=interval, seed=yardstick.seed, **how)
 
 
 def centred_interval(
@@ -74,14 +73,8 @@ def centred_interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of a distance from its bootstrap values, moved to where ``value`` is their mean.
 
-    Two resamples are further apart than the samples they come from, so that the percentiles lie above the value.
-
-    Parameters
-    ----------
-    value, resampled
-        The distance of the samples themselves, and of every resample.
-    low, high
-        The range of the distance, which the interval is cut to; None where there is no bound.
+    Two resamples are further apart than the samples they come from, so that the percentiles lie above the value. The
+    interval is cut to the range ``low`` to ``high`` of the distance; None where there is no bound.
 
     Examples
     --------
@@ -89,6 +82,7 @@ def centred_interval(
     >>> round(low, 3), round(high, 3)
     (0.05, 1.95)
     """
-    left, right = np.percentile(resampled - resampled.mean() + value, [2.5, 97.5])
-    left, right = np.clip([left, right], low, high) if (low, high) != (None, None) else (left, right)
+    left, right = _percentiles(resampled - resampled.mean() + value)
+    if (low, high) != (None, None):
+        left, right = np.clip([left, right], low, high)
     return float(left), float(right)

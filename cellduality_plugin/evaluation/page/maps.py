@@ -33,26 +33,14 @@ class Style:
     shape: str
 
 
-@dataclass(frozen=True)
-class Map:
-    """The plots of one section: real cells, then each checkpoint's; none if no checkpoint wrote a readable cell."""
-
-    name: str
-    how: str
-    legend: Mapping[str, Style]
-    plots: Mapping[str, str]
-
-
-def maps_of(rows: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[Map]:
-    """Return a map of each section that writes cells, in the order of ``metrics``.
+def maps_of(
+    rows: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any], checkpoints: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return a map of each section among ``rows`` (of ``point_rows``), in the order of ``metrics``, as the page has it.
 
     Each is a t-SNE of real and generated cells together; where the evaluation, an old one, wrote no points to map, the
-    first two dimensions.
-
-    Parameters
-    ----------
-    rows
-        As :func:`cellduality_plugin.evaluation.points.point_rows` gives them.
+    first two dimensions. ``plots`` by title are of real cells, then of each checkpoint; there are none if no
+    checkpoint wrote a cell that can be read. ``legend`` is the :class:`Style` of each condition.
     """
     sections: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -64,14 +52,20 @@ def maps_of(rows: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any], check
     ]
 
 
-def _map(key: str, rows: Sequence[Mapping[str, Any]], space: str, seed: int, checkpoints: Sequence[str]) -> Map:
+def _map(
+    key: str, rows: Sequence[Mapping[str, Any]], space: str, seed: int, checkpoints: Sequence[str]
+) -> dict[str, Any]:
     columns: dict[str, dict[str, list[int]]] = {}
     for place, row in enumerate(rows):
         columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append(place)
     if not any(name in columns for name in checkpoints):
-        return Map(section_title(key), "", {}, {})
-    plane, how = _plane(rows, space, seed)
-    behind = plane[_real(rows)]
+        return {"name": section_title(key), "how": "", "legend": {}, "plots": {}}
+    if "point" in rows[0]:
+        plane = tsne(np.array([row["point"] for row in rows]), seed)
+        how = f"{GREY} t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, in {space}."
+    else:
+        plane, how = np.array([(row["x"], row["y"]) for row in rows]), f"{GREY} {FLAT}"
+    behind = plane[[row["column"] in (REAL, TRAINING) for row in rows]]
     shown = {name: columns[name] for name in (REAL, *checkpoints) if name in columns}
     styles = styles_of(sorted({condition for column in shown.values() for condition in column}))
     plots = {}
@@ -80,20 +74,7 @@ def _map(key: str, rows: Sequence[Mapping[str, Any]], space: str, seed: int, che
         cells = {condition: plane[places] for condition, places in sorted(column.items())}
         ids = re.sub(r"[^a-z]+", "-", f"cells-{key}") + f"-{place}"
         plots[f"{name} (n = {count})"] = plot_cells(ids, f"{count} cells of {name}", plane, behind, cells, styles)
-    return Map(section_title(key), how, styles, plots)
-
-
-def _real(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
-    return np.array([row["column"] in (REAL, TRAINING) for row in rows])
-
-
-def _plane(rows: Sequence[Mapping[str, Any]], space: str, seed: int) -> tuple[Plane, str]:
-    """Return the place of each row on the plane, and what the plane is."""
-    if "point" not in rows[0]:
-        return np.array([(row["x"], row["y"]) for row in rows]), f"{GREY} {FLAT}"
-    plane = tsne(np.array([row["point"] for row in rows]), seed)
-    how = f"t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, in {space}."
-    return plane, f"{GREY} {how}"
+    return {"name": section_title(key), "how": how, "legend": styles, "plots": plots}
 
 
 def tsne(points: NDArray[np.float64], seed: int) -> Plane:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any, TypeAlias
 
@@ -30,16 +29,6 @@ Questions: TypeAlias = Mapping[str, Rows]
 """Rows by the key of their section; empty where the prepared folder was not given."""
 
 
-@dataclass(frozen=True)
-class Trace:
-    """One rollout, its section's title, why it is shown, and what the question showed, by name."""
-
-    prediction: Prediction
-    section: str
-    title: str
-    asked: Mapping[str, str]
-
-
 def by_section(predictions: Iterable[Prediction], questions: Questions) -> dict[str, list[Prediction]]:
     """Return the predictions by section, or by task where the questions are not known."""
     found: dict[str, list[Prediction]] = {}
@@ -49,15 +38,16 @@ def by_section(predictions: Iterable[Prediction], questions: Questions) -> dict[
     return dict(sorted(found.items()))
 
 
-def trace(p: Prediction, title: str, questions: Questions) -> Trace:
-    """Return one prediction with what it was asked."""
+def trace(p: Prediction, title: str, questions: Questions) -> dict[str, Any]:
+    """Return one ``prediction`` with its ``section``, the ``title`` and what it was ``asked``, text by name."""
     key, rows = next(((key, rows) for key, rows in questions.items() if (p.task, p.id) in rows), (p.task, {}))
-    asked = rows[p.task, p.id].inputs if rows else {}
-    words = {name: value if isinstance(value, str) else " ".join(value) for name, value in asked.items()}
-    return Trace(p, section_title(key), title, {name.replace("_", " "): cut(text) for name, text in words.items()})
+    inputs = rows[p.task, p.id].inputs if rows else {}
+    words = {name: value if isinstance(value, str) else " ".join(value) for name, value in inputs.items()}
+    asked = {name.replace("_", " "): cut(text) for name, text in words.items()}
+    return {"prediction": p, "section": section_title(key), "title": title, "asked": asked}
 
 
-def examples(predictions: Iterable[Prediction], questions: Questions) -> list[Trace]:
+def examples(predictions: Iterable[Prediction], questions: Questions) -> list[dict[str, Any]]:
     """Return of each section the rollouts with the best, the middle and the worst reward."""
     traces = []
     for own in by_section(predictions, questions).values():
@@ -90,64 +80,32 @@ def cut(text: str, characters: int = CHARACTERS) -> str:
     return text if len(text) <= characters else text[:characters] + " ..."
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """One cause for which answers could not be read, what it means, and how often it was by checkpoint.
+def unreadable(predictions: Mapping[str, Sequence[Prediction]]) -> list[dict[str, Any]]:
+    """Return why answers could not be read in either direction, by checkpoint; what is commonest in the last is first.
 
-    ``example`` is the beginning and the end of a response, ``where`` its checkpoint, task and row.
+    Of each ``cause`` what it means (``words``), ``counts`` by checkpoint, and the beginning and the end of an
+    ``example`` with ``where`` it is.
     """
-
-    cause: str
-    words: str
-    counts: Mapping[str, int]
-    where: str
-    example: str
-
-
-def unreadable(predictions: Mapping[str, Sequence[Prediction]]) -> list[Unreadable]:
-    """Return the causes in either direction, by checkpoint: those most frequent in the last come first."""
     found: dict[tuple[bool, str], dict[str, list[Prediction]]] = {}
     for name, made in predictions.items():
         for p in made:
             if cause := p.failure or p.dual_failure:
                 found.setdefault((not p.failure, cause), {}).setdefault(name, []).append(p)
     last = list(predictions)[-1] if predictions else ""
-    told = []
+    causes = []
     for (dual, cause), failed in sorted(found.items(), key=lambda item: (-len(item[1].get(last, ())), item[0])):
         name, (p, *_) = list(failed.items())[-1]
         text = p.dual_response if dual else p.response
-        example = text if len(text) <= 2 * _EXCERPT else f"{cut(text, _EXCERPT)} {text[-_EXCERPT:]}"
-        words, where = CAUSES.get(cause, cause.replace("_", " ")), f"{name}, {section_title(p.task)}, {p.id}"
-        counts = {each: len(failed.get(each, ())) for each in predictions}
-        told.append(Unreadable(f"dual: {cause}" if dual else cause, words, counts, where, example))
-    return told
-
-
-@dataclass(frozen=True)
-class Confused:
-    """A label that was answered for another: ``count`` of the ``of`` cells of the gold label.
-
-    ``reward`` is the mean of these answers, ``as_right`` the share of them that are paid at least as much as half of
-    the right answers of the section are.
-    """
-
-    gold: str
-    answer: str
-    count: int
-    of: int
-    reward: float
-    as_right: float
-
-
-@dataclass(frozen=True)
-class WrongLabels:
-    """The wrong labels of a section: those that come up most, and the mean that right ones are paid."""
-
-    section: str
-    wrong: int
-    of: int
-    right_reward: float | None
-    confused: Sequence[Confused]
+        causes.append(
+            {
+                "cause": f"dual: {cause}" if dual else cause,
+                "words": CAUSES.get(cause, cause.replace("_", " ")),
+                "counts": {each: len(failed.get(each, ())) for each in predictions},
+                "where": f"{name}, {section_title(p.task)}, {p.id}",
+                "example": text if len(text) <= 2 * _EXCERPT else f"{cut(text, _EXCERPT)} {text[-_EXCERPT:]}",
+            }
+        )
+    return causes
 
 
 def _labelled(predictions: Iterable[Prediction], questions: Questions) -> Iterator[tuple[str, list[Prediction]]]:
@@ -158,8 +116,12 @@ def _labelled(predictions: Iterable[Prediction], questions: Questions) -> Iterat
             yield key, labelled
 
 
-def wrong_labels(predictions: Sequence[Prediction], questions: Questions, at_most: int = 5) -> list[WrongLabels]:
-    """Return of each section that names labels what is wrong."""
+def wrong_labels(predictions: Sequence[Prediction], questions: Questions, at_most: int = 5) -> list[dict[str, Any]]:
+    """Return of each section that names labels how many are ``wrong`` ``of`` all, and what right ones are paid.
+
+    ``confused`` are the commonest pairs: ``number`` ``of`` the cells of the ``gold`` label, their mean ``reward``, and
+    ``as_right``, the share that is paid at least as much as half of the right answers of the section.
+    """
     found = []
     for key, labelled in _labelled(predictions, questions):
         right = [p.reward for p in labelled if p.answer == p.gold]
@@ -170,30 +132,28 @@ def wrong_labels(predictions: Sequence[Prediction], questions: Questions, at_mos
             if isinstance(p.answer, str) and p.answer != p.gold:
                 paid.setdefault((str(p.gold), p.answer), []).append(p.reward)
         confused = [
-            Confused(*pair, len(own), golds[pair[0]], fmean(own), fmean(reward >= bar for reward in own))
-            for pair, own in sorted(paid.items(), key=lambda item: (-len(item[1]), item[0]))[:at_most]
+            {
+                "gold": gold,
+                "answer": answer,
+                "number": len(own),
+                "of": golds[gold],
+                "reward": fmean(own),
+                "as_right": fmean(reward >= bar for reward in own),
+            }
+            for (gold, answer), own in sorted(paid.items(), key=lambda item: (-len(item[1]), item[0]))[:at_most]
         ]
-        wrong = sum(map(len, paid.values()))
-        found.append(WrongLabels(section_title(key), wrong, len(labelled), fmean(right) if right else None, confused))
+        counts = {"wrong": sum(map(len, paid.values())), "of": len(labelled)}
+        right_reward = fmean(right) if right else None
+        found.append({"section": section_title(key), **counts, "right_reward": right_reward, "confused": confused})
     return found
 
 
-@dataclass(frozen=True)
-class Hollow:
-    """Hollow consistency in a section: ``count`` of the ``of`` answers with which the dual is content are wrong.
+def hollow_labels(predictions: Sequence[Prediction], questions: Questions, at_most: int = 2) -> list[dict[str, Any]]:
+    """Return the hollow consistency of each section that names labels, and has a right one.
 
-    ``what`` tells what is called content, and what wrong.
+    ``number`` ``of`` the answers with which the dual is content are wrong, such as ``traces``; ``what`` says what is
+    called content, and what wrong.
     """
-
-    section: str
-    count: int
-    of: int
-    what: str
-    traces: Sequence[Trace]
-
-
-def hollow_labels(predictions: Sequence[Prediction], questions: Questions, at_most: int = 2) -> list[Hollow]:
-    """Return the hollow consistency of each section that names labels, and has a right one."""
     found = []
     for key, labelled in _labelled(predictions, questions):
         named = [p for p in labelled if isinstance(p.answer, str)]
@@ -204,8 +164,7 @@ def hollow_labels(predictions: Sequence[Prediction], questions: Questions, at_mo
         wrong = sorted((p for p in content if p.answer != p.gold), key=lambda p: (-p.similarity, p.id))
         as_right = f"at least what it does from half of the right labels (similarity {bar:.3f})"
         traces = [trace(p, "content dual, wrong label", questions) for p in wrong[:at_most]]
-        what = f"it rebuilds {as_right}, the label is wrong"
-        found.append(Hollow(section_title(key), len(wrong), len(content), what, traces))
+        found.append(_hollow(key, len(wrong), len(content), f"it rebuilds {as_right}, the label is wrong", traces))
     return found
 
 
@@ -215,15 +174,10 @@ def hollow_cells(
     neighbours: int,
     questions: Questions,
     at_most: int = 2,
-) -> list[Hollow]:
-    """Return the hollow consistency of each section that writes cells.
+) -> list[dict[str, Any]]:
+    """Return the hollow consistency of each section that writes cells, as :func:`hollow_labels` does.
 
-    Parameters
-    ----------
-    predictions
-        Of one checkpoint.
-    points
-        Its rows of :func:`cellduality_plugin.evaluation.points.point_rows`, with ``neighbours`` nearest cells.
+    ``points`` are rows of :func:`cellduality_plugin.evaluation.points.point_rows` with ``neighbours`` nearest cells.
     """
     made = {(p.task, p.id, p.sample): p for p in predictions}
     sections: dict[str, list[tuple[Prediction, str, str]]] = {}
@@ -237,5 +191,9 @@ def hollow_cells(
         wrong = [each for each in content if each[1] != each[2]]
         wrong.sort(key=lambda each: (-each[0].reward, each[0].id, each[0].sample))
         traces = [trace(p, f"asked for {name}, nearest to {other}", questions) for p, name, other in wrong[:at_most]]
-        found.append(Hollow(section_title(key), len(wrong), len(content), what, traces))
+        found.append(_hollow(key, len(wrong), len(content), what, traces))
     return found
+
+
+def _hollow(key: str, number: int, of: int, what: str, traces: Sequence[Any]) -> dict[str, Any]:
+    return {"section": section_title(key), "number": number, "of": of, "what": what, "traces": traces}

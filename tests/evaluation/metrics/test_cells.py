@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.evaluation.distances import frechet, mmd
-from cellduality_plugin.evaluation.metrics.cells import duplicate_share, measure, valid_share
+from cellduality_plugin.evaluation.metrics.cells import measure
 from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.evaluation.real_cells import Yardstick
 from cellduality_plugin.evaluation.transport import gromov_wasserstein, wasserstein
-from cellduality_plugin.evaluation.yardstick import Yardstick
-from cellduality_plugin.parsing import Answer
 
 DISTANCES = ("mmd", "mmd_within_types", "wasserstein", "gromov_wasserstein", "scfid", "scfid_shrunk")
 GENERATION, RESPONSE = "conditional_cell_generation", "perturbation_response_generation"
@@ -67,18 +66,6 @@ def test_cells_by_hand(yardstick) -> None:
     assert halved["knn_agreement_5"].value == 0.5
     assert halved["validity"].value == pytest.approx(0.45)
     assert halved["duplicates"].value == pytest.approx(1 / 9)
-
-
-def test_shares_of_one_answer() -> None:
-    repeats, unread = Answer(("A",), listed=6, unknown=2, repeated=3), Answer(None, failure="no_answer")
-    assert (valid_share(repeats), duplicate_share(repeats)) == (pytest.approx(4 / 6), 0.75)
-    assert (valid_share(unread), duplicate_share(unread)) == (0, None)
-
-
-def test_order_of_predictions_changes_no_bit(yardstick) -> None:
-    rng = np.random.default_rng(0)
-    made = [replace(p, answer=tuple(rng.permutation(p.answer)[:6].tolist())) for p in copies(yardstick)]
-    assert of(made, yardstick) == of([made[place] for place in rng.permutation(len(made))], yardstick)
 
 
 def test_mode_collapse_shows_in_variety_and_distance_not_in_agreement(yardstick) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.compare import compare, headline_of
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
 from cellduality_plugin.evaluation.metrics.registry import METRICS, load_metric, metric, place, titled
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.tasks import TASKS
+from tests.refused import refused
 
 GENERATION = "conditional_cell_generation"
 OWN = """
@@ -52,11 +51,10 @@ def test_a_metric_of_ones_own_is_measured_of_every_column_shown_and_compared(
     asking = PredictionSettings(samples=1)
     settings = EvaluationSettings(asking, neighbours=(3,), components=5, resamples=10, metrics=(f"{own}:length",))
     found = evaluate({"SFT": model, "GRPO": model}, data, "test", tmp_path / "run", settings, opener=opened)
-    assert found == json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert found["settings"]["metrics"] == [f"{own}:length"]
+    assert found["settings"]["metrics"] == (f"{own}:length",)
     for column in ("SFT", "class mean", "real cells"):
         measured = found["columns"][column]["metrics"][f"{GENERATION}/length"]
-        assert (measured["value"], measured["better"], measured["bounds"]) == (8, "like real cells", [0, None])
+        assert (measured["value"], measured["better"], measured["bounds"]) == (8, "like real cells", (0, None))
     assert found["columns"]["SFT"]["metrics"]["cell_type_annotation/sampled_errors"]["value"] == 0
     console = Console(width=120, record=True)
     console.print(table(found))
@@ -66,14 +64,14 @@ def test_a_metric_of_ones_own_is_measured_of_every_column_shown_and_compared(
 
 def test_what_is_no_metric_or_has_a_name_that_is_taken_is_told(own: Path) -> None:
     for path in (f"{own}:plain", f"{own}:nothing", "no.such.module:metric", str(own), "nowhere.py:length"):
-        with pytest.raises(CellDualityError, match="metric") as told:
+        with refused("wrong-metric") as error:
             load_metric(path)
-        assert told.value.where == "--metric"
-    with pytest.raises(CellDualityError, match="'accuracy' is there already"):
+        assert path in error.value.what
+    with refused("repeated-name"):
         metric("accuracy", "accuracy", "higher", group="labels")(lambda gold, predicted: 0.0)
 
 
-def test_titles_and_order_know_variants_and_let_strangers_be_last() -> None:
+def test_titles_and_order_know_variants_and_unknown_ones_are_last() -> None:
     assert titled("coarse_sampled_accuracy") == "sampled shared type"
     assert (titled("delta_error"), titled("shift_error")) == ("MSE Δ, DE genes", "shift error")
     names = ["accuracy", "macro_f1", "sampled_accuracy", "delta_error", "shift_error", "knn_agreement_3"]

@@ -42,12 +42,12 @@ def test_a_map_of_a_section_shows_held_out_cells_and_every_cell_that_could_be_re
     own, section = found[0], sections[PAIR]
     read = [p for p in answered if (p.task, p.id) in section.rows and p.answer]
     real = len(section.yardstick.held_out)
-    assert own.name == "conditional cell generation"
-    assert list(own.plots) == [f"{REAL} (n = {real})", f"GRPO (n = {len(read)})"]
-    assert [plot.count("<use ") for plot in own.plots.values()] == [real, len(read)]
-    assert [plot.count("<image ") for plot in own.plots.values()] == [1, 1]
-    assert own.how.endswith("in PCA.")
-    assert set(own.legend) == {"B", "NK", "T"}
+    assert own["name"] == "conditional cell generation"
+    assert list(own["plots"]) == [f"{REAL} (n = {real})", f"GRPO (n = {len(read)})"]
+    assert [plot.count("<use ") for plot in own["plots"].values()] == [real, len(read)]
+    assert [plot.count("<image ") for plot in own["plots"].values()] == [1, 1]
+    assert own["how"].endswith("in PCA.")
+    assert set(own["legend"]) == {"B", "NK", "T"}
 
 
 def test_of_older_evaluations_the_first_two_dimensions(run_of_two):
@@ -55,8 +55,8 @@ def test_of_older_evaluations_the_first_two_dimensions(run_of_two):
     rows = [row for row in read_jsonl(run_of_two / "points.jsonl") if row["section"] == PAIR]
     rows = [{key: value for key, value in row.items() if key not in dropped} for row in rows]
     [found] = maps_of(rows, {"spaces": {PAIR: ""}, "settings": {"seed": 0}}, ["GRPO"])
-    assert found.how.endswith(FLAT)
-    assert len(found.plots) == 2
+    assert found["how"].endswith(FLAT)
+    assert len(found["plots"]) == 2
 
 
 def row(column, condition="<b>", x=0.0):
@@ -65,7 +65,7 @@ def row(column, condition="<b>", x=0.0):
 
 def test_names_are_text_and_plots_share_no_id():
     [found] = maps_of([row(TRAINING), row(REAL, x=1.0), row("<i>", x=0.5)], ONE, ["<i>"])
-    text = "".join(found.plots.values())
+    text = "".join(found["plots"].values())
     assert "<i>" not in text
     assert "&lt;i&gt;" in text
     ids = re.findall(r'\bid="([^"]+)"', text)
@@ -74,7 +74,7 @@ def test_names_are_text_and_plots_share_no_id():
 
 def test_without_a_cell_that_could_be_read_there_is_no_plot():
     [found] = maps_of([row(TRAINING), row(REAL)], ONE, ["GRPO"])
-    assert found.plots == {}
+    assert found["plots"] == {}
     assert maps_of([], ONE, ["GRPO"]) == []
 
 

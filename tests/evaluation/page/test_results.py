@@ -113,15 +113,15 @@ def measured(run_of_two):
 
 
 def test_a_table_a_section_in_which_real_cells_are_no_contestant_and_how_each_number_was_measured(measured):
-    tables = {table.name: table for table in section_tables(measured)}
+    tables = {table["name"]: table for table in section_tables(measured)}
     assert len(tables) == len(measured["spaces"])
     for table in tables.values():
-        assert all(set(cells) <= set(table.columns) for _, cells, _ in table.rows)
-        assert all("real cells" not in winners for _, _, winners in table.rows)
-        assert all(winners for name, _, winners in table.rows if name.startswith(("accuracy", "diversity")))
-        assert list(table.how) == [name for name, _, _ in table.rows]
-        assert all("Range" in told and "n = " in told for told in table.how.values())
-    how = tables["conditional cell generation"].how
+        assert all(set(cells) <= set(table["columns"]) for _, cells, _ in table["rows"])
+        assert all("real cells" not in winners for _, _, winners in table["rows"])
+        assert all(winners for name, _, winners in table["rows"] if name.startswith(("accuracy", "diversity")))
+        assert list(table["how"]) == [name for name, _, _ in table["rows"]]
+        assert all("Range" in told and "n = " in told for told in table["how"].values())
+    how = tables["conditional cell generation"]["how"]
     assert how["MMD² ↓"].startswith("MMD^2, biased V-statistic, mean over draws. RBF, sigma")
     assert "Range 0 to 2, best 0." in how["MMD² ↓"]
     assert "best as real cells" in how["spread within types ≈"]
@@ -133,11 +133,11 @@ def test_what_no_column_has_is_told_once_with_its_reason(measured):
         for key, cell in column["metrics"].items():
             if "@ood/scfid" in key:
                 cell |= {"value": None, "interval": None, "note": "mean over 0 of 2 types; more"}
-    found = {table.name: table for table in section_tables(measured)}
+    found = {table["name"]: table for table in section_tables(measured)}
     table = found["perturbation response generation, held-out cell types"]
-    assert table.unmeasured == {"mean over 0 of 2 types": ["scFID", "scFID, shrunk"]}
-    assert not any("scFID" in row for row, _, _ in table.rows)
-    assert found["cell type annotation"].unmeasured == {}
+    assert table["unmeasured"] == {"mean over 0 of 2 types": ["scFID", "scFID, shrunk"]}
+    assert not any("scFID" in row for row, _, _ in table["rows"])
+    assert found["cell type annotation"]["unmeasured"] == {}
 
 
 def test_a_confusion_matrix_leaves_out_labels_that_no_cell_has_and_nobody_answers():
@@ -145,6 +145,6 @@ def test_a_confusion_matrix_leaves_out_labels_that_no_cell_has_and_nobody_answer
     matrix = {"labels": ["B", "NK", "T"], "counts": counts}
     metrics = {"columns": {"SFT": {"confusion": {"cell_type_annotation": matrix}}}}
     [found] = confusions(metrics, ["SFT"])["cell type annotation"]
-    assert found.labels == ["B", "T"]
-    assert found.rows == [("B", 5, [(3, 0.6), (1, 0.2), (1, 0.2)]), ("T", 2, [(0, 0.0), (0, 0.0), (2, 1.0)])]
-    assert found.read == (4, 7)
+    assert found["labels"] == ["B", "T"]
+    assert found["rows"] == [("B", 5, [(3, 0.6), (1, 0.2), (1, 0.2)]), ("T", 2, [(0, 0.0), (0, 0.0), (2, 1.0)])]
+    assert found["read"] == (4, 7)

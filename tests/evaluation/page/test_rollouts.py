@@ -40,7 +40,7 @@ def questions(sections):
 
 
 def test_of_each_section_the_best_the_middle_and_the_worst(questions, answered):
-    found = [each.prediction for each in examples(answered, questions)]
+    found = [each["prediction"] for each in examples(answered, questions)]
     assert len(found) == 3 * len(questions)
     for own in by_section(answered, questions).values():
         rewards = {p.reward for p in found if p in own}
@@ -50,26 +50,27 @@ def test_of_each_section_the_best_the_middle_and_the_worst(questions, answered):
 
 def test_a_trace_shows_what_was_asked_where_the_rows_are_known(questions, answered):
     own = next(p for p in answered if p.task == "perturbation_response_generation")
-    assert {"control", "perturbation", "length"} <= set(trace(own, "x", questions).asked)
-    assert trace(own, "x", {}).asked == {}
+    assert {"control", "perturbation", "length"} <= set(trace(own, "x", questions)["asked"])
+    assert trace(own, "x", {})["asked"] == {}
 
 
 def test_wrong_labels_by_how_often_and_what_they_are_paid_beside_right_ones():
     [found] = wrong_labels(MADE, {})
-    assert (found.wrong, found.of, found.right_reward) == (3, 6, pytest.approx(0.4))
-    told = [(each.gold, each.answer, each.count, each.of, each.as_right) for each in found.confused]
-    assert told == [("B", "T", 2, 5, 0.5), ("T", "NK", 1, 1, 1.0)]
-    assert found.confused[0].reward == pytest.approx(0.3)
-    assert len(wrong_labels(MADE, {}, at_most=1)[0].confused) == 1
+    assert (found["wrong"], found["of"], found["right_reward"]) == (3, 6, pytest.approx(0.4))
+    assert found["confused"] == [
+        {"gold": "B", "answer": "T", "number": 2, "of": 5, "reward": pytest.approx(0.3), "as_right": 0.5},
+        {"gold": "T", "answer": "NK", "number": 1, "of": 1, "reward": pytest.approx(0.9), "as_right": 1.0},
+    ]
+    assert len(wrong_labels(MADE, {}, at_most=1)[0]["confused"]) == 1
     lost = replace(MADE[0], id="set/9", answer=None, failure="no_answer", similarity=0.0)
-    assert [(each.wrong, each.of) for each in wrong_labels([lost, MADE[0]], {})] == [(0, 2)]
+    assert [(each["wrong"], each["of"]) for each in wrong_labels([lost, MADE[0]], {})] == [(0, 2)]
     assert wrong_labels(MADE, {f"{LABELS}@far": {(p.task, p.id): None for p in MADE}}) == []
 
 
 def test_a_content_dual_of_a_wrong_label_is_hollow():
     [found] = hollow_labels(MADE, {})
-    assert (found.count, found.of) == (2, 4)  # similarity of at least 0.4, the median of right ones
-    assert [each.prediction.id for each in found.traces] == ["set/5", "set/3"]
+    assert (found["number"], found["of"]) == (2, 4)  # similarity of at least 0.4, the median of right ones
+    assert [each["prediction"].id for each in found["traces"]] == ["set/5", "set/3"]
     assert hollow_labels([MADE[5]], {}) == [], "without a right label nothing says what a dual is content with"
 
 
@@ -79,13 +80,13 @@ def test_a_right_dual_of_a_cell_that_is_another_is_hollow(sections, questions, a
         return hollow_cells(predictions, rows, 5, questions)
 
     own = [p for p in answered if (p.task, p.id) in sections[CELLS].rows]
-    assert [(each.count, each.of) for each in found(own)] == [(0, sum(p.similarity == 1 for p in own))]
+    assert [(each["number"], each["of"]) for each in found(own)] == [(0, sum(p.similarity == 1 for p in own))]
     cells = {str(p.unknown): p.answer for p in own}
     swapped = [replace(p, answer=cells["T"], similarity=1.0) if p.unknown == "B" else p for p in own]
     [hollow] = found(swapped)
-    assert hollow.count == sum(p.unknown == "B" for p in own) > 0
-    assert {each.title for each in hollow.traces} == {"asked for B, nearest to T"}
-    assert {each.asked["cell type"] for each in hollow.traces} == {"B"}
+    assert hollow["number"] == sum(p.unknown == "B" for p in own) > 0
+    assert {each["title"] for each in hollow["traces"]} == {"asked for B, nearest to T"}
+    assert {each["asked"]["cell type"] for each in hollow["traces"]} == {"B"}
 
 
 def test_causes_are_counted_by_checkpoint_with_the_last_one_s_example():
@@ -101,12 +102,12 @@ def test_causes_are_counted_by_checkpoint_with_the_last_one_s_example():
         ],
     }
     found = unreadable(made)
-    assert [(each.cause, dict(each.counts)) for each in found] == [
+    assert [(each["cause"], each["counts"]) for each in found] == [
         ("no_answer", {"SFT": 1, "GRPO": 2}),
         ("dual: unclosed", {"SFT": 0, "GRPO": 1}),
         ("empty", {"SFT": 1, "GRPO": 0}),
     ]
-    assert (found[0].example, found[0].where) == ("<b>grpo", "GRPO, cell type annotation, set/0")
-    assert (found[1].example[:5], found[1].example[-3:], len(found[1].example) < 700) == ("long ", "end", True)
-    assert found[2].where.startswith("SFT, ")
+    assert (found[0]["example"], found[0]["where"]) == ("<b>grpo", "GRPO, cell type annotation, set/0")
+    assert (found[1]["example"][:5], found[1]["example"][-3:], len(found[1]["example"]) < 700) == ("long ", "end", True)
+    assert found[2]["where"].startswith("SFT, ")
     assert unreadable({"SFT": [MADE[0]]}) == unreadable({}) == []
