@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.audit.engine import Players
 
-out, log = Console(), Console(stderr=True)
+log = Console(stderr=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -90,6 +91,7 @@ def audit_rewards(
     """
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
     from cellduality_plugin.evaluation.audit.run import AuditSettings, masks_in_training
+    from cellduality_plugin.evaluation.audit.tables import audit_markdown
     from cellduality_plugin.policies.offline import EngineSettings
 
     source = config or data / "cellduality.json"
@@ -97,9 +99,8 @@ def audit_rewards(
     if choose:
         refuse_elsewhere(choose, source, "--choose")
     if bool(rl_rows) != bool(chosen_rows) or (chosen_rows and not choose):
-        raise CellDualityError(
-            "--choose, --rl-rows and --chosen-rows belong together", where="--chosen-rows", hint="give all three"
-        )
+        what, where = "--choose, --rl-rows and --chosen-rows belong together", "--chosen-rows"
+        raise CellDualityError(what, code="incomplete-flags", where=where, hint="give all three")
     settings = AuditSettings(
         rewards=tuple(reward_of(name, "--rewards", str) for item in rewards or [] for name in item.split(",")),
         hidden=numbers_in(hidden, "--hidden", float, 1e-3, 1.0),
@@ -123,16 +124,14 @@ def audit_rewards(
         if rl_rows and chosen_rows:
             log.print(write_chosen_rows(rl_rows, chosen_rows, chosen, rollout_batch))
     write_audit(content, folder)
-    from cellduality_plugin.evaluation.audit.tables import audit_table
-
-    Console(width=None if out.is_terminal else 200).print(audit_table(content))
-    out.print(f"{folder / 'audit.md'}, audit.json, audit.png", style="dim")
+    print(audit_markdown(content))
+    print(f"{folder / 'audit.md'}, audit.json, audit.png")
 
 
 def audited(
     data: Path, config: Config, settings: Any, opened: Callable[[], AbstractContextManager[Players]]
 ) -> dict[str, Any]:
-    """Return the findings, with a progress bar on stderr. What is wrong with the data is told before a model loads."""
+    """Return the findings, with a progress bar on stderr. What is wrong with the data is found before a model loads."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from cellduality_plugin.evaluation.audit.run import audit, check
@@ -185,10 +184,9 @@ def write_audit(content: dict[str, Any], folder: Path) -> None:
 
     write_text(folder / "audit.json", json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     write_text(folder / "audit.md", audit_markdown(content))
-    tasks: dict[str, list[Any]] = {}
-    for found in content["findings"]:
-        tasks.setdefault(section_title(found["task"]), []).append(found)
+    tasks = {section_title(task): [*found] for task, found in groupby(content["findings"], lambda each: each["task"])}
     try:
         save_audit(folder / "audit.png", tasks)
     except ImportError as error:
-        raise CellDualityError(f"cannot import {error.name}", hint="pip install 'cellduality[eval]'") from error
+        hint = "pip install 'cellduality[eval]'"
+        raise CellDualityError(f"cannot import {error.name}", code="missing-package", hint=hint) from error

@@ -22,20 +22,14 @@ CONFIGURED = "configured"
 """Stands for the reward that the configuration gives a task."""
 
 RewardName: TypeAlias = "str | Mapping[str, float]"
+"""A product of kinds, or {such a product: weight}."""
 
 
 @dataclass(frozen=True)
 class Contender:
     """One way to pay a task, in the words of :class:`cellduality_plugin.config.TaskSettings`.
 
-    Parameters
-    ----------
-    reward
-        A product of kinds, or {such a product: weight}.
-    hidden
-        The share of the cell's genes that the dual rebuilds; None for the split of the row.
-    traces
-        Reasoning traces of the dual that the hidden part is scored after.
+    ``hidden`` is the share of a cell's genes that the dual rebuilds, None for the split of the row.
     """
 
     reward: RewardName
@@ -76,7 +70,6 @@ def contenders_for(
     task: DualTask,
     row: Example,
     config: Config,
-    *,
     rewards: Sequence[RewardName] = (),
     hidden: Sequence[float] = (),
     traces: Sequence[int] = (),
@@ -86,7 +79,7 @@ def contenders_for(
     Parameters
     ----------
     row
-        Any of the task: it tells whether the task hides genes. Shares are for tasks that do.
+        Any of the task: it shows whether the task hides genes. Shares are for tasks that do.
     rewards
         Empty for :data:`CONFIGURED` and :data:`DEFAULTS`. Those that cannot judge the task are left out.
     hidden, traces
@@ -113,5 +106,5 @@ def contenders_for(
 
 
 def check_reward(name: RewardName, task: DualTask, config: Config) -> None:
-    """Return nothing if ``task`` can be judged so with what ``config`` has; a CellDualityError says why not."""
+    """Raise a CellDualityError that says why ``task`` cannot be judged so with what ``config`` has."""
     config.with_tasks({task.name: {"reward": name}}).load_rewards({task.name: task})
