@@ -90,39 +90,23 @@ def _mean(values: Sequence[float]) -> float | None:
 class Replay:
     """Scores recorded groups anew, one at a time.
 
-    ``reading`` counts what was read so far, ``columns`` what came of it, by task and reward; ``"recorded"`` is the
-    reward of then.
-
-    Parameters
-    ----------
-    config
-        The configuration the rollouts were made with: its vocabulary, its pairs, its dual settings.
-    rewards
-        The other rewards, by task; a task that is not named here is scored as configured.
-
-    Raises
-    ------
-    CellDualityError
-        If a reward does not exist or cannot judge its task.
+    ``config`` is that the rollouts were made with; a task that ``rewards`` does not name is scored as configured there.
+    ``reading`` and ``groups`` count what was read so far, ``columns`` holds what came of it, by task and reward;
+    ``"recorded"`` is the reward of then. A CellDualityError if a reward does not exist or cannot judge its task.
     """
 
     def __init__(self, config: Config, rewards: Mapping[str, str | dict[str, float]]) -> None:
         changed = config.with_rewards(rewards)
         self._scorer = Scorer(changed)
         self._names = {name: written_reward(task.reward) for name, task in changed.tasks.items()}
-        self.reading = Reading()
+        self.reading, self.groups = Reading(), 0
         self.columns: dict[tuple[str, str], Column] = {}
 
     def run(self, files: Iterable[Path]) -> Iterator[list[Row]]:
-        """Yield the results of each group in ``files``.
-
-        Raises
-        ------
-        CellDualityError
-            If a file holds no records, or a row cannot be judged so.
-        """
+        """Yield the results of each group; a CellDualityError if a file holds no records or a row cannot be judged."""
         for path in files:
             for rows in read_groups(path, self.reading):
+                self.groups += 1
                 group, texts = self._scorer.group(rows[0]["label"]), [row["response"] for row in rows]
                 yield self._counted(rows, asyncio.run(self._scorer.score_all(texts, group, RecordedPolicy(rows))))
 
@@ -157,13 +141,7 @@ def written_reward(reward: str | Mapping[str, float]) -> str:
 
 
 def record_files(places: Sequence[Path]) -> list[Path]:
-    """Return the record files in ``places``, which are files or folders of them, each once.
-
-    Raises
-    ------
-    CellDualityError
-        If a place does not exist, or none holds a record file.
-    """
+    """Return the record files in ``places``, files or folders of them, each once; a CellDualityError if none."""
     found: list[Path] = []
     for place in places:
         if not place.exists():

@@ -53,19 +53,9 @@ class PseudoSettings(Settings):
 class Work:
     """One set of pseudo-labels, from the cells of a preparation to rows. Mistakes are found before a model loads.
 
-    Parameters
-    ----------
-    labelled
-        The SFT rows of labelled cells.
-    previous
-        The rows of an earlier round.
-    tell_truth
-        Whether the true labels are counted with; nothing else ever reads them.
-
-    Raises
-    ------
-    CellDualityError
-        If no configured task can be asked, no cell is without a label, or the judge cannot judge a task.
+    ``labelled`` are the SFT rows of labelled cells, ``previous`` those of an earlier round. With ``tell_truth`` the
+    true labels are counted; nothing else ever reads them. A CellDualityError if no configured task can be asked, no
+    cell is without a label, or the judge cannot judge a task.
     """
 
     def __init__(
@@ -113,12 +103,8 @@ class Work:
     ) -> dict[str, Any]:
         """Write the rows whole or not at all, print what they are like, and return that as JSON holds it.
 
-        Parameters
-        ----------
-        opened
-            Opens the policy; None will do unless ``asks_policy``.
-        origin, name
-            Which policy it is: for the file of answers, and for the progress bar.
+        ``opened`` opens the policy; None will do unless ``asks_policy``. ``origin`` and ``name`` say which policy it
+        is: for the file of answers, and for the progress bar.
         """
         kinds = {name: pseudo.kind_of(self._tasks[name]) for name in self._names}
         tallies = {name: Tally(Counter(), len(self._vocabulary.labels[kind])) for name, kind in kinds.items()}

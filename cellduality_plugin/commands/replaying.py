@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+import itertools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tqdm import tqdm
 
 from cellduality_plugin.commands.arguments import pairs, reward_of
 from cellduality_plugin.files import write_jsonl
@@ -45,27 +45,18 @@ def replay(
 
     files = record_files(records)
     wanted = {task: reward_of(kind, "--rewards") for task, kind in pairs(rewards, "--rewards").items()}
-    work, groups = Replay(Config.load(config), wanted), 0
-    shown = (BarColumn(), TextColumn("{task.percentage:3.0f} % {task.fields[groups]} groups"), TimeRemainingColumn())
-
-    def scored() -> Iterator[dict[str, Any]]:
-        nonlocal groups
-        with Progress(*shown, console=Console(stderr=True), transient=True) as bar:
-            reading = bar.add_task("", total=sum(path.stat().st_size for path in files), groups=0)
-            for groups, rows in enumerate(work.run(files), start=1):
-                bar.update(reading, completed=work.reading.bytes, groups=groups)
-                yield from rows
-
+    work = Replay(Config.load(config), wanted)
+    rows = itertools.chain.from_iterable(tqdm(work.run(files), unit=" groups", leave=False, disable=None))
     if result:
-        write_jsonl(result, scored())
+        write_jsonl(result, rows)
     else:
-        collections.deque(scored(), maxlen=0)
+        collections.deque(rows, maxlen=0)
     out = Console()
     # A pipe has no width: the table must not be folded.
     (out if out.is_terminal else Console(width=160)).print(table(work.columns.values()))
     broken, skipped = work.reading.incomplete, work.reading.skipped
     left = f"; {broken} of them not whole, {skipped} lines left out: not whole" if broken or skipped else ""
-    print(f"{groups} groups{left}")
+    print(f"{work.groups} groups{left}")
     for column in work.columns.values():
         if column.missing:
             print(

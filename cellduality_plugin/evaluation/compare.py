@@ -173,19 +173,9 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> list[float
 def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[Row]:
     """Return a row for every metric that has a better direction and that the reference has in every run.
 
-    Parameters
-    ----------
-    runs
-        All of the same columns and split.
-    reference
-        The checkpoint that all arms start from. Checkpoints in columns before it are no arms.
-    oracle
-        The arm that was rewarded by the true answers; empty if there is none.
-
-    Raises
-    ------
-    CellDualityError
-        If the runs are not of one kind, or a column is not there.
+    All arms start from the checkpoint ``reference``; those in columns before it are no arms. ``oracle`` is the arm that
+    was rewarded by the true answers, empty if there is none. A CellDualityError if the runs are not of the same columns
+    and split, or a column is not there.
     """
     check_runs(runs)
     roles, rows = _roles(runs[0]["columns"], reference, oracle), []

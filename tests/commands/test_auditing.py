@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cellduality_plugin.cli import app
-from cellduality_plugin.commands.auditing import audited, write_audit, write_choice, write_chosen_rows
+from cellduality_plugin.commands.auditing import write_audit, write_choice, write_chosen_rows
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.audit.run import AuditSettings, read_audit
+from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, read_audit
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.parsing import join_response
@@ -64,7 +64,7 @@ def test_mistakes_are_found_before_a_model_loads(words, value, folder):
 def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on(folder):
     config = Config.load(folder / "cellduality.json")
     settings = AuditSettings(rewards=("likelihood",), hidden=(0.5, 1.0), traces=(0, 2), resamples=20)
-    content = audited(folder, config, settings, opened)
+    content = audit(folder, config, opened, settings)
     agrees = ("cell_type_annotation", "likelihood, all hidden, 2 traces")
     for each in content["findings"]:
         each["verdict"]["grade"] = "agrees" if (each["task"], each["reward"]) == agrees else "unclear"
@@ -95,7 +95,7 @@ def test_rows_of_the_tasks_that_stay_out_are_left_out_and_whole_batches_remain(b
 
 def test_numbers_words_and_a_picture_are_written(folder):
     settings = AuditSettings(rewards=("oracle", {"likelihood": 1.0, "oracle": 2.0}), resamples=20)
-    content = audited(folder, Config.load(folder / "cellduality.json"), settings, opened)
+    content = audit(folder, Config.load(folder / "cellduality.json"), opened, settings)
     write_audit(content, folder / "out")
     found = read_audit(folder / "out" / "audit.json")
     assert found["findings"] == json.loads(json.dumps(content["findings"]))

@@ -50,10 +50,7 @@ class Case:
 def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list[Example]]:
     """Return the labelled rows of ``data`` for each of the tasks that are answered by a label or by genes.
 
-    Raises
-    ------
-    CellDualityError
-        If there is no such file (the folder was prepared by an older version), or no row of ``tasks`` in it.
+    A CellDualityError if there is no such file (of a folder of an older version), or no row of ``tasks`` in it.
     """
     path = data / FILE
     if not path.is_file():

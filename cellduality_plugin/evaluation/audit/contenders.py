@@ -76,19 +76,9 @@ def contenders_for(
 ) -> list[Contender]:
     """Return every combination of rewards, hidden shares and traces that makes sense for ``task``, each once.
 
-    Parameters
-    ----------
-    row
-        Any of the task: it shows whether the task hides genes. Shares are for tasks that do.
-    rewards
-        Empty for :data:`CONFIGURED` and :data:`DEFAULTS`. Those that cannot judge the task are left out.
-    hidden, traces
-        Empty for those of the configuration. Traces are for rewards that read how likely the dual's response is.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no reward of a name.
+    No ``rewards`` are :data:`CONFIGURED` and :data:`DEFAULTS`; those that cannot judge the task are left out, and an
+    unknown name is a CellDualityError. No shares or traces are those of the configuration. Shares are for tasks that
+    hide genes, as any ``row`` shows, traces for rewards that read how likely the dual's response is.
     """
     settings = config.tasks[task.name]
     hides = any(task.hide(row, share) != row for share in (0.5, 1.0))

@@ -29,18 +29,10 @@ time, of which each of n calls under way is charged an n-th."""
 
 
 class Remembering:
-    """Asks a policy each question once, however many accounts put it.
+    """Asks a policy each question once, however many accounts put it: ``at_once`` calls at a time.
 
-    Parameters
-    ----------
-    policy
-        The policy that is asked.
-    prompt_tokens, response_tokens
-        How many tokens a user prompt (framed by the chat template) and a response have.
-    at_once
-        Calls under way at the most.
-    timeout
-        Seconds after which a call counts as failed. Waiting for others to finish does not count.
+    A call fails after ``timeout`` seconds; waiting for others to finish does not count. Tokens are those of a user
+    prompt, framed by the chat template, and of a response.
     """
 
     def __init__(
@@ -155,10 +147,7 @@ class Judged:
 def scorer_of(config: Config, task: str, contender: Contender) -> Scorer:
     """Return the scorer of a run in which ``task`` is paid as ``contender`` has it, and nothing else changes.
 
-    Raises
-    ------
-    CellDualityError
-        If there is no such reward, or it cannot judge the task.
+    A CellDualityError if there is no such reward, or it cannot judge the task.
     """
     settings = config.tasks[task].model_copy(update=asdict(contender))
     # A queue of calls is an audit's own doing: each of them is bounded where it is made.

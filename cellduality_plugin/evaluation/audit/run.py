@@ -7,11 +7,13 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
@@ -35,8 +37,6 @@ from cellduality_plugin.vocabulary import Vocabulary
 
 FORMAT, VERSION = "cellduality-audit", 2
 
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is done, how much of it, and of how much."""
 Audited: TypeAlias = Mapping[DualTask, tuple[Sequence[Example], Sequence[Contender]]]
 """The rows of each task, and the contenders for it."""
 Result = TypeVar("Result")
@@ -49,7 +49,7 @@ class AuditSettings:
     Every sensible combination of ``rewards``, ``hidden`` and ``traces`` (:func:`.contenders.contenders_for`), on so
     many ``cells`` of a task, under so many ``masks`` of each (None: all); in training the reward of a rollout is the
     mean over ``masks_of_a_rollout``. ``samples`` are answers of the policy, drawn at ``temperature``; a written cell is
-    held against ``others`` real ones. ``seed`` is of every random choice, ``resamples`` of bootstrap intervals.
+    compared with ``others`` real ones. ``seed`` is of every random choice, ``resamples`` of bootstrap intervals.
     """
 
     rewards: tuple[RewardName, ...] = ()
@@ -66,34 +66,19 @@ class AuditSettings:
 
 
 def audit(
-    data: Path,
-    config: Config,
-    players: Players,
-    settings: AuditSettings,
-    progress: Progress = lambda title, done, total: None,
+    data: Path, config: Config, opened: Callable[[], AbstractContextManager[Players]], settings: AuditSettings
 ) -> dict[str, Any]:
     """Return the findings on every task and contender, as JSON holds them.
 
     ``labels_used`` counts, by data set, the cells whose labels they rest on; ``seconds`` is how long it all took.
-
-    Parameters
-    ----------
-    data
-        The prepared folder, with its ``audit.jsonl``.
-    config
-        The pairs, their rewards and how duals are asked: those of the run to come.
-    players
-        Who answers and who plays the dual.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no audit file, no row of a configured task in it, or a reward cannot judge any task.
+    ``data`` is the prepared folder with its ``audit.jsonl``, ``config`` that of the run to come. Before the players are
+    opened, a CellDualityError if there is no such file, no row of a configured task in it, or a reward cannot judge any
+    task.
     """
-    wanted, begun, vocabulary = check(data, config, settings), time.monotonic(), config.load_vocabulary()
+    wanted, begun, vocabulary = _check(data, config, settings), time.monotonic(), config.load_vocabulary()
     findings: list[dict[str, Any]] = []
 
-    async def all_tasks() -> None:
+    async def all_tasks(players: Players) -> None:
         tokens = players.prompt_tokens, players.response_tokens
         memory = Remembering(players.dual, *tokens, timeout=config.dual.timeout_seconds)
         for task, (rows, contenders) in wanted.items():
@@ -102,7 +87,7 @@ def audit(
             cases = make_cases(task, rows, vocabulary, **sizes, rng=rng)
             real = None if cases[0].names_a_label else RealCells(rows)
             asking = (_answers(case, real, players, settings.samples, vocabulary) for case in cases)
-            answered = await _counted(f"{task.name}: answers", asking, progress)
+            answered = await _together(f"{task.name}: answers", asking)
             spread = config.tasks[task.name].minimum_spread
             how = Counting(settings.masks_of_a_rollout, spread, settings.seed, settings.resamples)
             for contender in contenders:
@@ -110,10 +95,11 @@ def audit(
                 # Another split of the cell takes the place of all that the row holds.
                 under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
                 judging = (judge(scorer, c, own.samples, memory) for c, own in zip(under, answered, strict=True))
-                judged = await _counted(f"{task.name}: {contender.title}", judging, progress)
+                judged = await _together(f"{task.name}: {contender.title}", judging)
                 findings.append(finding(task.name, contender, judged, answered, how))
 
-    asyncio.run(all_tasks())
+    with opened() as players:
+        asyncio.run(all_tasks(players))
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -124,7 +110,7 @@ def audit(
     }
 
 
-def check(data: Path, config: Config, settings: AuditSettings) -> Audited:
+def _check(data: Path, config: Config, settings: AuditSettings) -> Audited:
     """Return what will be audited; raises as :func:`audit` does."""
     tasks = config.load_tasks()
     how = settings.rewards, settings.hidden, settings.traces
@@ -151,17 +137,17 @@ def _labels_used(wanted: Audited, cells: int) -> dict[str, int]:
     return dict(Counter(sorted(name.partition("/")[0] for name in ids)))
 
 
-async def _counted(title: str, work: Iterable[Awaitable[Result]], progress: Progress) -> list[Result]:
-    """Return the results of ``work`` in their order, which is awaited together and reported one by one."""
-    waiting, done = list(work), itertools.count(1)
-    progress(title, 0, len(waiting))
+async def _together(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:
+    """Return the results of ``work`` in their order, awaited together, with a progress bar on a terminal."""
+    waiting = list(work)
+    with tqdm(total=len(waiting), desc=title, leave=False, disable=None) as bar:
 
-    async def reported(each: Awaitable[Result]) -> Result:
-        result = await each
-        progress(title, next(done), len(waiting))
-        return result
+        async def counted(each: Awaitable[Result]) -> Result:
+            result = await each
+            bar.update()
+            return result
 
-    return list(await asyncio.gather(*map(reported, waiting)))
+        return list(await asyncio.gather(*map(counted, waiting)))
 
 
 async def _answers(

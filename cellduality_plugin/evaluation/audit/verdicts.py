@@ -128,7 +128,7 @@ def choose(findings: Sequence[Mapping[str, Any]], *, seed: int, resamples: int) 
     """Return the contender that a task is trained with: of those graded ``agrees`` the one of the highest score.
 
     The score is how right the group's votes times reward are, or how true the best paid cell of a group is. A contender
-    whose score cannot be told from it (the 95 % interval of the paired difference over cells holds 0) is preferred if
+    whose score does not differ clearly (the 95 % interval of the paired difference over cells holds 0) is preferred if
     it asks the policy's own dual and the best does not; then one that takes fewer tokens (by more than
     :data:`AS_CHEAP`); then the one of higher score.
     ``findings`` are of one task, on the same cells; ``seed`` and ``resamples`` are of the bootstrap.

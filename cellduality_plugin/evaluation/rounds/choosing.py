@@ -20,12 +20,8 @@ def read_round(folder: Path) -> dict[str, Any]:
     """Return what the file of rounds holds of the round in ``folder``, which is called by its number.
 
     Its ``metrics`` are the headlines that are better the higher, in [0, 1], of cells like those that train; its
-    ``score`` is their mean. Beside them stands what is known of its pseudo-labels, by task.
-
-    Raises
-    ------
-    CellDualityError
-        If it was not evaluated on validation cells, as one checkpoint, or has no headline metric.
+    ``score`` is their mean. Beside them stands what is known of its pseudo-labels, by task. A CellDualityError if it
+    was not evaluated on validation cells, as one checkpoint, or has no headline metric.
     """
     content, where = read_metrics(folder / METRICS), str(folder / METRICS)
     columns = [column for column in content["columns"].values() if column["kind"] == "checkpoint"]

@@ -135,19 +135,9 @@ class Selection:
 class Panel:
     """A policy that answers several times and the reward that judges each different answer once.
 
-    Parameters
-    ----------
-    votes
-        Answers to a question; 0: nobody answers, and the judge is asked about every label of the set.
-    judge
-        :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it.
-    tasks
-        The names of the tasks that will be asked.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such reward, or it cannot judge a task.
+    Without ``votes`` nobody answers, and the judge is asked about every label of the set. ``judge`` is
+    :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it; a CellDualityError if there is no
+    such reward, or it cannot judge one of ``tasks``.
     """
 
     def __init__(self, config: Config, *, votes: int, judge: str | dict[str, float], tasks: Iterable[str]) -> None:
@@ -195,14 +185,9 @@ def opinions(
     total: int,
     name: str = "",
 ) -> Iterator[tuple[Example, Opinion]]:
-    """Yield each example with the opinion on it, in their order; a batch of cells is asked together, and then kept.
+    """Yield each example with the opinion on it, in their order; a batch of cells is asked together, and then ``kept``.
 
-    Parameters
-    ----------
-    kept
-        What was asked already, by task and cell, and where the rest is kept.
-    total, name
-        How many there are, and what the progress bar shows; no bar if ``name`` is empty.
+    The progress bar shows ``name`` and how many of ``total`` are done; there is none if ``name`` is empty.
     """
 
     async def together(missing: Sequence[Example]) -> list[Opinion]:

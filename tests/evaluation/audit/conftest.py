@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -129,13 +130,14 @@ def config(data: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
-def players() -> Callable[..., Players]:
-    """Return a function that gives players of a skill; words are their tokens."""
+def players() -> Callable[..., Callable[[], nullcontext[Players]]]:
+    """Return a function that gives what opens players of a skill; words are their tokens."""
 
     def words(text: str) -> int:
         return len(text.split())
 
-    def make(skill: float = 0.8) -> Players:
-        return Players(PlantedPolicy(skill), PlantedPolicy(skill), PlantedPolicy(skill, 7), words, words)
+    def make(skill: float = 0.8) -> Callable[[], nullcontext[Players]]:
+        found = Players(PlantedPolicy(skill), PlantedPolicy(skill), PlantedPolicy(skill, 7), words, words)
+        return lambda: nullcontext(found)
 
     return make

@@ -23,10 +23,10 @@ def found(data, players):
     """Return a function that audits and gives {(task, reward): finding}, and what the dual was asked."""
 
     def run(*rewards, skill=0.8, **settings):
-        settings, who = AuditSettings(rewards=rewards, cells=12, resamples=100, **settings), players(skill)
-        content = audit(data, Config.load(data / "cellduality.json"), who, settings)
+        settings, opened = AuditSettings(rewards=rewards, cells=12, resamples=100, **settings), players(skill)
+        content = audit(data, Config.load(data / "cellduality.json"), opened, settings)
         json.dumps(content, allow_nan=False)
-        return {(each["task"], each["reward"]): each for each in content["findings"]}, who.dual.asked
+        return {(each["task"], each["reward"]): each for each in content["findings"]}, opened().enter_result.dual.asked
 
     return run
 
