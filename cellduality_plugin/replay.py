@@ -7,7 +7,6 @@ import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,9 @@ from cellduality_plugin.scoring import Scorer
 NOT_RECORDED = "not_recorded"
 RECORDED = "recorded"
 
-_floats = partial(array, "d")
+
+def _floats() -> array[float]:
+    return array("d")
 
 
 @dataclass

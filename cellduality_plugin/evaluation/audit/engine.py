@@ -46,7 +46,9 @@ def checkpoint_players(
         tokenizer, tokens = served.tokenizer, settings.max_new_tokens
         greedy, sampled = (DualSettings(temperature=at, max_new_tokens=tokens) for at in (0.0, temperature))
         yield Players(
-            *(SeededPolicy(engine, served, how, seed) for how in (dual, greedy, sampled)),
+            SeededPolicy(engine, served, dual, seed),
+            SeededPolicy(engine, served, greedy, seed),
+            SeededPolicy(engine, served, sampled, seed),
             prompt_tokens=lambda prompt: len(render(tokenizer, prompt)),
             response_tokens=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
         )
