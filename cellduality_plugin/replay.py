@@ -1,4 +1,4 @@
-"""Recorded rollouts under another reward: no model, no GPU, the very same scorer."""
+"""Recorded rollouts under another reward: no model, no GPU, the same scorer."""
 
 from __future__ import annotations
 
@@ -33,16 +33,9 @@ def _floats() -> array[float]:
 class Column:
     """One reward of one task over the rollouts that it could judge.
 
-    Attributes
-    ----------
-    missing : int
-        Rollouts left out, because this reward asks what was not recorded.
-    rewards, recorded, truths : array of float
-        Of every rollout it judged: this reward, that of then, and the truth, NaN where nobody knows it.
-    spreads : array of float
-        Of every group of two rollouts or more: the standard deviation within it.
-    flats : int
-        How many of these groups have rewards that are all equal.
+    ``missing`` counts rollouts left out because this reward asks what was not recorded. Of every rollout it judged are
+    ``rewards``, ``recorded`` and ``truths``, NaN where nobody knows it; of every group of two rollouts or more is
+    ``spreads``, the standard deviation within it. ``flats`` of these groups have rewards that are all equal.
     """
 
     task: str
@@ -98,51 +91,31 @@ def _mean(values: Sequence[float]) -> float | None:
 class Replay:
     """Scores recorded groups anew, one at a time.
 
-    Parameters
-    ----------
-    config
-        The configuration the rollouts were made with: its vocabulary, its pairs, its dual settings.
-    rewards
-        The other rewards, by task; a task that is not named here is scored as configured.
-
-    Attributes
-    ----------
-    reading
-        What was read so far.
-    columns
-        What came of it, by task and reward; ``"recorded"`` is the reward of then.
-
-    Raises
-    ------
-    CellDualityError
-        If a reward does not exist or cannot judge its task.
+    ``config`` is that the rollouts were made with; a task that ``rewards`` does not name is scored as configured there.
+    ``reading`` and ``groups`` count what was read so far, ``columns`` holds what came of it, by task and reward;
+    ``"recorded"`` is the reward of then. A CellDualityError if a reward does not exist or cannot judge its task.
     """
 
     def __init__(self, config: Config, rewards: Mapping[str, str | dict[str, float]]) -> None:
         changed = config.with_each("reward", rewards, "--rewards")
         self._scorer = Scorer(changed)
         self._names = {name: written_reward(task.reward) for name, task in changed.tasks.items()}
-        self.reading = Reading()
+        self.reading, self.groups = Reading(), 0
         self.columns: dict[tuple[str, str], Column] = {}
 
     def run(self, files: Iterable[Path]) -> Iterator[list[Row]]:
-        """Yield the results of each group in ``files``.
-
-        Raises
-        ------
-        CellDualityError
-            If a file holds no records, or a row cannot be judged so.
-        """
+        """Yield the results of each group; a CellDualityError if a file holds no records or a row cannot be judged."""
         for path in files:
             for rows in read_groups(path, self.reading):
+                self.groups += 1
                 group, texts = self._scorer.group(rows[0]["label"]), [row["response"] for row in rows]
                 yield self._counted(rows, asyncio.run(self._scorer.score_all(texts, group, RecordedPolicy(rows))))
 
     def _counted(self, rows: Sequence[Row], scores: Sequence[Score]) -> list[Row]:
         task = rows[0]["task"]
         rewards = [None if score.failure == NOT_RECORDED else score.reward for score in scores]
-        known = [score.logs[f"dual_truth_share/{task}"] > 0 for score in scores]
-        truths = [score.logs[f"dual_truth/{task}"] if told else None for told, score in zip(known, scores, strict=True)]
+        logs = [score.logs for score in scores]
+        truths = [of[f"dual_truth/{task}"] if of[f"dual_truth_share/{task}"] > 0 else None for of in logs]
         recorded = [float(row["reward"]) for row in rows]
         for name, paid in ((RECORDED, recorded), (self._names[task], rewards)):
             self.columns.setdefault((task, name), Column(task, name)).add(paid, recorded, truths)
@@ -169,21 +142,16 @@ def written_reward(reward: str | Mapping[str, float]) -> str:
 
 
 def record_files(places: Sequence[Path]) -> list[Path]:
-    """Return the record files in ``places``, which are files or folders of them, each once.
-
-    Raises
-    ------
-    CellDualityError
-        If a place does not exist, or none holds a record file.
-    """
+    """Return the record files in ``places``, files or folders of them, each once; a CellDualityError if none."""
     found: list[Path] = []
     for place in places:
         if not place.exists():
-            raise CellDualityError("no such file or folder", where=str(place), hint="name record files or their folder")
+            where, hint = str(place), "name record files or their folder"
+            raise CellDualityError("no such file or folder", code="missing-file", where=where, hint=hint)
         found += sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
     if not found:
-        hint = "set `records` in the run's cellduality.json (cellduality data prepare --records FOLDER)"
-        raise CellDualityError("no records there", where=", ".join(map(str, places)), hint=hint)
+        where, hint = ", ".join(map(str, places)), "set `records` in cellduality.json (data prepare --records FOLDER)"
+        raise CellDualityError("no records there", code="no-records", where=where, hint=hint)
     return list(dict.fromkeys(found))
 
 
@@ -197,6 +165,6 @@ def table(columns: Iterable[Column]) -> Table:
     for column in sorted(columns, key=lambda column: (column.task, column.reward != RECORDED)):
         like = None if column.reward == RECORDED else column.correlation(column.recorded)
         numbers = (column.mean, column.spread, column.flat, like, column.correlation(column.truths))
-        told = ("–" if number is None else f"{number:.3f}" for number in numbers)
-        shown.add_row(column.task, column.reward, str(len(column.rewards)), *told, str(column.missing or "–"))
+        cells = ("–" if number is None else f"{number:.3f}" for number in numbers)
+        shown.add_row(column.task, column.reward, str(len(column.rewards)), *cells, str(column.missing or "–"))
     return shown

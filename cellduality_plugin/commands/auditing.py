@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Container
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from cellduality_plugin.commands.arguments import numbers_in, refuse_elsewhere, reward_of
 from cellduality_plugin.config import Config
@@ -21,8 +21,6 @@ from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.audit.engine import Players
-
-out, log = Console(), Console(stderr=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -77,7 +75,7 @@ def audit_rewards(
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 1024,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
 ) -> None:
-    """Put answers of known worth before each reward and tell whether it prefers the truth, before training on it.
+    """Put answers of known worth before each reward and report whether it prefers the truth, before training on it.
 
     Examples:
 
@@ -89,7 +87,8 @@ def audit_rewards(
     --rl-rows data/rl.jsonl --chosen-rows data/rl_chosen.jsonl --rollout-batch 32 --out audit`
     """
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
-    from cellduality_plugin.evaluation.audit.run import AuditSettings, masks_in_training
+    from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training
+    from cellduality_plugin.evaluation.audit.tables import audit_markdown
     from cellduality_plugin.policies.offline import EngineSettings
 
     source = config or data / "cellduality.json"
@@ -97,9 +96,8 @@ def audit_rewards(
     if choose:
         refuse_elsewhere(choose, source, "--choose")
     if bool(rl_rows) != bool(chosen_rows) or (chosen_rows and not choose):
-        raise CellDualityError(
-            "--choose, --rl-rows and --chosen-rows belong together", where="--chosen-rows", hint="give all three"
-        )
+        what, where = "--choose, --rl-rows and --chosen-rows belong together", "--chosen-rows"
+        raise CellDualityError(what, code="incomplete-flags", where=where, hint="give all three")
     settings = AuditSettings(
         rewards=tuple(reward_of(name, "--rewards", str) for item in rewards or [] for name in item.split(",")),
         hidden=numbers_in(hidden, "--hidden", float, 1e-3, 1.0),
@@ -116,36 +114,15 @@ def audit_rewards(
     def opened() -> AbstractContextManager[Players]:
         return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed)
 
-    content = audited(data, run, settings, opened)
+    content = audit(data, run, opened, settings)
     content["provenance"] = {"command": sys.argv, "model": str(model)}
     if choose:
         chosen = write_choice(content, run, choose)
         if rl_rows and chosen_rows:
-            log.print(write_chosen_rows(rl_rows, chosen_rows, chosen, rollout_batch))
+            print(write_chosen_rows(rl_rows, chosen_rows, chosen, rollout_batch), file=sys.stderr)
     write_audit(content, folder)
-    from cellduality_plugin.evaluation.audit.tables import audit_table
-
-    Console(width=None if out.is_terminal else 200).print(audit_table(content))
-    out.print(f"{folder / 'audit.md'}, audit.json, audit.png", style="dim")
-
-
-def audited(
-    data: Path, config: Config, settings: Any, opened: Callable[[], AbstractContextManager[Players]]
-) -> dict[str, Any]:
-    """Return the findings, with a progress bar on stderr. What is wrong with the data is told before a model loads."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from cellduality_plugin.evaluation.audit.run import audit, check
-
-    check(data, config, settings)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with opened() as players, Progress(*columns, console=log) as bar:
-        shown = bar.add_task("", total=None)
-
-        def progress(title: str, done: int, total: int) -> None:
-            bar.update(shown, description=title, completed=done, total=total)
-
-        return audit(data, config, players, settings, progress)
+    print(audit_markdown(content))
+    print(f"{folder / 'audit.md'}, audit.json, audit.png")
 
 
 def write_choice(content: dict[str, Any], config: Config, result: Path) -> Container[str]:
@@ -172,23 +149,16 @@ def write_chosen_rows(rows: Path, result: Path, tasks: Container[str], batch: in
 
 
 def write_audit(content: dict[str, Any], folder: Path) -> None:
-    """Write audit.json, audit.md and audit.png, each whole or not at all.
-
-    Raises
-    ------
-    CellDualityError
-        If a package of the extra ``eval`` is missing.
-    """
+    """Write audit.json, audit.md and audit.png, each whole or not at all; a CellDualityError without matplotlib."""
     from cellduality_plugin.evaluation.audit.tables import audit_markdown
     from cellduality_plugin.evaluation.plots import save_audit
     from cellduality_plugin.evaluation.tables import section_title
 
     write_text(folder / "audit.json", json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     write_text(folder / "audit.md", audit_markdown(content))
-    tasks: dict[str, list[Any]] = {}
-    for found in content["findings"]:
-        tasks.setdefault(section_title(found["task"]), []).append(found)
+    tasks = {section_title(task): [*found] for task, found in groupby(content["findings"], lambda each: each["task"])}
     try:
         save_audit(folder / "audit.png", tasks)
     except ImportError as error:
-        raise CellDualityError(f"cannot import {error.name}", hint="pip install 'cellduality[eval]'") from error
+        hint = "pip install 'cellduality[eval]'"
+        raise CellDualityError(f"cannot import {error.name}", code="missing-package", hint=hint) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,23 +50,21 @@ def arms(
 
     Example: `cellduality arms runs/table6/*/test/metrics.json --out runs/table6/arms`
     """
-    from cellduality_plugin.evaluation.arms.plot import save_plot
     from cellduality_plugin.evaluation.compare import compare
-    from cellduality_plugin.evaluation.compare_tables import as_csv, as_json, headline_rows, markdown
+    from cellduality_plugin.evaluation.compare_tables import as_csv, as_json, headline_rows, markdown, save_plot
     from cellduality_plugin.files import write_text
 
     runs = read_runs(metrics)
     rows, split = compare(runs, reference, oracle), runs[0]["split"]
     if not headline_rows(rows):
-        raise CellDualityError(
-            f"{reference} has no headline metric in every run", where="metrics.json", hint="evaluate all seeds alike"
-        )
+        what, hint = f"{reference} has no headline metric in every run", "evaluate all seeds alike"
+        raise CellDualityError(what, code="no-headline", where="metrics.json", hint=hint)
     text = markdown(rows, split)
     print(text, end="")
     if folder is not None:
-        told = as_json(rows, split, [run["settings"]["seed"] for run in runs])
+        content = as_json(rows, split, [run["settings"]["seed"] for run in runs])
         write_text(folder / "arms.md", text)
-        write_text(folder / "arms.json", json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(folder / "arms.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         write_text(folder / "arms.csv", as_csv(rows))
         save_plot(headline_rows(rows), folder / "arms.svg", folder / "arms.png")
 
@@ -75,9 +74,8 @@ def read_runs(paths: Sequence[Path]) -> list[dict[str, Any]]:
     from cellduality_plugin.evaluation.report import read_metrics
 
     runs = [read_metrics(path) for path in paths]
-    for place, run in enumerate(runs):
-        for other in range(place):
-            if run["columns"] == runs[other]["columns"]:
-                hint = "give the metrics.json of each seed once"
-                raise CellDualityError("the same run twice", where=f"{paths[other]} and {paths[place]}", hint=hint)
+    for (first, run), (second, other) in itertools.combinations(zip(paths, runs, strict=True), 2):
+        if run["columns"] == other["columns"]:
+            where, hint = f"{first} and {second}", "give the metrics.json of each seed once"
+            raise CellDualityError("the same run twice", code="repeated-run", where=where, hint=hint)
     return runs

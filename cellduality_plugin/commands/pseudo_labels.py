@@ -18,8 +18,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import masks_in_training
 from cellduality_plugin.evaluation.checkpoints import file_hash, versions
-from cellduality_plugin.evaluation.rounds import labelling
-from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Panel, Selection, decide, luck
+from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Panel, Selection, decide, luck, opinions
 from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl
@@ -52,21 +51,11 @@ class PseudoSettings(Settings):
 
 
 class Work:
-    """One set of pseudo-labels, from the cells of a preparation to rows. What is wrong is told before a model loads.
+    """One set of pseudo-labels, from the cells of a preparation to rows. Mistakes are found before a model loads.
 
-    Parameters
-    ----------
-    labelled
-        The SFT rows of labelled cells.
-    previous
-        The rows of an earlier round.
-    tell_truth
-        Whether the true labels are counted with; nothing else ever reads them.
-
-    Raises
-    ------
-    CellDualityError
-        If no configured task can be asked, no cell is without a label, or the judge cannot judge a task.
+    ``labelled`` are the SFT rows of labelled cells, ``previous`` those of an earlier round. With ``tell_truth`` the
+    true labels are counted; nothing else ever reads them. A CellDualityError if no configured task can be asked, no
+    cell is without a label, or the judge cannot judge a task.
     """
 
     def __init__(
@@ -86,18 +75,24 @@ class Work:
         self._hidden, self._masks = pseudo.hidden_share(data), masks_in_training(data / "rl.jsonl")
         self._panel = Panel(config, votes=settings.votes, judge=settings.judge, tasks=self._names)
         self.asks_policy = self._panel.asks_policy
-        every = ((task, row["id"]) for task, row in self._training(labelled=False))
+        every = ((task, row["id"]) for task, row, _ in self._training(labelled=False))
         self._chosen = Selection(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)
         if not self._chosen.count:
             raise CellDualityError(
                 "no training cell without a label, or no row of a task that answers with one",
+                code="nothing-to-label",
                 where=f"{self._cells}, {labelled}",
                 hint="prepare with fewer labelled cells, and with a task such as cell_type_annotation",
                 exit_code=3,
             )
         self._before = pseudo.previous_labels(previous) if previous else {}
         known = self._training(labelled=False) if tell_truth else ()
-        self._truths = {(task, row["id"]): self._label(task, row) for task, row in known}
+        self._truths = {(task, row["id"]): label for task, row, label in known}
+
+    def _training(self, *, labelled: bool) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """Yield (task, cell, its label) of training cells that show their label, or that do not."""
+        for task, row in pseudo.training_cells(self._cells, self._asked, labelled=labelled):
+            yield task, row, str(row[pseudo.kind_of(self._tasks[task])])
 
     def write(
         self,
@@ -108,14 +103,14 @@ class Work:
     ) -> dict[str, Any]:
         """Write the rows whole or not at all, print what they are like, and return that as JSON holds it.
 
-        Parameters
-        ----------
-        opened
-            Opens the policy; None will do unless ``asks_policy``.
-        origin, name
-            What tells its answers from those of others, and what the progress bar shows.
+        ``opened`` opens the policy; None will do unless ``asks_policy``. ``origin`` and ``name`` say which policy it
+        is: for the file of answers, and for the progress bar.
         """
-        tallies, rows = self._tallies(), {"pseudo": 0, "labelled": self._rows, "times": 0}
+        kinds = {name: pseudo.kind_of(self._tasks[name]) for name in self._names}
+        tallies = {name: Tally(Counter(), len(self._vocabulary.labels[kind])) for name, kind in kinds.items()}
+        for task, _, label in self._training(labelled=True):
+            tallies[task].labelled[label] += 1
+        rows = {"pseudo": 0, "labelled": self._rows, "times": 0}
 
         def mixed(made: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
             for row in made:
@@ -125,8 +120,17 @@ class Work:
             for _ in range(rows["times"]):
                 yield from pseudo.read_sft(self._labelled)
 
-        keeping = AnswerCache(out.with_suffix(".answers"), self._made_from(origin))
-        with keeping as kept, opened() as players:
+        made_from = {
+            **origin,
+            "format": "cellduality-opinions",
+            "cells": file_hash(self._cells),
+            "config": self._config.model_dump(mode="json", exclude={"records"}),
+            "hidden": self._hidden,
+            "masks": self._masks,
+            "asking": self._settings.model_dump(mode="json", include={"votes", "temperature", "judge", "seed"}),
+            "versions": versions(),
+        }
+        with AnswerCache(out.with_suffix(".answers"), made_from) as kept, opened() as players:
             write_jsonl(out, mixed(self._pseudo_rows(partial(self._decided, players, kept, name), tallies)))
         found = {task: tally.summary() for task, tally in tallies.items()}
         for task, summary in found.items():
@@ -140,17 +144,24 @@ class Work:
         self, players: Players | None, kept: AnswerCache, name: str
     ) -> Iterator[tuple[Example, Opinion, Decision]]:
         how, ask = self._settings, partial(self._panel.opinion, players=players)
-        asked = labelling.opinions(ask, self._examples(), kept, batch=how.batch, total=self._chosen.count, name=name)
-        for example, opinion in asked:
+        total = self._chosen.count
+        for example, opinion in opinions(ask, self._questions(), kept, batch=how.batch, total=total, name=name):
             chance = luck(how.seed, "label", example.task, example.id)
             yield example, opinion, decide(opinion, how.choice, how.keep_above, chance)
+
+    def _questions(self) -> Iterator[Example]:
+        for name, row, label in self._training(labelled=False):
+            if (name, row["id"]) in self._chosen:
+                rng = np.random.default_rng(request_seed(self._settings.seed, "question", name, row["id"]))
+                asked = pseudo.question(self._tasks[name], row, hidden=self._hidden, masks=self._masks, rng=rng)
+                yield replace(asked, gold=label) if self._panel.needs_gold else asked
 
     def _pseudo_rows(
         self, decided: Callable[[], Iterator[tuple[Example, Opinion, Decision]]], tallies: Mapping[str, Tally]
     ) -> Iterator[dict[str, str]]:
-        reasoning = (
-            None if self._settings.votes else self._reasoning({(e.task, e.id): d.label for e, _, d in decided()})
-        )
+        reasoning = None
+        if not self._settings.votes:
+            reasoning = self._reasoning({(e.task, e.id): decision.label for e, _, decision in decided()})
         for example, opinion, decision in decided():
             key = example.task, example.id
             tallies[example.task].add(opinion, decision, self._before.get(key), self._truths.get(key))
@@ -170,47 +181,14 @@ class Work:
         cells: dict[str, dict[str, Any]] = {}
         known: dict[str, set[str]] = {}
         for labelled in (True, False):
-            for task, row in self._training(labelled=labelled):
-                label = self._label(task, row) if labelled else found.get((task, row["id"]), "")
+            for task, row, true in self._training(labelled=labelled):
+                label = true if labelled else found.get((task, row["id"]), "")
                 if label and (row["id"] in cells or len(cells) < MOST_CELLS):
                     kind = pseudo.kind_of(self._tasks[task])
                     cells.setdefault(row["id"], dict(row))[kind] = label
                     known.setdefault(row["id"], {*self._tasks[task].needs}).add(kind)
         learnt = [pseudo.cell_of(row, sorted(known[cell])) for cell, row in cells.items()]
         return pseudo.Reasoning(learnt, self._vocabulary, self._settings.seed)
-
-    def _examples(self) -> Iterator[Example]:
-        for name, row in self._training(labelled=False):
-            if (name, row["id"]) in self._chosen:
-                rng = np.random.default_rng(request_seed(self._settings.seed, "question", name, row["id"]))
-                asked = pseudo.question(self._tasks[name], row, hidden=self._hidden, masks=self._masks, rng=rng)
-                yield replace(asked, gold=self._label(name, row)) if self._panel.needs_gold else asked
-
-    def _training(self, *, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-        return pseudo.training_cells(self._cells, self._asked, labelled=labelled)
-
-    def _label(self, task: str, row: Mapping[str, Any]) -> str:
-        return str(row[pseudo.kind_of(self._tasks[task])])
-
-    def _tallies(self) -> dict[str, Tally]:
-        known: dict[str, Counter[str]] = {name: Counter() for name in self._names}
-        for task, row in self._training(labelled=True):
-            known[task][self._label(task, row)] += 1
-        kinds = {name: pseudo.kind_of(self._tasks[name]) for name in self._names}
-        return {name: Tally(known[name], len(self._vocabulary.labels[kind])) for name, kind in kinds.items()}
-
-    def _made_from(self, origin: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all that an opinion hangs on."""
-        return {
-            **origin,
-            "format": "cellduality-opinions",
-            "cells": file_hash(self._cells),
-            "config": self._config.model_dump(mode="json", exclude={"records"}),
-            "hidden": self._hidden,
-            "masks": self._masks,
-            "asking": self._settings.model_dump(mode="json", include={"votes", "temperature", "judge", "seed"}),
-            "versions": versions(),
-        }
 
 
 def repeats(pseudo: int, labelled: int, share: float) -> int:

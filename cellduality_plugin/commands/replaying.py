@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tqdm import tqdm
 
 from cellduality_plugin.commands.arguments import pairs, reward_of
 from cellduality_plugin.files import write_jsonl
-
-if TYPE_CHECKING:
-    from cellduality_plugin.replay import Replay
-
-out = Console()
 
 
 def register(app: typer.Typer) -> None:
@@ -51,40 +46,21 @@ def replay(
     files = record_files(records)
     wanted = {task: reward_of(kind, "--rewards") for task, kind in pairs(rewards, "--rewards").items()}
     work = Replay(Config.load(config), wanted)
-    groups = 0
-
-    def scored() -> Iterator[dict[str, Any]]:
-        nonlocal groups
-        with _bar(sum(path.stat().st_size for path in files)) as bar:
-            for groups, rows in enumerate(work.run(files), start=1):
-                bar.update(bar.task_ids[0], completed=work.reading.bytes, groups=groups)
-                yield from rows
-
+    rows = itertools.chain.from_iterable(tqdm(work.run(files), unit=" groups", leave=False, disable=None))
     if result:
-        write_jsonl(result, scored())
+        write_jsonl(result, rows)
     else:
-        collections.deque(scored(), maxlen=0)
-    console = out if out.is_terminal else Console(width=160)  # a pipe has no width: the table must not be folded
-    console.print(table(work.columns.values()))
-    for line in _told(work, groups):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _told(work: Replay, groups: int) -> Iterator[str]:
+        collections.deque(rows, maxlen=0)
+    out = Console()
+    # A pipe has no width: the table must not be folded.
+    (out if out.is_terminal else Console(width=160)).print(table(work.columns.values()))
     broken, skipped = work.reading.incomplete, work.reading.skipped
     left = f"; {broken} of them not whole, {skipped} lines left out: not whole" if broken or skipped else ""
-    yield f"{groups} groups{left}"
+    print(f"{work.groups} groups{left}")
     for column in work.columns.values():
         if column.missing:
-            yield (
+            print(
                 f"{column.task}: {column.reward} asks what {column.missing} rollouts did not record, and they do not "
                 f"count; record a run whose reward asks it, too: --rewards {column.task}=0.99*CONFIGURED+0.01*"
                 f"{column.reward}"
             )
-
-
-def _bar(size: int) -> Progress:
-    columns = (BarColumn(), TextColumn("{task.percentage:3.0f} % {task.fields[groups]} groups"), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    bar.add_task("", total=size, groups=0)
-    return bar

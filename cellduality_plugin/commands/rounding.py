@@ -56,7 +56,7 @@ def pseudo_label(
     ] = 0.0,
     previous: Annotated[Path | None, typer.Option(help="The rows of an earlier round, to count what changed.")] = None,
     tell_truth: Annotated[
-        bool, typer.Option("--tell-truth", help="For benchmarks: tell how many labels are right.")
+        bool, typer.Option("--tell-truth", help="For benchmarks: count how many labels are right.")
     ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Cells that are asked together, and then kept.")] = 64,
     max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
@@ -79,7 +79,8 @@ def pseudo_label(
     from cellduality_plugin.policies.offline import EngineSettings
 
     if rows.suffix != ".jsonl":
-        raise CellDualityError(f"{rows} does not end in .jsonl", where="--out", hint="name it ROWS.jsonl")
+        what, hint = f"{rows} does not end in .jsonl", "name it ROWS.jsonl"
+        raise CellDualityError(what, code="wrong-suffix", where="--out", hint=hint)
     run = Config.load(config or data / "cellduality.json")
     settings = PseudoSettings.read(
         {
@@ -113,8 +114,7 @@ def rounds(
     """
     from cellduality_plugin.evaluation.rounds.choosing import as_json, read_round
 
-    found = sorted(map(read_round, folders), key=lambda each: each.number)
-    content = as_json(found, patience)
+    content = as_json(sorted(map(read_round, folders), key=lambda each: each["round"]), patience)
     write_text(result, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(content["kept"], "on" if content["goes_on"] else "stop")
     print(content["why"], file=sys.stderr)

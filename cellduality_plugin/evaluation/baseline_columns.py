@@ -25,7 +25,7 @@ def baseline_columns(
 ) -> dict[str, dict[str, Measurement]]:
     """Return the metrics of baselines and of real cells, by column."""
     yardstick, train = section.yardstick, section.yardstick.train
-    rows = dict(sorted(section.rows.items()))  # as predictions are: their order in the file is of no matter
+    rows = dict(sorted(section.rows.items()))  # as predictions are
     if isinstance(section.pair.answer, OneOf):
         kind = section.pair.answer.kind
         known = [e for e in rows.values() if isinstance(e.gold, str) and "cell" in e.inputs]

@@ -1,54 +1,87 @@
-"""Arms of one experiment over seeds: each beside the checkpoint it started from, and beside the oracle."""
+"""Runs over seeds: the spread of every column, and what each arm gains over the checkpoint that it started from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from scipy.stats import t as student
+
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.metrics.registry import SHARED, Group, headlines
-from cellduality_plugin.evaluation.seeds import (
-    Gap,
-    Runs,
-    Share,
-    Spread,
-    gap_of,
-    of_one_kind,
-    percent,
-    share_of,
-    values_of,
-)
-from cellduality_plugin.evaluation.tables import ordered_keys, section_title, signed, title
+from cellduality_plugin.evaluation.tables import ordered_keys, section_title, signed, title, written
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS
 
+LEVEL = 0.95
+"""Of every confidence interval over seeds."""
 GOAL = 0.5
 """The share of every gap that self-supervision is to close."""
 
 Role: TypeAlias = Literal["before", "reference", "arm", "oracle", "baseline", "real"]
+RIVALS: tuple[Role, ...] = ("before", "reference", "arm", "oracle", "baseline")
+Gap: TypeAlias = Literal["certain", "likely", "none"]
 Outcome: TypeAlias = Literal["closes", "falls short", "no gap", "harms", "may harm", "gains", "no change", "unknown"]
+Runs: TypeAlias = Sequence[Mapping[str, Any]]
+"""One ``metrics.json`` a seed."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (n - 1) over seeds; the deviation of one value is NaN."""
+
+    mean: float
+    deviation: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Return the spread of one value or more.
+
+        Examples
+        --------
+        >>> Spread.of([1.0, 2.0, 3.0]), Spread.of([1.0, 2.0, 3.0]).interval
+        (Spread(mean=2.0, deviation=1.0, count=3), (-0.484..., 4.484...))
+        """
+        deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+        return cls(statistics.fmean(values), deviation, len(values))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean by Student's t with n - 1 degrees of freedom; None for one value."""
+        if self.count < 2:
+            return None
+        half = _t_quantile(self.count) * self.deviation / math.sqrt(self.count)
+        return self.mean - half, self.mean + half
+
+    def __str__(self) -> str:
+        return written(self.mean) + ("" if math.isnan(self.deviation) else f" ± {written(self.deviation)}")
+
+
+@dataclass(frozen=True)
+class Share:
+    """The ratio of two mean gains, 1 where they are equal, and its 95 % interval; None where that has no bounds."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        bounds = "no bounds" if self.interval is None else " to ".join(percent(bound) for bound in self.interval)
+        return f"{percent(self.value)} ({bounds})"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm in one metric.
+    """One arm in one metric: its change from the reference, paired by seed, and what that comes to.
 
-    Parameters
-    ----------
-    name
-        Its column.
-    change, gain
-        Its value less that of the reference, seed by seed; the same with the sign that makes better positive.
-    share
-        Of the oracle's gain; None where the oracle gains nothing, or there is none.
-    outcome, verdict
-        What that comes to, in one term and in plain words.
+    ``share`` is that of the oracle's gain; None where the oracle gains nothing, or there is none.
     """
 
     name: str
     change: Spread
-    gain: Spread
     share: Share | None
     outcome: Outcome
     verdict: str
@@ -62,20 +95,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one task: the values of every column by seed, and what they say of the arms.
+    """One metric, ``section/metric``: what it says of the arms, the oracle first.
 
-    Parameters
-    ----------
-    key, better
-        ``section/metric``; ``higher`` or ``lower``.
-    headline
-        The place among the headlines of the task, from 1, which decides; 0 if it is none.
-    values, roles
-        By column: values in the order of the runs, none where a run lacks one; what the column is.
-    gap
-        Whether the oracle gains anything over the reference; None without an oracle.
-    arms
-        The oracle's first, if any.
+    ``headline`` is its place among the headlines of the task, from 1, which decides; 0 if it is none. ``values`` are by
+    column in the order of the runs; empty where a run lacks one. ``gap`` is None without an oracle.
     """
 
     key: str
@@ -94,17 +117,19 @@ class Row:
     @property
     def label(self) -> str:
         """The name of the row in tables."""
-        return f"{section_title(self.section)}: {title(self.key, self.better)}"
+        return row_label(self.key, self.better)
 
     def best(self, *roles: Role) -> set[str]:
         """Return the columns of ``roles`` (by default all but real cells, the ceiling) with the best mean."""
-        means = {
-            name: Spread.of(values).mean
-            for name, values in self.values.items()
-            if values and (self.roles[name] in roles if roles else self.roles[name] != "real")
-        }
+        rivals = {name: own for name, own in self.values.items() if own and self.roles[name] in (roles or RIVALS)}
+        means = {name: Spread.of(own).mean for name, own in rivals.items()}
         top = (max if self.better == "higher" else min)(means.values(), default=None)
         return {name for name, mean in means.items() if mean == top}
+
+
+def row_label(key: str, better: str) -> str:
+    """Return the name of a metric with its section."""
+    return f"{section_title(key.rpartition('/')[0])}: {title(key, better)}"
 
 
 def headline_of(key: str) -> int:
@@ -127,26 +152,33 @@ def headline_of(key: str) -> int:
     return names.index(own) + 1 if (own := metric.removeprefix(SHARED)) in names else 0
 
 
+def check_runs(runs: Runs) -> None:
+    """Refuse runs that cannot be averaged: none, or of different splits or columns."""
+    if len({run["split"] for run in runs}) != 1 or len({tuple(run["columns"]) for run in runs}) != 1:
+        hint = "give runs of one recipe and one split"
+        raise CellDualityError("the runs are not of one kind", code="mixed-runs", where="metrics.json", hint=hint)
+
+
+def values_of(runs: Runs, key: str, column: str) -> tuple[float, ...]:
+    """Return metric ``key`` of ``column`` in every run, in their order; nothing if any run lacks it."""
+    found = [run["columns"][column]["metrics"].get(key, {}).get("value") for run in runs]
+    return () if None in found else tuple(found)
+
+
+def paired_change(before: Sequence[float], after: Sequence[float]) -> list[float]:
+    """Return the change seed by seed."""
+    return [second - first for first, second in zip(before, after, strict=True)]
+
+
 def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[Row]:
     """Return a row for every metric that has a better direction and that the reference has in every run.
 
-    Parameters
-    ----------
-    runs
-        All of the same columns and split.
-    reference
-        The checkpoint that all arms start from. Checkpoints in columns before it are no arms.
-    oracle
-        The arm that was rewarded by the true answers; empty if there is none.
-
-    Raises
-    ------
-    CellDualityError
-        If the runs are not of one kind, or a column is not there.
+    All arms start from the checkpoint ``reference``; those in columns before it are no arms. ``oracle`` is the arm that
+    was rewarded by the true answers, empty if there is none. A CellDualityError if the runs are not of the same columns
+    and split, or a column is not there.
     """
-    of_one_kind(runs)
-    roles = roles_of(runs[0]["columns"], reference, oracle)
-    rows = []
+    check_runs(runs)
+    roles, rows = _roles(runs[0]["columns"], reference, oracle), []
     for key in ordered_keys(runs[0]):
         values = {name: values_of(runs, key, name) for name in roles}
         better = {run["columns"][reference]["metrics"].get(key, {}).get("better") for run in runs}
@@ -155,22 +187,12 @@ def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[
     return rows
 
 
-def roles_of(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: str) -> dict[str, Role]:
-    """Return what every column is; a CellDualityError if the reference or the oracle is no checkpoint among them.
-
-    Examples
-    --------
-    >>> columns = {"base": {"kind": "checkpoint"}, "SFT": {"kind": "checkpoint"}, "paper": {"kind": "checkpoint"}}
-    >>> roles_of(columns, "SFT", "")
-    {'base': 'before', 'SFT': 'reference', 'paper': 'arm'}
-    """
+def _roles(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: str) -> dict[str, Role]:
     checkpoints = [name for name, column in columns.items() if column["kind"] == "checkpoint"]
     for flag, name in (("--reference", reference), ("--oracle", oracle)):
         if name not in checkpoints and (name or flag == "--reference"):
-            no_oracle = ", or --oracle '' without one" if flag == "--oracle" else ""
-            hint = f"choose among {', '.join(checkpoints)}{no_oracle}"
-            raise CellDualityError(f"no checkpoint {name!r}", where=flag, hint=hint)
-    first = checkpoints.index(reference)
+            hint = f"choose among {', '.join(checkpoints)}" + (", or '' without one" if flag == "--oracle" else "")
+            raise CellDualityError(f"no checkpoint {name!r}", code="unknown-column", where=flag, hint=hint)
     found: dict[str, Role] = {}
     for name, column in columns.items():
         if column["kind"] != "checkpoint":
@@ -178,7 +200,7 @@ def roles_of(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: s
         elif name in (reference, oracle):
             found[name] = "reference" if name == reference else "oracle"
         else:
-            found[name] = "arm" if checkpoints.index(name) > first else "before"
+            found[name] = "arm" if checkpoints.index(name) > checkpoints.index(reference) else "before"
     return found
 
 
@@ -186,52 +208,86 @@ def _row(
     key: str, better: str, values: Mapping[str, tuple[float, ...]], roles: Mapping[str, Role], reference: str
 ) -> Row:
     sign = 1.0 if better == "higher" else -1.0
-    changes = {
-        name: [after - before for before, after in zip(values[reference], values[name], strict=True)]
-        for wanted in ("oracle", "arm")
-        for name, role in roles.items()
-        if role == wanted and values[name]
-    }
+    names = [name for wanted in ("oracle", "arm") for name in roles if roles[name] == wanted and values[name]]
+    changes = {name: paired_change(values[reference], values[name]) for name in names}
     gains = {name: [sign * change for change in found] for name, found in changes.items()}
-    whole = next((gains[name] for name in gains if roles[name] == "oracle"), None)
-    gap = gap_of(Spread.of(whole)) if whole else None
-    arms = []
-    for name in changes:
-        change, gain = Spread.of(changes[name]), Spread.of(gains[name])
+    whole = next((gains[name] for name in names if roles[name] == "oracle"), None)
+    gap, arms = gap_of(Spread.of(whole)) if whole else None, []
+    for name in names:
+        change = Spread.of(changes[name])
         share = share_of(gains[name], whole) if whole and gap in ("certain", "likely") else None
-        outcome, verdict = judge(change, gain, gap, share)
+        outcome, verdict = judge(Spread.of(gains[name]), gap, share, signed(change.mean))
         if roles[name] == "oracle" and outcome != "unknown":
-            told = {"certain": "a gap", "likely": "a gap that is not certain", "none": "no gap"}[gap or "none"]
-            verdict = f"{told} ({signed(change.mean)})"
-        arms.append(Arm(name, change, gain, share, outcome, verdict))
+            words = {"certain": "a gap", "likely": "a gap that is not certain", "none": "no gap"}[gap or "none"]
+            verdict = f"{words} ({signed(change.mean)})"
+        arms.append(Arm(name, change, share, outcome, verdict))
     return Row(key, better, headline_of(key), values, roles, gap, tuple(arms))
 
 
-def judge(change: Spread, gain: Spread, gap: Gap | None, share: Share | None) -> tuple[Outcome, str]:
-    """Return what the gain of an arm comes to, in one term and in plain words.
+def gap_of(gain: Spread) -> Gap:
+    """Return whether a mean paired gain is there: its 95 % interval is above 0, or it exceeds its deviation, or not."""
+    interval = gain.interval
+    if interval is None:
+        return "none"
+    return "certain" if interval[0] > 0 else "likely" if gain.mean > gain.deviation else "none"
+
+
+def share_of(gains: Sequence[float], whole: Sequence[float]) -> Share:
+    """Return the mean of ``gains`` divided by the mean of ``whole`` (not 0), seed by seed of the same runs.
+
+    The interval is Fieller's (1954): every ratio r for which a t test on ``gains - r * whole`` keeps its null
+    hypothesis. It is bounded if and only if the t interval of ``whole`` excludes 0.
+
+    Examples
+    --------
+    >>> print(share_of([0.05, 0.06, 0.04], [0.1, 0.11, 0.12]))
+    45 % (20 % to 81 %)
+    """
+    first, second = statistics.fmean(gains), statistics.fmean(whole)
+    factor = _t_quantile(len(whole)) ** 2 / len(whole)
+    a = second**2 - factor * statistics.covariance(whole, whole)
+    b = first * second - factor * statistics.covariance(gains, whole)
+    c = first**2 - factor * statistics.covariance(gains, gains)
+    if a <= 0:
+        return Share(first / second, None)
+    root = math.sqrt(max(0.0, b**2 - a * c))  # below 0 by rounding alone
+    return Share(first / second, ((b - root) / a, (b + root) / a))
+
+
+def judge(gain: Spread, gap: Gap | None, share: Share | None, change: str) -> tuple[Outcome, str]:
+    """Return what the gain of an arm comes to, in one term and in plain words, of which ``change`` is one.
 
     It harms where the 95 % interval of its gain is below 0, and may harm where the mean loss exceeds its deviation.
     It closes a gap where it closes :data:`GOAL` of it or more. One seed says nothing.
 
     Examples
     --------
-    >>> loss = Spread.of([-0.01, -0.03, -0.05])
-    >>> judge(loss, loss, "none", None)
+    >>> judge(Spread.of([-0.01, -0.03, -0.05]), "none", None, "-0.0300")
     ('may harm', 'may harm (-0.0300)')
     """
-    interval, told = gain.interval, f"({signed(change.mean)})"
+    interval = gain.interval
     if interval is None:
         return "unknown", "one seed says nothing"
     if interval[1] < 0:
-        return "harms", f"harms {told}"
+        return "harms", f"harms ({change})"
     closes = share is not None and share.value >= GOAL
     if not closes and -gain.mean > gain.deviation:
-        return "may harm", f"may harm {told}"
+        return "may harm", f"may harm ({change})"
     if share is not None:
         whole, part = "the gap" if gap == "certain" else "a gap that is not certain", percent(share.value)
         if share.value >= 1:
             return "closes", f"closes all of {whole} ({part})"
         return "closes" if closes else "falls short", f"closes {part if share.value > 0 else 'nothing'} of {whole}"
     if gap == "none":
-        return "no gap", "no gap to close" + (f"; gains all the same {told}" if interval[0] > 0 else "")
-    return ("gains", f"gains {told}") if interval[0] > 0 else ("no change", "no clear change")
+        return "no gap", "no gap to close" + (f"; gains all the same ({change})" if interval[0] > 0 else "")
+    return ("gains", f"gains ({change})") if interval[0] > 0 else ("no change", "no clear change")
+
+
+def percent(value: float) -> str:
+    """Return a share as tables show it, in whole percent."""
+    return f"{round(100 * value)} %"
+
+
+def _t_quantile(count: int) -> float:
+    """Return how many standard errors a two-sided 95 % interval of a mean of ``count`` values (2 or more) spans."""
+    return float(student.ppf(1 - (1 - LEVEL) / 2, count - 1))

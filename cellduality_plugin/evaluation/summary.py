@@ -16,9 +16,8 @@ HEADLINES = ("accuracy", "coarse_accuracy", "knn_agreement_{k}", "dual_similarit
 
 @dataclass(frozen=True)
 class Headline:
-    """The headline metric of one section, of the last checkpoint but one (None if there is only one) and of the last.
-
-    Beside them that of the best baseline, with its name, and of real cells.
+    """The headline metric of one section: of the last checkpoint but one (None if there is only one), of the last, of
+    the best baseline with its name, and of real cells.
     """
 
     section: str
@@ -35,10 +34,9 @@ class Headline:
 
     @property
     def outside(self) -> bool:
-        """Whether the change is larger than the half widths of both 95 % intervals, added as squares.
+        """Whether the change exceeds the half widths of both 95 % intervals, added as squares.
 
-        That is the interval of a difference of two independent measurements. Both are of the same cells, which makes
-        the true one narrower as a rule: what is outside of this one is so with some to spare.
+        That is the interval of a difference of independent measurements; of the same cells it is rather too wide.
         """
         intervals = [metric["interval"] for metric in (self.before, self.after) if metric and metric["interval"]]
         if self.gain is None or len(intervals) < 2:
@@ -67,10 +65,7 @@ class Headline:
 
 
 def compared(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the last checkpoint of an evaluation, and before it the one that it is held against.
-
-    That is ``SFT``, where reinforcement learning began, or else the one before the last.
-    """
+    """Return the last checkpoint of an evaluation, and before it the one it is compared with: SFT or the one before."""
     checkpoints = [name for name, column in metrics["columns"].items() if column["kind"] == "checkpoint"]
     before = ["SFT"] if "SFT" in checkpoints[:-1] else checkpoints[-2:-1]
     return [*before, *checkpoints[-1:]]
@@ -97,10 +92,10 @@ def headlines(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[He
 
 def sentences(found: Sequence[Headline], checkpoints: Sequence[str]) -> list[str]:
     """Return what was found: how often the last checkpoint is better than the one before, and where baselines are."""
-    last, told = checkpoints[-1], []
+    last, said = checkpoints[-1], []
     if compared := [each for each in found if each.gain is not None]:
         clear = {word: [_change(each) for each in compared if each.verdict == word] for word in ("better", "worse")}
-        told.append(
+        said.append(
             f"{last} is better than {checkpoints[-2]}, beyond the 95 % interval of the change, in "
             f"{len(clear['better'])} of {len(compared)} headline metric{'s' if len(compared) > 1 else ''}"
             f"{_listed(clear['better'])}; worse in {len(clear['worse'])}{_listed(clear['worse'])}."
@@ -112,8 +107,8 @@ def sentences(found: Sequence[Headline], checkpoints: Sequence[str]) -> list[str
                 ahead.setdefault(each.baseline[0], []).append(each.section)
         named = [f"{baseline} in {', '.join(sections)}" for baseline, sections in ahead.items()]
         lost = sum(map(len, ahead.values()))
-        told.append(f"A baseline is ahead of {last} in {lost} of the {len(against)} that have one{_listed(named)}.")
-    return told
+        said.append(f"A baseline is ahead of {last} in {lost} of the {len(against)} that have one{_listed(named)}.")
+    return said
 
 
 def _listed(found: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cellduality_plugin.evaluation.metrics.registry import ARROWS, place, titled
-from cellduality_plugin.evaluation.winners import Win, baseline_wins, best_columns
+from cellduality_plugin.evaluation.winners import Win, baseline_wins, best_columns, real_column
 
 
 def section_title(key: str) -> str:
@@ -26,9 +26,8 @@ def section_title(key: str) -> str:
     >>> section_title("cell_type_annotation@kidney_immune")
     'cell type annotation, kidney immune'
     """
-    task, at, part = key.partition("@")
-    kind = "held-out cell types" if part == "ood" else part.replace("_", " ")
-    return task.replace("_", " ") + (f", {kind}" if at else "")
+    task, at, part = key.replace("_", " ").partition("@")
+    return f"{task}, {'held-out cell types' if part == 'ood' else part}" if at else task
 
 
 def title(key: str, better: str) -> str:
@@ -89,15 +88,14 @@ def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Map
 def table(metrics: Mapping[str, Any]) -> Group:
     """Return a table a task of ``metrics`` (what :func:`evaluate` returns), to be printed with rich.
 
-    A row is a metric, a column whatever was measured of that task: what stands in other tasks alone would take room
-    from the numbers. Below each metric stands the same of held-out kinds of cells and of foreign sets. The best of a
-    row is marked, real cells aside, and a last line says where a baseline beats every checkpoint.
+    A row is a metric, a column whatever was measured of that task. Below each metric stands the same of held-out kinds
+    of cells and of external sets. The best of a row is marked, real cells aside, and a last line says where a baseline
+    beats every checkpoint.
     """
     tasks: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
     for section, name, cells in table_rows(metrics):
         tasks.setdefault(section.partition("@")[0], []).append((section, name, cells))
-    columns = list(metrics["columns"])
-    real = next((name for name, column in metrics["columns"].items() if column.get("kind") == "real"), "")
+    columns, real = list(metrics["columns"]), real_column(metrics)
     legend = f"{metrics['split']} split: ↑ higher is better, ↓ lower, ≈ as real cells; * best but for real cells\n"
     return Group(
         Text(legend, style="dim"),
@@ -109,7 +107,7 @@ def table(metrics: Mapping[str, Any]) -> Group:
 def side_by_side(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return (title, cells) of one task's rows, each metric's of all its splits one below the other.
 
-    A metric that only held-out kinds of cells or foreign sets have stands under a title without cells.
+    A metric that only held-out kinds of cells or external sets have stands under a title without cells.
 
     Examples
     --------
@@ -120,19 +118,15 @@ def side_by_side(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[tup
     for section, name, cells in rows:
         part = section.partition("@")[2]
         metric = found.setdefault(name, [(name, {})] if part else [])
-        metric.append(
-            ("  held-out types" if part == "ood" else "  " + part.replace("_", " "), cells) if part else (name, cells)
-        )
+        label = "  held-out types" if part == "ood" else "  " + part.replace("_", " ")
+        metric.append((label if part else name, cells))
     return [row for metric in found.values() for row in metric]
 
 
 def told_wins(wins: Sequence[Win], compared: Sequence[str]) -> str:
     """Return the line under the table: in how many rows a baseline beats every checkpoint, in all and by section.
 
-    Parameters
-    ----------
-    wins, compared
-        What :func:`cellduality_plugin.evaluation.winners.baseline_wins` returns.
+    ``wins`` and ``compared`` are what :func:`cellduality_plugin.evaluation.winners.baseline_wins` returns.
 
     Examples
     --------
@@ -146,8 +140,8 @@ def told_wins(wins: Sequence[Win], compared: Sequence[str]) -> str:
     if not wins:
         return f"No baseline beats every checkpoint in any of {len(compared)} rows that both have."
     won, all_of = (Counter(key.rpartition("/")[0] for key in keys) for keys in ([win.key for win in wins], compared))
-    told = "; ".join(f"{section_title(section)} {won[section]} of {count}" for section, count in sorted(all_of.items()))
-    return f"A baseline beats every checkpoint in {len(wins)} of {len(compared)} rows that both have: {told}."
+    each = "; ".join(f"{section_title(section)} {won[section]} of {count}" for section, count in sorted(all_of.items()))
+    return f"A baseline beats every checkpoint in {len(wins)} of {len(compared)} rows that both have: {each}."
 
 
 def _task_table(task: str, rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str], real: str) -> Table:

@@ -1,17 +1,15 @@
-"""Who is best at what: the best column of every row, and the baselines that beat every checkpoint."""
+"""The best column of every row, and the baselines that beat every checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 BY_CONSTRUCTION = "by construction"
 """The note of a value that says nothing of whoever has it: real genes, each once, are valid."""
 
 
-@dataclass(frozen=True)
-class Win:
+class Win(NamedTuple):
     """A metric, ``section/metric``, in which the best baseline beats the best checkpoint, and what both have."""
 
     key: str
@@ -31,16 +29,10 @@ def gain_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
 
 
 def best_columns(cells: Mapping[str, Mapping[str, Any]], real: str) -> frozenset[str]:
-    """Return the columns with the best value of a row, of those that are not real cells; several where they are equal.
+    """Return the columns with the best value of a row, real cells apart; several where they are equal.
 
-    None where fewer than two columns have a value: there is nothing to be better than.
-
-    Parameters
-    ----------
-    cells
-        The metric of each column.
-    real
-        The column of real cells: what "like real cells" is held against, and no competitor itself.
+    None where fewer than two columns have a value. ``cells`` holds the metric of each column; ``real`` is the column of
+    real cells, which "like real cells" is compared with.
 
     Examples
     --------
@@ -55,12 +47,8 @@ def best_columns(cells: Mapping[str, Mapping[str, Any]], real: str) -> frozenset
 def baseline_wins(metrics: Mapping[str, Any]) -> tuple[list[Win], list[str]]:
     """Return the metrics in which a baseline beats every checkpoint, and the names of all that both have.
 
-    What a baseline has by construction does not count. A tie is no win.
-
-    Parameters
-    ----------
-    metrics
-        What :func:`cellduality_plugin.evaluation.evaluate.evaluate` returns.
+    ``metrics`` is what :func:`cellduality_plugin.evaluation.evaluate.evaluate` returns. What a baseline has by
+    construction does not count. A tie is no win.
     """
     columns, real = metrics["columns"], real_column(metrics)
     wins, compared = [], []

@@ -8,23 +8,28 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import platform
 import resource
-import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 from toy_cells import SEED, adata_of, gene_names, some_rows, toy_cells
 
 TOP = 64
 REPEATS, MOST_REPEATS = 3, 20
 ENOUGH = 3.0  # seconds of repeats: what takes a moment is repeated more often
 PATIENCE = 20.0  # seconds after which nothing is repeated
+ROWS = {"theirs": "cell2sentence", "ours": "ours, the same sentences", "ours_top": f"ours, the first {TOP} genes"}
 
 
 def theirs(adata: Any) -> list[str]:
@@ -55,7 +60,7 @@ def ours_with_their_ties(matrix: Any, names: list[str]) -> list[str]:
 
     from data_prep.ranking import rank_rows
 
-    state = np.random.RandomState(SEED)  # the very stream of the other package
+    state = np.random.RandomState(SEED)  # the same stream as the other package
     sentences = []
     for row in range(matrix.shape[0]):
         columns = shuffle(matrix[row].indices, random_state=state)
@@ -104,19 +109,18 @@ def speed(cells: int, genes: int, per_cell: int) -> dict[str, Any]:
     }
 
 
-def memory(who: str, cells: int, genes: int, per_cell: int) -> dict[str, Any]:
+def memory(who: str, cells: int, genes: int, per_cell: int) -> float:
     """Return the peak memory of one conversion above what stood before it, in MB."""
     adata = adata_of(toy_cells(cells, genes, per_cell), gene_names(genes))
-    convert: Callable[[Any], Any] = {
-        "theirs": theirs,
-        "ours": lambda part: ours(part, per_cell),
-        "ours_top": lambda part: ours(part, TOP),
-    }[who]
+
+    def convert(part: Any) -> list[str]:
+        return theirs(part) if who == "theirs" else ours(part, per_cell if who == "ours" else TOP)
+
     convert(adata[:2].copy())
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
     before = _status("VmRSS")
     convert(adata)
-    return {"extra_mb": (_status("VmHWM") - before) / 1e3}
+    return (_status("VmHWM") - before) / 1e3
 
 
 def _status(field: str) -> int:
@@ -146,7 +150,7 @@ def generate(path: Path, cells: int, genes: int, per_cell: int) -> dict[str, Any
             stop = min(first + 4000, cells)
             part = slice(first * per_cell, stop * per_cell)
             indices[part], data[part] = some_rows(stop - first, genes, per_cell, rng)
-    return {"bytes": path.stat().st_size}
+    return {"bytes": path.stat().st_size, "non_zeros": cells * per_cell}
 
 
 def convert(path: Path) -> dict[str, Any]:
@@ -166,32 +170,25 @@ def convert(path: Path) -> dict[str, Any]:
     }
 
 
-def measured(*arguments: Any) -> dict[str, Any]:
-    """Return what one measurement printed that ran in a process of its own."""
-    command = [sys.executable, "-W", "ignore", __file__, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+def measured(measurement: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what one measurement finds in a process of its own."""
+    quiet = {"initializer": warnings.simplefilter, "initargs": ("ignore",)}
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), **quiet) as pool:
+        return pool.submit(measurement, *arguments).result()
 
 
 def main(settings: argparse.Namespace) -> int:
     """Measure everything, print tables, write the figures; return 1 if a promise is not kept."""
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    genes, per_cell = settings.genes, settings.per_cell
-    shape = (genes, per_cell)
-    found: dict[str, Any] = {"machine": f"{platform.machine()}, Python {platform.python_version()}", "sizes": []}
-
-    found["equal"] = measured("equality", *shape)
+    shape = genes, per_cell = settings.genes, settings.per_cell
+    equal, sizes = measured(equality, *shape), []
     table = Table(title=f"Cells to sentences, one core, {per_cell} of {genes} genes expressed", title_justify="left")
     for column in ("cells", "non-zeros", "", "cells/s", "ns/non-zero", "times faster", "x reading", "extra MB"):
         table.add_column(column, justify="left" if not column else "right")
     for cells in settings.sizes:
-        size = measured("speed", cells, *shape)
-        size["extra_mb"] = {who: measured("memory", who, cells, *shape)["extra_mb"] for who in ROWS}
-        found["sizes"].append(size)
+        size = measured(speed, cells, *shape)
+        size["extra_mb"] = {who: measured(memory, who, cells, *shape) for who in ROWS}
+        sizes.append(size)
         for who, title in ROWS.items():
             table.add_row(
                 f"{cells:,}" if who == "theirs" else "",
@@ -205,21 +202,27 @@ def main(settings: argparse.Namespace) -> int:
             )
         table.add_section()
     console.print(table)
-    equal = found["equal"]
     console.print(
         f"Same sentences, {equal['cells']} cells: without ties {_yes(equal['without ties'])}, "
         f"with ties in cell2sentence's seeded order {_yes(equal['with ties'])}"
     )
-    found["file"] = file = _file(settings)
+    path: Path = settings.out / "atlas.h5ad"
+    try:
+        density = round(settings.file_genes * settings.file_density)
+        file = measured(generate, path, settings.file_cells, settings.file_genes, density) | measured(convert, path)
+    finally:
+        path.unlink(missing_ok=True)
     console.print(
         f"File of {file['cells']:,} cells x {settings.file_genes:,} genes, {file['non_zeros']:,} non-zeros, "
         f"{file['bytes'] / 1e9:.1f} GB: {file['seconds']:.0f} s ({file['cpu_seconds']:.0f} s of one core), "
         f"{file['cells'] / file['seconds']:,.0f} cells/s, peak memory {file['peak_mb']:,.0f} MB"
     )
+    machine = f"{platform.machine()}, Python {platform.python_version()}"
+    found = {"machine": machine, "sizes": sizes, "equal": equal, "file": file}
     settings.out.joinpath("cells.json").write_text(json.dumps(found, indent=1) + "\n")
     kept = {
         "equal sentences": equal["without ties"] and equal["with ties"],
-        "ten times cell2sentence": all(size["theirs"] >= 10 * size["ours"] for size in found["sizes"]),
+        "ten times cell2sentence": all(size["theirs"] >= 10 * size["ours"] for size in sizes),
         "under 2 GB": file["peak_mb"] < 2000,
     }
     for promise, good in kept.items():
@@ -227,53 +230,17 @@ def main(settings: argparse.Namespace) -> int:
     return 0 if all(kept.values()) or not settings.strict else 1
 
 
-ROWS = {"theirs": "cell2sentence", "ours": "ours, the same sentences", "ours_top": f"ours, the first {TOP} genes"}
-
-
 def _yes(good: bool) -> str:
     return "[green]yes[/]" if good else "[red]NO[/]"
 
 
-def _file(settings: argparse.Namespace) -> dict[str, Any]:
-    path: Path = settings.out / "atlas.h5ad"
-    per_cell = round(settings.file_genes * settings.file_density)
-    try:
-        made = measured("generate", path, settings.file_cells, settings.file_genes, per_cell)
-        return {**made, "non_zeros": settings.file_cells * per_cell, **measured("convert", path)}
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    everything = commands.add_parser("all")
-    everything.add_argument("--out", type=Path, required=True)
-    everything.add_argument("--sizes", type=int, nargs="+", required=True)
-    everything.add_argument("--genes", type=int, required=True)
-    everything.add_argument("--per-cell", type=int, required=True)
-    everything.add_argument("--file-cells", type=int, required=True)
-    everything.add_argument("--file-genes", type=int, required=True)
-    everything.add_argument("--file-density", type=float, required=True)
-    everything.add_argument("--strict", type=int, default=1)
-    whole = {"type": int}
-    for name, fields in {
-        "equality": {"genes": whole, "per_cell": whole},
-        "speed": {"cells": whole, "genes": whole, "per_cell": whole},
-        "memory": {"who": {"choices": list(ROWS)}, "cells": whole, "genes": whole, "per_cell": whole},
-        "generate": {"path": {"type": Path}, "cells": whole, "genes": whole, "per_cell": whole},
-        "convert": {"path": {"type": Path}},
-    }.items():
-        command = commands.add_parser(name)
-        for field, kind in fields.items():
-            command.add_argument(field, **kind)
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    settings = _arguments()
-    if settings.command == "all":
-        sys.exit(main(settings))
-    values = vars(settings)
-    result = globals()[values.pop("command")](**values)
-    print(json.dumps(result))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["all"])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sizes", type=int, nargs="+", required=True)
+    for name in ("genes", "per-cell", "file-cells", "file-genes"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--file-density", type=float, required=True)
+    parser.add_argument("--strict", type=int, default=1)
+    sys.exit(main(parser.parse_args()))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cellduality_plugin.evaluation.audit.run import read_audit
+from cellduality_plugin.evaluation.compare import Spread
 from cellduality_plugin.evaluation.curves import read_curves
 from cellduality_plugin.evaluation.figure2 import Band, panels
 from cellduality_plugin.evaluation.plots import PALETTE, drawing, save_figure
-from cellduality_plugin.evaluation.seeds import Spread
 from cellduality_plugin.evaluation.tables import section_title
 from cellduality_plugin.files import write_text
 
@@ -34,19 +34,20 @@ def audits_table(audits: Sequence[Mapping[str, Any]]) -> str:
     """Return a Markdown table, a row a task and reward: mean and standard deviation over ``audits``, one a seed."""
     lines = [f"| task | reward | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for same in zip(*(audit["findings"] for audit in audits), strict=True):
-        task, reward = same[0]["task"], same[0]["reward"]
-        if any((found["task"], found["reward"]) != (task, reward) for found in same):
+        names = {(found["task"], found["reward"]) for found in same}
+        if len(names) > 1:
             raise SystemExit("the audits are of different rewards: audit all seeds alike")
-        values = (_over_seeds([found.get(name) for found in same]) for name in COLUMNS)
+        [(task, reward)] = names
+        values = (_over_seeds([(found.get(name) or {}).get("value") for found in same]) for name in COLUMNS)
         lines.append(f"| {section_title(task)} | {reward} | {' | '.join(values)} |")
     return "\n".join(lines) + "\n"
 
 
-def _over_seeds(found: Sequence[Mapping[str, Any] | None]) -> str:
-    values = [each["value"] for each in found if each is not None and each["value"] is not None]
-    if len(values) < len(found):
+def _over_seeds(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
         return "–"
-    spread = Spread.of(values)
+    spread = Spread.of(known)
     return f"{spread.mean:.2f} ± {spread.deviation:.2f}" if len(values) > 1 else f"{spread.mean:.2f}"
 
 
@@ -79,18 +80,14 @@ def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: P
         save_figure(figure, *paths)
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--seeds", nargs="+", required=True)
     parser.add_argument("--arms", nargs="+", required=True)
-    wanted = parser.parse_args()
-    written = audits_table([read_audit(wanted.root / seed / "audit/audit.json") for seed in wanted.seeds])
-    write_text(wanted.root / "audits.md", written)
-    print(written, end="")
-    save_curves(wanted.root, wanted.seeds, wanted.arms, wanted.root / "curves.png")
-    print(f"{wanted.root / 'validation/arms.md'}, audits.md, curves.png")
-
-
-if __name__ == "__main__":
-    main()
+    given = parser.parse_args()
+    table = audits_table([read_audit(given.root / seed / "audit/audit.json") for seed in given.seeds])
+    write_text(given.root / "audits.md", table)
+    print(table, end="")
+    save_curves(given.root, given.seeds, given.arms, given.root / "curves.png")
+    print(f"{given.root / 'validation/arms.md'}, audits.md, curves.png")

@@ -14,6 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
+from sklearn.decomposition import TruncatedSVD
+from sklearn.linear_model import LogisticRegression
+from sklearn.semi_supervised import LabelSpreading
 
 from cellduality_plugin.evaluation.embedding import cell_matrix
 from cellduality_plugin.evaluation.metrics import accuracy, macro_f1
@@ -25,10 +28,10 @@ SEED = 0
 ROUNDS, UNLABELLED_WEIGHT = 8, 0.3
 COMPONENTS, NEIGHBOURS = 10, 20
 
-Scores: TypeAlias = Callable[[Any], NDArray[np.float64]]
+Floats: TypeAlias = NDArray[np.float64]
 
 
-def naive_bayes(presence: Any, memberships: NDArray[np.float64], usual: NDArray[np.float64]) -> Scores:
+def naive_bayes(presence: Any, memberships: Floats, usual: Floats) -> Callable[[Any], Floats]:
     """Return the function from cells x genes (0 or 1) to cells x labels, log-probabilities up to a number by cell.
 
     Parameters
@@ -46,10 +49,9 @@ def naive_bayes(presence: Any, memberships: NDArray[np.float64], usual: NDArray[
     return lambda others: np.asarray(others @ odds.T) + bias
 
 
-def bayes_labels(
-    presence: Any, memberships: NDArray[np.float64], shown: NDArray[np.bool_], others: Any, rounds: int
-) -> NDArray[np.int64]:
-    """Return the codes of ``others`` by naive Bayes on the ``shown`` cells, after ``rounds`` of EM over the rest."""
+def bayes_labels(presence: Any, codes: NDArray[np.int64], others: Any, rounds: int) -> NDArray[np.int64]:
+    """Return the codes of ``others`` by naive Bayes on cells whose code is not -1, after EM over the rest."""
+    shown, memberships = codes >= 0, (codes[:, None] == np.arange(codes.max() + 1)).astype(float)
     usual = (np.asarray(presence.sum(axis=0)).ravel() + 1) / (presence.shape[0] + 2)
     scores = naive_bayes(presence[shown], memberships[shown], usual)
     for _ in range(rounds if not shown.all() else 0):
@@ -60,16 +62,11 @@ def bayes_labels(
 
 def logistic(features: Any, labels: NDArray[Any], others: Any) -> NDArray[Any]:
     """Return the labels that a logistic regression (L2, C = 1, not tuned) gives to ``others``."""
-    from sklearn.linear_model import LogisticRegression
-
     return np.asarray(LogisticRegression(C=1.0, max_iter=2000).fit(features, labels).predict(others))
 
 
 def spread(features: Any, codes: NDArray[np.int64], others: Any) -> NDArray[np.int64]:
     """Return the codes of ``others`` after label spreading from the training cells whose code is not -1."""
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.semi_supervised import LabelSpreading
-
     svd = TruncatedSVD(min(COMPONENTS, features.shape[1] - 1), random_state=SEED)
     points = svd.fit_transform(features)
     model = LabelSpreading(kernel="knn", n_neighbors=min(NEIGHBOURS, len(points) - 1), max_iter=200)
@@ -84,11 +81,10 @@ def answers(folder: Path, train: RealCells, others: RealCells, column: str) -> d
     shown, types = np.array(train.labelled), np.array(train.types)
     labels = np.unique(types[shown])
     codes = np.where(shown, np.searchsorted(labels, types), -1)
-    memberships = (codes[:, None] == np.arange(len(labels))).astype(float)
     found = {
         "logistic regression": logistic(features[shown], types[shown], asked),
-        "naive Bayes": labels[bayes_labels(presence, memberships, shown, asked_presence, 0)],
-        "naive Bayes with EM": labels[bayes_labels(presence, memberships, shown, asked_presence, ROUNDS)],
+        "naive Bayes": labels[bayes_labels(presence, codes, asked_presence, 0)],
+        "naive Bayes with EM": labels[bayes_labels(presence, codes, asked_presence, ROUNDS)],
         "label spreading": labels[spread(features, codes, asked)],
         "logistic regression, all labels": logistic(features, types, asked),
     }
@@ -98,7 +94,7 @@ def answers(folder: Path, train: RealCells, others: RealCells, column: str) -> d
     return found
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="a folder that `cellduality data prepare` wrote")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
@@ -108,10 +104,8 @@ def main() -> None:
         read_cells(given.data / "cells.jsonl", split, columns=(given.column,)) for split in ("train", given.split)
     )
     found = answers(given.data, train, others, given.column)
-    measures = {"accuracy": accuracy, "macro_f1": macro_f1}
-    scores = {n: {m: of(others.types, labels) for m, of in measures.items()} for n, labels in found.items()}
+    scores = {
+        name: {"accuracy": accuracy(others.types, labels), "macro_f1": macro_f1(others.types, labels)}
+        for name, labels in found.items()
+    }
     print(json.dumps(scores, indent=1))
-
-
-if __name__ == "__main__":
-    main()

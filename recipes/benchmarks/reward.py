@@ -74,7 +74,7 @@ def _mean(curves: Curves, name: str) -> float:
     return statistics.fmean(value for _, value in curves[name])
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--group-size", type=int, default=8)
@@ -88,7 +88,3 @@ def main() -> None:
         written = table(wanted.root, wanted.group_size)
         write_text(wanted.root / "reward.md", written)
         print(written, end="")
-
-
-if __name__ == "__main__":
-    main()

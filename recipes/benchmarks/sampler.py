@@ -1,28 +1,29 @@
 """How busy the sampler keeps a teacher: requests a second against a server that answers after a fixed time.
 
-Run by recipes/benchmark_sampler.sh. The server is a process of its own and as lean as one can be in Python, so that
-what is measured is the sampler: `sample` with an `EndpointTeacher`, its file of candidates and its live counter. By
-turns with it a loop that posts the same prompts with aiohttp alone, and keeps nothing: the peer that shows how much of
-what is missing is the machine's doing. It is no bound, as it builds no request before the last answer is there.
+Run by recipes/benchmark_sampler.sh. What is measured is the sampler: `sample` with an `EndpointTeacher`, its file of
+candidates and its live counter. By turns with it a loop that posts the same prompts with aiohttp alone, and keeps
+nothing: the peer that shows how much of what is missing is the machine's doing. It is no bound, as it builds no request
+before the last answer is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import platform
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from lean_server import lean_server
+from rich.console import Console
+from rich.table import Table
 
 GOAL = 0.9
 GENES = 200
@@ -30,80 +31,21 @@ WORDS = 120
 CANDIDATES = 4
 
 
-class Answering(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive: the same chat completion for every request, ``delay`` seconds after it is whole."""
-
-    def __init__(self, delay: float, asked: list[float], answered: list[float]) -> None:
-        self.delay, self.asked, self.answered, self.received = delay, asked, answered, b""
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        while (end := self.received.find(b"\r\n\r\n")) >= 0:
-            head = self.received[:end].lower()
-            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
-            if len(self.received) < end + 4 + length:
-                return
-            self.received = self.received[end + 4 + length :]
-            self.asked.append(time.perf_counter())
-            asyncio.get_running_loop().call_later(self.delay, self.answer)
-
-    def answer(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(ANSWER)
-            self.answered.append(time.perf_counter())
-
-
 def _answer() -> bytes:
     text = "<think>" + " ".join(["marker"] * WORDS) + "</think><answer>B cell</answer>"
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 600, "completion_tokens": 160, "total_tokens": 760}
-    body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "choices": [choice], "usage": usage})
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    return (head + body).encode()
+    return json.dumps(
+        {"id": "1", "object": "chat.completion", "created": 1, "choices": [choice], "usage": usage}
+    ).encode()
 
 
 ANSWER = _answer()
 
 
-async def serve(delay: float) -> None:
-    """Answer until stdin is closed; for each line on it tell what was done since the last."""
-    asked: list[float] = []
-    answered: list[float] = []
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Answering(delay, asked, answered), "127.0.0.1", 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    used = time.process_time()
-    while await loop.run_in_executor(None, sys.stdin.readline):
-        seconds = answered[-1] - asked[0]
-        spent, used = time.process_time() - used, time.process_time()
-        after = (sum(answered) - sum(asked)) / len(answered)
-        print(json.dumps({"served": len(answered), "seconds": seconds, "after": after, "cpu": spent}), flush=True)
-        asked.clear()
-        answered.clear()
-    server.close()
-
-
-@contextlib.contextmanager
-def server(delay: float) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Yield (base URL, a function that tells what the server did since it was last called)."""
-    command = [sys.executable, __file__, "serve", "--delay", str(delay)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        told, heard = process.stdin, process.stdout
-
-        def since() -> dict[str, Any]:
-            print(file=told, flush=True)
-            did: dict[str, Any] = json.loads(heard.readline())
-            return did
-
-        try:
-            yield f"http://127.0.0.1:{int(heard.readline())}/v1", since
-        finally:
-            process.kill()
+def answer(body: bytes) -> bytes:
+    """Return the same chat completion for every request."""
+    return ANSWER
 
 
 def questions(count: int) -> list[Any]:
@@ -159,25 +101,21 @@ def aiohttp_alone(asked: list[Any], address: str, concurrency: int, out: Path) -
     return answers
 
 
-def cpu_seconds() -> float:
-    """Return the processor time of this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
 def measure(client: Callable[..., int], asked: list[Any], delay: float, concurrency: int, out: Path) -> dict[str, Any]:
     """Return requests a second of one run, and the processor time that each side took for one request.
 
     The rate is that from the first request that reached the server to the last answer.
     """
-    with tempfile.TemporaryDirectory(dir=out) as folder, server(delay) as (address, since):
+    with tempfile.TemporaryDirectory(dir=out) as folder, lean_server(answer, delay) as (address, since):
         kept = Path(folder, "candidates.jsonl")
         client(asked[:concurrency], address, concurrency, Path(folder, "warm.jsonl"))  # imports and files of bytecode
         since()
-        used = cpu_seconds()
+        used = time.process_time()
         answers = client(asked, address, concurrency, kept)
-        used, did = cpu_seconds() - used, since()
-        counts = {answers, did["served"], *([_distinct(kept)] if kept.exists() else [])}
+        used, did = time.process_time() - used, since()
+        rows = map(json.loads, kept.read_text(encoding="utf-8").splitlines()) if kept.exists() else ()
+        distinct = {(row["key"], row["candidate"]) for row in rows}
+        counts = {answers, did["served"], *([len(distinct)] if kept.exists() else [])}
     rate = did["served"] / did["seconds"]
     return {
         "requests": answers,
@@ -191,15 +129,8 @@ def measure(client: Callable[..., int], asked: list[Any], delay: float, concurre
     }
 
 
-def _distinct(path: Path) -> int:
-    with path.open(encoding="utf-8") as lines:
-        return len({(row["key"], row["candidate"]) for row in map(json.loads, lines)})
-
-
 def main(settings: argparse.Namespace) -> int:
     """Measure, print a table, write the figures; return 1 if the promise is not kept."""
-    from rich.console import Console
-
     asked = questions(settings.requests // CANDIDATES)
     runs: dict[str, list[dict[str, Any]]] = {"sampler": [], "aiohttp alone": []}
     for _ in range(settings.repeats):
@@ -222,10 +153,8 @@ def main(settings: argparse.Namespace) -> int:
     return 0 if all(kept.values()) or not settings.strict else 1
 
 
-def table(runs: dict[str, list[dict[str, Any]]], delay: float, concurrency: int) -> Any:
+def table(runs: dict[str, list[dict[str, Any]]], delay: float, concurrency: int) -> Table:
     """Return the table of all runs."""
-    from rich.table import Table
-
     title = f"Server answering in {delay * 1e3:g} ms, {concurrency} at a time: {concurrency / delay:,.0f}/s at most"
     made = Table("client", title=title, title_justify="left")
     columns = "requests", "seconds", "requests/s", "of the limit", "answered after ms", "client CPU ms", "server CPU ms"
@@ -239,26 +168,12 @@ def table(runs: dict[str, list[dict[str, Any]]], delay: float, concurrency: int)
     return made
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    everything = commands.add_parser("all")
-    everything.add_argument("--out", type=Path, required=True)
-    everything.add_argument("--requests", type=int, required=True)
-    everything.add_argument("--concurrency", type=int, required=True)
-    everything.add_argument("--delay", type=float, required=True)
-    everything.add_argument("--repeats", type=int, default=1)
-    everything.add_argument("--strict", type=int, default=1)
-    commands.add_parser("serve").add_argument("--delay", type=float, required=True)
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    settings = _arguments()
-    if settings.command == "all":
-        sys.exit(main(settings))
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    asyncio.run(serve(settings.delay))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["all"])
+    parser.add_argument("--out", type=Path, required=True)
+    for name, kind in {"requests": int, "concurrency": int, "delay": float}.items():
+        parser.add_argument(f"--{name}", type=kind, required=True)
+    for name in ("repeats", "strict"):
+        parser.add_argument(f"--{name}", type=int, default=1)
+    sys.exit(main(parser.parse_args()))

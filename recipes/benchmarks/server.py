@@ -1,9 +1,9 @@
 """A reward server under load: requests a second, how long they take, and whether each gets its own answer.
 
 Run by recipes/benchmark_server.sh. Three processes: the server as `cellduality serve-reward` starts it; behind it a
-policy that is no model, but tells log-probabilities that follow from the very tokens it was sent; and the clients, who
-know from the same rule what each rollout has to be worth. So an answer that was lost, or given to another, shows. Then
-the same against a server that takes on little, from more clients than it takes on: what is past its bound is told 429.
+policy that is no model, but says log-probabilities that follow from the tokens it was sent; and the clients, who know
+from the same rule what each rollout has to be worth. So an answer that was lost, or given to another, shows. Then the
+same against a server that takes on little, from more clients than it takes on: what is past its bound gets a 429.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import time
@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lean_server import lean_server
+from rich.console import Console
+from rich.table import Table
 
 GENES = tuple(f"GENE{number}" for number in range(200))
 LABELS = ("B cell", "CD4 T cell", "Monocyte", "NK cell")
@@ -33,7 +36,7 @@ GROUP = 8
 COMMAND = [sys.executable, "-c", "from cellduality_plugin.cli import main; main()"]
 TOKEN = "the-token-of-a-benchmark"
 BROKEN = 50
-"""Every so many requests one is none, and has to be told so."""
+"""Every so many requests one is malformed, and has to be refused."""
 
 
 def log_prob(tokens: list[int]) -> float:
@@ -41,52 +44,18 @@ def log_prob(tokens: list[int]) -> float:
     return -(zlib.crc32(np.asarray(tokens, np.int32).tobytes()) % 4000) / 1000
 
 
-class Answering(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive: what a vLLM server tells of a prompt, ``delay`` seconds after it is whole."""
-
-    def __init__(self, delay: float) -> None:
-        self.delay, self.received = delay, b""
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        while (end := self.received.find(b"\r\n\r\n")) >= 0:
-            head = self.received[:end].lower()
-            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]) if b"content-length:" in head else 0
-            if len(self.received) < end + 4 + length:
-                return
-            body, self.received = self.received[end + 4 : end + 4 + length], self.received[end + 4 + length :]
-            said = self.completion(json.loads(body)["prompt"]) if length else self.models()
-            asyncio.get_running_loop().call_later(self.delay, self.say, json.dumps(said).encode())
-
-    def say(self, body: bytes) -> None:
-        if not self.transport.is_closing():
-            head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-            self.transport.write(head.encode() + body)
-
-    @staticmethod
-    def models() -> dict[str, Any]:
-        return {"data": [{"id": "toy", "max_model_len": CONTEXT}]}
-
-    @staticmethod
-    def completion(tokens: list[int]) -> dict[str, Any]:
-        value = {"logprob": log_prob(tokens)}
-        return {"choices": [{"text": "", "prompt_logprobs": [None, *({str(token): value} for token in tokens[1:])]}]}
-
-
-async def play(delay: float) -> None:
-    """Be the policy, until stdin is closed."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Answering(delay), "127.0.0.1", 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
-    server.close()
+def answer(body: bytes) -> bytes:
+    """Return what a vLLM server says of its models, or of a prompt."""
+    if not body:
+        return json.dumps({"data": [{"id": "toy", "max_model_len": CONTEXT}]}).encode()
+    tokens = json.loads(body)["prompt"]
+    value = {"logprob": log_prob(tokens)}
+    found = [None, *({str(token): value} for token in tokens[1:])]
+    return json.dumps({"choices": [{"text": "", "prompt_logprobs": found}]}).encode()
 
 
 class Rule:
-    """The same policy without a server: what the clients expect by."""
+    """The same policy without a server: by which the clients know what to expect."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -147,35 +116,21 @@ def rollouts(config: Path, model: Path) -> list[dict[str, list[str]]]:
 
 
 @contextlib.contextmanager
-def started(command: list[str], **variables: str) -> Iterator[str]:
-    """Yield the first line that a process prints; end it afterwards."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env={**os.environ, **variables}) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.send_signal(signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def policy(delay: float) -> Iterator[str]:
-    """Yield the address of a policy that answers after ``delay`` seconds."""
-    with started([sys.executable, __file__, "policy", "--delay", str(delay)]) as port:
-        yield f"http://127.0.0.1:{port}/v1"
-
-
-@contextlib.contextmanager
 def reward_server(config: Path, model: Path, delay: float, *, at_once: int = 64, waiting: int = 8192) -> Iterator[str]:
     """Yield the address of a reward server whose policy answers after ``delay`` seconds."""
-    with policy(delay) as url:
+    with lean_server(answer, delay) as (url, _):
         values = json.loads(config.read_text())
         endpoint = {"urls": [url], "model": "toy", "tokenizer": str(model), "concurrency": at_once}
         served = config.with_name("served.json")
         served.write_text(json.dumps({**values, "dual": {**values["dual"], "endpoint": endpoint}}))
         command = [*COMMAND, "serve-reward", "--port", "0", "--config", str(served), "--waiting", str(waiting)]
-        with started(command, CELLDUALITY_TOKEN=TOKEN) as line:
-            yield "http://" + line.rpartition("@")[2]
+        environment = {**os.environ, "CELLDUALITY_TOKEN": TOKEN}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            try:
+                yield "http://" + process.stdout.readline().strip().rpartition("@")[2]
+            finally:
+                process.terminate()
 
 
 async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds: float) -> dict[str, Any]:
@@ -184,9 +139,7 @@ async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds
 
     answers: list[tuple[int, float, float]] = []  # rollout, reward, seconds
     codes: Counter[int] = Counter()
-    sent, wrong = 0, 0
-    numbers = iter(range(2**62))
-    ends = time.perf_counter() + seconds
+    sent, wrong, numbers, ends = 0, 0, itertools.count(), time.perf_counter() + seconds
     headers = {"Authorization": "Bearer " + TOKEN, "Content-Type": "application/json"}
 
     async def ask(session: aiohttp.ClientSession) -> None:
@@ -213,6 +166,7 @@ async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds
         async with session.get(address + "metrics", headers=headers) as response:
             page = await response.text()
     values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    p50, p99 = (float(each) for each in np.quantile([answer[2] for answer in answers], [0.5, 0.99]) * 1e3)
     return {
         "clients": clients,
         "seconds": took,
@@ -222,8 +176,8 @@ async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds
         "lost": sent - sum(codes.values()),
         "wrong_code": wrong,
         "per_second": len(answers) / took,
-        "p50_ms": float(np.quantile([answer[2] for answer in answers], 0.5) * 1e3),
-        "p99_ms": float(np.quantile([answer[2] for answer in answers], 0.99) * 1e3),
+        "p50_ms": p50,
+        "p99_ms": p99,
         "dual_requests": float(values["cellduality_dual_requests_total"]),
         "rewards_counted": float(values["cellduality_rewards_total"]),
         "answers": [answer[:2] for answer in answers],
@@ -240,8 +194,8 @@ async def swapped(run: dict[str, Any], posted: list[dict[str, Any]], config: Pat
     judge = Judge(Config.load(config), tokenizer, Rule(tokenizer))
     expected: dict[int, float] = {}
     for which in {answer[0] for answer in run["answers"]}:
-        told = [posted[which][name][0] for name in ("query", "prompts", "labels")]
-        expected[which] = (await judge.score(judge.rollout(*told))).reward
+        sent = [posted[which][name][0] for name in ("query", "prompts", "labels")]
+        expected[which] = (await judge.score(judge.rollout(*sent))).reward
     run["distinct_rewards"] = len(set(expected.values()))
     return sum(expected[which] != reward for which, reward in run.pop("answers"))
 
@@ -275,9 +229,6 @@ def main(settings: argparse.Namespace) -> int:
 
 def show(runs: dict[str, dict[str, Any]]) -> None:
     """Print the table."""
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table("")
     for column in ("clients", "seconds", "rewards/s", "p50 ms", "p99 ms", "200", "400", "429", "dual calls", "swapped"):
         table.add_column(column, justify="right")
@@ -288,21 +239,10 @@ def show(runs: dict[str, dict[str, Any]]) -> None:
     (Console() if sys.stdout.isatty() else Console(width=120)).print(table)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    everything = commands.add_parser("all")
-    everything.add_argument("--out", type=Path, required=True)
-    everything.add_argument("--clients", type=int, default=64)
-    everything.add_argument("--seconds", type=float, default=60.0)
-    everything.add_argument("--rows", type=int, default=8192)
-    everything.add_argument("--delay", type=float, default=0.02)
-    commands.add_parser("policy").add_argument("--delay", type=float, required=True)
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    settings = _arguments()
-    if settings.command == "all":
-        sys.exit(main(settings))
-    asyncio.run(play(settings.delay))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["all"])
+    parser.add_argument("--out", type=Path, required=True)
+    for name, default in {"clients": 64, "seconds": 60.0, "rows": 8192, "delay": 0.02}.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    sys.exit(main(parser.parse_args()))

@@ -1,4 +1,4 @@
-"""`cellduality audit` from the flags to the files; what is wrong is told before a model loads."""
+"""`cellduality audit` from the flags to the files; mistakes are found before a model loads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cellduality_plugin.cli import app
-from cellduality_plugin.commands.auditing import audited, write_audit, write_choice, write_chosen_rows
+from cellduality_plugin.commands.auditing import write_audit, write_choice, write_chosen_rows
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.audit.run import AuditSettings, read_audit
+from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, read_audit
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.parsing import join_response
@@ -40,65 +40,44 @@ def folder(tmp_path: Path, make_config, vocabulary, cell) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *words: str) -> None:
-    flags = ["--model", str(folder / "model"), "--data", str(folder), "--out", str(folder / "out"), *words]
-    done = CliRunner().invoke(app, ["audit", *flags])
-    assert done.exception is not None
-    raise done.exception
-
-
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "value"),
     [
-        ((), "no checkpoint"),
-        (("--config", "elsewhere.json"), "cannot read the configuration"),
-        (("--rewards", "rwjs"), "no reward 'rwjs'"),
+        ((), "model"),
+        (("--config", "elsewhere.json"), "elsewhere.json"),
+        (("--rewards", "rwjs"), "rwjs"),
         (("--rewards", "oracle,missing.py:Mine"), "missing.py"),
-        (("--hidden", "0.25,2"), "'0.25,2' is not what is asked for .*: write numbers from 0.001 to 1, with commas"),
-        (("--traces", "many"), "'many' is not what is asked for"),
-        (("--choose", "elsewhere/chosen.json"), "in another folder than cellduality.json"),
-        (("--rl-rows", "rl.jsonl", "--chosen-rows", "chosen.jsonl"), "belong together"),
+        (("--hidden", "0.25,2"), "0.25,2"),
+        (("--traces", "many"), "many"),
+        (("--choose", "elsewhere/chosen.json"), "--choose"),
+        (("--rl-rows", "rl.jsonl", "--chosen-rows", "chosen.jsonl"), "--chosen-rows"),
     ],
 )
-def test_mistakes_are_told_before_a_model_loads(words, message, folder):
-    with pytest.raises(CellDualityError, match=message):
-        run(folder, *words)
+def test_mistakes_are_found_before_a_model_loads(words, value, folder):
+    flags = ["--model", str(folder / "model"), "--data", str(folder), "--out", str(folder / "out"), *words]
+    with pytest.raises(CellDualityError) as error:
+        CliRunner().invoke(app, ["audit", *flags], catch_exceptions=False)
+    assert value in str(error.value)
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize("words", [("--cells", "1"), ("--samples", "1"), ("--temperature", "0"), ("--masks", "-1")])
-def test_numbers_out_of_range_are_refused(words, folder):
-    with pytest.raises(SystemExit) as ended:
-        run(folder, *words)
-    assert ended.value.code == 2
-
-
-@pytest.fixture
-def content(folder):
-    """An audit that finds one reward of annotation to agree with the truth, and of all others none."""
-
+def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on(folder):
+    config = Config.load(folder / "cellduality.json")
     settings = AuditSettings(rewards=("likelihood",), hidden=(0.5, 1.0), traces=(0, 2), resamples=20)
-    content = audited(folder, Config.load(folder / "cellduality.json"), settings, opened)
+    content = audit(folder, config, opened, settings)
     agrees = ("cell_type_annotation", "likelihood, all hidden, 2 traces")
     for each in content["findings"]:
         each["verdict"]["grade"] = "agrees" if (each["task"], each["reward"]) == agrees else "unclear"
-    return content
-
-
-def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on(folder, content):
-    config = Config.load(folder / "cellduality.json")
     tasks = write_choice(content, config, folder / "chosen.json")
     assert list(tasks) == ["cell_type_annotation"]
-    chosen = Config.load(folder / "chosen.json")
-    own = chosen.tasks["cell_type_annotation"]
+    own = Config.load(folder / "chosen.json").tasks["cell_type_annotation"]
     assert (own.reward, own.hidden, own.traces) == ("likelihood", 1.0, 2)
     before = config.tasks["cell_type_annotation"]
     assert own.model_copy(update={"reward": before.reward, "hidden": None, "traces": 0}) == before
     write_audit(content, folder / "out")
-    told = read_audit(folder / "out" / "audit.json")["choice"]
-    assert told.keys() == config.tasks.keys()
-    assert {name for name, each in told.items() if each["contender"]} == {"cell_type_annotation"}
-    assert "**Choice.** Trained with likelihood, all hidden, 2 traces: " in (folder / "out" / "audit.md").read_text()
+    choice = read_audit(folder / "out" / "audit.json")["choice"]
+    assert choice.keys() == config.tasks.keys()
+    assert {name for name, each in choice.items() if each["contender"]} == {"cell_type_annotation"}
 
 
 @pytest.mark.parametrize(("batch", "left"), [(1, 7), (3, 6), (7, 7), (8, 7)])
@@ -108,20 +87,18 @@ def test_rows_of_the_tasks_that_stay_out_are_left_out_and_whole_batches_remain(b
         {"input": str(n), "label": Example(names[n % 2], f"s/{n}", {}, {}, "B", None).to_label()} for n in range(14)
     ]
     write_jsonl(folder / "rl.jsonl", rows)
-    told = write_chosen_rows(folder / "rl.jsonl", folder / "chosen.jsonl", names[:1], batch)
+    write_chosen_rows(folder / "rl.jsonl", folder / "chosen.jsonl", names[:1], batch)
     assert list(read_jsonl(folder / "chosen.jsonl")) == rows[::2][:left]
-    assert f"{left} of 14 rows; 7 of tasks that stay out, and the last {7 - left}, which fill no batch" in told
     write_chosen_rows(folder / "rl.jsonl", folder / "chosen.jsonl", (), batch)
     assert (folder / "chosen.jsonl").read_text() == ""
 
 
 def test_numbers_words_and_a_picture_are_written(folder):
     settings = AuditSettings(rewards=("oracle", {"likelihood": 1.0, "oracle": 2.0}), resamples=20)
-    content = audited(folder, Config.load(folder / "cellduality.json"), settings, opened)
+    content = audit(folder, Config.load(folder / "cellduality.json"), opened, settings)
     write_audit(content, folder / "out")
     found = read_audit(folder / "out" / "audit.json")
     assert found["findings"] == json.loads(json.dumps(content["findings"]))
     assert {each["task"] for each in found["findings"]} == set(TASKS)
-    page = (folder / "out" / "audit.md").read_text()
-    assert "- **likelihood+2*oracle** (no signal): no signal: zero-variance groups 100 %" in page
+    assert "- **likelihood+2*oracle** (no signal): " in (folder / "out" / "audit.md").read_text()
     assert (folder / "out" / "audit.png").read_bytes().startswith(b"\x89PNG")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def benchmarks(monkeypatch) -> Callable[[str], ModuleType]:
+    """Return a function that imports a benchmark as its recipe runs it, with its folder on the path."""
+    monkeypatch.syspath_prepend(ROOT / "recipes" / "benchmarks")
+    return importlib.import_module
 
 
 @pytest.fixture

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-SCRIPT = Path(__file__).parents[2] / "recipes" / "benchmarks" / "default.py"
 TASK = "cell_type_annotation"
 
 
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("default_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def benchmark(benchmarks):
+    return benchmarks("default")
 
 
 def audit(auc: float, reward: str = "likelihood") -> dict:
@@ -28,17 +20,17 @@ def audit(auc: float, reward: str = "likelihood") -> dict:
     return {"findings": [{"task": TASK, "reward": reward, "auc": value, "zero_variance": {"value": None}}]}
 
 
-def test_the_table_is_over_seeds_and_leaves_out_what_an_audit_lacks(benchmark: ModuleType) -> None:
+def test_the_table_is_over_seeds_and_leaves_out_what_an_audit_lacks(benchmark) -> None:
     *_, row = benchmark.audits_table([audit(0.6), audit(0.8)]).splitlines()
     assert row == "| cell type annotation | likelihood | 0.70 ± 0.14 | – | – | – | – | – |"
 
 
-def test_audits_of_different_rewards_are_not_averaged(benchmark: ModuleType) -> None:
+def test_audits_of_different_rewards_are_not_averaged(benchmark) -> None:
     with pytest.raises(SystemExit, match="audit all seeds alike"):
         benchmark.audits_table([audit(0.6), audit(0.8, "posterior")])
 
 
-def test_curves_show_every_arm_beside_the_oracle(benchmark: ModuleType, tmp_path: Path) -> None:
+def test_curves_show_every_arm_beside_the_oracle(benchmark, tmp_path: Path) -> None:
     seeds, arms = ["1", "2"], ["oracle", "posterior", "posterior-frozen"]
     for seed in seeds:
         for arm in arms:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-from pathlib import Path
 
 import pytest
 
@@ -12,15 +10,10 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
 from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge, with_endpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("server_benchmark", ROOT / "recipes" / "benchmarks" / "server.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def benchmark(benchmarks):
+    return benchmarks("server")
 
 
 @pytest.fixture
@@ -30,7 +23,7 @@ def under_load(benchmark, tmp_path, serve_app):
     posted = benchmark.rollouts(config, model)
 
     def run(limits: Limits, *, delay: float, clients: int, seconds: float) -> dict:
-        with benchmark.policy(delay) as url:
+        with benchmark.lean_server(benchmark.answer, delay) as (url, _):
             settings = with_endpoint(Config.load(config), urls=(url,), model="toy", tokenizer=str(model))
             server = RewardServer(*open_judge(settings), benchmark.TOKEN, limits)
             found = asyncio.run(benchmark.load(f"http://{serve_app(server.app)}/", posted, clients, seconds))

@@ -28,21 +28,13 @@ the question itself; the true answer of a cell drawn at random, whatever its con
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One answer and what is wrong with it, if anything."""
-
-    kind: Kind
-    value: Value
-
-
-@dataclass(frozen=True)
 class Case:
-    """One cell under audit: its row, with gold, that row under each mask, and candidates, the true one first."""
+    """One cell under audit: its row, with gold, that row under each mask, and (kind, answer), the true one first."""
 
     task: DualTask
     example: Example
     splits: tuple[Example, ...]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[tuple[Kind, Value], ...]
 
     @property
     def names_a_label(self) -> bool:
@@ -52,29 +44,26 @@ class Case:
     @property
     def gold(self) -> Value:
         """The true answer."""
-        return _gold(self.example)
+        return self.candidates[0][1]
 
 
 def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list[Example]]:
     """Return the labelled rows of ``data`` for each of the tasks that are answered by a label or by genes.
 
-    Raises
-    ------
-    CellDualityError
-        If there is no such file (the folder was prepared by an older version), or no row of ``tasks`` in it.
+    A CellDualityError if there is no such file (of a folder of an older version), or no row of ``tasks`` in it.
     """
     path = data / FILE
     if not path.is_file():
         hint = "prepare the data again (cellduality data prepare)"
-        raise CellDualityError("no cells to audit", where=str(path), hint=hint)
+        raise CellDualityError("no cells to audit", code="missing-audit-rows", where=str(path), hint=hint)
     found: dict[str, list[Example]] = {n: [] for n, task in tasks.items() if isinstance(task.answer, OneOf | Genes)}
     for row in read_jsonl(path):
         example = Example.from_label(row.get("label", ""))
         if example.task in found:
             found[example.task].append(example)
     if not any(found.values()):
-        hint = "prepare the data again, with --audit-cells above 0"
-        raise CellDualityError(f"no row of {', '.join(tasks)}", where=str(path), hint=hint)
+        what, hint = f"no row of {', '.join(tasks)}", "prepare the data again, with --audit-cells above 0"
+        raise CellDualityError(what, code="empty-audit-rows", where=str(path), hint=hint)
     return {name: examples for name, examples in found.items() if examples}
 
 
@@ -95,8 +84,8 @@ def make_cases(
     """
     for row in rows:
         if row.gold is None:
-            where = f"row {row.id} of {task.name}"
-            raise CellDualityError("the row holds no true answer", where=where, hint="prepare the data again")
+            where, hint = f"row {row.id} of {task.name}", "prepare the data again"
+            raise CellDualityError("the row holds no true answer", code="missing-gold", where=where, hint=hint)
     return [
         Case(task, row, row.splits()[:masks], tuple(_candidates(task, row, rows, vocabulary, others, rng)))
         for row in rows[:cells]
@@ -110,20 +99,19 @@ def _candidates(
     vocabulary: Vocabulary,
     others: int,
     rng: np.random.Generator,
-) -> Iterable[Candidate]:
+) -> Iterable[tuple[Kind, Value]]:
     gold = _gold(row)
-    yield Candidate("true", gold)
+    yield "true", gold
     elsewhere = [other for other in rows if other.id != row.id]
     if isinstance(task.answer, OneOf):
-        yield from (Candidate("wrong", label) for label in vocabulary.labels[task.answer.kind] if label != gold)
+        yield from (("wrong", label) for label in vocabulary.labels[task.answer.kind] if label != gold)
     else:
         wrong = [other for other in elsewhere if other.unknown != row.unknown]
-        for index in rng.permutation(len(wrong))[:others]:
-            yield Candidate("wrong", _gold(wrong[index]))
-        yield Candidate("reordered", tuple(rng.permutation(list(gold)).tolist()))
-        yield from (Candidate("copied", value) for value in row.inputs.values() if isinstance(value, tuple))
+        yield from (("wrong", _gold(wrong[index])) for index in rng.permutation(len(wrong))[:others])
+        yield "reordered", tuple(rng.permutation(list(gold)).tolist())
+        yield from (("copied", value) for value in row.inputs.values() if isinstance(value, tuple))
     if elsewhere:
-        yield Candidate("another's", _gold(elsewhere[rng.integers(len(elsewhere))]))
+        yield "another's", _gold(elsewhere[rng.integers(len(elsewhere))])
 
 
 def _gold(row: Example) -> Value:
@@ -166,7 +154,7 @@ def truths(case: Case, answers: Sequence[Value | None], real: RealCells | None =
     """Return {measure: how true each answer is, in [0, 1]}; NaN for a cell that could not be read. Best value 1.
 
     Of labels ``"correct"``. Of written cells ``"knn"``, the headline: the share of the right condition among the
-    nearest of the ``real`` cells; and ``"rwjs"`` to the true cell, which a condition does not tell.
+    nearest of the ``real`` cells; and ``"rwjs"`` to the true cell, which may differ from others of its condition.
     """
     if real is None:
         return {"correct": [float(answer == case.gold) for answer in answers]}

@@ -22,20 +22,14 @@ CONFIGURED = "configured"
 """Stands for the reward that the configuration gives a task."""
 
 RewardName: TypeAlias = "str | Mapping[str, float]"
+"""A product of kinds, or {such a product: weight}."""
 
 
 @dataclass(frozen=True)
 class Contender:
     """One way to pay a task, in the words of :class:`cellduality_plugin.config.TaskSettings`.
 
-    Parameters
-    ----------
-    reward
-        A product of kinds, or {such a product: weight}.
-    hidden
-        The share of the cell's genes that the dual rebuilds; None for the split of the row.
-    traces
-        Reasoning traces of the dual that the hidden part is scored after.
+    ``hidden`` is the share of a cell's genes that the dual rebuilds, None for the split of the row.
     """
 
     reward: RewardName
@@ -76,26 +70,15 @@ def contenders_for(
     task: DualTask,
     row: Example,
     config: Config,
-    *,
     rewards: Sequence[RewardName] = (),
     hidden: Sequence[float] = (),
     traces: Sequence[int] = (),
 ) -> list[Contender]:
     """Return every combination of rewards, hidden shares and traces that makes sense for ``task``, each once.
 
-    Parameters
-    ----------
-    row
-        Any of the task: it tells whether the task hides genes. Shares are for tasks that do.
-    rewards
-        Empty for :data:`CONFIGURED` and :data:`DEFAULTS`. Those that cannot judge the task are left out.
-    hidden, traces
-        Empty for those of the configuration. Traces are for rewards that read how likely the dual's response is.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no reward of a name.
+    No ``rewards`` are :data:`CONFIGURED` and :data:`DEFAULTS`; those that cannot judge the task are left out, and an
+    unknown name is a CellDualityError. No shares or traces are those of the configuration. Shares are for tasks that
+    hide genes, as any ``row`` shows, traces for rewards that read how likely the dual's response is.
     """
     settings = config.tasks[task.name]
     hides = any(task.hide(row, share) != row for share in (0.5, 1.0))
@@ -113,5 +96,5 @@ def contenders_for(
 
 
 def check_reward(name: RewardName, task: DualTask, config: Config) -> None:
-    """Return nothing if ``task`` can be judged so with what ``config`` has; a CellDualityError says why not."""
+    """Raise a CellDualityError that says why ``task`` cannot be judged so with what ``config`` has."""
     config.with_tasks({task.name: {"reward": name}}).load_rewards({task.name: task})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cellduality_plugin.chat import render
-from cellduality_plugin.evaluation.audit.asking import CountTokens
+from cellduality_plugin.evaluation.audit.judging import CountTokens
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.engine import EnginePolicy
 from cellduality_plugin.policies.offline import EngineSettings, Served, served_model
@@ -39,12 +39,7 @@ def checkpoint_players(
 ) -> Iterator[Players]:
     """Open the players over the checkpoint in ``model``; raises as :func:`.offline.served_model`.
 
-    Parameters
-    ----------
-    temperature
-        Of the sampled answers.
-    seed
-        Every draw has a seed of its own that follows from it.
+    Answers are sampled at ``temperature``. Every draw has a seed of its own that follows from ``seed``.
     """
     with served_model(model, settings, seed=seed) as served:
         engine = Stepped(served)
@@ -60,7 +55,7 @@ def checkpoint_players(
 
 
 class SeededPolicy(EnginePolicy):
-    """The policy of training, whose draws hang on nothing but the seed, the prompt and their number."""
+    """The policy of training, whose draws depend on nothing but the seed, the prompt and their number."""
 
     def __init__(self, engine: Stepped, served: Served, settings: DualSettings, seed: int) -> None:
         super().__init__(engine, served.tokenizer, served.limit, settings)
@@ -79,7 +74,7 @@ class Stepped:
     """A vLLM engine with OpenRLHF's asynchronous ``generate``, stepped by the event loop itself.
 
     vLLM's own asynchronous engine runs in another process: it starts seconds later, and which requests share a batch,
-    and with it the last digits of their numbers, hangs on timing. Here everyone who is ready has asked before a step.
+    and with it the last digits of their numbers, depends on timing. Here everyone who is ready has asked before a step.
     """
 
     def __init__(self, served: Served) -> None:
@@ -99,22 +94,19 @@ class Stepped:
         self._waiting[name] = asyncio.get_running_loop().create_future()
         if self._running is None or self._running.done():
             self._running = asyncio.ensure_future(self._run())
-            self._running.add_done_callback(self._tell)
         return await self._waiting[name]
 
     async def _run(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(0)
-            for output in self._served.llm.llm_engine.step():
-                if output.finished:
-                    waiting = self._waiting.pop(output.request_id)
-                    if not waiting.done():  # whoever asked may have given up
-                        waiting.set_result(output)
-            await asyncio.sleep(0)
-
-    def _tell(self, run: asyncio.Task[None]) -> None:
-        """Hand an engine's failure to all who wait for it."""
-        if not run.cancelled() and (error := run.exception()):
+        try:
+            while self._waiting:
+                await asyncio.sleep(0)
+                for output in self._served.llm.llm_engine.step():
+                    if output.finished:
+                        waiting = self._waiting.pop(output.request_id)
+                        if not waiting.done():  # whoever asked may have given up
+                            waiting.set_result(output)
+                await asyncio.sleep(0)
+        except Exception as error:  # the engine's failure is that of all who wait for it
             for waiting in self._waiting.values():
                 if not waiting.done():
                     waiting.set_exception(error)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from cellduality_plugin.evaluation.audit import statistics
-from cellduality_plugin.evaluation.audit.asking import Cost
 from cellduality_plugin.evaluation.audit.contenders import Contender
-from cellduality_plugin.evaluation.audit.judging import Judged
-from cellduality_plugin.evaluation.audit.statistics import Floats, Rewards, in_blocks, pairwise_auc, shared_macro_f1
+from cellduality_plugin.evaluation.audit.judging import COSTS, Judged
+from cellduality_plugin.evaluation.audit.statistics import NOTHING, Floats, in_blocks, pairwise_auc, shared_macro_f1
 from cellduality_plugin.evaluation.audit.verdicts import verdict
 from cellduality_plugin.examples import Value
-
-NOTHING = float("nan")
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Answered:
     greedy: Value | None
     samples: tuple[str, ...]
     values: tuple[Value | None, ...]
-    truths: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    truths: Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Counting:
     seed: int
     resamples: int
 
-    def mean(self, values: Sequence[float]) -> dict[str, Any]:
+    def mean(self, values: Sequence[float] | Floats) -> dict[str, Any]:
         """Return the mean of one value a cell."""
         return statistics.mean_over_cells(values, seed=self.seed, resamples=self.resamples)
 
@@ -61,6 +58,7 @@ def finding(
     cell without.
     """
     case, rollouts = judged[0].case, sum(each.samples.size for each in judged)
+    costs = np.sum([each.costs for each in judged], axis=0) / max(1, rollouts)
     made = {
         "task": task,
         "reward": contender.title,
@@ -75,7 +73,7 @@ def finding(
         **_worth(judged, how),
         "signal_to_noise": statistics.signal_to_noise([each.of("true", "wrong") for each in judged]),
         "failed": float(np.mean([each.failed for each in judged])),
-        "cost": asdict(Cost.sum([each.cost for each in judged], max(1, rollouts))),
+        "cost": dict(zip(COSTS, costs.tolist(), strict=True)),
     }
     return {**made, "verdict": verdict(made)}
 
@@ -83,8 +81,14 @@ def finding(
 def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return the AUC of the true answer against wrong ones: as a rollout is paid, over all masks, and kind by kind."""
 
-    def auc(wrong: Callable[[Judged], Rewards], masks: int = how.masks) -> dict[str, Any]:
-        return how.mean([_auc(each.of("true"), wrong(each), masks) for each in judged])
+    def of_cell(true: Floats, wrong: Floats, masks: int) -> float:
+        if not len(wrong):
+            return NOTHING
+        blocks = zip(in_blocks(true, masks).T, in_blocks(wrong, masks).T, strict=True)
+        return float(np.mean([pairwise_auc(*pair) for pair in blocks]))
+
+    def auc(wrong: Callable[[Judged], Floats], masks: int = how.masks) -> dict[str, Any]:
+        return how.mean([of_cell(each.of("true"), wrong(each), masks) for each in judged])
 
     every = len(judged[0].case.splits)
     found = {"auc": auc(lambda each: each.of("wrong")), "auc_all_masks": auc(lambda each: each.of("wrong"), every)}
@@ -97,26 +101,19 @@ def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     return found
 
 
-def _auc(true: Rewards, wrong: Rewards, masks: int) -> float:
-    if not len(wrong):
-        return NOTHING
-    blocks = zip(in_blocks(true, masks).T, in_blocks(wrong, masks).T, strict=True)
-    return float(np.mean([pairwise_auc(*pair) for pair in blocks]))
-
-
 def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Counting) -> dict[str, Any]:
     """Return accuracy and macro-F1 of four ways to name a label, on the same cells; shares of a choice count as such.
 
     ``choice``: the label that is paid most of all; ``policy``: its likeliest answer; ``majority``: the commonest answer
     of a group; ``product``: the one whose votes times reward are most, to which training leads.
     """
-    labels = sorted({str(c.value) for each in judged for c in each.case.candidates})
+    labels = sorted({str(value) for each in judged for _, value in each.case.candidates})
 
     def shares(choices: Sequence[Mapping[Value, float]]) -> list[float]:
         return [sum(float(choice.get(label, 0.0)) / len(choices) for choice in choices) for label in labels]
 
     def best_paid(each: Judged) -> list[dict[Value, float]]:
-        named = [c.value for c in each.case.candidates if c.kind in ("true", "wrong")]
+        named = [value for kind, value in each.case.candidates if kind in ("true", "wrong")]
         blocks = in_blocks(each.of("true", "wrong"), how.masks).T
         return [statistics.best(dict(zip(named, rewards, strict=True))) for rewards in blocks]
 
@@ -136,9 +133,9 @@ def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Countin
         return shared_macro_f1(gold, after) - shared_macro_f1(gold, before)
 
     return {
-        **{f"{way}_accuracy": how.mean(found.tolist()) for way, found in right.items()},
+        **{f"{way}_accuracy": how.mean(found) for way, found in right.items()},
         **{f"{way}_macro_f1": how.over(shared_macro_f1, gold, found) for way, found in picked.items()},
-        "product_gain": how.mean((right["product"] - right["majority"]).tolist()),
+        "product_gain": how.mean(right["product"] - right["majority"]),
         "product_gain_macro_f1": how.over(gain, gold, picked["product"], picked["majority"]),
         "score_of_cells": right["product"].tolist(),
     }
@@ -165,7 +162,7 @@ def _within_groups(judged: Sequence[Judged], answered: Sequence[Answered], how: 
         **{f"group_agreement_{key}": how.mean(over_blocks(statistics.rank_correlation, key)) for key in others},
         "best_of_group": how.mean(best),
         "mean_of_group": how.mean(mean),
-        "group_gain": how.mean([b - m for b, m in zip(best, mean, strict=True)]),
+        "group_gain": how.mean(np.subtract(best, mean)),
         "zero_variance": how.mean([statistics.zero_variance(rewards, how.least_spread) for rewards in paid]),
         "same_answers": how.mean([float(len(set(each.values)) == 1) for each in answered]),
         "score_of_cells": [None if np.isnan(each) else each for each in best],
@@ -196,4 +193,4 @@ def _worth(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
         "gain_over_shuffled": true - shuffled,
         "gain_over_observed_only": true - bare,
     }
-    return {name: how.mean(column.tolist()) for name, column in columns.items()}
+    return {name: how.mean(column) for name, column in columns.items()}

@@ -6,17 +6,18 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.answers import Case, RealCells, make_cases, read_audit_rows, truths
-from cellduality_plugin.evaluation.audit.asking import Remembering
 from cellduality_plugin.evaluation.audit.contenders import (
     CONFIGURED,
     Contender,
@@ -27,16 +28,15 @@ from cellduality_plugin.evaluation.audit.contenders import (
 )
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.findings import Answered, Counting, finding
-from cellduality_plugin.evaluation.audit.judging import judge, response, scorer_of
+from cellduality_plugin.evaluation.audit.judging import Remembering, judge, response, scorer_of
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, read_versioned
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
 
 FORMAT, VERSION = "cellduality-audit", 2
 
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is done, how much of it, and of how much."""
 Audited: TypeAlias = Mapping[DualTask, tuple[Sequence[Example], Sequence[Contender]]]
 """The rows of each task, and the contenders for it."""
 Result = TypeVar("Result")
@@ -49,7 +49,7 @@ class AuditSettings:
     Every sensible combination of ``rewards``, ``hidden`` and ``traces`` (:func:`.contenders.contenders_for`), on so
     many ``cells`` of a task, under so many ``masks`` of each (None: all); in training the reward of a rollout is the
     mean over ``masks_of_a_rollout``. ``samples`` are answers of the policy, drawn at ``temperature``; a written cell is
-    held against ``others`` real ones. ``seed`` is of every random choice, ``resamples`` of bootstrap intervals.
+    compared with ``others`` real ones. ``seed`` is of every random choice, ``resamples`` of bootstrap intervals.
     """
 
     rewards: tuple[RewardName, ...] = ()
@@ -66,39 +66,40 @@ class AuditSettings:
 
 
 def audit(
-    data: Path,
-    config: Config,
-    players: Players,
-    settings: AuditSettings,
-    progress: Progress = lambda title, done, total: None,
+    data: Path, config: Config, opened: Callable[[], AbstractContextManager[Players]], settings: AuditSettings
 ) -> dict[str, Any]:
     """Return the findings on every task and contender, as JSON holds them.
 
     ``labels_used`` counts, by data set, the cells whose labels they rest on; ``seconds`` is how long it all took.
-
-    Parameters
-    ----------
-    data
-        The prepared folder, with its ``audit.jsonl``.
-    config
-        The pairs, their rewards and how duals are asked: those of the run to come.
-    players
-        Who answers and who plays the dual.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no audit file, no row of a configured task in it, or a reward cannot judge any task.
+    ``data`` is the prepared folder with its ``audit.jsonl``, ``config`` that of the run to come. Before the players are
+    opened, a CellDualityError if there is no such file, no row of a configured task in it, or a reward cannot judge any
+    task.
     """
-    wanted, begun = check(data, config, settings), time.monotonic()
+    wanted, begun, vocabulary = _check(data, config, settings), time.monotonic(), config.load_vocabulary()
+    findings: list[dict[str, Any]] = []
 
-    async def all_tasks() -> list[dict[str, Any]]:
-        limit = config.dual.timeout_seconds
-        memory = Remembering(players.dual, players.prompt_tokens, players.response_tokens, timeout=limit)
-        auditor = _Auditor(config, players, settings, progress, memory)
-        return [found for task, (rows, those) in wanted.items() async for found in auditor.findings(task, rows, those)]
+    async def all_tasks(players: Players) -> None:
+        tokens = players.prompt_tokens, players.response_tokens
+        memory = Remembering(players.dual, *tokens, timeout=config.dual.timeout_seconds)
+        for task, (rows, contenders) in wanted.items():
+            rng = np.random.default_rng([settings.seed, *task.name.encode()])
+            sizes: dict[str, Any] = {"cells": settings.cells, "masks": settings.masks, "others": settings.others}
+            cases = make_cases(task, rows, vocabulary, **sizes, rng=rng)
+            real = None if cases[0].names_a_label else RealCells(rows)
+            asking = (_answers(case, real, players, settings.samples, vocabulary) for case in cases)
+            answered = await _together(f"{task.name}: answers", asking)
+            spread = config.tasks[task.name].minimum_spread
+            how = Counting(settings.masks_of_a_rollout, spread, settings.seed, settings.resamples)
+            for contender in contenders:
+                scorer = scorer_of(config, task.name, contender)
+                # Another split of the cell takes the place of all that the row holds.
+                under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
+                judging = (judge(scorer, c, own.samples, memory) for c, own in zip(under, answered, strict=True))
+                judged = await _together(f"{task.name}: {contender.title}", judging)
+                findings.append(finding(task.name, contender, judged, answered, how))
 
-    findings = asyncio.run(all_tasks())
+    with opened() as players:
+        asyncio.run(all_tasks(players))
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -109,12 +110,12 @@ def audit(
     }
 
 
-def check(data: Path, config: Config, settings: AuditSettings) -> Audited:
+def _check(data: Path, config: Config, settings: AuditSettings) -> Audited:
     """Return what will be audited; raises as :func:`audit` does."""
     tasks = config.load_tasks()
-    how: dict[str, Any] = {"rewards": settings.rewards, "hidden": settings.hidden, "traces": settings.traces}
+    how = settings.rewards, settings.hidden, settings.traces
     wanted = {
-        tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, **how))
+        tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, *how))
         for name, rows in read_audit_rows(data, tasks).items()
     }
     fit = [contender.reward for _, contenders in wanted.values() for contender in contenders]
@@ -123,21 +124,43 @@ def check(data: Path, config: Config, settings: AuditSettings) -> Audited:
             try:
                 check_reward(reward, next(iter(wanted)), config)
             except CellDualityError as error:
-                what = (
-                    f"{reward_title(reward)} can judge none of {', '.join(task.name for task in wanted)}: {error.what}"
-                )
-                raise CellDualityError(what, where="--rewards", hint=error.hint) from error
+                names = ", ".join(task.name for task in wanted)
+                what = f"{reward_title(reward)} can judge none of {names}: {error.what}"
+                raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint) from error
     return wanted
 
 
 def _labels_used(wanted: Audited, cells: int) -> dict[str, int]:
     """Return how many cells of each set had their label read: those audited, and all that may be near a written one."""
-    ids = {
-        row.id
-        for task, (rows, _) in wanted.items()
-        for row in (rows[:cells] if isinstance(task.answer, OneOf) else rows)
-    }
+    used = {task: rows[:cells] if isinstance(task.answer, OneOf) else rows for task, (rows, _) in wanted.items()}
+    ids = {row.id for rows in used.values() for row in rows}
     return dict(Counter(sorted(name.partition("/")[0] for name in ids)))
+
+
+async def _together(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:
+    """Return the results of ``work`` in their order, awaited together, with a progress bar on a terminal."""
+    waiting = list(work)
+    with tqdm(total=len(waiting), desc=title, leave=False, disable=None) as bar:
+
+        async def counted(each: Awaitable[Result]) -> Result:
+            result = await each
+            bar.update()
+            return result
+
+        return list(await asyncio.gather(*map(counted, waiting)))
+
+
+async def _answers(
+    case: Case, real: RealCells | None, players: Players, samples: int, vocabulary: Vocabulary
+) -> Answered:
+    """Return the policy's own answers to the question of ``case``; the likeliest one of a label alone."""
+    prompt = case.task.primal_prompt(case.example.inputs, vocabulary)
+    first = int(case.names_a_label)
+    asked = [*[players.greedy] * first, *[players.sampler] * samples]
+    texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
+    values = [case.task.parse_answer(text, vocabulary).value for text in texts]
+    drawn = tuple(values[first:])
+    return Answered(values[0] if first else None, tuple(texts[first:]), drawn, truths(case, drawn, real))
 
 
 def masks_in_training(path: Path, rows: int = 256) -> int:
@@ -146,63 +169,6 @@ def masks_in_training(path: Path, rows: int = 256) -> int:
         return 1
     first = itertools.islice(read_jsonl(path), rows)
     return max((len(Example.from_label(row["label"]).splits()) for row in first), default=1)
-
-
-@dataclass
-class _Auditor:
-    """Asks and counts, task by task and contender by contender."""
-
-    config: Config
-    players: Players
-    settings: AuditSettings
-    progress: Progress
-    memory: Remembering
-
-    def __post_init__(self) -> None:
-        self.vocabulary = self.config.load_vocabulary()
-
-    async def findings(
-        self, task: DualTask, rows: Sequence[Example], contenders: Sequence[Contender]
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the finding on each contender."""
-        settings, rng = self.settings, np.random.default_rng([self.settings.seed, *task.name.encode()])
-        sizes: dict[str, Any] = {"cells": settings.cells, "masks": settings.masks, "others": settings.others}
-        cases = make_cases(task, rows, self.vocabulary, **sizes, rng=rng)
-        real = None if cases[0].names_a_label else RealCells(rows)
-        answered = await self._counted(f"{task.name}: answers", [self._answers(case, real) for case in cases])
-        spread = self.config.tasks[task.name].minimum_spread
-        how = Counting(settings.masks_of_a_rollout, spread, settings.seed, settings.resamples)
-        for contender in contenders:
-            scorer = scorer_of(self.config, task.name, contender)
-            # Another split of the cell takes the place of all that the row holds.
-            under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
-            judging = [
-                judge(scorer, *pair, self.memory) for pair in zip(under, (a.samples for a in answered), strict=True)
-            ]
-            judged = await self._counted(f"{task.name}: {contender.title}", judging)
-            yield finding(task.name, contender, judged, answered, how)
-
-    async def _counted(self, title: str, work: Sequence[Awaitable[Result]]) -> list[Result]:
-        """Return the results of ``work`` in their order, which is awaited together and told of one by one."""
-        done = itertools.count(1)
-        self.progress(title, 0, len(work))
-
-        async def told(each: Awaitable[Result]) -> Result:
-            result = await each
-            self.progress(title, next(done), len(work))
-            return result
-
-        return list(await asyncio.gather(*map(told, work)))
-
-    async def _answers(self, case: Case, real: RealCells | None) -> Answered:
-        """Return the policy's own answers to the question of ``case``; the likeliest one of a label alone."""
-        prompt = case.task.primal_prompt(case.example.inputs, self.vocabulary)
-        first = int(case.names_a_label)
-        asked = [*[self.players.greedy] * first, *[self.players.sampler] * self.settings.samples]
-        texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
-        values = [case.task.parse_answer(text, self.vocabulary).value for text in texts]
-        drawn = tuple(values[first:])
-        return Answered(values[0] if first else None, tuple(texts[first:]), drawn, truths(case, drawn, real))
 
 
 def read_audit(path: Path) -> dict[str, Any]:

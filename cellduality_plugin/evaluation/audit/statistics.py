@@ -1,31 +1,26 @@
-"""What rewards of answers of known worth say: small pure functions, each with its range and best value."""
+"""What rewards of answers of known worth show: small pure functions, each with its range and best value."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from cellduality_plugin.evaluation.metrics import bootstrap_interval
 from cellduality_plugin.examples import Value
 
-Floats = NDArray[np.float64]
-Rewards = Floats
-"""Answers x masks, of one cell."""
+Floats: TypeAlias = NDArray[np.float64]
+"""Rewards of one cell are answers x masks, or answers x blocks of masks."""
+
+NOTHING = float("nan")
 
 
-def mean_over_cells(values: Sequence[float], *, seed: int, resamples: int) -> dict[str, Any]:
-    """Return :func:`over_columns` of the mean of one value a cell; cells without a value (NaN) do not count.
-
-    Examples
-    --------
-    >>> mean_over_cells([1.0, float("nan"), 0.0], seed=0, resamples=50)["value"]
-    0.5
-    """
+def mean_over_cells(values: Sequence[float] | Floats, *, seed: int, resamples: int) -> dict[str, Any]:
+    """Return :func:`over_columns` of the mean of one value a cell; cells without a value (NaN) do not count."""
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
     if not len(known):
@@ -39,15 +34,10 @@ def over_columns(statistic: Callable[..., float], *columns: NDArray[Any], seed: 
     return {"value": float(statistic(*columns)), "n": len(columns[0]), "interval": interval}
 
 
-def in_blocks(rewards: Rewards, masks: int) -> Rewards:
+def in_blocks(rewards: Floats, masks: int) -> Floats:
     """Return the mean rewards over every ``masks`` masks: answers x blocks. Masks that fill no block are left out.
 
     One block is what a rollout of training is paid, where rows hold ``masks`` masks.
-
-    Examples
-    --------
-    >>> in_blocks(np.array([[0.0, 1.0, 1.0, 1.0]]), 2).tolist()
-    [[0.5, 1.0]]
     """
     size = min(masks, rewards.shape[1])
     blocks = rewards.shape[1] // size
@@ -58,16 +48,11 @@ def pairwise_auc(true: Floats, wrong: Floats) -> float:
     """Return the share of (true, wrong) pairs in which the true answer is paid more, ties half, in [0, 1].
 
     Best value 1; chance gives 0.5. NaN if either is empty.
-
-    Examples
-    --------
-    >>> pairwise_auc(np.array([0.5]), np.array([0.1, 0.5, 0.9, 0.2]))
-    0.625
     """
     if not len(true) or not len(wrong):
-        return float("nan")
-    apart = true[:, None] - wrong[None, :]
-    return float(np.mean((apart > 0) + 0.5 * (apart == 0)))
+        return NOTHING
+    gaps = true[:, None] - wrong[None, :]
+    return float(np.mean((gaps > 0) + 0.5 * (gaps == 0)))
 
 
 def best(scores: Mapping[Value, Any]) -> dict[Value, float]:
@@ -84,13 +69,7 @@ def best(scores: Mapping[Value, Any]) -> dict[Value, float]:
 
 
 def majority(answers: Sequence[Value | None]) -> dict[Value, float]:
-    """Return the commonest answer of a group as :func:`best` does; answers that could not be read do not vote.
-
-    Examples
-    --------
-    >>> majority(["B", "T", "B", None]), majority([None])
-    ({'B': 1.0}, {})
-    """
+    """Return the commonest answer of a group as :func:`best` does; answers that could not be read do not vote."""
     return best(Counter(answer for answer in answers if answer is not None))
 
 
@@ -116,17 +95,8 @@ def product(answers: Sequence[Value | None], rewards: Floats) -> dict[Value, flo
 def shared_macro_f1(gold: Floats, picked: Floats) -> float:
     """Return the macro-F1 over the labels present in ``gold``, in [0, 1], of choices that several labels may share.
 
-    Best value 1. Where every choice is one label's it is :func:`cellduality_plugin.evaluation.metrics.macro_f1`.
-
-    Parameters
-    ----------
-    gold, picked
-        Cells x labels: 1 for the true label; each label's share of the choice, 0 for all where none was made.
-
-    Examples
-    --------
-    >>> shared_macro_f1(np.eye(2), np.array([[1.0, 0.0], [0.5, 0.5]]))
-    0.7333...
+    Best value 1. Where every choice is one label's it is :func:`cellduality_plugin.evaluation.metrics.macro_f1`. Both
+    are cells x labels: 1 for the true label; each label's share of the choice, 0 for all where none was made.
     """
     there, hits = gold.sum(axis=0), (gold * picked).sum(axis=0)
     present = there > 0
@@ -134,42 +104,23 @@ def shared_macro_f1(gold: Floats, picked: Floats) -> float:
 
 
 def rank_correlation(rewards: Floats, truth: Floats) -> float:
-    """Return Spearman's correlation, in [-1, 1]; NaN if either does not vary. Best value 1.
-
-    Answers without a truth (NaN) do not count.
-
-    Examples
-    --------
-    >>> rank_correlation(np.array([0.1, 0.2, 0.9]), np.array([1.0, 2.0, 3.0]))
-    1.0
-    """
+    """Return Spearman's correlation of answers with a truth (not NaN), in [-1, 1]; NaN if either does not vary."""
     known = ~np.isnan(truth)
     rewards, truth = rewards[known], truth[known]
     if len(rewards) < 2 or np.ptp(rewards) == 0 or np.ptp(truth) == 0:
-        return float("nan")
-    return float(np.clip(np.corrcoef(rankdata(rewards), rankdata(truth))[0, 1], -1.0, 1.0).round(12))
+        return NOTHING
+    return float(np.clip(spearmanr(rewards, truth).statistic, -1.0, 1.0).round(12))
 
 
-def zero_variance(rewards: Rewards, least: float = 0.0) -> float:
-    """Return the share of blocks whose answers are all paid the same, or nearer together than ``least``. Best value 0.
-
-    Examples
-    --------
-    >>> zero_variance(np.array([[0.5, 0.5], [0.5, 0.25]]))
-    0.5
-    """
+def zero_variance(rewards: Floats, least: float = 0.0) -> float:
+    """Return the share of blocks whose answers are all paid the same, or within less than ``least``. Best value 0."""
     spread = np.ptp(rewards, axis=0)
     return float(np.mean((spread == 0) | (spread < least)))
 
 
-def signal_to_noise(rewards: Sequence[Rewards]) -> float | None:
+def signal_to_noise(rewards: Sequence[Floats]) -> float | None:
     """Return how much answers differ over how much masks do: variance over answers of the mean reward over masks, over
     the mean variance over masks. The higher the better; None where there is one mask alone, or no noise.
-
-    Examples
-    --------
-    >>> signal_to_noise([np.array([[0.0, 0.2], [1.0, 0.8]])])
-    16.0
     """
     several = [cell for cell in rewards if cell.shape[1] > 1 and len(cell) > 1]
     noise = float(np.mean([np.var(cell, axis=1, ddof=1).mean() for cell in several])) if several else 0.0
@@ -179,15 +130,9 @@ def signal_to_noise(rewards: Sequence[Rewards]) -> float | None:
 
 
 def best_of_group(rewards: Floats, truth: Floats) -> float:
-    """Return how true the best paid answer of a group is, the mean over those paid the same. NaN without any truth.
-
-    Examples
-    --------
-    >>> best_of_group(np.array([0.9, 0.9, 0.1]), np.array([1.0, 0.0, 1.0]))
-    0.5
-    """
+    """Return how true the best paid answer of a group is, the mean over those paid the same. NaN without any truth."""
     known = ~np.isnan(truth)
     if not known.any():
-        return float("nan")
+        return NOTHING
     rewards, truth = rewards[known], truth[known]
     return float(truth[rewards == rewards.max()].mean())

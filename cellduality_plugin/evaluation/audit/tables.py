@@ -1,21 +1,14 @@
-"""An audit as a table for the terminal, and as Markdown."""
+"""An audit as Markdown, and its parts for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias
-
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from cellduality_plugin.evaluation.tables import section_title
 
 Finding: TypeAlias = Mapping[str, Any]
-
-_STYLES = {"agrees": "green", "unclear": "yellow", "harmful": "red", "no signal": "red"}
 
 LEGEND = (
     "AUC: the true answer against wrong ones, as a rollout is paid, with its 95 % interval (all masks: paid the mean "
@@ -100,43 +93,23 @@ def labels_line(content: Mapping[str, Any]) -> str:
     return f"The labels of {sum(used.values())} validation cells were read ({by_set}). {content['seconds']:.0f} s."
 
 
-def _sections(content: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, str]], list[Finding], str]]:
-    """Yield the title, rows, findings and choice of each task."""
-    for task, rows in audit_rows(content).items():
-        found = [each for each in content["findings"] if each["task"] == task]
-        yield section_title(task), rows, found, choice_line(content, task)
-
-
-def audit_table(content: Mapping[str, Any]) -> Group:
-    """Return the tables of ``content`` with the verdicts below, to be printed with rich."""
-    shown: list[Any] = []
-    for title, rows, found, choice in _sections(content):
-        heading = Text(f"{title}: {section_heading(found)}", style="bold")
-        table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-        for column in rows[0]:
-            table.add_column(column, justify="left" if column == "reward" else "right", no_wrap=column == "reward")
-        for row in rows:
-            table.add_row(*row.values())
-        shown.append(table)
-        for each in found:
-            said = each["verdict"]
-            shown.append(Text.assemble((f"  {each['reward']}: ", "bold"), (said["words"], _STYLES[said["grade"]])))
-        shown += [Text(f"  {choice}".rstrip(), style="bold"), Text()]
-    return Group(*shown, Text(labels_line(content)), Text(LEGEND, style="dim"))
-
-
 def audit_markdown(content: Mapping[str, Any]) -> str:
     """Return ``content`` as a Markdown page."""
     parts = ["# Audit of rewards\n", labels_line(content) + "\n", LEGEND + "\n"]
-    for title, rows, found, choice in _sections(content):
-        parts += [f"## {title}\n", f"{section_heading(found)}.\n"]
-        if choice:
+    for task, rows in audit_rows(content).items():
+        found = [each for each in content["findings"] if each["task"] == task]
+        parts += [f"## {section_title(task)}\n", f"{section_heading(found)}.\n"]
+        if choice := choice_line(content, task):
             parts.append(f"**Choice.** {choice}\n")
-        parts += [_line(list(rows[0])), _line(["---"] * len(rows[0])), *(_line(list(row.values())) for row in rows), ""]
+        parts += [*_table(rows), ""]
         parts += [f"- **{each['reward']}** ({each['verdict']['grade']}): {each['verdict']['words']}" for each in found]
         parts.append("")
     return "\n".join(parts)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the lines of a Markdown table, its columns aligned for the terminal."""
+    lines = [[cell.replace("|", "\\|") for cell in cells] for cells in (rows[0], *(row.values() for row in rows))]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return [f"| {' | '.join(map(str.ljust, cells, widths))} |" for cells in lines]

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.statistics import mean_over_cells
@@ -48,33 +50,30 @@ def _judged(finding: Mapping[str, Any]) -> tuple[str, str]:
     if auc["value"] is None:
         return "no signal", "no signal: there was no wrong answer to tell the true one from"
     low, high = auc["interval"]
-    told = f"AUC {auc['value']:.2f}, {low:.2f} to {high:.2f}"
+    area = f"AUC {auc['value']:.2f}, {low:.2f} to {high:.2f}"
     if high < 0.5:
-        return "harmful", f"prefers wrong answers ({told}): training on this reward is expected to do harm"
+        return "harmful", f"prefers wrong answers ({area}): training on this reward is expected to do harm"
     if low <= 0.5 and high - low > WIDE_INTERVAL:
-        return "unclear", f"too few cells to tell ({told}): audit more"
+        return "unclear", f"too few cells to tell ({area}): audit more"
     if low <= 0.5:
-        return "no signal", f"no signal: does not tell the true answer from wrong ones ({told})"
-    return _by_gains(_gains(finding), told)
-
-
-def _by_gains(gains: Sequence[tuple[tuple[float, float], str]], told: str) -> tuple[str, str]:
+        return "no signal", f"no signal: does not tell the true answer from wrong ones ({area})"
+    gains = _gains(finding)
     if not gains:
-        return "unclear", f"no answer of the policy could be read, to see what it does among them ({told})"
+        return "unclear", f"no answer of the policy could be read, to see what it does among them ({area})"
     for (_, high), words in gains:
         if high < 0:
             return "harmful", f"{words}: training on this reward is expected to do harm"
     if above := [words for (low, _), words in gains if low > 0]:
-        return "agrees", f"agrees with the truth ({told}); {'; '.join(above)}"
+        return "agrees", f"agrees with the truth ({area}); {'; '.join(above)}"
     seen = "; ".join(words for _, words in gains)
     if any(high - low > WIDE_GAIN for (low, high), _ in gains):
         return "unclear", f"too few cells to tell: {seen}: audit more"
-    return "unclear", f"tells true answers from wrong ones ({told}), but not among the policy's own: {seen}"
+    return "unclear", f"tells true answers from wrong ones ({area}), but not among the policy's own: {seen}"
 
 
 def _gains(finding: Mapping[str, Any]) -> list[tuple[tuple[float, float], str]]:
     """Return the interval of each gain that is known, with the words for it."""
-    claims = {
+    words = {
         "product_gain": "votes times reward name {product_accuracy} of the cells right, the majority "
         "{majority_accuracy}",
         "group_gain": "{best_of_group} of the best paid of a group are right, {mean_of_group} of all"
@@ -82,16 +81,14 @@ def _gains(finding: Mapping[str, Any]) -> list[tuple[tuple[float, float], str]]:
         else "near the best paid cell of a group {best_of_group} of real cells are of the right condition, "
         "near all {mean_of_group}",
     }
-    known = {name: words for name, words in claims.items() if finding.get(name, {}).get("value") is not None}
-    shares = {
-        name: _percent(each["value"])
-        for name, each in finding.items()
-        if isinstance(each, Mapping) and each.get("value") is not None
+    known = {
+        name: each for name, each in finding.items() if isinstance(each, Mapping) and each.get("value") is not None
     }
+    shares = {name: _percent(each["value"]) for name, each in known.items()}
     found = []
-    for name, words in known.items():
-        low, high = finding[name]["interval"]
-        found.append(((low, high), f"{words.format(**shares)} (gain {100 * low:+.1f} to {100 * high:+.1f})"))
+    for name in filter(known.__contains__, words):
+        low, high = known[name]["interval"]
+        found.append(((low, high), f"{words[name].format(**shares)} (gain {100 * low:+.1f} to {100 * high:+.1f})"))
     return found
 
 
@@ -131,7 +128,7 @@ def choose(findings: Sequence[Mapping[str, Any]], *, seed: int, resamples: int) 
     """Return the contender that a task is trained with: of those graded ``agrees`` the one of the highest score.
 
     The score is how right the group's votes times reward are, or how true the best paid cell of a group is. A contender
-    whose score cannot be told from it (the 95 % interval of the paired difference over cells holds 0) is preferred if
+    whose score does not differ clearly (the 95 % interval of the paired difference over cells holds 0) is preferred if
     it asks the policy's own dual and the best does not; then one that takes fewer tokens (by more than
     :data:`AS_CHEAP`); then the one of higher score.
     ``findings`` are of one task, on the same cells; ``seed`` and ``resamples`` are of the bootstrap.
@@ -139,14 +136,13 @@ def choose(findings: Sequence[Mapping[str, Any]], *, seed: int, resamples: int) 
     fit = [found for found in findings if found["verdict"]["grade"] == "agrees"]
     if not fit:
         grades = Counter(found["verdict"]["grade"] for found in findings)
-        told = ", ".join(f"{count} {grade}" for grade, count in grades.items())
-        return Choice(None, f"no reward agrees with the truth ({told or 'none was audited'})")
+        counts = ", ".join(f"{count} {grade}" for grade, count in grades.items())
+        return Choice(None, f"no reward agrees with the truth ({counts or 'none was audited'})")
     best = max(fit, key=_score)
 
     def near(found: Mapping[str, Any]) -> bool:
-        pairs = zip(best["score_of_cells"], found["score_of_cells"], strict=True)
-        apart = [ours - theirs for ours, theirs in pairs if None not in (ours, theirs)]
-        interval = mean_over_cells(apart, seed=seed, resamples=resamples)["interval"]
+        gaps = np.subtract(*(np.array(each["score_of_cells"], dtype=float) for each in (best, found)))
+        interval = mean_over_cells(gaps, seed=seed, resamples=resamples)["interval"]
         return found is best or interval is None or interval[0] <= 0
 
     among = [found for found in fit if near(found)]
@@ -162,8 +158,7 @@ def choose(findings: Sequence[Mapping[str, Any]], *, seed: int, resamples: int) 
 
 
 def _score(found: Mapping[str, Any]) -> float:
-    known = [value for value in found["score_of_cells"] if value is not None]
-    return float(sum(known) / len(known))
+    return float(np.nanmean(np.array(found["score_of_cells"], dtype=float)))
 
 
 def _tokens(found: Mapping[str, Any]) -> float:

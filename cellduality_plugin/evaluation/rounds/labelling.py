@@ -20,7 +20,6 @@ from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.judging import response, scorer_of
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.policies.recorded import RecordedPolicy
 from cellduality_plugin.rewards import get_reward
@@ -68,9 +67,9 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Decision:
-    """The label that stands in for a cell's, or the ``reason`` why there is none.
+    """The label of a cell with the reasoning for it, or the ``reason`` why there is none.
 
-    ``share`` is that of the likeliest label, in [0, 1], and ``trace`` the reasoning that goes with the label.
+    ``share`` is that of the likeliest label, in [0, 1].
     """
 
     label: str
@@ -109,7 +108,7 @@ def drawn(shares: Mapping[str, float], luck: float) -> str:
 
 
 def luck(*parts: object) -> float:
-    """Return a number in [0, 1) that hangs on ``parts`` alone."""
+    """Return a number in [0, 1) that depends on ``parts`` alone."""
     return request_seed(*parts) / 2**31
 
 
@@ -136,21 +135,9 @@ class Selection:
 class Panel:
     """A policy that answers several times and the reward that judges each different answer once.
 
-    Parameters
-    ----------
-    config
-        The pairs, and how duals are asked.
-    votes
-        Answers to a question; 0: nobody answers, and the judge is asked about every label of the set.
-    judge
-        :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it.
-    tasks
-        The names of the tasks that will be asked.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such reward, or it cannot judge a task.
+    Without ``votes`` nobody answers, and the judge is asked about every label of the set. ``judge`` is
+    :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it; a CellDualityError if there is no
+    such reward, or it cannot judge one of ``tasks``.
     """
 
     def __init__(self, config: Config, *, votes: int, judge: str | dict[str, float], tasks: Iterable[str]) -> None:
@@ -166,31 +153,27 @@ class Panel:
 
     async def opinion(self, example: Example, players: Players | None) -> Opinion:
         """Return the opinion on one cell; no players will do unless ``asks_policy``."""
-        task, dual = self._tasks[example.task], players.dual if players else RecordedPolicy([])
+        task = self._tasks[example.task]
         votes: Counter[str] = Counter()
+        found, traces = dict[str, str](), dict[str, str]()
         if self._votes:
             assert players is not None
             prompt = task.primal_prompt(example.inputs, self._vocabulary)
-            texts = await asyncio.gather(*(response(players.sampler, prompt) for _ in range(self._votes)))
-            answers = [(task.parse_answer(text, self._vocabulary), text) for text in texts]
-            read = [(answer.value, answer.trace, text) for answer, text in answers if isinstance(answer.value, str)]
-            votes.update(label for label, _, _ in read)
-            found = {label: text for label, _, text in reversed(read)}
-            traces = {label: trace for label, trace, _ in reversed(read)}
+            for text in await asyncio.gather(*(response(players.sampler, prompt) for _ in range(self._votes))):
+                answer = task.parse_answer(text, self._vocabulary)
+                if isinstance(answer.value, str):
+                    votes[answer.value] += 1
+                    found.setdefault(answer.value, text)
+                    traces.setdefault(answer.value, answer.trace)
         else:
             assert isinstance(task.answer, OneOf)
             found = {label: task.answer_response(label) for label in self._vocabulary.labels[task.answer.kind]}
-            traces = {}
-        labels = sorted(found)
-        rewards = await self._rewards(example, [found[label] for label in labels], dual)
-        ordered = {label: traces[label] for label in labels if label in traces}
-        return Opinion(dict(sorted(votes.items())), dict(zip(labels, rewards, strict=True)), ordered)
-
-    async def _rewards(self, example: Example, texts: Sequence[str], dual: Policy) -> list[float]:
-        if not (scorer := self._scorers.get(example.task)):
-            return [1.0] * len(texts)
-        group = scorer.group(example.to_label())
-        return [each.similarity for each in await asyncio.gather(*(scorer.score(t, group, dual) for t in texts))]
+        rewards = dict.fromkeys(sorted(found), 1.0)
+        if scorer := self._scorers.get(example.task):
+            dual, group = players.dual if players else RecordedPolicy([]), scorer.group(example.to_label())
+            scores = await asyncio.gather(*(scorer.score(found[label], group, dual) for label in rewards))
+            rewards = {label: score.similarity for label, score in zip(rewards, scores, strict=True)}
+        return Opinion(dict(sorted(votes.items())), rewards, dict(sorted(traces.items())))
 
 
 def opinions(
@@ -202,14 +185,9 @@ def opinions(
     total: int,
     name: str = "",
 ) -> Iterator[tuple[Example, Opinion]]:
-    """Yield each example with the opinion on it, in their order; a batch of cells is asked together, and then kept.
+    """Yield each example with the opinion on it, in their order; a batch of cells is asked together, and then ``kept``.
 
-    Parameters
-    ----------
-    kept
-        What was asked already, by task and cell, and where the rest is kept.
-    total, name
-        How many there are, and what the progress bar shows; no bar if ``name`` is empty.
+    The progress bar shows ``name`` and how many of ``total`` are done; there is none if ``name`` is empty.
     """
 
     async def together(missing: Sequence[Example]) -> list[Opinion]:

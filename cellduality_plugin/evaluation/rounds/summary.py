@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from cellduality_plugin.evaluation.metrics.labels import majority_vote
 from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion
 
@@ -33,7 +36,7 @@ class Tally:
     share: float = 0.0
 
     def add(self, opinion: Opinion, decision: Decision, previous: str | None = None, truth: str | None = None) -> None:
-        """Count one cell, with its label in an earlier round, and its true label where it may be told."""
+        """Count one cell, with its label in an earlier round, and its true label where that may be counted."""
         self.counts.update(cells=1, answers=sum(opinion.votes.values()))
         if not decision.label:
             self.reasons[decision.reason] += 1
@@ -53,7 +56,7 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """Return the counts and shares as JSON holds them; None where nothing was counted."""
         counts, given = self.counts, self.labels.total()
-        told = {"accuracy": counts["right"], "accuracy_of_votes": counts["right_by_votes"]}
+        right = {"accuracy": counts["right"], "accuracy_of_votes": counts["right_by_votes"]}
         return {
             "cells": counts["cells"],
             "labelled_by_policy": given,
@@ -62,11 +65,11 @@ class Tally:
             "labels": dict(sorted(self.labels.items())),
             "entropy": entropy(self.labels, self.classes),
             "entropy_of_labelled": entropy(self.labelled, self.classes),
-            "share_of_likeliest": _ratio(self.share, given),
-            "overruled_votes": _ratio(counts["overruled"], given),
+            "share_of_likeliest": self.share / given if given else None,
+            "overruled_votes": counts["overruled"] / given if given else None,
             "compared": counts["compared"],
-            "flip_rate": _ratio(counts["flips"], counts["compared"]),
-            **{name: count / counts["with_truth"] for name, count in told.items() if counts["with_truth"]},
+            "flip_rate": counts["flips"] / counts["compared"] if counts["compared"] else None,
+            **{name: count / counts["with_truth"] for name, count in right.items() if counts["with_truth"]},
             "alarms": self.alarms(),
         }
 
@@ -92,11 +95,9 @@ def entropy(counts: Mapping[str, int], classes: int) -> float:
     >>> entropy({"B": 5, "T": 5}, 2), entropy({"B": 5}, 2), entropy({}, 2)
     (1.0, 0.0, 0.0)
     """
-    total = sum(counts.values())
-    if not total or classes < 2:
+    if not any(counts.values()) or classes < 2:
         return 0.0
-    shares = [count / total for count in counts.values() if count]
-    return min(1.0, 0.0 - math.fsum(share * math.log(share) for share in shares) / math.log(classes))
+    return float(np.clip(stats.entropy(list(counts.values())) / math.log(classes), 0.0, 1.0)) + 0.0
 
 
 def sentence(task: str, found: Mapping[str, Any]) -> str:
@@ -107,7 +108,3 @@ def sentence(task: str, found: Mapping[str, Any]) -> str:
     shares = {"flip_rate": "changed since", "overruled_votes": "other than most votes", "accuracy": "right"}
     parts += [f"{100 * found[key]:.0f} % {what}" for key, what in shares.items() if found.get(key) is not None]
     return f"pseudo-labels of {task}: {', '.join(parts)}"
-
-
-def _ratio(part: float, whole: int) -> float | None:
-    return part / whole if whole else None

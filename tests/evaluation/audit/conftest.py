@@ -6,8 +6,8 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -50,12 +50,7 @@ def own(kind: str) -> tuple[str, ...]:
 class PlantedPolicy:
     """A policy with planted probabilities: it names a type, and writes a gene of its type, with probability ``skill``.
 
-    Parameters
-    ----------
-    skill
-        1 knows everything; one third knows nothing.
-    seed
-        None for the likeliest answer.
+    One third knows nothing. Without a seed it gives the likeliest answer.
     """
 
     def __init__(self, skill: float, seed: int | None = None) -> None:
@@ -104,10 +99,13 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(GENES, {"cell_type": TYPES})
 
 
-@pytest.fixture
-def data(tmp_path: Path, vocabulary: Vocabulary) -> Path:
-    """A prepared folder: 24 cells of three types, under four masks, their profiles, and rewards of a user's own."""
-    rng, folder = np.random.default_rng(0), tmp_path / "data"
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Path:
+    """A prepared folder: 24 cells of three types, under four masks, their profiles, and rewards of a user's own.
+
+    Not to be changed.
+    """
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("audited") / "data"
     cells = [
         Cell(f"made/{number}", tuple(rng.permutation(own(kind))[:8].tolist()), {"cell_type": kind})
         for number, kind in enumerate(TYPES * 8)
@@ -131,19 +129,15 @@ def config(data: Path) -> Config:
     return Config.load(data / "cellduality.json")
 
 
-@pytest.fixture
-def planted() -> type[PlantedPolicy]:
-    return PlantedPolicy
+@pytest.fixture(scope="session")
+def players() -> Callable[..., Callable[[], nullcontext[Players]]]:
+    """Return a function that gives what opens players of a skill; words are their tokens."""
 
+    def words(text: str) -> int:
+        return len(text.split())
 
-@pytest.fixture
-def players() -> Callable[..., Players]:
-    """Return a function that gives players of a skill; words are their tokens."""
-
-    def make(skill: float = 0.8, dual: Any = None) -> Players:
-        def words(text: str) -> int:
-            return len(text.split())
-
-        return Players(dual or PlantedPolicy(skill), PlantedPolicy(skill), PlantedPolicy(skill, 7), words, words)
+    def make(skill: float = 0.8) -> Callable[[], nullcontext[Players]]:
+        found = Players(PlantedPolicy(skill), PlantedPolicy(skill), PlantedPolicy(skill, 7), words, words)
+        return lambda: nullcontext(found)
 
     return make

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.answers import NEIGHBOURS, RealCells, make_cases, read_audit_rows, truths
 from cellduality_plugin.examples import Example
 from cellduality_plugin.similarity import rank_weighted_jaccard
 from cellduality_plugin.tasks import TASKS
+from tests.refused import refused
 
 ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
 
@@ -31,43 +31,32 @@ def cases(data, vocabulary):
 
 
 def test_every_label_is_an_answer_once_the_true_one_first(cases, vocabulary):
-    for case in cases(ANNOTATION)[0]:
-        *labels, _ = case.candidates
-        assert [c.kind for c in case.candidates] == ["true", "wrong", "wrong", "another's"]
-        assert labels[0].value == case.example.gold
-        assert {c.value for c in labels} == set(vocabulary.labels["cell_type"])
-
-
-def test_a_cell_is_held_against_cells_of_other_types_and_its_own_genes_in_another_order(cases):
-    made, rows = cases(GENERATION)
-    kinds = {row.gold: row.unknown for row in rows}
+    made, rows = cases(ANNOTATION, masks=2)
     for case in made:
-        assert [c.kind for c in case.candidates] == ["true", *["wrong"] * 3, "reordered", "another's"]
-        true, *wrong, reordered, another = (c.value for c in case.candidates)
-        assert all(kinds[cell] != case.example.unknown for cell in wrong)
-        assert sorted(reordered) == sorted(true)
-        assert another in kinds
-        assert another != true
-
-
-def test_as_many_cells_and_masks_as_were_asked_for_and_none_without_gold(vocabulary, cases):
-    made, rows = cases(ANNOTATION, cells=4, masks=2)
-    assert [len(case.splits) for case in made] == [2] * 4
+        kinds, (*labels, _) = zip(*case.candidates, strict=True)
+        assert kinds == ("true", "wrong", "wrong", "another's")
+        assert labels[0] == case.gold == case.example.gold
+        assert set(labels) == set(vocabulary.labels["cell_type"])
+        assert truths(case, [*labels, None]) == {"correct": [1.0, 0.0, 0.0, 0.0]}
+    assert [len(case.splits) for case in made] == [2] * 6
     how = {"cells": 1, "masks": None, "others": 1, "rng": np.random.default_rng(0)}
-    with pytest.raises(CellDualityError, match="holds no true answer"):
+    with refused("missing-gold"):
         make_cases(ANNOTATION, [replace(rows[0], gold=None)], vocabulary, **how)
 
 
-def test_a_label_is_right_or_wrong_and_a_cell_more_or_less_true(cases):
-    [case, *_], _ = cases(ANNOTATION)
-    wrong = case.candidates[1].value
-    assert truths(case, [case.example.gold, wrong, None]) == {"correct": [1.0, 0.0, 0.0]}
-    [case, *_], rows = cases(GENERATION)
-    gold, other = case.candidates[0].value, case.candidates[1].value
-    found = truths(case, [gold, other, None], RealCells(rows))
+def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_another_order(cases):
+    made, rows = cases(GENERATION)
+    types = {row.gold: row.unknown for row in rows}
+    for case in made:
+        kinds, (true, *wrong, reordered, another) = zip(*case.candidates, strict=True)
+        assert kinds == ("true", *["wrong"] * 3, "reordered", "another's")
+        assert all(types[cell] != case.example.unknown for cell in wrong)
+        assert sorted(reordered) == sorted(true)
+        assert another in types
+        assert another != true
+    found = truths(case, [true, wrong[0], None], RealCells(rows))
     assert list(found) == ["knn", "rwjs"]  # the first is the headline
-    assert found["rwjs"][:2] == [1.0, 0.0]
-    assert found["knn"][:2] == [1.0, 0.0]
+    assert found["rwjs"][:2] == found["knn"][:2] == [1.0, 0.0]
     assert np.isnan([found["rwjs"][2], found["knn"][2]]).all()
 
 

@@ -1,9 +1,10 @@
-"""The stepped engine: everyone gets their own answer, and an engine that fails tells all who wait."""
+"""The stepped engine: everyone gets their own answer, and an engine's failure reaches all who wait."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from vllm import SamplingParams
@@ -13,18 +14,13 @@ from cellduality_plugin.policies.offline import Served
 from cellduality_plugin.policies.settings import DualSettings
 
 
-@dataclass
-class Output:
-    """What a finished or unfinished request looks like."""
-
-    request_id: str
-    finished: bool
-    tokens: list[int]
+def _output(name: str, finished: bool, tokens: list[int]) -> Any:
+    return SimpleNamespace(request_id=name, finished=finished, tokens=tokens)
 
 
 @dataclass
 class ScriptedEngine:
-    """Finishes the request that was asked last first, one a step; fails at a step if told so."""
+    """Finishes the request that was asked last first, one a step; may fail at a step."""
 
     fails_at: int = -1
     steps: int = 0
@@ -33,23 +29,16 @@ class ScriptedEngine:
     def add_request(self, name: str, prompt: Any, params: SamplingParams) -> None:
         self.waiting.append((name, prompt["prompt_token_ids"]))
 
-    def step(self) -> list[Output]:
+    def step(self) -> list[Any]:
         self.steps += 1
         if self.steps == self.fails_at:
             raise RuntimeError("the engine died")
         name, tokens = self.waiting.pop()
-        return [Output(name, True, tokens), *(Output(other, False, []) for other, _ in self.waiting)]
-
-
-@dataclass
-class Llm:
-    """Where vLLM keeps its engine."""
-
-    llm_engine: ScriptedEngine
+        return [_output(name, True, tokens), *(_output(other, False, []) for other, _ in self.waiting)]
 
 
 def stepped(engine: ScriptedEngine) -> Stepped:
-    return Stepped(Served(Llm(engine), None, 64))
+    return Stepped(Served(SimpleNamespace(llm_engine=engine), None, 64))
 
 
 def test_everyone_gets_their_own_answer():
@@ -62,7 +51,7 @@ def test_everyone_gets_their_own_answer():
     asyncio.run(run())
 
 
-def test_who_gave_up_is_not_waited_for_and_an_engine_that_fails_tells_all_who_wait():
+def test_who_gave_up_is_not_waited_for_and_an_engine_s_failure_reaches_all_who_wait():
     async def run():
         engine = stepped(ScriptedEngine())
         first = asyncio.ensure_future(engine.generate([1], SamplingParams()))

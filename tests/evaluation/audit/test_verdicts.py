@@ -1,4 +1,4 @@
-"""What is said of a reward, number by number, and what a task is trained with, from findings made by hand."""
+"""The verdict on a reward, number by number, and what a task is trained with, from findings made by hand."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def found(reward, scores, grade="agrees", *, requests=1.0, tokens=100.0, hidden=
 
 
 def right(of, cells=100):
-    """As many of the cells right as told."""
+    """So many of the cells right."""
     return [float(place < of) for place in range(cells)]
 
 
@@ -117,13 +117,6 @@ def test_of_those_that_agree_one_is_chosen(name):
     reward, *findings = CHOICES[name]
     for order in (findings, findings[::-1]):
         assert choose(order, **HOW).contender.reward == reward
-
-
-def test_a_choice_within_the_noise_says_so():
-    profile, cheap = found("profile", right(80), requests=0.0, tokens=0.0), found("own", right(79))
-    why = "profile scores 0.800 to 0.790, within the noise: this one asks the policy's own dual"
-    assert why in choose([cheap, profile], **HOW).why
-    assert "this one takes fewer tokens" in choose([found("dear", right(80), tokens=500.0), cheap], **HOW).why
 
 
 @pytest.mark.parametrize("grades", [[], ["unclear"], ["unclear", "harmful", "no signal", "unclear"]])

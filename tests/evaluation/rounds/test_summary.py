@@ -1,4 +1,4 @@
-"""What is told of pseudo-labels, and when it is an alarm."""
+"""The summary of pseudo-labels, and when it is an alarm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy asked nothing twice, and the account kept of it."""
+"""A policy that is asked nothing twice, and what each account is charged for it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from cellduality_plugin.evaluation.audit.asking import Account, Remembering
+from cellduality_plugin.evaluation.audit.judging import Account, Remembering
 from cellduality_plugin.policies.base import PolicyError
 from tests.play import Choosing
 
 
 class Counted(Choosing):
-    """Answers with a number that grows, after a while, or fails as told."""
+    """Answers with a number that grows, after a while, or fails."""
 
     def __init__(self, delay: float = 0.0, fails: Exception | None = None) -> None:
         self.delay, self.fails = delay, fails
@@ -41,7 +41,7 @@ def accounts(policy, count=2, **settings):
 
 
 def spent(account):
-    return account.cost.requests, account.cost.prefilled, account.cost.decoded
+    return tuple(account.costs[:3])
 
 
 def test_everyone_is_charged_for_what_is_asked_once():
@@ -105,7 +105,7 @@ def test_shares_of_time_add_up_to_the_time_that_went_by():
     async def run():
         begun, several = time.monotonic(), accounts(Counted(delay=0.05), 4)
         await asyncio.gather(*(account.generate(str(place)) for place, account in enumerate(several)))
-        went_by, shares = time.monotonic() - begun, [account.cost.seconds for account in several]
+        went_by, shares = time.monotonic() - begun, [account.costs[3] for account in several]
         assert sum(shares) <= went_by
         assert sum(shares) == pytest.approx(went_by, rel=0.5)
         assert max(shares) < went_by / 2

@@ -1,9 +1,12 @@
+"""Runs over seeds and the arms of an experiment, from made-up runs: one metric a task, one value a seed."""
+
 from __future__ import annotations
 
 import csv
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,19 +15,21 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.compare import compare, judge
+from cellduality_plugin.evaluation.compare import Share, Spread, compare, gap_of, judge, share_of
 from cellduality_plugin.evaluation.compare_tables import (
     as_csv,
     as_json,
     goal_lines,
     headline_rows,
     markdown,
+    save_plot,
     seeds_table,
 )
-from cellduality_plugin.evaluation.seeds import Share, Spread, gap_of, share_of
+from tests.refused import refused
 
 KEY, ERROR = "cell_type_annotation/accuracy", "perturbation_response_generation/shift_error"
+EXPOSURE = "drug_exposure_prediction/accuracy"
+KINDS = {"majority": "baseline", "real cells": "real"}
 
 value = st.floats(0, 1).map(lambda number: round(number, 4))
 seed = st.fixed_dictionaries({"SFT": value, "oracle": value, "paper": value, "majority": value})
@@ -32,9 +37,43 @@ gain = st.floats(-1, 1, allow_nan=False).map(lambda number: round(number, 6))
 pairs = st.lists(st.tuples(gain, gain), min_size=2, max_size=8)
 
 
+def make_runs(metrics):
+    """Return the runs of {metric: (better, {column: value by seed})}."""
+    names = list(dict.fromkeys(name for _, columns in metrics.values() for name in columns))
+
+    def measured(name, seed):
+        found = {key: (better, columns[name][seed]) for key, (better, columns) in metrics.items() if name in columns}
+        return {key: {"value": value, "better": better} for key, (better, value) in found.items()}
+
+    def column(name, seed):
+        return {"kind": KINDS.get(name, "checkpoint"), "metrics": measured(name, seed)}
+
+    return [
+        {
+            "split": "test",
+            "settings": {"neighbours": [10], "seed": seed},
+            "columns": {name: column(name, seed) for name in names},
+        }
+        for seed in range(len(next(iter(next(iter(metrics.values()))[1].values()))))
+    ]
+
+
 @pytest.fixture
-def rows(table6):
-    return {row.key: row for row in compare(table6)}
+def table6():
+    """Three seeds of three tasks: a gap that one arm half closes and one widens, no gap, a gap in an error."""
+    accuracy = {
+        "base": [0.1, 0.1, 0.1], "SFT": [0.5, 0.6, 0.7], "oracle": [0.7, 0.81, 0.89], "paper": [0.6, 0.7, 0.81],
+        "default": [0.4, 0.51, 0.59], "majority": [0.3, 0.3, 0.3],
+    }  # fmt: skip
+    exposure = {
+        "base": [0.0, 0.0, 0.0], "SFT": [1.0, 1.0, 1.0], "oracle": [1.0, 1.0, 1.0], "paper": [1.0, 1.0, 1.0],
+        "default": [1.0, 1.0, 0.9], "majority": [0.5, 0.5, 0.5],
+    }  # fmt: skip
+    error = {
+        "base": [None, None, None], "SFT": [0.5, 0.6, 0.7], "oracle": [0.3, 0.39, 0.51], "paper": [0.4, 0.51, 0.6],
+        "default": [0.4, 0.5, 0.61], "real cells": [0.1, 0.1, 0.1],
+    }  # fmt: skip
+    return make_runs({KEY: ("higher", accuracy), EXPOSURE: ("higher", exposure), ERROR: ("lower", error)})
 
 
 def arm(row, name):
@@ -49,13 +88,13 @@ def arm(row, name):
         # The oracle's error falls by 0.2, 0.21, 0.19; the arm's by 0.1, 0.09, 0.1.
         (ERROR, "paper", 29 / 60, "falls short", "closes 48 % of the gap"),
         (KEY, "default", -1 / 2, "harms", "harms (-0.100)"),
-        ("drug_exposure_prediction/accuracy", "paper", None, "no gap", "no gap to close"),
-        ("drug_exposure_prediction/accuracy", "oracle", None, "no gap", "no gap (0.000)"),
+        (EXPOSURE, "paper", None, "no gap", "no gap to close"),
+        (EXPOSURE, "oracle", None, "no gap", "no gap (0.000)"),
         (KEY, "oracle", 1, "closes", "a gap (+0.200)"),
     ],
 )
-def test_arms_by_hand(key, name, share, outcome, verdict, rows):
-    found = arm(rows[key], name)
+def test_arms_by_hand(key, name, share, outcome, verdict, table6):
+    found = arm(next(row for row in compare(table6) if row.key == key), name)
     assert (found.share and found.share.value) == (share and pytest.approx(share))
     assert (found.outcome, found.verdict) == (outcome, verdict)
 
@@ -75,14 +114,7 @@ def test_arms_by_hand(key, name, share, outcome, verdict, rows):
     ],
 )
 def test_outcomes(gains, gap, share, outcome):
-    spread = Spread.of(gains)
-    assert judge(spread, spread, gap, None if share is None else Share(share, None))[0] == outcome
-
-
-def test_the_best_of_a_row_may_be_a_baseline_but_never_real_cells(rows, make_runs):
-    assert rows[KEY].best() == rows[ERROR].best() == {"oracle"}
-    [row] = compare(make_runs({KEY: ("higher", {"SFT": [0.5], "majority": [0.6], "real cells": [0.9]})}), oracle="")
-    assert row.best() == {"majority"}
+    assert judge(Spread.of(gains), gap, None if share is None else Share(share, None), "")[0] == outcome
 
 
 def test_without_an_oracle_there_are_no_shares_and_one_seed_says_nothing(table6):
@@ -94,7 +126,7 @@ def test_without_an_oracle_there_are_no_shares_and_one_seed_says_nothing(table6)
     assert arm(rows[0], "paper").verdict == "gains (+0.103)"
 
 
-def test_a_metric_that_a_seed_lacks_is_left_out_for_that_column_alone(table6, make_runs):
+def test_a_metric_that_a_seed_lacks_is_left_out_for_that_column_alone(table6):
     table6[1]["columns"]["paper"]["metrics"][KEY]["value"] = None
     row = next(row for row in compare(table6) if row.key == KEY)
     assert (row.values["paper"], [arm.name for arm in row.arms]) == ((), ["oracle", "default"])
@@ -107,18 +139,19 @@ def test_a_metric_that_a_seed_lacks_is_left_out_for_that_column_alone(table6, ma
 
 
 @pytest.mark.parametrize(("columns", "flag"), [({"reference": "sft"}, "--reference"), ({"oracle": "gold"}, "--oracle")])
-def test_a_column_that_is_not_there_is_told_with_those_that_are(columns, flag, table6):
-    with pytest.raises(CellDualityError, match="choose among base, SFT, oracle, paper, default") as told:
+def test_a_column_that_is_not_there_is_refused(columns, flag, table6):
+    with refused("unknown-column") as error:
         compare(table6, **columns)
-    assert told.value.where == flag
+    assert error.value.where == flag
+    assert "base, SFT, oracle, paper, default" in error.value.hint
 
 
-def test_runs_of_different_kinds_are_not_mixed(make_runs):
+def test_runs_of_different_kinds_are_not_mixed():
     [run] = make_runs({KEY: ("higher", {"SFT": [0.5]})})
     [other] = make_runs({KEY: ("higher", {"GRPO": [0.5]})})
     for runs in ([], [run, other], [run, {**run, "split": "validation"}]):
         for over in (lambda runs: compare(runs, oracle=""), seeds_table):
-            with pytest.raises(CellDualityError, match="not of one kind"):
+            with refused("mixed-runs"):
                 over(runs)
 
 
@@ -127,7 +160,7 @@ def by_column(seeds, sign=1):
 
 
 @given(seeds=st.lists(seed, min_size=2, max_size=6), random=st.randoms(use_true_random=False))
-def test_neither_the_order_of_the_seeds_nor_the_direction_changes_a_verdict(seeds, random, make_runs):
+def test_neither_the_order_of_the_seeds_nor_the_direction_changes_a_verdict(seeds, random):
     [up] = compare(make_runs({KEY: ("higher", by_column(seeds))}))
     [down] = compare(make_runs({KEY: ("lower", by_column(seeds, -1))}))
     random.shuffle(seeds)
@@ -135,12 +168,11 @@ def test_neither_the_order_of_the_seeds_nor_the_direction_changes_a_verdict(seed
     assert repr((up.arms, up.gap, up.best())) == repr((mixed.arms, mixed.gap, mixed.best()))
     assert (up.gap, up.best()) == (down.gap, down.best())
     for first, second in zip(up.arms, down.arms, strict=True):
-        assert (first.gain, first.share, first.outcome) == (second.gain, second.share, second.outcome)
-        assert first.change.mean == -second.change.mean
+        assert (first.share, first.outcome, first.change.mean) == (second.share, second.outcome, -second.change.mean)
 
 
 @given(seeds=st.lists(seed, min_size=2, max_size=6))
-def test_an_arm_that_is_the_oracle_closes_all_or_meets_no_gap(seeds, make_runs):
+def test_an_arm_that_is_the_oracle_closes_all_or_meets_no_gap(seeds):
     [row] = compare(make_runs({KEY: ("higher", {**by_column(seeds), "paper": [run["oracle"] for run in seeds]})}))
     paper = arm(row, "paper")
     assert (paper.share is None) if row.gap == "none" else (paper.share.value, paper.outcome) == (1, "closes")
@@ -163,9 +195,7 @@ def test_both_bounds_are_ratios_that_a_t_test_is_about_to_refuse(found):
     gains, whole = map(list, zip(*found, strict=True))
     assume(np.std(whole) > 1e-3)
     assume(abs(np.mean(whole)) > 1e-3)
-    share = share_of(gains, whole)
-    bounds = Spread.of(whole).interval
-    assert bounds is not None
+    share, bounds = share_of(gains, whole), Spread.of(whole).interval
     assume(min(map(abs, bounds)) > 1e-4)  # nearer, rounding decides
     assert (share.interval is None) == (bounds[0] < 0 < bounds[1])
     for bound in share.interval or ():
@@ -189,7 +219,7 @@ def test_a_gap_is_certain_likely_or_none(gains, gap):
     assert gap_of(Spread.of(gains)) == gap
 
 
-def test_the_change_of_two_columns_is_paired_and_what_a_run_lacks_is_left_out(make_runs):
+def test_the_change_of_two_columns_is_paired_and_what_a_run_lacks_is_left_out():
     """Seed by seed the changes are 0.2 and 0.1: their deviation is not that of either column."""
     columns = {"base": [None, 0.1], "SFT": [0.5, 0.6], "GRPO": [0.7, 0.7]}
     console = Console(width=200, record=True, force_terminal=False)
@@ -200,47 +230,39 @@ def test_the_change_of_two_columns_is_paired_and_what_a_run_lacks_is_left_out(ma
     assert str(Spread.of([0.5])) == "0.500"
 
 
-def cells(text: str, start: str) -> list[list[str]]:
-    """Return the cells of the lines of both tables whose first cell starts with `start`."""
-    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
-    return [line for line in lines if line[0].startswith(start)]
-
-
-def test_the_best_of_a_row_is_bold_and_a_baseline_has_its_name(table6):
+def test_the_tables_mark_the_best_name_the_baseline_and_count_gaps_and_harm(table6):
     text = markdown(compare(table6), "validation")
-    assert text.startswith("validation split, 3 seeds\n")
-    [means, change] = cells(text, "cell type annotation")
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines()]
+    [means, change] = [line for line in lines if line[0].startswith("cell type annotation")]
+    assert lines[0] == ["validation split, 3 seeds"]
     assert means == [
         "cell type annotation: accuracy ↑", "0.100 ± 0.000", "0.600 ± 0.100", "**0.800 ± 0.095**", "0.703 ± 0.105",
         "0.500 ± 0.095", "0.300 ± 0.000 majority", "–",
     ]  # fmt: skip
     assert change[1:] == ["oracle", "+0.200 (+0.175 to +0.225)\\*", "–", "a gap (+0.200)"]
-
-
-def test_the_goal_counts_gaps_and_harm(table6):
-    assert goal_lines(headline_rows(compare(table6))) == [
-        "**paper** closes 50 % or more of 1 of 2 gaps; harms nothing clearly",
-        "**default** closes 50 % or more of 0 of 2 gaps; harms cell type annotation: accuracy ↑",
-    ]
+    assert "- **paper** closes 50 % or more of 1 of 2 gaps; harms nothing clearly\n" in text
+    assert "- **default** closes 50 % or more of 0 of 2 gaps; harms cell type annotation: accuracy ↑\n" in text
     [line] = goal_lines(headline_rows(compare(table6, oracle="", reference="paper")))
     assert line.startswith("**default** harms cell type annotation: accuracy ↑")
+    [row] = compare(make_runs({KEY: ("higher", {"SFT": [0.5], "majority": [0.6], "real cells": [0.9]})}), oracle="")
+    assert row.best() == {"majority"}
 
 
-def test_headlines_inside_the_distribution_come_first_and_others_not_at_all(make_runs):
+def test_headlines_inside_the_distribution_come_first_and_others_not_at_all():
     one = ("higher", {"SFT": [0.5, 0.6]})
     keys = [
-        "cell_type_annotation@kidney_immune/coarse_accuracy", "cell_type_annotation/macro_f1", KEY,
-        "drug_exposure_prediction/accuracy", "cell_type_annotation/dual_similarity",
+        "cell_type_annotation@kidney_immune/coarse_accuracy", "cell_type_annotation/macro_f1", KEY, EXPOSURE,
+        "cell_type_annotation/dual_similarity",
     ]  # fmt: skip
     rows = headline_rows(compare(make_runs(dict.fromkeys(keys, one)), oracle=""))
-    assert [row.key for row in rows] == [KEY, keys[1], keys[3], keys[0]]
+    assert [row.key for row in rows] == [KEY, keys[1], EXPOSURE, keys[0]]
 
 
 def test_machines_get_every_number(table6):
     rows = compare(table6)
-    told = json.loads(json.dumps(as_json(rows, "test", [0, 1, 2]), allow_nan=False))
-    assert (told["format"], told["seeds"], told["split"]) == ("cellduality-arms", [0, 1, 2], "test")
-    row = next(row for row in told["rows"] if row["key"] == KEY)
+    content = json.loads(json.dumps(as_json(rows, "test", [0, 1, 2]), allow_nan=False))
+    assert (content["format"], content["seeds"], content["split"]) == ("cellduality-arms", [0, 1, 2], "test")
+    row = next(row for row in content["rows"] if row["key"] == KEY)
     assert row["gap"] == "certain"
     assert row["columns"]["SFT"] == {
         "role": "reference", "values": [0.5, 0.6, 0.7], "mean": pytest.approx(0.6), "deviation": pytest.approx(0.1),
@@ -250,14 +272,27 @@ def test_machines_get_every_number(table6):
     assert paper["share_interval"][0] < paper["share"] == pytest.approx(31 / 60)
     lines = {(line["section"], line["column"]): line for line in csv.DictReader(io.StringIO(as_csv(rows)))}
     line = lines["cell_type_annotation", "paper"]
-    assert [float(line[key]) for key in ("share", "share_low", "share_high")] == [
-        paper["share"],
-        *paper["share_interval"],
-    ]
-    assert [line[key] for key in ("metric", "seeds", "clear", "verdict")] == [
-        "accuracy", "3", "True", "closes 52 % of the gap",
-    ]  # fmt: skip
+    shares = [paper["share"], *paper["share_interval"]]
+    assert [float(line[key]) for key in ("share", "share_low", "share_high")] == shares
+    said = ["accuracy", "3", "True", "closes 52 % of the gap"]
+    assert [line[key] for key in ("metric", "seeds", "clear", "verdict")] == said
     line = lines["cell_type_annotation", "majority"]
     assert [line[key] for key in ("role", "change", "share", "verdict")] == ["baseline", "", "", ""]
     one = as_json(compare(table6[:1]), "test", [0])["rows"][0]["columns"]["paper"]
     assert (one["deviation"], one["interval"], one["change_interval"]) == (None, None, None)
+
+
+def test_a_panel_a_row_with_every_arm_and_no_base_model_in_the_same_bytes(table6, tmp_path):
+    rows = headline_rows(compare(table6))
+    names = ["a.svg", "b.svg", "a.png", "b.png"]
+    for name in names:
+        save_plot(rows, tmp_path / name)
+    svg, same, png, again = ((tmp_path / name).read_bytes() for name in names)
+    assert (svg, png) == (same, again)
+    assert png.startswith(b"\x89PNG")
+    for shown in ("cell type annotation: accuracy", "drug exposure prediction", "shift error", "SFT", "oracle"):
+        assert shown.encode() in svg
+    assert b"base<" not in svg
+    assert len(re.findall(rb'id="axes_\d+"', svg)) == 4  # two in a row, the last place empty
+    save_plot(headline_rows(compare(table6[:1], oracle="")), tmp_path / "one.svg")
+    assert "SFT" in (tmp_path / "one.svg").read_text(encoding="utf-8")
