@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.splits import apportion
 
 Row: TypeAlias = dict[str, str]
+Item = TypeVar("Item")
 
 DROPOUT = 0.25
 """The share of genes that a further view of a cell has lost, where no share to hide says it."""
@@ -46,8 +47,6 @@ def sft_rows(
 
     Parameters
     ----------
-    cells
-        The labelled training cells.
     hidden
         The fraction of genes to hide, or several: there is a dual at each, but for the dual of a whole cell that is
         the very primal row of another task.
@@ -56,8 +55,6 @@ def sft_rows(
         genes: the first of ``hidden`` below 1, or else :data:`DROPOUT`. The hidden part is drawn anew for each.
     label_views
         The same for questions whose answer is a label; None: ``views``.
-    rng
-        The only source of randomness.
     asked
         Which cells a task is asked about.
     """
@@ -78,13 +75,12 @@ def sft_rows(
 
 
 def _without_twins(rows: Sequence[Row]) -> list[Row]:
-    """Return ``rows`` without the duals of whole cells that another task's primal row tells in the same words."""
-    told = {(row["input"], row["output"]) for row in rows if row["direction"] == "primal"}
+    """Return ``rows`` without the duals of whole cells that equal another task's primal row."""
+    primal = {(row["input"], row["output"]) for row in rows if row["direction"] == "primal"}
 
     def is_twin(row: Row) -> bool:
-        if row["direction"] == "primal" or (row["input"], row["output"]) not in told:
-            return False
-        return not isinstance(Example.from_label(row["label"]).unknown, str)
+        same = row["direction"] != "primal" and (row["input"], row["output"]) in primal
+        return same and not isinstance(Example.from_label(row["label"]).unknown, str)
 
     return [row for row in rows if not is_twin(row)]
 
@@ -95,8 +91,8 @@ def _sft_rows(
     """Return the primal row, and a dual row for each share at which it is another."""
     example = _example(task, cell, shares[0], True, rng)
     if (gold := example.gold) is None:
-        what = f"the dual pair {task.name!r} made no gold answer"
-        raise CellDualityError(what, where=cell.id, hint="set gold when labelled is true")
+        what, hint = f"the dual pair {task.name!r} made no gold answer", "set gold when labelled is true"
+        raise CellDualityError(what, code="broken-pair", where=cell.id, hint=hint)
     splits = [example]
     for share, stream in zip(shares[1:], rng.spawn(len(shares) - 1), strict=True):
         split = task.hide(example, share, stream)
@@ -136,18 +132,12 @@ def rl_rows(
 
     Parameters
     ----------
-    labelled, unlabelled
-        The two parts of the training cells.
     tasks
         The dual pairs and their weights, by which they share the rows.
     hidden
         The fraction of genes to hide.
     includes_labelled
         Whether the labelled cells, too, are asked about (without their label).
-    rng
-        The only source of randomness.
-    asked
-        Which cells a task is asked about.
     gold
         The names of tasks whose rows hold the true answer, for a reward that is the ground truth.
     masks
@@ -252,7 +242,8 @@ def _example(task: DualTask, cell: Cell, hidden: float, labelled: bool, rng: np.
         example = task.example(cell, hidden=hidden, labelled=labelled, rng=rng)
     if not example.unknown:
         what = f"the dual pair {task.name!r} leaves nothing to rebuild with a share of {hidden:g} hidden"
-        raise CellDualityError(what, where=cell.id, hint="hide less (HIDDEN=...), or another part of the cell")
+        hint = "hide less (HIDDEN=...), or another part of the cell"
+        raise CellDualityError(what, code="nothing-hidden", where=cell.id, hint=hint)
     return example
 
 
@@ -261,24 +252,22 @@ def _blamed_on(task: DualTask) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise CellDualityError(
-            f"the dual pair {task.name!r} asks for {error}, which these cells do not have",
-            where=f"task {task.name}",
-            hint="use columns the cells have, such as 'cell_type', and list in `needs` what the question shows",
-        ) from error
+        what = f"the dual pair {task.name!r} asks for {error}, which these cells do not have"
+        hint = "use columns the cells have, such as 'cell_type', and list in `needs` what the question shows"
+        raise CellDualityError(what, code="unknown-column", where=f"task {task.name}", hint=hint) from error
 
 
 def _cycle(cells: list[Cell], count: int, rng: np.random.Generator) -> list[Cell]:
     """Return ``count`` cells in random order; no cell comes again before every other has come."""
     if count and not cells:
         what, hint = "no unlabelled training cell is left for RL", "lower n_labelled or set rl_includes_labelled"
-        raise CellDualityError(what, where="n_labelled", hint=hint)
+        raise CellDualityError(what, code="no-cells", where="n_labelled", hint=hint)
     chosen: list[Cell] = []
     while len(chosen) < count:
-        chosen += [cells[place] for place in rng.permutation(len(cells))]
+        chosen += shuffled(cells, rng)
     return chosen[:count]
 
 
-def shuffled(rows: list[Row], rng: np.random.Generator) -> list[Row]:
-    """Return the rows in random order."""
-    return [rows[place] for place in rng.permutation(len(rows))]
+def shuffled(items: Sequence[Item], rng: np.random.Generator) -> list[Item]:
+    """Return the items in random order."""
+    return [items[place] for place in rng.permutation(len(items))]

