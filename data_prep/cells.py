@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.cell_sentences import Cell, name_order
 from cellduality_plugin.errors import CellDualityError
-from data_prep.normalisation import log1p_per_10k
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,6 +22,15 @@ UNSPEAKABLE_GENE = "gene whose name is empty or holds white space, a comma or an
 
 BINS = 20
 """Groups of equally many genes, by mean expression, in which variances are compared."""
+
+
+def log1p_per_10k(counts: Any) -> Any:
+    """Return log1p of counts per 10,000 of a sparse matrix, cells by genes; a cell without counts stays empty."""
+    values = counts.tocsr().astype(np.float64)  # always a copy
+    totals = np.asarray(values.sum(axis=1)).ravel()
+    scale = np.divide(10_000.0, totals, out=np.zeros_like(totals), where=totals > 0)
+    values.data = np.log1p(values.data * np.repeat(scale, np.diff(values.indptr)))
+    return values
 
 
 def speakable(gene: str) -> bool:
@@ -38,27 +46,13 @@ def speakable(gene: str) -> bool:
 
 @dataclass(frozen=True)
 class CellTable:
-    """Cells by genes, in memory or in a file.
+    """Cells by genes, in memory or in a file."""
 
-    Parameters
-    ----------
-    obs
-        What is known of the cells, by name; as text.
-    genes
-        Gene names, in the order of the columns.
-    counts
-        Whether the values are counts, not logarithms.
-    drops
-        How many cells and genes were left out, by reason.
-    blocks
-        Yields the values: CSR blocks of rows without duplicate entries, in the order of ``obs``.
-    """
-
-    obs: DataFrame
-    genes: tuple[str, ...]
-    counts: bool
-    drops: dict[str, int]
-    blocks: Callable[[], Iterator[Any]]
+    obs: DataFrame  # what is known of the cells, by name; as text
+    genes: tuple[str, ...]  # in the order of the columns
+    counts: bool  # whether the values are counts, not logarithms
+    drops: dict[str, int]  # how many cells and genes were left out, by reason
+    blocks: Callable[[], Iterator[Any]]  # CSR blocks of rows without duplicate entries, in the order of ``obs``
 
     @classmethod
     def of(cls, adata: AnnData) -> CellTable:
@@ -100,30 +94,14 @@ class CellTable:
 
 @dataclass(frozen=True)
 class RankedCells:
-    """The highest genes of many cells, in a few bytes a gene.
+    """The highest genes of many cells, in a few bytes a gene."""
 
-    Parameters
-    ----------
-    source
-        The name of the set: the first part of every cell's id.
-    names
-        Gene names, sorted.
-    top
-        int32, cells by K: indices of ``names``, descending by expression, filled up with -1.
-    obs
-        What is known of each cell, by its name.
-    expressed
-        The genes that any cell of the table expresses, sorted by name.
-    drops
-        How many genes and cells were left out, by reason.
-    """
-
-    source: str
-    names: tuple[str, ...]
-    top: NDArray[np.int32]
-    obs: DataFrame
-    expressed: tuple[str, ...]
-    drops: dict[str, int]
+    source: str  # the name of the set: the first part of every cell's id
+    names: tuple[str, ...]  # of genes, sorted
+    top: NDArray[np.int32]  # cells by K: places in ``names``, descending by expression, filled up with -1
+    obs: DataFrame  # what is known of each cell, by its name
+    expressed: tuple[str, ...]  # the genes that any cell of the table expresses, sorted by name
+    drops: dict[str, int]  # how many genes and cells were left out, by reason
 
     def __len__(self) -> int:
         return len(self.top)

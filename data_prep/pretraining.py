@@ -9,7 +9,8 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import Row, sft_rows, shuffled
+from data_prep.rows import Row, sft_rows
+from data_prep.splits import shuffled
 
 PRETRAIN_FILE = "pretrain.jsonl"
 """Beside the other rows of a preparation, where such a stage is wanted."""

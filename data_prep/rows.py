@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,10 +16,9 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.tasks.base import LabelTask
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.splits import apportion
+from data_prep.splits import apportion, shuffled
 
 Row: TypeAlias = dict[str, str]
-Item = TypeVar("Item")
 
 DROPOUT = 0.25
 """The share of genes that a further view of a cell has lost, where no share to hide says it."""
@@ -266,8 +265,3 @@ def _cycle(cells: list[Cell], count: int, rng: np.random.Generator) -> list[Cell
     while len(chosen) < count:
         chosen += shuffled(cells, rng)
     return chosen[:count]
-
-
-def shuffled(items: Sequence[Item], rng: np.random.Generator) -> list[Item]:
-    """Return the items in random order."""
-    return [items[place] for place in rng.permutation(len(items))]

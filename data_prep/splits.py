@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
 
+Item = TypeVar("Item")
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -77,7 +78,7 @@ def split_cells(
     for ids in classes.values():
         shares = apportion(len(ids), fractions, at_least=1)
         names = [split for split, share in zip(SPLITS, shares, strict=True) for _ in range(share)]
-        chosen.update(zip(_shuffled(ids, rng), names, strict=True))
+        chosen.update(zip(shuffled(ids, rng), names, strict=True))
     return chosen
 
 
@@ -143,12 +144,12 @@ def pair_with_controls(
     for names in _by_class({name: groups[name] for name in perturbations}).values():
         controls = [name for name in names if perturbations[name] == CONTROL]
         treated = [name for name in names if perturbations[name] != CONTROL]
-        ring = _shuffled(controls, rng)
+        ring = shuffled(controls, rng)
         if len(ring) > 1:
             pairs.update(zip(ring, [*ring[1:], ring[0]], strict=True))
         taken: list[str] = []
         while controls and len(taken) < len(treated):
-            taken += _shuffled(controls, rng)
+            taken += shuffled(controls, rng)
         pairs.update(zip(treated, taken, strict=False))
     return pairs
 
@@ -163,8 +164,9 @@ def _by_class(labels: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _sample(classes: Mapping[str, list[str]], count: int, at_least: int, rng: np.random.Generator) -> frozenset[str]:
     shares = apportion(count, [len(ids) for ids in classes.values()], at_least)
-    return frozenset(name for ids, n in zip(classes.values(), shares, strict=True) for name in _shuffled(ids, rng)[:n])
+    return frozenset(name for ids, n in zip(classes.values(), shares, strict=True) for name in shuffled(ids, rng)[:n])
 
 
-def _shuffled(ids: list[str], rng: np.random.Generator) -> list[str]:
-    return [ids[place] for place in rng.permutation(len(ids))]
+def shuffled(items: Sequence[Item], rng: np.random.Generator) -> list[Item]:
+    """Return the items in random order."""
+    return [items[place] for place in rng.permutation(len(items))]

@@ -33,39 +33,17 @@ UNPAIRED = "cell without an untreated cell of its type in its split (asked about
 
 @dataclass(frozen=True)
 class View:
-    """The cells of one source.
+    """The cells of one source."""
 
-    Parameters
-    ----------
-    name
-        Of the source: the first part of every cell's id.
-    tasks
-        The pairs that are asked about its cells.
-    cells
-        By id, in alphabetical order.
-    splits
-        The split of each cell; :data:`OOD` for those held out.
-    drops
-        How many cells and genes were left out, by reason.
-    labelled
-        The training cells that show their label.
-    controls
-        The id of the untreated cell that a cell is paired with.
-    genes
-        All genes that any cell expresses.
-    held_out
-        The columns by whose values cells are held out.
-    """
-
-    name: str
-    tasks: tuple[DualTask, ...]
-    cells: dict[str, Cell]
-    splits: Mapping[str, str]
-    drops: dict[str, int]
-    labelled: frozenset[str] = frozenset()
-    controls: Mapping[str, str] = field(default_factory=dict)
-    genes: tuple[str, ...] = ()
-    held_out: tuple[str, ...] = ()
+    name: str  # of the source: the first part of every cell's id
+    tasks: tuple[DualTask, ...]  # the pairs that are asked about its cells
+    cells: dict[str, Cell]  # by id, in alphabetical order
+    splits: Mapping[str, str]  # of each cell; OOD for those held out
+    drops: dict[str, int]  # how many cells and genes were left out, by reason
+    labelled: frozenset[str] = frozenset()  # the training cells that show their label
+    controls: Mapping[str, str] = field(default_factory=dict)  # the untreated cell that a cell is paired with
+    genes: tuple[str, ...] = ()  # all that any cell expresses
+    held_out: tuple[str, ...] = ()  # the columns by whose values cells are held out
 
     def of(self, split: str) -> list[Cell]:
         """Return the cells of a split."""

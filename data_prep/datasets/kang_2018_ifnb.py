@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.perturbations import CONTROL, Perturbation
+from data_prep.cells import log1p_per_10k
 from data_prep.loading.dataset import Dataset, Files, PackageFile, not_published
 from data_prep.loading.draft import Draft, read_cells
-from data_prep.normalisation import log1p_per_10k
 
 CYTOKINE = "IFN-beta"
 

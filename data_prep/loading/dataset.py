@@ -120,61 +120,27 @@ def not_published(path: Path | str, why: str) -> CellDualityError:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A published set of cells.
+    """A published set of cells."""
 
-    Parameters
-    ----------
-    name, title
-        The name of its module, and what people call the set.
-    tissue, modality, species
-        What was measured and how.
-    sources
-        Where its files are.
-    citation, licence
-        What to cite, with a DOI, and the terms its publisher states.
-    read
-        Called with the files by name and the variant.
-    columns
-        Which of :data:`COLUMNS` it has; a tissue that ``read`` does not fill is the set's.
-    tasks
-        The tasks it serves.
-    cells, test_cells
-        The published size, and the size of InstructCell's test set; None where none is published.
-    split
-        How another publication split it; it is split here like any other set.
-    correction
-        What the variant "corrected" does otherwise than "as_published"; empty if they are the same.
-    notes
-        The trap, and whatever else a user should know.
-    coarse_types
-        The cell type shared with other sets, by label; empty: no counterpart elsewhere.
-    ready
-        The column of labels in an .h5ad file the user has ready in place of ``sources``, see
-        :func:`data_prep.download.fetching.ready_file`; empty: there has to be a download.
-    as_file
-        How :func:`data_prep.h5ad.loaders.load_h5ad` reads its one file, as if it was the user's own: ``label_column``,
-        ``matrix`` and ``expression``. Empty: ``read`` does.
-    """
-
-    name: str
+    name: str  # of its module
     title: str
     tissue: str
     modality: str
     sources: tuple[FileSource, ...]
-    citation: str
-    read: Callable[[Files, str], Draft]
+    citation: str  # with a DOI
+    read: Callable[[Files, str], Draft]  # called with the files by name and the variant
     species: Literal["human", "mouse"] = "human"
-    licence: str = "none stated (GEO)"
-    columns: tuple[str, ...] = ("cell_type", "tissue")
+    licence: str = "none stated (GEO)"  # the terms its publisher states
+    columns: tuple[str, ...] = ("cell_type", "tissue")  # of COLUMNS; a tissue that `read` does not fill is the set's
     tasks: tuple[str, ...] = ("cell_type_annotation", "conditional_cell_generation")
-    cells: int | None = None
-    test_cells: int | None = None
-    split: str = ""
-    correction: str = ""
-    notes: str = ""
-    coarse_types: Mapping[str, str] = field(default_factory=dict)
-    ready: str = ""
-    as_file: Mapping[str, Any] = field(default_factory=dict)
+    cells: int | None = None  # the published size
+    test_cells: int | None = None  # the size of InstructCell's test set
+    split: str = ""  # how another publication split it; it is split here like any other set
+    correction: str = ""  # what the variant "corrected" does otherwise than "as_published"; empty if they are the same
+    notes: str = ""  # the trap, and whatever else a user should know
+    coarse_types: Mapping[str, str] = field(default_factory=dict)  # shared with other sets, by label; "": in no other
+    ready: str = ""  # the column of labels in a file that may stand for `sources`, see `fetching.ready_file`
+    as_file: Mapping[str, Any] = field(default_factory=dict)  # how `load_h5ad` reads its one file; empty: `read` does
 
     def load(self, files: Mapping[str, Path], variant: str = "") -> AnnData:
         """Return the cells in the one shape that all sets share.

@@ -15,7 +15,6 @@ import pytest
 from typer.testing import CliRunner
 
 from cellduality_plugin.cli import app
-from cellduality_plugin.commands.arguments import pairs
 from cellduality_plugin.commands.preparing import run_config, tasks_of_sources
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
@@ -118,22 +117,6 @@ class TestRunConfig:
         }
         assert {(task.validity_power, task.validity_share) for task in config.tasks.values()} == {(2.0, 0.1)}
         assert (config.dual.temperature, config.dual.timeout_seconds) == (0.5, 9.0)
-
-    @pytest.mark.parametrize(
-        ("text", "reward"),
-        [
-            ("duality-rbo", "duality-rbo"),
-            ("0.25*posterior + 0.75*duality", {"posterior": 0.25, "duality": 0.75}),
-            ("posterior+likelihood", {"posterior": 1.0, "likelihood": 1.0}),
-            ("my.module:Mine", "my.module:Mine"),
-            ("posterior * profile^0.3", "posterior*profile^0.3"),
-            ("0.5*posterior*profile+duality^2", {"posterior*profile": 0.5, "duality^2": 1.0}),
-            ("/my dir/file.py:Mine+oracle", {"/my dir/file.py:Mine": 1.0, "oracle": 1.0}),
-        ],
-    )
-    def test_a_reward_is_a_kind_or_a_sum_or_a_class(self, text, reward):
-        config = run_config([ANNOTATION], pairs(f"{ANNOTATION}={text}", "--rewards"))
-        assert config.tasks[ANNOTATION].reward == reward
 
     def test_a_setting_for_built_in_pairs_of_other_runs_is_left_out(self):
         counts = {"*": "2", GENERATION: "4", RESPONSE: "8"}
@@ -255,25 +238,6 @@ def test_the_order_of_tasks_on_the_command_line_changes_nothing(prepare):
     assert {path.name: path.read_bytes() for path in second.glob("*.jsonl")} == content
 
 
-def test_held_out_kinds_are_seen_in_their_own_file_alone(prepare):
-    folder = prepare(
-        "--task", f"{ANNOTATION},{RESPONSE}", "--perturbation-column", "condition", "--held-out", "cell_type=NK",
-        "--held-out", "kang_2018_ifnb:cell_type=B cell",
-    )  # fmt: skip
-    kinds = {row["id"]: row["cell_type"] for row in rows_of(folder, "cells")}
-    splits = {row["id"]: row["split"] for row in rows_of(folder, "cells")}
-    assert {splits[name] for name, kind in kinds.items() if kind == "NK"} == {"ood"}
-    assert {kind for name, kind in kinds.items() if splits[name] != "ood"} == {"B cell", "T cell"}
-    for name in ("sft", "rl", "eval_validation", "eval_test"):
-        assert {splits[row["id"]] for row in rows_of(folder, name)} <= {"train", "validation", "test"}
-    held_out = rows_of(folder, "eval_ood")
-    assert {row["datasource"] for row in held_out} == {RESPONSE}  # nobody ever said "NK" to the annotator
-    assert {kinds[row["id"]] for row in held_out} == {"NK"}
-    for row in held_out:
-        assert Example.from_label(row["label"]).inputs["control"]
-    assert "NK" not in Vocabulary.load(folder / "vocabulary.json").labels["cell_type"]
-
-
 def test_several_values_and_columns_can_be_held_out_of_one_of_several_sets(prepare, cells, tmp_path):
     other = write_cells(tmp_path / "other.h5ad", seed=1)
     folder = prepare(
@@ -298,9 +262,6 @@ def test_numbers_of_cells_are_by_set_or_for_all(prepare, cells, tmp_path):
     assert Counter(row["id"].partition("/")[0] for row in rows) == {"mine": 90, "other": 45}
     shown = Counter(row["id"].partition("/")[0] for row in rows if row["labelled"])
     assert shown == {"mine": 9, "other": 6}
-    rows = rows_of(prepare("--max-cells", 60, "--labelled", 12, sources=(cells, other)), "cells")
-    assert Counter(row["id"].partition("/")[0] for row in rows) == {"mine": 60, "other": 60}
-    assert Counter(row["id"].partition("/")[0] for row in rows if row["labelled"]) == {"mine": 12, "other": 12}
 
 
 def test_a_pair_of_ones_own_is_found_from_everywhere(prepare, tmp_path, monkeypatch):

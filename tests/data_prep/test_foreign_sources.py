@@ -21,7 +21,6 @@ from cellduality_plugin.parsing import bulleted
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.cells import FEW_GENES
 from data_prep.datasets.kang_2018_ifnb import CONTAMINANT, MARKERS
-from data_prep.download.fetching import is_cached
 from data_prep.foreign import NO_COUNTERPART, shareable
 from data_prep.manifests import read_manifest
 from data_prep.prepare import COARSE_FILE, FILES, OOD_FILE, PrepareSettings, prepare
@@ -170,16 +169,6 @@ def test_what_cannot_be_asked_is_refused(settings, code, hint, tmp_path, write_h
         prepare(PrepareSettings.read(settings), tmp_path / "out")
     assert hint in error.value.hint
     assert not (tmp_path / "out").exists()
-
-
-def test_the_real_kidney_beside_blood(tmp_path, monkeypatch):
-    if not is_cached(DATASETS[KIDNEY]):  # who has it need not fetch it again
-        monkeypatch.setenv("CELLDUALITY_CACHE", str(tmp_path / "cache"))
-    summary = prepare(PrepareSettings.read({"foreign": [KIDNEY], "seed": 42}), tmp_path / "data")
-    assert summary.manifests[OOD_FILE]["drops"] == {FEW_GENES: 1, NO_COUNTERPART: 128}
-    assert len(rows_of(tmp_path / "data")) == 1000 - 1 - 128
-    kinds = {shareable(KIDNEY)[gold] for gold in golds(tmp_path / "data")}
-    assert kinds == {"T cell", "B cell", "NK cell", "Monocyte", "Dendritic cell"}
 
 
 def test_the_sets_that_share_types_mean_the_same_by_a_label():
