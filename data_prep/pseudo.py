@@ -17,7 +17,7 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
-from data_prep.rows import Row, with_masks
+from data_prep.rows import Row, masked_example
 from data_prep.splits import SPLITS
 from data_prep.traces.questions import Direction, Question
 from data_prep.traces.rule.teacher import RuleTeacher
@@ -90,9 +90,7 @@ def question(task: DualTask, row: Mapping[str, Any], *, hidden: float, masks: in
     if missing := [column for column in task.needs if column not in row]:
         what = f"no {missing[0]!r}, which {task.name} asks for"
         raise CellDualityError(what, code="unknown-column", where=str(row["id"]), hint="prepare the data again")
-    cell = cell_of(row, task.needs)
-    example = task.example(cell, hidden=hidden, labelled=False, rng=rng)
-    return with_masks(task, cell, example, masks, hidden, rng)
+    return masked_example(task, cell_of(row, task.needs), hidden, masks, rng, labelled=False)
 
 
 class Reasoning:

@@ -140,7 +140,7 @@ def rl_rows(
     gold
         The names of tasks whose rows hold the true answer, for a reward that is the ground truth.
     masks
-        How many splits of its cell a row of a pair that hides genes holds; see :func:`with_masks`.
+        How many splits of its cell a row of a pair that hides genes holds; see :func:`masked_example`.
     thin
         The fraction of genes that a question about a label does not show of its cell.
 
@@ -158,7 +158,7 @@ def rl_rows(
         else:
             chosen = _cycle([*others, *shown] if includes_labelled else others, share, rng)
         for cell in chosen:
-            example = _masked(task, cell, hidden, masks, rng, labelled=task.name in gold)
+            example = masked_example(task, cell, hidden, masks, rng, labelled=task.name in gold)
             if thin and isinstance(task, LabelTask):
                 seen = hide_genes(task.whole(example), thin, rng.spawn(1)[0])[0]
                 example = replace(example, inputs={**example.inputs, "cell": seen})
@@ -199,33 +199,28 @@ def audit_rows(
     for task in tasks:
         fit = [cell for cell in cells if asked(task, cell)]
         for place in rng.permutation(len(fit))[:count]:
-            rows.append(_question(task, _masked(task, fit[place], hidden, masks, rng, labelled=True), vocabulary))
+            example = masked_example(task, fit[place], hidden, masks, rng, labelled=True)
+            rows.append(_question(task, example, vocabulary))
     return rows
 
 
-def with_masks(
-    task: DualTask, cell: Cell, example: Example, count: int, hidden: float, rng: np.random.Generator
+def masked_example(
+    task: DualTask, cell: Cell, hidden: float, masks: int, rng: np.random.Generator, *, labelled: bool
 ) -> Example:
-    """Return ``example`` with further splits of the same cell, ``count`` in all.
+    """Return an example about ``cell`` with ``masks`` splits of it into known and hidden genes, all different.
 
-    They come from streams of their own: what follows from ``rng`` does not hang on ``count``. A pair that hides
-    nothing, or whose question itself changes with the split, has one split whatever is asked for; a cell of few genes
-    may have fewer than ``count`` different ones.
+    The further splits come from streams of their own: what follows from ``rng`` does not depend on their number. A pair
+    that hides nothing, or whose question itself changes with the split, has one; a cell of few genes may have fewer.
     """
+    example = _example(task, cell, hidden, labelled, rng)
     found = [Mask(example.known, example.unknown)]
-    for stream in rng.spawn(count - 1):
-        again = _example(task, cell, hidden, example.gold is not None, stream)
+    for stream in rng.spawn(masks - 1):
+        again = _example(task, cell, hidden, labelled, stream)
         if again.inputs != example.inputs:
             return example
         if (mask := Mask(again.known, again.unknown)) not in found:
             found.append(mask)
     return replace(example, masks=tuple(found[1:]))
-
-
-def _masked(
-    task: DualTask, cell: Cell, hidden: float, masks: int, rng: np.random.Generator, *, labelled: bool
-) -> Example:
-    return with_masks(task, cell, _example(task, cell, hidden, labelled, rng), masks, hidden, rng)
 
 
 def _question(task: DualTask, example: Example, vocabulary: Vocabulary) -> Row:
