@@ -117,7 +117,7 @@ def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequenc
     core, here = Path(cellduality_plugin.__file__).parent, Path(__file__).parent
     folders = (core, core / "tasks", here, *(here / name for name in ("h5ad", "loading", "datasets")))
     code = {file for folder in folders for file in folder.glob("*.py")}
-    for task in tasks:  # nobody else may know of a pair's module
+    for task in tasks:  # whose modules may be the user's
         functions = (value for kind in type(task).__mro__ for value in vars(kind).values() if inspect.isfunction(value))
         code |= {path for path in (Path(function.__code__.co_filename) for function in functions) if path.is_file()}
     digests = [source.sha256 for source in sources]

@@ -245,7 +245,7 @@ def run_config(
     Raises
     ------
     CellDualityError
-        If a reward is given for a task that nobody knows, or a setting is wrong.
+        If a reward is given for an unknown task, or a setting is wrong.
     """
     found = {get_task(pair).name: pair for pair in tasks}
     for given, flag in ((rewards, "--rewards"), (votes, "--votes"), (traces, "--traces")):

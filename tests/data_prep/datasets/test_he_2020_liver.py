@@ -51,7 +51,7 @@ def test_two_rare_types_are_not_saved_by_their_common_stem(load, files):
     assert adata.uns["drops"]["cell of a type with fewer than 20 cells"] == 19 + 20
 
 
-def test_labels_of_another_tissue_a_cut_off_table_and_a_missing_file_are_told(load, files):
+def test_labels_of_another_tissue_a_cut_off_table_and_a_missing_file_are_refused(load, files):
     files[ANNOTATION].write_text(files[ANNOTATION].read_text().replace("Liver_cDNA_", "Heart_cDNA_"))
     with refused("not-as-published"):
         load("he_2020_liver", files)

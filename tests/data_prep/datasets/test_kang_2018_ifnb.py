@@ -76,7 +76,7 @@ def test_cluster_between_two_types_is_left_out_and_counted_alike_each_time(load,
     assert adata.obs.equals(load(NAME, files).obs)
 
 
-def test_files_that_do_not_belong_together_are_told(load, tmp_path):
+def test_files_that_do_not_belong_together_are_refused(load, tmp_path):
     genes = {"pbmc_stim.h5ad": tuple(reversed(GENES))}
     with refused("not-as-published"):
         load(NAME, write(tmp_path, genes=genes))

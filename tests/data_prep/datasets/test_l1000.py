@@ -60,7 +60,7 @@ def test_compounds_and_vehicle_of_the_landmark_genes(load, files, tally, monkeyp
     assert set(adata.obs.loc[adata.obs["perturbation"] == "control", "drug"]) == {""}
 
 
-def test_ids_that_do_not_fit_and_a_packed_matrix_are_told(load, files):
+def test_ids_that_do_not_fit_and_a_packed_matrix_are_refused(load, files):
     with h5py.File(files[MATRIX], "a") as store:
         del store["0/META/COL/id"]
         store["0/META/COL/id"] = np.array(["one"], dtype="S")

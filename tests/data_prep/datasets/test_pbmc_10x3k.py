@@ -37,7 +37,7 @@ def test_cells_get_their_types_by_name(load, write, counts):
     assert adata.uns["drops"] == {}
 
 
-def test_cells_without_a_type_are_left_out_and_files_that_do_not_fit_are_told(load, write):
+def test_cells_without_a_type_are_left_out_and_files_that_do_not_fit_are_refused(load, write):
     adata = load(NAME, write([*CELLS[:-2], "X1", "X2"]))
     assert adata.uns["drops"] == {"cell without a label": 2}
     with refused("not-as-published"):

@@ -62,7 +62,7 @@ def test_each_variant_cites_its_publication(load, write):
     assert np.array_equal(corrected.X.data, published.X.data)
 
 
-def test_lacking_labels_genes_and_a_cut_off_archive_are_told(load, write):
+def test_lacking_labels_genes_and_a_cut_off_archive_are_refused(load, write):
     files = write(leave_out=f"{SAMPLES[1]}_genes.tsv.gz")
     with refused("not-as-published"):
         load("xin_2016", files)
