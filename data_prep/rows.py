@@ -44,18 +44,11 @@ def sft_rows(
 ) -> list[Row]:
     """Return the primal and dual question of every task for every labelled cell, with answers and no trace, shuffled.
 
-    Parameters
-    ----------
-    hidden
-        The fraction of genes to hide, or several: there is a dual at each, but for the dual of a whole cell that is
-        the very primal row of another task.
-    views
-        Versions of a cell. The first is the cell as it was measured; each further one has lost a random share of its
-        genes: the first of ``hidden`` below 1, or else :data:`DROPOUT`. The hidden part is drawn anew for each.
-    label_views
-        The same for questions whose answer is a label; None: ``views``.
-    asked
-        Which cells a task is asked about.
+    ``hidden`` is the fraction of genes to hide, or several: there is a dual at each, but for the dual of a whole cell
+    that is the very primal row of another task. Of the ``views`` of a cell the first is as it was measured; each
+    further one has lost a random share of its genes: the first of ``hidden`` below 1, or else :data:`DROPOUT`. The
+    hidden part is drawn anew for each. ``label_views`` is the same for questions whose answer is a label; None:
+    ``views``. ``asked`` says which cells a task is asked about.
     """
     rows: list[Row] = []
     of_labels = views if label_views is None else label_views
@@ -126,23 +119,12 @@ def rl_rows(
 ) -> list[Row]:
     """Return ``count`` questions without gold answers, but for the tasks in ``gold``, shuffled.
 
-    A task asks about cells stripped to what it needs; all of them once before any twice. A task whose question shows
-    an annotation (its ``needs`` name a column of ``obs``) draws its cells, with replacement, from the labelled ones.
-
-    Parameters
-    ----------
-    tasks
-        The dual pairs and their weights, by which they share the rows.
-    hidden
-        The fraction of genes to hide.
-    includes_labelled
-        Whether the labelled cells, too, are asked about (without their label).
-    gold
-        The names of tasks whose rows hold the true answer, for a reward that is the ground truth.
-    masks
-        How many splits of its cell a row of a pair that hides genes holds; see :func:`masked_example`.
-    thin
-        The fraction of genes that a question about a label does not show of its cell.
+    A task asks about cells stripped to what it needs; all of them once before any twice, the labelled ones only if
+    ``includes_labelled``. A task whose question shows an annotation (its ``needs`` name a column of ``obs``) draws its
+    cells, with replacement, from the labelled ones. ``tasks`` are the pairs and the weights by which they share the
+    rows; those named in ``gold`` hold the true answer, for a reward that is the ground truth. ``masks`` is how many
+    splits of its cell a row holds, see :func:`masked_example`; ``thin`` the fraction of genes that a question about a
+    label does not show of its cell.
 
     Raises
     ------
