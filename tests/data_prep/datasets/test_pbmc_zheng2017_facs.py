@@ -58,10 +58,3 @@ def test_a_ready_file_gives_the_same(load, write, counts, tmp_path, scale, expre
     assert ready.obs.equals(published.obs)
     assert ready.uns["expression"] == expression
     assert np.allclose(ready.X.toarray(), published.X.toarray() * scale)
-
-
-def test_a_ready_file_without_the_published_labels_is_refused(load, tmp_path):
-    obs, var = pd.DataFrame({"kind": ["a", "b"]}, index=CELLS[:2]), pd.DataFrame(index=GENES[:2])
-    anndata.AnnData(scipy.sparse.csr_matrix(np.eye(2)), obs=obs, var=var).write_h5ad(tmp_path / "a.h5ad")
-    with refused("not-as-published"):
-        load(NAME, {f"{NAME}.h5ad": tmp_path / "a.h5ad"})
