@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     """A real server on this machine; ``paths`` says what it does, ``asked`` what it was asked. Nobody is patient."""
-    quick = {"ATTEMPTS": 3, "FIRST_WAIT": 0.01, "LONGEST_WAIT": 0.02, "TIMEOUT": 0.5}
+    quick = {"ATTEMPTS": 3, "FIRST_WAIT": 0.01, "LONGEST_WAIT": 0.02}
     for name, value in quick.items():
         monkeypatch.setattr(downloads, name, value)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
@@ -180,7 +180,9 @@ def test_passing_faults_are_tried_again(get, server):
         (Served(pause=0.6), "download-fails", 3),
     ],
 )
-def test_faults_that_stay_leave_nothing(get, server, tmp_path, served, code, requests):
+def test_faults_that_stay_leave_nothing(get, server, tmp_path, monkeypatch, served, code, requests):
+    if served.pause:
+        monkeypatch.setattr(downloads, "TIMEOUT", served.pause / 2)
     with refused(code) as error:
         get(served)
     assert len(server.asked) == requests
