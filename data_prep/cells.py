@@ -1,9 +1,9 @@
-"""From a matrix to ranked cells."""
+"""From a table of cells by genes to ranked cells."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.cell_sentences import Cell, name_order
 from cellduality_plugin.errors import CellDualityError
-from data_prep.h5ad.loaders import Loaded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,6 +19,18 @@ if TYPE_CHECKING:
 
 FEW_GENES = "cell with too few expressed genes"
 UNSPEAKABLE_GENE = "gene whose name is empty or holds white space, a comma or an angle bracket"
+
+BINS = 20
+"""Groups of equally many genes, by mean expression, in which variances are compared."""
+
+
+def log1p_per_10k(counts: Any) -> Any:
+    """Return log1p of counts per 10,000 of a sparse matrix, cells by genes; a cell without counts stays empty."""
+    values = counts.tocsr().astype(np.float64)  # always a copy
+    totals = np.asarray(values.sum(axis=1)).ravel()
+    scale = np.divide(10_000.0, totals, out=np.zeros_like(totals), where=totals > 0)
+    values.data = np.log1p(values.data * np.repeat(scale, np.diff(values.indptr)))
+    return values
 
 
 def speakable(gene: str) -> bool:
@@ -34,31 +45,63 @@ def speakable(gene: str) -> bool:
 
 
 @dataclass(frozen=True)
+class CellTable:
+    """Cells by genes, in memory or in a file."""
+
+    obs: DataFrame  # what is known of the cells, by name; as text
+    genes: tuple[str, ...]  # in the order of the columns
+    counts: bool  # whether the values are counts, not logarithms
+    drops: dict[str, int]  # how many cells and genes were left out, by reason
+    blocks: Callable[[], Iterator[Any]]  # CSR blocks of rows without duplicate entries, in the order of ``obs``
+
+    @classmethod
+    def of(cls, adata: AnnData) -> CellTable:
+        """Return the table of an AnnData, which stays as it is; values are counts unless ``uns`` says otherwise."""
+        import scipy.sparse
+
+        block = scipy.sparse.csr_matrix(adata.X)
+        if not block.has_canonical_format:
+            block = block.copy()
+            block.sum_duplicates()
+        counts = adata.uns.get("expression") not in ("log1p", "log2")
+        genes = tuple(map(str, adata.var_names))
+        return cls(adata.obs, genes, counts, dict(adata.uns.get("drops", {})), lambda: iter([block]))
+
+    def variable_genes(self, count: int, cells: NDArray[np.bool_]) -> list[str]:
+        """Return the ``count`` genes whose log1p of counts per 10,000 varies most in the chosen ``cells``.
+
+        Compared are variances less the median variance of the genes of a like mean, in up to :data:`BINS` bins.
+        Dispersions, being ratios, would choose rare genes, which no sentence of the highest genes ever holds; plain
+        variances would choose ribosomal ones, which all sentences hold.
+        """
+        total, squares = np.zeros(len(self.genes)), np.zeros(len(self.genes))
+        first = 0
+        for block in self.blocks():
+            chosen = block[cells[first : first + block.shape[0]]]
+            first += block.shape[0]
+            values = log1p_per_10k(chosen) if self.counts else chosen
+            total += np.asarray(values.sum(axis=0)).ravel()
+            squares += np.asarray(values.multiply(values).sum(axis=0)).ravel()
+        mean = total / max(1, int(cells.sum()))
+        variance = squares / max(1, int(cells.sum())) - mean**2
+        expressed = np.flatnonzero(mean > 0)
+        excess, bins = np.zeros_like(mean), max(1, min(BINS, len(expressed) // BINS))
+        for places in np.array_split(expressed[np.argsort(mean[expressed], kind="stable")], bins):
+            excess[places] = (variance[places] - np.median(variance[places])).round(9)
+        order = sorted(expressed.tolist(), key=lambda place: (-excess[place], self.genes[place]))
+        return [self.genes[place] for place in order[:count]]
+
+
+@dataclass(frozen=True)
 class RankedCells:
-    """The highest genes of many cells, in a few bytes a gene.
+    """The highest genes of many cells, in a few bytes a gene."""
 
-    Parameters
-    ----------
-    source
-        The name of the set: the first part of every cell's id.
-    names
-        Gene names, sorted.
-    top
-        int32, cells by K: indices of ``names``, descending by expression, filled up with -1.
-    obs
-        What is known of each cell, by its name.
-    expressed
-        The genes that any labelled cell expresses, sorted by name.
-    drops
-        How many genes and cells were left out, by reason.
-    """
-
-    source: str
-    names: tuple[str, ...]
-    top: NDArray[np.int32]
-    obs: DataFrame
-    expressed: tuple[str, ...]
-    drops: dict[str, int]
+    source: str  # the name of the set: the first part of every cell's id
+    names: tuple[str, ...]  # of genes, sorted
+    top: NDArray[np.int32]  # cells by K: places in ``names``, descending by expression, filled up with -1
+    obs: DataFrame  # what is known of each cell, by its name
+    expressed: tuple[str, ...]  # the genes that any cell of the table expresses, sorted by name
+    drops: dict[str, int]  # how many genes and cells were left out, by reason
 
     def __len__(self) -> int:
         return len(self.top)
@@ -72,7 +115,7 @@ class RankedCells:
         return {f"{self.source}/{barcode}": row for row, barcode in enumerate(self.obs.index)}
 
     def known(self, columns: Collection[str]) -> dict[str, dict[str, str]]:
-        """Return what stands in ``columns`` of ``obs``, as text, by the id of each cell."""
+        """Return the values of ``columns`` as text, by the id of each cell."""
         table = {column: self.obs[column].astype(str).to_list() for column in columns}
         return {name: {column: table[column][row] for column in columns} for name, row in self.rows.items()}
 
@@ -93,23 +136,12 @@ class RankedCells:
 
 
 def rank_cells(
-    cells: AnnData | Loaded, *, source: str, top: int, min_genes: int = 8, genes: Container[str] | None = None
+    cells: CellTable | AnnData, *, source: str, top: int, min_genes: int = 8, genes: Container[str] | None = None
 ) -> RankedCells:
-    """Return the ranked cells of a matrix, ties by name; one of a file is read block by block and never held whole.
+    """Return the ranked cells of a table, block by block: the ``top`` highest genes of each, ties by name.
 
-    Parameters
-    ----------
-    cells
-        Cells by genes, non-negative: :func:`~data_prep.h5ad.loaders.load_h5ad`'s result, or AnnData.
-        Counts and log1p values of a cell rank alike.
-    source
-        The name of the set: the first part of every cell's id.
-    top
-        K, how many genes a cell sentence holds at the most.
-    min_genes
-        Cells with fewer expressed genes are left out.
-    genes
-        The genes to speak of; None: all.
+    Counts and log1p values of a cell rank alike. Cells with fewer than ``min_genes`` expressed genes are left out, and
+    genes that are not among ``genes`` (None: all). ``source`` is the first part of every cell's id.
 
     Raises
     ------
@@ -118,50 +150,26 @@ def rank_cells(
     """
     from data_prep.ranking import rank_rows
 
-    names, order, unspeakable = _tie_order(gene_names(cells), genes)
-    ranked = np.empty((len(cells.obs), top), dtype=np.int32)
-    expressed = np.zeros(len(order), dtype=bool)
+    table = cells if isinstance(cells, CellTable) else CellTable.of(cells)
+    asked = [place for place, gene in enumerate(table.genes) if genes is None or gene in genes]
+    usable = [place for place in asked if speakable(table.genes[place])]
+    names = [table.genes[place] for place in usable]
+    ties = np.full(len(table.genes), -1, dtype=np.int32)
+    ties[usable] = name_order(names)
+    names.sort()
+    ranked = np.empty((len(table.obs), top), dtype=np.int32)
+    expressed = np.zeros(len(ties), dtype=bool)
     first = 0
-    for block in blocks_of(cells):
-        _, found = rank_rows(block, order, top, out=ranked[first : first + block.shape[0]])
+    for block in table.blocks():
+        expressed |= rank_rows(block, ties, top, out=ranked[first : first + block.shape[0]])[1]
         first += block.shape[0]
-        expressed |= found
     enough = (ranked[:, min_genes - 1] >= 0) if min_genes <= top else np.zeros(len(ranked), dtype=bool)
     if not enough.any():
-        hint = "lower --min-genes or check the matrix"
-        raise CellDualityError(f"no cell has {min_genes} expressed genes", where=source, hint=hint)
-    drops = {UNSPEAKABLE_GENE: unspeakable, FEW_GENES: int((~enough).sum())}
-    obs = cells.obs
+        what, hint = f"no cell has {min_genes} expressed genes", "lower --min-genes or check the matrix"
+        raise CellDualityError(what, code="too-few-genes", where=source, hint=hint)
+    drops = {UNSPEAKABLE_GENE: len(asked) - len(usable), FEW_GENES: int((~enough).sum())}
+    obs = table.obs
     if drops[FEW_GENES]:  # an atlas is not copied for nothing
         ranked, obs = ranked[enough], obs[enough]
     spoken = tuple(name for name, found in zip(names, expressed.tolist(), strict=False) if found)
-    return RankedCells(source, names, ranked, obs, spoken, {why: n for why, n in drops.items() if n})
-
-
-def gene_names(cells: AnnData | Loaded) -> list[str]:
-    """Return the names of the genes, in the order of the matrix."""
-    return [str(name) for name in (cells.genes if isinstance(cells, Loaded) else cells.var_names)]
-
-
-def blocks_of(cells: AnnData | Loaded) -> Iterator[Any]:
-    """Yield CSR blocks of rows without duplicate entries, in the order of ``obs``."""
-    import scipy.sparse
-
-    if isinstance(cells, Loaded):
-        yield from cells.blocks()
-        return
-    block = scipy.sparse.csr_matrix(cells.X)
-    if not block.has_canonical_format:
-        block = block.copy()  # the caller's matrix stays as it is
-        block.sum_duplicates()
-    yield block
-
-
-def _tie_order(genes: list[str], wanted: Container[str] | None) -> tuple[tuple[str, ...], NDArray[np.int32], int]:
-    """Return (the sorted names that are spoken of, each gene's place among them or -1, how many cannot be spoken)."""
-    asked = [place for place, gene in enumerate(genes) if wanted is None or gene in wanted]
-    usable = [place for place in asked if speakable(genes[place])]
-    names = [genes[place] for place in usable]
-    order = np.full(len(genes), -1, dtype=np.int32)
-    order[usable] = name_order(names)
-    return tuple(sorted(names)), order, len(asked) - len(usable)
+    return RankedCells(source, tuple(names), ranked, obs, spoken, {why: n for why, n in drops.items() if n})

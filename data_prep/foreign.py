@@ -10,12 +10,12 @@ from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
-from data_prep.cells import gene_names, rank_cells
-from data_prep.reading import Located
+from data_prep.cells import rank_cells
 from data_prep.registry import DATASETS
 from data_prep.settings import PrepareSettings
+from data_prep.sources import Source
 from data_prep.splits import choose_some
-from data_prep.views import OOD, View, known_by, named_columns, spoken_columns
+from data_prep.views import OOD, View, asked_columns, known_by, named_columns
 
 NO_COUNTERPART = "cell of a type the training set does not have"
 
@@ -42,16 +42,14 @@ def shareable(name: str) -> dict[str, str]:
     known = {name: {label: c for label, c in dataset.coarse_types.items() if c} for name, dataset in DATASETS.items()}
     if shared := known.get(name):
         return shared
-    raise CellDualityError(
-        f"no cell type of {name} is known to be shared with other sets",
-        where="foreign",
-        hint=f"sets that are known to share some are {', '.join(sorted(name for name in known if known[name]))}",
-    )
+    what = f"no cell type of {name} is known to be shared with other sets"
+    hint = f"sets that are known to share some are {', '.join(sorted(name for name in known if known[name]))}"
+    raise CellDualityError(what, code="no-shared-type", where="foreign", hint=hint)
 
 
 def read_foreign(
     settings: PrepareSettings,
-    found: Sequence[Located],
+    found: Sequence[Source],
     tasks: Iterable[DualTask],
     views: Sequence[View],
     genes: frozenset[str],
@@ -70,11 +68,11 @@ def read_foreign(
         return [], {}
     asked = [task for task in tasks if isinstance(task.answer, OneOf) and task.answer.kind == KIND]
     if not asked:
-        hint = "add --task cell_type_annotation"
-        raise CellDualityError("no task of this run names cell types", where="foreign", hint=hint)
+        what, hint = "no task of this run names cell types", "add --task cell_type_annotation"
+        raise CellDualityError(what, code="no-annotation", where="foreign", hint=hint)
     training = {view.name: _types_of(view) for view in views if view.labels(KIND)}
-    taught = {coarse for types in training.values() for coarse in types.values()}
-    shared = {one.name: {label: c for label, c in shareable(one.name).items() if c in taught} for one in found}
+    trained = {coarse for types in training.values() for coarse in types.values()}
+    shared = {one.name: {label: c for label, c in shareable(one.name).items() if c in trained} for one in found}
     others = [
         _foreign_view(settings, source, asked, wanted.max_cells, genes, shared[source.name])
         for source, wanted in zip(found, settings.foreign, strict=True)
@@ -84,42 +82,38 @@ def read_foreign(
 
 def _types_of(view: View) -> dict[str, str]:
     """Return the shared type of each label that is trained on."""
-    shared = shareable(view.name)
-    unknown = sorted(view.labels(KIND) - DATASETS[view.name].coarse_types.keys())
-    if unknown:  # another column than the published labels
-        what, hint = f"of the label {unknown[0]!r} of {view.name} no shared type is known", "leave --label-column out"
-        raise CellDualityError(what, where="foreign", hint=f"{hint}, or --foreign")
-    return {label: coarse for label, coarse in shared.items() if label in view.labels(KIND)}
+    shared, labels = shareable(view.name), view.labels(KIND)
+    if unknown := sorted(labels - DATASETS[view.name].coarse_types.keys()):  # not the column of the published labels
+        what = f"of the label {unknown[0]!r} of {view.name} no shared type is known"
+        hint = "leave --label-column out, or --foreign"
+        raise CellDualityError(what, code="no-shared-type", where="foreign", hint=hint)
+    return {label: coarse for label, coarse in shared.items() if label in labels}
 
 
 def _foreign_view(
     settings: PrepareSettings,
-    source: Located,
+    source: Source,
     tasks: Sequence[DualTask],
     max_cells: int | None,
     genes: frozenset[str],
     labels: Collection[str],
 ) -> View:
-    """Return the view of a foreign set: every cell out of distribution, with sentences of ``genes`` alone.
-
-    Cells whose label is none of ``labels`` are left out and counted; of the others at most ``max_cells`` are taken, in
-    proportion by type.
-    """
-    name, where, reading = source.name, f"source {source.name}", source.read()
-    if genes.isdisjoint(gene_names(reading.matrix)):
-        hint = "use sets that name genes alike"
-        raise CellDualityError("none of its genes is in the vocabulary", where=where, hint=hint)
-    columns = named_columns(reading.obs, spoken_columns(tasks), name)
+    """Return the view of a foreign set: at most ``max_cells`` cells with one of ``labels``, all out of distribution."""
+    name, where, table = source.name, f"source {source.name}", source.read()
+    if genes.isdisjoint(table.genes):
+        what, hint = "none of its genes is in the vocabulary", "use sets that name genes alike"
+        raise CellDualityError(what, code="no-genes", where=where, hint=hint)
+    columns = named_columns(table.obs, asked_columns(tasks), name)
     top, least = settings.top_genes, settings.min_genes
-    ranked = rank_cells(reading.matrix, source=name, top=top, min_genes=least, genes=genes)
-    drops = Counter({**reading.drops, **ranked.drops})
+    ranked = rank_cells(table, source=name, top=top, min_genes=least, genes=genes)
+    drops = Counter({**table.drops, **ranked.drops})
     rows, known = ranked.rows, ranked.known(columns)
     asked = {i: values[KIND] for i, values in known.items() if values[KIND] in labels}
     if len(asked) < len(known):
         drops[NO_COUNTERPART] = len(known) - len(asked)
     if not asked:
-        what = "no cell is of a type that the training set has"
-        raise CellDualityError(what, where=where, hint="leave this set out")
+        what, hint = "no cell is of a type that the training set has", "leave this set out"
+        raise CellDualityError(what, code="no-shared-type", where=where, hint=hint)
     chosen = asked if max_cells is None else choose_some(asked, max_cells, settings.stream("sample"))
     cells = {i: known_by(Cell(i, ranked.genes(rows[i])), known[i]) for i in sorted(chosen)}
     return View(name, tuple(tasks), cells, dict.fromkeys(cells, OOD), dict(drops))

@@ -45,24 +45,22 @@ def read_manifest(path: Path) -> Manifest:
     CellDualityError
         If either file is missing, the manifest is of another format, or the file was changed since.
     """
-    beside = manifest_path(path)
-
-    def wrong(what: str, where: Path) -> CellDualityError:
-        return CellDualityError(what, where=str(where), hint="prepare the data again (cellduality data prepare)")
-
+    beside, wrong, where = manifest_path(path), "", path
     try:
         manifest = json.loads(beside.read_text(encoding="utf-8"))
-        sha256 = file_sha256(path)
+        form = (manifest["format"], manifest["schema_version"], manifest["sha256"])
+        if form[:2] != (FORMAT, VERSION):
+            wrong, where = f"not a {FORMAT} manifest of version {VERSION}", beside
+        elif form[2] != file_sha256(path):
+            wrong = "the file is not the one its manifest describes"
+        else:
+            return dict(manifest)
     except FileNotFoundError as error:
-        raise wrong("no such file", error.filename) from None
-    except (OSError, ValueError) as error:
-        raise wrong(f"unreadable manifest: {error}", beside) from error
-    told = (manifest.get("format"), manifest.get("schema_version")) if isinstance(manifest, dict) else ()
-    if told != (FORMAT, VERSION):
-        raise wrong(f"not a {FORMAT} manifest of version {VERSION}", beside)
-    if manifest.get("sha256") != sha256:
-        raise wrong("the file is not the one its manifest tells of", path)
-    return dict(manifest)
+        wrong, where = "no such file", error.filename
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        wrong, where = f"unreadable manifest: {error!r}", beside
+    hint = "prepare the data again (cellduality data prepare)"
+    raise CellDualityError(wrong, code="stale-file", where=str(where), hint=hint)
 
 
 def up_to_date(files: Sequence[Path], origin: Mapping[str, Any]) -> bool:

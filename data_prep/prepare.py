@@ -24,29 +24,21 @@ from data_prep.foreign import read_foreign, shareable
 from data_prep.manifests import Manifest, code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
 from data_prep.pretraining import PRETRAIN_FILE, pretrain_rows
 from data_prep.profiles import fit_profiles
-from data_prep.reading import Located, find, joint_sha256
 from data_prep.registry import DATASETS
-from data_prep.rows import Row, audit_rows, eval_rows, rl_rows, sft_rows
+from data_prep.rows import audit_rows, eval_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
+from data_prep.sources import Source, find, joint_sha256
 from data_prep.splits import SPLITS
 from data_prep.views import OOD, View, read_views, source_of
 from data_prep.whole_folder import whole_folder
 
 __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]
 
-FILES = (
-    "vocabulary.json",
-    "cells.jsonl",
-    "profiles.npz",
-    "sft.jsonl",
-    "rl.jsonl",
-    "audit.jsonl",
-    "eval_validation.jsonl",
-    "eval_test.jsonl",
-)
+ROWS = ("sft.jsonl", "rl.jsonl", "audit.jsonl", "eval_validation.jsonl", "eval_test.jsonl")
+FILES = ("vocabulary.json", "cells.jsonl", "profiles.npz", *ROWS)
 
 AUDIT_MASKS = 4
-"""Masks of an audited cell at least: fewer do not tell the noise of a mask from what the reward says."""
+"""Masks of an audited cell at least: with fewer, the noise of a mask hides what the reward says."""
 
 OOD_FILE = f"eval_{OOD}.jsonl"
 """Questions about held-out and foreign cells; written only where there are any."""
@@ -79,12 +71,10 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     CellDualityError
         If the settings do not fit together, a source cannot be read, or the folder cannot be written.
     """
-    settings.check()
-    out = Path(out)
     tasks = {name: get_task(name) for name in settings.tasks}
     _refuse_twins([task.name for task in tasks.values()], "dual pairs", "tasks", "give each its own `name`")
     for source in settings.foreign:
-        shareable(source.name)  # told before anything is fetched
+        shareable(source.name)  # before anything is fetched
     found = [find(source) for source in (*settings.sources, *settings.foreign)]
     _refuse_twins([source.name for source in found], "sources", "sources", "join them, or rename a file")
     optional = {
@@ -101,7 +91,7 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
             for name in wanted:
                 _write(folder / name, files[name])
                 write_manifest(folder / name, origin, **_content(name, files, views))
-        for name in optional.keys() - {*wanted}:  # an earlier one tells of cells that these files may hold
+        for name in optional.keys() - {*wanted}:  # an earlier one is about cells that these files may hold
             for stale in (out / name, manifest_path(out / name)):
                 stale.unlink(missing_ok=True)
     return Summary(out, fresh, {name: read_manifest(out / name) for name in wanted})
@@ -109,7 +99,8 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
 
 def _refuse_twins(names: Sequence[str], what: str, where: str, hint: str) -> None:
     if len(set(names)) < len(names):
-        raise CellDualityError(f"two {what} share a name among {', '.join(names)}", where=where, hint=hint)
+        what = f"two {what} share a name among {', '.join(names)}"
+        raise CellDualityError(what, code="duplicate-names", where=where, hint=hint)
 
 
 def _write(path: Path, content: Any) -> None:
@@ -121,14 +112,16 @@ def _write(path: Path, content: Any) -> None:
         write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _origin(settings: PrepareSettings, sources: Sequence[Located], tasks: Sequence[DualTask]) -> dict[str, Any]:
+def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequence[DualTask]) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
     core, here = Path(cellduality_plugin.__file__).parent, Path(__file__).parent
-    code = {file for folder in (core, core / "tasks", here) for file in folder.glob("*.py")}
-    code |= {file for name in ("h5ad", "loading", "datasets") for file in (here / name).glob("*.py")}
-    code |= {file for task in tasks for file in _code_of(task)}
+    folders = (core, core / "tasks", here, *(here / name for name in ("h5ad", "loading", "datasets")))
+    code = {file for folder in folders for file in folder.glob("*.py")}
+    for task in tasks:  # whose modules may be the user's
+        functions = (value for kind in type(task).__mro__ for value in vars(kind).values() if inspect.isfunction(value))
+        code |= {path for path in (Path(function.__code__.co_filename) for function in functions) if path.is_file()}
     digests = [source.sha256 for source in sources]
-    if settings.foreign:  # their rows hang on what the registry says of types, too
+    if settings.foreign:  # their rows depend on the types that the registry states, too
         types = [sorted(DATASETS[source.name].coarse_types.items()) for source in sources if source.name in DATASETS]
         digests.append(hashlib.sha256(json.dumps(types).encode()).hexdigest())
     return {
@@ -141,19 +134,15 @@ def _origin(settings: PrepareSettings, sources: Sequence[Located], tasks: Sequen
     }
 
 
-def _code_of(task: DualTask) -> set[Path]:
-    """Return the files a pair's functions are written in; nobody else may know of its module."""
-    functions = (value for kind in type(task).__mro__ for value in vars(kind).values() if inspect.isfunction(value))
-    return {path for path in (Path(function.__code__.co_filename) for function in functions) if path.is_file()}
-
-
 def _build(
-    settings: PrepareSettings, sources: Sequence[Located], tasks: Mapping[str, DualTask]
+    settings: PrepareSettings, sources: Sequence[Source], tasks: Mapping[str, DualTask]
 ) -> tuple[dict[str, Any], list[View]]:
     """Return (content by file name, the cells it is made of)."""
     own = len(settings.sources)
     views = read_views(settings, sources[:own], tasks)
-    vocabulary = _vocabulary(views)
+    kinds = sorted({kind for view in views for task in view.tasks for kind in task.kinds})
+    labels = {kind: tuple(sorted(set().union(*(view.labels(kind) for view in views)))) for kind in kinds}
+    vocabulary = Vocabulary(genes=tuple(sorted({gene for view in views for gene in view.genes})), labels=labels)
     foreign, coarse = read_foreign(settings, sources[own:], tasks.values(), views, frozenset(vocabulary.genes))
     views += foreign
     by_name = {view.name: view for view in views}
@@ -168,65 +157,41 @@ def _build(
     labelled, unlabelled = (
         [cell for view in views for cell in view.training(labelled=shown)] for shown in (True, False)
     )
+    weights = {tasks[name]: weight for name, weight in settings.tasks.items()}
     files: dict[str, Any] = {
         "vocabulary.json": vocabulary,
         "cells.jsonl": [_cell_row(view, cell) for view in views for cell in view.cells.values()],
         "profiles.npz": fit_profiles(labelled, unlabelled, pairs, vocabulary, asked=asked),
         COARSE_FILE: coarse,
     }
-    files["sft.jsonl"] = sft_rows(
-        labelled,
-        pairs,
-        vocabulary,
-        hidden=settings.hidden,
-        views=settings.sft_views,
-        label_views=settings.sft_label_views,
-        rng=stream("sft"),
-        asked=asked,
-    )
+    seen: dict[str, Any] = {"vocabulary": vocabulary, "asked": asked}
+    views_of: dict[str, Any] = {"views": settings.sft_views, "label_views": settings.sft_label_views}
+    files["sft.jsonl"] = sft_rows(labelled, pairs, hidden=settings.hidden, rng=stream("sft"), **views_of, **seen)
     files["rl.jsonl"] = rl_rows(
         labelled,
         unlabelled,
-        {tasks[name]: weight for name, weight in settings.tasks.items()},
-        vocabulary,
+        weights,
         count=settings.n_rl,
         hidden=hidden,
         includes_labelled=settings.rl_includes_labelled,
         rng=stream("rl"),
-        asked=asked,
         gold=settings.rl_gold,
         masks=settings.masks,
         thin=settings.thin,
+        **seen,
     )
+    count, masks = settings.n_audit, max(AUDIT_MASKS, settings.masks)
     files["audit.jsonl"] = audit_rows(
-        of(SPLITS[1]),
-        pairs,
-        vocabulary,
-        count=settings.n_audit,
-        hidden=hidden,
-        masks=max(AUDIT_MASKS, settings.masks),
-        rng=stream("audit"),
-        asked=asked,
+        of(SPLITS[1]), pairs, count=count, hidden=hidden, masks=masks, rng=stream("audit"), **seen
     )
     for split in (*SPLITS[1:], OOD):
         name = f"eval_{split}"
-        files[f"{name}.jsonl"] = eval_rows(of(split), pairs, vocabulary, hidden=hidden, rng=stream(name), asked=asked)
+        files[f"{name}.jsonl"] = eval_rows(of(split), pairs, hidden=hidden, rng=stream(name), **seen)
     if settings.pretrain_views:
-        files[PRETRAIN_FILE] = pretrain_rows(
-            [view.of(SPLITS[0]) for view in views],
-            vocabulary.genes,
-            clusters=settings.clusters,
-            views=settings.pretrain_views,
-            hidden=hidden,
-            rng=stream("pretrain"),
-        )
+        training = [view.of(SPLITS[0]) for view in views]
+        how: dict[str, Any] = {"clusters": settings.clusters, "views": settings.pretrain_views, "hidden": hidden}
+        files[PRETRAIN_FILE] = pretrain_rows(training, vocabulary.genes, rng=stream("pretrain"), **how)
     return files, views
-
-
-def _vocabulary(views: Sequence[View]) -> Vocabulary:
-    kinds = sorted({kind for view in views for task in view.tasks for kind in task.kinds})
-    labels = {kind: tuple(sorted(set().union(*(view.labels(kind) for view in views)))) for kind in kinds}
-    return Vocabulary(genes=tuple(sorted({gene for view in views for gene in view.genes})), labels=labels)
 
 
 def _cell_row(view: View, cell: Cell) -> dict[str, Any]:
@@ -236,10 +201,9 @@ def _cell_row(view: View, cell: Cell) -> dict[str, Any]:
 
 
 def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict[str, Any]:
-    """Return what the manifest of a file tells of it, besides what it was made of."""
+    """Return what the manifest of a file says of it, besides what it was made of."""
     content, vocabulary = files[name], files["vocabulary.json"]
     by_source: dict[str, Any] = {}
-    counts: Mapping[str, int]
     if name == "vocabulary.json":
         counts = {"genes": len(content.genes), **{kind: len(labels) for kind, labels in content.labels.items()}}
     elif name == "profiles.npz":
@@ -247,22 +211,18 @@ def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict
     elif name == COARSE_FILE:
         counts = {source: len(types) for sets in content.values() for source, types in sets.items()}
     else:
-        count = _cell_counts if name == "cells.jsonl" else _row_counts
-        counts = count(content)
+        counts = _counts(content)
         if len(views) > 1:
-            parts = {view.name: count([row for row in content if source_of(row["id"]) == view.name]) for view in views}
-            by_source = {"counts_by_source": parts}
+            parts = {view.name: [row for row in content if source_of(row["id"]) == view.name] for view in views}
+            by_source = {"counts_by_source": {source: _counts(rows) for source, rows in parts.items()}}
     drops = sum((Counter(view.drops) for view in views), Counter[str]())
     return {"counts": counts, **by_source, "drops": dict(drops), "vocabulary": vocabulary.fingerprint}
 
 
-def _cell_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return how many cells are in each split, and how many show their label."""
-    return {**Counter(row["split"] for row in rows), "labelled": sum(row["labelled"] for row in rows)}
-
-
-def _row_counts(rows: Sequence[Row]) -> dict[str, int]:
-    """Return how many rows there are by task and direction; RL and evaluation ask primal questions alone."""
+def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many cells there are by split, and with a label; or how many questions by task and direction."""
+    if rows and "split" in rows[0]:
+        return {**Counter(row["split"] for row in rows), "labelled": sum(row["labelled"] for row in rows)}
     return dict(sorted(Counter(f"{row['datasource']}/{row.get('direction', 'primal')}" for row in rows).items()))
 
 
@@ -270,9 +230,7 @@ def describe(summary: Summary) -> Table:
     """Return a table of the files and what they hold, for printing with rich."""
     first = summary.manifests["vocabulary.json"]
     state = "up to date" if summary.up_to_date else "written"
-    table = Table(title=f"{first['source']} -> {summary.out}: {state}", title_justify="left")
-    table.add_column("file")
-    table.add_column("holds")
+    table = Table("file", "holds", title=f"{first['source']} -> {summary.out}: {state}", title_justify="left")
     for name, manifest in summary.manifests.items():
         table.add_row(name, ", ".join(f"{count} {what}" for what, count in manifest["counts"].items()))
     table.add_row("left out", "; ".join(f"{count} x {why}" for why, count in first["drops"].items()) or "nothing")

@@ -9,7 +9,8 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import Row, sft_rows, shuffled
+from data_prep.rows import Row, sft_rows
+from data_prep.splits import shuffled
 
 PRETRAIN_FILE = "pretrain.jsonl"
 """Beside the other rows of a preparation, where such a stage is wanted."""
@@ -31,18 +32,9 @@ def pretrain_rows(
     They are worded as generation and annotation are, with clusters in the place of types. Of a cell its id and genes
     are read alone.
 
-    Parameters
-    ----------
-    sets
-        The training cells of each source. A cluster is of one source, and a question lists those of its own source.
-    genes
-        Of the vocabulary.
-    clusters
-        Of a source, at most.
-    views, hidden
-        Versions of each cell, of which the first is whole and the others have lost a share; see :func:`sft_rows`.
-    rng
-        The only source of randomness.
+    ``sets`` are the training cells of each source: a cluster is of one source, of ``clusters`` at most, and a question
+    lists those of its own source. ``genes`` are those of the vocabulary; ``views`` and ``hidden`` as in
+    :func:`sft_rows`.
     """
     rows: list[Row] = []
     named = 0

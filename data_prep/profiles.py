@@ -27,7 +27,7 @@ NEIGHBOURS, COMPONENTS, SMOOTHING = 10, 20, 0.5
 FOLDS, HELD_OUT = 10, 500
 """Parts of the labelled cells that are held out in turn, and cells of a part that are looked at, at most."""
 SCALES, USUAL_SCALE, SCALE_SPREAD = np.geomspace(0.01, 10, 61), 0.08, 0.3
-"""Scales of the log-scores that are tried; before any label, the log of the best is believed to be Student-t (3)."""
+"""Scales of the log-scores that are tried; the prior of the log of the best is Student-t (3)."""
 MOST_UNLABELLED = 20_000
 """Cells without label that are learnt from, at most."""
 UNKNOWN = -1
@@ -86,7 +86,7 @@ class _Evidence:
         near = _near(ranks) if (labels == UNKNOWN).any() else None
         return cls(present, mean, near, labels, count)
 
-    def told(self) -> Matrix:
+    def known(self) -> Matrix:
         """Return cells x labels: 1 where the label is known, nothing elsewhere."""
         import scipy.sparse
 
@@ -129,10 +129,10 @@ def _near(ranks: Matrix) -> Matrix:
 
 
 def _fit(evidence: _Evidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (weights, bias) such that the softmax of the log-scores is as probable as it says.
+    """Return (weights, bias) of calibrated log-scores.
 
-    Cells without label can mislead: where types differ more than exposures do, they show the types. They are listened
-    to if labels that were held out become likelier by it.
+    Cells without label can mislead: where types differ more than exposures do, they show the types. They count if
+    labels that were held out become likelier by it.
     """
     trials = [(*_held_out(evidence, rounds), rounds) for rounds in ((0, ROUNDS) if evidence.near is not None else (0,))]
     _, scale, rounds = max(trials, key=lambda trial: trial[0])
@@ -144,11 +144,11 @@ def _naive_bayes(evidence: _Evidence, rounds: int) -> tuple[NDArray[np.float64],
     """Return (weights, bias) of the log-likelihoods, after ``rounds`` of expectation-maximisation."""
     import scipy.sparse
 
-    told = evidence.told()
-    weights, bias = _profile(evidence, told)
+    given = evidence.known()
+    weights, bias = _profile(evidence, given)
     if not rounds or evidence.near is None:
         return weights, bias
-    known, dense = evidence.labels != UNKNOWN, told.toarray()
+    known, dense = evidence.labels != UNKNOWN, given.toarray()
     for _ in range(rounds):
         scores = TEMPER * (evidence.present @ weights.T + bias)
         guesses = np.exp(_log_softmax(np.where(dense.any(axis=0), scores, -np.inf)))  # no cell is of an unknown label
@@ -168,7 +168,7 @@ def _profile(evidence: _Evidence, shares: Matrix) -> tuple[NDArray[np.float64], 
 
 
 def _held_out(evidence: _Evidence, rounds: int) -> tuple[float, float]:
-    """Return (log-likelihood of labels that were held out, at its best; the likeliest scale, by what is believed, too).
+    """Return (best log-likelihood of labels that were held out, scale of the highest posterior).
 
     A cell is passed over if it is the only known one of its label. Without any cell left, the scale is the usual one.
     """

@@ -17,7 +17,7 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
-from data_prep.rows import Row, with_masks
+from data_prep.rows import Row, masked_example
 from data_prep.splits import SPLITS
 from data_prep.traces.questions import Direction, Question
 from data_prep.traces.rule.teacher import RuleTeacher
@@ -34,9 +34,8 @@ def read_sft(path: Path) -> Iterator[Row]:
     """Yield the rows of an SFT file, with :data:`COLUMNS` alone; a CellDualityError names a line that lacks one."""
     for number, row in enumerate(read_jsonl(path), start=1):
         if not row.keys() >= {*COLUMNS}:
-            raise CellDualityError(
-                "not a row of an SFT file", where=f"{path}:{number}", hint="give sft.jsonl, or what was made of it"
-            )
+            where, hint = f"{path}:{number}", "give sft.jsonl, or what was made of it"
+            raise CellDualityError("not a row of an SFT file", code="malformed-row", where=where, hint=hint)
         yield {column: row[column] for column in COLUMNS}
 
 
@@ -90,10 +89,8 @@ def question(task: DualTask, row: Mapping[str, Any], *, hidden: float, masks: in
     """
     if missing := [column for column in task.needs if column not in row]:
         what = f"no {missing[0]!r}, which {task.name} asks for"
-        raise CellDualityError(what, where=str(row["id"]), hint="prepare the data again")
-    cell = cell_of(row, task.needs)
-    example = task.example(cell, hidden=hidden, labelled=False, rng=rng)
-    return with_masks(task, cell, example, masks, hidden, rng)
+        raise CellDualityError(what, code="unknown-column", where=str(row["id"]), hint="prepare the data again")
+    return masked_example(task, cell_of(row, task.needs), hidden, masks, rng, labelled=False)
 
 
 class Reasoning:

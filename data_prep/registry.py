@@ -34,8 +34,5 @@ def find_dataset(name: str) -> Dataset:
     if name in DATASETS:
         return DATASETS[name]
     near = difflib.get_close_matches(name, DATASETS, n=3)
-    raise CellDualityError(
-        f"no data set {name!r}",
-        where="registry",
-        hint=f"did you mean {' or '.join(near)}?" if near else "`cellduality data list` shows what there is",
-    )
+    hint = f"did you mean {' or '.join(near)}?" if near else "`cellduality data list` shows what there is"
+    raise CellDualityError(f"no data set {name!r}", code="unknown-dataset", where="registry", hint=hint)

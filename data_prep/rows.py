@@ -16,7 +16,7 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.tasks.base import LabelTask
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.splits import apportion
+from data_prep.splits import apportion, shuffled
 
 Row: TypeAlias = dict[str, str]
 
@@ -44,22 +44,11 @@ def sft_rows(
 ) -> list[Row]:
     """Return the primal and dual question of every task for every labelled cell, with answers and no trace, shuffled.
 
-    Parameters
-    ----------
-    cells
-        The labelled training cells.
-    hidden
-        The fraction of genes to hide, or several: there is a dual at each, but for the dual of a whole cell that is
-        the very primal row of another task.
-    views
-        Versions of a cell. The first is the cell as it was measured; each further one has lost a random share of its
-        genes: the first of ``hidden`` below 1, or else :data:`DROPOUT`. The hidden part is drawn anew for each.
-    label_views
-        The same for questions whose answer is a label; None: ``views``.
-    rng
-        The only source of randomness.
-    asked
-        Which cells a task is asked about.
+    ``hidden`` is the fraction of genes to hide, or several: there is a dual at each, but for the dual of a whole cell
+    that is the very primal row of another task. Of the ``views`` of a cell the first is as it was measured; each
+    further one has lost a random share of its genes: the first of ``hidden`` below 1, or else :data:`DROPOUT`. The
+    hidden part is drawn anew for each. ``label_views`` is the same for questions whose answer is a label; None:
+    ``views``. ``asked`` says which cells a task is asked about.
     """
     rows: list[Row] = []
     of_labels = views if label_views is None else label_views
@@ -78,13 +67,12 @@ def sft_rows(
 
 
 def _without_twins(rows: Sequence[Row]) -> list[Row]:
-    """Return ``rows`` without the duals of whole cells that another task's primal row tells in the same words."""
-    told = {(row["input"], row["output"]) for row in rows if row["direction"] == "primal"}
+    """Return ``rows`` without the duals of whole cells that equal another task's primal row."""
+    primal = {(row["input"], row["output"]) for row in rows if row["direction"] == "primal"}
 
     def is_twin(row: Row) -> bool:
-        if row["direction"] == "primal" or (row["input"], row["output"]) not in told:
-            return False
-        return not isinstance(Example.from_label(row["label"]).unknown, str)
+        same = row["direction"] != "primal" and (row["input"], row["output"]) in primal
+        return same and not isinstance(Example.from_label(row["label"]).unknown, str)
 
     return [row for row in rows if not is_twin(row)]
 
@@ -95,8 +83,8 @@ def _sft_rows(
     """Return the primal row, and a dual row for each share at which it is another."""
     example = _example(task, cell, shares[0], True, rng)
     if (gold := example.gold) is None:
-        what = f"the dual pair {task.name!r} made no gold answer"
-        raise CellDualityError(what, where=cell.id, hint="set gold when labelled is true")
+        what, hint = f"the dual pair {task.name!r} made no gold answer", "set gold when labelled is true"
+        raise CellDualityError(what, code="broken-pair", where=cell.id, hint=hint)
     splits = [example]
     for share, stream in zip(shares[1:], rng.spawn(len(shares) - 1), strict=True):
         split = task.hide(example, share, stream)
@@ -131,29 +119,12 @@ def rl_rows(
 ) -> list[Row]:
     """Return ``count`` questions without gold answers, but for the tasks in ``gold``, shuffled.
 
-    A task asks about cells stripped to what it needs; all of them once before any twice. A task whose question shows
-    an annotation (its ``needs`` name a column of ``obs``) draws its cells, with replacement, from the labelled ones.
-
-    Parameters
-    ----------
-    labelled, unlabelled
-        The two parts of the training cells.
-    tasks
-        The dual pairs and their weights, by which they share the rows.
-    hidden
-        The fraction of genes to hide.
-    includes_labelled
-        Whether the labelled cells, too, are asked about (without their label).
-    rng
-        The only source of randomness.
-    asked
-        Which cells a task is asked about.
-    gold
-        The names of tasks whose rows hold the true answer, for a reward that is the ground truth.
-    masks
-        How many splits of its cell a row of a pair that hides genes holds; see :func:`with_masks`.
-    thin
-        The fraction of genes that a question about a label does not show of its cell.
+    A task asks about cells stripped to what it needs; all of them once before any twice, the labelled ones only if
+    ``includes_labelled``. A task whose question shows an annotation (its ``needs`` name a column of ``obs``) draws its
+    cells, with replacement, from the labelled ones. ``tasks`` are the pairs and the weights by which they share the
+    rows; those named in ``gold`` hold the true answer, for a reward that is the ground truth. ``masks`` is how many
+    splits of its cell a row holds, see :func:`masked_example`; ``thin`` the fraction of genes that a question about a
+    label does not show of its cell.
 
     Raises
     ------
@@ -169,7 +140,7 @@ def rl_rows(
         else:
             chosen = _cycle([*others, *shown] if includes_labelled else others, share, rng)
         for cell in chosen:
-            example = _masked(task, cell, hidden, masks, rng, labelled=task.name in gold)
+            example = masked_example(task, cell, hidden, masks, rng, labelled=task.name in gold)
             if thin and isinstance(task, LabelTask):
                 seen = hide_genes(task.whole(example), thin, rng.spawn(1)[0])[0]
                 example = replace(example, inputs={**example.inputs, "cell": seen})
@@ -210,33 +181,28 @@ def audit_rows(
     for task in tasks:
         fit = [cell for cell in cells if asked(task, cell)]
         for place in rng.permutation(len(fit))[:count]:
-            rows.append(_question(task, _masked(task, fit[place], hidden, masks, rng, labelled=True), vocabulary))
+            example = masked_example(task, fit[place], hidden, masks, rng, labelled=True)
+            rows.append(_question(task, example, vocabulary))
     return rows
 
 
-def with_masks(
-    task: DualTask, cell: Cell, example: Example, count: int, hidden: float, rng: np.random.Generator
+def masked_example(
+    task: DualTask, cell: Cell, hidden: float, masks: int, rng: np.random.Generator, *, labelled: bool
 ) -> Example:
-    """Return ``example`` with further splits of the same cell, ``count`` in all.
+    """Return an example about ``cell`` with ``masks`` splits of it into known and hidden genes, all different.
 
-    They come from streams of their own: what follows from ``rng`` does not hang on ``count``. A pair that hides
-    nothing, or whose question itself changes with the split, has one split whatever is asked for; a cell of few genes
-    may have fewer than ``count`` different ones.
+    The further splits come from streams of their own: what follows from ``rng`` does not depend on their number. A pair
+    that hides nothing, or whose question itself changes with the split, has one; a cell of few genes may have fewer.
     """
+    example = _example(task, cell, hidden, labelled, rng)
     found = [Mask(example.known, example.unknown)]
-    for stream in rng.spawn(count - 1):
-        again = _example(task, cell, hidden, example.gold is not None, stream)
+    for stream in rng.spawn(masks - 1):
+        again = _example(task, cell, hidden, labelled, stream)
         if again.inputs != example.inputs:
             return example
         if (mask := Mask(again.known, again.unknown)) not in found:
             found.append(mask)
     return replace(example, masks=tuple(found[1:]))
-
-
-def _masked(
-    task: DualTask, cell: Cell, hidden: float, masks: int, rng: np.random.Generator, *, labelled: bool
-) -> Example:
-    return with_masks(task, cell, _example(task, cell, hidden, labelled, rng), masks, hidden, rng)
 
 
 def _question(task: DualTask, example: Example, vocabulary: Vocabulary) -> Row:
@@ -252,7 +218,8 @@ def _example(task: DualTask, cell: Cell, hidden: float, labelled: bool, rng: np.
         example = task.example(cell, hidden=hidden, labelled=labelled, rng=rng)
     if not example.unknown:
         what = f"the dual pair {task.name!r} leaves nothing to rebuild with a share of {hidden:g} hidden"
-        raise CellDualityError(what, where=cell.id, hint="hide less (HIDDEN=...), or another part of the cell")
+        hint = "hide less (HIDDEN=...), or another part of the cell"
+        raise CellDualityError(what, code="nothing-hidden", where=cell.id, hint=hint)
     return example
 
 
@@ -261,24 +228,17 @@ def _blamed_on(task: DualTask) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise CellDualityError(
-            f"the dual pair {task.name!r} asks for {error}, which these cells do not have",
-            where=f"task {task.name}",
-            hint="use columns the cells have, such as 'cell_type', and list in `needs` what the question shows",
-        ) from error
+        what = f"the dual pair {task.name!r} asks for {error}, which these cells do not have"
+        hint = "use columns the cells have, such as 'cell_type', and list in `needs` what the question shows"
+        raise CellDualityError(what, code="unknown-column", where=f"task {task.name}", hint=hint) from error
 
 
 def _cycle(cells: list[Cell], count: int, rng: np.random.Generator) -> list[Cell]:
     """Return ``count`` cells in random order; no cell comes again before every other has come."""
     if count and not cells:
         what, hint = "no unlabelled training cell is left for RL", "lower n_labelled or set rl_includes_labelled"
-        raise CellDualityError(what, where="n_labelled", hint=hint)
+        raise CellDualityError(what, code="no-cells", where="n_labelled", hint=hint)
     chosen: list[Cell] = []
     while len(chosen) < count:
-        chosen += [cells[place] for place in rng.permutation(len(cells))]
+        chosen += shuffled(cells, rng)
     return chosen[:count]
-
-
-def shuffled(rows: list[Row], rng: np.random.Generator) -> list[Row]:
-    """Return the rows in random order."""
-    return [rows[place] for place in rng.permutation(len(rows))]

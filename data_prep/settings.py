@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,10 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.settings import Settings
-from data_prep.sources import Expression, Matrix
-
-DEFAULT_SOURCE = "pbmc68k_reduced"
-DEFAULT_TASKS = ("cell_type_annotation", "conditional_cell_generation")
+from data_prep.h5ad.loaders import Expression, Matrix
 
 STREAMS = (
     "split", "labels", "sft", "rl", "eval_validation", "eval_test", "sample", "pairs", "eval_ood", "audit", "pretrain",
@@ -27,31 +23,13 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class SourceSettings(Settings):
-    """One set of cells, and what a run takes of it.
+    """One set of cells, and what a run takes of it; a name alone stands for a set with all defaults.
 
-    Parameters
-    ----------
-    name
-        A set of the registry, or a path to an .h5ad file.
-    tasks
-        The pairs that are asked about its cells, as the run's ``tasks`` name them; None: all of them.
-    label_column, matrix, layer, expression, gene_symbols, species, columns
-        What to read of a file; see :func:`data_prep.h5ad.loaders.load_h5ad`. None: what the set is known to use.
-    control
-        What the file's column of perturbations calls untreated cells; empty: as the tasks do.
-    variant
-        Of a set of the registry; empty: its default.
-    n_labelled
-        Training cells that show their label; None: what the run says.
-    max_cells
-        The size of a sample, in proportion by class; None: all cells.
-    held_out
-        Values by column, e.g. ``{"cell_type": ("B cell",)}``: such cells are in no split but for out-of-distribution
-        evaluation.
+    What to read of a file is as in :func:`data_prep.h5ad.loaders.load_h5ad`; None: what the set is known to use.
     """
 
-    name: str
-    tasks: tuple[str, ...] | None = None
+    name: str  # of a set of the registry, or the path of an .h5ad file
+    tasks: tuple[str, ...] | None = None  # asked about its cells, as the run names them; None: all
     label_column: str | None = None
     matrix: Matrix | None = None
     layer: str | None = None
@@ -59,10 +37,11 @@ class SourceSettings(Settings):
     gene_symbols: str | None = None
     species: Literal["human", "mouse"] | None = None
     columns: dict[str, str] = Field(default_factory=dict)
-    control: str = ""
-    variant: Literal["", "as_published", "corrected"] = ""
-    n_labelled: Count | None = None
-    max_cells: Count | None = None
+    control: str = ""  # what the file's column of perturbations calls untreated cells; empty: as the tasks do
+    variant: Literal["", "as_published", "corrected"] = ""  # of a set of the registry; empty: its default
+    n_labelled: Count | None = None  # training cells that show their label; None: what the run says
+    max_cells: Count | None = None  # the size of a sample, in proportion by class; None: all cells
+    # Values by column, e.g. {"cell_type": ("B cell",)}, of cells for out-of-distribution evaluation alone.
     held_out: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -72,124 +51,69 @@ class SourceSettings(Settings):
 
 
 class PrepareSettings(Settings):
-    """Everything that decides what :func:`data_prep.prepare.prepare` writes.
+    """Everything that decides what :func:`data_prep.prepare.prepare` writes."""
 
-    Parameters
-    ----------
-    sources
-        The sets of cells. ``source``, ``label_column``, ``matrix`` and ``expression`` in place of it describe one.
-    foreign
-        Sets that never train: their cells are asked for their type with the labels of ``sources``. Of their settings
-        ``name``, ``variant`` and ``max_cells`` count.
-    tasks
-        Pairs by name or import path, with their share of the RL rows; 0 leaves a pair to SFT and evaluation.
-    top_genes, min_genes
-        Most and fewest genes of a cell sentence.
-    n_genes
-        The vocabulary is so many of the most variable genes of each source's training cells; None: all genes that any
-        cell expresses.
-    hidden
-        The fraction of a cell's genes that the duals of labels rebuild, up to 1; of several, the first splits the rows
-        for RL, audit and evaluation, and SFT has a dual at each.
-    thin
-        The fraction of genes that RL questions about labels do not show; the dual rebuilds the whole cell.
-    n_labelled
-        Training cells of a source that show their label: all that SFT sees.
-    sft_views, sft_label_views
-        Versions of each labelled cell in SFT, and where the answer is a label (None: as many).
-    pretrain_views, clusters
-        Versions of every training cell, without its label, for a stage before SFT (0: no such stage), and how many
-        clusters at most stand for the types of a source there.
-    n_rl, rl_includes_labelled
-        RL rows, and whether they ask about the labelled cells too.
-    rl_gold
-        Tasks, by their own names, whose RL rows hold the true answer.
-    masks
-        Splits into known and hidden genes that an RL row holds.
-    n_audit
-        Validation cells of each task for the audit, at most.
-    fractions
-        Of train, validation and test cells.
-    small_classes
-        What to do about classes with fewer than three cells. A class is a combination of all columns that the tasks
-        speak of.
-    seed, label_seed
-        Of all random choices, and of which training cells show their label (None: ``seed``).
-    """
-
-    sources: tuple[SourceSettings, ...] = Field(default=(SourceSettings(name=DEFAULT_SOURCE),), min_length=1)
+    sources: tuple[SourceSettings, ...] = Field(default=(SourceSettings(name="pbmc68k_reduced"),), min_length=1)
+    # Sets that never train, asked for their type with the labels of ``sources``; name, variant and max_cells count.
     foreign: tuple[SourceSettings, ...] = ()
-    tasks: dict[str, Weight] = Field(default_factory=lambda: dict.fromkeys(DEFAULT_TASKS, 1.0), min_length=1)
-    top_genes: int = Field(default=64, ge=2)
-    min_genes: int = Field(default=8, ge=2)
+    # Pairs by name or import path, with their share of the RL rows; 0 leaves a pair to SFT and evaluation.
+    tasks: dict[str, Weight] = Field(
+        default_factory=lambda: {"cell_type_annotation": 1.0, "conditional_cell_generation": 1.0}, min_length=1
+    )
+    top_genes: int = Field(default=64, ge=2)  # of a cell sentence, at most
+    min_genes: int = Field(default=8, ge=2)  # of a cell sentence, at least
+    # Most variable genes of each source's training cells that are the vocabulary; None: all genes that are expressed.
     n_genes: int | None = Field(default=None, ge=2)
+    # The share of a cell's genes that the duals of labels rebuild; SFT has a dual at each, other rows at the first.
     hidden: tuple[Share, ...] = Field(default=(0.25,), min_length=1)
+    # The share of genes that RL questions about labels do not show; the dual rebuilds the whole cell.
     thin: float = Field(default=0.0, ge=0, lt=1)
-    n_labelled: Count = 140
-    sft_views: Count = 1
-    sft_label_views: Count | None = None
-    pretrain_views: int = Field(default=0, ge=0)
-    clusters: Count = 16
+    n_labelled: Count = 140  # training cells of a source that show their label: all that SFT sees
+    sft_views: Count = 1  # versions of each labelled cell in SFT
+    sft_label_views: Count | None = None  # the same where the answer is a label; None: as many
+    pretrain_views: int = Field(default=0, ge=0)  # of every training cell, for a stage before SFT without labels
+    clusters: Count = 16  # that stand for the types of a source in that stage, at most
     n_rl: int = Field(default=512, ge=0)
-    rl_includes_labelled: bool = True
-    rl_gold: tuple[str, ...] = ()
-    masks: Count = 1
-    n_audit: int = Field(default=128, ge=0)
-    fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)
+    rl_includes_labelled: bool = True  # whether RL rows ask about the labelled cells too
+    rl_gold: tuple[str, ...] = ()  # tasks, by their own names, whose RL rows hold the true answer
+    masks: Count = 1  # splits into known and hidden genes that an RL row holds
+    n_audit: int = Field(default=128, ge=0)  # validation cells of each task for the audit, at most
+    fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)  # of train, validation and test cells
+    # Of fewer than three cells; a class is a combination of all columns that the tasks speak of.
     small_classes: Literal["refuse", "drop"] = "refuse"
     seed: int = Field(default=0, ge=0)
-    label_seed: int | None = Field(default=None, ge=0)
+    label_seed: int | None = Field(default=None, ge=0)  # of which training cells show their label; None: ``seed``
 
     @field_validator("hidden", mode="before")
     @classmethod
     def _one_share(cls, hidden: Any) -> Any:
         return (hidden,) if isinstance(hidden, (int, float, str)) else hidden
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_source(cls, values: Any) -> Any:
-        """Take what describes a single source for a list of one."""
-        flags = ("source", "label_column", "matrix", "expression")
-        if not isinstance(values, Mapping) or not any(flag in values for flag in flags):
-            return values
-        if "sources" in values:
-            raise CellDualityError("both source and sources are given", where="sources", hint="leave one of them out")
-        given = {flag: values[flag] for flag in flags[1:] if flag in values}
-        others = {name: value for name, value in values.items() if name not in flags}
-        return {**others, "sources": [{"name": values.get("source", DEFAULT_SOURCE), **given}]}
-
-    @classmethod
-    def read(cls, values: object, where: str = "") -> PrepareSettings:
-        """Return the settings in ``values``, each valid and all of them fitting together; see :meth:`Settings.read`."""
-        settings = super().read(values, where)
-        settings.check()
-        return settings
-
-    def check(self) -> None:
+    @model_validator(mode="after")
+    def _fit_together(self) -> PrepareSettings:
         """Raise a CellDualityError where settings that are valid one by one do not fit together."""
-        for where, what, hint in self._misfits():
-            raise CellDualityError(what, where=where, hint=hint)
-
-    def _misfits(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (where, what is wrong, how to mend it)."""
-        if abs(sum(self.fractions) - 1) > 1e-6:
-            yield "fractions", f"fractions add up to {sum(self.fractions):g}", "make it 1"
-        if self.min_genes > self.top_genes:
-            yield "min_genes", f"min_genes {self.min_genes} is above top_genes {self.top_genes}", "lower it"
-        if self.thin and self.hidden[0] < 1:
-            what = f"questions show thinned cells, and the dual rebuilds {self.hidden[0]:g} of what they show"
-            yield "thin", what, "let hidden begin with 1, so that the dual rebuilds the whole cell"
-        if self.n_rl and not any(self.tasks.values()):
-            yield "tasks", "every task has the weight 0", "give one a weight above 0"
         names = [source.name for source in (*self.sources, *self.foreign)]
-        for source in self.foreign:
-            if names.count(source.name) > 1:
-                yield "foreign", f"{source.name} is foreign and named twice", "train on a set or ask about it, not both"
-        served = {name for source in self.sources for name in self.tasks_of(source)}
-        hint = f"the tasks are {', '.join(self.tasks)}; name each with a source that serves it"
-        for name in [*served - set(self.tasks), *set(self.tasks) - served]:
-            known = "asked of no source" if name in self.tasks else "not among the tasks"
-            yield "sources", f"the task {name!r} is {known}", hint
+        asked = {name for source in self.sources for name in self.tasks_of(source)}
+        if abs(sum(self.fractions) - 1) > 1e-6:
+            where, what, hint = "fractions", f"fractions add up to {sum(self.fractions):g}", "make it 1"
+        elif self.min_genes > self.top_genes:
+            what = f"min_genes {self.min_genes} is above top_genes {self.top_genes}"
+            where, hint = "min_genes", "lower it"
+        elif self.thin and self.hidden[0] < 1:
+            what = f"questions show thinned cells, and the dual rebuilds {self.hidden[0]:g} of what they show"
+            where, hint = "thin", "let hidden begin with 1, so that the dual rebuilds the whole cell"
+        elif self.n_rl and not any(self.tasks.values()):
+            where, what, hint = "tasks", "every task has the weight 0", "give one a weight above 0"
+        elif twice := [source.name for source in self.foreign if names.count(source.name) > 1]:
+            what = f"{twice[0]} is foreign and named twice"
+            where, hint = "foreign", "train on a set or ask about it, not both"
+        elif wrong := [*asked - set(self.tasks), *set(self.tasks) - asked]:
+            known = "asked of no source" if wrong[0] in self.tasks else "not among the tasks"
+            where, what = "sources", f"the task {wrong[0]!r} is {known}"
+            hint = f"the tasks are {', '.join(self.tasks)}; name each with a source that serves it"
+        else:
+            return self
+        raise CellDualityError(what, code="settings-clash", where=where, hint=hint)
 
     def tasks_of(self, source: SourceSettings) -> tuple[str, ...]:
         """Return the tasks that are asked about the cells of ``source``."""

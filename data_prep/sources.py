@@ -1,96 +1,113 @@
-"""Where cells come from: a published set that can be read like anybody's .h5ad file, or such a file."""
+"""Where cells come from: a published set, or an .h5ad file of one's own; found by name or path, and read."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.perturbations import CONTROL
+from data_prep.cells import CellTable
+from data_prep.h5ad.loaders import load_h5ad
+from data_prep.loading.dataset import Dataset
 from data_prep.registry import DATASETS
+from data_prep.settings import SourceSettings
 
-Expression: TypeAlias = Literal["auto", "log1p", "counts"]
-"""What the numbers are: log1p of counts per 10,000, raw counts, or whichever of the two they look like."""
-
-Matrix: TypeAlias = Literal["X", "raw"]
-"""Which matrix of the file holds them."""
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
 class Source:
-    """An .h5ad file and what to read of it; without a ``file`` that of the published set called ``name``."""
+    """A source that was found: its name, the hash of its files, and how to read it."""
 
     name: str
-    label_column: str
-    matrix: Matrix = "X"
-    expression: Expression = "auto"
-    file: str = ""
-
-    def path(self) -> Path:
-        """Return where the file is; that of a published set is fetched if it is not at hand.
-
-        Raises
-        ------
-        CellDualityError
-            If the file is not there, or cannot be fetched.
-        """
-        if self.file:
-            path = Path(self.file)
-            if not path.is_file():
-                raise CellDualityError("no such file", where=str(path), hint="check the path of the .h5ad file")
-            return path
-        from data_prep.download.fetching import only_file
-
-        return only_file(DATASETS[self.name])
+    sha256: str
+    read: Callable[[], CellTable]
 
 
-SOURCES = {name: Source(name, **dataset.as_file) for name, dataset in DATASETS.items() if dataset.as_file}
-"""The published sets that are read like a file of one's own, with what is known of them."""
-
-
-def find_source(
-    name: str,
-    *,
-    label_column: str | None = None,
-    matrix: Matrix | None = None,
-    expression: Expression = "auto",
-) -> Source:
-    """Return the set called ``name``, or the one in the .h5ad file at that path.
-
-    Parameters
-    ----------
-    name
-        A key of :data:`SOURCES`, or a path that ends in ``.h5ad``.
-    label_column, matrix, expression
-        What to read in place of what the set is known for. A file of one's own needs a ``label_column``.
+def find(settings: SourceSettings) -> Source:
+    """Return the source called ``settings.name``; files of a published set are fetched if they are not at hand.
 
     Raises
     ------
     CellDualityError
-        If there is no such set, or a file is given without its label column.
-
-    Examples
-    --------
-    >>> find_source("pbmc68k_reduced").label_column
-    'bulk_labels'
-    >>> find_source("atlas/liver.h5ad", label_column="celltype").name
-    'liver'
+        If there is no such set or file, it cannot be fetched, or the settings do not fit it.
     """
-    if name in SOURCES:
-        known = SOURCES[name]
-        if expression == "auto" and matrix in (None, known.matrix):  # another matrix may hold another kind of number
-            expression = known.expression
-        column, matrix = label_column or known.label_column, matrix or known.matrix
-        return replace(known, label_column=column, matrix=matrix, expression=expression)
-    if not name.endswith(".h5ad"):
-        hint = f"use one of {', '.join(SOURCES)}, or a path to an .h5ad file"
-        raise CellDualityError(f"no data set {name!r}", where="source", hint=hint)
-    if not label_column:
+    dataset = DATASETS.get(settings.name)
+    if dataset is not None and not dataset.as_file:
+        return _published(dataset, settings)
+    if dataset is not None or settings.name.endswith(".h5ad"):
+        return _file(dataset, settings)
+    hint = f"use one of {', '.join(DATASETS)}, or a path to an .h5ad file"
+    raise CellDualityError(f"no data set {settings.name!r}", code="unknown-dataset", where="source", hint=hint)
+
+
+def _file(dataset: Dataset | None, settings: SourceSettings) -> Source:
+    known = dataset.as_file if dataset else {}
+    label = settings.label_column or known.get("label_column")
+    if not label:
         hint = "name the column of obs with the cell types: --label-column NAME"
-        raise CellDualityError("no label column given", where=name, hint=hint)
+        raise CellDualityError("no label column given", code="no-label-column", where=settings.name, hint=hint)
+    usual = known.get("matrix", "X")
+    matrix, expression = settings.matrix or usual, settings.expression
+    if expression == "auto" and matrix == usual:  # another matrix may hold another kind of number
+        expression = known.get("expression", "auto")
+    path = file_of(dataset) if dataset else Path(settings.name)
+    if not path.is_file():
+        raise CellDualityError(
+            "no such file", code="missing-file", where=str(path), hint="check the path of the .h5ad file"
+        )
+
+    def read() -> CellTable:
+        others = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
+        table = load_h5ad(path, label, expression=expression, matrix=matrix, **others)
+        if settings.control:
+            table = replace(table, obs=_with_control(table.obs, settings.control, str(path)))
+        return table
+
     # White space would make ids that no table of results can be split on.
-    return Source("_".join(Path(name).stem.split()), label_column, matrix or "X", expression, name)
+    name = dataset.name if dataset else "_".join(path.stem.split())
+    return Source(name, file_sha256(path), read)
+
+
+def file_of(dataset: Dataset) -> Path:
+    """Return the one file of a set that has one; an installed one where it is, without a cache."""
+    from data_prep.download.archives import installed_file
+    from data_prep.download.fetching import fetch  # the network's libraries are for whoever fetches
+
+    (source,) = dataset.sources
+    return installed_file(source) or fetch(dataset)[source.name]
+
+
+def _with_control(obs: DataFrame, control: str, where: str) -> DataFrame:
+    """Return ``obs`` with the perturbation ``control`` renamed to what the tasks call untreated cells."""
+    values = obs.get("perturbation", ())
+    if control not in set(values):
+        found = ", ".join(sorted({str(value) for value in values})[:5]) or "no column of perturbations was named"
+        what, hint = f"no cell is called {control!r}; there is: {found}", "use --control with one of them"
+        raise CellDualityError(what, code="no-control", where=where, hint=hint)
+    return obs.assign(perturbation=[CONTROL if value == control else value for value in values])
+
+
+def _published(dataset: Dataset, settings: SourceSettings) -> Source:
+    for flag in ("label_column", "matrix", "layer", "gene_symbols", "columns"):
+        if getattr(settings, flag):
+            what = f"{flag} is for files of one's own: {dataset.name} has its own loader"
+            raise CellDualityError(what, code="file-only", where=f"source {dataset.name}", hint="leave it out")
+    from data_prep.download.fetching import fetch
+
+    files = fetch(dataset)
+    digest = joint_sha256([file_sha256(path) for _, path in sorted(files.items())])
+    return Source(dataset.name, digest, lambda: CellTable.of(dataset.load(files, settings.variant)))
+
+
+def joint_sha256(digests: list[str]) -> str:
+    """Return one hash for several, which is the only one if there is one."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
 
+Item = TypeVar("Item")
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -57,14 +58,7 @@ def split_cells(
 ) -> dict[str, Split]:
     """Return the split of every cell; each class is shared out on its own and is in all three splits.
 
-    Parameters
-    ----------
-    labels
-        Class by cell id.
-    fractions
-        Of train, validation and test; they add up to one.
-    rng
-        The only source of randomness.
+    ``labels`` is {id: class}; ``fractions`` of train, validation and test add up to one.
 
     Raises
     ------
@@ -73,20 +67,18 @@ def split_cells(
     """
     classes = _by_class(labels)
     if len(classes) < 2:
-        hint = "choose a --label-column of two or more labels"
-        raise CellDualityError(f"{len(labels)} cells in {len(classes)} class", where="cell_type", hint=hint)
+        what, hint = f"{len(labels)} cells in {len(classes)} class", "choose a --label-column of two or more labels"
+        raise CellDualityError(what, code="one-class", where="cell_type", hint=hint)
     if rare := small_classes(labels.values()):
         shown = ", ".join(f"{label!r} {count}" for label, count in list(rare.items())[:5])
-        raise CellDualityError(
-            f"{len(rare)} of {len(classes)} classes have fewer than {len(SPLITS)} cells ({shown})",
-            where="cell_type",
-            hint="merge them, choose another --label-column, or pass --small-classes drop",
-        )
+        what = f"{len(rare)} of {len(classes)} classes have fewer than {len(SPLITS)} cells ({shown})"
+        hint = "merge them, choose another --label-column, or pass --small-classes drop"
+        raise CellDualityError(what, code="small-classes", where="cell_type", hint=hint)
     chosen: dict[str, Split] = {}
     for ids in classes.values():
         shares = apportion(len(ids), fractions, at_least=1)
         names = [split for split, share in zip(SPLITS, shares, strict=True) for _ in range(share)]
-        chosen.update(zip(_shuffled(ids, rng), names, strict=True))
+        chosen.update(zip(shuffled(ids, rng), names, strict=True))
     return chosen
 
 
@@ -102,11 +94,9 @@ def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Genera
     """
     classes = _by_class(labels)
     if not len(classes) <= count <= len(labels):
-        raise CellDualityError(
-            f"{count} labelled cells of {len(labels)} training cells in {len(classes)} classes",
-            where="n_labelled",
-            hint=f"choose a number from {len(classes)} to {len(labels)}",
-        )
+        what = f"{count} labelled cells of {len(labels)} training cells in {len(classes)} classes"
+        hint = f"choose a number from {len(classes)} to {len(labels)}"
+        raise CellDualityError(what, code="wrong-count", where="n_labelled", hint=hint)
     return _sample(classes, count, 1, rng)
 
 
@@ -125,8 +115,8 @@ def choose_some(labels: Mapping[str, str], count: int, rng: np.random.Generator)
     classes = _by_class(labels)
     least = min(len(SPLITS), *map(len, classes.values()))
     if count < least * len(classes):
-        hint = f"choose {least * len(classes)} or more"
-        raise CellDualityError(f"{count} cells of {len(classes)} classes", where="max_cells", hint=hint)
+        what, hint = f"{count} cells of {len(classes)} classes", f"choose {least * len(classes)} or more"
+        raise CellDualityError(what, code="wrong-count", where="max_cells", hint=hint)
     return _sample(classes, count, least, rng)
 
 
@@ -138,14 +128,8 @@ def pair_with_controls(
     Within a group every untreated cell is taken before any is taken twice. Untreated cells are paired with one
     another, in one ring, so none is paired with itself.
 
-    Parameters
-    ----------
-    perturbations
-        Of every cell; :data:`~cellduality_plugin.perturbations.CONTROL` for untreated ones.
-    groups
-        What a cell and its control have to share, e.g. split and cell type.
-    rng
-        The only source of randomness.
+    ``perturbations`` and ``groups`` are by cell; a group is what a cell and its control have to share, e.g. split and
+    cell type.
 
     Raises
     ------
@@ -153,21 +137,19 @@ def pair_with_controls(
         If no cell at all is untreated.
     """
     if CONTROL not in perturbations.values():
-        raise CellDualityError(
-            f"no cell is untreated; the perturbations are {', '.join(sorted(set(perturbations.values()))[:5])}",
-            where="perturbation",
-            hint=f"name untreated cells {CONTROL!r} in that column, or say what they are called with --control",
-        )
+        what = f"no cell is untreated; the perturbations are {', '.join(sorted(set(perturbations.values()))[:5])}"
+        hint = f"name untreated cells {CONTROL!r} in that column, or say what they are called with --control"
+        raise CellDualityError(what, code="no-control", where="perturbation", hint=hint)
     pairs: dict[str, str] = {}
     for names in _by_class({name: groups[name] for name in perturbations}).values():
         controls = [name for name in names if perturbations[name] == CONTROL]
         treated = [name for name in names if perturbations[name] != CONTROL]
-        ring = _shuffled(controls, rng)
+        ring = shuffled(controls, rng)
         if len(ring) > 1:
             pairs.update(zip(ring, [*ring[1:], ring[0]], strict=True))
         taken: list[str] = []
         while controls and len(taken) < len(treated):
-            taken += _shuffled(controls, rng)
+            taken += shuffled(controls, rng)
         pairs.update(zip(treated, taken, strict=False))
     return pairs
 
@@ -182,8 +164,9 @@ def _by_class(labels: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _sample(classes: Mapping[str, list[str]], count: int, at_least: int, rng: np.random.Generator) -> frozenset[str]:
     shares = apportion(count, [len(ids) for ids in classes.values()], at_least)
-    return frozenset(name for ids, n in zip(classes.values(), shares, strict=True) for name in _shuffled(ids, rng)[:n])
+    return frozenset(name for ids, n in zip(classes.values(), shares, strict=True) for name in shuffled(ids, rng)[:n])
 
 
-def _shuffled(ids: list[str], rng: np.random.Generator) -> list[str]:
-    return [ids[place] for place in rng.permutation(len(ids))]
+def shuffled(items: Sequence[Item], rng: np.random.Generator) -> list[Item]:
+    """Return the items in random order."""
+    return [items[place] for place in rng.permutation(len(items))]

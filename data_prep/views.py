@@ -12,10 +12,10 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import DualTask
-from data_prep.cells import FEW_GENES, rank_cells
-from data_prep.reading import Located, Reading
+from data_prep.cells import FEW_GENES, CellTable, rank_cells
 from data_prep.settings import PrepareSettings, SourceSettings
-from data_prep.splits import choose_labelled, choose_some, pair_with_controls, small_classes, split_cells
+from data_prep.sources import Source
+from data_prep.splits import SPLITS, choose_labelled, choose_some, pair_with_controls, small_classes, split_cells
 
 CONDITIONS = ("perturbation", "drug", "dose")
 """Columns that the experimenter set: known of every cell. All others are annotations, known of labelled cells."""
@@ -33,39 +33,17 @@ UNPAIRED = "cell without an untreated cell of its type in its split (asked about
 
 @dataclass(frozen=True)
 class View:
-    """The cells of one source.
+    """The cells of one source."""
 
-    Parameters
-    ----------
-    name
-        Of the source: the first part of every cell's id.
-    tasks
-        The pairs that are asked about its cells.
-    cells
-        By id, in alphabetical order.
-    splits
-        The split of each cell; :data:`OOD` for those held out.
-    drops
-        How many cells and genes were left out, by reason.
-    labelled
-        The training cells that show their label.
-    controls
-        The id of the untreated cell that a cell is paired with.
-    genes
-        All genes that any cell expresses.
-    held_out
-        The columns by whose values cells are held out.
-    """
-
-    name: str
-    tasks: tuple[DualTask, ...]
-    cells: dict[str, Cell]
-    splits: Mapping[str, str]
-    drops: dict[str, int]
-    labelled: frozenset[str] = frozenset()
-    controls: Mapping[str, str] = field(default_factory=dict)
-    genes: tuple[str, ...] = ()
-    held_out: tuple[str, ...] = ()
+    name: str  # of the source: the first part of every cell's id
+    tasks: tuple[DualTask, ...]  # the pairs that are asked about its cells
+    cells: dict[str, Cell]  # by id, in alphabetical order
+    splits: Mapping[str, str]  # of each cell; OOD for those held out
+    drops: dict[str, int]  # how many cells and genes were left out, by reason
+    labelled: frozenset[str] = frozenset()  # the training cells that show their label
+    controls: Mapping[str, str] = field(default_factory=dict)  # the untreated cell that a cell is paired with
+    genes: tuple[str, ...] = ()  # all that any cell expresses
+    held_out: tuple[str, ...] = ()  # the columns by whose values cells are held out
 
     def of(self, split: str) -> list[Cell]:
         """Return the cells of a split."""
@@ -73,13 +51,10 @@ class View:
 
     def training(self, *, labelled: bool) -> list[Cell]:
         """Return the training cells that show their label, or those that do not."""
-        return [cell for cell in self.of("train") if (cell.id in self.labelled) == labelled]
+        return [cell for cell in self.of(SPLITS[0]) if (cell.id in self.labelled) == labelled]
 
     def asks(self, task: DualTask, cell: Cell) -> bool:
-        """Return whether ``task`` is asked about ``cell``.
-
-        A task that speaks of a held-out column is not asked about held-out cells: it has never heard of their value.
-        """
+        """Return whether ``task`` is asked about ``cell``; not if it speaks of the column the cell is held out by."""
         if task not in self.tasks or ("control" in task.needs and not cell.control):
             return False
         return self.splits[cell.id] != OOD or not set(self.held_out) & {*task.kinds, *task.needs}
@@ -91,7 +66,7 @@ class View:
         return {cell.value(kind) for name, cell in self.cells.items() if self.splits[name] != OOD}
 
 
-def read_views(settings: PrepareSettings, sources: Sequence[Located], tasks: Mapping[str, DualTask]) -> list[View]:
+def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapping[str, DualTask]) -> list[View]:
     """Return the view of each source that trains: read, ranked, split, cut to the chosen genes, and paired.
 
     The matrix of a source is passed over once; twice more where the most variable genes of the training cells are the
@@ -102,29 +77,31 @@ def read_views(settings: PrepareSettings, sources: Sequence[Located], tasks: Map
     CellDualityError
         If a column is missing that a task asks for, or the cells cannot be split or paired as the settings say.
     """
-    readings = [source.read() for source in sources]
+    tables = [source.read() for source in sources]
     views = [
-        _split(source.name, reading, [tasks[name] for name in settings.tasks_of(wanted)], wanted, settings)
-        for source, reading, wanted in zip(sources, readings, settings.sources, strict=True)
+        _split(source.name, table, [tasks[name] for name in settings.tasks_of(wanted)], wanted, settings)
+        for source, table, wanted in zip(sources, tables, settings.sources, strict=True)
     ]
     if settings.n_genes is not None:
-        both = list(zip(views, readings, strict=True))
-        genes = frozenset(gene for one in both for gene in _variable_genes(*one, settings.n_genes))
-        views = [_with_genes(*one, genes, settings) for one in both]
+        genes: set[str] = set()
+        for view, table in zip(views, tables, strict=True):
+            # Of the training cells, so that no test cell has a say.
+            train = np.array([view.splits.get(f"{view.name}/{barcode}") == SPLITS[0] for barcode in table.obs.index])
+            genes |= {*table.variable_genes(settings.n_genes, train)} & {*view.genes}
+        views = [_with_genes(*one, frozenset(genes), settings) for one in zip(views, tables, strict=True)]
     return [_paired(view, settings) for view in views]
 
 
 def _split(
-    name: str, reading: Reading, tasks: Sequence[DualTask], source: SourceSettings, settings: PrepareSettings
+    name: str, table: CellTable, tasks: Sequence[DualTask], source: SourceSettings, settings: PrepareSettings
 ) -> View:
     """Return the view of a source with all the genes its cells express, and no pairs."""
-    needed = {*spoken_columns(tasks), *source.held_out}
     optional = GROUPS if any("control" in task.needs for task in tasks) else GROUPS[:1]
-    columns = named_columns(reading.obs, needed, name, optional)
-    strata = [column for column in columns if column in {"cell_type", *spoken_columns(tasks)}]
+    columns = named_columns(table.obs, {*asked_columns(tasks), *source.held_out}, name, optional)
+    strata = [column for column in columns if column in {"cell_type", *asked_columns(tasks)}]
 
-    ranked = rank_cells(reading.matrix, source=name, top=settings.top_genes, min_genes=settings.min_genes)
-    drops = Counter({**reading.drops, **ranked.drops})
+    ranked = rank_cells(table, source=name, top=settings.top_genes, min_genes=settings.min_genes)
+    drops = Counter({**table.drops, **ranked.drops})
     rows, known = ranked.rows, ranked.known(columns)
     if blank := [i for i, values in known.items() if "" in values.values()]:
         drops[NO_VALUE] += len(blank)
@@ -134,46 +111,32 @@ def _split(
     if source.max_cells is not None:
         sample = choose_some(classes, source.max_cells, settings.stream("sample"))
         known = {i: values for i, values in known.items() if i in sample}
-    held = _held_out(known, source)
+    held: set[str] = set()
+    for column, wanted in source.held_out.items():
+        at_hand = {values[column] for values in known.values()}
+        if unknown := sorted(set(wanted) - at_hand):
+            what, hint = f"no cell has the {column} {unknown[0]!r}", f"choose among {', '.join(sorted(at_hand))}"
+            raise CellDualityError(what, code="unknown-value", where=f"held_out.{column}", hint=hint)
+        held |= {i for i, values in known.items() if values[column] in wanted}
     if settings.small_classes == "drop" and (rare := small_classes(classes[i] for i in known if i not in held)):
         drops[RARE_CLASS] = sum(rare.values())
         known = {i: values for i, values in known.items() if i in held or classes[i] not in rare}
     cells = {i: known_by(Cell(i, ranked.genes(rows[i])), known[i]) for i in sorted(known)}
 
     inside = {i: classes[i] for i in cells if i not in held}
-    splits: dict[str, str] = {
-        **split_cells(inside, fractions=settings.fractions, rng=settings.stream("split")),
-        **dict.fromkeys(held, OOD),
-    }
-    train = {i: inside[i] for i in inside if splits[i] == "train"}
+    splits = split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))
+    train = {i: inside[i] for i in inside if splits[i] == SPLITS[0]}
     count = settings.n_labelled if source.n_labelled is None else source.n_labelled
     labelled = choose_labelled(train, count, settings.stream("labels"))
+    everywhere = {**splits, **dict.fromkeys(held, OOD)}
     held_by = tuple(source.held_out)
-    return View(name, tuple(tasks), cells, splits, dict(drops), labelled, {}, ranked.expressed, held_by)
+    return View(name, tuple(tasks), cells, everywhere, dict(drops), labelled, {}, ranked.expressed, held_by)
 
 
-def _held_out(known: Mapping[str, Mapping[str, str]], source: SourceSettings) -> frozenset[str]:
-    """Return the ids of the cells that no split may hold."""
-    found: set[str] = set()
-    for column, values in source.held_out.items():
-        at_hand = {row[column] for row in known.values()}
-        if unknown := sorted(set(values) - at_hand):
-            what, hint = f"no cell has the {column} {unknown[0]!r}", f"choose among {', '.join(sorted(at_hand))}"
-            raise CellDualityError(what, where=f"held_out.{column}", hint=hint)
-        found |= {i for i, row in known.items() if row[column] in values}
-    return frozenset(found)
-
-
-def _variable_genes(view: View, reading: Reading, count: int) -> set[str]:
-    """Return the most variable genes among the training cells, so that no test cell has a say."""
-    train = np.array([view.splits.get(f"{view.name}/{barcode}") == "train" for barcode in reading.obs.index])
-    return {*reading.variable_genes(count, train)} & {*view.genes}
-
-
-def _with_genes(view: View, reading: Reading, genes: frozenset[str], settings: PrepareSettings) -> View:
+def _with_genes(view: View, table: CellTable, genes: frozenset[str], settings: PrepareSettings) -> View:
     """Return the view with sentences of ``genes`` alone; cells that are left with too few are left out."""
     top, least = settings.top_genes, settings.min_genes
-    ranked = rank_cells(reading.matrix, source=view.name, top=top, min_genes=least, genes=genes)
+    ranked = rank_cells(table, source=view.name, top=top, min_genes=least, genes=genes)
     rows = ranked.rows
     cells = {i: replace(cell, genes=ranked.genes(rows[i])) for i, cell in view.cells.items() if i in rows}
     lost = len(view.cells) - len(cells)
@@ -191,12 +154,13 @@ def _paired(view: View, settings: PrepareSettings) -> View:
     }
     perturbations = {i: cell.value("perturbation") for i, cell in view.cells.items()}
     controls = pair_with_controls(perturbations, groups, settings.stream("pairs"))
-    paired = {i: replace(view.cells[i], control=view.cells[control].genes) for i, control in controls.items()}
-    lost = len(view.cells) - len(controls)
+    cells = {
+        i: replace(cell, control=view.cells[controls[i]].genes) if i in controls else cell
+        for i, cell in view.cells.items()
+    }
+    lost = len(cells) - len(controls)
     drops = {**view.drops, UNPAIRED: lost} if lost else view.drops
-    return replace(
-        view, cells={i: paired.get(i, cell) for i, cell in view.cells.items()}, controls=controls, drops=drops
-    )
+    return replace(view, cells=cells, controls=controls, drops=drops)
 
 
 def known_by(cell: Cell, values: Mapping[str, str]) -> Cell:
@@ -210,7 +174,7 @@ def source_of(cell_id: str) -> str:
     return cell_id.partition("/")[0]
 
 
-def spoken_columns(tasks: Iterable[DualTask]) -> set[str]:
+def asked_columns(tasks: Iterable[DualTask]) -> set[str]:
     """Return the columns of ``obs`` that the questions of ``tasks`` speak of; a paired control cell is none."""
     return {column for task in tasks for column in (*task.kinds, *task.needs)} - {"control"}
 
@@ -225,9 +189,7 @@ def named_columns(obs: Mapping[str, Any], wanted: Iterable[str], name: str, opti
     """
     columns = {*wanted, *(set(optional) & set(obs))}
     if missing := sorted(columns - set(obs)):
-        raise CellDualityError(
-            f"no column {missing[0]!r}, which the tasks ask for; there is {', '.join(map(str, obs)) or 'none'}",
-            where=f"source {name}",
-            hint="choose other tasks for it, or name the column that holds it",
-        )
+        what = f"no column {missing[0]!r}, which the tasks ask for; there is {', '.join(map(str, obs)) or 'none'}"
+        hint = "choose other tasks for it, or name the column that holds it"
+        raise CellDualityError(what, code="unknown-column", where=f"source {name}", hint=hint)
     return sorted(columns)

@@ -44,4 +44,4 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 def _unwritten(what: str, out: Path) -> CellDualityError:
     hint = "free some space or choose another folder; earlier outputs are untouched"
-    return CellDualityError(what, where=str(out), hint=hint)
+    return CellDualityError(what, code="unwritable-file", where=str(out), hint=hint)

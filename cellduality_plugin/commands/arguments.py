@@ -27,13 +27,14 @@ def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
         if not equals and default is not None:
             key, value = item, default
         if not key:
-            raise CellDualityError(f"{item!r} is not name=value", where=flag, hint="write name=value,name=value")
+            what, hint = f"{item!r} is not name=value", "write name=value,name=value"
+            raise CellDualityError(what, code="malformed", where=flag, hint=hint)
         found[key.strip()] = value.strip()
     return found
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Return the names that commas part.
+    """Return the names between commas.
 
     Examples
     --------
@@ -44,7 +45,7 @@ def names_in(text: str) -> tuple[str, ...]:
 
 
 def numbers_in(text: str, flag: str, kind: Callable[[str], Number], least: Number, most: float) -> tuple[Number, ...]:
-    """Return the numbers that commas part, each from ``least`` to ``most``.
+    """Return the numbers between commas, each from ``least`` to ``most``.
 
     Examples
     --------
@@ -55,19 +56,16 @@ def numbers_in(text: str, flag: str, kind: Callable[[str], Number], least: Numbe
         found = tuple(kind(name) for name in names_in(text))
         if all(least <= number <= most for number in found):
             return found
-    raise CellDualityError(
-        f"{text!r} is not what is asked for", where=flag, hint=f"write numbers from {least:g} to {most:g}, with commas"
-    )
+    what, hint = f"{text!r} is not what is asked for", f"write numbers from {least:g} to {most:g}, with commas"
+    raise CellDualityError(what, code="malformed", where=flag, hint=hint)
 
 
 def refuse_elsewhere(result: Path, config: Path, flag: str) -> None:
     """Raise if ``result`` is to be written in another folder than the configuration it is made from."""
     if result.resolve().parent != config.resolve().parent:
-        raise CellDualityError(
-            f"{result} is in another folder than {config.name}",
-            where=flag,
-            hint="write it beside the other: both name their files from where they are",
-        )
+        what = f"{result} is in another folder than {config.name}"
+        hint = "write it beside the other: both name their files from where they are"
+        raise CellDualityError(what, code="other-folder", where=flag, hint=hint)
 
 
 def absolute(name: str) -> str:
@@ -79,10 +77,7 @@ def absolute(name: str) -> str:
 def reward_of(text: str, flag: str, name: Callable[[str], str] = absolute) -> str | dict[str, float]:
     """Return the reward that ``text`` writes, as settings hold it: a product of kinds, or a weighted sum of such.
 
-    Parameters
-    ----------
-    name
-        What a kind is called in the result.
+    ``name`` says what a kind is called in the result.
 
     Examples
     --------
@@ -92,7 +87,7 @@ def reward_of(text: str, flag: str, name: Callable[[str], str] = absolute) -> st
     try:
         terms = read_reward(renamed(text, name))
     except CellDualityError as error:
-        raise CellDualityError(error.what, where=flag, hint=error.hint) from error
+        raise CellDualityError(error.what, code=error.code, where=flag, hint=error.hint) from error
     if len(terms) == 1 and terms[0].weight is None:
         return terms[0].product
     return {term.product: 1.0 if term.weight is None else term.weight for term in terms}
@@ -111,11 +106,9 @@ def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = 
     found = dict.fromkeys(names, text.strip()) if text.strip().isdecimal() else pairs(text, flag, "")
     for name, number in found.items():
         if (name not in names and name not in known) or not number.isdecimal():
-            raise CellDualityError(
-                f"{'='.join(filter(None, (name, number)))!r} is neither a number nor SET=NUMBER",
-                where=flag,
-                hint=f"write a number for all sets, or one for each of {', '.join(names)}",
-            )
+            what = f"{'='.join(filter(None, (name, number)))!r} is neither a number nor SET=NUMBER"
+            hint = f"write a number for all sets, or one for each of {', '.join(names)}"
+            raise CellDualityError(what, code="malformed", where=flag, hint=hint)
     return {name: int(number) for name, number in found.items() if name in names}
 
 
@@ -125,6 +118,7 @@ def folders(items: Iterable[str], flag: str) -> dict[str, Path]:
     for item in items:
         name, _, folder = item.partition("=")
         if not name or not folder:
-            raise CellDualityError(f"{item!r} is not NAME=FOLDER", where=flag, hint="write NAME=FOLDER, once for each")
+            what, hint = f"{item!r} is not NAME=FOLDER", "write NAME=FOLDER, once for each"
+            raise CellDualityError(what, code="malformed", where=flag, hint=hint)
         found[name.strip()] = Path(folder)
     return found

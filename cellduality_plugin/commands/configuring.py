@@ -24,10 +24,7 @@ def configure(
     rewards: Annotated[str, Option(help="Rewards that change, task=KIND,... as in `data prepare`.")] = "",
     hidden: Annotated[
         str,
-        Option(
-            help="Share of a cell's genes that the dual of a label rebuilds, task=SHARE,... or *=SHARE, up to 1; task= "
-            "leaves the splits of the rows."
-        ),
+        Option(help="Share of genes that the dual of a label rebuilds, task=SHARE,... or *=SHARE; task= as the rows."),
     ] = "",
     traces: Annotated[
         str, Option(help="Reasoning traces that what is hidden is scored after, task=NUMBER,... or *=NUMBER; 0: none.")
@@ -58,7 +55,8 @@ def configure(
 
     refuse_elsewhere(result, config, "--out")
     if bool(dual_url) != bool(dual_model):
-        raise CellDualityError("an address without a model, or a model without", where="--dual-url", hint="give both")
+        what = "an address without a model, or a model without"
+        raise CellDualityError(what, code="incomplete-flags", where="--dual-url", hint="give both")
     kinds = {task: reward_of(kind, "--rewards") for task, kind in pairs(rewards, "--rewards").items()}
     changed = Config.load(config).with_each("reward", kinds, "--rewards")
     shares = {task: share or None for task, share in pairs(hidden, "--hidden").items()}

@@ -60,17 +60,16 @@ def data_list(
     chosen = [dataset for dataset in fit if species in ("", dataset.species)]
     if not chosen:
         known = ", ".join(sorted({name for dataset in DATASETS.values() for name in dataset.tasks}))
-        raise CellDualityError(
-            "no data set for that", where="data list", hint=f"tasks are {known}; species are human and mouse"
-        )
+        hint = f"tasks are {known}; species are human and mouse"
+        raise CellDualityError("no data set for that", code="unknown-dataset", where="data list", hint=hint)
     out.print(overview(chosen, cache, wide=out.width >= WIDE), "")
-    out.print("[dim]`cellduality data info NAME` tells the rest.[/dim]")
+    out.print("[dim]`cellduality data info NAME` shows the rest.[/dim]")
 
 
 def data_info(
     name: Annotated[str, typer.Argument(help="A name that `cellduality data list` shows.")], cache: CacheOption = None
 ) -> None:
-    """Show what a set is, where it comes from, whose it is, and what bites.
+    """Show what a set is, where it comes from, on which terms, and its traps.
 
     Example: `cellduality data info kang_2018_ifnb`
     """
@@ -107,16 +106,15 @@ def overview(datasets: list[Dataset], cache: Path | None, wide: bool) -> Table:
     """
     from data_prep.download.fetching import is_cached
 
-    columns = (
-        Column("name", style="bold cyan", no_wrap=True),
-        Column("species"),
-        *([Column("tissue")] if wide else []),
-        Column("cells", justify="right", no_wrap=True),
-        Column("tasks"),
-        Column("licence", style="dim"),
-        Column("cached" if wide else "here", justify="center"),
-    )
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
+    table.add_column("name", style="bold cyan", no_wrap=True)
+    table.add_column("species")
+    if wide:
+        table.add_column("tissue")
+    table.add_column("cells", justify="right", no_wrap=True)
+    table.add_column("tasks")
+    table.add_column("licence", style="dim")
+    table.add_column("cached" if wide else "here", justify="center")
     for dataset in datasets:
         licence = dataset.licence.split(" (")[0].split(";")[0].removesuffix("-Clause")
         table.add_row(
@@ -135,10 +133,11 @@ def description(dataset: Dataset, cache: Path | None) -> Panel:
     """Return everything the registry knows of a set."""
     from data_prep.download.fetching import cache_folder, is_cached, missing_files, ready_file
 
-    size = "not published"
-    if dataset.cells:
-        testing = f", of them {dataset.test_cells:,} for testing" if dataset.test_cells else ""
-        size = f"{dataset.cells:,} cells{testing} (as published)"
+    size = f"{dataset.cells:,} cells (as published)" if dataset.cells else "not published"
+    published = dataset.split
+    if dataset.test_cells:
+        size = f"{dataset.cells:,} cells, of them {dataset.test_cells:,} for testing (as published)"
+        published = "80 / 10 / 10 at random, as InstructCell does it (seed 42)"
     lacking = ", ".join(missing.name for missing in missing_files(dataset, cache))
     state = "yes" if is_cached(dataset, cache) else f"no; you have to bring {lacking}" if lacking else "no"
     place = ready_file(dataset) or cache_folder(cache) / dataset.name
@@ -148,7 +147,7 @@ def description(dataset: Dataset, cache: Path | None) -> Panel:
         ("size", size),
         ("tasks", ", ".join(dataset.tasks)),
         ("columns", ", ".join(dataset.columns)),
-        ("split", SPLIT + (f"; as published: {dataset.split}" if dataset.split else "")),
+        ("split", SPLIT + (f"; as published: {published}" if published else "")),
         ("variants", f"corrected (default): {dataset.correction}" if dataset.correction else "one, as published"),
         ("mind", dataset.notes),
         ("licence", dataset.licence),
@@ -166,7 +165,7 @@ def description(dataset: Dataset, cache: Path | None) -> Panel:
 
 @contextlib.contextmanager
 def bars() -> Iterator[Any]:
-    """Yield a function to tell of downloads, which shows a bar for each."""
+    """Yield a function that is called with a download's progress, and shows a bar for each download."""
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     shown = Progress(TextColumn("{task.description}"), *columns, console=out, transient=True)
     tasks: dict[str, Any] = {}

@@ -15,7 +15,6 @@ from typer import Argument, Option
 from cellduality_plugin.commands.arguments import absolute, by_name, names_in, pairs, reward_of
 from cellduality_plugin.config import EVERY_TASK, Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.task_settings import RecordSettings
 from cellduality_plugin.tasks import TASKS, get_task
 
 out = Console()
@@ -44,7 +43,7 @@ def data_prepare(
     control: Annotated[str, Option(help="What that column calls untreated cells, if not control.")] = "",
     drug_column: Annotated[str, Option(help="The obs column with drugs.")] = "",
     sensitivity_column: Annotated[str, Option(help="The obs column with drug sensitivities.")] = "",
-    exposure_column: Annotated[str, Option(help="The obs column that tells exposed cells.")] = "",
+    exposure_column: Annotated[str, Option(help="The obs column that says which cells were exposed.")] = "",
     expression: Annotated[str, Option(help="What the matrix holds: auto, log1p or counts.")] = "auto",
     matrix: Annotated[str, Option(help="Which matrix to read: X or raw; the set's own if empty.")] = "",
     layer: Annotated[str, Option(help="The layer to read in place of X.")] = "",
@@ -53,15 +52,11 @@ def data_prepare(
     variant: Annotated[str, Option(help="Of a published set: as_published or corrected.")] = "",
     small_classes: Annotated[str, Option(help="Classes of fewer than three cells: refuse or drop.")] = "refuse",
     held_out: Annotated[
-        list[str] | None,
-        Option(help="Cells for out-of-distribution evaluation alone: [SET:]COLUMN=VALUE; may be repeated."),
+        list[str] | None, Option(help="Cells for evaluation out of distribution alone: [SET:]COLUMN=VALUE; repeatable.")
     ] = None,
     foreign: Annotated[
         list[str] | None,
-        Option(
-            help="A published set whose cells are asked for their type and never train, scored by the types that both "
-            "sets share; may be repeated."
-        ),
+        Option(help="A set that never trains, asked for its types and scored by those that both share; repeatable."),
     ] = None,
     max_cells: Annotated[str, Option(help="Cells of a set at most, as N or SET=N,...; empty for all.")] = "",
     rewards: Annotated[
@@ -84,8 +79,7 @@ def data_prepare(
         ),
     ] = "0.25",
     thin: Annotated[
-        float,
-        Option(help="Share of genes that RL questions about labels do not show; --hidden has to begin with 1."),
+        float, Option(help="Share of genes that RL questions about labels do not show; --hidden has to begin with 1.")
     ] = 0.0,
     labelled: Annotated[str, Option(help="Training cells whose label SFT may see, as N or SET=N,...")] = "140",
     rl_rows: Annotated[int, Option(help="Rows for reinforcement learning.")] = 512,
@@ -94,7 +88,7 @@ def data_prepare(
     sft_views: Annotated[int, Option(help="Versions of each labelled cell: whole, then with lost genes.")] = 1,
     sft_label_views: Annotated[int, Option(help="The same where a label is the answer; 0: as many.")] = 0,
     pretrain_views: Annotated[
-        int, Option(help="Versions of each training cell, without labels, for a stage before SFT; 0: no stage.")
+        int, Option(help="Versions of each unlabelled cell for a stage before SFT; 0: none.")
     ] = 0,
     clusters: Annotated[int, Option(help="Clusters that stand for the types of a set there, at most.")] = 16,
     validity_power: Annotated[
@@ -106,18 +100,13 @@ def data_prepare(
     minimum_spread: Annotated[
         float, Option(help="Rewards of a group that lie nearer together than this become equal; 0: never.")
     ] = 0.0,
-    votes: Annotated[
-        str, Option(help="Tasks, with commas, answered by a label, in whose groups votes are the prior of posterior.")
-    ] = "",
+    votes: Annotated[str, Option(help="Label tasks, with commas, whose groups' votes are the posterior's prior.")] = "",
     traces: Annotated[
-        str,
-        Option(help="Reasoning traces of the dual that what is hidden is scored after, task=NUMBER,... or *=NUMBER."),
+        str, Option(help="Reasoning traces that what is hidden is scored after, task=NUMBER,... or *=NUMBER.")
     ] = "",
     dual_temperature: Annotated[float, Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
     dual_samples: Annotated[int, Option(help="Reconstructions drawn for an answer, of which the mean counts.")] = 1,
-    dual_max_new_tokens: Annotated[
-        int, Option(help="Longest response to a dual, in tokens; 0: what the context leaves.")
-    ] = 0,
+    dual_max_new_tokens: Annotated[int, Option(help="Longest response to a dual; 0: what the context leaves.")] = 0,
     dual_timeout: Annotated[float, Option(help="Seconds after which a dual counts as failed.")] = 120.0,
     gold_for_monitoring: Annotated[
         bool, Option("--gold-for-monitoring", help="Put the true answers into all RL rows, for the log alone.")
@@ -141,7 +130,6 @@ def data_prepare(
     from data_prep.download.fetching import ready_file
     from data_prep.prepare import PrepareSettings, describe, prepare
     from data_prep.registry import DATASETS
-    from data_prep.sources import SOURCES
 
     names, others = sources or ["pbmc68k_reduced"], foreign or []
     of_file = {
@@ -149,7 +137,7 @@ def data_prepare(
         "exposure": exposure_column,
     }  # fmt: skip
     columns = {name: column for name, column in of_file.items() if column}
-    reading = {
+    reading: dict[str, object] = {
         "label_column": label_column, "expression": expression, "matrix": matrix, "layer": layer,
         "gene_symbols": gene_symbols, "species": species, "columns": columns, "control": control,
     }  # fmt: skip
@@ -157,14 +145,14 @@ def data_prepare(
     served = tasks_of_sources(names, list(wanted), columns)
     shares = pairs(weights, "--weights")
     asked = {pair: wanted.get(pair) or shares.get(pair) or "1" for some in served.values() for pair in some}
-    _refuse_slips(shares, asked, "--weights")
+    _refuse_unknown(shares, asked, "--weights")
     kept_out = _held_out(held_out or [], names, DATASETS)
     cells = by_name(max_cells, [*names, *others], "--max-cells", DATASETS)
     shown = by_name(labelled, names, "--labelled", DATASETS)
 
     def source(name: str) -> dict[str, object]:
-        published = name in DATASETS.keys() - SOURCES.keys()  # it knows its own columns
-        flags: Mapping[str, object] = {"variant": variant} if published else reading
+        published = name in DATASETS and not DATASETS[name].as_file  # it knows its own columns
+        flags = {"variant": variant} if published else reading
         return {
             "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}),
             "max_cells": cells.get(name), "n_labelled": shown.get(name),
@@ -181,22 +169,26 @@ def data_prepare(
         "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
     }  # fmt: skip
     settings = PrepareSettings.read(values)
+    shaping = {"validity_power": validity_power, "validity_share": validity_share, "minimum_spread": minimum_spread}
+    dual = {
+        "temperature": dual_temperature, "samples": dual_samples, "timeout_seconds": dual_timeout,
+        "max_new_tokens": dual_max_new_tokens or None,
+    }  # fmt: skip
+    # Named from where the data are, so that both can be moved.
+    place = (
+        {"folder": os.path.relpath(records, folder), "every": records_every, "limit": records_limit}
+        if records
+        else None
+    )
     config = run_config(
         list(settings.tasks),
         pairs(rewards, "--rewards"),
-        shaping={
-            "validity_power": validity_power, "validity_share": validity_share, "minimum_spread": minimum_spread,
-        },
+        shaping=shaping,
         votes=names_in(votes),
         traces=pairs(traces, "--traces"),
-        dual={
-            "temperature": dual_temperature, "samples": dual_samples, "timeout_seconds": dual_timeout,
-            "max_new_tokens": dual_max_new_tokens or None,
-        },
-    )  # fmt: skip
+        others={"dual": dual, "records": place, "profiles": "profiles.npz"},
+    )
     config.load_rewards(config.load_tasks(), prepared=False)
-    kept = _records(records, folder, records_every, records_limit)
-    config = config.model_copy(update={"records": kept, "profiles": "profiles.npz"})
     gold = tuple(config.tasks) if gold_for_monitoring else config.needs_gold()
     for name in (*names, *others):
         if name in DATASETS and (ready := ready_file(DATASETS[name])):
@@ -204,14 +196,6 @@ def data_prepare(
     summary = prepare(settings.model_copy(update={"rl_gold": gold}), folder)
     config.save(folder / "cellduality.json")
     out.print(describe(summary))
-
-
-def _records(records: Path | None, folder: Path, every: int, limit: int) -> RecordSettings | None:
-    """Return the settings of records; the folder is told from where the data are, so that both can be moved."""
-    if records is None:
-        return None
-    place = os.path.relpath(records, folder)
-    return Config.read({"tasks": {}, "records": {"folder": place, "every": every, "limit": limit}}).records
 
 
 def tasks_of_sources(
@@ -249,53 +233,53 @@ def run_config(
     tasks: Iterable[str],
     rewards: Mapping[str, str],
     *,
-    shaping: Mapping[str, Any],
+    shaping: Mapping[str, Any] = MappingProxyType({}),
     votes: Collection[str] = (),
     traces: Mapping[str, str] = MappingProxyType({}),
-    dual: Mapping[str, Any],
+    others: Mapping[str, Any] = MappingProxyType({}),
 ) -> Config:
     """Return the configuration of a run with ``tasks`` (names or import paths).
+
+    ``shaping`` are settings that all tasks share, ``others`` those of the run besides its tasks.
 
     Raises
     ------
     CellDualityError
-        If a reward is given for a task that nobody knows, or a setting is wrong.
+        If a reward is given for an unknown task, or a setting is wrong.
     """
     found = {get_task(pair).name: pair for pair in tasks}
     for given, flag in ((rewards, "--rewards"), (votes, "--votes"), (traces, "--traces")):
-        _refuse_slips({*given} - {EVERY_TASK}, found, flag)
-    others = rewards.get(EVERY_TASK, "duality")
-    kinds = {name: reward_of(rewards.get(name, others), "--rewards") for name in found}
+        _refuse_unknown({*given} - {EVERY_TASK}, found, flag)
+    usual = rewards.get(EVERY_TASK, "duality")
+    kinds = {name: reward_of(rewards.get(name, usual), "--rewards") for name in found}
     settings = {
         name: {"pair": pair, "reward": kinds[name], "votes": name in votes, **shaping} for name, pair in found.items()
     }
     mine = {name: count for name, count in traces.items() if name in (*found, EVERY_TASK)}
-    return Config.read({"tasks": settings, "dual": dual}).with_each("traces", mine, "--traces")
+    return Config.read({"tasks": settings, **others}).with_each("traces", mine, "--traces")
 
 
-def _refuse_slips(given: Iterable[str], tasks: Iterable[str], flag: str) -> None:
+def _refuse_unknown(given: Iterable[str], tasks: Iterable[str], flag: str) -> None:
     """Raise if a name in ``given`` is neither of a task of this run nor of a built-in one.
 
     One list of weights or rewards serves runs with more and with fewer of the built-in tasks.
     """
     for name in {*given} - {*tasks} - {*TASKS}:
-        raise CellDualityError(f"no task {name!r}", where=flag, hint=f"the tasks are {', '.join(tasks)}")
+        hint = f"the tasks are {', '.join(tasks)}"
+        raise CellDualityError(f"no task {name!r}", code="unknown-task", where=flag, hint=hint)
 
 
 def _held_out(
     items: Iterable[str], sources: Sequence[str], known: Iterable[str]
 ) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return {set: {column: values}} of ``[SET:]COLUMN=VALUE`` items.
-
-    What is said of a ``known`` set that is not of this run is left out.
-    """
+    """Return {set: {column: values}} of ``[SET:]COLUMN=VALUE`` items; ``known`` sets of other runs are left out."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for item in items:
         name = next((source for source in (*sources, *known) if item.startswith(f"{source}:")), "")
         column, equals, value = item[len(name) + bool(name) :].partition("=")
         if not equals or not column or not value or ":" in column or (not name and len(sources) > 1):
-            hint = f"name one of {', '.join(sources)} first"
-            raise CellDualityError(f"{item!r} is not SET:COLUMN=VALUE", where="--held-out", hint=hint)
+            what, hint = f"{item!r} is not SET:COLUMN=VALUE", f"name one of {', '.join(sources)} first"
+            raise CellDualityError(what, code="malformed", where="--held-out", hint=hint)
         columns = found.setdefault(name or sources[0], {})
         columns[column] = (*columns.get(column, ()), value)
     return {name: columns for name, columns in found.items() if name in sources}

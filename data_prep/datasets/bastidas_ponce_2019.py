@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import IDENTITY, INSTRUCTCELL, NO_LICENCE, Dataset, Files, geo
+from data_prep.loading.dataset import Dataset, Files, geo
 from data_prep.loading.draft import Draft, read_cells
 
 FILE = "GSE132188_adata.h5ad.h5"
@@ -34,13 +34,9 @@ DATASET = Dataset(
     tissue="pancreas",
     modality="10x 3', counts",
     sources=geo("GSE132188", FILE),
-    licence=NO_LICENCE,
     citation="Bastidas-Ponce et al. 2019, Development 146:dev173849, doi:10.1242/dev.173849",
     read=read,
-    columns=("cell_type", "tissue"),
-    tasks=IDENTITY,
     cells=35_481,
     test_cells=3_549,
-    split=INSTRUCTCELL,
     notes="A type is the last word of a cluster's name, except for Ngn3 clusters, whose level is part of the type.",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from data_prep.loading.dataset import INSTRUCTCELL, NO_LICENCE, SENSITIVITY, Dataset, Files, geo, not_published
+from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix
 
@@ -59,14 +59,12 @@ DATASET = Dataset(
     tissue="bone marrow",
     modality="plate-based, counts",
     sources=geo("GSE110894", COUNTS, WELLS),
-    licence=NO_LICENCE,
     citation="Bell et al. 2019, Nature Communications 10:2723, doi:10.1038/s41467-019-10652-9",
     read=read,
     columns=("tissue", "drug", "sensitivity"),
     tasks=SENSITIVITY,
     cells=1_419,
     test_cells=143,
-    split=INSTRUCTCELL,
     correction="EMPTY wells are left out; as published everything without RESISTANT in its name is Sensitive,"
     " EMPTY wells too.",
     notes="The sheet has three lines above its header, and merged cells.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_prep.loading.dataset import INSTRUCTCELL, NO_LICENCE, SENSITIVITY, Dataset, Files, geo, not_published
+from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
 
@@ -61,18 +61,15 @@ def group_of(row: dict[str, str]) -> str:
 DATASET = Dataset(
     name="gse117872",
     title="Sharma 2018, oral carcinoma, cisplatin",
-    species="human",
     tissue="oral squamous cell carcinoma",
     modality="full-length, TPM only",
     sources=geo("GSE117872", TPM, CELLS),
-    licence=NO_LICENCE,
     citation="Sharma et al. 2018, Nature Communications 9:4931, doi:10.1038/s41467-018-07261-3",
     read=read,
     columns=("tissue", "donor", "drug", "sensitivity"),
     tasks=SENSITIVITY,
     cells=1_302,
     test_cells=131,
-    split=INSTRUCTCELL,
     correction="cells on a drug holiday are left out; as published they count as Sensitive.",
     notes="The header of the cell table is shifted by one: the drug status stands under `cluster`.",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import INSTRUCTCELL, NO_LICENCE, SENSITIVITY, Dataset, Files, UserFile, not_published
+from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, UserFile, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
 
@@ -34,18 +34,15 @@ def read(files: Files, variant: str) -> Draft:
 DATASET = Dataset(
     name="gse149383",
     title="Aissa 2021, lung cancer line PC9, erlotinib",
-    species="human",
     tissue="lung",
     modality="Drop-seq, counts",
     sources=(UserFile(COUNTS, SCDEAL), UserFile(CELLS, SCDEAL)),
-    licence=NO_LICENCE,
     citation="Aissa et al. 2021, Nature Communications 12:1628, doi:10.1038/s41467-021-21884-z",
     read=read,
     columns=("tissue", "drug", "sensitivity", "cell_line"),
     tasks=SENSITIVITY,
     cells=2_739,
     test_cells=226,
-    split=INSTRUCTCELL,
     notes="The published size is before the caps on genes and mitochondrial counts, the test size after them (2,254"
     " cells). The label is the third value of a line without header.",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from data_prep.loading.dataset import GITHUB, IDENTITY, INSTRUCTCELL, NO_LICENCE, Dataset, Files, RemoteFile, geo
+from data_prep.loading.dataset import GITHUB, Dataset, Files, RemoteFile, geo
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
 
@@ -39,7 +39,6 @@ def without_marker(label: str) -> str:
 DATASET = Dataset(
     name="he_2020_liver",
     title="He 2020, liver",
-    species="human",
     tissue="liver",
     modality="10x 3', counts",
     sources=(
@@ -48,14 +47,10 @@ DATASET = Dataset(
             f"{GITHUB}/bei-lab/scRNA-AHCA/master/Cell_barcode_and_corresponding_cell_types_of_AHCA/{LABELS}", LABELS
         ),
     ),
-    licence=NO_LICENCE,
     citation="He et al. 2020, Genome Biology 21:294, doi:10.1186/s13059-020-02210-0",
     read=read,
-    columns=("cell_type", "tissue"),
-    tasks=IDENTITY,
     cells=2_839,
     test_cells=254,
-    split=INSTRUCTCELL,
     notes="The labels are in another place and name a cell Liver_cDNA_BARCODE. Types of fewer than 20 cells are"
     " dropped first, then the marker gene at the end of a label (B Cell CD79A) is.",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import IDENTITY, CollectionFile, Dataset, Files
+from data_prep.loading.dataset import CollectionFile, Dataset, Files
 from data_prep.loading.draft import Draft, read_cells
 
 FILE = "global.h5ad"
@@ -19,7 +19,6 @@ def read(files: Files, variant: str) -> Draft:
 DATASET = Dataset(
     name="human_immune",
     title="Domínguez Conde 2022, immune cells across tissues",
-    species="human",
     tissue="16 tissues",
     modality="10x 3' and 5', counts",
     sources=(CollectionFile("62ef75e4-cbea-454e-a0ce-998ec40223d3", "Global", FILE),),
@@ -27,7 +26,6 @@ DATASET = Dataset(
     citation="Domínguez Conde et al. 2022, Science 376:eabl5197, doi:10.1126/science.abl5197",
     read=read,
     columns=("cell_type", "tissue", "donor"),
-    tasks=IDENTITY,
     cells=329_762,
     notes="Cell2Sentence used 273,502 of these cells in 35 types and does not say which; all are loaded here. Genes"
     " are named by Ensembl id, with the symbol beside it.",

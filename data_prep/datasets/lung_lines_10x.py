@@ -78,7 +78,6 @@ def answer(line: str, drug: str) -> str:
 DATASET = Dataset(
     name=NAME,
     title="Tian 2019, five lung cancer lines, gefitinib and afatinib",
-    species="human",
     tissue="lung",
     modality="10x 3', 2,000 genes, log-normalised counts",
     sources=(RemoteFile(f"{GITHUB}/cran/SuperCell/141ae9293e869f19e6182013f293b7a044309153/data/{FILE}", FILE),),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import IDENTITY, INSTRUCTCELL, NO_LICENCE, Dataset, Files, geo
+from data_prep.loading.dataset import Dataset, Files, geo
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
 
@@ -32,14 +32,10 @@ DATASET = Dataset(
     tissue="skin",
     modality="SHARE-seq, the RNA half, counts",
     sources=(*geo("GSM4156608", COUNTS), *geo("GSM4156597", LABELS)),
-    licence=NO_LICENCE,
     citation="Ma et al. 2020, Cell 183:1103, doi:10.1016/j.cell.2020.09.056",
     read=read,
-    columns=("cell_type", "tissue"),
-    tasks=IDENTITY,
     cells=34_135,
     test_cells=3_414,
-    split=INSTRUCTCELL,
     notes="Barcodes hold commas in the counts and dots in the labels. 'Mix' (2,543 cells) is a label of the"
     " publication, and no type.",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import IDENTITY, Dataset, PackageFile
+from data_prep.loading.dataset import Dataset, PackageFile
 from data_prep.loading.draft import read_cells
 
 FILE = "10x_pbmc68k_reduced.h5ad"
@@ -10,15 +10,12 @@ FILE = "10x_pbmc68k_reduced.h5ad"
 DATASET = Dataset(
     name="pbmc68k_reduced",
     title="Zheng 2017, 700 blood cells",
-    species="human",
     tissue="blood",
     modality="10x 3', 765 highly variable genes, log1p of counts per 10,000",
     sources=(PackageFile("scanpy", "1.11.5", "wheel", f"scanpy/datasets/{FILE}"),),
     licence="BSD-3-Clause (scanpy); 10x Genomics states CC BY 4.0",
     citation="Zheng et al. 2017, Nature Communications 8:14049, doi:10.1038/ncomms14049",
     read=lambda files, variant: read_cells(files[FILE], {"cell_type": "bulk_labels"}, "raw", unless_counts="log1p"),
-    columns=("cell_type", "tissue"),
-    tasks=IDENTITY,
     cells=700,
     notes="X is scaled, with negative values: the cells are read from raw.",
     coarse_types={

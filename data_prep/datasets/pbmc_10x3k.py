@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import GITHUB, IDENTITY, Dataset, Files, RemoteFile
+from data_prep.loading.dataset import GITHUB, Dataset, Files, RemoteFile
 from data_prep.loading.draft import Draft, look_up, ready_cells
 from data_prep.loading.r_data import RObject, read_r
 
@@ -35,7 +35,6 @@ def types(saved: RObject) -> dict[str, str]:
 DATASET = Dataset(
     name=NAME,
     title="10x Genomics, 3k blood cells",
-    species="human",
     tissue="blood",
     modality="10x 3', counts",
     sources=tuple(RemoteFile(f"{GITHUB}/rnabioco/clustifyrdata/ea78504/data/{name}", name) for name in (MATRIX, CELLS)),
@@ -43,8 +42,6 @@ DATASET = Dataset(
     citation="10x Genomics 2016, 3k PBMCs from a healthy donor; types: Fu et al. 2020, F1000Research 9:223,"
     " doi:10.12688/f1000research.22969.2",
     read=read,
-    columns=("cell_type", "tissue"),
-    tasks=IDENTITY,
     cells=2_638,
     notes="The types are names given to clusters of the same counts. Beside pbmc_zheng2017_facs it is another study"
     " that shares lineages: --foreign pbmc_10x3k.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import GITHUB, IDENTITY, Dataset, Files, RemoteFile
+from data_prep.loading.dataset import GITHUB, Dataset, Files, RemoteFile
 from data_prep.loading.draft import Draft, ready_cells
 from data_prep.loading.r_data import RObject, read_r
 
@@ -36,15 +36,12 @@ def published(saved: RObject) -> Draft:
 DATASET = Dataset(
     name=NAME,
     title="Zheng 2017, blood cells sorted by FACS (a sample)",
-    species="human",
     tissue="blood",
     modality="10x 3', counts",
     sources=(RemoteFile(f"{GITHUB}/stephenslab/fastTopics/8406f5f/data/{FILE}", FILE),),
     licence="BSD-2-Clause (fastTopics); 10x Genomics states CC BY 4.0",
     citation="Zheng et al. 2017, Nature Communications 8:14049, doi:10.1038/ncomms14049",
     read=read,
-    columns=("cell_type", "tissue"),
-    tasks=IDENTITY,
     cells=3_874,
     notes="The types are what the cells were sorted for, not clusters: labels that no expression went into, and not"
     " all of which expression can tell apart (four kinds of CD4 T cells). The donor is that of pbmc68k_reduced.",

@@ -41,7 +41,6 @@ def dose_of(value: str) -> str:
 DATASET = Dataset(
     name="sciplex3",
     title="sci-Plex3, 188 compounds on three cell lines",
-    species="human",
     tissue="cell lines",
     modality="sci-RNA-seq3, counts",
     sources=(

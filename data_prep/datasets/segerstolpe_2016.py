@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import IDENTITY, INSTRUCTCELL, Dataset, Files, RemoteFile, not_published
+from data_prep.loading.dataset import Dataset, Files, RemoteFile, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_header, read_matrix, read_rows
 
@@ -65,7 +65,6 @@ def column_like(rows: list[dict[str, str]], wanted: str) -> str:
 DATASET = Dataset(
     name="segerstolpe_2016",
     title="Segerstolpe 2016, pancreas",
-    species="human",
     tissue="pancreas",
     modality="Smart-seq2, counts",
     sources=tuple(
@@ -75,9 +74,7 @@ DATASET = Dataset(
     citation="Segerstolpe et al. 2016, Cell Metabolism 24:593, doi:10.1016/j.cmet.2016.08.020",
     read=read,
     columns=("cell_type", "tissue", "donor"),
-    tasks=IDENTITY,
     cells=2_209,
     test_cells=209,
-    split=INSTRUCTCELL,
     notes="One table holds RPKM and then counts of the same cells under one header, and spike-ins below the genes.",
 )

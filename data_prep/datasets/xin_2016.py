@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.loading.dataset import IDENTITY, INSTRUCTCELL, NO_LICENCE, Dataset, Files, UserFile, geo, not_published
+from data_prep.loading.dataset import Dataset, Files, UserFile, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_rows
 
@@ -25,11 +25,9 @@ def read(files: Files, variant: str) -> Draft:
     user's. The accession is that of Xin 2018; the variant "as_published" cites 2016 in ``uns["citation"]``.
     """
     if LABELS not in files:
-        raise CellDualityError(
-            "this set has no public labels: the published ones were given by hand to clusters, and are not published",
-            where=f"xin_2016/{LABELS}",
-            hint=f"put a table {LABELS} with the columns cell (SAMPLE_BARCODE) and cell_type beside {ARCHIVE}",
-        )
+        what = "this set has no public labels: the published ones were given by hand to clusters, and are not published"
+        hint = f"put a table {LABELS} with the columns cell (SAMPLE_BARCODE) and cell_type beside {ARCHIVE}"
+        raise CellDualityError(what, code="missing-file", where=f"xin_2016/{LABELS}", hint=hint)
     draft = read_samples(files[ARCHIVE])
     labels = {row.get("cell", ""): row.get("cell_type", "") for row in read_rows(files[LABELS], ",")}
     draft.put(cell_type=look_up(labels, draft.cells, LABELS))
@@ -86,7 +84,6 @@ def first_fields(content: bytes) -> list[str]:
 DATASET = Dataset(
     name="xin_2016",
     title="Xin, pancreatic islets (GSE114297)",
-    species="human",
     tissue="pancreas",
     modality="10x 3', counts",
     sources=(
@@ -97,15 +94,12 @@ DATASET = Dataset(
             " by hand and has not published the names",
         ),
     ),
-    licence=NO_LICENCE,
     citation="Xin et al. 2018, Diabetes 67:1783, doi:10.2337/db18-0365"
     " (as published: Xin et al. 2016, Cell Metabolism 24:608, doi:10.1016/j.cmet.2016.08.018)",
     read=read,
     columns=("cell_type", "tissue", "donor"),
-    tasks=IDENTITY,
     cells=19_915,
     test_cells=1_992,
-    split=INSTRUCTCELL,
     correction="the cells are said to be of Xin 2018, whose accession this is; Xin 2016 is GSE81608.",
     notes="There are no public labels for these cells: you have to bring them.",
 )

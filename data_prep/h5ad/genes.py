@@ -16,10 +16,8 @@ Species: TypeAlias = Literal["human", "mouse"]
 Kind: TypeAlias = Literal["human", "mouse", "ensembl", "other"]
 
 SPECIES: tuple[Species, ...] = ("human", "mouse")
-
 FEW_KNOWN = 20
-"""With fewer recognised symbols nothing is said of the species."""
-
+"""With fewer recognised symbols the species is not checked."""
 MIXED = 0.05
 """The share of recognised symbols that the other species may have: transgenes and spike-ins are no mixture."""
 
@@ -27,7 +25,6 @@ _ENSEMBL = re.compile(r"ENS(?:[A-Z]{3})?G\d{11}(?:\.\d+)?")
 _GENOME = re.compile(r"(GRC[hm]\d\d|hg\d\d|mm\d\d?)_+(?=\w)", re.IGNORECASE)
 
 TABLE = "mouse_human_orthologues.tsv.gz"
-
 NO_ORTHOLOGUE = "mouse gene without a human orthologue in the table"
 SEVERAL_ORTHOLOGUES = "mouse gene whose human orthologue is not one to one"
 SHARED_ORTHOLOGUE = "mouse gene that another gene of the file shares its human orthologue with"
@@ -42,7 +39,7 @@ def symbol_kind(name: str) -> Kind:
     ['human', 'mouse', 'ensembl', 'other']
     """
     human, mouse = name in human_symbols(), name in mouse_symbols()
-    if human != mouse:  # a few symbols, such as C3, are spelled alike in both and tell nothing
+    if human != mouse:  # a few symbols, such as C3, are spelled alike in both
         return "human" if human else "mouse"
     return "ensembl" if _ENSEMBL.fullmatch(name) else "other"
 
@@ -55,33 +52,20 @@ def symbol_columns(table: Mapping[str, Iterable[object]]) -> list[str]:
     >>> symbol_columns({"feature_name": ["CD3E", "CD19", "LYZ"], "chromosome": ["11", "16", "12"]})
     ['feature_name']
     """
-    chosen = []
-    for column, values in table.items():
-        kinds = [symbol_kind(str(value)) for value in values]
-        if kinds and 3 * sum(kind in SPECIES for kind in kinds) >= len(kinds):
-            chosen.append(column)
-    return chosen
+    kinds = {column: [symbol_kind(str(value)) for value in values] for column, values in table.items()}
+    return [name for name, found in kinds.items() if found and 3 * sum(kind in SPECIES for kind in found) >= len(found)]
 
 
 def check_species(
     names: Sequence[str], declared: Species | None = None, *, where: str = "var", columns: Sequence[str] = ()
 ) -> None:
-    """Refuse gene names that would be misread.
-
-    Parameters
-    ----------
-    names
-        Gene names.
-    declared
-        The species they are said to be of.
-    where, columns
-        The file, and the columns of ``var`` that look like symbols, for the message.
+    """Refuse gene names that would be misread; ``columns`` are those of ``var`` that look like symbols, for the hint.
 
     Raises
     ------
     CellDualityError
         If most names are Ensembl ids or carry the name of a genome, or if they mix human and mouse symbols, or are of
-        another species than the declared one.
+        another species than the ``declared`` one.
     """
     found = Counter(map(symbol_kind, names))
     known = found["human"] + found["mouse"]
@@ -89,29 +73,27 @@ def check_species(
     genomes = Counter(match.group() for match in map(_GENOME.match, names) if match)
     if 2 * found["ensembl"] > len(names):
         example = next(name for name in names if symbol_kind(name) == "ensembl")
-        what = f"{found['ensembl']} of {len(names)} gene names are Ensembl ids ({example}), not symbols"
-        choice = (
-            f"one of: {', '.join(columns)}" if columns else "a column of var with symbols (none here looks like it)"
-        )
+        code, what = "ensembl-ids", f"{found['ensembl']} of {len(names)} gene names are Ensembl ids ({example})"
+        choice = f"one of: {', '.join(columns)}" if columns else "a column of var with symbols (none looks like it)"
         hint = f"use --gene-symbols with {choice}"
     elif 2 * genomes.total() > len(names) and len(genomes) > 1:
-        what = f"mixed species: gene names start with {' and '.join(sorted(genomes))}"
+        code, what = "mixed-species", f"mixed species: gene names start with {' and '.join(sorted(genomes))}"
         hint = "keep the cells and genes of one genome"
     elif 2 * genomes.total() > len(names):
         (genome,) = genomes
-        what = f"gene names start with the name of a genome, {genome}"
+        code, what = "genome-prefix", f"gene names start with the name of a genome, {genome}"
         hint = f"adata.var_names = adata.var_names.str.removeprefix({genome!r})"
     elif known < FEW_KNOWN:
         return
     elif min(found["human"], found["mouse"]) > MIXED * known:
         what = f"mixed species: {found['human']} human and {found['mouse']} mouse gene symbols"
-        hint = "keep the cells and genes of one species"
+        code, hint = "mixed-species", "keep the cells and genes of one species"
     elif other and found[other] >= (1 - MIXED) * known:
         what = f"{declared} genes are declared, but {found[other]} of {len(names)} are {other} symbols"
-        hint = f"use --species {other}"
+        code, hint = "wrong-species", f"use --species {other}"
     else:
         return
-    raise CellDualityError(what, where=where, hint=hint)
+    raise CellDualityError(what, code=code, where=where, hint=hint)
 
 
 def to_human(names: Sequence[str]) -> tuple[list[str | None], dict[str, int]]:
@@ -119,7 +101,7 @@ def to_human(names: Sequence[str]) -> tuple[list[str | None], dict[str, int]]:
 
     ``names`` are mouse symbols in the case of the table (``Cd3e``). Only orthologues that are one to one in both
     directions are used, so that counts are never summed and never copied; where two names reach the same human gene,
-    neither is kept. Where the table comes from is told by the .json file beside it.
+    neither is kept. The .json file beside the table says where it comes from.
 
     Examples
     --------
@@ -141,14 +123,12 @@ def to_human(names: Sequence[str]) -> tuple[list[str | None], dict[str, int]]:
 
 @cache
 def human_symbols() -> frozenset[str]:
-    """Return the human symbols of the table."""
     one, other = _table()
     return frozenset(one.values()).union(*other.values())
 
 
 @cache
 def mouse_symbols() -> frozenset[str]:
-    """Return the mouse symbols of the table."""
     one, other = _table()
     return frozenset(one).union(other)
 
@@ -159,7 +139,7 @@ def _table() -> tuple[dict[str, str], dict[str, set[str]]]:
     content = resources.files("data_prep.h5ad").joinpath("data", TABLE).read_bytes()
     rows = [line.split("\t") for line in gzip.decompress(content).decode("utf-8").splitlines()[1:]]
     pairs = [(mouse, human) for mouse, human, kind in rows if kind == "one2one"]
-    # Ensembl tells genes apart by their ids; a few symbols stand for two of them.
+    # A few symbols stand for two Ensembl ids.
     by_mouse, by_human = Counter(mouse for mouse, _ in pairs), Counter(human for _, human in pairs)
     one = {mouse: human for mouse, human in pairs if by_mouse[mouse] == by_human[human] == 1}
     other: dict[str, set[str]] = {}

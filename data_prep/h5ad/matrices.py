@@ -29,16 +29,14 @@ READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, Runtime
 
 
 @contextlib.contextmanager
-def told_when_unreadable(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise about a bad file into one line."""
+def readable(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise about a bad file into a CellDualityError."""
     try:
         yield
     except READ_ERRORS as error:
-        raise CellDualityError(
-            f"unreadable {path.suffix} file ({type(error).__name__}: {str(error)[:120]})",
-            where=str(path),
-            hint="download the file again, or write it again (anndata: write_h5ad)",
-        ) from error
+        what = f"unreadable {path.suffix} file ({type(error).__name__}: {str(error)[:120]})"
+        hint = "download the file again, or write it again (anndata: write_h5ad)"
+        raise CellDualityError(what, code="unreadable-file", where=str(path), hint=hint) from error
 
 
 @dataclass(frozen=True)
@@ -58,21 +56,17 @@ class StoredMatrix:
     def find(cls, file: h5py.File, path: Path, key: str) -> StoredMatrix:
         """Return the matrix of numbers at ``key`` of an open file; sparse layouts of old anndata are known too."""
         node = file[key]
-        if isinstance(node, h5py.Group):
-            kind = str(_attribute(node, "encoding-type", "h5sparse_format"))[:3]
-            shape, dtype = _attribute(node, "shape", "h5sparse_shape"), node["data"].dtype
-        else:
-            kind, shape, dtype = "dense", node.shape, node.dtype
-        if dtype.kind not in "biuf":
-            raise CellDualityError(
-                f"the matrix does not hold numbers ({dtype})", where=str(path), hint="store a numeric matrix"
-            )
-        cells, genes = map(int, shape)
-        return cls(path, key, kind, (cells, genes))  # type: ignore[arg-type]
+        sparse = anndata.io.sparse_dataset(node) if isinstance(node, h5py.Group) else None
+        stored = node if sparse is None else sparse
+        if stored.dtype.kind not in "biuf":
+            what = f"the matrix does not hold numbers ({stored.dtype})"
+            raise CellDualityError(what, code="not-numbers", where=str(path), hint="store a numeric matrix")
+        cells, genes = map(int, stored.shape)
+        return cls(path, key, "dense" if sparse is None else sparse.format, (cells, genes))
 
     def values(self) -> Iterator[NDArray[Any]]:
         """Yield all stored values, in blocks, as flat arrays of the type they are stored in."""
-        with told_when_unreadable(self.path), h5py.File(self.path) as file:
+        with readable(self.path), h5py.File(self.path) as file:
             node = file[self.key]
             if self.layout == "dense":
                 for start, stop in self._dense_spans(node):
@@ -89,7 +83,7 @@ class StoredMatrix:
         """
         readers = {"csr": self._csr_rows, "csc": self._csc_rows, "dense": self._dense_rows}
         first = 0
-        with told_when_unreadable(self.path), h5py.File(self.path) as file:
+        with readable(self.path), h5py.File(self.path) as file:
             for block in readers[self.layout](file[self.key]):
                 if scipy.sparse.issparse(block):
                     if block.nnz and not 0 <= block.indices.min() <= block.indices.max() < self.shape[1]:
@@ -116,9 +110,8 @@ class StoredMatrix:
         indptr = node["indptr"][:]
         for start, stop in _spans(indptr, self.block):
             entries = slice(int(indptr[start]), int(indptr[stop]))
-            shape = (stop - start, self.shape[1])
             parts = _floats(node["data"][entries]), node["indices"][entries], indptr[start : stop + 1] - indptr[start]
-            yield scipy.sparse.csr_matrix(parts, shape=shape)
+            yield scipy.sparse.csr_matrix(parts, shape=(stop - start, self.shape[1]))
 
     def _dense_rows(self, node: Any) -> Iterator[Any]:
         for start, stop in self._dense_spans(node):
@@ -132,25 +125,22 @@ class StoredMatrix:
             yield start, min(start + step, self.shape[0])
 
     def _csc_rows(self, node: Any) -> Iterator[Any]:
+        parts = range(0, node["indices"].shape[0], self.block)
         per_row = np.zeros(self.shape[0], dtype=np.int64)
-        for start in range(0, node["indices"].shape[0], self.block):
-            per_row += np.bincount(node["indices"][start : start + self.block], minlength=self.shape[0])
-        for start, stop in _spans(np.concatenate([[0], np.cumsum(per_row)]), CSC_BLOCK * self.block // BLOCK):
-            yield self._gathered(node, start, stop)
-
-    def _gathered(self, node: Any, start: int, stop: int) -> Any:
-        """Return the rows from ``start`` to ``stop`` of a matrix that is stored by column."""
+        for first in parts:
+            per_row += np.bincount(node["indices"][first : first + self.block], minlength=self.shape[0])
         indptr = node["indptr"][:]
-        found = []
-        for first in range(0, node["indices"].shape[0], self.block):
-            rows = node["indices"][first : first + self.block]
-            inside = np.flatnonzero((rows >= start) & (rows < stop))
-            columns = np.searchsorted(indptr, first + inside, side="right") - 1
-            values = _floats(node["data"][first : first + self.block][inside])
-            found.append((values, (rows[inside] - start).astype(np.int32), columns.astype(np.int32)))
-        values, rows, columns = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        del found
-        return scipy.sparse.coo_matrix((values, (rows, columns)), shape=(stop - start, self.shape[1])).tocsr()
+        for start, stop in _spans(np.concatenate([[0], np.cumsum(per_row)]), CSC_BLOCK * self.block // BLOCK):
+            found = []
+            for first in parts:
+                rows = node["indices"][first : first + self.block]
+                inside = np.flatnonzero((rows >= start) & (rows < stop))
+                columns = np.searchsorted(indptr, first + inside, side="right") - 1
+                values = _floats(node["data"][first : first + self.block][inside])
+                found.append((values, (rows[inside] - start).astype(np.int32), columns.astype(np.int32)))
+            values, rows, columns = (np.concatenate(some) for some in zip(*found, strict=True))
+            del found
+            yield scipy.sparse.coo_matrix((values, (rows, columns)), shape=(stop - start, self.shape[1])).tocsr()
 
 
 @dataclass(frozen=True)
@@ -172,19 +162,23 @@ def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: 
     CellDualityError
         If the file is unreadable, or the matrix or layer is not there or empty.
     """
-    with told_when_unreadable(path), warnings.catch_warnings():
+    name, why = layer or matrix, ""
+    with readable(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old layouts and repeated names: what matters of it is checked
         with h5py.File(path, "r") as file:
             obs, var, raw_var = _frames(file, path)
-            key, name = _key(file, matrix, layer, path), layer or matrix
-            if key not in file:
-                raise _no_matrix(f"the matrix {name} is missing", path)
-            stored = StoredMatrix.find(file, path, key)
+            key = _key(file, matrix, layer, path)
+            stored = StoredMatrix.find(file, path, key) if key in file else None
     var = raw_var if key.startswith("raw") else var
-    if 0 in stored.shape:
-        raise _no_matrix(f"the matrix {name} is empty: {stored.shape[0]} cells x {stored.shape[1]} genes", path)
-    if stored.shape != (len(obs), len(var)):
-        raise _no_matrix(f"the matrix {name} is of another shape than obs and var: {stored.shape}", path)
+    if stored is None:
+        why = "missing"
+    elif 0 in stored.shape:
+        why = f"empty: {stored.shape[0]} cells x {stored.shape[1]} genes"
+    elif stored.shape != (len(obs), len(var)):
+        why = f"of another shape than obs and var: {stored.shape}"
+    if stored is None or why:
+        hint = "check how the file was written, or whether a filter left nothing over"
+        raise CellDualityError(f"the matrix {name} is {why}", code="no-matrix", where=str(path), hint=hint)
     return Tables(obs, var, stored)
 
 
@@ -205,29 +199,16 @@ def _key(file: h5py.File, matrix: str, layer: str | None, path: Path) -> str:
     if layer is not None:
         layers = list(file["layers"]) if "layers" in file else []
         if layer not in layers:
-            known = ", ".join(layers) or "(there is none)"
-            raise CellDualityError(f"no layer {layer!r}", where=str(path), hint=f"use --layer with one of: {known}")
+            hint = f"use --layer with one of: {', '.join(layers) or '(there is none)'}"
+            raise CellDualityError(f"no layer {layer!r}", code="no-layer", where=str(path), hint=hint)
         return f"layers/{layer}"
     raw = next((key for key in ("raw/X", "raw.X") if key in file), "")
     if matrix == "counts":
         whole = [key for key in ("X", raw) if key and key in file and StoredMatrix.find(file, path, key).whole()]
         return whole[0] if whole else "X"
     if matrix == "raw" and not raw:
-        raise CellDualityError("the file has no raw matrix", where=str(path), hint="use --matrix X")
+        raise CellDualityError("the file has no raw matrix", code="no-matrix", where=str(path), hint="use --matrix X")
     return "X" if matrix == "X" else raw
-
-
-def _no_matrix(what: str, path: Path) -> CellDualityError:
-    return CellDualityError(
-        what, where=str(path), hint="check how the file was written, or whether a filter left nothing over"
-    )
-
-
-def _attribute(node: Any, *names: str) -> Any:
-    for name in names:
-        if name in node.attrs:
-            return node.attrs[name]
-    raise KeyError(f"no attribute {names[0]} at {node.name}")
 
 
 def _spans(indptr: NDArray[Any], block: int) -> Iterator[tuple[int, int]]:

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 COLUMNS = ("cell_type", "tissue", "donor", "drug", "sensitivity", "exposure", "perturbation", "dose", "cell_line")
 """The columns of ``obs`` that a set may have."""
 
-IDENTITY = ("cell_type_annotation", "conditional_cell_generation")
 RESPONSE, SENSITIVITY = ("perturbation_response_generation",), ("drug_sensitivity_prediction",)
-
-INSTRUCTCELL = "80 / 10 / 10 at random, as InstructCell does it (seed 42)"
-NO_LICENCE = "none stated (GEO)"
 GITHUB = "https://raw.githubusercontent.com"
 
 FIRST_TRUSTED = "not known; the hash of the first download is recorded and checked from then on"
@@ -59,9 +55,13 @@ class PackageFile:
         """The file's own name."""
         return PurePosixPath(self.path).name
 
+    @property
+    def release(self) -> str:
+        """What the file comes with."""
+        return f"{self.distribution} {self.version} ({self.kind})"
+
     def __str__(self) -> str:
-        release = f"{self.distribution} {self.version} ({self.kind})"
-        return f"{self.path} in {release}\nchecksum: pip checks what its index states"
+        return f"{self.path} in {self.release}\nchecksum: pip checks what its index states"
 
 
 @dataclass(frozen=True)
@@ -107,78 +107,40 @@ class Files(dict[str, Path]):
     """Path by file name."""
 
     def __missing__(self, name: str) -> Path:
-        raise CellDualityError(f"the file {name} is missing", where=name, hint="fetch the set again")
+        raise CellDualityError(
+            f"the file {name} is missing", code="missing-file", where=name, hint="fetch the set again"
+        )
 
 
 def not_published(path: Path | str, why: str) -> CellDualityError:
-    """Return the error that tells why a file is not the published one."""
-    return CellDualityError(
-        f"not the file that was published ({why[:160]})", where=str(path), hint="remove it and fetch the set again"
-    )
+    """Return the error that says why a file is not the published one."""
+    what, hint = f"not the file that was published ({why[:160]})", "remove it and fetch the set again"
+    return CellDualityError(what, code="not-as-published", where=str(path), hint=hint)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A published set of cells.
+    """A published set of cells."""
 
-    Parameters
-    ----------
-    name, title
-        The name of its module, and what people call the set.
-    species, tissue, modality
-        What was measured and how.
-    sources
-        Where its files are.
-    licence, citation
-        The terms its publisher states, and what to cite, with a DOI.
-    read
-        Called with the files by name and the variant.
-    columns
-        Which of :data:`COLUMNS` it has; a tissue that ``read`` does not fill is the set's.
-    tasks
-        The tasks it serves.
-    cells, test_cells
-        The published size and test size; None where none is published.
-    split
-        How a publication split it; it is split here like any other set. Empty: not published.
-    correction
-        What the variant "corrected" does otherwise than "as_published"; empty if they are the same.
-    notes
-        The trap, and whatever else a user should know.
-    coarse_types
-        The cell type shared with other sets, by label; empty: no counterpart elsewhere.
-    ready
-        The column of labels in an .h5ad file the user has ready in place of ``sources``, see
-        :func:`data_prep.download.fetching.ready_file`; empty: there has to be a download.
-    as_file
-        How :func:`data_prep.h5ad.loaders.load_h5ad` reads its one file, as if it was the user's own: ``label_column``,
-        ``matrix`` and ``expression``. Empty: ``read`` does.
-    """
-
-    name: str
+    name: str  # of its module
     title: str
-    species: Literal["human", "mouse"]
     tissue: str
     modality: str
     sources: tuple[FileSource, ...]
-    licence: str
-    citation: str
-    read: Callable[[Files, str], Draft]
-    columns: tuple[str, ...]
-    tasks: tuple[str, ...]
-    cells: int | None = None
-    test_cells: int | None = None
-    split: str = ""
-    correction: str = ""
-    notes: str = ""
-    coarse_types: Mapping[str, str] = field(default_factory=dict)
-    ready: str = ""
-    as_file: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def default_variant(self) -> str:
-        """What :meth:`load` gives unless told otherwise."""
-        return "corrected" if self.correction else "as_published"
+    citation: str  # with a DOI
+    read: Callable[[Files, str], Draft]  # called with the files by name and the variant
+    species: Literal["human", "mouse"] = "human"
+    licence: str = "none stated (GEO)"  # the terms its publisher states
+    columns: tuple[str, ...] = ("cell_type", "tissue")  # of COLUMNS; a tissue that `read` does not fill is the set's
+    tasks: tuple[str, ...] = ("cell_type_annotation", "conditional_cell_generation")
+    cells: int | None = None  # the published size
+    test_cells: int | None = None  # the size of InstructCell's test set
+    split: str = ""  # how another publication split it; it is split here like any other set
+    correction: str = ""  # what the variant "corrected" does otherwise than "as_published"; empty if they are the same
+    notes: str = ""  # the trap, and whatever else a user should know
+    coarse_types: Mapping[str, str] = field(default_factory=dict)  # shared with other sets, by label; "": in no other
+    ready: str = ""  # the column of labels in a file that may stand for `sources`, see `fetching.ready_file`
+    as_file: Mapping[str, Any] = field(default_factory=dict)  # how `load_h5ad` reads its one file; empty: `read` does
 
     def load(self, files: Mapping[str, Path], variant: str = "") -> AnnData:
         """Return the cells in the one shape that all sets share.
@@ -191,16 +153,16 @@ class Dataset:
         files
             Path by file name, as :func:`data_prep.download.fetching.fetch` returns them.
         variant
-            ``"as_published"`` or ``"corrected"``; empty: the default. A set without a correction is the same in both.
+            ``"as_published"`` or ``"corrected"``; empty: corrected if there is a correction. A set without one is the
+            same in both.
 
         Raises
         ------
         CellDualityError
             If there is no such variant, or a file is missing or not of the published shape.
         """
-        variant = variant or self.default_variant
+        variant = variant or ("corrected" if self.correction else "as_published")
         if variant not in ("as_published", "corrected"):
-            raise CellDualityError(
-                f"no variant {variant!r}", where=self.name, hint="use one of: as_published, corrected"
-            )
+            hint = "use one of: as_published, corrected"
+            raise CellDualityError(f"no variant {variant!r}", code="unknown-variant", where=self.name, hint=hint)
         return self.read(Files(files), variant).finish(self, variant)

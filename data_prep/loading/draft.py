@@ -148,7 +148,7 @@ class Draft:
         values = scipy.sparse.csr_matrix(self.values, dtype=np.float32)
         values.sort_indices()
         obs = pandas.DataFrame({name: self.obs[name] for name in dataset.columns}, index=self.cells)
-        with warnings.catch_warnings():  # anndata tells of every conversion
+        with warnings.catch_warnings():  # anndata warns of every conversion
             warnings.simplefilter("ignore")
             adata = anndata.AnnData(X=values, obs=obs, var=pandas.DataFrame(index=self.genes))
         adata.uns.update(dataset=dataset.name, variant=variant, species=dataset.species, **self.extra)
@@ -167,18 +167,10 @@ def read_cells(
 ) -> Draft:
     """Return the cells of an .h5ad file.
 
-    Parameters
-    ----------
-    path
-        The file.
-    columns, optional
-        Columns of ``obs`` by the name they get; those that are taken over if they are there.
-    matrix
-        Which matrix is read; ``"counts"``: X, or raw if only that holds whole numbers.
-    unless_counts
-        What the values are if they are no whole numbers.
-    symbols
-        The column of ``var`` with the names of the genes, if there is one; genes without such a name are left out.
+    ``columns`` are those of ``obs`` by the name they get; ``optional`` ones are taken over if they are there. The
+    matrix ``"counts"`` is X, or raw if only that holds whole numbers; ``unless_counts`` is what values are that are no
+    whole numbers. ``symbols`` is the column of ``var`` with the names of the genes, if there is one; genes without
+    such a name are left out.
     """
     from data_prep.h5ad.matrices import open_tables
 

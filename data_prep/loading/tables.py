@@ -26,11 +26,10 @@ def read_rows(path: Path, separator: str, *, header: bool = True) -> list[dict[s
     """Return the lines of a small table as {column: value}; of columns with one name the last is kept.
 
     A header that is one name short, as R writes it, does not name the first column: that is ``""`` then. Without a
-    header, columns are named ``"0"``, ``"1"``, and so on. A table without lines, or with lines of several lengths, is
-    none.
+    header, columns are named ``"0"``, ``"1"``, and so on.
     """
-    with _lines(path, separator) as lines:
-        rows = [line for line in lines if line]
+    with _stream(path) as stream:
+        rows = [line for line in csv.reader(stream, delimiter=separator) if line]
         names = rows.pop(0) if header and rows else [str(number) for number in range(len(rows[0]) if rows else 0)]
         if not rows:
             raise ValueError("it has no lines")
@@ -44,8 +43,8 @@ def read_rows(path: Path, separator: str, *, header: bool = True) -> list[dict[s
 
 def read_header(path: Path, separator: str) -> tuple[list[str], int]:
     """Return (the fields of the first line, how many the second has)."""
-    with _lines(path, separator) as lines:
-        first = list(itertools.islice(lines, 2))
+    with _stream(path) as stream:
+        first = list(itertools.islice(csv.reader(stream, delimiter=separator), 2))
         if len(first) < 2 or len(first[1]) < 2:
             raise ValueError("it has no two lines of two fields")
     return first[0], len(first[1])
@@ -95,16 +94,10 @@ def read_matrix(
 
 @contextlib.contextmanager
 def _stream(path: Path) -> Iterator[IO[str]]:
-    """Open a text file, packed or not; what is wrong with it is told in one line."""
+    """Open a text file, packed or not; whatever is wrong with it is a CellDualityError."""
     try:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8", newline="") as stream:
             yield stream
     except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
         raise not_published(path, f"{type(error).__name__}: {error}") from error
-
-
-@contextlib.contextmanager
-def _lines(path: Path, separator: str) -> Iterator[Iterator[list[str]]]:
-    with _stream(path) as stream:
-        yield csv.reader(stream, delimiter=separator)

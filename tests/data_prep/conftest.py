@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,25 @@ def toy_counts() -> np.ndarray:
     return counts
 
 
+def toy_cells(
+    path: Path, x: Any = None, *, genes: list[str] | None = None, cells: list[str] | None = None, labels: Any = None
+) -> Path:
+    """Write an .h5ad file of the toy cells, with whatever is to be wrong with it."""
+    x = toy_counts() if x is None else x
+    genes = genes or [f"G{number}" for number in range(x.shape[1])]
+    cells = cells or [f"cell{number:02}" for number in range(x.shape[0])]
+    labels = LABELS[: x.shape[0]] if labels is None else labels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        obs = pd.DataFrame({"kind": labels}, index=cells)
+        anndata.AnnData(X=x, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
+    return path
+
+
 @pytest.fixture
 def write_h5ad(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes an .h5ad file of the toy cells, with whatever is to be wrong with it."""
-
-    def write(
-        x: Any = None, *, genes: list[str] | None = None, cells: list[str] | None = None, labels: Any = None
-    ) -> Path:
-        x = toy_counts() if x is None else x
-        genes = genes or [f"G{number}" for number in range(x.shape[1])]
-        cells = cells or [f"cell{number:02}" for number in range(x.shape[0])]
-        labels = LABELS[: x.shape[0]] if labels is None else labels
-        path = tmp_path / "toy.h5ad"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            obs = pd.DataFrame({"kind": labels}, index=cells)
-            anndata.AnnData(X=x, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
-        return path
-
-    return write
+    """Return :func:`toy_cells`, which writes ``toy.h5ad``."""
+    return partial(toy_cells, tmp_path / "toy.h5ad")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 import cellduality_plugin
-from cellduality_plugin.errors import CellDualityError
 from data_prep.manifests import code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
+from tests.refused import refused
 
 ORIGIN = {"seed": 3, "settings": {"fractions": (0.6, 0.2, 0.2)}}
 
@@ -18,8 +18,8 @@ def file(tmp_path):
 
 
 def test_up_to_date_means_same_origin_version_and_bytes(file, tmp_path, monkeypatch):
-    told = {"file": "rows.jsonl", "counts": {"rows": 1}, "seed": 3, "package_version": cellduality_plugin.__version__}
-    assert told.items() <= read_manifest(file).items()
+    held = {"file": "rows.jsonl", "counts": {"rows": 1}, "seed": 3, "package_version": cellduality_plugin.__version__}
+    assert held.items() <= read_manifest(file).items()
     assert up_to_date([file], ORIGIN)
     assert not up_to_date([file], {**ORIGIN, "seed": 4})
     assert not up_to_date([file], {**ORIGIN, "source": "new"})
@@ -32,22 +32,22 @@ def test_up_to_date_means_same_origin_version_and_bytes(file, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("spoil", "what"),
+    "spoil",
     [
-        (lambda path: path.unlink(), "no such file"),
-        (lambda path: manifest_path(path).unlink(), "no such file"),
-        (lambda path: path.write_text("[]\n"), "the file is not the one its manifest tells of"),
-        (lambda path: manifest_path(path).write_text("{"), "unreadable manifest"),
-        (lambda path: manifest_path(path).write_bytes(b"\xff"), "unreadable manifest"),
-        (lambda path: manifest_path(path).write_text("[]"), "not a cellduality-data manifest"),
-        (lambda path: manifest_path(path).write_text('{"format": "cellduality-data"}'), "of version 1"),
+        lambda path: path.unlink(),
+        lambda path: manifest_path(path).unlink(),
+        lambda path: path.write_text("[]\n"),
+        *(
+            lambda path, content=content: manifest_path(path).write_bytes(content)
+            for content in (b"{", b"\xff", b"[]", b'{"format": "cellduality-data"}')
+        ),
     ],
 )
-def test_spoilt_file_or_manifest_is_told(spoil, what, file, check_told):
+def test_spoilt_file_or_manifest_is_refused(spoil, file):
     spoil(file)
-    with pytest.raises(CellDualityError) as raised:
+    with refused("stale-file") as error:
         read_manifest(file)
-    check_told(raised, what, "prepare the data again")
+    assert error.value.where in (str(file), str(manifest_path(file)))
 
 
 def test_code_hash_sees_every_byte(tmp_path):

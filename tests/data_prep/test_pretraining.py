@@ -103,7 +103,7 @@ def generalist(tmp_path_factory):
     return wanted, prepare(wanted, folder)
 
 
-def test_every_training_cell_and_no_other_is_told_of(generalist):
+def test_every_training_cell_and_no_other_has_rows(generalist):
     _, summary = generalist
     cells = {cell["id"]: cell for cell in read_jsonl(summary.out / "cells.jsonl")}
     rows = list(read_jsonl(summary.out / PRETRAIN_FILE))

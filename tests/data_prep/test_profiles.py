@@ -70,7 +70,7 @@ def test_cells_without_label_make_planted_classes_plainer():
     assert refined > 0.85
 
 
-def test_cells_without_label_are_not_listened_to_where_they_speak_of_something_else():
+def test_cells_without_label_are_not_used_where_they_differ_in_something_else():
     train, unseen = (planted(count, seed, strength=0.9, exposed=0.6) for count, seed in ((400, 2), (300, 3)))
     alone, with_rest = (accuracy(fitted(train[:40], rest, EXPOSURE), "exposure", unseen) for rest in ([], train[40:]))
     assert with_rest > alone - 0.03
@@ -113,7 +113,7 @@ def treated(count: int, seed: int) -> list[Cell]:
     return cells
 
 
-def test_paired_profile_tells_what_a_cell_has_gained_and_lost():
+def test_paired_profile_knows_what_a_cell_has_gained_and_lost():
     train = treated(80, 9)
     profiles = fitted(train[:8], train[8:], RESPONSE)
     profile = profiles.by_kind["perturbation"]
@@ -180,7 +180,7 @@ def broken_files(content: bytes) -> Iterator[bytes]:
     yield stream.getvalue()
 
 
-def test_unusable_file_is_told(tmp_path, check_told):
+def test_unusable_file_is_refused(tmp_path, check_told):
     path = tmp_path / "profiles.npz"
     fitted(planted(30, 16), []).save(path)
     for broken in broken_files(path.read_bytes()):
@@ -195,10 +195,11 @@ def test_unusable_file_is_told(tmp_path, check_told):
 
 def test_only_training_cells_matter(write_h5ad, tmp_path):
     counts = np.random.default_rng(17).integers(1, 60, size=(24, 12)).astype(np.float32)
-    settings = {"label_column": "kind", "n_labelled": 6, "n_rl": 20, "top_genes": 6, "min_genes": 2}
+    settings = {"n_labelled": 6, "n_rl": 20, "top_genes": 6, "min_genes": 2}
     found = []
     for part in ("one", "two"):
-        prepare(PrepareSettings.read({"source": str(write_h5ad(counts)), **settings}), tmp_path / part)
+        sources = [{"name": str(write_h5ad(counts)), "label_column": "kind"}]
+        prepare(PrepareSettings.read({"sources": sources, **settings}), tmp_path / part)
         found.append((tmp_path / part / "profiles.npz").read_bytes())
         cells = list(read_jsonl(tmp_path / part / "cells.jsonl"))
         kept_out = [int(cell["id"][-2:]) for cell in cells if cell["split"] != "train"]

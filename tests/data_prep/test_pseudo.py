@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.tasks import TASKS, CellTypeAnnotation
 from data_prep.pseudo import label_tasks, question, served, sft_pair
+from tests.refused import refused
 
 LABELS = ("cell_type_annotation", "drug_sensitivity_prediction", "drug_exposure_prediction")
 
@@ -61,14 +61,15 @@ def test_the_dual_row_hides_what_is_configured_whatever_was_judged(hidden, name,
     assert primal["input"] == task.primal_prompt(asked.inputs, vocabulary)
     assert primal["output"] == task.answer_response(label, "a trace")
     assert "a trace" not in dual["input"] + dual["output"]
-    told = Example.from_label(dual["label"])
-    assert (told.gold, len(told.unknown)) == (label, round(hidden * len(row["genes"])))
-    assert dual["input"] == task.dual_prompt(told.known, label, vocabulary)
-    assert dual["output"] == task.rebuilt_response(told.unknown)
-    assert told.unknown != asked.unknown
+    row_of_dual = Example.from_label(dual["label"])
+    assert (row_of_dual.gold, len(row_of_dual.unknown)) == (label, round(hidden * len(row["genes"])))
+    assert dual["input"] == task.dual_prompt(row_of_dual.known, label, vocabulary)
+    assert dual["output"] == task.rebuilt_response(row_of_dual.unknown)
+    assert row_of_dual.unknown != asked.unknown
 
 
 def test_a_column_that_is_not_there_is_named(row):
     short = {key: value for key, value in row.items() if key != "drug"}
-    with pytest.raises(CellDualityError, match="no 'drug', which drug_exposure_prediction asks for"):
+    with refused("unknown-column") as error:
         question(TASKS["drug_exposure_prediction"], short, hidden=0.25, masks=1, rng=np.random.default_rng(0))
+    assert "'drug'" in error.value.what

@@ -4,54 +4,55 @@ import hashlib
 
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
-from data_prep.download import fetching
-from data_prep.sources import SOURCES, file_sha256, find_source
+from data_prep import sources
+from data_prep.download import archives, fetching
+from data_prep.registry import DATASETS
+from data_prep.settings import SourceSettings
+from data_prep.sources import file_of, file_sha256, find
+from tests.refused import refused
+
+EMBEDDED = "pbmc68k_reduced"
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted", "found"),
+    ("wanted", "read"),
     [
-        ("pbmc68k_reduced", {}, ("pbmc68k_reduced", "bulk_labels", "raw", "log1p")),
-        ("pbmc68k_reduced", {"label_column": "louvain"}, ("pbmc68k_reduced", "louvain", "raw", "log1p")),
-        ("pbmc68k_reduced", {"matrix": "X"}, ("pbmc68k_reduced", "bulk_labels", "X", "auto")),
-        ("pbmc68k_reduced", {"expression": "counts"}, ("pbmc68k_reduced", "bulk_labels", "raw", "counts")),
-        ("some where/my cells.h5ad", {"label_column": "kind"}, ("my_cells", "kind", "X", "auto")),
+        ({"name": EMBEDDED}, (EMBEDDED, "bulk_labels", "raw", "log1p")),
+        ({"name": EMBEDDED, "label_column": "louvain"}, (EMBEDDED, "louvain", "raw", "log1p")),
+        ({"name": EMBEDDED, "matrix": "X"}, (EMBEDDED, "bulk_labels", "X", "auto")),
+        ({"name": EMBEDDED, "expression": "counts"}, (EMBEDDED, "bulk_labels", "raw", "counts")),
+        ({"name": "my cells.h5ad", "label_column": "kind"}, ("my_cells", "kind", "X", "auto")),
     ],
 )
-def test_settings_override_what_a_source_is_known_for(name, wanted, found):
-    source = find_source(name, **wanted)
-    assert (source.name, source.label_column, source.matrix, source.expression) == found
+def test_settings_override_what_a_set_is_known_for(wanted, read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my cells.h5ad").write_bytes(b"cells" * 500_000)
+    monkeypatch.setattr(sources, "load_h5ad", lambda path, label, **how: (label, how["matrix"], how["expression"]))
+    found = find(SourceSettings(**wanted))
+    assert (found.name, *found.read()) == read
+    path = file_of(DATASETS[EMBEDDED]) if wanted["name"] == EMBEDDED else tmp_path / "my cells.h5ad"
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == file_sha256(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "what", "hint"),
+    ("wanted", "code"),
     [
-        ("pbmc", "no data set 'pbmc'", "pbmc68k_reduced"),
-        ("mine.h5ad", "no label column given", "--label-column"),
+        ({"name": "pbmc"}, "unknown-dataset"),
+        ({"name": "mine.h5ad"}, "no-label-column"),
+        ({"name": "gone.h5ad", "label_column": "kind"}, "missing-file"),
+        ({"name": "kang_2018_ifnb", "label_column": "kind"}, "file-only"),
     ],
 )
-def test_bad_source_is_told(name, what, hint, check_told):
-    with pytest.raises(CellDualityError) as raised:
-        find_source(name)
-    check_told(raised, what, hint)
+def test_a_source_that_cannot_be_is_refused(wanted, code):
+    with refused(code):
+        find(SourceSettings(**wanted))
 
 
-def test_an_installed_file_is_used_and_another_fetched(monkeypatch, tmp_path, check_told):
-    source = SOURCES["pbmc68k_reduced"]
-    assert source.path().is_file()
-    monkeypatch.setattr(fetching, "installed_file", lambda source: None)
+def test_a_file_that_is_not_installed_is_fetched(monkeypatch, tmp_path):
+    for module in (archives, fetching):
+        monkeypatch.setattr(module, "installed_file", lambda source: None)
     monkeypatch.setenv("CELLDUALITY_CACHE", str(tmp_path))
-    (tmp_path / source.name).mkdir()
-    here = tmp_path / source.name / "10x_pbmc68k_reduced.h5ad"
+    here = tmp_path / EMBEDDED / "10x_pbmc68k_reduced.h5ad"
+    here.parent.mkdir()
     here.touch()
-    assert source.path() == here
-    with pytest.raises(CellDualityError) as raised:
-        find_source("gone.h5ad", label_column="kind").path()
-    check_told(raised, "no such file")
-
-
-def test_file_sha256_is_the_digest_of_the_bytes(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"cells" * 500_000)
-    assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert file_of(DATASETS[EMBEDDED]) == here

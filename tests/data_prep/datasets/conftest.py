@@ -72,7 +72,7 @@ def load() -> Callable[..., anndata.AnnData]:
         assert all(type(value) is str for column in adata.obs for value in adata.obs[column])
         assert adata.uns["dataset"] == name
         assert adata.uns["species"] == dataset.species
-        assert adata.uns["variant"] == (variant or dataset.default_variant)
+        assert adata.uns["variant"] == (variant or ("corrected" if dataset.correction else "as_published"))
         assert adata.uns["expression"] in ("counts", "log1p", "tpm", "log2")
         assert all(type(count) is int and count > 0 for count in adata.uns["drops"].values())
         return adata

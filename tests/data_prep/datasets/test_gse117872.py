@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
+from tests.refused import refused
 
 TPM, CELLS = "GSE117872_good_Data_TPM.txt.gz", "GSE117872_good_Data_cellinfo.txt.gz"
 STATUS = ["Sensitive"] * 14 + ["Resistant"] * 9 + ["Holiday"] * 6
@@ -37,5 +37,5 @@ def test_holiday_cells_are_left_out_in_the_corrected_variant(load, write, tally,
 
 
 def test_cell_table_without_a_status_is_refused(load, write):
-    with pytest.raises(CellDualityError, match="0 columns hold nothing but Holiday, Resistant, Sensitive"):
+    with refused("not-as-published"):
         load("gse117872", write(status=["maybe"] * len(STATUS)))

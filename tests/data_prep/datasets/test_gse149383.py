@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
+from tests.refused import refused
 
 COUNTS, CELLS = "erl_total_data_2K.csv", "erl_total_2K_meta.csv"
 STATUS = ["sensitive"] * 12 + ["resistant"] * 11
@@ -35,14 +35,14 @@ def test_status_is_the_third_value_and_the_first_line_is_a_cell(load, write, tal
 
 
 @pytest.mark.parametrize(
-    ("cells", "what"),
+    "cells",
     [
-        ([["sensi_AC00", "erl", "sensitive"]], "lines of 3 fields, not 4"),
-        ([["sensi_AC00", "erl", "sensitive", "2000"]], "the third value is '2000'"),
-        ([["another", "erl", "2000", "sensitive"]], "no cell of the matrix has a label"),
-        ([["a", "b", "c", "d"], ["a", "b", "c"]], "line 2 has 3 fields, not 4"),
+        [["sensi_AC00", "erl", "sensitive"]],
+        [["sensi_AC00", "erl", "sensitive", "2000"]],
+        [["another", "erl", "2000", "sensitive"]],
+        [["a", "b", "c", "d"], ["a", "b", "c"]],
     ],
 )
-def test_another_table_of_cells_is_refused(load, write, cells, what):
-    with pytest.raises(CellDualityError, match=what):
+def test_another_table_of_cells_is_refused(load, write, cells):
+    with refused("not-as-published"):
         load("gse149383", write(cells))

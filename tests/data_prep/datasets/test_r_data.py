@@ -17,8 +17,8 @@ import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cellduality_plugin.errors import CellDualityError
 from data_prep.loading.r_data import read_r
+from tests.refused import refused
 
 FRAME = pd.DataFrame(
     {"kind": pd.Categorical(["B", None, "T"], categories=["T", "B"]), "n": [1.5, 2.0, 3.0], "name": ["x", None, "ñ"]},
@@ -91,11 +91,10 @@ def test_vectors_that_r_tells_how_to_make(r_writer, tmp_path, name, state, found
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"RDA" + b[3:], lambda b: b"", lambda b: b[:30]])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
-def test_a_damaged_file_is_told_in_one_line(save_r, pack, damage, check_told):
+def test_a_damaged_file_is_refused(save_r, pack, damage):
     path = save_r("a.rda", pack, frame=FRAME)
-    with pytest.raises(CellDualityError, match="KeyError: 'other'"):
+    with refused("not-as-published"):
         read_r(path, lambda saved: saved["other"])
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CellDualityError) as raised:
+    with refused("not-as-published"):
         read_r(path, lambda saved: saved["frame"])
-    check_told(raised, "not the file that was published", "fetch the set again")

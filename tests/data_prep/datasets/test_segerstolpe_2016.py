@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
+from tests.refused import refused
 
 GENE_ROWS = 26_177
 TYPES = ["alpha cell"] * 21 + ["PSC cell"] * 20 + ["co-expression cell"] * 20 + ["mast cell"] * 7
@@ -48,8 +48,8 @@ def test_counts_are_read_and_not_rpkm_and_no_spike_ins(load, files, tally):
 
 def test_other_tables_are_refused(load, files):
     files[SAMPLES].write_text(files[SAMPLES].read_text().replace("inferred cell type", "disease"))
-    with pytest.raises(CellDualityError, match="no column like 'inferredcelltype'"):
+    with refused("not-as-published"):
         load("segerstolpe_2016", files)
     files[MATRIX].write_text("#samples\tA\tB\n" + files[MATRIX].read_text().split("\n", 1)[1])
-    with pytest.raises(CellDualityError, match="not twice as many"):
+    with refused("not-as-published"):
         load("segerstolpe_2016", files)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
 from data_prep.loading import tables
 from data_prep.loading.tables import read_matrix, read_rows
+from tests.refused import refused
 
 
 @pytest.fixture
@@ -38,26 +38,25 @@ def test_a_gene_may_be_called_na(read):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    "content",
     [
-        (b"", "no two lines"),
-        (b"gene,a,b\n", "no two lines"),
-        (b"gene,a,b\nx,1,2\ny,0\n", "could not convert"),
-        (b"gene,a,b\nx,1,2\ny,0,3,4\n", "Expected 3 fields in line 2, saw 4"),
-        (b"gene,a,b,c\nx,1,2\n", "the header names 4 columns, a line has 3"),
-        (b"gene,a,b\nx,1,NA\n", "could not convert"),
-        (b"gene,a,b\nx,1,-2\n", "negative or infinite"),
-        (b"gene,a,b\nx,1,inf\n", "negative or infinite"),
-        (b"gene,a,b\nx\xe9,1,2\n", "UnicodeDecodeError"),
-        (b"\x1f\x8b\x08\x00broken", "not the file that was published"),
+        b"",
+        b"gene,a,b\n",
+        b"gene,a,b\nx,1,2\ny,0\n",
+        b"gene,a,b\nx,1,2\ny,0,3,4\n",
+        b"gene,a,b,c\nx,1,2\n",
+        b"gene,a,b\nx,1,NA\n",
+        b"gene,a,b\nx,1,-2\n",
+        b"gene,a,b\nx,1,inf\n",
+        b"gene,a,b\nx\xe9,1,2\n",
+        b"\x1f\x8b\x08\x00broken",
     ],
 )
-def test_anything_else_is_one_line_with_the_file(read, tmp_path, content, told):
+def test_anything_else_is_refused(read, tmp_path, content):
     name = "table.gz" if content[:1] == b"\x1f" else "table"
-    with pytest.raises(CellDualityError, match=told) as raised:
+    with refused("not-as-published") as error:
         read(content, name)
-    assert "\n" not in str(raised.value)
-    assert raised.value.where == str(tmp_path / name)
+    assert error.value.where == str(tmp_path / name)
 
 
 def test_some_lines_and_columns_can_be_read_alone(tmp_path):

