@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 from cellduality_plugin.errors import CellDualityError
@@ -48,7 +47,8 @@ class AppendLog:
         except BlockingIOError:
             os.close(self._file)
             hint = "wait until it ends, or stop it; nothing was asked"
-            raise CellDualityError("another process is appending to it", where=str(path), hint=hint) from None
+            what = "another process is appending to it"
+            raise CellDualityError(what, code="in-use", where=str(path), hint=hint) from None
         except OSError as error:
             os.close(self._file)
             raise self._unwritten(error) from error
@@ -89,9 +89,7 @@ class AppendLog:
     def __enter__(self: Self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _cut_torn_line(self) -> None:
@@ -113,4 +111,5 @@ class AppendLog:
 
     def _unwritten(self, error: OSError) -> CellDualityError:
         hint = "free some space or choose another folder; what was written stays, and the same command goes on from it"
-        return CellDualityError(f"cannot write: {error.strerror or error}", where=str(self.path), hint=hint)
+        what = f"cannot write: {error.strerror or error}"
+        return CellDualityError(what, code="unwritable-file", where=str(self.path), hint=hint)
