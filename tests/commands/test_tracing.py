@@ -138,7 +138,6 @@ class TestFilter:
         [
             (["--threshold", "high"], "'high'"),
             (["--share", "dual"], "'dual'"),
-            (["--share", "duel=1"], "'duel'"),
             (["--directions", "up"], "directions"),
             (["--keep", "0"], "filters.keep"),
         ],
@@ -148,11 +147,6 @@ class TestFilter:
         assert isinstance(error, CellDualityError)
         assert what in str(error)
         assert not (data / ROWS).exists()
-
-    @pytest.mark.parametrize("command", ["filter", "stats"])
-    def test_before_sampling_says_so(self, data, command):
-        (data / CANDIDATES).unlink()
-        assert "traces sample" in str(ended(command, "--data", data).exception)
 
 
 def test_stats_prints_tables_and_draws(data):

@@ -144,12 +144,12 @@ def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
         for question, judged, has_row in decide(instance, vocabulary, settings):
             group = question.group
             passed = [(candidate, verdict) for candidate, verdict in judged if verdict.accepted]
-            rows += [(group, taught_row(question, *each, settings.filters.traces)) for each in passed]
-            rejected += [rejection(candidate, verdict) for candidate, verdict in judged if not verdict.accepted]
+            rows += [(group, _taught_row(question, *each, settings.filters.traces)) for each in passed]
+            rejected += [_rejection(candidate, verdict) for candidate, verdict in judged if not verdict.accepted]
             if has_row:
                 with_rows[question.direction] = group
                 if not passed:
-                    rows.append((group, bare_row(question)))
+                    rows.append((group, _bare_row(question)))
                     counts["filled"][group] += 1
             counts["questions"][group] += 1
             counts["unasked"][group] += not judged
@@ -176,40 +176,35 @@ def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     write_manifest(data / REJECTED, origin, counts=by_name["drops"], other_preparations=others)
 
 
-def taught_row(question: Question, candidate: Candidate, verdict: Verdict, traces: bool = True) -> Row:
+def _row(question: Question, response: str, **provenance: Any) -> Row:
+    """Return a row of the SFT set: the columns of ``sft.jsonl``, and where the response comes from."""
+    origin = {"id": question.example.id, "view": str(question.view), "label": question.example.to_label()}
+    known = {"direction": question.direction, "datasource": question.pair.name, **origin}
+    prompt = prompt_hash(question.prompt)
+    return {"input": question.prompt, "output": response, **known, **provenance, "prompt": prompt}
+
+
+def _taught_row(question: Question, candidate: Candidate, verdict: Verdict, traces: bool) -> Row:
     """Return the row of an accepted candidate, without its trace unless ``traces``.
 
     The answer is written as the field writes what was read in it: a list without unknown genes and repeats.
     """
     assert verdict.value is not None
-    provenance = {
-        "teacher": candidate.teacher,
-        "teacher_version": candidate.version,
-        "candidate": candidate.candidate,
-        "score": verdict.score,
-        "trace_words": verdict.trace_words if traces else 0,
-    }
     response = question.response(verdict.value, verdict.trace if traces else "")
-    return {**_columns(question, response), **provenance, "prompt": candidate.prompt}
+    whose = {"teacher": candidate.teacher, "teacher_version": candidate.version, "candidate": candidate.candidate}
+    return _row(question, response, **whose, score=verdict.score, trace_words=verdict.trace_words if traces else 0)
 
 
-def bare_row(question: Question) -> Row:
+def _bare_row(question: Question) -> Row:
     """Return the row of the right answer without a trace, as ``sft.jsonl`` has it; its candidate is number -1."""
     nobody = {"teacher": "none", "teacher_version": "", "candidate": -1, "score": 1.0, "trace_words": 0}
-    return {**_columns(question, question.response(question.gold)), **nobody, "prompt": prompt_hash(question.prompt)}
+    return _row(question, question.response(question.gold), **nobody)
 
 
-def rejection(candidate: Candidate, verdict: Verdict) -> Row:
+def _rejection(candidate: Candidate, verdict: Verdict) -> Row:
     """Return the row of a candidate that is rejected; its text stands in the file of candidates."""
-    who = {"teacher": candidate.teacher, "teacher_version": candidate.version}
-    what = {"reason": verdict.reason, "score": verdict.score}
-    return {"key": candidate.key, "candidate": candidate.candidate, **what, **who}
-
-
-def _columns(question: Question, response: str) -> Row:
-    origin = {"id": question.example.id, "view": str(question.view), "label": question.example.to_label()}
-    known = {"direction": question.direction, "datasource": question.pair.name, **origin}
-    return {"input": question.prompt, "output": response, **known}
+    what = {"key": candidate.key, "candidate": candidate.candidate, "reason": verdict.reason, "score": verdict.score}
+    return {**what, "teacher": candidate.teacher, "teacher_version": candidate.version}
 
 
 def apportioned(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:

@@ -49,14 +49,6 @@ def test_a_body_that_is_no_completion_is_asked_for_again(server, teacher, said, 
     assert teacher.retried == {"malformed": 1, "http_5xx": 1}
 
 
-@pytest.mark.parametrize(("status", "cause", "times"), [(503, "http_5xx", 4), (400, "http_400", 1)])
-def test_a_question_that_is_given_up_names_the_reason(server, teacher, said, status, cause, times):
-    server.usual = lambda *asked: said(status, b'{"error": {"message": "what is\\nwrong"}}')
-    (failure,) = ask(teacher)
-    assert (failure.cause, failure.detail) == (cause, "what is wrong")
-    assert len(server.asked) == times
-
-
 @pytest.mark.parametrize(
     ("status", "content", "headers", "code"),
     [

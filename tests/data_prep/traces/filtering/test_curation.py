@@ -29,7 +29,7 @@ from data_prep.traces.filtering.curation import (
     decide,
     describe,
 )
-from data_prep.traces.filtering.instances import SomeQuestions, instance_key, read_instances
+from data_prep.traces.filtering.instances import instance_key, read_instances, some_questions
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
@@ -267,11 +267,10 @@ def test_candidates_for_another_wording_are_counted_and_left_out(data):
 
 def test_some_questions_come_with_their_duals(data):
     rng = np.random.default_rng(0)
-    some = SomeQuestions(data / QUESTIONS, TASKS, 7, rng)
-    pairs = Counter(instance_key(question.key) for question in some)
-    assert len(list(some)) == len(some) == 6
-    assert set(pairs.values()) == {2}
-    assert list(SomeQuestions(data / QUESTIONS, TASKS, None, rng)) == questions_in(data)
+    some = some_questions(data / QUESTIONS, TASKS, 7, rng)
+    assert len(some) == 6
+    assert set(Counter(instance_key(question.key) for question in some).values()) == {2}
+    assert some_questions(data / QUESTIONS, TASKS, None, rng) == questions_in(data)
 
 
 class TestErrors:
@@ -287,15 +286,12 @@ class TestErrors:
 
         return check
 
-    def test_candidates_of_another_preparation(self, data, fails):
+    def test_candidates_of_another_preparation_or_for_duals_of_other_answers_alone(self, data, fails, only):
         rows = rows_of(data, QUESTIONS)
         write_jsonl(data / QUESTIONS, [{**row, "input": f"Please. {row['input']}"} for row in rows])
         fails("other-preparation", "candidates.jsonl")
-
-    def test_candidates_for_duals_of_other_answers_alone(self, data, fails, only):
         primal = next(question for question in questions_in(data) if question.group == "cell_type_annotation/primal")
-        wrong = next(label for label in VOCABULARY.labels["cell_type"] if label != primal.gold)
-        dual = primal.about(wrong, VOCABULARY)
+        dual = primal.about(next(label for label in VOCABULARY.labels["cell_type"] if label != primal.gold), VOCABULARY)
         only(candidate(dual, 0, good(dual)))
         fails("other-preparation", "candidates.jsonl")
 
