@@ -216,8 +216,13 @@ class _Run:
         did, spent = self.did, self.budget.spent
         did.tokens, did.seconds = spent - self.before, time.monotonic() - self.begun
         did.cost = self.settings.cost(did.tokens)
-        rate, cost = did.asked / max(did.seconds, 1e-9), self.settings.cost(spent)
-        figures = f"{rate:.1f}/s, {spent.total:,} tokens, ${cost:.2f}, {did.failed.total()} failed"
+        parts: list[tuple[float, str]] = [
+            (did.asked, f"{did.asked / max(did.seconds, 1e-9):.1f}/s"),
+            (spent.total, f"{spent.total:,} tokens"),
+            (self.settings.cost(spent), f"${self.settings.cost(spent):.2f}"),
+            (did.failed.total(), f"{did.failed.total()} failed"),
+        ]
+        figures = ", ".join(text for number, text in parts if number)
         bar.update(bar.task_ids[0], completed=did.present + did.asked, figures=figures)
 
 

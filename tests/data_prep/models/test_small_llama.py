@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import json
-import shutil
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import TASKS
 from data_prep.models.small_llama import ROWS, build_small_llama, words_of
 from tests.refused import refused
@@ -87,17 +83,6 @@ def test_same_seed_gives_the_same_bytes_and_a_second_run_does_nothing(prepared, 
     assert {path: path.stat().st_mtime_ns for path in small_llama.iterdir()} == times
     build_small_llama(prepared.folder, tmp_path / "again", seed=1)
     assert (tmp_path / "again" / "model.safetensors").read_bytes() != first["model.safetensors"]
-
-
-def test_words_of_a_trace_get_into_the_vocabulary(prepared, tmp_path):
-    data = tmp_path / "data"
-    shutil.copytree(prepared.folder, data)
-    rows = list(read_jsonl(data / "sft.jsonl"))
-    rows[0]["output"] = rows[0]["output"].replace("<think>", "<think>unheard-of reasoning")
-    (data / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    build_small_llama(data, tmp_path / "model", hidden_size=16, layers=1, heads=2)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    assert tokenizer.unk_token_id not in tokenizer(rows[0]["output"]).input_ids
 
 
 def test_words_are_split_where_the_tokenizer_splits_them_and_a_label_is_one_token(prepared, tokenizer):

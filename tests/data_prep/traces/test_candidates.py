@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.traces.candidates import Candidate, CandidateLog, Reply, Teacher, Tokens, read_candidates
+from data_prep.traces.candidates import Candidate, CandidateLog, Reply, read_candidates
 from tests.refused import refused
 
 counts = st.integers(0, 2**40)
@@ -55,14 +55,3 @@ def test_any_other_malformed_line_is_an_error_and_so_is_a_missing_file(tmp_path,
 def test_lone_surrogates_become_text_that_any_reader_takes(tmp_path):
     write(tmp_path / "c.jsonl", candidate(0, text="a\ud800b"))
     assert [read.reply.text for read in read_candidates(tmp_path / "c.jsonl")] == ["a?b"]
-
-
-def test_what_one_teacher_has_done(tmp_path):
-    rule = Teacher()
-    rule.name, rule.version = "rule", "ba9876543210"
-    write(tmp_path / "c.jsonl", candidate(0), candidate(1), candidate(1), candidate(2, teacher="gpt"))
-    with CandidateLog(tmp_path / "c.jsonl") as log:
-        names = {(f"task/primal/cell#{number}", 0, "0123456789ab") for number in (0, 1)}
-        assert log.done(rule) == (names, Tokens(200, 40))
-        rule.version = "another"
-        assert log.done(rule) == (set(), Tokens())

@@ -16,7 +16,7 @@ from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.policies.addresses import RequestFailed
 from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.asking.sampling import SampleSettings, sample
-from data_prep.traces.candidates import CandidateLog, Reply, Teacher, Tokens, prompt_hash, read_candidates
+from data_prep.traces.candidates import Reply, Teacher, Tokens, prompt_hash, read_candidates
 from tests.data_prep.traces.asking.conftest import body, question
 from tests.data_prep.traces.filtering.planted import good, prepared, questions_in
 from tests.refused import refused
@@ -198,11 +198,6 @@ def test_progress_shows_what_is_done(out, server, teacher, questions, capfd):
     sample(questions(10), teacher, out, SampleSettings(candidates=2, price_in=2.0, price_out=10.0))
     shown = capfd.readouterr().err.replace("\n", " ")
     assert all(part in shown for part in ("toy@127.0.0.1", "20/20", "2,400 tokens, $0.01"))
-
-
-def test_a_second_sampler_is_refused(out, questions):
-    with CandidateLog(out), refused("in-use"):
-        run(questions(1), Rule(), out)
 
 
 @pytest.mark.parametrize("values", [{"candidates": 0}, {"budget_usd": 1.0}, {"cost": 1}])

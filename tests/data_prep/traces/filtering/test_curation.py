@@ -29,7 +29,7 @@ from data_prep.traces.filtering.curation import (
     decide,
     describe,
 )
-from data_prep.traces.filtering.instances import instance_key, read_instances, some_questions
+from data_prep.traces.filtering.instances import read_instances
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
@@ -263,14 +263,6 @@ def test_candidates_for_another_wording_are_counted_and_left_out(data):
     write_candidates(data, [old, gone])
     assert curate(data, TASKS, CurationSettings()).manifests[ROWS]["other_preparations"] == 2
     assert not any(row["candidate"] == 7 for name in (ROWS, REJECTED) for row in rows_of(data, name))
-
-
-def test_some_questions_come_with_their_duals(data):
-    rng = np.random.default_rng(0)
-    some = some_questions(data / QUESTIONS, TASKS, 7, rng)
-    assert len(some) == 6
-    assert set(Counter(instance_key(question.key) for question in some).values()) == {2}
-    assert some_questions(data / QUESTIONS, TASKS, None, rng) == questions_in(data)
 
 
 class TestErrors:
