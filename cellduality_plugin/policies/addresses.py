@@ -236,11 +236,10 @@ def _seconds(retry_after: str) -> float:
 def checked_url(url: str, where: str = "endpoint") -> str:
     """Return an http address without slashes at its end, or raise a CellDualityError if it is none."""
     try:
-        _URL.validate_python(url)
+        return str(_URL.validate_python(url)).rstrip("/")
     except ValidationError:
         what, hint = f"{url!r:.80} is no http address", "write it as http://host:8000/v1"
         raise CellDualityError(what, code="no-address", where=where, hint=hint) from None
-    return url.strip().rstrip("/")
 
 
 def read_key(variable: str | None, where: str, *, needed: bool = True) -> str:
