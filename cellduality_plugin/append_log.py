@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 from cellduality_plugin.errors import CellDualityError
 
 Self = TypeVar("Self", bound="AppendLog")
-
-_BLOCK = 1 << 16
 
 
 class AppendLog:
@@ -24,34 +22,25 @@ class AppendLog:
     Each line reaches the operating system in one write: a killed process loses the line it was writing and no other.
     That torn line is cut off when the file is opened again; :meth:`sync` guards against a power cut.
 
-    Parameters
-    ----------
-    path
-        The file; it and its folder are made if need be.
-
-    Raises
-    ------
-    CellDualityError
-        If another process appends to the file, or the file system refuses.
+    The file and its folder are made if need be. A CellDualityError is raised if another process appends to the file, or
+    the file system refuses.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path = Path(path)
-        try:
+        with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise self._unwritten(error) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._cut_torn_line()
-        except BlockingIOError:
-            os.close(self._file)
-            hint = "wait until it ends, or stop it; nothing was asked"
-            raise CellDualityError("another process is appending to it", where=str(path), hint=hint) from None
-        except OSError as error:
-            os.close(self._file)
-            raise self._unwritten(error) from error
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._cut_torn_line()
+            except BlockingIOError:
+                os.close(self._file)
+                what, hint = "another process is appending to it", "wait until it ends, or stop it; nothing was asked"
+                raise CellDualityError(what, code="in-use", where=str(path), hint=hint) from None
+            except OSError:
+                os.close(self._file)
+                raise
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines in the file."""
@@ -61,12 +50,13 @@ class AppendLog:
     def append(self, line: bytes) -> None:
         """Write one line, given without its end: whole, or not at all and a CellDualityError."""
         end = os.fstat(self._file).st_size
-        try:
-            if os.write(self._file, line + b"\n") <= len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            os.ftruncate(self._file, end)
-            raise self._unwritten(error) from error
+        with self._writing():
+            try:
+                if os.write(self._file, line + b"\n") <= len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                os.ftruncate(self._file, end)
+                raise
 
     def clear(self) -> None:
         """Remove all lines."""
@@ -74,10 +64,8 @@ class AppendLog:
 
     def sync(self) -> None:
         """Have the disk keep what was written: a matter of power cuts alone, and of milliseconds."""
-        try:
+        with self._writing():
             os.fsync(self._file)
-        except OSError as error:
-            raise self._unwritten(error) from error
 
     def close(self) -> None:
         """Sync, and let other processes append."""
@@ -89,9 +77,7 @@ class AppendLog:
     def __enter__(self: Self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _cut_torn_line(self) -> None:
@@ -99,7 +85,7 @@ class AppendLog:
         start = size = os.fstat(self._file).st_size
         tail = b""
         while start and b"\n" not in tail:
-            end, start = start, max(0, start - _BLOCK)
+            end, start = start, max(0, start - 65_536)
             tail = os.pread(self._file, end - start, start) + tail
         last = tail[tail.rfind(b"\n") + 1 :]
         if not last:
@@ -111,6 +97,11 @@ class AppendLog:
         else:
             os.write(self._file, b"\n")
 
-    def _unwritten(self, error: OSError) -> CellDualityError:
-        hint = "free some space or choose another folder; what was written stays, and the same command goes on from it"
-        return CellDualityError(f"cannot write: {error.strerror or error}", where=str(self.path), hint=hint)
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            what = f"cannot write: {error.strerror or error}"
+            hint = "free some space or choose another folder; what was written stays, the same command goes on from it"
+            raise CellDualityError(what, code="unwritable-file", where=str(self.path), hint=hint) from error

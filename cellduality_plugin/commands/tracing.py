@@ -14,8 +14,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 
 if TYPE_CHECKING:
-    from data_prep.traces.asking.budget import SampleSettings
-    from data_prep.traces.asking.sampling import SampleSummary
+    from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
     from data_prep.traces.candidates import Teacher
 
 out = Console()
@@ -65,12 +64,10 @@ def sample_candidates(
     """
     import numpy as np
 
-    from data_prep.traces.asking.budget import SampleSettings
     from data_prep.traces.asking.endpoint import EndpointTeacher
-    from data_prep.traces.asking.sampling import sample
+    from data_prep.traces.asking.sampling import SampleSettings, sample
     from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS
-    from data_prep.traces.filtering.instances import Instances, SomeQuestions
-    from data_prep.traces.filtering.well_posed import dual_questions
+    from data_prep.traces.filtering.instances import dual_questions, read_instances, some_questions
     from data_prep.traces.rule.teacher import read_rule_teacher
 
     config = Config.load(data / "cellduality.json")
@@ -81,36 +78,34 @@ def sample_candidates(
             "budget_usd": budget_usd, "price_in": price_in, "price_out": price_out,
         }
     )  # fmt: skip
-    model: dict[str, Any] = {
-        "temperature": temperature,
-        "max_tokens": max_tokens,
-        "api_key_env": api_key_env,
-        "seed": seed,
-    }
-    who: Teacher = read_rule_teacher(data, seed) if teacher == "rule" else EndpointTeacher(teacher, base_url, **model)
-    questions = SomeQuestions(data / QUESTIONS, tasks, limit, np.random.default_rng(seed))
-    stopped = _print_summary(sample(questions, who, data / CANDIDATES, settings), who.name, settings)
-    if well_posed and not stopped:
-        duals = dual_questions(Instances(data / QUESTIONS, data / CANDIDATES, tasks), vocabulary)
-        summary = sample(duals, who, data / CANDIDATES, settings)
-        _print_summary(summary, f"{who.name}, duals of all answers", settings)
+    model: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "api_key_env": api_key_env}
+    who: Teacher = (
+        read_rule_teacher(data, seed) if teacher == "rule" else EndpointTeacher(teacher, base_url, seed=seed, **model)
+    )
+    questions = some_questions(data / QUESTIONS, tasks, limit, np.random.default_rng(seed))
+    did = sample(questions, who, data / CANDIDATES, settings)
+    _print_summary(did, who.name, settings)
+    if well_posed and not did.stopped_by:
+        duals = dual_questions(read_instances(data / QUESTIONS, data / CANDIDATES, tasks)[0], vocabulary)
+        did = sample(duals, who, data / CANDIDATES, settings)
+        _print_summary(did, f"{who.name}, duals of all answers", settings)
 
 
-def _print_summary(summary: SampleSummary, title: str, settings: SampleSettings) -> str:
-    """Print what a run did and return what stopped it, if anything; a CellDualityError if it was the endpoint."""
-    parts = [f"{summary.asked} new candidates in {summary.seconds:.1f} s", f"{summary.present} were there"]
-    parts += [f"{summary.left} are wanting"] if summary.left else []
-    parts += [f"{summary.tokens.total:,} tokens"] if summary.tokens.total else []
-    parts += [f"${summary.cost:.2f}"] if settings.price_in or settings.price_out else []
+def _print_summary(did: SampleSummary, title: str, settings: SampleSettings) -> None:
+    """Print what a run did; raise a CellDualityError if it ended because the endpoint failed."""
+    parts = [f"{did.asked} new candidates in {did.seconds:.1f} s", f"{did.present} were there"]
+    parts += [f"{did.left} are missing"] if did.left else []
+    parts += [f"{did.tokens.total:,} tokens"] if did.tokens.total else []
+    parts += [f"${did.cost:.2f}"] if settings.price_in or settings.price_out else []
     print(f"{title}: {', '.join(parts)}")
-    for reason, count in summary.failed.items():
-        print(f"  given up: {count} x {reason}: {summary.said.get(reason, '')}"[:200])
-    if summary.stopped_by == "faults":
+    for reason, count in did.failed.items():
+        print(f"  given up: {count} x {reason}: {did.said.get(reason, '')}"[:200])
+    if did.stopped_by == "faults":
         what = f"stopped: the last {settings.patience} questions were all given up"
-        raise CellDualityError(what, where=title, hint="see what the endpoint said; the same command goes on from here")
-    if summary.stopped_by == "budget":
+        hint = "see what the endpoint said; the same command goes on from here"
+        raise CellDualityError(what, code="endpoint-fails", where=title, hint=hint)
+    if did.stopped_by == "budget":
         print("stopped at the budget; the same command with a larger one goes on from here")
-    return summary.stopped_by
 
 
 def filter_candidates(
@@ -155,15 +150,18 @@ def filter_candidates(
     """
     from data_prep.traces.filtering.curation import CurationSettings, curate, describe
 
-    overall, thresholds = _threshold(threshold or [])
+    filters: dict[str, Any] = {
+        "keep": keep, "traces": traces, "min_trace_words": min_trace_words, "max_trace_words": max_trace_words,
+    }  # fmt: skip
+    items = ",".join(threshold or []).split(",")
+    filters["thresholds"] = _numbers((item for item in items if "=" in item), "--threshold")
+    for item in items:
+        if item and "=" not in item:
+            filters["threshold"] = _number(item, "--threshold")
     settings = CurationSettings.read(
         {
-            "filters": {
-                "keep": keep, "traces": traces, "min_trace_words": min_trace_words, "max_trace_words": max_trace_words,
-                "thresholds": thresholds, **overall,
-            },
-            "directions": directions, "duals": duals, "shares": _numbers(share or [], "--share"), "fill": fill,
-            "well_posed": well_posed, "seed": seed,
+            "filters": filters, "directions": directions, "duals": duals, "shares": _numbers(share or [], "--share"),
+            "fill": fill, "well_posed": well_posed, "seed": seed,
         }
     )  # fmt: skip
     with Console(stderr=True).status("filtering"):
@@ -181,31 +179,19 @@ def show_statistics(
 
     Example: `cellduality traces stats --data data`
     """
-    from data_prep.traces.filtering.plots import plot as draw
-    from data_prep.traces.filtering.statistics import last_settings, statistics, tables
+    from data_prep.traces.filtering import statistics
 
-    settings = last_settings(data)
+    settings = statistics.last_settings(data)
     with Console(stderr=True).status("counting"):
-        found = statistics(data, Config.load(data / "cellduality.json").load_tasks(), settings)
-    _wide().print(*tables(found, settings.filters.keep), sep="\n")
+        found = statistics.statistics(data, Config.load(data / "cellduality.json").load_tasks(), settings)
+    _wide().print(*statistics.tables(found, settings.filters.keep), sep="\n")
     if plot:
-        print(draw(found, data / "traces" / "stats.png"))
+        print(statistics.plot(found, data / "traces" / "stats.png"))
 
 
 def _wide() -> Console:
     """Return a console on which no table is folded on its way into a file: a pipe has no width."""
     return Console(width=None if out.is_terminal else 400)
-
-
-def _threshold(items: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return ({"threshold": number for all, if one is given}, {group: number})."""
-    overall, named = {}, []
-    for item in ",".join(items).split(","):
-        if item and "=" not in item:
-            overall["threshold"] = _number(item, "--threshold")
-        else:
-            named.append(item)
-    return overall, _numbers(named, "--threshold")
 
 
 def _numbers(items: Iterable[str], flag: str) -> dict[str, float]:
@@ -216,4 +202,5 @@ def _number(text: str, flag: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise CellDualityError(f"{text!r} is not a number", where=flag, hint="write 0.5, or GROUP=0.5,...") from None
+        hint = "write 0.5, or GROUP=0.5,..."
+        raise CellDualityError(f"{text!r} is not a number", code="not-a-number", where=flag, hint=hint) from None

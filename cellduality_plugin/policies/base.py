@@ -10,10 +10,7 @@ from typing import Protocol, TypeAlias
 class PolicyError(Exception):
     """A call that gave no answer: data, not a crash.
 
-    Parameters
-    ----------
-    cause
-        A short word for counters, such as ``"prompt_too_long"``, ``"timeout"`` or ``"refused"``.
+    Its ``cause`` is a short word for counters, such as ``"prompt_too_long"``, ``"timeout"`` or ``"refused"``.
     """
 
     def __init__(self, cause: str) -> None:
@@ -41,8 +38,7 @@ class Policy(Protocol):
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
         """Return for each of ``responses`` the natural log-probability of its tokens where responses branch.
 
-        That is how likely each is among them, up to a number that they share. It takes a prefill for each place where
-        some of them branch, of which labels have one or a few.
+        That is how likely each is among them, up to a number that they share.
         """
         ...
 

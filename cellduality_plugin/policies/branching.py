@@ -1,4 +1,4 @@
-"""Token positions at which responses branch: all that tells how likely one of them is rather than another."""
+"""Token positions at which responses branch: they decide how likely one of them is rather than another."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ Prefix: TypeAlias = tuple[int, ...]
 def branches_of(responses: Sequence[Sequence[int]]) -> dict[Prefix, list[int]]:
     """Return {prefix that some responses share: the different tokens that follow}, wherever these are two or more.
 
-    Parameters
-    ----------
-    responses
-        Token ids; none of them is the beginning of another, or a ValueError is raised.
+    ``responses`` are token ids; if one of them is the beginning of another, a ValueError is raised.
 
     Examples
     --------
@@ -28,7 +25,7 @@ def branches_of(responses: Sequence[Sequence[int]]) -> dict[Prefix, list[int]]:
         for place, token in enumerate(response):
             following.setdefault(response[:place], set()).add(token)
     if any(response in following for response in distinct):
-        raise ValueError("a response is the beginning of another: they cannot be told apart")
+        raise ValueError("a response is the beginning of another: how likely each is cannot be read")
     in_order = sorted(following, key=lambda prefix: (len(prefix), prefix))
     return {prefix: sorted(following[prefix]) for prefix in in_order if len(following[prefix]) > 1}
 
@@ -36,10 +33,7 @@ def branches_of(responses: Sequence[Sequence[int]]) -> dict[Prefix, list[int]]:
 def log_prob_at(branches: Mapping[Prefix, Mapping[int, float]], response: Sequence[int]) -> float:
     """Return the sum of the log-probabilities of the tokens of ``response`` at which others branch off.
 
-    Parameters
-    ----------
-    branches
-        At each shared prefix the natural log-probability of each token that follows.
+    ``branches`` has at each shared prefix the natural log-probability of each token that follows.
 
     Examples
     --------

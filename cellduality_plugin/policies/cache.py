@@ -27,16 +27,10 @@ def request_key(request: Request) -> str:
 
 
 class AnswerCache(AppendLog):
-    """A file of answers by key, one batch a line, behind a first line that tells what they were made from.
+    """A file of answers by key, one batch a line, behind a first line that names what they were made from.
 
-    A killed process loses the batch it was waiting for and no other.
-
-    Parameters
-    ----------
-    path
-        The file; removed again at the end where nothing was kept.
-    made_from
-        Everything that can change an answer. A file that was made from anything else is started anew.
+    A killed process loses the batch it was waiting for and no other. The file is removed at the end if nothing was
+    kept. ``made_from`` is all that can change an answer: a file that was made from anything else is started anew.
     """
 
     def __init__(self, path: Path, made_from: Mapping[str, Any]) -> None:
@@ -55,9 +49,6 @@ class AnswerCache(AppendLog):
 
     def __getitem__(self, key: str) -> str | None:
         return self._found[key]
-
-    def __len__(self) -> int:
-        return len(self._found)
 
     def add(self, batch: Mapping[str, str | None]) -> None:
         """Keep the answers of one batch, all or none."""
@@ -90,21 +81,11 @@ def _batch(line: bytes) -> dict[str, str | None]:
 
 
 class CachedDecoder:
-    """A decoder that asks each thing once, in batches, and keeps the answers.
+    """A decoder that asks each thing once, ``batch`` at a time, and keeps the answers.
 
     Which requests share a batch follows from the requests alone: they are sorted by their key and cut every ``batch``.
     Neither their order nor an interruption changes who is answered beside whom, and in bfloat16 that can matter.
-
-    Parameters
-    ----------
-    decoder
-        Who answers.
-    cache
-        What was answered already, and where the rest is kept.
-    batch
-        Requests at once.
-    name
-        The checkpoint, for the progress bar; empty for no bar.
+    ``name`` is the checkpoint's, for the progress bar; empty for no bar.
     """
 
     def __init__(self, decoder: Decoder, cache: AnswerCache, batch: int, name: str = "") -> None:
@@ -121,8 +102,7 @@ class CachedDecoder:
         with tqdm(total=len(order), desc=f"[{self._name}] {title}", disable=not self._name) as bar:
             for start in range(0, len(order), self._batch):
                 together = order[start : start + self._batch]
-                missing = [key for key in together if key not in self._cache]
-                if missing:
+                if missing := [key for key in together if key not in self._cache]:
                     answers = self._decoder.generate([distinct[key] for key in missing], title)
                     self._cache.add(dict(zip(missing, answers, strict=True)))
                 bar.update(len(together))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import branches_of
-from cellduality_plugin.policies.replies import Tokens, read_chat, read_context, read_log_probs, read_text
 from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
 
-# Said aloud, because a server takes what is not said from the checkpoint's generation_config.json.
+Tokens: TypeAlias = list[int]
+
+CLAMPED = -9999.0  # what vLLM's server writes for minus infinity, which JSON has no word for
+# Always sent, because a server takes what is not sent from the checkpoint's generation_config.json.
 _PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
@@ -24,23 +27,10 @@ class EndpointPolicy:
 
     The endpoint is sent token ids, rendered here as OpenRLHF renders a rollout's, and answers in token ids, which are
     decoded here: so the same weights see the same tokens. That, and the log-probabilities of a prompt, take a vLLM
-    server. Of a ``kind`` ``"chat"`` any chat endpoint will do; it cannot say how likely a given text is
-    (``"no_log_probs"``). The other causes are those of :mod:`~cellduality_plugin.policies.http` and
-    :mod:`~cellduality_plugin.policies.replies`, ``"prompt_too_long"`` and ``"context_unknown"``.
-
-    Parameters
-    ----------
-    tokenizer
-        The model's tokenizer, with its chat template; a chat endpoint needs none.
-    settings
-        Addresses, model and how they are asked.
-    dual
-        Temperature and length of the dual.
-
-    Raises
-    ------
-    CellDualityError
-        If an address is none, or the key's variable is not set.
+    server. Of a ``kind`` ``"chat"`` any chat endpoint will do; it cannot say how likely a given text is. Causes of
+    failure are those of :class:`~cellduality_plugin.policies.addresses.RequestFailed`, ``"malformed"``,
+    ``"no_log_probs"``, ``"not_a_number"``, ``"no_such_model"``, ``"prompt_too_long"`` and ``"context_unknown"``. A
+    CellDualityError is raised if an address is none, or the key's variable is not set.
     """
 
     def __init__(self, tokenizer: Any, settings: EndpointSettings, dual: DualSettings) -> None:
@@ -134,3 +124,104 @@ class EndpointPolicy:
             read = partial(read_context, model=self._settings.model)
             self._context = asyncio.ensure_future(self.addresses.get("/models", read))
         return await asyncio.shield(self._context)
+
+
+# From the body of a reply to what was asked for: whatever it says, nothing but a PolicyError is raised.
+
+
+def read_text(body: bytes) -> tuple[str, Tokens | None]:
+    """Return the text of the first choice of a completion, and its tokens if the endpoint sends them.
+
+    Examples
+    --------
+    >>> read_text(b'{"choices": [{"text": "B", "token_ids": [7]}]}')
+    ('B', [7])
+    """
+    choice = _choice(body)
+    tokens = choice.get("token_ids")
+    if tokens is not None and not (isinstance(tokens, list) and all(map(_whole, tokens))):
+        raise PolicyError("malformed")
+    return _text(choice), tokens
+
+
+def read_chat(body: bytes) -> str:
+    """Return the text of the first choice of a chat completion, without the reasoning that some servers set apart."""
+    message = _choice(body).get("message")
+    return _text(message if isinstance(message, dict) else {}, "content")
+
+
+def read_log_probs(body: bytes, tokens: Tokens, start: int) -> list[float]:
+    """Return the natural log-probability of each token from number ``start`` on, as in vLLM's ``prompt_logprobs``.
+
+    ``tokens`` are those that were sent: prompt, then response.
+
+    Examples
+    --------
+    >>> body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": -0.5}}]}]}'
+    >>> read_log_probs(body, [4, 5], 1)
+    [-0.5]
+    """
+    found = _choice(body).get("prompt_logprobs")
+    if found is None:
+        raise PolicyError("no_log_probs")
+    if not isinstance(found, list) or len(found) != len(tokens):
+        raise PolicyError("malformed")
+    return [_log_prob(at, token) for at, token in zip(found[start:], tokens[start:], strict=True)]
+
+
+def read_context(body: bytes, model: str) -> int | None:
+    """Return the context length of ``model`` in tokens, as the list of models has it; None if it does not.
+
+    Examples
+    --------
+    >>> read_context(b'{"data": [{"id": "toy", "max_model_len": 256}]}', "toy")
+    256
+    """
+    models = read_object(body).get("data")
+    if not isinstance(models, list):
+        raise PolicyError("malformed")
+    for entry in models:
+        if isinstance(entry, dict) and entry.get("id") == model:
+            length = entry.get("max_model_len")
+            return int(length) if _whole(length) and length else None
+    raise PolicyError("no_such_model")
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):  # not JSON, or not even text
+        content = None
+    if not isinstance(content, dict):
+        raise PolicyError("malformed")
+    return content
+
+
+def _choice(body: bytes) -> dict[str, Any]:
+    choices = read_object(body).get("choices")
+    if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
+        raise PolicyError("malformed")
+    return choices[0]
+
+
+def _log_prob(at: Any, token: int) -> float:
+    entry = at.get(str(token)) if isinstance(at, dict) else None
+    value = entry.get("logprob") if isinstance(entry, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PolicyError("malformed")
+    # NaN fails the comparison as well. Minus infinity is returned as the engine itself returns it.
+    if not -1e308 <= value <= 1e-3:
+        raise PolicyError("not_a_number")
+    return float(value) if value > CLAMPED else float("-inf")
+
+
+def _text(of: Mapping[str, Any], name: str = "text") -> str:
+    value = of.get(name)
+    if not isinstance(value, str):
+        raise PolicyError("malformed")
+    return value
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31

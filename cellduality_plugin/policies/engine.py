@@ -14,25 +14,16 @@ from cellduality_plugin.policies.settings import DualSettings
 
 _LOG = logging.getLogger(__name__)
 _LOGGED: set[type[Exception]] = set()
-_MOST_TOKENS = 128
-"""vLLM tells the log-probability of so many tokens in one request (``vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS``)."""
+_MOST_TOKENS = 128  # of one request for log-probabilities (vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS)
 
 
 class EnginePolicy:
     """A :class:`~cellduality_plugin.policies.base.Policy` over a vLLM engine.
 
-    Its errors are ``"prompt_too_long"`` if prompt and response do not fit, and ``"engine_error"``.
-
-    Parameters
-    ----------
-    engine
-        OpenRLHF's rollout actor, or anything with its ``generate(token ids, sampling parameters)``.
-    tokenizer
-        The policy's tokenizer; its chat template frames the dual prompt as it framed the primal one.
-    max_length
-        The engine's context, in tokens (``--data.max_len``).
-    settings
-        Temperature and length of the dual.
+    Its errors are ``"prompt_too_long"`` if prompt and response do not fit, and ``"engine_error"``. ``engine`` is
+    OpenRLHF's rollout actor, or anything with its ``generate(token ids, sampling parameters)``; ``max_length`` its
+    context in tokens (``--data.max_len``). The chat template of ``tokenizer`` frames the dual prompt as it framed the
+    primal one.
     """
 
     def __init__(self, engine: Any, tokenizer: Any, max_length: int, settings: DualSettings) -> None:
@@ -61,7 +52,7 @@ class EnginePolicy:
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
         """Return for each of ``responses`` the log-probability of its tokens where responses branch.
 
-        A request for each such place, which reads the engine's prefix cache, as :meth:`log_probs` does not.
+        That is a request for each such place; it reads the engine's prefix cache, as :meth:`log_probs` does not.
         """
         tokens, targets = self._fitting(prompt, responses)
         branches = branches_of(targets)

@@ -16,12 +16,7 @@ class Memo:
 
     Whoever is in flight is inside (``with memo``). With the last of them all is forgotten, so that no answer outlives
     the weights that gave it: an engine's weights change while nothing is in flight. A call that failed is forgotten at
-    once, and the oldest are where there are too many. One event loop at a time.
-
-    Parameters
-    ----------
-    limit
-        Calls that are kept at the most.
+    once, and the oldest where there are more than ``limit``. One event loop at a time.
     """
 
     def __init__(self, limit: int = 16_384) -> None:

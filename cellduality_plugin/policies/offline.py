@@ -36,32 +36,14 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How the vLLM engine is built; the defaults are those of OpenRLHF's rollout engines.
+    """How the vLLM engine is built; the defaults are those of OpenRLHF's rollout engines."""
 
-    Parameters
-    ----------
-    max_model_len
-        Tokens of prompt and response together, as ``--data.max_len`` in training; a checkpoint with fewer positions
-        gets those it has.
-    max_new_tokens
-        Tokens of a response at the most.
-    dtype
-        Of weights and activations.
-    enforce_eager
-        No graph capture or compilation: right on a CPU and for short runs.
-    gpu_memory_utilization
-        The share of a GPU that the engine may take; without meaning on a CPU.
-    chat_template
-        A Jinja template to use instead of the checkpoint's own (``--data.tokenizer_chat_template``); empty for
-        the checkpoint's own.
-    """
-
-    max_model_len: int = 2048
-    max_new_tokens: int = 1024
+    max_model_len: int = 2048  # tokens of prompt and response (--data.max_len), as far as the checkpoint has positions
+    max_new_tokens: int = 1024  # of a response
     dtype: str = "bfloat16"
-    enforce_eager: bool = True
-    gpu_memory_utilization: float = 0.9
-    chat_template: str = ""
+    enforce_eager: bool = True  # no graph capture or compilation: right on a CPU and for short runs
+    gpu_memory_utilization: float = 0.9  # the share of a GPU that the engine may take; without meaning on a CPU
+    chat_template: str = ""  # Jinja, in place of the checkpoint's own (--data.tokenizer_chat_template), unless empty
 
 
 @dataclass
@@ -87,25 +69,26 @@ class VllmDecoder:
         import vllm
 
         limit = self._served.limit
-        tokens = [render(self._served.tokenizer, request.prompt) for request in requests]
-        fitting = [index for index, ids in enumerate(tokens) if len(ids) < limit]
-        sampling = [
-            vllm.SamplingParams(
-                temperature=requests[index].temperature,
-                seed=requests[index].seed,
-                max_tokens=min(self._max_new_tokens, limit - len(tokens[index])),
-                skip_special_tokens=False,  # as in training: tags may be special tokens
-            )
-            for index in fitting
-        ]
         responses: list[str | None] = [None] * len(requests)
+        fitting, prompts, sampling = [], [], []
+        for place, request in enumerate(requests):
+            tokens = render(self._served.tokenizer, request.prompt)
+            if (room := limit - len(tokens)) > 0:
+                fitting.append(place)
+                prompts.append(vllm.TokensPrompt(prompt_token_ids=tokens))
+                params = vllm.SamplingParams(
+                    temperature=request.temperature,
+                    seed=request.seed,
+                    max_tokens=min(self._max_new_tokens, room),
+                    skip_special_tokens=False,  # as in training: tags may be special tokens
+                )
+                sampling.append(params)
         if fitting:
             # What the engine remembers of earlier prompts changes how later ones are computed, hence rounded.
             self._served.llm.reset_prefix_cache()
-            prompts = [vllm.TokensPrompt(prompt_token_ids=tokens[index]) for index in fitting]
             outputs = self._served.llm.generate(prompts, sampling, use_tqdm=False)
-            for index, output in zip(fitting, outputs, strict=True):
-                responses[index] = output.outputs[0].text
+            for place, output in zip(fitting, outputs, strict=True):
+                responses[place] = output.outputs[0].text
         return responses
 
 
@@ -120,10 +103,7 @@ def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
 def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Served]:
     """Open a vLLM engine over ``model`` and shut its process down afterwards, so that the next one finds room.
 
-    Parameters
-    ----------
-    model
-        A Hugging Face folder whose tokenizer holds a chat template.
+    ``model`` is a Hugging Face folder whose tokenizer holds a chat template, unless the settings have one.
 
     Raises
     ------
@@ -131,45 +111,38 @@ def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
         If vLLM is not installed, the folder is no checkpoint that it can serve, or there is no chat template.
     """
     if not (model / "config.json").is_file():
-        raise CellDualityError("no checkpoint", where=str(model), hint="give a Hugging Face folder with config.json")
+        hint = "give a Hugging Face folder with config.json"
+        raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
     try:
-        tokenizer = _tokenizer(model, settings.chat_template)
-        llm, limit = _engine(model, settings, seed)
+        served = _opened(model, settings, seed)
     except ImportError as error:
         hint = "evaluate in the environment that trains (recipes/setup.sh)"
-        raise CellDualityError(f"cannot import {error.name}", hint=hint) from error
+        raise CellDualityError(f"cannot import {error.name}", code="not-installed", hint=hint) from error
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CellDualityError(
             f"vLLM cannot serve the checkpoint: {reason[0]:.200}",
+            code="not-servable",
             where=str(model),
-            hint="read the engine's log above; hint the folder, or lower max_model_len if memory is short",
+            hint="read the engine's log above; correct the folder, or lower max_model_len if memory is short",
         ) from error
-    served = Served(llm, tokenizer, limit)
     try:
         yield served
     finally:
-        llm.llm_engine.engine_core.shutdown()
+        served.llm.llm_engine.engine_core.shutdown()
         served.llm = None
-        del llm
         gc.collect()
 
 
-def _tokenizer(model: Path, chat_template: str) -> Any:
+def _opened(model: Path, settings: EngineSettings, seed: int) -> Served:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(model))
-    if chat_template:
-        tokenizer.chat_template = chat_template
+    tokenizer.chat_template = settings.chat_template or tokenizer.chat_template
     if not tokenizer.chat_template:
-        raise CellDualityError(
-            "the tokenizer has no chat template", where=str(model), hint="save one with it, or set chat_template"
-        )
-    return tokenizer
+        what, hint = "the tokenizer has no chat template", "save one with it, or set chat_template"
+        raise CellDualityError(what, code="no-chat-template", where=str(model), hint=hint)
 
-
-def _engine(model: Path, settings: EngineSettings, seed: int) -> tuple[Any, int]:
-    """Return the engine and how many tokens prompt and response may have together."""
     import vllm
 
     positions = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
@@ -188,4 +161,4 @@ def _engine(model: Path, settings: EngineSettings, seed: int) -> tuple[Any, int]
         disable_log_stats=True,
         seed=seed,
     )
-    return llm, limit
+    return Served(llm, tokenizer, limit)

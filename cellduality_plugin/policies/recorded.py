@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from cellduality_plugin.policies.base import After, PolicyError, Question, Trace
+
+_What: TypeAlias = "str | int | tuple[str, ...] | Trace | After"
 
 
 def prompt_key(prompt: str) -> str:
@@ -17,12 +20,7 @@ def prompt_key(prompt: str) -> str:
 
 
 class RecordedPolicy:
-    """Plays the dual from records: says what the policy said then, and nothing else.
-
-    Parameters
-    ----------
-    rows
-        The records of one group.
+    """Plays the dual from ``rows``, the records of one group: says what the policy said then, and nothing else.
 
     Attributes
     ----------
@@ -32,7 +30,7 @@ class RecordedPolicy:
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._answers: dict[Question, Mapping[str, Any]] = {}
-        self._draws: dict[str, int] = {}
+        self._draws: Counter[str] = Counter()
         self.missing = 0
         for row in rows:
             for call in row["calls"]:
@@ -41,10 +39,9 @@ class RecordedPolicy:
 
     async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         """Return the recorded draw: that of the seed, or the first time that of the first draw, and so on."""
-        key = prompt_key(prompt)
-        if seed is None:
-            self._draws[key] = self._draws.get(key, -1) + 1
-        found = self._recall(key, self._draws[key] if seed is None else Trace(seed), "response")
+        draw = self._draws[prompt]
+        self._draws[prompt] += seed is None
+        found = self._recall(prompt, draw if seed is None else Trace(seed), "response")
         return found if isinstance(found, str) else self._miss()
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
@@ -55,14 +52,14 @@ class RecordedPolicy:
         """Return the recorded log-probability of each of ``responses`` among them."""
         return self._numbers(prompt, tuple(responses))
 
-    def _numbers(self, prompt: str, what: str | tuple[str, ...] | After) -> list[float]:
-        found = self._recall(prompt_key(prompt), what, "log_probs")
+    def _numbers(self, prompt: str, what: _What) -> list[float]:
+        found = self._recall(prompt, what, "log_probs")
         if not isinstance(found, list) or not all(value is None or isinstance(value, float | int) for value in found):
             self._miss()
         return [math.nan if value is None else float(value) for value in found]
 
-    def _recall(self, key: str, what: str | int | tuple[str, ...] | Trace | After, kind: str) -> Any:
-        call = self._answers.get((key, what))
+    def _recall(self, prompt: str, what: _What, kind: str) -> Any:
+        call = self._answers.get((prompt_key(prompt), what))
         if call is not None and isinstance(call.get("error"), str):
             raise PolicyError(call["error"])
         return self._miss() if call is None else call.get(kind)
@@ -72,7 +69,7 @@ class RecordedPolicy:
         raise PolicyError("not_recorded")
 
 
-def _asked_in(call: Mapping[str, Any]) -> str | int | tuple[str, ...] | Trace | After:
+def _asked_in(call: Mapping[str, Any]) -> _What:
     """Return what was asked beside the prompt; a generated response stands beside its draw."""
     if "trace" in call:
         return Trace(call["trace"])

@@ -10,72 +10,38 @@ from cellduality_plugin.settings import Settings
 
 
 class EndpointSettings(Settings):
-    """A model behind OpenAI-compatible endpoints.
+    """A model behind OpenAI-compatible endpoints, which share the load; one that fails is passed over for a while.
 
-    Parameters
-    ----------
-    urls
-        Their addresses, up to ``/v1``; each has the model. They share the load, and one that fails is passed over for
-        a while.
-    model
-        Its name there.
-    kind
-        ``"vllm"``: a vLLM server, which is sent and sends token ids and tells log-probabilities of a given text;
-        ``"chat"``: any chat endpoint, for rewards that generate the dual.
-    tokenizer
-        Folder or hub name; by default the one of the model that is trained, as far as that is known, or else ``model``.
-    key_variable
-        The environment variable that holds the key; None for endpoints that need none.
-    concurrency
-        Requests under way at once, at all addresses together.
-    retries
-        How often a request is asked again before it counts as failed.
-    timeout_seconds
-        For one attempt.
-    max_length
-        Tokens of prompt and response together; None for what the endpoint tells (vLLM does).
+    Of ``kind`` ``"vllm"`` it is a vLLM server, which is sent and sends token ids and knows the log-probabilities of a
+    given text; of ``"chat"`` any chat endpoint, for rewards that generate the dual.
     """
 
-    urls: tuple[str, ...] = Field(min_length=1)
-    model: str = Field(min_length=1)
+    urls: tuple[str, ...] = Field(min_length=1)  # up to /v1; each has the model
+    model: str = Field(min_length=1)  # its name there
     kind: Literal["vllm", "chat"] = "vllm"
-    tokenizer: str | None = None
-    key_variable: str | None = None
-    concurrency: int = Field(64, ge=1)
-    retries: int = Field(6, ge=0)
-    timeout_seconds: float = Field(60.0, gt=0)
-    max_length: int | None = Field(None, ge=1)
+    tokenizer: str | None = None  # folder or hub name; None: that of the model that is trained if known, or ``model``
+    key_variable: str | None = None  # the environment variable that holds the key; None where none is needed
+    concurrency: int = Field(64, ge=1)  # requests under way at once, at all addresses together
+    retries: int = Field(6, ge=0)  # how often a request is asked again before it counts as failed
+    timeout_seconds: float = Field(60.0, gt=0)  # for one attempt
+    max_length: int | None = Field(None, ge=1)  # tokens of prompt and response; None: as the endpoint says (vLLM does)
 
 
 class DualSettings(Settings):
     """How the dual is asked, and who is.
 
-    Parameters
-    ----------
-    temperature
-        0 asks for the most likely reconstruction.
-    samples
-        Reconstructions drawn for an answer; their mean similarity counts. More than one need a temperature.
-    max_new_tokens
-        Longest dual response; None allows what the context leaves.
-    timeout_seconds
-        After this the dual counts as failed: one stuck call must not hold up a training step.
-    player
-        ``"moving"``: the policy that is trained, with the weights that made the rollout; ``"frozen"``: the model at
-        ``endpoint``, which stays as it is. Through a reward server or function it is always the model at ``endpoint``.
-    endpoint
-        Where that model answers.
-    trace_temperature, seed
-        Of the reasoning traces that what is hidden is scored after (``traces`` of a task). Each draw has a seed of its
-        own, which follows from ``seed``, the dual prompt and the number of the draw.
+    The ``player`` is ``"moving"``, the policy that is trained, with the weights that made the rollout, or ``"frozen"``,
+    the model at ``endpoint``, which stays as it is. Through a reward server or function it is always the latter.
     """
 
-    temperature: float = Field(0.0, ge=0)
-    samples: int = Field(1, ge=1)
-    max_new_tokens: int | None = Field(None, ge=1)
-    timeout_seconds: float = Field(120.0, gt=0)
+    temperature: float = Field(0.0, ge=0)  # 0 asks for the most likely reconstruction
+    samples: int = Field(1, ge=1)  # reconstructions drawn for an answer; their mean similarity counts
+    max_new_tokens: int | None = Field(None, ge=1)  # of a dual response; None: what the context leaves
+    timeout_seconds: float = Field(120.0, gt=0)  # then the dual counts as failed: no call may hold up a training step
     player: Literal["moving", "frozen"] = "moving"
     endpoint: EndpointSettings | None = None
+    # Of the reasoning traces that what is hidden is scored after (``traces`` of a task). Each draw has a seed of its
+    # own, which follows from ``seed``, the dual prompt and the number of the draw.
     trace_temperature: float = Field(1.0, ge=0)
     seed: int = Field(0, ge=0)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, write_text
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import code_sha256, up_to_date, write_manifest
 from data_prep.models import MODEL_FILES
@@ -35,17 +35,17 @@ CHAT_TEMPLATE = (
 )
 
 
-def words_of(text: str) -> Iterator[str]:
-    """Yield the words of ``text`` as the tokenizer sees them: between white space, response tags set apart.
+def words_of(text: str) -> list[str]:
+    """Return the words of ``text`` as the tokenizer sees them: between white space, response tags set apart.
 
     Examples
     --------
-    >>> list(words_of("<think></think><answer>CD19+ B</answer>"))
+    >>> words_of("<think></think><answer>CD19+ B</answer>")
     ['CD19+', 'B']
     """
     for tag in TAGS:
         text = text.replace(tag, " ")
-    yield from text.split()
+    return text.split()
 
 
 def build_small_llama(
@@ -70,22 +70,16 @@ def build_small_llama(
         If the rows are missing, the heads do not divide the width, or the folder cannot be written.
     """
     if min(hidden_size, layers, heads, max_len) < 1 or hidden_size % (2 * heads):
-        raise CellDualityError(
-            f"hidden size {hidden_size} does not split into {heads} heads of even width",
-            where="small Llama",
-            hint="choose a hidden size that is a multiple of twice the heads",
-        )
+        what = f"hidden size {hidden_size} does not split into {heads} heads of even width"
+        hint = "choose a hidden size that is a multiple of twice the heads"
+        raise CellDualityError(what, code="uneven-heads", where="small Llama", hint=hint)
     files = ["vocabulary.json", *ROWS, *(name for name in OPTIONAL if (data / name).is_file())]
-    for name in files:
-        if not (data / name).is_file():
-            hint = "prepare the data first (cellduality data prepare)"
-            raise CellDualityError("no such file", where=str(data / name), hint=hint)
+    if missing := [name for name in files if not (data / name).is_file()]:
+        hint = "prepare the data first (cellduality data prepare)"
+        raise CellDualityError("no such file", code="missing-file", where=str(data / missing[0]), hint=hint)
     shape = {"hidden_size": hidden_size, "layers": layers, "heads": heads, "seed": seed, "max_len": max_len}
-    origin = {
-        "settings": shape,
-        "data_sha256": {name: file_sha256(data / name) for name in files},
-        "code_sha256": code_sha256([Path(__file__)]),
-    }
+    sources = {name: file_sha256(data / name) for name in files}
+    origin = {"settings": shape, "data_sha256": sources, "code_sha256": code_sha256([Path(__file__)])}
     if up_to_date([out / name for name in MODEL_FILES], origin):
         return
     vocabulary = Vocabulary.load(data / "vocabulary.json")
@@ -100,11 +94,15 @@ def build_small_llama(
     model = _model(tokenizer, hidden_size, layers, heads, seed, max_len)
     with whole_folder(out) as folder:
         tokenizer.save_pretrained(folder)
-        _name_the_class_everyone_knows(folder / "tokenizer_config.json")
+        # Under the name of the class that every release of transformers can load.
+        path = folder / "tokenizer_config.json"
+        content = {**json.loads(path.read_text(encoding="utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         model.save_pretrained(folder)
         for name in MODEL_FILES:
-            counts = {"parameters": model.num_parameters(), "tokens": len(tokenizer)}
-            write_manifest(folder / name, origin, counts=counts)
+            write_manifest(
+                folder / name, origin, counts={"parameters": model.num_parameters(), "tokens": len(tokenizer)}
+            )
 
 
 def _texts(row: dict[str, Any]) -> Iterator[str]:
@@ -123,8 +121,7 @@ def _tokenizer(words: list[str], labels: list[str], max_len: int) -> PreTrainedT
     from transformers import PreTrainedTokenizerFast
 
     special = [UNKNOWN, PAD, BEGIN, END, *ROLES]
-    reserved = [*special, *TAGS]
-    names = list(dict.fromkeys([*reserved, *labels, *words]))
+    names = dict.fromkeys([*special, *TAGS, *labels, *words])
     inner = Tokenizer(models.WordLevel({name: place for place, name in enumerate(names)}, unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in special])
@@ -168,10 +165,3 @@ def _model(
         model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(**ids)
     return model.to(torch.bfloat16)  # what OpenRLHF trains in and vLLM serves
-
-
-def _name_the_class_everyone_knows(path: Path) -> None:
-    """Write the tokenizer's class under the name that every release of transformers can load."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["tokenizer_class"] = "PreTrainedTokenizerFast"
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

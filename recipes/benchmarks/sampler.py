@@ -67,9 +67,8 @@ def questions(count: int) -> list[Any]:
 
 def sampler(asked: list[Any], address: str, concurrency: int, out: Path) -> int:
     """Return how many answers there were after sampling four candidates of each question."""
-    from data_prep.traces.asking.budget import SampleSettings
     from data_prep.traces.asking.endpoint import EndpointTeacher
-    from data_prep.traces.asking.sampling import sample
+    from data_prep.traces.asking.sampling import SampleSettings, sample
 
     settings = SampleSettings(candidates=CANDIDATES, concurrency=concurrency)
     return sample(asked, EndpointTeacher("toy", address), out, settings).asked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +17,11 @@ from cellduality_plugin.commands import tracing
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from data_prep.manifests import read_manifest
-from data_prep.traces.asking.budget import SampleSettings
-from data_prep.traces.asking.sampling import SampleSummary
+from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
 from data_prep.traces.candidates import Tokens, read_candidates
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS, CurationSettings
 from tests.data_prep.traces.filtering.planted import make_cells, prepared
+from tests.refused import refused
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +60,6 @@ def settings_of(folder: Path) -> dict:
     return read_manifest(folder / ROWS)["settings"]
 
 
-@pytest.mark.parametrize("command", ["sample", "filter", "stats"])
-def test_help_shows_every_command_and_an_example(command):
-    assert command in ended().output
-    assert f"cellduality traces {command} --data data" in run(command, "--help")
-
-
 class TestSample:
     def test_asks_four_candidates_of_every_question_once(self, data):
         asked = Counter(candidate.key for candidate in read_candidates(data / CANDIDATES))
@@ -102,27 +95,20 @@ class TestSample:
         ],
     )
     def test_no_key_or_no_price_is_an_error_and_asks_nothing(self, data, monkeypatch, flags, what):
-        monkeypatch.delenv("NO_SUCH_KEY", raising=False)
         monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
         before = (data / CANDIDATES).read_bytes()
         error = ended("sample", "--data", data, *flags).exception
         assert isinstance(error, CellDualityError)
-        assert what in str(error)
+        assert what in error.what
         assert (data / CANDIDATES).read_bytes() == before
 
-    def test_tells_what_is_wanting_and_why(self, capsys):
-        summary = SampleSummary(
-            asked=9, present=2, left=3, failed={"http_429": 3}, said={"http_429": "slow down"}, retried={},
-            tokens=Tokens(1000, 500), cost=0.25, spent=Tokens(1000, 500), seconds=2.0, stopped_by="",
-        )  # fmt: skip
-        assert tracing._print_summary(summary, "model@host", SampleSettings(price_in=1)) == ""
-        told = "model@host: 9 new candidates in 2.0 s, 2 were there, 3 are wanting, 1,500 tokens, $0.25"
-        assert capsys.readouterr().out.splitlines() == [told, "  given up: 3 x http_429: slow down"]
-        at_budget = replace(summary, stopped_by="budget")
-        assert tracing._print_summary(at_budget, "model@host", SampleSettings()) == "budget"
-        assert "a larger one" in capsys.readouterr().out
-        with pytest.raises(CellDualityError, match="the last 200 questions were all given up"):
-            tracing._print_summary(replace(summary, stopped_by="faults"), "model@host", SampleSettings())
+    def test_prints_what_is_missing_and_why(self, capsys):
+        did = SampleSummary(9, 2, 3, Counter(http_429=3), {"http_429": "slow down"}, Tokens(1000, 500), 0.25, 2.0)
+        tracing._print_summary(did, "model@host", SampleSettings(price_in=1))
+        printed = "model@host: 9 new candidates in 2.0 s, 2 were there, 3 are missing, 1,500 tokens, $0.25"
+        assert capsys.readouterr().out.splitlines() == [printed, "  given up: 3 x http_429: slow down"]
+        with refused("endpoint-fails"):
+            tracing._print_summary(replace(did, stopped_by="faults"), "model@host", SampleSettings())
 
 
 class TestFilter:
@@ -150,26 +136,17 @@ class TestFilter:
     @pytest.mark.parametrize(
         ("flags", "what"),
         [
-            (["--threshold", "high"], "'high' is not a number"),
-            (["--share", "dual"], "is not name=value"),
-            (["--share", "duel=1"], "no group 'duel'"),
+            (["--threshold", "high"], "'high'"),
+            (["--share", "dual"], "'dual'"),
             (["--directions", "up"], "directions"),
             (["--keep", "0"], "filters.keep"),
         ],
     )
-    def test_a_slip_is_told_in_one_line(self, data, monkeypatch, capsys, flags, what):
-        monkeypatch.setattr(sys, "argv", ["cellduality", "traces", "filter", "--data", str(data), *flags])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        assert end.value.code == 2
-        [line] = capsys.readouterr().err.splitlines()
-        assert what in line
+    def test_a_slip_is_named(self, data, flags, what):
+        error = ended("filter", "--data", data, *flags).exception
+        assert isinstance(error, CellDualityError)
+        assert what in str(error)
         assert not (data / ROWS).exists()
-
-    @pytest.mark.parametrize("command", ["filter", "stats"])
-    def test_before_sampling_says_so(self, data, command):
-        (data / CANDIDATES).unlink()
-        assert "traces sample" in str(ended(command, "--data", data).exception)
 
 
 def test_stats_prints_tables_and_draws(data):

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import processors
 
 from cellduality_plugin.chat import render
 from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.policies.endpoint import EndpointPolicy
+from cellduality_plugin.policies.endpoint import EndpointPolicy, read_chat, read_context, read_log_probs, read_text
 from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
 
 PROMPT = "CD74 CD79A"
@@ -41,6 +48,14 @@ def test_it_sends_the_tokens_of_a_rollout_and_decodes_those_that_come_back(polic
     assert (greedy["temperature"], greedy["max_tokens"]) == (0.0, 256 - len(greedy["prompt"]))
     assert (greedy["top_p"], greedy["top_k"], greedy["min_p"], greedy["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
     assert (drawn["temperature"], drawn["max_tokens"]) == (0.7, 5)
+
+
+def test_a_prompt_is_rendered_by_the_template_with_no_second_bos(small_world):
+    tokenizer = copy.deepcopy(small_world.tokenizer)
+    begin = tokenizer.bos_token, tokenizer.bos_token_id
+    added = processors.TemplateProcessing(single=f"{begin[0]} $A", special_tokens=[begin])
+    tokenizer.backend_tokenizer.post_processor = added
+    assert tokenizer(PROMPT)["input_ids"].count(begin[1]) == render(tokenizer, PROMPT).count(begin[1]) == 1
 
 
 @pytest.mark.parametrize("kind", ["vllm", "chat"])
@@ -109,18 +124,9 @@ def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server):
     assert asyncio.run(beside_a_slow_one())
 
 
-@pytest.mark.parametrize(
-    ("call", "body", "expected"),
-    [
-        ("log_probs", b"\xff", "malformed"),
-        ("log_probs", b'{"choices": []}', "malformed"),
-        ("log_probs", b'{"choices": [{"text": ""}]}', "no_log_probs"),
-        ("generate", b'{"choices": [{"text": "LYZ"}]}', "LYZ"),  # an endpoint without token ids is taken at its word
-    ],
-)
-def test_what_a_body_says(policy_server, said, call, body, expected):
-    policy_server.script = [said(body=body)]
-    assert ask(policy_server, call, PROMPT, *(["LYZ"] if call == "log_probs" else [])) == expected
+def test_an_endpoint_without_token_ids_is_believed(policy_server, said):
+    policy_server.script = [said(body=b'{"choices": [{"text": "LYZ"}]}')]
+    assert ask(policy_server, "generate", PROMPT) == "LYZ"
 
 
 def test_a_chat_endpoint_is_sent_a_message(policy_server):
@@ -152,3 +158,63 @@ def test_the_context_is_asked_for_once_and_again_only_after_a_failure(policy_ser
 
     assert asyncio.run(twice_three()) == ["http_404"] * 3 + [""] * 3
     assert len(models) == 2
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+# Near misses: the right shape with anything in one place of it.
+NEAR = (
+    JSON
+    | JSON.map(lambda value: {"choices": value})
+    | JSON.map(lambda value: {"choices": [value]})
+    | JSON.map(lambda value: {"choices": [{"text": "", "token_ids": value, "prompt_logprobs": value}]})
+    | JSON.map(lambda value: {"choices": [{"text": "", "prompt_logprobs": [None, value]}]})
+    | JSON.map(lambda value: {"choices": [{"text": "", "prompt_logprobs": [None, {"5": {"logprob": value}}]}]})
+    | JSON.map(lambda value: {"choices": [{"message": value}]})
+    | JSON.map(lambda value: {"data": [{"id": "toy", "max_model_len": value}]})
+)
+
+
+def cause_or(read: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what is read, or an exclamation mark and the cause of why nothing is."""
+    try:
+        return read(*arguments)
+    except PolicyError as error:
+        return f"!{error.cause}"
+
+
+@given(st.binary(max_size=40) | NEAR.map(lambda value: json.dumps(value).encode()))
+def test_any_body_is_read_or_refused(body):
+    found = cause_or(read_text, body)
+    if found != "!malformed":
+        text, tokens = found
+        assert isinstance(text, str)
+        assert tokens is None or all(type(token) is int and token >= 0 for token in tokens)
+    found = cause_or(read_log_probs, body, [4, 5], 1)
+    if found not in ("!malformed", "!no_log_probs", "!not_a_number"):
+        assert found[0] == -math.inf or math.isfinite(found[0])
+    assert isinstance(cause_or(read_chat, body), str)
+    length = cause_or(read_context, body, "toy")
+    assert length in (None, "!malformed", "!no_such_model") or length > 0
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        *((number, "!not_a_number") for number in ("NaN", "Infinity", "-Infinity", "0.5", "1" + "0" * 400)),
+        *((number, "!malformed") for number in ("true", '"-1"', "null")),
+        ("-9999.0", [-math.inf]),
+    ],
+)
+def test_what_is_no_log_probability_is_named(number, expected):
+    body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": %s}}]}]}' % number.encode()
+    assert cause_or(read_log_probs, body, [4, 5], 1) == expected
+    assert cause_or(read_log_probs, body, [4, 6], 1) == "!malformed", "of another token than the one sent"
+
+
+@pytest.mark.parametrize("body", [b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b""])
+def test_a_body_that_is_not_utf_8_or_nested_without_end_is_malformed(body):
+    assert cause_or(read_text, body) == "!malformed"

@@ -11,10 +11,16 @@ from urllib.parse import urlsplit
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import MAX_CHARACTERS
-from cellduality_plugin.policies.addresses import Addresses
+from cellduality_plugin.policies.addresses import (
+    LONGEST_WAIT,
+    Addresses,
+    RequestFailed,
+    checked_url,
+    error_message,
+    read_key,
+)
 from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.policies.http import LONGEST_WAIT, RequestFailed, checked_url, error_message, read_key
-from cellduality_plugin.policies.replies import read_object
+from cellduality_plugin.policies.endpoint import read_object
 from cellduality_plugin.policies.settings import EndpointSettings
 from data_prep.traces.candidates import Reply, Teacher, Tokens
 from data_prep.traces.questions import Question
@@ -29,72 +35,44 @@ alternative. Use only the question and what is known of the genes, and never wri
 Then write the answer, in exactly the form the question asks for, inside <answer></answer>.
 Write each tag once and nothing outside the tags."""
 
-CHARACTERS_A_TOKEN = 3
-"""For endpoints that keep no count of tokens."""
+CHARACTERS_A_TOKEN = 3  # for endpoints that keep no count of tokens
 
 
 class EndpointTeacher(Teacher):
     """Any model behind ``POST {base_url}/chat/completions``.
 
     Cut connections, timeouts, malformed bodies and the statuses 408, 409, 425, 429 and 5xx are asked again after an
-    exponential back-off with jitter, or after as long as the endpoint says. Whatever it says, by ``Retry-After`` or by
-    an allowance that its headers call used up (``x-ratelimit-remaining-*: 0``), holds for all requests.
+    exponential back-off with jitter, or after as long as the endpoint asks for, which then holds for all requests.
 
-    Parameters
-    ----------
-    model
-        The model's name at the endpoint.
-    base_url
-        Ends on ``/v1`` as a rule; by default OPENAI_BASE_URL, or OpenAI's own.
-    temperature
-        None leaves it to the endpoint.
-    max_tokens
-        Of one answer, reasoning and all.
-    seed
-        Candidate number n is asked for with ``seed + n``.
-    timeout
-        Seconds for one request.
-    retries
-        How often a question is asked again before it is given up.
-    api_key_env
-        The environment variable that holds the key; an endpoint that is not OpenAI's may need none.
-    instructions
-        The system message.
-
-    Raises
-    ------
-    CellDualityError
-        If the address is none, or OpenAI is asked without a key.
+    Candidate number n is asked for with ``seed + n``. A CellDualityError is raised if the address is none, or OpenAI is
+    asked without a key.
     """
 
     def __init__(
         self,
         model: str,
-        base_url: str | None = None,
+        base_url: str | None = None,  # ends on /v1 as a rule; None: OPENAI_BASE_URL, or OpenAI's own
         *,
-        temperature: float | None = 1.0,
-        max_tokens: int = 1024,
+        temperature: float | None = 1.0,  # None leaves it to the endpoint
+        max_tokens: int = 1024,  # of one answer, reasoning and all
         seed: int = 0,
-        timeout: float = 120.0,
-        retries: int = 6,
-        api_key_env: str = "OPENAI_API_KEY",
-        instructions: str = INSTRUCTIONS,
+        timeout: float = 120.0,  # seconds for one request
+        retries: int = 6,  # how often a question is asked again before it is given up
+        api_key_env: str = "OPENAI_API_KEY",  # an endpoint that is not OpenAI's may need none
     ) -> None:
         self._url = checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, "base URL")
         self._model, self._temperature, self._max_tokens, self._seed = model, temperature, max_tokens, seed
-        self._timeout, self._retries = timeout, retries
-        self._key_variable, self._instructions = api_key_env, instructions
-        self._addresses: Addresses | None = None
+        self._timeout, self._retries, self._key_variable = timeout, retries, api_key_env
         host = urlsplit(self._url).hostname
         self._of_openai = host == urlsplit(OPENAI).hostname
         self.name = f"{model}@{host}"
-        decisive = json.dumps([instructions, self._settings(0)], sort_keys=True)
+        decisive = json.dumps([INSTRUCTIONS, self._settings(0)], sort_keys=True)
         self.version = hashlib.sha256(decisive.encode()).hexdigest()[:12]
         self._key()
 
     def most(self, question: Question) -> Tokens:
         """Return the most tokens that one answer can take: no token is shorter than a byte."""
-        return Tokens(len(self._instructions.encode()) + len(question.prompt.encode()) + 64, self._max_tokens)
+        return Tokens(len(INSTRUCTIONS.encode()) + len(question.prompt.encode()) + 64, self._max_tokens)
 
     def open(self, in_flight: int) -> None:
         """Have at most so many requests in flight; others are built meanwhile, and wait for their turn."""
@@ -118,30 +96,18 @@ class EndpointTeacher(Teacher):
         CellDualityError
             If it would take no question: the key, the address or the model is wrong, or the credit is used up.
         """
-        if self._addresses is None:
-            self.open(64)
-        assert self._addresses is not None
-        messages = [
-            {"role": "system", "content": self._instructions},
-            {"role": "user", "content": question.prompt},
-        ]
-        body, length = {**self._settings(candidate), "messages": messages}, len(self._instructions + question.prompt)
+        messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question.prompt}]
+        body, length = {**self._settings(candidate), "messages": messages}, len(INSTRUCTIONS + question.prompt)
         try:
             read = partial(read_reply, prompt_characters=length, secret=self._key())
             return await self._addresses.post("/chat/completions", body, read)
         except RequestFailed as failure:
             failure.detail = _without(self._key().encode(), failure.detail.encode()).decode()
-            error = self._fatal(failure)
-            if error is None:
-                raise
-            self._addresses.stop(error)  # no other request would fare better
-            raise error from None
+            raise self._fatal(failure) or failure from None
 
     async def close(self) -> None:
-        """Close the connections; the next question opens new ones."""
-        if self._addresses is not None:
-            addresses, self._addresses = self._addresses, None
-            await addresses.close()
+        """Close the connections."""
+        await self._addresses.close()
 
     def _settings(self, candidate: int) -> dict[str, Any]:
         # OpenAI's newer models refuse the old name, and not every other server knows the new one.
@@ -150,18 +116,21 @@ class EndpointTeacher(Teacher):
         return settings if self._temperature is None else {**settings, "temperature": self._temperature}
 
     def _fatal(self, failure: RequestFailed) -> CellDualityError | None:
-        """Return what no question would survive, None if another may."""
+        """Return the error if it is one for every question."""
+        refused = "key-refused", "the key was refused", f"set {self._key_variable} to a key that may use this model"
+        code, what, hint = {
+            "http_401": refused,
+            "http_403": refused,
+            "http_404": ("no-model", f"no model {self._model!r} or no such address", "correct one or the other"),
+            "http_402": ("no-credit", "no credit left", "top it up, or use another key; then go on"),
+        }.get(failure.cause, ("", "", ""))
         if failure.wait > LONGEST_WAIT:
             what, hint = f"the endpoint asks to wait {failure.wait / 60:.0f} minutes", "run the same command then"
-        elif failure.cause in ("http_401", "http_403"):
-            what, hint = "the key was refused", f"set {self._key_variable} to a key that may use this model"
-        elif failure.cause == "http_404":
-            what, hint = f"no model {self._model!r} or no such address", "correct one or the other"
-        elif failure.cause == "http_402":
-            what, hint = "no credit left", "top it up, or use another key; then go on"
-        else:
+            code = "long-wait"
+        if not code:
             return None
-        return CellDualityError(f"{what} ({failure.cause}) {failure.detail}", where=f"teacher {self.name}", hint=hint)
+        what = f"{what} ({failure.cause}) {failure.detail}"
+        return CellDualityError(what, code=code, where=f"teacher {self.name}", hint=hint)
 
     def _key(self) -> str:
         return read_key(self._key_variable, f"teacher {self.name}", needed=self._of_openai)
@@ -172,10 +141,10 @@ def read_reply(body: bytes, prompt_characters: int, secret: str = "") -> Reply:
 
     No choice, or one without text, is a reply without text: it was paid for, and the filters reject it. A text of more
     than MAX_CHARACTERS characters is cut one character behind them, so that its reader sees that it is too long. The
-    reasoning that some servers part from the text is put back in front of it.
+    reasoning that some servers set apart is put back in front of it.
 
-    Where the body does not tell tokens, they are guessed from the characters. A ``secret``, which an endpoint may have
-    quoted, is blotted out. What is no chat completion raises a RequestFailed, ``"malformed"``.
+    Where the body has no count of tokens, they are estimated from the characters. A ``secret`` that an endpoint quotes
+    is blotted out. What is no chat completion raises a RequestFailed, ``"malformed"``.
 
     Examples
     --------

@@ -3,67 +3,102 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
+from pydantic import Field, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cellduality_plugin.policies.base import PolicyError
-from data_prep.traces.asking.budget import Budget, SampleSettings, figures
+from cellduality_plugin.settings import Settings
 from data_prep.traces.candidates import Candidate, CandidateLog, Teacher, Tokens, prompt_hash
 from data_prep.traces.questions import Question
 
-GRACE = 30.0
-"""Seconds that requests in flight, which are paid for, are waited for when one of them tells that the run must end."""
-
-TICK = 0.25
-"""Seconds between updates of the counter; every fourth has the disk keep what was written."""
-
-StoppedBy: TypeAlias = Literal["", "budget", "faults"]
+GRACE = 30.0  # seconds that requests in flight, which are paid for, are waited for when one shows that the run must end
+TICK = 0.5  # seconds between updates of the counter, and after which the disk keeps what was written
 
 
-@dataclass(frozen=True)
-class SampleSummary:
-    """What a run of :func:`sample` did.
+class SampleSettings(Settings):
+    """How a teacher is asked."""
 
-    Parameters
-    ----------
-    asked, present, left
-        Candidates that this run added, that were there before, and that are still wanting, given up or not reached.
-    failed
-        How many were given up, by cause: an HTTP status, timeout, refused or malformed.
-    said
-        What the endpoint said at the first failure of each cause.
-    retried
-        How often a question was asked again, by cause.
-    tokens, cost
-        What this run took, in US$ at the prices given.
-    spent
-        The tokens of this teacher's candidates in the file, earlier runs included.
-    seconds
-        How long this run took.
-    stopped_by
-        Why the run ended early: the budget, or too many failures in a row.
+    candidates: int = Field(default=4, ge=1)  # answers to a question
+    concurrency: int = Field(default=64, ge=1, le=1000)  # requests in flight at a time
+    # What this teacher's candidates in the file may cost in all, those of earlier runs included; None: no bound.
+    budget_tokens: int | None = Field(default=None, ge=1)
+    budget_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    price_in: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # US$ for a million tokens of prompts
+    price_out: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # and of completions
+    patience: int = Field(default=200, ge=1)  # the run ends after so many questions in a row that were given up
+
+    @model_validator(mode="after")
+    def _priced(self) -> SampleSettings:
+        if self.budget_usd is not None and not (self.price_in or self.price_out):
+            raise ValueError("a budget in US$ needs price_in and price_out")
+        return self
+
+    def cost(self, tokens: Tokens) -> float:
+        """Return the price of tokens in US$."""
+        return tokens.cost(self.price_in, self.price_out)
+
+
+@dataclass
+class Budget:
+    """What may be spent, was spent, and could yet be spent by what is in flight.
+
+    An answer is counted at the most it can cost until it is there, so that the sum never passes the budget; towards
+    its end fewer requests are in flight at a time.
     """
 
-    asked: int
-    present: int
-    left: int
-    failed: Mapping[str, int]
-    said: Mapping[str, str]
-    retried: Mapping[str, int]
-    tokens: Tokens
-    cost: float
-    spent: Tokens
-    seconds: float
-    stopped_by: StoppedBy
+    settings: SampleSettings
+    spent: Tokens = field(default_factory=Tokens)
+    _reserved: Tokens = field(default_factory=Tokens)
+    _in_flight: int = 0
+    _settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def reserve(self, most: Tokens) -> bool:
+        """Return True once an answer that costs ``most`` fits, or False if it does not though nothing is in flight."""
+        while not self._fits(self.spent + self._reserved + most):
+            if not self._in_flight:
+                return False
+            self._settled.clear()
+            await self._settled.wait()
+        self._reserved += most
+        self._in_flight += 1
+        return True
+
+    def settle(self, most: Tokens, used: Tokens) -> None:
+        """Replace what was reserved by what was used, and let those who wait look again."""
+        self._reserved -= most
+        self._in_flight -= 1
+        self.spent += used
+        self._settled.set()
+
+    def _fits(self, total: Tokens) -> bool:
+        tokens, usd = self.settings.budget_tokens, self.settings.budget_usd
+        return (tokens is None or total.total <= tokens) and (usd is None or self.settings.cost(total) <= usd)
+
+
+@dataclass
+class SampleSummary:
+    """What a run of :func:`sample` did."""
+
+    asked: int = 0  # candidates that it added
+    present: int = 0  # that were there before
+    left: int = 0  # that are still missing, given up or not reached
+    failed: Counter[str] = field(
+        default_factory=Counter
+    )  # given up, by cause: HTTP status, timeout, refused, malformed
+    said: dict[str, str] = field(default_factory=dict)  # what the endpoint said at the first failure of each cause
+    tokens: Tokens = field(default_factory=Tokens)  # that it took
+    cost: float = 0.0  # in US$ at the prices given
+    seconds: float = 0.0
+    stopped_by: Literal["", "budget", "faults"] = ""  # why it ended early
 
 
 def sample(
@@ -92,34 +127,19 @@ def sample(
         try:
             asyncio.run(run.all(show_progress))
         except KeyboardInterrupt:
-            print(f"stopped: {run.asked} new candidates are kept in {out}; run it again to go on", file=sys.stderr)
+            print(f"stopped: {run.did.asked} new candidates are kept in {out}; run it again to go on", file=sys.stderr)
             raise
-        return run.summary()
+        return run.did
 
 
-@dataclass
 class _Run:
-    """One run: what is to be asked, and what has been counted."""
-
-    questions: Iterable[Question]
-    teacher: Teacher
-    log: CandidateLog
-    settings: SampleSettings
-    asked: int = 0
-    present: int = 0
-    unreached: int = 0
-    in_a_row: int = 0
-    stopped_by: StoppedBy = ""
-    ended: bool = False
-    failed: Counter[str] = field(default_factory=Counter)
-    said: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, questions: Iterable[Question], teacher: Teacher, log: CandidateLog, settings: SampleSettings):
+        self.questions, self.teacher, self.log, self.settings = questions, teacher, log, settings
+        self.done, self.before = log.done(teacher)
+        self.budget = Budget(settings, self.before)
+        self.did, self.in_a_row, self.ended = SampleSummary(), 0, False
+        self.wanted = self._wanted()
         self.begun = time.monotonic()
-        self.done = self.log.done(self.teacher)
-        self.before = self.done.tokens
-        self.budget = Budget(self.settings, self.before)
-        self.wanting = self._wanting()
 
     async def all(self, show_progress: bool) -> None:
         """Ask all there is to ask."""
@@ -147,72 +167,63 @@ class _Run:
 
     async def _work(self) -> None:
         """Ask one question after the other until there are no more."""
-        for question, prompt, number in self.wanting:
+        did = self.did
+        for question, prompt, number in self.wanted:
             most, used = self.teacher.most(question), Tokens()
             if not await self.budget.reserve(most):
-                self.stopped_by = self.stopped_by or "budget"
-                self.unreached += 1
+                did.stopped_by = did.stopped_by or "budget"
+                did.left += 1
                 continue  # so that the rest is counted
             try:
                 reply = await self.teacher.answer(question, number)
                 used = reply.tokens
                 self.log.add(Candidate(question.key, number, prompt, self.teacher.name, self.teacher.version, reply))
-                self.asked, self.in_a_row = self.asked + 1, 0
+                did.asked, self.in_a_row = did.asked + 1, 0
             except PolicyError as failure:
-                self._give_up(failure)
+                did.failed[failure.cause] += 1
+                did.said.setdefault(failure.cause, getattr(failure, "detail", ""))
+                did.left, self.in_a_row = did.left + 1, self.in_a_row + 1
+                if self.in_a_row >= self.settings.patience:
+                    did.stopped_by = did.stopped_by or "faults"
             finally:
                 self.budget.settle(most, used)
             await asyncio.sleep(0)  # a rule never waits for anything, and would let nobody else run
 
-    def _wanting(self) -> Iterator[tuple[Question, str, int]]:
+    def _wanted(self) -> Iterator[tuple[Question, str, int]]:
         """Yield what is not there yet as (question, hash of its prompt, number), shared by all who ask."""
         for question in self.questions:
             prompt = prompt_hash(question.prompt)
             for number in range(self.settings.candidates):
-                if not self.done.claim(question.key, number, prompt):
-                    self.present += 1
-                elif self.stopped_by:
-                    self.unreached += 1
+                name = question.key, number, prompt
+                if name in self.done:
+                    self.did.present += 1
+                elif self.did.stopped_by:
+                    self.did.left += 1
                 else:
+                    self.done.add(name)
                     yield question, prompt, number
                 if self.ended:
                     return
 
-    def _give_up(self, failure: PolicyError) -> None:
-        self.failed[failure.cause] += 1
-        self.said.setdefault(failure.cause, getattr(failure, "detail", ""))
-        self.in_a_row += 1
-        if self.in_a_row >= self.settings.patience:
-            self.stopped_by = self.stopped_by or "faults"
-
     async def _tick(self, bar: Progress) -> None:
         """Show the state of the run, and have the disk keep it, until cancelled."""
-        for beat in itertools.count(1):
+        while True:
             await asyncio.sleep(TICK)
             self._show(bar)
-            if beat % 4 == 0:
-                await asyncio.to_thread(self.log.sync)
+            await asyncio.to_thread(self.log.sync)
 
     def _show(self, bar: Progress) -> None:
-        shown = figures(self.asked, time.monotonic() - self.begun, sum(self.failed.values()), self.budget)
-        bar.update(bar.task_ids[0], completed=self.present + self.asked, figures=shown)
-
-    def summary(self) -> SampleSummary:
-        """Return what was done."""
-        tokens = self.budget.spent - self.before
-        return SampleSummary(
-            asked=self.asked,
-            present=self.present,
-            left=self.unreached + sum(self.failed.values()),
-            failed=dict(self.failed),
-            said=self.said,
-            retried=dict(self.teacher.retried),
-            tokens=tokens,
-            cost=self.settings.cost(tokens),
-            spent=self.budget.spent,
-            seconds=time.monotonic() - self.begun,
-            stopped_by=self.stopped_by,
-        )
+        did, spent = self.did, self.budget.spent
+        did.tokens, did.seconds = spent - self.before, time.monotonic() - self.begun
+        did.cost = self.settings.cost(did.tokens)
+        parts: list[tuple[float, str]] = [
+            (did.asked, f"{did.asked / max(did.seconds, 1e-9):.1f}/s"),
+            (spent.total, f"{spent.total:,} tokens"),
+            (self.settings.cost(spent), f"${self.settings.cost(spent):.2f}"),
+            (did.failed.total(), f"{did.failed.total()} failed"),
+        ]
+        figures = ", ".join(text for number, text in parts if number)
+        bar.update(bar.task_ids[0], completed=did.present + did.asked, figures=figures)
 
 
 def _progress(shown: bool) -> Progress:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -17,16 +14,15 @@ from rich.table import Table
 
 import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import whole_file
+from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import Manifest, code_sha256, read_manifest, up_to_date, write_manifest
 from data_prep.sources import file_sha256
-from data_prep.traces.filtering.filters import FilterSettings, Judged, judge_all
-from data_prep.traces.filtering.instances import Instance, Instances
-from data_prep.traces.filtering.rows import bare_row, chosen, in_order, rejection, taught_row
-from data_prep.traces.filtering.well_posed import ill_posed
+from data_prep.traces.candidates import Candidate, prompt_hash
+from data_prep.traces.filtering.filters import FilterSettings, Judged, Verdict, by_group, judge_all
+from data_prep.traces.filtering.instances import Instance, ill_posed, read_instances
 from data_prep.traces.questions import Direction, Question
 
 QUESTIONS = "sft.jsonl"
@@ -34,59 +30,35 @@ CANDIDATES = "traces/candidates.jsonl"
 ROWS = "sft_traces.jsonl"
 REJECTED = "traces/rejected.jsonl"
 
-Counts: TypeAlias = defaultdict[str, Counter[str]]
-"""What is counted on the way, by name: by task/direction, but ``"drops"``, which are by reason."""
+Row = dict[str, Any]
 
 
 class CurationSettings(Settings):
-    """How an SFT set is made of candidates.
-
-    Parameters
-    ----------
-    filters
-        What passes.
-    directions
-        ``"primal"`` leaves all duals out.
-    duals
-        ``"paired"``: a dual question has rows only if the primal question of its instance has (section 3.3.1), or is
-        not in the set; ``"all"``: whenever a candidate passes.
-    shares
-        Relative weights by ``"task/direction"``, ``"task"`` or ``"direction"``; what is not named weighs 1. Rows are
-        left out at random until the groups stand in this proportion. Empty: all rows.
-    fill
-        Whether a question without an accepted candidate keeps its bare right answer, with an empty trace; not if it is
-        refused for its instance.
-    well_posed
-        Whether instances must be answerable and unique. It needs candidates for the duals of all answers: an instance
-        that nobody was asked about counts as unanswerable.
-    seed
-        Of the choice and the order of rows.
-    """
+    """How an SFT set is made of candidates."""
 
     filters: FilterSettings = FilterSettings()
-    directions: Literal["both", "primal"] = "both"
+    directions: Literal["both", "primal"] = "both"  # "primal" leaves all duals out
+    # "paired": a dual question has rows only if the primal question of its instance has (section 3.3.1), or is not in
+    # the set; "all": whenever a candidate passes.
     duals: Literal["paired", "all"] = "paired"
-    shares: dict[str, float] = Field(default_factory=dict)
+    # Relative weights by "task/direction", "task" or "direction"; what is not named weighs 1. Rows are left out at
+    # random until the groups stand in this proportion. Empty: all rows.
+    shares: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    # Whether a question without an accepted candidate, unless refused for its instance, keeps its bare right answer.
     fill: bool = False
+    # Whether instances must be answerable and unique. It needs candidates for the duals of all answers: an instance
+    # that nobody was asked about counts as unanswerable.
     well_posed: bool = False
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0)  # of the choice and the order of rows
 
     def check(self, tasks: Mapping[str, DualTask]) -> None:
-        """Raise a CellDualityError if a threshold or share is for a group that nobody knows, or out of bounds."""
+        """Raise a CellDualityError if a threshold or share is for an unknown group."""
         names = {*tasks, *TASKS}
         known = {*names, "primal", "dual", *(f"{name}/{end}" for name in names for end in ("primal", "dual"))}
-        for flag, values, most in (("--threshold", self.filters.thresholds, 1.0), ("--share", self.shares, np.inf)):
-            for name, value in values.items():
-                if name not in known:
-                    hint = f"write TASK, primal, dual, TASK/primal or TASK/dual; the tasks are {', '.join(tasks)}"
-                    raise CellDualityError(f"no group {name!r}", where=flag, hint=hint)
-                if not 0 <= value <= most:
-                    raise CellDualityError(f"{name}={value:g} is out of bounds", where=flag, hint="0 is the least")
-
-    @property
-    def asked(self) -> tuple[Direction, ...]:
-        """The directions whose questions are looked at."""
-        return ("primal",) if self.directions == "primal" else ("primal", "dual")
+        for flag, values in (("--threshold", self.filters.thresholds), ("--share", self.shares)):
+            for name in values.keys() - known:
+                hint = f"write TASK, primal, dual, TASK/primal or TASK/dual; the tasks are {', '.join(tasks)}"
+                raise CellDualityError(f"no group {name!r}", code="unknown-group", where=flag, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -128,7 +100,8 @@ def decide(
     all others; those that pass are then rejected for that.
     """
     refused = ill_posed(instance, vocabulary, settings.filters) if settings.well_posed else ""
-    for question in instance.questions(settings.asked):
+    directions: Sequence[Direction] = ("primal",) if settings.directions == "primal" else ("primal", "dual")
+    for question in instance.questions(directions):
         judged = judge_all(question, instance.replies_to(question), vocabulary, settings.filters, refused)
         has_row = any(verdict.accepted for _, verdict in judged) or (settings.fill and not refused)
         yield question, judged, has_row
@@ -156,72 +129,119 @@ def _sha256(path: Path, hint: str) -> str:
     try:
         return file_sha256(path)
     except OSError as error:
-        raise CellDualityError(f"cannot read: {error.strerror}", where=str(path), hint=hint) from error
+        what = f"cannot read: {error.strerror}"
+        raise CellDualityError(what, code="unreadable-file", where=str(path), hint=hint) from error
 
 
 def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings, origin: Mapping[str, Any]) -> None:
-    """Write both files. The rows wait on the disk until it is known how many of each group there are."""
-    counts: Counts = defaultdict(Counter)
-    instances = Instances(data / QUESTIONS, data / CANDIDATES, tasks)
-    groups: list[str] = []
-    places = array("q")
-    with whole_file(data / REJECTED) as rejected, tempfile.TemporaryFile(dir=(data / REJECTED).parent) as waiting:
-        for group, row in _rows(instances, Vocabulary.load(data / "vocabulary.json"), settings, counts, rejected):
-            groups.append(group)
-            places.append(waiting.tell())
-            waiting.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-        _refuse_nothing(instances, counts, settings, data / CANDIDATES)
-        rows = chosen(groups, settings.shares, np.random.default_rng(settings.seed))
-        with whole_file(data / ROWS, "wb") as stream:
-            for row_number in rows:
-                waiting.seek(places[row_number])
-                stream.write(waiting.readline())
-    names = ("questions", "unasked", "accepted", "filled", "primal_without_dual", "drops")
-    by_name = {name: dict(sorted(counts[name].items())) for name in names}
-    written = dict(sorted(Counter(groups[row] for row in rows).items()))
-    write_manifest(data / ROWS, origin, counts=written, **by_name, other_preparations=instances.unknown)
-    write_manifest(data / REJECTED, origin, counts=by_name["drops"], other_preparations=instances.unknown)
-
-
-def _rows(
-    instances: Instances, vocabulary: Vocabulary, settings: CurationSettings, counts: Counts, rejected: IO[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (group, row) in the order of the instances; write what is rejected, and count."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    instances, others = read_instances(data / QUESTIONS, data / CANDIDATES, tasks)
+    vocabulary = Vocabulary.load(data / "vocabulary.json")
+    rows: list[tuple[str, Row]] = []
+    rejected: list[Row] = []
     for instance in instances:
         with_rows: dict[str, str] = {}
         for question, judged, has_row in decide(instance, vocabulary, settings):
-            group, accepted = question.group, 0
-            for candidate, verdict in judged:
-                if verdict.accepted:
-                    accepted += 1
-                    yield group, taught_row(question, candidate, verdict, settings.filters.traces)
-                else:
-                    counts["drops"][verdict.reason] += 1
-                    rejected.write(json.dumps(rejection(candidate, verdict), ensure_ascii=False) + "\n")
+            group = question.group
+            passed = [(candidate, verdict) for candidate, verdict in judged if verdict.accepted]
+            rows += [(group, _taught_row(question, *each, settings.filters.traces)) for each in passed]
+            rejected += [_rejection(candidate, verdict) for candidate, verdict in judged if not verdict.accepted]
             if has_row:
                 with_rows[question.direction] = group
-                if not accepted:
-                    yield group, bare_row(question)
+                if not passed:
+                    rows.append((group, _bare_row(question)))
                     counts["filled"][group] += 1
             counts["questions"][group] += 1
             counts["unasked"][group] += not judged
-            counts["accepted"][group] += accepted
+            counts["accepted"][group] += len(passed)
         if with_rows.keys() == {"primal"}:
             counts["primal_without_dual"][with_rows["primal"]] += 1
-
-
-def _refuse_nothing(instances: Instances, counts: Counts, settings: CurationSettings, path: Path) -> None:
-    """Raise if there is no candidate, none of this preparation, or none that passes while bare answers will not do."""
-    if not instances.matched:
-        others = f"all {instances.unknown} candidates are of another preparation"
-        what = others if instances.unknown else f"no candidate answers a question of {QUESTIONS}"
-        hint = f"ask again with cellduality traces sample, or put the {QUESTIONS} back that they were asked for"
-        raise CellDualityError(what, where=str(path), hint=hint)
+    counts["drops"] = Counter(row["reason"] for row in rejected)
     if not counts["accepted"].total() and not settings.fill:
         why = ", ".join(f"{count} x {reason}" for reason, count in counts["drops"].most_common(4))
-        what = f"no candidate passes: {why or 'none was asked in this direction'}"
-        hint = "look at the replies, loosen the filter that is named most, or ask a better teacher"
-        raise CellDualityError(what, where=str(path), hint=hint)
+        raise CellDualityError(
+            f"no candidate passes: {why or 'none was asked in this direction'}",
+            code="nothing-passes",
+            where=str(data / CANDIDATES),
+            hint="look at the replies, loosen the filter that is named most, or ask a better teacher",
+        )
+    groups = [group for group, _ in rows]
+    places = chosen(groups, settings.shares, np.random.default_rng(settings.seed))
+    write_jsonl(data / ROWS, (rows[place][1] for place in places))
+    write_jsonl(data / REJECTED, rejected)
+    names = ("questions", "unasked", "accepted", "filled", "primal_without_dual", "drops")
+    by_name = {name: dict(sorted(counts[name].items())) for name in names}
+    written = dict(sorted(Counter(groups[place] for place in places).items()))
+    write_manifest(data / ROWS, origin, counts=written, **by_name, other_preparations=others)
+    write_manifest(data / REJECTED, origin, counts=by_name["drops"], other_preparations=others)
+
+
+def _row(question: Question, response: str, **provenance: Any) -> Row:
+    """Return a row of the SFT set: the columns of ``sft.jsonl``, and where the response comes from."""
+    origin = {"id": question.example.id, "view": str(question.view), "label": question.example.to_label()}
+    known = {"direction": question.direction, "datasource": question.pair.name, **origin}
+    prompt = prompt_hash(question.prompt)
+    return {"input": question.prompt, "output": response, **known, **provenance, "prompt": prompt}
+
+
+def _taught_row(question: Question, candidate: Candidate, verdict: Verdict, traces: bool) -> Row:
+    """Return the row of an accepted candidate, without its trace unless ``traces``.
+
+    The answer is written as the field writes what was read in it: a list without unknown genes and repeats.
+    """
+    assert verdict.value is not None
+    response = question.response(verdict.value, verdict.trace if traces else "")
+    whose = {"teacher": candidate.teacher, "teacher_version": candidate.version, "candidate": candidate.candidate}
+    return _row(question, response, **whose, score=verdict.score, trace_words=verdict.trace_words if traces else 0)
+
+
+def _bare_row(question: Question) -> Row:
+    """Return the row of the right answer without a trace, as ``sft.jsonl`` has it; its candidate is number -1."""
+    nobody = {"teacher": "none", "teacher_version": "", "candidate": -1, "score": 1.0, "trace_words": 0}
+    return _row(question, question.response(question.gold), **nobody)
+
+
+def _rejection(candidate: Candidate, verdict: Verdict) -> Row:
+    """Return the row of a candidate that is rejected; its text stands in the file of candidates."""
+    what = {"key": candidate.key, "candidate": candidate.candidate, "reason": verdict.reason, "score": verdict.score}
+    return {**what, "teacher": candidate.teacher, "teacher_version": candidate.version}
+
+
+def apportioned(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
+    """Return how many rows of each ``"task/direction"`` to keep so that they stand in the proportion of ``shares``.
+
+    These are the largest numbers in that proportion, rounded; the group that is scarcest for its weight is kept whole.
+    Without shares all rows are kept. A CellDualityError is raised if every group weighs 0.
+
+    Examples
+    --------
+    >>> apportioned({"a/primal": 100, "a/dual": 80}, {"a/dual": 0.5})
+    {'a/primal': 100, 'a/dual': 50}
+    """
+    if not shares:
+        return dict(counts)
+    weights = {group: by_group(shares, group, 1.0) for group in counts}
+    scales = [counts[group] / weight for group, weight in weights.items() if weight > 0 and counts[group]]
+    if not scales:
+        hint = "give one a weight above 0"
+        raise CellDualityError("every group weighs 0", code="no-weight", where="--share", hint=hint)
+    return {group: min(counts[group], round(min(scales) * weight)) for group, weight in weights.items()}
+
+
+def chosen(groups: Sequence[str], shares: Mapping[str, float], rng: np.random.Generator) -> list[int]:
+    """Return the places of the rows to keep, shuffled; ``groups`` is the ``"task/direction"`` of each row."""
+    left = Counter(apportioned(Counter(groups), shares))
+    places = []
+    for place in rng.permutation(len(groups)).tolist():
+        if left[groups[place]] > 0:
+            left[groups[place]] -= 1
+            places.append(place)
+    return places
+
+
+def in_order(groups: Iterable[str]) -> list[str]:
+    """Return ``"task/direction"`` groups by task, the primal first."""
+    return sorted(groups, key=lambda group: (group.rpartition("/")[0], group.endswith("/dual")))
 
 
 def describe(summary: CurationSummary) -> Table:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -14,7 +15,6 @@ from cellduality_plugin.settings import Settings
 from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.traces.candidates import Candidate, Reply
-from data_prep.traces.filtering.leaks import leak
 from data_prep.traces.questions import Question
 
 Reason: TypeAlias = Literal[
@@ -28,7 +28,7 @@ Reason: TypeAlias = Literal[
 """Why a candidate is no row, in the order of the tests; the first that applies is named. Empty: it is one.
 
 ``cut_off``
-    The endpoint stopped it at its length; told before the form, which a cut text cannot keep.
+    The endpoint stopped it at its length; tested before the form, which a cut text cannot keep.
 ``too_long`` to ``unknown_label``
     What :mod:`cellduality_plugin.parsing` says of a text that holds no answer.
 ``no_trace``, ``trace_too_short``, ``trace_too_long``
@@ -40,9 +40,9 @@ Reason: TypeAlias = Literal[
 ``low_similarity``
     Rank-aware filtering: the Rank-Weighted Jaccard Similarity to the right list is below the threshold.
 ``leak``
-    See :mod:`data_prep.traces.filtering.leaks`.
+    See :func:`leak`.
 ``unanswerable``, ``not_unique``
-    The instance is not well posed, see :mod:`data_prep.traces.filtering.well_posed`.
+    The instance is not well posed, see :func:`data_prep.traces.filtering.instances.ill_posed`.
 ``no_primal``
     A dual of an instance whose primal question has no row.
 ``duplicate``
@@ -51,41 +51,39 @@ Reason: TypeAlias = Literal[
     More passed than are kept; those with the best score are, and of equals the lowest candidate number.
 """
 
+ANSWER_PHRASES = (
+    "correct answer", "ground truth", "gold answer", "gold label", "answer key", "reference answer", "expected answer",
+    "given answer", "provided answer", "answer is given", "answer was given", "answer provided", "told the answer",
+)  # fmt: skip
+"""What a trace says of an answer that it knows beforehand; case, punctuation and spacing do not count."""
+
+LABEL_PHRASES = (
+    "given label", "provided label", "true label", "known label", "label provided", "label is given",
+    "was given the label", "as provided",
+)  # fmt: skip
+"""The same where the answer is a label. A question whose answer is a list of genes shows a label: it may be named."""
+
+FEWEST_WRITTEN = 4
+"""A trace may always name this many genes of the answer: that is evidence, not a copy."""
+
+_MARKUP = re.compile(r"</?[a-zA-Z]\w*\s*/?>|<\|[^<>|]*\|>|\[/?INST\]")
+_WORD = re.compile(r"[^\W_]+")
+
 
 class FilterSettings(Settings):
-    """What passes.
+    """What passes; ``thresholds`` are by ``"task/direction"``, ``"task"`` or ``"direction"``, see :func:`by_group`."""
 
-    Parameters
-    ----------
-    traces
-        Whether traces are wanted. If not, no test reads them.
-    min_trace_words, max_trace_words
-        How long a trace may be.
-    min_genes, max_genes
-        How long a gene list may be, as multiples of the right answer's length.
-    max_strangers, max_repeats
-        The shares of a gene list that may be no gene of the vocabulary, or repeat an earlier gene; in [0, 1].
-    threshold
-        The least RWJS to the right list, in [0, 1].
-    thresholds
-        Others by ``"task/direction"``, ``"task"`` or ``"direction"``; the first of these that is given counts.
-    max_written
-        The share of a gene list that the trace may write out beforehand, in [0, 1].
-    keep
-        Rows of a question, at most.
-    """
-
-    traces: bool = True
+    traces: bool = True  # whether traces are wanted; if not, no test reads them
     min_trace_words: int = Field(3, ge=0)
     max_trace_words: int = Field(400, ge=1)
-    min_genes: float = Field(0.5, ge=0)
+    min_genes: float = Field(0.5, ge=0)  # in a list, as a multiple of the right answer's length
     max_genes: float = Field(2.0, ge=0)
-    max_strangers: float = Field(0.1, ge=0, le=1)
-    max_repeats: float = Field(0.1, ge=0, le=1)
-    threshold: float = Field(0.5, ge=0, le=1)
-    thresholds: dict[str, float] = Field(default_factory=dict)
-    max_written: float = Field(0.5, ge=0, le=1)
-    keep: int = Field(1, ge=1)
+    max_strangers: float = Field(0.1, ge=0, le=1)  # the share of a list that may be no gene of the vocabulary
+    max_repeats: float = Field(0.1, ge=0, le=1)  # the share that may repeat an earlier gene
+    threshold: float = Field(0.5, ge=0, le=1)  # the least RWJS to the right list
+    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    max_written: float = Field(0.5, ge=0, le=1)  # the share of a list that the trace may write out beforehand
+    keep: int = Field(1, ge=1)  # rows of a question, at most
 
     def threshold_of(self, question: Question) -> float:
         """Return the least similarity for a gene list that answers ``question``."""
@@ -107,18 +105,9 @@ def by_group(values: Mapping[str, float], group: str, default: float) -> float:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the filters say of one candidate.
+    """What the filters say of one candidate: its answer and trace as read, and why it is no row, if it is none.
 
-    Parameters
-    ----------
-    reason
-        Empty if it passed.
-    score
-        Of the answer against the right one: 1 or 0 for a label, the RWJS for genes; 0 where nothing could be read.
-    value
-        The answer.
-    trace, trace_words
-        The reasoning before it, and how long that is.
+    ``score`` is 1 or 0 for a label, the RWJS to the right list for genes; 0 where nothing could be read.
     """
 
     reason: Reason
@@ -188,6 +177,36 @@ def _of_answer(question: Question, answer: Answer, score: float, settings: Filte
     return "" if score >= settings.threshold_of(question) else "low_similarity"
 
 
+def leak(trace: str, value: Value, vocabulary: Vocabulary, most_written: float = 0.5) -> str:
+    """Return what shows that a trace knew its answer: a phrase, a tag, or ``"N genes of the answer"``; else nothing.
+
+    A trace that ends on the label it answers is no leak: that is what reasoning does. So is a label that the question
+    shows. A trace that lists the answer's genes one by one teaches the student to answer twice.
+
+    ``value`` is the answer, a label or genes, of which the trace may write out a share of ``most_written``, in [0, 1].
+
+    Examples
+    --------
+    >>> world = Vocabulary(genes=tuple("ABCDEFGH"), labels={})
+    >>> leak("The Ground-Truth says so.", "T", world), leak("CD3D is high, so it is a T cell.", "T", world)
+    ('ground truth', '')
+    >>> leak("First A, B, C, D and E.", tuple("ABCDEFGH"), world)
+    '5 genes of the answer'
+    """
+    folded = f" {' '.join(_WORD.findall(trace.casefold()))} "
+    for phrase in ANSWER_PHRASES + (LABEL_PHRASES if isinstance(value, str) else ()):
+        if f" {phrase} " in folded:
+            return phrase
+    if markup := _MARKUP.search(trace):
+        return str(markup.group())
+    if not isinstance(value, str):
+        words = (word.strip(".,;:!?()[]{}\"'`*") for word in re.split(r"[\s,;/]+", trace))
+        written = len({vocabulary.gene(word) for word in words} & set(value))
+        if written > max(FEWEST_WRITTEN, most_written * len(value)):
+            return f"{written} genes of the answer"
+    return ""
+
+
 def judge_all(
     question: Question,
     candidates: Iterable[Candidate],
@@ -195,15 +214,10 @@ def judge_all(
     settings: FilterSettings,
     refused: Reason = "",
 ) -> Judged:
-    """Return every candidate of a question with its verdict, by candidate number.
+    """Return every candidate of a question, given in any order, with its verdict, by candidate number.
 
-    Parameters
-    ----------
-    candidates
-        All that was answered to ``question``; the order does not matter.
-    refused
-        Why no candidate of this question becomes a row, if so, as its instance is not well posed. What fails on its
-        own is still named for that.
+    ``refused`` is why no candidate of this question becomes a row, as its instance is not well posed. What fails on its
+    own is still named for that.
     """
     judged: Judged = []
     texts: set[str] = set()

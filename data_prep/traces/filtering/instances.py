@@ -1,22 +1,22 @@
-"""Questions and candidates put together again, in memory that does not grow with the files."""
+"""Questions and their candidates put together again, and which of these instances are well posed."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeVar
 
 import numpy as np
 
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Value
 from cellduality_plugin.tasks import DualTask
-from data_prep.traces.candidates import Candidate, prompt_hash, read_candidate, read_candidates
-from data_prep.traces.questions import Direction, Question, read_question, read_questions
-
-T = TypeVar("T")
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.traces.candidates import Candidate, prompt_hash, read_candidates
+from data_prep.traces.filtering.filters import FilterSettings, Reason, similarity
+from data_prep.traces.questions import Direction, Question, read_questions
 
 _KEY = re.compile(r"(?P<task>.*?)/(?:primal|dual)/(?P<rest>.*?#\d+)(?:@[0-9a-f]{12})?", re.DOTALL)
 
@@ -55,90 +55,86 @@ class Instance:
         return sorted(found, key=lambda candidate: candidate.order)
 
 
-@dataclass
-class Instances:
-    """The instances of an SFT file and its candidates, in the order of the questions; one is held at a time.
+def read_instances(questions: Path, candidates: Path, tasks: Mapping[str, DualTask]) -> tuple[list[Instance], int]:
+    """Return the instances of an SFT file, in its order, and how many candidates answer no question that it asks now.
 
-    Attributes
-    ----------
-    unknown
-        How many candidates answer no question of the set, or one that was worded otherwise; known once read.
-    matched
-        How many answer one of it.
+    Raises
+    ------
+    CellDualityError
+        If a file is missing or malformed, or no candidate answers a question of the file.
     """
-
-    questions: Path
-    candidates: Path
-    tasks: Mapping[str, DualTask]
-    unknown: int = field(default=0, init=False)
-    matched: int = field(default=0, init=False)
-
-    def __iter__(self) -> Iterator[Instance]:
-        self.unknown = self.matched = 0
-        prompts: dict[str, str] = {}
-        asked: dict[str, list[int]] = {}
-        for place, question in _placed(self.questions, read_questions(self.questions, self.tasks)):
-            asked.setdefault(instance_key(question.key), []).append(place)
-            prompts[question.key] = prompt_hash(question.prompt)
-        answered: dict[str, list[int]] = {}
-        for place, candidate in _placed(self.candidates, read_candidates(self.candidates)):
-            home = instance_key(candidate.key)
-            if home in asked and prompts.get(candidate.key, candidate.prompt) == candidate.prompt:
-                answered.setdefault(home, []).append(place)
-                self.matched += candidate.key in prompts
-            else:
-                self.unknown += 1
-        with self.questions.open("rb") as questions, self.candidates.open("rb") as candidates:
-            for home, places in asked.items():
-                instance = Instance()
-                for line in _lines_at(questions, places):
-                    question = read_question(json.loads(line), self.tasks, str(self.questions))
-                    setattr(instance, question.direction, question)
-                for line in _lines_at(candidates, answered.get(home, ())):
-                    candidate = read_candidate(line)
-                    instance.replies.setdefault(candidate.key, []).append(candidate)
-                yield instance
+    instances: dict[str, Instance] = {}
+    prompts: dict[str, str] = {}
+    for question in read_questions(questions, tasks):
+        setattr(instances.setdefault(instance_key(question.key), Instance()), question.direction, question)
+        prompts[question.key] = prompt_hash(question.prompt)
+    others = matched = 0
+    for candidate in read_candidates(candidates):
+        instance = instances.get(instance_key(candidate.key))
+        if instance and prompts.get(candidate.key, candidate.prompt) == candidate.prompt:
+            instance.replies.setdefault(candidate.key, []).append(candidate)
+            matched += candidate.key in prompts
+        else:
+            others += 1
+    if not matched:
+        raise CellDualityError(
+            f"no candidate answers a question of {questions.name}, {others} are of another preparation",
+            code="other-preparation",
+            where=str(candidates),
+            hint=f"ask with cellduality traces sample, or put the {questions.name} back that they were asked for",
+        )
+    return list(instances.values()), others
 
 
-class SomeQuestions:
-    """The questions of whole instances drawn at random, in the order of their file; they have a length.
+def some_questions(
+    path: Path, tasks: Mapping[str, DualTask], limit: int | None, rng: np.random.Generator
+) -> list[Question]:
+    """Return questions of whole instances drawn at random, in the order of their file; ``limit`` at most, None for all.
 
-    There are at most ``limit`` of them, None for all; a primal question and its dual come together or not at all.
+    A primal question and its dual come together or not at all.
     """
-
-    def __init__(self, path: Path, tasks: Mapping[str, DualTask], limit: int | None, rng: np.random.Generator) -> None:
-        self._path, self._tasks = path, tasks
-        counts = Counter(instance_key(question.key) for question in read_questions(path, tasks))
-        names, left = list(counts), sum(counts.values()) if limit is None else limit
-        self._wanted: set[str] = set()
-        for place in rng.permutation(len(names)).tolist():
-            if counts[names[place]] <= left:
-                self._wanted.add(names[place])
-                left -= counts[names[place]]
-        self._count = sum(counts[name] for name in self._wanted)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Question]:
-        questions = read_questions(self._path, self._tasks)
-        return (question for question in questions if instance_key(question.key) in self._wanted)
+    questions = list(read_questions(path, tasks))
+    counts = Counter(instance_key(question.key) for question in questions)
+    names, left = list(counts), len(questions) if limit is None else limit
+    wanted = set()
+    for place in rng.permutation(len(names)).tolist():
+        if counts[names[place]] <= left:
+            wanted.add(names[place])
+            left -= counts[names[place]]
+    return [question for question in questions if instance_key(question.key) in wanted]
 
 
-def _placed(path: Path, items: Iterable[T]) -> Iterator[tuple[int, T]]:
-    """Yield (where its line begins, item) of the items that the lines of a file hold."""
-    place = 0
-    for item, line in zip(items, _lines(path), strict=False):
-        yield place, item
-        place += len(line)
+def answers_read(instance: Instance, question: Question, vocabulary: Vocabulary) -> list[Value]:
+    """Return the different answers that could be read in the replies to ``question``, right or wrong, in order."""
+    read = (question.read(candidate.reply.text, vocabulary).value for candidate in instance.replies_to(question))
+    return list(dict.fromkeys(value for value in read if value is not None))
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        yield from stream
+def dual_questions(instances: Iterable[Instance], vocabulary: Vocabulary) -> Iterator[Question]:
+    """Yield the dual question about each different answer that the primal question of an instance was given.
+
+    About the right answer it is the dual question of the SFT set, with the same key: it is not asked again.
+    """
+    for instance in instances:
+        if instance.primal is not None:
+            answers = answers_read(instance, instance.primal, vocabulary)
+            yield from (instance.primal.about(answer, vocabulary) for answer in answers)
 
 
-def _lines_at(stream: IO[bytes], places: Iterable[int]) -> Iterator[bytes]:
-    for place in places:
-        stream.seek(place)
-        yield stream.readline()
+def ill_posed(instance: Instance, vocabulary: Vocabulary, settings: FilterSettings) -> Reason:
+    """Return ``"unanswerable"`` or ``"not_unique"``; nothing for a well-posed instance, or one without a primal.
+
+    After DuPO: a primal question is worth training on if its dual is solved, by one answer alone. It is *answerable* if
+    the dual about at least one of the answers that candidates gave is solved, that is, one of its candidates rebuilds
+    the label, or genes at the threshold of the dual. It is *unique* if no second answer's is; that is asked only where
+    the answer is a label: of cells that fit a condition there are many.
+    """
+    if instance.primal is None:
+        return ""
+    solved = 0
+    for dual in dual_questions([instance], vocabulary):
+        least = 1.0 if isinstance(dual.gold, str) else settings.threshold_of(dual)
+        solved += any(similarity(dual.gold, value) >= least for value in answers_read(instance, dual, vocabulary))
+    if not solved:
+        return "unanswerable"
+    return "not_unique" if solved > 1 and isinstance(instance.primal.gold, str) else ""

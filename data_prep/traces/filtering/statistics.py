@@ -2,84 +2,44 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from rich.table import Table
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import whole_file
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
-from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, ROWS, CurationSettings, decide
-from data_prep.traces.filtering.filters import Judged, judge_all
-from data_prep.traces.filtering.instances import Instances
-from data_prep.traces.filtering.rows import in_order
-from data_prep.traces.questions import Question
+from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, ROWS, CurationSettings, decide, in_order
+from data_prep.traces.filtering.filters import judge_all
+from data_prep.traces.filtering.instances import read_instances
 
-STEPS = tuple(step / 10 for step in range(11))
-"""The thresholds of the sweep."""
-
+STEPS = tuple(step / 10 for step in range(11))  # the thresholds of the sweep
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+NOT_NEEDED = ["duplicate", "not_best", "no_primal"]  # what is rejected for these passed every test of its own
+_STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
 
-NOT_NEEDED = ("duplicate", "not_best", "no_primal")
-"""Reasons that say nothing against a candidate: it passed every test of its own."""
 
-
-@dataclass
+@dataclass(frozen=True)
 class Statistics:
-    """What was counted over all candidates of a preparation. Groups are ``"task/direction"``.
+    """What was counted over all candidates of a preparation. Groups are ``"task/direction"``."""
 
-    Parameters
-    ----------
-    questions, asked
-        Questions by group, and those with a candidate.
-    reasons
-        {group: {reason: candidates}}; the reason ``""`` is that of rows.
-    teachers
-        {teacher: {reason: candidates}}.
-    sweep
-        {group: {threshold: (questions, rows)}} that would be left; gene lists alone, labels are right or wrong.
-    trace_words
-        {group: {words: candidates}}, of all traces that could be read.
-    scores
-        {group: {candidate number: (candidates, sum of scores)}}.
-    """
-
-    questions: Counter[str] = field(default_factory=Counter)
-    asked: Counter[str] = field(default_factory=Counter)
-    reasons: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    teachers: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    sweep: dict[str, dict[float, tuple[int, int]]] = field(default_factory=dict)
-    trace_words: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
-    scores: dict[str, dict[int, tuple[int, float]]] = field(default_factory=lambda: defaultdict(dict))
-
-    def add(self, question: Question, judged: Judged) -> None:
-        """Count the candidates of one question."""
-        group = question.group
-        self.questions[group] += 1
-        self.asked[group] += bool(judged)
-        for candidate, verdict in judged:
-            self.reasons[group][verdict.reason] += 1
-            self.teachers[candidate.teacher][verdict.reason] += 1
-            if verdict.trace_words:
-                self.trace_words[group][verdict.trace_words] += 1
-            count, total = self.scores[group].get(candidate.candidate, (0, 0.0))
-            self.scores[group][candidate.candidate] = count + 1, total + verdict.score
-
-    def add_sweep(self, question: Question, scores: Sequence[float], keep: int) -> None:
-        """Count what the thresholds would leave of one question, whose candidates would else pass with ``scores``."""
-        counts = self.sweep.setdefault(question.group, dict.fromkeys(STEPS, (0, 0)))
-        for step, (questions, rows) in counts.items():
-            passing = sum(score >= step for score in scores)
-            counts[step] = questions + (passing > 0), rows + min(passing, keep)
+    questions: Counter[str]  # by group
+    asked: Counter[str]  # those with a candidate
+    candidates: Any  # data frame: group, number, teacher, reason (empty for rows), score and words of the trace
+    sweep: Mapping[str, NDArray[np.int64]]  # (questions, rows) left at each of STEPS by group, of lists alone: (11, 2)
 
 
 def statistics(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> Statistics:
-    """Return the statistics of the candidates in ``data``, read part by part.
+    """Return the statistics of the candidates in ``data``.
 
     The sweep looks at each question alone: what well-posedness and the pairing of duals take is not in it.
 
@@ -89,20 +49,25 @@ def statistics(data: Path, tasks: Mapping[str, DualTask], settings: CurationSett
         If a file is missing or malformed, or no candidate is of this preparation.
     """
     settings.check(tasks)
-    found, vocabulary = Statistics(), Vocabulary.load(data / "vocabulary.json")
-    instances = Instances(data / QUESTIONS, data / CANDIDATES, tasks)
+    vocabulary, keep = Vocabulary.load(data / "vocabulary.json"), settings.filters.keep
     lax = settings.filters.model_copy(update={"threshold": 0.0, "thresholds": {}, "keep": 10**9})
-    for instance in instances:
+    questions, asked, rows = Counter[str](), Counter[str](), []
+    sweep: dict[str, NDArray[np.int64]] = {}
+    for instance in read_instances(data / QUESTIONS, data / CANDIDATES, tasks)[0]:
         for question, judged, _ in decide(instance, vocabulary, settings):
-            found.add(question, judged)
+            group = question.group
+            questions[group] += 1
+            asked[group] += bool(judged)
+            rows += [(group, c.candidate, c.teacher, v.reason, v.score, v.trace_words) for c, v in judged]
             if not isinstance(question.gold, str):
-                anew = judge_all(question, (candidate for candidate, _ in judged), vocabulary, lax)
-                scores = [verdict.score for _, verdict in anew if verdict.accepted]
-                found.add_sweep(question, scores, settings.filters.keep)
-    if not instances.matched:
-        hint = "ask with cellduality traces sample"
-        raise CellDualityError("no candidate is of this preparation", where=str(data / CANDIDATES), hint=hint)
-    return found
+                anew = judge_all(question, [candidate for candidate, _ in judged], vocabulary, lax)
+                scores = np.array([verdict.score for _, verdict in anew if verdict.accepted])
+                passing = (scores[:, None] >= np.array(STEPS)).sum(axis=0)
+                left = np.stack([passing > 0, np.minimum(passing, keep)], axis=1)
+                sweep[group] = sweep.get(group, np.zeros_like(left)) + left
+    found = pd.DataFrame(rows, columns=["group", "number", "teacher", "reason", "score", "words"])
+    found["group"] = pd.Categorical(found["group"], in_order(found["group"].unique()), ordered=True)
+    return Statistics(questions, asked, found, {group: sweep[group] for group in in_order(sweep)})
 
 
 def last_settings(data: Path) -> CurationSettings:
@@ -114,76 +79,116 @@ def last_settings(data: Path) -> CurationSettings:
     return CurationSettings.read(manifest["settings"])
 
 
-def quantiles(counts: Mapping[int, int], shares: Iterable[float] = QUANTILES) -> list[int]:
-    """Return the values below which the given shares of a distribution lie.
-
-    Examples
-    --------
-    >>> quantiles({10: 1, 20: 2, 30: 1}, (0.0, 0.5, 1.0))
-    [10, 20, 30]
-    """
-    values = sorted(counts)
-    upto = np.cumsum([counts[value] for value in values])
-    return [values[min(int(np.searchsorted(upto, share * upto[-1])), len(values) - 1)] for share in shares]
-
-
-def passed(reasons: Mapping[str, int]) -> int:
-    """Return how many candidates nothing speaks against, whether or not they were needed.
-
-    Examples
-    --------
-    >>> passed({"": 3, "not_best": 2, "leak": 1})
-    5
-    """
-    return sum(reasons.get(reason, 0) for reason in ("", *NOT_NEEDED))
-
-
 def tables(found: Statistics, keep: int = 1) -> Iterator[Table]:
     """Yield the statistics as tables, for printing with rich."""
-    rows: dict[str, Sequence[object]] = {}
-    for group in in_order(found.reasons):
-        rows[group] = found.questions[group], found.asked[group], *_rates(found.reasons[group])
-    for teacher, reasons in found.teachers.items():
-        rows[f"by {teacher}"] = "", "", *_rates(reasons)
-    columns: Sequence[object] = ("questions", "asked", "candidates", "passed", "rate", "kept")
-    yield from _table("candidates", "task/direction or teacher", columns, rows)
-
-    columns = [name for name, _ in sum(found.reasons.values(), Counter[str]()).most_common() if name]
-    rows = {group: [found.reasons[group][str(name)] or "" for name in columns] for group in in_order(found.reasons)}
-    yield from _table("why candidates are no rows", "task/direction", columns, rows if columns else {})
-
-    title = (
-        f"questions (rows, {keep} a question) left at a least RWJS of" if keep > 1 else "rows left at a least RWJS of"
-    )
-    rows = {
-        group: [f"{left} ({kept})" if keep > 1 else kept for left, kept in found.sweep[group].values()]
-        for group in in_order(found.sweep)
+    reasons = pd.crosstab(found.candidates["group"], found.candidates["reason"])
+    rows: dict[str, Iterable[object]] = {
+        group: (found.questions[group], found.asked[group], *_rates(of)) for group, of in reasons.iterrows()
     }
-    yield from _table(title, "task/direction", STEPS, rows)
+    by_teacher = pd.crosstab(found.candidates["teacher"], found.candidates["reason"])
+    rows |= {f"by {teacher}": ("", "", *_rates(of)) for teacher, of in by_teacher.iterrows()}
+    columns = ("questions", "asked", "candidates", "passed", "rate", "kept")
+    yield _table("candidates", "task/direction or teacher", columns, rows)
 
-    rows = {group: quantiles(found.trace_words[group]) for group in in_order(found.trace_words)}
-    yield from _table("words of a trace", "task/direction", [f"{share:.0%}" for share in QUANTILES], rows)
+    failed = reasons.drop(columns="", errors="ignore")
+    failed = failed[failed.sum().sort_values(ascending=False, kind="stable").index]
+    if failed.size:
+        rows = {group: [count or "" for count in of] for group, of in failed.iterrows()}
+        yield _table("why candidates are no rows", "task/direction", failed.columns, rows)
+    if found.sweep:
+        what = f"questions (rows, {keep} a question)" if keep > 1 else "rows"
+        written = "{0} ({1})" if keep > 1 else "{1}"
+        rows = {group: [written.format(*of) for of in left] for group, left in found.sweep.items()}
+        yield _table(f"{what} left at a least RWJS of", "task/direction", STEPS, rows)
+    if words := _trace_words(found):
+        rows = {group: np.quantile(of, QUANTILES, method="inverted_cdf") for group, of in words.items()}
+        yield _table("words of a trace", "task/direction", [f"{share:.0%}" for share in QUANTILES], rows)
+    scores = _mean_scores(found).iloc[:, :16]
+    rows = {group: ["" if np.isnan(score) else f"{score:.3f}" for score in of] for group, of in scores.iterrows()}
+    yield _table("mean score by candidate number", "task/direction", scores.columns, rows)
 
-    numbers = sorted({number for scores in found.scores.values() for number in scores})[:16]
-    rows = {
-        group: [f"{scores[number][1] / scores[number][0]:.3f}" if number in scores else "" for number in numbers]
-        for group, scores in ((group, found.scores[group]) for group in in_order(found.scores))
+
+def plot(found: Statistics, path: Path) -> Path:
+    """Return ``path``, a PNG of reasons, threshold sweep, trace lengths and scores; written whole or not at all.
+
+    Each task has a colour, drawn through for the primal and dashed for the dual.
+
+    Raises
+    ------
+    CellDualityError
+        If matplotlib is missing.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure  # no pyplot: no global state, no display
+    except ImportError as error:
+        hint = "pip install 'cellduality[eval]'"
+        raise CellDualityError(f"cannot import {error.name}", code="not-installed", hint=hint) from error
+    groups = in_order(found.questions)
+    tasks = list(dict.fromkeys(group.rpartition("/")[0] for group in groups))
+    colours = {group: f"C{tasks.index(group.rpartition('/')[0])}" for group in groups}
+    styles: dict[str, dict[str, Any]] = {
+        group: {"color": colours[group], "ls": "--" if group.endswith("/dual") else "-"} for group in groups
     }
-    yield from _table("mean score by candidate number", "task/direction", numbers, rows)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(12, 8), layout="constrained")
+        (reasons, sweep), (lengths, scores) = figure.subplots(2, 2)
+        _reasons(reasons, found, mpl.colormaps["tab20"])
+        for group, left in found.sweep.items():
+            sweep.plot(STEPS, left[:, 0] / max(found.questions[group], 1), **styles[group], marker=".")
+        sweep.set(title="questions left by threshold", xlabel="least RWJS", ylabel="share of the questions")
+        for group, words in _trace_words(found).items():
+            lengths.ecdf(words, **styles[group])
+        lengths.set(title="length of the traces", xlabel="words", xscale="log", ylabel="share not longer")
+        for group, means in _mean_scores(found).iterrows():
+            scores.plot(means.dropna(), **styles[group], marker=".")
+        scores.xaxis.get_major_locator().set_params(integer=True)
+        scores.set(title="mean score by candidate number", xlabel="candidate")
+        for axes in (sweep, lengths, scores):
+            axes.set_ylim(0, 1.05)
+        handles = [mpl.lines.Line2D([], [], label=group, **style) for group, style in styles.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+        with whole_file(path, "wb") as stream:
+            figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
+    return path
 
 
-def _rates(reasons: Mapping[str, int]) -> tuple[object, ...]:
-    total = sum(reasons.values())
-    return total, passed(reasons), f"{passed(reasons) / max(total, 1):.1%}", reasons.get("", 0)
+def _reasons(axes: Any, found: Statistics, colours: Any) -> None:
+    """Draw a bar a group: the share of its candidates by reason; green is what is kept, grey what was not needed."""
+    shares = pd.crosstab(found.candidates["group"], found.candidates["reason"], normalize="index")
+    fixed = dict(zip(("", *NOT_NEEDED), ("tab:green", "0.7", "0.8", "0.9"), strict=True))
+    bright = [colours(place) for place in range(colours.N) if place != 4]  # without another green
+    left = np.zeros(len(shares))
+    for place, name in enumerate(sorted(shares, key=lambda name: (name not in fixed, name))):
+        colour = fixed.get(name, bright[place % len(bright)])
+        axes.barh(list(shares.index), shares[name], left=left, color=colour, edgecolor="white", label=name or "kept")
+        left = left + shares[name].to_numpy()
+    axes.invert_yaxis()
+    axes.set(title="why candidates are rows or not", xlabel="share of the candidates", xlim=(0, 1))
+    axes.legend(fontsize=6, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _table(title: str, first: str, columns: Iterable[object], rows: Mapping[str, Iterable[object]]) -> Iterator[Table]:
-    """Yield a table of one row a group, unless there is none."""
+def _trace_words(found: Statistics) -> dict[str, NDArray[np.int64]]:
+    """Return the lengths of the traces that could be read, by group."""
+    read = found.candidates[found.candidates["words"] > 0]
+    return {group: words.to_numpy() for group, words in read.groupby("group", observed=True)["words"]}
+
+
+def _mean_scores(found: Statistics) -> Any:
+    return found.candidates.pivot_table(index="group", columns="number", values="score", observed=True)
+
+
+def _rates(reasons: Any) -> tuple[object, ...]:
+    """Return (candidates, those that nothing speaks against, their share, rows) of the counts by reason."""
+    passed = int(reasons.reindex(["", *NOT_NEEDED], fill_value=0).sum())
+    return reasons.sum(), passed, f"{passed / reasons.sum():.1%}", reasons.get("", 0)
+
+
+def _table(title: str, first: str, columns: Iterable[object], rows: Mapping[str, Iterable[object]]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column(first)
     for column in columns:
         table.add_column(str(column), justify="right")
     for group, cells in rows.items():
         table.add_row(group, *map(str, cells))
-    if rows:
-        yield table
+    return table

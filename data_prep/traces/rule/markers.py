@@ -15,21 +15,12 @@ from cellduality_plugin.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-SURE = 2.0
-"""The z of a marker, at least; about one gene in forty reaches it by chance."""
+SURE = 2.0  # the z of a marker, at least; about one gene in forty reaches it by chance
+FEWEST = 5  # markers that a label has nevertheless, as far as any gene speaks for it
+GENES_AT_ONCE = 512  # held as a dense matrix of cells by genes while they are tested
+PRIOR = 0.5  # cells with the gene, and as many without it, that every label is given before counting (Jeffreys)
 
-FEWEST = 5
-"""Markers that a label has nevertheless, as far as any gene speaks for it."""
-
-GENES_AT_ONCE = 512
-"""Held as a dense matrix of cells by genes while they are tested."""
-
-PRIOR = 0.5
-"""Cells with the gene, and as many without it, that every label is given before counting (Jeffreys)."""
-
-Evidence = tuple[tuple[str, float], ...]
-"""Genes with their weights, the largest first."""
-
+Evidence = tuple[tuple[str, float], ...]  # genes with their weights, the largest first
 Floats = NDArray[np.float64]
 
 
@@ -37,40 +28,27 @@ Floats = NDArray[np.float64]
 class Markers:
     """What genes say about the ``labels`` of one ``kind``, a label set of the vocabulary.
 
-    Parameters
-    ----------
-    present
-        By label: genes whose presence speaks for it, each with its entry of ``if_present``.
-    absent
-        By label: markers of other labels whose absence speaks for it, each with its entry of ``if_absent``.
-    if_present, if_absent
-        Labels by genes of the vocabulary: the natural logarithm of how much likelier the gene's presence (absence)
-        is in cells of the label than in all others. 0 for a label without cells.
+    ``if_present`` and ``if_absent`` are labels by genes of the vocabulary: the natural logarithm of how much likelier
+    the gene's presence (absence) is in cells of the label than in all others. 0 for a label without cells.
     """
 
     kind: str
     labels: tuple[str, ...]
-    present: Mapping[str, Evidence]
-    absent: Mapping[str, Evidence]
+    present: Mapping[str, Evidence]  # by label: genes whose presence speaks for it, with their ``if_present``
+    absent: Mapping[str, Evidence]  # by label: markers of others whose absence speaks for it, with their ``if_absent``
     if_present: Floats
     if_absent: Floats
 
 
 def value_of(cell: Cell, column: str) -> str | None:
-    """Return what stands in ``column`` of the cell, or None.
-
-    Examples
-    --------
-    >>> value_of(Cell("set/1", ("CD74",), {"cell_type": "B"}), "cell_type"), value_of(Cell("set/2", ()), "drug")
-    ('B', None)
-    """
+    """Return what stands in ``column`` of the cell, or None."""
     return cell.condition.get(column, cell.obs.get(column))
 
 
 def find_markers(cells: Sequence[Cell], vocabulary: Vocabulary, *, top: int = 40) -> dict[str, Markers]:
     """Return the markers of every label set that a cell has a label of, by kind.
 
-    ``cells`` are the labelled training cells, and no others: what is found here is told to whoever is trained. A cell
+    ``cells`` are the labelled training cells, and no others: what is found here is shown to whoever is trained. A cell
     whose value is not in a label set is not counted for that kind. A label keeps ``top`` genes of either evidence.
 
     Markers are chosen by the tie-corrected Wilcoxon rank-sum test of one label against the rest, on rank scores. A
@@ -115,9 +93,8 @@ def _markers(
     if_present, if_absent = _log_ratios(scores, codes, len(labels))
     merit = _z_scores(scores, codes, len(labels))
     untested = np.isnan(merit).any(axis=1)
-    # The rank within its cells tells a lone label's genes apart, of which one is as present as the other.
-    alone = np.stack([np.asarray(scores[codes == code].sum(axis=0)).ravel() for code in range(len(labels))])
-    merit[untested] = (if_present * alone)[untested]
+    # Of the genes of a lone label one is as present as the other: their ranks within its cells decide.
+    merit[untested] = (if_present * _sums(scores, codes, len(labels)))[untested]
     least = np.where(untested, 0.0, SURE)
     chosen = [_largest(merit[code], if_present[code], top, least[code]) for code in range(len(labels))]
 
@@ -135,9 +112,14 @@ def _markers(
     return Markers(kind, labels, present, absent, if_present, if_absent)
 
 
+def _sums(scores: csr_matrix, codes: NDArray[np.int64], count: int) -> Floats:
+    """Return labels by genes: the sum over the cells of each label."""
+    return np.stack([np.asarray(scores[codes == code].sum(axis=0)).ravel() for code in range(count)])
+
+
 def _log_ratios(scores: csr_matrix, codes: NDArray[np.int64], count: int) -> tuple[Floats, Floats]:
     """Return (log-ratio of presence, of absence), each labels by genes."""
-    having = np.stack([np.asarray((scores[codes == code] > 0).sum(axis=0)).ravel() for code in range(count)])
+    having = _sums(scores > 0, codes, count)
     size: NDArray[np.int64] = np.bincount(codes, minlength=count).reshape(-1, 1)
     inside = (having + PRIOR) / (size + 2 * PRIOR)
     outside = (having.sum(axis=0) - having + PRIOR) / (size.sum() - size + 2 * PRIOR)

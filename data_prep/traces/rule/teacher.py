@@ -11,19 +11,16 @@ import numpy as np
 
 from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.examples import Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.traces.candidates import Reply, Teacher
 from data_prep.traces.questions import Question
+from data_prep.traces.rule.answers import LABEL_WORDS, LIST_WORDS, CellRule, LabelRule
 from data_prep.traces.rule.markers import find_markers
-from data_prep.traces.rule.naming import LABEL_WORDS, LabelRule
-from data_prep.traces.rule.recalling import LIST_WORDS, CellRule
 from data_prep.views import known_by
 
-TRACE_WORDS = (*LABEL_WORDS, *LIST_WORDS)
-"""Every word of a sound trace that is neither a gene nor part of a label."""
+TRACE_WORDS = (*LABEL_WORDS, *LIST_WORDS)  # every word of a sound trace that is neither a gene nor part of a label
 
 FAULTS = ("no_tag", "endless", "leak", "empty", "repeat")
 """What may be wrong with a candidate on purpose: no answer tag, a trace of :data:`ENDLESS_WORDS`, a trace that gives
@@ -31,11 +28,10 @@ away that the answer was known beforehand, an empty answer, the words of candida
 
 ENDLESS_WORDS = 600
 
+# Names what the rule writes. Whoever changes a text of its changes this, too, and candidates are asked anew.
 EDITION = "8f9a470c41249021e05bc2e0f163700d157a025658949fad2a454fd227153e1c"
-"""Names what the rule writes. Whoever changes a text of its changes this, too, and candidates are asked anew."""
 
-NOT_COLUMNS = ("id", "split", "labelled", "genes", "control")
-"""What a row of ``cells.jsonl`` holds besides the values of columns."""
+NOT_COLUMNS = ("id", "split", "labelled", "genes", "control")  # of a row of ``cells.jsonl``
 
 
 class RuleTeacher(Teacher):
@@ -44,24 +40,12 @@ class RuleTeacher(Teacher):
     Asked for a label, it suspects one after a look at all genes shown, cites a random handful of the evidence for it,
     and concludes what the genes it *cites* speak for most. It never looks at the right label, so it can be wrong, and
     the more so the higher the candidate's number. Asked for genes, it lists a cell it has seen: see
-    :class:`~data_prep.traces.rule.recalling.CellRule`. Questions are told apart by the kinds of their fields alone, so
-    that a pair of one's own is served as the built-in ones are.
+    :class:`~data_prep.traces.rule.answers.CellRule`. It goes by the kinds of a question's fields alone, so that a pair
+    of one's own is served as the built-in ones are.
 
-    Parameters
-    ----------
-    cells
-        The labelled training cells, and no others.
-    vocabulary
-        Genes and label sets.
-    seed
-        Of everything random. A question and a candidate's number always give the same text.
-    faults
-        The share of candidates with one of :data:`FAULTS`, in [0, 1].
-
-    Raises
-    ------
-    CellDualityError
-        If there is no cell to learn from, or ``faults`` is no share.
+    ``cells`` are the labelled training cells, and no others. ``seed`` is of everything random: a question and a
+    candidate's number always give the same text. ``faults`` is the share of candidates with one of :data:`FAULTS`. A
+    CellDualityError is raised if there is no cell to learn from, or ``faults`` is not in [0, 1].
     """
 
     name = "rule"
@@ -69,10 +53,10 @@ class RuleTeacher(Teacher):
     def __init__(self, cells: Sequence[Cell], vocabulary: Vocabulary, seed: int = 0, faults: float = 0.05) -> None:
         where = "rule teacher"
         if not cells:
-            hint = "prepare the data with --labelled above 0"
-            raise CellDualityError("no labelled training cell to learn markers from", where=where, hint=hint)
+            what, hint = "no labelled training cell to learn markers from", "prepare the data with --labelled above 0"
+            raise CellDualityError(what, code="no-labelled-cell", where=where, hint=hint)
         if not 0 <= faults <= 1:
-            raise CellDualityError(f"faults {faults} is no share", where=where, hint="choose from 0 to 1")
+            raise CellDualityError(f"faults {faults} is no share", code="no-share", where=where, hint="choose 0 to 1")
         self._seed, self._faults = seed, faults
         found = find_markers(cells, vocabulary)
         self._labels = LabelRule(found, vocabulary)
@@ -103,7 +87,19 @@ class RuleTeacher(Teacher):
         fault = self.fault(question, candidate)
         if fault == "repeat":
             return self.write(question, 0)
-        trace, value = self._sound(question, candidate)
+        rng, field = self._rng(question, candidate, "sound"), question.field
+        if not isinstance(field, OneOf | Genes):
+            raise CellDualityError(
+                f"the rule cannot answer with a {type(field).__name__}",
+                code="unknown-field",
+                where=f"dual pair {question.pair.name!r}, {question.direction}",
+                hint="ask a model (--teacher MODEL), or build the pair from OneOf and Genes",
+            )
+        trace, value = (
+            self._labels.answer(question, field.kind, candidate, rng)
+            if isinstance(field, OneOf)
+            else self._genes.answer(question, candidate, rng)
+        )
         if fault == "endless":
             trace = " ".join((trace.split() * ENDLESS_WORDS)[:ENDLESS_WORDS])
         elif fault == "leak":
@@ -115,20 +111,8 @@ class RuleTeacher(Teacher):
             return opening + answer.replace("</answer>", "")
         return f"{opening}<answer></answer>" if fault == "empty" else text
 
-    def _sound(self, question: Question, candidate: int) -> tuple[str, Value]:
-        rng, asked_for = self._rng(question, candidate, "sound"), question.field
-        if isinstance(asked_for, OneOf):
-            return self._labels.answer(question, asked_for.kind, candidate, rng)
-        if isinstance(asked_for, Genes):
-            return self._genes.answer(question, candidate, rng)
-        raise CellDualityError(
-            f"the rule cannot answer with a {type(asked_for).__name__}",
-            where=f"dual pair {question.pair.name!r}, {question.direction}",
-            hint="ask a model (--teacher MODEL), or build the pair from OneOf and Genes",
-        )
-
     def _rng(self, question: Question, candidate: int, purpose: str) -> np.random.Generator:
-        # Of what the question shows, not of its key, which hangs on the right answer.
+        # Of what the question shows, not of its key, which depends on the right answer.
         place = f"{question.pair.name}/{question.direction}/{question.example.id}#{question.view}"
         seen = f"{self._seed}/{purpose}/{candidate}/{place}/{question.prompt}"
         return np.random.default_rng(int.from_bytes(hashlib.sha256(seen.encode()).digest()[:16], "big"))
@@ -146,7 +130,8 @@ def read_rule_teacher(data: Path, seed: int = 0) -> RuleTeacher:
     cells = []
     for number, row in enumerate(read_jsonl(path), start=1):
         if not {"id", "split", "labelled", "genes"} <= row.keys():
-            raise CellDualityError("not a row of cells", where=f"{path}:{number}", hint="prepare the data again")
+            where, hint = f"{path}:{number}", "prepare the data again"
+            raise CellDualityError("not a row of cells", code="malformed", where=where, hint=hint)
         if row["split"] == "train" and row["labelled"]:
             columns = {name: value for name, value in row.items() if name not in NOT_COLUMNS}
             cells.append(known_by(Cell(row["id"], tuple(row["genes"])), columns))

@@ -1,17 +1,13 @@
 from __future__ import annotations
 
-import json
-import shutil
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import TASKS
 from data_prep.models.small_llama import ROWS, build_small_llama, words_of
+from tests.refused import refused
 
 
 @pytest.fixture(scope="module")
@@ -89,31 +85,18 @@ def test_same_seed_gives_the_same_bytes_and_a_second_run_does_nothing(prepared, 
     assert (tmp_path / "again" / "model.safetensors").read_bytes() != first["model.safetensors"]
 
 
-def test_words_of_a_trace_get_into_the_vocabulary(prepared, tmp_path):
-    data = tmp_path / "data"
-    shutil.copytree(prepared.folder, data)
-    rows = list(read_jsonl(data / "sft.jsonl"))
-    rows[0]["output"] = rows[0]["output"].replace("<think>", "<think>unheard-of reasoning")
-    (data / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    build_small_llama(data, tmp_path / "model", hidden_size=16, layers=1, heads=2)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    assert tokenizer.unk_token_id not in tokenizer(rows[0]["output"]).input_ids
-
-
 def test_words_are_split_where_the_tokenizer_splits_them_and_a_label_is_one_token(prepared, tokenizer):
     for row in prepared.rows("sft.jsonl")[:50]:
         tags = {"<think>", "</think>", "<answer>", "</answer>"}
         tokens = [token for token in tokenizer.tokenize(row["input"]) if token not in tags]
-        assert list(words_of(row["input"])) == [word for token in tokens for word in token.split()]
+        assert words_of(row["input"]) == [word for token in tokens for word in token.split()]
     for label in {row["cell_type"] for row in prepared.rows("cells.jsonl")}:
         assert tokenizer.tokenize(f"<answer>{label}</answer>") == ["<answer>", label, "</answer>"]
 
 
-def test_missing_data_and_uneven_heads_are_told(prepared, tmp_path, check_told):
-    with pytest.raises(CellDualityError) as raised:
+def test_missing_data_and_uneven_heads_are_refused(prepared, tmp_path):
+    with refused("missing-file"):
         build_small_llama(tmp_path, tmp_path / "out")
-    check_told(raised, "no such file", "prepare the data first")
-    with pytest.raises(CellDualityError) as raised:
+    with refused("uneven-heads"):
         build_small_llama(prepared.folder, tmp_path / "out", hidden_size=100, heads=3)
-    check_told(raised, "hidden size 100 does not split into 3 heads")
     assert not (tmp_path / "out").exists()

@@ -10,17 +10,25 @@ from typing import Any
 
 import pytest
 
+from cellduality_plugin.examples import Example
 from cellduality_plugin.policies import addresses
+from cellduality_plugin.tasks import get_task
 from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.questions import Question
-from tests.data_prep.traces.asking.toy_questions import question
 from tests.scripted_server import Said, ScriptedServer
 
 KEY = "sk-test-0123456789abcdef"
 ANSWER = "<think>CD79A ranks high.</think><answer>B cell</answer>"
 
 
-def completion(text: Any = ANSWER, **changed: Any) -> bytes:
+def question(number: int) -> Question:
+    """Return a question; its prompt holds its number."""
+    task = get_task("cell_type_annotation")
+    example = Example(task.name, f"toy/{number}", {"cell": ("A", "B")}, {"observed": ("A",)}, ("B",), "B cell")
+    return Question(task, "primal", example, 0, "B cell", f"question {number}")
+
+
+def body(text: Any = ANSWER, **changed: Any) -> bytes:
     """Return the body of a chat completion."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 100, "completion_tokens": 20}
@@ -31,7 +39,7 @@ def completion(text: Any = ANSWER, **changed: Any) -> bytes:
 class Completed(Said):
     """A response; by default a completion."""
 
-    body: bytes = field(default_factory=completion)
+    body: bytes = field(default_factory=body)
 
 
 class ChatServer(ScriptedServer):
@@ -40,15 +48,17 @@ class ChatServer(ScriptedServer):
     def __init__(self) -> None:
         super().__init__()
         self.usual = lambda *asked: Completed()
-        self.asked: list[tuple[str, int]] = []
         self.moments: list[float] = []
         self.bodies: list[dict[str, Any]] = []
+
+    @property
+    def asked(self) -> list[tuple[str, int]]:
+        return [(body["messages"][-1]["content"], body["seed"]) for body in self.bodies]
 
     def answer(self, path: str, body: dict[str, Any]) -> Said:
         with self.lock:
             self.moments.append(time.monotonic())
             self.bodies.append(body)
-            self.asked.append((body["messages"][-1]["content"], body["seed"]))
         return super().answer(path, body)
 
 
@@ -81,8 +91,3 @@ def questions() -> Callable[[int], list[Question]]:
 @pytest.fixture
 def said() -> type[Said]:
     return Completed
-
-
-@pytest.fixture
-def body() -> Callable[..., bytes]:
-    return completion

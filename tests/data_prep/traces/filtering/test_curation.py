@@ -23,12 +23,13 @@ from data_prep.traces.filtering.curation import (
     REJECTED,
     ROWS,
     CurationSettings,
+    apportioned,
+    chosen,
     curate,
     decide,
     describe,
 )
-from data_prep.traces.filtering.instances import Instances, SomeQuestions, instance_key
-from data_prep.traces.filtering.rows import apportioned, chosen
+from data_prep.traces.filtering.instances import read_instances
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
@@ -41,6 +42,7 @@ from tests.data_prep.traces.filtering.planted import (
     questions_in,
     write_candidates,
 )
+from tests.refused import refused
 
 
 def planted(questions: list[Question]) -> Iterator[tuple[Candidate, str]]:
@@ -202,7 +204,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> list:
                 value = (*value[: len(value) - missing], *others(question, missing))
             made.append(candidate(question, number, question.response(value, f"{TRACE} Draft {number}.")))
     write_candidates(folder, made)
-    return list(Instances(folder / QUESTIONS, folder / CANDIDATES, TASKS))
+    return read_instances(folder / QUESTIONS, folder / CANDIDATES, TASKS)[0]
 
 
 @settings(max_examples=30)
@@ -263,21 +265,12 @@ def test_candidates_for_another_wording_are_counted_and_left_out(data):
     assert not any(row["candidate"] == 7 for name in (ROWS, REJECTED) for row in rows_of(data, name))
 
 
-def test_some_questions_come_with_their_duals(data):
-    rng = np.random.default_rng(0)
-    some = SomeQuestions(data / QUESTIONS, TASKS, 7, rng)
-    pairs = Counter(instance_key(question.key) for question in some)
-    assert len(list(some)) == len(some) == 6
-    assert set(pairs.values()) == {2}
-    assert list(SomeQuestions(data / QUESTIONS, TASKS, None, rng)) == questions_in(data)
-
-
 class TestErrors:
     @pytest.fixture
     def fails(self, data):
-        def check(what: str, where: str, **values: object) -> None:
+        def check(code: str, where: str, **values: object) -> None:
             before = sorted(data.rglob("*"))
-            with pytest.raises(CellDualityError, match=what) as error:
+            with refused(code) as error:
                 curate(data, TASKS, made_with(**values))
             assert where in error.value.where
             assert error.value.hint
@@ -285,46 +278,45 @@ class TestErrors:
 
         return check
 
-    def test_candidates_of_another_preparation(self, data, fails):
+    def test_candidates_of_another_preparation_or_for_duals_of_other_answers_alone(self, data, fails, only):
         rows = rows_of(data, QUESTIONS)
         write_jsonl(data / QUESTIONS, [{**row, "input": f"Please. {row['input']}"} for row in rows])
-        fails("all 120 candidates are of another preparation", "candidates.jsonl")
-
-    def test_candidates_for_duals_of_other_answers_alone(self, data, fails, only):
+        fails("other-preparation", "candidates.jsonl")
         primal = next(question for question in questions_in(data) if question.group == "cell_type_annotation/primal")
-        wrong = next(label for label in VOCABULARY.labels["cell_type"] if label != primal.gold)
-        dual = primal.about(wrong, VOCABULARY)
+        dual = primal.about(next(label for label in VOCABULARY.labels["cell_type"] if label != primal.gold), VOCABULARY)
         only(candidate(dual, 0, good(dual)))
-        fails("no candidate answers a question of sft.jsonl", "candidates.jsonl")
+        fails("other-preparation", "candidates.jsonl")
 
     def test_nothing_passes_unless_bare_answers_will_do(self, data, fails, only):
         only(*(candidate(question, 0, "no answer") for question in questions_in(data)))
-        fails("no candidate passes: 30 x no_answer", "candidates.jsonl")
+        fails("nothing-passes", "candidates.jsonl")
         curate(data, TASKS, CurationSettings(fill=True))
         assert {row["teacher"] for row in rows_of(data)} == {"none"}
 
     @pytest.mark.parametrize("name", [CANDIDATES, QUESTIONS])
     def test_a_file_is_missing(self, data, fails, name):
         (data / name).unlink()
-        fails("cannot read: No such file", name)
+        fails("unreadable-file", name)
 
     def test_a_malformed_line(self, data, fails):
         with (data / CANDIDATES).open("a") as stream:
             stream.write("[]\n")
-        fails("not a candidate", "candidates.jsonl:121")
+        fails("malformed", "candidates.jsonl:121")
 
     @pytest.mark.parametrize(
-        ("what", "flag", "values"),
+        ("code", "flag", "values"),
         [
-            ("no group 'anotation'", "--share", {"shares": {"anotation": 1}}),
-            ("no group 'dul'", "--threshold", {"filters": {"thresholds": {"dul": 0.1}}}),
-            ("out of bounds", "--threshold", {"filters": {"thresholds": {"dual": 1.1}}}),
-            ("every group weighs 0", "--share", {"shares": {"primal": 0, "dual": 0}}),
+            ("unknown-group", "--share", {"shares": {"anotation": 1}}),
+            ("unknown-group", "--threshold", {"filters": {"thresholds": {"dul": 0.1}}}),
+            ("no-weight", "--share", {"shares": {"primal": 0, "dual": 0}}),
         ],
     )
-    def test_a_group_that_nobody_knows_or_no_share(self, fails, what, flag, values):
-        fails(what, flag, **values)
+    def test_an_unknown_group_or_no_share(self, fails, code, flag, values):
+        fails(code, flag, **values)
 
-    def test_a_wrong_setting_is_named(self):
-        with pytest.raises(CellDualityError, match="directions"):
-            made_with(directions="sideways")
+    @pytest.mark.parametrize(
+        "values", [{"directions": "sideways"}, {"filters": {"thresholds": {"dual": 1.1}}}, {"shares": {"dual": -1}}]
+    )
+    def test_a_wrong_setting_is_refused(self, values):
+        with pytest.raises(CellDualityError):
+            made_with(**values)

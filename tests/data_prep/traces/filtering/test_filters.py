@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from cellduality_plugin.parsing import OneOf, join_response
 from cellduality_plugin.tasks import TASKS
 from data_prep.traces.candidates import Reply
-from data_prep.traces.filtering.filters import FilterSettings, Reason, judge, judge_all
-from data_prep.traces.filtering.leaks import ANSWER_PHRASES, LABEL_PHRASES, leak
+from data_prep.traces.filtering.filters import (
+    ANSWER_PHRASES,
+    LABEL_PHRASES,
+    FilterSettings,
+    Reason,
+    judge,
+    judge_all,
+    leak,
+)
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,

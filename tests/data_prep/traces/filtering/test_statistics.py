@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS
 from data_prep.traces.candidates import Candidate
 from data_prep.traces.filtering.curation import ROWS, CurationSettings, curate
 from data_prep.traces.filtering.filters import similarity
-from data_prep.traces.filtering.plots import plot
-from data_prep.traces.filtering.statistics import (
-    STEPS,
-    Statistics,
-    last_settings,
-    passed,
-    quantiles,
-    statistics,
-    tables,
-)
+from data_prep.traces.filtering.statistics import STEPS, Statistics, last_settings, plot, statistics, tables
 from tests.data_prep.traces.filtering.planted import TRACE, candidate, good, others, prepared, questions_in
 from tests.data_prep.traces.filtering.planted import write_candidates as write
+from tests.refused import refused
 
 ANNOTATION = "cell_type_annotation"
 PRIMAL, DUAL = f"{ANNOTATION}/primal", f"{ANNOTATION}/dual"
@@ -51,34 +39,34 @@ def found(folder) -> Statistics:
     return statistics(folder, TASKS, CurationSettings())
 
 
+def rows_of(found: Statistics, title: str, keep: int = 1) -> dict[str, list[str]]:
+    """Return {first column: the others} of the printed table whose title begins so."""
+    [table] = [table for table in tables(found, keep) if str(table.title).startswith(title)]
+    names, *columns = (list(column.cells) for column in table.columns)
+    return dict(zip(names, map(list, zip(*columns, strict=True)), strict=True))
+
+
 def test_reasons_scores_and_words_are_counted(found):
-    assert found.reasons[PRIMAL] == {"": 2, "not_best": 4, "no_answer": 2}
-    assert passed(found.reasons[PRIMAL]) == 6
-    assert sum(found.reasons.values(), Counter()) == sum(found.teachers.values(), Counter())
-    assert (found.teachers["first"][""], found.teachers["first"]["no_answer"]) == (20, 20)
-    assert found.questions == found.asked == Counter(dict.fromkeys(found.reasons, 2))
-    scores = {number: total / count for number, (count, total) in found.scores[PRIMAL].items()}
-    assert scores == {0: 1.0, 1: 1.0, 2: 0.0}
+    printed = rows_of(found, "candidates")
+    assert printed[PRIMAL] == ["2", "2", "8", "6", "75.0%", "2"]
+    assert printed["by first"][2:] == ["60", "40", "66.7%", "20"]
+    why = rows_of(found, "why")
+    assert why[PRIMAL] == ["4", "2", ""]
+    assert list(why) == list(rows_of(found, "candidates"))[:-2]
+    assert rows_of(found, "mean score")[PRIMAL] == ["1.000", "1.000", "0.000"]
     words = len(TRACE.split())
-    assert found.trace_words[DUAL] == {words: 4, words + 1: 2, words + 2: 2}
+    assert rows_of(found, "words")[DUAL] == [str(words + more) for more in (0, 0, 0, 0, 1, 2, 2)]
 
 
 def test_the_sweep_counts_what_each_threshold_leaves(folder, found):
     duals = [question for question in questions_in(folder) if question.group == DUAL]
     near = [similarity(q.gold, (*others(q, 2), *q.gold[2:])) for q in duals]
-    twice = statistics(folder, TASKS, CurationSettings.read({"filters": {"keep": 3}})).sweep[DUAL]
-    assert found.sweep[DUAL] == dict.fromkeys(STEPS, (2, 2))
-    assert twice == {step: (2, 4 + sum(score >= step for score in near)) for step in STEPS}
+    twice = statistics(folder, TASKS, CurationSettings.read({"filters": {"keep": 3}}))
+    assert rows_of(found, "rows left")[DUAL] == ["2"] * len(STEPS)
+    left = [4 + sum(score >= step for score in near) for step in STEPS]
+    assert rows_of(twice, "questions (rows, 3", keep=3)[DUAL] == [f"2 ({rows})" for rows in left]
     assert 0 < min(near) < 1
     assert set(found.sweep) == {q.group for q in questions_in(folder) if not isinstance(q.gold, str)}
-
-
-@given(values=st.lists(st.integers(0, 50), min_size=1), share=st.floats(0, 1))
-def test_a_quantile_splits_the_values(values, share):
-    (middle,) = quantiles(Counter(values), [share])
-    assert sum(value <= middle for value in values) >= share * len(values) - 1e-9
-    assert sum(value < middle for value in values) <= share * len(values) + 1e-9
-    assert quantiles(Counter(values), [0.0, 1.0]) == [min(values), max(values)]
 
 
 def test_the_settings_are_those_of_the_last_filter(folder):
@@ -100,13 +88,14 @@ def test_what_was_not_needed_is_counted_as_passed(tmp_path):
     folder = prepared(tmp_path, cells=1, tasks=[TASKS[ANNOTATION]])
     write(folder, [candidate(q, 0, good(q)) for q in questions_in(folder) if q.direction == "dual"])
     found = statistics(folder, TASKS, CurationSettings())
-    assert found.reasons[DUAL] == {"no_primal": 1}
-    assert found.sweep[DUAL][1.0] == (1, 1)
+    assert rows_of(found, "candidates")[DUAL] == ["1", "1", "1", "1", "100.0%", "0"]
+    assert rows_of(found, "why")[DUAL] == ["1"]
+    assert found.sweep[DUAL][-1].tolist() == [1, 1]
     assert (found.questions[PRIMAL], found.asked[PRIMAL]) == (1, 0)
 
 
 def test_candidates_of_another_preparation_are_an_error(tmp_path):
     question = questions_in(prepared(tmp_path, cells=1))[0]
     write(tmp_path, [Candidate(question.key, 0, "f" * 12, "t", "0" * 12, good(question))])
-    with pytest.raises(CellDualityError, match="no candidate is of this preparation"):
+    with refused("other-preparation"):
         statistics(tmp_path, TASKS, CurationSettings())

@@ -13,8 +13,7 @@ from cellduality_plugin.tasks import TASKS
 from data_prep.traces.candidates import Reply
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS, CurationSettings, curate
 from data_prep.traces.filtering.filters import FilterSettings
-from data_prep.traces.filtering.instances import Instance, Instances
-from data_prep.traces.filtering.well_posed import answers_read, dual_questions, ill_posed
+from data_prep.traces.filtering.instances import Instance, answers_read, dual_questions, ill_posed, read_instances
 from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
@@ -102,7 +101,7 @@ def test_curation_rejects_what_is_not_well_posed_and_does_not_fill_it(tmp_path):
     write(folder, [candidate(question, 0, good(question)) for question in asked if question.direction == "primal"])
     primal = [question for question in asked if question.group == "cell_type_annotation/primal"]
     write(folder, [candidate(q, 1, q.response(answers_to(q)[1], TRACE)) for q in primal])
-    duals = list(dual_questions(Instances(folder / QUESTIONS, folder / CANDIDATES, TASKS), VOCABULARY))
+    duals = list(dual_questions(read_instances(folder / QUESTIONS, folder / CANDIDATES, TASKS)[0], VOCABULARY))
     solved = {primal[0].about(answer, VOCABULARY).key for answer in answers_to(primal[0])}  # both of the first
     solved |= {primal[1].about(primal[1].gold, VOCABULARY).key}  # one of the second, none of the third
     write(folder, [candidate(dual, 0, good(dual) if dual.key in solved else wrong_reply(dual)) for dual in duals])
