@@ -23,6 +23,7 @@ from cellduality_plugin.commands import (
     rounding,
     serving,
     tracing,
+    using,
 )
 from cellduality_plugin.errors import CellDualityError
 
@@ -87,3 +88,4 @@ evaluating.register(app)
 comparing.register(app)
 replaying.register(app)
 rounding.register(app)
+using.register(app)

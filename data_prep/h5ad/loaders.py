@@ -65,7 +65,7 @@ class Loaded:
 
 def load_h5ad(
     path: str | Path,
-    label_column: str,
+    label_column: str | None,
     *,
     expression: Expression = "auto",
     matrix: Matrix = "X",
@@ -81,7 +81,7 @@ def load_h5ad(
     path
         The file; its matrix is dense or sparse, by row or by column, of integers or floats.
     label_column
-        The column of ``obs`` with the cell types; cells without one are left out.
+        The column of ``obs`` with the cell types; cells without one are left out. None: no cell has a label.
     expression
         What the matrix holds. ``"auto"`` takes whole numbers up to 20 or more for counts, fractions
         below 20 for log1p.
@@ -113,7 +113,8 @@ def load_h5ad(
     genes, columns_kept, drops = _genes(tables.var, gene_symbols, species, path)
     if not tables.obs.index.is_unique:
         raise _duplicates("cell", tables.obs.index, "call adata.obs_names_make_unique()", path)
-    obs, rows, missing = _obs(tables.obs, {"cell_type": label_column, **(columns or {})}, path)
+    wanted = {} if label_column is None else {"cell_type": label_column}
+    obs, rows, missing = _obs(tables.obs, {**wanted, **(columns or {})}, path)
     other = "--matrix raw" if matrix == "X" and layer is None else "--matrix X"
     counts = _check_values(tables.matrix, expression, path, other)
     return Loaded(tables.matrix, counts, rows, columns_kept, obs, genes, {**drops, **missing})
