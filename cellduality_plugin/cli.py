@@ -23,6 +23,7 @@ from cellduality_plugin.commands import (
     rounding,
     serving,
     tracing,
+    using,
 )
 from cellduality_plugin.errors import CellDualityError
 
@@ -79,5 +80,5 @@ for room in (data_sets, preparing):
     room.register(data_app)
 models.register(model_app)
 tracing.register(traces_app)
-for room in (doctoring, auditing, configuring, serving, evaluating, comparing, replaying, rounding):
+for room in (doctoring, auditing, configuring, serving, evaluating, comparing, replaying, rounding, using):
     room.register(app)

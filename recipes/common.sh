@@ -137,7 +137,19 @@ train_sft() {
   if [[ "${CHECK:-1}" != 0 ]]; then run "check-$name" 10 cellduality doctor -- "${trainer[@]}"; fi
   run "$name" "$expect" "${trainer[@]}"
   replace_folder "$to.new" "$to"
+  if [[ "$name" == sft ]]; then pack_model "$to" "${CONFIG:-$data/cellduality.json}"; fi
   mark_finished "$name"
+}
+
+# pack_model FOLDER CONFIG: all that the use of a trained model needs, into its folder.
+pack_model() {
+  local pack=(cellduality pack "$1" --data "$data" --config "$2" --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS")
+  if [[ "$DRY_RUN" == 1 ]]; then
+    printf '%q ' "${pack[@]}"
+    echo
+  else
+    "${pack[@]}" >/dev/null
+  fi
 }
 
 # What the audit chose, where REWARDS=auto leaves it to it; a dry run takes it that it will have chosen.

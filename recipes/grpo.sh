@@ -65,4 +65,5 @@ fi
 run grpo "$expect_grpo" "${trainer[@]}"
 
 replace_folder "$grpo.new" "$grpo"
+pack_model "$grpo" "$CONFIG"
 mark_finished grpo

@@ -73,7 +73,7 @@ refit() { # labels of the policy, and a fresh model on them
   case "$BASE_MODEL" in small-llama | smollm2) start="$base" ;; esac
   if [[ "$PRETRAIN" != 0 ]]; then start="$pretrained"; fi
   if [[ "$REFIT_FROM" == policy ]]; then start="$policy"; fi
-  CHECK=0 RUN_DIR="$folder" START_MODEL="$start" SFT_EPOCHS="$REFIT_EPOCHS" SFT_ROWS="$folder/pseudo.jsonl" bash "$root/recipes/sft.sh"
+  CHECK=0 CONFIG="$CONFIG" RUN_DIR="$folder" START_MODEL="$start" SFT_EPOCHS="$REFIT_EPOCHS" SFT_ROWS="$folder/pseudo.jsonl" bash "$root/recipes/sft.sh"
 }
 
 reinforce() { # GRPO from the round's SFT model, whose rollouts are kept in the round

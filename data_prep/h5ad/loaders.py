@@ -34,7 +34,7 @@ SHARED_SYMBOL = "gene without a symbol, or with one that several genes share"
 
 def load_h5ad(
     path: Path,
-    label_column: str,
+    label_column: str | None,
     *,
     expression: Expression = "auto",
     matrix: Matrix = "X",
@@ -51,6 +51,7 @@ def load_h5ad(
         The file; its matrix is dense or sparse, by row or by column, of integers or floats.
     label_column
         The column of ``obs`` with the cell types, which becomes ``cell_type``; cells without one are left out.
+        None: no cell has a label.
     expression
         What the matrix holds. ``"auto"`` takes whole numbers up to 20 or more for counts, fractions
         below 20 for log1p.
@@ -78,7 +79,8 @@ def load_h5ad(
     tables = open_tables(path, matrix, layer)
     genes, kept, drops = _genes(tables.var, gene_symbols, species, path)
     _refuse_duplicates("cell", tables.obs.index, "call adata.obs_names_make_unique()", path)
-    obs, rows, missing = _obs(tables.obs, {"cell_type": label_column, **(columns or {})}, path)
+    labels = {} if label_column is None else {"cell_type": label_column}
+    obs, rows, missing = _obs(tables.obs, {**labels, **(columns or {})}, path)
     other = "--matrix raw" if matrix == "X" and layer is None else "--matrix X"
     counts = _are_counts(tables.matrix, expression, path, other)
     return CellTable(obs, genes, counts, {**drops, **missing}, partial(tables.matrix.rows, rows, kept))

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl
-from cellduality_plugin.framing import render, token_count
 from cellduality_plugin.openrlhf_hooks import preflight
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary

@@ -1,0 +1,104 @@
+"""`cellduality pack | annotate`: a trained model with all that its use needs, and labels for a new file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from cellduality_plugin.commands.arguments import pairs
+from cellduality_plugin.errors import CellDualityError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("pack")(pack)
+    app.command("annotate")(annotate)
+
+
+def pack(
+    model: Annotated[Path, typer.Argument(help="The folder of a trained model.")],
+    data: Annotated[Path, typer.Option(help="The prepared folder it was trained on.")],
+    config: Annotated[
+        Path | None, typer.Option(help="The configuration of the training; that of the folder by default.")
+    ] = None,
+    max_len: Annotated[int, typer.Option(help="Context of the training in tokens.")] = 2048,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a response, at most.")] = 1024,
+) -> None:
+    """Put all that a model's use needs into its folder: vocabulary, dual pairs, rewards, how cells become sentences.
+
+    The recipes do it after SFT and GRPO. The folder can then be moved, or put on a hub.
+
+    Example: `cellduality pack runs/cpu/grpo --data runs/cpu/data --config runs/cpu/data/chosen.json`
+    """
+    from cellduality_plugin.inference.checkpoint import pack as pack_model
+
+    print(pack_model(model, data, config, max_len=max_len, max_new_tokens=max_new_tokens))
+
+
+def annotate(
+    cells: Annotated[Path, typer.Argument(help="The .h5ad file: counts or log1p values, of any size and layout.")],
+    model: Annotated[Path, typer.Option(help="The folder of a trained model, as the recipes leave it.")],
+    out: Annotated[Path, typer.Option(help="The copy to write, with labels.")],
+    key_added: Annotated[str, typer.Option(help="The column of obs with the labels.")] = "cell_type_cellduality",
+    task: Annotated[str, typer.Option(help="The pair to ask; by default the one that names cell types.")] = "",
+    verify: Annotated[
+        int, typer.Option(min=0, help="Answers to each cell, weighed by the model's own dual; 0: one greedy answer.")
+    ] = 8,
+    unassigned_below: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Cells of a lower confidence get no label.")
+    ] = 0.0,
+    backend: Annotated[
+        str, typer.Option(help="transformers, in this process; or vllm, faster on a GPU (`cellduality-cpu` on a CPU).")
+    ] = "transformers",
+    matrix: Annotated[str, typer.Option(help="X, or raw for what scanpy keeps aside.")] = "X",
+    layer: Annotated[str | None, typer.Option(help="The layer to read in its place.")] = None,
+    gene_symbols: Annotated[str | None, typer.Option(help="The column of var with gene symbols.")] = None,
+    species: Annotated[str | None, typer.Option(help="human, or mouse: its genes are mapped to human ones.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="NAME=COLUMN of obs that the question shows, such as drug=treatment.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Cells that are asked together, and then kept.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 42,
+) -> None:
+    """Name the cells of a file: label, confidence, votes and reasoning in obs, probabilities in obsm, the rest kept.
+
+    Each cell is answered several times, and the model's own dual weighs the answers. What was answered is kept: a run
+    that was stopped goes on when the same command is given again.
+
+    Examples:
+
+    `cellduality annotate new.h5ad --model runs/cpu/grpo --out annotated.h5ad`
+
+    `cellduality annotate mouse.h5ad --model runs/cpu/grpo --out annotated.h5ad --species mouse --verify 0`
+    """
+    from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
+    from cellduality_plugin.inference.files import LITTLE_SHARED
+    from cellduality_plugin.inference.model import Backend, Model
+    from data_prep.h5ad.genes import SPECIES
+
+    for flag, value, known in (
+        ("--backend", backend, get_args(Backend)),
+        ("--matrix", matrix, ("X", "raw")),
+        ("--species", species, (None, *SPECIES)),
+    ):
+        if value not in known:
+            hint = f"use {' or '.join(filter(None, known))}"
+            raise CellDualityError(f"no {flag.strip('-')} {value!r}", code="unknown-value", where=flag, hint=hint)
+    settings = AnnotateSettings.read(
+        {"verify": verify, "unassigned_below": unassigned_below, "batch": batch, "seed": seed}, where="annotate"
+    )
+    columns = {name: text for item in column or [] for name, text in pairs(item, "--column").items()}
+    found, shared = Model.load(model, backend=backend).annotate_file(  # type: ignore[arg-type]
+        cells, out, settings, key_added=key_added, task=task, matrix=matrix, layer=layer,
+        gene_symbols=gene_symbols, species=species, columns=columns,
+    )  # fmt: skip
+    if shared < LITTLE_SHARED:
+        print(f"warning: the file has {shared:.0%} of the genes that the model knows; labels may be worth little")
+    counts = Counter(found["label"])
+    for label, count in counts.most_common():
+        sure = found.loc[found["label"] == label, "confidence"].mean()
+        print(f"{count:>8} {label}" + ("" if label == UNASSIGNED else f"  (mean confidence {sure:.2f})"))
+    print(f"{len(found)} cells, {shared:.0%} of the model's genes: {out}")

@@ -1,0 +1,179 @@
+"""Labels for cells that have none: what the policy answers, checked by its own dual."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.contenders import CONFIGURED
+from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, decide, opinions
+from cellduality_plugin.examples import Example
+from cellduality_plugin.inference.checkpoint import Checkpoint
+from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.policies.cache import AnswerCache
+from cellduality_plugin.seeds import request_seed
+from cellduality_plugin.settings import Settings
+from cellduality_plugin.tasks import DualTask
+from data_prep.cells import RankedCells
+from data_prep.views import known_by
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+UNASSIGNED = "unassigned"
+"""The label of a cell that gets none."""
+
+
+class AnnotateSettings(Settings):
+    """How cells are annotated.
+
+    Parameters
+    ----------
+    verify
+        Answers drawn to each cell, each different one of which is judged once by the reward of training: the label is
+        the one with the highest share of votes x reward. 0: one greedy answer, which nobody judges.
+    unassigned_below
+        Cells whose confidence is lower than this get no label.
+    temperature, batch, seed
+        Of the draws; cells that are asked together, and then kept; and of every draw.
+    """
+
+    verify: int = Field(8, ge=0)
+    unassigned_below: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(1.0, gt=0)
+    batch: int = Field(64, ge=1)
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The labels of cells, in the order they were given.
+
+    Parameters
+    ----------
+    labels
+        The label set, in the order of the columns of ``probabilities``.
+    table
+        By cell: ``label`` (:data:`UNASSIGNED` where there is none), ``confidence`` in [0, 1], ``votes`` (the share of
+        the answers that named the label; 1 without draws), ``reasoning`` (of the first such answer).
+    probabilities
+        float32, cells x labels: shares of votes x reward; without draws how likely each label is as an answer without
+        reasoning. Rows sum to 1, or to 0 where nothing could be read.
+    """
+
+    labels: tuple[str, ...]
+    table: DataFrame
+    probabilities: NDArray[np.float32]
+
+
+class Annotator:
+    """One label task of a checkpoint, ready to be asked about cells.
+
+    Parameters
+    ----------
+    task
+        The name of the pair; by default the one that names cell types, or else the only one that answers with a label.
+
+    Raises
+    ------
+    CellDualityError
+        If the checkpoint has no such pair, or its reward reads the true label.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, settings: AnnotateSettings, task: str = "") -> None:
+        self.checkpoint, self.settings = checkpoint, settings
+        self.task = _label_task(checkpoint, task)
+        self._vocabulary = checkpoint.config.load_vocabulary()
+        self.labels = self._vocabulary.labels[self._kind]
+        judge = CONFIGURED if settings.verify else NOBODY
+        self._panel = Panel(checkpoint.config, votes=settings.verify or 1, judge=judge, tasks=[self.task.name])
+        if self._panel.needs_gold:
+            raise CellDualityError(
+                "the reward of this task reads the true label, which a new file has not",
+                code="reward-needs-gold",
+                where=f"tasks.{self.task.name}.reward",
+                hint="pack the model with another configuration, or annotate with --verify 0",
+            )
+
+    @property
+    def _kind(self) -> str:
+        assert isinstance(self.task.answer, OneOf)
+        return self.task.answer.kind
+
+    @property
+    def genes(self) -> frozenset[str]:
+        """The genes that the model can read."""
+        return frozenset(self._vocabulary.genes)
+
+    def annotate(self, cells: RankedCells, players: Players, kept: AnswerCache, name: str = "") -> Annotation:
+        """Return the labels of ``cells``; what is in ``kept`` is not asked again.
+
+        ``name`` is what the progress bar shows; no bar if it is empty.
+        """
+        import pandas
+
+        asked = opinions(
+            partial(self._opinion, players=players), self._examples(cells), kept,
+            batch=self.settings.batch, total=len(cells), name=name,
+        )  # fmt: skip
+        rows, probabilities = [], np.zeros((len(cells), len(self.labels)), dtype=np.float32)
+        place = {label: column for column, label in enumerate(self.labels)}
+        for number, (_, opinion) in enumerate(asked):
+            shares = opinion.shares() if self.settings.verify else opinion.rewards
+            for label, share in shares.items():
+                probabilities[number, place[label]] = share
+            rows.append(self._row(opinion, shares))
+        table = pandas.DataFrame(rows, columns=["label", "confidence", "votes", "reasoning"], index=cells.obs.index)
+        return Annotation(self.labels, table, probabilities)
+
+    def _row(self, opinion: Opinion, shares: Mapping[str, float]) -> tuple[str, float, float, str]:
+        label = decide(opinion, "best", 0.0, 0.0).label if self.settings.verify else next(iter(opinion.votes), "")
+        confidence = shares.get(label, 0.0)
+        if not label or confidence < self.settings.unassigned_below:
+            return UNASSIGNED, confidence, 0.0, ""
+        votes = opinion.votes[label] / (self.settings.verify or 1)
+        return label, confidence, votes, opinion.traces.get(label, "")
+
+    def _examples(self, cells: RankedCells) -> Iterator[Example]:
+        config, notes = self.checkpoint.config.tasks[self.task.name], self.checkpoint.notes
+        known = cells.known(self.task.needs)
+        for cell in cells:
+            rng = np.random.default_rng(request_seed(self.settings.seed, "question", cell.id))
+            shown = known_by(replace(cell, obs={}, condition={}), known[cell.id])
+            yield self.task.example(shown, hidden=config.hidden or notes["hidden"], labelled=False, rng=rng)
+
+    async def _opinion(self, example: Example, players: Players) -> Opinion:
+        if self.settings.verify:
+            return await self._panel.opinion(example, players)
+        greedy = await self._panel.opinion(example, replace(players, sampler=players.greedy))
+        if not greedy.votes:
+            return greedy
+        texts = [self.task.answer_response(each) for each in self.labels]
+        prompt = self.task.primal_prompt(example.inputs, self._vocabulary)
+        logs = np.array(await players.greedy.choice_log_probs(prompt, texts))
+        shares = np.exp(logs - logs.max()) / np.exp(logs - logs.max()).sum()
+        return replace(greedy, rewards=dict(zip(self.labels, shares.tolist(), strict=True)))
+
+
+def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:
+    tasks = {each: task for each, task in checkpoint.config.load_tasks().items() if isinstance(task.answer, OneOf)}
+    of_types = [
+        each for each, task in tasks.items() if isinstance(task.answer, OneOf) and task.answer.kind == "cell_type"
+    ]
+    chosen = name or (of_types[0] if of_types else next(iter(tasks)) if len(tasks) == 1 else "")
+    if chosen in tasks:
+        return tasks[chosen]
+    raise CellDualityError(
+        f"no pair {name!r} that answers with a label" if name else "several pairs answer with a label, or none does",
+        code="no-label-task",
+        where="--task",
+        hint=f"use one of: {', '.join(tasks) or '(there is none)'}",
+    )

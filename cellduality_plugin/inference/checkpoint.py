@@ -1,0 +1,112 @@
+"""A model's folder that holds all its use needs: vocabulary, dual pairs, rewards, and how cells become sentences."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.checkpoints import versions
+from cellduality_plugin.files import read_versioned, write_text
+from data_prep.manifests import read_manifest
+from data_prep.pseudo import hidden_share
+
+FORMAT, VERSION = "cellduality-checkpoint", 1
+FOLDER = "cellduality"
+"""Inside the model's folder. Its weights and tokenizer stay those of any Hugging Face model."""
+
+_NOTES = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and what it was trained on.
+
+    Parameters
+    ----------
+    model
+        The Hugging Face folder.
+    config
+        The dual pairs with their rewards; its folder is inside the model's.
+    notes
+        ``top_genes`` (K of a cell sentence), ``min_genes``, ``hidden`` (the share that duals rebuild), ``max_len`` and
+        ``max_new_tokens`` (of training), ``labelled`` (cells that showed their label, by set), ``versions``, ...
+    """
+
+    model: Path
+    config: Config
+    notes: dict[str, Any]
+
+
+def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_tokens: int) -> Path:
+    """Write what the use of ``model`` needs into its folder, and return where; an earlier one is replaced.
+
+    Parameters
+    ----------
+    data
+        The prepared folder the model was trained on.
+    config
+        The configuration of the training; that of ``data`` by default.
+
+    Raises
+    ------
+    CellDualityError
+        If ``model`` is no checkpoint, or ``data`` was changed since it was prepared.
+    """
+    if not (model / "config.json").is_file():
+        hint = "give a Hugging Face folder with config.json"
+        raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
+    run = Config.load(config or data / "cellduality.json")
+    manifest = read_manifest(data / "cells.jsonl")
+    settings, folder = manifest["settings"], model / FOLDER
+    folder.mkdir(exist_ok=True)
+    values = run.model_dump() | {"records": None, "vocabulary": "vocabulary.json"}
+    for task in values["tasks"].values():
+        task["pair"] = _carried(task["pair"], run.folder, folder)
+    shutil.copyfile(run.folder / run.vocabulary, folder / "vocabulary.json")
+    if run.profiles:
+        values["profiles"] = "profiles.npz"
+        shutil.copyfile(run.folder / run.profiles, folder / "profiles.npz")
+    by_source = manifest.get("counts_by_source", {manifest["source"]: manifest["counts"]})
+    notes = {
+        "format": FORMAT, "version": VERSION,
+        "top_genes": settings["top_genes"], "min_genes": settings["min_genes"], "hidden": hidden_share(data),
+        "max_len": max_len, "max_new_tokens": max_new_tokens,
+        "labelled": {source: counts.get("labelled", 0) for source, counts in by_source.items()},
+        "sources": manifest["sha256_by_source"], "versions": versions(),
+    }  # fmt: skip
+    Config.read(values, where=str(folder)).save(folder / "cellduality.json")
+    write_text(folder / _NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
+    return folder
+
+
+def _carried(pair: str, source: Path, folder: Path) -> str:
+    """Return the name of a pair from ``folder``, into which the file of a user's own is copied."""
+    file, _, name = pair.rpartition(":")
+    if not file.endswith(".py"):
+        return pair
+    shutil.copyfile(source / file, folder / Path(file).name)
+    return f"{Path(file).name}:{name}"
+
+
+def read_checkpoint(model: Path) -> Checkpoint:
+    """Return the checkpoint in ``model``.
+
+    Raises
+    ------
+    CellDualityError
+        If there is no such folder, or it lacks what its use needs.
+    """
+    if not model.is_dir():
+        hint = "give the folder of a trained model, as runs/cpu/grpo"
+        raise CellDualityError("no such folder", code="no-checkpoint", where=str(model), hint=hint)
+    folder = model / FOLDER
+    hint = "pack it first: cellduality pack MODEL --data DATA"
+    notes = read_versioned(
+        folder / _NOTES, FORMAT, VERSION, what="description of what the model was trained on", hint=hint
+    )
+    return Checkpoint(model, Config.load(folder / "cellduality.json"), notes)

@@ -1,0 +1,297 @@
+"""A checkpoint in this process, by transformers: nothing to start, on a CPU as on a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellduality_plugin.chat import render, token_count
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.branching import Prefix, branches_of, log_prob_at
+from cellduality_plugin.seeds import request_seed
+
+if TYPE_CHECKING:
+    import torch
+
+_LOGITS = 1 << 26
+"""Numbers that the logits of one batch may hold: 256 MB."""
+
+
+@dataclass
+class _Asked:
+    """A question that waits.
+
+    What is wanted is the log-probability of the last ``scored`` tokens; or of what follows where ``branches`` of the
+    continuations are; or else a response of up to ``limit`` tokens.
+    """
+
+    tokens: list[int]
+    answer: asyncio.Future[Any]
+    scored: int = 0
+    branches: Mapping[Prefix, Sequence[int]] = field(default_factory=dict)
+    limit: int = 0
+    temperature: float = 0.0
+    seed: int = 0
+
+    @property
+    def wants(self) -> str:
+        return "score" if self.scored else "choose" if self.branches else "generate"
+
+
+class LocalModel:
+    """A causal language model and its tokenizer. Questions that wait at the same time are computed together.
+
+    Parameters
+    ----------
+    folder
+        A Hugging Face folder whose tokenizer holds a chat template.
+    max_model_len, max_new_tokens
+        Tokens of question and response together, and of a response, at most.
+    batch
+        Questions that are computed together, at most.
+
+    Raises
+    ------
+    CellDualityError
+        If the folder is no checkpoint, or there is no chat template.
+    """
+
+    def __init__(self, folder: Path, *, max_model_len: int, max_new_tokens: int, batch: int = 64) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        if not (folder / "config.json").is_file():
+            raise CellDualityError(
+                "no checkpoint",
+                code="no-checkpoint",
+                where=str(folder),
+                hint="give a Hugging Face folder with config.json",
+            )
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
+            self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CellDualityError(
+                f"cannot load the checkpoint: {error}",
+                code="broken-checkpoint",
+                where=str(folder),
+                hint="save it again",
+            ) from error
+        if not self.tokenizer.chat_template:
+            raise CellDualityError(
+                "the tokenizer has no chat template",
+                code="no-chat-template",
+                where=str(folder),
+                hint="save one with it",
+            )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = self._model.to(device, torch.float32 if device == "cpu" else self._model.dtype).eval()
+        positions = getattr(self._model.config, "max_position_embeddings", max_model_len)
+        self.limit, self.max_new_tokens, self._batch = min(max_model_len, positions), max_new_tokens, batch
+        self._waiting: list[_Asked] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def ask(self, asked: _Asked) -> Any:
+        """Return the answer to one question: log-probabilities, or generated token ids."""
+        self._waiting.append(asked)
+        if self._running is None or self._running.done():
+            self._running = asyncio.ensure_future(self._run())
+        return await asked.answer
+
+    async def _run(self) -> None:
+        import torch
+
+        answers: dict[str, Callable[[Sequence[_Asked]], list[Any]]] = {
+            "score": self._score, "choose": self._choose, "generate": self._generate,
+        }  # fmt: skip
+        while self._waiting:
+            await asyncio.sleep(0)  # everyone who is ready asks first
+            wants = self._waiting[0].wants
+            chosen = sorted((asked for asked in self._waiting if asked.wants == wants), key=lambda asked: asked.tokens)
+            self._waiting = [asked for asked in self._waiting if asked.wants != wants]
+            found: list[Any]
+            try:
+                with torch.inference_mode():
+                    found = [each for part in self._parts(chosen) for each in answers[wants](part)]
+            except Exception as error:
+                found = [error] * len(chosen)
+            for asked, each in zip(chosen, found, strict=True):
+                if asked.answer.done():  # whoever asked has given up
+                    continue
+                if isinstance(each, Exception):
+                    asked.answer.set_exception(each)
+                else:
+                    asked.answer.set_result(each)
+            await asyncio.sleep(0)
+
+    def _parts(self, asked: Sequence[_Asked]) -> list[list[_Asked]]:
+        """Return ``asked`` in parts that are computed at once: equal questions together, and what fits in memory."""
+        parts: list[list[_Asked]] = [[]]
+        vocabulary = self._model.config.vocab_size
+        for each in asked:
+            distinct = len({tuple(other.tokens) for other in parts[-1]} | {tuple(each.tokens)})
+            large = (len(parts[-1]) + 1) * len(each.tokens) * vocabulary > _LOGITS
+            if parts[-1] and (distinct > self._batch or (each.scored and large)):
+                parts.append([])
+            parts[-1].append(each)
+        return parts
+
+    def _read(self, prompts: Sequence[Sequence[int]]) -> _Read:
+        """Read ``prompts``, of which equal ones are read once."""
+        import torch
+
+        distinct = list(dict.fromkeys(map(tuple, prompts)))
+        longest = max(map(len, distinct))
+        ids, mask = torch.zeros(2, len(distinct), longest, dtype=torch.long, device=self._model.device)
+        for row, tokens in enumerate(distinct):
+            ids[row, longest - len(tokens) :], mask[row, longest - len(tokens) :] = torch.tensor(tokens), 1
+        places = mask.cumsum(-1).sub(1).clamp(min=0)
+        output = self._model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1)
+        read = _Read(mask, places[:, -1], output.past_key_values, output.logits[:, -1])
+        number = {tokens: row for row, tokens in enumerate(distinct)}
+        return read.rows([number[tuple(tokens)] for tokens in prompts])
+
+    def _next(self, read: _Read, tokens: Sequence[int]) -> _Read:
+        """Return what was ``read`` with one more token in every row."""
+        import torch
+
+        ids = torch.tensor(tokens, device=read.mask.device)[:, None]
+        mask, places = torch.cat([read.mask, torch.ones_like(ids)], dim=1), read.places + 1
+        output = self._model(
+            input_ids=ids, attention_mask=mask, position_ids=places[:, None], past_key_values=read.past, use_cache=True
+        )
+        return _Read(mask, places, output.past_key_values, output.logits[:, -1])
+
+    def _score(self, asked: Sequence[_Asked]) -> list[list[float]]:
+        """Return the log-probabilities of the last ``scored`` tokens of each."""
+        import torch
+
+        longest = max(len(each.tokens) for each in asked)
+        ids, mask = torch.zeros(2, len(asked), longest, dtype=torch.long)
+        for row, each in enumerate(asked):
+            ids[row, : len(each.tokens)], mask[row, : len(each.tokens)] = torch.tensor(each.tokens), 1
+        ids, mask = ids.to(self._model.device), mask.to(self._model.device)
+        logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        found = []
+        for row, each in enumerate(asked):
+            end = len(each.tokens)
+            logs = logits[row, end - each.scored - 1 : end - 1].float().log_softmax(-1)
+            found.append(logs.gather(1, ids[row, end - each.scored : end, None])[:, 0].tolist())
+        return found
+
+    def _choose(self, asked: Sequence[_Asked]) -> list[dict[Prefix, dict[int, float]]]:
+        """Return for each, where its continuations branch, the log-probabilities of the tokens that follow."""
+        prefixes = [(row, at) for row, each in enumerate(asked) for at in each.branches]
+        read = self._read([asked[row].tokens for row, _ in prefixes])
+        found: list[dict[Prefix, dict[int, float]]] = [{} for _ in asked]
+        for depth in range(max(len(at) for _, at in prefixes) + 1):
+            if depth:
+                going = [place for place, (_, at) in enumerate(prefixes) if len(at) >= depth]
+                prefixes = [prefixes[place] for place in going]
+                read = self._next(read.rows(going), [at[depth - 1] for _, at in prefixes])
+            logs = read.logits.float().log_softmax(-1)
+            for place, (row, at) in enumerate(prefixes):
+                if len(at) == depth:
+                    found[row][at] = {token: float(logs[place, token]) for token in asked[row].branches[at]}
+        return found
+
+    def _generate(self, asked: Sequence[_Asked]) -> list[list[int]]:
+        ends = self._model.generation_config.eos_token_id
+        stops = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+        rngs = [np.random.default_rng(each.seed) for each in asked]
+        found: list[list[int]] = [[] for _ in asked]
+        going = list(range(len(asked)))
+        read = self._read([each.tokens for each in asked])
+        while True:
+            logits = read.logits.float().cpu().numpy()
+            tokens = [_draw(logits[row], asked[which].temperature, rngs[which]) for row, which in enumerate(going)]
+            for which, token in zip(going, tokens, strict=True):
+                if token not in stops:
+                    found[which].append(token)
+            left = [
+                row
+                for row, (which, token) in enumerate(zip(going, tokens, strict=True))
+                if token not in stops and len(found[which]) < asked[which].limit
+            ]
+            if not left:
+                return found
+            if len(left) < len(going):  # what has ended is computed no further
+                read, tokens, going = read.rows(left), [tokens[row] for row in left], [going[row] for row in left]
+            read = self._next(read, tokens)
+
+
+@dataclass
+class _Read:
+    """What a model has read: mask (rows x tokens), last positions, its memory, and the logits of what follows."""
+
+    mask: torch.Tensor
+    places: torch.Tensor
+    past: Any
+    logits: torch.Tensor
+
+    def rows(self, rows: Sequence[int]) -> _Read:
+        """Return some of the rows; a row may be taken several times. This one is used up."""
+        import torch
+
+        if list(rows) == list(range(len(self.mask))):
+            return self
+        chosen = torch.tensor(rows, device=self.mask.device)
+        self.past.batch_select_indices(chosen)
+        return _Read(self.mask[chosen], self.places[chosen], self.past, self.logits[chosen])
+
+
+def _draw(logits: Any, temperature: float, rng: np.random.Generator) -> int:
+    """Return the likeliest token, or a drawn one (by the Gumbel trick) where the temperature is above 0."""
+    return int(np.argmax(logits + temperature * rng.gumbel(size=len(logits)) if temperature else logits))
+
+
+class LocalPolicy:
+    """A :class:`~cellduality_plugin.policies.base.Policy` over a :class:`LocalModel`.
+
+    Its error is ``"prompt_too_long"``. Draws hang on nothing but the seed, the prompt and their number.
+    """
+
+    def __init__(self, model: LocalModel, *, temperature: float, seed: int) -> None:
+        self._model, self._temperature, self._seed = model, temperature, seed
+        self._draws: dict[int, int] = {}
+
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
+        """Return the response to ``prompt``."""
+        tokens = render(self._model.tokenizer, prompt)
+        at = self._temperature if temperature is None else temperature
+        if (room := self._model.limit - len(tokens)) < 1:
+            raise PolicyError("prompt_too_long")
+        if at and seed is None:
+            draw = self._draws[hash(prompt)] = self._draws.get(hash(prompt), -1) + 1
+            seed = request_seed(self._seed, prompt, draw)
+        limit = min(room, self._model.max_new_tokens)
+        found = await self._ask(tokens, limit=limit, temperature=at, seed=seed or 0)
+        return str(self._model.tokenizer.decode(found, skip_special_tokens=False))
+
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
+        """Return the log-probability of each token of ``response``, which follows ``given``."""
+        tokens, [target] = self._fitting(prompt, [given + response])
+        scored = len(target) - token_count(self._model.tokenizer, given)
+        return list(await self._ask(tokens + target, scored=scored))
+
+    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
+        """Return for each of ``responses`` the log-probability of its tokens where responses branch."""
+        tokens, targets = self._fitting(prompt, responses)
+        found = await self._ask(tokens, branches=branches_of(targets))
+        return [log_prob_at(found, target) for target in targets]
+
+    def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        tokens = render(self._model.tokenizer, prompt)
+        targets = [list(self._model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in responses]
+        if len(tokens) + max(map(len, targets)) > self._model.limit:
+            raise PolicyError("prompt_too_long")
+        return tokens, targets
+
+    async def _ask(self, tokens: list[int], **how: Any) -> Any:
+        return await self._model.ask(_Asked(tokens, asyncio.get_running_loop().create_future(), **how))

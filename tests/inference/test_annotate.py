@@ -1,0 +1,278 @@
+"""From a trained model's folder and a new file to labels, and every way in which that cannot work."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas
+import pytest
+import scipy.sparse
+from typer.testing import CliRunner
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.cli import app
+from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.files import write_jsonl
+from cellduality_plugin.inference import Model
+from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
+from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
+from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.manifests import write_manifest
+from data_prep.models.small_llama import ROWS, build_small_llama
+from data_prep.rows import sft_rows
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, PlantedPolicy, own
+from tests.refused import refused
+
+KEY = "cell_type_cellduality"
+NAMES = (ANNOTATION, GENERATION)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A prepared folder of three types of cells."""
+    folder = tmp_path_factory.mktemp("prepared")
+    cells = [Cell(f"made/{kind}", own(kind)[:8], {"cell_type": kind}) for kind in TYPES]
+    vocabulary, tasks = Vocabulary(GENES, {"cell_type": TYPES}), [TASKS[name] for name in NAMES]
+    vocabulary.save(folder / "vocabulary.json")
+    rows = [
+        {"id": cell.id, "split": "train", "labelled": True, "genes": list(cell.genes), **cell.obs} for cell in cells
+    ]
+    write_jsonl(folder / "cells.jsonl", rows)
+    settings = {"hidden": [1.0], "top_genes": 12, "min_genes": 4}
+    origin = {"source": "made", "sha256_by_source": {"made": "0"}, "settings": settings}
+    write_manifest(folder / "cells.jsonl", origin, counts={"train": 3, "labelled": 3})
+    rows = sft_rows(cells, tasks, vocabulary, hidden=1.0, views=1, rng=np.random.default_rng(0))
+    write_jsonl(folder / "sft.jsonl", rows)
+    for name in ROWS[1:]:
+        write_jsonl(folder / name, [])
+    Config.read({"tasks": {name: {"pair": name, "reward": "posterior"} for name in NAMES}}).save(
+        folder / "cellduality.json"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    """A folder of real weights, which are random, and all that their use needs."""
+    model = tmp_path_factory.mktemp("model") / "m"
+    build_small_llama(data, model, hidden_size=16, layers=1, heads=2, max_len=256)
+    pack(model, data, None, max_len=256, max_new_tokens=24)
+    return model
+
+
+def cells_of(kinds, *, genes=GENES, dense=False) -> anndata.AnnData:
+    """Cells that express the twelve genes of their type, the earlier ones higher, in a file with more in it."""
+    counts = np.zeros((len(kinds), len(genes)), dtype=np.float32)
+    for row, kind in enumerate(kinds):
+        if kind:
+            counts[row, [GENES.index(gene) for gene in own(kind)]] = np.arange(40, 28, -1)
+    values = counts if dense else scipy.sparse.csr_matrix(counts)
+    obs = pandas.DataFrame({"truth": kinds}, index=[f"cell{row}" for row in range(len(kinds))])
+    adata = anndata.AnnData(X=values, obs=obs, var=pandas.DataFrame(index=list(genes)))
+    adata.layers["other"], adata.obsm["X_umap"] = adata.X.copy(), np.ones((len(kinds), 2))
+    adata.uns["kept"] = {"a": 1}
+    return adata
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Return a function that lets a policy of some skill play for the model; it gives what was asked."""
+
+    def play(skill: float) -> list[PlantedPolicy]:
+        asked = [PlantedPolicy(skill), PlantedPolicy(skill), PlantedPolicy(skill, seed=1)]
+
+        @contextmanager
+        def players(self, settings):
+            yield Players(*asked, len, len)
+
+        monkeypatch.setattr(Model, "_players", players)
+        return asked
+
+    return play
+
+
+@pytest.mark.parametrize("verify", [0, 4])
+def test_cells_get_labels_confidence_votes_reasoning_and_probabilities(trained, planted, verify):
+    planted(0.95)
+    adata = cells_of(["B", "T", "NK", "T"])
+    assert Model.load(trained).annotate(adata, verify=verify, progress=False) is None
+    assert adata.obs[KEY].tolist() == ["B", "T", "NK", "T"]
+    assert adata.obs[f"{KEY}_confidence"].between(0.9, 1).all()
+    assert adata.obs[f"{KEY}_votes"].between(0.25, 1).all()
+    assert set(adata.obs[f"{KEY}_reasoning"]) == {"seen"}
+    labels, shares = adata.uns["cellduality"]["labels"], adata.obsm[f"{KEY}_probability"]
+    assert [labels[at] for at in shares.argmax(axis=1)] == adata.obs[KEY].tolist()
+    assert shares.sum(axis=1) == pytest.approx(1)
+
+
+def test_a_judge_that_knows_better_corrects_the_votes(trained, planted):
+    """Votes of a policy that knows little, and a dual that knows much: the product is right more often."""
+    _, _, sampler = planted(0.99)
+    sampler.skill = 0.5
+    adata = cells_of(list(TYPES) * 20)
+    model = Model.load(trained)
+    model.annotate(adata, verify=8, progress=False)
+    right = (adata.obs[KEY] == adata.obs["truth"]).mean()
+    assert right > 0.9 > adata.obs[f"{KEY}_votes"].mean() + 0.3
+
+
+def test_unsure_cells_get_no_label_and_keep_their_probabilities(trained, planted):
+    planted(0.4)
+    adata = cells_of(["B", "T", "NK"])
+    result = Model.load(trained).annotate(adata, verify=0, unassigned_below=0.9, copy=True, progress=False)
+    assert KEY not in adata.obs, "a copy was asked for"
+    assert set(result.obs[KEY]) == {UNASSIGNED}
+    assert result.obsm[f"{KEY}_probability"].sum(axis=1) == pytest.approx(1)
+
+
+def test_any_answer_of_any_weights_is_data(trained, tmp_path):
+    """Random weights write nonsense: every cell is unassigned or has a label of the set, and nothing breaks."""
+    cells_of(["B", "T", ""]).write_h5ad(tmp_path / "new.h5ad")
+    for verify in ("0", "2"):
+        out = tmp_path / f"{verify}.h5ad"
+        command = [
+            "annotate",
+            str(tmp_path / "new.h5ad"),
+            "--model",
+            str(trained),
+            "--out",
+            str(out),
+            "--verify",
+            verify,
+        ]
+        ended = CliRunner().invoke(app, command)
+        assert ended.exit_code == 0, ended.output
+        assert set(anndata.read_h5ad(out).obs[KEY]) <= {*TYPES, UNASSIGNED}
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_file_is_copied_whole_and_what_was_found_is_added(trained, planted, tmp_path, dense):
+    planted(0.95)
+    source, out = tmp_path / "new.h5ad", tmp_path / "sub" / "out.h5ad"
+    adata = cells_of(["B", "", "NK"], dense=dense)
+    adata.write_h5ad(source)
+    before = source.read_bytes()
+    table, shared = Model.load(trained).annotate_file(source, out, AnnotateSettings(verify=0))
+    assert (len(table), shared) == (2, 1.0)
+    found = anndata.read_h5ad(out)
+    assert found.obs[KEY].tolist() == ["B", UNASSIGNED, "NK"], "a cell without genes is left out"
+    assert found.obs["truth"].tolist() == ["B", "", "NK"]
+    assert (found.X != adata.X).sum() == 0
+    assert {*found.layers} == {"other"}
+    assert {*found.obsm} == {"X_umap", f"{KEY}_probability"}
+    assert found.uns["kept"]["a"] == 1
+    assert source.read_bytes() == before
+    assert [path.name for path in out.parent.iterdir()] == [out.name], "nothing else is left"
+
+
+def test_what_was_answered_is_not_asked_again(trained, planted, tmp_path, monkeypatch):
+    source, out = tmp_path / "new.h5ad", tmp_path / "out.h5ad"
+    cells_of(list(TYPES) * 4).write_h5ad(source)
+    planted(0.95)
+    answered, settings = PlantedPolicy.generate, AnnotateSettings(verify=2, batch=3)
+    model, calls = Model.load(trained), []
+
+    async def at_most(self, prompt, **how):
+        calls.append(prompt)
+        if len(calls) > 12:
+            raise KeyboardInterrupt
+        return await answered(self, prompt, **how)
+
+    monkeypatch.setattr(PlantedPolicy, "generate", at_most)
+    with pytest.raises(KeyboardInterrupt):
+        model.annotate_file(source, out, settings)
+    assert not out.exists()
+    monkeypatch.setattr(PlantedPolicy, "generate", answered)
+    asked = planted(0.95)
+    model.annotate_file(source, out, settings)
+    primal = [prompt for policy in asked for prompt, what in policy.asked if what == ""]
+    assert len(primal) == 2 * 12 - 12, "two whole batches of three cells had been kept"
+    assert anndata.read_h5ad(out).obs[KEY].tolist() == list(TYPES) * 4
+    model.annotate_file(source, out, AnnotateSettings(verify=0))  # a file of ours may be replaced
+
+
+def broken(name: str):
+    """Return a function that makes a file which cannot be annotated."""
+
+    def write(path: Path) -> None:
+        adata = cells_of(["B", "T"])
+        if name == "other genes":
+            adata.var_names = [f"X{number}" for number in range(len(GENES))]
+        elif name == "ensembl":
+            adata.var_names = [f"ENSG{number:011d}" for number in range(len(GENES))]
+        elif name == "key":
+            adata.obs[KEY] = "x"
+        elif name == "negative":
+            adata.X = scipy.sparse.csr_matrix(-adata.X.toarray())
+        elif name == "empty":
+            adata.X = scipy.sparse.csr_matrix(adata.shape, dtype=np.float32)
+        elif name == "twins":
+            adata.obs_names = ["one", "one"]
+        if name == "text":
+            path.write_text("no h5ad")
+        elif name != "absent":
+            adata.write_h5ad(path)
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["other genes", "ensembl", "key", "negative", "empty", "twins", "text", "absent"])
+def test_a_file_that_cannot_be_annotated_is_one_line_and_nothing_is_written(trained, tmp_path, name):
+    source, out = tmp_path / "new.h5ad", tmp_path / "out.h5ad"
+    broken(name)(source)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(CellDualityError) as error:
+        Model.load(trained).annotate_file(source, out, AnnotateSettings(verify=0))
+    assert "\n" not in str(error.value)
+    assert error.value.hint
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_files_of_others_stay(trained, tmp_path):
+    source, other = tmp_path / "new.h5ad", tmp_path / "other.h5ad"
+    cells_of(["B", "T"]).write_h5ad(source)
+    shutil.copy(source, other)
+    for out in (source, other):
+        with refused("file-taken"):
+            Model.load(trained).annotate_file(source, out, AnnotateSettings(verify=0))
+
+
+def test_a_model_that_was_not_packed_is_refused_with_how_to_pack_it(trained, data, tmp_path):
+    bare = shutil.copytree(trained, tmp_path / "bare", ignore=shutil.ignore_patterns("cellduality"))
+    with pytest.raises(CellDualityError) as error:
+        Model.load(bare)
+    assert "cellduality pack" in error.value.hint
+    with refused("no-checkpoint"):
+        read_checkpoint(tmp_path / "nowhere")
+    with refused("no-checkpoint"):
+        pack(data, data, None, max_len=8, max_new_tokens=8)
+
+
+def test_a_packed_model_needs_nothing_of_where_it_was_trained(trained, planted, data, tmp_path):
+    planted(0.95)
+    moved = shutil.copytree(trained, tmp_path / "elsewhere")
+    assert str(data) not in "".join(path.read_text() for path in (moved / "cellduality").glob("*.json"))
+    adata = cells_of(["NK"])
+    Model.load(moved).annotate(adata, verify=2, progress=False)
+    assert adata.obs[KEY].tolist() == ["NK"]
+
+
+@pytest.mark.parametrize("reward", ["oracle"])
+def test_a_reward_that_reads_the_truth_cannot_verify_new_cells(trained, data, tmp_path, reward):
+    model = shutil.copytree(trained, tmp_path / "m")
+    Config.load(data / "cellduality.json").with_each("reward", {"*": reward}, "--rewards").save(data / "oracle.json")
+    pack(model, data, data / "oracle.json", max_len=256, max_new_tokens=24)
+    with refused("reward-needs-gold"):
+        Model.load(model).annotate(cells_of(["B"]), verify=2, progress=False)
+
+
+def test_an_unknown_pair_is_refused_with_those_there_are(trained):
+    with refused("no-label-task"):
+        Model.load(trained).annotate(cells_of(["B"]), task=GENERATION, progress=False)

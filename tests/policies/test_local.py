@@ -1,0 +1,105 @@
+"""A checkpoint in this process says what the same weights say when they are asked one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+import torch
+
+from cellduality_plugin.chat import render
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.local import LocalModel, LocalPolicy
+from tests.refused import refused
+
+PROMPTS = ("Cell: LYZ CD74", "Cell: MS4A1 CD79A CD74 FTL", "Cell: NKG7")
+
+
+@pytest.fixture(scope="module")
+def model(small_world) -> LocalModel:
+    return LocalModel(small_world.model, max_model_len=256, max_new_tokens=6, batch=2)
+
+
+def policy(model: LocalModel, temperature: float = 0.0, seed: int = 1) -> LocalPolicy:
+    return LocalPolicy(model, temperature=temperature, seed=seed)
+
+
+def together(*asked):
+    async def all_of_them():
+        return await asyncio.gather(*asked)
+
+    return asyncio.run(all_of_them())
+
+
+def alone(model: LocalModel, tokens: list[int]) -> torch.Tensor:
+    """The log-probabilities of what follows each token, computed without padding, batch or cache."""
+    with torch.inference_mode():
+        return model._model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+
+
+def test_greedy_answers_are_the_likeliest_tokens_whoever_is_asked_beside(model):
+    found = together(*(policy(model).generate(prompt) for prompt in PROMPTS))
+    for prompt, text in zip(PROMPTS, found, strict=True):
+        tokens = render(model.tokenizer, prompt)
+        expected: list[int] = []
+        while len(expected) < 6:
+            token = int(alone(model, tokens + expected)[-1].argmax())
+            if token == model.tokenizer.eos_token_id:
+                break
+            expected.append(token)
+        assert text == model.tokenizer.decode(expected)
+
+
+def test_a_draw_hangs_on_seed_prompt_and_number_alone(model):
+    prompts = [PROMPTS[0]] * 8
+    first = together(*map(policy(model, 1.0).generate, prompts))
+    assert first == together(*map(policy(model, 1.0).generate, prompts))
+    beside = policy(model, 1.0)
+    assert first == together(*map(beside.generate, prompts), *map(beside.generate, PROMPTS[1:]))[:8]
+    assert len({*first}) > 1
+    assert first != together(*map(policy(model, 1.0, seed=2).generate, prompts))
+
+
+def test_log_probs_are_those_of_each_token_of_the_response(model):
+    texts = ("LYZ CD74", "NKG7 GNLY IL7R")
+    found = together(*(policy(model).log_probs(PROMPTS[0], text) for text in texts))
+    for text, logs in zip(texts, found, strict=True):
+        prompt, target = (
+            render(model.tokenizer, PROMPTS[0]),
+            model.tokenizer(text, add_special_tokens=False)["input_ids"],
+        )
+        expected = alone(model, prompt + target)
+        assert logs == pytest.approx(
+            [float(expected[len(prompt) + place - 1, token]) for place, token in enumerate(target)], abs=1e-4
+        )
+    [rest] = together(policy(model).log_probs(PROMPTS[0], " CD74", given="LYZ"))
+    assert rest == pytest.approx(found[0][-len(rest) :], abs=1e-4)
+
+
+def test_choices_differ_by_the_tokens_at_which_they_branch(model):
+    responses = ("<answer> LYZ </answer>", "<answer> CD74 LYZ </answer>", "<answer> CD74 FTL </answer>")
+    [found] = together(policy(model).choice_log_probs(PROMPTS[1], responses))
+    whole = together(*(policy(model).log_probs(PROMPTS[1], response) for response in responses))
+    # The third and the second share all tokens but one: what else they have in common cancels.
+    shared = len(model.tokenizer("<answer> CD74", add_special_tokens=False)["input_ids"])
+    assert found[2] - found[1] == pytest.approx(whole[2][shared] - whole[1][shared], abs=1e-4)
+    first = len(model.tokenizer("<answer>", add_special_tokens=False)["input_ids"])
+    assert found[0] == pytest.approx(whole[0][first], abs=1e-4)
+    assert all(math.exp(each) <= 1 for each in found)
+
+
+def test_what_does_not_fit_is_an_error_of_that_question_alone(model):
+    async def asked():
+        long = policy(model).generate("LYZ " * 400)
+        return await asyncio.gather(long, policy(model).generate(PROMPTS[0]), return_exceptions=True)
+
+    error, text = asyncio.run(asked())
+    assert isinstance(error, PolicyError)
+    assert error.cause == "prompt_too_long"
+    assert isinstance(text, str)
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
+    with refused("no-checkpoint"):
+        LocalModel(tmp_path, max_model_len=8, max_new_tokens=1)
