@@ -76,7 +76,7 @@ def ruzicka(reference: Sequence[str], candidate: Sequence[str]) -> float:
     0.2828
     """
     ours, theirs = rank_weights(reference), rank_weights(candidate)
-    genes = ours.keys() | theirs.keys()
+    genes = dict.fromkeys([*ours, *theirs])  # in the order of the lists: a set's order changes the last digit of a sum
     if not genes:
         return 1.0
     pairs = [(ours.get(gene, 0.0), theirs.get(gene, 0.0)) for gene in genes]

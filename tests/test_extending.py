@@ -117,7 +117,7 @@ def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text(text)
     counts = np.random.default_rng(0).integers(1, 60, size=(90, 12)).astype(np.float32)
     source, data = write_h5ad(tmp_path / "cells.h5ad", counts, labels=["B", "T", "NK"] * 30), tmp_path / "data"
-    tasks = ["--task", f"pair.py:Mine,{CELL}", "--rewards", "mine=half.py:Half"]
+    tasks = ["--task", "pair.py:Mine", "--task", CELL, "--rewards", f"mine={tmp_path / 'half.py'}:Half"]
     words = ["data", "prepare", source, "--out", data, "--label-column", "kind", "--labelled", 9, "--rl-rows", 8]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["cellduality", *map(str, words), *tasks])
@@ -130,12 +130,12 @@ def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
 
     class Decoder:
         def generate(self, requests, title):
-            return ["<answer>G0 G1 G2</answer>" for _ in requests]
+            return [f"<answer>G{n % 12} G{(n + 1) % 12} G{(n + 2) % 12}</answer>" for n, _ in enumerate(requests)]
 
     monkeypatch.setitem(METRICS, "length", None)
     monkeypatch.delitem(METRICS, "length")
     (model := tmp_path / "model").mkdir()
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_text('{"hidden_size": 8}')
     (model / "model.safetensors").write_bytes(b"weights")
     asking = PredictionSettings(samples=1)
     settings = EvaluationSettings(asking, neighbours=(2,), components=2, resamples=5, metrics=("length.py:length",))
