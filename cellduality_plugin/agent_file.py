@@ -8,7 +8,7 @@ from pathlib import Path
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_text
-from cellduality_plugin.policies.http import checked_url
+from cellduality_plugin.policies.addresses import checked_url
 
 _HOOKS = Path(__file__).parent / "openrlhf_hooks"
 

@@ -64,7 +64,7 @@ class Config(Settings):
             values = json.loads(Path(found).read_bytes())
         except OSError as error:
             what, hint = f"cannot read the configuration: {error.strerror}", "prepare the data first"
-            raise CellDualityError(what, code="unreadable", where=str(found), hint=hint) from error
+            raise CellDualityError(what, code="unreadable-file", where=str(found), hint=hint) from error
         except ValueError as error:  # not JSON, or not even text
             what, hint = f"not JSON: {error}", "prepare the data again"
             raise CellDualityError(what, code="not-json", where=str(found), hint=hint) from error

@@ -35,7 +35,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except OSError as error:
         hint = "free some space or choose another folder; earlier outputs are untouched"
         what = f"cannot write: {error.strerror}"
-        raise CellDualityError(what, code="cannot-write", where=str(path), hint=hint) from error
+        raise CellDualityError(what, code="unwritable-file", where=str(path), hint=hint) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -75,13 +75,13 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
     except FileNotFoundError:
         hint = "prepare the data first"
-        raise CellDualityError("no such file", code="no-such-file", where=str(path), hint=hint) from None
+        raise CellDualityError("no such file", code="missing-file", where=str(path), hint=hint) from None
     except json.JSONDecodeError as error:
         raise CellDualityError(
             f"not JSON: {error.msg}", code="not-json", where=f"{path}:{number}", hint=again
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise CellDualityError(f"cannot read: {error}", code="unreadable", where=str(path), hint=again) from error
+        raise CellDualityError(f"cannot read: {error}", code="unreadable-file", where=str(path), hint=again) from error
 
 
 def read_versioned(path: Path, form: str, version: int, *, what: str, hint: str) -> dict[str, Any]:
@@ -92,9 +92,11 @@ def read_versioned(path: Path, form: str, version: int, *, what: str, hint: str)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CellDualityError(f"no {what}", code="no-such-file", where=str(path), hint=hint) from None
+        raise CellDualityError(f"no {what}", code="missing-file", where=str(path), hint=hint) from None
     except (OSError, ValueError) as error:
-        raise CellDualityError(f"unreadable {what}: {error}", code="unreadable", where=str(path), hint=hint) from error
+        raise CellDualityError(
+            f"unreadable {what}: {error}", code="unreadable-file", where=str(path), hint=hint
+        ) from error
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (form, version):
         problem = f"not a {form} file of version {version}"
         raise CellDualityError(problem, code="wrong-format", where=str(path), hint=hint)

@@ -97,8 +97,8 @@ class Profiles:
                     by_kind[kind] = Profile(tuple(map(str, labels)), numbers[0], numbers[1], bool(numbers[2]))
                 return cls(tuple(map(str, arrays["genes"])), by_kind)
         except FileNotFoundError:
-            raise CellDualityError("no profiles", code="no-such-file", where=where, hint=hint) from None
+            raise CellDualityError("no profiles", code="missing-file", where=where, hint=hint) from None
         except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise CellDualityError(
-                f"unreadable profiles: {error}", code="unreadable", where=where, hint=hint
+                f"unreadable profiles: {error}", code="unreadable-file", where=where, hint=hint
             ) from error

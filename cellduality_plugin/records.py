@@ -151,7 +151,7 @@ def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
                     yield under_way.pop(row["group"])
     except OSError as error:
         what, hint = f"cannot read: {error.strerror}", "name a file of records, or their folder"
-        raise CellDualityError(what, code="unreadable", where=str(path), hint=hint) from error
+        raise CellDualityError(what, code="unreadable-file", where=str(path), hint=hint) from error
     reading.incomplete += len(under_way)
     yield from under_way.values()
 

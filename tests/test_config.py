@@ -69,7 +69,7 @@ def test_a_pair_under_another_name_is_refused(make_config):
         config.load_tasks()
 
 
-@pytest.mark.parametrize(("content", "code"), [(None, "unreadable"), (b"{", "not-json"), (b"\xff", "not-json")])
+@pytest.mark.parametrize(("content", "code"), [(None, "unreadable-file"), (b"{", "not-json"), (b"\xff", "not-json")])
 def test_a_file_that_is_missing_or_broken_is_named(content, code, tmp_path):
     path = tmp_path / "c.json"
     if content is not None:
@@ -82,7 +82,7 @@ def test_a_file_that_is_missing_or_broken_is_named(content, code, tmp_path):
 def test_an_agent_is_not_bound_to_a_configuration_without_data(make_config, tmp_path):
     make_config()
     (tmp_path / "vocabulary.json").unlink()
-    with refused("no-such-file"):
+    with refused("missing-file"):
         bound_agent_file(tmp_path / "cellduality.json")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -35,7 +36,7 @@ class Half(Reward):
         return Verdict(0.5)
 """
 DATA_SET = """
-from data_prep.loading.dataset import IDENTITY, Dataset, UserFile
+from data_prep.loading.dataset import Dataset, UserFile
 from data_prep.loading.draft import read_cells
 
 def read(files, variant):
@@ -44,7 +45,7 @@ def read(files, variant):
 DATASET = Dataset(
     name="mine_2026", title="Mine", species="human", tissue="blood", modality="10x 3', counts",
     sources=(UserFile("mine.h5ad", "my own laboratory"),), licence="CC0", citation="none", read=read,
-    columns=("cell_type",), tasks=IDENTITY,
+    columns=("cell_type",),
 )
 """
 PAIR = """
@@ -139,8 +140,11 @@ def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
     (model / "model.safetensors").write_bytes(b"weights")
     asking = PredictionSettings(samples=1)
     settings = EvaluationSettings(asking, neighbours=(2,), components=2, resamples=5, metrics=("length.py:length",))
-    found = evaluate({"SFT": model}, data, "test", tmp_path / "out", settings, opener=lambda _: nullcontext(Decoder()))
+    found = evaluate(
+        {"SFT": model}, data, "test", tmp_path / "out", settings,
+        tasks=config.load_tasks(), opener=lambda _: nullcontext(Decoder()),
+    )  # fmt: skip
     assert found["columns"]["SFT"]["metrics"][f"{CELL}/length"]["value"] == 3
-    console = Console(width=150, record=True, quiet=True)
+    console = Console(width=150, record=True, file=io.StringIO())
     console.print(table(found))
     assert "genes a cell" in console.export_text()

@@ -24,7 +24,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with refused("cannot-write") as error:
+    with refused("unwritable-file") as error:
         write_text(path, "new")
     assert "No space left" in error.value.what
 
@@ -46,8 +46,8 @@ def test_rows_come_back(tmp_path):
     [
         (b"{}\n{", "not-json", ":2"),
         (b"{}\n[]\n", "not-json", ":2"),
-        (b"\xff", "unreadable", ""),
-        (None, "no-such-file", ""),
+        (b"\xff", "unreadable-file", ""),
+        (None, "missing-file", ""),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(tmp_path, content, code, place):

@@ -153,7 +153,7 @@ class TestDamage:
             groups(tmp_path / "other.jsonl")
         assert error.value.code in ("wrong-format", "malformed-row")
         assert error.value.where == f"{tmp_path / 'other.jsonl'}:1"
-        with refused("unreadable"):
+        with refused("unreadable-file"):
             groups(tmp_path / "gone.jsonl")
 
     def test_a_full_disk_ends_the_recording_and_not_the_run(self, scorer, folder, cell, monkeypatch, caplog):

@@ -38,7 +38,7 @@ def test_ambiguous_vocabularies_are_refused(genes, labels, code):
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(None, "no-such-file"), ("{", "unreadable"), ("[]", "wrong-format"), ('{"format": "x"}', "wrong-format")],
+    [(None, "missing-file"), ("{", "unreadable-file"), ("[]", "wrong-format"), ('{"format": "x"}', "wrong-format")],
 )
 def test_a_bad_file_is_named(tmp_path, content, code):
     path = tmp_path / "v.json"

@@ -161,4 +161,4 @@ def write_audit(content: dict[str, Any], folder: Path) -> None:
         save_audit(folder / "audit.png", tasks)
     except ImportError as error:
         hint = "pip install 'cellduality[eval]'"
-        raise CellDualityError(f"cannot import {error.name}", code="missing-package", hint=hint) from error
+        raise CellDualityError(f"cannot import {error.name}", code="not-installed", hint=hint) from error

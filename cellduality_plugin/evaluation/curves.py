@@ -55,7 +55,7 @@ def _event_values(folder: Path) -> Iterator[tuple[str, int, float]]:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
         what, hint = f"cannot import {error.name}", "pip install 'cellduality[eval]'"
-        raise CellDualityError(what, code="missing-package", hint=hint) from error
+        raise CellDualityError(what, code="not-installed", hint=hint) from error
     for run in runs:
         events = EventAccumulator(str(run), size_guidance={"scalars": 0})
         events.Reload()

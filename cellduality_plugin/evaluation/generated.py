@@ -25,7 +25,7 @@ def can_write() -> None:
     """Refuse to go on without the package that writes AnnData: asked before minutes are spent on answers."""
     if importlib.util.find_spec("anndata") is None:
         hint = "pip install 'cellduality[prep]', or pass --no-anndata"
-        raise CellDualityError("anndata is not installed", code="missing-package", where="--anndata", hint=hint)
+        raise CellDualityError("anndata is not installed", code="not-installed", where="--anndata", hint=hint)
 
 
 def write_generated(

@@ -73,7 +73,7 @@ def write_report(
         import matplotlib as mpl
     except ImportError as error:
         what, hint = f"cannot import {error.name}", "pip install 'cellduality[eval]'"
-        raise CellDualityError(what, code="missing-package", hint=hint) from error
+        raise CellDualityError(what, code="not-installed", hint=hint) from error
     mpl.use("svg")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),

@@ -88,7 +88,7 @@ def read_shared_types(path: Path) -> dict[str, SharedTypes]:
         content = _File.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         what = f"no maps of labels to shared types: {str(error).splitlines()[0]}"
-        raise CellDualityError(what, code="unreadable", where=str(path), hint=_PREPARE) from error
+        raise CellDualityError(what, code="unreadable-file", where=str(path), hint=_PREPARE) from error
     answers: dict[str, str] = {}
     for types in content.training.values():
         for label, coarse in types.items():

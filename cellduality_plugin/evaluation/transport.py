@@ -99,7 +99,7 @@ def _solver(name: str) -> Any:
     except ImportError as error:
         raise CellDualityError(
             "POT, which solves optimal transport, is not installed",
-            code="missing-package",
+            code="not-installed",
             where="Wasserstein distances",
             hint='pip install "cellduality[eval]"',
         ) from error

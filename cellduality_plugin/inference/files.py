@@ -38,7 +38,7 @@ def readable_cells(
     if missing := sorted(set(needs) - set(table.obs)):
         raise CellDualityError(
             f"no column {missing[0]!r}, which the question shows",
-            code="no-column",
+            code="unknown-column",
             where=f"{source}, obs",
             hint=f"there is {', '.join(map(str, table.obs)) or 'none'}",
         )
@@ -129,6 +129,6 @@ def write_copy(
         os.replace(name, out)
     except OSError as error:
         hint = "free some space or choose another folder"
-        raise CellDualityError(f"cannot write: {error}", code="cannot-write", where=str(out), hint=hint) from error
+        raise CellDualityError(f"cannot write: {error}", code="unwritable-file", where=str(out), hint=hint) from error
     finally:
         Path(name).unlink(missing_ok=True)

@@ -201,7 +201,7 @@ def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, e
         raise CellDualityError(what, code="no-such-command", where=stage) from None
     except OSError as error:
         what, hint = f"cannot write: {error.strerror}", "free some space or choose another folder"
-        raise CellDualityError(what, code="cannot-write", where=str(log_path), hint=hint) from error
+        raise CellDualityError(what, code="unwritable-file", where=str(log_path), hint=hint) from error
     if stops:
         print(display.line(f"stopped, nothing is left running; log: {log_path}"), flush=True)
     elif code == 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.files import read_jsonl, write_text
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import code_sha256, up_to_date, write_manifest
 from data_prep.models import MODEL_FILES
@@ -97,7 +97,7 @@ def build_small_llama(
         # Under the name of the class that every release of transformers can load.
         path = folder / "tokenizer_config.json"
         content = {**json.loads(path.read_text(encoding="utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         model.save_pretrained(folder)
         for name in MODEL_FILES:
             write_manifest(

@@ -228,4 +228,5 @@ def test_our_own_commands_parse(profile, dry_run, parse_own):
     assert {"data prepare", "doctor", "evaluate", "report"} <= seen
     several = dry_run("rounds", PROFILE=profile, ROUNDS="3", RL="1", KEEP="best")
     rounds = [words for words in several if "cellduality" in words]
-    assert {parse_own(words) for words in rounds} == {"configure", "doctor", "evaluate", "pseudo-label", "rounds"}
+    known = {"configure", "doctor", "evaluate", "pack", "pseudo-label", "rounds"}
+    assert {parse_own(words) for words in rounds} == known

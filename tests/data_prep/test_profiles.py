@@ -159,9 +159,9 @@ def test_file_gives_back_what_was_saved(tmp_path):
     profiles = fit_profiles(train[:20], train[20:], [ANNOTATION, RESPONSE], VOCABULARY, asked=lambda task, cell: True)
     profiles.save(tmp_path / "profiles.npz")
     again = Profiles.load(tmp_path / "profiles.npz")
-    assert again.kinds == ("cell_type", "perturbation")
+    assert sorted(again.by_kind) == ["cell_type", "perturbation"]
     assert again.genes == GENES
-    for kind in again.kinds:
+    for kind in again.by_kind:
         assert again.by_kind[kind].paired == (kind == "perturbation")
         for cell in train:
             assert chances(again, kind, cell) == chances(profiles, kind, cell)

@@ -154,11 +154,11 @@ def test_table_and_report_name_the_set(far, measured, opened, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("{", "unreadable"),
-        ("[]", "unreadable"),
-        (json.dumps({"training": TYPES["training"]}), "unreadable"),
-        (json.dumps({"training": {"made": ["B"]}, "foreign": {}}), "unreadable"),
-        (json.dumps({"training": {"made": {"B": 3}}, "foreign": {}}), "unreadable"),
+        ("{", "unreadable-file"),
+        ("[]", "unreadable-file"),
+        (json.dumps({"training": TYPES["training"]}), "unreadable-file"),
+        (json.dumps({"training": {"made": ["B"]}, "foreign": {}}), "unreadable-file"),
+        (json.dumps({"training": {"made": {"B": 3}}, "foreign": {}}), "unreadable-file"),
         (json.dumps({"training": {"one": {"B": "x"}, "two": {"B": "y"}}, "foreign": {}}), "ambiguous-label"),
     ],
 )

@@ -106,7 +106,7 @@ def test_without_the_package_it_is_told_before_anything_is_asked(
     data: Path, model: Path, tmp_path: Path, opened, expert_decoder, monkeypatch
 ) -> None:
     monkeypatch.setattr(generated.importlib.util, "find_spec", lambda name: None)
-    with refused("missing-package"):
+    with refused("not-installed"):
         evaluate({"SFT": model}, data, "test", tmp_path / "run", EvaluationSettings(anndata=True), opener=opened)
     assert expert_decoder.asked == []
     assert not (tmp_path / "run").exists()

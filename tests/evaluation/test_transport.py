@@ -80,5 +80,5 @@ def test_a_resample_of_shapes_is_no_worse_an_end_than_that_of_the_repeated_cells
 @pytest.mark.parametrize("distance", [wasserstein, gromov_wasserstein])
 def test_a_missing_solver_is_told(distance, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ot", None)
-    with refused("missing-package"):
+    with refused("not-installed"):
         distance(points(0, 2), points(0, 3))

@@ -86,7 +86,7 @@ class TestProfiles:
 
     @pytest.mark.parametrize(
         ("profiles", "code"),
-        [(None, "no-profiles"), ("gone.npz", "no-such-file"), ("few.npz", "no-profiles"), ("none.npz", "no-profiles")],
+        [(None, "no-profiles"), ("gone.npz", "missing-file"), ("few.npz", "no-profiles"), ("none.npz", "no-profiles")],
     )
     def test_that_are_missing_are_found_before_a_run(self, profiles, code, make_config, tmp_path):
         few = Profile(("CD19+ B", "T"), np.zeros((2, 1), np.float32), np.zeros(2, np.float32))
