@@ -11,9 +11,10 @@ from typing import Any
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.checkpoints import versions
-from cellduality_plugin.files import read_versioned, write_text
+from cellduality_plugin.files import read_jsonl, read_versioned, write_text
 from data_prep.manifests import read_manifest
-from data_prep.pseudo import hidden_share
+from data_prep.pseudo import hidden_share, read_sft, served
+from data_prep.views import source_of
 
 FORMAT, VERSION = "cellduality-checkpoint", 1
 FOLDER = "cellduality"
@@ -33,8 +34,9 @@ class Checkpoint:
     config
         The dual pairs with their rewards; its folder is inside the model's.
     notes
-        ``top_genes`` (K of a cell sentence), ``min_genes``, ``hidden`` (the share that duals rebuild), ``max_len`` and
-        ``max_new_tokens`` (of training), ``labelled`` (cells that showed their label, by set), ``versions``, ...
+        ``top_genes`` (K of a cell sentence), ``genes`` (by task, those of its questions), ``min_genes``, ``hidden``
+        (the share that duals rebuild), ``max_len`` and ``max_new_tokens`` (of training), ``labelled`` (cells that showed
+        their label, by set), ``sources`` (their hashes), ``versions``.
     """
 
     model: Path
@@ -62,7 +64,7 @@ def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_
         raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
     run = Config.load(config or data / "cellduality.json")
     manifest = read_manifest(data / "cells.jsonl")
-    settings, folder = manifest["settings"], model / FOLDER
+    settings, folder, genes = manifest["settings"], model / FOLDER, _genes_by_task(data, run)
     folder.mkdir(exist_ok=True)
     values = run.model_dump() | {"records": None, "vocabulary": "vocabulary.json"}
     for task in values["tasks"].values():
@@ -75,6 +77,7 @@ def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_
     notes = {
         "format": FORMAT, "version": VERSION,
         "top_genes": settings["top_genes"], "min_genes": settings["min_genes"], "hidden": hidden_share(data),
+        "genes": genes,
         "max_len": max_len, "max_new_tokens": max_new_tokens,
         "labelled": {source: counts.get("labelled", 0) for source, counts in by_source.items()},
         "sources": manifest["sha256_by_source"], "versions": versions(),
@@ -82,6 +85,19 @@ def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_
     Config.read(values, where=str(folder)).save(folder / "cellduality.json")
     write_text(folder / _NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
     return folder
+
+
+def _genes_by_task(data: Path, run: Config) -> dict[str, list[str]]:
+    """Return by task the genes that its questions showed: those of the cells of the sets it was asked about.
+
+    The vocabulary may hold more, of other sets: a question that shows them is like none of the training.
+    """
+    by_source, _ = served(read_sft(data / "sft.jsonl"), run.load_tasks())
+    found: dict[str, set[str]] = {}
+    for row in read_jsonl(data / "cells.jsonl"):
+        for task in by_source.get(source_of(row["id"]), ()):
+            found.setdefault(task, set()).update(row["genes"])
+    return {task: sorted(genes) for task, genes in found.items()}
 
 
 def _carried(pair: str, source: Path, folder: Path) -> str:

@@ -32,14 +32,17 @@ from tests.refused import refused
 
 KEY = "cell_type_cellduality"
 NAMES = (ANNOTATION, GENERATION)
+ELSEWHERE = "G99"
+"""A gene of the vocabulary that no cell of the set shows: other sets of the run have it."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """A prepared folder of three types of cells."""
     folder = tmp_path_factory.mktemp("prepared")
-    cells = [Cell(f"made/{kind}", own(kind)[:8], {"cell_type": kind}) for kind in TYPES]
-    vocabulary, tasks = Vocabulary(GENES, {"cell_type": TYPES}), [TASKS[name] for name in NAMES]
+    cells = [Cell(f"made/{kind}", own(kind), {"cell_type": kind}) for kind in TYPES]
+    vocabulary = Vocabulary((*GENES, ELSEWHERE), {"cell_type": TYPES})
+    tasks = [TASKS[name] for name in NAMES]
     vocabulary.save(folder / "vocabulary.json")
     rows = [
         {"id": cell.id, "split": "train", "labelled": True, "genes": list(cell.genes), **cell.obs} for cell in cells
@@ -271,6 +274,17 @@ def test_a_reward_that_reads_the_truth_cannot_verify_new_cells(trained, data, tm
     pack(model, data, data / "oracle.json", max_len=256, max_new_tokens=24)
     with refused("reward-needs-gold"):
         Model.load(model).annotate(cells_of(["B"]), verify=2, progress=False)
+
+
+def test_questions_show_the_genes_of_the_training_questions_alone(trained, planted):
+    asked, adata = planted(0.95), cells_of(["B", "T"])
+    counts = scipy.sparse.hstack([adata.X, np.full((2, 1), 99.0, dtype=np.float32)], format="csr")
+    wider = anndata.AnnData(counts, obs=adata.obs, var=pandas.DataFrame(index=[*GENES, ELSEWHERE]))
+    Model.load(trained).annotate(wider, verify=0, progress=False)
+    assert wider.uns["cellduality"]["shared_genes"] == 1
+    prompts = [prompt for policy in asked for prompt, _ in policy.asked]
+    assert len(prompts) > 0
+    assert not any(ELSEWHERE in prompt for prompt in prompts)
 
 
 def test_an_unknown_pair_is_refused_with_those_there_are(trained):
