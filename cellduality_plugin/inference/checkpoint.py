@@ -35,8 +35,8 @@ class Checkpoint:
         The dual pairs with their rewards; its folder is inside the model's.
     notes
         ``top_genes`` (K of a cell sentence), ``genes`` (by task, those of its questions), ``min_genes``, ``hidden``
-        (the share that duals rebuild), ``max_len`` and ``max_new_tokens`` (of training), ``labelled`` (cells that showed
-        their label, by set), ``sources`` (their hashes), ``versions``.
+        (the share that duals rebuild), ``max_len`` and ``max_new_tokens`` (of training), ``labelled`` (cells
+        that showed their label, by set), ``sources`` (their hashes), ``versions``.
     """
 
     model: Path
