@@ -40,13 +40,11 @@ KEY = "cell_type_cellduality"
 
 
 class Model:
-    """A trained model with all that it needs to be used.
+    """A trained model with all that it needs to be used::
 
-    Examples
-    --------
-    >>> model = Model.load("runs/cpu/grpo")                                        # doctest: +SKIP
-    >>> model.annotate(adata)                                                      # doctest: +SKIP
-    >>> scanpy.pl.umap(adata, color=["cell_type_cellduality", "cell_type_cellduality_confidence"])  # doctest: +SKIP
+    model = Model.load("runs/cpu/grpo")
+    model.annotate(adata)
+    scanpy.pl.umap(adata, color=["cell_type_cellduality", "cell_type_cellduality_confidence"])
     """
 
     def __init__(self, checkpoint: Checkpoint, backend: Backend = "transformers") -> None:
