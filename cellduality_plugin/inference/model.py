@@ -40,11 +40,9 @@ KEY = "cell_type_cellduality"
 
 
 class Model:
-    """A trained model with all that it needs to be used::
+    """A trained model with all that it needs to be used.
 
-    model = Model.load("runs/cpu/grpo")
-    model.annotate(adata)
-    scanpy.pl.umap(adata, color=["cell_type_cellduality", "cell_type_cellduality_confidence"])
+    ``Model.load("runs/cpu/grpo").annotate(adata)``; then ``scanpy.pl.umap(adata, color="cell_type_cellduality")``.
     """
 
     def __init__(self, checkpoint: Checkpoint, backend: Backend = "transformers") -> None:

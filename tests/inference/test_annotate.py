@@ -267,6 +267,22 @@ def test_a_packed_model_needs_nothing_of_where_it_was_trained(trained, planted, 
     assert adata.obs[KEY].tolist() == ["NK"]
 
 
+def test_a_pair_of_ones_own_goes_with_the_model(trained, planted, data, tmp_path):
+    planted(0.95)
+    (tmp_path / "mine.py").write_text(
+        "from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation\n"
+        "class Mine(CellTypeAnnotation):\n    pass\n"
+    )
+    config = Config.load(data / "cellduality.json").with_each("pair", {ANNOTATION: f"{tmp_path}/mine.py:Mine"}, "")
+    config.save(data / "mine.json")
+    model = shutil.copytree(trained, tmp_path / "m")
+    pack(model, data, data / "mine.json", max_len=256, max_new_tokens=24)
+    (tmp_path / "mine.py").unlink()
+    adata = cells_of(["NK"])
+    Model.load(model).annotate(adata, verify=0, progress=False)
+    assert adata.obs[KEY].tolist() == ["NK"]
+
+
 @pytest.mark.parametrize("reward", ["oracle"])
 def test_a_reward_that_reads_the_truth_cannot_verify_new_cells(trained, data, tmp_path, reward):
     model = shutil.copytree(trained, tmp_path / "m")
