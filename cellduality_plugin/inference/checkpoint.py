@@ -10,7 +10,7 @@ from typing import Any
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.checkpoints import versions
+from cellduality_plugin.evaluation.checkpoints import file_hash, versions
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
 from data_prep.manifests import read_manifest
 from data_prep.pseudo import hidden_share, read_sft, served
@@ -42,6 +42,11 @@ class Checkpoint:
     model: Path
     config: Config
     notes: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """The first 12 hex digits of the SHA-256 of all that stands beside the weights."""
+        return file_hash(*sorted(path for path in (self.model / FOLDER).glob("*") if path.is_file()))
 
 
 def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_tokens: int) -> Path:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import whole_file
 from data_prep.cells import CellTable, RankedCells, rank_cells
 
 if TYPE_CHECKING:
@@ -111,12 +110,9 @@ def write_copy(
     import h5py
     from anndata.io import read_elem, write_elem
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    os.close(handle)
-    try:
-        shutil.copyfile(source, name)
-        with h5py.File(name, "r+") as file:
+    with whole_file(out, "w+b") as stream, source.open("rb") as original:
+        shutil.copyfileobj(original, stream)
+        with h5py.File(stream, "r+") as file:
             table = read_elem(file["obs"])
             for column, values in obs.items():
                 table[column] = values
@@ -126,9 +122,3 @@ def write_copy(
                     write_elem(file, group, {})
                 for key, value in items.items():
                     write_elem(file[group], key, value)
-        os.replace(name, out)
-    except OSError as error:
-        hint = "free some space or choose another folder"
-        raise CellDualityError(f"cannot write: {error}", code="unwritable-file", where=str(out), hint=hint) from error
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -142,15 +142,16 @@ class Model:
         """
         refuse_taken(out, source)
         annotator = Annotator(self.checkpoint, settings, task)
-        needs = {name: name for name in annotator.task.needs}
-        loaded = load_h5ad(source, None, columns={**needs, **reading.pop("columns", {})}, **reading)
+        reading["columns"] = {**{name: name for name in annotator.task.needs}, **reading.get("columns", {})}
+        loaded = load_h5ad(source, None, **reading)
         everything = obs_of(source)
         refuse_taken_keys(everything.columns, key_added)
         ranked, shared = readable_cells(
             loaded, annotator.genes, self.checkpoint.notes, source.stem, annotator.task.needs
         )
         made_from = {
-            "model": model_hash(self.checkpoint.model), "file": file_hash(source), "task": annotator.task.name,
+            "model": model_hash(self.checkpoint.model), "packed": self.checkpoint.hash, "file": file_hash(source),
+            "task": annotator.task.name,
             "settings": settings.model_dump(exclude={"unassigned_below"}), "reading": reading, "backend": self._backend,
             "versions": versions(),
         }  # fmt: skip
