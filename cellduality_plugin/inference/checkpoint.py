@@ -12,6 +12,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.checkpoints import file_hash, versions
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
+from cellduality_plugin.policies.offline import check_checkpoint
 from data_prep.manifests import read_manifest
 from data_prep.pseudo import hidden_share, read_sft, served
 from data_prep.views import source_of
@@ -64,9 +65,7 @@ def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_
     CellDualityError
         If ``model`` is no checkpoint, or ``data`` was changed since it was prepared.
     """
-    if not (model / "config.json").is_file():
-        hint = "give a Hugging Face folder with config.json"
-        raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
+    check_checkpoint(model)
     run = Config.load(config or data / "cellduality.json")
     manifest = read_manifest(data / "cells.jsonl")
     settings, folder, genes = manifest["settings"], model / FOLDER, _genes_by_task(data, run)

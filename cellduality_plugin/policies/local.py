@@ -14,6 +14,7 @@ from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import Prefix, branches_of, log_prob_at
+from cellduality_plugin.policies.offline import chat_tokenizer, check_checkpoint
 from cellduality_plugin.seeds import request_seed
 
 if TYPE_CHECKING:
@@ -64,32 +65,15 @@ class LocalModel:
 
     def __init__(self, folder: Path, *, max_model_len: int, max_new_tokens: int, batch: int = 64) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
-        if not (folder / "config.json").is_file():
-            raise CellDualityError(
-                "no checkpoint",
-                code="no-checkpoint",
-                where=str(folder),
-                hint="give a Hugging Face folder with config.json",
-            )
+        check_checkpoint(folder)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
+            self.tokenizer = chat_tokenizer(folder)
             self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
         except (OSError, ValueError, RuntimeError) as error:
-            raise CellDualityError(
-                f"cannot load the checkpoint: {error}",
-                code="broken-checkpoint",
-                where=str(folder),
-                hint="save it again",
-            ) from error
-        if not self.tokenizer.chat_template:
-            raise CellDualityError(
-                "the tokenizer has no chat template",
-                code="no-chat-template",
-                where=str(folder),
-                hint="save one with it",
-            )
+            what, hint = f"cannot load the checkpoint: {error}", "save it again"
+            raise CellDualityError(what, code="broken-checkpoint", where=str(folder), hint=hint) from error
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = self._model.to(device, torch.float32 if device == "cpu" else self._model.dtype).eval()
         positions = getattr(self._model.config, "max_position_embeddings", max_model_len)
@@ -254,7 +238,7 @@ def _draw(logits: Any, temperature: float, rng: np.random.Generator) -> int:
 class LocalPolicy:
     """A :class:`~cellduality_plugin.policies.base.Policy` over a :class:`LocalModel`.
 
-    Its error is ``"prompt_too_long"``. Draws hang on nothing but the seed, the prompt and their number.
+    Its error is ``"prompt_too_long"``. Draws depend on nothing but the seed, the prompt and their number.
     """
 
     def __init__(self, model: LocalModel, *, temperature: float, seed: int) -> None:

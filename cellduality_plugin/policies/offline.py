@@ -110,9 +110,7 @@ def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
     CellDualityError
         If vLLM is not installed, the folder is no checkpoint that it can serve, or there is no chat template.
     """
-    if not (model / "config.json").is_file():
-        hint = "give a Hugging Face folder with config.json"
-        raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
+    check_checkpoint(model)
     try:
         served = _opened(model, settings, seed)
     except ImportError as error:
@@ -134,15 +132,27 @@ def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
         gc.collect()
 
 
-def _opened(model: Path, settings: EngineSettings, seed: int) -> Served:
+def check_checkpoint(model: Path) -> None:
+    """Raise a CellDualityError if the folder is no checkpoint."""
+    if not (model / "config.json").is_file():
+        hint = "give a Hugging Face folder with config.json"
+        raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
+
+
+def chat_tokenizer(model: Path, chat_template: str = "") -> Any:
+    """Return the tokenizer in ``model``, with another chat template if one is given; it must have one."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(model))
-    tokenizer.chat_template = settings.chat_template or tokenizer.chat_template
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
     if not tokenizer.chat_template:
         what, hint = "the tokenizer has no chat template", "save one with it, or set chat_template"
         raise CellDualityError(what, code="no-chat-template", where=str(model), hint=hint)
+    return tokenizer
 
+
+def _opened(model: Path, settings: EngineSettings, seed: int) -> Served:
+    tokenizer = chat_tokenizer(model, settings.chat_template)
     import vllm
 
     positions = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
