@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,9 +20,11 @@ from hypothesis import settings
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.config import Config
+from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.profiles import Profile, Profiles
+from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models.small_llama import build_small_llama
@@ -33,6 +36,13 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 GENES = ("CD3D", "CD3E", "CD74", "CD79A", "CST3", "FTL", "GNLY", "HLA-DRA", "IL7R", "LYZ", "MS4A1", "NKG7", "S100A9")
+
+
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    with patch.dict(REWARDS), patch.dict(METRICS):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import cellduality_plugin
 from cellduality_plugin import cli
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
-from cellduality_plugin.evaluation.metrics.registry import METRICS
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.files import read_jsonl
 from tests.test_cli import write_h5ad
@@ -133,8 +132,6 @@ def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
         def generate(self, requests, title):
             return [f"<answer>G{n % 12} G{(n + 1) % 12} G{(n + 2) % 12}</answer>" for n, _ in enumerate(requests)]
 
-    monkeypatch.setitem(METRICS, "length", None)
-    monkeypatch.delitem(METRICS, "length")
     (model := tmp_path / "model").mkdir()
     (model / "config.json").write_text('{"hidden_size": 8}')
     (model / "model.safetensors").write_bytes(b"weights")

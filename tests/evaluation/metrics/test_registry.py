@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cellduality_plugin.evaluation.compare import compare, headline_of
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
-from cellduality_plugin.evaluation.metrics.registry import METRICS, load_metric, metric, place, titled
+from cellduality_plugin.evaluation.metrics.registry import load_metric, metric, place, titled
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.tasks import TASKS
 from tests.refused import refused
@@ -29,13 +29,6 @@ def errors(gold, predicted):
 def plain(cells):
     return 0.0
 """
-
-
-@pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key in ("length", "errors"):
-        monkeypatch.setitem(METRICS, key, None)
-        monkeypatch.delitem(METRICS, key)
 
 
 @pytest.fixture
