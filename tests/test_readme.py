@@ -58,7 +58,7 @@ def test_every_link_leads_to_a_file_and_to_a_heading_in_it(text):
 
 def test_every_room_with_a_text_of_its_own_every_task_and_every_reward_is_told_of():
     assert all(f"]({path}" in README for path in ROOMS)
-    assert all(f"| `{name}` |" in README for name in TASKS)
+    assert all(f"| `{name}` |" in README + TEXTS["cellduality_plugin/README.md"] for name in TASKS)
     for name in REWARDS:
         kind, _, comparison = name.partition("-")
         assert f"| `{kind}` |" in TEXTS["cellduality_plugin/README.md"]

@@ -30,6 +30,7 @@ SHORT = {
     "cell_type_annotation": "annotation",
     "conditional_cell_generation": "generation",
     "perturbation_response_generation": "response",
+    "perturbation_identification": "identification",
     "drug_sensitivity_prediction": "sensitivity",
     "drug_exposure_prediction": "exposure",
 }

@@ -17,7 +17,10 @@ from cellduality_plugin.tasks import TASKS
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "identity": ("cell_type_annotation", "conditional_cell_generation"),
-    "dynamics": ("drug_sensitivity_prediction", "drug_exposure_prediction", "perturbation_response_generation"),
+    "dynamics": (
+        "drug_sensitivity_prediction", "drug_exposure_prediction", "perturbation_response_generation",
+        "perturbation_identification",
+    ),
 }
 """The paper's two families of tasks; a pair of one's own is neither."""
 

@@ -164,7 +164,8 @@ class Annotator:
 
 
 def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:
-    tasks = {each: task for each, task in checkpoint.config.load_tasks().items() if isinstance(task.answer, OneOf)}
+    pairs = checkpoint.config.load_tasks().items()
+    tasks = {each: task for each, task in pairs if isinstance(task.answer, OneOf) and "control" not in task.needs}
     of_types = [
         each for each, task in tasks.items() if isinstance(task.answer, OneOf) and task.answer.kind == "cell_type"
     ]
@@ -172,7 +173,7 @@ def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:
     if chosen in tasks:
         return tasks[chosen]
     raise CellDualityError(
-        f"no pair {name!r} that answers with a label" if name else "several pairs answer with a label, or none does",
+        f"no pair {name!r} that answers with a label of one cell" if name else "several pairs answer with a label, or none does",
         code="no-label-task",
         where="--task",
         hint=f"use one of: {', '.join(tasks) or '(there is none)'}",

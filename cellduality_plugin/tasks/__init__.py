@@ -10,6 +10,7 @@ from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 from cellduality_plugin.tasks.conditional_cell_generation import ConditionalCellGeneration
 from cellduality_plugin.tasks.drug_exposure_prediction import DrugExposurePrediction
 from cellduality_plugin.tasks.drug_sensitivity_prediction import DrugSensitivityPrediction
+from cellduality_plugin.tasks.perturbation_identification import PerturbationIdentification
 from cellduality_plugin.tasks.perturbation_response_generation import PerturbationResponseGeneration
 
 __all__ = ["TASKS", "DualTask", "get_task"]
@@ -20,6 +21,7 @@ _PAIRS = (
     DrugSensitivityPrediction(),
     DrugExposurePrediction(),
     PerturbationResponseGeneration(),
+    PerturbationIdentification(),
 )
 TASKS: dict[str, DualTask] = {pair.name: pair for pair in _PAIRS}
 """The built-in pairs, in the order of rows and tables."""

@@ -99,7 +99,7 @@ class LabelTask(DualTask):
     """Cell -> label, judged by how well the cell's hidden genes can be rebuilt under that label.
 
     x_k is the observed genes and whatever the question shows (``needs``), x_u the hidden genes; the reward is
-    RWJS(hidden, rebuilt), section 3.4.1. The label is the column of ``Cell.obs`` that ``answer`` is the kind of.
+    RWJS(hidden, rebuilt), section 3.4.1. The label is the column of the cell that ``answer`` is the kind of.
     Where the whole cell is hidden x_k holds its ``length`` in place of ``observed`` genes, and the dual is to write a
     cell of the label, in the wording of the pair that does just that.
     """
@@ -108,8 +108,10 @@ class LabelTask(DualTask):
     unknown: ClassVar[Field] = Genes()
 
     def example(self, cell: Cell, *, hidden: float, labelled: bool, rng: np.random.Generator) -> Example:
-        shown: dict[str, Value] = {column: cell.value(column) for column in self.needs}
-        gold = cell.obs[self.answer.kind] if labelled else None
+        shown: dict[str, Value] = {
+            column: cell.control if column == "control" else cell.value(column) for column in self.needs
+        }
+        gold = cell.value(self.answer.kind) if labelled else None
         row = Example(self.name, cell.id, {"cell": cell.genes, **shown}, {}, cell.genes, gold)
         return self.hide(row, hidden, rng)
 

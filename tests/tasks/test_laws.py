@@ -35,7 +35,7 @@ def test_with_everything_hidden_no_gene_of_the_cell_is_in_the_dual_prompt(task, 
     if isinstance(task.unknown, Genes):
         assert whole.unknown == example.inputs["cell"]
         words = set(task.dual_prompt(whole.known, whole.gold, vocabulary).split())
-        assert not words & set(vocabulary.genes)
+        assert words & set(vocabulary.genes) == set(whole.known.get("control", ())), "of its control, all are shown"
         assert str(len(whole.unknown)) in words
     else:
         assert whole == example, "what a dual of a written cell rebuilds is no part of a cell"
@@ -48,6 +48,20 @@ def test_naming_a_type_is_undone_in_the_words_of_the_task_that_writes_a_cell(cel
     prompt = annotation.dual_prompt(whole.known, whole.gold, vocabulary)
     assert prompt == generation.primal_prompt(written.inputs, vocabulary)
     assert annotation.rebuilt_response(whole.unknown) == generation.answer_response(written.gold)
+
+
+def test_naming_a_perturbation_is_undone_in_the_words_of_the_task_that_writes_a_response(cell, vocabulary):
+    identification, response = TASKS["perturbation_identification"], TASKS["perturbation_response_generation"]
+    for hidden in (0.25, 1.0):
+        rng = np.random.default_rng(0)
+        named, written = (t.example(cell, hidden=hidden, labelled=True, rng=rng) for t in (identification, response))
+        assert identification.dual_prompt(named.known, named.gold, vocabulary) == response.primal_prompt(
+            written.inputs, vocabulary
+        )
+        assert identification.primal_prompt(named.inputs, vocabulary) == response.dual_prompt(
+            written.known, written.gold, vocabulary
+        )
+        assert (named.unknown, named.gold) == (written.gold, written.unknown)
 
 
 @given(share=st.floats(0.01, 0.99))
@@ -89,7 +103,7 @@ def test_no_hidden_gene_reaches_the_dual_prompt_but_through_the_answer(task, exa
     answers = vocabulary.labels[task.answer.kind] if isinstance(task.answer, OneOf) else [example.gold]
     for answer in answers:
         words = set(task.dual_prompt(example.known, answer, vocabulary).split())
-        allowed = set() if isinstance(answer, str) else set(answer)
+        allowed = set(example.known.get("control", ())) | (set() if isinstance(answer, str) else set(answer))
         assert not (set(example.unknown if isinstance(example.unknown, tuple) else ()) - allowed) & words
 
 
@@ -119,5 +133,5 @@ def test_any_cell_makes_a_whole_example(name, genes, seed):
     cell = Cell("x", genes, known, condition, control=genes[::-1])
     row = task.example(cell, hidden=0.5, labelled=True, rng=np.random.default_rng(seed))
     if isinstance(row.unknown, tuple):
-        assert set(row.unknown).isdisjoint(row.known["observed"])
+        assert set(row.unknown).isdisjoint(row.known.get("observed", ()))
     assert task.similarity(row.unknown, row.unknown) == 1.0
