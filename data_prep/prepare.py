@@ -29,7 +29,7 @@ from data_prep.rows import audit_rows, eval_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, find, joint_sha256
 from data_prep.splits import SPLITS
-from data_prep.views import OOD, View, read_views, source_of
+from data_prep.views import OOD, View, asked_columns, read_views, source_of
 from data_prep.whole_folder import whole_folder
 
 __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]
@@ -75,7 +75,8 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     _refuse_twins([task.name for task in tasks.values()], "dual pairs", "tasks", "give each its own `name`")
     for source in settings.foreign:
         shareable(source.name)  # before anything is fetched
-    found = [find(source) for source in (*settings.sources, *settings.foreign)]
+    asked = [asked_columns(tasks[name] for name in settings.tasks_of(source)) for source in settings.sources]
+    found = [find(*each) for each in zip(settings.sources, asked, strict=True)] + list(map(find, settings.foreign))
     _refuse_twins([source.name for source in found], "sources", "sources", "join them, or rename a file")
     optional = {
         PRETRAIN_FILE: settings.pretrain_views > 0,
@@ -142,6 +143,10 @@ def _build(
     views = read_views(settings, sources[:own], tasks)
     kinds = sorted({kind for view in views for task in view.tasks for kind in task.kinds})
     labels = {kind: tuple(sorted(set().union(*(view.labels(kind) for view in views)))) for kind in kinds}
+    if single := next((kind for kind in kinds if len(labels[kind]) < 2), ""):
+        what = f"every cell that trains has the {single} {''.join(labels[single])!r}: any answer would earn everything"
+        hint = "leave out the tasks that speak of it, hold out less, or name another column"
+        raise CellDualityError(what, code="one-class", where=single, hint=hint)
     vocabulary = Vocabulary(genes=tuple(sorted({gene for view in views for gene in view.genes})), labels=labels)
     foreign, coarse = read_foreign(settings, sources[own:], tasks.values(), views, frozenset(vocabulary.genes))
     views += foreign

@@ -37,7 +37,10 @@ class SourceSettings(Settings):
     gene_symbols: str | None = None
     species: Literal["human", "mouse"] | None = None
     columns: dict[str, str] = Field(default_factory=dict)
-    control: str = ""  # what the file's column of perturbations calls untreated cells; empty: as the tasks do
+    # What the file's column of perturbations calls untreated cells, or several with commas; empty: by any usual name.
+    control: str = ""
+    drug: str = ""  # of a file that is all of one drug: its name
+    match: tuple[str, ...] = ()  # columns that a cell and its control share, besides cell type and line
     variant: Literal["", "as_published", "corrected"] = ""  # of a set of the registry; empty: its default
     n_labelled: Count | None = None  # training cells that show their label; None: what the run says
     max_cells: Count | None = None  # the size of a sample, in proportion by class; None: all cells

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.perturbations import CONTROL
+from cellduality_plugin.perturbations import CONTROL, means_control
 from data_prep.cells import CellTable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.loading.dataset import Dataset
 from data_prep.registry import DATASETS
 from data_prep.settings import SourceSettings
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -29,8 +25,10 @@ class Source:
     read: Callable[[], CellTable]
 
 
-def find(settings: SourceSettings) -> Source:
+def find(settings: SourceSettings, asked: Collection[str] = ("cell_type",)) -> Source:
     """Return the source called ``settings.name``; files of a published set are fetched if they are not at hand.
+
+    ``asked`` are the columns that the tasks speak of.
 
     Raises
     ------
@@ -40,34 +38,37 @@ def find(settings: SourceSettings) -> Source:
     dataset = DATASETS.get(settings.name)
     if dataset is not None and not dataset.as_file:
         return _published(dataset, settings)
-    if dataset is not None or settings.name.endswith(".h5ad"):
-        return _file(dataset, settings)
-    hint = f"use one of {', '.join(DATASETS)}, or a path to an .h5ad file"
-    raise CellDualityError(f"no data set {settings.name!r}", code="unknown-dataset", where="source", hint=hint)
+    return _file(dataset, settings, asked)
 
 
-def _file(dataset: Dataset | None, settings: SourceSettings) -> Source:
+def own_file(name: str) -> Path:
+    """Return the path of a file of one's own; a CellDualityError if there is none, or it is no .h5ad file."""
+    if not name.endswith(".h5ad"):
+        hint = f"use one of {', '.join(DATASETS)}, or a path to an .h5ad file"
+        raise CellDualityError(f"no data set {name!r}", code="unknown-dataset", where="source", hint=hint)
+    if not (path := Path(name)).is_file():
+        hint = "check the path of the .h5ad file"
+        raise CellDualityError("no such file", code="missing-file", where=str(path), hint=hint)
+    return path
+
+
+def _file(dataset: Dataset | None, settings: SourceSettings, asked: Collection[str]) -> Source:
+    path = file_of(dataset) if dataset else own_file(settings.name)
     known = dataset.as_file if dataset else {}
     label = settings.label_column or known.get("label_column")
-    if not label:
+    if not label and "cell_type" in asked:
         hint = "name the column of obs with the cell types: --label-column NAME"
         raise CellDualityError("no label column given", code="no-label-column", where=settings.name, hint=hint)
+    columns = _columns(settings, label)
     usual = known.get("matrix", "X")
     matrix, expression = settings.matrix or usual, settings.expression
     if expression == "auto" and matrix == usual:  # another matrix may hold another kind of number
         expression = known.get("expression", "auto")
-    path = file_of(dataset) if dataset else Path(settings.name)
-    if not path.is_file():
-        raise CellDualityError(
-            "no such file", code="missing-file", where=str(path), hint="check the path of the .h5ad file"
-        )
 
     def read() -> CellTable:
-        others = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
-        table = load_h5ad(path, label, expression=expression, matrix=matrix, **others)
-        if settings.control:
-            table = replace(table, obs=_with_control(table.obs, settings.control, str(path)))
-        return table
+        others = settings.model_dump(include={"layer", "gene_symbols", "species"})
+        table = load_h5ad(path, label, expression=expression, matrix=matrix, columns=columns, **others)
+        return _with_conditions(table, settings, str(path))
 
     # White space would make ids that no table of results can be split on.
     name = dataset.name if dataset else "_".join(path.stem.split())
@@ -83,18 +84,48 @@ def file_of(dataset: Dataset) -> Path:
     return installed_file(source) or fetch(dataset)[source.name]
 
 
-def _with_control(obs: DataFrame, control: str, where: str) -> DataFrame:
-    """Return ``obs`` with the perturbation ``control`` renamed to what the tasks call untreated cells."""
-    values = obs.get("perturbation", ())
-    if control not in set(values):
-        found = ", ".join(sorted({str(value) for value in values})[:5]) or "no column of perturbations was named"
-        what, hint = f"no cell is called {control!r}; there is: {found}", "use --control with one of them"
+def _columns(settings: SourceSettings, label: str | None) -> dict[str, str]:
+    """Return the columns to read besides cell types: those named, and those that hold cells out or match controls."""
+    if settings.drug and "drug" in settings.columns:
+        what, hint = f"the drug is {settings.drug!r} and in a column", "give --drug or --drug-column"
+        raise CellDualityError(what, code="settings-clash", where=settings.name, hint=hint)
+    given = {*settings.columns, *(["cell_type"] if label else []), *(["drug"] if settings.drug else [])}
+    others = {column: column for column in (*settings.held_out, *settings.match) if column not in given}
+    return {**settings.columns, **others}
+
+
+def _with_conditions(table: CellTable, settings: SourceSettings, where: str) -> CellTable:
+    """Return the table with the one drug of the file, and with untreated cells called as the tasks do."""
+    obs = table.obs
+    if "<" in settings.drug or ">" in settings.drug:
+        what = f"drug {settings.drug!r} holds an angle bracket"
+        raise CellDualityError(what, code="unusable-label", where="--drug", hint="rename it")
+    if settings.drug:
+        obs = obs.assign(drug=" ".join(settings.drug.split()))
+    controls = untreated(obs.get("perturbation", ()), settings.control, where)
+    if controls - {CONTROL}:
+        obs = obs.assign(perturbation=[CONTROL if value in controls else value for value in obs["perturbation"]])
+    return replace(table, obs=obs)
+
+
+def untreated(values: Iterable[str], control: str, where: str) -> set[str]:
+    """Return which of ``values`` are untreated cells: those that ``control`` names, or else those of a usual name.
+
+    ``control`` is one of the values, or several with commas; a CellDualityError if one is not there.
+    """
+    there = {str(value) for value in values}
+    if not control:
+        return {value for value in there if means_control(value)}
+    named = {control} if control in there else {name.strip() for name in control.split(",")}
+    if missing := sorted(named - there):
+        found = ", ".join(sorted(there)[:5]) or "no column of perturbations was named"
+        what, hint = f"no cell is called {missing[0]!r}; there is: {found}", "use --control with one of them"
         raise CellDualityError(what, code="no-control", where=where, hint=hint)
-    return obs.assign(perturbation=[CONTROL if value == control else value for value in values])
+    return named
 
 
 def _published(dataset: Dataset, settings: SourceSettings) -> Source:
-    for flag in ("label_column", "matrix", "layer", "gene_symbols", "columns"):
+    for flag in ("label_column", "matrix", "layer", "gene_symbols", "columns", "drug"):
         if getattr(settings, flag):
             what = f"{flag} is for files of one's own: {dataset.name} has its own loader"
             raise CellDualityError(what, code="file-only", where=f"source {dataset.name}", hint="leave it out")

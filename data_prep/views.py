@@ -11,6 +11,7 @@ import numpy as np
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, CellTable, rank_cells
 from data_prep.settings import PrepareSettings, SourceSettings
@@ -89,7 +90,7 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
             train = np.array([view.splits.get(f"{view.name}/{barcode}") == SPLITS[0] for barcode in table.obs.index])
             genes |= {*table.variable_genes(settings.n_genes, train)} & {*view.genes}
         views = [_with_genes(*one, frozenset(genes), settings) for one in zip(views, tables, strict=True)]
-    return [_paired(view, settings) for view in views]
+    return [_paired(view, wanted.match, settings) for view, wanted in zip(views, settings.sources, strict=True)]
 
 
 def _split(
@@ -97,7 +98,7 @@ def _split(
 ) -> View:
     """Return the view of a source with all the genes its cells express, and no pairs."""
     optional = GROUPS if any("control" in task.needs for task in tasks) else GROUPS[:1]
-    columns = named_columns(table.obs, {*asked_columns(tasks), *source.held_out}, name, optional)
+    columns = named_columns(table.obs, {*asked_columns(tasks), *source.held_out, *source.match}, name, optional)
     strata = [column for column in columns if column in {"cell_type", *asked_columns(tasks)}]
 
     ranked = rank_cells(table, source=name, top=settings.top_genes, min_genes=settings.min_genes)
@@ -144,16 +145,32 @@ def _with_genes(view: View, table: CellTable, genes: frozenset[str], settings: P
     return replace(view, cells=cells, genes=ranked.expressed, drops=drops)
 
 
-def _paired(view: View, settings: PrepareSettings) -> View:
-    """Return the view with every cell beside an untreated one of its split and group, if a task asks for it."""
+def _paired(view: View, match: Sequence[str], settings: PrepareSettings) -> View:
+    """Return the view with every cell beside an untreated one of its split and group, if a task asks for it.
+
+    A group is what is known of :data:`GROUPS`, and the values of ``match``.
+    """
     if not any("control" in task.needs for task in view.tasks):
+        if match:
+            what, hint = "no task shows a control that could be matched", "leave it out, or name the perturbations"
+            raise CellDualityError(what, code="settings-clash", where="--match", hint=hint)
         return view
     groups = {
-        i: " / ".join([view.splits[i], *(cell.obs.get(column, "") for column in GROUPS)])
+        i: " / ".join(
+            [
+                view.splits[i],
+                *(cell.obs.get(column, "") for column in GROUPS),
+                *(cell.value(column) for column in match),
+            ]
+        )
         for i, cell in view.cells.items()
     }
     perturbations = {i: cell.value("perturbation") for i, cell in view.cells.items()}
     controls = pair_with_controls(perturbations, groups, settings.stream("pairs"))
+    if all(perturbations[i] == CONTROL for i in controls):
+        what = f"no treated cell has an untreated one of its {', '.join([*GROUPS, *match])} and split"
+        hint = "match fewer columns (--match), or bring cells that are treated and cells that are not of each"
+        raise CellDualityError(what, code="no-control", where=f"source {view.name}", hint=hint)
     cells = {
         i: replace(cell, control=view.cells[controls[i]].genes) if i in controls else cell
         for i, cell in view.cells.items()

@@ -40,8 +40,17 @@ def data_prepare(
     weights: Annotated[str, Option(help="Shares of the RL rows other than 1: task=share,...")] = "",
     label_column: Annotated[str, Option(help="The obs column with cell types; the set's own if empty.")] = "",
     perturbation_column: Annotated[str, Option(help="The obs column with perturbations.")] = "",
-    control: Annotated[str, Option(help="What that column calls untreated cells, if not control.")] = "",
+    control: Annotated[
+        str,
+        Option(
+            help="What that column calls untreated cells, several with commas; if empty, control, DMSO, NT, ... do."
+        ),
+    ] = "",
+    match: Annotated[
+        str, Option(help="Columns that a cell and its untreated cell share, with commas: batch, donor, ...")
+    ] = "",
     drug_column: Annotated[str, Option(help="The obs column with drugs.")] = "",
+    drug: Annotated[str, Option(help="The one drug of a file, in place of that column.")] = "",
     sensitivity_column: Annotated[str, Option(help="The obs column with drug sensitivities.")] = "",
     exposure_column: Annotated[str, Option(help="The obs column that says which cells were exposed.")] = "",
     expression: Annotated[str, Option(help="What the matrix holds: auto, log1p or counts.")] = "auto",
@@ -126,37 +135,54 @@ def data_prepare(
     `cellduality data prepare pbmc68k_reduced --foreign kidney_immune --max-cells kidney_immune=150 --out data`
 
     `cellduality data prepare my.h5ad --label-column cell_type --perturbation-column condition --control DMSO`
+
+    `cellduality data prepare screen.h5ad --perturbation-column target --match batch --held-out guide=TP53g2`
+
+    Of a file of your own, columns called cell_type, perturbation, drug, sensitivity and exposure need no flag.
     """
     from data_prep.download.fetching import ready_file
     from data_prep.prepare import PrepareSettings, describe, prepare
+    from data_prep.questions_of_file import look_at
     from data_prep.registry import DATASETS
 
     names, others = sources or ["pbmc68k_reduced"], foreign or []
     of_file = {
-        "perturbation": perturbation_column, "drug": drug_column, "sensitivity": sensitivity_column,
-        "exposure": exposure_column,
+        "cell_type": label_column, "perturbation": perturbation_column, "drug": drug_column,
+        "sensitivity": sensitivity_column, "exposure": exposure_column,
     }  # fmt: skip
-    columns = {name: column for name, column in of_file.items() if column}
+    named = {name: column for name, column in of_file.items() if column}
     reading: dict[str, object] = {
-        "label_column": label_column, "expression": expression, "matrix": matrix, "layer": layer,
-        "gene_symbols": gene_symbols, "species": species, "columns": columns, "control": control,
+        "expression": expression, "matrix": matrix, "layer": layer, "gene_symbols": gene_symbols, "species": species,
+        "control": control, "drug": drug,
     }  # fmt: skip
     wanted = {absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
-    served = tasks_of_sources(names, list(wanted), columns)
+    kept_out = _held_out(held_out or [], names, DATASETS)
+    looks = {
+        name: look_at(name, named, control=control, drug=drug, held_out=kept_out.get(name, {}))
+        for name in names
+        if name not in DATASETS
+    }
+    for note in (note for look in looks.values() for note in look.notes(asked=bool(wanted))):
+        out.print(note, soft_wrap=True, highlight=False, markup=False)
+    served = tasks_of_sources(names, list(wanted), {name: look.usable for name, look in looks.items()})
     shares = pairs(weights, "--weights")
     asked = {pair: wanted.get(pair) or shares.get(pair) or "1" for some in served.values() for pair in some}
     _refuse_unknown(shares, asked, "--weights")
-    kept_out = _held_out(held_out or [], names, DATASETS)
     cells = by_name(max_cells, [*names, *others], "--max-cells", DATASETS)
     shown = by_name(labelled, names, "--labelled", DATASETS)
 
+    matched = {name: names_in(match) for name in names if any("control" in get_task(t).needs for t in served[name])}
+
     def source(name: str) -> dict[str, object]:
         published = name in DATASETS and not DATASETS[name].as_file  # it knows its own columns
-        flags = {"variant": variant} if published else reading
+        columns = dict(looks[name].columns if name in looks else {} if published else named)
+        ours = {column: ours for ours, column in columns.items() if column not in columns}
+        flags = {"variant": variant} if published else {**reading, "label_column": columns.pop("cell_type", "")}
         return {
-            "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}),
-            "max_cells": cells.get(name), "n_labelled": shown.get(name),
-            **{flag: value for flag, value in flags.items() if value},
+            "name": name, "tasks": served[name], "max_cells": cells.get(name), "n_labelled": shown.get(name),
+            "held_out": {ours.get(column, column): values for column, values in kept_out.get(name, {}).items()},
+            "match": [ours.get(column, column) for column in matched.get(name, () if matched else names_in(match))],
+            **({} if published else {"columns": columns}), **{flag: value for flag, value in flags.items() if value},
         }  # fmt: skip
 
     values: dict[str, object] = {
@@ -199,34 +225,32 @@ def data_prepare(
 
 
 def tasks_of_sources(
-    sources: Sequence[str], wanted: Sequence[str], columns: Mapping[str, str]
+    sources: Sequence[str], wanted: Sequence[str], usable: Mapping[str, Collection[str]]
 ) -> dict[str, tuple[str, ...]]:
     """Return the pairs that are asked about each source.
 
     A published set serves the pairs the registry names for it, and any other that was asked for and no set of this
-    run is known to serve. A file of one's own serves all that was asked for; if nothing was, what its columns allow.
+    run is known to serve, unless it lacks the columns and another has them. A file of one's own serves all that was
+    asked for; if nothing was, what its ``usable`` columns allow.
     """
+    from data_prep.questions_of_file import tasks_for
     from data_prep.registry import DATASETS
 
     known = {name: DATASETS[name].tasks for name in sources if name in DATASETS}
     orphans = [task for task in wanted if not any(task in tasks for tasks in known.values())]
+    able = {task: {name for name in known if task in tasks_for(DATASETS[name].columns)} for task in orphans}
     served = {}
     for name in sources:
         if name in known:
-            served[name] = tuple(task for task in wanted if task in known[name] or task in orphans) or known[name]
+            extra = [task for task in orphans if not able[task] or name in able[task]]
+            served[name] = tuple(task for task in wanted if task in known[name] or task in extra) or known[name]
         else:
-            served[name] = tuple(wanted) or tuple(task for task, needs in _NEEDED.items() if needs <= columns.keys())
+            served[name] = tuple(wanted) or tasks_for(usable[name])
+        if not served[name]:
+            what = f"no question follows from its columns {', '.join(sorted(usable[name])) or '(none is of use)'}"
+            hint = "name cell types, perturbations, or a drug and what it did, of two kinds at least"
+            raise CellDualityError(what, code="nothing-to-ask", where=name, hint=hint)
     return served
-
-
-_NEEDED: dict[str, set[str]] = {
-    "cell_type_annotation": set(),
-    "conditional_cell_generation": set(),
-    "perturbation_response_generation": {"perturbation"},
-    "drug_sensitivity_prediction": {"drug", "sensitivity"},
-    "drug_exposure_prediction": {"drug", "exposure"},
-}
-"""The columns besides cell types that a file has to have for a pair."""
 
 
 def run_config(

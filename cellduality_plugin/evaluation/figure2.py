@@ -18,7 +18,9 @@ from cellduality_plugin.tasks import TASKS
 FAMILIES: dict[str, tuple[str, ...]] = {
     "identity": ("cell_type_annotation", "conditional_cell_generation"),
     "dynamics": (
-        "drug_sensitivity_prediction", "drug_exposure_prediction", "perturbation_response_generation",
+        "drug_sensitivity_prediction",
+        "drug_exposure_prediction",
+        "perturbation_response_generation",
         "perturbation_identification",
     ),
 }

@@ -173,7 +173,9 @@ def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:
     if chosen in tasks:
         return tasks[chosen]
     raise CellDualityError(
-        f"no pair {name!r} that answers with a label of one cell" if name else "several pairs answer with a label, or none does",
+        f"no pair {name!r} that answers with a label of one cell"
+        if name
+        else "several pairs answer with a label, or none does",
         code="no-label-task",
         where="--task",
         hint=f"use one of: {', '.join(tasks) or '(there is none)'}",

@@ -28,6 +28,12 @@ Matrix: TypeAlias = Literal["X", "raw"]
 LOG_CEILING = 20.0
 """log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do."""
 
+NAMED = {
+    "cell_type": "--label-column", "perturbation": "--perturbation-column", "drug": "--drug-column",
+    "sensitivity": "--sensitivity-column", "exposure": "--exposure-column",
+}  # fmt: skip
+"""The columns that questions speak of, and the flags that name them in a file."""
+
 MISSING_LABEL = "cell without a label"
 SHARED_SYMBOL = "gene without a symbol, or with one that several genes share"
 
@@ -134,7 +140,7 @@ def _obs(obs: DataFrame, wanted: Mapping[str, str], path: Path) -> tuple[DataFra
     texts: dict[str, NDArray[Any]] = {}
     for name, column in wanted.items():
         if column not in obs:
-            flag = "--label-column" if name == "cell_type" else f"--{name}-column"
+            flag = NAMED.get(name, "--held-out or --match")
             hint = f"use {flag} with one of: {', '.join(map(str, obs.columns)) or '(there is none)'}"
             raise CellDualityError(f"no column {column!r} in obs", code="unknown-column", where=str(path), hint=hint)
         texts[name], missing = _labels(obs[column], f"{path}, obs[{column!r}]")

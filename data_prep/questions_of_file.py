@@ -1,0 +1,106 @@
+"""What a file of one's own can be asked, by the columns of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.perturbations import CONTROL
+from cellduality_plugin.tasks import TASKS
+from data_prep.h5ad.loaders import NAMED
+from data_prep.sources import own_file, untreated
+from data_prep.views import asked_columns
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found in a file.
+
+    Parameters
+    ----------
+    columns
+        Those of the file, by the name that questions have for them.
+    usable
+        The names of which there is something to tell apart.
+    shared
+        The one label that all cells have, by name.
+    controls
+        What the column of perturbations calls untreated cells.
+    """
+
+    path: str
+    columns: Mapping[str, str]
+    usable: frozenset[str]
+    shared: Mapping[str, str]
+    controls: frozenset[str]
+
+    def notes(self, *, asked: bool) -> list[str]:
+        """Return what the user should know, a line each; ``asked`` is whether the pairs were asked for by name."""
+        lines = []
+        if self.controls - {CONTROL}:
+            called = ", ".join(map(repr, sorted(self.controls)))
+            lines.append(f"{self.path}: untreated are the cells called {called} (another: --control)")
+        for name, label in {} if asked else self.shared.items():
+            gone = ", ".join(task.name for task in TASKS.values() if name in asked_columns([task]))
+            lines.append(f"{self.path}: all cells have the {name} {label!r}, so there is no {gone}")
+        return lines
+
+
+def look_at(
+    name: str, named: Mapping[str, str], *, control: str, drug: str, held_out: Mapping[str, Collection[str]]
+) -> Look:
+    """Return what the file called ``name`` has of the columns in ``named``; if there are none, of those of our names.
+
+    ``named`` is {name: column of the file}; ``control`` says what untreated cells are called, see
+    :func:`data_prep.sources.untreated`; all cells had the ``drug``, if there is one; cells with a value in ``held_out``
+    do not count.
+
+    Raises
+    ------
+    CellDualityError
+        If the file cannot be read, or has none of our columns where none is named.
+    """
+    from data_prep.h5ad.matrices import open_tables
+
+    path = own_file(name)
+    obs = open_tables(path).obs
+    columns = dict(named) or {ours: ours for ours in NAMED if ours in obs and not (ours == "drug" and drug)}
+    if not columns:
+        what = f"no label column given, and none is called {', '.join(NAMED)}"
+        hint = f"name one: --label-column or --perturbation-column with one of: {', '.join(map(str, obs)) or '(none)'}"
+        raise CellDualityError(what, code="no-label-column", where=name, hint=hint)
+    kept = np.ones(len(obs), dtype=bool)
+    for ours, values in held_out.items():
+        if (column := columns.get(ours, ours)) in obs:
+            kept &= ~obs[column].astype(str).isin(values).to_numpy()
+    labels = {ours: _labels(obs[kept], column) for ours, column in columns.items()}
+    controls = untreated(labels.get("perturbation", ()), control, name)
+    if controls:
+        labels["perturbation"] = labels["perturbation"] - controls | {CONTROL}
+    shared = {ours: min(found) for ours, found in labels.items() if len(found) == 1 and ours != "drug"}
+    usable = {*columns, *(["drug"] if drug else [])} - {*shared}  # one that is missing, too: who reads the file says so
+    return Look(name, columns, frozenset(usable), shared, frozenset(controls))
+
+
+def _labels(obs: DataFrame, column: str) -> set[str]:
+    """Return the values of a column as they will be read; none if it is missing."""
+    values = obs[column].dropna().unique() if column in obs else ()
+    return {" ".join(str(value).split()) for value in values} - {""}
+
+
+def tasks_for(usable: Collection[str]) -> tuple[str, ...]:
+    """Return the built-in pairs whose columns are all ``usable``.
+
+    Examples
+    --------
+    >>> tasks_for({"perturbation"})
+    ('perturbation_response_generation', 'perturbation_identification')
+    """
+    return tuple(name for name, task in TASKS.items() if asked_columns([task]) <= {*usable})
