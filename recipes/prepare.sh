@@ -29,6 +29,7 @@ prepared="$REWARDS"
 if [[ "$REWARDS" == auto ]]; then
   prepared=cell_type_annotation=posterior,conditional_cell_generation=posterior,drug_sensitivity_prediction=posterior
   prepared=$prepared,drug_exposure_prediction=posterior,perturbation_response_generation=posterior
+  prepared=$prepared,perturbation_identification=posterior
 fi
 
 run prepare "$expect_prepare" cellduality data prepare "${sources[@]}" --out "$data" --label-column "$LABEL_COLUMN" \

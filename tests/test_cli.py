@@ -227,7 +227,7 @@ class TestBadCells:
         ("--max-cells other=9", "'other=9' is neither", "--max-cells"),
         ("--held-out other:cell_type=NK", "is not SET:COLUMN=VALUE", "--held-out"),
         ("--held-out cell_type=Nk", "no cell has the cell_type 'Nk'", "held_out.cell_type"),
-        ("--held-out donor=1", "no column 'donor'", "source"),
+        ("--held-out donor=1", "no column 'donor'", "toy.h5ad"),
     ],
 )
 def test_bad_settings_are_refused_and_change_nothing(flags, what, where, toy, prepare, untouched):

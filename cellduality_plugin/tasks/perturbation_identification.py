@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.cell_sentences import sentence
+from cellduality_plugin.examples import Value
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.tasks.base import LabelTask, many
+from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, many, one
 from cellduality_plugin.tasks.perturbation_response_generation import PerturbationResponseGeneration
 from cellduality_plugin.vocabulary import Vocabulary
 
 
 class PerturbationIdentification(LabelTask):
-    """Name what was done to a cell, the inverse of writing a response; x_k is the control cell, x_u the whole cell.
+    """Name what was done to a cell, the inverse of writing a response: that is the dual where the whole cell is hidden.
 
-    Whatever share is hidden elsewhere, here it is all of the cell: what is left of it beside its control would give the
-    rest away under any perturbation. The reward is RWJS(cell, rebuilt). Not in the paper.
+    x_k is the control cell, with whatever is left of the cell. Not in the paper.
     """
 
     name = "perturbation_identification"
@@ -25,12 +23,17 @@ class PerturbationIdentification(LabelTask):
     needs = ("control",)
 
     def primal_prompt(self, inputs: Mapping[str, Value], vocabulary: Vocabulary) -> str:
-        # The dual of writing a response, and below the other way round: one skill, asked in one wording.
+        # The dual of writing a response is this question, and below the other way round: one skill, one wording.
         known = {"control": inputs["control"]}
         return PerturbationResponseGeneration().dual_prompt(known, many(inputs, "cell"), vocabulary)
 
     def dual_prompt(self, known: Mapping[str, Value], answer: Value, vocabulary: Vocabulary) -> str:
-        return PerturbationResponseGeneration().primal_prompt({**known, "perturbation": answer}, vocabulary)
-
-    def hide(self, example: Example, share: float, rng: np.random.Generator | None = None) -> Example:
-        return super().hide(example, 1.0)
+        shown = {**known, "perturbation": answer}
+        if "observed" not in known:
+            return PerturbationResponseGeneration().primal_prompt(shown, vocabulary)
+        return (
+            "Some genes of a cell that an untreated cell became under a perturbation are hidden. "
+            f"List the hidden genes in descending order of expression.\n{FORMAT_RULE}\n"
+            f"Perturbation: {one(shown, 'perturbation')}\nUntreated cell: {sentence(many(known, 'control'))}\n"
+            f"Observed genes: {sentence(many(known, 'observed'))}"
+        )

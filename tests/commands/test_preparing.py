@@ -27,7 +27,7 @@ from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
 EXPOSURE, RESPONSE = "drug_exposure_prediction", "perturbation_response_generation"
-SENSITIVITY = "drug_sensitivity_prediction"
+SENSITIVITY, IDENTIFICATION = "drug_sensitivity_prediction", "perturbation_identification"
 KINDS = ("B cell", "NK", "T cell")
 PAIR = """
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
@@ -85,22 +85,25 @@ def asked(folder: Path, name: str) -> Counter[str]:
 
 
 BOTH = ["pbmc68k_reduced", "kang_2018_ifnb"]
-EVERY = {"perturbation": "p", "drug": "d", "sensitivity": "s", "exposure": "e"}
+EVERY = ("cell_type", "perturbation", "drug", "sensitivity", "exposure")
 
 
 @pytest.mark.parametrize(
-    ("sources", "wanted", "columns", "served"),
+    ("sources", "wanted", "usable", "served"),
     [
-        (BOTH, [], {}, [(ANNOTATION, GENERATION), (RESPONSE, EXPOSURE)]),
-        (BOTH, [RESPONSE, ANNOTATION], {}, [(ANNOTATION,), (RESPONSE,)]),
-        (BOTH, [ANNOTATION, "pair.py:Mine"], {}, [(ANNOTATION, "pair.py:Mine"), ("pair.py:Mine",)]),
-        (["a.h5ad"], [RESPONSE], {}, [(RESPONSE,)]),
-        (["a.h5ad"], [], {"sensitivity": "s"}, [(ANNOTATION, GENERATION)]),
-        (["a.h5ad"], [], EVERY, [(ANNOTATION, GENERATION, RESPONSE, SENSITIVITY, EXPOSURE)]),
+        (BOTH, [], (), [(ANNOTATION, GENERATION), (RESPONSE, EXPOSURE)]),
+        (BOTH, [RESPONSE, ANNOTATION], (), [(ANNOTATION,), (RESPONSE,)]),
+        (BOTH, [ANNOTATION, IDENTIFICATION], (), [(ANNOTATION,), (IDENTIFICATION,)]),
+        (BOTH, [ANNOTATION, "pair.py:Mine"], (), [(ANNOTATION, "pair.py:Mine"), ("pair.py:Mine",)]),
+        (["a.h5ad"], [RESPONSE], (), [(RESPONSE,)]),
+        (["a.h5ad"], [], ("cell_type", "sensitivity"), [(ANNOTATION, GENERATION)]),
+        (["a.h5ad"], [], ("perturbation",), [(RESPONSE, IDENTIFICATION)]),
+        (["a.h5ad"], [], EVERY, [(ANNOTATION, GENERATION, SENSITIVITY, EXPOSURE, RESPONSE, IDENTIFICATION)]),
     ],
 )
-def test_a_set_is_asked_what_it_serves_and_what_no_set_is_known_to_serve(sources, wanted, columns, served):
-    assert tasks_of_sources(sources, wanted, columns) == dict(zip(sources, served, strict=True))
+def test_a_set_is_asked_what_it_serves_and_what_no_set_is_known_to_serve(sources, wanted, usable, served):
+    found = tasks_of_sources(sources, wanted, {"a.h5ad": usable})
+    assert found == dict(zip(sources, served, strict=True))
 
 
 class TestRunConfig:
@@ -199,7 +202,7 @@ def test_columns_decide_what_a_file_is_asked(prepare):
     folder = prepare(
         "--perturbation-column", "condition", "--drug-column", "compound", "--exposure-column", "seen",
     )  # fmt: skip
-    tasks = {ANNOTATION, GENERATION, RESPONSE, EXPOSURE}
+    tasks = {ANNOTATION, GENERATION, RESPONSE, EXPOSURE, IDENTIFICATION}
     assert set(Config.load(folder / "cellduality.json").tasks) == tasks
     for name in ("sft", "rl", "eval_validation", "eval_test"):
         assert set(asked(folder, name)) == tasks
@@ -214,14 +217,106 @@ def test_columns_decide_what_a_file_is_asked(prepare):
 
 def test_untreated_cells_may_be_called_otherwise(prepare, cells):
     adata = anndata.read_h5ad(cells)
-    adata.obs["condition"] = adata.obs["condition"].astype(str).replace("control", "DMSO")
+    adata.obs["condition"] = adata.obs["condition"].astype(str).replace("control", "medium")
     adata.write_h5ad(cells)
     words = ["--task", RESPONSE, "--perturbation-column", "condition"]
-    for wrong in (words, [*words, "--control", "PBS"], ["--task", ANNOTATION, "--control", "DMSO"]):
+    for wrong in (words, [*words, "--control", "PBS"], ["--task", ANNOTATION, "--control", "medium"]):
         with refused("no-control"):
             prepare(*wrong)
-    folder = prepare(*words, "--control", "DMSO")
+    folder = prepare(*words, "--control", "medium")
     assert Vocabulary.load(folder / "vocabulary.json").labels["perturbation"] == ("control", "cytokine IFN-beta")
+
+
+@pytest.fixture
+def screen(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that prepares a screen of 120 cells in one line; ``obs`` adds to its columns."""
+    path, folder = tmp_path / "screen.h5ad", tmp_path / "screen"
+
+    def prepared(*words: object, **obs: object) -> Path:
+        counts = np.random.default_rng(0).integers(1, 60, size=(120, 12)).astype(np.float32)
+        given = {"target": ["NT", "Non-Targeting", "TP53", "MYC"] * 30, "batch": ["a"] * 60 + ["b"] * 60, **obs}
+        index = [f"cell{place:03}" for place in range(120)]
+        columns = pd.DataFrame({name: value for name, value in given.items() if value is not None}, index=index)
+        genes = pd.DataFrame(index=[f"G{place}" for place in range(12)])
+        anndata.AnnData(X=counts, obs=columns, var=genes).write_h5ad(path)
+        given = ["--labelled", 12, "--rl-rows", 24, "--min-genes", 4, *words]
+        done = CliRunner().invoke(app, ["data", "prepare", str(path), "--out", str(folder), *map(str, given)])
+        if done.exception is not None:
+            raise done.exception
+        (tmp_path / "said").write_text(done.output)
+        return folder
+
+    return prepared
+
+
+class TestScreens:
+    def test_of_one_line_need_no_cell_types_and_usual_names_are_controls(self, screen, tmp_path):
+        folder = screen("--perturbation-column", "target")
+        assert Vocabulary.load(folder / "vocabulary.json").labels == {"perturbation": ("MYC", "TP53", "control")}
+        for name in ("rl", "eval_test"):
+            assert set(asked(folder, name)) == {RESPONSE, IDENTIFICATION}
+        assert "'NT', 'Non-Targeting'" in (tmp_path / "said").read_text()
+        cells = {row["id"]: row for row in rows_of(folder, "cells")}
+        for row in rows_of(folder, "rl"):
+            example = Example.from_label(row["label"])
+            assert example.gold is None
+            if row["datasource"] == IDENTIFICATION:
+                assert cells[example.id]["perturbation"] not in row["label"]
+
+    def test_columns_of_our_names_need_no_flag(self, screen):
+        folder = screen("--drug", "nutlin 3", perturbation=["control", "drug nutlin"] * 60, exposure=["no", "yes"] * 60)
+        assert set(asked(folder, "rl")) == {RESPONSE, IDENTIFICATION, EXPOSURE}
+        shown = {Example.from_label(r["label"]).inputs.get("drug") for r in rows_of(folder, "rl")}
+        assert shown == {None, "nutlin 3"}
+
+    def test_named_controls_are_the_only_ones(self, screen):
+        folder = screen("--perturbation-column", "target", "--control", "NT, TP53")
+        assert Vocabulary.load(folder / "vocabulary.json").labels["perturbation"] == ("MYC", "Non-Targeting", "control")
+        with refused("no-control"):
+            screen("--perturbation-column", "target", "--control", "NT,PBS")
+
+    def test_controls_are_matched_by_any_column(self, screen):
+        folder = screen("--perturbation-column", "target", "--match", "batch")
+        cells = {row["id"]: row for row in rows_of(folder, "cells")}
+        paired = [row for row in cells.values() if "control" in row]
+        assert len(paired) == 120
+        assert all(cells[row["control"]]["batch"] == row["batch"] for row in paired)
+
+    def test_matching_that_leaves_no_treated_cell_a_control_is_refused(self, screen):
+        words = ["--perturbation-column", "target", "--match", "plate"]
+        with refused("no-control"):
+            screen(*words, plate=["1", "1", "2", "3"] * 30)
+        with refused("unknown-column"):
+            screen(*words)
+        with refused("settings-clash"):
+            screen("--label-column", "batch", "--match", "target")
+
+    def test_a_label_that_all_cells_share_is_no_task_and_is_said(self, screen, tmp_path):
+        words = ["--perturbation-column", "target", "--label-column", "line"]
+        folder = screen(*words, line="THP-1")
+        assert set(asked(folder, "sft")) == {RESPONSE, IDENTIFICATION}
+        [said] = [line for line in (tmp_path / "said").read_text().splitlines() if "'THP-1'" in line]
+        assert ANNOTATION in said
+        with refused("one-class"):
+            screen(*words, "--task", f"{ANNOTATION},{RESPONSE}", line="THP-1")
+        for lost in (["--label-column", "line"], ["--perturbation-column", "line"]):
+            with refused("nothing-to-ask"):
+                screen(*lost, line="control")
+
+    def test_cells_are_held_out_by_any_column_of_the_file(self, screen):
+        words = ["--perturbation-column", "target", "--held-out"]
+        rows = rows_of(screen(*words, "batch=b"), "cells")
+        assert {row["batch"] for row in rows if row["split"] == "ood"} == {"b"}
+        folder = screen(*words, "target=MYC")
+        assert Vocabulary.load(folder / "vocabulary.json").labels["perturbation"] == ("TP53", "control")
+        with refused("nothing-to-ask"):
+            screen(*words, "target=MYC", "--held-out", "target=TP53")
+
+    def test_one_drug_is_named_once(self, screen):
+        with refused("settings-clash"):
+            screen("--drug", "nutlin", "--drug-column", "target", "--perturbation-column", "target")
+        with refused("unusable-label"):
+            screen("--drug", "<nutlin>", "--perturbation-column", "target")
 
 
 def test_shares_of_a_task_go_before_weights_and_weights_before_one(prepare):

@@ -43,7 +43,9 @@ def test_settings_override_what_a_set_is_known_for(wanted, read, tmp_path, monke
         ({"name": "kang_2018_ifnb", "label_column": "kind"}, "file-only"),
     ],
 )
-def test_a_source_that_cannot_be_is_refused(wanted, code):
+def test_a_source_that_cannot_be_is_refused(wanted, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.h5ad").touch()
     with refused(code):
         find(SourceSettings(**wanted))
 

@@ -149,7 +149,10 @@ class CellRule:
         """Return (trace, genes) for a question about a list of genes."""
         condition, gold = self._condition(question), tuple(question.gold)
         own = self._cells.get(question.example.id)
-        shown = {gene for genes in lists_shown(question).values() for gene in genes}
+        lists = lists_shown(question).items()
+        shown = {
+            gene for name, genes in lists if name != "control" for gene in genes
+        }  # a control may show what is asked
         taboo = shown if shown.isdisjoint(gold) else set()  # the rest of a cell is asked for, not what is shown of it
         given = question.example.inputs.get("length", "") if question.direction == "primal" else ""
         length = int(given) if isinstance(given, str) and given.isdecimal() else len(gold)
