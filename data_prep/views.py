@@ -148,24 +148,24 @@ def _with_genes(view: View, table: CellTable, genes: frozenset[str], settings: P
 def _paired(view: View, match: Sequence[str], settings: PrepareSettings) -> View:
     """Return the view with every cell beside an untreated one of its split and group, if a task asks for it.
 
-    A group is what is known of :data:`GROUPS`, and the values of ``match``.
+    A group is what is known of :data:`GROUPS`, and the values of ``match``. A held-out cell whose group has no untreated
+    one that is held out, too, as where a guide or a drug is held out, stands beside one of the test cells.
     """
     if not any("control" in task.needs for task in view.tasks):
         if match:
             what, hint = "no task shows a control that could be matched", "leave it out, or name the perturbations"
             raise CellDualityError(what, code="settings-clash", where="--match", hint=hint)
         return view
-    groups = {
-        i: " / ".join(
-            [
-                view.splits[i],
-                *(cell.obs.get(column, "") for column in GROUPS),
-                *(cell.value(column) for column in match),
-            ]
-        )
-        for i, cell in view.cells.items()
-    }
     perturbations = {i: cell.value("perturbation") for i, cell in view.cells.items()}
+
+    def group(i: str, split: str) -> str:
+        cell = view.cells[i]
+        known = [*(cell.obs.get(column, "") for column in GROUPS), *(cell.value(column) for column in match)]
+        return " / ".join([split, *known])
+
+    groups = {i: group(i, view.splits[i]) for i in view.cells}
+    with_controls = {groups[i] for i, perturbation in perturbations.items() if perturbation == CONTROL}
+    groups |= {i: group(i, SPLITS[2]) for i in groups if view.splits[i] == OOD and groups[i] not in with_controls}
     controls = pair_with_controls(perturbations, groups, settings.stream("pairs"))
     if all(perturbations[i] == CONTROL for i in controls):
         what = f"no treated cell has an untreated one of its {', '.join([*GROUPS, *match])} and split"

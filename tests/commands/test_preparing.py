@@ -261,7 +261,7 @@ class TestScreens:
             example = Example.from_label(row["label"])
             assert example.gold is None
             if row["datasource"] == IDENTIFICATION:
-                assert cells[example.id]["perturbation"] not in row["label"]
+                assert f'"{cells[example.id]["perturbation"]}"' not in row["label"].replace('"control":', "")
 
     def test_columns_of_our_names_need_no_flag(self, screen):
         folder = screen("--drug", "nutlin 3", perturbation=["control", "drug nutlin"] * 60, exposure=["no", "yes"] * 60)
@@ -305,8 +305,14 @@ class TestScreens:
 
     def test_cells_are_held_out_by_any_column_of_the_file(self, screen):
         words = ["--perturbation-column", "target", "--held-out"]
+        guides = ["NT-0", "NT-1", "TP53-0", "MYC-0", "NT-0", "NT-1", "TP53-1", "MYC-1"] * 15
         rows = rows_of(screen(*words, "batch=b"), "cells")
         assert {row["batch"] for row in rows if row["split"] == "ood"} == {"b"}
+        folder = screen(*words, "guide=MYC-1", guide=guides)
+        splits = {row["id"]: row["split"] for row in rows_of(folder, "cells")}
+        controls = {splits[row["control"]] for row in rows_of(folder, "cells") if row["split"] == "ood"}
+        assert controls == {"test"}, "no untreated cell was held out"
+        assert asked(folder, "eval_ood") == {RESPONSE: 15, IDENTIFICATION: 15}
         folder = screen(*words, "target=MYC")
         assert Vocabulary.load(folder / "vocabulary.json").labels["perturbation"] == ("TP53", "control")
         with refused("nothing-to-ask"):
