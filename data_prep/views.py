@@ -148,8 +148,8 @@ def _with_genes(view: View, table: CellTable, genes: frozenset[str], settings: P
 def _paired(view: View, match: Sequence[str], settings: PrepareSettings) -> View:
     """Return the view with every cell beside an untreated one of its split and group, if a task asks for it.
 
-    A group is what is known of :data:`GROUPS`, and the values of ``match``. A held-out cell whose group has no untreated
-    one that is held out, too, as where a guide or a drug is held out, stands beside one of the test cells.
+    A group is what is known of :data:`GROUPS`, and the values of ``match``. Where a guide is held out and no untreated
+    cell of the group is, a cell stands beside an untreated test cell, if others had its perturbation.
     """
     if not any("control" in task.needs for task in view.tasks):
         if match:
@@ -160,12 +160,14 @@ def _paired(view: View, match: Sequence[str], settings: PrepareSettings) -> View
 
     def group(i: str, split: str) -> str:
         cell = view.cells[i]
-        known = [*(cell.obs.get(column, "") for column in GROUPS), *(cell.value(column) for column in match)]
-        return " / ".join([split, *known])
+        kept = [*(cell.obs.get(column, "") for column in GROUPS), *(cell.value(column) for column in match)]
+        return " / ".join([split, *kept])
 
     groups = {i: group(i, view.splits[i]) for i in view.cells}
     with_controls = {groups[i] for i, perturbation in perturbations.items() if perturbation == CONTROL}
-    groups |= {i: group(i, SPLITS[2]) for i in groups if view.splits[i] == OOD and groups[i] not in with_controls}
+    known = {perturbations[i] for i in groups if view.splits[i] != OOD}
+    lone = [i for i in groups if groups[i] not in with_controls and view.splits[i] == OOD and perturbations[i] in known]
+    groups |= {i: group(i, SPLITS[2]) for i in lone}
     controls = pair_with_controls(perturbations, groups, settings.stream("pairs"))
     if all(perturbations[i] == CONTROL for i in controls):
         what = f"no treated cell has an untreated one of its {', '.join([*GROUPS, *match])} and split"
