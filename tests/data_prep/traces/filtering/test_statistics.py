@@ -49,7 +49,8 @@ def rows_of(found: Statistics, title: str, keep: int = 1) -> dict[str, list[str]
 def test_reasons_scores_and_words_are_counted(found):
     printed = rows_of(found, "candidates")
     assert printed[PRIMAL] == ["2", "2", "8", "6", "75.0%", "2"]
-    assert printed["by first"][2:] == ["60", "40", "66.7%", "20"]
+    pairs = len(TASKS)
+    assert printed["by first"][2:] == [str(12 * pairs), str(8 * pairs), "66.7%", str(4 * pairs)]
     why = rows_of(found, "why")
     assert why[PRIMAL] == ["4", "2", ""]
     assert list(why) == list(rows_of(found, "candidates"))[:-2]
