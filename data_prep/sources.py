@@ -68,7 +68,8 @@ def _file(dataset: Dataset | None, settings: SourceSettings, asked: Collection[s
     def read() -> CellTable:
         others = settings.model_dump(include={"layer", "gene_symbols", "species"})
         table = load_h5ad(path, label, expression=expression, matrix=matrix, columns=columns, **others)
-        return _with_conditions(table, settings, str(path))
+        conditions = settings.control or settings.drug or "perturbation" in columns
+        return _with_conditions(table, settings, str(path)) if conditions else table
 
     # White space would make ids that no table of results can be split on.
     name = dataset.name if dataset else "_".join(path.stem.split())
