@@ -199,7 +199,7 @@ class Model:
             ) as players:
                 yield players
             return
-        local = LocalModel(self.checkpoint.model, **lengths)
+        local = LocalModel.load(self.checkpoint.model, **lengths)
         judge, greedy, sampler = (
             LocalPolicy(local, temperature=at, seed=settings.seed)
             for at in (dual.temperature, 0.0, settings.temperature)
