@@ -29,7 +29,7 @@ class Exponents:
     .. math:: p(y) \propto (n(y) + 1/2)^a \, r(y)^b
 
     with n the votes and r the reward of each label; of a greedy answer one vote, and how likely each label is without
-    reasoning. Together the exponents, at least 0, are a temperature; their ratio is what a reward is worth against votes.
+    reasoning. Together the exponents, at least 0, are a temperature; their ratio is what rewards are worth in votes.
     """
 
     votes: float
