@@ -86,7 +86,7 @@ def calibrate(
         print(f"{way:>12}  {told}")
     print(f"{found['n']} cells of the {split} split{', which were fitted to' if found['in_sample'] else ''}")
     if fitted := found["calibration"]:
-        weights = "(votes + 1/2)^{votes:.2f} x reward^{reward:.2f}".format(**fitted["confidence"])
+        weights = "(votes + 0.1)^{votes:.2f} x reward^{reward:.2f}".format(**fitted["confidence"])
         print(f"confidence: {weights}, fitted to {fitted['labels']} validation cells whose label was read for it")
 
 

@@ -13,6 +13,9 @@ from cellduality_plugin.evaluation.metrics import bootstrap_interval
 
 Numbers: TypeAlias = NDArray[np.float64]
 
+FORMAT, VERSION = "cellduality-confidence", 1
+"""Of the file that `cellduality calibrate` writes and the report shows."""
+
 BINS = 10
 """Bins of equal width of a calibration error."""
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.confidence import (
+    FORMAT,
+    VERSION,
     confidence_metrics,
     reliability,
     risk_coverage,
@@ -23,7 +25,6 @@ from cellduality_plugin.inference.annotating import Annotator
 from data_prep.pseudo import question, read_sft, served
 from data_prep.views import source_of
 
-FORMAT, VERSION = "cellduality-confidence", 1
 FITTED = "validation"
 """The split whose labels are fitted to; the others are for measuring."""
 

@@ -13,7 +13,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.confidence import conformal_threshold, label_sets
 from cellduality_plugin.evaluation.rounds.labelling import Opinion
 
-UNNAMED = 0.5
+UNNAMED = 0.1
 """Votes that each label has before any answer: one that no answer named stays possible."""
 LEAST = 1e-12
 """The lowest reward that counts: of the product over a whole cell's genes anything less is noise."""
@@ -26,7 +26,7 @@ _RIDGE = 0.01
 class Exponents:
     r"""Probabilities of labels: a conditional logit.
 
-    .. math:: p(y) \propto (n(y) + 1/2)^a \, r(y)^b
+    .. math:: p(y) \propto (n(y) + 0.1)^a \, r(y)^b
 
     with n the votes and r the reward of each label; of a greedy answer one vote, and how likely each label is without
     reasoning. Together the exponents, at least 0, are a temperature; their ratio is what rewards are worth in votes.

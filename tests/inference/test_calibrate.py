@@ -22,7 +22,7 @@ from cellduality_plugin.evaluation.confidence import calibration_error
 from cellduality_plugin.evaluation.rounds.labelling import Opinion
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.inference import Model
-from cellduality_plugin.inference.calibration import Calibration, Exponents, fit
+from cellduality_plugin.inference.calibration import UNNAMED, Calibration, Exponents, fit
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
@@ -127,7 +127,7 @@ def test_exponents_are_those_under_which_the_labels_are_likeliest():
     def surprise(votes: float, reward: float) -> float:
         total = 0.0
         for opinion, true in zip(found, truth, strict=True):
-            worth = {k: (opinion.votes[k] + 0.5) ** votes * opinion.rewards[k] ** reward for k in TYPES}
+            worth = {k: (opinion.votes[k] + UNNAMED) ** votes * opinion.rewards[k] ** reward for k in TYPES}
             total -= np.log(worth[true] / sum(worth.values()))
         return total / len(truth) + 0.005 * (votes**2 + reward**2)
 
