@@ -52,7 +52,7 @@ def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS)
 def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> tuple[Numbers, Numbers]:
     """Return (coverage, risk): the share of cells that keep their label, most sure first, and that of wrong ones.
 
-    Cells of equal confidence count as equally right, so that their order is of no matter.
+    Cells of equal confidence (to nine digits: the last ones are noise) count as equally right, whatever their order.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> tuple[Numbers, Num
     >>> coverage.tolist(), risk.round(2).tolist()
     ([0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 0.33, 0.25])
     """
-    _, group = np.unique(-np.asarray(confidence, np.float64), return_inverse=True)
+    _, group = np.unique(-np.round(np.asarray(confidence, np.float64), 9), return_inverse=True)
     wrong = 1 - np.bincount(group, weights=np.asarray(right, np.float64)) / np.bincount(group)
     ranks = np.arange(1, len(group) + 1)
     return ranks / len(group), np.cumsum(wrong[np.sort(group)]) / ranks

@@ -117,7 +117,7 @@ class Annotator:
                 where="--coverage",
                 hint=f"first: cellduality calibrate {checkpoint.model} --data DATA --verify {settings.verify}",
             )
-        if settings.coverage and self.calibration:
+        if settings.coverage and self.calibration and not calibrating:
             self.calibration.threshold(settings.coverage)  # refused before a cell is asked about
         self._panel = Panel(
             checkpoint.config, votes=settings.verify or 1, judge=CONFIGURED if settings.verify else NOBODY,

@@ -183,6 +183,8 @@ class Model:
         """
         own = AnnotateSettings.read(settings, where="calibrate")
         annotator = Annotator(self.checkpoint, own, task, calibrating=True)
+        if split != FITTED and own.coverage and annotator.calibration:
+            annotator.calibration.threshold(own.coverage)  # refused before a cell is asked about
         asked = known_cells(data, annotator, split, cells)
         examples, truth = [example for example, _ in asked], [label for _, label in asked]
         with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers", {}) as kept:
@@ -191,6 +193,8 @@ class Model:
             kept.discard()
         if split == FITTED:
             annotator.calibration = fit(found, truth, annotator.labels)
+            if own.coverage:
+                annotator.calibration.threshold(own.coverage)
             self.checkpoint = note_calibration(
                 self.checkpoint, annotator.task.name, own.asked, asdict(annotator.calibration)
             )
