@@ -97,7 +97,7 @@ def opinions_of(rng, count, worth):
     found, truth = [], []
     for _ in range(count):
         true = str(rng.choice(TYPES))
-        rewards = {kind: float(rng.beta(6, 2) if kind == true else rng.beta(2, 6)) ** worth for kind in TYPES}
+        rewards = {kind: float(rng.beta(3, 2) if kind == true else rng.beta(2, 3)) ** worth for kind in TYPES}
         odds = [0.6 if kind == true else 0.2 for kind in TYPES]
         # Eight answers of one mind count like two: they all follow one draw.
         heart = rng.choice(TYPES, p=odds)
@@ -115,8 +115,8 @@ def test_fitted_confidence_is_true_and_no_less_right_than_votes_times_reward():
     raw = np.array([[each.shares()[kind] for kind in TYPES] for each in fresh])
     shares = fitted.confidence.probabilities(fresh, TYPES)
     right, boast = shares.argmax(axis=1) == true, raw.argmax(axis=1) == true
-    assert calibration_error(raw.max(axis=1), boast) > 0.07
-    assert calibration_error(shares.max(axis=1), right) < 0.04
+    assert calibration_error(raw.max(axis=1), boast) > 0.2
+    assert calibration_error(shares.max(axis=1), right) < 0.06
     assert right.mean() >= boast.mean()
 
 
@@ -148,8 +148,8 @@ def test_sets_hold_the_true_label_as_often_as_was_asked_on_fresh_cells():
         inside = fitted.inside(fresh, TYPES, 0.9)
         held.append(np.mean([row[TYPES.index(label)] for row, label in zip(inside, truth, strict=True)]))
         sizes.append(inside.sum(axis=1).mean())
-    assert 0.89 < np.mean(held) < 0.95  # 30 scores: 28 of 31 are 0.903
-    assert np.mean(sizes) < 2.5
+    assert np.mean(held) == pytest.approx(28 / 31, abs=0.03), "30 scores were set aside"
+    assert np.mean(sizes) < 2.2
 
 
 def test_a_cell_of_which_nothing_could_be_read_may_be_anything():
