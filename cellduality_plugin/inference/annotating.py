@@ -95,11 +95,14 @@ class Annotator:
     ----------
     task
         The name of the pair; by default the one that names cell types, or else the only one that answers with a label.
+    calibrating
+        Every label is judged, as for a calibrated model, and a ``coverage`` needs no calibration yet.
 
     Raises
     ------
     CellDualityError
-        If the checkpoint has no such pair, or its reward reads the true label.
+        If the checkpoint has no such pair, its reward reads the true label, or there is no calibration for ``coverage``
+        with enough cells.
     """
 
     def __init__(

@@ -226,7 +226,7 @@ def test_questions_are_those_of_annotation_and_show_no_label(model, data, monkey
     rows = {row["id"]: row for row in made_cells("test", 90)}
     [calibrating] = {prompt for prompt, _ in sampler.asked}
     [row] = [row for row in rows.values() if " ".join(row["genes"]) in calibrating]
-    adata = cells_of(["B"])
+    adata = cells_of(["B"], dense=True)
     adata.X = adata.X * 0
     for rank, gene in enumerate(row["genes"]):
         adata.X[0, GENES.index(gene)] = 50 - rank
