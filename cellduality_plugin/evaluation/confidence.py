@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cellduality_plugin.evaluation.metrics import bootstrap_interval
+
 Numbers: TypeAlias = NDArray[np.float64]
 
 FORMAT, VERSION = "cellduality-confidence", 1
@@ -114,6 +116,4 @@ def set_metrics(inside: NDArray[np.bool_], truth: ArrayLike, seed: int = 0) -> d
 
 
 def _with_interval(measure: Callable[..., float], *columns: NDArray[Any], seed: int) -> dict[str, Any]:
-    from cellduality_plugin.evaluation.metrics import bootstrap_interval  # all of them: annotation needs none
-
     return {"value": measure(*columns), "interval": list(bootstrap_interval(measure, *columns, seed=seed))}
