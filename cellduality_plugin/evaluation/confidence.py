@@ -92,7 +92,8 @@ def label_sets(probabilities: ArrayLike, threshold: float) -> NDArray[np.bool_]:
     ``probabilities`` are cells x labels. The likeliest label is always in, so that no set is empty.
     """
     shares = np.asarray(probabilities, np.float64)
-    return (1 - shares <= threshold) | (shares == shares.max(axis=1, keepdims=True))
+    inside: NDArray[np.bool_] = (1 - shares <= threshold) | (shares == shares.max(axis=1, keepdims=True))
+    return inside
 
 
 def confidence_metrics(confidence: ArrayLike, right: ArrayLike, seed: int = 0) -> dict[str, dict[str, Any]]:

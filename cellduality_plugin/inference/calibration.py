@@ -107,7 +107,8 @@ def _features(opinions: Sequence[Opinion], labels: Sequence[str]) -> NDArray[np.
     """Return log votes and log rewards, cells x labels x 2; 0 for all where nobody judged."""
     votes = np.array([[each.votes.get(label, 0) for label in labels] for each in opinions], np.float64)
     rewards = np.array([[each.rewards.get(label, 1.0) for label in labels] for each in opinions], np.float64)
-    return np.log(np.stack([votes + UNNAMED, np.maximum(rewards, LEAST)], axis=-1))
+    found: NDArray[np.float64] = np.log(np.stack([votes + UNNAMED, np.maximum(rewards, LEAST)], axis=-1))
+    return found
 
 
 def _exponents(seen: NDArray[np.float64], true: NDArray[np.int64]) -> Exponents:
@@ -126,5 +127,6 @@ def _exponents(seen: NDArray[np.float64], true: NDArray[np.int64]) -> Exponents:
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    shares: NDArray[np.float64] = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    return shares
