@@ -18,6 +18,7 @@ class ProfileReward(LabelScores):
     it is the answer, and the label is the condition. A dual that does not move with the policy. Not in the paper.
     """
 
+    audited = True
     needs_profiles = True
     asks_dual = False
 

@@ -24,7 +24,6 @@ from cellduality_plugin.evaluation.audit.contenders import (
     RewardName,
     check_reward,
     contenders_for,
-    reward_title,
 )
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.findings import Answered, Counting, finding
@@ -32,6 +31,7 @@ from cellduality_plugin.evaluation.audit.judging import Remembering, judge, resp
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, read_versioned
 from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -106,7 +106,7 @@ def audit(
         "findings": findings,
         "seconds": time.monotonic() - begun,
         "labels_used": _labels_used(wanted, settings.cells),
-        "settings": {**asdict(settings), "rewards": [reward_title(reward) for reward in settings.rewards]},
+        "settings": {**asdict(settings), "rewards": [shortened(reward, ":") for reward in settings.rewards]},
     }
 
 
@@ -125,7 +125,7 @@ def _check(data: Path, config: Config, settings: AuditSettings) -> Audited:
                 check_reward(reward, next(iter(wanted)), config)
             except CellDualityError as error:
                 names = ", ".join(task.name for task in wanted)
-                what = f"{reward_title(reward)} can judge none of {names}: {error.what}"
+                what = f"{shortened(reward, ':')} can judge none of {names}: {error.what}"
                 raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint) from error
     return wanted
 

@@ -38,7 +38,7 @@ def measure(cells: Cells) -> dict[str, Measurement]:
     return found
 
 
-@metric("knn_agreement", "k-NN agreement", "higher", headline="knn_agreement_10")
+@metric("knn_agreement", "k-NN agreement", "higher", headline="knn_agreement_10", sums_up=True)
 def knn_agreement(cells: Cells) -> dict[int, Measurement]:
     """Return the share of cells that the k nearest real ones take for their condition, by k.
 

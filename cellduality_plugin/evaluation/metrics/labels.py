@@ -20,7 +20,7 @@ Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
 
 
 @metric(
-    "accuracy", "accuracy", "higher", group="labels", headline="accuracy",
+    "accuracy", "accuracy", "higher", group="labels", headline="accuracy", sums_up=True,
     estimator="share of cells with the gold label", titles={"coarse_sampled_accuracy": "sampled shared type"},
 )  # fmt: skip
 def accuracy(gold: Names, predicted: Names) -> float:
