@@ -51,7 +51,8 @@ def evaluate(
     ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, real and generated cells
     in the space of the distances, for the report. An evaluation that was stopped goes on where it was. The same
     checkpoints, data, settings and versions give the same files, byte by byte, but for ``provenance.command`` and the
-    folders in ``provenance.models``.
+    folders in ``provenance.models``. A CellDualityError is raised if a file is missing or malformed, a name cannot be a
+    file's name or is taken, or a checkpoint does not load.
 
     Parameters
     ----------
@@ -65,10 +66,6 @@ def evaluate(
     opener, command
         Opens another decoder than vLLM for a model, e.g. an endpoint; what was typed, for the record.
 
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, a name cannot be a file's name or is taken, or a checkpoint does not load.
     """
     settings = settings or EvaluationSettings()
     for name in models:

@@ -144,11 +144,8 @@ class Addresses:
     async def post(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], Read]) -> Read:
         """Return what ``read`` makes of the reply to ``body``.
 
-        Raises
-        ------
-        PolicyError
-            If no address answered, however often they were asked; if one said that the request is wrong; or what
-            ``read`` raises.
+        A PolicyError is raised if no address answered, however often they were asked; if one said that the request is
+        wrong; or what ``read`` raises.
         """
         return await self._ask(path, json.dumps(body).encode(), read)
 

@@ -48,6 +48,8 @@ class _Asked:
 class LocalModel:
     """A causal language model and its tokenizer. Questions that wait at the same time are computed together.
 
+    A CellDualityError is raised if the folder is no checkpoint, or there is no chat template.
+
     Parameters
     ----------
     folder
@@ -57,10 +59,6 @@ class LocalModel:
     batch
         Questions that are computed together, at most.
 
-    Raises
-    ------
-    CellDualityError
-        If the folder is no checkpoint, or there is no chat template.
     """
 
     def __init__(self, folder: Path, *, max_model_len: int, max_new_tokens: int, batch: int = 64) -> None:

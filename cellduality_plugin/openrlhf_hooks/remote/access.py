@@ -17,10 +17,7 @@ _SHORTEST_TOKEN = 16
 def find_token(host: str) -> tuple[str, bool]:
     """Return the token, and whether it was made just now rather than found in ``CELLDUALITY_TOKEN``.
 
-    Raises
-    ------
-    CellDualityError
-        If others can reach ``host`` and no token is set, or the one that is set is too weak.
+    A CellDualityError is raised if others can reach ``host`` and no token is set, or the one that is set is too weak.
     """
     token = os.environ.get(TOKEN_VARIABLE, "")
     if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
