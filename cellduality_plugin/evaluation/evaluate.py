@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import generated
-from cellduality_plugin.evaluation.baseline_columns import baseline_columns, written
-from cellduality_plugin.evaluation.baselines import BASELINES
+from cellduality_plugin.evaluation.baselines import BASELINES, baseline_columns, written
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
 from cellduality_plugin.evaluation.metrics import dual, labels
 from cellduality_plugin.evaluation.metrics.registry import Measurement, load_metric
 from cellduality_plugin.evaluation.points import REAL, point_rows
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
-from cellduality_plugin.evaluation.sections import COARSE_FILE, OOD, EvaluationSettings, Section, read_sections
+from cellduality_plugin.evaluation.sections import (
+    COARSE_FILE,
+    OOD,
+    EvaluationSettings,
+    Section,
+    read_sections,
+    rows_asked,
+)
 from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.policies.offline import Decoder
@@ -114,6 +123,25 @@ def evaluate(
     write_jsonl(out / "points.jsonl", point_rows(predictions, sections))
     write_text(out / "metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
     return content
+
+
+def predict_together(models: Mapping[str, Path], data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
+    """Answer with all ``models``, each in a process of its own; an evaluation then reads what they wrote.
+
+    The dual pairs are those of ``cellduality.json`` in ``data``; the rest is as in
+    :func:`evaluate`.
+    """
+    with ProcessPoolExecutor(len(models), multiprocessing.get_context("spawn")) as pool:
+        for answered in [pool.submit(_predict, name, models[name], data, split, out, how) for name in models]:
+            answered.result()
+
+
+def _predict(name: str, model: Path, data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
+    tasks = Config.load(data / "cellduality.json").load_tasks()
+    vocabulary = Vocabulary.load(data / "vocabulary.json")
+    examples = rows_asked(data, split, tasks, how.rows)
+    file = out / "predictions" / f"{name}.jsonl"
+    predict_checkpoint(model, examples, vocabulary, how.prediction, file, tasks=tasks)
 
 
 def measure(

@@ -32,8 +32,7 @@ from cellduality_plugin.evaluation.page.rollouts import (
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.evaluation.sections import rows_by_section
 from cellduality_plugin.evaluation.summary import compared, headlines, sentences
-from cellduality_plugin.evaluation.tables import section_title, told_wins, written
-from cellduality_plugin.evaluation.winners import baseline_wins
+from cellduality_plugin.evaluation.tables import baseline_wins, section_title, wins_line, written
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
 from cellduality_plugin.tasks import TASKS, DualTask
 
@@ -93,7 +92,7 @@ def write_report(
         version=__version__,
         metrics=metrics,
         tables=section_tables(metrics),
-        told_wins=told_wins(*baseline_wins(metrics)),
+        wins_line=wins_line(*baseline_wins(metrics)),
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
         audit=_audit_sections(audited),

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellduality_plugin.evaluation.metrics.registry import sums_up
-from cellduality_plugin.evaluation.tables import ordered_keys, section_title, title, written
-from cellduality_plugin.evaluation.winners import best_columns, gain_of, real_column
+from cellduality_plugin.evaluation.tables import (
+    best_columns,
+    gain_of,
+    ordered_keys,
+    real_column,
+    section_title,
+    title,
+    written,
+)
 
 
 @dataclass(frozen=True)

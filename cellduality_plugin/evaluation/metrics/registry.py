@@ -22,6 +22,8 @@ PREFIXES: Mapping[Group, tuple[str, ...]] = {
 """What the names of a group's metrics begin with: each is measured so many times. Both in the order of tables."""
 SHARED = "coarse_"
 """What the names of label metrics begin with where labels are compared by shared types."""
+BY_CONSTRUCTION = "by construction"
+"""The note of a value that says nothing of whoever has it: real genes, each once, are valid."""
 _TITLES = {
     "sampled_": "sampled {}",
     SHARED: "shared-type {}",

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cellduality_plugin.evaluation.tables import section_title, table_rows
-from cellduality_plugin.evaluation.winners import best_columns, real_column
+from cellduality_plugin.evaluation.tables import best_columns, real_column, section_title, table_rows
 
 
 def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
