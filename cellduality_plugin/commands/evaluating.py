@@ -60,7 +60,7 @@ def evaluate_checkpoints(
     Example: `cellduality evaluate --model SFT=sft --model GRPO=grpo --data data --split validation --out validation`
     """
     from cellduality_plugin.config import Config
-    from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, predict_together, table
+    from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, predict_at_once, table
     from cellduality_plugin.evaluation.predictions import Decode, PredictionSettings
     from cellduality_plugin.policies.offline import EngineSettings
 
@@ -81,7 +81,7 @@ def evaluate_checkpoints(
     models = folders(model, "--model")
     tasks = Config.load(data / "cellduality.json").load_tasks()
     if together and len(models) > 1:
-        predict_together(models, data, split, folder, settings)  # type: ignore[arg-type]
+        predict_at_once(models, data, split, folder, settings)  # type: ignore[arg-type]
     found = evaluate(models, data, split, folder, settings, tasks=tasks, command=sys.argv)  # type: ignore[arg-type]
     out.print(table(found))
 

@@ -125,7 +125,7 @@ def evaluate(
     return content
 
 
-def predict_together(models: Mapping[str, Path], data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
+def predict_at_once(models: Mapping[str, Path], data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
     """Answer with all ``models``, each in a process of its own; an evaluation then reads what they wrote.
 
     The dual pairs are those of ``cellduality.json`` in ``data``; the rest is as in

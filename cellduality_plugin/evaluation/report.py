@@ -11,7 +11,7 @@ from typing import Any
 
 from cellduality_plugin import __version__
 from cellduality_plugin.alarms import alarms, steps_of
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.evaluation import figure2, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows, choice_line, labels_line, section_heading
@@ -67,13 +67,8 @@ def write_report(
     window
         Steps of the moving average of Figure 2.
     """
-    try:
+    with needs_extra("eval"):
         import jinja2
-        import matplotlib as mpl
-    except ImportError as error:
-        what, hint = f"cannot import {error.name}", "pip install 'cellduality[eval]'"
-        raise CellDualityError(what, code="not-installed", hint=hint) from error
-    mpl.use("svg")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),
         autoescape=True,

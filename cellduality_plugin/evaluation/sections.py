@@ -1,4 +1,4 @@
-"""What is measured together: the rows of one dual pair, and the real cells that they are measured with."""
+"""The sections of an evaluation: the rows of one dual pair in one split, and the real cells they are compared with."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellduality_plugin.chat import render, token_count
+from cellduality_plugin.chat import render, token_count, token_ids
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import Prefix, branches_of, log_prob_at
@@ -270,7 +270,7 @@ class LocalPolicy:
 
     def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         tokens = render(self._model.tokenizer, prompt)
-        targets = [list(self._model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in responses]
+        targets = [token_ids(self._model.tokenizer, response) for response in responses]
         if len(tokens) + max(map(len, targets)) > self._model.limit:
             raise PolicyError("prompt_too_long")
         return tokens, targets

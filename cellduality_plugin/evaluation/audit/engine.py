@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellduality_plugin.chat import render
+from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.evaluation.audit.judging import CountTokens
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.engine import EnginePolicy
@@ -50,7 +50,7 @@ def checkpoint_players(
             SeededPolicy(engine, served, greedy, seed),
             SeededPolicy(engine, served, sampled, seed),
             prompt_tokens=lambda prompt: len(render(tokenizer, prompt)),
-            response_tokens=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+            response_tokens=lambda text: token_count(tokenizer, text),
         )
 
 

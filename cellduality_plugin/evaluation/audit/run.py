@@ -87,7 +87,7 @@ def audit(
             cases = make_cases(task, rows, vocabulary, **sizes, rng=rng)
             real = None if cases[0].names_a_label else RealCells(rows)
             asking = (_answers(case, real, players, settings.samples, vocabulary) for case in cases)
-            answered = await _together(f"{task.name} answers", asking)
+            answered = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
             how = Counting(settings.masks_of_a_rollout, spread, settings.seed, settings.resamples)
             for contender in contenders:
@@ -95,7 +95,7 @@ def audit(
                 # Another split of the cell takes the place of all that the row holds.
                 under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
                 judging = (judge(scorer, c, own.samples, memory) for c, own in zip(under, answered, strict=True))
-                judged = await _together(f"{task.name} judged", judging)
+                judged = await _gathered(f"{task.name} judged", judging)
                 findings.append(finding(task.name, contender, judged, answered, how))
 
     with opened() as players:
@@ -137,8 +137,8 @@ def _labels_used(wanted: Audited, cells: int) -> dict[str, int]:
     return dict(Counter(sorted(name.partition("/")[0] for name in ids)))
 
 
-async def _together(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:
-    """Return the results of ``work`` in their order, awaited together, with a progress bar."""
+async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:
+    """Return the results of ``work``, all under way at once, in their order, with a progress bar."""
     waiting = list(work)
     # The supervisor of a recipe shows what stands behind a name in brackets.
     with tqdm(total=len(waiting), desc=f"[audit] {title}", leave=False) as bar:

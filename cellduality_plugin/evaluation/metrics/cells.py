@@ -92,7 +92,7 @@ def _form(cells: Cells, share: Callable[[Prediction], float | None], of_real: fl
 
 @metric("mmd", "MMD²", "lower", bounds=(0.0, 2.0), estimator=MMD)
 def mmd(cells: Cells) -> Measurement:
-    return _mmd(cells, cells.together, cells.against)
+    return _mmd(cells, cells.all_types, cells.against)
 
 
 @metric("mmd_within_types", "MMD² within types", "lower", bounds=(0.0, 2.0), estimator=MMD)
@@ -170,7 +170,7 @@ def _mean_distance(
         note += f"; interval of {count} resamples within types, centred"
     elif value is not None:
         note += "; no interval: too many cells or dimensions to resample"
-    n = round(float(np.mean([len(pair.ours) for (pair,) in cells.together]))) if cells.together else 0
+    n = round(float(np.mean([len(pair.ours) for (pair,) in cells.all_types]))) if cells.all_types else 0
     space, seed = cells.yardstick.embedding.name, cells.yardstick.seed
     return Measurement(value, n=n, interval=interval, space=space, kernel=kernel, seed=seed, note=note)
 

@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE, find_token
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge
@@ -52,14 +52,11 @@ def serve(config: Config, *, host: str, port: int, waiting: int) -> None:
     Port 0 is any that is free; ``waiting`` rollouts may wait for their turn. A CellDualityError is raised if the server
     cannot start, or others could reach it without a token.
     """
-    try:
+    with needs_extra("serve"):
         import aiohttp  # noqa: F401  # takes a second, which no request should wait for
         import uvicorn
 
         from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
-    except ImportError as error:
-        what, hint = f"cannot import {error.name}", "pip install 'cellduality[serve]'"
-        raise CellDualityError(what, code="not-installed", hint=hint) from error
 
     token, made = find_token(host)
     judge, policy = open_judge(config)
