@@ -129,7 +129,7 @@ def filter_candidates(
         bool, typer.Option("--traces/--no-traces", help="Rows with the teacher's reasoning, or its answers alone.")
     ] = True,
     well_posed: Annotated[
-        bool, typer.Option("--well-posed", help="Leave out instances whose dual nobody or more than one answer solves.")
+        bool, typer.Option("--well-posed", help="Leave out instances whose dual no answer, or more than one, solves.")
     ] = False,
     min_trace_words: Annotated[int, typer.Option(help="Words of a trace, at least.")] = 3,
     max_trace_words: Annotated[int, typer.Option(help="Words of a trace, at most.")] = 400,

@@ -20,7 +20,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix, rank_profile
 from cellduality_plugin.evaluation.metrics import cells, labels, responses
-from cellduality_plugin.evaluation.metrics.given import Cells as Written
+from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement
 from cellduality_plugin.evaluation.metrics.responses import Responses
 from cellduality_plugin.evaluation.points import REAL
@@ -41,7 +41,7 @@ NO_CHANGE, MEAN_SHIFT = "no change", "mean shift"
 BASELINES = (PROFILES, LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_CHANGE, MEAN_SHIFT)
 """In the order of their columns."""
 
-Cells: TypeAlias = Sequence[tuple[str, ...]]
+Ranked: TypeAlias = Sequence[tuple[str, ...]]
 Vector: TypeAlias = NDArray[np.float64]
 
 
@@ -70,7 +70,7 @@ def baseline_columns(
     if not section.writes_cells:
         return {}
     asked = [yardstick.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
-    found = {REAL: cells.measure(Written.of_real(asked, yardstick))}
+    found = {REAL: cells.measure(Cells.of_real(asked, yardstick))}
     made: dict[str, list[Prediction]] = {}
     if section.writes_responses:
         found[REAL] |= responses.measure(Responses.of_real(yardstick))
@@ -78,16 +78,16 @@ def baseline_columns(
     elif any(train.labelled):
         made = cell_baselines(train, rows, vocabulary.genes, settings.samples, settings.seed)
     for name, predictions in made.items():
-        found[name] = written(predictions, section)
-        if all(p.answer for p in predictions):  # real genes, each once, whoever the baseline
+        found[name] = measure_cells(predictions, section)
+        if all(p.answer for p in predictions):  # real genes, each once, by any baseline
             for key in ("validity", "duplicates"):
                 found[name][key] = replace(found[name][key], interval=None, note=BY_CONSTRUCTION)
     return found
 
 
-def written(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
+def measure_cells(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
     """Return the metrics of written cells, and of responses where they are such."""
-    found = cells.measure(Written.of(made, section.yardstick))
+    found = cells.measure(Cells.of(made, section.yardstick))
     if section.writes_responses:
         found |= responses.measure(Responses.of(made, section.rows, section.yardstick))
     return found
@@ -114,7 +114,7 @@ def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Seq
     return [str(label) for label in model.predict(cell_matrix(cells, genes, top))]
 
 
-def transferred_labels(train: RealCells, cells: Cells, space: Callable[[Cells], Vector], k: int) -> list[str]:
+def transferred_labels(train: RealCells, cells: Ranked, space: Callable[[Ranked], Vector], k: int) -> list[str]:
     """Return the type that most of the ``k`` nearest labelled training cells have, for each of ``cells``.
 
     Distances are Euclidean in ``space``, votes as in :func:`~cellduality_plugin.evaluation.distances.nearest_labels`.

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import generated
-from cellduality_plugin.evaluation.baselines import BASELINES, baseline_columns, written
+from cellduality_plugin.evaluation.baselines import BASELINES, baseline_columns, measure_cells
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
 from cellduality_plugin.evaluation.metrics import dual, labels
 from cellduality_plugin.evaluation.metrics.registry import Measurement, load_metric
@@ -189,8 +189,8 @@ def _checkpoint_column(
             names = section.labels(vocabulary)
             matrices[section.key] = {"labels": names, "counts": labels.confusion(*both, names).tolist()}
         elif section.writes_cells:
-            own |= written(made, section)
-        # The labels of an external set are words that nobody taught.
+            own |= measure_cells(made, section)
+        # The labels of an external set were not taught.
         own |= dual.measure(section.yardstick, made, drawn, truth=section.shared is None)
         found |= _prefixed(section.key, own)
         failed[section.key] = dual.failures(made)

@@ -73,7 +73,7 @@ def _weighted(counts: Counts) -> Iterator[tuple[Any, Any, Vector, Vector]]:
 def _descended(one: Matrix, other: Matrix, p: Vector, q: Vector, plan: Matrix, solve: Any) -> float:
     """Return where the conditional gradient ends: the ``gromov_wasserstein2`` of POT to the last digit.
 
-    It takes a third of the time, which for small samples goes into duals and checks that nobody reads.
+    It takes a third of the time, which for small samples goes into duals and checks that are not used here.
     """
     twice = 2 * other
     masses = (one**2) @ p[:, None] @ np.ones((1, len(q))) + np.ones((len(p), 1)) @ (q[None] @ (other**2).T)

@@ -1,4 +1,4 @@
-"""What can be asked of a model, whoever plays it."""
+"""What can be asked of a model, be it an engine, an endpoint, a checkpoint in this process or records."""
 
 from __future__ import annotations
 

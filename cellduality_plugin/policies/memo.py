@@ -14,7 +14,7 @@ Asked: TypeAlias = dict[Question, "asyncio.Future[Any]"]
 class Memo:
     """What the groups in flight at one time have asked: what one of them asked no other asks again.
 
-    Whoever is in flight is inside (``with memo``). With the last of them all is forgotten, so that no answer outlives
+    A group in flight is inside (``with memo``). When the last one leaves, all is forgotten, so that no answer outlives
     the weights that gave it: an engine's weights change while nothing is in flight. A call that failed is forgotten at
     once, and the oldest where there are more than ``limit``. One event loop at a time.
     """

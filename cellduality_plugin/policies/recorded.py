@@ -1,4 +1,4 @@
-"""A policy that says what another one said: the dual of a rollout that was kept."""
+"""A policy that repeats the recorded answers of another one: the dual of a rollout that was kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def prompt_key(prompt: str) -> str:
 
 
 class RecordedPolicy(QuestionPolicy):
-    """Plays the dual from ``rows``, the records of one group: says what the policy said then, and nothing else.
+    """Plays the dual from ``rows``, the records of one group: repeats what the policy answered then, and nothing else.
 
     ``missing`` counts what was asked and not recorded; the answer is ``PolicyError("not_recorded")``.
     """

@@ -63,7 +63,7 @@ class Reward(ABC):
     """Judges one parsed answer. A reward of one's own is a subclass that needs no arguments, with a ``judge``."""
 
     audited: bool = False
-    """Whether an audit tries it unasked; else it is another under a second name, or for rows that are made for it."""
+    """Whether an audit tries it by default; others are one of these under another name, or need rows made for them."""
     needs_gold: bool = False
     """Whether the rows must hold the true answer."""
     needs_profiles: bool = False

@@ -1,4 +1,4 @@
-"""The dual pairs, by name: one file each, which is found by itself."""
+"""The dual pairs, by name: one file each; every file of the folder is imported."""
 
 from __future__ import annotations
 

@@ -22,8 +22,10 @@ from cellduality_plugin.seeds import request_seed
 
 @dataclass(frozen=True)
 class Players:
-    """Who plays the dual, as in training; who gives the likeliest answer to a question, and who draws one at the
-    temperature of a rollout; and how many tokens a prompt, framed by the chat template, and a response have.
+    """The policies of an audit over one checkpoint, and its tokenizer.
+
+    ``dual`` plays the dual as in training, ``greedy`` gives the likeliest answer, ``sampler`` draws one at the
+    temperature of a rollout; the counts are tokens of a prompt, with the chat template, and of a response.
     """
 
     dual: Policy
@@ -103,7 +105,7 @@ class Stepped:
                 for output in self._served.llm.llm_engine.step():
                     if output.finished:
                         waiting = self._waiting.pop(output.request_id)
-                        if not waiting.done():  # whoever asked may have given up
+                        if not waiting.done():  # the caller may have given up
                             waiting.set_result(output)
                 await asyncio.sleep(0)
         except Exception as error:  # the engine's failure is that of all who wait for it

@@ -146,7 +146,7 @@ async def judge(scorer: Scorer, case: Case, samples: Sequence[str], memory: Reme
         group.memo = Memo()  # charged for all it asks, whatever other groups have asked
         account = Account(memory)
         sampled = await scorer.score_all(samples, group, account)
-        # Candidates are nobody's group: each is paid for itself.
+        # Candidates are no group: each is scored on its own.
         known = await asyncio.gather(*(scorer.score(text, group, Account(memory)) for text in texts))
         failed = [each.logs["dual_failed"] for each in sampled] or [0.0]
         return [s.reward for s in sampled], [s.reward for s in known], account.costs, float(np.mean(failed))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import Case, RealCells, make_cases, read_audit_rows, truths
+from cellduality_plugin.evaluation.audit.answers import Case, NearestCells, make_cases, read_audit_rows, truths
 from cellduality_plugin.evaluation.audit.contenders import (
     CONFIGURED,
     Contender,
@@ -85,7 +85,7 @@ def audit(
             rng = np.random.default_rng([settings.seed, *task.name.encode()])
             sizes: dict[str, Any] = {"cells": settings.cells, "masks": settings.masks, "others": settings.others}
             cases = make_cases(task, rows, vocabulary, **sizes, rng=rng)
-            real = None if cases[0].names_a_label else RealCells(rows)
+            real = None if cases[0].names_a_label else NearestCells(rows)
             asking = (_answers(case, real, players, settings.samples, vocabulary) for case in cases)
             answered = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
@@ -152,7 +152,7 @@ async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Resul
 
 
 async def _answers(
-    case: Case, real: RealCells | None, players: Players, samples: int, vocabulary: Vocabulary
+    case: Case, real: NearestCells | None, players: Players, samples: int, vocabulary: Vocabulary
 ) -> Answered:
     """Return the policy's own answers to the question of ``case``; the likeliest one of a label alone."""
     prompt = case.task.primal_prompt(case.example.inputs, vocabulary)

@@ -43,8 +43,8 @@ def accuracy(gold: Names, predicted: Names) -> float:
 def macro_f1(gold: Names, predicted: Names) -> float:
     """Return the unweighted mean F1 over the labels present in ``gold``, in [0, 1]. Best value 1.
 
-    A label that nobody predicts has F1 0; one that only the predictions hold has no F1 of its own. A ValueError without
-    cells.
+    A label that is never predicted has F1 0; one that only the predictions hold has no F1 of its own. A ValueError
+    without cells.
 
     Examples
     --------

@@ -23,7 +23,7 @@ PREFIXES: Mapping[Group, tuple[str, ...]] = {
 SHARED = "coarse_"
 """What the names of label metrics begin with where labels are compared by shared types."""
 BY_CONSTRUCTION = "by construction"
-"""The note of a value that says nothing of whoever has it: real genes, each once, are valid."""
+"""The note of a value that is no merit of its column: real genes, each once, are always valid."""
 _TITLES = {
     "sampled_": "sampled {}",
     SHARED: "shared-type {}",

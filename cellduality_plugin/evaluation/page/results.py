@@ -63,7 +63,7 @@ def how_measured(cells: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def confusions(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return {section: the matrix of each checkpoint}, without labels that no cell has and nobody answers.
+    """Return {section: the matrix of each checkpoint}, without labels that neither gold nor answers hold.
 
     Of each matrix its ``column``, ``labels``, ``rows`` (gold label, how many cells have it, and of each answer its
     count and share of the gold label; the last counts unreadable answers), and (answers ``read``, all answers).

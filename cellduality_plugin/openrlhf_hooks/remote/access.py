@@ -1,4 +1,4 @@
-"""Who may ask for rewards: whoever has the token, as a bearer token or as the password in the server's address."""
+"""Access to a reward server: by its token, as a bearer token or as the password in the server's address."""
 
 from __future__ import annotations
 
