@@ -37,14 +37,15 @@ class RecordedPolicy(QuestionPolicy):
         call = self._answers.get((prompt_key(prompt), what), {})
         if isinstance(call.get("error"), str):
             raise PolicyError(call["error"])
-        text, numbers = call.get("response"), call.get("log_probs")
-        if isinstance(what, int | Trace) and isinstance(text, str):
-            return text
-        scored = isinstance(numbers, list) and all(value is None or isinstance(value, float | int) for value in numbers)
-        if isinstance(what, int | Trace) or not scored:
-            self.missing += 1
-            raise PolicyError("not_recorded")
-        return [math.nan if value is None else float(value) for value in numbers]
+        drawn = isinstance(what, int | Trace)
+        found = call.get("response" if drawn else "log_probs")
+        if drawn and isinstance(found, str):
+            return found
+        numbers = isinstance(found, list) and all(value is None or isinstance(value, float | int) for value in found)
+        if found is not None and numbers and not drawn:
+            return [math.nan if value is None else float(value) for value in found]
+        self.missing += 1
+        raise PolicyError("not_recorded")
 
 
 def _asked_in(call: Mapping[str, Any]) -> What:
