@@ -9,9 +9,10 @@ from typing import Any
 
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 
-from cellduality_plugin.chat import check_template, read_tokenizer
+from cellduality_plugin.chat import check_template
 from cellduality_plugin.config import Config
 from cellduality_plugin.groups import Group
+from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.endpoint import EndpointPolicy

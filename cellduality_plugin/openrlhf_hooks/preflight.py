@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cellduality_plugin.chat import looks_local, read_tokenizer
+from cellduality_plugin.chat import check_template, render
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
@@ -25,14 +26,57 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
     rendered.
     """
     folder = Path(model)
-    if looks_local(model) and not (folder / "config.json").is_file():
+    if _looks_local(model) and not (folder / "config.json").is_file():
         what = "the model folder has no config.json" if folder.exists() else "no model there"
         hint = "run the stage that makes it (bash recipes/grpo_duality.sh runs all), or name a model of the hub"
         raise CellDualityError(what, code="no-model", where=model, hint=hint)
-    if looks_local(model) and not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
+    if _looks_local(model) and not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
         what, hint = "the model folder has no weights", "make or download the model again"
         raise CellDualityError(what, code="no-weights", where=model, hint=hint)
     return read_tokenizer(model, chat_template)
+
+
+def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
+    """Return the tokenizer at ``model``, a folder that may hold nothing else, or a hub name.
+
+    A CellDualityError is raised if there is none, or no chat template that can be rendered.
+    """
+    import transformers
+    from jinja2 import TemplateError
+
+    named, plain = Path(model, "tokenizer_config.json"), '"tokenizer_class": "PreTrainedTokenizerFast"'
+    reader: Any = transformers.AutoTokenizer
+    try:
+        # AutoTokenizer imports every model there is, which takes as long as all else that is done before a run.
+        if named.is_file() and plain in named.read_text("utf-8"):
+            reader = transformers.PreTrainedTokenizerFast
+        tokenizer = reader.from_pretrained(model, local_files_only=not _looks_local(model) and not _hub_answers())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"cannot load the tokenizer: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        raise CellDualityError(what, code="no-tokenizer", where=model, hint="check the name and the network") from error
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
+    check_template(tokenizer, model)
+    try:
+        render(tokenizer, "Which type is the cell?")
+    except TemplateError as error:
+        what = f"the chat template cannot be rendered: {error}"
+        raise CellDualityError(what, code="bad-chat-template", where=model, hint="correct the template") from error
+    return tokenizer
+
+
+def _looks_local(model: str) -> bool:
+    return Path(model).is_absolute() or model.startswith(".") or Path(model).exists()
+
+
+def _hub_answers() -> bool:
+    """Return whether the hub can be reached now; its own client goes on trying for the better part of a minute."""
+    import httpx
+
+    try:
+        httpx.head(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
+    return True
 
 
 class Lengths:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from cellduality_plugin.chat import render, token_count, token_ids
+from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import branches_of
@@ -60,7 +60,7 @@ class EndpointPolicy:
         A prefill for each response: a server's completions cannot be asked for the probability of chosen tokens.
         """
         found = await self._log_probs(prompt, responses)
-        targets = [token_ids(self._tokenizer, response) for response in responses]
+        targets = list(map(self._tokens, responses))
         branches = branches_of(targets)
         return [
             math.fsum(log_prob for place, log_prob in enumerate(of) if tuple(target[:place]) in branches)
@@ -84,13 +84,16 @@ class EndpointPolicy:
         tokens = render(self._tokenizer, prompt)
 
         async def one(response: str) -> list[float]:
-            target = token_ids(self._tokenizer, response)
+            target = self._tokens(response)
             await self._limit(len(tokens) + len(target))
             body = {**self._request(tokens + target, 1), "temperature": 0.0, "prompt_logprobs": 0}
             read = partial(read_log_probs, tokens=tokens + target, start=len(tokens))
             return await self.addresses.post("/completions", body, read)
 
         return await asyncio.gather(*map(one, responses))
+
+    def _tokens(self, response: str) -> Tokens:
+        return list(self._tokenizer(response, add_special_tokens=False)["input_ids"])
 
     def _request(self, tokens: Tokens, limit: int) -> dict[str, Any]:
         model = self._settings.model

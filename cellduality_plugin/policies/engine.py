@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from cellduality_plugin.chat import render, token_count, token_ids
+from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import branches_of, log_prob_at
 from cellduality_plugin.policies.settings import DualSettings
@@ -75,7 +75,7 @@ class EnginePolicy:
     def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Return the tokens of the prompt and of each response, if there is room for both and one more."""
         tokens = render(self._tokenizer, prompt)
-        targets = [token_ids(self._tokenizer, response) for response in responses]
+        targets = [list(self._tokenizer(response, add_special_tokens=False)["input_ids"]) for response in responses]
         if len(tokens) + max(map(len, targets)) >= self._max_length:
             raise PolicyError("prompt_too_long")
         return tokens, targets

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellduality_plugin.chat import read_tokenizer, render, token_count, token_ids
+from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import Prefix, branches_of, log_prob_at
-from cellduality_plugin.policies.offline import check_checkpoint
+from cellduality_plugin.policies.offline import chat_tokenizer, check_checkpoint
 from cellduality_plugin.seeds import request_seed
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class LocalModel:
 
         check_checkpoint(folder)
         try:
-            self.tokenizer = read_tokenizer(str(folder))
+            self.tokenizer = chat_tokenizer(folder)
             self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
         except (OSError, ValueError, RuntimeError) as error:
             what, hint = f"cannot load the checkpoint: {error}", "save it again"
@@ -270,7 +270,7 @@ class LocalPolicy:
 
     def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         tokens = render(self._model.tokenizer, prompt)
-        targets = [token_ids(self._model.tokenizer, response) for response in responses]
+        targets = [list(self._model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in responses]
         if len(tokens) + max(map(len, targets)) > self._model.limit:
             raise PolicyError("prompt_too_long")
         return tokens, targets

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cellduality_plugin.chat import read_tokenizer, render
+from cellduality_plugin.chat import check_template, render
 from cellduality_plugin.errors import CellDualityError
 
 
@@ -136,8 +136,18 @@ def check_checkpoint(model: Path) -> None:
         raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
 
 
+def chat_tokenizer(model: Path, chat_template: str = "") -> Any:
+    """Return the tokenizer in ``model``, with another chat template if one is given; it must have one."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(model))
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
+    check_template(tokenizer, str(model))
+    return tokenizer
+
+
 def _opened(model: Path, settings: EngineSettings, seed: int) -> Served:
-    tokenizer = read_tokenizer(str(model), settings.chat_template or None)
+    tokenizer = chat_tokenizer(model, settings.chat_template)
     import vllm
 
     positions = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")

@@ -135,7 +135,7 @@ class Selection:
 class Panel:
     """A policy that answers several times and the reward that judges each different answer once.
 
-    Without ``votes`` the judge is asked about every label of the set. ``judge`` is
+    Without ``votes`` nobody answers, and the judge is asked about every label of the set. ``judge`` is
     :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it; a CellDualityError if there is no
     such reward, or it cannot judge one of ``tasks``.
     """
@@ -190,7 +190,7 @@ def opinions(
     The progress bar shows ``name`` and how many of ``total`` are done; there is none if ``name`` is empty.
     """
 
-    async def asked(missing: Sequence[Example]) -> list[Opinion]:
+    async def together(missing: Sequence[Example]) -> list[Opinion]:
         return list(await asyncio.gather(*map(ask, missing)))
 
     def key(example: Example) -> str:
@@ -200,7 +200,7 @@ def opinions(
     with tqdm(total=total, desc=f"[{name}] cells", disable=not name) as bar:
         while cells := list(itertools.islice(stream, batch)):
             if missing := [example for example in cells if key(example) not in kept]:
-                found = asyncio.run(asked(missing))
+                found = asyncio.run(together(missing))
                 kept.add({key(e): json.dumps(asdict(o)) for e, o in zip(missing, found, strict=True)})
             bar.update(len(cells))
             for example in cells:

@@ -6,7 +6,6 @@ import re
 from collections import OrderedDict
 from typing import Any, NamedTuple, get_args
 
-from cellduality_plugin.chat import token_ids
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Value
@@ -56,7 +55,7 @@ class Judge:
         group = self._group(label)
         response = response_in(query, prompt)
         if response is None:  # decoding a prompt's tokens need not give the very text they were made of
-            tokens = token_ids(self._tokenizer, prompt)
+            tokens = self._tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
             response = response_in(query, self._tokenizer.decode(tokens, skip_special_tokens=False))
         if response is None:
             hint = "serve with the tokenizer of the trained model"
