@@ -9,8 +9,8 @@ from typing import Any
 
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 
-from cellduality_plugin.chat import check_template
 from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.groups import Group
 from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
 from cellduality_plugin.policies.addresses import Addresses
@@ -53,7 +53,13 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         images: Any = None,
     ) -> dict[str, Any]:
         """Return the rollout with ``reward``, ``scores`` and ``extra_logs`` set, none of them None or NaN."""
-        check_template(hf_tokenizer, str(hf_tokenizer.name_or_path))
+        if not hf_tokenizer.chat_template:
+            raise CellDualityError(
+                "the model has no chat template, so the dual prompt cannot be framed",
+                code="no-chat-template",
+                where=str(hf_tokenizer.name_or_path),
+                hint="start from an instruction-tuned model, or add a chat_template to its tokenizer",
+            )
         group = self._group(sampling_params, label)
         began = time.monotonic()
         with group.member():

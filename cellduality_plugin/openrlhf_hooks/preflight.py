@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cellduality_plugin.chat import check_template, render
+from cellduality_plugin.chat import render
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
@@ -55,7 +55,9 @@ def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
         what = f"cannot load the tokenizer: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
         raise CellDualityError(what, code="no-tokenizer", where=model, hint="check the name and the network") from error
     tokenizer.chat_template = chat_template or tokenizer.chat_template
-    check_template(tokenizer, model)
+    if not tokenizer.chat_template:
+        what, hint = "the model has no chat template", "start from an instruction-tuned model, or add a chat_template"
+        raise CellDualityError(what, code="no-chat-template", where=model, hint=f"{hint} to its tokenizer")
     try:
         render(tokenizer, "Which type is the cell?")
     except TemplateError as error:

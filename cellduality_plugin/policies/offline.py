@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cellduality_plugin.chat import check_template, render
+from cellduality_plugin.chat import render
 from cellduality_plugin.errors import CellDualityError
 
 
@@ -142,7 +142,9 @@ def chat_tokenizer(model: Path, chat_template: str = "") -> Any:
 
     tokenizer = AutoTokenizer.from_pretrained(str(model))
     tokenizer.chat_template = chat_template or tokenizer.chat_template
-    check_template(tokenizer, str(model))
+    if not tokenizer.chat_template:
+        what, hint = "the tokenizer has no chat template", "save one with it, or set chat_template"
+        raise CellDualityError(what, code="no-chat-template", where=str(model), hint=hint)
     return tokenizer
 
 
