@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -169,19 +170,14 @@ class Dual:
 
     async def _once(self, question: Question) -> Any:
         if question not in self.asked:
-            call = self.memo.get(question)
-            if call is None:
-                self.requests += 1
-                call = asyncio.ensure_future(self._bounded(put(self.policy, question)))
-                call.add_done_callback(_retrieve)
-                self.memo.keep(question, call)
-            self.asked[question] = call
+            self.asked[question], new = self.memo.once(question, partial(self._bounded, question))
+            self.requests += new
         # Another answer may wait for the same call: to give up on it is not to cancel it.
         return await asyncio.shield(self.asked[question])
 
-    async def _bounded(self, call: Awaitable[Any]) -> Any:
+    async def _bounded(self, question: Question) -> Any:
         try:
-            return await asyncio.wait_for(call, self.timeout)
+            return await asyncio.wait_for(put(self.policy, question), self.timeout)
         except asyncio.TimeoutError:
             raise PolicyError("timeout") from None
 
@@ -195,9 +191,3 @@ def _finite(found: list[float]) -> list[float]:
     if not found or not all(map(math.isfinite, found)):
         raise PolicyError("not_finite")
     return found
-
-
-def _retrieve(call: asyncio.Future[Any]) -> None:
-    """Retrieve the exception of a call: asyncio warns of one that nothing waits for any more."""
-    if not call.cancelled():
-        call.exception()
