@@ -114,4 +114,4 @@ def test_causes_are_counted_by_checkpoint_with_the_last_one_s_example():
     assert (found[1]["example"][:5], found[1]["example"][-3:], len(found[1]["example"]) < 700) == ("long ", "end", True)
     assert found[2]["where"].startswith("SFT, ")
     assert unreadable({"SFT": [MADE[0]]}) == unreadable({}) == []
-    assert {*get_args(Failure)} <= CAUSES.keys()
+    assert {*get_args(Failure)} - {""} <= CAUSES.keys()
