@@ -21,7 +21,7 @@ def existing(owner: Any, name: str, behaviour: str) -> Any:
             f"{behaviour} cannot be set up on the CPU, because {_path(owner)} has no attribute {name!r}",
             code="wrong-version",
             where=_version(owner),
-            hint="install the versions pinned by cellduality-plugin[cpu], or report this version as unsupported",
+            hint="install the versions pinned by cellduality[cpu], or report this version as unsupported",
         ) from error
 
 
