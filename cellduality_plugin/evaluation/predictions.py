@@ -90,10 +90,8 @@ def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
             raise CellDualityError("row without label", code="missing-field", where=where, hint=again)
         example = Example.from_label(row["label"])
         if example.task not in tasks:
-            what, hint = (
-                f"unknown dual pair {example.task!r}",
-                f"known are {', '.join(tasks)}; add it to the configuration",
-            )
+            what = f"unknown dual pair {example.task!r}"
+            hint = f"known are {', '.join(tasks)}; add it to the configuration"
             raise CellDualityError(what, code="unknown-task", where=where, hint=hint)
         key = (example.task, str(row.get("id", example.id)))
         if key in examples:
