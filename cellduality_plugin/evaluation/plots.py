@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellduality_plugin.errors import needs_extra
 from cellduality_plugin.files import whole_file
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ _WIDTH, _HEIGHT = 3.6, 2.3
 @contextmanager
 def drawing(width: float, height: float) -> Iterator[Any]:
     """An empty figure of so many inches; what is drawn and saved in the block has the style of all plots."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+    with needs_extra("eval"):
+        import matplotlib as mpl
+        from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
     with mpl.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")

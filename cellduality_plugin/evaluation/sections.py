@@ -1,4 +1,4 @@
-"""What is measured together: the rows of one dual pair, and the real cells that they are measured with."""
+"""The sections of an evaluation: the rows of one dual pair in one split, and the real cells they are compared with."""
 
 from __future__ import annotations
 
@@ -93,11 +93,8 @@ def read_shared_types(path: Path) -> dict[str, SharedTypes]:
     for types in content.training.values():
         for label, coarse in types.items():
             if answers.setdefault(label, coarse) != coarse:
-                what, hint = (
-                    f"the label {label!r} is both {answers[label]!r} and {coarse!r}",
-                    "train on sets that agree",
-                )
-                raise CellDualityError(what, code="ambiguous-label", where=str(path), hint=hint)
+                what = f"the label {label!r} is both {answers[label]!r} and {coarse!r}"
+                raise CellDualityError(what, code="ambiguous-label", where=str(path), hint="train on sets that agree")
     trained = frozenset(content.training)
     return {name: SharedTypes(types, answers, trained) for name, types in content.foreign.items()}
 

@@ -1,4 +1,4 @@
-"""A policy over a vLLM engine, for whoever holds one: the agent's executor, the audit."""
+"""A policy over a vLLM engine, for the agent's executor and the audit."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class EnginePolicy:
 
         try:
             return await self._engine.generate(tokens, params)
-        except EngineDeadError:  # no rollout will be made any more: the run has to end, and say so
+        except EngineDeadError:  # no further rollout can be made: the run has to end with this error
             raise
         except (VLLMError, ValueError) as error:
             # Of this request alone. The counters say how often; what it was is logged once a kind.

@@ -101,7 +101,7 @@ class LocalModel:
             "score": self._score, "choose": self._choose, "generate": self._generate,
         }  # fmt: skip
         while self._waiting:
-            await asyncio.sleep(0)  # everyone who is ready asks first
+            await asyncio.sleep(0)  # all callers that are ready ask first
             wants = self._waiting[0].wants
             chosen = sorted((asked for asked in self._waiting if asked.wants == wants), key=lambda asked: asked.tokens)
             self._waiting = [asked for asked in self._waiting if asked.wants != wants]
@@ -116,7 +116,7 @@ class LocalModel:
             finally:
                 self._model.train(training)
             for asked, each in zip(chosen, found, strict=True):
-                if asked.answer.done():  # whoever asked has given up
+                if asked.answer.done():  # the caller has given up
                     continue
                 if isinstance(each, Exception):
                     asked.answer.set_exception(each)

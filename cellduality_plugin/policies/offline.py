@@ -103,12 +103,9 @@ def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
 def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Served]:
     """Open a vLLM engine over ``model`` and shut its process down afterwards, so that the next one finds room.
 
-    ``model`` is a Hugging Face folder whose tokenizer holds a chat template, unless the settings have one.
-
-    Raises
-    ------
-    CellDualityError
-        If vLLM is not installed, the folder is no checkpoint that it can serve, or there is no chat template.
+    ``model`` is a Hugging Face folder whose tokenizer holds a chat template, unless the settings have one. A
+    CellDualityError is raised if vLLM is not installed, the folder is no checkpoint that it can serve, or there is no
+    chat template.
     """
     check_checkpoint(model)
     try:

@@ -37,9 +37,9 @@ Reason: TypeAlias = Literal["", "no_answer", "no_evidence", "unsure"]
 class Opinion:
     """What a policy and its judge make of one cell, by label.
 
-    ``votes`` counts the answers that could be read, and is empty if nobody was asked. ``rewards`` are the judge's on
-    each label that was answered, or on every one if nobody was asked, in [0, 1]; 1 without a judge. ``traces`` hold the
-    reasoning of the first such answer.
+    ``votes`` counts the answers that could be read, and is empty if no votes were asked for. ``rewards`` are the
+    judge's on each label that was answered, or on every label without votes, in [0, 1]; 1 without a judge. ``traces``
+    hold the reasoning of the first such answer.
     """
 
     votes: Mapping[str, int]
@@ -51,7 +51,7 @@ class Opinion:
 
         .. math:: q(y) = n(y) s(y) / \sum_{y'} n(y') s(y')
 
-        with n the votes (1 if nobody was asked) and s the rewards: the posterior under the policy's own votes where s
+        with n the votes (1 without any) and s the rewards: the posterior under the policy's own votes where s
         is a likelihood.
 
         Examples

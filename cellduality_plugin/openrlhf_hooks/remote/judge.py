@@ -32,13 +32,8 @@ class Judge:
     """Scores rollouts one by one, in whatever order they come; answers of one row share their dual calls.
 
     ``tokenizer`` is that of the policy that is trained, ``policy`` plays the dual, and the ``rows`` asked for last are
-    remembered.
-
-    Raises
-    ------
-    CellDualityError
-        If a setting needs the group of a rollout, which OpenRLHF does not show on this route, or a dual may take
-        longer than OpenRLHF waits.
+    remembered. A CellDualityError is raised if a setting needs the group of a rollout, which OpenRLHF does not show on
+    this route, or a dual may take longer than OpenRLHF waits.
     """
 
     def __init__(self, config: Config, tokenizer: Any, policy: Policy, *, rows: int = 4096) -> None:
@@ -53,12 +48,9 @@ class Judge:
     def rollout(self, query: str, prompt: str, label: str) -> Rollout:
         """Return the rollout that OpenRLHF shows, without asking anybody.
 
-        ``query`` is prompt and response, special tokens and all; ``prompt`` is framed by the chat template.
-
-        Raises
-        ------
-        CellDualityError
-            If the row or the prompt is none of ours; ``where`` names the field: ``"query"`` or ``"labels"``.
+        ``query`` is prompt and response, special tokens and all; ``prompt`` is framed by the chat template. A
+        CellDualityError is raised if the row or the prompt is none of ours; ``where`` names the field: ``"query"`` or
+        ``"labels"``.
         """
         group = self._group(label)
         response = response_in(query, prompt)

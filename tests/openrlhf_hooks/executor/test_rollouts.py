@@ -94,13 +94,6 @@ class TestGroups:
         assert [rollout["reward"] for rollout in others] == [1.0] * 3
         assert sorted(rollout["extra_logs"]["dual_groups"] for rollout in others) == [0, 0, 3]
 
-    def test_with_too_little_spread_are_levelled(self, scene, cell):
-        """A whole cell and one whose second half repeats the first earn 1 and 0.5."""
-        at = scene(CELL, cell.genes, cell.genes[:4] * 2, task={"minimum_spread": 0.75})
-        rollouts = at.roll(4)
-        assert {rollout["reward"] for rollout in rollouts} == {rollout["scores"] for rollout in rollouts} == {0.75}
-        assert {rollout["extra_logs"]["dual_levelled"] for rollout in rollouts} == {1.0}
-
     def test_are_told_of_by_their_last_rollout(self, scene):
         at = scene(TYPE, "T", "CD19+ B", "T", texts=["no answer"])
         logs = [rollout["extra_logs"] for rollout in at.roll(4)]
@@ -125,12 +118,6 @@ class TestRewards:
         [(tokens, params)] = at.engine.duals
         assert tokenizer.decode(tokens).endswith("<answer>")
         assert (params.max_tokens, params.prompt_logprobs, len(params.logprob_token_ids)) == (1, None, labels)
-
-    def test_each_draw_is_decoded_on_its_own(self, scene):
-        at = scene(dual={"samples": 3, "temperature": 0.5, "max_new_tokens": 20})
-        [rollout] = at.roll()
-        assert (rollout["reward"], rollout["extra_logs"]["dual_requests"]) == (1.0, 3.0)
-        assert [(params.temperature, params.max_tokens) for _, params in at.engine.duals] == [(0.5, 20)] * 3
 
     def test_traces_come_from_the_engine_and_are_scored_by_it(self, scene, cell, vocabulary, tokenizer):
         at = scene(
