@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -175,6 +175,7 @@ def read_sections(
     """Return the sections of :func:`rows_by_section`, in its order, each with its real cells and their space."""
     external, file = read_shared_types(data / COARSE_FILE), data / "cells.jsonl"
     every = read_cell_rows(file)
+    trained = {row["id"].partition("/")[0] for row in every if row["split"] == "train"}
     spaces: dict[tuple[str, ...], tuple[Embedding, float]] = {}  # sections share training cells
 
     def section(key: str, rows: Rows) -> Section:
@@ -184,7 +185,9 @@ def read_sections(
         sources = {row.partition("/")[0] for _, row in rows}
 
         def real(split: str) -> RealCells:
-            own = shared.trained if shared and split == "train" else sources
+            own: Collection[str] = sources
+            if split == "train":  # of a set that is held out whole there are none
+                own = shared.trained if shared else sources & trained or trained
             return read_cells(file, split, columns=columns, state=state, sources=own, rows=every)
 
         train, held_out = real("train"), real(where)
