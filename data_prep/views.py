@@ -148,9 +148,9 @@ def _split(
     cells = {i: known_by(Cell(i, ranked.genes(rows[i])), known[i]) for i in sorted(known)}
 
     inside = {i: classes[i] for i in cells if i not in held}
-    splits: dict[str, str] = {i: by_rule[i] for i in inside}
+    splits: dict[str, str] = {i: by_rule[i] for i in inside if by_rule}
     if not by_rule:
-        splits = {**split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))}
+        splits |= split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))
     train = {i: inside[i] for i in inside if splits[i] == SPLITS[0]}
     count = settings.n_labelled if wanted.n_labelled is None else wanted.n_labelled
     labelled = frozenset() if split.rule == "whole" else choose_labelled(train, count, settings.stream("labels"))
