@@ -71,7 +71,7 @@ def read_foreign(
     if not asked:
         what, hint = "no task of this run names cell types", "add --task cell_type_annotation"
         raise CellDualityError(what, code="no-annotation", where="foreign", hint=hint)
-    training = {view.name: _types_of(view) for view in views if view.labels(KIND)}
+    training = {view.name: _types_of(view) for view in views if view.labelled and view.labels(KIND)}
     trained = {coarse for types in training.values() for coarse in types.values()}
     shared = {one.name: {label: c for label, c in shareable(one.name).items() if c in trained} for one in found}
     others = [

@@ -42,8 +42,9 @@ def find(settings: SourceSettings) -> Source:
     dataset = DATASETS.get(settings.name)
     split = dataset.split if dataset is not None and settings.split == "published" else PublishedSplit()
     if settings.held_out:  # in place of what the set itself holds out
-        rule = "fractions" if split.rule == "whole" else split.rule
-        split = replace(split, rule=rule, held_out=settings.held_out, first_word=False)
+        split = PublishedSplit(
+            "fractions" if split.rule == "whole" else split.rule, settings.held_out, unknown=split.unknown
+        )
     if dataset is not None and not dataset.as_file:
         return _published(dataset, settings, split)
     if dataset is not None or settings.name.endswith(".h5ad"):

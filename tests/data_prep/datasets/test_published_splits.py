@@ -71,7 +71,7 @@ def run(tmp_path, monkeypatch, request):
 def trainer(tmp_path, mouse_genes) -> list[object]:
     """Words that add human cells of one's own, which train where all of another set is held out."""
     genes = [name for name in to_human(mouse_genes)[0] if name]
-    counts = np.random.default_rng(7).integers(0, 9, size=(40, len(genes))).astype(np.float32)
+    counts = np.random.default_rng(7).integers(0, 40, size=(40, len(genes))).astype(np.float32)
     kinds = ["naive B cell", "Basal"] * 20
     columns = {"kind": kinds, "agent": "cisplatin", "answer": ["Sensitive", "Resistant"] * 20}
     obs = pd.DataFrame(columns, index=[f"own{number}" for number in range(40)])
