@@ -123,7 +123,7 @@ def test_the_split_that_is_shown_is_the_split_that_is_written(run, trainer, tmp_
 
 @pytest.mark.parametrize("name", ["gse117872", "ma_2020", "sciplex3"])
 def test_fractions_override(run, tmp_path, name):
-    _, cells = prepared(run, tmp_path / "out", name, "--split", "fractions")
+    _, cells = prepared(run, tmp_path / "out", name, "--split", "fractions", "--labelled", 10)
     kind = next(column for column in ("cell_type", "sensitivity", "perturbation") if column in DATASETS[name].columns)
     assert Counter(cell["split"] for cell in cells) == told("60 / 20 / 20 by class, seeded", cells, kind)
     with refused("wrong-settings"):
