@@ -170,7 +170,7 @@ def _held_out(
         If no cell has a value that was ``asked_for``, or every cell is held out.
     """
     held: set[str] = set()
-    lacking = {}
+    lacking: dict[str, int] = {}
     for column, wanted in split.held_out.items():
         at_hand = {values[column] for values in known.values()}
         out = split.held_values(column, at_hand)
