@@ -24,12 +24,13 @@ from data_prep.foreign import read_foreign, shareable
 from data_prep.manifests import Manifest, code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
 from data_prep.pretraining import PRETRAIN_FILE, pretrain_rows
 from data_prep.profiles import fit_profiles
+from data_prep.published import OOD
 from data_prep.registry import DATASETS
 from data_prep.rows import audit_rows, eval_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, find, joint_sha256
 from data_prep.splits import SPLITS
-from data_prep.views import OOD, View, read_views, source_of
+from data_prep.views import View, read_views, source_of
 from data_prep.whole_folder import whole_folder
 
 __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]
@@ -79,7 +80,7 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     _refuse_twins([source.name for source in found], "sources", "sources", "join them, or rename a file")
     optional = {
         PRETRAIN_FILE: settings.pretrain_views > 0,
-        OOD_FILE: bool(settings.foreign) or any(source.held_out for source in settings.sources),
+        OOD_FILE: bool(settings.foreign) or any(source.split.holds_out for source in found),
         COARSE_FILE: bool(settings.foreign),
     }
     wanted = [*FILES, *(name for name, needed in optional.items() if needed)]
@@ -128,6 +129,7 @@ def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequenc
         "seed": settings.seed,
         "source": " + ".join(source.name for source in sources),
         "source_sha256": joint_sha256(digests),
+        "splits": {source.name: source.split.text(settings.fractions) for source in sources[: len(settings.sources)]},
         "sha256_by_source": {source.name: source.sha256 for source in sources},
         "code_sha256": code_sha256(sorted(code)),
         "settings": settings.model_dump(mode="json"),
@@ -233,6 +235,8 @@ def describe(summary: Summary) -> Table:
     table = Table("file", "holds", title=f"{first['source']} -> {summary.out}: {state}", title_justify="left")
     for name, manifest in summary.manifests.items():
         table.add_row(name, ", ".join(f"{count} {what}" for what, count in manifest["counts"].items()))
+    for name, split in first["splits"].items():
+        table.add_row("split", f"{name}: {split}" if len(first["splits"]) > 1 else split)
     table.add_row("left out", "; ".join(f"{count} x {why}" for why, count in first["drops"].items()) or "nothing")
     table.add_row("fingerprint", f"vocabulary {first['vocabulary']}, seed {first['seed']}")
     return table

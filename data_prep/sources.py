@@ -13,6 +13,7 @@ from cellduality_plugin.perturbations import CONTROL
 from data_prep.cells import CellTable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.loading.dataset import Dataset
+from data_prep.published import PublishedSplit
 from data_prep.registry import DATASETS
 from data_prep.settings import SourceSettings
 
@@ -27,6 +28,7 @@ class Source:
     name: str
     sha256: str
     read: Callable[[], CellTable]
+    split: PublishedSplit  # of the set, or what the settings say instead
 
 
 def find(settings: SourceSettings) -> Source:
@@ -38,15 +40,20 @@ def find(settings: SourceSettings) -> Source:
         If there is no such set or file, it cannot be fetched, or the settings do not fit it.
     """
     dataset = DATASETS.get(settings.name)
+    split = dataset.split if dataset is not None and settings.split == "published" else PublishedSplit()
+    if settings.held_out:  # in place of what the set itself holds out
+        split = PublishedSplit(
+            "fractions" if split.rule == "whole" else split.rule, settings.held_out, unknown=split.unknown
+        )
     if dataset is not None and not dataset.as_file:
-        return _published(dataset, settings)
+        return _published(dataset, settings, split)
     if dataset is not None or settings.name.endswith(".h5ad"):
-        return _file(dataset, settings)
+        return _file(dataset, settings, split)
     hint = f"use one of {', '.join(DATASETS)}, or a path to an .h5ad file"
     raise CellDualityError(f"no data set {settings.name!r}", code="unknown-dataset", where="source", hint=hint)
 
 
-def _file(dataset: Dataset | None, settings: SourceSettings) -> Source:
+def _file(dataset: Dataset | None, settings: SourceSettings, split: PublishedSplit) -> Source:
     known = dataset.as_file if dataset else {}
     label = settings.label_column or known.get("label_column")
     if not label:
@@ -62,16 +69,23 @@ def _file(dataset: Dataset | None, settings: SourceSettings) -> Source:
             "no such file", code="missing-file", where=str(path), hint="check the path of the .h5ad file"
         )
 
+    # A column goes by the name that the tasks know it by, whichever of its names was given.
+    names = {column: name for name, column in {"cell_type": label, **settings.columns}.items()}
+    held = {
+        column if column in names.values() else names.get(column, column): v for column, v in split.held_out.items()
+    }
+    further = [column for column in held if column not in names.values()]
+
     def read() -> CellTable:
         others = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
-        table = load_h5ad(path, label, expression=expression, matrix=matrix, **others)
+        table = load_h5ad(path, label, expression=expression, matrix=matrix, further=further, **others)
         if settings.control:
             table = replace(table, obs=_with_control(table.obs, settings.control, str(path)))
         return table
 
     # White space would make ids that no table of results can be split on.
     name = dataset.name if dataset else "_".join(path.stem.split())
-    return Source(name, file_sha256(path), read)
+    return Source(name, file_sha256(path), read, replace(split, held_out=held))
 
 
 def file_of(dataset: Dataset) -> Path:
@@ -93,7 +107,7 @@ def _with_control(obs: DataFrame, control: str, where: str) -> DataFrame:
     return obs.assign(perturbation=[CONTROL if value == control else value for value in values])
 
 
-def _published(dataset: Dataset, settings: SourceSettings) -> Source:
+def _published(dataset: Dataset, settings: SourceSettings, split: PublishedSplit) -> Source:
     for flag in ("label_column", "matrix", "layer", "gene_symbols", "columns"):
         if getattr(settings, flag):
             what = f"{flag} is for files of one's own: {dataset.name} has its own loader"
@@ -102,7 +116,7 @@ def _published(dataset: Dataset, settings: SourceSettings) -> Source:
 
     files = fetch(dataset)
     digest = joint_sha256([file_sha256(path) for _, path in sorted(files.items())])
-    return Source(dataset.name, digest, lambda: CellTable.of(dataset.load(files, settings.variant)))
+    return Source(dataset.name, digest, lambda: CellTable.of(dataset.load(files, settings.variant)), split)
 
 
 def joint_sha256(digests: list[str]) -> str:

@@ -52,8 +52,16 @@ def data_prepare(
     variant: Annotated[str, Option(help="Of a published set: as_published or corrected.")] = "",
     small_classes: Annotated[str, Option(help="Classes of fewer than three cells: refuse or drop.")] = "refuse",
     held_out: Annotated[
-        list[str] | None, Option(help="Cells for evaluation out of distribution alone: [SET:]COLUMN=VALUE; repeatable.")
+        list[str] | None,
+        Option(
+            help="Cells for evaluation out of distribution alone, by any column of obs: [SET:]COLUMN=VALUE; "
+            "repeatable. In place of what a published set holds out."
+        ),
     ] = None,
+    split: Annotated[
+        str,
+        Option(help="Of published sets: published, as `data info` shows it; or fractions, 60 / 20 / 20 by class."),
+    ] = "published",
     foreign: Annotated[
         list[str] | None,
         Option(help="A set that never trains, asked for its types and scored by those that both share; repeatable."),
@@ -126,6 +134,8 @@ def data_prepare(
     `cellduality data prepare pbmc68k_reduced --foreign kidney_immune --max-cells kidney_immune=150 --out data`
 
     `cellduality data prepare my.h5ad --label-column cell_type --perturbation-column condition --control DMSO`
+
+    `cellduality data prepare my.h5ad --label-column cell_type --held-out donor=D3`
     """
     from data_prep.download.fetching import ready_file
     from data_prep.prepare import PrepareSettings, describe, prepare
@@ -155,7 +165,7 @@ def data_prepare(
         flags = {"variant": variant} if published else reading
         return {
             "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}),
-            "max_cells": cells.get(name), "n_labelled": shown.get(name),
+            "max_cells": cells.get(name), "n_labelled": shown.get(name), "split": split,
             **{flag: value for flag, value in flags.items() if value},
         }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -40,6 +40,7 @@ def load_h5ad(
     matrix: Matrix = "X",
     layer: str | None = None,
     columns: Mapping[str, str] | None = None,
+    further: Sequence[str] = (),
     gene_symbols: str | None = None,
     species: Species | None = None,
 ) -> CellTable:
@@ -60,6 +61,8 @@ def load_h5ad(
     columns
         Further columns of ``obs`` by the name they get, e.g. ``{"perturbation": "condition"}``; cells without a value
         in one of them are left out.
+    further
+        Columns of ``obs`` that keep their names; a cell without a value has an empty text in it, and stays.
     gene_symbols
         The column of ``var`` with the gene symbols, if the names of ``var`` are ids; genes without a symbol of their
         own are left out.
@@ -80,7 +83,7 @@ def load_h5ad(
     genes, kept, drops = _genes(tables.var, gene_symbols, species, path)
     _refuse_duplicates("cell", tables.obs.index, "call adata.obs_names_make_unique()", path)
     labels = {} if label_column is None else {"cell_type": label_column}
-    obs, rows, missing = _obs(tables.obs, {**labels, **(columns or {})}, path)
+    obs, rows, missing = _obs(tables.obs, {**labels, **(columns or {})}, further, path)
     other = "--matrix raw" if matrix == "X" and layer is None else "--matrix X"
     counts = _are_counts(tables.matrix, expression, path, other)
     return CellTable(obs, genes, counts, {**drops, **missing}, partial(tables.matrix.rows, rows, kept))
@@ -125,18 +128,24 @@ def _refuse_duplicates(what: str, names: Any, hint: str, path: Path) -> None:
         raise CellDualityError(what, code="duplicate-names", where=str(path), hint=hint)
 
 
-def _obs(obs: DataFrame, wanted: Mapping[str, str], path: Path) -> tuple[DataFrame, NDArray[np.bool_], dict[str, int]]:
+def _obs(
+    obs: DataFrame, wanted: Mapping[str, str], further: Sequence[str], path: Path
+) -> tuple[DataFrame, NDArray[np.bool_], dict[str, int]]:
     """Return (the wanted columns of the cells that have them all, which cells those are, drops by reason)."""
     import pandas
 
     keep = np.ones(len(obs), dtype=bool)
     drops: dict[str, int] = {}
     texts: dict[str, NDArray[Any]] = {}
-    for name, column in wanted.items():
+    for name, column in {**wanted, **{column: column for column in further}}.items():
         if column not in obs:
-            flag = "--label-column" if name == "cell_type" else f"--{name}-column"
+            flag = "--held-out" if name in further else "--label-column" if name == "cell_type" else f"--{name}-column"
             hint = f"use {flag} with one of: {', '.join(map(str, obs.columns)) or '(there is none)'}"
             raise CellDualityError(f"no column {column!r} in obs", code="unknown-column", where=str(path), hint=hint)
+        if name in further:
+            codes, found = obs[column].factorize()
+            texts[name] = np.array([*(" ".join(str(value).split()) for value in found), ""], dtype=object)[codes]
+            continue
         texts[name], missing = _labels(obs[column], f"{path}, obs[{column!r}]")
         reason = MISSING_LABEL if name == "cell_type" else f"cell without a {name}"
         drops[reason] = int((missing & keep).sum())

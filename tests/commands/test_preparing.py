@@ -48,6 +48,8 @@ def write_cells(path: Path, seed: int = 0) -> Path:
             "condition": np.where(treated, "cytokine IFN-beta", "control"),
             "compound": "IFN-beta",
             "seen": np.where(treated, "exposed", "not exposed"),
+            "donor": np.arange(90) // 30 + 1,
+            "guide": [None if place % 9 == 4 else f"g{place % 9 % 3}" for place in range(90)],
         },
         index=[f"cell{place:02}" for place in range(90)],
     )
@@ -308,3 +310,50 @@ def test_ready_files_stand_for_downloads(prepare, tmp_path, monkeypatch):
     lines_of = {row["id"]: row["cell_line"] for row in rows_of(folder, "cells") if "cell_line" in row}
     assert {lines_of[row["id"]] for row in rows_of(folder, "eval_ood") if row["id"] in lines_of} == {"H1975"}
     assert set(lines_of.values()) == {"A549", "HCC827", "H1975"}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "held", "tasks"),
+    [
+        ("donor", "2", 30, {ANNOTATION, GENERATION}),  # numbers
+        ("guide", "g2", 30, {ANNOTATION, GENERATION}),  # which some cells lack, and are not lost for it
+        ("kind", "NK", 30, set()),  # the file's own name of what the tasks call cell_type
+        ("cell_type", "NK", 30, set()),
+    ],
+)
+def test_cells_are_held_out_by_any_column_of_obs(prepare, column, value, held, tasks):
+    folder = prepare("--held-out", f"{column}={value}")
+    cells = rows_of(folder, "cells")
+    assert len(cells) == 90
+    out = {cell["id"] for cell in cells if cell["split"] == "ood"}
+    name = "cell_type" if column == "kind" else column
+    assert out == {cell["id"] for cell in cells if cell[name] == value}
+    assert len(out) == held
+    assert {row["datasource"] for row in rows_of(folder, "eval_ood")} == tasks
+    for file in ("sft", "rl", "audit", "eval_validation", "eval_test"):
+        assert not {row["id"] for row in rows_of(folder, file)} & out
+
+
+def test_a_drug_that_is_held_out_is_asked_about_as_the_question_names_it(prepare, cells):
+    adata = anndata.read_h5ad(cells)
+    adata.obs["compound"] = ["IFN-beta", "IL-6", "TNF"] * 30
+    adata.write_h5ad(cells)
+    columns = ["--drug-column", "compound", "--exposure-column", "seen", "--task", EXPOSURE]
+    folder = prepare(*columns, "--held-out", "compound=IL-6")
+    drugs = {cell["id"]: cell["drug"] for cell in rows_of(folder, "cells")}
+    assert {drugs[row["id"]] for row in rows_of(folder, "eval_ood")} == {"IL-6"}
+    assert "Drug: IL-6" in rows_of(folder, "eval_ood")[0]["input"]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "code", "hint"),
+    [
+        (["donor=9"], "unknown-value", "1, 2, 3"),
+        (["batch=9"], "unknown-column", "donor"),
+        (["donor=1", "donor=2", "donor=3"], "nothing-trains", "donor"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused(prepare, held_out, code, hint):
+    with refused(code) as error:
+        prepare(*(word for item in held_out for word in ("--held-out", item)))
+    assert hint in error.value.hint
