@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.perturbations import CONTROL
+from cellduality_plugin.perturbations import CONTROL, joined
 from data_prep.cells import CellTable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.loading.dataset import Dataset
 from data_prep.registry import DATASETS
 from data_prep.settings import SourceSettings
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
+JOINED = "cell of a combination that others have in another order (kept, under one label)"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def find(settings: SourceSettings) -> Source:
     dataset = DATASETS.get(settings.name)
     if dataset is not None and not dataset.as_file:
         return _published(dataset, settings)
-    if dataset is not None or settings.name.endswith(".h5ad"):
+    if dataset is not None or settings.name.lower().endswith(".h5ad"):
         return _file(dataset, settings)
     hint = f"use one of {', '.join(DATASETS)}, or a path to an .h5ad file"
     raise CellDualityError(f"no data set {settings.name!r}", code="unknown-dataset", where="source", hint=hint)
@@ -63,10 +61,12 @@ def _file(dataset: Dataset | None, settings: SourceSettings) -> Source:
         )
 
     def read() -> CellTable:
-        others = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
+        others = settings.model_dump(include={"layer", "gene_symbols", "species", "control"})
+        kept_out = {column: column for column in settings.held_out if column not in ("cell_type", *settings.columns)}
+        others["columns"] = {**settings.columns, **kept_out}
         table = load_h5ad(path, label, expression=expression, matrix=matrix, **others)
-        if settings.control:
-            table = replace(table, obs=_with_control(table.obs, settings.control, str(path)))
+        if settings.control or "perturbation" in table.obs:
+            table = _with_control(table, settings.control, str(path))
         return table
 
     # White space would make ids that no table of results can be split on.
@@ -83,14 +83,17 @@ def file_of(dataset: Dataset) -> Path:
     return installed_file(source) or fetch(dataset)[source.name]
 
 
-def _with_control(obs: DataFrame, control: str, where: str) -> DataFrame:
-    """Return ``obs`` with the perturbation ``control`` renamed to what the tasks call untreated cells."""
-    values = obs.get("perturbation", ())
-    if control not in set(values):
-        found = ", ".join(sorted({str(value) for value in values})[:5]) or "no column of perturbations was named"
-        what, hint = f"no cell is called {control!r}; there is: {found}", "use --control with one of them"
+def _with_control(table: CellTable, controls: Sequence[str], where: str) -> CellTable:
+    """Return the table with ``controls`` renamed as the tasks call untreated cells, and one label a combination."""
+    values = list(table.obs.get("perturbation", ()))
+    if unknown := sorted({*controls} - {*values}):
+        found = ", ".join(sorted({*values})[:5]) or "no column of perturbations was named"
+        what, hint = f"no cell is called {unknown[0]!r}; there is: {found}", "use --control with one of them"
         raise CellDualityError(what, code="no-control", where=where, hint=hint)
-    return obs.assign(perturbation=[CONTROL if value == control else value for value in values])
+    labels = {**joined({*values}, controls), **dict.fromkeys(controls, CONTROL)}
+    moved = sum(labels[value] != value and value not in controls for value in values)
+    drops = {**table.drops, JOINED: moved} if moved else table.drops
+    return replace(table, obs=table.obs.assign(perturbation=[labels[value] for value in values]), drops=drops)
 
 
 def _published(dataset: Dataset, settings: SourceSettings) -> Source:

@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def data_prepare(
+    context: typer.Context,
     sources: Annotated[
         list[str] | None, Argument(help="Known data sets (`data list`) or paths of .h5ad files.")
     ] = None,
@@ -40,7 +41,9 @@ def data_prepare(
     weights: Annotated[str, Option(help="Shares of the RL rows other than 1: task=share,...")] = "",
     label_column: Annotated[str, Option(help="The obs column with cell types; the set's own if empty.")] = "",
     perturbation_column: Annotated[str, Option(help="The obs column with perturbations.")] = "",
-    control: Annotated[str, Option(help="What that column calls untreated cells, if not control.")] = "",
+    control: Annotated[
+        list[str] | None, Option(help="What that column calls untreated cells, if not control; repeatable.")
+    ] = None,
     drug_column: Annotated[str, Option(help="The obs column with drugs.")] = "",
     sensitivity_column: Annotated[str, Option(help="The obs column with drug sensitivities.")] = "",
     exposure_column: Annotated[str, Option(help="The obs column that says which cells were exposed.")] = "",
@@ -52,7 +55,10 @@ def data_prepare(
     variant: Annotated[str, Option(help="Of a published set: as_published or corrected.")] = "",
     small_classes: Annotated[str, Option(help="Classes of fewer than three cells: refuse or drop.")] = "refuse",
     held_out: Annotated[
-        list[str] | None, Option(help="Cells for evaluation out of distribution alone: [SET:]COLUMN=VALUE; repeatable.")
+        list[str] | None,
+        Option(
+            help="Cells for evaluation out of distribution alone: [SET:]COLUMN=VALUE, of any column of obs; repeatable."
+        ),
     ] = None,
     foreign: Annotated[
         list[str] | None,
@@ -128,9 +134,11 @@ def data_prepare(
     `cellduality data prepare my.h5ad --label-column cell_type --perturbation-column condition --control DMSO`
     """
     from data_prep.download.fetching import ready_file
+    from data_prep.manifests import is_edited, write_manifest
     from data_prep.prepare import PrepareSettings, describe, prepare
     from data_prep.registry import DATASETS
 
+    _refuse_alone(context)
     names, others = sources or ["pbmc68k_reduced"], foreign or []
     of_file = {
         "perturbation": perturbation_column, "drug": drug_column, "sensitivity": sensitivity_column,
@@ -139,7 +147,7 @@ def data_prepare(
     columns = {name: column for name, column in of_file.items() if column}
     reading: dict[str, object] = {
         "label_column": label_column, "expression": expression, "matrix": matrix, "layer": layer,
-        "gene_symbols": gene_symbols, "species": species, "columns": columns, "control": control,
+        "gene_symbols": gene_symbols, "species": species, "columns": columns, "control": control or (),
     }  # fmt: skip
     wanted = {absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
     served = tasks_of_sources(names, list(wanted), columns)
@@ -147,6 +155,13 @@ def data_prepare(
     asked = {pair: wanted.get(pair) or shares.get(pair) or "1" for some in served.values() for pair in some}
     _refuse_unknown(shares, asked, "--weights")
     kept_out = _held_out(held_out or [], names, DATASETS)
+    if files := [name for name in names if name not in DATASETS or DATASETS[name].as_file]:
+        renamed = {label_column or "cell_type": "cell_type", **{column: name for name, column in columns.items()}}
+        for name in files:
+            kept_out[name] = {renamed.get(column, column): of for column, of in kept_out.get(name, {}).items()}
+        spoken = [column for name in files for column in kept_out[name]]
+        _refuse_unread(columns, [task for name in files for task in served[name]], spoken)
+    _refuse_misplaced({flag: value for flag, value in reading.items() if value != "auto"}, variant, files, names)
     cells = by_name(max_cells, [*names, *others], "--max-cells", DATASETS)
     shown = by_name(labelled, names, "--labelled", DATASETS)
 
@@ -193,9 +208,66 @@ def data_prepare(
     for name in (*names, *others):
         if name in DATASETS and (ready := ready_file(DATASETS[name])):
             out.print(f"{name}: {ready} in place of the download", soft_wrap=True, highlight=False)
+    place_of_config = folder / "cellduality.json"
+    edited = is_edited(place_of_config, config.text)
     summary = prepare(settings.model_copy(update={"rl_gold": gold}), folder)
-    config.save(folder / "cellduality.json")
+    if edited:
+        out.print(f"{place_of_config} was changed by hand and is kept; without it, it is written again", soft_wrap=True)
+    else:
+        config.save(place_of_config)
+        write_manifest(place_of_config, {})
     out.print(describe(summary))
+
+
+_NEEDS = {
+    "control": "perturbation_column", "records_every": "records", "records_limit": "records",
+    "clusters": "pretrain_views", "dual_samples": "dual_temperature",
+}  # fmt: skip
+"""Options that say nothing without another."""
+
+
+def _refuse_alone(context: typer.Context) -> None:
+    """Raise if an option is given without the one it needs, or two that exclude each other."""
+    for name, other in _NEEDS.items():
+        source = context.get_parameter_source(name)
+        is_given = source is not None and source.name == "COMMANDLINE" and context.params[name] not in (None, [], 1)
+        if is_given and not context.params[other]:
+            what = f"{_flag(name)} does nothing without {_flag(other)}"
+            raise CellDualityError(what, code="needs-another", where=_flag(name), hint="give both, or neither")
+    if context.params["matrix"] and context.params["layer"]:
+        raise CellDualityError(
+            "two matrices are asked for", code="settings-clash", where="--layer", hint="leave out --matrix or --layer"
+        )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _refuse_unread(columns: Mapping[str, str], tasks: Iterable[str], held_out: Collection[str]) -> None:
+    """Raise if no task of the files reads a column: its cells without a value would be left out for nothing."""
+    from data_prep.views import asked_columns
+
+    read = {*asked_columns(get_task(task) for task in tasks), *held_out}
+    if unread := [name for name in columns if name not in read]:
+        partners = [needs for needs in _NEEDED.values() if unread[0] in needs]
+        more = " or ".join(sorted(f"--{name}-column" for needs in partners for name in needs - {*columns}))
+        what = f"no task of this run reads --{unread[0]}-column"
+        hint = f"add {more}, or leave it out" if more else "add a --task that reads it, or leave it out"
+        raise CellDualityError(what, code="needs-another", where=f"--{unread[0]}-column", hint=hint)
+
+
+def _refuse_misplaced(
+    reading: Mapping[str, object], variant: str, files: Collection[str], names: Sequence[str]
+) -> None:
+    """Raise if flags for files of one's own are given and there is no such file, or --variant and only such files."""
+    wrong = "variant" if variant and len(files) == len(names) else ""
+    for flag in ("control", "columns", "layer", "matrix", "gene_symbols", "species"):
+        wrong = flag if reading.get(flag) and not files else wrong
+    if wrong:
+        of = "published sets" if wrong == "variant" else "files of one's own"
+        what = f"{_flag('perturbation_column' if wrong == 'columns' else wrong)} is for {of}, and there is none"
+        raise CellDualityError(what, code="file-only", where=", ".join(names), hint="leave it out")
 
 
 def tasks_of_sources(
