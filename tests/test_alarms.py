@@ -34,6 +34,7 @@ SICK = {
         run(dual_similarity=0.7, dual_validity=0.6), run(dual_similarity=0.7, dual_label_entropy=0.0),
     ],
     "zero_variance": [run(dual_zero_variance=0.99)],
+    "unreadable": [run(dual_answer_parsed=0.01, dual_failed=0.0, dual_similarity=0.0, dual_zero_variance=0.99)],
     "dual_failures": [run(dual_failed=0.6, dual_failed__no_answer=0.6)],
     "truncation": [run(dual_truncated=0.5)],
     "copying": [run(dual_copied__response=0.45)],
