@@ -13,6 +13,7 @@ from rich.console import Console
 from typer import Argument, Option
 
 from cellduality_plugin.commands.arguments import absolute, by_name, names_in, pairs, reward_of
+from cellduality_plugin.commands.prepare_flags import NEEDED_COLUMNS, refuse_alone, refuse_misplaced, refuse_unread
 from cellduality_plugin.config import EVERY_TASK, Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS, get_task
@@ -138,7 +139,7 @@ def data_prepare(
     from data_prep.prepare import PrepareSettings, describe, prepare
     from data_prep.registry import DATASETS
 
-    _refuse_alone(context)
+    refuse_alone(context)
     names, others = sources or ["pbmc68k_reduced"], foreign or []
     of_file = {
         "perturbation": perturbation_column, "drug": drug_column, "sensitivity": sensitivity_column,
@@ -160,8 +161,8 @@ def data_prepare(
         for name in files:
             kept_out[name] = {renamed.get(column, column): of for column, of in kept_out.get(name, {}).items()}
         spoken = [column for name in files for column in kept_out[name]]
-        _refuse_unread(columns, [task for name in files for task in served[name]], spoken)
-    _refuse_misplaced({flag: value for flag, value in reading.items() if value != "auto"}, variant, files, names)
+        refuse_unread(columns, [task for name in files for task in served[name]], spoken)
+    refuse_misplaced({flag: value for flag, value in reading.items() if value != "auto"}, variant, files, names)
     cells = by_name(max_cells, [*names, *others], "--max-cells", DATASETS)
     shown = by_name(labelled, names, "--labelled", DATASETS)
 
@@ -219,57 +220,6 @@ def data_prepare(
     out.print(describe(summary))
 
 
-_NEEDS = {
-    "control": "perturbation_column", "records_every": "records", "records_limit": "records",
-    "clusters": "pretrain_views", "dual_samples": "dual_temperature",
-}  # fmt: skip
-"""Options that say nothing without another."""
-
-
-def _refuse_alone(context: typer.Context) -> None:
-    """Raise if an option is given without the one it needs, or two that exclude each other."""
-    for name, other in _NEEDS.items():
-        source = context.get_parameter_source(name)
-        is_given = source is not None and source.name == "COMMANDLINE" and context.params[name] not in (None, [], 1)
-        if is_given and not context.params[other]:
-            what = f"{_flag(name)} does nothing without {_flag(other)}"
-            raise CellDualityError(what, code="needs-another", where=_flag(name), hint="give both, or neither")
-    if context.params["matrix"] and context.params["layer"]:
-        raise CellDualityError(
-            "two matrices are asked for", code="settings-clash", where="--layer", hint="leave out --matrix or --layer"
-        )
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _refuse_unread(columns: Mapping[str, str], tasks: Iterable[str], held_out: Collection[str]) -> None:
-    """Raise if no task of the files reads a column: its cells without a value would be left out for nothing."""
-    from data_prep.views import asked_columns
-
-    read = {*asked_columns(get_task(task) for task in tasks), *held_out}
-    if unread := [name for name in columns if name not in read]:
-        partners = [needs for needs in _NEEDED.values() if unread[0] in needs]
-        more = " or ".join(sorted(f"--{name}-column" for needs in partners for name in needs - {*columns}))
-        what = f"no task of this run reads --{unread[0]}-column"
-        hint = f"add {more}, or leave it out" if more else "add a --task that reads it, or leave it out"
-        raise CellDualityError(what, code="needs-another", where=f"--{unread[0]}-column", hint=hint)
-
-
-def _refuse_misplaced(
-    reading: Mapping[str, object], variant: str, files: Collection[str], names: Sequence[str]
-) -> None:
-    """Raise if flags for files of one's own are given and there is no such file, or --variant and only such files."""
-    wrong = "variant" if variant and len(files) == len(names) else ""
-    for flag in ("control", "columns", "layer", "matrix", "gene_symbols", "species"):
-        wrong = flag if reading.get(flag) and not files else wrong
-    if wrong:
-        of = "published sets" if wrong == "variant" else "files of one's own"
-        what = f"{_flag('perturbation_column' if wrong == 'columns' else wrong)} is for {of}, and there is none"
-        raise CellDualityError(what, code="file-only", where=", ".join(names), hint="leave it out")
-
-
 def tasks_of_sources(
     sources: Sequence[str], wanted: Sequence[str], columns: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
@@ -287,18 +237,10 @@ def tasks_of_sources(
         if name in known:
             served[name] = tuple(task for task in wanted if task in known[name] or task in orphans) or known[name]
         else:
-            served[name] = tuple(wanted) or tuple(task for task, needs in _NEEDED.items() if needs <= columns.keys())
+            served[name] = tuple(wanted) or tuple(
+                task for task, needs in NEEDED_COLUMNS.items() if needs <= columns.keys()
+            )
     return served
-
-
-_NEEDED: dict[str, set[str]] = {
-    "cell_type_annotation": set(),
-    "conditional_cell_generation": set(),
-    "perturbation_response_generation": {"perturbation"},
-    "drug_sensitivity_prediction": {"drug", "sensitivity"},
-    "drug_exposure_prediction": {"drug", "exposure"},
-}
-"""The columns besides cell types that a file has to have for a pair."""
 
 
 def run_config(

@@ -25,6 +25,9 @@ Expression: TypeAlias = Literal["auto", "log1p", "counts"]
 Matrix: TypeAlias = Literal["X", "raw"]
 """Which matrix of the file holds them."""
 
+FIRST_CELLS, FEW_VALUES = 256, 8
+"""So many cells are looked at to tell logarithms from other fractions, of so many expressed genes at least."""
+
 LOG_CEILING = 20.0
 """log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do."""
 
@@ -91,7 +94,7 @@ def load_h5ad(
     _refuse_duplicates("cell", tables.obs.index, "call adata.obs_names_make_unique()", path)
     labels = {} if label_column is None else {"cell_type": label_column}
     obs, rows, missing = _obs(tables, {**labels, **(columns or {})}, control, path)
-    counts = _are_counts(tables.matrix, expression, path, tables.others)
+    counts = _are_counts(tables.matrix, expression, path)
     return CellTable(obs, genes, counts, {**drops, **missing}, partial(tables.matrix.rows, rows, kept))
 
 
@@ -197,8 +200,32 @@ def _labels(series: Series[Any], named: Collection[str], where: str) -> tuple[ND
     return labels, missing
 
 
-def _are_counts(stored: StoredMatrix, expression: Expression, path: Path, others: Collection[str]) -> bool:
-    """Return whether the values are counts, once all of them are checked; ``others`` are flags of other matrices."""
+def _are_logs(stored: StoredMatrix) -> bool:
+    """Return whether the fractions of the first cells look like logarithms of expression.
+
+    Those of one cell are then made of few different numbers, as counts are, or of multiples of one number; or all cells
+    add up to the same. None of it is true of values that were scaled by gene.
+    """
+    block = next(stored.rows())[:FIRST_CELLS]
+    cells = [values for row in block if (values := row.data[row.data > 0].astype(float)).size >= FEW_VALUES]
+    alike = sum(len(np.unique(values)) < 0.9 * len(values) for values in cells)
+    if not cells or 2 * alike > len(cells):
+        return True
+    for base in (np.e, 2.0, 10.0):
+        linear = [base**values - 1 for values in cells]
+        sums = np.array([values.sum() for values in linear])
+        whole = [any(_are_whole(values / unit) for unit in (1.0, values.min())) for values in linear]
+        if 2 * sum(whole) > len(cells) or (len(cells) > FEW_VALUES and sums.std() < 0.05 * sums.mean()):
+            return True
+    return False
+
+
+def _are_whole(values: NDArray[Any]) -> bool:
+    return bool((np.abs(values - values.round()) < 1e-3 * values).mean() > 0.9)
+
+
+def _are_counts(stored: StoredMatrix, expression: Expression, path: Path) -> bool:
+    """Return whether the values are counts, once all of them are checked."""
     bad = negative = 0
     highest, whole = 0.0, True
     for values in stored.values():
@@ -214,19 +241,21 @@ def _are_counts(stored: StoredMatrix, expression: Expression, path: Path, others
             whole = bool((values == np.floor(values)).all())
         highest = max(highest, high)
     found = f"the values are {'whole numbers' if whole else 'fractions'} up to {highest:g}"
-    other = " or ".join(others)
-    hint = f"repair the matrix, or read another one with {other}" if others else "repair the matrix"
+    hint = "repair the matrix"
     if bad:
         code, what = "bad-values", f"{bad} values of the matrix are NaN or infinite"
     elif negative:
         code = "negative-values"
         what = f"{negative} values of the matrix are negative, as in scaled data, which cannot rank expressed genes"
-        hint = "store counts or log1p values" + (f", or read another matrix with {other}" if others else "")
+        hint = "store counts or log1p values"
     elif not highest:
         code, what = "empty-matrix", "the matrix is all zeros"
     elif expression == "auto" and whole != (highest >= LOG_CEILING):
         code, what = "doubtful-values", f"cannot tell counts from log1p values: {found}"
         hint = "use --expression counts" if whole else "store raw counts or log1p of counts per 10,000"
+    elif expression == "auto" and not whole and not _are_logs(stored):
+        code, what = "doubtful-values", f"{found}, and no cell's look like logarithms of counts (scaled and cut at 0?)"
+        hint = "use --expression log1p if they are"
     elif expression == "counts" and not whole:
         code, what = "doubtful-values", f"counts are declared, but {found}"
         hint = "use --expression log1p, or store raw counts"
@@ -235,4 +264,8 @@ def _are_counts(stored: StoredMatrix, expression: Expression, path: Path, others
         hint = "use --expression counts" if whole else "apply log1p, or store raw counts"
     else:
         return whole
+    from data_prep.h5ad.matrices import other_matrices
+
+    if others := other_matrices(path, stored.key):
+        hint += f", or read another matrix with {' or '.join(others)}"
     raise CellDualityError(what, code=code, where=str(path), hint=hint)

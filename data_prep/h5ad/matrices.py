@@ -164,15 +164,13 @@ class StoredMatrix:
 class Tables:
     """What is known of the cells (``obs``) and of the genes of one matrix (``var``), and where that matrix is.
 
-    ``unreadable`` are the columns of ``obs`` that this anndata cannot read, and why; ``others`` the flags by which
-    other matrices of the file are read that can rank genes, whole numbers first.
+    ``unreadable`` are the columns of ``obs`` that this anndata cannot read, and why.
     """
 
     obs: pandas.DataFrame
     var: pandas.DataFrame
     matrix: StoredMatrix
     unreadable: dict[str, str]
-    others: tuple[str, ...]
 
 
 def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: str | None = None) -> Tables:
@@ -190,8 +188,7 @@ def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: 
         warnings.simplefilter("ignore")  # old layouts and repeated names: what matters of it is checked
         with h5py.File(path, "r") as file:
             obs, var, raw_var, unreadable = _frames(file, path)
-            others = _others(file, path, f"layers/{layer}" if layer else matrix)
-            key = _key(file, matrix, layer, path, others)
+            key = _key(file, matrix, layer, path)
             stored = StoredMatrix.find(file, path, key) if key in file else None
     var = raw_var if key.startswith("raw") else var
     if stored is None:
@@ -202,9 +199,10 @@ def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: 
         why = f"of another shape than obs and var: {stored.shape}"
     if stored is None or why:
         hint = "check how the file was written, or whether a filter left nothing over"
+        others = other_matrices(path, key)
         hint = f"use {' or '.join(others)}" if others else hint
         raise CellDualityError(f"the matrix {name} is {why}", code="no-matrix", where=str(path), hint=hint)
-    return Tables(obs, var, stored, unreadable, others)
+    return Tables(obs, var, stored, unreadable)
 
 
 def _frames(file: h5py.File, path: Path) -> tuple[Any, Any, Any, dict[str, str]]:
@@ -238,22 +236,19 @@ def _frame(node: h5py.Group | h5py.Dataset, unreadable: dict[str, str]) -> panda
     return pandas.DataFrame({name: pandas.Series(values, index=index) for name, values in columns.items()}, index=index)
 
 
-def _others(file: h5py.File, path: Path, asked: str) -> tuple[str, ...]:
-    """Return the flags by which matrices that can rank genes are read, but the one ``asked`` for; counts first."""
-    raw = next((key for key in ("raw/X", "raw.X") if key in file), "")
-    layers = {f"layers/{name}": f"--layer {name}" for name in file.get("layers", ())}
-    keys = {"X": "--matrix X", raw: "--matrix raw", **layers}
+def other_matrices(path: Path, asked: str) -> tuple[str, ...]:
+    """Return the flags by which matrices that can rank genes are read, but the one at ``asked``; counts first."""
     found: dict[str, bool] = {}
-    for key, flag in keys.items():
-        if key and key in file and key != asked and not (asked == "raw" and key == raw):
+    with readable(path), h5py.File(path) as file:
+        layers = {f"layers/{name}": f"--layer {name}" for name in file.get("layers", ())}
+        for key, flag in {"X": "--matrix X", "raw/X": "--matrix raw", "raw.X": "--matrix raw", **layers}.items():
             with contextlib.suppress(CellDualityError, *READ_ERRORS):
-                stored = StoredMatrix.find(file, path, key)
-                if 0 not in stored.shape and stored.usable():
+                if key in file and key != asked and (stored := StoredMatrix.find(file, path, key)).usable():
                     found[flag] = stored.whole()
     return tuple(sorted(found, key=lambda flag: not found[flag]))
 
 
-def _key(file: h5py.File, matrix: str, layer: str | None, path: Path, others: tuple[str, ...]) -> str:
+def _key(file: h5py.File, matrix: str, layer: str | None, path: Path) -> str:
     if layer is not None:
         layers = list(file["layers"]) if "layers" in file else []
         if layer not in layers:
@@ -265,6 +260,7 @@ def _key(file: h5py.File, matrix: str, layer: str | None, path: Path, others: tu
         whole = [key for key in ("X", raw) if key and key in file and StoredMatrix.find(file, path, key).whole()]
         return whole[0] if whole else "X"
     if matrix == "raw" and not raw:
+        others = other_matrices(path, "raw/X")
         hint = f"use {' or '.join(others)}" if others else "store counts or log1p values in X or in a layer"
         raise CellDualityError("the file has no raw matrix", code="no-matrix", where=str(path), hint=hint)
     return "X" if matrix == "X" else raw
