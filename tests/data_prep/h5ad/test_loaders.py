@@ -218,7 +218,9 @@ def test_a_table_that_does_not_say_what_it_is_is_read(write_h5ad):
 def test_a_file_that_another_program_writes_is_said_to_be_in_use(write_h5ad):
     path = write_h5ad(counts())
     with h5py.File(path, "a"):
-        code = "import sys; from pathlib import Path; from data_prep.h5ad.matrices import open_tables as o; o(Path(sys.argv[1]))"
+        code = (
+            "import sys, pathlib; from data_prep.h5ad import matrices; matrices.open_tables(pathlib.Path(sys.argv[1]))"
+        )
         done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert "another program has the file open" in done.stderr.splitlines()[-1]
 
@@ -226,7 +228,7 @@ def test_a_file_that_another_program_writes_is_said_to_be_in_use(write_h5ad):
 @pytest.mark.parametrize(
     ("values", "is_log"),
     [
-        ("counts per 10,000", True), ("counts per million, log2", True), ("log10", True), ("of lengths, summing up", True),
+        ("counts per 10,000", True), ("log2 of CPM", True), ("log10", True), ("of lengths, summing up", True),
         ("scaled by gene and cut", False), ("scaled by gene and shifted", False),
     ],
 )  # fmt: skip
@@ -238,8 +240,9 @@ def test_fractions_that_are_no_logarithms_have_to_be_declared(values, is_log, wr
     z = (np.log1p(1e4 * rates) - np.log1p(1e4 * rates).mean(0)) / np.maximum(np.log1p(1e4 * rates).std(0), 1e-9)
     noisy = rates * rng.uniform(0.5, 2, size=rates.shape)
     x = {
-        "counts per 10,000": np.log1p(1e4 * rates), "counts per million, log2": np.log2(1 + 1e6 * rates / 64),
-        "log10": np.log10(1 + 1e4 * rates), "of lengths, summing up": np.log1p(1e6 * noisy / noisy.sum(1, keepdims=True)),
+        "counts per 10,000": np.log1p(1e4 * rates), "log2 of CPM": np.log2(1 + 1e6 * rates / 64),
+        "log10": np.log10(1 + 1e4 * rates),
+        "of lengths, summing up": np.log1p(1e6 * noisy / noisy.sum(1, keepdims=True)),
         "scaled by gene and cut": np.clip(z, 0, None), "scaled by gene and shifted": z - z.min(0),
     }[values]  # fmt: skip
     path = write_h5ad(x.astype(np.float32), labels=["B", "T"] * 30)
