@@ -246,8 +246,8 @@ def _notes(vocabulary: Vocabulary, views: Sequence[View]) -> list[str]:
     ]
     for view in views:
         lost = sum(view.drops.get(why, 0) for why in (FEW_GENES, MISSING_LABEL))
-        if lost > len(view.cells):
-            found.append(f"more cells of {view.name} are left out than are used")
+        if lost >= len(view.cells):
+            found.append(f"half of the cells of {view.name}, or more, are left out: is the file complete?")
     return found
 
 

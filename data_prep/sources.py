@@ -88,7 +88,10 @@ def _with_control(table: CellTable, controls: Sequence[str], where: str) -> Cell
     values = list(table.obs.get("perturbation", ()))
     if unknown := sorted({*controls} - {*values}):
         found = ", ".join(sorted({*values})[:5]) or "no column of perturbations was named"
-        what, hint = f"no cell is called {unknown[0]!r}; there is: {found}", "use --control with one of them"
+        what, hint = (
+            f"no cell is called {unknown[0]!r}; there is: {found}",
+            "use --control with one of them, once for each",
+        )
         raise CellDualityError(what, code="no-control", where=where, hint=hint)
     labels = {**joined({*values}, controls), **dict.fromkeys(controls, CONTROL)}
     moved = sum(labels[value] != value and value not in controls for value in values)

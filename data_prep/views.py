@@ -101,7 +101,7 @@ def _refuse_strangers(genes: Mapping[str, Sequence[str]]) -> None:
     """Raise if two sets hardly share a gene: they are of two species, or name their genes in two ways."""
     for (one, first), (other, second) in itertools.combinations({name: {*of} for name, of in genes.items()}.items(), 2):
         if len(first & second) < FEW_SHARED * min(len(first), len(second)):
-            examples = " and ".join(sorted(some - first & second)[0] for some in (first, second))
+            examples = " and ".join(sorted(some - (first & second))[0] for some in (first, second))
             what = f"{one} and {other} share {len(first & second)} gene names ({examples})"
             hint = "prepare sets of one species that name genes alike; --species mouse maps the genes of mouse files"
             raise CellDualityError(what, code="mixed-species", where=f"sources {one}, {other}", hint=hint)
