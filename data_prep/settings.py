@@ -37,8 +37,7 @@ class SourceSettings(Settings):
     gene_symbols: str | None = None
     species: Literal["human", "mouse"] | None = None
     columns: dict[str, str] = Field(default_factory=dict)
-    # What the file's column of perturbations calls untreated cells, one name or several; none: as the tasks do.
-    control: tuple[str, ...] = ()
+    control: str = ""  # what the file's column of perturbations calls untreated cells; empty: as the tasks do
     variant: Literal["", "as_published", "corrected"] = ""  # of a set of the registry; empty: its default
     n_labelled: Count | None = None  # training cells that show their label; None: what the run says
     max_cells: Count | None = None  # the size of a sample, in proportion by class; None: all cells
@@ -49,11 +48,6 @@ class SourceSettings(Settings):
     @classmethod
     def _name_alone(cls, values: Any) -> Any:
         return {"name": values} if isinstance(values, str) else values
-
-    @field_validator("control", mode="before")
-    @classmethod
-    def _one_control(cls, control: Any) -> Any:
-        return ((control,) if control else ()) if isinstance(control, str) else control
 
 
 class PrepareSettings(Settings):

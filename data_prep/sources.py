@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL, joined
@@ -14,6 +15,9 @@ from data_prep.h5ad.loaders import load_h5ad
 from data_prep.loading.dataset import Dataset
 from data_prep.registry import DATASETS
 from data_prep.settings import SourceSettings
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 JOINED = "cell of a combination that others have in another order (kept, under one label)"
 
@@ -61,13 +65,12 @@ def _file(dataset: Dataset | None, settings: SourceSettings) -> Source:
         )
 
     def read() -> CellTable:
-        others = settings.model_dump(include={"layer", "gene_symbols", "species", "control"})
-        kept_out = {column: column for column in settings.held_out if column not in ("cell_type", *settings.columns)}
-        others["columns"] = {**settings.columns, **kept_out}
-        table = load_h5ad(path, label, expression=expression, matrix=matrix, **others)
-        if settings.control or "perturbation" in table.obs:
-            table = _with_control(table, settings.control, str(path))
-        return table
+        others = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
+        controls = [settings.control, *settings.control.split(",")]
+        table = load_h5ad(path, label, expression=expression, matrix=matrix, control=controls, **others)
+        if settings.control:
+            table = replace(table, obs=_with_control(table.obs, settings.control, str(path)))
+        return one_label_a_combination(table, controls)
 
     # White space would make ids that no table of results can be split on.
     name = dataset.name if dataset else "_".join(path.stem.split())
@@ -83,18 +86,23 @@ def file_of(dataset: Dataset) -> Path:
     return installed_file(source) or fetch(dataset)[source.name]
 
 
-def _with_control(table: CellTable, controls: Sequence[str], where: str) -> CellTable:
-    """Return the table with ``controls`` renamed as the tasks call untreated cells, and one label a combination."""
-    values = list(table.obs.get("perturbation", ()))
-    if unknown := sorted({*controls} - {*values}):
-        found = ", ".join(sorted({*values})[:5]) or "no column of perturbations was named"
-        what, hint = (
-            f"no cell is called {unknown[0]!r}; there is: {found}",
-            "use --control with one of them, once for each",
-        )
+def _with_control(obs: DataFrame, control: str, where: str) -> DataFrame:
+    """Return ``obs`` with the perturbation ``control`` renamed to what the tasks call untreated cells."""
+    values = obs.get("perturbation", ())
+    if control not in set(values):
+        found = ", ".join(sorted({str(value) for value in values})[:5]) or "no column of perturbations was named"
+        what, hint = f"no cell is called {control!r}; there is: {found}", "use --control with one of them"
         raise CellDualityError(what, code="no-control", where=where, hint=hint)
-    labels = {**joined({*values}, controls), **dict.fromkeys(controls, CONTROL)}
-    moved = sum(labels[value] != value and value not in controls for value in values)
+    return obs.assign(perturbation=[CONTROL if value == control else value for value in values])
+
+
+def one_label_a_combination(table: CellTable, controls: Iterable[str]) -> CellTable:
+    """Return the table with one label for each combination of perturbations, see :func:`joined`."""
+    if "perturbation" not in table.obs:
+        return table
+    values = list(table.obs["perturbation"])
+    labels = joined({*values}, {*controls})
+    moved = sum(labels[value] != value for value in values)
     drops = {**table.drops, JOINED: moved} if moved else table.drops
     return replace(table, obs=table.obs.assign(perturbation=[labels[value] for value in values]), drops=drops)
 

@@ -7,16 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import typer
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.tasks import get_task
-
-NEEDED_COLUMNS: dict[str, set[str]] = {
-    "cell_type_annotation": set(),
-    "conditional_cell_generation": set(),
-    "perturbation_response_generation": {"perturbation"},
-    "drug_sensitivity_prediction": {"drug", "sensitivity"},
-    "drug_exposure_prediction": {"drug", "exposure"},
-}
-"""The columns besides cell types that a file has to have for a pair."""
+from cellduality_plugin.tasks import TASKS, get_task
 
 _NEEDS = {
     "records_every": "records", "records_limit": "records",
@@ -49,8 +40,8 @@ def refuse_unread(columns: Mapping[str, str], tasks: Iterable[str], held_out: Co
 
     read = {*asked_columns(get_task(task) for task in tasks), *held_out}
     if unread := [name for name in columns if name not in read]:
-        partners = [needs for needs in NEEDED_COLUMNS.values() if unread[0] in needs]
-        more = " or ".join(sorted(f"--{name}-column" for needs in partners for name in needs - {*columns}))
+        partners = [needs for task in TASKS.values() if unread[0] in (needs := asked_columns([task]))]
+        more = " or ".join(sorted(f"--{name}-column" for needs in partners for name in needs - {*columns, "cell_type"}))
         what = f"no task of this run reads --{unread[0]}-column"
         hint = f"add {more}, or leave it out" if more else "add a --task that reads it, or leave it out"
         raise CellDualityError(what, code="needs-another", where=f"--{unread[0]}-column", hint=hint)

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer import Argument, Option
 
 from cellduality_plugin.commands.arguments import absolute, by_name, names_in, pairs, reward_of
-from cellduality_plugin.commands.prepare_flags import NEEDED_COLUMNS, refuse_alone, refuse_misplaced, refuse_unread
+from cellduality_plugin.commands.prepare_flags import refuse_alone, refuse_misplaced, refuse_unread
 from cellduality_plugin.config import EVERY_TASK, Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS, get_task
@@ -42,9 +42,7 @@ def data_prepare(
     weights: Annotated[str, Option(help="Shares of the RL rows other than 1: task=share,...")] = "",
     label_column: Annotated[str, Option(help="The obs column with cell types; the set's own if empty.")] = "",
     perturbation_column: Annotated[str, Option(help="The obs column with perturbations.")] = "",
-    control: Annotated[
-        list[str] | None, Option(help="What that column calls untreated cells, if not control; repeatable.")
-    ] = None,
+    control: Annotated[str, Option(help="What that column calls untreated cells, if not control.")] = "",
     drug_column: Annotated[str, Option(help="The obs column with drugs.")] = "",
     sensitivity_column: Annotated[str, Option(help="The obs column with drug sensitivities.")] = "",
     exposure_column: Annotated[str, Option(help="The obs column that says which cells were exposed.")] = "",
@@ -56,10 +54,7 @@ def data_prepare(
     variant: Annotated[str, Option(help="Of a published set: as_published or corrected.")] = "",
     small_classes: Annotated[str, Option(help="Classes of fewer than three cells: refuse or drop.")] = "refuse",
     held_out: Annotated[
-        list[str] | None,
-        Option(
-            help="Cells for evaluation out of distribution alone: [SET:]COLUMN=VALUE, of any column of obs; repeatable."
-        ),
+        list[str] | None, Option(help="Cells for evaluation out of distribution alone: [SET:]COLUMN=VALUE; repeatable.")
     ] = None,
     foreign: Annotated[
         list[str] | None,
@@ -148,7 +143,7 @@ def data_prepare(
     columns = {name: column for name, column in of_file.items() if column}
     reading: dict[str, object] = {
         "label_column": label_column, "expression": expression, "matrix": matrix, "layer": layer,
-        "gene_symbols": gene_symbols, "species": species, "columns": columns, "control": control or (),
+        "gene_symbols": gene_symbols, "species": species, "columns": columns, "control": control,
     }  # fmt: skip
     wanted = {absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
     served = tasks_of_sources(names, list(wanted), columns)
@@ -157,12 +152,9 @@ def data_prepare(
     _refuse_unknown(shares, asked, "--weights")
     kept_out = _held_out(held_out or [], names, DATASETS)
     if files := [name for name in names if name not in DATASETS or DATASETS[name].as_file]:
-        renamed = {label_column or "cell_type": "cell_type", **{column: name for name, column in columns.items()}}
-        for name in files:
-            kept_out[name] = {renamed.get(column, column): of for column, of in kept_out.get(name, {}).items()}
-        spoken = [column for name in files for column in kept_out[name]]
+        spoken = [column for name in files for column in kept_out.get(name, ())]
         refuse_unread(columns, [task for name in files for task in served[name]], spoken)
-    refuse_misplaced({flag: value for flag, value in reading.items() if value != "auto"}, variant, files, names)
+    refuse_misplaced(reading, variant, files, names)
     cells = by_name(max_cells, [*names, *others], "--max-cells", DATASETS)
     shown = by_name(labelled, names, "--labelled", DATASETS)
 
@@ -237,10 +229,18 @@ def tasks_of_sources(
         if name in known:
             served[name] = tuple(task for task in wanted if task in known[name] or task in orphans) or known[name]
         else:
-            served[name] = tuple(wanted) or tuple(
-                task for task, needs in NEEDED_COLUMNS.items() if needs <= columns.keys()
-            )
+            served[name] = tuple(wanted) or tuple(task for task, needs in _NEEDED.items() if needs <= columns.keys())
     return served
+
+
+_NEEDED: dict[str, set[str]] = {
+    "cell_type_annotation": set(),
+    "conditional_cell_generation": set(),
+    "perturbation_response_generation": {"perturbation"},
+    "drug_sensitivity_prediction": {"drug", "sensitivity"},
+    "drug_exposure_prediction": {"drug", "exposure"},
+}
+"""The columns besides cell types that a file has to have for a pair."""
 
 
 def run_config(

@@ -35,9 +35,6 @@ MISSING_LABEL = "cell without a label"
 SHARED_SYMBOL = "gene without a symbol, or with one that several genes share"
 NO_GENE = "feature that is no gene (antibody, hashtag, guide, peak, spike-in)"
 
-COLUMN_FLAGS = ("perturbation", "drug", "sensitivity", "exposure")
-"""Columns that have a flag of their own, as --drug-column."""
-
 MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null", "none", "nat"})
 """Texts that stand for no value, in any case: what is left of a missing one in a column that was made text."""
 
@@ -168,7 +165,6 @@ def _obs(
             raise CellDualityError(what, code="unreadable-column", where=str(path), hint=hint)
         if column not in obs:
             flag = "--label-column" if name == "cell_type" else f"--{name}-column"
-            flag = "--held-out" if name == column != "cell_type" and name not in COLUMN_FLAGS else flag
             hint = f"use {flag} with one of: {', '.join(map(str, obs.columns)) or '(there is none)'}"
             raise CellDualityError(f"no column {column!r} in obs", code="unknown-column", where=str(path), hint=hint)
         texts[name], missing = _labels(obs[column], named, f"{path}, obs[{column!r}]")
