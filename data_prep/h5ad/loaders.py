@@ -75,7 +75,7 @@ def load_h5ad(
         What the genes are declared to be of. A mouse's are mapped to their one-to-one human orthologues; genes without
         one are left out. None: the names stay as they are.
     control
-        Values that mean something even if they read like a missing one (as ``"none"``).
+        Perturbations that mean something even if they read like a missing value (as ``"none"``).
 
     Raises
     ------
@@ -167,7 +167,7 @@ def _obs(
             flag = "--label-column" if name == "cell_type" else f"--{name}-column"
             hint = f"use {flag} with one of: {', '.join(map(str, obs.columns)) or '(there is none)'}"
             raise CellDualityError(f"no column {column!r} in obs", code="unknown-column", where=str(path), hint=hint)
-        texts[name], missing = _labels(obs[column], named, f"{path}, obs[{column!r}]")
+        texts[name], missing = _labels(obs[column], named if name == "perturbation" else (), f"{path}, obs[{column!r}]")
         reason = MISSING_LABEL if name == "cell_type" else f"cell without a {name}"
         drops[reason] = int((missing & keep).sum())
         keep &= ~missing
