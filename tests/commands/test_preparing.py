@@ -317,7 +317,7 @@ def test_what_may_be_a_mistake_is_noted(prepare, cells):
     folder = prepare()
     [note] = read_manifest(folder / "vocabulary.json")["notes"]
     assert "'Unknown'" in note
-    with_obs(cells, kind=["T cell", "nan", "NK", "nan"] * 22 + ["T cell", "nan"])
+    with_obs(cells, kind=["T cell", "nan", "NK"] * 30)
     assert Vocabulary.load(prepare() / "vocabulary.json").labels == {"cell_type": ("NK", "T cell")}
     assert "notes" not in read_manifest(folder / "vocabulary.json")
 
