@@ -16,6 +16,7 @@ from cellduality_plugin.openrlhf_hooks import executor as executor_module
 from cellduality_plugin.ratios import with_ratios
 from cellduality_plugin.replay import Replay
 from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.tasks.base import FORMAT_RULE
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 
@@ -80,8 +81,8 @@ class TestTokenizersOfOthers:
         at = scene(CELL, task={"reward": "likelihood"})
         at.roll()
         [(tokens, _)] = at.engine.duals
-        assert tokens.count(tokenizer.convert_tokens_to_ids("<think>")) == 1
-        assert tokens.count(tokenizer.convert_tokens_to_ids("</think>")) == 1
+        for tag in ("<think>", "</think>"):  # of the response, and of the rule in the question
+            assert tokens.count(tokenizer.convert_tokens_to_ids(tag)) == 1 + FORMAT_RULE.count(tag)
 
 
 class TestGroups:
