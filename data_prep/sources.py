@@ -70,7 +70,7 @@ def _file(dataset: Dataset | None, settings: SourceSettings) -> Source:
         table = load_h5ad(path, label, expression=expression, matrix=matrix, control=controls, **others)
         if settings.control:
             table = replace(table, obs=_with_control(table.obs, settings.control, str(path)))
-        return one_label_a_combination(table, controls)
+        return one_label_a_combination(table, controls) if "perturbation" in settings.columns else table
 
     # White space would make ids that no table of results can be split on.
     name = dataset.name if dataset else "_".join(path.stem.split())
@@ -98,8 +98,6 @@ def _with_control(obs: DataFrame, control: str, where: str) -> DataFrame:
 
 def one_label_a_combination(table: CellTable, controls: Iterable[str]) -> CellTable:
     """Return the table with one label for each combination of perturbations, see :func:`joined`."""
-    if "perturbation" not in table.obs:
-        return table
     values = list(table.obs["perturbation"])
     labels = joined({*values}, {*controls})
     moved = sum(labels[value] != value for value in values)
