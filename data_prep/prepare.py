@@ -92,6 +92,9 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
         shareable(source.name)  # before anything is fetched
     found = [find(source) for source in (*settings.sources, *settings.foreign)]
     _refuse_twins([source.name for source in found], "sources", "sources", "join them, or rename a file")
+    if len({source.sha256 for source in found}) < len(found):  # its test cells would train under the other name
+        what = f"two sources are the same file, among {', '.join(source.name for source in found)}"
+        raise CellDualityError(what, code="same-file", where="sources", hint="name it once")
     optional = {
         PRETRAIN_FILE: settings.pretrain_views > 0,
         OOD_FILE: bool(settings.foreign) or any(source.held_out for source in settings.sources),

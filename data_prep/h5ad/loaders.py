@@ -104,7 +104,8 @@ def _genes(
     if gene_symbols is None:
         index = var.index.astype(str).str.strip()
         _refuse_duplicates("gene", index, "sum or drop the copies, or call adata.var_names_make_unique()", path)
-        names: list[str | None] = list(index)
+        names: list[str | None] = [None if name.lower() in MISSING else name for name in index]
+        drops[SHARED_SYMBOL] = names.count(None)
     elif gene_symbols not in columns:
         hint = f"use --gene-symbols with: {', '.join(symbol_columns(columns) or columns) or '(there is none)'}"
         what = f"no column {gene_symbols!r} of names in var"
@@ -200,18 +201,19 @@ def _are_logs(stored: StoredMatrix) -> bool:
     """Return whether the fractions of the first cells look like logarithms of expression.
 
     Those of one cell are then made of few different numbers, as counts are, or of multiples of one number; or all cells
-    add up to the same. None of it is true of values that were scaled by gene.
+    add up to the same, and express some genes only. None of it is true of values that were scaled by gene.
     """
     block = next(stored.rows())[:FIRST_CELLS]
     cells = [values for row in block if (values := row.data[row.data > 0].astype(float)).size >= FEW_VALUES]
     alike = sum(len(np.unique(values)) < 0.9 * len(values) for values in cells)
     if not cells or 2 * alike > len(cells):
         return True
+    some = block.nnz < 0.95 * np.prod(block.shape)
     for base in (np.e, 2.0, 10.0):
         linear = [base**values - 1 for values in cells]
         sums = np.array([values.sum() for values in linear])
         whole = [any(_are_whole(values / unit) for unit in (1.0, values.min())) for values in linear]
-        if 2 * sum(whole) > len(cells) or (len(cells) > FEW_VALUES and sums.std() < 0.05 * sums.mean()):
+        if 2 * sum(whole) > len(cells) or (some and len(cells) > FEW_VALUES and sums.std() < 0.05 * sums.mean()):
             return True
     return False
 

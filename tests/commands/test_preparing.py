@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,6 +330,11 @@ def test_sets_that_share_no_gene_are_refused(prepare, cells, tmp_path):
     adata.write_h5ad(other)
     with refused("mixed-species"):
         prepare(sources=(cells, other))
+
+
+def test_a_file_under_two_names_is_refused(prepare, cells, tmp_path):
+    with refused("same-file"):
+        prepare(sources=(cells, Path(shutil.copy(cells, tmp_path / "copy.h5ad"))))
 
 
 def test_the_ending_of_a_file_may_be_written_otherwise(prepare, cells):

@@ -229,7 +229,7 @@ def test_a_file_that_another_program_writes_is_said_to_be_in_use(write_h5ad):
     ("values", "is_log"),
     [
         ("counts per 10,000", True), ("log2 of CPM", True), ("log10", True), ("of lengths, summing up", True),
-        ("scaled by gene and cut", False), ("scaled by gene and shifted", False),
+        ("scaled by gene and cut", False), ("scaled by gene and shifted", False), ("noise of every gene", False),
     ],
 )  # fmt: skip
 def test_fractions_that_are_no_logarithms_have_to_be_declared(values, is_log, write_h5ad):
@@ -244,6 +244,7 @@ def test_fractions_that_are_no_logarithms_have_to_be_declared(values, is_log, wr
         "log10": np.log10(1 + 1e4 * rates),
         "of lengths, summing up": np.log1p(1e6 * noisy / noisy.sum(1, keepdims=True)),
         "scaled by gene and cut": np.clip(z, 0, None), "scaled by gene and shifted": z - z.min(0),
+        "noise of every gene": rng.normal(3.0, 0.5, size=(60, 40)).clip(0.1),
     }[values]  # fmt: skip
     path = write_h5ad(x.astype(np.float32), labels=["B", "T"] * 30)
     if is_log:
@@ -390,6 +391,8 @@ def test_features_that_are_no_genes_are_left_out_and_counted(names, var, write_h
 def test_blanks_around_gene_names_and_texts_for_none_are_not_part_of_them(write_h5ad):
     path = write_h5ad(counts(), genes=[f" {name} " for name in HUMAN[:12]])
     assert load_h5ad(path, "kind").genes == tuple(HUMAN[:12])
+    loaded = load_h5ad(write_h5ad(counts(), genes=[*HUMAN[:11], "nan"]), "kind")
+    assert (loaded.genes, loaded.drops) == (tuple(HUMAN[:11]), {SHARED_SYMBOL: 1})
     path = with_ids(path, [*HUMAN[:8], "nan", "NaN ", " ", f"{HUMAN[9]} "])
     loaded = load_h5ad(path, "kind", gene_symbols="feature_name")
     assert (loaded.genes, loaded.drops) == ((*HUMAN[:8], HUMAN[9]), {SHARED_SYMBOL: 3})
