@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.perturbations import CONTROL
+from cellduality_plugin.perturbations import CONTROL, joined
 from data_prep.cells import CellTable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.loading.dataset import Dataset
@@ -19,6 +19,8 @@ from data_prep.settings import SourceSettings
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+JOINED = "cell of a combination that others have in another order (kept, under one label)"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def find(settings: SourceSettings) -> Source:
         )
     if dataset is not None and not dataset.as_file:
         return _published(dataset, settings, split)
-    if dataset is not None or settings.name.endswith(".h5ad"):
+    if dataset is not None or settings.name.lower().endswith(".h5ad"):
         return _file(dataset, settings, split)
     hint = f"use one of {', '.join(DATASETS)}, or a path to an .h5ad file"
     raise CellDualityError(f"no data set {settings.name!r}", code="unknown-dataset", where="source", hint=hint)
@@ -78,10 +80,13 @@ def _file(dataset: Dataset | None, settings: SourceSettings, split: PublishedSpl
 
     def read() -> CellTable:
         others = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
-        table = load_h5ad(path, label, expression=expression, matrix=matrix, further=further, **others)
+        controls = [settings.control, *settings.control.split(",")]
+        table = load_h5ad(
+            path, label, expression=expression, matrix=matrix, further=further, control=controls, **others
+        )
         if settings.control:
             table = replace(table, obs=_with_control(table.obs, settings.control, str(path)))
-        return table
+        return one_label_a_combination(table, controls) if "perturbation" in settings.columns else table
 
     # White space would make ids that no table of results can be split on.
     name = dataset.name if dataset else "_".join(path.stem.split())
@@ -105,6 +110,15 @@ def _with_control(obs: DataFrame, control: str, where: str) -> DataFrame:
         what, hint = f"no cell is called {control!r}; there is: {found}", "use --control with one of them"
         raise CellDualityError(what, code="no-control", where=where, hint=hint)
     return obs.assign(perturbation=[CONTROL if value == control else value for value in values])
+
+
+def one_label_a_combination(table: CellTable, controls: Iterable[str]) -> CellTable:
+    """Return the table with one label for each combination of perturbations, see :func:`joined`."""
+    values = list(table.obs["perturbation"])
+    labels = joined({*values}, {*controls})
+    moved = sum(labels[value] != value for value in values)
+    drops = {**table.drops, JOINED: moved} if moved else table.drops
+    return replace(table, obs=table.obs.assign(perturbation=[labels[value] for value in values]), drops=drops)
 
 
 def _published(dataset: Dataset, settings: SourceSettings, split: PublishedSplit) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,9 @@ GROUPS = ("cell_type", "cell_line")
 """What a cell has to share with its control, as far as it is known."""
 
 ABSENT = "value to hold out that no cell has"
+FEW_SHARED = 0.05
+"""The share of the genes of the smaller of two sets that both have at least."""
+
 RARE_CLASS = "cell of a class with fewer than three cells"
 NO_VALUE = "cell without a value in a column that is needed"
 UNPAIRED = "cell without an untreated cell of its type in its split (asked about by other tasks only)"
@@ -95,6 +99,7 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
         If a column is missing that a task asks for, or the cells cannot be split or paired as the settings say.
     """
     tables = [source.read() for source in sources]
+    _refuse_strangers({source.name: table.genes for source, table in zip(sources, tables, strict=True)})
     views = [
         _split(source, table, [tasks[name] for name in settings.tasks_of(wanted)], wanted, settings)
         for source, table, wanted in zip(sources, tables, settings.sources, strict=True)
@@ -115,6 +120,16 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
     if settings.n_genes is not None or len(training) < len(views):
         views = [_with_genes(*one, frozenset(genes), settings) for one in zip(views, tables, strict=True)]
     return [_paired(view, settings) for view in views]
+
+
+def _refuse_strangers(genes: Mapping[str, Sequence[str]]) -> None:
+    """Raise if two sets hardly share a gene: they are of two species, or name their genes in two ways."""
+    for (one, first), (other, second) in itertools.combinations({name: {*of} for name, of in genes.items()}.items(), 2):
+        if len(first & second) < FEW_SHARED * min(len(first), len(second)):
+            examples = " and ".join(sorted(some - (first & second))[0] for some in (first, second))
+            what = f"{one} and {other} share {len(first & second)} gene names ({examples})"
+            hint = "prepare sets of one species that name genes alike; --species mouse maps the genes of mouse files"
+            raise CellDualityError(what, code="mixed-species", where=f"sources {one}, {other}", hint=hint)
 
 
 def _split(

@@ -13,6 +13,7 @@ from rich.console import Console
 from typer import Argument, Option
 
 from cellduality_plugin.commands.arguments import absolute, by_name, names_in, pairs, reward_of
+from cellduality_plugin.commands.prepare_flags import refuse_alone, refuse_misplaced, refuse_unread
 from cellduality_plugin.config import EVERY_TASK, Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS, get_task
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def data_prepare(
+    context: typer.Context,
     sources: Annotated[
         list[str] | None, Argument(help="Known data sets (`data list`) or paths of .h5ad files.")
     ] = None,
@@ -138,9 +140,11 @@ def data_prepare(
     `cellduality data prepare my.h5ad --label-column cell_type --held-out donor=D3`
     """
     from data_prep.download.fetching import ready_file
+    from data_prep.manifests import is_edited, write_manifest
     from data_prep.prepare import PrepareSettings, describe, prepare
     from data_prep.registry import DATASETS
 
+    refuse_alone(context)
     names, others = sources or ["pbmc68k_reduced"], foreign or []
     of_file = {
         "perturbation": perturbation_column, "drug": drug_column, "sensitivity": sensitivity_column,
@@ -157,6 +161,10 @@ def data_prepare(
     asked = {pair: wanted.get(pair) or shares.get(pair) or "1" for some in served.values() for pair in some}
     _refuse_unknown(shares, asked, "--weights")
     kept_out = _held_out(held_out or [], names, DATASETS)
+    if files := [name for name in names if name not in DATASETS or DATASETS[name].as_file]:
+        spoken = [column for name in files for column in kept_out.get(name, ())]
+        refuse_unread(columns, [task for name in files for task in served[name]], spoken)
+    refuse_misplaced(reading, variant, files, names)
     cells = by_name(max_cells, [*names, *others], "--max-cells", DATASETS)
     shown = by_name(labelled, names, "--labelled", DATASETS)
 
@@ -203,8 +211,14 @@ def data_prepare(
     for name in (*names, *others):
         if name in DATASETS and (ready := ready_file(DATASETS[name])):
             out.print(f"{name}: {ready} in place of the download", soft_wrap=True, highlight=False)
+    place_of_config = folder / "cellduality.json"
+    edited = is_edited(place_of_config, config.text)
     summary = prepare(settings.model_copy(update={"rl_gold": gold}), folder)
-    config.save(folder / "cellduality.json")
+    if edited:
+        out.print(f"{place_of_config} was changed by hand and is kept; without it, it is written again", soft_wrap=True)
+    else:
+        config.save(place_of_config)
+        write_manifest(place_of_config, {})
     out.print(describe(summary))
 
 

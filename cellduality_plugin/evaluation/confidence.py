@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellduality_plugin.evaluation.metrics import bootstrap_interval
+from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
 
 Numbers: TypeAlias = NDArray[np.float64]
 

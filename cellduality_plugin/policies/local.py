@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellduality_plugin.chat import render, token_count
+from cellduality_plugin.chat import decode, render, response_ids
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import Prefix, branches_of, log_prob_at
@@ -266,12 +266,12 @@ class LocalPolicy:
             seed = request_seed(self._seed, prompt, draw)
         limit = min(room, self._model.max_new_tokens)
         found = await self._ask(tokens, limit=limit, temperature=at, seed=seed or 0)
-        return str(self._model.tokenizer.decode(found, skip_special_tokens=False))
+        return decode(self._model.tokenizer, found)
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         """Return the log-probability of each token of ``response``, which follows ``given``."""
         tokens, [target] = self._fitting(prompt, [given + response])
-        scored = len(target) - token_count(self._model.tokenizer, given)
+        scored = len(target) - len(response_ids(self._model.tokenizer, given))
         return list(await self._ask(tokens + target, scored=scored))
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
@@ -282,7 +282,7 @@ class LocalPolicy:
 
     def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         tokens = render(self._model.tokenizer, prompt)
-        targets = [list(self._model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in responses]
+        targets = [response_ids(self._model.tokenizer, text) for text in responses]
         if len(tokens) + max(map(len, targets)) > self._model.limit:
             raise PolicyError("prompt_too_long")
         return tokens, targets

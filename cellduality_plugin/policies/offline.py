@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cellduality_plugin.chat import render
+from cellduality_plugin.chat import decode, render
 from cellduality_plugin.errors import CellDualityError
 
 
@@ -88,7 +88,7 @@ class VllmDecoder:
             self._served.llm.reset_prefix_cache()
             outputs = self._served.llm.generate(prompts, sampling, use_tqdm=False)
             for place, output in zip(fitting, outputs, strict=True):
-                responses[place] = output.outputs[0].text
+                responses[place] = decode(self._served.tokenizer, output.outputs[0].token_ids)
         return responses
 
 

@@ -22,7 +22,7 @@ _SHORTEST_MATCH = 32
 
 
 class Rollout(NamedTuple):
-    """The response of a policy, special tokens removed, and what it shares with others of its row."""
+    """The response of a policy, as ``chat.decode`` gives it, and what it shares with others of its row."""
 
     text: str
     group: Group
@@ -42,7 +42,7 @@ class Judge:
         self._scorer, self._tokenizer, self._rows = Scorer(config), tokenizer, rows
         self._tasks, self._vocabulary = config.load_tasks(), config.load_vocabulary()
         self._groups: OrderedDict[str, Group] = OrderedDict()
-        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        special = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token} - {None}  # as chat.decode does
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
 
     def rollout(self, query: str, prompt: str, label: str) -> Rollout:
