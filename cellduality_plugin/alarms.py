@@ -28,6 +28,8 @@ class AlarmSettings:
     failures, truncated
         Share of duals that gave no verdict, and of rollouts cut at their length, in every step of a window. At one in
         five, most groups of eight have one whose low reward is noise.
+    readable
+        Share of answers that could be read, below which in every step of a window nothing can be learnt.
     copy_rise, leak_rise
         By how much the copying of genes that were shown, or the naming of what is hidden, has to rise.
     """
@@ -39,6 +41,7 @@ class AlarmSettings:
     zero_variance: float = 0.8
     failures: float = 0.2
     truncated: float = 0.2
+    readable: float = 0.2
     copy_rise: float = 0.2
     leak_rise: float = 0.1
 
@@ -164,6 +167,19 @@ def _leaking(watch: Watch) -> str:
     return rising and f"what is hidden from the dual is named: {rising}"
 
 
+def _unreadable(watch: Watch) -> str:
+    bound = watch.settings.readable
+    if not all(step.get("dual_answer_parsed", math.nan) < bound for step in watch.last):
+        return ""
+    return f"{watch.now('dual_answer_parsed'):.2f} of the answers can be read, over {len(watch.last)} steps"
+
+
+def _flat(watch: Watch) -> str:
+    if _unreadable(watch):  # then groups are flat at 0, whatever the temperature
+        return ""
+    return watch.lasting("dual_zero_variance", watch.settings.zero_variance, "of the groups have no spread")
+
+
 SIGNS: dict[str, tuple[Callable[[Watch], str], str]] = {
     "hollow_consistency": (
         _hollow,
@@ -171,8 +187,13 @@ SIGNS: dict[str, tuple[Callable[[Watch], str], str]] = {
         "weight (KL) or lower the learning rate (ACTOR_LR)",
     ),
     "zero_variance": (
-        lambda watch: watch.lasting("dual_zero_variance", watch.settings.zero_variance, "of the groups have no spread"),
+        _flat,
         "these teach nothing: raise TEMPERATURE, take a graded reward (likelihood, posterior), or lower minimum_spread",
+    ),
+    "unreadable": (
+        _unreadable,
+        "no answer, no reward: look at the rollouts; teach the form in SFT, raise MAX_NEW_TOKENS if they are cut, and "
+        "see that the chat template and the end token are those of SFT",
     ),
     "dual_failures": (
         _failing,

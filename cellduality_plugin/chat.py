@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
+
+THINK = "<think>"
 
 
 def render(tokenizer: Any, prompt: str) -> list[int]:
@@ -13,6 +17,28 @@ def render(tokenizer: Any, prompt: str) -> list[int]:
     chat = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     return list(tokenizer(text=text, add_special_tokens=False)["input_ids"])
+
+
+def response_ids(tokenizer: Any, response: str) -> list[int]:
+    """Return the token ids of a response as they follow :func:`render`: a trace that the template opens is open."""
+    if response.startswith(THINK) and _opens_trace(tokenizer, tokenizer.chat_template):
+        response = response[len(THINK) :]
+    return list(tokenizer(response, add_special_tokens=False)["input_ids"]) if response else []
+
+
+@lru_cache(maxsize=16)
+def _opens_trace(tokenizer: Any, template: str) -> bool:
+    chat = [{"role": "user", "content": ""}]
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)).rstrip().endswith(THINK)
+
+
+def decode(tokenizer: Any, tokens: Iterable[int]) -> str:
+    """Return the text of a response, without the tokens that begin, end and fill up a sequence.
+
+    All others stay, for tags may be special tokens.
+    """
+    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    return str(tokenizer.decode([token for token in tokens if token not in ends], skip_special_tokens=False))
 
 
 def token_count(tokenizer: Any, text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -46,6 +47,9 @@ app.add_typer(traces_app, name="traces")
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one line on stderr and its exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what has been begun is cleared away, as after Ctrl-C
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     if not sys.warnoptions:  # what libraries tell their developers would hide the one line; python -W shows it
         warnings.simplefilter("ignore")
     try:

@@ -114,7 +114,12 @@ class Config(Settings):
 
     def save(self, path: Path) -> None:
         """Write the configuration as JSON, whole or not at all."""
-        write_text(path, self.model_dump_json(indent=2) + "\n")
+        write_text(path, self.text)
+
+    @property
+    def text(self) -> str:
+        """The file of this configuration."""
+        return self.model_dump_json(indent=2) + "\n"
 
     def load_vocabulary(self) -> Vocabulary:
         """Return the vocabulary the configuration names."""

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import Answer, OneOf, read_trace
-from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, Trace
+from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, Trace, put
 from cellduality_plugin.policies.memo import Asked, Memo
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.tasks.base import LabelTask
 from cellduality_plugin.vocabulary import Vocabulary
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Dual:
     async def rebuilt(self, answer: Value) -> list[Answer]:
         """Return what the policy rebuilds from ``answer`` in each of the draws, as read by the parser."""
         prompt = self._prompt(answer)
-        draws = (self._once((prompt, draw), lambda: self.policy.generate(prompt)) for draw in range(self.samples))
+        draws = (self._once((prompt, draw)) for draw in range(self.samples))
         found = [self.task.parse_rebuilt(text, self.vocabulary) for text in await asyncio.gather(*draws)]
         self.reads += found
         return found
@@ -122,11 +121,9 @@ class Dual:
         """
         prompt, response = self._prompt(answer), self.task.rebuilt_response(unknown, trace or "")
         if trace is None:
-            return _finite(await self._once((prompt, response), lambda: self.policy.log_probs(prompt, response)))
+            return _finite(await self._once((prompt, response)))
         start = response.index("<answer>")
-        given, rest = response[:start], response[start:]
-        asked = self._once((prompt, After(given, rest)), lambda: self.policy.log_probs(prompt, rest, given=given))
-        return _finite(await asked)
+        return _finite(await self._once((prompt, After(response[:start], response[start:]))))
 
     async def log_likelihood(self, answer: Value, unknown: Value) -> tuple[float, float]:
         """Return the mean over the traces of (log-likelihood, number of tokens) of the response that rebuilds
@@ -142,11 +139,8 @@ class Dual:
         their responses branch, the mean over the traces. One call for each trace.
         """
         prompt, traces = self._prompt(answer), await self.traces(answer)
-        asked = (
-            self._choice(prompt, tuple(self.task.rebuilt_response(choice, trace or "") for choice in choices))
-            for trace in traces
-        )
-        found = await asyncio.gather(*asked)
+        responses = [tuple(self.task.rebuilt_response(choice, trace or "") for choice in choices) for trace in traces]
+        found = [_finite(each) for each in await asyncio.gather(*(self._once((prompt, each)) for each in responses))]
         if traces == [None]:
             return found[0]
         # What the choices share differs from trace to trace: it has to go before their probabilities are averaged.
@@ -161,45 +155,29 @@ class Dual:
         assert isinstance(self.task, LabelTask)
         inputs = {**self.example.inputs, "cell": self.task.whole(self.example)}
         prompt = self.task.primal_prompt(inputs, self.vocabulary)
-        return await self._choice(prompt, tuple(map(self.task.answer_response, choices)))
+        return _finite(await self._once((prompt, tuple(map(self.task.answer_response, choices)))))
 
     async def traces(self, answer: Value) -> list[str | None]:
         """Return the reasoning of the policy over the dual of ``answer``, of each draw; [None] if none is drawn."""
         how, prompt = self.reasoning, self._prompt(answer)
         if not how.count:
             return [None]
-
-        def drawn(seed: int) -> Awaitable[str]:
-            return self._once(
-                (prompt, Trace(seed)), lambda: self.policy.generate(prompt, seed=seed, temperature=how.temperature)
-            )
-
-        seeds = (request_seed(how.seed, prompt, number) for number in range(how.count))
-        return list(map(read_trace, await asyncio.gather(*map(drawn, seeds))))
+        draws = (Trace(request_seed(how.seed, prompt, number), how.temperature) for number in range(how.count))
+        return list(map(read_trace, await asyncio.gather(*(self._once((prompt, draw)) for draw in draws))))
 
     def _prompt(self, answer: Value) -> str:
         return self.task.dual_prompt(self.example.known, answer, self.vocabulary)
 
-    async def _choice(self, prompt: str, responses: tuple[str, ...]) -> list[float]:
-        asked = self._once((prompt, responses), lambda: self.policy.choice_log_probs(prompt, responses))
-        return _finite(await asked)
-
-    async def _once(self, question: Question, ask: Callable[[], Awaitable[Result]]) -> Result:
+    async def _once(self, question: Question) -> Any:
         if question not in self.asked:
-            call = self.memo.get(question)
-            if call is None:
-                self.requests += 1
-                call = asyncio.ensure_future(self._bounded(ask()))
-                call.add_done_callback(_retrieve)
-                self.memo.keep(question, call)
-            self.asked[question] = call
+            self.asked[question], new = self.memo.once(question, partial(self._bounded, question))
+            self.requests += new
         # Another answer may wait for the same call: to give up on it is not to cancel it.
-        result: Result = await asyncio.shield(self.asked[question])
-        return result
+        return await asyncio.shield(self.asked[question])
 
-    async def _bounded(self, call: Awaitable[Result]) -> Result:
+    async def _bounded(self, question: Question) -> Any:
         try:
-            return await asyncio.wait_for(call, self.timeout)
+            return await asyncio.wait_for(put(self.policy, question), self.timeout)
         except asyncio.TimeoutError:
             raise PolicyError("timeout") from None
 
@@ -213,9 +191,3 @@ def _finite(found: list[float]) -> list[float]:
     if not found or not all(map(math.isfinite, found)):
         raise PolicyError("not_finite")
     return found
-
-
-def _retrieve(call: asyncio.Future[Any]) -> None:
-    """Retrieve the exception of a call: asyncio warns of one that nothing waits for any more."""
-    if not call.cancelled():
-        call.exception()

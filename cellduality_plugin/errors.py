@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class CellDualityError(Exception):
     """A mistake in data, settings or environment, reported in one line.
@@ -29,3 +32,13 @@ class CellDualityError(Exception):
         self.what, self.code, self.where, self.hint, self.exit_code = what, code, where, hint, exit_code
         line = what + (f" [{where}]" if where else "") + (f": {hint}" if hint else "")
         super().__init__(" ".join(line.split()))
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn a package that the block cannot import into one line that says how to install it."""
+    try:
+        yield
+    except ImportError as error:
+        hint = f"pip install 'cellduality[{extra}]'"
+        raise CellDualityError(f"cannot import {error.name}", code="not-installed", hint=hint) from error

@@ -59,12 +59,15 @@ class Answer:
 def split_response(text: str) -> Response:
     """Return the parts of ``<think>...</think><answer>...</answer>``; the trace may be missing. Never raises.
 
-    The tags must come in that order, once each, with nothing but white space outside them.
+    The tags must come in that order, once each, with nothing but white space outside them. A trace that only ends was
+    opened by the chat template.
 
     Examples
     --------
     >>> split_response("<think>CD19 is high.</think> <answer>B</answer>")
     Response(trace='CD19 is high.', answer='B', failure='')
+    >>> split_response("CD19 is high.</think><answer>B</answer>").trace
+    'CD19 is high.'
     >>> split_response("<answer>B</answer> or <answer>T</answer>").failure, split_response("B").failure
     ('ambiguous', 'no_answer')
     """
@@ -73,6 +76,8 @@ def split_response(text: str) -> Response:
     tags = [match.group() for match in _TAG.finditer(text)]
     parts = _TAG.split(text)
     trace = ""
+    if tags[:1] == ["</think>"]:
+        tags, parts = ["<think>", *tags], ["", *parts]
     if tags[:2] == ["<think>", "</think>"]:
         trace, tags, parts = parts[1].strip(), tags[2:], [parts[0] + parts[2], *parts[3:]]
     if "<answer>" not in tags:

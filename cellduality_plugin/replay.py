@@ -18,7 +18,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.groups import Score
 from cellduality_plugin.policies.recorded import RecordedPolicy
 from cellduality_plugin.records import Reading, Row, read_groups
-from cellduality_plugin.reward_names import renamed
+from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.scoring import Scorer
 
 NOT_RECORDED = "not_recorded"
@@ -99,7 +99,7 @@ class Replay:
     def __init__(self, config: Config, rewards: Mapping[str, str | dict[str, float]]) -> None:
         changed = config.with_each("reward", rewards, "--rewards")
         self._scorer = Scorer(changed)
-        self._names = {name: written_reward(task.reward) for name, task in changed.tasks.items()}
+        self._names = {name: shortened(task.reward) for name, task in changed.tasks.items()}
         self.reading, self.groups = Reading(), 0
         self.columns: dict[tuple[str, str], Column] = {}
 
@@ -126,19 +126,6 @@ class Replay:
             }
             for row, reward, before, truth, score in zip(rows, rewards, recorded, truths, scores, strict=True)
         ]  # fmt: skip
-
-
-def written_reward(reward: str | Mapping[str, float]) -> str:
-    """Return a reward as the command line writes it, files without their folder.
-
-    Examples
-    --------
-    >>> written_reward("a/mine.py:Mine"), written_reward({"posterior": 0.5, "duality": 2})
-    ('mine.py:Mine', '0.5*posterior+2*duality')
-    """
-    if isinstance(reward, str):
-        return renamed(reward, lambda kind: kind.rpartition("/")[2])
-    return "+".join(f"{weight:g}*{written_reward(name)}" for name, weight in reward.items())
 
 
 def record_files(places: Sequence[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from cellduality_plugin.errors import CellDualityError
@@ -86,6 +86,19 @@ def renamed(text: str, name: Callable[[str], str]) -> str:
     terms = read_reward(text)
     named = [tuple(Factor(name(factor.kind), factor.power) for factor in term.factors) for term in terms]
     return "+".join(str(replace(term, factors=factors)) for term, factors in zip(terms, named, strict=True))
+
+
+def shortened(reward: str | Mapping[str, float], cut: str = "/") -> str:
+    """Return a reward, or {reward: its weight}, as it is written, each kind without all up to its last ``cut``.
+
+    Examples
+    --------
+    >>> shortened("path/mine.py:Mine"), shortened({"posterior": 2, "path/mine.py:Mine": 1}, ":")
+    ('mine.py:Mine', '2*posterior+Mine')
+    """
+    if isinstance(reward, str):
+        return renamed(reward, lambda kind: kind.rpartition(cut)[2])
+    return "+".join(f"{weight:g}*{shortened(name, cut)}".removeprefix("1*") for name, weight in reward.items())
 
 
 def _number(text: str) -> float | None:

@@ -49,7 +49,9 @@ class Vocabulary:
             raise CellDualityError(what, code="duplicate-genes", hint=hint)
         for kind, names in self.labels.items():
             if len({_fold(name) for name in names}) != len(names):
-                what = f"labels of kind {kind!r} differ only in case or spacing"
+                folded = Counter(map(_fold, names))
+                twins = ", ".join(repr(name) for name in names if folded[_fold(name)] > 1)
+                what = f"labels of kind {kind!r} differ only in case or spacing: {twins:.200}"
                 raise CellDualityError(what, code="duplicate-labels", hint="merge or rename them")
 
     @cached_property

@@ -153,17 +153,26 @@ def rank_cells(
     table = cells if isinstance(cells, CellTable) else CellTable.of(cells)
     asked = [place for place, gene in enumerate(table.genes) if genes is None or gene in genes]
     usable = [place for place in asked if speakable(table.genes[place])]
+    if asked and not usable:
+        what = f"no gene has a name that can be written in a cell sentence ({table.genes[asked[0]]!r})"
+        raise CellDualityError(what, code="no-genes", where=source, hint="use names without blanks, commas, < and >")
     names = [table.genes[place] for place in usable]
     ties = np.full(len(table.genes), -1, dtype=np.int32)
     ties[usable] = name_order(names)
     names.sort()
-    ranked = np.empty((len(table.obs), top), dtype=np.int32)
+    ranked = np.empty((len(table.obs), 0), dtype=np.int32)
     expressed = np.zeros(len(ties), dtype=bool)
     first = 0
     for block in table.blocks():
-        expressed |= rank_rows(block, ties, top, out=ranked[first : first + block.shape[0]])[1]
+        width = min(top, int(np.diff(block.indptr).max(initial=0)))
+        if width > ranked.shape[1]:  # only as wide as a cell is long, which the first block usually shows
+            wider = np.empty((len(ranked), width), dtype=np.int32)
+            wider[:first, : ranked.shape[1]], wider[:first, ranked.shape[1] :] = ranked[:first], -1
+            ranked = wider
+        rows = slice(first, first + block.shape[0])
+        expressed |= rank_rows(block, ties, ranked.shape[1], out=ranked[rows])[1]
         first += block.shape[0]
-    enough = (ranked[:, min_genes - 1] >= 0) if min_genes <= top else np.zeros(len(ranked), dtype=bool)
+    enough = (ranked[:, min_genes - 1] >= 0) if min_genes <= ranked.shape[1] else np.zeros(len(ranked), dtype=bool)
     if not enough.any():
         what, hint = f"no cell has {min_genes} expressed genes", "lower --min-genes or check the matrix"
         raise CellDualityError(what, code="too-few-genes", where=source, hint=hint)

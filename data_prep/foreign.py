@@ -11,11 +11,12 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import rank_cells
+from data_prep.published import OOD
 from data_prep.registry import DATASETS
 from data_prep.settings import PrepareSettings
 from data_prep.sources import Source
 from data_prep.splits import choose_some
-from data_prep.views import OOD, View, asked_columns, known_by, named_columns
+from data_prep.views import View, asked_columns, in_names_of, known_by, named_columns
 
 NO_COUNTERPART = "cell of a type the training set does not have"
 
@@ -70,7 +71,7 @@ def read_foreign(
     if not asked:
         what, hint = "no task of this run names cell types", "add --task cell_type_annotation"
         raise CellDualityError(what, code="no-annotation", where="foreign", hint=hint)
-    training = {view.name: _types_of(view) for view in views if view.labels(KIND)}
+    training = {view.name: _types_of(view) for view in views if view.labelled and view.labels(KIND)}
     trained = {coarse for types in training.values() for coarse in types.values()}
     shared = {one.name: {label: c for label, c in shareable(one.name).items() if c in trained} for one in found}
     others = [
@@ -100,13 +101,11 @@ def _foreign_view(
 ) -> View:
     """Return the view of a foreign set: at most ``max_cells`` cells with one of ``labels``, all out of distribution."""
     name, where, table = source.name, f"source {source.name}", source.read()
-    if genes.isdisjoint(table.genes):
-        what, hint = "none of its genes is in the vocabulary", "use sets that name genes alike"
-        raise CellDualityError(what, code="no-genes", where=where, hint=hint)
+    table, lost = in_names_of(genes, table, name)
     columns = named_columns(table.obs, asked_columns(tasks), name)
     top, least = settings.top_genes, settings.min_genes
     ranked = rank_cells(table, source=name, top=top, min_genes=least, genes=genes)
-    drops = Counter({**table.drops, **ranked.drops})
+    drops = Counter({**table.drops, **lost, **ranked.drops})
     rows, known = ranked.rows, ranked.known(columns)
     asked = {i: values[KIND] for i, values in known.items() if values[KIND] in labels}
     if len(asked) < len(known):

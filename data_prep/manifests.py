@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -61,6 +61,40 @@ def read_manifest(path: Path) -> Manifest:
         wrong, where = f"unreadable manifest: {error!r}", beside
     hint = "prepare the data again (cellduality data prepare)"
     raise CellDualityError(wrong, code="stale-file", where=str(where), hint=hint)
+
+
+def refuse_changed(files: Iterable[Path]) -> None:
+    """Raise a CellDualityError if one of ``files`` is there and is not as it was written: it is not replaced."""
+    for path in files:
+        try:
+            if path.exists():
+                read_manifest(path)
+        except CellDualityError as error:
+            what = "not written here, or changed since, and would be replaced"
+            hint = "move it away, or choose another folder (--out)"
+            raise CellDualityError(what, code="not-ours", where=str(path), hint=hint) from error
+
+
+def is_edited(path: Path, text: str) -> bool:
+    """Return whether the file ``path``, last written as ``text``, was changed by hand since, and has to be kept.
+
+    Raises
+    ------
+    CellDualityError
+        If it was not written here, or was changed by hand and ``text`` has changed, too.
+    """
+    try:
+        if not path.exists() or path.read_text(encoding="utf-8") == text:
+            return False
+        written = json.loads(manifest_path(path).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        written = ""
+    if written == file_sha256(path):
+        return False
+    if written == hashlib.sha256(text.encode()).hexdigest():
+        return True
+    refuse_changed([path])
+    return False
 
 
 def up_to_date(files: Sequence[Path], origin: Mapping[str, Any]) -> bool:

@@ -20,16 +20,27 @@ from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.cells import FEW_GENES
 from data_prep.foreign import read_foreign, shareable
-from data_prep.manifests import Manifest, code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
+from data_prep.h5ad.loaders import MISSING_LABEL
+from data_prep.manifests import (
+    Manifest,
+    code_sha256,
+    manifest_path,
+    read_manifest,
+    refuse_changed,
+    up_to_date,
+    write_manifest,
+)  # fmt: skip
 from data_prep.pretraining import PRETRAIN_FILE, pretrain_rows
 from data_prep.profiles import fit_profiles
+from data_prep.published import OOD
 from data_prep.registry import DATASETS
 from data_prep.rows import audit_rows, eval_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, find, joint_sha256
 from data_prep.splits import SPLITS
-from data_prep.views import OOD, View, asked_columns, read_views, source_of
+from data_prep.views import View, asked_columns, read_views, source_of
 from data_prep.whole_folder import whole_folder
 
 __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]
@@ -45,6 +56,10 @@ OOD_FILE = f"eval_{OOD}.jsonl"
 
 COARSE_FILE = "coarse_types.json"
 """The types that foreign sets share with those that train; written only where there are any."""
+
+
+NO_CLASS = frozenset({"unknown", "unassigned", "unclassified", "undefined", "ambiguous", "doublet", "other", "none"})
+"""Labels, in any case, that name what nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,8 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     Raises
     ------
     CellDualityError
-        If the settings do not fit together, a source cannot be read, or the folder cannot be written.
+        If the settings do not fit together, a source cannot be read, the folder cannot be written, or a file in it is
+        not as it was written here.
     """
     tasks = {name: get_task(name) for name in settings.tasks}
     _refuse_twins([task.name for task in tasks.values()], "dual pairs", "tasks", "give each its own `name`")
@@ -78,15 +94,19 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     asked = [asked_columns(tasks[name] for name in settings.tasks_of(source)) for source in settings.sources]
     found = [find(*each) for each in zip(settings.sources, asked, strict=True)] + list(map(find, settings.foreign))
     _refuse_twins([source.name for source in found], "sources", "sources", "join them, or rename a file")
+    if len({source.sha256 for source in found}) < len(found):  # its test cells would train under the other name
+        what = f"two sources are the same file, among {', '.join(source.name for source in found)}"
+        raise CellDualityError(what, code="same-file", where="sources", hint="name it once")
     optional = {
         PRETRAIN_FILE: settings.pretrain_views > 0,
-        OOD_FILE: bool(settings.foreign) or any(source.held_out for source in settings.sources),
+        OOD_FILE: bool(settings.foreign) or any(source.split.holds_out for source in found),
         COARSE_FILE: bool(settings.foreign),
     }
     wanted = [*FILES, *(name for name, needed in optional.items() if needed)]
     origin = _origin(settings, found, list(tasks.values()))
     fresh = up_to_date([out / name for name in wanted], origin)
     if not fresh:
+        refuse_changed(out / name for name in (*FILES, *optional))
         files, views = _build(settings, found, tasks)
         with whole_folder(out) as folder:
             for name in wanted:
@@ -129,6 +149,7 @@ def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequenc
         "seed": settings.seed,
         "source": " + ".join(source.name for source in sources),
         "source_sha256": joint_sha256(digests),
+        "splits": {source.name: source.split.text(settings.fractions) for source in sources[: len(settings.sources)]},
         "sha256_by_source": {source.name: source.sha256 for source in sources},
         "code_sha256": code_sha256(sorted(code)),
         "settings": settings.model_dump(mode="json"),
@@ -221,7 +242,23 @@ def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict
             parts = {view.name: [row for row in content if source_of(row["id"]) == view.name] for view in views}
             by_source = {"counts_by_source": {source: _counts(rows) for source, rows in parts.items()}}
     drops = sum((Counter(view.drops) for view in views), Counter[str]())
-    return {"counts": counts, **by_source, "drops": dict(drops), "vocabulary": vocabulary.fingerprint}
+    notes = {"notes": found} if name == "vocabulary.json" and (found := _notes(content, views)) else {}
+    return {"counts": counts, **by_source, "drops": dict(drops), "vocabulary": vocabulary.fingerprint, **notes}
+
+
+def _notes(vocabulary: Vocabulary, views: Sequence[View]) -> list[str]:
+    """Return what may be right, and should be looked at."""
+    found = [
+        f"the {kind} {label!r} is a class like any other: rows show it and are paid for it"
+        for kind, labels in vocabulary.labels.items()
+        for label in labels
+        if label.lower() in NO_CLASS
+    ]
+    for view in views:
+        lost = sum(view.drops.get(why, 0) for why in (FEW_GENES, MISSING_LABEL))
+        if lost >= len(view.cells):
+            found.append(f"half of the cells of {view.name}, or more, are left out: is the file complete?")
+    return found
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -238,6 +275,10 @@ def describe(summary: Summary) -> Table:
     table = Table("file", "holds", title=f"{first['source']} -> {summary.out}: {state}", title_justify="left")
     for name, manifest in summary.manifests.items():
         table.add_row(name, ", ".join(f"{count} {what}" for what, count in manifest["counts"].items()))
+    for name, split in first["splits"].items():
+        table.add_row("split", f"{name}: {split}" if len(first["splits"]) > 1 else split)
+    for note in first.get("notes", ()):
+        table.add_row("note", note)
     table.add_row("left out", "; ".join(f"{count} x {why}" for why, count in first["drops"].items()) or "nothing")
     table.add_row("fingerprint", f"vocabulary {first['vocabulary']}, seed {first['seed']}")
     return table

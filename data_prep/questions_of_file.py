@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.perturbations import CONTROL
+from cellduality_plugin.perturbations import CONTROL, joined
 from cellduality_plugin.tasks import TASKS
-from data_prep.h5ad.loaders import NAMED
-from data_prep.sources import own_file, untreated
+from data_prep.h5ad.loaders import NAMED, labels_of
+from data_prep.registry import DATASETS
+from data_prep.sources import control_names, own_file, untreated
 from data_prep.views import asked_columns
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,12 @@ class Look:
 
 
 def look_at(
-    name: str, named: Mapping[str, str], *, control: str, drug: str, held_out: Mapping[str, Collection[str]]
+    name: str, named: Mapping[str, str], reading: Mapping[str, Any], *, held_out: Mapping[str, Collection[str]]
 ) -> Look:
     """Return what the file called ``name`` has of the columns in ``named``; if there are none, of those of our names.
 
-    ``named`` is {name: column of the file}; ``control`` says what untreated cells are called, see
-    :func:`data_prep.sources.untreated`; all cells had the ``drug``, if there is one; cells with a value in ``held_out``
-    do not count.
+    ``named`` is {name: column of the file}; ``reading`` are settings of the source, of which matrix, layer, ``control``
+    and ``drug`` count; cells with a value in ``held_out`` do not.
 
     Raises
     ------
@@ -69,8 +66,8 @@ def look_at(
     """
     from data_prep.h5ad.matrices import open_tables
 
-    path = own_file(name)
-    obs = open_tables(path).obs
+    path, drug, control = own_file(name), reading["drug"], reading["control"]
+    obs = open_tables(path, reading["matrix"] or "X", reading["layer"] or None).obs
     columns = dict(named) or {ours: ours for ours in NAMED if ours in obs and not (ours == "drug" and drug)}
     if not columns:
         what = f"no label column given, and none is called {', '.join(NAMED)}"
@@ -80,19 +77,17 @@ def look_at(
     for ours, values in held_out.items():
         if (column := columns.get(ours, ours)) in obs:
             kept &= ~obs[column].astype(str).isin(values).to_numpy()
-    labels = {ours: _labels(obs[kept], column) for ours, column in columns.items()}
+    labels = {
+        ours: {*labels_of(obs[column][kept], control_names(control) if ours == "perturbation" else (), name)[0]} - {""}
+        for ours, column in columns.items()
+        if column in obs
+    }
     controls = untreated(labels.get("perturbation", ()), control, name)
-    if controls:
-        labels["perturbation"] = labels["perturbation"] - controls | {CONTROL}
+    if "perturbation" in labels:
+        labels["perturbation"] = {*joined(labels["perturbation"], controls).values()}
     shared = {ours: min(found) for ours, found in labels.items() if len(found) == 1 and ours != "drug"}
     usable = {*columns, *(["drug"] if drug else [])} - {*shared}  # one that is missing, too: who reads the file says so
     return Look(name, columns, frozenset(usable), shared, frozenset(controls))
-
-
-def _labels(obs: DataFrame, column: str) -> set[str]:
-    """Return the values of a column as they will be read; none if it is missing."""
-    values = obs[column].dropna().unique() if column in obs else ()
-    return {" ".join(str(value).split()) for value in values} - {""}
 
 
 def tasks_for(usable: Collection[str]) -> tuple[str, ...]:
@@ -104,3 +99,29 @@ def tasks_for(usable: Collection[str]) -> tuple[str, ...]:
     ('perturbation_response_generation', 'perturbation_identification')
     """
     return tuple(name for name, task in TASKS.items() if asked_columns([task]) <= {*usable})
+
+
+def tasks_of_sources(
+    sources: Sequence[str], wanted: Sequence[str], usable: Mapping[str, Collection[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return the pairs that are asked about each source.
+
+    A published set serves the pairs the registry names for it, and any other that was asked for and no set of this
+    run is known to serve, unless it lacks the columns and another has them. A file of one's own serves all that was
+    asked for; if nothing was, what its ``usable`` columns allow.
+    """
+    known = {name: DATASETS[name].tasks for name in sources if name in DATASETS}
+    orphans = [task for task in wanted if not any(task in tasks for tasks in known.values())]
+    able = {task: {name for name in known if task in tasks_for(DATASETS[name].columns)} for task in orphans}
+    served = {}
+    for name in sources:
+        if name in known:
+            extra = [task for task in orphans if not able[task] or name in able[task]]
+            served[name] = tuple(task for task in wanted if task in known[name] or task in extra) or known[name]
+        else:
+            served[name] = tuple(wanted) or tasks_for(usable[name])
+        if not served[name]:
+            what = f"no question follows from its columns {', '.join(sorted(usable[name])) or '(none is of use)'}"
+            hint = "name cell types, perturbations, or a drug and what it did, of two kinds at least"
+            raise CellDualityError(what, code="nothing-to-ask", where=name, hint=hint)
+    return served

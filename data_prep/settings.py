@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.settings import Settings
 from data_prep.h5ad.loaders import Expression, Matrix
+from data_prep.published import FRACTIONS
 
 STREAMS = (
     "split", "labels", "sft", "rl", "eval_validation", "eval_test", "sample", "pairs", "eval_ood", "audit", "pretrain",
@@ -46,6 +47,7 @@ class SourceSettings(Settings):
     max_cells: Count | None = None  # the size of a sample, in proportion by class; None: all cells
     # Values by column, e.g. {"cell_type": ("B cell",)}, of cells for out-of-distribution evaluation alone.
     held_out: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    split: Literal["published", "fractions"] = "published"  # of a set of the registry; fractions: by class, as any file
 
     @model_validator(mode="before")
     @classmethod
@@ -81,7 +83,7 @@ class PrepareSettings(Settings):
     rl_gold: tuple[str, ...] = ()  # tasks, by their own names, whose RL rows hold the true answer
     masks: Count = 1  # splits into known and hidden genes that an RL row holds
     n_audit: int = Field(default=128, ge=0)  # validation cells of each task for the audit, at most
-    fractions: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2)  # of train, validation and test cells
+    fractions: tuple[Fraction, Fraction, Fraction] = FRACTIONS  # of train, validation and test cells
     # Of fewer than three cells; a class is a combination of all columns that the tasks speak of.
     small_classes: Literal["refuse", "drop"] = "refuse"
     seed: int = Field(default=0, ge=0)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.perturbations import CONTROL, means_control
+from cellduality_plugin.perturbations import joined, means_control
 from data_prep.cells import CellTable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.loading.dataset import Dataset
+from data_prep.published import PublishedSplit
 from data_prep.registry import DATASETS
 from data_prep.settings import SourceSettings
+
+JOINED = "cell of a combination that others have in another order (kept, under one label)"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Source:
     name: str
     sha256: str
     read: Callable[[], CellTable]
+    split: PublishedSplit  # of the set, or what the settings say instead
+    match: tuple[str, ...] = ()  # columns that a cell and its control share, by the names that tasks know them by
 
 
 def find(settings: SourceSettings, asked: Collection[str] = ("cell_type",)) -> Source:
@@ -36,14 +41,19 @@ def find(settings: SourceSettings, asked: Collection[str] = ("cell_type",)) -> S
         If there is no such set or file, it cannot be fetched, or the settings do not fit it.
     """
     dataset = DATASETS.get(settings.name)
+    split = dataset.split if dataset is not None and settings.split == "published" else PublishedSplit()
+    if settings.held_out:  # in place of what the set itself holds out
+        split = PublishedSplit(
+            "fractions" if split.rule == "whole" else split.rule, settings.held_out, unknown=split.unknown
+        )
     if dataset is not None and not dataset.as_file:
-        return _published(dataset, settings)
-    return _file(dataset, settings, asked)
+        return _published(dataset, settings, split)
+    return _file(dataset, settings, split, asked)
 
 
 def own_file(name: str) -> Path:
     """Return the path of a file of one's own; a CellDualityError if there is none, or it is no .h5ad file."""
-    if not name.endswith(".h5ad"):
+    if not name.lower().endswith(".h5ad"):
         hint = f"use one of {', '.join(DATASETS)}, or a path to an .h5ad file"
         raise CellDualityError(f"no data set {name!r}", code="unknown-dataset", where="source", hint=hint)
     if not (path := Path(name)).is_file():
@@ -52,28 +62,49 @@ def own_file(name: str) -> Path:
     return path
 
 
-def _file(dataset: Dataset | None, settings: SourceSettings, asked: Collection[str]) -> Source:
+def _file(dataset: Dataset | None, settings: SourceSettings, split: PublishedSplit, asked: Collection[str]) -> Source:
     path = file_of(dataset) if dataset else own_file(settings.name)
     known = dataset.as_file if dataset else {}
     label = settings.label_column or known.get("label_column")
     if not label and "cell_type" in asked:
         hint = "name the column of obs with the cell types: --label-column NAME"
         raise CellDualityError("no label column given", code="no-label-column", where=settings.name, hint=hint)
-    columns = _columns(settings, label)
+    if settings.drug and "drug" in settings.columns:
+        what, hint = f"the drug is {settings.drug!r} and in a column", "give --drug or --drug-column"
+        raise CellDualityError(what, code="settings-clash", where=settings.name, hint=hint)
     usual = known.get("matrix", "X")
     matrix, expression = settings.matrix or usual, settings.expression
     if expression == "auto" and matrix == usual:  # another matrix may hold another kind of number
         expression = known.get("expression", "auto")
 
+    # A column goes by the name that the tasks know it by, whichever of its names was given.
+    names = {column: name for name, column in {**({"cell_type": label} if label else {}), **settings.columns}.items()}
+    ours = {*names.values(), *(["drug"] if settings.drug else [])}
+
+    def known_as(column: str) -> str:
+        return column if column in ours else names.get(column, column)
+
+    held = {known_as(column): values for column, values in split.held_out.items()}
+    match = tuple(map(known_as, settings.match))
+    further = [column for column in (*held, *match) if column not in ours]
+
     def read() -> CellTable:
-        others = settings.model_dump(include={"layer", "gene_symbols", "species"})
-        table = load_h5ad(path, label, expression=expression, matrix=matrix, columns=columns, **others)
-        conditions = settings.control or settings.drug or "perturbation" in columns
+        others = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
+        table = load_h5ad(
+            path,
+            label,
+            expression=expression,
+            matrix=matrix,
+            further=further,
+            control=control_names(settings.control),
+            **others,
+        )
+        conditions = settings.control or settings.drug or "perturbation" in settings.columns
         return _with_conditions(table, settings, str(path)) if conditions else table
 
     # White space would make ids that no table of results can be split on.
     name = dataset.name if dataset else "_".join(path.stem.split())
-    return Source(name, file_sha256(path), read)
+    return Source(name, file_sha256(path), read, replace(split, held_out=held), match)
 
 
 def file_of(dataset: Dataset) -> Path:
@@ -85,47 +116,46 @@ def file_of(dataset: Dataset) -> Path:
     return installed_file(source) or fetch(dataset)[source.name]
 
 
-def _columns(settings: SourceSettings, label: str | None) -> dict[str, str]:
-    """Return the columns to read besides cell types: those named, and those that hold cells out or match controls."""
-    if settings.drug and "drug" in settings.columns:
-        what, hint = f"the drug is {settings.drug!r} and in a column", "give --drug or --drug-column"
-        raise CellDualityError(what, code="settings-clash", where=settings.name, hint=hint)
-    given = {*settings.columns, *(["cell_type"] if label else []), *(["drug"] if settings.drug else [])}
-    others = {column: column for column in (*settings.held_out, *settings.match) if column not in given}
-    return {**settings.columns, **others}
-
-
 def _with_conditions(table: CellTable, settings: SourceSettings, where: str) -> CellTable:
-    """Return the table with the one drug of the file, and with untreated cells called as the tasks do."""
-    obs = table.obs
+    """Return the table with the one drug of the file, and with perturbations called as the tasks do."""
+    obs, drops = table.obs, table.drops
     if "<" in settings.drug or ">" in settings.drug:
         what = f"drug {settings.drug!r} holds an angle bracket"
         raise CellDualityError(what, code="unusable-label", where="--drug", hint="rename it")
     if settings.drug:
         obs = obs.assign(drug=" ".join(settings.drug.split()))
-    controls = untreated(obs.get("perturbation", ()), settings.control, where)
-    if controls - {CONTROL}:
-        obs = obs.assign(perturbation=[CONTROL if value in controls else value for value in obs["perturbation"]])
-    return replace(table, obs=obs)
+    values = list(obs.get("perturbation", ()))
+    controls = untreated({*values}, settings.control, where)
+    if values:
+        labels = joined({*values}, controls)
+        obs = obs.assign(perturbation=[labels[value] for value in values])
+        if moved := sum(labels[value] != value and value not in controls for value in values):
+            drops = {**drops, JOINED: moved}
+    return replace(table, obs=obs, drops=drops)
 
 
-def untreated(values: Iterable[str], control: str, where: str) -> set[str]:
-    """Return which of ``values`` are untreated cells: those that ``control`` names, or else those of a usual name.
+def control_names(control: str) -> list[str]:
+    """Return what ``control`` may name: all of it is one name, or else commas stand between several."""
+    return [control, *(name.strip() for name in control.split(","))]
+
+
+def untreated(values: Collection[str], control: str, where: str) -> set[str]:
+    """Return what ``values`` call untreated cells, alone or in a combination: ``control``, or else any usual name.
 
     ``control`` is one of the values, or several with commas; a CellDualityError if one is not there.
     """
-    there = {str(value) for value in values}
+    there = {*values, *(part.strip() for value in values for part in value.split("+"))}
     if not control:
         return {value for value in there if means_control(value)}
-    named = {control} if control in there else {name.strip() for name in control.split(",")}
-    if missing := sorted(named - there):
-        found = ", ".join(sorted(there)[:5]) or "no column of perturbations was named"
+    named = [control] if control in there else control_names(control)[1:]
+    if missing := sorted({*named} - there):
+        found = ", ".join(sorted(values)[:5]) or "no column of perturbations was named"
         what, hint = f"no cell is called {missing[0]!r}; there is: {found}", "use --control with one of them"
         raise CellDualityError(what, code="no-control", where=where, hint=hint)
-    return named
+    return {*named}
 
 
-def _published(dataset: Dataset, settings: SourceSettings) -> Source:
+def _published(dataset: Dataset, settings: SourceSettings, split: PublishedSplit) -> Source:
     for flag in ("label_column", "matrix", "layer", "gene_symbols", "columns", "drug"):
         if getattr(settings, flag):
             what = f"{flag} is for files of one's own: {dataset.name} has its own loader"
@@ -134,7 +164,9 @@ def _published(dataset: Dataset, settings: SourceSettings) -> Source:
 
     files = fetch(dataset)
     digest = joint_sha256([file_sha256(path) for _, path in sorted(files.items())])
-    return Source(dataset.name, digest, lambda: CellTable.of(dataset.load(files, settings.variant)))
+    return Source(
+        dataset.name, digest, lambda: CellTable.of(dataset.load(files, settings.variant)), split, settings.match
+    )
 
 
 def joint_sha256(digests: list[str]) -> str:

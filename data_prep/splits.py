@@ -139,6 +139,7 @@ def pair_with_controls(
     if CONTROL not in perturbations.values():
         what = f"no cell is untreated; the perturbations are {', '.join(sorted(set(perturbations.values()))[:5])}"
         hint = f"name untreated cells {CONTROL!r} in that column, or say what they are called with --control"
+        hint += " (a text like none counts as missing unless it is named so)"
         raise CellDualityError(what, code="no-control", where="perturbation", hint=hint)
     pairs: dict[str, str] = {}
     for names in _by_class({name: groups[name] for name in perturbations}).values():

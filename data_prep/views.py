@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, CellTable, rank_cells
+from data_prep.h5ad.genes import to_human
+from data_prep.published import OOD, PublishedSplit
 from data_prep.settings import PrepareSettings, SourceSettings
 from data_prep.sources import Source
 from data_prep.splits import SPLITS, choose_labelled, choose_some, pair_with_controls, small_classes, split_cells
@@ -24,8 +28,9 @@ CONDITIONS = ("perturbation", "drug", "dose")
 GROUPS = ("cell_type", "cell_line")
 """What a cell has to share with its control, as far as it is known."""
 
-OOD = "ood"
-"""The split of the cells that are held out of all others."""
+ABSENT = "value to hold out that no cell has"
+FEW_SHARED = 0.05
+"""The share of the genes of the smaller of two sets that both have at least."""
 
 RARE_CLASS = "cell of a class with fewer than three cells"
 NO_VALUE = "cell without a value in a column that is needed"
@@ -39,7 +44,7 @@ class View:
     name: str  # of the source: the first part of every cell's id
     tasks: tuple[DualTask, ...]  # the pairs that are asked about its cells
     cells: dict[str, Cell]  # by id, in alphabetical order
-    splits: Mapping[str, str]  # of each cell; OOD for those held out
+    splits: Mapping[str, str]  # of each cell; OOD for those held out, be it the whole set
     drops: dict[str, int]  # how many cells and genes were left out, by reason
     labelled: frozenset[str] = frozenset()  # the training cells that show their label
     controls: Mapping[str, str] = field(default_factory=dict)  # the untreated cell that a cell is paired with
@@ -55,16 +60,32 @@ class View:
         return [cell for cell in self.of(SPLITS[0]) if (cell.id in self.labelled) == labelled]
 
     def asks(self, task: DualTask, cell: Cell) -> bool:
-        """Return whether ``task`` is asked about ``cell``; not if it speaks of the column the cell is held out by."""
+        """Return whether ``task`` is asked about ``cell``.
+
+        Of cells that are held out by a column it is not if an answer was not taught for it: if it is that column, or no
+        other cell of the set has it. A condition that the question shows may be new.
+        """
         if task not in self.tasks or ("control" in task.needs and not cell.control):
             return False
-        return self.splits[cell.id] != OOD or not set(self.held_out) & {*task.kinds, *task.needs}
+        if self.splits[cell.id] != OOD or not self.held_out:
+            return True
+        if {*self.held_out} & {*task.kinds, *(column for column in task.needs if column not in CONDITIONS)}:
+            return False
+        shown = {*CONDITIONS} & {*task.needs}
+        return all(cell.value(kind) in self._taught[kind] for kind in task.kinds if kind not in shown)
+
+    @cached_property
+    def _taught(self) -> dict[str, set[str]]:
+        return {kind: self.labels(kind) for task in self.tasks for kind in task.kinds}
 
     def labels(self, kind: str) -> set[str]:
-        """Return the values of a label set that cells in a split have; empty if none of the tasks speaks of it."""
+        """Return the values of a label set that cells in a split have; empty if none of the tasks speaks of it.
+
+        Of a set that is held out whole it is all values: a question lists what it asks for.
+        """
         if not any(kind in task.kinds for task in self.tasks):
             return set()
-        return {cell.value(kind) for name, cell in self.cells.items() if self.splits[name] != OOD}
+        return {cell.value(kind) for name, cell in self.cells.items() if self.splits[name] != OOD or not self.held_out}
 
 
 def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapping[str, DualTask]) -> list[View]:
@@ -79,96 +100,168 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
         If a column is missing that a task asks for, or the cells cannot be split or paired as the settings say.
     """
     tables = [source.read() for source in sources]
+    _refuse_strangers({source.name: table.genes for source, table in zip(sources, tables, strict=True)})
     views = [
-        _split(source.name, table, [tasks[name] for name in settings.tasks_of(wanted)], wanted, settings)
+        _split(source, table, [tasks[name] for name in settings.tasks_of(wanted)], wanted, settings)
         for source, table, wanted in zip(sources, tables, settings.sources, strict=True)
     ]
+    training = [one for one in zip(views, tables, strict=True) if SPLITS[0] in one[0].splits.values()]
+    if not training:
+        what = f"no cell trains: {', '.join(view.name for view in views)} is held out whole"
+        hint = "name a set that trains, too, or split it like any other with --split fractions"
+        raise CellDualityError(what, code="nothing-trains", where="sources", hint=hint)
+    genes = {gene for view, _ in training for gene in view.genes}
     if settings.n_genes is not None:
-        genes: set[str] = set()
-        for view, table in zip(views, tables, strict=True):
+        chosen: set[str] = set()
+        for view, table in training:
             # Of the training cells, so that no test cell has a say.
             train = np.array([view.splits.get(f"{view.name}/{barcode}") == SPLITS[0] for barcode in table.obs.index])
-            genes |= {*table.variable_genes(settings.n_genes, train)} & {*view.genes}
+            chosen |= {*table.variable_genes(settings.n_genes, train)} & {*view.genes}
+        genes = chosen
+    if settings.n_genes is not None or len(training) < len(views):
         views = [_with_genes(*one, frozenset(genes), settings) for one in zip(views, tables, strict=True)]
-    return [_paired(view, wanted.match, settings) for view, wanted in zip(views, settings.sources, strict=True)]
+    return [_paired(view, source.match, settings) for view, source in zip(views, sources, strict=True)]
+
+
+def _refuse_strangers(genes: Mapping[str, Sequence[str]]) -> None:
+    """Raise if two sets hardly share a gene: they are of two species, or name their genes in two ways."""
+    for (one, first), (other, second) in itertools.combinations({name: {*of} for name, of in genes.items()}.items(), 2):
+        if len(first & second) < FEW_SHARED * min(len(first), len(second)):
+            examples = " and ".join(sorted(some - (first & second))[0] for some in (first, second))
+            what = f"{one} and {other} share {len(first & second)} gene names ({examples})"
+            hint = "prepare sets of one species that name genes alike; --species mouse maps the genes of mouse files"
+            raise CellDualityError(what, code="mixed-species", where=f"sources {one}, {other}", hint=hint)
 
 
 def _split(
-    name: str, table: CellTable, tasks: Sequence[DualTask], source: SourceSettings, settings: PrepareSettings
+    source: Source, table: CellTable, tasks: Sequence[DualTask], wanted: SourceSettings, settings: PrepareSettings
 ) -> View:
     """Return the view of a source with all the genes its cells express, and no pairs."""
+    name, split = source.name, source.split
     optional = GROUPS if any("control" in task.needs for task in tasks) else GROUPS[:1]
-    columns = named_columns(table.obs, {*asked_columns(tasks), *source.held_out, *source.match}, name, optional)
-    strata = [column for column in columns if column in {"cell_type", *asked_columns(tasks)}]
+    needed = named_columns(table.obs, {*asked_columns(tasks), *source.match}, name, optional)
+    columns = named_columns(table.obs, {*needed, *split.held_out}, name)
+    strata = [column for column in needed if column in {"cell_type", *asked_columns(tasks)}]
 
     ranked = rank_cells(table, source=name, top=settings.top_genes, min_genes=settings.min_genes)
     drops = Counter({**table.drops, **ranked.drops})
     rows, known = ranked.rows, ranked.known(columns)
-    if blank := [i for i, values in known.items() if "" in values.values()]:
+    if blank := [i for i, values in known.items() if any(not values[column] for column in needed)]:
         drops[NO_VALUE] += len(blank)
         for i in blank:
             del known[i]
     classes = {i: " / ".join(values[column] for column in strata) for i, values in known.items()}
-    if source.max_cells is not None:
-        sample = choose_some(classes, source.max_cells, settings.stream("sample"))
+    by_rule = split.assign([i for i in rows if i in known])  # of the whole set, whatever of it is taken
+    if wanted.max_cells is not None:
+        sample = choose_some(classes, wanted.max_cells, settings.stream("sample"))
         known = {i: values for i, values in known.items() if i in sample}
-    held: set[str] = set()
-    for column, wanted in source.held_out.items():
-        at_hand = {values[column] for values in known.values()}
-        if unknown := sorted(set(wanted) - at_hand):
-            what, hint = f"no cell has the {column} {unknown[0]!r}", f"choose among {', '.join(sorted(at_hand))}"
-            raise CellDualityError(what, code="unknown-value", where=f"held_out.{column}", hint=hint)
-        held |= {i for i, values in known.items() if values[column] in wanted}
-    if settings.small_classes == "drop" and (rare := small_classes(classes[i] for i in known if i not in held)):
+    held, absent = _held_out(known, split, asked_for=bool(wanted.held_out))
+    drops.update(absent)
+    drop = settings.small_classes == "drop" and not by_rule  # which takes no heed of classes
+    if drop and (rare := small_classes(classes[i] for i in known if i not in held)):
         drops[RARE_CLASS] = sum(rare.values())
         known = {i: values for i, values in known.items() if i in held or classes[i] not in rare}
     cells = {i: known_by(Cell(i, ranked.genes(rows[i])), known[i]) for i in sorted(known)}
 
     inside = {i: classes[i] for i in cells if i not in held}
-    splits = split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))
+    splits: dict[str, str] = {i: by_rule[i] for i in inside if by_rule}
+    if not by_rule:
+        splits |= split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))
     train = {i: inside[i] for i in inside if splits[i] == SPLITS[0]}
-    count = settings.n_labelled if source.n_labelled is None else source.n_labelled
-    labelled = choose_labelled(train, count, settings.stream("labels"))
+    count = settings.n_labelled if wanted.n_labelled is None else wanted.n_labelled
+    labelled = frozenset() if split.rule == "whole" else choose_labelled(train, count, settings.stream("labels"))
     everywhere = {**splits, **dict.fromkeys(held, OOD)}
-    held_by = tuple(source.held_out)
+    held_by = tuple(split.held_out)
     return View(name, tuple(tasks), cells, everywhere, dict(drops), labelled, {}, ranked.expressed, held_by)
+
+
+def _held_out(
+    known: Mapping[str, Mapping[str, str]], split: PublishedSplit, *, asked_for: bool
+) -> tuple[set[str], dict[str, int]]:
+    """Return (the cells that are held out by a column, how many values of it no cell has, by reason).
+
+    Raises
+    ------
+    CellDualityError
+        If no cell has a value that was ``asked_for``, or every cell is held out.
+    """
+    held: set[str] = set()
+    lacking: dict[str, int] = {}
+    for column, wanted in split.held_out.items():
+        at_hand = {values[column] for values in known.values()}
+        out = split.held_values(column, at_hand)
+        absent = sorted({*wanted} - {*out.values()})
+        if absent and asked_for:
+            some = ", ".join(sorted(at_hand - {""})[:10]) + (", ..." if len(at_hand) > 10 else "")
+            what, hint = f"no cell has the {column} {absent[0]!r}", f"choose among {some}"
+            raise CellDualityError(what, code="unknown-value", where=f"held_out.{column}", hint=hint)
+        lacking |= {f"{ABSENT} ({column} {name})": 1 for name in absent}
+        held |= {i for i, values in known.items() if values[column] in out}
+    if held and len(held) == len(known):
+        what, hint = "every cell is held out", f"hold out fewer values of {', '.join(split.held_out)}"
+        raise CellDualityError(what, code="nothing-trains", where="held_out", hint=hint)
+    return held, lacking
 
 
 def _with_genes(view: View, table: CellTable, genes: frozenset[str], settings: PrepareSettings) -> View:
     """Return the view with sentences of ``genes`` alone; cells that are left with too few are left out."""
+    table, lost_genes = in_names_of(genes, table, view.name)
     top, least = settings.top_genes, settings.min_genes
     ranked = rank_cells(table, source=view.name, top=top, min_genes=least, genes=genes)
     rows = ranked.rows
     cells = {i: replace(cell, genes=ranked.genes(rows[i])) for i, cell in view.cells.items() if i in rows}
     lost = len(view.cells) - len(cells)
-    drops = {**view.drops, FEW_GENES: view.drops.get(FEW_GENES, 0) + lost} if lost else view.drops
+    drops = {**view.drops, **lost_genes}
+    if lost:
+        drops[FEW_GENES] = drops.get(FEW_GENES, 0) + lost
     return replace(view, cells=cells, genes=ranked.expressed, drops=drops)
+
+
+def in_names_of(genes: frozenset[str], table: CellTable, name: str) -> tuple[CellTable, dict[str, int]]:
+    """Return (the table with genes named as those of a vocabulary are, how many it lost by reason).
+
+    Mouse genes are read by their one-to-one human orthologues, if ``genes`` knows more of these.
+
+    Raises
+    ------
+    CellDualityError
+        If the vocabulary knows none of them.
+    """
+    lost: dict[str, int] = {}
+    if 2 * len(known := genes.intersection(table.genes)) < len(genes):
+        human, without = to_human(table.genes)
+        if len(genes.intersection(filter(None, human))) > len(known):
+            table, lost = replace(table, genes=tuple(gene or "" for gene in human)), without
+    if genes.isdisjoint(table.genes):
+        what, hint = "none of its genes is in the vocabulary", "use sets that name genes alike"
+        raise CellDualityError(what, code="no-genes", where=f"source {name}", hint=hint)
+    return table, lost
 
 
 def _paired(view: View, match: Sequence[str], settings: PrepareSettings) -> View:
     """Return the view with every cell beside an untreated one of its split and group, if a task asks for it.
 
-    A group is what is known of :data:`GROUPS`, and the values of ``match``. Where a guide is held out and no untreated
-    cell of the group is, a cell stands beside an untreated test cell, if others had its perturbation.
+    A group is what is known of :data:`GROUPS`, and the values of ``match``.
     """
     if not any("control" in task.needs for task in view.tasks):
         if match:
             what, hint = "no task shows a control that could be matched", "leave it out, or name the perturbations"
             raise CellDualityError(what, code="settings-clash", where="--match", hint=hint)
         return view
+    groups = {
+        i: " / ".join([view.splits[i], *(c.obs.get(column, "") for column in GROUPS), *map(c.value, match)])
+        for i, c in view.cells.items()
+    }
     perturbations = {i: cell.value("perturbation") for i, cell in view.cells.items()}
-
-    def group(i: str, split: str) -> str:
-        cell = view.cells[i]
-        kept = [*(cell.obs.get(column, "") for column in GROUPS), *(cell.value(column) for column in match)]
-        return " / ".join([split, *kept])
-
-    groups = {i: group(i, view.splits[i]) for i in view.cells}
-    with_controls = {groups[i] for i, perturbation in perturbations.items() if perturbation == CONTROL}
-    known = {perturbations[i] for i in groups if view.splits[i] != OOD}
-    lone = [i for i in groups if groups[i] not in with_controls and view.splits[i] == OOD and perturbations[i] in known]
-    groups |= {i: group(i, SPLITS[2]) for i in lone}
-    controls = pair_with_controls(perturbations, groups, settings.stream("pairs"))
+    stream = settings.stream("pairs")
+    controls = pair_with_controls(perturbations, groups, stream)
+    # What is held out by its treatment has no control beside it, and is held against those of the test cells.
+    lone = {i for i in groups if view.splits[i] == OOD and i not in controls and perturbations[i] != CONTROL}
+    if lone:
+        test = {i: perturbations[i] for i in groups if view.splits[i] == SPLITS[-1] and perturbations[i] == CONTROL}
+        theirs = {i: groups[i].removeprefix(view.splits[i]) for i in (*lone, *test)}
+        again = pair_with_controls({**{i: perturbations[i] for i in lone}, **test}, theirs, stream) if test else {}
+        controls |= {i: again[i] for i in lone if i in again}
     if all(perturbations[i] == CONTROL for i in controls):
         what = f"no treated cell has an untreated one of its {', '.join([*GROUPS, *match])} and split"
         hint = "match fewer columns (--match), or bring cells that are treated and cells that are not of each"
@@ -208,7 +301,7 @@ def named_columns(obs: Mapping[str, Any], wanted: Iterable[str], name: str, opti
     """
     columns = {*wanted, *(set(optional) & set(obs))}
     if missing := sorted(columns - set(obs)):
-        what = f"no column {missing[0]!r}, which the tasks ask for; there is {', '.join(map(str, obs)) or 'none'}"
+        what = f"no column {missing[0]!r}, which is asked for; there is {', '.join(map(str, obs)) or 'none'}"
         hint = "choose other tasks for it, or name the column that holds it"
         raise CellDualityError(what, code="unknown-column", where=f"source {name}", hint=hint)
     return sorted(columns)

@@ -41,7 +41,7 @@ GENES = ("CD3D", "CD3E", "CD74", "CD79A", "CST3", "FTL", "GNLY", "HLA-DRA", "IL7
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
     """What a test registers is gone after it."""
-    with patch.dict(REWARDS), patch.dict(METRICS):
+    with patch.dict(REWARDS), patch.dict(METRICS), patch.dict(TASKS):
         yield
 
 

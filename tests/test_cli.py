@@ -220,7 +220,7 @@ class TestBadCells:
         ("--species yeast", "'yeast'", "species"),
         ("--layer spliced", "spliced", "toy.h5ad"),
         ("--gene-symbols symbol", "symbol", "toy.h5ad"),
-        ("--drug-column drug", "drug", "toy.h5ad"),
+        ("--drug-column drug", "no task of this run reads", "--drug-column"),
         ("--min-genes 65", "min_genes 65 is above top_genes 64", "min_genes"),
         ("--labelled many", "'many' is neither a number nor SET=NUMBER", "--labelled"),
         ("--labelled 0", "greater than or equal to 1", "n_labelled"),

@@ -31,6 +31,8 @@ from cellduality_plugin.rewards import Reward, Verdict, reward
 
 @reward("half")
 class Half(Reward):
+    audited = True
+
     async def judge(self, answer, dual):
         return Verdict(0.5)
 """
@@ -48,10 +50,13 @@ DATASET = Dataset(
 )
 """
 PAIR = """
+from cellduality_plugin.tasks.base import built_in
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 
+@built_in
 class Mine(CellTypeAnnotation):
     name = "mine"
+    family = "identity"
 
     def primal_prompt(self, inputs, vocabulary):
         return "Look closely. " + super().primal_prompt(inputs, vocabulary)
@@ -68,16 +73,20 @@ import json
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.contenders import contenders_for
+from cellduality_plugin.evaluation.figure2 import panels
+from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.tasks import TASKS
 from data_prep.registry import find_dataset
 
 task = TASKS["{CELL}"]
-config = Config.read({{"tasks": {{task.name: {{"pair": task.name, "reward": "half"}}}}}})
+config = Config.read({{"tasks": {{task.name: {{"pair": task.name}}, "mine": {{"pair": "mine", "reward": "half"}}}}}})
 row = task.example(Cell("a/b", ("A", "B"), {{"cell_type": "B"}}), hidden=0.5, labelled=False, rng=None)
 print(json.dumps({{
     "kinds": list(REWARDS),
-    "configured": type(config.load_rewards({{task.name: task}})[task.name]).__name__,
+    "configured": type(config.load_rewards(config.load_tasks())["mine"]).__name__,
+    "family": [panel.family for panel in panels([{{"dual_reward/mine": [(1, 0.5)], "dual_share/mine": [(1, 1.0)]}}])],
+    "metrics": [each.title for each in METRICS.values()],
     "audited": [contender.title for contender in contenders_for(task, row, config)],
     "audited by name": [contender.title for contender in contenders_for(task, row, config, rewards=["half^2"])],
     "data set": find_dataset("mine_2026").title,
@@ -85,13 +94,12 @@ print(json.dumps({{
 """
 
 
-def test_a_reward_and_a_data_set_are_a_file_in_their_folder(tmp_path):
-    for package in (
-        "cellduality_plugin",
-        "data_prep",
-    ):  # the installed packages, and a file more in each of two folders
+def test_a_reward_a_pair_a_metric_and_a_data_set_are_a_file_in_their_folder(tmp_path):
+    for package in ("cellduality_plugin", "data_prep"):  # those that are installed, and a file more in some folders
         shutil.copytree(PACKAGES / package, tmp_path / package, copy_function=os.symlink)
     (tmp_path / "cellduality_plugin" / "rewards" / "half.py").write_text(REWARD)
+    (tmp_path / "cellduality_plugin" / "tasks" / "mine.py").write_text(PAIR)
+    (tmp_path / "cellduality_plugin" / "evaluation" / "metrics" / "length.py").write_text(METRIC)
     (tmp_path / "data_prep" / "datasets" / "mine_2026.py").write_text(DATA_SET)
 
     def run(code: str) -> str:
@@ -103,7 +111,9 @@ def test_a_reward_and_a_data_set_are_a_file_in_their_folder(tmp_path):
     found = json.loads(run(LOOK))
     assert "half" in found["kinds"]
     assert found["configured"] == "Half"
-    assert found["audited"][0] == "half", "the configured reward is audited"
+    assert "half" in found["audited"]
+    assert found["family"] == ["identity"]
+    assert "genes a cell" in found["metrics"]
     assert found["audited by name"] == ["half^2"]
     assert found["data set"] == "Mine"
     listed = run(
@@ -113,7 +123,7 @@ def test_a_reward_and_a_data_set_are_a_file_in_their_folder(tmp_path):
 
 
 def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
-    for name, text in {"pair": PAIR, "half": REWARD, "length": METRIC}.items():
+    for name, text in {"pair": PAIR.replace("@built_in\n", ""), "half": REWARD, "length": METRIC}.items():
         (tmp_path / f"{name}.py").write_text(text)
     counts = np.random.default_rng(0).integers(1, 60, size=(90, 12)).astype(np.float32)
     source, data = write_h5ad(tmp_path / "cells.h5ad", counts, labels=["B", "T", "NK"] * 30), tmp_path / "data"

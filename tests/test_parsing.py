@@ -20,6 +20,8 @@ tagged = st.lists(
         ("<answer> T </answer>", "T", "the trace may be missing"),
         ("\n<think></think>\n<answer>cd19+  b</answer>\n", "CD19+ B", "case, spacing and lines do not matter"),
         ("<think>a <b> c</think><answer>T</answer>", "T", "other tags are text"),
+        ("z</think><answer>T</answer>", "T", "the chat template may have opened the trace"),
+        ("\n\n</think>\n\n<answer>T</answer>", "T", "and it may be empty"),
     ],
 )
 def test_valid_responses(text, label, why):
@@ -41,6 +43,8 @@ def test_valid_responses(text, label, why):
         ("<answer>T</answer><think>after</think>", "ambiguous"),
         ("<think><answer>T</answer></think>", "ambiguous"),
         ("</answer>T<answer>", "ambiguous"),
+        ("z</think></think><answer>T</answer>", "ambiguous"),
+        ("z</think> T <answer>T</answer>", "ambiguous"),
         ("<answer>T, CD19+ B</answer>", "unknown_label"),
         ("<answer>CD3D</answer>", "unknown_label"),
         ("<answer>T</answer>" + " " * MAX_CHARACTERS, "too_long"),

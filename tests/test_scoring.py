@@ -269,12 +269,15 @@ class TestGroupsInFlight:
         async def fill():
             memo = Memo(limit=3)
             futures = [asyncio.get_running_loop().create_future() for _ in range(5)]
-            memo.keep(("nobody is inside", 0), futures[0])
+            assert memo.once(("nobody is inside", 0), lambda: futures[0]) == (futures[0], True)
             assert len(memo) == 0
             with memo:
                 for place, call in enumerate(futures):
-                    memo.keep((str(place), 0), call)
-                assert [memo.get((str(place), 0)) for place in range(5)] == [None, None, *futures[2:]]
+                    assert memo.once((str(place), 0), lambda call=call: call) == (call, True)
+                assert [memo.once((str(place), 0), None) for place in (2, 3, 4)] == [
+                    (call, False) for call in futures[2:]
+                ]
+                assert len(memo) == 3
                 futures[4].set_exception(PolicyError("refused"))
                 await asyncio.sleep(0)
                 assert len(memo) == 2

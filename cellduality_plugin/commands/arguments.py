@@ -7,6 +7,8 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from rich.console import Console
+
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.reward_names import read_reward, renamed
 
@@ -110,6 +112,11 @@ def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = 
             hint = f"write a number for all sets, or one for each of {', '.join(names)}"
             raise CellDualityError(what, code="malformed", where=flag, hint=hint)
     return {name: int(number) for name, number in found.items() if name in names}
+
+
+def wide_console() -> Console:
+    """Return a console on which no table is folded on its way into a file: a pipe has no width."""
+    return Console(width=None if Console().is_terminal else 400)
 
 
 def folders(items: Iterable[str], flag: str) -> dict[str, Path]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from cellduality_plugin.commands.arguments import wide_console
 from cellduality_plugin.errors import CellDualityError
 
 
@@ -32,10 +32,7 @@ def seeds(
     from cellduality_plugin.evaluation.compare_tables import seeds_table
     from cellduality_plugin.evaluation.report import read_metrics
 
-    out = Console()
-    # A pipe has no width: the table must not be folded on its way into a file.
-    console = Console(width=None if out.is_terminal else 400)
-    console.print(seeds_table([read_metrics(path) for path in metrics], before, after))
+    wide_console().print(seeds_table([read_metrics(path) for path in metrics], before, after))
 
 
 def arms(

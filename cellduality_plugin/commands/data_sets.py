@@ -35,7 +35,6 @@ SHORT = {
     "drug_exposure_prediction": "exposure",
 }
 WIDE = 110
-SPLIT = "by class, seeded (60 / 20 / 20 by default)"
 
 
 def register(app: typer.Typer) -> None:
@@ -135,10 +134,8 @@ def description(dataset: Dataset, cache: Path | None) -> Panel:
     from data_prep.download.fetching import cache_folder, is_cached, missing_files, ready_file
 
     size = f"{dataset.cells:,} cells (as published)" if dataset.cells else "not published"
-    published = dataset.split
     if dataset.test_cells:
         size = f"{dataset.cells:,} cells, of them {dataset.test_cells:,} for testing (as published)"
-        published = "80 / 10 / 10 at random, as InstructCell does it (seed 42)"
     lacking = ", ".join(missing.name for missing in missing_files(dataset, cache))
     state = "yes" if is_cached(dataset, cache) else f"no; you have to bring {lacking}" if lacking else "no"
     place = ready_file(dataset) or cache_folder(cache) / dataset.name
@@ -148,7 +145,7 @@ def description(dataset: Dataset, cache: Path | None) -> Panel:
         ("size", size),
         ("tasks", ", ".join(dataset.tasks)),
         ("columns", ", ".join(dataset.columns)),
-        ("split", SPLIT + (f"; as published: {published}" if published else "")),
+        ("split", dataset.split.text()),
         ("variants", f"corrected (default): {dataset.correction}" if dataset.correction else "one, as published"),
         ("mind", dataset.notes),
         ("licence", dataset.licence),

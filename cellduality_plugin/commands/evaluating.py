@@ -60,16 +60,14 @@ def evaluate_checkpoints(
     Example: `cellduality evaluate --model SFT=sft --model GRPO=grpo --data data --split validation --out validation`
     """
     from cellduality_plugin.config import Config
-    from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+    from cellduality_plugin.evaluation.evaluate import EvaluationSettings, Split, evaluate, predict_at_once, table
     from cellduality_plugin.evaluation.predictions import Decode, PredictionSettings
     from cellduality_plugin.policies.offline import EngineSettings
 
-    if split not in ("validation", "test"):
-        hint = "use validation or test"
-        raise CellDualityError(f"no split {split!r}", code="wrong-value", where="--split", hint=hint)
-    if decode not in get_args(Decode):
-        hint = f"use {', '.join(get_args(Decode))}"
-        raise CellDualityError(f"no decoding {decode!r}", code="wrong-value", where="--decode", hint=hint)
+    for flag, what, value, known in (("--split", "split", split, Split), ("--decode", "decoding", decode, Decode)):
+        if value not in get_args(known):
+            hint = f"use {' or '.join(get_args(known))}"
+            raise CellDualityError(f"no {what} {value!r}", code="wrong-value", where=flag, hint=hint)
     for flag, number in (("--samples", samples), ("--batch", batch)):
         if number < 1:
             raise CellDualityError(f"{number} is none", code="wrong-value", where=flag, hint="give 1 or more")
@@ -81,9 +79,7 @@ def evaluate_checkpoints(
     models = folders(model, "--model")
     tasks = Config.load(data / "cellduality.json").load_tasks()
     if together and len(models) > 1:
-        from cellduality_plugin.evaluation.together import predict_together
-
-        predict_together(models, data, split, folder, settings)  # type: ignore[arg-type]
+        predict_at_once(models, data, split, folder, settings)  # type: ignore[arg-type]
     found = evaluate(models, data, split, folder, settings, tasks=tasks, command=sys.argv)  # type: ignore[arg-type]
     out.print(table(found))
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from typer import Argument, Option
 
 from cellduality_plugin.commands.arguments import absolute, by_name, names_in, pairs, reward_of
+from cellduality_plugin.commands.prepare_flags import refuse_alone, refuse_misplaced, refuse_unread
 from cellduality_plugin.config import EVERY_TASK, Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS, get_task
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def data_prepare(
+    context: typer.Context,
     sources: Annotated[
         list[str] | None, Argument(help="Known data sets (`data list`) or paths of .h5ad files.")
     ] = None,
@@ -61,8 +63,16 @@ def data_prepare(
     variant: Annotated[str, Option(help="Of a published set: as_published or corrected.")] = "",
     small_classes: Annotated[str, Option(help="Classes of fewer than three cells: refuse or drop.")] = "refuse",
     held_out: Annotated[
-        list[str] | None, Option(help="Cells for evaluation out of distribution alone: [SET:]COLUMN=VALUE; repeatable.")
+        list[str] | None,
+        Option(
+            help="Cells for evaluation out of distribution alone, by any column of obs: [SET:]COLUMN=VALUE; "
+            "repeatable. In place of what a published set holds out."
+        ),
     ] = None,
+    split: Annotated[
+        str,
+        Option(help="Of published sets: published, as `data info` shows it; or fractions, 60 / 20 / 20 by class."),
+    ] = "published",
     foreign: Annotated[
         list[str] | None,
         Option(help="A set that never trains, asked for its types and scored by those that both share; repeatable."),
@@ -136,15 +146,20 @@ def data_prepare(
 
     `cellduality data prepare my.h5ad --label-column cell_type --perturbation-column condition --control DMSO`
 
+    `cellduality data prepare my.h5ad --label-column cell_type --held-out donor=D3`
+
     `cellduality data prepare screen.h5ad --perturbation-column target --match batch --held-out guide=TP53g2`
 
     Of a file of your own, columns called cell_type, perturbation, drug, sensitivity and exposure need no flag.
     """
     from data_prep.download.fetching import ready_file
+    from data_prep.h5ad.loaders import NAMED
+    from data_prep.manifests import is_edited, write_manifest
     from data_prep.prepare import PrepareSettings, describe, prepare
-    from data_prep.questions_of_file import look_at
+    from data_prep.questions_of_file import look_at, tasks_of_sources
     from data_prep.registry import DATASETS
 
+    refuse_alone(context)
     names, others = sources or ["pbmc68k_reduced"], foreign or []
     of_file = {
         "cell_type": label_column, "perturbation": perturbation_column, "drug": drug_column,
@@ -155,12 +170,11 @@ def data_prepare(
         "expression": expression, "matrix": matrix, "layer": layer, "gene_symbols": gene_symbols, "species": species,
         "control": control, "drug": drug,
     }  # fmt: skip
+    flags = {name: NAMED[name] for name in named if name != "cell_type"} | ({"drug": "--drug"} if drug else {})
     wanted = {absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
     kept_out = _held_out(held_out or [], names, DATASETS)
     looks = {
-        name: look_at(name, named, control=control, drug=drug, held_out=kept_out.get(name, {}))
-        for name in names
-        if name not in DATASETS
+        name: look_at(name, named, reading, held_out=kept_out.get(name, {})) for name in names if name not in DATASETS
     }
     for note in (note for look in looks.values() for note in look.notes(asked=bool(wanted))):
         out.print(note, soft_wrap=True, highlight=False, markup=False)
@@ -168,6 +182,11 @@ def data_prepare(
     shares = pairs(weights, "--weights")
     asked = {pair: wanted.get(pair) or shares.get(pair) or "1" for some in served.values() for pair in some}
     _refuse_unknown(shares, asked, "--weights")
+    if files := [name for name in names if name not in DATASETS or DATASETS[name].as_file]:
+        spoken = {*names_in(match), *(column for name in files for column in kept_out.get(name, ()))}
+        spoken |= {column for look in looks.values() for column in look.shared}
+        refuse_unread(flags, [task for name in files for task in served[name]], spoken)
+    refuse_misplaced({**reading, "columns": flags}, variant, files, names)
     cells = by_name(max_cells, [*names, *others], "--max-cells", DATASETS)
     shown = by_name(labelled, names, "--labelled", DATASETS)
 
@@ -176,13 +195,12 @@ def data_prepare(
     def source(name: str) -> dict[str, object]:
         published = name in DATASETS and not DATASETS[name].as_file  # it knows its own columns
         columns = dict(looks[name].columns if name in looks else {} if published else named)
-        ours = {column: ours for ours, column in columns.items() if column not in columns}
-        flags = {"variant": variant} if published else {**reading, "label_column": columns.pop("cell_type", "")}
+        read = {"variant": variant} if published else {**reading, "label_column": columns.pop("cell_type", "")}
         return {
-            "name": name, "tasks": served[name], "max_cells": cells.get(name), "n_labelled": shown.get(name),
-            "held_out": {ours.get(column, column): values for column, values in kept_out.get(name, {}).items()},
-            "match": [ours.get(column, column) for column in matched.get(name, () if matched else names_in(match))],
-            **({} if published else {"columns": columns}), **{flag: value for flag, value in flags.items() if value},
+            "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}), "split": split,
+            "max_cells": cells.get(name), "n_labelled": shown.get(name),
+            "match": matched.get(name, () if matched else names_in(match)),
+            **({} if published else {"columns": columns}), **{flag: value for flag, value in read.items() if value},
         }  # fmt: skip
 
     values: dict[str, object] = {
@@ -219,38 +237,15 @@ def data_prepare(
     for name in (*names, *others):
         if name in DATASETS and (ready := ready_file(DATASETS[name])):
             out.print(f"{name}: {ready} in place of the download", soft_wrap=True, highlight=False)
+    place_of_config = folder / "cellduality.json"
+    edited = is_edited(place_of_config, config.text)
     summary = prepare(settings.model_copy(update={"rl_gold": gold}), folder)
-    config.save(folder / "cellduality.json")
+    if edited:
+        out.print(f"{place_of_config} was changed by hand and is kept; without it, it is written again", soft_wrap=True)
+    else:
+        config.save(place_of_config)
+        write_manifest(place_of_config, {})
     out.print(describe(summary))
-
-
-def tasks_of_sources(
-    sources: Sequence[str], wanted: Sequence[str], usable: Mapping[str, Collection[str]]
-) -> dict[str, tuple[str, ...]]:
-    """Return the pairs that are asked about each source.
-
-    A published set serves the pairs the registry names for it, and any other that was asked for and no set of this
-    run is known to serve, unless it lacks the columns and another has them. A file of one's own serves all that was
-    asked for; if nothing was, what its ``usable`` columns allow.
-    """
-    from data_prep.questions_of_file import tasks_for
-    from data_prep.registry import DATASETS
-
-    known = {name: DATASETS[name].tasks for name in sources if name in DATASETS}
-    orphans = [task for task in wanted if not any(task in tasks for tasks in known.values())]
-    able = {task: {name for name in known if task in tasks_for(DATASETS[name].columns)} for task in orphans}
-    served = {}
-    for name in sources:
-        if name in known:
-            extra = [task for task in orphans if not able[task] or name in able[task]]
-            served[name] = tuple(task for task in wanted if task in known[name] or task in extra) or known[name]
-        else:
-            served[name] = tuple(wanted) or tasks_for(usable[name])
-        if not served[name]:
-            what = f"no question follows from its columns {', '.join(sorted(usable[name])) or '(none is of use)'}"
-            hint = "name cell types, perturbations, or a drug and what it did, of two kinds at least"
-            raise CellDualityError(what, code="nothing-to-ask", where=name, hint=hint)
-    return served
 
 
 def run_config(

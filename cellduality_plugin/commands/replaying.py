@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from tqdm import tqdm
 
-from cellduality_plugin.commands.arguments import pairs, reward_of
+from cellduality_plugin.commands.arguments import pairs, reward_of, wide_console
 from cellduality_plugin.files import write_jsonl
 
 
@@ -51,9 +50,7 @@ def replay(
         write_jsonl(result, rows)
     else:
         collections.deque(rows, maxlen=0)
-    out = Console()
-    # A pipe has no width: the table must not be folded.
-    (out if out.is_terminal else Console(width=160)).print(table(work.columns.values()))
+    wide_console().print(table(work.columns.values()))
     broken, skipped = work.reading.incomplete, work.reading.skipped
     left = f"; {broken} of them not whole, {skipped} lines left out: not whole" if broken or skipped else ""
     print(f"{work.groups} groups{left}")

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cellduality_plugin.commands.arguments import pairs
+from cellduality_plugin.commands.arguments import pairs, wide_console
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 
 if TYPE_CHECKING:
     from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
     from data_prep.traces.candidates import Teacher
-
-out = Console()
 
 Data = Annotated[Path, typer.Option(help="A prepared folder (`cellduality data prepare`).")]
 
@@ -131,7 +129,7 @@ def filter_candidates(
         bool, typer.Option("--traces/--no-traces", help="Rows with the teacher's reasoning, or its answers alone.")
     ] = True,
     well_posed: Annotated[
-        bool, typer.Option("--well-posed", help="Leave out instances whose dual nobody or more than one answer solves.")
+        bool, typer.Option("--well-posed", help="Leave out instances whose dual no answer, or more than one, solves.")
     ] = False,
     min_trace_words: Annotated[int, typer.Option(help="Words of a trace, at least.")] = 3,
     max_trace_words: Annotated[int, typer.Option(help="Words of a trace, at most.")] = 400,
@@ -166,7 +164,7 @@ def filter_candidates(
     )  # fmt: skip
     with Console(stderr=True).status("filtering"):
         summary = curate(data, Config.load(data / "cellduality.json").load_tasks(), settings)
-    _wide().print(describe(summary))
+    wide_console().print(describe(summary))
 
 
 def show_statistics(
@@ -184,14 +182,9 @@ def show_statistics(
     settings = statistics.last_settings(data)
     with Console(stderr=True).status("counting"):
         found = statistics.statistics(data, Config.load(data / "cellduality.json").load_tasks(), settings)
-    _wide().print(*statistics.tables(found, settings.filters.keep), sep="\n")
+    wide_console().print(*statistics.tables(found, settings.filters.keep), sep="\n")
     if plot:
         print(statistics.plot(found, data / "traces" / "stats.png"))
-
-
-def _wide() -> Console:
-    """Return a console on which no table is folded on its way into a file: a pipe has no width."""
-    return Console(width=None if out.is_terminal else 400)
 
 
 def _numbers(items: Iterable[str], flag: str) -> dict[str, float]:

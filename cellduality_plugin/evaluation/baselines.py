@@ -1,4 +1,4 @@
-"""Labels, cells and responses without a language model, made from the cells that fine-tuning saw.
+"""Columns without a language model: labels, cells and responses made from the cells that fine-tuning saw, real cells.
 
 scGen is not among them: scvi-tools 1.4.2 has none, and pertpy 1.0.3, which has one on JAX, cannot be imported beside
 torch 2.13.0, numpy 2.3.5 and statsmodels 0.15.0.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import TypeAlias
 
@@ -18,13 +19,21 @@ from scipy.spatial.distance import cdist
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix, rank_profile
-from cellduality_plugin.evaluation.predictions import Prediction, Rows
+from cellduality_plugin.evaluation.metrics import cells, labels, responses
+from cellduality_plugin.evaluation.metrics.given import Cells
+from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement
+from cellduality_plugin.evaluation.metrics.responses import Responses
+from cellduality_plugin.evaluation.points import REAL
+from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, Rows
 from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick
+from cellduality_plugin.evaluation.sections import Section
 from cellduality_plugin.examples import Example
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks.base import many
+from cellduality_plugin.vocabulary import Vocabulary
 
 MAJORITY, LOGISTIC, TRANSFER, PROFILES = "majority", "logistic regression", "k-NN transfer", "class profiles"
 RESAMPLED, CLASS_MEAN = "training cells", "class mean"
@@ -32,8 +41,56 @@ NO_CHANGE, MEAN_SHIFT = "no change", "mean shift"
 BASELINES = (PROFILES, LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_CHANGE, MEAN_SHIFT)
 """In the order of their columns."""
 
-Cells: TypeAlias = Sequence[tuple[str, ...]]
+Ranked: TypeAlias = Sequence[tuple[str, ...]]
 Vector: TypeAlias = NDArray[np.float64]
+
+
+def baseline_columns(
+    section: Section, vocabulary: Vocabulary, settings: PredictionSettings, profiles: Profiles | None
+) -> dict[str, dict[str, Measurement]]:
+    """Return the metrics of baselines and of real cells, by column."""
+    yardstick, train = section.yardstick, section.yardstick.train
+    rows = dict(sorted(section.rows.items()))  # as predictions are
+    if isinstance(section.pair.answer, OneOf):
+        kind = section.pair.answer.kind
+        known = [e for e in rows.values() if isinstance(e.gold, str) and "cell" in e.inputs]
+        gold, shown = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
+        answers = {
+            LOGISTIC: logistic_labels(train, shown, vocabulary.genes),
+            TRANSFER: transferred_labels(train, shown, yardstick.embedding, yardstick.neighbours[0]),
+            MAJORITY: majority_labels(train, len(shown)),
+        }
+        if profiles is not None and kind in profiles.by_kind:
+            answers[PROFILES] = profile_labels(profiles, kind, known)
+        shared = section.shared.names if section.shared else ()
+        return {
+            name: labels.measure(yardstick, section.comparable(gold, predicted), shared=shared)
+            for name, predicted in answers.items()
+        }
+    if not section.writes_cells:
+        return {}
+    asked = [yardstick.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
+    found = {REAL: cells.measure(Cells.of_real(asked, yardstick))}
+    made: dict[str, list[Prediction]] = {}
+    if section.writes_responses:
+        found[REAL] |= responses.measure(Responses.of_real(yardstick))
+        made = response_baselines(rows, yardstick)
+    elif any(train.labelled):
+        made = cell_baselines(train, rows, vocabulary.genes, settings.samples, settings.seed)
+    for name, predictions in made.items():
+        found[name] = measure_cells(predictions, section)
+        if all(p.answer for p in predictions):  # real genes, each once, by any baseline
+            for key in ("validity", "duplicates"):
+                found[name][key] = replace(found[name][key], interval=None, note=BY_CONSTRUCTION)
+    return found
+
+
+def measure_cells(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
+    """Return the metrics of written cells, and of responses where they are such."""
+    found = cells.measure(Cells.of(made, section.yardstick))
+    if section.writes_responses:
+        found |= responses.measure(Responses.of(made, section.rows, section.yardstick))
+    return found
 
 
 def majority_labels(train: RealCells, count: int) -> list[str]:
@@ -57,7 +114,7 @@ def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Seq
     return [str(label) for label in model.predict(cell_matrix(cells, genes, top))]
 
 
-def transferred_labels(train: RealCells, cells: Cells, space: Callable[[Cells], Vector], k: int) -> list[str]:
+def transferred_labels(train: RealCells, cells: Ranked, space: Callable[[Ranked], Vector], k: int) -> list[str]:
     """Return the type that most of the ``k`` nearest labelled training cells have, for each of ``cells``.
 
     Distances are Euclidean in ``space``, votes as in :func:`~cellduality_plugin.evaluation.distances.nearest_labels`.

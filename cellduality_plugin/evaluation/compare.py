@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from scipy.stats import t as student
 
@@ -22,7 +22,7 @@ GOAL = 0.5
 """The share of every gap that self-supervision is to close."""
 
 Role: TypeAlias = Literal["before", "reference", "arm", "oracle", "baseline", "real"]
-RIVALS: tuple[Role, ...] = ("before", "reference", "arm", "oracle", "baseline")
+RIVALS: tuple[Role, ...] = tuple(role for role in get_args(Role) if role != "real")
 Gap: TypeAlias = Literal["certain", "likely", "none"]
 Outcome: TypeAlias = Literal["closes", "falls short", "no gap", "harms", "may harm", "gains", "no change", "unknown"]
 Runs: TypeAlias = Sequence[Mapping[str, Any]]

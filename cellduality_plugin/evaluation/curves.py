@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cellduality_plugin.alarms import steps_of
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.ratios import step_metrics, with_ratios
 
 Curves: TypeAlias = dict[str, list[tuple[int, float]]]
@@ -51,11 +51,8 @@ def _event_values(folder: Path) -> Iterator[tuple[str, int, float]]:
     runs = sorted({path.parent for path in folder.rglob("events.out.tfevents.*")})
     if not runs:
         return
-    try:
+    with needs_extra("eval"):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    except ImportError as error:
-        what, hint = f"cannot import {error.name}", "pip install 'cellduality[eval]'"
-        raise CellDualityError(what, code="not-installed", hint=hint) from error
     for run in runs:
         events = EventAccumulator(str(run), size_guidance={"scalars": 0})
         events.Reload()

@@ -48,13 +48,13 @@ def nearest_labels(distances: Matrix, labels: Labels, k: int) -> NDArray[np.str_
     if k < 1 or (len(distances) and visible.min() < k):
         raise ValueError(f"k = {k} neighbours asked for, {visible.min() if len(visible) else 0} cells to be seen")
     names, codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
-    winners = np.empty(len(distances), dtype=np.int64)
+    chosen = np.empty(len(distances), dtype=np.int64)
     for query, row in enumerate(distances):
         nearest = codes[np.lexsort((codes, row))[:k]]
         votes = np.bincount(nearest, minlength=len(names))
         # `nearest` is in order of distance, so the first of the most voted labels is the one with the nearest cell.
-        winners[query] = nearest[np.argmax(votes[nearest] == votes.max())]
-    return names[winners]
+        chosen[query] = nearest[np.argmax(votes[nearest] == votes.max())]
+    return names[chosen]
 
 
 def median_bandwidth(cells: Matrix, seed: int, at_most: int = 1000) -> float:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import generated
-from cellduality_plugin.evaluation.baseline_columns import baseline_columns, written
-from cellduality_plugin.evaluation.baselines import BASELINES
+from cellduality_plugin.evaluation.baselines import BASELINES, baseline_columns, measure_cells
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
 from cellduality_plugin.evaluation.metrics import dual, labels
 from cellduality_plugin.evaluation.metrics.registry import Measurement, load_metric
 from cellduality_plugin.evaluation.points import REAL, point_rows
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
-from cellduality_plugin.evaluation.sections import COARSE_FILE, OOD, EvaluationSettings, Section, read_sections
+from cellduality_plugin.evaluation.sections import (
+    COARSE_FILE,
+    OOD,
+    EvaluationSettings,
+    Section,
+    read_sections,
+    rows_asked,
+)
 from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.policies.offline import Decoder
@@ -51,7 +60,8 @@ def evaluate(
     ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, real and generated cells
     in the space of the distances, for the report. An evaluation that was stopped goes on where it was. The same
     checkpoints, data, settings and versions give the same files, byte by byte, but for ``provenance.command`` and the
-    folders in ``provenance.models``.
+    folders in ``provenance.models``. A CellDualityError is raised if a file is missing or malformed, a name cannot be a
+    file's name or is taken, or a checkpoint does not load.
 
     Parameters
     ----------
@@ -65,10 +75,6 @@ def evaluate(
     opener, command
         Opens another decoder than vLLM for a model, e.g. an endpoint; what was typed, for the record.
 
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, a name cannot be a file's name or is taken, or a checkpoint does not load.
     """
     settings = settings or EvaluationSettings()
     for name in models:
@@ -119,6 +125,25 @@ def evaluate(
     return content
 
 
+def predict_at_once(models: Mapping[str, Path], data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
+    """Answer with all ``models``, each in a process of its own; an evaluation then reads what they wrote.
+
+    The dual pairs are those of ``cellduality.json`` in ``data``; the rest is as in
+    :func:`evaluate`.
+    """
+    with ProcessPoolExecutor(len(models), multiprocessing.get_context("spawn")) as pool:
+        for answered in [pool.submit(_predict, name, models[name], data, split, out, how) for name in models]:
+            answered.result()
+
+
+def _predict(name: str, model: Path, data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
+    tasks = Config.load(data / "cellduality.json").load_tasks()
+    vocabulary = Vocabulary.load(data / "vocabulary.json")
+    examples = rows_asked(data, split, tasks, how.rows)
+    file = out / "predictions" / f"{name}.jsonl"
+    predict_checkpoint(model, examples, vocabulary, how.prediction, file, tasks=tasks)
+
+
 def measure(
     predictions: Mapping[str, Sequence[Prediction]],
     sections: Sequence[Section],
@@ -164,8 +189,8 @@ def _checkpoint_column(
             names = section.labels(vocabulary)
             matrices[section.key] = {"labels": names, "counts": labels.confusion(*both, names).tolist()}
         elif section.writes_cells:
-            own |= written(made, section)
-        # The labels of an external set are words that nobody taught.
+            own |= measure_cells(made, section)
+        # The labels of an external set were not taught.
         own |= dual.measure(section.yardstick, made, drawn, truth=section.shared is None)
         found |= _prefixed(section.key, own)
         failed[section.key] = dual.failures(made)

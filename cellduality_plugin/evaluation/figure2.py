@@ -13,20 +13,8 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.curves import Curves, divided, read_curves
 from cellduality_plugin.evaluation.plots import save_figure2
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.tasks import TASKS, DualTask
 
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "identity": ("cell_type_annotation", "conditional_cell_generation"),
-    "dynamics": (
-        "drug_sensitivity_prediction",
-        "drug_exposure_prediction",
-        "perturbation_response_generation",
-        "perturbation_identification",
-    ),
-}
-"""The paper's two families of tasks; a pair of one's own is neither."""
-
-OTHER = "other pairs"
 REWARD, TRUTH = "dual_reward", "dual_truth"
 FORMATS = (".svg", ".png", ".pdf")
 
@@ -109,13 +97,15 @@ def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
     ]
     logged = [{name.partition("/")[2] for name in curves if name.startswith(f"{REWARD}/")} for curves in finite]
     common = set.intersection(*logged) if logged else set()
-    families = {task: family for family, tasks in FAMILIES.items() for task in tasks}
+    families = {task: pair.family for task, pair in TASKS.items()}
     order = [*families, *sorted(common - families.keys())]
     found = []
     for task in sorted(common, key=order.index):
         truth = [curves.get(f"{TRUTH}/{task}", []) for curves in finite]
         reward = band([curves[f"{REWARD}/{task}"] for curves in finite], window)
-        found.append(Panel(families.get(task, OTHER), task, reward, band(truth, window) if all(truth) else None))
+        found.append(
+            Panel(families.get(task, DualTask.family), task, reward, band(truth, window) if all(truth) else None)
+        )
     return found
 
 

@@ -85,19 +85,17 @@ def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
     """
     examples: dict[tuple[str, str], Example] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
+        where, again = f"{path}:{number}", "prepare the data again"
         if "label" not in row:
-            raise CellDualityError(
-                "row without label", code="missing-field", where=f"{path}:{number}", hint="prepare the data again"
-            )
+            raise CellDualityError("row without label", code="missing-field", where=where, hint=again)
         example = Example.from_label(row["label"])
         if example.task not in tasks:
-            hint = f"known are {', '.join(tasks)}; add it to the configuration"
             what = f"unknown dual pair {example.task!r}"
-            raise CellDualityError(what, code="unknown-task", where=f"{path}:{number}", hint=hint)
+            hint = f"known are {', '.join(tasks)}; add it to the configuration"
+            raise CellDualityError(what, code="unknown-task", where=where, hint=hint)
         key = (example.task, str(row.get("id", example.id)))
         if key in examples:
-            what, where = f"row id {key[1]!r} twice", f"{path}:{number}"
-            raise CellDualityError(what, code="repeated-id", where=where, hint="prepare the data again")
+            raise CellDualityError(f"row id {key[1]!r} twice", code="repeated-id", where=where, hint=again)
         examples[key] = example
     return examples
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from cellduality_plugin import __version__
 from cellduality_plugin.alarms import alarms, steps_of
-from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation import figure2, plots
+from cellduality_plugin.errors import CellDualityError, needs_extra
+from cellduality_plugin.evaluation import confidence, figure2, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows, choice_line, labels_line, section_heading
 from cellduality_plugin.evaluation.checkpoints import file_hash
@@ -32,8 +32,7 @@ from cellduality_plugin.evaluation.page.rollouts import (
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.evaluation.sections import rows_by_section
 from cellduality_plugin.evaluation.summary import compared, headlines, sentences
-from cellduality_plugin.evaluation.tables import section_title, told_wins, written
-from cellduality_plugin.evaluation.winners import baseline_wins
+from cellduality_plugin.evaluation.tables import baseline_wins, section_title, wins_line, written
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
 from cellduality_plugin.tasks import TASKS, DualTask
 
@@ -54,7 +53,7 @@ def write_report(
     Parameters
     ----------
     run
-        What :func:`cellduality_plugin.evaluation.evaluate.evaluate` wrote.
+        What :func:`cellduality_plugin.evaluation.evaluate.evaluate` wrote; ``confidence.json`` may stand beside it.
     curves
         TensorBoard folders or training logs by the name of their section, e.g. ``{"GRPO": ...}``. Where there are no
         curves the page says so.
@@ -68,13 +67,8 @@ def write_report(
     window
         Steps of the moving average of Figure 2.
     """
-    try:
+    with needs_extra("eval"):
         import jinja2
-        import matplotlib as mpl
-    except ImportError as error:
-        what, hint = f"cannot import {error.name}", "pip install 'cellduality[eval]'"
-        raise CellDualityError(what, code="not-installed", hint=hint) from error
-    mpl.use("svg")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),
         autoescape=True,
@@ -93,9 +87,10 @@ def write_report(
         version=__version__,
         metrics=metrics,
         tables=section_tables(metrics),
-        told_wins=told_wins(*baseline_wins(metrics)),
+        wins_line=wins_line(*baseline_wins(metrics)),
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
+        confidence=_confidence(run / "confidence.json"),
         audit=_audit_sections(audited),
         labels_read=labels_line(audited) if audited else "",
         legend=LEGEND,
@@ -205,6 +200,15 @@ def _audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return sections
+
+
+def _confidence(path: Path) -> dict[str, Any]:
+    """Return what `cellduality calibrate` measured, with two plots; empty if it did not."""
+    if not path.is_file():
+        return {}
+    hint = "measure again (cellduality calibrate --split test)"
+    content = read_versioned(path, confidence.FORMAT, confidence.VERSION, what="measures of confidence", hint=hint)
+    return content | {"section": section_title(content["task"]), "plots": plots.plot_confidence("confidence", content)}
 
 
 def _curve_section(place: int, name: str, source: Path, window: int) -> dict[str, Any]:

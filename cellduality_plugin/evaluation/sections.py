@@ -1,8 +1,8 @@
-"""What is measured together: the rows of one dual pair, and the real cells that they are measured with."""
+"""The sections of an evaluation: the rows of one dual pair in one split, and the real cells they are compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,11 +93,8 @@ def read_shared_types(path: Path) -> dict[str, SharedTypes]:
     for types in content.training.values():
         for label, coarse in types.items():
             if answers.setdefault(label, coarse) != coarse:
-                what, hint = (
-                    f"the label {label!r} is both {answers[label]!r} and {coarse!r}",
-                    "train on sets that agree",
-                )
-                raise CellDualityError(what, code="ambiguous-label", where=str(path), hint=hint)
+                what = f"the label {label!r} is both {answers[label]!r} and {coarse!r}"
+                raise CellDualityError(what, code="ambiguous-label", where=str(path), hint="train on sets that agree")
     trained = frozenset(content.training)
     return {name: SharedTypes(types, answers, trained) for name, types in content.foreign.items()}
 
@@ -106,9 +103,9 @@ def read_shared_types(path: Path) -> dict[str, SharedTypes]:
 class Section:
     """The rows of one dual pair in one split, by (task, row id), and real cells of the sets that they are about.
 
-    Its ``key`` begins the names of its metrics: ``task``; ``task@ood`` for held-out kinds of cells, ``task@set`` for an
-    external set, no cell of which trains. The labels of such a set are compared with answers by ``shared`` types, and
-    its training cells are of the sets that train.
+    Its ``key`` begins the names of its metrics: ``task``; ``task@ood`` for held-out kinds of cells, ``task@set`` for a
+    single set. The labels of an external one are compared with answers by ``shared`` types; where no cell of a set
+    trains, its training cells are of the sets that do.
     """
 
     key: str
@@ -144,19 +141,23 @@ class Section:
 
 
 def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit: int | None = None) -> dict[str, Rows]:
-    """Return the rows of each section by its key: of ``split``, then of held-out kinds of cells and of external sets.
+    """Return the rows of each section by its key: of ``split``, then of held-out kinds of cells and of single sets.
 
-    Those of the prepared folder ``data`` and of ``tasks``; of each section the first ``limit``, None for all. A
-    CellDualityError if a file is missing or malformed, or there are no rows.
+    A set has a section of its own if a task asks about several in the split, if it is external, or if none of its cells
+    is in the split, all of it being held out. Those of the prepared folder ``data`` and of ``tasks``; of each section
+    the first ``limit``, None for all. A CellDualityError if a file is missing or malformed, or there are no rows.
     """
-    found = _by_task(read_rows(data / f"eval_{split}.jsonl", tasks), "", limit)
+    inside = read_rows(data / f"eval_{split}.jsonl", tasks)
+    found = _by_task(inside, "", limit)
+    for rows in _by_task(inside, "", None).values():
+        sets = _by_set(rows)
+        for name, own in sets.items() if len(sets) > 1 else ():
+            found |= _by_task(own, f"@{name}", limit)
     if (data / f"eval_{OOD}.jsonl").is_file():
         held_out, external = read_rows(data / f"eval_{OOD}.jsonl", tasks), read_shared_types(data / COARSE_FILE)
-        parts: dict[str, dict[tuple[str, str], Example]] = {part: {} for part in (OOD, *sorted(external))}
-        for key, row in held_out.items():
-            name = key[1].partition("/")[0]
-            parts[name if name in external else OOD][key] = row
-        for part, own in parts.items():
+        parts, whole = _by_set(held_out), {*external, *_by_set(held_out)} - {*_by_set(inside)}
+        kinds = {key: row for name, rows in parts.items() if name not in whole for key, row in rows.items()}
+        for part, own in {OOD: kinds, **{name: rows for name, rows in parts.items() if name in whole}}.items():
             found |= _by_task(own, f"@{part}", limit)
     if not found:
         raise CellDualityError("no rows to evaluate", code="no-rows", where=str(data), hint=_PREPARE)
@@ -175,20 +176,24 @@ def read_sections(
     """Return the sections of :func:`rows_by_section`, in its order, each with its real cells and their space."""
     external, file = read_shared_types(data / COARSE_FILE), data / "cells.jsonl"
     every = read_cell_rows(file)
+    split_of = {row["id"]: row["split"] for row in every}
+    trained = {name.partition("/")[0] for name, where in split_of.items() if where == "train"}
     spaces: dict[tuple[str, ...], tuple[Embedding, float]] = {}  # sections share training cells
 
     def section(key: str, rows: Rows) -> Section:
         task, _, part = key.partition("@")
-        where, shared = OOD if part else split, external.get(part)
+        where, shared = split_of.get(next(iter(rows))[1], split), external.get(part)
         columns, state = label_columns(tasks[task])
         sources = {row.partition("/")[0] for _, row in rows}
 
         def real(split: str) -> RealCells:
-            own = shared.trained if shared and split == "train" else sources
+            own: Collection[str] = sources
+            if split == "train":  # of a set that is held out whole there are none
+                own = shared.trained if shared else sources & trained or trained
             return read_cells(file, split, columns=columns, state=state, sources=own, rows=every)
 
         train, held_out = real("train"), real(where)
-        others = None if part else real("validation" if split == "test" else "test")
+        others = None if where == OOD else real("validation" if split == "test" else "test")
         if train.ids not in spaces:
             space = open_embedding(
                 settings.embedding, train.genes, vocabulary.genes, components=settings.components, seed=settings.seed
@@ -226,6 +231,14 @@ def label_columns(pair: DualTask) -> tuple[tuple[str, ...], str]:
     if isinstance(pair.unknown, OneOf) and pair.unknown.kind not in GROUPS:
         return GROUPS, pair.unknown.kind
     return GROUPS, ""
+
+
+def _by_set(rows: Rows) -> dict[str, dict[tuple[str, str], Example]]:
+    """Return the rows about each set, by its name in alphabetical order."""
+    found: dict[str, dict[tuple[str, str], Example]] = {}
+    for key, example in rows.items():
+        found.setdefault(key[1].partition("/")[0], {})[key] = example
+    return dict(sorted(found.items()))
 
 
 def _by_task(rows: Rows, part: str, limit: int | None) -> dict[str, Rows]:

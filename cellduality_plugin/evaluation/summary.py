@@ -7,11 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cellduality_plugin.evaluation.tables import section_title, title, written
-from cellduality_plugin.evaluation.winners import best_columns, gain_of, real_column
-
-HEADLINES = ("accuracy", "coarse_accuracy", "knn_agreement_{k}", "dual_similarity")
-"""The metric by which a section is summed up: the first of these that a checkpoint has, k the evaluation's first."""
+from cellduality_plugin.evaluation.metrics.registry import sums_up
+from cellduality_plugin.evaluation.tables import (
+    best_columns,
+    gain_of,
+    ordered_keys,
+    real_column,
+    section_title,
+    title,
+    written,
+)
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,11 @@ def compared(metrics: Mapping[str, Any]) -> list[str]:
 
 def headlines(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[Headline]:
     """Return the headline of each section of ``metrics`` in which the last of ``checkpoints`` has one."""
-    columns, k = metrics["columns"], metrics["settings"]["neighbours"][0]
-    found = []
+    columns, k, found = metrics["columns"], metrics["settings"]["neighbours"][0], []
+    ours = [key for key in ordered_keys(metrics) if key in columns[checkpoints[-1]]["metrics"]]
     for section in metrics["spaces"]:
-        wanted = (f"{section}/{name.format(k=k)}" for name in HEADLINES)
-        key = next((key for key in wanted if key in columns[checkpoints[-1]]["metrics"]), None)
+        own = (name for at, _, name in (key.rpartition("/") for key in ours) if at == section and sums_up(name, k))
+        key = next((f"{section}/{name}" for name in own), None)
         cells = {name: column["metrics"][key] for name, column in columns.items() if key in column["metrics"]}
         cells = {name: cell for name, cell in cells.items() if cell["value"] is not None}
         if key is None or (after := cells.get(checkpoints[-1])) is None:

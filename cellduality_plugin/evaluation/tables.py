@@ -1,10 +1,10 @@
-"""The metrics as a table: for the terminal, and row by row for the report."""
+"""The metrics as a table: for the terminal, and row by row for the report; the best of a row, and who beats whom."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Group
@@ -12,8 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cellduality_plugin.evaluation.metrics.registry import ARROWS, place, titled
-from cellduality_plugin.evaluation.winners import Win, baseline_wins, best_columns, real_column
+from cellduality_plugin.evaluation.metrics.registry import ARROWS, BY_CONSTRUCTION, place, titled
 
 
 def section_title(key: str) -> str:
@@ -100,7 +99,7 @@ def table(metrics: Mapping[str, Any]) -> Group:
     return Group(
         Text(legend, style="dim"),
         *(Padding(_task_table(task, side_by_side(rows), columns, real), (0, 0, 1, 0)) for task, rows in tasks.items()),
-        Text(told_wins(*baseline_wins(metrics)), style="dim"),
+        Text(wins_line(*baseline_wins(metrics)), style="dim"),
     )
 
 
@@ -123,16 +122,83 @@ def side_by_side(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[tup
     return [row for metric in found.values() for row in metric]
 
 
-def told_wins(wins: Sequence[Win], compared: Sequence[str]) -> str:
-    """Return the line under the table: in how many rows a baseline beats every checkpoint, in all and by section.
+class Win(NamedTuple):
+    """A metric, ``section/metric``, in which the best baseline beats the best checkpoint, and what both have."""
 
-    ``wins`` and ``compared`` are what :func:`cellduality_plugin.evaluation.winners.baseline_wins` returns.
+    key: str
+    baseline: str
+    value: float
+    best: float
+
+
+def real_column(metrics: Mapping[str, Any]) -> str:
+    """Return the name of the column of real cells; empty if there is none."""
+    return next((name for name, column in metrics["columns"].items() if column.get("kind") == "real"), "")
+
+
+def gain_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
+    """Return how much better the value of one metric became."""
+    return float((-1 if after["better"] == "lower" else 1) * (after["value"] - before["value"]))
+
+
+def best_columns(cells: Mapping[str, Mapping[str, Any]], real: str) -> frozenset[str]:
+    """Return the columns with the best value of a row, real cells apart; several where they are equal.
+
+    None where fewer than two columns have a value. ``cells`` holds the metric of each column; ``real`` is the column of
+    real cells, which "like real cells" is compared with.
 
     Examples
     --------
-    >>> told_wins([Win("a/accuracy", "majority", 0.8, 0.7)], ["a/accuracy", "a/macro_f1", "b/accuracy"])
+    >>> row = {"SFT": 0.7, "majority": 0.3, "real cells": 0.9}
+    >>> sorted(best_columns({name: {"value": value, "better": "higher"} for name, value in row.items()}, "real cells"))
+    ['SFT']
+    """
+    losses = _losses(cells, real)
+    return frozenset(name for name, loss in losses.items() if len(losses) > 1 and loss == min(losses.values()))
+
+
+def baseline_wins(metrics: Mapping[str, Any]) -> tuple[list[Win], list[str]]:
+    """Return the metrics in which a baseline beats every checkpoint, and the names of all that both have.
+
+    ``metrics`` is what :func:`cellduality_plugin.evaluation.evaluate.evaluate` returns. What a baseline has by
+    construction does not count. A tie is no win.
+    """
+    columns, real = metrics["columns"], real_column(metrics)
+    wins, compared = [], []
+    for key in dict.fromkeys(key for column in columns.values() for key in column["metrics"]):
+        cells = {name: column["metrics"][key] for name, column in columns.items() if key in column["metrics"]}
+        losses: dict[str, dict[str, float]] = {"baseline": {}, "checkpoint": {}}
+        for name, loss in _losses(cells, real).items():
+            if (kind := columns[name].get("kind")) in losses and cells[name].get("note") != BY_CONSTRUCTION:
+                losses[kind][name] = loss
+        if all(losses.values()):
+            compared.append(key)
+            baseline, checkpoint = (min(found, key=found.__getitem__) for found in losses.values())
+            if losses["baseline"][baseline] < losses["checkpoint"][checkpoint]:
+                wins.append(Win(key, baseline, cells[baseline]["value"], cells[checkpoint]["value"]))
+    return wins, compared
+
+
+def _losses(cells: Mapping[str, Mapping[str, Any]], real: str) -> dict[str, float]:
+    """Return how far each column is from the best that there could be, up to a constant; real cells are left out."""
+    values = {name: cell["value"] for name, cell in cells.items() if cell["value"] is not None}
+    better = next(iter(cells.values()))["better"] if cells else "higher"
+    target = values.pop(real, None)
+    if better == "like real cells":
+        return {} if target is None else {name: abs(value - target) for name, value in values.items()}
+    return {name: -value if better == "higher" else value for name, value in values.items()}
+
+
+def wins_line(wins: Sequence[Win], compared: Sequence[str]) -> str:
+    """Return the line under the table: in how many rows a baseline beats every checkpoint, in all and by section.
+
+    ``wins`` and ``compared`` are what :func:`baseline_wins` returns.
+
+    Examples
+    --------
+    >>> wins_line([Win("a/accuracy", "majority", 0.8, 0.7)], ["a/accuracy", "a/macro_f1", "b/accuracy"])
     'A baseline beats every checkpoint in 1 of 3 rows that both have: a 1 of 2; b 0 of 1.'
-    >>> told_wins([], ["a/accuracy"]), told_wins([], [])
+    >>> wins_line([], ["a/accuracy"]), wins_line([], [])
     ('No baseline beats every checkpoint in any of 1 rows that both have.', '')
     """
     if not compared:

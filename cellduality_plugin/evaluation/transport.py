@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.errors import needs_extra
 from cellduality_plugin.evaluation.distances import Counts, Matrix, Vector, drawn
 
 _MOST_STEPS = 10_000_000  # of the network simplex: far more than samples of thousands of cells need
@@ -73,7 +73,7 @@ def _weighted(counts: Counts) -> Iterator[tuple[Any, Any, Vector, Vector]]:
 def _descended(one: Matrix, other: Matrix, p: Vector, q: Vector, plan: Matrix, solve: Any) -> float:
     """Return where the conditional gradient ends: the ``gromov_wasserstein2`` of POT to the last digit.
 
-    It takes a third of the time, which for small samples goes into duals and checks that nobody reads.
+    It takes a third of the time, which for small samples goes into duals and checks that are not used here.
     """
     twice = 2 * other
     masses = (one**2) @ p[:, None] @ np.ones((1, len(q))) + np.ones((len(p), 1)) @ (q[None] @ (other**2).T)
@@ -94,13 +94,6 @@ def _descended(one: Matrix, other: Matrix, p: Vector, q: Vector, plan: Matrix, s
 
 def _solver(name: str) -> Any:
     os.environ.setdefault("POT_BACKEND_DISABLE_PYTORCH", "1")  # importing torch takes seconds, and cells are NumPy's
-    try:
+    with needs_extra("eval"):
         import ot
-    except ImportError as error:
-        raise CellDualityError(
-            "POT, which solves optimal transport, is not installed",
-            code="not-installed",
-            where="Wasserstein distances",
-            hint='pip install "cellduality[eval]"',
-        ) from error
     return getattr(ot, name)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import whole_file
 from data_prep.cells import CellTable, RankedCells, rank_cells
@@ -95,9 +97,9 @@ def columns_of(key: str) -> dict[str, str]:
     Examples
     --------
     >>> list(columns_of("type"))
-    ['type', 'type_confidence', 'type_votes', 'type_reasoning']
+    ['type', 'type_confidence', 'type_votes', 'type_reasoning', 'type_set']
     """
-    return {key: "label", **{f"{key}_{name}": name for name in ("confidence", "votes", "reasoning")}}
+    return {key: "label", **{f"{key}_{name}": name for name in ("confidence", "votes", "reasoning", "set")}}
 
 
 def write_copy(
@@ -108,17 +110,27 @@ def write_copy(
     The rest is copied as bytes: matrices of any size are never read.
     """
     import h5py
-    from anndata.io import read_elem, write_elem
+    from anndata.io import write_elem
 
     with whole_file(out, "w+b") as stream, source.open("rb") as original:
         shutil.copyfileobj(original, stream)
         with h5py.File(stream, "r+") as file:
-            table = read_elem(file["obs"])
-            for column, values in obs.items():
-                table[column] = values
-            write_elem(file, "obs", table)
+            _add_columns(file, obs)
             for group, items in (("obsm", obsm), ("uns", uns)):
                 if group not in file:
                     write_elem(file, group, {})
                 for key, value in items.items():
                     write_elem(file[group], key, value)
+
+
+def _add_columns(file: Any, columns: Mapping[str, Any]) -> None:
+    """Add ``columns`` to ``obs``, of which the others stay as they are, readable by this anndata or not."""
+    from anndata.io import read_elem, write_elem
+
+    table = file["obs"]
+    if table.attrs.get("encoding-version") == "0.2.0":
+        for column, values in columns.items():
+            write_elem(table, column, values)
+        table.attrs["column-order"] = np.array([*table.attrs["column-order"], *columns], dtype=object)
+    else:  # of an older layout, which is brought up to date
+        write_elem(file, "obs", read_elem(table).assign(**columns))

@@ -25,7 +25,7 @@ class Cluster:
     """The cards and processors of a cluster, {"GPU": 2.0, "CPU": 8.0}; on a CPU its slots are cards."""
 
     total: Mapping[str, float]
-    free: Mapping[str, float]  # nobody holds or has reserved them
+    free: Mapping[str, float]  # neither held nor reserved
     waiting: tuple[str, ...] = ()  # what has been asked for and not been given, in Ray's words
 
     @classmethod

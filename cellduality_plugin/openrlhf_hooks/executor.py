@@ -9,6 +9,7 @@ from typing import Any
 
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 
+from cellduality_plugin.chat import decode
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.groups import Group
@@ -67,7 +68,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
                 prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=images
             )
             start, end = rollout["action_ranges"][-1]
-            text = hf_tokenizer.decode(rollout["observation_tokens"][start:end], skip_special_tokens=True)
+            text = decode(hf_tokenizer, rollout["observation_tokens"][start:end])
             policy = self._player(llm_engine, hf_tokenizer, max_length)
             truncated = bool(rollout["truncated"])
             score = await self._scorer.score_member(text, group, policy, truncated=truncated, began=began)

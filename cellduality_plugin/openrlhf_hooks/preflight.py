@@ -22,10 +22,8 @@ _AGAIN = "prepare the data again (bash recipes/prepare.sh)"
 def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
     """Return the tokenizer of ``model``, a folder or a hub name, with its own chat template or the one given.
 
-    Raises
-    ------
-    CellDualityError
-        If a local folder is missing or incomplete, or there is no chat template that can be rendered.
+    A CellDualityError is raised if a local folder is missing or incomplete, or there is no chat template that can be
+    rendered.
     """
     folder = Path(model)
     if _looks_local(model) and not (folder / "config.json").is_file():
@@ -41,10 +39,7 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
 def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
     """Return the tokenizer at ``model``, a folder that may hold nothing else, or a hub name.
 
-    Raises
-    ------
-    CellDualityError
-        If there is none, or no chat template that can be rendered.
+    A CellDualityError is raised if there is none, or no chat template that can be rendered.
     """
     import transformers
     from jinja2 import TemplateError
@@ -121,10 +116,7 @@ class _Need(NamedTuple):
 def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
     """Return the longest SFT row in tokens; a longer one than ``max_len`` would be cut in silence by the trainer.
 
-    Raises
-    ------
-    CellDualityError
-        If a row lacks a field or does not fit; its line is named.
+    A CellDualityError is raised if a row lacks a field or does not fit; its line is named.
     """
     needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in _rows(path, "SFT", "output"))
     return _longest(needs, Lengths(tokenizer), max_len, path)
@@ -133,10 +125,8 @@ def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
 def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_new_tokens: int) -> int:
     """Return the longest sequence any RL row can need, in tokens: primal and dual, each with its response.
 
-    Raises
-    ------
-    CellDualityError
-        If a row is malformed, names an unknown task, lacks what its reward needs, or does not fit; its line is named.
+    A CellDualityError is raised if a row is malformed, names an unknown task, lacks what its reward needs, or does not
+    fit; its line is named.
     """
     lengths = Lengths(tokenizer)
     return _longest(_rl_needs(path, config, lengths, max_new_tokens), lengths, max_len, path)

@@ -27,12 +27,8 @@ class RewardClient(FromThreads):
     apart. A rollout that was under way at a server that died is judged again: its reward is the same.
 
     ``urls`` are of servers that ``cellduality serve-reward`` started with one configuration and the token of
-    ``CELLDUALITY_TOKEN``; a rollout that no server judged is given up after ``patience`` seconds.
-
-    Raises
-    ------
-    CellDualityError
-        If an address is none, or the token is not set.
+    ``CELLDUALITY_TOKEN``; a rollout that no server judged is given up after ``patience`` seconds. A CellDualityError is
+    raised if an address is none, or the token is not set.
     """
 
     def __init__(self, urls: Sequence[str], *, patience: float = PATIENCE) -> None:

@@ -72,12 +72,8 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 class RewardFunction(FromThreads):
     """Judges rollouts here, and asks the endpoint of the configuration to play the dual.
 
-    The configuration file is by default the one that ``CELLDUALITY_CONFIG`` names.
-
-    Raises
-    ------
-    CellDualityError
-        If the configuration names no endpoint, or asks for what a remote reward cannot do.
+    The configuration file is by default the one that ``CELLDUALITY_CONFIG`` names. A CellDualityError is raised if the
+    configuration names no endpoint, or asks for what a remote reward cannot do.
     """
 
     def __init__(self, config_path: str | os.PathLike[str] | None = None) -> None:

@@ -45,12 +45,8 @@ def lock(run_dir: Path) -> Iterator[list[int]]:
     """Hold `run_dir`, an existing folder, for this run alone.
 
     Yields the file descriptor of its file `.lock`, or nothing if an outer run holds it; the kernel lets go when the
-    last process that has it ends.
-
-    Raises
-    ------
-    CellDualityError
-        If another run holds the folder, with its process id and the time it began.
+    last process that has it ends. A CellDualityError is raised if another run holds the folder, with its process id and
+    the time it began.
     """
     if os.environ.get(LOCK_VARIABLE) == str(run_dir):
         yield []
@@ -176,10 +172,8 @@ def watch(command: Command, log: IO[bytes], progress: Progress, display: Display
 def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, expected: float | None) -> int:
     """Return the exit code of the command `words`, run under the lock of `run_dir`; see the module's first lines.
 
-    Raises
-    ------
-    CellDualityError
-        If another run holds `run_dir`, the command does not exist, or the folder or the log cannot be written.
+    A CellDualityError is raised if another run holds `run_dir`, the command does not exist, or the folder or the log
+    cannot be written.
     """
     stops: Stops = []
     try:

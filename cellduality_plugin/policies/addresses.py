@@ -1,4 +1,4 @@
-"""One model at one address or several: who is asked next, what can go wrong, and who is left alone for a while."""
+"""One model at one address or several: which is asked next, retries, and pauses after failures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RequestFailed(PolicyError):
 
 
 class Address:
-    """One endpoint, its connections, how many requests it has in hand, and until when it is left alone."""
+    """One endpoint, its connections, how many requests it has in hand, and until when it rests."""
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
         self.in_flight = 0
@@ -144,11 +144,8 @@ class Addresses:
     async def post(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], Read]) -> Read:
         """Return what ``read`` makes of the reply to ``body``.
 
-        Raises
-        ------
-        PolicyError
-            If no address answered, however often they were asked; if one said that the request is wrong; or what
-            ``read`` raises.
+        A PolicyError is raised if no address answered, however often they were asked; if one said that the request is
+        wrong; or what ``read`` raises.
         """
         return await self._ask(path, json.dumps(body).encode(), read)
 
@@ -166,7 +163,7 @@ class Addresses:
             try:
                 async with self._turns:  # chosen when its turn comes, by what is known then
                     found = await self._once(await self._next(), path, body, read)
-                await asyncio.sleep(0)  # whoever waits for a turn sends before this reply is worked on
+                await asyncio.sleep(0)  # the next request is sent before this reply is worked on
                 return found
             except RequestFailed as failure:
                 if not failure.passing or attempt >= self._retries:

@@ -101,9 +101,9 @@ class CachedDecoder:
         # The supervisor of a recipe shows what stands behind a name in brackets.
         with tqdm(total=len(order), desc=f"[{self._name}] {title}", disable=not self._name) as bar:
             for start in range(0, len(order), self._batch):
-                together = order[start : start + self._batch]
-                if missing := [key for key in together if key not in self._cache]:
+                chosen = order[start : start + self._batch]
+                if missing := [key for key in chosen if key not in self._cache]:
                     answers = self._decoder.generate([distinct[key] for key in missing], title)
                     self._cache.add(dict(zip(missing, answers, strict=True)))
-                bar.update(len(together))
+                bar.update(len(chosen))
         return [self._cache[key] for key in keys]

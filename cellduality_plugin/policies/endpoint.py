@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from cellduality_plugin.chat import render, token_count
+from cellduality_plugin.chat import decode, render, response_ids
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import branches_of
@@ -47,12 +47,12 @@ class EndpointPolicy:
         tokens = render(self._tokenizer, prompt)
         body = {**self._request(tokens, await self._limit(len(tokens))), **drawn, "return_token_ids": True}
         text, answered = await self.addresses.post("/completions", body, read_text)
-        return text if answered is None else str(self._tokenizer.decode(answered, skip_special_tokens=True))
+        return text if answered is None else decode(self._tokenizer, answered)
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         """Return the natural log-probability of each token of ``response`` after ``prompt`` and ``given``."""
         [found] = await self._log_probs(prompt, [given + response])
-        return found[token_count(self._tokenizer, given) :]
+        return found[len(response_ids(self._tokenizer, given)) :]
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
         """Return for each of ``responses`` the log-probability of its tokens where responses branch.
@@ -93,7 +93,7 @@ class EndpointPolicy:
         return await asyncio.gather(*map(one, responses))
 
     def _tokens(self, response: str) -> Tokens:
-        return list(self._tokenizer(response, add_special_tokens=False)["input_ids"])
+        return response_ids(self._tokenizer, response)
 
     def _request(self, tokens: Tokens, limit: int) -> dict[str, Any]:
         model = self._settings.model

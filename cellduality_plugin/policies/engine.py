@@ -1,4 +1,4 @@
-"""A policy over a vLLM engine, for whoever holds one: the agent's executor, the audit."""
+"""A policy over a vLLM engine, for the agent's executor and the audit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from cellduality_plugin.chat import render, token_count
+from cellduality_plugin.chat import decode, render, response_ids
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import branches_of, log_prob_at
 from cellduality_plugin.policies.settings import DualSettings
@@ -37,7 +37,7 @@ class EnginePolicy:
             raise PolicyError("prompt_too_long")
         params = self._sampling(prompt, min(room, self._settings.max_new_tokens or room), seed, temperature)
         output = await self._ask(tokens, params)
-        return str(self._tokenizer.decode(output.outputs[0].token_ids, skip_special_tokens=True))
+        return decode(self._tokenizer, output.outputs[0].token_ids)
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         """Return the log-probability of each token of ``response``, which follows ``given``."""
@@ -47,7 +47,7 @@ class EnginePolicy:
         # vLLM always decodes at least one token; the prompt's own log-probs come with the prefill.
         output = await self._ask(tokens + target, SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0))
         found = [at[token].logprob for token, at in zip(target, output.prompt_logprobs[len(tokens) :], strict=True)]
-        return found[token_count(self._tokenizer, given) :]
+        return found[len(response_ids(self._tokenizer, given)) :]
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
         """Return for each of ``responses`` the log-probability of its tokens where responses branch.
@@ -75,7 +75,7 @@ class EnginePolicy:
     def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Return the tokens of the prompt and of each response, if there is room for both and one more."""
         tokens = render(self._tokenizer, prompt)
-        targets = [list(self._tokenizer(response, add_special_tokens=False)["input_ids"]) for response in responses]
+        targets = [response_ids(self._tokenizer, response) for response in responses]
         if len(tokens) + max(map(len, targets)) >= self._max_length:
             raise PolicyError("prompt_too_long")
         return tokens, targets
@@ -86,7 +86,7 @@ class EnginePolicy:
 
         try:
             return await self._engine.generate(tokens, params)
-        except EngineDeadError:  # no rollout will be made any more: the run has to end, and say so
+        except EngineDeadError:  # no further rollout can be made: the run has to end with this error
             raise
         except (VLLMError, ValueError) as error:
             # Of this request alone. The counters say how often; what it was is logged once a kind.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellduality_plugin.chat import render, token_count
+from cellduality_plugin.chat import decode, render, response_ids
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import Prefix, branches_of, log_prob_at
@@ -50,36 +50,42 @@ class LocalModel:
 
     Parameters
     ----------
-    folder
-        A Hugging Face folder whose tokenizer holds a chat template.
+    model, tokenizer
+        Of transformers; the model may be in training. The tokenizer holds a chat template.
     max_model_len, max_new_tokens
         Tokens of question and response together, and of a response, at most.
     batch
         Questions that are computed together, at most.
-
-    Raises
-    ------
-    CellDualityError
-        If the folder is no checkpoint, or there is no chat template.
     """
 
-    def __init__(self, folder: Path, *, max_model_len: int, max_new_tokens: int, batch: int = 64) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, max_model_len: int, max_new_tokens: int, batch: int = 64) -> None:
+        self._model, self.tokenizer, self._batch = model, tokenizer, batch
+        positions = getattr(model.config, "max_position_embeddings", max_model_len)
+        self.limit, self.max_new_tokens = min(max_model_len, positions), max_new_tokens
+        self._waiting: list[_Asked] = []
+        self._running: asyncio.Task[None] | None = None
+
+    @classmethod
+    def load(cls, folder: Path, **lengths: int) -> LocalModel:
+        """Return the model of a Hugging Face folder, on the first GPU if there is one.
+
+        Raises
+        ------
+        CellDualityError
+            If the folder is no checkpoint, or there is no chat template.
+        """
         import torch
         from transformers import AutoModelForCausalLM
 
         check_checkpoint(folder)
         try:
-            self.tokenizer = chat_tokenizer(folder)
-            self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
+            tokenizer = chat_tokenizer(folder)
+            model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
         except (OSError, ValueError, RuntimeError) as error:
             what, hint = f"cannot load the checkpoint: {error}", "save it again"
             raise CellDualityError(what, code="broken-checkpoint", where=str(folder), hint=hint) from error
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = self._model.to(device, torch.float32 if device == "cpu" else self._model.dtype).eval()
-        positions = getattr(self._model.config, "max_position_embeddings", max_model_len)
-        self.limit, self.max_new_tokens, self._batch = min(max_model_len, positions), max_new_tokens, batch
-        self._waiting: list[_Asked] = []
-        self._running: asyncio.Task[None] | None = None
+        return cls(model.to(device, torch.float32 if device == "cpu" else model.dtype), tokenizer, **lengths)
 
     async def ask(self, asked: _Asked) -> Any:
         """Return the answer to one question: log-probabilities, or generated token ids."""
@@ -95,18 +101,22 @@ class LocalModel:
             "score": self._score, "choose": self._choose, "generate": self._generate,
         }  # fmt: skip
         while self._waiting:
-            await asyncio.sleep(0)  # everyone who is ready asks first
+            await asyncio.sleep(0)  # all callers that are ready ask first
             wants = self._waiting[0].wants
             chosen = sorted((asked for asked in self._waiting if asked.wants == wants), key=lambda asked: asked.tokens)
             self._waiting = [asked for asked in self._waiting if asked.wants != wants]
             found: list[Any]
+            training = self._model.training
             try:
+                self._model.eval()
                 with torch.inference_mode():
                     found = [each for part in self._parts(chosen) for each in answers[wants](part)]
             except Exception as error:
                 found = [error] * len(chosen)
+            finally:
+                self._model.train(training)
             for asked, each in zip(chosen, found, strict=True):
-                if asked.answer.done():  # whoever asked has given up
+                if asked.answer.done():  # the caller has given up
                     continue
                 if isinstance(each, Exception):
                     asked.answer.set_exception(each)
@@ -256,12 +266,12 @@ class LocalPolicy:
             seed = request_seed(self._seed, prompt, draw)
         limit = min(room, self._model.max_new_tokens)
         found = await self._ask(tokens, limit=limit, temperature=at, seed=seed or 0)
-        return str(self._model.tokenizer.decode(found, skip_special_tokens=False))
+        return decode(self._model.tokenizer, found)
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         """Return the log-probability of each token of ``response``, which follows ``given``."""
         tokens, [target] = self._fitting(prompt, [given + response])
-        scored = len(target) - token_count(self._model.tokenizer, given)
+        scored = len(target) - len(response_ids(self._model.tokenizer, given))
         return list(await self._ask(tokens + target, scored=scored))
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
@@ -272,7 +282,7 @@ class LocalPolicy:
 
     def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         tokens = render(self._model.tokenizer, prompt)
-        targets = [list(self._model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in responses]
+        targets = [response_ids(self._model.tokenizer, text) for text in responses]
         if len(tokens) + max(map(len, targets)) > self._model.limit:
             raise PolicyError("prompt_too_long")
         return tokens, targets

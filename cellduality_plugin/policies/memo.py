@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from cellduality_plugin.policies.base import Question
@@ -14,7 +16,7 @@ Asked: TypeAlias = dict[Question, "asyncio.Future[Any]"]
 class Memo:
     """What the groups in flight at one time have asked: what one of them asked no other asks again.
 
-    Whoever is in flight is inside (``with memo``). With the last of them all is forgotten, so that no answer outlives
+    A group in flight is inside (``with memo``). When the last one leaves, all is forgotten, so that no answer outlives
     the weights that gave it: an engine's weights change while nothing is in flight. A call that failed is forgotten at
     once, and the oldest where there are more than ``limit``. One event loop at a time.
     """
@@ -34,19 +36,19 @@ class Memo:
         if not self._inside:
             self._calls.clear()
 
-    def get(self, question: Question) -> asyncio.Future[Any] | None:
-        """Return the call that asks ``question``, if one was made."""
-        return self._calls.get(question)
-
-    def keep(self, question: Question, call: asyncio.Future[Any]) -> None:
-        """Remember a call, as long as anybody is inside and it does not fail."""
-
-        def drop_failed(done: asyncio.Future[Any]) -> None:
-            if (done.cancelled() or done.exception()) and self._calls.get(question) is done:
-                del self._calls[question]
-
+    def once(self, question: Question, ask: Callable[[], Awaitable[Any]]) -> tuple[asyncio.Future[Any], bool]:
+        """Return the call that asks ``question``, and whether it was made now, by ``ask``; not to be cancelled."""
+        if question in self._calls:
+            return self._calls[question], False
+        call = asyncio.ensure_future(ask())
+        call.add_done_callback(partial(self._done, question))
         if self._inside:
             self._calls[question] = call
-            call.add_done_callback(drop_failed)
         if len(self._calls) > self._limit:
             del self._calls[next(iter(self._calls))]
+        return call, True
+
+    def _done(self, question: Question, call: asyncio.Future[Any]) -> None:
+        # The exception is looked at, too, because asyncio warns of one that nothing waits for any more.
+        if (call.cancelled() or call.exception()) and self._calls.get(question) is call:
+            del self._calls[question]

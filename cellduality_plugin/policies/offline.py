@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cellduality_plugin.chat import render
+from cellduality_plugin.chat import decode, render
 from cellduality_plugin.errors import CellDualityError
 
 
@@ -88,7 +88,7 @@ class VllmDecoder:
             self._served.llm.reset_prefix_cache()
             outputs = self._served.llm.generate(prompts, sampling, use_tqdm=False)
             for place, output in zip(fitting, outputs, strict=True):
-                responses[place] = output.outputs[0].text
+                responses[place] = decode(self._served.tokenizer, output.outputs[0].token_ids)
         return responses
 
 
@@ -103,12 +103,9 @@ def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
 def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Served]:
     """Open a vLLM engine over ``model`` and shut its process down afterwards, so that the next one finds room.
 
-    ``model`` is a Hugging Face folder whose tokenizer holds a chat template, unless the settings have one.
-
-    Raises
-    ------
-    CellDualityError
-        If vLLM is not installed, the folder is no checkpoint that it can serve, or there is no chat template.
+    ``model`` is a Hugging Face folder whose tokenizer holds a chat template, unless the settings have one. A
+    CellDualityError is raised if vLLM is not installed, the folder is no checkpoint that it can serve, or there is no
+    chat template.
     """
     check_checkpoint(model)
     try:

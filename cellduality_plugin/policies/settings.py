@@ -1,4 +1,4 @@
-"""Who plays the dual, and how it is asked."""
+"""Settings of the dual: the model that plays it, and how it is asked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EndpointSettings(Settings):
 
 
 class DualSettings(Settings):
-    """How the dual is asked, and who is.
+    """How the dual is asked, and which model plays it.
 
     The ``player`` is ``"moving"``, the policy that is trained, with the weights that made the rollout, or ``"frozen"``,
     the model at ``endpoint``, which stays as it is. Through a reward server or function it is always the latter.

@@ -62,6 +62,8 @@ class Verdict:
 class Reward(ABC):
     """Judges one parsed answer. A reward of one's own is a subclass that needs no arguments, with a ``judge``."""
 
+    audited: bool = False
+    """Whether an audit tries it by default; others are one of these under another name, or need rows made for them."""
     needs_gold: bool = False
     """Whether the rows must hold the true answer."""
     needs_profiles: bool = False

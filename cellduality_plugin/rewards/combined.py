@@ -18,7 +18,7 @@ class Combined(Reward):
 
     def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
         self.parts, self.numbers = zip(*parts, strict=True)
-        for flag in ("needs_gold", "needs_profiles", "asks_dual", "asks_every_label", "asks_again", "asks_log_probs"):
+        for flag in (name for name, default in vars(Reward).items() if isinstance(default, bool)):
             setattr(self, flag, any(getattr(part, flag) for part in self.parts))
 
     def check(self, task: DualTask) -> None:

@@ -21,6 +21,7 @@ class DualityReward(Reward):
     """
 
     comparison: str | None = None
+    audited: bool = True
 
     def check(self, task: DualTask) -> None:
         check_comparison(self.comparison, task.unknown, task)
@@ -35,4 +36,5 @@ class DualityReward(Reward):
         return Verdict.mean(draws, [1.0] * len(draws))
 
 
-REWARDS.update({f"duality-{name}": DualityReward(name) for name in COMPARISONS})
+# "exact" and "rwjs" are what pairs compare by themselves.
+REWARDS.update({f"duality-{name}": DualityReward(name, name not in ("exact", "rwjs")) for name in COMPARISONS})

@@ -19,6 +19,7 @@ class LikelihoodReward(Reward):
     of |V| genes. With ``traces`` a prefill after each of them. Not in the paper.
     """
 
+    audited = True
     asks_log_probs = True
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:

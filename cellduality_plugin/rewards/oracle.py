@@ -22,6 +22,7 @@ class OracleReward(Reward):
     """
 
     comparison: str | None = None
+    audited: bool = True
     needs_gold = True
     asks_dual = False
 
@@ -41,4 +42,4 @@ class OracleReward(Reward):
         return Verdict(compare(dual.example.gold, answer))
 
 
-REWARDS.update({f"oracle-{name}": OracleReward(name) for name in COMPARISONS})
+REWARDS.update({f"oracle-{name}": OracleReward(name, audited=False) for name in COMPARISONS})

@@ -31,6 +31,7 @@ class PosteriorReward(LabelScores):
     whatever its answers; being products over every hidden gene they are sharp. Not in the paper.
     """
 
+    audited = True
     asks_every_label = True
     asks_log_probs = True
 

@@ -18,17 +18,15 @@ class ProfileReward(LabelScores):
     it is the answer, and the label is the condition. A dual that does not move with the policy. Not in the paper.
     """
 
+    audited = True
     needs_profiles = True
     asks_dual = False
 
     def check(self, task: DualTask) -> None:
         super().check(task)
         if not isinstance(task, LabelTask) and not isinstance(task.answer, Genes):
-            what, hint = (
-                "a profile tells how likely a cell is",
-                "use it for tasks that name a label of a cell, or write one",
-            )
-            raise refusal(f"{what}, and {task.name} is about none", task, "needs-cell", hint)
+            what = f"a profile tells how likely a cell is, and {task.name} is about none"
+            raise refusal(what, task, "needs-cell", "use it for tasks that name a label of a cell, or write one")
 
     async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
         task, example = dual.task, dual.example

@@ -1,30 +1,18 @@
-"""The dual pairs, by name."""
+"""The dual pairs, by name: one file each; every file of the folder is imported."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
 
 from cellduality_plugin.import_paths import find
-from cellduality_plugin.tasks.base import DualTask
-from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
-from cellduality_plugin.tasks.conditional_cell_generation import ConditionalCellGeneration
-from cellduality_plugin.tasks.drug_exposure_prediction import DrugExposurePrediction
-from cellduality_plugin.tasks.drug_sensitivity_prediction import DrugSensitivityPrediction
-from cellduality_plugin.tasks.perturbation_identification import PerturbationIdentification
-from cellduality_plugin.tasks.perturbation_response_generation import PerturbationResponseGeneration
+from cellduality_plugin.tasks.base import TASKS, DualTask
 
 __all__ = ["TASKS", "DualTask", "get_task"]
 
-_PAIRS = (
-    CellTypeAnnotation(),
-    ConditionalCellGeneration(),
-    DrugSensitivityPrediction(),
-    DrugExposurePrediction(),
-    PerturbationResponseGeneration(),
-    PerturbationIdentification(),
-)
-TASKS: dict[str, DualTask] = {pair.name: pair for pair in _PAIRS}
-"""The built-in pairs, in the order of rows and tables."""
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
 
 
 def get_task(name: str, folder: Path | None = None) -> DualTask:

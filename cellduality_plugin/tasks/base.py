@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
 
+TASKS: dict[str, DualTask] = {}
+"""The built-in pairs, in the order of rows and tables."""
 FORMAT_RULE = "Reason inside <think></think>, then give the answer inside <answer></answer>."
 
 
@@ -30,6 +32,8 @@ class DualTask(ABC):
     name: ClassVar[str]
     answer: ClassVar[Field]
     unknown: ClassVar[Field]
+    family: ClassVar[str] = "other pairs"
+    """Under which Figure 2 shows it; the paper's are identity and dynamics."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Columns that even an unlabelled row shows: of ``Cell.condition``, which are known of every cell, or of
     ``Cell.obs``, for which labelled cells are drawn. ``"control"`` stands for the untreated cell a cell is paired with.
@@ -93,6 +97,15 @@ class DualTask(ABC):
     def rebuilt_response(self, value: Value, trace: str = "") -> str:
         """Return the dual response whose parsed reconstruction is ``value``."""
         return join_response(self.unknown.render(value), trace)
+
+
+Pair = TypeVar("Pair", bound=type[DualTask])
+
+
+def built_in(pair: Pair) -> Pair:
+    """Register a pair under its name, so that it is found without an import path."""
+    TASKS[pair.name] = pair()
+    return pair
 
 
 class LabelTask(DualTask):

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from cellduality_plugin.cell_sentences import sentence
 from cellduality_plugin.examples import Value
 from cellduality_plugin.parsing import OneOf, bulleted
-from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, many, one
+from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, built_in, many, one
 from cellduality_plugin.vocabulary import Vocabulary
 
 
+@built_in
 class CellTypeAnnotation(LabelTask):
     """Name a cell's type (Table 1); the reward is RWJS(hidden, rebuilt), section 3.4.1."""
 
     name = "cell_type_annotation"
+    family = "identity"
     answer = OneOf("cell_type")
 
     def primal_prompt(self, inputs: Mapping[str, Value], vocabulary: Vocabulary) -> str:

@@ -9,15 +9,17 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.tasks.base import CellTask, one
+from cellduality_plugin.tasks.base import CellTask, built_in, one
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 from cellduality_plugin.vocabulary import Vocabulary
 
 
+@built_in
 class ConditionalCellGeneration(CellTask):
     """Write a cell of a given type (Table 1); the reward is 1[rebuilt type = type], Eq. 2."""
 
     name = "conditional_cell_generation"
+    family = "identity"
     unknown = OneOf("cell_type")
     needs = ("cell_type",)
 

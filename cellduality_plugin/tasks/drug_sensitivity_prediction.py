@@ -8,14 +8,16 @@ from typing import ClassVar
 from cellduality_plugin.cell_sentences import sentence
 from cellduality_plugin.examples import Value
 from cellduality_plugin.parsing import OneOf, bulleted
-from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, many, one
+from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, built_in, many, one
 from cellduality_plugin.vocabulary import Vocabulary
 
 
+@built_in
 class DrugSensitivityPrediction(LabelTask):
     """Say how a cell takes a drug (Table 1); x_k is the observed genes and the drug, section 3.4.1."""
 
     name = "drug_sensitivity_prediction"
+    family = "dynamics"
     answer = OneOf("sensitivity")
     needs = ("drug",)
     question: ClassVar[str] = "Predict how sensitive a cell is to a drug"

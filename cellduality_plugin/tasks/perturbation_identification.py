@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from cellduality_plugin.cell_sentences import sentence
 from cellduality_plugin.examples import Value
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, many, one
+from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, built_in, many, one
 from cellduality_plugin.tasks.perturbation_response_generation import PerturbationResponseGeneration
 from cellduality_plugin.vocabulary import Vocabulary
 
 
+@built_in
 class PerturbationIdentification(LabelTask):
     """Name what was done to a cell, the inverse of writing a response: that is the dual where the whole cell is hidden.
 
@@ -19,6 +20,7 @@ class PerturbationIdentification(LabelTask):
     """
 
     name = "perturbation_identification"
+    family = "dynamics"
     answer = OneOf("perturbation")
     needs = ("control",)
 

@@ -9,10 +9,11 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import OneOf, bulleted
-from cellduality_plugin.tasks.base import FORMAT_RULE, CellTask, many, one
+from cellduality_plugin.tasks.base import FORMAT_RULE, CellTask, built_in, many, one
 from cellduality_plugin.vocabulary import Vocabulary
 
 
+@built_in
 class PerturbationResponseGeneration(CellTask):
     """Write what a control cell becomes (Table 1); x_k is the control cell, x_u the perturbation (section 3.3.2).
 
@@ -21,6 +22,7 @@ class PerturbationResponseGeneration(CellTask):
     """
 
     name = "perturbation_response_generation"
+    family = "dynamics"
     unknown = OneOf("perturbation")
     needs = ("control", "perturbation")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from data_prep.loading.dataset import Dataset, Files, geo
 from data_prep.loading.draft import Draft, read_cells
+from data_prep.published import UNSEEN
 
 FILE = "GSE132188_adata.h5ad.h5"
 
@@ -38,5 +39,6 @@ DATASET = Dataset(
     read=read,
     cells=35_481,
     test_cells=3_549,
+    split=UNSEEN,
     notes="A type is the last word of a cluster's name, except for Ngn3 clusters, whose level is part of the type.",
 )

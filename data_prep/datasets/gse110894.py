@@ -8,6 +8,7 @@ from pathlib import Path
 from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix
+from data_prep.published import UNSEEN
 
 COUNTS, WELLS = "GSE110894_gene_count.csv.gz", "GSE110894_SingleCellInfo.xlsx"
 LEADING_ROWS = 3
@@ -65,6 +66,7 @@ DATASET = Dataset(
     tasks=SENSITIVITY,
     cells=1_419,
     test_cells=143,
+    split=UNSEEN,
     correction="EMPTY wells are left out; as published everything without RESISTANT in its name is Sensitive,"
     " EMPTY wells too.",
     notes="The sheet has three lines above its header, and merged cells.",

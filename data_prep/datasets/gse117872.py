@@ -7,6 +7,7 @@ import numpy as np
 from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
+from data_prep.published import INSTRUCTCELL
 
 TPM, CELLS = "GSE117872_good_Data_TPM.txt.gz", "GSE117872_good_Data_cellinfo.txt.gz"
 STATUS = frozenset({"Sensitive", "Resistant", "Holiday"})
@@ -70,6 +71,7 @@ DATASET = Dataset(
     tasks=SENSITIVITY,
     cells=1_302,
     test_cells=131,
+    split=INSTRUCTCELL,
     correction="cells on a drug holiday are left out; as published they count as Sensitive.",
     notes="The header of the cell table is shifted by one: the drug status stands under `cluster`.",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, UserFile, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
+from data_prep.published import INSTRUCTCELL
 
 COUNTS, CELLS = "erl_total_data_2K.csv", "erl_total_2K_meta.csv"
 STATUS = "3"
@@ -43,6 +44,7 @@ DATASET = Dataset(
     tasks=SENSITIVITY,
     cells=2_739,
     test_cells=226,
+    split=INSTRUCTCELL,
     notes="The published size is before the caps on genes and mitochondrial counts, the test size after them (2,254"
     " cells). The label is the third value of a line without header.",
 )

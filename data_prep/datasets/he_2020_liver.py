@@ -7,6 +7,7 @@ import re
 from data_prep.loading.dataset import GITHUB, Dataset, Files, RemoteFile, geo
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
+from data_prep.published import INSTRUCTCELL
 
 COUNTS, LABELS = "GSM4850582_Liver_Counts.csv.gz", "Annotation_AHCA_alltissues_meta.data_84363_cell.txt"
 LABEL = "Cell_type_in_merged_data"
@@ -51,6 +52,7 @@ DATASET = Dataset(
     read=read,
     cells=2_839,
     test_cells=254,
+    split=INSTRUCTCELL,
     notes="The labels are in another place and name a cell Liver_cDNA_BARCODE. Types of fewer than 20 cells are"
     " dropped first, then the marker gene at the end of a label (B Cell CD79A) is.",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from data_prep.loading.dataset import CollectionFile, Dataset, Files
 from data_prep.loading.draft import Draft, read_cells
+from data_prep.published import PublishedSplit
 
 FILE = "global.h5ad"
 
@@ -27,6 +28,7 @@ DATASET = Dataset(
     read=read,
     columns=("cell_type", "tissue", "donor"),
     cells=329_762,
+    split=PublishedSplit(unknown="Cell2Sentence does not say which cells it used, nor on which it tested."),
     notes="Cell2Sentence used 273,502 of these cells in 35 types and does not say which; all are loaded here. Genes"
     " are named by Ensembl id, with the symbol beside it.",
 )

@@ -132,7 +132,6 @@ DATASET = Dataset(
     columns=("cell_type", "drug", "exposure", "perturbation"),
     tasks=("perturbation_response_generation", "drug_exposure_prediction"),
     cells=13_999,
-    split="by cell_type",
     notes="The files name no cell types: they are derived by marker genes, and called derived. Whether a cell was"
     " stimulated is exposure, not sensitivity.",
     coarse_types={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.datasets.l1000 import with_drugs
+from data_prep.datasets.l1000 import CHEMCPA, with_drugs
 from data_prep.loading.dataset import RESPONSE, Dataset, Files, RemoteFile
 from data_prep.loading.draft import Draft, read_cells
 
@@ -29,7 +29,7 @@ DATASET = Dataset(
     columns=("drug", "perturbation", "dose", "cell_line"),
     tasks=RESPONSE,
     cells=1_034_271,
-    split="by cell_line",
+    split=CHEMCPA,
     notes="Phases I and II (GSE92742, GSE70138), compounds and vehicles alone, ready made: what was filtered is"
     " chemCPA's choice.",
 )

@@ -9,6 +9,7 @@ from typing import Any
 from data_prep.loading.dataset import GITHUB, SENSITIVITY, Dataset, Files, RemoteFile
 from data_prep.loading.draft import Draft, ready_cells
 from data_prep.loading.r_data import RObject, read_r
+from data_prep.published import PublishedSplit
 
 NAME, FILE, LABEL = "lung_lines_10x", "cell_lines.rda", "cell_line"
 
@@ -88,7 +89,7 @@ DATASET = Dataset(
     columns=("tissue", "drug", "sensitivity", "cell_line"),
     tasks=SENSITIVITY,
     cells=1_959,
-    split="by cell_line; held out: H1975, H838",
+    split=PublishedSplit(held_out={LABEL: ("H1975", "H838")}, unknown="no publication splits this set."),
     notes="No cell saw a drug: sensitivity is the measured IC50 of its line, constant within line and drug. Hold"
     " whole lines out, or the line is learnt instead. Every cell is asked about one of two drugs. The 393 cells of"
     " H2228, which was not screened, are left out.",

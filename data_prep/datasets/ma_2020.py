@@ -5,6 +5,7 @@ from __future__ import annotations
 from data_prep.loading.dataset import Dataset, Files, geo
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
+from data_prep.published import UNSEEN
 
 COUNTS, LABELS = "GSM4156608_skin.late.anagen.rna.counts.txt.gz", "GSM4156597_skin_celltype.txt.gz"
 
@@ -36,6 +37,7 @@ DATASET = Dataset(
     read=read,
     cells=34_135,
     test_cells=3_414,
+    split=UNSEEN,
     notes="Barcodes hold commas in the counts and dots in the labels. 'Mix' (2,543 cells) is a label of the"
     " publication, and no type.",
 )

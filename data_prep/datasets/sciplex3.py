@@ -7,7 +7,13 @@ import numpy as np
 from cellduality_plugin.perturbations import CONTROL
 from data_prep.loading.dataset import RESPONSE, Dataset, Files, RemoteFile
 from data_prep.loading.draft import NO_LABEL, Draft, read_cells
+from data_prep.published import PublishedSplit
 
+HELD_OUT = (
+    "Dacinostat", "CUDC-907", "Givinostat", "CUDC-101", "Pirarubicin", "Hesperadin", "Tanespimycin", "Trametinib",
+    "Raltitrexed",
+)  # fmt: skip
+"""chemCPA's ``ood`` of ``split_ood_finetuning`` (preprocessing/5_sciplex_ood_splits.py), the first words of names."""
 FILE = "SrivatsanTrapnell2020_sciplex3.h5ad"
 
 
@@ -57,8 +63,11 @@ DATASET = Dataset(
     columns=("drug", "perturbation", "dose", "cell_line"),
     tasks=RESPONSE,
     cells=799_317,
-    split="by drug; held out: Dacinostat, CUDC-907, Givinostat, CUDC-101, Pirarubicin, Hesperadin, Tanespimycin,"
-    " Trametinib, Raltitrexed",
-    notes="'control' in `perturbation` is the vehicle; doses are in nM. The drugs held out are chemCPA's. Filters"
+    split=PublishedSplit(
+        held_out={"drug": HELD_OUT},
+        first_word=True,
+        unknown="the drugs are chemCPA's; its test cells of other drugs were drawn from a file of its own.",
+    ),
+    notes="'control' in `perturbation` is the vehicle; doses are in nM. Filters"
     " leave about 650,000 cells in publications.",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from data_prep.loading.dataset import Dataset, Files, RemoteFile, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_header, read_matrix, read_rows
+from data_prep.published import INSTRUCTCELL
 
 MATRIX, SAMPLES = "pancreas_refseq_rpkms_counts_3514sc.txt", "E-MTAB-5061.sdrf.txt"
 GENE_ROWS = 26_177
@@ -76,5 +77,6 @@ DATASET = Dataset(
     columns=("cell_type", "tissue", "donor"),
     cells=2_209,
     test_cells=209,
+    split=INSTRUCTCELL,
     notes="One table holds RPKM and then counts of the same cells under one header, and spike-ins below the genes.",
 )

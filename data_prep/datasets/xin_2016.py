@@ -12,6 +12,7 @@ from cellduality_plugin.errors import CellDualityError
 from data_prep.loading.dataset import Dataset, Files, UserFile, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_rows
+from data_prep.published import INSTRUCTCELL
 
 ARCHIVE, LABELS = "GSE114297_RAW.tar", "labels.csv"
 PARTS = ("matrix.mtx.gz", "barcodes.tsv.gz", "genes.tsv.gz")
@@ -100,6 +101,7 @@ DATASET = Dataset(
     columns=("cell_type", "tissue", "donor"),
     cells=19_915,
     test_cells=1_992,
+    split=INSTRUCTCELL,
     correction="the cells are said to be of Xin 2018, whose accession this is; Xin 2016 is GSE81608.",
     notes="There are no public labels for these cells: you have to bring them.",
 )

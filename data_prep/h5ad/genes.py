@@ -18,16 +18,38 @@ Kind: TypeAlias = Literal["human", "mouse", "ensembl", "other"]
 SPECIES: tuple[Species, ...] = ("human", "mouse")
 FEW_KNOWN = 20
 """With fewer recognised symbols the species is not checked."""
+FEW_NAMES = 100
+"""Of fewer names it is not asked whether they are symbols at all, unless they are numbers or a column has symbols."""
+HARDLY_ANY = 0.05
+"""The share of names, case ignored, that symbols are at least known of."""
+GENE_FEATURES = frozenset({"gene expression", "gene"})
+"""What `feature_types` (10x) and `feature_biotype` (CELLxGENE) call genes, where a file says so of any feature."""
 MIXED = 0.05
 """The share of recognised symbols that the other species may have: transgenes and spike-ins are no mixture."""
 
 _ENSEMBL = re.compile(r"ENS(?:[A-Z]{3})?G\d{11}(?:\.\d+)?")
+_NO_GENE = re.compile(r"ERCC-\d{5}|.+_TotalSeq[A-D]?\w*|(?:hto|adt)[-_.].*|hashtag[-_.]?\d*", re.IGNORECASE)
 _GENOME = re.compile(r"(GRC[hm]\d\d|hg\d\d|mm\d\d?)_+(?=\w)", re.IGNORECASE)
 
 TABLE = "mouse_human_orthologues.tsv.gz"
 NO_ORTHOLOGUE = "mouse gene without a human orthologue in the table"
 SEVERAL_ORTHOLOGUES = "mouse gene whose human orthologue is not one to one"
 SHARED_ORTHOLOGUE = "mouse gene that another gene of the file shares its human orthologue with"
+
+
+def is_feature(name: str, kind: object = None, of_genes: bool = False) -> bool:
+    """Return whether what a file measures is no gene: an antibody, a hashtag, a guide, a peak, a spike-in.
+
+    ``kind`` is what the file calls it, which counts where ``of_genes`` says that it calls others genes.
+
+    Examples
+    --------
+    >>> [is_feature(name) for name in ("CD4", "CD4_TotalSeqB", "ERCC-00002", "Hashtag1")]
+    [False, True, True, True]
+    >>> is_feature("CD4", "Antibody Capture", True)
+    True
+    """
+    return (of_genes and str(kind).lower() not in GENE_FEATURES) or _NO_GENE.fullmatch(name) is not None
 
 
 def symbol_kind(name: str) -> Kind:
@@ -64,11 +86,14 @@ def check_species(
     Raises
     ------
     CellDualityError
-        If most names are Ensembl ids or carry the name of a genome, or if they mix human and mouse symbols, or are of
-        another species than the ``declared`` one.
+        If most names are Ensembl ids or carry the name of a genome, if hardly any is a symbol, or if they mix human and
+        mouse symbols, or are of another species than the ``declared`` one.
     """
     found = Counter(map(symbol_kind, names))
     known = found["human"] + found["mouse"]
+    spelt = sum(name.casefold() in _folded() for name in names)
+    foreign = spelt < HARDLY_ANY * len(names)
+    numbers = 2 * sum(name.replace(".", "", 1).isdigit() for name in names) > len(names)
     other: Species | None = ("mouse" if declared == "human" else "human") if declared else None
     genomes = Counter(match.group() for match in map(_GENOME.match, names) if match)
     if 2 * found["ensembl"] > len(names):
@@ -83,6 +108,9 @@ def check_species(
         (genome,) = genomes
         code, what = "genome-prefix", f"gene names start with the name of a genome, {genome}"
         hint = f"adata.var_names = adata.var_names.str.removeprefix({genome!r})"
+    elif foreign and (columns or numbers or len(names) >= FEW_NAMES):
+        code, what = "no-symbols", f"{spelt} of {len(names)} gene names are known gene symbols ({', '.join(names[:3])})"
+        hint = f"use --gene-symbols with one of: {', '.join(columns)}" if columns else "name genes by their symbols"
     elif known < FEW_KNOWN:
         return
     elif min(found["human"], found["mouse"]) > MIXED * known:
@@ -119,6 +147,11 @@ def to_human(names: Sequence[str]) -> tuple[list[str | None], dict[str, int]]:
             drops[SHARED_ORTHOLOGUE] += 1
             human[place] = None
     return human, dict(drops)
+
+
+@cache
+def _folded() -> frozenset[str]:
+    return frozenset(map(str.casefold, human_symbols() | mouse_symbols()))
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
 from data_prep.cells import CellTable
-from data_prep.h5ad.genes import Species, check_species, symbol_columns, to_human
+from data_prep.h5ad.genes import GENE_FEATURES, Species, check_species, is_feature, symbol_columns, to_human
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-    from data_prep.h5ad.matrices import StoredMatrix
+    from data_prep.h5ad.matrices import StoredMatrix, Tables
 
 Expression: TypeAlias = Literal["auto", "log1p", "counts"]
 """What the numbers are: log1p of counts per 10,000, raw counts, or whichever of the two they look like."""
 
 Matrix: TypeAlias = Literal["X", "raw"]
 """Which matrix of the file holds them."""
+
+FIRST_CELLS, FEW_VALUES = 256, 8
+"""So many cells are looked at to tell logarithms from other fractions, of so many expressed genes at least."""
 
 LOG_CEILING = 20.0
 """log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do."""
@@ -36,6 +39,10 @@ NAMED = {
 
 MISSING_LABEL = "cell without a label"
 SHARED_SYMBOL = "gene without a symbol, or with one that several genes share"
+NO_GENE = "feature that is no gene (antibody, hashtag, guide, peak, spike-in)"
+
+MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null", "none", "nat"})
+"""Texts that stand for no value, in any case: what is left of a missing one in a column that was made text."""
 
 
 def load_h5ad(
@@ -46,8 +53,10 @@ def load_h5ad(
     matrix: Matrix = "X",
     layer: str | None = None,
     columns: Mapping[str, str] | None = None,
+    further: Sequence[str] = (),
     gene_symbols: str | None = None,
     species: Species | None = None,
+    control: Collection[str] = (),
 ) -> CellTable:
     """Return the labelled cells of an .h5ad file, all of it checked and none of it held; what is left out is counted.
 
@@ -66,19 +75,23 @@ def load_h5ad(
     columns
         Further columns of ``obs`` by the name they get, e.g. ``{"perturbation": "condition"}``; cells without a value
         in one of them are left out.
+    further
+        Columns of ``obs`` that keep their names; a cell without a value has an empty text in it, and stays.
     gene_symbols
         The column of ``var`` with the gene symbols, if the names of ``var`` are ids; genes without a symbol of their
         own are left out.
     species
         What the genes are declared to be of. A mouse's are mapped to their one-to-one human orthologues; genes without
         one are left out. None: the names stay as they are.
+    control
+        Perturbations that mean something even if they read like a missing value (as ``"none"``).
 
     Raises
     ------
     CellDualityError
         If the file is unreadable; the matrix is empty, all zeros, or has NaN, infinite or negative values; its values
         are not what ``expression`` says; gene or cell names repeat; a column or layer is unknown; the genes are named
-        by Ensembl ids or are of another species than declared, or of two.
+        by Ensembl ids, hardly any is a gene symbol, or they are of another species than declared, or of two.
     """
     from data_prep.h5ad.matrices import open_tables  # it takes seconds, and an up-to-date preparation does without
 
@@ -86,9 +99,8 @@ def load_h5ad(
     genes, kept, drops = _genes(tables.var, gene_symbols, species, path)
     _refuse_duplicates("cell", tables.obs.index, "call adata.obs_names_make_unique()", path)
     labels = {} if label_column is None else {"cell_type": label_column}
-    obs, rows, missing = _obs(tables.obs, {**labels, **(columns or {})}, path)
-    other = "--matrix raw" if matrix == "X" and layer is None else "--matrix X"
-    counts = _are_counts(tables.matrix, expression, path, other)
+    obs, rows, missing = _obs(tables, {**labels, **(columns or {})}, further, control, path)
+    counts = _are_counts(tables.matrix, expression, path)
     return CellTable(obs, genes, counts, {**drops, **missing}, partial(tables.matrix.rows, rows, kept))
 
 
@@ -99,17 +111,20 @@ def _genes(
     drops: dict[str, int] = {}
     columns = {str(name): values for name, values in var.items() if values.dtype.kind not in "biufc"}
     if gene_symbols is None:
-        _refuse_duplicates("gene", var.index, "sum or drop the copies, or call adata.var_names_make_unique()", path)
-        names: list[str | None] = [str(name) for name in var.index]
+        index = var.index.astype(str).str.strip()
+        _refuse_duplicates("gene", index, "sum or drop the copies, or call adata.var_names_make_unique()", path)
+        names: list[str | None] = [None if name.lower() in MISSING else name for name in index]
+        drops[SHARED_SYMBOL] = names.count(None)
     elif gene_symbols not in columns:
         hint = f"use --gene-symbols with: {', '.join(symbol_columns(columns) or columns) or '(there is none)'}"
         what = f"no column {gene_symbols!r} of names in var"
         raise CellDualityError(what, code="unknown-column", where=str(path), hint=hint)
     else:
-        series = columns[gene_symbols]
-        alone = ~(series.isna() | (series.astype(str) == "") | series.duplicated(keep=False))
+        series = columns[gene_symbols].astype(object).where(columns[gene_symbols].notna(), "").astype(str).str.strip()
+        alone = ~(series.str.lower().isin(MISSING) | series.duplicated(keep=False))
         names = [str(name) if good else None for name, good in zip(series, alone, strict=True)]
         drops[SHARED_SYMBOL] = int((~alone).sum())
+    names, drops[NO_GENE] = _genes_alone(names, var)
     given = [name for name in names if name is not None]
     check_species(given, species, where=str(path), columns=symbol_columns(columns))
     if species == "mouse":
@@ -124,6 +139,18 @@ def _genes(
     return tuple(kept.values()), np.array([*kept], dtype=np.int64), {why: n for why, n in drops.items() if n}
 
 
+def _genes_alone(names: list[str | None], var: DataFrame) -> tuple[list[str | None], int]:
+    """Return (the names with None for what is no gene, how many these are)."""
+    column = next((name for name in ("feature_types", "feature_biotype") if name in var), None)
+    kinds = ["gene"] * len(var) if column is None else var[column].astype(str).tolist()
+    of_genes = not GENE_FEATURES.isdisjoint(kind.lower() for kind in kinds)
+    alone = [
+        None if name is None or is_feature(name, kind, of_genes) else name
+        for name, kind in zip(names, kinds, strict=True)
+    ]
+    return alone, sum(before is not after for before, after in zip(names, alone, strict=True))
+
+
 def _refuse_duplicates(what: str, names: Any, hint: str, path: Path) -> None:
     if copies := sorted({str(name) for name in names[names.duplicated()]}):
         shown = ", ".join(copies[:3]) + (", ..." if len(copies) > 3 else "")
@@ -131,19 +158,32 @@ def _refuse_duplicates(what: str, names: Any, hint: str, path: Path) -> None:
         raise CellDualityError(what, code="duplicate-names", where=str(path), hint=hint)
 
 
-def _obs(obs: DataFrame, wanted: Mapping[str, str], path: Path) -> tuple[DataFrame, NDArray[np.bool_], dict[str, int]]:
+def _obs(
+    tables: Tables, wanted: Mapping[str, str], further: Sequence[str], named: Collection[str], path: Path
+) -> tuple[DataFrame, NDArray[np.bool_], dict[str, int]]:
     """Return (the wanted columns of the cells that have them all, which cells those are, drops by reason)."""
     import pandas
 
+    obs = tables.obs
     keep = np.ones(len(obs), dtype=bool)
     drops: dict[str, int] = {}
     texts: dict[str, NDArray[Any]] = {}
-    for name, column in wanted.items():
+    for name, column in {**wanted, **{column: column for column in further}}.items():
+        if column in tables.unreadable:
+            what = f"the column {column!r} of obs cannot be read ({tables.unreadable[column]})"
+            hint = "write it again as text (anndata: adata.obs[COLUMN].astype(str)), or install a newer anndata"
+            raise CellDualityError(what, code="unreadable-column", where=str(path), hint=hint)
         if column not in obs:
-            flag = NAMED.get(name, "--held-out or --match")
+            flag = "--held-out or --match" if name in further else NAMED.get(name, f"--{name}-column")
             hint = f"use {flag} with one of: {', '.join(map(str, obs.columns)) or '(there is none)'}"
             raise CellDualityError(f"no column {column!r} in obs", code="unknown-column", where=str(path), hint=hint)
-        texts[name], missing = _labels(obs[column], f"{path}, obs[{column!r}]")
+        if name in further:
+            codes, found = obs[column].factorize()
+            texts[name] = np.array([*(" ".join(str(value).split()) for value in found), ""], dtype=object)[codes]
+            continue
+        texts[name], missing = labels_of(
+            obs[column], named if name == "perturbation" else (), f"{path}, obs[{column!r}]"
+        )
         reason = MISSING_LABEL if name == "cell_type" else f"cell without a {name}"
         drops[reason] = int((missing & keep).sum())
         keep &= ~missing
@@ -155,11 +195,12 @@ def _obs(obs: DataFrame, wanted: Mapping[str, str], path: Path) -> tuple[DataFra
     return pandas.DataFrame(kept, index=index.astype(str)), keep, {why: n for why, n in drops.items() if n}
 
 
-def _labels(series: Series[Any], where: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return (labels as text, which cells have none)."""
+def labels_of(series: Series[Any], named: Collection[str], where: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return (labels as text, which cells have none); ``named`` are labels, even if they read like none."""
     codes, found = series.factorize()
     # A label is one line of a prompt, so white space is folded; tags would be read as the end of an answer.
-    kinds = np.array([*(" ".join(str(label).split()) for label in found), ""], dtype=object)
+    texts = [" ".join(str(label).split()) for label in found]
+    kinds = np.array([*("" if t.lower() in MISSING and t not in named else t for t in texts), ""], dtype=object)
     labels: NDArray[Any] = kinds[codes]
     missing = labels == ""
     if tagged := sorted(label for label in kinds if "<" in label or ">" in label):
@@ -171,8 +212,33 @@ def _labels(series: Series[Any], where: str) -> tuple[NDArray[Any], NDArray[np.b
     return labels, missing
 
 
-def _are_counts(stored: StoredMatrix, expression: Expression, path: Path, other: str) -> bool:
-    """Return whether the values are counts, once all of them are checked; ``other`` is the flag of another matrix."""
+def _are_logs(stored: StoredMatrix) -> bool:
+    """Return whether the fractions of the first cells look like logarithms of expression.
+
+    Those of one cell are then made of few different numbers, as counts are, or of multiples of one number; or all cells
+    add up to the same, and express some genes only. None of it is true of values that were scaled by gene.
+    """
+    block = next(stored.rows())[:FIRST_CELLS]
+    cells = [values for row in block if (values := row.data[row.data > 0].astype(float)).size >= FEW_VALUES]
+    alike = sum(len(np.unique(values)) < 0.9 * len(values) for values in cells)
+    if not cells or 2 * alike > len(cells):
+        return True
+    some = block.nnz < 0.95 * np.prod(block.shape)
+    for base in (np.e, 2.0, 10.0):
+        linear = [base**values - 1 for values in cells]
+        sums = np.array([values.sum() for values in linear])
+        whole = [any(_are_whole(values / unit) for unit in (1.0, values.min())) for values in linear]
+        if 2 * sum(whole) > len(cells) or (some and len(cells) > FEW_VALUES and sums.std() < 0.05 * sums.mean()):
+            return True
+    return False
+
+
+def _are_whole(values: NDArray[Any]) -> bool:
+    return bool((np.abs(values - values.round()) < 1e-3 * values).mean() > 0.9)
+
+
+def _are_counts(stored: StoredMatrix, expression: Expression, path: Path) -> bool:
+    """Return whether the values are counts, once all of them are checked."""
     bad = negative = 0
     highest, whole = 0.0, True
     for values in stored.values():
@@ -188,18 +254,21 @@ def _are_counts(stored: StoredMatrix, expression: Expression, path: Path, other:
             whole = bool((values == np.floor(values)).all())
         highest = max(highest, high)
     found = f"the values are {'whole numbers' if whole else 'fractions'} up to {highest:g}"
-    hint = f"repair the matrix, or read the other one with {other}"
+    hint = "repair the matrix"
     if bad:
         code, what = "bad-values", f"{bad} values of the matrix are NaN or infinite"
     elif negative:
         code = "negative-values"
         what = f"{negative} values of the matrix are negative, as in scaled data, which cannot rank expressed genes"
-        hint = f"store counts or log1p values, or read the other matrix with {other}"
+        hint = "store counts or log1p values"
     elif not highest:
         code, what = "empty-matrix", "the matrix is all zeros"
     elif expression == "auto" and whole != (highest >= LOG_CEILING):
         code, what = "doubtful-values", f"cannot tell counts from log1p values: {found}"
         hint = "use --expression counts" if whole else "store raw counts or log1p of counts per 10,000"
+    elif expression == "auto" and not whole and not _are_logs(stored):
+        code, what = "doubtful-values", f"{found}, and no cell's look like logarithms of counts (scaled and cut at 0?)"
+        hint = "use --expression log1p if they are"
     elif expression == "counts" and not whole:
         code, what = "doubtful-values", f"counts are declared, but {found}"
         hint = "use --expression log1p, or store raw counts"
@@ -208,4 +277,8 @@ def _are_counts(stored: StoredMatrix, expression: Expression, path: Path, other:
         hint = "use --expression counts" if whole else "apply log1p, or store raw counts"
     else:
         return whole
+    from data_prep.h5ad.matrices import other_matrices
+
+    if others := other_matrices(path, stored.key):
+        hint += f", or read another matrix with {' or '.join(others)}"
     raise CellDualityError(what, code=code, where=str(path), hint=hint)

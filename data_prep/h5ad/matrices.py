@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anndata
+import anndata.io
 import h5py
 import numpy as np
 import pandas
@@ -33,6 +34,9 @@ def readable(path: Path) -> Iterator[None]:
     """Turn what the libraries raise about a bad file into a CellDualityError."""
     try:
         yield
+    except BlockingIOError as error:
+        what, hint = "another program has the file open for writing", "close it there, or read a copy"
+        raise CellDualityError(what, code="file-in-use", where=str(path), hint=hint) from error
     except READ_ERRORS as error:
         what = f"unreadable {path.suffix} file ({type(error).__name__}: {str(error)[:120]})"
         hint = "download the file again, or write it again (anndata: write_h5ad)"
@@ -106,8 +110,21 @@ class StoredMatrix:
         first: NDArray[Any] = next(self.values(), np.zeros(0))
         return bool((first == np.floor(first)).all())
 
+    def usable(self) -> bool:
+        """Return whether the first values are what can rank genes: finite, none of them negative, not all 0."""
+        first: NDArray[Any] = next(self.values(), np.zeros(0))
+        return bool(first.size and np.isfinite(first).all() and first.min() >= 0 and first.max() > 0)
+
+    def _pointers(self, node: Any, lines: int) -> NDArray[Any]:
+        """Return where each of ``lines`` rows or columns begins, if all of them lie within what is stored."""
+        indptr: NDArray[Any] = node["indptr"][:]
+        ends = [len(node["data"]), len(node["indices"]), int(indptr[-1])] if len(indptr) else []
+        if len(indptr) != lines + 1 or indptr[0] or len(set(ends)) > 1 or (np.diff(indptr) < 0).any():
+            raise ValueError("a part of the sparse matrix is missing: indptr, indices and data do not fit together")
+        return indptr
+
     def _csr_rows(self, node: Any) -> Iterator[Any]:
-        indptr = node["indptr"][:]
+        indptr = self._pointers(node, self.shape[0])
         for start, stop in _spans(indptr, self.block):
             entries = slice(int(indptr[start]), int(indptr[stop]))
             parts = _floats(node["data"][entries]), node["indices"][entries], indptr[start : stop + 1] - indptr[start]
@@ -129,7 +146,7 @@ class StoredMatrix:
         per_row = np.zeros(self.shape[0], dtype=np.int64)
         for first in parts:
             per_row += np.bincount(node["indices"][first : first + self.block], minlength=self.shape[0])
-        indptr = node["indptr"][:]
+        indptr = self._pointers(node, self.shape[1])
         for start, stop in _spans(np.concatenate([[0], np.cumsum(per_row)]), CSC_BLOCK * self.block // BLOCK):
             found = []
             for first in parts:
@@ -145,11 +162,15 @@ class StoredMatrix:
 
 @dataclass(frozen=True)
 class Tables:
-    """What is known of the cells (``obs``) and of the genes of one matrix (``var``), and where that matrix is."""
+    """What is known of the cells (``obs``) and of the genes of one matrix (``var``), and where that matrix is.
+
+    ``unreadable`` are the columns of ``obs`` that this anndata cannot read, and why.
+    """
 
     obs: pandas.DataFrame
     var: pandas.DataFrame
     matrix: StoredMatrix
+    unreadable: dict[str, str]
 
 
 def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: str | None = None) -> Tables:
@@ -166,7 +187,7 @@ def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: 
     with readable(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old layouts and repeated names: what matters of it is checked
         with h5py.File(path, "r") as file:
-            obs, var, raw_var = _frames(file, path)
+            obs, var, raw_var, unreadable = _frames(file, path)
             key = _key(file, matrix, layer, path)
             stored = StoredMatrix.find(file, path, key) if key in file else None
     var = raw_var if key.startswith("raw") else var
@@ -178,21 +199,53 @@ def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: 
         why = f"of another shape than obs and var: {stored.shape}"
     if stored is None or why:
         hint = "check how the file was written, or whether a filter left nothing over"
+        others = other_matrices(path, key)
+        hint = f"use {' or '.join(others)}" if others else hint
         raise CellDualityError(f"the matrix {name} is {why}", code="no-matrix", where=str(path), hint=hint)
-    return Tables(obs, var, stored)
+    return Tables(obs, var, stored, unreadable)
 
 
-def _frames(file: h5py.File, path: Path) -> tuple[Any, Any, Any]:
-    """Return (obs, var, var of the raw matrix or None)."""
+def _frames(file: h5py.File, path: Path) -> tuple[Any, Any, Any, dict[str, str]]:
+    """Return (obs, var, var of the raw matrix or None, the columns of obs that cannot be read and why)."""
     if isinstance(file["obs"], h5py.Group):
-        raw = anndata.io.read_elem(file["raw/var"]) if "raw/var" in file else None
-        return anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["var"]), raw
+        raw = _frame(file["raw/var"], {}) if "raw/var" in file else None
+        unreadable: dict[str, str] = {}
+        return _frame(file["obs"], unreadable), _frame(file["var"], {}), raw, unreadable
     # Written before anndata 0.7: its own reader knows where those versions kept the categories.
     adata = anndata.read_h5ad(path, backed="r")
     try:
-        return adata.obs, adata.var, adata.raw.var if adata.raw is not None else None
+        return adata.obs, adata.var, adata.raw.var if adata.raw is not None else None, {}
     finally:
         adata.file.close()
+
+
+def _frame(node: h5py.Group | h5py.Dataset, unreadable: dict[str, str]) -> pandas.DataFrame:
+    """Return the table at ``node``; why a column cannot be read is added to ``unreadable``."""
+    if "_index" not in node.attrs or node.attrs.get("encoding-version", "0.2.0") != "0.2.0":
+        return anndata.io.read_elem(node)  # as anndata 0.7 has it
+    columns: dict[str, Any] = {}
+    for name in map(str, node.attrs["column-order"]):
+        try:
+            if "categories" in node[name].attrs:
+                raise ValueError("its categories are kept as anndata 0.7 did, in a table that does not say so")
+            columns[name] = anndata.io.read_elem(node[name])
+        except Exception as error:  # of which anndata has many kinds; what is not asked for does no harm
+            unreadable[name] = f"{type(error).__name__}: {str(error)[:120]}"
+    index = pandas.Index(anndata.io.read_elem(node[str(node.attrs["_index"])]))
+    # Not from a dictionary: an index of another length than its columns is a broken file.
+    return pandas.DataFrame({name: pandas.Series(values, index=index) for name, values in columns.items()}, index=index)
+
+
+def other_matrices(path: Path, asked: str) -> tuple[str, ...]:
+    """Return the flags by which matrices that can rank genes are read, but the one at ``asked``; counts first."""
+    found: dict[str, bool] = {}
+    with readable(path), h5py.File(path) as file:
+        layers = {f"layers/{name}": f"--layer {name}" for name in file.get("layers", ())}
+        for key, flag in {"X": "--matrix X", "raw/X": "--matrix raw", "raw.X": "--matrix raw", **layers}.items():
+            with contextlib.suppress(CellDualityError, *READ_ERRORS):
+                if key in file and key != asked and (stored := StoredMatrix.find(file, path, key)).usable():
+                    found[flag] = stored.whole()
+    return tuple(sorted(found, key=lambda flag: not found[flag]))
 
 
 def _key(file: h5py.File, matrix: str, layer: str | None, path: Path) -> str:
@@ -207,7 +260,9 @@ def _key(file: h5py.File, matrix: str, layer: str | None, path: Path) -> str:
         whole = [key for key in ("X", raw) if key and key in file and StoredMatrix.find(file, path, key).whole()]
         return whole[0] if whole else "X"
     if matrix == "raw" and not raw:
-        raise CellDualityError("the file has no raw matrix", code="no-matrix", where=str(path), hint="use --matrix X")
+        others = other_matrices(path, "raw/X")
+        hint = f"use {' or '.join(others)}" if others else "store counts or log1p values in X or in a layer"
+        raise CellDualityError("the file has no raw matrix", code="no-matrix", where=str(path), hint=hint)
     return "X" if matrix == "X" else raw
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cellduality_plugin.errors import CellDualityError
+from data_prep.published import PublishedSplit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -135,7 +136,7 @@ class Dataset:
     tasks: tuple[str, ...] = ("cell_type_annotation", "conditional_cell_generation")
     cells: int | None = None  # the published size
     test_cells: int | None = None  # the size of InstructCell's test set
-    split: str = ""  # how another publication split it; it is split here like any other set
+    split: PublishedSplit = field(default_factory=PublishedSplit)  # what `data prepare` applies
     correction: str = ""  # what the variant "corrected" does otherwise than "as_published"; empty if they are the same
     notes: str = ""  # the trap, and whatever else a user should know
     coarse_types: Mapping[str, str] = field(default_factory=dict)  # shared with other sets, by label; "": in no other

@@ -11,7 +11,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_text
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.manifests import code_sha256, up_to_date, write_manifest
+from data_prep.manifests import code_sha256, refuse_changed, up_to_date, write_manifest
 from data_prep.models import MODEL_FILES
 from data_prep.pretraining import PRETRAIN_FILE
 from data_prep.sources import file_sha256
@@ -92,6 +92,7 @@ def build_small_llama(
                 labels |= {cluster} if isinstance(cluster, str) else set()
     tokenizer = _tokenizer(sorted(words), sorted(labels), max_len)
     model = _model(tokenizer, hidden_size, layers, heads, seed, max_len)
+    refuse_changed(out / name for name in MODEL_FILES)
     with whole_folder(out) as folder:
         tokenizer.save_pretrained(folder)
         # Under the name of the class that every release of transformers can load.

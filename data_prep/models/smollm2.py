@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.manifests import code_sha256, up_to_date, write_manifest
+from data_prep.manifests import code_sha256, refuse_changed, up_to_date, write_manifest
 from data_prep.models import MODEL_FILES
 from data_prep.sources import file_sha256
 from data_prep.whole_folder import whole_folder
@@ -52,6 +52,7 @@ def build_smollm2(out: Path) -> None:
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     model.config.update(ids)
     model.generation_config = GenerationConfig(**ids)
+    refuse_changed(out / name for name in MODEL_FILES)
     with whole_folder(out) as folder:
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder)

@@ -134,9 +134,12 @@ def generate(path: Path, cells: int, genes: int, per_cell: int) -> dict[str, Any
     import h5py
     import pandas
 
+    from data_prep.h5ad.genes import human_symbols
+
+    names = [*sorted(human_symbols())[: genes // 10], *gene_names(genes)][:genes]  # known for genes by some of them
     kinds = pandas.Categorical.from_codes(np.arange(cells) % 10, [f"type {kind}" for kind in range(10)])
     obs = pandas.DataFrame({"cell_type": kinds}, index=[f"c{row}" for row in range(cells)])
-    anndata.AnnData(obs=obs, var=pandas.DataFrame(index=gene_names(genes))).write_h5ad(path)
+    anndata.AnnData(obs=obs, var=pandas.DataFrame(index=names)).write_h5ad(path)
     rng = np.random.default_rng(SEED)
     with h5py.File(path, "a") as file:
         if "X" in file:

@@ -61,7 +61,7 @@ def test_mistakes_are_found_before_a_model_loads(words, value, folder):
     assert not (folder / "out").exists()
 
 
-def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on(folder):
+def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on_and_all_is_written(folder):
     config = Config.load(folder / "cellduality.json")
     settings = AuditSettings(rewards=("likelihood",), hidden=(0.5, 1.0), traces=(0, 2), resamples=20)
     content = audit(folder, config, opened, settings)
@@ -75,7 +75,12 @@ def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on(folder):
     before = config.tasks["cell_type_annotation"]
     assert own.model_copy(update={"reward": before.reward, "hidden": None, "traces": 0}) == before
     write_audit(content, folder / "out")
-    choice = read_audit(folder / "out" / "audit.json")["choice"]
+    written = read_audit(folder / "out" / "audit.json")
+    assert written["findings"] == json.loads(json.dumps(content["findings"]))
+    assert {each["task"] for each in written["findings"]} == set(TASKS)
+    assert "- **likelihood, all hidden, 2 traces** (agrees): " in (folder / "out" / "audit.md").read_text()
+    assert (folder / "out" / "audit.png").read_bytes().startswith(b"\x89PNG")
+    choice = written["choice"]
     assert choice.keys() == config.tasks.keys()
     assert {name for name, each in choice.items() if each["contender"]} == {"cell_type_annotation"}
 
@@ -91,14 +96,3 @@ def test_rows_of_the_tasks_that_stay_out_are_left_out_and_whole_batches_remain(b
     assert list(read_jsonl(folder / "chosen.jsonl")) == rows[::2][:left]
     write_chosen_rows(folder / "rl.jsonl", folder / "chosen.jsonl", (), batch)
     assert (folder / "chosen.jsonl").read_text() == ""
-
-
-def test_numbers_words_and_a_picture_are_written(folder):
-    settings = AuditSettings(rewards=("oracle", {"likelihood": 1.0, "oracle": 2.0}), resamples=20)
-    content = audit(folder, Config.load(folder / "cellduality.json"), opened, settings)
-    write_audit(content, folder / "out")
-    found = read_audit(folder / "out" / "audit.json")
-    assert found["findings"] == json.loads(json.dumps(content["findings"]))
-    assert {each["task"] for each in found["findings"]} == set(TASKS)
-    assert "- **likelihood+2*oracle** (no signal): " in (folder / "out" / "audit.md").read_text()
-    assert (folder / "out" / "audit.png").read_bytes().startswith(b"\x89PNG")

@@ -1,27 +1,21 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-from cellduality_plugin import cli
 from cellduality_plugin.config import Config
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 
 
 @pytest.fixture
-def configure(make_config, tmp_path, monkeypatch, capsys):
+def configure(make_config, tmp_path, command):
     """Return a function that runs the command beside a configuration; gives exit code and complaints."""
     make_config(tasks={TYPE: {"pair": TYPE, "votes": True}, CELL: {"pair": CELL}})
 
     def run(*flags, out=tmp_path / "new.json"):
-        words = ["cellduality", "configure", tmp_path / "cellduality.json", "--out", out, *flags]
-        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, capsys.readouterr().err
+        return command("configure", tmp_path / "cellduality.json", "--out", out, *flags)[::2]
 
     return run
 

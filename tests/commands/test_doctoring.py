@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from cellduality_plugin import cli
 from cellduality_plugin.openrlhf_hooks.doctor.command import SFT
 
 CHECKS = Path(__file__).parents[2] / "cellduality_plugin/openrlhf_hooks/doctor/CHECKS.md"
-Doctor = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def doctor(monkeypatch, capsys) -> Doctor:
-    """Return a function that runs the command in this process and gives (exit code, stdout, stderr)."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cellduality", "doctor", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return run
+def doctor(command):
+    return partial(command, "doctor")
 
 
 @pytest.fixture

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,14 +19,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cellduality_plugin.cli import app
-from cellduality_plugin.commands.preparing import run_config, tasks_of_sources
+from cellduality_plugin.commands.preparing import run_config
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
-from data_prep.sources import file_sha256
+from data_prep.sources import JOINED, file_sha256
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
@@ -48,6 +52,8 @@ def write_cells(path: Path, seed: int = 0) -> Path:
             "condition": np.where(treated, "cytokine IFN-beta", "control"),
             "compound": "IFN-beta",
             "seen": np.where(treated, "exposed", "not exposed"),
+            "donor": np.arange(90) // 30 + 1,
+            "guide": [None if place % 9 == 4 else f"g{place % 9 % 3}" for place in range(90)],
         },
         index=[f"cell{place:02}" for place in range(90)],
     )
@@ -325,6 +331,148 @@ class TestScreens:
             screen("--drug", "<nutlin>", "--perturbation-column", "target")
 
 
+def with_obs(path: Path, **columns: Any) -> None:
+    """Add columns to the cells."""
+    adata = anndata.read_h5ad(path)
+    adata.obs = adata.obs.assign(**columns)
+    adata.write_h5ad(path)
+
+
+def test_a_combination_is_one_label_in_any_order_and_without_its_controls(prepare, cells):
+    done = ["DMSO", "KRAS+TP53", "TP53 + KRAS", "TP53+DMSO", "DMSO+TP53"]
+    with_obs(cells, condition=[done[place // 6 % 5] for place in range(90)])
+    folder = prepare("--task", RESPONSE, "--perturbation-column", "condition", "--control", "DMSO")
+    assert Vocabulary.load(folder / "vocabulary.json").labels["perturbation"] == ("KRAS+TP53", "TP53", "control")
+    assert read_manifest(folder / "rl.jsonl")["drops"][JOINED] == 54
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--drug-column", "compound"],
+        ["--exposure-column", "seen"],
+        ["--sensitivity-column", "seen"],
+        ["--task", ANNOTATION, "--perturbation-column", "condition"],
+        ["--records-every", 4],
+        ["--records-limit", 4],
+        ["--clusters", 4],
+        ["--dual-samples", 4],
+    ],
+)
+def test_a_flag_that_says_nothing_without_another_is_refused(prepare, words, tmp_path):
+    with refused("needs-another"):
+        prepare(*words)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sources", "code"),
+    [
+        (["--matrix", "X", "--layer", "counts"], ["mine.h5ad"], "settings-clash"),
+        (["--variant", "corrected"], ["mine.h5ad"], "file-only"),
+        (["--species", "mouse"], ["kang_2018_ifnb"], "file-only"),
+        (["--perturbation-column", "condition"], ["kang_2018_ifnb"], "file-only"),
+    ],
+)
+def test_a_flag_for_what_is_not_there_is_refused(prepare, cells, words, sources, code):
+    with refused(code):
+        prepare(*words, sources=tuple(cells.parent / name if "." in name else Path(name) for name in sources))
+
+
+class TestFilesOfTheUser:
+    def test_an_edited_configuration_is_kept_and_never_replaced(self, prepare, capsys):
+        path = prepare() / "cellduality.json"
+        edited = path.read_text().replace('"validity_power": 1.0', '"validity_power": 2.0')
+        path.write_text(edited)
+        prepare()
+        assert path.read_text() == edited
+        prepare("--seed", 3)
+        assert path.read_text() == edited, "other rows, the same configuration"
+        with refused("not-ours") as error:
+            prepare("--validity-power", 0.5)
+        assert error.value.where == str(path)
+        assert path.read_text() == edited
+        path.unlink()
+        prepare("--validity-power", 0.5)
+        assert {task.validity_power for task in Config.load(path).tasks.values()} == {0.5}
+        prepare("--validity-power", 0.25)
+        assert {task.validity_power for task in Config.load(path).tasks.values()} == {0.25}
+
+    @pytest.mark.parametrize("name", ["sft.jsonl", "cells.jsonl", "cellduality.json", "eval_ood.jsonl"])
+    def test_a_file_of_the_users_own_is_not_replaced(self, prepare, tmp_path, name):
+        mine = tmp_path / "data" / name
+        mine.parent.mkdir()
+        mine.write_text("mine\n")
+        with refused("not-ours"):
+            prepare()
+        assert [path.name for path in mine.parent.iterdir()] == [name]
+        assert mine.read_text() == "mine\n"
+
+
+def test_labels_that_differ_by_case_are_named(prepare, cells):
+    with_obs(cells, kind=["T cell", "t cell", "NK"] * 30)
+    with refused("duplicate-labels") as error:
+        prepare()
+    assert "'T cell', 't cell'" in error.value.what
+
+
+def test_what_may_be_a_mistake_is_noted(prepare, cells):
+    with_obs(cells, kind=["T cell", "Unknown", "NK"] * 30)
+    folder = prepare()
+    [note] = read_manifest(folder / "vocabulary.json")["notes"]
+    assert "'Unknown'" in note
+    with_obs(cells, kind=["T cell", "nan", "NK"] * 30)
+    assert Vocabulary.load(prepare() / "vocabulary.json").labels == {"cell_type": ("NK", "T cell")}
+    assert "notes" not in read_manifest(folder / "vocabulary.json")
+
+
+def test_sets_that_share_no_gene_are_refused(prepare, cells, tmp_path):
+    other = write_cells(tmp_path / "other.h5ad", seed=1)
+    adata = anndata.read_h5ad(other)
+    adata.var_names = [name.lower() for name in adata.var_names]
+    adata.write_h5ad(other)
+    with refused("mixed-species"):
+        prepare(sources=(cells, other))
+
+
+def test_a_file_under_two_names_is_refused(prepare, cells, tmp_path):
+    with refused("same-file"):
+        prepare(sources=(cells, Path(shutil.copy(cells, tmp_path / "copy.h5ad"))))
+
+
+def test_the_ending_of_a_file_may_be_written_otherwise(prepare, cells):
+    upper = cells.rename(cells.with_suffix(".H5AD"))
+    assert len(rows_of(prepare(sources=(upper,)), "cells")) == 90
+
+
+def test_a_preparation_that_is_ended_leaves_nothing_behind(cells, tmp_path):
+    """SIGTERM comes while the files are written."""
+    code = (
+        "import os, signal, sys\n"
+        "from cellduality_plugin import cli\n"
+        "from data_prep import prepare\n"
+        "prepare._write = lambda path, content: (path.touch(), os.kill(os.getpid(), signal.SIGTERM))\n"
+        "cli.main()\n"
+    )
+    words = [
+        "data",
+        "prepare",
+        str(cells),
+        "--label-column",
+        "kind",
+        "--labelled",
+        "12",
+        "--min-genes",
+        "4",
+        "--rl-rows",
+        "4",
+    ]
+    command = [sys.executable, "-c", code, *words, "--out", str(tmp_path / "out" / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_shares_of_a_task_go_before_weights_and_weights_before_one(prepare):
     words = ["--task", f"{ANNOTATION}=3", "--task", GENERATION, "--weights"]
     assert asked(prepare(*words, f"{ANNOTATION}=7"), "rl") == {ANNOTATION: 18, GENERATION: 6}
@@ -409,3 +557,50 @@ def test_ready_files_stand_for_downloads(prepare, tmp_path, monkeypatch):
     lines_of = {row["id"]: row["cell_line"] for row in rows_of(folder, "cells") if "cell_line" in row}
     assert {lines_of[row["id"]] for row in rows_of(folder, "eval_ood") if row["id"] in lines_of} == {"H1975"}
     assert set(lines_of.values()) == {"A549", "HCC827", "H1975"}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "held", "tasks"),
+    [
+        ("donor", "2", 30, {ANNOTATION, GENERATION}),  # numbers
+        ("guide", "g2", 30, {ANNOTATION, GENERATION}),  # which some cells lack, and are not lost for it
+        ("kind", "NK", 30, set()),  # the file's own name of what the tasks call cell_type
+        ("cell_type", "NK", 30, set()),
+    ],
+)
+def test_cells_are_held_out_by_any_column_of_obs(prepare, column, value, held, tasks):
+    folder = prepare("--held-out", f"{column}={value}")
+    cells = rows_of(folder, "cells")
+    assert len(cells) == 90
+    out = {cell["id"] for cell in cells if cell["split"] == "ood"}
+    name = "cell_type" if column == "kind" else column
+    assert out == {cell["id"] for cell in cells if cell[name] == value}
+    assert len(out) == held
+    assert {row["datasource"] for row in rows_of(folder, "eval_ood")} == tasks
+    for file in ("sft", "rl", "audit", "eval_validation", "eval_test"):
+        assert not {row["id"] for row in rows_of(folder, file)} & out
+
+
+def test_a_drug_that_is_held_out_is_asked_about_as_the_question_names_it(prepare, cells):
+    adata = anndata.read_h5ad(cells)
+    adata.obs["compound"] = ["IFN-beta", "IL-6", "TNF"] * 30
+    adata.write_h5ad(cells)
+    columns = ["--drug-column", "compound", "--exposure-column", "seen", "--task", EXPOSURE]
+    folder = prepare(*columns, "--held-out", "compound=IL-6")
+    drugs = {cell["id"]: cell["drug"] for cell in rows_of(folder, "cells")}
+    assert {drugs[row["id"]] for row in rows_of(folder, "eval_ood")} == {"IL-6"}
+    assert "Drug: IL-6" in rows_of(folder, "eval_ood")[0]["input"]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "code", "hint"),
+    [
+        (["donor=9"], "unknown-value", "1, 2, 3"),
+        (["batch=9"], "unknown-column", "donor"),
+        (["donor=1", "donor=2", "donor=3"], "nothing-trains", "donor"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused(prepare, held_out, code, hint):
+    with refused(code) as error:
+        prepare(*(word for item in held_out for word in ("--held-out", item)))
+    assert hint in error.value.hint

@@ -34,7 +34,7 @@ def replay(make_config, tmp_path, cell):
 def test_prints_a_line_for_each_reward_and_writes_that_of_every_rollout(replay, tmp_path):
     out = replay("--rewards", f"{NAME}=2*duality+duality-rbo", "--out", tmp_path / "again.jsonl")
     lines = [line.split() for line in out.splitlines() if line.strip().startswith(NAME)]
-    assert [(line[1], line[2]) for line in lines] == [("recorded", "16"), ("2*duality+1*duality-rbo", "16")]
+    assert [(line[1], line[2]) for line in lines] == [("recorded", "16"), ("2*duality+duality-rbo", "16")]
     assert out.splitlines()[-1] == "4 groups"
     rows = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
     assert len(rows) == 16

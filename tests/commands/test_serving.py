@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
-from cellduality_plugin.cli import main
 from cellduality_plugin.errors import CellDualityError
 from tests.refused import refused
 
@@ -16,17 +14,9 @@ ENDPOINT = {"urls": ["http://127.0.0.1:8000/v1"], "model": "toy"}
 
 
 @pytest.fixture
-def printed(monkeypatch, capsys):
+def printed(command):
     """Return a function that gives what the command prints."""
-
-    def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["cellduality", "reward-path", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return shown.out if not ended.value.code else shown.err
-
-    return run
+    return lambda *words: "".join(command("reward-path", *words)[1:])
 
 
 def test_it_names_the_file_of_the_package(printed):

@@ -50,6 +50,19 @@ def test_what_is_left_out_is_counted_by_reason():
 def test_no_cell_left_is_refused():
     with refused("too-few-genes"):
         rank_cells(adata_of(np.eye(3), ["A", "B", "C"]), source="toy", top=3, min_genes=2)
+    with refused("no-genes"):
+        rank_cells(adata_of(np.ones((3, 3)), ["A 1", "B, C", "<D>"]), source="toy", top=3, min_genes=2)
+
+
+def test_what_is_kept_is_as_wide_as_the_longest_cell_wherever_it_stands(write_h5ad, monkeypatch):
+    monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (20,))
+    values = np.tri(24, 12, k=-12, dtype=np.float32)[::-1].copy() + np.eye(24, 12, dtype=np.float32) * 30
+    for order in (slice(None), slice(None, None, -1)):  # the longest cell first, and last
+        loaded = load_h5ad(write_h5ad(values[order]), "kind", expression="counts")
+        ranked = rank_cells(loaded, source="toy", top=20_000, min_genes=1)
+        assert ranked.top.shape[1] == 12
+        expected = rank_cells(adata_of(values[order], list(loaded.genes)), source="toy", top=12, min_genes=1)
+        assert [cell.genes for cell in ranked] == [cell.genes for cell in expected]
 
 
 @given(st.lists(st.text(min_size=1).filter(speakable), min_size=1, max_size=8, unique=True))

@@ -114,9 +114,14 @@ def test_second_run_does_nothing_and_what_changed_is_made_again(write_h5ad, tmp_
     times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert prepare(settings, out).up_to_date
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
-    (out / "rl.jsonl").write_text("")
+    (out / "rl.jsonl").unlink()
     assert not prepare(settings, out).up_to_date
     assert content_of(out) == before
+    (out / "rl.jsonl").write_text("mine")
+    with refused("not-ours"):
+        prepare(settings, out)
+    assert (out / "rl.jsonl").read_text() == "mine"
+    (out / "rl.jsonl").unlink()
     write_h5ad(np.random.default_rng(5).integers(1, 60, size=(24, 12)).astype(np.float32))
     summary = prepare(settings, out)
     assert not summary.up_to_date

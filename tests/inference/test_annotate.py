@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas
 import pytest
@@ -22,6 +23,7 @@ from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
+from cellduality_plugin.inference.files import write_copy
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import write_manifest
@@ -173,6 +175,26 @@ def test_a_file_is_copied_whole_and_what_was_found_is_added(trained, planted, tm
     assert found.uns["kept"]["a"] == 1
     assert source.read_bytes() == before
     assert [path.name for path in out.parent.iterdir()] == [out.name], "nothing else is left"
+
+
+def test_a_column_that_this_anndata_cannot_read_is_copied_as_it_is(tmp_path):
+    source, out = tmp_path / "cells.h5ad", tmp_path / "out.h5ad"
+    obs = pandas.DataFrame({"strange": ["a", "b"]}, index=["c0", "c1"])
+    anndata.AnnData(np.ones((2, 3), np.float32), obs, pandas.DataFrame(index=list("ABC"))).write_h5ad(source)
+    with h5py.File(source, "a") as file:
+        encoding = file["obs/strange"].attrs["encoding-type"]
+        file["obs/strange"].attrs["encoding-type"] = "of-the-future"
+    write_copy(
+        source, out, {"type": pandas.Categorical(["B", "T"]), "sure": np.array([0.5, 1.0])}, {}, {"made": "by us"}
+    )
+    with h5py.File(out, "a") as file:
+        assert file["obs/strange"].attrs["encoding-type"] == "of-the-future"
+        file["obs/strange"].attrs["encoding-type"] = encoding
+    found = anndata.read_h5ad(out)
+    assert {name: list(found.obs[name]) for name in found.obs} == {
+        "strange": ["a", "b"], "type": ["B", "T"], "sure": [0.5, 1.0]
+    }  # fmt: skip
+    assert list(found.obs_names) == ["c0", "c1"]
 
 
 def test_what_was_answered_is_not_asked_again(trained, planted, tmp_path, monkeypatch):

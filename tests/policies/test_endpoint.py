@@ -58,6 +58,13 @@ def test_a_prompt_is_rendered_by_the_template_with_no_second_bos(small_world):
     assert tokenizer(PROMPT)["input_ids"].count(begin[1]) == render(tokenizer, PROMPT).count(begin[1]) == 1
 
 
+def test_tags_that_are_special_tokens_stay_and_what_ends_a_sequence_goes(policy_server):
+    policy_server.tokenizer = copy.deepcopy(policy_server.tokenizer)
+    policy_server.tokenizer.add_special_tokens({"additional_special_tokens": ["<answer>", "</answer>"]})
+    policy_server.text = "<answer>CD19+ B</answer><pad>"
+    assert ask(policy_server, "generate", PROMPT).split() == ["<answer>", "CD19+", "B", "</answer>"]
+
+
 @pytest.mark.parametrize("kind", ["vllm", "chat"])
 def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(policy_server, kind):
     ask(policy_server, "generate", PROMPT, kind=kind, seed=3, temperature=0.5)

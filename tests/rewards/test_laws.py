@@ -83,7 +83,7 @@ def test_what_is_smuggled_into_a_response_earns_nothing_more(cases):
 
 
 def test_a_policy_that_fails_is_counted_and_logs_the_same_keys(cases):
-    for case, fault in itertools.product(cases, [PolicyError("refused"), math.nan, -math.inf]):
+    for case, fault in itertools.product(cases, [PolicyError("refused"), math.nan, -math.inf, math.inf]):
         silent = isinstance(fault, PolicyError)
         policy = case.knowing(fails=fault) if silent else case.knowing(log_prob=fault)
         [good], [bad] = (case.answer(case.gold, by=asked) for asked in (case.knowing(), policy))

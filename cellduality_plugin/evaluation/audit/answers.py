@@ -119,7 +119,7 @@ def _gold(row: Example) -> Value:
     return row.gold
 
 
-class RealCells:
+class NearestCells:
     """Real cells of known conditions (``unknown`` of their rows), among which the nearest to a written one are."""
 
     def __init__(self, rows: Sequence[Example]) -> None:
@@ -150,7 +150,7 @@ class RealCells:
         return np.asarray((columns.sum(axis=1) + theirs) / 2 / np.maximum(union, 1e-12))
 
 
-def truths(case: Case, answers: Sequence[Value | None], real: RealCells | None = None) -> dict[str, list[float]]:
+def truths(case: Case, answers: Sequence[Value | None], real: NearestCells | None = None) -> dict[str, list[float]]:
     """Return {measure: how true each answer is, in [0, 1]}; NaN for a cell that could not be read. Best value 1.
 
     Of labels ``"correct"``. Of written cells ``"knn"``, the headline: the share of the right condition among the

@@ -11,13 +11,10 @@ from typing import TypeAlias
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.reward_names import renamed
-from cellduality_plugin.rewards import get_reward
+from cellduality_plugin.reward_names import shortened
+from cellduality_plugin.rewards import REWARDS, get_reward
 from cellduality_plugin.tasks import DualTask
 
-DEFAULTS = ("duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "profile", "oracle")
-"""The built-in rewards that are audited besides the configured one; the others are these under another name, or for
-questions that show thinned cells."""
 CONFIGURED = "configured"
 """Stands for the reward that the configuration gives a task."""
 
@@ -45,25 +42,12 @@ class Contender:
         >>> Contender("posterior", 1.0, 4).title, Contender({"duality": 2.0}, 0.25).title
         ('posterior, all hidden, 4 traces', '2*duality, 25 % hidden')
         """
-        parts = [reward_title(self.reward)]
+        parts = [shortened(self.reward, ":")]
         if self.hidden is not None:
             parts.append(f"{'all' if self.hidden == 1 else f'{100 * self.hidden:g} %'} hidden")
         if self.traces:
             parts.append(f"{self.traces} trace{'s' if self.traces > 1 else ''}")
         return ", ".join(parts)
-
-
-def reward_title(reward: RewardName) -> str:
-    """Return a reward's name as tables show it.
-
-    Examples
-    --------
-    >>> reward_title({"posterior": 2, "duality": 1}), reward_title("path/to/mine.py:Mine")
-    ('2*posterior+duality', 'Mine')
-    """
-    if isinstance(reward, str):
-        return renamed(reward, lambda kind: kind.rpartition(":")[2])
-    return "+".join(f"{weight:g}*{reward_title(name)}".removeprefix("1*") for name, weight in reward.items())
 
 
 def contenders_for(
@@ -76,14 +60,18 @@ def contenders_for(
 ) -> list[Contender]:
     """Return every combination of rewards, hidden shares and traces that makes sense for ``task``, each once.
 
-    No ``rewards`` are :data:`CONFIGURED` and :data:`DEFAULTS`; those that cannot judge the task are left out, and an
-    unknown name is a CellDualityError. No shares or traces are those of the configuration. Shares are for tasks that
-    hide genes, as any ``row`` shows, traces for rewards that read how likely the dual's response is.
+    No ``rewards`` are :data:`CONFIGURED` and the ``audited`` kinds, the ground truth last; those that cannot judge the
+    task are left out, and an unknown name is a CellDualityError. No shares or traces are those of the configuration.
+    Shares are for tasks that hide genes, as any ``row`` shows, traces for rewards that read how likely the dual's
+    response is.
     """
     settings = config.tasks[task.name]
     hides = any(task.hide(row, share) != row for share in (0.5, 1.0))
     found: list[Contender] = []
-    for asked in rewards or (CONFIGURED, *DEFAULTS):
+    unasked = sorted(
+        (kind for kind, each in REWARDS.items() if each.audited), key=lambda kind: REWARDS[kind].needs_gold
+    )
+    for asked in rewards or (CONFIGURED, *unasked):
         name = settings.reward if asked == CONFIGURED else asked
         reward = get_reward(name, config.folder)
         with contextlib.suppress(CellDualityError):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellduality_plugin.chat import render
+from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.evaluation.audit.judging import CountTokens
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.engine import EnginePolicy
@@ -22,8 +22,10 @@ from cellduality_plugin.seeds import request_seed
 
 @dataclass(frozen=True)
 class Players:
-    """Who plays the dual, as in training; who gives the likeliest answer to a question, and who draws one at the
-    temperature of a rollout; and how many tokens a prompt, framed by the chat template, and a response have.
+    """The policies of an audit over one checkpoint, and its tokenizer.
+
+    ``dual`` plays the dual as in training, ``greedy`` gives the likeliest answer, ``sampler`` draws one at the
+    temperature of a rollout; the counts are tokens of a prompt, with the chat template, and of a response.
     """
 
     dual: Policy
@@ -50,7 +52,7 @@ def checkpoint_players(
             SeededPolicy(engine, served, greedy, seed),
             SeededPolicy(engine, served, sampled, seed),
             prompt_tokens=lambda prompt: len(render(tokenizer, prompt)),
-            response_tokens=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+            response_tokens=lambda text: token_count(tokenizer, text),
         )
 
 
@@ -103,7 +105,7 @@ class Stepped:
                 for output in self._served.llm.llm_engine.step():
                     if output.finished:
                         waiting = self._waiting.pop(output.request_id)
-                        if not waiting.done():  # whoever asked may have given up
+                        if not waiting.done():  # the caller may have given up
                             waiting.set_result(output)
                 await asyncio.sleep(0)
         except Exception as error:  # the engine's failure is that of all who wait for it

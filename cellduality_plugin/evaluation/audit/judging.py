@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -16,12 +15,11 @@ from cellduality_plugin.evaluation.audit.answers import Case, Kind
 from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.statistics import Floats
 from cellduality_plugin.examples import Example
-from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, Trace
+from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, QuestionPolicy, put
 from cellduality_plugin.policies.memo import Memo
 from cellduality_plugin.scoring import Scorer
 
 CountTokens: TypeAlias = Callable[[str], int]
-Ask: TypeAlias = Callable[[Policy], Awaitable[Any]]
 
 COSTS = ("requests", "prefilled", "decoded", "seconds")
 """Calls; tokens read (prompts, and responses whose probability was asked for); tokens written; seconds of the policy's
@@ -50,18 +48,18 @@ class Remembering:
         self._calls: dict[Question, asyncio.Future[tuple[Any, Floats]]] = {}
         self._under_way, self._clock, self._shared = 0, 0.0, 0.0
 
-    async def once(self, question: Question, ask: Ask) -> tuple[Any, Floats]:
-        """Return the result of ``question``, which may be a PolicyError, and its costs; ``ask`` is called at first."""
+    async def once(self, question: Question) -> tuple[Any, Floats]:
+        """Return the result of ``question``, which may be a PolicyError, and its costs."""
         if question not in self._calls:
-            self._calls[question] = asyncio.ensure_future(self._call(question, ask))
+            self._calls[question] = asyncio.ensure_future(self._call(question))
         return await asyncio.shield(self._calls[question])
 
-    async def _call(self, question: Question, ask: Ask) -> tuple[Any, Floats]:
+    async def _call(self, question: Question) -> tuple[Any, Floats]:
         result: Any
         async with self._room:
             begun = self._tick(+1)
             try:
-                result = await asyncio.wait_for(ask(self._policy), self._timeout)
+                result = await asyncio.wait_for(put(self._policy, question), self._timeout)
             except asyncio.TimeoutError:
                 result = PolicyError("timeout")
             except PolicyError as failure:
@@ -89,36 +87,20 @@ class Remembering:
         return self._shared
 
 
-class Account:
+class Account(QuestionPolicy):
     """A policy over :class:`Remembering`, charged (``costs``, by :data:`COSTS`) as if it had asked alone.
 
     A prompt's n-th draw is the same in every account.
     """
 
     def __init__(self, memory: Remembering) -> None:
+        super().__init__()
         self.costs = np.zeros(len(COSTS))
         self._memory = memory
-        self._draws: Counter[str] = Counter()
 
-    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        """Return the next draw of the response to ``prompt``, or the one that has a seed of its own."""
-        draw: int | Trace = self._draws[prompt] if seed is None else Trace(seed)
-        self._draws[prompt] += seed is None
-        how: dict[str, Any] = {"seed": seed, "temperature": temperature}
-        return str(await self._ask((prompt, draw), lambda policy: policy.generate(prompt, **how)))
-
-    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        """Return the log-probability of each token of ``response``, which follows ``given``."""
-        what = After(given, response) if given else response
-        return list(await self._ask((prompt, what), lambda policy: policy.log_probs(prompt, response, given=given)))
-
-    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
-        """Return how likely each of ``responses`` is among them."""
-        what = tuple(responses)
-        return list(await self._ask((prompt, what), lambda policy: policy.choice_log_probs(prompt, what)))
-
-    async def _ask(self, question: Question, ask: Ask) -> Any:
-        result, costs = await self._memory.once(question, ask)
+    async def answer(self, question: Question) -> Any:
+        """Return the answer that is remembered, or asked for now."""
+        result, costs = await self._memory.once(question)
         self.costs = self.costs + costs
         if isinstance(result, PolicyError):
             raise PolicyError(result.cause)
@@ -164,7 +146,7 @@ async def judge(scorer: Scorer, case: Case, samples: Sequence[str], memory: Reme
         group.memo = Memo()  # charged for all it asks, whatever other groups have asked
         account = Account(memory)
         sampled = await scorer.score_all(samples, group, account)
-        # Candidates are nobody's group: each is paid for itself.
+        # Candidates are no group: each is scored on its own.
         known = await asyncio.gather(*(scorer.score(text, group, Account(memory)) for text in texts))
         failed = [each.logs["dual_failed"] for each in sampled] or [0.0]
         return [s.reward for s in sampled], [s.reward for s in known], account.costs, float(np.mean(failed))

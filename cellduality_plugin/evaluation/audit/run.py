@@ -17,14 +17,13 @@ from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import Case, RealCells, make_cases, read_audit_rows, truths
+from cellduality_plugin.evaluation.audit.answers import Case, NearestCells, make_cases, read_audit_rows, truths
 from cellduality_plugin.evaluation.audit.contenders import (
     CONFIGURED,
     Contender,
     RewardName,
     check_reward,
     contenders_for,
-    reward_title,
 )
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.findings import Answered, Counting, finding
@@ -32,6 +31,7 @@ from cellduality_plugin.evaluation.audit.judging import Remembering, judge, resp
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, read_versioned
 from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -85,9 +85,9 @@ def audit(
             rng = np.random.default_rng([settings.seed, *task.name.encode()])
             sizes: dict[str, Any] = {"cells": settings.cells, "masks": settings.masks, "others": settings.others}
             cases = make_cases(task, rows, vocabulary, **sizes, rng=rng)
-            real = None if cases[0].names_a_label else RealCells(rows)
+            real = None if cases[0].names_a_label else NearestCells(rows)
             asking = (_answers(case, real, players, settings.samples, vocabulary) for case in cases)
-            answered = await _together(f"{task.name} answers", asking)
+            answered = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
             how = Counting(settings.masks_of_a_rollout, spread, settings.seed, settings.resamples)
             for contender in contenders:
@@ -95,7 +95,7 @@ def audit(
                 # Another split of the cell takes the place of all that the row holds.
                 under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
                 judging = (judge(scorer, c, own.samples, memory) for c, own in zip(under, answered, strict=True))
-                judged = await _together(f"{task.name} judged", judging)
+                judged = await _gathered(f"{task.name} judged", judging)
                 findings.append(finding(task.name, contender, judged, answered, how))
 
     with opened() as players:
@@ -106,7 +106,7 @@ def audit(
         "findings": findings,
         "seconds": time.monotonic() - begun,
         "labels_used": _labels_used(wanted, settings.cells),
-        "settings": {**asdict(settings), "rewards": [reward_title(reward) for reward in settings.rewards]},
+        "settings": {**asdict(settings), "rewards": [shortened(reward, ":") for reward in settings.rewards]},
     }
 
 
@@ -125,7 +125,7 @@ def _check(data: Path, config: Config, settings: AuditSettings) -> Audited:
                 check_reward(reward, next(iter(wanted)), config)
             except CellDualityError as error:
                 names = ", ".join(task.name for task in wanted)
-                what = f"{reward_title(reward)} can judge none of {names}: {error.what}"
+                what = f"{shortened(reward, ':')} can judge none of {names}: {error.what}"
                 raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint) from error
     return wanted
 
@@ -137,8 +137,8 @@ def _labels_used(wanted: Audited, cells: int) -> dict[str, int]:
     return dict(Counter(sorted(name.partition("/")[0] for name in ids)))
 
 
-async def _together(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:
-    """Return the results of ``work`` in their order, awaited together, with a progress bar."""
+async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:
+    """Return the results of ``work``, all under way at once, in their order, with a progress bar."""
     waiting = list(work)
     # The supervisor of a recipe shows what stands behind a name in brackets.
     with tqdm(total=len(waiting), desc=f"[audit] {title}", leave=False) as bar:
@@ -152,7 +152,7 @@ async def _together(title: str, work: Iterable[Awaitable[Result]]) -> list[Resul
 
 
 async def _answers(
-    case: Case, real: RealCells | None, players: Players, samples: int, vocabulary: Vocabulary
+    case: Case, real: NearestCells | None, players: Players, samples: int, vocabulary: Vocabulary
 ) -> Answered:
     """Return the policy's own answers to the question of ``case``; the likeliest one of a label alone."""
     prompt = case.task.primal_prompt(case.example.inputs, vocabulary)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from cellduality_plugin.evaluation.metrics import bootstrap_interval
+from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
 from cellduality_plugin.examples import Value
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -95,8 +95,8 @@ def product(answers: Sequence[Value | None], rewards: Floats) -> dict[Value, flo
 def shared_macro_f1(gold: Floats, picked: Floats) -> float:
     """Return the macro-F1 over the labels present in ``gold``, in [0, 1], of choices that several labels may share.
 
-    Best value 1. Where every choice is one label's it is :func:`cellduality_plugin.evaluation.metrics.macro_f1`. Both
-    are cells x labels: 1 for the true label; each label's share of the choice, 0 for all where none was made.
+    Best value 1. Where every choice is one label's it is that of :mod:`cellduality_plugin.evaluation.metrics.labels`.
+    Both are cells x labels: 1 for the true label; each label's share of the choice, 0 for all where none was made.
     """
     there, hits = gold.sum(axis=0), (gold * picked).sum(axis=0)
     present = there > 0

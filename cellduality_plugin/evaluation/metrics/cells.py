@@ -13,10 +13,9 @@ from scipy.spatial.distance import cdist
 from cellduality_plugin.evaluation import distances, transport
 from cellduality_plugin.evaluation.distances import Matrix
 from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Cells, Pair, Places
-from cellduality_plugin.evaluation.metrics.registry import Measurement, group, metric
+from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval, mean_of
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION
 
 POSITIVE = (0.0, None)
 MMD, SCFID = "MMD^2, biased V-statistic, mean over draws", "Fréchet distance of normal distributions, squared"
@@ -38,7 +37,7 @@ def measure(cells: Cells) -> dict[str, Measurement]:
     return found
 
 
-@metric("knn_agreement", "k-NN agreement", "higher", headline="knn_agreement_10")
+@metric("knn_agreement", "k-NN agreement", "higher", headline="knn_agreement_10", sums_up=True)
 def knn_agreement(cells: Cells) -> dict[int, Measurement]:
     """Return the share of cells that the k nearest real ones take for their condition, by k.
 
@@ -93,7 +92,7 @@ def _form(cells: Cells, share: Callable[[Prediction], float | None], of_real: fl
 
 @metric("mmd", "MMD²", "lower", bounds=(0.0, 2.0), estimator=MMD)
 def mmd(cells: Cells) -> Measurement:
-    return _mmd(cells, cells.together, cells.against)
+    return _mmd(cells, cells.all_types, cells.against)
 
 
 @metric("mmd_within_types", "MMD² within types", "lower", bounds=(0.0, 2.0), estimator=MMD)
@@ -171,7 +170,7 @@ def _mean_distance(
         note += f"; interval of {count} resamples within types, centred"
     elif value is not None:
         note += "; no interval: too many cells or dimensions to resample"
-    n = round(float(np.mean([len(pair.ours) for (pair,) in cells.together]))) if cells.together else 0
+    n = round(float(np.mean([len(pair.ours) for (pair,) in cells.all_types]))) if cells.all_types else 0
     space, seed = cells.yardstick.embedding.name, cells.yardstick.seed
     return Measurement(value, n=n, interval=interval, space=space, kernel=kernel, seed=seed, note=note)
 

@@ -14,7 +14,7 @@ DUAL = "similarity of what was hidden and what was rebuilt, mean over answers, 0
 
 
 @metric("sampled_dual_similarity", "sampled dual", "higher", group="dual", estimator=DUAL)
-@metric("dual_similarity", "dual similarity", "higher", group="dual", estimator=DUAL)
+@metric("dual_similarity", "dual similarity", "higher", group="dual", estimator=DUAL, sums_up=True)
 def similarity(prediction: Prediction) -> float | None:
     return prediction.similarity
 

@@ -112,7 +112,7 @@ class Cells:
         return [_pairs(*draw, self.yardstick.seed, place) for place, draw in enumerate(self.draws)]
 
     @cached_property
-    def together(self) -> list[list[Pair]]:
+    def all_types(self) -> list[list[Pair]]:
         """Of each draw the cells of all types as one pair; resampled within types."""
         found = []
         for pairs in filter(None, self.pairs):

@@ -20,7 +20,7 @@ Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
 
 
 @metric(
-    "accuracy", "accuracy", "higher", group="labels", headline="accuracy",
+    "accuracy", "accuracy", "higher", group="labels", headline="accuracy", sums_up=True,
     estimator="share of cells with the gold label", titles={"coarse_sampled_accuracy": "sampled shared type"},
 )  # fmt: skip
 def accuracy(gold: Names, predicted: Names) -> float:
@@ -43,8 +43,8 @@ def accuracy(gold: Names, predicted: Names) -> float:
 def macro_f1(gold: Names, predicted: Names) -> float:
     """Return the unweighted mean F1 over the labels present in ``gold``, in [0, 1]. Best value 1.
 
-    A label that nobody predicts has F1 0; one that only the predictions hold has no F1 of its own. A ValueError without
-    cells.
+    A label that is never predicted has F1 0; one that only the predictions hold has no F1 of its own. A ValueError
+    without cells.
 
     Examples
     --------

@@ -22,6 +22,8 @@ PREFIXES: Mapping[Group, tuple[str, ...]] = {
 """What the names of a group's metrics begin with: each is measured so many times. Both in the order of tables."""
 SHARED = "coarse_"
 """What the names of label metrics begin with where labels are compared by shared types."""
+BY_CONSTRUCTION = "by construction"
+"""The note of a value that is no merit of its column: real genes, each once, are always valid."""
 _TITLES = {
     "sampled_": "sampled {}",
     SHARED: "shared-type {}",
@@ -59,6 +61,7 @@ class Metric:
     group: Group = "cells"
     bounds: Bounds = (0.0, 1.0)
     headline: str = ""
+    sums_up: bool = False
     estimator: str = ""
     titles: Mapping[str, str] = field(default_factory=dict)
 
@@ -86,6 +89,8 @@ def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[C
         ``"responses"`` the real and the predicted shift of some genes.
     bounds, headline, estimator
         The range, [0, 1] by default; the name of the number that tasks are judged by; what is averaged over what.
+    sums_up
+        Whether a section is summed up by it; of several by the first that was measured, in the order of tables.
     titles
         Titles of names with a prefix, where the usual one will not do.
 
@@ -147,6 +152,18 @@ def titled(name: str) -> str:
     usual = _TITLES.get(prefix or (SHARED if name.startswith(SHARED) else ""), "{}").format(found.title)
     parameter = name.removeprefix(SHARED).removeprefix(own).removeprefix("_")
     return found.titles.get(name, usual) + (f" ({parameter})" if parameter else "")
+
+
+def sums_up(name: str, parameter: object) -> bool:
+    """Return whether a section is summed up by the metric of this name; where it has a parameter, with that value.
+
+    Examples
+    --------
+    >>> [sums_up(name, 10) for name in ("coarse_accuracy", "sampled_accuracy", "knn_agreement_10", "knn_agreement_3")]
+    [True, False, True, False]
+    """
+    own = name.removeprefix(SHARED).removesuffix(f"_{parameter}")
+    return own in METRICS and METRICS[own].sums_up
 
 
 def place(name: str) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cellduality_plugin.evaluation.tables import section_title, table_rows
-from cellduality_plugin.evaluation.winners import best_columns, real_column
+from cellduality_plugin.evaluation.tables import best_columns, real_column, section_title, table_rows
 
 
 def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -64,7 +63,7 @@ def how_measured(cells: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def confusions(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return {section: the matrix of each checkpoint}, without labels that no cell has and nobody answers.
+    """Return {section: the matrix of each checkpoint}, without labels that neither gold nor answers hold.
 
     Of each matrix its ``column``, ``labels``, ``rows`` (gold label, how many cells have it, and of each answer its
     count and share of the gold label; the last counts unreadable answers), and (answers ``read``, all answers).

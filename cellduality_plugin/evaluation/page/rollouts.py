@@ -1,4 +1,4 @@
-"""Rollouts worth looking at: examples, unreadable answers, wrong labels, and duals that are content with them."""
+"""Rollouts worth looking at: examples, unreadable answers, wrong labels, and duals that agree with them."""
 
 from __future__ import annotations
 
@@ -151,8 +151,8 @@ def wrong_labels(predictions: Sequence[Prediction], questions: Questions, at_mos
 def hollow_labels(predictions: Sequence[Prediction], questions: Questions, at_most: int = 2) -> list[dict[str, Any]]:
     """Return the hollow consistency of each section that names labels, and has a right one.
 
-    ``number`` ``of`` the answers with which the dual is content are wrong, such as ``traces``; ``what`` says what is
-    called content, and what wrong.
+    ``number`` ``of`` the answers with which the dual agrees are wrong, such as ``traces``; ``what`` says what is
+    called agreement, and what wrong.
     """
     found = []
     for key, labelled in _labelled(predictions, questions):

@@ -17,7 +17,7 @@ from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion
 ENTROPY_SHARE = 0.5
 """Of the labelled set's entropy: pseudo-labels with less are an alarm."""
 UNLIKELY = 0.05
-"""A label that nobody was given is an alarm where that would happen by chance less often than this."""
+"""A label given to no cell is an alarm where that would happen by chance less often than this."""
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Tally:
         }
 
     def alarms(self) -> list[str]:
-        """Return what speaks for lock-in: labels that are too much alike, or that nobody is given any more."""
+        """Return what speaks for lock-in: labels that are too much alike, or given to no cell any more."""
         given, labelled = self.labels.total(), self.labelled.total()
         if not given or not labelled:
             return [] if given or not self.counts["cells"] else ["no cell was given a label"]

@@ -51,10 +51,8 @@ _GPU_ONLY: tuple[tuple[str, bool | str, str], ...] = (
 def refuse_gpu_only(command: Sequence[str]) -> None:
     """Return nothing if OpenRLHF can run `command` on a CPU, before a minute is spent on starting it.
 
-    Raises
-    ------
-    CellDualityError
-        If a flag of OpenRLHF's SFT or PPO trainer has, or defaults to, a value that computes on GPUs only.
+    A CellDualityError is raised if a flag of OpenRLHF's SFT or PPO trainer has, or defaults to, a value that computes
+    on GPUs only.
 
     Examples
     --------
@@ -79,12 +77,8 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
 def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variable by which the cluster that `command` starts has as many slots as its flags ask for.
 
-    What is set already stays, unless it is too few: Ray would wait for the others without an end.
-
-    Raises
-    ------
-    CellDualityError
-        If fewer are set than the flags ask for, or what is set is no number.
+    What is set already stays, unless it is too few: Ray would wait for the others without an end. A CellDualityError is
+    raised if fewer are set than the flags ask for, or what is set is no number.
 
     Examples
     --------

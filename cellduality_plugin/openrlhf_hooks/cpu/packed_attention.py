@@ -49,6 +49,9 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Return what each token gets from those before it in its row, as transformers wants it.
 
+    A CellDualityError is raised if the batch is not packed: transformers hands no mask of padding to an attention that
+    it does not know.
+
     Parameters
     ----------
     query, key, value
@@ -60,11 +63,6 @@ def attend(
     -------
     attended, None
         1 x tokens x heads x size.
-
-    Raises
-    ------
-    CellDualityError
-        If the batch is not packed: transformers hands no mask of padding to an attention that it does not know.
 
     Examples
     --------

@@ -11,12 +11,8 @@ from cellduality_plugin.errors import CellDualityError
 def existing(owner: Any, name: str, behaviour: str) -> Any:
     """Return `owner.name` of an upstream module or class, on which a patch relies.
 
-    ``behaviour`` is what the patch makes possible, as a noun phrase ("weight sync over gloo").
-
-    Raises
-    ------
-    CellDualityError
-        If the attribute is absent: the installed version is not the one the patch was written for.
+    ``behaviour`` is what the patch makes possible, as a noun phrase ("weight sync over gloo"). A CellDualityError is
+    raised if the attribute is absent: the installed version is not the one the patch was written for.
     """
     try:
         return getattr(owner, name)
@@ -25,7 +21,7 @@ def existing(owner: Any, name: str, behaviour: str) -> Any:
             f"{behaviour} cannot be set up on the CPU, because {_path(owner)} has no attribute {name!r}",
             code="wrong-version",
             where=_version(owner),
-            hint="install the versions pinned by cellduality-plugin[cpu], or report this version as unsupported",
+            hint="install the versions pinned by cellduality[cpu], or report this version as unsupported",
         ) from error
 
 

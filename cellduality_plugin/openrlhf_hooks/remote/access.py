@@ -1,4 +1,4 @@
-"""Who may ask for rewards: whoever has the token, as a bearer token or as the password in the server's address."""
+"""Access to a reward server: by its token, as a bearer token or as the password in the server's address."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ _SHORTEST_TOKEN = 16
 def find_token(host: str) -> tuple[str, bool]:
     """Return the token, and whether it was made just now rather than found in ``CELLDUALITY_TOKEN``.
 
-    Raises
-    ------
-    CellDualityError
-        If others can reach ``host`` and no token is set, or the one that is set is too weak.
+    A CellDualityError is raised if others can reach ``host`` and no token is set, or the one that is set is too weak.
     """
     token = os.environ.get(TOKEN_VARIABLE, "")
     if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):

@@ -22,7 +22,7 @@ _SHORTEST_MATCH = 32
 
 
 class Rollout(NamedTuple):
-    """The response of a policy, special tokens removed, and what it shares with others of its row."""
+    """The response of a policy, as ``chat.decode`` gives it, and what it shares with others of its row."""
 
     text: str
     group: Group
@@ -32,13 +32,8 @@ class Judge:
     """Scores rollouts one by one, in whatever order they come; answers of one row share their dual calls.
 
     ``tokenizer`` is that of the policy that is trained, ``policy`` plays the dual, and the ``rows`` asked for last are
-    remembered.
-
-    Raises
-    ------
-    CellDualityError
-        If a setting needs the group of a rollout, which OpenRLHF does not show on this route, or a dual may take
-        longer than OpenRLHF waits.
+    remembered. A CellDualityError is raised if a setting needs the group of a rollout, which OpenRLHF does not show on
+    this route, or a dual may take longer than OpenRLHF waits.
     """
 
     def __init__(self, config: Config, tokenizer: Any, policy: Policy, *, rows: int = 4096) -> None:
@@ -47,18 +42,15 @@ class Judge:
         self._scorer, self._tokenizer, self._rows = Scorer(config), tokenizer, rows
         self._tasks, self._vocabulary = config.load_tasks(), config.load_vocabulary()
         self._groups: OrderedDict[str, Group] = OrderedDict()
-        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        special = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token} - {None}  # as chat.decode does
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
 
     def rollout(self, query: str, prompt: str, label: str) -> Rollout:
         """Return the rollout that OpenRLHF shows, without asking anybody.
 
-        ``query`` is prompt and response, special tokens and all; ``prompt`` is framed by the chat template.
-
-        Raises
-        ------
-        CellDualityError
-            If the row or the prompt is none of ours; ``where`` names the field: ``"query"`` or ``"labels"``.
+        ``query`` is prompt and response, special tokens and all; ``prompt`` is framed by the chat template. A
+        CellDualityError is raised if the row or the prompt is none of ours; ``where`` names the field: ``"query"`` or
+        ``"labels"``.
         """
         group = self._group(label)
         response = response_in(query, prompt)

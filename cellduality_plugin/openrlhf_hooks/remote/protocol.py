@@ -34,10 +34,8 @@ class _Reply(BaseModel):
 def read_request(body: bytes) -> list[tuple[str, str, str]]:
     """Return (query, prompt, label) of each rollout in the body of a request.
 
-    Raises
-    ------
-    Malformed
-        If the body is not JSON, a field is missing or no list of texts, or the lists differ in length.
+    Malformed is raised if the body is not JSON, a field is missing or no list of texts, or the lists differ in
+    length.
 
     Examples
     --------
@@ -54,10 +52,7 @@ def read_request(body: bytes) -> list[tuple[str, str, str]]:
 def read_reply(body: bytes, rollouts: int) -> dict[str, Any]:
     """Return what a reward server answered about so many rollouts, if it is what OpenRLHF can train on.
 
-    Raises
-    ------
-    Malformed
-        If it is anything else, None and NaN among it.
+    Malformed is raised if it is anything else, None and NaN among it.
 
     Examples
     --------

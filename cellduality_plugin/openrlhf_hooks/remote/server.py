@@ -24,7 +24,7 @@ from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.endpoint import EndpointPolicy
 
 _HEALTH_HOLDS = 2.0
-"""Seconds for which the state of the policy is taken as known: whoever asks without a token causes no load."""
+"""Seconds for which the state of the policy is taken as known: requests without a token cause no load."""
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0)
 
 
@@ -96,7 +96,7 @@ class RewardServer:
             raise
         except ClientDisconnect:
             code = 499
-            return Response(status_code=400)  # nobody reads it
+            return Response(status_code=400)  # the client is gone
         finally:
             self.metrics.requests.labels(str(code)).inc()
             self.metrics.seconds.observe(time.monotonic() - started)

@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
 from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE, find_token
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge
@@ -18,12 +18,8 @@ from cellduality_plugin.policies.settings import EndpointSettings
 def with_endpoint(config: Config, **changes: Any) -> Config:
     """Return the configuration with an endpoint that plays the dual.
 
-    ``changes`` are settings of the endpoint that go before those of the configuration; what is empty changes nothing.
-
-    Raises
-    ------
-    CellDualityError
-        If the endpoint lacks an address or a model then.
+    ``changes`` are settings of the endpoint that go before those of the configuration; what is empty changes nothing. A
+    CellDualityError is raised if the endpoint lacks an address or a model then.
     """
     old = config.dual.endpoint.model_dump() if config.dual.endpoint else {}
     new = {**old, **{name: value for name, value in changes.items() if value}}
@@ -40,10 +36,7 @@ def with_endpoint(config: Config, **changes: Any) -> Config:
 def open_judge(config: Config) -> tuple[Judge, EndpointPolicy]:
     """Return a judge over the endpoint of the configuration, and that endpoint, to be closed when it is done.
 
-    Raises
-    ------
-    CellDualityError
-        If the configuration names no endpoint, or asks for what a remote reward cannot do.
+    A CellDualityError is raised if the configuration names no endpoint, or asks for what a remote reward cannot do.
     """
     config = with_endpoint(config)
     endpoint = config.dual.endpoint
@@ -56,21 +49,14 @@ def open_judge(config: Config) -> tuple[Judge, EndpointPolicy]:
 def serve(config: Config, *, host: str, port: int, waiting: int) -> None:
     """Serve rewards by the endpoint of ``config`` until SIGINT or SIGTERM; what is under way then is answered first.
 
-    Port 0 is any that is free; ``waiting`` rollouts may wait for their turn.
-
-    Raises
-    ------
-    CellDualityError
-        If the server cannot start, or others could reach it without a token.
+    Port 0 is any that is free; ``waiting`` rollouts may wait for their turn. A CellDualityError is raised if the server
+    cannot start, or others could reach it without a token.
     """
-    try:
+    with needs_extra("serve"):
         import aiohttp  # noqa: F401  # takes a second, which no request should wait for
         import uvicorn
 
         from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
-    except ImportError as error:
-        what, hint = f"cannot import {error.name}", "pip install 'cellduality[serve]'"
-        raise CellDualityError(what, code="not-installed", hint=hint) from error
 
     token, made = find_token(host)
     judge, policy = open_judge(config)

@@ -18,7 +18,7 @@ from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.manifests import Manifest, code_sha256, read_manifest, up_to_date, write_manifest
+from data_prep.manifests import Manifest, code_sha256, read_manifest, refuse_changed, up_to_date, write_manifest
 from data_prep.sources import file_sha256
 from data_prep.traces.candidates import Candidate, prompt_hash
 from data_prep.traces.filtering.filters import FilterSettings, Judged, Verdict, by_group, judge_all
@@ -80,13 +80,15 @@ def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     Raises
     ------
     CellDualityError
-        If a file is missing or malformed, if no candidate is of this preparation, or if none passes.
+        If a file is missing or malformed, if what was written was changed by hand since, if no candidate is of this
+        preparation, or if none passes.
     """
     settings.check(tasks)
     data = Path(data)
     origin = _origin(data, tasks, settings)
     fresh = up_to_date([data / ROWS, data / REJECTED], origin)
     if not fresh:
+        refuse_changed([data / ROWS, data / REJECTED])
         _write(data, tasks, settings, origin)
     return CurationSummary(data, fresh, {name: read_manifest(data / name) for name in (ROWS, REJECTED)})
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
+from data_prep.h5ad.genes import mouse_symbols, to_human
 from data_prep.registry import find_dataset
 
 
@@ -28,6 +29,12 @@ def counts() -> Callable[..., np.ndarray]:
         return values
 
     return make
+
+
+@pytest.fixture
+def mouse_genes() -> list[str]:
+    """Return 300 mouse symbols, each of one human gene."""
+    return [name for name in sorted(mouse_symbols()) if to_human([name])[0][0]][:300]
 
 
 @pytest.fixture

@@ -10,20 +10,30 @@ CLUSTERS = ["Fev+ Alpha"] * 11 + ["Alpha"] * 10 + ["Ngn3 High late"] * 20 + ["Ng
 NAME = "GSE132188_adata.h5ad.h5"
 
 
+@pytest.fixture
+def write(tmp_path, counts, mouse_genes):
+    """Return a function that writes mouse cells by cluster, one of them dying, with counts in one of two places."""
+
+    def make(counts_in="raw"):
+        values = counts(len(CLUSTERS)).astype(np.float32)
+        values[:, -1] = 3
+        values[0, -1] = 500
+        cells = [f"c{number}" for number in range(len(CLUSTERS))]
+        obs = pd.DataFrame({"clusters_fig6_broad_final": pd.Categorical(CLUSTERS)}, index=cells)
+        var = pd.DataFrame(index=[*mouse_genes[:229], "mt-Nd1"])
+        whole = scipy.sparse.csr_matrix(values)
+        adata = anndata.AnnData(X=whole if counts_in == "X" else whole.log1p(), obs=obs, var=var)
+        if counts_in == "raw":
+            adata.raw = anndata.AnnData(X=whole, obs=obs, var=var)
+        adata.write_h5ad(tmp_path / NAME)
+        return {NAME: tmp_path / NAME}
+
+    return make
+
+
 @pytest.mark.parametrize("counts_in", ["raw", "X", "nowhere"])
-def test_type_is_the_last_word_except_for_ngn3_and_counts_are_found(load, tmp_path, counts, tally, counts_in):
-    values = counts(len(CLUSTERS)).astype(np.float32)
-    values[:, -1] = 3
-    values[0, -1] = 500
-    cells = [f"c{number}" for number in range(len(CLUSTERS))]
-    obs = pd.DataFrame({"clusters_fig6_broad_final": pd.Categorical(CLUSTERS)}, index=cells)
-    var = pd.DataFrame(index=[f"Gene{number}" for number in range(229)] + ["mt-Nd1"])
-    whole = scipy.sparse.csr_matrix(values)
-    adata = anndata.AnnData(X=whole if counts_in == "X" else whole.log1p(), obs=obs, var=var)
-    if counts_in == "raw":
-        adata.raw = anndata.AnnData(X=whole, obs=obs, var=var)
-    adata.write_h5ad(tmp_path / NAME)
-    adata = load("bastidas_ponce_2019", {NAME: tmp_path / NAME})
+def test_type_is_the_last_word_except_for_ngn3_and_counts_are_found(load, write, tally, counts_in):
+    adata = load("bastidas_ponce_2019", write(counts_in))
     assert adata.uns["expression"] == ("log1p" if counts_in == "nowhere" else "counts")
     if counts_in != "nowhere":
         assert tally(adata) == {"Ngn3 low EP": 21, "Alpha": 20, "Ngn3 High late": 20}

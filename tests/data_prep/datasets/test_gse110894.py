@@ -10,7 +10,7 @@ SAMPLES = ["DMSO SENSITIVE"] * 12 + ["IBET 1000nM RESISTANT"] * 11 + ["EMPTY"] *
 
 
 @pytest.fixture
-def write(tmp_path, counts, write_counts):
+def write(tmp_path, counts, write_counts, mouse_genes):
     """A sheet with three lines above its header and merged cells, wells with their barcode, two plates."""
 
     def make(leading: int = 3, header=("Plate#", "Well position", "Sample name")):
@@ -28,7 +28,10 @@ def write(tmp_path, counts, write_counts):
             last = (plate, sample)
         sheet.append([None, None, None])
         book.save(tmp_path / WELLS)
-        return {COUNTS: write_counts(COUNTS, counts(len(SAMPLES)), names, separator=","), WELLS: tmp_path / WELLS}
+        return {
+            COUNTS: write_counts(COUNTS, counts(len(SAMPLES)), names, mouse_genes[:230], separator=","),
+            WELLS: tmp_path / WELLS,
+        }
 
     return make
 

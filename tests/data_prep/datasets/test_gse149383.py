@@ -8,12 +8,14 @@ COUNTS, CELLS = "erl_total_data_2K.csv", "erl_total_2K_meta.csv"
 STATUS = ["sensitive"] * 12 + ["resistant"] * 11
 NAMES = [f"{status[:5]}_AC{number:02}" for number, status in enumerate(STATUS)]
 
+WHOLE = [[cell, "erl", "2000", status] for cell, status in zip(NAMES, STATUS, strict=True)]
+
 
 @pytest.fixture
 def write(counts, write_table, write_counts):
     """Counts whose first column holds the genes, and a table of cells without a header."""
 
-    def make(cells):
+    def make(cells=WHOLE):
         values = counts(len(STATUS))
         values[:, 229] = 1
         values[5, 229] = 5000

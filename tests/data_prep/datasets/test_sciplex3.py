@@ -13,17 +13,28 @@ NAME = "SrivatsanTrapnell2020_sciplex3.h5ad"
 DRUGS = ["control"] * 10 + ["Dacinostat (LAQ824)"] * 8 + ["Trametinib"] * 7 + [None] * 3
 
 
+@pytest.fixture
+def write(tmp_path, counts):
+    """Return a function that writes vehicle and drugs at two doses on three lines, two cells without a value."""
+
+    def make(layout=scipy.sparse.csr_matrix, drugs=DRUGS):
+        doses = [np.nan if drug in ("control", None) else (10.0, 10000.0)[n % 2] for n, drug in enumerate(drugs)]
+        lines = pd.Categorical((["A549", "K562", "MCF7", "K562"] * len(drugs))[: len(drugs)])
+        cells = [f"A01_{number}" for number in range(len(drugs))]
+        columns = {"perturbation": pd.Categorical(drugs), "dose_value": doses, "cell_line": lines}
+        obs = pd.DataFrame(columns, index=cells)
+        obs.loc["A01_12", "cell_line"] = np.nan
+        var = pd.DataFrame(index=[f"G{number}" for number in range(230)])
+        anndata.AnnData(layout(counts(len(drugs)).astype(np.float32)), obs=obs, var=var).write_h5ad(tmp_path / NAME)
+        return {NAME: tmp_path / NAME}
+
+    return make
+
+
 @pytest.mark.parametrize("layout", [scipy.sparse.csr_matrix, scipy.sparse.csc_matrix, np.asarray])
-def test_control_is_the_vehicle_and_doses_are_nanomolar(load, tmp_path, tally, monkeypatch, counts, layout):
+def test_control_is_the_vehicle_and_doses_are_nanomolar(load, write, tally, monkeypatch, counts, layout):
     monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (1000,))
-    doses = [np.nan if drug in ("control", None) else (10.0, 10000.0)[n % 2] for n, drug in enumerate(DRUGS)]
-    lines = pd.Categorical(["A549", "K562", "MCF7", "K562"] * 7)
-    cells = [f"A01_{number}" for number in range(len(DRUGS))]
-    obs = pd.DataFrame({"perturbation": pd.Categorical(DRUGS), "dose_value": doses, "cell_line": lines}, index=cells)
-    obs.loc["A01_12", "cell_line"] = np.nan
-    var = pd.DataFrame(index=[f"G{number}" for number in range(230)])
-    anndata.AnnData(layout(counts(len(DRUGS)).astype(np.float32)), obs=obs, var=var).write_h5ad(tmp_path / NAME)
-    adata = load("sciplex3", {NAME: tmp_path / NAME})
+    adata = load("sciplex3", write(layout))
     assert tally(adata, "perturbation") == {
         "control": 10,
         "drug Dacinostat (LAQ824) 10000 nM": 4,

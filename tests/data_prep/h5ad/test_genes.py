@@ -24,6 +24,7 @@ from tests.refused import refused
 
 HUMAN = sorted(human_symbols() - mouse_symbols())[::100]
 MOUSE = sorted(mouse_symbols() - human_symbols())[::100]
+STRANGE = [f"G{number}" for number in range(500)]
 ENSEMBL = [f"ENSG{number:011}" for number in range(100)]
 
 
@@ -39,7 +40,7 @@ def test_ids_are_known_and_other_names_tell_nothing(kind, names):
 
 
 @pytest.mark.parametrize("declared", [None, "human"])
-@pytest.mark.parametrize("names", [HUMAN, [*HUMAN, "EGFP", MOUSE[0]], [f"G{number}" for number in range(500)], ["G1"]])
+@pytest.mark.parametrize("names", [HUMAN, [*HUMAN, "EGFP", MOUSE[0]], ["G1"], [*HUMAN[:20], *STRANGE[:150]]])
 def test_names_of_one_species_and_names_that_tell_nothing_pass(names, declared):
     check_species(names, declared)
 
@@ -54,6 +55,13 @@ def test_names_of_one_species_and_names_that_tell_nothing_pass(names, declared):
         (["mm10___a", "mm10___b"], None, "genome-prefix", "removeprefix('mm10___')"),
         (MOUSE, "human", "wrong-species", "--species mouse"),
         (HUMAN, "mouse", "wrong-species", "--species human"),
+        ([str(number) for number in range(30)], None, "no-symbols", "--gene-symbols with one of: name"),
+        (["178.0", "43.0", "49.0"], "human", "no-symbols", ""),  # Entrez ids that pandas has made fractions
+        (STRANGE, None, "no-symbols", ""),
+        ([f"{number}_s_at" for number in range(1000, 1200)], None, "no-symbols", ""),  # probes of an array
+        ([f"chr1:{number}-{number + 500}" for number in range(1000, 1200)], None, "no-symbols", ""),  # peaks
+        ([f"NM_{number:06}" for number in range(200)], None, "no-symbols", ""),  # transcripts
+        ([f"ENST{number:011}" for number in range(200)], None, "no-symbols", ""),
     ],
 )
 def test_names_that_would_be_misread_are_refused(names, declared, code, hint):

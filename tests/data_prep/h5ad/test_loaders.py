@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import anndata
 import h5py
 import numpy as np
@@ -10,7 +13,7 @@ import scipy.sparse
 from data_prep.cells import rank_cells
 from data_prep.h5ad import matrices
 from data_prep.h5ad.genes import NO_ORTHOLOGUE, SEVERAL_ORTHOLOGUES, human_symbols, mouse_symbols
-from data_prep.h5ad.loaders import MISSING_LABEL, SHARED_SYMBOL, load_h5ad
+from data_prep.h5ad.loaders import MISSING_LABEL, NO_GENE, SHARED_SYMBOL, load_h5ad
 from data_prep.h5ad.matrices import StoredMatrix
 from data_prep.registry import DATASETS
 from data_prep.sources import file_of
@@ -145,6 +148,112 @@ def test_corrupt_file_is_refused(spoil, write_h5ad):
     refuse("no-matrix" if spoil == "bare" else "unreadable-file", path)
 
 
+@pytest.mark.parametrize("part", ["data", "indices", "both", "indptr", "beginning", "order"])
+@pytest.mark.parametrize("form", ["csr", "csc"])
+def test_sparse_matrix_of_which_a_part_is_missing_is_refused(form, part, write_h5ad):
+    path = write_h5ad(FORMS[form](counts()))
+    with h5py.File(path, "a") as file:
+        for name in ["data", "indices"] if part == "both" else [part if part in file["X"] else "indptr"]:
+            stored = file[f"X/{name}"][:]
+            del file[f"X/{name}"]
+            swapped = stored[[0, 2, 1, *range(3, len(stored))]]
+            spoilt = {"beginning": stored + 1, "order": swapped}.get(part, stored[: len(stored) // 2])
+            file[f"X/{name}"] = spoilt
+    refuse("unreadable-file", path, expression="counts")
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "None", "NA", "N/A", "<NA>", "null", "NaT", " "])
+def test_text_that_stands_for_no_value_is_none(text, write_h5ad):
+    path = with_columns(write_h5ad(counts(), labels=["B", text, "T"] * 8), condition=["control", "x", text] * 8)
+    assert load_h5ad(path, "kind").drops == {MISSING_LABEL: 8}
+    loaded = load_h5ad(path, "kind", columns={"perturbation": "condition"})
+    assert loaded.drops == {MISSING_LABEL: 8, "cell without a perturbation": 8}
+    if text.strip() and text != "<NA>":
+        named = load_h5ad(path, "kind", columns={"perturbation": "condition"}, control=[text])
+        assert set(named.obs["perturbation"]) == {"control", text}, "unless that is what untreated cells are called"
+
+
+@pytest.mark.parametrize(
+    ("flag", "matrix"), [("--layer counts", "X"), ("--layer counts", "raw"), ("--matrix raw", "X")]
+)
+@pytest.mark.parametrize("x", ["scaled", None])
+def test_the_matrix_that_can_be_read_is_named(flag, matrix, x, write_h5ad):
+    path = write_h5ad(counts() - 30)
+    adata = anndata.read_h5ad(path)
+    if flag == "--matrix raw":
+        adata.raw = anndata.AnnData(X=counts(), obs=adata.obs, var=adata.var)
+    else:
+        adata.layers["counts"], adata.layers["scaled"] = counts(), counts() - 30
+    if x is None:
+        adata.X = None
+    adata.write_h5ad(path)
+    code = "no-matrix" if matrix == "raw" or x is None else "negative-values"
+    with refused(code) as error:
+        load_h5ad(path, "kind", matrix=matrix)
+    assert flag in error.value.hint
+    assert not {"--matrix X", "--layer scaled"} & {*error.value.hint.split(" or ")}
+    assert "--matrix X" not in error.value.hint
+
+
+@pytest.mark.parametrize("spoil", ["encoding", "column"])
+def test_a_column_that_this_anndata_cannot_read_matters_to_who_asks_for_it(spoil, write_h5ad):
+    path = with_columns(write_h5ad(counts()), strange=["a", "b"] * 12)
+    with h5py.File(path, "a") as file:
+        if spoil == "encoding":
+            file["obs/strange"].attrs["encoding-type"] = "of-the-future"
+        else:
+            del file["obs/strange"]
+    np.testing.assert_array_equal(read(load_h5ad(path, "kind")), counts())
+    refuse("unreadable-column", path, "strange")
+
+
+def test_a_table_that_does_not_say_what_it_is_is_read(write_h5ad):
+    path = write_h5ad(counts())
+    with h5py.File(path, "a") as file:
+        for name in ("encoding-type", "encoding-version"):
+            del file["obs"].attrs[name]
+    np.testing.assert_array_equal(read(load_h5ad(path, "kind")), counts())
+
+
+def test_a_file_that_another_program_writes_is_said_to_be_in_use(write_h5ad):
+    path = write_h5ad(counts())
+    with h5py.File(path, "a"):
+        code = (
+            "import sys, pathlib; from data_prep.h5ad import matrices; matrices.open_tables(pathlib.Path(sys.argv[1]))"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert "another program has the file open" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("values", "is_log"),
+    [
+        ("counts per 10,000", True), ("log2 of CPM", True), ("log10", True), ("of lengths, summing up", True),
+        ("scaled by gene and cut", False), ("scaled by gene and shifted", False), ("noise of every gene", False),
+    ],
+)  # fmt: skip
+def test_fractions_that_are_no_logarithms_have_to_be_declared(values, is_log, write_h5ad):
+    rng = np.random.default_rng(3)
+    raw = rng.poisson(rng.gamma(1, 2, size=40), size=(60, 40)).astype(np.float64)
+    raw[:, 0] += 1
+    rates = raw / raw.sum(1, keepdims=True)
+    z = (np.log1p(1e4 * rates) - np.log1p(1e4 * rates).mean(0)) / np.maximum(np.log1p(1e4 * rates).std(0), 1e-9)
+    noisy = rates * rng.uniform(0.5, 2, size=rates.shape)
+    x = {
+        "counts per 10,000": np.log1p(1e4 * rates), "log2 of CPM": np.log2(1 + 1e6 * rates / 64),
+        "log10": np.log10(1 + 1e4 * rates),
+        "of lengths, summing up": np.log1p(1e6 * noisy / noisy.sum(1, keepdims=True)),
+        "scaled by gene and cut": np.clip(z, 0, None), "scaled by gene and shifted": z - z.min(0),
+        "noise of every gene": rng.normal(3.0, 0.5, size=(60, 40)).clip(0.1),
+    }[values]  # fmt: skip
+    path = write_h5ad(x.astype(np.float32), labels=["B", "T"] * 30)
+    if is_log:
+        assert not load_h5ad(path, "kind").counts
+    else:
+        refuse("doubtful-values", path, hint="--expression log1p")
+    assert not load_h5ad(path, "kind", expression="log1p").counts
+
+
 @pytest.mark.parametrize("form", [list, pd.Categorical])
 def test_cells_without_a_label_are_left_out_of_every_block_and_counted(form, small_blocks, write_h5ad):
     labels = form([None, " ", *["B"] * 10, *["T\tcell"] * 12])
@@ -257,6 +366,37 @@ def test_symbols_come_from_a_column_and_those_that_are_shared_are_left_out(write
     np.testing.assert_array_equal(read(loaded), counts()[:, :8])
     refuse("ensembl-ids", path, hint="--gene-symbols with one of: feature_name")
     refuse("unknown-column", path, hint="feature_name", gene_symbols="name")
+
+
+@pytest.mark.parametrize(
+    ("names", "var"),
+    [
+        ([f"{name}_TotalSeqB" for name in HUMAN[:3]], {}),
+        (["ERCC-00002", "Hashtag1", "HTO_A"], {}),
+        (HUMAN[12:15], {"feature_types": [*["Gene Expression"] * 9, *["Antibody Capture"] * 3]}),
+        (HUMAN[12:15], {"feature_types": [*["Gene Expression"] * 9, *["CRISPR Guide Capture", "Peaks", "Custom"]]}),
+        (HUMAN[12:15], {"feature_biotype": [*["gene"] * 9, *["spike-in"] * 3]}),
+    ],
+)
+def test_features_that_are_no_genes_are_left_out_and_counted(names, var, write_h5ad):
+    path = write_h5ad(counts(), genes=[*HUMAN[:9], *names])
+    adata = anndata.read_h5ad(path)
+    adata.var = adata.var.assign(**var)
+    adata.write_h5ad(path)
+    loaded = load_h5ad(path, "kind")
+    assert (loaded.genes, loaded.drops) == (tuple(HUMAN[:9]), {NO_GENE: 3})
+    np.testing.assert_array_equal(read(loaded), counts()[:, :9])
+
+
+def test_blanks_around_gene_names_and_texts_for_none_are_not_part_of_them(write_h5ad):
+    path = write_h5ad(counts(), genes=[f" {name} " for name in HUMAN[:12]])
+    assert load_h5ad(path, "kind").genes == tuple(HUMAN[:12])
+    loaded = load_h5ad(write_h5ad(counts(), genes=[*HUMAN[:11], "nan"]), "kind")
+    assert (loaded.genes, loaded.drops) == (tuple(HUMAN[:11]), {SHARED_SYMBOL: 1})
+    path = with_ids(path, [*HUMAN[:8], "nan", "NaN ", " ", f"{HUMAN[9]} "])
+    loaded = load_h5ad(path, "kind", gene_symbols="feature_name")
+    assert (loaded.genes, loaded.drops) == ((*HUMAN[:8], HUMAN[9]), {SHARED_SYMBOL: 3})
+    refuse("duplicate-names", write_h5ad(counts(), genes=["LYZ", "LYZ ", *HUMAN[:10]]))
 
 
 def test_mouse_genes_become_human_where_they_are_declared(write_h5ad):

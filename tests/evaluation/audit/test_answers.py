@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cellduality_plugin.evaluation.audit.answers import NEIGHBOURS, RealCells, make_cases, read_audit_rows, truths
+from cellduality_plugin.evaluation.audit.answers import NEIGHBOURS, NearestCells, make_cases, read_audit_rows, truths
 from cellduality_plugin.examples import Example
 from cellduality_plugin.similarity import rank_weighted_jaccard
 from cellduality_plugin.tasks import TASKS
@@ -54,7 +54,7 @@ def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_anoth
         assert sorted(reordered) == sorted(true)
         assert another in types
         assert another != true
-    found = truths(case, [true, wrong[0], None], RealCells(rows))
+    found = truths(case, [true, wrong[0], None], NearestCells(rows))
     assert list(found) == ["knn", "rwjs"]  # the first is the headline
     assert found["rwjs"][:2] == found["knn"][:2] == [1.0, 0.0]
     assert np.isnan([found["rwjs"][2], found["knn"][2]]).all()
@@ -71,4 +71,4 @@ def test_the_nearest_real_cells_are_those_by_rwjs_one_by_one(cells, answer, with
     assume(len({near for near, _ in others}) == len(others))  # equally near ones have no order
     near = [kind for _, kind in others[:NEIGHBOURS]]
     expected = near.count("B") / len(near) if near else 0.0
-    assert RealCells(rows).share_near(answer, "B", without) == pytest.approx(expected)
+    assert NearestCells(rows).share_near(answer, "B", without) == pytest.approx(expected)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cellduality_plugin.evaluation.metrics import bootstrap_interval
+from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
 from cellduality_plugin.evaluation.page.results import confusions, section_tables
 from cellduality_plugin.evaluation.summary import compared, headlines, sentences
 

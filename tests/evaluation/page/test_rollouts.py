@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from cellduality_plugin.evaluation.page.rollouts import (
+    CAUSES,
     by_section,
     examples,
     hollow_cells,
@@ -15,6 +17,7 @@ from cellduality_plugin.evaluation.page.rollouts import (
 )
 from cellduality_plugin.evaluation.points import point_rows
 from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.parsing import Failure
 
 LABELS, CELLS = "cell_type_annotation", "conditional_cell_generation"
 
@@ -111,3 +114,4 @@ def test_causes_are_counted_by_checkpoint_with_the_last_one_s_example():
     assert (found[1]["example"][:5], found[1]["example"][-3:], len(found[1]["example"]) < 700) == ("long ", "end", True)
     assert found[2]["where"].startswith("SFT, ")
     assert unreadable({"SFT": [MADE[0]]}) == unreadable({}) == []
+    assert {*get_args(Failure)} - {""} <= CAUSES.keys()

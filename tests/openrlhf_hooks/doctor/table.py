@@ -178,6 +178,7 @@ FUNCTION = "def reward_func(queries, prompts, labels):\n    return []\n"
 AGENT, REWARD = "--train.agent_func_path {}/file.py", "~train.agent_func_path --reward.remote_url {}/file.py"
 ONE_TURN = "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}{{ messages[0].content }}"
 
+CELLS, CELL = "data/cells.jsonl", '{{"id": "{}", "split": "{}", "labelled": true, "genes": []}}\n'
 # what is found, whose run, its flags, the file that is written (None: deleted), its text
 FILES: list[tuple[str, str, str, str, str | None]] = [
     ("error agent_file", RL, AGENT, "file.py", "class Agent:\n    pass\n"),
@@ -201,6 +202,11 @@ FILES: list[tuple[str, str, str, str, str | None]] = [
     ("error configuration", RL, "", "data/cellduality.json", "{"),
     ("error any_update, error rl_rows, warning prompts_fill_rollouts", RL, "", "data/rl.jsonl", '{"input": "a"}\n'),
     ("error sft_rows", SFT, "", "data/sft.jsonl", "[]\n"),
+    ("", SFT, "", CELLS, CELL.format("set/AAAC-1", "train")),
+    ("", RL, "", CELLS, CELL.format("set/AAAC-1", "train")),
+    *(("error held_out_rows", SFT, "", CELLS, CELL.format("set/AAAC-1", s)) for s in ("validation", "test", "ood")),
+    ("error held_out_rows", RL, "", CELLS, CELL.format("set/AAAC-1", "test")),
+    ("error held_out_rows", RL, "", CELLS, CELL.format("set/another", "train")),
     ("error model_folder", RL, "", "model/config.json", None),
     ("error model_folder", RL, "", "model/tokenizer.json", "{}"),
     ("error model_folder", RL, "", "model/model.safetensors", None),

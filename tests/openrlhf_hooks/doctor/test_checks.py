@@ -15,6 +15,8 @@ from cellduality_plugin.openrlhf_hooks.doctor.command import RL
 from tests.openrlhf_hooks.doctor.table import (
     ANNOTATION,
     CARDS,
+    CELL,
+    CELLS,
     COMMANDS,
     EIGHT,
     FILES,
@@ -40,6 +42,14 @@ def test_of_a_file(found, trainer, words, name, text, world):
     if text is not None:
         path.write_text(text)
     assert world.found(trainer, words) == found
+
+
+@pytest.mark.parametrize(("mine", "found"), [("a", ""), ("b", "error held_out_rows")])
+def test_of_rows_prepared_with_another_vocabulary(mine, found, world):
+    (world.folder / CELLS).write_text(CELL.format("set/AAAC-1", "train"))
+    for name, vocabulary in (("cells", mine), ("rl", "a")):
+        (world.folder / f"data/{name}.jsonl.manifest.json").write_text(json.dumps({"vocabulary": vocabulary}))
+    assert world.found(RL) == found
 
 
 @pytest.mark.parametrize(("found", "settings"), SETTINGS)

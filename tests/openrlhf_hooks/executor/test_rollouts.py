@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from cellduality_plugin.openrlhf_hooks import executor as executor_module
 from cellduality_plugin.ratios import with_ratios
 from cellduality_plugin.replay import Replay
 from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.tasks.base import FORMAT_RULE
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 
@@ -44,6 +46,43 @@ def test_the_trained_tokens_are_those_of_the_stock_rollout(name, scene):
     assert {key: ours[key] for key in ours.keys() - filled} == {key: stock[key] for key in stock.keys() - filled}
     assert ours["observation_tokens"][: len(at.tokens)] == at.tokens
     assert ours["action_ranges"] == [(len(at.tokens), len(ours["observation_tokens"]))]
+
+
+OTHERS = ["special tags", "opened trace", "opened trace, special tags"]
+"""Tokenizers that users bring: tags are special tokens, and the template opens the trace."""
+
+
+def of_others(own: Any, kind: str) -> Any:
+    tokenizer = copy.deepcopy(own)
+    if "special" in kind:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>", "<answer>", "</answer>"]})
+    if "opened" in kind:
+        turn = "<|assistant|>"
+        tokenizer.chat_template = tokenizer.chat_template.replace(turn, f"{turn}<think>\n")
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+class TestTokenizersOfOthers:
+    @pytest.fixture
+    def tokenizer(self, small_world, kind):
+        return of_others(small_world.tokenizer, kind)
+
+    @pytest.mark.parametrize("name", TASKS)
+    def test_a_right_answer_and_a_right_dual_are_paid(self, name, kind, scene):
+        at = scene(name)
+        if "opened" in kind:
+            at.engine.answers = [text.removeprefix("<think>") for text in at.engine.answers]
+            at.engine.rebuilt = at.engine.rebuilt.removeprefix("<think>")
+        assert at.rewards() == [1.0]
+        assert at.engine.duals
+
+    def test_what_is_scored_follows_the_prompt_as_a_response_would(self, kind, scene, tokenizer):
+        at = scene(CELL, task={"reward": "likelihood"})
+        at.roll()
+        [(tokens, _)] = at.engine.duals
+        for tag in ("<think>", "</think>"):  # of the response, and of the rule in the question
+            assert tokens.count(tokenizer.convert_tokens_to_ids(tag)) == 1 + FORMAT_RULE.count(tag)
 
 
 class TestGroups:
@@ -94,13 +133,6 @@ class TestGroups:
         assert [rollout["reward"] for rollout in others] == [1.0] * 3
         assert sorted(rollout["extra_logs"]["dual_groups"] for rollout in others) == [0, 0, 3]
 
-    def test_with_too_little_spread_are_levelled(self, scene, cell):
-        """A whole cell and one whose second half repeats the first earn 1 and 0.5."""
-        at = scene(CELL, cell.genes, cell.genes[:4] * 2, task={"minimum_spread": 0.75})
-        rollouts = at.roll(4)
-        assert {rollout["reward"] for rollout in rollouts} == {rollout["scores"] for rollout in rollouts} == {0.75}
-        assert {rollout["extra_logs"]["dual_levelled"] for rollout in rollouts} == {1.0}
-
     def test_are_told_of_by_their_last_rollout(self, scene):
         at = scene(TYPE, "T", "CD19+ B", "T", texts=["no answer"])
         logs = [rollout["extra_logs"] for rollout in at.roll(4)]
@@ -125,12 +157,6 @@ class TestRewards:
         [(tokens, params)] = at.engine.duals
         assert tokenizer.decode(tokens).endswith("<answer>")
         assert (params.max_tokens, params.prompt_logprobs, len(params.logprob_token_ids)) == (1, None, labels)
-
-    def test_each_draw_is_decoded_on_its_own(self, scene):
-        at = scene(dual={"samples": 3, "temperature": 0.5, "max_new_tokens": 20})
-        [rollout] = at.roll()
-        assert (rollout["reward"], rollout["extra_logs"]["dual_requests"]) == (1.0, 3.0)
-        assert [(params.temperature, params.max_tokens) for _, params in at.engine.duals] == [(0.5, 20)] * 3
 
     def test_traces_come_from_the_engine_and_are_scored_by_it(self, scene, cell, vocabulary, tokenizer):
         at = scene(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -61,6 +62,17 @@ def test_a_query_as_openrlhf_decodes_it_is_taken_apart(judge, posted, small_worl
         rollout = judge(Scripted()).rollout(decoded, body["prompts"][0], body["labels"][0])
         alone = tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True)
         assert rollout.text.split() == alone.split()
+
+
+def test_tags_that_are_special_tokens_stay(judge, posted, small_world):
+    body, served = posted(TYPE, "CD19+ B"), judge(Scripted())
+    tags = ["<think>", "</think>", "<answer>", "</answer>"]
+    tokenizer = copy.deepcopy(small_world.tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": tags})
+    special = Judge(served._scorer._config, tokenizer, served.policy)
+    shown = [body[name][0] for name in ("query", "prompts", "labels")]
+    assert special.rollout(*shown).text == served.rollout(*shown).text
+    assert all(tag in special.rollout(*shown).text for tag in tags)
 
 
 def test_the_longest_part_of_a_prompt_that_fits_is_taken():

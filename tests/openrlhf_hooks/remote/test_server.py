@@ -173,33 +173,6 @@ class TestFaults:
             time.sleep(0.3)
         assert client.post(posted(TYPE)).json()["rewards"] > 0.0  # asked anew, though the row is the same
 
-    def test_log_probs_that_are_no_numbers(self, served, posted, policy_server):
-        client = served(tasks=LIKELY)
-        policy_server.log_prob = lambda place: math.nan
-        reply = client.post(posted(TYPE))
-        assert reply.json()["rewards"] == 0.0
-        assert b"NaN" not in reply.content
-        assert client.metrics()['failures_total{cause="not_a_number"}'] == 1
-
-    def test_a_dual_that_takes_too_long(self, served, posted, policy_server):
-        client = served(tasks=LIKELY, dual={"timeout_seconds": 0.3})
-        client.post(posted(TYPE, row=1))
-        policy_server.after = 1.0
-        assert client.post(posted(TYPE)).json()["extra_logs"]["dual_timeout"] == 1.0
-        policy_server.after = 0.0
-        assert client.post(posted(TYPE)).json()["rewards"] > 0.0
-
-    def test_answers_and_cells_of_100_000_characters(self, served, posted, policy_server, said):
-        client, body = served(tasks={TYPE: {"pair": TYPE}}), posted(TYPE, "T")
-        body["query"][0] = body["query"][0].replace("T</answer>", "T" * 100_000 + "</answer>")
-        assert client.post(body).json()["rewards"] == 0.0
-        assert client.metrics()['failures_total{cause="too_long"}'] == 1
-        assert policy_server.asked == []
-        client.post(posted(TYPE, row=1))
-        text = "<answer>" + "CD74 " * 20_000 + "</answer>"
-        policy_server.script = [said(body=json.dumps({"choices": [{"text": text}]}).encode())]
-        assert client.post(posted(TYPE)).json()["rewards"] == 0.0
-
     def test_nothing_but_the_answer_crosses(self, served, posted, policy_server, cell):
         client = served(tasks={TYPE: {"pair": TYPE}})
         body, secret = posted(TYPE, "T"), "IL7R LYZ smuggled"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from cellduality_plugin.openrlhf_hooks.doctor.check import Found, check, error, 
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
+
+_CELL = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"), "split": "(\w+)"')
 
 
 @check()
@@ -94,6 +99,49 @@ def rl_rows(run: Run, config: Config, tokenizer: Any) -> Found:
             preflight.check_rl(path, config, tokenizer, max_len=run.get("data.max_len"), max_new_tokens=limit)
         except CellDualityError as failure:
             yield finding_of(failure)
+
+
+@check()
+def held_out_rows(run: Run) -> Found:
+    """Rows about cells that are kept for evaluation, or of another preparation than the agent's. An `eval_test.jsonl`,
+    and traces that were chosen before the data were prepared anew, train on test cells; under another vocabulary
+    nothing can be answered right."""
+    for path in run.row_files:
+        folder = run.config_path.parent if run.is_ours and run.config_path else path.parent
+        splits, hint = _splits(folder / "cells.jsonl"), "pass the rows that were prepared with this configuration"
+        if not splits:
+            continue
+        try:
+            found = Counter(splits.get(str(row["id"]), "") for row in read_jsonl(path) if "id" in row)
+        except CellDualityError:  # another check says so
+            continue
+        held = ", ".join(f"{count} {split}" for split, count in sorted(found.items()) if split not in ("", "train"))
+        if held:
+            what = f"rows are about cells that are kept for evaluation ({held})"
+            yield error(what, f"{run.rows_flag} {path}", f"{hint}; choose traces again (cellduality traces filter)")
+        elif found[""]:
+            what = f"{found['']} of {found.total()} rows are about cells that this preparation does not have"
+            yield error(what, f"{run.rows_flag} {path}", hint)
+        elif _vocabulary(path) not in ("", _vocabulary(folder / "cells.jsonl")):
+            yield error("rows were prepared with another vocabulary", f"{run.rows_flag} {path}", hint)
+
+
+def _splits(path: Path) -> dict[str, str]:
+    """Return the split of each cell of a preparation, none if there is no such file."""
+    if not path.is_file():
+        return {}
+    with path.open("rb") as stream:  # a line begins with both, and the genes behind them need not be read
+        found = (_CELL.match(line) for line in stream)
+        return {json.loads(each[1]): each[2].decode() for each in found if each}
+
+
+def _vocabulary(path: Path) -> str:
+    """Return the fingerprint in the manifest of a prepared file, empty if there is none."""
+    try:
+        manifest = json.loads(path.with_name(f"{path.name}.manifest.json").read_bytes())
+        return str(manifest.get("vocabulary", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 @check(SFT)

@@ -141,8 +141,15 @@ class TestRepeats:
         if change == "candidates":
             write_candidates(data, [candidate(questions_in(data)[0], 9, "one more")])
         if change == "rows":
-            (data / ROWS).write_text("touched")
+            (data / ROWS).unlink()
         assert not curate(data, TASKS, made_with(fill=change == "settings")).up_to_date
+
+    def test_rows_that_were_changed_by_hand_stay(self, data):
+        curate(data, TASKS, CurationSettings())
+        (data / ROWS).write_text("mine")
+        with refused("not-ours"):
+            curate(data, TASKS, CurationSettings())
+        assert (data / ROWS).read_text() == "mine"
 
     def test_the_same_seed_gives_the_same_bytes_whatever_the_order_of_the_candidates(self, data):
         def output(seed: int) -> list[bytes]:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from cellduality_plugin.evaluation.tables import told_wins
-from cellduality_plugin.evaluation.winners import BY_CONSTRUCTION, Win, baseline_wins, best_columns
+from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION
+from cellduality_plugin.evaluation.tables import Win, baseline_wins, best_columns, wins_line
 
 KINDS = {"SFT": "checkpoint", "GRPO": "checkpoint", "majority": "baseline", "logistic": "baseline", "real": "real"}
 
@@ -58,6 +58,6 @@ def test_baselines_that_beat_every_checkpoint() -> None:
     ]
     assert compared == [f"task/{key}" for key in ("accuracy", "f1", "error", "tie", "spread")]
     told = "A baseline beats every checkpoint in 3 of 5 rows that both have: task 3 of 5."
-    assert told_wins(wins, compared) == told
+    assert wins_line(wins, compared) == told
     wins, compared = baseline_wins(metrics(accuracy=row(SFT=0.5, majority=0.5)))
-    assert told_wins(wins, compared) == "No baseline beats every checkpoint in any of 1 rows that both have."
+    assert wins_line(wins, compared) == "No baseline beats every checkpoint in any of 1 rows that both have."

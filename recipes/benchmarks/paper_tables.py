@@ -1,0 +1,126 @@
+"""The paper's Tables 2 to 5 from what recipes/reproduce_paper.sh evaluated: a row a model, a column a set.
+
+python recipes/benchmarks/paper_tables.py RUNS --split test prints mean ± standard deviation over the seeds found in
+RUNS/THEME/SEED/SPLIT/metrics.json. The paper's own rows stand below in grey where the numbers are of one kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cellduality_plugin.evaluation.compare import Spread
+from cellduality_plugin.evaluation.report import read_metrics
+
+NO_TABLE = "–"
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of the paper: ``rows`` are its own numbers, set by set and metric by metric."""
+
+    title: str
+    theme: str  # whose runs it is made of
+    task: str
+    sets: dict[str, str]  # heading by section: task@SECTION
+    metrics: dict[str, str]  # heading by metric, those of labels in per cent
+    rows: dict[str, str]
+    note: str
+
+
+LABELS = {"accuracy": "acc. %", "macro_f1": "F1 %"}
+SAME_KIND = (
+    "In grey the paper's. Which cells it tested on is not known: of InstructCell's sets the numbers of cells are equal."
+)
+OTHER_SPACE = "The paper's are in {space}, ours in the space that metrics.json names: they are not to be compared."
+TABLES = (
+    PaperTable(
+        "Table 2, cell type annotation",
+        "identity",
+        "cell_type_annotation",
+        {"he_2020_liver": "He-2020-Liver", "segerstolpe_2016": "Segerstolpe-2016", "xin_2016": "Xin-2016",
+         "ma_2020": "Ma-2020 (mouse, OOD)", "bastidas_ponce_2019": "Bastidas-Ponce-2019 (mouse, OOD)"},
+        LABELS,
+        {"paper, SFT": "94.83 94.67 98.76 98.73 99.45 99.01 80.22 74.95 72.87 57.24",
+         "paper, CellDuality": "96.34 95.41 99.81 99.78 99.52 99.08 82.03 81.78 88.45 78.12"},
+        SAME_KIND,
+    ),
+    PaperTable(
+        "Table 3, drug sensitivity",
+        "dynamics",
+        "drug_sensitivity_prediction",
+        {"gse149383": "GSE149383 (lung)", "gse117872": "GSE117872 (oral)", "gse110894": "GSE110894 (mouse, OOD)"},
+        LABELS,
+        {"paper, SFT": "98.91 98.89 96.78 97.12 96.45 96.42",
+         "paper, CellDuality": "99.12 99.10 97.23 97.58 96.12 96.08"},
+        SAME_KIND,
+    ),
+    PaperTable(
+        "Table 4, perturbation response",
+        "dynamics",
+        "perturbation_response_generation",
+        {"ood": "sci-Plex3, drugs held out"},
+        {"scfid": "scFID", "mmd": "MMD²", "wasserstein": "W1"},
+        {},
+        OTHER_SPACE.format(space="scGPT's embedding"),
+    ),
+    PaperTable(
+        "Table 5, conditional cell generation",
+        "identity",
+        "conditional_cell_generation",
+        {"human_immune": "human immune"},
+        {**{f"knn_agreement_{k}": f"k-NN {k}" for k in (3, 5, 10, 25)}, "gromov_wasserstein": "GW"},
+        {},
+        OTHER_SPACE.format(space="Cell2Sentence's expression space"),
+    ),
+)  # fmt: skip
+
+
+def shown(table: PaperTable, runs: list[dict[str, Any]]) -> Table:
+    """Return the table of the runs, one a seed; a dash stands where none has the number."""
+    seeds = f"{len(runs)} seeds" if len(runs) != 1 else "1 seed"
+    made = Table(
+        "model",
+        title=f"{table.title} ({seeds})",
+        title_justify="left",
+        caption=f"{table.note} –: not in these runs.",
+        caption_justify="left",
+    )
+    keys = [(section, metric) for section in table.sets for metric in table.metrics]
+    for section, metric in keys:
+        made.add_column(f"{table.sets[section]}\n{table.metrics[metric]}", justify="right")
+    percent, text = (100, two_places) if table.metrics is LABELS else (1, str)
+    for name in dict.fromkeys(name for run in runs for name in run["columns"]):
+        found = [run["columns"][name]["metrics"] for run in runs if name in run["columns"]]
+        values = []
+        for section, metric in keys:
+            measured = [one.get(f"{table.task}@{section}/{metric}", {}).get("value") for one in found]
+            known = [percent * value for value in measured if value is not None]
+            values.append(text(Spread.of(known)) if known else NO_TABLE)
+        if set(values) != {NO_TABLE}:
+            made.add_row(name, *values)
+    if not made.row_count:
+        made.add_row("none", *[NO_TABLE] * len(keys))
+    for name, numbers in table.rows.items():
+        made.add_row(name, *numbers.split(), style="bright_black")
+    return made
+
+
+def two_places(spread: Spread) -> str:
+    """Return per cents as the paper writes them."""
+    return f"{spread.mean:.2f}" + ("" if spread.count < 2 else f" ± {spread.deviation:.2f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, help="RUNS_DIR of recipes/reproduce_paper.sh")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    given = parser.parse_args()
+    for one in TABLES:
+        found = sorted((given.runs / one.theme).glob(f"*/{given.split}/metrics.json"))
+        Console().print(shown(one, [read_metrics(path) for path in found]), "")

@@ -1,0 +1,170 @@
+"""What `data info` says of a set's split is what `data prepare` writes, for every set of the paper."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from cellduality_plugin.cli import app
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.h5ad.genes import to_human
+from data_prep.manifests import read_manifest
+from data_prep.registry import DATASETS
+from data_prep.splits import apportion
+from tests.data_prep.datasets.test_bastidas_ponce_2019 import write as bastidas_ponce_2019  # noqa: F401
+from tests.data_prep.datasets.test_gse110894 import write as gse110894  # noqa: F401
+from tests.data_prep.datasets.test_gse117872 import write as gse117872  # noqa: F401
+from tests.data_prep.datasets.test_gse149383 import write as gse149383  # noqa: F401
+from tests.data_prep.datasets.test_he_2020_liver import files as he_2020_liver  # noqa: F401
+from tests.data_prep.datasets.test_human_immune import write as human_immune  # noqa: F401
+from tests.data_prep.datasets.test_l1000 import files as l1000  # noqa: F401
+from tests.data_prep.datasets.test_ma_2020 import files as ma_2020  # noqa: F401
+from tests.data_prep.datasets.test_sciplex3 import write as sciplex3  # noqa: F401
+from tests.data_prep.datasets.test_segerstolpe_2016 import files as segerstolpe_2016  # noqa: F401
+from tests.data_prep.datasets.test_xin_2016 import write as xin_2016  # noqa: F401
+from tests.refused import refused
+
+PAPER = (
+    "he_2020_liver", "segerstolpe_2016", "xin_2016", "human_immune", "ma_2020", "bastidas_ponce_2019", "gse149383",
+    "gse117872", "gse110894", "l1000", "sciplex3",
+)  # fmt: skip
+WHOLE = {"ma_2020", "bastidas_ponce_2019", "gse110894"}
+DRUGS = ["control"] * 12 + ["Dacinostat (LAQ824)"] * 8 + ["Trametinib"] * 8 + ["Belinostat"] * 10 + ["CUDC-101"] * 8
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, request):
+    """Return a function that runs a command on sets whose files, in the published shape, are in the cache."""
+    monkeypatch.setenv("CELLDUALITY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "1000")
+
+    def ran(*words: object) -> str:
+        for name in {*map(str, words)} & {*PAPER}:
+            if (tmp_path / "cache" / name).exists():
+                continue
+            made = request.getfixturevalue(name)
+            files = made if isinstance(made, dict) else made(drugs=DRUGS) if name == "sciplex3" else made()
+            (tmp_path / "cache" / name).mkdir(parents=True)
+            for file, path in files.items():
+                content = path.read_bytes()
+                packed = path.suffix == ".gz" and not file.endswith(".gz")
+                (tmp_path / "cache" / name / file).write_bytes(gzip.decompress(content) if packed else content)
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return " ".join(done.output.split())
+
+    return ran
+
+
+@pytest.fixture
+def trainer(tmp_path, mouse_genes) -> list[object]:
+    """Words that add human cells of one's own, which train where all of another set is held out."""
+    genes = [name for name in to_human(mouse_genes)[0] if name]
+    counts = np.random.default_rng(7).integers(0, 40, size=(40, len(genes))).astype(np.float32)
+    kinds = ["naive B cell", "Basal"] * 20
+    columns = {"kind": kinds, "agent": "cisplatin", "answer": ["Sensitive", "Resistant"] * 20}
+    obs = pd.DataFrame(columns, index=[f"own{number}" for number in range(40)])
+    anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(tmp_path / "own.h5ad")
+    columns_of = ["--label-column", "kind", "--drug-column", "agent", "--sensitivity-column", "answer"]
+    return [tmp_path / "own.h5ad", *columns_of]
+
+
+def prepared(run, folder: Path, name: str, *words: object) -> tuple[str, list[dict[str, Any]]]:
+    """Return (what was printed, the set's cells in the order of the file)."""
+    few = ["--labelled", 4, "--rl-rows", 6, "--min-genes", 2, "--top-genes", 12, "--small-classes", "drop"]
+    printed = run("data", "prepare", name, "--out", folder, *few, *words)
+    return printed, [row for row in read_jsonl(folder / "cells.jsonl") if row["id"].startswith(f"{name}/")]
+
+
+def told(shown: str, cells: list[dict[str, Any]], kind: str) -> Counter[str]:
+    """Return how many cells the words of `data info` say are in each split, by class where it says so."""
+    total = len(cells)
+    if "the whole set is held out" in shown:
+        return Counter({"ood": total})
+    if "80 / 10 / 10 at random, by InstructCell's rule" in shown:
+        train, validation = int(0.8 * total), int(total * (1 - 0.8)) // 2
+        return Counter({"train": train, "validation": validation, "test": total - train - validation})
+    held = re.search(r"held out: (\w+) (.*?); the others", shown)
+    words = held[2].split(", ") if held else []
+    out = [cell for cell in cells if held and cell[held[1]].split(" ")[0] in words]
+    assert {cell["id"] for cell in out} == {cell["id"] for cell in cells if cell["split"] == "ood"}
+    assert "60 / 20 / 20 by class, seeded" in shown
+    counts = Counter({"ood": len(out)} if out else {})
+    for size in Counter(cell[kind] for cell in cells if cell not in out).values():
+        counts.update(dict(zip(("train", "validation", "test"), apportion(size, (0.6, 0.2, 0.2), 1), strict=True)))
+    return counts
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_split_that_is_shown_is_the_split_that_is_written(run, trainer, tmp_path, name):
+    shown = run("data", "info", name)
+    kind = next(column for column in ("cell_type", "sensitivity", "perturbation") if column in DATASETS[name].columns)
+    words = trainer if name in WHOLE else []
+    printed, cells = prepared(run, tmp_path / "out", name, *words)
+    assert Counter(cell["split"] for cell in cells) == told(re.sub("[│]", "", shown), cells, kind)
+    text = read_manifest(tmp_path / "out" / "cells.jsonl")["splits"][name]
+    assert text in printed
+    assert text in " ".join(shown.replace("│", " ").split())
+    assert "Not as published" in text
+    asked = Counter(row["id"].partition("/")[0] for row in read_jsonl(tmp_path / "out" / "sft.jsonl"))
+    assert (name in asked) == (name not in WHOLE)
+
+
+@pytest.mark.parametrize("name", ["gse117872", "ma_2020", "sciplex3"])
+def test_fractions_override(run, tmp_path, name):
+    _, cells = prepared(run, tmp_path / "out", name, "--split", "fractions", "--labelled", 10)
+    kind = next(column for column in ("cell_type", "sensitivity", "perturbation") if column in DATASETS[name].columns)
+    assert Counter(cell["split"] for cell in cells) == told("60 / 20 / 20 by class, seeded", cells, kind)
+    with refused("wrong-settings"):
+        prepared(run, tmp_path / "out", name, "--split", "instructcell")
+
+
+def test_the_rule_is_applied_to_the_whole_set_whatever_is_taken_of_it(run, tmp_path):
+    _, every = prepared(run, tmp_path / "out", "xin_2016")
+    _, some = prepared(run, tmp_path / "out", "xin_2016", "--seed", 3, "--max-cells", 30)
+    splits = {cell["id"]: cell["split"] for cell in every}
+    assert len(some) == 30
+    assert all(splits[cell["id"]] == cell["split"] for cell in some)
+    donors = ["--held-out", "donor=Donor_1"]
+    _, held = prepared(run, tmp_path / "out", "xin_2016", *donors)
+    inside = {cell["id"]: cell["split"] for cell in held if cell["donor"] == "Donor_2"}
+    assert inside.items() <= splits.items()
+    assert {cell["split"] for cell in held if cell["donor"] == "Donor_1"} == {"ood"}
+
+
+def test_a_set_that_no_cell_trains_of_speaks_the_words_of_those_that_do(run, trainer, tmp_path):
+    prepared(run, tmp_path / "out", "ma_2020", *trainer, "--task", "cell_type_annotation")
+    vocabulary = Vocabulary.load(tmp_path / "out" / "vocabulary.json")
+    assert vocabulary.labels["cell_type"] == ("Basal", "Mix", "naive B cell")
+    cells = [row for row in read_jsonl(tmp_path / "out" / "cells.jsonl") if row["split"] == "ood"]
+    genes = {gene for cell in cells for gene in cell["genes"]}
+    assert genes <= {*vocabulary.genes}
+    assert len(genes) > 100
+    assert {row["id"] for row in read_jsonl(tmp_path / "out" / "eval_ood.jsonl")} == {cell["id"] for cell in cells}
+    with refused("nothing-trains") as error:
+        prepared(run, tmp_path / "alone", "ma_2020")
+    assert "--split fractions" in error.value.hint
+
+
+def test_held_out_drugs_are_asked_about_beside_the_controls_of_the_test_cells(run, tmp_path):
+    printed, cells = prepared(run, tmp_path / "out", "sciplex3")
+    by_id = {cell["id"]: cell for cell in cells}
+    asked = [by_id[row["id"]] for row in read_jsonl(tmp_path / "out" / "eval_ood.jsonl")]
+    assert {cell["drug"] for cell in asked} <= {"Dacinostat (LAQ824)", "Trametinib", "CUDC-101"}
+    assert len(asked) > 4
+    for cell in asked:
+        control = by_id[cell["control"]]
+        assert (control["perturbation"], control["split"]) == ("control", "test")
+        assert control["cell_line"] == cell["cell_line"]
+    assert "value to hold out that no cell has (drug Hesperadin)" in printed
