@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import TASKS
 from data_prep.h5ad.loaders import NAMED
+from data_prep.registry import DATASETS
 from data_prep.sources import own_file, untreated
 from data_prep.views import asked_columns
 
@@ -104,3 +105,29 @@ def tasks_for(usable: Collection[str]) -> tuple[str, ...]:
     ('perturbation_response_generation', 'perturbation_identification')
     """
     return tuple(name for name, task in TASKS.items() if asked_columns([task]) <= {*usable})
+
+
+def tasks_of_sources(
+    sources: Sequence[str], wanted: Sequence[str], usable: Mapping[str, Collection[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return the pairs that are asked about each source.
+
+    A published set serves the pairs the registry names for it, and any other that was asked for and no set of this
+    run is known to serve, unless it lacks the columns and another has them. A file of one's own serves all that was
+    asked for; if nothing was, what its ``usable`` columns allow.
+    """
+    known = {name: DATASETS[name].tasks for name in sources if name in DATASETS}
+    orphans = [task for task in wanted if not any(task in tasks for tasks in known.values())]
+    able = {task: {name for name in known if task in tasks_for(DATASETS[name].columns)} for task in orphans}
+    served = {}
+    for name in sources:
+        if name in known:
+            extra = [task for task in orphans if not able[task] or name in able[task]]
+            served[name] = tuple(task for task in wanted if task in known[name] or task in extra) or known[name]
+        else:
+            served[name] = tuple(wanted) or tasks_for(usable[name])
+        if not served[name]:
+            what = f"no question follows from its columns {', '.join(sorted(usable[name])) or '(none is of use)'}"
+            hint = "name cell types, perturbations, or a drug and what it did, of two kinds at least"
+            raise CellDualityError(what, code="nothing-to-ask", where=name, hint=hint)
+    return served

@@ -142,7 +142,7 @@ def data_prepare(
     """
     from data_prep.download.fetching import ready_file
     from data_prep.prepare import PrepareSettings, describe, prepare
-    from data_prep.questions_of_file import look_at
+    from data_prep.questions_of_file import look_at, tasks_of_sources
     from data_prep.registry import DATASETS
 
     names, others = sources or ["pbmc68k_reduced"], foreign or []
@@ -222,35 +222,6 @@ def data_prepare(
     summary = prepare(settings.model_copy(update={"rl_gold": gold}), folder)
     config.save(folder / "cellduality.json")
     out.print(describe(summary))
-
-
-def tasks_of_sources(
-    sources: Sequence[str], wanted: Sequence[str], usable: Mapping[str, Collection[str]]
-) -> dict[str, tuple[str, ...]]:
-    """Return the pairs that are asked about each source.
-
-    A published set serves the pairs the registry names for it, and any other that was asked for and no set of this
-    run is known to serve, unless it lacks the columns and another has them. A file of one's own serves all that was
-    asked for; if nothing was, what its ``usable`` columns allow.
-    """
-    from data_prep.questions_of_file import tasks_for
-    from data_prep.registry import DATASETS
-
-    known = {name: DATASETS[name].tasks for name in sources if name in DATASETS}
-    orphans = [task for task in wanted if not any(task in tasks for tasks in known.values())]
-    able = {task: {name for name in known if task in tasks_for(DATASETS[name].columns)} for task in orphans}
-    served = {}
-    for name in sources:
-        if name in known:
-            extra = [task for task in orphans if not able[task] or name in able[task]]
-            served[name] = tuple(task for task in wanted if task in known[name] or task in extra) or known[name]
-        else:
-            served[name] = tuple(wanted) or tasks_for(usable[name])
-        if not served[name]:
-            what = f"no question follows from its columns {', '.join(sorted(usable[name])) or '(none is of use)'}"
-            hint = "name cell types, perturbations, or a drug and what it did, of two kinds at least"
-            raise CellDualityError(what, code="nothing-to-ask", where=name, hint=hint)
-    return served
 
 
 def run_config(

@@ -15,13 +15,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cellduality_plugin.cli import app
-from cellduality_plugin.commands.preparing import run_config, tasks_of_sources
+from cellduality_plugin.commands.preparing import run_config
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
+from data_prep.questions_of_file import tasks_of_sources
 from data_prep.sources import file_sha256
 from tests.refused import refused
 
