@@ -11,9 +11,15 @@ import numpy as np
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL, joined
 from cellduality_plugin.tasks import TASKS
+<<<<<<< HEAD
 from data_prep.h5ad.loaders import NAMED, labels_of
 from data_prep.registry import DATASETS
 from data_prep.sources import control_names, own_file, untreated
+=======
+from data_prep.h5ad.loaders import NAMED
+from data_prep.registry import DATASETS
+from data_prep.sources import own_file, untreated
+>>>>>>> h-screens
 from data_prep.views import asked_columns
 
 
@@ -77,11 +83,13 @@ def look_at(
     for ours, values in held_out.items():
         if (column := columns.get(ours, ours)) in obs:
             kept &= ~obs[column].astype(str).isin(values).to_numpy()
+    names = control_names(control)
     labels = {
-        ours: {*labels_of(obs[column][kept], control_names(control) if ours == "perturbation" else (), name)[0]} - {""}
+        ours: {*labels_of(obs[column][kept], names if ours == "perturbation" else (), f"{path}, obs[{column!r}]")[0]}
         for ours, column in columns.items()
         if column in obs
     }
+    labels = {ours: found - {""} for ours, found in labels.items()}
     controls = untreated(labels.get("perturbation", ()), control, name)
     if "perturbation" in labels:
         labels["perturbation"] = {*joined(labels["perturbation"], controls).values()}
