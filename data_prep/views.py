@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, CellTable, rank_cells
+from data_prep.expression import expression_at_rank
 from data_prep.settings import PrepareSettings, SourceSettings
 from data_prep.sources import Source
 from data_prep.splits import SPLITS, choose_labelled, choose_some, pair_with_controls, small_classes, split_cells
@@ -44,6 +46,7 @@ class View:
     controls: Mapping[str, str] = field(default_factory=dict)  # the untreated cell that a cell is paired with
     genes: tuple[str, ...] = ()  # all that any cell expresses
     held_out: tuple[str, ...] = ()  # the columns by whose values cells are held out
+    expression: Mapping[str, Any] = field(default_factory=dict)  # of the training cells, at each rank
 
     def of(self, split: str) -> list[Cell]:
         """Return the cells of a split."""
@@ -70,7 +73,7 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
     """Return the view of each source that trains: read, ranked, split, cut to the chosen genes, and paired.
 
     The matrix of a source is passed over once; twice more where the most variable genes of the training cells are the
-    vocabulary.
+    vocabulary; and as far as is needed for the mean expression at each rank.
 
     Raises
     ------
@@ -85,11 +88,20 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
     if settings.n_genes is not None:
         genes: set[str] = set()
         for view, table in zip(views, tables, strict=True):
-            # Of the training cells, so that no test cell has a say.
-            train = np.array([view.splits.get(f"{view.name}/{barcode}") == SPLITS[0] for barcode in table.obs.index])
-            genes |= {*table.variable_genes(settings.n_genes, train)} & {*view.genes}
+            genes |= {*table.variable_genes(settings.n_genes, _training(view, table))} & {*view.genes}
         views = [_with_genes(*one, frozenset(genes), settings) for one in zip(views, tables, strict=True)]
-    return [_paired(view, settings) for view in views]
+    return [
+        replace(
+            _paired(view, settings),
+            expression=expression_at_rank(table, _training(view, table), frozenset(view.genes), settings.top_genes),
+        )
+        for view, table in zip(views, tables, strict=True)
+    ]
+
+
+def _training(view: View, table: CellTable) -> NDArray[np.bool_]:
+    """Return which cells of the table are training cells: no test cell has a say in what is fitted."""
+    return np.array([view.splits.get(f"{view.name}/{barcode}") == SPLITS[0] for barcode in table.obs.index])
 
 
 def _split(

@@ -8,7 +8,18 @@ from typing import Annotated, get_args
 
 import typer
 
-from cellduality_plugin.commands.arguments import pairs
+from cellduality_plugin.commands.reading import (
+    Batch,
+    Column,
+    GeneSymbols,
+    Given,
+    Layer,
+    Matrix,
+    Seed,
+    Species,
+    columns_in,
+    values_in,
+)
 from cellduality_plugin.errors import CellDualityError
 
 
@@ -53,15 +64,14 @@ def annotate(
     backend: Annotated[
         str, typer.Option(help="transformers, in this process; or vllm, faster on a GPU (`cellduality-cpu` on a CPU).")
     ] = "transformers",
-    matrix: Annotated[str, typer.Option(help="X, or raw for what scanpy keeps aside.")] = "X",
-    layer: Annotated[str | None, typer.Option(help="The layer to read in its place.")] = None,
-    gene_symbols: Annotated[str | None, typer.Option(help="The column of var with gene symbols.")] = None,
-    species: Annotated[str | None, typer.Option(help="human, or mouse: its genes are mapped to human ones.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="NAME=COLUMN of obs that the question shows, such as drug=treatment.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Cells that are asked together, and then kept.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 42,
+    matrix: Matrix = "X",
+    layer: Layer = None,
+    gene_symbols: GeneSymbols = None,
+    species: Species = None,
+    column: Column = None,
+    given: Given = None,
+    batch: Batch = 64,
+    seed: Seed = 42,
 ) -> None:
     """Name the cells of a file: label, confidence, votes and reasoning in obs, probabilities in obsm, the rest kept.
 
@@ -79,21 +89,17 @@ def annotate(
     from cellduality_plugin.inference.model import Backend, Model
     from data_prep.h5ad.genes import SPECIES
 
-    for flag, value, known in (
+    _refuse_unknown(
         ("--backend", backend, get_args(Backend)),
         ("--matrix", matrix, ("X", "raw")),
         ("--species", species, (None, *SPECIES)),
-    ):
-        if value not in known:
-            hint = f"use {' or '.join(filter(None, known))}"
-            raise CellDualityError(f"no {flag.strip('-')} {value!r}", code="unknown-value", where=flag, hint=hint)
+    )
     settings = AnnotateSettings.read(
         {"verify": verify, "unassigned_below": unassigned_below, "batch": batch, "seed": seed}, where="annotate"
     )
-    columns = {name: text for item in column or [] for name, text in pairs(item, "--column").items()}
     found, shared = Model.load(model, backend=backend).annotate_file(  # type: ignore[arg-type]
         cells, out, settings, key_added=key_added, task=task, matrix=matrix, layer=layer,
-        gene_symbols=gene_symbols, species=species, columns=columns,
+        gene_symbols=gene_symbols, species=species, columns=columns_in(column), given=values_in(given),
     )  # fmt: skip
     if shared < LITTLE_SHARED:
         print(f"warning: the file has {shared:.0%} of the genes that the model knows; labels may be worth little")
@@ -102,3 +108,11 @@ def annotate(
         sure = found.loc[found["label"] == label, "confidence"].mean()
         print(f"{count:>8} {label}" + ("" if label == UNASSIGNED else f"  (mean confidence {sure:.2f})"))
     print(f"{len(found)} cells, {shared:.0%} of the model's genes: {out}")
+
+
+def _refuse_unknown(*options: tuple[str, str | None, tuple[str | None, ...]]) -> None:
+    """Raise if one of (flag, value, known values) has a value that is not known."""
+    for flag, value, known in options:
+        if value not in known:
+            hint = f"use {' or '.join(filter(None, known))}"
+            raise CellDualityError(f"no {flag.strip('-')} {value!r}", code="unknown-value", where=flag, hint=hint)
