@@ -101,7 +101,7 @@ def predict(
     batch: Batch = 64,
     seed: Seed = 42,
 ) -> None:
-    """Ask any pair about the cells of a file: labels go into a copy of it, as by `annotate`, written cells into a new one.
+    """Ask any pair about the cells of a file: labels go into a copy of it, cells into a new one.
 
     What was answered is kept: a run that was stopped goes on when the same command is given again.
 
