@@ -113,6 +113,7 @@ def predict(
     """
     from cellduality_plugin.inference import model as models
     from cellduality_plugin.inference.writing import WriteSettings
+    from cellduality_plugin.inference.written import refuse_control
     from cellduality_plugin.parsing import OneOf
     from data_prep.h5ad.genes import SPECIES
 
@@ -122,8 +123,10 @@ def predict(
         ("--species", species, (None, *SPECIES)),
     )
     trained = models.Model.load(model, backend=backend)  # type: ignore[arg-type]
-    answer = trained.checkpoint.task(task).answer
+    pair, chosen = trained.checkpoint.task(task), value_in(control, "--control") if control else None
+    answer = pair.answer
     if isinstance(answer, OneOf):
+        refuse_control(pair, chosen)
         annotate(
             cells, model, out, key_added or f"{answer.kind}_cellduality", task, 8 if verify is None else verify,
             backend=backend, matrix=matrix, layer=layer, gene_symbols=gene_symbols, species=species, column=column,
@@ -133,7 +136,7 @@ def predict(
     settings = WriteSettings.read({"verify": verify or 0, "batch": batch, "seed": seed}, where="predict")
     written = trained.write_file(
         task, cells, out, settings, given=values_in(given), key_added=key_added or "cellduality",
-        control=value_in(control, "--control") if control else None,
+        control=chosen,
         matrix=matrix, layer=layer, gene_symbols=gene_symbols, species=species, columns=columns_in(column),
     )  # fmt: skip
     _tell(written, key_added or "cellduality", out)

@@ -41,6 +41,7 @@ def readable_cells(
     """
     table = cells if isinstance(cells, CellTable) else CellTable.of(cells)
     if given:
+        refuse_unshown(given, needs)
         table = replace(table, obs=table.obs.assign(**given))
     if missing := sorted(set(needs) - set(table.obs)):
         raise CellDualityError(
@@ -59,6 +60,13 @@ def readable_cells(
         )
     ranked = rank_cells(table, source=source, top=notes["top_genes"], min_genes=notes["min_genes"], genes=genes)
     return ranked, len(shared) / len(genes)
+
+
+def refuse_unshown(given: Iterable[str], needs: Iterable[str]) -> None:
+    """Raise if a column is ``given`` that the question does not show."""
+    if unknown := sorted(set(given) - set(needs)):
+        hint = f"it shows {', '.join(needs) or 'nothing but the cell'}"
+        raise CellDualityError(f"the question shows no {unknown[0]!r}", code="unshown-value", where="--set", hint=hint)
 
 
 def refuse_taken(out: Path, source: Path) -> None:

@@ -14,6 +14,7 @@ from cellduality_plugin.inference.written import (
     Opener,
     cell_pair,
     no_file,
+    refuse_control,
     write_of_cells,
     write_of_file,
     write_of_nothing,
@@ -146,8 +147,10 @@ class Predicting:
         CellDualityError
             If there is no such pair, or as for the other methods.
         """
-        answer = self.checkpoint.task(task).answer
+        pair = self.checkpoint.task(task)
+        answer = pair.answer
         if isinstance(answer, OneOf):
+            refuse_control(pair, control)
             key = key_added or f"{answer.kind}_cellduality"
             return self.annotate(adata, task=task, given=given, key_added=key, copy=copy, progress=progress, **settings)
         return self._written(task, adata, given or {}, control, key_added or KEY, progress, "predict", settings)

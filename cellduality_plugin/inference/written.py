@@ -19,7 +19,14 @@ from cellduality_plugin.evaluation.checkpoints import file_hash, model_hash, ver
 from cellduality_plugin.evaluation.generated import RANK, RANK_IS, rank_matrix, write_anndata
 from cellduality_plugin.inference.checkpoint import Checkpoint
 from cellduality_plugin.inference.expression import expression_of
-from cellduality_plugin.inference.files import PROVENANCE, obs_of, readable_cells, refuse_taken, refuse_taken_keys
+from cellduality_plugin.inference.files import (
+    PROVENANCE,
+    obs_of,
+    readable_cells,
+    refuse_taken,
+    refuse_taken_keys,
+    refuse_unshown,
+)
 from cellduality_plugin.inference.writing import Writer, WriteSettings, Written
 from cellduality_plugin.parsing import Genes
 from cellduality_plugin.perturbations import CONTROL
@@ -81,6 +88,15 @@ def cell_pair(checkpoint: Checkpoint, name: str, *, from_control: bool) -> DualT
     raise CellDualityError(what, code="no-cell-task", where=str(checkpoint.model), hint=hint)
 
 
+def refuse_control(task: DualTask, control: tuple[str, str] | None) -> None:
+    """Raise if untreated cells are named for a pair that asks about none."""
+    if control and "control" not in task.needs:
+        hint = "leave it out, or give a file of the cells that shall be asked about"
+        raise CellDualityError(
+            f"{task.name} asks about no untreated cell", code="no-control", where="--control", hint=hint
+        )
+
+
 def write_of_nothing(
     checkpoint: Checkpoint,
     task: DualTask,
@@ -99,9 +115,12 @@ def write_of_nothing(
     import pandas
 
     writer = Writer(checkpoint, asking.settings, task)
+    if not rows:
+        raise CellDualityError("no cell was asked for", code="wrong-count", where="-n", hint="ask for one at least")
     if missing := sorted(set(writer.columns) - set(rows[0])):
-        hint = f"add --set {missing[0]}=VALUE"
+        hint = f"give it: --{missing[0].replace('_', '-')} or --set {missing[0]}=VALUE"
         raise CellDualityError(f"no {missing[0]!r}, which the question shows", code="missing-value", hint=hint)
+    refuse_unshown(rows[0], writer.columns)
     rows = [{column: writer.named(column, row[column]) for column in writer.columns} for row in rows]
     genes = sorted(writer.genes)
     if not 1 <= length <= len(genes):
@@ -142,6 +161,10 @@ def write_of_cells(
         is a label the model does not know, or a column is there already.
     """
     writer = Writer(checkpoint, asking.settings, task)
+    refuse_control(task, asking.control)
+    if not obs.index.is_unique:
+        hint = "call adata.obs_names_make_unique()"
+        raise CellDualityError("two cells share a name", code="duplicate-names", where=source, hint=hint)
     refuse_taken_keys(obs, asking.key_added, [f"{asking.key_added}_{name}" for name in (*_FOUND, *writer.columns)])
     given = {column: writer.named(column, value) for column, value in asking.given.items()}
     ranked, shared = readable_cells(cells, writer.genes, checkpoint.notes, source, writer.columns, given)
@@ -244,7 +267,7 @@ def _as_anndata(
     result.uns[PROVENANCE] = {
         "model": str(checkpoint.model), "weights": model_hash(checkpoint.model), "packed": checkpoint.hash,
         "task": writer.task.name, **asking.settings.model_dump(), **more, "X": what, RANK: RANK_IS,
-        "given": dict(asking.given), "versions": versions(),
+        "given": dict(asking.given), "control": "=".join(asking.control or ()), "versions": versions(),
     }  # fmt: skip
     if line:
         result.uns["log1p"] = {}  # what scanpy goes by
