@@ -49,7 +49,7 @@ def generate(
     out: Out,
     cell_type: Annotated[list[str] | None, typer.Option(help="What to write; may be given several times.")] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Cells of each.")] = 100,
-    verify: Verify = 0,
+    verify: Verify = 4,
     length: Annotated[int | None, typer.Option(help="Genes of a cell; by default those of a cell sentence.")] = None,
     given: Given = None,
     task: Annotated[str, typer.Option(help="The pair to ask; by default the one that writes cells of a type.")] = "",
@@ -89,7 +89,7 @@ def predict(
     control: Control = None,
     verify: Annotated[
         int | None,
-        typer.Option(min=0, help="Answers to each cell, weighed by the dual; by default 8 for labels, else 0."),
+        typer.Option(min=0, help="Answers to each cell, weighed by the dual; by default 8 for labels, else 4."),
     ] = None,
     key_added: Annotated[str, typer.Option(help="The new column of obs, or the first part of the new ones.")] = "",
     backend: Backend = "transformers",
@@ -133,7 +133,9 @@ def predict(
             given=given, batch=batch, seed=seed,
         )  # fmt: skip
         return
-    settings = WriteSettings.read({"verify": verify or 0, "batch": batch, "seed": seed}, where="predict")
+    settings = WriteSettings.read(
+        {"verify": 4 if verify is None else verify, "batch": batch, "seed": seed}, where="predict"
+    )
     written = trained.write_file(
         task, cells, out, settings, given=values_in(given), key_added=key_added or "cellduality",
         control=chosen,
@@ -148,7 +150,7 @@ def perturb(
     perturbation: Annotated[str, typer.Option(help="What is done to them, in the model's words.")],
     out: Out,
     control: Control = None,
-    verify: Verify = 0,
+    verify: Verify = 4,
     task: Annotated[
         str, typer.Option(help="The pair to ask; by default the one that starts from untreated cells.")
     ] = "",

@@ -40,7 +40,7 @@ class WriteSettings(Settings):
         Of the draws; questions that are asked together, and then kept; and of every draw.
     """
 
-    verify: int = Field(0, ge=0)
+    verify: int = Field(4, ge=0)
     temperature: float = Field(1.0, gt=0)
     batch: int = Field(64, ge=1)
     seed: int = 42

@@ -132,7 +132,7 @@ def names_of(cells: anndata.AnnData) -> list[list[str]]:
 
 def test_cells_of_a_type_are_anndata_that_scanpy_takes(trained, scribe):
     scribe()
-    cells = Model.load(trained).generate(["B", " nk "], 4, progress=False)
+    cells = Model.load(trained).generate(["B", " nk "], 4, verify=0, progress=False)
     assert cells.obs["cellduality_cell_type"].tolist() == ["B"] * 4 + ["NK"] * 4, "as the vocabulary spells it"
     assert names_of(cells) == [list(block("B"))] * 4 + [list(block("NK"))] * 4
     assert cells.obs["cellduality_validity"].tolist() == [1.0] * 8
@@ -213,7 +213,7 @@ def test_any_pair_is_asked_by_name_and_a_label_pair_as_annotate_asks_it(trained,
 def test_a_run_that_was_stopped_goes_on_to_the_same_cells(trained, scribe, tmp_path, monkeypatch):
     source = tmp_path / "new.h5ad"
     cells_of(list(TYPES) * 4).write_h5ad(source)
-    one, how = scribe(), WriteSettings(batch=4)
+    one, how = scribe(), WriteSettings(verify=0, batch=4)
     given = {"given": {"perturbation": DRUG}}
     Model.load(trained).write_file(RESPONSE, source, tmp_path / "whole.h5ad", how, **given)
     whole, answered = [*one.asked], Scribe.generate
