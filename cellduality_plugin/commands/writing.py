@@ -64,7 +64,7 @@ def generate(
 
     `cellduality generate --model runs/cpu/grpo --cell-type "CD19+ B" -n 200 --out cells.h5ad`
 
-    `cellduality generate --model runs/cpu/grpo --cell-type "CD19+ B" --cell-type Dendritic --verify 4 --out cells.h5ad`
+    `cellduality generate --model runs/cpu/grpo --cell-type "CD19+ B" --cell-type Dendritic --verify 0 --out cells.h5ad`
     """
     from cellduality_plugin.evaluation.generated import write_anndata
     from cellduality_plugin.inference import model as models

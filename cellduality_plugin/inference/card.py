@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.checkpoints import model_hash
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
-from cellduality_plugin.evaluation.metrics.registry import titled
+from cellduality_plugin.evaluation.metrics.registry import place, titled
 from cellduality_plugin.evaluation.tables import section_title, written
 from cellduality_plugin.files import read_versioned, write_text
 from cellduality_plugin.inference.checkpoint import Checkpoint, read_checkpoint
@@ -19,6 +19,8 @@ from data_prep.registry import DATASETS
 
 CARD = "README.md"
 OURS = "<!-- written by cellduality card: written anew by it -->"
+HEADLINES = 4
+"""Metrics of a task in the front matter, at most."""
 OWN_DATA = "a file of one's own"
 
 
@@ -44,14 +46,16 @@ def write_card(folder: Path, metrics: Path | None = None, audit: Path | None = N
         hint = "move it away, or keep it"
         raise CellDualityError("a card that we did not write is there", code="file-taken", where=str(out), hint=hint)
     found = _measured(folder, metrics) if metrics else {}
-    sets = ", ".join(checkpoint.notes["sources"])
     results = [
         EvalResult(
             task_type="text-generation", task_name=section_title(section), dataset_type=sets, dataset_name=sets,
-            dataset_split=one["split"], metric_type=name, metric_name=titled(name), metric_value=one["value"],
+            dataset_config=section, dataset_split=one["split"], metric_type=name, metric_name=titled(name), metric_value=one["value"],
             metric_args={"interval_95": one["interval"], "n": one["n"], "better": one["better"]},
         )
-        for (section, name), one in found.items()
+        for section, names in _headlines(found).items()
+        for sets in [_sets(checkpoint, section)]
+        for name in names
+        for one in [found[section, name]]
     ]  # fmt: skip
     head = ModelCardData(
         license=licence, library_name="transformers", pipeline_tag="text-generation",
@@ -80,11 +84,28 @@ def _measured(folder: Path, path: Path) -> dict[tuple[str, str], dict[str, Any]]
         hint = "evaluate it: cellduality evaluate --model NAME=FOLDER ..."
         raise CellDualityError(what, code="other-model", where=str(path), hint=hint)
     metrics = content["columns"][names[0]]["metrics"]
-    return {
+    found = {
         (key.rpartition("/")[0], key.rpartition("/")[2]): {**one, "split": content["split"]}
         for key, one in metrics.items()
         if one["value"] is not None
     }
+    return dict(sorted(found.items(), key=lambda item: (item[0][0], place(item[0][1]), item[0][1])))
+
+
+def _headlines(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the first metrics of each section: the others are in the text."""
+    names: dict[str, list[str]] = {}
+    for section, name in found:
+        names.setdefault(section, []).append(name)
+    return {section: own[:HEADLINES] for section, own in names.items()}
+
+
+def _sets(checkpoint: Checkpoint, section: str) -> str:
+    """Return the sets that a section is about, as far as the folder tells."""
+    task, _, part = section.partition("@")
+    line = checkpoint.notes.get("line", {}).get(task, {})
+    known = line.get("sets", checkpoint.notes["sources"])
+    return part if part not in ("", "ood") else ", ".join(known)
 
 
 def _tasks(checkpoint: Checkpoint) -> Iterator[str]:
@@ -159,7 +180,7 @@ def _with_interval(value: Mapping[str, Any] | None) -> str:
 
 def _limits(checkpoint: Checkpoint) -> Iterator[str]:
     notes = checkpoint.notes
-    lines = [f"{task.replace('_', ' ')} {line['r2']:.2f}" for task, line in notes.get("line", {}).items()]
+    lines = [f"{task.replace('_', ' ')} {line['r2']:.3f}" for task, line in notes.get("line", {}).items()]
     yield from (
         "", "## Limits", "",
         f"- A cell is its {notes['top_genes']} highest genes of those the model knows, at most; levels are not seen.",
