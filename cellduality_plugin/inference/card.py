@@ -49,7 +49,8 @@ def write_card(folder: Path, metrics: Path | None = None, audit: Path | None = N
     results = [
         EvalResult(
             task_type="text-generation", task_name=section_title(section), dataset_type=sets, dataset_name=sets,
-            dataset_config=section, dataset_split=one["split"], metric_type=name, metric_name=titled(name), metric_value=one["value"],
+            dataset_config=section, dataset_split=one["split"],
+            metric_type=name, metric_name=titled(name), metric_value=one["value"],
             metric_args={"interval_95": one["interval"], "n": one["n"], "better": one["better"]},
         )
         for section, names in _headlines(found).items()
