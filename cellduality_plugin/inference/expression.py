@@ -26,18 +26,18 @@ def fit_line(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     >>> round(line["intercept"], 3), round(line["slope"], 3), round(line["r2"], 3), line["cells"]
     (3.0, -1.0, 1.0, 2)
     """
-    ranks, means, counts = (
-        np.concatenate([np.asarray(part(curve), dtype=float) for curve in curves.values()])
-        for part in (lambda c: np.arange(1, len(c["mean"]) + 1), lambda c: c["mean"], lambda c: c["cells"])
-    )
+    own = list(curves.values())
+    means = np.concatenate([np.asarray(curve["mean"], dtype=float) for curve in own])
+    counts = np.concatenate([np.asarray(curve["cells"], dtype=float) for curve in own])
+    ranks = np.concatenate([np.arange(1, len(curve["mean"]) + 1) for curve in own])
     slope, intercept = np.polyfit(np.log(ranks), means, 1, w=np.sqrt(counts))
     left = means - intercept - slope * np.log(ranks)
     spread = means - np.average(means, weights=counts)
     return {
         "intercept": float(intercept), "slope": float(slope),
         "r2": float(1 - (counts * left**2).sum() / (counts * spread**2).sum()),
-        "cells": int(sum(max(curve["cells"]) for curve in curves.values())),
-        "sets": sorted(curves), "unit": " or ".join(sorted({curve["unit"] for curve in curves.values()})),
+        "cells": int(sum(max(curve["cells"]) for curve in own)),
+        "sets": sorted(curves), "unit": " or ".join(sorted({curve["unit"] for curve in own})),
     }  # fmt: skip
 
 
