@@ -61,7 +61,7 @@ def data(tmp_path_factory) -> Path:
     columns = {name: name for name in ("perturbation", "drug", "exposure")}
     source = {"name": str(folder / "made.h5ad"), "label_column": "kind", "columns": columns}
     asked = dict.fromkeys([*PAIRS, OWN], 1.0)
-    how = {"sources": [source], "tasks": asked, "top_genes": 12, "min_genes": 4, "n_labelled": 12, "n_rl": 4}
+    how = {"sources": [source], "tasks": asked, "top_genes": 12, "min_genes": 4, "n_labelled": 12, "n_rl": 10}
     prepare(PrepareSettings.read(how), folder / "data")
     pairs = {**PAIRS, "dropout_recovery": OWN}
     config = {"tasks": {name: {"pair": pair} for name, pair in pairs.items()}, "profiles": "profiles.npz"}
@@ -265,6 +265,11 @@ def taken(adata: anndata.AnnData) -> anndata.AnnData:
     return adata
 
 
+def twins(adata: anndata.AnnData) -> anndata.AnnData:
+    adata.obs_names = ["one", "one"]
+    return adata
+
+
 def nameless(adata: anndata.AnnData) -> anndata.AnnData:
     return anndata.AnnData(adata.X, adata.obs[[]], adata.var)
 
@@ -280,7 +285,7 @@ CONTROLS, TREATED = cells_of(["B", "T"]), cells_of(["B", "T"], treated=True)
         ("wrong-length", lambda model: model.generate("B", length=99)),
         ("unknown-task", lambda model: model.generate("B", task="nothing")),
         ("no-cell-task", lambda model: model.generate("B", task="cell_type_annotation")),
-        ("needs-cells", lambda model: model.generate("B", task="dropout_recovery")),
+        ("needs-cells", lambda model: model.generate(task="dropout_recovery")),
         ("wrong-settings", lambda model: model.generate("B", verify=-1)),
         ("unknown-label", lambda model: model.perturb(CONTROLS, "drug Y")),
         ("no-control", lambda model: model.perturb(TREATED, DRUG)),
@@ -288,7 +293,7 @@ CONTROLS, TREATED = cells_of(["B", "T"]), cells_of(["B", "T"], treated=True)
         ("unknown-column", lambda model: model.perturb(CONTROLS, DRUG, control=("state", "resting"))),
         ("key-taken", lambda model: model.perturb(taken(CONTROLS.copy()), DRUG)),
         ("no-shared-genes", lambda model: model.perturb(CONTROLS[:, :0], DRUG)),
-        ("duplicate-names", lambda model: model.perturb(CONTROLS[[0, 0]], DRUG)),
+        ("duplicate-names", lambda model: model.perturb(twins(CONTROLS.copy()), DRUG)),
         ("wrong-count", lambda model: model.generate("B", 0)),
         ("unshown-value", lambda model: model.generate("B", given={"drug": "X"})),
         ("unshown-value", lambda model: model.predict(EXPOSURE, CONTROLS, given={"durg": "X"})),
