@@ -116,7 +116,7 @@ def rank_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) 
     >>> rank_matrix([("B", "A"), ("C",)], ("A", "B", "C"), top=3).toarray().tolist()
     [[2, 1, 0], [0, 0, 1]]
     """
-    ranks = cell_matrix(cells, genes, top).astype(np.int32)
+    ranks = cell_matrix(cells, genes, top).copy()
     ranks.data = np.concatenate(
         [np.empty(0, np.int32), *(np.arange(1, min(len(cell), top) + 1, dtype=np.int32) for cell in cells)]
     )  # while genes still stand in the order of the cell
