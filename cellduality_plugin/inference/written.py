@@ -138,7 +138,8 @@ def write_of_nothing(
     cells = (Cell(name, tuple(genes[:length])) for name in known)
     with no_file() as kept, opener(asking.settings) as players:
         found = writer.write(writer.questions(cells, known), len(known), players, kept, asking.name)
-    asked = {**{column: [row[column] for row in rows] for column in writer.columns}, "length": [length] * len(rows)}
+    asked: dict[str, Sequence[Any]] = {column: [row[column] for row in rows] for column in writer.columns}
+    asked["length"] = [length] * len(rows)
     return _as_anndata(checkpoint, writer, found, pandas.DataFrame(index=names), asked, asking, {})
 
 
@@ -257,7 +258,7 @@ def _as_anndata(
     ranks = rank_matrix([one.genes for one in found], writer.vocabulary.genes, top)
     matrix = ranks.astype(np.float32)
     matrix.data, what = expression_of(ranks.data, line, top)
-    own = {f"{asking.key_added}_{name}": values for name, values in asked.items()}
+    own: dict[str, Any] = {f"{asking.key_added}_{name}": values for name, values in asked.items()}
     for name in _FOUND:
         own[f"{asking.key_added}_{name}"] = [getattr(one, name) for one in found]
     own[f"{asking.key_added}_reward"] = np.array([np.nan if one.reward is None else one.reward for one in found])
