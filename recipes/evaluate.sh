@@ -14,11 +14,7 @@ set_up
 lock_run
 : "${SPLIT:=test}"
 models=()
-case "$BASE_MODEL" in
-  small-llama) ;; # has not learned a word
-  smollm2) models+=(--model "base=$base") ;;
-  *) models+=(--model "base=$BASE_MODEL") ;;
-esac
+if [[ "$BASE_MODEL" != small-llama ]]; then models+=(--model "base=$base"); fi # that has not learned a word
 models+=(--model "SFT=$sft") curves=(--curves "SFT=$RUN_DIR/tensorboard/sft")
 if nothing_chosen; then
   say "GRPO has not been run: nothing was chosen to train on."

@@ -89,6 +89,7 @@ def audit_rewards(
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
     from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training
     from cellduality_plugin.evaluation.audit.tables import audit_markdown
+    from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
     source = config or data / "cellduality.json"
@@ -109,6 +110,7 @@ def audit_rewards(
         temperature=temperature,
         seed=seed,
     )
+    model = local_model(model)
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
 
     def opened() -> AbstractContextManager[Players]:

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate_checkpoints(
-    model: Annotated[list[str], typer.Option(help="NAME=FOLDER of a checkpoint; once for each column.")],
+    model: Annotated[list[str], typer.Option(help="NAME=FOLDER of a checkpoint, or its name of the hub; once for each column.")],
     data: Annotated[Path, typer.Option(help="The prepared folder.")],
     folder: Annotated[Path, typer.Option("--out", help="Where predictions and metrics.json go.")],
     split: Annotated[str, typer.Option(help="validation while choosing settings; test once, last.")] = "test",
@@ -61,6 +61,7 @@ def evaluate_checkpoints(
     """
     from cellduality_plugin.config import Config
     from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+    from cellduality_plugin.hub import local_model
     from cellduality_plugin.evaluation.predictions import Decode, PredictionSettings
     from cellduality_plugin.policies.offline import EngineSettings
 
@@ -78,7 +79,7 @@ def evaluate_checkpoints(
     settings = EvaluationSettings(
         asking, embedding=embedding, seed=seed, anndata=anndata, real_cells=real_cells, metrics=tuple(metric or ())
     )
-    models = folders(model, "--model")
+    models = {name: local_model(folder) for name, folder in folders(model, "--model").items()}
     tasks = Config.load(data / "cellduality.json").load_tasks()
     if together and len(models) > 1:
         from cellduality_plugin.evaluation.together import predict_together

@@ -76,6 +76,7 @@ def pseudo_label(
     from cellduality_plugin.commands.pseudo_labels import PseudoSettings, Work
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
     from cellduality_plugin.evaluation.checkpoints import model_hash
+    from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
     if rows.suffix != ".jsonl":
@@ -89,6 +90,7 @@ def pseudo_label(
             "weight": weight, "labelled_share": labelled_share, "keep_above": keep_above, "batch": batch, "seed": seed,
         }
     )  # fmt: skip
+    model = local_model(model)
     engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
 
     def opened() -> AbstractContextManager[Players | None]:
