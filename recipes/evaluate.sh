@@ -23,6 +23,7 @@ else
   models+=(--model "GRPO=$grpo") curves+=(--curves "GRPO=$RUN_DIR/tensorboard/grpo")
 fi
 
+if [[ "$BACKEND" == gpu ]]; then models+=(--tensor-parallel "$TENSOR_PARALLEL" --batch $((256 * GPUS))); fi
 if [[ "$BACKEND" == cpu ]] && (("$(OMP_NUM_THREADS="" nproc)" > 1)); then models+=(--together); fi
 run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
   --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" --decode "$DECODE" "$@"

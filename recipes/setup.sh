@@ -88,8 +88,8 @@ install_gpu() {
   fi
 }
 
-sizes="about 260 packages, once, about three minutes"
-if [[ "$BACKEND" == gpu ]]; then sizes="about 360 packages and 9 GB, once, about fifteen minutes"; fi
+told="about 260 packages, once, about three minutes"
+if [[ "$BACKEND" == gpu ]]; then told="about 360 packages and 9 GB, once, about fifteen minutes"; fi
 want="$( (echo "$BACKEND${FLASH_ATTN:+ $FLASH_ATTN}"; cat "$root/pyproject.toml" "$root/recipes/requirements/$BACKEND.lock") |
   sha256sum | cut -c1-16)"
 stamp="$VENV/.cellduality-setup"
@@ -99,7 +99,7 @@ fi
 python="$VENV/bin/python"
 [[ -x "$python" ]] || python="$(find_python)"
 if [[ "$BACKEND" == gpu ]]; then check_gpu_machine "$python"; fi
-say "Setting up $VENV ($BACKEND): $sizes"
+say "Setting up $VENV ($BACKEND): $told"
 [[ -x "$VENV/bin/python" ]] || "$python" -m venv "$VENV"
 # Byte code is written at first import instead of now, for the files that are really used.
 pip=("$VENV/bin/python" -m pip install --disable-pip-version-check --no-compile)

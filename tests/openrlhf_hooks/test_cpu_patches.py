@@ -81,6 +81,13 @@ class TestPostImport:
         post_import.install()
         assert len(sys.meta_path) == before + 1
 
+    def test_on_a_gpu_only_the_helpers_of_flash_attn_are_stood_in_for(self, monkeypatch):
+        monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+        monkeypatch.setenv(post_import.DEVICE_VARIABLE, "gpu")
+        post_import.install()
+        finder = sys.meta_path[0]
+        assert (finder.after, list(finder.during)) == ({}, ["openrlhf.models.ring_attn_utils"])
+
 
 class TestStrictness:
     def test_names_the_version_and_sets_nothing(self):
