@@ -114,6 +114,7 @@ if [[ "$BACKEND" == gpu ]]; then
 fi
 
 set_up() {
+  if [[ "${SET_UP:-1}" == 0 ]]; then return; fi # the environment in VENV is taken as it is
   if [[ "$DRY_RUN" == 1 ]]; then
     echo "bash recipes/setup.sh"
   else

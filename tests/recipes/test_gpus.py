@@ -21,7 +21,8 @@ def cards(program, project):
         lines = "\n".join(map(str, sizes))
         program(
             "nvidia-smi",
-            f'#!/bin/sh\ncase "$*" in *memory*) echo "{lines}" ;; *driver*) echo {driver} ;;\n-L) echo "{listed}" ;; esac\n',
+            f'#!/bin/sh\ncase "$*" in\n*memory*) echo "{lines}" ;;\n*driver*) echo {driver} ;;\n'
+            f'-L) echo "{listed}" ;;\nesac\n',
         )
         return {"PATH": f"{project / '.venv' / 'bin'}:{os.defpath}"}
 
