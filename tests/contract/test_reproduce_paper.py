@@ -110,7 +110,8 @@ def test_base_sft_and_both_arms_are_evaluated_and_compared(name, commands):
 def test_our_own_commands_parse(commands, parse_own):
     seen = {parse_own(words) for words in commands if words[0] == "cellduality"}
     assert seen == {
-        "data prepare", "traces sample", "traces filter", "doctor", "configure", "evaluate", "arms", "pack", "model fetch",
+        "data prepare", "traces sample", "traces filter", "doctor", "configure", "evaluate", "arms", "pack",
+        "model fetch",
     }  # fmt: skip
 
 
