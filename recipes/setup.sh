@@ -77,9 +77,10 @@ install_gpu() {
       true
   fi
   export TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-8.0;8.6;9.0}"
-  # Otherwise DeepSpeed compiles its optimisers at the first step, on every node, and wants an nvcc there.
+  # Otherwise DeepSpeed compiles its optimisers at the first step, on every node, and wants an nvcc there. It is told what
+  # for: without a card it would compile those for a CPU.
   say "Compiling DeepSpeed's optimisers for compute capability $TORCH_CUDA_ARCH_LIST: about three minutes"
-  DS_BUILD_FUSED_ADAM=1 DS_BUILD_CPU_ADAM=1 "${pip[@]}" --quiet --no-deps --no-build-isolation --no-binary deepspeed \
+  DS_ACCELERATOR=cuda DS_BUILD_FUSED_ADAM=1 DS_BUILD_CPU_ADAM=1 "${pip[@]}" --quiet --no-deps --no-build-isolation --no-binary deepspeed \
     --no-cache-dir "$(grep '^deepspeed==' "$lock")"
   if [[ "${FLASH_ATTN:-}" == build ]]; then
     say "Compiling flash-attn: about four core hours for each kind of card, 20 to 30 minutes on 16 cores"
