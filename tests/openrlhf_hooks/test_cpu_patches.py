@@ -204,6 +204,18 @@ def test_packed_rows_are_as_likely_as_padded_ones(tmp_path):
     assert "--ds.packing_samples" in done.stdout
 
 
+def test_without_flash_attn_the_trainer_imports_what_it_lacks_on_a_gpu_as_well(tmp_path):
+    """Here, where there is neither."""
+    code = "import openrlhf.models.ring_attn_utils as used, sys; print(used.unpad_input.__module__)"
+    code += "; print('flash_attn' in sys.modules)"
+    environment = {**os.environ, post_import.DEVICE_VARIABLE: "gpu", "PYTHONPATH": f"{SITE}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    stand_in = "cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in"
+    assert done.stdout.split()[-2:] == [stand_in, "False"], done.stderr
+
+
 @pytest.mark.parametrize(("asked_for", "made", "kept"), [(False, 128, 32), (False, 16, 16), (True, 128, 128)])
 def test_prompts_of_a_small_model_fill_blocks_of_the_cache(asked_for, made, kept):
     class CpuPlatform:

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ class Machine:
     host_memory: float = math.inf
     has_flash_attention: bool = False
     unusable: str = ""  # the driver's version, where it has cards and torch sees none
+    has_optimisers: bool = True  # DeepSpeed's, for cards: compiled, or an nvcc to do it
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -49,6 +51,7 @@ class Machine:
             host_memory * GIB if host_memory else float(psutil.virtual_memory().total),
             importlib.util.find_spec("flash_attn") is not None,
             "" if gpus else _driver(),
+            not gpus or _optimisers(),
             dict(os.environ),
         )
 
@@ -85,3 +88,14 @@ def _driver() -> str:
     except (importlib.metadata.PackageNotFoundError, OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip().partition("\n")[0]
+
+
+def _optimisers() -> bool:
+    """Return whether DeepSpeed's optimisers were compiled for cards when it was installed, or can be now."""
+    spec = importlib.util.find_spec("deepspeed")
+    told = Path(spec.origin).with_name("git_version_info_installed.py") if spec and spec.origin else Path()
+    text = told.read_text(encoding="utf-8") if told.is_file() else ""
+    compiled = "accelerator_name='cuda'" in text and all(
+        f"'{name}': True" in text for name in ("cpu_adam", "fused_adam")
+    )
+    return compiled or bool(shutil.which("nvcc") or shutil.which("nvcc", path=f"{os.environ.get('CUDA_HOME', '')}/bin"))

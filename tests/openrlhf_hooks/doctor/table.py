@@ -44,6 +44,7 @@ COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("warning corrected_flags", RL, "--ds.packing_samples", GPU),
     ("warning corrected_flags", RL, "--vllm.enable_sleep ~train.colocate_all", CPU),
+    ("error optimisers", RL, "", {**GPU, "has_optimisers": False}),
     ("error flags_for_a_gpu", RL, "--vllm.sync_backend nccl", CPU),
     ("warning flags_for_a_gpu", SFT, "", {"launch": ON_GPU}),
     ("error readable_environment, note enough_cards", RL, "", {"launch": f"{JOB} --runtime-env-json={{ -- {ON_GPU}"}),

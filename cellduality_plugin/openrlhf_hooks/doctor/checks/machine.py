@@ -45,6 +45,17 @@ def flash_attention(run: Run) -> Found:
 
 
 @check()
+def optimisers(run: Run) -> Found:
+    """DeepSpeed without compiled optimisers, and no nvcc. It compiles them when the model has been loaded."""
+    if run.machine.gpus and not run.is_elsewhere and not run.machine.has_optimisers:
+        what, hint = (
+            "DeepSpeed's optimisers are not compiled, and there is no nvcc",
+            "bash recipes/setup.sh compiles them",
+        )
+        yield error(what, "deepspeed", hint)
+
+
+@check()
 def card_memory(run: Run, model: Model) -> Found:
     """More memory than a card has, by the estimate; an error from a quarter more. The first update, or the first long
     answer, ends in "out of memory"."""
