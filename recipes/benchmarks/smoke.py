@@ -41,11 +41,12 @@ def probe(model: Path, data: Path) -> dict[str, Any]:
     from cellduality_plugin.policies.local import LocalModel, LocalPolicy
     from cellduality_plugin.policies.offline import EngineSettings
     from cellduality_plugin.policies.settings import DualSettings
+    from cellduality_plugin.tasks import TASKS
     from cellduality_plugin.vocabulary import Vocabulary
 
     rows = list(read_jsonl(data / "sft.jsonl"))[:24]
     labels = Vocabulary.load(data / "vocabulary.json").labels["cell_type"]
-    answers = [f"<answer>{label}</answer>" for label in labels]
+    answers = [TASKS["cell_type_annotation"].answer_response(label) for label in labels]
     local = LocalPolicy(LocalModel(model, max_model_len=256, max_new_tokens=32), temperature=0.0, seed=42)
 
     async def told(policy: Any) -> list[list[float]]:
