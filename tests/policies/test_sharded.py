@@ -1,39 +1,30 @@
-"""One decoder over several processes; the decoders in them are of this file, and say where they are."""
+"""One decoder over several processes; the decoders in them say where they are."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-from collections.abc import Iterator, Sequence
+import importlib
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.policies.offline import Decoder, Request
+from cellduality_plugin.policies.offline import Request
 from cellduality_plugin.policies.sharded import sharded_decoder
 from tests.refused import refused
 
 
-class Named:
-    def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
-        if title == "die":
-            os._exit(9)
-        return [f"{os.environ['CUDA_VISIBLE_DEVICES']}: {request.prompt}" for request in requests]
-
-
-@contextlib.contextmanager
-def opened(fails: bool = False) -> Iterator[Decoder]:
-    if fails:
-        raise CellDualityError("no room", code="not-servable", where="here", hint="buy one")
-    yield Named()
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    return importlib.import_module("named_decoder").opened
 
 
 def asked(count: int) -> list[Request]:
     return [Request(str(number), 0.0, 0) for number in range(count)]
 
 
-def test_answers_are_in_order_each_engine_has_cards_of_its_own_and_none_outlives_the_block():
+def test_answers_are_in_order_each_engine_has_cards_of_its_own_and_none_outlives_the_block(opened):
     with sharded_decoder(opened, ["0,1", "2,3"]) as decoder:
         assert decoder.generate(asked(3), "") == ["0,1: 0", "2,3: 1", "0,1: 2"]
         assert decoder.generate(asked(1), "") == ["0,1: 0"]
@@ -41,7 +32,7 @@ def test_answers_are_in_order_each_engine_has_cards_of_its_own_and_none_outlives
             decoder.generate(asked(2), "die")
 
 
-def test_what_an_engine_says_of_its_failure_is_what_is_said():
+def test_what_an_engine_says_of_its_failure_is_what_is_said(opened):
     with refused("not-servable") as told, sharded_decoder(functools.partial(opened, fails=True), ["0", "1"]):
         pass
     assert (told.value.where, told.value.hint) == ("here", "buy one")
