@@ -45,9 +45,9 @@ def local_model(model: str | Path) -> Path:
 
 def advice(error: BaseException) -> str:
     """Return what to do when the hub refuses; the hub's own client wraps its reasons several times."""
-    told, seen = "", error
-    while seen is not None:
-        told, seen = f"{told} {type(seen).__name__} {seen}", seen.__cause__ or seen.__context__  # type: ignore[assignment]
-    if "gated" in told.lower():
+    reason: BaseException | None = error
+    while reason is not None and type(reason).__name__ != "GatedRepoError":
+        reason = reason.__cause__ or reason.__context__
+    if reason is not None:
         return "accept the model's licence on its page, then log in (hf auth login) or set HF_TOKEN"
     return "check the name and the network"
