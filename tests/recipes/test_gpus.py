@@ -6,8 +6,13 @@ import json
 import os
 import re
 import shlex
+from pathlib import Path
 
 import pytest
+
+from cellduality_plugin.openrlhf_hooks.doctor.machine import TESTED
+
+ROOT = Path(__file__).parents[2]
 
 MIG = "  MIG 1g.10gb     Device  0: (UUID: MIG-1)"
 
@@ -100,3 +105,12 @@ def test_a_driver_too_old_is_one_line_before_anything_is_downloaded(cards, run, 
     assert done.stderr.count("\n") == 1
     assert "580" in done.stderr
     assert not (project / "other").exists()
+
+
+def test_the_lock_holds_what_is_tested_and_a_compiler_of_its_torchs_cuda():
+    lines = (ROOT / "recipes/requirements/gpu.lock").read_text(encoding="utf-8").splitlines()
+    locked = dict(line.partition(" ")[0].split("==") for line in lines if "==" in line and not line.startswith("#"))
+    assert {name: locked[name] for name in TESTED} == TESTED
+    parts = ("cuda-runtime", "cuda-nvcc", "cuda-crt", "nvvm", "cuda-cccl")
+    assert {locked[f"nvidia-{part}"].rpartition(".")[0] for part in parts} == {"13.0"}
+    assert "flash-attn" not in locked
