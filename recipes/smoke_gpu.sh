@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Does this machine do what it should? Minutes on any one card, without a network once the environment is there: the
-# engine's log-probabilities beside those of transformers, two steps of SFT, two of GRPO with the dual reward on the small
+# engine's log-probabilities beside those of transformers, SFT, and two steps of GRPO with the dual reward on the small
 # Llama, the engine's weights beside the trainer's, evaluation. A line for each stage, all numbers in smoke.json.
 #
 #   bash recipes/smoke_gpu.sh                                # a CPU, where there is no card: the same stages
@@ -16,7 +16,7 @@ fi
 export PROFILE RUN_DIR BASE_MODEL=small-llama PRETRAIN=0 ROUNDS=1 AUDIT=0 REWARDS="*=duality" GOLD=0 GPUS=1 ENGINES=1
 export DATASET=pbmc68k_reduced HELD_OUT="" MAX_CELLS=200 N_LABELLED=40 N_RL=16 TOP_GENES=64 N_GENES=0 HIDDEN=1
 export MAX_LEN=256 MAX_NEW_TOKENS=112 SFT_VIEWS=2 SFT_LABEL_VIEWS=2 SAMPLES=1 DECODE=headline OFFLOAD=""
-export SFT_PROCESSES=1 SFT_EPOCHS=1 SFT_BATCH=16 SFT_MICRO_BATCH=8 SFT_LR=2e-3
+export SFT_PROCESSES=1 SFT_EPOCHS=6 SFT_BATCH=16 SFT_MICRO_BATCH=8 SFT_LR=2e-3
 export ROLLOUT_BATCH=8 GROUP_SIZE=4 TRAIN_BATCH=32 MICRO_BATCH=8 ACTOR_LR=1e-4 SAVE_STEPS=-1
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
@@ -56,7 +56,7 @@ token_level=(--algo.advantage.is_correction_level token) # logs how far engine a
 check card "${launch[@]}" "${smoke[@]}" card "$BACKEND"
 check prepare bash "$root/recipes/prepare.sh"
 check traces bash "$root/recipes/traces.sh"
-check sft bash "$root/recipes/sft.sh" --data.max_samples 32
+check sft bash "$root/recipes/sft.sh" # until answers have the form that a dual can be asked about
 check probe "${launch[@]}" "${smoke[@]}" probe "$sft" "$data"
 check grpo bash "$root/recipes/grpo.sh" "${token_level[@]}"
 check weights "${smoke[@]}" weights "$RUN_DIR/tensorboard/grpo"

@@ -72,7 +72,9 @@ def weights(log: Path) -> dict[str, Any]:
     from cellduality_plugin.evaluation.curves import read_curves
 
     curves = read_curves(log)
-    found: dict[str, Any] = {name: curves.get(name, []) for name in ("vllm_kl", "loss", "policy_loss", "dual_success")}
+    found: dict[str, Any] = {
+        name: curves.get(name, []) for name in ("vllm_kl", "policy_loss", "reward", "dual_validity", "dual_success")
+    }
     steps = found["vllm_kl"]
     if len(steps) < 2 or not all(abs(value) < TOLERANCE for _, value in steps):
         found["failure"] = f"log-probabilities of engine and trainer by step: {steps}"
