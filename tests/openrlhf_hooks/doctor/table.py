@@ -172,7 +172,7 @@ COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
         "note enough_cards, warning configuration_reaches_workers", RL, PACKAGED, {"launch": f"{JOB} -- {ON_GPU}"},
     ),
     ("error engine_cache, warning card_memory", RL, "", {**GPU, "gpu_memory": GIB / 64}),
-    ("error card_memory, error engine_cache", RL, "", {**GPU, "gpu_memory": GIB / 256}),
+    ("error card_memory, error engine_cache", RL, "", {**GPU, "gpu_memory": GIB / 2**14}),
     ("warning host_memory", RL, "", {"host_memory": GIB / 2}),
     ("error engine_cache", RL, "--vllm.gpu_memory_utilization 0.5", {**GPU, "gpu_memory": 2 * GIB}),
     (
