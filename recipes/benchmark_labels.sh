@@ -30,3 +30,4 @@ for labels in $LABELS; do
     fi
   done
 done
+if [[ "$DRY_RUN" != 1 ]]; then python "$root/recipes/benchmarks/label_curves.py" "$ALL_RUNS" --split "$SPLIT"; fi

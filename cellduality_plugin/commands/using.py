@@ -1,7 +1,8 @@
-"""`cellduality pack | annotate`: a trained model with all that its use needs, and labels for a new file."""
+"""`cellduality pack | calibrate | annotate`: a trained model with all its use needs, and labels for a new file."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, get_args
@@ -15,6 +16,7 @@ from cellduality_plugin.errors import CellDualityError
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("pack")(pack)
+    app.command("calibrate")(calibrate)
     app.command("annotate")(annotate)
 
 
@@ -38,6 +40,56 @@ def pack(
     print(pack_model(model, data, config, max_len=max_len, max_new_tokens=max_new_tokens))
 
 
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="The folder of a trained model, as the recipes leave it.")],
+    data: Annotated[Path, typer.Option(help="The prepared folder it was trained on.")],
+    split: Annotated[str, typer.Option(help="validation: fit, and keep it in the model; test or ood: measure.")] = (
+        "validation"
+    ),
+    cells: Annotated[int, typer.Option(min=1, help="Cells whose label is read, at most.")] = 128,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write what was measured, as JSON, with a .png beside it.")
+    ] = None,
+    coverage: Annotated[
+        float, typer.Option(min=0.0, max=0.999, help="Of the sets of labels that are measured; 0: none.")
+    ] = 0.9,
+    task: Annotated[str, typer.Option(help="The pair to ask; by default the one that names cell types.")] = "",
+    verify: Annotated[int, typer.Option(min=0, help="As `annotate` has it, which uses the fit for the same.")] = 8,
+    backend: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    batch: Annotated[int, typer.Option(min=1, help="Cells that are asked together.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 42,
+) -> None:
+    """Make the confidence of `annotate` true, on cells whose labels are known; or measure on others how true it is.
+
+    Fitted are the temperature and what a reward is worth against votes; two thirds of the cells give the threshold of
+    sets of labels (split conformal prediction). What is read are labels: count them with those of training.
+
+    Examples:
+
+    `cellduality calibrate runs/cpu/grpo --data runs/cpu/data`
+
+    `cellduality calibrate runs/cpu/grpo --data runs/cpu/data --split test --out runs/cpu/test/confidence.json`
+    """
+    from cellduality_plugin.evaluation.plots import save_confidence
+    from cellduality_plugin.files import write_text
+    from cellduality_plugin.inference.model import Backend, Model
+
+    _refuse_unknown(("--backend", backend, get_args(Backend)), ("--split", split, ("validation", "test", "ood")))
+    found = Model.load(model, backend=backend).calibrate(  # type: ignore[arg-type]
+        data, split=split, cells=cells, task=task, verify=verify, coverage=coverage, batch=batch, seed=seed
+    )
+    if out:
+        write_text(out, json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        save_confidence(out.with_suffix(".png"), found)
+    for way, numbers in found["metrics"].items():
+        told = ", ".join(f"{name} {one['value']:.3f}" for name, one in numbers.items())
+        print(f"{way:>12}  {told}")
+    print(f"{found['n']} cells of the {split} split{', which were fitted to' if found['in_sample'] else ''}")
+    if fitted := found["calibration"]:
+        weights = "(votes + 0.1)^{votes:.2f} x reward^{reward:.2f}".format(**fitted["confidence"])
+        print(f"confidence: {weights}, fitted to {fitted['labels']} validation cells whose label was read for it")
+
+
 def annotate(
     cells: Annotated[Path, typer.Argument(help="The .h5ad file: counts or log1p values, of any size and layout.")],
     model: Annotated[Path, typer.Option(help="The folder of a trained model, as the recipes leave it.")],
@@ -47,6 +99,10 @@ def annotate(
     verify: Annotated[
         int, typer.Option(min=0, help="Answers to each cell, weighed by the model's own dual; 0: one greedy answer.")
     ] = 8,
+    coverage: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.999, help="How often a set of labels shall hold the true one; 0: no sets."),
+    ] = 0.0,
     unassigned_below: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Cells of a lower confidence get no label.")
     ] = 0.0,
@@ -72,6 +128,8 @@ def annotate(
 
     `cellduality annotate new.h5ad --model runs/cpu/grpo --out annotated.h5ad`
 
+    `cellduality annotate new.h5ad --model runs/cpu/grpo --out annotated.h5ad --coverage 0.9` (after `calibrate`)
+
     `cellduality annotate mouse.h5ad --model runs/cpu/grpo --out annotated.h5ad --species mouse --verify 0`
     """
     from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
@@ -79,16 +137,14 @@ def annotate(
     from cellduality_plugin.inference.model import Backend, Model
     from data_prep.h5ad.genes import SPECIES
 
-    for flag, value, known in (
+    _refuse_unknown(
         ("--backend", backend, get_args(Backend)),
         ("--matrix", matrix, ("X", "raw")),
         ("--species", species, (None, *SPECIES)),
-    ):
-        if value not in known:
-            hint = f"use {' or '.join(filter(None, known))}"
-            raise CellDualityError(f"no {flag.strip('-')} {value!r}", code="unknown-value", where=flag, hint=hint)
+    )
     settings = AnnotateSettings.read(
-        {"verify": verify, "unassigned_below": unassigned_below, "batch": batch, "seed": seed}, where="annotate"
+        {"verify": verify, "unassigned_below": unassigned_below, "coverage": coverage, "batch": batch, "seed": seed},
+        where="annotate",
     )
     columns = {name: text for item in column or [] for name, text in pairs(item, "--column").items()}
     found, shared = Model.load(model, backend=backend).annotate_file(  # type: ignore[arg-type]
@@ -102,3 +158,11 @@ def annotate(
         sure = found.loc[found["label"] == label, "confidence"].mean()
         print(f"{count:>8} {label}" + ("" if label == UNASSIGNED else f"  (mean confidence {sure:.2f})"))
     print(f"{len(found)} cells, {shared:.0%} of the model's genes: {out}")
+
+
+def _refuse_unknown(*options: tuple[str, str | None, tuple[str | None, ...]]) -> None:
+    """Raise if one of (flag, value, known values) has a value that is not known."""
+    for flag, value, known in options:
+        if value not in known:
+            hint = f"use {' or '.join(filter(None, known))}"
+            raise CellDualityError(f"no {flag.strip('-')} {value!r}", code="unknown-value", where=flag, hint=hint)

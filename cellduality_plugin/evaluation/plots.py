@@ -205,3 +205,43 @@ def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) ->
     axes.set(title=title, xlim=(-0.03, 1.03), ylim=(len(findings) - 0.5, -0.5))
     # Below: beside it the plot would be too narrow for a telephone.
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, columnspacing=1)
+
+
+def plot_confidence(name: str, content: Mapping[str, Any]) -> list[str]:
+    """Return what `cellduality calibrate` measured: accuracy by confidence, and risk by coverage."""
+    found = content["metrics"].items()
+    plots = []
+    for draw, metric, said in (
+        (_draw_reliability, "ece", "calibration error"),
+        (_draw_risk, "aurc", "area under risk"),
+    ):
+        with drawing(_WIDTH, 2.9) as figure:
+            draw(figure.subplots(), content)
+            told = ", ".join(f"{way} {own[metric]['value']:.3f}" for way, own in found)
+            plots.append(_svg(figure, f"{name}-{metric}", f"{said}: {told}"))
+    return plots
+
+
+def save_confidence(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the same into one image, whole or not at all."""
+    with drawing(2 * _WIDTH, 2.9) as figure:
+        left, right = figure.subplots(1, 2)
+        _draw_reliability(left, content)
+        _draw_risk(right, content)
+        save_figure(figure, path)
+
+
+def _draw_reliability(axes: Any, content: Mapping[str, Any]) -> None:
+    axes.plot([0, 1], [0, 1], color=LINE, linewidth=1)
+    for colour, (way, bins) in zip(PALETTE, content["reliability"].items(), strict=False):
+        points = [(each["confidence"], each["accuracy"]) for each in bins]
+        axes.plot(*np.transpose(points), "o-", color=colour, linewidth=1, markersize=3.5, label=way)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    axes.legend(loc="upper left")
+
+
+def _draw_risk(axes: Any, content: Mapping[str, Any]) -> None:
+    for colour, (way, points) in zip(PALETTE, content["risk_coverage"].items(), strict=False):
+        axes.plot(*np.transpose(points), color=colour, linewidth=1.5, label=way)
+    axes.set(xlabel="share of cells that keep their label", ylabel="share of wrong ones", xlim=(0, 1.03))
+    axes.legend(loc="upper left")

@@ -13,7 +13,7 @@ from typing import Any
 from cellduality_plugin import __version__
 from cellduality_plugin.alarms import alarms, steps_of
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation import figure2, plots
+from cellduality_plugin.evaluation import confidence, figure2, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows, choice_line, labels_line, section_heading
 from cellduality_plugin.evaluation.checkpoints import file_hash
@@ -55,7 +55,7 @@ def write_report(
     Parameters
     ----------
     run
-        What :func:`cellduality_plugin.evaluation.evaluate.evaluate` wrote.
+        What :func:`cellduality_plugin.evaluation.evaluate.evaluate` wrote; ``confidence.json`` may stand beside it.
     curves
         TensorBoard folders or training logs by the name of their section, e.g. ``{"GRPO": ...}``. Where there are no
         curves the page says so.
@@ -97,6 +97,7 @@ def write_report(
         told_wins=told_wins(*baseline_wins(metrics)),
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
+        confidence=_confidence(run / "confidence.json"),
         audit=_audit_sections(audited),
         labels_read=labels_line(audited) if audited else "",
         legend=LEGEND,
@@ -222,6 +223,15 @@ def _audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return sections
+
+
+def _confidence(path: Path) -> dict[str, Any]:
+    """Return what `cellduality calibrate` measured, with two plots; empty if it did not."""
+    if not path.is_file():
+        return {}
+    hint = "measure again (cellduality calibrate --split test)"
+    content = read_versioned(path, confidence.FORMAT, confidence.VERSION, what="measures of confidence", hint=hint)
+    return content | {"section": section_title(content["task"]), "plots": plots.plot_confidence("confidence", content)}
 
 
 def _curve_section(place: int, name: str, source: Path, window: int) -> dict[str, Any]:

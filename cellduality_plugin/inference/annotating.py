@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,8 +14,9 @@ from pydantic import Field
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import CONFIGURED
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, decide, opinions
+from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, opinions
 from cellduality_plugin.examples import Example
+from cellduality_plugin.inference.calibration import Calibration
 from cellduality_plugin.inference.checkpoint import Checkpoint
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.cache import AnswerCache
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 UNASSIGNED = "unassigned"
 """The label of a cell that gets none."""
 
+BAR = " | "
+"""Between the labels of a set."""
+
 
 class AnnotateSettings(Settings):
     """How cells are annotated.
@@ -42,15 +46,24 @@ class AnnotateSettings(Settings):
         the one with the highest share of votes x reward. 0: one greedy answer, which nobody judges.
     unassigned_below
         Cells whose confidence is lower than this get no label.
+    coverage
+        How often the true label shall be in a cell's set of labels (split conformal prediction); 0: no sets. For a
+        calibrated model.
     temperature, batch, seed
         Of the draws; cells that are asked together, and then kept; and of every draw.
     """
 
     verify: int = Field(8, ge=0)
     unassigned_below: float = Field(0.0, ge=0, le=1)
+    coverage: float = Field(0.0, ge=0, lt=1)
     temperature: float = Field(1.0, gt=0)
     batch: int = Field(64, ge=1)
     seed: int = 42
+
+    @property
+    def asked(self) -> str:
+        """What a calibration is of: how the model is asked."""
+        return f"verify {self.verify}, temperature {self.temperature:g}" if self.verify else "greedy"
 
 
 @dataclass(frozen=True)
@@ -63,10 +76,11 @@ class Annotation:
         The label set, in the order of the columns of ``probabilities``.
     table
         By cell: ``label`` (:data:`UNASSIGNED` where there is none), ``confidence`` in [0, 1], ``votes`` (the share of
-        the answers that named the label; 1 without draws), ``reasoning`` (of the first such answer).
+        the answers that named the label; 1 without draws), ``reasoning`` (of the first such answer), and with a
+        ``coverage`` ``set`` (labels, the likeliest first, between bars).
     probabilities
-        float32, cells x labels: shares of votes x reward; without draws how likely each label is as an answer without
-        reasoning. Rows sum to 1, or to 0 where nothing could be read.
+        float32, cells x labels, of a calibrated model. Else shares of votes x reward; without draws how likely each
+        label is as an answer without reasoning. Rows sum to 1, or to 0 where nothing could be read.
     """
 
     labels: tuple[str, ...]
@@ -81,20 +95,37 @@ class Annotator:
     ----------
     task
         The name of the pair; by default the one that names cell types, or else the only one that answers with a label.
+    calibrating
+        Every label is judged, as for a calibrated model, and a ``coverage`` needs no calibration yet.
 
     Raises
     ------
     CellDualityError
-        If the checkpoint has no such pair, or its reward reads the true label.
+        If the checkpoint has no such pair, its reward reads the true label, or there is no calibration for ``coverage``
+        with enough cells.
     """
 
-    def __init__(self, checkpoint: Checkpoint, settings: AnnotateSettings, task: str = "") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, settings: AnnotateSettings, task: str = "", *, calibrating: bool = False
+    ) -> None:
         self.checkpoint, self.settings = checkpoint, settings
         self.task = _label_task(checkpoint, task)
         self._vocabulary = checkpoint.config.load_vocabulary()
-        self.labels = self._vocabulary.labels[self._kind]
-        judge = CONFIGURED if settings.verify else NOBODY
-        self._panel = Panel(checkpoint.config, votes=settings.verify or 1, judge=judge, tasks=[self.task.name])
+        self.labels = self._vocabulary.labels[self.kind]
+        self.calibration = Calibration.of_notes(checkpoint.notes, self.task.name, settings.asked)
+        if settings.coverage and not self.calibration and not calibrating:
+            raise CellDualityError(
+                f"no calibration of {self.task.name} ({settings.asked}), which sets of labels need",
+                code="not-calibrated",
+                where="--coverage",
+                hint=f"first: cellduality calibrate {checkpoint.model} --data DATA --verify {settings.verify}",
+            )
+        if settings.coverage and self.calibration and not calibrating:
+            self.calibration.threshold(settings.coverage)  # refused before a cell is asked about
+        self._panel = Panel(
+            checkpoint.config, votes=settings.verify or 1, judge=CONFIGURED if settings.verify else NOBODY,
+            tasks=[self.task.name], every=bool(settings.verify and (self.calibration or calibrating)),
+        )  # fmt: skip
         if self._panel.needs_gold:
             raise CellDualityError(
                 "the reward of this task reads the true label, which a new file has not",
@@ -104,7 +135,8 @@ class Annotator:
             )
 
     @property
-    def _kind(self) -> str:
+    def kind(self) -> str:
+        """The label set of the answers."""
         assert isinstance(self.task.answer, OneOf)
         return self.task.answer.kind
 
@@ -120,35 +152,69 @@ class Annotator:
         """
         import pandas
 
-        asked = opinions(
-            partial(self._opinion, players=players), self._examples(cells), kept,
-            batch=self.settings.batch, total=len(cells), name=name,
-        )  # fmt: skip
-        rows, probabilities = [], np.zeros((len(cells), len(self.labels)), dtype=np.float32)
-        place = {label: column for column, label in enumerate(self.labels)}
-        for number, (_, opinion) in enumerate(asked):
-            shares = opinion.shares() if self.settings.verify else opinion.rewards
-            for label, share in shares.items():
-                probabilities[number, place[label]] = share
+        rows, sets, probabilities = [], list[str](), np.zeros((len(cells), len(self.labels)), dtype=np.float32)
+        asked = self.opinions(self._examples(cells), len(cells), players, kept, name)
+        for number, opinion in enumerate(asked):
+            shares = self.shares(opinion)
+            probabilities[number] = [shares.get(label, 0.0) for label in self.labels]
             rows.append(self._row(opinion, shares))
+            if self.settings.coverage:
+                sets.append(self._set(opinion, shares))
         table = pandas.DataFrame(rows, columns=["label", "confidence", "votes", "reasoning"], index=cells.obs.index)
+        if sets:
+            table["set"] = sets
         return Annotation(self.labels, table, probabilities)
 
+    def opinions(
+        self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache, name: str = ""
+    ) -> Iterator[Opinion]:
+        """Yield what the policy and its judge make of each example; what is in ``kept`` is not asked again."""
+        ask = partial(self._opinion, players=players)
+        for _, found in opinions(ask, examples, kept, batch=self.settings.batch, total=total, name=name):
+            yield found
+
+    def shares(self, opinion: Opinion, *, calibrated: bool = True) -> Mapping[str, float]:
+        """Return how likely each label is; empty where nothing speaks for any."""
+        if calibrated and self.calibration:
+            found = self.calibration.confidence.probabilities([opinion], self.labels)[0]
+            return dict(zip(self.labels, found.tolist(), strict=True))
+        return opinion.shares() if self.settings.verify else opinion.rewards
+
+    def label(self, opinion: Opinion, shares: Mapping[str, float]) -> str:
+        """Return the likeliest label, the greedy answer where it was asked for, or nothing if none could be read."""
+        if not (self.settings.verify and opinion.votes):
+            return next(iter(opinion.votes), "")
+        return min(shares, key=lambda label: (-shares[label], -opinion.votes.get(label, 0), label), default="")
+
     def _row(self, opinion: Opinion, shares: Mapping[str, float]) -> tuple[str, float, float, str]:
-        label = decide(opinion, "best", 0.0, 0.0).label if self.settings.verify else next(iter(opinion.votes), "")
+        label = self.label(opinion, shares)
         confidence = shares.get(label, 0.0)
         if not label or confidence < self.settings.unassigned_below:
             return UNASSIGNED, confidence, 0.0, ""
-        votes = opinion.votes[label] / (self.settings.verify or 1)
+        votes = opinion.votes.get(label, 0) / (self.settings.verify or 1)
         return label, confidence, votes, opinion.traces.get(label, "")
 
+    def _set(self, opinion: Opinion, shares: Mapping[str, float]) -> str:
+        """Return the labels in the set of a cell, the likeliest first."""
+        assert self.calibration is not None  # without one a coverage is refused
+        inside = self.calibration.inside([opinion], self.labels, self.settings.coverage)[0]
+        chosen = [label for label, own in zip(self.labels, inside.tolist(), strict=True) if own]
+        return BAR.join(sorted(chosen, key=lambda label: -shares[label]))
+
+    def rng(self, cell_id: str) -> np.random.Generator:
+        """Return what hides genes of a cell from the dual; the same whenever it is asked about."""
+        return np.random.default_rng(request_seed(self.settings.seed, "question", cell_id))
+
+    @property
+    def hidden(self) -> float:
+        """The share of a cell that duals rebuild."""
+        return float(self.checkpoint.config.tasks[self.task.name].hidden or self.checkpoint.notes["hidden"])
+
     def _examples(self, cells: RankedCells) -> Iterator[Example]:
-        config, notes = self.checkpoint.config.tasks[self.task.name], self.checkpoint.notes
         known = cells.known(self.task.needs)
         for cell in cells:
-            rng = np.random.default_rng(request_seed(self.settings.seed, "question", cell.id))
             shown = known_by(replace(cell, obs={}, condition={}), known[cell.id])
-            yield self.task.example(shown, hidden=config.hidden or notes["hidden"], labelled=False, rng=rng)
+            yield self.task.example(shown, hidden=self.hidden, labelled=False, rng=self.rng(cell.id))
 
     async def _opinion(self, example: Example, players: Players) -> Opinion:
         if self.settings.verify:

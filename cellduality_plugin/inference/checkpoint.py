@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Checkpoint:
     notes
         ``top_genes`` (K of a cell sentence), ``genes`` (by task, those of its questions), ``min_genes``, ``hidden``
         (the share that duals rebuild), ``max_len`` and ``max_new_tokens`` (of training), ``labelled`` (cells
-        that showed their label, by set), ``sources`` (their hashes), ``versions``.
+        that showed their label, by set), ``sources`` (their hashes), ``versions``; once calibrated, ``calibration``.
     """
 
     model: Path
@@ -87,8 +88,20 @@ def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_
         "sources": manifest["sha256_by_source"], "versions": versions(),
     }  # fmt: skip
     Config.read(values, where=str(folder)).save(folder / "cellduality.json")
-    write_text(folder / _NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
+    _write_notes(folder, notes)
     return folder
+
+
+def _write_notes(folder: Path, notes: Mapping[str, Any]) -> None:
+    write_text(folder / _NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
+
+
+def note_calibration(checkpoint: Checkpoint, task: str, asked: str, found: Mapping[str, Any]) -> Checkpoint:
+    """Write a calibration into the notes, beside those of other tasks and ways to ask; return the new checkpoint."""
+    known = checkpoint.notes.get("calibration", {})
+    notes = checkpoint.notes | {"calibration": known | {task: known.get(task, {}) | {asked: dict(found)}}}
+    _write_notes(checkpoint.model / FOLDER, notes)
+    return replace(checkpoint, notes=notes)
 
 
 def _genes_by_task(data: Path, run: Config) -> dict[str, list[str]]:

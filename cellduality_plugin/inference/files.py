@@ -95,9 +95,9 @@ def columns_of(key: str) -> dict[str, str]:
     Examples
     --------
     >>> list(columns_of("type"))
-    ['type', 'type_confidence', 'type_votes', 'type_reasoning']
+    ['type', 'type_confidence', 'type_votes', 'type_reasoning', 'type_set']
     """
-    return {key: "label", **{f"{key}_{name}": name for name in ("confidence", "votes", "reasoning")}}
+    return {key: "label", **{f"{key}_{name}": name for name in ("confidence", "votes", "reasoning", "set")}}
 
 
 def write_copy(

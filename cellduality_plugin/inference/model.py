@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,9 @@ from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.evaluation.audit.engine import Players, checkpoint_players
 from cellduality_plugin.evaluation.checkpoints import file_hash, model_hash, versions
 from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings, Annotation, Annotator
-from cellduality_plugin.inference.checkpoint import Checkpoint, read_checkpoint
+from cellduality_plugin.inference.calibrating import FITTED, known_cells, measured
+from cellduality_plugin.inference.calibration import fit
+from cellduality_plugin.inference.checkpoint import Checkpoint, note_calibration, read_checkpoint
 from cellduality_plugin.inference.files import (
     PROVENANCE,
     columns_of,
@@ -76,8 +79,9 @@ class Model:
     ) -> AnnData | None:
         """Name each cell of ``adata``, in ``obs[key_added]``; return None, or a changed copy with ``copy``.
 
-        Further columns of ``obs`` are ``KEY_confidence`` in [0, 1], ``KEY_votes`` and ``KEY_reasoning``; ``obsm`` gets
-        ``KEY_probability`` (cells x labels, whose names are ``uns["cellduality"]["labels"]``).
+        Further columns of ``obs`` are ``KEY_confidence`` in [0, 1], ``KEY_votes`` and ``KEY_reasoning``, with a
+        ``coverage`` also ``KEY_set``; ``obsm`` gets ``KEY_probability`` (cells x labels, whose names are
+        ``uns["cellduality"]["labels"]``).
 
         Parameters
         ----------
@@ -151,15 +155,50 @@ class Model:
         )
         made_from = {
             "model": model_hash(self.checkpoint.model), "packed": self.checkpoint.hash, "file": file_hash(source),
-            "task": annotator.task.name,
-            "settings": settings.model_dump(exclude={"unassigned_below"}), "reading": reading, "backend": self._backend,
-            "versions": versions(),
+            "task": annotator.task.name, "reading": reading, "backend": self._backend, "versions": versions(),
+            "settings": settings.model_dump(exclude={"unassigned_below", "coverage"}),
         }  # fmt: skip
         with AnswerCache(out.with_suffix(".answers"), made_from) as kept:
             found = self._asked(annotator, ranked, kept, source.stem)
             write_copy(source, out, *self._columns(annotator, found, everything.index, key_added, shared))
             kept.discard()
         return found.table, shared
+
+    def calibrate(
+        self, data: Path, *, split: str = "validation", cells: int = 128, task: str = "", **settings: Any
+    ) -> dict[str, Any]:
+        """Fit confidence, the worth of a reward against votes, and sets of labels on cells of the prepared ``data``.
+
+        The questions are those of :meth:`annotate`. On ``"validation"`` cells the fit goes into the model's notes, for
+        the same ``verify`` and ``temperature``; of another split nothing is fitted.
+
+        Returns
+        -------
+        What :func:`~cellduality_plugin.inference.calibrating.measured` says of these cells.
+
+        Raises
+        ------
+        CellDualityError
+            If there are no such cells, or too few of them.
+        """
+        own = AnnotateSettings.read(settings, where="calibrate")
+        annotator = Annotator(self.checkpoint, own, task, calibrating=True)
+        if split != FITTED and own.coverage and annotator.calibration:
+            annotator.calibration.threshold(own.coverage)  # refused before a cell is asked about
+        asked = known_cells(data, annotator, split, cells)
+        examples, truth = [example for example, _ in asked], [label for _, label in asked]
+        with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers", {}) as kept:
+            with self._players(own) as players:
+                found = list(annotator.opinions(examples, len(asked), players, kept, split))
+            kept.discard()
+        if split == FITTED:
+            annotator.calibration = fit(found, truth, annotator.labels)
+            if own.coverage:
+                annotator.calibration.threshold(own.coverage)
+            self.checkpoint = note_calibration(
+                self.checkpoint, annotator.task.name, own.asked, asdict(annotator.calibration)
+            )
+        return measured(annotator, found, truth, split)
 
     def _asked(self, annotator: Annotator, cells: RankedCells, kept: AnswerCache, name: str) -> Annotation:
         with self._players(annotator.settings) as players:
@@ -172,7 +211,7 @@ class Model:
         import pandas
 
         table = found.table.reindex(cells.astype(str))
-        table = table.fillna({"label": UNASSIGNED, "confidence": 0.0, "votes": 0.0, "reasoning": ""})
+        table = table.fillna({"label": UNASSIGNED, "confidence": 0.0, "votes": 0.0, "reasoning": "", "set": ""})
         table["label"] = pandas.Categorical(
             table["label"], categories=[*found.labels, UNASSIGNED]
         ).remove_unused_categories()
@@ -181,10 +220,12 @@ class Model:
         obs = {
             column: table[name].to_numpy() if name != "label" else table[name].array
             for column, name in columns_of(key).items()
+            if name in table
         }
         provenance = {
             "model": str(self.checkpoint.model), "task": annotator.task.name, "labels": list(found.labels),
             "shared_genes": shared, "versions": versions(), **annotator.settings.model_dump(),
+            "calibration_labels": annotator.calibration.labels if annotator.calibration else 0,
         }  # fmt: skip
         return obs, {f"{key}_probability": probabilities}, {PROVENANCE: provenance}
 
@@ -199,7 +240,7 @@ class Model:
             ) as players:
                 yield players
             return
-        local = LocalModel(self.checkpoint.model, **lengths)
+        local = LocalModel.load(self.checkpoint.model, **lengths)
         judge, greedy, sampler = (
             LocalPolicy(local, temperature=at, seed=settings.seed)
             for at in (dual.temperature, 0.0, settings.temperature)

@@ -50,36 +50,42 @@ class LocalModel:
 
     Parameters
     ----------
-    folder
-        A Hugging Face folder whose tokenizer holds a chat template.
+    model, tokenizer
+        Of transformers; the model may be in training. The tokenizer holds a chat template.
     max_model_len, max_new_tokens
         Tokens of question and response together, and of a response, at most.
     batch
         Questions that are computed together, at most.
-
-    Raises
-    ------
-    CellDualityError
-        If the folder is no checkpoint, or there is no chat template.
     """
 
-    def __init__(self, folder: Path, *, max_model_len: int, max_new_tokens: int, batch: int = 64) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, max_model_len: int, max_new_tokens: int, batch: int = 64) -> None:
+        self._model, self.tokenizer, self._batch = model, tokenizer, batch
+        positions = getattr(model.config, "max_position_embeddings", max_model_len)
+        self.limit, self.max_new_tokens = min(max_model_len, positions), max_new_tokens
+        self._waiting: list[_Asked] = []
+        self._running: asyncio.Task[None] | None = None
+
+    @classmethod
+    def load(cls, folder: Path, **lengths: int) -> LocalModel:
+        """Return the model of a Hugging Face folder, on the first GPU if there is one.
+
+        Raises
+        ------
+        CellDualityError
+            If the folder is no checkpoint, or there is no chat template.
+        """
         import torch
         from transformers import AutoModelForCausalLM
 
         check_checkpoint(folder)
         try:
-            self.tokenizer = chat_tokenizer(folder)
-            self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
+            tokenizer = chat_tokenizer(folder)
+            model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
         except (OSError, ValueError, RuntimeError) as error:
             what, hint = f"cannot load the checkpoint: {error}", "save it again"
             raise CellDualityError(what, code="broken-checkpoint", where=str(folder), hint=hint) from error
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = self._model.to(device, torch.float32 if device == "cpu" else self._model.dtype).eval()
-        positions = getattr(self._model.config, "max_position_embeddings", max_model_len)
-        self.limit, self.max_new_tokens, self._batch = min(max_model_len, positions), max_new_tokens, batch
-        self._waiting: list[_Asked] = []
-        self._running: asyncio.Task[None] | None = None
+        return cls(model.to(device, torch.float32 if device == "cpu" else model.dtype), tokenizer, **lengths)
 
     async def ask(self, asked: _Asked) -> Any:
         """Return the answer to one question: log-probabilities, or generated token ids."""
@@ -100,11 +106,15 @@ class LocalModel:
             chosen = sorted((asked for asked in self._waiting if asked.wants == wants), key=lambda asked: asked.tokens)
             self._waiting = [asked for asked in self._waiting if asked.wants != wants]
             found: list[Any]
+            training = self._model.training
             try:
+                self._model.eval()
                 with torch.inference_mode():
                     found = [each for part in self._parts(chosen) for each in answers[wants](part)]
             except Exception as error:
                 found = [error] * len(chosen)
+            finally:
+                self._model.train(training)
             for asked, each in zip(chosen, found, strict=True):
                 if asked.answer.done():  # whoever asked has given up
                     continue

@@ -7,9 +7,11 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.confidence import confidence_metrics, reliability, risk_coverage, set_metrics
 from cellduality_plugin.evaluation.curves import chosen, divided, parse_log, read_curves
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
@@ -222,6 +224,31 @@ def test_an_audit_stands_in_the_page_where_there_is_one(page, audit_file: Path, 
     with pytest.raises(CellDualityError) as error:
         page(audit=audit_file)
     assert error.value.where == str(audit_file)
+
+
+def test_confidence_stands_in_the_page_where_it_was_measured(run: Path, page) -> None:
+    assert 'id="confidence"' not in page()
+    sure, right = [0.9, 0.8, 0.4, 0.3], [1, 1, 0, 1]
+    numbers = confidence_metrics(sure, right) | set_metrics(np.eye(4, dtype=bool), [0, 1, 2, 0])
+    content = {
+        **{"format": "cellduality-confidence", "version": 1, "split": "test", "in_sample": False, "n": 4},
+        **{"task": "cell_type_annotation", "asked": "verify 8, temperature 1", "coverage": 0.9},
+        "calibration": {"labels": 128}, "metrics": {"calibrated": numbers},
+        "reliability": {"calibrated": reliability(sure, right)},
+        "risk_coverage": {"calibrated": np.transpose(risk_coverage(sure, right)).tolist()},
+    }  # fmt: skip
+    (run / "confidence.json").write_text(json.dumps(content))
+    text = page()
+    read = Page(text)
+    assert "Calibrated on 128 validation cells" in text
+    assert "to hold the true one for 90 % of cells" in text
+    assert len(set(read.ids)) == len(read.ids)
+    assert set(read.references) <= set(read.ids)
+    assert re.findall(r'<h2 id="(\w+)"', text) == re.findall(r'<li><a href="#(\w+)"', text)
+    assert "0.250" in text[text.index('id="confidence"') : text.index('id="rollouts"')]
+    (run / "confidence.json").write_text("{}")
+    with pytest.raises(CellDualityError):
+        page()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ PROMPTS = ("Cell: LYZ CD74", "Cell: MS4A1 CD79A CD74 FTL", "Cell: NKG7")
 
 @pytest.fixture(scope="module")
 def model(small_world) -> LocalModel:
-    return LocalModel(small_world.model, max_model_len=256, max_new_tokens=6, batch=2)
+    return LocalModel.load(small_world.model, max_model_len=256, max_new_tokens=6, batch=2)
 
 
 def policy(model: LocalModel, temperature: float = 0.0, seed: int = 1) -> LocalPolicy:
@@ -102,4 +102,4 @@ def test_what_does_not_fit_is_an_error_of_that_question_alone(model):
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
     with refused("no-checkpoint"):
-        LocalModel(tmp_path, max_model_len=8, max_new_tokens=1)
+        LocalModel.load(tmp_path, max_model_len=8, max_new_tokens=1)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cellduality_plugin.files import write_jsonl
+from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.vocabulary import Vocabulary
+from tests.refused import refused
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "benchmarks" / "labels_baselines.py"
 GENES = tuple(sorted(f"G{number:02}" for number in range(24)))
@@ -73,3 +74,40 @@ def test_all_cells_may_be_labelled(measure, cells):
     found = measure([{**row, "labelled": row["split"] == "train"} for row in cells])
     assert found["naive Bayes"] == found["naive Bayes with EM"]
     assert found["logistic regression"] == found[CEILING]
+
+
+def test_curves_pair_seeds_and_set_the_baselines_beside_the_checkpoints(tmp_path, monkeypatch):
+    script = SCRIPT.with_name("label_curves.py")
+
+    def column(kind: str, **values: float) -> dict[str, Any]:
+        metrics = {f"cell_type_annotation/{name}": {"value": own, "better": "higher"} for name, own in values.items()}
+        return {"kind": kind, "metrics": metrics}
+
+    for count in (20, 100):
+        for place, seed in enumerate(("42", "43")):
+            folder = tmp_path / str(count) / seed / "test"
+            sft, refit = 0.5 + 0.1 * place, 0.7 + 0.1 * place
+            columns = {
+                "SFT": column("checkpoint", accuracy=sft, macro_f1=sft),
+                "refit": column("checkpoint", accuracy=refit, macro_f1=refit),
+            }
+            write_text(
+                folder / "metrics.json",
+                json.dumps({"split": "test", "settings": {"neighbours": []}, "columns": columns}),
+            )
+            write_text(folder / "baselines.json", json.dumps({"mean": {"accuracy": 0.25, "macro_f1": 0.25}}))
+    monkeypatch.setattr("sys.argv", [str(script), str(tmp_path), "--reference", "refit"])
+    runpy.run_path(str(script), run_name="__main__")
+    table, _ = (tmp_path / "test.md").read_text(encoding="utf-8").split("\n\n### ")
+    rows = {
+        cells[1].strip(): [cell.strip() for cell in cells[2:-1]]
+        for line in table.splitlines()
+        if (cells := line.split("|"))[1:]
+    }
+    assert list(rows)[2:] == ["SFT", "refit", "mean"]
+    assert rows["SFT"] == ["0.550 ± 0.071", "-0.200 (-0.200 to -0.200)"] * 2
+    assert rows["mean"][0] == "0.250 ± 0.000"
+    assert (tmp_path / "test.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr("sys.argv", [str(script), str(tmp_path), "--split", "validation"])
+    with refused("no-runs"):
+        runpy.run_path(str(script), run_name="__main__")

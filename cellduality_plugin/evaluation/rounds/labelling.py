@@ -135,12 +135,21 @@ class Selection:
 class Panel:
     """A policy that answers several times and the reward that judges each different answer once.
 
-    Without ``votes`` nobody answers, and the judge is asked about every label of the set. ``judge`` is
-    :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it; a CellDualityError if there is no
+    Without ``votes`` nobody answers, and the judge is asked about every label of the set, as with ``every``. ``judge``
+    is :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it; a CellDualityError if there is no
     such reward, or it cannot judge one of ``tasks``.
     """
 
-    def __init__(self, config: Config, *, votes: int, judge: str | dict[str, float], tasks: Iterable[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        votes: int,
+        judge: str | dict[str, float],
+        tasks: Iterable[str],
+        every: bool = False,
+    ) -> None:
+        self._every = every or not votes
         self._tasks, self._vocabulary, self._votes = config.load_tasks(), config.load_vocabulary(), votes
         self._scorers: dict[str, Scorer] = {}
         self.needs_gold = False
@@ -165,9 +174,9 @@ class Panel:
                     votes[answer.value] += 1
                     found.setdefault(answer.value, text)
                     traces.setdefault(answer.value, answer.trace)
-        else:
+        if self._every:
             assert isinstance(task.answer, OneOf)
-            found = {label: task.answer_response(label) for label in self._vocabulary.labels[task.answer.kind]}
+            found = {label: task.answer_response(label) for label in self._vocabulary.labels[task.answer.kind]} | found
         rewards = dict.fromkeys(sorted(found), 1.0)
         if scorer := self._scorers.get(example.task):
             dual, group = players.dual if players else RecordedPolicy([]), scorer.group(example.to_label())

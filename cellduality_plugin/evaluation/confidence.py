@@ -1,0 +1,120 @@
+"""Whether a confidence is true: calibration, selective prediction, and sets of labels by split conformal prediction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cellduality_plugin.evaluation.metrics import bootstrap_interval
+
+Numbers: TypeAlias = NDArray[np.float64]
+
+FORMAT, VERSION = "cellduality-confidence", 1
+"""Of the file that `cellduality calibrate` writes and the report shows."""
+
+BINS = 10
+"""Bins of equal width of a calibration error."""
+
+
+def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> list[dict[str, float]]:
+    """Return of each bin of confidence in [0, 1] that holds cells: ``n``, mean ``confidence``, and ``accuracy``.
+
+    Examples
+    --------
+    >>> reliability([0.25, 0.75, 0.875], [0, 1, 0], bins=2)
+    [{'n': 1, 'confidence': 0.25, 'accuracy': 0.0}, {'n': 2, 'confidence': 0.8125, 'accuracy': 0.5}]
+    """
+    sure, hits = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    return [
+        {"n": int(own.sum()), "confidence": float(sure[own].mean()), "accuracy": float(hits[own].mean())}
+        for own in (place == number for number in np.unique(place))
+    ]
+
+
+def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> float:
+    """Return the expected calibration error in [0, 1]: mean distance of confidence and accuracy over bins (Guo 2017).
+
+    Examples
+    --------
+    >>> calibration_error([0.25, 0.75, 0.875], [0, 1, 0], bins=2)
+    0.2916666666666667
+    """
+    found = reliability(confidence, right, bins)
+    total = sum(each["n"] for each in found)
+    return math.fsum(each["n"] * abs(each["confidence"] - each["accuracy"]) for each in found) / total
+
+
+def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> tuple[Numbers, Numbers]:
+    """Return (coverage, risk): the share of cells that keep their label, most sure first, and that of wrong ones.
+
+    Cells of equal confidence (to nine digits: the last ones are noise) count as equally right, whatever their order.
+
+    Examples
+    --------
+    >>> coverage, risk = risk_coverage([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1])
+    >>> coverage.tolist(), risk.round(2).tolist()
+    ([0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 0.33, 0.25])
+    """
+    _, group = np.unique(-np.round(np.asarray(confidence, np.float64), 9), return_inverse=True)
+    wrong = 1 - np.bincount(group, weights=np.asarray(right, np.float64)) / np.bincount(group)
+    ranks = np.arange(1, len(group) + 1)
+    return ranks / len(group), np.cumsum(wrong[np.sort(group)]) / ranks
+
+
+def area_under_risk_coverage(confidence: ArrayLike, right: ArrayLike) -> float:
+    """Return the AURC in [0, 1], lower is better: the mean risk over all coverages (Geifman 2019)."""
+    return float(risk_coverage(confidence, right)[1].mean())
+
+
+def conformal_threshold(scores: ArrayLike, coverage: float) -> float:
+    """Return the score that a new one, exchangeable with these, does not exceed with probability ``coverage`` or more.
+
+    The ceil((n + 1) x coverage)-th smallest of the n scores (Vovk 2005); infinite where they are too few.
+
+    Examples
+    --------
+    >>> conformal_threshold(range(1, 10), 0.9), conformal_threshold(range(1, 9), 0.9)
+    (9.0, inf)
+    """
+    ordered = np.sort(np.asarray(scores, np.float64))
+    place = math.ceil(round((len(ordered) + 1) * coverage, 9))  # 10 x 0.9 is 9, not a little more
+    return float(ordered[place - 1]) if place <= len(ordered) else math.inf
+
+
+def label_sets(probabilities: ArrayLike, threshold: float) -> NDArray[np.bool_]:
+    """Return which labels are in the set of each cell: those whose 1 - probability is no more than ``threshold``.
+
+    ``probabilities`` are cells x labels. The likeliest label is always in, so that no set is empty.
+    """
+    shares = np.asarray(probabilities, np.float64)
+    inside: NDArray[np.bool_] = (1 - shares <= threshold) | (shares == shares.max(axis=1, keepdims=True))
+    return inside
+
+
+def confidence_metrics(confidence: ArrayLike, right: ArrayLike, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Return ``accuracy``, ``ece`` (calibration error) and ``aurc``: each with its 95 % interval over cells."""
+    measures: Mapping[str, Callable[..., float]] = {
+        "accuracy": lambda sure, right: float(right.mean()),
+        "ece": calibration_error,
+        "aurc": area_under_risk_coverage,
+    }
+    columns = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
+    return {name: _with_interval(measure, *columns, seed=seed) for name, measure in measures.items()}
+
+
+def set_metrics(inside: NDArray[np.bool_], truth: ArrayLike, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Return ``set_coverage``, the share of cells whose set holds column ``truth``, and mean ``set_size``."""
+    held = inside[np.arange(len(inside)), np.asarray(truth)]
+    return {
+        name: _with_interval(lambda column: float(column.mean()), column, seed=seed)
+        for name, column in (("set_coverage", held), ("set_size", inside.sum(axis=1)))
+    }
+
+
+def _with_interval(measure: Callable[..., float], *columns: NDArray[Any], seed: int) -> dict[str, Any]:
+    return {"value": measure(*columns), "interval": list(bootstrap_interval(measure, *columns, seed=seed))}

@@ -1,0 +1,106 @@
+"""Accuracy and written cells over the number of labels: tables and a figure of what benchmark_labels.sh measured.
+
+python recipes/benchmarks/label_curves.py RUNS --split test reads RUNS/LABELS/SEED/SPLIT/{metrics,baselines}.json and
+writes RUNS/SPLIT.md and RUNS/SPLIT.png: mean and standard deviation over seeds, and each difference from the
+column --reference, paired by seed, with its 95 % interval (Student's t).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.compare import Spread, check_runs, paired_change, row_label, values_of
+from cellduality_plugin.evaluation.plots import PALETTE, drawing, save_figure
+from cellduality_plugin.evaluation.tables import ordered_keys, signed
+from cellduality_plugin.files import write_text
+
+DRAWN = ("cell_type_annotation/accuracy", "cell_type_annotation/macro_f1")
+
+Values: TypeAlias = "dict[tuple[str, str], dict[int, tuple[float, ...]]]"
+"""(metric, column) -> number of labels -> a value a seed, in the order of the seeds."""
+
+
+def read(runs: Path, split: str) -> tuple[Values, dict[str, str]]:
+    """Return all values, and the label of each metric; baselines join the metrics of annotation."""
+    values: Values = {}
+    labels: dict[str, str] = {}
+    for folder in sorted((path for path in runs.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name)):
+        found = sorted(folder.glob(f"*/{split}/metrics.json"))
+        measured = [json.loads(path.read_text(encoding="utf-8")) for path in found]
+        others = [json.loads(path.with_name("baselines.json").read_text(encoding="utf-8")) for path in found]
+        if not measured:
+            continue
+        check_runs(measured)
+        for key in ordered_keys(measured[0]):
+            for column, held in measured[0]["columns"].items():
+                if own := values_of(measured, key, column):
+                    labels[key] = row_label(key, held["metrics"][key]["better"])
+                    values.setdefault((key, column), {})[int(folder.name)] = own
+        for name in others[0]:
+            for key in DRAWN:
+                own = tuple(other[name][key.partition("/")[2]] for other in others)
+                values.setdefault((key, name), {})[int(folder.name)] = own
+    if not values:
+        hint = "run recipes/benchmark_labels.sh first"
+        raise CellDualityError("no finished seed", code="no-runs", where=str(runs), hint=hint)
+    return values, labels
+
+
+def tables(values: Values, labels: Mapping[str, str], reference: str) -> Iterator[str]:
+    """Yield the lines of a Markdown table by metric: a row a column, a cell a number of labels."""
+    counts = sorted({count for own in values.values() for count in own})
+    for key, label in labels.items():
+        yield from ("", f"### {label}", "")
+        yield " | ".join(["|", *(f"{count} labels | minus {reference}" for count in counts), ""])
+        yield "|---" * (2 * len(counts) + 1) + "|"
+        for name in (name for metric, name in values if metric == key):
+            cells = [cell(values[key, name].get(n), values.get((key, reference), {}).get(n)) for n in counts]
+            yield " | ".join([f"| {name}", *cells, ""])
+
+
+def cell(own: Sequence[float] | None, reference: Sequence[float] | None) -> str:
+    """Return the value and the difference from the reference, two cells of a table."""
+    if own is None:
+        return "– | –"
+    if reference is None or own == reference or len(own) != len(reference):
+        return f"{Spread.of(own)} |"
+    change = Spread.of(paired_change(reference, own))
+    bounds = "" if change.interval is None else f" ({' to '.join(map(signed, change.interval))})"
+    return f"{Spread.of(own)} | {signed(change.mean)}{bounds}"
+
+
+def draw(values: Values, labels: Mapping[str, str], path: Path) -> None:
+    """Draw the metrics of annotation over the number of labels, mean and standard deviation over seeds."""
+    with drawing(9, 3.8) as figure:
+        for axes, key in zip(figure.subplots(1, len(DRAWN)), DRAWN, strict=True):
+            for place, (name, by_count) in enumerate(
+                (name, own) for (metric, name), own in values.items() if metric == key
+            ):
+                counts, spreads = list(by_count), [Spread.of(own) for own in by_count.values()]
+                axes.errorbar(
+                    counts, [s.mean for s in spreads], [s.deviation for s in spreads], label=name, capsize=2,
+                    color=PALETTE[place % len(PALETTE)], marker="o^sDvP"[place // len(PALETTE) % 6], markersize=4,
+                    linestyle=("-", "--", ":")[place // len(PALETTE) % 3],
+                )  # fmt: skip
+            axes.set(title=labels[key], xlabel="labelled cells", xscale="log")
+            axes.set_xticks(counts, map(str, counts))
+            axes.minorticks_off()
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+        save_figure(figure, path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, help="the folder of recipes/benchmark_labels.sh: ALL_RUNS")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--reference", default="SFT", help="the column that others are compared with")
+    given = parser.parse_args()
+    values, labels = read(given.runs, given.split)
+    write_text(given.runs / f"{given.split}.md", "\n".join(tables(values, labels, given.reference)).lstrip() + "\n")
+    draw(values, labels, given.runs / f"{given.split}.png")
+    print(given.runs / f"{given.split}.md", given.runs / f"{given.split}.png")

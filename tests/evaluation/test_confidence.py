@@ -1,0 +1,121 @@
+"""Calibration error, risk by coverage and conformal sets, against other ways to compute them and by their laws."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
+
+from cellduality_plugin.evaluation.confidence import (
+    area_under_risk_coverage,
+    calibration_error,
+    confidence_metrics,
+    conformal_threshold,
+    label_sets,
+    risk_coverage,
+    set_metrics,
+)
+
+SHARES = st.floats(0, 1).map(lambda share: round(share, 3))
+ANSWERS = st.lists(st.tuples(SHARES, st.booleans()), min_size=1, max_size=60)
+
+
+def columns(answers):
+    return np.array([sure for sure, _ in answers]), np.array([right for _, right in answers], float)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_calibration_error_is_that_of_scikit_learns_curve(seed):
+    rng = np.random.default_rng(seed)
+    sure = rng.random(300)
+    right = rng.random(300) < sure**2
+    accuracy, confidence = calibration_curve(right, sure, n_bins=10, strategy="uniform")
+    counts, _ = np.histogram(sure, bins=10, range=(0, 1))
+    expected = (counts[counts > 0] / 300 * np.abs(accuracy - confidence)).sum()
+    assert calibration_error(sure, right) == pytest.approx(expected)
+
+
+def test_a_true_confidence_has_little_error_and_a_boast_has_what_it_exceeds():
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.5, 1, 20_000)
+    assert calibration_error(sure, rng.random(20_000) < sure) < 0.015
+    assert calibration_error(np.ones(20_000), rng.random(20_000) < 0.7) == pytest.approx(0.3, abs=0.015)
+
+
+@given(ANSWERS)
+def test_risk_at_full_coverage_is_the_error_and_ties_have_no_order(answers):
+    sure, right = columns(answers)
+    coverage, risk = risk_coverage(sure, right)
+    assert (np.diff(coverage) > 0).all()
+    assert ((risk >= -1e-9) & (risk <= 1 + 1e-9)).all()
+    assert (coverage[-1], risk[-1]) == pytest.approx((1, 1 - right.mean()))
+    order = np.random.default_rng(0).permutation(len(sure))
+    assert area_under_risk_coverage(sure[order], right[order]) == pytest.approx(area_under_risk_coverage(sure, right))
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.9]), st.booleans()), min_size=1, max_size=7))
+def test_the_area_is_the_mean_over_all_orders_of_ties(answers):
+    """By brute force: every order in which the more sure answer never comes later, one answer after the other."""
+    orders = [order for order in itertools.permutations(answers) if all(a >= b for (a, _), (b, _) in pairwise(order))]
+    risks = [np.cumsum([not right for _, right in order]) / np.arange(1, len(order) + 1) for order in orders]
+    assert area_under_risk_coverage(*columns(answers)) == pytest.approx(np.mean(risks))
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=30))
+def test_no_confidence_is_better_than_one_that_knows_what_is_right(right):
+    hits = np.array(right, float)
+    for seed in range(5):
+        guess = np.random.default_rng(seed).random(len(hits))
+        assert area_under_risk_coverage(hits, hits) <= area_under_risk_coverage(guess, hits) + 1e-12
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60, unique=True), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
+def test_exchangeable_scores_are_covered_as_promised(scores, coverage):
+    """Each score in turn is the new one: of exchangeable scores each was as likely to be it."""
+    covered = np.mean(
+        [
+            score <= conformal_threshold(scores[:place] + scores[place + 1 :], coverage)
+            for place, score in enumerate(scores)
+        ]
+    )
+    assert covered >= coverage - 1e-9
+    assert covered <= coverage + 1 / len(scores) + 1e-9 or len(scores) < 1 / (1 - coverage)
+
+
+@given(st.lists(st.floats(0, 1), min_size=30, max_size=60), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
+def test_the_threshold_is_numpys_quantile_at_the_corrected_level(scores, coverage):
+    level = (math.ceil((len(scores) + 1) * coverage - 1e-9) - 0.5) / len(scores)  # half a step off: no rounding decides
+    assert conformal_threshold(scores, coverage) == np.quantile(scores, level, method="inverted_cdf")
+
+
+@given(
+    st.lists(st.lists(st.floats(0.01, 1), min_size=4, max_size=4), min_size=1, max_size=20),
+    st.lists(st.floats(0, 1), min_size=30, max_size=40),
+)
+def test_more_coverage_never_takes_a_label_out_of_a_set_and_no_set_is_empty(weights, scores):
+    shares = np.array(weights) / np.sum(weights, axis=1, keepdims=True)
+    sets = [label_sets(shares, conformal_threshold(scores, coverage)) for coverage in (0.2, 0.6, 0.9)]
+    assert sets[0].any(axis=1).all()
+    assert (sets[0] <= sets[1]).all()
+    assert (sets[1] <= sets[2]).all()
+    assert label_sets(shares, math.inf).all()
+
+
+def test_every_number_has_an_interval_around_it():
+    rng = np.random.default_rng(1)
+    sure = rng.random(400)
+    shares = rng.dirichlet([0.5] * 3, 400)
+    found = confidence_metrics(sure, rng.random(400) < sure) | set_metrics(
+        label_sets(shares, 0.6), rng.integers(0, 3, 400)
+    )
+    assert list(found) == ["accuracy", "ece", "aurc", "set_coverage", "set_size"]
+    for name in ("accuracy", "aurc", "set_coverage", "set_size"):
+        low, high = found[name]["interval"]
+        assert low < found[name]["value"] < high
