@@ -25,6 +25,7 @@ from cellduality_plugin.commands import (
     serving,
     tracing,
     using,
+    writing,
 )
 from cellduality_plugin.errors import CellDualityError
 
@@ -84,5 +85,5 @@ for room in (data_sets, preparing):
     room.register(data_app)
 models.register(model_app)
 tracing.register(traces_app)
-for room in (doctoring, auditing, configuring, serving, evaluating, comparing, replaying, rounding, using):
+for room in (doctoring, auditing, configuring, serving, evaluating, comparing, replaying, rounding, using, writing):
     room.register(app)

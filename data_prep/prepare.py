@@ -238,9 +238,11 @@ def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict
         counts = {source: len(types) for sets in content.values() for source, types in sets.items()}
     else:
         counts = _counts(content)
+        if name == "cells.jsonl":
+            by_source["expression_at_rank"] = {view.name: dict(view.expression) for view in views if view.expression}
         if len(views) > 1:
             parts = {view.name: [row for row in content if source_of(row["id"]) == view.name] for view in views}
-            by_source = {"counts_by_source": {source: _counts(rows) for source, rows in parts.items()}}
+            by_source["counts_by_source"] = {source: _counts(rows) for source, rows in parts.items()}
     drops = sum((Counter(view.drops) for view in views), Counter[str]())
     notes = {"notes": found} if name == "vocabulary.json" and (found := _notes(content, views)) else {}
     return {"counts": counts, **by_source, "drops": dict(drops), "vocabulary": vocabulary.fingerprint, **notes}

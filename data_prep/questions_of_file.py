@@ -11,15 +11,9 @@ import numpy as np
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL, joined
 from cellduality_plugin.tasks import TASKS
-<<<<<<< HEAD
 from data_prep.h5ad.loaders import NAMED, labels_of
 from data_prep.registry import DATASETS
 from data_prep.sources import control_names, own_file, untreated
-=======
-from data_prep.h5ad.loaders import NAMED
-from data_prep.registry import DATASETS
-from data_prep.sources import own_file, untreated
->>>>>>> h-screens
 from data_prep.views import asked_columns
 
 

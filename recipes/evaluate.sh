@@ -14,11 +14,7 @@ set_up
 lock_run
 : "${SPLIT:=test}"
 models=()
-case "$BASE_MODEL" in
-  small-llama) ;; # has not learned a word
-  smollm2) models+=(--model "base=$base") ;;
-  *) models+=(--model "base=$BASE_MODEL") ;;
-esac
+if [[ "$BASE_MODEL" != small-llama ]]; then models+=(--model "base=$base"); fi # that has not learned a word
 models+=(--model "SFT=$sft") curves=(--curves "SFT=$RUN_DIR/tensorboard/sft")
 if nothing_chosen; then
   say "GRPO has not been run: nothing was chosen to train on."
@@ -27,6 +23,7 @@ else
   models+=(--model "GRPO=$grpo") curves+=(--curves "GRPO=$RUN_DIR/tensorboard/grpo")
 fi
 
+if [[ "$BACKEND" == gpu ]]; then models+=(--tensor-parallel "$TENSOR_PARALLEL" --batch $((256 * GPUS))); fi
 if [[ "$BACKEND" == cpu ]] && (("$(OMP_NUM_THREADS="" nproc)" > 1)); then models+=(--together); fi
 run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
   --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" --decode "$DECODE" "$@"

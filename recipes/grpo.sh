@@ -14,8 +14,16 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/recipes/common.sh"
 set_up
 lock_run
-finished grpo && exit 0
-unmark grpo
+from="$sft"
+if [[ "${CHECK_ONLY:-0}" == 1 ]]; then # before SFT: of the same kind as its model is what it starts from
+  finished sft && exit 0
+  make_base
+  from="$model"
+  : "${CONFIG:=$data/cellduality.json}"
+else
+  finished grpo && exit 0
+  unmark grpo
+fi
 
 if [[ -z "${CONFIG:-}" ]] && nothing_chosen; then
   say "No reward agrees with the truth in any task: there is nothing to train on ($RUN_DIR/audit/audit.md)."
@@ -31,16 +39,22 @@ if [[ "$PREFIX_CACHING" == 1 ]]; then caching=(--vllm.enable_prefix_caching); fi
 
 trainer=(python -m openrlhf.cli.train_ppo_ray)
 if [[ "$PROFILE" == multinode ]]; then
+  # Workers on other nodes see nothing of this shell but this.
+  reaching="\"CELLDUALITY_CONFIG\": \"$CONFIG\", \"CELLDUALITY_DEVICE\": \"gpu\", \"PYTHONPATH\": \"$PYTHONPATH\""
+  for name in $(compgen -e); do
+    if [[ "$name" =~ ^(NCCL|GLOO|VLLM|HF_HUB)_ && ! "$name" =~ (KEY|TOKEN) ]]; then reaching+=", \"$name\": \"${!name}\""; fi
+  done
   trainer=(
-    ray job submit --address "$RAY_JOB_ADDRESS"
-    --runtime-env-json "{\"env_vars\": {\"CELLDUALITY_CONFIG\": \"$CONFIG\"}}"
+    # By its name the job is stopped when the recipe is.
+    ray job submit --address "$RAY_JOB_ADDRESS" --submission-id "cellduality-$$-$(date +%s)"
+    --runtime-env-json "{\"env_vars\": {$reaching}}"
     -- "${trainer[@]}"
   )
 fi
 
 trainer=(
   "${launch[@]}" "${trainer[@]}"
-  --actor.model_name_or_path "$sft" --ckpt.output_dir "$grpo.new" --ckpt.path "$RUN_DIR/checkpoints/grpo"
+  --actor.model_name_or_path "$from" --ckpt.output_dir "$grpo.new" --ckpt.path "$RUN_DIR/checkpoints/grpo"
   --ckpt.save_steps "$SAVE_STEPS" --ckpt.max_num 2 "${resume[@]}"
   --train.agent_func_path "$agent"
   --data.prompt_dataset "$RL_ROWS" --data.input_key input --data.label_key label --data.apply_chat_template
@@ -58,6 +72,7 @@ trainer=(
   --ds.param_dtype bf16 --logger.tensorboard_dir "$RUN_DIR/tensorboard/grpo" "${grpo_machine[@]}" "${caching[@]}" "$@"
 )
 run check-grpo 10 cellduality doctor -- "${trainer[@]}"
+if [[ "${CHECK_ONLY:-0}" == 1 ]]; then exit 0; fi
 # A stopped run is taken up only on request; otherwise its checkpoints would be mistaken for this run's.
 if [[ "$DRY_RUN" != 1 && "$RESUME" != 1 ]]; then
   rm -rf "$RUN_DIR/checkpoints/grpo" "$RUN_DIR/tensorboard/grpo" "$RUN_DIR/rollouts" "$RUN_DIR/alarms.jsonl"

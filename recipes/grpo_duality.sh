@@ -3,7 +3,7 @@
 # of the reward, GRPO with the dual reward, evaluation, report.
 # Further arguments go to the GRPO trainer. Everything in recipes/profiles/ can be set from the environment.
 #
-#   bash recipes/grpo_duality.sh                                   # CPU without a GPU, one GPU with one
+#   bash recipes/grpo_duality.sh                                   # by the cards that are there: recipes/README.md
 #   PROFILE=a6000x8 bash recipes/grpo_duality.sh                   # the paper's set-up
 #   DATASET=my.h5ad LABEL_COLUMN=cell_type bash recipes/grpo_duality.sh
 #   SEED=1 RUN_DIR=runs/seed1 ACTOR_LR=5e-5 bash recipes/grpo_duality.sh
@@ -31,5 +31,8 @@ for name in "${stages[@]}"; do
   at=$((at + 1))
   further=()
   if [[ "$name" == "$rl" ]]; then further=("$@"); fi
+  if [[ "$name" == sft && "$BACKEND" == gpu ]]; then # what stage 2 would refuse is found before hours of SFT
+    stage="[$at/$of]" CHECK_ONLY=1 bash "$root/recipes/grpo.sh" "$@"
+  fi
   stage="[$at/$of]" bash "$root/recipes/$name.sh" "${further[@]}"
 done

@@ -55,7 +55,7 @@ for name in $THEMES; do
     identity) theme "$name" "$IDENTITY_SETS" ;;
     dynamics)
       theme "$name" "$DYNAMICS_SETS" MAX_LEN="$DYNAMICS_MAX_LEN" MAX_TOKENS_PER_GPU="$DYNAMICS_MAX_LEN" \
-        ROLLOUT_TOKENS_PER_GPU="$DYNAMICS_MAX_LEN" SFT_MICRO_BATCH=1
+        ROLLOUT_TOKENS_PER_GPU="$DYNAMICS_MAX_LEN" SFT_MICRO_BATCH=1 MICRO_BATCH=1
       ;;
     *) die "no theme '$name'" "use identity, dynamics or both" ;;
   esac

@@ -52,8 +52,9 @@ RUN_DIR="$all" finished "$ROUNDS" && exit 0
 unmark grpo
 
 refit() { # labels of the policy, and a fresh model on them
-  local previous=() start="$BASE_MODEL" code=0
+  local previous=() start="$base" code=0
   if ((number > 2)); then previous=(--previous "$all/$((number - 1))/pseudo.jsonl"); fi
+  if [[ "$BACKEND" == gpu ]]; then previous+=(--tensor-parallel "$TENSOR_PARALLEL"); fi
   if ! RUN_DIR="$folder" finished pseudo; then
     RUN_DIR="$folder" run pseudo "$expect_audit" "${launch[@]}" cellduality pseudo-label --model "$policy" --data "$data" \
       --config "$CONFIG" --labelled "$sft_rows" --out "$folder/pseudo.jsonl" --judge "$JUDGE" --votes "$PSEUDO_VOTES" \
@@ -70,7 +71,6 @@ refit() { # labels of the policy, and a fresh model on them
     RUN_DIR="$folder" mark_finished pseudo
   fi
   if [[ "$DRY_RUN" != 1 ]]; then grep -E '^(pseudo-labels of|alarm:) ' "$folder/logs/pseudo.log" >&2 || true; fi
-  case "$BASE_MODEL" in small-llama | smollm2) start="$base" ;; esac
   if [[ "$PRETRAIN" != 0 ]]; then start="$pretrained"; fi
   if [[ "$REFIT_FROM" == policy ]]; then start="$policy"; fi
   CHECK=0 CONFIG="$CONFIG" RUN_DIR="$folder" START_MODEL="$start" SFT_EPOCHS="$REFIT_EPOCHS" SFT_ROWS="$folder/pseudo.jsonl" bash "$root/recipes/sft.sh"

@@ -5,6 +5,7 @@
 #   bash recipes/setup.sh              # CPU without a GPU, else GPU
 #   PROFILE=gpu1 bash recipes/setup.sh
 #   PYTHON=python3.12 VENV=~/envs/cellduality bash recipes/setup.sh
+#   FLASH_ATTN=build bash recipes/setup.sh          # GPU: compiles flash-attn too; about four core hours a kind of card
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
@@ -44,17 +45,63 @@ install_cpu() {
     xargs -d '\n' -n 150 -P 2 "${pip[@]}" --no-deps 2> >(grep -v '^WARNING' >&2) | counted
 }
 
-install_gpu() {
-  "${pip[@]}" "${root}[gpu,dev]" | counted
+# What would end the set-up after gigabytes were downloaded. A machine without a card may prepare for one that has it.
+check_gpu_machine() {
+  local driver compiler
+  driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)" || true
+  if [[ "$driver" =~ ^([0-9]+)\. ]] && ((BASH_REMATCH[1] < 580)); then
+    die "the driver is $driver, and CUDA 13 needs 580 or newer: torch would see no card" "update it, or PROFILE=cpu"
+  elif [[ -z "$driver" ]]; then
+    say "No NVIDIA card is found here: this prepares for a machine that has one (driver 580 or newer)."
+  fi
+  compiler="apt-get install g++ python3-dev, or load your cluster's modules"
+  command -v "${CXX:-g++}" >/dev/null || die "no C++ compiler" "DeepSpeed and Triton compile their kernels: $compiler"
+  "$1" -c 'import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))' 2>/dev/null ||
+    die "$1 has no Python.h" "DeepSpeed and Triton compile their kernels against it: $compiler"
 }
 
-want="$( (echo "$BACKEND"; cat "$root/pyproject.toml" "$root/recipes/requirements/cpu.lock") | sha256sum | cut -c1-16)"
+install_gpu() {
+  local lock="$root/recipes/requirements/gpu.lock" library found
+  # --no-deps: the lock file is complete, and openrlhf names flash-attn.
+  grep -v -e '^ *#' -e '^deepspeed==' "$lock" |
+    xargs -d '\n' -n 200 -P 2 "${pip[@]}" --no-deps 2> >(grep -v '^WARNING' >&2) | counted
+  # The compiler of the lock, which is as old as torch's CUDA; its packages lack the names that a linker looks for.
+  CUDA_HOME="$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia/cu13"
+  for library in libcudart libcurand libcublas; do
+    found=("$CUDA_HOME/lib/$library.so".*)
+    ln -sfn "$(basename "${found[0]}")" "$CUDA_HOME/lib/$library.so"
+  done
+  export CUDA_HOME PATH="$VENV/bin:$CUDA_HOME/bin:$PATH"
+  if [[ -z "${TORCH_CUDA_ARCH_LIST:-}" ]]; then
+    TORCH_CUDA_ARCH_LIST="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -u | paste -sd ';')" ||
+      true
+  fi
+  export TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-8.0;8.6;9.0}"
+  # Otherwise DeepSpeed compiles its optimisers at the first step, on every node, and wants an nvcc there. It is told what
+  # for: without a card it would compile those for a CPU.
+  say "Compiling DeepSpeed's optimisers for compute capability $TORCH_CUDA_ARCH_LIST: about three minutes"
+  DS_ACCELERATOR=cuda DS_BUILD_FUSED_ADAM=1 DS_BUILD_CPU_ADAM=1 "${pip[@]}" --quiet --no-deps --no-build-isolation --no-binary deepspeed \
+    --no-cache-dir "$(grep '^deepspeed==' "$lock")"
+  if [[ "${FLASH_ATTN:-}" == build ]]; then
+    say "Compiling flash-attn: about four core hours for each kind of card, 20 to 30 minutes on 16 cores"
+    FLASH_ATTN_CUDA_ARCHS="$(tr -d . <<<"$TORCH_CUDA_ARCH_LIST")" FLASH_ATTENTION_FORCE_BUILD=TRUE \
+      "${pip[@]}" --no-deps --no-build-isolation "flash-attn==2.8.3"
+  fi
+}
+
+told="about 260 packages, once, about three minutes"
+if [[ "$BACKEND" == gpu ]]; then told="about 360 packages and 9 GB, once, about fifteen minutes"; fi
+want="$( (echo "$BACKEND${FLASH_ATTN:+ $FLASH_ATTN}"; cat "$root/pyproject.toml" "$root/recipes/requirements/$BACKEND.lock") |
+  sha256sum | cut -c1-16)"
 stamp="$VENV/.cellduality-setup"
 if [[ -f "$stamp" && "$(<"$stamp")" == "$want" ]]; then
   exit 0
 fi
-say "Setting up $VENV ($BACKEND): about 260 packages, once, about three minutes"
-[[ -x "$VENV/bin/python" ]] || "$(find_python)" -m venv "$VENV"
+python="$VENV/bin/python"
+[[ -x "$python" ]] || python="$(find_python)"
+if [[ "$BACKEND" == gpu ]]; then check_gpu_machine "$python"; fi
+say "Setting up $VENV ($BACKEND): $told"
+[[ -x "$VENV/bin/python" ]] || "$python" -m venv "$VENV"
 # Byte code is written at first import instead of now, for the files that are really used.
 pip=("$VENV/bin/python" -m pip install --disable-pip-version-check --no-compile)
 "install_$BACKEND"

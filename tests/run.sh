@@ -19,7 +19,7 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-shellcheck --external-sources recipes/*.sh recipes/profiles/*.sh tests/*.sh .ci/run
+shellcheck --external-sources recipes/*.sh recipes/profiles/*.sh recipes/slurm/*.sbatch tests/*.sh .ci/run
 say "Tests"
 trainer=(-m "stack and not long")
 if [[ "${1:-}" == --all ]]; then

@@ -73,6 +73,7 @@ def audit_rewards(
     temperature: Annotated[float, typer.Option(min=0.01, help="Of those answers, as in training.")] = 1.0,
     max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 1024,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of the engine.")] = 1,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
 ) -> None:
     """Put answers of known worth before each reward and report whether it prefers the truth, before training on it.
@@ -89,6 +90,7 @@ def audit_rewards(
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
     from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training
     from cellduality_plugin.evaluation.audit.tables import audit_markdown
+    from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
     source = config or data / "cellduality.json"
@@ -109,7 +111,8 @@ def audit_rewards(
         temperature=temperature,
         seed=seed,
     )
-    engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
+    model = local_model(model)
+    engine = EngineSettings(max_len, max_new_tokens, tensor_parallel_size=tensor_parallel)
 
     def opened() -> AbstractContextManager[Players]:
         return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed)

@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate_checkpoints(
-    model: Annotated[list[str], typer.Option(help="NAME=FOLDER of a checkpoint; once for each column.")],
+    model: Annotated[
+        list[str], typer.Option(help="NAME=FOLDER of a checkpoint, or its name of the hub; once for each column.")
+    ],
     data: Annotated[Path, typer.Option(help="The prepared folder.")],
     folder: Annotated[Path, typer.Option("--out", help="Where predictions and metrics.json go.")],
     split: Annotated[str, typer.Option(help="validation while choosing settings; test once, last.")] = "test",
@@ -41,6 +43,7 @@ def evaluate_checkpoints(
     batch: Annotated[
         int, typer.Option(help="Questions asked together; what is answered is kept after each batch.")
     ] = 256,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of one engine; there are as many as fit.")] = 1,
     together: Annotated[
         bool, typer.Option("--together", help="All checkpoints at the same time: where each has a core of its own.")
     ] = False,
@@ -62,6 +65,7 @@ def evaluate_checkpoints(
     from cellduality_plugin.config import Config
     from cellduality_plugin.evaluation.evaluate import EvaluationSettings, Split, evaluate, predict_at_once, table
     from cellduality_plugin.evaluation.predictions import Decode, PredictionSettings
+    from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
     for flag, what, value, known in (("--split", "split", split, Split), ("--decode", "decoding", decode, Decode)):
@@ -71,12 +75,12 @@ def evaluate_checkpoints(
     for flag, number in (("--samples", samples), ("--batch", batch)):
         if number < 1:
             raise CellDualityError(f"{number} is none", code="wrong-value", where=flag, hint="give 1 or more")
-    engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
+    engine = EngineSettings(max_len, max_new_tokens, tensor_parallel_size=tensor_parallel)
     asking = PredictionSettings(samples, seed=seed, decode=decode, batch=batch, engine=engine)  # type: ignore[arg-type]
     settings = EvaluationSettings(
         asking, embedding=embedding, seed=seed, anndata=anndata, real_cells=real_cells, metrics=tuple(metric or ())
     )
-    models = folders(model, "--model")
+    models = {name: local_model(folder) for name, folder in folders(model, "--model").items()}
     tasks = Config.load(data / "cellduality.json").load_tasks()
     if together and len(models) > 1:
         predict_at_once(models, data, split, folder, settings)  # type: ignore[arg-type]

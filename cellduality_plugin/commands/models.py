@@ -1,4 +1,4 @@
-"""`cellduality model ...`: small models to start from on a CPU."""
+"""`cellduality model ...`: models to start from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the group ``model``."""
     app.command("small-llama")(model_small_llama)
     app.command("smollm2")(model_smollm2)
+    app.command("fetch")(model_fetch)
 
 
 def model_small_llama(
@@ -42,3 +43,16 @@ def model_smollm2(folder: Annotated[Path, typer.Option("--out", help="Where the 
 
     build_smollm2(folder)
     print(folder)
+
+
+def model_fetch(
+    name: Annotated[str, typer.Argument(help="A name of the hub (owner/model), or a folder.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where the model goes.")],
+) -> None:
+    """Download a published model, once, and pin the date that its chat template may tell.
+
+    Example: `cellduality model fetch meta-llama/Llama-3.2-3B-Instruct --out base`
+    """
+    from data_prep.models.fetched import fetch_model
+
+    print(folder, "(the date in its chat template is pinned)" if fetch_model(name, folder) else "")

@@ -61,6 +61,7 @@ def pseudo_label(
     batch: Annotated[int, typer.Option(min=1, help="Cells that are asked together, and then kept.")] = 64,
     max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 1024,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of the engine.")] = 1,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 42,
 ) -> None:
     """Give training cells without a label one of the policy's, weighed by the reward, as SFT rows in both directions.
@@ -76,6 +77,7 @@ def pseudo_label(
     from cellduality_plugin.commands.pseudo_labels import PseudoSettings, Work
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
     from cellduality_plugin.evaluation.checkpoints import model_hash
+    from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
     if rows.suffix != ".jsonl":
@@ -89,7 +91,8 @@ def pseudo_label(
             "weight": weight, "labelled_share": labelled_share, "keep_above": keep_above, "batch": batch, "seed": seed,
         }
     )  # fmt: skip
-    engine = EngineSettings(max_model_len=max_len, max_new_tokens=max_new_tokens)
+    model = local_model(model)
+    engine = EngineSettings(max_len, max_new_tokens, tensor_parallel_size=tensor_parallel)
 
     def opened() -> AbstractContextManager[Players | None]:
         if not work.asks_policy:

@@ -9,7 +9,18 @@ from typing import Annotated, get_args
 
 import typer
 
-from cellduality_plugin.commands.arguments import pairs
+from cellduality_plugin.commands.reading import (
+    Batch,
+    Column,
+    GeneSymbols,
+    Given,
+    Layer,
+    Matrix,
+    Seed,
+    Species,
+    columns_in,
+    values_in,
+)
 from cellduality_plugin.errors import CellDualityError
 
 
@@ -109,15 +120,14 @@ def annotate(
     backend: Annotated[
         str, typer.Option(help="transformers, in this process; or vllm, faster on a GPU (`cellduality-cpu` on a CPU).")
     ] = "transformers",
-    matrix: Annotated[str, typer.Option(help="X, or raw for what scanpy keeps aside.")] = "X",
-    layer: Annotated[str | None, typer.Option(help="The layer to read in its place.")] = None,
-    gene_symbols: Annotated[str | None, typer.Option(help="The column of var with gene symbols.")] = None,
-    species: Annotated[str | None, typer.Option(help="human, or mouse: its genes are mapped to human ones.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="NAME=COLUMN of obs that the question shows, such as drug=treatment.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Cells that are asked together, and then kept.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 42,
+    matrix: Matrix = "X",
+    layer: Layer = None,
+    gene_symbols: GeneSymbols = None,
+    species: Species = None,
+    column: Column = None,
+    given: Given = None,
+    batch: Batch = 64,
+    seed: Seed = 42,
 ) -> None:
     """Name the cells of a file: label, confidence, votes and reasoning in obs, probabilities in obsm, the rest kept.
 
@@ -146,10 +156,9 @@ def annotate(
         {"verify": verify, "unassigned_below": unassigned_below, "coverage": coverage, "batch": batch, "seed": seed},
         where="annotate",
     )
-    columns = {name: text for item in column or [] for name, text in pairs(item, "--column").items()}
     found, shared = Model.load(model, backend=backend).annotate_file(  # type: ignore[arg-type]
         cells, out, settings, key_added=key_added, task=task, matrix=matrix, layer=layer,
-        gene_symbols=gene_symbols, species=species, columns=columns,
+        gene_symbols=gene_symbols, species=species, columns=columns_in(column), given=values_in(given),
     )  # fmt: skip
     if shared < LITTLE_SHARED:
         print(f"warning: the file has {shared:.0%} of the genes that the model knows; labels may be worth little")

@@ -6,19 +6,24 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name
+from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name, rank_profile
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.sections import Section
 from cellduality_plugin.files import whole_file
 from cellduality_plugin.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 RANK = "rank"
 """The layer of ranks: 1 for the gene that comes first, 0 for genes that a cell does not list."""
+RANK_IS = "1 for the first gene of a cell sentence; 0 for genes that are not listed"
 
 
 def can_write() -> None:
@@ -47,7 +52,6 @@ def write_generated(
     for ``uns``. With ``real`` the real cells of the split follow, with ``origin`` "real".
     """
     import anndata
-    import h5py
     import pandas as pd
 
     writing = [section for section in sections if section.writes_cells]
@@ -90,18 +94,40 @@ def write_generated(
     obs.index.name = None
     for column in ("section", "task", "condition", "cell_type", "state", "origin", "failure", "dual_failure"):
         obs[column] = pd.Categorical(obs[column], categories=sorted(set(obs[column])))
-    weights = cell_matrix(cells, vocabulary.genes, top)
-    ranks = weights.copy()  # while genes still stand in the order of the cell
-    ranks.data = np.concatenate([np.arange(1, min(len(cell), top) + 1, dtype=np.int32) for cell in cells])
-    for matrix in (weights, ranks):
-        matrix.sort_indices()
+    ranks = rank_matrix(cells, vocabulary.genes, top)
+    weights = ranks.astype(np.float32)
+    weights.data = rank_profile(top)[ranks.data - 1].astype(np.float32)
     var = pd.DataFrame(index=pd.Index(vocabulary.genes))
-    content = anndata.AnnData(X=weights.astype(np.float32), obs=obs, var=var, layers={RANK: ranks})
+    content = anndata.AnnData(X=weights, obs=obs, var=var, layers={RANK: ranks})
     content.uns["cellduality"] = {
         "made_from": json.dumps(made_from, sort_keys=True),
         "X": f"{profile_name(top)}, a proxy of expression; 0 for genes that are not listed",
-        RANK: "1 for the first gene of a cell sentence; 0 for genes that are not listed",
+        RANK: RANK_IS,
     }
+    write_anndata(path, content)
+    return len(cells)
+
+
+def rank_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) -> csr_matrix:
+    """Return cells x ``genes``, int32: the rank of each gene, 0 for genes a cell does not list, or past ``top``.
+
+    Examples
+    --------
+    >>> rank_matrix([("B", "A"), ("C",)], ("A", "B", "C"), top=3).toarray().tolist()
+    [[2, 1, 0], [0, 0, 1]]
+    """
+    ranks = cell_matrix(cells, genes, top).copy()
+    ranks.data = np.concatenate(
+        [np.empty(0, np.int32), *(np.arange(1, min(len(cell), top) + 1, dtype=np.int32) for cell in cells)]
+    )  # while genes still stand in the order of the cell
+    ranks.sort_indices()
+    return ranks
+
+
+def write_anndata(path: Path, content: AnnData) -> None:
+    """Write ``content`` as an .h5ad, whole or not at all."""
+    import anndata
+    import h5py
+
     with whole_file(path, "w+b") as stream, h5py.File(stream, "w") as file:
         anndata.io.write_elem(file, "/", content)
-    return len(cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -162,14 +163,30 @@ def needed_to_repeat(metrics: Mapping[str, Any], data: Path | None, commands: Pa
         "checkpoints": metrics["provenance"]["models"],
     }
     ran = sorted(commands.glob("*.command"), key=lambda path: (path.stat().st_mtime, path.name)) if commands else []
-    stages = {path.stem: path.read_text(encoding="utf-8").strip() for path in ran}
+    stages = {path.stem: without_secrets(path.read_text(encoding="utf-8").strip()) for path in ran}
     return {
-        "commands": stages or {"evaluate": shlex.join(metrics["provenance"]["command"])},
+        "commands": stages or {"evaluate": without_secrets(shlex.join(metrics["provenance"]["command"]))},
         "rewards": {task: own["reward"] for task, own in configured.get("tasks", {}).items()},
         "seeds": seeds,
         "sources": [str(manifest[key]) for key in ("source", "source_sha256") if key in manifest],
         "settings": {name: json.dumps(own, indent=2, ensure_ascii=False) for name, own in settings.items() if own},
     }
+
+
+_SECRET = re.compile(
+    r"""((?:api[._-]?|wandb[._-])key|[._-]token|password|secret)(\\?["']?[\s=:\\]+["']?)[^\s"'\\]+""", re.IGNORECASE
+)
+
+
+def without_secrets(command: str) -> str:
+    """Return a command without the keys, tokens and passwords it was given: a page is made to be handed on.
+
+    Examples
+    --------
+    >>> without_secrets("train --logger.wandb.key abc --data.input_key input --rollout.max_new_tokens 64")
+    'train --logger.wandb.key *** --data.input_key input --rollout.max_new_tokens 64'
+    """
+    return _SECRET.sub(r"\1\2***", command)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class Annotator:
     @property
     def genes(self) -> frozenset[str]:
         """The genes that the questions of the task showed in training."""
-        return frozenset(self.checkpoint.notes["genes"][self.task.name])
+        return self.checkpoint.genes_of(self.task.name)
 
     def annotate(self, cells: RankedCells, players: Players, kept: AnswerCache, name: str = "") -> Annotation:
         """Return the labels of ``cells``; what is in ``kept`` is not asked again.

@@ -13,7 +13,9 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.checkpoints import file_hash, versions
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
+from cellduality_plugin.inference.expression import lines_by_task
 from cellduality_plugin.policies.offline import check_checkpoint
+from cellduality_plugin.tasks import DualTask
 from data_prep.manifests import read_manifest
 from data_prep.pseudo import hidden_share, read_sft, served
 from data_prep.views import source_of
@@ -38,7 +40,8 @@ class Checkpoint:
     notes
         ``top_genes`` (K of a cell sentence), ``genes`` (by task, those of its questions), ``min_genes``, ``hidden``
         (the share that duals rebuild), ``max_len`` and ``max_new_tokens`` (of training), ``labelled`` (cells
-        that showed their label, by set), ``sources`` (their hashes), ``versions``; once calibrated, ``calibration``.
+        that showed their label, by set), ``sources`` (their hashes), ``versions``; ``line`` (by task, from rank to
+        expression; not for data of an earlier version); once calibrated, ``calibration``.
     """
 
     model: Path
@@ -49,6 +52,25 @@ class Checkpoint:
     def hash(self) -> str:
         """The first 12 hex digits of the SHA-256 of all that stands beside the weights."""
         return file_hash(*sorted(path for path in (self.model / FOLDER).glob("*") if path.is_file()))
+
+    def genes_of(self, task: str) -> frozenset[str]:
+        """Return the genes that the questions of ``task`` showed in training; a CellDualityError if there were none."""
+        if found := self.notes["genes"].get(task):
+            return frozenset(found)
+        raise CellDualityError(
+            f"the model was not trained on {task!r}", code="task-not-packed", where=str(self.model),
+            hint=f"it was on {', '.join(self.notes['genes'])}; or pack it with the data of its training",
+        )  # fmt: skip
+
+    def task(self, name: str) -> DualTask:
+        """Return the pair called ``name``; a CellDualityError lists those there are."""
+        tasks = self.config.load_tasks()
+        if name in tasks:
+            return tasks[name]
+        hint = f"use one of: {', '.join(tasks)}"
+        raise CellDualityError(
+            f"the model knows no pair {name!r}", code="unknown-task", where=str(self.model), hint=hint
+        )
 
 
 def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_tokens: int) -> Path:
@@ -69,7 +91,8 @@ def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_
     check_checkpoint(model)
     run = Config.load(config or data / "cellduality.json")
     manifest = read_manifest(data / "cells.jsonl")
-    settings, folder, genes = manifest["settings"], model / FOLDER, _genes_by_task(data, run)
+    asked, _ = served(read_sft(data / "sft.jsonl"), run.load_tasks())
+    settings, folder, genes = manifest["settings"], model / FOLDER, _genes_by_task(data, asked)
     folder.mkdir(exist_ok=True)
     values = run.model_dump() | {"records": None, "vocabulary": "vocabulary.json"}
     for task in values["tasks"].values():
@@ -82,7 +105,7 @@ def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_
     notes = {
         "format": FORMAT, "version": VERSION,
         "top_genes": settings["top_genes"], "min_genes": settings["min_genes"], "hidden": hidden_share(data),
-        "genes": genes,
+        "genes": genes, "line": lines_by_task(manifest.get("expression_at_rank", {}), asked),
         "max_len": max_len, "max_new_tokens": max_new_tokens,
         "labelled": {source: counts.get("labelled", 0) for source, counts in by_source.items()},
         "sources": manifest["sha256_by_source"], "versions": versions(),
@@ -104,15 +127,14 @@ def note_calibration(checkpoint: Checkpoint, task: str, asked: str, found: Mappi
     return replace(checkpoint, notes=notes)
 
 
-def _genes_by_task(data: Path, run: Config) -> dict[str, list[str]]:
+def _genes_by_task(data: Path, asked: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Return by task the genes that its questions showed: those of the cells of the sets it was asked about.
 
     The vocabulary may hold more, of other sets: a question that shows them is like none of the training.
     """
-    by_source, _ = served(read_sft(data / "sft.jsonl"), run.load_tasks())
     found: dict[str, set[str]] = {}
     for row in read_jsonl(data / "cells.jsonl"):
-        for task in by_source.get(source_of(row["id"]), ()):
+        for task in asked.get(source_of(row["id"]), ()):
             found.setdefault(task, set()).update(row["genes"])
     return {task: sorted(genes) for task, genes in found.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,16 @@ LITTLE_SHARED = 0.5
 
 
 def readable_cells(
-    cells: AnnData | CellTable, genes: frozenset[str], notes: Mapping[str, Any], source: str, needs: Iterable[str] = ()
+    cells: AnnData | CellTable,
+    genes: frozenset[str],
+    notes: Mapping[str, Any],
+    source: str,
+    needs: Iterable[str] = (),
+    given: Mapping[str, str] | None = None,
 ) -> tuple[RankedCells, float]:
     """Return (the cells as the model reads them, the share of its genes that they have).
 
-    Cells with fewer than ``min_genes`` of its genes are left out.
+    Cells with fewer than ``min_genes`` of its genes are left out. ``given`` are columns with one value for all cells.
 
     Raises
     ------
@@ -36,12 +42,15 @@ def readable_cells(
         If they share no gene, no cell is left, or a column that the question shows is missing.
     """
     table = cells if isinstance(cells, CellTable) else CellTable.of(cells)
+    if given:
+        refuse_unshown(given, needs)
+        table = replace(table, obs=table.obs.assign(**given))
     if missing := sorted(set(needs) - set(table.obs)):
         raise CellDualityError(
             f"no column {missing[0]!r}, which the question shows",
             code="unknown-column",
             where=f"{source}, obs",
-            hint=f"there is {', '.join(map(str, table.obs)) or 'none'}",
+            hint=f"there is {', '.join(map(str, table.obs)) or 'none'}; or give it one value: --set {missing[0]}=VALUE",
         )
     shared = genes.intersection(table.genes)
     if not shared:
@@ -53,6 +62,13 @@ def readable_cells(
         )
     ranked = rank_cells(table, source=source, top=notes["top_genes"], min_genes=notes["min_genes"], genes=genes)
     return ranked, len(shared) / len(genes)
+
+
+def refuse_unshown(given: Iterable[str], needs: Iterable[str]) -> None:
+    """Raise if a column is ``given`` that the question does not show."""
+    if unknown := sorted(set(given) - set(needs)):
+        hint = f"it shows {', '.join(needs) or 'nothing but the cell'}"
+        raise CellDualityError(f"the question shows no {unknown[0]!r}", code="unshown-value", where="--set", hint=hint)
 
 
 def refuse_taken(out: Path, source: Path) -> None:
@@ -76,9 +92,9 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def refuse_taken_keys(obs: Iterable[str], key: str) -> None:
-    """Raise if a column of ``obs`` has the name of one that would be written."""
-    if taken := sorted(set(obs) & set(columns_of(key))):
+def refuse_taken_keys(obs: Iterable[str], key: str, columns: Iterable[str] | None = None) -> None:
+    """Raise if a column of ``obs`` has the name of one that would be written; by default those of an annotation."""
+    if taken := sorted(set(obs) & set(columns_of(key) if columns is None else columns)):
         raise CellDualityError(
             f"obs has a column {taken[0]!r} already", code="key-taken", where="--key-added", hint="give another name"
         )

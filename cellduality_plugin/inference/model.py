@@ -1,10 +1,10 @@
-"""A trained model in Python: load it, annotate AnnData or files."""
+"""A trained model in Python: load it, annotate AnnData or files, write cells."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,8 @@ from cellduality_plugin.inference.files import (
     refuse_taken_keys,
     write_copy,
 )
+from cellduality_plugin.inference.predicting import Predicting
+from cellduality_plugin.inference.writing import WriteSettings
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.policies.offline import EngineSettings
@@ -42,7 +44,7 @@ Backend = Literal["transformers", "vllm"]
 KEY = "cell_type_cellduality"
 
 
-class Model:
+class Model(Predicting):
     """A trained model with all that it needs to be used.
 
     ``Model.load("runs/cpu/grpo").annotate(adata)``; then ``scanpy.pl.umap(adata, color="cell_type_cellduality")``.
@@ -73,6 +75,7 @@ class Model:
         *,
         key_added: str = KEY,
         task: str = "",
+        given: Mapping[str, str] | None = None,
         copy: bool = False,
         progress: bool = True,
         **settings: Any,
@@ -91,6 +94,8 @@ class Model:
             Name of the column; it must not be there already.
         task
             The pair that is asked; by default the one that names cell types.
+        given
+            What every question shows besides the cell, by column; other such columns are read from ``obs``.
         settings
             Those of :class:`~cellduality_plugin.inference.annotating.AnnotateSettings`.
 
@@ -101,7 +106,9 @@ class Model:
         """
         annotator = Annotator(self.checkpoint, AnnotateSettings.read(settings, where="annotate"), task)
         refuse_taken_keys(adata.obs, key_added)
-        ranked, shared = readable_cells(adata, annotator.genes, self.checkpoint.notes, "adata", annotator.task.needs)
+        ranked, shared = readable_cells(
+            adata, annotator.genes, self.checkpoint.notes, "adata", annotator.task.needs, given
+        )
         with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers", {}) as kept:
             found = self._asked(annotator, ranked, kept, key_added if progress else "")
             kept.discard()
@@ -121,6 +128,7 @@ class Model:
         *,
         key_added: str = KEY,
         task: str = "",
+        given: Mapping[str, str] | None = None,
         **reading: Any,
     ) -> tuple[pandas.DataFrame, float]:
         """Write ``out``, a copy of the file ``source`` with the columns of :meth:`annotate`.
@@ -146,17 +154,18 @@ class Model:
         """
         refuse_taken(out, source)
         annotator = Annotator(self.checkpoint, settings, task)
-        reading["columns"] = {**{name: name for name in annotator.task.needs}, **reading.get("columns", {})}
+        needs = [name for name in annotator.task.needs if name not in (given or {})]
+        reading["columns"] = {**{name: name for name in needs}, **reading.get("columns", {})}
         loaded = load_h5ad(source, None, **reading)
         everything = obs_of(source)
         refuse_taken_keys(everything.columns, key_added)
         ranked, shared = readable_cells(
-            loaded, annotator.genes, self.checkpoint.notes, source.stem, annotator.task.needs
+            loaded, annotator.genes, self.checkpoint.notes, source.stem, annotator.task.needs, given
         )
         made_from = {
             "model": model_hash(self.checkpoint.model), "packed": self.checkpoint.hash, "file": file_hash(source),
-            "task": annotator.task.name, "reading": reading, "backend": self._backend, "versions": versions(),
-            "settings": settings.model_dump(exclude={"unassigned_below", "coverage"}),
+            "task": annotator.task.name, "given": dict(given or {}), "reading": reading, "backend": self._backend,
+            "settings": settings.model_dump(exclude={"unassigned_below", "coverage"}), "versions": versions(),
         }  # fmt: skip
         with AnswerCache(out.with_suffix(".answers"), made_from) as kept:
             found = self._asked(annotator, ranked, kept, source.stem)
@@ -230,7 +239,7 @@ class Model:
         return obs, {f"{key}_probability": probabilities}, {PROVENANCE: provenance}
 
     @contextlib.contextmanager
-    def _players(self, settings: AnnotateSettings) -> Iterator[Players]:
+    def _players(self, settings: AnnotateSettings | WriteSettings) -> Iterator[Players]:
         notes, dual = self.checkpoint.notes, self.checkpoint.config.dual
         lengths = {"max_model_len": notes["max_len"], "max_new_tokens": notes["max_new_tokens"]}
         if self._backend == "vllm":

@@ -13,6 +13,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.hub import advice, looks_local
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks.base import LabelTask
 
@@ -26,11 +27,11 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
     rendered.
     """
     folder = Path(model)
-    if _looks_local(model) and not (folder / "config.json").is_file():
+    if looks_local(model) and not (folder / "config.json").is_file():
         what = "the model folder has no config.json" if folder.exists() else "no model there"
         hint = "run the stage that makes it (bash recipes/grpo_duality.sh runs all), or name a model of the hub"
         raise CellDualityError(what, code="no-model", where=model, hint=hint)
-    if _looks_local(model) and not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
+    if looks_local(model) and not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
         what, hint = "the model folder has no weights", "make or download the model again"
         raise CellDualityError(what, code="no-weights", where=model, hint=hint)
     return read_tokenizer(model, chat_template)
@@ -50,10 +51,10 @@ def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
         # AutoTokenizer imports every model there is, which takes as long as all else that is done before a run.
         if named.is_file() and plain in named.read_text("utf-8"):
             reader = transformers.PreTrainedTokenizerFast
-        tokenizer = reader.from_pretrained(model, local_files_only=not _looks_local(model) and not _hub_answers())
+        tokenizer = reader.from_pretrained(model, local_files_only=not looks_local(model) and not _hub_answers())
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"cannot load the tokenizer: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-        raise CellDualityError(what, code="no-tokenizer", where=model, hint="check the name and the network") from error
+        raise CellDualityError(what, code="no-tokenizer", where=model, hint=advice(error)) from error
     tokenizer.chat_template = chat_template or tokenizer.chat_template
     if not tokenizer.chat_template:
         what, hint = "the model has no chat template", "start from an instruction-tuned model, or add a chat_template"
@@ -64,10 +65,6 @@ def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
         what = f"the chat template cannot be rendered: {error}"
         raise CellDualityError(what, code="bad-chat-template", where=model, hint="correct the template") from error
     return tokenizer
-
-
-def _looks_local(model: str) -> bool:
-    return Path(model).is_absolute() or model.startswith(".") or Path(model).exists()
 
 
 def _hub_answers() -> bool:

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import psutil
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.cluster import Cluster, address_of
+from cellduality_plugin.openrlhf_hooks.doctor.command import value_of
 from cellduality_plugin.openrlhf_hooks.run_progress import Display, Progress
 
 ALARMS = "alarms.jsonl"  # in a run's folder: every alarm is added to it
@@ -31,6 +33,7 @@ LOCK_VARIABLE = "CELLDUALITY_LOCK_HELD"
 EXIT_LOCKED = 75  # EX_TEMPFAIL: try again later
 EXIT_LOG = 74  # EX_IOERR: the log cannot be written
 _PATIENCE = 8.0  # seconds a command has to end by itself after a signal
+_JOB_STOP = 60.0  # seconds that Ray has to end a job
 _GRACE = 20.0  # seconds a command has to fail by itself once it cannot succeed any more
 _PLACEMENT_VARIABLE, _PLACEMENT = "CELLDUALITY_PLACEMENT_SECONDS", 300.0  # that a run may wait for cards of Ray's
 _PR_SET_CHILD_SUBREAPER = 36
@@ -114,6 +117,18 @@ class Command:
             f"lower GPUS and ENGINES, let other runs end, or wait longer ({_PLACEMENT_VARIABLE})"
         )
 
+    def stop_job(self) -> str:
+        """Stop the Ray job that the command has submitted, which goes on without it; return what is to be said."""
+        name, address = value_of(self.words, "--submission-id"), value_of(self.words, "--address")
+        if list(self.words[:3]) != ["ray", "job", "submit"] or not name:
+            return ""
+        words = ["ray", "job", "stop", *(("--address", address) if address else ()), name]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            nothing = subprocess.DEVNULL
+            subprocess.run(words, env=self.environment, stdout=nothing, stderr=nothing, timeout=_JOB_STOP, check=True)
+            return f"stopped the job {name}"
+        return f"the job may still be running; stop it: {shlex.join(words)}"
+
     def clear(self) -> None:
         """End every descendant that is still there, politely and then not, and return when none is."""
         patience = time.monotonic() + 2.0
@@ -184,11 +199,13 @@ def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, e
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, lambda number, _: stops.append((number, time.monotonic())))
             progress, display = Progress(), Display(stage, expected)
-            command = Command(words, {**os.environ, LOCK_VARIABLE: str(run_dir)}, held)
+            command, code = Command(words, {**os.environ, LOCK_VARIABLE: str(run_dir)}, held), 1
             try:
                 with display.live if display.console.is_terminal else contextlib.nullcontext():
                     code = watch(command, log, progress, display, stops, run_dir / ALARMS)
             finally:
+                if (stops or code) and (said := command.stop_job()):
+                    print(display.line(said), flush=True)
                 command.clear()
     except FileNotFoundError as error:
         what = f"no such command or file: {error.filename}"

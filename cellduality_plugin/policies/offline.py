@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 from collections.abc import Iterator, Sequence
@@ -41,8 +42,9 @@ class EngineSettings:
     max_model_len: int = 2048  # tokens of prompt and response (--data.max_len), as far as the checkpoint has positions
     max_new_tokens: int = 1024  # of a response
     dtype: str = "bfloat16"
-    enforce_eager: bool = True  # no graph capture or compilation: right on a CPU and for short runs
+    enforce_eager: bool | None = None  # no graph capture or compilation; None: on a CPU alone
     gpu_memory_utilization: float = 0.9  # the share of a GPU that the engine may take; without meaning on a CPU
+    tensor_parallel_size: int = 1  # GPUs of one engine; an evaluation has as many engines as there are GPUs for
     chat_template: str = ""  # Jinja, in place of the checkpoint's own (--data.tokenizer_chat_template), unless empty
 
 
@@ -94,7 +96,24 @@ class VllmDecoder:
 
 @contextlib.contextmanager
 def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Decoder]:
-    """Open a decoder over ``model``; see :func:`served_model`."""
+    """Open a decoder over ``model``, on all cards that are visible; see :func:`served_model`."""
+    check_checkpoint(model)
+    try:
+        from cellduality_plugin.policies.sharded import card_groups, sharded_decoder
+
+        groups = card_groups(settings.tensor_parallel_size)
+    except ImportError:  # of vLLM, which is said below
+        groups = []
+    if len(groups) > 1:
+        with sharded_decoder(functools.partial(_one_decoder, model, settings, seed), groups) as decoder:
+            yield decoder
+    else:
+        with _one_decoder(model, settings, seed) as decoder:
+            yield decoder
+
+
+@contextlib.contextmanager
+def _one_decoder(model: Path, settings: EngineSettings, seed: int) -> Iterator[Decoder]:
     with served_model(model, settings, seed=seed) as served:
         yield VllmDecoder(served, settings.max_new_tokens)
 
@@ -151,6 +170,7 @@ def chat_tokenizer(model: Path, chat_template: str = "") -> Any:
 def _opened(model: Path, settings: EngineSettings, seed: int) -> Served:
     tokenizer = chat_tokenizer(model, settings.chat_template)
     import vllm
+    from vllm.platforms import current_platform
 
     positions = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
     limit = min(settings.max_model_len, positions or settings.max_model_len)
@@ -158,14 +178,29 @@ def _opened(model: Path, settings: EngineSettings, seed: int) -> Served:
         model=str(model),
         dtype=settings.dtype,
         max_model_len=limit,
-        enforce_eager=settings.enforce_eager,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        # A seeded request whose prompt is read in parts kills vLLM's CPU engine (torch's CPU generator has no offset
-        # to wind back), so every prompt is read at once.
-        enable_chunked_prefill=False,
-        max_num_batched_tokens=max(8192, limit),
         generation_config="vllm",  # the checkpoint's own top_p or top_k would change what training saw
         disable_log_stats=True,
         seed=seed,
+        **engine_arguments(settings, limit, on_cpu=current_platform.is_cpu()),
     )
     return Served(llm, tokenizer, limit)
+
+
+def engine_arguments(settings: EngineSettings, limit: int, *, on_cpu: bool) -> dict[str, Any]:
+    """Return the arguments of ``vllm.LLM`` that depend on the platform; what is left out is vLLM's own choice for it.
+
+    Examples
+    --------
+    >>> engine_arguments(EngineSettings(), 2048, on_cpu=False)
+    {'gpu_memory_utilization': 0.9, 'tensor_parallel_size': 1}
+    >>> engine_arguments(EngineSettings(), 2048, on_cpu=True)["enforce_eager"]
+    True
+    """
+    eager = on_cpu if settings.enforce_eager is None else settings.enforce_eager
+    found: dict[str, Any] = {"enforce_eager": True} if eager else {}
+    if on_cpu:
+        # A seeded request whose prompt is read in parts kills vLLM's CPU engine (torch's CPU generator has no offset
+        # to wind back), so every prompt is read at once.
+        return {**found, "enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, limit)}
+    memory, together = settings.gpu_memory_utilization, settings.tensor_parallel_size
+    return {**found, "gpu_memory_utilization": memory, "tensor_parallel_size": together}

@@ -16,12 +16,20 @@ BACKEND=gpu
 : "${DUAL_TEMPERATURE:=0}" "${VALIDITY_POWER:=1}" "${VALIDITY_SHARE:=0}" "${SAVE_STEPS:=20}"
 
 : "${MAX_TOKENS_PER_GPU:=8192}" "${ROLLOUT_TOKENS_PER_GPU:=16384}"  # of a dynamic batch; MAX_LEN or more
-: "${NODES:=1}" "${GPUS:=8}" "${ENGINES:=8}" "${TENSOR_PARALLEL:=1}"
-sft_machine=(--ds.zero_stage 2 --ds.packing_samples --model.gradient_checkpointing_enable)
+: "${NODES:=1}" "${GPUS:=8}" "${TENSOR_PARALLEL:=1}"
+: "${ENGINES:=$((NODES * GPUS / TENSOR_PARALLEL))}"
+if [[ "${flash:-0}" == 1 ]]; then
+  rows=(--ds.packing_samples) batches=(
+    --train.dynamic_batch_enable --train.max_tokens_per_gpu "$MAX_TOKENS_PER_GPU"
+    --rollout.max_tokens_per_gpu "$ROLLOUT_TOKENS_PER_GPU"
+  )
+else
+  rows=(--ds.attn_implementation sdpa) batches=()
+fi
+sft_machine=(--ds.zero_stage 2 "${rows[@]}" --model.gradient_checkpointing_enable)
 # Stage 3: with stage 1 or 2 dynamic batches would keep only the last micro-batch's gradient.
 grpo_machine=(
-  --ds.zero_stage 3 --ds.packing_samples --train.dynamic_batch_enable --train.max_tokens_per_gpu "$MAX_TOKENS_PER_GPU"
-  --rollout.max_tokens_per_gpu "$ROLLOUT_TOKENS_PER_GPU" --actor.gradient_checkpointing_enable --ds.enable_sleep
+  --ds.zero_stage 3 "${rows[@]}" "${batches[@]}" --actor.gradient_checkpointing_enable --ds.enable_sleep
   --vllm.sync_backend nccl --vllm.enable_sleep --vllm.gpu_memory_utilization 0.5
 )
 

@@ -26,12 +26,8 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
-<<<<<<< HEAD
-from data_prep.sources import JOINED, file_sha256
-=======
 from data_prep.questions_of_file import tasks_of_sources
-from data_prep.sources import file_sha256
->>>>>>> h-screens
+from data_prep.sources import JOINED, file_sha256
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"

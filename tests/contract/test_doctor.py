@@ -21,9 +21,13 @@ from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 ROOT = Path(__file__).parents[2]
 PROFILES = sorted(path.stem for path in (ROOT / "recipes" / "profiles").glob("*.sh"))
 ON_CPU = ("cpu", "smollm2")
+SMALLER = "meta-llama/Llama-3.2-1B-Instruct"
 SMALL, LARGE = "HuggingFaceTB/SmolLM2-135M-Instruct", "meta-llama/Llama-3.2-3B-Instruct"
 CPU = Machine((3, 11), TESTED, host_memory=32 * GIB)
+AS_RECIPES = {"CELLDUALITY_DEVICE": "gpu"}  # something stands in for flash_attn
 CARDS = {
+    "gpu24": Machine((3, 11), TESTED, 1, 24 * GIB, 128 * GIB, False, variables=AS_RECIPES),
+    "gpu80": Machine((3, 11), TESTED, 1, 79 * GIB, 256 * GIB, False, variables=AS_RECIPES),
     "gpu1": Machine((3, 11), TESTED, 1, 48 * GIB, 256 * GIB, True),
     "a6000x8": Machine((3, 11), TESTED, 8, 48 * GIB, 512 * GIB, True),
     "multinode": Machine((3, 11), TESTED, 8, 48 * GIB, 512 * GIB, True),
@@ -55,7 +59,7 @@ def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[
         *_, words = (words[3:] for words in commands if words[:2] == ["cellduality", "doctor"] and trainer in words)
         printed = next(word for word in words if word.endswith(("_traces.jsonl", "rl.jsonl", "rl_chosen.jsonl")))
         run_dir = str(Path(printed).parents[1])
-        prepare(tmp_path, 512, SMALL if profile in ON_CPU else LARGE)
+        prepare(tmp_path, 512, SMALL if profile in ON_CPU else SMALLER if profile == "gpu24" else LARGE)
         moved = [word.replace(run_dir, str(tmp_path)) for word in words]
         return list(examine(Run.of(Command.read(moved), machine)))
 

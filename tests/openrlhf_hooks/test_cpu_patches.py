@@ -81,6 +81,13 @@ class TestPostImport:
         post_import.install()
         assert len(sys.meta_path) == before + 1
 
+    def test_on_a_gpu_only_the_helpers_of_flash_attn_are_stood_in_for(self, monkeypatch):
+        monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+        monkeypatch.setenv(post_import.DEVICE_VARIABLE, "gpu")
+        post_import.install()
+        finder = sys.meta_path[0]
+        assert (finder.after, list(finder.during)) == ({}, ["openrlhf.models.ring_attn_utils"])
+
 
 class TestStrictness:
     def test_names_the_version_and_sets_nothing(self):
@@ -195,6 +202,18 @@ def test_packed_rows_are_as_likely_as_padded_ones(tmp_path):
     assert float(apart) < 1e-4 < 1 < float(most)
     assert "refused flash_attention_2" in done.stdout
     assert "--ds.packing_samples" in done.stdout
+
+
+def test_without_flash_attn_the_trainer_imports_what_it_lacks_on_a_gpu_as_well(tmp_path):
+    """Here, where there is neither."""
+    code = "import openrlhf.models.ring_attn_utils as used, sys; print(used.unpad_input.__module__)"
+    code += "; print('flash_attn' in sys.modules)"
+    environment = {**os.environ, post_import.DEVICE_VARIABLE: "gpu", "PYTHONPATH": f"{SITE}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    stand_in = "cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in"
+    assert done.stdout.split()[-2:] == [stand_in, "False"], done.stderr
 
 
 @pytest.mark.parametrize(("asked_for", "made", "kept"), [(False, 128, 32), (False, 16, 16), (True, 128, 128)])

@@ -218,3 +218,22 @@ class TestNoRoom:
         address = dashboard({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0)}, groups=[PAIR] if waiting else [])
         words = python(self.WAITS.format(seconds, line))
         assert run(tmp_path, *words, RAY_ADDRESS=address, CELLDUALITY_PLACEMENT_SECONDS="1")[0] == 0
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_stopped_run_stops_the_job_it_submitted_or_says_how(works: bool, tmp_path: Path) -> None:
+    ray = tmp_path / "ray"
+    ray.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\n[ "$2" = submit ] && sleep 300\nexit {int(not works)}\n')
+    ray.chmod(0o755)
+    words = ["ray", "job", "submit", "--address", "http://head:1", "--submission-id", "mine", "--", "python"]
+    process = start(tmp_path / "run", *words, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "calls").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert (tmp_path / "calls").read_text().splitlines()[1] == "job stop --address http://head:1 mine"
+    assert ("stopped the job mine" in output, "ray job stop --address http://head:1 mine" in output) == (
+        works,
+        not works,
+    )

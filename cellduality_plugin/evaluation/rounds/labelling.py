@@ -194,12 +194,30 @@ def opinions(
     total: int,
     name: str = "",
 ) -> Iterator[tuple[Example, Opinion]]:
-    """Yield each example with the opinion on it, in their order; a batch of cells is asked together, and then ``kept``.
+    """Yield each example with the opinion on it, as :func:`answered` has it."""
+
+    async def as_text(example: Example) -> str:
+        return json.dumps(asdict(await ask(example)))
+
+    for example, text in answered(as_text, examples, kept, batch=batch, total=total, name=name):
+        yield example, Opinion(**json.loads(text))
+
+
+def answered(
+    ask: Callable[[Example], Awaitable[str]],
+    examples: Iterable[Example],
+    kept: AnswerCache,
+    *,
+    batch: int,
+    total: int,
+    name: str = "",
+) -> Iterator[tuple[Example, str]]:
+    """Yield each example with what was found of it, in their order; a batch is asked together, and then ``kept``.
 
     The progress bar shows ``name`` and how many of ``total`` are done; there is none if ``name`` is empty.
     """
 
-    async def together(missing: Sequence[Example]) -> list[Opinion]:
+    async def together(missing: Sequence[Example]) -> list[str]:
         return list(await asyncio.gather(*map(ask, missing)))
 
     def key(example: Example) -> str:
@@ -209,8 +227,7 @@ def opinions(
     with tqdm(total=total, desc=f"[{name}] cells", disable=not name) as bar:
         while cells := list(itertools.islice(stream, batch)):
             if missing := [example for example in cells if key(example) not in kept]:
-                found = asyncio.run(together(missing))
-                kept.add({key(e): json.dumps(asdict(o)) for e, o in zip(missing, found, strict=True)})
+                kept.add(dict(zip(map(key, missing), asyncio.run(together(missing)), strict=True)))
             bar.update(len(cells))
             for example in cells:
-                yield example, Opinion(**json.loads(kept[key(example)] or ""))
+                yield example, kept[key(example)] or ""

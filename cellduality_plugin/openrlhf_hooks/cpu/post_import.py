@@ -99,8 +99,12 @@ def _resolve(entry: str):  # type: ignore[no-untyped-def]  # the two tables hold
 def install() -> None:
     """Register the finder in this process if the launcher asked for the CPU; a second call changes nothing.
 
+    On a GPU OpenRLHF runs as it is, but for what it imports of flash_attn whether or not that is installed and used.
+
     Modules that are already imported stay as they are: at interpreter start none of the listed ones is.
     """
-    wanted = os.environ.get(DEVICE_VARIABLE) == "cpu"
-    if wanted and not any(type(finder).__name__ == PostImportFinder.__name__ for finder in sys.meta_path):
-        sys.meta_path.insert(0, PostImportFinder(AFTER_IMPORT, DURING_IMPORT))
+    wanted = os.environ.get(DEVICE_VARIABLE)
+    if wanted in ("cpu", "gpu") and not any(
+        type(finder).__name__ == PostImportFinder.__name__ for finder in sys.meta_path
+    ):
+        sys.meta_path.insert(0, PostImportFinder(AFTER_IMPORT if wanted == "cpu" else {}, DURING_IMPORT))

@@ -6,6 +6,9 @@ import importlib.metadata
 import importlib.util
 import math
 import os
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +36,8 @@ class Machine:
     gpu_memory: float | None = None
     host_memory: float = math.inf
     has_flash_attention: bool = False
+    unusable: str = ""  # the driver's version, where it has cards and torch sees none
+    has_optimisers: bool = True  # DeepSpeed's, for cards: compiled, or an nvcc to do it
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -46,6 +51,8 @@ class Machine:
             gpu_memory * GIB if gpu_memory else found,
             host_memory * GIB if host_memory else float(psutil.virtual_memory().total),
             importlib.util.find_spec("flash_attn") is not None,
+            "" if gpus else _driver(),
+            not gpus or _optimisers(),
             dict(os.environ),
         )
 
@@ -61,7 +68,8 @@ def _version(name: str) -> str | None:
 
 def _cards() -> tuple[int, float | None]:
     """Return how many graphics cards there are, and the memory of the smallest. Importing torch takes seconds."""
-    if not (Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()):
+    places = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # dxg: of Windows' subsystem for Linux
+    if not any(Path(place).exists() for place in places):
         return 0, None
     try:
         import torch
@@ -69,3 +77,25 @@ def _cards() -> tuple[int, float | None]:
         return 0, None
     sizes = [torch.cuda.get_device_properties(card).total_memory for card in range(torch.cuda.device_count())]
     return len(sizes), min(map(float, sizes), default=None)
+
+
+def _driver() -> str:
+    """Return the version of a driver that has cards for a torch built for cards; empty without."""
+    try:
+        if importlib.metadata.version("torch").endswith("+cpu") or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+            return ""
+        words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
+    except (importlib.metadata.PackageNotFoundError, OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip().partition("\n")[0]
+
+
+def _optimisers() -> bool:
+    """Return whether DeepSpeed's optimisers were compiled for cards when it was installed, or can be now."""
+    spec = importlib.util.find_spec("deepspeed")
+    told = Path(spec.origin).with_name("git_version_info_installed.py") if spec and spec.origin else Path()
+    text = told.read_text(encoding="utf-8") if told.is_file() else ""
+    done = re.findall(r"'(cpu|fused)_adam': (?:1|True)", text)
+    compiled = "accelerator_name='cuda'" in text and {*done} == {"cpu", "fused"}
+    return compiled or bool(shutil.which("nvcc") or shutil.which("nvcc", path=f"{os.environ.get('CUDA_HOME', '')}/bin"))

@@ -12,6 +12,7 @@ NOWHERE = "http://127.0.0.1:9"
 JOB = f"ray job submit --address {NOWHERE}"
 ON_GPU = "python -m"
 CARDS = {"gpus": 8, "gpu_memory": 48 * GIB, "has_flash_attention": True}
+STOOD_IN = {"PATH": "/bin", "CELLDUALITY_DEVICE": "gpu"}
 CPU: dict[str, Any] = {}
 GPU = {"launch": ON_GPU, **CARDS}
 PACKAGED = f"--train.agent_func_path {packaged_agent_file()}"
@@ -43,6 +44,7 @@ COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("warning corrected_flags", RL, "--ds.packing_samples", GPU),
     ("warning corrected_flags", RL, "--vllm.enable_sleep ~train.colocate_all", CPU),
+    ("error optimisers", RL, "", {**GPU, "has_optimisers": False}),
     ("error flags_for_a_gpu", RL, "--vllm.sync_backend nccl", CPU),
     ("warning flags_for_a_gpu", SFT, "", {"launch": ON_GPU}),
     ("error readable_environment, note enough_cards", RL, "", {"launch": f"{JOB} --runtime-env-json={{ -- {ON_GPU}"}),
@@ -160,10 +162,17 @@ COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("warning versions", RL, "", {"python": (3, 13)}),
     ("warning versions", RL, "", {"versions": {"openrlhf": "0.11.3"}}),
     ("error flash_attention", RL, "", {**GPU, "has_flash_attention": False}),
+    ("note flash_attention", RL, "", {**GPU, "has_flash_attention": False, "variables": STOOD_IN}),
+    (
+        "error flash_attention", RL, "--ds.packing_samples --ds.attn_implementation flash_attention_2",
+        {**GPU, "has_flash_attention": False, "variables": STOOD_IN},
+    ),
+    ("error flags_for_a_gpu", RL, "", {"launch": ON_GPU, "unusable": "550.54"}),
     (
         "note enough_cards, warning configuration_reaches_workers", RL, PACKAGED, {"launch": f"{JOB} -- {ON_GPU}"},
     ),
     ("error engine_cache, warning card_memory", RL, "", {**GPU, "gpu_memory": GIB / 64}),
+    ("error card_memory, error engine_cache", RL, "", {**GPU, "gpu_memory": GIB / 2**14}),
     ("warning host_memory", RL, "", {"host_memory": GIB / 2}),
     ("error engine_cache", RL, "--vllm.gpu_memory_utilization 0.5", {**GPU, "gpu_memory": 2 * GIB}),
     (

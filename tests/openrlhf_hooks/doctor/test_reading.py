@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
-from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine, _optimisers
 from cellduality_plugin.openrlhf_hooks.doctor.model import _KNOWN, Model, count_parameters
 from tests.refused import refused
 
@@ -132,3 +132,28 @@ def test_of_this_machine_what_is_found_and_what_is_given_instead():
     assert (here.python, here.versions["openrlhf"]) == (sys.version_info[:2], TESTED["openrlhf"])
     assert here.host_memory > GIB
     assert (given.gpu_memory, given.host_memory) == (48 * GIB, 256 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("told", "nvcc", "there"),
+    [
+        ("installed_ops={'cpu_adam': 1, 'fused_adam': 1}\naccelerator_name='cuda'", False, True),
+        ("installed_ops={'cpu_adam': 1, 'fused_adam': 1}\naccelerator_name='cpu'", False, False),
+        ("installed_ops={'cpu_adam': False, 'fused_adam': False}\naccelerator_name='cuda'", False, False),
+        ("", True, True),
+        ("", False, False),
+    ],
+)
+def test_optimisers_for_cards_are_compiled_or_can_be(told, nvcc, there, tmp_path, monkeypatch):
+    """As DeepSpeed 0.19.6 writes it down when it is installed."""
+    (tmp_path / "deepspeed").mkdir()
+    (tmp_path / "deepspeed" / "__init__.py").touch()
+    (tmp_path / "deepspeed" / "git_version_info_installed.py").write_text(told)
+    (tmp_path / "bin").mkdir()
+    if nvcc:
+        (tmp_path / "bin" / "nvcc").touch(mode=0o755)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "deepspeed", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert _optimisers() == there

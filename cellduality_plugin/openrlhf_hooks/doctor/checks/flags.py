@@ -37,12 +37,16 @@ def corrected_flags(run: Run) -> Found:
 
 @check()
 def flags_for_a_gpu(run: Run) -> Found:
-    """A flag that computes on GPUs only, behind `cellduality-cpu`; or no GPU and no `cellduality-cpu`."""
+    """A flag that computes on GPUs only, behind `cellduality-cpu`; no GPU and no `cellduality-cpu`; or cards that torch
+    cannot see."""
     if run.on_cpu:
         try:
             refuse_gpu_only(run.command.words)
         except CellDualityError as refusal:
             yield finding_of(refusal)
+    elif run.machine.unusable and not run.is_elsewhere:
+        what = f"torch sees none of the cards of driver {run.machine.unusable}"
+        yield error(what, "torch", "CUDA 13 needs driver 580 or newer: update it, or ask for cards (nvidia-smi)")
     elif not run.machine.gpus and not run.is_elsewhere:
         hint = "run it where the GPUs are, or put cellduality-cpu in front"
         yield warning("no GPU was found on this machine", run.command.words[0], hint)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from cellduality_plugin.openrlhf_hooks.cpu.post_import import DEVICE_VARIABLE
 from cellduality_plugin.openrlhf_hooks.doctor.check import Found, check, error, note, warning
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED
 from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, cache_tokens, parts, totals
 from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
+
+_SURELY = 1.25  # times what there is: the estimate is rough
 
 
 @check()
@@ -26,16 +29,36 @@ def versions(run: Run) -> Found:
 
 @check()
 def flash_attention(run: Run) -> Found:
-    """Flash attention that is not installed. OpenRLHF imports `flash_attn` whatever attention is chosen; without a GPU
-    `cellduality-cpu` stands in for it."""
-    if run.machine.gpus and not run.is_elsewhere and not run.machine.has_flash_attention:
-        yield error("flash_attn is not installed", "flash_attn", "pip install flash-attn --no-build-isolation")
+    """Flash attention that is not installed. Packed rows need it, and OpenRLHF imports `flash_attn` whatever attention
+    is chosen: `cellduality-cpu` and, on GPUs, the recipes have something stand in for the import."""
+    if not run.machine.gpus or run.is_elsewhere or run.machine.has_flash_attention:
+        return
+    build = "FLASH_ATTN=build bash recipes/setup.sh compiles it, about four core hours a kind of card"
+    if run.get("ds.packing_samples"):
+        hint = f"pass --ds.attn_implementation sdpa, and neither this nor dynamic batches; {build}"
+        yield error("packed rows need flash_attn, which is not installed", "--ds.packing_samples", hint)
+    elif run.variables.get(DEVICE_VARIABLE) != "gpu":
+        hint = f"start it by a recipe, which has something stand in for it; {build}"
+        yield error("OpenRLHF imports flash_attn, which is not installed", "flash_attn", hint)
+    else:
+        yield note("without flash_attn rows are padded to the longest of their batch", "flash_attn", build)
+
+
+@check()
+def optimisers(run: Run) -> Found:
+    """DeepSpeed without compiled optimisers, and no nvcc. It compiles them when the model has been loaded."""
+    if run.machine.gpus and not run.is_elsewhere and not run.machine.has_optimisers:
+        what, hint = (
+            "DeepSpeed's optimisers are not compiled, and there is no nvcc",
+            "bash recipes/setup.sh compiles them",
+        )
+        yield error(what, "deepspeed", hint)
 
 
 @check()
 def card_memory(run: Run, model: Model) -> Found:
-    """More memory than a card has, by the estimate. The first update, or the first long answer, ends in "out of
-    memory"."""
+    """More memory than a card has, by the estimate; an error from a quarter more. The first update, or the first long
+    answer, ends in "out of memory"."""
     found, card = parts(run), run.machine.gpu_memory
     if not found and not model.is_missing:
         yield note("the memory a run takes could not be estimated", run.model_place)
@@ -44,7 +67,7 @@ def card_memory(run: Run, model: Model) -> Found:
         if place != HOST and card is not None and most > card:
             what = f"a {place} takes about {most / GIB:.0f} GiB while {when}, and has {card / GIB:.0f}"
             hint = "smaller micro-batches, --ds.adam_offload, --ds.enable_sleep and --vllm.enable_sleep take less"
-            yield warning(what, "--gpu-memory", hint)
+            yield (error if most > _SURELY * card else warning)(what, "--gpu-memory", hint)
 
 
 @check()

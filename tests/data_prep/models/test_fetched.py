@@ -1,0 +1,123 @@
+"""A model of the hub, here on a server of the test's own."""
+
+from __future__ import annotations
+
+import datetime
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cellduality_plugin.hub import local_model
+from data_prep.models.fetched import fetch_model
+from tests.refused import refused
+
+DATED = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+FILES = {"config.json": "{}", "model.safetensors": "weights", "original/model.safetensors": "the same again"}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Return a function that sets the files of the hub's only model, me/mine, or that it is refused."""
+    from huggingface_hub import constants
+
+    files: dict[str, str] = {}
+    refusal: list[str] = []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            inside = self.path.partition("/resolve/")[2].partition("/")[2]
+            content: str | None = files.get(inside)
+            if self.path.startswith("/api/models/me/mine/revision/"):
+                content = json.dumps({"id": "me/mine", "sha": "a" * 40, "siblings": [{"rfilename": f} for f in files]})
+            elif self.path.startswith("/api/models/me/mine/tree/"):
+                content = json.dumps([{"type": "file", "path": f, "size": len(files[f]), "oid": "0"} for f in files])
+            self.send_response(403 if refusal else 404 if content is None else 200)
+            self.send_header("X-Error-Code", *refusal or ["RepoNotFound"])
+            self.send_header("X-Repo-Commit", "a" * 40)
+            self.send_header("ETag", f'"{inside.replace("/", "-")}"')
+            body = (content or "").encode()
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+    def hold(held: dict[str, str], *refused_by: str) -> None:
+        files.clear()
+        files.update(held)
+        refusal[:] = refused_by
+
+    yield hold
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_name_of_the_hub_becomes_a_folder_with_what_is_needed_of_it(hub, tmp_path: Path):
+    hub({**FILES, "chat_template.jinja": DATED})
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model-00001-of-00002.safetensors").write_text("of another model")
+    assert fetch_model("me/mine", tmp_path / "base")
+    found = {path.name for path in (tmp_path / "base").iterdir()}
+    assert found == {"config.json", "model.safetensors", "chat_template.jinja"}
+    cached = local_model("me/mine")
+    assert (cached / "model.safetensors").samefile(tmp_path / "base" / "model.safetensors"), "once on the disk"
+    assert (cached / "chat_template.jinja").read_text() == DATED, "the hub's own stays"
+
+
+def test_the_day_of_the_question_is_not_in_it(hub, small_world, tmp_path: Path):
+    from transformers import AutoTokenizer
+
+    tokenizer = small_world.tokenizer
+    tokenizer.save_pretrained(tmp_path / "own")
+    for path in ("config.json", "model.safetensors"):
+        (tmp_path / "own" / path).write_text("{}")
+    (tmp_path / "own" / "chat_template.jinja").write_text(DATED)
+    assert fetch_model(str(tmp_path / "own"), tmp_path / "base")
+    chat = [{"role": "user", "content": "Which type?"}]
+    texts = [
+        AutoTokenizer.from_pretrained(tmp_path / name).apply_chat_template(chat, tokenize=False)
+        for name in ("own", "base")
+    ]
+    assert texts[0].startswith(str(datetime.date.today().day).zfill(2))
+    assert texts[1] == "26 Jul 2024Which type?"
+    assert not fetch_model("base", tmp_path / "again"), "it has none any more"
+
+
+@pytest.mark.parametrize(
+    ("files", "refusal", "code", "hint"),
+    [
+        (FILES, ["GatedRepo"], "no-model", "licence"),
+        ({}, ["RepoNotFound"], "no-model", "name"),
+        ({"config.json": "{}", "pytorch_model.bin": ""}, [], "no-weights", "convert"),
+    ],
+)
+def test_what_is_not_to_be_had_is_said_with_what_to_do(hub, files, refusal, code, hint, tmp_path: Path):
+    hub(files, *refusal)
+    with refused(code) as told:
+        fetch_model("me/mine", tmp_path / "base")
+    assert hint in told.value.hint
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_folder_is_itself_and_a_missing_one_is_not_looked_for_at_the_hub(tmp_path: Path):
+    assert local_model(tmp_path) == tmp_path
+    with refused("no-model"):
+        fetch_model("no_such_folder", tmp_path / "base")

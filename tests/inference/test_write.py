@@ -1,0 +1,366 @@
+"""Cells from a trained model: of a type, of untreated ones, of a pair of one's own; and its model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas
+import pytest
+import scanpy
+from huggingface_hub import metadata_load
+from typer.testing import CliRunner
+
+from cellduality_plugin.cli import app
+from cellduality_plugin.config import Config
+from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.evaluation.checkpoints import model_hash
+from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.inference import Model
+from cellduality_plugin.inference.card import write_card
+from cellduality_plugin.inference.checkpoint import pack
+from cellduality_plugin.inference.writing import WriteSettings
+from cellduality_plugin.parsing import join_response
+from data_prep.manifests import read_manifest, write_manifest
+from data_prep.models.small_llama import build_small_llama
+from data_prep.prepare import PrepareSettings, prepare
+from tests.refused import refused
+
+TYPES = ("B", "NK", "T")
+GENES = tuple(f"G{number:02}" for number in range(36))
+DRUG = "drug X 2 uM"
+OWN = f"{Path(__file__).parents[1]}/stack/my_pair.py:DropoutRecovery"
+RESPONSE, EXPOSURE = "perturbation_response_generation", "drug_exposure_prediction"
+PAIRS = {name: name for name in ("cell_type_annotation", "conditional_cell_generation", RESPONSE, EXPOSURE)}
+
+
+def block(kind: str) -> tuple[str, ...]:
+    return GENES[12 * TYPES.index(kind) :][:12]
+
+
+def cells_of(kinds, treated=False, seed=0) -> anndata.AnnData:
+    """Counts in which a type expresses its twelve genes, the later ones higher once it is treated."""
+    rng, counts = np.random.default_rng(seed), np.zeros((len(kinds), len(GENES)), dtype=np.float32)
+    for row, kind in enumerate(kinds):
+        falling = np.arange(400, 340, -5) + rng.integers(0, 4, 12)
+        counts[row, [GENES.index(gene) for gene in block(kind)]] = falling[::-1] if treated else falling
+    obs = {"kind": kinds, "perturbation": DRUG if treated else "control", "drug": "X", "exposure": str(treated)}
+    names = [f"{'ts'[treated]}{row}" for row in range(len(kinds))]
+    return anndata.AnnData(counts, pandas.DataFrame(obs, index=names), pandas.DataFrame(index=list(GENES)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    both = anndata.concat([cells_of(TYPES * 8), cells_of(TYPES * 8, treated=True, seed=1)])
+    both.write_h5ad(folder / "made.h5ad")
+    columns = {name: name for name in ("perturbation", "drug", "exposure")}
+    source = {"name": str(folder / "made.h5ad"), "label_column": "kind", "columns": columns}
+    asked = dict.fromkeys([*PAIRS, OWN], 1.0)
+    how = {"sources": [source], "tasks": asked, "top_genes": 12, "min_genes": 4, "n_labelled": 12, "n_rl": 10}
+    prepare(PrepareSettings.read(how), folder / "data")
+    pairs = {**PAIRS, "dropout_recovery": OWN}
+    config = {"tasks": {name: {"pair": pair} for name, pair in pairs.items()}, "profiles": "profiles.npz"}
+    Config.read(config).save(folder / "data" / "cellduality.json")
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    """A folder of real weights, which are random, and all that their use needs."""
+    model = tmp_path_factory.mktemp("model") / "m"
+    build_small_llama(data, model, hidden_size=16, layers=1, heads=2, max_len=256)
+    pack(model, data, None, max_len=256, max_new_tokens=24)
+    return model
+
+
+class Scribe:
+    """A policy that writes cells of the wrong type in a share of the draws, and else knows everything."""
+
+    def __init__(self, wrong: float) -> None:
+        self.wrong, self.asked = wrong, []
+
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
+        self.asked.append((prompt, seed))
+        shown = prompt.rsplit(": ", 1)[1].split()
+        if prompt.startswith("Write a cell"):
+            others = [kind for kind in TYPES if kind != shown[-1]]
+            slip = np.random.default_rng(seed).random() < self.wrong
+            return join_response(" ".join(block(others[0] if slip else shown[-1])), "as asked")
+        if prompt.startswith("Write the cell"):
+            return join_response(" ".join(shown[::-1] if f"Perturbation: {DRUG}\n" in prompt else shown))
+        if prompt.startswith("Name the perturbation"):
+            before = prompt.split("Untreated cell: ")[1].split("\n")[0].split()
+            return join_response("control" if before == shown else DRUG)
+        if prompt.startswith("Name the type"):
+            return join_response(TYPES[int(shown[0][1:]) // 12])
+        if prompt.startswith("Tell whether"):
+            return join_response(str(shown[0] > shown[-1]))
+        kind = TYPES[int(shown[0][1:]) // 12]
+        return join_response(" ".join(gene for gene in block(kind) if gene not in shown))
+
+    async def choice_log_probs(self, prompt: str, responses) -> list[float]:
+        return [0.0 if response == await self.generate(prompt) else -9.0 for response in responses]
+
+
+@pytest.fixture
+def scribe(monkeypatch):
+    """Return a function that lets a scribe play for the model."""
+
+    def play(wrong: float = 0.0) -> Scribe:
+        one = Scribe(wrong)
+
+        @contextmanager
+        def players(self, settings):
+            yield Players(one, one, one, len, len)
+
+        monkeypatch.setattr(Model, "_players", players)
+        return one
+
+    return play
+
+
+def names_of(cells: anndata.AnnData) -> list[list[str]]:
+    """The genes of each cell by its ranks."""
+    ranks = cells.layers["rank"].toarray()
+    return [[str(cells.var_names[at]) for at in np.argsort(row) if row[at]] for row in ranks]
+
+
+def test_cells_of_a_type_are_anndata_that_scanpy_takes(trained, scribe):
+    scribe()
+    cells = Model.load(trained).generate(["B", " nk "], 4, verify=0, progress=False)
+    assert cells.obs["cellduality_cell_type"].tolist() == ["B"] * 4 + ["NK"] * 4, "as the vocabulary spells it"
+    assert names_of(cells) == [list(block("B"))] * 4 + [list(block("NK"))] * 4
+    assert cells.obs["cellduality_validity"].tolist() == [1.0] * 8
+    assert set(cells.obs["cellduality_reasoning"]) == {"as asked"}
+    assert cells.obs["cellduality_reward"].isna().all(), "nobody judged"
+    scanpy.pp.pca(cells, n_comps=2)
+    apart = cells.obsm["X_pca"][:4].mean(axis=0) - cells.obsm["X_pca"][4:].mean(axis=0)
+    assert np.abs(apart).max() > 1
+
+
+def test_expression_is_the_line_that_fits_the_training_cells(trained, data, scribe):
+    """The counts of the training cells fall from 400 to 345 of about 4,480."""
+    scribe()
+    cells = Model.load(trained).generate("T", 1, progress=False)
+    expressed = cells.X.toarray()[0, [GENES.index(gene) for gene in block("T")]]
+    curve = read_manifest(data / "cells.jsonl")["expression_at_rank"]["made"]
+    assert curve["cells"] == [30] * 12, "every training cell has every rank"
+    assert expressed == pytest.approx(np.array(curve["mean"]), abs=0.05)
+    assert (np.diff(expressed) < 0).all()
+    assert "fitted to log1p of counts per 10,000 of 30 training cells (made)" in cells.uns["cellduality"]["X"]
+
+
+def test_data_of_an_earlier_version_give_a_proxy_that_is_called_one(trained, data, scribe, tmp_path):
+    scribe()
+    older, model = shutil.copytree(data, tmp_path / "data"), shutil.copytree(trained, tmp_path / "m")
+    manifest = read_manifest(older / "cells.jsonl")
+    del manifest["expression_at_rank"]
+    write_manifest(older / "cells.jsonl", manifest)
+    pack(model, older, None, max_len=256, max_new_tokens=24)
+    cells = Model.load(model).generate("T", 1, progress=False)
+    assert "not fitted" in cells.uns["cellduality"]["X"]
+    assert cells.X.max() == 1
+    assert "log1p" not in cells.uns
+
+
+def test_the_best_of_several_cells_shows_the_type_more_often(trained, scribe):
+    """Five of ten draws are of a wrong type: eight draws are all so once in 256 times."""
+    scribe(0.5)
+    model, share = Model.load(trained), {}
+    for verify in (0, 8):
+        cells = model.generate("T", 60, verify=verify, progress=False)
+        share[verify] = np.mean([genes == list(block("T")) for genes in names_of(cells)])
+    assert 0.3 < share[0] < 0.7
+    assert share[8] > 0.9
+    assert cells.obs["cellduality_reward"].mean() == pytest.approx(share[8])
+
+
+def test_untreated_cells_become_treated_ones_under_their_own_names(trained, scribe):
+    scribe()
+    adata = anndata.concat([cells_of(["B", "T"]), cells_of(["NK"], treated=True)])
+    model = Model.load(trained)
+    found = model.perturb(adata, DRUG.upper(), verify=1, progress=False)
+    assert found.obs_names.tolist() == ["t0", "t1"], "of the cells that are called control"
+    assert found.obs["kind"].tolist() == ["B", "T"]
+    assert names_of(found) == [list(block("B")[::-1]), list(block("T")[::-1])]
+    assert found.obs["cellduality_perturbation"].tolist() == [DRUG] * 2
+    assert found.obs["cellduality_reward"].tolist() == [1.0] * 2
+    assert model.perturb(adata, "control", control=("kind", "NK"), progress=False).obs_names.tolist() == ["s0"]
+    assert adata.shape == (3, 36)
+    assert "cellduality_validity" not in adata.obs
+
+
+def test_any_pair_is_asked_by_name_and_a_label_pair_as_annotate_asks_it(trained, scribe):
+    scribe()
+    model, adata = Model.load(trained), cells_of(["B", "T"], treated=True)
+    changed = model.predict(EXPOSURE, adata, given={"drug": "X"}, copy=True, verify=0, progress=False)
+    assert changed is not None
+    assert changed.obs["exposure_cellduality"].tolist() == ["True", "True"]
+    assert "exposure_cellduality" not in adata.obs
+    assert model.predict("cell_type_annotation", adata, verify=0, progress=False) is None
+    again = model.annotate(cells_of(["B", "T"], treated=True), verify=0, copy=True, progress=False)
+    assert adata.obs["cell_type_cellduality"].tolist() == again.obs["cell_type_cellduality"].tolist() == ["B", "T"]
+    missed = model.predict("dropout_recovery", adata, progress=False)
+    assert [set(genes) < set(block(kind)) for genes, kind in zip(names_of(missed), "BT", strict=True)] == [True, True]
+    assert {len(genes) for genes in names_of(missed)} == {3}, "a quarter of twelve"
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_cells(trained, scribe, tmp_path, monkeypatch):
+    source = tmp_path / "new.h5ad"
+    cells_of(list(TYPES) * 4).write_h5ad(source)
+    one, how = scribe(), WriteSettings(verify=0, batch=4)
+    given = {"given": {"perturbation": DRUG}}
+    Model.load(trained).write_file(RESPONSE, source, tmp_path / "whole.h5ad", how, **given)
+    whole, answered = [*one.asked], Scribe.generate
+
+    async def at_most(self, prompt, **rest):
+        if len(self.asked) == 9:
+            raise KeyboardInterrupt
+        return await answered(self, prompt, **rest)
+
+    one.asked.clear()
+    monkeypatch.setattr(Scribe, "generate", at_most)
+    with pytest.raises(KeyboardInterrupt):
+        Model.load(trained).write_file(RESPONSE, source, tmp_path / "out.h5ad", how, **given)
+    one.asked.clear()
+    monkeypatch.setattr(Scribe, "generate", answered)
+    Model.load(trained).write_file(RESPONSE, source, tmp_path / "out.h5ad", how, **given)
+    assert one.asked == whole[8:], "two whole batches of four had been kept"
+    first, second = (anndata.read_h5ad(tmp_path / name) for name in ("whole.h5ad", "out.h5ad"))
+    assert names_of(first) == names_of(second)
+    assert not [*tmp_path.glob("*.answers")]
+
+
+def invoke(*words) -> None:
+    ended = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+
+
+def test_commands_write_files_whatever_weights_say(trained, tmp_path):
+    """Random weights write nonsense: that is data, with the reason why nothing could be read."""
+    source, out = tmp_path / "new.h5ad", tmp_path / "out.h5ad"
+    cells_of(["B", "T"]).write_h5ad(source)
+    of = ("--model", trained, "--out", out)
+    invoke("generate", *of, "--cell-type", "B", "-n", 2, "--verify", 2)
+    assert anndata.read_h5ad(out).shape == (2, 36)
+    invoke("perturb", source, *of, "--perturbation", DRUG)  # a file of ours may be replaced
+    found = anndata.read_h5ad(out)
+    assert found.obs["kind"].tolist() == ["B", "T"]
+    read = np.array([len(genes) > 0 for genes in names_of(found)])
+    assert ((found.obs["cellduality_failure"] == "").to_numpy() == read).all()
+    invoke("predict", "dropout_recovery", source, *of)
+    invoke("predict", EXPOSURE, source, *of, "--set", "drug=X", "--verify", 0)
+    assert "exposure_cellduality" in anndata.read_h5ad(out).obs
+    with refused("file-taken"):
+        invoke("perturb", source, "--model", trained, "--out", source, "--perturbation", DRUG)
+
+
+def taken(adata: anndata.AnnData) -> anndata.AnnData:
+    adata.obs["cellduality_validity"] = 1.0
+    return adata
+
+
+def twins(adata: anndata.AnnData) -> anndata.AnnData:
+    adata.obs_names = ["one", "one"]
+    return adata
+
+
+def nameless(adata: anndata.AnnData) -> anndata.AnnData:
+    return anndata.AnnData(adata.X, adata.obs[[]], adata.var)
+
+
+CONTROLS, TREATED = cells_of(["B", "T"]), cells_of(["B", "T"], treated=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "ask"),
+    [
+        ("unknown-label", lambda model: model.generate("plasma cell")),
+        ("missing-value", lambda model: model.generate()),
+        ("wrong-length", lambda model: model.generate("B", length=99)),
+        ("unknown-task", lambda model: model.generate("B", task="nothing")),
+        ("no-cell-task", lambda model: model.generate("B", task="cell_type_annotation")),
+        ("needs-cells", lambda model: model.generate(task="dropout_recovery")),
+        ("wrong-settings", lambda model: model.generate("B", verify=-1)),
+        ("unknown-label", lambda model: model.perturb(CONTROLS, "drug Y")),
+        ("no-control", lambda model: model.perturb(TREATED, DRUG)),
+        ("no-control", lambda model: model.perturb(CONTROLS, DRUG, control=("kind", "CD34+"))),
+        ("unknown-column", lambda model: model.perturb(CONTROLS, DRUG, control=("state", "resting"))),
+        ("key-taken", lambda model: model.perturb(taken(CONTROLS.copy()), DRUG)),
+        ("no-shared-genes", lambda model: model.perturb(CONTROLS[:, :0], DRUG)),
+        ("duplicate-names", lambda model: model.perturb(twins(CONTROLS.copy()), DRUG)),
+        ("wrong-count", lambda model: model.generate("B", 0)),
+        ("unshown-value", lambda model: model.generate("B", given={"drug": "X"})),
+        ("unshown-value", lambda model: model.predict(EXPOSURE, CONTROLS, given={"durg": "X"})),
+        ("no-control", lambda model: model.predict(EXPOSURE, CONTROLS, control=("kind", "B"))),
+        ("unknown-task", lambda model: model.predict("nothing", CONTROLS)),
+        ("unknown-label", lambda model: model.predict(RESPONSE, CONTROLS, given={"perturbation": "drug Y"})),
+        ("unknown-column", lambda model: model.predict(EXPOSURE, nameless(CONTROLS))),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(trained, code, ask):
+    with refused(code) as error:
+        ask(Model.load(trained))
+    assert "\n" not in str(error.value)
+    assert error.value.hint
+
+
+def test_a_pair_that_was_not_trained_is_refused(trained, data, scribe, tmp_path):
+    scribe()
+    fewer, model = shutil.copytree(data, tmp_path / "data"), shutil.copytree(trained, tmp_path / "m")
+    write_jsonl(fewer / "sft.jsonl", [row for row in read_jsonl(data / "sft.jsonl") if row["datasource"] != RESPONSE])
+    pack(model, fewer, None, max_len=256, max_new_tokens=24)
+    with refused("task-not-packed"):
+        Model.load(model).perturb(CONTROLS, DRUG, progress=False)
+
+
+def test_a_reward_that_reads_the_truth_cannot_verify(trained, data, tmp_path):
+    model = shutil.copytree(trained, tmp_path / "m")
+    Config.load(data / "cellduality.json").with_each("reward", {"*": "oracle"}, "").save(data / "oracle.json")
+    pack(model, data, data / "oracle.json", max_len=256, max_new_tokens=24)
+    with refused("reward-needs-gold"):
+        Model.load(model).generate("B", verify=2)
+
+
+def evaluated(path: Path, weights: str) -> Path:
+    one = {"value": 0.75, "better": "higher", "n": 8, "interval": [0.5, 1.0], "space": "", "note": "", "estimator": "x"}
+    content = {
+        "format": "cellduality-metrics", "version": 2, "split": "test",
+        "columns": {"GRPO": {"metrics": {"cell_type_annotation/accuracy": one}}},
+        "provenance": {"models": {"GRPO": {"model": weights}}},
+    }  # fmt: skip
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_model_card_has_front_matter_results_and_label_budget(trained, tmp_path):
+    model = shutil.copytree(trained, tmp_path / "m")
+    metrics = evaluated(tmp_path / "metrics.json", model_hash(model))
+    invoke("card", model, "--metrics", metrics, "--licence", "apache-2.0")
+    card = model / "README.md"
+    head, text = metadata_load(card), card.read_text()
+    assert (head["license"], head["library_name"]) == ("apache-2.0", "transformers")
+    (result,) = head["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == 0.75
+    assert result["metrics"][0]["args"]["interval_95"] == [0.5, 1.0]
+    assert "0.500 to 1.000" in text
+    assert "12 cells showed their label" in text
+    assert "without an audit" in text
+    assert model_hash(model) == model_hash(trained), "a card is no part of the model"
+    write_card(model)  # ours may be replaced
+    assert "without an evaluation" in card.read_text()
+
+
+def test_cards_of_others_stay_and_metrics_of_other_models_are_refused(trained, tmp_path):
+    model = shutil.copytree(trained, tmp_path / "m")
+    with refused("other-model"):
+        write_card(model, evaluated(tmp_path / "metrics.json", "other"))
+    (model / "README.md").write_text("mine")
+    with refused("file-taken"):
+        write_card(model)
+    assert (model / "README.md").read_text() == "mine"
