@@ -68,7 +68,9 @@ def look_at(
 
     path, drug, control = own_file(name), reading["drug"], reading["control"]
     obs = open_tables(path, reading["matrix"] or "X", reading["layer"] or None).obs
-    columns = dict(named) or {ours: ours for ours in NAMED if ours in obs and not (ours == "drug" and drug)}
+    columns = dict(named) or {ours: ours for ours in NAMED if ours in obs and obs[ours].notna().any()}
+    if drug and not named:
+        columns.pop("drug", None)
     if not columns:
         what = f"no label column given, and none is called {', '.join(NAMED)}"
         hint = f"name one: --label-column or --perturbation-column with one of: {', '.join(map(str, obs)) or '(none)'}"
@@ -77,13 +79,12 @@ def look_at(
     for ours, values in held_out.items():
         if (column := columns.get(ours, ours)) in obs:
             kept &= ~obs[column].astype(str).isin(values).to_numpy()
-    names = control_names(control)
-    labels = {
-        ours: {*labels_of(obs[column][kept], names if ours == "perturbation" else (), f"{path}, obs[{column!r}]")[0]}
-        for ours, column in columns.items()
-        if column in obs
-    }
-    labels = {ours: found - {""} for ours, found in labels.items()}
+    names = control_names(control)  # which are labels, whatever they read like
+    labels: dict[str, set[str]] = {}
+    for ours, column in columns.items():
+        if column in obs:
+            found, _ = labels_of(obs[column], names if ours == "perturbation" else (), f"{path}, obs[{column!r}]")
+            labels[ours] = {*found[kept]} - {""}
     controls = untreated(labels.get("perturbation", ()), control, name)
     if "perturbation" in labels:
         labels["perturbation"] = {*joined(labels["perturbation"], controls).values()}

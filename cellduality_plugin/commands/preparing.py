@@ -158,6 +158,7 @@ def data_prepare(
     from data_prep.prepare import PrepareSettings, describe, prepare
     from data_prep.questions_of_file import look_at, tasks_of_sources
     from data_prep.registry import DATASETS
+    from data_prep.views import asked_columns
 
     refuse_alone(context)
     names, others = sources or ["pbmc68k_reduced"], foreign or []
@@ -194,7 +195,10 @@ def data_prepare(
 
     def source(name: str) -> dict[str, object]:
         published = name in DATASETS and not DATASETS[name].as_file  # it knows its own columns
-        columns = dict(looks[name].columns if name in looks else {} if published else named)
+        columns = {} if published else dict(named)
+        if name in looks:  # of those that nobody named, what a question speaks of
+            spoken = {"cell_type", *named, *asked_columns(map(get_task, served[name]))}
+            columns = {ours: column for ours, column in looks[name].columns.items() if ours in spoken}
         read = {"variant": variant} if published else {**reading, "label_column": columns.pop("cell_type", "")}
         return {
             "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}), "split": split,

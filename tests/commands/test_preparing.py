@@ -239,13 +239,14 @@ def screen(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that prepares a screen of 120 cells in one line; ``obs`` adds to its columns."""
     path, folder = tmp_path / "screen.h5ad", tmp_path / "screen"
 
-    def prepared(*words: object, **obs: object) -> Path:
+    def prepared(*words: object, layer: str = "", **obs: object) -> Path:
         counts = np.random.default_rng(0).integers(1, 60, size=(120, 12)).astype(np.float32)
         given = {"target": ["NT", "Non-Targeting", "TP53", "MYC"] * 30, "batch": ["a"] * 60 + ["b"] * 60, **obs}
         index = [f"cell{place:03}" for place in range(120)]
         columns = pd.DataFrame({name: value for name, value in given.items() if value is not None}, index=index)
         genes = pd.DataFrame(index=[f"G{place}" for place in range(12)])
-        anndata.AnnData(X=counts, obs=columns, var=genes).write_h5ad(path)
+        matrix = {"layers": {layer: counts}} if layer else {"X": counts}
+        anndata.AnnData(**matrix, obs=columns, var=genes).write_h5ad(path)
         given = ["--labelled", 12, "--rl-rows", 24, "--min-genes", 4, *words]
         done = CliRunner().invoke(app, ["data", "prepare", str(path), "--out", str(folder), *map(str, given)])
         if done.exception is not None:
@@ -325,11 +326,44 @@ class TestScreens:
         with refused("nothing-to-ask"):
             screen(*words, "target=MYC", "--held-out", "target=TP53")
 
+    def test_what_was_done_to_held_out_cells_alone_is_written_and_not_named(self, screen):
+        guides = ["NT-0", "NT-1", "TP53-0", "MYC-0"] * 30
+        folder = screen("--perturbation-column", "target", "--held-out", "guide=MYC-0", guide=guides)
+        assert asked(folder, "eval_ood") == {RESPONSE: 30}
+
+    @pytest.mark.parametrize("words", [[], ["--control", "ctrl,NT"]])
+    def test_a_combination_loses_the_controls_that_are_named_or_usual(self, screen, words):
+        done = ["ctrl", "NT", "TP53+ctrl", "TP53+MYC", "MYC+TP53", "NT+ctrl"] * 20
+        folder = screen("--perturbation-column", "target", *words, target=done)
+        labels = Vocabulary.load(folder / "vocabulary.json").labels
+        assert labels == {"perturbation": ("MYC+TP53", "TP53", "control")}
+
+    def test_columns_may_be_called_as_in_the_file_or_as_in_questions(self, screen):
+        words = ["--perturbation-column", "target", "--label-column", "batch", "--held-out"]
+        by_file, by_question = (
+            rows_of(screen(*words, f"{held}=b", "--match", matched), "cells")
+            for held, matched in (("batch", "batch"), ("cell_type", "cell_type"))
+        )
+        assert by_file == by_question
+
+    def test_a_column_that_nobody_named_and_no_question_speaks_of_leaves_no_cell_out(self, screen):
+        folder = screen(
+            perturbation=["NT", "TP53", "MYC"] * 40, drug=["nutlin", None] * 60, exposure=np.full(120, np.nan)
+        )
+        assert len(rows_of(folder, "cells")) == 120
+
+    def test_a_file_with_nothing_but_a_layer_is_read_by_its_layer(self, screen):
+        assert (
+            len(rows_of(screen("--perturbation-column", "target", "--layer", "counts", layer="counts"), "cells")) == 120
+        )
+
     def test_one_drug_is_named_once(self, screen):
         with refused("settings-clash"):
-            screen("--drug", "nutlin", "--drug-column", "target", "--perturbation-column", "target")
+            screen("--drug", "nutlin", "--drug-column", "target", "--exposure-column", "batch")
+        with refused("needs-another"):
+            screen("--drug", "nutlin", "--perturbation-column", "target")
         with refused("unusable-label"):
-            screen("--drug", "<nutlin>", "--perturbation-column", "target")
+            screen("--drug", "<nutlin>", "--exposure-column", "batch")
 
 
 def with_obs(path: Path, **columns: Any) -> None:
