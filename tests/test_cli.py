@@ -166,7 +166,7 @@ BAD_CELLS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "duplicate genes": (lambda path: write_h5ad(path, toy_counts(), genes=TWICE), "", "1 duplicate gene names (G0)"),
     "unknown label column": (good, "--label-column type", "no column 'type' in obs"),
     "no label": (lambda path: write_h5ad(path, toy_counts(), labels=[" "] * 24), "", "every label is missing"),
-    "one class": (lambda path: write_h5ad(path, toy_counts(), labels=["B"] * 24), "", "24 cells in 1 class"),
+    "one class": (lambda path: write_h5ad(path, toy_counts(), labels=["B"] * 24), "", "no question follows"),
     "few cells of a class": (lambda path: write_h5ad(path, toy_counts(), labels=PAIRS), "", "12 of 12 classes have"),
     "few labelled cells": (good, "--labelled 2", "2 labelled cells"),
     "more labelled cells than cells": (good, "--labelled 99", "99 labelled cells"),

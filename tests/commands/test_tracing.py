@@ -16,6 +16,7 @@ from cellduality_plugin import cli
 from cellduality_plugin.commands import tracing
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.tasks import TASKS
 from data_prep.manifests import read_manifest
 from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
 from data_prep.traces.candidates import Tokens, read_candidates
@@ -63,12 +64,12 @@ def settings_of(folder: Path) -> dict:
 class TestSample:
     def test_asks_four_candidates_of_every_question_once(self, data):
         asked = Counter(candidate.key for candidate in read_candidates(data / CANDIDATES))
-        assert len(asked) == sum(1 for _ in read_jsonl(data / QUESTIONS)) == 60
+        assert len(asked) == sum(1 for _ in read_jsonl(data / QUESTIONS)) == 12 * len(TASKS)
         assert set(asked.values()) == {4}
         before = (data / CANDIDATES).read_bytes()
         again = run("sample", "--data", data, "--teacher", "rule")
         assert "0 new candidates" in again
-        assert "240 were there" in again
+        assert f"{48 * len(TASKS)} were there" in again
         assert (data / CANDIDATES).read_bytes() == before
 
     def test_a_limit_takes_questions_with_their_duals(self, data):

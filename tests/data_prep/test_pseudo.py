@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.examples import Example
-from cellduality_plugin.tasks import TASKS, CellTypeAnnotation
+from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 from data_prep.pseudo import label_tasks, question, served, sft_pair
 from tests.refused import refused
 
