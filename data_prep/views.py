@@ -103,7 +103,6 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
         If a column is missing that a task asks for, or the cells cannot be split or paired as the settings say.
     """
     tables = [source.read() for source in sources]
-    _refuse_strangers({source.name: table.genes for source, table in zip(sources, tables, strict=True)})
     views = [
         _split(source, table, [tasks[name] for name in settings.tasks_of(wanted)], wanted, settings)
         for source, table, wanted in zip(sources, tables, settings.sources, strict=True)
@@ -113,6 +112,7 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
         what = f"no cell trains: {', '.join(view.name for view in views)} is held out whole"
         hint = "name a set that trains, too, or split it like any other with --split fractions"
         raise CellDualityError(what, code="nothing-trains", where="sources", hint=hint)
+    _refuse_few_shared({view.name: table.genes for view, table in training})
     genes = {gene for view, _ in training for gene in view.genes}
     if settings.n_genes is not None:
         chosen: set[str] = set()
@@ -135,8 +135,8 @@ def _training(view: View, table: CellTable) -> NDArray[np.bool_]:
     return np.array([view.splits.get(f"{view.name}/{barcode}") == SPLITS[0] for barcode in table.obs.index])
 
 
-def _refuse_strangers(genes: Mapping[str, Sequence[str]]) -> None:
-    """Raise if two sets hardly share a gene: they are of two species, or name their genes in two ways."""
+def _refuse_few_shared(genes: Mapping[str, Sequence[str]]) -> None:
+    """Raise if two sets that train hardly share a gene: they are of two species, or name their genes in two ways."""
     for (one, first), (other, second) in itertools.combinations({name: {*of} for name, of in genes.items()}.items(), 2):
         if len(first & second) < FEW_SHARED * min(len(first), len(second)):
             examples = " and ".join(sorted(some - (first & second))[0] for some in (first, second))

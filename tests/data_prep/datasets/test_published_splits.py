@@ -62,7 +62,7 @@ def run(tmp_path, monkeypatch, request):
         done = CliRunner().invoke(app, [str(word) for word in words])
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
-        return " ".join(done.output.split())
+        return " ".join(done.output.replace("│", " ").split())  # what a table wraps stays one text
 
     return ran
 
@@ -112,10 +112,10 @@ def test_the_split_that_is_shown_is_the_split_that_is_written(run, trainer, tmp_
     kind = next(column for column in ("cell_type", "sensitivity", "perturbation") if column in DATASETS[name].columns)
     words = trainer if name in WHOLE else []
     printed, cells = prepared(run, tmp_path / "out", name, *words)
-    assert Counter(cell["split"] for cell in cells) == told(re.sub("[│]", "", shown), cells, kind)
+    assert Counter(cell["split"] for cell in cells) == told(shown, cells, kind)
     text = read_manifest(tmp_path / "out" / "cells.jsonl")["splits"][name]
     assert text in printed
-    assert text in " ".join(shown.replace("│", " ").split())
+    assert text in shown
     assert "Not as published" in text
     asked = Counter(row["id"].partition("/")[0] for row in read_jsonl(tmp_path / "out" / "sft.jsonl"))
     assert (name in asked) == (name not in WHOLE)
@@ -136,15 +136,15 @@ def test_the_rule_is_applied_to_the_whole_set_whatever_is_taken_of_it(run, tmp_p
     splits = {cell["id"]: cell["split"] for cell in every}
     assert len(some) == 30
     assert all(splits[cell["id"]] == cell["split"] for cell in some)
-    donors = ["--held-out", "donor=Donor_1"]
+    donors = ["--held-out", "donor=Donor_2"]
     _, held = prepared(run, tmp_path / "out", "xin_2016", *donors)
-    inside = {cell["id"]: cell["split"] for cell in held if cell["donor"] == "Donor_2"}
+    inside = {cell["id"]: cell["split"] for cell in held if cell["donor"] == "Donor_1"}
     assert inside.items() <= splits.items()
-    assert {cell["split"] for cell in held if cell["donor"] == "Donor_1"} == {"ood"}
+    assert {cell["split"] for cell in held if cell["donor"] == "Donor_2"} == {"ood"}
 
 
 def test_a_set_that_no_cell_trains_of_speaks_the_words_of_those_that_do(run, trainer, tmp_path):
-    prepared(run, tmp_path / "out", "ma_2020", *trainer, "--task", "cell_type_annotation")
+    prepared(run, tmp_path / "out", "ma_2020", *trainer[:3], "--task", "cell_type_annotation")
     vocabulary = Vocabulary.load(tmp_path / "out" / "vocabulary.json")
     assert vocabulary.labels["cell_type"] == ("Basal", "Mix", "naive B cell")
     cells = [row for row in read_jsonl(tmp_path / "out" / "cells.jsonl") if row["split"] == "ood"]
