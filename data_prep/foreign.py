@@ -14,9 +14,10 @@ from data_prep.cells import rank_cells
 from data_prep.published import OOD
 from data_prep.registry import DATASETS
 from data_prep.settings import PrepareSettings
+from data_prep.shared_genes import in_names_of
 from data_prep.sources import Source
 from data_prep.splits import choose_some
-from data_prep.views import View, asked_columns, in_names_of, known_by, named_columns
+from data_prep.views import View, asked_columns, known_by, named_columns
 
 NO_COUNTERPART = "cell of a type the training set does not have"
 

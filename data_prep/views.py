@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +17,9 @@ from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, CellTable, rank_cells
 from data_prep.expression import expression_at_rank
-from data_prep.h5ad.genes import to_human
 from data_prep.published import OOD, PublishedSplit
 from data_prep.settings import PrepareSettings, SourceSettings
+from data_prep.shared_genes import in_names_of, refuse_few_shared
 from data_prep.sources import Source
 from data_prep.splits import SPLITS, choose_labelled, choose_some, pair_with_controls, small_classes, split_cells
 
@@ -31,9 +30,6 @@ GROUPS = ("cell_type", "cell_line")
 """What a cell has to share with its control, as far as it is known."""
 
 ABSENT = "value to hold out that no cell has"
-FEW_SHARED = 0.05
-"""The share of the genes of the smaller of two sets that both have at least."""
-
 RARE_CLASS = "cell of a class with fewer than three cells"
 NO_VALUE = "cell without a value in a column that is needed"
 UNPAIRED = "cell without an untreated cell of its type in its split (asked about by other tasks only)"
@@ -112,7 +108,7 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
         what = f"no cell trains: {', '.join(view.name for view in views)} is held out whole"
         hint = "name a set that trains, too, or split it like any other with --split fractions"
         raise CellDualityError(what, code="nothing-trains", where="sources", hint=hint)
-    _refuse_few_shared({view.name: table.genes for view, table in training})
+    refuse_few_shared({view.name: table.genes for view, table in training})
     genes = {gene for view, _ in training for gene in view.genes}
     if settings.n_genes is not None:
         chosen: set[str] = set()
@@ -133,16 +129,6 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
 def _training(view: View, table: CellTable) -> NDArray[np.bool_]:
     """Return which cells of the table are training cells: no test cell has a say in what is fitted."""
     return np.array([view.splits.get(f"{view.name}/{barcode}") == SPLITS[0] for barcode in table.obs.index])
-
-
-def _refuse_few_shared(genes: Mapping[str, Sequence[str]]) -> None:
-    """Raise if two sets that train hardly share a gene: they are of two species, or name their genes in two ways."""
-    for (one, first), (other, second) in itertools.combinations({name: {*of} for name, of in genes.items()}.items(), 2):
-        if len(first & second) < FEW_SHARED * min(len(first), len(second)):
-            examples = " and ".join(sorted(some - (first & second))[0] for some in (first, second))
-            what = f"{one} and {other} share {len(first & second)} gene names ({examples})"
-            hint = "prepare sets of one species that name genes alike; --species mouse maps the genes of mouse files"
-            raise CellDualityError(what, code="mixed-species", where=f"sources {one}, {other}", hint=hint)
 
 
 def _split(
@@ -227,27 +213,6 @@ def _with_genes(view: View, table: CellTable, genes: frozenset[str], settings: P
     if lost:
         drops[FEW_GENES] = drops.get(FEW_GENES, 0) + lost
     return replace(view, cells=cells, genes=ranked.expressed, drops=drops)
-
-
-def in_names_of(genes: frozenset[str], table: CellTable, name: str) -> tuple[CellTable, dict[str, int]]:
-    """Return (the table with genes named as those of a vocabulary are, how many it lost by reason).
-
-    Mouse genes are read by their one-to-one human orthologues, if ``genes`` knows more of these.
-
-    Raises
-    ------
-    CellDualityError
-        If the vocabulary knows none of them.
-    """
-    lost: dict[str, int] = {}
-    if 2 * len(known := genes.intersection(table.genes)) < len(genes):
-        human, without = to_human(table.genes)
-        if len(genes.intersection(filter(None, human))) > len(known):
-            table, lost = replace(table, genes=tuple(gene or "" for gene in human)), without
-    if genes.isdisjoint(table.genes):
-        what, hint = "none of its genes is in the vocabulary", "use sets that name genes alike"
-        raise CellDualityError(what, code="no-genes", where=f"source {name}", hint=hint)
-    return table, lost
 
 
 def _paired(view: View, match: Sequence[str], settings: PrepareSettings) -> View:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from cellduality_plugin.commands.arguments import absolute, by_name, names_in, pairs, reward_of
+from cellduality_plugin.commands.arguments import absolute, by_name, held_out_values, names_in, pairs, reward_of
 from cellduality_plugin.commands.prepare_flags import refuse_alone, refuse_misplaced, refuse_unread
 from cellduality_plugin.config import EVERY_TASK, Config
 from cellduality_plugin.errors import CellDualityError
@@ -173,7 +173,7 @@ def data_prepare(
     }  # fmt: skip
     flags = {name: NAMED[name] for name in named if name != "cell_type"} | ({"drug": "--drug"} if drug else {})
     wanted = {absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
-    kept_out = _held_out(held_out or [], names, DATASETS)
+    kept_out = held_out_values(held_out or [], names, DATASETS)
     looks = {
         name: look_at(name, named, reading, held_out=kept_out.get(name, {})) for name in names if name not in DATASETS
     }
@@ -290,19 +290,3 @@ def _refuse_unknown(given: Iterable[str], tasks: Iterable[str], flag: str) -> No
     for name in {*given} - {*tasks} - {*TASKS}:
         hint = f"the tasks are {', '.join(tasks)}"
         raise CellDualityError(f"no task {name!r}", code="unknown-task", where=flag, hint=hint)
-
-
-def _held_out(
-    items: Iterable[str], sources: Sequence[str], known: Iterable[str]
-) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return {set: {column: values}} of ``[SET:]COLUMN=VALUE`` items; ``known`` sets of other runs are left out."""
-    found: dict[str, dict[str, tuple[str, ...]]] = {}
-    for item in items:
-        name = next((source for source in (*sources, *known) if item.startswith(f"{source}:")), "")
-        column, equals, value = item[len(name) + bool(name) :].partition("=")
-        if not equals or not column or not value or ":" in column or (not name and len(sources) > 1):
-            what, hint = f"{item!r} is not SET:COLUMN=VALUE", f"name one of {', '.join(sources)} first"
-            raise CellDualityError(what, code="malformed", where="--held-out", hint=hint)
-        columns = found.setdefault(name or sources[0], {})
-        columns[column] = (*columns.get(column, ()), value)
-    return {name: columns for name, columns in found.items() if name in sources}
