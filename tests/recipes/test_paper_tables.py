@@ -29,6 +29,8 @@ def printed(tmp_path, monkeypatch, capsys):
                 path.write_text(json.dumps(content))
         monkeypatch.setattr("sys.argv", ["paper_tables.py", str(tmp_path)])
         monkeypatch.setenv("COLUMNS", "300")
+        for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):  # a dumb terminal has 80 columns
+            monkeypatch.delenv(name, raising=False)
         runpy.run_path(str(SCRIPT), run_name="__main__")
         return [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cellduality_plugin.agent_file import bound_agent_file
+from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.checks import examine
 from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
@@ -97,5 +98,9 @@ def world(small_world, tmp_path, monkeypatch) -> World:
     folder = tmp_path / "run"
     shutil.copytree(small_world.data, folder / "data")
     shutil.copytree(small_world.model, folder / "model")
+    rows = [
+        row for row in read_jsonl(folder / "data" / "rl.jsonl") if "perturbation_identification" not in row["label"]
+    ]
+    write_jsonl(folder / "data" / "rl.jsonl", rows)  # five: a rollout batch
     bound_agent_file(folder / "data" / "cellduality.json")
     return World(folder, Machine((3, 11), TESTED, host_memory=24 * GIB, variables={"PATH": os.defpath}))
