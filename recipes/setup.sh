@@ -77,8 +77,8 @@ install_gpu() {
       true
   fi
   export TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-8.0;8.6;9.0}"
-  # Otherwise DeepSpeed compiles its optimisers at the first step, on every node, and wants an nvcc there. It is told what
-  # for: without a card it would compile those for a CPU.
+  # Otherwise DeepSpeed compiles its optimisers at the first step, on every node, and wants an nvcc there.
+  # DS_ACCELERATOR says what for: without a card it would compile those for a CPU.
   say "Compiling DeepSpeed's optimisers for compute capability $TORCH_CUDA_ARCH_LIST: about three minutes"
   DS_ACCELERATOR=cuda DS_BUILD_FUSED_ADAM=1 DS_BUILD_CPU_ADAM=1 "${pip[@]}" --quiet --no-deps --no-build-isolation --no-binary deepspeed \
     --no-cache-dir "$(grep '^deepspeed==' "$lock")"
@@ -89,8 +89,8 @@ install_gpu() {
   fi
 }
 
-told="about 260 packages, once, about two minutes"
-if [[ "$BACKEND" == gpu ]]; then told="about 360 packages and 9 GB, once, about fifteen minutes"; fi
+needed="about 260 packages, once, about two minutes"
+if [[ "$BACKEND" == gpu ]]; then needed="about 360 packages and 9 GB, once, about fifteen minutes"; fi
 want="$( (echo "$BACKEND${FLASH_ATTN:+ $FLASH_ATTN}"; cat "$root/pyproject.toml" "$root/recipes/requirements/$BACKEND.lock") |
   sha256sum | cut -c1-16)"
 stamp="$VENV/.cellduality-setup"
@@ -100,7 +100,7 @@ fi
 python="$VENV/bin/python"
 [[ -x "$python" ]] || python="$(find_python)"
 if [[ "$BACKEND" == gpu ]]; then check_gpu_machine "$python"; fi
-say "Setting up $VENV ($BACKEND): $told"
+say "Setting up $VENV ($BACKEND): $needed"
 [[ -x "$VENV/bin/python" ]] || "$python" -m venv "$VENV"
 # Byte code is written at first import instead of now, for the files that are really used.
 pip=("$VENV/bin/python" -m pip install --disable-pip-version-check --no-compile)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias, get_args
 
 import typer
 
 from cellduality_plugin.commands.arguments import pairs
 from cellduality_plugin.errors import CellDualityError
+
+if TYPE_CHECKING:
+    from cellduality_plugin.inference.model import Model
 
 Matrix: TypeAlias = Annotated[str, typer.Option(help="X, or raw for what scanpy keeps aside.")]
 Layer: TypeAlias = Annotated[str | None, typer.Option(help="The layer to read in its place.")]
@@ -49,3 +53,24 @@ def value_in(text: str, flag: str) -> tuple[str, str]:
 def values_in(items: Iterable[str] | None) -> dict[str, str]:
     """Return {name: value} of the items of ``--set``."""
     return dict(value_in(item, "--set") for item in items or [])
+
+
+def load_model(folder: Path, backend: str, matrix: str = "X", species: str | None = None) -> Model:
+    """Return the trained model in ``folder``, once the options that go with it are known to be possible."""
+    from cellduality_plugin.inference.model import Backend, Model
+    from data_prep.h5ad.genes import SPECIES
+
+    refuse_unknown(
+        ("--backend", backend, get_args(Backend)),
+        ("--matrix", matrix, ("X", "raw")),
+        ("--species", species, (None, *SPECIES)),
+    )
+    return Model.load(folder, backend=backend)  # type: ignore[arg-type]  # one of Backend, as was just seen
+
+
+def refuse_unknown(*options: tuple[str, str | None, tuple[str | None, ...]]) -> None:
+    """Raise if one of (flag, value, known values) has a value that is not known."""
+    for flag, value, known in options:
+        if value not in known:
+            hint = f"use {' or '.join(filter(None, known))}"
+            raise CellDualityError(f"no {flag.strip('-')} {value!r}", code="unknown-value", where=flag, hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
@@ -19,9 +19,10 @@ from cellduality_plugin.commands.reading import (
     Seed,
     Species,
     columns_in,
+    load_model,
+    refuse_unknown,
     values_in,
 )
-from cellduality_plugin.errors import CellDualityError
 
 
 def register(app: typer.Typer) -> None:
@@ -83,18 +84,17 @@ def calibrate(
     """
     from cellduality_plugin.evaluation.plots import save_confidence
     from cellduality_plugin.files import write_text
-    from cellduality_plugin.inference.model import Backend, Model
 
-    _refuse_unknown(("--backend", backend, get_args(Backend)), ("--split", split, ("validation", "test", "ood")))
-    found = Model.load(model, backend=backend).calibrate(  # type: ignore[arg-type]
+    refuse_unknown(("--split", split, ("validation", "test", "ood")))
+    found = load_model(model, backend).calibrate(
         data, split=split, cells=cells, task=task, verify=verify, coverage=coverage, batch=batch, seed=seed
     )
     if out:
         write_text(out, json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
         save_confidence(out.with_suffix(".png"), found)
     for way, numbers in found["metrics"].items():
-        told = ", ".join(f"{name} {one['value']:.3f}" for name, one in numbers.items())
-        print(f"{way:>12}  {told}")
+        shown = ", ".join(f"{name} {one['value']:.3f}" for name, one in numbers.items())
+        print(f"{way:>12}  {shown}")
     print(f"{found['n']} cells of the {split} split{', which were fitted to' if found['in_sample'] else ''}")
     if fitted := found["calibration"]:
         weights = "(votes + 0.1)^{votes:.2f} x reward^{reward:.2f}".format(**fitted["confidence"])
@@ -144,19 +144,13 @@ def annotate(
     """
     from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
     from cellduality_plugin.inference.files import LITTLE_SHARED
-    from cellduality_plugin.inference.model import Backend, Model
-    from data_prep.h5ad.genes import SPECIES
 
-    _refuse_unknown(
-        ("--backend", backend, get_args(Backend)),
-        ("--matrix", matrix, ("X", "raw")),
-        ("--species", species, (None, *SPECIES)),
-    )
+    trained = load_model(model, backend, matrix, species)
     settings = AnnotateSettings.read(
         {"verify": verify, "unassigned_below": unassigned_below, "coverage": coverage, "batch": batch, "seed": seed},
         where="annotate",
     )
-    found, shared = Model.load(model, backend=backend).annotate_file(  # type: ignore[arg-type]
+    found, shared = trained.annotate_file(
         cells, out, settings, key_added=key_added, task=task, matrix=matrix, layer=layer,
         gene_symbols=gene_symbols, species=species, columns=columns_in(column), given=values_in(given),
     )  # fmt: skip
@@ -167,11 +161,3 @@ def annotate(
         sure = found.loc[found["label"] == label, "confidence"].mean()
         print(f"{count:>8} {label}" + ("" if label == UNASSIGNED else f"  (mean confidence {sure:.2f})"))
     print(f"{len(found)} cells, {shared:.0%} of the model's genes: {out}")
-
-
-def _refuse_unknown(*options: tuple[str, str | None, tuple[str | None, ...]]) -> None:
-    """Raise if one of (flag, value, known values) has a value that is not known."""
-    for flag, value, known in options:
-        if value not in known:
-            hint = f"use {' or '.join(filter(None, known))}"
-            raise CellDualityError(f"no {flag.strip('-')} {value!r}", code="unknown-value", where=flag, hint=hint)

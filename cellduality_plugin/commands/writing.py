@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -19,10 +19,11 @@ from cellduality_plugin.commands.reading import (
     Seed,
     Species,
     columns_in,
+    load_model,
     value_in,
     values_in,
 )
-from cellduality_plugin.commands.using import _refuse_unknown, annotate
+from cellduality_plugin.commands.using import annotate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -67,12 +68,10 @@ def generate(
     `cellduality generate --model runs/cpu/grpo --cell-type "CD19+ B" --cell-type Dendritic --verify 0 --out cells.h5ad`
     """
     from cellduality_plugin.evaluation.generated import write_anndata
-    from cellduality_plugin.inference import model as models
     from cellduality_plugin.inference.files import refuse_taken
 
-    _refuse_unknown(("--backend", backend, get_args(models.Backend)))
     refuse_taken(out, model)
-    cells = models.Model.load(model, backend=backend).generate(  # type: ignore[arg-type]
+    cells = load_model(model, backend).generate(
         cell_type or [], n, length=length, given=values_in(given), task=task, key_added=key_added,
         verify=verify, batch=batch, seed=seed,
     )  # fmt: skip
@@ -111,18 +110,11 @@ def predict(
 
     `cellduality predict dropout_recovery new.h5ad --model runs/mine/grpo --out out.h5ad`
     """
-    from cellduality_plugin.inference import model as models
     from cellduality_plugin.inference.writing import WriteSettings
     from cellduality_plugin.inference.written import refuse_control
     from cellduality_plugin.parsing import OneOf
-    from data_prep.h5ad.genes import SPECIES
 
-    _refuse_unknown(
-        ("--backend", backend, get_args(models.Backend)),
-        ("--matrix", matrix, ("X", "raw")),
-        ("--species", species, (None, *SPECIES)),
-    )
-    trained = models.Model.load(model, backend=backend)  # type: ignore[arg-type]
+    trained = load_model(model, backend, matrix, species)
     pair, chosen = trained.checkpoint.task(task), value_in(control, "--control") if control else None
     answer = pair.answer
     if isinstance(answer, OneOf):
