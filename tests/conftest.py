@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +37,15 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 GENES = ("CD3D", "CD3E", "CD74", "CD79A", "CST3", "FTL", "GNLY", "HLA-DRA", "IL7R", "LYZ", "MS4A1", "NKG7", "S100A9")
+
+
+ENVIRONMENT = os.environ
+
+
+@pytest.fixture(autouse=True)
+def environment() -> None:
+    """``os.environ`` is the one that libraries hold: ``datasets`` puts a copy in its place when it maps."""
+    os.environ = ENVIRONMENT  # noqa: B003
 
 
 @pytest.fixture(autouse=True)
