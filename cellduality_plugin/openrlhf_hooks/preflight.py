@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from cellduality_plugin.hub import advice, looks_local
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks.base import LabelTask
 
+_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the same class, before transformers 5 and since
 _AGAIN = "prepare the data again (bash recipes/prepare.sh)"
 
 
@@ -45,11 +47,11 @@ def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
     import transformers
     from jinja2 import TemplateError
 
-    named, plain = Path(model, "tokenizer_config.json"), '"tokenizer_class": "PreTrainedTokenizerFast"'
+    named = Path(model, "tokenizer_config.json")
     reader: Any = transformers.AutoTokenizer
     try:
         # AutoTokenizer imports every model there is, which takes as long as all else that is done before a run.
-        if named.is_file() and plain in named.read_text("utf-8"):
+        if named.is_file() and json.loads(named.read_text("utf-8")).get("tokenizer_class") in _PLAIN:
             reader = transformers.PreTrainedTokenizerFast
         tokenizer = reader.from_pretrained(model, local_files_only=not looks_local(model) and not _hub_answers())
     except (OSError, ValueError, KeyError, TypeError) as error:

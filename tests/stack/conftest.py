@@ -203,8 +203,11 @@ def living() -> Callable[[Path], list[str]]:
 
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory, recipe) -> Run:
-    """The one-command pipeline from nothing to the report; SFT and data serve the other tests too."""
-    run = recipe(tmp_path_factory.mktemp("whole") / "run", "grpo_duality.sh")
+    """The one-command pipeline from nothing to the report, GRPO on two ranks with an engine each.
+
+    SFT and data serve the other tests too.
+    """
+    run = recipe(tmp_path_factory.mktemp("whole") / "run", "grpo_duality.sh", GPUS="2")
     code = run.end(timeout=1800)
     assert code == 0, run.printed
     return run
@@ -266,6 +269,9 @@ def pair_settings(own_cells) -> dict[str, str]:
         "N_GENES": "400",
         "N_RL": "48",
         "SFT_EPOCHS": "8",
+        "PRETRAIN": "0",
+        "AUDIT": "0",
+        "ROUNDS": "1",
     }
 
 
@@ -275,7 +281,7 @@ def stopped(tmp_path_factory, recipe, pair_settings) -> Stopped:
     folder = tmp_path_factory.mktemp("stopped") / "run"
     latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
     run = recipe(folder, "grpo_duality.sh", **pair_settings)
-    run.until(lambda: "[7/8] grpo]" in run.printed, timeout=900)
+    run.until(lambda: "[5/6] grpo]" in run.printed, timeout=900)
     began = time.monotonic()
     second = recipe(folder, "grpo.sh", **pair_settings)
     refused = second.end(60), time.monotonic() - began, second.printed

@@ -14,7 +14,7 @@ def test_ctrl_c_ends_the_run_soon_and_says_so(stopped):
     assert stopped.code == 130
     assert stopped.seconds < 30
     assert "stopped, nothing is left running" in stopped.run.printed
-    assert "[8/8]" not in stopped.run.printed
+    assert "[6/6]" not in stopped.run.printed
 
 
 def test_no_process_outlives_it(stopped):
