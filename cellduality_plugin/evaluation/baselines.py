@@ -25,7 +25,7 @@ from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Meas
 from cellduality_plugin.evaluation.metrics.responses import Responses
 from cellduality_plugin.evaluation.points import REAL
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, Rows
-from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick
+from cellduality_plugin.evaluation.real_cells import RealCells, Reference
 from cellduality_plugin.evaluation.sections import Section
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf
@@ -49,7 +49,7 @@ def baseline_columns(
     section: Section, vocabulary: Vocabulary, settings: PredictionSettings, profiles: Profiles | None
 ) -> dict[str, dict[str, Measurement]]:
     """Return the metrics of baselines and of real cells, by column."""
-    yardstick, train = section.yardstick, section.yardstick.train
+    reference, train = section.reference, section.reference.train
     rows = dict(sorted(section.rows.items()))  # as predictions are
     if isinstance(section.pair.answer, OneOf):
         kind = section.pair.answer.kind
@@ -57,24 +57,24 @@ def baseline_columns(
         gold, shown = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
         answers = {
             LOGISTIC: logistic_labels(train, shown, vocabulary.genes),
-            TRANSFER: transferred_labels(train, shown, yardstick.embedding, yardstick.neighbours[0]),
+            TRANSFER: transferred_labels(train, shown, reference.embedding, reference.neighbours[0]),
             MAJORITY: majority_labels(train, len(shown)),
         }
         if profiles is not None and kind in profiles.by_kind:
             answers[PROFILES] = profile_labels(profiles, kind, known)
         shared = section.shared.names if section.shared else ()
         return {
-            name: labels.measure(yardstick, section.comparable(gold, predicted), shared=shared)
+            name: labels.measure(reference, section.comparable(gold, predicted), shared=shared)
             for name, predicted in answers.items()
         }
     if not section.writes_cells:
         return {}
-    asked = [yardstick.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
-    found = {REAL: cells.measure(Cells.of_real(asked, yardstick))}
+    asked = [reference.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
+    found = {REAL: cells.measure(Cells.of_real(asked, reference))}
     made: dict[str, list[Prediction]] = {}
     if section.writes_responses:
-        found[REAL] |= responses.measure(Responses.of_real(yardstick))
-        made = response_baselines(rows, yardstick)
+        found[REAL] |= responses.measure(Responses.of_real(reference))
+        made = response_baselines(rows, reference)
     elif any(train.labelled):
         made = cell_baselines(train, rows, vocabulary.genes, settings.samples, settings.seed)
     for name, predictions in made.items():
@@ -87,9 +87,9 @@ def baseline_columns(
 
 def measure_cells(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
     """Return the metrics of written cells, and of responses where they are such."""
-    found = cells.measure(Cells.of(made, section.yardstick))
+    found = cells.measure(Cells.of(made, section.reference))
     if section.writes_responses:
-        found |= responses.measure(Responses.of(made, section.rows, section.yardstick))
+        found |= responses.measure(Responses.of(made, section.rows, section.reference))
     return found
 
 
@@ -188,10 +188,10 @@ def _answer(
     return Prediction(*asked, "", cell or None, failure, len(cell), validity=valid, drawn=drawn)
 
 
-def response_baselines(rows: Rows, yardstick: Yardstick) -> dict[str, list[Prediction]]:
+def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Prediction]]:
     """Return the answers of two baselines: the control cell itself, and it moved by the other types' mean shift."""
-    kinds = dict(zip(yardstick.held_out.ids, yardstick.held_out.types, strict=True))
-    known, space = yardstick.train.by_state(labelled=True), yardstick.embedding
+    kinds = dict(zip(reference.held_out.ids, reference.held_out.types, strict=True))
+    known, space = reference.train.by_state(labelled=True), reference.embedding
     learned: dict[tuple[str, str], Vector | None] = {}
     made: dict[str, list[Prediction]] = {NO_CHANGE: [], MEAN_SHIFT: []}
     for (task, row), example in rows.items():

@@ -111,7 +111,7 @@ def evaluate(
         "version": VERSION,
         "split": split,
         "columns": measure(predictions, sections, vocabulary, settings.prediction, profiles),
-        "spaces": {section.key: section.yardstick.embedding.name for section in sections},
+        "spaces": {section.key: section.reference.embedding.name for section in sections},
         "settings": {key: value for key, value in asdict(settings).items() if key != "metrics" or value},
         "provenance": {
             "command": list(command),
@@ -185,13 +185,13 @@ def _checkpoint_column(
             both = section.comparable(*labels.gold_and_predicted(made))
             each = [section.comparable(*answers) for answers in labels.by_cell(drawn)]
             shared = section.shared.names if section.shared else ()
-            own |= labels.measure(section.yardstick, both if greedy else None, each, shared)
+            own |= labels.measure(section.reference, both if greedy else None, each, shared)
             names = section.labels(vocabulary)
             matrices[section.key] = {"labels": names, "counts": labels.confusion(*both, names).tolist()}
         elif section.writes_cells:
             own |= measure_cells(made, section)
         # The labels of an external set were not taught.
-        own |= dual.measure(section.yardstick, made, drawn, truth=section.shared is None)
+        own |= dual.measure(section.reference, made, drawn, truth=section.shared is None)
         found |= _prefixed(section.key, own)
         failed[section.key] = dual.failures(made)
     return {"kind": "checkpoint", "metrics": found, "confusion": matrices, "failures": failed}

@@ -58,7 +58,7 @@ def write_generated(
     rows: list[dict[str, Any]] = []
     cells: list[tuple[str, ...]] = []
     for section in writing:
-        held_out, pair = section.yardstick.held_out, section.pair.name
+        held_out, pair = section.reference.held_out, section.pair.name
         own = [p for p in predictions if (p.task, p.id) in section.rows]
         if real:
             states = held_out.states or held_out.types
@@ -89,7 +89,7 @@ def write_generated(
             cells.append(tuple(p.answer or ()))
     if not cells:
         return 0
-    top = max(len(cell) for section in writing for cell in section.yardstick.train.genes)
+    top = max(len(cell) for section in writing for cell in section.reference.train.genes)
     obs = pd.DataFrame(rows).set_index("name")
     obs.index.name = None
     for column in ("section", "task", "condition", "cell_type", "state", "origin", "failure", "dual_failure"):

@@ -27,20 +27,20 @@ def point_rows(
     there are fewer than k); ``point``, all its coordinates, and ``x`` and ``y``, the first two.
     """
     for section in (each for each in sections if each.writes_cells):
-        yardstick, real, train = section.yardstick, section.yardstick.held_out, section.yardstick.train
+        reference, real, train = section.reference, section.reference.held_out, section.reference.train
         for column, cells, points in (
-            (TRAINING, train, yardstick.embedding(train.genes)),
-            (REAL, real, yardstick.points),
+            (TRAINING, train, reference.embedding(train.genes)),
+            (REAL, real, reference.points),
         ):
             for row, name, point in zip(cells.ids, cells.names, points, strict=True):
                 yield _row(section.key, column, row, 0, name, None, point)
-        k, names = yardstick.neighbours[0], real.name_of
+        k, names = reference.neighbours[0], real.name_of
         for column, made in predictions.items():
             own = [p for p in made if (p.task, p.id) in section.rows and p.answer]
-            points = yardstick.embedding([tuple(p.answer or ()) for p in own])
+            points = reference.embedding([tuple(p.answer or ()) for p in own])
             nearest: Sequence[str | None] = [None] * len(own)
             if own and k <= len(real):
-                nearest = [str(name) for name in nearest_labels(cdist(points, yardstick.points), real.names, k)]
+                nearest = [str(name) for name in nearest_labels(cdist(points, reference.points), real.names, k)]
             for p, other, point in zip(own, nearest, points, strict=True):
                 yield _row(section.key, column, p.id, p.sample, names.get(p.id, str(p.unknown)), other, point)
 

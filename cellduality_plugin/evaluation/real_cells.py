@@ -15,6 +15,9 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.embedding import Embedding
 from cellduality_plugin.files import read_jsonl
 
+NEIGHBOURS = (10, 3, 5, 25)
+"""The k of the k-NN classifiers, the headline first."""
+
 
 @dataclass(frozen=True)
 class RealCells:
@@ -51,7 +54,7 @@ class RealCells:
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class Reference:
     """Real cells in the declared space: what every column of the table is measured with."""
 
     embedding: Embedding  # the space, and
@@ -61,7 +64,7 @@ class Yardstick:
     train: RealCells  # for the baselines
     others: RealCells | None  # the floor of distances: of another split, nothing was fitted to them; None without any
     other_points: NDArray[np.float64]
-    neighbours: tuple[int, ...]  # the k of the k-NN classifiers, the headline first
+    neighbours: tuple[int, ...]  # as NEIGHBOURS
     seed: int  # of bootstrap intervals and of drawing real cells
     resamples: int
 

@@ -12,7 +12,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import median_bandwidth
 from cellduality_plugin.evaluation.embedding import PCA_SPACE, Embedding, open_embedding
 from cellduality_plugin.evaluation.predictions import PredictionSettings, Rows, read_rows
-from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick, read_cell_rows, read_cells
+from cellduality_plugin.evaluation.real_cells import NEIGHBOURS, RealCells, Reference, read_cell_rows, read_cells
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.tasks import DualTask
@@ -33,7 +33,7 @@ class EvaluationSettings:
     """How checkpoints are measured."""
 
     prediction: PredictionSettings = field(default_factory=PredictionSettings)  # how held-out rows are answered
-    neighbours: tuple[int, ...] = (10, 3, 5, 25)  # the k of the k-NN classifiers, the headline first
+    neighbours: tuple[int, ...] = NEIGHBOURS
     components: int = 30  # dimensions of the PCA space
     embedding: str = PCA_SPACE  # the space of distances: see embedding.open_embedding
     seed: int = 0  # of bootstrap intervals and of drawing real cells
@@ -111,7 +111,7 @@ class Section:
     key: str
     pair: DualTask
     rows: Rows
-    yardstick: Yardstick
+    reference: Reference
     shared: SharedTypes | None = None
 
     @property
@@ -200,7 +200,7 @@ def read_sections(
             )
             spaces[train.ids] = space, median_bandwidth(space(train.genes), settings.seed)
         space, bandwidth = spaces[train.ids]
-        yardstick = Yardstick(
+        reference = Reference(
             embedding=space,
             bandwidth=bandwidth,
             held_out=held_out,
@@ -212,7 +212,7 @@ def read_sections(
             seed=settings.seed,
             resamples=settings.resamples,
         )
-        return Section(key, tasks[task], rows, yardstick, shared)
+        return Section(key, tasks[task], rows, reference, shared)
 
     return [section(key, rows) for key, rows in rows_by_section(data, split, tasks, settings.rows).items()]
 

@@ -150,7 +150,7 @@ def test_what_a_row_gets_depends_on_no_other_row(train, vocabulary) -> None:
 @pytest.mark.parametrize("key", [RESPONSE, f"{RESPONSE}@ood"])
 def test_baselines_of_responses_answer_every_row_with_a_whole_cell_of_its_own(key: str, sections) -> None:
     section = sections[key]
-    baselines = response_baselines(section.rows, section.yardstick)
+    baselines = response_baselines(section.rows, section.reference)
     assert list(baselines) == [NO_CHANGE, MEAN_SHIFT]
     for name, made in baselines.items():
         assert [(p.task, p.id) for p in made] == list(section.rows)
@@ -158,17 +158,17 @@ def test_baselines_of_responses_answer_every_row_with_a_whole_cell_of_its_own(ke
             control = section.rows[p.task, p.id].inputs["control"]
             assert len(set(p.answer)) == len(p.answer) == p.listed == len(control)
             assert p.answer == control if name == NO_CHANGE else ("R0" in p.answer) == (p.unknown == PERTURBED)
-        agreement = cells.measure(Cells.of(made, section.yardstick))["knn_agreement_5"].value
+        agreement = cells.measure(Cells.of(made, section.reference))["knn_agreement_5"].value
         assert agreement == 0.5 if name == NO_CHANGE else agreement > 0.5, "type and state both count"
 
 
 def test_the_mean_shift_comes_from_labelled_training_cells_of_other_types(sections) -> None:
     section = sections[RESPONSE]
-    train = section.yardstick.train
+    train = section.reference.train
 
     def moved(**changed) -> dict[str, tuple[str, ...]]:
-        yardstick = replace(section.yardstick, train=replace(train, **changed))
-        return {p.id: p.answer for p in response_baselines(section.rows, yardstick)[MEAN_SHIFT]}
+        reference = replace(section.reference, train=replace(train, **changed))
+        return {p.id: p.answer for p in response_baselines(section.rows, reference)[MEAN_SHIFT]}
 
     known = moved()
     # unlabelled cells could hold anything
@@ -177,7 +177,7 @@ def test_the_mean_shift_comes_from_labelled_training_cells_of_other_types(sectio
     # and so could the cells of the very type: only the other type's answers change
     genes = tuple(("G0", "G1") if kind == "T cell" else own for own, kind in zip(train.genes, train.types, strict=True))
     spoiled = moved(genes=genes)
-    kinds = dict(zip(section.yardstick.held_out.ids, section.yardstick.held_out.types, strict=True))
+    kinds = dict(zip(section.reference.held_out.ids, section.reference.held_out.types, strict=True))
     assert {kinds[name] for name, answer in spoiled.items() if answer != known[name]} == {"NK cell"}
     # nothing known of a perturbation leaves the cell as it was
     still = moved(states=(CONTROL,) * len(train))

@@ -133,10 +133,10 @@ def test_held_out_kinds_and_foreign_sets_are_sections_of_their_own(two_sources, 
     for key, section in found.items():
         names = {row.partition("/")[0] for _, row in section.rows}
         assert (names == {"far"}) == (key == FAR)
-        held_out = {name.partition("/")[0] for name in section.yardstick.held_out.ids}
+        held_out = {name.partition("/")[0] for name in section.reference.held_out.ids}
         assert held_out == names
         assert (section.shared is None) == (key != FAR)
-    assert {name.partition("/")[0] for name in found[FAR].yardstick.train.ids} == {"made"}
+    assert {name.partition("/")[0] for name in found[FAR].reference.train.ids} == {"made"}
 
 
 def test_table_and_report_name_the_set(far, measured, opened, tmp_path: Path) -> None:

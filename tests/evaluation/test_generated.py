@@ -70,7 +70,7 @@ def test_what_could_not_be_read_is_there_without_genes(write, sections) -> None:
 def test_real_cells_may_stand_beside_them(write, answered, sections, vocabulary) -> None:
     adata = write(answered, real=True)
     real = adata[adata.obs["origin"] == "real"]
-    held_out = {s.key: s.yardstick.held_out for s in sections.values() if s.writes_cells}
+    held_out = {s.key: s.reference.held_out for s in sections.values() if s.writes_cells}
     assert real.n_obs == sum(map(len, held_out.values()))
     for key, cells in held_out.items():
         own = real[real.obs["section"] == key]

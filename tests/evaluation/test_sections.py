@@ -47,16 +47,16 @@ def test_sections_are_by_task_held_out_kinds_last_and_know_what_their_answers_ar
     ]  # fmt: skip
 
 
-def test_a_yardstick_holds_cells_of_the_sets_its_rows_are_about_and_no_others(sections) -> None:
+def test_a_reference_holds_cells_of_the_sets_its_rows_are_about_and_no_others(sections) -> None:
     for section in sections.values():
-        asked, yardstick = sources(row for _, row in section.rows), section.yardstick
+        asked, reference = sources(row for _, row in section.rows), section.reference
         assert len(asked) == 1
-        for real in (yardstick.train, yardstick.held_out, yardstick.others):
+        for real in (reference.train, reference.held_out, reference.others):
             assert real is None or sources(real.ids) == asked
-        assert f"fitted on {len(yardstick.train)} real training cells" in yardstick.embedding.name
-        assert {row for _, row in section.rows} == set(yardstick.held_out.ids)
-        assert len(yardstick.points) == len(yardstick.held_out)
-    one, other = (sections[key].yardstick.embedding for key in (ANNOTATION, GENERATION))
+        assert f"fitted on {len(reference.train)} real training cells" in reference.embedding.name
+        assert {row for _, row in section.rows} == set(reference.held_out.ids)
+        assert len(reference.points) == len(reference.held_out)
+    one, other = (sections[key].reference.embedding for key in (ANNOTATION, GENERATION))
     assert one is other, "one set of training cells, one space"
 
 
@@ -64,14 +64,14 @@ def test_no_split_is_its_own_floor(two_sources: Path, read) -> None:
     split_of = {row["id"]: row["split"] for row in read_jsonl(two_sources / "cells.jsonl")}
     for split, floor in (("test", "validation"), ("validation", "test")):
         for key, section in read(two_sources, split).items():
-            yardstick, where = section.yardstick, "ood" if key.endswith("@ood") else split
-            assert {split_of[name] for name in yardstick.train.ids} == {"train"}
-            assert {split_of[name] for name in yardstick.held_out.ids} == {where}
+            reference, where = section.reference, "ood" if key.endswith("@ood") else split
+            assert {split_of[name] for name in reference.train.ids} == {"train"}
+            assert {split_of[name] for name in reference.held_out.ids} == {where}
             if where == "ood":
-                assert yardstick.others is None
+                assert reference.others is None
             else:
-                assert {split_of[name] for name in yardstick.others.ids} == {floor}
-            assert len(yardstick.other_points) == len(yardstick.others or ())
+                assert {split_of[name] for name in reference.others.ids} == {floor}
+            assert len(reference.other_points) == len(reference.others or ())
 
 
 def test_cell_lines_stand_in_for_types_where_there_are_none(two_sources: Path, sections, tmp_path: Path, read) -> None:
@@ -81,7 +81,7 @@ def test_cell_lines_stand_in_for_types_where_there_are_none(two_sources: Path, s
         if row["id"].startswith("kang/"):
             row["cell_line"] = row.pop("cell_type")
     write_jsonl(folder / "cells.jsonl", rows)
-    assert read(folder)[RESPONSE].yardstick.held_out.names == sections[RESPONSE].yardstick.held_out.names
+    assert read(folder)[RESPONSE].reference.held_out.names == sections[RESPONSE].reference.held_out.names
 
 
 def test_cells_without_a_label_or_state_are_left_out_and_rows_without_a_field_refused(data: Path) -> None:
@@ -173,13 +173,13 @@ def test_a_pair_of_ones_own_is_measured_by_its_dual_alone(
 def test_points_are_all_cells_of_sections_that_write_them(run_of_two: Path, sections) -> None:
     counts: dict[tuple[str, str], int] = {}
     for row in read_jsonl(run_of_two / "points.jsonl"):
-        key, yardstick = (row["section"], row["column"]), sections[row["section"]].yardstick
+        key, reference = (row["section"], row["column"]), sections[row["section"]].reference
         counts[key] = counts.get(key, 0) + 1
         assert np.isfinite(row["point"]).all()
         assert row["point"][:2] == [row["x"], row["y"]]
         assert len(row["point"]) == 5
         if row["column"] != "training cells":
-            assert row["condition"] in yardstick.held_out.names
+            assert row["condition"] in reference.held_out.names
         assert row["nearest"] is None or row["column"] == "GRPO"
     columns = ("training cells", "real cells", "GRPO")
     keys = [(key, column) for key in (GENERATION, RESPONSE, f"{RESPONSE}@ood") for column in columns]

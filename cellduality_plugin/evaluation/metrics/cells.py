@@ -16,6 +16,7 @@ from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, C
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval, mean_of
 from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.evaluation.real_cells import NEIGHBOURS
 
 POSITIVE = (0.0, None)
 MMD, SCFID = "MMD^2, biased V-statistic, mean over draws", "Fréchet distance of normal distributions, squared"
@@ -37,27 +38,27 @@ def measure(cells: Cells) -> dict[str, Measurement]:
     return found
 
 
-@metric("knn_agreement", "k-NN agreement", "higher", headline="knn_agreement_10", sums_up=True)
+@metric("knn_agreement", "k-NN agreement", "higher", headline=f"knn_agreement_{NEIGHBOURS[0]}", sums_up=True)
 def knn_agreement(cells: Cells) -> dict[int, Measurement]:
     """Return the share of cells that the k nearest real ones take for their condition, by k.
 
     Answers that could not be read are wrong. Real cells are classified by the others, never by themselves.
     """
-    yardstick, real = cells.yardstick, cells.answers is None
-    apart = cdist(cells.points, yardstick.points)
+    reference, real = cells.reference, cells.answers is None
+    apart = cdist(cells.points, reference.points)
     if real:
         np.fill_diagonal(apart, np.inf)
     found = {}
-    for k in yardstick.neighbours:
+    for k in reference.neighbours:
         estimator = f"{k}-NN, uniform votes" + (", leave-one-out" if real else "")
-        how: dict[str, Any] = {"space": yardstick.embedding.name, "estimator": estimator}
-        if k > len(yardstick.held_out) - 1:
-            note = f"only {len(yardstick.held_out)} real cells"
-            found[k] = Measurement(None, n=len(cells.rows), seed=yardstick.seed, note=note, **how)
+        how: dict[str, Any] = {"space": reference.embedding.name, "estimator": estimator}
+        if k > len(reference.held_out) - 1:
+            note = f"only {len(reference.held_out)} real cells"
+            found[k] = Measurement(None, n=len(cells.rows), seed=reference.seed, note=note, **how)
             continue
-        named = distances.nearest_labels(apart, yardstick.held_out.names, k)
+        named = distances.nearest_labels(apart, reference.held_out.names, k)
         right = (named == np.asarray(cells.names, dtype=str)).tolist() + [False] * (len(cells.rows) - len(cells))
-        found[k] = mean_of([*zip(cells.rows, right, strict=True)], yardstick, **how)
+        found[k] = mean_of([*zip(cells.rows, right, strict=True)], reference, **how)
     return found
 
 
@@ -87,7 +88,7 @@ def duplicates(cells: Cells) -> Measurement:
 def _form(cells: Cells, share: Callable[[Prediction], float | None], of_real: float) -> Measurement:
     if cells.answers is None:
         return Measurement(of_real, n=len(cells), note=BY_CONSTRUCTION)
-    return mean_of([(p.id, found) for p in cells.answers if (found := share(p)) is not None], cells.yardstick)
+    return mean_of([(p.id, found) for p in cells.answers if (found := share(p)) is not None], cells.reference)
 
 
 @metric("mmd", "MMD²", "lower", bounds=(0.0, 2.0), estimator=MMD)
@@ -118,7 +119,7 @@ def gromov_wasserstein(cells: Cells) -> Measurement:
 
 @metric("scfid", "scFID", "lower", bounds=POSITIVE, estimator=f"{SCFID}, sample covariance, mean over draws")
 def scfid(cells: Cells) -> Measurement:
-    return _scfid(cells, shrinkage=False, more_than=cells.yardstick.points.shape[1])
+    return _scfid(cells, shrinkage=False, more_than=cells.reference.points.shape[1])
 
 
 @metric(
@@ -130,13 +131,13 @@ def scfid_shrunk(cells: Cells) -> Measurement:
 
 
 def _mmd(cells: Cells, draws: Sequence[Sequence[Pair]], note: str) -> Measurement:
-    width = cells.yardstick.bandwidth
+    width = cells.reference.bandwidth
     kernel = f"RBF, sigma {width:.4g} (median distance of real training cells)"
     return _mean_distance(cells, draws, note, partial(distances.mmd, bandwidth=width), kernel=kernel)
 
 
 def _scfid(cells: Cells, *, shrinkage: bool, more_than: int = 0) -> Measurement:
-    affordable = cells.yardstick.points.shape[1] <= _MOST_DIMENSIONS
+    affordable = cells.reference.points.shape[1] <= _MOST_DIMENSIONS
     distance = partial(distances.frechet, shrinkage=shrinkage)
     return _mean_distance(cells, *_by_type(cells, more_than), distance, affordable=affordable)
 
@@ -171,7 +172,7 @@ def _mean_distance(
     elif value is not None:
         note += "; no interval: too many cells or dimensions to resample"
     n = round(float(np.mean([len(pair.ours) for (pair,) in cells.all_types]))) if cells.all_types else 0
-    space, seed = cells.yardstick.embedding.name, cells.yardstick.seed
+    space, seed = cells.reference.embedding.name, cells.reference.seed
     return Measurement(value, n=n, interval=interval, space=space, kernel=kernel, seed=seed, note=note)
 
 
@@ -195,7 +196,7 @@ def diversity(cells: Cells) -> Measurement:
 )  # fmt: skip
 def spread(cells: Cells) -> Measurement:
     apart = [cdist(cells.points[own], cells.points[own]) for own in cells.groups]
-    return _among(cells, apart, cells.group_resamples[0], None, cells.yardstick.embedding.name)
+    return _among(cells, apart, cells.group_resamples[0], None, cells.reference.embedding.name)
 
 
 def _among(
@@ -205,4 +206,4 @@ def _among(
     value, interval, note = distances.mean_within(apart), None, "no two cells of one type"
     if value is not None:
         interval, note = centred_interval(value, distances.resamples_within(apart, counts), 0.0, high), CENTRED
-    return Measurement(value, n=len(cells), interval=interval, space=space, seed=cells.yardstick.seed, note=note)
+    return Measurement(value, n=len(cells), interval=interval, space=space, seed=cells.reference.seed, note=note)

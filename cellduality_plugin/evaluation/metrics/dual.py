@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cellduality_plugin.evaluation.metrics.registry import METRICS, Measurement, metric
 from cellduality_plugin.evaluation.metrics.statistics import mean_of
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import Yardstick
+from cellduality_plugin.evaluation.real_cells import Reference
 
 DUAL = "similarity of what was hidden and what was rebuilt, mean over answers, 0 where nothing could be read"
 
@@ -28,7 +28,7 @@ def truth_similarity(prediction: Prediction) -> float | None:
 
 
 def measure(
-    yardstick: Yardstick, made: Sequence[Prediction], drawn: Sequence[Prediction] = (), *, truth: bool = True
+    reference: Reference, made: Sequence[Prediction], drawn: Sequence[Prediction] = (), *, truth: bool = True
 ) -> dict[str, Measurement]:
     """Return the mean similarities of the answers that count, of drawn labels, and of true answers if wanted."""
     groups = {"dual_similarity": made, "sampled_dual_similarity": drawn, "dual_given_truth": made if truth else ()}
@@ -36,7 +36,7 @@ def measure(
     for key, predictions in groups.items():
         values = [(p.id, value) for p in predictions if (value := METRICS[key].of(p)) is not None]
         if values:
-            found[key] = METRICS[key].measurement(mean_of(values, yardstick))
+            found[key] = METRICS[key].measurement(mean_of(values, reference))
     return found
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cellduality_plugin.evaluation.distances import Counts, Matrix, by_condition, in_order, resampled
 from cellduality_plugin.evaluation.metrics.statistics import RESAMPLES
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import Yardstick, matched
+from cellduality_plugin.evaluation.real_cells import Reference, matched
 
 Places: TypeAlias = NDArray[np.int64]
 Sample: TypeAlias = tuple[Matrix, Sequence[str]]
@@ -41,7 +41,7 @@ class Pair:
 class Cells:
     """What a metric of cells is given: the cells that could be read, and real ones."""
 
-    yardstick: Yardstick  # the real cells and their space, the seed and the number of resamples
+    reference: Reference  # the real cells and their space, the seed and the number of resamples
     genes: Sequence[tuple[str, ...]]  # of each cell, ranked
     points: Matrix
     names: Sequence[str]  # what each cell was asked to be
@@ -54,42 +54,42 @@ class Cells:
         return len(self.genes)
 
     @classmethod
-    def of(cls, predictions: Sequence[Prediction], yardstick: Yardstick) -> Cells:
+    def of(cls, predictions: Sequence[Prediction], reference: Reference) -> Cells:
         """Return the cells that ``predictions`` wrote; each was asked to be what the real cell of its row is called."""
-        name_of = yardstick.held_out.name_of
+        name_of = reference.held_out.name_of
         # In an order of their own, so that not even the last digit or an interval depends on the one they came in.
         made = sorted(predictions, key=lambda p: (p.id, p.sample, p.answer or ()))
         read, unread = [p for p in made if p.answer], [p for p in made if not p.answer]
         genes = [tuple(p.answer or ()) for p in read]
         names = [name_of.get(p.id, str(p.unknown)) for p in read]
-        points, samples = yardstick.embedding(genes), np.array([p.sample for p in read])
+        points, samples = reference.embedding(genes), np.array([p.sample for p in read])
         asked = list({p.id: name_of.get(p.id, str(p.unknown)) for p in made}.values())
-        chosen = matched(yardstick.held_out.names, asked, np.random.default_rng(yardstick.seed))
-        real = _sample(yardstick.points, yardstick.held_out.names, chosen)
+        chosen = matched(reference.held_out.names, asked, np.random.default_rng(reference.seed))
+        real = _sample(reference.points, reference.held_out.names, chosen)
         draws = [(_sample(points, names, np.flatnonzero(samples == draw)), real) for draw in np.unique(samples)]
         against = f"against {len(chosen)} real held-out cells"
-        return cls(yardstick, genes, points, names, [p.id for p in (*read, *unread)], draws, against, made)
+        return cls(reference, genes, points, names, [p.id for p in (*read, *unread)], draws, against, made)
 
     @classmethod
-    def of_real(cls, asked: Sequence[str], yardstick: Yardstick) -> Cells:
+    def of_real(cls, asked: Sequence[str], reference: Reference) -> Cells:
         """Return the real cells of the split, whose metrics are the ceiling, or floor, of those of generated ones.
 
         Distances are those to as many other real cells, of the conditions that rows asked for; where no others are of
         these types, of one half to the other.
         """
-        held_out, rng = yardstick.held_out, np.random.default_rng(yardstick.seed)
-        chosen = matched(held_out.names, asked, np.random.default_rng(yardstick.seed))
-        real = _sample(yardstick.points, held_out.names, chosen)
-        if yardstick.others is None:
+        held_out, rng = reference.held_out, np.random.default_rng(reference.seed)
+        chosen = matched(held_out.names, asked, np.random.default_rng(reference.seed))
+        real = _sample(reference.points, held_out.names, chosen)
+        if reference.others is None:
             halves = [_halves(real[1], rng) for _ in range(_REAL_DRAWS)]
             draws = [(_sample(*real, one), _sample(*real, other)) for one, other in halves]
             against = f"one half of {len(chosen)} real held-out cells against the other: fewer cells, hence more noise"
         else:
-            names = yardstick.others.names
+            names = reference.others.names
             places = [matched(names, real[1], rng) for _ in range(_REAL_DRAWS)]
-            draws = [(_sample(yardstick.other_points, names, each), real) for each in places]
+            draws = [(_sample(reference.other_points, names, each), real) for each in places]
             against = f"other real cells against {len(chosen)} real held-out cells"
-        return cls(yardstick, held_out.genes, yardstick.points, held_out.names, held_out.ids, draws, against)
+        return cls(reference, held_out.genes, reference.points, held_out.names, held_out.ids, draws, against)
 
     @cached_property
     def groups(self) -> list[Places]:
@@ -99,7 +99,7 @@ class Cells:
     @cached_property
     def group_resamples(self) -> tuple[list[Places], list[Places]]:
         """Two independent bootstraps: how often each cell of each group is in every sample."""
-        rng = np.random.default_rng(self.yardstick.seed)
+        rng = np.random.default_rng(self.reference.seed)
         one, other = ([resampled(len(own), rng, RESAMPLES) for own in self.groups] for _ in range(2))
         return one, other
 
@@ -109,7 +109,7 @@ class Cells:
 
         Types without generated cells are left out. Real cells and their resamples are the same in every draw.
         """
-        return [_pairs(*draw, self.yardstick.seed, place) for place, draw in enumerate(self.draws)]
+        return [_pairs(*draw, self.reference.seed, place) for place, draw in enumerate(self.draws)]
 
     @cached_property
     def all_types(self) -> list[list[Pair]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cellduality_plugin.evaluation.metrics.registry import METRICS, SHARED, Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import Yardstick
+from cellduality_plugin.evaluation.real_cells import Reference
 
 Names: TypeAlias = Sequence[str] | NDArray[Any]
 Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
@@ -70,7 +70,7 @@ def _same_length(gold: Names, predicted: Names) -> None:
 
 
 def measure(
-    yardstick: Yardstick, greedy: Both | None = None, drawn: Sequence[Both] = (), shared: Sequence[str] = ()
+    reference: Reference, greedy: Both | None = None, drawn: Sequence[Both] = (), shared: Sequence[str] = ()
 ) -> dict[str, Measurement]:
     """Return every metric of labels, with its interval over cells, all draws of a cell together.
 
@@ -80,25 +80,25 @@ def measure(
     types = [f"by the types that both sets share: {', '.join(shared)}"] if shared else []
     # Greedy ones in an order of their own, so that the resamples are those of any other order.
     cells = [([gold], [answer]) for gold, answer in sorted(zip(*greedy, strict=True))] if greedy else []
-    found = {each.key: _over_cells(each, cells, yardstick, types) for each in group("labels") if cells}
+    found = {each.key: _over_cells(each, cells, reference, types) for each in group("labels") if cells}
     if drawn:
         note = [f"{len(drawn[0][0])} drawn a cell", *types]
-        found |= {f"sampled_{each.key}": _over_cells(each, drawn, yardstick, note) for each in group("labels")}
+        found |= {f"sampled_{each.key}": _over_cells(each, drawn, reference, note) for each in group("labels")}
         votes = [(gold[:1], [majority_vote(answers)]) for gold, answers in drawn]
         note = [*note, "the commonest of which counts"]
-        found["majority_accuracy"] = _over_cells(METRICS["accuracy"], votes, yardstick, note)
+        found["majority_accuracy"] = _over_cells(METRICS["accuracy"], votes, reference, note)
     return {f"{SHARED if shared else ''}{name}": each for name, each in found.items()}
 
 
-def _over_cells(each: Metric, cells: Sequence[Both], yardstick: Yardstick, note: Sequence[str]) -> Measurement:
+def _over_cells(each: Metric, cells: Sequence[Both], reference: Reference, note: Sequence[str]) -> Measurement:
     codes = {label: code for code, label in enumerate(sorted({x for both in cells for side in both for x in side}))}
     gold, answers = (np.array([[codes[label] for label in both[side]] for both in cells]) for side in (0, 1))
 
     def score(gold: NDArray[Any], answers: NDArray[Any]) -> float:
         return float(each.of(gold.ravel(), answers.ravel()))
 
-    interval = bootstrap_interval(score, gold, answers, seed=yardstick.seed, resamples=yardstick.resamples)
-    found = Measurement(score(gold, answers), n=gold.size, interval=interval, seed=yardstick.seed, note=", ".join(note))
+    interval = bootstrap_interval(score, gold, answers, seed=reference.seed, resamples=reference.resamples)
+    found = Measurement(score(gold, answers), n=gold.size, interval=interval, seed=reference.seed, note=", ".join(note))
     return each.measurement(found)
 
 

@@ -16,7 +16,7 @@ from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE
 from cellduality_plugin.evaluation.metrics.registry import Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
-from cellduality_plugin.evaluation.real_cells import RealCells, Yardstick
+from cellduality_plugin.evaluation.real_cells import RealCells, Reference
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks.base import many
 
@@ -74,41 +74,41 @@ class Response:
 class Responses:
     """Predicted and real responses by (cell type, perturbation), and what a reader must know of them besides."""
 
-    yardstick: Yardstick
+    reference: Reference
     predicted: Mapping[tuple[str, str], Response]
     real: Mapping[tuple[str, str], Response]
     note: str = ""
 
     @classmethod
-    def of(cls, predictions: Sequence[Prediction], rows: Rows, yardstick: Yardstick) -> Responses:
+    def of(cls, predictions: Sequence[Prediction], rows: Rows, reference: Reference) -> Responses:
         """Return the responses that ``predictions`` wrote, each from the control cell that its row shows.
 
         Answers that cannot be read are left out: validity counts them.
         """
         found: dict[tuple[str, str], list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
-        kinds = dict(zip(yardstick.held_out.ids, yardstick.held_out.types, strict=True))
+        kinds = dict(zip(reference.held_out.ids, reference.held_out.types, strict=True))
         for p in predictions:
             if p.answer and p.id in kinds and str(p.unknown) != CONTROL:
                 pair = tuple(p.answer), many(rows[p.task, p.id].inputs, "control")
                 found.setdefault((kinds[p.id], str(p.unknown)), []).append(pair)
-        predicted, space = {}, yardstick.embedding
+        predicted, space = {}, reference.embedding
         for key, pairs in found.items():
             answers, controls = zip(*sorted(pairs), strict=True)  # sorted: their order changes no last digit
             ours, theirs = (cell_matrix(cells, space.genes, space.top) for cells in (answers, controls))
             predicted[key] = Response(ours, theirs, paired=True)
-        return cls(yardstick, predicted, _real(yardstick.held_out, yardstick))
+        return cls(reference, predicted, _real(reference.held_out, reference))
 
     @classmethod
-    def of_real(cls, yardstick: Yardstick) -> Responses:
+    def of_real(cls, reference: Reference) -> Responses:
         """Return those of other real cells of the same types; of one half against the other where there are none."""
-        if yardstick.others is not None:
-            real = _real(yardstick.held_out, yardstick)
-            return cls(yardstick, _real(yardstick.others, yardstick), real)
-        rng = np.random.default_rng(yardstick.seed)
-        split = {key: each.halves(rng) for key, each in _real(yardstick.held_out, yardstick, least=2).items()}
+        if reference.others is not None:
+            real = _real(reference.held_out, reference)
+            return cls(reference, _real(reference.others, reference), real)
+        rng = np.random.default_rng(reference.seed)
+        split = {key: each.halves(rng) for key, each in _real(reference.held_out, reference, least=2).items()}
         one, other = ({key: parts[side] for key, parts in split.items()} for side in (0, 1))
         note = "one half of the held-out cells against the other: fewer cells, hence more noise"
-        return cls(yardstick, one, other, note)
+        return cls(reference, one, other, note)
 
     @property
     def _both(self) -> dict[tuple[str, str], Response]:
@@ -128,7 +128,7 @@ class Responses:
         found = []
         for place, (key, chosen) in enumerate(genes.items()):
             sides = self.real[key], self.predicted[key]
-            rngs = (np.random.default_rng([self.yardstick.seed, place, side]) for side in (0, 1))
+            rngs = (np.random.default_rng([self.reference.seed, place, side]) for side in (0, 1))
             drawn = [side.resampled_shifts(chosen, rng) for side, rng in zip(sides, rngs, strict=True)]
             found.append([(sides[0].shift[chosen], sides[1].shift[chosen]), *zip(*drawn, strict=True)])
         return found
@@ -158,14 +158,14 @@ def _mean(each: Metric, responses: Responses, compared: Compared, over: str) -> 
     else:
         missing = f"nothing to take the {over.partition(',')[0]}"
         note = ["a shift of nothing points nowhere" if compared else missing, responses.note]
-    yardstick = responses.yardstick
+    reference = responses.reference
     return Measurement(
         value,
         n=len(found),
         interval=interval,
-        space=profile_name(yardstick.embedding.top),
+        space=profile_name(reference.embedding.top),
         estimator=f"{each.estimator}, {over}",
-        seed=yardstick.seed,
+        seed=reference.seed,
         note="; ".join(filter(None, note)),
     )
 
@@ -228,8 +228,8 @@ def squared_error(real: Vector, predicted: Vector) -> float:
     return float(np.mean((real - predicted) ** 2))
 
 
-def _real(cells: RealCells, yardstick: Yardstick, least: int = 1) -> dict[tuple[str, str], Response]:
-    known, space = cells.by_state(), yardstick.embedding
+def _real(cells: RealCells, reference: Reference, least: int = 1) -> dict[tuple[str, str], Response]:
+    known, space = cells.by_state(), reference.embedding
     return {
         (kind, state): Response(*(cell_matrix(own, space.genes, space.top) for own in (found, known[kind, CONTROL])))
         for (kind, state), found in known.items()

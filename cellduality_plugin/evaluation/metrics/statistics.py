@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.evaluation.metrics.registry import Measurement
-from cellduality_plugin.evaluation.real_cells import Yardstick
+from cellduality_plugin.evaluation.real_cells import Reference
 
 RESAMPLES = 100
 """Bootstrap samples of a distance or a shift."""
@@ -58,14 +58,14 @@ def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, 
     return float(low), float(high)
 
 
-def mean_of(values: Sequence[tuple[str, float]], yardstick: Yardstick, **how: Any) -> Measurement:
+def mean_of(values: Sequence[tuple[str, float]], reference: Reference, **how: Any) -> Measurement:
     """Return the mean of (row, value), with its interval over rows; the order changes no bit. None without values."""
     if not values:
-        return Measurement(None, seed=yardstick.seed, note="no answer could be read", **how)
+        return Measurement(None, seed=reference.seed, note="no answer could be read", **how)
     rows, numbers = zip(*sorted(values), strict=True)
-    interval = mean_interval(numbers, rows, yardstick.seed, yardstick.resamples)
+    interval = mean_interval(numbers, rows, reference.seed, reference.resamples)
     mean = math.fsum(numbers) / len(numbers)
-    return Measurement(mean, n=len(numbers), interval=interval, seed=yardstick.seed, **how)
+    return Measurement(mean, n=len(numbers), interval=interval, seed=reference.seed, **how)
 
 
 def centred_interval(

@@ -11,7 +11,7 @@ from cellduality_plugin.evaluation.distances import frechet, mmd
 from cellduality_plugin.evaluation.metrics.cells import measure
 from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import Yardstick
+from cellduality_plugin.evaluation.real_cells import Reference
 from cellduality_plugin.evaluation.transport import gromov_wasserstein, wasserstein
 
 DISTANCES = ("mmd", "mmd_within_types", "wasserstein", "gromov_wasserstein", "scfid", "scfid_shrunk")
@@ -19,8 +19,8 @@ GENERATION, RESPONSE = "conditional_cell_generation", "perturbation_response_gen
 
 
 @pytest.fixture
-def yardstick(sections) -> Yardstick:
-    return sections[GENERATION].yardstick
+def reference(sections) -> Reference:
+    return sections[GENERATION].reference
 
 
 def written(cell, kind: str, row: object = "1", **fields) -> Prediction:
@@ -28,18 +28,18 @@ def written(cell, kind: str, row: object = "1", **fields) -> Prediction:
     return Prediction(str(row), GENERATION, 0, kind, None, "", cell, "" if cell else "no_answer", **fields)
 
 
-def copies(yardstick: Yardstick, **fields) -> list[Prediction]:
+def copies(reference: Reference, **fields) -> list[Prediction]:
     """The real cells themselves."""
-    cells = zip(yardstick.held_out.genes, yardstick.held_out.types, strict=True)
+    cells = zip(reference.held_out.genes, reference.held_out.types, strict=True)
     return [written(genes, kind, row, **fields) for row, (genes, kind) in enumerate(cells)]
 
 
-def of(made, yardstick: Yardstick):
-    return measure(Cells.of(made, yardstick))
+def of(made, reference: Reference):
+    return measure(Cells.of(made, reference))
 
 
-def of_real(yardstick: Yardstick):
-    return measure(Cells.of_real(yardstick.held_out.names, yardstick))
+def of_real(reference: Reference):
+    return measure(Cells.of_real(reference.held_out.names, reference))
 
 
 def sample(seed: int, sizes: dict[str, int], dimensions: int = 5, shift: float = 0.0):
@@ -47,31 +47,31 @@ def sample(seed: int, sizes: dict[str, int], dimensions: int = 5, shift: float =
     return np.random.default_rng(seed).normal(size=(len(names), dimensions)) + shift, names
 
 
-def distances_of(draws, yardstick: Yardstick):
+def distances_of(draws, reference: Reference):
     """The metrics of points that no cell has."""
     points, names = draws[0][0]
     cells = [(name, str(place)) for place, name in enumerate(names)]
-    yardstick = replace(yardstick, neighbours=(), points=np.zeros((30, points.shape[1])))
-    return measure(Cells(yardstick, cells, points, names, [], draws, "against them", []))
+    reference = replace(reference, neighbours=(), points=np.zeros((30, points.shape[1])))
+    return measure(Cells(reference, cells, points, names, [], draws, "against them", []))
 
 
-def test_cells_by_hand(yardstick) -> None:
-    made = copies(yardstick, listed=10, unknown_words=1, repeated=1)
-    found = of(made, yardstick)
+def test_cells_by_hand(reference) -> None:
+    made = copies(reference, listed=10, unknown_words=1, repeated=1)
+    found = of(made, reference)
     assert found["mmd"].value == found["mmd_within_types"].value == pytest.approx(0, abs=1e-12)
     assert found["validity"].value == pytest.approx(0.9)
     assert found["duplicates"].value == pytest.approx(1 / 9)
     assert found["distinct"].value == found["knn_agreement_5"].value == 1
-    halved = of(made + [written(None, "B", f"x{place}") for place in range(len(made))], yardstick)
+    halved = of(made + [written(None, "B", f"x{place}") for place in range(len(made))], reference)
     assert halved["knn_agreement_5"].value == 0.5
     assert halved["validity"].value == pytest.approx(0.45)
     assert halved["duplicates"].value == pytest.approx(1 / 9)
 
 
-def test_mode_collapse_shows_in_variety_and_distance_not_in_agreement(yardstick) -> None:
-    typical = dict(zip(yardstick.held_out.types, yardstick.held_out.genes, strict=True))
-    found = of([replace(p, answer=typical[p.unknown]) for p in copies(yardstick)], yardstick)
-    real = of_real(yardstick)
+def test_mode_collapse_shows_in_variety_and_distance_not_in_agreement(reference) -> None:
+    typical = dict(zip(reference.held_out.types, reference.held_out.genes, strict=True))
+    found = of([replace(p, answer=typical[p.unknown]) for p in copies(reference)], reference)
+    real = of_real(reference)
     assert found["knn_agreement_5"].value == 1
     assert found["spread"].value == 0
     assert found["diversity"].value < 1e-12 < real["diversity"].value
@@ -79,32 +79,32 @@ def test_mode_collapse_shows_in_variety_and_distance_not_in_agreement(yardstick)
     assert found["mmd"].value > 3 * real["mmd"].value
 
 
-def test_a_generator_of_nothing_has_no_distances(yardstick) -> None:
-    found = of([written(None, "B")], yardstick)
+def test_a_generator_of_nothing_has_no_distances(reference) -> None:
+    found = of([written(None, "B")], reference)
     assert found["knn_agreement_5"].value == found["validity"].value == 0
     for name in (*DISTANCES, "spread", "diversity", "distinct", "duplicates"):
         assert found[name].value is None
         assert found[name].note
 
 
-def test_distances_take_types_in_the_proportions_asked_for(yardstick) -> None:
-    only_b = [p for p in copies(yardstick) if p.unknown == "B"]
-    assert of(only_b, yardstick)["mmd"].value == pytest.approx(0, abs=1e-12)
+def test_distances_take_types_in_the_proportions_asked_for(reference) -> None:
+    only_b = [p for p in copies(reference) if p.unknown == "B"]
+    assert of(only_b, reference)["mmd"].value == pytest.approx(0, abs=1e-12)
     real, (points, names) = sample(0, {"B": 12}), sample(1, {"B": 12})
     more = np.concatenate([points, points + 9]), [*names, *["T"] * 12]
-    one, other = (distances_of([(draw, real)], yardstick) for draw in ((points, names), more))
+    one, other = (distances_of([(draw, real)], reference) for draw in ((points, names), more))
     assert {name: one[name].value for name in DISTANCES} == {name: other[name].value for name in DISTANCES}
 
 
-def test_distances_within_types_are_means_over_types_and_draws(yardstick) -> None:
+def test_distances_within_types_are_means_over_types_and_draws(reference) -> None:
     real = sample(0, {"B": 12, "T": 15})
     draws = [sample(seed, {"B": 12, "T": 15}, shift=0.5) for seed in (1, 2)]
-    found, kinds = distances_of([(draw, real) for draw in draws], yardstick), np.array(real[1])
+    found, kinds = distances_of([(draw, real) for draw in draws], reference), np.array(real[1])
     for name, distance in {
         "wasserstein": wasserstein,
         "gromov_wasserstein": gromov_wasserstein,
         "scfid": frechet,
-        "mmd_within_types": lambda one, other: mmd(one, other, bandwidth=yardstick.bandwidth),
+        "mmd_within_types": lambda one, other: mmd(one, other, bandwidth=reference.bandwidth),
     }.items():
         expected = [distance(points[kinds == kind], real[0][kinds == kind]) for points, _ in draws for kind in "BT"]
         assert found[name].value == pytest.approx(np.mean(expected), abs=1e-12), name
@@ -113,18 +113,18 @@ def test_distances_within_types_are_means_over_types_and_draws(yardstick) -> Non
 
 
 @pytest.mark.parametrize(("cells", "types"), [(20, 0), (21, 1)])
-def test_scfid_needs_more_cells_than_dimensions_and_shrinkage_does_not(cells: int, types: int, yardstick) -> None:
+def test_scfid_needs_more_cells_than_dimensions_and_shrinkage_does_not(cells: int, types: int, reference) -> None:
     sizes = {"B": 12, "T": cells}
-    found = distances_of([(sample(1, sizes, 20), sample(0, sizes, 20))], yardstick)
+    found = distances_of([(sample(1, sizes, 20), sample(0, sizes, 20))], reference)
     assert (found["scfid"].value is None) == (types == 0)
     assert found["scfid"].note.startswith(f"mean over {types} of 2 types, those with more than 20 cells")
     assert found["scfid_shrunk"].value > 0
 
 
-def test_intervals_are_seeded_and_hold_the_value(yardstick) -> None:
+def test_intervals_are_seeded_and_hold_the_value(reference) -> None:
     draws = [(sample(1, {"B": 12, "T": 15}, shift=0.5), sample(0, {"B": 12, "T": 15}))]
-    found, other = distances_of(draws, yardstick), distances_of(draws, replace(yardstick, seed=1))
-    assert found == distances_of(draws, yardstick)
+    found, other = distances_of(draws, reference), distances_of(draws, replace(reference, seed=1))
+    assert found == distances_of(draws, reference)
     for name in DISTANCES:
         low, high = found[name].interval
         assert 0 <= low < found[name].value < high
@@ -133,8 +133,8 @@ def test_intervals_are_seeded_and_hold_the_value(yardstick) -> None:
         assert (other[name].value, other[name].interval != found[name].interval) == (found[name].value, True)
 
 
-def test_what_takes_too_long_to_resample_has_no_interval_and_says_so(yardstick) -> None:
-    found = distances_of([(sample(1, {"B": 201}, 2, shift=0.5), sample(0, {"B": 201}, 2))], yardstick)
+def test_what_takes_too_long_to_resample_has_no_interval_and_says_so(reference) -> None:
+    found = distances_of([(sample(1, {"B": 201}, 2, shift=0.5), sample(0, {"B": 201}, 2))], reference)
     shapes = found["gromov_wasserstein"]
     assert (shapes.value > 0, shapes.interval) == (True, None)
     assert shapes.note.endswith("no interval: too many cells or dimensions to resample")
@@ -143,18 +143,18 @@ def test_what_takes_too_long_to_resample_has_no_interval_and_says_so(yardstick) 
 
 def test_real_cells_are_the_floor_of_other_real_ones_or_of_one_half_against_the_other(sections) -> None:
     for key in (GENERATION, RESPONSE):
-        found = of_real(sections[key].yardstick)
+        found = of_real(sections[key].reference)
         for name in (*DISTANCES, "spread", "diversity"):
             assert found[name].value is not None, name
             assert "half" not in found[name].note
-    yardstick = sections[f"{RESPONSE}@ood"].yardstick
-    found = of_real(yardstick)
-    assert found["mmd"].n == len(yardstick.held_out) // 2
+    reference = sections[f"{RESPONSE}@ood"].reference
+    found = of_real(reference)
+    assert found["mmd"].n == len(reference.held_out) // 2
     assert "one half of 32 real held-out cells against the other" in found["mmd"].note
     assert found["wasserstein"].value is None  # eight of a type and state are too few
 
 
-def test_generated_cells_that_are_the_real_ones_are_below_the_floor_of_real_cells(yardstick) -> None:
-    itself, floor = of(copies(yardstick), yardstick), of_real(yardstick)
+def test_generated_cells_that_are_the_real_ones_are_below_the_floor_of_real_cells(reference) -> None:
+    itself, floor = of(copies(reference), reference), of_real(reference)
     for name in DISTANCES:
         assert itself[name].value < 1e-9 < 1e-3 < floor[name].value, name

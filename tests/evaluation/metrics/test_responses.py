@@ -44,7 +44,7 @@ def made(section: Section, answered) -> list[Prediction]:
 
 
 def of(made, section: Section):
-    return measure(Responses.of(made, section.rows, section.yardstick))
+    return measure(Responses.of(made, section.rows, section.reference))
 
 
 def scores(made, section: Section) -> tuple[float | None, float | None]:
@@ -53,7 +53,7 @@ def scores(made, section: Section) -> tuple[float | None, float | None]:
 
 
 def test_whoever_knows_the_response_is_best_and_no_change_is_worst(section: Section, made) -> None:
-    baselines = response_baselines(section.rows, section.yardstick)
+    baselines = response_baselines(section.rows, section.reference)
     found, mean, still = (of(answers, section) for answers in (made, baselines[MEAN_SHIFT], baselines[NO_CHANGE]))
     assert found["shift_error"].value < 0.01
     assert 2 * found["shift_error"].value < mean["shift_error"].value < still["shift_error"].value / 2
@@ -79,17 +79,17 @@ def test_numbers_carry_what_they_are_the_mean_of_and_intervals_that_hold_them(se
 
 
 def test_genes_are_tested_in_real_cells_of_types_that_have_enough(section: Section, made) -> None:
-    held_out = section.yardstick.held_out
+    held_out = section.reference.held_out
     kept = [place for place, state in enumerate(held_out.states) if state == CONTROL or place % 4 == 0]
     fewer = RealCells(*(tuple(column[place] for place in kept) for column in vars(held_out).values()))
-    few = of(made, replace(section, yardstick=replace(section.yardstick, held_out=fewer)))
+    few = of(made, replace(section, reference=replace(section.reference, held_out=fewer)))
     enough = "types with at least 10 real cells in either state"
     assert (few["delta_error"].value, few["delta_error"].note) == (None, f"nothing to take the mean over {enough}")
     assert few["shift_error"].value is not None
 
 
 def test_other_real_cells_or_one_half_of_them_are_the_ceiling(section: Section) -> None:
-    found = measure(Responses.of_real(section.yardstick))
+    found = measure(Responses.of_real(section.reference))
     assert found["shift_correlation"].value > 0.9
     assert "@" in section.key or found["delta_correlation"].value > 0.9
     assert found["shift_error"].value < 0.04  # a dozen cells of each kind: what is left is noise
@@ -97,7 +97,7 @@ def test_other_real_cells_or_one_half_of_them_are_the_ceiling(section: Section) 
 
 
 def test_only_readable_answers_of_perturbed_cells_count_in_any_order(section: Section, made) -> None:
-    rng, genes = np.random.default_rng(0), section.yardstick.embedding.genes
+    rng, genes = np.random.default_rng(0), section.reference.embedding.genes
     spoiled = [
         replace(p, answer=tuple(rng.permutation(genes)[:8].tolist())) if p.unknown == CONTROL else p for p in made
     ]

@@ -41,7 +41,7 @@ def test_a_map_of_a_section_shows_held_out_cells_and_every_cell_that_could_be_re
     assert len(found) == sum(each.writes_cells for each in sections.values())
     own, section = found[0], sections[PAIR]
     read = [p for p in answered if (p.task, p.id) in section.rows and p.answer]
-    real = len(section.yardstick.held_out)
+    real = len(section.reference.held_out)
     assert own["name"] == "conditional cell generation"
     assert list(own["plots"]) == [f"{REAL} (n = {real})", f"GRPO (n = {len(read)})"]
     assert [plot.count("<use ") for plot in own["plots"].values()] == [real, len(read)]
