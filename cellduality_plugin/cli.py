@@ -81,9 +81,42 @@ def agent_path(
     print(packaged_agent_file() if config is None else bound_agent_file(config))
 
 
-for room in (data_sets, preparing):
-    room.register(data_app)
-models.register(model_app)
-tracing.register(traces_app)
-for room in (doctoring, auditing, configuring, serving, evaluating, comparing, replaying, rounding, using, writing):
-    room.register(app)
+app.command("doctor", context_settings={"allow_interspersed_args": False})(doctoring.doctor)
+for group, commands in {
+    data_app: {
+        "list": data_sets.data_list,
+        "info": data_sets.data_info,
+        "fetch": data_sets.data_fetch,
+        "prepare": preparing.data_prepare,
+    },
+    model_app: {"small-llama": models.model_small_llama, "smollm2": models.model_smollm2, "fetch": models.model_fetch},
+    traces_app: {
+        "sample": tracing.sample_candidates,
+        "filter": tracing.filter_candidates,
+        "stats": tracing.show_statistics,
+    },
+    app: {
+        "audit": auditing.audit_rewards,
+        "configure": configuring.configure,
+        "serve-reward": serving.serve_reward,
+        "reward-path": serving.reward_path,
+        "evaluate": evaluating.evaluate_checkpoints,
+        "table": evaluating.show_table,
+        "report": evaluating.report,
+        "figure2": evaluating.figure2,
+        "seeds": comparing.seeds,
+        "arms": comparing.arms,
+        "replay": replaying.replay,
+        "pseudo-label": rounding.pseudo_label,
+        "rounds": rounding.rounds,
+        "pack": using.pack,
+        "calibrate": using.calibrate,
+        "annotate": using.annotate,
+        "generate": writing.generate,
+        "perturb": writing.perturb,
+        "predict": writing.predict,
+        "card": writing.card,
+    },
+}.items():
+    for name, command in commands.items():
+        group.command(name)(command)

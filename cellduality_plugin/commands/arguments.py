@@ -119,16 +119,36 @@ def wide_console() -> Console:
     return Console(width=None if Console().is_terminal else 400)
 
 
-def folders(items: Iterable[str], flag: str) -> dict[str, Path]:
-    """Return {name: folder} of ``NAME=FOLDER`` items; a folder may hold any character."""
-    found = {}
-    for item in items:
-        name, _, folder = item.partition("=")
-        if not name or not folder:
-            what, hint = f"{item!r} is not NAME=FOLDER", "write NAME=FOLDER, once for each"
-            raise CellDualityError(what, code="malformed", where=flag, hint=hint)
-        found[name.strip()] = Path(folder)
-    return found
+def value_in(text: str, flag: str) -> tuple[str, str]:
+    """Return (name, value) of ``NAME=VALUE``; a value may hold any character.
+
+    Examples
+    --------
+    >>> value_in("perturbation=drug A, 2 uM", "--set")
+    ('perturbation', 'drug A, 2 uM')
+    """
+    name, _, value = map(str.strip, text.partition("="))
+    if not name or not value:
+        raise CellDualityError(f"{text!r} is not NAME=VALUE", code="malformed", where=flag, hint="write NAME=VALUE")
+    return name, value
+
+
+def values_in(items: Iterable[str] | None, flag: str) -> dict[str, str]:
+    """Return {name: value} of an option that is given once for each."""
+    return dict(value_in(item, flag) for item in items or ())
+
+
+def folders(items: Iterable[str] | None, flag: str) -> dict[str, Path]:
+    """Return {name: folder} of ``NAME=FOLDER`` items."""
+    return {name: Path(folder) for name, folder in values_in(items, flag).items()}
+
+
+def refuse_unknown(*options: tuple[str, str | None, tuple[str | None, ...]]) -> None:
+    """Raise if one of (flag, value, known values) has a value that is not known."""
+    for flag, value, known in options:
+        if value not in known:
+            hint = f"use {' or '.join(filter(None, known))}"
+            raise CellDualityError(f"no {flag.strip('-')} {value!r}", code="unknown-value", where=flag, hint=hint)
 
 
 def held_out_values(

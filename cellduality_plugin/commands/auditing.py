@@ -7,13 +7,13 @@ import sys
 from collections.abc import Container
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cellduality_plugin.commands.arguments import numbers_in, refuse_elsewhere, reward_of
+from cellduality_plugin.commands.options import MaxLen, MaxNewTokens, TensorParallel
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
@@ -21,11 +21,6 @@ from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.audit.engine import Players
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("audit")(audit_rewards)
 
 
 def audit_rewards(
@@ -71,9 +66,9 @@ def audit_rewards(
     masks: Annotated[int, typer.Option(min=0, help="Masks of a cell that are looked at; 0: all it has.")] = 0,
     samples: Annotated[int, typer.Option(min=2, help="Answers of the policy to each question: a group.")] = 8,
     temperature: Annotated[float, typer.Option(min=0.01, help="Of those answers, as in training.")] = 1.0,
-    max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 1024,
-    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of the engine.")] = 1,
+    max_len: MaxLen = 2048,
+    max_new_tokens: MaxNewTokens = 1024,
+    tensor_parallel: TensorParallel = 1,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
 ) -> None:
     """Put answers of known worth before each reward and report whether it prefers the truth, before training on it.
@@ -153,11 +148,9 @@ def write_chosen_rows(rows: Path, result: Path, tasks: Container[str], batch: in
 
 def write_audit(content: dict[str, Any], folder: Path) -> None:
     """Write audit.json, audit.md and audit.png, each whole or not at all; a CellDualityError without matplotlib."""
-    from cellduality_plugin.evaluation.audit.tables import audit_markdown
+    from cellduality_plugin.evaluation.audit.tables import audit_markdown, audit_sections
     from cellduality_plugin.evaluation.plots import save_audit
-    from cellduality_plugin.evaluation.tables import section_title
 
     write_text(folder / "audit.json", json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     write_text(folder / "audit.md", audit_markdown(content))
-    tasks = {section_title(task): [*found] for task, found in groupby(content["findings"], lambda each: each["task"])}
-    save_audit(folder / "audit.png", tasks)
+    save_audit(folder / "audit.png", {section["name"]: section["findings"] for section in audit_sections(content)})

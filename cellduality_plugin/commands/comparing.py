@@ -14,12 +14,6 @@ from cellduality_plugin.commands.arguments import wide_console
 from cellduality_plugin.errors import CellDualityError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("seeds")(seeds)
-    app.command("arms")(arms)
-
-
 def seeds(
     metrics: Annotated[list[Path], typer.Argument(help="The metrics.json of each seed.")],
     before: Annotated[str, typer.Option(help="The column that the change is counted from.")] = "SFT",

@@ -6,16 +6,10 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from cellduality_plugin.commands.arguments import names_in, pairs, refuse_elsewhere, reward_of
 from cellduality_plugin.errors import CellDualityError
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("configure")(configure)
 
 
 def configure(

@@ -37,13 +37,6 @@ SHORT = {
 WIDE = 110
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the group ``data``."""
-    app.command("list")(data_list)
-    app.command("info")(data_info)
-    app.command("fetch")(data_fetch)
-
-
 def data_list(
     task: Annotated[str, typer.Option(help="Only sets for this task.")] = "",
     species: Annotated[str, typer.Option(help="Only sets of this species: human or mouse.")] = "",

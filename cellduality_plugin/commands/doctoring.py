@@ -8,11 +8,6 @@ import typer
 from rich.console import Console
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("doctor", context_settings={"allow_interspersed_args": False})(doctor)
-
-
 def doctor(
     command: Annotated[
         list[str] | None, typer.Argument(help="Behind --: the very command of the run, launchers and all.")

@@ -9,18 +9,10 @@ from typing import Annotated, get_args
 import typer
 from rich.console import Console
 
-from cellduality_plugin.commands.arguments import folders
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.commands.arguments import folders, refuse_unknown
+from cellduality_plugin.commands.options import MaxLen, MaxNewTokens, TensorParallel
 
 out = Console()
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("evaluate")(evaluate_checkpoints)
-    app.command("table")(show_table)
-    app.command("report")(report)
-    app.command("figure2")(figure2)
 
 
 def evaluate_checkpoints(
@@ -36,14 +28,14 @@ def evaluate_checkpoints(
             help="both: labels greedily and drawn, cells drawn; headline: labels greedily; greedy or sampled: all."
         ),
     ] = "both",
-    samples: Annotated[int, typer.Option(help="Answers drawn to each row.")] = 4,
-    max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a response, at most.")] = 1024,
+    samples: Annotated[int, typer.Option(min=1, help="Answers drawn to each row.")] = 4,
+    max_len: MaxLen = 2048,
+    max_new_tokens: MaxNewTokens = 1024,
     seed: Annotated[int, typer.Option(help="Of every sampled answer.")] = 42,
     batch: Annotated[
-        int, typer.Option(help="Questions asked together; what is answered is kept after each batch.")
+        int, typer.Option(min=1, help="Questions asked together; what is answered is kept after each batch.")
     ] = 256,
-    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of one engine; there are as many as fit.")] = 1,
+    tensor_parallel: TensorParallel = 1,
     together: Annotated[
         bool, typer.Option("--together", help="All checkpoints at the same time: where each has a core of its own.")
     ] = False,
@@ -68,13 +60,7 @@ def evaluate_checkpoints(
     from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
-    for flag, what, value, known in (("--split", "split", split, Split), ("--decode", "decoding", decode, Decode)):
-        if value not in get_args(known):
-            hint = f"use {' or '.join(get_args(known))}"
-            raise CellDualityError(f"no {what} {value!r}", code="wrong-value", where=flag, hint=hint)
-    for flag, number in (("--samples", samples), ("--batch", batch)):
-        if number < 1:
-            raise CellDualityError(f"{number} is none", code="wrong-value", where=flag, hint="give 1 or more")
+    refuse_unknown(("--split", split, get_args(Split)), ("--decode", decode, get_args(Decode)))
     engine = EngineSettings(max_len, max_new_tokens, tensor_parallel_size=tensor_parallel)
     asking = PredictionSettings(samples, seed=seed, decode=decode, batch=batch, engine=engine)  # type: ignore[arg-type]
     settings = EvaluationSettings(
@@ -128,7 +114,7 @@ def report(
     from cellduality_plugin.evaluation.report import write_report
     from cellduality_plugin.tasks import TASKS
 
-    sources = folders(curves or [], "--curves")
+    sources = folders(curves, "--curves")
     tasks = TASKS if data is None else Config.load(data / "cellduality.json").load_tasks()
     print(write_report(evaluation, page, sources, title, audit, data, tasks, commands, window))
 

@@ -8,13 +8,6 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the group ``model``."""
-    app.command("small-llama")(model_small_llama)
-    app.command("smollm2")(model_smollm2)
-    app.command("fetch")(model_fetch)
-
-
 def model_small_llama(
     data: Annotated[Path, typer.Option(help="A prepared folder; its words become the vocabulary.")],
     folder: Annotated[Path, typer.Option("--out", help="Where the model goes.")],

@@ -21,11 +21,6 @@ from cellduality_plugin.tasks import TASKS, get_task
 out = Console()
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the group ``data``."""
-    app.command("prepare")(data_prepare)
-
-
 def data_prepare(
     context: typer.Context,
     sources: Annotated[

@@ -14,11 +14,6 @@ from cellduality_plugin.commands.arguments import pairs, reward_of, wide_console
 from cellduality_plugin.files import write_jsonl
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("replay")(replay)
-
-
 def replay(
     records: Annotated[list[Path], typer.Argument(help="Files of recorded rollouts, or folders of them.")],
     rewards: Annotated[

@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cellduality_plugin.commands.arguments import reward_of
+from cellduality_plugin.commands.options import Batch, MaxLen, MaxNewTokens, Seed, TensorParallel
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_text
 
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.audit.engine import Players
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("pseudo-label")(pseudo_label)
-    app.command("rounds")(rounds)
 
 
 def pseudo_label(
@@ -58,11 +53,11 @@ def pseudo_label(
     tell_truth: Annotated[
         bool, typer.Option("--tell-truth", help="For benchmarks: count how many labels are right.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Cells that are asked together, and then kept.")] = 64,
-    max_len: Annotated[int, typer.Option(help="Context in tokens.")] = 2048,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 1024,
-    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of the engine.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 42,
+    batch: Batch = 64,
+    max_len: MaxLen = 2048,
+    max_new_tokens: MaxNewTokens = 1024,
+    tensor_parallel: TensorParallel = 1,
+    seed: Seed = 42,
 ) -> None:
     """Give training cells without a label one of the policy's, weighed by the reward, as SFT rows in both directions.
 

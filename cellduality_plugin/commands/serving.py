@@ -10,12 +10,6 @@ import typer
 from cellduality_plugin.errors import CellDualityError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("serve-reward")(serve_reward)
-    app.command("reward-path")(reward_path)
-
-
 def serve_reward(
     config: Annotated[Path, typer.Option(help="The configuration file of the prepared data.")],
     policy_url: Annotated[

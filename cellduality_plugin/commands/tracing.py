@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 Data = Annotated[Path, typer.Option(help="A prepared folder (`cellduality data prepare`).")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the group ``traces``."""
-    app.command("sample")(sample_candidates)
-    app.command("filter")(filter_candidates)
-    app.command("stats")(show_statistics)
-
-
 def sample_candidates(
     data: Data,
     teacher: Annotated[str, typer.Option(help="`rule` (offline, from labelled training cells), or a MODEL's name.")],

@@ -5,31 +5,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellduality_plugin.commands.reading import (
+from cellduality_plugin.commands.arguments import refuse_unknown, values_in
+from cellduality_plugin.commands.options import (
+    Backend,
     Batch,
-    Column,
-    GeneSymbols,
     Given,
-    Layer,
-    Matrix,
+    MaxLen,
+    MaxNewTokens,
+    Reading,
     Seed,
-    Species,
-    columns_in,
+    Trained,
     load_model,
-    refuse_unknown,
-    values_in,
+    reads_cells,
 )
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("pack")(pack)
-    app.command("calibrate")(calibrate)
-    app.command("annotate")(annotate)
+if TYPE_CHECKING:
+    from cellduality_plugin.inference.model import Model
 
 
 def pack(
@@ -38,8 +33,8 @@ def pack(
     config: Annotated[
         Path | None, typer.Option(help="The configuration of the training; that of the folder by default.")
     ] = None,
-    max_len: Annotated[int, typer.Option(help="Context of the training in tokens.")] = 2048,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a response, at most.")] = 1024,
+    max_len: MaxLen = 2048,
+    max_new_tokens: MaxNewTokens = 1024,
 ) -> None:
     """Put all that a model's use needs into its folder: vocabulary, dual pairs, rewards, how cells become sentences.
 
@@ -67,9 +62,9 @@ def calibrate(
     ] = 0.9,
     task: Annotated[str, typer.Option(help="The pair to ask; by default the one that names cell types.")] = "",
     verify: Annotated[int, typer.Option(min=0, help="As `annotate` has it, which uses the fit for the same.")] = 8,
-    backend: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
-    batch: Annotated[int, typer.Option(min=1, help="Cells that are asked together.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 42,
+    backend: Backend = "transformers",
+    batch: Batch = 64,
+    seed: Seed = 42,
 ) -> None:
     """Make the confidence of `annotate` true, on cells whose labels are known; or measure on others how true it is.
 
@@ -101,9 +96,10 @@ def calibrate(
         print(f"confidence: {weights}, fitted to {fitted['labels']} validation cells whose label was read for it")
 
 
+@reads_cells
 def annotate(
     cells: Annotated[Path, typer.Argument(help="The .h5ad file: counts or log1p values, of any size and layout.")],
-    model: Annotated[Path, typer.Option(help="The folder of a trained model, as the recipes leave it.")],
+    model: Trained,
     out: Annotated[Path, typer.Option(help="The copy to write, with labels.")],
     key_added: Annotated[str, typer.Option(help="The column of obs with the labels.")] = "cell_type_cellduality",
     task: Annotated[str, typer.Option(help="The pair to ask; by default the one that names cell types.")] = "",
@@ -117,17 +113,9 @@ def annotate(
     unassigned_below: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Cells of a lower confidence get no label.")
     ] = 0.0,
-    backend: Annotated[
-        str, typer.Option(help="transformers, in this process; or vllm, faster on a GPU (`cellduality-cpu` on a CPU).")
-    ] = "transformers",
-    matrix: Matrix = "X",
-    layer: Layer = None,
-    gene_symbols: GeneSymbols = None,
-    species: Species = None,
-    column: Column = None,
     given: Given = None,
-    batch: Batch = 64,
-    seed: Seed = 42,
+    *,
+    reading: Reading,
 ) -> None:
     """Name the cells of a file: label, confidence, votes and reasoning in obs, probabilities in obsm, the rest kept.
 
@@ -142,22 +130,29 @@ def annotate(
 
     `cellduality annotate mouse.h5ad --model runs/cpu/grpo --out annotated.h5ad --species mouse --verify 0`
     """
+    settings = {"verify": verify, "coverage": coverage, "unassigned_below": unassigned_below}
+    label_file(reading.load(model), cells, out, reading, settings, key_added=key_added, task=task, given=given)
+
+
+def label_file(
+    trained: Model,
+    cells: Path,
+    out: Path,
+    reading: Reading,
+    settings: dict[str, Any],
+    *,
+    given: list[str] | None,
+    **how: str,
+) -> None:
+    """Write a copy of a file with labels, and print how many cells have which."""
     from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
     from cellduality_plugin.inference.files import LITTLE_SHARED
 
-    trained = load_model(model, backend, matrix, species)
-    settings = AnnotateSettings.read(
-        {"verify": verify, "unassigned_below": unassigned_below, "coverage": coverage, "batch": batch, "seed": seed},
-        where="annotate",
-    )
-    found, shared = trained.annotate_file(
-        cells, out, settings, key_added=key_added, task=task, matrix=matrix, layer=layer,
-        gene_symbols=gene_symbols, species=species, columns=columns_in(column), given=values_in(given),
-    )  # fmt: skip
+    own = AnnotateSettings.read(settings | reading.of_draws, where="annotate")
+    found, shared = trained.annotate_file(cells, out, own, given=values_in(given, "--set"), **how, **reading.of_file)
     if shared < LITTLE_SHARED:
         print(f"warning: the file has {shared:.0%} of the genes that the model knows; labels may be worth little")
-    counts = Counter(found["label"])
-    for label, count in counts.most_common():
+    for label, count in Counter(found["label"]).most_common():
         sure = found.loc[found["label"] == label, "confidence"].mean()
         print(f"{count:>8} {label}" + ("" if label == UNASSIGNED else f"  (mean confidence {sure:.2f})"))
     print(f"{len(found)} cells, {shared:.0%} of the model's genes: {out}")

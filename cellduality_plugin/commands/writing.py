@@ -8,41 +8,30 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from cellduality_plugin.commands.reading import (
+from cellduality_plugin.commands.arguments import value_in, values_in
+from cellduality_plugin.commands.options import (
+    Backend,
     Batch,
-    Column,
     Control,
-    GeneSymbols,
     Given,
-    Layer,
-    Matrix,
+    Reading,
     Seed,
-    Species,
-    columns_in,
+    Trained,
     load_model,
-    value_in,
-    values_in,
+    reads_cells,
 )
-from cellduality_plugin.commands.using import annotate
+from cellduality_plugin.commands.using import label_file
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Trained: TypeAlias = Annotated[
-    Path, typer.Option("--model", help="The folder of a trained model, as the recipes leave it.")
-]
+    from cellduality_plugin.inference.model import Model
+
 Out: TypeAlias = Annotated[Path, typer.Option(help="The .h5ad file to write.")]
 Verify: TypeAlias = Annotated[
     int, typer.Option(min=0, help="Cells drawn for each, of which the best by the model's own dual is kept; 0: one.")
 ]
 KeyAdded: TypeAlias = Annotated[str, typer.Option(help="The first part of the new columns of obs.")]
-Backend: TypeAlias = Annotated[str, typer.Option(help="transformers, in this process; or vllm, faster on a GPU.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (generate, perturb, predict, card):
-        app.command(command.__name__)(command)
 
 
 def generate(
@@ -72,13 +61,14 @@ def generate(
 
     refuse_taken(out, model)
     cells = load_model(model, backend).generate(
-        cell_type or [], n, length=length, given=values_in(given), task=task, key_added=key_added,
+        cell_type or [], n, length=length, given=values_in(given, "--set"), task=task, key_added=key_added,
         verify=verify, batch=batch, seed=seed,
     )  # fmt: skip
     write_anndata(out, cells)
     _tell(cells, key_added, out)
 
 
+@reads_cells
 def predict(
     task: Annotated[str, typer.Argument(help="The pair to ask, also one of your own.")],
     cells: Annotated[Path, typer.Argument(help="The .h5ad file: counts or log1p values, of any size and layout.")],
@@ -91,14 +81,8 @@ def predict(
         typer.Option(min=0, help="Answers to each cell, weighed by the dual; by default 8 for labels, else 4."),
     ] = None,
     key_added: Annotated[str, typer.Option(help="The new column of obs, or the first part of the new ones.")] = "",
-    backend: Backend = "transformers",
-    matrix: Matrix = "X",
-    layer: Layer = None,
-    gene_symbols: GeneSymbols = None,
-    species: Species = None,
-    column: Column = None,
-    batch: Batch = 64,
-    seed: Seed = 42,
+    *,
+    reading: Reading,
 ) -> None:
     """Ask any pair about the cells of a file: labels go into a copy of it, cells into a new one.
 
@@ -110,32 +94,21 @@ def predict(
 
     `cellduality predict dropout_recovery new.h5ad --model runs/mine/grpo --out out.h5ad`
     """
-    from cellduality_plugin.inference.writing import WriteSettings
     from cellduality_plugin.inference.written import refuse_control
     from cellduality_plugin.parsing import OneOf
 
-    trained = load_model(model, backend, matrix, species)
-    pair, chosen = trained.checkpoint.task(task), value_in(control, "--control") if control else None
-    answer = pair.answer
-    if isinstance(answer, OneOf):
-        refuse_control(pair, chosen)
-        annotate(
-            cells, model, out, key_added or f"{answer.kind}_cellduality", task, 8 if verify is None else verify,
-            backend=backend, matrix=matrix, layer=layer, gene_symbols=gene_symbols, species=species, column=column,
-            given=given, batch=batch, seed=seed,
-        )  # fmt: skip
+    trained = reading.load(model)
+    pair = trained.checkpoint.task(task)
+    if isinstance(pair.answer, OneOf):
+        refuse_control(pair, _untreated(control))
+        key, settings = key_added or f"{pair.answer.kind}_cellduality", {} if verify is None else {"verify": verify}
+        label_file(trained, cells, out, reading, settings, key_added=key, task=task, given=given)
         return
-    settings = WriteSettings.read(
-        {"verify": 4 if verify is None else verify, "batch": batch, "seed": seed}, where="predict"
-    )
-    written = trained.write_file(
-        task, cells, out, settings, given=values_in(given), key_added=key_added or "cellduality",
-        control=chosen,
-        matrix=matrix, layer=layer, gene_symbols=gene_symbols, species=species, columns=columns_in(column),
-    )  # fmt: skip
-    _tell(written, key_added or "cellduality", out)
+    shown, draws = values_in(given, "--set"), 4 if verify is None else verify
+    _write_file(trained, task, cells, out, shown, control, draws, key_added or "cellduality", reading)
 
 
+@reads_cells
 def perturb(
     cells: Annotated[Path, typer.Argument(help="The .h5ad file with untreated cells.")],
     model: Trained,
@@ -147,14 +120,8 @@ def perturb(
         str, typer.Option(help="The pair to ask; by default the one that starts from untreated cells.")
     ] = "",
     key_added: KeyAdded = "cellduality",
-    backend: Backend = "transformers",
-    matrix: Matrix = "X",
-    layer: Layer = None,
-    gene_symbols: GeneSymbols = None,
-    species: Species = None,
-    column: Column = None,
-    batch: Batch = 64,
-    seed: Seed = 42,
+    *,
+    reading: Reading,
 ) -> None:
     """Write what each untreated cell of a file becomes under a perturbation, as AnnData with the same names and obs.
 
@@ -164,14 +131,12 @@ def perturb(
 
     `cellduality perturb control.h5ad --model runs/cpu/grpo --perturbation "cytokine IFN-beta" --out out.h5ad`
     """
-    from cellduality_plugin.inference.checkpoint import read_checkpoint
     from cellduality_plugin.inference.written import cell_pair
 
-    pair = cell_pair(read_checkpoint(model), task, from_control=True)
-    predict(
-        pair.name, cells, model, out, [f"perturbation={perturbation}"], control, verify, key_added, backend,
-        matrix, layer, gene_symbols, species, column, batch, seed,
-    )  # fmt: skip
+    trained = reading.load(model)
+    pair = cell_pair(trained.checkpoint, task, from_control=True)
+    given = values_in([f"perturbation={perturbation}"], "--perturbation")
+    _write_file(trained, pair.name, cells, out, given, control, verify, key_added, reading)
 
 
 def card(
@@ -189,6 +154,30 @@ def card(
     from cellduality_plugin.inference.card import write_card
 
     print(write_card(folder, metrics, audit, licence))
+
+
+def _untreated(control: str | None) -> tuple[str, str] | None:
+    return value_in(control, "--control") if control else None
+
+
+def _write_file(
+    trained: Model,
+    task: str,
+    cells: Path,
+    out: Path,
+    given: dict[str, str],
+    control: str | None,
+    verify: int,
+    key: str,
+    reading: Reading,
+) -> None:
+    """Write the cells that a pair answers with about a file, and print how many could be read."""
+    from cellduality_plugin.inference.writing import WriteSettings
+
+    settings, untreated = WriteSettings(verify=verify, **reading.of_draws), _untreated(control)
+    how = reading.of_file
+    written = trained.write_file(task, cells, out, settings, given=given, control=untreated, key_added=key, **how)
+    _tell(written, key, out)
 
 
 def _tell(cells: AnnData, key: str, out: Path) -> None:

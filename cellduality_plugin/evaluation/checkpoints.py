@@ -35,7 +35,6 @@ def predict_checkpoint(
     out: Path,
     *,
     tasks: Mapping[str, DualTask] = TASKS,
-    progress: bool = True,
     opener: Callable[[Path], AbstractContextManager[Decoder]] | None = None,
 ) -> tuple[list[Prediction], dict[str, Any]]:
     """Return the predictions of ``model`` and what they were made from; written to ``out``, or read from there.
@@ -54,7 +53,7 @@ def predict_checkpoint(
     engine = opener(model) if opener else vllm_decoder(model, settings.engine, seed=settings.seed)
     with AnswerCache(out.with_suffix(".partial"), made_from) as kept:
         with engine as decoder:
-            asking = CachedDecoder(decoder, kept, settings.batch, out.stem if progress else "")
+            asking = CachedDecoder(decoder, kept, settings.batch, out.stem)
             predictions = predict(asking, examples, vocabulary, settings, tasks)
         write_jsonl(out, map(asdict, predictions))
         write_text(record, json.dumps({**made_from, "file": file_hash(out)}, indent=2) + "\n")

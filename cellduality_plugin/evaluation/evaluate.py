@@ -50,31 +50,20 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     *,
     tasks: Mapping[str, DualTask] = TASKS,
-    progress: bool = True,
     opener: Callable[[Path], AbstractContextManager[Decoder]] | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the metrics of ``models`` on ``split``; written to ``out/metrics.json`` whole or not at all.
 
+    ``models`` are checkpoint folders by the name of their column, ``data`` is the prepared folder, ``tasks`` are its
+    dual pairs; ``opener`` opens a decoder for a model, ``command`` is what was typed, for the record.
+
     Beside it stand ``predictions/<name>.jsonl``, reused by the next evaluation where nothing changed,
     ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, real and generated cells
     in the space of the distances, for the report. An evaluation that was stopped goes on where it was. The same
     checkpoints, data, settings and versions give the same files, byte by byte, but for ``provenance.command`` and the
-    folders in ``provenance.models``. A CellDualityError is raised if a file is missing or malformed, a name cannot be a
-    file's name or is taken, or a checkpoint does not load.
-
-    Parameters
-    ----------
-    models
-        Checkpoint folders by the name of their column, e.g. ``{"base": ..., "SFT": ..., "GRPO": ...}``.
-    data, tasks
-        The prepared folder (vocabulary.json, cells.jsonl, eval_validation.jsonl, eval_test.jsonl), and its dual pairs
-        by the name that rows give, e.g. ``Config.load(...).load_tasks()``.
-    split
-        Choose settings on ``"validation"``; look at ``"test"`` once.
-    opener, command
-        Opens another decoder than vLLM for a model, e.g. an endpoint; what was typed, for the record.
-
+    folders in ``provenance.models``. A CellDualityError if a file is missing or malformed, a name cannot be a file's
+    name or is taken, or a checkpoint does not load.
     """
     settings = settings or EvaluationSettings()
     for name in models:
@@ -91,19 +80,13 @@ def evaluate(
     asked = {key: example for section in sections for key, example in section.rows.items()}
     predictions, made_from = {}, {}
     for name, model in models.items():
+        file = out / "predictions" / f"{name}.jsonl"
         predictions[name], made_from[name] = predict_checkpoint(
-            model,
-            asked,
-            vocabulary,
-            settings.prediction,
-            out / "predictions" / f"{name}.jsonl",
-            tasks=tasks,
-            progress=progress,
-            opener=opener,
+            model, asked, vocabulary, settings.prediction, file, tasks=tasks, opener=opener
         )
         if settings.anndata:
-            file, made = out / "predictions" / f"{name}.h5ad", predictions[name]
-            generated.write_generated(file, made, sections, vocabulary, made_from[name], real=settings.real_cells)
+            origin = made_from[name], settings.real_cells
+            generated.write_generated(file.with_suffix(".h5ad"), predictions[name], sections, vocabulary, *origin)
     optional = [name for name in (f"eval_{OOD}.jsonl", COARSE_FILE) if (data / name).is_file()]
     files = ("vocabulary.json", "cells.jsonl", f"eval_{split}.jsonl", *optional)
     content = {
@@ -126,11 +109,7 @@ def evaluate(
 
 
 def predict_at_once(models: Mapping[str, Path], data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
-    """Answer with all ``models``, each in a process of its own; an evaluation then reads what they wrote.
-
-    The dual pairs are those of ``cellduality.json`` in ``data``; the rest is as in
-    :func:`evaluate`.
-    """
+    """Answer with all ``models``, each in a process of its own; an evaluation then reads what they wrote."""
     with ProcessPoolExecutor(len(models), multiprocessing.get_context("spawn")) as pool:
         for answered in [pool.submit(_predict, name, models[name], data, split, out, how) for name in models]:
             answered.result()

@@ -39,17 +39,14 @@ def write_generated(
     sections: Sequence[Section],
     vocabulary: Vocabulary,
     made_from: Mapping[str, Any],
-    *,
     real: bool = False,
-) -> int:
-    """Return how many cells were written to ``path``, an .h5ad, whole or not at all; no file where there are none.
+) -> None:
+    """Write the cells that one checkpoint wrote to ``path``, an .h5ad, whole or not at all; nothing without any.
 
     ``X`` is 1 - log(rank) / log(K + 1), a proxy of log-expression in (0, 1], with K the length of the longest real
     training cell; the ranks themselves are the layer "rank". Answers that could not be read are cells without genes,
-    with ``parsed`` false and the reason in ``failure``.
-
-    ``predictions`` are of one checkpoint, the variables are the genes of the vocabulary, ``made_from`` is provenance
-    for ``uns``. With ``real`` the real cells of the split follow, with ``origin`` "real".
+    with ``parsed`` false and the reason in ``failure``. With ``real`` the real cells of the split follow, with
+    ``origin`` "real".
     """
     import anndata
     import pandas as pd
@@ -88,7 +85,7 @@ def write_generated(
             )
             cells.append(tuple(p.answer or ()))
     if not cells:
-        return 0
+        return
     top = max(len(cell) for section in writing for cell in section.reference.train.genes)
     obs = pd.DataFrame(rows).set_index("name")
     obs.index.name = None
@@ -105,7 +102,6 @@ def write_generated(
         RANK: RANK_IS,
     }
     write_anndata(path, content)
-    return len(cells)
 
 
 def rank_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) -> csr_matrix:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from itertools import groupby
@@ -23,14 +23,8 @@ if TYPE_CHECKING:
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
 PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")
 """Six colours that stay apart for colour-blind eyes; what has more kinds differs in shape, too."""
-_FULL: dict[str, Any] = {"markeredgewidth": 0.0}
-_HOLLOW: dict[str, Any] = {"markeredgewidth": 0.9, "markerfacecolor": "none"}
-MARKERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "dot": ("o", _FULL),
-    "ring": ("o", _HOLLOW),
-    "square": ("s", _FULL),
-    "frame": ("s", _HOLLOW),
-}
+_FULL, _HOLLOW = {"markeredgewidth": 0.0}, {"markeredgewidth": 0.9, "markerfacecolor": "none"}
+MARKERS = {"dot": ("o", _FULL), "ring": ("o", _HOLLOW), "square": ("s", _FULL), "frame": ("s", _HOLLOW)}
 """Shape -> matplotlib's marker and how it is filled."""
 
 _GREY = "#8b949e"  # at a third of its strength it is pale on white and dim on black
@@ -88,17 +82,25 @@ def _svg(figure: Any, name: str, said: str) -> str:
     return f'{head} role="img"><title>{escape(said, quote=False)}</title>{rest}'
 
 
+def _plot(name: str, said: str, size: tuple[float, float], draw: Callable[..., None], *shown: Any) -> str:
+    """Return as :func:`_svg` one plot of so many inches, into whose axes ``draw`` draws what is ``shown``."""
+    with drawing(*size) as figure:
+        draw(figure.subplots(), *shown)
+        return _svg(figure, name, said)
+
+
 def plot_curve(name: str, title: str, points: Sequence[tuple[int, float]]) -> str:
     """Return one training curve: every step in grey, the mean of the last five in colour."""
     steps, values = np.transpose(points)
     smooth = [values[max(0, end - 5) : end].mean() for end in range(1, len(values) + 1)]
-    with drawing(_WIDTH, _HEIGHT) as figure:
-        axes = figure.subplots()
+
+    def draw(axes: Any) -> None:
         axes.plot(steps, values, color=LINE, linewidth=1)
         axes.plot(steps, smooth, color=PALETTE[0], linewidth=1.5)
         axes.set(title=title, xlabel="step")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        return _svg(figure, name, f"{title} by step, from {smooth[0]:.3g} to {smooth[-1]:.3g}")
+
+    return _plot(name, f"{title} by step, from {smooth[0]:.3g} to {smooth[-1]:.3g}", (_WIDTH, _HEIGHT), draw)
 
 
 def plot_cells(
@@ -127,9 +129,7 @@ def plot_panel(name: str, panel: Panel) -> str:
     ends = f"reward from {panel.reward.mean[0]:.2f} to {panel.reward.mean[-1]:.2f}"
     if panel.truth:
         ends += f", {panel.truth_is} from {panel.truth.mean[0]:.2f} to {panel.truth.mean[-1]:.2f}"
-    with drawing(_WIDTH, _HEIGHT + 0.3) as figure:
-        _draw_panel(figure.subplots(), panel)
-        return _svg(figure, name, f"{panel.task}: {ends}")
+    return _plot(name, f"{panel.task}: {ends}", (_WIDTH, _HEIGHT + 0.3), _draw_panel, panel)
 
 
 def save_figure2(path: Path, panels: Sequence[Panel], window: int) -> None:
@@ -172,10 +172,8 @@ def _draw_band(axes: Any, drawn: Band, colour: str, style: str, label: str) -> N
 
 def plot_audit(name: str, title: str, findings: Sequence[Mapping[str, Any]]) -> str:
     """Return the AUC of each reward of one task, and how right the votes times it are beside the majority."""
-    with drawing(4.0, 1.4 + 0.32 * len(findings)) as figure:
-        _draw_audit(figure.subplots(), title, findings)
-        rewards = ", ".join(found["reward"] for found in findings)
-        return _svg(figure, name, f"AUC of {rewards}: the numbers are those of the table")
+    said = f"AUC of {', '.join(found['reward'] for found in findings)}: the numbers are those of the table"
+    return _plot(name, said, (4.0, 1.4 + 0.32 * len(findings)), _draw_audit, title, findings)
 
 
 def save_audit(path: Path, tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -211,25 +209,19 @@ def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) ->
 
 def plot_confidence(name: str, content: Mapping[str, Any]) -> list[str]:
     """Return what `cellduality calibrate` measured: accuracy by confidence, and risk by coverage."""
-    found = content["metrics"].items()
     plots = []
-    for draw, metric, said in (
-        (_draw_reliability, "ece", "calibration error"),
-        (_draw_risk, "aurc", "area under risk"),
-    ):
-        with drawing(_WIDTH, 2.9) as figure:
-            draw(figure.subplots(), content)
-            told = ", ".join(f"{way} {own[metric]['value']:.3f}" for way, own in found)
-            plots.append(_svg(figure, f"{name}-{metric}", f"{said}: {told}"))
+    of_each = (_draw_reliability, "ece", "calibration error"), (_draw_risk, "aurc", "area under risk")
+    for draw, metric, said in of_each:
+        told = ", ".join(f"{way} {own[metric]['value']:.3f}" for way, own in content["metrics"].items())
+        plots.append(_plot(f"{name}-{metric}", f"{said}: {told}", (_WIDTH, 2.9), draw, content))
     return plots
 
 
 def save_confidence(path: Path, content: Mapping[str, Any]) -> None:
     """Write the same into one image, whole or not at all."""
     with drawing(2 * _WIDTH, 2.9) as figure:
-        left, right = figure.subplots(1, 2)
-        _draw_reliability(left, content)
-        _draw_risk(right, content)
+        for axes, draw in zip(figure.subplots(1, 2), (_draw_reliability, _draw_risk), strict=True):
+            draw(axes, content)
         save_figure(figure, path)
 
 

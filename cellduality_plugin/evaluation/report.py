@@ -15,7 +15,7 @@ from cellduality_plugin.alarms import alarms, steps_of
 from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.evaluation import confidence, figure2, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
-from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_rows, choice_line, labels_line, section_heading
+from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_sections, labels_line
 from cellduality_plugin.evaluation.checkpoints import file_hash
 from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
@@ -33,7 +33,7 @@ from cellduality_plugin.evaluation.page.rollouts import (
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.evaluation.sections import rows_by_section
 from cellduality_plugin.evaluation.summary import compared, headlines, sentences
-from cellduality_plugin.evaluation.tables import baseline_wins, section_title, wins_line, written
+from cellduality_plugin.evaluation.tables import baseline_wins, columns_of, section_title, wins_line, written
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
 from cellduality_plugin.tasks import TASKS, DualTask
 
@@ -51,22 +51,11 @@ def write_report(
 ) -> Path:
     """Return ``out``, a self-contained HTML page about the evaluation in ``run``; written whole or not at all.
 
-    Parameters
-    ----------
-    run
-        What :func:`cellduality_plugin.evaluation.evaluate.evaluate` wrote; ``confidence.json`` may stand beside it.
-    curves
-        TensorBoard folders or training logs by the name of their section, e.g. ``{"GRPO": ...}``. Where there are no
-        curves the page says so.
-    audit
-        An ``audit.json``; the page goes without where there is none.
-    data, tasks
-        The prepared folder that was evaluated (a CellDualityError if it is another), for the questions, the sections of
-        labels and how it was prepared; and its dual pairs.
-    commands
-        A folder with ``STAGE.command`` files: what was run, in the order in which they were written.
-    window
-        Steps of the moving average of Figure 2.
+    ``run`` is what :func:`.evaluate.evaluate` wrote; ``confidence.json`` may stand beside it. ``curves`` are folders of
+    TensorBoard or training logs by the name of their section, ``audit`` is an ``audit.json``, ``commands`` a folder
+    with ``STAGE.command`` files: the page goes without where there is none. ``data`` is the prepared folder that was
+    evaluated (a CellDualityError if it is another), for the questions and how it was prepared; ``tasks`` are its dual
+    pairs. ``window`` are the steps of the moving average of Figure 2.
     """
     with needs_extra("eval"):
         import jinja2
@@ -92,7 +81,10 @@ def write_report(
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
         confidence=_confidence(run / "confidence.json"),
-        audit=_audit_sections(audited),
+        audit=[
+            section | {"plot": plots.plot_audit(f"audit{place}", "", section["findings"])}
+            for place, section in enumerate(audit_sections(audited) if audited else ())
+        ],
         labels_read=labels_line(audited) if audited else "",
         legend=LEGEND,
         repeat=repeat,
@@ -104,7 +96,7 @@ def write_report(
 
 def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the page shows of the checkpoints' answers."""
-    checkpoints = [name for name, column in metrics["columns"].items() if column["kind"] == "checkpoint"]
+    checkpoints = columns_of(metrics, "checkpoint")
     made = {name: _predictions(run / "predictions" / f"{name}.jsonl") for name in checkpoints}
     points = list(read_jsonl(run / "points.jsonl"))
     last = made[checkpoints[-1]] if checkpoints else []
@@ -199,24 +191,6 @@ def _json(path: Path) -> dict[str, Any]:
         hint = "prepare the data again"
         raise CellDualityError(f"not JSON: {error}", code="not-json", where=str(path), hint=hint) from error
     return content if isinstance(content, dict) else {}
-
-
-def _audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return of each task of an audit its title, its table, what was said of each reward and chosen, and a plot."""
-    sections = []
-    for place, (task, rows) in enumerate(audit_rows(content).items() if content else ()):
-        found = [each for each in content["findings"] if each["task"] == task]
-        sections.append(
-            {
-                "name": section_title(task),
-                "rows": rows,
-                "findings": found,
-                "plot": plots.plot_audit(f"audit{place}", "", found),
-                "heading": section_heading(found),
-                "choice": choice_line(content, task),
-            }
-        )
-    return sections
 
 
 def _confidence(path: Path) -> dict[str, Any]:

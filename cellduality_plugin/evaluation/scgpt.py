@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ CLASS_TOKEN = "<cls>"
 BINS = 51
 """Bins of expression values; the first is that of genes that are not expressed, which cell sentences do not hold."""
 _BATCH = 32
-_MOST_TOKENS = 1200
+_MOST_TOKENS, _LARGEST_VALUE = 1200, 512
 _ARGUMENTS = ("embsize", "nheads", "d_hid", "nlayers")
 _FLASH = re.compile(r"self_attn\.(_impl\.)?Wqkv\.")
 
@@ -56,13 +57,15 @@ class ScgptEmbedding(Embedding):
     _model: Any = field(repr=False)
 
     def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-        """Return the points of ``cells`` (ranked genes, descending, unique): cells x dimensions, each of length 1."""
         import torch
 
         parts = [np.empty((0, self.dimensions))]
         with torch.inference_mode():
             for start in range(0, len(cells), _BATCH):
-                points = self._model(*self._batch(cells[start : start + _BATCH]))
+                tokens, values, padding = self._batch(cells[start : start + _BATCH])
+                embedded = self._model["encoder"](tokens)
+                embedded = embedded + self._model["value_encoder"](values.unsqueeze(-1).clamp(max=_LARGEST_VALUE))
+                points = self._model["transformer_encoder"](embedded, src_key_padding_mask=padding)[:, 0]
                 parts.append(torch.nn.functional.normalize(points, dim=1).double().cpu().numpy())
         return np.concatenate(parts)
 
@@ -123,7 +126,7 @@ def _refused(what: str, path: Path) -> CellDualityError:
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise _refused(f"unreadable: {error}", path) from error
     if not isinstance(content, dict):
         raise _refused("not a JSON object", path)
@@ -148,15 +151,26 @@ def _weights(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) -> Any:
-    """Return the encoder with its weights: heads of the checkpoint that no cell embedding needs are left out."""
+    """Return the parts of scGPT that embed a cell, with its weights: other heads of the checkpoint are left out."""
     import torch
-
-    from cellduality_plugin.evaluation.scgpt_model import CellEncoder
+    from torch import nn
 
     tokens = weights.get("encoder.embedding.weight")
     if tokens is None:
         raise _refused("no weight 'encoder.embedding.weight'", path)
-    model = CellEncoder(len(tokens), *(int(settings[name]) for name in _ARGUMENTS))
+    size, heads, hidden, layers = (int(settings[name]) for name in _ARGUMENTS)
+    genes = {"embedding": nn.Embedding(len(tokens), size), "enc_norm": nn.LayerNorm(size)}
+    values = {
+        "linear1": nn.Linear(1, size), "relu": nn.ReLU(), "linear2": nn.Linear(size, size), "norm": nn.LayerNorm(size)
+    }  # fmt: skip
+    layer = nn.TransformerEncoderLayer(size, heads, hidden, dropout=0.0, batch_first=True)
+    model = nn.ModuleDict(
+        {
+            "encoder": nn.Sequential(OrderedDict(genes)),
+            "value_encoder": nn.Sequential(OrderedDict(values)),
+            "transformer_encoder": nn.TransformerEncoder(layer, layers, enable_nested_tensor=False),
+        }
+    )
     wanted = model.state_dict()
     for name, tensor in wanted.items():
         shape = getattr(weights.get(name), "shape", None)

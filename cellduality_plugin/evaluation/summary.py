@@ -10,6 +10,7 @@ from typing import Any
 from cellduality_plugin.evaluation.metrics.registry import sums_up
 from cellduality_plugin.evaluation.tables import (
     best_columns,
+    columns_of,
     gain_of,
     ordered_keys,
     real_column,
@@ -71,7 +72,7 @@ class Headline:
 
 def compared(metrics: Mapping[str, Any]) -> list[str]:
     """Return the last checkpoint of an evaluation, and before it the one it is compared with: SFT or the one before."""
-    checkpoints = [name for name, column in metrics["columns"].items() if column["kind"] == "checkpoint"]
+    checkpoints = columns_of(metrics, "checkpoint")
     before = ["SFT"] if "SFT" in checkpoints[:-1] else checkpoints[-2:-1]
     return [*before, *checkpoints[-1:]]
 

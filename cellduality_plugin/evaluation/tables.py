@@ -131,9 +131,14 @@ class Win(NamedTuple):
     best: float
 
 
+def columns_of(metrics: Mapping[str, Any], kind: str) -> list[str]:
+    """Return the columns of a kind: ``"checkpoint"``, ``"baseline"`` or ``"real"``."""
+    return [name for name, column in metrics["columns"].items() if column.get("kind") == kind]
+
+
 def real_column(metrics: Mapping[str, Any]) -> str:
     """Return the name of the column of real cells; empty if there is none."""
-    return next((name for name, column in metrics["columns"].items() if column.get("kind") == "real"), "")
+    return next(iter(columns_of(metrics, "real")), "")
 
 
 def gain_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:

@@ -32,12 +32,7 @@ FITTED = "validation"
 def known_cells(data: Path, annotator: Annotator, split: str, count: int) -> list[tuple[Example, str]]:
     """Return up to ``count`` (question, true label) of a split, in random order, those of the audit first.
 
-    The questions are those of annotation: nothing of the label is in them.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such cell.
+    The questions are those of annotation: nothing of the label is in them. A CellDualityError if there is no such cell.
     """
     task = annotator.task
     by_source, _ = served(read_sft(data / "sft.jsonl"), {task.name: task})
@@ -46,21 +41,16 @@ def known_cells(data: Path, annotator: Annotator, split: str, count: int) -> lis
         example = Example.from_label(row["label"])
         if example.task == task.name:
             place.setdefault(example.id, len(place))
-    rows = [
-        row for row in read_jsonl(data / "cells.jsonl") if row["split"] == split and source_of(row["id"]) in by_source
-    ]
-    rows = [row for row in rows if row.get(annotator.kind) in annotator.labels]
+    rows = [row for row in read_jsonl(data / "cells.jsonl") if row.get(annotator.kind) in annotator.labels]
+    rows = [row for row in rows if row["split"] == split and source_of(row["id"]) in by_source]
     if not rows:
         hint = "use validation (to fit) or test (to measure)"
         raise CellDualityError(f"no {split} cell of {task.name}", code="no-cells", where=str(data), hint=hint)
     rows.sort(key=lambda row: (place.get(row["id"], len(place)), luck(annotator.settings.seed, "known", row["id"])))
-    return [
-        (
-            question(task, row, hidden=annotator.hidden, masks=1, rng=annotator.rng(row["id"])),
-            str(row[annotator.kind]),
-        )
-        for row in rows[:count]
+    asked = [
+        question(task, row, hidden=annotator.hidden, masks=1, rng=annotator.rng(row["id"])) for row in rows[:count]
     ]
+    return [(each, str(row[annotator.kind])) for each, row in zip(asked, rows, strict=False)]
 
 
 def measured(annotator: Annotator, opinions: Sequence[Opinion], truth: Sequence[str], split: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import softmax
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.confidence import conformal_threshold, label_sets
@@ -37,37 +39,24 @@ class Exponents:
 
     def probabilities(self, opinions: Sequence[Opinion], labels: Sequence[str]) -> NDArray[np.float64]:
         """Return cells x labels; rows sum to 1."""
-        return _softmax(_features(opinions, labels) @ np.array([self.votes, self.reward]))
+        return np.asarray(softmax(_features(opinions, labels) @ np.array([self.votes, self.reward]), axis=-1))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What cells whose labels are known taught about confidence.
+    """What cells whose labels are known taught about confidence."""
 
-    Parameters
-    ----------
-    confidence
-        Fitted to all ``labels`` cells.
-    sets
-        Fitted to a third of them, for sets of labels.
-    scores
-        1 - p(true label) under ``sets`` of the other cells, ascending: split conformal prediction.
-    """
-
-    confidence: Exponents
-    sets: Exponents
-    scores: tuple[float, ...]
-    labels: int
+    confidence: Exponents  # fitted to all cells
+    sets: Exponents  # fitted to a third of them, for sets of labels
+    scores: tuple[float, ...]  # 1 - p(true label) under ``sets`` of the other cells, ascending: split conformal
+    labels: int  # how many cells
 
     def threshold(self, coverage: float) -> float:
         """Return how much 1 - p may be of a label in a set; a CellDualityError if too few cells were set aside."""
         if np.isinf(found := conformal_threshold(self.scores, coverage)):
-            raise CellDualityError(
-                f"{len(self.scores)} cells were set aside for sets of labels, too few for a coverage of {coverage:g}",
-                code="too-few-labels",
-                where="--coverage",
-                hint="calibrate again with more --cells, or ask for less",
-            )
+            what = f"{len(self.scores)} cells were set aside for sets of labels, too few for a coverage of {coverage:g}"
+            hint = "calibrate again with more --cells, or ask for less"
+            raise CellDualityError(what, code="too-few-labels", where="--coverage", hint=hint)
         return found
 
     def inside(self, opinions: Sequence[Opinion], labels: Sequence[str], coverage: float) -> NDArray[np.bool_]:
@@ -87,10 +76,7 @@ class Calibration:
 def fit(opinions: Sequence[Opinion], truth: Sequence[str], labels: Sequence[str]) -> Calibration:
     """Return the calibration by cells in random order: of every three one is fitted to for sets, and two set aside.
 
-    Raises
-    ------
-    CellDualityError
-        If there are fewer than :data:`FEWEST` cells.
+    A CellDualityError if there are fewer than :data:`FEWEST` cells.
     """
     if len(truth) < FEWEST:
         what, hint = f"{len(truth)} cells with a label, of {FEWEST} at least", "prepare more, or raise --cells"
@@ -98,7 +84,7 @@ def fit(opinions: Sequence[Opinion], truth: Sequence[str], labels: Sequence[str]
     seen, true = _features(opinions, labels), np.array([labels.index(each) for each in truth])
     third = np.arange(len(true)) % 3 == 0
     sets = _exponents(seen[third], true[third])
-    shares = _softmax(seen[~third] @ np.array([sets.votes, sets.reward]))
+    shares = softmax(seen[~third] @ np.array([sets.votes, sets.reward]), axis=-1)
     scores = np.sort(1 - shares[np.arange(len(shares)), true[~third]])
     return Calibration(_exponents(seen, true), sets, tuple(scores.tolist()), len(true))
 
@@ -113,20 +99,12 @@ def _features(opinions: Sequence[Opinion], labels: Sequence[str]) -> NDArray[np.
 
 def _exponents(seen: NDArray[np.float64], true: NDArray[np.int64]) -> Exponents:
     """Return the exponents under which the true labels are likeliest, by L-BFGS; a faint ridge keeps them finite."""
-    from scipy.optimize import minimize
-
     rows = np.arange(len(true))
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        shares = _softmax(seen @ weights)
+        shares = softmax(seen @ weights, axis=-1)
         slope = (np.einsum("cl,clf->cf", shares, seen) - seen[rows, true]).mean(axis=0)
         surprise = -np.log(np.maximum(shares[rows, true], 1e-300)).mean()
         return float(surprise + _RIDGE / 2 * weights @ weights), slope + _RIDGE * weights
 
     return Exponents(*minimize(loss, [0.5, 0.1], jac=True, bounds=[(0, None)] * 2, method="L-BFGS-B").x.tolist())
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
-    return shares

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cellduality_plugin.evaluation.metrics.registry import place, titled
 from cellduality_plugin.evaluation.tables import section_title, written
 from cellduality_plugin.files import read_versioned, write_text
 from cellduality_plugin.inference.checkpoint import Checkpoint, read_checkpoint
+from cellduality_plugin.reward_names import shortened
 from data_prep.registry import DATASETS
 
 CARD = "README.md"
@@ -27,17 +29,9 @@ OWN_DATA = "a file of one's own"
 def write_card(folder: Path, metrics: Path | None = None, audit: Path | None = None, licence: str = "other") -> Path:
     """Write the card of the model in ``folder`` and return where it is; one that we wrote is replaced.
 
-    Parameters
-    ----------
-    metrics, audit
-        What ``cellduality evaluate`` and ``cellduality audit`` wrote; without them the card says so.
-    licence
-        Of the model, by its identifier on the hub.
-
-    Raises
-    ------
-    CellDualityError
-        If the folder lacks what its use needs, the metrics are of other models, or a card of the user's is there.
+    ``metrics`` and ``audit`` are what ``cellduality evaluate`` and ``cellduality audit`` wrote; without them the card
+    says so. ``licence`` is the model's, as the hub calls it. A CellDualityError if the folder lacks what its use needs,
+    the metrics are of other models, or a card of the user's is there.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -95,10 +89,8 @@ def _measured(folder: Path, path: Path) -> dict[tuple[str, str], dict[str, Any]]
 
 def _headlines(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """Return the first metrics of each section: the others are in the text."""
-    names: dict[str, list[str]] = {}
-    for section, name in found:
-        names.setdefault(section, []).append(name)
-    return {section: own[:HEADLINES] for section, own in names.items()}
+    sections = groupby(found, key=lambda each: each[0])  # in their order
+    return {section: [name for _, name in own][:HEADLINES] for section, own in sections}
 
 
 def _sets(checkpoint: Checkpoint, section: str) -> str:
@@ -109,35 +101,24 @@ def _sets(checkpoint: Checkpoint, section: str) -> str:
     return part if part not in ("", "ood") else ", ".join(known)
 
 
+def _table(title: str, *columns: str) -> list[str]:
+    return ["", f"## {title}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+
+
 def _tasks(checkpoint: Checkpoint) -> Iterator[str]:
-    yield from (
-        "",
-        "## What it answers",
-        "",
-        "| pair | answer | reward | genes of its questions |",
-        "|---|---|---|---|",
-    )
+    yield from _table("What it answers", "pair", "answer", "reward", "genes of its questions")
     tasks, labels = checkpoint.config.load_tasks(), checkpoint.config.load_vocabulary().labels
     for name, genes in checkpoint.notes["genes"].items():
         task = tasks[name]
         kind = getattr(task.answer, "kind", "")
         answer = f"{kind}: {', '.join(labels[kind])}" if kind else "ranked genes"
-        yield f"| `{name}` | {answer} | `{_reward(checkpoint.config.tasks[name].reward)}` | {len(genes)} |"
-
-
-def _reward(reward: str | Mapping[str, float]) -> str:
-    return reward if isinstance(reward, str) else " + ".join(f"{weight:g}*{name}" for name, weight in reward.items())
+        reward = shortened(checkpoint.config.tasks[name].reward)
+        yield f"| `{name}` | {answer} | `{reward}` | {len(genes)} |"
 
 
 def _data(checkpoint: Checkpoint) -> Iterator[str]:
     notes = checkpoint.notes
-    yield from (
-        "",
-        "## Training data",
-        "",
-        "| set | cells that showed their label | licence | SHA-256 |",
-        "|---|---|---|---|",
-    )
+    yield from _table("Training data", "set", "cells that showed their label", "licence", "SHA-256")
     for name, digest in notes["sources"].items():
         known = DATASETS.get(name)
         title, licence = (known.title, known.licence) if known else (OWN_DATA, "not known here")
@@ -147,13 +128,12 @@ def _data(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _results(found: Mapping[tuple[str, str], Mapping[str, Any]]) -> Iterator[str]:
-    yield from ("", "## Results", "")
     if not found:
-        yield "This card was written without an evaluation."
+        yield from ("", "## Results", "", "This card was written without an evaluation.")
         return
+    head, *table = _table("Results", "task", "metric", "value", "interval", "n", "better", "what")[1:]
     split = next(iter(found.values()))["split"]
-    yield from (f"Of the {split} split; 95 % bootstrap intervals over rows.", "")
-    yield from ("| task | metric | value | interval | n | better | what |", "|---|---|---|---|---|---|---|")
+    yield from ("", head, "", f"Of the {split} split; 95 % bootstrap intervals over rows.", *table)
     for (section, name), one in found.items():
         interval = " to ".join(map(written, one["interval"])) if one["interval"] else "–"
         what = "; ".join(filter(None, (one["estimator"], one["space"], one["note"]))).replace("|", "/")

@@ -31,21 +31,14 @@ _NOTES = "checkpoint.json"
 class Checkpoint:
     """A model and what it was trained on.
 
-    Parameters
-    ----------
-    model
-        The Hugging Face folder.
-    config
-        The dual pairs with their rewards; its folder is inside the model's.
-    notes
-        ``top_genes`` (K of a cell sentence), ``genes`` (by task, those of its questions), ``min_genes``, ``hidden``
-        (the share that duals rebuild), ``max_len`` and ``max_new_tokens`` (of training), ``labelled`` (cells
-        that showed their label, by set), ``sources`` (their hashes), ``versions``; ``line`` (by task, from rank to
-        expression; not for data of an earlier version); once calibrated, ``calibration``.
+    Its ``notes`` are ``top_genes`` (K of a cell sentence), ``genes`` (by task, those of its questions), ``min_genes``,
+    ``hidden`` (the share that duals rebuild), ``max_len`` and ``max_new_tokens`` (of training), ``labelled`` (how many
+    cells showed their label, by set), ``sources`` (their hashes), ``versions``; ``line`` (by task, from rank to
+    expression; not for data of an earlier version); once calibrated, ``calibration``.
     """
 
-    model: Path
-    config: Config
+    model: Path  # the Hugging Face folder
+    config: Config  # the dual pairs with their rewards; its folder is inside the model's
     notes: dict[str, Any]
 
     @property
@@ -68,25 +61,15 @@ class Checkpoint:
         if name in tasks:
             return tasks[name]
         hint = f"use one of: {', '.join(tasks)}"
-        raise CellDualityError(
-            f"the model knows no pair {name!r}", code="unknown-task", where=str(self.model), hint=hint
-        )
+        what = f"the model knows no pair {name!r}"
+        raise CellDualityError(what, code="unknown-task", where=str(self.model), hint=hint)
 
 
 def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_tokens: int) -> Path:
     """Write what the use of ``model`` needs into its folder, and return where; an earlier one is replaced.
 
-    Parameters
-    ----------
-    data
-        The prepared folder the model was trained on.
-    config
-        The configuration of the training; that of ``data`` by default.
-
-    Raises
-    ------
-    CellDualityError
-        If ``model`` is no checkpoint, or ``data`` was changed since it was prepared.
+    ``data`` is the prepared folder it was trained on, ``config`` the configuration, that of ``data`` by default. A
+    CellDualityError if ``model`` is no checkpoint, or ``data`` was changed since it was prepared.
     """
     check_checkpoint(model)
     run = Config.load(config or data / "cellduality.json")
@@ -149,19 +132,11 @@ def _carried(pair: str, source: Path, folder: Path) -> str:
 
 
 def read_checkpoint(model: Path) -> Checkpoint:
-    """Return the checkpoint in ``model``.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such folder, or it lacks what its use needs.
-    """
+    """Return the checkpoint in ``model``; a CellDualityError if it lacks what its use needs."""
     if not model.is_dir():
         hint = "give the folder of a trained model, as runs/cpu/grpo"
         raise CellDualityError("no such folder", code="no-checkpoint", where=str(model), hint=hint)
     folder = model / FOLDER
-    hint = "pack it first: cellduality pack MODEL --data DATA"
-    notes = read_versioned(
-        folder / _NOTES, FORMAT, VERSION, what="description of what the model was trained on", hint=hint
-    )
+    what, hint = "description of what the model was trained on", "pack it first: cellduality pack MODEL --data DATA"
+    notes = read_versioned(folder / _NOTES, FORMAT, VERSION, what=what, hint=hint)
     return Checkpoint(model, Config.load(folder / "cellduality.json"), notes)

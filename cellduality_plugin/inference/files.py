@@ -1,10 +1,9 @@
-"""A new .h5ad file: its cells as ranked genes, and a copy of it with what was found."""
+"""A new .h5ad file: what it may not replace, and a copy of it with what was found."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +11,8 @@ import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import whole_file
-from data_prep.cells import CellTable, RankedCells, rank_cells
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from pandas import DataFrame
 
 PROVENANCE = "cellduality"
@@ -24,62 +21,13 @@ PROVENANCE = "cellduality"
 LITTLE_SHARED = 0.5
 
 
-def readable_cells(
-    cells: AnnData | CellTable,
-    genes: frozenset[str],
-    notes: Mapping[str, Any],
-    source: str,
-    needs: Iterable[str] = (),
-    given: Mapping[str, str] | None = None,
-) -> tuple[RankedCells, float]:
-    """Return (the cells as the model reads them, the share of its genes that they have).
-
-    Cells with fewer than ``min_genes`` of its genes are left out. ``given`` are columns with one value for all cells.
-
-    Raises
-    ------
-    CellDualityError
-        If they share no gene, no cell is left, or a column that the question shows is missing.
-    """
-    table = cells if isinstance(cells, CellTable) else CellTable.of(cells)
-    if given:
-        refuse_unshown(given, needs)
-        table = replace(table, obs=table.obs.assign(**given))
-    if missing := sorted(set(needs) - set(table.obs)):
-        raise CellDualityError(
-            f"no column {missing[0]!r}, which the question shows",
-            code="unknown-column",
-            where=f"{source}, obs",
-            hint=f"there is {', '.join(map(str, table.obs)) or 'none'}; or give it one value: --set {missing[0]}=VALUE",
-        )
-    shared = genes.intersection(table.genes)
-    if not shared:
-        raise CellDualityError(
-            "none of its genes is one that the model knows",
-            code="no-shared-genes",
-            where=source,
-            hint="name genes by their symbols (--gene-symbols COLUMN), or say --species mouse",
-        )
-    ranked = rank_cells(table, source=source, top=notes["top_genes"], min_genes=notes["min_genes"], genes=genes)
-    return ranked, len(shared) / len(genes)
-
-
-def refuse_unshown(given: Iterable[str], needs: Iterable[str]) -> None:
-    """Raise if a column is ``given`` that the question does not show."""
-    if unknown := sorted(set(given) - set(needs)):
-        hint = f"it shows {', '.join(needs) or 'nothing but the cell'}"
-        raise CellDualityError(f"the question shows no {unknown[0]!r}", code="unshown-value", where="--set", hint=hint)
-
-
 def refuse_taken(out: Path, source: Path) -> None:
     """Raise if ``out`` is the input, or a file that was not written by this command."""
-    if out.resolve() == source.resolve():
-        raise CellDualityError(
-            "would replace the input", code="file-taken", where=str(out), hint="choose another --out"
-        )
-    if out.exists() and not _is_ours(out):
-        hint = "choose another --out, or move it away"
-        raise CellDualityError("a file that we did not write is there", code="file-taken", where=str(out), hint=hint)
+    what = "would replace the input" if out.resolve() == source.resolve() else ""
+    if not what and out.exists() and not _is_ours(out):
+        what = "a file that we did not write is there"
+    if what:
+        raise CellDualityError(what, code="file-taken", where=str(out), hint="choose another --out, or move it away")
 
 
 def _is_ours(path: Path) -> bool:
@@ -92,12 +40,11 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def refuse_taken_keys(obs: Iterable[str], key: str, columns: Iterable[str] | None = None) -> None:
-    """Raise if a column of ``obs`` has the name of one that would be written; by default those of an annotation."""
-    if taken := sorted(set(obs) & set(columns_of(key) if columns is None else columns)):
-        raise CellDualityError(
-            f"obs has a column {taken[0]!r} already", code="key-taken", where="--key-added", hint="give another name"
-        )
+def refuse_taken_keys(obs: Iterable[str], columns: Iterable[str]) -> None:
+    """Raise if a column of ``obs`` has the name of one of ``columns``, which would be written."""
+    if taken := sorted(set(obs) & set(columns)):
+        what = f"obs has a column {taken[0]!r} already"
+        raise CellDualityError(what, code="key-taken", where="--key-added", hint="give another name")
 
 
 def obs_of(path: Path) -> DataFrame:
@@ -105,17 +52,6 @@ def obs_of(path: Path) -> DataFrame:
     from data_prep.h5ad.matrices import open_tables
 
     return open_tables(path).obs
-
-
-def columns_of(key: str) -> dict[str, str]:
-    """Return {column of ``obs``: column of an annotation's table}.
-
-    Examples
-    --------
-    >>> list(columns_of("type"))
-    ['type', 'type_confidence', 'type_votes', 'type_reasoning', 'type_set']
-    """
-    return {key: "label", **{f"{key}_{name}": name for name in ("confidence", "votes", "reasoning", "set")}}
 
 
 def write_copy(

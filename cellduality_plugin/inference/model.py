@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,33 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.evaluation.audit.engine import Players, checkpoint_players
-from cellduality_plugin.evaluation.checkpoints import file_hash, model_hash, versions
-from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings, Annotation, Annotator
+from cellduality_plugin.evaluation.checkpoints import versions
+from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings, Annotator
+from cellduality_plugin.inference.asking import AskSettings, no_file
 from cellduality_plugin.inference.calibrating import FITTED, known_cells, measured
 from cellduality_plugin.inference.calibration import fit
 from cellduality_plugin.inference.checkpoint import Checkpoint, note_calibration, read_checkpoint
-from cellduality_plugin.inference.files import (
-    PROVENANCE,
-    columns_of,
-    obs_of,
-    readable_cells,
-    refuse_taken,
-    refuse_taken_keys,
-    write_copy,
-)
+from cellduality_plugin.inference.files import PROVENANCE, refuse_taken_keys, write_copy
 from cellduality_plugin.inference.predicting import Predicting
-from cellduality_plugin.inference.writing import WriteSettings
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.policies.offline import EngineSettings
-from data_prep.cells import RankedCells
-from data_prep.h5ad.loaders import load_h5ad
+from data_prep.cells import CellTable
 
 if TYPE_CHECKING:
-    import pandas
     from anndata import AnnData
+    from pandas import DataFrame
 
 Backend = Literal["transformers", "vllm"]
 
@@ -57,15 +46,8 @@ class Model(Predicting):
     def load(cls, folder: str | Path, *, backend: Backend = "transformers") -> Model:
         """Return the model in ``folder``, which ``cellduality pack`` has completed (the recipes do).
 
-        Parameters
-        ----------
-        backend
-            ``"transformers"``, in this process; or ``"vllm"``, faster on a GPU.
-
-        Raises
-        ------
-        CellDualityError
-            If the folder lacks what its use needs.
+        ``backend`` is ``"transformers"``, in this process; or ``"vllm"``, faster on a GPU. A CellDualityError if the
+        folder lacks what its use needs.
         """
         return cls(read_checkpoint(Path(folder)), backend)
 
@@ -84,36 +66,27 @@ class Model(Predicting):
 
         Further columns of ``obs`` are ``KEY_confidence`` in [0, 1], ``KEY_votes`` and ``KEY_reasoning``, with a
         ``coverage`` also ``KEY_set``; ``obsm`` gets ``KEY_probability`` (cells x labels, whose names are
-        ``uns["cellduality"]["labels"]``).
+        ``uns["cellduality"]["labels"]``). A CellDualityError if the cells share no gene with the model, or a column is
+        there already.
 
         Parameters
         ----------
         adata
             ``X`` holds counts or log1p values; ``var_names`` are gene symbols as in the training data.
-        key_added
-            Name of the column; it must not be there already.
         task
             The pair that is asked; by default the one that names cell types.
         given
             What every question shows besides the cell, by column; other such columns are read from ``obs``.
         settings
             Those of :class:`~cellduality_plugin.inference.annotating.AnnotateSettings`.
-
-        Raises
-        ------
-        CellDualityError
-            If the cells share no gene with the model, or the column is there already.
         """
         annotator = Annotator(self.checkpoint, AnnotateSettings.read(settings, where="annotate"), task)
-        refuse_taken_keys(adata.obs, key_added)
-        ranked, shared = readable_cells(
-            adata, annotator.genes, self.checkpoint.notes, "adata", annotator.task.needs, given
-        )
-        with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers", {}) as kept:
-            found = self._asked(annotator, ranked, kept, key_added if progress else "")
-            kept.discard()
+        name = key_added if progress else ""
+        with no_file() as kept:
+            _, obs, obsm, uns = self._annotated(
+                annotator, adata, adata.obs, "adata", key_added, given or {}, kept, name
+            )
         result = adata.copy() if copy else adata
-        obs, obsm, uns = self._columns(annotator, found, adata.obs.index, key_added, shared)
         for column, values in obs.items():
             result.obs[column] = values
         result.obsm.update(obsm)
@@ -130,48 +103,24 @@ class Model(Predicting):
         task: str = "",
         given: Mapping[str, str] | None = None,
         **reading: Any,
-    ) -> tuple[pandas.DataFrame, float]:
+    ) -> tuple[DataFrame, float]:
         """Write ``out``, a copy of the file ``source`` with the columns of :meth:`annotate`.
 
         The matrix is read in blocks and never held. What was answered is kept in ``out.answers`` while it runs: a run
-        that was stopped goes on where it was.
-
-        Parameters
-        ----------
-        reading
-            How the file is read, as :func:`~data_prep.h5ad.loaders.load_h5ad` has it: ``matrix``, ``layer``,
-            ``expression``, ``gene_symbols``, ``species``, ``columns``.
+        that was stopped goes on where it was. ``reading`` is how the file is read, as
+        :func:`~data_prep.h5ad.loaders.load_h5ad` has it. A CellDualityError as of :meth:`annotate`, or if the file
+        cannot be read, or ``out`` is a file that we did not write.
 
         Returns
         -------
         The table of the cells that could be read, and the share of the model's genes that the file has.
-
-        Raises
-        ------
-        CellDualityError
-            If the file cannot be read or shares no gene with the model, a column is there already, or ``out`` is a file
-            that we did not write.
         """
-        refuse_taken(out, source)
-        annotator = Annotator(self.checkpoint, settings, task)
-        needs = [name for name in annotator.task.needs if name not in (given or {})]
-        reading["columns"] = {**{name: name for name in needs}, **reading.get("columns", {})}
-        loaded = load_h5ad(source, None, **reading)
-        everything = obs_of(source)
-        refuse_taken_keys(everything.columns, key_added)
-        ranked, shared = readable_cells(
-            loaded, annotator.genes, self.checkpoint.notes, source.stem, annotator.task.needs, given
-        )
-        made_from = {
-            "model": model_hash(self.checkpoint.model), "packed": self.checkpoint.hash, "file": file_hash(source),
-            "task": annotator.task.name, "given": dict(given or {}), "reading": reading, "backend": self._backend,
-            "settings": settings.model_dump(exclude={"unassigned_below", "coverage"}), "versions": versions(),
-        }  # fmt: skip
-        with AnswerCache(out.with_suffix(".answers"), made_from) as kept:
-            found = self._asked(annotator, ranked, kept, source.stem)
-            write_copy(source, out, *self._columns(annotator, found, everything.index, key_added, shared))
-            kept.discard()
-        return found.table, shared
+        annotator, given = Annotator(self.checkpoint, settings, task), given or {}
+        asked = settings.model_dump(exclude={"unassigned_below", "coverage"})
+        with annotator.opened(source, out, given, reading, settings=asked, backend=self._backend) as (cells, obs, kept):
+            table, *added = self._annotated(annotator, cells, obs, source.stem, key_added, given, kept, source.stem)
+            write_copy(source, out, *added)
+        return table, added[-1][PROVENANCE]["shared_genes"]
 
     def calibrate(
         self, data: Path, *, split: str = "validation", cells: int = 128, task: str = "", **settings: Any
@@ -179,27 +128,20 @@ class Model(Predicting):
         """Fit confidence, the worth of a reward against votes, and sets of labels on cells of the prepared ``data``.
 
         The questions are those of :meth:`annotate`. On ``"validation"`` cells the fit goes into the model's notes, for
-        the same ``verify`` and ``temperature``; of another split nothing is fitted.
+        the same ``verify`` and ``temperature``; of another split nothing is fitted. A CellDualityError if there are no
+        such cells, or too few of them.
 
         Returns
         -------
         What :func:`~cellduality_plugin.inference.calibrating.measured` says of these cells.
-
-        Raises
-        ------
-        CellDualityError
-            If there are no such cells, or too few of them.
         """
         own = AnnotateSettings.read(settings, where="calibrate")
         annotator = Annotator(self.checkpoint, own, task, calibrating=True)
         if split != FITTED and own.coverage and annotator.calibration:
             annotator.calibration.threshold(own.coverage)  # refused before a cell is asked about
-        asked = known_cells(data, annotator, split, cells)
-        examples, truth = [example for example, _ in asked], [label for _, label in asked]
-        with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers", {}) as kept:
-            with self._players(own) as players:
-                found = list(annotator.opinions(examples, len(asked), players, kept, split))
-            kept.discard()
+        examples, truth = zip(*known_cells(data, annotator, split, cells), strict=True)
+        with no_file() as kept, self._players(own) as players:
+            found = list(annotator.opinions(examples, len(examples), players, kept, split))
         if split == FITTED:
             annotator.calibration = fit(found, truth, annotator.labels)
             if own.coverage:
@@ -209,55 +151,49 @@ class Model(Predicting):
             )
         return measured(annotator, found, truth, split)
 
-    def _asked(self, annotator: Annotator, cells: RankedCells, kept: AnswerCache, name: str) -> Annotation:
-        with self._players(annotator.settings) as players:
-            return annotator.annotate(cells, players, kept, name)
-
-    def _columns(
-        self, annotator: Annotator, found: Annotation, cells: pandas.Index[str], key: str, shared: float
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Return what goes into (obs, obsm, uns) of all ``cells``, of which some may not have been asked about."""
+    def _annotated(
+        self,
+        annotator: Annotator,
+        cells: AnnData | CellTable,
+        everything: DataFrame,
+        source: str,
+        key: str,
+        given: Mapping[str, str],
+        kept: AnswerCache,
+        name: str,
+    ) -> tuple[DataFrame, dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Return the table of the cells that were asked, and what goes into obs, obsm and uns of ``everything``."""
         import pandas
 
-        table = found.table.reindex(cells.astype(str))
+        names = ("confidence", "votes", "reasoning", "set")
+        refuse_taken_keys(everything.columns, [key, *(f"{key}_{each}" for each in names)])
+        ranked, origin = annotator.readable(cells, source, given)
+        with self._players(annotator.settings) as players:
+            found = annotator.annotate(ranked, players, kept, name)
+        index = everything.index.astype(str)
+        table = found.table.reindex(index)
         table = table.fillna({"label": UNASSIGNED, "confidence": 0.0, "votes": 0.0, "reasoning": "", "set": ""})
-        table["label"] = pandas.Categorical(
-            table["label"], categories=[*found.labels, UNASSIGNED]
-        ).remove_unused_categories()
-        rows = found.table.index.get_indexer(cells.astype(str))
+        label = pandas.Categorical(table.pop("label"), categories=[*found.labels, UNASSIGNED])
+        obs = {key: label.remove_unused_categories(), **{f"{key}_{each}": table[each].to_numpy() for each in table}}
+        rows = found.table.index.get_indexer(index)
         probabilities = np.where(rows[:, None] >= 0, found.probabilities[rows], np.float32(0))
-        obs = {
-            column: table[name].to_numpy() if name != "label" else table[name].array
-            for column, name in columns_of(key).items()
-            if name in table
-        }
         provenance = {
-            "model": str(self.checkpoint.model), "task": annotator.task.name, "labels": list(found.labels),
-            "shared_genes": shared, "versions": versions(), **annotator.settings.model_dump(),
+            "model": str(self.checkpoint.model), "task": annotator.task.name, "labels": list(found.labels), **origin,
+            "versions": versions(), **annotator.settings.model_dump(),
             "calibration_labels": annotator.calibration.labels if annotator.calibration else 0,
         }  # fmt: skip
-        return obs, {f"{key}_probability": probabilities}, {PROVENANCE: provenance}
+        return found.table, obs, {f"{key}_probability": probabilities}, {PROVENANCE: provenance}
 
     @contextlib.contextmanager
-    def _players(self, settings: AnnotateSettings | WriteSettings) -> Iterator[Players]:
+    def _players(self, settings: AskSettings) -> Iterator[Players]:
         notes, dual = self.checkpoint.notes, self.checkpoint.config.dual
         lengths = {"max_model_len": notes["max_len"], "max_new_tokens": notes["max_new_tokens"]}
+        temperature, seed = settings.temperature, settings.seed
         if self._backend == "vllm":
-            engine, model = EngineSettings(**lengths), self.checkpoint.model
-            with checkpoint_players(
-                model, engine, dual, temperature=settings.temperature, seed=settings.seed
-            ) as players:
+            model, engine = self.checkpoint.model, EngineSettings(**lengths)
+            with checkpoint_players(model, engine, dual, temperature=temperature, seed=seed) as players:
                 yield players
             return
         local = LocalModel.load(self.checkpoint.model, **lengths)
-        judge, greedy, sampler = (
-            LocalPolicy(local, temperature=at, seed=settings.seed)
-            for at in (dual.temperature, 0.0, settings.temperature)
-        )
-        yield Players(
-            judge,
-            greedy,
-            sampler,
-            prompt_tokens=lambda prompt: len(render(local.tokenizer, prompt)),
-            response_tokens=lambda text: token_count(local.tokenizer, text),
-        )
+        temperatures = dual.temperature, 0.0, temperature
+        yield Players.over(local.tokenizer, *(LocalPolicy(local, temperature=at, seed=seed) for at in temperatures))

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.evaluation.generated import write_anndata
+from cellduality_plugin.inference.asking import AskSettings, no_file
 from cellduality_plugin.inference.checkpoint import Checkpoint
-from cellduality_plugin.inference.writing import WriteSettings
+from cellduality_plugin.inference.writing import Writer, WriteSettings
 from cellduality_plugin.inference.written import (
     KEY,
     Asking,
-    Opener,
     cell_pair,
-    no_file,
     refuse_control,
     write_of_cells,
-    write_of_file,
     write_of_nothing,
 )
 from cellduality_plugin.parsing import OneOf
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from pandas import DataFrame
 
 
-class Predicting:
+class Predicting(ABC):
     """Cells of a type, responses to perturbations, and the answer of any pair; see :class:`.model.Model`."""
 
     checkpoint: Checkpoint
     _backend: str
-    _players: Opener
-    annotate: Callable[..., AnnData | None]
-    annotate_file: Callable[..., tuple[DataFrame, float]]
+
+    @abstractmethod
+    def _players(self, settings: AskSettings) -> AbstractContextManager[Players]: ...
+
+    @abstractmethod
+    def annotate(self, adata: AnnData, **how: Any) -> AnnData | None:
+        """Name each cell."""
 
     def generate(
         self,
@@ -51,7 +56,8 @@ class Predicting:
 
         ``obs`` holds ``KEY_cell_type`` and ``KEY_length`` as asked, ``KEY_validity`` in [0, 1] (the share of the cell
         that holds a different known gene), ``KEY_failure`` where nothing could be read, ``KEY_reasoning``, and with
-        ``verify`` the ``KEY_reward`` in [0, 1].
+        ``verify`` the ``KEY_reward`` in [0, 1]. A CellDualityError if the model does not know a type, or the pair asks
+        about a cell.
 
         ``cells = Model.load("runs/cpu/grpo").generate("CD19+ B", 200); scanpy.pp.pca(cells)``
 
@@ -65,20 +71,13 @@ class Predicting:
             The pair; by default the first that writes cells from labels alone.
         settings
             Those of :class:`~cellduality_plugin.inference.writing.WriteSettings`: ``verify``, ``temperature``, ...
-
-        Raises
-        ------
-        CellDualityError
-            If the model does not know a type, or the pair asks about a cell.
         """
         types, shown = [cell_type] if isinstance(cell_type, str) else list(cell_type), dict(given or {})
         rows = [shown | ({"cell_type": kind} if kind else {}) for kind in types or [""] for _ in range(n)]
-        pair = cell_pair(self.checkpoint, task, from_control=False)
-        asking = Asking(
-            shown, WriteSettings.read(settings, where="generate"), None, key_added, pair.name if progress else ""
-        )
+        writer = self._writer(cell_pair(self.checkpoint, task).name, settings, "generate")
+        asking = Asking(shown, None, key_added, writer.task.name if progress else "")
         size = self.checkpoint.notes["top_genes"] if length is None else length
-        return write_of_nothing(self.checkpoint, pair, rows, size, asking, self._players)
+        return write_of_nothing(writer, rows, size, asking, self._players(writer.settings))
 
     def perturb(
         self,
@@ -95,22 +94,14 @@ class Predicting:
 
         ``response = Model.load("runs/cpu/grpo").perturb(adata, "cytokine IFN-beta", control=("stim", "ctrl"))``
 
-        Parameters
-        ----------
-        control
-            (column, value) of ``obs`` by which untreated cells are known. By default those that are called
-            ``"control"`` in the column ``perturbation``; all, if there is no such column.
-        settings
-            As for :meth:`generate`, which also says what is added to ``obs``.
-
-        Raises
-        ------
-        CellDualityError
-            If the model does not know the perturbation, no cell is untreated, or none shares genes with the model.
+        Untreated are the cells with ``control``, (column, value) of ``obs``; by default those that are called
+        ``"control"`` in the column ``perturbation``, or all, if there is no such column. The rest is as for
+        :meth:`generate`. A CellDualityError if the model does not know the perturbation, no cell is untreated, or none
+        shares genes with the model.
         """
-        pair = cell_pair(self.checkpoint, task, from_control=True)
-        given = {"perturbation": perturbation}
-        return self._written(pair.name, adata, given, control, key_added, progress, "perturb", settings)
+        name = cell_pair(self.checkpoint, task, from_control=True).name
+        asking = Asking({"perturbation": perturbation}, control, key_added, name if progress else "")
+        return self._written(self._writer(name, settings, "perturb"), adata, asking)
 
     def predict(
         self,
@@ -127,6 +118,7 @@ class Predicting:
         """Answer any pair of the model, also one of a user's own, about each cell of ``adata``.
 
         ``model.predict("drug_exposure_prediction", adata, given={"drug": "IFN-beta"})`` adds ``exposure_cellduality``.
+        A CellDualityError if there is no such pair, or as for the other methods.
 
         Parameters
         ----------
@@ -141,19 +133,14 @@ class Predicting:
             The new column (by default ``LABELSET_cellduality``), or the first part of the new columns.
         copy
             For labels: return a changed copy, and None else.
-
-        Raises
-        ------
-        CellDualityError
-            If there is no such pair, or as for the other methods.
         """
         pair = self.checkpoint.task(task)
-        answer = pair.answer
-        if isinstance(answer, OneOf):
+        if isinstance(pair.answer, OneOf):
             refuse_control(pair, control)
-            key = key_added or f"{answer.kind}_cellduality"
+            key = key_added or f"{pair.answer.kind}_cellduality"
             return self.annotate(adata, task=task, given=given, key_added=key, copy=copy, progress=progress, **settings)
-        return self._written(task, adata, given or {}, control, key_added or KEY, progress, "predict", settings)
+        asking = Asking(given or {}, control, key_added or KEY, task if progress else "")
+        return self._written(self._writer(task, settings, "predict"), adata, asking)
 
     def write_file(
         self,
@@ -171,22 +158,19 @@ class Predicting:
 
         ``reading`` is that of :meth:`annotate_file`. What was answered is kept in ``out.answers`` while it runs.
         """
-        asking = Asking(given, settings, control, key_added, source.stem)
-        pair = cell_pair(self.checkpoint, task, from_control=False)
-        return write_of_file(self.checkpoint, pair, source, out, asking, self._players, reading, self._backend)
+        writer = Writer(self.checkpoint, cell_pair(self.checkpoint, task), settings)
+        asking, players = Asking(given, control, key_added, source.stem), self._players(settings)
+        how = {"settings": settings.model_dump(), "control": control, "backend": self._backend}
+        with writer.opened(source, out, given, reading, **how) as (cells, obs, kept):
+            result = write_of_cells(writer, cells, obs, source.stem, asking, players, kept)
+            write_anndata(out, result)
+        return result
 
-    def _written(
-        self,
-        task: str,
-        adata: AnnData,
-        given: Mapping[str, str],
-        control: tuple[str, str] | None,
-        key: str,
-        progress: bool,
-        where: str,
-        settings: Mapping[str, Any],
-    ) -> AnnData:
-        asking = Asking(given, WriteSettings.read(settings, where=where), control, key, task if progress else "")
-        pair = cell_pair(self.checkpoint, task, from_control=False)
+    def _writer(self, task: str, settings: Mapping[str, Any], where: str) -> Writer:
+        own = WriteSettings.read(settings, where=where)
+        return Writer(self.checkpoint, cell_pair(self.checkpoint, task), own)
+
+    def _written(self, writer: Writer, adata: AnnData, asking: Asking) -> AnnData:
         with no_file() as kept:
-            return write_of_cells(self.checkpoint, pair, adata, adata.obs, "adata", asking, self._players, kept)
+            players = self._players(writer.settings)
+            return write_of_cells(writer, adata, adata.obs, "adata", asking, players, kept)

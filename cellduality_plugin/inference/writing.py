@@ -4,116 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from functools import partial
 
-import numpy as np
 from pydantic import Field
 
-from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.judging import scorer_of
 from cellduality_plugin.evaluation.rounds.labelling import answered
 from cellduality_plugin.examples import Example
+from cellduality_plugin.inference.asking import Asker, AskSettings
 from cellduality_plugin.inference.checkpoint import Checkpoint
 from cellduality_plugin.policies.base import Policy, PolicyError
 from cellduality_plugin.policies.cache import AnswerCache
-from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.seeds import request_seed
-from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import DualTask
-from data_prep.views import known_by
 
 
-class WriteSettings(Settings):
-    """How cells are written.
-
-    Parameters
-    ----------
-    verify
-        Cells drawn for each question, each judged by the reward of training: the best paid one is kept, the first of
-        equals. 0: one drawn cell, which nobody judges.
-    temperature, batch, seed
-        Of the draws; questions that are asked together, and then kept; and of every draw.
-    """
+class WriteSettings(AskSettings):
+    """How cells are written: of ``verify`` draws the one that the reward of training pays best, the first of equals."""
 
     verify: int = Field(4, ge=0)
-    temperature: float = Field(1.0, gt=0)
-    batch: int = Field(64, ge=1)
-    seed: int = 42
 
 
 @dataclass(frozen=True)
 class Written:
-    """A written cell.
-
-    ``genes`` are in descending order of expression, unique, and none if nothing could be read, for which ``failure`` is
-    the reason. ``validity`` and ``reward`` are in [0, 1]; the reward is None if nobody judged.
-    """
+    """A written cell: unique genes in descending order of expression; none if nothing could be read."""
 
     genes: tuple[str, ...]
-    validity: float
-    reward: float | None
-    failure: str
+    validity: float  # in [0, 1]
+    reward: float | None  # in [0, 1]; None if nobody judged
+    failure: str  # why nothing could be read
     reasoning: str
 
 
-class Writer:
-    """One pair of a checkpoint that answers with genes, ready to be asked.
+class Writer(Asker):
+    """One pair of a checkpoint that answers with genes; a CellDualityError as for :class:`.asking.Asker`."""
 
-    Raises
-    ------
-    CellDualityError
-        If the model was not trained on the pair, or cells shall be verified by a reward that reads the true one.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, settings: WriteSettings, task: DualTask) -> None:
-        self.task, self.settings, self.genes = task, settings, checkpoint.genes_of(task.name)
-        self.vocabulary = checkpoint.config.load_vocabulary()
-        self.columns = tuple(column for column in task.needs if column != "control")
-        own = checkpoint.config.tasks[task.name]
-        self._hidden = own.hidden or checkpoint.notes["hidden"]
-        self._scorer = None
+    def __init__(self, checkpoint: Checkpoint, task: DualTask, settings: WriteSettings) -> None:
+        super().__init__(checkpoint, task, settings)
+        self.settings, self._scorer = settings, None
         if settings.verify:
-            if get_reward(own.reward, checkpoint.config.folder).needs_gold:
-                raise CellDualityError(
-                    "the reward of this task reads the true cell, which is not known here",
-                    code="reward-needs-gold",
-                    where=f"tasks.{task.name}.reward",
-                    hint="pack the model with another configuration, or write with --verify 0",
-                )
-            self._scorer = scorer_of(checkpoint.config, task.name, Contender(own.reward, own.hidden, own.traces))
+            how = Contender(self.pay.reward, self.pay.hidden, self.pay.traces)
+            self._scorer = scorer_of(checkpoint.config, task.name, how)
 
     def named(self, column: str, value: str) -> str:
-        """Return ``value`` as the vocabulary spells it, if ``column`` is a label set that the pair uses.
+        """Return ``value`` as the vocabulary spells it if ``column`` is a label set of the pair; else as it is.
 
-        Raises
-        ------
-        CellDualityError
-            If there is no such label.
+        A CellDualityError if there is no such label.
         """
         if column not in self.task.kinds:
             return value
         if found := self.vocabulary.label(column, value):
             return found
-        raise CellDualityError(
+        what, hint = (
             f"the model knows no {column} {value!r}",
-            code="unknown-label",
-            where=column,
-            hint=f"use one of: {', '.join(self.vocabulary.labels[column])}",
+            f"use one of: {', '.join(self.vocabulary.labels[column])}",
         )
-
-    def questions(self, cells: Iterable[Cell], known: Mapping[str, Mapping[str, str]]) -> Iterator[Example]:
-        """Yield the question about each cell, of which ``known`` is shown by its id; it is its own untreated cell."""
-        for cell in cells:
-            rng = np.random.default_rng(request_seed(self.settings.seed, "question", cell.id))
-            shown = known_by(replace(cell, obs={}, condition={}), known[cell.id])
-            if "control" in self.task.needs:
-                shown = replace(shown, control=cell.genes)
-            yield self.task.example(shown, hidden=self._hidden, labelled=False, rng=rng)
+        raise CellDualityError(what, code="unknown-label", where=column, hint=hint)
 
     def write(
         self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache, name: str = ""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,25 +12,18 @@ import numpy as np
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.checkpoints import file_hash, model_hash, versions
-from cellduality_plugin.evaluation.generated import RANK, RANK_IS, rank_matrix, write_anndata
+from cellduality_plugin.evaluation.checkpoints import model_hash, versions
+from cellduality_plugin.evaluation.generated import RANK, RANK_IS, rank_matrix
+from cellduality_plugin.inference.asking import no_file
 from cellduality_plugin.inference.checkpoint import Checkpoint
 from cellduality_plugin.inference.expression import expression_of
-from cellduality_plugin.inference.files import (
-    PROVENANCE,
-    obs_of,
-    readable_cells,
-    refuse_taken,
-    refuse_taken_keys,
-    refuse_unshown,
-)
-from cellduality_plugin.inference.writing import Writer, WriteSettings, Written
+from cellduality_plugin.inference.files import PROVENANCE, refuse_taken_keys
+from cellduality_plugin.inference.writing import Writer, Written
 from cellduality_plugin.parsing import Genes
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import CellTable, RankedCells
-from data_prep.h5ad.loaders import load_h5ad
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,41 +31,27 @@ if TYPE_CHECKING:
 
 KEY = "cellduality"
 """The first part of the columns of ``obs`` that say of each written cell what was asked and how it was answered."""
-
-Opener = Callable[[WriteSettings], AbstractContextManager[Players]]
+_FOUND = ("validity", "reward", "failure", "reasoning")
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How written cells are asked for.
+    """How written cells are asked for, and what new columns are called.
 
-    Parameters
-    ----------
-    given
-        What every question shows, by column, such as ``{"perturbation": "cytokine IFN-beta"}``.
-    control
-        (column, value) of ``obs``: only these cells are untreated ones. None: all are, or, where the perturbation is
-        ``given`` and there is a column ``perturbation``, those that are called ``"control"`` in it.
-    key_added
-        The first part of the names of new columns.
-    name
-        What the progress bar shows; no bar if it is empty.
+    Untreated cells are those with ``control``, (column, value) of ``obs``; None: all are, or, where the perturbation is
+    given and there is a column ``perturbation``, those that are called ``"control"`` in it.
     """
 
-    given: Mapping[str, str]
-    settings: WriteSettings
+    given: Mapping[str, str]  # what every question shows, by column, such as {"perturbation": "cytokine IFN-beta"}
     control: tuple[str, str] | None = None
-    key_added: str = KEY
-    name: str = ""
+    key_added: str = KEY  # the first part of the names of new columns
+    name: str = ""  # what the progress bar shows; no bar if it is empty
 
 
-def cell_pair(checkpoint: Checkpoint, name: str, *, from_control: bool) -> DualTask:
+def cell_pair(checkpoint: Checkpoint, name: str, *, from_control: bool = False) -> DualTask:
     """Return the pair called ``name``, or else the first one that writes cells, from an untreated one or from nothing.
 
-    Raises
-    ------
-    CellDualityError
-        If there is no such pair, or it does not answer with genes.
+    A CellDualityError if there is no such pair, or it does not answer with genes.
     """
     tasks = [checkpoint.task(name)] if name else list(checkpoint.config.load_tasks().values())
     fit = [task for task in tasks if isinstance(task.answer, Genes)]
@@ -91,36 +67,33 @@ def cell_pair(checkpoint: Checkpoint, name: str, *, from_control: bool) -> DualT
 def refuse_control(task: DualTask, control: tuple[str, str] | None) -> None:
     """Raise if untreated cells are named for a pair that asks about none."""
     if control and "control" not in task.needs:
-        hint = "leave it out, or give a file of the cells that shall be asked about"
-        raise CellDualityError(
-            f"{task.name} asks about no untreated cell", code="no-control", where="--control", hint=hint
+        what, hint = (
+            f"{task.name} asks about no untreated cell",
+            "leave it out, or give a file of the cells to ask about",
         )
+        raise CellDualityError(what, code="no-control", where="--control", hint=hint)
 
 
 def write_of_nothing(
-    checkpoint: Checkpoint,
-    task: DualTask,
+    writer: Writer,
     rows: Sequence[Mapping[str, str]],
     length: int,
     asking: Asking,
-    opener: Opener,
+    opened: AbstractContextManager[Players],
 ) -> AnnData:
     """Return a written cell for each of ``rows``, of which each says what is asked for, as ``length`` genes.
 
-    Raises
-    ------
-    CellDualityError
-        If the pair asks about a cell, something that it shows is not given, or there are not so many genes.
+    A CellDualityError if the pair asks about a cell, something that it shows is not given, or there are not so many
+    genes.
     """
     import pandas
 
-    writer = Writer(checkpoint, asking.settings, task)
     if not rows:
         raise CellDualityError("no cell was asked for", code="wrong-count", where="-n", hint="ask for one at least")
     if missing := sorted(set(writer.columns) - set(rows[0])):
         hint = f"give it: --{missing[0].replace('_', '-')} or --set {missing[0]}=VALUE"
         raise CellDualityError(f"no {missing[0]!r}, which the question shows", code="missing-value", hint=hint)
-    refuse_unshown(rows[0], writer.columns)
+    writer.refuse_unshown(rows[0])
     rows = [{column: writer.named(column, row[column]) for column in writer.columns} for row in rows]
     genes = sorted(writer.genes)
     if not 1 <= length <= len(genes):
@@ -132,93 +105,49 @@ def write_of_nothing(
     one, other = (
         next(writer.questions([Cell(next(iter(known)), tuple(some[:length]))], known)) for some in (genes, genes[::-1])
     )
-    if "control" in task.needs or (one.inputs, one.known) != (other.inputs, other.known):
-        hint = f"cellduality predict {task.name} CELLS.h5ad"
-        raise CellDualityError(f"{task.name} asks about a cell", code="needs-cells", where="--task", hint=hint)
+    if "control" in writer.task.needs or (one.inputs, one.known) != (other.inputs, other.known):
+        what, hint = f"{writer.task.name} asks about a cell", f"cellduality predict {writer.task.name} CELLS.h5ad"
+        raise CellDualityError(what, code="needs-cells", where="--task", hint=hint)
     cells = (Cell(name, tuple(genes[:length])) for name in known)
-    with no_file() as kept, opener(asking.settings) as players:
+    with no_file() as kept, opened as players:
         found = writer.write(writer.questions(cells, known), len(known), players, kept, asking.name)
-    asked: dict[str, Sequence[Any]] = {column: [row[column] for row in rows] for column in writer.columns}
-    asked["length"] = [length] * len(rows)
-    return _as_anndata(checkpoint, writer, found, pandas.DataFrame(index=names), asked, asking, {})
+    asked = {column: [row[column] for row in rows] for column in writer.columns}
+    return _as_anndata(writer, found, pandas.DataFrame(index=names), {**asked, "length": [length] * len(rows)}, asking)
 
 
 def write_of_cells(
-    checkpoint: Checkpoint,
-    task: DualTask,
+    writer: Writer,
     cells: AnnData | CellTable,
     obs: DataFrame,
     source: str,
     asking: Asking,
-    opener: Opener,
+    opened: AbstractContextManager[Players],
     kept: AnswerCache,
 ) -> AnnData:
     """Return a written cell for each of ``cells`` that can be read, with its name and what ``obs`` says of it.
 
-    Raises
-    ------
-    CellDualityError
-        If the cells share no gene with the model, none is untreated, something that the question shows is not known or
-        is a label the model does not know, or a column is there already.
+    A CellDualityError as for :meth:`.asking.Asker.readable`, or if none is untreated, something that the question shows
+    is a label the model does not know, or a column is there already.
     """
-    writer = Writer(checkpoint, asking.settings, task)
-    refuse_control(task, asking.control)
+    refuse_control(writer.task, asking.control)
     if not obs.index.is_unique:
         hint = "call adata.obs_names_make_unique()"
         raise CellDualityError("two cells share a name", code="duplicate-names", where=source, hint=hint)
-    refuse_taken_keys(obs, asking.key_added, [f"{asking.key_added}_{name}" for name in (*_FOUND, *writer.columns)])
+    refuse_taken_keys(obs, [f"{asking.key_added}_{name}" for name in (*_FOUND, *writer.columns)])
     given = {column: writer.named(column, value) for column, value in asking.given.items()}
-    ranked, shared = readable_cells(cells, writer.genes, checkpoint.notes, source, writer.columns, given)
-    if "control" in task.needs:
+    ranked, origin = writer.readable(cells, source, given)
+    if "control" in writer.task.needs:
         ranked = _untreated(ranked, obs, asking)
     known = ranked.known(writer.columns)
     for column in writer.columns:  # each value once: an atlas has few
         spelled = {value: writer.named(column, value) for value in {each[column] for each in known.values()}}
         for each in known.values():
             each[column] = spelled[each[column]]
-    with opener(asking.settings) as players:
+    with opened as players:
         found = writer.write(writer.questions(ranked, known), len(ranked), players, kept, asking.name)
     asked = {column: [each[column] for each in known.values()] for column in writer.columns}
     rows = obs.set_axis(obs.index.astype(str)).loc[ranked.obs.index.astype(str)]
-    return _as_anndata(checkpoint, writer, found, rows, asked, asking, {"shared_genes": shared, "source": source})
-
-
-def write_of_file(
-    checkpoint: Checkpoint,
-    task: DualTask,
-    source: Path,
-    out: Path,
-    asking: Asking,
-    opener: Opener,
-    reading: Mapping[str, Any],
-    backend: str,
-) -> AnnData:
-    """Write ``out``, the written cells of the file ``source``, and return them; see :func:`write_of_cells`.
-
-    What was answered is kept in ``out.answers`` while it runs: a run that was stopped goes on where it was.
-    """
-    refuse_taken(out, source)
-    columns = [name for name in task.needs if name != "control" and name not in asking.given]
-    reading = {**reading, "columns": {**{name: name for name in columns}, **reading.get("columns", {})}}
-    loaded, obs = load_h5ad(source, None, **reading), obs_of(source)
-    made_from = {
-        "model": model_hash(checkpoint.model), "packed": checkpoint.hash, "file": file_hash(source),
-        "task": task.name, "given": dict(asking.given), "control": asking.control, "reading": reading,
-        "settings": asking.settings.model_dump(), "backend": backend, "versions": versions(),
-    }  # fmt: skip
-    with AnswerCache(out.with_suffix(".answers"), made_from) as kept:
-        result = write_of_cells(checkpoint, task, loaded, obs, source.stem, asking, opener, kept)
-        write_anndata(out, result)
-        kept.discard()
-    return result
-
-
-@contextlib.contextmanager
-def no_file() -> Iterator[AnswerCache]:
-    """Open a cache that is gone afterwards."""
-    with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers", {}) as kept:
-        yield kept
-        kept.discard()
+    return _as_anndata(writer, found, rows, asked, asking, **origin)
 
 
 def _untreated(ranked: RankedCells, obs: DataFrame, asking: Asking) -> RankedCells:
@@ -237,37 +166,31 @@ def _untreated(ranked: RankedCells, obs: DataFrame, asking: Asking) -> RankedCel
     return replace(ranked, top=ranked.top[chosen], obs=ranked.obs[chosen])
 
 
-_FOUND = ("validity", "reward", "failure", "reasoning")
-
-
 def _as_anndata(
-    checkpoint: Checkpoint,
     writer: Writer,
     found: Sequence[Written],
     obs: DataFrame,
     asked: Mapping[str, Sequence[Any]],
     asking: Asking,
-    more: Mapping[str, Any],
+    **origin: Any,
 ) -> AnnData:
     """Return the written cells over the genes of the vocabulary; one that could not be read has none."""
     import anndata
     import pandas
 
+    checkpoint, genes = writer.checkpoint, list(writer.vocabulary.genes)
     top = max([checkpoint.notes["top_genes"], *(len(one.genes) for one in found)])
     line = checkpoint.notes.get("line", {}).get(writer.task.name)
-    ranks = rank_matrix([one.genes for one in found], writer.vocabulary.genes, top)
+    ranks = rank_matrix([one.genes for one in found], genes, top)
     matrix = ranks.astype(np.float32)
     matrix.data, what = expression_of(ranks.data, line, top)
-    own: dict[str, Any] = {f"{asking.key_added}_{name}": values for name, values in asked.items()}
-    for name in _FOUND:
-        own[f"{asking.key_added}_{name}"] = [getattr(one, name) for one in found]
-    own[f"{asking.key_added}_reward"] = np.array([np.nan if one.reward is None else one.reward for one in found])
-    result = anndata.AnnData(
-        X=matrix, obs=obs.assign(**own), var=pandas.DataFrame(index=list(writer.vocabulary.genes)), layers={RANK: ranks}
-    )
+    own: dict[str, Any] = {**asked, **{name: [getattr(one, name) for one in found] for name in _FOUND}}
+    own["reward"] = np.array(own["reward"], dtype=float)  # NaN where nobody judged
+    obs = obs.assign(**{f"{asking.key_added}_{name}": values for name, values in own.items()})
+    result = anndata.AnnData(X=matrix, obs=obs, var=pandas.DataFrame(index=genes), layers={RANK: ranks})
     result.uns[PROVENANCE] = {
         "model": str(checkpoint.model), "weights": model_hash(checkpoint.model), "packed": checkpoint.hash,
-        "task": writer.task.name, **asking.settings.model_dump(), **more, "X": what, RANK: RANK_IS,
+        "task": writer.task.name, **writer.settings.model_dump(), **origin, "X": what, RANK: RANK_IS,
         "given": dict(asking.given), "control": "=".join(asking.control or ()), "versions": versions(),
     }  # fmt: skip
     if line:

@@ -153,7 +153,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = EvaluationSettings(PredictionSettings(samples=2), neighbours=(3, 5), components=10, resamples=50)
     open_player: Callable[[Path], Any] = lambda model: nullcontext(Player(skills[model.name]))  # noqa: E731
     command = ["cellduality", "evaluate", "--data", f"/a/{'long/' * 30}folder"]
-    evaluate(models, data, "test", folder / "run", settings, opener=open_player, command=command, progress=False)
+    evaluate(models, data, "test", folder / "run", settings, opener=open_player, command=command)
     curves = {"GRPO": training_log(folder / "train.log"), "SFT": folder / "gone.log"}
     audit = audited(folder / "audit.json")
     return write_report(folder / "run", folder / "report.html", curves, "A run", audit, data)

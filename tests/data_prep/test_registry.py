@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from cellduality_plugin.cli import data_app
 from cellduality_plugin.commands import data_sets
 from data_prep.loading.dataset import COLUMNS, RemoteFile
 from data_prep.registry import DATASETS, find_dataset
@@ -23,10 +23,9 @@ def run(monkeypatch, tmp_path):
     monkeypatch.setenv("CELLDUALITY_CACHE", str(tmp_path))
 
     def ran(*arguments: str, width: int = 200) -> str:
-        app, text = typer.Typer(), io.StringIO()
-        data_sets.register(app)
+        text = io.StringIO()
         monkeypatch.setattr(data_sets, "out", Console(file=text, width=width))
-        result = CliRunner().invoke(app, list(arguments))
+        result = CliRunner().invoke(data_app, list(arguments))
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == 0, result.output

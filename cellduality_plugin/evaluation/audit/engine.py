@@ -8,6 +8,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ class Players:
     prompt_tokens: CountTokens
     response_tokens: CountTokens
 
+    @classmethod
+    def over(cls, tokenizer: Any, *policies: Policy) -> Players:
+        """Return the players whose tokens are counted by ``tokenizer``."""
+        return cls(*policies, lambda prompt: len(render(tokenizer, prompt)), partial(token_count, tokenizer))
+
 
 @contextlib.contextmanager
 def checkpoint_players(
@@ -45,15 +51,9 @@ def checkpoint_players(
     """
     with served_model(model, settings, seed=seed) as served:
         engine = Stepped(served)
-        tokenizer, tokens = served.tokenizer, settings.max_new_tokens
-        greedy, sampled = (DualSettings(temperature=at, max_new_tokens=tokens) for at in (0.0, temperature))
-        yield Players(
-            SeededPolicy(engine, served, dual, seed),
-            SeededPolicy(engine, served, greedy, seed),
-            SeededPolicy(engine, served, sampled, seed),
-            prompt_tokens=lambda prompt: len(render(tokenizer, prompt)),
-            response_tokens=lambda text: token_count(tokenizer, text),
-        )
+        tokens = settings.max_new_tokens
+        others = (DualSettings(temperature=at, max_new_tokens=tokens) for at in (0.0, temperature))
+        yield Players.over(served.tokenizer, *(SeededPolicy(engine, served, how, seed) for how in (dual, *others)))
 
 
 class SeededPolicy(EnginePolicy):

@@ -22,14 +22,26 @@ LEGEND = (
 )
 
 
-def audit_rows(content: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
-    """Return {task: rows}, a row a reward, a cell a column; columns without a number in a task are left out."""
-    tasks = {}
-    for task, findings in groupby(content["findings"], key=lambda found: found["task"]):
+def audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return of each task its ``name``, ``findings``, ``heading`` and ``choice``, and ``rows``, one a reward.
+
+    Columns of rows without a number in a task are left out.
+    """
+    sections = []
+    for task, grouped in groupby(content["findings"], key=lambda found: found["task"]):
+        findings = list(grouped)
         rows = [_row(found) for found in findings]
         kept = [name for name in rows[0] if any(row.get(name, "–") != "–" for row in rows)]
-        tasks[str(task)] = [{name: row.get(name, "–") for name in kept} for row in rows]
-    return tasks
+        sections.append(
+            {
+                "name": section_title(task),
+                "rows": [{name: row.get(name, "–") for name in kept} for row in rows],
+                "findings": findings,
+                "heading": _heading(findings[0]),
+                "choice": _choice(content, task),
+            }
+        )
+    return sections
 
 
 def _row(found: Finding) -> dict[str, str]:
@@ -66,9 +78,8 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def section_heading(findings: Sequence[Finding]) -> str:
+def _heading(first: Finding) -> str:
     """Return what all contenders of a task share: how many cells, and how right the policy's own answers are."""
-    first = findings[0]
     heading = f"{first['n']} cells, {first['samples']} answers each"
     if "majority_accuracy" not in first:
         return heading
@@ -78,7 +89,7 @@ def section_heading(findings: Sequence[Finding]) -> str:
     )
 
 
-def choice_line(content: Mapping[str, Any], task: str) -> str:
+def _choice(content: Mapping[str, Any], task: str) -> str:
     """Return what ``task`` is trained with and why; empty if the audit chose nothing."""
     chosen = content.get("choice", {}).get(task)
     if chosen is None:
@@ -96,14 +107,12 @@ def labels_line(content: Mapping[str, Any]) -> str:
 def audit_markdown(content: Mapping[str, Any]) -> str:
     """Return ``content`` as a Markdown page."""
     parts = ["# Audit of rewards\n", labels_line(content) + "\n", LEGEND + "\n"]
-    for task, rows in audit_rows(content).items():
-        found = [each for each in content["findings"] if each["task"] == task]
-        parts += [f"## {section_title(task)}\n", f"{section_heading(found)}.\n"]
-        if choice := choice_line(content, task):
-            parts.append(f"**Choice.** {choice}\n")
-        parts += [*_table(rows), ""]
-        parts += [f"- **{each['reward']}** ({each['verdict']['grade']}): {each['verdict']['words']}" for each in found]
-        parts.append("")
+    for section in audit_sections(content):
+        parts += [f"## {section['name']}\n", f"{section['heading']}.\n"]
+        parts += [f"**Choice.** {section['choice']}\n"] if section["choice"] else []
+        said = [(each["reward"], each["verdict"]) for each in section["findings"]]
+        lines = [f"- **{reward}** ({verdict['grade']}): {verdict['words']}" for reward, verdict in said]
+        parts += [*_table(section["rows"]), "", *lines, ""]
     return "\n".join(parts)
 
 

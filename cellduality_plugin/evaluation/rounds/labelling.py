@@ -78,8 +78,13 @@ class Decision:
     reason: Reason = ""
 
 
+def likeliest(shares: Mapping[str, float], votes: Mapping[str, int]) -> str:
+    """Return the label of the largest share, then that with more votes, then the first by name; empty without any."""
+    return min(shares, key=lambda label: (-shares[label], -votes.get(label, 0), label), default="")
+
+
 def decide(opinion: Opinion, choice: Choice, keep_above: float, luck: float) -> Decision:
-    """Return the label for a cell: the likeliest (then that with more votes, then the first by name), or a drawn one.
+    """Return the label for a cell: the :func:`likeliest`, or a drawn one.
 
     The likeliest must have a share of ``keep_above``. ``luck`` in [0, 1) decides a draw; it is the same in every round,
     so that a label changes only if the distribution does.
@@ -87,7 +92,7 @@ def decide(opinion: Opinion, choice: Choice, keep_above: float, luck: float) -> 
     shares = opinion.shares()
     if not shares:
         return Decision("", reason="no_evidence" if opinion.rewards else "no_answer")
-    best = min(shares, key=lambda label: (-shares[label], -opinion.votes.get(label, 0), label))
+    best = likeliest(shares, opinion.votes)
     if shares[best] < keep_above:
         return Decision("", shares[best], reason="unsure")
     label = best if choice == "best" else drawn(shares, luck)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from cellduality_plugin.evaluation.audit.run import AuditSettings, audit
-from cellduality_plugin.evaluation.audit.tables import audit_markdown, audit_rows
+from cellduality_plugin.evaluation.audit.tables import audit_markdown, audit_sections
 from cellduality_plugin.evaluation.plots import plot_audit
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
@@ -19,7 +19,7 @@ def content(data, config, players):
 
 
 def test_a_task_has_a_table_without_empty_columns_its_verdicts_and_its_choice(content):
-    tables = audit_rows(content)
+    tables = {section["findings"][0]["task"]: section["rows"] for section in audit_sections(content)}
     assert list(tables) == [ANNOTATION, GENERATION]
     for rows in tables.values():
         assert [row["reward"] for row in rows] == ["oracle", "Constant"]

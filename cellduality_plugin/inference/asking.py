@@ -1,0 +1,139 @@
+"""One pair of a trained model, ready to be asked about the cells of AnnData or of a file."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from cellduality_plugin.cell_sentences import Cell
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.checkpoints import file_hash, model_hash, versions
+from cellduality_plugin.examples import Example
+from cellduality_plugin.inference.checkpoint import Checkpoint
+from cellduality_plugin.inference.files import obs_of, refuse_taken
+from cellduality_plugin.policies.cache import AnswerCache
+from cellduality_plugin.rewards import get_reward
+from cellduality_plugin.seeds import request_seed
+from cellduality_plugin.settings import Settings
+from cellduality_plugin.tasks import DualTask
+from data_prep.cells import CellTable, RankedCells, rank_cells
+from data_prep.h5ad.loaders import load_h5ad
+from data_prep.views import known_by
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from pandas import DataFrame
+
+
+class AskSettings(Settings):
+    """How a model is asked: draws for each question (0: a single one, which nobody judges), and how they are made."""
+
+    verify: int = Field(ge=0)
+    temperature: float = Field(1.0, gt=0)
+    batch: int = Field(64, ge=1)  # questions that are asked together, and then kept
+    seed: int = 42  # of every draw
+
+
+class Asker:
+    """A pair of a checkpoint; a CellDualityError if it was not trained on it, or cells are judged by their true answer.
+
+    Its questions show ``columns``, besides an untreated cell, and the ``genes`` of the training questions alone.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, task: DualTask, settings: AskSettings) -> None:
+        self.checkpoint, self.task, self._asking = checkpoint, task, settings
+        self.vocabulary, self.genes = checkpoint.config.load_vocabulary(), checkpoint.genes_of(task.name)
+        self.columns = tuple(column for column in task.needs if column != "control")
+        self.pay = checkpoint.config.tasks[task.name]
+        self.hidden = float(self.pay.hidden or checkpoint.notes["hidden"])  # the share of a cell that duals rebuild
+        if settings.verify and get_reward(self.pay.reward, checkpoint.config.folder).needs_gold:
+            raise CellDualityError(
+                "the reward of this task reads the true answer, which is not known here",
+                code="reward-needs-gold",
+                where=f"tasks.{task.name}.reward",
+                hint="pack the model with another configuration, or ask with --verify 0",
+            )
+
+    def rng(self, cell_id: str) -> np.random.Generator:
+        """Return what hides genes of a cell from the dual; the same whenever it is asked about."""
+        return np.random.default_rng(request_seed(self._asking.seed, "question", cell_id))
+
+    def questions(self, cells: Iterable[Cell], known: Mapping[str, Mapping[str, str]]) -> Iterator[Example]:
+        """Yield the question about each cell, of which ``known`` is shown by its id; it is its own untreated cell."""
+        for cell in cells:
+            shown = known_by(cell, known[cell.id])
+            if "control" in self.task.needs:
+                shown = replace(shown, control=cell.genes)
+            yield self.task.example(shown, hidden=self.hidden, labelled=False, rng=self.rng(cell.id))
+
+    def readable(
+        self, cells: AnnData | CellTable, source: str, given: Mapping[str, str]
+    ) -> tuple[RankedCells, dict[str, Any]]:
+        """Return the cells as the model reads them, and what is known of them: ``source``, and the ``shared_genes``.
+
+        Cells with too few of its genes are left out. ``given`` are columns with one value for all cells. A
+        CellDualityError if they share no gene with the model, no cell is left, or a column that questions show is
+        missing.
+        """
+        table = cells if isinstance(cells, CellTable) else CellTable.of(cells)
+        if given:
+            self.refuse_unshown(given)
+            table = replace(table, obs=table.obs.assign(**given))
+        if missing := sorted(set(self.columns) - set(table.obs)):
+            there = f"there is {', '.join(map(str, table.obs)) or 'none'}"
+            raise CellDualityError(
+                f"no column {missing[0]!r}, which the question shows", code="unknown-column", where=f"{source}, obs",
+                hint=f"{there}; or give it one value: --set {missing[0]}=VALUE",
+            )  # fmt: skip
+        shared = self.genes.intersection(table.genes)
+        if not shared:
+            what = "none of its genes is one that the model knows"
+            hint = "name genes by their symbols (--gene-symbols COLUMN), or say --species mouse"
+            raise CellDualityError(what, code="no-shared-genes", where=source, hint=hint)
+        top, least = self.checkpoint.notes["top_genes"], self.checkpoint.notes["min_genes"]
+        ranked = rank_cells(table, source=source, top=top, min_genes=least, genes=self.genes)
+        return ranked, {"source": source, "shared_genes": len(shared) / len(self.genes)}
+
+    def refuse_unshown(self, given: Iterable[str]) -> None:
+        """Raise if a column is ``given`` that the question does not show."""
+        if unknown := sorted(set(given) - set(self.columns)):
+            what = f"the question shows no {unknown[0]!r}"
+            hint = f"it shows {', '.join(self.columns) or 'nothing but the cell'}"
+            raise CellDualityError(what, code="unshown-value", where="--set", hint=hint)
+
+    @contextlib.contextmanager
+    def opened(
+        self, source: Path, out: Path, given: Mapping[str, str], reading: Mapping[str, Any], **how: Any
+    ) -> Iterator[tuple[CellTable, DataFrame, AnswerCache]]:
+        """Open a file: its cells, all of its ``obs``, and the answers of a run that was stopped, kept in OUT.answers.
+
+        ``reading`` is as :func:`~data_prep.h5ad.loaders.load_h5ad` has it; ``how`` is what else changes an answer. A
+        CellDualityError if ``out`` is the input, or a file that we did not write.
+        """
+        refuse_taken(out, source)
+        columns = {name: name for name in self.columns if name not in given}
+        reading = {**reading, "columns": columns | reading.get("columns", {})}
+        loaded, obs = load_h5ad(source, None, **reading), obs_of(source)
+        model, packed = model_hash(self.checkpoint.model), self.checkpoint.hash
+        made_from = {
+            "model": model, "packed": packed, "file": file_hash(source), "task": self.task.name, "given": dict(given),
+            "reading": reading, "versions": versions(), **how,
+        }  # fmt: skip
+        with AnswerCache(out.with_suffix(".answers"), made_from) as kept:
+            yield loaded, obs, kept
+            kept.discard()
+
+
+@contextlib.contextmanager
+def no_file() -> Iterator[AnswerCache]:
+    """Open a cache that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers", {}) as kept:
+        yield kept
+        kept.discard()
