@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -98,23 +98,20 @@ def label_sets(probabilities: ArrayLike, threshold: float) -> NDArray[np.bool_]:
 
 def confidence_metrics(confidence: ArrayLike, right: ArrayLike, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Return ``accuracy``, ``ece`` (calibration error) and ``aurc``: each with its 95 % interval over cells."""
-    measures: Mapping[str, Callable[..., float]] = {
-        "accuracy": lambda sure, right: float(right.mean()),
-        "ece": calibration_error,
-        "aurc": area_under_risk_coverage,
+    sure, hits = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
+    return {
+        "accuracy": _with_interval(np.mean, hits, seed=seed),
+        "ece": _with_interval(calibration_error, sure, hits, seed=seed),
+        "aurc": _with_interval(area_under_risk_coverage, sure, hits, seed=seed),
     }
-    columns = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
-    return {name: _with_interval(measure, *columns, seed=seed) for name, measure in measures.items()}
 
 
 def set_metrics(inside: NDArray[np.bool_], truth: ArrayLike, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Return ``set_coverage``, the share of cells whose set holds column ``truth``, and mean ``set_size``."""
     held = inside[np.arange(len(inside)), np.asarray(truth)]
-    return {
-        name: _with_interval(lambda column: float(column.mean()), column, seed=seed)
-        for name, column in (("set_coverage", held), ("set_size", inside.sum(axis=1)))
-    }
+    columns = {"set_coverage": held, "set_size": inside.sum(axis=1)}
+    return {name: _with_interval(np.mean, column, seed=seed) for name, column in columns.items()}
 
 
-def _with_interval(measure: Callable[..., float], *columns: NDArray[Any], seed: int) -> dict[str, Any]:
-    return {"value": measure(*columns), "interval": list(bootstrap_interval(measure, *columns, seed=seed))}
+def _with_interval(measure: Callable[..., Any], *columns: NDArray[Any], seed: int) -> dict[str, Any]:
+    return {"value": float(measure(*columns)), "interval": list(bootstrap_interval(measure, *columns, seed=seed))}

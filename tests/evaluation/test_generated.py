@@ -24,10 +24,8 @@ def write(tmp_path: Path, sections, vocabulary):
 
     def written(predictions, **settings):
         path = tmp_path / "cells.h5ad"
-        count = generated.write_generated(path, predictions, list(sections.values()), vocabulary, MADE_FROM, **settings)
-        adata = sc.read_h5ad(path)
-        assert adata.n_obs == count
-        return adata
+        generated.write_generated(path, predictions, list(sections.values()), vocabulary, MADE_FROM, **settings)
+        return sc.read_h5ad(path)
 
     return written
 
@@ -86,7 +84,7 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_no_cells_write_none(
 ):
     import anndata
 
-    assert generated.write_generated(tmp_path / "x.h5ad", [], list(sections.values()), vocabulary, MADE_FROM) == 0
+    generated.write_generated(tmp_path / "x.h5ad", [], list(sections.values()), vocabulary, MADE_FROM)
     assert list(tmp_path.iterdir()) == []
     write(answered[:1] + answered[-1:])
     before = (tmp_path / "cells.h5ad").read_bytes()

@@ -11,7 +11,14 @@ import numpy as np
 from cellduality_plugin.evaluation.audit import statistics
 from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.judging import COSTS, Judged
-from cellduality_plugin.evaluation.audit.statistics import NOTHING, Floats, in_blocks, pairwise_auc, shared_macro_f1
+from cellduality_plugin.evaluation.audit.statistics import (
+    NOTHING,
+    Bootstrap,
+    Floats,
+    in_blocks,
+    pairwise_auc,
+    shared_macro_f1,
+)
 from cellduality_plugin.evaluation.audit.verdicts import verdict
 from cellduality_plugin.examples import Value
 
@@ -31,21 +38,11 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Counting:
-    """How numbers are made: of how many masks the reward of a rollout is the mean, the least spread, the bootstrap."""
+class Counting(Bootstrap):
+    """How numbers are made: of how many masks the reward of a rollout is the mean, and the least spread."""
 
     masks: int
     least_spread: float
-    seed: int
-    resamples: int
-
-    def mean(self, values: Sequence[float] | Floats) -> dict[str, Any]:
-        """Return the mean of one value a cell."""
-        return statistics.mean_over_cells(values, seed=self.seed, resamples=self.resamples)
-
-    def over(self, statistic: Callable[..., float], *columns: Floats) -> dict[str, Any]:
-        """Return a statistic of columns of one value a cell."""
-        return statistics.over_columns(statistic, *columns, seed=self.seed, resamples=self.resamples)
 
 
 def finding(
@@ -187,10 +184,7 @@ def _worth(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     true, shuffled, copied = paid("true"), paid("another's"), paid("copied")
     bare = np.where(np.isnan(copied), paid("wrong"), copied)
     columns = {
-        "true_reward": true,
-        "shuffled_reward": shuffled,
-        "observed_only_reward": bare,
-        "gain_over_shuffled": true - shuffled,
-        "gain_over_observed_only": true - bare,
-    }
+        "true_reward": true, "shuffled_reward": shuffled, "observed_only_reward": bare,
+        "gain_over_shuffled": true - shuffled, "gain_over_observed_only": true - bare,
+    }  # fmt: skip
     return {name: how.mean(column) for name, column in columns.items()}

@@ -89,7 +89,7 @@ def audit(
             asking = (_answers(case, real, players, settings.samples, vocabulary) for case in cases)
             answered = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
-            how = Counting(settings.masks_of_a_rollout, spread, settings.seed, settings.resamples)
+            how = Counting(settings.seed, settings.resamples, settings.masks_of_a_rollout, spread)
             for contender in contenders:
                 scorer = scorer_of(config, task.name, contender)
                 # Another split of the cell takes the place of all that the row holds.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,19 +20,23 @@ Floats: TypeAlias = NDArray[np.float64]
 NOTHING = float("nan")
 
 
-def mean_over_cells(values: Sequence[float] | Floats, *, seed: int, resamples: int) -> dict[str, Any]:
-    """Return :func:`over_columns` of the mean of one value a cell; cells without a value (NaN) do not count."""
-    known = np.asarray(values, dtype=float)
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return {"value": None, "n": 0, "interval": None}
-    return over_columns(lambda column: float(column.mean()), known, seed=seed, resamples=resamples)
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made."""
 
+    seed: int
+    resamples: int
 
-def over_columns(statistic: Callable[..., float], *columns: NDArray[Any], seed: int, resamples: int) -> dict[str, Any]:
-    """Return the ``value`` of a statistic of columns, ``n`` cells each, and its 95 % bootstrap ``interval``."""
-    interval = bootstrap_interval(statistic, *columns, seed=seed, resamples=resamples)
-    return {"value": float(statistic(*columns)), "n": len(columns[0]), "interval": interval}
+    def mean(self, values: Sequence[float] | Floats) -> dict[str, Any]:
+        """Return the mean of one value a cell, as :meth:`over`; cells without a value (NaN) do not count."""
+        known = np.asarray(values, dtype=float)
+        known = known[~np.isnan(known)]
+        return self.over(np.mean, known) if len(known) else {"value": None, "n": 0, "interval": None}
+
+    def over(self, statistic: Callable[..., Any], *columns: Floats) -> dict[str, Any]:
+        """Return the ``value`` of a statistic of columns, ``n`` cells each, and its 95 % bootstrap ``interval``."""
+        interval = bootstrap_interval(statistic, *columns, seed=self.seed, resamples=self.resamples)
+        return {"value": float(statistic(*columns)), "n": len(columns[0]), "interval": interval}
 
 
 def in_blocks(rewards: Floats, masks: int) -> Floats:

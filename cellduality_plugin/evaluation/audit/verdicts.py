@@ -11,7 +11,7 @@ import numpy as np
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.contenders import Contender
-from cellduality_plugin.evaluation.audit.statistics import mean_over_cells
+from cellduality_plugin.evaluation.audit.statistics import Bootstrap
 from cellduality_plugin.rewards import get_reward
 
 FLAT_GROUPS = 0.9
@@ -37,8 +37,7 @@ def verdict(finding: Mapping[str, Any]) -> dict[str, str]:
     4. The truth of the best paid answer of a group less the group's mean. All of it below 0: harmful.
     5. Either of these gains all above 0: the reward agrees. Else it is unclear.
     """
-    grade, words = _judged(finding)
-    return {"grade": grade, "words": words}
+    return dict(zip(("grade", "words"), _judged(finding), strict=True))
 
 
 def _judged(finding: Mapping[str, Any]) -> tuple[str, str]:
@@ -114,24 +113,23 @@ def choices(content: Mapping[str, Any], config: Config) -> dict[str, Choice]:
 
     A task that could not be audited keeps what it has. A reward that needs the true answers of rows is no choice.
     """
-    how = {name: content["settings"][name] for name in ("seed", "resamples")}
+    how = Bootstrap(content["settings"]["seed"], content["settings"]["resamples"])
     chosen: dict[str, Choice] = {}
     for name, task in config.tasks.items():
         found = [each for each in content["findings"] if each["task"] == name]
         fit = [each for each in found if not get_reward(each["contender"]["reward"], config.folder).needs_gold]
         kept = Choice(Contender(task.reward, task.hidden, task.traces), "as configured: it could not be audited")
-        chosen[name] = choose(fit, **how) if found else kept
+        chosen[name] = choose(fit, how) if found else kept
     return chosen
 
 
-def choose(findings: Sequence[Mapping[str, Any]], *, seed: int, resamples: int) -> Choice:
+def choose(findings: Sequence[Mapping[str, Any]], how: Bootstrap) -> Choice:
     """Return the contender that a task is trained with: of those graded ``agrees`` the one of the highest score.
 
     The score is how right the group's votes times reward are, or how true the best paid cell of a group is. A contender
     whose score does not differ clearly (the 95 % interval of the paired difference over cells holds 0) is preferred if
     it asks the policy's own dual and the best does not; then one that takes fewer tokens (by more than
-    :data:`AS_CHEAP`); then the one of higher score.
-    ``findings`` are of one task, on the same cells; ``seed`` and ``resamples`` are of the bootstrap.
+    :data:`AS_CHEAP`); then the one of higher score. ``findings`` are of one task, on the same cells.
     """
     fit = [found for found in findings if found["verdict"]["grade"] == "agrees"]
     if not fit:
@@ -142,7 +140,7 @@ def choose(findings: Sequence[Mapping[str, Any]], *, seed: int, resamples: int) 
 
     def near(found: Mapping[str, Any]) -> bool:
         gaps = np.subtract(*(np.array(each["score_of_cells"], dtype=float) for each in (best, found)))
-        interval = mean_over_cells(gaps, seed=seed, resamples=resamples)["interval"]
+        interval = how.mean(gaps)["interval"]
         return found is best or interval is None or interval[0] <= 0
 
     among = [found for found in fit if near(found)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import json
 import math
@@ -124,14 +123,13 @@ class Selection:
     """
 
     def __init__(self, cells: Iterable[tuple[str, str]], *, weight: float, limit: int | None, seed: int) -> None:
-        self._seed = seed
-        heaps: dict[str, list[float]] = {}
+        self._seed, places = seed, dict[str, list[float]]()
         for task, cell in cells:
-            heap, place = heaps.setdefault(task, []), luck(seed, "chosen", cell)
-            if place < weight:
-                (heapq.heappush if limit is None or len(heap) < limit else heapq.heappushpop)(heap, -place)
-        self._most = {task: -heap[0] for task, heap in heaps.items() if heap}
-        self.count = sum(map(len, heaps.values()))
+            if (place := luck(seed, "chosen", cell)) < weight:
+                places.setdefault(task, []).append(place)
+        chosen = {task: sorted(own)[:limit] for task, own in places.items()}
+        self._most = {task: own[-1] for task, own in chosen.items()}
+        self.count = sum(map(len, chosen.values()))
 
     def __contains__(self, cell: tuple[str, str]) -> bool:
         return luck(self._seed, "chosen", cell[1]) <= self._most.get(cell[0], -1.0)

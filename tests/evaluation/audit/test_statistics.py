@@ -112,7 +112,7 @@ def test_macro_f1_of_choices_that_labels_share_by_hand():
 @given(st.lists(levels | st.just(float("nan")), max_size=12))
 def test_a_mean_counts_those_that_have_a_value(values):
     known = [value for value in values if not np.isnan(value)]
-    found = statistics.mean_over_cells(values, seed=0, resamples=50)
+    found = statistics.Bootstrap(0, 50).mean(values)
     assert found["n"] == len(known)
     if known:
         assert found["value"] == pytest.approx(np.mean(known))

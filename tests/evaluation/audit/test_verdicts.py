@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.contenders import Contender
+from cellduality_plugin.evaluation.audit.statistics import Bootstrap
 from cellduality_plugin.evaluation.audit.verdicts import AS_CHEAP, FLAT_GROUPS, choices, choose, verdict
 
 
@@ -116,12 +117,12 @@ CHOICES = {
 def test_of_those_that_agree_one_is_chosen(name):
     reward, *findings = CHOICES[name]
     for order in (findings, findings[::-1]):
-        assert choose(order, **HOW).contender.reward == reward
+        assert choose(order, Bootstrap(**HOW)).contender.reward == reward
 
 
 @pytest.mark.parametrize("grades", [[], ["unclear"], ["unclear", "harmful", "no signal", "unclear"]])
 def test_a_task_for_which_none_agrees_stays_out(grades):
-    chosen = choose([found(str(n), right(90), grade) for n, grade in enumerate(grades)], **HOW)
+    chosen = choose([found(str(n), right(90), grade) for n, grade in enumerate(grades)], Bootstrap(**HOW))
     assert (chosen.as_dict()["contender"], chosen.as_dict()["reward"]) == (None, "")
     assert all(grade in chosen.why for grade in grades)
     assert ("2 unclear" in chosen.why) == (len(grades) == 4)
@@ -134,7 +135,7 @@ costs = {"requests": st.sampled_from([0.0, 1.0]), "tokens": st.integers(0, 500).
 
 @given(st.lists(st.builds(found, st.sampled_from("abcdef"), shares, grades, **costs), max_size=5))
 def test_what_is_chosen_agrees(findings):
-    chosen = choose(findings, seed=0, resamples=20)
+    chosen = choose(findings, Bootstrap(0, 20))
     agreed = [each["contender"] for each in findings if each["verdict"]["grade"] == "agrees"]
     assert (chosen.contender is None) == (not agreed)
     assert chosen.contender is None or chosen.as_dict()["contender"] in agreed
