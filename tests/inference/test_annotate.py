@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
@@ -14,90 +13,25 @@ import pytest
 import scipy.sparse
 from typer.testing import CliRunner
 
-from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.cli import app
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from cellduality_plugin.inference.files import write_copy
-from cellduality_plugin.tasks import TASKS
-from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.manifests import write_manifest
-from data_prep.models.small_llama import ROWS, build_small_llama
-from data_prep.rows import sft_rows
-from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, PlantedPolicy, own
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, PlantedPolicy
+from tests.inference.conftest import ELSEWHERE, KEY, cells_of
 from tests.refused import refused
-
-KEY = "cell_type_cellduality"
-NAMES = (ANNOTATION, GENERATION)
-ELSEWHERE = "G99"
-"""A gene of the vocabulary that no cell of the set shows: other sets of the run have it."""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """A prepared folder of three types of cells."""
-    folder = tmp_path_factory.mktemp("prepared")
-    cells = [Cell(f"made/{kind}", own(kind), {"cell_type": kind}) for kind in TYPES]
-    vocabulary = Vocabulary((*GENES, ELSEWHERE), {"cell_type": TYPES})
-    tasks = [TASKS[name] for name in NAMES]
-    vocabulary.save(folder / "vocabulary.json")
-    rows = [
-        {"id": cell.id, "split": "train", "labelled": True, "genes": list(cell.genes), **cell.obs} for cell in cells
-    ]
-    write_jsonl(folder / "cells.jsonl", rows)
-    settings = {"hidden": [1.0], "top_genes": 12, "min_genes": 4}
-    origin = {"source": "made", "sha256_by_source": {"made": "0"}, "settings": settings}
-    write_manifest(folder / "cells.jsonl", origin, counts={"train": 3, "labelled": 3})
-    rows = sft_rows(cells, tasks, vocabulary, hidden=1.0, views=1, rng=np.random.default_rng(0))
-    write_jsonl(folder / "sft.jsonl", rows)
-    for name in ROWS[1:]:
-        write_jsonl(folder / name, [])
-    Config.read({"tasks": {name: {"pair": name, "reward": "posterior"} for name in NAMES}}).save(
-        folder / "cellduality.json"
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory) -> Path:
-    """A folder of real weights, which are random, and all that their use needs."""
-    model = tmp_path_factory.mktemp("model") / "m"
-    build_small_llama(data, model, hidden_size=16, layers=1, heads=2, max_len=256)
-    pack(model, data, None, max_len=256, max_new_tokens=24)
-    return model
-
-
-def cells_of(kinds, *, genes=GENES, dense=False) -> anndata.AnnData:
-    """Cells that express the twelve genes of their type, the earlier ones higher, in a file with more in it."""
-    counts = np.zeros((len(kinds), len(genes)), dtype=np.float32)
-    for row, kind in enumerate(kinds):
-        if kind:
-            counts[row, [GENES.index(gene) for gene in own(kind)]] = np.arange(40, 28, -1)
-    values = counts if dense else scipy.sparse.csr_matrix(counts)
-    obs = pandas.DataFrame({"truth": kinds}, index=[f"cell{row}" for row in range(len(kinds))])
-    adata = anndata.AnnData(X=values, obs=obs, var=pandas.DataFrame(index=list(genes)))
-    adata.layers["other"], adata.obsm["X_umap"] = adata.X.copy(), np.ones((len(kinds), 2))
-    adata.uns["kept"] = {"a": 1}
-    return adata
 
 
 @pytest.fixture
-def planted(monkeypatch):
+def planted(played_by):
     """Return a function that lets a policy of some skill play for the model; it gives what was asked."""
 
     def play(skill: float) -> list[PlantedPolicy]:
         asked = [PlantedPolicy(skill), PlantedPolicy(skill), PlantedPolicy(skill, seed=1)]
-
-        @contextmanager
-        def players(self, settings):
-            yield Players(*asked, len, len)
-
-        monkeypatch.setattr(Model, "_players", players)
+        played_by(*asked)
         return asked
 
     return play
@@ -142,17 +76,8 @@ def test_any_answer_of_any_weights_is_data(trained, tmp_path):
     cells_of(["B", "T", ""]).write_h5ad(tmp_path / "new.h5ad")
     for verify in ("0", "2"):
         out = tmp_path / f"{verify}.h5ad"
-        command = [
-            "annotate",
-            str(tmp_path / "new.h5ad"),
-            "--model",
-            str(trained),
-            "--out",
-            str(out),
-            "--verify",
-            verify,
-        ]
-        ended = CliRunner().invoke(app, command)
+        words = "annotate", tmp_path / "new.h5ad", "--model", trained, "--out", out, "--verify", verify
+        ended = CliRunner().invoke(app, list(map(str, words)))
         assert ended.exit_code == 0, ended.output
         assert set(anndata.read_h5ad(out).obs[KEY]) <= {*TYPES, UNASSIGNED}
 
@@ -305,10 +230,9 @@ def test_a_pair_of_ones_own_goes_with_the_model(trained, planted, data, tmp_path
     assert adata.obs[KEY].tolist() == ["NK"]
 
 
-@pytest.mark.parametrize("reward", ["oracle"])
-def test_a_reward_that_reads_the_truth_cannot_verify_new_cells(trained, data, tmp_path, reward):
+def test_a_reward_that_reads_the_truth_cannot_verify_new_cells(trained, data, tmp_path):
     model = shutil.copytree(trained, tmp_path / "m")
-    Config.load(data / "cellduality.json").with_each("reward", {"*": reward}, "--rewards").save(data / "oracle.json")
+    Config.load(data / "cellduality.json").with_each("reward", {"*": "oracle"}, "--rewards").save(data / "oracle.json")
     pack(model, data, data / "oracle.json", max_len=256, max_new_tokens=24)
     with refused("reward-needs-gold"):
         Model.load(model).annotate(cells_of(["B"]), verify=2, progress=False)

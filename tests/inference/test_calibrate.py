@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,80 +15,25 @@ from typer.testing import CliRunner
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.cli import app
-from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.confidence import calibration_error
 from cellduality_plugin.evaluation.rounds.labelling import Opinion
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.inference import Model
+from cellduality_plugin.inference.annotating import AnnotateSettings, Annotator
+from cellduality_plugin.inference.calibrating import known_cells
 from cellduality_plugin.inference.calibration import UNNAMED, Calibration, Exponents, fit
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from cellduality_plugin.tasks import TASKS
-from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.manifests import write_manifest
-from data_prep.models.small_llama import ROWS, build_small_llama
-from data_prep.rows import sft_rows
-from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, PlantedPolicy, own
-from tests.inference.test_annotate import cells_of
+from tests.evaluation.audit.conftest import ANNOTATION, GENES, TYPES, PlantedPolicy
+from tests.inference.conftest import KEY, cells_of, made_cells
 from tests.refused import refused
-
-KEY, NAMES = "cell_type_cellduality", (ANNOTATION, GENERATION)
-CONFUSED = 5
-"""One cell in so many has the genes of another type: nobody can know."""
-
-
-def made_cells(split: str, count: int) -> list[dict[str, object]]:
-    """Rows of the cells file, whose genes are those of their type, or for some of the next one."""
-    rng, rows = np.random.default_rng(len(split)), []
-    for number in range(count):
-        place = number % 3
-        genes = rng.permutation(own(TYPES[(place + (number % CONFUSED == 0)) % 3])).tolist()
-        rows.append({"id": f"made/{split}{number}", "split": split, "labelled": False, "genes": genes})
-        rows[-1]["cell_type"] = TYPES[place]
-    return rows
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """A prepared folder of three types, with cells of all splits."""
-    folder = tmp_path_factory.mktemp("prepared")
-    cells = [Cell(f"made/{kind}", own(kind), {"cell_type": kind}) for kind in TYPES]
-    vocabulary = Vocabulary(GENES, {"cell_type": TYPES})
-    vocabulary.save(folder / "vocabulary.json")
-    train = [
-        {"id": cell.id, "split": "train", "labelled": True, "genes": list(cell.genes), **cell.obs} for cell in cells
-    ]
-    write_jsonl(folder / "cells.jsonl", [*train, *made_cells("validation", 120), *made_cells("test", 90)])
-    settings = {"hidden": [1.0], "top_genes": 12, "min_genes": 4}
-    write_manifest(
-        folder / "cells.jsonl",
-        {"source": "made", "sha256_by_source": {"made": "0"}, "settings": settings},
-        counts={"train": 3, "labelled": 3},
-    )
-    tasks = [TASKS[name] for name in NAMES]
-    rows = sft_rows(cells, tasks, vocabulary, hidden=1.0, views=1, rng=np.random.default_rng(0))
-    write_jsonl(folder / "sft.jsonl", rows)
-    for name in ROWS[1:]:
-        write_jsonl(folder / name, [])
-    Config.read({"tasks": {name: {"pair": name, "reward": "posterior"} for name in NAMES}}).save(
-        folder / "cellduality.json"
-    )
-    return folder
 
 
 @pytest.fixture
-def model(data, tmp_path, monkeypatch) -> Path:
+def model(trained, tmp_path, played_by) -> Path:
     """A packed model for which a policy of some skill plays."""
-    folder = tmp_path / "m"
-    build_small_llama(data, folder, hidden_size=16, layers=1, heads=2, max_len=256)
-    pack(folder, data, None, max_len=256, max_new_tokens=24)
-
-    @contextmanager
-    def players(self, settings):
-        yield Players(PlantedPolicy(0.6), PlantedPolicy(0.95), PlantedPolicy(0.8, seed=1), len, len)
-
-    monkeypatch.setattr(Model, "_players", players)
-    return folder
+    played_by(PlantedPolicy(0.6), PlantedPolicy(0.95), PlantedPolicy(0.8, seed=1))
+    return shutil.copytree(trained, tmp_path / "m")
 
 
 def opinions_of(rng, count, worth):
@@ -214,14 +158,9 @@ def test_a_file_gets_sets_by_the_command(model, data, tmp_path):
     assert sets[2] == "", "a cell without genes is left out"
 
 
-def test_questions_are_those_of_annotation_and_show_no_label(model, data, monkeypatch):
+def test_questions_are_those_of_annotation_and_show_no_label(model, data, played_by):
     sampler = PlantedPolicy(0.8, seed=1)
-
-    @contextmanager
-    def players(self, settings):
-        yield Players(PlantedPolicy(0.6), PlantedPolicy(0.95), sampler, len, len)
-
-    monkeypatch.setattr(Model, "_players", players)
+    played_by(PlantedPolicy(0.6), PlantedPolicy(0.95), sampler)
     Model.load(model).calibrate(data, split="test", cells=1, verify=1)
     rows = {row["id"]: row for row in made_cells("test", 90)}
     [calibrating] = {prompt for prompt, _ in sampler.asked}
@@ -247,8 +186,6 @@ def test_the_cells_of_the_audit_come_first_so_that_few_labels_are_read(model, da
         for row in chosen
     ]
     write_jsonl(other / "audit.jsonl", [{"input": "", "label": each.to_label()} for each in examples])
-    from cellduality_plugin.inference.annotating import AnnotateSettings, Annotator
-    from cellduality_plugin.inference.calibrating import known_cells
 
     annotator = Annotator(read_checkpoint(model), AnnotateSettings(), calibrating=True)
     first = known_cells(other, annotator, "validation", len(chosen))

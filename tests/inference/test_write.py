@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
@@ -17,7 +16,6 @@ from typer.testing import CliRunner
 
 from cellduality_plugin.cli import app
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.checkpoints import model_hash
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.inference import Model
@@ -26,8 +24,8 @@ from cellduality_plugin.inference.checkpoint import pack
 from cellduality_plugin.inference.writing import WriteSettings
 from cellduality_plugin.parsing import join_response
 from data_prep.manifests import read_manifest, write_manifest
-from data_prep.models.small_llama import build_small_llama
 from data_prep.prepare import PrepareSettings, prepare
+from tests.inference.conftest import packed
 from tests.refused import refused
 
 TYPES = ("B", "NK", "T")
@@ -71,11 +69,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory) -> Path:
-    """A folder of real weights, which are random, and all that their use needs."""
-    model = tmp_path_factory.mktemp("model") / "m"
-    build_small_llama(data, model, hidden_size=16, layers=1, heads=2, max_len=256)
-    pack(model, data, None, max_len=256, max_new_tokens=24)
-    return model
+    return packed(tmp_path_factory.mktemp("model") / "m", data)
 
 
 class Scribe:
@@ -108,17 +102,12 @@ class Scribe:
 
 
 @pytest.fixture
-def scribe(monkeypatch):
+def scribe(played_by):
     """Return a function that lets a scribe play for the model."""
 
     def play(wrong: float = 0.0) -> Scribe:
         one = Scribe(wrong)
-
-        @contextmanager
-        def players(self, settings):
-            yield Players(one, one, one, len, len)
-
-        monkeypatch.setattr(Model, "_players", players)
+        played_by(one, one, one)
         return one
 
     return play
