@@ -18,7 +18,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import masks_in_training
 from cellduality_plugin.evaluation.checkpoints import file_hash, versions
-from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Panel, Selection, decide, luck, opinions
+from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Panel, Selection, answered, decide, luck
 from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl
@@ -144,8 +144,8 @@ class Work:
         self, players: Players | None, kept: AnswerCache, name: str
     ) -> Iterator[tuple[Example, Opinion, Decision]]:
         how, ask = self._settings, partial(self._panel.opinion, players=players)
-        total = self._chosen.count
-        for example, opinion in opinions(ask, self._questions(), kept, batch=how.batch, total=total, name=name):
+        asking: dict[str, Any] = {"batch": how.batch, "total": self._chosen.count, "name": name}
+        for example, opinion in answered(ask, self._questions(), kept, Opinion, **asking):
             chance = luck(how.seed, "label", example.task, example.id)
             yield example, opinion, decide(opinion, how.choice, how.keep_above, chance)
 

@@ -190,7 +190,7 @@ def _answer(
 
 def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Prediction]]:
     """Return the answers of two baselines: the control cell itself, and it moved by the other types' mean shift."""
-    kinds = dict(zip(reference.held_out.ids, reference.held_out.types, strict=True))
+    kinds = reference.held_out.type_of
     known, space = reference.train.by_state(labelled=True), reference.embedding
     learned: dict[tuple[str, str], Vector | None] = {}
     made: dict[str, list[Prediction]] = {NO_CHANGE: [], MEAN_SHIFT: []}

@@ -26,7 +26,7 @@ from cellduality_plugin.evaluation.sections import (
     EvaluationSettings,
     Section,
     read_sections,
-    rows_asked,
+    rows_by_section,
 )
 from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.files import write_jsonl, write_text
@@ -118,7 +118,8 @@ def predict_at_once(models: Mapping[str, Path], data: Path, split: Split, out: P
 def _predict(name: str, model: Path, data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
     tasks = Config.load(data / "cellduality.json").load_tasks()
     vocabulary = Vocabulary.load(data / "vocabulary.json")
-    examples = rows_asked(data, split, tasks, how.rows)
+    sections = rows_by_section(data, split, tasks, how.rows).values()
+    examples = {key: example for rows in sections for key, example in rows.items()}
     file = out / "predictions" / f"{name}.jsonl"
     predict_checkpoint(model, examples, vocabulary, how.prediction, file, tasks=tasks)
 

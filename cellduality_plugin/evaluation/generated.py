@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from cellduality_plugin.errors import CellDualityError
@@ -20,6 +21,7 @@ from cellduality_plugin.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from pandas import DataFrame
 
 RANK = "rank"
 """The layer of ranks: 1 for the gene that comes first, 0 for genes that a cell does not list."""
@@ -48,7 +50,6 @@ def write_generated(
     with ``parsed`` false and the reason in ``failure``. With ``real`` the real cells of the split follow, with
     ``origin`` "real".
     """
-    import anndata
     import pandas as pd
 
     writing = [section for section in sections if section.writes_cells]
@@ -63,7 +64,7 @@ def write_generated(
                 Prediction(row, pair, -1, state, None, "", genes, "", validity=1.0, similarity=np.nan)
                 for row, state, genes in zip(held_out.ids, states, held_out.genes, strict=True)
             ]
-        kinds, names = dict(zip(held_out.ids, held_out.types, strict=True)), held_out.name_of
+        kinds, names = held_out.type_of, held_out.name_of
         for p in own:
             rows.append(
                 {
@@ -91,17 +92,30 @@ def write_generated(
     obs.index.name = None
     for column in ("section", "task", "condition", "cell_type", "state", "origin", "failure", "dual_failure"):
         obs[column] = pd.Categorical(obs[column], categories=sorted(set(obs[column])))
-    ranks = rank_matrix(cells, vocabulary.genes, top)
-    weights = ranks.astype(np.float32)
-    weights.data = rank_profile(top)[ranks.data - 1].astype(np.float32)
-    var = pd.DataFrame(index=pd.Index(vocabulary.genes))
-    content = anndata.AnnData(X=weights, obs=obs, var=var, layers={RANK: ranks})
+    content = as_anndata(cells, vocabulary.genes, top, obs, lambda ranks: rank_profile(top)[ranks - 1])
     content.uns["cellduality"] = {
         "made_from": json.dumps(made_from, sort_keys=True),
         "X": f"{profile_name(top)}, a proxy of expression; 0 for genes that are not listed",
         RANK: RANK_IS,
     }
     write_anndata(path, content)
+
+
+def as_anndata(
+    cells: Sequence[Sequence[str]],
+    genes: Sequence[str],
+    top: int,
+    obs: DataFrame,
+    expression: Callable[[NDArray[np.int32]], NDArray[Any]],
+) -> AnnData:
+    """Return ranked cells over ``genes``: in ``X`` the ``expression`` at each rank, in a layer the ranks."""
+    import anndata
+    import pandas as pd
+
+    ranks = rank_matrix(cells, genes, top)
+    matrix = ranks.astype(np.float32)
+    matrix.data = expression(ranks.data).astype(np.float32)
+    return anndata.AnnData(X=matrix, obs=obs, var=pd.DataFrame(index=list(genes)), layers={RANK: ranks})
 
 
 def rank_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) -> csr_matrix:

@@ -44,6 +44,11 @@ class RealCells:
         """The name of a cell by its id."""
         return dict(zip(self.ids, self.names, strict=False))
 
+    @property
+    def type_of(self) -> Mapping[str, str]:
+        """The type of a cell by its id."""
+        return dict(zip(self.ids, self.types, strict=False))
+
     def by_state(self, *, labelled: bool = False) -> dict[tuple[str, str], list[tuple[str, ...]]]:
         """Return the ranked genes by (type, state); with ``labelled`` those of labelled cells alone."""
         found: dict[tuple[str, str], list[tuple[str, ...]]] = {}

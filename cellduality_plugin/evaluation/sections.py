@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -164,12 +165,6 @@ def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit
     return found
 
 
-def rows_asked(data: Path, split: str, tasks: Mapping[str, DualTask], limit: int | None = None) -> Rows:
-    """Return what is asked in all sections, by task and id; parameters as in :func:`rows_by_section`."""
-    every = rows_by_section(data, split, tasks, limit).values()
-    return {key: example for rows in every for key, example in rows.items()}
-
-
 def read_sections(
     data: Path, split: str, tasks: Mapping[str, DualTask], vocabulary: Vocabulary, settings: EvaluationSettings
 ) -> list[Section]:
@@ -233,16 +228,17 @@ def label_columns(pair: DualTask) -> tuple[tuple[str, ...], str]:
     return GROUPS, ""
 
 
-def _by_set(rows: Rows) -> dict[str, dict[tuple[str, str], Example]]:
-    """Return the rows about each set, by its name in alphabetical order."""
+def _grouped(rows: Rows, name: Callable[[tuple[str, str]], str]) -> dict[str, Rows]:
+    """Return the rows of each name, in alphabetical order."""
     found: dict[str, dict[tuple[str, str], Example]] = {}
     for key, example in rows.items():
-        found.setdefault(key[1].partition("/")[0], {})[key] = example
+        found.setdefault(name(key), {})[key] = example
     return dict(sorted(found.items()))
 
 
+def _by_set(rows: Rows) -> dict[str, Rows]:
+    return _grouped(rows, lambda key: key[1].partition("/")[0])
+
+
 def _by_task(rows: Rows, part: str, limit: int | None) -> dict[str, Rows]:
-    found: dict[str, dict[tuple[str, str], Example]] = {}
-    for key, example in rows.items():
-        found.setdefault(f"{key[0]}{part}", {})[key] = example
-    return {key: dict([*own.items()][:limit]) for key, own in sorted(found.items())}
+    return {f"{key}{part}": dict([*own.items()][:limit]) for key, own in _grouped(rows, itemgetter(0)).items()}

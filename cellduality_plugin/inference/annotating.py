@@ -15,7 +15,7 @@ from scipy.special import softmax
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import CONFIGURED
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, likeliest, opinions
+from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, answered, likeliest
 from cellduality_plugin.examples import Example
 from cellduality_plugin.inference.asking import Asker, AskSettings
 from cellduality_plugin.inference.calibration import Calibration
@@ -111,7 +111,7 @@ class Annotator(Asker):
     ) -> Iterator[Opinion]:
         """Yield what the policy and its judge make of each example; what is in ``kept`` is not asked again."""
         ask = partial(self._opinion, players=players)
-        for _, found in opinions(ask, examples, kept, batch=self.settings.batch, total=total, name=name):
+        for _, found in answered(ask, examples, kept, Opinion, batch=self.settings.batch, total=total, name=name):
             yield found
 
     def shares(self, opinion: Opinion, *, calibrated: bool = True) -> Mapping[str, float]:

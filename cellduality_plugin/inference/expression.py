@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,26 +51,26 @@ def lines_by_task(curves: Mapping[str, Any], asked: Mapping[str, Iterable[str]])
     return {task: fit_line(own) for task, own in found.items()}
 
 
-def expression_of(
-    ranks: NDArray[np.int32], line: Mapping[str, Any] | None, top: int
-) -> tuple[NDArray[np.float32], str]:
-    """Return (expression at each of ``ranks``, which count from 1; what that is, in words); 0 at the least.
+def expression_by(
+    line: Mapping[str, Any] | None, top: int
+) -> tuple[Callable[[NDArray[np.int32]], NDArray[np.float64]], str]:
+    """Return (expression at ranks, which count from 1, at least 0; what that is, in words).
 
     Without a line it is what evaluation measures with, and is not fitted.
 
     Examples
     --------
     >>> line = {"intercept": 3.0, "slope": -1.0, "r2": 0.9, "cells": 7, "sets": ["a"], "unit": "log1p"}
-    >>> expression_of(np.array([1, 2, 99]), line, 64)
-    (array([3. , 2.3068528, 0. ], dtype=float32), '3 - 1*log(rank), at least 0: the line fitted to log1p of 7 training
-    cells (a), R2 of the means 0.90; 0 for genes that are not listed')
+    >>> expression, what = expression_by(line, 64)
+    >>> expression(np.array([1, 2, 99])).round(3).tolist()
+    [3.0, 2.307, 0.0]
+    >>> what
+    '3 - 1*log(rank), at least 0: the line fitted to log1p of 7 training cells (a), R2 of the means 0.90; ...'
     """
     if line is None:
-        profile = np.append(rank_profile(top), 0.0)
         what = f"{profile_name(top)}, a proxy of expression that is not fitted; 0 for genes that are not listed"
-        return profile[np.minimum(ranks - 1, top)].astype(np.float32), what
-    values = np.maximum(0.0, line["intercept"] + line["slope"] * np.log(ranks)).astype(np.float32)
-    return values, (
+        return lambda ranks: np.append(rank_profile(top), 0.0)[np.minimum(ranks - 1, top)], what
+    return lambda ranks: np.maximum(0.0, line["intercept"] + line["slope"] * np.log(ranks)), (
         f"{line['intercept']:.4g} - {-line['slope']:.4g}*log(rank), at least 0: the line fitted to {line['unit']} of "
         f"{line['cells']} training cells ({', '.join(line['sets'])}), R2 of the means {line['r2']:.2f}; "
         "0 for genes that are not listed"

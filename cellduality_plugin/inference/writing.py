@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from pydantic import Field
@@ -34,7 +33,7 @@ class WriteSettings(AskSettings):
 class Written:
     """A written cell: unique genes in descending order of expression; none if nothing could be read."""
 
-    genes: tuple[str, ...]
+    genes: Sequence[str]
     validity: float  # in [0, 1]
     reward: float | None  # in [0, 1]; None if nobody judged
     failure: str  # why nothing could be read
@@ -70,12 +69,11 @@ class Writer(Asker):
         self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache, name: str = ""
     ) -> list[Written]:
         """Return a written cell for each example; what is in ``kept`` is not asked again."""
-        ask = partial(self._written, players=players)
-        asked = answered(ask, examples, kept, batch=self.settings.batch, total=total, name=name)
-        found = (json.loads(text) for _, text in asked)
-        return [Written(**{**one, "genes": tuple(one["genes"])}) for one in found]
+        ask, batch = partial(self._written, players=players), self.settings.batch
+        asked = answered(ask, examples, kept, Written, batch=batch, total=total, name=name)
+        return [found for _, found in asked]
 
-    async def _written(self, example: Example, players: Players) -> str:
+    async def _written(self, example: Example, players: Players) -> Written:
         prompt = self.task.primal_prompt(example.inputs, self.vocabulary)
         draws = range(self.settings.verify or 1)
         texts = await asyncio.gather(*(self._draw(players.sampler, prompt, example, draw) for draw in draws))
@@ -89,7 +87,7 @@ class Writer(Asker):
         answer = answers[best]
         valid = 0.0 if answer.value is None else self.task.validity(example, answer)
         failure = texts[best][1] or answer.failure
-        return json.dumps(asdict(Written(tuple(answer.value or ()), valid, rewards[best], failure, answer.trace)))
+        return Written(answer.value or (), valid, rewards[best], failure, answer.trace)
 
     async def _draw(self, policy: Policy, prompt: str, example: Example, draw: int) -> tuple[str, str]:
         """Return (a response, "") or ("", why there is none); its seed is its own, however often it is asked."""

@@ -13,10 +13,10 @@ from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.checkpoints import model_hash, versions
-from cellduality_plugin.evaluation.generated import RANK, RANK_IS, rank_matrix
+from cellduality_plugin.evaluation.generated import RANK, RANK_IS, as_anndata
 from cellduality_plugin.inference.asking import no_file
 from cellduality_plugin.inference.checkpoint import Checkpoint
-from cellduality_plugin.inference.expression import expression_of
+from cellduality_plugin.inference.expression import expression_by
 from cellduality_plugin.inference.files import PROVENANCE, refuse_taken_keys
 from cellduality_plugin.inference.writing import Writer, Written
 from cellduality_plugin.parsing import Genes
@@ -175,19 +175,14 @@ def _as_anndata(
     **origin: Any,
 ) -> AnnData:
     """Return the written cells over the genes of the vocabulary; one that could not be read has none."""
-    import anndata
-    import pandas
-
-    checkpoint, genes = writer.checkpoint, list(writer.vocabulary.genes)
+    checkpoint = writer.checkpoint
     top = max([checkpoint.notes["top_genes"], *(len(one.genes) for one in found)])
     line = checkpoint.notes.get("line", {}).get(writer.task.name)
-    ranks = rank_matrix([one.genes for one in found], genes, top)
-    matrix = ranks.astype(np.float32)
-    matrix.data, what = expression_of(ranks.data, line, top)
+    expression, what = expression_by(line, top)
     own: dict[str, Any] = {**asked, **{name: [getattr(one, name) for one in found] for name in _FOUND}}
     own["reward"] = np.array(own["reward"], dtype=float)  # NaN where nobody judged
     obs = obs.assign(**{f"{asking.key_added}_{name}": values for name, values in own.items()})
-    result = anndata.AnnData(X=matrix, obs=obs, var=pandas.DataFrame(index=genes), layers={RANK: ranks})
+    result = as_anndata([one.genes for one in found], writer.vocabulary.genes, top, obs, expression)
     result.uns[PROVENANCE] = {
         "model": str(checkpoint.model), "weights": model_hash(checkpoint.model), "packed": checkpoint.hash,
         "task": writer.task.name, **writer.settings.model_dump(), **origin, "X": what, RANK: RANK_IS,

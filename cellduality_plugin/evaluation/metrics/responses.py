@@ -86,7 +86,7 @@ class Responses:
         Answers that cannot be read are left out: validity counts them.
         """
         found: dict[tuple[str, str], list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
-        kinds = dict(zip(reference.held_out.ids, reference.held_out.types, strict=True))
+        kinds = reference.held_out.type_of
         for p in predictions:
             if p.answer and p.id in kinds and str(p.unknown) != CONTROL:
                 pair = tuple(p.answer), many(rows[p.task, p.id].inputs, "control")

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
@@ -24,6 +24,9 @@ from cellduality_plugin.policies.recorded import RecordedPolicy
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.seeds import request_seed
+
+Found = TypeVar("Found", bound=Any)
+"""A dataclass of what JSON can hold."""
 
 NOBODY = "none"
 """No judge: the votes alone count, which is plain self-training."""
@@ -188,40 +191,23 @@ class Panel:
         return Opinion(dict(sorted(votes.items())), rewards, dict(sorted(traces.items())))
 
 
-def opinions(
-    ask: Callable[[Example], Awaitable[Opinion]],
-    examples: Iterable[Example],
-    kept: AnswerCache,
-    *,
-    batch: int,
-    total: int,
-    name: str = "",
-) -> Iterator[tuple[Example, Opinion]]:
-    """Yield each example with the opinion on it, as :func:`answered` has it."""
-
-    async def as_text(example: Example) -> str:
-        return json.dumps(asdict(await ask(example)))
-
-    for example, text in answered(as_text, examples, kept, batch=batch, total=total, name=name):
-        yield example, Opinion(**json.loads(text))
-
-
 def answered(
-    ask: Callable[[Example], Awaitable[str]],
+    ask: Callable[[Example], Awaitable[Found]],
     examples: Iterable[Example],
     kept: AnswerCache,
+    found: type[Found],
     *,
     batch: int,
     total: int,
     name: str = "",
-) -> Iterator[tuple[Example, str]]:
-    """Yield each example with what was found of it, in their order; a batch is asked together, and then ``kept``.
+) -> Iterator[tuple[Example, Found]]:
+    """Yield each example with what was ``found`` of it, in their order; a batch is asked together, and then ``kept``.
 
     The progress bar shows ``name`` and how many of ``total`` are done; there is none if ``name`` is empty.
     """
 
     async def together(missing: Sequence[Example]) -> list[str]:
-        return list(await asyncio.gather(*map(ask, missing)))
+        return [json.dumps(asdict(each)) for each in await asyncio.gather(*map(ask, missing))]
 
     def key(example: Example) -> str:
         return f"{example.task}/{example.id}"
@@ -233,4 +219,4 @@ def answered(
                 kept.add(dict(zip(map(key, missing), asyncio.run(together(missing)), strict=True)))
             bar.update(len(cells))
             for example in cells:
-                yield example, kept[key(example)] or ""
+                yield example, found(**json.loads(kept[key(example)] or ""))

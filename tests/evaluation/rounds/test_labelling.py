@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.evaluation.rounds.labelling import Opinion, Selection, decide, drawn, luck, opinions
+from cellduality_plugin.evaluation.rounds.labelling import Opinion, Selection, answered, decide, drawn, luck
 from cellduality_plugin.examples import Example
 from cellduality_plugin.groups import Score, votes_for
 from cellduality_plugin.parsing import Answer
@@ -95,7 +95,7 @@ class Counting:
 def ask(path: Path, panel: Counting, batch: int = 4) -> list[tuple[str, Opinion]]:
     examples = [Example("t", str(number), {}, {}, (), None) for number in range(10)]
     with AnswerCache(path, {"model": "abc"}) as kept:
-        found = opinions(panel.opinion, examples, kept, batch=batch, total=10)
+        found = answered(panel.opinion, examples, kept, Opinion, batch=batch, total=10)
         return [(example.id, said) for example, said in found]
 
 
