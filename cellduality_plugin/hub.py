@@ -1,11 +1,16 @@
-"""Models that are named as the hub names them: their folder, downloaded where it is not there yet."""
+"""Models that are named as the hub names them: their folder, downloaded where it is not there yet; their tokenizer."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
+from cellduality_plugin.chat import render
 from cellduality_plugin.errors import CellDualityError
 
+_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the same class, before transformers 5 and since
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
@@ -51,3 +56,44 @@ def advice(error: BaseException) -> str:
     if reason is not None:
         return "accept the model's licence on its page, then log in (hf auth login) or set HF_TOKEN"
     return "check the name and the network"
+
+
+def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
+    """Return the tokenizer at ``model``, a folder that may hold nothing else, or a hub name.
+
+    A CellDualityError is raised if there is none, or no chat template that can be rendered.
+    """
+    import transformers
+    from jinja2 import TemplateError
+
+    named = Path(model, "tokenizer_config.json")
+    reader: Any = transformers.AutoTokenizer
+    try:
+        # AutoTokenizer imports every model there is, which takes as long as all else that is done before a run.
+        if named.is_file() and json.loads(named.read_text("utf-8")).get("tokenizer_class") in _PLAIN:
+            reader = transformers.PreTrainedTokenizerFast
+        tokenizer = reader.from_pretrained(model, local_files_only=not looks_local(model) and not _hub_answers())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"cannot load the tokenizer: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        raise CellDualityError(what, code="no-tokenizer", where=model, hint=advice(error)) from error
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
+    if not tokenizer.chat_template:
+        what, hint = "the model has no chat template", "start from an instruction-tuned model, or add a chat_template"
+        raise CellDualityError(what, code="no-chat-template", where=model, hint=f"{hint} to its tokenizer")
+    try:
+        render(tokenizer, "Which type is the cell?")
+    except TemplateError as error:
+        what = f"the chat template cannot be rendered: {error}"
+        raise CellDualityError(what, code="bad-chat-template", where=model, hint="correct the template") from error
+    return tokenizer
+
+
+def _hub_answers() -> bool:
+    """Return whether the hub can be reached now; its own client goes on trying for the better part of a minute."""
+    import httpx
+
+    try:
+        httpx.head(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
+    return True

@@ -13,7 +13,7 @@ from cellduality_plugin.chat import decode
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.groups import Group
-from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
+from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.endpoint import EndpointPolicy

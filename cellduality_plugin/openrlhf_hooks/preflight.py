@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cellduality_plugin.chat import render
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.hub import advice, looks_local
+from cellduality_plugin.hub import looks_local, read_tokenizer
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks.base import LabelTask
 
-_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the same class, before transformers 5 and since
 _AGAIN = "prepare the data again (bash recipes/prepare.sh)"
 
 
@@ -37,47 +33,6 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
         what, hint = "the model folder has no weights", "make or download the model again"
         raise CellDualityError(what, code="no-weights", where=model, hint=hint)
     return read_tokenizer(model, chat_template)
-
-
-def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
-    """Return the tokenizer at ``model``, a folder that may hold nothing else, or a hub name.
-
-    A CellDualityError is raised if there is none, or no chat template that can be rendered.
-    """
-    import transformers
-    from jinja2 import TemplateError
-
-    named = Path(model, "tokenizer_config.json")
-    reader: Any = transformers.AutoTokenizer
-    try:
-        # AutoTokenizer imports every model there is, which takes as long as all else that is done before a run.
-        if named.is_file() and json.loads(named.read_text("utf-8")).get("tokenizer_class") in _PLAIN:
-            reader = transformers.PreTrainedTokenizerFast
-        tokenizer = reader.from_pretrained(model, local_files_only=not looks_local(model) and not _hub_answers())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"cannot load the tokenizer: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-        raise CellDualityError(what, code="no-tokenizer", where=model, hint=advice(error)) from error
-    tokenizer.chat_template = chat_template or tokenizer.chat_template
-    if not tokenizer.chat_template:
-        what, hint = "the model has no chat template", "start from an instruction-tuned model, or add a chat_template"
-        raise CellDualityError(what, code="no-chat-template", where=model, hint=f"{hint} to its tokenizer")
-    try:
-        render(tokenizer, "Which type is the cell?")
-    except TemplateError as error:
-        what = f"the chat template cannot be rendered: {error}"
-        raise CellDualityError(what, code="bad-chat-template", where=model, hint="correct the template") from error
-    return tokenizer
-
-
-def _hub_answers() -> bool:
-    """Return whether the hub can be reached now; its own client goes on trying for the better part of a minute."""
-    import httpx
-
-    try:
-        httpx.head(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5)
-    except (httpx.HTTPError, httpx.InvalidURL):
-        return False
-    return True
 
 
 class Lengths:

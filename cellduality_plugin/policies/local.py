@@ -12,9 +12,10 @@ import numpy as np
 
 from cellduality_plugin.chat import decode, render, response_ids
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.branching import Prefix, branches_of, log_prob_at
-from cellduality_plugin.policies.offline import chat_tokenizer, check_checkpoint
+from cellduality_plugin.policies.offline import check_checkpoint
 from cellduality_plugin.seeds import request_seed
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class LocalModel:
 
         check_checkpoint(folder)
         try:
-            tokenizer = chat_tokenizer(folder)
+            tokenizer = read_tokenizer(str(folder))
             model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
         except (OSError, ValueError, RuntimeError) as error:
             what, hint = f"cannot load the checkpoint: {error}", "save it again"

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from cellduality_plugin.chat import decode, render
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.hub import read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -155,20 +156,8 @@ def check_checkpoint(model: Path) -> None:
         raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
 
 
-def chat_tokenizer(model: Path, chat_template: str = "") -> Any:
-    """Return the tokenizer in ``model``, with another chat template if one is given; it must have one."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(model))
-    tokenizer.chat_template = chat_template or tokenizer.chat_template
-    if not tokenizer.chat_template:
-        what, hint = "the tokenizer has no chat template", "save one with it, or set chat_template"
-        raise CellDualityError(what, code="no-chat-template", where=str(model), hint=hint)
-    return tokenizer
-
-
 def _opened(model: Path, settings: EngineSettings, seed: int) -> Served:
-    tokenizer = chat_tokenizer(model, settings.chat_template)
+    tokenizer = read_tokenizer(str(model), settings.chat_template)
     import vllm
     from vllm.platforms import current_platform
 

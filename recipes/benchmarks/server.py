@@ -101,7 +101,7 @@ def prepare(folder: Path, rows: int) -> tuple[Path, Path]:
 def rollouts(config: Path, model: Path) -> list[dict[str, list[str]]]:
     """Return what OpenRLHF would post for each rollout, groups one after another, their answers repeating."""
     from cellduality_plugin.files import read_jsonl
-    from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
+    from cellduality_plugin.hub import read_tokenizer
     from cellduality_plugin.tasks import get_task
 
     tokenizer, task = read_tokenizer(str(model)), get_task("cell_type_annotation")
@@ -187,7 +187,7 @@ async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds
 async def swapped(run: dict[str, Any], posted: list[dict[str, Any]], config: Path, model: Path) -> int:
     """Return how many rollouts were given another reward than theirs; forgets the answers."""
     from cellduality_plugin.config import Config
-    from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
+    from cellduality_plugin.hub import read_tokenizer
     from cellduality_plugin.openrlhf_hooks.remote.judge import Judge
 
     tokenizer = read_tokenizer(str(model))
