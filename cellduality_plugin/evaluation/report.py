@@ -77,7 +77,7 @@ def write_report(
         version=__version__,
         metrics=metrics,
         tables=section_tables(metrics),
-        wins_line=wins_line(*baseline_wins(metrics)),
+        wins_line=wins_line(baseline_wins(metrics)),
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
         confidence=_confidence(run / "confidence.json"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich import box
 from rich.console import Group
@@ -99,7 +98,7 @@ def table(metrics: Mapping[str, Any]) -> Group:
     return Group(
         Text(legend, style="dim"),
         *(Padding(_task_table(task, side_by_side(rows), columns, real), (0, 0, 1, 0)) for task, rows in tasks.items()),
-        Text(wins_line(*baseline_wins(metrics)), style="dim"),
+        Text(wins_line(baseline_wins(metrics)), style="dim"),
     )
 
 
@@ -120,15 +119,6 @@ def side_by_side(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[tup
         label = "  held-out types" if part == "ood" else "  " + part.replace("_", " ")
         metric.append((label if part else name, cells))
     return [row for metric in found.values() for row in metric]
-
-
-class Win(NamedTuple):
-    """A metric, ``section/metric``, in which the best baseline beats the best checkpoint, and what both have."""
-
-    key: str
-    baseline: str
-    value: float
-    best: float
 
 
 def columns_of(metrics: Mapping[str, Any], kind: str) -> list[str]:
@@ -162,26 +152,21 @@ def best_columns(cells: Mapping[str, Mapping[str, Any]], real: str) -> frozenset
     return frozenset(name for name, loss in losses.items() if len(losses) > 1 and loss == min(losses.values()))
 
 
-def baseline_wins(metrics: Mapping[str, Any]) -> tuple[list[Win], list[str]]:
-    """Return the metrics in which a baseline beats every checkpoint, and the names of all that both have.
+def baseline_wins(metrics: Mapping[str, Any]) -> dict[str, bool]:
+    """Return of each metric that baselines and checkpoints have whether a baseline beats every checkpoint.
 
-    ``metrics`` is what :func:`cellduality_plugin.evaluation.evaluate.evaluate` returns. What a baseline has by
-    construction does not count. A tie is no win.
+    What a baseline has by construction does not count. A tie is no win.
     """
-    columns, real = metrics["columns"], real_column(metrics)
-    wins, compared = [], []
+    columns, real, won = metrics["columns"], real_column(metrics), {}
     for key in dict.fromkeys(key for column in columns.values() for key in column["metrics"]):
         cells = {name: column["metrics"][key] for name, column in columns.items() if key in column["metrics"]}
-        losses: dict[str, dict[str, float]] = {"baseline": {}, "checkpoint": {}}
+        losses: dict[str, list[float]] = {"baseline": [], "checkpoint": []}
         for name, loss in _losses(cells, real).items():
             if (kind := columns[name].get("kind")) in losses and cells[name].get("note") != BY_CONSTRUCTION:
-                losses[kind][name] = loss
+                losses[kind].append(loss)
         if all(losses.values()):
-            compared.append(key)
-            baseline, checkpoint = (min(found, key=found.__getitem__) for found in losses.values())
-            if losses["baseline"][baseline] < losses["checkpoint"][checkpoint]:
-                wins.append(Win(key, baseline, cells[baseline]["value"], cells[checkpoint]["value"]))
-    return wins, compared
+            won[key] = min(losses["baseline"]) < min(losses["checkpoint"])
+    return won
 
 
 def _losses(cells: Mapping[str, Mapping[str, Any]], real: str) -> dict[str, float]:
@@ -194,25 +179,23 @@ def _losses(cells: Mapping[str, Mapping[str, Any]], real: str) -> dict[str, floa
     return {name: -value if better == "higher" else value for name, value in values.items()}
 
 
-def wins_line(wins: Sequence[Win], compared: Sequence[str]) -> str:
+def wins_line(won: Mapping[str, bool]) -> str:
     """Return the line under the table: in how many rows a baseline beats every checkpoint, in all and by section.
-
-    ``wins`` and ``compared`` are what :func:`baseline_wins` returns.
 
     Examples
     --------
-    >>> wins_line([Win("a/accuracy", "majority", 0.8, 0.7)], ["a/accuracy", "a/macro_f1", "b/accuracy"])
+    >>> wins_line({"a/accuracy": True, "a/macro_f1": False, "b/accuracy": False})
     'A baseline beats every checkpoint in 1 of 3 rows that both have: a 1 of 2; b 0 of 1.'
-    >>> wins_line([], ["a/accuracy"]), wins_line([], [])
+    >>> wins_line({"a/accuracy": False}), wins_line({})
     ('No baseline beats every checkpoint in any of 1 rows that both have.', '')
     """
-    if not compared:
-        return ""
-    if not wins:
-        return f"No baseline beats every checkpoint in any of {len(compared)} rows that both have."
-    won, all_of = (Counter(key.rpartition("/")[0] for key in keys) for keys in ([win.key for win in wins], compared))
-    each = "; ".join(f"{section_title(section)} {won[section]} of {count}" for section, count in sorted(all_of.items()))
-    return f"A baseline beats every checkpoint in {len(wins)} of {len(compared)} rows that both have: {each}."
+    if not any(won.values()):
+        return f"No baseline beats every checkpoint in any of {len(won)} rows that both have." if won else ""
+    sections: dict[str, list[bool]] = {}
+    for key, own in won.items():
+        sections.setdefault(key.rpartition("/")[0], []).append(own)
+    each = "; ".join(f"{section_title(section)} {sum(own)} of {len(own)}" for section, own in sorted(sections.items()))
+    return f"A baseline beats every checkpoint in {sum(won.values())} of {len(won)} rows that both have: {each}."
 
 
 def _task_table(task: str, rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str], real: str) -> Table:

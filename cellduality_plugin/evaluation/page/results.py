@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from cellduality_plugin.evaluation.tables import best_columns, real_column, section_title, table_rows
 
 
@@ -71,15 +73,14 @@ def confusions(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> dict[s
     found: dict[str, list[dict[str, Any]]] = {}
     for name in checkpoints:
         for key, matrix in metrics["columns"][name]["confusion"].items():
-            labels, counts = matrix["labels"], matrix["counts"]
-            answered = [sum(row[place] for row in counts) for place in range(len(labels))]
-            kept = [place for place, row in enumerate(counts) if answered[place] or sum(row)]
-            rows = []
+            labels, counts = matrix["labels"], np.array(matrix["counts"])
+            golds, answered = counts.sum(axis=1), counts[:, :-1].sum(axis=0)
+            kept = np.flatnonzero(golds + answered).tolist()
+            names, rows = [labels[place] for place in kept], []
             for place in kept:
-                total = sum(counts[place])
-                shown = [counts[place][column] for column in (*kept, len(labels))]
-                rows.append((labels[place], total, [(count, count / max(total, 1)) for count in shown]))
-            read, names = (sum(answered), sum(map(sum, counts))), [labels[place] for place in kept]
+                shown = counts[place, [*kept, -1]].tolist()
+                rows.append((labels[place], int(golds[place]), [(n, n / max(golds[place], 1)) for n in shown]))
+            read = int(answered.sum()), int(counts.sum())
             found.setdefault(section_title(key), []).append(
                 {"column": name, "labels": names, "rows": rows, "read": read}
             )
