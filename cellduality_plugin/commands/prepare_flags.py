@@ -25,9 +25,8 @@ def refuse_alone(context: typer.Context) -> None:
             what = f"{_flag(name)} does nothing without {_flag(other)}"
             raise CellDualityError(what, code="needs-another", where=_flag(name), hint="give both, or neither")
     if context.params["matrix"] and context.params["layer"]:
-        raise CellDualityError(
-            "two matrices are asked for", code="settings-clash", where="--layer", hint="leave out --matrix or --layer"
-        )
+        hint = "leave out --matrix or --layer"
+        raise CellDualityError("two matrices are asked for", code="settings-clash", where="--layer", hint=hint)
 
 
 def _flag(name: str) -> str:

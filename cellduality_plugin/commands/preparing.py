@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -217,20 +216,12 @@ def data_prepare(
         "temperature": dual_temperature, "samples": dual_samples, "timeout_seconds": dual_timeout,
         "max_new_tokens": dual_max_new_tokens or None,
     }  # fmt: skip
-    # Named from where the data are, so that both can be moved.
-    place = (
-        {"folder": os.path.relpath(records, folder), "every": records_every, "limit": records_limit}
-        if records
-        else None
-    )
-    config = run_config(
-        list(settings.tasks),
-        pairs(rewards, "--rewards"),
-        shaping=shaping,
-        votes=names_in(votes),
-        traces=pairs(traces, "--traces"),
-        others={"dual": dual, "records": place, "profiles": "profiles.npz"},
-    )
+    place = None
+    if records:  # named from where the data are, so that both can be moved
+        place = {"folder": os.path.relpath(records, folder), "every": records_every, "limit": records_limit}
+    how = names_in(votes), pairs(traces, "--traces"), shaping
+    rest: dict[str, object] = {"dual": dual, "records": place, "profiles": "profiles.npz"}
+    config = run_config(list(settings.tasks), pairs(rewards, "--rewards"), *how, **rest)
     config.load_rewards(config.load_tasks(), prepared=False)
     gold = tuple(config.tasks) if gold_for_monitoring else config.needs_gold()
     for name in (*names, *others):
@@ -250,30 +241,27 @@ def data_prepare(
 def run_config(
     tasks: Iterable[str],
     rewards: Mapping[str, str],
-    *,
-    shaping: Mapping[str, Any] = MappingProxyType({}),
     votes: Collection[str] = (),
-    traces: Mapping[str, str] = MappingProxyType({}),
-    others: Mapping[str, Any] = MappingProxyType({}),
+    traces: Mapping[str, str] | None = None,
+    shaping: Mapping[str, Any] | None = None,
+    **others: Any,
 ) -> Config:
     """Return the configuration of a run with ``tasks`` (names or import paths).
 
-    ``shaping`` are settings that all tasks share, ``others`` those of the run besides its tasks.
-
-    Raises
-    ------
-    CellDualityError
-        If a reward is given for an unknown task, or a setting is wrong.
+    ``shaping`` are settings that all tasks share, ``others`` those of the run besides its tasks. A CellDualityError if
+    something is said of an unknown task, or a setting is wrong.
     """
-    found = {get_task(pair).name: pair for pair in tasks}
-    for given, flag in ((rewards, "--rewards"), (votes, "--votes"), (traces, "--traces")):
+    found, usual = {get_task(pair).name: pair for pair in tasks}, rewards.get(EVERY_TASK, "duality")
+    for given, flag in ((rewards, "--rewards"), (votes, "--votes"), (traces or {}, "--traces")):
         _refuse_unknown({*given} - {EVERY_TASK}, found, flag)
-    usual = rewards.get(EVERY_TASK, "duality")
-    kinds = {name: reward_of(rewards.get(name, usual), "--rewards") for name in found}
     settings = {
-        name: {"pair": pair, "reward": kinds[name], "votes": name in votes, **shaping} for name, pair in found.items()
-    }
-    mine = {name: count for name, count in traces.items() if name in (*found, EVERY_TASK)}
+        name: {
+            "pair": pair, "reward": reward_of(rewards.get(name, usual), "--rewards"), "votes": name in votes,
+            **(shaping or {}),
+        }
+        for name, pair in found.items()
+    }  # fmt: skip
+    mine = {name: count for name, count in (traces or {}).items() if name in (*found, EVERY_TASK)}
     return Config.read({"tasks": settings, **others}).with_each("traces", mine, "--traces")
 
 

@@ -78,13 +78,10 @@ class Work:
         every = ((task, row["id"]) for task, row, _ in self._training(labelled=False))
         self._chosen = Selection(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)
         if not self._chosen.count:
-            raise CellDualityError(
-                "no training cell without a label, or no row of a task that answers with one",
-                code="nothing-to-label",
-                where=f"{self._cells}, {labelled}",
-                hint="prepare with fewer labelled cells, and with a task such as cell_type_annotation",
-                exit_code=3,
-            )
+            what = "no training cell without a label, or no row of a task that answers with one"
+            hint = "prepare with fewer labelled cells, and with a task such as cell_type_annotation"
+            where = f"{self._cells}, {labelled}"
+            raise CellDualityError(what, code="nothing-to-label", where=where, hint=hint, exit_code=3)
         self._before = pseudo.previous_labels(previous) if previous else {}
         known = self._training(labelled=False) if tell_truth else ()
         self._truths = {(task, row["id"]): label for task, row, label in known}
@@ -120,16 +117,12 @@ class Work:
             for _ in range(rows["times"]):
                 yield from pseudo.read_sft(self._labelled)
 
+        asking = self._settings.model_dump(mode="json", include={"votes", "temperature", "judge", "seed"})
         made_from = {
-            **origin,
-            "format": "cellduality-opinions",
-            "cells": file_hash(self._cells),
-            "config": self._config.model_dump(mode="json", exclude={"records"}),
-            "hidden": self._hidden,
-            "masks": self._masks,
-            "asking": self._settings.model_dump(mode="json", include={"votes", "temperature", "judge", "seed"}),
-            "versions": versions(),
-        }
+            **origin, "format": "cellduality-opinions", "cells": file_hash(self._cells), "asking": asking,
+            "config": self._config.model_dump(mode="json", exclude={"records"}), "hidden": self._hidden,
+            "masks": self._masks, "versions": versions(),
+        }  # fmt: skip
         with AnswerCache(out.with_suffix(".answers"), made_from) as kept, opened() as players:
             write_jsonl(out, mixed(self._pseudo_rows(partial(self._decided, players, kept, name), tallies)))
         found = {task: tally.summary() for task, tally in tallies.items()}

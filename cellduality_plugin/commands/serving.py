@@ -33,13 +33,8 @@ def serve_reward(
     from cellduality_plugin.config import Config
     from cellduality_plugin.openrlhf_hooks.remote import serving
 
-    settings = serving.with_endpoint(
-        Config.load(config),
-        urls=tuple(policy_url or ()),
-        model=model,
-        tokenizer=tokenizer,
-        key_variable=key_variable,
-    )
+    named = {"model": model, "tokenizer": tokenizer, "key_variable": key_variable}
+    settings = serving.with_endpoint(Config.load(config), urls=tuple(policy_url or ()), **named)
     serving.serve(settings, host=host, port=port, waiting=waiting)
 
 
@@ -60,12 +55,9 @@ def reward_path(
     from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
 
     if server and config is None:
-        raise CellDualityError(
-            "no place for the file that asks the servers",
-            code="flag-missing",
-            where="reward-path --server",
-            hint="pass --config, too: it is written beside that file",
-        )
+        what, where = "no place for the file that asks the servers", "reward-path --server"
+        hint = "pass --config, too: it is written beside that file"
+        raise CellDualityError(what, code="flag-missing", where=where, hint=hint)
     if config is None:
         print(packaged_reward_file())
     else:

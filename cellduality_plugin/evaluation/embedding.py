@@ -113,15 +113,11 @@ def open_embedding(
 
         return read_scgpt(Path(space), genes, top=max(map(len, cells), default=1))
     if ":" not in space:
-        raise CellDualityError(
-            f"no embedding {space!r}",
-            code="unknown-embedding",
-            where="embedding",
-            hint="give pca, the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt), or module:Class",
-        )
-    found: Any = load_class(space, Embedding, what="embedding", where="embedding")
-    own: Embedding = found(cells, genes, seed=seed)
-    return own
+        hint = "give pca, the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt), or module:Class"
+        raise CellDualityError(f"no embedding {space!r}", code="unknown-embedding", where="embedding", hint=hint)
+    own: Any = load_class(space, Embedding, what="embedding", where="embedding")
+    found: Embedding = own(cells, genes, seed=seed)
+    return found
 
 
 def fit_embedding(

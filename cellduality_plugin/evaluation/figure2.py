@@ -119,11 +119,8 @@ def write_figure(sources: Sequence[Path], out: Path, window: int = 5) -> list[Pa
         raise CellDualityError(what, code="wrong-format", where=str(out), hint="end it in .svg")
     found = panels([read_curves(source) for source in sources], window)
     if not found:
-        raise CellDualityError(
-            f"no {REWARD}/TASK that all of these logged",
-            code="no-curves",
-            where=", ".join(map(str, sources)),
-            hint="give the TensorBoard folder or the log of GRPO with a dual reward",
-        )
+        what, where = f"no {REWARD}/TASK that all of these logged", ", ".join(map(str, sources))
+        hint = "give the TensorBoard folder or the log of GRPO with a dual reward"
+        raise CellDualityError(what, code="no-curves", where=where, hint=hint)
     save_figure2(out, found, window)
     return found

@@ -82,12 +82,9 @@ class Annotator(Asker):
         self.calibration = Calibration.of_notes(checkpoint.notes, self.task.name, settings.asked)
         if settings.coverage and not calibrating:
             if not self.calibration:
-                raise CellDualityError(
-                    f"no calibration of {self.task.name} ({settings.asked}), which sets of labels need",
-                    code="not-calibrated",
-                    where="--coverage",
-                    hint=f"first: cellduality calibrate {checkpoint.model} --data DATA --verify {settings.verify}",
-                )
+                what = f"no calibration of {self.task.name} ({settings.asked}), which sets of labels need"
+                hint = f"first: cellduality calibrate {checkpoint.model} --data DATA --verify {settings.verify}"
+                raise CellDualityError(what, code="not-calibrated", where="--coverage", hint=hint)
             self.calibration.threshold(settings.coverage)  # refused before a cell is asked about
         self._panel = Panel(
             checkpoint.config, votes=settings.verify or 1, judge=CONFIGURED if settings.verify else NOBODY,

@@ -54,12 +54,9 @@ class Asker:
         self.pay = checkpoint.config.tasks[task.name]
         self.hidden = float(self.pay.hidden or checkpoint.notes["hidden"])  # the share of a cell that duals rebuild
         if settings.verify and get_reward(self.pay.reward, checkpoint.config.folder).needs_gold:
-            raise CellDualityError(
-                "the reward of this task reads the true answer, which is not known here",
-                code="reward-needs-gold",
-                where=f"tasks.{task.name}.reward",
-                hint="pack the model with another configuration, or ask with --verify 0",
-            )
+            what = "the reward of this task reads the true answer, which is not known here"
+            hint = "pack the model with another configuration, or ask with --verify 0"
+            raise CellDualityError(what, code="reward-needs-gold", where=f"tasks.{task.name}.reward", hint=hint)
 
     def rng(self, cell_id: str) -> np.random.Generator:
         """Return what hides genes of a cell from the dual; the same whenever it is asked about."""
@@ -87,11 +84,12 @@ class Asker:
             self.refuse_unshown(given)
             table = replace(table, obs=table.obs.assign(**given))
         if missing := sorted(set(self.columns) - set(table.obs)):
-            there = f"there is {', '.join(map(str, table.obs)) or 'none'}"
-            raise CellDualityError(
-                f"no column {missing[0]!r}, which the question shows", code="unknown-column", where=f"{source}, obs",
-                hint=f"{there}; or give it one value: --set {missing[0]}=VALUE",
-            )  # fmt: skip
+            what, there = (
+                f"no column {missing[0]!r}, which the question shows",
+                ", ".join(map(str, table.obs)) or "none",
+            )
+            hint = f"there is {there or 'none'}; or give it one value: --set {missing[0]}=VALUE"
+            raise CellDualityError(what, code="unknown-column", where=f"{source}, obs", hint=hint)
         shared = self.genes.intersection(table.genes)
         if not shared:
             what = "none of its genes is one that the model knows"

@@ -50,10 +50,9 @@ class Checkpoint:
         """Return the genes that the questions of ``task`` showed in training; a CellDualityError if there were none."""
         if found := self.notes["genes"].get(task):
             return frozenset(found)
-        raise CellDualityError(
-            f"the model was not trained on {task!r}", code="task-not-packed", where=str(self.model),
-            hint=f"it was on {', '.join(self.notes['genes'])}; or pack it with the data of its training",
-        )  # fmt: skip
+        what = f"the model was not trained on {task!r}"
+        hint = f"it was on {', '.join(self.notes['genes'])}; or pack it with the data of its training"
+        raise CellDualityError(what, code="task-not-packed", where=str(self.model), hint=hint)
 
     def task(self, name: str) -> DualTask:
         """Return the pair called ``name``; a CellDualityError lists those there are."""

@@ -119,7 +119,7 @@ class TestRunConfig:
             [ANNOTATION, GENERATION],
             {ANNOTATION: "likelihood"},
             shaping={"validity_power": 2.0, "validity_share": 0.1},
-            others={"dual": {"temperature": 0.5, "timeout_seconds": 9.0}},
+            dual={"temperature": 0.5, "timeout_seconds": 9.0},
         )
         assert {name: task.reward for name, task in config.tasks.items()} == {
             ANNOTATION: "likelihood",
