@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,17 +143,13 @@ def filter_candidates(
     filters: dict[str, Any] = {
         "keep": keep, "traces": traces, "min_trace_words": min_trace_words, "max_trace_words": max_trace_words,
     }  # fmt: skip
-    items = ",".join(threshold or []).split(",")
-    filters["thresholds"] = _numbers((item for item in items if "=" in item), "--threshold")
-    for item in items:
-        if item and "=" not in item:
-            filters["threshold"] = _number(item, "--threshold")
-    settings = CurationSettings.read(
-        {
-            "filters": filters, "directions": directions, "duals": duals, "shares": _numbers(share or [], "--share"),
-            "fill": fill, "well_posed": well_posed, "seed": seed,
-        }
-    )  # fmt: skip
+    least = pairs(",".join(threshold or []), "--threshold", "")
+    filters["thresholds"] = {group: number for group, number in least.items() if number}
+    for alone in (text for text, number in least.items() if not number):
+        filters["threshold"] = alone
+    shares = pairs(",".join(share or []), "--share")
+    how = {"directions": directions, "duals": duals, "fill": fill, "well_posed": well_posed, "seed": seed}
+    settings = CurationSettings.read({"filters": filters, "shares": shares, **how})
     with Console(stderr=True).status("filtering"):
         summary = curate(data, Config.load(data / "cellduality.json").load_tasks(), settings)
     wide_console().print(describe(summary))
@@ -178,15 +173,3 @@ def show_statistics(
     wide_console().print(*statistics.tables(found, settings.filters.keep), sep="\n")
     if plot:
         print(statistics.plot(found, data / "traces" / "stats.png"))
-
-
-def _numbers(items: Iterable[str], flag: str) -> dict[str, float]:
-    return {name: _number(value, flag) for name, value in pairs(",".join(items), flag).items()}
-
-
-def _number(text: str, flag: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        hint = "write 0.5, or GROUP=0.5,..."
-        raise CellDualityError(f"{text!r} is not a number", code="not-a-number", where=flag, hint=hint) from None
