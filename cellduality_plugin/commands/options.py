@@ -77,7 +77,8 @@ def reads_cells(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        command(**values, reading=Reading(**{name: values.pop(name) for name in shared}))
+        reading = Reading(**{name: values.pop(name) for name in shared})
+        command(**values, reading=reading)
 
     shared = inspect.signature(Reading).parameters
     *own, _ = inspect.signature(command).parameters.values()
@@ -93,7 +94,7 @@ def reads_cells(command: Callable[..., None]) -> Callable[..., None]:
 
 def load_model(folder: Path, backend: str) -> Model:
     """Return the trained model in ``folder``."""
-    from cellduality_plugin.inference.model import Backend, Model
+    from cellduality_plugin.inference import model
 
-    refuse_unknown(("--backend", backend, get_args(Backend)))
-    return Model.load(folder, backend=backend)  # type: ignore[arg-type]  # one of Backend, as was just seen
+    refuse_unknown(("--backend", backend, get_args(model.Backend)))
+    return model.Model.load(folder, backend=backend)  # type: ignore[arg-type]  # one of them, as was just seen
