@@ -26,6 +26,9 @@ from cellduality_plugin.commands.options import (
 if TYPE_CHECKING:
     from cellduality_plugin.inference.model import Model
 
+LITTLE_SHARED = 0.5
+"""Of the genes that a model knows: a file that has fewer is warned of."""
+
 
 def pack(
     model: Annotated[Path, typer.Argument(help="The folder of a trained model.")],
@@ -146,7 +149,6 @@ def label_file(
 ) -> None:
     """Write a copy of a file with labels, and print how many cells have which."""
     from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
-    from cellduality_plugin.inference.files import LITTLE_SHARED
 
     own = AnnotateSettings.read(settings | reading.of_draws, where="annotate")
     found, shared = trained.annotate_file(cells, out, own, given=values_in(given, "--set"), **how, **reading.of_file)

@@ -63,18 +63,11 @@ class Embedding(ABC):
 
     Such a class is called with the real training cells (ranked genes), the genes of the vocabulary and, by name, the
     ``seed``. It sees no other cells.
-
-    Parameters
-    ----------
-    genes, top
-        The vocabulary, and the length of a real cell sentence at the most.
-    name
-        The space as it is printed beside every distance.
     """
 
-    genes: tuple[str, ...]
-    top: int
-    name: str
+    genes: tuple[str, ...]  # the vocabulary
+    top: int  # the length of a real cell sentence at the most
+    name: str  # the space as it is printed beside every distance
 
     @abstractmethod
     def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.checkpoints import file_hash, model_hash, versions
 from cellduality_plugin.examples import Example
 from cellduality_plugin.inference.checkpoint import Checkpoint
-from cellduality_plugin.inference.files import obs_of, refuse_taken
+from cellduality_plugin.inference.files import refuse_taken
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.seeds import request_seed
@@ -25,6 +25,7 @@ from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import CellTable, RankedCells, rank_cells
 from data_prep.h5ad.loaders import load_h5ad
+from data_prep.h5ad.matrices import open_tables
 from data_prep.views import known_by
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Asker:
         refuse_taken(out, source)
         columns = {name: name for name in self.columns if name not in given}
         reading = {**reading, "columns": columns | reading.get("columns", {})}
-        loaded, obs = load_h5ad(source, None, **reading), obs_of(source)
+        loaded, obs = load_h5ad(source, None, **reading), open_tables(source).obs
         model, packed = model_hash(self.checkpoint.model), self.checkpoint.hash
         made_from = {
             "model": model, "packed": packed, "file": file_hash(source), "task": self.task.name, "given": dict(given),

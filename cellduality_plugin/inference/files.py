@@ -5,20 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import whole_file
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 PROVENANCE = "cellduality"
 """The key of ``uns`` by which a file of ours is known."""
-
-LITTLE_SHARED = 0.5
 
 
 def refuse_taken(out: Path, source: Path) -> None:
@@ -45,13 +40,6 @@ def refuse_taken_keys(obs: Iterable[str], columns: Iterable[str]) -> None:
     if taken := sorted(set(obs) & set(columns)):
         what = f"obs has a column {taken[0]!r} already"
         raise CellDualityError(what, code="key-taken", where="--key-added", hint="give another name")
-
-
-def obs_of(path: Path) -> DataFrame:
-    """Return ``obs`` of the file in ``path``."""
-    from data_prep.h5ad.matrices import open_tables
-
-    return open_tables(path).obs
 
 
 def write_copy(
