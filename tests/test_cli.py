@@ -313,7 +313,7 @@ class TestOtherCommands:
         ("flags", "what", "where"),
         [
             (["--split", "train"], "no split 'train'", "--split"),
-            (["--decode", "beam"], "no decoding 'beam'", "--decode"),
+            (["--decode", "beam"], "no decode 'beam'", "--decode"),
             (["--samples", 0], "0 is none", "--samples"),
             (["--batch", 0], "0 is none", "--batch"),
             (["--model", "base"], "'base' is not ", "--model"),

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cellduality_plugin.commands.arguments import folders, refuse_unknown
 from cellduality_plugin.commands.options import MaxLen, MaxNewTokens, TensorParallel
+from cellduality_plugin.errors import CellDualityError
 
 out = Console()
 
@@ -28,12 +29,12 @@ def evaluate_checkpoints(
             help="both: labels greedily and drawn, cells drawn; headline: labels greedily; greedy or sampled: all."
         ),
     ] = "both",
-    samples: Annotated[int, typer.Option(min=1, help="Answers drawn to each row.")] = 4,
+    samples: Annotated[int, typer.Option(help="Answers drawn to each row.")] = 4,
     max_len: MaxLen = 2048,
     max_new_tokens: MaxNewTokens = 1024,
     seed: Annotated[int, typer.Option(help="Of every sampled answer.")] = 42,
     batch: Annotated[
-        int, typer.Option(min=1, help="Questions asked together; what is answered is kept after each batch.")
+        int, typer.Option(help="Questions asked together; what is answered is kept after each batch.")
     ] = 256,
     tensor_parallel: TensorParallel = 1,
     together: Annotated[
@@ -61,6 +62,9 @@ def evaluate_checkpoints(
     from cellduality_plugin.policies.offline import EngineSettings
 
     refuse_unknown(("--split", split, get_args(Split)), ("--decode", decode, get_args(Decode)))
+    for flag, number in (("--samples", samples), ("--batch", batch)):
+        if number < 1:
+            raise CellDualityError(f"{number} is none", code="wrong-value", where=flag, hint="give 1 or more")
     engine = EngineSettings(max_len, max_new_tokens, tensor_parallel_size=tensor_parallel)
     asking = PredictionSettings(samples, seed=seed, decode=decode, batch=batch, engine=engine)  # type: ignore[arg-type]
     settings = EvaluationSettings(
