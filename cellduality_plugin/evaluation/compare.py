@@ -75,14 +75,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm in one metric: its change from the reference, paired by seed, and what that comes to.
-
-    ``share`` is that of the oracle's gain; None where the oracle gains nothing, or there is none.
-    """
+    """One arm in one metric, and what its change comes to."""
 
     name: str
-    change: Spread
-    share: Share | None
+    change: Spread  # from the reference, paired by seed
+    share: Share | None  # of the oracle's gain; None where the oracle gains nothing, or there is none
     outcome: Outcome
     verdict: str
 
@@ -95,19 +92,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric, ``section/metric``: what it says of the arms, the oracle first.
+    """One metric and what it says of the arms."""
 
-    ``headline`` is its place among the headlines of the task, from 1, which decides; 0 if it is none. ``values`` are by
-    column in the order of the runs; empty where a run lacks one. ``gap`` is None without an oracle.
-    """
-
-    key: str
+    key: str  # section/metric
     better: str
-    headline: int
-    values: Mapping[str, tuple[float, ...]]
+    headline: int  # its place among the headlines of the task, from 1, which decides; 0 if it is none
+    values: Mapping[str, tuple[float, ...]]  # by column in the order of the runs; empty where a run lacks one
     roles: Mapping[str, Role]
-    gap: Gap | None
-    arms: tuple[Arm, ...]
+    gap: Gap | None  # None without an oracle
+    arms: tuple[Arm, ...]  # the oracle first
 
     @property
     def section(self) -> str:

@@ -22,16 +22,14 @@ from cellduality_plugin.evaluation.tables import (
 
 @dataclass(frozen=True)
 class Headline:
-    """The headline metric of one section: of the last checkpoint but one (None if there is only one), of the last, of
-    the best baseline with its name, and of real cells.
-    """
+    """The headline metric of one section."""
 
     section: str
     metric: str
-    before: Mapping[str, Any] | None
-    after: Mapping[str, Any]
-    baseline: tuple[str, Mapping[str, Any]] | None
-    real: Mapping[str, Any] | None
+    before: Mapping[str, Any] | None  # of the checkpoint that the last one is compared with, if there is one
+    after: Mapping[str, Any]  # of the last
+    baseline: tuple[str, Mapping[str, Any]] | None  # of the best one, with its name
+    real: Mapping[str, Any] | None  # of real cells
 
     @property
     def gain(self) -> float | None:

@@ -29,12 +29,12 @@ the question itself; the true answer of a cell drawn at random, whatever its con
 
 @dataclass(frozen=True)
 class Case:
-    """One cell under audit: its row, with gold, that row under each mask, and (kind, answer), the true one first."""
+    """One cell under audit."""
 
     task: DualTask
-    example: Example
-    splits: tuple[Example, ...]
-    candidates: tuple[tuple[Kind, Value], ...]
+    example: Example  # its row, with gold
+    splits: tuple[Example, ...]  # that row under each mask
+    candidates: tuple[tuple[Kind, Value], ...]  # the true answer first
 
     @property
     def names_a_label(self) -> bool:

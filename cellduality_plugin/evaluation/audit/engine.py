@@ -23,16 +23,12 @@ from cellduality_plugin.seeds import request_seed
 
 @dataclass(frozen=True)
 class Players:
-    """The policies of an audit over one checkpoint, and its tokenizer.
+    """The policies of an audit over one checkpoint, and its tokenizer."""
 
-    ``dual`` plays the dual as in training, ``greedy`` gives the likeliest answer, ``sampler`` draws one at the
-    temperature of a rollout; the counts are tokens of a prompt, with the chat template, and of a response.
-    """
-
-    dual: Policy
-    greedy: Policy
-    sampler: Policy
-    prompt_tokens: CountTokens
+    dual: Policy  # plays the dual as in training
+    greedy: Policy  # gives the likeliest answer
+    sampler: Policy  # draws one at the temperature of a rollout
+    prompt_tokens: CountTokens  # of a prompt, with the chat template
     response_tokens: CountTokens
 
     @classmethod

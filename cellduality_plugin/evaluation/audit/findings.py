@@ -25,16 +25,12 @@ from cellduality_plugin.examples import Value
 
 @dataclass(frozen=True)
 class Answered:
-    """What the policy itself answers about a cell.
+    """What the policy itself answers about a cell."""
 
-    Its likeliest answer (None if it was not asked for or could not be read); its sampled responses, whole, and what was
-    read in them; and how true each of them is, by measure, of which the first is the headline.
-    """
-
-    greedy: Value | None
-    samples: tuple[str, ...]
-    values: tuple[Value | None, ...]
-    truths: Mapping[str, Sequence[float]]
+    greedy: Value | None  # its likeliest answer; None if it was not asked for or could not be read
+    samples: tuple[str, ...]  # drawn responses, whole
+    values: tuple[Value | None, ...]  # and what was read in them
+    truths: Mapping[str, Sequence[float]]  # how true each of them is, by measure, the headline first
 
 
 @dataclass(frozen=True)

@@ -109,17 +109,13 @@ class Account(QuestionPolicy):
 
 @dataclass(frozen=True)
 class Judged:
-    """The rewards of one cell's candidates and samples: answers x masks, in the order of the case and of the group.
-
-    ``costs`` (by :data:`COSTS`) are those of the samples under all masks, asked as training asks; ``failed`` is the
-    share of their duals that gave no verdict.
-    """
+    """The rewards of one cell's candidates and samples: answers x masks, in the order of the case and of the group."""
 
     case: Case
     candidates: Floats
     samples: Floats
-    costs: Floats
-    failed: float
+    costs: Floats  # by COSTS, of the samples under all masks, asked as training asks
+    failed: float  # the share of their duals that gave no verdict
 
     def of(self, *kinds: Kind) -> Floats:
         """Return the rewards of the candidates of ``kinds``: answers x masks."""

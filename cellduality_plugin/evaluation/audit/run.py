@@ -44,24 +44,18 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """How rewards are put to the test.
+    """How rewards are put to the test."""
 
-    Every sensible combination of ``rewards``, ``hidden`` and ``traces`` (:func:`.contenders.contenders_for`), on so
-    many ``cells`` of a task, under so many ``masks`` of each (None: all); in training the reward of a rollout is the
-    mean over ``masks_of_a_rollout``. ``samples`` are answers of the policy, drawn at ``temperature``; a written cell is
-    compared with ``others`` real ones. ``seed`` is of every random choice, ``resamples`` of bootstrap intervals.
-    """
-
-    rewards: tuple[RewardName, ...] = ()
+    rewards: tuple[RewardName, ...] = ()  # of these three every combination that makes sense for a task
     hidden: tuple[float, ...] = ()
     traces: tuple[int, ...] = ()
-    cells: int = 32
-    masks: int | None = None
-    masks_of_a_rollout: int = 1
-    samples: int = 8
-    temperature: float = 1.0
-    others: int = 4
-    seed: int = 0
+    cells: int = 32  # of each task
+    masks: int | None = None  # of each cell; None: all
+    masks_of_a_rollout: int = 1  # over which its reward is the mean in training
+    samples: int = 8  # answers of the policy,
+    temperature: float = 1.0  # drawn at this
+    others: int = 4  # real cells that a written one is compared with
+    seed: int = 0  # of every random choice
     resamples: int = 500
 
 

@@ -36,14 +36,11 @@ TESTED = (
 
 @dataclass(frozen=True)
 class Response:
-    """Perturbed and control cells of one type, as weights: cells x genes each.
-
-    If ``paired``, each perturbed cell was asked from the control cell beside it, and both are resampled together.
-    """
+    """Perturbed and control cells of one type, as weights: cells x genes each."""
 
     perturbed: csr_matrix
     control: csr_matrix
-    paired: bool = False
+    paired: bool = False  # each perturbed cell was asked from the control cell beside it: both are resampled together
 
     @property
     def least(self) -> int:

@@ -37,16 +37,11 @@ Reason: TypeAlias = Literal["", "no_answer", "no_evidence", "unsure"]
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a policy and its judge make of one cell, by label.
+    """What a policy and its judge make of one cell, by label."""
 
-    ``votes`` counts the answers that could be read, and is empty if no votes were asked for. ``rewards`` are the
-    judge's on each label that was answered, or on every label without votes, in [0, 1]; 1 without a judge. ``traces``
-    hold the reasoning of the first such answer.
-    """
-
-    votes: Mapping[str, int]
-    rewards: Mapping[str, float]
-    traces: Mapping[str, str]
+    votes: Mapping[str, int]  # answers that could be read; empty if no votes were asked for
+    rewards: Mapping[str, float]  # of each answered label, or of every one without votes, in [0, 1]; 1 without a judge
+    traces: Mapping[str, str]  # the reasoning of the first such answer
 
     def shares(self) -> dict[str, float]:
         r"""Return the distribution over the judged labels, in alphabetical order; empty where nothing speaks for any.
@@ -69,15 +64,12 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Decision:
-    """The label of a cell with the reasoning for it, or the ``reason`` why there is none.
-
-    ``share`` is that of the likeliest label, in [0, 1].
-    """
+    """The label of a cell."""
 
     label: str
-    share: float = 0.0
-    trace: str = ""
-    reason: Reason = ""
+    share: float = 0.0  # of the likeliest label, in [0, 1]
+    trace: str = ""  # the reasoning for it
+    reason: Reason = ""  # why there is no label
 
 
 def likeliest(shares: Mapping[str, float], votes: Mapping[str, int]) -> str:

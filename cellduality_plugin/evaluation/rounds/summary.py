@@ -22,17 +22,13 @@ UNLIKELY = 0.05
 
 @dataclass
 class Tally:
-    """Counts of one task, cell by cell: ``labelled`` are the labels of labelled cells, of ``classes`` to choose from.
+    """Counts of one task, cell by cell."""
 
-    ``counts`` holds ``cells``, ``answers`` and, of cells that were given a label, ``overruled`` votes, those
-    ``compared`` with an earlier round, ``flips`` since, and what is ``right`` of those ``with_truth``.
-    """
-
-    labelled: Counter[str]
-    classes: int
+    labelled: Counter[str]  # the labels of labelled cells,
+    classes: int  # of so many to choose from
     labels: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # see :meth:`add`
     share: float = 0.0
 
     def add(self, opinion: Opinion, decision: Decision, previous: str | None = None, truth: str | None = None) -> None:
