@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from tqdm.asyncio import tqdm
+from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
@@ -133,8 +133,16 @@ def _labels_used(wanted: Audited, cells: int) -> dict[str, int]:
 
 async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:
     """Return the results of ``work``, all under way at once, in their order, with a progress bar."""
+    waiting = list(work)  # tqdm's own gather would begin them in any order, and draws count in theirs
     # The supervisor of a recipe shows what stands behind a name in brackets.
-    return list(await tqdm.gather(*work, desc=f"[audit] {title}", leave=False))
+    with tqdm(total=len(waiting), desc=f"[audit] {title}", leave=False) as bar:
+
+        async def counted(each: Awaitable[Result]) -> Result:
+            result = await each
+            bar.update()
+            return result
+
+        return list(await asyncio.gather(*map(counted, waiting)))
 
 
 async def _answers(
