@@ -13,7 +13,8 @@ import typer
 from cellduality_plugin.commands.arguments import reward_of
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import write_text
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.audit.engine import Players
@@ -55,6 +56,9 @@ def pseudo_label(
         float, typer.Option(min=0.0, max=1.0, help="Share that the likeliest label of a cell must have.")
     ] = 0.0,
     previous: Annotated[Path | None, typer.Option(help="The rows of an earlier round, to count what changed.")] = None,
+    rl_rows: Annotated[
+        Path | None, typer.Option(help="RL rows: those of tasks without a label here go beside the rows, as .rl.jsonl.")
+    ] = None,
     tell_truth: Annotated[
         bool, typer.Option("--tell-truth", help="For benchmarks: count how many labels are right.")
     ] = False,
@@ -102,6 +106,9 @@ def pseudo_label(
     work = Work(data, run, settings, labelled or data / "sft.jsonl", previous, tell_truth)
     origin = {"model": model_hash(model), "engine": [max_len, max_new_tokens]}
     content = work.write(rows, opened, origin, model.name)
+    if rl_rows:
+        rest = (row for row in read_jsonl(rl_rows) if Example.from_label(row["label"]).task not in content["tasks"])
+        write_jsonl(rows.with_suffix(".rl.jsonl"), rest)
     content["provenance"] = {"command": sys.argv, "model": str(model)}
     write_text(rows.with_suffix(".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
