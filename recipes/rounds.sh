@@ -56,7 +56,9 @@ refit() { # labels of the policy, and a fresh model on them
   local previous=() start="$base" code=0
   if ((number > 2)); then previous=(--previous "$all/$((number - 1))/pseudo.jsonl"); fi
   if [[ "$BACKEND" == gpu ]]; then previous+=(--tensor-parallel "$TENSOR_PARALLEL"); fi
-  if [[ "$RL_LABELS" == 0 ]]; then previous+=(--rl-rows "$RL_ROWS") rest="$folder/pseudo.rl.jsonl"; fi
+  if [[ "$RL_LABELS" == 0 ]]; then
+    previous+=(--rl-rows "$RL_ROWS" --rollout-batch "$ROLLOUT_BATCH") rest="$folder/pseudo.rl.jsonl"
+  fi
   if ! RUN_DIR="$folder" finished pseudo; then
     RUN_DIR="$folder" run pseudo "$expect_audit" "${launch[@]}" cellduality pseudo-label --model "$policy" --data "$data" \
       --config "$CONFIG" --labelled "$sft_rows" --out "$folder/pseudo.jsonl" --judge "$JUDGE" --votes "$PSEUDO_VOTES" \

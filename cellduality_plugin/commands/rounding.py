@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cellduality_plugin.commands.arguments import reward_of
+from cellduality_plugin.commands.auditing import write_chosen_rows
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
+from cellduality_plugin.files import write_text
 
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.audit.engine import Players
@@ -59,6 +59,9 @@ def pseudo_label(
     rl_rows: Annotated[
         Path | None, typer.Option(help="RL rows: those of tasks without a label here go beside the rows, as .rl.jsonl.")
     ] = None,
+    rollout_batch: Annotated[
+        int, typer.Option(min=1, help="Their number is cut to a multiple of this, where there are as many.")
+    ] = 1,
     tell_truth: Annotated[
         bool, typer.Option("--tell-truth", help="For benchmarks: count how many labels are right.")
     ] = False,
@@ -107,8 +110,9 @@ def pseudo_label(
     origin = {"model": model_hash(model), "engine": [max_len, max_new_tokens]}
     content = work.write(rows, opened, origin, model.name)
     if rl_rows:
-        rest = (row for row in read_jsonl(rl_rows) if Example.from_label(row["label"]).task not in content["tasks"])
-        write_jsonl(rows.with_suffix(".rl.jsonl"), rest)
+        print(
+            write_chosen_rows(rl_rows, rows.with_suffix(".rl.jsonl"), {*run.tasks} - {*content["tasks"]}, rollout_batch)
+        )
     content["provenance"] = {"command": sys.argv, "model": str(model)}
     write_text(rows.with_suffix(".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
