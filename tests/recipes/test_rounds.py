@@ -121,6 +121,13 @@ def test_a_fresh_model_is_fitted_to_the_rows_of_the_round(variables, model, dry)
     assert found == [model, "rounds/2/pseudo.jsonl"]
 
 
+@pytest.mark.parametrize(("labels", "rows"), [("0", "rounds/2/pseudo.rl.jsonl"), ("1", "data/rl_chosen.jsonl")])
+def test_grpo_after_a_refit_can_leave_out_the_tasks_whose_cells_it_named(labels, rows, dry):
+    words = shlex.split(dry("rounds", RL="last", ROUNDS="3", KEEP="last", RL_LABELS=labels).replace("\n", " "))
+    found = words[words.index("--data.prompt_dataset") + 1].partition("/runs/cpu/")[2]
+    assert (found, "--rl-rows" in words) == (rows, labels == "0")
+
+
 def test_one_round_is_grpo_as_it_was(dry):
     assert dry("rounds", ROUNDS="1") == dry("grpo")
     assert [dry("grpo_duality", ROUNDS=n, RL="1").count(" pseudo-label ") for n in "12"] == [0, 1]

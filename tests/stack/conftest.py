@@ -53,6 +53,8 @@ SMALL = {
     "AUDIT_CELLS": "3",
     "PSEUDO_CELLS": "16",
     "PSEUDO_LABELLED": "0",
+    "RL_LABELS": "1",
+    "LAYERS": "4",
     # Every way to ask a dual: generated, teacher-forced once, teacher-forced for every label.
     "REWARDS": "cell_type_annotation=duality,drug_exposure_prediction=likelihood,conditional_cell_generation=posterior",
 }

@@ -76,6 +76,15 @@ def serve_in_the_cpus_precision(arguments: ModuleType) -> None:
     cls.__post_init__ = post_init
 
 
+def fork_engines(system_utils: ModuleType) -> None:
+    """`vllm.utils.system_utils._maybe_force_spawn` starts the engine core of a Ray actor as a process of its own kind.
+
+    That imports torch and vLLM anew: half a minute where the engines of a run share two cores. The core speaks to no
+    cluster, and without a GPU nothing in the actor stands against a fork, which is vLLM's way outside Ray.
+    """
+    replace(system_utils, "is_in_ray_actor", lambda: False, "the start of engines")
+
+
 def keep_linear_weights(layers: ModuleType) -> None:
     """`vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm` repacks weights and drops the originals.
 

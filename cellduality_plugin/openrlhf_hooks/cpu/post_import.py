@@ -24,6 +24,7 @@ AFTER_IMPORT: dict[str, str] = {
     "ray": f"{_HERE}.library_patches:declare_slots",
     "deepspeed.comm.torch": f"{_HERE}.library_patches:communicate_without_compiled_kernels",
     "vllm.platforms.cpu": f"{_HERE}.library_patches:cache_short_prompts",
+    "vllm.utils.system_utils": f"{_HERE}.library_patches:fork_engines",
     "vllm.model_executor.layers.utils": f"{_HERE}.library_patches:keep_linear_weights",
     "vllm.engine.arg_utils": f"{_HERE}.library_patches:serve_in_the_cpus_precision",
     "transformers.modeling_utils": f"{_HERE}.packed_attention:stand_in",
