@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -82,7 +83,7 @@ def agent_path(
 
 
 app.command("doctor", context_settings={"allow_interspersed_args": False})(doctoring.doctor)
-for group, commands in {
+COMMANDS: dict[typer.Typer, dict[str, Callable[..., None]]] = {
     data_app: {
         "list": data_sets.data_list,
         "info": data_sets.data_info,
@@ -117,6 +118,7 @@ for group, commands in {
         "predict": writing.predict,
         "card": writing.card,
     },
-}.items():
+}
+for group, commands in COMMANDS.items():
     for name, command in commands.items():
         group.command(name)(command)

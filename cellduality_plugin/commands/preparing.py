@@ -220,7 +220,7 @@ def data_prepare(
     if records:  # named from where the data are, so that both can be moved
         place = {"folder": os.path.relpath(records, folder), "every": records_every, "limit": records_limit}
     how = names_in(votes), pairs(traces, "--traces"), shaping
-    rest: dict[str, object] = {"dual": dual, "records": place, "profiles": "profiles.npz"}
+    rest: dict[str, Any] = {"dual": dual, "records": place, "profiles": "profiles.npz"}
     config = run_config(list(settings.tasks), pairs(rewards, "--rewards"), *how, **rest)
     config.load_rewards(config.load_tasks(), prepared=False)
     gold = tuple(config.tasks) if gold_for_monitoring else config.needs_gold()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
 PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")
 """Six colours that stay apart for colour-blind eyes; what has more kinds differs in shape, too."""
-_FULL, _HOLLOW = {"markeredgewidth": 0.0}, {"markeredgewidth": 0.9, "markerfacecolor": "none"}
+_FULL: dict[str, Any] = {"markeredgewidth": 0.0}
+_HOLLOW: dict[str, Any] = {"markeredgewidth": 0.9, "markerfacecolor": "none"}
 MARKERS = {"dot": ("o", _FULL), "ring": ("o", _HOLLOW), "square": ("s", _FULL), "frame": ("s", _HOLLOW)}
 """Shape -> matplotlib's marker and how it is filled."""
 

@@ -196,4 +196,4 @@ class Model(Predicting):
             return
         local = LocalModel.load(self.checkpoint.model, **lengths)
         temperatures = dual.temperature, 0.0, temperature
-        yield Players.over(local.tokenizer, *(LocalPolicy(local, temperature=at, seed=seed) for at in temperatures))
+        yield Players.over(local.tokenizer, (LocalPolicy(local, temperature=at, seed=seed) for at in temperatures))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,10 @@ class Players:
     response_tokens: CountTokens
 
     @classmethod
-    def over(cls, tokenizer: Any, *policies: Policy) -> Players:
-        """Return the players whose tokens are counted by ``tokenizer``."""
-        return cls(*policies, lambda prompt: len(render(tokenizer, prompt)), partial(token_count, tokenizer))
+    def over(cls, tokenizer: Any, policies: Iterable[Policy]) -> Players:
+        """Return the players dual, greedy and sampler, whose tokens are counted by ``tokenizer``."""
+        dual, greedy, sampler = policies
+        return cls(dual, greedy, sampler, lambda text: len(render(tokenizer, text)), partial(token_count, tokenizer))
 
 
 @contextlib.contextmanager
@@ -49,7 +50,7 @@ def checkpoint_players(
         engine = Stepped(served)
         tokens = settings.max_new_tokens
         others = (DualSettings(temperature=at, max_new_tokens=tokens) for at in (0.0, temperature))
-        yield Players.over(served.tokenizer, *(SeededPolicy(engine, served, how, seed) for how in (dual, *others)))
+        yield Players.over(served.tokenizer, (SeededPolicy(engine, served, how, seed) for how in (dual, *others)))
 
 
 class SeededPolicy(EnginePolicy):
