@@ -23,12 +23,13 @@ from cellduality_plugin.openrlhf_hooks.doctor.flags import _main_block
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def parse_own() -> Callable[[Sequence[str]], str]:
     """Return a function that gives the name of one of our commands; a wrong flag of it fails the test."""
+    ours: Any = typer.main.get_command(app)  # most of a second
 
     def parse(command: Sequence[str]) -> str:
-        words, found, path = list(command[list(command).index("cellduality") + 1 :]), typer.main.get_command(app), []
+        words, found, path = list(command[list(command).index("cellduality") + 1 :]), ours, []
         while hasattr(found, "commands"):
             path.append(words.pop(0))
             found = found.commands[path[-1]]
