@@ -23,13 +23,12 @@ from cellduality_plugin.openrlhf_hooks.doctor.flags import _main_block
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def parse_own() -> Callable[[Sequence[str]], str]:
     """Return a function that gives the name of one of our commands; a wrong flag of it fails the test."""
-    ours: Any = typer.main.get_command(app)  # most of a second
 
     def parse(command: Sequence[str]) -> str:
-        words, found, path = list(command[list(command).index("cellduality") + 1 :]), ours, []
+        words, found, path = list(command[list(command).index("cellduality") + 1 :]), typer.main.get_command(app), []
         while hasattr(found, "commands"):
             path.append(words.pop(0))
             found = found.commands[path[-1]]
