@@ -23,6 +23,7 @@ from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models.small_llama import build_small_llama
 from data_prep.prepare import PrepareSettings, prepare
 from data_prep.pretraining import PRETRAIN_FILE, cluster_cells, pretrain_rows
+from tests.data_prep.conftest import toy_cells
 from tests.data_prep.test_prepare import write_treated
 
 GENES = tuple(f"G{number}" for number in range(30))
@@ -98,12 +99,14 @@ def test_two_sets_share_no_number_and_a_question_lists_those_of_its_own():
 def generalist(tmp_path_factory):
     """Two sets, of which one is asked neither for types nor for cells of a type."""
     folder = tmp_path_factory.mktemp("pretrain")
+    counts = np.random.default_rng(3).integers(1, 60, size=(90, 30)).astype(np.float32)
+    toy = toy_cells(folder / "toy.h5ad", counts, labels=["B", "T", "NK"] * 30)
     paired = {"name": write_treated(folder / "treated.h5ad"), **PAIRED}
     wanted = PrepareSettings.read(
         {
-            "sources": [{"name": "pbmc68k_reduced", "tasks": [ANNOTATION.name]}, paired],
+            "sources": [{"name": str(toy), "label_column": "kind", "tasks": [ANNOTATION.name]}, paired],
             "tasks": {ANNOTATION.name: 1, RESPONSE: 1},
-            "pretrain_views": 2, "clusters": 5, "n_rl": 16, "n_labelled": 40, "top_genes": 24,
+            "pretrain_views": 2, "clusters": 5, "n_rl": 16, "n_labelled": 12, "top_genes": 24,
         }
     )  # fmt: skip
     return wanted, prepare(wanted, folder / "data")
@@ -114,7 +117,7 @@ def test_every_training_cell_and_no_other_has_rows(generalist):
     cells = {cell["id"]: cell for cell in read_jsonl(summary.out / "cells.jsonl")}
     rows = list(read_jsonl(summary.out / PRETRAIN_FILE))
     training = {name for name, cell in cells.items() if cell["split"] == "train"}
-    assert {name.partition("/")[0] for name in training} == {"pbmc68k_reduced", "treated"}
+    assert {name.partition("/")[0] for name in training} == {"toy", "treated"}
     assert Counter(row["id"] for row in rows) == dict.fromkeys(training, 4)
     labels = {cell["cell_type"] for cell in cells.values()} | {cell.get("perturbation", "") for cell in cells.values()}
     text = " ".join(row["input"] + row["output"] + row["label"] for row in rows)
