@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import socket
@@ -17,6 +18,8 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import settings
 
 from cellduality_plugin.cell_sentences import Cell
@@ -35,6 +38,9 @@ from tests.scripted_server import Said, ScriptedServer
 # The first call may import a library or compile a loop; how long that takes is the machine's business.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+# The command line is built once for all tests that run it, not for each: a sixth of a second.
+typer.main.get_command = typer.testing._get_command = functools.cache(typer.main.get_command)
 
 GENES = ("CD3D", "CD3E", "CD74", "CD79A", "CST3", "FTL", "GNLY", "HLA-DRA", "IL7R", "LYZ", "MS4A1", "NKG7", "S100A9")
 

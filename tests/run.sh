@@ -3,7 +3,7 @@
 #
 #   bash tests/run.sh
 #   bash tests/run.sh --all                # also reward routes, faults, several nodes, and the report in a browser (needs Chromium)
-#   bash tests/run.sh -m "not stack"       # without the trainer, about two minutes
+#   bash tests/run.sh -m "not stack"       # without the trainer, one test after the other
 #   bash tests/run.sh tests/test_parsing.py
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -27,7 +27,8 @@ if [[ "${1:-}" == --all ]]; then
 elif (($#)); then
   exec python -m pytest "$@"
 fi
-python -m pytest -m "not stack and not browser" --numprocesses auto
+# Neighbouring tests stay in one process, which makes what they share once, and each process keeps to its core.
+OMP_NUM_THREADS=1 python -m pytest -m "not stack and not browser" --numprocesses auto --dist worksteal
 if [[ "${1:-}" == --all ]]; then python -m pytest -m browser; fi
 # One trainer at a time: each takes what cores there are.
 exec python -m pytest "${trainer[@]}"

@@ -35,8 +35,8 @@ CARDS = {
 
 
 @pytest.fixture
-def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[Finding]]:
-    """Return a function that prepares what a stage of a profile needs, then examines its command."""
+def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[list[Finding]]]:
+    """Return a function that prepares what a stage of a profile needs, then examines its command on some machines."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody is there: models of the hub are not at hand
 
     def prepare(folder: Path, rows: int, model: str) -> None:
@@ -54,31 +54,25 @@ def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[
             (folder / name / "pytorch_model.bin").touch()
             (folder / name / "config.json").write_text(json.dumps(_known(model)))
 
-    def examine_stage(profile: str, trainer: str, machine: Machine) -> list[Finding]:
+    def examine_stage(profile: str, trainer: str, *machines: Machine) -> list[list[Finding]]:
         commands = dry_run("grpo_duality", PROFILE=profile, RAY_JOB_ADDRESS="http://127.0.0.1:9")
         *_, words = (words[3:] for words in commands if words[:2] == ["cellduality", "doctor"] and trainer in words)
         printed = next(word for word in words if word.endswith(("_traces.jsonl", "rl.jsonl", "rl_chosen.jsonl")))
         run_dir = str(Path(printed).parents[1])
         prepare(tmp_path, 512, SMALL if profile in ON_CPU else SMALLER if profile == "gpu24" else LARGE)
         moved = [word.replace(run_dir, str(tmp_path)) for word in words]
-        return list(examine(Run.of(Command.read(moved), machine)))
+        return [list(examine(Run.of(Command.read(moved), machine))) for machine in machines]
 
     return examine_stage
 
 
 @pytest.mark.parametrize("trainer", [SFT, RL])
 @pytest.mark.parametrize("profile", PROFILES)
-def test_on_the_machine_it_is_for_a_profile_has_no_error_and_no_warning(profile, trainer, examined):
-    found = examined(profile, trainer, CPU if profile in ON_CPU else CARDS[profile])
-    mine = [finding for finding in found if finding.check != "disk_space"]  # which is this machine's
+def test_a_profile_has_no_error_and_on_the_machine_it_is_for_no_warning(profile, trainer, examined):
+    there, here = examined(profile, trainer, CPU if profile in ON_CPU else CARDS[profile], Machine.look())
+    mine = [finding for finding in there if finding.check != "disk_space"]  # which is this machine's
     assert [finding for finding in mine if finding.severity != "note"] == []
-
-
-@pytest.mark.parametrize("trainer", [SFT, RL])
-@pytest.mark.parametrize("profile", PROFILES)
-def test_on_this_machine_a_profile_has_no_error(profile, trainer, examined):
-    found = examined(profile, trainer, Machine.look())
-    assert [finding for finding in found if finding.severity == "error"] == []
-    assert {finding.check for finding in found} <= {
+    assert [finding for finding in here if finding.severity == "error"] == []
+    assert {finding.check for finding in here} <= {
         "flags_for_a_gpu", "enough_cards", "model_folder", "no_checkpoints", "disk_space", "host_memory",
     }  # fmt: skip

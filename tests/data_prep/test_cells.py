@@ -4,7 +4,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellduality_plugin.cell_sentences import Cell, sentence
@@ -21,6 +21,7 @@ def adata_of(values: np.ndarray, genes: list[str]) -> anndata.AnnData:
     return anndata.AnnData(X=scipy.sparse.csr_matrix(values), obs=obs, var=pd.DataFrame(index=genes))
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.5]), min_size=9, max_size=9), min_size=1, max_size=6),
     st.integers(2, 9),

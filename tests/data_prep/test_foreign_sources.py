@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -126,9 +127,9 @@ def test_a_sample_is_seeded_and_in_proportion(tmp_path):
 
 
 @pytest.mark.usefixtures("_small_kidney")
-def test_the_shared_types_are_part_of_what_rows_are_made_of_and_go_with_the_set(tmp_path, monkeypatch):
+def test_the_shared_types_are_part_of_what_rows_are_made_of_and_go_with_the_set(with_kidney, tmp_path, monkeypatch):
     settings, known = PrepareSettings.read({"foreign": [KIDNEY]}), DATASETS[KIDNEY]
-    assert not prepare(settings, tmp_path).up_to_date
+    shutil.copytree(with_kidney[0], tmp_path, dirs_exist_ok=True)
     assert prepare(settings, tmp_path).up_to_date
     monkeypatch.setitem(DATASETS, KIDNEY, replace(known, coarse_types={**known.coarse_types, "NK cell": ""}))
     summary = prepare(settings, tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellduality_plugin.cell_sentences import Cell
@@ -137,6 +137,7 @@ def test_label_without_a_known_cell_has_the_profile_of_the_mean():
     assert accuracy(profiles, "cell_type", train) > 0.8
 
 
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.sets(st.sampled_from(GENES[:8]), max_size=8), st.sampled_from(TYPES), st.booleans()), max_size=12

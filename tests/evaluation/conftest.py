@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -94,6 +95,11 @@ def expert_decoder() -> RuleDecoder:
     return RuleDecoder(expert)
 
 
+def open_expert(model: Path) -> AbstractContextManager[Decoder]:
+    """Open an expert of its own for every model."""
+    return nullcontext(RuleDecoder(expert))
+
+
 @pytest.fixture
 def opened(expert_decoder: RuleDecoder) -> Callable[[Path], AbstractContextManager[Decoder]]:
     """Opens the same expert for every model."""
@@ -170,10 +176,16 @@ def write_folder(folder: Path, vocabulary: Vocabulary, entries: Sequence[Entry])
     return folder
 
 
+@pytest.fixture(scope="session")
+def one_source(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Path:
+    """A prepared folder of one source. Not to be changed."""
+    return write_folder(tmp_path_factory.mktemp("one") / "data", vocabulary, made_cells(np.random.default_rng(0)))
+
+
 @pytest.fixture
-def data(tmp_path: Path, vocabulary: Vocabulary) -> Path:
+def data(one_source: Path, tmp_path: Path) -> Path:
     """A prepared folder of one source."""
-    return write_folder(tmp_path / "data", vocabulary, made_cells(np.random.default_rng(0)))
+    return Path(shutil.copytree(one_source, tmp_path / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -217,5 +229,5 @@ def run_of_two(two_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("run of two")
     settings = EvaluationSettings(PredictionSettings(samples=2), neighbours=(5, 3), components=5, resamples=20)
     models = {"GRPO": write_model(folder / "model")}
-    evaluate(models, two_sources, "test", folder / "out", settings, opener=lambda _: nullcontext(RuleDecoder(expert)))
+    evaluate(models, two_sources, "test", folder / "out", settings, opener=open_expert)
     return folder / "out"

@@ -17,6 +17,7 @@ from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import needed_to_repeat, questions_of, write_report
 from cellduality_plugin.tasks import TASKS
+from tests.evaluation.conftest import open_expert, write_model
 from tests.refused import refused
 
 LOG = "\n".join(
@@ -58,11 +59,18 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.fixture
-def run(data: Path, model: Path, tmp_path: Path, opened) -> Path:
+@pytest.fixture(scope="module")
+def evaluated(one_source: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated")
+    models = dict.fromkeys(("SFT", "GRPO"), write_model(folder / "model"))
     settings = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), components=3, resamples=10)
-    evaluate({"SFT": model, "GRPO": model}, data, "test", tmp_path / "run", settings, opener=opened)
-    return tmp_path / "run"
+    evaluate(models, one_source, "test", folder / "run", settings, opener=open_expert)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(evaluated: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(evaluated, tmp_path / "run"))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tests.refused import refused
 SITE = Path(launch.__file__).parent / "site"
 ROOT = Path(launch.__file__).parents[3]
 RL = ("python", "-m", "openrlhf.cli.train_ppo_ray")
+ASK = launch.gpu_is_there
 ON_CPU = ["--ds.attn_implementation", "sdpa", "--vllm.sync_backend", "gloo", "--vllm.enforce_eager"]
 
 
@@ -44,7 +45,8 @@ class TestSitecustomize:
     def test_torch_answers_cuda_calls_only_with_the_switch(self):
         code = "import torch; print(torch.cuda.current_device(), torch.zeros(1).to(torch.cuda.current_device()).device)"
         assert run_python(code, SITE, CELLDUALITY_DEVICE="cpu") == ["cpu", "cpu"]
-        assert run_python(code, SITE, CELLDUALITY_DEVICE="") != ["cpu", "cpu"]
+        code = "import sys; print('PostImportFinder' in {type(finder).__name__ for finder in sys.meta_path})"
+        assert run_python(code, SITE, CELLDUALITY_DEVICE="") == ["False"]
 
 
 @pytest.mark.parametrize(
@@ -89,18 +91,16 @@ class TestLauncher:
         assert made["PYTHONPATH"].split(os.pathsep)[:2] == [str(SITE), "/a"]
         assert launch.cpu_environment(made)["PYTHONPATH"] == made["PYTHONPATH"]
 
-    @pytest.mark.parametrize(("there", "switch"), [(True, "None"), (False, "cpu")])
-    def test_only_without_a_gpu_the_command_gets_the_switch(self, there, switch):
-        code = f"""
-            import sys
-            import torch
-            torch.cuda.is_available = lambda: {there}
-            from cellduality_plugin.openrlhf_hooks.cpu import launch
-            launch.version = lambda name: "2.13.0"  # of a wheel for GPUs
-            show = "import os; print(os.environ.get('CELLDUALITY_DEVICE'))"
-            sys.exit(launch.main([sys.executable, '-c', show, *({there} * ['--ds.packing_samples', {RL[2]!r}])]))
-        """
-        assert run_python(code)[-1] == switch
+    @pytest.mark.parametrize(("there", "switch"), [(True, None), (False, "cpu")])
+    def test_only_without_a_gpu_the_command_gets_the_switch(self, there, switch, launched, monkeypatch):
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+        monkeypatch.setattr(launch, "version", lambda name: "2.13.0")  # of a wheel for GPUs
+        monkeypatch.setattr(launch, "gpu_is_there", ASK)
+        monkeypatch.delenv("CELLDUALITY_DEVICE", raising=False)
+        given = launched("python", *(there * ["--ds.packing_samples", RL[2]]))
+        assert given.get("CELLDUALITY_DEVICE") == switch
 
     def test_a_wheel_without_gpus_is_not_imported_to_ask_it(self):
         code = """

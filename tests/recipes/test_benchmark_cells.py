@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import pytest
@@ -28,45 +29,36 @@ def generate_sentences(adata, vocab, delimiter=" ", random_state=42):
 """
 
 
-@pytest.fixture
-def peer(tmp_path: Path) -> Path:
-    """A module that stands in for cell2sentence, in a folder of its own."""
-    module = tmp_path / "peer" / "cell2sentence" / "utils.py"
-    module.parent.mkdir(parents=True)
-    module.write_text(STAND_IN)
-    return module
+@pytest.mark.parametrize(("ranked_by", "same"), [("-values", True), ("values", False)])
+def test_sentences_are_compared_with_and_without_ties(ranked_by, same, benchmarks, monkeypatch):
+    peer = ModuleType("cell2sentence.utils")
+    exec(STAND_IN.replace("-values", ranked_by), vars(peer))
+    monkeypatch.setitem(sys.modules, "cell2sentence", ModuleType("cell2sentence"))
+    monkeypatch.setitem(sys.modules, peer.__name__, peer)
+    assert benchmarks("cells").equality(300, 30) == {"without ties": same, "with ties": same, "cells": 200}
 
 
-def run(peer: Path, *words: str) -> str:
-    """Return what a program prints that imports the benchmark and the stand-in."""
-    paths = {"PYTHONPATH": f"{ROOT}:{FOLDER}:{peer.parents[1]}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", *words]
-    done = subprocess.run(command, env={**os.environ, **paths}, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_sentences_are_compared_with_and_without_ties(peer):
-    program = "import cells; print(cells.equality(300, 30))"
-    assert run(peer, "-c", program) == "{'without ties': True, 'with ties': True, 'cells': 200}\n"
-    peer.write_text(STAND_IN.replace("-values", "values"))
-    assert run(peer, "-c", program) == "{'without ties': False, 'with ties': False, 'cells': 200}\n"
-
-
-def test_a_file_is_written_block_by_block(peer, tmp_path):
+def test_a_file_is_written_block_by_block(benchmarks, tmp_path):
     path = tmp_path / "atlas.h5ad"
-    run(peer, "-c", f"import cells, pathlib; cells.generate(pathlib.Path({str(path)!r}), 5000, 400, 20)")
+    benchmarks("cells").generate(path, 5000, 400, 20)
     with h5py.File(path) as file:
         assert file["X/data"].shape == (5000 * 20,)
         assert file["X/data"][:].min() >= 1
         assert file["X/indices"][:].max() < 400
 
 
-def test_everything_is_measured_and_the_large_file_goes(peer, tmp_path):
-    out = tmp_path / "bench"
-    out.mkdir()
-    command = f"{FOLDER / 'cells.py'} all --out {out} --sizes 30 --genes 300 --per-cell 30"
-    printed = run(peer, *f"{command} --file-cells 500 --file-genes 400 --file-density 0.05 --strict 0".split())
+def test_everything_is_measured_and_the_large_file_goes(tmp_path):
+    out, peer = tmp_path / "bench", tmp_path / "peer" / "cell2sentence" / "utils.py"
+    for folder in (out, peer.parent):
+        folder.mkdir(parents=True)
+    peer.write_text(STAND_IN)
+    words = f"all --out {out} --sizes 30 --genes 300 --per-cell 30 --file-cells 500 --file-genes 400"
+    command = [sys.executable, "-W", "ignore", str(FOLDER / "cells.py"), *words.split()]
+    command += ["--file-density", "0.05", "--strict", "0"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{peer.parents[1]}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
     assert [path.name for path in out.iterdir()] == ["cells.json"]
     found = json.loads((out / "cells.json").read_text())
     assert [size["cells"] for size in found["sizes"]] == [30]

@@ -43,7 +43,7 @@ def test_every_packing_and_version_is_read(save_r, pack, version):
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
 def test_a_sparse_matrix_comes_back(save_r, sparse, data):
     rows, columns = data.draw(st.lists(NAMES, min_size=1)), data.draw(st.lists(NAMES, min_size=1))

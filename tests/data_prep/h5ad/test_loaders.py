@@ -264,9 +264,14 @@ def test_cells_without_a_label_are_left_out_of_every_block_and_counted(form, sma
     np.testing.assert_array_equal(read(loaded), counts()[2:])
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "int64", "uint16", "uint8"])
+@pytest.mark.parametrize(
+    ("place", "dtype"),
+    [
+        *(("X", dtype) for dtype in ("float64", "float32", "float16", "int64", "uint16", "uint8")),
+        ("raw", "float32"), ("layer", "int64"),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("place", ["X", "raw", "layer"])
 def test_every_layout_type_and_place_is_read_in_blocks(place, form, dtype, small_blocks, write_h5ad):
     raw = counts().astype(dtype)
     path = write_h5ad(counts())
@@ -290,11 +295,11 @@ def test_every_layout_type_and_place_is_read_in_blocks(place, form, dtype, small
 @pytest.mark.parametrize("block", [1, 7, 30, 1000])
 def test_blocks_put_together_are_the_matrix(form, block, write_h5ad, monkeypatch):
     monkeypatch.setattr(matrices, "CSC_BLOCK", 2 * matrices.BLOCK)
-    raw = counts()
+    raw = counts()[:8]
     raw[3] = 0
     raw[:, 5] = 0
     stored = StoredMatrix(write_h5ad(FORMS[form](raw)), "X", form, raw.shape, block)
-    keep, columns = np.arange(24) % 3 > 0, np.array([1, 5, 11])
+    keep, columns = np.arange(8) % 3 > 0, np.array([1, 5, 11])
     np.testing.assert_array_equal(stored.read().toarray(), raw)
     np.testing.assert_array_equal(stored.read(keep, columns).toarray(), raw[keep][:, columns])
     assert sum(values.astype(float).sum() for values in stored.values()) == raw.sum()

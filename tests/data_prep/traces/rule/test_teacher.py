@@ -207,7 +207,7 @@ def test_seed_decides_and_nothing_else(questions):
 @pytest.mark.parametrize(("given_rate", "rate"), [({"faults": 0.3}, 0.3), ({}, 0.05)])
 def test_faults_are_the_documented_ones_at_the_rate_asked_for(given_rate, rate, questions, sound):
     teacher, found = RuleTeacher(CELLS, VOCABULARY, **given_rate), Counter()
-    for question in questions:
+    for question in questions[:: 4 if given_rate else 1]:  # where faults are rare it takes all to see each
         for candidate in range(4):
             fault, text = teacher.fault(question, candidate), teacher.write(question, candidate)
             found[fault] += 1
