@@ -13,6 +13,7 @@ Loading, saving, offloading, moving weights to engines and waiting for the last 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,9 +74,10 @@ def plan(lines: Iterable[str], machine: Machine, rates: Rates, model: str = "") 
                 runs[key] = run
     if not runs:
         raise CellDualityError("no command runs a trainer", code="no-trainer", hint=_PIPE)
-    found = [stage for run in runs.values() for stage in (_rl(run, rates) if run.is_rl else _sft(run, rates))]
+    ordered = sorted(runs.values(), key=lambda run: run.is_rl)  # a recipe looks at stage 2 before stage 1 runs
+    found = [stage for run in ordered for stage in (_rl(run, rates) if run.is_rl else _sft(run, rates))]
     evaluations = [each for each in words if "evaluate" in each and "--model" in each]
-    return found + [stage for each in evaluations for stage in _evaluation(each, [*runs.values()][-1], rates)]
+    return found + [stage for each in evaluations for stage in _evaluation(each, ordered[-1], rates)]
 
 
 def _run(command: Command, machine: Machine, model: str, fetched: str) -> Run:
@@ -106,10 +108,17 @@ class _Characters(Lengths):
 
 
 def _lengths(run: Run, rates: Rates) -> Lengths:
+    """Return lengths by the model's tokenizer, by characters where a folder has none or it cannot be read."""
+    assert run.model is not None
+    if run.model.is_local and not Path(run.model.name, "tokenizer_config.json").is_file():
+        return _Characters(rates.characters_a_token)
     try:
-        return Lengths(read_tokenizer(run.get(run.model_flag[2:]), run.get("data.tokenizer_chat_template")))
+        return Lengths(_tokenizer(run.model.name, run.get("data.tokenizer_chat_template")))
     except CellDualityError:
         return _Characters(rates.characters_a_token)
+
+
+_tokenizer = functools.cache(read_tokenizer)
 
 
 def _rows(run: Run) -> int:
