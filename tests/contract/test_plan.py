@@ -70,17 +70,12 @@ def test_every_stage_of_every_profile_has_gib_tokens_and_hours_on_every_card(pro
 
 
 def test_more_cards_take_less_of_each_and_less_time(lines, tmp_path):
-    model = str(tmp_path / "base")
-    one, eight = (plan(lines("a6000x8", GPUS=gpus), machine(80), PLAIN, model) for gpus in ("1", "8"))
-    for few, many in zip(one, eight, strict=True):
+    plans = [plan(lines("a6000x8", GPUS=gpus), machine(80), PLAIN, str(tmp_path / "base")) for gpus in ("1", "8")]
+    for few, many in zip(*plans, strict=True):
         assert few.tokens == pytest.approx(many.tokens)
+        assert (few.gib or 0) > (many.gib or 0) or few.name == "evaluation"
         assert few.seconds > many.seconds
-        assert few.gib is not None
-        assert many.gib is not None
-        assert few.gib > many.gib or few.name == "evaluation"
-    for name in ("SFT (sft)", "training step"):
-        few, many = ({stage.name: stage for stage in stages}[name] for stages in (one, eight))
-        assert few.seconds / many.seconds == pytest.approx(8)
+        assert few.seconds / many.seconds == pytest.approx(8) or few.name not in ("SFT (sft)", "training step")
 
 
 def test_training_is_its_formula(lines, tmp_path, small_world):
@@ -92,27 +87,20 @@ def test_training_is_its_formula(lines, tmp_path, small_world):
     assert stage.seconds == pytest.approx(stage.tokens * 8 * P / (100e12 * 0.5))
 
 
-def of(stages: list[Stage], name: str) -> Stage:
-    return next(stage for stage in stages if stage.name == name)
-
-
 def test_decoding_is_bound_by_memory_and_what_is_assumed_counts(lines, tmp_path):
-    model, printed = str(tmp_path / "base"), lines("gpu80")
-    short, long = (
-        of(plan(printed, machine(80), PLAIN.model_copy(update={"response_tokens": n}), model), "rollouts")
-        for n in (100.0, 200.0)
-    )
+    def rollouts(**assumed: float) -> Stage:
+        return plan(lines("gpu80"), machine(80), PLAIN.model_copy(update=assumed), str(tmp_path / "base"))[1]
+
+    short, long = rollouts(response_tokens=100.0), rollouts(response_tokens=200.0)
     assert long.tokens - short.tokens == pytest.approx(512 * 8 * 100)
-    passes = 512 * 8 * 100 / 128  # a token of 16 x 8 sequences each
-    assert passes * 2 * P / 500e9 < long.seconds - short.seconds < 1.2 * passes * 2 * P / 500e9
-    faster = plan(printed, machine(80), PLAIN.model_copy(update={"memory_share": 1.0}), model)
-    assert of(faster, "rollouts").seconds < of(plan(printed, machine(80), PLAIN, model), "rollouts").seconds
+    weights = 512 * 8 * 100 / 128 * 2 * P / 500e9  # are read for a token of 16 x 8 sequences each
+    assert weights < long.seconds - short.seconds < 1.2 * weights
+    assert rollouts(memory_share=1.0).seconds < rollouts().seconds
 
 
 def test_an_engine_without_room_has_no_end(lines, tmp_path):
-    found = plan(lines("a6000x8"), machine(12), PLAIN, str(tmp_path / "base"))
-    assert of(found, "rollouts").seconds == math.inf
-    assert of(found, "SFT (sft)").seconds < math.inf
+    sft, rollouts, *_ = plan(lines("a6000x8"), machine(12), PLAIN, str(tmp_path / "base"))
+    assert sft.seconds < rollouts.seconds == math.inf
 
 
 def test_duals_that_nobody_here_answers_are_no_stage(lines, tmp_path):

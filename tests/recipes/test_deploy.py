@@ -59,13 +59,14 @@ def test_every_command_is_sound_shell(steps):
 def test_the_set_up_needs_no_more_than_what_is_copied_before_it(steps, tmp_path):
     """The real recipes/setup.sh on the copied files, with a stand-in for Python, up to what it would install."""
     project, site = tmp_path / "image", tmp_path / "site/nvidia/cu13/lib"
-    for name, rest in steps[
-        : next(at for at, (_, rest) in enumerate(steps) if "setup.sh \\" in rest or "bash recipes/setup.sh" in rest)
-    ]:
-        for path in shlex.split(rest)[1:-1] if name == "COPY" else ():
-            to = project / path if shlex.split(rest)[-1] != "./" else project / Path(path).name
-            to.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, to)
+    [command] = [rest for name, rest in steps if name == "RUN" and "setup.sh" in rest]
+    for at, rest in ((at, rest) for at, (name, rest) in enumerate(steps) if name == "COPY"):
+        *paths, to = shlex.split(rest)[1:]
+        assert all((ROOT / path).exists() for path in paths), rest
+        for path in map(Path, paths if at < steps.index(("RUN", command)) else ()):
+            target = project / (path.name if to == "./" else path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, target)
     site.mkdir(parents=True)
     for library in ("libcudart.so.13", "libcurand.so.10", "libcublas.so.13"):
         (site / library).touch()
@@ -75,7 +76,6 @@ def test_the_set_up_needs_no_more_than_what_is_copied_before_it(steps, tmp_path)
         f'#!/bin/sh\necho "$*" >>"{tmp_path}/calls"\ncase "$*" in *purelib*) echo "{tmp_path}/site" ;; esac\n'
     )
     python.chmod(0o755)
-    [command] = [rest for rest in told(steps, "RUN") if "setup.sh" in rest]
     variables = dict(shlex.split(rest)[0].split("=", 1) for rest in told(steps, "ARG"))
     done = subprocess.run(
         ["sh", "-c", command], cwd=project, capture_output=True, text=True, timeout=60,
@@ -87,11 +87,6 @@ def test_the_set_up_needs_no_more_than_what_is_copied_before_it(steps, tmp_path)
     assert f"--editable {project}" in calls
     assert calls.count("compileall") == 1
     assert (project / ".venv/.cellduality-setup").is_file()
-
-
-def test_what_is_copied_is_there(steps):
-    for copied in told(steps, "COPY"):
-        assert all((ROOT / path).exists() for path in shlex.split(copied)[1:-1]), copied
 
 
 # The fields of ray.io/v1 and of a pod that are used, with their types in KubeRay's resource definition: {below: names}.

@@ -29,13 +29,7 @@ from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, cache_of, cach
 from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 from cellduality_plugin.openrlhf_hooks.doctor.rates import Rates
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
-from cellduality_plugin.openrlhf_hooks.preflight import (
-    Lengths,
-    Question,
-    read_tokenizer,
-    rl_questions,
-    sft_questions,
-)
+from cellduality_plugin.openrlhf_hooks.preflight import Lengths, Question, read_tokenizer, rl_questions, sft_questions
 from cellduality_plugin.parsing import OneOf
 
 _EVALUATION = 0.9  # of a card's memory: vLLM's default
@@ -196,24 +190,17 @@ class _Engines:
 
 def _rl(run: Run, rates: Rates) -> Iterator[Stage]:
     assert run.model is not None
-    rows, group, lengths = (
-        _rows(run) * run.get("train.num_episodes"),
-        run.get("rollout.n_samples_per_prompt"),
-        _lengths(run, rates),
-    )
-    count, each, config = run.get("vllm.num_engines") or 1, run.get("vllm.tensor_parallel_size"), _config(run)
-    limit = run.get("rollout.max_new_tokens") or run.get("data.max_len")
-    taught = [q.responses[0] for q in _taught(run.row_files[0].parent, lengths)]
-    response = min(limit, rates.response_tokens or _mean(taught) or limit)
-    asked = (
-        [q for path in run.row_files for q in rl_questions(path, config, lengths, round(response))] if config else []
-    )
-    prompts = [q.prompt for q in asked if not q.is_dual] or lengths.prompts(
-        [str(row.get("input")) for path in run.row_files for row in read_jsonl(path)]
-    )
-    engines = _Engines(
-        run.model, rates, count, each, cache_tokens(run) or 0, run.get("rollout.batch_size") * group / count
-    )
+    rows, lengths, config = _rows(run) * run.get("train.num_episodes"), _lengths(run, rates), _config(run)
+    group, count = run.get("rollout.n_samples_per_prompt"), run.get("vllm.num_engines") or 1
+    limit, each = run.get("rollout.max_new_tokens") or run.get("data.max_len"), run.get("vllm.tensor_parallel_size")
+    taught, files = _taught(run.row_files[0].parent, lengths), run.row_files
+    response = min(limit, rates.response_tokens or _mean([q.responses[0] for q in taught]) or limit)
+    asked = [q for path in files if config for q in rl_questions(path, config, lengths, round(response))]
+    prompts = [q.prompt for q in asked if not q.is_dual]
+    if not config:  # another agent, or a reward behind an address
+        prompts = lengths.prompts([str(row.get("input")) for path in files for row in read_jsonl(path)])
+    sequences = run.get("rollout.batch_size") * group / count
+    engines = _Engines(run.model, rates, count, each, cache_tokens(run) or 0, sequences)
     prefill = rows * _mean(prompts) * (1 if run.get("vllm.enable_prefix_caching") else group)
     decoded, gib = rows * group * response, _gib(run, "generating")
     seconds = engines.seconds(prefill, decoded, _mean(prompts) + response / 2)
