@@ -93,8 +93,8 @@ def test_decoding_is_bound_by_memory_and_what_is_assumed_counts(lines, tmp_path)
 
     short, long = rollouts(response_tokens=100.0), rollouts(response_tokens=200.0)
     assert long.tokens - short.tokens == pytest.approx(512 * 8 * 100)
-    weights = 512 * 8 * 100 / 128 * 2 * P / 500e9  # are read for a token of 16 x 8 sequences each
-    assert weights < long.seconds - short.seconds < 1.2 * weights
+    weights = 512 * 8 * 100 / 128 * 2 * P / 500e9  # are read for a token of 16 x 8 sequences each; then their cache
+    assert weights < long.seconds - short.seconds < 2 * weights
     assert rollouts(memory_share=1.0).seconds < rollouts().seconds
 
 

@@ -117,7 +117,7 @@ _tokenizer = functools.cache(read_tokenizer)
 
 def _rows(run: Run) -> int:
     if not run.row_count:
-        hint = "prepare the data first (bash recipes/prepare.sh)"
+        hint = "prepare the data first (bash recipes/prepare.sh, then bash recipes/traces.sh)"
         raise CellDualityError("no rows to plan with", code="no-rows", where=", ".join(run.rows), hint=hint)
     return run.row_count
 
