@@ -64,7 +64,9 @@ def doctor(
         print(show.checks_as_markdown(), end="")
         return
     if plan:
-        _plan([shlex.join(command)] if command else sys.stdin, Machine.look(gpu_memory), assume or [], model, as_json)
+        piped: Iterable[str] = () if sys.stdin.isatty() else sys.stdin
+        lines = [shlex.join(command)] if command else piped
+        _plan(lines, Machine.look(gpu_memory), assume or [], model, as_json)
         return
     run = Run.of(Command.read(command or []), Machine.look(gpu_memory, host_memory))
     found = examine(run)

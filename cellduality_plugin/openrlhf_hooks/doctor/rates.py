@@ -34,7 +34,7 @@ class Rates(Settings):
         ``assumed`` holds NAME=VALUE, which take precedence; a CellDualityError is raised if one cannot be read.
         """
         card, _, *stated = next((each for each in reversed(CARDS) if each[1] * 0.9e9 < gpu_memory), CARDS[0])
-        given = dict(text.split("=", 1) if "=" in text else (text, "") for text in assumed)
+        given = dict(text.partition("=")[::2] for text in assumed)
         sources = {name: str(each.description).format(card) for name, each in cls.model_fields.items()}
         rates = cls.read({"teraflops": stated[0], "gigabytes_a_second": stated[1], **given}, "--assume")
         return rates, {**sources, **dict.fromkeys(given, "given")}
