@@ -65,6 +65,19 @@ class _Need(NamedTuple):
     prompt: str
     responses: tuple[str, ...] = ()
     more: int = 0
+    task: str = ""
+
+
+class Question(NamedTuple):
+    """A question of a row with the responses it may get, in tokens."""
+
+    task: str  # the dual pair of an RL row
+    is_dual: bool  # whether a reward asks it
+    prompt: int
+    responses: list[int]
+    more: int  # for a response of which only the greatest length is known, or a generated list inside the prompt
+    what: str
+    where: str
 
 
 def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
@@ -72,8 +85,7 @@ def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
 
     A CellDualityError is raised if a row lacks a field or does not fit; its line is named.
     """
-    needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in _rows(path, "SFT", "output"))
-    return _longest(needs, Lengths(tokenizer), max_len, path)
+    return _longest(sft_questions(path, Lengths(tokenizer)), max_len, path)
 
 
 def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_new_tokens: int) -> int:
@@ -82,8 +94,21 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
     A CellDualityError is raised if a row is malformed, names an unknown task, lacks what its reward needs, or does not
     fit; its line is named.
     """
-    lengths = Lengths(tokenizer)
-    return _longest(_rl_needs(path, config, lengths, max_new_tokens), lengths, max_len, path)
+    return _longest(rl_questions(path, config, Lengths(tokenizer), max_new_tokens), max_len, path)
+
+
+def sft_questions(path: Path, lengths: Lengths) -> Iterator[Question]:
+    """Yield what SFT is shown, in the order of the rows; a CellDualityError names the line of a malformed one."""
+    needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in _rows(path, "SFT", "output"))
+    return _measured(needs, lengths)
+
+
+def rl_questions(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[Question]:
+    """Yield what the policy is asked about each RL row: the question, then what its reward asks.
+
+    ``max_new_tokens`` is how long a response may be. Errors are those of :func:`check_rl`, but for lengths.
+    """
+    return _measured(_rl_needs(path, config, lengths, max_new_tokens), lengths)
 
 
 def _rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -96,19 +121,27 @@ def _rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, 
         yield where, row
 
 
-def _longest(needs: Iterator[_Need], lengths: Lengths, max_len: int, path: Path) -> int:
-    """Return the most tokens any of ``needs`` takes; the first that does not fit is an error."""
-    longest = 0
+def _measured(needs: Iterator[_Need], lengths: Lengths) -> Iterator[Question]:
     while chunk := list(itertools.islice(needs, 512)):
-        responses = iter(lengths.responses([text for need in chunk for text in need.responses]))
+        counts = iter(lengths.responses([text for need in chunk for text in need.responses]))
         prompts = lengths.prompts([need.prompt for need in chunk])
         for need, prompt in zip(chunk, prompts, strict=True):
-            tokens = prompt + max((next(responses) for _ in need.responses), default=0) + need.more
-            if tokens > max_len:
-                what = f"{need.what} needs {tokens} tokens, more than max_len {max_len}"
-                hint = "raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES"
-                raise CellDualityError(what, code="too-long", where=need.where, hint=hint)
-            longest = max(longest, tokens)
+            responses = [next(counts) for _ in need.responses]
+            yield Question(
+                need.task, bool(need.task and responses), prompt, responses, need.more, need.what, need.where
+            )
+
+
+def _longest(questions: Iterator[Question], max_len: int, path: Path) -> int:
+    """Return the most tokens any of ``questions`` takes; the first that does not fit is an error."""
+    longest = 0
+    for each in questions:
+        tokens = each.prompt + max(each.responses, default=0) + each.more
+        if tokens > max_len:
+            what = f"{each.what} needs {tokens} tokens, more than max_len {max_len}"
+            hint = "raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES"
+            raise CellDualityError(what, code="too-long", where=each.where, hint=hint)
+        longest = max(longest, tokens)
     if not longest:
         raise CellDualityError("no rows", code="no-rows", where=str(path), hint=_AGAIN)
     return longest
@@ -132,7 +165,7 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
             reward.check_row(task, example, vocabulary)
         except CellDualityError as error:
             raise CellDualityError(error.what, code=error.code, where=where, hint=error.hint) from error
-        yield _Need("prompt with its response", where, row["input"], more=max_new_tokens)
+        yield _Need("prompt with its response", where, row["input"], more=max_new_tokens, task=task.name)
         answer: Value = ()
         if isinstance(task.answer, OneOf):  # which label makes the longest question does not depend on the row
             if task.name not in longest_labels:
@@ -149,8 +182,9 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
                 rebuilt += vocabulary.labels[task.unknown.kind]
             prompt = task.dual_prompt(split.known, answer, vocabulary)
             responses = tuple(map(task.rebuilt_response, rebuilt))
-            yield _Need("dual prompt with its response", where, prompt, responses, more)
+            yield _Need("dual prompt with its response", where, prompt, responses, more, task.name)
         if reward.asks_again and isinstance(task, LabelTask):
             whole = task.primal_prompt({**example.inputs, "cell": task.whole(example)}, vocabulary)
             labels = vocabulary.labels[task.answer.kind]
-            yield _Need("question about the whole cell", where, whole, tuple(map(task.answer_response, labels)))
+            responses = tuple(map(task.answer_response, labels))
+            yield _Need("question about the whole cell", where, whole, responses, task=task.name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +67,19 @@ def test_of_flags_that_cannot_be_read_and_of_no_run_nothing_else_is_shown(good, 
     for words in ([], ["--", "python", "train.py"]):
         code, out, err = doctor(*words)
         assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_a_plan_is_of_one_command_or_of_all_that_come_in_and_says_what_it_rests_on(good, doctor, monkeypatch):
+    options = ("--plan", "--gpu-memory", "48", "--assume", "teraflops=100")
+    code, out, err = doctor(*options, "--", *good[1:])
+    assert (code, err) == (0, "")
+    assert all(part in out for part in ("hours", "teraflops = 100.0  (given)", "data sheet", "assumed"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"bash recipes/setup.sh\n{shlex.join(good[1:])}\n"))
+    found = json.loads(doctor(*options, "--json")[1])
+    assert [stage["name"] for stage in found["stages"]] == ["SFT (new)"]
+    assert found["rates"]["teraflops"] == {"value": 100.0, "source": "given"}
+    code, out, err = doctor(*options, "--", *good)
+    assert (code, out, err.count("\n")) == (2, "", 1), "on a CPU"
 
 
 def test_the_list_is_the_one_in_the_documentation(doctor):

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
+from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 HOST = "host"
@@ -62,12 +63,17 @@ def totals(found: Sequence[Part]) -> dict[str, Part]:
 
 def cache_tokens(run: Run) -> int | None:
     """Return how many tokens one engine can remember; None where card or model are not known."""
-    model, card = run.model, run.machine.gpu_memory
-    if model is None or model.parameters is None or card is None or not model.cache_bytes or not run.is_rl:
+    if run.model is None or run.machine.gpu_memory is None or not run.is_rl:
         return None
-    each = run.get("vllm.tensor_parallel_size")
-    room = card * run.get("vllm.gpu_memory_utilization") * each - 2 * model.parameters - GIB * each
-    return int(room // model.cache_bytes)
+    each, share = run.get("vllm.tensor_parallel_size"), run.get("vllm.gpu_memory_utilization")
+    return cache_of(run.model, share * run.machine.gpu_memory, each)
+
+
+def cache_of(model: Model, share: float, each: int) -> int | None:
+    """Return how many tokens an engine can remember that has ``share`` bytes on each of ``each`` cards."""
+    if model.parameters is None or not model.cache_bytes:
+        return None
+    return int((share * each - 2 * model.parameters - GIB * each) // model.cache_bytes)
 
 
 def _trainer(run: Run, parameters: int) -> Iterator[Part]:
