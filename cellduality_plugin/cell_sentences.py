@@ -11,26 +11,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell as its ranked genes, with what is known of it.
+    """One cell as its ranked genes, with what is known of it."""
 
-    Parameters
-    ----------
-    id
-        Data set and barcode, e.g. ``"pbmc68k/AAAGCCTG-1"``.
-    genes
-        The top-K expressed genes, descending, unique, all expressed.
-    obs
-        Annotations by column, e.g. ``{"cell_type": "CD19+ B"}``: known of labelled cells only.
-    condition
-        What the experimenter set, and therefore knows of every cell, e.g. ``{"perturbation": "cytokine IFN-beta"}``.
-    control
-        The genes of the untreated cell it is paired with, in the order of ``genes``; empty for cells without a pair.
-    """
-
-    id: str
-    genes: tuple[str, ...]
+    id: str  # data set and barcode, e.g. ``"pbmc68k/AAAGCCTG-1"``
+    genes: tuple[str, ...]  # the top-K expressed genes, descending, unique, all expressed
+    # Annotations by column, e.g. ``{"cell_type": "CD19+ B"}``: known of labelled cells only.
     obs: Mapping[str, str] = field(default_factory=dict)
+    # What the experimenter set, and therefore knows of every cell, e.g. ``{"perturbation": "cytokine IFN-beta"}``.
     condition: Mapping[str, str] = field(default_factory=dict)
+    # The genes of the untreated cell it is paired with, in the order of ``genes``; empty for cells without a pair.
     control: tuple[str, ...] = ()
 
     def value(self, column: str) -> str:

@@ -29,23 +29,13 @@ EVERY_TASK = "*"
 
 
 class Config(Settings):
-    """What the reward needs to know: the vocabulary, the dual pairs, how duals are asked.
+    """What the reward needs to know: the vocabulary, the dual pairs, how duals are asked."""
 
-    Parameters
-    ----------
-    vocabulary, profiles
-        The files of the vocabulary and of the class profiles (None: there is none), relative to the configuration file.
-    tasks
-        The pairs by name.
-    records
-        Which rollouts are kept; None keeps none.
-    """
-
-    vocabulary: str = "vocabulary.json"
-    tasks: dict[str, TaskSettings]
+    vocabulary: str = "vocabulary.json"  # file, relative to that of the configuration
+    tasks: dict[str, TaskSettings]  # the pairs by name
     dual: DualSettings = DualSettings()
-    records: RecordSettings | None = None
-    profiles: str | None = None
+    records: RecordSettings | None = None  # which rollouts are kept; None keeps none
+    profiles: str | None = None  # file of the class profiles; None: there is none
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -156,18 +146,10 @@ class Config(Settings):
         return tuple(name for name, task in self.tasks.items() if get_reward(task.reward, self._folder).needs_gold)
 
     def load_rewards(self, tasks: Mapping[str, DualTask], *, prepared: bool = True) -> dict[str, Reward]:
-        """Return {task name: its reward}.
+        """Return {task name: its reward}; one that reads class profiles is checked against them if they are ``prepared``.
 
-        Parameters
-        ----------
-        prepared
-            Whether the data are there: then a reward that reads class profiles is checked against them.
-
-        Raises
-        ------
-        CellDualityError
-            If a reward cannot be loaded, cannot judge its task, asks what the endpoint cannot answer, or reads
-            profiles that are not there.
+        A CellDualityError is raised if a reward cannot be loaded, cannot judge its task, asks what the endpoint cannot
+        answer, or reads profiles that are not there.
         """
         rewards = {name: get_reward(self.tasks[name].reward, self._folder) for name in tasks}
         only_chats = self.dual.player == "frozen" and self.dual.endpoint and self.dual.endpoint.kind == "chat"

@@ -29,24 +29,6 @@ class Mask:
 class Example:
     """Definition 3.1 of the paper for one row: x = (x_k, x_u) and, where it is known, y*.
 
-    Parameters
-    ----------
-    task
-        The name of the dual pair.
-    id
-        Where the row comes from, e.g. ``"pbmc68k/AAAGCCTG-1"``.
-    inputs
-        What the primal prompt shows, by name.
-    known
-        x_k: what the dual prompt may show besides the answer. The split of a cell into known and unknown genes
-        is drawn once and stored here, so that all rollouts of a group face the same mask (or the same ``masks``).
-    unknown
-        x_u: what the dual must rebuild.
-    gold
-        y*, or None: rows for reinforcement learning hold no label.
-    masks
-        Further splits that the same answer is judged under; the reward is the mean over all. The question is the same.
-
     Examples
     --------
     >>> row = Example("t", "1", {"cell": ("A", "B")}, {"observed": ("A",)}, ("B",), None)
@@ -54,12 +36,15 @@ class Example:
     True
     """
 
-    task: str
-    id: str
-    inputs: Mapping[str, Value]
+    task: str  # the name of the dual pair
+    id: str  # where the row comes from, e.g. ``"pbmc68k/AAAGCCTG-1"``
+    inputs: Mapping[str, Value]  # what the primal prompt shows, by name
+    # x_k: what the dual prompt may show besides the answer. The split of a cell into known and unknown genes is drawn
+    # once and stored here, so that all rollouts of a group face the same mask (or the same ``masks``).
     known: Mapping[str, Value]
-    unknown: Value
-    gold: Value | None
+    unknown: Value  # x_u: what the dual must rebuild
+    gold: Value | None  # y*, or None: rows for reinforcement learning hold no label
+    # Further splits that the same answer is judged under; the reward is the mean over all. The question is the same.
     masks: tuple[Mask, ...] = ()
 
     def splits(self) -> tuple[Example, ...]:
@@ -78,10 +63,8 @@ class Example:
     def from_label(cls, label: str) -> Example:
         """Return the example in the JSON string ``label``.
 
-        Raises
-        ------
-        CellDualityError
-            If the string is not JSON, has another schema, or a field is missing or of the wrong type.
+        A CellDualityError is raised if the string is not JSON, has another schema, or a field is missing or of the
+        wrong type.
         """
         try:
             content = json.loads(label)

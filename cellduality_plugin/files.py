@@ -60,10 +60,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the object of each line of ``path``.
 
-    Raises
-    ------
-    CellDualityError
-        If the file is missing or a line is not a JSON object; the line's number is named.
+    A CellDualityError is raised if the file is missing or a line is not a JSON object; the line's number is named.
     """
     number, again = 0, "prepare the data again"
     try:

@@ -34,31 +34,20 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Rollout:
-    """A rollout that was judged.
-
-    Parameters
-    ----------
-    rebuilt
-        What the policy was shown and what it rebuilt from that and the answer, of every draw; empty if the reward asked
-        for no reconstruction.
-    validity, reward
-        In [0, 1].
-    requests
-        The calls that were made for it and for no rollout before it, of its group or of others in flight.
-    seconds
-        How long it waited for its verdict.
-    """
+    """A rollout that was judged."""
 
     task: DualTask
     example: Example
     text: str
     answer: Answer
     verdict: Verdict
+    # What the policy was shown and what it rebuilt from that and the answer, of every draw; empty if the reward asked
+    # for no reconstruction.
     rebuilt: Sequence[tuple[Mapping[str, Value], Answer]]
-    validity: float
+    validity: float  # in [0, 1], like the reward
     reward: float
-    requests: int
-    seconds: float
+    requests: int  # the calls that were made for it and for no rollout before it, of its group or of others in flight
+    seconds: float  # how long it waited for its verdict
 
 
 def rollout_logs(rollout: Rollout, tasks: Iterable[str], vocabulary: Vocabulary) -> dict[str, float]:

@@ -37,23 +37,15 @@ class Response:
 
 @dataclass(frozen=True)
 class Answer:
-    """The typed result of reading a response.
+    """The typed result of reading a response."""
 
-    Parameters
-    ----------
-    value
-        The label, or the genes in order without repeats; None if ``failure`` says why nothing could be read.
-    listed, unknown, repeated
-        For gene lists: how many words stood in the answer, how many were no gene of the vocabulary, how many
-        repeated an earlier gene.
-    """
-
+    # The label, or the genes in order without repeats; None if ``failure`` says why nothing could be read.
     value: Value | None
     trace: str = ""
     failure: Failure = ""
-    listed: int = 0
-    unknown: int = 0
-    repeated: int = 0
+    listed: int = 0  # words in an answer that is a list of genes
+    unknown: int = 0  # of them, no gene of the vocabulary
+    repeated: int = 0  # of them, came before
 
 
 def split_response(text: str) -> Response:

@@ -37,10 +37,7 @@ class DualReward:
     ) -> list[float]:
         """Return the reward of each completion; ``label`` is the column of that name in the RL rows.
 
-        Raises
-        ------
-        CellDualityError
-            If a label is none of the configuration's rows.
+        A CellDualityError is raised if a label is none of the configuration's rows.
         """
         return [score.reward for score in await self.scores(completions, label)]
 

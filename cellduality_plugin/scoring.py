@@ -72,10 +72,8 @@ class Scorer:
     def group(self, label: str) -> Group:
         """Return a new group for the question in ``label``.
 
-        Raises
-        ------
-        CellDualityError
-            If the row is malformed, names a task that the configuration does not have, or lacks what its reward needs.
+        A CellDualityError is raised if the row is malformed, names a task that the configuration does not have, or
+        lacks what its reward needs.
         """
         example = Example.from_label(label)
         if example.task not in self._tasks:

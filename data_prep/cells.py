@@ -141,12 +141,8 @@ def rank_cells(
     """Return the ranked cells of a table, block by block: the ``top`` highest genes of each, ties by name.
 
     Counts and log1p values of a cell rank alike. Cells with fewer than ``min_genes`` expressed genes are left out, and
-    genes that are not among ``genes`` (None: all). ``source`` is the first part of every cell's id.
-
-    Raises
-    ------
-    CellDualityError
-        If no cell is left.
+    genes that are not among ``genes`` (None: all). ``source`` is the first part of every cell's id. A CellDualityError
+    is raised if no cell is left.
     """
     from data_prep.ranking import rank_rows
 

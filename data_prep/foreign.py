@@ -31,10 +31,7 @@ CoarseTypes: TypeAlias = dict[str, dict[str, dict[str, str]]]
 def shareable(name: str) -> dict[str, str]:
     """Return the shared type of each label of a set that has one; labels without a counterpart are left out.
 
-    Raises
-    ------
-    CellDualityError
-        If the registry knows of no shared type in that set.
+    A CellDualityError is raised if the registry knows of no shared type in that set.
 
     Examples
     --------
@@ -59,12 +56,8 @@ def read_foreign(
     """Return (the views of the foreign sets, the types they share with those that train); nothing without such sets.
 
     ``found`` are the foreign sets in the order of the settings; ``views`` are the sets that train, with the vocabulary
-    ``genes``; those whose types no pair speaks of have no say.
-
-    Raises
-    ------
-    CellDualityError
-        If no pair names types, no shared types are known, or no cell of a set can be asked about.
+    ``genes``; those whose types no pair speaks of have no say. A CellDualityError is raised if no pair names types, no
+    shared types are known, or no cell of a set can be asked about.
     """
     if not found:
         return [], {}

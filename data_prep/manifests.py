@@ -40,10 +40,8 @@ def write_manifest(path: Path, origin: Mapping[str, Any], **content: Any) -> Non
 def read_manifest(path: Path) -> Manifest:
     """Return the manifest of the file ``path`` and check the file against its hash.
 
-    Raises
-    ------
-    CellDualityError
-        If either file is missing, the manifest is of another format, or the file was changed since.
+    A CellDualityError is raised if either file is missing, the manifest is of another format, or the file was changed
+    since.
     """
     beside, wrong, where = manifest_path(path), "", path
     try:
@@ -78,10 +76,7 @@ def refuse_changed(files: Iterable[Path]) -> None:
 def is_edited(path: Path, text: str) -> bool:
     """Return whether the file ``path``, last written as ``text``, was changed by hand since, and has to be kept.
 
-    Raises
-    ------
-    CellDualityError
-        If it was not written here, or was changed by hand and ``text`` has changed, too.
+    A CellDualityError is raised if it was not written here, or was changed by hand and ``text`` has changed, too.
     """
     try:
         if not path.exists() or path.read_text(encoding="utf-8") == text:

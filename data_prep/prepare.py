@@ -79,13 +79,8 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     ``eval_validation.jsonl``, ``eval_test.jsonl``, ``pretrain.jsonl`` where a stage before SFT is wanted,
     ``eval_ood.jsonl`` where cells are held out or foreign, and ``coarse_types.json`` where they are foreign, each with
     a ``.manifest.json``. The same settings and sources give identical bytes. Nothing in ``out`` changes unless
-    everything could be made.
-
-    Raises
-    ------
-    CellDualityError
-        If the settings do not fit together, a source cannot be read, the folder cannot be written, or a file in it is
-        not as it was written here.
+    everything could be made. A CellDualityError is raised if the settings do not fit together, a source cannot be read,
+    the folder cannot be written, or a file in it is not as it was written here.
     """
     tasks = {name: get_task(name) for name in settings.tasks}
     _refuse_twins([task.name for task in tasks.values()], "dual pairs", "tasks", "give each its own `name`")

@@ -21,10 +21,7 @@ DATASETS: dict[str, Dataset] = {
 def find_dataset(name: str) -> Dataset:
     """Return the set called ``name``.
 
-    Raises
-    ------
-    CellDualityError
-        If there is none; the nearest names are suggested.
+    A CellDualityError is raised if there is none; the nearest names are suggested.
 
     Examples
     --------

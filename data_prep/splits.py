@@ -58,12 +58,8 @@ def split_cells(
 ) -> dict[str, Split]:
     """Return the split of every cell; each class is shared out on its own and is in all three splits.
 
-    ``labels`` is {id: class}; ``fractions`` of train, validation and test add up to one.
-
-    Raises
-    ------
-    CellDualityError
-        If there is one class only, or a class has fewer than three cells.
+    ``labels`` is {id: class}; ``fractions`` of train, validation and test add up to one. A CellDualityError is raised
+    if there is one class only, or a class has fewer than three cells.
     """
     classes = _by_class(labels)
     if len(classes) < 2:
@@ -85,12 +81,8 @@ def split_cells(
 def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Generator) -> frozenset[str]:
     """Return ``count`` training cells whose label may be shown: in proportion, one a class at least.
 
-    ``labels`` is {id: class} of the training cells alone.
-
-    Raises
-    ------
-    CellDualityError
-        If there are fewer training cells than ``count``, or more classes.
+    ``labels`` is {id: class} of the training cells alone. A CellDualityError is raised if there are fewer training
+    cells than ``count``, or more classes.
     """
     classes = _by_class(labels)
     if not len(classes) <= count <= len(labels):
@@ -103,12 +95,8 @@ def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Genera
 def choose_some(labels: Mapping[str, str], count: int, rng: np.random.Generator) -> frozenset[str]:
     """Return ``count`` cells, in proportion by class; of each at least the three that a split needs, if it has them.
 
-    ``labels`` is {id: class}. If there are no more than ``count`` cells, all of them are returned.
-
-    Raises
-    ------
-    CellDualityError
-        If ``count`` is too small for that.
+    ``labels`` is {id: class}. If there are no more than ``count`` cells, all of them are returned. A CellDualityError
+    is raised if ``count`` is too small for that.
     """
     if count >= len(labels):
         return frozenset(labels)
@@ -129,12 +117,7 @@ def pair_with_controls(
     another, in one ring, so none is paired with itself.
 
     ``perturbations`` and ``groups`` are by cell; a group is what a cell and its control have to share, e.g. split and
-    cell type.
-
-    Raises
-    ------
-    CellDualityError
-        If no cell at all is untreated.
+    cell type. A CellDualityError is raised if no cell at all is untreated.
     """
     if CONTROL not in perturbations.values():
         what = f"no cell is untreated; the perturbations are {', '.join(sorted(set(perturbations.values()))[:5])}"

@@ -91,12 +91,8 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
     """Return the view of each source that trains: read, ranked, split, cut to the chosen genes, and paired.
 
     The matrix of a source is passed over once; twice more where the most variable genes of the training cells are the
-    vocabulary; and as far as is needed for the mean expression at each rank.
-
-    Raises
-    ------
-    CellDualityError
-        If a column is missing that a task asks for, or the cells cannot be split or paired as the settings say.
+    vocabulary; and as far as is needed for the mean expression at each rank. A CellDualityError is raised if a column
+    is missing that a task asks for, or the cells cannot be split or paired as the settings say.
     """
     tables = [source.read() for source in sources]
     views = [
@@ -178,10 +174,7 @@ def _held_out(
 ) -> tuple[set[str], dict[str, int]]:
     """Return (the cells that are held out by a column, how many values of it no cell has, by reason).
 
-    Raises
-    ------
-    CellDualityError
-        If no cell has a value that was ``asked_for``, or every cell is held out.
+    A CellDualityError is raised if no cell has a value that was ``asked_for``, or every cell is held out.
     """
     held: set[str] = set()
     lacking: dict[str, int] = {}
@@ -271,10 +264,7 @@ def asked_columns(tasks: Iterable[DualTask]) -> set[str]:
 def named_columns(obs: Mapping[str, Any], wanted: Iterable[str], name: str, optional: Iterable[str] = ()) -> list[str]:
     """Return the ``wanted`` columns, and the ``optional`` ones that are there, in alphabetical order.
 
-    Raises
-    ------
-    CellDualityError
-        If a wanted column is not there.
+    A CellDualityError is raised if a wanted column is not there.
     """
     columns = {*wanted, *(set(optional) & set(obs))}
     if missing := sorted(columns - set(obs)):

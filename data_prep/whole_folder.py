@@ -15,13 +15,9 @@ from cellduality_plugin.errors import CellDualityError
 def whole_folder(out: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``out`` and move its files into ``out`` when the block ends well.
 
-    A failure inside the block leaves ``out`` as it was. Files are moved in alphabetical order, one atomic
-    step each; files of ``out`` with other names stay.
-
-    Raises
-    ------
-    CellDualityError
-        If the file system refuses (full disk, no permission, a file in the folder's place).
+    A failure inside the block leaves ``out`` as it was. Files are moved in alphabetical order, one atomic step each;
+    files of ``out`` with other names stay. A CellDualityError is raised if the file system refuses (full disk, no
+    permission, a file in the folder's place).
     """
     out = Path(os.path.abspath(out))
     try:

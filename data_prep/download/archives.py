@@ -32,10 +32,7 @@ def unpack_gzip(archive: Path, target: Path) -> None:
 def take_member(archive: Path, member: str, target: Path) -> None:
     """Write one regular file of a zip or tar archive to ``target``.
 
-    Raises
-    ------
-    CellDualityError
-        If the archive is truncated, of another kind, or has no such file.
+    A CellDualityError is raised if the archive is truncated, of another kind, or has no such file.
     """
     with _unbroken(archive), contextlib.ExitStack() as opened:
         stream: IO[bytes] | None = None

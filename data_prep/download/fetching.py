@@ -34,12 +34,8 @@ def ready_file(dataset: Dataset) -> Path | None:
     """Return the file that stands for all files of a set: NAME.h5ad in the folder $CELLDUALITY_DATA, if it is there.
 
     Its matrix holds counts, its ``var`` is named by gene symbols, and the column ``dataset.ready`` of its ``obs`` holds
-    the labels as they were published. A set without such a column has none.
-
-    Raises
-    ------
-    CellDualityError
-        If $CELLDUALITY_DATA is no folder.
+    the labels as they were published. A set without such a column has none. A CellDualityError is raised if
+    $CELLDUALITY_DATA is no folder.
     """
     folder = os.environ.get("CELLDUALITY_DATA")
     if not folder or not dataset.ready:
@@ -68,12 +64,8 @@ def fetch(dataset: Dataset, cache: Path | None = None, progress: Progress | None
 
     Where there is a :func:`ready_file`, it is that alone. A file that only the user can bring is missing if it is not
     there: the loader says whether it can do without. Where the publisher states no checksum, the hash of the first
-    download is recorded in ``hashes.json`` beside the files, and whatever comes later is checked against it.
-
-    Raises
-    ------
-    CellDualityError
-        If a file cannot be had, or is not what it was at its first download.
+    download is recorded in ``hashes.json`` beside the files, and whatever comes later is checked against it. A
+    CellDualityError is raised if a file cannot be had, or is not what it was at its first download.
     """
     if ready := ready_file(dataset):
         return {ready.name: ready}

@@ -83,11 +83,8 @@ def check_species(
 ) -> None:
     """Refuse gene names that would be misread; ``columns`` are those of ``var`` that look like symbols, for the hint.
 
-    Raises
-    ------
-    CellDualityError
-        If most names are Ensembl ids or carry the name of a genome, if hardly any is a symbol, or if they mix human and
-        mouse symbols, or are of another species than the ``declared`` one.
+    A CellDualityError is raised if most names are Ensembl ids or carry the name of a genome, if hardly any is a symbol,
+    or if they mix human and mouse symbols, or are of another species than the ``declared`` one.
     """
     found = Counter(map(symbol_kind, names))
     known = found["human"] + found["mouse"]

@@ -60,6 +60,11 @@ def load_h5ad(
 ) -> CellTable:
     """Return the labelled cells of an .h5ad file, all of it checked and none of it held; what is left out is counted.
 
+    A CellDualityError is raised if the file is unreadable; the matrix is empty, all zeros, or has NaN, infinite or
+    negative values; its values are not what ``expression`` says; gene or cell names repeat; a column or layer is
+    unknown; the genes are named by Ensembl ids, hardly any is a gene symbol, or they are of another species than
+    declared, or of two.
+
     Parameters
     ----------
     path
@@ -85,13 +90,6 @@ def load_h5ad(
         one are left out. None: the names stay as they are.
     control
         Perturbations that mean something even if they read like a missing value (as ``"none"``).
-
-    Raises
-    ------
-    CellDualityError
-        If the file is unreadable; the matrix is empty, all zeros, or has NaN, infinite or negative values; its values
-        are not what ``expression`` says; gene or cell names repeat; a column or layer is unknown; the genes are named
-        by Ensembl ids, hardly any is a gene symbol, or they are of another species than declared, or of two.
     """
     from data_prep.h5ad.matrices import open_tables  # it takes seconds, and an up-to-date preparation does without
 

@@ -176,12 +176,8 @@ class Tables:
 def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: str | None = None) -> Tables:
     """Return the tables of an .h5ad file with the matrix that is asked for, which is not read.
 
-    ``"counts"`` is X, or raw if only that holds whole numbers.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is unreadable, or the matrix or layer is not there or empty.
+    ``"counts"`` is X, or raw if only that holds whole numbers. A CellDualityError is raised if the file is unreadable,
+    or the matrix or layer is not there or empty.
     """
     name, why = layer or matrix, ""
     with readable(path), warnings.catch_warnings():

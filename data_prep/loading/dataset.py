@@ -146,8 +146,9 @@ class Dataset:
     def load(self, files: Mapping[str, Path], variant: str = "") -> AnnData:
         """Return the cells in the one shape that all sets share.
 
-        ``X`` is sparse by row and holds what ``uns["expression"]`` says; ``obs`` holds :attr:`columns` as text;
-        ``uns`` has the ``dataset``, ``variant``, ``species`` and, in ``drops``, what was left out by reason.
+        ``X`` is sparse by row and holds what ``uns["expression"]`` says; ``obs`` holds :attr:`columns` as text; ``uns``
+        has the ``dataset``, ``variant``, ``species`` and, in ``drops``, what was left out by reason. A CellDualityError
+        is raised if there is no such variant, or a file is missing or not of the published shape.
 
         Parameters
         ----------
@@ -156,11 +157,6 @@ class Dataset:
         variant
             ``"as_published"`` or ``"corrected"``; empty: corrected if there is a correction. A set without one is the
             same in both.
-
-        Raises
-        ------
-        CellDualityError
-            If there is no such variant, or a file is missing or not of the published shape.
         """
         variant = variant or ("corrected" if self.correction else "as_published")
         if variant not in ("as_published", "corrected"):

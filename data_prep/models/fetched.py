@@ -20,10 +20,7 @@ def fetch_model(name: str, out: Path) -> bool:
     """Write the model ``name``, a folder or a name of the hub, to ``out``; files are shared with the original where
     the file system can do so. Return whether its chat template had a date, which is then pinned.
 
-    Raises
-    ------
-    CellDualityError
-        If there is no such model, or the folder cannot be written.
+    A CellDualityError is raised if there is no such model, or the folder cannot be written.
     """
     source = local_model(name)
     if not (source / "config.json").is_file():

@@ -138,10 +138,7 @@ class CandidateLog(AppendLog):
 def read_candidates(path: Path) -> Iterator[Candidate]:
     """Yield the candidates of a file in the order they came; a torn last line is left out.
 
-    Raises
-    ------
-    CellDualityError
-        If the file is missing or any other line is malformed; it is named.
+    A CellDualityError is raised if the file is missing or any other line is malformed; it is named.
     """
     try:
         with Path(path).open("rb") as stream:

@@ -34,10 +34,7 @@ class Command:
     def read(cls, words: Sequence[str]) -> Command:
         """Return the command in ``words``.
 
-        Raises
-        ------
-        CellDualityError
-            If it runs neither trainer.
+        A CellDualityError is raised if it runs neither trainer.
 
         Examples
         --------

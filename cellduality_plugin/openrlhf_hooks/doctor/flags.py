@@ -74,10 +74,8 @@ class _RefusedError(Exception):
 def read_flags(trainer: str, words: Sequence[str]) -> Flags:
     """Return what the module ``trainer`` makes of the flags ``words``.
 
-    Raises
-    ------
-    CellDualityError
-        If OpenRLHF is not installed, or starts otherwise than it did in the version this was written for.
+    A CellDualityError is raised if OpenRLHF is not installed, or starts otherwise than it did in the version this was
+    written for.
     """
     found: list[SimpleNamespace] = []
     unknown: list[str] = []

@@ -75,13 +75,9 @@ def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
 
     Reads ``sft.jsonl``, ``vocabulary.json`` and ``traces/candidates.jsonl``; writes ``sft_traces.jsonl`` (the columns
     of ``sft.jsonl`` and where each row comes from) and ``traces/rejected.jsonl``, each whole or not at all, with
-    manifests. The same files and settings give identical bytes, whatever the order of the candidates.
-
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, if what was written was changed by hand since, if no candidate is of this
-        preparation, or if none passes.
+    manifests. The same files and settings give identical bytes, whatever the order of the candidates. A
+    CellDualityError is raised if a file is missing or malformed, if what was written was changed by hand since, if no
+    candidate is of this preparation, or if none passes.
     """
     settings.check(tasks)
     data = Path(data)

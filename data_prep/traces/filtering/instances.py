@@ -58,10 +58,7 @@ class Instance:
 def read_instances(questions: Path, candidates: Path, tasks: Mapping[str, DualTask]) -> tuple[list[Instance], int]:
     """Return the instances of an SFT file, in its order, and how many candidates answer no question that it asks now.
 
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, or no candidate answers a question of the file.
+    A CellDualityError is raised if a file is missing or malformed, or no candidate answers a question of the file.
     """
     instances: dict[str, Instance] = {}
     prompts: dict[str, str] = {}

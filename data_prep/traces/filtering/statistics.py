@@ -41,12 +41,8 @@ class Statistics:
 def statistics(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> Statistics:
     """Return the statistics of the candidates in ``data``.
 
-    The sweep looks at each question alone: what well-posedness and the pairing of duals take is not in it.
-
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, or no candidate is of this preparation.
+    The sweep looks at each question alone: what well-posedness and the pairing of duals take is not in it. A
+    CellDualityError is raised if a file is missing or malformed, or no candidate is of this preparation.
     """
     settings.check(tasks)
     vocabulary, keep = Vocabulary.load(data / "vocabulary.json"), settings.filters.keep
@@ -111,12 +107,8 @@ def tables(found: Statistics, keep: int = 1) -> Iterator[Table]:
 def plot(found: Statistics, path: Path) -> Path:
     """Return ``path``, a PNG of reasons, threshold sweep, trace lengths and scores; written whole or not at all.
 
-    Each task has a colour, drawn through for the primal and dashed for the dual.
-
-    Raises
-    ------
-    CellDualityError
-        If matplotlib is missing.
+    Each task has a colour, drawn through for the primal and dashed for the dual. A CellDualityError is raised if
+    matplotlib is missing.
     """
     try:
         import matplotlib as mpl

@@ -79,10 +79,7 @@ class RuleTeacher(Teacher):
     def write(self, question: Question, candidate: int) -> str:
         """Return the text of candidate number ``candidate``.
 
-        Raises
-        ------
-        CellDualityError
-            If the question asks for something that is neither a label nor a list of genes.
+        A CellDualityError is raised if the question asks for something that is neither a label nor a list of genes.
         """
         fault = self.fault(question, candidate)
         if fault == "repeat":
@@ -121,10 +118,8 @@ class RuleTeacher(Teacher):
 def read_rule_teacher(data: Path, seed: int = 0) -> RuleTeacher:
     """Return the rule that has learned from the labelled training cells of a prepared folder.
 
-    Raises
-    ------
-    CellDualityError
-        If ``cells.jsonl`` or ``vocabulary.json`` is missing or malformed, or no training cell is labelled.
+    A CellDualityError is raised if ``cells.jsonl`` or ``vocabulary.json`` is missing or malformed, or no training cell
+    is labelled.
     """
     path = Path(data) / "cells.jsonl"
     cells = []
