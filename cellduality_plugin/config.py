@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_text
+from cellduality_plugin.import_paths import FORMS
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.settings import DualSettings
 from cellduality_plugin.profiles import Profiles
-from cellduality_plugin.rewards import Reward, get_reward, scored_kind
+from cellduality_plugin.reward_names import read_reward
+from cellduality_plugin.rewards import REWARDS, Reward, get_reward, scored_kind
 from cellduality_plugin.settings import Settings
-from cellduality_plugin.task_settings import RecordSettings, TaskSettings
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -26,6 +29,59 @@ PATH_VARIABLE = "CELLDUALITY_CONFIG"
 
 EVERY_TASK = "*"
 """In settings by task: every task that is not named."""
+
+
+class RecordSettings(Settings):
+    """Which rollouts are kept in files, to be looked at and re-scored; see :mod:`.records`."""
+
+    folder: str = Field(min_length=1)  # where they go, relative to the configuration file
+    every: int = Field(8, ge=1)  # one of so many groups is kept, whole
+    limit: int = Field(1000, ge=1)  # rollouts that a process keeps, at most; a group that was begun is kept whole
+
+
+class TaskSettings(Settings):
+    """One dual pair of a run."""
+
+    pair: str  # a built-in name, ``"module:Class"`` or ``"file.py:Class"`` (relative to the configuration file)
+    # A key of :data:`cellduality_plugin.rewards.REWARDS` (the README lists them), ``"module:Class"`` or
+    # ``"file.py:Class"``; products of powers of any of these, ``"posterior*profile^0.3"``, and {reward: weight}.
+    reward: str | dict[str, float] = "duality"
+    # With s the share: reward = validity ** power x ((1 - s) similarity + s). Power 0
+    # and share 0 are the paper's reward. A share above 0 lets form count where the dual says nothing, in groups whose
+    # duals all fail.
+    validity_power: float = Field(1.0, ge=0)
+    validity_share: float = Field(0.0, ge=0, lt=1)
+    # For answers that are labels: r = n s / (sum of s over the group), with s what the reward says of an answer and n
+    # how many of the group gave it. With ``"posterior"`` the prior is then the group's own votes. Not in the paper.
+    votes: bool = False
+    # Where the largest and the smallest reward of a group are nearer than this, all get their mean, and with it no
+    # advantage: a difference that is noise is not trained on. 0 leaves every reward as it is.
+    minimum_spread: float = Field(0.0, ge=0, le=1)
+    # The share of a cell's genes that the dual has to rebuild, up to 1 for all of them, in place of the splits that the
+    # row holds; None leaves these. Every group of a row has the same.
+    hidden: float | None = Field(None, gt=0, le=1)
+    # So many reasoning traces the policy draws from its own dual, and what is hidden is scored after each of them
+    # (``"likelihood"``, ``"posterior"``); 0 scores it after the empty trace.
+    traces: int = Field(0, ge=0)
+    # Over the traces: ``"log"`` the mean of the log-likelihoods, ``"probability"`` the log of the mean likelihood.
+    trace_mean: Literal["log", "probability"] = "log"
+    # The answered label is compared with so many others, drawn once for a row; None: with all others of its set.
+    negatives: int | None = Field(None, ge=1)
+
+    @field_validator("reward")
+    @classmethod
+    def _is_known(cls, reward: str | dict[str, float]) -> str | dict[str, float]:
+        for text in [reward] if isinstance(reward, str) else reward:
+            try:
+                kinds = [factor.kind for term in read_reward(text) for factor in term.factors]
+            except CellDualityError as error:
+                raise ValueError(error.what) from error
+            for kind in kinds:
+                if kind not in REWARDS and ":" not in kind:
+                    raise ValueError(f"no reward {kind!r}: use one of {', '.join(REWARDS)}, or {FORMS}")
+        if not isinstance(reward, str) and not (reward and all(0 < weight < math.inf for weight in reward.values())):
+            raise ValueError("a sum needs one reward at least, and weights above 0")
+        return reward
 
 
 class Config(Settings):
@@ -146,7 +202,7 @@ class Config(Settings):
         return tuple(name for name, task in self.tasks.items() if get_reward(task.reward, self._folder).needs_gold)
 
     def load_rewards(self, tasks: Mapping[str, DualTask], *, prepared: bool = True) -> dict[str, Reward]:
-        """Return {task name: its reward}; one that reads class profiles is checked against them if they are ``prepared``.
+        """Return {task name: its reward}; if the data are ``prepared``, class profiles are looked at, too.
 
         A CellDualityError is raised if a reward cannot be loaded, cannot judge its task, asks what the endpoint cannot
         answer, or reads profiles that are not there.

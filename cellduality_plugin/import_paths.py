@@ -21,11 +21,9 @@ FORMS = "module:Class or file.py:Class"
 def load_class(name: str, base: type[Base], folder: Path | None = None, *, what: str, where: str) -> type[Base]:
     """Return the subclass of ``base`` at the import path ``name``: ``"package.module:Class"`` or ``"file.py:Class"``.
 
-    A CellDualityError is raised if there is no such class, it is no subclass of ``base``, or it lacks a method that
-    ``base`` leaves open.
-
-    A relative file path is relative to ``folder``, by default the working directory. ``what`` the class is and ``where``
-    it is named are for the message.
+    A file path is relative to ``folder``, by default the working directory; ``what`` the class is and ``where`` it is
+    named are for the message. A CellDualityError is raised if there is no such class, it is no subclass of ``base``, or
+    it lacks a method that ``base`` leaves open.
     """
     module, _, class_name = name.rpartition(":")
     try:

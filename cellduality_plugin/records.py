@@ -44,7 +44,7 @@ class Recorder:
                    {"prompt": KEY, "responses": [...], "log_probs": [...]}]}
 
     ``calls`` are those that were answered for the group since its last line. ``text`` is there the first time.
-    ``every`` and ``limit`` are those of :class:`cellduality_plugin.task_settings.RecordSettings`.
+    ``every`` and ``limit`` are those of :class:`cellduality_plugin.config.RecordSettings`.
     """
 
     def __init__(self, folder: Path, every: int, limit: int) -> None:

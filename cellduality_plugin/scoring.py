@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cellduality_plugin.config import Config
+from cellduality_plugin.config import Config, TaskSettings
 from cellduality_plugin.duals import Dual, Reasoning
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
@@ -19,7 +19,6 @@ from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policies.base import Policy, PolicyError
 from cellduality_plugin.policies.memo import Memo
 from cellduality_plugin.rewards import Verdict
-from cellduality_plugin.task_settings import TaskSettings
 
 QUANTUM = 2**-10
 """Rewards are multiples of this: equal rewards then cancel exactly in a group's mean, and the normalised advantage

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Collection, Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.cell_sentences import Cell, name_order
 from cellduality_plugin.errors import CellDualityError
+from data_prep.h5ad.genes import to_human
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
 
 FEW_GENES = "cell with too few expressed genes"
 UNSPEAKABLE_GENE = "gene whose name is empty or holds white space, a comma or an angle bracket"
+
+FEW_SHARED = 0.05
+"""The share of the genes of the smaller of two sets that both have at least."""
+
+MOST_CELLS = 4096
+"""Cells that the curve is the mean of, at most: the first ones of a set."""
 
 BINS = 20
 """Groups of equally many genes, by mean expression, in which variances are compared."""
@@ -178,3 +186,66 @@ def rank_cells(
         ranked, obs = ranked[enough], obs[enough]
     spoken = tuple(name for name, found in zip(names, expressed.tolist(), strict=False) if found)
     return RankedCells(source, tuple(names), ranked, obs, spoken, {why: n for why, n in drops.items() if n})
+
+
+def refuse_few_shared(genes: Mapping[str, Sequence[str]]) -> None:
+    """Raise if two sets that train hardly share a gene: they are of two species, or name their genes in two ways."""
+    for (one, first), (other, second) in itertools.combinations({name: {*of} for name, of in genes.items()}.items(), 2):
+        if len(first & second) < FEW_SHARED * min(len(first), len(second)):
+            examples = " and ".join(sorted(some - (first & second))[0] for some in (first, second))
+            what = f"{one} and {other} share {len(first & second)} gene names ({examples})"
+            hint = "prepare sets of one species that name genes alike; --species mouse maps the genes of mouse files"
+            raise CellDualityError(what, code="mixed-species", where=f"sources {one}, {other}", hint=hint)
+
+
+def in_names_of(genes: frozenset[str], table: CellTable, name: str) -> tuple[CellTable, dict[str, int]]:
+    """Return (the table with genes named as those of a vocabulary are, how many it lost by reason).
+
+    Mouse genes are read by their one-to-one human orthologues, if ``genes`` knows more of these. A CellDualityError is
+    raised if the vocabulary knows none of them.
+    """
+    lost: dict[str, int] = {}
+    if 2 * len(known := genes.intersection(table.genes)) < len(genes):
+        human, without = to_human(table.genes)
+        if len(genes.intersection(filter(None, human))) > len(known):
+            table, lost = replace(table, genes=tuple(gene or "" for gene in human)), without
+    if genes.isdisjoint(table.genes):
+        what, hint = "none of its genes is in the vocabulary", "use sets that name genes alike"
+        raise CellDualityError(what, code="no-genes", where=f"source {name}", hint=hint)
+    return table, lost
+
+
+def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozenset[str], top: int) -> dict[str, Any]:
+    """Return the mean expression at each rank, of the chosen ``cells`` and of ``genes`` alone.
+
+    Returns
+    -------
+    ``mean`` and ``cells``, an entry for each of the ranks 1 .. ``top`` that any cell has: log1p of counts per 10,000,
+    or the logarithms that the table holds; and how many cells have the rank. ``unit`` says which it is.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas
+    >>> made = anndata.AnnData(np.array([[1.0, 3, 0], [2, 2, 6]]), var=pandas.DataFrame(index=["A", "B", "C"]))
+    >>> expression_at_rank(CellTable.of(made), np.array([True, False]), frozenset("AB"), top=3)["cells"]
+    [1, 1]
+    """
+    kept = np.array([place for place, gene in enumerate(table.genes) if gene in genes], dtype=np.int64)
+    total, count, first, left = np.zeros(top), np.zeros(top, dtype=np.int64), 0, MOST_CELLS
+    for block in table.blocks():
+        rows = np.flatnonzero(cells[first : first + block.shape[0]])[:left]
+        first, left = first + block.shape[0], left - len(rows)
+        values = (log1p_per_10k(block[rows]) if table.counts else block[rows].tocsr())[:, kept]
+        for start, end in zip(values.indptr, values.indptr[1:], strict=False):
+            own = np.sort(values.data[start:end])[::-1]
+            own = own[own > 0][:top]
+            total[: len(own)] += own
+            count[: len(own)] += 1
+        if not left:
+            break
+    ranks = int((count > 0).sum())
+    return {
+        "mean": (total[:ranks] / count[:ranks]).round(6).tolist(),
+        "cells": count[:ranks].tolist(),
+        "unit": "log1p of counts per 10,000" if table.counts else "the logarithms that the set holds",
+    }

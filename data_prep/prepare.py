@@ -16,7 +16,7 @@ from rich.table import Table
 import cellduality_plugin
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import write_jsonl, write_text
+from cellduality_plugin.files import whole_folder, write_jsonl, write_text
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
@@ -41,7 +41,6 @@ from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, find, joint_sha256
 from data_prep.splits import SPLITS
 from data_prep.views import View, asked_columns, read_views, source_of
-from data_prep.whole_folder import whole_folder
 
 __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]
 

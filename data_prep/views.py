@@ -15,11 +15,9 @@ from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
-from data_prep.cells import FEW_GENES, CellTable, rank_cells
-from data_prep.expression import expression_at_rank
+from data_prep.cells import FEW_GENES, CellTable, expression_at_rank, in_names_of, rank_cells, refuse_few_shared
 from data_prep.published import OOD, PublishedSplit
 from data_prep.settings import PrepareSettings, SourceSettings
-from data_prep.shared_genes import in_names_of, refuse_few_shared
 from data_prep.sources import Source
 from data_prep.splits import SPLITS, choose_labelled, choose_some, pair_with_controls, small_classes, split_cells
 

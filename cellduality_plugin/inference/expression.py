@@ -17,7 +17,7 @@ def fit_line(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     Parameters
     ----------
     curves
-        By set, as :func:`data_prep.expression.expression_at_rank` measures them.
+        By set, as :func:`data_prep.cells.expression_at_rank` measures them.
 
     Examples
     --------

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import whole_folder
 from cellduality_plugin.hub import local_model
-from data_prep.whole_folder import whole_folder
 
 # Llama's template tells the model what day it is: what was trained in July would be asked otherwise in August. The
 # date is the one that the template itself has where there is no clock.

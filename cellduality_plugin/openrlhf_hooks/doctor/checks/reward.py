@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellduality_plugin.config import PATH_VARIABLE, Config
+from cellduality_plugin.config import PATH_VARIABLE, Config, TaskSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.doctor.agent import AgentFile, names_in, read_python
 from cellduality_plugin.openrlhf_hooks.doctor.check import Found, check, error, finding_of, note, warning
@@ -10,7 +10,6 @@ from cellduality_plugin.openrlhf_hooks.doctor.command import RL
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.rewards import Reward
-from cellduality_plugin.task_settings import TaskSettings
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
