@@ -107,14 +107,8 @@ def group_logs(
 ) -> dict[str, float]:
     """Return what is known of a rollout when it is over, and of its group if that is over with it.
 
-    Parameters
-    ----------
-    group
-        The answer and the final reward of every rollout of the group, if this one is its last; else nothing.
-    truncated
-        Whether the response was cut at its length.
-    seconds
-        How long the rollout took, the dual included.
+    ``group`` is the answer and the final reward of every rollout of the group, if this one is its last; else nothing.
+    The response may be ``truncated`` at its length; the rollout took so many ``seconds``, the dual included.
     """
     labels = len(vocabulary.labels[task.answer.kind]) if isinstance(task.answer, OneOf) else 0
     answers = [answer for answer, _ in group if answer is not None]
@@ -135,12 +129,7 @@ def group_logs(
 def entropy(answers: Sequence[Value], labels: int) -> float:
     """Return the entropy of ``answers`` as a share of the most it could be, in [0, 1]; 1 if all differ that can.
 
-    Parameters
-    ----------
-    answers
-        Of one group, two at least.
-    labels
-        How many there are to choose from, two at least.
+    These are two answers of a group at least, to choose from two ``labels`` at least.
 
     Examples
     --------

@@ -49,10 +49,7 @@ def step_metrics(line: str) -> tuple[int, dict[str, float]] | None:
 def with_ratios(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics of a step, ratios divided, sorted by name; a ratio of 0 / 0 and denominators are left out.
 
-    Parameters
-    ----------
-    metrics
-        The means over the rollouts of a step, as TensorBoard and the trainer's log have them.
+    ``metrics`` are means over the rollouts of a step, as TensorBoard and the trainer's log have them.
 
     Examples
     --------

@@ -18,13 +18,9 @@ Completion: TypeAlias = "str | Sequence[Mapping[str, Any]]"
 class DualReward:
     """Rewards of rollouts, in [0, 1]; those of one row are a group and share what is asked of the policy.
 
-    Parameters
-    ----------
-    config
-        Of the prepared data: the pairs, their rewards, the vocabulary.
-    policy
-        Who plays the dual: a :class:`~cellduality_plugin.policies.local.LocalPolicy` over the model in training, or an
-        :class:`~cellduality_plugin.policies.endpoint.EndpointPolicy`.
+    ``config`` is that of the prepared data; the dual is played by ``policy``: a
+    :class:`~cellduality_plugin.policies.local.LocalPolicy` over the model in training, or an
+    :class:`~cellduality_plugin.policies.endpoint.EndpointPolicy`.
     """
 
     __name__ = "cellduality"  # TRL names its logs by it

@@ -85,16 +85,9 @@ class Scorer:
         return Group(example, label, next(self._numbers), memo=self._memo)
 
     async def score(self, text: str, group: Group, policy: Policy) -> Score:
-        """Return the score of one response on its own. A response that cannot be judged scores 0.
+        """Return the score of one response, without special tokens, on its own; one that cannot be judged scores 0.
 
-        Parameters
-        ----------
-        text
-            The response, special tokens removed.
-        group
-            Holds the question, and the verdicts on answers that were already judged.
-        policy
-            The model that answers the dual question.
+        An answer that was judged in its ``group`` before is not judged again; else ``policy`` answers the duals.
         """
         answer = self._tasks[group.example.task].parse_answer(text, self._vocabulary)
         if answer.value is None:
@@ -116,14 +109,9 @@ class Scorer:
 
         With ``votes`` the answers of a group share its evidence (:func:`votes_for`); where rewards then lie nearer
         together than ``minimum_spread`` all get their mean. Both wait for the other members of the group. The last to
-        come logs what the group was.
-
-        Parameters
-        ----------
-        truncated
-            Whether the response was cut at its length.
-        began
-            The monotonic time in seconds at which the rollout began; by default now.
+        come logs what the group was. The
+        response may be ``truncated``, cut at its length; the rollout ``began`` at that monotonic time in seconds, by
+        default now.
         """
         began = time.monotonic() if began is None else began
         score = await self._among_group(await self.score(text, group, policy), group)

@@ -216,12 +216,10 @@ def in_names_of(genes: frozenset[str], table: CellTable, name: str) -> tuple[Cel
 
 
 def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozenset[str], top: int) -> dict[str, Any]:
-    """Return the mean expression at each rank, of the chosen ``cells`` and of ``genes`` alone.
+    """Return the mean expression at each rank, of the chosen ``cells`` and of ``genes`` alone: how it falls with rank.
 
-    Returns
-    -------
-    ``mean`` and ``cells``, an entry for each of the ranks 1 .. ``top`` that any cell has: log1p of counts per 10,000,
-    or the logarithms that the table holds; and how many cells have the rank. ``unit`` says which it is.
+    ``mean`` and ``cells`` have an entry for each of the ranks 1 .. ``top`` that any cell has: log1p of counts per
+    10,000, or the logarithms that the table holds (``unit`` says which), and how many cells have the rank.
 
     Examples
     --------

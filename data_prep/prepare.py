@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-import cellduality_plugin
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import whole_folder, write_jsonl, write_text
@@ -24,11 +21,11 @@ from data_prep.cells import FEW_GENES
 from data_prep.foreign import read_foreign, shareable
 from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import (
-    Manifest,
-    code_sha256,
+    Summary,
     manifest_path,
     read_manifest,
     refuse_changed,
+    rows_code_sha256,
     up_to_date,
     write_manifest,
 )  # fmt: skip
@@ -59,15 +56,6 @@ COARSE_FILE = "coarse_types.json"
 
 NO_CLASS = frozenset({"unknown", "unassigned", "unclassified", "undefined", "ambiguous", "doublet", "other", "none"})
 """Labels, in any case, that name what nobody knows."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a preparation holds: where it is, whether it already was, and each file's manifest by name."""
-
-    out: Path
-    up_to_date: bool
-    manifests: Mapping[str, Manifest]
 
 
 def prepare(settings: PrepareSettings, out: Path) -> Summary:
@@ -129,12 +117,9 @@ def _write(path: Path, content: Any) -> None:
 
 def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequence[DualTask]) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
-    core, here = Path(cellduality_plugin.__file__).parent, Path(__file__).parent
-    folders = (core, core / "tasks", here, *(here / name for name in ("h5ad", "loading", "datasets")))
-    code = {file for folder in folders for file in folder.glob("*.py")}
-    for task in tasks:  # whose modules may be the user's
-        functions = (value for kind in type(task).__mro__ for value in vars(kind).values() if inspect.isfunction(value))
-        code |= {path for path in (Path(function.__code__.co_filename) for function in functions) if path.is_file()}
+    code = (
+        file for room in (".", "h5ad", "loading", "datasets") for file in (Path(__file__).parent / room).glob("*.py")
+    )
     digests = [source.sha256 for source in sources]
     if settings.foreign:  # their rows depend on the types that the registry states, too
         types = [sorted(DATASETS[source.name].coarse_types.items()) for source in sources if source.name in DATASETS]
@@ -145,7 +130,7 @@ def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequenc
         "source_sha256": joint_sha256(digests),
         "splits": {source.name: source.split.text(settings.fractions) for source in sources[: len(settings.sources)]},
         "sha256_by_source": {source.name: source.sha256 for source in sources},
-        "code_sha256": code_sha256(sorted(code)),
+        "code_sha256": rows_code_sha256(tasks, code),
         "settings": settings.model_dump(mode="json"),
     }
 

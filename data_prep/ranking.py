@@ -19,20 +19,11 @@ def rank_rows(
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Return (ties of the ``top`` highest genes of every row, which ties were expressed anywhere).
 
-    The first is cells by ``top``, descending by value and then ascending by tie, filled up with -1. Only positive
-    values count. The cost is linear in the non-zeros, and equal whatever the ties are: a radix sort by (value, tie),
-    after a radix selection where a row holds more than K genes.
-
-    Parameters
-    ----------
-    values
-        Cells by genes, a scipy CSR matrix without duplicate entries; of any order of columns within a row.
-    ties
-        For every column its place among equals, each once, below ``values.shape[1]``; -1 leaves the gene out.
-    top
-        K, the most genes of a cell.
-    out
-        Where the first result goes; a new array by default.
+    The first is cells by ``top`` and goes into ``out``, a new array by default: descending by value and then ascending
+    by tie, filled up with -1. ``values`` are cells by genes, a scipy CSR matrix without duplicate entries, of any order
+    of columns within a row; only positive ones count. ``ties`` are for every column its place among equals, each once,
+    below ``values.shape[1]``; -1 leaves the gene out. The cost is linear in the non-zeros, whatever the ties are: a
+    radix sort by (value, tie), after a radix selection where a row holds more than ``top`` genes.
 
     Examples
     --------

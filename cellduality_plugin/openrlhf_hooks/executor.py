@@ -27,10 +27,7 @@ _REMEMBERED_GROUPS = 4096
 class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlhf ships no types
     """OpenRLHF's single-turn rollout, then the dual. Built without arguments, by ``--train.agent_func_path``.
 
-    Parameters
-    ----------
-    config_path
-        The configuration file; by default the one ``CELLDUALITY_CONFIG`` names.
+    The configuration file is by default the one that ``CELLDUALITY_CONFIG`` names.
     """
 
     def __init__(self, config_path: str | os.PathLike[str] | None = None) -> None:

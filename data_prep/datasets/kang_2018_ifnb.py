@@ -69,16 +69,10 @@ def read(files: Files, variant: str) -> Draft:
 def derive_types(samples: list[Any], genes: list[str]) -> list[NDArray[Any]]:
     """Return the lineage of every cell of every sample; empty where it is ambiguous.
 
-    Each sample is clustered on its own (k-means of the principal components of its most dispersed genes, seeded), so
-    that what a treatment does to all cells of a sample has no part in the types. A cluster is of the lineage whose
-    markers it has most of, and ambiguous if another lineage has nearly as much.
-
-    Parameters
-    ----------
-    samples
-        Counts, cells by genes, sparse by row; one matrix a sample.
-    genes
-        The names of the genes.
+    ``samples`` are counts, cells by ``genes``, sparse by row. Each is clustered on its own (k-means of the principal
+    components of its most dispersed genes, seeded), so that what a treatment does to all cells of a sample has no part
+    in the types. A cluster is of the lineage whose markers it has most of, and ambiguous if another lineage has nearly
+    as much.
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA

@@ -28,25 +28,9 @@ def unpad_input(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, torch.Tensor]:
     """Return the real tokens of a padded batch, and where they came from.
 
-    Parameters
-    ----------
-    hidden
-        batch x length x ...
-    mask
-        batch x length, 1 for a real token.
-
-    Returns
-    -------
-    tokens
-        real tokens x ..., row by row.
-    indices
-        Their positions in the flattened batch.
-    bounds
-        batch + 1 cumulative lengths, int32, from 0.
-    longest
-        The largest number of real tokens in a row.
-    lengths
-        Real tokens in each row, int32.
+    ``hidden`` is batch x length x ..., ``mask`` batch x length, 1 for a real token. Returned are the tokens (real
+    tokens x ..., row by row), their positions in the flattened batch, the batch + 1 cumulative lengths from 0 (int32),
+    the largest number of real tokens in a row, and the real tokens in each row (int32).
     """
     lengths = mask.sum(dim=-1, dtype=torch.int32)
     indices = torch.nonzero(mask.flatten()).flatten()

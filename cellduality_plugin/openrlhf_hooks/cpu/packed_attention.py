@@ -49,20 +49,10 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Return what each token gets from those before it in its row, as transformers wants it.
 
-    A CellDualityError is raised if the batch is not packed: transformers hands no mask of padding to an attention that
+    ``query``, ``key`` and ``value`` are 1 x heads x tokens x size, all rows in one line, ``key`` and ``value`` maybe of
+    fewer heads; in ``position_ids``, 1 x tokens, each row begins at 0. What is attended is 1 x tokens x heads x size. A
+    CellDualityError is raised if the batch is not packed: transformers hands no mask of padding to an attention that
     it does not know.
-
-    Parameters
-    ----------
-    query, key, value
-        1 x heads x tokens x size, all rows in one line; ``key`` and ``value`` may have fewer heads.
-    position_ids
-        1 x tokens; each row begins at 0.
-
-    Returns
-    -------
-    attended, None
-        1 x tokens x heads x size.
 
     Examples
     --------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,13 +11,12 @@ import numpy as np
 from pydantic import Field
 from rich.table import Table
 
-import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.manifests import Manifest, code_sha256, read_manifest, refuse_changed, up_to_date, write_manifest
+from data_prep.manifests import Summary, read_manifest, refuse_changed, rows_code_sha256, up_to_date, write_manifest
 from data_prep.sources import file_sha256
 from data_prep.traces.candidates import Candidate, prompt_hash
 from data_prep.traces.filtering.filters import FilterSettings, Judged, Verdict, by_group, judge_all
@@ -61,16 +59,7 @@ class CurationSettings(Settings):
                 raise CellDualityError(f"no group {name!r}", code="unknown-group", where=flag, hint=hint)
 
 
-@dataclass(frozen=True)
-class CurationSummary:
-    """What an SFT set holds: the folder, whether it already was there, and each file's manifest by name."""
-
-    data: Path
-    up_to_date: bool
-    manifests: Mapping[str, Manifest]
-
-
-def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> CurationSummary:
+def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> Summary:
     """Return a summary of the SFT set in ``data``, which is made if it is not there already.
 
     Reads ``sft.jsonl``, ``vocabulary.json`` and ``traces/candidates.jsonl``; writes ``sft_traces.jsonl`` (the columns
@@ -86,7 +75,7 @@ def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     if not fresh:
         refuse_changed([data / ROWS, data / REJECTED])
         _write(data, tasks, settings, origin)
-    return CurationSummary(data, fresh, {name: read_manifest(data / name) for name in (ROWS, REJECTED)})
+    return Summary(data, fresh, {name: read_manifest(data / name) for name in (ROWS, REJECTED)})
 
 
 def decide(
@@ -109,16 +98,13 @@ def decide(
 
 def _origin(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
-    core = Path(cellduality_plugin.__file__).parent
-    code = {*core.glob("*.py"), *core.glob("tasks/*.py"), *Path(__file__).parent.glob("*.py")}
-    code |= {Path(type(task).dual_prompt.__code__.co_filename) for task in tasks.values()}
     return {
         "seed": settings.seed,
         "source": f"{QUESTIONS} + {CANDIDATES}",
         "questions_sha256": _sha256(data / QUESTIONS, "prepare the data first (cellduality data prepare)"),
         "candidates_sha256": _sha256(data / CANDIDATES, "ask a teacher first (cellduality traces sample)"),
         "vocabulary": Vocabulary.load(data / "vocabulary.json").fingerprint,
-        "code_sha256": code_sha256([path for path in sorted(code) if path.is_file()]),
+        "code_sha256": rows_code_sha256(tasks.values(), Path(__file__).parent.glob("*.py")),
         "settings": settings.model_dump(mode="json"),
     }
 
@@ -242,11 +228,11 @@ def in_order(groups: Iterable[str]) -> list[str]:
     return sorted(groups, key=lambda group: (group.rpartition("/")[0], group.endswith("/dual")))
 
 
-def describe(summary: CurationSummary) -> Table:
+def describe(summary: Summary) -> Table:
     """Return a table of the SFT set by task and direction, for printing with rich."""
     manifest = summary.manifests[ROWS]
     state = "up to date" if summary.up_to_date else "written"
-    table = Table(title=f"{summary.data / ROWS}: {state}", title_justify="left", caption_justify="left")
+    table = Table(title=f"{summary.out / ROWS}: {state}", title_justify="left", caption_justify="left")
     columns = {
         "questions": "questions", "unasked": "not asked", "accepted": "accepted", "filled": "bare",
         "primal_without_dual": "no dual", "counts": "rows",
