@@ -27,8 +27,7 @@ from cellduality_plugin.vocabulary import Vocabulary
 PATH_VARIABLE = "CELLDUALITY_CONFIG"
 """Names the configuration file; set it where Ray starts (or in the job's runtime environment)."""
 
-EVERY_TASK = "*"
-"""In settings by task: every task that is not named."""
+EVERY_TASK = "*"  # in settings by task: every task that is not named
 
 
 class RecordSettings(Settings):

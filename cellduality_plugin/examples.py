@@ -13,8 +13,7 @@ from cellduality_plugin.errors import CellDualityError
 
 SCHEMA = 1
 
-Value: TypeAlias = str | tuple[str, ...]
-"""A label, or a list of genes in descending order of expression."""
+Value: TypeAlias = str | tuple[str, ...]  # a label, or a list of genes in descending order of expression
 
 
 @dataclass(frozen=True)

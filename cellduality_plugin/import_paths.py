@@ -14,8 +14,7 @@ from cellduality_plugin.errors import CellDualityError
 
 Base = TypeVar("Base")
 
-FORMS = "module:Class or file.py:Class"
-"""How a class is named."""
+FORMS = "module:Class or file.py:Class"  # how a class is named
 
 
 def load_class(name: str, base: type[Base], folder: Path | None = None, *, what: str, where: str) -> type[Base]:

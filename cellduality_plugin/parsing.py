@@ -14,11 +14,8 @@ from typing import Literal, Protocol
 from cellduality_plugin.examples import Value
 from cellduality_plugin.vocabulary import Vocabulary
 
-MAX_CHARACTERS = 65_536
-"""A longer response is not read at all: model output is untrusted and its length bounded."""
-
-MAX_GENES = 4_096
-"""Genes read from one answer; the rest of an endless list is cut."""
+MAX_CHARACTERS = 65_536  # a longer response is not read at all: model output is untrusted and its length bounded
+MAX_GENES = 4_096  # genes read from one answer; the rest of an endless list is cut
 
 Failure = Literal["", "too_long", "no_answer", "unclosed", "ambiguous", "empty", "unknown_label"]
 

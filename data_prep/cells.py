@@ -22,14 +22,9 @@ if TYPE_CHECKING:
 FEW_GENES = "cell with too few expressed genes"
 UNSPEAKABLE_GENE = "gene whose name is empty or holds white space, a comma or an angle bracket"
 
-FEW_SHARED = 0.05
-"""The share of the genes of the smaller of two sets that both have at least."""
-
-MOST_CELLS = 4096
-"""Cells that the curve is the mean of, at most: the first ones of a set."""
-
-BINS = 20
-"""Groups of equally many genes, by mean expression, in which variances are compared."""
+FEW_SHARED = 0.05  # the share of the genes of the smaller of two sets that both have at least
+MOST_CELLS = 4096  # cells that the curve is the mean of, at most: the first ones of a set
+BINS = 20  # groups of equally many genes, by mean expression, in which variances are compared
 
 
 def log1p_per_10k(counts: Any) -> Any:

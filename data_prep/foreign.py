@@ -20,8 +20,7 @@ from data_prep.views import View, asked_columns, known_by, named_columns
 
 NO_COUNTERPART = "cell of a type the training set does not have"
 
-KIND = "cell_type"
-"""The label set whose labels have types shared with other sets."""
+KIND = "cell_type"  # the label set whose labels have types shared with other sets
 
 CoarseTypes: TypeAlias = dict[str, dict[str, dict[str, str]]]
 """``{"training": {set: {label: shared type}}, "foreign": {...}}``; labels without a shared type are not there."""

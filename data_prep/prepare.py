@@ -44,11 +44,8 @@ __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "de
 ROWS = ("sft.jsonl", "rl.jsonl", "audit.jsonl", "eval_validation.jsonl", "eval_test.jsonl")
 FILES = ("vocabulary.json", "cells.jsonl", "profiles.npz", *ROWS)
 
-AUDIT_MASKS = 4
-"""Masks of an audited cell at least: with fewer, the noise of a mask hides what the reward says."""
-
-OOD_FILE = f"eval_{OOD}.jsonl"
-"""Questions about held-out and foreign cells; written only where there are any."""
+AUDIT_MASKS = 4  # masks of an audited cell at least: with fewer, the noise of a mask hides what the reward says
+OOD_FILE = f"eval_{OOD}.jsonl"  # Questions about held-out and foreign cells; written only where there are any
 
 COARSE_FILE = "coarse_types.json"
 """The types that foreign sets share with those that train; written only where there are any."""

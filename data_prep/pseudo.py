@@ -24,10 +24,8 @@ from data_prep.traces.rule.teacher import RuleTeacher
 from data_prep.views import CONDITIONS, known_by, source_of
 
 CELLS = "cells.jsonl"
-CANDIDATES = 6
-"""How often the rule teacher is asked for a reasoning that ends with a given label."""
-COLUMNS = ("input", "output", "direction", "datasource", "id", "view", "label")
-"""Of ``sft.jsonl``."""
+CANDIDATES = 6  # how often the rule teacher is asked for a reasoning that ends with a given label
+COLUMNS = ("input", "output", "direction", "datasource", "id", "view", "label")  # of ``sft.jsonl``
 
 
 def read_sft(path: Path) -> Iterator[Row]:

@@ -10,11 +10,8 @@ import numpy as np
 
 from data_prep.splits import SPLITS
 
-OOD = "ood"
-"""The split of the cells that are held out of all others."""
-
-FRACTIONS = (0.6, 0.2, 0.2)
-"""Of train, validation and test cells of each class, where no publication says otherwise."""
+OOD = "ood"  # the split of the cells that are held out of all others
+FRACTIONS = (0.6, 0.2, 0.2)  # of train, validation and test cells of each class, where no publication says otherwise
 
 
 @dataclass(frozen=True)

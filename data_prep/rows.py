@@ -20,8 +20,7 @@ from data_prep.splits import apportion, shuffled
 
 Row: TypeAlias = dict[str, str]
 
-DROPOUT = 0.25
-"""The share of genes that a further view of a cell has lost, where no share to hide says it."""
+DROPOUT = 0.25  # the share of genes that a further view of a cell has lost, where no share to hide says it
 
 Asked: TypeAlias = Callable[[DualTask, Cell], bool]
 """Whether a task is asked about a cell: a set of cells may serve some tasks only."""

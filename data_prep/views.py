@@ -24,8 +24,7 @@ from data_prep.splits import SPLITS, choose_labelled, choose_some, pair_with_con
 CONDITIONS = ("perturbation", "drug", "dose")
 """Columns that the experimenter set: known of every cell. All others are annotations, known of labelled cells."""
 
-GROUPS = ("cell_type", "cell_line")
-"""What a cell has to share with its control, as far as it is known."""
+GROUPS = ("cell_type", "cell_line")  # what a cell has to share with its control, as far as it is known
 
 ABSENT = "value to hold out that no cell has"
 RARE_CLASS = "cell of a class with fewer than three cells"

@@ -33,8 +33,7 @@ CONTAMINANT = "Red blood cell"
 
 CLUSTERS, COMPONENTS, VARIABLE_GENES = 30, 30, 1000
 
-AMBIGUOUS_ABOVE = 0.7
-"""The second best score of a cluster over the best, above which its cells are left out."""
+AMBIGUOUS_ABOVE = 0.7  # the second best score of a cluster over the best, above which its cells are left out
 
 AMBIGUOUS, RED_BLOOD = "cell of a cluster whose type is ambiguous", "red blood cell"
 

@@ -19,8 +19,7 @@ CHEMCPA = PublishedSplit(
     unknown="the paper trains on it and names no profiles for testing; chemCPA drew its own (a tenth of those of the 49"
     " commonest compounds, 16 % of the others) from a file of its own."
 )
-UNKNOWN_DOSE = ("-666", "-666.0")
-"""How L1000 writes that a dose is not known."""
+UNKNOWN_DOSE = ("-666", "-666.0")  # how L1000 writes that a dose is not known
 
 
 def read(files: Files, variant: str) -> Draft:

@@ -8,10 +8,8 @@ from data_prep.loading.tables import read_header, read_matrix, read_rows
 from data_prep.published import INSTRUCTCELL
 
 MATRIX, SAMPLES = "pancreas_refseq_rpkms_counts_3514sc.txt", "E-MTAB-5061.sdrf.txt"
-GENE_ROWS = 26_177
-"""Lines of genes; spike-ins and a reporter follow."""
-ID_FIELDS = 2
-"""Gene and RefSeq accession, before the numbers."""
+GENE_ROWS = 26_177  # Lines of genes; spike-ins and a reporter follow
+ID_FIELDS = 2  # Gene and RefSeq accession, before the numbers
 NO_TYPE = frozenset({"co-expression cell", "unclassified cell", "unclassified endocrine cell", "not applicable"})
 
 

@@ -18,10 +18,8 @@ Progress: TypeAlias = Callable[[str, int, "int | None"], None]
 """Called with a file's name, the bytes that are there, and the bytes there will be, if known."""
 
 ATTEMPTS = 6
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds between attempts; each wait is twice the one before, with jitter."""
-TIMEOUT = 60.0
-"""Seconds without a byte after which a connection counts as dead."""
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between attempts; each wait is twice the one before, with jitter
+TIMEOUT = 60.0  # seconds without a byte after which a connection counts as dead
 
 AGAIN = "run the same command again: it goes on where it stopped"
 

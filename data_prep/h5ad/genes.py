@@ -16,16 +16,13 @@ Species: TypeAlias = Literal["human", "mouse"]
 Kind: TypeAlias = Literal["human", "mouse", "ensembl", "other"]
 
 SPECIES: tuple[Species, ...] = ("human", "mouse")
-FEW_KNOWN = 20
-"""With fewer recognised symbols the species is not checked."""
+FEW_KNOWN = 20  # with fewer recognised symbols the species is not checked
 FEW_NAMES = 100
 """Of fewer names it is not asked whether they are symbols at all, unless they are numbers or a column has symbols."""
-HARDLY_ANY = 0.05
-"""The share of names, case ignored, that symbols are at least known of."""
+HARDLY_ANY = 0.05  # the share of names, case ignored, that symbols are at least known of
 GENE_FEATURES = frozenset({"gene expression", "gene"})
 """What `feature_types` (10x) and `feature_biotype` (CELLxGENE) call genes, where a file says so of any feature."""
-MIXED = 0.05
-"""The share of recognised symbols that the other species may have: transgenes and spike-ins are no mixture."""
+MIXED = 0.05  # the share of recognised symbols that the other species may have: transgenes and spike-ins are no mixture
 
 _ENSEMBL = re.compile(r"ENS(?:[A-Z]{3})?G\d{11}(?:\.\d+)?")
 _NO_GENE = re.compile(r"ERCC-\d{5}|.+_TotalSeq[A-D]?\w*|(?:hto|adt)[-_.].*|hashtag[-_.]?\d*", re.IGNORECASE)

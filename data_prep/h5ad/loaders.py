@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 Expression: TypeAlias = Literal["auto", "log1p", "counts"]
 """What the numbers are: log1p of counts per 10,000, raw counts, or whichever of the two they look like."""
 
-Matrix: TypeAlias = Literal["X", "raw"]
-"""Which matrix of the file holds them."""
+Matrix: TypeAlias = Literal["X", "raw"]  # Which matrix of the file holds them
 
 FIRST_CELLS, FEW_VALUES = 256, 8
 """So many cells are looked at to tell logarithms from other fractions, of so many expressed genes at least."""
 
-LOG_CEILING = 20.0
-"""log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do."""
+LOG_CEILING = 20.0  # log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do
 
 NAMED = {
     "cell_type": "--label-column", "perturbation": "--perturbation-column", "drug": "--drug-column",

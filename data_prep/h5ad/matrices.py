@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
 
-BLOCK = 4_000_000
-"""Values read at a time: 32 MB of float32 with their indices."""
+BLOCK = 4_000_000  # values read at a time: 32 MB of float32 with their indices
 
 CSC_BLOCK = 16_000_000
 """Values gathered at a time from a matrix stored by column, which is read through once for each such part."""

@@ -18,8 +18,7 @@ import numpy as np
 
 from data_prep.loading.dataset import not_published
 
-BLOCK_VALUES = 20_000_000
-"""Values that are in memory as a dense block at a time: 160 MB."""
+BLOCK_VALUES = 20_000_000  # values that are in memory as a dense block at a time: 160 MB
 
 
 def read_rows(path: Path, separator: str, *, header: bool = True) -> list[dict[str, str]]:

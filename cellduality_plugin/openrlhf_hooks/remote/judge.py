@@ -14,8 +14,7 @@ from cellduality_plugin.parsing import Answer, Failure, OneOf
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.scoring import Scorer
 
-OPENRLHF_WAITS = 180.0
-"""Seconds after which OpenRLHF gives up on a reward server's answer."""
+OPENRLHF_WAITS = 180.0  # seconds after which OpenRLHF gives up on a reward server's answer
 
 _OF_THE_TEXT = frozenset(get_args(Failure))
 _SHORTEST_MATCH = 32

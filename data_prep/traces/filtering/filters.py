@@ -63,8 +63,7 @@ LABEL_PHRASES = (
 )  # fmt: skip
 """The same where the answer is a label. A question whose answer is a list of genes shows a label: it may be named."""
 
-FEWEST_WRITTEN = 4
-"""A trace may always name this many genes of the answer: that is evidence, not a copy."""
+FEWEST_WRITTEN = 4  # a trace may always name this many genes of the answer: that is evidence, not a copy
 
 _MARKUP = re.compile(r"</?[a-zA-Z]\w*\s*/?>|<\|[^<>|]*\|>|\[/?INST\]")
 _WORD = re.compile(r"[^\W_]+")
