@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,6 @@ class Cell:
 def sentence(genes: Sequence[str]) -> str:
     """Return the cell sentence: gene names in order, one space between."""
     return " ".join(genes)
-
-
-def name_order(names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the place of each name in alphabetical order: how equal values are ranked.
-
-    Examples
-    --------
-    >>> name_order(["B", "C", "A"]).tolist()
-    [1, 2, 0]
-    """
-    places = np.empty(len(names), dtype=np.int64)
-    places[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
-    return places
 
 
 def hide_genes(

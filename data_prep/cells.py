@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellduality_plugin.cell_sentences import Cell, name_order
+from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from data_prep.h5ad.genes import to_human
 
@@ -155,10 +155,9 @@ def rank_cells(
     if asked and not usable:
         what = f"no gene has a name that can be written in a cell sentence ({table.genes[asked[0]]!r})"
         raise CellDualityError(what, code="no-genes", where=source, hint="use names without blanks, commas, < and >")
-    names = [table.genes[place] for place in usable]
-    ties = np.full(len(table.genes), -1, dtype=np.int32)
-    ties[usable] = name_order(names)
-    names.sort()
+    usable.sort(key=table.genes.__getitem__)  # equal values are ranked by name
+    names, ties = [table.genes[place] for place in usable], np.full(len(table.genes), -1, dtype=np.int32)
+    ties[usable] = np.arange(len(usable))
     ranked = np.empty((len(table.obs), 0), dtype=np.int32)
     expressed = np.zeros(len(ties), dtype=bool)
     first = 0
