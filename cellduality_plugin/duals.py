@@ -34,13 +34,7 @@ class Reasoning:
     seed: int = 0
 
     def over(self, log_likelihoods: Sequence[float]) -> float:
-        """Return the mean over the traces.
-
-        Examples
-        --------
-        >>> Reasoning(2).over([-1.0, -3.0]), round(Reasoning(2, "probability").over([-1.0, -3.0]), 3)
-        (-2.0, -1.566)
-        """
+        """Return the mean over the traces."""
         if self.mean == "log":
             return math.fsum(log_likelihoods) / len(log_likelihoods)
         return _log_sum_exp(log_likelihoods) - math.log(len(log_likelihoods))

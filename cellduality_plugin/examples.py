@@ -26,14 +26,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Example:
-    """Definition 3.1 of the paper for one row: x = (x_k, x_u) and, where it is known, y*.
-
-    Examples
-    --------
-    >>> row = Example("t", "1", {"cell": ("A", "B")}, {"observed": ("A",)}, ("B",), None)
-    >>> Example.from_label(row.to_label()) == row
-    True
-    """
+    """Definition 3.1 of the paper for one row: x = (x_k, x_u) and, where it is known, y*."""
 
     task: str  # the name of the dual pair
     id: str  # where the row comes from, e.g. ``"pbmc68k/AAAGCCTG-1"``

@@ -130,11 +130,6 @@ def entropy(answers: Sequence[Value], labels: int) -> float:
     """Return the entropy of ``answers`` as a share of the most it could be, in [0, 1]; 1 if all differ that can.
 
     These are two answers of a group at least, to choose from two ``labels`` at least.
-
-    Examples
-    --------
-    >>> entropy(["B", "B", "B"], 4), entropy(["B", "T", "NK"], 4), entropy(["B", "T", "B", "T"], 2)
-    (0.0, 1.0, 1.0)
     """
     count, most = len(answers), min(len(answers), labels)
     # The most even spread there is: with more answers than labels some labels come once more than others.

@@ -98,13 +98,7 @@ def read_trace(text: str) -> str:
 
 
 def join_response(answer: str, trace: str = "") -> str:
-    """Return the text that :func:`split_response` takes apart.
-
-    Examples
-    --------
-    >>> join_response("B", "CD19 is high.")
-    '<think>CD19 is high.</think><answer>B</answer>'
-    """
+    """Return the text that :func:`split_response` takes apart."""
     return f"<think>{trace}</think><answer>{answer}</answer>"
 
 

@@ -34,13 +34,7 @@ _PAIR = re.compile(r"'([^']+)': (-?(?:\d[\d.]*(?:e[+-]?\d+)?|inf|nan))", re.IGNO
 
 
 def step_metrics(line: str) -> tuple[int, dict[str, float]] | None:
-    """Return (step, {metric: value}) of a line in which the trainer logs a step; None of any other line.
-
-    Examples
-    --------
-    >>> step_metrics("(pid=7) Global step 1: {'reward': 0.25, 'kl': 1e-05, 'name': 'x'}")
-    (1, {'reward': 0.25, 'kl': 1e-05})
-    """
+    """Return (step, {metric: value}) of a line in which the trainer logs a step; None of any other line."""
     if not (found := _STEP.search(line)):
         return None
     return int(found[1]), {name: float(value) for name, value in _PAIR.findall(found[2])}

@@ -76,13 +76,7 @@ def read_reward(text: str) -> tuple[Term, ...]:
 
 
 def renamed(text: str, name: Callable[[str], str]) -> str:
-    """Return the reward ``text`` with ``name(kind)`` in the place of each of its kinds.
-
-    Examples
-    --------
-    >>> renamed("2 * a/mine.py:Mine^0.5 + oracle", lambda kind: kind.rpartition("/")[2])
-    '2*mine.py:Mine^0.5+oracle'
-    """
+    """Return the reward ``text`` with ``name(kind)`` in the place of each of its kinds."""
     terms = read_reward(text)
     named = [tuple(Factor(name(factor.kind), factor.power) for factor in term.factors) for term in terms]
     return "+".join(str(replace(term, factors=factors)) for term, factors in zip(terms, named, strict=True))

@@ -26,13 +26,7 @@ of a group without spread is zero instead of amplified rounding error."""
 
 
 def quantise(reward: float) -> float:
-    """Return the nearest multiple of 2^-10.
-
-    Examples
-    --------
-    >>> quantise(1.0), quantise(0.1) * 1024
-    (1.0, 102.0)
-    """
+    """Return the nearest multiple of 2^-10."""
     return round(reward / QUANTUM) * QUANTUM
 
 

@@ -24,14 +24,6 @@ def rank_rows(
     of columns within a row; only positive ones count. ``ties`` are for every column its place among equals, each once,
     below ``values.shape[1]``; -1 leaves the gene out. The cost is linear in the non-zeros, whatever the ties are: a
     radix sort by (value, tie), after a radix selection where a row holds more than ``top`` genes.
-
-    Examples
-    --------
-    >>> import numpy as np, scipy.sparse
-    >>> cells = scipy.sparse.csr_matrix(np.array([[0.0, 2.0, 1.0, 2.0], [0.0, 0.0, 0.0, 5.0]]))
-    >>> ranked, expressed = rank_rows(cells, np.array([0, 3, 2, 1], np.int32), 3)
-    >>> ranked.tolist(), expressed.tolist()
-    ([[1, 3, 2], [1, -1, -1]], [False, True, True, True])
     """
     ranked = np.empty((values.shape[0], top), dtype=np.int32) if out is None else out
     expressed = np.zeros(values.shape[1], dtype=np.bool_)
@@ -40,13 +32,7 @@ def rank_rows(
 
 
 def write_sentences(ranked: NDArray[np.int32], names: list[str]) -> list[str]:
-    """Return the cell sentence of every row of ``ranked``: cells by K, indices of ``names``, filled up with -1.
-
-    Examples
-    --------
-    >>> write_sentences(np.array([[1, 0], [0, -1]], np.int32), ["LYZ", "CD74"])
-    ['CD74 LYZ', 'LYZ']
-    """
+    """Return the cell sentence of every row of ``ranked``: cells by K, indices of ``names``, filled up with -1."""
     words = [f"{name} ".encode() for name in names] or [b" "]
     lengths = np.array([len(word) for word in words], dtype=np.int64)
     width = -(-int(lengths.max()) // _LETTERS) * _LETTERS

@@ -22,11 +22,6 @@ def find_dataset(name: str) -> Dataset:
     """Return the set called ``name``.
 
     A CellDualityError is raised if there is none; the nearest names are suggested.
-
-    Examples
-    --------
-    >>> find_dataset("kang_2018_ifnb").title
-    'Kang 2018, blood cells with and without interferon beta'
     """
     if name in DATASETS:
         return DATASETS[name]

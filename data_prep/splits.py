@@ -43,13 +43,7 @@ def apportion(total: int, weights: Sequence[float], at_least: int = 0) -> list[i
 
 
 def small_classes(labels: Iterable[str]) -> dict[str, int]:
-    """Return the classes with fewer cells than there are splits, and how many they have.
-
-    Examples
-    --------
-    >>> small_classes(["B", "B", "B", "T"])
-    {'T': 1}
-    """
+    """Return the classes with fewer cells than there are splits, and how many they have."""
     return {label: count for label, count in sorted(Counter(labels).items()) if count < len(SPLITS)}
 
 

@@ -68,13 +68,7 @@ KNOWN_FAILURES = {
 
 
 def clean(line: str) -> str:
-    """Return `line` without colours and without the name Ray puts in front of a worker's output.
-
-    Examples
-    --------
-    >>> clean("\\x1b[36m(PPOTrainer pid=12)\\x1b[0m Global step 1: {}")
-    'Global step 1: {}'
-    """
+    """Return `line` without colours and without the name Ray puts in front of a worker's output."""
     return _RAY_PREFIX.sub("", _ANSI.sub("", line).strip()).rstrip()
 
 

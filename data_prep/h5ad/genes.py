@@ -124,11 +124,6 @@ def to_human(names: Sequence[str]) -> tuple[list[str | None], dict[str, int]]:
     ``names`` are mouse symbols in the case of the table (``Cd3e``). Only orthologues that are one to one in both
     directions are used, so that counts are never summed and never copied; where two names reach the same human gene,
     neither is kept. The .json file beside the table says where it comes from.
-
-    Examples
-    --------
-    >>> to_human(["Cd3e", "Trp53", "Cd8b1", "Gm10001"])[0]
-    ['CD3E', 'TP53', None, None]
     """
     one, other = _table()
     human = [one.get(name) for name in names]

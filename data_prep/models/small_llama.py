@@ -35,13 +35,7 @@ CHAT_TEMPLATE = (
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of ``text`` as the tokenizer sees them: between white space, response tags set apart.
-
-    Examples
-    --------
-    >>> words_of("<think></think><answer>CD19+ B</answer>")
-    ['CD19+', 'B']
-    """
+    """Return the words of ``text`` as the tokenizer sees them: between white space, response tags set apart."""
     for tag in TAGS:
         text = text.replace(tag, " ")
     return text.split()

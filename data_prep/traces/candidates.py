@@ -104,13 +104,7 @@ _LINE = TypeAdapter(Candidate)
 
 
 def prompt_hash(prompt: str) -> str:
-    """Return the 12 hex digits under which candidates name a prompt.
-
-    Examples
-    --------
-    >>> prompt_hash("Name the type of a cell.")
-    '0f83dbcf4831'
-    """
+    """Return the 12 hex digits under which candidates name a prompt."""
     return hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:12]
 
 

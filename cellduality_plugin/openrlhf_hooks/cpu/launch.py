@@ -53,11 +53,6 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
 
     A CellDualityError is raised if a flag of OpenRLHF's SFT or PPO trainer has, or defaults to, a value that computes
     on GPUs only.
-
-    Examples
-    --------
-    >>> refuse_gpu_only(["python", "-m", "openrlhf.cli.train_sft", "--ds.packing_samples"])
-    >>> refuse_gpu_only(["python", "another_script.py"])
     """
     trainer = next((word for word in command if word in TRAINERS), None)
     if trainer is None:
@@ -79,11 +74,6 @@ def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, s
 
     What is set already stays, unless it is too few: Ray would wait for the others without an end. A CellDualityError is
     raised if fewer are set than the flags ask for, or what is set is no number.
-
-    Examples
-    --------
-    >>> slots(["python", "another_script.py"], {})
-    {}
     """
     if RL not in command or environment.get("RAY_ADDRESS"):
         return {}

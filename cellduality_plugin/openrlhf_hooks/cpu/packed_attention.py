@@ -53,14 +53,6 @@ def attend(
     fewer heads; in ``position_ids``, 1 x tokens, each row begins at 0. What is attended is 1 x tokens x heads x size. A
     CellDualityError is raised if the batch is not packed: transformers hands no mask of padding to an attention that
     it does not know.
-
-    Examples
-    --------
-    >>> line = torch.randn(1, 2, 5, 4)
-    >>> both, _ = attend(None, line, line, line, None, position_ids=torch.tensor([[0, 1, 2, 0, 1]]))
-    >>> second, _ = attend(None, *[line[:, :, 3:]] * 3, None, position_ids=torch.tensor([[0, 1]]))
-    >>> torch.allclose(both[:, 3:], second, atol=1e-6)
-    True
     """
     if query.shape[0] != 1 or position_ids is None:
         raise CellDualityError(

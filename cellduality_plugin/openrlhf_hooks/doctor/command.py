@@ -35,12 +35,6 @@ class Command:
         """Return the command in ``words``.
 
         A CellDualityError is raised if it runs neither trainer.
-
-        Examples
-        --------
-        >>> run = Command.read(["cellduality-cpu", "python", "-m", SFT, "--data.max_len", "64"])
-        >>> run.on_cpu, run.flags
-        (True, ('--data.max_len', '64'))
         """
         at = next((place for place, word in enumerate(words) if word in TRAINERS), None)
         if at is None:

@@ -127,15 +127,7 @@ def read_flags(trainer: str, words: Sequence[str]) -> Flags:
 
 
 def nearest(flag: str, options: Sequence[str]) -> str:
-    """Return the option most like ``flag``, empty if none is; older versions had the same words in another order.
-
-    Examples
-    --------
-    >>> nearest("--micro_train_batch_size", ["--train.micro_batch_size", "--train.batch_size"])
-    '--train.micro_batch_size'
-    >>> nearest("--colour", ["--train.seed"])
-    ''
-    """
+    """Return the option most like ``flag``, empty if none is; older versions had the same words in another order."""
 
     def likeness(option: str) -> tuple[float, float]:
         own, other = (set(re.split(r"[._-]+", name.lstrip("-"))) for name in (flag, option))

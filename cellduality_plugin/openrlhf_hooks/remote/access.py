@@ -34,13 +34,7 @@ def find_token(host: str) -> tuple[str, bool]:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches ``host``.
-
-    Examples
-    --------
-    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "rewards.lab")]
-    [True, True, True, False, False]
-    """
+    """Return whether only this machine reaches ``host``."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

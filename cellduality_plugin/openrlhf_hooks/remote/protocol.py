@@ -36,11 +36,6 @@ def read_request(body: bytes) -> list[tuple[str, str, str]]:
 
     Malformed is raised if the body is not JSON, a field is missing or no list of texts, or the lists differ in
     length.
-
-    Examples
-    --------
-    >>> read_request(b'{"query": ["pr"], "prompts": ["p"], "labels": ["l"]}')
-    [('pr', 'p', 'l')]
     """
     fields = _read(_Request, body)
     for name, texts in fields.items():
@@ -53,11 +48,6 @@ def read_reply(body: bytes, rollouts: int) -> dict[str, Any]:
     """Return what a reward server answered about so many rollouts, if it is what OpenRLHF can train on.
 
     Malformed is raised if it is anything else, None and NaN among it.
-
-    Examples
-    --------
-    >>> read_reply(b'{"rewards": 0.5, "scores": 0.5, "extra_logs": {"dual_reward": 0.5}}', 1)
-    {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
     """
     found = _read(_Reply, body)
     for values in (found["rewards"], found["scores"], *found["extra_logs"].values()):
@@ -67,13 +57,7 @@ def read_reply(body: bytes, rollouts: int) -> dict[str, Any]:
 
 
 def reply(scores: Sequence[Score]) -> dict[str, Any]:
-    """Return what OpenRLHF reads: numbers for one rollout, as it asks for them, and lists for several.
-
-    Examples
-    --------
-    >>> reply([Score(0.5, {"dual_reward": 0.5})])
-    {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
-    """
+    """Return what OpenRLHF reads: numbers for one rollout, as it asks for them, and lists for several."""
     if len(scores) == 1:
         return {"rewards": scores[0].reward, "scores": scores[0].reward, "extra_logs": dict(scores[0].logs)}
     rewards = [score.reward for score in scores]

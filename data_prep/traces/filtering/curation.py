@@ -196,11 +196,6 @@ def apportioned(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[
 
     These are the largest numbers in that proportion, rounded; the group that is scarcest for its weight is kept whole.
     Without shares all rows are kept. A CellDualityError is raised if every group weighs 0.
-
-    Examples
-    --------
-    >>> apportioned({"a/primal": 100, "a/dual": 80}, {"a/dual": 0.5})
-    {'a/primal': 100, 'a/dual': 50}
     """
     if not shares:
         return dict(counts)

@@ -68,13 +68,7 @@ def find_markers(cells: Sequence[Cell], vocabulary: Vocabulary, *, top: int = 40
 
 
 def rank_scores(cells: Sequence[Cell], place: Mapping[str, int]) -> csr_matrix:
-    """Return cells by genes: 1 for a cell's first gene, falling evenly to 1/n for its last, 0 for genes not listed.
-
-    Examples
-    --------
-    >>> rank_scores([Cell("set/1", ("B", "A"))], {"A": 0, "B": 1, "C": 2}).toarray().tolist()
-    [[0.5, 1.0, 0.0]]
-    """
+    """Return cells by genes: 1 for a cell's first gene, falling evenly to 1/n for its last, 0 for genes not listed."""
     from scipy.sparse import csr_matrix
 
     entries = [
