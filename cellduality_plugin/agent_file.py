@@ -48,10 +48,7 @@ def packaged_reward_file() -> Path:
 
 
 def bound_agent_file(config: Path) -> Path:
-    """Return an agent file written beside ``config`` that reads just that configuration, wherever it is run.
-
-    A CellDualityError is raised if the configuration or what it names cannot be loaded.
-    """
+    """Return an agent file written beside ``config`` that reads just that configuration, which has to load."""
     _load(config)
     return _write(config, ".agent.py", _AGENT, str(config.resolve()))
 

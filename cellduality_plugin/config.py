@@ -96,10 +96,7 @@ class Config(Settings):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None) -> Config:
-        """Return the configuration in ``path``, or in the file that ``CELLDUALITY_CONFIG`` names.
-
-        A CellDualityError says that there is no such file, or which settings in it are wrong.
-        """
+        """Return the configuration in ``path``, or the one ``CELLDUALITY_CONFIG`` names, once it is checked."""
         found = path or os.environ.get(PATH_VARIABLE)
         if not found:
             what = f"no configuration: {PATH_VARIABLE} is not set"
@@ -171,10 +168,7 @@ class Config(Settings):
         return Vocabulary.load(self._folder / self.vocabulary)
 
     def load_tasks(self) -> dict[str, DualTask]:
-        """Return {task name: dual pair}, in the configured order.
-
-        A CellDualityError says that a pair cannot be loaded, or that its own name is not the one in the configuration.
-        """
+        """Return {task name: dual pair} in their order; a CellDualityError if one does not load under its name."""
         pairs = {name: get_task(settings.pair, self._folder) for name, settings in self.tasks.items()}
         for name, pair in pairs.items():
             if pair.name != name:

@@ -89,10 +89,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the object of each line of ``path``.
-
-    A CellDualityError is raised if the file is missing or a line is not a JSON object; the line's number is named.
-    """
+    """Yield the object of each line of ``path``; a CellDualityError names the line that is none, or a missing file."""
     number, again = 0, "prepare the data again"
     try:
         with path.open(encoding="utf-8") as stream:
@@ -113,10 +110,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_versioned(path: Path, form: str, version: int, *, what: str, hint: str) -> dict[str, Any]:
-    """Return the JSON object in ``path``, which names its ``format`` and ``version``.
-
-    A CellDualityError says that the file is missing, is not JSON, or has another format or version.
-    """
+    """Return the JSON object in ``path``; a CellDualityError if it is not of this ``format`` and ``version``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -42,10 +42,7 @@ def load_class(name: str, base: type[Base], folder: Path | None = None, *, what:
 def find(
     name: str, known: Mapping[str, Base], base: type[Base], folder: Path | None = None, *, what: str, where: str
 ) -> Base:
-    """Return the one called ``name`` among ``known``, or a new one of the class at that import path.
-
-    See :func:`load_class`; a class of one's own is called without arguments. An error lists those there are.
-    """
+    """Return the one called ``name`` among ``known``, or a new one of the class there, see :func:`load_class`."""
     if name in known:
         return known[name]
     if ":" not in name:

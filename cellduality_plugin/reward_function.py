@@ -31,10 +31,7 @@ class DualReward:
     async def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Completion], label: Sequence[str], **columns: Any
     ) -> list[float]:
-        """Return the reward of each completion; ``label`` is the column of that name in the RL rows.
-
-        A CellDualityError is raised if a label is none of the configuration's rows.
-        """
+        """Return the reward of each completion; ``label`` is the column of the RL rows, or a CellDualityError."""
         return [score.reward for score in await self.scores(completions, label)]
 
     async def scores(self, completions: Sequence[Completion], label: Sequence[str]) -> list[Score]:

@@ -1,7 +1,4 @@
-"""How a reward is written: a sum of products of kinds, such as ``0.5*posterior+0.5*profile^0.3``.
-
-A kind is a name or an import path. White space between its parts does not matter.
-"""
+"""How a reward is written: a sum of products of kinds (names, import paths): ``0.5*posterior+0.5*profile^0.3``."""
 
 from __future__ import annotations
 

@@ -79,10 +79,7 @@ class Scorer:
         return Group(example, label, next(self._numbers), memo=self._memo)
 
     async def score(self, text: str, group: Group, policy: Policy) -> Score:
-        """Return the score of one response, without special tokens, on its own; one that cannot be judged scores 0.
-
-        An answer that was judged in its ``group`` before is not judged again; else ``policy`` answers the duals.
-        """
+        """Return the score of one response on its own; 0 if it cannot be judged. A ``group`` judges an answer once."""
         answer = self._tasks[group.example.task].parse_answer(text, self._vocabulary)
         if answer.value is None:
             return self._scored(group, text, answer, Verdict(0.0))

@@ -86,10 +86,7 @@ def refuse_changed(files: Iterable[Path]) -> None:
 
 
 def is_edited(path: Path, text: str) -> bool:
-    """Return whether the file ``path``, last written as ``text``, was changed by hand since, and has to be kept.
-
-    A CellDualityError is raised if it was not written here, or was changed by hand and ``text`` has changed, too.
-    """
+    """Return whether ``path``, written as ``text``, was changed by hand; a CellDualityError if both changed."""
     try:
         if not path.exists() or path.read_text(encoding="utf-8") == text:
             return False

@@ -19,10 +19,7 @@ DATASETS: dict[str, Dataset] = {
 
 
 def find_dataset(name: str) -> Dataset:
-    """Return the set called ``name``.
-
-    A CellDualityError is raised if there is none; the nearest names are suggested.
-    """
+    """Return the set called ``name``; a CellDualityError suggests the nearest names if there is none."""
     if name in DATASETS:
         return DATASETS[name]
     near = difflib.get_close_matches(name, DATASETS, n=3)

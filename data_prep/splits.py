@@ -1,7 +1,4 @@
-"""Which cells are sampled, train, validate, test, show their label, and stand beside which untreated cell.
-
-Every choice depends on the set of cells and on its generator, never on the order in which cells are given.
-"""
+"""Which cells train, validate, test, show their label and are paired: by the set of cells and a seed, in any order."""
 
 from __future__ import annotations
 

@@ -206,10 +206,7 @@ def _with_genes(view: View, table: CellTable, genes: frozenset[str], settings: P
 
 
 def _paired(view: View, match: Sequence[str], settings: PrepareSettings) -> View:
-    """Return the view with every cell beside an untreated one of its split and group, if a task asks for it.
-
-    A group is what is known of :data:`GROUPS`, and the values of ``match``.
-    """
+    """Return the view with cells beside untreated ones of their split, :data:`GROUPS` and ``match``, if a task asks."""
     if not any("control" in task.needs for task in view.tasks):
         if match:
             what, hint = "no task shows a control that could be matched", "leave it out, or name the perturbations"
@@ -259,10 +256,7 @@ def asked_columns(tasks: Iterable[DualTask]) -> set[str]:
 
 
 def named_columns(obs: Mapping[str, Any], wanted: Iterable[str], name: str, optional: Iterable[str] = ()) -> list[str]:
-    """Return the ``wanted`` columns, and the ``optional`` ones that are there, in alphabetical order.
-
-    A CellDualityError is raised if a wanted column is not there.
-    """
+    """Return the ``wanted`` columns, of which none may lack, and ``optional`` ones that are there, sorted."""
     columns = {*wanted, *(set(optional) & set(obs))}
     if missing := sorted(columns - set(obs)):
         what = f"no column {missing[0]!r}, which is asked for; there is {', '.join(map(str, obs)) or 'none'}"

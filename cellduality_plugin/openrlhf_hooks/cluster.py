@@ -1,7 +1,4 @@
-"""What a Ray cluster has and what waits for a place in it, by the report that Ray itself prints.
-
-Ray lets a placement group that has no room wait without an end and without a word.
-"""
+"""What a Ray cluster has and what waits for a place in it, by the report that Ray itself prints."""
 
 from __future__ import annotations
 

@@ -40,10 +40,7 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
 
 
 def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
-    """Return the tokenizer at ``model``, a folder that may hold nothing else, or a hub name.
-
-    A CellDualityError is raised if there is none, or no chat template that can be rendered.
-    """
+    """Return the tokenizer at a folder or hub name; a CellDualityError if it, or a good chat template, is not there."""
     import transformers
     from jinja2 import TemplateError
 

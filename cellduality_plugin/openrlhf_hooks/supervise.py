@@ -69,10 +69,7 @@ def lock(run_dir: Path) -> Iterator[list[int]]:
 
 
 class Command:
-    """A command in a session of its own, its output, and every process that descends from it.
-
-    It inherits the file descriptors ``keep``.
-    """
+    """A command in a session of its own, its output, all that descends from it; it inherits the files ``keep``."""
 
     def __init__(self, words: Sequence[str], environment: dict[str, str], keep: Sequence[int]) -> None:
         if sys.platform == "linux":

@@ -30,10 +30,7 @@ def unpack_gzip(archive: Path, target: Path) -> None:
 
 
 def take_member(archive: Path, member: str, target: Path) -> None:
-    """Write one regular file of a zip or tar archive to ``target``.
-
-    A CellDualityError is raised if the archive is truncated, of another kind, or has no such file.
-    """
+    """Write one file of a zip or tar archive to ``target``; a CellDualityError if it is broken or has no such file."""
     with _unbroken(archive), contextlib.ExitStack() as opened:
         stream: IO[bytes] | None = None
         with contextlib.suppress(KeyError):

@@ -44,10 +44,7 @@ def readable(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """A matrix of cells by genes at ``key`` of an HDF5 file (as ``"X"``): dense, or sparse by row or by column.
-
-    It is read ``block`` values at a time.
-    """
+    """Cells by genes at ``key`` of an HDF5 file (as ``"X"``), dense or sparse, read ``block`` values at a time."""
 
     path: Path
     key: str

@@ -1,7 +1,4 @@
-"""Text tables, as GEO has them; large ones of genes by cells are read into a sparse matrix block by block.
-
-Whatever is wrong with a table is one :class:`CellDualityError` that names the file.
-"""
+"""Text tables, as GEO has them; large ones of genes by cells are read into a sparse matrix block by block."""
 
 from __future__ import annotations
 

@@ -130,10 +130,7 @@ class CandidateLog(AppendLog):
 
 
 def read_candidates(path: Path) -> Iterator[Candidate]:
-    """Yield the candidates of a file in the order they came; a torn last line is left out.
-
-    A CellDualityError is raised if the file is missing or any other line is malformed; it is named.
-    """
+    """Yield the candidates of a file in their order, without a torn last line; a CellDualityError names another."""
     try:
         with Path(path).open("rb") as stream:
             for number, line in enumerate(stream, start=1):

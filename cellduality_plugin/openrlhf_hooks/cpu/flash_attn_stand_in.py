@@ -1,7 +1,4 @@
-"""The names that openrlhf/models/ring_attn_utils.py:3-4 imports from flash_attn, in plain torch.
-
-They pack and unpack padded batches (`--ds.packing_samples`); without packing OpenRLHF imports and never calls them.
-"""
+"""What openrlhf/models/ring_attn_utils.py:3-4 imports from flash_attn, to pack padded batches, in plain torch."""
 
 from __future__ import annotations
 
@@ -39,10 +36,7 @@ def unpad_input(
 
 
 def pad_input(tokens: torch.Tensor, indices: torch.Tensor, batch: int, length: int) -> torch.Tensor:
-    """Return the batch x length x ... tensor that holds `tokens` at `indices` and zeros elsewhere.
-
-    The inverse of `unpad_input` up to what stood under the padding.
-    """
+    """Return the batch x length x ... tensor with `tokens` at `indices` and zeros elsewhere: undoes `unpad_input`."""
     padded = tokens.new_zeros((batch * length, *tokens.shape[1:]))
     padded = padded.index_copy(0, indices, tokens)
     return padded.unflatten(0, (batch, length))

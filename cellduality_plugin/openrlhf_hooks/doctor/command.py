@@ -32,10 +32,7 @@ class Command:
 
     @classmethod
     def read(cls, words: Sequence[str]) -> Command:
-        """Return the command in ``words``.
-
-        A CellDualityError is raised if it runs neither trainer.
-        """
+        """Return the command in ``words``; a CellDualityError if it runs neither trainer."""
         at = next((place for place, word in enumerate(words) if word in TRAINERS), None)
         if at is None:
             raise CellDualityError(

@@ -45,10 +45,7 @@ def read_request(body: bytes) -> list[tuple[str, str, str]]:
 
 
 def read_reply(body: bytes, rollouts: int) -> dict[str, Any]:
-    """Return what a reward server answered about so many rollouts, if it is what OpenRLHF can train on.
-
-    Malformed is raised if it is anything else, None and NaN among it.
-    """
+    """Return what a server answered about so many rollouts; Malformed if OpenRLHF could not train on it (None, NaN)."""
     found = _read(_Reply, body)
     for values in (found["rewards"], found["scores"], *found["extra_logs"].values()):
         if (len(values) if isinstance(values, list) else None) != (None if rollouts == 1 else rollouts):

@@ -58,10 +58,7 @@ class Metrics:
 
 
 class RewardServer:
-    """Speaks OpenRLHF's remote-reward protocol to clients that have the ``token``; ``app`` is the application.
-
-    ``policy``, whom the ``judge`` asks, is closed with the server.
-    """
+    """Speaks OpenRLHF's remote-reward protocol to clients with the ``token``; closes ``policy`` in the end."""
 
     def __init__(self, judge: Judge, policy: EndpointPolicy, token: str, limits: Limits = Limits()) -> None:
         self.metrics = Metrics()

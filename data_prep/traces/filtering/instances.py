@@ -86,10 +86,7 @@ def read_instances(questions: Path, candidates: Path, tasks: Mapping[str, DualTa
 def some_questions(
     path: Path, tasks: Mapping[str, DualTask], limit: int | None, rng: np.random.Generator
 ) -> list[Question]:
-    """Return questions of whole instances drawn at random, in the order of their file; ``limit`` at most, None for all.
-
-    A primal question and its dual come together or not at all.
-    """
+    """Return questions of whole instances drawn at random, in the file's order; ``limit`` at most, None for all."""
     questions = list(read_questions(path, tasks))
     counts = Counter(instance_key(question.key) for question in questions)
     names, left = list(counts), len(questions) if limit is None else limit
@@ -108,10 +105,7 @@ def answers_read(instance: Instance, question: Question, vocabulary: Vocabulary)
 
 
 def dual_questions(instances: Iterable[Instance], vocabulary: Vocabulary) -> Iterator[Question]:
-    """Yield the dual question about each different answer that the primal question of an instance was given.
-
-    About the right answer it is the dual question of the SFT set, with the same key: it is not asked again.
-    """
+    """Yield the dual question about each different answer that the primal question of an instance was given."""
     for instance in instances:
         if instance.primal is not None:
             answers = answers_read(instance, instance.primal, vocabulary)

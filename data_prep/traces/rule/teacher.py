@@ -77,10 +77,7 @@ class RuleTeacher(Teacher):
         return FAULTS[rng.integers(len(FAULTS) - (candidate == 0))]  # candidate 0 has nothing to repeat
 
     def write(self, question: Question, candidate: int) -> str:
-        """Return the text of candidate number ``candidate``.
-
-        A CellDualityError is raised if the question asks for something that is neither a label nor a list of genes.
-        """
+        """Return the text of that candidate; a CellDualityError if neither a label nor genes are asked for."""
         fault = self.fault(question, candidate)
         if fault == "repeat":
             return self.write(question, 0)
