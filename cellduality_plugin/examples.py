@@ -53,11 +53,7 @@ class Example:
 
     @classmethod
     def from_label(cls, label: str) -> Example:
-        """Return the example in the JSON string ``label``.
-
-        A CellDualityError is raised if the string is not JSON, has another schema, or a field is missing or of the
-        wrong type.
-        """
+        """Return the example in the JSON string ``label``; a CellDualityError if it holds none of this schema."""
         try:
             content = json.loads(label)
             if not isinstance(content, dict) or content.get("schema") != SCHEMA:

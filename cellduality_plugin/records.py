@@ -132,11 +132,7 @@ class Reading:
 
 
 def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
-    """Yield the rows of each group in ``path``, the group that is complete first, and count in ``reading``.
-
-    No more than what is under way at one time is held in memory. A CellDualityError says that there is no such file, or
-    a row of another schema.
-    """
+    """Yield the rows of each group in ``path`` once it is complete, one by one, and count in ``reading``."""
     under_way: dict[int, list[Row]] = {}
     try:
         with path.open("rb") as lines:

@@ -63,11 +63,7 @@ class Scorer:
         return any(reward.asks_dual or reward.asks_again for reward in self._rewards.values())
 
     def group(self, label: str) -> Group:
-        """Return a new group for the question in ``label``.
-
-        A CellDualityError is raised if the row is malformed, names a task that the configuration does not have, or
-        lacks what its reward needs.
-        """
+        """Return a new group for the question in ``label``; a CellDualityError if it is none of this run's."""
         example = Example.from_label(label)
         if example.task not in self._tasks:
             what = f"row {example.id!r} asks for the task {example.task!r}"
@@ -99,10 +95,9 @@ class Scorer:
         """Return the score of a member among those of its group, with all that is logged of both.
 
         With ``votes`` the answers of a group share its evidence (:func:`votes_for`); where rewards then lie nearer
-        together than ``minimum_spread`` all get their mean. Both wait for the other members of the group. The last to
-        come logs what the group was. The
-        response may be ``truncated``, cut at its length; the rollout ``began`` at that monotonic time in seconds, by
-        default now.
+        together than ``minimum_spread`` all get their mean. Both wait for the other members; the last to come logs what
+        the group was. The response may be ``truncated`` at its length; it ``began`` at that monotonic time, by default
+        now.
         """
         began = time.monotonic() if began is None else began
         score = await self._among_group(await self.score(text, group, policy), group)

@@ -193,10 +193,9 @@ def refuse_few_shared(genes: Mapping[str, Sequence[str]]) -> None:
 
 
 def in_names_of(genes: frozenset[str], table: CellTable, name: str) -> tuple[CellTable, dict[str, int]]:
-    """Return (the table with genes named as those of a vocabulary are, how many it lost by reason).
+    """Return (the table with its genes named as in a vocabulary, how many it lost by reason); none is an error.
 
-    Mouse genes are read by their one-to-one human orthologues, if ``genes`` knows more of these. A CellDualityError is
-    raised if the vocabulary knows none of them.
+    Mouse genes are read by their one-to-one human orthologues, if ``genes`` knows more of these.
     """
     lost: dict[str, int] = {}
     if 2 * len(known := genes.intersection(table.genes)) < len(genes):

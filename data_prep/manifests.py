@@ -50,11 +50,7 @@ def write_manifest(path: Path, origin: Mapping[str, Any], **content: Any) -> Non
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Return the manifest of the file ``path`` and check the file against its hash.
-
-    A CellDualityError is raised if either file is missing, the manifest is of another format, or the file was changed
-    since.
-    """
+    """Return the manifest of ``path``; a CellDualityError if it is missing, or describes another file."""
     beside, wrong, where = manifest_path(path), "", path
     try:
         manifest = json.loads(beside.read_text(encoding="utf-8"))

@@ -77,11 +77,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         return dict(rollout)
 
     def _group(self, sampling_params: object, label: str) -> Group:
-        """Return the group of a rollout: OpenRLHF hands one object of sampling parameters to all samples of a prompt.
-
-        Were each sample given its own, every group would have one member: more duals would be asked, no reward would
-        be wrong.
-        """
+        """Return the group of a rollout: all samples of a prompt get one object of sampling parameters."""
         key = (id(sampling_params), label)
         if key not in self._groups:
             self._groups[key] = (sampling_params, self._scorer.group(label))  # kept, so that its id stays its own

@@ -23,11 +23,7 @@ _AGAIN = "prepare the data again (bash recipes/prepare.sh)"
 
 
 def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
-    """Return the tokenizer of ``model``, a folder or a hub name, with its own chat template or the one given.
-
-    A CellDualityError is raised if a local folder is missing or incomplete, or there is no chat template that can be
-    rendered.
-    """
+    """Return the tokenizer of ``model``, a whole folder or a hub name, with its own chat template or the one given."""
     folder = Path(model)
     if looks_local(model) and not (folder / "config.json").is_file():
         what = "the model folder has no config.json" if folder.exists() else "no model there"
@@ -110,10 +106,7 @@ class _Need(NamedTuple):
 
 
 def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
-    """Return the longest SFT row in tokens; a longer one than ``max_len`` would be cut in silence by the trainer.
-
-    A CellDualityError is raised if a row lacks a field or does not fit; its line is named.
-    """
+    """Return the longest SFT row in tokens; a CellDualityError names a row that is malformed or does not fit."""
     needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in _rows(path, "SFT", "output"))
     return _longest(needs, Lengths(tokenizer), max_len, path)
 

@@ -23,12 +23,9 @@ PATIENCE = 1800.0
 class RewardClient(FromThreads):
     """Asks the server with the fewest rollouts in hand, another if that fails, and waits if there is none.
 
-    OpenRLHF's own client takes the next server in turn, stays with it, and gives up after five attempts, a second
-    apart. A rollout that was under way at a server that died is judged again: its reward is the same.
-
-    ``urls`` are of servers that ``cellduality serve-reward`` started with one configuration and the token of
-    ``CELLDUALITY_TOKEN``; a rollout that no server judged is given up after ``patience`` seconds. A CellDualityError is
-    raised if an address is none, or the token is not set.
+    A rollout that was under way at a server that died is judged again: its reward is the same. ``urls`` are of servers
+    that ``cellduality serve-reward`` started with one configuration and the token of ``CELLDUALITY_TOKEN``; a rollout
+    that none of them judged is given up after ``patience`` seconds.
     """
 
     def __init__(self, urls: Sequence[str], *, patience: float = PATIENCE) -> None:

@@ -45,11 +45,10 @@ Stops = list[tuple[int, float]]
 
 @contextlib.contextmanager
 def lock(run_dir: Path) -> Iterator[list[int]]:
-    """Hold `run_dir`, an existing folder, for this run alone.
+    """Hold `run_dir` for this run alone; a CellDualityError with the process that holds it if another does.
 
-    Yields the file descriptor of its file `.lock`, or nothing if an outer run holds it; the kernel lets go when the
-    last process that has it ends. A CellDualityError is raised if another run holds the folder, with its process id and
-    the time it began.
+    Yields the descriptor of its file `.lock`, or nothing if an outer run holds it; the kernel lets go when the last
+    process that has it ends.
     """
     if os.environ.get(LOCK_VARIABLE) == str(run_dir):
         yield []
@@ -182,11 +181,7 @@ def watch(command: Command, log: IO[bytes], progress: Progress, display: Display
 
 
 def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, expected: float | None) -> int:
-    """Return the exit code of the command `words`, run under the lock of `run_dir`; see the module's first lines.
-
-    A CellDualityError is raised if another run holds `run_dir`, the command does not exist, or the folder or the log
-    cannot be written.
-    """
+    """Return the exit code of the command `words`, run under the lock of `run_dir`; see the module's first lines."""
     stops: Stops = []
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

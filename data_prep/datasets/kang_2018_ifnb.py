@@ -39,11 +39,7 @@ AMBIGUOUS, RED_BLOOD = "cell of a cluster whose type is ambiguous", "red blood c
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells.
-
-    ``obs`` has ``perturbation``, ``exposure``, ``drug`` (the cytokine, of which every cell can be asked) and
-    ``cell_type``, which ``uns["derived"]`` names as derived: see :func:`derive_types`.
-    """
+    """Return the cells, with a ``cell_type`` that is derived and the cytokine as the ``drug`` of all."""
     import scipy.sparse
 
     samples = [read_cells(files[name], {}) for name in FILES.values()]

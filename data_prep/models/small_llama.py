@@ -51,12 +51,11 @@ def build_small_llama(
     seed: int = 0,
     max_len: int = 1024,
 ) -> None:
-    """Write an untrained Llama and its word-level tokenizer for the prepared rows in ``data``.
+    """Write an untrained Llama and its word-level tokenizer for the prepared rows in ``data``, if they are not there.
 
-    The folder ``out`` is what ``AutoModelForCausalLM``, ``AutoTokenizer`` and vLLM load. The same data and arguments
-    give identical files; where they are already there, nothing is done. The inner layer is three times ``hidden_size``;
-    ``max_len`` is the most tokens of a prompt with its response. A CellDualityError is raised if the rows are missing,
-    the heads do not divide the width, or the folder cannot be written.
+    The same data and arguments give identical files. The inner layer is three times ``hidden_size``; ``max_len`` is the
+    most tokens of a prompt with its response. A CellDualityError is raised if rows are missing, the heads do not divide
+    the width, or the folder cannot be written.
     """
     if min(hidden_size, layers, heads, max_len) < 1 or hidden_size % (2 * heads):
         what = f"hidden size {hidden_size} does not split into {heads} heads of even width"

@@ -1,8 +1,4 @@
-"""Attention among the tokens of each row of a packed batch (`--ds.packing_samples`), in plain torch.
-
-Rows of a batch differ in length, and padding them to the longest costs a small model a quarter of its step. What
-flash_attn does on a GPU is done here under the same flags, which are OpenRLHF's usual ones.
-"""
+"""Attention within each row of a packed batch (`--ds.packing_samples`), in plain torch: padding costs a quarter."""
 
 from __future__ import annotations
 

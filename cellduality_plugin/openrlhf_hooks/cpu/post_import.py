@@ -97,12 +97,7 @@ def _resolve(entry: str):  # type: ignore[no-untyped-def]  # the two tables hold
 
 
 def install() -> None:
-    """Register the finder in this process if the launcher asked for the CPU; a second call changes nothing.
-
-    On a GPU OpenRLHF runs as it is, but for what it imports of flash_attn whether or not that is installed and used.
-
-    Modules that are already imported stay as they are: at interpreter start none of the listed ones is.
-    """
+    """Register the finder in this process, once, if the launcher asked for it: on a GPU for flash_attn alone."""
     wanted = os.environ.get(DEVICE_VARIABLE)
     if wanted in ("cpu", "gpu") and not any(
         type(finder).__name__ == PostImportFinder.__name__ for finder in sys.meta_path

@@ -1,8 +1,7 @@
 """What OpenRLHF's own parser makes of the flags, without importing what it imports.
 
 A trainer of OpenRLHF ends in a block that builds the parser, parses, corrects and asserts, and calls `train(args)`.
-That block is run as it stands, with its standard imports and a `train` that does nothing: Ray and torch stay where
-they are.
+That block is run as it stands, with a `train` that does nothing.
 """
 
 from __future__ import annotations
@@ -72,11 +71,7 @@ class _RefusedError(Exception):
 
 
 def read_flags(trainer: str, words: Sequence[str]) -> Flags:
-    """Return what the module ``trainer`` makes of the flags ``words``.
-
-    A CellDualityError is raised if OpenRLHF is not installed, or starts otherwise than it did in the version this was
-    written for.
-    """
+    """Return what the module ``trainer`` makes of the flags ``words``; another OpenRLHF is an error."""
     found: list[SimpleNamespace] = []
     unknown: list[str] = []
     given: dict[str, Any] = {}

@@ -15,10 +15,7 @@ _SHORTEST_TOKEN = 16
 
 
 def find_token(host: str) -> tuple[str, bool]:
-    """Return the token, and whether it was made just now rather than found in ``CELLDUALITY_TOKEN``.
-
-    A CellDualityError is raised if others can reach ``host`` and no token is set, or the one that is set is too weak.
-    """
+    """Return (the token, whether it was just made); a CellDualityError if others reach ``host`` without one."""
     token = os.environ.get(TOKEN_VARIABLE, "")
     if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         what = f"{TOKEN_VARIABLE} has to have {_SHORTEST_TOKEN} characters or more, and no blanks"

@@ -32,11 +32,7 @@ class _Reply(BaseModel):
 
 
 def read_request(body: bytes) -> list[tuple[str, str, str]]:
-    """Return (query, prompt, label) of each rollout in the body of a request.
-
-    Malformed is raised if the body is not JSON, a field is missing or no list of texts, or the lists differ in
-    length.
-    """
+    """Return (query, prompt, label) of each rollout in the body of a request; Malformed names a wrong field."""
     fields = _read(_Request, body)
     for name, texts in fields.items():
         if len(texts) != len(fields["query"]):

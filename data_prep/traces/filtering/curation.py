@@ -60,13 +60,11 @@ class CurationSettings(Settings):
 
 
 def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> Summary:
-    """Return a summary of the SFT set in ``data``, which is made if it is not there already.
+    """Return a summary of the SFT set in ``data``, which is made of its questions and candidates if it is not there.
 
-    Reads ``sft.jsonl``, ``vocabulary.json`` and ``traces/candidates.jsonl``; writes ``sft_traces.jsonl`` (the columns
-    of ``sft.jsonl`` and where each row comes from) and ``traces/rejected.jsonl``, each whole or not at all, with
-    manifests. The same files and settings give identical bytes, whatever the order of the candidates. A
-    CellDualityError is raised if a file is missing or malformed, if what was written was changed by hand since, if no
-    candidate is of this preparation, or if none passes.
+    ``sft_traces.jsonl`` has the columns of ``sft.jsonl`` and where each row comes from. The same files and settings
+    give identical bytes, whatever the order of the candidates. A CellDualityError is raised if a file is missing or
+    malformed, was changed by hand, or no candidate is of this preparation or passes.
     """
     settings.check(tasks)
     data = Path(data)
@@ -83,8 +81,7 @@ def decide(
 ) -> Iterator[tuple[Question, Judged, bool]]:
     """Yield (question, its judged candidates, whether it has a row) for the questions of ``instance``, primal first.
 
-    The candidates of a primal question that is not well posed, and of a dual whose primal has no row, are judged like
-    all others; those that pass are then rejected for that.
+    Candidates of an ill-posed primal, and of a dual whose primal has no row, are judged like all others, then rejected.
     """
     refused = ill_posed(instance, vocabulary, settings.filters) if settings.well_posed else ""
     directions: Sequence[Direction] = ("primal",) if settings.directions == "primal" else ("primal", "dual")
