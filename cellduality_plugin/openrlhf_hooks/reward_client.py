@@ -8,9 +8,8 @@ from functools import partial
 from typing import Any
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
-from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, read_reply
+from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE, Malformed, read_reply
 from cellduality_plugin.openrlhf_hooks.reward_func import FromThreads
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import PolicyError

@@ -147,16 +147,10 @@ class Dataset:
         """Return the cells in the one shape that all sets share.
 
         ``X`` is sparse by row and holds what ``uns["expression"]`` says; ``obs`` holds :attr:`columns` as text; ``uns``
-        has the ``dataset``, ``variant``, ``species`` and, in ``drops``, what was left out by reason. A CellDualityError
-        is raised if there is no such variant, or a file is missing or not of the published shape.
-
-        Parameters
-        ----------
-        files
-            Path by file name, as :func:`data_prep.download.fetching.fetch` returns them.
-        variant
-            ``"as_published"`` or ``"corrected"``; empty: corrected if there is a correction. A set without one is the
-            same in both.
+        has the ``dataset``, ``variant``, ``species`` and, in ``drops``, what was left out by reason. ``files`` are
+        paths by name, see :func:`data_prep.download.fetching.fetch`; ``variant`` is ``"as_published"`` or
+        ``"corrected"``, by default the latter if they differ. A CellDualityError is raised if there is no such variant,
+        or a file is missing or not of the published shape.
         """
         variant = variant or ("corrected" if self.correction else "as_published")
         if variant not in ("as_published", "corrected"):

@@ -17,9 +17,8 @@ from starlette.routing import Route
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.groups import Score
-from cellduality_plugin.openrlhf_hooks.remote.access import allowed
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout
-from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, read_request, reply
+from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, allowed, read_request, reply
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.endpoint import EndpointPolicy
 

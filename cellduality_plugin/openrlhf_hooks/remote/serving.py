@@ -9,8 +9,8 @@ from typing import Any
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.openrlhf_hooks.preflight import read_tokenizer
-from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE, find_token
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge
+from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE, find_token
 from cellduality_plugin.policies.endpoint import EndpointPolicy
 from cellduality_plugin.policies.settings import EndpointSettings
 
