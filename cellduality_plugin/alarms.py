@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from cellduality_plugin.ratios import with_ratios
 
@@ -39,10 +39,6 @@ class Alarm:
 
     def __str__(self) -> str:
         return f"ALARM {self.name} at step {self.step}: {self.what}; {self.hint}"
-
-    def to_row(self) -> dict[str, str | int]:
-        """Return the alarm as a JSON object."""
-        return asdict(self)
 
 
 class Watch:

@@ -155,16 +155,13 @@ class Config(Settings):
         return None if self.records is None else self._folder / self.records.folder
 
     def save(self, path: Path) -> None:
-        """Write the configuration as JSON, whole or not at all."""
         write_text(path, self.text)
 
     @property
     def text(self) -> str:
-        """The file of this configuration."""
         return self.model_dump_json(indent=2) + "\n"
 
     def load_vocabulary(self) -> Vocabulary:
-        """Return the vocabulary the configuration names."""
         return Vocabulary.load(self._folder / self.vocabulary)
 
     def load_tasks(self) -> dict[str, DualTask]:
@@ -220,7 +217,6 @@ class Config(Settings):
                     what = f"no profile of {len(missing)} of {len(labels[kind])} labels of {kind!r}: "
                     hint = "prepare the data again, or leave profile out of the reward"
                     where = str(self._folder / str(self.profiles))
-                    raise CellDualityError(
-                        f"{what}{', '.join(missing):.60}", code="no-profiles", where=where, hint=hint
-                    )
+                    what = f"{what}{', '.join(missing):.60}"
+                    raise CellDualityError(what, code="no-profiles", where=where, hint=hint)
         return rewards

@@ -34,7 +34,6 @@ class Reasoning:
     seed: int = 0
 
     def over(self, log_likelihoods: Sequence[float]) -> float:
-        """Return the mean over the traces."""
         if self.mean == "log":
             return math.fsum(log_likelihoods) / len(log_likelihoods)
         return _log_sum_exp(log_likelihoods) - math.log(len(log_likelihoods))

@@ -102,9 +102,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         hint = "prepare the data first"
         raise CellDualityError("no such file", code="missing-file", where=str(path), hint=hint) from None
     except json.JSONDecodeError as error:
-        raise CellDualityError(
-            f"not JSON: {error.msg}", code="not-json", where=f"{path}:{number}", hint=again
-        ) from error
+        what = f"not JSON: {error.msg}"
+        raise CellDualityError(what, code="not-json", where=f"{path}:{number}", hint=again) from error
     except (OSError, UnicodeDecodeError) as error:
         raise CellDualityError(f"cannot read: {error}", code="unreadable-file", where=str(path), hint=again) from error
 
@@ -116,9 +115,8 @@ def read_versioned(path: Path, form: str, version: int, *, what: str, hint: str)
     except FileNotFoundError:
         raise CellDualityError(f"no {what}", code="missing-file", where=str(path), hint=hint) from None
     except (OSError, ValueError) as error:
-        raise CellDualityError(
-            f"unreadable {what}: {error}", code="unreadable-file", where=str(path), hint=hint
-        ) from error
+        what = f"unreadable {what}: {error}"
+        raise CellDualityError(what, code="unreadable-file", where=str(path), hint=hint) from error
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (form, version):
         problem = f"not a {form} file of version {version}"
         raise CellDualityError(problem, code="wrong-format", where=str(path), hint=hint)

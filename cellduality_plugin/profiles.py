@@ -88,6 +88,5 @@ class Profiles:
         except FileNotFoundError:
             raise CellDualityError("no profiles", code="missing-file", where=where, hint=hint) from None
         except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise CellDualityError(
-                f"unreadable profiles: {error}", code="unreadable-file", where=where, hint=hint
-            ) from error
+            what = f"unreadable profiles: {error}"
+            raise CellDualityError(what, code="unreadable-file", where=where, hint=hint) from error

@@ -33,7 +33,6 @@ class Term:
 
     @property
     def product(self) -> str:
-        """The term without its weight."""
         return "*".join(map(str, self.factors))
 
     def __str__(self) -> str:

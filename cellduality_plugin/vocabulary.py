@@ -79,7 +79,6 @@ class Vocabulary:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the vocabulary as JSON, whole or not at all."""
         write_text(Path(path), self._json() + "\n")
 
     @classmethod

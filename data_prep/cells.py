@@ -132,7 +132,6 @@ class RankedCells:
         return Cell(f"{self.source}/{self.obs.index[row]}", self.genes(row), known)
 
     def sentences(self) -> list[str]:
-        """Return the cell sentence of every cell."""
         from data_prep.ranking import write_sentences
 
         return write_sentences(self.top, list(self.names))

@@ -74,7 +74,6 @@ def read_foreign(
 
 
 def _types_of(view: View) -> dict[str, str]:
-    """Return the shared type of each label that is trained on."""
     shared, labels = shareable(view.name), view.labels(KIND)
     if unknown := sorted(labels - DATASETS[view.name].coarse_types.keys()):  # not the column of the published labels
         what = f"of the label {unknown[0]!r} of {view.name} no shared type is known"

@@ -135,7 +135,6 @@ def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequenc
 def _build(
     settings: PrepareSettings, sources: Sequence[Source], tasks: Mapping[str, DualTask]
 ) -> tuple[dict[str, Any], list[View]]:
-    """Return (content by file name, the cells it is made of)."""
     own = len(settings.sources)
     views = read_views(settings, sources[:own], tasks)
     kinds = sorted({kind for view in views for task in view.tasks for kind in task.kinds})

@@ -44,7 +44,6 @@ def label_tasks(tasks: Mapping[str, DualTask]) -> dict[str, DualTask]:
 
 
 def kind_of(task: DualTask) -> str:
-    """Return the label set that a task answers with."""
     assert isinstance(task.answer, OneOf)
     return task.answer.kind
 

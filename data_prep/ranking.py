@@ -188,7 +188,6 @@ def _write_names(
 
 
 def _compiled(function: Any) -> Any:
-    """Return the function compiled."""
     try:  # kept on disk, since compiling takes seconds
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's can be written to

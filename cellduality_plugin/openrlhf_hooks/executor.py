@@ -52,12 +52,9 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
     ) -> dict[str, Any]:
         """Return the rollout with ``reward``, ``scores`` and ``extra_logs`` set, none of them None or NaN."""
         if not hf_tokenizer.chat_template:
-            raise CellDualityError(
-                "the model has no chat template, so the dual prompt cannot be framed",
-                code="no-chat-template",
-                where=str(hf_tokenizer.name_or_path),
-                hint="start from an instruction-tuned model, or add a chat_template to its tokenizer",
-            )
+            what = "the model has no chat template, so the dual prompt cannot be framed"
+            hint = "start from an instruction-tuned model, or add a chat_template to its tokenizer"
+            raise CellDualityError(what, code="no-chat-template", where=str(hf_tokenizer.name_or_path), hint=hint)
         group = self._group(sampling_params, label)
         began = time.monotonic()
         with group.member():

@@ -188,7 +188,6 @@ class Display:
         self.shown = ""
 
     def line(self, text: str) -> str:
-        """Return the progress line for `text`."""
         of = f" of about {_clock(self.expected)}" if self.expected else ""
         return f"[{self.stage}] {_clock(time.monotonic() - self.began)}{of}, {text}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import dataclasses
 import fcntl
 import json
 import os
@@ -221,7 +222,7 @@ def _show_alarms(progress: Progress, display: Display, path: Path) -> None:
     alarms, progress.alarms = progress.alarms, []
     for alarm in alarms:
         print(f"[{display.stage}] {alarm}", flush=True)
-        row = {"stage": display.stage, "time": time.strftime(_CLOCK), **alarm.to_row()}
+        row = {"stage": display.stage, "time": time.strftime(_CLOCK), **dataclasses.asdict(alarm)}
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 

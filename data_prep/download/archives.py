@@ -94,6 +94,5 @@ def _unbroken(archive: Path) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         what = f"truncated, or no archive ({str(error)[:100] or type(error).__name__})"
-        raise CellDualityError(
-            what, code="broken-archive", where=str(archive), hint="fetch the data set again"
-        ) from error
+        hint = "fetch the data set again"
+        raise CellDualityError(what, code="broken-archive", where=str(archive), hint=hint) from error

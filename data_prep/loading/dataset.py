@@ -53,7 +53,6 @@ class PackageFile:
 
     @property
     def name(self) -> str:
-        """The file's own name."""
         return PurePosixPath(self.path).name
 
     @property
@@ -108,9 +107,8 @@ class Files(dict[str, Path]):
     """Path by file name."""
 
     def __missing__(self, name: str) -> Path:
-        raise CellDualityError(
-            f"the file {name} is missing", code="missing-file", where=name, hint="fetch the set again"
-        )
+        what, hint = f"the file {name} is missing", "fetch the set again"
+        raise CellDualityError(what, code="missing-file", where=name, hint=hint)
 
 
 def not_published(path: Path | str, why: str) -> CellDualityError:

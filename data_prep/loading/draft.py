@@ -59,7 +59,6 @@ class Draft:
         self.expression = "counts" if (first == np.floor(first)).all() else expression
 
     def keep_cells(self, keep: Sequence[bool] | np.ndarray, reason: str) -> None:
-        """Leave out the cells where ``keep`` is false."""
         keep = np.array(keep, dtype=bool)
         if not keep.all():
             self.drops[reason] += int((~keep).sum())
@@ -67,7 +66,6 @@ class Draft:
             self.obs = {name: column[keep] for name, column in self.obs.items()}
 
     def keep_genes(self, keep: Sequence[bool] | np.ndarray, reason: str) -> None:
-        """Leave out the genes where ``keep`` is false."""
         keep = np.array(keep, dtype=bool)
         if not keep.all():
             self.drops[reason] += int((~keep).sum())

@@ -54,7 +54,6 @@ class Reply:
 
     @property
     def tokens(self) -> Tokens:
-        """What it cost."""
         return Tokens(self.prompt_tokens, self.completion_tokens)
 
 
@@ -112,7 +111,6 @@ class CandidateLog(AppendLog):
     """The file of candidates: every raw reply, one a line, written once and never changed."""
 
     def add(self, candidate: Candidate) -> None:
-        """Write one candidate."""
         content = {**vars(candidate), "reply": vars(candidate.reply)}
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         self.append(text.encode("utf-8", "replace"))  # lone surrogates, which no reader takes, become "?"

@@ -79,12 +79,9 @@ def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, s
     if given is None:
         return {SLOTS_VARIABLE: str(flags.cards)}
     if not given.isdigit() or int(given) < flags.cards:
-        raise CellDualityError(
-            f"the run asks for {flags.cards} slots, and {SLOTS_VARIABLE} is {given}",
-            code="too-few-slots",
-            where=RL,
-            hint=f"unset {SLOTS_VARIABLE}, or lower the ranks and engines (GPUS, ENGINES)",
-        )
+        what = f"the run asks for {flags.cards} slots, and {SLOTS_VARIABLE} is {given}"
+        hint = f"unset {SLOTS_VARIABLE}, or lower the ranks and engines (GPUS, ENGINES)"
+        raise CellDualityError(what, code="too-few-slots", where=RL, hint=hint)
     return {}
 
 

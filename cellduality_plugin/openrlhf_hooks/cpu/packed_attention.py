@@ -51,12 +51,9 @@ def attend(
     it does not know.
     """
     if query.shape[0] != 1 or position_ids is None:
-        raise CellDualityError(
-            f"{STANDS_FOR} is there for packed rows alone, and these are not packed",
-            code="needs-gpu",
-            where="--ds.attn_implementation",
-            hint="pass --ds.packing_samples, too, or --ds.attn_implementation sdpa",
-        )
+        what = f"{STANDS_FOR} is there for packed rows alone, and these are not packed"
+        hint = "pass --ds.packing_samples, too, or --ds.attn_implementation sdpa"
+        raise CellDualityError(what, code="needs-gpu", where="--ds.attn_implementation", hint=hint)
     bounds = [*torch.nonzero(position_ids[0] == 0).flatten().tolist(), query.shape[2]]
     rows = [
         torch.nn.functional.scaled_dot_product_attention(

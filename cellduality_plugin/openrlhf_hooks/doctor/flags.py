@@ -179,12 +179,9 @@ def _file_of_openrlhf(name: str) -> ModuleType:
 def _package() -> Path:
     spec = importlib.util.find_spec("openrlhf")
     if spec is None or spec.origin is None:
-        raise CellDualityError(
-            "OpenRLHF is not installed here, so its flags cannot be read",
-            code="not-installed",
-            where=sys.executable,
-            hint="run the doctor where the trainer is installed (bash recipes/setup.sh)",
-        )
+        what = "OpenRLHF is not installed here, so its flags cannot be read"
+        hint = "run the doctor where the trainer is installed (bash recipes/setup.sh)"
+        raise CellDualityError(what, code="not-installed", where=sys.executable, hint=hint)
     return Path(spec.origin).parent
 
 

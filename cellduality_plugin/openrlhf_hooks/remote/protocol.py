@@ -82,12 +82,9 @@ def find_token(host: str) -> tuple[str, bool]:
         what = f"{TOKEN_VARIABLE} has to have {_SHORTEST_TOKEN} characters or more, and no blanks"
         raise CellDualityError(what, code="weak-token", hint="set a longer one")
     if not token and not is_loopback(host):
-        raise CellDualityError(
-            f"{host} can be reached from other machines, and {TOKEN_VARIABLE} is not set",
-            code="no-token",
-            where="--host",
-            hint=f"set {TOKEN_VARIABLE} for the server and its clients, or listen on 127.0.0.1",
-        )
+        what = f"{host} can be reached from other machines, and {TOKEN_VARIABLE} is not set"
+        hint = f"set {TOKEN_VARIABLE} for the server and its clients, or listen on 127.0.0.1"
+        raise CellDualityError(what, code="no-token", where="--host", hint=hint)
     return (token, False) if token else (secrets.token_urlsafe(24), True)
 
 

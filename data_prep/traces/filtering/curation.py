@@ -140,12 +140,9 @@ def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     counts["drops"] = Counter(row["reason"] for row in rejected)
     if not counts["accepted"].total() and not settings.fill:
         why = ", ".join(f"{count} x {reason}" for reason, count in counts["drops"].most_common(4))
-        raise CellDualityError(
-            f"no candidate passes: {why or 'none was asked in this direction'}",
-            code="nothing-passes",
-            where=str(data / CANDIDATES),
-            hint="look at the replies, loosen the filter that is named most, or ask a better teacher",
-        )
+        what = f"no candidate passes: {why or 'none was asked in this direction'}"
+        hint = "look at the replies, loosen the filter that is named most, or ask a better teacher"
+        raise CellDualityError(what, code="nothing-passes", where=str(data / CANDIDATES), hint=hint)
     groups = [group for group, _ in rows]
     places = chosen(groups, settings.shares, np.random.default_rng(settings.seed))
     write_jsonl(data / ROWS, (rows[place][1] for place in places))

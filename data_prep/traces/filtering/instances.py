@@ -74,12 +74,9 @@ def read_instances(questions: Path, candidates: Path, tasks: Mapping[str, DualTa
         else:
             others += 1
     if not matched:
-        raise CellDualityError(
-            f"no candidate answers a question of {questions.name}, {others} are of another preparation",
-            code="other-preparation",
-            where=str(candidates),
-            hint=f"ask with cellduality traces sample, or put the {questions.name} back that they were asked for",
-        )
+        what = f"no candidate answers a question of {questions.name}, {others} are of another preparation"
+        hint = f"ask with cellduality traces sample, or put the {questions.name} back that they were asked for"
+        raise CellDualityError(what, code="other-preparation", where=str(candidates), hint=hint)
     return list(instances.values()), others
 
 

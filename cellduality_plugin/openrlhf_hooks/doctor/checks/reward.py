@@ -118,10 +118,8 @@ def _dual_prompts(
 def length_of_traces(run: Run, config: Config) -> Found:
     """Reasoning of the dual without a limit. It is drawn with the answer behind it, to the end of the context, and may
     leave no room for what is scored after it."""
-    where, hint = (
-        f"{run.config_path}: dual.max_new_tokens",
-        "set what a trace needs (data prepare --dual-max-new-tokens)",
-    )
+    where = f"{run.config_path}: dual.max_new_tokens"
+    hint = "set what a trace needs (data prepare --dual-max-new-tokens)"
     for name, settings in config.tasks.items():
         if settings.traces and config.dual.max_new_tokens is None:
             yield warning(f"the dual of {name} reasons without a limit", where, hint)
