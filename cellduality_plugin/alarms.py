@@ -18,8 +18,8 @@ class AlarmSettings:
     consistency_rise: float = 0.05  # of the mean similarity of what could be judged, in absolute terms
     validity_fall: float = 0.1  # the share of its first value that validity has lost, which should never fall
     entropy_fall: float = 0.6  # the same of a group's labels; it does fall in a policy that becomes sure of itself
-    # Shares in every step of a window: of groups without spread, which teach nothing; of duals without a verdict and
-    # of rollouts cut at their length (at one in five most groups of eight have one whose low reward is noise).
+    # Shares in every step of a window: of groups without spread, which teach nothing; of duals without a verdict and of
+    # rollouts cut at their length (at one in five most groups of eight have one whose low reward is noise).
     zero_variance: float = 0.8
     failures: float = 0.2
     truncated: float = 0.2

@@ -45,9 +45,8 @@ class TaskSettings(Settings):
     # A key of :data:`cellduality_plugin.rewards.REWARDS` (the README lists them), ``"module:Class"`` or
     # ``"file.py:Class"``; products of powers of any of these, ``"posterior*profile^0.3"``, and {reward: weight}.
     reward: str | dict[str, float] = "duality"
-    # With s the share: reward = validity ** power x ((1 - s) similarity + s). Power 0
-    # and share 0 are the paper's reward. A share above 0 lets form count where the dual says nothing, in groups whose
-    # duals all fail.
+    # With s the share: reward = validity ** power x ((1 - s) similarity + s). Power 0 and share 0 are the paper's
+    # reward. A share above 0 lets form count where the dual says nothing, in groups whose duals all fail.
     validity_power: float = Field(1.0, ge=0)
     validity_share: float = Field(0.0, ge=0, lt=1)
     # For answers that are labels: r = n s / (sum of s over the group), with s what the reward says of an answer and n
