@@ -48,7 +48,7 @@ class Machine:
         gpus, found = _cards()
         return cls(
             sys.version_info[:2],
-            {name: found[1].partition("+")[0] for name in TESTED if (found := installed_version(name))},
+            {name: there[1].partition("+")[0] for name in TESTED if (there := installed_version(name))},
             gpus,
             gpu_memory * GIB if gpu_memory else found,
             host_memory * GIB if host_memory else float(psutil.virtual_memory().total),
