@@ -48,13 +48,7 @@ def packaged_reward_file() -> Path:
 
 
 def bound_agent_file(config: Path) -> Path:
-    """Return an agent file written beside ``config`` that reads just that configuration, wherever it is run.
-
-    Raises
-    ------
-    CellDualityError
-        If the configuration or what it names cannot be loaded.
-    """
+    """Return an agent file written beside ``config`` that reads just that configuration, which has to load."""
     _load(config)
     return _write(config, ".agent.py", _AGENT, str(config.resolve()))
 
@@ -62,16 +56,11 @@ def bound_agent_file(config: Path) -> Path:
 def bound_reward_file(config: Path) -> Path:
     """Return a reward file written beside ``config`` that reads just that configuration, wherever it is run.
 
-    Raises
-    ------
-    CellDualityError
-        If the configuration or what it names cannot be loaded, or it names no endpoint.
+    A CellDualityError is raised as for an agent file, and if the configuration names no endpoint.
     """
     if _load(config).dual.endpoint is None:
-        what, hint = (
-            "no endpoint that plays the dual",
-            'add "endpoint": {"urls": ["http://host:8000/v1"], "model": NAME}',
-        )
+        what = "no endpoint that plays the dual"
+        hint = 'add "endpoint": {"urls": ["http://host:8000/v1"], "model": NAME}'
         raise CellDualityError(what, code="no-endpoint", where=f"{config}: dual.endpoint", hint=hint)
     return _write(config, ".reward.py", _REWARD, str(config.resolve()))
 
@@ -79,10 +68,7 @@ def bound_reward_file(config: Path) -> Path:
 def bound_client_file(config: Path, servers: Sequence[str]) -> Path:
     """Return a reward file written beside ``config`` that asks just those reward servers, wherever it is run.
 
-    Raises
-    ------
-    CellDualityError
-        If the configuration or what it names cannot be loaded, or an address is none or holds a token.
+    A CellDualityError is raised as for an agent file, and if an address is none or holds a token.
     """
     _load(config)
     for server in servers:

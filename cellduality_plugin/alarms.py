@@ -5,45 +5,27 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from cellduality_plugin.ratios import with_ratios
 
 
 @dataclass(frozen=True)
 class AlarmSettings:
-    """When an alarm is raised. The defaults are meant to be silent in a healthy run, not to find every bad one.
+    """When an alarm is raised. The defaults are meant to be silent in a healthy run, not to find every bad one."""
 
-    Parameters
-    ----------
-    window
-        Steps whose mean counts; a drift is measured against the first so many steps of the run.
-    consistency_rise
-        By how much the mean similarity of what could be judged has to rise, in absolute terms.
-    validity_fall, entropy_fall
-        The share of its first value that validity, or the entropy of a group's labels, has lost. Validity should never
-        fall; entropy does fall in a policy that becomes sure of itself, so it must have lost most of it.
-    zero_variance
-        Share of groups without spread in every step of a window: these teach nothing.
-    failures, truncated
-        Share of duals that gave no verdict, and of rollouts cut at their length, in every step of a window. At one in
-        five, most groups of eight have one whose low reward is noise.
-    readable
-        Share of answers that could be read, below which in every step of a window nothing can be learnt.
-    copy_rise, leak_rise
-        By how much the copying of genes that were shown, or the naming of what is hidden, has to rise.
-    """
-
-    window: int = 5
-    consistency_rise: float = 0.05
-    validity_fall: float = 0.1
-    entropy_fall: float = 0.6
+    window: int = 5  # steps whose mean counts; a drift is measured against the first so many steps of the run
+    consistency_rise: float = 0.05  # of the mean similarity of what could be judged, in absolute terms
+    validity_fall: float = 0.1  # the share of its first value that validity has lost, which should never fall
+    entropy_fall: float = 0.6  # the same of a group's labels; it does fall in a policy that becomes sure of itself
+    # Shares in every step of a window: of groups without spread, which teach nothing; of duals without a verdict and of
+    # rollouts cut at their length (at one in five most groups of eight have one whose low reward is noise).
     zero_variance: float = 0.8
     failures: float = 0.2
     truncated: float = 0.2
-    readable: float = 0.2
-    copy_rise: float = 0.2
-    leak_rise: float = 0.1
+    readable: float = 0.2  # share of answers that could be read, below which nothing can be learnt
+    copy_rise: float = 0.2  # of the genes copied from what was shown
+    leak_rise: float = 0.1  # of what is hidden being named
 
 
 @dataclass(frozen=True)
@@ -57,10 +39,6 @@ class Alarm:
 
     def __str__(self) -> str:
         return f"ALARM {self.name} at step {self.step}: {self.what}; {self.hint}"
-
-    def to_row(self) -> dict[str, str | int]:
-        """Return the alarm as a JSON object."""
-        return asdict(self)
 
 
 class Watch:

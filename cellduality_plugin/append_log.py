@@ -43,7 +43,6 @@ class AppendLog:
                 raise
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the lines in the file."""
         with self.path.open("rb") as stream:
             yield from stream
 
@@ -59,7 +58,6 @@ class AppendLog:
                 raise
 
     def clear(self) -> None:
-        """Remove all lines."""
         os.ftruncate(self._file, 0)
 
     def sync(self) -> None:

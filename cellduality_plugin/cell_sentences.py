@@ -6,31 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell as its ranked genes, with what is known of it.
+    """One cell as its ranked genes, with what is known of it."""
 
-    Parameters
-    ----------
-    id
-        Data set and barcode, e.g. ``"pbmc68k/AAAGCCTG-1"``.
-    genes
-        The top-K expressed genes, descending, unique, all expressed.
-    obs
-        Annotations by column, e.g. ``{"cell_type": "CD19+ B"}``: known of labelled cells only.
-    condition
-        What the experimenter set, and therefore knows of every cell, e.g. ``{"perturbation": "cytokine IFN-beta"}``.
-    control
-        The genes of the untreated cell it is paired with, in the order of ``genes``; empty for cells without a pair.
-    """
-
-    id: str
-    genes: tuple[str, ...]
+    id: str  # data set and barcode, e.g. ``"pbmc68k/AAAGCCTG-1"``
+    genes: tuple[str, ...]  # the top-K expressed genes, descending, unique, all expressed
+    # Annotations by column, e.g. ``{"cell_type": "CD19+ B"}``: known of labelled cells only.
     obs: Mapping[str, str] = field(default_factory=dict)
+    # What the experimenter set, and therefore knows of every cell, e.g. ``{"perturbation": "cytokine IFN-beta"}``.
     condition: Mapping[str, str] = field(default_factory=dict)
+    # The genes of the untreated cell it is paired with, in the order of ``genes``; empty for cells without a pair.
     control: tuple[str, ...] = ()
 
     def value(self, column: str) -> str:
@@ -48,19 +36,6 @@ class Cell:
 def sentence(genes: Sequence[str]) -> str:
     """Return the cell sentence: gene names in order, one space between."""
     return " ".join(genes)
-
-
-def name_order(names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the place of each name in alphabetical order: how equal values are ranked.
-
-    Examples
-    --------
-    >>> name_order(["B", "C", "A"]).tolist()
-    [1, 2, 0]
-    """
-    places = np.empty(len(names), dtype=np.int64)
-    places[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
-    return places
 
 
 def hide_genes(

@@ -33,10 +33,7 @@ def _opens_trace(tokenizer: Any, template: str) -> bool:
 
 
 def decode(tokenizer: Any, tokens: Iterable[int]) -> str:
-    """Return the text of a response, without the tokens that begin, end and fill up a sequence.
-
-    All others stay, for tags may be special tokens.
-    """
+    """Return the text of a response without its begin, end and pad tokens; others stay, for tags may be special."""
     ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     return str(tokenizer.decode([token for token in tokens if token not in ends], skip_special_tokens=False))
 

@@ -3,58 +3,99 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_text
+from cellduality_plugin.import_paths import FORMS
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.settings import DualSettings
 from cellduality_plugin.profiles import Profiles
-from cellduality_plugin.rewards import Reward, get_reward, scored_kind
+from cellduality_plugin.reward_names import read_reward
+from cellduality_plugin.rewards import REWARDS, Reward, get_reward, scored_kind
 from cellduality_plugin.settings import Settings
-from cellduality_plugin.task_settings import RecordSettings, TaskSettings
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
 
 PATH_VARIABLE = "CELLDUALITY_CONFIG"
 """Names the configuration file; set it where Ray starts (or in the job's runtime environment)."""
 
-EVERY_TASK = "*"
-"""In settings by task: every task that is not named."""
+EVERY_TASK = "*"  # in settings by task: every task that is not named
+
+
+class RecordSettings(Settings):
+    """Which rollouts are kept in files, to be looked at and re-scored; see :mod:`.records`."""
+
+    folder: str = Field(min_length=1)  # where they go, relative to the configuration file
+    every: int = Field(8, ge=1)  # one of so many groups is kept, whole
+    limit: int = Field(1000, ge=1)  # rollouts that a process keeps, at most; a group that was begun is kept whole
+
+
+class TaskSettings(Settings):
+    """One dual pair of a run."""
+
+    pair: str  # a built-in name, ``"module:Class"`` or ``"file.py:Class"`` (relative to the configuration file)
+    # A key of :data:`cellduality_plugin.rewards.REWARDS` (the README lists them), ``"module:Class"`` or
+    # ``"file.py:Class"``; products of powers of any of these, ``"posterior*profile^0.3"``, and {reward: weight}.
+    reward: str | dict[str, float] = "duality"
+    # With s the share: reward = validity ** power x ((1 - s) similarity + s). Power 0 and share 0 are the paper's
+    # reward. A share above 0 lets form count where the dual says nothing, in groups whose duals all fail.
+    validity_power: float = Field(1.0, ge=0)
+    validity_share: float = Field(0.0, ge=0, lt=1)
+    # For answers that are labels: r = n s / (sum of s over the group), with s what the reward says of an answer and n
+    # how many of the group gave it. With ``"posterior"`` the prior is then the group's own votes. Not in the paper.
+    votes: bool = False
+    # Where the largest and the smallest reward of a group are nearer than this, all get their mean, and with it no
+    # advantage: a difference that is noise is not trained on. 0 leaves every reward as it is.
+    minimum_spread: float = Field(0.0, ge=0, le=1)
+    # The share of a cell's genes that the dual has to rebuild, up to 1 for all of them, in place of the splits that the
+    # row holds; None leaves these. Every group of a row has the same.
+    hidden: float | None = Field(None, gt=0, le=1)
+    # So many reasoning traces the policy draws from its own dual, and what is hidden is scored after each of them
+    # (``"likelihood"``, ``"posterior"``); 0 scores it after the empty trace.
+    traces: int = Field(0, ge=0)
+    # Over the traces: ``"log"`` the mean of the log-likelihoods, ``"probability"`` the log of the mean likelihood.
+    trace_mean: Literal["log", "probability"] = "log"
+    # The answered label is compared with so many others, drawn once for a row; None: with all others of its set.
+    negatives: int | None = Field(None, ge=1)
+
+    @field_validator("reward")
+    @classmethod
+    def _is_known(cls, reward: str | dict[str, float]) -> str | dict[str, float]:
+        for text in [reward] if isinstance(reward, str) else reward:
+            try:
+                kinds = [factor.kind for term in read_reward(text) for factor in term.factors]
+            except CellDualityError as error:
+                raise ValueError(error.what) from error
+            for kind in kinds:
+                if kind not in REWARDS and ":" not in kind:
+                    raise ValueError(f"no reward {kind!r}: use one of {', '.join(REWARDS)}, or {FORMS}")
+        if not isinstance(reward, str) and not (reward and all(0 < weight < math.inf for weight in reward.values())):
+            raise ValueError("a sum needs one reward at least, and weights above 0")
+        return reward
 
 
 class Config(Settings):
-    """What the reward needs to know: the vocabulary, the dual pairs, how duals are asked.
+    """What the reward needs to know: the vocabulary, the dual pairs, how duals are asked."""
 
-    Parameters
-    ----------
-    vocabulary, profiles
-        The files of the vocabulary and of the class profiles (None: there is none), relative to the configuration file.
-    tasks
-        The pairs by name.
-    records
-        Which rollouts are kept; None keeps none.
-    """
-
-    vocabulary: str = "vocabulary.json"
-    tasks: dict[str, TaskSettings]
+    vocabulary: str = "vocabulary.json"  # file, relative to that of the configuration
+    tasks: dict[str, TaskSettings]  # the pairs by name
     dual: DualSettings = DualSettings()
-    records: RecordSettings | None = None
-    profiles: str | None = None
+    records: RecordSettings | None = None  # which rollouts are kept; None keeps none
+    profiles: str | None = None  # file of the class profiles; None: there is none
 
     _folder: Path = PrivateAttr(default=Path())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None) -> Config:
-        """Return the configuration in ``path``, or in the file that ``CELLDUALITY_CONFIG`` names.
-
-        A CellDualityError says that there is no such file, or which settings in it are wrong.
-        """
+        """Return the configuration in ``path``, or the one ``CELLDUALITY_CONFIG`` names, once it is checked."""
         found = path or os.environ.get(PATH_VARIABLE)
         if not found:
             what = f"no configuration: {PATH_VARIABLE} is not set"
@@ -113,23 +154,17 @@ class Config(Settings):
         return None if self.records is None else self._folder / self.records.folder
 
     def save(self, path: Path) -> None:
-        """Write the configuration as JSON, whole or not at all."""
         write_text(path, self.text)
 
     @property
     def text(self) -> str:
-        """The file of this configuration."""
         return self.model_dump_json(indent=2) + "\n"
 
     def load_vocabulary(self) -> Vocabulary:
-        """Return the vocabulary the configuration names."""
         return Vocabulary.load(self._folder / self.vocabulary)
 
     def load_tasks(self) -> dict[str, DualTask]:
-        """Return {task name: dual pair}, in the configured order.
-
-        A CellDualityError says that a pair cannot be loaded, or that its own name is not the one in the configuration.
-        """
+        """Return {task name: dual pair} in their order; a CellDualityError if one does not load under its name."""
         pairs = {name: get_task(settings.pair, self._folder) for name, settings in self.tasks.items()}
         for name, pair in pairs.items():
             if pair.name != name:
@@ -156,18 +191,10 @@ class Config(Settings):
         return tuple(name for name, task in self.tasks.items() if get_reward(task.reward, self._folder).needs_gold)
 
     def load_rewards(self, tasks: Mapping[str, DualTask], *, prepared: bool = True) -> dict[str, Reward]:
-        """Return {task name: its reward}.
+        """Return {task name: its reward}; if the data are ``prepared``, class profiles are looked at, too.
 
-        Parameters
-        ----------
-        prepared
-            Whether the data are there: then a reward that reads class profiles is checked against them.
-
-        Raises
-        ------
-        CellDualityError
-            If a reward cannot be loaded, cannot judge its task, asks what the endpoint cannot answer, or reads
-            profiles that are not there.
+        A CellDualityError is raised if a reward cannot be loaded, cannot judge its task, asks what the endpoint cannot
+        answer, or reads profiles that are not there.
         """
         rewards = {name: get_reward(self.tasks[name].reward, self._folder) for name in tasks}
         only_chats = self.dual.player == "frozen" and self.dual.endpoint and self.dual.endpoint.kind == "chat"
@@ -189,7 +216,6 @@ class Config(Settings):
                     what = f"no profile of {len(missing)} of {len(labels[kind])} labels of {kind!r}: "
                     hint = "prepare the data again, or leave profile out of the reward"
                     where = str(self._folder / str(self.profiles))
-                    raise CellDualityError(
-                        f"{what}{', '.join(missing):.60}", code="no-profiles", where=where, hint=hint
-                    )
+                    what = f"{what}{', '.join(missing):.60}"
+                    raise CellDualityError(what, code="no-profiles", where=where, hint=hint)
         return rewards

@@ -24,31 +24,16 @@ from cellduality_plugin.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Reasoning:
-    """The traces that what is hidden is scored after.
+    """The traces that what is hidden is scored after."""
 
-    Parameters
-    ----------
-    count
-        How many are drawn; 0 scores after the empty one.
-    mean
-        ``"log"``: the mean of the log-likelihoods; ``"probability"``: the log of the mean likelihood.
-    temperature, seed
-        How they are drawn; the seed of each follows from ``seed``, the prompt and its number.
-    """
-
-    count: int = 0
+    count: int = 0  # how many are drawn; 0 scores after the empty one
+    # ``"log"``: the mean of the log-likelihoods; ``"probability"``: the log of the mean likelihood.
     mean: Literal["log", "probability"] = "log"
+    # How they are drawn; the seed of each follows from ``seed``, the prompt and its number.
     temperature: float = 1.0
     seed: int = 0
 
     def over(self, log_likelihoods: Sequence[float]) -> float:
-        """Return the mean over the traces.
-
-        Examples
-        --------
-        >>> Reasoning(2).over([-1.0, -3.0]), round(Reasoning(2, "probability").over([-1.0, -3.0]), 3)
-        (-2.0, -1.566)
-        """
         if self.mean == "log":
             return math.fsum(log_likelihoods) / len(log_likelihoods)
         return _log_sum_exp(log_likelihoods) - math.log(len(log_likelihoods))
@@ -58,37 +43,22 @@ class Reasoning:
 class Dual:
     """The row under judgement and the model that answers its dual. Only typed values go in: a parsed answer, and what
     to rebuild. Every question raises a :class:`PolicyError` if the policy could not be asked, or gave no finite number.
-
-    Parameters
-    ----------
-    samples
-        How many reconstructions are drawn for an answer.
-    timeout
-        Seconds after which a call counts as failed.
-    asked, memo
-        The calls of the group so far, and those of all groups in flight: one that was made is not made again.
-    negatives
-        How many other labels an answered label is compared with; None: all.
-    profiles
-        The class profiles, for rewards that read them.
-    requests
-        How many calls really went to the policy through this object.
-    reads
-        What the parser read in the reconstructions that were asked for, whatever the reward made of them.
     """
 
     task: DualTask
     example: Example
     vocabulary: Vocabulary
     policy: Policy
-    samples: int = 1
-    timeout: float | None = None
+    samples: int = 1  # how many reconstructions are drawn for an answer
+    timeout: float | None = None  # seconds after which a call counts as failed
+    # The calls of the group so far, and those of all groups in flight: one that was made is not made again.
     asked: Asked = field(default_factory=dict)
     memo: Memo = field(default_factory=Memo)
     reasoning: Reasoning = Reasoning()
-    negatives: int | None = None
-    profiles: Profiles | None = None
-    requests: int = 0
+    negatives: int | None = None  # how many other labels an answered label is compared with; None: all
+    profiles: Profiles | None = None  # the class profiles, for rewards that read them
+    requests: int = 0  # how many calls really went to the policy through this object
+    # What the parser read in the reconstructions that were asked for, whatever the reward made of them.
     reads: list[Answer] = field(default_factory=list)
 
     async def rebuilt(self, answer: Value) -> list[Answer]:

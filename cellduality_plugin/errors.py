@@ -9,18 +9,10 @@ from collections.abc import Iterator
 class CellDualityError(Exception):
     """A mistake in data, settings or environment, reported in one line.
 
-    Parameters
-    ----------
-    what
-        What is wrong, in a few words, with the offending value.
-    code
-        Short name of the kind of mistake, in lower case with hyphens. Programs and tests go by it, not by the wording.
-    where
-        The file, row, flag or column it was found in.
-    hint
-        What the user can do about it.
-    exit_code
-        Of a command that ends by it: 3 where there is nothing to do, which a recipe may take for done.
+    ``what`` is wrong, in a few words, with the offending value; ``where`` it was found: file, row, flag or column; the
+    ``hint`` says what the user can do about it. Programs and tests go by the ``code``, lower case with hyphens, and not
+    by the wording. A command that ends by it has the ``exit_code``: 3 where there is nothing to do, which a recipe may
+    take for done.
 
     Examples
     --------

@@ -13,8 +13,7 @@ from cellduality_plugin.errors import CellDualityError
 
 SCHEMA = 1
 
-Value: TypeAlias = str | tuple[str, ...]
-"""A label, or a list of genes in descending order of expression."""
+Value: TypeAlias = str | tuple[str, ...]  # a label, or a list of genes in descending order of expression
 
 
 @dataclass(frozen=True)
@@ -27,39 +26,17 @@ class Mask:
 
 @dataclass(frozen=True)
 class Example:
-    """Definition 3.1 of the paper for one row: x = (x_k, x_u) and, where it is known, y*.
+    """Definition 3.1 of the paper for one row: x = (x_k, x_u) and, where it is known, y*."""
 
-    Parameters
-    ----------
-    task
-        The name of the dual pair.
-    id
-        Where the row comes from, e.g. ``"pbmc68k/AAAGCCTG-1"``.
-    inputs
-        What the primal prompt shows, by name.
-    known
-        x_k: what the dual prompt may show besides the answer. The split of a cell into known and unknown genes
-        is drawn once and stored here, so that all rollouts of a group face the same mask (or the same ``masks``).
-    unknown
-        x_u: what the dual must rebuild.
-    gold
-        y*, or None: rows for reinforcement learning hold no label.
-    masks
-        Further splits that the same answer is judged under; the reward is the mean over all. The question is the same.
-
-    Examples
-    --------
-    >>> row = Example("t", "1", {"cell": ("A", "B")}, {"observed": ("A",)}, ("B",), None)
-    >>> Example.from_label(row.to_label()) == row
-    True
-    """
-
-    task: str
-    id: str
-    inputs: Mapping[str, Value]
+    task: str  # the name of the dual pair
+    id: str  # where the row comes from, e.g. ``"pbmc68k/AAAGCCTG-1"``
+    inputs: Mapping[str, Value]  # what the primal prompt shows, by name
+    # x_k: what the dual prompt may show besides the answer. The split of a cell into known and unknown genes is drawn
+    # once and stored here, so that all rollouts of a group face the same mask (or the same ``masks``).
     known: Mapping[str, Value]
-    unknown: Value
-    gold: Value | None
+    unknown: Value  # x_u: what the dual must rebuild
+    gold: Value | None  # y*, or None: rows for reinforcement learning hold no label
+    # Further splits that the same answer is judged under; the reward is the mean over all. The question is the same.
     masks: tuple[Mask, ...] = ()
 
     def splits(self) -> tuple[Example, ...]:
@@ -76,13 +53,7 @@ class Example:
 
     @classmethod
     def from_label(cls, label: str) -> Example:
-        """Return the example in the JSON string ``label``.
-
-        Raises
-        ------
-        CellDualityError
-            If the string is not JSON, has another schema, or a field is missing or of the wrong type.
-        """
+        """Return the example in the JSON string ``label``; a CellDualityError if it holds none of this schema."""
         try:
             content = json.loads(label)
             if not isinstance(content, dict) or content.get("schema") != SCHEMA:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -28,17 +28,48 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        _publish(temporary, path)
     except OSError as error:
-        hint = "free some space or choose another folder; earlier outputs are untouched"
-        what = f"cannot write: {error.strerror}"
-        raise CellDualityError(what, code="unwritable-file", where=str(path), hint=hint) from error
+        raise _unwritten(f"cannot write: {error.strerror}", path) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``out`` and move its files into ``out`` when the block ends well.
+
+    A failure inside the block leaves ``out`` as it was. Files are moved in alphabetical order, one atomic step each;
+    files of ``out`` with other names stay. A CellDualityError says that the file system refuses.
+    """
+    out = Path(os.path.abspath(out))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+            yield Path(name)
+            out.mkdir(exist_ok=True)
+            for path in sorted(Path(name).iterdir()):
+                _publish(path, out / path.name)
+    except OSError as error:
+        raise _unwritten(f"cannot write: {error.strerror or error}", out) from error
+    except CellDualityError as error:
+        if not error.where.startswith(str(out.parent / f".{out.name}.")):
+            raise
+        raise _unwritten(error.what, out) from error  # the folder beside it is gone: name the one that was asked for
+
+
+def _publish(temporary: str | Path, path: Path) -> None:
+    """Move a file into place, readable by whoever the user's umask lets; temporary files are private."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(temporary, 0o666 & ~umask)
+    os.replace(temporary, path)
+
+
+def _unwritten(what: str, where: Path) -> CellDualityError:
+    hint = "free some space or choose another folder; earlier outputs are untouched"
+    return CellDualityError(what, code="unwritable-file", where=str(where), hint=hint)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,13 +89,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the object of each line of ``path``.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is missing or a line is not a JSON object; the line's number is named.
-    """
+    """Yield the object of each line of ``path``; a CellDualityError names the line that is none, or a missing file."""
     number, again = 0, "prepare the data again"
     try:
         with path.open(encoding="utf-8") as stream:
@@ -77,26 +102,21 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         hint = "prepare the data first"
         raise CellDualityError("no such file", code="missing-file", where=str(path), hint=hint) from None
     except json.JSONDecodeError as error:
-        raise CellDualityError(
-            f"not JSON: {error.msg}", code="not-json", where=f"{path}:{number}", hint=again
-        ) from error
+        what = f"not JSON: {error.msg}"
+        raise CellDualityError(what, code="not-json", where=f"{path}:{number}", hint=again) from error
     except (OSError, UnicodeDecodeError) as error:
         raise CellDualityError(f"cannot read: {error}", code="unreadable-file", where=str(path), hint=again) from error
 
 
 def read_versioned(path: Path, form: str, version: int, *, what: str, hint: str) -> dict[str, Any]:
-    """Return the JSON object in ``path``, which names its ``format`` and ``version``.
-
-    A CellDualityError says that the file is missing, is not JSON, or has another format or version.
-    """
+    """Return the JSON object in ``path``; a CellDualityError if it is not of this ``format`` and ``version``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CellDualityError(f"no {what}", code="missing-file", where=str(path), hint=hint) from None
     except (OSError, ValueError) as error:
-        raise CellDualityError(
-            f"unreadable {what}: {error}", code="unreadable-file", where=str(path), hint=hint
-        ) from error
+        what = f"unreadable {what}: {error}"
+        raise CellDualityError(what, code="unreadable-file", where=str(path), hint=hint) from error
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (form, version):
         problem = f"not a {form} file of version {version}"
         raise CellDualityError(problem, code="wrong-format", where=str(path), hint=hint)

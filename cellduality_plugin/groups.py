@@ -17,53 +17,38 @@ from cellduality_plugin.rewards import Verdict
 
 @dataclass(frozen=True)
 class Score:
-    """The reward of one rollout, in [0, 1], and what it is made of.
-
-    Parameters
-    ----------
-    logs
-        What the trainer logs, under the same keys in the same order for every rollout; see :mod:`.monitors`.
-    failure
-        Why nothing was earned, in the word of the parser, the policy or the reward; empty if something could be.
-    similarity, validity
-        The verdict on the ``answer`` and its form, in [0, 1]; both 0 where nothing could be earned.
-    """
+    """The reward of one rollout, in [0, 1], and what it is made of."""
 
     reward: float
+    # What the trainer logs, under the same keys in the same order for every rollout; see :mod:`.monitors`.
     logs: dict[str, float]
+    # Why nothing was earned, in the word of the parser, the policy or the reward; empty if something could be.
     failure: str = ""
     answer: Answer = field(default_factory=lambda: Answer(None))
+    # The verdict on the ``answer`` and its form, in [0, 1]; both 0 where nothing could be earned.
     similarity: float = 0.0
     validity: float = 0.0
 
 
 @dataclass
 class Group:
-    """What the rollouts of one prompt share: the question, and what was asked and found so far.
-
-    Parameters
-    ----------
-    label
-        The row as it came; ``example`` is what it says, split as the configuration asks for.
-    duals, verdicts
-        By answer: its duals, one for each mask of the row, and the judging of it.
-    asked, memo
-        The calls of this group, and those of all groups in flight.
-    members, scores, finished
-        How many rollouts began, the scores of those that were judged, (answer, final reward) of those that ended.
-    """
+    """What the rollouts of one prompt share: the question, and what was asked and found so far."""
 
     example: Example
-    label: str = ""
+    label: str = ""  # the row as it came; ``example`` is what it says, split as the configuration asks for
     number: int = 0
+    # By answer: its duals, one for each mask of the row, and the judging of it.
     duals: dict[Value, list[Dual]] = field(default_factory=dict)
     verdicts: dict[Value, asyncio.Task[Verdict]] = field(default_factory=dict)
+    # The calls of this group, and those of all groups in flight.
     asked: Asked = field(default_factory=dict)
     memo: Memo = field(default_factory=Memo)
-    members: int = 0
-    scores: list[Score] = field(default_factory=list)
+    members: int = 0  # how many rollouts began
+    scores: list[Score] = field(default_factory=list)  # of those that were judged
     complete: asyncio.Event = field(default_factory=asyncio.Event)
-    finished: list[tuple[Value | None, float]] = field(default_factory=list)
+    finished: list[tuple[Value | None, float]] = field(
+        default_factory=list
+    )  # (answer, final reward), of those that ended
 
     @contextlib.contextmanager
     def member(self) -> Iterator[None]:

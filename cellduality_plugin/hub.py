@@ -20,13 +20,7 @@ def looks_local(model: str) -> bool:
 
 
 def local_model(model: str | Path) -> Path:
-    """Return the folder of ``model``: itself if it means one, else where the hub's client keeps the model of that name.
-
-    Raises
-    ------
-    CellDualityError
-        If the hub has no such model, does not let us have it, cannot be reached, or its weights are no safetensors.
-    """
+    """Return the folder of ``model``, itself or the hub's copy; a CellDualityError if there are no safetensors."""
     name = str(model)
     if looks_local(name):
         return Path(model)

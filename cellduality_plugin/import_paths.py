@@ -14,24 +14,15 @@ from cellduality_plugin.errors import CellDualityError
 
 Base = TypeVar("Base")
 
-FORMS = "module:Class or file.py:Class"
-"""How a class is named."""
+FORMS = "module:Class or file.py:Class"  # how a class is named
 
 
 def load_class(name: str, base: type[Base], folder: Path | None = None, *, what: str, where: str) -> type[Base]:
     """Return the subclass of ``base`` at the import path ``name``: ``"package.module:Class"`` or ``"file.py:Class"``.
 
-    Parameters
-    ----------
-    folder
-        What a relative file path is relative to; the working directory by default.
-    what, where
-        What the class is and which setting names it, for the message.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such class, it is no subclass of ``base``, or it lacks a method that ``base`` leaves open.
+    A file path is relative to ``folder``, by default the working directory; ``what`` the class is and ``where`` it is
+    named are for the message. A CellDualityError is raised if there is no such class, it is no subclass of ``base``, or
+    it lacks a method that ``base`` leaves open.
     """
     module, _, class_name = name.rpartition(":")
     try:
@@ -51,10 +42,7 @@ def load_class(name: str, base: type[Base], folder: Path | None = None, *, what:
 def find(
     name: str, known: Mapping[str, Base], base: type[Base], folder: Path | None = None, *, what: str, where: str
 ) -> Base:
-    """Return the one called ``name`` among ``known``, or a new one of the class at that import path.
-
-    See :func:`load_class`; a class of one's own is called without arguments. An error lists those there are.
-    """
+    """Return the one called ``name`` among ``known``, or a new one of the class there, see :func:`load_class`."""
     if name in known:
         return known[name]
     if ":" not in name:

@@ -34,31 +34,20 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Rollout:
-    """A rollout that was judged.
-
-    Parameters
-    ----------
-    rebuilt
-        What the policy was shown and what it rebuilt from that and the answer, of every draw; empty if the reward asked
-        for no reconstruction.
-    validity, reward
-        In [0, 1].
-    requests
-        The calls that were made for it and for no rollout before it, of its group or of others in flight.
-    seconds
-        How long it waited for its verdict.
-    """
+    """A rollout that was judged."""
 
     task: DualTask
     example: Example
     text: str
     answer: Answer
     verdict: Verdict
+    # What the policy was shown and what it rebuilt from that and the answer, of every draw; empty if the reward asked
+    # for no reconstruction.
     rebuilt: Sequence[tuple[Mapping[str, Value], Answer]]
-    validity: float
+    validity: float  # in [0, 1], like the reward
     reward: float
-    requests: int
-    seconds: float
+    requests: int  # the calls that were made for it and for no rollout before it, of its group or of others in flight
+    seconds: float  # how long it waited for its verdict
 
 
 def rollout_logs(rollout: Rollout, tasks: Iterable[str], vocabulary: Vocabulary) -> dict[str, float]:
@@ -118,14 +107,8 @@ def group_logs(
 ) -> dict[str, float]:
     """Return what is known of a rollout when it is over, and of its group if that is over with it.
 
-    Parameters
-    ----------
-    group
-        The answer and the final reward of every rollout of the group, if this one is its last; else nothing.
-    truncated
-        Whether the response was cut at its length.
-    seconds
-        How long the rollout took, the dual included.
+    ``group`` is the answer and the final reward of every rollout of the group, if this one is its last; else nothing.
+    The response may be ``truncated`` at its length; the rollout took so many ``seconds``, the dual included.
     """
     labels = len(vocabulary.labels[task.answer.kind]) if isinstance(task.answer, OneOf) else 0
     answers = [answer for answer, _ in group if answer is not None]
@@ -146,17 +129,7 @@ def group_logs(
 def entropy(answers: Sequence[Value], labels: int) -> float:
     """Return the entropy of ``answers`` as a share of the most it could be, in [0, 1]; 1 if all differ that can.
 
-    Parameters
-    ----------
-    answers
-        Of one group, two at least.
-    labels
-        How many there are to choose from, two at least.
-
-    Examples
-    --------
-    >>> entropy(["B", "B", "B"], 4), entropy(["B", "T", "NK"], 4), entropy(["B", "T", "B", "T"], 2)
-    (0.0, 1.0, 1.0)
+    These are two answers of a group at least, to choose from two ``labels`` at least.
     """
     count, most = len(answers), min(len(answers), labels)
     # The most even spread there is: with more answers than labels some labels come once more than others.

@@ -14,11 +14,8 @@ from typing import Literal, Protocol
 from cellduality_plugin.examples import Value
 from cellduality_plugin.vocabulary import Vocabulary
 
-MAX_CHARACTERS = 65_536
-"""A longer response is not read at all: model output is untrusted and its length bounded."""
-
-MAX_GENES = 4_096
-"""Genes read from one answer; the rest of an endless list is cut."""
+MAX_CHARACTERS = 65_536  # a longer response is not read at all: model output is untrusted and its length bounded
+MAX_GENES = 4_096  # genes read from one answer; the rest of an endless list is cut
 
 Failure = Literal["", "too_long", "no_answer", "unclosed", "ambiguous", "empty", "unknown_label"]
 
@@ -37,23 +34,15 @@ class Response:
 
 @dataclass(frozen=True)
 class Answer:
-    """The typed result of reading a response.
+    """The typed result of reading a response."""
 
-    Parameters
-    ----------
-    value
-        The label, or the genes in order without repeats; None if ``failure`` says why nothing could be read.
-    listed, unknown, repeated
-        For gene lists: how many words stood in the answer, how many were no gene of the vocabulary, how many
-        repeated an earlier gene.
-    """
-
+    # The label, or the genes in order without repeats; None if ``failure`` says why nothing could be read.
     value: Value | None
     trace: str = ""
     failure: Failure = ""
-    listed: int = 0
-    unknown: int = 0
-    repeated: int = 0
+    listed: int = 0  # words in an answer that is a list of genes
+    unknown: int = 0  # of them, no gene of the vocabulary
+    repeated: int = 0  # of them, came before
 
 
 def split_response(text: str) -> Response:
@@ -109,13 +98,7 @@ def read_trace(text: str) -> str:
 
 
 def join_response(answer: str, trace: str = "") -> str:
-    """Return the text that :func:`split_response` takes apart.
-
-    Examples
-    --------
-    >>> join_response("B", "CD19 is high.")
-    '<think>CD19 is high.</think><answer>B</answer>'
-    """
+    """Return the text that :func:`split_response` takes apart."""
     return f"<think>{trace}</think><answer>{answer}</answer>"
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-CONTROL = "control"
-"""The label of an untreated cell."""
+CONTROL = "control"  # the label of an untreated cell
 
 _UNTREATED = frozenset({
     "control", "controls", "ctrl", "ctl", "nontargeting", "nontargetingcontrol", "nontarget", "ntc", "nt",

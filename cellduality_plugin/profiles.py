@@ -19,25 +19,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Profile:
-    """The profiles of one label set.
+    """The profiles of one label set."""
 
-    Parameters
-    ----------
-    labels
-        In the order of the rows of ``weights``.
-    weights
-        What each gene that a cell expresses adds to its log-score: labels x genes. Of a paired set labels x 2 genes:
-        genes that the cell has and its control lacks, then genes that the control has and the cell lacks.
-    bias
-        The log-score of a cell that expresses nothing, by label.
-    paired
-        Whether a cell is held against its control.
-    """
-
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # in the order of the rows of ``weights``
+    # What each gene that a cell expresses adds to its log-score: labels x genes. Of a paired set labels x 2 genes:
+    # genes that the cell has and its control lacks, then genes that the control has and the cell lacks.
     weights: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    paired: bool = False
+    bias: NDArray[np.float32]  # the log-score of a cell that expresses nothing, by label
+    paired: bool = False  # whether a cell is held against its control
 
 
 class Profiles:
@@ -99,6 +88,5 @@ class Profiles:
         except FileNotFoundError:
             raise CellDualityError("no profiles", code="missing-file", where=where, hint=hint) from None
         except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise CellDualityError(
-                f"unreadable profiles: {error}", code="unreadable-file", where=where, hint=hint
-            ) from error
+            what = f"unreadable profiles: {error}"
+            raise CellDualityError(what, code="unreadable-file", where=where, hint=hint) from error

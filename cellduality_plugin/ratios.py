@@ -34,13 +34,7 @@ _PAIR = re.compile(r"'([^']+)': (-?(?:\d[\d.]*(?:e[+-]?\d+)?|inf|nan))", re.IGNO
 
 
 def step_metrics(line: str) -> tuple[int, dict[str, float]] | None:
-    """Return (step, {metric: value}) of a line in which the trainer logs a step; None of any other line.
-
-    Examples
-    --------
-    >>> step_metrics("(pid=7) Global step 1: {'reward': 0.25, 'kl': 1e-05, 'name': 'x'}")
-    (1, {'reward': 0.25, 'kl': 1e-05})
-    """
+    """Return (step, {metric: value}) of a line in which the trainer logs a step; None of any other line."""
     if not (found := _STEP.search(line)):
         return None
     return int(found[1]), {name: float(value) for name, value in _PAIR.findall(found[2])}
@@ -49,10 +43,7 @@ def step_metrics(line: str) -> tuple[int, dict[str, float]] | None:
 def with_ratios(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics of a step, ratios divided, sorted by name; a ratio of 0 / 0 and denominators are left out.
 
-    Parameters
-    ----------
-    metrics
-        The means over the rollouts of a step, as TensorBoard and the trainer's log have them.
+    ``metrics`` are means over the rollouts of a step, as TensorBoard and the trainer's log have them.
 
     Examples
     --------

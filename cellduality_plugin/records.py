@@ -44,7 +44,7 @@ class Recorder:
                    {"prompt": KEY, "responses": [...], "log_probs": [...]}]}
 
     ``calls`` are those that were answered for the group since its last line. ``text`` is there the first time.
-    ``every`` and ``limit`` are those of :class:`cellduality_plugin.task_settings.RecordSettings`.
+    ``every`` and ``limit`` are those of :class:`cellduality_plugin.config.RecordSettings`.
     """
 
     def __init__(self, folder: Path, every: int, limit: int) -> None:
@@ -132,11 +132,7 @@ class Reading:
 
 
 def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
-    """Yield the rows of each group in ``path``, the group that is complete first, and count in ``reading``.
-
-    No more than what is under way at one time is held in memory. A CellDualityError says that there is no such file, or
-    a row of another schema.
-    """
+    """Yield the rows of each group in ``path`` once it is complete, one by one, and count in ``reading``."""
     under_way: dict[int, list[Row]] = {}
     try:
         with path.open("rb") as lines:

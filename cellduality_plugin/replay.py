@@ -62,7 +62,6 @@ class Column:
 
     @property
     def mean(self) -> float | None:
-        """The mean reward; None of nothing."""
         return _mean(self.rewards)
 
     @property

@@ -18,13 +18,9 @@ Completion: TypeAlias = "str | Sequence[Mapping[str, Any]]"
 class DualReward:
     """Rewards of rollouts, in [0, 1]; those of one row are a group and share what is asked of the policy.
 
-    Parameters
-    ----------
-    config
-        Of the prepared data: the pairs, their rewards, the vocabulary.
-    policy
-        Who plays the dual: a :class:`~cellduality_plugin.policies.local.LocalPolicy` over the model in training, or an
-        :class:`~cellduality_plugin.policies.endpoint.EndpointPolicy`.
+    ``config`` is that of the prepared data; the dual is played by ``policy``: a
+    :class:`~cellduality_plugin.policies.local.LocalPolicy` over the model in training, or an
+    :class:`~cellduality_plugin.policies.endpoint.EndpointPolicy`.
     """
 
     __name__ = "cellduality"  # TRL names its logs by it
@@ -35,13 +31,7 @@ class DualReward:
     async def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Completion], label: Sequence[str], **columns: Any
     ) -> list[float]:
-        """Return the reward of each completion; ``label`` is the column of that name in the RL rows.
-
-        Raises
-        ------
-        CellDualityError
-            If a label is none of the configuration's rows.
-        """
+        """Return the reward of each completion; ``label`` is the column of the RL rows, or a CellDualityError."""
         return [score.reward for score in await self.scores(completions, label)]
 
     async def scores(self, completions: Sequence[Completion], label: Sequence[str]) -> list[Score]:

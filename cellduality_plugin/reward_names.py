@@ -1,7 +1,4 @@
-"""How a reward is written: a sum of products of kinds, such as ``0.5*posterior+0.5*profile^0.3``.
-
-A kind is a name or an import path. White space between its parts does not matter.
-"""
+"""How a reward is written: a sum of products of kinds (names, import paths): ``0.5*posterior+0.5*profile^0.3``."""
 
 from __future__ import annotations
 
@@ -36,7 +33,6 @@ class Term:
 
     @property
     def product(self) -> str:
-        """The term without its weight."""
         return "*".join(map(str, self.factors))
 
     def __str__(self) -> str:
@@ -76,13 +72,7 @@ def read_reward(text: str) -> tuple[Term, ...]:
 
 
 def renamed(text: str, name: Callable[[str], str]) -> str:
-    """Return the reward ``text`` with ``name(kind)`` in the place of each of its kinds.
-
-    Examples
-    --------
-    >>> renamed("2 * a/mine.py:Mine^0.5 + oracle", lambda kind: kind.rpartition("/")[2])
-    '2*mine.py:Mine^0.5+oracle'
-    """
+    """Return the reward ``text`` with ``name(kind)`` in the place of each of its kinds."""
     terms = read_reward(text)
     named = [tuple(Factor(name(factor.kind), factor.power) for factor in term.factors) for term in terms]
     return "+".join(str(replace(term, factors=factors)) for term, factors in zip(terms, named, strict=True))

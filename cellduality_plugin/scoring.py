@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cellduality_plugin.config import Config
+from cellduality_plugin.config import Config, TaskSettings
 from cellduality_plugin.duals import Dual, Reasoning
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
@@ -19,7 +19,6 @@ from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policies.base import Policy, PolicyError
 from cellduality_plugin.policies.memo import Memo
 from cellduality_plugin.rewards import Verdict
-from cellduality_plugin.task_settings import TaskSettings
 
 QUANTUM = 2**-10
 """Rewards are multiples of this: equal rewards then cancel exactly in a group's mean, and the normalised advantage
@@ -27,13 +26,7 @@ of a group without spread is zero instead of amplified rounding error."""
 
 
 def quantise(reward: float) -> float:
-    """Return the nearest multiple of 2^-10.
-
-    Examples
-    --------
-    >>> quantise(1.0), quantise(0.1) * 1024
-    (1.0, 102.0)
-    """
+    """Return the nearest multiple of 2^-10."""
     return round(reward / QUANTUM) * QUANTUM
 
 
@@ -70,13 +63,7 @@ class Scorer:
         return any(reward.asks_dual or reward.asks_again for reward in self._rewards.values())
 
     def group(self, label: str) -> Group:
-        """Return a new group for the question in ``label``.
-
-        Raises
-        ------
-        CellDualityError
-            If the row is malformed, names a task that the configuration does not have, or lacks what its reward needs.
-        """
+        """Return a new group for the question in ``label``; a CellDualityError if it is none of this run's."""
         example = Example.from_label(label)
         if example.task not in self._tasks:
             what = f"row {example.id!r} asks for the task {example.task!r}"
@@ -88,17 +75,7 @@ class Scorer:
         return Group(example, label, next(self._numbers), memo=self._memo)
 
     async def score(self, text: str, group: Group, policy: Policy) -> Score:
-        """Return the score of one response on its own. A response that cannot be judged scores 0.
-
-        Parameters
-        ----------
-        text
-            The response, special tokens removed.
-        group
-            Holds the question, and the verdicts on answers that were already judged.
-        policy
-            The model that answers the dual question.
-        """
+        """Return the score of one response on its own; 0 if it cannot be judged. A ``group`` judges an answer once."""
         answer = self._tasks[group.example.task].parse_answer(text, self._vocabulary)
         if answer.value is None:
             return self._scored(group, text, answer, Verdict(0.0))
@@ -118,15 +95,9 @@ class Scorer:
         """Return the score of a member among those of its group, with all that is logged of both.
 
         With ``votes`` the answers of a group share its evidence (:func:`votes_for`); where rewards then lie nearer
-        together than ``minimum_spread`` all get their mean. Both wait for the other members of the group. The last to
-        come logs what the group was.
-
-        Parameters
-        ----------
-        truncated
-            Whether the response was cut at its length.
-        began
-            The monotonic time in seconds at which the rollout began; by default now.
+        together than ``minimum_spread`` all get their mean. Both wait for the other members; the last to come logs what
+        the group was. The response may be ``truncated`` at its length; it ``began`` at that monotonic time, by default
+        now.
         """
         began = time.monotonic() if began is None else began
         score = await self._among_group(await self.score(text, group, policy), group)

@@ -21,15 +21,8 @@ class Settings(BaseModel):
     def read(cls: type[Read], values: object, where: str = "") -> Read:
         """Return the settings in ``values``, a mapping as read from JSON or from the command line.
 
-        Parameters
-        ----------
-        where
-            The file or command they come from, for the message; by default the first wrong setting.
-
-        Raises
-        ------
-        CellDualityError
-            If a name is unknown or a value out of range; every such setting is named.
+        A CellDualityError is raised if a name is unknown or a value out of range; every such setting is named, and
+        ``where`` they come from, a file or command; by default that is the first wrong setting.
 
         Examples
         --------

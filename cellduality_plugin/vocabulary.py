@@ -22,13 +22,6 @@ VERSION = 1
 class Vocabulary:
     """Gene names V and named label sets (cell types T, sensitivities S, ...), paper section 3.1.
 
-    Parameters
-    ----------
-    genes
-        Gene symbols, unique, case kept as in the data.
-    labels
-        Label sets by kind, e.g. ``{"cell_type": ("B", "T")}``; within a kind unique even when case is ignored.
-
     Examples
     --------
     >>> vocabulary = Vocabulary(genes=("CD19", "Cd3e"), labels={"cell_type": ("CD19+ B", "T")})
@@ -36,7 +29,8 @@ class Vocabulary:
     ('Cd3e', None, 'CD19+ B')
     """
 
-    genes: tuple[str, ...]
+    genes: tuple[str, ...]  # gene symbols, unique, case kept as in the data
+    # Label sets by kind, e.g. ``{"cell_type": ("B", "T")}``; within a kind unique even when case is ignored.
     labels: Mapping[str, tuple[str, ...]]
 
     def __post_init__(self) -> None:
@@ -85,7 +79,6 @@ class Vocabulary:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the vocabulary as JSON, whole or not at all."""
         write_text(Path(path), self._json() + "\n")
 
     @classmethod

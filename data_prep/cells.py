@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Collection, Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellduality_plugin.cell_sentences import Cell, name_order
+from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
+from data_prep.h5ad.genes import to_human
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 FEW_GENES = "cell with too few expressed genes"
 UNSPEAKABLE_GENE = "gene whose name is empty or holds white space, a comma or an angle bracket"
 
-BINS = 20
-"""Groups of equally many genes, by mean expression, in which variances are compared."""
+FEW_SHARED = 0.05  # the share of the genes of the smaller of two sets that both have at least
+MOST_CELLS = 4096  # cells that the curve is the mean of, at most: the first ones of a set
+BINS = 20  # groups of equally many genes, by mean expression, in which variances are compared
 
 
 def log1p_per_10k(counts: Any) -> Any:
@@ -129,7 +132,6 @@ class RankedCells:
         return Cell(f"{self.source}/{self.obs.index[row]}", self.genes(row), known)
 
     def sentences(self) -> list[str]:
-        """Return the cell sentence of every cell."""
         from data_prep.ranking import write_sentences
 
         return write_sentences(self.top, list(self.names))
@@ -141,12 +143,8 @@ def rank_cells(
     """Return the ranked cells of a table, block by block: the ``top`` highest genes of each, ties by name.
 
     Counts and log1p values of a cell rank alike. Cells with fewer than ``min_genes`` expressed genes are left out, and
-    genes that are not among ``genes`` (None: all). ``source`` is the first part of every cell's id.
-
-    Raises
-    ------
-    CellDualityError
-        If no cell is left.
+    genes that are not among ``genes`` (None: all). ``source`` is the first part of every cell's id. A CellDualityError
+    is raised if no cell is left.
     """
     from data_prep.ranking import rank_rows
 
@@ -156,10 +154,9 @@ def rank_cells(
     if asked and not usable:
         what = f"no gene has a name that can be written in a cell sentence ({table.genes[asked[0]]!r})"
         raise CellDualityError(what, code="no-genes", where=source, hint="use names without blanks, commas, < and >")
-    names = [table.genes[place] for place in usable]
-    ties = np.full(len(table.genes), -1, dtype=np.int32)
-    ties[usable] = name_order(names)
-    names.sort()
+    usable.sort(key=table.genes.__getitem__)  # equal values are ranked by name
+    names, ties = [table.genes[place] for place in usable], np.full(len(table.genes), -1, dtype=np.int32)
+    ties[usable] = np.arange(len(usable))
     ranked = np.empty((len(table.obs), 0), dtype=np.int32)
     expressed = np.zeros(len(ties), dtype=bool)
     first = 0
@@ -182,3 +179,63 @@ def rank_cells(
         ranked, obs = ranked[enough], obs[enough]
     spoken = tuple(name for name, found in zip(names, expressed.tolist(), strict=False) if found)
     return RankedCells(source, tuple(names), ranked, obs, spoken, {why: n for why, n in drops.items() if n})
+
+
+def refuse_few_shared(genes: Mapping[str, Sequence[str]]) -> None:
+    """Raise if two sets that train hardly share a gene: they are of two species, or name their genes in two ways."""
+    for (one, first), (other, second) in itertools.combinations({name: {*of} for name, of in genes.items()}.items(), 2):
+        if len(first & second) < FEW_SHARED * min(len(first), len(second)):
+            examples = " and ".join(sorted(some - (first & second))[0] for some in (first, second))
+            what = f"{one} and {other} share {len(first & second)} gene names ({examples})"
+            hint = "prepare sets of one species that name genes alike; --species mouse maps the genes of mouse files"
+            raise CellDualityError(what, code="mixed-species", where=f"sources {one}, {other}", hint=hint)
+
+
+def in_names_of(genes: frozenset[str], table: CellTable, name: str) -> tuple[CellTable, dict[str, int]]:
+    """Return (the table with its genes named as in a vocabulary, how many it lost by reason); none is an error.
+
+    Mouse genes are read by their one-to-one human orthologues, if ``genes`` knows more of these.
+    """
+    lost: dict[str, int] = {}
+    if 2 * len(known := genes.intersection(table.genes)) < len(genes):
+        human, without = to_human(table.genes)
+        if len(genes.intersection(filter(None, human))) > len(known):
+            table, lost = replace(table, genes=tuple(gene or "" for gene in human)), without
+    if genes.isdisjoint(table.genes):
+        what, hint = "none of its genes is in the vocabulary", "use sets that name genes alike"
+        raise CellDualityError(what, code="no-genes", where=f"source {name}", hint=hint)
+    return table, lost
+
+
+def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozenset[str], top: int) -> dict[str, Any]:
+    """Return the mean expression at each rank, of the chosen ``cells`` and of ``genes`` alone: how it falls with rank.
+
+    ``mean`` and ``cells`` have an entry for each of the ranks 1 .. ``top`` that any cell has: log1p of counts per
+    10,000, or the logarithms that the table holds (``unit`` says which), and how many cells have the rank.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas
+    >>> made = anndata.AnnData(np.array([[1.0, 3, 0], [2, 2, 6]]), var=pandas.DataFrame(index=["A", "B", "C"]))
+    >>> expression_at_rank(CellTable.of(made), np.array([True, False]), frozenset("AB"), top=3)["cells"]
+    [1, 1]
+    """
+    kept = np.array([place for place, gene in enumerate(table.genes) if gene in genes], dtype=np.int64)
+    total, count, first, left = np.zeros(top), np.zeros(top, dtype=np.int64), 0, MOST_CELLS
+    for block in table.blocks():
+        rows = np.flatnonzero(cells[first : first + block.shape[0]])[:left]
+        first, left = first + block.shape[0], left - len(rows)
+        values = (log1p_per_10k(block[rows]) if table.counts else block[rows].tocsr())[:, kept]
+        for start, end in zip(values.indptr, values.indptr[1:], strict=False):
+            own = np.sort(values.data[start:end])[::-1]
+            own = own[own > 0][:top]
+            total[: len(own)] += own
+            count[: len(own)] += 1
+        if not left:
+            break
+    ranks = int((count > 0).sum())
+    return {
+        "mean": (total[:ranks] / count[:ranks]).round(6).tolist(),
+        "cells": count[:ranks].tolist(),
+        "unit": "log1p of counts per 10,000" if table.counts else "the logarithms that the set holds",
+    }

@@ -10,19 +10,17 @@ from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
-from data_prep.cells import rank_cells
+from data_prep.cells import in_names_of, rank_cells
 from data_prep.published import OOD
 from data_prep.registry import DATASETS
 from data_prep.settings import PrepareSettings
-from data_prep.shared_genes import in_names_of
 from data_prep.sources import Source
 from data_prep.splits import choose_some
 from data_prep.views import View, asked_columns, known_by, named_columns
 
 NO_COUNTERPART = "cell of a type the training set does not have"
 
-KIND = "cell_type"
-"""The label set whose labels have types shared with other sets."""
+KIND = "cell_type"  # the label set whose labels have types shared with other sets
 
 CoarseTypes: TypeAlias = dict[str, dict[str, dict[str, str]]]
 """``{"training": {set: {label: shared type}}, "foreign": {...}}``; labels without a shared type are not there."""
@@ -31,10 +29,7 @@ CoarseTypes: TypeAlias = dict[str, dict[str, dict[str, str]]]
 def shareable(name: str) -> dict[str, str]:
     """Return the shared type of each label of a set that has one; labels without a counterpart are left out.
 
-    Raises
-    ------
-    CellDualityError
-        If the registry knows of no shared type in that set.
+    A CellDualityError is raised if the registry knows of no shared type in that set.
 
     Examples
     --------
@@ -59,12 +54,8 @@ def read_foreign(
     """Return (the views of the foreign sets, the types they share with those that train); nothing without such sets.
 
     ``found`` are the foreign sets in the order of the settings; ``views`` are the sets that train, with the vocabulary
-    ``genes``; those whose types no pair speaks of have no say.
-
-    Raises
-    ------
-    CellDualityError
-        If no pair names types, no shared types are known, or no cell of a set can be asked about.
+    ``genes``; those whose types no pair speaks of have no say. A CellDualityError is raised if no pair names types, no
+    shared types are known, or no cell of a set can be asked about.
     """
     if not found:
         return [], {}
@@ -83,7 +74,6 @@ def read_foreign(
 
 
 def _types_of(view: View) -> dict[str, str]:
-    """Return the shared type of each label that is trained on."""
     shared, labels = shareable(view.name), view.labels(KIND)
     if unknown := sorted(labels - DATASETS[view.name].coarse_types.keys()):  # not the column of the published labels
         what = f"of the label {unknown[0]!r} of {view.name} no shared type is known"

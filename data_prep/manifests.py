@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_text
+from cellduality_plugin.tasks import DualTask
 from data_prep.sources import file_sha256
 
 FORMAT, VERSION = "cellduality-data", 1
 
 Manifest: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was made: the folder, whether it already was there, and each file's manifest by name."""
+
+    out: Path
+    up_to_date: bool
+    manifests: Mapping[str, Manifest]
 
 
 def manifest_path(path: Path) -> Path:
@@ -38,13 +50,7 @@ def write_manifest(path: Path, origin: Mapping[str, Any], **content: Any) -> Non
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Return the manifest of the file ``path`` and check the file against its hash.
-
-    Raises
-    ------
-    CellDualityError
-        If either file is missing, the manifest is of another format, or the file was changed since.
-    """
+    """Return the manifest of ``path``; a CellDualityError if it is missing, or describes another file."""
     beside, wrong, where = manifest_path(path), "", path
     try:
         manifest = json.loads(beside.read_text(encoding="utf-8"))
@@ -76,13 +82,7 @@ def refuse_changed(files: Iterable[Path]) -> None:
 
 
 def is_edited(path: Path, text: str) -> bool:
-    """Return whether the file ``path``, last written as ``text``, was changed by hand since, and has to be kept.
-
-    Raises
-    ------
-    CellDualityError
-        If it was not written here, or was changed by hand and ``text`` has changed, too.
-    """
+    """Return whether ``path``, written as ``text``, was changed by hand; a CellDualityError if both changed."""
     try:
         if not path.exists() or path.read_text(encoding="utf-8") == text:
             return False
@@ -113,3 +113,12 @@ def code_sha256(files: Sequence[Path]) -> str:
     for path in sorted(files, key=lambda path: path.name):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def rows_code_sha256(tasks: Iterable[DualTask], files: Iterable[Path]) -> str:
+    """Return the hash of the code that rows hang on: the pairs, be they the user's, what all share, and ``files``."""
+    core = Path(cellduality_plugin.__file__).parent
+    kinds = {kind for task in tasks for kind in type(task).__mro__}
+    made = {value.__code__.co_filename for kind in kinds for value in vars(kind).values() if inspect.isfunction(value)}
+    code = {*files, *core.glob("*.py"), *core.glob("tasks/*.py"), *filter(Path.is_file, map(Path, made))}
+    return code_sha256(sorted(code))

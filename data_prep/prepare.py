@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-import cellduality_plugin
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import write_jsonl, write_text
+from cellduality_plugin.files import whole_folder, write_jsonl, write_text
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
@@ -24,11 +21,11 @@ from data_prep.cells import FEW_GENES
 from data_prep.foreign import read_foreign, shareable
 from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import (
-    Manifest,
-    code_sha256,
+    Summary,
     manifest_path,
     read_manifest,
     refuse_changed,
+    rows_code_sha256,
     up_to_date,
     write_manifest,
 )  # fmt: skip
@@ -41,18 +38,14 @@ from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, find, joint_sha256
 from data_prep.splits import SPLITS
 from data_prep.views import View, asked_columns, read_views, source_of
-from data_prep.whole_folder import whole_folder
 
 __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]
 
 ROWS = ("sft.jsonl", "rl.jsonl", "audit.jsonl", "eval_validation.jsonl", "eval_test.jsonl")
 FILES = ("vocabulary.json", "cells.jsonl", "profiles.npz", *ROWS)
 
-AUDIT_MASKS = 4
-"""Masks of an audited cell at least: with fewer, the noise of a mask hides what the reward says."""
-
-OOD_FILE = f"eval_{OOD}.jsonl"
-"""Questions about held-out and foreign cells; written only where there are any."""
+AUDIT_MASKS = 4  # masks of an audited cell at least: with fewer, the noise of a mask hides what the reward says
+OOD_FILE = f"eval_{OOD}.jsonl"  # Questions about held-out and foreign cells; written only where there are any
 
 COARSE_FILE = "coarse_types.json"
 """The types that foreign sets share with those that train; written only where there are any."""
@@ -60,15 +53,6 @@ COARSE_FILE = "coarse_types.json"
 
 NO_CLASS = frozenset({"unknown", "unassigned", "unclassified", "undefined", "ambiguous", "doublet", "other", "none"})
 """Labels, in any case, that name what nobody knows."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a preparation holds: where it is, whether it already was, and each file's manifest by name."""
-
-    out: Path
-    up_to_date: bool
-    manifests: Mapping[str, Manifest]
 
 
 def prepare(settings: PrepareSettings, out: Path) -> Summary:
@@ -79,13 +63,8 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     ``eval_validation.jsonl``, ``eval_test.jsonl``, ``pretrain.jsonl`` where a stage before SFT is wanted,
     ``eval_ood.jsonl`` where cells are held out or foreign, and ``coarse_types.json`` where they are foreign, each with
     a ``.manifest.json``. The same settings and sources give identical bytes. Nothing in ``out`` changes unless
-    everything could be made.
-
-    Raises
-    ------
-    CellDualityError
-        If the settings do not fit together, a source cannot be read, the folder cannot be written, or a file in it is
-        not as it was written here.
+    everything could be made. A CellDualityError is raised if the settings do not fit together, a source cannot be read,
+    the folder cannot be written, or a file in it is not as it was written here.
     """
     tasks = {name: get_task(name) for name in settings.tasks}
     _refuse_twins([task.name for task in tasks.values()], "dual pairs", "tasks", "give each its own `name`")
@@ -135,12 +114,9 @@ def _write(path: Path, content: Any) -> None:
 
 def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequence[DualTask]) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
-    core, here = Path(cellduality_plugin.__file__).parent, Path(__file__).parent
-    folders = (core, core / "tasks", here, *(here / name for name in ("h5ad", "loading", "datasets")))
-    code = {file for folder in folders for file in folder.glob("*.py")}
-    for task in tasks:  # whose modules may be the user's
-        functions = (value for kind in type(task).__mro__ for value in vars(kind).values() if inspect.isfunction(value))
-        code |= {path for path in (Path(function.__code__.co_filename) for function in functions) if path.is_file()}
+    code = (
+        file for room in (".", "h5ad", "loading", "datasets") for file in (Path(__file__).parent / room).glob("*.py")
+    )
     digests = [source.sha256 for source in sources]
     if settings.foreign:  # their rows depend on the types that the registry states, too
         types = [sorted(DATASETS[source.name].coarse_types.items()) for source in sources if source.name in DATASETS]
@@ -151,7 +127,7 @@ def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequenc
         "source_sha256": joint_sha256(digests),
         "splits": {source.name: source.split.text(settings.fractions) for source in sources[: len(settings.sources)]},
         "sha256_by_source": {source.name: source.sha256 for source in sources},
-        "code_sha256": code_sha256(sorted(code)),
+        "code_sha256": rows_code_sha256(tasks, code),
         "settings": settings.model_dump(mode="json"),
     }
 
@@ -159,7 +135,6 @@ def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequenc
 def _build(
     settings: PrepareSettings, sources: Sequence[Source], tasks: Mapping[str, DualTask]
 ) -> tuple[dict[str, Any], list[View]]:
-    """Return (content by file name, the cells it is made of)."""
     own = len(settings.sources)
     views = read_views(settings, sources[:own], tasks)
     kinds = sorted({kind for view in views for task in view.tasks for kind in task.kinds})

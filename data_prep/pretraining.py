@@ -12,8 +12,7 @@ from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import Row, sft_rows
 from data_prep.splits import shuffled
 
-PRETRAIN_FILE = "pretrain.jsonl"
-"""Beside the other rows of a preparation, where such a stage is wanted."""
+PRETRAIN_FILE = "pretrain.jsonl"  # beside the other rows of a preparation, where such a stage is wanted
 
 COMPONENTS, STARTS = 20, 4
 

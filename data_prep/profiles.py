@@ -16,24 +16,19 @@ from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import Asked
 
-PRIOR_CELLS = 1.0
-"""How many cells like the mean of all count towards every label."""
-TEMPER = 0.25
-"""What log-likelihoods are multiplied by while labels are guessed: genes are not independent."""
-ROUNDS = 5
-"""Rounds of expectation-maximisation; more of them forget the labels."""
+PRIOR_CELLS = 1.0  # how many cells like the mean of all count towards every label
+TEMPER = 0.25  # what log-likelihoods are multiplied by while labels are guessed: genes are not independent
+ROUNDS = 5  # rounds of expectation-maximisation; more of them forget the labels
 NEIGHBOURS, COMPONENTS, SMOOTHING = 10, 20, 0.5
 """A guess is moved twice by this share towards those of its nearest cells in so many components of the ranked genes."""
 FOLDS, HELD_OUT = 10, 500
 """Parts of the labelled cells that are held out in turn, and cells of a part that are looked at, at most."""
 SCALES, USUAL_SCALE, SCALE_SPREAD = np.geomspace(0.01, 10, 61), 0.08, 0.3
 """Scales of the log-scores that are tried; the prior of the log of the best is Student-t (3)."""
-MOST_UNLABELLED = 20_000
-"""Cells without label that are learnt from, at most."""
+MOST_UNLABELLED = 20_000  # cells without label that are learnt from, at most
 UNKNOWN = -1
 
-Matrix: TypeAlias = Any
-"""A sparse matrix of float32 in rows (CSR); scipy has no types."""
+Matrix: TypeAlias = Any  # a sparse matrix of float32 in rows (CSR); scipy has no types
 
 
 def fit_profiles(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,8 @@ from data_prep.traces.rule.teacher import RuleTeacher
 from data_prep.views import CONDITIONS, known_by, source_of
 
 CELLS = "cells.jsonl"
-CANDIDATES = 6
-"""How often the rule teacher is asked for a reasoning that ends with a given label."""
-COLUMNS = ("input", "output", "direction", "datasource", "id", "view", "label")
-"""Of ``sft.jsonl``."""
+CANDIDATES = 6  # how often the rule teacher is asked for a reasoning that ends with a given label
+COLUMNS = ("input", "output", "direction", "datasource", "id", "view", "label")  # of ``sft.jsonl``
 
 
 def read_sft(path: Path) -> Iterator[Row]:
@@ -46,7 +44,6 @@ def label_tasks(tasks: Mapping[str, DualTask]) -> dict[str, DualTask]:
 
 
 def kind_of(task: DualTask) -> str:
-    """Return the label set that a task answers with."""
     assert isinstance(task.answer, OneOf)
     return task.answer.kind
 
@@ -93,19 +90,10 @@ def question(task: DualTask, row: Mapping[str, Any], *, hidden: float, masks: in
     return masked_example(task, cell_of(row, task.needs), hidden, masks, rng, labelled=False)
 
 
-class Reasoning:
-    """Writes the reasoning of pseudo-labelled rows by the rule teacher, who takes the labels of ``cells`` for true."""
-
-    def __init__(self, cells: Sequence[Cell], vocabulary: Vocabulary, seed: int) -> None:
-        self._vocabulary, self._teacher = vocabulary, RuleTeacher(cells, vocabulary, seed, faults=0.0)
-
-    def trace(self, question: Question) -> str:
-        """Return the reasoning that ends with the right answer; empty if :data:`CANDIDATES` ones all end elsewhere."""
-        for candidate in range(CANDIDATES):
-            answer = question.read(self._teacher.write(question, candidate), self._vocabulary)
-            if answer.value == question.gold:
-                return answer.trace
-        return ""
+def _reasoning(teacher: RuleTeacher, question: Question, vocabulary: Vocabulary) -> str:
+    """Return the reasoning that ends with the right answer; empty if :data:`CANDIDATES` ones all end elsewhere."""
+    answers = (question.read(teacher.write(question, number), vocabulary) for number in range(CANDIDATES))
+    return next((answer.trace for answer in answers if answer.value == question.gold), "")
 
 
 def sft_pair(
@@ -114,14 +102,14 @@ def sft_pair(
     label: str,
     vocabulary: Vocabulary,
     *,
-    trace: str | Reasoning,
+    trace: str | RuleTeacher,
     hidden: float,
     rng: np.random.Generator,
 ) -> list[Row]:
     """Return the primal and the dual row of ``sft.jsonl`` in which ``label`` is the answer.
 
     Which genes the dual rebuilds is drawn anew from ``rng``: what is learnt is not the very split that was judged.
-    ``trace`` is the reasoning of the primal row, or what writes that of both.
+    ``trace`` is the reasoning of the primal row, or the teacher who writes that of both.
     """
     labelled = replace(example, gold=label, masks=())
     split = task.hide(labelled, hidden, rng)
@@ -132,8 +120,10 @@ def sft_pair(
     rows = []
     for direction, of, prompt in prompts:
         question = Question(task, direction, of, 0, label, prompt)
-        bare = trace if isinstance(trace, str) and direction == "primal" else ""
-        output = question.response(question.gold, trace.trace(question) if isinstance(trace, Reasoning) else bare)
+        if isinstance(trace, RuleTeacher):
+            output = question.response(question.gold, _reasoning(trace, question, vocabulary))
+        else:
+            output = question.response(question.gold, trace if direction == "primal" else "")
         rows.append(dict(zip(COLUMNS, (prompt, output, direction, task.name, of.id, "0", of.to_label()), strict=True)))
     return rows
 

@@ -10,11 +10,8 @@ import numpy as np
 
 from data_prep.splits import SPLITS
 
-OOD = "ood"
-"""The split of the cells that are held out of all others."""
-
-FRACTIONS = (0.6, 0.2, 0.2)
-"""Of train, validation and test cells of each class, where no publication says otherwise."""
+OOD = "ood"  # the split of the cells that are held out of all others
+FRACTIONS = (0.6, 0.2, 0.2)  # of train, validation and test cells of each class, where no publication says otherwise
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,9 @@ class PublishedSplit:
     def assign(self, cells: Sequence[str]) -> dict[str, str]:
         """Return the split of every cell by the rule, of all cells in the order of the file; nothing for fractions.
 
-        Notes
-        -----
-        InstructCell (github.com/zjunlp/InstructCell, preprocess.py) permutes the cells by RandomState(42) and
-        rounds the shares of train and validation down. One state goes through all its sets, in the order in which the
-        system listed their folders; here every set has a state of its own, as the first of them had.
+        InstructCell (github.com/zjunlp/InstructCell, preprocess.py) permutes the cells by RandomState(42) and rounds
+        the shares of train and validation down. One state goes through all its sets, in the order in which the system
+        listed their folders; here every set has a state of its own, as the first of them had.
 
         Examples
         --------

@@ -19,25 +19,13 @@ from data_prep.views import asked_columns
 
 @dataclass(frozen=True)
 class Look:
-    """What was found in a file.
-
-    Parameters
-    ----------
-    columns
-        Those of the file, by the name that questions have for them.
-    usable
-        The names of which there is something to tell apart.
-    shared
-        The one label that all cells have, by name.
-    controls
-        What the column of perturbations calls untreated cells.
-    """
+    """What was found in a file."""
 
     path: str
-    columns: Mapping[str, str]
-    usable: frozenset[str]
-    shared: Mapping[str, str]
-    controls: frozenset[str]
+    columns: Mapping[str, str]  # those of the file, by the name that questions have for them
+    usable: frozenset[str]  # the names of which there is something to tell apart
+    shared: Mapping[str, str]  # the one label that all cells have, by name
+    controls: frozenset[str]  # what the column of perturbations calls untreated cells
 
     def notes(self, *, asked: bool) -> list[str]:
         """Return what the user should know, a line each; ``asked`` is whether the pairs were asked for by name."""
@@ -57,12 +45,8 @@ def look_at(
     """Return what the file called ``name`` has of the columns in ``named``; if there are none, of those of our names.
 
     ``named`` is {name: column of the file}; ``reading`` are settings of the source, of which matrix, layer, ``control``
-    and ``drug`` count; cells with a value in ``held_out`` do not.
-
-    Raises
-    ------
-    CellDualityError
-        If the file cannot be read, or has none of our columns where none is named.
+    and ``drug`` count; cells with a value in ``held_out`` do not. A CellDualityError is raised if the file cannot be
+    read, or has none of our columns where none is named.
     """
     from data_prep.h5ad.matrices import open_tables
 

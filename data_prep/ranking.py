@@ -19,28 +19,11 @@ def rank_rows(
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Return (ties of the ``top`` highest genes of every row, which ties were expressed anywhere).
 
-    The first is cells by ``top``, descending by value and then ascending by tie, filled up with -1. Only positive
-    values count. The cost is linear in the non-zeros, and equal whatever the ties are: a radix sort by (value, tie),
-    after a radix selection where a row holds more than K genes.
-
-    Parameters
-    ----------
-    values
-        Cells by genes, a scipy CSR matrix without duplicate entries; of any order of columns within a row.
-    ties
-        For every column its place among equals, each once, below ``values.shape[1]``; -1 leaves the gene out.
-    top
-        K, the most genes of a cell.
-    out
-        Where the first result goes; a new array by default.
-
-    Examples
-    --------
-    >>> import numpy as np, scipy.sparse
-    >>> cells = scipy.sparse.csr_matrix(np.array([[0.0, 2.0, 1.0, 2.0], [0.0, 0.0, 0.0, 5.0]]))
-    >>> ranked, expressed = rank_rows(cells, np.array([0, 3, 2, 1], np.int32), 3)
-    >>> ranked.tolist(), expressed.tolist()
-    ([[1, 3, 2], [1, -1, -1]], [False, True, True, True])
+    The first is cells by ``top`` and goes into ``out``, a new array by default: descending by value and then ascending
+    by tie, filled up with -1. ``values`` are cells by genes, a scipy CSR matrix without duplicate entries, of any order
+    of columns within a row; only positive ones count. ``ties`` are for every column its place among equals, each once,
+    below ``values.shape[1]``; -1 leaves the gene out. The cost is linear in the non-zeros, whatever the ties are: a
+    radix sort by (value, tie), after a radix selection where a row holds more than ``top`` genes.
     """
     ranked = np.empty((values.shape[0], top), dtype=np.int32) if out is None else out
     expressed = np.zeros(values.shape[1], dtype=np.bool_)
@@ -49,13 +32,7 @@ def rank_rows(
 
 
 def write_sentences(ranked: NDArray[np.int32], names: list[str]) -> list[str]:
-    """Return the cell sentence of every row of ``ranked``: cells by K, indices of ``names``, filled up with -1.
-
-    Examples
-    --------
-    >>> write_sentences(np.array([[1, 0], [0, -1]], np.int32), ["LYZ", "CD74"])
-    ['CD74 LYZ', 'LYZ']
-    """
+    """Return the cell sentence of every row of ``ranked``: cells by K, indices of ``names``, filled up with -1."""
     words = [f"{name} ".encode() for name in names] or [b" "]
     lengths = np.array([len(word) for word in words], dtype=np.int64)
     width = -(-int(lengths.max()) // _LETTERS) * _LETTERS
@@ -211,7 +188,6 @@ def _write_names(
 
 
 def _compiled(function: Any) -> Any:
-    """Return the function compiled."""
     try:  # kept on disk, since compiling takes seconds
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's can be written to

@@ -19,18 +19,7 @@ DATASETS: dict[str, Dataset] = {
 
 
 def find_dataset(name: str) -> Dataset:
-    """Return the set called ``name``.
-
-    Raises
-    ------
-    CellDualityError
-        If there is none; the nearest names are suggested.
-
-    Examples
-    --------
-    >>> find_dataset("kang_2018_ifnb").title
-    'Kang 2018, blood cells with and without interferon beta'
-    """
+    """Return the set called ``name``; a CellDualityError suggests the nearest names if there is none."""
     if name in DATASETS:
         return DATASETS[name]
     near = difflib.get_close_matches(name, DATASETS, n=3)

@@ -20,8 +20,7 @@ from data_prep.splits import apportion, shuffled
 
 Row: TypeAlias = dict[str, str]
 
-DROPOUT = 0.25
-"""The share of genes that a further view of a cell has lost, where no share to hide says it."""
+DROPOUT = 0.25  # the share of genes that a further view of a cell has lost, where no share to hide says it
 
 Asked: TypeAlias = Callable[[DualTask, Cell], bool]
 """Whether a task is asked about a cell: a set of cells may serve some tasks only."""
@@ -124,12 +123,8 @@ def rl_rows(
     cells, with replacement, from the labelled ones. ``tasks`` are the pairs and the weights by which they share the
     rows; those named in ``gold`` hold the true answer, for a reward that is the ground truth. ``masks`` is how many
     splits of its cell a row holds, see :func:`masked_example`; ``thin`` the fraction of genes that a question about a
-    label does not show of its cell.
-
-    Raises
-    ------
-    CellDualityError
-        If a task with rows to make finds no cell to make them of.
+    label does not show of its cell. A CellDualityError is raised if a task with rows to make finds no cell to make them
+    of.
     """
     rows = []
     for (task, _), share in zip(tasks.items(), apportion(count, list(tasks.values())), strict=True):

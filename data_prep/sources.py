@@ -31,15 +31,7 @@ class Source:
 
 
 def find(settings: SourceSettings, asked: Collection[str] = ("cell_type",)) -> Source:
-    """Return the source called ``settings.name``; files of a published set are fetched if they are not at hand.
-
-    ``asked`` are the columns that the tasks speak of.
-
-    Raises
-    ------
-    CellDualityError
-        If there is no such set or file, it cannot be fetched, or the settings do not fit it.
-    """
+    """Return the source called ``settings.name``, fetched if need be; ``asked`` are the columns that tasks speak of."""
     dataset = DATASETS.get(settings.name)
     split = dataset.split if dataset is not None and settings.split == "published" else PublishedSplit()
     if settings.held_out:  # in place of what the set itself holds out

@@ -1,7 +1,4 @@
-"""Which cells are sampled, train, validate, test, show their label, and stand beside which untreated cell.
-
-Every choice depends on the set of cells and on its generator, never on the order in which cells are given.
-"""
+"""Which cells train, validate, test, show their label and are paired: by the set of cells and a seed, in any order."""
 
 from __future__ import annotations
 
@@ -43,28 +40,14 @@ def apportion(total: int, weights: Sequence[float], at_least: int = 0) -> list[i
 
 
 def small_classes(labels: Iterable[str]) -> dict[str, int]:
-    """Return the classes with fewer cells than there are splits, and how many they have.
-
-    Examples
-    --------
-    >>> small_classes(["B", "B", "B", "T"])
-    {'T': 1}
-    """
+    """Return the classes with fewer cells than there are splits, and how many they have."""
     return {label: count for label, count in sorted(Counter(labels).items()) if count < len(SPLITS)}
 
 
 def split_cells(
     labels: Mapping[str, str], *, fractions: tuple[float, float, float], rng: np.random.Generator
 ) -> dict[str, Split]:
-    """Return the split of every cell; each class is shared out on its own and is in all three splits.
-
-    ``labels`` is {id: class}; ``fractions`` of train, validation and test add up to one.
-
-    Raises
-    ------
-    CellDualityError
-        If there is one class only, or a class has fewer than three cells.
-    """
+    """Return the split of the cells {id: class}; each class, of three or more, is shared out by ``fractions``."""
     classes = _by_class(labels)
     if len(classes) < 2:
         what, hint = f"{len(labels)} cells in {len(classes)} class", "choose a --label-column of two or more labels"
@@ -83,15 +66,7 @@ def split_cells(
 
 
 def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Generator) -> frozenset[str]:
-    """Return ``count`` training cells whose label may be shown: in proportion, one a class at least.
-
-    ``labels`` is {id: class} of the training cells alone.
-
-    Raises
-    ------
-    CellDualityError
-        If there are fewer training cells than ``count``, or more classes.
-    """
+    """Return ``count`` training cells of {id: class} whose label may be shown: in proportion, one a class at least."""
     classes = _by_class(labels)
     if not len(classes) <= count <= len(labels):
         what = f"{count} labelled cells of {len(labels)} training cells in {len(classes)} classes"
@@ -101,15 +76,7 @@ def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Genera
 
 
 def choose_some(labels: Mapping[str, str], count: int, rng: np.random.Generator) -> frozenset[str]:
-    """Return ``count`` cells, in proportion by class; of each at least the three that a split needs, if it has them.
-
-    ``labels`` is {id: class}. If there are no more than ``count`` cells, all of them are returned.
-
-    Raises
-    ------
-    CellDualityError
-        If ``count`` is too small for that.
-    """
+    """Return ``count`` cells of {id: class}, in proportion; of a class three, for a split, if it has them."""
     if count >= len(labels):
         return frozenset(labels)
     classes = _by_class(labels)
@@ -125,16 +92,8 @@ def pair_with_controls(
 ) -> dict[str, str]:
     """Return {cell: the untreated cell of its group it is paired with}; cells that find none are left out.
 
-    Within a group every untreated cell is taken before any is taken twice. Untreated cells are paired with one
-    another, in one ring, so none is paired with itself.
-
-    ``perturbations`` and ``groups`` are by cell; a group is what a cell and its control have to share, e.g. split and
-    cell type.
-
-    Raises
-    ------
-    CellDualityError
-        If no cell at all is untreated.
+    ``perturbations`` and ``groups`` (what both have to share) are by cell. In a group every untreated cell is taken
+    before any is taken twice; untreated ones are paired in a ring, so none with itself. None at all is an error.
     """
     if CONTROL not in perturbations.values():
         what = f"no cell is untreated; the perturbations are {', '.join(sorted(set(perturbations.values()))[:5])}"

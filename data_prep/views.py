@@ -15,19 +15,16 @@ from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
-from data_prep.cells import FEW_GENES, CellTable, rank_cells
-from data_prep.expression import expression_at_rank
+from data_prep.cells import FEW_GENES, CellTable, expression_at_rank, in_names_of, rank_cells, refuse_few_shared
 from data_prep.published import OOD, PublishedSplit
 from data_prep.settings import PrepareSettings, SourceSettings
-from data_prep.shared_genes import in_names_of, refuse_few_shared
 from data_prep.sources import Source
 from data_prep.splits import SPLITS, choose_labelled, choose_some, pair_with_controls, small_classes, split_cells
 
 CONDITIONS = ("perturbation", "drug", "dose")
 """Columns that the experimenter set: known of every cell. All others are annotations, known of labelled cells."""
 
-GROUPS = ("cell_type", "cell_line")
-"""What a cell has to share with its control, as far as it is known."""
+GROUPS = ("cell_type", "cell_line")  # what a cell has to share with its control, as far as it is known
 
 ABSENT = "value to hold out that no cell has"
 RARE_CLASS = "cell of a class with fewer than three cells"
@@ -91,12 +88,8 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
     """Return the view of each source that trains: read, ranked, split, cut to the chosen genes, and paired.
 
     The matrix of a source is passed over once; twice more where the most variable genes of the training cells are the
-    vocabulary; and as far as is needed for the mean expression at each rank.
-
-    Raises
-    ------
-    CellDualityError
-        If a column is missing that a task asks for, or the cells cannot be split or paired as the settings say.
+    vocabulary; and as far as is needed for the mean expression at each rank. A CellDualityError is raised if a column
+    is missing that a task asks for, or the cells cannot be split or paired as the settings say.
     """
     tables = [source.read() for source in sources]
     views = [
@@ -178,10 +171,7 @@ def _held_out(
 ) -> tuple[set[str], dict[str, int]]:
     """Return (the cells that are held out by a column, how many values of it no cell has, by reason).
 
-    Raises
-    ------
-    CellDualityError
-        If no cell has a value that was ``asked_for``, or every cell is held out.
+    A CellDualityError is raised if no cell has a value that was ``asked_for``, or every cell is held out.
     """
     held: set[str] = set()
     lacking: dict[str, int] = {}
@@ -216,10 +206,7 @@ def _with_genes(view: View, table: CellTable, genes: frozenset[str], settings: P
 
 
 def _paired(view: View, match: Sequence[str], settings: PrepareSettings) -> View:
-    """Return the view with every cell beside an untreated one of its split and group, if a task asks for it.
-
-    A group is what is known of :data:`GROUPS`, and the values of ``match``.
-    """
+    """Return the view with cells beside untreated ones of their split, :data:`GROUPS` and ``match``, if a task asks."""
     if not any("control" in task.needs for task in view.tasks):
         if match:
             what, hint = "no task shows a control that could be matched", "leave it out, or name the perturbations"
@@ -269,13 +256,7 @@ def asked_columns(tasks: Iterable[DualTask]) -> set[str]:
 
 
 def named_columns(obs: Mapping[str, Any], wanted: Iterable[str], name: str, optional: Iterable[str] = ()) -> list[str]:
-    """Return the ``wanted`` columns, and the ``optional`` ones that are there, in alphabetical order.
-
-    Raises
-    ------
-    CellDualityError
-        If a wanted column is not there.
-    """
+    """Return the ``wanted`` columns, of which none may lack, and ``optional`` ones that are there, sorted."""
     columns = {*wanted, *(set(optional) & set(obs))}
     if missing := sorted(columns - set(obs)):
         what = f"no column {missing[0]!r}, which is asked for; there is {', '.join(map(str, obs)) or 'none'}"

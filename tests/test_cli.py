@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,18 +19,11 @@ import data_prep.models.small_llama
 from cellduality_plugin import __version__, cli
 from cellduality_plugin.config import Config
 from cellduality_plugin.tasks import TASKS
+from tests.data_prep.conftest import toy_cells, toy_counts
 
 CELLDUALITY = Path(sys.executable).with_name("cellduality")
 SETTINGS = ("--label-column", "kind", "--labelled", 6, "--rl-rows", 8)
 SHAPE = ("--hidden-size", 16, "--layers", 1, "--heads", 2)
-LABELS = ["B cell"] * 12 + ["T cell"] * 9 + ["NK"] * 3
-
-
-def toy_counts() -> np.ndarray:
-    """Return raw counts of 24 cells in 12 genes; every cell expresses eleven of them."""
-    counts = np.random.default_rng(0).integers(1, 60, size=(24, 12)).astype(np.float32)
-    counts[np.arange(24), np.arange(24) % 12] = 0
-    return counts
 
 
 def with_value(values: np.ndarray, value: float) -> np.ndarray:
@@ -40,23 +32,6 @@ def with_value(values: np.ndarray, value: float) -> np.ndarray:
 
 
 TWICE, PAIRS = ["G0", *(f"G{n}" for n in range(11))], [f"type {n // 2}" for n in range(24)]
-
-
-def good(path: Path) -> Path:
-    return write_h5ad(path, toy_counts())
-
-
-def write_h5ad(path: Path, values: np.ndarray, *, genes: list[str] | None = None, labels: Any = None) -> Path:
-    import anndata
-    import pandas
-
-    obs = pandas.DataFrame({"kind": LABELS[: len(values)] if labels is None else labels})
-    obs.index = [f"cell{number:02}" for number in range(len(values))]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # repeated names are the point
-        var = pandas.DataFrame(index=genes or [f"G{number}" for number in range(values.shape[1])])
-        anndata.AnnData(X=values, obs=obs, var=var).write_h5ad(path)
-    return path
 
 
 class Ended(NamedTuple):
@@ -93,7 +68,7 @@ class Toy(NamedTuple):
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     folder = tmp_path_factory.mktemp("toy cells")
-    made = Toy(good(folder / "toy.h5ad"), folder / "data", folder / "base")
+    made = Toy(toy_cells(folder / "toy.h5ad"), folder / "data", folder / "base")
     prepare = ["data", "prepare", made.source, "--out", made.data, *SETTINGS]
     build = ["model", "small-llama", "--data", made.data, "--out", made.base, *SHAPE]
     for words in (prepare, build):
@@ -151,25 +126,21 @@ def test_good_cells_are_prepared(toy, cellduality):
 BAD_CELLS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "missing file": (lambda path: path, "", "no such file"),
     "corrupt file": (lambda path: path.write_text("not an .h5ad file"), "", "unreadable .h5ad file"),
-    "no cells": (lambda path: write_h5ad(path, toy_counts()[:0]), "", "is empty: 0 cells"),
-    "no genes": (lambda path: write_h5ad(path, toy_counts()[:, :0]), "", "is empty: 24 cells x 0 genes"),
-    "all zeros": (lambda path: write_h5ad(path, toy_counts() * 0), "", "all zeros"),
-    "NaN": (lambda path: write_h5ad(path, with_value(toy_counts(), np.nan)), "", "1 values of the matrix are NaN"),
-    "negative": (lambda path: write_h5ad(path, with_value(toy_counts(), -1)), "", "1 values of the matrix are neg"),
-    "counts for log1p": (good, "--expression log1p", "log1p values are declared"),
+    "no cells": (lambda path: toy_cells(path, toy_counts()[:0]), "", "is empty: 0 cells"),
+    "NaN": (lambda path: toy_cells(path, with_value(toy_counts(), np.nan)), "", "1 values of the matrix are NaN"),
+    "counts for log1p": (toy_cells, "--expression log1p", "log1p values are declared"),
     "log1p for counts": (
-        lambda path: write_h5ad(path, np.log1p(toy_counts())),
+        lambda path: toy_cells(path, np.log1p(toy_counts())),
         "--expression counts",
         "counts are decl",
     ),
-    "neither": (lambda path: write_h5ad(path, toy_counts() + 0.5), "", "cannot tell counts from log1p"),
-    "duplicate genes": (lambda path: write_h5ad(path, toy_counts(), genes=TWICE), "", "1 duplicate gene names (G0)"),
-    "unknown label column": (good, "--label-column type", "no column 'type' in obs"),
-    "no label": (lambda path: write_h5ad(path, toy_counts(), labels=[" "] * 24), "", "every label is missing"),
-    "one class": (lambda path: write_h5ad(path, toy_counts(), labels=["B"] * 24), "", "no question follows"),
-    "few cells of a class": (lambda path: write_h5ad(path, toy_counts(), labels=PAIRS), "", "12 of 12 classes have"),
-    "few labelled cells": (good, "--labelled 2", "2 labelled cells"),
-    "more labelled cells than cells": (good, "--labelled 99", "99 labelled cells"),
+    "neither": (lambda path: toy_cells(path, toy_counts() + 0.5), "", "cannot tell counts from log1p"),
+    "duplicate genes": (lambda path: toy_cells(path, toy_counts(), genes=TWICE), "", "1 duplicate gene names (G0)"),
+    "unknown label column": (toy_cells, "--label-column type", "no column 'type' in obs"),
+    "no label": (lambda path: toy_cells(path, toy_counts(), labels=[" "] * 24), "", "every label is missing"),
+    "one class": (lambda path: toy_cells(path, toy_counts(), labels=["B"] * 24), "", "no question follows"),
+    "few cells of a class": (lambda path: toy_cells(path, toy_counts(), labels=PAIRS), "", "12 of 12 classes have"),
+    "few labelled cells": (toy_cells, "--labelled 2", "2 labelled cells"),
 }
 
 

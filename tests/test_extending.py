@@ -21,7 +21,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.files import read_jsonl
-from tests.test_cli import write_h5ad
+from tests.data_prep.conftest import toy_cells
 
 PACKAGES = Path(cellduality_plugin.__file__).parents[1]
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
@@ -126,7 +126,7 @@ def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
     for name, text in {"pair": PAIR.replace("@built_in\n", ""), "half": REWARD, "length": METRIC}.items():
         (tmp_path / f"{name}.py").write_text(text)
     counts = np.random.default_rng(0).integers(1, 60, size=(90, 12)).astype(np.float32)
-    source, data = write_h5ad(tmp_path / "cells.h5ad", counts, labels=["B", "T", "NK"] * 30), tmp_path / "data"
+    source, data = toy_cells(tmp_path / "cells.h5ad", counts, labels=["B", "T", "NK"] * 30), tmp_path / "data"
     tasks = ["--task", "pair.py:Mine", "--task", CELL, "--rewards", f"mine={tmp_path / 'half.py'}:Half"]
     words = ["data", "prepare", source, "--out", data, "--label-column", "kind", "--labelled", 9, "--rl-rows", 8]
     monkeypatch.chdir(tmp_path)

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import pytest
 
-from cellduality_plugin.files import read_jsonl, whole_file, write_jsonl, write_text
+from cellduality_plugin.files import read_jsonl, whole_file, whole_folder, write_jsonl, write_text
 from tests.refused import refused
 
 
@@ -57,3 +58,29 @@ def test_a_bad_row_is_named_by_its_line(tmp_path, content, code, place):
     with refused(code) as error:
         list(read_jsonl(path))
     assert error.value.where == f"{path}{place}"
+
+
+def test_files_arrive_together_and_others_stay(tmp_path):
+    out = tmp_path / "deep" / "out"
+    out.mkdir(parents=True)
+    (out / "old").write_text("old")
+    with whole_folder(out) as folder:
+        (folder / "new").write_text("new")
+        os.chmod(folder / "new", 0o600)
+        assert not (out / "new").exists()
+    assert sorted(path.name for path in out.iterdir()) == ["new", "old"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((out / "new").stat().st_mode) == 0o666 & ~umask
+    with pytest.raises(KeyboardInterrupt), whole_folder(out) as folder:
+        (folder / "old").write_text("new")
+        raise KeyboardInterrupt
+    assert (out / "old").read_text() == "old"
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with refused("unwritable-file"), whole_folder(tmp_path / "out") as folder:
+        (folder / "rows").write_text("new")
+    assert (tmp_path / "out").read_text() == "a file"

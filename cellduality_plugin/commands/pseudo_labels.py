@@ -26,6 +26,7 @@ from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.settings import Settings
 from data_prep import pseudo
+from data_prep.traces.rule.teacher import RuleTeacher
 
 MOST_CELLS = 20_000
 """That the rule teacher learns from: more of them add memory and hardly a marker."""
@@ -169,7 +170,7 @@ class Work:
                     rng=np.random.default_rng(request_seed(self._settings.seed, "row", *key)),
                 )
 
-    def _reasoning(self, found: Mapping[tuple[str, str], str]) -> pseudo.Reasoning:
+    def _reasoning(self, found: Mapping[tuple[str, str], str]) -> RuleTeacher:
         """Return the rule teacher, who has learned from labelled cells and from those whose label was ``found``."""
         cells: dict[str, dict[str, Any]] = {}
         known: dict[str, set[str]] = {}
@@ -181,7 +182,7 @@ class Work:
                     cells.setdefault(row["id"], dict(row))[kind] = label
                     known.setdefault(row["id"], {*self._tasks[task].needs}).add(kind)
         learnt = [pseudo.cell_of(row, sorted(known[cell])) for cell, row in cells.items()]
-        return pseudo.Reasoning(learnt, self._vocabulary, self._settings.seed)
+        return RuleTeacher(learnt, self._vocabulary, self._settings.seed, faults=0.0)
 
 
 def repeats(pseudo: int, labelled: int, share: float) -> int:

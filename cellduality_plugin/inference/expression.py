@@ -14,7 +14,7 @@ from cellduality_plugin.evaluation.embedding import profile_name, rank_profile
 def fit_line(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the least-squares line of expression over log rank, each cell and rank counted once.
 
-    ``curves`` are by set, as :func:`data_prep.expression.expression_at_rank` measures them.
+    ``curves`` are by set, as :func:`data_prep.cells.expression_at_rank` measures them.
 
     Examples
     --------

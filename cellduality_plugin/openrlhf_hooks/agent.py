@@ -1,7 +1,4 @@
-"""The file for ``--train.agent_func_path``.
-
-OpenRLHF executes it outside any package, so it only names the executor of the installed one.
-"""
+"""The file for ``--train.agent_func_path``, executed outside any package: names the executor of the installed one."""
 
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor as AgentExecutor
 

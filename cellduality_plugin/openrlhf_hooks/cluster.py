@@ -1,7 +1,4 @@
-"""What a Ray cluster has and what waits for a place in it, by the report that Ray itself prints.
-
-Ray lets a placement group that has no room wait without an end and without a word.
-"""
+"""What a Ray cluster has and what waits for a place in it, by the report that Ray itself prints."""
 
 from __future__ import annotations
 
@@ -30,13 +27,7 @@ class Cluster:
 
     @classmethod
     def read(cls, report: str) -> Cluster | None:
-        """Return what a report of ``ray status`` says; None if it is none yet.
-
-        Examples
-        --------
-        >>> Cluster.read("Usage:\\n 0.0/4.0 CPU\\n 1.0/2.0 GPU\\nDemands:\\n (no resource demands)").free["GPU"]
-        1.0
-        """
+        """Return what a report of ``ray status`` says; None if it is none yet."""
         total, free = {}, {}
         for used, of, name, inside, reserved in _USAGE.findall(report):
             total[name] = float(of)
@@ -67,13 +58,6 @@ def address_of(words: Sequence[str], variables: Mapping[str, str], processes: It
 
     ``words`` are ``ray job submit --address ADDRESS -- ...`` or the trainer itself, ``variables`` its environment,
     ``processes`` the command lines of what it has started.
-
-    Examples
-    --------
-    >>> address_of(["ray", "job", "submit", "--address", "http://head:8265", "--", "python"], {})
-    'http://head:8265'
-    >>> address_of(["python"], {}, [["raylet", "--gcs-address=10.0.0.1:6379"]])
-    '10.0.0.1:6379'
     """
     started = (value_of(line, "--gcs-address") for line in processes)
     return value_of(words, "--address") or variables.get("RAY_ADDRESS", "") or next(filter(None, started), "")

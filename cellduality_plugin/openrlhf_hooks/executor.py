@@ -27,10 +27,7 @@ _REMEMBERED_GROUPS = 4096
 class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlhf ships no types
     """OpenRLHF's single-turn rollout, then the dual. Built without arguments, by ``--train.agent_func_path``.
 
-    Parameters
-    ----------
-    config_path
-        The configuration file; by default the one ``CELLDUALITY_CONFIG`` names.
+    The configuration file is by default the one that ``CELLDUALITY_CONFIG`` names.
     """
 
     def __init__(self, config_path: str | os.PathLike[str] | None = None) -> None:
@@ -55,12 +52,9 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
     ) -> dict[str, Any]:
         """Return the rollout with ``reward``, ``scores`` and ``extra_logs`` set, none of them None or NaN."""
         if not hf_tokenizer.chat_template:
-            raise CellDualityError(
-                "the model has no chat template, so the dual prompt cannot be framed",
-                code="no-chat-template",
-                where=str(hf_tokenizer.name_or_path),
-                hint="start from an instruction-tuned model, or add a chat_template to its tokenizer",
-            )
+            what = "the model has no chat template, so the dual prompt cannot be framed"
+            hint = "start from an instruction-tuned model, or add a chat_template to its tokenizer"
+            raise CellDualityError(what, code="no-chat-template", where=str(hf_tokenizer.name_or_path), hint=hint)
         group = self._group(sampling_params, label)
         began = time.monotonic()
         with group.member():
@@ -80,11 +74,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         return dict(rollout)
 
     def _group(self, sampling_params: object, label: str) -> Group:
-        """Return the group of a rollout: OpenRLHF hands one object of sampling parameters to all samples of a prompt.
-
-        Were each sample given its own, every group would have one member: more duals would be asked, no reward would
-        be wrong.
-        """
+        """Return the group of a rollout: all samples of a prompt get one object of sampling parameters."""
         key = (id(sampling_params), label)
         if key not in self._groups:
             self._groups[key] = (sampling_params, self._scorer.group(label))  # kept, so that its id stays its own

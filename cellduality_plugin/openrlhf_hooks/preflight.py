@@ -19,11 +19,7 @@ _AGAIN = "prepare the data again (bash recipes/prepare.sh)"
 
 
 def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
-    """Return the tokenizer of ``model``, a folder or a hub name, with its own chat template or the one given.
-
-    A CellDualityError is raised if a local folder is missing or incomplete, or there is no chat template that can be
-    rendered.
-    """
+    """Return the tokenizer of ``model``, a whole folder or a hub name, with its own chat template or the one given."""
     folder = Path(model)
     if looks_local(model) and not (folder / "config.json").is_file():
         what = "the model folder has no config.json" if folder.exists() else "no model there"

@@ -1,8 +1,4 @@
-"""The file for ``--reward.remote_url``.
-
-OpenRLHF executes it outside any package, so it only names the function of the installed one. The function is made when
-it is asked for, and not when the file is merely looked at: it needs the configuration.
-"""
+"""The file for ``--reward.remote_url``, executed outside any package: names the function, made when it is asked for."""
 
 from typing import Any
 

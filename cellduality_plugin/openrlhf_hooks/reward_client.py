@@ -8,9 +8,8 @@ from functools import partial
 from typing import Any
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
-from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, read_reply
+from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE, Malformed, read_reply
 from cellduality_plugin.openrlhf_hooks.reward_func import FromThreads
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import PolicyError
@@ -23,12 +22,9 @@ PATIENCE = 1800.0
 class RewardClient(FromThreads):
     """Asks the server with the fewest rollouts in hand, another if that fails, and waits if there is none.
 
-    OpenRLHF's own client takes the next server in turn, stays with it, and gives up after five attempts, a second
-    apart. A rollout that was under way at a server that died is judged again: its reward is the same.
-
-    ``urls`` are of servers that ``cellduality serve-reward`` started with one configuration and the token of
-    ``CELLDUALITY_TOKEN``; a rollout that no server judged is given up after ``patience`` seconds. A CellDualityError is
-    raised if an address is none, or the token is not set.
+    A rollout that was under way at a server that died is judged again: its reward is the same. ``urls`` are of servers
+    that ``cellduality serve-reward`` started with one configuration and the token of ``CELLDUALITY_TOKEN``; a rollout
+    that none of them judged is given up after ``patience`` seconds.
     """
 
     def __init__(self, urls: Sequence[str], *, patience: float = PATIENCE) -> None:

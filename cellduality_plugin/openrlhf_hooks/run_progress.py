@@ -68,13 +68,7 @@ KNOWN_FAILURES = {
 
 
 def clean(line: str) -> str:
-    """Return `line` without colours and without the name Ray puts in front of a worker's output.
-
-    Examples
-    --------
-    >>> clean("\\x1b[36m(PPOTrainer pid=12)\\x1b[0m Global step 1: {}")
-    'Global step 1: {}'
-    """
+    """Return `line` without colours and without the name Ray puts in front of a worker's output."""
     return _RAY_PREFIX.sub("", _ANSI.sub("", line).strip()).rstrip()
 
 
@@ -194,7 +188,6 @@ class Display:
         self.shown = ""
 
     def line(self, text: str) -> str:
-        """Return the progress line for `text`."""
         of = f" of about {_clock(self.expected)}" if self.expected else ""
         return f"[{self.stage}] {_clock(time.monotonic() - self.began)}{of}, {text}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import dataclasses
 import fcntl
 import json
 import os
@@ -45,11 +46,10 @@ Stops = list[tuple[int, float]]
 
 @contextlib.contextmanager
 def lock(run_dir: Path) -> Iterator[list[int]]:
-    """Hold `run_dir`, an existing folder, for this run alone.
+    """Hold `run_dir` for this run alone; a CellDualityError with the process that holds it if another does.
 
-    Yields the file descriptor of its file `.lock`, or nothing if an outer run holds it; the kernel lets go when the
-    last process that has it ends. A CellDualityError is raised if another run holds the folder, with its process id and
-    the time it began.
+    Yields the descriptor of its file `.lock`, or nothing if an outer run holds it; the kernel lets go when the last
+    process that has it ends.
     """
     if os.environ.get(LOCK_VARIABLE) == str(run_dir):
         yield []
@@ -69,10 +69,7 @@ def lock(run_dir: Path) -> Iterator[list[int]]:
 
 
 class Command:
-    """A command in a session of its own, its output, and every process that descends from it.
-
-    It inherits the file descriptors ``keep``.
-    """
+    """A command in a session of its own, its output, all that descends from it; it inherits the files ``keep``."""
 
     def __init__(self, words: Sequence[str], environment: dict[str, str], keep: Sequence[int]) -> None:
         if sys.platform == "linux":
@@ -185,11 +182,7 @@ def watch(command: Command, log: IO[bytes], progress: Progress, display: Display
 
 
 def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, expected: float | None) -> int:
-    """Return the exit code of the command `words`, run under the lock of `run_dir`; see the module's first lines.
-
-    A CellDualityError is raised if another run holds `run_dir`, the command does not exist, or the folder or the log
-    cannot be written.
-    """
+    """Return the exit code of the command `words`, run under the lock of `run_dir`; see the module's first lines."""
     stops: Stops = []
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -229,7 +222,7 @@ def _show_alarms(progress: Progress, display: Display, path: Path) -> None:
     alarms, progress.alarms = progress.alarms, []
     for alarm in alarms:
         print(f"[{display.stage}] {alarm}", flush=True)
-        row = {"stage": display.stage, "time": time.strftime(_CLOCK), **alarm.to_row()}
+        row = {"stage": display.stage, "time": time.strftime(_CLOCK), **dataclasses.asdict(alarm)}
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 

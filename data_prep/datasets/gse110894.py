@@ -16,11 +16,7 @@ PLATE, WELL, SAMPLE = "Plate#", "Well position", "Sample name"
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells.
-
-    A well is resistant if its sample's name says so, and sensitive otherwise. As published that makes EMPTY wells
-    sensitive; corrected, they are left out.
-    """
+    """Return the cells; wells that are not RESISTANT are sensitive, as published EMPTY ones, too."""
     draft = Draft(*read_matrix(files[COUNTS], ","))
     samples = look_up(read_wells(files[WELLS]), draft.cells, files[COUNTS])
     draft.put(
@@ -34,11 +30,7 @@ def read(files: Files, variant: str) -> Draft:
 
 
 def read_wells(path: Path) -> dict[str, str]:
-    """Return the sample's name by PLATE_WELL.
-
-    Three lines stand above the header; plate and sample are merged cells, of which only the first holds the value; a
-    well is written with its barcode, A1=ACGTACGT.
-    """
+    """Return the sample's name by PLATE_WELL; plate and sample are merged cells, a well has its barcode (A1=ACGT)."""
     import pandas
 
     try:

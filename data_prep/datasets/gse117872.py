@@ -14,11 +14,9 @@ STATUS = frozenset({"Sensitive", "Resistant", "Holiday"})
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells, as TPM.
+    """Return the cells, as TPM; as published a Holiday cell is Sensitive, corrected it is left out.
 
-    The names in the header of the cell table stand one column too far to the left, so that the drug status is found
-    under ``cluster``, the group under ``cell_color`` and the patient under ``origin``. As published, a Holiday cell is
-    Sensitive; corrected, it is left out.
+    The header of the cell table stands one column too far to the left: the drug status is under ``cluster``.
     """
     draft = Draft(*read_matrix(files[TPM], "\t"), expression="tpm")
     rows = read_rows(files[CELLS], "\t")

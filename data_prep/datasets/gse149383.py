@@ -8,8 +8,7 @@ from data_prep.loading.tables import read_matrix, read_rows
 from data_prep.published import INSTRUCTCELL
 
 COUNTS, CELLS = "erl_total_data_2K.csv", "erl_total_2K_meta.csv"
-STATUS = "3"
-"""The file has no header: an index, and then three values, of which the third is the status."""
+STATUS = "3"  # the file has no header: an index, and then three values, of which the third is the status
 SCDEAL = (
     "data.zip of scDEAL (the README of https://github.com/OSU-BMBL/scDEAL links to it), folder data/GSE149383, behind a"
     " web page without a fixed address"

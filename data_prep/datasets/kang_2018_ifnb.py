@@ -33,18 +33,13 @@ CONTAMINANT = "Red blood cell"
 
 CLUSTERS, COMPONENTS, VARIABLE_GENES = 30, 30, 1000
 
-AMBIGUOUS_ABOVE = 0.7
-"""The second best score of a cluster over the best, above which its cells are left out."""
+AMBIGUOUS_ABOVE = 0.7  # the second best score of a cluster over the best, above which its cells are left out
 
 AMBIGUOUS, RED_BLOOD = "cell of a cluster whose type is ambiguous", "red blood cell"
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells.
-
-    ``obs`` has ``perturbation``, ``exposure``, ``drug`` (the cytokine, of which every cell can be asked) and
-    ``cell_type``, which ``uns["derived"]`` names as derived: see :func:`derive_types`.
-    """
+    """Return the cells, with a ``cell_type`` that is derived and the cytokine as the ``drug`` of all."""
     import scipy.sparse
 
     samples = [read_cells(files[name], {}) for name in FILES.values()]
@@ -69,16 +64,10 @@ def read(files: Files, variant: str) -> Draft:
 def derive_types(samples: list[Any], genes: list[str]) -> list[NDArray[Any]]:
     """Return the lineage of every cell of every sample; empty where it is ambiguous.
 
-    Each sample is clustered on its own (k-means of the principal components of its most dispersed genes, seeded), so
-    that what a treatment does to all cells of a sample has no part in the types. A cluster is of the lineage whose
-    markers it has most of, and ambiguous if another lineage has nearly as much.
-
-    Parameters
-    ----------
-    samples
-        Counts, cells by genes, sparse by row; one matrix a sample.
-    genes
-        The names of the genes.
+    ``samples`` are counts, cells by ``genes``, sparse by row. Each is clustered on its own (k-means of the principal
+    components of its most dispersed genes, seeded), so that what a treatment does to all cells of a sample has no part
+    in the types. A cluster is of the lineage whose markers it has most of, and ambiguous if another lineage has nearly
+    as much.
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA

@@ -19,15 +19,13 @@ CHEMCPA = PublishedSplit(
     unknown="the paper trains on it and names no profiles for testing; chemCPA drew its own (a tenth of those of the 49"
     " commonest compounds, 16 % of the others) from a file of its own."
 )
-UNKNOWN_DOSE = ("-666", "-666.0")
-"""How L1000 writes that a dose is not known."""
+UNKNOWN_DOSE = ("-666", "-666.0")  # how L1000 writes that a dose is not known
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the profiles of compounds and their vehicle.
+    """Return the bulk profiles of compounds and their vehicle: log2 of the intensities of 978 landmark genes.
 
-    These are bulk profiles: log2 of the intensities of 978 landmark genes. All of them take about 8 GB of memory;
-    the matrix on the disk, with its 12,328 genes, is read in blocks.
+    All of them take about 8 GB of memory; the matrix on the disk, with its 12,328 genes, is read in blocks.
     """
     import h5py
 

@@ -27,7 +27,6 @@ def published(files: Files) -> Draft:
 
 
 def types(saved: RObject) -> dict[str, str]:
-    """Return the type of each cell by name."""
     table = saved["pbmc_meta"]
     return dict(zip(table["row.names"].texts(), table[LABEL].texts(), strict=True))
 

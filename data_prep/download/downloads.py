@@ -18,10 +18,8 @@ Progress: TypeAlias = Callable[[str, int, "int | None"], None]
 """Called with a file's name, the bytes that are there, and the bytes there will be, if known."""
 
 ATTEMPTS = 6
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds between attempts; each wait is twice the one before, with jitter."""
-TIMEOUT = 60.0
-"""Seconds without a byte after which a connection counts as dead."""
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between attempts; each wait is twice the one before, with jitter
+TIMEOUT = 60.0  # seconds without a byte after which a connection counts as dead
 
 AGAIN = "run the same command again: it goes on where it stopped"
 
@@ -33,15 +31,10 @@ class _Passing(Exception):
 def download(url: str, target: Path, *, checksum: str = "", progress: Progress | None = None) -> str:
     """Download ``url`` to ``target`` and return the SHA-256 of what came.
 
-    What has come stays in ``target`` + ``.part`` until it is whole and its checksum is right; then it is moved into
-    place in one step. A later call goes on from the .part file if the server vouches that the file is still the same.
-    ``checksum`` is what it must hash to, e.g. ``"md5:d1f5..."``; empty: not known.
-
-    Raises
-    ------
-    CellDualityError
-        If the address is unknown to the server, the server cannot be reached or keeps failing, the download stays
-        cut off, the checksum is wrong (the .part file is removed then), or the disk is full.
+    What has come stays in ``target`` + ``.part`` until it is whole and as ``checksum`` says (``"md5:d1f5..."``; empty:
+    not known). A later call goes on from there if the server vouches that the file is still the same. A
+    CellDualityError is raised if the server refuses or keeps failing, the checksum is wrong (the .part file is removed
+    then), or the disk is full.
     """
     part = target.with_name(target.name + ".part")
     retrying = tenacity.Retrying(

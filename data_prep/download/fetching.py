@@ -31,15 +31,9 @@ def cache_folder(cache: Path | None = None) -> Path:
 
 
 def ready_file(dataset: Dataset) -> Path | None:
-    """Return the file that stands for all files of a set: NAME.h5ad in the folder $CELLDUALITY_DATA, if it is there.
+    """Return $CELLDUALITY_DATA/NAME.h5ad, which may stand for all files of a set; None if it is not there.
 
-    Its matrix holds counts, its ``var`` is named by gene symbols, and the column ``dataset.ready`` of its ``obs`` holds
-    the labels as they were published. A set without such a column has none.
-
-    Raises
-    ------
-    CellDualityError
-        If $CELLDUALITY_DATA is no folder.
+    It holds counts, ``var`` is named by symbols, the column ``dataset.ready`` of ``obs`` holds the published labels.
     """
     folder = os.environ.get("CELLDUALITY_DATA")
     if not folder or not dataset.ready:
@@ -64,16 +58,10 @@ def missing_files(dataset: Dataset, cache: Path | None = None) -> tuple[UserFile
 
 
 def fetch(dataset: Dataset, cache: Path | None = None, progress: Progress | None = None) -> dict[str, Path]:
-    """Return the files of a set by name, downloaded if they are not in the cache yet.
+    """Return the files of a set by name, downloaded if they are not in the cache yet; or the :func:`ready_file` alone.
 
-    Where there is a :func:`ready_file`, it is that alone. A file that only the user can bring is missing if it is not
-    there: the loader says whether it can do without. Where the publisher states no checksum, the hash of the first
-    download is recorded in ``hashes.json`` beside the files, and whatever comes later is checked against it.
-
-    Raises
-    ------
-    CellDualityError
-        If a file cannot be had, or is not what it was at its first download.
+    What only the user can bring may be missing: the loader says whether it can do without. Where no checksum is stated,
+    the hash of the first download is recorded in ``hashes.json``, and what comes later is checked against it.
     """
     if ready := ready_file(dataset):
         return {ready.name: ready}

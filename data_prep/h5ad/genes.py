@@ -16,16 +16,13 @@ Species: TypeAlias = Literal["human", "mouse"]
 Kind: TypeAlias = Literal["human", "mouse", "ensembl", "other"]
 
 SPECIES: tuple[Species, ...] = ("human", "mouse")
-FEW_KNOWN = 20
-"""With fewer recognised symbols the species is not checked."""
+FEW_KNOWN = 20  # with fewer recognised symbols the species is not checked
 FEW_NAMES = 100
 """Of fewer names it is not asked whether they are symbols at all, unless they are numbers or a column has symbols."""
-HARDLY_ANY = 0.05
-"""The share of names, case ignored, that symbols are at least known of."""
+HARDLY_ANY = 0.05  # the share of names, case ignored, that symbols are at least known of
 GENE_FEATURES = frozenset({"gene expression", "gene"})
 """What `feature_types` (10x) and `feature_biotype` (CELLxGENE) call genes, where a file says so of any feature."""
-MIXED = 0.05
-"""The share of recognised symbols that the other species may have: transgenes and spike-ins are no mixture."""
+MIXED = 0.05  # the share of recognised symbols that the other species may have: transgenes and spike-ins are no mixture
 
 _ENSEMBL = re.compile(r"ENS(?:[A-Z]{3})?G\d{11}(?:\.\d+)?")
 _NO_GENE = re.compile(r"ERCC-\d{5}|.+_TotalSeq[A-D]?\w*|(?:hto|adt)[-_.].*|hashtag[-_.]?\d*", re.IGNORECASE)
@@ -83,11 +80,8 @@ def check_species(
 ) -> None:
     """Refuse gene names that would be misread; ``columns`` are those of ``var`` that look like symbols, for the hint.
 
-    Raises
-    ------
-    CellDualityError
-        If most names are Ensembl ids or carry the name of a genome, if hardly any is a symbol, or if they mix human and
-        mouse symbols, or are of another species than the ``declared`` one.
+    A CellDualityError is raised if most names are Ensembl ids or carry the name of a genome, if hardly any is a symbol,
+    or if they mix human and mouse symbols, or are of another species than the ``declared`` one.
     """
     found = Counter(map(symbol_kind, names))
     known = found["human"] + found["mouse"]
@@ -130,11 +124,6 @@ def to_human(names: Sequence[str]) -> tuple[list[str | None], dict[str, int]]:
     ``names`` are mouse symbols in the case of the table (``Cd3e``). Only orthologues that are one to one in both
     directions are used, so that counts are never summed and never copied; where two names reach the same human gene,
     neither is kept. The .json file beside the table says where it comes from.
-
-    Examples
-    --------
-    >>> to_human(["Cd3e", "Trp53", "Cd8b1", "Gm10001"])[0]
-    ['CD3E', 'TP53', None, None]
     """
     one, other = _table()
     human = [one.get(name) for name in names]

@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 Expression: TypeAlias = Literal["auto", "log1p", "counts"]
 """What the numbers are: log1p of counts per 10,000, raw counts, or whichever of the two they look like."""
 
-Matrix: TypeAlias = Literal["X", "raw"]
-"""Which matrix of the file holds them."""
+Matrix: TypeAlias = Literal["X", "raw"]  # Which matrix of the file holds them
 
 FIRST_CELLS, FEW_VALUES = 256, 8
 """So many cells are looked at to tell logarithms from other fractions, of so many expressed genes at least."""
 
-LOG_CEILING = 20.0
-"""log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do."""
+LOG_CEILING = 20.0  # log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do
 
 NAMED = {
     "cell_type": "--label-column", "perturbation": "--perturbation-column", "drug": "--drug-column",
@@ -46,52 +44,24 @@ MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null", "none", "nat"})
 
 
 def load_h5ad(
-    path: Path,
-    label_column: str | None,
+    path: Path,  # its matrix is dense or sparse, by row or by column, of integers or floats
+    label_column: str | None,  # of ``obs``; becomes ``cell_type``, and cells without one are left out; None: no labels
     *,
-    expression: Expression = "auto",
-    matrix: Matrix = "X",
-    layer: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    further: Sequence[str] = (),
-    gene_symbols: str | None = None,
-    species: Species | None = None,
-    control: Collection[str] = (),
+    expression: Expression = "auto",  # whole numbers up to 20 or more are counts, fractions below 20 log1p
+    matrix: Matrix = "X",  # or "raw" for what scanpy keeps aside before scaling
+    layer: str | None = None,  # to be read in place of both
+    columns: Mapping[str, str] | None = None,  # further ones by the name they get; cells without a value are left out
+    further: Sequence[str] = (),  # columns that keep their names; a cell without a value has an empty text, and stays
+    gene_symbols: str | None = None,  # column of ``var``; genes without a symbol of their own are left out
+    species: Species | None = None,  # a mouse's genes become their one-to-one human orthologues; None: as they are
+    control: Collection[str] = (),  # perturbations that mean something even if they read like a missing value ("none")
 ) -> CellTable:
     """Return the labelled cells of an .h5ad file, all of it checked and none of it held; what is left out is counted.
 
-    Parameters
-    ----------
-    path
-        The file; its matrix is dense or sparse, by row or by column, of integers or floats.
-    label_column
-        The column of ``obs`` with the cell types, which becomes ``cell_type``; cells without one are left out.
-        None: no cell has a label.
-    expression
-        What the matrix holds. ``"auto"`` takes whole numbers up to 20 or more for counts, fractions
-        below 20 for log1p.
-    matrix, layer
-        ``"X"``, or ``"raw"`` for what scanpy keeps aside before scaling; or the layer to read in place of both.
-    columns
-        Further columns of ``obs`` by the name they get, e.g. ``{"perturbation": "condition"}``; cells without a value
-        in one of them are left out.
-    further
-        Columns of ``obs`` that keep their names; a cell without a value has an empty text in it, and stays.
-    gene_symbols
-        The column of ``var`` with the gene symbols, if the names of ``var`` are ids; genes without a symbol of their
-        own are left out.
-    species
-        What the genes are declared to be of. A mouse's are mapped to their one-to-one human orthologues; genes without
-        one are left out. None: the names stay as they are.
-    control
-        Perturbations that mean something even if they read like a missing value (as ``"none"``).
-
-    Raises
-    ------
-    CellDualityError
-        If the file is unreadable; the matrix is empty, all zeros, or has NaN, infinite or negative values; its values
-        are not what ``expression`` says; gene or cell names repeat; a column or layer is unknown; the genes are named
-        by Ensembl ids, hardly any is a gene symbol, or they are of another species than declared, or of two.
+    A CellDualityError is raised if the file is unreadable; the matrix is empty, all zeros, or has NaN, infinite or
+    negative values; its values are not what ``expression`` says; gene or cell names repeat; a column or layer is
+    unknown; the genes are named by Ensembl ids, hardly any is a gene symbol, or they are of another species than
+    declared, or of two.
     """
     from data_prep.h5ad.matrices import open_tables  # it takes seconds, and an up-to-date preparation does without
 

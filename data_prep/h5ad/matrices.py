@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.errors import CellDualityError
 
-BLOCK = 4_000_000
-"""Values read at a time: 32 MB of float32 with their indices."""
+BLOCK = 4_000_000  # values read at a time: 32 MB of float32 with their indices
 
 CSC_BLOCK = 16_000_000
 """Values gathered at a time from a matrix stored by column, which is read through once for each such part."""
@@ -45,10 +44,7 @@ def readable(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """A matrix of cells by genes at ``key`` of an HDF5 file (as ``"X"``): dense, or sparse by row or by column.
-
-    It is read ``block`` values at a time.
-    """
+    """Cells by genes at ``key`` of an HDF5 file (as ``"X"``), dense or sparse, read ``block`` values at a time."""
 
     path: Path
     key: str
@@ -176,12 +172,8 @@ class Tables:
 def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: str | None = None) -> Tables:
     """Return the tables of an .h5ad file with the matrix that is asked for, which is not read.
 
-    ``"counts"`` is X, or raw if only that holds whole numbers.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is unreadable, or the matrix or layer is not there or empty.
+    ``"counts"`` is X, or raw if only that holds whole numbers. A CellDualityError is raised if the file is unreadable,
+    or the matrix or layer is not there or empty.
     """
     name, why = layer or matrix, ""
     with readable(path), warnings.catch_warnings():

@@ -53,7 +53,6 @@ class PackageFile:
 
     @property
     def name(self) -> str:
-        """The file's own name."""
         return PurePosixPath(self.path).name
 
     @property
@@ -108,9 +107,8 @@ class Files(dict[str, Path]):
     """Path by file name."""
 
     def __missing__(self, name: str) -> Path:
-        raise CellDualityError(
-            f"the file {name} is missing", code="missing-file", where=name, hint="fetch the set again"
-        )
+        what, hint = f"the file {name} is missing", "fetch the set again"
+        raise CellDualityError(what, code="missing-file", where=name, hint=hint)
 
 
 def not_published(path: Path | str, why: str) -> CellDualityError:
@@ -146,21 +144,11 @@ class Dataset:
     def load(self, files: Mapping[str, Path], variant: str = "") -> AnnData:
         """Return the cells in the one shape that all sets share.
 
-        ``X`` is sparse by row and holds what ``uns["expression"]`` says; ``obs`` holds :attr:`columns` as text;
-        ``uns`` has the ``dataset``, ``variant``, ``species`` and, in ``drops``, what was left out by reason.
-
-        Parameters
-        ----------
-        files
-            Path by file name, as :func:`data_prep.download.fetching.fetch` returns them.
-        variant
-            ``"as_published"`` or ``"corrected"``; empty: corrected if there is a correction. A set without one is the
-            same in both.
-
-        Raises
-        ------
-        CellDualityError
-            If there is no such variant, or a file is missing or not of the published shape.
+        ``X`` is sparse by row and holds what ``uns["expression"]`` says; ``obs`` holds :attr:`columns` as text; ``uns``
+        has the ``dataset``, ``variant``, ``species`` and, in ``drops``, what was left out by reason. ``files`` are
+        paths by name, see :func:`data_prep.download.fetching.fetch`; ``variant`` is ``"as_published"`` or
+        ``"corrected"``, by default the latter if they differ. A CellDualityError is raised if there is no such variant,
+        or a file is missing or not of the published shape.
         """
         variant = variant or ("corrected" if self.correction else "as_published")
         if variant not in ("as_published", "corrected"):

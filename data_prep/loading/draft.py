@@ -59,7 +59,6 @@ class Draft:
         self.expression = "counts" if (first == np.floor(first)).all() else expression
 
     def keep_cells(self, keep: Sequence[bool] | np.ndarray, reason: str) -> None:
-        """Leave out the cells where ``keep`` is false."""
         keep = np.array(keep, dtype=bool)
         if not keep.all():
             self.drops[reason] += int((~keep).sum())
@@ -67,7 +66,6 @@ class Draft:
             self.obs = {name: column[keep] for name, column in self.obs.items()}
 
     def keep_genes(self, keep: Sequence[bool] | np.ndarray, reason: str) -> None:
-        """Leave out the genes where ``keep`` is false."""
         keep = np.array(keep, dtype=bool)
         if not keep.all():
             self.drops[reason] += int((~keep).sum())
@@ -110,8 +108,8 @@ class Draft:
     def filter(self, *, max_genes: int | None = None, max_mito: float | None = None, mito: str = "MT-") -> None:
         """Leave out poor cells and genes, as InstructCell does, in its order.
 
-        Cells with ``max_genes`` expressed genes or more are taken for doublets; those with ``max_mito`` per cent or
-        more of their counts in mitochondrial genes, whose names begin with ``mito``, for dying.
+        ``max_genes`` expressed genes or more mean a doublet, ``max_mito`` per cent of counts in genes ``mito...`` a
+        dying cell.
         """
         self.keep_cells(np.diff(self.values.indptr) >= MIN_GENES, f"cell with fewer than {MIN_GENES} genes")
         self.keep_genes(

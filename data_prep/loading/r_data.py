@@ -1,8 +1,7 @@
 """The data files that R writes with save() (.RData, .rda), read without R.
 
-The format is that of the section "Serialization Formats" of R Internals and of R's serialize.c: big-endian XDR of
-version 2 or 3, as it is or packed with gzip, bzip2 or xz. Functions and environments cannot be read. The package rdata
-reads the same; it needs xarray, and Python 3.11.
+The format is that of R Internals, "Serialization Formats", and R's serialize.c: XDR of version 2 or 3, packed or not,
+without functions and environments. The package rdata reads the same; it needs xarray, and Python 3.11.
 """
 
 from __future__ import annotations

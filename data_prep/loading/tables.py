@@ -1,7 +1,4 @@
-"""Text tables, as GEO has them; large ones of genes by cells are read into a sparse matrix block by block.
-
-Whatever is wrong with a table is one :class:`CellDualityError` that names the file.
-"""
+"""Text tables, as GEO has them; large ones of genes by cells are read into a sparse matrix block by block."""
 
 from __future__ import annotations
 
@@ -18,8 +15,7 @@ import numpy as np
 
 from data_prep.loading.dataset import not_published
 
-BLOCK_VALUES = 20_000_000
-"""Values that are in memory as a dense block at a time: 160 MB."""
+BLOCK_VALUES = 20_000_000  # values that are in memory as a dense block at a time: 160 MB
 
 
 def read_rows(path: Path, separator: str, *, header: bool = True) -> list[dict[str, str]]:

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import whole_folder
 from cellduality_plugin.hub import local_model
-from data_prep.whole_folder import whole_folder
 
 # Llama's template tells the model what day it is: what was trained in July would be asked otherwise in August. The
 # date is the one that the template itself has where there is no clock.
@@ -20,10 +20,7 @@ def fetch_model(name: str, out: Path) -> bool:
     """Write the model ``name``, a folder or a name of the hub, to ``out``; files are shared with the original where
     the file system can do so. Return whether its chat template had a date, which is then pinned.
 
-    Raises
-    ------
-    CellDualityError
-        If there is no such model, or the folder cannot be written.
+    A CellDualityError is raised if there is no such model, or the folder cannot be written.
     """
     source = local_model(name)
     if not (source / "config.json").is_file():

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, write_text
+from cellduality_plugin.files import read_jsonl, whole_folder, write_text
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import code_sha256, refuse_changed, up_to_date, write_manifest
 from data_prep.models import MODEL_FILES
 from data_prep.pretraining import PRETRAIN_FILE
 from data_prep.sources import file_sha256
-from data_prep.whole_folder import whole_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -36,13 +35,7 @@ CHAT_TEMPLATE = (
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of ``text`` as the tokenizer sees them: between white space, response tags set apart.
-
-    Examples
-    --------
-    >>> words_of("<think></think><answer>CD19+ B</answer>")
-    ['CD19+', 'B']
-    """
+    """Return the words of ``text`` as the tokenizer sees them: between white space, response tags set apart."""
     for tag in TAGS:
         text = text.replace(tag, " ")
     return text.split()
@@ -58,16 +51,11 @@ def build_small_llama(
     seed: int = 0,
     max_len: int = 1024,
 ) -> None:
-    """Write an untrained Llama and its word-level tokenizer for the prepared rows in ``data``.
+    """Write an untrained Llama and its word-level tokenizer for the prepared rows in ``data``, if they are not there.
 
-    The folder ``out`` is what ``AutoModelForCausalLM``, ``AutoTokenizer`` and vLLM load. The same data and arguments
-    give identical files; where they are already there, nothing is done. The inner layer is three times ``hidden_size``;
-    ``max_len`` is the most tokens of a prompt with its response.
-
-    Raises
-    ------
-    CellDualityError
-        If the rows are missing, the heads do not divide the width, or the folder cannot be written.
+    The same data and arguments give identical files. The inner layer is three times ``hidden_size``; ``max_len`` is the
+    most tokens of a prompt with its response. A CellDualityError is raised if rows are missing, the heads do not divide
+    the width, or the folder cannot be written.
     """
     if min(hidden_size, layers, heads, max_len) < 1 or hidden_size % (2 * heads):
         what = f"hidden size {hidden_size} does not split into {heads} heads of even width"

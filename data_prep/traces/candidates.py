@@ -54,7 +54,6 @@ class Reply:
 
     @property
     def tokens(self) -> Tokens:
-        """What it cost."""
         return Tokens(self.prompt_tokens, self.completion_tokens)
 
 
@@ -104,13 +103,7 @@ _LINE = TypeAdapter(Candidate)
 
 
 def prompt_hash(prompt: str) -> str:
-    """Return the 12 hex digits under which candidates name a prompt.
-
-    Examples
-    --------
-    >>> prompt_hash("Name the type of a cell.")
-    '0f83dbcf4831'
-    """
+    """Return the 12 hex digits under which candidates name a prompt."""
     return hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:12]
 
 
@@ -118,7 +111,6 @@ class CandidateLog(AppendLog):
     """The file of candidates: every raw reply, one a line, written once and never changed."""
 
     def add(self, candidate: Candidate) -> None:
-        """Write one candidate."""
         content = {**vars(candidate), "reply": vars(candidate.reply)}
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         self.append(text.encode("utf-8", "replace"))  # lone surrogates, which no reader takes, become "?"
@@ -136,13 +128,7 @@ class CandidateLog(AppendLog):
 
 
 def read_candidates(path: Path) -> Iterator[Candidate]:
-    """Yield the candidates of a file in the order they came; a torn last line is left out.
-
-    Raises
-    ------
-    CellDualityError
-        If the file is missing or any other line is malformed; it is named.
-    """
+    """Yield the candidates of a file in their order, without a torn last line; a CellDualityError names another."""
     try:
         with Path(path).open("rb") as stream:
             for number, line in enumerate(stream, start=1):

@@ -72,10 +72,7 @@ class Question:
 def read_questions(path: Path, tasks: Mapping[str, DualTask]) -> Iterator[Question]:
     """Yield the questions of an SFT file, in its order; ``tasks`` are the dual pairs by the name that rows give.
 
-    Raises
-    ------
-    CellDualityError
-        If the file is missing, or a row has no gold answer or is of an unknown pair.
+    A CellDualityError is raised if the file is missing, or a row has no gold answer or is of an unknown pair.
     """
     for number, row in enumerate(read_jsonl(path), start=1):
         where, hint = f"{path}:{number}", "prepare the data again"

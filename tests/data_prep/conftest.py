@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models.small_llama import build_small_llama
@@ -80,18 +79,3 @@ def small_llama(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("models") / "small_llama"
     build_small_llama(prepared.folder, folder)
     return folder
-
-
-@pytest.fixture
-def check_told() -> Callable[[pytest.ExceptionInfo[CellDualityError], str, str], None]:
-    """Return a check that an error is one line which says what, where and how to mend it."""
-
-    def check(raised: pytest.ExceptionInfo[CellDualityError], what: str, hint: str = "") -> None:
-        error = raised.value
-        assert "\n" not in str(error)
-        assert what in error.what
-        assert error.where
-        assert error.hint
-        assert hint in error.hint
-
-    return check

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE
+from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.reward_client import RewardClient
 from tests.refused import refused
 

@@ -1,7 +1,4 @@
-"""The names that openrlhf/models/ring_attn_utils.py:3-4 imports from flash_attn, in plain torch.
-
-They pack and unpack padded batches (`--ds.packing_samples`); without packing OpenRLHF imports and never calls them.
-"""
+"""What openrlhf/models/ring_attn_utils.py:3-4 imports from flash_attn, to pack padded batches, in plain torch."""
 
 from __future__ import annotations
 
@@ -28,25 +25,9 @@ def unpad_input(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, torch.Tensor]:
     """Return the real tokens of a padded batch, and where they came from.
 
-    Parameters
-    ----------
-    hidden
-        batch x length x ...
-    mask
-        batch x length, 1 for a real token.
-
-    Returns
-    -------
-    tokens
-        real tokens x ..., row by row.
-    indices
-        Their positions in the flattened batch.
-    bounds
-        batch + 1 cumulative lengths, int32, from 0.
-    longest
-        The largest number of real tokens in a row.
-    lengths
-        Real tokens in each row, int32.
+    ``hidden`` is batch x length x ..., ``mask`` batch x length, 1 for a real token. Returned are the tokens (real
+    tokens x ..., row by row), their positions in the flattened batch, the batch + 1 cumulative lengths from 0 (int32),
+    the largest number of real tokens in a row, and the real tokens in each row (int32).
     """
     lengths = mask.sum(dim=-1, dtype=torch.int32)
     indices = torch.nonzero(mask.flatten()).flatten()
@@ -55,10 +36,7 @@ def unpad_input(
 
 
 def pad_input(tokens: torch.Tensor, indices: torch.Tensor, batch: int, length: int) -> torch.Tensor:
-    """Return the batch x length x ... tensor that holds `tokens` at `indices` and zeros elsewhere.
-
-    The inverse of `unpad_input` up to what stood under the padding.
-    """
+    """Return the batch x length x ... tensor with `tokens` at `indices` and zeros elsewhere: undoes `unpad_input`."""
     padded = tokens.new_zeros((batch * length, *tokens.shape[1:]))
     padded = padded.index_copy(0, indices, tokens)
     return padded.unflatten(0, (batch, length))

@@ -49,16 +49,7 @@ _GPU_ONLY: tuple[tuple[str, bool | str, str], ...] = (
 
 
 def refuse_gpu_only(command: Sequence[str]) -> None:
-    """Return nothing if OpenRLHF can run `command` on a CPU, before a minute is spent on starting it.
-
-    A CellDualityError is raised if a flag of OpenRLHF's SFT or PPO trainer has, or defaults to, a value that computes
-    on GPUs only.
-
-    Examples
-    --------
-    >>> refuse_gpu_only(["python", "-m", "openrlhf.cli.train_sft", "--ds.packing_samples"])
-    >>> refuse_gpu_only(["python", "another_script.py"])
-    """
+    """Raise a CellDualityError if OpenRLHF's trainer in `command` has a flag, given or default, that takes a GPU."""
     trainer = next((word for word in command if word in TRAINERS), None)
     if trainer is None:
         return
@@ -75,15 +66,9 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
 
 
 def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable by which the cluster that `command` starts has as many slots as its flags ask for.
+    """Return the variable that gives the cluster which `command` starts as many slots as its flags ask for.
 
-    What is set already stays, unless it is too few: Ray would wait for the others without an end. A CellDualityError is
-    raised if fewer are set than the flags ask for, or what is set is no number.
-
-    Examples
-    --------
-    >>> slots(["python", "another_script.py"], {})
-    {}
+    What is set already stays; too few are a CellDualityError: Ray would wait for the others without an end.
     """
     if RL not in command or environment.get("RAY_ADDRESS"):
         return {}
@@ -94,12 +79,9 @@ def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, s
     if given is None:
         return {SLOTS_VARIABLE: str(flags.cards)}
     if not given.isdigit() or int(given) < flags.cards:
-        raise CellDualityError(
-            f"the run asks for {flags.cards} slots, and {SLOTS_VARIABLE} is {given}",
-            code="too-few-slots",
-            where=RL,
-            hint=f"unset {SLOTS_VARIABLE}, or lower the ranks and engines (GPUS, ENGINES)",
-        )
+        what = f"the run asks for {flags.cards} slots, and {SLOTS_VARIABLE} is {given}"
+        hint = f"unset {SLOTS_VARIABLE}, or lower the ranks and engines (GPUS, ENGINES)"
+        raise CellDualityError(what, code="too-few-slots", where=RL, hint=hint)
     return {}
 
 

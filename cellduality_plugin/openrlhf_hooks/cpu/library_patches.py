@@ -33,10 +33,9 @@ def answer_cuda_calls(torch: ModuleType) -> None:
 def declare_slots(ray: ModuleType) -> None:
     """`ray.init` (train_ppo_ray.py:28) starts a cluster of no GPUs, and every placement group asks for some.
 
-    A cluster that this process starts is given `CELLDUALITY_CPU_SLOTS` of them: the launcher sets it to what the flags
-    of the trainer ask for (under `--train.colocate_all` one for an actor rank and its engine together). A cluster that
-    is joined, by its address or `RAY_ADDRESS`, keeps its own resources. One that merely runs on this machine is not
-    joined, as Ray would do unasked, and refuse the slots.
+    A cluster that this process starts has `CELLDUALITY_CPU_SLOTS` of them, as many as the flags of the trainer ask for.
+    One that is joined, by its address or `RAY_ADDRESS`, keeps its own resources; one that merely runs on this machine
+    is not joined, as Ray would do unasked.
     """
     start = existing(ray, "init", "a Ray cluster with slots for actors and engines")
 

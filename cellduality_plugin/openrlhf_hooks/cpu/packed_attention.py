@@ -1,8 +1,4 @@
-"""Attention among the tokens of each row of a packed batch (`--ds.packing_samples`), in plain torch.
-
-Rows of a batch differ in length, and padding them to the longest costs a small model a quarter of its step. What
-flash_attn does on a GPU is done here under the same flags, which are OpenRLHF's usual ones.
-"""
+"""Attention within each row of a packed batch (`--ds.packing_samples`), in plain torch: padding costs a quarter."""
 
 from __future__ import annotations
 
@@ -49,36 +45,15 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Return what each token gets from those before it in its row, as transformers wants it.
 
-    A CellDualityError is raised if the batch is not packed: transformers hands no mask of padding to an attention that
+    ``query``, ``key`` and ``value`` are 1 x heads x tokens x size, all rows in one line, ``key`` and ``value`` maybe of
+    fewer heads; in ``position_ids``, 1 x tokens, each row begins at 0. What is attended is 1 x tokens x heads x size. A
+    CellDualityError is raised if the batch is not packed: transformers hands no mask of padding to an attention that
     it does not know.
-
-    Parameters
-    ----------
-    query, key, value
-        1 x heads x tokens x size, all rows in one line; ``key`` and ``value`` may have fewer heads.
-    position_ids
-        1 x tokens; each row begins at 0.
-
-    Returns
-    -------
-    attended, None
-        1 x tokens x heads x size.
-
-    Examples
-    --------
-    >>> line = torch.randn(1, 2, 5, 4)
-    >>> both, _ = attend(None, line, line, line, None, position_ids=torch.tensor([[0, 1, 2, 0, 1]]))
-    >>> second, _ = attend(None, *[line[:, :, 3:]] * 3, None, position_ids=torch.tensor([[0, 1]]))
-    >>> torch.allclose(both[:, 3:], second, atol=1e-6)
-    True
     """
     if query.shape[0] != 1 or position_ids is None:
-        raise CellDualityError(
-            f"{STANDS_FOR} is there for packed rows alone, and these are not packed",
-            code="needs-gpu",
-            where="--ds.attn_implementation",
-            hint="pass --ds.packing_samples, too, or --ds.attn_implementation sdpa",
-        )
+        what = f"{STANDS_FOR} is there for packed rows alone, and these are not packed"
+        hint = "pass --ds.packing_samples, too, or --ds.attn_implementation sdpa"
+        raise CellDualityError(what, code="needs-gpu", where="--ds.attn_implementation", hint=hint)
     bounds = [*torch.nonzero(position_ids[0] == 0).flatten().tolist(), query.shape[2]]
     rows = [
         torch.nn.functional.scaled_dot_product_attention(

@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -59,13 +59,14 @@ class PostImportFinder(MetaPathFinder):
         """Return the spec of a listed module with its patches wired in, `None` for any other module."""
         if fullname not in self.after and fullname not in self.during:
             return None
-        spec = self._spec_of_others(fullname, path, target)
+        found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, found), None)
         if spec is None or spec.loader is None:
             return None
         run = spec.loader.exec_module
 
         def run_and_patch(module: ModuleType) -> None:
-            with self._around(fullname):
+            with _resolve(self.during[fullname])() if fullname in self.during else contextlib.nullcontext():
                 run(module)
             if fullname in self.after:
                 _resolve(self.after[fullname])(module)
@@ -74,23 +75,6 @@ class PostImportFinder(MetaPathFinder):
         spec.loader.exec_module = run_and_patch  # type: ignore[method-assign]
         return spec
 
-    def _spec_of_others(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
-    ) -> ModuleSpec | None:
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)
-            if spec is not None:
-                return spec
-        return None
-
-    @contextlib.contextmanager
-    def _around(self, fullname: str) -> Iterator[None]:
-        if fullname not in self.during:
-            yield
-            return
-        with _resolve(self.during[fullname])():
-            yield
-
 
 def _resolve(entry: str):  # type: ignore[no-untyped-def]  # the two tables hold functions of two shapes
     module, _, function = entry.partition(":")
@@ -98,12 +82,7 @@ def _resolve(entry: str):  # type: ignore[no-untyped-def]  # the two tables hold
 
 
 def install() -> None:
-    """Register the finder in this process if the launcher asked for the CPU; a second call changes nothing.
-
-    On a GPU OpenRLHF runs as it is, but for what it imports of flash_attn whether or not that is installed and used.
-
-    Modules that are already imported stay as they are: at interpreter start none of the listed ones is.
-    """
+    """Register the finder in this process, once, if the launcher asked for it: on a GPU for flash_attn alone."""
     wanted = os.environ.get(DEVICE_VARIABLE)
     if wanted in ("cpu", "gpu") and not any(
         type(finder).__name__ == PostImportFinder.__name__ for finder in sys.meta_path

@@ -1,7 +1,4 @@
-"""Which numbers this processor computes with: bfloat16 where it has instructions for it, else float32.
-
-Without them torch computes bfloat16 products one by one, thirty times slower than float32 ones.
-"""
+"""The fast numbers of this processor: bfloat16 where it has instructions for it, else float32."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 from typing import Any
 
@@ -17,10 +18,11 @@ def existing(owner: Any, name: str, behaviour: str) -> Any:
     try:
         return getattr(owner, name)
     except AttributeError as error:
+        package = _path(owner).partition(".")[0]
         raise CellDualityError(
             f"{behaviour} cannot be set up on the CPU, because {_path(owner)} has no attribute {name!r}",
             code="wrong-version",
-            where=_version(owner),
+            where=" ".join(installed_version(package) or [package]),
             hint="install the versions pinned by cellduality[cpu], or report this version as unsupported",
         ) from error
 
@@ -36,11 +38,9 @@ def _path(owner: Any) -> str:
     return f"{module}.{owner.__name__}" if module else str(owner.__name__)
 
 
-def _version(owner: Any) -> str:
-    package = _path(owner).partition(".")[0]
+def installed_version(package: str) -> tuple[str, str] | None:
+    """Return the distribution of a package, its own or the one for a CPU, and its version; None if it is not there."""
     for name in (package, f"{package}-cpu"):
-        try:
-            return f"{name} {importlib.metadata.version(name)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return package
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return name, importlib.metadata.version(name)
+    return None

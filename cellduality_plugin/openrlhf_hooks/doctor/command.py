@@ -32,27 +32,12 @@ class Command:
 
     @classmethod
     def read(cls, words: Sequence[str]) -> Command:
-        """Return the command in ``words``.
-
-        Raises
-        ------
-        CellDualityError
-            If it runs neither trainer.
-
-        Examples
-        --------
-        >>> run = Command.read(["cellduality-cpu", "python", "-m", SFT, "--data.max_len", "64"])
-        >>> run.on_cpu, run.flags
-        (True, ('--data.max_len', '64'))
-        """
+        """Return the command in ``words``; a CellDualityError if it runs neither trainer."""
         at = next((place for place, word in enumerate(words) if word in TRAINERS), None)
         if at is None:
-            raise CellDualityError(
-                "the command runs no trainer that can be examined",
-                code="no-trainer",
-                where=" ".join(words[:4]) or "nothing behind --",
-                hint=f"cellduality doctor -- python -m {RL} --flags ... (or {SFT})",
-            )
+            what = "the command runs no trainer that can be examined"
+            hint = f"cellduality doctor -- python -m {RL} --flags ... (or {SFT})"
+            raise CellDualityError(what, code="no-trainer", where=" ".join(words[:4]) or "nothing behind --", hint=hint)
         before, names = list(words[:at]), [os.path.basename(word) for word in words[:at]]
         submitted = "ray job submit" in " ".join(names)
         variables = dict(word.split("=", 1) for word in before if re.match(r"[A-Za-z_]\w*=", word))

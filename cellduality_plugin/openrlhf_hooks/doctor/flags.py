@@ -1,8 +1,7 @@
 """What OpenRLHF's own parser makes of the flags, without importing what it imports.
 
 A trainer of OpenRLHF ends in a block that builds the parser, parses, corrects and asserts, and calls `train(args)`.
-That block is run as it stands, with its standard imports and a `train` that does nothing: Ray and torch stay where
-they are.
+That block is run as it stands, with a `train` that does nothing.
 """
 
 from __future__ import annotations
@@ -72,13 +71,7 @@ class _RefusedError(Exception):
 
 
 def read_flags(trainer: str, words: Sequence[str]) -> Flags:
-    """Return what the module ``trainer`` makes of the flags ``words``.
-
-    Raises
-    ------
-    CellDualityError
-        If OpenRLHF is not installed, or starts otherwise than it did in the version this was written for.
-    """
+    """Return what the module ``trainer`` makes of the flags ``words``; another OpenRLHF is an error."""
     found: list[SimpleNamespace] = []
     unknown: list[str] = []
     given: dict[str, Any] = {}
@@ -129,15 +122,7 @@ def read_flags(trainer: str, words: Sequence[str]) -> Flags:
 
 
 def nearest(flag: str, options: Sequence[str]) -> str:
-    """Return the option most like ``flag``, empty if none is; older versions had the same words in another order.
-
-    Examples
-    --------
-    >>> nearest("--micro_train_batch_size", ["--train.micro_batch_size", "--train.batch_size"])
-    '--train.micro_batch_size'
-    >>> nearest("--colour", ["--train.seed"])
-    ''
-    """
+    """Return the option most like ``flag``, empty if none is; older versions had the same words in another order."""
 
     def likeness(option: str) -> tuple[float, float]:
         own, other = (set(re.split(r"[._-]+", name.lstrip("-"))) for name in (flag, option))
@@ -194,12 +179,9 @@ def _file_of_openrlhf(name: str) -> ModuleType:
 def _package() -> Path:
     spec = importlib.util.find_spec("openrlhf")
     if spec is None or spec.origin is None:
-        raise CellDualityError(
-            "OpenRLHF is not installed here, so its flags cannot be read",
-            code="not-installed",
-            where=sys.executable,
-            hint="run the doctor where the trainer is installed (bash recipes/setup.sh)",
-        )
+        what = "OpenRLHF is not installed here, so its flags cannot be read"
+        hint = "run the doctor where the trainer is installed (bash recipes/setup.sh)"
+        raise CellDualityError(what, code="not-installed", where=sys.executable, hint=hint)
     return Path(spec.origin).parent
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from cellduality_plugin.openrlhf_hooks.cpu.upstream import installed_version
+
 GIB = 1024**3
 TESTED = {
     "openrlhf": "0.11.2", "vllm": "0.29.0", "deepspeed": "0.19.6", "ray": "2.55.0", "torch": "2.13.0",
@@ -46,7 +48,7 @@ class Machine:
         gpus, found = _cards()
         return cls(
             sys.version_info[:2],
-            {name: version for name in TESTED if (version := _version(name))},
+            {name: there[1].partition("+")[0] for name in TESTED if (there := installed_version(name))},
             gpus,
             gpu_memory * GIB if gpu_memory else found,
             host_memory * GIB if host_memory else float(psutil.virtual_memory().total),
@@ -55,15 +57,6 @@ class Machine:
             not gpus or _optimisers(),
             dict(os.environ),
         )
-
-
-def _version(name: str) -> str | None:
-    for distribution in (name, f"{name}-cpu"):
-        try:
-            return importlib.metadata.version(distribution).partition("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def _cards() -> tuple[int, float | None]:

@@ -1,18 +1,11 @@
 """What a run takes of each card and of the host, by formula.
 
 With P parameters, D devices that share a batch, z the ZeRO stage, t tokens of a micro-batch, h the hidden size,
-L layers and V words (bytes; P, L, h, V out of the model's config.json):
+L layers and V words (P, L, h, V out of the model's config.json), in bytes.
 
-weights      2 P / (D if z = 3)
-gradients    2 P / (D if z >= 2)
-optimiser    12 P / (D if z >= 1): master weights and both moments in fp32; on the host with --ds.adam_offload
-activations  2 t h L + 34 t h with gradient checkpointing, 34 t h L without; roughly
-logits       10 t V: fp32, their gradient in fp32 and in bf16
-reference    2 P / (D if z = 3); on the host with --ref.offload
-engine       --vllm.gpu_memory_utilization of the card, while generating; while training as well, unless it sleeps
-cache        of it, 2 x layers x kv heads x head size x 2 bytes a token
-host         each process reads the whole model as it loads: 2 P each; then whatever is offloaded, and 2 P an engine
-             that sleeps. Ray's object store may take up to 30 % of the host besides, and is not counted.
+The formula of each part stands beside it. The optimiser holds master weights and both moments in fp32; logits are in
+fp32, with a gradient in fp32 and in bf16; each process reads the whole model as it loads. Ray's object store may take
+up to 30 % of the host besides, and is not counted.
 """
 
 from __future__ import annotations

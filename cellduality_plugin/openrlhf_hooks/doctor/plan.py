@@ -23,13 +23,14 @@ from pathlib import Path
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.openrlhf_hooks.doctor.command import TRAINERS, Command, value_of
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, Machine
 from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, cache_of, cache_tokens, parts, totals
 from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 from cellduality_plugin.openrlhf_hooks.doctor.rates import Rates
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
-from cellduality_plugin.openrlhf_hooks.preflight import Lengths, Question, read_tokenizer, rl_questions, sft_questions
+from cellduality_plugin.openrlhf_hooks.preflight import Lengths, Question, rl_questions, sft_questions
 from cellduality_plugin.parsing import OneOf
 
 _EVALUATION = 0.9  # of a card's memory: vLLM's default

@@ -32,7 +32,6 @@ class Run:
 
     @classmethod
     def of(cls, command: Command, machine: Machine) -> Run:
-        """Return the run that ``command`` starts on ``machine``."""
         return cls(command, read_flags(command.trainer, command.flags), machine)
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -41,7 +40,6 @@ class Run:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """Return the environment of the command, where it is started."""
         return {**self.machine.variables, **self.command.variables}
 
     @property
@@ -50,7 +48,6 @@ class Run:
 
     @property
     def on_cpu(self) -> bool:
-        """Return whether everything is in the host's memory."""
         return self.command.on_cpu and not self.machine.gpus
 
     @functools.cached_property
@@ -60,7 +57,6 @@ class Run:
 
     @property
     def is_ours(self) -> bool:
-        """Return whether the reward is the dual."""
         return self.agent is not None and self.agent.is_ours
 
     @property

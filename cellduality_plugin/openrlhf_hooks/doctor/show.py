@@ -24,7 +24,6 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def findings_table(found: Sequence[Finding]) -> Table:
-    """Return the findings as a table."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("", "what", "where", "what to do"):
         table.add_column(heading, overflow="fold")
@@ -35,7 +34,6 @@ def findings_table(found: Sequence[Finding]) -> Table:
 
 
 def memory_table(run: Run) -> Table:
-    """Return the estimate of memory as a table, in GiB."""
     title, found = "memory by formula, GiB", parts(run)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("part", "where", "loading", "generating", "training", "formula"):

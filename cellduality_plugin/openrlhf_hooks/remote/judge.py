@@ -14,8 +14,7 @@ from cellduality_plugin.parsing import Answer, Failure, OneOf
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.scoring import Scorer
 
-OPENRLHF_WAITS = 180.0
-"""Seconds after which OpenRLHF gives up on a reward server's answer."""
+OPENRLHF_WAITS = 180.0  # seconds after which OpenRLHF gives up on a reward server's answer
 
 _OF_THE_TEXT = frozenset(get_args(Failure))
 _SHORTEST_MATCH = 32
@@ -108,12 +107,9 @@ def _refuse_unfit(config: Config) -> None:
     for name, task in config.tasks.items():
         for setting, what in (("minimum_spread", "level a group"), ("votes", "count a group's votes")):
             if getattr(task, setting):
-                raise CellDualityError(
-                    f"a remote reward sees one rollout at a time and cannot {what}",
-                    code="needs-group",
-                    where=f"tasks.{name}.{setting}",
-                    hint="leave it out, or use the agent (--train.agent_func_path)",
-                )
+                what = f"a remote reward sees one rollout at a time and cannot {what}"
+                hint = "leave it out, or use the agent (--train.agent_func_path)"
+                raise CellDualityError(what, code="needs-group", where=f"tasks.{name}.{setting}", hint=hint)
     if config.dual.timeout_seconds >= OPENRLHF_WAITS:
         what = f"OpenRLHF waits {OPENRLHF_WAITS:g} s for a reward, no longer than a dual may take"
         hint = "lower it, to 120 for example"

@@ -1,14 +1,22 @@
-"""What OpenRLHF posts and reads: bounded and validated strictly, on both sides."""
+"""What OpenRLHF posts and reads, bounded and validated strictly on both sides; and the token of those who may."""
 
 from __future__ import annotations
 
+import base64
+import hmac
+import ipaddress
+import os
+import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StrictStr, ValidationError
 
+from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.groups import Score
 
+TOKEN_VARIABLE = "CELLDUALITY_TOKEN"
+_SHORTEST_TOKEN = 16
 MAX_ITEMS = 1024
 _Texts = Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_ITEMS)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -32,16 +40,7 @@ class _Reply(BaseModel):
 
 
 def read_request(body: bytes) -> list[tuple[str, str, str]]:
-    """Return (query, prompt, label) of each rollout in the body of a request.
-
-    Malformed is raised if the body is not JSON, a field is missing or no list of texts, or the lists differ in
-    length.
-
-    Examples
-    --------
-    >>> read_request(b'{"query": ["pr"], "prompts": ["p"], "labels": ["l"]}')
-    [('pr', 'p', 'l')]
-    """
+    """Return (query, prompt, label) of each rollout in the body of a request; Malformed names a wrong field."""
     fields = _read(_Request, body)
     for name, texts in fields.items():
         if len(texts) != len(fields["query"]):
@@ -50,15 +49,7 @@ def read_request(body: bytes) -> list[tuple[str, str, str]]:
 
 
 def read_reply(body: bytes, rollouts: int) -> dict[str, Any]:
-    """Return what a reward server answered about so many rollouts, if it is what OpenRLHF can train on.
-
-    Malformed is raised if it is anything else, None and NaN among it.
-
-    Examples
-    --------
-    >>> read_reply(b'{"rewards": 0.5, "scores": 0.5, "extra_logs": {"dual_reward": 0.5}}', 1)
-    {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
-    """
+    """Return what a server answered about so many rollouts; Malformed if OpenRLHF could not train on it (None, NaN)."""
     found = _read(_Reply, body)
     for values in (found["rewards"], found["scores"], *found["extra_logs"].values()):
         if (len(values) if isinstance(values, list) else None) != (None if rollouts == 1 else rollouts):
@@ -67,13 +58,7 @@ def read_reply(body: bytes, rollouts: int) -> dict[str, Any]:
 
 
 def reply(scores: Sequence[Score]) -> dict[str, Any]:
-    """Return what OpenRLHF reads: numbers for one rollout, as it asks for them, and lists for several.
-
-    Examples
-    --------
-    >>> reply([Score(0.5, {"dual_reward": 0.5})])
-    {'rewards': 0.5, 'scores': 0.5, 'extra_logs': {'dual_reward': 0.5}}
-    """
+    """Return what OpenRLHF reads: numbers for one rollout, as it asks for them, and lists for several."""
     if len(scores) == 1:
         return {"rewards": scores[0].reward, "scores": scores[0].reward, "extra_logs": dict(scores[0].logs)}
     rewards = [score.reward for score in scores]
@@ -88,3 +73,46 @@ def _read(model: type[BaseModel], body: bytes) -> dict[str, Any]:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field, *place = first["loc"] or ("body",)
         raise Malformed(f"{field}{''.join(f'[{part}]' for part in place)}: {first['msg']:.200}") from None
+
+
+def find_token(host: str) -> tuple[str, bool]:
+    """Return (the token, whether it was just made); a CellDualityError if others reach ``host`` without one."""
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+        what = f"{TOKEN_VARIABLE} has to have {_SHORTEST_TOKEN} characters or more, and no blanks"
+        raise CellDualityError(what, code="weak-token", hint="set a longer one")
+    if not token and not is_loopback(host):
+        what = f"{host} can be reached from other machines, and {TOKEN_VARIABLE} is not set"
+        hint = f"set {TOKEN_VARIABLE} for the server and its clients, or listen on 127.0.0.1"
+        raise CellDualityError(what, code="no-token", where="--host", hint=hint)
+    return (token, False) if token else (secrets.token_urlsafe(24), True)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def allowed(authorization: str, token: str) -> bool:
+    """Return whether an ``Authorization`` header holds the token.
+
+    OpenRLHF's client sends no bearer token; of an address ``http://any:TOKEN@host:port/`` it makes Basic credentials.
+
+    Examples
+    --------
+    >>> allowed("Bearer secret", "secret"), allowed("Basic " + base64.b64encode(b"any:secret").decode(), "secret")
+    (True, True)
+    >>> allowed("Bearer other", "secret"), allowed("Basic !", "secret"), allowed("", "secret")
+    (False, False, False)
+    """
+    scheme, _, credentials = authorization.partition(" ")
+    given = credentials.strip().encode("utf-8", "replace") if scheme.lower() in ("basic", "bearer") else b""
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).partition(b":")[2]
+        except ValueError:
+            given = b""
+    return hmac.compare_digest(given, token.encode())

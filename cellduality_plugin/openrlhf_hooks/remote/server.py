@@ -17,9 +17,8 @@ from starlette.routing import Route
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.groups import Score
-from cellduality_plugin.openrlhf_hooks.remote.access import allowed
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout
-from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, read_request, reply
+from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, allowed, read_request, reply
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.endpoint import EndpointPolicy
 
@@ -58,10 +57,7 @@ class Metrics:
 
 
 class RewardServer:
-    """Speaks OpenRLHF's remote-reward protocol to clients that have the ``token``; ``app`` is the application.
-
-    ``policy``, whom the ``judge`` asks, is closed with the server.
-    """
+    """Speaks OpenRLHF's remote-reward protocol to clients with the ``token``; closes ``policy`` in the end."""
 
     def __init__(self, judge: Judge, policy: EndpointPolicy, token: str, limits: Limits = Limits()) -> None:
         self.metrics = Metrics()

@@ -9,18 +9,14 @@ from typing import Any
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.hub import read_tokenizer
-from cellduality_plugin.openrlhf_hooks.remote.access import TOKEN_VARIABLE, find_token
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge
+from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE, find_token
 from cellduality_plugin.policies.endpoint import EndpointPolicy
 from cellduality_plugin.policies.settings import EndpointSettings
 
 
 def with_endpoint(config: Config, **changes: Any) -> Config:
-    """Return the configuration with an endpoint that plays the dual.
-
-    ``changes`` are settings of the endpoint that go before those of the configuration; what is empty changes nothing. A
-    CellDualityError is raised if the endpoint lacks an address or a model then.
-    """
+    """Return the configuration with its endpoint, changed by those ``changes`` that are not empty, as the dual."""
     old = config.dual.endpoint.model_dump() if config.dual.endpoint else {}
     new = {**old, **{name: value for name, value in changes.items() if value}}
     for name, flag in {"urls": "--policy-url", "model": "--model"}.items():
@@ -34,10 +30,7 @@ def with_endpoint(config: Config, **changes: Any) -> Config:
 
 
 def open_judge(config: Config) -> tuple[Judge, EndpointPolicy]:
-    """Return a judge over the endpoint of the configuration, and that endpoint, to be closed when it is done.
-
-    A CellDualityError is raised if the configuration names no endpoint, or asks for what a remote reward cannot do.
-    """
+    """Return (a judge, the endpoint of the configuration that it asks, to be closed); there has to be one."""
     config = with_endpoint(config)
     endpoint = config.dual.endpoint
     assert endpoint is not None

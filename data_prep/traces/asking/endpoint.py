@@ -89,12 +89,8 @@ class EndpointTeacher(Teacher):
     async def answer(self, question: Question, candidate: int) -> Reply:
         """Return candidate number ``candidate``, from 0.
 
-        Raises
-        ------
-        RequestFailed
-            If the endpoint fails however often it is asked, or does not take this question.
-        CellDualityError
-            If it would take no question: the key, the address or the model is wrong, or the credit is used up.
+        A RequestFailed is raised if the endpoint does not answer this question however often it is asked, a
+        CellDualityError if it would answer none: key, address or model are wrong, or the credit is used up.
         """
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question.prompt}]
         body, length = {**self._settings(candidate), "messages": messages}, len(INSTRUCTIONS + question.prompt)

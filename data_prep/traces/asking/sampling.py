@@ -111,16 +111,10 @@ def sample(
 ) -> SampleSummary:
     """Return what was done so that the file ``out`` holds all candidates of ``questions`` by this teacher.
 
-    Candidates that are there already (same question, prompt, number, teacher and version) are not asked for again. All
-    candidates of a question are asked for before the next question's, so that a run that is stopped leaves whole
-    questions. A question that is given up after its retries is left to the next run, and so is what Ctrl-C interrupts.
-    Questions are read one by one, and once; a live counter on stderr shows their number if they have a length.
-
-    Raises
-    ------
-    CellDualityError
-        If the teacher can answer no question at all (key, model, address), another process appends to the file, a line
-        of it is malformed, or it cannot be written. What was answered until then is kept.
+    What is there already (same question, prompt, number, teacher, version) is not asked for again. All candidates of a
+    question come before the next question's; what is given up, or Ctrl-C interrupts, is left to the next run. Questions
+    are read one by one, and once. A CellDualityError is raised if the teacher can answer none (key, model, address) or
+    the file cannot be read and appended to; what was answered is kept.
     """
     with CandidateLog(out) as log:
         run = _Run(questions, teacher, log, settings or SampleSettings())

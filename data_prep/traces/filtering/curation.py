@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,13 +11,12 @@ import numpy as np
 from pydantic import Field
 from rich.table import Table
 
-import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.manifests import Manifest, code_sha256, read_manifest, refuse_changed, up_to_date, write_manifest
+from data_prep.manifests import Summary, read_manifest, refuse_changed, rows_code_sha256, up_to_date, write_manifest
 from data_prep.sources import file_sha256
 from data_prep.traces.candidates import Candidate, prompt_hash
 from data_prep.traces.filtering.filters import FilterSettings, Judged, Verdict, by_group, judge_all
@@ -61,27 +59,12 @@ class CurationSettings(Settings):
                 raise CellDualityError(f"no group {name!r}", code="unknown-group", where=flag, hint=hint)
 
 
-@dataclass(frozen=True)
-class CurationSummary:
-    """What an SFT set holds: the folder, whether it already was there, and each file's manifest by name."""
+def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> Summary:
+    """Return a summary of the SFT set in ``data``, which is made of its questions and candidates if it is not there.
 
-    data: Path
-    up_to_date: bool
-    manifests: Mapping[str, Manifest]
-
-
-def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> CurationSummary:
-    """Return a summary of the SFT set in ``data``, which is made if it is not there already.
-
-    Reads ``sft.jsonl``, ``vocabulary.json`` and ``traces/candidates.jsonl``; writes ``sft_traces.jsonl`` (the columns
-    of ``sft.jsonl`` and where each row comes from) and ``traces/rejected.jsonl``, each whole or not at all, with
-    manifests. The same files and settings give identical bytes, whatever the order of the candidates.
-
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, if what was written was changed by hand since, if no candidate is of this
-        preparation, or if none passes.
+    ``sft_traces.jsonl`` has the columns of ``sft.jsonl`` and where each row comes from. The same files and settings
+    give identical bytes, whatever the order of the candidates. A CellDualityError is raised if a file is missing or
+    malformed, was changed by hand, or no candidate is of this preparation or passes.
     """
     settings.check(tasks)
     data = Path(data)
@@ -90,7 +73,7 @@ def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     if not fresh:
         refuse_changed([data / ROWS, data / REJECTED])
         _write(data, tasks, settings, origin)
-    return CurationSummary(data, fresh, {name: read_manifest(data / name) for name in (ROWS, REJECTED)})
+    return Summary(data, fresh, {name: read_manifest(data / name) for name in (ROWS, REJECTED)})
 
 
 def decide(
@@ -98,8 +81,7 @@ def decide(
 ) -> Iterator[tuple[Question, Judged, bool]]:
     """Yield (question, its judged candidates, whether it has a row) for the questions of ``instance``, primal first.
 
-    The candidates of a primal question that is not well posed, and of a dual whose primal has no row, are judged like
-    all others; those that pass are then rejected for that.
+    Candidates of an ill-posed primal, and of a dual whose primal has no row, are judged like all others, then rejected.
     """
     refused = ill_posed(instance, vocabulary, settings.filters) if settings.well_posed else ""
     directions: Sequence[Direction] = ("primal",) if settings.directions == "primal" else ("primal", "dual")
@@ -113,16 +95,13 @@ def decide(
 
 def _origin(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
-    core = Path(cellduality_plugin.__file__).parent
-    code = {*core.glob("*.py"), *core.glob("tasks/*.py"), *Path(__file__).parent.glob("*.py")}
-    code |= {Path(type(task).dual_prompt.__code__.co_filename) for task in tasks.values()}
     return {
         "seed": settings.seed,
         "source": f"{QUESTIONS} + {CANDIDATES}",
         "questions_sha256": _sha256(data / QUESTIONS, "prepare the data first (cellduality data prepare)"),
         "candidates_sha256": _sha256(data / CANDIDATES, "ask a teacher first (cellduality traces sample)"),
         "vocabulary": Vocabulary.load(data / "vocabulary.json").fingerprint,
-        "code_sha256": code_sha256([path for path in sorted(code) if path.is_file()]),
+        "code_sha256": rows_code_sha256(tasks.values(), Path(__file__).parent.glob("*.py")),
         "settings": settings.model_dump(mode="json"),
     }
 
@@ -161,12 +140,9 @@ def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     counts["drops"] = Counter(row["reason"] for row in rejected)
     if not counts["accepted"].total() and not settings.fill:
         why = ", ".join(f"{count} x {reason}" for reason, count in counts["drops"].most_common(4))
-        raise CellDualityError(
-            f"no candidate passes: {why or 'none was asked in this direction'}",
-            code="nothing-passes",
-            where=str(data / CANDIDATES),
-            hint="look at the replies, loosen the filter that is named most, or ask a better teacher",
-        )
+        what = f"no candidate passes: {why or 'none was asked in this direction'}"
+        hint = "look at the replies, loosen the filter that is named most, or ask a better teacher"
+        raise CellDualityError(what, code="nothing-passes", where=str(data / CANDIDATES), hint=hint)
     groups = [group for group, _ in rows]
     places = chosen(groups, settings.shares, np.random.default_rng(settings.seed))
     write_jsonl(data / ROWS, (rows[place][1] for place in places))
@@ -214,11 +190,6 @@ def apportioned(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[
 
     These are the largest numbers in that proportion, rounded; the group that is scarcest for its weight is kept whole.
     Without shares all rows are kept. A CellDualityError is raised if every group weighs 0.
-
-    Examples
-    --------
-    >>> apportioned({"a/primal": 100, "a/dual": 80}, {"a/dual": 0.5})
-    {'a/primal': 100, 'a/dual': 50}
     """
     if not shares:
         return dict(counts)
@@ -246,11 +217,11 @@ def in_order(groups: Iterable[str]) -> list[str]:
     return sorted(groups, key=lambda group: (group.rpartition("/")[0], group.endswith("/dual")))
 
 
-def describe(summary: CurationSummary) -> Table:
+def describe(summary: Summary) -> Table:
     """Return a table of the SFT set by task and direction, for printing with rich."""
     manifest = summary.manifests[ROWS]
     state = "up to date" if summary.up_to_date else "written"
-    table = Table(title=f"{summary.data / ROWS}: {state}", title_justify="left", caption_justify="left")
+    table = Table(title=f"{summary.out / ROWS}: {state}", title_justify="left", caption_justify="left")
     columns = {
         "questions": "questions", "unasked": "not asked", "accepted": "accepted", "filled": "bare",
         "primal_without_dual": "no dual", "counts": "rows",

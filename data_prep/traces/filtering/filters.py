@@ -63,8 +63,7 @@ LABEL_PHRASES = (
 )  # fmt: skip
 """The same where the answer is a label. A question whose answer is a list of genes shows a label: it may be named."""
 
-FEWEST_WRITTEN = 4
-"""A trace may always name this many genes of the answer: that is evidence, not a copy."""
+FEWEST_WRITTEN = 4  # a trace may always name this many genes of the answer: that is evidence, not a copy
 
 _MARKUP = re.compile(r"</?[a-zA-Z]\w*\s*/?>|<\|[^<>|]*\|>|\[/?INST\]")
 _WORD = re.compile(r"[^\W_]+")
@@ -127,13 +126,7 @@ Judged: TypeAlias = list[tuple[Candidate, Verdict]]
 
 
 def similarity(gold: Value, value: Value | None) -> float:
-    """Return how well an answer matches the right one, in [0, 1]; best value 1.
-
-    Examples
-    --------
-    >>> similarity("B", "T"), similarity(("LYZ", "CD74"), ("LYZ", "CD74")), similarity("B", None)
-    (0.0, 1.0, 0.0)
-    """
+    """Return how well an answer matches the right one, in [0, 1]; best value 1."""
     if value is None:
         return 0.0
     return exact_match(gold, value) if isinstance(gold, str) else rank_weighted_jaccard(gold, value)

@@ -58,10 +58,7 @@ class Instance:
 def read_instances(questions: Path, candidates: Path, tasks: Mapping[str, DualTask]) -> tuple[list[Instance], int]:
     """Return the instances of an SFT file, in its order, and how many candidates answer no question that it asks now.
 
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, or no candidate answers a question of the file.
+    A CellDualityError is raised if a file is missing or malformed, or no candidate answers a question of the file.
     """
     instances: dict[str, Instance] = {}
     prompts: dict[str, str] = {}
@@ -77,22 +74,16 @@ def read_instances(questions: Path, candidates: Path, tasks: Mapping[str, DualTa
         else:
             others += 1
     if not matched:
-        raise CellDualityError(
-            f"no candidate answers a question of {questions.name}, {others} are of another preparation",
-            code="other-preparation",
-            where=str(candidates),
-            hint=f"ask with cellduality traces sample, or put the {questions.name} back that they were asked for",
-        )
+        what = f"no candidate answers a question of {questions.name}, {others} are of another preparation"
+        hint = f"ask with cellduality traces sample, or put the {questions.name} back that they were asked for"
+        raise CellDualityError(what, code="other-preparation", where=str(candidates), hint=hint)
     return list(instances.values()), others
 
 
 def some_questions(
     path: Path, tasks: Mapping[str, DualTask], limit: int | None, rng: np.random.Generator
 ) -> list[Question]:
-    """Return questions of whole instances drawn at random, in the order of their file; ``limit`` at most, None for all.
-
-    A primal question and its dual come together or not at all.
-    """
+    """Return questions of whole instances drawn at random, in the file's order; ``limit`` at most, None for all."""
     questions = list(read_questions(path, tasks))
     counts = Counter(instance_key(question.key) for question in questions)
     names, left = list(counts), len(questions) if limit is None else limit
@@ -111,10 +102,7 @@ def answers_read(instance: Instance, question: Question, vocabulary: Vocabulary)
 
 
 def dual_questions(instances: Iterable[Instance], vocabulary: Vocabulary) -> Iterator[Question]:
-    """Yield the dual question about each different answer that the primal question of an instance was given.
-
-    About the right answer it is the dual question of the SFT set, with the same key: it is not asked again.
-    """
+    """Yield the dual question about each different answer that the primal question of an instance was given."""
     for instance in instances:
         if instance.primal is not None:
             answers = answers_read(instance, instance.primal, vocabulary)

@@ -39,15 +39,7 @@ class Statistics:
 
 
 def statistics(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> Statistics:
-    """Return the statistics of the candidates in ``data``.
-
-    The sweep looks at each question alone: what well-posedness and the pairing of duals take is not in it.
-
-    Raises
-    ------
-    CellDualityError
-        If a file is missing or malformed, or no candidate is of this preparation.
-    """
+    """Return the statistics of the candidates in ``data``; the sweep looks at each question alone."""
     settings.check(tasks)
     vocabulary, keep = Vocabulary.load(data / "vocabulary.json"), settings.filters.keep
     lax = settings.filters.model_copy(update={"threshold": 0.0, "thresholds": {}, "keep": 10**9})
@@ -109,15 +101,7 @@ def tables(found: Statistics, keep: int = 1) -> Iterator[Table]:
 
 
 def plot(found: Statistics, path: Path) -> Path:
-    """Return ``path``, a PNG of reasons, threshold sweep, trace lengths and scores; written whole or not at all.
-
-    Each task has a colour, drawn through for the primal and dashed for the dual.
-
-    Raises
-    ------
-    CellDualityError
-        If matplotlib is missing.
-    """
+    """Return ``path``, a PNG of reasons, sweep, trace lengths and scores: a colour a task, the dual dashed."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure  # no pyplot: no global state, no display

@@ -1,7 +1,4 @@
-"""The rule's answers: a label from some of the evidence for it, or the genes of a cell it has seen.
-
-A question is known by the kinds of its fields, never by its pair's name.
-"""
+"""The rule's answers: a label from some of the evidence for it, or the genes of a cell it has seen."""
 
 from __future__ import annotations
 

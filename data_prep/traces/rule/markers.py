@@ -46,14 +46,12 @@ def value_of(cell: Cell, column: str) -> str | None:
 
 
 def find_markers(cells: Sequence[Cell], vocabulary: Vocabulary, *, top: int = 40) -> dict[str, Markers]:
-    """Return the markers of every label set that a cell has a label of, by kind.
+    """Return the markers of every label set that one of the labelled training ``cells`` has a label of, by kind.
 
-    ``cells`` are the labelled training cells, and no others: what is found here is shown to whoever is trained. A cell
-    whose value is not in a label set is not counted for that kind. A label keeps ``top`` genes of either evidence.
-
-    Markers are chosen by the tie-corrected Wilcoxon rank-sum test of one label against the rest, on rank scores. A
-    label of a single cell cannot be tested, nor can the only label of a kind: its markers are the genes of its cells
-    with the largest log-ratios, those high in the cells first. Equal scores are in the vocabulary's order.
+    A label keeps ``top`` genes of either evidence, chosen by the tie-corrected Wilcoxon rank-sum test of one label
+    against the rest, on rank scores. A label of a single cell cannot be tested, nor can the only label of a kind: its
+    markers are the genes of its cells with the largest log-ratios, those high in the cells first. Equal scores are in
+    the vocabulary's order.
     """
     place = {gene: column for column, gene in enumerate(vocabulary.genes)}
     found: dict[str, Markers] = {}
@@ -68,13 +66,7 @@ def find_markers(cells: Sequence[Cell], vocabulary: Vocabulary, *, top: int = 40
 
 
 def rank_scores(cells: Sequence[Cell], place: Mapping[str, int]) -> csr_matrix:
-    """Return cells by genes: 1 for a cell's first gene, falling evenly to 1/n for its last, 0 for genes not listed.
-
-    Examples
-    --------
-    >>> rank_scores([Cell("set/1", ("B", "A"))], {"A": 0, "B": 1, "C": 2}).toarray().tolist()
-    [[0.5, 1.0, 0.0]]
-    """
+    """Return cells by genes: 1 for a cell's first gene, falling evenly to 1/n for its last, 0 for genes not listed."""
     from scipy.sparse import csr_matrix
 
     entries = [

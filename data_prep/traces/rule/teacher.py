@@ -37,15 +37,14 @@ NOT_COLUMNS = ("id", "split", "labelled", "genes", "control")  # of a row of ``c
 class RuleTeacher(Teacher):
     """Writes traces that are grounded in the data: which marker genes a cell shows, which it lacks, what follows.
 
-    Asked for a label, it suspects one after a look at all genes shown, cites a random handful of the evidence for it,
-    and concludes what the genes it *cites* speak for most. It never looks at the right label, so it can be wrong, and
-    the more so the higher the candidate's number. Asked for genes, it lists a cell it has seen: see
-    :class:`~data_prep.traces.rule.answers.CellRule`. It goes by the kinds of a question's fields alone, so that a pair
-    of one's own is served as the built-in ones are.
+    Asked for a label, it suspects one, cites a random handful of the evidence for it, and concludes what the genes it
+    *cites* speak for most. It never looks at the right label, so it can be wrong, and the more so the higher the
+    candidate's number. Asked for genes, it lists a cell it has seen: see
+    :class:`~data_prep.traces.rule.answers.CellRule`. It goes by the kinds of a question's fields, so that a pair of
+    one's own is served as well.
 
-    ``cells`` are the labelled training cells, and no others. ``seed`` is of everything random: a question and a
-    candidate's number always give the same text. ``faults`` is the share of candidates with one of :data:`FAULTS`. A
-    CellDualityError is raised if there is no cell to learn from, or ``faults`` is not in [0, 1].
+    ``cells`` are the labelled training cells, and no others. A question, a candidate's number and ``seed`` always give
+    the same text; ``faults``, in [0, 1], is the share of candidates with one of :data:`FAULTS`.
     """
 
     name = "rule"
@@ -77,13 +76,7 @@ class RuleTeacher(Teacher):
         return FAULTS[rng.integers(len(FAULTS) - (candidate == 0))]  # candidate 0 has nothing to repeat
 
     def write(self, question: Question, candidate: int) -> str:
-        """Return the text of candidate number ``candidate``.
-
-        Raises
-        ------
-        CellDualityError
-            If the question asks for something that is neither a label nor a list of genes.
-        """
+        """Return the text of that candidate; a CellDualityError if neither a label nor genes are asked for."""
         fault = self.fault(question, candidate)
         if fault == "repeat":
             return self.write(question, 0)
@@ -119,13 +112,7 @@ class RuleTeacher(Teacher):
 
 
 def read_rule_teacher(data: Path, seed: int = 0) -> RuleTeacher:
-    """Return the rule that has learned from the labelled training cells of a prepared folder.
-
-    Raises
-    ------
-    CellDualityError
-        If ``cells.jsonl`` or ``vocabulary.json`` is missing or malformed, or no training cell is labelled.
-    """
+    """Return the rule that has learned from the labelled training cells of a prepared folder."""
     path = Path(data) / "cells.jsonl"
     cells = []
     for number, row in enumerate(read_jsonl(path), start=1):

@@ -130,6 +130,7 @@ def test_tested_versions_are_those_of_the_lock_file_and_of_the_gpu_extra():
 def test_of_this_machine_what_is_found_and_what_is_given_instead():
     here, given = Machine.look(), Machine.look(gpu_memory=48, host_memory=256)
     assert (here.python, here.versions["openrlhf"]) == (sys.version_info[:2], TESTED["openrlhf"])
+    assert (here.gpu_memory is None) == (here.gpus == 0)
     assert here.host_memory > GIB
     assert (given.gpu_memory, given.host_memory) == (48 * GIB, 256 * GIB)
 

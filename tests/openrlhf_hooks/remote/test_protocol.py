@@ -1,4 +1,4 @@
-"""Bodies that are requests or replies, bodies that are not, and which field is named of those."""
+"""Bodies that are requests or replies, bodies that are not, which field is named of those; and who may ask."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.openrlhf_hooks.remote.protocol import MAX_ITEMS, Malformed, read_reply, read_request
+from cellduality_plugin.openrlhf_hooks.remote.protocol import (
+    MAX_ITEMS,
+    TOKEN_VARIABLE,
+    Malformed,
+    allowed,
+    find_token,
+    read_reply,
+    read_request,
+)
+from tests.refused import refused
 
 GOOD = {"query": ["ab", "cd"], "prompts": ["a", "c"], "labels": ["1", "2"]}
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -66,3 +75,29 @@ def test_a_reply_that_openrlhf_could_not_train_on_is_malformed(body, rollouts):
 def test_a_reply_to_several_rollouts_is_of_lists():
     body = b'{"rewards": [0, 1], "scores": [0, 1], "extra_logs": {"dual_reward": [0.0, 1.0]}, "further": 1}'
     assert read_reply(body, 2) == {"rewards": [0, 1], "scores": [0, 1], "extra_logs": {"dual_reward": [0.0, 1.0]}}
+
+
+def test_a_token_is_made_for_this_machine_alone(monkeypatch):
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    (one, made), (other, _) = find_token("127.0.0.1"), find_token("::1")
+    assert made
+    assert allowed(f"Bearer {one}", one)
+    assert not allowed(f"Bearer {one}", other)
+    for host in ("0.0.0.0", "::", "10.0.0.7", "rewards.lab", ""):
+        with refused("no-token"):
+            find_token(host)
+    monkeypatch.setenv(TOKEN_VARIABLE, "0123456789abcdef")
+    assert find_token("0.0.0.0") == find_token("127.0.0.1") == ("0123456789abcdef", False)
+
+
+@pytest.mark.parametrize("token", ["short", "with a blank in the middle", "ünïcödé-ünïcödé-ü", "tab\tor-a-new-line\n"])
+def test_a_weak_token_is_refused_and_not_shown(monkeypatch, token):
+    monkeypatch.setenv(TOKEN_VARIABLE, token)
+    with refused("weak-token") as caught:
+        find_token("127.0.0.1")
+    assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize("header", ["Bearer ünï", "Basic \ud800", "Basic QQ==", "Basic" + "A" * 10_000, " " * 50])
+def test_a_header_of_any_kind_is_no_token(header):
+    assert not allowed(header, "0123456789abcdef")

@@ -1,7 +1,4 @@
-"""Run by Python at the start of every process of a CPU run: torchrun and Ray workers, vLLM engines, helpers.
-
-Registers the post-import patches and then runs the sitecustomize this one hides, if there is one.
-"""
+"""Registers the post-import patches in every process of a CPU run, then runs the sitecustomize this one hides."""
 
 import importlib.util
 import os

@@ -54,10 +54,8 @@ def prompts_fill_rollouts(run: Run, row_count: int, shares: int) -> Found:
     if prompts < 1 or not row_count % prompts or run.get("algo.dynamic_filtering_enable"):
         return
     left, each = row_count % prompts, run.get("rollout.micro_batch_size") * shares
-    what, hint = (
-        f"{row_count} rows leave a last rollout of {left} prompts",
-        f"prepare a multiple of {prompts} rows (N_RL)",
-    )
+    what = f"{row_count} rows leave a last rollout of {left} prompts"
+    hint = f"prepare a multiple of {prompts} rows (N_RL)"
     if shares > 1 and not run.get("train.dynamic_batch_enable") and (each < 1 or left * group % each):
         yield error(f"{what}, uneven across {shares} ranks", run.rows_flag, f"{hint}, or pass --data.max_samples")
     elif batch > 0 and left * group % batch:

@@ -48,10 +48,8 @@ def flash_attention(run: Run) -> Found:
 def optimisers(run: Run) -> Found:
     """DeepSpeed without compiled optimisers, and no nvcc. It compiles them when the model has been loaded."""
     if run.machine.gpus and not run.is_elsewhere and not run.machine.has_optimisers:
-        what, hint = (
-            "DeepSpeed's optimisers are not compiled, and there is no nvcc",
-            "bash recipes/setup.sh compiles them",
-        )
+        what = "DeepSpeed's optimisers are not compiled, and there is no nvcc"
+        hint = "bash recipes/setup.sh compiles them"
         yield error(what, "deepspeed", hint)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellduality_plugin.config import PATH_VARIABLE, Config
+from cellduality_plugin.config import PATH_VARIABLE, Config, TaskSettings
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.doctor.agent import AgentFile, names_in, read_python
 from cellduality_plugin.openrlhf_hooks.doctor.check import Found, check, error, finding_of, note, warning
@@ -10,7 +10,6 @@ from cellduality_plugin.openrlhf_hooks.doctor.command import RL
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.rewards import Reward
-from cellduality_plugin.task_settings import TaskSettings
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -119,10 +118,8 @@ def _dual_prompts(
 def length_of_traces(run: Run, config: Config) -> Found:
     """Reasoning of the dual without a limit. It is drawn with the answer behind it, to the end of the context, and may
     leave no room for what is scored after it."""
-    where, hint = (
-        f"{run.config_path}: dual.max_new_tokens",
-        "set what a trace needs (data prepare --dual-max-new-tokens)",
-    )
+    where = f"{run.config_path}: dual.max_new_tokens"
+    hint = "set what a trace needs (data prepare --dual-max-new-tokens)"
     for name, settings in config.tasks.items():
         if settings.traces and config.dual.max_new_tokens is None:
             yield warning(f"the dual of {name} reasons without a limit", where, hint)
