@@ -182,12 +182,15 @@ class Config(Settings):
                 raise CellDualityError(what, code="needs-log-probs", where=f"tasks.{name}.reward", hint=hint)
         kinds = {scored_kind(tasks[name]) for name, reward in rewards.items() if reward.needs_profiles}
         if prepared and kinds:
-            profiles, labels = self.load_profiles(), self.load_vocabulary().labels
+            profiles, vocabulary = self.load_profiles(), self.load_vocabulary()
+            labels = vocabulary.labels
             for kind in sorted(kinds):
                 profiled = profiles.by_kind[kind].labels if kind in profiles.by_kind else ()
                 if missing := sorted({*labels[kind]} - {*profiled}):
                     what = f"no profile of {len(missing)} of {len(labels[kind])} labels of {kind!r}: "
                     hint = "prepare the data again, or leave profile out of the reward"
+                    if not vocabulary.tables(kind):
+                        hint = "leave profile out of the reward: so large a set has none"
                     where = str(self._folder / str(self.profiles))
                     raise CellDualityError(
                         f"{what}{', '.join(missing):.60}", code="no-profiles", where=where, hint=hint

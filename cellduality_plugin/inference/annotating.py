@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from cellduality_plugin.duals import Dual
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import CONFIGURED
 from cellduality_plugin.evaluation.audit.engine import Players
@@ -73,7 +74,8 @@ class Annotation:
     Parameters
     ----------
     labels
-        The label set, in the order of the columns of ``probabilities``.
+        The label set, in the order of the columns of ``probabilities``; of a set that no question lists, those of it
+        that some cell has a share of.
     table
         By cell: ``label`` (:data:`UNASSIGNED` where there is none), ``confidence`` in [0, 1], ``votes`` (the share of
         the answers that named the label; 1 without draws), ``reasoning`` (of the first such answer), and with a
@@ -152,18 +154,20 @@ class Annotator:
         """
         import pandas
 
-        rows, sets, probabilities = [], list[str](), np.zeros((len(cells), len(self.labels)), dtype=np.float32)
+        rows, sets, every = [], list[str](), list[Mapping[str, float]]()
         asked = self.opinions(self._examples(cells), len(cells), players, kept, name)
-        for number, opinion in enumerate(asked):
+        for opinion in asked:
             shares = self.shares(opinion)
-            probabilities[number] = [shares.get(label, 0.0) for label in self.labels]
+            every.append(shares)
             rows.append(self._row(opinion, shares))
             if self.settings.coverage:
                 sets.append(self._set(opinion, shares))
         table = pandas.DataFrame(rows, columns=["label", "confidence", "votes", "reasoning"], index=cells.obs.index)
         if sets:
             table["set"] = sets
-        return Annotation(self.labels, table, probabilities)
+        labels = self.labels if self._vocabulary.lists(self.kind) else tuple(sorted(set().union(*every)))
+        probabilities = np.array([[shares.get(label, 0.0) for label in labels] for shares in every], dtype=np.float32)
+        return Annotation(labels, table, probabilities.reshape(len(every), len(labels)))
 
     def opinions(
         self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache, name: str = ""
@@ -222,26 +226,31 @@ class Annotator:
         greedy = await self._panel.opinion(example, replace(players, sampler=players.greedy))
         if not greedy.votes:
             return greedy
-        texts = [self.task.answer_response(each) for each in self.labels]
+        labels = Dual(self.task, example, self._vocabulary, players.greedy).choices(self.kind, next(iter(greedy.votes)))
+        texts = [self.task.answer_response(each) for each in labels]
         prompt = self.task.primal_prompt(example.inputs, self._vocabulary)
         logs = np.array(await players.greedy.choice_log_probs(prompt, texts))
         shares = np.exp(logs - logs.max()) / np.exp(logs - logs.max()).sum()
-        return replace(greedy, rewards=dict(zip(self.labels, shares.tolist(), strict=True)))
+        return replace(greedy, rewards=dict(zip(labels, shares.tolist(), strict=True)))
 
 
 def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:
     pairs = checkpoint.config.load_tasks().items()
-    tasks = {each: task for each, task in pairs if isinstance(task.answer, OneOf) and "control" not in task.needs}
+    named = {each: task for each, task in pairs if isinstance(task.answer, OneOf)}
+    tasks = {each: task for each, task in named.items() if "control" not in task.needs}
     of_types = [
         each for each, task in tasks.items() if isinstance(task.answer, OneOf) and task.answer.kind == "cell_type"
     ]
     chosen = name or (of_types[0] if of_types else next(iter(tasks)) if len(tasks) == 1 else "")
     if chosen in tasks:
         return tasks[chosen]
+    what = "several pairs answer with a label of one cell, or none does"
+    if name in named:
+        what = f"{name} is asked about a cell beside an untreated one, and cells of a new file stand alone"
+    elif name:
+        what = f"no pair {name!r} that answers with a label of one cell"
     raise CellDualityError(
-        f"no pair {name!r} that answers with a label of one cell"
-        if name
-        else "several pairs answer with a label, or none does",
+        what,
         code="no-label-task",
         where="--task",
         hint=f"use one of: {', '.join(tasks) or '(there is none)'}",

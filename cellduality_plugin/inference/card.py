@@ -117,11 +117,11 @@ def _tasks(checkpoint: Checkpoint) -> Iterator[str]:
         "| pair | answer | reward | genes of its questions |",
         "|---|---|---|---|",
     )
-    tasks, labels = checkpoint.config.load_tasks(), checkpoint.config.load_vocabulary().labels
+    tasks, vocabulary = checkpoint.config.load_tasks(), checkpoint.config.load_vocabulary()
     for name, genes in checkpoint.notes["genes"].items():
         task = tasks[name]
         kind = getattr(task.answer, "kind", "")
-        answer = f"{kind}: {', '.join(labels[kind])}" if kind else "ranked genes"
+        answer = f"{kind}: {vocabulary.written(kind)}" if kind else "ranked genes"
         yield f"| `{name}` | {answer} | `{_reward(checkpoint.config.tasks[name].reward)}` | {len(genes)} |"
 
 

@@ -103,7 +103,7 @@ class Writer:
             f"the model knows no {column} {value!r}",
             code="unknown-label",
             where=column,
-            hint=f"use one of: {', '.join(self.vocabulary.labels[column])}",
+            hint=f"use one of: {self.vocabulary.written(column)}",
         )
 
     def questions(self, cells: Iterable[Cell], known: Mapping[str, Mapping[str, str]]) -> Iterator[Example]:

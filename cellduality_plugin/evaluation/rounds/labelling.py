@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from tqdm import tqdm
 
 from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import CONFIGURED, Contender
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.judging import response, scorer_of
@@ -154,6 +155,15 @@ class Panel:
         self._scorers: dict[str, Scorer] = {}
         self.needs_gold = False
         for name in tasks if judge != NOBODY else ():
+            answer = self._tasks[name].answer
+            if self._every and isinstance(answer, OneOf) and not self._vocabulary.lists(answer.kind):
+                raise CellDualityError(
+                    f"every {answer.kind} would be judged for every cell, and there are "
+                    f"{len(self._vocabulary.labels[answer.kind])}",
+                    code="too-many-labels",
+                    where=f"tasks.{name}",
+                    hint="draw answers and let these be judged (--votes 8), without a calibration",
+                )
             own = config.tasks[name]
             reward = own.reward if judge == CONFIGURED else judge
             self.needs_gold |= get_reward(reward, config.folder).needs_gold
@@ -180,6 +190,7 @@ class Panel:
         rewards = dict.fromkeys(sorted(found), 1.0)
         if scorer := self._scorers.get(example.task):
             dual, group = players.dual if players else RecordedPolicy([]), scorer.group(example.to_label())
+            group.answers += votes
             scores = await asyncio.gather(*(scorer.score(found[label], group, dual) for label in rewards))
             rewards = {label: score.similarity for label, score in zip(rewards, scores, strict=True)}
         return Opinion(dict(sorted(votes.items())), rewards, dict(sorted(traces.items())))
