@@ -60,7 +60,8 @@ class TaskSettings(Settings):
     trace_mean
         Over the traces: ``"log"`` the mean of the log-likelihoods, ``"probability"`` the log of the mean likelihood.
     negatives
-        The answered label is compared with so many others, drawn once for a row; None: with all others of its set.
+        The answered label is compared with so many others, drawn once for a row; None: with all others of its set, or
+        where no question lists the set with 15. There the other answers of the group are among them in any case.
     """
 
     pair: str

@@ -15,7 +15,7 @@ from cellduality_plugin.duals import Dual
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import CONFIGURED
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, opinions
+from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, opinions, refuse_every
 from cellduality_plugin.examples import Example
 from cellduality_plugin.inference.calibration import Calibration
 from cellduality_plugin.inference.checkpoint import Checkpoint
@@ -103,8 +103,8 @@ class Annotator:
     Raises
     ------
     CellDualityError
-        If the checkpoint has no such pair, its reward reads the true label, or there is no calibration for ``coverage``
-        with enough cells.
+        If the checkpoint has no such pair, its reward reads the true label, there is no calibration for ``coverage``
+        with enough cells, or one is wanted of more labels than a question lists.
     """
 
     def __init__(
@@ -114,6 +114,8 @@ class Annotator:
         self.task = _label_task(checkpoint, task)
         self._vocabulary = checkpoint.config.load_vocabulary()
         self.labels = self._vocabulary.labels[self.kind]
+        if calibrating:
+            refuse_every(self.task, self._vocabulary)
         self.calibration = Calibration.of_notes(checkpoint.notes, self.task.name, settings.asked)
         if settings.coverage and not self.calibration and not calibrating:
             raise CellDualityError(

@@ -26,6 +26,8 @@ from cellduality_plugin.policies.recorded import RecordedPolicy
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.seeds import request_seed
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
 
 NOBODY = "none"
 """No judge: the votes alone count, which is plain self-training."""
@@ -155,15 +157,8 @@ class Panel:
         self._scorers: dict[str, Scorer] = {}
         self.needs_gold = False
         for name in tasks if judge != NOBODY else ():
-            answer = self._tasks[name].answer
-            if self._every and isinstance(answer, OneOf) and not self._vocabulary.lists(answer.kind):
-                raise CellDualityError(
-                    f"every {answer.kind} would be judged for every cell, and there are "
-                    f"{len(self._vocabulary.labels[answer.kind])}",
-                    code="too-many-labels",
-                    where=f"tasks.{name}",
-                    hint="draw answers and let these be judged (--votes 8), without a calibration",
-                )
+            if self._every:
+                refuse_every(self._tasks[name], self._vocabulary)
             own = config.tasks[name]
             reward = own.reward if judge == CONFIGURED else judge
             self.needs_gold |= get_reward(reward, config.folder).needs_gold
@@ -194,6 +189,18 @@ class Panel:
             scores = await asyncio.gather(*(scorer.score(found[label], group, dual) for label in rewards))
             rewards = {label: score.similarity for label, score in zip(rewards, scores, strict=True)}
         return Opinion(dict(sorted(votes.items())), rewards, dict(sorted(traces.items())))
+
+
+def refuse_every(task: DualTask, vocabulary: Vocabulary) -> None:
+    """Raise if every label cannot be judged for every cell: there are more than a question lists."""
+    if isinstance(task.answer, OneOf) and not vocabulary.lists(task.answer.kind):
+        count = len(vocabulary.labels[task.answer.kind])
+        raise CellDualityError(
+            f"each of {count} labels would be judged for every cell",
+            code="too-many-labels",
+            where=f"tasks.{task.name}",
+            hint="let drawn answers be judged (pseudo-label --votes 8, annotate --verify 8), without a calibration",
+        )
 
 
 def opinions(
