@@ -157,19 +157,25 @@ class Annotator:
         import pandas
 
         rows, sets, every = [], list[str](), list[Mapping[str, float]]()
+        labels = self.labels if self._vocabulary.lists(self.kind) else ()
+        probabilities = np.zeros((len(cells), len(labels)), dtype=np.float32)
         asked = self.opinions(self._examples(cells), len(cells), players, kept, name)
-        for opinion in asked:
+        for number, opinion in enumerate(asked):
             shares = self.shares(opinion)
-            every.append(shares)
+            if labels:
+                probabilities[number] = [shares.get(label, 0.0) for label in labels]
+            else:
+                every.append(shares)
             rows.append(self._row(opinion, shares))
             if self.settings.coverage:
                 sets.append(self._set(opinion, shares))
         table = pandas.DataFrame(rows, columns=["label", "confidence", "votes", "reasoning"], index=cells.obs.index)
         if sets:
             table["set"] = sets
-        labels = self.labels if self._vocabulary.lists(self.kind) else tuple(sorted(set().union(*every)))
-        probabilities = np.array([[shares.get(label, 0.0) for label in labels] for shares in every], dtype=np.float32)
-        return Annotation(labels, table, probabilities.reshape(len(every), len(labels)))
+        if every:
+            labels = tuple(sorted(set().union(*every)))
+            probabilities = np.array([[s.get(label, 0.0) for label in labels] for s in every], dtype=np.float32)
+        return Annotation(labels, table, probabilities)
 
     def opinions(
         self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache, name: str = ""
