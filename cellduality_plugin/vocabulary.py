@@ -123,7 +123,8 @@ class Vocabulary:
     def _json(self) -> str:
         labels = {kind: list(names) for kind, names in sorted(self.labels.items())}
         content = {"format": FORMAT, "version": VERSION, "genes": list(self.genes), "labels": labels}
-        return json.dumps(content if self.listed == LISTED else {**content, "listed": self.listed}, ensure_ascii=False)
+        listed = {} if all(map(self.lists, labels)) else {"listed": self.listed}
+        return json.dumps({**content, **listed}, ensure_ascii=False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the vocabulary as JSON, whole or not at all."""
@@ -135,7 +136,8 @@ class Vocabulary:
         hint = "prepare the data again (cellduality data prepare)"
         content = read_versioned(Path(path), FORMAT, VERSION, what="vocabulary file", hint=hint)
         labels = {kind: tuple(names) for kind, names in content["labels"].items()}
-        return cls(genes=tuple(content["genes"]), labels=labels, listed=content.get("listed", LISTED))
+        listed = content.get("listed", max([LISTED, *map(len, labels.values())]))  # without a bound all are listed
+        return cls(genes=tuple(content["genes"]), labels=labels, listed=listed)
 
 
 def _fold(text: str) -> str:

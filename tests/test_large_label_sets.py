@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,15 +69,15 @@ def test_a_question_lists_its_labels_up_to_the_bound_and_does_not_grow_past_it(c
     assert all("\n- control\n" in prompt for prompt in prompts(screen_of(LISTED + 1, listed=LISTED + 1), cell))
 
 
-def test_the_bound_is_kept_with_the_vocabulary_and_leaves_no_trace_where_it_is_the_usual_one(tmp_path):
-    few = Vocabulary(GENES, {KIND: ("control", "knockdown LYZ")})
-    few.save(tmp_path / "usual.json")
-    assert "listed" not in (tmp_path / "usual.json").read_text()
-    replace(few, listed=1).save(tmp_path / "own.json")
-    found = Vocabulary.load(tmp_path / "own.json")
-    assert found == replace(few, listed=1)
-    assert not found.lists(KIND)
-    assert found.fingerprint != few.fingerprint, "rows that list labels are other rows"
+def test_the_bound_is_kept_with_the_vocabulary_and_leaves_no_trace_where_all_is_listed(tmp_path):
+    for listed, labels in ((LISTED, 12), (200, 150)):
+        screen_of(labels, listed=listed).save(tmp_path / "all.json")
+        assert "listed" not in (tmp_path / "all.json").read_text()
+        assert Vocabulary.load(tmp_path / "all.json").lists(KIND), "as in folders of an older version"
+    past_it = screen_of(150)
+    past_it.save(tmp_path / "some.json")
+    assert Vocabulary.load(tmp_path / "some.json") == past_it
+    assert past_it.fingerprint != screen_of(150, listed=200).fingerprint, "rows that list labels are other rows"
 
 
 @pytest.mark.parametrize(
