@@ -113,9 +113,10 @@ class Group:
         return found
 
     def _close(self) -> None:
-        for found, event in ((self.scores, self.complete), (self.answers, self.answered)):
-            if len(found) >= self.members:
-                event.set()
+        if len(self.scores) >= self.members:
+            self.complete.set()
+        if len(self.answers) >= self.members:
+            self.answered.set()
 
 
 def votes_for(score: Score, scores: Sequence[Score]) -> float:

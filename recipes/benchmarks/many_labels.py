@@ -23,6 +23,7 @@ from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.scoring import Scorer
+from data_prep.h5ad.genes import human_symbols
 from data_prep.models.small_llama import build_small_llama
 
 DOSES = ("10 nM", "100 nM", "1000 nM", "10000 nM")
@@ -39,7 +40,7 @@ def screen(labels: int, path: Path) -> None:
     drugs = [f"drug BRD-K{10_000_000 + 7919 * (place // 4)} {DOSES[place % 4]}" for place in range(labels - 1)]
     obs = pandas.DataFrame({"perturbation": ["control"] * 100 + drugs * 3}).rename(index=lambda place: f"cell{place}")
     counts = csr_matrix(rng.poisson(rng.gamma(0.7, 1.5, size=GENES), size=(len(obs), GENES)).astype(np.float32))
-    genes = pandas.DataFrame(index=[f"GENE{place}" for place in range(GENES)])
+    genes = pandas.DataFrame(index=sorted(human_symbols())[:GENES])
     anndata.AnnData(counts, obs=obs, var=genes).write_h5ad(path)
 
 
