@@ -63,7 +63,8 @@ class TaskSettings(Settings):
     traces: int = Field(0, ge=0)
     # Over the traces: ``"log"`` the mean of the log-likelihoods, ``"probability"`` the log of the mean likelihood.
     trace_mean: Literal["log", "probability"] = "log"
-    # The answered label is compared with so many others, drawn once for a row; None: with all others of its set.
+    # The answered label is compared with so many others, drawn once for a row; None: with all others of its set, or
+    # where no question lists the set with 15. There the other answers of the group are among them in any case.
     negatives: int | None = Field(None, ge=1)
 
     @field_validator("reward")
@@ -209,12 +210,15 @@ class Config(Settings):
                 raise CellDualityError(what, code="needs-log-probs", where=f"tasks.{name}.reward", hint=hint)
         kinds = {scored_kind(tasks[name]) for name, reward in rewards.items() if reward.needs_profiles}
         if prepared and kinds:
-            profiles, labels = self.load_profiles(), self.load_vocabulary().labels
+            profiles, vocabulary = self.load_profiles(), self.load_vocabulary()
+            labels = vocabulary.labels
             for kind in sorted(kinds):
                 profiled = profiles.by_kind[kind].labels if kind in profiles.by_kind else ()
                 if missing := sorted({*labels[kind]} - {*profiled}):
                     what = f"no profile of {len(missing)} of {len(labels[kind])} labels of {kind!r}: "
                     hint = "prepare the data again, or leave profile out of the reward"
+                    if not vocabulary.tables(kind):
+                        hint = "leave profile out of the reward: so large a set has none"
                     where = str(self._folder / str(self.profiles))
                     what = f"{what}{', '.join(missing):.60}"
                     raise CellDualityError(what, code="no-profiles", where=where, hint=hint)

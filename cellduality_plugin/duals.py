@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +20,14 @@ from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.tasks.base import LabelTask
 from cellduality_plugin.vocabulary import Vocabulary
+
+NEGATIVES = 15
+"""Labels that one is compared with where no question lists the set, unless the task says otherwise."""
+
+
+def held_against(vocabulary: Vocabulary, kind: str, negatives: int | None) -> int | None:
+    """Return with how many others a label of ``kind`` is compared, ``negatives`` being the setting; None: with all."""
+    return NEGATIVES if negatives is None and not vocabulary.lists(kind) else negatives
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,9 @@ class Dual:
     asked: Asked = field(default_factory=dict)
     memo: Memo = field(default_factory=Memo)
     reasoning: Reasoning = Reasoning()
-    negatives: int | None = None  # how many other labels an answered label is compared with; None: all
+    # With how many other labels an answered label is compared; None: as :func:`held_against` has it.
+    negatives: int | None = None
+    answered: Collection[Value | None] = ()  # by the group: rivals as well where no question lists the set
     profiles: Profiles | None = None  # the class profiles, for rewards that read them
     requests: int = 0  # how many calls really went to the policy through this object
     # What the parser read in the reconstructions that were asked for, whatever the reward made of them.
@@ -76,13 +86,22 @@ class Dual:
         answers of a group share their rivals.
         """
         assert isinstance(self.task.answer, OneOf)
-        labels = self.vocabulary.labels[self.task.answer.kind]
-        if self.negatives is None:
+        return self._rivals(self.task.answer.kind, answer)
+
+    def choices(self, kind: str, label: Value) -> tuple[str, ...]:
+        """Return all labels of ``kind`` in their order, or of a set that no question lists ``label`` and its rivals."""
+        return self.vocabulary.labels[kind] if self.vocabulary.lists(kind) else self._rivals(kind, label)
+
+    def _rivals(self, kind: str, label: Value) -> tuple[str, ...]:
+        labels, count = self.vocabulary.labels[kind], held_against(self.vocabulary, kind, self.negatives)
+        if count is None:
             return labels
         rng = np.random.default_rng(request_seed("negatives", self.example.id))
-        order = [labels[place] for place in rng.permutation(len(labels))]
-        others = [label for label in order if label != answer][: self.negatives]
-        return tuple(label for label in labels if label == answer or label in others)
+        own, order = labels.index(str(label)), rng.permutation(len(labels))[: count + 1].tolist()
+        chosen = {own, *[place for place in order if place != own][:count]}
+        if not self.vocabulary.lists(kind):
+            chosen |= {labels.index(other) for other in self.answered if isinstance(other, str)}
+        return tuple(labels[place] for place in sorted(chosen))
 
     async def log_probs(self, answer: Value, unknown: Value, trace: str | None = None) -> list[float]:
         """Return the natural log-probability of each token of the response that rebuilds ``unknown`` from ``answer``.

@@ -7,12 +7,15 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from cellduality_plugin.duals import Dual
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policies.memo import Asked, Memo
 from cellduality_plugin.rewards import Verdict
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Group:
     asked: Asked = field(default_factory=dict)
     memo: Memo = field(default_factory=Memo)
     members: int = 0  # how many rollouts began
+    answers: list[Value | None] = field(default_factory=list)  # of those that were read
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
     scores: list[Score] = field(default_factory=list)  # of those that were judged
     complete: asyncio.Event = field(default_factory=asyncio.Event)
     finished: list[tuple[Value | None, float]] = field(
@@ -59,6 +64,7 @@ class Group:
         """
         self.members += 1
         self.complete.clear()
+        self.answered.clear()
         try:
             with self.memo:
                 yield
@@ -69,23 +75,32 @@ class Group:
 
     async def all_scores(self, score: Score) -> list[Score]:
         """Return the scores of all members, of which ``score`` is this one's, once the last is there."""
-        self.scores.append(score)
-        self._close()
-        try:
-            await self.complete.wait()
-        except BaseException:  # it leaves, and its score with it
-            self.scores.remove(score)
-            raise
-        return self.scores
+        return await self._all(self.scores, score, self.complete)
+
+    async def all_answers(self, answer: Value | None) -> list[Value | None]:
+        """Return the answers of all members, of which ``answer`` is this one's, once the last is there."""
+        return await self._all(self.answers, answer, self.answered)
 
     @property
     def over(self) -> bool:
         """Whether every member has come to its end."""
         return len(self.finished) >= self.members
 
+    async def _all(self, found: list[T], own: T, event: asyncio.Event) -> list[T]:
+        found.append(own)
+        self._close()
+        try:
+            await event.wait()
+        except BaseException:  # it leaves, and what it found with it
+            found.remove(own)
+            raise
+        return found
+
     def _close(self) -> None:
         if len(self.scores) >= self.members:
             self.complete.set()
+        if len(self.answers) >= self.members:
+            self.answered.set()
 
 
 def votes_for(score: Score, scores: Sequence[Score]) -> float:

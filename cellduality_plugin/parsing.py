@@ -7,7 +7,7 @@ reasoning trace and anything else in the text stay behind, so that a policy cann
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -175,6 +175,6 @@ class Genes:
         )
 
 
-def bulleted(names: Sequence[str]) -> str:
+def bulleted(names: Iterable[str]) -> str:
     """Return one name a line, each behind a dash: a closed set as prompts show it."""
     return "\n".join(f"- {name}" for name in names)

@@ -5,9 +5,21 @@ Such as ``"cytokine IFN-beta"``, ``"knockdown TP53"`` or ``"drug erlotinib 2 uM"
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable
+
+KIND = "perturbation"
+"""The label set whose labels are structured so."""
+FORM = (
+    "Write operation, target and, where it matters, dose; the parts of a combination in any order, a + between them; "
+    "and control if nothing was done"
+)
+"""How a question asks for a label that it does not list."""
 
 CONTROL = "control"  # the label of an untreated cell
+
+_DOSE = re.compile(r"\s(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([pnu\u03bcm]?)m$")
+_MOLAR = {"p": 1e-12, "n": 1e-9, "u": 1e-6, "\u03bc": 1e-6, "m": 1e-3, "": 1.0}
 
 _UNTREATED = frozenset({
     "control", "controls", "ctrl", "ctl", "nontargeting", "nontargetingcontrol", "nontarget", "ntc", "nt",
@@ -41,16 +53,33 @@ def joined(labels: Iterable[str], controls: Collection[str] = ()) -> dict[str, s
     >>> joined(["IL-2+"])
     {'IL-2+': 'IL-2+'}
     """
-    parts = {label: _parts(label, {*controls, CONTROL}) for label in labels}
+    parts = {label: _parts(label, {*controls, CONTROL}.__contains__) for label in labels}
     first: dict[tuple[str, ...], str] = {}
     for _, (head, rest) in sorted(parts.items()):
         first.setdefault((head, *sorted(rest)), head + "+".join(rest))
     return {label: first[(head, *sorted(rest))] for label, (head, rest) in parts.items()}
 
 
-def _parts(label: str, controls: Collection[str]) -> tuple[str, list[str]]:
+def canonical(label: str) -> str:
+    """Return one form of all labels that say the same: whatever the case, the order of a combination, the usual name
+    of an untreated cell, and the unit of a molar dose.
+
+    Examples
+    --------
+    >>> canonical("Knockdown TP53 + KRAS") == canonical("knockdown kras+tp53")
+    True
+    >>> canonical("drug A 2 uM+drug B 1.0 nM") == canonical("drug b 0.001 µM + Drug A 2000nM"), canonical("DMSO")
+    (True, 'control')
+    """
+    head, parts = _parts(" ".join(label.casefold().split()), means_control)
+    return head + "+".join(
+        sorted(_DOSE.sub(lambda dose: f" {float(dose[1]) * _MOLAR[dose[2]]:.6g} m", p) for p in parts)
+    )
+
+
+def _parts(label: str, is_control: Callable[[str], bool]) -> tuple[str, list[str]]:
     """Return (the operation that the parts share, with its blank; the parts)."""
-    if label in controls:
+    if is_control(label):
         return "", [CONTROL]
     parts = [part.strip() for part in label.split("+")]
     head, blank, first = parts[0].rpartition(" ")
@@ -60,5 +89,5 @@ def _parts(label: str, controls: Collection[str]) -> tuple[str, list[str]]:
         parts = [first, *parts[1:]]
     else:
         head, blank = "", ""
-    kept = [part for part in parts if part not in controls]
+    kept = [part for part in parts if not is_control(part)]
     return (head + blank, kept) if kept else ("", [CONTROL])

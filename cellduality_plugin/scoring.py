@@ -15,7 +15,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.groups import Group, Score, votes_for
 from cellduality_plugin.monitors import Rollout, group_logs, reward_logs, rollout_logs
-from cellduality_plugin.parsing import Answer
+from cellduality_plugin.parsing import Answer, OneOf
 from cellduality_plugin.policies.base import Policy, PolicyError
 from cellduality_plugin.policies.memo import Memo
 from cellduality_plugin.rewards import Verdict
@@ -95,14 +95,17 @@ class Scorer:
         """Return the score of a member among those of its group, with all that is logged of both.
 
         With ``votes`` the answers of a group share its evidence (:func:`votes_for`); where rewards then lie nearer
-        together than ``minimum_spread`` all get their mean. Both wait for the other members; the last to come logs what
-        the group was. The response may be ``truncated`` at its length; it ``began`` at that monotonic time, by default
-        now.
+        together than ``minimum_spread`` all get their mean. Both wait for the other members, as does a label of a set
+        that no question lists, of which the other answers are rivals; the last to come logs what the group was. The
+        response may be ``truncated`` at its length; it ``began`` at that monotonic time, by default now.
         """
         began = time.monotonic() if began is None else began
+        task = self._tasks[group.example.task]
+        if isinstance(task.answer, OneOf) and not self._vocabulary.lists(task.answer.kind):
+            await group.all_answers(task.parse_answer(text, self._vocabulary).value)
         score = await self._among_group(await self.score(text, group, policy), group)
         group.finished.append((score.answer.value, score.reward))
-        task, finished = self._tasks[group.example.task], group.finished if group.over else []
+        finished = group.finished if group.over else []
         seconds = time.monotonic() - began
         logs = group_logs(finished, task, self._vocabulary, truncated=truncated, seconds=seconds)
         return replace(score, logs={**score.logs, **logs})
@@ -130,6 +133,7 @@ class Scorer:
             memo=group.memo,
             reasoning=Reasoning(settings.traces, settings.trace_mean, dual.trace_temperature, dual.seed),
             negatives=settings.negatives,
+            answered=group.answers,
             profiles=self._profiles,
         )
 

@@ -143,7 +143,8 @@ def _build(
         what = f"every cell that trains has the {single} {''.join(labels[single])!r}: any answer would earn everything"
         hint = "leave out the tasks that speak of it, hold out less, or name another column"
         raise CellDualityError(what, code="one-class", where=single, hint=hint)
-    vocabulary = Vocabulary(genes=tuple(sorted({gene for view in views for gene in view.genes})), labels=labels)
+    genes = tuple(sorted({gene for view in views for gene in view.genes}))
+    vocabulary = Vocabulary(genes=genes, labels=labels, listed=settings.listed)
     foreign, coarse = read_foreign(settings, sources[own:], tasks.values(), views, frozenset(vocabulary.genes))
     views += foreign
     by_name = {view.name: view for view in views}

@@ -45,10 +45,11 @@ def fit_profiles(
     (``Cell.condition``) is known of every cell. A cell is held against its control where all tasks that speak of the
     label set show the control. The genes of ``vocabulary`` are the columns, its labels the rows; a label that no known
     cell has gets the mean profile. A label set is learnt from the cells that tasks which speak of it are ``asked``
-    about. No randomness: the same cells in the same order give the same profiles.
+    about; one too large for :meth:`Vocabulary.tables` has no profiles. No randomness: the same cells in the same order
+    give the same profiles.
     """
     by_kind = {}
-    for kind in sorted({kind for task in tasks for kind in task.kinds}):
+    for kind in sorted({kind for task in tasks for kind in task.kinds if vocabulary.tables(kind)}):
         speaking = [task for task in tasks if kind in task.kinds]
         shown, others = (
             [cell for cell in cells if any(asked(task, cell) for task in speaking)] for cells in (labelled, unlabelled)

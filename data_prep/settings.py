@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.settings import Settings
+from cellduality_plugin.vocabulary import LISTED
 from data_prep.h5ad.loaders import Expression, Matrix
 from data_prep.published import FRACTIONS
 
@@ -69,6 +70,7 @@ class PrepareSettings(Settings):
     min_genes: int = Field(default=8, ge=2)  # of a cell sentence, at least
     # Most variable genes of each source's training cells that are the vocabulary; None: all genes that are expressed.
     n_genes: int | None = Field(default=None, ge=2)
+    listed: Count = LISTED  # labels of a set that questions list, at most; past it they say how labels are written
     # The share of a cell's genes that the duals of labels rebuild; SFT has a dual at each, other rows at the first.
     hidden: tuple[Share, ...] = Field(default=(0.25,), min_length=1)
     # The share of genes that RL questions about labels do not show; the dual rebuilds the whole cell.

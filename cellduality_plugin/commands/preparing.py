@@ -16,6 +16,7 @@ from cellduality_plugin.commands.prepare_flags import refuse_alone, refuse_mispl
 from cellduality_plugin.config import EVERY_TASK, Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS, get_task
+from cellduality_plugin.vocabulary import LISTED
 
 out = Console()
 
@@ -84,6 +85,9 @@ def data_prepare(
     top_genes: Annotated[int, Option(help="Genes in a cell sentence, at most.")] = 64,
     genes: Annotated[int, Option(help="Most variable genes of each set that make the vocabulary; 0: all.")] = 0,
     min_genes: Annotated[int, Option(help="Cells with fewer expressed genes are left out.")] = 8,
+    list_labels: Annotated[
+        int, Option(help="Labels of a set that a question lists, at most; past it, it says how they are written.")
+    ] = LISTED,
     hidden: Annotated[
         str,
         Option(
@@ -205,7 +209,8 @@ def data_prepare(
         "sources": [source(name) for name in names],
         "foreign": [{"name": name, "max_cells": cells.get(name)} for name in others],
         "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),
-        "top_genes": top_genes, "n_genes": genes or None, "hidden": names_in(hidden), "thin": thin, "n_rl": rl_rows,
+        "top_genes": top_genes, "n_genes": genes or None, "listed": list_labels, "hidden": names_in(hidden),
+        "thin": thin, "n_rl": rl_rows,
         "sft_views": sft_views, "sft_label_views": sft_label_views or None,
         "pretrain_views": pretrain_views, "clusters": clusters, "seed": seed, "label_seed": label_seed,
         "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,

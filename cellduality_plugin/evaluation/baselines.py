@@ -56,10 +56,11 @@ def baseline_columns(
         known = [e for e in rows.values() if isinstance(e.gold, str) and "cell" in e.inputs]
         gold, shown = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
         answers = {
-            LOGISTIC: logistic_labels(train, shown, vocabulary.genes),
             TRANSFER: transferred_labels(train, shown, reference.embedding, reference.neighbours[0]),
             MAJORITY: majority_labels(train, len(shown)),
         }
+        if vocabulary.tables(kind):
+            answers[LOGISTIC] = logistic_labels(train, shown, vocabulary.genes)
         if profiles is not None and kind in profiles.by_kind:
             answers[PROFILES] = profile_labels(profiles, kind, known)
         shared = section.shared.names if section.shared else ()

@@ -167,7 +167,8 @@ def _checkpoint_column(
             shared = section.shared.names if section.shared else ()
             own |= labels.measure(section.reference, both if greedy else None, each, shared)
             names = section.labels(vocabulary)
-            matrices[section.key] = {"labels": names, "counts": labels.confusion(*both, names).tolist()}
+            if len(names) <= vocabulary.listed:
+                matrices[section.key] = {"labels": names, "counts": labels.confusion(*both, names).tolist()}
         elif section.writes_cells:
             own |= measure_cells(made, section)
         # The labels of an external set were not taught.

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import softmax
 
+from cellduality_plugin.duals import Dual
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import CONFIGURED
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, answered, likeliest
+from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, answered, likeliest, refuse_every
 from cellduality_plugin.examples import Example
 from cellduality_plugin.inference.asking import Asker, AskSettings
 from cellduality_plugin.inference.calibration import Calibration
@@ -57,7 +58,8 @@ class Annotation:
     share of the answers that named the label), ``reasoning`` (of the first such answer), and with a ``coverage``
     ``set`` (labels, the likeliest first, between bars). ``probabilities`` are cells x ``labels``, of a calibrated
     model; else shares of votes x reward, or how likely each label is as an answer without reasoning. Rows sum to 1, or
-    to 0 where nothing could be read.
+    to 0 where nothing could be read. ``labels`` are the whole set, or of one that no question lists those that some
+    cell has a share of.
     """
 
     labels: tuple[str, ...]
@@ -69,8 +71,8 @@ class Annotator(Asker):
     """One label pair of a checkpoint: by default the one that names cell types, or else the only one.
 
     If it is ``calibrating``, every label is judged, as for a calibrated model, and a ``coverage`` needs no calibration.
-    A CellDualityError as for :class:`.asking.Asker`, or if there is no such pair, or no calibration with enough cells
-    for the ``coverage``.
+    A CellDualityError as for :class:`.asking.Asker`, or if there is no such pair, no calibration with enough cells for
+    the ``coverage``, or one is wanted of more labels than a question lists.
     """
 
     def __init__(
@@ -79,6 +81,8 @@ class Annotator(Asker):
         super().__init__(checkpoint, _label_task(checkpoint, task), settings)
         self.settings, self.kind = settings, kind_of(self.task)
         self.labels = self.vocabulary.labels[self.kind]
+        if calibrating:
+            refuse_every(self.task, self.vocabulary)
         self.calibration = Calibration.of_notes(checkpoint.notes, self.task.name, settings.asked)
         if settings.coverage and not calibrating:
             if not self.calibration:
@@ -95,13 +99,21 @@ class Annotator(Asker):
         """Return the labels of ``cells``; what is in ``kept`` is not asked again. The progress bar shows ``name``."""
         import pandas
 
-        rows, probabilities = [], np.zeros((len(cells), len(self.labels)), dtype=np.float32)
+        rows, every = [], list[Mapping[str, float]]()
+        labels = self.labels if self.vocabulary.lists(self.kind) else ()
+        probabilities = np.zeros((len(cells), len(labels)), dtype=np.float32)
         questions = self.questions(cells, cells.known(self.columns))
         for number, opinion in enumerate(self.opinions(questions, len(cells), players, kept, name)):
             shares = self.shares(opinion)
-            probabilities[number] = [shares.get(label, 0.0) for label in self.labels]
+            if labels:
+                probabilities[number] = [shares.get(label, 0.0) for label in labels]
+            else:
+                every.append(shares)
             rows.append(self._row(opinion, shares))
-        return Annotation(self.labels, pandas.DataFrame(rows, index=cells.obs.index), probabilities)
+        if every:
+            labels = tuple(sorted(set().union(*every)))
+            probabilities = np.array([[s.get(label, 0.0) for label in labels] for s in every], dtype=np.float32)
+        return Annotation(labels, pandas.DataFrame(rows, index=cells.obs.index), probabilities)
 
     def opinions(
         self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache, name: str = ""
@@ -143,20 +155,24 @@ class Annotator(Asker):
         greedy = await self._panel.opinion(example, replace(players, sampler=players.greedy))
         if not greedy.votes:
             return greedy
-        texts = [self.task.answer_response(each) for each in self.labels]
+        labels = Dual(self.task, example, self.vocabulary, players.greedy).choices(self.kind, next(iter(greedy.votes)))
+        texts = [self.task.answer_response(each) for each in labels]
         prompt = self.task.primal_prompt(example.inputs, self.vocabulary)
         logs = np.array(await players.greedy.choice_log_probs(prompt, texts))
-        return replace(greedy, rewards=dict(zip(self.labels, softmax(logs).tolist(), strict=True)))
+        return replace(greedy, rewards=dict(zip(labels, softmax(logs).tolist(), strict=True)))
 
 
 def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:
     pairs = checkpoint.config.load_tasks().items()
-    tasks = {each: task for each, task in pairs if isinstance(task.answer, OneOf) and "control" not in task.needs}
+    named = {each: task for each, task in pairs if isinstance(task.answer, OneOf)}
+    tasks = {each: task for each, task in named.items() if "control" not in task.needs}
     of_types = [each for each, task in tasks.items() if kind_of(task) == "cell_type"]
     chosen = name or next(iter(of_types or (tasks if len(tasks) == 1 else [])), "")
     if chosen in tasks:
         return tasks[chosen]
     what = f"no pair {name!r} that answers with a label of one cell"
-    what = what if name else "several pairs answer with a label, or none does"
+    what = what if name else "several pairs answer with a label of one cell, or none does"
+    if name in named:
+        what = f"{name} is asked about a cell beside an untreated one, and cells of a new file stand alone"
     hint = f"use one of: {', '.join(tasks) or '(there is none)'}"
     raise CellDualityError(what, code="no-label-task", where="--task", hint=hint)

@@ -107,11 +107,11 @@ def _table(title: str, *columns: str) -> list[str]:
 
 def _tasks(checkpoint: Checkpoint) -> Iterator[str]:
     yield from _table("What it answers", "pair", "answer", "reward", "genes of its questions")
-    tasks, labels = checkpoint.config.load_tasks(), checkpoint.config.load_vocabulary().labels
+    tasks, vocabulary = checkpoint.config.load_tasks(), checkpoint.config.load_vocabulary()
     for name, genes in checkpoint.notes["genes"].items():
         task = tasks[name]
         kind = getattr(task.answer, "kind", "")
-        answer = f"{kind}: {', '.join(labels[kind])}" if kind else "ranked genes"
+        answer = f"{kind}: {vocabulary.written(kind)}" if kind else "ranked genes"
         reward = shortened(checkpoint.config.tasks[name].reward)
         yield f"| `{name}` | {answer} | `{reward}` | {len(genes)} |"
 

@@ -59,10 +59,7 @@ class Writer(Asker):
             return value
         if found := self.vocabulary.label(column, value):
             return found
-        what, hint = (
-            f"the model knows no {column} {value!r}",
-            f"use one of: {', '.join(self.vocabulary.labels[column])}",
-        )
+        what, hint = f"the model knows no {column} {value!r}", f"use one of: {self.vocabulary.written(column)}"
         raise CellDualityError(what, code="unknown-label", where=column, hint=hint)
 
     def write(

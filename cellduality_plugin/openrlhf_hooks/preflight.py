@@ -165,7 +165,7 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
         answer: Value = ()
         if isinstance(task.answer, OneOf):  # which label makes the longest question does not depend on the row
             if task.name not in longest_labels:
-                labels = vocabulary.labels[task.answer.kind]
+                labels = vocabulary.longest(task.answer.kind)
                 counts = lengths.prompts([task.dual_prompt(example.known, label, vocabulary) for label in labels])
                 longest_labels[task.name] = max(zip(counts, labels, strict=True))[1]
             answer = longest_labels[task.name]
@@ -175,12 +175,11 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
         for split in example.splits():
             rebuilt = [split.unknown]
             if reward.asks_every_label and isinstance(task.unknown, OneOf):
-                rebuilt += vocabulary.labels[task.unknown.kind]
+                rebuilt += vocabulary.longest(task.unknown.kind)
             prompt = task.dual_prompt(split.known, answer, vocabulary)
             responses = tuple(map(task.rebuilt_response, rebuilt))
             yield _Need("dual prompt with its response", where, prompt, responses, more, task.name)
         if reward.asks_again and isinstance(task, LabelTask):
             whole = task.primal_prompt({**example.inputs, "cell": task.whole(example)}, vocabulary)
-            labels = vocabulary.labels[task.answer.kind]
-            responses = tuple(map(task.answer_response, labels))
+            responses = tuple(map(task.answer_response, vocabulary.longest(task.answer.kind)))
             yield _Need("question about the whole cell", where, whole, responses, task=task.name)

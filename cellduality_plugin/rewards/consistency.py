@@ -26,6 +26,6 @@ class ConsistencyReward(LabelScores):
             raise refusal(what, task, "needs-labels", "use it for tasks that are answered by a label")
 
     async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
-        labels = dual.vocabulary.labels[scored_kind(dual.task)]
+        labels = dual.choices(scored_kind(dual.task), answer)
         found = dict(zip(labels, await dual.answer_log_probs(labels), strict=True))
         return {label: found[label] for label in dual.rivals(answer)}, str(answer)

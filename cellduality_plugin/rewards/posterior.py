@@ -29,6 +29,9 @@ class PosteriorReward(LabelScores):
     In the first form the probabilities are those of the tokens at which the labels branch: one prefill an answer for
     each such place. In the second they are of the whole response, teacher-forced: one prefill a label, once a group,
     whatever its answers; being products over every hidden gene they are sharp. Not in the paper.
+
+    Of a set that no question lists C is the label with ``negatives`` others, and in the second form what else the
+    group answered.
     """
 
     audited = True
@@ -36,15 +39,16 @@ class PosteriorReward(LabelScores):
     asks_log_probs = True
 
     def check_row(self, task: DualTask, example: Example, vocabulary: Vocabulary) -> None:
-        if isinstance(task.unknown, OneOf) and example.unknown not in vocabulary.labels[task.unknown.kind]:
-            what = f"the hidden {task.unknown.kind} {example.unknown!r:.60} is not in the vocabulary"
+        hidden, unknown = task.unknown, example.unknown
+        if isinstance(hidden, OneOf) and vocabulary.label(hidden.kind, str(unknown)) != unknown:
+            what = f"the hidden {hidden.kind} {unknown!r:.60} is not in the vocabulary"
             hint = "prepare the data again, rows and vocabulary together"
             raise CellDualityError(what, code="unknown-label", where=f"row {example.id}", hint=hint)
 
     async def log_scores(self, answer: Value, dual: Dual) -> tuple[dict[str, float], str]:
         hidden, unknown = dual.task.unknown, dual.example.unknown
         if isinstance(hidden, OneOf):
-            labels, true = dual.vocabulary.labels[hidden.kind], str(unknown)
+            labels, true = dual.choices(hidden.kind, unknown), str(unknown)
             sums = await dual.choice_log_probs(answer, labels)
         else:
             labels, true = dual.rivals(answer), str(answer)

@@ -35,6 +35,6 @@ class ProfileReward(LabelScores):
         if isinstance(task, LabelTask):
             cell, label, labels = task.whole(example), str(answer), dual.rivals(answer)
         else:
-            cell, label, labels = tuple(answer), str(example.unknown), dual.vocabulary.labels[kind]
+            cell, label, labels = tuple(answer), str(example.unknown), dual.choices(kind, example.unknown)
         found = dual.profiles.log_scores(kind, cell, control)
         return {name: found[name] for name in labels}, label

@@ -11,13 +11,16 @@ import numpy as np
 
 from cellduality_plugin.cell_sentences import Cell, hide_genes
 from cellduality_plugin.examples import Example, Value
-from cellduality_plugin.parsing import Answer, Field, Genes, OneOf, join_response
+from cellduality_plugin.parsing import Answer, Field, Genes, OneOf, bulleted, join_response
+from cellduality_plugin.perturbations import FORM, KIND
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
 
 TASKS: dict[str, DualTask] = {}
 """The built-in pairs, in the order of rows and tables."""
+SHOWN = 5
+"""Labels of a set that a question does not list, and shows for their form."""
 FORMAT_RULE = "Reason inside <think></think>, then give the answer inside <answer></answer>."
 
 
@@ -160,6 +163,19 @@ class CellTask(DualTask):
         """
         genes = len(answer.value) if answer.value else 0
         return genes / max(answer.listed, int(one(example.inputs, "length")), 1)
+
+
+def choices(what: str, kind: str, vocabulary: Vocabulary) -> str:
+    """Return the lines that say what a question may be answered with: the labels of ``kind``, called ``what``.
+
+    Of a set that :meth:`Vocabulary.lists` they are all there; of a larger one some, for how labels are written.
+    """
+    labels = vocabulary.labels[kind]
+    if vocabulary.lists(kind):
+        return f"The {what} are:\n{bulleted(labels)}"
+    form = FORM if kind == KIND else "Write one"
+    some = [labels[place * len(labels) // SHOWN] for place in range(SHOWN)]
+    return f"The {what} are too many to list. {form}, such as:\n{bulleted(dict.fromkeys(some))}"
 
 
 def one(values: Mapping[str, Value], key: str) -> str:

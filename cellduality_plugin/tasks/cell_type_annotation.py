@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from cellduality_plugin.cell_sentences import sentence
 from cellduality_plugin.examples import Value
-from cellduality_plugin.parsing import OneOf, bulleted
-from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, built_in, many, one
+from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, built_in, choices, many, one
 from cellduality_plugin.vocabulary import Vocabulary
 
 
@@ -22,7 +22,7 @@ class CellTypeAnnotation(LabelTask):
     def primal_prompt(self, inputs: Mapping[str, Value], vocabulary: Vocabulary) -> str:
         return (
             "Name the type of a cell from its genes, which are given in descending order of expression.\n"
-            f"The types are:\n{bulleted(vocabulary.labels['cell_type'])}\n{FORMAT_RULE}\n"
+            f"{choices('types', 'cell_type', vocabulary)}\n{FORMAT_RULE}\n"
             f"Cell: {sentence(many(inputs, 'cell'))}"
         )
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from cellduality_plugin.cell_sentences import sentence
 from cellduality_plugin.examples import Value
-from cellduality_plugin.parsing import OneOf, bulleted
-from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, built_in, many, one
+from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.tasks.base import FORMAT_RULE, LabelTask, built_in, choices, many, one
 from cellduality_plugin.vocabulary import Vocabulary
 
 
@@ -26,7 +26,7 @@ class DrugSensitivityPrediction(LabelTask):
     def primal_prompt(self, inputs: Mapping[str, Value], vocabulary: Vocabulary) -> str:
         return (
             f"{self.question}, from its genes, which are given in descending order of expression.\n"
-            f"The answers are:\n{bulleted(vocabulary.labels[self.answer.kind])}\n{FORMAT_RULE}\n"
+            f"{choices('answers', self.answer.kind, vocabulary)}\n{FORMAT_RULE}\n"
             f"Drug: {one(inputs, 'drug')}\nCell: {sentence(many(inputs, 'cell'))}"
         )
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.examples import Example, Value
-from cellduality_plugin.parsing import OneOf, bulleted
-from cellduality_plugin.tasks.base import FORMAT_RULE, CellTask, built_in, many, one
+from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.tasks.base import FORMAT_RULE, CellTask, built_in, choices, many, one
 from cellduality_plugin.vocabulary import Vocabulary
 
 
@@ -38,7 +38,7 @@ class PerturbationResponseGeneration(CellTask):
         return (
             "Name the perturbation that a cell went through, from its genes and those of an untreated cell, "
             "which are given in descending order of expression.\n"
-            f"The perturbations are:\n{bulleted(vocabulary.labels['perturbation'])}\n{FORMAT_RULE}\n"
+            f"{choices('perturbations', 'perturbation', vocabulary)}\n{FORMAT_RULE}\n"
             f"Untreated cell: {sentence(many(known, 'control'))}\nCell: {self.answer.render(answer)}"
         )
 

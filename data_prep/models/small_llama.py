@@ -71,7 +71,10 @@ def build_small_llama(
     if up_to_date([out / name for name in MODEL_FILES], origin):
         return
     vocabulary = Vocabulary.load(data / "vocabulary.json")
-    words, labels = set(vocabulary.genes), {label for names in vocabulary.labels.values() for label in names}
+    # The labels of a set that no question lists are written word by word, as by any other model.
+    labels = {label for kind, names in vocabulary.labels.items() if vocabulary.lists(kind) for label in names}
+    written = (label for kind, names in vocabulary.labels.items() if not vocabulary.lists(kind) for label in names)
+    words = {*vocabulary.genes, *(word for label in written for word in label.split())}
     for name in files[1:]:
         for row in read_jsonl(data / name):
             words.update(word for text in _texts(row) for word in words_of(text))

@@ -271,6 +271,15 @@ class TestScreens:
             if row["datasource"] == IDENTIFICATION:
                 assert f'"{cells[example.id]["perturbation"]}"' not in row["label"].replace('"control":', "")
 
+    def test_past_the_bound_a_question_says_how_labels_are_written(self, screen):
+        words = ["--perturbation-column", "target"]
+        usual, folder = rows_of(screen(*words), "rl"), screen(*words, "--list-labels", 2)
+        assert Vocabulary.load(folder / "vocabulary.json").listed == 2
+        for row, short in zip(usual, rows_of(folder, "rl"), strict=True):
+            assert row["label"] == short["label"]
+            is_asked = row["datasource"] == IDENTIFICATION
+            assert ("The perturbations are:" in row["input"], "too many to list" in short["input"]) == (is_asked,) * 2
+
     def test_columns_of_our_names_need_no_flag(self, screen):
         folder = screen("--drug", "nutlin 3", perturbation=["control", "drug nutlin"] * 60, exposure=["no", "yes"] * 60)
         assert set(asked(folder, "rl")) == {RESPONSE, IDENTIFICATION, EXPOSURE}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -20,9 +21,12 @@ from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from cellduality_plugin.inference.files import write_copy
+from cellduality_plugin.vocabulary import Vocabulary
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, PlantedPolicy
 from tests.inference.conftest import ELSEWHERE, KEY, cells_of
 from tests.refused import refused
+
+IDENTIFICATION = "perturbation_identification"
 
 
 @pytest.fixture
@@ -252,3 +256,30 @@ def test_questions_show_the_genes_of_the_training_questions_alone(trained, plant
 def test_an_unknown_pair_is_refused_with_those_there_are(trained):
     with refused("no-label-task"):
         Model.load(trained).annotate(cells_of(["B"]), task=GENERATION, progress=False)
+
+
+def test_a_pair_of_two_cells_is_refused_as_such(trained, data, tmp_path):
+    model = shutil.copytree(trained, tmp_path / "m")
+    config = Config.load(data / "cellduality.json").model_dump()
+    config["tasks"][IDENTIFICATION] = {"pair": IDENTIFICATION}
+    Config.read(config).save(model / "cellduality" / "cellduality.json")
+    for ask in (Model.load(model).annotate, Model.load(model).predict):
+        with refused("no-label-task") as error:
+            ask(**{"adata": cells_of(["B"]), "task": IDENTIFICATION, "progress": False})
+        assert "untreated" in error.value.what
+        assert ANNOTATION in error.value.hint
+
+
+@pytest.mark.parametrize("verify", [0, 4])
+def test_of_a_set_that_no_question_lists_the_columns_are_what_was_answered(trained, planted, data, tmp_path, verify):
+    asked, adata = planted(0.95), cells_of(["B", "T", "T"])
+    model = shutil.copytree(trained, tmp_path / "m")
+    replace(Vocabulary.load(data / "vocabulary.json"), listed=2).save(model / "cellduality" / "vocabulary.json")
+    Model.load(model).annotate(adata, verify=verify, progress=False)
+    assert adata.obs[KEY].tolist() == ["B", "T", "T"]
+    labels, shares = adata.uns["cellduality"]["labels"], adata.obsm[f"{KEY}_probability"]
+    assert [labels[at] for at in shares.argmax(axis=1)] == adata.obs[KEY].tolist()
+    assert shares.sum(axis=1) == pytest.approx(1)
+    assert any("too many to list" in prompt for policy in asked for prompt, _ in policy.asked)
+    with refused("too-many-labels"):
+        Model.load(model).calibrate(data, verify=verify)

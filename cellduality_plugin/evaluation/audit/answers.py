@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cellduality_plugin.duals import NEGATIVES
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
@@ -104,7 +105,10 @@ def _candidates(
     yield "true", gold
     elsewhere = [other for other in rows if other.id != row.id]
     if isinstance(task.answer, OneOf):
-        yield from (("wrong", label) for label in vocabulary.labels[task.answer.kind] if label != gold)
+        wrong_labels = [label for label in vocabulary.labels[task.answer.kind] if label != gold]
+        if not vocabulary.lists(task.answer.kind):
+            wrong_labels = [wrong_labels[place] for place in rng.permutation(len(wrong_labels))[:NEGATIVES]]
+        yield from (("wrong", label) for label in wrong_labels)
     else:
         wrong = [other for other in elsewhere if other.unknown != row.unknown]
         yield from (("wrong", _gold(wrong[index])) for index in rng.permutation(len(wrong))[:others])

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from tqdm import tqdm
 
 from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import CONFIGURED, Contender
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.judging import response, scorer_of
@@ -24,6 +25,8 @@ from cellduality_plugin.policies.recorded import RecordedPolicy
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.seeds import request_seed
+from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
 
 Found = TypeVar("Found", bound=Any)
 """A dataclass of what JSON can hold."""
@@ -152,6 +155,8 @@ class Panel:
         self._scorers: dict[str, Scorer] = {}
         self.needs_gold = False
         for name in tasks if judge != NOBODY else ():
+            if self._every:
+                refuse_every(self._tasks[name], self._vocabulary)
             own = config.tasks[name]
             reward = own.reward if judge == CONFIGURED else judge
             self.needs_gold |= get_reward(reward, config.folder).needs_gold
@@ -178,9 +183,18 @@ class Panel:
         rewards = dict.fromkeys(sorted(found), 1.0)
         if scorer := self._scorers.get(example.task):
             dual, group = players.dual if players else RecordedPolicy([]), scorer.group(example.to_label())
+            group.answers += votes
             scores = await asyncio.gather(*(scorer.score(found[label], group, dual) for label in rewards))
             rewards = {label: score.similarity for label, score in zip(rewards, scores, strict=True)}
         return Opinion(dict(sorted(votes.items())), rewards, dict(sorted(traces.items())))
+
+
+def refuse_every(task: DualTask, vocabulary: Vocabulary) -> None:
+    """Raise if every label cannot be judged for every cell: there are more than a question lists."""
+    if isinstance(task.answer, OneOf) and not vocabulary.lists(task.answer.kind):
+        what = f"each of {len(vocabulary.labels[task.answer.kind])} labels would be judged for every cell"
+        hint = "let drawn answers be judged (pseudo-label --votes 8, annotate --verify 8), without a calibration"
+        raise CellDualityError(what, code="too-many-labels", where=f"tasks.{task.name}", hint=hint)
 
 
 def answered(

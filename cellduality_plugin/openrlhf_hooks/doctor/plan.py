@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellduality_plugin.config import Config
+from cellduality_plugin.duals import held_against
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.hub import read_tokenizer
@@ -226,7 +227,7 @@ def _config(run: Run) -> Config | None:
 
 def _duals(asked: Sequence[Question], config: Config, group: int, response: float) -> Iterator[tuple[float, float]]:
     """Yield the tokens that the rewards of a row's group read and write at most; nothing that an endpoint answers."""
-    tasks, labels = config.load_tasks(), config.load_vocabulary().labels
+    tasks, vocabulary = config.load_tasks(), config.load_vocabulary()
     rewards = config.load_rewards(tasks)
     for q in asked:
         if not q.is_dual or config.dual.player == "frozen" or not rewards[q.task].asks_dual:
@@ -236,7 +237,9 @@ def _duals(asked: Sequence[Question], config: Config, group: int, response: floa
         if reward.asks_log_probs:
             read, written, times = read + written, 0, group
             if reward.asks_every_label and isinstance(task.answer, OneOf) and not isinstance(task.unknown, OneOf):
-                times = 1 + (settings.negatives or len(labels[task.answer.kind]) - 1)  # once for the whole group
+                kind = task.answer.kind  # asked about once for the whole group
+                rivals = held_against(vocabulary, kind, settings.negatives) or len(vocabulary.labels[kind]) - 1
+                times = rivals + (1 if vocabulary.lists(kind) else group)
         drawn = settings.traces * (config.dual.max_new_tokens or response)
         yield read * times * max(1, settings.traces), times * (written + drawn)
 

@@ -56,6 +56,8 @@ def find_markers(cells: Sequence[Cell], vocabulary: Vocabulary, *, top: int = 40
     place = {gene: column for column, gene in enumerate(vocabulary.genes)}
     found: dict[str, Markers] = {}
     for kind, labels in vocabulary.labels.items():
+        if not vocabulary.tables(kind):
+            continue
         row = {label: number for number, label in enumerate(labels)}
         chosen = [(cell, row[value]) for cell in cells if (value := value_of(cell, kind)) in row and value is not None]
         if chosen:

@@ -56,7 +56,7 @@ class RuleTeacher(Teacher):
             raise CellDualityError(what, code="no-labelled-cell", where=where, hint=hint)
         if not 0 <= faults <= 1:
             raise CellDualityError(f"faults {faults} is no share", code="no-share", where=where, hint="choose 0 to 1")
-        self._seed, self._faults = seed, faults
+        self._seed, self._faults, self._vocabulary = seed, faults, vocabulary
         found = find_markers(cells, vocabulary)
         self._labels = LabelRule(found, vocabulary)
         self._genes = CellRule(cells, found, vocabulary)
@@ -76,7 +76,10 @@ class RuleTeacher(Teacher):
         return FAULTS[rng.integers(len(FAULTS) - (candidate == 0))]  # candidate 0 has nothing to repeat
 
     def write(self, question: Question, candidate: int) -> str:
-        """Return the text of that candidate; a CellDualityError if neither a label nor genes are asked for."""
+        """Return the text of that candidate.
+
+        A CellDualityError if neither a label nor genes are asked for, or a label of a set too large for the rule.
+        """
         fault = self.fault(question, candidate)
         if fault == "repeat":
             return self.write(question, 0)
@@ -87,6 +90,13 @@ class RuleTeacher(Teacher):
                 code="unknown-field",
                 where=f"dual pair {question.pair.name!r}, {question.direction}",
                 hint="ask a model (--teacher MODEL), or build the pair from OneOf and Genes",
+            )
+        if isinstance(field, OneOf) and not self._vocabulary.tables(field.kind):
+            raise CellDualityError(
+                f"the rule cannot choose among {len(self._vocabulary.labels[field.kind])} labels of {field.kind!r}",
+                code="too-many-labels",
+                where=f"dual pair {question.pair.name!r}, {question.direction}",
+                hint="ask a model (--teacher MODEL)",
             )
         trace, value = (
             self._labels.answer(question, field.kind, candidate, rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cellduality_plugin.config import PATH_VARIABLE, Config, TaskSettings
+from cellduality_plugin.duals import held_against
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.doctor.agent import AgentFile, names_in, read_python
 from cellduality_plugin.openrlhf_hooks.doctor.check import Found, check, error, finding_of, note, warning
@@ -111,7 +112,8 @@ def _dual_prompts(
     labels = len(vocabulary.labels[task.answer.kind])
     if not reward.asks_every_label:
         return min(labels, group), "answers"
-    return min(labels, (settings.negatives or labels) + group), "labels"
+    rivals = held_against(vocabulary, task.answer.kind, settings.negatives)
+    return min(labels, (rivals or labels) + group), "labels"
 
 
 @check(RL)

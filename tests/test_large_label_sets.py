@@ -1,0 +1,221 @@
+"""Label sets that no question lists: what is asked, how an answer is read, what it is held against, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+
+from cellduality_plugin.config import Config
+from cellduality_plugin.duals import NEGATIVES
+from cellduality_plugin.evaluation.audit.answers import make_cases
+from cellduality_plugin.evaluation.rounds.labelling import Panel
+from cellduality_plugin.parsing import OneOf, join_response
+from cellduality_plugin.profiles import Profiles
+from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.tasks.base import SHOWN
+from cellduality_plugin.vocabulary import LISTED, TABLED, Vocabulary
+from data_prep.profiles import fit_profiles
+from data_prep.traces.questions import Question
+from data_prep.traces.rule.teacher import RuleTeacher
+from tests.conftest import GENES
+from tests.play import Choosing, member, roll
+from tests.refused import refused
+
+KIND, IDENTIFY, RESPONSE = "perturbation", "perturbation_identification", "perturbation_response_generation"
+OTHERS = (
+    "control",
+    "cytokine IFN-beta",
+    "knockdown KRAS+TP53",
+    "drug A 10000 nM",
+    "drug A 10 uM",
+    "drug B 10 nM+drug A 2 uM",
+)
+
+
+def screen_of(labels: int, **settings: int) -> Vocabulary:
+    """Return a vocabulary with so many perturbations."""
+    drugs = (f"drug BRD-K{10_000_000 + place} {10 ** (place % 4)} nM" for place in range(labels - len(OTHERS)))
+    return Vocabulary(GENES, {KIND: tuple(sorted([*OTHERS, *drugs]))}, **settings)
+
+
+@pytest.fixture(scope="module")
+def many() -> Vocabulary:
+    return screen_of(30_000)
+
+
+def example_of(name, cell, *, hidden=0.25):
+    return TASKS[name].example(cell, hidden=hidden, labelled=True, rng=np.random.default_rng(0))
+
+
+def prompts(vocabulary, cell):
+    """Return the questions that ask for a perturbation: as a primal, and as a dual."""
+    asked, response = example_of(IDENTIFY, cell), example_of(RESPONSE, cell)
+    primal = TASKS[IDENTIFY].primal_prompt(asked.inputs, vocabulary)
+    return [primal, TASKS[RESPONSE].dual_prompt(response.known, cell.genes, vocabulary)]
+
+
+def test_a_question_lists_its_labels_up_to_the_bound_and_does_not_grow_past_it(cell, many):
+    at_the_bound, past_it = screen_of(LISTED), screen_of(LISTED + 1)
+    for prompt in prompts(at_the_bound, cell):
+        assert all(f"\n- {label}\n" in prompt for label in at_the_bound.labels[KIND])
+    for vocabulary in (past_it, screen_of(750), many):
+        for prompt in prompts(vocabulary, cell):
+            assert sum(f"\n- {label}\n" in prompt for label in vocabulary.labels[KIND]) == SHOWN
+            assert len(prompt.split()) < 150
+    assert all("\n- control\n" in prompt for prompt in prompts(screen_of(LISTED + 1, listed=LISTED + 1), cell))
+
+
+def test_the_bound_is_kept_with_the_vocabulary_and_leaves_no_trace_where_all_is_listed(tmp_path):
+    for listed, labels in ((LISTED, 12), (200, 150)):
+        screen_of(labels, listed=listed).save(tmp_path / "all.json")
+        assert "listed" not in (tmp_path / "all.json").read_text()
+        assert Vocabulary.load(tmp_path / "all.json").lists(KIND), "as in folders of an older version"
+    past_it = screen_of(150)
+    past_it.save(tmp_path / "some.json")
+    assert Vocabulary.load(tmp_path / "some.json") == past_it
+    assert past_it.fingerprint != screen_of(150, listed=200).fingerprint, "rows that list labels are other rows"
+
+
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [
+        ("knockdown TP53+KRAS", "knockdown KRAS+TP53"),
+        ("Knockdown kras + tp53", "knockdown KRAS+TP53"),
+        ("knockdown TP53+KRAS+ctrl", "knockdown KRAS+TP53"),
+        ("drug a 2000 nM + drug b 0.01 µM", "drug B 10 nM+drug A 2 uM"),
+        ("DMSO", "control"),
+        ("non-targeting", "control"),
+        ("drug BRD-K10000003 1 uM", "drug BRD-K10000003 1000 nM"),
+        ("drug A 10 uM", "drug A 10 uM"),
+        ("drug A 0.01 mM", None),  # two labels say so: which is meant cannot be known
+        ("drug BRD-K10000003 2 uM", None),
+        ("knockdown TP53", None),
+        ("drug 1e999 uM+" * 50, None),
+    ],
+)
+def test_a_perturbation_is_read_by_what_it_says(said, label, many):
+    found = OneOf(KIND).parse(join_response(said), many)
+    assert (found.value, found.failure) == (label, "" if label else "unknown_label")
+
+
+def test_where_labels_are_listed_only_the_order_of_a_combination_is_free():
+    few = Vocabulary(GENES, {KIND: ("control", "knockdown KRAS+TP53"), "cell_type": ("CD4+ T", "B")})
+    assert few.label(KIND, "knockdown TP53+KRAS") == "knockdown KRAS+TP53"
+    assert few.label(KIND, "DMSO") is None
+    assert few.label("cell_type", "T+CD4") is None
+
+
+class Table(Choosing):
+    """Says of a response how likely it is by the label that is asked about, or answered; remembers what was asked."""
+
+    def __init__(self, log_prob):
+        self.log_prob, self.prompts, self.choices = log_prob, [], []
+
+    async def log_probs(self, prompt, response, *, given=""):
+        self.prompts.append(prompt)
+        shown = prompt.split("Perturbation: ")[1].split("\n")[0] if "Perturbation: " in prompt else response
+        return [self.log_prob.get(shown, -5.0)]
+
+    async def choice_log_probs(self, prompt, responses):
+        self.choices.append(responses)
+        return [self.log_prob.get(response.split("answer>")[1][:-2], -5.0) for response in responses]
+
+
+def scorer_for(tmp_path, vocabulary, name, reward="posterior", **settings):
+    vocabulary.save(tmp_path / "vocabulary.json")
+    Config.read({"tasks": {name: {"pair": name, "reward": reward, **settings}}}).save(tmp_path / "cellduality.json")
+    return Scorer(Config.load(tmp_path / "cellduality.json"))
+
+
+@pytest.mark.parametrize("negatives", [None, 3])
+def test_an_answer_is_held_against_the_groups_answers_and_seeded_negatives(negatives, cell, many, tmp_path):
+    """Three answers that are all likelier than any label drawn at random have to share: none of them gets it all."""
+    scorer, example = scorer_for(tmp_path, many, IDENTIFY, negatives=negatives), example_of(IDENTIFY, cell)
+    likely = dict(zip(many.labels[KIND][5000:5003], (0.0, -1.0, -2.0), strict=True))
+    policy, count = Table(likely), negatives or NEGATIVES
+    texts = [TASKS[IDENTIFY].answer_response(label) for label in (*likely, *likely)]
+    scores = roll(scorer, example, [*texts, "nothing", join_response("drug none")], policy)
+    total = sum(map(math.exp, likely.values())) + count * math.exp(-5.0)
+    expected = [math.exp(value) / total for value in likely.values()]
+    assert [score.similarity for score in scores] == pytest.approx([*expected, *expected, 0, 0])
+    assert len(set(policy.prompts)) == len(policy.prompts) == count + len(likely)
+    again = Table(likely)
+    roll(scorer_for(tmp_path, many, IDENTIFY, negatives=negatives), example, texts, again)
+    assert set(again.prompts) == set(policy.prompts), "the same negatives in every process"
+
+
+def test_a_member_that_crashes_holds_nobody_up(cell, many, tmp_path):
+    scorer, example = scorer_for(tmp_path, many, IDENTIFY), example_of(IDENTIFY, cell)
+    text = TASKS[IDENTIFY].answer_response("control")
+
+    async def crash(group):
+        with group.member():
+            await asyncio.sleep(0.05)
+            raise RuntimeError("no rollout")
+
+    async def whole():
+        group = scorer.group(example.to_label())
+        both = asyncio.gather(member(scorer, group, text, Table({})), crash(group), return_exceptions=True)
+        return await asyncio.wait_for(both, 10)
+
+    score, error = asyncio.run(whole())
+    assert score.similarity == pytest.approx(1 / (NEGATIVES + 1))
+    assert isinstance(error, RuntimeError)
+
+
+@pytest.mark.parametrize(("name", "reward"), [(RESPONSE, "posterior"), (IDENTIFY, "consistency")])
+def test_labels_are_chosen_among_the_label_and_its_rivals(name, reward, cell, many, tmp_path):
+    scorer, example = scorer_for(tmp_path, many, name, reward, hidden=1.0), example_of(name, cell, hidden=1.0)
+    policy = Table({"cytokine IFN-beta": 0.0})
+    scores = roll(scorer, example, [TASKS[name].answer_response(example.gold)] * 2, policy)
+    assert [len(each) for each in policy.choices] == [NEGATIVES + 1]
+    assert scores[0].similarity == pytest.approx(1 / (1 + NEGATIVES * math.exp(-5.0)))
+
+
+def test_listed_sets_are_compared_as_ever(cell, vocabulary, tmp_path):
+    policy = Table({})
+    scorer, example = scorer_for(tmp_path, vocabulary, RESPONSE, negatives=1), example_of(RESPONSE, cell)
+    roll(scorer, example, [TASKS[RESPONSE].answer_response(cell.genes)], policy)
+    assert [len(each) for each in policy.choices] == [len(vocabulary.labels[KIND])]
+
+
+def test_only_so_many_wrong_labels_are_audited(cell, many):
+    rows = [example_of(IDENTIFY, cell)]
+    [case] = make_cases(TASKS[IDENTIFY], rows, many, cells=1, masks=None, others=4, rng=np.random.default_rng(0))
+    assert len({answer for _, answer in case.candidates}) == NEGATIVES + 1
+
+
+def test_the_longest_labels_stand_for_all_where_lengths_are_counted(vocabulary, many):
+    assert vocabulary.longest(KIND) == vocabulary.labels[KIND]
+    assert len(many.longest(KIND)) == 16
+    assert max(many.labels[KIND], key=len) in many.longest(KIND)
+
+
+def test_what_holds_numbers_for_each_label_is_not_made_of_too_many(cell, many, tmp_path):
+    tasks = [TASKS[IDENTIFY], TASKS[RESPONSE]]
+    asked = {"asked": lambda task, cell: True}
+    assert fit_profiles([cell], [], tasks, screen_of(TABLED), **asked).by_kind[KIND].weights.shape[0] == TABLED
+    none = fit_profiles([cell], [], tasks, many, **asked)
+    assert none.by_kind == {}
+    Profiles(GENES, {}).save(tmp_path / "profiles.npz")
+    many.save(tmp_path / "vocabulary.json")
+    settings = {"tasks": {IDENTIFY: {"pair": IDENTIFY, "reward": "profile"}}, "profiles": "profiles.npz"}
+    Config.read(settings).save(tmp_path / "cellduality.json")
+    with refused("no-profiles"):
+        Scorer(Config.load(tmp_path / "cellduality.json"))
+    teacher = RuleTeacher([cell], many)
+    example = example_of(IDENTIFY, cell)
+    with refused("too-many-labels"):
+        teacher.write(Question(TASKS[IDENTIFY], "primal", example, 0, example.gold, prompts(many, cell)[0]), 0)
+
+
+def test_a_judge_of_every_label_is_refused(many, tmp_path):
+    scorer_for(tmp_path, many, IDENTIFY)
+    config = Config.load(tmp_path / "cellduality.json")
+    assert Panel(config, votes=8, judge="configured", tasks=[IDENTIFY])
+    with refused("too-many-labels"):
+        Panel(config, votes=0, judge="configured", tasks=[IDENTIFY])
