@@ -29,7 +29,7 @@ PLAIN = Rates(teraflops=100, gigabytes_a_second=1000, compute_share=0.5, memory_
 def lines(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[str]]:
     """Return a function that gives what a recipe prints of a run whose data are prepared and whose models are not."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody is there: models of the hub are not at hand
-    shutil.copytree(small_world.data, tmp_path / "data")
+    shutil.copytree(small_world.data, tmp_path / "data", ignore=shutil.ignore_patterns("*.agent.py"))
     for name in ("sft", "rl"):
         some = list(read_jsonl(tmp_path / "data" / f"{name}.jsonl"))
         write_jsonl(tmp_path / "data" / f"{name}.jsonl", (some * 512)[:512])
