@@ -115,7 +115,7 @@ def test_recorded_rollouts_have_the_same_rewards_without_the_model(whole_run):
     folder = whole_run.folder
     texts = [path.read_text() for path in (folder / "rollouts").glob("*.jsonl")]
     kept = [json.loads(line) for text in texts for line in text.splitlines()]
-    assert len(kept) == 24 * GROUP / 8, "one group in eight"
+    assert 3 <= len(kept) / GROUP <= 4, "one in eight of each engine's share of 24 groups"
     assert len({(row["group"], row["label"]) for row in kept}) == len(kept) / GROUP
     work = Replay(Config.load(folder / "data" / "cellduality.json"), {})
     results = [result for group in work.run(record_files([folder / "rollouts"])) for result in group]
