@@ -116,7 +116,7 @@ def code_sha256(files: Sequence[Path]) -> str:
 
 
 def rows_code_sha256(tasks: Iterable[DualTask], files: Iterable[Path]) -> str:
-    """Return the hash of the code that rows hang on: the pairs, be they the user's, what all share, and ``files``."""
+    """Return the hash of the code that makes rows: the pairs, a user's own included, what they share, and ``files``."""
     core = Path(cellduality_plugin.__file__).parent
     kinds = {kind for task in tasks for kind in type(task).__mro__}
     made = {value.__code__.co_filename for kind in kinds for value in vars(kind).values() if inspect.isfunction(value)}
