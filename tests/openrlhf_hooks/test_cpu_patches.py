@@ -223,7 +223,7 @@ def test_prompts_of_a_small_model_fill_blocks_of_the_cache(asked_for, made, kept
         def check_and_update_config(cls, vllm_config):
             vllm_config.cache_config.block_size = made
 
-    library_patches.cache_short_prompts(SimpleNamespace(CpuPlatform=CpuPlatform))
+    library_patches.fit_engines(SimpleNamespace(CpuPlatform=CpuPlatform))
     config = SimpleNamespace(cache_config=SimpleNamespace(user_specified_block_size=asked_for, block_size=None))
     CpuPlatform.check_and_update_config(config)
     assert config.cache_config.block_size == kept

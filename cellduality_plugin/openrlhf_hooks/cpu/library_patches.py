@@ -75,15 +75,6 @@ def serve_in_the_cpus_precision(arguments: ModuleType) -> None:
     cls.__post_init__ = post_init
 
 
-def fork_engines(system_utils: ModuleType) -> None:
-    """`vllm.utils.system_utils._maybe_force_spawn` starts the engine core of a Ray actor as a process of its own kind.
-
-    That imports torch and vLLM anew: half a minute where the engines of a run share two cores. The core speaks to no
-    cluster, and without a GPU nothing in the actor stands against a fork, which is vLLM's way outside Ray.
-    """
-    replace(system_utils, "is_in_ray_actor", lambda: False, "the start of engines")
-
-
 def keep_linear_weights(layers: ModuleType) -> None:
     """`vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm` repacks weights and drops the originals.
 
@@ -97,21 +88,33 @@ def keep_linear_weights(layers: ModuleType) -> None:
     replace(layers, "dispatch_cpu_unquantized_gemm", compute_with_the_parameter, "loading new weights into vLLM")
 
 
-def cache_short_prompts(cpu: ModuleType) -> None:
-    """`vllm.platforms.cpu.CpuPlatform.check_and_update_config` makes blocks of 128 tokens; only whole ones are cached.
+def start_engines_fast(system_utils: ModuleType) -> None:
+    """`vllm.utils.system_utils._maybe_force_spawn` would spawn the engine core of a Ray actor: see `fit_engines`."""
+    replace(system_utils, "is_in_ray_actor", lambda: False, "the start of engines")
 
-    A question about a cell of a small model is shorter than that, so `--vllm.enable_prefix_caching` would hold nothing
-    of it. Blocks of 32 are the smallest that vLLM's attention on a CPU is written for. A size that was asked for stays.
+
+def fit_engines(cpu: ModuleType) -> None:
+    """`vllm.platforms.cpu.CpuPlatform.check_and_update_config` chooses the cache's blocks and how the core starts.
+
+    Blocks of 128 tokens: only whole ones are cached, and a question about a cell of a small model is shorter, so that
+    `--vllm.enable_prefix_caching` would hold nothing of it. Blocks of 32 are the smallest that vLLM's attention on a
+    CPU is written for. A size that was asked for stays.
+
+    Spawned: a core of `AsyncLLM` that is spawned imports torch and vLLM anew, half a minute where the engines of a run
+    share two cores. It speaks to no Ray cluster, and without a GPU nothing stands against a fork. A way that is set in
+    `VLLM_WORKER_MULTIPROC_METHOD` stays.
     """
-    behaviour, largest = "the prefix cache of short prompts", 32
+    behaviour, largest, method = "the engines of a small model", 32, "VLLM_WORKER_MULTIPROC_METHOD"
     platform = existing(cpu, "CpuPlatform", behaviour)
     update = existing(platform, "check_and_update_config", behaviour).__func__
+    start = os.environ.get(method, "fork")
 
     @functools.wraps(update)
     def check_and_update_config(cls: type, vllm_config: Any) -> None:
         cache = vllm_config.cache_config
         asked_for = cache.user_specified_block_size
         update(cls, vllm_config)
+        os.environ[method] = start
         if not asked_for:
             cache.block_size = min(largest, cache.block_size)
 
