@@ -61,11 +61,10 @@ def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
     from jinja2 import TemplateError
 
     named = Path(model, "tokenizer_config.json")
-    reader: Any = transformers.AutoTokenizer
     try:
+        plain = named.is_file() and json.loads(named.read_text("utf-8")).get("tokenizer_class") in _PLAIN
         # AutoTokenizer imports every model there is, which takes as long as all else that is done before a run.
-        if named.is_file() and json.loads(named.read_text("utf-8")).get("tokenizer_class") in _PLAIN:
-            reader = transformers.PreTrainedTokenizerFast
+        reader: Any = transformers.PreTrainedTokenizerFast if plain else transformers.AutoTokenizer
         tokenizer = reader.from_pretrained(model, local_files_only=not looks_local(model) and not _hub_answers())
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"cannot load the tokenizer: {(str(error).strip() or type(error).__name__).splitlines()[0]}"

@@ -28,6 +28,25 @@ def answer_cuda_calls(torch: ModuleType) -> None:
     }
     for name, answer in answers.items():
         replace(torch.cuda, name, answer, "the placement of tensors")
+    if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
+        leave_uncompiled(torch)
+
+
+def leave_uncompiled(torch: ModuleType) -> None:
+    """`torch.compile` loads its compiler, three seconds, before it sees that TORCHDYNAMO_DISABLE leaves nothing to do.
+
+    DeepSpeed decorates with it at import, in every process of a run.
+    """
+
+    def compile(model: Any = None, **options: Any) -> Any:
+        return model if model is not None else lambda decorated: decorated
+
+    replace(torch, "compile", compile, "a start without torch's compiler")
+
+
+def generate_without_sklearn(import_utils: ModuleType) -> None:
+    """`transformers.generation.candidate_generator` imports scikit-learn, two seconds, for assisted decoding alone."""
+    replace(import_utils, "is_sklearn_available", lambda: False, "a start without scikit-learn")
 
 
 def declare_slots(ray: ModuleType) -> None:

@@ -27,6 +27,7 @@ AFTER_IMPORT: dict[str, str] = {
     "vllm.utils.system_utils": f"{_HERE}.library_patches:start_engines_fast",
     "vllm.model_executor.layers.utils": f"{_HERE}.library_patches:keep_linear_weights",
     "vllm.engine.arg_utils": f"{_HERE}.library_patches:serve_in_the_cpus_precision",
+    "transformers.utils.import_utils": f"{_HERE}.library_patches:generate_without_sklearn",
     "transformers.modeling_utils": f"{_HERE}.packed_attention:stand_in",
     "openrlhf.datasets.sft_dataset": f"{_HERE}.openrlhf_patches:read_columns_once",
     "openrlhf.utils.utils": f"{_HERE}.openrlhf_patches:load_in_the_cpus_precision",
