@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cellduality_plugin.openrlhf_hooks.doctor.command import value_of
+from cellduality_plugin.openrlhf_hooks.doctor.flags import value_of
 
 _USAGE = re.compile(r"^ ([\d.]+)/([\d.]+) (CPU|GPU)\b(?: \(([\d.]+) used of ([\d.]+) reserved)?", re.MULTILINE)
 _WAITING = re.compile(r"^ (\{.*'GPU.*\}.*): \d+\+ pending", re.MULTILINE)

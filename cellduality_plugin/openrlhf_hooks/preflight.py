@@ -95,7 +95,7 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
 
 def sft_questions(path: Path, lengths: Lengths) -> Iterator[Question]:
     """Yield what SFT is shown, in the order of the rows; a CellDualityError names the line of a malformed one."""
-    needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in _rows(path, "SFT", "output"))
+    needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in rows(path, "SFT", "output"))
     return _measured(needs, lengths)
 
 
@@ -107,7 +107,7 @@ def rl_questions(path: Path, config: Config, lengths: Lengths, max_new_tokens: i
     return _measured(_rl_needs(path, config, lengths, max_new_tokens), lengths)
 
 
-def _rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each row with its place."""
     for number, row in enumerate(read_jsonl(path), start=1):
         where = f"{path}:{number}"
@@ -147,7 +147,7 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
     vocabulary, tasks = config.load_vocabulary(), config.load_tasks()
     rewards = config.load_rewards(tasks)
     longest_labels: dict[str, str] = {}
-    for where, row in _rows(path, "RL", "label"):
+    for where, row in rows(path, "RL", "label"):
         try:
             example = Example.from_label(row["label"])
         except CellDualityError as error:

@@ -26,7 +26,7 @@ import psutil
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.cluster import Cluster, address_of
-from cellduality_plugin.openrlhf_hooks.doctor.command import value_of
+from cellduality_plugin.openrlhf_hooks.doctor.flags import value_of
 from cellduality_plugin.openrlhf_hooks.run_progress import Display, Progress
 
 ALARMS = "alarms.jsonl"  # in a run's folder: every alarm is added to it

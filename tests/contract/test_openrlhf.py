@@ -29,7 +29,7 @@ from cellduality_plugin.chat import render
 from cellduality_plugin.config import PATH_VARIABLE
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
+from cellduality_plugin.openrlhf_hooks.cpu.attention import standing_in
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.openrlhf_hooks.preflight import Lengths
 from cellduality_plugin.scoring import quantise

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.files import read_jsonl, write_jsonl
-from cellduality_plugin.openrlhf_hooks.doctor.command import SFT
+from cellduality_plugin.openrlhf_hooks.doctor.flags import SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
 from cellduality_plugin.openrlhf_hooks.doctor.model import _known
-from cellduality_plugin.openrlhf_hooks.doctor.plan import Stage, plan
-from cellduality_plugin.openrlhf_hooks.doctor.rates import CARDS, Rates
+from cellduality_plugin.openrlhf_hooks.doctor.plan import CARDS, Rates, Stage, plan
 from tests.refused import refused
 
 MODEL, P = "meta-llama/Llama-3.2-3B-Instruct", 3212749824

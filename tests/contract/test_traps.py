@@ -23,8 +23,8 @@ from openrlhf.utils.agent import SingleTurnAgentExecutor
 from openrlhf.utils.utils import get_tokenizer
 from vllm import SamplingParams
 
-from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
+from cellduality_plugin.openrlhf_hooks.cpu.attention import standing_in
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from tests.contract.engine import FixedEngine
 
 with standing_in():  # OpenRLHF imports flash attention for packing, of which nothing here makes use
@@ -209,8 +209,8 @@ os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
 from types import SimpleNamespace
 import deepspeed, torch
 import importlib
-from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
-from cellduality_plugin.openrlhf_hooks.cpu.library_patches import communicate_without_compiled_kernels
+from cellduality_plugin.openrlhf_hooks.cpu.attention import standing_in
+from cellduality_plugin.openrlhf_hooks.cpu.patches import communicate_without_compiled_kernels
 communicate_without_compiled_kernels(importlib.import_module("deepspeed.comm.torch"))
 with standing_in():
     from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.openrlhf_hooks.cpu import launch, precision
+from cellduality_plugin.openrlhf_hooks.cpu import launch
 from tests.refused import refused
 
 SITE = Path(launch.__file__).parent / "site"
@@ -62,8 +62,8 @@ class TestSitecustomize:
 )
 def test_bfloat16_only_where_the_processor_has_instructions_for_it(tmp_path, cpuinfo, dtype):
     (tmp_path / "cpuinfo").write_text(cpuinfo)
-    assert precision.fast_dtype(tmp_path / "cpuinfo") == dtype
-    assert precision.fast_dtype(tmp_path / "none") == "float32"
+    assert launch.fast_dtype(tmp_path / "cpuinfo") == dtype
+    assert launch.fast_dtype(tmp_path / "none") == "float32"
 
 
 @pytest.fixture

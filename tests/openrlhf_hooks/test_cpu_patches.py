@@ -16,14 +16,8 @@ import numpy
 import pytest
 import torch
 
-from cellduality_plugin.openrlhf_hooks.cpu import library_patches, openrlhf_patches, post_import, precision, upstream
-from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import (
-    index_first_axis,
-    pad_input,
-    standing_in,
-    unpad_input,
-)
-from cellduality_plugin.openrlhf_hooks.cpu.weight_sync import GlooCommunicator
+from cellduality_plugin.openrlhf_hooks.cpu import patches, post_import
+from cellduality_plugin.openrlhf_hooks.cpu.attention import index_first_axis, pad_input, standing_in, unpad_input
 from tests.refused import refused
 
 SITE = Path(post_import.__file__).parent / "site"
@@ -92,7 +86,7 @@ class TestPostImport:
 class TestStrictness:
     def test_names_the_version_and_sets_nothing(self):
         with refused("wrong-version") as error:
-            upstream.replace(numpy, "gone", None, "weight sync")
+            patches.replace(numpy, "gone", None, "weight sync")
         assert not hasattr(numpy, "gone")
         assert error.value.where == f"numpy {numpy.__version__}"
 
@@ -114,9 +108,9 @@ class TestStrictness:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_trainer_and_engine_compute_in_the_same_precision(monkeypatch, dtype):
-    monkeypatch.setenv(precision.DTYPE_VARIABLE, dtype)
+    monkeypatch.setenv(patches.DTYPE_VARIABLE, dtype)
     utils = SimpleNamespace(convert_to_torch_dtype=lambda name: {"bf16": torch.bfloat16, "fp16": torch.half}[name])
-    openrlhf_patches.load_in_the_cpus_precision(utils)
+    patches.load_in_the_cpus_precision(utils)
 
     class EngineArgs:
         dtype = "bfloat16"
@@ -124,7 +118,7 @@ def test_trainer_and_engine_compute_in_the_same_precision(monkeypatch, dtype):
         def __post_init__(self):
             self.seen = self.dtype
 
-    library_patches.serve_in_the_cpus_precision(SimpleNamespace(EngineArgs=EngineArgs))
+    patches.serve_in_the_cpus_precision(SimpleNamespace(EngineArgs=EngineArgs))
     engine = EngineArgs()
     engine.__post_init__()
     assert utils.convert_to_torch_dtype("bf16") == getattr(torch, engine.seen) == getattr(torch, dtype)
@@ -136,7 +130,7 @@ def test_only_a_new_cluster_whose_caller_does_not_decide_has_slots(monkeypatch):
     monkeypatch.setenv("CELLDUALITY_CPU_SLOTS", "2")
     ray = ModuleType("ray")
     ray.init = lambda address=None, **options: (address, options)
-    library_patches.declare_slots(ray)
+    patches.declare_slots(ray)
     address, options = ray.init(runtime_env={})
     assert (address, options["num_gpus"]) == ("local", 2), "whatever cluster runs on this machine"
     assert options["num_cpus"] >= 5
@@ -212,7 +206,7 @@ def test_without_flash_attn_the_trainer_imports_what_it_lacks_on_a_gpu_as_well(t
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    stand_in = "cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in"
+    stand_in = "cellduality_plugin.openrlhf_hooks.cpu.attention"
     assert done.stdout.split()[-2:] == [stand_in, "False"], done.stderr
 
 
@@ -223,7 +217,7 @@ def test_prompts_of_a_small_model_fill_blocks_of_the_cache(asked_for, made, kept
         def check_and_update_config(cls, vllm_config):
             vllm_config.cache_config.block_size = made
 
-    library_patches.cache_short_prompts(SimpleNamespace(CpuPlatform=CpuPlatform))
+    patches.cache_short_prompts(SimpleNamespace(CpuPlatform=CpuPlatform))
     config = SimpleNamespace(cache_config=SimpleNamespace(user_specified_block_size=asked_for, block_size=None))
     CpuPlatform.check_and_update_config(config)
     assert config.cache_config.block_size == kept
@@ -232,7 +226,7 @@ def test_prompts_of_a_small_model_fill_blocks_of_the_cache(asked_for, made, kept
 def test_replay_buffer_devices_are_the_cpu():
     module = ModuleType("replay_buffer")
     module.torch, module.NaiveReplayBuffer = torch, object
-    openrlhf_patches.replay_on_cpu(module)
+    patches.replay_on_cpu(module)
     assert module.torch.device("cuda:cpu") == torch.device("cpu")
     assert module.torch.tensor is torch.tensor
 
@@ -248,7 +242,7 @@ def test_optimizer_and_mesh_are_for_the_cpu():
     module = ModuleType("strategy")
     module.init_device_mesh = lambda device, *shape, **names: (device, shape, names)
     module.DeepspeedStrategy = DeepspeedStrategy
-    openrlhf_patches.train_on_cpu(module)
+    patches.train_on_cpu(module)
     strategy = DeepspeedStrategy()
     assert module.init_device_mesh("cuda", (1, 1), mesh_dim_names=("a", "b"))[0] == "cpu"
     assert strategy.moving_average(None, None, 0.9, "cuda") == "cpu"
@@ -265,7 +259,7 @@ def test_weights_reach_every_engine_bit_for_bit():
     weights = [torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16() for shape in shapes]
 
     def member(rank: int) -> list[torch.Tensor]:
-        group = GlooCommunicator("127.0.0.1", port, rank, 3)
+        group = patches.GlooCommunicator("127.0.0.1", port, rank, 3)
         tensors = weights if rank == 0 else [torch.zeros(shape, dtype=torch.bfloat16) for shape in shapes]
         for tensor in tensors:
             group.broadcast(tensor, src=0, stream=None)
@@ -283,7 +277,7 @@ def test_the_engine_receives_and_loads_in_its_own_dtype():
 
     module = ModuleType("worker_wrap")
     module.WorkerWrap = WorkerWrap
-    openrlhf_patches.receive_weights_on_cpu(module)
+    patches.receive_weights_on_cpu(module)
     loaded, worker = {}, WorkerWrap()
     worker.model_config = SimpleNamespace(dtype=torch.bfloat16)
     worker._model_update_group = SimpleNamespace(broadcast=lambda tensor, src: tensor.fill_(2.0))

@@ -11,11 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.cpu.library_patches import SLOTS_VARIABLE
+from cellduality_plugin.openrlhf_hooks.cpu.patches import DTYPE_VARIABLE, SLOTS_VARIABLE, fast_dtype
 from cellduality_plugin.openrlhf_hooks.cpu.post_import import DEVICE_VARIABLE
-from cellduality_plugin.openrlhf_hooks.cpu.precision import DTYPE_VARIABLE, fast_dtype
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, TRAINERS
-from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, TRAINERS, read_flags
 
 # Defaults only: whatever the user has set stays. Why each is there:
 DEFAULTS: dict[str, str] = {

@@ -20,25 +20,25 @@ _HERE = "cellduality_plugin.openrlhf_hooks.cpu"
 
 # module to patch -> "module:function"; the function gets the freshly imported module.
 AFTER_IMPORT: dict[str, str] = {
-    "torch": f"{_HERE}.library_patches:answer_cuda_calls",
-    "ray": f"{_HERE}.library_patches:declare_slots",
-    "deepspeed.comm.torch": f"{_HERE}.library_patches:communicate_without_compiled_kernels",
-    "vllm.platforms.cpu": f"{_HERE}.library_patches:cache_short_prompts",
-    "vllm.utils.system_utils": f"{_HERE}.library_patches:fork_engines",
-    "vllm.model_executor.layers.utils": f"{_HERE}.library_patches:keep_linear_weights",
-    "vllm.engine.arg_utils": f"{_HERE}.library_patches:serve_in_the_cpus_precision",
-    "transformers.modeling_utils": f"{_HERE}.packed_attention:stand_in",
-    "openrlhf.datasets.sft_dataset": f"{_HERE}.openrlhf_patches:read_columns_once",
-    "openrlhf.utils.utils": f"{_HERE}.openrlhf_patches:load_in_the_cpus_precision",
-    "openrlhf.utils.distributed_util": f"{_HERE}.openrlhf_patches:sync_weights_over_gloo",
-    "openrlhf.utils.deepspeed.deepspeed": f"{_HERE}.openrlhf_patches:train_on_cpu",
-    "openrlhf.trainer.ppo_utils.replay_buffer": f"{_HERE}.openrlhf_patches:replay_on_cpu",
-    "openrlhf.trainer.ray.vllm_worker_wrap": f"{_HERE}.openrlhf_patches:receive_weights_on_cpu",
+    "torch": f"{_HERE}.patches:answer_cuda_calls",
+    "ray": f"{_HERE}.patches:declare_slots",
+    "deepspeed.comm.torch": f"{_HERE}.patches:communicate_without_compiled_kernels",
+    "vllm.platforms.cpu": f"{_HERE}.patches:cache_short_prompts",
+    "vllm.utils.system_utils": f"{_HERE}.patches:fork_engines",
+    "vllm.model_executor.layers.utils": f"{_HERE}.patches:keep_linear_weights",
+    "vllm.engine.arg_utils": f"{_HERE}.patches:serve_in_the_cpus_precision",
+    "transformers.modeling_utils": f"{_HERE}.attention:stand_in",
+    "openrlhf.datasets.sft_dataset": f"{_HERE}.patches:read_columns_once",
+    "openrlhf.utils.utils": f"{_HERE}.patches:load_in_the_cpus_precision",
+    "openrlhf.utils.distributed_util": f"{_HERE}.patches:sync_weights_over_gloo",
+    "openrlhf.utils.deepspeed.deepspeed": f"{_HERE}.patches:train_on_cpu",
+    "openrlhf.trainer.ppo_utils.replay_buffer": f"{_HERE}.patches:replay_on_cpu",
+    "openrlhf.trainer.ray.vllm_worker_wrap": f"{_HERE}.patches:receive_weights_on_cpu",
 }
 
 # module -> "module:function"; the function returns a context manager held open while the module is imported.
 DURING_IMPORT: dict[str, str] = {
-    "openrlhf.models.ring_attn_utils": f"{_HERE}.flash_attn_stand_in:standing_in",
+    "openrlhf.models.ring_attn_utils": f"{_HERE}.attention:standing_in",
 }
 
 

@@ -15,6 +15,7 @@ import functools
 import importlib
 import importlib.util
 import io
+import itertools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,25 @@ from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 from cellduality_plugin.errors import CellDualityError
+
+SFT, RL = TRAINERS = ("openrlhf.cli.train_sft", "openrlhf.cli.train_ppo_ray")
+_VERSION = "install openrlhf==0.11.2"
+
+
+def value_of(words: Sequence[str], *flags: str) -> str | None:
+    """Return what follows the last of ``flags``, after a blank or an equals sign; None if none is there.
+
+    Examples
+    --------
+    >>> value_of(["--nnodes", "2", "--nnodes=3"], "--nnodes"), value_of(["--nnodes"], "--nproc")
+    ('3', None)
+    """
+    found = None
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        if name in flags:
+            found = value if equals else following
+    return found
 
 
 @dataclass(frozen=True)
@@ -135,9 +155,7 @@ def nearest(flag: str, options: Sequence[str]) -> str:
 
 @functools.cache
 def _main_block(trainer: str) -> CodeType:
-    path = _package() / Path(*trainer.split(".")[1:]).with_suffix(".py")
-    if not path.is_file():
-        raise CellDualityError(f"this OpenRLHF has no {trainer}", code="wrong-version", where=str(path), hint=_VERSION)
+    path = _file_of(trainer)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     block = tree.body[-1]
     if not isinstance(block, ast.If) or ast.unparse(block.body[-1]) != "train(args)":
@@ -159,30 +177,22 @@ def _import(parser: type[argparse.ArgumentParser], name: str, *rest: Any) -> Any
         vars(ours).update(vars(argparse), ArgumentParser=parser)
         return ours
     if name.startswith("openrlhf."):
-        return _file_of_openrlhf(name)
+        module = ModuleType(name)
+        exec(compile(_file_of(name).read_text(encoding="utf-8"), name, "exec"), vars(module))
+        return module
     if name.startswith("modelscope"):  # --use_ms fetches models: not now
         return SimpleNamespace(patch_hub=lambda: None)
     return builtins.__import__(name, *rest)
 
 
-def _file_of_openrlhf(name: str) -> ModuleType:
-    path = _package() / Path(*name.split(".")[1:]).with_suffix(".py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise CellDualityError(f"this OpenRLHF has no {name}", code="wrong-version", where=str(path), hint=_VERSION)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@functools.cache
-def _package() -> Path:
+def _file_of(module: str) -> Path:
+    """Return the file of a module of OpenRLHF, which is not imported for it."""
     spec = importlib.util.find_spec("openrlhf")
     if spec is None or spec.origin is None:
         what = "OpenRLHF is not installed here, so its flags cannot be read"
         hint = "run the doctor where the trainer is installed (bash recipes/setup.sh)"
         raise CellDualityError(what, code="not-installed", where=sys.executable, hint=hint)
-    return Path(spec.origin).parent
-
-
-_VERSION = "install openrlhf==0.11.2"
+    path = Path(spec.origin).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    if not path.is_file():
+        raise CellDualityError(f"this OpenRLHF has no {module}", code="wrong-version", where=str(path), hint=_VERSION)
+    return path

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from cellduality_plugin.openrlhf_hooks.cpu.upstream import installed_version
+from cellduality_plugin.openrlhf_hooks.cpu.patches import installed_version
 
 GIB = 1024**3
 TESTED = {

@@ -1,6 +1,6 @@
 """`cellduality doctor --plan`: GiB of a card, tokens a second and hours of each stage, before anything starts.
 
-With P parameters, and rates that nobody measured on a card (:mod:`rates`):
+With P parameters, and rates that nobody measured on a card but that makers state, or shares of them that are assumed:
 
 training   6 P floating-point operations a token, 8 P with gradient checkpointing; in stage 2 a further 2 P for the old
            log-probabilities and as many for a reference. Rows are padded to the longest of their micro-batch.
@@ -12,7 +12,7 @@ Loading, saving, offloading, moving weights to engines and waiting for the last 
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
 import math
 import shlex
@@ -20,22 +20,54 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from cellduality_plugin.config import Config
 from cellduality_plugin.duals import held_against
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.hub import read_tokenizer
-from cellduality_plugin.openrlhf_hooks.doctor.command import TRAINERS, Command, value_of
+from cellduality_plugin.openrlhf_hooks.doctor.flags import TRAINERS, value_of
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, Machine
 from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, cache_of, cache_tokens, parts, totals
 from cellduality_plugin.openrlhf_hooks.doctor.model import Model
-from cellduality_plugin.openrlhf_hooks.doctor.rates import Rates
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 from cellduality_plugin.openrlhf_hooks.preflight import Lengths, Question, rl_questions, sft_questions
 from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.settings import Settings
 
 _EVALUATION = 0.9  # of a card's memory: vLLM's default
 _PIPE = "PROFILE=gpu1 DRY_RUN=1 bash recipes/grpo_duality.sh | cellduality doctor --plan --gpu-memory 48"
+CARDS = (
+    ("A10", 24, 125.0, 600.0),
+    ("RTX A6000", 48, 154.8, 768.0),
+    ("A100", 80, 312.0, 2039.0),
+    ("H200", 141, 989.0, 4800.0),
+)
+"""(card, GB, dense bf16 TFLOP/s, GB/s of its memory), as NVIDIA's data sheets state them; one of each size."""
+
+
+class Rates(Settings):
+    """The rates, each of which can be given; the description of a field says where it is from."""
+
+    teraflops: float = Field(gt=0, allow_inf_nan=False, description="{}, data sheet: dense bf16")
+    gigabytes_a_second: float = Field(gt=0, allow_inf_nan=False, description="{}, data sheet: its memory")
+    compute_share: float = Field(0.35, gt=0, le=1, description="assumed: of TFLOP/s, in training and prefill")
+    memory_share: float = Field(0.5, gt=0, le=1, description="assumed: of GB/s, in decoding")
+    characters_a_token: float = Field(2.0, gt=0, description="assumed: gene names, where there is no tokenizer")
+    response_tokens: float | None = Field(None, gt=0, description="by default as SFT's responses, else the limit")
+
+    @classmethod
+    def of(cls, gpu_memory: float, assumed: Sequence[str] = ()) -> tuple[Rates, dict[str, str]]:
+        """Return the rates of the largest known card of ``gpu_memory`` bytes or fewer, and {name: where it is from}.
+
+        ``assumed`` holds NAME=VALUE, which take precedence; a CellDualityError is raised if one cannot be read.
+        """
+        card, _, *stated = next((each for each in reversed(CARDS) if each[1] * 0.9e9 < gpu_memory), CARDS[0])
+        given = dict(text.partition("=")[::2] for text in assumed)
+        sources = {name: str(each.description).format(card) for name, each in cls.model_fields.items()}
+        rates = cls.read({"teraflops": stated[0], "gigabytes_a_second": stated[1], **given}, "--assume")
+        return rates, {**sources, **dict.fromkeys(given, "given")}
 
 
 @dataclass(frozen=True)
@@ -64,8 +96,8 @@ def plan(lines: Iterable[str], machine: Machine, rates: Rates, model: str = "") 
     runs: dict[str, Run] = {}
     for each in words:
         if not {*TRAINERS}.isdisjoint(each):
-            run = _run(Command.read(each), machine, model, fetched)
-            key = f"{run.command.trainer} {run.get('ckpt.output_dir')}"
+            run = _run(each, machine, model, fetched)
+            key = f"{run.trainer} {run.get('ckpt.output_dir')}"
             if run.row_count or key not in runs:
                 runs[key] = run
     if not runs:
@@ -76,14 +108,14 @@ def plan(lines: Iterable[str], machine: Machine, rates: Rates, model: str = "") 
     return found + [stage for each in evaluations for stage in _evaluation(each, ordered[-1], rates)]
 
 
-def _run(command: Command, machine: Machine, model: str, fetched: str) -> Run:
-    run = Run.of(command, machine)
+def _run(words: Sequence[str], machine: Machine, model: str, fetched: str) -> Run:
+    run = Run.read(words, machine)
     if run.flags.args is None:
-        raise CellDualityError("; ".join(run.flags.refusals), code="wrong-flags", where=command.trainer)
-    if command.on_cpu:
+        raise CellDualityError("; ".join(run.flags.refusals), code="wrong-flags", where=run.trainer)
+    if "cellduality-cpu" in run.launchers:
         raise CellDualityError("a plan is for cards, and this run is on a CPU", code="no-cards", hint=_PIPE)
     if other := model or ("" if run.model and run.model.parameters else fetched):
-        run = Run.of(dataclasses.replace(command, flags=(*command.flags, run.model_flag, other)), machine)
+        run = Run.read([*words, run.model_flag, other], machine)
     if run.model is None or run.model.parameters is None:
         hint = "pass --model with a folder that holds a config.json, or a well-known name of the hub"
         raise CellDualityError("the size of the model is not known", code="no-model", where=run.model_place, hint=hint)
@@ -106,12 +138,10 @@ class _Characters(Lengths):
 def _lengths(run: Run, rates: Rates) -> Lengths:
     """Return lengths by the model's tokenizer, by characters where a folder has none or it cannot be read."""
     assert run.model is not None
-    if run.model.is_local and not Path(run.model.name, "tokenizer_config.json").is_file():
-        return _Characters(rates.characters_a_token)
-    try:
-        return Lengths(_tokenizer(run.model.name, run.get("data.tokenizer_chat_template")))
-    except CellDualityError:
-        return _Characters(rates.characters_a_token)
+    if not run.model.is_local or Path(run.model.name, "tokenizer_config.json").is_file():
+        with contextlib.suppress(CellDualityError):
+            return Lengths(_tokenizer(run.model.name, run.get("data.tokenizer_chat_template")))
+    return _Characters(rates.characters_a_token)
 
 
 _tokenizer = functools.cache(read_tokenizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cellduality_plugin.agent_file import packaged_agent_file
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
 
 NOWHERE = "http://127.0.0.1:9"

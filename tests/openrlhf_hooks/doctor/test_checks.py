@@ -11,7 +11,8 @@ import pytest
 
 from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
 from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS, examine
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, TRAINERS
+from cellduality_plugin.openrlhf_hooks.doctor.show import checks_as_markdown
 from tests.openrlhf_hooks.doctor.table import (
     ANNOTATION,
     CARDS,
@@ -62,7 +63,9 @@ def test_every_check_is_in_a_table_and_says_what_it_finds():
     found = " ".join(row[0] for row in (*COMMANDS, *FILES, *SETTINGS))
     assert {check.name for check in CHECKS} == set(re.findall(r"\w+", found)) - {"error", "warning", "note"}
     assert len({check.name for check in CHECKS}) == len(CHECKS)
-    assert all(check.what_and_why[0] for check in CHECKS)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \S", checks_as_markdown(), re.MULTILINE)
+    stages = {TRAINERS: "both", (SFT,): "SFT", (RL,): "RL"}
+    assert sorted(rows) == sorted((check.name, stages[check.trainers]) for check in CHECKS)
 
 
 def test_a_finding_says_where_and_how_to_mend_it_and_errors_come_first(world):

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
-from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, read_flags
 
 GROUPS = ["--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", "8"]
 GROUPS += ["--rollout.batch_size", "8", "--algo.kl.use_loss", "--algo.kl.estimator", "k3"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
 from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, Part, cache_tokens, parts, totals
 from cellduality_plugin.openrlhf_hooks.doctor.model import _known

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine, _optimisers
 from cellduality_plugin.openrlhf_hooks.doctor.model import _KNOWN, Model, count_parameters
+from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 from tests.refused import refused
 
 ROOT = Path(__file__).parents[3]
-FLAGS = ["--data.max_len", "64"]
 # as published on the models' pages, in millions
 PUBLISHED = {
     "meta-llama/Llama-3.2-1B-Instruct": 1236, "meta-llama/Llama-3.2-3B-Instruct": 3213,
@@ -25,63 +25,53 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "front",
-    [
-        "",
-        "python -m",
-        "/opt/venv/bin/cellduality-cpu python3 -m",
-        "env HF_HOME=/models nohup python -m",
-        "ray job submit --address http://a:8265 --runtime-env-json {} -- python3 -m",
-    ],
-)
-@pytest.mark.parametrize("trainer", [SFT, RL])
-def test_the_trainer_and_its_flags_are_found(front, trainer):
-    words = [*front.split(), trainer, *FLAGS]
-    found = Command.read(words)
-    assert (found.trainer, list(found.flags), list(found.words)) == (trainer, FLAGS, words)
-    assert (found.on_cpu, found.submitted) == ("cellduality-cpu" in front, "submit" in front)
-    assert found.variables == ({"HF_HOME": "/models"} if "HF_HOME" in front else {})
+def read(front: str, trainer: str = SFT) -> Run:
+    return Run.read([*shlex.split(front), trainer, "--data.max_len", "64"], Machine((3, 11)))
 
 
 @pytest.mark.parametrize(
-    ("front", "processes"),
+    ("front", "read_as"),
     [
-        ("python -m", 1),
-        ("torchrun --standalone --nproc-per-node 8 -m", 8),
-        ("torchrun --nproc_per_node=4 --nnodes=2 -m", 8),
-        ("python -m torch.distributed.run --nproc-per-node 3 -m", 3),
-        ("torchrun -m", 1),
-        ("torchrun --nproc-per-node gpu -m", None),
-        ("torchrun --nnodes 1:4 --nproc-per-node 2 -m", None),
-        ("deepspeed --num_gpus 4 --module", 4),
-        ("deepspeed --include localhost:0,1 --module", None),
+        ("", (False, False, 1)),
+        ("/opt/venv/bin/cellduality-cpu python3 -m", (True, False, 1)),
+        ("env HF_HOME=/models nohup python -m", (False, False, 1)),
+        ("ray job submit --address http://a:8265 -- python3 -m", (False, True, 1)),
+        ("torchrun --standalone --nproc-per-node 8 -m", (False, False, 8)),
+        ("cellduality-cpu torchrun --nproc_per_node=4 --nnodes=2 -m", (True, False, 8)),
+        ("python -m torch.distributed.run --nproc-per-node 3 -m", (False, False, 3)),
+        ("torchrun -m", (False, False, 1)),
+        ("torchrun --nproc-per-node gpu -m", (False, False, None)),
+        ("torchrun --nnodes 1:4 --nproc-per-node 2 -m", (False, False, None)),
+        ("deepspeed --num_gpus 4 --module", (False, False, 4)),
+        ("deepspeed --include localhost:0,1 --module", (False, False, None)),
     ],
 )
-def test_processes_are_those_the_launcher_starts(front, processes):
-    assert Command.read([*front.split(), SFT, *FLAGS]).processes == processes
+def test_what_starts_the_trainer_and_with_how_many_processes(front, read_as):
+    run = read(front)
+    assert (run.on_cpu, run.submitted, run.devices) == read_as
+    assert (run.trainer, run.get("data.max_len"), run.launch) == (SFT, 64, tuple(front.split()))
+    assert run.variables == ({"HF_HOME": "/models"} if "HF_HOME" in front else {})
 
 
 @pytest.mark.parametrize(
-    ("words", "variables", "unreadable"),
+    ("words", "variables"),
     [
-        ("""--runtime-env-json '{"env_vars": {"C": "/a b.json", "N": 1}}'""", {"C": "/a b.json", "N": "1"}, ""),
-        ("""--runtime-env-json='{"working_dir": "."}'""", {}, ""),
-        ("--runtime-env-json {", {}, "--runtime-env-json"),
-        ("--runtime-env-json []", {}, "--runtime-env-json"),
-        ("--runtime-env env.yaml", {}, "--runtime-env"),
-        ("", {}, ""),
+        ("""--runtime-env-json '{"env_vars": {"C": "/a b.json", "N": 1}}'""", {"C": "/a b.json", "N": "1"}),
+        ("""--runtime-env-json='{"working_dir": "."}'""", {}),
+        ("--runtime-env-json {", "--runtime-env-json"),
+        ("--runtime-env-json []", "--runtime-env-json"),
+        ("--runtime-env env.yaml", "--runtime-env"),
+        ("", {}),
     ],
 )
-def test_a_job_brings_variables_or_what_cannot_be_read_is_named(words, variables, unreadable):
-    found = Command.read(["ray", "job", "submit", *shlex.split(words), "--", "python", "-m", RL])
-    assert (found.variables, found.unreadable) == (variables, unreadable)
+def test_a_job_brings_variables_or_what_cannot_be_read_is_named(words, variables):
+    assert read(f"ray job submit {words} -- python -m", RL).job_variables == variables
 
 
 @pytest.mark.parametrize("words", [[], ["python", "-m", "openrlhf.cli.train_dpo"]])
 def test_another_command_is_refused(words):
     with refused("no-trainer"):
-        Command.read(words)
+        Run.read(words, Machine((3, 11)))
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
