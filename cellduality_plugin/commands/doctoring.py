@@ -62,7 +62,7 @@ def doctor(
         lines = [shlex.join(command)] if command else piped
         _plan(lines, Machine.look(gpu_memory), assume or [], model, as_json)
         return
-    run = Run.read(command or [], Machine.look(gpu_memory, host_memory))
+    run = Run(command or [], Machine.look(gpu_memory, host_memory))
     found = examine(run)
     if as_json:
         print(show.as_json(run, found))

@@ -28,7 +28,6 @@ class RewardClient(FromThreads):
     """
 
     def __init__(self, urls: Sequence[str], *, patience: float = PATIENCE) -> None:
-        super().__init__()
         self._urls, self._patience = tuple(urls), patience
         settings = EndpointSettings(
             urls=self._urls,
@@ -39,8 +38,9 @@ class RewardClient(FromThreads):
             timeout_seconds=OPENRLHF_WAITS,
         )
         self._servers = Addresses(settings)
+        super().__init__(self._asked, self._servers.close)
 
-    async def _replied(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    async def _asked(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         body = {"query": list(queries), "prompts": list(prompts), "labels": list(labels)}
         try:
             read = partial(read_reply, rollouts=len(queries))
@@ -55,6 +55,3 @@ class RewardClient(FromThreads):
             if error.cause == "http_401":
                 hint = f"set {TOKEN_VARIABLE} to the servers' token"
         raise CellDualityError(what, code=code, where=", ".join(self._urls), hint=hint)
-
-    async def _closed(self) -> None:
-        await self._servers.close()

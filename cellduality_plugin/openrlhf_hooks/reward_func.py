@@ -6,8 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from cellduality_plugin.config import Config
@@ -17,22 +16,24 @@ from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
 _LOG = logging.getLogger(__name__)
 
 
-class FromThreads(ABC):
+class FromThreads:
     """Call it with queries, prompts and labels, as OpenRLHF does, in any thread.
 
     OpenRLHF calls it with one rollout, in a thread of its own for each; all of them wait for the one event loop here,
-    so that they share connections and what is known of the other side.
+    where ``reply`` answers, so that they share connections, which ``end`` closes.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, reply: Callable[..., Coroutine[Any, Any, dict[str, Any]]], end: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        self._reply, self._end = reply, end
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()
 
     def __call__(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         """Return ``rewards``, ``scores`` and ``extra_logs`` of the rollouts, none of them None or NaN."""
         try:
-            asking = self._replied(queries, prompts, labels)
-            return asyncio.run_coroutine_threadsafe(asking, self._running()).result()
+            return asyncio.run_coroutine_threadsafe(self._reply(queries, prompts, labels), self._running()).result()
         except BaseException as error:
             # OpenRLHF notes what is raised here in a line at INFO, and goes on without a reward until it cannot.
             _LOG.error("no reward: %s", error)
@@ -43,16 +44,8 @@ class FromThreads(ABC):
         with self._starting:
             loop, self._loop = self._loop, None
         if loop is not None:
-            asyncio.run_coroutine_threadsafe(self._closed(), loop).result()
+            asyncio.run_coroutine_threadsafe(self._end(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
-
-    @abstractmethod
-    async def _replied(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-        """Return the reply."""
-
-    @abstractmethod
-    async def _closed(self) -> None:
-        """Close the connections."""
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._starting:
@@ -77,12 +70,9 @@ class RewardFunction(FromThreads):
     """
 
     def __init__(self, config_path: str | os.PathLike[str] | None = None) -> None:
-        super().__init__()
-        self._judge, self._policy = open_judge(Config.load(config_path))
+        self._judge, policy = open_judge(Config.load(config_path))
+        super().__init__(self._judged, policy.close)
 
-    async def _replied(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    async def _judged(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         rollouts = [self._judge.rollout(*rollout) for rollout in zip(queries, prompts, labels, strict=True)]
         return reply(list(await asyncio.gather(*map(self._judge.score, rollouts))))
-
-    async def _closed(self) -> None:
-        await self._policy.close()

@@ -61,7 +61,7 @@ def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[
         run_dir = str(Path(printed).parents[1])
         prepare(tmp_path, 512, SMALL if profile in ON_CPU else SMALLER if profile == "gpu24" else LARGE)
         moved = [word.replace(run_dir, str(tmp_path)) for word in words]
-        return [list(examine(Run.read(moved, machine))) for machine in machines]
+        return [list(examine(Run(moved, machine))) for machine in machines]
 
     return examine_stage
 

@@ -125,9 +125,9 @@ class TestLauncher:
         ("flags", "named"),
         [
             ([], "--vllm.sync_backend nccl"),
-            (ON_CPU[2:], "flash attention"),
+            (ON_CPU[2:], "--ds.attn_implementation flash_attention_2"),
             ([*ON_CPU, "--train.dynamic_batch_enable"], "--train.dynamic_batch_enable"),
-            (ON_CPU[:-1], "a run without --vllm.enforce_eager"),
+            (ON_CPU[:-1], "--vllm.enforce_eager False"),
         ],
     )
     def test_refuses_what_needs_a_gpu(self, flags, named):

@@ -109,13 +109,13 @@ def plan(lines: Iterable[str], machine: Machine, rates: Rates, model: str = "") 
 
 
 def _run(words: Sequence[str], machine: Machine, model: str, fetched: str) -> Run:
-    run = Run.read(words, machine)
+    run = Run(words, machine)
     if run.flags.args is None:
         raise CellDualityError("; ".join(run.flags.refusals), code="wrong-flags", where=run.trainer)
     if "cellduality-cpu" in run.launchers:
         raise CellDualityError("a plan is for cards, and this run is on a CPU", code="no-cards", hint=_PIPE)
     if other := model or ("" if run.model and run.model.parameters else fetched):
-        run = Run.read([*words, run.model_flag, other], machine)
+        run = Run([*words, run.model_flag, other], machine)
     if run.model is None or run.model.parameters is None:
         hint = "pass --model with a folder that holds a config.json, or a well-known name of the hub"
         raise CellDualityError("the size of the model is not known", code="no-model", where=run.model_place, hint=hint)

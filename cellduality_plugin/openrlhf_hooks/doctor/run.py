@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cellduality_plugin.config import PATH_VARIABLE, Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks import preflight
 from cellduality_plugin.openrlhf_hooks.cluster import Cluster, address_of
-from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, TRAINERS, Flags, read_flags, value_of
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, TRAINERS, read_flags, value_of
 from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine
 from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 
@@ -26,53 +26,33 @@ _PACKAGED = Path(__file__).parents[1] / "agent.py"
 PASS_AGENT = 'pass --train.agent_func_path "$(cellduality agent-path --config DATA/cellduality.json)"'
 
 
-@dataclass(frozen=True)
 class Run:
     """A command as it would be typed, and what there is to look at; what takes seconds is made when it is asked for.
 
-    A property is None where there is nothing of the kind, and an error where there is something wrong with it.
+    A property is None where there is nothing of the kind, and an error where there is something wrong with it. A
+    CellDualityError is raised if the command runs neither trainer.
     """
 
-    words: tuple[str, ...]
-    trainer: str  # the module that is run: SFT or RL
-    flags: Flags
-    machine: Machine
-
-    @classmethod
-    def read(cls, words: Sequence[str], machine: Machine) -> Run:
-        """Return the run that ``words`` start; a CellDualityError if that is neither trainer."""
+    def __init__(self, words: Sequence[str], machine: Machine) -> None:
         at = next((place for place, word in enumerate(words) if word in TRAINERS), None)
         if at is None:
             what = "the command runs no trainer that can be examined"
             hint = f"cellduality doctor -- python -m {RL} --flags ... (or {SFT})"
             raise CellDualityError(what, code="no-trainer", where=" ".join(words[:4]) or "nothing behind --", hint=hint)
-        return cls(tuple(words), words[at], read_flags(words[at], words[at + 1 :]), machine)
+        self.words, self.machine, self.trainer = tuple(words), machine, words[at]
+        self.flags = read_flags(self.trainer, words[at + 1 :])
+        self.launch = self.words[:at]  # what stands before the trainer
+        self.launchers = [os.path.basename(word) for word in self.launch]
+        self.submitted = "ray job submit" in " ".join(self.launchers)  # where this shell's variables do not reach
+        self.on_cpu = "cellduality-cpu" in self.launchers and not machine.gpus
+        self.is_rl = self.trainer == RL
+        self.model_flag = f"--{'actor' if self.is_rl else 'model'}.model_name_or_path"
+        self.model_place = f"{self.model_flag} {self.get(self.model_flag[2:])}"
+        self.rows_flag = f"--data.{'prompt_' * self.is_rl}dataset"
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the flag called ``name``, as the trainer sees it."""
         return self.flags.get(name, default)
-
-    @property
-    def is_rl(self) -> bool:
-        return self.trainer == RL
-
-    @property
-    def launch(self) -> tuple[str, ...]:
-        """Return what stands before the trainer."""
-        return self.words[: self.words.index(self.trainer)]
-
-    @property
-    def launchers(self) -> list[str]:
-        return [os.path.basename(word) for word in self.launch]
-
-    @property
-    def submitted(self) -> bool:
-        """Return whether Ray starts it elsewhere (ray job submit), where this shell's variables do not reach."""
-        return "ray job submit" in " ".join(self.launchers)
-
-    @property
-    def on_cpu(self) -> bool:
-        return "cellduality-cpu" in self.launchers and not self.machine.gpus
 
     @functools.cached_property
     def job_variables(self) -> dict[str, str] | str:
@@ -94,7 +74,7 @@ class Run:
         return {**typed, **({} if isinstance(self.job_variables, str) else self.job_variables)}
 
     @property
-    def variables(self) -> Mapping[str, str]:
+    def variables(self) -> dict[str, str]:
         return {**self.machine.variables, **self.own_variables}
 
     @functools.cached_property
@@ -127,15 +107,6 @@ class Run:
             return failure
         return config
 
-    @property
-    def model_flag(self) -> str:
-        return "--actor.model_name_or_path" if self.is_rl else "--model.model_name_or_path"
-
-    @property
-    def model_place(self) -> str:
-        """Return flag and model, for a finding."""
-        return f"{self.model_flag} {self.get(self.model_flag[2:])}"
-
     @functools.cached_property
     def model(self) -> Model | None:
         """Return the model the trainer starts from."""
@@ -150,10 +121,6 @@ class Run:
             return preflight.load_tokenizer(self.model.name, self.get("data.tokenizer_chat_template"))
         except CellDualityError as failure:
             return failure
-
-    @property
-    def rows_flag(self) -> str:
-        return "--data.prompt_dataset" if self.is_rl else "--data.dataset"
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class World:
         lines = [line for line in FLAGS[trainer].split("\n") if line and f"~{line[2:].split(' ')[0]}" not in more]
         own = [word.replace("{}", str(self.folder)) for line in lines for word in line.split(" ")]
         given = [word for word in more if not word.startswith("~")]
-        return Run.read([*shlex.split(launch), trainer, *own, *given], dataclasses.replace(self.machine, **machine))
+        return Run([*shlex.split(launch), trainer, *own, *given], dataclasses.replace(self.machine, **machine))
 
     def found(self, *run: Any, **more: Any) -> str:
         """Return what is found on the run: each severity and check once, in order of the alphabet."""

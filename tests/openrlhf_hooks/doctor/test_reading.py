@@ -26,7 +26,7 @@ PUBLISHED = {
 
 
 def read(front: str, trainer: str = SFT) -> Run:
-    return Run.read([*shlex.split(front), trainer, "--data.max_len", "64"], Machine((3, 11)))
+    return Run([*shlex.split(front), trainer, "--data.max_len", "64"], Machine((3, 11)))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_job_brings_variables_or_what_cannot_be_read_is_named(words, variables
 @pytest.mark.parametrize("words", [[], ["python", "-m", "openrlhf.cli.train_dpo"]])
 def test_another_command_is_refused(words):
     with refused("no-trainer"):
-        Run.read(words, Machine((3, 11)))
+        Run(words, Machine((3, 11)))
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
