@@ -85,7 +85,7 @@ def _trainer(run: Run, parameters: int) -> Iterator[Part]:
         tokens = max(int(run.get("train.max_tokens_per_gpu")), int(run.get("data.max_len")))
     wide, layers = tokens * model.size("hidden_size"), model.size("num_hidden_layers")
     activations, formula = 34 * wide * layers, "34 t h L"
-    if run.get("actor.gradient_checkpointing_enable" if run.is_rl else "model.gradient_checkpointing_enable"):
+    if run.saves_activations:
         activations, formula = 2 * wide * layers + 34 * wide, "2 t h L + 34 t h"
     yield Part("activations", where, 0, activations, f"{formula}, t = {tokens}; roughly")
     yield Part("logits", where, 0, 10 * tokens * model.size("vocab_size"), f"10 t V, t = {tokens}")

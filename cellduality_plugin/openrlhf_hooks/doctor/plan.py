@@ -19,6 +19,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from pydantic import Field
 
@@ -102,6 +103,9 @@ def plan(lines: Iterable[str], machine: Machine, rates: Rates, model: str = "") 
                 runs[key] = run
     if not runs:
         raise CellDualityError("no command runs a trainer", code="no-trainer", hint=_PIPE)
+    if empty := [run for run in runs.values() if not run.row_count]:
+        where, hint = ", ".join(empty[0].rows), "prepare the data first (bash recipes/prepare.sh, then traces.sh)"
+        raise CellDualityError("no rows to plan with", code="no-rows", where=where, hint=hint)
     ordered = sorted(runs.values(), key=lambda run: run.is_rl)  # a recipe looks at stage 2 before stage 1 runs
     found = [stage for run in ordered for stage in (_rl(run, rates) if run.is_rl else _sft(run, rates))]
     evaluations = [each for each in words if "evaluate" in each and "--model" in each]
@@ -147,21 +151,10 @@ def _lengths(run: Run, rates: Rates) -> Lengths:
 _tokenizer = functools.cache(read_tokenizer)
 
 
-def _rows(run: Run) -> int:
-    if not run.row_count:
-        hint = "prepare the data first (bash recipes/prepare.sh, then bash recipes/traces.sh)"
-        raise CellDualityError("no rows to plan with", code="no-rows", where=", ".join(run.rows), hint=hint)
-    return run.row_count
-
-
 def _taught(folder: Path, lengths: Lengths) -> list[Question]:
     """Return what SFT is shown, of the rows in a prepared folder."""
     path = next((path for name in ("sft_traces", "sft") if (path := folder / f"{name}.jsonl").is_file()), None)
     return list(sft_questions(path, lengths)) if path else []
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / max(1, len(values))
 
 
 def _gib(run: Run, moment: str) -> float | None:
@@ -179,8 +172,7 @@ def _padded(lengths: Sequence[float], run: Run) -> float:
 def _training(run: Run, rates: Rates, tokens: float, scored: int = 0) -> float:
     """Return the seconds of updates on ``tokens``, with ``scored`` passes without gradients."""
     assert run.model is not None
-    flag = "actor.gradient_checkpointing_enable" if run.is_rl else "model.gradient_checkpointing_enable"
-    passes = (8 if run.get(flag) else 6) * (run.get("train.max_epochs") if run.is_rl else 1) + 2 * scored
+    passes = (8 if run.saves_activations else 6) * (run.get("train.max_epochs") if run.is_rl else 1) + 2 * scored
     speed = _cards(run) * rates.teraflops * 1e12 * rates.compute_share
     return float(tokens * passes * (run.model.parameters or 0) / speed)
 
@@ -190,10 +182,9 @@ def _cards(run: Run) -> int:
 
 
 def _sft(run: Run, rates: Rates) -> Iterator[Stage]:
-    rows, lengths = _rows(run), _lengths(run, rates)
+    lengths, name = _lengths(run, rates), f"SFT ({Path(run.get('ckpt.output_dir')).stem})"
     shown = [q.prompt + q.responses[0] for path in run.row_files for q in sft_questions(path, lengths)]
-    tokens = rows * run.get("train.max_epochs") * _padded(shown, run)
-    name = f"SFT ({Path(run.get('ckpt.output_dir')).stem})"
+    tokens = (run.row_count or 0) * run.get("train.max_epochs") * _padded(shown, run)
     yield Stage(name, _cards(run), _gib(run, "training"), tokens, _training(run, rates, tokens))
 
 
@@ -222,20 +213,20 @@ class _Engines:
 
 def _rl(run: Run, rates: Rates) -> Iterator[Stage]:
     assert run.model is not None
-    rows, lengths, config = _rows(run) * run.get("train.num_episodes"), _lengths(run, rates), _config(run)
+    rows, lengths, config = (run.row_count or 0) * run.get("train.num_episodes"), _lengths(run, rates), _config(run)
     group, count = run.get("rollout.n_samples_per_prompt"), run.get("vllm.num_engines") or 1
     limit, each = run.get("rollout.max_new_tokens") or run.get("data.max_len"), run.get("vllm.tensor_parallel_size")
     taught, files = _taught(run.row_files[0].parent, lengths), run.row_files
-    response = min(limit, rates.response_tokens or _mean([q.responses[0] for q in taught]) or limit)
+    response = min(limit, rates.response_tokens or fmean([q.responses[0] for q in taught] or [0]) or limit)
     asked = [q for path in files if config for q in rl_questions(path, config, lengths, round(response))]
     prompts = [q.prompt for q in asked if not q.is_dual]
     if not config:  # another agent, or a reward behind an address
         prompts = lengths.prompts([str(row.get("input")) for path in files for row in read_jsonl(path)])
     sequences = run.get("rollout.batch_size") * group / count
     engines = _Engines(run.model, rates, count, each, cache_tokens(run) or 0, sequences)
-    prefill = rows * _mean(prompts) * (1 if run.get("vllm.enable_prefix_caching") else group)
+    prefill = rows * fmean(prompts) * (1 if run.get("vllm.enable_prefix_caching") else group)
     decoded, gib = rows * group * response, _gib(run, "generating")
-    seconds = engines.seconds(prefill, decoded, _mean(prompts) + response / 2)
+    seconds = engines.seconds(prefill, decoded, fmean(prompts) + response / 2)
     yield Stage("rollouts", count * each, gib, prefill + decoded, seconds)
     if config and (duals := list(_duals(asked, config, group, response))):
         prefill, decoded = (rows / len(prompts) * math.fsum(part) for part in zip(*duals, strict=True))
@@ -284,7 +275,7 @@ def _evaluation(words: Sequence[str], run: Run, rates: Rates) -> Iterator[Stage]
     if not files or not shown:
         return
     asked = words.count("--model") * sum(1 for path in files for _ in read_jsonl(path)) * (2 * answers + 1)
-    prompt, response = _mean([q.prompt for q in shown]), _mean([q.responses[0] for q in shown])
+    prompt, response = fmean([q.prompt for q in shown]), fmean([q.responses[0] for q in shown])
     each, share = int(value_of(words, "--tensor-parallel") or 1), _EVALUATION * (run.machine.gpu_memory or 0)
     cards = run.get("actor.num_gpus_per_node", _cards(run))
     batch = int(value_of(words, "--batch") or 256) * each / cards

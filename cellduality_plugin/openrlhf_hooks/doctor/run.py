@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import symtable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,10 @@ class Run:
         self.submitted = "ray job submit" in " ".join(self.launchers)  # where this shell's variables do not reach
         self.on_cpu = "cellduality-cpu" in self.launchers and not machine.gpus
         self.is_rl = self.trainer == RL
-        self.model_flag = f"--{'actor' if self.is_rl else 'model'}.model_name_or_path"
+        role = "actor" if self.is_rl else "model"
+        self.model_flag = f"--{role}.model_name_or_path"
         self.model_place = f"{self.model_flag} {self.get(self.model_flag[2:])}"
+        self.saves_activations = self.get(f"{role}.gradient_checkpointing_enable")
         self.rows_flag = f"--data.{'prompt_' * self.is_rl}dataset"
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -245,12 +248,5 @@ def read_python(path: str) -> ast.Module | str:
 
 def names_in(tree: ast.Module) -> set[str]:
     """Return what a module defines, imports and assigns, as its text shows it."""
-    found = set()
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(node, ast.ImportFrom):
-            found |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.Assign):
-            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return found
+    found = symtable.symtable(ast.unparse(tree), "", "exec").get_symbols()
+    return {symbol.get_name() for symbol in found if symbol.is_assigned() or symbol.is_imported()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
@@ -140,24 +141,24 @@ def rl_rows(run: Run, config: Config, tokenizer: Any) -> Found:
 
 @check()
 def held_out_rows(run: Run) -> Found:
+    hint = "pass the rows that were prepared with this configuration; choose traces again (cellduality traces filter)"
     for path in run.row_files:
-        folder = run.config_path.parent if run.is_ours and run.config_path else path.parent
-        splits, hint = _splits(folder / "cells.jsonl"), "pass the rows that were prepared with this configuration"
-        if not splits:
-            continue
-        try:
-            found = Counter(splits.get(str(row["id"]), "") for row in read_jsonl(path) if "id" in row)
-        except CellDualityError:  # another check says so
-            continue
+        where, folder = (
+            f"{run.rows_flag} {path}",
+            run.config_path.parent if run.is_ours and run.config_path else path.parent,
+        )
+        cells, found = folder / "cells.jsonl", Counter[str]()
+        if splits := _splits(cells):
+            with contextlib.suppress(CellDualityError):  # another check says so
+                found.update(splits.get(str(row["id"]), "") for row in read_jsonl(path) if "id" in row)
         held = ", ".join(f"{count} {split}" for split, count in sorted(found.items()) if split not in ("", "train"))
         if held:
-            what = f"rows are about cells that are kept for evaluation ({held})"
-            yield error(what, f"{run.rows_flag} {path}", f"{hint}; choose traces again (cellduality traces filter)")
+            yield error(f"rows are about cells that are kept for evaluation ({held})", where, hint)
         elif found[""]:
             what = f"{found['']} of {found.total()} rows are about cells that this preparation does not have"
-            yield error(what, f"{run.rows_flag} {path}", hint)
-        elif _vocabulary(path) not in ("", _vocabulary(folder / "cells.jsonl")):
-            yield error("rows were prepared with another vocabulary", f"{run.rows_flag} {path}", hint)
+            yield error(what, where, hint)
+        elif splits and _vocabulary(path) not in ("", _vocabulary(cells)):
+            yield error("rows were prepared with another vocabulary", where, hint)
 
 
 def _splits(path: Path) -> dict[str, str]:
