@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cellduality_plugin.openrlhf_hooks.cpu import launch
 from cellduality_plugin.tasks import TASKS
 from tests.scripted_server import Said, ScriptedServer
 
 PAIR = ({"strategy": "PACK", "bundles": [({"GPU": 1.0, "CPU": 1.0}, 2)]}, 1)
 """A placement group for two ranks that waits."""
+SITE, ROOT = Path(launch.__file__).parent / "site", Path(launch.__file__).parents[3]
+
+
+def run_python(code: str, *folders: Path, **variables: str) -> list[str]:
+    """Return the words that the code prints in a process of its own, with these folders to import from."""
+    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(map(str, [*folders, ROOT]))}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return done.stdout.split() or [done.stderr]
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import socket
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +15,10 @@ import pytest
 import torch
 
 from cellduality_plugin.openrlhf_hooks.cpu import patches, post_import
-from cellduality_plugin.openrlhf_hooks.cpu.attention import index_first_axis, pad_input, standing_in, unpad_input
+from cellduality_plugin.openrlhf_hooks.cpu.attention import index_first_axis, pad_input, unpad_input
+from tests.openrlhf_hooks.conftest import SITE, run_python
 from tests.refused import refused
 
-SITE = Path(post_import.__file__).parent / "site"
-ROOT = Path(__file__).parents[2]
 PATCHES = """
 import contextlib, sys, types
 def patch(module): module.value = 'cpu'
@@ -60,27 +57,13 @@ class TestPostImport:
         assert "value = 'cuda'" in toy_upstream.__spec__.loader.get_source("toy_upstream")
         assert finder.find_spec("json") is finder.find_spec("no_such_module_anywhere") is None
 
-    def test_every_entry_of_the_tables_resolves(self):
-        for entry in [*post_import.AFTER_IMPORT.values(), *post_import.DURING_IMPORT.values()]:
-            assert callable(post_import._resolve(entry)), entry
-
     def test_install_needs_the_switch_and_registers_once(self, monkeypatch):
         monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-        before = len(sys.meta_path)
-        monkeypatch.delenv(post_import.DEVICE_VARIABLE, raising=False)
-        post_import.install()
-        assert len(sys.meta_path) == before
-        monkeypatch.setenv(post_import.DEVICE_VARIABLE, "cpu")
-        post_import.install()
-        post_import.install()
-        assert len(sys.meta_path) == before + 1
-
-    def test_on_a_gpu_only_the_helpers_of_flash_attn_are_stood_in_for(self, monkeypatch):
-        monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-        monkeypatch.setenv(post_import.DEVICE_VARIABLE, "gpu")
-        post_import.install()
-        finder = sys.meta_path[0]
-        assert (finder.after, list(finder.during)) == ({}, ["openrlhf.models.ring_attn_utils"])
+        for device, more in (("", 0), ("cpu", 1), ("cpu", 0)):
+            before = len(sys.meta_path)
+            monkeypatch.setenv(post_import.DEVICE_VARIABLE, device)
+            post_import.install()
+            assert len(sys.meta_path) == before + more
 
 
 class TestStrictness:
@@ -140,27 +123,17 @@ def test_only_a_new_cluster_whose_caller_does_not_decide_has_slots(monkeypatch):
     assert ray.init() == (None, {})
 
 
-class TestFlashAttentionStandIn:
-    def test_pad_inverts_unpad(self):
-        mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 0, 0]])
-        hidden = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
-        tokens, indices, bounds, longest, lengths = unpad_input(hidden, mask)
-        assert torch.equal(tokens, torch.cat([row[keep.bool()] for row, keep in zip(hidden, mask, strict=True)]))
-        assert (bounds.tolist(), bounds.dtype) == ([0, 3, 6, 7], torch.int32)
-        assert (longest, lengths.tolist()) == (3, [3, 3, 1])
-        assert torch.equal(pad_input(tokens, indices, 3, 4), hidden * mask.unsqueeze(-1))
-
-    def test_index_first_axis_and_pad_keep_the_gradient(self):
-        values = torch.ones(4, 2, requires_grad=True)
-        pad_input(index_first_axis(values, torch.tensor([0, 2])), torch.tensor([1, 3]), 2, 2).sum().backward()
-        assert values.grad.tolist() == [[1, 1], [0, 0], [1, 1], [0, 0]]
-
-    def test_is_visible_only_inside_the_block(self):
-        there = importlib.util.find_spec("flash_attn") is not None
-        with standing_in():
-            from flash_attn.bert_padding import index_first_axis, pad_input, rearrange, unpad_input  # noqa: F401
-            from flash_attn.utils.distributed import all_gather  # noqa: F401
-        assert (importlib.util.find_spec("flash_attn") is not None) == there
+def test_padding_undoes_packing_and_keeps_the_gradient():
+    mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 0, 0]])
+    hidden = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    tokens, indices, bounds, longest, lengths = unpad_input(hidden, mask)
+    assert torch.equal(tokens, torch.cat([row[keep.bool()] for row, keep in zip(hidden, mask, strict=True)]))
+    assert (bounds.tolist(), bounds.dtype) == ([0, 3, 6, 7], torch.int32)
+    assert (longest, lengths.tolist()) == (3, [3, 3, 1])
+    padded = pad_input(index_first_axis(tokens, torch.arange(7)), indices, 3, 4)
+    assert torch.equal(padded, hidden * mask.unsqueeze(-1))
+    padded.sum().backward()
+    assert torch.equal(hidden.grad, mask.unsqueeze(-1).expand(3, 4, 5).float())
 
 
 PACKED = """
@@ -186,28 +159,25 @@ except Exception as error:
 """
 
 
-def test_packed_rows_are_as_likely_as_padded_ones(tmp_path):
-    environment = {**os.environ, post_import.DEVICE_VARIABLE: "cpu", "PYTHONPATH": f"{SITE}:{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-c", PACKED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    apart, most = re.search(r"apart (\S+) of (\S+)", done.stdout).groups()
+def test_packed_rows_are_as_likely_as_padded_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = " ".join(run_python(PACKED, SITE, CELLDUALITY_DEVICE="cpu"))
+    apart, most = re.search(r"apart (\S+) of (\S+)", said).groups()
     assert float(apart) < 1e-4 < 1 < float(most)
-    assert "refused flash_attention_2" in done.stdout
-    assert "--ds.packing_samples" in done.stdout
+    assert "refused flash_attention_2" in said
+    assert "--ds.packing_samples" in said
 
 
-def test_without_flash_attn_the_trainer_imports_what_it_lacks_on_a_gpu_as_well(tmp_path):
+def test_without_flash_attn_the_trainer_imports_what_it_lacks_on_a_gpu_as_well():
     """Here, where there is neither."""
-    code = "import openrlhf.models.ring_attn_utils as used, sys; print(used.unpad_input.__module__)"
-    code += "; print('flash_attn' in sys.modules)"
-    environment = {**os.environ, post_import.DEVICE_VARIABLE: "gpu", "PYTHONPATH": f"{SITE}:{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    code = """
+        import sys
+        import openrlhf.models.ring_attn_utils as used
+        print(used.unpad_input.__module__, 'flash_attn' in sys.modules)
+        print([len(finder.after) for finder in sys.meta_path if type(finder).__name__ == "PostImportFinder"])
+    """
     stand_in = "cellduality_plugin.openrlhf_hooks.cpu.attention"
-    assert done.stdout.split()[-2:] == [stand_in, "False"], done.stderr
+    assert run_python(code, SITE, CELLDUALITY_DEVICE="gpu")[-3:] == [stand_in, "False", "[0]"]
 
 
 @pytest.mark.parametrize(("asked_for", "made", "kept"), [(False, 128, 32), (False, 16, 16), (True, 128, 128)])

@@ -52,7 +52,6 @@ COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("warning agent_and_url", RL, "--reward.remote_url http://a", CPU),
     ("warning agent_and_url", RL, "--reward.model_name_or_path m", CPU),
     ("error no_reward", RL, "~train.agent_func_path", CPU),
-    ("error agent_file", RL, "--train.agent_func_path {}/gone.py", CPU),
     ("error agent_file", RL, "--train.agent_func_path {}/model", CPU),
     ("error reward_file", RL, "~train.agent_func_path --reward.remote_url {}/gone.py", CPU),
     ("error configuration", RL, PACKAGED, CPU),
@@ -191,7 +190,6 @@ CELLS, CELL = "data/cells.jsonl", '{{"id": "{}", "split": "{}", "labelled": true
 # what is found, whose run, its flags, the file that is written (None: deleted), its text
 FILES: list[tuple[str, str, str, str, str | None]] = [
     ("error agent_file", RL, AGENT, "file.py", "class Agent:\n    pass\n"),
-    ("error agent_file", RL, AGENT, "file.py", "class AgentExecutor(:\n"),
     ("error agent_file", RL, AGENT, "file.py", "from .mine import AgentExecutor\n"),
     (
         "error agent_file", RL, AGENT, "file.py", "from __future__ import annotations\n"
@@ -204,21 +202,16 @@ FILES: list[tuple[str, str, str, str, str | None]] = [
     ("error configuration", RL, AGENT, "file.py", packaged_agent_file().read_text(encoding="utf-8")),
     ("error configuration", RL, AGENT, "file.py", f"{OURS}class AgentExecutor(DualityExecutor):\n    pass\n"),
     ("error reward_file", RL, REWARD, "file.py", "def other():\n    pass\n"),
-    ("error reward_file", RL, REWARD, "file.py", "def reward_func(:\n"),
     ("error reward_file", RL, f"{REWARD},b.py", "file.py", FUNCTION),
     ("", RL, REWARD, "file.py", FUNCTION),
     ("error configuration", RL, "", "data/cellduality.json", None),
     ("error configuration", RL, "", "data/cellduality.json", "{"),
     ("error any_update, error rl_rows, warning prompts_fill_rollouts", RL, "", "data/rl.jsonl", '{"input": "a"}\n'),
     ("error sft_rows", SFT, "", "data/sft.jsonl", "[]\n"),
-    ("", SFT, "", CELLS, CELL.format("set/AAAC-1", "train")),
     ("", RL, "", CELLS, CELL.format("set/AAAC-1", "train")),
-    *(("error held_out_rows", SFT, "", CELLS, CELL.format("set/AAAC-1", s)) for s in ("validation", "test", "ood")),
+    ("error held_out_rows", SFT, "", CELLS, CELL.format("set/AAAC-1", "ood")),
     ("error held_out_rows", RL, "", CELLS, CELL.format("set/AAAC-1", "test")),
     ("error held_out_rows", RL, "", CELLS, CELL.format("set/another", "train")),
-    ("error model_folder", RL, "", "model/config.json", None),
-    ("error model_folder", RL, "", "model/tokenizer.json", "{}"),
-    ("error model_folder", RL, "", "model/model.safetensors", None),
     ("error model_folder", RL, "", "model/chat_template.jinja", "{{ raise_exception('never') }}"),
     ("error end_of_response", SFT, "", "model/chat_template.jinja", ONE_TURN),
     ("", RL, "", "model/chat_template.jinja", ONE_TURN),
@@ -230,12 +223,8 @@ FILES: list[tuple[str, str, str, str, str | None]] = [
 TRACES = {"traces": 1, "reward": "posterior"}
 # what is found when settings of the configuration are others
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
-    ("error configuration", {"tasks": {ANNOTATION: {"pair": "gone.py:Pair"}}}),
-    ("error configuration", {"tasks": {ANNOTATION: {"reward": "truth"}}}),
     ("error configuration", {"tasks": {GENERATION: {"reward": "duality-rwjs"}}}),
     ("error configuration", {"vocabulary": "gone.json"}),
-    ("error configuration", {"duals": {}}),
-    ("error configuration", {"tasks": {"other": {"pair": ANNOTATION}}}),
     ("error rl_rows", {"tasks": {ANNOTATION: {"reward": "oracle"}}}),
     ("", {"dual": {"timeout_seconds": 600}}),
     ("warning dual_timeout", {"dual": {"timeout_seconds": 3600}}),

@@ -62,13 +62,10 @@ def test_what_the_parser_gives_up_on(trainer, words, what, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_refused_combination_still_shows_the_flags():
+def test_a_refused_or_corrected_combination_still_shows_the_flags_and_prints_nothing(capsys):
     flags = read_flags(RL, [*GROUPS, "--rollout.n_samples_per_prompt", "1"])
     assert flags.refusals == ("group_norm requires n_samples_per_prompt > 1",)
     assert flags.get("rollout.n_samples_per_prompt") == 1
-
-
-def test_corrections_are_kept_and_not_printed(capsys):
     flags = read_flags(SFT, ["--ds.packing_samples", "--ds.attn_implementation", "sdpa"])
     assert len(flags.corrections) == 1
     assert flags.get("ds.attn_implementation") == "flash_attention_2"
