@@ -14,7 +14,6 @@ from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
 
 PROFILES = sorted(path.stem for path in (Path(__file__).parents[2] / "recipes" / "profiles").glob("*.sh"))
 SFT, RL = "openrlhf.cli.train_sft", "openrlhf.cli.train_ppo_ray"
-TRAINERS = {"sft": SFT, "grpo": RL}
 
 # variable -> a value no profile has, and where OpenRLHF finds it
 SETTINGS = {
@@ -55,15 +54,6 @@ def flags_of(commands: Sequence[Sequence[str]], module: str) -> list[str]:
 
 def at(arguments: object, path: str) -> object:
     return reduce(getattr, path.split("."), arguments)
-
-
-def test_a_flag_that_openrlhf_does_not_have_is_refused(dry_run, parse_trainer, capsys):
-    flags = flags_of(dry_run("grpo_duality", PROFILE="cpu"), RL)
-    with pytest.raises(AssertionError, match="refuses"):
-        parse_trainer(RL, [*flags, "--actor_learning_rate", "1e-6"])
-    assert "--actor_learning_rate" in capsys.readouterr().err
-    with pytest.raises(AssertionError, match="requires n_samples_per_prompt > 1"):
-        parse_trainer(RL, [*flags, "--rollout.n_samples_per_prompt", "1"])
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -196,19 +186,15 @@ def test_a_profile_sets_nothing_the_environment_cannot_change(profile):
     assert set(re.findall(r"^\s*([A-Z_]+)\+?=", text, re.MULTILINE)) <= {"BACKEND"}
 
 
-@pytest.mark.parametrize("recipe", TRAINERS)
-@pytest.mark.parametrize("profile", PROFILES)
-def test_further_arguments_come_last_and_win(profile, recipe, dry_run, parse_trainer):
-    extra = ["--train.seed", "4242"]
-    flags = flags_of(dry_run(recipe, *extra, PROFILE=profile), TRAINERS[recipe])
-    assert flags[-2:] == extra
-    assert parse_trainer(TRAINERS[recipe], flags).train.seed == 4242
-
-
-@pytest.mark.parametrize(("recipe", "extra"), [("prepare", ["--labelled", "77"]), ("evaluate", ["--samples", "2"])])
-def test_further_arguments_of_our_own_commands_come_last(recipe, extra, dry_run):
-    [command] = [words for words in dry_run(recipe, *extra, PROFILE="cpu") if words[-2:] == extra]
-    assert "cellduality" in command
+@pytest.mark.parametrize(
+    ("recipe", "extra"),
+    [
+        ("sft", ["--train.seed", "4242"]), ("grpo", ["--train.seed", "4242"]), ("prepare", ["--labelled", "77"]),
+        ("evaluate", ["--samples", "2"]),
+    ],
+)  # fmt: skip
+def test_further_arguments_come_last_and_win(recipe, extra, dry_run):
+    assert [words for words in runs(dry_run(recipe, *extra, PROFILE="cpu")) if words[-2:] == extra]
 
 
 def test_resuming_adds_the_flag_that_loads_the_checkpoint(dry_run, parse_trainer):

@@ -6,17 +6,14 @@ import asyncio
 import socket
 import threading
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import openrlhf.utils.agent
 import pytest
-from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
-from vllm.logprobs import Logprob
-from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.outputs import RequestOutput
 
 from cellduality_plugin.agent_file import bound_client_file, bound_reward_file
 from cellduality_plugin.config import Config
@@ -26,6 +23,7 @@ from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
 from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
 from cellduality_plugin.tasks import TASKS
+from tests.contract.engine import reply
 
 TOKEN = "a-token-of-some-length"
 TYPE = "cell_type_annotation"
@@ -38,18 +36,10 @@ class Engine:
         self.server, self.question, self.answer = server, question, answer
 
     async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
-        tokenizer = self.server.tokenizer
+        tokenizer, log_prob = self.server.tokenizer, self.server.log_prob
         text = self.answer if tokens == self.question else self.server.says(tokens)
-        answered = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        before: Any = None
-        if params.prompt_logprobs is not None:
-            before = [None, *({token: Logprob(self.server.log_prob(n))} for n, token in enumerate(tokens) if n)]
-        following = None
-        if params.logprob_token_ids:
-            said = self.server.log_prob(len(tokens))
-            following = [{token: Logprob(said) for token in (*params.logprob_token_ids, answered[0])}]
-        output = CompletionOutput(0, text, answered[: params.max_tokens], None, following, finish_reason="stop")
-        return RequestOutput("1", None, list(tokens), before, [output], True)
+        answer = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id][: params.max_tokens]
+        return reply(tokens, params, answer, "stop", log_prob, lambda _: log_prob(len(tokens)))
 
 
 @pytest.fixture
@@ -98,9 +88,9 @@ def address_of(host: str) -> str:
     return f"http://any:{TOKEN}@{host}/"
 
 
-def roll(executor: Any, prompt: str, label: str, engine: Engine) -> dict[str, Any]:
+def roll(*of: Any) -> dict[str, Any]:
     """Return one rollout, made as OpenRLHF makes it."""
-    return roll_some(executor, prompt, label, engine, 1)[0]
+    return roll_some(*of, 1)[0]
 
 
 def roll_some(executor: Any, prompt: str, label: str, engine: Engine, count: int) -> list[dict[str, Any]]:
@@ -136,15 +126,6 @@ def test_server_and_function_give_the_reward_of_the_agent(name, reward, world, c
         assert same == {key: rollouts["agent"]["extra_logs"][key] for key in same}
 
 
-def test_without_a_token_there_is_no_reward_and_no_dual(world, address, monkeypatch):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    sleep = asyncio.sleep
-    monkeypatch.setattr(openrlhf.utils.agent.asyncio, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
-    bad = address().replace(f"any:{TOKEN}@", "")
-    assert roll(SingleTurnAgentExecutor([bad]), prompt, label, engine)["reward"] is None
-    assert engine.server.asked == []
-
-
 def test_a_rollout_is_posted_alone_and_in_these_fields(world, serve_app):
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse
@@ -165,14 +146,6 @@ def test_a_rollout_is_posted_alone_and_in_these_fields(world, serve_app):
     assert body == {"query": [whole], "prompts": [prompt], "labels": [label]}
     assert tokenizer.eos_token in whole
     assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == (0.25, 0.5, {"dual_reward": 0.25})
-
-
-def test_several_servers_take_turns(world, serve_app, reward_server):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    servers = [reward_server() for _ in range(2)]
-    executor = SingleTurnAgentExecutor([address_of(serve_app(server.app)) for server in servers])
-    roll_some(executor, prompt, label, engine, 6)
-    assert [server.metrics.rewards._value.get() for server in servers] == [3.0, 3.0]
 
 
 def test_a_refusal_for_want_of_room_is_asked_again(world, address):
@@ -248,17 +221,3 @@ def test_openrlhf_waits_as_long_as_we_say_it_does(world, address, monkeypatch):
     )
     roll(SingleTurnAgentExecutor([address()]), prompt, label, engine)
     assert OPENRLHF_WAITS in totals  # and what the dual waits for, by the same library
-
-
-def test_a_reply_becomes_the_experience_the_agent_gives(world, config_path, address):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    process = SamplesGenerator._process_response_into_experience
-    experiences = [
-        process(SimpleNamespace(), roll(executor, prompt, label, engine), max_len=256)
-        for executor in (DualityExecutor(config_path), SingleTurnAgentExecutor([address()]))
-    ]
-    agent, server = experiences
-    assert server.rewards.tolist() == agent.rewards.tolist()
-    assert server.rewards.shape == agent.rewards.shape == (1,)
-    assert list(server.info) == list(agent.info)
-    assert [value.shape for value in server.info.values()] == [value.shape for value in agent.info.values()]
