@@ -71,17 +71,13 @@ def config_path(tmp_path):
 def reward_server(config_path):
     """Return a function that makes a server of the configured reward."""
 
-    def make(**limits: Any) -> RewardServer:
-        judge, policy = open_judge(Config.load(config_path))
-        return RewardServer(judge, policy, TOKEN, Limits(**limits))
-
-    return make
+    return lambda: RewardServer(*open_judge(Config.load(config_path)), TOKEN, Limits())
 
 
 @pytest.fixture
 def address(serve_app, reward_server):
     """Return a function that serves the configured reward and gives the address for OpenRLHF."""
-    return lambda **limits: address_of(serve_app(reward_server(**limits).app))
+    return lambda: address_of(serve_app(reward_server().app))
 
 
 def address_of(host: str) -> str:
@@ -146,14 +142,6 @@ def test_a_rollout_is_posted_alone_and_in_these_fields(world, serve_app):
     assert body == {"query": [whole], "prompts": [prompt], "labels": [label]}
     assert tokenizer.eos_token in whole
     assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == (0.25, 0.5, {"dual_reward": 0.25})
-
-
-def test_a_refusal_for_want_of_room_is_asked_again(world, address):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    engine.server.after = 0.4
-    executor = SingleTurnAgentExecutor([address(at_once=1, waiting=0)])
-    rollouts = roll_some(executor, prompt, label, engine, 2)
-    assert all(rollout["reward"] > 0.0 for rollout in rollouts)
 
 
 def test_a_server_that_is_killed_and_started_again_in_mid_step_costs_no_reward(world, listen, reward_server):

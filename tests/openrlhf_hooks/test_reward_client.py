@@ -57,18 +57,13 @@ def call(urls: list[str], times: int = 1, threads: int = 6, **settings: Any) -> 
         client.close()
 
 
-def test_it_sends_what_openrlhf_sends_and_the_token(server):
-    url, sent = server()
-    assert call([url]) == [json.loads(REPLY)]
-    [(authorization, body)] = sent
-    assert authorization == "Bearer a-token-of-some-length"
-    assert body == {"query": ["query"], "prompts": ["prompt"], "labels": ["label"]}
-
-
-def test_a_slow_server_gets_few_rollouts(server):
+def test_it_sends_what_openrlhf_sends_and_the_token_and_a_slow_server_gets_few_rollouts(server):
     (fast, by_fast), (slow, by_slow) = server(), server(after=1.0)
-    replies = call([slow, fast], times=60)
-    assert len(replies) == 60
+    assert call([slow, fast], times=60) == [json.loads(REPLY)] * 60
+    assert by_fast[0] == (
+        "Bearer a-token-of-some-length",
+        dict(zip(("query", "prompts", "labels"), ROLLOUT, strict=True)),
+    )
     assert len(by_fast) + len(by_slow) == 60
     assert 0 < len(by_slow) < 20
 

@@ -27,7 +27,7 @@ from tests.openrlhf_hooks.doctor.table import (
     ON_GPU,
     PACKAGED,
     SETTINGS,
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("found", "trainer", "words", "where"), COMMANDS)
@@ -78,7 +78,6 @@ def test_a_finding_says_where_and_how_to_mend_it_and_errors_come_first(world):
 @pytest.mark.parametrize(
     ("name", "settings", "what"),
     [
-        (ANNOTATION, {"traces": 3}, "24 times: 4 labels x 3 traces, each decoded and then read on from"),
         (ANNOTATION, {"traces": 3, "hidden": 1}, "24 times: 4 labels x 3 traces, .*, the traces once a step"),
         (ANNOTATION, {"traces": 1, "negatives": 1}, "6 times: 3 labels x 1 traces"),
         (ANNOTATION, {"traces": 1, "reward": "likelihood"}, "4 times: 2 answers x 1 traces"),
@@ -128,7 +127,6 @@ def test_a_configuration_may_be_named_by_the_shell_the_command_or_the_job(world,
     [
         ({"GPU": (0.0, 4.0), "CPU": (0.0, 64.0)}, "error"),
         ({"GPU": (0.0, 8.0), "CPU": (0.0, 4.0)}, "error"),
-        ({"CPU": (0.0, 64.0)}, "error"),
         ({"GPU": (1.0, 8.0), "CPU": (0.0, 64.0)}, "warning"),
         ({"GPU": (0.0, 8.0), "CPU": (0.0, 64.0)}, ""),
         (None, "note"),
