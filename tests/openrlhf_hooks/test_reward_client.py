@@ -60,10 +60,8 @@ def call(urls: list[str], times: int = 1, threads: int = 6, **settings: Any) -> 
 def test_it_sends_what_openrlhf_sends_and_the_token_and_a_slow_server_gets_few_rollouts(server):
     (fast, by_fast), (slow, by_slow) = server(), server(after=1.0)
     assert call([slow, fast], times=60) == [json.loads(REPLY)] * 60
-    assert by_fast[0] == (
-        "Bearer a-token-of-some-length",
-        dict(zip(("query", "prompts", "labels"), ROLLOUT, strict=True)),
-    )
+    body = dict(zip(("query", "prompts", "labels"), ROLLOUT, strict=True))
+    assert by_fast[0] == ("Bearer a-token-of-some-length", body)
     assert len(by_fast) + len(by_slow) == 60
     assert 0 < len(by_slow) < 20
 

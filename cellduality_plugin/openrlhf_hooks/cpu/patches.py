@@ -87,8 +87,7 @@ def wrap(owner: Any, name: str, behaviour: str) -> Callable[[Callable[..., Any]]
 def answer_cuda_calls(torch: ModuleType) -> None:
     """`torch.cuda.{current_device, set_device, synchronize, current_stream}`: OpenRLHF calls them without a guard.
 
-    `current_device()` is used as a destination (`tensor.to(torch.cuda.current_device())`, for instance in
-    ppo_actor.py:171 and deepspeed.py:614), so the CPU device is the true answer; the other three have nothing to do.
+    `current_device()` is a destination of tensors (ppo_actor.py:171, deepspeed.py:614); the others have nothing to do.
     """
     cpu = torch.device("cpu")
     replace(torch.cuda, "current_device", lambda: cpu, "the placement of tensors")
@@ -99,9 +98,8 @@ def answer_cuda_calls(torch: ModuleType) -> None:
 def declare_slots(ray: ModuleType) -> None:
     """`ray.init` (train_ppo_ray.py:28) starts a cluster of no GPUs, and every placement group asks for some.
 
-    A cluster that this process starts has `CELLDUALITY_CPU_SLOTS` of them, as many as the flags of the trainer ask for.
-    One that is joined, by its address or `RAY_ADDRESS`, keeps its own resources; one that merely runs on this machine
-    is not joined, as Ray would do unasked.
+    A cluster that this process starts has `CELLDUALITY_CPU_SLOTS` of them. One that is joined, by its address or
+    `RAY_ADDRESS`, keeps its own resources; one that merely runs on this machine is not joined, as Ray would do unasked.
     """
 
     @wrap(ray, "init", "a Ray cluster with slots for actors and engines")
@@ -134,8 +132,7 @@ def serve_in_the_cpus_precision(arguments: ModuleType) -> None:
 def fork_engines(system_utils: ModuleType) -> None:
     """`vllm.utils.system_utils._maybe_force_spawn` starts the engine core of a Ray actor as a process of its own kind.
 
-    That imports torch and vLLM anew: half a minute where the engines of a run share two cores. The core speaks to no
-    cluster, and without a GPU nothing in the actor stands against a fork, which is vLLM's way outside Ray.
+    That imports torch and vLLM anew, half a minute on two cores; without a GPU nothing stands against a fork.
     """
     replace(system_utils, "is_in_ray_actor", lambda: False, "the start of engines")
 
@@ -156,8 +153,7 @@ def keep_linear_weights(layers: ModuleType) -> None:
 def cache_short_prompts(cpu: ModuleType) -> None:
     """`vllm.platforms.cpu.CpuPlatform.check_and_update_config` makes blocks of 128 tokens; only whole ones are cached.
 
-    A question about a cell of a small model is shorter than that, so `--vllm.enable_prefix_caching` would hold nothing
-    of it. Blocks of 32 are the smallest that vLLM's attention on a CPU is written for. A size that was asked for stays.
+    A question to a small model is shorter. Blocks of 32 are the smallest that vLLM's attention on a CPU is written for.
     """
     behaviour, largest = "the prefix cache of short prompts", 32
     platform = existing(cpu, "CpuPlatform", behaviour)
@@ -176,8 +172,7 @@ def cache_short_prompts(cpu: ModuleType) -> None:
 def train_on_cpu(strategy: ModuleType) -> None:
     """openrlhf/utils/deepspeed/deepspeed.py names CUDA in its device mesh (line 105) and by its callers' EMA device.
 
-    It also asks DeepSpeed for an optimiser that DeepSpeed compiles at first use (line 345); `torch_adam` is the same
-    AdamW from torch, so that no compiler is needed.
+    The optimiser it asks for is one that DeepSpeed compiles (line 345); `torch_adam` is the same AdamW from torch.
     """
 
     @wrap(strategy, "init_device_mesh", "the mesh of training ranks")

@@ -171,10 +171,9 @@ def _padded(lengths: Sequence[float], run: Run) -> float:
 
 def _training(run: Run, rates: Rates, tokens: float, scored: int = 0) -> float:
     """Return the seconds of updates on ``tokens``, with ``scored`` passes without gradients."""
-    assert run.model is not None
     passes = (8 if run.saves_activations else 6) * (run.get("train.max_epochs") if run.is_rl else 1) + 2 * scored
     speed = _cards(run) * rates.teraflops * 1e12 * rates.compute_share
-    return float(tokens * passes * (run.model.parameters or 0) / speed)
+    return float(tokens * passes * (run.model.parameters or 0 if run.model else 0) / speed)
 
 
 def _cards(run: Run) -> int:
