@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,13 +33,18 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
 
 
 class Lengths:
-    """Counts tokens as the trainer will: prompts framed by the chat template, responses with their end token."""
+    """Counts tokens as the trainer will: prompts framed by the chat template, responses with their end token.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    Without a tokenizer a token has so many ``characters``, and nothing is framed.
+    """
+
+    def __init__(self, tokenizer: Any, characters: float = 2.0) -> None:
+        self._tokenizer, self._characters = tokenizer, characters
 
     def prompts(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of user turns, each ready for the answer."""
+        if self._tokenizer is None:
+            return self._count(list(texts))
         chats = [[{"role": "user", "content": text}] for text in texts]
         return self._count(self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True))
 
@@ -49,6 +55,8 @@ class Lengths:
         return [counts[text] + 1 for text in texts]
 
     def _count(self, texts: list[str]) -> list[int]:
+        if self._tokenizer is None:
+            return [math.ceil(len(text) / self._characters) for text in texts]
         tokens = self._tokenizer(text=texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [len(each) for each in tokens]
 
@@ -77,18 +85,15 @@ class Question(NamedTuple):
 
 
 def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
-    """Return the longest SFT row in tokens; a longer one than ``max_len`` would be cut in silence by the trainer.
-
-    A CellDualityError is raised if a row lacks a field or does not fit; its line is named.
-    """
+    """Return the longest SFT row in tokens; a CellDualityError names the line of one that is malformed or longer."""
     return _longest(sft_questions(path, Lengths(tokenizer)), max_len, path)
 
 
 def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_new_tokens: int) -> int:
     """Return the longest sequence any RL row can need, in tokens: primal and dual, each with its response.
 
-    A CellDualityError is raised if a row is malformed, names an unknown task, lacks what its reward needs, or does not
-    fit; its line is named.
+    A CellDualityError names the line of a row that is malformed, of no known task, without what its reward needs, or
+    longer than ``max_len``.
     """
     return _longest(rl_questions(path, config, Lengths(tokenizer), max_new_tokens), max_len, path)
 

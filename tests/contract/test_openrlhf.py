@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 import os
 import sys
 from types import SimpleNamespace
@@ -20,7 +19,6 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor, _load_agent_executor
 from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
-from openrlhf.utils.logging_utils import TensorboardLogger
 from openrlhf.utils.utils import get_tokenizer
 from vllm import SamplingParams
 
@@ -36,7 +34,6 @@ from cellduality_plugin.tasks import TASKS
 from tests.contract.engine import FixedEngine
 
 with standing_in():  # OpenRLHF imports flash attention wherever it computes advantages, and does not use it there
-    from openrlhf.trainer.ppo_trainer import BasePPOTrainer
     from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
     from openrlhf.trainer.ray import ppo_actor
 
@@ -185,44 +182,16 @@ class TestExperience:
         assert all(key.startswith("dual_") for key in ours)
 
 
-class TestLogging:
-    """What reaches TensorBoard and W&B of the numbers that a rollout carries."""
-
-    @pytest.fixture
-    def logs(self, small_world):
-        return of_the_executor(small_world, next(read_jsonl(small_world.data / "rl.jsonl")), [5])["extra_logs"]
-
-    def test_tensorboard_gets_every_key_under_train(self, logs, tmp_path):
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-        logger = {"tensorboard_dir": str(tmp_path), "wandb": SimpleNamespace(run_name="run")}
-        writer = TensorboardLogger(SimpleNamespace(logger=SimpleNamespace(**logger)))
-        writer.log_train(1, logs)
-        writer.close()
-        events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents.*"))))
-        events.Reload()
-        found = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-        assert found.keys() == {f"train/{key}" for key in logs}
-        assert all(found[f"train/{key}"] == [pytest.approx(value)] for key, value in logs.items())
-
-    def test_the_status_of_a_step_goes_to_both_loggers_whole(self, logs):
-        sent = []
-        logger = SimpleNamespace(log_train=lambda step, told: sent.append((step, told)))
-        args = SimpleNamespace(logger=SimpleNamespace(logging_steps=1), ckpt=SimpleNamespace(save_steps=math.inf))
-        trainer = SimpleNamespace(args=args, wandb_logger=logger, tensorboard_logger=logger)
-        BasePPOTrainer.save_logs_and_checkpoints(trainer, 3, logs)
-        assert sent == [(3, logs)] * 2
-
-    def test_a_number_a_rollout_is_averaged_over_rollouts_and_not_over_tokens(self):
-        """A value with a dimension is a sample's to OpenRLHF, one without is a token's."""
-        source = inspect.getsource(ppo_actor)
-        assert 'weights[k] = "token" if v.dim() == 0 else "sample"' in source
-        generator = object.__new__(SamplesGenerator)
-        rollout = {
-            "observation_tokens": [1, 2, 3], "action_ranges": [(1, 3)], "rollout_log_probs": None, "prompt": "p",
-            "label": "l", "reward": 0.5, "scores": 0.5, "extra_logs": {"dual_groups": 8.0},
-        }  # fmt: skip
-        assert generator._process_response_into_experience(rollout).info["dual_groups"].shape == (1,)
+def test_a_number_a_rollout_is_averaged_over_rollouts_and_not_over_tokens(self):
+    """A value with a dimension is a sample's to OpenRLHF, one without is a token's."""
+    source = inspect.getsource(ppo_actor)
+    assert 'weights[k] = "token" if v.dim() == 0 else "sample"' in source
+    generator = object.__new__(SamplesGenerator)
+    rollout = {
+        "observation_tokens": [1, 2, 3], "action_ranges": [(1, 3)], "rollout_log_probs": None, "prompt": "p",
+        "label": "l", "reward": 0.5, "scores": 0.5, "extra_logs": {"dual_groups": 8.0},
+    }  # fmt: skip
+    assert generator._process_response_into_experience(rollout).info["dual_groups"].shape == (1,)
 
 
 class TestGroupNorm:

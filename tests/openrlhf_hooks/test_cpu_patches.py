@@ -180,47 +180,6 @@ def test_without_flash_attn_the_trainer_imports_what_it_lacks_on_a_gpu_as_well()
     assert run_python(code, SITE, CELLDUALITY_DEVICE="gpu")[-3:] == [stand_in, "False", "[0]"]
 
 
-@pytest.mark.parametrize(("asked_for", "made", "kept"), [(False, 128, 32), (False, 16, 16), (True, 128, 128)])
-def test_prompts_of_a_small_model_fill_blocks_of_the_cache(asked_for, made, kept):
-    class CpuPlatform:
-        @classmethod
-        def check_and_update_config(cls, vllm_config):
-            vllm_config.cache_config.block_size = made
-
-    patches.cache_short_prompts(SimpleNamespace(CpuPlatform=CpuPlatform))
-    config = SimpleNamespace(cache_config=SimpleNamespace(user_specified_block_size=asked_for, block_size=None))
-    CpuPlatform.check_and_update_config(config)
-    assert config.cache_config.block_size == kept
-
-
-def test_replay_buffer_devices_are_the_cpu():
-    module = ModuleType("replay_buffer")
-    module.torch, module.NaiveReplayBuffer = torch, object
-    patches.replay_on_cpu(module)
-    assert module.torch.device("cuda:cpu") == torch.device("cpu")
-    assert module.torch.tensor is torch.tensor
-
-
-def test_optimizer_and_mesh_are_for_the_cpu():
-    class DeepspeedStrategy:
-        def moving_average(self, model, model_ema, beta=0.992, device="cpu"):
-            return device
-
-        def get_ds_train_config(self, optim_dict=None, *, max_norm=None):
-            return {"optimizer": optim_dict} if optim_dict else {}
-
-    module = ModuleType("strategy")
-    module.init_device_mesh = lambda device, *shape, **names: (device, shape, names)
-    module.DeepspeedStrategy = DeepspeedStrategy
-    patches.train_on_cpu(module)
-    strategy = DeepspeedStrategy()
-    assert module.init_device_mesh("cuda", (1, 1), mesh_dim_names=("a", "b"))[0] == "cpu"
-    assert strategy.moving_average(None, None, 0.9, "cuda") == "cpu"
-    assert strategy.get_ds_train_config() == {}
-    adam = strategy.get_ds_train_config({"type": "AdamW", "params": {"lr": 1.0}}, max_norm=1.0)["optimizer"]
-    assert adam["params"] == {"lr": 1.0, "torch_adam": True}
-
-
 def test_weights_reach_every_engine_bit_for_bit():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -238,21 +197,3 @@ def test_weights_reach_every_engine_bit_for_bit():
     with ThreadPoolExecutor(3) as pool:
         for received in pool.map(member, range(3), timeout=60):
             assert all(torch.equal(one, other) for one, other in zip(received, weights, strict=True))
-
-
-def test_the_engine_receives_and_loads_in_its_own_dtype():
-    class WorkerWrap:
-        def update_weight(self, name, dtype, shape, empty_cache=False):
-            raise AssertionError("upstream asks for cuda")
-
-    module = ModuleType("worker_wrap")
-    module.WorkerWrap = WorkerWrap
-    patches.receive_weights_on_cpu(module)
-    loaded, worker = {}, WorkerWrap()
-    worker.model_config = SimpleNamespace(dtype=torch.bfloat16)
-    worker._model_update_group = SimpleNamespace(broadcast=lambda tensor, src: tensor.fill_(2.0))
-    worker.model_runner = SimpleNamespace(model=SimpleNamespace(load_weights=lambda weights: loaded.update(weights)))
-    worker.update_weight("w", torch.bfloat16, torch.Size([2]))
-    assert loaded["w"].tolist() == [2.0, 2.0]
-    with pytest.raises(TypeError, match="float32"):
-        worker.update_weight("w", torch.float32, torch.Size([2]))

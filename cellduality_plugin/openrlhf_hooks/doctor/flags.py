@@ -143,14 +143,8 @@ def read_flags(trainer: str, words: Sequence[str]) -> Flags:
 
 def nearest(flag: str, options: Sequence[str]) -> str:
     """Return the option most like ``flag``, empty if none is; older versions had the same words in another order."""
-
-    def likeness(option: str) -> tuple[float, float]:
-        own, other = (set(re.split(r"[._-]+", name.lstrip("-"))) for name in (flag, option))
-        return len(own & other) / len(own | other), difflib.SequenceMatcher(None, flag, option).ratio()
-
-    best = max(options, key=likeness, default="")
-    shared, alike = likeness(best) if best else (0.0, 0.0)
-    return best if shared >= 0.3 or alike >= 0.75 else ""
+    own, *others = (" ".join(sorted(re.split(r"[._-]+", name.lstrip("-")))) for name in (flag, *options))
+    return next((options[others.index(each)] for each in difflib.get_close_matches(own, others, 1)), "")
 
 
 @functools.cache

@@ -126,26 +126,13 @@ def _run(words: Sequence[str], machine: Machine, model: str, fetched: str) -> Ru
     return run
 
 
-class _Characters(Lengths):
-    """Lengths without a tokenizer."""
-
-    def __init__(self, each: float) -> None:
-        self._each = each
-
-    def prompts(self, texts: Sequence[str]) -> list[int]:
-        return self._count(list(texts))
-
-    def _count(self, texts: list[str]) -> list[int]:
-        return [math.ceil(len(text) / self._each) for text in texts]
-
-
 def _lengths(run: Run, rates: Rates) -> Lengths:
     """Return lengths by the model's tokenizer, by characters where a folder has none or it cannot be read."""
     assert run.model is not None
     if not run.model.is_local or Path(run.model.name, "tokenizer_config.json").is_file():
         with contextlib.suppress(CellDualityError):
             return Lengths(_tokenizer(run.model.name, run.get("data.tokenizer_chat_template")))
-    return _Characters(rates.characters_a_token)
+    return Lengths(None, rates.characters_a_token)
 
 
 _tokenizer = functools.cache(read_tokenizer)
