@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from cellduality_plugin.openrlhf_hooks.cpu import patches, post_import
-from cellduality_plugin.openrlhf_hooks.cpu.attention import index_first_axis, pad_input, unpad_input
 from tests.openrlhf_hooks.conftest import SITE, run_python
 from tests.refused import refused
 
@@ -123,19 +122,6 @@ def test_only_a_new_cluster_whose_caller_does_not_decide_has_slots(monkeypatch):
     assert ray.init() == (None, {})
 
 
-def test_padding_undoes_packing_and_keeps_the_gradient():
-    mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 0, 0]])
-    hidden = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    tokens, indices, bounds, longest, lengths = unpad_input(hidden, mask)
-    assert torch.equal(tokens, torch.cat([row[keep.bool()] for row, keep in zip(hidden, mask, strict=True)]))
-    assert (bounds.tolist(), bounds.dtype) == ([0, 3, 6, 7], torch.int32)
-    assert (longest, lengths.tolist()) == (3, [3, 3, 1])
-    padded = pad_input(index_first_axis(tokens, torch.arange(7)), indices, 3, 4)
-    assert torch.equal(padded, hidden * mask.unsqueeze(-1))
-    padded.sum().backward()
-    assert torch.equal(hidden.grad, mask.unsqueeze(-1).expand(3, 4, 5).float())
-
-
 PACKED = """
 import torch
 from openrlhf.models.actor import Actor
@@ -176,8 +162,9 @@ def test_without_flash_attn_the_trainer_imports_what_it_lacks_on_a_gpu_as_well()
         print(used.unpad_input.__module__, 'flash_attn' in sys.modules)
         print([len(finder.after) for finder in sys.meta_path if type(finder).__name__ == "PostImportFinder"])
     """
-    stand_in = "cellduality_plugin.openrlhf_hooks.cpu.attention"
-    assert run_python(code, SITE, CELLDUALITY_DEVICE="gpu")[-3:] == [stand_in, "False", "[0]"]
+    assert run_python(code, SITE, CELLDUALITY_DEVICE="gpu")[-3:] == [
+        "transformers.modeling_flash_attention_utils", "False", "[0]",
+    ]  # fmt: skip
 
 
 def test_weights_reach_every_engine_bit_for_bit():
