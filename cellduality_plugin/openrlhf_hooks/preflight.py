@@ -99,16 +99,13 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
 
 
 def sft_questions(path: Path, lengths: Lengths) -> Iterator[Question]:
-    """Yield what SFT is shown, in the order of the rows; a CellDualityError names the line of a malformed one."""
+    """Yield what SFT is shown, in the order of the rows."""
     needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in rows(path, "SFT", "output"))
     return _measured(needs, lengths)
 
 
 def rl_questions(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[Question]:
-    """Yield what the policy is asked about each RL row: the question, then what its reward asks.
-
-    ``max_new_tokens`` is how long a response may be. Errors are those of :func:`check_rl`, but for lengths.
-    """
+    """Yield what the policy is asked about each RL row: the question, then what its reward asks."""
     return _measured(_rl_needs(path, config, lengths, max_new_tokens), lengths)
 
 
@@ -128,9 +125,8 @@ def _measured(needs: Iterator[_Need], lengths: Lengths) -> Iterator[Question]:
         prompts = lengths.prompts([need.prompt for need in chunk])
         for need, prompt in zip(chunk, prompts, strict=True):
             responses = [next(counts) for _ in need.responses]
-            yield Question(
-                need.task, bool(need.task and responses), prompt, responses, need.more, need.what, need.where
-            )
+            is_dual = bool(need.task and responses)
+            yield Question(need.task, is_dual, prompt, responses, need.more, need.what, need.where)
 
 
 def _longest(questions: Iterator[Question], max_len: int, path: Path) -> int:

@@ -182,7 +182,7 @@ class TestExperience:
         assert all(key.startswith("dual_") for key in ours)
 
 
-def test_a_number_a_rollout_is_averaged_over_rollouts_and_not_over_tokens(self):
+def test_a_number_a_rollout_is_averaged_over_rollouts_and_not_over_tokens():
     """A value with a dimension is a sample's to OpenRLHF, one without is a token's."""
     source = inspect.getsource(ppo_actor)
     assert 'weights[k] = "token" if v.dim() == 0 else "sample"' in source

@@ -225,13 +225,9 @@ class AgentFile:
             problems.append(("the agent file defines no AgentExecutor", PASS_AGENT))
         executors = [node for node in classes if node.name == "AgentExecutor"]
         bases = {ast.unparse(base) for executor in executors for base in executor.bases}
-        of_us = {
-            alias.asname or alias.name
-            for node in imports
-            if (node.module or "").startswith(_OURS)
-            for alias in node.names
-        }
-        is_ours = bool(of_us & {"AgentExecutor", *bases}) or Path(path).resolve() == _PACKAGED
+        of_us = [each for node in imports if (node.module or "").startswith(_OURS) for each in node.names]
+        named = {each.asname or each.name for each in of_us} & {"AgentExecutor", *bases}
+        is_ours = bool(named) or Path(path).resolve() == _PACKAGED
         # `cellduality agent-path --config` writes the file into the call of the constructor.
         calls = [node for each in executors for node in ast.walk(each) if isinstance(node, ast.Call) and node.args]
         given = next((call.args[0] for call in calls if ast.unparse(call.func) == "super().__init__"), None)

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from cellduality_plugin.openrlhf_hooks.doctor.check import Check, Finding, Found, Severity
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, TRAINERS
 from cellduality_plugin.openrlhf_hooks.doctor.run import PASS_AGENT, Run
-
-
-class _Row(NamedTuple):
-    check: str
-    trainers: tuple[str, ...]
-    severity: Severity
-    flag: str
-    wrong: Callable[[Any, Run], Any]  # asked with the flag's value and the run
-    what: str  # {} stands for the value
-    hint: str
 
 
 def _ours(run: Run) -> bool:
@@ -56,7 +45,8 @@ _SFT, _RL = (SFT,), (RL,)
 _GROUPS = ("gae", "rloo", "reinforce_baseline", "group_norm", "dr_grpo")  # OpenRLHF refuses one answer of the latter
 _REWARDS = ("train.agent_func_path", "reward.remote_url", "reward.model_name_or_path")
 _MERGE = "use LoRA in SFT, merge (openrlhf.cli.lora_combiner), then go on"
-_ROWS = [
+# check, of whose runs, severity, flag, whether it is wrong (asked with its value), what ({} stands for it), what to do
+_ROWS: list[tuple[Any, ...]] = [
     ("zero_and_dynamic_batch", _RL, "error", "ds.zero_stage",
      lambda stage, run: stage in (1, 2) and run.get("train.dynamic_batch_enable"),
      "with ZeRO {} dynamic batches train on the last micro-batch alone", "pass 3, or no dynamic batches"),
@@ -175,18 +165,10 @@ _ROWS = [
 ]  # fmt: skip
 
 
-def _look(rows: Iterable[_Row], run: Run) -> Found:
-    for row in rows:
-        value = run.get(row.flag)
-        if run.trainer in row.trainers and row.wrong(value, run):
-            yield Finding(row.severity, row.what.format(value), f"--{row.flag}", row.hint)
+def _look(severity: Severity, flag: str, wrong: Callable[[Any, Run], Any], what: str, hint: str, run: Run) -> Found:
+    value = run.get(flag)
+    if wrong(value, run):
+        yield Finding(severity, what.format(value), f"--{flag}", hint)
 
 
-def _checks() -> Iterable[Check]:
-    for name, group in itertools.groupby(map(_Row._make, _ROWS), key=lambda row: row.check):
-        rows = list(group)
-        trainers = tuple(each for each in TRAINERS if any(each in row.trainers for row in rows))
-        yield Check(name, partial(_look, rows), trainers)
-
-
-CHECKS = list(_checks())
+CHECKS = [Check(name, partial(_look, *row), trainers) for name, trainers, *row in _ROWS]
