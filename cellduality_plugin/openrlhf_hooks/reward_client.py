@@ -20,11 +20,10 @@ PATIENCE = 1800.0
 
 
 class RewardClient(FromThreads):
-    """Asks the server with the fewest rollouts in hand, another if that fails, and waits if there is none.
+    """Asks the server with the fewest rollouts in hand, another if that fails, and waits ``patience`` seconds for one.
 
-    A rollout that was under way at a server that died is judged again: its reward is the same. ``urls`` are of servers
-    that ``cellduality serve-reward`` started with one configuration and the token of ``CELLDUALITY_TOKEN``; a rollout
-    that none of them judged is given up after ``patience`` seconds.
+    ``urls`` are of servers that ``cellduality serve-reward`` started with one configuration and the token of
+    ``CELLDUALITY_TOKEN``.
     """
 
     def __init__(self, urls: Sequence[str], *, patience: float = PATIENCE) -> None:

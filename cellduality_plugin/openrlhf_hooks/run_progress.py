@@ -68,14 +68,6 @@ class Progress:
     ``text`` is how far the run is. ``doomed_since`` and ``waits_since`` are the seconds of the monotonic clock at which
     it could not succeed any more, and began to wait for cards of Ray's; infinite if that is not so. Set ``no_room`` to
     what it waits for in vain.
-
-    Examples
-    --------
-    >>> progress = Progress()
-    >>> progress.feed("Train epoch:   0%|          | 0/3 [00:00<?, ?it/s]")
-    >>> progress.feed("Train step of epoch 1:  50%|##   | 8/16 [00:00<00:00, 15.51it/s, gpt_loss=3.88, lr=0.1]")
-    >>> progress.text
-    'step 24/48, loss 3.88'
     """
 
     text: str = "starting"
@@ -149,10 +141,7 @@ class Progress:
         return lines[: ends[-1] if ends else len(lines)][-15:]
 
     def hint(self, exit_code: int) -> str:
-        """Return one line: what Ray had no room for, else which process died and what to do about a known failure.
-
-        ``exit_code`` is that of the command, 128 + N for signal N.
-        """
+        """Return one line: what Ray had no room for, else who died and what to do; ``exit_code`` is as a shell's."""
         if self.no_room:
             return self.no_room
         seen = (hint for shown, hint in KNOWN_FAILURES.items() if any(re.search(shown, line) for line in self.lines))

@@ -49,9 +49,8 @@ def attend(
     """Return what each token gets from those before it in its row, as transformers wants it.
 
     ``query``, ``key`` and ``value`` are 1 x heads x tokens x size, all rows in one line, ``key`` and ``value`` maybe of
-    fewer heads; in ``position_ids``, 1 x tokens, each row begins at 0. What is attended is 1 x tokens x heads x size. A
-    CellDualityError is raised if the batch is not packed: transformers hands no mask of padding to an attention that
-    it does not know.
+    fewer heads; in ``position_ids``, 1 x tokens, each row begins at 0. Returned is 1 x tokens x heads x size; a
+    CellDualityError is raised if the batch is not packed.
     """
     if query.shape[0] != 1 or position_ids is None:
         what = f"{STANDS_FOR} is there for packed rows alone, and these are not packed"

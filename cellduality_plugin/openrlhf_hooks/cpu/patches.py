@@ -45,10 +45,9 @@ def installed_version(package: str) -> tuple[str, str] | None:
 
 
 def existing(owner: Any, name: str, behaviour: str) -> Any:
-    """Return `owner.name` of an upstream module or class, on which a patch relies.
+    """Return `owner.name` of an upstream module or class; a CellDualityError if it is absent.
 
-    ``behaviour`` is what the patch makes possible, as a noun phrase ("weight sync over gloo"). A CellDualityError is
-    raised if the attribute is absent: the installed version is not the one the patch was written for.
+    ``behaviour`` is what relies on it, as a noun phrase ("weight sync over gloo").
     """
     try:
         return getattr(owner, name)
@@ -85,10 +84,7 @@ def wrap(owner: Any, name: str, behaviour: str) -> Callable[[Callable[..., Any]]
 
 
 def answer_cuda_calls(torch: ModuleType) -> None:
-    """`torch.cuda.{current_device, set_device, synchronize, current_stream}`: OpenRLHF calls them without a guard.
-
-    `current_device()` is a destination of tensors (ppo_actor.py:171, deepspeed.py:614); the others have nothing to do.
-    """
+    """OpenRLHF calls these without a guard; `current_device()` is a destination of tensors (ppo_actor.py:171)."""
     cpu = torch.device("cpu")
     replace(torch.cuda, "current_device", lambda: cpu, "the placement of tensors")
     for name in ("set_device", "synchronize", "current_stream"):
@@ -130,18 +126,15 @@ def serve_in_the_cpus_precision(arguments: ModuleType) -> None:
 
 
 def fork_engines(system_utils: ModuleType) -> None:
-    """`vllm.utils.system_utils._maybe_force_spawn` starts the engine core of a Ray actor as a process of its own kind.
+    """`vllm.utils.system_utils` spawns the core of a Ray actor's engine: half a minute of imports on two cores.
 
-    That imports torch and vLLM anew, half a minute on two cores; without a GPU nothing stands against a fork.
+    Without a GPU nothing stands against a fork.
     """
     replace(system_utils, "is_in_ray_actor", lambda: False, "the start of engines")
 
 
 def keep_linear_weights(layers: ModuleType) -> None:
-    """`vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm` repacks weights and drops the originals.
-
-    A weight sync loads into the original parameters, so they have to stay the ones that the layer computes with.
-    """
+    """`vllm.model_executor.layers.utils` repacks weights and drops the originals, into which a weight sync loads."""
     import torch
 
     def compute_with_the_parameter(layer: torch.nn.Module, remove_weight: bool) -> None:
@@ -213,10 +206,7 @@ def load_in_the_cpus_precision(utils: ModuleType) -> None:
 
 
 def read_columns_once(sft_dataset: ModuleType) -> None:
-    """`SFTDataset` (openrlhf/datasets/sft_dataset.py:82) keeps columns of a table, each read of which selects it anew.
-
-    That is an eighth of a step of a small model; lists of the same values cost nothing.
-    """
+    """`SFTDataset` (sft_dataset.py:82) selects a column anew at every read: an eighth of a small model's step."""
     behaviour = "the reading of SFT rows"
 
     @wrap(existing(sft_dataset, "SFTDataset", behaviour), "__init__", behaviour)
@@ -240,10 +230,7 @@ class _TorchOnCpu:
 
 
 def replay_on_cpu(replay_buffer: ModuleType) -> None:
-    """openrlhf/trainer/ppo_utils/replay_buffer.py:40 spells its device `torch.device(f"cuda:{...}")`.
-
-    The prefix is inside the constructor, so the module is given a `torch` whose `device` is the CPU.
-    """
+    """openrlhf/trainer/ppo_utils/replay_buffer.py:40 spells its device `torch.device(f"cuda:{...}")`."""
     existing(replay_buffer, "NaiveReplayBuffer", "the replay buffer")
     torch = existing(replay_buffer, "torch", "the replay buffer")
     replace(replay_buffer, "torch", _TorchOnCpu(torch), "the replay buffer")

@@ -64,7 +64,7 @@ class Check:
         needed = {name: run if name == "run" else getattr(run, name) for name in names}
         if any(value is None or isinstance(value, CellDualityError) for value in needed.values()):
             return []
-        found = []
+        found: list[Finding] = []
         try:
             found.extend(self.find(**needed))
         except CellDualityError as mistake:

@@ -31,13 +31,7 @@ _VERSION = "install openrlhf==0.11.2"
 
 
 def value_of(words: Sequence[str], *flags: str) -> str | None:
-    """Return what follows the last of ``flags``, after a blank or an equals sign; None if none is there.
-
-    Examples
-    --------
-    >>> value_of(["--nnodes", "2", "--nnodes=3"], "--nnodes"), value_of(["--nnodes"], "--nproc")
-    ('3', None)
-    """
+    """Return what follows the last of ``flags``, after a blank or an equals sign; None if none is there."""
     found = None
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         name, equals, value = word.partition("=")
@@ -69,21 +63,17 @@ class Flags:
     def cards(self) -> int:
         """Return how many cards stage 2 asks Ray for: every group of actors its own, but for those that share."""
 
-        def of(group: str) -> int:
-            return int(self.get(f"{group}.num_nodes") * self.get(f"{group}.num_gpus_per_node"))
-
         shared, pair = self.get("train.colocate_all"), self.get("train.colocate_critic_reward")
-        critic = self.get("critic.model_name_or_path")
-        found = of("actor")
-        if not (shared or self.get("train.colocate_actor_ref")) and self.get("algo.kl.init_coef") > 0:
-            found += of("ref")
-        if critic and (pair or not shared):
-            found += of("critic")
-        if not self.get("reward.remote_url") and not shared and not (critic and pair):
-            found += of("reward")
-        if not shared or self.get("train.async_enable"):
-            found += (self.get("vllm.num_engines") or 0) * int(self.get("vllm.tensor_parallel_size"))
-        return found
+        critic, engines = self.get("critic.model_name_or_path"), self.get("vllm.num_engines") or 0
+        own = {
+            "actor": True,
+            "ref": not (shared or self.get("train.colocate_actor_ref")) and self.get("algo.kl.init_coef") > 0,
+            "critic": critic and (pair or not shared),
+            "reward": not self.get("reward.remote_url") and not shared and not (critic and pair),
+        }
+        groups = [self.get(f"{each}.num_nodes") * self.get(f"{each}.num_gpus_per_node") for each in own if own[each]]
+        apart = not shared or self.get("train.async_enable")
+        return int(sum(groups) + (engines * self.get("vllm.tensor_parallel_size") if apart else 0))
 
 
 class _RefusedError(Exception):

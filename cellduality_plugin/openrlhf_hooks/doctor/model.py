@@ -66,13 +66,6 @@ def count_parameters(config: Mapping[str, Any]) -> int | None:
 
     vocabulary x hidden (twice unless tied) + hidden + layers x (hidden x (2 heads + 2 kv heads) x head size
     + 3 hidden x inner + 2 hidden), and the biases of Qwen2's projections.
-
-    Examples
-    --------
-    >>> count_parameters(_known("meta-llama/Llama-3.2-3B-Instruct"))
-    3212749824
-    >>> count_parameters({"model_type": "mamba"}) is None
-    True
     """
     family = config.get("model_type")
     names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")

@@ -44,13 +44,7 @@ def memory_table(run: Run) -> Table:
 
 
 def summary(found: Sequence[Finding]) -> str:
-    """Return how many findings there are of each severity.
-
-    Examples
-    --------
-    >>> summary([Finding("warning", "what", "where")])
-    '0 errors, 1 warning, 0 notes'
-    """
+    """Return how many findings there are of each severity: "0 errors, 1 warning, 0 notes"."""
     counts = Counter(finding.severity for finding in found)
     return ", ".join(f"{counts[each]} {each}{'s' * (counts[each] != 1)}" for each in SEVERITIES)
 
