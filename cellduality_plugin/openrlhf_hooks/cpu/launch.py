@@ -40,10 +40,10 @@ _GPU_ONLY: tuple[tuple[str, bool | str, str], ...] = (
     ("ds.load_in_4bit", True, "leave it out: bitsandbytes computes on GPUs"),
     ("ds.adam_offload", True, "leave it out: the optimiser is in host memory already"),
     ("ds.attn_implementation", "flash_attention_3", "leave it out"),
-    ("ds.attn_implementation", "flash_attention_2", "pass --ds.packing_samples, or --ds.attn_implementation sdpa"),
     ("vllm.sync_backend", "nccl", "pass --vllm.sync_backend gloo"),
     # The launcher turns torch's compiler off: an engine that compiles does not start, and the trainer waits for it.
     ("vllm.enforce_eager", False, "pass --vllm.enforce_eager"),
+    ("ds.attn_implementation", "flash_attention_2", "pass --ds.packing_samples, or --ds.attn_implementation sdpa"),
 )
 
 

@@ -1,8 +1,8 @@
 """What a run takes of each card and of the host, by formula.
 
-With P parameters, t tokens of a micro-batch, h the hidden size, L layers and V words, in bytes. The optimiser holds master weights and both moments in fp32; logits are in
-fp32, with a gradient in fp32 and in bf16; each process reads the whole model as it loads. Ray's object store may take
-up to 30 % of the host besides, and is not counted.
+With P parameters, t tokens of a micro-batch, h the hidden size, L layers and V words, in bytes. The optimiser holds
+master weights and both moments in fp32; logits are in fp32, with a gradient in fp32 and in bf16; each process reads the
+whole model as it loads. Ray's object store may take up to 30 % of the host besides, and is not counted.
 """
 
 from __future__ import annotations
