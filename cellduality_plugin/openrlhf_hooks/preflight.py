@@ -61,27 +61,24 @@ class Lengths:
         return [len(each) for each in tokens]
 
 
-class _Need(NamedTuple):
+class Question(NamedTuple):
     """A prompt and the longest of some responses, and other tokens, which have to fit together."""
 
     what: str
     where: str
     prompt: str
     responses: tuple[str, ...] = ()
-    more: int = 0
-    task: str = ""
+    more: int = 0  # for a response of which only the greatest length is known, or a generated list inside the prompt
+    task: str = ""  # the dual pair of an RL row
+
+    @property
+    def is_dual(self) -> bool:
+        """Return whether a reward asks it."""
+        return bool(self.task and self.responses)
 
 
-class Question(NamedTuple):
-    """A question of a row with the responses it may get, in tokens."""
-
-    task: str  # the dual pair of an RL row
-    is_dual: bool  # whether a reward asks it
-    prompt: int
-    responses: list[int]
-    more: int  # for a response of which only the greatest length is known, or a generated list inside the prompt
-    what: str
-    where: str
+Measured = tuple[Question, int, list[int]]
+"""A question with the tokens of its prompt and of its responses."""
 
 
 def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
@@ -98,13 +95,13 @@ def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_ne
     return _longest(rl_questions(path, config, Lengths(tokenizer), max_new_tokens), max_len, path)
 
 
-def sft_questions(path: Path, lengths: Lengths) -> Iterator[Question]:
+def sft_questions(path: Path, lengths: Lengths) -> Iterator[Measured]:
     """Yield what SFT is shown, in the order of the rows."""
-    needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in rows(path, "SFT", "output"))
+    needs = (Question("SFT row", where, row["input"], (row["output"],)) for where, row in rows(path, "SFT", "output"))
     return _measured(needs, lengths)
 
 
-def rl_questions(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[Question]:
+def rl_questions(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[Measured]:
     """Yield what the policy is asked about each RL row: the question, then what its reward asks."""
     return _measured(_rl_needs(path, config, lengths, max_new_tokens), lengths)
 
@@ -119,21 +116,18 @@ def rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, A
         yield where, row
 
 
-def _measured(needs: Iterator[_Need], lengths: Lengths) -> Iterator[Question]:
-    while chunk := list(itertools.islice(needs, 512)):
-        counts = iter(lengths.responses([text for need in chunk for text in need.responses]))
-        prompts = lengths.prompts([need.prompt for need in chunk])
-        for need, prompt in zip(chunk, prompts, strict=True):
-            responses = [next(counts) for _ in need.responses]
-            is_dual = bool(need.task and responses)
-            yield Question(need.task, is_dual, prompt, responses, need.more, need.what, need.where)
+def _measured(questions: Iterator[Question], lengths: Lengths) -> Iterator[Measured]:
+    while chunk := list(itertools.islice(questions, 512)):
+        counts = iter(lengths.responses([text for each in chunk for text in each.responses]))
+        for each, prompt in zip(chunk, lengths.prompts([each.prompt for each in chunk]), strict=True):
+            yield each, prompt, [next(counts) for _ in each.responses]
 
 
-def _longest(questions: Iterator[Question], max_len: int, path: Path) -> int:
+def _longest(questions: Iterator[Measured], max_len: int, path: Path) -> int:
     """Return the most tokens any of ``questions`` takes; the first that does not fit is an error."""
     longest = 0
-    for each in questions:
-        tokens = each.prompt + max(each.responses, default=0) + each.more
+    for each, prompt, responses in questions:
+        tokens = prompt + max(responses, default=0) + each.more
         if tokens > max_len:
             what = f"{each.what} needs {tokens} tokens, more than max_len {max_len}"
             hint = "raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES"
@@ -144,7 +138,7 @@ def _longest(questions: Iterator[Question], max_len: int, path: Path) -> int:
     return longest
 
 
-def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[_Need]:
+def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[Question]:
     vocabulary, tasks = config.load_vocabulary(), config.load_tasks()
     rewards = config.load_rewards(tasks)
     longest_labels: dict[str, str] = {}
@@ -162,7 +156,7 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
             reward.check_row(task, example, vocabulary)
         except CellDualityError as error:
             raise CellDualityError(error.what, code=error.code, where=where, hint=error.hint) from error
-        yield _Need("prompt with its response", where, row["input"], more=max_new_tokens, task=task.name)
+        yield Question("prompt with its response", where, row["input"], more=max_new_tokens, task=task.name)
         answer: Value = ()
         if isinstance(task.answer, OneOf):  # which label makes the longest question does not depend on the row
             if task.name not in longest_labels:
@@ -179,8 +173,8 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
                 rebuilt += vocabulary.longest(task.unknown.kind)
             prompt = task.dual_prompt(split.known, answer, vocabulary)
             responses = tuple(map(task.rebuilt_response, rebuilt))
-            yield _Need("dual prompt with its response", where, prompt, responses, more, task.name)
+            yield Question("dual prompt with its response", where, prompt, responses, more, task.name)
         if reward.asks_again and isinstance(task, LabelTask):
             whole = task.primal_prompt({**example.inputs, "cell": task.whole(example)}, vocabulary)
             responses = tuple(map(task.answer_response, vocabulary.longest(task.answer.kind)))
-            yield _Need("question about the whole cell", where, whole, responses, task=task.name)
+            yield Question("question about the whole cell", where, whole, responses, task=task.name)

@@ -33,7 +33,7 @@ from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, Machine
 from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, cache_of, cache_tokens, parts, totals
 from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
-from cellduality_plugin.openrlhf_hooks.preflight import Lengths, Question, rl_questions, sft_questions
+from cellduality_plugin.openrlhf_hooks.preflight import Lengths, Measured, rl_questions, sft_questions
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.settings import Settings
 
@@ -138,7 +138,7 @@ def _lengths(run: Run, rates: Rates) -> Lengths:
 _tokenizer = functools.cache(read_tokenizer)
 
 
-def _taught(folder: Path, lengths: Lengths) -> list[Question]:
+def _taught(folder: Path, lengths: Lengths) -> list[Measured]:
     """Return what SFT is shown, of the rows in a prepared folder."""
     path = next((path for name in ("sft_traces", "sft") if (path := folder / f"{name}.jsonl").is_file()), None)
     return list(sft_questions(path, lengths)) if path else []
@@ -169,7 +169,7 @@ def _cards(run: Run) -> int:
 
 def _sft(run: Run, rates: Rates) -> Iterator[Stage]:
     lengths, name = _lengths(run, rates), f"SFT ({Path(run.get('ckpt.output_dir')).stem})"
-    shown = [q.prompt + q.responses[0] for path in run.row_files for q in sft_questions(path, lengths)]
+    shown = [prompt + said[0] for path in run.row_files for _, prompt, said in sft_questions(path, lengths)]
     tokens = (run.row_count or 0) * run.get("train.max_epochs") * _padded(shown, run)
     yield Stage(name, _cards(run), _gib(run, "training"), tokens, _training(run, rates, tokens))
 
@@ -203,9 +203,9 @@ def _rl(run: Run, rates: Rates) -> Iterator[Stage]:
     group, count = run.get("rollout.n_samples_per_prompt"), run.get("vllm.num_engines") or 1
     limit, each = run.get("rollout.max_new_tokens") or run.get("data.max_len"), run.get("vllm.tensor_parallel_size")
     taught, files = _taught(run.row_files[0].parent, lengths), run.row_files
-    response = min(limit, rates.response_tokens or fmean([q.responses[0] for q in taught] or [0]) or limit)
-    asked = [q for path in files if config for q in rl_questions(path, config, lengths, round(response))]
-    prompts = [q.prompt for q in asked if not q.is_dual]
+    response = min(limit, rates.response_tokens or fmean([said[0] for _, _, said in taught] or [0]) or limit)
+    asked = [each for path in files if config for each in rl_questions(path, config, lengths, round(response))]
+    prompts = [prompt for q, prompt, _ in asked if not q.is_dual]
     if not config:  # another agent, or a reward behind an address
         prompts = lengths.prompts([str(row.get("input")) for path in files for row in read_jsonl(path)])
     sequences = run.get("rollout.batch_size") * group / count
@@ -216,7 +216,7 @@ def _rl(run: Run, rates: Rates) -> Iterator[Stage]:
     yield Stage("rollouts", count * each, gib, prefill + decoded, seconds)
     if config and (duals := list(_duals(asked, config, group, response))):
         prefill, decoded = (rows / len(prompts) * math.fsum(part) for part in zip(*duals, strict=True))
-        context = max(q.prompt + q.more + max(q.responses) for q in asked if q.is_dual)
+        context = max(prompt + q.more + max(said) for q, prompt, said in asked if q.is_dual)
         yield Stage("duals", count * each, gib, prefill + decoded, engines.seconds(prefill, decoded, context))
     tokens = rows * group * (_padded(prompts, run) + response)
     seconds = _training(run, rates, tokens, 1 + run.has_reference)
@@ -232,15 +232,15 @@ def _config(run: Run) -> Config | None:
     return run.config or (Config.load(unbound) if not agent.exists() and unbound.is_file() else None)
 
 
-def _duals(asked: Sequence[Question], config: Config, group: int, response: float) -> Iterator[tuple[float, float]]:
+def _duals(asked: Sequence[Measured], config: Config, group: int, response: float) -> Iterator[tuple[float, float]]:
     """Yield the tokens that the rewards of a row's group read and write at most; nothing that an endpoint answers."""
     tasks, vocabulary = config.load_tasks(), config.load_vocabulary()
     rewards = config.load_rewards(tasks)
-    for q in asked:
+    for q, prompt, said in asked:
         if not q.is_dual or config.dual.player == "frozen" or not rewards[q.task].asks_dual:
             continue
         task, reward, settings = tasks[q.task], rewards[q.task], config.tasks[q.task]
-        read, written, times = q.prompt + q.more, max(q.responses), group * config.dual.samples
+        read, written, times = prompt + q.more, max(said), group * config.dual.samples
         if reward.asks_log_probs:
             read, written, times = read + written, 0, group
             if reward.asks_every_label and isinstance(task.answer, OneOf) and not isinstance(task.unknown, OneOf):
@@ -261,7 +261,7 @@ def _evaluation(words: Sequence[str], run: Run, rates: Rates) -> Iterator[Stage]
     if not files or not shown:
         return
     asked = words.count("--model") * sum(1 for path in files for _ in read_jsonl(path)) * (2 * answers + 1)
-    prompt, response = fmean([q.prompt for q in shown]), fmean([q.responses[0] for q in shown])
+    prompt, response = fmean([prompt for _, prompt, _ in shown]), fmean([said[0] for _, _, said in shown])
     each, share = int(value_of(words, "--tensor-parallel") or 1), _EVALUATION * (run.machine.gpu_memory or 0)
     cards = run.get("actor.num_gpus_per_node", _cards(run))
     batch = int(value_of(words, "--batch") or 256) * each / cards

@@ -51,7 +51,13 @@ class Run:
         self.model_flag = f"--{role}.model_name_or_path"
         self.model_place = f"{self.model_flag} {self.get(self.model_flag[2:])}"
         self.saves_activations = self.get(f"{role}.gradient_checkpointing_enable")
+        self.has_reference = self.is_rl and (self.get("algo.kl.init_coef") or 0) > 0
+        self.is_elsewhere = self.submitted or self.get("actor.num_nodes", 1) > 1  # maybe on other machines than this
+        # Engines and trainer take turns on the same cards.
+        self.colocated = bool(self.get("train.colocate_all")) and not self.get("train.async_enable")
         self.rows_flag = f"--data.{'prompt_' * self.is_rl}dataset"
+        named = (self.get(self.rows_flag[2:]) or "").split(",")
+        self.rows = [part.split("@")[0].strip() for part in named if part.strip()]  # as OpenRLHF splits them
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the flag called ``name``, as the trainer sees it."""
@@ -126,15 +132,9 @@ class Run:
             return failure
 
     @property
-    def rows(self) -> tuple[str, ...]:
-        """Return the data sets, as OpenRLHF splits their names."""
-        named = self.get(self.rows_flag[2:]) or ""
-        return tuple(part.split("@")[0].strip() for part in named.split(",") if part.strip())
-
-    @property
-    def row_files(self) -> tuple[Path, ...]:
+    def row_files(self) -> list[Path]:
         """Return those of the data sets whose rows can be looked at."""
-        return tuple(Path(name) for name in self.rows if name.endswith(".jsonl") and Path(name).is_file())
+        return [Path(name) for name in self.rows if name.endswith(".jsonl") and Path(name).is_file()]
 
     @functools.cached_property
     def row_count(self) -> int | None:
@@ -168,15 +168,6 @@ class Run:
         return None if self.devices is None else max(1, self.devices // together)
 
     @property
-    def colocated(self) -> bool:
-        """Return whether engines and trainer take turns on the same cards."""
-        return bool(self.get("train.colocate_all")) and not self.get("train.async_enable")
-
-    @property
-    def has_reference(self) -> bool:
-        return self.is_rl and bool(self.get("algo.kl.init_coef") > 0)
-
-    @property
     def address(self) -> str:
         """Return where the Ray cluster is that the run joins, empty if it starts one of its own."""
         if not self.is_rl:
@@ -187,11 +178,6 @@ class Run:
     def cluster(self) -> Cluster | None:
         """Return the cluster the run joins, as it is now; None if it joins none, or it cannot be seen."""
         return Cluster.look(self.address) if self.address else None
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Return whether the run may be on other machines than this one."""
-        return self.submitted or self.get("actor.num_nodes", 1) > 1
 
 
 @dataclass(frozen=True)
