@@ -144,23 +144,6 @@ def test_a_rollout_is_posted_alone_and_in_these_fields(world, serve_app):
     assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == (0.25, 0.5, {"dual_reward": 0.25})
 
 
-def test_a_server_that_is_killed_and_started_again_in_mid_step_costs_no_reward(world, listen, reward_server):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    engine.server.after = 1.0
-    found = []
-    with listen(reward_server().app) as host:
-        executor = SingleTurnAgentExecutor([address_of(host)])
-        rolling = threading.Thread(target=lambda: found.extend(roll_some(executor, prompt, label, engine, 4)))
-        rolling.start()
-        while not engine.server.asked:
-            time.sleep(0.01)
-    assert not found
-    engine.server.after = 0.0
-    with listen(reward_server().app, int(host.rpartition(":")[2])):
-        rolling.join(20)
-    assert [rollout["reward"] > 0.0 for rollout in found] == [True] * 4
-
-
 def test_openrlhf_asks_one_server_five_times_and_no_other(world, address, monkeypatch):
     """So every second rollout has no reward if one of two servers is gone; our own client asks the other."""
     prompt, label, engine = world(TYPE, reward="likelihood")

@@ -8,7 +8,7 @@ import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy
 import pytest
@@ -86,25 +86,6 @@ class TestStrictness:
         top, *parts = module.split(".")
         path = Path(importlib.util.find_spec(top).submodule_search_locations[0], *parts)
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_trainer_and_engine_compute_in_the_same_precision(monkeypatch, dtype):
-    monkeypatch.setenv(patches.DTYPE_VARIABLE, dtype)
-    utils = SimpleNamespace(convert_to_torch_dtype=lambda name: {"bf16": torch.bfloat16, "fp16": torch.half}[name])
-    patches.load_in_the_cpus_precision(utils)
-
-    class EngineArgs:
-        dtype = "bfloat16"
-
-        def __post_init__(self):
-            self.seen = self.dtype
-
-    patches.serve_in_the_cpus_precision(SimpleNamespace(EngineArgs=EngineArgs))
-    engine = EngineArgs()
-    engine.__post_init__()
-    assert utils.convert_to_torch_dtype("bf16") == getattr(torch, engine.seen) == getattr(torch, dtype)
-    assert utils.convert_to_torch_dtype("fp16") == torch.half
 
 
 def test_only_a_new_cluster_whose_caller_does_not_decide_has_slots(monkeypatch):

@@ -46,11 +46,6 @@ def test_threads_share_their_dual_calls(reward_func, rollout, policy_server):
     assert all(reply["rewards"] == reply["scores"] > 0.0 for reply in found)
 
 
-def test_several_rollouts_are_lists(reward_func, rollout):
-    found = reward_func(*rollout("T", "nothing of this kind"))
-    assert found["rewards"][0] > found["rewards"][1] == 0.0
-
-
 def test_a_row_that_is_none_is_logged_before_openrlhf_swallows_it(reward_func, rollout, caplog):
     query, prompt, _ = rollout("T")
     with pytest.raises(CellDualityError):

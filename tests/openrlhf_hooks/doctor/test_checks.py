@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 
 import pytest
 
@@ -96,13 +95,6 @@ def test_reward_files_of_ours_are_in_order(world):
     world.configure(dual={"endpoint": {"urls": ["http://127.0.0.1:8000/v1"], "model": "toy"}})
     for ours in (bound_reward_file(config), bound_client_file(config, ["http://a:5000/"]), packaged_reward_file()):
         assert world.found(RL, f"~train.agent_func_path --reward.remote_url {ours}") == "", ours
-
-
-def test_a_run_taken_up_from_its_own_copy(world):
-    shutil.copytree(world.folder / "model", world.folder / "checkpoints" / "global_step10_hf")
-    (world.folder / "checkpoints" / "_actor" / "global_step10").mkdir(parents=True)
-    words = "--ckpt.load_enable --actor.model_name_or_path {}/checkpoints/global_step10_hf"
-    assert world.found(RL, words) == "error resumed_model"
 
 
 def test_folders_nobody_may_write_to(world, monkeypatch):

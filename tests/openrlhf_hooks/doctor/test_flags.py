@@ -50,8 +50,6 @@ def test_unknown_flags_are_named_with_the_nearest_and_the_others_still_count():
     ("trainer", "words", "what"),
     [
         (RL, ["--data.max_len", "x"], "invalid int value"),
-        (RL, ["--ds.param_dtype", "fp8"], "invalid choice"),
-        (RL, ["--data.max_len"], "expected one argument"),
         (SFT, ["-h"], "only ask for help"),
     ],
 )

@@ -84,6 +84,8 @@ def test_the_formula_gives_what_a_folder_holds_and_counts_where_weights_cannot_b
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
     (tmp_path / "model.safetensors").write_bytes((small_world.model / "model.safetensors").read_bytes())
     assert Model.read(str(tmp_path)).parameters == count_parameters(config), "counted, not reckoned"
+    (tmp_path / "config.json").write_text("[1]")
+    assert Model.read(str(tmp_path)).is_missing, "torn"
     (tmp_path / "config.json").write_text(json.dumps(config))
     for content in (b"", b"\xff" * 64, (8).to_bytes(8, "little") + b"no json "):
         (tmp_path / "model.safetensors").write_bytes(content)
@@ -93,12 +95,6 @@ def test_the_formula_gives_what_a_folder_holds_and_counts_where_weights_cannot_b
 def test_what_is_not_known_is_not_guessed():
     found = Model.read("not a name of the hub at all/x/y")
     assert (found.parameters, found.size("max_position_embeddings"), found.cache_bytes) == (None, 0, 0)
-
-
-@pytest.mark.parametrize("text", ["{", "[1]"])
-def test_a_config_that_is_torn_is_none(text, tmp_path):
-    (tmp_path / "config.json").write_text(text)
-    assert Model.read(str(tmp_path)).is_missing
 
 
 def test_tested_versions_are_those_of_the_lock_file_and_of_the_gpu_extra():
