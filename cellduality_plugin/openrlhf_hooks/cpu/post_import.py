@@ -1,7 +1,6 @@
 """Patches applied to a module when, and only when, a process imports it.
 
-Every Python process of a CPU run loads this file, most of them to do nothing with it, so it needs only the standard
-library and is loaded by path: importing it never imports the package around it, let alone torch.
+Every Python process of a CPU run loads this file, by path and with the standard library alone.
 """
 
 from __future__ import annotations
@@ -43,11 +42,7 @@ DURING_IMPORT: dict[str, str] = {
 
 
 class PostImportFinder(MetaPathFinder):
-    """Finds a listed module where the other finders find it, and patches it once it has run.
-
-    ``after`` and ``during`` are tables like those above: a function of the imported module, and one that returns a
-    context manager around the import.
-    """
+    """Finds a module of the tables where the other finders find it, and patches it once it has run."""
 
     def __init__(self, after: Mapping[str, str], during: Mapping[str, str]) -> None:
         self.after = after
