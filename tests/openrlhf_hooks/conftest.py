@@ -45,22 +45,31 @@ def ray_report() -> Callable[..., str]:
 
 
 @pytest.fixture
-def dashboard(ray_report) -> Iterator[Callable[..., str]]:
-    """Return a function that starts a server which tells of a cluster as a dashboard does, and gives its address."""
+def scripted() -> Iterator[Callable[..., str]]:
+    """Return a function that starts a server which says what it is told of a path and a body, and gives its address."""
     servers = []
 
-    def serve(*usage: Any, **more: Any) -> str:
-        status = {"data": {"clusterStatus": ray_report(*usage, **more) if usage else None}}
+    def start(usual: Callable[[str, Any], Said]) -> str:
         servers.append(ScriptedServer())
-        servers[-1].usual = lambda path, body: (
-            Said(body=json.dumps(status).encode()) if path == "/api/cluster_status?format=1" else Said(404)
-        )
+        servers[-1].usual = usual
         servers[-1].start()
         return servers[-1].url.removesuffix("/v1")
 
-    yield serve
+    yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def dashboard(ray_report, scripted) -> Callable[..., str]:
+    """Return a function that starts a server which tells of a cluster as a dashboard does, and gives its address."""
+
+    def serve(*usage: Any, **more: Any) -> str:
+        status = {"data": {"clusterStatus": ray_report(*usage, **more) if usage else None}}
+        told = {"/api/cluster_status?format=1": Said(body=json.dumps(status).encode())}
+        return scripted(lambda path, _: told.get(path, Said(404)))
+
+    return serve
 
 
 @pytest.fixture
