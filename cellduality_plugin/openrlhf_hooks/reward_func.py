@@ -1,4 +1,4 @@
-"""OpenRLHF's ``reward_func``, judged by a policy behind an endpoint: neither a server nor an agent of ours."""
+"""OpenRLHF's ``reward_func``: rollouts are judged here, by a policy behind an endpoint, or by reward servers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.openrlhf_hooks.remote.protocol import reply
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
+from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE, Malformed, read_reply, reply
 from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
+from cellduality_plugin.policies.addresses import Addresses
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.settings import EndpointSettings
 
+PATIENCE = 1800.0  # seconds for which a rollout waits for a server to come back, before the run ends
 _LOG = logging.getLogger(__name__)
 
 
@@ -76,3 +83,40 @@ class RewardFunction(FromThreads):
     async def _judged(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         rollouts = [self._judge.rollout(*rollout) for rollout in zip(queries, prompts, labels, strict=True)]
         return reply(list(await asyncio.gather(*map(self._judge.score, rollouts))))
+
+
+class RewardClient(FromThreads):
+    """Asks the server with the fewest rollouts in hand, another if that fails, and waits ``patience`` seconds for one.
+
+    ``urls`` are of servers that ``cellduality serve-reward`` started with one configuration and the token of
+    ``CELLDUALITY_TOKEN``.
+    """
+
+    def __init__(self, urls: Sequence[str], *, patience: float = PATIENCE) -> None:
+        self._urls, self._patience = tuple(urls), patience
+        settings = EndpointSettings(
+            urls=self._urls,
+            model="reward",
+            key_variable=TOKEN_VARIABLE,
+            concurrency=1024,  # no bound: OpenRLHF has one of its own, its threads
+            retries=1_000_000,  # until patience ends
+            timeout_seconds=OPENRLHF_WAITS,
+        )
+        self._servers = Addresses(settings)
+        super().__init__(self._asked, self._servers.close)
+
+    async def _asked(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+        body = {"query": list(queries), "prompts": list(prompts), "labels": list(labels)}
+        try:
+            read = partial(read_reply, rollouts=len(queries))
+            return await asyncio.wait_for(self._servers.post("/", body, read), self._patience)
+        except asyncio.TimeoutError:
+            what, hint = f"none answered within {self._patience:g} s", "start one again, then the run with RESUME=1"
+            code = "no-server"
+        except Malformed as error:
+            what, code, hint = f"a server's reply is malformed: {error}", "malformed-reply", "see the server's log"
+        except PolicyError as error:
+            what, code, hint = f"a server refused a rollout: {error.cause}", "server-refused", "see the server's log"
+            if error.cause == "http_401":
+                hint = f"set {TOKEN_VARIABLE} to the servers' token"
+        raise CellDualityError(what, code=code, where=", ".join(self._urls), hint=hint)
