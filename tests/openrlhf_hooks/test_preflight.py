@@ -87,12 +87,6 @@ class TestModelFolder:
         assert time.monotonic() - before < 20
 
 
-def test_lengths_count_the_frame_of_the_prompt_and_the_end_of_the_response(tokenizer):
-    lengths, texts = preflight.Lengths(tokenizer), ["CD74 LYZ", "T", "CD74 LYZ", ""]
-    assert lengths.prompts(texts) == [6, 5, 6, 4]  # <s> <|user|> CD74 LYZ <|end|> <|assistant|>
-    assert lengths.responses(["<answer> T </answer>", *texts]) == [4, 3, 2, 3, 1]
-
-
 class TestSupervisedRows:
     @pytest.fixture
     def rows(self, small_world) -> list[dict[str, Any]]:

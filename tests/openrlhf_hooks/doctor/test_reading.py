@@ -154,19 +154,6 @@ def test_neither_torch_nor_ray_nor_transformers_is_imported():
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
-def test_values_have_their_types_and_what_was_given_is_known():
-    flags = read_flags(
-        RL, [*GROUPS, "--actor.eps_clip", "0.1", "--train.agent_func_path=a.py", "--reward.remote_url", "b"]
-    )
-    assert flags.get("actor.eps_clip") == 0.1
-    assert flags.get("actor.eps_clip_low_high") == (0.1, 0.1)
-    assert (flags.get("reward.remote_url"), flags.given["reward.remote_url"]) == (["agent"], "b")
-    assert flags.get("no.such.flag", 7) == 7
-    assert "data.max_len" not in flags.given
-    assert read_flags(SFT, ["--data.max_len", "2048"]).given == {"data.max_len": 2048}, "its default, and given"
-    assert (flags.refusals, flags.corrections, flags.unknown) == ((), (), {})
-
-
 def test_unknown_flags_are_named_with_the_nearest_and_the_others_still_count():
     flags = read_flags(RL, [*GROUPS, "--agent_func_path", "a.py", "--micro_train_batch_size=2", "--data.max_len", "9"])
     assert flags.unknown == {
