@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -10,11 +11,10 @@ import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cellduality_plugin.openrlhf_hooks.doctor.command import value_of
+from cellduality_plugin.openrlhf_hooks.doctor.flags import value_of
 
 _USAGE = re.compile(r"^ ([\d.]+)/([\d.]+) (CPU|GPU)\b(?: \(([\d.]+) used of ([\d.]+) reserved)?", re.MULTILINE)
 _WAITING = re.compile(r"^ (\{.*'GPU.*\}.*): \d+\+ pending", re.MULTILINE)
-_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,12 @@ class Cluster:
         """Return the cluster at ``address``, of its dashboard (http://...) or its head; None if it cannot be seen."""
         command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
         url = f"{address.rstrip('/')}/api/cluster_status?format=1"
-        try:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
             if not url.startswith(("http://", "https://")):
-                done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
-                return cls.read(done.stdout)
-            with urllib.request.urlopen(url, timeout=_SECONDS) as reply:
+                return cls.read(subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout)
+            with urllib.request.urlopen(url, timeout=20) as reply:
                 return cls.read(str(json.load(reply)["data"]["clusterStatus"]))
-        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
-            return None
+        return None
 
     def __str__(self) -> str:
         return ", ".join(f"{self.free[name]:g} of {total:g} {name} free" for name, total in sorted(self.total.items()))

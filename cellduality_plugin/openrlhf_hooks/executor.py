@@ -58,9 +58,8 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
         group = self._group(sampling_params, label)
         began = time.monotonic()
         with group.member():
-            rollout = await super().execute(
-                prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=images
-            )
+            given = (prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine)
+            rollout = await super().execute(*given, images=images)
             start, end = rollout["action_ranges"][-1]
             text = decode(hf_tokenizer, rollout["observation_tokens"][start:end])
             policy = self._player(llm_engine, hf_tokenizer, max_length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,13 +33,18 @@ def load_tokenizer(model: str, chat_template: str | None = None) -> Any:
 
 
 class Lengths:
-    """Counts tokens as the trainer will: prompts framed by the chat template, responses with their end token."""
+    """Counts tokens as the trainer will: prompts framed by the chat template, responses with their end token.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    Without a tokenizer a token has so many ``characters``, and nothing is framed.
+    """
+
+    def __init__(self, tokenizer: Any, characters: float = 2.0) -> None:
+        self._tokenizer, self._characters = tokenizer, characters
 
     def prompts(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of user turns, each ready for the answer."""
+        if self._tokenizer is None:
+            return self._count(list(texts))
         chats = [[{"role": "user", "content": text}] for text in texts]
         return self._count(self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True))
 
@@ -49,65 +55,58 @@ class Lengths:
         return [counts[text] + 1 for text in texts]
 
     def _count(self, texts: list[str]) -> list[int]:
+        if self._tokenizer is None:
+            return [math.ceil(len(text) / self._characters) for text in texts]
         tokens = self._tokenizer(text=texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [len(each) for each in tokens]
 
 
-class _Need(NamedTuple):
+class Question(NamedTuple):
     """A prompt and the longest of some responses, and other tokens, which have to fit together."""
 
     what: str
     where: str
     prompt: str
     responses: tuple[str, ...] = ()
-    more: int = 0
-    task: str = ""
+    more: int = 0  # for a response of which only the greatest length is known, or a generated list inside the prompt
+    task: str = ""  # the dual pair of an RL row
+
+    @property
+    def is_dual(self) -> bool:
+        """Return whether a reward asks it."""
+        return bool(self.task and self.responses)
 
 
-class Question(NamedTuple):
-    """A question of a row with the responses it may get, in tokens."""
-
-    task: str  # the dual pair of an RL row
-    is_dual: bool  # whether a reward asks it
-    prompt: int
-    responses: list[int]
-    more: int  # for a response of which only the greatest length is known, or a generated list inside the prompt
-    what: str
-    where: str
+Measured = tuple[Question, int, list[int]]
+"""A question with the tokens of its prompt and of its responses."""
 
 
 def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
-    """Return the longest SFT row in tokens; a longer one than ``max_len`` would be cut in silence by the trainer.
-
-    A CellDualityError is raised if a row lacks a field or does not fit; its line is named.
-    """
+    """Return the longest SFT row in tokens; a CellDualityError names the line of one that is malformed or longer."""
     return _longest(sft_questions(path, Lengths(tokenizer)), max_len, path)
 
 
 def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_new_tokens: int) -> int:
     """Return the longest sequence any RL row can need, in tokens: primal and dual, each with its response.
 
-    A CellDualityError is raised if a row is malformed, names an unknown task, lacks what its reward needs, or does not
-    fit; its line is named.
+    A CellDualityError names the line of a row that is malformed, of no known task, without what its reward needs, or
+    longer than ``max_len``.
     """
     return _longest(rl_questions(path, config, Lengths(tokenizer), max_new_tokens), max_len, path)
 
 
-def sft_questions(path: Path, lengths: Lengths) -> Iterator[Question]:
-    """Yield what SFT is shown, in the order of the rows; a CellDualityError names the line of a malformed one."""
-    needs = (_Need("SFT row", where, row["input"], (row["output"],)) for where, row in _rows(path, "SFT", "output"))
+def sft_questions(path: Path, lengths: Lengths) -> Iterator[Measured]:
+    """Yield what SFT is shown, in the order of the rows."""
+    needs = (Question("SFT row", where, row["input"], (row["output"],)) for where, row in rows(path, "SFT", "output"))
     return _measured(needs, lengths)
 
 
-def rl_questions(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[Question]:
-    """Yield what the policy is asked about each RL row: the question, then what its reward asks.
-
-    ``max_new_tokens`` is how long a response may be. Errors are those of :func:`check_rl`, but for lengths.
-    """
+def rl_questions(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[Measured]:
+    """Yield what the policy is asked about each RL row: the question, then what its reward asks."""
     return _measured(_rl_needs(path, config, lengths, max_new_tokens), lengths)
 
 
-def _rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each row with its place."""
     for number, row in enumerate(read_jsonl(path), start=1):
         where = f"{path}:{number}"
@@ -117,22 +116,18 @@ def _rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, 
         yield where, row
 
 
-def _measured(needs: Iterator[_Need], lengths: Lengths) -> Iterator[Question]:
-    while chunk := list(itertools.islice(needs, 512)):
-        counts = iter(lengths.responses([text for need in chunk for text in need.responses]))
-        prompts = lengths.prompts([need.prompt for need in chunk])
-        for need, prompt in zip(chunk, prompts, strict=True):
-            responses = [next(counts) for _ in need.responses]
-            yield Question(
-                need.task, bool(need.task and responses), prompt, responses, need.more, need.what, need.where
-            )
+def _measured(questions: Iterator[Question], lengths: Lengths) -> Iterator[Measured]:
+    while chunk := list(itertools.islice(questions, 512)):
+        counts = iter(lengths.responses([text for each in chunk for text in each.responses]))
+        for each, prompt in zip(chunk, lengths.prompts([each.prompt for each in chunk]), strict=True):
+            yield each, prompt, [next(counts) for _ in each.responses]
 
 
-def _longest(questions: Iterator[Question], max_len: int, path: Path) -> int:
+def _longest(questions: Iterator[Measured], max_len: int, path: Path) -> int:
     """Return the most tokens any of ``questions`` takes; the first that does not fit is an error."""
     longest = 0
-    for each in questions:
-        tokens = each.prompt + max(each.responses, default=0) + each.more
+    for each, prompt, responses in questions:
+        tokens = prompt + max(responses, default=0) + each.more
         if tokens > max_len:
             what = f"{each.what} needs {tokens} tokens, more than max_len {max_len}"
             hint = "raise --data.max_len (MAX_LEN), or lower --rollout.max_new_tokens (MAX_NEW_TOKENS) or TOP_GENES"
@@ -143,11 +138,11 @@ def _longest(questions: Iterator[Question], max_len: int, path: Path) -> int:
     return longest
 
 
-def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[_Need]:
+def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[Question]:
     vocabulary, tasks = config.load_vocabulary(), config.load_tasks()
     rewards = config.load_rewards(tasks)
     longest_labels: dict[str, str] = {}
-    for where, row in _rows(path, "RL", "label"):
+    for where, row in rows(path, "RL", "label"):
         try:
             example = Example.from_label(row["label"])
         except CellDualityError as error:
@@ -161,7 +156,7 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
             reward.check_row(task, example, vocabulary)
         except CellDualityError as error:
             raise CellDualityError(error.what, code=error.code, where=where, hint=error.hint) from error
-        yield _Need("prompt with its response", where, row["input"], more=max_new_tokens, task=task.name)
+        yield Question("prompt with its response", where, row["input"], more=max_new_tokens, task=task.name)
         answer: Value = ()
         if isinstance(task.answer, OneOf):  # which label makes the longest question does not depend on the row
             if task.name not in longest_labels:
@@ -178,8 +173,8 @@ def _rl_needs(path: Path, config: Config, lengths: Lengths, max_new_tokens: int)
                 rebuilt += vocabulary.longest(task.unknown.kind)
             prompt = task.dual_prompt(split.known, answer, vocabulary)
             responses = tuple(map(task.rebuilt_response, rebuilt))
-            yield _Need("dual prompt with its response", where, prompt, responses, more, task.name)
+            yield Question("dual prompt with its response", where, prompt, responses, more, task.name)
         if reward.asks_again and isinstance(task, LabelTask):
             whole = task.primal_prompt({**example.inputs, "cell": task.whole(example)}, vocabulary)
             responses = tuple(map(task.answer_response, vocabulary.longest(task.answer.kind)))
-            yield _Need("question about the whole cell", where, whole, responses, task=task.name)
+            yield Question("question about the whole cell", where, whole, responses, task=task.name)

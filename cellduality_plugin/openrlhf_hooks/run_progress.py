@@ -25,8 +25,7 @@ _INNER = re.compile(r"^(\[[^\]]+\] \d+:\d\d.*)$")  # of a supervisor inside
 _ASKED = re.compile(r"^(\[[^\]]+\] [\w ]+):\s+\d+%\|.*?\| (\d+/\d+) \[")  # vLLM may write on behind it
 _NOISE = re.compile(r"\d+%\|.*\||it/s|s/it|\b(INFO|DEBUG|WARNING)\b|Warning:|^warnings\.warn|\[repeated \d+x")
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Killed|Refused)\b")
-# One of the trainer's actors is gone for good. The trainer notices only when it next asks that actor; until then it can
-# wait for ten minutes, for weights that will never be received.
+# An actor is gone for good. The trainer notices when it next asks it, after ten minutes of waiting for its weights.
 _DOOMED = re.compile(
     r"Exception raised in creation task: The actor died|A worker died or was killed while executing a task"
     r"|EngineDeadError"
@@ -43,33 +42,23 @@ _ROLES = {
 _SHOWN_RATIOS = {"dual_validity": "validity", "dual_success": "duals", "dual_zero_variance": "no spread"}
 _PLAIN_EVERY = 5.0  # seconds between two lines when there is no terminal
 
-_OUT_OF_MEMORY = (
-    "the machine ran out of memory, or a process was killed: end other programs, lower the batch sizes, or choose a "
-    "smaller model"
+_MEMORY = (
+    "the machine ran out of memory, or a process was killed: end other programs, lower batches, or the model's size"
 )
 # What a line shows -> what to do. The first that any line shows counts.
 KNOWN_FAILURES = {
-    r"No space left on device|ENOSPC|Errno 28\b|Disk quota exceeded": (
-        "the disk is full: free some space (old checkpoints first) and run the same command again"
-    ),
-    r"CUDA out of memory|CUDA error: out of memory|torch\.(cuda\.)?OutOfMemoryError": (
-        "a GPU ran out of memory: lower --train.micro_batch_size, --data.max_len or --vllm.gpu_memory_utilization"
-    ),
+    r"No space left on device|ENOSPC|Errno 28\b|Disk quota exceeded":
+        "the disk is full: free some space (old checkpoints first) and run the same command again",
+    r"CUDA out of memory|CUDA error: out of memory|torch\.(cuda\.)?OutOfMemoryError":
+        "a GPU ran out of memory: lower --train.micro_batch_size, --data.max_len or --vllm.gpu_memory_utilization",
     r"Cannot allocate memory|MemoryError|OutOfMemoryError|running low on memory|can't allocate memory"
-    r"|is less than (requested|desired) .*memory|exitcode\s*: -9|signal: 9|SIGKILL|^Killed": _OUT_OF_MEMORY,
-    r"Address already in use|EADDRINUSE|Errno 98\b": (
-        "a network port is taken by another run: wait for it to end, then run the same command again"
-    ),
-    r"Bus error|/dev/shm.*(full|space)": (
-        "shared memory is too small: in a container, start it with a larger /dev/shm (--shm-size 4g)"
-    ),
+    r"|is less than (requested|desired) .*memory|exitcode\s*: -9|signal: 9|SIGKILL|^Killed": _MEMORY,
+    r"Address already in use|EADDRINUSE|Errno 98\b":
+        "a network port is taken by another run: wait for it to end, then run the same command again",
+    r"Bus error|/dev/shm.*(full|space)":
+        "shared memory is too small: in a container, start it with a larger /dev/shm (--shm-size 4g)",
     r"No module named": "a package is missing from this environment: install again as the README says",
-}
-
-
-def clean(line: str) -> str:
-    """Return `line` without colours and without the name Ray puts in front of a worker's output."""
-    return _RAY_PREFIX.sub("", _ANSI.sub("", line).strip()).rstrip()
+}  # fmt: skip
 
 
 @dataclass
@@ -79,14 +68,6 @@ class Progress:
     ``text`` is how far the run is. ``doomed_since`` and ``waits_since`` are the seconds of the monotonic clock at which
     it could not succeed any more, and began to wait for cards of Ray's; infinite if that is not so. Set ``no_room`` to
     what it waits for in vain.
-
-    Examples
-    --------
-    >>> progress = Progress()
-    >>> progress.feed("Train epoch:   0%|          | 0/3 [00:00<?, ?it/s]")
-    >>> progress.feed("Train step of epoch 1:  50%|##   | 8/16 [00:00<00:00, 15.51it/s, gpt_loss=3.88, lr=0.1]")
-    >>> progress.text
-    'step 24/48, loss 3.88'
     """
 
     text: str = "starting"
@@ -103,13 +84,14 @@ class Progress:
 
     def feed(self, raw: str) -> None:
         """Take in one line of output; a line that says nothing about progress is only kept for `last_words`."""
-        line = clean(raw)
+        raw = _ANSI.sub("", raw).strip()
+        line = _RAY_PREFIX.sub("", raw).rstrip()  # without the name Ray puts in front of a worker's output
         if not line:
             return
         self.lines.append(line)
         if _RAY_IS_THERE.search(line):
             self.waits_since = min(self.waits_since, time.monotonic())
-        elif _ACTOR.match(_ANSI.sub("", raw).strip()):
+        elif _ACTOR.match(raw):
             self.waits_since = math.inf
         if _DOOMED.search(line):
             self.doomed_since = min(self.doomed_since, time.monotonic())
@@ -121,10 +103,8 @@ class Progress:
             epoch, done, total = map(int, found.groups())
             loss = _SFT_LOSS.search(line)
             self.text = f"step {epoch * total + done}/{self._epochs * total}" + (f", loss {loss[1]}" if loss else "")
-        if found := _INNER.match(line):
-            self.text = found[1]
-        elif found := _ASKED.match(line):
-            self.text = f"{found[1]} {found[2]}"
+        if found := _INNER.match(line) or _ASKED.match(line):
+            self.text = " ".join(found.groups())
 
     def _feed_death(self, line: str) -> None:
         """Take in Ray's word on an actor that is gone: its class in one line, its process in a later one."""
@@ -161,17 +141,11 @@ class Progress:
         return lines[: ends[-1] if ends else len(lines)][-15:]
 
     def hint(self, exit_code: int) -> str:
-        """Return one line: what Ray had no room for, else which process died and what to do about a known failure.
-
-        ``exit_code`` is that of the command, 128 + N for signal N.
-        """
+        """Return one line: what Ray had no room for, else who died and what to do; ``exit_code`` is as a shell's."""
         if self.no_room:
             return self.no_room
-        known = _OUT_OF_MEMORY if exit_code == 137 else ""
-        for pattern, hint in KNOWN_FAILURES.items():
-            if any(re.search(pattern, line) for line in self.lines):
-                known = hint
-                break
+        seen = (hint for shown, hint in KNOWN_FAILURES.items() if any(re.search(shown, line) for line in self.lines))
+        known = next(seen, _MEMORY if exit_code == 137 else "")
         if not self._dead:
             return known
         return f"{self._dead} died{known and f': {known}'}; RESUME=1 goes on from the last checkpoint"
@@ -194,14 +168,12 @@ class Display:
     def show(self, text: str) -> None:
         """Show `text` behind stage and time, if it is time to show anything."""
         now, on_terminal = time.monotonic(), self.console.is_terminal
-        if now - self.shown_at <= (0.25 if on_terminal else _PLAIN_EVERY):
+        if now - self.shown_at <= (0.25 if on_terminal else _PLAIN_EVERY) or (not on_terminal and text == self.shown):
             return
         if on_terminal:
             self.live.update(self.line(text)[: self.console.width - 1], refresh=True)
-        elif text != self.shown:
-            print(self.line(text), flush=True)
         else:
-            return
+            print(self.line(text), flush=True)
         self.shown_at, self.shown = now, text
 
 

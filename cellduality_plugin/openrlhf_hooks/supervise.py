@@ -26,22 +26,19 @@ import psutil
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.cluster import Cluster, address_of
-from cellduality_plugin.openrlhf_hooks.doctor.command import value_of
+from cellduality_plugin.openrlhf_hooks.doctor.flags import value_of
 from cellduality_plugin.openrlhf_hooks.run_progress import Display, Progress
 
 ALARMS = "alarms.jsonl"  # in a run's folder: every alarm is added to it
 LOCK_VARIABLE = "CELLDUALITY_LOCK_HELD"
-EXIT_LOCKED = 75  # EX_TEMPFAIL: try again later
-EXIT_LOG = 74  # EX_IOERR: the log cannot be written
+EXIT_LOCKED, EXIT_LOG = 75, 74  # EX_TEMPFAIL: try again later; EX_IOERR: the log cannot be written
 _PATIENCE = 8.0  # seconds a command has to end by itself after a signal
 _JOB_STOP = 60.0  # seconds that Ray has to end a job
 _GRACE = 20.0  # seconds a command has to fail by itself once it cannot succeed any more
 _PLACEMENT_VARIABLE, _PLACEMENT = "CELLDUALITY_PLACEMENT_SECONDS", 300.0  # that a run may wait for cards of Ray's
 _PR_SET_CHILD_SUBREAPER = 36
 _CLOCK = "%Y-%m-%d %H:%M:%S"
-
-Stops = list[tuple[int, float]]
-"""The signals that asked this process to end, and when by the monotonic clock; a second one means at once."""
+Stops = list[tuple[int, float]]  # signals that asked this process to end, and when; a second one means at once
 
 
 @contextlib.contextmanager
@@ -76,10 +73,9 @@ class Command:
             # Orphans become our children instead of init's, so none of them can slip away.
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.words, self.environment = words, environment
-        nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
         self.process = subprocess.Popen(
-            list(words), env=environment, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True,
-            pass_fds=tuple(keep),
+            words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, pass_fds=keep,
         )  # fmt: skip
         assert self.process.stdout is not None
         self._output, self._at_end = self.process.stdout.fileno(), False
@@ -109,10 +105,8 @@ class Command:
         cluster = Cluster.look(address) if address else None
         if cluster is None or not cluster.waiting:
             return ""
-        return (
-            f"Ray at {address} has no room: asked for {'; '.join(cluster.waiting)}; there is {cluster}: "
-            f"lower GPUS and ENGINES, let other runs end, or wait longer ({_PLACEMENT_VARIABLE})"
-        )
+        hint = f"lower GPUS and ENGINES, let other runs end, or wait longer ({_PLACEMENT_VARIABLE})"
+        return f"Ray at {address} has no room: asked for {'; '.join(cluster.waiting)}; there is {cluster}: {hint}"
 
     def stop_job(self) -> str:
         """Stop the Ray job that the command has submitted, which goes on without it; return what is to be said."""
@@ -121,20 +115,19 @@ class Command:
             return ""
         words = ["ray", "job", "stop", *(("--address", address) if address else ()), name]
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            nothing = subprocess.DEVNULL
-            subprocess.run(words, env=self.environment, stdout=nothing, stderr=nothing, timeout=_JOB_STOP, check=True)
+            subprocess.run(words, env=self.environment, capture_output=True, timeout=_JOB_STOP, check=True)
             return f"stopped the job {name}"
         return f"the job may still be running; stop it: {shlex.join(words)}"
 
     def clear(self) -> None:
         """End every descendant that is still there, politely and then not, and return when none is."""
-        patience = time.monotonic() + 2.0
+        number, wait = signal.SIGTERM, 2.0
         while living := _living_descendants():
-            polite = time.monotonic() < patience
             for process in living:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(signal.SIGTERM if polite else signal.SIGKILL)
-            psutil.wait_procs(living, timeout=2.0 if polite else 0.2)
+                    process.send_signal(number)
+            psutil.wait_procs(living, timeout=wait)
+            number, wait = signal.SIGKILL, 0.2
         self.process.wait()
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
@@ -155,8 +148,7 @@ def watch(command: Command, log: IO[bytes], progress: Progress, display: Display
 
     Its output goes to `log` unchanged and to `progress` line by line. Alarms are shown, and added to `alarms`.
     """
-    rest, interrupted = "", False
-    placement = float(command.environment.get(_PLACEMENT_VARIABLE, _PLACEMENT))
+    rest, interrupted, placement = "", False, float(command.environment.get(_PLACEMENT_VARIABLE, _PLACEMENT))
     while True:
         chunk = command.read(wait=0.25)
         code = None if chunk else command.exit_code()
@@ -201,8 +193,7 @@ def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, e
                     print(display.line(said), flush=True)
                 command.clear()
     except FileNotFoundError as error:
-        what = f"no such command or file: {error.filename}"
-        raise CellDualityError(what, code="no-such-command", where=stage) from None
+        raise CellDualityError(f"no such command: {error.filename}", code="no-such-command", where=stage) from None
     except OSError as error:
         what, hint = f"cannot write: {error.strerror}", "free some space or choose another folder"
         raise CellDualityError(what, code="unwritable-file", where=str(log_path), hint=hint) from error
@@ -219,12 +210,12 @@ def supervise(words: Sequence[str], run_dir: Path, stage: str, log_path: Path, e
 
 
 def _show_alarms(progress: Progress, display: Display, path: Path) -> None:
-    alarms, progress.alarms = progress.alarms, []
-    for alarm in alarms:
+    for alarm in progress.alarms:
         print(f"[{display.stage}] {alarm}", flush=True)
         row = {"stage": display.stage, "time": time.strftime(_CLOCK), **dataclasses.asdict(alarm)}
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+    progress.alarms = []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.openrlhf_hooks.doctor.command import SFT
+from cellduality_plugin.openrlhf_hooks.doctor.flags import SFT
 
 CHECKS = Path(__file__).parents[2] / "cellduality_plugin/openrlhf_hooks/doctor/CHECKS.md"
 

@@ -1,8 +1,8 @@
-"""An engine that OpenRLHF's executors can ask."""
+"""Engines that OpenRLHF's executors can ask, in vLLM's own output classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vllm import SamplingParams
@@ -10,8 +10,28 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
 
+def reply(
+    tokens: Sequence[int],
+    params: SamplingParams,
+    answer: Sequence[int],
+    reason: str,
+    log_prob: Callable[[int], float] = lambda place: -0.5,
+    likely: Callable[[int], float] = lambda token: -0.5,
+) -> RequestOutput:
+    """Return the ``answer`` to ``tokens``: a place of them is as likely as ``log_prob``, a next token as ``likely``."""
+    following = None if params.logprobs is None else [{token: Logprob(-0.5)} for token in answer]
+    if params.logprob_token_ids:  # beside those that are asked for vLLM lists the token it chose
+        following = [{token: Logprob(likely(token)) for token in (*params.logprob_token_ids, answer[0])}]
+    before: Any = None
+    if params.prompt_logprobs is not None:  # beside the prompt's own token vLLM lists the likeliest one
+        places = [{token + 1: Logprob(0.0), token: Logprob(log_prob(n))} for n, token in enumerate(tokens)]
+        before = [None, *places[1:]]
+    output = CompletionOutput(0, "", list(answer), None, following, finish_reason=reason)
+    return RequestOutput("1", None, list(tokens), before, [output], True)
+
+
 class FixedEngine:
-    """An engine with one answer, in vLLM's own output classes, that keeps what it was asked."""
+    """An engine with one answer that keeps what it was asked."""
 
     def __init__(self, tokens: Sequence[int] = (5,), finish_reason: str = "stop") -> None:
         self.tokens, self.finish_reason = list(tokens), finish_reason
@@ -19,6 +39,4 @@ class FixedEngine:
 
     async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
         self.asked.append(list(tokens))
-        logprobs = [{token: Logprob(-0.5)} for token in self.tokens] if params.logprobs is not None else None
-        answer = CompletionOutput(0, "", list(self.tokens), None, logprobs, finish_reason=self.finish_reason)
-        return RequestOutput("1", None, list(tokens), None, [answer], True)
+        return reply(tokens, params, self.tokens, self.finish_reason)

@@ -13,7 +13,7 @@ from cellduality_plugin.agent_file import bound_agent_file
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.check import Finding
 from cellduality_plugin.openrlhf_hooks.doctor.checks import examine
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
 from cellduality_plugin.openrlhf_hooks.doctor.model import _known
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
@@ -61,7 +61,7 @@ def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[
         run_dir = str(Path(printed).parents[1])
         prepare(tmp_path, 512, SMALL if profile in ON_CPU else SMALLER if profile == "gpu24" else LARGE)
         moved = [word.replace(run_dir, str(tmp_path)) for word in words]
-        return [list(examine(Run.of(Command.read(moved), machine))) for machine in machines]
+        return [list(examine(Run(moved, machine))) for machine in machines]
 
     return examine_stage
 

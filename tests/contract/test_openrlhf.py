@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 import os
 import sys
 from types import SimpleNamespace
@@ -20,16 +19,14 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor, _load_agent_executor
 from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
-from openrlhf.utils.logging_utils import TensorboardLogger, WandbLogger
 from openrlhf.utils.utils import get_tokenizer
 from vllm import SamplingParams
 
 from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
 from cellduality_plugin.chat import render
 from cellduality_plugin.config import PATH_VARIABLE
-from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
+from cellduality_plugin.openrlhf_hooks.cpu.attention import standing_in
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.openrlhf_hooks.preflight import Lengths
 from cellduality_plugin.scoring import quantise
@@ -37,7 +34,6 @@ from cellduality_plugin.tasks import TASKS
 from tests.contract.engine import FixedEngine
 
 with standing_in():  # OpenRLHF imports flash attention wherever it computes advantages, and does not use it there
-    from openrlhf.trainer.ppo_trainer import BasePPOTrainer
     from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
     from openrlhf.trainer.ray import ppo_actor
 
@@ -88,10 +84,6 @@ def rollout_of(small_world):
 
 
 class TestAgentFile:
-    def test_packaged_agent_file_is_loaded_and_built_without_arguments(self, small_world, monkeypatch):
-        monkeypatch.setenv(PATH_VARIABLE, str(small_world.config))
-        assert isinstance(_load_agent_executor(str(packaged_agent_file())), DualityExecutor)
-
     def test_bound_agent_file_needs_no_environment_and_no_working_directory(self, small_world, monkeypatch, tmp_path):
         monkeypatch.delenv(PATH_VARIABLE, raising=False)
         path = bound_agent_file(small_world.config)
@@ -102,15 +94,9 @@ class TestAgentFile:
     def test_agent_file_is_no_module_so_it_may_not_define_what_looks_itself_up(self, small_world, monkeypatch):
         monkeypatch.setenv(PATH_VARIABLE, str(small_world.config))
         executor = _load_agent_executor(str(packaged_agent_file()))
+        assert isinstance(executor, DualityExecutor)
         assert "agent_module" not in sys.modules
         assert type(executor).__module__ in sys.modules
-
-    def test_agent_path_overrides_the_reward_url(self, parse_trainer):
-        flags = ["--train.agent_func_path", "agent.py", "--reward.remote_url", "http://127.0.0.1:1"]
-        flags += ["--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", "8"]
-        args = parse_trainer(RL, flags)
-        assert args.reward.remote_url == ["agent"]
-        assert args.critic.model_name_or_path is None
 
 
 class TestRolloutActor:
@@ -151,12 +137,10 @@ class TestSingleTurnRollout:
         assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == (None, None, {})
         assert rollout["rollout_log_probs"] is None
 
-    def test_log_probabilities_span_prompt_and_response(self, rollout_of):
+    def test_log_probabilities_span_prompt_and_response_and_a_cut_response_is_told(self, rollout_of):
         rollout = rollout_of("Cell: CD74", [5, 6, 7], logprobs=1)
         start, _ = rollout["action_ranges"][0]
         assert rollout["rollout_log_probs"] == [0.0] * start + [-0.5] * 3
-
-    def test_tells_a_cut_response(self, rollout_of):
         assert [rollout_of("CD74", [5], reason)["truncated"] for reason in ("stop", "length")] == [False, True]
 
     def test_cuts_an_overlong_prompt_from_the_left_in_silence(self, small_world):
@@ -198,51 +182,16 @@ class TestExperience:
         assert all(key.startswith("dual_") for key in ours)
 
 
-class TestLogging:
-    """What reaches TensorBoard and W&B of the numbers that a rollout carries."""
-
-    @pytest.fixture
-    def logs(self, small_world):
-        return of_the_executor(small_world, next(read_jsonl(small_world.data / "rl.jsonl")), [5])["extra_logs"]
-
-    def test_tensorboard_gets_every_key_under_train(self, logs, tmp_path):
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-        logger = {"tensorboard_dir": str(tmp_path), "wandb": SimpleNamespace(run_name="run")}
-        writer = TensorboardLogger(SimpleNamespace(logger=SimpleNamespace(**logger)))
-        writer.log_train(1, logs)
-        writer.close()
-        events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents.*"))))
-        events.Reload()
-        found = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-        assert found.keys() == {f"train/{key}" for key in logs}
-        assert all(found[f"train/{key}"] == [pytest.approx(value)] for key, value in logs.items())
-
-    def test_wandb_gets_every_key_under_train(self, logs):
-        sent: list[dict[str, Any]] = []
-        logger = object.__new__(WandbLogger)
-        logger.handle = SimpleNamespace(log=sent.append)
-        logger.log_train(7, logs)
-        assert sent == [{**{f"train/{key}": value for key, value in logs.items()}, "train/global_step": 7}]
-
-    def test_the_status_of_a_step_goes_to_both_loggers_whole(self, logs):
-        sent = []
-        logger = SimpleNamespace(log_train=lambda step, told: sent.append((step, told)))
-        args = SimpleNamespace(logger=SimpleNamespace(logging_steps=1), ckpt=SimpleNamespace(save_steps=math.inf))
-        trainer = SimpleNamespace(args=args, wandb_logger=logger, tensorboard_logger=logger)
-        BasePPOTrainer.save_logs_and_checkpoints(trainer, 3, logs)
-        assert sent == [(3, logs)] * 2
-
-    def test_a_number_a_rollout_is_averaged_over_rollouts_and_not_over_tokens(self):
-        """A value with a dimension is a sample's to OpenRLHF, one without is a token's."""
-        source = inspect.getsource(ppo_actor)
-        assert 'weights[k] = "token" if v.dim() == 0 else "sample"' in source
-        generator = object.__new__(SamplesGenerator)
-        rollout = {
-            "observation_tokens": [1, 2, 3], "action_ranges": [(1, 3)], "rollout_log_probs": None, "prompt": "p",
-            "label": "l", "reward": 0.5, "scores": 0.5, "extra_logs": {"dual_groups": 8.0},
-        }  # fmt: skip
-        assert generator._process_response_into_experience(rollout).info["dual_groups"].shape == (1,)
+def test_a_number_a_rollout_is_averaged_over_rollouts_and_not_over_tokens():
+    """A value with a dimension is a sample's to OpenRLHF, one without is a token's."""
+    source = inspect.getsource(ppo_actor)
+    assert 'weights[k] = "token" if v.dim() == 0 else "sample"' in source
+    generator = object.__new__(SamplesGenerator)
+    rollout = {
+        "observation_tokens": [1, 2, 3], "action_ranges": [(1, 3)], "rollout_log_probs": None, "prompt": "p",
+        "label": "l", "reward": 0.5, "scores": 0.5, "extra_logs": {"dual_groups": 8.0},
+    }  # fmt: skip
+    assert generator._process_response_into_experience(rollout).info["dual_groups"].shape == (1,)
 
 
 class TestGroupNorm:
@@ -305,22 +254,17 @@ class TestPrompts:
         tokenizer = get_tokenizer(str(small_world.model), None)
         return PromptDataset(read_rows(small_world.data / "rl.jsonl"), tokenizer, settings), tokenizer
 
-    def test_are_rendered_as_the_dual_and_the_length_check_render_them(self, prompts, small_world):
+    def test_are_rendered_as_the_dual_and_the_length_check_render_them_and_carry_the_label(self, prompts, small_world):
         rendered, tokenizer = prompts
         rows = list(read_jsonl(small_world.data / "rl.jsonl"))
         lengths = Lengths(tokenizer)
         assert len(rendered) == len(rows) > 0
-        for row, (_, prompt, _, _) in zip(rows, rendered, strict=True):
+        for row, (task, prompt, label, _) in zip(rows, rendered, strict=True):
+            assert (label, task) == (row["label"], row["datasource"])
             tokens = tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
             assert tokens == render(tokenizer, row["input"])
             assert len(tokens) == lengths.prompts([row["input"]])[0]
             assert tokens.count(tokenizer.bos_token_id) == 1
-
-    def test_carry_the_label_untouched(self, prompts, small_world):
-        for row, (task, _, label, images) in zip(read_jsonl(small_world.data / "rl.jsonl"), prompts[0], strict=True):
-            assert label == row["label"]
-            assert Example.from_label(label).task == task == row["datasource"]
-            assert images is None
 
 
 class TestSupervisedRows:
@@ -333,21 +277,14 @@ class TestSupervisedRows:
 
     def test_train_on_exactly_the_response_and_one_end_token(self, supervised, small_world):
         dataset, tokenizer = supervised
-        rows = list(read_jsonl(small_world.data / "sft.jsonl"))
+        rows, lengths = list(read_jsonl(small_world.data / "sft.jsonl")), Lengths(tokenizer)
         assert len(dataset) == len(rows) > 0
         for row, (tokens, attention, loss_mask) in zip(rows, dataset, strict=True):
             response = tokenizer(row["output"], add_special_tokens=False)["input_ids"]
             targets = tokens[0, 1:][loss_mask[0, :-1] == 1].tolist()
             assert targets == [*response, tokenizer.eos_token_id]
             assert attention.all()
-            # the template itself ends the user's turn, so the end token is there once more, in the prompt
-            assert tokens[0].tolist().count(tokenizer.eos_token_id) == 2
-
-    def test_prompt_and_response_make_the_same_tokens_apart_as_together(self, supervised, small_world):
-        dataset, tokenizer = supervised
-        lengths = Lengths(tokenizer)
-        for row, (tokens, _, _) in zip(read_jsonl(small_world.data / "sft.jsonl"), dataset, strict=True):
-            response = tokenizer(row["output"], add_special_tokens=False)["input_ids"]
+            # the same tokens apart as together
             assert tokens[0].tolist() == [*render(tokenizer, row["input"]), *response, tokenizer.eos_token_id]
             assert tokens.shape[1] == lengths.prompts([row["input"]])[0] + lengths.responses([row["output"]])[0]
 

@@ -6,17 +6,14 @@ import asyncio
 import socket
 import threading
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import openrlhf.utils.agent
 import pytest
-from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
-from vllm.logprobs import Logprob
-from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.outputs import RequestOutput
 
 from cellduality_plugin.agent_file import bound_client_file, bound_reward_file
 from cellduality_plugin.config import Config
@@ -26,6 +23,7 @@ from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
 from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
 from cellduality_plugin.tasks import TASKS
+from tests.contract.engine import reply
 
 TOKEN = "a-token-of-some-length"
 TYPE = "cell_type_annotation"
@@ -38,18 +36,10 @@ class Engine:
         self.server, self.question, self.answer = server, question, answer
 
     async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
-        tokenizer = self.server.tokenizer
+        tokenizer, log_prob = self.server.tokenizer, self.server.log_prob
         text = self.answer if tokens == self.question else self.server.says(tokens)
-        answered = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        before: Any = None
-        if params.prompt_logprobs is not None:
-            before = [None, *({token: Logprob(self.server.log_prob(n))} for n, token in enumerate(tokens) if n)]
-        following = None
-        if params.logprob_token_ids:
-            said = self.server.log_prob(len(tokens))
-            following = [{token: Logprob(said) for token in (*params.logprob_token_ids, answered[0])}]
-        output = CompletionOutput(0, text, answered[: params.max_tokens], None, following, finish_reason="stop")
-        return RequestOutput("1", None, list(tokens), before, [output], True)
+        answer = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id][: params.max_tokens]
+        return reply(tokens, params, answer, "stop", log_prob, lambda _: log_prob(len(tokens)))
 
 
 @pytest.fixture
@@ -81,26 +71,22 @@ def config_path(tmp_path):
 def reward_server(config_path):
     """Return a function that makes a server of the configured reward."""
 
-    def make(**limits: Any) -> RewardServer:
-        judge, policy = open_judge(Config.load(config_path))
-        return RewardServer(judge, policy, TOKEN, Limits(**limits))
-
-    return make
+    return lambda: RewardServer(*open_judge(Config.load(config_path)), TOKEN, Limits())
 
 
 @pytest.fixture
 def address(serve_app, reward_server):
     """Return a function that serves the configured reward and gives the address for OpenRLHF."""
-    return lambda **limits: address_of(serve_app(reward_server(**limits).app))
+    return lambda: address_of(serve_app(reward_server().app))
 
 
 def address_of(host: str) -> str:
     return f"http://any:{TOKEN}@{host}/"
 
 
-def roll(executor: Any, prompt: str, label: str, engine: Engine) -> dict[str, Any]:
+def roll(*of: Any) -> dict[str, Any]:
     """Return one rollout, made as OpenRLHF makes it."""
-    return roll_some(executor, prompt, label, engine, 1)[0]
+    return roll_some(*of, 1)[0]
 
 
 def roll_some(executor: Any, prompt: str, label: str, engine: Engine, count: int) -> list[dict[str, Any]]:
@@ -136,15 +122,6 @@ def test_server_and_function_give_the_reward_of_the_agent(name, reward, world, c
         assert same == {key: rollouts["agent"]["extra_logs"][key] for key in same}
 
 
-def test_without_a_token_there_is_no_reward_and_no_dual(world, address, monkeypatch):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    sleep = asyncio.sleep
-    monkeypatch.setattr(openrlhf.utils.agent.asyncio, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
-    bad = address().replace(f"any:{TOKEN}@", "")
-    assert roll(SingleTurnAgentExecutor([bad]), prompt, label, engine)["reward"] is None
-    assert engine.server.asked == []
-
-
 def test_a_rollout_is_posted_alone_and_in_these_fields(world, serve_app):
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse
@@ -165,39 +142,6 @@ def test_a_rollout_is_posted_alone_and_in_these_fields(world, serve_app):
     assert body == {"query": [whole], "prompts": [prompt], "labels": [label]}
     assert tokenizer.eos_token in whole
     assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == (0.25, 0.5, {"dual_reward": 0.25})
-
-
-def test_several_servers_take_turns(world, serve_app, reward_server):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    servers = [reward_server() for _ in range(2)]
-    executor = SingleTurnAgentExecutor([address_of(serve_app(server.app)) for server in servers])
-    roll_some(executor, prompt, label, engine, 6)
-    assert [server.metrics.rewards._value.get() for server in servers] == [3.0, 3.0]
-
-
-def test_a_refusal_for_want_of_room_is_asked_again(world, address):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    engine.server.after = 0.4
-    executor = SingleTurnAgentExecutor([address(at_once=1, waiting=0)])
-    rollouts = roll_some(executor, prompt, label, engine, 2)
-    assert all(rollout["reward"] > 0.0 for rollout in rollouts)
-
-
-def test_a_server_that_is_killed_and_started_again_in_mid_step_costs_no_reward(world, listen, reward_server):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    engine.server.after = 1.0
-    found = []
-    with listen(reward_server().app) as host:
-        executor = SingleTurnAgentExecutor([address_of(host)])
-        rolling = threading.Thread(target=lambda: found.extend(roll_some(executor, prompt, label, engine, 4)))
-        rolling.start()
-        while not engine.server.asked:
-            time.sleep(0.01)
-    assert not found
-    engine.server.after = 0.0
-    with listen(reward_server().app, int(host.rpartition(":")[2])):
-        rolling.join(20)
-    assert [rollout["reward"] > 0.0 for rollout in found] == [True] * 4
 
 
 def test_openrlhf_asks_one_server_five_times_and_no_other(world, address, monkeypatch):
@@ -248,17 +192,3 @@ def test_openrlhf_waits_as_long_as_we_say_it_does(world, address, monkeypatch):
     )
     roll(SingleTurnAgentExecutor([address()]), prompt, label, engine)
     assert OPENRLHF_WAITS in totals  # and what the dual waits for, by the same library
-
-
-def test_a_reply_becomes_the_experience_the_agent_gives(world, config_path, address):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    process = SamplesGenerator._process_response_into_experience
-    experiences = [
-        process(SimpleNamespace(), roll(executor, prompt, label, engine), max_len=256)
-        for executor in (DualityExecutor(config_path), SingleTurnAgentExecutor([address()]))
-    ]
-    agent, server = experiences
-    assert server.rewards.tolist() == agent.rewards.tolist()
-    assert server.rewards.shape == agent.rewards.shape == (1,)
-    assert list(server.info) == list(agent.info)
-    assert [value.shape for value in server.info.values()] == [value.shape for value in agent.info.values()]

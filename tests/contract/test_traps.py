@@ -23,8 +23,8 @@ from openrlhf.utils.agent import SingleTurnAgentExecutor
 from openrlhf.utils.utils import get_tokenizer
 from vllm import SamplingParams
 
-from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
+from cellduality_plugin.openrlhf_hooks.cpu.attention import standing_in
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from tests.contract.engine import FixedEngine
 
 with standing_in():  # OpenRLHF imports flash attention for packing, of which nothing here makes use
@@ -51,9 +51,8 @@ def test_room_for_prompts__a_response_as_long_as_the_context_passes_an_overlong_
 
 
 def test_reward_file__only_the_first_is_loaded_and_an_exception_leaves_no_reward(small_world, tmp_path):
-    for name, text in (("a.py", "raise_it = 1 / 0"), ("b.py", "return [{'rewards': 1.0}]")):
-        body = "    1 / 0\n" if "raise" in text else f"    {text}\n"
-        (tmp_path / name).write_text("def reward_func(queries, prompts, labels):\n" + body)
+    for name, text in (("a.py", "1 / 0"), ("b.py", "return [{'rewards': 1.0}]")):
+        (tmp_path / name).write_text(f"def reward_func(queries, prompts, labels):\n    {text}\n")
     executor = SingleTurnAgentExecutor([str(tmp_path / "a.py"), str(tmp_path / "b.py")])
     params = SamplingParams(max_tokens=4)
     run = executor.execute("CD74", "", params, 64, small_world.tokenizer, FixedEngine())
@@ -75,12 +74,9 @@ def test_estimator__the_default_loads_a_critic(parse_trainer):
 
 def test_template_given_as_text__is_the_template_itself(small_world, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    args = SimpleNamespace(
-        data=SimpleNamespace(
-            input_key="input", output_key="output", apply_chat_template=True, tokenizer_chat_template="{{ 'x' }}"
-        ),
-        use_ms=False,
-    )
+    keys = {"input_key": "input", "output_key": "output", "apply_chat_template": True}
+    data = SimpleNamespace(**keys, tokenizer_chat_template="{{ 'x' }}")
+    args = SimpleNamespace(data=data, use_ms=False)
     strategy = SimpleNamespace(args=args, is_rank_0=lambda: False, print=lambda *_: None)
     tokenizer = get_tokenizer(str(small_world.model), None, "right")
     rows = blending_datasets(str(small_world.data / "sft.jsonl"), None, strategy, 42).select([0])
@@ -209,8 +205,8 @@ os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
 from types import SimpleNamespace
 import deepspeed, torch
 import importlib
-from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import standing_in
-from cellduality_plugin.openrlhf_hooks.cpu.library_patches import communicate_without_compiled_kernels
+from cellduality_plugin.openrlhf_hooks.cpu.attention import standing_in
+from cellduality_plugin.openrlhf_hooks.cpu.patches import communicate_without_compiled_kernels
 communicate_without_compiled_kernels(importlib.import_module("deepspeed.comm.torch"))
 with standing_in():
     from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cellduality_plugin.openrlhf_hooks.cpu import launch
 from cellduality_plugin.tasks import TASKS
 from tests.scripted_server import Said, ScriptedServer
 
 PAIR = ({"strategy": "PACK", "bundles": [({"GPU": 1.0, "CPU": 1.0}, 2)]}, 1)
 """A placement group for two ranks that waits."""
+SITE, ROOT = Path(launch.__file__).parent / "site", Path(launch.__file__).parents[3]
+
+
+def run_python(code: str, *folders: Path, **variables: str) -> list[str]:
+    """Return the words that the code prints in a process of its own, with these folders to import from."""
+    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(map(str, [*folders, ROOT]))}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return done.stdout.split() or [done.stderr]
 
 
 @pytest.fixture(scope="session")
@@ -30,22 +45,31 @@ def ray_report() -> Callable[..., str]:
 
 
 @pytest.fixture
-def dashboard(ray_report) -> Iterator[Callable[..., str]]:
-    """Return a function that starts a server which tells of a cluster as a dashboard does, and gives its address."""
+def scripted() -> Iterator[Callable[..., str]]:
+    """Return a function that starts a server which says what it is told of a path and a body, and gives its address."""
     servers = []
 
-    def serve(*usage: Any, **more: Any) -> str:
-        status = {"data": {"clusterStatus": ray_report(*usage, **more) if usage else None}}
+    def start(usual: Callable[[str, Any], Said]) -> str:
         servers.append(ScriptedServer())
-        servers[-1].usual = lambda path, body: (
-            Said(body=json.dumps(status).encode()) if path == "/api/cluster_status?format=1" else Said(404)
-        )
+        servers[-1].usual = usual
         servers[-1].start()
         return servers[-1].url.removesuffix("/v1")
 
-    yield serve
+    yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def dashboard(ray_report, scripted) -> Callable[..., str]:
+    """Return a function that starts a server which tells of a cluster as a dashboard does, and gives its address."""
+
+    def serve(*usage: Any, **more: Any) -> str:
+        status = {"data": {"clusterStatus": ray_report(*usage, **more) if usage else None}}
+        told = {"/api/cluster_status?format=1": Said(body=json.dumps(status).encode())}
+        return scripted(lambda path, _: told.get(path, Said(404)))
+
+    return serve
 
 
 @pytest.fixture

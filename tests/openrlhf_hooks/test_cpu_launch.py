@@ -3,57 +3,40 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import pytest
+import torch
 
-from cellduality_plugin.openrlhf_hooks.cpu import launch, precision
+from cellduality_plugin.openrlhf_hooks.cpu import launch
+from tests.openrlhf_hooks.conftest import SITE, run_python
 from tests.refused import refused
 
-SITE = Path(launch.__file__).parent / "site"
-ROOT = Path(launch.__file__).parents[3]
 RL = ("python", "-m", "openrlhf.cli.train_ppo_ray")
 ASK = launch.gpu_is_there
 ON_CPU = ["--ds.attn_implementation", "sdpa", "--vllm.sync_backend", "gloo", "--vllm.enforce_eager"]
 
 
-def run_python(code: str, *folders: Path, **variables: str) -> list[str]:
-    """Return the words that the code prints."""
-    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(map(str, [*folders, ROOT]))}
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    return done.stdout.split() or [done.stderr]
-
-
-class TestSitecustomize:
-    def test_registers_in_children_of_children_without_importing_anything_heavy(self):
-        inner = """
-            import sys
-            print(type(sys.meta_path[0]).__name__)
-            print({'torch', 'numpy', 'cellduality_plugin', 'pydantic'} & set(sys.modules))
-        """
-        outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {textwrap.dedent(inner)!r}])"
-        assert run_python(outer, SITE, CELLDUALITY_DEVICE="cpu") == ["PostImportFinder", "set()"]
-
-    def test_runs_the_sitecustomize_it_hides(self, tmp_path):
-        (tmp_path / "sitecustomize.py").write_text("import sys; sys.hidden_one_ran = True")
-        assert run_python("import sys; print(sys.hidden_one_ran)", SITE, tmp_path, CELLDUALITY_DEVICE="cpu") == ["True"]
-
-    def test_torch_answers_cuda_calls_only_with_the_switch(self):
-        code = "import torch; print(torch.cuda.current_device(), torch.zeros(1).to(torch.cuda.current_device()).device)"
-        assert run_python(code, SITE, CELLDUALITY_DEVICE="cpu") == ["cpu", "cpu"]
-        code = "import sys; print('PostImportFinder' in {type(finder).__name__ for finder in sys.meta_path})"
-        assert run_python(code, SITE, CELLDUALITY_DEVICE="") == ["False"]
+def test_every_process_is_patched_once_the_sitecustomize_that_is_hidden_has_run_and_imports_nothing_for_it(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.hidden_one_ran = True")
+    inner = """
+        import sys
+        print(type(sys.meta_path[0]).__name__, sys.hidden_one_ran)
+        print({'torch', 'numpy', 'cellduality_plugin', 'pydantic'} & set(sys.modules))
+        import torch
+        print(torch.zeros(1).to(torch.cuda.current_device()).device)
+    """
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {textwrap.dedent(inner)!r}])"
+    found = run_python(outer, SITE, tmp_path, CELLDUALITY_DEVICE="cpu")
+    assert found == ["PostImportFinder", "True", "set()", "cpu"]
+    code = "import sys; print('PostImportFinder' in {type(finder).__name__ for finder in sys.meta_path})"
+    assert run_python(code, SITE, CELLDUALITY_DEVICE="") == ["False"]
 
 
 @pytest.mark.parametrize(
     ("cpuinfo", "dtype"),
     [
         ("flags\t\t: fpu avx2 avx512_bf16 fma\n", "bfloat16"),
-        ("flags\t\t: fpu amx_bf16 amx_tile\n", "bfloat16"),
         ("Features\t: fp asimd bf16\n", "bfloat16"),
         ("flags\t\t: fpu avx avx2 fma\n", "float32"),
         ("model name\t: bf16\n", "float32"),
@@ -62,8 +45,8 @@ class TestSitecustomize:
 )
 def test_bfloat16_only_where_the_processor_has_instructions_for_it(tmp_path, cpuinfo, dtype):
     (tmp_path / "cpuinfo").write_text(cpuinfo)
-    assert precision.fast_dtype(tmp_path / "cpuinfo") == dtype
-    assert precision.fast_dtype(tmp_path / "none") == "float32"
+    assert launch.fast_dtype(tmp_path / "cpuinfo") == dtype
+    assert launch.fast_dtype(tmp_path / "none") == "float32"
 
 
 @pytest.fixture
@@ -91,43 +74,31 @@ class TestLauncher:
         assert made["PYTHONPATH"].split(os.pathsep)[:2] == [str(SITE), "/a"]
         assert launch.cpu_environment(made)["PYTHONPATH"] == made["PYTHONPATH"]
 
-    @pytest.mark.parametrize(("there", "switch"), [(True, None), (False, "cpu")])
-    def test_only_without_a_gpu_the_command_gets_the_switch(self, there, switch, launched, monkeypatch):
-        import torch
-
+    @pytest.mark.parametrize(
+        ("version", "there", "switch"), [("2.13.0", True, None), ("2.13.0", False, "cpu"), ("2.13.0+cpu", True, "cpu")]
+    )
+    def test_only_without_a_gpu_the_command_gets_the_switch(self, version, there, switch, launched, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-        monkeypatch.setattr(launch, "version", lambda name: "2.13.0")  # of a wheel for GPUs
+        monkeypatch.setattr(launch, "version", lambda name: version)
         monkeypatch.setattr(launch, "gpu_is_there", ASK)
         monkeypatch.delenv("CELLDUALITY_DEVICE", raising=False)
-        given = launched("python", *(there * ["--ds.packing_samples", RL[2]]))
-        assert given.get("CELLDUALITY_DEVICE") == switch
-
-    def test_a_wheel_without_gpus_is_not_imported_to_ask_it(self):
-        code = """
-            import sys
-            from cellduality_plugin.openrlhf_hooks.cpu import launch
-            launch.version = lambda name: "2.13.0+cpu"
-            print(launch.gpu_is_there(), "torch" in sys.modules)
-        """
-        assert run_python(code) == ["False", "False"]
+        assert launched("python").get("CELLDUALITY_DEVICE") == switch
 
     @pytest.mark.parametrize(("command", "kept"), [("ray", False), ("python", True)])
     def test_a_ray_node_has_slots_where_gpus_are_hidden(self, command, kept, launched, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
         assert ("CUDA_VISIBLE_DEVICES" in launched(command, "start")) == kept
 
-    def test_an_unknown_command_is_127(self, monkeypatch, capsys):
-        monkeypatch.setattr(launch, "gpu_is_there", lambda: False)
+    def test_an_unknown_command_is_127(self, launched):
         assert launch.main(["no-such-command-anywhere"]) == 127
-        assert "no-such-command-anywhere" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("flags", "named"),
         [
             ([], "--vllm.sync_backend nccl"),
-            (ON_CPU[2:], "flash attention"),
+            (ON_CPU[2:], "--ds.attn_implementation flash_attention_2"),
             ([*ON_CPU, "--train.dynamic_batch_enable"], "--train.dynamic_batch_enable"),
-            (ON_CPU[:-1], "a run without --vllm.enforce_eager"),
+            (ON_CPU[:-1], "--vllm.enforce_eager False"),
         ],
     )
     def test_refuses_what_needs_a_gpu(self, flags, named):
@@ -153,7 +124,6 @@ class TestSlots:
     @pytest.mark.parametrize(
         ("ranks", "engines", "more", "wanted"),
         [
-            (1, 1, "--train.colocate_all", 1),
             (2, 1, "--train.colocate_all --vllm.tensor_parallel_size 2", 2),
             (2, 2, "--train.colocate_all --actor.num_nodes 3 --ref.num_nodes 3", 6),
             (1, 1, "", 3),
@@ -167,12 +137,7 @@ class TestSlots:
 
     @pytest.mark.parametrize(
         ("more", "wanted"),
-        [
-            ("", 5),
-            ("--train.colocate_actor_ref", 4),
-            ("--train.colocate_actor_ref --train.colocate_critic_reward", 3),
-            ("--train.colocate_all", 1),
-        ],
+        [("", 5), ("--train.colocate_actor_ref --train.colocate_critic_reward", 3), ("--train.colocate_all", 1)],
     )
     def test_a_critic_and_a_reward_model_ask_for_their_own(self, more, wanted):
         models = "--critic.model_name_or_path c --reward.model_name_or_path r --critic.num_gpus_per_node 1"

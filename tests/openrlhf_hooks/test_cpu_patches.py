@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import socket
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy
 import pytest
 import torch
 
-from cellduality_plugin.openrlhf_hooks.cpu import library_patches, openrlhf_patches, post_import, precision, upstream
-from cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in import (
-    index_first_axis,
-    pad_input,
-    standing_in,
-    unpad_input,
-)
-from cellduality_plugin.openrlhf_hooks.cpu.weight_sync import GlooCommunicator
+from cellduality_plugin.openrlhf_hooks.cpu import patches, post_import
+from tests.openrlhf_hooks.conftest import SITE, run_python
 from tests.refused import refused
 
-SITE = Path(post_import.__file__).parent / "site"
-ROOT = Path(__file__).parents[2]
 PATCHES = """
 import contextlib, sys, types
 def patch(module): module.value = 'cpu'
@@ -66,33 +56,19 @@ class TestPostImport:
         assert "value = 'cuda'" in toy_upstream.__spec__.loader.get_source("toy_upstream")
         assert finder.find_spec("json") is finder.find_spec("no_such_module_anywhere") is None
 
-    def test_every_entry_of_the_tables_resolves(self):
-        for entry in [*post_import.AFTER_IMPORT.values(), *post_import.DURING_IMPORT.values()]:
-            assert callable(post_import._resolve(entry)), entry
-
     def test_install_needs_the_switch_and_registers_once(self, monkeypatch):
         monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-        before = len(sys.meta_path)
-        monkeypatch.delenv(post_import.DEVICE_VARIABLE, raising=False)
-        post_import.install()
-        assert len(sys.meta_path) == before
-        monkeypatch.setenv(post_import.DEVICE_VARIABLE, "cpu")
-        post_import.install()
-        post_import.install()
-        assert len(sys.meta_path) == before + 1
-
-    def test_on_a_gpu_only_the_helpers_of_flash_attn_are_stood_in_for(self, monkeypatch):
-        monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-        monkeypatch.setenv(post_import.DEVICE_VARIABLE, "gpu")
-        post_import.install()
-        finder = sys.meta_path[0]
-        assert (finder.after, list(finder.during)) == ({}, ["openrlhf.models.ring_attn_utils"])
+        for device, more in (("", 0), ("cpu", 1), ("cpu", 0)):
+            before = len(sys.meta_path)
+            monkeypatch.setenv(post_import.DEVICE_VARIABLE, device)
+            post_import.install()
+            assert len(sys.meta_path) == before + more
 
 
 class TestStrictness:
     def test_names_the_version_and_sets_nothing(self):
         with refused("wrong-version") as error:
-            upstream.replace(numpy, "gone", None, "weight sync")
+            patches.replace(numpy, "gone", None, "weight sync")
         assert not hasattr(numpy, "gone")
         assert error.value.where == f"numpy {numpy.__version__}"
 
@@ -112,31 +88,12 @@ class TestStrictness:
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_trainer_and_engine_compute_in_the_same_precision(monkeypatch, dtype):
-    monkeypatch.setenv(precision.DTYPE_VARIABLE, dtype)
-    utils = SimpleNamespace(convert_to_torch_dtype=lambda name: {"bf16": torch.bfloat16, "fp16": torch.half}[name])
-    openrlhf_patches.load_in_the_cpus_precision(utils)
-
-    class EngineArgs:
-        dtype = "bfloat16"
-
-        def __post_init__(self):
-            self.seen = self.dtype
-
-    library_patches.serve_in_the_cpus_precision(SimpleNamespace(EngineArgs=EngineArgs))
-    engine = EngineArgs()
-    engine.__post_init__()
-    assert utils.convert_to_torch_dtype("bf16") == getattr(torch, engine.seen) == getattr(torch, dtype)
-    assert utils.convert_to_torch_dtype("fp16") == torch.half
-
-
 def test_only_a_new_cluster_whose_caller_does_not_decide_has_slots(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("CELLDUALITY_CPU_SLOTS", "2")
     ray = ModuleType("ray")
     ray.init = lambda address=None, **options: (address, options)
-    library_patches.declare_slots(ray)
+    patches.declare_slots(ray)
     address, options = ray.init(runtime_env={})
     assert (address, options["num_gpus"]) == ("local", 2), "whatever cluster runs on this machine"
     assert options["num_cpus"] >= 5
@@ -144,29 +101,6 @@ def test_only_a_new_cluster_whose_caller_does_not_decide_has_slots(monkeypatch):
     assert ray.init("auto") == ("auto", {})
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert ray.init() == (None, {})
-
-
-class TestFlashAttentionStandIn:
-    def test_pad_inverts_unpad(self):
-        mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 0, 0]])
-        hidden = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
-        tokens, indices, bounds, longest, lengths = unpad_input(hidden, mask)
-        assert torch.equal(tokens, torch.cat([row[keep.bool()] for row, keep in zip(hidden, mask, strict=True)]))
-        assert (bounds.tolist(), bounds.dtype) == ([0, 3, 6, 7], torch.int32)
-        assert (longest, lengths.tolist()) == (3, [3, 3, 1])
-        assert torch.equal(pad_input(tokens, indices, 3, 4), hidden * mask.unsqueeze(-1))
-
-    def test_index_first_axis_and_pad_keep_the_gradient(self):
-        values = torch.ones(4, 2, requires_grad=True)
-        pad_input(index_first_axis(values, torch.tensor([0, 2])), torch.tensor([1, 3]), 2, 2).sum().backward()
-        assert values.grad.tolist() == [[1, 1], [0, 0], [1, 1], [0, 0]]
-
-    def test_is_visible_only_inside_the_block(self):
-        there = importlib.util.find_spec("flash_attn") is not None
-        with standing_in():
-            from flash_attn.bert_padding import index_first_axis, pad_input, rearrange, unpad_input  # noqa: F401
-            from flash_attn.utils.distributed import all_gather  # noqa: F401
-        assert (importlib.util.find_spec("flash_attn") is not None) == there
 
 
 PACKED = """
@@ -192,69 +126,26 @@ except Exception as error:
 """
 
 
-def test_packed_rows_are_as_likely_as_padded_ones(tmp_path):
-    environment = {**os.environ, post_import.DEVICE_VARIABLE: "cpu", "PYTHONPATH": f"{SITE}:{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-c", PACKED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    apart, most = re.search(r"apart (\S+) of (\S+)", done.stdout).groups()
+def test_packed_rows_are_as_likely_as_padded_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = " ".join(run_python(PACKED, SITE, CELLDUALITY_DEVICE="cpu"))
+    apart, most = re.search(r"apart (\S+) of (\S+)", said).groups()
     assert float(apart) < 1e-4 < 1 < float(most)
-    assert "refused flash_attention_2" in done.stdout
-    assert "--ds.packing_samples" in done.stdout
+    assert "refused flash_attention_2" in said
+    assert "--ds.packing_samples" in said
 
 
-def test_without_flash_attn_the_trainer_imports_what_it_lacks_on_a_gpu_as_well(tmp_path):
+def test_without_flash_attn_the_trainer_imports_what_it_lacks_on_a_gpu_as_well():
     """Here, where there is neither."""
-    code = "import openrlhf.models.ring_attn_utils as used, sys; print(used.unpad_input.__module__)"
-    code += "; print('flash_attn' in sys.modules)"
-    environment = {**os.environ, post_import.DEVICE_VARIABLE: "gpu", "PYTHONPATH": f"{SITE}:{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    stand_in = "cellduality_plugin.openrlhf_hooks.cpu.flash_attn_stand_in"
-    assert done.stdout.split()[-2:] == [stand_in, "False"], done.stderr
-
-
-@pytest.mark.parametrize(("asked_for", "made", "kept"), [(False, 128, 32), (False, 16, 16), (True, 128, 128)])
-def test_prompts_of_a_small_model_fill_blocks_of_the_cache(asked_for, made, kept):
-    class CpuPlatform:
-        @classmethod
-        def check_and_update_config(cls, vllm_config):
-            vllm_config.cache_config.block_size = made
-
-    library_patches.fit_engines(SimpleNamespace(CpuPlatform=CpuPlatform))
-    config = SimpleNamespace(cache_config=SimpleNamespace(user_specified_block_size=asked_for, block_size=None))
-    CpuPlatform.check_and_update_config(config)
-    assert config.cache_config.block_size == kept
-
-
-def test_replay_buffer_devices_are_the_cpu():
-    module = ModuleType("replay_buffer")
-    module.torch, module.NaiveReplayBuffer = torch, object
-    openrlhf_patches.replay_on_cpu(module)
-    assert module.torch.device("cuda:cpu") == torch.device("cpu")
-    assert module.torch.tensor is torch.tensor
-
-
-def test_optimizer_and_mesh_are_for_the_cpu():
-    class DeepspeedStrategy:
-        def moving_average(self, model, model_ema, beta=0.992, device="cpu"):
-            return device
-
-        def get_ds_train_config(self, optim_dict=None, *, max_norm=None):
-            return {"optimizer": optim_dict} if optim_dict else {}
-
-    module = ModuleType("strategy")
-    module.init_device_mesh = lambda device, *shape, **names: (device, shape, names)
-    module.DeepspeedStrategy = DeepspeedStrategy
-    openrlhf_patches.train_on_cpu(module)
-    strategy = DeepspeedStrategy()
-    assert module.init_device_mesh("cuda", (1, 1), mesh_dim_names=("a", "b"))[0] == "cpu"
-    assert strategy.moving_average(None, None, 0.9, "cuda") == "cpu"
-    assert strategy.get_ds_train_config() == {}
-    adam = strategy.get_ds_train_config({"type": "AdamW", "params": {"lr": 1.0}}, max_norm=1.0)["optimizer"]
-    assert adam["params"] == {"lr": 1.0, "torch_adam": True}
+    code = """
+        import sys
+        import openrlhf.models.ring_attn_utils as used
+        print(used.unpad_input.__module__, 'flash_attn' in sys.modules)
+        print([len(finder.after) for finder in sys.meta_path if type(finder).__name__ == "PostImportFinder"])
+    """
+    assert run_python(code, SITE, CELLDUALITY_DEVICE="gpu")[-3:] == [
+        "transformers.modeling_flash_attention_utils", "False", "[0]",
+    ]  # fmt: skip
 
 
 def test_weights_reach_every_engine_bit_for_bit():
@@ -265,7 +156,7 @@ def test_weights_reach_every_engine_bit_for_bit():
     weights = [torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16() for shape in shapes]
 
     def member(rank: int) -> list[torch.Tensor]:
-        group = GlooCommunicator("127.0.0.1", port, rank, 3)
+        group = patches.GlooCommunicator("127.0.0.1", port, rank, 3)
         tensors = weights if rank == 0 else [torch.zeros(shape, dtype=torch.bfloat16) for shape in shapes]
         for tensor in tensors:
             group.broadcast(tensor, src=0, stream=None)
@@ -274,21 +165,3 @@ def test_weights_reach_every_engine_bit_for_bit():
     with ThreadPoolExecutor(3) as pool:
         for received in pool.map(member, range(3), timeout=60):
             assert all(torch.equal(one, other) for one, other in zip(received, weights, strict=True))
-
-
-def test_the_engine_receives_and_loads_in_its_own_dtype():
-    class WorkerWrap:
-        def update_weight(self, name, dtype, shape, empty_cache=False):
-            raise AssertionError("upstream asks for cuda")
-
-    module = ModuleType("worker_wrap")
-    module.WorkerWrap = WorkerWrap
-    openrlhf_patches.receive_weights_on_cpu(module)
-    loaded, worker = {}, WorkerWrap()
-    worker.model_config = SimpleNamespace(dtype=torch.bfloat16)
-    worker._model_update_group = SimpleNamespace(broadcast=lambda tensor, src: tensor.fill_(2.0))
-    worker.model_runner = SimpleNamespace(model=SimpleNamespace(load_weights=lambda weights: loaded.update(weights)))
-    worker.update_weight("w", torch.bfloat16, torch.Size([2]))
-    assert loaded["w"].tolist() == [2.0, 2.0]
-    with pytest.raises(TypeError, match="float32"):
-        worker.update_weight("w", torch.float32, torch.Size([2]))

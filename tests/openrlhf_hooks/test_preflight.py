@@ -65,7 +65,6 @@ class TestModelFolder:
             ("*", {}, "no-model"),
             ("*.safetensors", {}, "no-weights"),
             ("*token*", {}, "no-tokenizer"),
-            ("", {"tokenizer_config.json": '{"tokenizer_class": '}, "no-tokenizer"),
             ("", {"tokenizer.json": '{"version": "1.0"}'}, "no-tokenizer"),
             ("chat_template.jinja", {}, "no-chat-template"),
         ],
@@ -86,12 +85,6 @@ class TestModelFolder:
         with refused_at("nobody/nothing", "no-tokenizer"):
             preflight.load_tokenizer("nobody/nothing")
         assert time.monotonic() - before < 20
-
-
-def test_lengths_count_the_frame_of_the_prompt_and_the_end_of_the_response(tokenizer):
-    lengths, texts = preflight.Lengths(tokenizer), ["CD74 LYZ", "T", "CD74 LYZ", ""]
-    assert lengths.prompts(texts) == [6, 5, 6, 4]  # <s> <|user|> CD74 LYZ <|end|> <|assistant|>
-    assert lengths.responses(["<answer> T </answer>", *texts]) == [4, 3, 2, 3, 1]
 
 
 class TestSupervisedRows:
@@ -120,16 +113,15 @@ class TestSupervisedRows:
         with refused_at(f"{path}:1301", "too-long"):
             preflight.check_sft(path, tokenizer, limit)
 
-    @pytest.mark.parametrize("change", [{"output": None}, {"input": ["a"]}, {"output": {"text": "a"}}])
+    @pytest.mark.parametrize("change", [{"output": None}, {"input": ["a"]}])
     def test_malformed_names_the_line(self, change, rows, path, tokenizer):
         write_jsonl(path, [rows[0], {**rows[1], **change}])
         with refused_at(f"{path}:2", "malformed-row"):
             preflight.check_sft(path, tokenizer, 256)
 
-    @pytest.mark.parametrize(("text", "line"), [(b"{", ":1"), (b"[1]", ":1"), (b"\xff\xfe{}", ""), (b"", "")])
-    def test_that_are_none(self, text, line, path, tokenizer):
-        path.write_bytes(text)
-        with refused_at(f"{path}{line}"):
+    def test_that_are_none(self, path, tokenizer):
+        path.touch()
+        with refused_at(path, "no-rows"):
             preflight.check_sft(path, tokenizer, 256)
 
 
@@ -195,8 +187,6 @@ class TestRlRows:
         ("spoil", "code"),
         [
             (lambda row: row.pop("label"), "malformed-row"),
-            (lambda row: row.update(input=None), "malformed-row"),
-            (lambda row: row.update(label="T"), ""),
             (lambda row: row.update(label='{"schema": 99}'), ""),
             (lambda row: row.update(label=row["label"].replace('"unknown"', '"unknwon"')), ""),
             (lambda row: row.update(label=row["label"].replace(f'"{ANNOTATION}"', '"other"')), "unknown-task"),

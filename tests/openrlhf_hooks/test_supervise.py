@@ -72,15 +72,12 @@ def python(code: str) -> tuple[str, str, str]:
 
 
 class TestExitAndLog:
-    def test_death_by_signal_has_the_exit_code_of_a_shell(self, tmp_path):
-        code, output = run(tmp_path, *python("import os; os.kill(os.getpid(), 9)"))
+    def test_the_log_holds_every_byte_and_death_by_signal_has_the_exit_code_of_a_shell(self, tmp_path):
+        code = "import os, sys\nfor i in range(20000): print('line', i)\nsys.stdout.flush()\n"
+        code += "sys.stderr.write('bar\\rbar2\\xe9'); sys.stderr.flush(); os.kill(os.getpid(), 9)"
+        code, output = run(tmp_path, *python(code))
         assert code == 137
         assert "ran out of memory, or a process was killed" in output
-
-    def test_the_log_holds_every_byte(self, tmp_path):
-        code = "import sys\nfor i in range(20000): print('line', i)\nsys.stdout.flush()\n"
-        code += "sys.stderr.write('bar\\rbar2\\xe9')"
-        assert run(tmp_path, *python(code))[0] == 0
         logged = (tmp_path / "toy.log").read_bytes().decode()
         assert [line for line in logged.split("\n") if line.startswith("line")] == [f"line {i}" for i in range(20000)]
         assert "bar\rbar2é" in logged
@@ -106,15 +103,13 @@ class TestExitAndLog:
 class TestAlarms:
     STEP = "✨ Global step {step}: {{'reward': 0.5, 'dual_truncated': {cut}, 'dual_validity': 0.75}}"
 
-    @pytest.mark.parametrize(("cut", "alarms"), [(0.9, [("toy", "truncation", 5)]), (0.05, [])])
-    def test_are_shown_once_with_what_to_do_and_kept(self, cut, alarms, tmp_path):
-        lines = [self.STEP.format(step=step, cut=cut) for step in range(1, 12)]
+    def test_are_shown_once_with_what_to_do_and_kept(self, tmp_path):
+        lines = [self.STEP.format(step=step, cut=0.05 if step < 4 else 0.9) for step in range(1, 12)]
         code, output = run(tmp_path, *python(f"for line in {lines!r}: print(line)"))
         assert code == 0
-        assert output.count("[toy] ALARM truncation at step 5: 0.90 of the rollouts") == len(alarms)
-        kept = tmp_path / "alarms.jsonl"
-        rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-        assert [(row["stage"], row["name"], row["step"]) for row in rows] == alarms
+        assert output.count("[toy] ALARM truncation at step 8: 0.90 of the rollouts") == 1
+        [row] = map(json.loads, (tmp_path / "alarms.jsonl").read_text().splitlines())
+        assert (row["stage"], row["name"], row["step"]) == ("toy", "truncation", 8)
         assert "ALARM" not in (tmp_path / "toy.log").read_text(), "the log is what the command wrote"
 
 
@@ -131,7 +126,6 @@ class TestLock:
         other = {supervise.LOCK_VARIABLE: str(tmp_path / "another folder")}
         assert run(tmp_path, "true", **other)[0] == supervise.EXIT_LOCKED
         assert end(first, signal.SIGINT) == 130
-        assert run(tmp_path, *python("print('now it may')"))[0] == 0
 
     def test_a_stage_inside_a_locked_recipe_runs(self, tmp_path):
         words = [sys.executable, "-m", supervise.__name__, "--run-dir", str(tmp_path), "--stage", "inner", "--"]
@@ -148,7 +142,6 @@ def assert_dead(pids: list[int]) -> None:
 class TestNothingIsLeft:
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_fugitives_die_with_the_run(self, tmp_path, number, code):
-        bystander = subprocess.Popen([*python("import time; time.sleep(300)")], start_new_session=True)
         process = start(tmp_path, *python(FUGITIVES))
         pids = [int(pid) for pid in wait_for(tmp_path / "toy.log", r"pids (\d+) (\d+) (\d+)\n").groups()]
         assert all(psutil.pid_exists(pid) for pid in pids)
@@ -157,9 +150,6 @@ class TestNothingIsLeft:
         assert process.returncode == code
         assert_dead(pids)
         assert "nothing is left running" in output
-        assert bystander.poll() is None
-        bystander.kill()
-        bystander.wait()
 
     def test_a_second_signal_means_at_once(self, tmp_path):
         code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); "
@@ -202,11 +192,8 @@ class TestNoRoom:
         )
         assert code == 1
         assert time.monotonic() - began < 30
-        assert output.splitlines()[-1] == (
-            f"[toy] Ray at {address} has no room: asked for {{'GPU': 1.0, 'CPU': 1.0}} * 2 (PACK); there is 4 of 4 CPU "
-            "free, 1 of 1 GPU free: lower GPUS and ENGINES, let other runs end, or wait longer "
-            "(CELLDUALITY_PLACEMENT_SECONDS)"
-        )
+        said = "asked for {'GPU': 1.0, 'CPU': 1.0} * 2 (PACK); there is 4 of 4 CPU free, 1 of 1 GPU free"
+        assert said in output.splitlines()[-1]
 
     @pytest.mark.parametrize(
         ("seconds", "line", "waiting"),
@@ -227,13 +214,8 @@ def test_a_stopped_run_stops_the_job_it_submitted_or_says_how(works: bool, tmp_p
     ray.chmod(0o755)
     words = ["ray", "job", "submit", "--address", "http://head:1", "--submission-id", "mine", "--", "python"]
     process = start(tmp_path / "run", *words, PATH=f"{tmp_path}:{os.environ['PATH']}")
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "calls").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(tmp_path / "calls", "submit")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert (tmp_path / "calls").read_text().splitlines()[1] == "job stop --address http://head:1 mine"
-    assert ("stopped the job mine" in output, "ray job stop --address http://head:1 mine" in output) == (
-        works,
-        not works,
-    )
+    assert ("stopped the job mine" in output, "ray job stop --address" in output) == (works, not works)

@@ -11,11 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.cpu.library_patches import SLOTS_VARIABLE
+from cellduality_plugin.openrlhf_hooks.cpu.patches import DTYPE_VARIABLE, SLOTS_VARIABLE, fast_dtype
 from cellduality_plugin.openrlhf_hooks.cpu.post_import import DEVICE_VARIABLE
-from cellduality_plugin.openrlhf_hooks.cpu.precision import DTYPE_VARIABLE, fast_dtype
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, TRAINERS
-from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, TRAINERS, read_flags
 
 # Defaults only: whatever the user has set stays. Why each is there:
 DEFAULTS: dict[str, str] = {
@@ -45,6 +43,7 @@ _GPU_ONLY: tuple[tuple[str, bool | str, str], ...] = (
     ("vllm.sync_backend", "nccl", "pass --vllm.sync_backend gloo"),
     # The launcher turns torch's compiler off: an engine that compiles does not start, and the trainer waits for it.
     ("vllm.enforce_eager", False, "pass --vllm.enforce_eager"),
+    ("ds.attn_implementation", "flash_attention_2", "pass --ds.packing_samples, or --ds.attn_implementation sdpa"),
 )
 
 
@@ -55,14 +54,9 @@ def refuse_gpu_only(command: Sequence[str]) -> None:
         return
     flags = read_flags(trainer, command[command.index(trainer) + 1 :])
     for name, refused, hint in _GPU_ONLY:
-        if flags.get(name) == refused:
-            shown = f"--{name}" if isinstance(refused, bool) else f"--{name} {refused}"
-            shown = f"a run without {shown}" if refused is False else shown
-            raise CellDualityError(f"{shown} needs a GPU", code="needs-gpu", where=trainer, hint=hint)
-    if flags.get("ds.attn_implementation") == "flash_attention_2" and not flags.get("ds.packing_samples"):
-        what = "flash attention of batches that are not packed needs a GPU"
-        hint = "pass --ds.packing_samples, or --ds.attn_implementation sdpa"
-        raise CellDualityError(what, code="needs-gpu", where=trainer, hint=hint)
+        packed = refused == "flash_attention_2" and flags.get("ds.packing_samples")
+        if flags.get(name) == refused and not packed:
+            raise CellDualityError(f"--{name} {refused} needs a GPU", code="needs-gpu", where=trainer, hint=hint)
 
 
 def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -72,8 +66,7 @@ def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, s
     """
     if RL not in command or environment.get("RAY_ADDRESS"):
         return {}
-    flags = read_flags(RL, command[command.index(RL) + 1 :])
-    given = environment.get(SLOTS_VARIABLE)
+    flags, given = read_flags(RL, command[command.index(RL) + 1 :]), environment.get(SLOTS_VARIABLE)
     if flags.args is None:  # the trainer will say what it refuses
         return {}
     if given is None:
@@ -89,21 +82,16 @@ def cpu_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of `environment` with the defaults of a CPU run where it has no value of its own, and with the
     patches first on `PYTHONPATH`."""
     here = Path(__file__).resolve().parent
-    package_root = here.parents[2]
-    old = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    folders = [str(here / "site"), *(folder for folder in old if folder != str(here / "site"))]
-    installed = {str(Path(folder).resolve()) for folder in site.getsitepackages()}
+    root, old = str(here.parents[2]), environment.get("PYTHONPATH", "").split(os.pathsep)
+    folders = dict.fromkeys([str(here / "site"), *filter(None, old)])
     # A source checkout has to be found by the workers as well; an installed package is found anyway.
-    if str(package_root) not in installed and str(package_root) not in folders:
-        folders.append(str(package_root))
-    binaries = str(Path(sys.executable).parent)
-    return {
-        **DEFAULTS,
-        DTYPE_VARIABLE: fast_dtype(),
-        **environment,
+    if root not in {str(Path(folder).resolve()) for folder in site.getsitepackages()}:
+        folders[root] = None
+    own = {
         "PYTHONPATH": os.pathsep.join(folders),
-        "PATH": os.pathsep.join([binaries, environment.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]),
     }
+    return {**DEFAULTS, DTYPE_VARIABLE: fast_dtype(), **environment, **own}
 
 
 def gpu_is_there() -> bool:

@@ -1,7 +1,6 @@
 """Patches applied to a module when, and only when, a process imports it.
 
-Every Python process of a CPU run loads this file, most of them to do nothing with it, so it needs only the standard
-library and is loaded by path: importing it never imports the package around it, let alone torch.
+Every Python process of a CPU run loads this file, by path and with the standard library alone.
 """
 
 from __future__ import annotations
@@ -20,35 +19,31 @@ _HERE = "cellduality_plugin.openrlhf_hooks.cpu"
 
 # module to patch -> "module:function"; the function gets the freshly imported module.
 AFTER_IMPORT: dict[str, str] = {
-    "torch": f"{_HERE}.library_patches:answer_cuda_calls",
-    "ray": f"{_HERE}.library_patches:declare_slots",
-    "deepspeed.comm.torch": f"{_HERE}.library_patches:communicate_without_compiled_kernels",
-    "vllm.platforms.cpu": f"{_HERE}.library_patches:fit_engines",
-    "vllm.utils.system_utils": f"{_HERE}.library_patches:start_engines_fast",
-    "vllm.model_executor.layers.utils": f"{_HERE}.library_patches:keep_linear_weights",
-    "vllm.engine.arg_utils": f"{_HERE}.library_patches:serve_in_the_cpus_precision",
-    "transformers.utils.import_utils": f"{_HERE}.library_patches:generate_without_sklearn",
-    "transformers.modeling_utils": f"{_HERE}.packed_attention:stand_in",
-    "openrlhf.datasets.sft_dataset": f"{_HERE}.openrlhf_patches:read_columns_once",
-    "openrlhf.utils.utils": f"{_HERE}.openrlhf_patches:load_in_the_cpus_precision",
-    "openrlhf.utils.distributed_util": f"{_HERE}.openrlhf_patches:sync_weights_over_gloo",
-    "openrlhf.utils.deepspeed.deepspeed": f"{_HERE}.openrlhf_patches:train_on_cpu",
-    "openrlhf.trainer.ppo_utils.replay_buffer": f"{_HERE}.openrlhf_patches:replay_on_cpu",
-    "openrlhf.trainer.ray.vllm_worker_wrap": f"{_HERE}.openrlhf_patches:receive_weights_on_cpu",
+    "torch": f"{_HERE}.patches:answer_cuda_calls",
+    "ray": f"{_HERE}.patches:declare_slots",
+    "deepspeed.comm.torch": f"{_HERE}.patches:communicate_without_compiled_kernels",
+    "vllm.platforms.cpu": f"{_HERE}.patches:fit_engines",
+    "vllm.utils.system_utils": f"{_HERE}.patches:fork_engines",
+    "vllm.model_executor.layers.utils": f"{_HERE}.patches:keep_linear_weights",
+    "vllm.engine.arg_utils": f"{_HERE}.patches:serve_in_the_cpus_precision",
+    "transformers.utils.import_utils": f"{_HERE}.patches:generate_without_sklearn",
+    "transformers.modeling_utils": f"{_HERE}.attention:stand_in",
+    "openrlhf.datasets.sft_dataset": f"{_HERE}.patches:read_columns_once",
+    "openrlhf.utils.utils": f"{_HERE}.patches:load_in_the_cpus_precision",
+    "openrlhf.utils.distributed_util": f"{_HERE}.patches:sync_weights_over_gloo",
+    "openrlhf.utils.deepspeed.deepspeed": f"{_HERE}.patches:train_on_cpu",
+    "openrlhf.trainer.ppo_utils.replay_buffer": f"{_HERE}.patches:replay_on_cpu",
+    "openrlhf.trainer.ray.vllm_worker_wrap": f"{_HERE}.patches:receive_weights_on_cpu",
 }
 
 # module -> "module:function"; the function returns a context manager held open while the module is imported.
 DURING_IMPORT: dict[str, str] = {
-    "openrlhf.models.ring_attn_utils": f"{_HERE}.flash_attn_stand_in:standing_in",
+    "openrlhf.models.ring_attn_utils": f"{_HERE}.attention:standing_in",
 }
 
 
 class PostImportFinder(MetaPathFinder):
-    """Finds a listed module where the other finders find it, and patches it once it has run.
-
-    ``after`` and ``during`` are tables like those above: a function of the imported module, and one that returns a
-    context manager around the import.
-    """
+    """Finds a module of the tables where the other finders find it, and patches it once it has run."""
 
     def __init__(self, after: Mapping[str, str], during: Mapping[str, str]) -> None:
         self.after = after

@@ -1,4 +1,4 @@
-"""A check is a small decorated function that yields findings on a run."""
+"""A check is a small decorated function that yields findings on a run. CHECKS.md says what each finds, and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.doctor.command import TRAINERS
+from cellduality_plugin.openrlhf_hooks.doctor.flags import TRAINERS
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 Severity = Literal["error", "warning", "note"]
@@ -45,37 +45,33 @@ def finding_of(mistake: CellDualityError, where: str = "") -> Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check, called after its function, of the runs of some ``trainers``.
+    """A check of the runs of some ``trainers``; a mistake of the user's that it raises is a finding as well.
 
     Parameters of ``find`` are properties of a :class:`Run`, or ``run`` itself: it is skipped where one is None or an
-    error. The first sentence of its docstring is what it finds, the rest is why. One that is ``always`` made has
-    something to say where the flags could not be read.
+    error. One that is ``always`` made has something to say where the flags could not be read.
     """
 
+    name: str
     find: Callable[..., Found]
     trainers: tuple[str, ...]
     always: bool = False
 
-    @property
-    def name(self) -> str:
-        return self.find.__name__
-
-    @property
-    def what_and_why(self) -> tuple[str, str]:
-        what, _, why = " ".join((self.find.__doc__ or "").split()).partition(". ")
-        return f"{what.rstrip('.')}.", why
-
     def __call__(self, run: Run) -> list[Finding]:
         """Return what it finds on ``run``."""
-        if run.command.trainer not in self.trainers or (run.flags.args is None and not self.always):
+        if run.trainer not in self.trainers or (run.flags.args is None and not self.always):
             return []
         names = inspect.signature(self.find).parameters
         needed = {name: run if name == "run" else getattr(run, name) for name in names}
         if any(value is None or isinstance(value, CellDualityError) for value in needed.values()):
             return []
-        return [dataclasses.replace(finding, check=self.name) for finding in self.find(**needed)]
+        found: list[Finding] = []
+        try:
+            found.extend(self.find(**needed))
+        except CellDualityError as mistake:
+            found.append(finding_of(mistake))
+        return [dataclasses.replace(finding, check=self.name) for finding in found]
 
 
 def check(*trainers: str, always: bool = False) -> Callable[[Callable[..., Found]], Check]:
-    """Make a function a check of the runs of ``trainers``; of all, if none is named."""
-    return lambda find: Check(find, trainers or TRAINERS, always)
+    """Make a function a check, called as it is, of the runs of ``trainers``; of all, if none is named."""
+    return lambda find: Check(find.__name__, find, trainers or TRAINERS, always)

@@ -15,6 +15,7 @@ import functools
 import importlib
 import importlib.util
 import io
+import itertools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,19 @@ from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 from cellduality_plugin.errors import CellDualityError
+
+SFT, RL = TRAINERS = ("openrlhf.cli.train_sft", "openrlhf.cli.train_ppo_ray")
+_VERSION = "install openrlhf==0.11.2"
+
+
+def value_of(words: Sequence[str], *flags: str) -> str | None:
+    """Return what follows the last of ``flags``, after a blank or an equals sign; None if none is there."""
+    found = None
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        if name in flags:
+            found = value if equals else following
+    return found
 
 
 @dataclass(frozen=True)
@@ -49,21 +63,17 @@ class Flags:
     def cards(self) -> int:
         """Return how many cards stage 2 asks Ray for: every group of actors its own, but for those that share."""
 
-        def of(group: str) -> int:
-            return int(self.get(f"{group}.num_nodes") * self.get(f"{group}.num_gpus_per_node"))
-
         shared, pair = self.get("train.colocate_all"), self.get("train.colocate_critic_reward")
-        critic = self.get("critic.model_name_or_path")
-        found = of("actor")
-        if not (shared or self.get("train.colocate_actor_ref")) and self.get("algo.kl.init_coef") > 0:
-            found += of("ref")
-        if critic and (pair or not shared):
-            found += of("critic")
-        if not self.get("reward.remote_url") and not shared and not (critic and pair):
-            found += of("reward")
-        if not shared or self.get("train.async_enable"):
-            found += (self.get("vllm.num_engines") or 0) * int(self.get("vllm.tensor_parallel_size"))
-        return found
+        critic, engines = self.get("critic.model_name_or_path"), self.get("vllm.num_engines") or 0
+        own = {
+            "actor": True,
+            "ref": not (shared or self.get("train.colocate_actor_ref")) and self.get("algo.kl.init_coef") > 0,
+            "critic": critic and (pair or not shared),
+            "reward": not self.get("reward.remote_url") and not shared and not (critic and pair),
+        }
+        groups = [self.get(f"{each}.num_nodes") * self.get(f"{each}.num_gpus_per_node") for each in own if own[each]]
+        apart = not shared or self.get("train.async_enable")
+        return int(sum(groups) + (engines * self.get("vllm.tensor_parallel_size") if apart else 0))
 
 
 class _RefusedError(Exception):
@@ -123,21 +133,13 @@ def read_flags(trainer: str, words: Sequence[str]) -> Flags:
 
 def nearest(flag: str, options: Sequence[str]) -> str:
     """Return the option most like ``flag``, empty if none is; older versions had the same words in another order."""
-
-    def likeness(option: str) -> tuple[float, float]:
-        own, other = (set(re.split(r"[._-]+", name.lstrip("-"))) for name in (flag, option))
-        return len(own & other) / len(own | other), difflib.SequenceMatcher(None, flag, option).ratio()
-
-    best = max(options, key=likeness, default="")
-    shared, alike = likeness(best) if best else (0.0, 0.0)
-    return best if shared >= 0.3 or alike >= 0.75 else ""
+    own, *others = (" ".join(sorted(re.split(r"[._-]+", name.lstrip("-")))) for name in (flag, *options))
+    return next((options[others.index(each)] for each in difflib.get_close_matches(own, others, 1)), "")
 
 
 @functools.cache
 def _main_block(trainer: str) -> CodeType:
-    path = _package() / Path(*trainer.split(".")[1:]).with_suffix(".py")
-    if not path.is_file():
-        raise CellDualityError(f"this OpenRLHF has no {trainer}", code="wrong-version", where=str(path), hint=_VERSION)
+    path = _file_of(trainer)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     block = tree.body[-1]
     if not isinstance(block, ast.If) or ast.unparse(block.body[-1]) != "train(args)":
@@ -159,30 +161,22 @@ def _import(parser: type[argparse.ArgumentParser], name: str, *rest: Any) -> Any
         vars(ours).update(vars(argparse), ArgumentParser=parser)
         return ours
     if name.startswith("openrlhf."):
-        return _file_of_openrlhf(name)
+        module = ModuleType(name)
+        exec(compile(_file_of(name).read_text(encoding="utf-8"), name, "exec"), vars(module))
+        return module
     if name.startswith("modelscope"):  # --use_ms fetches models: not now
         return SimpleNamespace(patch_hub=lambda: None)
     return builtins.__import__(name, *rest)
 
 
-def _file_of_openrlhf(name: str) -> ModuleType:
-    path = _package() / Path(*name.split(".")[1:]).with_suffix(".py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise CellDualityError(f"this OpenRLHF has no {name}", code="wrong-version", where=str(path), hint=_VERSION)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@functools.cache
-def _package() -> Path:
+def _file_of(module: str) -> Path:
+    """Return the file of a module of OpenRLHF, which is not imported for it."""
     spec = importlib.util.find_spec("openrlhf")
     if spec is None or spec.origin is None:
         what = "OpenRLHF is not installed here, so its flags cannot be read"
         hint = "run the doctor where the trainer is installed (bash recipes/setup.sh)"
         raise CellDualityError(what, code="not-installed", where=sys.executable, hint=hint)
-    return Path(spec.origin).parent
-
-
-_VERSION = "install openrlhf==0.11.2"
+    path = Path(spec.origin).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    if not path.is_file():
+        raise CellDualityError(f"this OpenRLHF has no {module}", code="wrong-version", where=str(path), hint=_VERSION)
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import math
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from cellduality_plugin.openrlhf_hooks.cpu.upstream import installed_version
+from cellduality_plugin.openrlhf_hooks.cpu.patches import installed_version
 
 GIB = 1024**3
 TESTED = {
@@ -62,26 +63,22 @@ class Machine:
 def _cards() -> tuple[int, float | None]:
     """Return how many graphics cards there are, and the memory of the smallest. Importing torch takes seconds."""
     places = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # dxg: of Windows' subsystem for Linux
-    if not any(Path(place).exists() for place in places):
+    if not any(map(os.path.exists, places)) or importlib.util.find_spec("torch") is None:
         return 0, None
-    try:
-        import torch
-    except ImportError:
-        return 0, None
+    import torch
+
     sizes = [torch.cuda.get_device_properties(card).total_memory for card in range(torch.cuda.device_count())]
     return len(sizes), min(map(float, sizes), default=None)
 
 
 def _driver() -> str:
     """Return the version of a driver that has cards for a torch built for cards; empty without."""
-    try:
-        if importlib.metadata.version("torch").endswith("+cpu") or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-            return ""
-        words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
-    except (importlib.metadata.PackageNotFoundError, OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip().partition("\n")[0]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError, subprocess.SubprocessError):
+        if not importlib.metadata.version("torch").endswith("+cpu") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+            words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
+            return done.stdout.strip().partition("\n")[0]
+    return ""
 
 
 def _optimisers() -> bool:

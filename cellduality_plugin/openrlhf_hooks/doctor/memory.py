@@ -1,11 +1,8 @@
 """What a run takes of each card and of the host, by formula.
 
-With P parameters, D devices that share a batch, z the ZeRO stage, t tokens of a micro-batch, h the hidden size,
-L layers and V words (P, L, h, V out of the model's config.json), in bytes.
-
-The formula of each part stands beside it. The optimiser holds master weights and both moments in fp32; logits are in
-fp32, with a gradient in fp32 and in bf16; each process reads the whole model as it loads. Ray's object store may take
-up to 30 % of the host besides, and is not counted.
+With P parameters, t tokens of a micro-batch, h the hidden size, L layers and V words, in bytes. The optimiser holds
+master weights and both moments in fp32; logits are in fp32, with a gradient in fp32 and in bf16; each process reads the
+whole model as it loads. Ray's object store may take up to 30 % of the host besides, and is not counted.
 """
 
 from __future__ import annotations
@@ -85,7 +82,7 @@ def _trainer(run: Run, parameters: int) -> Iterator[Part]:
         tokens = max(int(run.get("train.max_tokens_per_gpu")), int(run.get("data.max_len")))
     wide, layers = tokens * model.size("hidden_size"), model.size("num_hidden_layers")
     activations, formula = 34 * wide * layers, "34 t h L"
-    if run.get("actor.gradient_checkpointing_enable" if run.is_rl else "model.gradient_checkpointing_enable"):
+    if run.saves_activations:
         activations, formula = 2 * wide * layers + 34 * wide, "2 t h L + 34 t h"
     yield Part("activations", where, 0, activations, f"{formula}, t = {tokens}; roughly")
     yield Part("logits", where, 0, 10 * tokens * model.size("vocab_size"), f"10 t V, t = {tokens}")

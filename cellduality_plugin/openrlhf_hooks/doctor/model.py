@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -56,9 +57,8 @@ class Model:
     @property
     def cache_bytes(self) -> int:
         """Return the bytes of one token in vLLM's cache: 2 (key, value) x layers x kv heads x head size x 2 (bf16)."""
-        heads = self.size("num_attention_heads")
-        kv_heads = self.size("num_key_value_heads") or heads
-        return 2 * self.size("num_hidden_layers") * kv_heads * _head_size(self.config) * 2 if heads else 0
+        heads = self.size("num_key_value_heads") or self.size("num_attention_heads")
+        return 2 * self.size("num_hidden_layers") * heads * _head_size(self.config) * 2
 
 
 def count_parameters(config: Mapping[str, Any]) -> int | None:
@@ -66,19 +66,12 @@ def count_parameters(config: Mapping[str, Any]) -> int | None:
 
     vocabulary x hidden (twice unless tied) + hidden + layers x (hidden x (2 heads + 2 kv heads) x head size
     + 3 hidden x inner + 2 hidden), and the biases of Qwen2's projections.
-
-    Examples
-    --------
-    >>> count_parameters(_known("meta-llama/Llama-3.2-3B-Instruct"))
-    3212749824
-    >>> count_parameters({"model_type": "mamba"}) is None
-    True
     """
     family = config.get("model_type")
-    sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
-    if family not in _GATED_DECODERS or not all(config.get(name) for name in sizes):
+    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+    hidden, inner, heads, layers, words = sizes = [int(config.get(name) or 0) for name in names]
+    if family not in _GATED_DECODERS or not all(sizes):
         return None
-    hidden, inner, heads, layers, words = (int(config[name]) for name in sizes)
     kv_heads, size = config.get("num_key_value_heads") or heads, _head_size(config)
     layer = hidden * (2 * heads + 2 * kv_heads) * size + 3 * hidden * inner + 2 * hidden
     layer += {"qwen2": (heads + 2 * kv_heads) * size, "qwen3": 2 * size}.get(family, 0)
@@ -90,22 +83,19 @@ def _head_size(config: Mapping[str, Any]) -> int:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
+    with contextlib.suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def _cached(name: str) -> dict[str, Any]:
     """Return the config.json of a hub model that was downloaded before."""
-    try:
+    with contextlib.suppress(ImportError, ValueError):  # a name that the hub could not have is a ValueError
         from huggingface_hub import try_to_load_from_cache
 
-        path = try_to_load_from_cache(name, "config.json")
-    except (ImportError, ValueError):  # a name that the hub could not have is a ValueError
-        return {}
-    return _read_config(Path(path)) if isinstance(path, str) else {}
+        return _read_config(Path(str(try_to_load_from_cache(name, "config.json"))))
+    return {}
 
 
 def _known(name: str) -> dict[str, Any]:
@@ -114,16 +104,12 @@ def _known(name: str) -> dict[str, Any]:
 
 def _count_weights(folder: Path) -> int | None:
     """Return the parameters named in the headers of a folder's safetensors, None if there are none to read."""
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        return None
     from safetensors import SafetensorError, safe_open
 
     total = 0
-    for path in paths:
-        try:
+    with contextlib.suppress(OSError, SafetensorError):
+        for path in folder.glob("*.safetensors"):
             with safe_open(path, framework="numpy") as weights:
                 total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-        except (OSError, SafetensorError):
-            return None
-    return total or None
+        return total or None
+    return None

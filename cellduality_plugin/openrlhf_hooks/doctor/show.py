@@ -5,28 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from cellduality_plugin.openrlhf_hooks.doctor.check import SEVERITIES, Finding
-from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS
-from cellduality_plugin.openrlhf_hooks.doctor.command import SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
 from cellduality_plugin.openrlhf_hooks.doctor.memory import cache_tokens, parts, totals
-from cellduality_plugin.openrlhf_hooks.doctor.plan import Stage
-from cellduality_plugin.openrlhf_hooks.doctor.rates import Rates
+from cellduality_plugin.openrlhf_hooks.doctor.plan import Rates, Stage
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def findings_table(found: Sequence[Finding]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in ("", "what", "where", "what to do"):
-        table.add_column(heading, overflow="fold")
+    table = _table("", "what", "where", "what to do")
     for finding in found:
         style = _COLOURS[finding.severity]
         table.add_row(f"[{style}]{finding.severity}[/]", *map(escape, (finding.what, finding.where, finding.hint)))
@@ -34,10 +31,9 @@ def findings_table(found: Sequence[Finding]) -> Table:
 
 
 def memory_table(run: Run) -> Table:
-    title, found = "memory by formula, GiB", parts(run)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in ("part", "where", "loading", "generating", "training", "formula"):
-        table.add_column(heading, justify="right" if heading.endswith("ing") else "left")
+    found = parts(run)
+    table = _table("part", "where", "loading", "generating", "training", "formula", right=range(2, 5))
+    table.title, table.title_justify = "memory by formula, GiB", "left"
     for part in (*found, *totals(found).values()):
         sizes = (f"{size / GIB:.2f}" if size else "" for size in (part.loading, part.generating, part.training))
         table.add_row("[bold]all[/]" if part.name == "all" else part.name, part.where, *sizes, part.formula)
@@ -48,21 +44,15 @@ def memory_table(run: Run) -> Table:
 
 
 def summary(found: Sequence[Finding]) -> str:
-    """Return how many findings there are of each severity.
-
-    Examples
-    --------
-    >>> summary([Finding("warning", "what", "where")])
-    '0 errors, 1 warning, 0 notes'
-    """
-    counts = {severity: sum(finding.severity == severity for finding in found) for severity in SEVERITIES}
-    return ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items())
+    """Return how many findings there are of each severity: "0 errors, 1 warning, 0 notes"."""
+    counts = Counter(finding.severity for finding in found)
+    return ", ".join(f"{counts[each]} {each}{'s' * (counts[each] != 1)}" for each in SEVERITIES)
 
 
 def as_json(run: Run, found: Sequence[Finding]) -> str:
     """Return findings and memory (bytes) as one JSON object."""
     findings, memory = (list(map(dataclasses.asdict, some)) for some in (found, parts(run)))
-    return json.dumps({"trainer": run.command.trainer, "findings": findings, "memory": memory}, indent=2)
+    return json.dumps({"trainer": run.trainer, "findings": findings, "memory": memory}, indent=2)
 
 
 def plan_as_json(stages: Sequence[Stage], rates: Rates, sources: Mapping[str, str]) -> str:
@@ -76,16 +66,13 @@ def plan_as_json(stages: Sequence[Stage], rates: Rates, sources: Mapping[str, st
 
 def plan_table(stages: Sequence[Stage], gpu_memory: float) -> Table:
     """Return a plan as a table; a stage that does not fit into a card of so many bytes is said to."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("stage")
-    for heading in ("cards", f"GiB of {gpu_memory / GIB:.0f}", "million tokens", "tokens a second", "hours", ""):
-        table.add_column(heading, justify="right")
+    gib = f"GiB of {gpu_memory / GIB:.0f}"
+    table = _table("stage", "cards", gib, "million tokens", "tokens a second", "hours", "", right=range(1, 7))
     for stage in stages:
-        fits = stage.gib is None or stage.gib * GIB <= gpu_memory
-        gib, ends = "" if stage.gib is None else f"{stage.gib:.1f}", math.isfinite(stage.seconds)
-        rate, hours = f"{stage.tokens / (stage.seconds or 1):,.0f}", f"{stage.seconds / 3600:.2f}"
-        cells = (str(stage.cards), gib, f"{stage.tokens / 1e6:.2f}", rate if ends else "", hours if ends else "")
-        table.add_row(stage.name, *cells, "" if fits and ends else "[bold red]does not fit[/]")
+        ends, fits = math.isfinite(stage.seconds), stage.gib is None or stage.gib * GIB <= gpu_memory
+        cells = (str(stage.cards), "" if stage.gib is None else f"{stage.gib:.1f}", f"{stage.tokens / 1e6:.2f}")
+        speed = (f"{stage.tokens / (stage.seconds or 1):,.0f}", f"{stage.seconds / 3600:.2f}") if ends else ("", "")
+        table.add_row(stage.name, *cells, *speed, "" if fits and ends else "[bold red]does not fit[/]")
     table.add_row("[bold]all[/]", "", "", "", "", f"{sum(stage.seconds for stage in stages) / 3600:.2f}", "")
     return table
 
@@ -97,9 +84,13 @@ def plan_notes(rates: Rates, sources: Mapping[str, str]) -> str:
 
 
 def checks_as_markdown() -> str:
-    """Return what is checked and why, as a Markdown table made of the checks' docstrings."""
-    lines = ["| check | stage | what it finds | why |", "|---|---|---|---|"]
-    for check in CHECKS:
-        stage = "both" if len(check.trainers) > 1 else "SFT" if check.trainers == (SFT,) else "RL"
-        lines.append(f"| `{check.name}` | {stage} | {' | '.join(check.what_and_why)} |")
-    return "\n".join(lines) + "\n"
+    """Return what is checked and why, as a Markdown table."""
+    text = Path(__file__).with_name("CHECKS.md").read_text(encoding="utf-8")
+    return text[text.index("| check |") :]
+
+
+def _table(*headings: str, right: Sequence[int] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", justify="right" if place in right else "left")
+    return table

@@ -16,7 +16,7 @@ import pytest
 from cellduality_plugin.agent_file import bound_agent_file
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.checks import examine
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
@@ -76,8 +76,7 @@ class World:
         lines = [line for line in FLAGS[trainer].split("\n") if line and f"~{line[2:].split(' ')[0]}" not in more]
         own = [word.replace("{}", str(self.folder)) for line in lines for word in line.split(" ")]
         given = [word for word in more if not word.startswith("~")]
-        command = Command.read([*shlex.split(launch), trainer, *own, *given])
-        return Run.of(command, dataclasses.replace(self.machine, **machine))
+        return Run([*shlex.split(launch), trainer, *own, *given], dataclasses.replace(self.machine, **machine))
 
     def found(self, *run: Any, **more: Any) -> str:
         """Return what is found on the run: each severity and check once, in order of the alphabet."""

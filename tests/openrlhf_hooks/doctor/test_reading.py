@@ -1,22 +1,23 @@
-"""What a run is read from: the command, the model folder, this machine."""
+"""What a run is read from: the command, its flags by OpenRLHF's own parser, the model folder, this machine."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT, Command
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, read_flags
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine, _optimisers
 from cellduality_plugin.openrlhf_hooks.doctor.model import _KNOWN, Model, count_parameters
+from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 from tests.refused import refused
 
 ROOT = Path(__file__).parents[3]
-FLAGS = ["--data.max_len", "64"]
 # as published on the models' pages, in millions
 PUBLISHED = {
     "meta-llama/Llama-3.2-1B-Instruct": 1236, "meta-llama/Llama-3.2-3B-Instruct": 3213,
@@ -25,71 +26,57 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "front",
-    [
-        "",
-        "python -m",
-        "/opt/venv/bin/cellduality-cpu python3 -m",
-        "env HF_HOME=/models nohup python -m",
-        "ray job submit --address http://a:8265 --runtime-env-json {} -- python3 -m",
-    ],
-)
-@pytest.mark.parametrize("trainer", [SFT, RL])
-def test_the_trainer_and_its_flags_are_found(front, trainer):
-    words = [*front.split(), trainer, *FLAGS]
-    found = Command.read(words)
-    assert (found.trainer, list(found.flags), list(found.words)) == (trainer, FLAGS, words)
-    assert (found.on_cpu, found.submitted) == ("cellduality-cpu" in front, "submit" in front)
-    assert found.variables == ({"HF_HOME": "/models"} if "HF_HOME" in front else {})
+def read(front: str, trainer: str = SFT) -> Run:
+    return Run([*shlex.split(front), trainer, "--data.max_len", "64"], Machine((3, 11)))
 
 
 @pytest.mark.parametrize(
-    ("front", "processes"),
+    ("front", "read_as"),
     [
-        ("python -m", 1),
-        ("torchrun --standalone --nproc-per-node 8 -m", 8),
-        ("torchrun --nproc_per_node=4 --nnodes=2 -m", 8),
-        ("python -m torch.distributed.run --nproc-per-node 3 -m", 3),
-        ("torchrun -m", 1),
-        ("torchrun --nproc-per-node gpu -m", None),
-        ("torchrun --nnodes 1:4 --nproc-per-node 2 -m", None),
-        ("deepspeed --num_gpus 4 --module", 4),
-        ("deepspeed --include localhost:0,1 --module", None),
+        ("", (False, False, 1)),
+        ("/opt/venv/bin/cellduality-cpu python3 -m", (True, False, 1)),
+        ("env HF_HOME=/models nohup python -m", (False, False, 1)),
+        ("ray job submit --address http://a:8265 -- python3 -m", (False, True, 1)),
+        ("torchrun --standalone --nproc-per-node 8 -m", (False, False, 8)),
+        ("cellduality-cpu torchrun --nproc_per_node=4 --nnodes=2 -m", (True, False, 8)),
+        ("python -m torch.distributed.run --nproc-per-node 3 -m", (False, False, 3)),
+        ("torchrun -m", (False, False, 1)),
+        ("torchrun --nproc-per-node gpu -m", (False, False, None)),
+        ("torchrun --nnodes 1:4 --nproc-per-node 2 -m", (False, False, None)),
+        ("deepspeed --num_gpus 4 --module", (False, False, 4)),
+        ("deepspeed --include localhost:0,1 --module", (False, False, None)),
     ],
 )
-def test_processes_are_those_the_launcher_starts(front, processes):
-    assert Command.read([*front.split(), SFT, *FLAGS]).processes == processes
+def test_what_starts_the_trainer_and_with_how_many_processes(front, read_as):
+    run = read(front)
+    assert (run.on_cpu, run.submitted, run.devices) == read_as
+    assert (run.trainer, run.get("data.max_len"), run.launch) == (SFT, 64, tuple(front.split()))
+    assert run.variables == ({"HF_HOME": "/models"} if "HF_HOME" in front else {})
 
 
 @pytest.mark.parametrize(
-    ("words", "variables", "unreadable"),
+    ("words", "variables"),
     [
-        ("""--runtime-env-json '{"env_vars": {"C": "/a b.json", "N": 1}}'""", {"C": "/a b.json", "N": "1"}, ""),
-        ("""--runtime-env-json='{"working_dir": "."}'""", {}, ""),
-        ("--runtime-env-json {", {}, "--runtime-env-json"),
-        ("--runtime-env-json []", {}, "--runtime-env-json"),
-        ("--runtime-env env.yaml", {}, "--runtime-env"),
-        ("", {}, ""),
+        ("""--runtime-env-json '{"env_vars": {"C": "/a b.json", "N": 1}}'""", {"C": "/a b.json", "N": "1"}),
+        ("""--runtime-env-json='{"working_dir": "."}'""", {}),
+        ("--runtime-env-json {", "--runtime-env-json"),
+        ("--runtime-env-json []", "--runtime-env-json"),
+        ("--runtime-env env.yaml", "--runtime-env"),
+        ("", {}),
     ],
 )
-def test_a_job_brings_variables_or_what_cannot_be_read_is_named(words, variables, unreadable):
-    found = Command.read(["ray", "job", "submit", *shlex.split(words), "--", "python", "-m", RL])
-    assert (found.variables, found.unreadable) == (variables, unreadable)
+def test_a_job_brings_variables_or_what_cannot_be_read_is_named(words, variables):
+    assert read(f"ray job submit {words} -- python -m", RL).job_variables == variables
 
 
 @pytest.mark.parametrize("words", [[], ["python", "-m", "openrlhf.cli.train_dpo"]])
 def test_another_command_is_refused(words):
     with refused("no-trainer"):
-        Command.read(words)
+        Run(words, Machine((3, 11)))
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_the_formula_gives_the_published_sizes(name):
-    found = Model.read(name)
-    assert round(found.parameters / 1e6) == PUBLISHED[name]
-    assert not found.is_local
-    assert PUBLISHED.keys() == _KNOWN.keys()
+def test_the_formula_gives_the_published_sizes():
+    assert {name: round(Model.read(name).parameters / 1e6) for name in _KNOWN} == PUBLISHED
 
 
 def test_the_formula_gives_what_a_folder_holds_and_counts_where_weights_cannot_be_read(tmp_path, small_world):
@@ -98,22 +85,17 @@ def test_the_formula_gives_what_a_folder_holds_and_counts_where_weights_cannot_b
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
     (tmp_path / "model.safetensors").write_bytes((small_world.model / "model.safetensors").read_bytes())
     assert Model.read(str(tmp_path)).parameters == count_parameters(config), "counted, not reckoned"
+    (tmp_path / "config.json").write_text("[1]")
+    assert Model.read(str(tmp_path)).is_missing, "torn"
     (tmp_path / "config.json").write_text(json.dumps(config))
     for content in (b"", b"\xff" * 64, (8).to_bytes(8, "little") + b"no json "):
         (tmp_path / "model.safetensors").write_bytes(content)
         assert Model.read(str(tmp_path)).parameters == count_parameters(config)
 
 
-@pytest.mark.parametrize("name", ["nobody/nothing", "not a name of the hub at all/x/y"])
-def test_what_is_not_known_is_not_guessed(name):
-    found = Model.read(name)
+def test_what_is_not_known_is_not_guessed():
+    found = Model.read("not a name of the hub at all/x/y")
     assert (found.parameters, found.size("max_position_embeddings"), found.cache_bytes) == (None, 0, 0)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
-def test_a_config_that_is_torn_is_none(text, tmp_path):
-    (tmp_path / "config.json").write_text(text)
-    assert Model.read(str(tmp_path)).is_missing
 
 
 def test_tested_versions_are_those_of_the_lock_file_and_of_the_gpu_extra():
@@ -135,15 +117,12 @@ def test_of_this_machine_what_is_found_and_what_is_given_instead():
     assert (given.gpu_memory, given.host_memory) == (48 * GIB, 256 * GIB)
 
 
+ADAM = "installed_ops={'cpu_adam': 1, 'fused_adam': 1}\naccelerator_name="
+
+
 @pytest.mark.parametrize(
     ("told", "nvcc", "there"),
-    [
-        ("installed_ops={'cpu_adam': 1, 'fused_adam': 1}\naccelerator_name='cuda'", False, True),
-        ("installed_ops={'cpu_adam': 1, 'fused_adam': 1}\naccelerator_name='cpu'", False, False),
-        ("installed_ops={'cpu_adam': False, 'fused_adam': False}\naccelerator_name='cuda'", False, False),
-        ("", True, True),
-        ("", False, False),
-    ],
+    [(f"{ADAM}'cuda'", False, True), (f"{ADAM}'cpu'", False, False), ("", True, True), ("", False, False)],
 )
 def test_optimisers_for_cards_are_compiled_or_can_be(told, nvcc, there, tmp_path, monkeypatch):
     """As DeepSpeed 0.19.6 writes it down when it is installed."""
@@ -158,3 +137,51 @@ def test_optimisers_for_cards_are_compiled_or_can_be(told, nvcc, there, tmp_path
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     assert _optimisers() == there
+
+
+GROUPS = ["--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", "8"]
+GROUPS += ["--rollout.batch_size", "8", "--algo.kl.use_loss", "--algo.kl.estimator", "k3"]
+
+
+def test_neither_torch_nor_ray_nor_transformers_is_imported():
+    text = (
+        "import sys; from cellduality_plugin.openrlhf_hooks.doctor.flags import read_flags\n"
+        f"assert read_flags({RL!r}, []).args.data.max_len == 2048\n"
+        f"assert read_flags({SFT!r}, []).args.data.max_len == 2048\n"
+        "print({'torch', 'ray', 'transformers', 'vllm'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_unknown_flags_are_named_with_the_nearest_and_the_others_still_count():
+    flags = read_flags(RL, [*GROUPS, "--agent_func_path", "a.py", "--micro_train_batch_size=2", "--data.max_len", "9"])
+    assert flags.unknown == {
+        "--agent_func_path": "--train.agent_func_path",
+        "--micro_train_batch_size": "--train.micro_batch_size",
+    }
+    assert flags.get("data.max_len") == 9
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words", "what"),
+    [
+        (RL, ["--data.max_len", "x"], "invalid int value"),
+        (SFT, ["-h"], "only ask for help"),
+    ],
+)
+def test_what_the_parser_gives_up_on(trainer, words, what, capsys):
+    flags = read_flags(trainer, words)
+    assert flags.args is None
+    assert what in flags.refusals[0]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_refused_or_corrected_combination_still_shows_the_flags_and_prints_nothing(capsys):
+    flags = read_flags(RL, [*GROUPS, "--rollout.n_samples_per_prompt", "1"])
+    assert flags.refusals == ("group_norm requires n_samples_per_prompt > 1",)
+    assert flags.get("rollout.n_samples_per_prompt") == 1
+    flags = read_flags(SFT, ["--ds.packing_samples", "--ds.attn_implementation", "sdpa"])
+    assert len(flags.corrections) == 1
+    assert flags.get("ds.attn_implementation") == "flash_attention_2"
+    assert capsys.readouterr().out == ""

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from vllm import SamplingParams
-from vllm.logprobs import Logprob
-from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.outputs import RequestOutput
 
 from cellduality_plugin.examples import Example
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.tasks import TASKS, DualTask
+from tests.contract.engine import reply
 
 LONG = 256
 TYPE = "cell_type_annotation"
@@ -23,7 +23,7 @@ TYPE = "cell_type_annotation"
 
 @dataclass
 class ScriptedEngine:
-    """Answers one question from a list and every other, the dual, by one text, in vLLM's own output classes."""
+    """Answers one question from a list and every other, the dual, by one text."""
 
     tokenizer: Any
     question: list[int]
@@ -48,16 +48,7 @@ class ScriptedEngine:
         await asyncio.sleep(0)
         end = self.tokenizer.eos_token_id
         answer = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], end][: params.max_tokens]
-        logprobs = None if params.logprobs is None else [{token: Logprob(-0.5)} for token in answer]
-        if params.logprob_token_ids:  # beside those that are asked for vLLM lists the token it chose
-            logprobs = [{token: Logprob(self.log_prob(token)) for token in (*params.logprob_token_ids, answer[0])}]
-        before: Any = None
-        if params.prompt_logprobs is not None:  # beside the prompt's own token vLLM lists the likeliest one
-            before = [{token + 1: Logprob(0.0), token: Logprob(self.log_prob(n))} for n, token in enumerate(tokens)]
-            before[0] = None
-        reason = "stop" if answer[-1] == end else "length"
-        output = CompletionOutput(0, "", answer, None, logprobs, finish_reason=reason)
-        return RequestOutput("1", None, list(tokens), before, [output], True)
+        return reply(tokens, params, answer, "stop" if answer[-1] == end else "length", self.log_prob, self.log_prob)
 
 
 @dataclass

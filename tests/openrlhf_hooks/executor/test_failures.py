@@ -39,9 +39,7 @@ class TestDuals:
         assert math.isfinite(rollout["reward"])
 
     @pytest.mark.parametrize("reward", ["duality", "likelihood"])
-    @pytest.mark.parametrize(
-        "error", [EngineGenerateError("at fault"), VLLMValidationError("too long"), ValueError("too long")]
-    )
+    @pytest.mark.parametrize("error", [EngineGenerateError("at fault"), VLLMValidationError("too long")])
     def test_that_the_engine_refuses_earn_nothing_and_are_told_once(self, error, reward, scene, monkeypatch, caplog):
         monkeypatch.setattr(engine_policy, "_LOGGED", set())
         at = scene(TYPE, "T", "CD19+ B", engine={"dual_fails": error}, task={"reward": reward})
@@ -80,7 +78,7 @@ class TestMistakesOfTheUser:
             at.roll()
         assert not at.engine.rollouts
 
-    @pytest.mark.parametrize("label", ["", "[]", '{"schema":1}', None])
+    @pytest.mark.parametrize("label", ["", '{"schema":1}', None])
     def test_a_malformed_label_is_refused(self, label, scene):
         at = scene()
         at.label = label

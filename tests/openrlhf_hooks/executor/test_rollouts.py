@@ -48,25 +48,18 @@ def test_the_trained_tokens_are_those_of_the_stock_rollout(name, scene):
     assert ours["action_ranges"] == [(len(at.tokens), len(ours["observation_tokens"]))]
 
 
-OTHERS = ["special tags", "opened trace", "opened trace, special tags"]
-"""Tokenizers that users bring: tags are special tokens, and the template opens the trace."""
-
-
-def of_others(own: Any, kind: str) -> Any:
-    tokenizer = copy.deepcopy(own)
-    if "special" in kind:
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>", "<answer>", "</answer>"]})
-    if "opened" in kind:
-        turn = "<|assistant|>"
-        tokenizer.chat_template = tokenizer.chat_template.replace(turn, f"{turn}<think>\n")
-    return tokenizer
-
-
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", ["special tags", "opened trace", "opened trace, special tags"])
 class TestTokenizersOfOthers:
+    """Tags are special tokens, and the template opens the trace."""
+
     @pytest.fixture
     def tokenizer(self, small_world, kind):
-        return of_others(small_world.tokenizer, kind)
+        own, tags = copy.deepcopy(small_world.tokenizer), ["<think>", "</think>", "<answer>", "</answer>"]
+        if "special" in kind:
+            own.add_special_tokens({"additional_special_tokens": tags})
+        if "opened" in kind:
+            own.chat_template = own.chat_template.replace("<|assistant|>", "<|assistant|><think>\n")
+        return own
 
     @pytest.mark.parametrize("name", TASKS)
     def test_a_right_answer_and_a_right_dual_are_paid(self, name, kind, scene):
@@ -142,12 +135,6 @@ class TestGroups:
         assert 0.0 < read["dual_time_share"] < 1.0
 
 
-def test_a_rollout_that_was_cut_is_logged(scene):
-    rollouts = scene(TYPE, "T", texts=["no answer " * 40]).roll(2, params=SamplingParams(max_tokens=20))
-    assert [rollout["extra_logs"]["dual_truncated"] for rollout in rollouts] == [0.0, 1.0]
-    assert [rollout["truncated"] for rollout in rollouts] == [False, True]
-
-
 class TestRewards:
     def test_the_posterior_of_a_hidden_label_is_one_question_and_decodes_nothing(self, scene, vocabulary, tokenizer):
         at = scene(CELL, task={"reward": "posterior"}, engine={"log_prob": lambda place: 0.0})
@@ -198,8 +185,3 @@ class TestAFrozenDual:
         policy_server.text = at.task.rebuilt_response(at.example.unknown)
         assert at.rewards(4) == [1.0] * 4
         assert (len(at.engine.rollouts), at.engine.duals, len(policy_server.asked)) == (4, [], 1)
-
-    def test_is_a_choice_an_endpoint_alone_makes_nothing_frozen(self, scene, policy_server):
-        at = scene(dual={"endpoint": {"urls": [policy_server.url], "model": "toy"}})
-        assert at.rewards() == [1.0]
-        assert (len(at.engine.duals), policy_server.asked) == (1, [])

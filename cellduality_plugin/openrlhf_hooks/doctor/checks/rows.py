@@ -1,7 +1,8 @@
-"""The rows, and how a question is framed: in SFT, in a rollout and in its dual, today and tomorrow."""
+"""Who gives the reward; the rows, and how a question is framed: in SFT, in a rollout and in its dual."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
@@ -9,52 +10,117 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from cellduality_plugin.config import Config
+from cellduality_plugin.config import PATH_VARIABLE, Config
+from cellduality_plugin.duals import held_against
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.openrlhf_hooks import preflight
 from cellduality_plugin.openrlhf_hooks.doctor.check import Found, check, error, finding_of, note, warning
-from cellduality_plugin.openrlhf_hooks.doctor.command import RL, SFT
-from cellduality_plugin.openrlhf_hooks.doctor.model import Model
-from cellduality_plugin.openrlhf_hooks.doctor.run import Run
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
+from cellduality_plugin.openrlhf_hooks.doctor.run import AgentFile, Run, names_in, read_python
+from cellduality_plugin.parsing import OneOf
 
 _CELL = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"), "split": "(\w+)"')
 
 
+@check(RL)
+def agent_file(agent: AgentFile) -> Found:
+    for what, hint in agent.problems:
+        yield error(what, f"--train.agent_func_path {agent.path}", hint)
+    if not agent.is_ours and not agent.problems:
+        yield note("another agent than the dual's: its rows and reward were not checked", "--train.agent_func_path")
+
+
+@check(RL)
+def reward_file(run: Run) -> Found:
+    first, *others = str(run.flags.given.get("reward.remote_url") or "").split(",")
+    if run.agent is not None or not first.endswith(".py"):
+        return
+    if others:
+        yield error("of several reward files only the first is loaded", "--reward.remote_url", "pass one file")
+    tree = read_python(first)
+    if isinstance(tree, str):
+        yield error(f"no reward function: {tree}", f"--reward.remote_url {first}", "check the path")
+    # A module's `__getattr__` gives the function as well: the file of this package has one.
+    elif not names_in(tree) & {"reward_func", "__getattr__"}:
+        yield error("the reward file defines no reward_func", first, "define reward_func(queries, prompts, labels)")
+
+
+@check(RL)
+def configuration(run: Run) -> Found:
+    if isinstance(run.config, CellDualityError):
+        yield finding_of(run.config, str(run.config_path))
+    elif run.is_ours and run.config_path is None and not run.submitted:
+        hint = f"export {PATH_VARIABLE}=DATA/cellduality.json, or bind the agent: cellduality agent-path --config FILE"
+        yield error(f"no configuration: {PATH_VARIABLE} is not set", "--train.agent_func_path", hint)
+
+
+@check(RL)
+def dual_timeout(run: Run, config: Config) -> Found:
+    where, hint = f"{run.config_path}: dual.timeout_seconds", "lower it to a few times the metric dual_seconds"
+    if config.dual.timeout_seconds > 600:
+        yield warning(f"one stuck dual holds up a step for {config.dual.timeout_seconds:g} s", where, hint)
+
+
+@check(RL)
+def dual_calls(run: Run, config: Config) -> Found:
+    tasks, vocabulary = config.load_tasks(), config.load_vocabulary()
+    rewards, group = config.load_rewards(tasks), run.get("rollout.n_samples_per_prompt")
+    for name, settings in config.tasks.items():
+        if not settings.traces or not rewards[name].asks_log_probs:
+            continue
+        asked, of_what, hint, answer = group, "answers", "lower traces", tasks[name].answer
+        if isinstance(answer, OneOf):
+            labels = len(vocabulary.labels[answer.kind])
+            asked = min(labels, group)
+            if rewards[name].asks_every_label:
+                rivals = held_against(vocabulary, answer.kind, settings.negatives) or labels
+                asked, of_what, hint = min(labels, rivals + group), "labels", "lower traces, or negatives"
+        once = ", the traces once a step" if settings.hidden == 1 else ""
+        what = f"a group of {name} asks the dual up to {2 * asked * settings.traces} times: {asked} {of_what} x "
+        what += f"{settings.traces} traces, each decoded and then read on from{once}"
+        yield note(what, f"{run.config_path}: tasks.{name}.traces", hint)
+
+
+@check(RL)
+def length_of_traces(run: Run, config: Config) -> Found:
+    where = f"{run.config_path}: dual.max_new_tokens"
+    hint = "set what a trace needs (data prepare --dual-max-new-tokens)"
+    for name, settings in config.tasks.items():
+        if settings.traces and config.dual.max_new_tokens is None:
+            yield warning(f"the dual of {name} reasons without a limit", where, hint)
+
+
+@check(RL)
+def configuration_reaches_workers(run: Run, agent: AgentFile) -> Found:
+    if not agent.is_ours or agent.bound is not None or isinstance(run.job_variables, str):
+        return
+    joins = run.submitted or run.variables.get("RAY_ADDRESS")
+    if joins and not (run.submitted and PATH_VARIABLE in run.own_variables):
+        hint = "name it in --runtime-env-json, or bind the agent: cellduality agent-path --config FILE"
+        what = f"{PATH_VARIABLE} may not reach the workers of a Ray that runs already"
+        yield warning(what, "--runtime-env-json", hint)
+    elif run.config_path is not None and not run.config_path.is_absolute():
+        yield warning(f"{PATH_VARIABLE} is a relative path", str(run.config_path), "make it absolute")
+
+
 @check()
 def data_files(run: Run) -> Found:
-    """Rows that are not there. A comma separates data sets and an @ begins a folder inside one, also where they are
-    part of a name."""
     if not run.rows:
         yield error("no rows to train on", run.rows_flag, "pass the rows that cellduality data prepare wrote")
     is_split = len(run.rows) > 1 or "@" in str(run.get(run.rows_flag[2:]))
+    hint = f"prepare the data first (bash recipes/prepare.sh){is_split * '; OpenRLHF splits a name at , and @'}"
     for name in run.rows:
         if Path(name).exists():
             continue
         if Path(name).is_absolute() or name.endswith((".jsonl", ".json")) or name.startswith("."):
-            hint = "prepare the data first (bash recipes/prepare.sh)"
-            hint += "; OpenRLHF splits a name at , and @" if is_split else ""
             yield error("no such file", f"{run.rows_flag} {name}", hint)
         else:
             yield note("rows of the hub could not be checked", f"{run.rows_flag} {name}")
 
 
 @check()
-def keys(run: Run) -> Found:
-    """Rows read under other names than they have. Without `--data.label_key` every label is empty, and the agent has
-    nothing to ask the dual about; without `--data.output_key` SFT takes the input for a list of turns."""
-    if run.is_rl and not run.is_ours:
-        return
-    for name, wanted in (("input_key", "input"), ("label_key", "label") if run.is_rl else ("output_key", "output")):
-        found, flag = run.get(f"data.{name}"), f"--data.{name}"
-        if found != wanted:
-            yield error(f"{flag} is {found}, and rows call it {wanted!r}", flag, f"pass {wanted}")
-
-
-@check()
 def model_folder(run: Run) -> Found:
-    """A model that is missing, incomplete, or has no tokenizer or chat template. Without a chat template neither the
-    dual nor evaluation can frame a question."""
     problem = run.tokenizer
     if run.model is None:
         yield error("no model to start from", run.model_flag, "name a folder or a model of the hub")
@@ -65,65 +131,34 @@ def model_folder(run: Run) -> Found:
         yield note(what, run.model_place, "download it first, or check the name and the network")
 
 
-@check()
-def positions(run: Run, model: Model) -> Found:
-    """A context longer than the model's positions. vLLM refuses to start with it, and the trainer computes nonsense
-    beyond them."""
-    found, context = model.size("max_position_embeddings"), run.get("data.max_len")
-    if not found and not model.is_missing:
-        yield note("how many positions the model has could not be checked", run.model_flag)
-    elif found and found < context:
-        what = f"the model has {found} positions, fewer than {context}"
-        yield error(what, "--data.max_len", "lower it (MAX_LEN)")
-
-
-@check(RL)
-def room_for_prompts(run: Run) -> Found:
-    """Responses that may be as long as the context. A prompt too long for what they leave is cut from the left, system
-    turn first; where they leave nothing it is passed whole, and overflows the engine. Without a limit a response may
-    leave its dual no room."""
-    limit, context, flag = run.get("rollout.max_new_tokens"), run.get("data.max_len"), "--rollout.max_new_tokens"
-    if limit is None:
-        yield warning("responses have no limit", flag, f"pass less than {context}")
-    elif limit >= context:
-        yield error(f"{limit} tokens of a response leave no room for a prompt in {context}", flag, "lower it")
-
-
 @check(RL)
 def rl_rows(run: Run, config: Config, tokenizer: Any) -> Found:
-    """A row whose prompt, dual or both responses do not fit, whose task is unknown, or that its reward cannot judge. An
-    overlong prompt is cut in silence, and an overlong dual counts as failed."""
     limit = run.get("rollout.max_new_tokens") or 0
     for path in run.row_files:
-        try:
-            preflight.check_rl(path, config, tokenizer, max_len=run.get("data.max_len"), max_new_tokens=limit)
-        except CellDualityError as failure:
-            yield finding_of(failure)
+        preflight.check_rl(path, config, tokenizer, max_len=run.get("data.max_len"), max_new_tokens=limit)
+    yield from ()
 
 
 @check()
 def held_out_rows(run: Run) -> Found:
-    """Rows about cells that are kept for evaluation, or of another preparation than the agent's. An `eval_test.jsonl`,
-    and traces that were chosen before the data were prepared anew, train on test cells; under another vocabulary
-    nothing can be answered right."""
+    hint = "pass the rows that were prepared with this configuration; choose traces again (cellduality traces filter)"
     for path in run.row_files:
-        folder = run.config_path.parent if run.is_ours and run.config_path else path.parent
-        splits, hint = _splits(folder / "cells.jsonl"), "pass the rows that were prepared with this configuration"
-        if not splits:
-            continue
-        try:
-            found = Counter(splits.get(str(row["id"]), "") for row in read_jsonl(path) if "id" in row)
-        except CellDualityError:  # another check says so
-            continue
+        where, folder = (
+            f"{run.rows_flag} {path}",
+            run.config_path.parent if run.is_ours and run.config_path else path.parent,
+        )
+        cells, found = folder / "cells.jsonl", Counter[str]()
+        if splits := _splits(cells):
+            with contextlib.suppress(CellDualityError):  # another check says so
+                found.update(splits.get(str(row["id"]), "") for row in read_jsonl(path) if "id" in row)
         held = ", ".join(f"{count} {split}" for split, count in sorted(found.items()) if split not in ("", "train"))
         if held:
-            what = f"rows are about cells that are kept for evaluation ({held})"
-            yield error(what, f"{run.rows_flag} {path}", f"{hint}; choose traces again (cellduality traces filter)")
+            yield error(f"rows are about cells that are kept for evaluation ({held})", where, hint)
         elif found[""]:
             what = f"{found['']} of {found.total()} rows are about cells that this preparation does not have"
-            yield error(what, f"{run.rows_flag} {path}", hint)
-        elif _vocabulary(path) not in ("", _vocabulary(folder / "cells.jsonl")):
-            yield error("rows were prepared with another vocabulary", f"{run.rows_flag} {path}", hint)
+            yield error(what, where, hint)
+        elif splits and _vocabulary(path) not in ("", _vocabulary(cells)):
+            yield error("rows were prepared with another vocabulary", where, hint)
 
 
 def _splits(path: Path) -> dict[str, str]:
@@ -131,8 +166,7 @@ def _splits(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     with path.open("rb") as stream:  # a line begins with both, and the genes behind them need not be read
-        found = (_CELL.match(line) for line in stream)
-        return {json.loads(each[1]): each[2].decode() for each in found if each}
+        return {json.loads(each[1]): each[2].decode() for each in map(_CELL.match, stream) if each}
 
 
 def _vocabulary(path: Path) -> str:
@@ -146,44 +180,13 @@ def _vocabulary(path: Path) -> str:
 
 @check(SFT)
 def sft_rows(run: Run, tokenizer: Any) -> Found:
-    """An SFT row that is malformed or does not fit. Rows whose prompt does not fit are dropped in silence; of others
-    the end is cut, and the last token overwritten."""
     for path in run.row_files:
-        try:
-            preflight.check_sft(path, tokenizer, run.get("data.max_len"))
-        except CellDualityError as failure:
-            yield finding_of(failure)
-
-
-@check()
-def chat_template_is_applied(run: Run) -> Found:
-    """Prompts that are not framed by the chat template. The dual is always framed by it. SFT without it frames
-    questions as `User: ...`, its default, RL not at all."""
-    frame = run.get("data.input_template")
-    if run.is_rl and not run.is_ours:
-        return
-    if not run.get("data.apply_chat_template"):
-        what = f"framed as {frame!r}" if frame else "not framed at all"
-        yield error(f"questions are {what}, and the dual by the chat template", "--data.apply_chat_template", "pass it")
-    elif run.flags.given.get("data.input_template"):
-        what = "the chat template is applied, so the input template is not"
-        yield note(what, "--data.input_template", "leave it out")
-
-
-@check(SFT)
-def template_given_as_text(run: Run) -> Found:
-    """A chat template given as a file. `--data.tokenizer_chat_template` is the template's text; a path would become the
-    template itself."""
-    given, flag = run.get("data.tokenizer_chat_template"), "--data.tokenizer_chat_template"
-    if given and "{" not in given:
-        what = "a path is taken for the template's text" if Path(given).exists() else "the template shows no message"
-        yield error(f"{what}: {given:.60}", flag, f'pass the text: "$(cat {given})"')
+        preflight.check_sft(path, tokenizer, run.get("data.max_len"))
+    yield from ()
 
 
 @check()
 def date_in_template(run: Run, tokenizer: Any) -> Found:
-    """A chat template that inserts today's date. That of Llama 3.2 does. SFT, RL and evaluation on different days then
-    ask different questions, and a run changes at midnight."""
     turn = [{"role": "user", "content": "Which type is the cell?"}]
     days = (datetime.datetime(2001, 2, 3), datetime.datetime(2034, 11, 25))
     texts = {_framed(tokenizer, turn, add_generation_prompt=True, strftime_now=day.strftime) for day in days}
@@ -194,21 +197,16 @@ def date_in_template(run: Run, tokenizer: Any) -> Found:
 
 @check(SFT)
 def end_of_response(run: Run, tokenizer: Any) -> Found:
-    """A chat template whose answer does not follow the prompt, or does not end in the tokenizer's end token. OpenRLHF
-    cuts the response out of the rendered conversation by the prompt's length. Where it does not end in the end token, a
-    blank and the end token are added, and the policy learns to say both."""
     from jinja2 import TemplateError
 
     if not run.get("data.apply_chat_template") or not run.row_files:
         return
     try:
-        row = next(read_jsonl(run.row_files[0]), {})
-    except CellDualityError:  # another check says so
+        row = next(preflight.rows(run.row_files[0], "SFT", "output"))[1]
+    except (CellDualityError, StopIteration):  # another check says so
         return
-    question, answer = row.get("input"), row.get("output")
-    if not isinstance(question, str) or not isinstance(answer, str):
-        return
-    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    answer = row["output"]
+    turns = [{"role": "user", "content": row["input"]}, {"role": "assistant", "content": answer}]
     try:
         prompt, both = _framed(tokenizer, turns[:1], add_generation_prompt=True), _framed(tokenizer, turns)
     except TemplateError as failure:
