@@ -10,6 +10,7 @@ from typing import Any
 from cellduality_plugin.evaluation.metrics.registry import sums_up
 from cellduality_plugin.evaluation.tables import (
     best_columns,
+    cells_of,
     columns_of,
     gain_of,
     ordered_keys,
@@ -42,10 +43,10 @@ class Headline:
 
         That is the interval of a difference of independent measurements; of the same cells it is rather too wide.
         """
-        intervals = [metric["interval"] for metric in (self.before, self.after) if metric and metric["interval"]]
-        if self.gain is None or len(intervals) < 2:
+        if self.gain is None or self.before is None or not (self.before["interval"] and self.after["interval"]):
             return False
-        return abs(self.gain) > math.hypot(*((high - low) / 2 for low, high in intervals))
+        halves = [(high - low) / 2 for low, high in (self.before["interval"], self.after["interval"])]
+        return abs(self.gain) > math.hypot(*halves)
 
     @property
     def best(self) -> frozenset[str]:
@@ -77,16 +78,16 @@ def compared(metrics: Mapping[str, Any]) -> list[str]:
 
 def headlines(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[Headline]:
     """Return the headline of each section of ``metrics`` in which the last of ``checkpoints`` has one."""
-    columns, k, found = metrics["columns"], metrics["settings"]["neighbours"][0], []
-    ours = [key for key in ordered_keys(metrics) if key in columns[checkpoints[-1]]["metrics"]]
+    k, found = metrics["settings"]["neighbours"][0], []
+    ours = [key for key in ordered_keys(metrics) if key in metrics["columns"][checkpoints[-1]]["metrics"]]
     for section in metrics["spaces"]:
-        own = (name for at, _, name in (key.rpartition("/") for key in ours) if at == section and sums_up(name, k))
-        key = next((f"{section}/{name}" for name in own), None)
-        cells = {name: column["metrics"][key] for name, column in columns.items() if key in column["metrics"]}
-        cells = {name: cell for name, cell in cells.items() if cell["value"] is not None}
-        if key is None or (after := cells.get(checkpoints[-1])) is None:
+        own = (key for key in ours if key.rpartition("/")[0] == section and sums_up(key.rpartition("/")[2], k))
+        if (key := next(own, None)) is None:
             continue
-        baselines = [(name, cell) for name, cell in cells.items() if columns[name]["kind"] == "baseline"]
+        cells = {name: cell for name, cell in cells_of(metrics, key).items() if cell["value"] is not None}
+        if (after := cells.get(checkpoints[-1])) is None:
+            continue
+        baselines = [(name, cells[name]) for name in columns_of(metrics, "baseline") if name in cells]
         best = max(baselines, key=lambda each: gain_of(after, each[1]), default=None)
         before = cells.get(checkpoints[-2]) if len(checkpoints) > 1 else None
         name = title(key, after["better"])

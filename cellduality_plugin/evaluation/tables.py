@@ -29,24 +29,12 @@ def section_title(key: str) -> str:
 
 
 def title(key: str, better: str) -> str:
-    """Return a metric's name with an arrow in the better direction.
-
-    Examples
-    --------
-    >>> title("conditional_cell_generation/knn_agreement_10", "higher")
-    'k-NN agreement (10) ↑'
-    """
+    """Return a metric's name with an arrow in the better direction."""
     return f"{titled(key.rpartition('/')[2])} {ARROWS[better]}"
 
 
 def written(value: float | None) -> str:
-    """Return a value as tables show it: three decimals, four for the small ones, a dash for none.
-
-    Examples
-    --------
-    >>> written(0.7712), written(0.00234), written(None)
-    ('0.771', '0.0023', '–')
-    """
+    """Return a value as tables show it: three decimals, four for the small ones, a dash for none."""
     if value is None:
         return "–"
     return f"{value:.4f}" if 0 < abs(value) < 0.05 else f"{value:.3f}"
@@ -74,13 +62,15 @@ def ordered_keys(metrics: Mapping[str, Any]) -> list[str]:
     return sorted({key for column in metrics["columns"].values() for key in column["metrics"]}, key=order)
 
 
+def cells_of(metrics: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any]]:
+    """Return metric ``key`` of every column that has it."""
+    return {name: own["metrics"][key] for name, own in metrics["columns"].items() if key in own["metrics"]}
+
+
 def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Mapping[str, Any]]]]:
     """Return (task, title, {column: metric}) of every row of the table, the headlines of a task first."""
-    rows = []
-    for key in ordered_keys(metrics):
-        cells = {name: c["metrics"][key] for name, c in metrics["columns"].items() if key in c["metrics"]}
-        rows.append((key.rpartition("/")[0], title(key, next(iter(cells.values()))["better"]), cells))
-    return rows
+    rows = ((key, cells_of(metrics, key)) for key in ordered_keys(metrics))
+    return [(key.rpartition("/")[0], title(key, next(iter(own.values()))["better"]), own) for key, own in rows]
 
 
 def table(metrics: Mapping[str, Any]) -> Group:
@@ -91,13 +81,13 @@ def table(metrics: Mapping[str, Any]) -> Group:
     beats every checkpoint.
     """
     tasks: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
-    for section, name, cells in table_rows(metrics):
-        tasks.setdefault(section.partition("@")[0], []).append((section, name, cells))
-    columns, real = list(metrics["columns"]), real_column(metrics)
+    for row in table_rows(metrics):
+        tasks.setdefault(row[0].partition("@")[0], []).append(row)
     legend = f"{metrics['split']} split: ↑ higher is better, ↓ lower, ≈ as real cells; * best but for real cells\n"
+    shown = (_task_table(task, side_by_side(rows), metrics) for task, rows in tasks.items())
     return Group(
         Text(legend, style="dim"),
-        *(Padding(_task_table(task, side_by_side(rows), columns, real), (0, 0, 1, 0)) for task, rows in tasks.items()),
+        *(Padding(each, (0, 0, 1, 0)) for each in shown),
         Text(wins_line(baseline_wins(metrics)), style="dim"),
     )
 
@@ -141,12 +131,6 @@ def best_columns(cells: Mapping[str, Mapping[str, Any]], real: str) -> frozenset
 
     None where fewer than two columns have a value. ``cells`` holds the metric of each column; ``real`` is the column of
     real cells, which "like real cells" is compared with.
-
-    Examples
-    --------
-    >>> row = {"SFT": 0.7, "majority": 0.3, "real cells": 0.9}
-    >>> sorted(best_columns({name: {"value": value, "better": "higher"} for name, value in row.items()}, "real cells"))
-    ['SFT']
     """
     losses = _losses(cells, real)
     return frozenset(name for name, loss in losses.items() if len(losses) > 1 and loss == min(losses.values()))
@@ -157,12 +141,12 @@ def baseline_wins(metrics: Mapping[str, Any]) -> dict[str, bool]:
 
     What a baseline has by construction does not count. A tie is no win.
     """
-    columns, real, won = metrics["columns"], real_column(metrics), {}
-    for key in dict.fromkeys(key for column in columns.values() for key in column["metrics"]):
-        cells = {name: column["metrics"][key] for name, column in columns.items() if key in column["metrics"]}
+    real, won = real_column(metrics), {}
+    for key in dict.fromkeys(key for column in metrics["columns"].values() for key in column["metrics"]):
+        cells = cells_of(metrics, key)
         losses: dict[str, list[float]] = {"baseline": [], "checkpoint": []}
         for name, loss in _losses(cells, real).items():
-            if (kind := columns[name].get("kind")) in losses and cells[name].get("note") != BY_CONSTRUCTION:
+            if (kind := metrics["columns"][name].get("kind")) in losses and cells[name].get("note") != BY_CONSTRUCTION:
                 losses[kind].append(loss)
         if all(losses.values()):
             won[key] = min(losses["baseline"]) < min(losses["checkpoint"])
@@ -180,15 +164,7 @@ def _losses(cells: Mapping[str, Mapping[str, Any]], real: str) -> dict[str, floa
 
 
 def wins_line(won: Mapping[str, bool]) -> str:
-    """Return the line under the table: in how many rows a baseline beats every checkpoint, in all and by section.
-
-    Examples
-    --------
-    >>> wins_line({"a/accuracy": True, "a/macro_f1": False, "b/accuracy": False})
-    'A baseline beats every checkpoint in 1 of 3 rows that both have: a 1 of 2; b 0 of 1.'
-    >>> wins_line({"a/accuracy": False}), wins_line({})
-    ('No baseline beats every checkpoint in any of 1 rows that both have.', '')
-    """
+    """Return the line under the table: in how many rows a baseline beats every checkpoint, in all and by section."""
     if not any(won.values()):
         return f"No baseline beats every checkpoint in any of {len(won)} rows that both have." if won else ""
     sections: dict[str, list[bool]] = {}
@@ -198,21 +174,17 @@ def wins_line(won: Mapping[str, bool]) -> str:
     return f"A baseline beats every checkpoint in {sum(won.values())} of {len(won)} rows that both have: {each}."
 
 
-def _task_table(task: str, rows: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str], real: str) -> Table:
-    measured = [column for column in columns if any(column in cells for _, cells in rows)]
+def _task_table(task: str, rows: Sequence[tuple[str, Mapping[str, Any]]], metrics: Mapping[str, Any]) -> Table:
+    measured = [column for column in metrics["columns"] if any(column in cells for _, cells in rows)]
     heading = Text(section_title(task), style="bold")
     shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     shown.add_column("metric", no_wrap=True)  # three checkpoints with all baselines fit into 80 characters
     for name in measured:
         shown.add_column(name.replace(" ", "\n"), justify="right")
     for name, cells in rows:
-        best = best_columns(cells, real)
-        values = [_marked(cells.get(column), column in best) for column in measured]
-        shown.add_row(name, *(values if cells else ()))
+        best = best_columns(cells, real_column(metrics))
+        values = [(written(cells.get(column, {}).get("value")), column in best) for column in measured]
+        # The best is marked with a star, too, for files know no bold.
+        marked = [Text(value + "*", style="bold") if first else Text(value + "\u00a0") for value, first in values]
+        shown.add_row(name, *(marked if cells else ()))
     return shown
-
-
-def _marked(cell: Mapping[str, Any] | None, best: bool) -> Text:
-    """Return a value, marked if it is the best: with a star, too, for files know no bold."""
-    value = written(cell["value"] if cell else None)
-    return Text(value + "*", style="bold") if best else Text(value + "\u00a0")
