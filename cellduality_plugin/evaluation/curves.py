@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -23,7 +24,7 @@ def read_curves(source: Path) -> Curves:
     """Return the curves in ``source``; empty if it holds none, a CellDualityError if it is not there.
 
     It is a folder with TensorBoard event files (searched with its sub-folders), or a training log with lines
-    ``Global step N: {...}``.
+    ``Global step N: {...}``. A step logged twice (a resumed run) keeps its last value.
     """
     if source.is_dir():
         return _by_name(_event_values(source))
@@ -36,7 +37,7 @@ def read_curves(source: Path) -> Curves:
 
 
 def parse_log(lines: Iterable[str]) -> Curves:
-    """Return the curves in log lines; a step logged twice (a resumed run) keeps its last value.
+    """Return the curves in log lines.
 
     Examples
     --------
@@ -68,18 +69,15 @@ def _by_name(values: Iterable[tuple[str, int, float]]) -> Curves:
 
 
 def divided(curves: Curves) -> Curves:
-    """Return what the curves say: those that are logged as two means divided, see :mod:`cellduality_plugin.ratios`.
+    """Return what the curves say: finite values, means divided where two are logged (:mod:`cellduality_plugin.ratios`).
 
     Examples
     --------
     >>> divided({"dual_share/t": [(1, 0.5), (2, 0.0)], "dual_reward/t": [(1, 0.25), (2, 0.0)]})
     {'dual_reward/t': [(1, 0.5)]}
     """
-    found: Curves = {}
-    for step, metrics in steps_of(curves):
-        for name, value in with_ratios(metrics).items():
-            found.setdefault(name, []).append((step, value))
-    return found
+    values = ((name, step, value) for step, own in steps_of(curves) for name, value in with_ratios(own).items())
+    return _by_name(each for each in values if math.isfinite(each[2]))
 
 
 def chosen(curves: Curves, at_most: int = 18) -> Curves:

@@ -25,11 +25,6 @@ def rank_profile(top: int) -> NDArray[np.float64]:
     """Return the weight of ranks 1 .. ``top``: 1 - log(rank) / log(top + 1), falling from 1 to just above 0.
 
     Log-expression falls about linearly with log rank; a gene outside the sentence weighs 0.
-
-    Examples
-    --------
-    >>> rank_profile(3).round(3).tolist()
-    [1.0, 0.5, 0.208]
     """
     return np.asarray(1.0 - np.log(np.arange(1, top + 1)) / np.log(top + 1))
 
@@ -39,11 +34,6 @@ def cell_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) 
 
     ``cells`` are ranked genes, descending, unique; ranks past ``top`` are ignored. ``genes``, the vocabulary, are the
     order of the columns; a KeyError if a cell lists another.
-
-    Examples
-    --------
-    >>> cell_matrix([("B", "A"), ("C",)], ("A", "B", "C"), top=3).toarray().round(2).tolist()
-    [[0.5, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     column = {gene: index for index, gene in enumerate(genes)}
     profile = rank_profile(top)
@@ -85,10 +75,9 @@ class PcaEmbedding(Embedding):
 
     def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
         matrix = cell_matrix(cells, self.genes, self.top)
-        parts = [np.empty((0, self._pca.n_components_))]
-        for start in range(0, len(cells), _CHUNK):  # a dense chunk at a time bounds the memory
-            parts.append(self._pca.transform(matrix[start : start + _CHUNK].toarray()))
-        return np.concatenate(parts)
+        starts = range(0, len(cells), _CHUNK)  # a dense chunk at a time bounds the memory
+        parts = [self._pca.transform(matrix[start : start + _CHUNK].toarray()) for start in starts]
+        return np.concatenate([np.empty((0, self._pca.n_components_)), *parts])
 
 
 def open_embedding(
@@ -120,12 +109,6 @@ def fit_embedding(
 
     It has fewer dimensions than ``components`` where there are fewer cells or genes. The seed is for the iterative
     solver that large matrices need; small ones are decomposed exactly.
-
-    Examples
-    --------
-    >>> space = fit_embedding([("A", "B"), ("B", "A"), ("C", "A")], ("A", "B", "C"), components=2)
-    >>> space([("A", "B")]).shape, space.name
-    ((1, 2), 'PCA(2) of 1 - log(rank)/log(3), fitted on 3 real training cells')
     """
     from sklearn.decomposition import PCA
 

@@ -16,9 +16,9 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import generated
 from cellduality_plugin.evaluation.baselines import BASELINES, baseline_columns, measure_cells
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
-from cellduality_plugin.evaluation.metrics import dual, labels
+from cellduality_plugin.evaluation.generated import REAL, point_rows
+from cellduality_plugin.evaluation.metrics import labels
 from cellduality_plugin.evaluation.metrics.registry import Measurement, load_metric
-from cellduality_plugin.evaluation.points import REAL, point_rows
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
 from cellduality_plugin.evaluation.sections import (
     COARSE_FILE,
@@ -172,9 +172,9 @@ def _checkpoint_column(
         elif section.writes_cells:
             own |= measure_cells(made, section)
         # The labels of an external set were not taught.
-        own |= dual.measure(section.reference, made, drawn, truth=section.shared is None)
+        own |= labels.measure_duals(section.reference, made, drawn, truth=section.shared is None)
         found |= _prefixed(section.key, own)
-        failed[section.key] = dual.failures(made)
+        failed[section.key] = labels.failures(made)
     return {"kind": "checkpoint", "metrics": found, "confusion": matrices, "failures": failed}
 
 

@@ -56,11 +56,6 @@ def moving_average(points: Sequence[tuple[int, float]], steps: NDArray[np.int64]
     """Return at each of ``steps`` the mean of what was logged in the last ``window`` steps; NaN where nothing was.
 
     A step in which a task had no row logs nothing of it, so that the mean is over the steps that did.
-
-    Examples
-    --------
-    >>> moving_average([(1, 0.0), (2, 1.0), (4, 0.5)], np.array([1, 2, 3, 4, 9]), window=2).tolist()
-    [0.0, 0.5, 1.0, 0.5, nan]
     """
     logged, values = np.array([p[0] for p in points]), np.array([p[1] for p in points], dtype=float)
     within = (logged > steps[:, None] - window) & (logged <= steps[:, None])
@@ -70,14 +65,7 @@ def moving_average(points: Sequence[tuple[int, float]], steps: NDArray[np.int64]
 
 
 def band(runs: Sequence[Sequence[tuple[int, float]]], window: int) -> Band:
-    """Return mean and standard deviation over ``runs`` of their moving averages.
-
-    Examples
-    --------
-    >>> found = band([[(1, 0.0), (2, 1.0)], [(1, 1.0), (2, 1.0)]], window=1)
-    >>> found.mean.tolist(), found.spread.round(3).tolist()
-    ([0.5, 1.0], [0.707, 0.0])
-    """
+    """Return mean and standard deviation over ``runs`` of their moving averages."""
     steps = np.array(sorted({step for points in runs for step, _ in points}), dtype=np.int64)
     smooth = np.array([moving_average(points, steps, window) for points in runs])
     known = np.isfinite(smooth).all(axis=0)
@@ -91,21 +79,17 @@ def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
     A task is shown if every run (usually one a seed) logged it, its truth likewise. ``window`` are the steps of the
     moving average.
     """
-    finite = [
-        {name: [point for point in points if np.isfinite(point[1])] for name, points in divided(curves).items()}
-        for curves in runs
-    ]
-    logged = [{name.partition("/")[2] for name in curves if name.startswith(f"{REWARD}/")} for curves in finite]
+    own = [divided(curves) for curves in runs]
+    logged = [{name.partition("/")[2] for name in curves if name.startswith(f"{REWARD}/")} for curves in own]
     common = set.intersection(*logged) if logged else set()
     families = {task: pair.family for task, pair in TASKS.items()}
-    order = [*families, *sorted(common - families.keys())]
-    found = []
+    order, found = [*families, *sorted(common - families.keys())], []
     for task in sorted(common, key=order.index):
-        truth = [curves.get(f"{TRUTH}/{task}", []) for curves in finite]
-        reward = band([curves[f"{REWARD}/{task}"] for curves in finite], window)
-        found.append(
-            Panel(families.get(task, DualTask.family), task, reward, band(truth, window) if all(truth) else None)
-        )
+        truths = [curves.get(f"{TRUTH}/{task}", []) for curves in own]
+        reward, truth = band([curves[f"{REWARD}/{task}"] for curves in own], window), None
+        if all(truths):
+            truth = band(truths, window)
+        found.append(Panel(families.get(task, DualTask.family), task, reward, truth))
     return found
 
 

@@ -143,12 +143,11 @@ def _add_duals(
     first = {(p.task, p.id): index for index, p in reversed(list(enumerate(done)))}
     asked = [(index, answer, False) for index, p in enumerate(done) if (answer := p.answer) is not None]
     asked += [(index, gold, True) for index in first.values() if (gold := done[index].gold) is not None]
-    prompts = [
-        tasks[p.task].dual_prompt(rows[p.task, p.id].known, answer, vocabulary)
-        for index, answer, _ in asked
-        if (p := done[index])
-    ]
-    answers = decoder.generate([Request(prompt, 0.0, 0) for prompt in prompts], "dual")
+    requests = []
+    for index, answer, _ in asked:
+        task, row = done[index].task, done[index].id
+        requests.append(Request(tasks[task].dual_prompt(rows[task, row].known, answer, vocabulary), 0.0, 0))
+    answers = decoder.generate(requests, "dual")
     for (index, _, truth), response in zip(asked, answers, strict=True):
         p, rebuilt, failure, similarity = done[index], None, PROMPT_TOO_LONG, 0.0
         if response is not None:
@@ -158,7 +157,6 @@ def _add_duals(
         if truth:
             p = replace(p, truth_similarity=similarity, truth_rebuilt=rebuilt, truth_dual_failure=failure)
         else:
-            own = {"dual_response": response or "", "dual_failure": failure}
-            p = replace(p, rebuilt=rebuilt, similarity=similarity, **own)
+            p = replace(p, dual_response=response or "", rebuilt=rebuilt, dual_failure=failure, similarity=similarity)
         done[index] = p
     return done

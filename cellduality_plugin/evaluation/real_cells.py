@@ -123,11 +123,6 @@ def matched(labels: Sequence[str], wanted: Sequence[str], rng: np.random.Generat
     """Return the places of as many cells of each label as ``wanted`` holds, or of all there are if that is fewer.
 
     ``rng`` draws them; without it the first ones are taken.
-
-    Examples
-    --------
-    >>> matched(["B", "T", "B", "T", "B"], ["B", "B", "T", "NK"]).tolist()
-    [0, 1, 2]
     """
     names = np.asarray(labels)
     places = []

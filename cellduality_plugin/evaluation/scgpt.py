@@ -29,19 +29,14 @@ _ARGUMENTS = ("embsize", "nheads", "d_hid", "nlayers")
 _FLASH = re.compile(r"self_attn\.(_impl\.)?Wqkv\.")
 
 
-def value_bins(count: int, bins: int = BINS) -> NDArray[np.int64]:
-    """Return the expression bin, 1 to ``bins`` - 1, of the first to the last of ``count`` ranked genes.
+def value_bins(count: int) -> NDArray[np.int64]:
+    """Return the expression bin, :data:`BINS` - 1 to 1, of the first to the last of ``count`` ranked genes.
 
     scGPT bins the expressed genes of a cell by the quantiles of their values; here the weights of
     :func:`cellduality_plugin.evaluation.embedding.rank_profile` stand for the values.
-
-    Examples
-    --------
-    >>> value_bins(4, bins=5).tolist()
-    [4, 3, 2, 1]
     """
     values = rank_profile(count)
-    return np.digitize(values, np.quantile(values, np.linspace(0, 1, bins - 1))).astype(np.int64)
+    return np.digitize(values, np.quantile(values, np.linspace(0, 1, BINS - 1))).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -96,8 +91,7 @@ def read_scgpt(folder: Path, genes: Sequence[str], top: int) -> ScgptEmbedding:
     that scGPT does not know are left out of a cell. A CellDualityError if a file is missing or malformed, a weight is
     missing or of another shape, values are not embedded in the continuous style, or scGPT knows none of the genes.
     """
-    settings = _json(folder / "args.json")
-    vocabulary = _json(folder / "vocab.json")
+    settings, vocabulary = _json(folder / "args.json"), _json(folder / "vocab.json")
     missing = [name for name in _ARGUMENTS if not isinstance(settings.get(name), int)]
     style = settings.get("input_emb_style", settings.get("input_style", "continuous"))
     if missing or style not in ("continuous", "binned"):
@@ -171,11 +165,9 @@ def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) 
             "transformer_encoder": nn.TransformerEncoder(layer, layers, enable_nested_tensor=False),
         }
     )
-    wanted = model.state_dict()
-    for name, tensor in wanted.items():
-        shape = getattr(weights.get(name), "shape", None)
-        if shape != tensor.shape:
-            of = f"{name!r} of shape {tuple(shape)}, not {tuple(tensor.shape)}" if shape else f"no weight {name!r}"
-            raise _refused(of, path)
-    model.load_state_dict({name: weights[name] for name in wanted})
+    own = {name: tensor for name, tensor in weights.items() if name in model.state_dict()}
+    try:
+        model.load_state_dict(own)
+    except RuntimeError as error:  # a weight is missing or of another shape
+        raise _refused(str(error), path) from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu").float().eval()

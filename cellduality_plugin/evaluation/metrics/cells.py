@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from cellduality_plugin.evaluation import distances, transport
+from cellduality_plugin.evaluation import distances
 from cellduality_plugin.evaluation.distances import Matrix
 from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Cells, Pair, Places
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement, group, metric
@@ -57,8 +57,9 @@ def knn_agreement(cells: Cells) -> dict[int, Measurement]:
             found[k] = Measurement(None, n=len(cells.rows), seed=reference.seed, note=note, **how)
             continue
         named = distances.nearest_labels(apart, reference.held_out.names, k)
-        right = (named == np.asarray(cells.names, dtype=str)).tolist() + [False] * (len(cells.rows) - len(cells))
-        found[k] = mean_of([*zip(cells.rows, right, strict=True)], reference, **how)
+        right = [own == asked for own, asked in zip(named, cells.names, strict=True)]
+        unread = [False] * (len(cells.rows) - len(cells))
+        found[k] = mean_of([*zip(cells.rows, right + unread, strict=True)], reference, **how)
     return found
 
 
@@ -106,15 +107,17 @@ def mmd_within_types(cells: Cells) -> Measurement:
     estimator="Wasserstein-1, exact, Euclidean cost, mean over draws",
 )  # fmt: skip
 def wasserstein(cells: Cells) -> Measurement:
-    return _mean_distance(cells, *_by_type(cells), transport.wasserstein)
+    return _mean_distance(cells, *_by_type(cells), distances.wasserstein)
 
 
 @metric("gromov_wasserstein", "GW within types", "lower", bounds=POSITIVE, estimator=f"{SHAPES}, mean over draws")
 def gromov_wasserstein(cells: Cells) -> Measurement:
     used, note = _by_type(cells)
-    most = max((max(len(pair.ours), len(pair.theirs)) for pairs in used for pair in pairs), default=0)
-    distance, affordable = transport.gromov_wasserstein, most <= _MOST_CELLS_OF_SHAPES
-    return _mean_distance(cells, used, note, distance, affordable=affordable, count=_DRAWS_OF_SHAPES)
+    most = max((max(len(one), len(other)) for pairs in used for one, other, _ in pairs), default=0)
+    affordable = most <= _MOST_CELLS_OF_SHAPES
+    return _mean_distance(
+        cells, used, note, distances.gromov_wasserstein, affordable=affordable, count=_DRAWS_OF_SHAPES
+    )
 
 
 @metric("scfid", "scFID", "lower", bounds=POSITIVE, estimator=f"{SCFID}, sample covariance, mean over draws")
@@ -145,7 +148,7 @@ def _scfid(cells: Cells, *, shrinkage: bool, more_than: int = 0) -> Measurement:
 def _by_type(cells: Cells, more_than: int = 0) -> tuple[list[list[Pair]], str]:
     """Return of each draw the types that have cells enough on either side, and what is the mean over them."""
     more_than = max(more_than, LEAST_CELLS_OF_A_TYPE - 1)
-    used = [[pair for pair in pairs if pair.least > more_than] for pairs in cells.pairs]
+    used = [[pair for pair in pairs if min(len(pair[0]), len(pair[1])) > more_than] for pairs in cells.pairs]
     types = len({name for _, (_, names) in cells.draws for name in names})
     most = max(map(len, used), default=0)
     return used, f"mean over {most} of {types} types, those with more than {more_than} cells, {cells.against}"
@@ -163,15 +166,15 @@ def _mean_distance(
 ) -> Measurement:
     """Return the mean of ``distance`` over all pairs, with the interval of ``count`` resamples if affordable."""
     pairs = [pair for draw in draws for pair in draw]
-    value = float(np.mean([distance(pair.ours, pair.theirs)[0] for pair in pairs])) if pairs else None
+    value = float(np.mean([distance(one, other)[0] for one, other, _ in pairs])) if pairs else None
     interval = None
     if value is not None and affordable:
-        resamples = [distance(p.ours, p.theirs, (p.counts[0][:count], p.counts[1][:count])) for p in pairs]
+        resamples = [distance(one, other, (ours[:count], theirs[:count])) for one, other, (ours, theirs) in pairs]
         interval = centred_interval(value, np.mean(resamples, axis=0), low=0.0)
         note += f"; interval of {count} resamples within types, centred"
     elif value is not None:
         note += "; no interval: too many cells or dimensions to resample"
-    n = round(float(np.mean([len(pair.ours) for (pair,) in cells.all_types]))) if cells.all_types else 0
+    n = round(float(np.mean([len(one) for ((one, _, _),) in cells.all_types]))) if cells.all_types else 0
     space, seed = cells.reference.embedding.name, cells.reference.seed
     return Measurement(value, n=n, interval=interval, space=space, kernel=kernel, seed=seed, note=note)
 

@@ -77,30 +77,22 @@ METRICS: dict[str, Metric] = {}
 
 
 def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as a metric, and return it as it is.
+    """Register the decorated function as a metric, and return it as it is; the README has an example.
 
     Parameters
     ----------
     key, title, better
         Its name in ``metrics.json`` and in tables, and the direction of improvement.
     group
-        What is measured, hence what the function is given: ``"cells"`` (the default) one
+        What the function is given: ``"cells"`` (the default) one
         :class:`~cellduality_plugin.evaluation.metrics.given.Cells`; ``"labels"`` gold labels and predicted ones;
-        ``"responses"`` the real and the predicted shift of some genes.
+        ``"responses"`` the real and the predicted shift of some genes; ``"dual"`` a prediction.
     bounds, headline, estimator
         The range, [0, 1] by default; the name of the number that tasks are judged by; what is averaged over what.
     sums_up
         Whether a section is summed up by it; of several by the first that was measured, in the order of tables.
     titles
         Titles of names with a prefix, where the usual one will not do.
-
-    Examples
-    --------
-    A file of one's own, for ``cellduality evaluate --metric own.py:length``::
-
-        @metric("length", "genes a cell", "like real cells", bounds=(0, None))
-        def length(cells):
-            return sum(map(len, cells.genes)) / len(cells)
     """
 
     def register(of: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,12 +138,12 @@ def titled(name: str) -> str:
     ('k-NN agreement (10)', 'shared-type accuracy', 'my own')
     """
     own = _registered(name)
-    if own not in _names():
+    if (found := _names().get(own)) is None:
         return name.replace("_", " ")
-    found, prefix = _names()[own]
-    usual = _TITLES.get(prefix or (SHARED if name.startswith(SHARED) else ""), "{}").format(found.title)
+    known, prefix = found
+    usual = _TITLES.get(prefix or (SHARED if name.startswith(SHARED) else ""), "{}").format(known.title)
     parameter = name.removeprefix(SHARED).removeprefix(own).removeprefix("_")
-    return found.titles.get(name, usual) + (f" ({parameter})" if parameter else "")
+    return known.titles.get(name, usual) + (f" ({parameter})" if parameter else "")
 
 
 def sums_up(name: str, parameter: object) -> bool:
