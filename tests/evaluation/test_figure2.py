@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from cellduality_plugin.evaluation.figure2 import band, panels, write_figure
+from cellduality_plugin.evaluation.curves import band, panels, write_figure
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
