@@ -107,19 +107,6 @@ def test_only_readable_answers_of_perturbed_cells_count_in_any_order(section: Se
     assert scores(unread, section) == scores([], section) == (None, None)
 
 
-def test_a_response_of_the_wrong_genes_points_the_wrong_way(section: Section, made) -> None:
-    """Whoever lets the untreated cell stand and puts other types' genes in front gets no credit for moving much."""
-    others = {"0": (24, 25, 26), "1": (0, 1, 2), "2": (12, 13, 14)}
-    wrong = []
-    for p in made:
-        control = section.rows[p.task, p.id].inputs["control"]
-        added = tuple(f"G{place}" for place in others[p.id[5]])
-        wrong.append(replace(p, answer=(*control[:5], *added)) if p.unknown == PERTURBED else p)
-    found, error = scores(wrong, section)
-    assert found < scores(made, section)[0] - 0.3
-    assert error > 0.05
-
-
 @given(seeds)
 def test_over_all_genes_they_are_what_cell_eval_computes(seed: int) -> None:
     """Its ``pearson_delta`` and ``mse_delta``: scipy's and scikit-learn's, of differences of pseudobulks."""
@@ -162,5 +149,3 @@ def test_genes_without_variance_are_first_if_they_differ_and_last_if_not() -> No
     assert welch_t(perturbed, control)[[0, 1]].tolist() == [np.inf, 0]
     assert welch_t(control, perturbed)[0] == -np.inf
     assert strongest(welch_t(perturbed, control), 3).tolist() == [0, 2, 1]
-    with pytest.raises(ValueError, match="a t-test of 2 and 1 cells"):
-        welch_t(perturbed, control[:1])
