@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,9 @@ NO_CHANGE, MEAN_SHIFT = "no change", "mean shift"
 BASELINES = (PROFILES, LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_CHANGE, MEAN_SHIFT)
 """In the order of their columns."""
 
-Ranked: TypeAlias = Sequence[tuple[str, ...]]
+Cell: TypeAlias = tuple[str, ...]
 Vector: TypeAlias = NDArray[np.float64]
+Space: TypeAlias = Callable[[Sequence[Cell]], Vector]
 
 
 def baseline_columns(
@@ -83,8 +84,10 @@ def _label_columns(
     }
     if vocabulary.tables(kind):
         answers[LOGISTIC] = logistic_labels(train, shown, vocabulary.genes)
-    if profiles is not None and kind in profiles.by_kind:
-        answers[PROFILES] = profile_labels(profiles, kind, rows)
+    if profiles is not None and kind in profiles.by_kind:  # these alone have seen the cells without a label
+        answers[PROFILES] = [
+            profiles.likeliest(kind, many(e.inputs, "cell"), e.inputs.get("control", ())) for e in rows
+        ]
     shared = section.shared.names if section.shared else ()
     return {
         name: labels.measure(reference, section.comparable(gold, predicted), shared=shared)
@@ -121,7 +124,9 @@ def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Seq
     return [str(label) for label in model.predict(cell_matrix(cells, genes, top))]
 
 
-def transferred_labels(train: RealCells, cells: Ranked, space: Callable[[Ranked], Vector], k: int) -> list[str]:
+def transferred_labels(
+    train: RealCells, cells: Sequence[Cell], space: Callable[[Sequence[Cell]], Vector], k: int
+) -> list[str]:
     """Return the type that most of the ``k`` nearest labelled training cells have, for each of ``cells``.
 
     Distances are Euclidean in ``space``, votes as in :func:`~cellduality_plugin.evaluation.distances.nearest_labels`.
@@ -131,14 +136,6 @@ def transferred_labels(train: RealCells, cells: Ranked, space: Callable[[Ranked]
     if not cells:
         return []
     return nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known))).tolist()
-
-
-def profile_labels(profiles: Profiles, kind: str, rows: Sequence[Example]) -> list[str]:
-    """Return the label of set ``kind`` under whose profile each cell that is asked about is likeliest.
-
-    Of all baselines these alone have seen the training cells without a label; the reward ``profile`` is the same.
-    """
-    return [profiles.likeliest(kind, many(row.inputs, "cell"), row.inputs.get("control", ())) for row in rows]
 
 
 def cell_baselines(
@@ -151,11 +148,8 @@ def cell_baselines(
     ``inputs["length"]`` of a row says how many, by default as many as the longest training cell has. A type, or state,
     without a cell has no answer. What a row gets does not depend on the other rows.
     """
-    top = max(map(len, train.genes))
-    cells_of: dict[str, list[tuple[str, ...]]] = {}
-    for cell, condition, labelled in zip(train.genes, train.states or train.types, train.labelled, strict=True):
-        if labelled:
-            cells_of.setdefault(condition, []).append(cell)
+    top, states = max(map(len, train.genes)), train.states or train.types
+    cells_of = train.grouped(states, labelled=True)
     means = {kind: mean_profile(cells, genes, top) for kind, cells in cells_of.items()}
     made: dict[str, list[Prediction]] = {RESAMPLED: [], CLASS_MEAN: []}
     for (task, row), example in sorted(rows.items()):
@@ -163,7 +157,7 @@ def cell_baselines(
         length = int(stated) if isinstance(stated, str) and stated.isdecimal() else top
         for name, sample in product(made, range(samples)):
             rng = np.random.default_rng(request_seed(seed, name, task, row, sample))
-            drawn: tuple[str, ...] = ()
+            drawn: Cell = ()
             if kind in cells_of and name == RESAMPLED:
                 drawn = cells_of[kind][rng.integers(len(cells_of[kind]))]
             elif kind in cells_of:
@@ -180,12 +174,10 @@ def plackett_luce(worth: Vector, length: int, genes: Sequence[str], rng: np.rand
     return tuple(genes[place] for place in able[np.argsort(times, kind="stable")[:length]])
 
 
-def _answer(
-    task: str, row: str, sample: int, example: Example, cell: tuple[str, ...], *, drawn: bool = False
-) -> Prediction:
-    failure, valid = ("", 1.0) if cell else ("no_training_cell", 0.0)
-    asked = row, task, sample, example.unknown, example.gold
-    return Prediction(*asked, "", cell or None, failure, len(cell), validity=valid, drawn=drawn)
+def _answer(task: str, row: str, sample: int, example: Example, cell: Cell, *, drawn: bool = False) -> Prediction:
+    read: dict[str, Any] = {"answer": cell or None, "failure": "" if cell else "no_training_cell"}
+    counts: dict[str, Any] = {"listed": len(cell), "validity": float(bool(cell))}
+    return Prediction(row, task, sample, example.unknown, example.gold, "", drawn=drawn, **read, **counts)
 
 
 def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Prediction]]:
@@ -195,10 +187,10 @@ def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Predi
     learned: dict[tuple[str, str], Vector | None] = {}
     made: dict[str, list[Prediction]] = {NO_CHANGE: [], MEAN_SHIFT: []}
     for (task, row), example in rows.items():
-        control, state = many(example.inputs, "control"), str(example.unknown)
-        if (kinds[row], state) not in learned:
-            learned[kinds[row], state] = mean_shift(known, state, space.genes, space.top, leave_out=kinds[row])
-        shift = learned[kinds[row], state]
+        control, key = many(example.inputs, "control"), (kinds[row], str(example.unknown))
+        if key not in learned:
+            learned[key] = mean_shift(known, key[1], space.genes, space.top, leave_out=key[0])
+        shift = learned[key]
         moved = control if shift is None else moved_cell(control, shift, space.genes, space.top)
         made[NO_CHANGE].append(_answer(task, row, 0, example, control))
         made[MEAN_SHIFT].append(_answer(task, row, 0, example, moved))
@@ -211,21 +203,16 @@ def mean_profile(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int)
 
 
 def mean_shift(
-    cells: Mapping[tuple[str, str], Sequence[Sequence[str]]],
-    perturbation: str,
-    genes: Sequence[str],
-    top: int,
-    *,
-    leave_out: str = "",
+    cells: Mapping[tuple[str, str], Sequence[Cell]], state: str, genes: Sequence[str], top: int, *, leave_out: str = ""
 ) -> Vector | None:
-    """Return the mean over cell types of the shift that ``perturbation`` makes; None if no type has both states.
+    """Return the mean over cell types of the shift to ``state`` from the control; None if no type has both.
 
-    ``cells`` are by (cell type, perturbation); nothing is learned from the type ``leave_out``.
+    ``cells`` are by (cell type, state); nothing is learned from the type ``leave_out``.
     """
     shifts = [
         mean_profile(own, genes, top) - mean_profile(cells[kind, CONTROL], genes, top)
-        for (kind, state), own in sorted(cells.items())
-        if state == perturbation and kind != leave_out and own and cells.get((kind, CONTROL))
+        for (kind, other), own in sorted(cells.items())
+        if other == state and kind != leave_out and own and cells.get((kind, CONTROL))
     ]
     return np.asarray(np.mean(shifts, axis=0)) if shifts else None
 

@@ -13,21 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cellduality_plugin.evaluation.compare import (
-    GOAL,
-    LEVEL,
-    Role,
-    Row,
-    Runs,
-    Spread,
-    arms_of,
-    best_of,
-    check_runs,
-    paired_change,
-    percent,
-    row_label,
-    values_of,
-)
+from cellduality_plugin.evaluation import compare
+from cellduality_plugin.evaluation.compare import Role, Row, Runs, Spread, arms_of, best_of
 from cellduality_plugin.evaluation.plots import MUTED, PALETTE, drawing, save_figure
 from cellduality_plugin.evaluation.tables import ordered_keys, signed
 
@@ -53,16 +40,16 @@ def seeds_table(runs: Runs, before: str = "SFT", after: str = "GRPO") -> Table:
 
     A metric that a run lacks is left out. A CellDualityError if the runs are of different splits or columns.
     """
-    check_runs(runs)
+    compare.check_runs(runs)
     columns = runs[0]["columns"]
     shown = _table("metric", *columns, f"{before} to {after}")
     shown.title = f"{runs[0]['split']} split, {len(runs)} seeds, mean ± standard deviation"
     for key in ordered_keys(runs[0]):
-        values = {name: found for name in columns if (found := values_of(runs, key, name))}
+        values = {name: found for name in columns if (found := compare.values_of(runs, key, name))}
         if not values:
             continue
-        label = row_label(key, columns[next(iter(values))]["metrics"][key]["better"])
-        change = paired_change(values[before], values[after]) if {before, after} <= values.keys() else ()
+        label = compare.row_label(key, columns[next(iter(values))]["metrics"][key]["better"])
+        change = compare.paired_change(values[before], values[after]) if {before, after} <= values.keys() else ()
         shown.add_row(label, *(_mean(values.get(name, ())) for name in columns), _mean(change))
     return shown
 
@@ -104,7 +91,7 @@ def _text(table: Table) -> str:
 
 
 def _label(row: Row) -> str:
-    return row_label(row["key"], row["better"])
+    return compare.row_label(row["key"], row["better"])
 
 
 def _of(rows: Sequence[Row], *roles: Role) -> list[str]:
@@ -134,8 +121,8 @@ def _changes_table(rows: Sequence[Row]) -> Table:
             share = "–"
             if arm["share"] is not None and arm["role"] != "oracle":
                 interval = arm["share_interval"]
-                bounds = "no bounds" if interval is None else " to ".join(map(percent, interval))
-                share = f"{percent(arm['share'])} ({bounds})"
+                bounds = "no bounds" if interval is None else " to ".join(map(compare.percent, interval))
+                share = f"{compare.percent(arm['share'])} ({bounds})"
             change = signed(arm["change_mean"])
             if interval := arm["change_interval"]:
                 change += f" ({' to '.join(map(signed, interval))})" + ("\\*" if arm["clear"] else "")
@@ -153,7 +140,8 @@ def goal_lines(rows: Sequence[Row]) -> list[str]:
     for name in dict.fromkeys(name for row in rows for name, arm in arms_of(row).items() if arm["role"] == "arm"):
         found = [(row, arms_of(row)[name]) for row in rows if name in arms_of(row)]
         shares = [arm["share"] for row, arm in found if row["headline"] == 1 and arm["share"] is not None]
-        gaps = f"closes {percent(GOAL)} or more of {sum(share >= GOAL for share in shares)} of {len(shares)} gaps; "
+        closed = sum(share >= compare.GOAL for share in shares)
+        gaps = f"closes {compare.percent(compare.GOAL)} or more of {closed} of {len(shares)} gaps; "
         harms = "; ".join(
             f"{sure} {', '.join(harmed)}"
             for sure in ("harms", "may harm")
@@ -170,9 +158,9 @@ def as_json(rows: Sequence[Row], split: str, seeds: Sequence[Any]) -> dict[str, 
         "version": 1,
         "split": split,
         "seeds": list(seeds),
-        "level": LEVEL,
+        "level": compare.LEVEL,
         "intervals": {"change": "Student's t over seeds, paired", "share": "Fieller's, over seeds"},
-        "goal": GOAL,
+        "goal": compare.GOAL,
         "rows": [{**row, "columns": {n: own for n, own in row["columns"].items() if own["values"]}} for row in rows],
     }
 

@@ -67,20 +67,18 @@ class ScgptEmbedding(Embedding):
     def _batch(self, cells: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return tokens, values and which of them are padding: cells x longest cell."""
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
         known = [[self.tokens[gene] for gene in cell if gene in self.tokens][: _MOST_TOKENS - 1] for cell in cells]
-        longest = 1 + max(map(len, known))
-        tokens = torch.zeros((len(cells), longest), dtype=torch.long)  # padding is masked: any token will do
-        values = torch.full((len(cells), longest), self.pad_value)
-        padding = torch.ones((len(cells), longest), dtype=torch.bool)
-        tokens[:, 0], padding[:, 0] = self.tokens[CLASS_TOKEN], False
-        for row, cell in enumerate(known):
-            if cell:
-                tokens[row, 1 : 1 + len(cell)] = torch.tensor(cell)
-                values[row, 1 : 1 + len(cell)] = torch.from_numpy(value_bins(len(cell))).float()
-                padding[row, 1 : 1 + len(cell)] = False
+        tokens = [torch.tensor([self.tokens[CLASS_TOKEN], *own]) for own in known]
+        values = [torch.tensor([self.pad_value, *(value_bins(len(own)) if own else ())]) for own in known]
+        padding = [torch.zeros(len(own), dtype=torch.bool) for own in tokens]
         device = next(self._model.parameters()).device
-        return tokens.to(device), values.to(device), padding.to(device)
+        return (
+            pad_sequence(tokens, batch_first=True).to(device),  # padding is masked: any token will do
+            pad_sequence(values, batch_first=True, padding_value=self.pad_value).float().to(device),
+            pad_sequence(padding, batch_first=True, padding_value=True).to(device),
+        )
 
 
 def read_scgpt(folder: Path, genes: Sequence[str], top: int) -> ScgptEmbedding:

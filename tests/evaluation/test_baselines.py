@@ -17,7 +17,6 @@ from cellduality_plugin.evaluation.baselines import (
     mean_shift,
     moved_cell,
     plackett_luce,
-    profile_labels,
     response_baselines,
     transferred_labels,
 )
@@ -60,10 +59,9 @@ def test_a_class_profile_names_the_cell_or_what_has_changed_in_it():
     gained = np.array([[-1, 0, 0, 0], [1, 0, 0, 0]], np.float32)  # G0, where the control cell lacks it
     paired = Profile((CONTROL, PERTURBED), gained, bias, paired=True)
     profiles = Profiles(("G0", "G1"), {"cell_type": own, "perturbation": paired})
-    cells = [Example("task", str(n), {"cell": cell, "control": ("G1",)}, {}, cell, None) for n, cell in
-             enumerate([("G0",), ("G1", "G9")])]  # fmt: skip
-    assert profile_labels(profiles, "cell_type", cells) == ["B", "T"]
-    assert profile_labels(profiles, "perturbation", cells) == [PERTURBED, CONTROL]
+    assert [profiles.likeliest("cell_type", cell) for cell in (("G0",), ("G1", "G9"))] == ["B", "T"]
+    assert profiles.likeliest("perturbation", ("G0",), ("G1",)) == PERTURBED
+    assert profiles.likeliest("perturbation", ("G1", "G9"), ("G1",)) == CONTROL
 
 
 def test_labels_are_learned_from_labelled_cells_only(train, space, vocabulary) -> None:

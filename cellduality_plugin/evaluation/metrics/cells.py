@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,12 +94,12 @@ def _form(cells: Cells, share: Callable[[Prediction], float | None], of_real: fl
 
 @metric("mmd", "MMD²", "lower", bounds=(0.0, 2.0), estimator=MMD)
 def mmd(cells: Cells) -> Measurement:
-    return _mmd(cells, cells.all_types, cells.against)
+    return _mmd(cells, (cells.all_types, cells.against))
 
 
 @metric("mmd_within_types", "MMD² within types", "lower", bounds=(0.0, 2.0), estimator=MMD)
 def mmd_within_types(cells: Cells) -> Measurement:
-    return _mmd(cells, *_by_type(cells))
+    return _mmd(cells, _by_type(cells))
 
 
 @metric(
@@ -107,22 +107,20 @@ def mmd_within_types(cells: Cells) -> Measurement:
     estimator="Wasserstein-1, exact, Euclidean cost, mean over draws",
 )  # fmt: skip
 def wasserstein(cells: Cells) -> Measurement:
-    return _mean_distance(cells, *_by_type(cells), distances.wasserstein)
+    return _mean_distance(cells, _by_type(cells), distances.wasserstein)
 
 
 @metric("gromov_wasserstein", "GW within types", "lower", bounds=POSITIVE, estimator=f"{SHAPES}, mean over draws")
 def gromov_wasserstein(cells: Cells) -> Measurement:
-    used, note = _by_type(cells)
-    most = max((max(len(one), len(other)) for pairs in used for one, other, _ in pairs), default=0)
-    affordable = most <= _MOST_CELLS_OF_SHAPES
-    return _mean_distance(
-        cells, used, note, distances.gromov_wasserstein, affordable=affordable, count=_DRAWS_OF_SHAPES
-    )
+    used = _by_type(cells)
+    most = max((max(len(one), len(other)) for pairs in used[0] for one, other, _ in pairs), default=0)
+    count = _DRAWS_OF_SHAPES if most <= _MOST_CELLS_OF_SHAPES else 0
+    return _mean_distance(cells, used, distances.gromov_wasserstein, count)
 
 
 @metric("scfid", "scFID", "lower", bounds=POSITIVE, estimator=f"{SCFID}, sample covariance, mean over draws")
 def scfid(cells: Cells) -> Measurement:
-    return _scfid(cells, shrinkage=False, more_than=cells.reference.points.shape[1])
+    return _scfid(cells, _by_type(cells, more_than=cells.reference.points.shape[1]), shrinkage=False)
 
 
 @metric(
@@ -130,23 +128,26 @@ def scfid(cells: Cells) -> Measurement:
     estimator=f"{SCFID}, Ledoit-Wolf covariance, mean over draws",
 )  # fmt: skip
 def scfid_shrunk(cells: Cells) -> Measurement:
-    return _scfid(cells, shrinkage=True)
+    return _scfid(cells, _by_type(cells), shrinkage=True)
 
 
-def _mmd(cells: Cells, draws: Sequence[Sequence[Pair]], note: str) -> Measurement:
+Used: TypeAlias = tuple[Sequence[Sequence[Pair]], str]
+"""The pairs of each draw that a distance is the mean over, and what they are."""
+
+
+def _mmd(cells: Cells, used: Used) -> Measurement:
     width = cells.reference.bandwidth
     kernel = f"RBF, sigma {width:.4g} (median distance of real training cells)"
-    return _mean_distance(cells, draws, note, partial(distances.mmd, bandwidth=width), kernel=kernel)
+    return _mean_distance(cells, used, partial(distances.mmd, bandwidth=width), kernel=kernel)
 
 
-def _scfid(cells: Cells, *, shrinkage: bool, more_than: int = 0) -> Measurement:
-    affordable = cells.reference.points.shape[1] <= _MOST_DIMENSIONS
-    distance = partial(distances.frechet, shrinkage=shrinkage)
-    return _mean_distance(cells, *_by_type(cells, more_than), distance, affordable=affordable)
+def _scfid(cells: Cells, used: Used, *, shrinkage: bool) -> Measurement:
+    count = RESAMPLES if cells.reference.points.shape[1] <= _MOST_DIMENSIONS else 0
+    return _mean_distance(cells, used, partial(distances.frechet, shrinkage=shrinkage), count)
 
 
-def _by_type(cells: Cells, more_than: int = 0) -> tuple[list[list[Pair]], str]:
-    """Return of each draw the types that have cells enough on either side, and what is the mean over them."""
+def _by_type(cells: Cells, more_than: int = 0) -> Used:
+    """Return of each draw the types that have cells enough on either side."""
     more_than = max(more_than, LEAST_CELLS_OF_A_TYPE - 1)
     used = [[pair for pair in pairs if min(len(pair[0]), len(pair[1])) > more_than] for pairs in cells.pairs]
     types = len({name for _, (_, names) in cells.draws for name in names})
@@ -155,20 +156,12 @@ def _by_type(cells: Cells, more_than: int = 0) -> tuple[list[list[Pair]], str]:
 
 
 def _mean_distance(
-    cells: Cells,
-    draws: Sequence[Sequence[Pair]],
-    note: str,
-    distance: Callable[..., NDArray[np.float64]],
-    *,
-    affordable: bool = True,
-    count: int = RESAMPLES,
-    kernel: str = "",
+    cells: Cells, used: Used, distance: Callable[..., NDArray[np.float64]], count: int = RESAMPLES, kernel: str = ""
 ) -> Measurement:
-    """Return the mean of ``distance`` over all pairs, with the interval of ``count`` resamples if affordable."""
-    pairs = [pair for draw in draws for pair in draw]
+    """Return the mean of ``distance`` over all pairs, with the interval of ``count`` resamples; 0 are too expensive."""
+    pairs, note, interval = [pair for draw in used[0] for pair in draw], used[1], None
     value = float(np.mean([distance(one, other)[0] for one, other, _ in pairs])) if pairs else None
-    interval = None
-    if value is not None and affordable:
+    if value is not None and count:
         resamples = [distance(one, other, (ours[:count], theirs[:count])) for one, other, (ours, theirs) in pairs]
         interval = centred_interval(value, np.mean(resamples, axis=0), low=0.0)
         note += f"; interval of {count} resamples within types, centred"
