@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +63,29 @@ class Embedding(ABC):
         """Return the points of ``cells`` (ranked genes, descending, unique): cells x dimensions, also of no cells."""
 
 
-@dataclass(frozen=True)
 class PcaEmbedding(Embedding):
-    """Principal components of the cell matrix; see :func:`fit_embedding`."""
+    """Principal components of the :func:`cell_matrix` of three real training cells or more, else a CellDualityError.
 
-    genes: tuple[str, ...]
-    top: int
-    name: str
-    _pca: Any = field(repr=False)
+    It has fewer dimensions than ``components`` where there are fewer cells or genes. The seed is for the iterative
+    solver that large matrices need; small ones are decomposed exactly.
+    """
+
+    def __init__(
+        self, cells: Sequence[Sequence[str]], genes: Sequence[str], *, components: int = 30, seed: int = 0
+    ) -> None:
+        from sklearn.decomposition import PCA
+
+        if len(cells) < 3:
+            what = f"{len(cells)} real training cells, a PCA needs 3"
+            raise CellDualityError(what, code="no-cells", where="cells.jsonl", hint="prepare the data again")
+        self.genes, self.top = tuple(genes), max(map(len, cells))
+        matrix = cell_matrix(cells, genes, self.top)
+        dimensions = min(components, len(cells) - 1, len(genes) - 1)
+        if matrix.shape[0] * matrix.shape[1] <= _DENSE_AT_MOST:
+            self._pca = PCA(dimensions, svd_solver="full").fit(matrix.toarray())
+        else:
+            self._pca = PCA(dimensions, svd_solver="arpack", random_state=seed).fit(matrix)
+        self.name = f"PCA({dimensions}) of {profile_name(self.top)}, fitted on {len(cells)} real training cells"
 
     def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
         matrix = cell_matrix(cells, self.genes, self.top)
@@ -89,38 +103,14 @@ def open_embedding(
     one's own as ``module:Class`` or ``file.py:Class``. A CellDualityError if it cannot be opened.
     """
     if space == PCA_SPACE:
-        return fit_embedding(cells, genes, components=components, seed=seed)
+        return PcaEmbedding(cells, genes, components=components, seed=seed)
     if (Path(space) / "args.json").is_file():
-        from cellduality_plugin.evaluation.scgpt import read_scgpt
+        from cellduality_plugin.evaluation.scgpt import ScgptEmbedding
 
-        return read_scgpt(Path(space), genes, top=max(map(len, cells), default=1))
+        return ScgptEmbedding(Path(space), genes, top=max(map(len, cells), default=1))
     if ":" not in space:
         hint = "give pca, the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt), or module:Class"
         raise CellDualityError(f"no embedding {space!r}", code="unknown-embedding", where="embedding", hint=hint)
     own: Any = load_class(space, Embedding, what="embedding", where="embedding")
     found: Embedding = own(cells, genes, seed=seed)
     return found
-
-
-def fit_embedding(
-    cells: Sequence[Sequence[str]], genes: Sequence[str], *, components: int = 30, seed: int = 0
-) -> PcaEmbedding:
-    """Return the PCA space of real training cells, of which there are three at least.
-
-    It has fewer dimensions than ``components`` where there are fewer cells or genes. The seed is for the iterative
-    solver that large matrices need; small ones are decomposed exactly.
-    """
-    from sklearn.decomposition import PCA
-
-    if len(cells) < 3:
-        what = f"{len(cells)} real training cells, a PCA needs 3"
-        raise CellDualityError(what, code="no-cells", where="cells.jsonl", hint="prepare the data again")
-    top = max(len(cell) for cell in cells)
-    matrix = cell_matrix(cells, genes, top)
-    dimensions = min(components, len(cells) - 1, len(genes) - 1)
-    if matrix.shape[0] * matrix.shape[1] <= _DENSE_AT_MOST:
-        pca = PCA(dimensions, svd_solver="full").fit(matrix.toarray())
-    else:
-        pca = PCA(dimensions, svd_solver="arpack", random_state=seed).fit(matrix)
-    name = f"PCA({dimensions}) of {profile_name(top)}, fitted on {len(cells)} real training cells"
-    return PcaEmbedding(tuple(genes), top, name, pca)

@@ -7,7 +7,6 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,22 +38,41 @@ def value_bins(count: int) -> NDArray[np.int64]:
     return np.digitize(values, np.quantile(values, np.linspace(0, 1, BINS - 1))).astype(np.int64)
 
 
-@dataclass(frozen=True)
 class ScgptEmbedding(Embedding):
-    """The output of scGPT at its <cls> token, of length 1; see :func:`read_scgpt`."""
+    """The output of scGPT at its <cls> token, of length 1, from the checkpoint in ``folder``.
 
-    genes: tuple[str, ...]
-    top: int
-    name: str
-    tokens: Mapping[str, int] = field(repr=False)
-    pad_value: float
-    dimensions: int
-    _model: Any = field(repr=False)
+    Its files are args.json, vocab.json and best_model.pt, of which only tensors are read, no code. Unlike the authors'
+    ``embed_data`` it takes :func:`value_bins` in place of counts, single precision throughout, and of cells with more
+    than 1199 genes the first. ``genes`` are symbols; those that scGPT does not know are left out of a cell. A
+    CellDualityError if a file is missing or malformed, a weight is missing or of another shape, values are not embedded
+    in the continuous style, or scGPT knows none of the genes.
+    """
+
+    def __init__(self, folder: Path, genes: Sequence[str], top: int) -> None:
+        settings, vocabulary = _json(folder / "args.json"), _json(folder / "vocab.json")
+        missing = [name for name in _ARGUMENTS if not isinstance(settings.get(name), int)]
+        style = settings.get("input_emb_style", settings.get("input_style", "continuous"))
+        if missing or style not in ("continuous", "binned"):
+            what = f"no number {missing[0]!r}" if missing else f"values in the style {style!r}, not continuous"
+            raise _refused(what, folder / "args.json")
+        known = {gene: vocabulary[gene] for gene in genes if gene in vocabulary}
+        if CLASS_TOKEN not in vocabulary or not known:
+            what = f"none of the {len(genes)} genes known" if CLASS_TOKEN in vocabulary else f"no {CLASS_TOKEN} token"
+            raise _refused(what, folder / "vocab.json")
+        weights, version = _weights(folder / "best_model.pt")
+        self.genes, self.top, self._size = tuple(genes), top, int(settings["embsize"])
+        self._tokens = {**known, CLASS_TOKEN: vocabulary[CLASS_TOKEN]}
+        self._pad_value = float(settings.get("pad_value", -2))
+        self._model = _model(settings, weights, folder / "best_model.pt")
+        self.name = (
+            f"scGPT {CLASS_TOKEN} ({self._size}) of {folder.name} {version}, ranks in {BINS - 1} value bins, "
+            f"{len(known)} of {len(genes)} genes known"
+        )
 
     def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
         import torch
 
-        parts = [np.empty((0, self.dimensions))]
+        parts = [np.empty((0, self._size))]
         with torch.inference_mode():
             for start in range(0, len(cells), _BATCH):
                 tokens, values, padding = self._batch(cells[start : start + _BATCH])
@@ -69,45 +87,16 @@ class ScgptEmbedding(Embedding):
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        known = [[self.tokens[gene] for gene in cell if gene in self.tokens][: _MOST_TOKENS - 1] for cell in cells]
-        tokens = [torch.tensor([self.tokens[CLASS_TOKEN], *own]) for own in known]
-        values = [torch.tensor([self.pad_value, *(value_bins(len(own)) if own else ())]) for own in known]
+        known = [[self._tokens[gene] for gene in cell if gene in self._tokens][: _MOST_TOKENS - 1] for cell in cells]
+        tokens = [torch.tensor([self._tokens[CLASS_TOKEN], *own]) for own in known]
+        values = [torch.tensor([self._pad_value, *(value_bins(len(own)) if own else ())]) for own in known]
         padding = [torch.zeros(len(own), dtype=torch.bool) for own in tokens]
         device = next(self._model.parameters()).device
         return (
             pad_sequence(tokens, batch_first=True).to(device),  # padding is masked: any token will do
-            pad_sequence(values, batch_first=True, padding_value=self.pad_value).float().to(device),
+            pad_sequence(values, batch_first=True, padding_value=self._pad_value).float().to(device),
             pad_sequence(padding, batch_first=True, padding_value=True).to(device),
         )
-
-
-def read_scgpt(folder: Path, genes: Sequence[str], top: int) -> ScgptEmbedding:
-    """Return the embedding of the checkpoint in ``folder``: args.json, vocab.json and best_model.pt.
-
-    Only tensors are read from it, no code. Unlike the authors' ``embed_data`` it takes :func:`value_bins` in place of
-    counts, single precision throughout, and of cells with more than 1199 genes the first. ``genes`` are symbols; those
-    that scGPT does not know are left out of a cell. A CellDualityError if a file is missing or malformed, a weight is
-    missing or of another shape, values are not embedded in the continuous style, or scGPT knows none of the genes.
-    """
-    settings, vocabulary = _json(folder / "args.json"), _json(folder / "vocab.json")
-    missing = [name for name in _ARGUMENTS if not isinstance(settings.get(name), int)]
-    style = settings.get("input_emb_style", settings.get("input_style", "continuous"))
-    if missing or style not in ("continuous", "binned"):
-        what = f"no number {missing[0]!r}" if missing else f"values in the style {style!r}, not continuous"
-        raise _refused(what, folder / "args.json")
-    known = {gene: vocabulary[gene] for gene in genes if gene in vocabulary}
-    if CLASS_TOKEN not in vocabulary or not known:
-        what = f"scGPT knows none of the {len(genes)} genes" if CLASS_TOKEN in vocabulary else f"no {CLASS_TOKEN} token"
-        raise _refused(what, folder / "vocab.json")
-    weights, version = _weights(folder / "best_model.pt")
-    model = _model(settings, weights, folder / "best_model.pt")
-    size = int(settings["embsize"])
-    name = (
-        f"scGPT {CLASS_TOKEN} ({size}) of {folder.name} {version}, ranks in {BINS - 1} value bins, "
-        f"{len(known)} of {len(genes)} genes known"
-    )
-    tokens = {**known, CLASS_TOKEN: vocabulary[CLASS_TOKEN]}
-    return ScgptEmbedding(tuple(genes), top, name, tokens, float(settings.get("pad_value", -2)), size, model)
 
 
 def _refused(what: str, path: Path) -> CellDualityError:

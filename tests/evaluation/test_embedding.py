@@ -8,7 +8,7 @@ from scipy.spatial.distance import pdist
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import embedding
-from cellduality_plugin.evaluation.embedding import cell_matrix, fit_embedding, open_embedding, rank_profile
+from cellduality_plugin.evaluation.embedding import PcaEmbedding, cell_matrix, open_embedding, rank_profile
 from tests.refused import refused
 
 GENES = tuple("ABCDEFGHIJ")
@@ -30,7 +30,7 @@ def test_matrix_places_every_gene_and_ignores_ranks_past_the_top() -> None:
 
 def test_full_pca_keeps_distances_and_fewer_dimensions_lose_some() -> None:
     real = cells(40)
-    full, small = fit_embedding(real, GENES, components=30), fit_embedding(real, GENES, components=2)
+    full, small = PcaEmbedding(real, GENES, components=30), PcaEmbedding(real, GENES, components=2)
     dense = pdist(cell_matrix(real, GENES, 6).toarray())
     # Ten genes of which every cell holds the same ranks: the weights sum to a constant, so nine dimensions hold all.
     np.testing.assert_allclose(pdist(full(real)), dense)
@@ -38,7 +38,7 @@ def test_full_pca_keeps_distances_and_fewer_dimensions_lose_some() -> None:
 
 
 def test_points_do_not_depend_on_the_company_of_a_cell_or_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    space = fit_embedding(cells(30), GENES, components=4)
+    space = PcaEmbedding(cells(30), GENES, components=4)
     new = cells(7, seed=1)
     together = space(new)
     np.testing.assert_allclose(together, np.concatenate([space([cell]) for cell in new]))
@@ -48,9 +48,9 @@ def test_points_do_not_depend_on_the_company_of_a_cell_or_on_the_chunk(monkeypat
 
 
 def test_iterative_solver_finds_the_same_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = fit_embedding(cells(60), GENES, components=3)(cells(9, seed=1))
+    exact = PcaEmbedding(cells(60), GENES, components=3)(cells(9, seed=1))
     monkeypatch.setattr(embedding, "_DENSE_AT_MOST", 0)
-    again = fit_embedding(cells(60), GENES, components=3, seed=5)(cells(9, seed=1))
+    again = PcaEmbedding(cells(60), GENES, components=3, seed=5)(cells(9, seed=1))
     np.testing.assert_allclose(np.abs(exact), np.abs(again), atol=1e-6)
 
 
@@ -72,7 +72,7 @@ class Open(Embedding):
 
 def test_spaces_are_opened_by_name(tmp_path: Path) -> None:
     space = open_embedding("pca", cells(20), GENES, components=4)
-    np.testing.assert_array_equal(space(cells(5)), fit_embedding(cells(20), GENES, components=4)(cells(5)))
+    np.testing.assert_array_equal(space(cells(5)), PcaEmbedding(cells(20), GENES, components=4)(cells(5)))
     path = tmp_path / "own.py"
     path.write_text(OWN)
     own = open_embedding(f"{path}:Lengths", cells(20), GENES, seed=7)

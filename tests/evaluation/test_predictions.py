@@ -59,8 +59,8 @@ def test_an_expert_is_right_in_both_directions_of_the_prompts_of_the_rows(
     made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1))
     asked = [request.prompt for request in expert_decoder.asked]
     assert {row["input"] for row in read_jsonl(data / "eval_test.jsonl")} <= {*asked}
-    own = {p.id: p for p in made if p.task == ANNOTATION}
-    for p, prompt in zip(own.values(), [prompt for prompt in asked if prompt.startswith("Some genes")], strict=False):
+    own = [p for p in made if p.task == ANNOTATION]
+    for p, prompt in zip(own, [prompt for prompt in asked if prompt.startswith("Some genes")], strict=False):
         # The expert lists all genes of the type that it was not shown, the hidden ones among them.
         assert p.answer == p.gold
         assert set(p.unknown) <= set(p.rebuilt)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cellduality_plugin.evaluation.embedding import open_embedding
-from cellduality_plugin.evaluation.scgpt import read_scgpt, value_bins
+from cellduality_plugin.evaluation.scgpt import ScgptEmbedding, value_bins
 from tests.refused import refused
 
 GENES = tuple(f"G{number}" for number in range(12))
@@ -88,7 +88,7 @@ def test_the_embedding_is_that_of_the_architecture(folder: Path) -> None:
 
 
 def test_ranks_matter_and_neighbours_in_a_batch_do_not(folder: Path) -> None:
-    space = read_scgpt(folder, GENES, top=10)
+    space = ScgptEmbedding(folder, GENES, top=10)
     one, other = ("G1", "G2", "G3"), ("G3", "G2", "G1")
     alone = space([one])
     assert np.abs(alone - space([other])).max() > 1e-3
@@ -97,7 +97,7 @@ def test_ranks_matter_and_neighbours_in_a_batch_do_not(folder: Path) -> None:
 
 
 def test_genes_that_scgpt_does_not_know_are_left_out_and_counted(folder: Path) -> None:
-    space = read_scgpt(folder, GENES, top=10)
+    space = ScgptEmbedding(folder, GENES, top=10)
     np.testing.assert_allclose(space([("G11", "G1", "G10", "G2")]), space([("G1", "G2")]), atol=1e-6)
     assert space.name.startswith("scGPT <cls> (8) of scGPT_tiny ")
     assert "10 of 12 genes known" in space.name
@@ -143,6 +143,6 @@ def test_what_is_wrong_with_a_checkpoint_is_named_with_its_file(folder: Path, fi
     else:
         torch.save(content, folder / file)
     with refused("wrong-checkpoint") as error:
-        read_scgpt(folder, GENES, top=10)
+        ScgptEmbedding(folder, GENES, top=10)
     assert what in error.value.what
     assert Path(error.value.where).parent == folder

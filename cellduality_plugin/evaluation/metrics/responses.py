@@ -96,9 +96,8 @@ class Responses:
         rng = np.random.default_rng(reference.seed)
         split = {key: each.halves(rng) for key, each in _real(reference.held_out, reference, least=2).items()}
         one, other = ({key: parts[side] for key, parts in split.items()} for side in (0, 1))
-        return cls(
-            reference, one, other, "one half of the held-out cells against the other: fewer cells, hence more noise"
-        )
+        note = "one half of the held-out cells against the other: fewer cells, hence more noise"
+        return cls(reference, one, other, note)
 
     def compared(self, genes: Mapping[tuple[str, str], Places]) -> Compared:
         """Return the real and the predicted shift of the ``genes`` chosen for each (cell type, perturbation)."""
