@@ -124,9 +124,7 @@ def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Seq
     return [str(label) for label in model.predict(cell_matrix(cells, genes, top))]
 
 
-def transferred_labels(
-    train: RealCells, cells: Sequence[Cell], space: Callable[[Sequence[Cell]], Vector], k: int
-) -> list[str]:
+def transferred_labels(train: RealCells, cells: Sequence[Cell], space: Space, k: int) -> list[str]:
     """Return the type that most of the ``k`` nearest labelled training cells have, for each of ``cells``.
 
     Distances are Euclidean in ``space``, votes as in :func:`~cellduality_plugin.evaluation.distances.nearest_labels`.
@@ -135,7 +133,7 @@ def transferred_labels(
     known, types = _labelled(train)
     if not cells:
         return []
-    return nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known))).tolist()
+    return nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known)))
 
 
 def cell_baselines(

@@ -14,7 +14,6 @@ from cellduality_plugin.evaluation.baselines import (
     cell_baselines,
     logistic_labels,
     majority_labels,
-    mean_shift,
     moved_cell,
     plackett_luce,
     response_baselines,
@@ -164,17 +163,6 @@ def test_the_mean_shift_comes_from_labelled_training_cells_of_other_types(sectio
     # nothing known of a perturbation leaves the cell as it was
     still = moved(states=(CONTROL,) * len(train))
     assert all(still[row] == e.inputs["control"] for (_, row), e in section.rows.items() if e.unknown == PERTURBED)
-
-
-def test_the_mean_shift_by_hand() -> None:
-    seen = {
-        ("B", "control"): [("G0", "G1")], ("B", "drug"): [("G2", "G1")], ("T", "control"): [("G5", "G6")],
-        ("T", "drug"): [("G2", "G6")], ("NK", "drug"): [("G9",)],  # no control to compare with
-    }  # fmt: skip
-    alone, both = (mean_shift(seen, "drug", GENES, 4, leave_out=kind) for kind in ("B", ""))
-    assert alone[[2, 5, 0]] == pytest.approx([1, -1, 0])
-    assert both[[2, 5, 0]] == pytest.approx([1, -0.5, -0.5])
-    assert mean_shift(seen, "heat", GENES, 4) is None
 
 
 def test_a_shift_of_nothing_leaves_a_cell_as_it_is_and_a_strong_one_leads_it() -> None:

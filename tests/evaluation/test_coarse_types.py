@@ -89,9 +89,6 @@ def test_an_expert_on_the_training_labels_is_right_about_the_shared_types(metric
         "counts": [[6, 0, 0], [0, 12, 0]],
     }
     assert COARSE_FILE in metrics["provenance"]["data"]
-
-
-def test_baselines_learn_from_the_sets_that_train(metrics) -> None:
     assert values(metrics, "logistic regression")["coarse_accuracy"] == 1
     assert values(metrics, "majority") == pytest.approx({"coarse_accuracy": 6 / 18, "coarse_macro_f1": 0.25})
     assert values(metrics, "real cells") == {}

@@ -70,24 +70,24 @@ def test_an_expert_is_right_in_both_directions_of_the_prompts_of_the_rows(
     assert {p.reward for p in made if p.task == GENERATION} == {1}
 
 
-def test_unreadable_and_overlong_are_data(examples, vocabulary, decode_by) -> None:
-    def rule(request):
-        return None if request.prompt.startswith("Write") else "no such type"
-
-    made = predict(decode_by(rule), examples, vocabulary, PredictionSettings(samples=1))
-    assert {p.failure for p in made if p.task == ANNOTATION} == {"unknown_label"}
-    assert {p.failure for p in made if p.task == GENERATION} == {PROMPT_TOO_LONG}
-    assert {(p.similarity, p.rebuilt, p.dual_response) for p in made} == {(0.0, None, "")}
-
-
-def test_a_dual_that_fails_leaves_the_primal_answer_and_without_gold_there_is_no_truth_to_tell(
+def test_what_cannot_be_read_or_asked_is_data_and_without_gold_there_is_no_truth_to_tell(
     examples, vocabulary, decode_by
 ) -> None:
-    def rule(request):
+    """Labels that do not exist and a prompt that is too long; then a dual whose prompt is."""
+
+    def poor(request):
+        return None if request.prompt.startswith("Write") else "no such type"
+
+    made = predict(decode_by(poor), examples, vocabulary, PredictionSettings(samples=1))
+    failures = {(ANNOTATION, "unknown_label"), (GENERATION, PROMPT_TOO_LONG)}
+    assert {(p.task, p.failure) for p in made} == failures
+    assert {(p.similarity, p.rebuilt, p.dual_response) for p in made} == {(0.0, None, "")}
+
+    def half(request):
         return None if request.prompt.startswith("Some genes") else "B"
 
     blind = {key: replace(example, gold=None) for key, example in examples.items() if key[0] == ANNOTATION}
-    made = predict(decode_by(rule), blind, vocabulary, PredictionSettings())
+    made = predict(decode_by(half), blind, vocabulary, PredictionSettings())
     assert {(p.answer, p.dual_failure, p.similarity, p.reward) for p in made} == {("B", PROMPT_TOO_LONG, 0.0, 0.0)}
     assert {(p.truth_similarity, p.truth_rebuilt, p.truth_dual_failure) for p in made} == {(None, None, "")}
 
