@@ -1,11 +1,15 @@
-"""The declared space of all distances: PCA of cell sentences unless another is asked for."""
+"""The declared space of all distances: PCA of cell sentences, scGPT (Cui et al. 2024) with torch alone, or another."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +18,17 @@ from scipy.sparse import csr_matrix
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.import_paths import load_class
 
+if TYPE_CHECKING:
+    import torch
+
 PCA_SPACE = "pca"
+CLASS_TOKEN = "<cls>"
+BINS = 51
+"""Bins of expression values; the first is that of genes that are not expressed, which cell sentences do not hold."""
+_BATCH = 32
+_MOST_TOKENS, _LARGEST_VALUE = 1200, 512
+_ARGUMENTS = ("embsize", "nheads", "d_hid", "nlayers")
+_FLASH = re.compile(r"self_attn\.(_impl\.)?Wqkv\.")
 
 _DENSE_AT_MOST = 20_000_000  # entries: 160 MB of doubles
 _CHUNK = 1024
@@ -94,6 +108,138 @@ class PcaEmbedding(Embedding):
         return np.concatenate([np.empty((0, self._pca.n_components_)), *parts])
 
 
+def value_bins(count: int) -> NDArray[np.int64]:
+    """Return the expression bin, :data:`BINS` - 1 to 1, of the first to the last of ``count`` ranked genes.
+
+    scGPT bins the expressed genes of a cell by the quantiles of their values; here the weights of
+    :func:`cellduality_plugin.evaluation.embedding.rank_profile` stand for the values.
+    """
+    values = rank_profile(count)
+    return np.digitize(values, np.quantile(values, np.linspace(0, 1, BINS - 1))).astype(np.int64)
+
+
+class ScgptEmbedding(Embedding):
+    """The output of scGPT at its <cls> token, of length 1, from the checkpoint in ``folder``.
+
+    Its files are args.json, vocab.json and best_model.pt, of which only tensors are read, no code. Unlike the authors'
+    ``embed_data`` it takes :func:`value_bins` in place of counts, single precision throughout, and of cells with more
+    than 1199 genes the first. ``genes`` are symbols; those that scGPT does not know are left out of a cell. A
+    CellDualityError if a file is missing or malformed, a weight is missing or of another shape, values are not embedded
+    in the continuous style, or scGPT knows none of the genes.
+    """
+
+    def __init__(self, folder: Path, genes: Sequence[str], top: int) -> None:
+        settings, vocabulary = _json(folder / "args.json"), _json(folder / "vocab.json")
+        missing = [name for name in _ARGUMENTS if not isinstance(settings.get(name), int)]
+        style = settings.get("input_emb_style", settings.get("input_style", "continuous"))
+        if missing or style not in ("continuous", "binned"):
+            what = f"no number {missing[0]!r}" if missing else f"values in the style {style!r}, not continuous"
+            raise _refused(what, folder / "args.json")
+        known = {gene: vocabulary[gene] for gene in genes if gene in vocabulary}
+        if CLASS_TOKEN not in vocabulary or not known:
+            what = f"none of the {len(genes)} genes known" if CLASS_TOKEN in vocabulary else f"no {CLASS_TOKEN} token"
+            raise _refused(what, folder / "vocab.json")
+        weights, version = _weights(folder / "best_model.pt")
+        self.genes, self.top, self._size = tuple(genes), top, int(settings["embsize"])
+        self._tokens = {**known, CLASS_TOKEN: vocabulary[CLASS_TOKEN]}
+        self._pad_value = float(settings.get("pad_value", -2))
+        self._model = _model(settings, weights, folder / "best_model.pt")
+        self.name = (
+            f"scGPT {CLASS_TOKEN} ({self._size}) of {folder.name} {version}, ranks in {BINS - 1} value bins, "
+            f"{len(known)} of {len(genes)} genes known"
+        )
+
+    def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+        import torch
+
+        parts = [np.empty((0, self._size))]
+        with torch.inference_mode():
+            for start in range(0, len(cells), _BATCH):
+                tokens, values, padding = self._batch(cells[start : start + _BATCH])
+                embedded = self._model["encoder"](tokens)
+                embedded = embedded + self._model["value_encoder"](values.unsqueeze(-1).clamp(max=_LARGEST_VALUE))
+                points = self._model["transformer_encoder"](embedded, src_key_padding_mask=padding)[:, 0]
+                parts.append(torch.nn.functional.normalize(points, dim=1).double().cpu().numpy())
+        return np.concatenate(parts)
+
+    def _batch(self, cells: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return tokens, values and which of them are padding: cells x longest cell."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        known = [[self._tokens[gene] for gene in cell if gene in self._tokens][: _MOST_TOKENS - 1] for cell in cells]
+        tokens = [torch.tensor([self._tokens[CLASS_TOKEN], *own]) for own in known]
+        values = [torch.tensor([self._pad_value, *(value_bins(len(own)) if own else ())]) for own in known]
+        padding = [torch.zeros(len(own), dtype=torch.bool) for own in tokens]
+        device = next(self._model.parameters()).device
+        return (
+            pad_sequence(tokens, batch_first=True).to(device),  # padding is masked: any token will do
+            pad_sequence(values, batch_first=True, padding_value=self._pad_value).float().to(device),
+            pad_sequence(padding, batch_first=True, padding_value=True).to(device),
+        )
+
+
+def _refused(what: str, path: Path) -> CellDualityError:
+    hint = "give an scGPT checkpoint of whole human cells as its authors publish it, or one fine-tuned from it"
+    return CellDualityError(what, code="wrong-checkpoint", where=str(path), hint=hint)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _refused(f"unreadable: {error}", path) from error
+    if not isinstance(content, dict):
+        raise _refused("not a JSON object", path)
+    return content
+
+
+def _weights(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the tensors of a checkpoint by their names in torch's own encoder, and the file's hash."""
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise _refused(f"unreadable: {error}", path) from error
+    if not isinstance(content, dict):
+        raise _refused("not a table of weights", path)
+    # Checkpoints are saved with flash attention's names.
+    return {_FLASH.sub("self_attn.in_proj_", name): tensor for name, tensor in content.items()}, version
+
+
+def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) -> Any:
+    """Return the parts of scGPT that embed a cell, with its weights: other heads of the checkpoint are left out."""
+    import torch
+    from torch import nn
+
+    tokens = weights.get("encoder.embedding.weight")
+    if tokens is None:
+        raise _refused("no weight 'encoder.embedding.weight'", path)
+    size, heads, hidden, layers = (int(settings[name]) for name in _ARGUMENTS)
+    genes = {"embedding": nn.Embedding(len(tokens), size), "enc_norm": nn.LayerNorm(size)}
+    values = {
+        "linear1": nn.Linear(1, size), "relu": nn.ReLU(), "linear2": nn.Linear(size, size), "norm": nn.LayerNorm(size)
+    }  # fmt: skip
+    layer = nn.TransformerEncoderLayer(size, heads, hidden, dropout=0.0, batch_first=True)
+    model = nn.ModuleDict(
+        {
+            "encoder": nn.Sequential(OrderedDict(genes)),
+            "value_encoder": nn.Sequential(OrderedDict(values)),
+            "transformer_encoder": nn.TransformerEncoder(layer, layers, enable_nested_tensor=False),
+        }
+    )
+    own = {name: tensor for name, tensor in weights.items() if name in model.state_dict()}
+    try:
+        model.load_state_dict(own)
+    except RuntimeError as error:  # a weight is missing or of another shape
+        raise _refused(str(error), path) from error
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").float().eval()
+
+
 def open_embedding(
     space: str, cells: Sequence[Sequence[str]], genes: Sequence[str], *, components: int = 30, seed: int = 0
 ) -> Embedding:
@@ -105,8 +251,6 @@ def open_embedding(
     if space == PCA_SPACE:
         return PcaEmbedding(cells, genes, components=components, seed=seed)
     if (Path(space) / "args.json").is_file():
-        from cellduality_plugin.evaluation.scgpt import ScgptEmbedding
-
         return ScgptEmbedding(Path(space), genes, top=max(map(len, cells), default=1))
     if ":" not in space:
         hint = "give pca, the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt), or module:Class"

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cellduality_plugin.evaluation.embedding import open_embedding
-from cellduality_plugin.evaluation.scgpt import ScgptEmbedding, value_bins
+from cellduality_plugin.evaluation.embedding import ScgptEmbedding, open_embedding, value_bins
 from tests.refused import refused
 
 GENES = tuple(f"G{number}" for number in range(12))
