@@ -149,15 +149,10 @@ def _roles(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: str
         if name not in checkpoints and (name or flag == "--reference"):
             hint = f"choose among {', '.join(checkpoints)}" + (", or '' without one" if flag == "--oracle" else "")
             raise CellDualityError(f"no checkpoint {name!r}", code="unknown-column", where=flag, hint=hint)
-    found: dict[str, Role] = {}
-    for name, column in columns.items():
-        if column["kind"] != "checkpoint":
-            found[name] = "real" if column["kind"] == "real" else "baseline"
-        elif name in (reference, oracle):
-            found[name] = "reference" if name == reference else "oracle"
-        else:
-            found[name] = "arm" if checkpoints.index(name) > checkpoints.index(reference) else "before"
-    return found
+    first = checkpoints.index(reference)
+    roles = {name: "arm" if place > first else "before" for place, name in enumerate(checkpoints)}
+    roles |= {reference: "reference", oracle: "oracle"}
+    return {name: roles.get(name, column["kind"]) for name, column in columns.items()}
 
 
 def _row(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from scipy.spatial.distance import cdist
 
 from cellduality_plugin.errors import CellDualityError
@@ -101,24 +100,20 @@ def as_anndata(
     obs: DataFrame,
     expression: Callable[[NDArray[np.int32]], NDArray[Any]],
 ) -> AnnData:
-    """Return ranked cells over ``genes``: in ``X`` the ``expression`` at each rank, in a layer the ranks."""
+    """Return ranked cells over ``genes``: in ``X`` the ``expression`` at each rank, in a layer the ranks.
+
+    Ranks are 1 and more, 0 for genes that a cell does not list, or past ``top``.
+    """
     import anndata
     import pandas as pd
 
-    ranks = rank_matrix(cells, genes, top)
+    ranks = cell_matrix(cells, genes, top)
+    own = (np.arange(1, min(len(cell), top) + 1, dtype=np.int32) for cell in cells)
+    ranks.data = np.concatenate([np.empty(0, np.int32), *own])  # while genes still stand in the order of the cell
+    ranks.sort_indices()
     matrix = ranks.astype(np.float32)
     matrix.data = expression(ranks.data).astype(np.float32)
     return anndata.AnnData(X=matrix, obs=obs, var=pd.DataFrame(index=list(genes)), layers={RANK: ranks})
-
-
-def rank_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) -> csr_matrix:
-    """Return cells x ``genes``, int32: the rank of each gene, 0 for genes a cell does not list, or past ``top``."""
-    ranks = cell_matrix(cells, genes, top).copy()
-    ranks.data = np.concatenate(
-        [np.empty(0, np.int32), *(np.arange(1, min(len(cell), top) + 1, dtype=np.int32) for cell in cells)]
-    )  # while genes still stand in the order of the cell
-    ranks.sort_indices()
-    return ranks
 
 
 def write_anndata(path: Path, content: AnnData) -> None:
