@@ -150,8 +150,8 @@ def _roles(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: str
             hint = f"choose among {', '.join(checkpoints)}" + (", or '' without one" if flag == "--oracle" else "")
             raise CellDualityError(f"no checkpoint {name!r}", code="unknown-column", where=flag, hint=hint)
     first = checkpoints.index(reference)
-    roles = {name: "arm" if place > first else "before" for place, name in enumerate(checkpoints)}
-    roles |= {reference: "reference", oracle: "oracle"}
+    roles: dict[str, Role] = {name: "arm" if place > first else "before" for place, name in enumerate(checkpoints)}
+    roles |= {oracle: "oracle", reference: "reference"}
     return {name: roles.get(name, column["kind"]) for name, column in columns.items()}
 
 
