@@ -159,7 +159,7 @@ def _row(
     key: str, better: str, values: Mapping[str, tuple[float, ...]], roles: Mapping[str, Role], reference: str
 ) -> Row:
     sign = 1.0 if better == "higher" else -1.0
-    columns = {
+    columns: dict[str, dict[str, Any]] = {
         name: {"role": role, "values": [*values[name]], **_spread("", values[name])} for name, role in roles.items()
     }
     names = [name for name, role in roles.items() if role in ("oracle", "arm") and values[name]]
@@ -169,13 +169,15 @@ def _row(
     gap = gap_of(Spread.of(whole)) if whole else None
     for name in names:
         change = Spread.of(changes[name])
-        share, interval = share_of(gains[name], whole) if whole and gap != "none" else (None, None)
-        outcome, verdict = judge(Spread.of(gains[name]), gap, share, signed(change.mean))
+        share: tuple[float | None, Interval] = (None, None)
+        if whole and gap != "none":
+            share = share_of(gains[name], whole)
+        outcome, verdict = judge(Spread.of(gains[name]), gap, share[0], signed(change.mean))
         if roles[name] == "oracle" and outcome != "unknown":
             words = {"certain": "a gap", "likely": "a gap that is not certain", "none": "no gap"}[gap or "none"]
             verdict = f"{words} ({signed(change.mean)})"
         clear = change.interval is not None and not change.interval[0] <= 0 <= change.interval[1]
-        said = {"share": share, "share_interval": interval, "outcome": outcome, "verdict": verdict}
+        said = {"share": share[0], "share_interval": share[1], "outcome": outcome, "verdict": verdict}
         columns[name] |= {**_spread("change_", changes[name]), "clear": clear, **said}
     return {"key": key, "better": better, "headline": headline_of(key), "gap": gap, "columns": columns}
 

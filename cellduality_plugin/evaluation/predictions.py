@@ -128,9 +128,9 @@ def predict(
         p = Prediction(key[1], key[0], sample, example.unknown, example.gold, "", None, PROMPT_TOO_LONG, drawn=sampled)
         if response is not None:
             read = task.parse_answer(response, vocabulary)
-            counts = {"listed": read.listed, "unknown_words": read.unknown, "repeated": read.repeated}
             validity = 0.0 if read.value is None else task.validity(example, read)
-            p = replace(p, response=response, answer=read.value, failure=read.failure, validity=validity, **counts)
+            p = replace(p, response=response, answer=read.value, failure=read.failure, validity=validity)
+            p = replace(p, listed=read.listed, unknown_words=read.unknown, repeated=read.repeated)
         made.append(p)
     return _add_duals(decoder, made, examples, vocabulary, tasks)
 
