@@ -70,15 +70,7 @@ def row_label(key: str, better: str) -> str:
 
 
 def headline_of(key: str) -> int:
-    """Return the place of a metric among the headlines of its task, from 1; 0 if it is none.
-
-    Examples
-    --------
-    >>> headline_of("cell_type_annotation@kidney_immune/macro_f1"), headline_of("my_task/accuracy")
-    (2, 1)
-    >>> headline_of("conditional_cell_generation/mmd")
-    0
-    """
+    """Return the place of a metric among the headlines of its task, from 1; 0 if it is none."""
     section, _, metric = key.rpartition("/")
     pair, groups = TASKS.get(section.partition("@")[0]), list[Group](["labels", "cells"])
     if pair is not None and isinstance(pair.answer, OneOf):

@@ -46,13 +46,7 @@ def read_curves(source: Path) -> Curves:
 
 
 def parse_log(lines: Iterable[str]) -> Curves:
-    """Return the curves in log lines.
-
-    Examples
-    --------
-    >>> parse_log(["(pid=7) Global step 1: {'reward': 0.25, 'kl': 1e-05}", "noise", "Global step 2: {'reward': 0.5}"])
-    {'reward': [(1, 0.25), (2, 0.5)], 'kl': [(1, 1e-05)]}
-    """
+    """Return the curves in log lines."""
     steps = filter(None, map(step_metrics, lines))
     return _by_name((name, step, value) for step, metrics in steps for name, value in metrics.items())
 
@@ -78,13 +72,7 @@ def _by_name(values: Iterable[tuple[str, int, float]]) -> Curves:
 
 
 def divided(curves: Curves) -> Curves:
-    """Return what the curves say: finite values, means divided where two are logged (:mod:`cellduality_plugin.ratios`).
-
-    Examples
-    --------
-    >>> divided({"dual_share/t": [(1, 0.5), (2, 0.0)], "dual_reward/t": [(1, 0.25), (2, 0.0)]})
-    {'dual_reward/t': [(1, 0.5)]}
-    """
+    """Return the finite values of curves, and ratios where two means are logged: :mod:`cellduality_plugin.ratios`."""
     values = ((name, step, value) for step, own in steps_of(curves) for name, value in with_ratios(own).items())
     return _by_name(each for each in values if math.isfinite(each[2]))
 

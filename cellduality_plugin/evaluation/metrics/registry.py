@@ -130,13 +130,7 @@ def _registered(name: str) -> str:
 
 
 def titled(name: str) -> str:
-    """Return the title of a metric by its name in ``metrics.json``, also of one that is not registered here.
-
-    Examples
-    --------
-    >>> titled("knn_agreement_10"), titled("coarse_accuracy"), titled("my_own")
-    ('k-NN agreement (10)', 'shared-type accuracy', 'my own')
-    """
+    """Return the title of a metric by its name in ``metrics.json``, also of one that is not registered here."""
     own = _registered(name)
     if (found := _names().get(own)) is None:
         return name.replace("_", " ")
@@ -147,13 +141,7 @@ def titled(name: str) -> str:
 
 
 def sums_up(name: str, parameter: object) -> bool:
-    """Return whether a section is summed up by the metric of this name; where it has a parameter, with that value.
-
-    Examples
-    --------
-    >>> [sums_up(name, 10) for name in ("coarse_accuracy", "sampled_accuracy", "knn_agreement_10", "knn_agreement_3")]
-    [True, False, True, False]
-    """
+    """Return whether a section is summed up by the metric of this name; where it has a parameter, with that value."""
     own = name.removeprefix(SHARED).removesuffix(f"_{parameter}")
     return own in METRICS and METRICS[own].sums_up
 
