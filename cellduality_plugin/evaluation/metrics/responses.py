@@ -84,8 +84,8 @@ class Responses:
                 found.setdefault((kinds[p.id], str(p.unknown)), []).append(pair)
         predicted = {}
         for key, pairs in found.items():  # sorted: their order changes no last digit
-            sides = (cell_matrix(cells, space.genes, space.top) for cells in zip(*sorted(pairs), strict=True))
-            predicted[key] = Response(*sides, paired=True)
+            ours, theirs = (cell_matrix(cells, space.genes, space.top) for cells in zip(*sorted(pairs), strict=True))
+            predicted[key] = Response(ours, theirs, paired=True)
         return cls(reference, predicted, _real(reference.held_out, reference))
 
     @classmethod

@@ -52,7 +52,7 @@ def test_a_metric_of_ones_own_is_measured_of_every_column_shown_and_compared(
     console = Console(width=120, record=True)
     console.print(table(found))
     assert "genes a cell ≈" in console.export_text()
-    assert "cell_type_annotation/errors" in {row.key for row in compare([found], oracle="")}
+    assert "cell_type_annotation/errors" in {row["key"] for row in compare([found], oracle="")}
 
 
 def test_what_is_no_metric_or_has_a_name_that_is_taken_is_told(own: Path) -> None:
