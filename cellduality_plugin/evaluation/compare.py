@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from scipy.stats import t as student
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.metrics.registry import SHARED, Group, headlines
+from cellduality_plugin.evaluation.metrics.registry import SHARED, Group, group
 from cellduality_plugin.evaluation.tables import ordered_keys, section_title, signed, title, written
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS
@@ -70,14 +70,14 @@ def row_label(key: str, better: str) -> str:
 
 
 def headline_of(key: str) -> int:
-    """Return the place of a metric among the headlines of its task, from 1; 0 if it is none."""
+    """Return the place of a metric among the headlines of its task, from 1, which decides; 0 if it is none."""
     section, _, metric = key.rpartition("/")
     pair, groups = TASKS.get(section.partition("@")[0]), list[Group](["labels", "cells"])
     if pair is not None and isinstance(pair.answer, OneOf):
         groups = ["labels"]
     elif pair is not None:
         groups = ["responses", "cells"] if "control" in pair.needs else ["cells"]
-    names = headlines(groups)
+    names = [each.headline for name in groups for each in group(name) if each.headline]
     return names.index(own) + 1 if (own := metric.removeprefix(SHARED)) in names else 0
 
 

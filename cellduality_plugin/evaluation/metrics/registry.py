@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import runpy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -109,11 +109,6 @@ def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[C
 def group(name: Group) -> list[Metric]:
     """Return the metrics of a group, in the order of tables."""
     return [each for each in METRICS.values() if each.group == name]
-
-
-def headlines(groups: Iterable[Group]) -> list[str]:
-    """Return the names of the headline metrics of ``groups``, the one that decides first."""
-    return [each.headline for name in groups for each in group(name) if each.headline]
 
 
 def _names() -> dict[str, tuple[Metric, str]]:
