@@ -15,11 +15,9 @@ from sklearn.calibration import calibration_curve
 from cellduality_plugin.evaluation.confidence import (
     area_under_risk_coverage,
     calibration_error,
-    confidence_metrics,
     conformal_threshold,
     label_sets,
     risk_coverage,
-    set_metrics,
 )
 
 SHARES = st.floats(0, 1).map(lambda share: round(share, 3))
@@ -84,16 +82,3 @@ def test_more_coverage_never_takes_a_label_out_of_a_set_and_no_set_is_empty(weig
     assert (sets[0] <= sets[1]).all()
     assert (sets[1] <= sets[2]).all()
     assert label_sets(shares, math.inf).all()
-
-
-def test_every_number_has_an_interval_around_it():
-    rng = np.random.default_rng(1)
-    sure = rng.random(400)
-    shares = rng.dirichlet([0.5] * 3, 400)
-    found = confidence_metrics(sure, rng.random(400) < sure) | set_metrics(
-        label_sets(shares, 0.6), rng.integers(0, 3, 400)
-    )
-    assert list(found) == ["accuracy", "ece", "aurc", "set_coverage", "set_size"]
-    for name in ("accuracy", "aurc", "set_coverage", "set_size"):
-        low, high = found[name]["interval"]
-        assert low < found[name]["value"] < high

@@ -133,14 +133,6 @@ def test_intervals_are_seeded_and_hold_the_value(reference) -> None:
         assert (other[name].value, other[name].interval != found[name].interval) == (found[name].value, True)
 
 
-def test_what_takes_too_long_to_resample_has_no_interval_and_says_so(reference) -> None:
-    found = distances_of([(sample(1, {"B": 201}, 2, shift=0.5), sample(0, {"B": 201}, 2))], reference)
-    shapes = found["gromov_wasserstein"]
-    assert (shapes.value > 0, shapes.interval) == (True, None)
-    assert shapes.note.endswith("no interval: too many cells or dimensions to resample")
-    assert found["wasserstein"].interval is not None
-
-
 def test_real_cells_are_the_floor_of_other_real_ones_or_of_one_half_against_the_other(sections) -> None:
     for key in (GENERATION, RESPONSE):
         found = of_real(sections[key].reference)
