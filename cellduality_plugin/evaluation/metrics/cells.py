@@ -15,7 +15,6 @@ from cellduality_plugin.evaluation.distances import Matrix
 from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Cells, Pair, Places
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval, mean_of
-from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.real_cells import NEIGHBOURS
 
 POSITIVE = (0.0, None)
@@ -68,10 +67,9 @@ def knn_agreement(cells: Cells) -> dict[int, Measurement]:
     estimator="share of an answer's words that are genes of the vocabulary, mean over answers, 0 if unreadable",
 )  # fmt: skip
 def validity(cells: Cells) -> Measurement:
-    def share(p: Prediction) -> float:
-        return (p.listed - p.unknown_words) / p.listed if p.listed and not p.failure else 0.0
-
-    return _form(cells, share, of_real=1.0)
+    answers = [(p, p.listed - p.unknown_words) for p in cells.answers or ()]
+    shares = [(p.id, genes / p.listed if p.listed and not p.failure else 0.0) for p, genes in answers]
+    return _form(cells, shares, of_real=1.0)
 
 
 @metric(
@@ -79,17 +77,14 @@ def validity(cells: Cells) -> Measurement:
     estimator="share of a cell's genes that repeat an earlier one, mean over answers that could be read",
 )  # fmt: skip
 def duplicates(cells: Cells) -> Measurement:
-    def share(p: Prediction) -> float | None:
-        genes = p.listed - p.unknown_words
-        return p.repeated / genes if genes > 0 and not p.failure else None
-
-    return _form(cells, share, of_real=0.0)
+    answers = [(p, p.listed - p.unknown_words) for p in cells.answers or () if not p.failure]
+    return _form(cells, [(p.id, p.repeated / genes) for p, genes in answers if genes > 0], of_real=0.0)
 
 
-def _form(cells: Cells, share: Callable[[Prediction], float | None], of_real: float) -> Measurement:
+def _form(cells: Cells, shares: Sequence[tuple[str, float]], of_real: float) -> Measurement:
     if cells.answers is None:
         return Measurement(of_real, n=len(cells), note=BY_CONSTRUCTION)
-    return mean_of([(p.id, found) for p in cells.answers if (found := share(p)) is not None], cells.reference)
+    return mean_of(shares, cells.reference)
 
 
 @metric("mmd", "MMD²", "lower", bounds=(0.0, 2.0), estimator=MMD)
