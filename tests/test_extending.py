@@ -73,7 +73,7 @@ import json
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.contenders import contenders_for
-from cellduality_plugin.evaluation.figure2 import panels
+from cellduality_plugin.evaluation.curves import panels
 from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.tasks import TASKS

@@ -84,8 +84,7 @@ def show_table(metrics: Annotated[Path, typer.Argument(help="A metrics.json.")])
     Example: `cellduality table runs/cpu/test/metrics.json`
     """
     from cellduality_plugin.evaluation.report import read_metrics
-    from cellduality_plugin.evaluation.summary import compared, headlines, sentences
-    from cellduality_plugin.evaluation.tables import table
+    from cellduality_plugin.evaluation.tables import compared, headlines, sentences, table
 
     found = read_metrics(metrics)
     out.print(table(found))
@@ -136,7 +135,7 @@ def figure2(
 
     Example: `cellduality figure2 --curves runs/42/tensorboard/grpo --curves runs/43/tensorboard/grpo --out figure2.svg`
     """
-    from cellduality_plugin.evaluation.figure2 import write_figure
+    from cellduality_plugin.evaluation.curves import write_figure
 
     panels = write_figure(curves, image, window)
     gold = sum(panel.truth is not None for panel in panels)

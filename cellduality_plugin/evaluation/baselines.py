@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,12 @@ from scipy.spatial.distance import cdist
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
-from cellduality_plugin.evaluation.embedding import cell_matrix, rank_profile
+from cellduality_plugin.evaluation.embedding import cell_matrix
+from cellduality_plugin.evaluation.generated import REAL
 from cellduality_plugin.evaluation.metrics import cells, labels, responses
 from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement
 from cellduality_plugin.evaluation.metrics.responses import Responses
-from cellduality_plugin.evaluation.points import REAL
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, Rows
 from cellduality_plugin.evaluation.real_cells import RealCells, Reference
 from cellduality_plugin.evaluation.sections import Section
@@ -41,49 +41,58 @@ NO_CHANGE, MEAN_SHIFT = "no change", "mean shift"
 BASELINES = (PROFILES, LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_CHANGE, MEAN_SHIFT)
 """In the order of their columns."""
 
-Ranked: TypeAlias = Sequence[tuple[str, ...]]
+Cell: TypeAlias = tuple[str, ...]
 Vector: TypeAlias = NDArray[np.float64]
+Space: TypeAlias = Callable[[Sequence[Cell]], Vector]
 
 
 def baseline_columns(
     section: Section, vocabulary: Vocabulary, settings: PredictionSettings, profiles: Profiles | None
 ) -> dict[str, dict[str, Measurement]]:
     """Return the metrics of baselines and of real cells, by column."""
-    reference, train = section.reference, section.reference.train
-    rows = dict(sorted(section.rows.items()))  # as predictions are
     if isinstance(section.pair.answer, OneOf):
-        kind = section.pair.answer.kind
-        known = [e for e in rows.values() if isinstance(e.gold, str) and "cell" in e.inputs]
-        gold, shown = [str(e.gold) for e in known], [tuple(e.inputs["cell"]) for e in known]
-        answers = {
-            TRANSFER: transferred_labels(train, shown, reference.embedding, reference.neighbours[0]),
-            MAJORITY: majority_labels(train, len(shown)),
-        }
-        if vocabulary.tables(kind):
-            answers[LOGISTIC] = logistic_labels(train, shown, vocabulary.genes)
-        if profiles is not None and kind in profiles.by_kind:
-            answers[PROFILES] = profile_labels(profiles, kind, known)
-        shared = section.shared.names if section.shared else ()
-        return {
-            name: labels.measure(reference, section.comparable(gold, predicted), shared=shared)
-            for name, predicted in answers.items()
-        }
+        return _label_columns(section, section.pair.answer.kind, vocabulary, profiles)
     if not section.writes_cells:
         return {}
+    reference = section.reference
+    rows = dict(sorted(section.rows.items()))  # as predictions are
     asked = [reference.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
     found = {REAL: cells.measure(Cells.of_real(asked, reference))}
     made: dict[str, list[Prediction]] = {}
     if section.writes_responses:
         found[REAL] |= responses.measure(Responses.of_real(reference))
         made = response_baselines(rows, reference)
-    elif any(train.labelled):
-        made = cell_baselines(train, rows, vocabulary.genes, settings.samples, settings.seed)
+    elif any(reference.train.labelled):
+        made = cell_baselines(reference.train, rows, vocabulary.genes, settings.samples, settings.seed)
     for name, predictions in made.items():
         found[name] = measure_cells(predictions, section)
         if all(p.answer for p in predictions):  # real genes, each once, by any baseline
             for key in ("validity", "duplicates"):
                 found[name][key] = replace(found[name][key], interval=None, note=BY_CONSTRUCTION)
     return found
+
+
+def _label_columns(
+    section: Section, kind: str, vocabulary: Vocabulary, profiles: Profiles | None
+) -> dict[str, dict[str, Measurement]]:
+    reference, train = section.reference, section.reference.train
+    rows = [e for _, e in sorted(section.rows.items()) if isinstance(e.gold, str) and "cell" in e.inputs]
+    gold, shown = [str(e.gold) for e in rows], [tuple(e.inputs["cell"]) for e in rows]
+    answers = {
+        TRANSFER: transferred_labels(train, shown, reference.embedding, reference.neighbours[0]),
+        MAJORITY: majority_labels(train, len(shown)),
+    }
+    if vocabulary.tables(kind):
+        answers[LOGISTIC] = logistic_labels(train, shown, vocabulary.genes)
+    if profiles is not None and kind in profiles.by_kind:  # these alone have seen the cells without a label
+        answers[PROFILES] = [
+            profiles.likeliest(kind, many(e.inputs, "cell"), e.inputs.get("control", ())) for e in rows
+        ]
+    shared = section.shared.names if section.shared else ()
+    return {
+        name: labels.measure(reference, section.comparable(gold, predicted), shared=shared)
+        for name, predicted in answers.items()
+    }
 
 
 def measure_cells(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
@@ -103,7 +112,7 @@ def majority_labels(train: RealCells, count: int) -> list[str]:
 def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Sequence[str]) -> list[str]:
     """Return the type that a logistic regression on ranks (L2, C = 1, not tuned) gives each of ``cells``.
 
-    Features are those of :func:`cellduality_plugin.evaluation.embedding.cell_matrix`: no more than a prompt shows.
+    Features are those of :func:`~cellduality_plugin.evaluation.embedding.cell_matrix`: no more than a prompt shows.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -115,7 +124,7 @@ def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Seq
     return [str(label) for label in model.predict(cell_matrix(cells, genes, top))]
 
 
-def transferred_labels(train: RealCells, cells: Ranked, space: Callable[[Ranked], Vector], k: int) -> list[str]:
+def transferred_labels(train: RealCells, cells: Sequence[Cell], space: Space, k: int) -> list[str]:
     """Return the type that most of the ``k`` nearest labelled training cells have, for each of ``cells``.
 
     Distances are Euclidean in ``space``, votes as in :func:`~cellduality_plugin.evaluation.distances.nearest_labels`.
@@ -124,16 +133,7 @@ def transferred_labels(train: RealCells, cells: Ranked, space: Callable[[Ranked]
     known, types = _labelled(train)
     if not cells:
         return []
-    named = nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known)))
-    return [str(label) for label in named]
-
-
-def profile_labels(profiles: Profiles, kind: str, rows: Sequence[Example]) -> list[str]:
-    """Return the label of set ``kind`` under whose profile each cell that is asked about is likeliest.
-
-    Of all baselines these alone have seen the training cells without a label; the reward ``profile`` is the same.
-    """
-    return [profiles.likeliest(kind, many(row.inputs, "cell"), row.inputs.get("control", ())) for row in rows]
+    return nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known)))
 
 
 def cell_baselines(
@@ -146,47 +146,36 @@ def cell_baselines(
     ``inputs["length"]`` of a row says how many, by default as many as the longest training cell has. A type, or state,
     without a cell has no answer. What a row gets does not depend on the other rows.
     """
-    top = max(len(cell) for cell in train.genes)
-    cells_of: dict[str, list[tuple[str, ...]]] = {}
-    for cell, condition, labelled in zip(train.genes, train.states or train.types, train.labelled, strict=True):
-        if labelled:
-            cells_of.setdefault(condition, []).append(cell)
+    top, states = max(map(len, train.genes)), train.states or train.types
+    cells_of = train.grouped(states, labelled=True)
     means = {kind: mean_profile(cells, genes, top) for kind, cells in cells_of.items()}
     made: dict[str, list[Prediction]] = {RESAMPLED: [], CLASS_MEAN: []}
     for (task, row), example in sorted(rows.items()):
-        stated, found = example.inputs.get("length"), cells_of.get(str(example.unknown), [])
+        stated, kind = example.inputs.get("length"), str(example.unknown)
         length = int(stated) if isinstance(stated, str) and stated.isdecimal() else top
         for name, sample in product(made, range(samples)):
             rng = np.random.default_rng(request_seed(seed, name, task, row, sample))
-            drawn: tuple[str, ...] = ()
-            if found and name == RESAMPLED:
-                drawn = found[rng.integers(len(found))]
-            elif found:
-                drawn = plackett_luce(means[str(example.unknown)], length, genes, rng)
+            drawn: Cell = ()
+            if kind in cells_of and name == RESAMPLED:
+                drawn = cells_of[kind][rng.integers(len(cells_of[kind]))]
+            elif kind in cells_of:
+                drawn = plackett_luce(means[kind], length, genes, rng)
             made[name].append(_answer(task, row, sample, example, drawn, drawn=True))
     return made
 
 
 def plackett_luce(worth: Vector, length: int, genes: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
-    """Return ``length`` different genes, drawn in turn with chances in proportion to ``worth`` (0: never).
-
-    Examples
-    --------
-    >>> sorted(plackett_luce(np.array([1.0, 0.0, 2.0]), 3, ("A", "B", "C"), np.random.default_rng(0)))
-    ['A', 'C']
-    """
+    """Return ``length`` different genes, drawn in turn with chances in proportion to ``worth`` (0: never)."""
     able = np.flatnonzero(worth > 0)
     # The arrival times of independent clocks that tick at the rate of each gene's worth.
     times = rng.exponential(size=len(able)) / worth[able]
     return tuple(genes[place] for place in able[np.argsort(times, kind="stable")[:length]])
 
 
-def _answer(
-    task: str, row: str, sample: int, example: Example, cell: tuple[str, ...], *, drawn: bool = False
-) -> Prediction:
-    failure, valid = ("", 1.0) if cell else ("no_training_cell", 0.0)
-    asked = row, task, sample, example.unknown, example.gold
-    return Prediction(*asked, "", cell or None, failure, len(cell), validity=valid, drawn=drawn)
+def _answer(task: str, row: str, sample: int, example: Example, cell: Cell, *, drawn: bool = False) -> Prediction:
+    read: dict[str, Any] = {"answer": cell or None, "failure": "" if cell else "no_training_cell"}
+    counts: dict[str, Any] = {"listed": len(cell), "validity": float(bool(cell))}
+    return Prediction(row, task, sample, example.unknown, example.gold, "", drawn=drawn, **read, **counts)
 
 
 def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Prediction]]:
@@ -196,10 +185,10 @@ def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Predi
     learned: dict[tuple[str, str], Vector | None] = {}
     made: dict[str, list[Prediction]] = {NO_CHANGE: [], MEAN_SHIFT: []}
     for (task, row), example in rows.items():
-        control, state = many(example.inputs, "control"), str(example.unknown)
-        if (kinds[row], state) not in learned:
-            learned[kinds[row], state] = mean_shift(known, state, space.genes, space.top, leave_out=kinds[row])
-        shift = learned[kinds[row], state]
+        control, key = many(example.inputs, "control"), (kinds[row], str(example.unknown))
+        if key not in learned:
+            learned[key] = mean_shift(known, key[1], space.genes, space.top, leave_out=key[0])
+        shift = learned[key]
         moved = control if shift is None else moved_cell(control, shift, space.genes, space.top)
         made[NO_CHANGE].append(_answer(task, row, 0, example, control))
         made[MEAN_SHIFT].append(_answer(task, row, 0, example, moved))
@@ -212,44 +201,31 @@ def mean_profile(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int)
 
 
 def mean_shift(
-    cells: Mapping[tuple[str, str], Sequence[Sequence[str]]],
-    perturbation: str,
-    genes: Sequence[str],
-    top: int,
-    *,
-    leave_out: str = "",
+    cells: Mapping[tuple[str, str], Sequence[Cell]], state: str, genes: Sequence[str], top: int, *, leave_out: str = ""
 ) -> Vector | None:
-    """Return the mean over cell types of the shift that ``perturbation`` makes; None if no type has both states.
+    """Return the mean over cell types of the shift to ``state`` from the control; None if no type has both.
 
-    ``cells`` are by (cell type, perturbation); nothing is learned from the type ``leave_out``.
+    ``cells`` are by (cell type, state); nothing is learned from the type ``leave_out``.
     """
-    types = sorted({kind for kind, state in cells if state == perturbation and kind != leave_out})
     shifts = [
-        mean_profile(cells[kind, perturbation], genes, top) - mean_profile(cells[kind, CONTROL], genes, top)
-        for kind in types
-        if cells.get((kind, CONTROL)) and cells.get((kind, perturbation))
+        mean_profile(own, genes, top) - mean_profile(cells[kind, CONTROL], genes, top)
+        for (kind, other), own in sorted(cells.items())
+        if other == state and kind != leave_out and own and cells.get((kind, CONTROL))
     ]
     return np.asarray(np.mean(shifts, axis=0)) if shifts else None
 
 
 def moved_cell(cell: Sequence[str], shift: Vector, genes: Sequence[str], top: int) -> tuple[str, ...]:
-    """Return ``cell`` after ``shift`` of its profile: as many genes, of the highest weight; equals as in ``genes``.
-
-    Examples
-    --------
-    >>> moved_cell(("B", "A"), np.array([0.9, 0.0, -0.1]), ("A", "B", "C"), top=3)
-    ('A', 'B')
-    """
-    weights = shift.copy()
-    place = {gene: index for index, gene in enumerate(genes)}
-    kept = list(cell[:top])
-    weights[[place[gene] for gene in kept]] += rank_profile(top)[: len(kept)]
-    return tuple(genes[index] for index in np.argsort(-weights, kind="stable")[: len(kept)])
+    """Return ``cell`` after ``shift`` of its profile: as many genes, of the highest weight; equals as in ``genes``."""
+    weights, count = shift + cell_matrix([cell], genes, top).toarray()[0], min(len(cell), top)
+    return tuple(genes[index] for index in np.argsort(-weights, kind="stable")[:count])
 
 
 def _labelled(train: RealCells) -> tuple[list[tuple[str, ...]], list[str]]:
-    chosen = [index for index, labelled in enumerate(train.labelled) if labelled]
-    if not chosen:
+    known = [
+        (genes, kind) for genes, kind, shown in zip(train.genes, train.types, train.labelled, strict=True) if shown
+    ]
+    if not known:
         hint = "prepare with labelled cells"
         raise CellDualityError("no labelled training cell", code="no-labels", where="cells.jsonl", hint=hint)
-    return [train.genes[index] for index in chosen], [train.types[index] for index in chosen]
+    return [genes for genes, _ in known], [kind for _, kind in known]

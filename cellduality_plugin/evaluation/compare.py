@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from scipy.stats import t as student
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.metrics.registry import SHARED, Group, headlines
+from cellduality_plugin.evaluation.metrics.registry import SHARED, Group, group
 from cellduality_plugin.evaluation.tables import ordered_keys, section_title, signed, title, written
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS
@@ -22,11 +22,14 @@ GOAL = 0.5
 """The share of every gap that self-supervision is to close."""
 
 Role: TypeAlias = Literal["before", "reference", "arm", "oracle", "baseline", "real"]
-RIVALS: tuple[Role, ...] = tuple(role for role in get_args(Role) if role != "real")
+RIVALS = tuple(role for role in get_args(Role) if role != "real")
 Gap: TypeAlias = Literal["certain", "likely", "none"]
 Outcome: TypeAlias = Literal["closes", "falls short", "no gap", "harms", "may harm", "gains", "no change", "unknown"]
+Interval: TypeAlias = "tuple[float, float] | None"
 Runs: TypeAlias = Sequence[Mapping[str, Any]]
 """One ``metrics.json`` a seed."""
+Row: TypeAlias = Mapping[str, Any]
+"""One metric as ``arms.json`` holds it, see :func:`compare`."""
 
 
 @dataclass(frozen=True)
@@ -61,87 +64,20 @@ class Spread:
         return written(self.mean) + ("" if math.isnan(self.deviation) else f" ± {written(self.deviation)}")
 
 
-@dataclass(frozen=True)
-class Share:
-    """The ratio of two mean gains, 1 where they are equal, and its 95 % interval; None where that has no bounds."""
-
-    value: float
-    interval: tuple[float, float] | None
-
-    def __str__(self) -> str:
-        bounds = "no bounds" if self.interval is None else " to ".join(percent(bound) for bound in self.interval)
-        return f"{percent(self.value)} ({bounds})"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One arm in one metric, and what its change comes to."""
-
-    name: str
-    change: Spread  # from the reference, paired by seed
-    share: Share | None  # of the oracle's gain; None where the oracle gains nothing, or there is none
-    outcome: Outcome
-    verdict: str
-
-    @property
-    def clear(self) -> bool:
-        """Whether the 95 % interval of the change excludes 0."""
-        interval = self.change.interval
-        return interval is not None and not interval[0] <= 0 <= interval[1]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One metric and what it says of the arms."""
-
-    key: str  # section/metric
-    better: str
-    headline: int  # its place among the headlines of the task, from 1, which decides; 0 if it is none
-    values: Mapping[str, tuple[float, ...]]  # by column in the order of the runs; empty where a run lacks one
-    roles: Mapping[str, Role]
-    gap: Gap | None  # None without an oracle
-    arms: tuple[Arm, ...]  # the oracle first
-
-    @property
-    def section(self) -> str:
-        """The task, with ``@ood`` or ``@set`` outside the distribution."""
-        return self.key.rpartition("/")[0]
-
-    @property
-    def label(self) -> str:
-        """The name of the row in tables."""
-        return row_label(self.key, self.better)
-
-    def best(self, *roles: Role) -> set[str]:
-        """Return the columns of ``roles`` (by default all but real cells, the ceiling) with the best mean."""
-        rivals = {name: own for name, own in self.values.items() if own and self.roles[name] in (roles or RIVALS)}
-        means = {name: Spread.of(own).mean for name, own in rivals.items()}
-        top = (max if self.better == "higher" else min)(means.values(), default=None)
-        return {name for name, mean in means.items() if mean == top}
-
-
 def row_label(key: str, better: str) -> str:
-    """Return the name of a metric with its section."""
+    """Return the name of a metric with its section, as tables show it."""
     return f"{section_title(key.rpartition('/')[0])}: {title(key, better)}"
 
 
 def headline_of(key: str) -> int:
-    """Return the place of a metric among the headlines of its task, from 1; 0 if it is none.
-
-    Examples
-    --------
-    >>> headline_of("cell_type_annotation@kidney_immune/macro_f1"), headline_of("my_task/accuracy")
-    (2, 1)
-    >>> headline_of("conditional_cell_generation/mmd")
-    0
-    """
+    """Return the place of a metric among the headlines of its task, from 1, which decides; 0 if it is none."""
     section, _, metric = key.rpartition("/")
     pair, groups = TASKS.get(section.partition("@")[0]), list[Group](["labels", "cells"])
     if pair is not None and isinstance(pair.answer, OneOf):
         groups = ["labels"]
     elif pair is not None:
         groups = ["responses", "cells"] if "control" in pair.needs else ["cells"]
-    names = headlines(groups)
+    names = [each.headline for name in groups for each in group(name) if each.headline]
     return names.index(own) + 1 if (own := metric.removeprefix(SHARED)) in names else 0
 
 
@@ -169,6 +105,12 @@ def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[
     All arms start from the checkpoint ``reference``; those in columns before it are no arms. ``oracle`` is the arm that
     was rewarded by the true answers, empty if there is none. A CellDualityError if the runs are not of the same columns
     and split, or a column is not there.
+
+    Of a row its ``key`` (section/metric), ``better``, ``headline`` (its place among the headlines of the task, from 1,
+    which decides; 0 if it is none), ``gap`` (None without an oracle) and ``columns``. Of a column its ``role`` and
+    ``values`` in the order of the runs, none if a run lacks it, with ``mean``, ``deviation`` and ``interval``. Of arms
+    and the oracle, too, ``change_mean`` and so on, paired by seed; ``clear``, whether the interval excludes 0;
+    ``share`` and ``share_interval`` of the oracle's gain (None where it gains nothing); ``outcome`` and ``verdict``.
     """
     check_runs(runs)
     roles, rows = _roles(runs[0]["columns"], reference, oracle), []
@@ -180,61 +122,78 @@ def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[
     return rows
 
 
+def arms_of(row: Row) -> dict[str, Mapping[str, Any]]:
+    """Return the columns of ``row`` that have a change: the oracle first."""
+    found = [(name, column) for name, column in row["columns"].items() if "outcome" in column]
+    return dict(sorted(found, key=lambda each: each[1]["role"] != "oracle"))
+
+
+def best_of(row: Row, *roles: Role) -> set[str]:
+    """Return the columns of ``roles`` (by default all but real cells, the ceiling) with the best mean."""
+    rivals = {name: own for name, own in row["columns"].items() if own["values"] and own["role"] in (roles or RIVALS)}
+    top = (max if row["better"] == "higher" else min)((own["mean"] for own in rivals.values()), default=None)
+    return {name for name, own in rivals.items() if own["mean"] == top}
+
+
 def _roles(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: str) -> dict[str, Role]:
     checkpoints = [name for name, column in columns.items() if column["kind"] == "checkpoint"]
     for flag, name in (("--reference", reference), ("--oracle", oracle)):
         if name not in checkpoints and (name or flag == "--reference"):
             hint = f"choose among {', '.join(checkpoints)}" + (", or '' without one" if flag == "--oracle" else "")
             raise CellDualityError(f"no checkpoint {name!r}", code="unknown-column", where=flag, hint=hint)
-    found: dict[str, Role] = {}
-    for name, column in columns.items():
-        if column["kind"] != "checkpoint":
-            found[name] = "real" if column["kind"] == "real" else "baseline"
-        elif name in (reference, oracle):
-            found[name] = "reference" if name == reference else "oracle"
-        else:
-            found[name] = "arm" if checkpoints.index(name) > checkpoints.index(reference) else "before"
-    return found
+    first = checkpoints.index(reference)
+    roles: dict[str, Role] = {name: "arm" if place > first else "before" for place, name in enumerate(checkpoints)}
+    roles |= {oracle: "oracle", reference: "reference"}
+    return {name: roles.get(name, column["kind"]) for name, column in columns.items()}
 
 
 def _row(
     key: str, better: str, values: Mapping[str, tuple[float, ...]], roles: Mapping[str, Role], reference: str
 ) -> Row:
     sign = 1.0 if better == "higher" else -1.0
-    names = [name for wanted in ("oracle", "arm") for name in roles if roles[name] == wanted and values[name]]
+    columns: dict[str, dict[str, Any]] = {
+        name: {"role": role, "values": [*values[name]], **_spread("", values[name])} for name, role in roles.items()
+    }
+    names = [name for name, role in roles.items() if role in ("oracle", "arm") and values[name]]
     changes = {name: paired_change(values[reference], values[name]) for name in names}
     gains = {name: [sign * change for change in found] for name, found in changes.items()}
     whole = next((gains[name] for name in names if roles[name] == "oracle"), None)
-    gap, arms = gap_of(Spread.of(whole)) if whole else None, []
+    gap = gap_of(Spread.of(whole)) if whole else None
     for name in names:
         change = Spread.of(changes[name])
-        share = share_of(gains[name], whole) if whole and gap in ("certain", "likely") else None
-        outcome, verdict = judge(Spread.of(gains[name]), gap, share, signed(change.mean))
+        share: tuple[float | None, Interval] = (None, None)
+        if whole and gap != "none":
+            share = share_of(gains[name], whole)
+        outcome, verdict = judge(Spread.of(gains[name]), gap, share[0], signed(change.mean))
         if roles[name] == "oracle" and outcome != "unknown":
             words = {"certain": "a gap", "likely": "a gap that is not certain", "none": "no gap"}[gap or "none"]
             verdict = f"{words} ({signed(change.mean)})"
-        arms.append(Arm(name, change, share, outcome, verdict))
-    return Row(key, better, headline_of(key), values, roles, gap, tuple(arms))
+        clear = change.interval is not None and not change.interval[0] <= 0 <= change.interval[1]
+        said = {"share": share[0], "share_interval": share[1], "outcome": outcome, "verdict": verdict}
+        columns[name] |= {**_spread("change_", changes[name]), "clear": clear, **said}
+    return {"key": key, "better": better, "headline": headline_of(key), "gap": gap, "columns": columns}
+
+
+def _spread(prefix: str, values: Sequence[float]) -> dict[str, Any]:
+    if not values:
+        return {}
+    spread = Spread.of(values)
+    deviation = spread.deviation if spread.count > 1 else None
+    return {f"{prefix}mean": spread.mean, f"{prefix}deviation": deviation, f"{prefix}interval": spread.interval}
 
 
 def gap_of(gain: Spread) -> Gap:
     """Return whether a mean paired gain is there: its 95 % interval is above 0, or it exceeds its deviation, or not."""
-    interval = gain.interval
-    if interval is None:
+    if gain.interval is None:
         return "none"
-    return "certain" if interval[0] > 0 else "likely" if gain.mean > gain.deviation else "none"
+    return "certain" if gain.interval[0] > 0 else "likely" if gain.mean > gain.deviation else "none"
 
 
-def share_of(gains: Sequence[float], whole: Sequence[float]) -> Share:
-    """Return the mean of ``gains`` divided by the mean of ``whole`` (not 0), seed by seed of the same runs.
+def share_of(gains: Sequence[float], whole: Sequence[float]) -> tuple[float, Interval]:
+    """Return the mean of ``gains`` divided by that of ``whole`` (not 0), seeds paired; and its 95 % interval, if any.
 
     The interval is Fieller's (1954): every ratio r for which a t test on ``gains - r * whole`` keeps its null
     hypothesis. It is bounded if and only if the t interval of ``whole`` excludes 0.
-
-    Examples
-    --------
-    >>> print(share_of([0.05, 0.06, 0.04], [0.1, 0.11, 0.12]))
-    45 % (20 % to 81 %)
     """
     first, second = statistics.fmean(gains), statistics.fmean(whole)
     factor = _t_quantile(len(whole)) ** 2 / len(whole)
@@ -242,35 +201,30 @@ def share_of(gains: Sequence[float], whole: Sequence[float]) -> Share:
     b = first * second - factor * statistics.covariance(gains, whole)
     c = first**2 - factor * statistics.covariance(gains, gains)
     if a <= 0:
-        return Share(first / second, None)
+        return first / second, None
     root = math.sqrt(max(0.0, b**2 - a * c))  # below 0 by rounding alone
-    return Share(first / second, ((b - root) / a, (b + root) / a))
+    return first / second, ((b - root) / a, (b + root) / a)
 
 
-def judge(gain: Spread, gap: Gap | None, share: Share | None, change: str) -> tuple[Outcome, str]:
+def judge(gain: Spread, gap: Gap | None, share: float | None, change: str) -> tuple[Outcome, str]:
     """Return what the gain of an arm comes to, in one term and in plain words, of which ``change`` is one.
 
     It harms where the 95 % interval of its gain is below 0, and may harm where the mean loss exceeds its deviation.
     It closes a gap where it closes :data:`GOAL` of it or more. One seed says nothing.
-
-    Examples
-    --------
-    >>> judge(Spread.of([-0.01, -0.03, -0.05]), "none", None, "-0.0300")
-    ('may harm', 'may harm (-0.0300)')
     """
     interval = gain.interval
     if interval is None:
         return "unknown", "one seed says nothing"
     if interval[1] < 0:
         return "harms", f"harms ({change})"
-    closes = share is not None and share.value >= GOAL
+    closes = share is not None and share >= GOAL
     if not closes and -gain.mean > gain.deviation:
         return "may harm", f"may harm ({change})"
     if share is not None:
-        whole, part = "the gap" if gap == "certain" else "a gap that is not certain", percent(share.value)
-        if share.value >= 1:
+        whole, part = "the gap" if gap == "certain" else "a gap that is not certain", percent(share)
+        if share >= 1:
             return "closes", f"closes all of {whole} ({part})"
-        return "closes" if closes else "falls short", f"closes {part if share.value > 0 else 'nothing'} of {whole}"
+        return "closes" if closes else "falls short", f"closes {part if share > 0 else 'nothing'} of {whole}"
     if gap == "none":
         return "no gap", "no gap to close" + (f"; gains all the same ({change})" if interval[0] > 0 else "")
     return ("gains", f"gains ({change})") if interval[0] > 0 else ("no change", "no clear change")

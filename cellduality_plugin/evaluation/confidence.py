@@ -20,31 +20,25 @@ BINS = 10
 """Bins of equal width of a calibration error."""
 
 
-def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> list[dict[str, float]]:
-    """Return of each bin of confidence in [0, 1] that holds cells: ``n``, mean ``confidence``, and ``accuracy``.
+def reliability(confidence: ArrayLike, right: ArrayLike) -> list[dict[str, float]]:
+    """Return of each of the :data:`BINS` of confidence that holds cells: ``n``, mean ``confidence``, and ``accuracy``.
 
     Examples
     --------
-    >>> reliability([0.25, 0.75, 0.875], [0, 1, 0], bins=2)
-    [{'n': 1, 'confidence': 0.25, 'accuracy': 0.0}, {'n': 2, 'confidence': 0.8125, 'accuracy': 0.5}]
+    >>> reliability([0.25, 0.75, 0.78], [0, 1, 0])
+    [{'n': 1, 'confidence': 0.25, 'accuracy': 0.0}, {'n': 2, 'confidence': 0.765, 'accuracy': 0.5}]
     """
     sure, hits = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
-    place = np.minimum((sure * bins).astype(int), bins - 1)
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
     return [
         {"n": int(own.sum()), "confidence": float(sure[own].mean()), "accuracy": float(hits[own].mean())}
         for own in (place == number for number in np.unique(place))
     ]
 
 
-def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> float:
-    """Return the expected calibration error in [0, 1]: mean distance of confidence and accuracy over bins (Guo 2017).
-
-    Examples
-    --------
-    >>> calibration_error([0.25, 0.75, 0.875], [0, 1, 0], bins=2)
-    0.2916666666666667
-    """
-    found = reliability(confidence, right, bins)
+def calibration_error(confidence: ArrayLike, right: ArrayLike) -> float:
+    """Return the calibration error in [0, 1]: the mean distance of confidence and accuracy over bins (Guo 2017)."""
+    found = reliability(confidence, right)
     total = sum(each["n"] for each in found)
     return math.fsum(each["n"] * abs(each["confidence"] - each["accuracy"]) for each in found) / total
 
@@ -53,12 +47,6 @@ def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> tuple[Numbers, Num
     """Return (coverage, risk): the share of cells that keep their label, most sure first, and that of wrong ones.
 
     Cells of equal confidence (to nine digits: the last ones are noise) count as equally right, whatever their order.
-
-    Examples
-    --------
-    >>> coverage, risk = risk_coverage([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1])
-    >>> coverage.tolist(), risk.round(2).tolist()
-    ([0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 0.33, 0.25])
     """
     _, group = np.unique(-np.round(np.asarray(confidence, np.float64), 9), return_inverse=True)
     wrong = 1 - np.bincount(group, weights=np.asarray(right, np.float64)) / np.bincount(group)
@@ -75,11 +63,6 @@ def conformal_threshold(scores: ArrayLike, coverage: float) -> float:
     """Return the score that a new one, exchangeable with these, does not exceed with probability ``coverage`` or more.
 
     The ceil((n + 1) x coverage)-th smallest of the n scores (Vovk 2005); infinite where they are too few.
-
-    Examples
-    --------
-    >>> conformal_threshold(range(1, 10), 0.9), conformal_threshold(range(1, 9), 0.9)
-    (9.0, inf)
     """
     ordered = np.sort(np.asarray(scores, np.float64))
     place = math.ceil(round((len(ordered) + 1) * coverage, 9))  # 10 x 0.9 is 9, not a little more

@@ -1,18 +1,28 @@
-"""Training curves, from TensorBoard event files or from the trainer's own log lines."""
+"""Training curves, from TensorBoard or a training log; and Figure 2 of the paper: rewards by task, beside the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cellduality_plugin.alarms import steps_of
 from cellduality_plugin.errors import CellDualityError, needs_extra
+from cellduality_plugin.evaluation.plots import save_figure2
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.ratios import step_metrics, with_ratios
+from cellduality_plugin.tasks import TASKS, DualTask
 
 Curves: TypeAlias = dict[str, list[tuple[int, float]]]
 """By name of the quantity: (step, value), steps ascending, one value a step."""
 
+REWARD, TRUTH = "dual_reward", "dual_truth"
+FORMATS = (".svg", ".png", ".pdf")
 _FIRST = (
     "reward", "score", "gpt_loss", "loss", "dual_reward", "dual_truth", "dual_similarity", "dual_validity", "kl",
     "response_length", "dual_label_entropy", "dual_zero_variance", "dual_success", "dual_copied",
@@ -23,7 +33,7 @@ def read_curves(source: Path) -> Curves:
     """Return the curves in ``source``; empty if it holds none, a CellDualityError if it is not there.
 
     It is a folder with TensorBoard event files (searched with its sub-folders), or a training log with lines
-    ``Global step N: {...}``.
+    ``Global step N: {...}``. A step logged twice (a resumed run) keeps its last value.
     """
     if source.is_dir():
         return _by_name(_event_values(source))
@@ -36,13 +46,7 @@ def read_curves(source: Path) -> Curves:
 
 
 def parse_log(lines: Iterable[str]) -> Curves:
-    """Return the curves in log lines; a step logged twice (a resumed run) keeps its last value.
-
-    Examples
-    --------
-    >>> parse_log(["(pid=7) Global step 1: {'reward': 0.25, 'kl': 1e-05}", "noise", "Global step 2: {'reward': 0.5}"])
-    {'reward': [(1, 0.25), (2, 0.5)], 'kl': [(1, 1e-05)]}
-    """
+    """Return the curves in log lines."""
     steps = filter(None, map(step_metrics, lines))
     return _by_name((name, step, value) for step, metrics in steps for name, value in metrics.items())
 
@@ -68,18 +72,9 @@ def _by_name(values: Iterable[tuple[str, int, float]]) -> Curves:
 
 
 def divided(curves: Curves) -> Curves:
-    """Return what the curves say: those that are logged as two means divided, see :mod:`cellduality_plugin.ratios`.
-
-    Examples
-    --------
-    >>> divided({"dual_share/t": [(1, 0.5), (2, 0.0)], "dual_reward/t": [(1, 0.25), (2, 0.0)]})
-    {'dual_reward/t': [(1, 0.5)]}
-    """
-    found: Curves = {}
-    for step, metrics in steps_of(curves):
-        for name, value in with_ratios(metrics).items():
-            found.setdefault(name, []).append((step, value))
-    return found
+    """Return the finite values of curves, and ratios where two means are logged: :mod:`cellduality_plugin.ratios`."""
+    values = ((name, step, value) for step, own in steps_of(curves) for name, value in with_ratios(own).items())
+    return _by_name(each for each in values if math.isfinite(each[2]))
 
 
 def chosen(curves: Curves, at_most: int = 18) -> Curves:
@@ -93,8 +88,93 @@ def chosen(curves: Curves, at_most: int = 18) -> Curves:
         return (_FIRST.index(kind) if kind in _FIRST else len(_FIRST) + (not kind.startswith("dual_")), name)
 
     kept: Curves = {}
-    for name, points in sorted(curves.items(), key=lambda curve: rank(curve[0])):
-        moving = len({value for _, value in points}) > 1 and not name.startswith(("timing/", "rollout/"))
-        if moving and points not in kept.values() and len(kept) < at_most:
-            kept[name] = points
+    for name in sorted(curves, key=rank):
+        moving = len({value for _, value in curves[name]}) > 1 and not name.startswith(("timing/", "rollout/"))
+        if moving and curves[name] not in kept.values() and len(kept) < at_most:
+            kept[name] = curves[name]
     return kept
+
+
+@dataclass(frozen=True)
+class Band:
+    """One quantity over the steps of several runs."""
+
+    steps: NDArray[np.int64]  # at which every run has a moving average
+    mean: NDArray[np.float64]  # of them over runs
+    spread: NDArray[np.float64]  # the standard deviation over runs (n - 1), 0 for one run
+    raw: Sequence[Sequence[tuple[int, float]]]  # (step, value) as it was logged, of each run
+
+    @property
+    def runs(self) -> int:
+        """How many runs it is the mean of."""
+        return len(self.raw)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One task: its reward and, where rows held gold, the ground truth."""
+
+    family: str
+    task: str
+    reward: Band
+    truth: Band | None
+
+    @property
+    def truth_is(self) -> str:
+        """What the ground truth of this task measures."""
+        if self.task not in TASKS:
+            return "ground truth"
+        return "accuracy" if isinstance(TASKS[self.task].answer, OneOf) else "RWJS to the true cell"
+
+
+def band(runs: Sequence[Sequence[tuple[int, float]]], window: int) -> Band:
+    """Return mean and standard deviation over ``runs`` of the means of what each logged in the last ``window`` steps.
+
+    A step in which a task had no row logs nothing of it, so that a mean is over the steps that did.
+    """
+    steps, smooth = np.array(sorted({step for points in runs for step, _ in points}), dtype=np.int64), []
+    for points in runs:
+        logged, values = np.array([p[0] for p in points]), np.array([p[1] for p in points], dtype=float)
+        within = (logged > steps[:, None] - window) & (logged <= steps[:, None])
+        counts = within.sum(axis=1)
+        smooth.append(np.divide(within @ values, counts, out=np.full(len(steps), np.nan), where=counts > 0))
+    known = np.isfinite(smooth).all(axis=0)
+    kept = np.array(smooth)[:, known]
+    spread = kept.std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(int(known.sum()))
+    return Band(steps[known], kept.mean(axis=0), spread, runs)
+
+
+def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
+    """Return the panels of Figure 2, family by family; none if no run logged the reward of a task.
+
+    A task is shown if every run (usually one a seed) logged it, its truth likewise. ``window`` are the steps of the
+    moving average.
+    """
+    own = [divided(curves) for curves in runs]
+    logged = [{name.partition("/")[2] for name in curves if name.startswith(f"{REWARD}/")} for curves in own]
+    common = set.intersection(*logged) if logged else set()
+    families = {task: pair.family for task, pair in TASKS.items()}
+    order, found = [*families, *sorted(common - families.keys())], []
+    for task in sorted(common, key=order.index):
+        truths = [curves.get(f"{TRUTH}/{task}", []) for curves in own]
+        truth = band(truths, window) if all(truths) else None
+        reward = band([curves[f"{REWARD}/{task}"] for curves in own], window)
+        found.append(Panel(families.get(task, DualTask.family), task, reward, truth))
+    return found
+
+
+def write_figure(sources: Sequence[Path], out: Path, window: int = 5) -> list[Panel]:
+    """Return the panels of ``sources`` (TensorBoard folders or training logs), drawn to an .svg, .png or .pdf file.
+
+    A CellDualityError if a source is missing, the runs logged no reward by task in common, or the format is another.
+    """
+    if out.suffix not in FORMATS:
+        what = f"cannot draw {out.suffix or 'without an ending'}"
+        raise CellDualityError(what, code="wrong-format", where=str(out), hint="end it in .svg")
+    found = panels([read_curves(source) for source in sources], window)
+    if not found:
+        what, where = f"no {REWARD}/TASK that all of these logged", ", ".join(map(str, sources))
+        hint = "give the TensorBoard folder or the log of GRPO with a dual reward"
+        raise CellDualityError(what, code="no-curves", where=where, hint=hint)
+    save_figure2(out, found, window)
+    return found

@@ -1,12 +1,15 @@
-"""The declared space of all distances: PCA of cell sentences unless another is asked for."""
+"""The declared space of all distances: PCA of cell sentences, scGPT (Cui et al. 2024) with torch alone, or another."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +18,17 @@ from scipy.sparse import csr_matrix
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.import_paths import load_class
 
+if TYPE_CHECKING:
+    import torch
+
 PCA_SPACE = "pca"
+CLASS_TOKEN = "<cls>"
+BINS = 51
+"""Bins of expression values; the first is that of genes that are not expressed, which cell sentences do not hold."""
+_BATCH = 32
+_MOST_TOKENS, _LARGEST_VALUE = 1200, 512
+_ARGUMENTS = ("embsize", "nheads", "d_hid", "nlayers")
+_FLASH = re.compile(r"self_attn\.(_impl\.)?Wqkv\.")
 
 _DENSE_AT_MOST = 20_000_000  # entries: 160 MB of doubles
 _CHUNK = 1024
@@ -25,11 +38,6 @@ def rank_profile(top: int) -> NDArray[np.float64]:
     """Return the weight of ranks 1 .. ``top``: 1 - log(rank) / log(top + 1), falling from 1 to just above 0.
 
     Log-expression falls about linearly with log rank; a gene outside the sentence weighs 0.
-
-    Examples
-    --------
-    >>> rank_profile(3).round(3).tolist()
-    [1.0, 0.5, 0.208]
     """
     return np.asarray(1.0 - np.log(np.arange(1, top + 1)) / np.log(top + 1))
 
@@ -39,11 +47,6 @@ def cell_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) 
 
     ``cells`` are ranked genes, descending, unique; ranks past ``top`` are ignored. ``genes``, the vocabulary, are the
     order of the columns; a KeyError if a cell lists another.
-
-    Examples
-    --------
-    >>> cell_matrix([("B", "A"), ("C",)], ("A", "B", "C"), top=3).toarray().round(2).tolist()
-    [[0.5, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     column = {gene: index for index, gene in enumerate(genes)}
     profile = rank_profile(top)
@@ -74,21 +77,167 @@ class Embedding(ABC):
         """Return the points of ``cells`` (ranked genes, descending, unique): cells x dimensions, also of no cells."""
 
 
-@dataclass(frozen=True)
 class PcaEmbedding(Embedding):
-    """Principal components of the cell matrix; see :func:`fit_embedding`."""
+    """Principal components of the :func:`cell_matrix` of three real training cells or more, else a CellDualityError.
 
-    genes: tuple[str, ...]
-    top: int
-    name: str
-    _pca: Any = field(repr=False)
+    It has fewer dimensions than ``components`` where there are fewer cells or genes. The seed is for the iterative
+    solver that large matrices need; small ones are decomposed exactly.
+    """
+
+    def __init__(
+        self, cells: Sequence[Sequence[str]], genes: Sequence[str], *, components: int = 30, seed: int = 0
+    ) -> None:
+        from sklearn.decomposition import PCA
+
+        if len(cells) < 3:
+            what = f"{len(cells)} real training cells, a PCA needs 3"
+            raise CellDualityError(what, code="no-cells", where="cells.jsonl", hint="prepare the data again")
+        self.genes, self.top = tuple(genes), max(map(len, cells))
+        matrix = cell_matrix(cells, genes, self.top)
+        dimensions = min(components, len(cells) - 1, len(genes) - 1)
+        if matrix.shape[0] * matrix.shape[1] <= _DENSE_AT_MOST:
+            self._pca = PCA(dimensions, svd_solver="full").fit(matrix.toarray())
+        else:
+            self._pca = PCA(dimensions, svd_solver="arpack", random_state=seed).fit(matrix)
+        self.name = f"PCA({dimensions}) of {profile_name(self.top)}, fitted on {len(cells)} real training cells"
 
     def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
         matrix = cell_matrix(cells, self.genes, self.top)
-        parts = [np.empty((0, self._pca.n_components_))]
-        for start in range(0, len(cells), _CHUNK):  # a dense chunk at a time bounds the memory
-            parts.append(self._pca.transform(matrix[start : start + _CHUNK].toarray()))
+        starts = range(0, len(cells), _CHUNK)  # a dense chunk at a time bounds the memory
+        parts = [self._pca.transform(matrix[start : start + _CHUNK].toarray()) for start in starts]
+        return np.concatenate([np.empty((0, self._pca.n_components_)), *parts])
+
+
+def value_bins(count: int) -> NDArray[np.int64]:
+    """Return the expression bin, :data:`BINS` - 1 to 1, of the first to the last of ``count`` ranked genes.
+
+    scGPT bins the expressed genes of a cell by the quantiles of their values; here the weights of
+    :func:`cellduality_plugin.evaluation.embedding.rank_profile` stand for the values.
+    """
+    values = rank_profile(count)
+    return np.digitize(values, np.quantile(values, np.linspace(0, 1, BINS - 1))).astype(np.int64)
+
+
+class ScgptEmbedding(Embedding):
+    """The output of scGPT at its <cls> token, of length 1, from the checkpoint in ``folder``.
+
+    Its files are args.json, vocab.json and best_model.pt, of which only tensors are read, no code. Unlike the authors'
+    ``embed_data`` it takes :func:`value_bins` in place of counts, single precision throughout, and of cells with more
+    than 1199 genes the first. ``genes`` are symbols; those that scGPT does not know are left out of a cell. A
+    CellDualityError if a file is missing or malformed, a weight is missing or of another shape, values are not embedded
+    in the continuous style, or scGPT knows none of the genes.
+    """
+
+    def __init__(self, folder: Path, genes: Sequence[str], top: int) -> None:
+        settings, vocabulary = _json(folder / "args.json"), _json(folder / "vocab.json")
+        missing = [name for name in _ARGUMENTS if not isinstance(settings.get(name), int)]
+        style = settings.get("input_emb_style", settings.get("input_style", "continuous"))
+        if missing or style not in ("continuous", "binned"):
+            what = f"no number {missing[0]!r}" if missing else f"values in the style {style!r}, not continuous"
+            raise _refused(what, folder / "args.json")
+        known = {gene: vocabulary[gene] for gene in genes if gene in vocabulary}
+        if CLASS_TOKEN not in vocabulary or not known:
+            what = f"none of the {len(genes)} genes known" if CLASS_TOKEN in vocabulary else f"no {CLASS_TOKEN} token"
+            raise _refused(what, folder / "vocab.json")
+        weights, version = _weights(folder / "best_model.pt")
+        self.genes, self.top, self._size = tuple(genes), top, int(settings["embsize"])
+        self._tokens = {**known, CLASS_TOKEN: vocabulary[CLASS_TOKEN]}
+        self._pad_value = float(settings.get("pad_value", -2))
+        self._model = _model(settings, weights, folder / "best_model.pt")
+        self.name = (
+            f"scGPT {CLASS_TOKEN} ({self._size}) of {folder.name} {version}, ranks in {BINS - 1} value bins, "
+            f"{len(known)} of {len(genes)} genes known"
+        )
+
+    def __call__(self, cells: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+        import torch
+
+        parts = [np.empty((0, self._size))]
+        with torch.inference_mode():
+            for start in range(0, len(cells), _BATCH):
+                tokens, values, padding = self._batch(cells[start : start + _BATCH])
+                embedded = self._model["encoder"](tokens)
+                embedded = embedded + self._model["value_encoder"](values.unsqueeze(-1).clamp(max=_LARGEST_VALUE))
+                points = self._model["transformer_encoder"](embedded, src_key_padding_mask=padding)[:, 0]
+                parts.append(torch.nn.functional.normalize(points, dim=1).double().cpu().numpy())
         return np.concatenate(parts)
+
+    def _batch(self, cells: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return tokens, values and which of them are padding: cells x longest cell."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        known = [[self._tokens[gene] for gene in cell if gene in self._tokens][: _MOST_TOKENS - 1] for cell in cells]
+        tokens = [torch.tensor([self._tokens[CLASS_TOKEN], *own]) for own in known]
+        values = [torch.tensor([self._pad_value, *(value_bins(len(own)) if own else ())]) for own in known]
+        padding = [torch.zeros(len(own), dtype=torch.bool) for own in tokens]
+        device = next(self._model.parameters()).device
+        return (
+            pad_sequence(tokens, batch_first=True).to(device),  # padding is masked: any token will do
+            pad_sequence(values, batch_first=True, padding_value=self._pad_value).float().to(device),
+            pad_sequence(padding, batch_first=True, padding_value=True).to(device),
+        )
+
+
+def _refused(what: str, path: Path) -> CellDualityError:
+    hint = "give an scGPT checkpoint of whole human cells as its authors publish it, or one fine-tuned from it"
+    return CellDualityError(what, code="wrong-checkpoint", where=str(path), hint=hint)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _refused(f"unreadable: {error}", path) from error
+    if not isinstance(content, dict):
+        raise _refused("not a JSON object", path)
+    return content
+
+
+def _weights(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the tensors of a checkpoint by their names in torch's own encoder, and the file's hash."""
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise _refused(f"unreadable: {error}", path) from error
+    if not isinstance(content, dict):
+        raise _refused("not a table of weights", path)
+    # Checkpoints are saved with flash attention's names.
+    return {_FLASH.sub("self_attn.in_proj_", name): tensor for name, tensor in content.items()}, version
+
+
+def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) -> Any:
+    """Return the parts of scGPT that embed a cell, with its weights: other heads of the checkpoint are left out."""
+    import torch
+    from torch import nn
+
+    tokens = weights.get("encoder.embedding.weight")
+    if tokens is None:
+        raise _refused("no weight 'encoder.embedding.weight'", path)
+    size, heads, hidden, layers = (int(settings[name]) for name in _ARGUMENTS)
+    genes = {"embedding": nn.Embedding(len(tokens), size), "enc_norm": nn.LayerNorm(size)}
+    values = {
+        "linear1": nn.Linear(1, size), "relu": nn.ReLU(), "linear2": nn.Linear(size, size), "norm": nn.LayerNorm(size)
+    }  # fmt: skip
+    layer = nn.TransformerEncoderLayer(size, heads, hidden, dropout=0.0, batch_first=True)
+    model = nn.ModuleDict(
+        {
+            "encoder": nn.Sequential(OrderedDict(genes)),
+            "value_encoder": nn.Sequential(OrderedDict(values)),
+            "transformer_encoder": nn.TransformerEncoder(layer, layers, enable_nested_tensor=False),
+        }
+    )
+    own = {name: tensor for name, tensor in weights.items() if name in model.state_dict()}
+    try:
+        model.load_state_dict(own)
+    except RuntimeError as error:  # a weight is missing or of another shape
+        raise _refused(str(error), path) from error
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").float().eval()
 
 
 def open_embedding(
@@ -100,44 +249,12 @@ def open_embedding(
     one's own as ``module:Class`` or ``file.py:Class``. A CellDualityError if it cannot be opened.
     """
     if space == PCA_SPACE:
-        return fit_embedding(cells, genes, components=components, seed=seed)
+        return PcaEmbedding(cells, genes, components=components, seed=seed)
     if (Path(space) / "args.json").is_file():
-        from cellduality_plugin.evaluation.scgpt import read_scgpt
-
-        return read_scgpt(Path(space), genes, top=max(map(len, cells), default=1))
+        return ScgptEmbedding(Path(space), genes, top=max(map(len, cells), default=1))
     if ":" not in space:
         hint = "give pca, the folder of an scGPT checkpoint (args.json, vocab.json, best_model.pt), or module:Class"
         raise CellDualityError(f"no embedding {space!r}", code="unknown-embedding", where="embedding", hint=hint)
     own: Any = load_class(space, Embedding, what="embedding", where="embedding")
     found: Embedding = own(cells, genes, seed=seed)
     return found
-
-
-def fit_embedding(
-    cells: Sequence[Sequence[str]], genes: Sequence[str], *, components: int = 30, seed: int = 0
-) -> PcaEmbedding:
-    """Return the PCA space of real training cells, of which there are three at least.
-
-    It has fewer dimensions than ``components`` where there are fewer cells or genes. The seed is for the iterative
-    solver that large matrices need; small ones are decomposed exactly.
-
-    Examples
-    --------
-    >>> space = fit_embedding([("A", "B"), ("B", "A"), ("C", "A")], ("A", "B", "C"), components=2)
-    >>> space([("A", "B")]).shape, space.name
-    ((1, 2), 'PCA(2) of 1 - log(rank)/log(3), fitted on 3 real training cells')
-    """
-    from sklearn.decomposition import PCA
-
-    if len(cells) < 3:
-        what = f"{len(cells)} real training cells, a PCA needs 3"
-        raise CellDualityError(what, code="no-cells", where="cells.jsonl", hint="prepare the data again")
-    top = max(len(cell) for cell in cells)
-    matrix = cell_matrix(cells, genes, top)
-    dimensions = min(components, len(cells) - 1, len(genes) - 1)
-    if matrix.shape[0] * matrix.shape[1] <= _DENSE_AT_MOST:
-        pca = PCA(dimensions, svd_solver="full").fit(matrix.toarray())
-    else:
-        pca = PCA(dimensions, svd_solver="arpack", random_state=seed).fit(matrix)
-    name = f"PCA({dimensions}) of {profile_name(top)}, fitted on {len(cells)} real training cells"
-    return PcaEmbedding(tuple(genes), top, name, pca)

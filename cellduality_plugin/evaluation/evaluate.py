@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +17,9 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import generated
 from cellduality_plugin.evaluation.baselines import BASELINES, baseline_columns, measure_cells
 from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
-from cellduality_plugin.evaluation.metrics import dual, labels
+from cellduality_plugin.evaluation.generated import REAL, point_rows
+from cellduality_plugin.evaluation.metrics import labels
 from cellduality_plugin.evaluation.metrics.registry import Measurement, load_metric
-from cellduality_plugin.evaluation.points import REAL, point_rows
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
 from cellduality_plugin.evaluation.sections import (
     COARSE_FILE,
@@ -116,17 +117,16 @@ def predict_at_once(models: Mapping[str, Path], data: Path, split: Split, out: P
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "vllm.entrypoints.llm"])
     with ProcessPoolExecutor(len(models), context) as pool:
-        for answered in [pool.submit(_predict, name, models[name], data, split, out, how) for name in models]:
-            answered.result()
+        list(pool.map(partial(_predict, data=data, split=split, out=out, how=how), models.items()))
 
 
-def _predict(name: str, model: Path, data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
+def _predict(model: tuple[str, Path], data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
     tasks = Config.load(data / "cellduality.json").load_tasks()
     vocabulary = Vocabulary.load(data / "vocabulary.json")
     sections = rows_by_section(data, split, tasks, how.rows).values()
-    examples = {key: example for rows in sections for key, example in rows.items()}
-    file = out / "predictions" / f"{name}.jsonl"
-    predict_checkpoint(model, examples, vocabulary, how.prediction, file, tasks=tasks)
+    asked = {key: example for rows in sections for key, example in rows.items()}
+    file = out / "predictions" / f"{model[0]}.jsonl"
+    predict_checkpoint(model[1], asked, vocabulary, how.prediction, file, tasks=tasks)
 
 
 def measure(
@@ -141,17 +141,16 @@ def measure(
     Baselines draw as many cells a row as checkpoints were asked for by ``settings``, with the same seed.
     """
     columns = {name: _checkpoint_column(made, sections, vocabulary) for name, made in predictions.items()}
-    others: dict[str, dict[str, Any]] = {}
+    others: dict[str, dict[str, Any]] = {REAL: {}}
     for section in sections:
         for name, found in baseline_columns(section, vocabulary, settings, profiles).items():
             others.setdefault(name, {}).update(_prefixed(section.key, found))
-    for name in BASELINES:
+    for name in (*BASELINES, REAL):
         if name in others:
-            columns[name] = {"kind": "baseline", "metrics": others[name]}
-    columns[REAL] = {"kind": "real", "metrics": others.get(REAL, {})}
+            columns[name] = {"kind": "real" if name == REAL else "baseline", "metrics": others[name]}
     for column in columns.values():
         for key, metric in column["metrics"].items():
-            metric["real"] = columns[REAL]["metrics"].get(key, {}).get("value")
+            metric["real"] = others[REAL].get(key, {}).get("value")
     return columns
 
 
@@ -161,25 +160,24 @@ def _checkpoint_column(
     found: dict[str, Any] = {}
     matrices, failed = {}, {}
     for section in sections:
-        own: dict[str, Measurement] = {}
-        made = [p for p in predictions if (p.task, p.id) in section.rows]
-        drawn: list[Prediction] = []
+        reference, own = section.reference, dict[str, Measurement]()
+        made, drawn = [p for p in predictions if (p.task, p.id) in section.rows], list[Prediction]()
         if section.names_labels:
             greedy, drawn = [p for p in made if not p.drawn], [p for p in made if p.drawn]
             made = greedy or drawn  # the headline, and what is counted
             both = section.comparable(*labels.gold_and_predicted(made))
             each = [section.comparable(*answers) for answers in labels.by_cell(drawn)]
             shared = section.shared.names if section.shared else ()
-            own |= labels.measure(section.reference, both if greedy else None, each, shared)
+            own |= labels.measure(reference, both if greedy else None, each, shared)
             names = section.labels(vocabulary)
             if len(names) <= vocabulary.listed:
                 matrices[section.key] = {"labels": names, "counts": labels.confusion(*both, names).tolist()}
         elif section.writes_cells:
             own |= measure_cells(made, section)
         # The labels of an external set were not taught.
-        own |= dual.measure(section.reference, made, drawn, truth=section.shared is None)
+        own |= labels.measure_duals(reference, made, drawn, truth=section.shared is None)
         found |= _prefixed(section.key, own)
-        failed[section.key] = dual.failures(made)
+        failed[section.key] = labels.failures(made)
     return {"kind": "checkpoint", "metrics": found, "confusion": matrices, "failures": failed}
 
 

@@ -17,7 +17,7 @@ from cellduality_plugin.errors import needs_extra
 from cellduality_plugin.files import whole_file
 
 if TYPE_CHECKING:
-    from cellduality_plugin.evaluation.figure2 import Band, Panel
+    from cellduality_plugin.evaluation.curves import Band, Panel
     from cellduality_plugin.evaluation.page.maps import Plane, Style
 
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"

@@ -127,49 +127,36 @@ def predict(
         task, example = tasks[key[0]], examples[key]
         p = Prediction(key[1], key[0], sample, example.unknown, example.gold, "", None, PROMPT_TOO_LONG, drawn=sampled)
         if response is not None:
-            answer = task.parse_answer(response, vocabulary)
-            p = replace(
-                p,
-                response=response,
-                answer=answer.value,
-                failure=answer.failure,
-                listed=answer.listed,
-                unknown_words=answer.unknown,
-                repeated=answer.repeated,
-                validity=0.0 if answer.value is None else task.validity(example, answer),
-            )
+            read = task.parse_answer(response, vocabulary)
+            validity = 0.0 if read.value is None else task.validity(example, read)
+            p = replace(p, response=response, answer=read.value, failure=read.failure, validity=validity)
+            p = replace(p, listed=read.listed, unknown_words=read.unknown, repeated=read.repeated)
         made.append(p)
-    return _add_duals(decoder, made, examples, tasks, vocabulary)
+    return _add_duals(decoder, made, examples, vocabulary, tasks)
 
 
 def _add_duals(
-    decoder: Decoder,
-    primal: Sequence[Prediction],
-    examples: Rows,
-    tasks: Mapping[str, DualTask],
-    vocabulary: Vocabulary,
+    decoder: Decoder, primal: Sequence[Prediction], rows: Rows, vocabulary: Vocabulary, tasks: Mapping[str, DualTask]
 ) -> list[Prediction]:
     """Return ``primal`` with what the duals say to each answer, and once a row to the true one."""
     done = list(primal)
     first = {(p.task, p.id): index for index, p in reversed(list(enumerate(done)))}
-    answered = [(index, answer, False) for index, p in enumerate(done) if (answer := p.answer) is not None]
-    asked = answered + [(index, gold, True) for index in first.values() if (gold := done[index].gold) is not None]
+    asked = [(index, answer, False) for index, p in enumerate(done) if (answer := p.answer) is not None]
+    asked += [(index, gold, True) for index in first.values() if (gold := done[index].gold) is not None]
     requests = []
     for index, answer, _ in asked:
-        p = done[index]
-        prompt = tasks[p.task].dual_prompt(examples[p.task, p.id].known, answer, vocabulary)
-        requests.append(Request(prompt, 0.0, 0))
-    for (index, _, truth), response in zip(asked, decoder.generate(requests, "dual"), strict=True):
-        p, task = done[index], tasks[done[index].task]
-        rebuilt, failure, similarity = None, PROMPT_TOO_LONG, 0.0
+        task, row = done[index].task, done[index].id
+        requests.append(Request(tasks[task].dual_prompt(rows[task, row].known, answer, vocabulary), 0.0, 0))
+    answers = decoder.generate(requests, "dual")
+    for (index, _, truth), response in zip(asked, answers, strict=True):
+        p, rebuilt, failure, similarity = done[index], None, PROMPT_TOO_LONG, 0.0
         if response is not None:
-            read = task.parse_rebuilt(response, vocabulary)
+            read = tasks[p.task].parse_rebuilt(response, vocabulary)
             rebuilt, failure = read.value, str(read.failure)
-            similarity = 0.0 if rebuilt is None else task.similarity(p.unknown, rebuilt)
+            similarity = 0.0 if rebuilt is None else tasks[p.task].similarity(p.unknown, rebuilt)
         if truth:
-            done[index] = replace(p, truth_similarity=similarity, truth_rebuilt=rebuilt, truth_dual_failure=failure)
+            p = replace(p, truth_similarity=similarity, truth_rebuilt=rebuilt, truth_dual_failure=failure)
         else:
-            done[index] = replace(
-                p, dual_response=response or "", rebuilt=rebuilt, dual_failure=failure, similarity=similarity
-            )
+            p = replace(p, dual_response=response or "", rebuilt=rebuilt, dual_failure=failure, similarity=similarity)
+        done[index] = p
     return done

@@ -49,13 +49,17 @@ class RealCells:
         """The type of a cell by its id."""
         return dict(zip(self.ids, self.types, strict=False))
 
-    def by_state(self, *, labelled: bool = False) -> dict[tuple[str, str], list[tuple[str, ...]]]:
-        """Return the ranked genes by (type, state); with ``labelled`` those of labelled cells alone."""
-        found: dict[tuple[str, str], list[tuple[str, ...]]] = {}
-        for genes, kind, state, shown in zip(self.genes, self.types, self.states, self.labelled, strict=True):
+    def grouped(self, keys: Iterable[Any], *, labelled: bool = False) -> dict[Any, list[tuple[str, ...]]]:
+        """Return the ranked genes by the key of each cell; with ``labelled`` those of labelled cells alone."""
+        found: dict[Any, list[tuple[str, ...]]] = {}
+        for key, genes, shown in zip(keys, self.genes, self.labelled, strict=True):
             if shown or not labelled:
-                found.setdefault((kind, state), []).append(genes)
+                found.setdefault(key, []).append(genes)
         return found
+
+    def by_state(self, *, labelled: bool = False) -> dict[tuple[str, str], list[tuple[str, ...]]]:
+        """Return the ranked genes by (type, state), see :meth:`grouped`."""
+        return self.grouped(zip(self.types, self.states, strict=True), labelled=labelled)
 
 
 @dataclass(frozen=True)
@@ -123,11 +127,6 @@ def matched(labels: Sequence[str], wanted: Sequence[str], rng: np.random.Generat
     """Return the places of as many cells of each label as ``wanted`` holds, or of all there are if that is fewer.
 
     ``rng`` draws them; without it the first ones are taken.
-
-    Examples
-    --------
-    >>> matched(["B", "T", "B", "T", "B"], ["B", "B", "T", "NK"]).tolist()
-    [0, 1, 2]
     """
     names = np.asarray(labels)
     places = []

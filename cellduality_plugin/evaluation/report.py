@@ -13,11 +13,11 @@ from typing import Any
 from cellduality_plugin import __version__
 from cellduality_plugin.alarms import alarms, steps_of
 from cellduality_plugin.errors import CellDualityError, needs_extra
-from cellduality_plugin.evaluation import confidence, figure2, plots
+from cellduality_plugin.evaluation import confidence, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_sections, labels_line
 from cellduality_plugin.evaluation.checkpoints import file_hash
-from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
+from cellduality_plugin.evaluation.curves import chosen, divided, panels, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
 from cellduality_plugin.evaluation.page.maps import maps_of
 from cellduality_plugin.evaluation.page.results import confusions, section_tables
@@ -32,8 +32,16 @@ from cellduality_plugin.evaluation.page.rollouts import (
 )
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.evaluation.sections import rows_by_section
-from cellduality_plugin.evaluation.summary import compared, headlines, sentences
-from cellduality_plugin.evaluation.tables import baseline_wins, columns_of, section_title, wins_line, written
+from cellduality_plugin.evaluation.tables import (
+    baseline_wins,
+    columns_of,
+    compared,
+    headlines,
+    section_title,
+    sentences,
+    wins_line,
+    written,
+)
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
 from cellduality_plugin.tasks import TASKS, DualTask
 
@@ -214,7 +222,7 @@ def _curve_section(place: int, name: str, source: Path, window: int) -> dict[str
     section["plots"] = [plots.plot_curve(f"curve{place}-{number}", *curve) for number, curve in shown]
     section["note"] = "" if section["plots"] else "No curves were recorded."
     section["alarms"] = alarms(steps_of(found))
-    for panel in figure2.panels([found], window):
+    for panel in panels([found], window):
         plot = plots.plot_panel(f"figure2-{place}-{panel.task}", panel)
         section["families"].setdefault(panel.family, []).append(plot)
         section["gold"] |= bool(panel.truth)

@@ -13,8 +13,7 @@ from typing import Any
 
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.compare import Spread
-from cellduality_plugin.evaluation.curves import read_curves
-from cellduality_plugin.evaluation.figure2 import Band, panels
+from cellduality_plugin.evaluation.curves import Band, panels, read_curves
 from cellduality_plugin.evaluation.plots import PALETTE, drawing, save_figure
 from cellduality_plugin.evaluation.tables import section_title
 from cellduality_plugin.files import write_text

@@ -31,6 +31,10 @@ SHARED = ("R0", "R1", "R2")
 OWN = tuple(f"S{number}" for number in range(6))
 """Genes that follow them: two for each type."""
 CONTROL, PERTURBED = "control", "cytokine IFN-beta"
+OF_TWO = EvaluationSettings(
+    PredictionSettings(samples=2), neighbours=(5, 3), components=5, resamples=20, anndata=True, real_cells=True
+)
+"""How the expert is measured on both sources."""
 PAIRS = {
     "made": ("cell_type_annotation", "conditional_cell_generation"),
     "kang": ("drug_exposure_prediction", "perturbation_response_generation"),
@@ -227,7 +231,6 @@ def model(tmp_path: Path) -> Path:
 def run_of_two(two_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an evaluation of the expert on both sources writes. Not to be changed."""
     folder = tmp_path_factory.mktemp("run of two")
-    settings = EvaluationSettings(PredictionSettings(samples=2), neighbours=(5, 3), components=5, resamples=20)
     models = {"GRPO": write_model(folder / "model")}
-    evaluate(models, two_sources, "test", folder / "out", settings, opener=open_expert)
+    evaluate(models, two_sources, "test", folder / "out", OF_TWO, opener=open_expert)
     return folder / "out"

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.neighbors import KNeighborsClassifier
 
 from cellduality_plugin.evaluation.baselines import (
     CLASS_MEAN,
@@ -15,15 +14,12 @@ from cellduality_plugin.evaluation.baselines import (
     cell_baselines,
     logistic_labels,
     majority_labels,
-    mean_profile,
-    mean_shift,
     moved_cell,
     plackett_luce,
-    profile_labels,
     response_baselines,
     transferred_labels,
 )
-from cellduality_plugin.evaluation.embedding import cell_matrix, rank_profile
+from cellduality_plugin.evaluation.embedding import cell_matrix
 from cellduality_plugin.evaluation.metrics import cells
 from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.real_cells import RealCells
@@ -62,10 +58,9 @@ def test_a_class_profile_names_the_cell_or_what_has_changed_in_it():
     gained = np.array([[-1, 0, 0, 0], [1, 0, 0, 0]], np.float32)  # G0, where the control cell lacks it
     paired = Profile((CONTROL, PERTURBED), gained, bias, paired=True)
     profiles = Profiles(("G0", "G1"), {"cell_type": own, "perturbation": paired})
-    cells = [Example("task", str(n), {"cell": cell, "control": ("G1",)}, {}, cell, None) for n, cell in
-             enumerate([("G0",), ("G1", "G9")])]  # fmt: skip
-    assert profile_labels(profiles, "cell_type", cells) == ["B", "T"]
-    assert profile_labels(profiles, "perturbation", cells) == [PERTURBED, CONTROL]
+    assert [profiles.likeliest("cell_type", cell) for cell in (("G0",), ("G1", "G9"))] == ["B", "T"]
+    assert profiles.likeliest("perturbation", ("G0",), ("G1",)) == PERTURBED
+    assert profiles.likeliest("perturbation", ("G1", "G9"), ("G1",)) == CONTROL
 
 
 def test_labels_are_learned_from_labelled_cells_only(train, space, vocabulary) -> None:
@@ -82,20 +77,6 @@ def test_labels_are_learned_from_labelled_cells_only(train, space, vocabulary) -
     for learn in (lambda: majority_labels(nobody, 1), lambda: transferred_labels(nobody, shown, space, 1)):
         with refused("no-labels"):
             learn()
-
-
-def test_transfer_is_scikit_learns() -> None:
-    rng = np.random.default_rng(0)
-    every = [(f"G{place}",) for place in range(80)]
-    point_of = {cell: rng.normal(size=3) for cell in every}
-    kinds = tuple(rng.choice(["B", "T"], 60).tolist())
-
-    def points(which):
-        return np.array([point_of[cell] for cell in which])
-
-    theirs = KNeighborsClassifier(7).fit(points(every[:60]), kinds).predict(points(every[60:]))
-    known = RealCells(tuple(every[:60]), kinds, (True,) * 60)
-    assert transferred_labels(known, every[60:], points, 7) == theirs.tolist()
 
 
 def test_resampled_cells_are_labelled_training_cells_of_the_type(train, vocabulary) -> None:
@@ -182,20 +163,6 @@ def test_the_mean_shift_comes_from_labelled_training_cells_of_other_types(sectio
     # nothing known of a perturbation leaves the cell as it was
     still = moved(states=(CONTROL,) * len(train))
     assert all(still[row] == e.inputs["control"] for (_, row), e in section.rows.items() if e.unknown == PERTURBED)
-
-
-def test_the_mean_shift_by_hand() -> None:
-    seen = {
-        ("B", "control"): [("G0", "G1")], ("B", "drug"): [("G2", "G1")], ("T", "control"): [("G5", "G6")],
-        ("T", "drug"): [("G2", "G6")], ("NK", "drug"): [("G9",)],  # no control to compare with
-    }  # fmt: skip
-    alone, both = (mean_shift(seen, "drug", GENES, 4, leave_out=kind) for kind in ("B", ""))
-    assert alone[[2, 5, 0]] == pytest.approx([1, -1, 0])
-    assert both[[2, 5, 0]] == pytest.approx([1, -0.5, -0.5])
-    assert mean_shift(seen, "heat", GENES, 4) is None
-    first, second, *_ = rank_profile(4)
-    profile = mean_profile([("G1", "G0"), ("G1",), ("G5", "G1")], GENES, 4)
-    assert profile[[0, 1, 2]] == pytest.approx([second / 3, (2 * first + second) / 3, 0])
 
 
 def test_a_shift_of_nothing_leaves_a_cell_as_it_is_and_a_strong_one_leads_it() -> None:

@@ -67,11 +67,6 @@ def metrics(run: Path):
     return json.loads((run / "metrics.json").read_text())
 
 
-@pytest.fixture
-def measured(model: Path, tmp_path: Path):
-    return lambda data: evaluate({"SFT": model}, data, "test", tmp_path / "run", SETTINGS, opener=open_expert)
-
-
 def values(metrics, column: str) -> dict[str, float]:
     found = metrics["columns"][column]["metrics"]
     return {key.partition("/")[2]: metric["value"] for key, metric in found.items() if key.startswith(f"{FAR}/")}
@@ -94,38 +89,23 @@ def test_an_expert_on_the_training_labels_is_right_about_the_shared_types(metric
         "counts": [[6, 0, 0], [0, 12, 0]],
     }
     assert COARSE_FILE in metrics["provenance"]["data"]
-
-
-def test_baselines_learn_from_the_sets_that_train(metrics) -> None:
     assert values(metrics, "logistic regression")["coarse_accuracy"] == 1
     assert values(metrics, "majority") == pytest.approx({"coarse_accuracy": 6 / 18, "coarse_macro_f1": 0.25})
     assert values(metrics, "real cells") == {}
 
 
-def test_every_label_of_a_shared_type_is_as_good(far, tmp_path) -> None:
-    right = {"NK": 12 / 18, "T": 12 / 18, "bee": 0}  # the last is no label that was taught
-    for name in right:
-        (write_model(tmp_path / name) / "model.safetensors").write_text(f"always says {name}")
-
-    def always(model: Path):
-        return nullcontext(RuleDecoder(lambda request: model.name))
-
-    models = {name: tmp_path / name for name in right}
-    metrics = evaluate(models, far, "test", tmp_path / "run", SETTINGS, opener=always)
-    assert {name: values(metrics, name)["coarse_accuracy"] for name in right} == pytest.approx(right)
-
-
-def test_an_answer_without_a_shared_type_is_wrong(data, vocabulary, measured) -> None:
+def test_every_label_of_a_shared_type_is_as_good_and_an_answer_without_one_is_wrong(data, vocabulary, tmp_path) -> None:
     add_foreign(data, vocabulary, {**TYPES, "training": {"made": {"B": "B lineage", "NK": "cytotoxic"}}})
-    metrics = measured(data)
-    assert values(metrics, "SFT")["coarse_accuracy"] == pytest.approx(14 / 18)
-    assert metrics["columns"]["SFT"]["confusion"][FAR]["counts"] == [[6, 0, 0], [0, 8, 4]]
-
-
-def test_sections_of_the_distribution_do_not_change(one_source, metrics, measured) -> None:
-    for column, found in json.loads(json.dumps(measured(one_source)))["columns"].items():
-        own = {key: m for key, m in metrics["columns"][column]["metrics"].items() if not key.startswith(FAR)}
-        assert own == found["metrics"], column
+    right = {"NK": 12 / 18, "T": 0, "bee": 0}  # the last is no label that was taught
+    models = {name: write_model(tmp_path / name) for name in right}
+    for name, model in models.items():
+        (model / "model.safetensors").write_text(f"always says {name}")
+    metrics = evaluate(
+        models, data, "test", tmp_path / "run", SETTINGS,
+        opener=lambda model: nullcontext(RuleDecoder(lambda request: model.name)),
+    )  # fmt: skip
+    assert {name: values(metrics, name)["coarse_accuracy"] for name in right} == pytest.approx(right)
+    assert metrics["columns"]["T"]["confusion"][FAR]["counts"] == [[0, 0, 6], [0, 0, 12]]
 
 
 def test_held_out_kinds_and_foreign_sets_are_sections_of_their_own(two_sources, vocabulary, tmp_path) -> None:
@@ -161,10 +141,8 @@ def test_table_and_report_name_the_set(run, metrics, tmp_path: Path) -> None:
     ("text", "code"),
     [
         ("{", "unreadable-file"),
-        ("[]", "unreadable-file"),
         (json.dumps({"training": TYPES["training"]}), "unreadable-file"),
         (json.dumps({"training": {"made": ["B"]}, "foreign": {}}), "unreadable-file"),
-        (json.dumps({"training": {"made": {"B": 3}}, "foreign": {}}), "unreadable-file"),
         (json.dumps({"training": {"one": {"B": "x"}, "two": {"B": "y"}}, "foreign": {}}), "ambiguous-label"),
     ],
 )
@@ -175,9 +153,9 @@ def test_a_malformed_file_is_refused(text: str, code: str, tmp_path: Path) -> No
     assert error.value.where == str(tmp_path / COARSE_FILE)
 
 
-def test_gold_that_nobody_shares_is_told(data, vocabulary, measured, tmp_path: Path) -> None:
+def test_gold_that_nobody_shares_is_told(data, vocabulary, model: Path, tmp_path: Path) -> None:
     add_foreign(data, vocabulary, {**TYPES, "foreign": {"far": {"bee": "B lineage"}}})
     with refused("no-shared-type") as error:
-        measured(data)
+        evaluate({"SFT": model}, data, "test", tmp_path / "run", SETTINGS, opener=open_expert)
     assert "killer" in error.value.what
     assert not (tmp_path / "run" / "metrics.json").exists()

@@ -15,11 +15,9 @@ from sklearn.calibration import calibration_curve
 from cellduality_plugin.evaluation.confidence import (
     area_under_risk_coverage,
     calibration_error,
-    confidence_metrics,
     conformal_threshold,
     label_sets,
     risk_coverage,
-    set_metrics,
 )
 
 SHARES = st.floats(0, 1).map(lambda share: round(share, 3))
@@ -30,22 +28,14 @@ def columns(answers):
     return np.array([sure for sure, _ in answers]), np.array([right for _, right in answers], float)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_calibration_error_is_that_of_scikit_learns_curve(seed):
-    rng = np.random.default_rng(seed)
+def test_calibration_error_is_that_of_scikit_learns_curve():
+    rng = np.random.default_rng(0)
     sure = rng.random(300)
     right = rng.random(300) < sure**2
     accuracy, confidence = calibration_curve(right, sure, n_bins=10, strategy="uniform")
     counts, _ = np.histogram(sure, bins=10, range=(0, 1))
     expected = (counts[counts > 0] / 300 * np.abs(accuracy - confidence)).sum()
     assert calibration_error(sure, right) == pytest.approx(expected)
-
-
-def test_a_true_confidence_has_little_error_and_a_boast_has_what_it_exceeds():
-    rng = np.random.default_rng(0)
-    sure = rng.uniform(0.5, 1, 20_000)
-    assert calibration_error(sure, rng.random(20_000) < sure) < 0.015
-    assert calibration_error(np.ones(20_000), rng.random(20_000) < 0.7) == pytest.approx(0.3, abs=0.015)
 
 
 @given(ANSWERS)
@@ -68,14 +58,6 @@ def test_the_area_is_the_mean_over_all_orders_of_ties(answers):
     assert area_under_risk_coverage(*columns(answers)) == pytest.approx(np.mean(risks))
 
 
-@given(st.lists(st.booleans(), min_size=2, max_size=30))
-def test_no_confidence_is_better_than_one_that_knows_what_is_right(right):
-    hits = np.array(right, float)
-    for seed in range(5):
-        guess = np.random.default_rng(seed).random(len(hits))
-        assert area_under_risk_coverage(hits, hits) <= area_under_risk_coverage(guess, hits) + 1e-12
-
-
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60, unique=True), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
 def test_exchangeable_scores_are_covered_as_promised(scores, coverage):
     """Each score in turn is the new one: of exchangeable scores each was as likely to be it."""
@@ -89,12 +71,6 @@ def test_exchangeable_scores_are_covered_as_promised(scores, coverage):
     assert covered <= coverage + 1 / len(scores) + 1e-9 or len(scores) < 1 / (1 - coverage)
 
 
-@given(st.lists(st.floats(0, 1), min_size=30, max_size=60), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
-def test_the_threshold_is_numpys_quantile_at_the_corrected_level(scores, coverage):
-    level = (math.ceil((len(scores) + 1) * coverage - 1e-9) - 0.5) / len(scores)  # half a step off: no rounding decides
-    assert conformal_threshold(scores, coverage) == np.quantile(scores, level, method="inverted_cdf")
-
-
 @given(
     st.lists(st.lists(st.floats(0.01, 1), min_size=4, max_size=4), min_size=1, max_size=20),
     st.lists(st.floats(0, 1), min_size=30, max_size=40),
@@ -106,16 +82,3 @@ def test_more_coverage_never_takes_a_label_out_of_a_set_and_no_set_is_empty(weig
     assert (sets[0] <= sets[1]).all()
     assert (sets[1] <= sets[2]).all()
     assert label_sets(shares, math.inf).all()
-
-
-def test_every_number_has_an_interval_around_it():
-    rng = np.random.default_rng(1)
-    sure = rng.random(400)
-    shares = rng.dirichlet([0.5] * 3, 400)
-    found = confidence_metrics(sure, rng.random(400) < sure) | set_metrics(
-        label_sets(shares, 0.6), rng.integers(0, 3, 400)
-    )
-    assert list(found) == ["accuracy", "ece", "aurc", "set_coverage", "set_size"]
-    for name in ("accuracy", "aurc", "set_coverage", "set_size"):
-        low, high = found[name]["interval"]
-        assert low < found[name]["value"] < high

@@ -1,23 +1,36 @@
-"""Distances and labels of neighbours: laws of all of them, and what scikit-learn and scipy compute."""
+"""Distances and labels of neighbours: laws of all of them, and what scikit-learn, scipy and POT compute."""
 
 from __future__ import annotations
 
+import sys
 from functools import partial
+from itertools import permutations
 
 import numpy as np
+import ot
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
-from scipy.spatial.distance import cdist, pdist
+from scipy.optimize import linprog
+from scipy.spatial.distance import cdist
+from scipy.stats import wasserstein_distance
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import KNeighborsClassifier
 
 from cellduality_plugin.evaluation import distances
-from cellduality_plugin.evaluation.distances import frechet, mmd, resampled
-from cellduality_plugin.evaluation.transport import gromov_wasserstein, wasserstein
+from cellduality_plugin.evaluation.distances import (
+    frechet,
+    gromov_wasserstein,
+    in_order,
+    mmd,
+    nearest_labels,
+    resampled,
+    wasserstein,
+)
 from cellduality_plugin.similarity import rank_weighted_jaccard
+from tests.refused import refused
 
 seeds = st.integers(0, 2**32 - 1)
 DISTANCES = {
@@ -81,17 +94,9 @@ def test_the_frechet_distance_is_that_of_scipys_root_and_scikit_learns_shrinkage
     assert frechet(one, other, shrinkage=shrinkage) == pytest.approx([expected], rel=1e-6, abs=1e-6)
 
 
-def test_distances_refuse_too_few_cells() -> None:
-    many = points(0, 20)
-    for few in (many[:4], many[:3]):
-        with pytest.raises(ValueError, match="in 4 dimensions: more cells than dimensions, or shrinkage"):
-            frechet(few, many)
-        assert frechet(many, few, shrinkage=True) > 0
-    for distance in DISTANCES.values():
-        with pytest.raises(ValueError, match="0"):
-            distance(many[:0], many)
+def test_degenerate_samples() -> None:
     with pytest.raises(ValueError, match="bandwidth 0"):
-        mmd(many, many, bandwidth=0.0)
+        mmd(points(0), points(0), bandwidth=0.0)
     assert frechet(np.zeros((3, 2)), np.ones((4, 2)), shrinkage=True) == [2], "no variance at all"
 
 
@@ -100,34 +105,27 @@ def test_nearest_labels_are_scikit_learns_where_votes_do_not_tie(seed: int, k: i
     real, names, queries = points(seed), np.array(labels(seed)), points(seed + 2, 20)
     names = np.where(names == "C", "A", names)  # two labels and odd k: no tied votes
     expected = KNeighborsClassifier(k).fit(real, names).predict(queries)
-    assert distances.nearest_labels(cdist(queries, real), names, k).tolist() == expected.tolist()
+    assert nearest_labels(cdist(queries, real), names, k) == expected.tolist()
 
 
 @given(seeds, st.sampled_from([2, 4, 10]))
 def test_nearest_labels_do_not_depend_on_the_order_of_real_cells_even_with_ties(seed: int, k: int) -> None:
     real, queries = np.round(points(seed, dimensions=1)), np.round(points(seed + 2, 9, 1))  # many equal distances
     names, order = np.array(labels(seed)), np.random.default_rng(seed).permutation(30)
-    one = distances.nearest_labels(cdist(queries, real), names, k)
-    assert one.tolist() == distances.nearest_labels(cdist(queries, real[order]), names[order], k).tolist()
+    one = nearest_labels(cdist(queries, real), names, k)
+    assert one == nearest_labels(cdist(queries, real[order]), names[order], k)
+    assert nearest_labels(np.array([[0.3, 0.1, 0.2, 0.4]]), ["A", "B", "A", "B"], 4) == ["B"], "it is the nearest"
 
 
 @given(seeds, st.sampled_from([3, 5, 10]))
 def test_a_cell_that_is_not_seen_has_no_say(seed: int, k: int) -> None:
     apart, names = cdist(points(seed), points(seed)), np.array(labels(seed))
     np.fill_diagonal(apart, np.inf)
-    named = distances.nearest_labels(apart, names, k)
+    named = nearest_labels(apart, names, k)
     for place in (0, 7):
         other = names.copy()
         other[place] = "X"
-        assert distances.nearest_labels(apart, other, k)[place] == named[place]
-
-
-def test_tied_votes_go_to_the_label_with_the_nearest_cell_and_k_is_a_number_of_cells_there_are() -> None:
-    apart = np.array([[0.3, 0.1, 0.2, 0.4]])
-    assert distances.nearest_labels(apart, ["A", "B", "A", "B"], 4).tolist() == ["B"]
-    for k in (0, 5):
-        with pytest.raises(ValueError, match=f"k = {k}"):
-            distances.nearest_labels(apart, ["A", "B", "A", "B"], k)
+        assert nearest_labels(apart, other, k)[place] == named[place]
 
 
 def test_median_bandwidth_is_the_median_over_pairs_and_seeded() -> None:
@@ -136,15 +134,6 @@ def test_median_bandwidth_is_the_median_over_pairs_and_seeded() -> None:
     drawn = [distances.median_bandwidth(many, seed, at_most=50) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0] == pytest.approx(distances.median_bandwidth(many, 0), rel=0.1)
-
-
-@given(seeds)
-def test_means_within_a_condition_are_over_pairs_and_count_it_with_its_cells(seed: int) -> None:
-    groups = [points(seed, 9), points(seed + 1, 3)]
-    found = distances.mean_within([cdist(cells, cells) for cells in groups])
-    assert found == pytest.approx((9 * pdist(groups[0]).mean() + 3 * pdist(groups[1]).mean()) / 12, abs=1e-6)
-    assert distances.mean_within([]) is None
-    assert [places.tolist() for places in distances.by_condition(["B", "A", "C", "B", "A"])] == [[1, 4], [0, 3]]
 
 
 @given(seeds)
@@ -162,6 +151,8 @@ def test_dissimilarities_are_those_of_the_reward(seed: int) -> None:
 def test_resamples_within_are_means_over_pairs_of_different_cells(seed: int) -> None:
     groups = [cdist(cells, cells) for cells in (points(seed, 6), points(seed + 1, 4))]
     counts = [resampled(len(group), np.random.default_rng(seed), 5) for group in groups]
+    assert distances.mean_within([]) is None
+    assert distances.mean_within([cdist(np.eye(3), np.eye(3))]) == pytest.approx(np.sqrt(2))
     found = distances.resamples_within(groups, counts)
     for place in range(5):
         means = []
@@ -170,3 +161,47 @@ def test_resamples_within_are_means_over_pairs_of_different_cells(seed: int) -> 
             apart = [group[i, j] for i in cells for j in cells if i != j]
             means.append(np.mean(apart) if apart else group.sum() / (len(group) * (len(group) - 1)))
         assert found[place] == pytest.approx(np.average(means, weights=[6, 4]))
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_wasserstein_is_the_linear_program_and_on_a_line_scipys(seed: int) -> None:
+    one, other = points(seed, 7, 3), points(seed + 1, 5, 3) + 0.5
+    rows, columns = np.kron(np.eye(7), np.ones(5)), np.kron(np.ones(7), np.eye(5))
+    masses = np.concatenate([np.full(7, 1 / 7), np.full(5, 1 / 5)])
+    expected = linprog(cdist(one, other).ravel(), A_eq=np.vstack([rows, columns]), b_eq=masses).fun
+    assert wasserstein(one, other) == pytest.approx([expected], abs=1e-6)
+    line = wasserstein_distance(one[:, 0], other[:, 0])
+    assert wasserstein(one[:, :1], other[:, :1]) == pytest.approx([line], abs=1e-6)
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_gromov_wasserstein_is_a_local_end_above_the_best_assignment_and_pots(seed: int) -> None:
+    """Of Euclidean distances the best plan of equally many cells is an assignment: all 120 are tried."""
+    one, other = in_order(points(seed, 5, 3)), in_order(points(seed + 1, 5, 3))
+    within, beside = cdist(one, one), cdist(other, other)
+    losses = [np.mean((within - beside[np.ix_(order, order)]) ** 2) for order in permutations(range(5))]
+    [found] = gromov_wasserstein(one, other)
+    assert min(losses) - 1e-9 <= found
+    assert np.abs(np.array(losses) - found).min() < 1e-6, "it ends at some assignment, to the digit"
+    mass = np.full(5, 0.2)
+    starts = (None, ot.emd(mass, mass, cdist(one, other)))
+    ends = [ot.gromov.gromov_wasserstein2(within, beside, mass, mass, symmetric=True, G0=start) for start in starts]
+    assert found == max(0, min(ends)), "the lower of two ends of POT's, to the last digit"
+
+
+@given(seeds)
+def test_gromov_wasserstein_sees_shapes_alone(seed: int) -> None:
+    one = points(seed, 12, 3)
+    turn, _ = np.linalg.qr(points(seed + 1, 3, 3))
+    assert gromov_wasserstein(one, one + 7) == pytest.approx([0], abs=1e-9)
+    assert gromov_wasserstein(one, one @ turn) <= gromov_wasserstein(one, 2 * one)
+    assert min(gromov_wasserstein(one, 2 * one), gromov_wasserstein(one, points(seed, 12, 5))) > 0
+
+
+@pytest.mark.parametrize("distance", [wasserstein, gromov_wasserstein])
+def test_a_missing_solver_is_told(distance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ot", None)
+    with refused("not-installed"):
+        distance(points(0, 2, 3), points(0, 3, 3))

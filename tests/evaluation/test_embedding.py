@@ -1,14 +1,25 @@
+"""Spaces of distances: PCA, one's own, and scGPT: a tiny checkpoint against the same arithmetic in numpy."""
+
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.distance import pdist
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import embedding
-from cellduality_plugin.evaluation.embedding import cell_matrix, fit_embedding, open_embedding, rank_profile
+from cellduality_plugin.evaluation.embedding import (
+    PcaEmbedding,
+    ScgptEmbedding,
+    cell_matrix,
+    open_embedding,
+    rank_profile,
+    value_bins,
+)
 from tests.refused import refused
 
 GENES = tuple("ABCDEFGHIJ")
@@ -23,16 +34,14 @@ def test_matrix_places_every_gene_and_ignores_ranks_past_the_top() -> None:
     matrix = cell_matrix([("C", "A", "B"), (), ("B",)], ("A", "B", "C"), top=2).toarray()
     first, second = rank_profile(2)
     np.testing.assert_allclose(matrix, [[second, 0, first], [0, 0, 0], [0, first, 0]])
-
-
-def test_a_gene_outside_the_vocabulary_is_an_error() -> None:
+    assert rank_profile(3) == pytest.approx([1, 0.5, 0.208], abs=1e-3)
     with pytest.raises(KeyError):
         cell_matrix([("Z",)], GENES, 3)
 
 
 def test_full_pca_keeps_distances_and_fewer_dimensions_lose_some() -> None:
     real = cells(40)
-    full, small = fit_embedding(real, GENES, components=30), fit_embedding(real, GENES, components=2)
+    full, small = PcaEmbedding(real, GENES, components=30), PcaEmbedding(real, GENES, components=2)
     dense = pdist(cell_matrix(real, GENES, 6).toarray())
     # Ten genes of which every cell holds the same ranks: the weights sum to a constant, so nine dimensions hold all.
     np.testing.assert_allclose(pdist(full(real)), dense)
@@ -40,7 +49,7 @@ def test_full_pca_keeps_distances_and_fewer_dimensions_lose_some() -> None:
 
 
 def test_points_do_not_depend_on_the_company_of_a_cell_or_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    space = fit_embedding(cells(30), GENES, components=4)
+    space = PcaEmbedding(cells(30), GENES, components=4)
     new = cells(7, seed=1)
     together = space(new)
     np.testing.assert_allclose(together, np.concatenate([space([cell]) for cell in new]))
@@ -50,9 +59,9 @@ def test_points_do_not_depend_on_the_company_of_a_cell_or_on_the_chunk(monkeypat
 
 
 def test_iterative_solver_finds_the_same_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = fit_embedding(cells(60), GENES, components=3)(cells(9, seed=1))
+    exact = PcaEmbedding(cells(60), GENES, components=3)(cells(9, seed=1))
     monkeypatch.setattr(embedding, "_DENSE_AT_MOST", 0)
-    again = fit_embedding(cells(60), GENES, components=3, seed=5)(cells(9, seed=1))
+    again = PcaEmbedding(cells(60), GENES, components=3, seed=5)(cells(9, seed=1))
     np.testing.assert_allclose(np.abs(exact), np.abs(again), atol=1e-6)
 
 
@@ -74,7 +83,7 @@ class Open(Embedding):
 
 def test_spaces_are_opened_by_name(tmp_path: Path) -> None:
     space = open_embedding("pca", cells(20), GENES, components=4)
-    np.testing.assert_array_equal(space(cells(5)), fit_embedding(cells(20), GENES, components=4)(cells(5)))
+    np.testing.assert_array_equal(space(cells(5)), PcaEmbedding(cells(20), GENES, components=4)(cells(5)))
     path = tmp_path / "own.py"
     path.write_text(OWN)
     own = open_embedding(f"{path}:Lengths", cells(20), GENES, seed=7)
@@ -86,3 +95,129 @@ def test_spaces_are_opened_by_name(tmp_path: Path) -> None:
         open_embedding("umap", cells(20), GENES)
     with refused("no-cells"):
         open_embedding("pca", cells(2), GENES)
+
+
+SYMBOLS = tuple(f"G{number}" for number in range(12))
+SIZE, HEADS, HIDDEN, LAYERS = 8, 2, 16, 2
+TOKENS = {"<pad>": 0, "<cls>": 1, "<eoc>": 2, **{gene: 3 + place for place, gene in enumerate(SYMBOLS[:10])}}
+
+
+def scgpt_weights(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """A checkpoint with the names it is published with, those of flash attention and of heads that embed no cell."""
+    shapes = {"encoder.embedding.weight": (len(TOKENS), SIZE), "value_encoder.linear1.weight": (SIZE, 1)}
+    shapes |= {"value_encoder.linear2.weight": (SIZE, SIZE), "flag_encoder.weight": (2, SIZE)}
+    for name in ("encoder.enc_norm", "value_encoder.norm"):
+        shapes |= {f"{name}.weight": (SIZE,), f"{name}.bias": (SIZE,)}
+    shapes |= {f"value_encoder.linear{number}.bias": (SIZE,) for number in (1, 2)}
+    own = {"self_attn.Wqkv": 3 * SIZE, "self_attn.out_proj": SIZE, "linear1": HIDDEN, "linear2": SIZE}
+    for layer in range(LAYERS):
+        prefix = f"transformer_encoder.layers.{layer}."
+        for name, size in own.items():
+            shapes |= {f"{prefix}{name}.weight": (size, HIDDEN if name == "linear2" else SIZE)}
+            shapes |= {f"{prefix}{name}.bias": (size,)}
+        shapes |= {f"{prefix}norm{number}.{part}": (SIZE,) for number in (1, 2) for part in ("weight", "bias")}
+    return {name: torch.from_numpy(rng.normal(size=shape)).float() for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def scgpt(tmp_path: Path) -> Path:
+    found = tmp_path / "scGPT_tiny"
+    found.mkdir()
+    arguments = {"embsize": SIZE, "nheads": HEADS, "d_hid": HIDDEN, "nlayers": LAYERS, "pad_value": -2}
+    (found / "args.json").write_text(json.dumps(arguments))
+    (found / "vocab.json").write_text(json.dumps(TOKENS))
+    torch.save(scgpt_weights(np.random.default_rng(0)), found / "best_model.pt")
+    return found
+
+
+def by_hand(checkpoint: dict[str, torch.Tensor], genes: list[str]) -> np.ndarray:
+    """The embedding of one cell, written out."""
+    w = {name: tensor.double().numpy() for name, tensor in checkpoint.items()}
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        scaled = centred / np.sqrt(centred.var(axis=-1, keepdims=True) + 1e-5)
+        return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    values = np.array([-2.0, *value_bins(len(genes))])
+    tokens = [TOKENS["<cls>"], *(TOKENS[gene] for gene in genes)]
+    hidden = np.maximum(linear(values[:, None], "value_encoder.linear1"), 0)
+    x = norm(w["encoder.embedding.weight"][tokens], "encoder.enc_norm")
+    x = x + norm(linear(hidden, "value_encoder.linear2"), "value_encoder.norm")
+    for layer in range(LAYERS):
+        name = f"transformer_encoder.layers.{layer}."
+        queries, keys, contents = np.split(linear(x, name + "self_attn.Wqkv"), 3, axis=1)
+        heads = []
+        for part in np.split(np.arange(SIZE), HEADS):
+            scores = np.exp(queries[:, part] @ keys[:, part].T / np.sqrt(len(part)))
+            heads.append(scores / scores.sum(axis=1, keepdims=True) @ contents[:, part])
+        x = norm(x + linear(np.concatenate(heads, axis=1), name + "self_attn.out_proj"), name + "norm1")
+        x = norm(x + linear(np.maximum(linear(x, name + "linear1"), 0), name + "linear2"), name + "norm2")
+    return x[0] / np.linalg.norm(x[0])
+
+
+def test_the_embedding_is_that_of_the_architecture(scgpt: Path) -> None:
+    rng = np.random.default_rng(1)
+    cells = [tuple(rng.permutation(SYMBOLS[:10])[: rng.integers(1, 11)].tolist()) for _ in range(70)]
+    checkpoint = torch.load(scgpt / "best_model.pt", weights_only=True)
+    space = open_embedding(str(scgpt), cells, SYMBOLS)
+    assert (space.top, space.genes) == (10, SYMBOLS)
+    found = space(cells)
+    assert found.shape == (70, SIZE)
+    np.testing.assert_allclose(found, [by_hand(checkpoint, list(cell)) for cell in cells], atol=2e-5)
+    assert space([]).shape == (0, SIZE)
+
+
+def test_genes_that_scgpt_does_not_know_are_left_out_and_counted(scgpt: Path) -> None:
+    space = ScgptEmbedding(scgpt, SYMBOLS, top=10)
+    np.testing.assert_allclose(space([("G11", "G1", "G10", "G2")]), space([("G1", "G2")]), atol=1e-6)
+    assert space.name.startswith("scGPT <cls> (8) of scGPT_tiny ")
+    assert "10 of 12 genes known" in space.name
+    assert np.isfinite(space([("G11",)])).all()
+
+
+def test_values_are_binned_as_scgpt_bins_what_has_no_ties() -> None:
+    assert value_bins(1).tolist() == [50]
+    for count in (2, 17, 50, 64, 300):
+        found = value_bins(count)
+        assert found[0] == 50
+        assert found[-1] == 1
+        assert (np.diff(found) <= 0).all()
+    _, sizes = np.unique(value_bins(500), return_counts=True)
+    assert sizes.max() - sizes.min() <= 10  # quantiles: equally many genes in each bin
+
+
+ARGUMENTS = {"embsize": SIZE, "nheads": HEADS, "d_hid": HIDDEN, "nlayers": LAYERS}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        ("args.json", "{", "unreadable"),
+        ("args.json", '{"embsize": 8}', "'nheads'"),
+        ("args.json", json.dumps({**ARGUMENTS, "input_emb_style": "category"}), "'category'"),
+        ("args.json", json.dumps({**ARGUMENTS, "d_hid": 32}), "size mismatch"),
+        ("args.json", json.dumps({**ARGUMENTS, "nlayers": 3}), "transformer_encoder.layers.2"),
+        ("vocab.json", "[]", "not a JSON object"),
+        ("vocab.json", '{"G1": 0}', "no <cls> token"),
+        ("vocab.json", '{"<cls>": 0, "MS4A1": 1}', "none of the 12 genes"),
+        ("best_model.pt", "not a checkpoint", "unreadable"),
+        ("best_model.pt", None, "unreadable"),
+        ("best_model.pt", [1, 2], "not a table of weights"),
+        ("best_model.pt", {"other": torch.zeros(1)}, "no weight 'encoder.embedding.weight'"),
+    ],
+)
+def test_what_is_wrong_with_a_checkpoint_is_named_with_its_file(scgpt: Path, file: str, content, what: str) -> None:
+    if content is None:
+        (scgpt / file).unlink()
+    elif isinstance(content, str):
+        (scgpt / file).write_text(content)
+    else:
+        torch.save(content, scgpt / file)
+    with refused("wrong-checkpoint") as error:
+        ScgptEmbedding(scgpt, SYMBOLS, top=10)
+    assert what in error.value.what
+    assert Path(error.value.where).parent == scgpt

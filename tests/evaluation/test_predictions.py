@@ -53,49 +53,43 @@ def test_the_dual_is_asked_once_a_row_with_the_true_answer(examples, vocabulary,
             assert p.rebuilt == ("G35",), "its own answer is NK"
 
 
-def test_rows_without_gold_have_no_truth_to_tell(examples, vocabulary, expert_decoder) -> None:
-    blind = {key: replace(example, gold=None) for key, example in examples.items()}
-    made = predict(expert_decoder, blind, vocabulary, PredictionSettings(samples=1))
-    assert {(p.truth_similarity, p.truth_rebuilt, p.truth_dual_failure) for p in made} == {(None, None, "")}
-
-
 def test_an_expert_is_right_in_both_directions_of_the_prompts_of_the_rows(
     examples, data, vocabulary, expert_decoder
 ) -> None:
     made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1))
     asked = [request.prompt for request in expert_decoder.asked]
     assert {row["input"] for row in read_jsonl(data / "eval_test.jsonl")} <= {*asked}
-    duals = iter([prompt for prompt in asked if prompt.startswith("Some genes")])
-    for p in made:
-        if p.task == ANNOTATION:
-            assert p.answer == p.gold
-            # The expert lists all genes of the type that it was not shown, the hidden ones among them.
-            assert set(p.unknown) <= set(p.rebuilt)
-            assert 0 < p.similarity < 1
-            prompt = next(duals)
-            assert f"Type: {p.answer}" in prompt
-            assert not set(p.unknown) & set(prompt.split()), "the dual sees the observed genes only"
-        else:
-            assert p.rebuilt == p.unknown
-            assert p.reward == p.similarity == p.validity == 1
+    own = [p for p in made if p.task == ANNOTATION]
+    for p, prompt in zip(own, [prompt for prompt in asked if prompt.startswith("Some genes")], strict=False):
+        # The expert lists all genes of the type that it was not shown, the hidden ones among them.
+        assert p.answer == p.gold
+        assert set(p.unknown) <= set(p.rebuilt)
+        assert 0 < p.similarity < 1
+        assert f"Type: {p.answer}" in prompt
+        assert not set(p.unknown) & set(prompt.split()), "the dual sees the observed genes only"
+    assert {p.reward for p in made if p.task == GENERATION} == {1}
 
 
-def test_unreadable_and_overlong_are_data(examples, vocabulary, decode_by) -> None:
-    def rule(request):
+def test_what_cannot_be_read_or_asked_is_data_and_without_gold_there_is_no_truth_to_tell(
+    examples, vocabulary, decode_by
+) -> None:
+    """Labels that do not exist and a prompt that is too long; then a dual whose prompt is."""
+
+    def poor(request):
         return None if request.prompt.startswith("Write") else "no such type"
 
-    made = predict(decode_by(rule), examples, vocabulary, PredictionSettings(samples=1))
-    assert {p.failure for p in made if p.task == ANNOTATION} == {"unknown_label"}
-    assert {p.failure for p in made if p.task == GENERATION} == {PROMPT_TOO_LONG}
+    made = predict(decode_by(poor), examples, vocabulary, PredictionSettings(samples=1))
+    failures = {(ANNOTATION, "unknown_label"), (GENERATION, PROMPT_TOO_LONG)}
+    assert {(p.task, p.failure) for p in made} == failures
     assert {(p.similarity, p.rebuilt, p.dual_response) for p in made} == {(0.0, None, "")}
 
-
-def test_a_dual_that_fails_leaves_the_primal_answer(examples, vocabulary, decode_by) -> None:
-    def rule(request):
+    def half(request):
         return None if request.prompt.startswith("Some genes") else "B"
 
-    made = [p for p in predict(decode_by(rule), examples, vocabulary, PredictionSettings()) if p.task == ANNOTATION]
+    blind = {key: replace(example, gold=None) for key, example in examples.items() if key[0] == ANNOTATION}
+    made = predict(decode_by(half), blind, vocabulary, PredictionSettings())
     assert {(p.answer, p.dual_failure, p.similarity, p.reward) for p in made} == {("B", PROMPT_TOO_LONG, 0.0, 0.0)}
+    assert {(p.truth_similarity, p.truth_rebuilt, p.truth_dual_failure) for p in made} == {(None, None, "")}
 
 
 def test_a_finished_file_is_read_and_anything_else_made_anew(
@@ -118,9 +112,8 @@ def test_a_finished_file_is_read_and_anything_else_made_anew(
     (model / "model.safetensors").write_bytes(b"other weights")
     assert again() == whole
     key, example = next(iter(examples.items()))
-    assert (
-        again(rows={**examples, key: replace(example, gold="T" if example.gold != "T" else "B")}) == whole + 1
-    )  # the dual is told another truth than the answer
+    other = {**examples, key: replace(example, gold="T" if example.gold != "T" else "B")}
+    assert again(rows=other) == whole + 1, "the dual is told another truth than the answer"
     assert again() == whole
     with out.open("a") as stream:  # a hand that edits a prediction does not go unnoticed
         stream.write("\n")

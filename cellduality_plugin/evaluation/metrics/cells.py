@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from cellduality_plugin.evaluation import distances, transport
+from cellduality_plugin.evaluation import distances
 from cellduality_plugin.evaluation.distances import Matrix
 from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Cells, Pair, Places
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval, mean_of
-from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.real_cells import NEIGHBOURS
 
 POSITIVE = (0.0, None)
@@ -57,8 +56,9 @@ def knn_agreement(cells: Cells) -> dict[int, Measurement]:
             found[k] = Measurement(None, n=len(cells.rows), seed=reference.seed, note=note, **how)
             continue
         named = distances.nearest_labels(apart, reference.held_out.names, k)
-        right = (named == np.asarray(cells.names, dtype=str)).tolist() + [False] * (len(cells.rows) - len(cells))
-        found[k] = mean_of([*zip(cells.rows, right, strict=True)], reference, **how)
+        right = [own == asked for own, asked in zip(named, cells.names, strict=True)]
+        unread = [False] * (len(cells.rows) - len(cells))
+        found[k] = mean_of([*zip(cells.rows, right + unread, strict=True)], reference, **how)
     return found
 
 
@@ -67,10 +67,9 @@ def knn_agreement(cells: Cells) -> dict[int, Measurement]:
     estimator="share of an answer's words that are genes of the vocabulary, mean over answers, 0 if unreadable",
 )  # fmt: skip
 def validity(cells: Cells) -> Measurement:
-    def share(p: Prediction) -> float:
-        return (p.listed - p.unknown_words) / p.listed if p.listed and not p.failure else 0.0
-
-    return _form(cells, share, of_real=1.0)
+    answers = [(p, p.listed - p.unknown_words) for p in cells.answers or ()]
+    shares = [(p.id, genes / p.listed if p.listed and not p.failure else 0.0) for p, genes in answers]
+    return _form(cells, shares, of_real=1.0)
 
 
 @metric(
@@ -78,27 +77,24 @@ def validity(cells: Cells) -> Measurement:
     estimator="share of a cell's genes that repeat an earlier one, mean over answers that could be read",
 )  # fmt: skip
 def duplicates(cells: Cells) -> Measurement:
-    def share(p: Prediction) -> float | None:
-        genes = p.listed - p.unknown_words
-        return p.repeated / genes if genes > 0 and not p.failure else None
-
-    return _form(cells, share, of_real=0.0)
+    answers = [(p, p.listed - p.unknown_words) for p in cells.answers or () if not p.failure]
+    return _form(cells, [(p.id, p.repeated / genes) for p, genes in answers if genes > 0], of_real=0.0)
 
 
-def _form(cells: Cells, share: Callable[[Prediction], float | None], of_real: float) -> Measurement:
+def _form(cells: Cells, shares: Sequence[tuple[str, float]], of_real: float) -> Measurement:
     if cells.answers is None:
         return Measurement(of_real, n=len(cells), note=BY_CONSTRUCTION)
-    return mean_of([(p.id, found) for p in cells.answers if (found := share(p)) is not None], cells.reference)
+    return mean_of(shares, cells.reference)
 
 
 @metric("mmd", "MMD²", "lower", bounds=(0.0, 2.0), estimator=MMD)
 def mmd(cells: Cells) -> Measurement:
-    return _mmd(cells, cells.all_types, cells.against)
+    return _mmd(cells, (cells.all_types, cells.against))
 
 
 @metric("mmd_within_types", "MMD² within types", "lower", bounds=(0.0, 2.0), estimator=MMD)
 def mmd_within_types(cells: Cells) -> Measurement:
-    return _mmd(cells, *_by_type(cells))
+    return _mmd(cells, _by_type(cells))
 
 
 @metric(
@@ -106,20 +102,20 @@ def mmd_within_types(cells: Cells) -> Measurement:
     estimator="Wasserstein-1, exact, Euclidean cost, mean over draws",
 )  # fmt: skip
 def wasserstein(cells: Cells) -> Measurement:
-    return _mean_distance(cells, *_by_type(cells), transport.wasserstein)
+    return _mean_distance(cells, _by_type(cells), distances.wasserstein)
 
 
 @metric("gromov_wasserstein", "GW within types", "lower", bounds=POSITIVE, estimator=f"{SHAPES}, mean over draws")
 def gromov_wasserstein(cells: Cells) -> Measurement:
-    used, note = _by_type(cells)
-    most = max((max(len(pair.ours), len(pair.theirs)) for pairs in used for pair in pairs), default=0)
-    distance, affordable = transport.gromov_wasserstein, most <= _MOST_CELLS_OF_SHAPES
-    return _mean_distance(cells, used, note, distance, affordable=affordable, count=_DRAWS_OF_SHAPES)
+    used = _by_type(cells)
+    most = max((max(len(one), len(other)) for pairs in used[0] for one, other, _ in pairs), default=0)
+    count = _DRAWS_OF_SHAPES if most <= _MOST_CELLS_OF_SHAPES else 0
+    return _mean_distance(cells, used, distances.gromov_wasserstein, count)
 
 
 @metric("scfid", "scFID", "lower", bounds=POSITIVE, estimator=f"{SCFID}, sample covariance, mean over draws")
 def scfid(cells: Cells) -> Measurement:
-    return _scfid(cells, shrinkage=False, more_than=cells.reference.points.shape[1])
+    return _scfid(cells, _by_type(cells, more_than=cells.reference.points.shape[1]), shrinkage=False)
 
 
 @metric(
@@ -127,51 +123,46 @@ def scfid(cells: Cells) -> Measurement:
     estimator=f"{SCFID}, Ledoit-Wolf covariance, mean over draws",
 )  # fmt: skip
 def scfid_shrunk(cells: Cells) -> Measurement:
-    return _scfid(cells, shrinkage=True)
+    return _scfid(cells, _by_type(cells), shrinkage=True)
 
 
-def _mmd(cells: Cells, draws: Sequence[Sequence[Pair]], note: str) -> Measurement:
+Used: TypeAlias = tuple[Sequence[Sequence[Pair]], str]
+"""The pairs of each draw that a distance is the mean over, and what they are."""
+
+
+def _mmd(cells: Cells, used: Used) -> Measurement:
     width = cells.reference.bandwidth
     kernel = f"RBF, sigma {width:.4g} (median distance of real training cells)"
-    return _mean_distance(cells, draws, note, partial(distances.mmd, bandwidth=width), kernel=kernel)
+    return _mean_distance(cells, used, partial(distances.mmd, bandwidth=width), kernel=kernel)
 
 
-def _scfid(cells: Cells, *, shrinkage: bool, more_than: int = 0) -> Measurement:
-    affordable = cells.reference.points.shape[1] <= _MOST_DIMENSIONS
-    distance = partial(distances.frechet, shrinkage=shrinkage)
-    return _mean_distance(cells, *_by_type(cells, more_than), distance, affordable=affordable)
+def _scfid(cells: Cells, used: Used, *, shrinkage: bool) -> Measurement:
+    count = RESAMPLES if cells.reference.points.shape[1] <= _MOST_DIMENSIONS else 0
+    return _mean_distance(cells, used, partial(distances.frechet, shrinkage=shrinkage), count)
 
 
-def _by_type(cells: Cells, more_than: int = 0) -> tuple[list[list[Pair]], str]:
-    """Return of each draw the types that have cells enough on either side, and what is the mean over them."""
+def _by_type(cells: Cells, more_than: int = 0) -> Used:
+    """Return of each draw the types that have cells enough on either side."""
     more_than = max(more_than, LEAST_CELLS_OF_A_TYPE - 1)
-    used = [[pair for pair in pairs if pair.least > more_than] for pairs in cells.pairs]
+    used = [[pair for pair in pairs if min(len(pair[0]), len(pair[1])) > more_than] for pairs in cells.pairs]
     types = len({name for _, (_, names) in cells.draws for name in names})
     most = max(map(len, used), default=0)
     return used, f"mean over {most} of {types} types, those with more than {more_than} cells, {cells.against}"
 
 
 def _mean_distance(
-    cells: Cells,
-    draws: Sequence[Sequence[Pair]],
-    note: str,
-    distance: Callable[..., NDArray[np.float64]],
-    *,
-    affordable: bool = True,
-    count: int = RESAMPLES,
-    kernel: str = "",
+    cells: Cells, used: Used, distance: Callable[..., NDArray[np.float64]], count: int = RESAMPLES, kernel: str = ""
 ) -> Measurement:
-    """Return the mean of ``distance`` over all pairs, with the interval of ``count`` resamples if affordable."""
-    pairs = [pair for draw in draws for pair in draw]
-    value = float(np.mean([distance(pair.ours, pair.theirs)[0] for pair in pairs])) if pairs else None
-    interval = None
-    if value is not None and affordable:
-        resamples = [distance(p.ours, p.theirs, (p.counts[0][:count], p.counts[1][:count])) for p in pairs]
+    """Return the mean of ``distance`` over all pairs, with the interval of ``count`` resamples; 0 are too expensive."""
+    pairs, note, interval = [pair for draw in used[0] for pair in draw], used[1], None
+    value = float(np.mean([distance(one, other)[0] for one, other, _ in pairs])) if pairs else None
+    if value is not None and count:
+        resamples = [distance(one, other, (ours[:count], theirs[:count])) for one, other, (ours, theirs) in pairs]
         interval = centred_interval(value, np.mean(resamples, axis=0), low=0.0)
         note += f"; interval of {count} resamples within types, centred"
     elif value is not None:
         note += "; no interval: too many cells or dimensions to resample"
-    n = round(float(np.mean([len(pair.ours) for (pair,) in cells.all_types]))) if cells.all_types else 0
+    n = round(float(np.mean([len(one) for ((one, _, _),) in cells.all_types]))) if cells.all_types else 0
     space, seed = cells.reference.embedding.name, cells.reference.seed
     return Measurement(value, n=n, interval=interval, space=space, kernel=kernel, seed=seed, note=note)
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cellduality_plugin.evaluation.distances import Counts, Matrix, by_condition, in_order, resampled
+from cellduality_plugin.evaluation.distances import Counts, Matrix, in_order, resampled
 from cellduality_plugin.evaluation.metrics.statistics import RESAMPLES
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.real_cells import Reference, matched
@@ -18,23 +18,11 @@ from cellduality_plugin.evaluation.real_cells import Reference, matched
 Places: TypeAlias = NDArray[np.int64]
 Sample: TypeAlias = tuple[Matrix, Sequence[str]]
 """Points, and the name of each."""
+Pair: TypeAlias = tuple[Matrix, Matrix, Counts]
+"""The generated and the real cells of one name (or of all), and how often each is in every bootstrap sample."""
 
 LEAST_CELLS_OF_A_TYPE = 10  # on either side: types with fewer are left out of distances within types
 _REAL_DRAWS = 4
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The generated and the real cells of one name (or of all), and how often each is in every bootstrap sample."""
-
-    ours: Matrix
-    theirs: Matrix
-    counts: Counts
-
-    @property
-    def least(self) -> int:
-        """The number of cells of the smaller side."""
-        return min(len(self.ours), len(self.theirs))
 
 
 @dataclass(frozen=True)
@@ -59,16 +47,13 @@ class Cells:
         name_of = reference.held_out.name_of
         # In an order of their own, so that not even the last digit or an interval depends on the one they came in.
         made = sorted(predictions, key=lambda p: (p.id, p.sample, p.answer or ()))
+        asked = {p.id: name_of.get(p.id, str(p.unknown)) for p in made}
         read, unread = [p for p in made if p.answer], [p for p in made if not p.answer]
-        genes = [tuple(p.answer or ()) for p in read]
-        names = [name_of.get(p.id, str(p.unknown)) for p in read]
+        genes, names = [tuple(p.answer or ()) for p in read], [asked[p.id] for p in read]
         points, samples = reference.embedding(genes), np.array([p.sample for p in read])
-        asked = list({p.id: name_of.get(p.id, str(p.unknown)) for p in made}.values())
-        chosen = matched(reference.held_out.names, asked, np.random.default_rng(reference.seed))
-        real = _sample(reference.points, reference.held_out.names, chosen)
+        real, against = _held_out([*asked.values()], reference)
         draws = [(_sample(points, names, np.flatnonzero(samples == draw)), real) for draw in np.unique(samples)]
-        against = f"against {len(chosen)} real held-out cells"
-        return cls(reference, genes, points, names, [p.id for p in (*read, *unread)], draws, against, made)
+        return cls(reference, genes, points, names, [p.id for p in (*read, *unread)], draws, f"against {against}", made)
 
     @classmethod
     def of_real(cls, asked: Sequence[str], reference: Reference) -> Cells:
@@ -78,23 +63,23 @@ class Cells:
         these types, of one half to the other.
         """
         held_out, rng = reference.held_out, np.random.default_rng(reference.seed)
-        chosen = matched(held_out.names, asked, np.random.default_rng(reference.seed))
-        real = _sample(reference.points, held_out.names, chosen)
+        real, against = _held_out(asked, reference)
         if reference.others is None:
             halves = [_halves(real[1], rng) for _ in range(_REAL_DRAWS)]
             draws = [(_sample(*real, one), _sample(*real, other)) for one, other in halves]
-            against = f"one half of {len(chosen)} real held-out cells against the other: fewer cells, hence more noise"
+            against = f"one half of {against} against the other: fewer cells, hence more noise"
         else:
             names = reference.others.names
             places = [matched(names, real[1], rng) for _ in range(_REAL_DRAWS)]
             draws = [(_sample(reference.other_points, names, each), real) for each in places]
-            against = f"other real cells against {len(chosen)} real held-out cells"
+            against = f"other real cells against {against}"
         return cls(reference, held_out.genes, reference.points, held_out.names, held_out.ids, draws, against)
 
     @cached_property
     def groups(self) -> list[Places]:
-        """The places of the cells of each name that has at least two."""
-        return by_condition(self.names)
+        """The places of the cells of each name that has at least two, in the order of names."""
+        names = np.asarray(self.names, dtype=str)
+        return [own for name in np.unique(names) if len(own := np.flatnonzero(names == name)) > 1]
 
     @cached_property
     def group_resamples(self) -> tuple[list[Places], list[Places]]:
@@ -116,10 +101,16 @@ class Cells:
         """Of each draw the cells of all types as one pair; resampled within types."""
         found = []
         for pairs in filter(None, self.pairs):
-            ours, theirs, counts = zip(*((pair.ours, pair.theirs, pair.counts) for pair in pairs), strict=True)
+            ours, theirs, counts = zip(*pairs, strict=True)
             one, other = (np.concatenate(side, axis=1) for side in zip(*counts, strict=True))
-            found.append([Pair(np.concatenate(ours), np.concatenate(theirs), (one, other))])
+            found.append([(np.concatenate(ours), np.concatenate(theirs), (one, other))])
         return found
+
+
+def _held_out(asked: Sequence[str], reference: Reference) -> tuple[Sample, str]:
+    """Return held-out cells in the proportions of the names ``asked`` for, and what they are called."""
+    chosen = matched(reference.held_out.names, asked, np.random.default_rng(reference.seed))
+    return _sample(reference.points, reference.held_out.names, chosen), f"{len(chosen)} real held-out cells"
 
 
 def _sample(points: Matrix, names: Sequence[str], places: Places) -> Sample:
@@ -144,5 +135,5 @@ def _pairs(ours: Sample, theirs: Sample, seed: int, draw: int) -> list[Pair]:
         if len(one):
             ours_drawn = resampled(len(one), np.random.default_rng([seed, draw, place]), RESAMPLES)
             theirs_drawn = resampled(len(other), np.random.default_rng([seed, place]), RESAMPLES)
-            found.append(Pair(one, other, (ours_drawn, theirs_drawn)))
+            found.append((one, other, (ours_drawn, theirs_drawn)))
     return found

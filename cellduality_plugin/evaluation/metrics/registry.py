@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import runpy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -77,30 +77,22 @@ METRICS: dict[str, Metric] = {}
 
 
 def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as a metric, and return it as it is.
+    """Register the decorated function as a metric, and return it as it is; the README has an example.
 
     Parameters
     ----------
     key, title, better
         Its name in ``metrics.json`` and in tables, and the direction of improvement.
     group
-        What is measured, hence what the function is given: ``"cells"`` (the default) one
+        What the function is given: ``"cells"`` (the default) one
         :class:`~cellduality_plugin.evaluation.metrics.given.Cells`; ``"labels"`` gold labels and predicted ones;
-        ``"responses"`` the real and the predicted shift of some genes.
+        ``"responses"`` the real and the predicted shift of some genes; ``"dual"`` a prediction.
     bounds, headline, estimator
         The range, [0, 1] by default; the name of the number that tasks are judged by; what is averaged over what.
     sums_up
         Whether a section is summed up by it; of several by the first that was measured, in the order of tables.
     titles
         Titles of names with a prefix, where the usual one will not do.
-
-    Examples
-    --------
-    A file of one's own, for ``cellduality evaluate --metric own.py:length``::
-
-        @metric("length", "genes a cell", "like real cells", bounds=(0, None))
-        def length(cells):
-            return sum(map(len, cells.genes)) / len(cells)
     """
 
     def register(of: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,11 +111,6 @@ def group(name: Group) -> list[Metric]:
     return [each for each in METRICS.values() if each.group == name]
 
 
-def headlines(groups: Iterable[Group]) -> list[str]:
-    """Return the names of the headline metrics of ``groups``, the one that decides first."""
-    return [each.headline for name in groups for each in group(name) if each.headline]
-
-
 def _names() -> dict[str, tuple[Metric, str]]:
     """Return (metric, prefix) of every name, in the order of tables: of cells all but the headline come last."""
     pairs = [(each, prefix) for of, prefixes in PREFIXES.items() for prefix in prefixes for each in group(of)]
@@ -138,30 +125,18 @@ def _registered(name: str) -> str:
 
 
 def titled(name: str) -> str:
-    """Return the title of a metric by its name in ``metrics.json``, also of one that is not registered here.
-
-    Examples
-    --------
-    >>> titled("knn_agreement_10"), titled("coarse_accuracy"), titled("my_own")
-    ('k-NN agreement (10)', 'shared-type accuracy', 'my own')
-    """
+    """Return the title of a metric by its name in ``metrics.json``, also of one that is not registered here."""
     own = _registered(name)
-    if own not in _names():
+    if (found := _names().get(own)) is None:
         return name.replace("_", " ")
-    found, prefix = _names()[own]
-    usual = _TITLES.get(prefix or (SHARED if name.startswith(SHARED) else ""), "{}").format(found.title)
+    known, prefix = found
+    usual = _TITLES.get(prefix or (SHARED if name.startswith(SHARED) else ""), "{}").format(known.title)
     parameter = name.removeprefix(SHARED).removeprefix(own).removeprefix("_")
-    return found.titles.get(name, usual) + (f" ({parameter})" if parameter else "")
+    return known.titles.get(name, usual) + (f" ({parameter})" if parameter else "")
 
 
 def sums_up(name: str, parameter: object) -> bool:
-    """Return whether a section is summed up by the metric of this name; where it has a parameter, with that value.
-
-    Examples
-    --------
-    >>> [sums_up(name, 10) for name in ("coarse_accuracy", "sampled_accuracy", "knn_agreement_10", "knn_agreement_3")]
-    [True, False, True, False]
-    """
+    """Return whether a section is summed up by the metric of this name; where it has a parameter, with that value."""
     own = name.removeprefix(SHARED).removesuffix(f"_{parameter}")
     return own in METRICS and METRICS[own].sums_up
 

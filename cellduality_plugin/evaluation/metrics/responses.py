@@ -43,11 +43,6 @@ class Response:
     paired: bool = False  # each perturbed cell was asked from the control cell beside it: both are resampled together
 
     @property
-    def least(self) -> int:
-        """The number of cells of the smaller side."""
-        return int(min(self.perturbed.shape[0], self.control.shape[0]))
-
-    @property
     def shift(self) -> Vector:
         """The mean of the perturbed cells minus that of the control cells, one value a gene."""
         return np.asarray(self.perturbed.mean(axis=0) - self.control.mean(axis=0)).ravel()
@@ -63,8 +58,7 @@ class Response:
         """Return two responses, each of half the cells of either side."""
         orders = [(side, rng.permutation(side.shape[0])) for side in (self.perturbed, self.control)]
         one = Response(*(side[order[: len(order) // 2]] for side, order in orders))
-        other = Response(*(side[order[len(order) // 2 :]] for side, order in orders))
-        return one, other
+        return one, Response(*(side[order[len(order) // 2 :]] for side, order in orders))
 
 
 @dataclass(frozen=True)
@@ -83,15 +77,14 @@ class Responses:
         Answers that cannot be read are left out: validity counts them.
         """
         found: dict[tuple[str, str], list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
-        kinds = reference.held_out.type_of
+        kinds, space = reference.held_out.type_of, reference.embedding
         for p in predictions:
             if p.answer and p.id in kinds and str(p.unknown) != CONTROL:
                 pair = tuple(p.answer), many(rows[p.task, p.id].inputs, "control")
                 found.setdefault((kinds[p.id], str(p.unknown)), []).append(pair)
-        predicted, space = {}, reference.embedding
-        for key, pairs in found.items():
-            answers, controls = zip(*sorted(pairs), strict=True)  # sorted: their order changes no last digit
-            ours, theirs = (cell_matrix(cells, space.genes, space.top) for cells in (answers, controls))
+        predicted = {}
+        for key, pairs in found.items():  # sorted: their order changes no last digit
+            ours, theirs = (cell_matrix(cells, space.genes, space.top) for cells in zip(*sorted(pairs), strict=True))
             predicted[key] = Response(ours, theirs, paired=True)
         return cls(reference, predicted, _real(reference.held_out, reference))
 
@@ -99,29 +92,15 @@ class Responses:
     def of_real(cls, reference: Reference) -> Responses:
         """Return those of other real cells of the same types; of one half against the other where there are none."""
         if reference.others is not None:
-            real = _real(reference.held_out, reference)
-            return cls(reference, _real(reference.others, reference), real)
+            return cls(reference, _real(reference.others, reference), _real(reference.held_out, reference))
         rng = np.random.default_rng(reference.seed)
         split = {key: each.halves(rng) for key, each in _real(reference.held_out, reference, least=2).items()}
         one, other = ({key: parts[side] for key, parts in split.items()} for side in (0, 1))
         note = "one half of the held-out cells against the other: fewer cells, hence more noise"
         return cls(reference, one, other, note)
 
-    @property
-    def _both(self) -> dict[tuple[str, str], Response]:
-        return {key: self.real[key] for key in sorted(self.real.keys() & self.predicted.keys())}
-
-    def moved(self) -> Compared:
-        """Return the shifts of the genes that really move most."""
-        return self._compared({key: strongest(real.shift, STRONGEST) for key, real in self._both.items()})
-
-    def tested(self) -> Compared:
-        """Return the shifts of the genes that a test finds, in types with real cells enough."""
-        enough = {key: real for key, real in self._both.items() if real.least >= LEAST_CELLS_OF_A_TYPE}
-        scores = {key: welch_t(real.perturbed.toarray(), real.control.toarray()) for key, real in enough.items()}
-        return self._compared({key: strongest(score, STRONGEST) for key, score in scores.items()})
-
-    def _compared(self, genes: Mapping[tuple[str, str], Places]) -> Compared:
+    def compared(self, genes: Mapping[tuple[str, str], Places]) -> Compared:
+        """Return the real and the predicted shift of the ``genes`` chosen for each (cell type, perturbation)."""
         found = []
         for place, (key, chosen) in enumerate(genes.items()):
             sides = self.real[key], self.predicted[key]
@@ -133,12 +112,17 @@ class Responses:
 
 def measure(responses: Responses) -> dict[str, Measurement]:
     """Return the mean of every metric over (cell type, perturbation), of both choices of genes, with its interval."""
-    choices = (("delta", responses.tested(), TESTED), ("shift", responses.moved(), MOVED))
-    return {
-        f"{name}_{each.key}": each.measurement(_mean(each, responses, compared, over))
-        for name, compared, over in choices
-        for each in group("responses")
-    }
+    delta, shift, found = {}, {}, {}
+    for key in sorted(responses.real.keys() & responses.predicted.keys()):
+        real = responses.real[key]
+        shift[key] = strongest(real.shift)
+        if min(real.perturbed.shape[0], real.control.shape[0]) >= LEAST_CELLS_OF_A_TYPE:
+            delta[key] = strongest(welch_t(real.perturbed.toarray(), real.control.toarray()))
+    for name, genes, over in (("delta", delta, TESTED), ("shift", shift, MOVED)):
+        compared = responses.compared(genes)
+        for each in group("responses"):
+            found[f"{name}_{each.key}"] = each.measurement(_mean(each, responses, compared, over))
+    return found
 
 
 def _mean(each: Metric, responses: Responses, compared: Compared, over: str) -> Measurement:
@@ -147,7 +131,7 @@ def _mean(each: Metric, responses: Responses, compared: Compared, over: str) -> 
         first, *others = (each.of(real, predicted) for real, predicted in shifts)
         if first is not None:
             found.append([first, *(first if value is None else value for value in others)])
-    value, interval = None, None
+    value, interval, reference = None, None, responses.reference
     if found:
         value, *resamples = np.mean(found, axis=0).tolist()
         interval = centred_interval(value, np.asarray(resamples), *each.bounds)
@@ -155,7 +139,6 @@ def _mean(each: Metric, responses: Responses, compared: Compared, over: str) -> 
     else:
         missing = f"nothing to take the {over.partition(',')[0]}"
         note = ["a shift of nothing points nowhere" if compared else missing, responses.note]
-    reference = responses.reference
     return Measurement(
         value,
         n=len(found),
@@ -167,30 +150,17 @@ def _mean(each: Metric, responses: Responses, compared: Compared, over: str) -> 
     )
 
 
-def strongest(shift: Vector, count: int) -> Places:
-    """Return the places of the ``count`` genes that ``shift`` moves most, either way; equals in the order of genes.
-
-    Examples
-    --------
-    >>> strongest(np.array([0.1, -0.5, 0.0, 0.3]), 2).tolist()
-    [1, 3]
-    """
+def strongest(shift: Vector, count: int = STRONGEST) -> Places:
+    """Return the places of the ``count`` genes that ``shift`` moves most, either way; equals in the order of genes."""
     return np.argsort(-np.abs(shift), kind="stable")[:count]
 
 
 def welch_t(perturbed: Vector, control: Vector) -> Vector:
     """Return Welch's t of every gene (column): 0 where neither mean nor variance differs, infinite without variance.
 
-    The genes of its :func:`strongest` are those of scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)``. A
-    ValueError if either side has fewer than two cells.
-
-    Examples
-    --------
-    >>> welch_t(np.array([[2.0, 1.0], [4.0, 1.0]]), np.array([[0.0, 1.0], [2.0, 1.0]])).round(3).tolist()
-    [1.414, 0.0]
+    The genes of its :func:`strongest` are those of scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)``.
+    Either side has two cells at least.
     """
-    if min(len(perturbed), len(control)) < 2:
-        raise ValueError(f"a t-test of {len(perturbed)} and {len(control)} cells")
     apart = perturbed.mean(axis=0) - control.mean(axis=0)
     error = np.sqrt(perturbed.var(axis=0, ddof=1) / len(perturbed) + control.var(axis=0, ddof=1) / len(control))
     limit = np.where(apart == 0, 0.0, np.copysign(np.inf, apart))
@@ -205,11 +175,6 @@ def correlation(real: Vector, predicted: Vector) -> float | None:
     """Return Pearson's correlation of two shifts, in [-1, 1]; best value 1. None if either is the same for all genes.
 
     Of all genes this is cell-eval's ``pearson_delta``, and :func:`squared_error` its ``mse_delta``.
-
-    Examples
-    --------
-    >>> correlation(np.array([1.0, -1.0]), np.array([0.5, -0.5])), correlation(np.array([1.0, -1.0]), np.zeros(2))
-    (1.0, None)
     """
     one, other = real - real.mean(), predicted - predicted.mean()
     scale = float(np.sqrt((one @ one) * (other @ other)))

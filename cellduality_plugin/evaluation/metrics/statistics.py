@@ -23,34 +23,13 @@ def bootstrap_interval(
     """Return the 95 % percentile bootstrap interval of ``statistic(*columns)``.
 
     ``columns`` hold one entry a cell each, in the same order, and are resampled together.
-
-    Examples
-    --------
-    >>> bootstrap_interval(lambda right: right.mean(), [True] * 9, seed=0, resamples=20)
-    (1.0, 1.0)
     """
     arrays = [np.asarray(column) for column in columns]
-    n = len(arrays[0])
-    draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
-    return _percentiles([statistic(*(array[draw] for array in arrays)) for draw in draws])
+    return _percentiles([statistic(*(array[draw] for array in arrays)) for draw in _draws(arrays[0], seed, resamples)])
 
 
-def mean_interval(
-    values: Sequence[float] | NDArray[Any], rows: Sequence[str], seed: int, resamples: int = 500
-) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean of ``values``, one for each of ``rows``.
-
-    All values of a row are drawn together: several answers to one question are no independent evidence.
-
-    Examples
-    --------
-    >>> mean_interval([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"], seed=0)
-    (0.0, 1.0)
-    """
-    _, codes = np.unique(np.asarray(rows, dtype=str), return_inverse=True)
-    sums, counts = np.bincount(codes, weights=np.asarray(values, dtype=np.float64)), np.bincount(codes)
-    draws = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
-    return _percentiles(sums[draws].sum(axis=1) / counts[draws].sum(axis=1))
+def _draws(rows: NDArray[Any], seed: int, resamples: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, len(rows), (resamples, len(rows)))
 
 
 def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
@@ -59,11 +38,17 @@ def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, 
 
 
 def mean_of(values: Sequence[tuple[str, float]], reference: Reference, **how: Any) -> Measurement:
-    """Return the mean of (row, value), with its interval over rows; the order changes no bit. None without values."""
+    """Return the mean of (row, value), with its interval over rows; the order changes no bit. None without values.
+
+    All values of a row are drawn together: several answers to one question are no independent evidence.
+    """
     if not values:
         return Measurement(None, seed=reference.seed, note="no answer could be read", **how)
     rows, numbers = zip(*sorted(values), strict=True)
-    interval = mean_interval(numbers, rows, reference.seed, reference.resamples)
+    _, codes = np.unique(np.asarray(rows, dtype=str), return_inverse=True)
+    sums, counts = np.bincount(codes, weights=np.asarray(numbers, dtype=np.float64)), np.bincount(codes)
+    draws = _draws(sums, reference.seed, reference.resamples)
+    interval = _percentiles(sums[draws].sum(axis=1) / counts[draws].sum(axis=1))
     mean = math.fsum(numbers) / len(numbers)
     return Measurement(mean, n=len(numbers), interval=interval, seed=reference.seed, **how)
 
@@ -75,12 +60,6 @@ def centred_interval(
 
     Two resamples are further apart than the samples they come from, so that the percentiles lie above the value. The
     interval is cut to the range ``low`` to ``high`` of the distance; None where there is no bound.
-
-    Examples
-    --------
-    >>> low, high = centred_interval(1.0, np.array([2.0, 3.0, 4.0]))
-    >>> round(low, 3), round(high, 3)
-    (0.05, 1.95)
     """
     left, right = _percentiles(resampled - resampled.mean() + value)
     if (low, high) != (None, None):

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cellduality_plugin.evaluation.generated import REAL, TRAINING
 from cellduality_plugin.evaluation.plots import MARKERS, PALETTE, plot_cells
-from cellduality_plugin.evaluation.points import REAL, TRAINING
 from cellduality_plugin.evaluation.tables import section_title
 from cellduality_plugin.perturbations import CONTROL
 

@@ -177,7 +177,7 @@ def hollow_cells(
 ) -> list[dict[str, Any]]:
     """Return the hollow consistency of each section that writes cells, as :func:`hollow_labels` does.
 
-    ``points`` are rows of :func:`cellduality_plugin.evaluation.points.point_rows` with ``neighbours`` nearest cells.
+    ``points`` are rows of :func:`cellduality_plugin.evaluation.generated.point_rows` with ``neighbours`` nearest cells.
     """
     made = {(p.task, p.id, p.sample): p for p in predictions}
     sections: dict[str, list[tuple[Prediction, str, str]]] = {}

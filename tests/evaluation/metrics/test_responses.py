@@ -6,10 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
-from scanpy.tools import rank_genes_groups
 from scipy.stats import pearsonr, ttest_ind
 from sklearn.metrics import mean_squared_error
 
@@ -65,19 +63,6 @@ def test_whoever_knows_the_response_is_best_and_no_change_is_worst(section: Sect
         assert (still[name].value, still[name].note) == (None, "a shift of nothing points nowhere")
 
 
-def test_numbers_carry_what_they_are_the_mean_of_and_intervals_that_hold_them(section: Section, made) -> None:
-    kinds = 1 if "@" in section.key else 2
-    for name, found in of(made, section).items():
-        low, high = found.interval
-        assert found.bounds[0] <= low <= found.value <= high
-        assert low < high
-        assert (found.n, found.space) == (kinds, "1 - log(rank)/log(9)")
-        assert found.note == "interval of 100 resamples within types, centred"
-        over = "largest real shift" if name.startswith("shift") else "real perturbed against real control cells"
-        assert found.estimator.endswith(over)
-        assert (found.better, found.best) == (("higher", 1.0) if name.endswith("correlation") else ("lower", 0.0))
-
-
 def test_genes_are_tested_in_real_cells_of_types_that_have_enough(section: Section, made) -> None:
     held_out = section.reference.held_out
     kept = [place for place, state in enumerate(held_out.states) if state == CONTROL or place % 4 == 0]
@@ -107,19 +92,6 @@ def test_only_readable_answers_of_perturbed_cells_count_in_any_order(section: Se
     assert scores(unread, section) == scores([], section) == (None, None)
 
 
-def test_a_response_of_the_wrong_genes_points_the_wrong_way(section: Section, made) -> None:
-    """Whoever lets the untreated cell stand and puts other types' genes in front gets no credit for moving much."""
-    others = {"0": (24, 25, 26), "1": (0, 1, 2), "2": (12, 13, 14)}
-    wrong = []
-    for p in made:
-        control = section.rows[p.task, p.id].inputs["control"]
-        added = tuple(f"G{place}" for place in others[p.id[5]])
-        wrong.append(replace(p, answer=(*control[:5], *added)) if p.unknown == PERTURBED else p)
-    found, error = scores(wrong, section)
-    assert found < scores(made, section)[0] - 0.3
-    assert error > 0.05
-
-
 @given(seeds)
 def test_over_all_genes_they_are_what_cell_eval_computes(seed: int) -> None:
     """Its ``pearson_delta`` and ``mse_delta``: scipy's and scikit-learn's, of differences of pseudobulks."""
@@ -147,20 +119,8 @@ def test_the_test_is_scipys_of_unequal_variances(seed: int, treated: int, untrea
     np.testing.assert_allclose(welch_t(one, other), expected, rtol=1e-6)
 
 
-def test_the_genes_are_those_of_scanpy() -> None:
-    cells = np.random.default_rng(0).random((40, 30))
-    cells[:20, :5] += 0.4
-    adata = AnnData(cells, obs={"state": ["drug"] * 20 + ["control"] * 20})
-    adata.obs["state"] = adata.obs["state"].astype("category")
-    rank_genes_groups(adata, "state", groups=["drug"], reference="control", method="t-test", rankby_abs=True)
-    expected = [int(name) for name in adata.uns["rank_genes_groups"]["names"]["drug"]]
-    assert strongest(welch_t(cells[:20], cells[20:]), 30).tolist() == expected
-
-
 def test_genes_without_variance_are_first_if_they_differ_and_last_if_not() -> None:
     perturbed, control = np.array([[1.0, 0.5, 0.3], [1.0, 0.5, 0.9]]), np.array([[0.0, 0.5, 0.2], [0.0, 0.5, 0.4]])
     assert welch_t(perturbed, control)[[0, 1]].tolist() == [np.inf, 0]
     assert welch_t(control, perturbed)[0] == -np.inf
     assert strongest(welch_t(perturbed, control), 3).tolist() == [0, 2, 1]
-    with pytest.raises(ValueError, match="a t-test of 2 and 1 cells"):
-        welch_t(perturbed, control[:1])

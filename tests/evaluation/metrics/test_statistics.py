@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.evaluation.distances import mmd, resampled
-from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, centred_interval, mean_interval
+from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, centred_interval, mean_of
 
 
 def test_bootstrap_is_seeded_and_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -19,11 +21,12 @@ def test_bootstrap_is_seeded_and_covers_the_truth_about_as_often_as_it_says() ->
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=12), st.integers(2, 5))
-def test_draws_of_one_row_are_no_evidence_of_their_own(values: list[float], draws: int) -> None:
-    rows = [f"row {place}" for place in range(10, 10 + len(values))]
-    once = mean_interval(values, rows, seed=0, resamples=50)
-    assert mean_interval(values * draws, rows * draws, seed=0, resamples=50) == pytest.approx(once)
-    assert once == pytest.approx(bootstrap_interval(np.mean, values, seed=0, resamples=50))
+def test_draws_of_one_row_are_no_evidence_of_their_own(sections, values: list[float], draws: int) -> None:
+    reference = replace(sections["cell_type_annotation"].reference, resamples=50)
+    rows = [(f"row {place}", value) for place, value in enumerate(values, start=10)]
+    once = mean_of(rows, reference)
+    assert mean_of(rows * draws, reference).interval == pytest.approx(once.interval)
+    assert once.interval == pytest.approx(bootstrap_interval(np.mean, values, seed=0, resamples=50))
 
 
 def test_centred_intervals_cover_what_samples_of_that_size_have_on_average() -> None:

@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from cellduality_plugin.evaluation.generated import REAL, TRAINING, point_rows
 from cellduality_plugin.evaluation.page.maps import FLAT, Style, maps_of, styles_of, tsne
-from cellduality_plugin.evaluation.points import REAL, TRAINING, point_rows
 from cellduality_plugin.files import read_jsonl
 
 PAIR = "conditional_cell_generation"

@@ -7,7 +7,7 @@ import pytest
 
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
 from cellduality_plugin.evaluation.page.results import confusions, section_tables
-from cellduality_plugin.evaluation.summary import compared, headlines, sentences
+from cellduality_plugin.evaluation.tables import compared, headlines, sentences
 
 LABELS, CELLS = "cell_type_annotation", "conditional_cell_generation@ood"
 

@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 
+from cellduality_plugin.evaluation.generated import point_rows
 from cellduality_plugin.evaluation.page.rollouts import (
     CAUSES,
     by_section,
@@ -15,7 +16,6 @@ from cellduality_plugin.evaluation.page.rollouts import (
     unreadable,
     wrong_labels,
 )
-from cellduality_plugin.evaluation.points import point_rows
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.parsing import Failure
 
