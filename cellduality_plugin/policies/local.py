@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellduality_plugin.chat import decode, render, response_ids
+from cellduality_plugin.chat import decode
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.hub import read_tokenizer
-from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.policies.branching import Prefix, branches_of, log_prob_at
 from cellduality_plugin.policies.offline import check_checkpoint
-from cellduality_plugin.seeds import request_seed
+from cellduality_plugin.policies.tokens import Prefix, TokenPolicy, Tokens, room_after
 
 if TYPE_CHECKING:
     import torch
@@ -27,17 +25,13 @@ _LOGITS = 1 << 26
 
 @dataclass
 class _Asked:
-    """A question that waits.
+    """A question: how likely the last ``scored`` tokens are, or what follows at ``branches``; or a response."""
 
-    What is wanted is the log-probability of the last ``scored`` tokens; or of what follows where ``branches`` of the
-    continuations are; or else a response of up to ``limit`` tokens.
-    """
-
-    tokens: list[int]
+    tokens: Tokens
     answer: asyncio.Future[Any]
     scored: int = 0
     branches: Mapping[Prefix, Sequence[int]] = field(default_factory=dict)
-    limit: int = 0
+    limit: int = 0  # tokens of a response
     temperature: float = 0.0
     seed: int = 0
 
@@ -47,16 +41,10 @@ class _Asked:
 
 
 class LocalModel:
-    """A causal language model and its tokenizer. Questions that wait at the same time are computed together.
+    """A causal language model of transformers, which may be in training, and its tokenizer, which has a chat template.
 
-    Parameters
-    ----------
-    model, tokenizer
-        Of transformers; the model may be in training. The tokenizer holds a chat template.
-    max_model_len, max_new_tokens
-        Tokens of question and response together, and of a response, at most.
-    batch
-        Questions that are computed together, at most.
+    Questions that wait at the same time are computed together, ``batch`` at most. A question and its response have up
+    to ``max_model_len`` tokens, a response ``max_new_tokens``.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, max_model_len: int, max_new_tokens: int, batch: int = 64) -> None:
@@ -70,10 +58,7 @@ class LocalModel:
     def load(cls, folder: Path, **lengths: int) -> LocalModel:
         """Return the model of a Hugging Face folder, on the first GPU if there is one.
 
-        Raises
-        ------
-        CellDualityError
-            If the folder is no checkpoint, or there is no chat template.
+        A CellDualityError is raised if the folder is no checkpoint, or there is no chat template.
         """
         import torch
         from transformers import AutoModelForCausalLM
@@ -88,8 +73,9 @@ class LocalModel:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model.to(device, torch.float32 if device == "cpu" else model.dtype), tokenizer, **lengths)
 
-    async def ask(self, asked: _Asked) -> Any:
-        """Return the answer to one question: log-probabilities, or generated token ids."""
+    async def ask(self, tokens: Tokens, **how: Any) -> Any:
+        """Return the answer to a question (the fields of ``_Asked``): log-probabilities, or generated token ids."""
+        asked = _Asked(tokens, asyncio.get_running_loop().create_future(), **how)
         self._waiting.append(asked)
         if self._running is None or self._running.done():
             self._running = asyncio.ensure_future(self._run())
@@ -246,47 +232,26 @@ def _draw(logits: Any, temperature: float, rng: np.random.Generator) -> int:
     return int(np.argmax(logits + temperature * rng.gumbel(size=len(logits)) if temperature else logits))
 
 
-class LocalPolicy:
-    """A :class:`~cellduality_plugin.policies.base.Policy` over a :class:`LocalModel`.
+class LocalPolicy(TokenPolicy):
+    """A policy over a :class:`LocalModel`."""
 
-    Its error is ``"prompt_too_long"``. Draws depend on nothing but the seed, the prompt and their number.
-    """
+    spare = 0
 
     def __init__(self, model: LocalModel, *, temperature: float, seed: int) -> None:
-        self._model, self._temperature, self._seed = model, temperature, seed
-        self._draws: dict[int, int] = {}
+        super().__init__(model.tokenizer, temperature, seed)
+        self._model = model
 
-    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        """Return the response to ``prompt``."""
-        tokens = render(self._model.tokenizer, prompt)
-        at = self._temperature if temperature is None else temperature
-        if (room := self._model.limit - len(tokens)) < 1:
-            raise PolicyError("prompt_too_long")
-        if at and seed is None:
-            draw = self._draws[hash(prompt)] = self._draws.get(hash(prompt), -1) + 1
-            seed = request_seed(self._seed, prompt, draw)
-        limit = min(room, self._model.max_new_tokens)
-        found = await self._ask(tokens, limit=limit, temperature=at, seed=seed or 0)
-        return decode(self._model.tokenizer, found)
+    async def _room(self, used: int) -> int:
+        return room_after(used, self._model.limit, self._model.max_new_tokens)
 
-    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        """Return the log-probability of each token of ``response``, which follows ``given``."""
-        tokens, [target] = self._fitting(prompt, [given + response])
-        scored = len(target) - len(response_ids(self._model.tokenizer, given))
-        return list(await self._ask(tokens + target, scored=scored))
+    async def _write(self, tokens: Tokens, room: int, temperature: float, seed: int | None) -> str:
+        found = await self._model.ask(tokens, limit=room, temperature=temperature, seed=seed or 0)
+        return decode(self._tokenizer, found)
 
-    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
-        """Return for each of ``responses`` the log-probability of its tokens where responses branch."""
-        tokens, targets = self._fitting(prompt, responses)
-        found = await self._ask(tokens, branches=branches_of(targets))
-        return [log_prob_at(found, target) for target in targets]
+    async def _score(self, tokens: Tokens, target: Tokens) -> list[float]:
+        return list(await self._model.ask(tokens + target, scored=len(target)))
 
-    def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        tokens = render(self._model.tokenizer, prompt)
-        targets = [response_ids(self._model.tokenizer, text) for text in responses]
-        if len(tokens) + max(map(len, targets)) > self._model.limit:
-            raise PolicyError("prompt_too_long")
-        return tokens, targets
-
-    async def _ask(self, tokens: list[int], **how: Any) -> Any:
-        return await self._model.ask(_Asked(tokens, asyncio.get_running_loop().create_future(), **how))
+    async def _choose(
+        self, tokens: Tokens, targets: list[Tokens], branches: Mapping[Prefix, Sequence[int]]
+    ) -> dict[Prefix, dict[int, float]]:
+        return dict(await self._model.ask(tokens, branches=branches))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.policies.branching import branches_of, log_prob_at
+from cellduality_plugin.policies.tokens import branches_of, log_prob_at
 
 END = 99
 responses = st.lists(

@@ -131,16 +131,9 @@ def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server):
     assert asyncio.run(beside_a_slow_one())
 
 
-def test_an_endpoint_without_token_ids_is_believed(policy_server, said):
-    policy_server.script = [said(body=b'{"choices": [{"text": "LYZ"}]}')]
-    assert ask(policy_server, "generate", PROMPT) == "LYZ"
-
-
 def test_a_chat_endpoint_is_sent_a_message(policy_server):
-    policy_server.text = "<answer>LYZ</answer>"
-    assert (
-        ask(policy_server, "generate", PROMPT, dual=DualSettings(max_new_tokens=9), kind="chat") == policy_server.text
-    )
+    policy_server.text, dual = "<answer>LYZ</answer>", DualSettings(max_new_tokens=9)
+    assert ask(policy_server, "generate", PROMPT, dual=dual, kind="chat") == policy_server.text
     messages = [{"role": "user", "content": PROMPT}]
     assert policy_server.asked == [{"model": "toy", "messages": messages, "temperature": 0.0, "max_tokens": 9}]
 
@@ -209,19 +202,19 @@ def test_any_body_is_read_or_refused(body):
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"),
+    ("read", "body", "expected"),
     [
-        *((number, "!not_a_number") for number in ("NaN", "Infinity", "-Infinity", "0.5", "1" + "0" * 400)),
-        *((number, "!malformed") for number in ("true", '"-1"', "null")),
-        ("-9999.0", [-math.inf]),
+        *((read_log_probs, number, "!not_a_number") for number in ("NaN", "Infinity", "0.5", "1" + "0" * 400)),
+        *((read_log_probs, number, "!malformed") for number in ("true", '"-1"', "null")),
+        (read_log_probs, "-9999.0", [-math.inf]),
+        (read_text, b'{"choices": [{"text": "LYZ"}]}', ("LYZ", None)),  # an endpoint without token ids is believed
+        *((read_text, body, "!malformed") for body in (b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b"")),
     ],
 )
-def test_what_is_no_log_probability_is_named(number, expected):
-    body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": %s}}]}]}' % number.encode()
-    assert cause_or(read_log_probs, body, [4, 5], 1) == expected
-    assert cause_or(read_log_probs, body, [4, 6], 1) == "!malformed", "of another token than the one sent"
-
-
-@pytest.mark.parametrize("body", [b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b""])
-def test_a_body_that_is_not_utf_8_or_nested_without_end_is_malformed(body):
-    assert cause_or(read_text, body) == "!malformed"
+def test_what_is_read_and_what_is_not(read, body, expected):
+    if read is read_text:
+        assert cause_or(read, body) == expected
+        return
+    content = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": %s}}]}]}' % body.encode()
+    assert cause_or(read, content, [4, 5], 1) == expected
+    assert cause_or(read, content, [4, 6], 1) == "!malformed", "of another token than the one sent"

@@ -10,11 +10,10 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from cellduality_plugin.examples import Value
-from cellduality_plugin.parsing import Answer
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.traces.candidates import Candidate, Reply
+from data_prep.traces.candidates import Candidate, Instance, Reply, answers_read, dual_questions
 from data_prep.traces.questions import Question
 
 Reason: TypeAlias = Literal[
@@ -42,7 +41,7 @@ Reason: TypeAlias = Literal[
 ``leak``
     See :func:`leak`.
 ``unanswerable``, ``not_unique``
-    The instance is not well posed, see :func:`data_prep.traces.filtering.instances.ill_posed`.
+    The instance is not well posed, see :func:`ill_posed`.
 ``no_primal``
     A dual of an instance whose primal question has no row.
 ``duplicate``
@@ -70,7 +69,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 class FilterSettings(Settings):
-    """What passes; ``thresholds`` are by ``"task/direction"``, ``"task"`` or ``"direction"``, see :func:`by_group`."""
+    """What passes."""
 
     traces: bool = True  # whether traces are wanted; if not, no test reads them
     min_trace_words: int = Field(3, ge=0)
@@ -80,13 +79,9 @@ class FilterSettings(Settings):
     max_strangers: float = Field(0.1, ge=0, le=1)  # the share of a list that may be no gene of the vocabulary
     max_repeats: float = Field(0.1, ge=0, le=1)  # the share that may repeat an earlier gene
     threshold: float = Field(0.5, ge=0, le=1)  # the least RWJS to the right list
-    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)  # see :func:`by_group`
     max_written: float = Field(0.5, ge=0, le=1)  # the share of a list that the trace may write out beforehand
     keep: int = Field(1, ge=1)  # rows of a question, at most
-
-    def threshold_of(self, question: Question) -> float:
-        """Return the least similarity for a gene list that answers ``question``."""
-        return by_group(self.thresholds, question.group, self.threshold)
 
 
 def by_group(values: Mapping[str, float], group: str, default: float) -> float:
@@ -104,13 +99,10 @@ def by_group(values: Mapping[str, float], group: str, default: float) -> float:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the filters say of one candidate: its answer and trace as read, and why it is no row, if it is none.
-
-    ``score`` is 1 or 0 for a label, the RWJS to the right list for genes; 0 where nothing could be read.
-    """
+    """What the filters say of one candidate: its answer and trace as read, and why it is no row, if it is none."""
 
     reason: Reason
-    score: float
+    score: float  # 1 or 0 for a label, the RWJS to the right list for genes; 0 where nothing could be read
     value: Value | None
     trace: str
     trace_words: int
@@ -134,40 +126,26 @@ def similarity(gold: Value, value: Value | None) -> float:
 
 def judge(question: Question, reply: Reply, vocabulary: Vocabulary, settings: FilterSettings) -> Verdict:
     """Return the verdict on one candidate, on its own. Never raises on any text."""
-    answer = question.read(reply.text, vocabulary)
-    score, words = similarity(question.gold, answer.value), len(answer.trace.split())
-    reason: Reason = (
-        ("cut_off" if reply.finish == "length" else answer.failure)
-        or (_of_trace(words, settings) if settings.traces else "")
-        or _of_answer(question, answer, score, settings)
-    )
+    answer, gold = question.read(reply.text, vocabulary), question.gold
+    score, words = similarity(gold, answer.value), len(answer.trace.split())
+    fails: dict[Reason, bool] = {"cut_off": reply.finish == "length", answer.failure: bool(answer.failure)}
+    if settings.traces:
+        fails["no_trace"] = not words
+        fails["trace_too_short"] = words < settings.min_trace_words
+        fails["trace_too_long"] = words > settings.max_trace_words
+    if isinstance(gold, str):
+        fails["wrong_label"] = score < 1
+    else:
+        length = len(answer.value or ())
+        fails["answer_too_short"] = length < settings.min_genes * len(gold)
+        fails["answer_too_long"] = length > settings.max_genes * len(gold)
+        fails["strangers"] = answer.unknown > settings.max_strangers * answer.listed
+        fails["repeats"] = answer.repeated > settings.max_repeats * answer.listed
+        fails["low_similarity"] = score < by_group(settings.thresholds, question.group, settings.threshold)
+    reason: Reason = next((reason for reason, failed in fails.items() if failed), "")
     if not reason and settings.traces and answer.value is not None:
         reason = "leak" if leak(answer.trace, answer.value, vocabulary, settings.max_written) else ""
     return Verdict(reason, score, answer.value, answer.trace, words)
-
-
-def _of_trace(words: int, settings: FilterSettings) -> Reason:
-    if not words:
-        return "no_trace"
-    if words < settings.min_trace_words:
-        return "trace_too_short"
-    return "trace_too_long" if words > settings.max_trace_words else ""
-
-
-def _of_answer(question: Question, answer: Answer, score: float, settings: FilterSettings) -> Reason:
-    gold = question.gold
-    if isinstance(gold, str):
-        return "" if score == 1.0 else "wrong_label"
-    length = len(answer.value or ())
-    if length < settings.min_genes * len(gold):
-        return "answer_too_short"
-    if length > settings.max_genes * len(gold):
-        return "answer_too_long"
-    if answer.unknown > settings.max_strangers * answer.listed:
-        return "strangers"
-    if answer.repeated > settings.max_repeats * answer.listed:
-        return "repeats"
-    return "" if score >= settings.threshold_of(question) else "low_similarity"
 
 
 def leak(trace: str, value: Value, vocabulary: Vocabulary, most_written: float = 0.5) -> str:
@@ -207,14 +185,14 @@ def judge_all(
     settings: FilterSettings,
     refused: Reason = "",
 ) -> Judged:
-    """Return every candidate of a question, given in any order, with its verdict, by candidate number.
+    """Return every candidate of a question, given by number, with its verdict.
 
     ``refused`` is why no candidate of this question becomes a row, as its instance is not well posed. What fails on its
     own is still named for that.
     """
     judged: Judged = []
     texts: set[str] = set()
-    for candidate in sorted(candidates, key=lambda candidate: candidate.order):
+    for candidate in candidates:
         verdict = judge(question, candidate.reply, vocabulary, settings)
         if verdict.accepted:
             text = " ".join(candidate.reply.text.split())
@@ -226,3 +204,22 @@ def judge_all(
         candidate, verdict = judged[place]
         judged[place] = candidate, replace(verdict, reason="not_best")
     return judged
+
+
+def ill_posed(instance: Instance, vocabulary: Vocabulary, settings: FilterSettings) -> Reason:
+    """Return ``"unanswerable"`` or ``"not_unique"``; nothing for a well-posed instance, or one without a primal.
+
+    After DuPO: a primal question is worth training on if its dual is solved, by one answer alone. It is *answerable* if
+    the dual about at least one of the answers that candidates gave is solved, that is, one of its candidates rebuilds
+    the label, or genes at the threshold of the dual. It is *unique* if no second answer's is; that is asked only where
+    the answer is a label: of cells that fit a condition there are many.
+    """
+    if instance.primal is None:
+        return ""
+    solved = 0
+    for dual in dual_questions([instance], vocabulary):
+        least = 1.0 if isinstance(dual.gold, str) else by_group(settings.thresholds, dual.group, settings.threshold)
+        solved += any(similarity(dual.gold, value) >= least for value in answers_read(instance, dual, vocabulary))
+    if not solved:
+        return "unanswerable"
+    return "not_unique" if solved > 1 and isinstance(instance.primal.gold, str) else ""

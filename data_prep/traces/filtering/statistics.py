@@ -18,9 +18,9 @@ from cellduality_plugin.files import whole_file
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
+from data_prep.traces.candidates import read_instances
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, ROWS, CurationSettings, decide, in_order
 from data_prep.traces.filtering.filters import judge_all
-from data_prep.traces.filtering.instances import read_instances
 
 STEPS = tuple(step / 10 for step in range(11))  # the thresholds of the sweep
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -13,12 +13,12 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from cellduality_plugin.cli import main
-from cellduality_plugin.openrlhf_hooks.remote.serving import with_endpoint
+from cellduality_plugin.cli import app
+from cellduality_plugin.openrlhf_hooks.remote.judge import with_endpoint
 from tests.refused import refused
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,46 +43,25 @@ def test_an_endpoint_has_to_be_named(make_config):
 CHAT = {"urls": ["http://h/v1"], "model": "m", "kind": "chat"}
 
 
-@pytest.fixture
-def refusal(make_config, tmp_path, small_world, monkeypatch, capsys):
-    """Return a function that gives the one line with which the command ends, under settings and with further flags."""
-
-    def run(settings: dict[str, Any], flags: list[str]) -> str:
-        monkeypatch.delenv("CELLDUALITY_TOKEN", raising=False)
-        make_config(**settings)
-        usual = ["--policy-url", "http://127.0.0.1:1/v1", "--model", "toy", "--tokenizer", str(small_world.model)]
-        config = ["--config", str(tmp_path / "cellduality.json")]
-        monkeypatch.setattr(sys, "argv", ["cellduality", "serve-reward", *config, *usual, *flags])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr().err
-        assert (ended.value.code, printed.count("\n")) == (2, 1)
-        return printed
-
-    return run
-
-
 @pytest.mark.parametrize(
-    ("settings", "flags", "message"),
+    ("settings", "flags", "code"),
     [
-        (
-            {"tasks": {TYPE: {"pair": TYPE, "reward": {"duality": 1, "likelihood": 1}}}, "dual": {"endpoint": CHAT}},
-            [],
-            "a chat endpoint cannot tell",
-        ),
-        ({}, ["--host", "0.0.0.0"], "CELLDUALITY_TOKEN is not set"),
-        ({}, ["--policy-url", "localhost:8000"], "no http address"),
-        ({}, ["--tokenizer", "/nowhere/at/all"], "cannot load the tokenizer"),
-        ({}, ["--key-variable", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
+        ({"dual": {"endpoint": CHAT}}, [], "needs-log-probs"),
+        ({}, ["--host", "0.0.0.0"], "no-token"),
+        ({}, ["--policy-url", "localhost:8000"], "no-address"),
+        ({}, ["--tokenizer", "/nowhere/at/all"], "no-tokenizer"),
+        ({}, ["--key-variable", "NO_SUCH_KEY"], "no-key"),
+        ({}, ["--port", ""], "cannot-listen"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(settings, flags, message, refusal):
-    assert message in refusal(settings, flags)
-
-
-def test_a_port_that_is_taken_is_one_line(refusal):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "cannot listen" in refusal({}, ["--port", str(taken.getsockname()[1])])
+def test_what_cannot_be_served_is_refused(settings, flags, code, make_config, tmp_path, small_world, monkeypatch):
+    monkeypatch.delenv("CELLDUALITY_TOKEN", raising=False)
+    make_config(tasks={TYPE: {"pair": TYPE, "reward": {"duality": 1, "likelihood": 1}}}, **settings)
+    usual = ["--policy-url", "http://127.0.0.1:1/v1", "--model", "toy", "--tokenizer", str(small_world.model)]
+    config = ["--config", str(tmp_path / "cellduality.json")]
+    with socket.create_server(("127.0.0.1", 0)) as taken, refused(code):
+        flags = [flag or str(taken.getsockname()[1]) for flag in flags]
+        CliRunner().invoke(app, ["serve-reward", *config, *usual, *flags], catch_exceptions=False)
 
 
 def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_world, policy_server, posted):

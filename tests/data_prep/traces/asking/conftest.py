@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +27,10 @@ def question(number: int) -> Question:
     return Question(task, "primal", example, 0, "B cell", f"question {number}")
 
 
+def questions(count: int) -> list[Question]:
+    return [question(number) for number in range(count)]
+
+
 def body(text: Any = ANSWER, **changed: Any) -> bytes:
     """Return the body of a chat completion."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
@@ -43,12 +46,11 @@ class Completed(Said):
 
 
 class ChatServer(ScriptedServer):
-    """Says a completion, and remembers what it was asked, and when."""
+    """Says a completion, and remembers what it was asked."""
 
     def __init__(self) -> None:
         super().__init__()
         self.usual = lambda *asked: Completed()
-        self.moments: list[float] = []
         self.bodies: list[dict[str, Any]] = []
 
     @property
@@ -57,15 +59,15 @@ class ChatServer(ScriptedServer):
 
     def answer(self, path: str, body: dict[str, Any]) -> Said:
         with self.lock:
-            self.moments.append(time.monotonic())
             self.bodies.append(body)
         return super().answer(path, body)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    """A server on a port of its own; who asks it loses no time after a failure."""
+    """A server on a port of its own; who asks it has a key, and loses no time after a failure."""
     monkeypatch.setattr(addresses, "FIRST_REST", 0.01)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     chat = ChatServer()
     chat.start()
     yield chat
@@ -73,21 +75,5 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 
 @pytest.fixture
-def key(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    return KEY
-
-
-@pytest.fixture
-def teacher(server: ChatServer, key: str) -> EndpointTeacher:
-    return EndpointTeacher("toy", server.url, timeout=2.0, retries=3)
-
-
-@pytest.fixture
-def questions() -> Callable[[int], list[Question]]:
-    return lambda count: [question(number) for number in range(count)]
-
-
-@pytest.fixture
-def said() -> type[Said]:
-    return Completed
+def teacher(server: ChatServer) -> EndpointTeacher:
+    return EndpointTeacher("toy", server.url, timeout=2.0)
