@@ -12,7 +12,7 @@ from cellduality_plugin.chat import decode
 from cellduality_plugin.policies.addresses import Addresses, part_of, read_json
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
-from cellduality_plugin.policies.tokens import Prefix, TokenPolicy, Tokens, room_after
+from cellduality_plugin.policies.tokens import TokenPolicy, Tokens, room_after
 
 Read = TypeVar("Read")
 
@@ -64,18 +64,6 @@ class EndpointPolicy(TokenPolicy):
         whole = tokens + target
         body = {**_PLAIN, "prompt": whole, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
         return await self._ask("/completions", body, partial(read_log_probs, tokens=whole, start=len(tokens)))
-
-    async def _choose(
-        self, tokens: Tokens, targets: list[Tokens], branches: Mapping[Prefix, Sequence[int]]
-    ) -> dict[Prefix, dict[int, float]]:
-        """A prefill for each response: a server's completions cannot be asked for the probability of chosen tokens."""
-        scores = await asyncio.gather(*(self._score(tokens, target) for target in targets))
-        found: dict[Prefix, dict[int, float]] = {prefix: {} for prefix in branches}
-        for target, log_probs in zip(targets, scores, strict=True):
-            for place, (token, log_prob) in enumerate(zip(target, log_probs, strict=True)):
-                if (prefix := tuple(target[:place])) in found:
-                    found[prefix][token] = log_prob
-        return found
 
     async def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[Tokens, list[Tokens]]:
         if self._settings.kind == "chat":

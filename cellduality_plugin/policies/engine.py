@@ -45,7 +45,7 @@ class EnginePolicy(TokenPolicy):
     async def _choose(
         self, tokens: Tokens, targets: list[Tokens], branches: Mapping[Prefix, Sequence[int]]
     ) -> dict[Prefix, dict[int, float]]:
-        """A request for each shared prefix; it reads the engine's prefix cache, as :meth:`_score` does not."""
+        # A request for each shared prefix reads the engine's prefix cache, as one for a whole response does not.
         found = await asyncio.gather(*(self._next(tokens + list(at), branches[at]) for at in branches))
         return dict(zip(branches, found, strict=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -94,6 +95,18 @@ class TokenPolicy(ABC):
         found = await self._choose(tokens, targets, branches) if branches else {}
         return [log_prob_at(found, target) for target in targets]
 
+    async def _choose(
+        self, tokens: Tokens, targets: list[Tokens], branches: Mapping[Prefix, Sequence[int]]
+    ) -> dict[Prefix, dict[int, float]]:
+        """Return the log-probability of each token that follows ``tokens`` and a shared prefix of ``targets``."""
+        scores = await asyncio.gather(*(self._score(tokens, target) for target in targets))
+        found: dict[Prefix, dict[int, float]] = {prefix: {} for prefix in branches}
+        for target, log_probs in zip(targets, scores, strict=True):
+            for place, (token, log_prob) in enumerate(zip(target, log_probs, strict=True)):
+                if (prefix := tuple(target[:place])) in found:
+                    found[prefix][token] = log_prob
+        return found
+
     async def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[Tokens, list[Tokens]]:
         """Return the tokens of the prompt and of each response, if the longest fits."""
         tokens = render(self._tokenizer, prompt)
@@ -112,9 +125,3 @@ class TokenPolicy(ABC):
     @abstractmethod
     async def _score(self, tokens: Tokens, target: Tokens) -> list[float]:
         """Return the log-probability of each token of ``target`` after ``tokens``."""
-
-    @abstractmethod
-    async def _choose(
-        self, tokens: Tokens, targets: list[Tokens], branches: Mapping[Prefix, Sequence[int]]
-    ) -> Mapping[Prefix, Mapping[int, float]]:
-        """Return the log-probability of each token that follows ``tokens`` and a shared prefix of ``targets``."""

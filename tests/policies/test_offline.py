@@ -60,7 +60,6 @@ def test_what_an_engine_says_of_its_failure_is_what_is_said(opened):
 def test_engines_have_the_cards_that_are_visible(each, visible, groups, monkeypatch):
     from vllm import platforms
 
-
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(platforms.current_platform, "is_cuda_alike", lambda: True)
     monkeypatch.setattr(type(platforms.current_platform), "device_count", lambda *_: 3, raising=False)

@@ -17,38 +17,21 @@ from data_prep.traces.candidates import Candidate, Instance, Reply, answers_read
 from data_prep.traces.questions import Question
 
 Reason: TypeAlias = Literal[
-    "", "cut_off",
-    "too_long", "no_answer", "unclosed", "ambiguous", "empty", "unknown_label",
-    "no_trace", "trace_too_short", "trace_too_long",
-    "answer_too_short", "answer_too_long", "strangers", "repeats",
-    "wrong_label", "low_similarity", "leak",
-    "unanswerable", "not_unique", "no_primal", "duplicate", "not_best",
+    "",  # it is a row
+    "cut_off",  # the endpoint stopped it at its length: tested before the form, which a cut text cannot keep
+    "too_long", "no_answer", "unclosed", "ambiguous", "empty", "unknown_label",  # the parser's: it holds no answer
+    "no_trace", "trace_too_short", "trace_too_long",  # by words; only where traces are wanted
+    "answer_too_short", "answer_too_long",  # of a gene list: its length beside the right answer's,
+    "strangers", "repeats",  # the shares of its words that are no gene, or came before
+    "wrong_label",  # rejection sampling
+    "low_similarity",  # rank-aware filtering: the RWJS to the right list is below the threshold
+    "leak",  # see :func:`leak`
+    "unanswerable", "not_unique",  # the instance is not well posed, see :func:`ill_posed`
+    "no_primal",  # a dual of an instance whose primal question has no row
+    "duplicate",  # the text, white space folded, of an earlier candidate that passed
+    "not_best",  # more passed than are kept: the best are, and of equals the lowest candidate number
 ]  # fmt: skip
-"""Why a candidate is no row, in the order of the tests; the first that applies is named. Empty: it is one.
-
-``cut_off``
-    The endpoint stopped it at its length; tested before the form, which a cut text cannot keep.
-``too_long`` to ``unknown_label``
-    What :mod:`cellduality_plugin.parsing` says of a text that holds no answer.
-``no_trace``, ``trace_too_short``, ``trace_too_long``
-    By words; only where traces are wanted.
-``answer_too_short``, ``answer_too_long``, ``strangers``, ``repeats``
-    Of a gene list: its length beside the right answer's, the shares of words that are no gene or came before.
-``wrong_label``
-    Rejection sampling: a label is right or it is wrong.
-``low_similarity``
-    Rank-aware filtering: the Rank-Weighted Jaccard Similarity to the right list is below the threshold.
-``leak``
-    See :func:`leak`.
-``unanswerable``, ``not_unique``
-    The instance is not well posed, see :func:`ill_posed`.
-``no_primal``
-    A dual of an instance whose primal question has no row.
-``duplicate``
-    The text, white space folded, of an earlier candidate that passed.
-``not_best``
-    More passed than are kept; those with the best score are, and of equals the lowest candidate number.
-"""
+"""Why a candidate is no row, in the order of the tests; the first that applies is named."""
 
 ANSWER_PHRASES = (
     "correct answer", "ground truth", "gold answer", "gold label", "answer key", "reference answer", "expected answer",
@@ -151,10 +134,8 @@ def judge(question: Question, reply: Reply, vocabulary: Vocabulary, settings: Fi
 def leak(trace: str, value: Value, vocabulary: Vocabulary, most_written: float = 0.5) -> str:
     """Return what shows that a trace knew its answer: a phrase, a tag, or ``"N genes of the answer"``; else nothing.
 
-    A trace that ends on the label it answers is no leak: that is what reasoning does. So is a label that the question
-    shows. A trace that lists the answer's genes one by one teaches the student to answer twice.
-
-    ``value`` is the answer, a label or genes, of which the trace may write out a share of ``most_written``, in [0, 1].
+    A trace may end on the label ``value``, or on a label that the question shows: that is what reasoning does. Of genes
+    it may write out a share of ``most_written``, in [0, 1]: more teaches the student to answer twice.
 
     Examples
     --------
@@ -209,10 +190,9 @@ def judge_all(
 def ill_posed(instance: Instance, vocabulary: Vocabulary, settings: FilterSettings) -> Reason:
     """Return ``"unanswerable"`` or ``"not_unique"``; nothing for a well-posed instance, or one without a primal.
 
-    After DuPO: a primal question is worth training on if its dual is solved, by one answer alone. It is *answerable* if
-    the dual about at least one of the answers that candidates gave is solved, that is, one of its candidates rebuilds
-    the label, or genes at the threshold of the dual. It is *unique* if no second answer's is; that is asked only where
-    the answer is a label: of cells that fit a condition there are many.
+    After DuPO. An instance is *answerable* if the dual about one of the answers that candidates gave is solved: a
+    candidate of that dual rebuilds the label, or genes at its threshold. It is *unique* if no second answer's is; that
+    is asked only where the answer is a label: of cells that fit a condition there are many.
     """
     if instance.primal is None:
         return ""
