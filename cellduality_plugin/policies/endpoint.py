@@ -76,7 +76,7 @@ class EndpointPolicy(TokenPolicy):
         return await self.addresses.post(path, {"model": self._settings.model, **body, **further}, read)
 
     async def _room(self, used: int) -> int:
-        context = await self._context_length()
+        context = self._settings.max_length or await self._context_length()
         if context is not None:
             return room_after(used, context, self._limit)
         if self._limit is None:
@@ -84,8 +84,6 @@ class EndpointPolicy(TokenPolicy):
         return self._limit
 
     async def _context_length(self) -> int | None:
-        if self._settings.max_length is not None:
-            return self._settings.max_length
         # Asked once, however many wait for it, and again if that failed.
         if self._context is None or (self._context.done() and (self._context.cancelled() or self._context.exception())):
             read = partial(read_context, model=self._settings.model)

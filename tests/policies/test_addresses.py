@@ -111,17 +111,6 @@ def test_no_more_requests_are_under_way_than_allowed_and_a_server_that_starts_ag
     assert 1 < max(most) <= 8
 
 
-def test_the_slow_address_gets_less_of_the_load_and_one_that_fails_is_passed_over(policy_servers):
-    slow, fast, gone = policy_servers(), policy_servers(), policy_servers()
-    slow.after = 0.2
-    gone.stop()
-    replies, addresses = post(slow.url, gone.url, fast.url, times=60, concurrency=6)
-    assert all(b"choices" in reply for reply in replies)
-    assert 0 < len(slow.asked) < len(fast.asked)
-    assert len(slow.asked) + len(fast.asked) == 60
-    assert 0 < addresses.retried["refused"] < 20
-
-
 def test_a_reply_is_unpacked_and_read_no_further_than_is_good(policy_server, said, monkeypatch):
     monkeypatch.setattr(room, "MAX_BODY", 100_000)
     for size, expected in ((100_000, b" " * 100_000), (10_000_000, "too_large")):

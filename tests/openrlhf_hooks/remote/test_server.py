@@ -14,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from cellduality_plugin.openrlhf_hooks.remote import server as room
+from cellduality_plugin.openrlhf_hooks.remote.protocol import MAX_ITEMS
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits
 
 TYPE = "cell_type_annotation"
@@ -79,7 +80,8 @@ class TestWhatIsRefused:
             ({"labels": ['{"schema": 1, "task": "another", "id": "1"}']}, "labels[0]"),
             ({"query": ["<answer>T</answer>"]}, "query[0]"),
             ({"query": ["\ud800"]}, "body"),
-            ({"prompts": ["a", "b"]}, "prompts"),
+            *((change, "query") for change in ({"query": "ab"}, {"query": []}, {"query": ["a"] * (MAX_ITEMS + 1)})),
+            *((change, "prompts") for change in ({"prompts": ["a", "b"]}, {"prompts": [None]}, {"prompts": None})),
             *(
                 ({"labels": [json.dumps({**row, **part})]}, "labels[0]")  # it lacks what its dual shows
                 for part in ({"known": {}}, {"unknown": "T"}, {"inputs": {}}, {"known": {"observed": "T"}})
@@ -87,7 +89,7 @@ class TestWhatIsRefused:
         ]:
             reply = client.post({**body, **change})
             error = reply.json()["error"]
-            assert (reply.status_code, error.partition(":")[0], len(error) < 300) == (400, named, True), change
+            assert (reply.status_code, error.startswith(named), len(error) < 300) == (400, True, True), change
         assert policy_server.asked == []
 
     @pytest.mark.parametrize(
@@ -143,21 +145,13 @@ def test_anything_at_all_gets_a_4xx_or_a_reward(data, any_client, posted):
 
 
 class TestFaults:
-    @pytest.mark.parametrize(
-        ("fault", "cause"),
-        [({"status": 503}, "http_5xx"), ({"cut": True}, "refused"), ({"body": b"\xff"}, "malformed")],
-    )
-    def test_a_policy_that_fails_costs_one_reward(self, served, posted, policy_server, said, fault, cause):
+    def test_a_policy_that_fails_costs_one_reward(self, served, posted, policy_server, said):
         client = served(tasks=LIKELY, endpoint={"retries": 0})
         client.post(posted(TYPE, row=1))  # now it knows the length of the context, and asks nothing but rewards
-        policy_server.script = [said(**fault)]
-        reply = client.post(posted(TYPE))
-        assert reply.status_code == 200
-        assert reply.json()["rewards"] == 0.0
-        assert reply.json()["extra_logs"]["dual_failed"] == 1.0
-        assert client.metrics()[f'failures_total{{cause="{cause}"}}'] == 1
-        if cause != "malformed":  # the address rests for a moment
-            time.sleep(0.3)
+        policy_server.script = [said(body=b"\xff")]
+        reply = client.post(posted(TYPE)).json()
+        assert (reply["rewards"], reply["extra_logs"]["dual_failed"]) == (0.0, 1.0)
+        assert client.metrics()['failures_total{cause="malformed"}'] == 1
         assert client.post(posted(TYPE)).json()["rewards"] > 0.0  # asked anew, though the row is the same
 
     def test_nothing_but_the_answer_crosses(self, served, posted, policy_server, cell):

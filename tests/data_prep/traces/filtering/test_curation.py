@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from data_prep.traces.filtering.curation import (
     decide,
     describe,
 )
-from data_prep.traces.questions import Question
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
     VOCABULARY,
@@ -43,22 +41,16 @@ from tests.data_prep.traces.filtering.planted import (
 from tests.refused import refused
 
 
-def planted(questions: list[Question]) -> Iterator[tuple[Candidate, str]]:
-    """Yield candidates with the reason each must be given: two of its own by turns, a good one, one too many."""
-    turns = cycle(range(99))
-    for question in questions:
+@pytest.fixture(scope="module")
+def plants(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], str]]:
+    """A preparation with candidates, in no order, and the reason that each must be given by key and number."""
+    folder = prepared(tmp_path_factory.mktemp("planted"))
+    made, turns = [], cycle(range(99))
+    for question in questions_in(folder):
         bad = list(bad_replies(question).items())
         first, second = (bad[next(turns) % len(bad)] for _ in range(2))
         replies = [first, ("", good(question)), second, ("not_best", good(question, "Said otherwise."))]
-        for number, (reason, reply) in enumerate(replies):
-            yield candidate(question, number, reply), reason
-
-
-@pytest.fixture(scope="module")
-def plants(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], str]]:
-    """A preparation with candidates, in no order, and the reason of each by key and number."""
-    folder = prepared(tmp_path_factory.mktemp("planted"))
-    made = list(planted(questions_in(folder)))
+        made += [(candidate(question, number, reply), reason) for number, (reason, reply) in enumerate(replies)]
     write_candidates(folder, (made[place][0] for place in np.random.default_rng(1).permutation(len(made))))
     return folder, {(each.key, each.candidate): reason for each, reason in made}
 
@@ -205,19 +197,12 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> list:
     pair=st.tuples(st.floats(0, 1), st.floats(0, 1)), keep=st.integers(1, 4), duals=st.sampled_from(["paired", "all"])
 )
 def test_a_higher_threshold_never_adds_a_row(graded, pair, keep, duals):
-    low, high = (
-        {
-            (question.key, each.candidate)
-            for instance in graded
-            for question, judged, _ in decide(
-                instance, VOCABULARY, made_with(filters={"threshold": threshold, "keep": keep}, duals=duals)
-            )
-            for each, verdict in judged
-            if verdict.accepted
-        }
-        for threshold in sorted(pair)
-    )
-    assert high <= low
+    def kept(threshold: float) -> set[tuple[str, int]]:
+        how = made_with(filters={"threshold": threshold, "keep": keep}, duals=duals)
+        decided = (each for instance in graded for each in decide(instance, VOCABULARY, how))
+        return {(q.key, each.candidate) for q, judged, _ in decided for each, verdict in judged if verdict.accepted}
+
+    assert kept(max(pair)) <= kept(min(pair))
 
 
 COUNTS = st.dictionaries(st.sampled_from(["a/primal", "a/dual", "b/primal", "b/dual"]), st.integers(1, 200), min_size=1)
