@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from cellduality_plugin.cli import app
 from cellduality_plugin.openrlhf_hooks.remote import server as room
 from cellduality_plugin.openrlhf_hooks.remote.protocol import MAX_ITEMS
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits
+from tests.refused import refused
 
+ROOT = Path(__file__).resolve().parents[3]
 TYPE = "cell_type_annotation"
 LIKELY = {TYPE: {"pair": TYPE, "reward": "likelihood"}}
 
@@ -189,3 +200,51 @@ def test_health_tells_whether_the_policy_answers(served, policy_server, monkeypa
         reply = client.send("GET", "/healthz")
         assert (reply.status_code, reply.json()) == (status, {"policy": policy})
         policy_server.stop()
+
+
+CHAT = {"urls": ["http://h/v1"], "model": "m", "kind": "chat"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "code"),
+    [
+        ({"dual": {"endpoint": CHAT}}, [], "needs-log-probs"),
+        ({}, ["--host", "0.0.0.0"], "no-token"),
+        ({}, ["--policy-url", "localhost:8000"], "no-address"),
+        ({}, ["--tokenizer", "/nowhere/at/all"], "no-tokenizer"),
+        ({}, ["--key-variable", "NO_SUCH_KEY"], "no-key"),
+        ({}, ["--port", ""], "cannot-listen"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(settings, flags, code, make_config, tmp_path, small_world, monkeypatch):
+    monkeypatch.delenv("CELLDUALITY_TOKEN", raising=False)
+    make_config(tasks={TYPE: {"pair": TYPE, "reward": {"duality": 1, "likelihood": 1}}}, **settings)
+    usual = ["--policy-url", "http://127.0.0.1:1/v1", "--model", "toy", "--tokenizer", str(small_world.model)]
+    config = ["--config", str(tmp_path / "cellduality.json")]
+    with socket.create_server(("127.0.0.1", 0)) as taken, refused(code):
+        flags = [flag or str(taken.getsockname()[1]) for flag in flags]
+        CliRunner().invoke(app, ["serve-reward", *config, *usual, *flags], catch_exceptions=False)
+
+
+def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_world, policy_server, posted):
+    make_config(tasks=LIKELY)
+    usual = ["--policy-url", policy_server.url, "--model", "toy", "--tokenizer", str(small_world.model), "--port", "0"]
+    program = "from cellduality_plugin.cli import main; main()", "serve-reward"
+    command = [sys.executable, "-W", "ignore", "-c", *program, "--config", str(tmp_path / "cellduality.json"), *usual]
+    clean = {name: value for name, value in os.environ.items() if name != "CELLDUALITY_TOKEN"}
+    environment, pipe = {**clean, "PYTHONPATH": str(ROOT)}, subprocess.PIPE
+    with (
+        subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        line = process.stdout.readline()
+        found = re.fullmatch(r"--reward\.remote_url (http://reward:\S+@127\.0\.0\.1:\d+/)\n", line)
+        assert found, (line, process.stderr.read() if process.poll() is not None else "")
+        policy_server.after = 1.0
+        reply = thread.submit(httpx.post, found[1], json=posted(TYPE), timeout=120, trust_env=False)
+        while not policy_server.asked:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)  # with a request under way
+        assert reply.result().json()["rewards"] > 0.0
+        assert process.wait(120) == 0
+        assert process.stderr.read() == ""

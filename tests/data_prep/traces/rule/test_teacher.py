@@ -81,6 +81,10 @@ def read(question: Question, text: str) -> Answer:
     return question.read(text, VOCABULARY)
 
 
+def likeness(question: Question, text: str) -> float:
+    return rank_weighted_jaccard(question.gold, read(question, text).value)
+
+
 def of_a_list(question: Question) -> bool:
     return isinstance(question.field, Genes)
 
@@ -138,7 +142,7 @@ def test_labels_are_mostly_right_at_first_and_less_so_later(questions, sound):
 
 
 def test_label_is_what_the_genes_cited_speak_for(sound):
-    """A cell of one type with another's markers planted in it is called the other."""
+    # A cell of one type with another's markers planted in it is called the other.
     task, label = TASKS["cell_type_annotation"], KINDS["cell_type"][1]
     for other in KINDS["cell_type"]:
         cell = Cell("new/0", (*PLANTED[other], *COMMON[:20]), {"cell_type": label})
@@ -162,9 +166,7 @@ def test_labels_never_hang_on_the_gold(data, candidate, questions, sound):
 
 def test_candidate_0_recalls_the_cell_and_later_ones_less_and_less(questions, sound):
     asked = [question for question in questions if of_a_list(question)]
-    alike = np.array(
-        [[rank_weighted_jaccard(q.gold, read(q, sound.write(q, number)).value) for number in range(4)] for q in asked]
-    )
+    alike = np.array([[likeness(q, sound.write(q, number)) for number in range(4)] for q in asked])
     means = alike.mean(axis=0)
     assert means[0] == 1
     assert (np.diff(means) < -0.05).all()
@@ -182,13 +184,12 @@ def test_dual_about_another_label_recalls_a_cell_of_that_label(questions, sound)
     assert np.mean(alike) < 0.3
 
 
-@pytest.mark.parametrize("cells", [CELLS[1:], CELLS[:1]], ids=["a cell it has not seen", "the only cell there is"])
-def test_few_cells_serve_all_questions(cells, questions):
-    teacher = RuleTeacher(cells, VOCABULARY, faults=0)
-    for question in questions[:40]:
-        answer = read(question, teacher.write(question, 0))
-        assert answer.failure == ""
-        assert len(answer.trace.split()) <= MAX_WORDS
+def test_few_cells_serve_all_questions(questions):
+    for cells in (CELLS[1:], CELLS[:1]):  # questions about a cell it has not seen; the only cell there is
+        teacher = RuleTeacher(cells, VOCABULARY, faults=0)
+        for question in questions[:40]:
+            answer = read(question, teacher.write(question, 0))
+            assert (answer.failure, len(answer.trace.split()) <= MAX_WORDS) == ("", True)
 
 
 def test_seed_decides_and_nothing_else(questions):
@@ -205,7 +206,7 @@ def test_seed_decides_and_nothing_else(questions):
 
 @pytest.mark.parametrize(("given_rate", "rate"), [({"faults": 0.3}, 0.3), ({}, 0.05)])
 def test_faults_are_the_documented_ones_at_the_rate_asked_for(given_rate, rate, questions, sound):
-    teacher, found = RuleTeacher(CELLS, VOCABULARY, **given_rate), Counter()
+    teacher, found = RuleTeacher(CELLS, VOCABULARY, **given_rate), Counter[str]()
     for question in questions[:: 4 if given_rate else 1]:  # where faults are rare it takes all to see each
         for candidate in range(4):
             fault, text = teacher.fault(question, candidate), teacher.write(question, candidate)
@@ -262,11 +263,7 @@ class Completion(TissueAndRest):
 WORLD = Vocabulary(genes=GENES, labels={"tissue": ("blood", "lung")})
 
 
-@pytest.mark.parametrize(
-    ("pair", "digest"),
-    [(TissueAndRest(), "0bf934612b3e"), (Completion(), "9f09ffda6c76")],
-    ids=["a label", "lists"],
-)
+@pytest.mark.parametrize(("pair", "digest"), [(TissueAndRest(), "0bf934612b3e"), (Completion(), "9f09ffda6c76")])
 def test_pair_of_ones_own_is_served_and_the_edition_names_what_is_written(pair, digest):
     cells = [replace(c, obs={"tissue": ("blood", "lung")[c.obs["cell_type"] == "CD8+ T"]}) for c in CELLS]
     teacher, texts = RuleTeacher(cells, WORLD, faults=0), []
