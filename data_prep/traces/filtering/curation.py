@@ -223,18 +223,25 @@ def describe(summary: Summary) -> Table:
     """Return a table of the SFT set by task and direction, for printing with rich."""
     manifest = summary.manifests[ROWS]
     state = "up to date" if summary.up_to_date else "written"
-    table = Table(title=f"{summary.out / ROWS}: {state}", title_justify="left", caption_justify="left")
     columns = {
         "questions": "questions", "unasked": "not asked", "accepted": "accepted", "filled": "bare",
         "primal_without_dual": "no dual", "counts": "rows",
     }  # fmt: skip
-    table.add_column("task/direction", overflow="fold")
-    for title in columns.values():
-        table.add_column(title, justify="right")
-    for group in in_order(manifest["questions"]):
-        table.add_row(group, *(str(manifest[name].get(group, 0)) for name in columns))
+    rows = {group: [manifest[name].get(group, 0) for name in columns] for group in in_order(manifest["questions"])}
+    found = table(f"{summary.out / ROWS}: {state}", "task/direction", columns.values(), rows)
     drops = sorted(manifest["drops"].items(), key=lambda item: -item[1])
     rejected = "; ".join(f"{count} x {reason}" for reason, count in drops) or "nothing"
     others = manifest["other_preparations"]
-    table.caption = f"rejected: {rejected}" + (f"; {others} candidates of other preparations" if others else "")
-    return table
+    found.caption = f"rejected: {rejected}" + (f"; {others} candidates of other preparations" if others else "")
+    return found
+
+
+def table(title: str, first: str, columns: Iterable[object], rows: Mapping[str, Iterable[object]]) -> Table:
+    """Return a table, for printing with rich: a row a group, numbers on the right."""
+    found = Table(title=title, title_justify="left", caption_justify="left")
+    found.add_column(first, overflow="fold")
+    for column in columns:
+        found.add_column(str(column), justify="right")
+    for group, cells in rows.items():
+        found.add_row(group, *map(str, cells))
+    return found
