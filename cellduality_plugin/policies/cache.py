@@ -13,15 +13,7 @@ from cellduality_plugin.policies.offline import Decoder, Request
 
 
 def request_key(request: Request) -> str:
-    """Return 32 hex digits that name what is asked; a greedy request has no randomness, so its seed does not count.
-
-    Examples
-    --------
-    >>> request_key(Request("B?", 0.0, seed=1)) == request_key(Request("B?", 0.0, seed=2))
-    True
-    >>> request_key(Request("B?", 1.0, seed=1)) == request_key(Request("B?", 1.0, seed=2))
-    False
-    """
+    """Return 32 hex digits that name what is asked; a greedy request has no randomness, so its seed does not count."""
     content = [request.prompt, request.temperature, request.seed if request.temperature else None]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 

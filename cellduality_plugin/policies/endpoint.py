@@ -22,13 +22,11 @@ _PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "sk
 
 
 class EndpointPolicy(TokenPolicy):
-    """Asks an endpoint what :class:`~cellduality_plugin.policies.engine.EnginePolicy` asks its engine.
+    """Asks a vLLM server, or for responses alone any chat endpoint (see the ``kind`` of its settings).
 
-    To answer in token ids, and with the log-probabilities of a prompt, takes a vLLM server. Of a ``kind`` ``"chat"``
-    any chat endpoint will do; it cannot say how likely a given text is. Causes of failure are those of
-    :class:`~cellduality_plugin.policies.addresses.RequestFailed`, ``"malformed"``, ``"no_log_probs"``,
-    ``"not_a_number"``, ``"no_such_model"``, ``"prompt_too_long"`` and ``"context_unknown"``. A CellDualityError is
-    raised if an address is none, or the key's variable is not set.
+    Causes of failure are those of :class:`~cellduality_plugin.policies.addresses.RequestFailed`, ``"malformed"``,
+    ``"no_log_probs"``, ``"not_a_number"``, ``"no_such_model"``, ``"prompt_too_long"`` and ``"context_unknown"``. A
+    CellDualityError is raised if an address is none, or the key's variable is not set.
     """
 
     def __init__(self, tokenizer: Any, settings: EndpointSettings, dual: DualSettings) -> None:
@@ -95,13 +93,7 @@ class EndpointPolicy(TokenPolicy):
 
 
 def read_text(body: bytes) -> tuple[str, Tokens | None]:
-    """Return the text of the first choice of a completion, and its tokens if the endpoint sends them.
-
-    Examples
-    --------
-    >>> read_text(b'{"choices": [{"text": "B", "token_ids": [7]}]}')
-    ('B', [7])
-    """
+    """Return the text of the first choice of a completion, and its tokens if the endpoint sends them."""
     choice = part_of(read_json(body), "choices", 0)
     text, tokens = part_of(choice, "text"), part_of(choice, "token_ids")
     whole = tokens is None or (isinstance(tokens, list) and all(map(_whole, tokens)))
@@ -119,9 +111,7 @@ def read_chat(body: bytes) -> str:
 
 
 def read_log_probs(body: bytes, tokens: Tokens, start: int) -> list[float]:
-    """Return the natural log-probability of each token from number ``start`` on, as in vLLM's ``prompt_logprobs``.
-
-    ``tokens`` are those that were sent: prompt, then response.
+    """Return the natural log-probability of each of the ``tokens`` that were sent, from number ``start`` on.
 
     Examples
     --------
@@ -141,13 +131,7 @@ def read_log_probs(body: bytes, tokens: Tokens, start: int) -> list[float]:
 
 
 def read_context(body: bytes, model: str) -> int | None:
-    """Return the context length of ``model`` in tokens, as the list of models has it; None if it does not.
-
-    Examples
-    --------
-    >>> read_context(b'{"data": [{"id": "toy", "max_model_len": 256}]}', "toy")
-    256
-    """
+    """Return the context length of ``model`` in tokens, as the list of models has it; None if it does not."""
     models = part_of(read_json(body), "data")
     if not isinstance(models, list):
         raise PolicyError("malformed")

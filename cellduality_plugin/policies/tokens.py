@@ -42,12 +42,6 @@ def log_prob_at(branches: Mapping[Prefix, Mapping[int, float]], response: Sequen
     """Return the sum of the log-probabilities of the tokens of ``response`` at which others branch off.
 
     ``branches`` has at each shared prefix the natural log-probability of each token that follows.
-
-    Examples
-    --------
-    >>> found = {(5,): {1: -2.0, 2: -0.5}, (5, 2): {7: -0.25, 8: -3.0}}
-    >>> log_prob_at(found, [5, 1, 9]), log_prob_at(found, [5, 2, 7, 9])
-    (-2.0, -0.75)
     """
     whole = tuple(response)
     return math.fsum(branches[whole[:place]][token] for place, token in enumerate(whole) if whole[:place] in branches)

@@ -80,15 +80,13 @@ class EndpointTeacher(Teacher):
         return Tokens(len(INSTRUCTIONS.encode()) + len(question.prompt.encode()) + 64, self._max_tokens)
 
     def open(self, in_flight: int) -> None:
-        """Have at most so many requests in flight; others are built meanwhile, and wait for their turn."""
         self._addresses = Addresses(self._settings.model_copy(update={"concurrency": in_flight}))
         self.retried = self._addresses.retried
 
     async def answer(self, question: Question, candidate: int) -> Reply:
-        """Return candidate number ``candidate``, from 0.
+        """Return candidate number ``candidate``.
 
-        A RequestFailed is raised if the endpoint does not answer this question however often it is asked, a
-        CellDualityError if it would answer none: key, address or model are wrong, or the credit is used up.
+        A RequestFailed is raised if there is no answer to this question, a CellDualityError if there is none to any.
         """
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question.prompt}]
         body = {**self._asked, "seed": self._seed + candidate, "messages": messages}
@@ -99,7 +97,6 @@ class EndpointTeacher(Teacher):
             raise self._fatal(failure) or failure from None
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._addresses.close()
 
     def _fatal(self, failure: RequestFailed) -> CellDualityError | None:
@@ -128,12 +125,6 @@ def read_reply(body: bytes, prompt_characters: int) -> Reply:
     than MAX_CHARACTERS characters is cut one character behind them, so that its reader sees that it is too long. The
     reasoning that some servers set apart is put back in front of it. Where the body has no count of tokens, they are
     estimated from the characters. What is no chat completion raises a RequestFailed, ``"malformed"``.
-
-    Examples
-    --------
-    >>> body = b'{"choices": [{"message": {"content": "<answer>B</answer>"}, "finish_reason": "stop"}]}'
-    >>> read_reply(body, 30)
-    Reply(text='<answer>B</answer>', prompt_tokens=10, completion_tokens=6, finish='stop')
     """
     try:
         content = read_json(body)

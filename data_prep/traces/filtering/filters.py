@@ -136,14 +136,6 @@ def leak(trace: str, value: Value, vocabulary: Vocabulary, most_written: float =
 
     A trace may end on the label ``value``, or on a label that the question shows: that is what reasoning does. Of genes
     it may write out a share of ``most_written``, in [0, 1]: more teaches the student to answer twice.
-
-    Examples
-    --------
-    >>> world = Vocabulary(genes=tuple("ABCDEFGH"), labels={})
-    >>> leak("The Ground-Truth says so.", "T", world), leak("CD3D is high, so it is a T cell.", "T", world)
-    ('ground truth', '')
-    >>> leak("First A, B, C, D and E.", tuple("ABCDEFGH"), world)
-    '5 genes of the answer'
     """
     folded = f" {' '.join(_WORD.findall(trace.casefold()))} "
     for phrase in ANSWER_PHRASES + (LABEL_PHRASES if isinstance(value, str) else ()):

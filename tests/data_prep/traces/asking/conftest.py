@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,7 @@ from cellduality_plugin.policies import addresses
 from cellduality_plugin.tasks import get_task
 from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.questions import Question
-from tests.scripted_server import Said, ScriptedServer
+from tests.scripted_server import Said
 
 KEY = "sk-test-0123456789abcdef"
 ANSWER = "<think>CD79A ranks high.</think><answer>B cell</answer>"
@@ -45,35 +44,20 @@ class Completed(Said):
     body: bytes = field(default_factory=body)
 
 
-class ChatServer(ScriptedServer):
-    """Says a completion, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.usual = lambda *asked: Completed()
-        self.bodies: list[dict[str, Any]] = []
-
-    @property
-    def asked(self) -> list[tuple[str, int]]:
-        return [(body["messages"][-1]["content"], body["seed"]) for body in self.bodies]
-
-    def answer(self, path: str, body: dict[str, Any]) -> Said:
-        with self.lock:
-            self.bodies.append(body)
-        return super().answer(path, body)
+def asked(server: Any) -> list[tuple[int, int]]:
+    """Return (number of the question, number of the candidate) of each request."""
+    return [(int(body["messages"][-1]["content"].split()[1]), body["seed"]) for body in server.asked]
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    """A server on a port of its own; who asks it has a key, and loses no time after a failure."""
+def server(policy_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A chat server; who asks it has a key, and loses no time after a failure."""
     monkeypatch.setattr(addresses, "FIRST_REST", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    chat = ChatServer()
-    chat.start()
-    yield chat
-    chat.stop()
+    policy_server.usual = lambda *asked: Completed()
+    return policy_server
 
 
 @pytest.fixture
-def teacher(server: ChatServer) -> EndpointTeacher:
+def teacher(server: Any) -> EndpointTeacher:
     return EndpointTeacher("toy", server.url, timeout=2.0)

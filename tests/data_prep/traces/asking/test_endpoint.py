@@ -34,7 +34,7 @@ def test_a_reply_and_what_was_asked_for_it(server, teacher):
     (reply,) = ask(teacher, 3)
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens, reply.finish) == (ANSWER, 100, 20, "stop")
     messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": "question 0"}]
-    assert server.bodies == [{"model": "toy", "max_tokens": 1024, "seed": 3, "temperature": 1.0, "messages": messages}]
+    assert server.asked == [{"model": "toy", "max_tokens": 1024, "seed": 3, "temperature": 1.0, "messages": messages}]
     assert teacher.name == "toy@127.0.0.1"
 
 

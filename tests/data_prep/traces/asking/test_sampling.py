@@ -17,7 +17,7 @@ from cellduality_plugin.policies.addresses import RequestFailed
 from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.asking.sampling import SampleSettings, sample
 from data_prep.traces.candidates import Reply, Teacher, Tokens, prompt_hash, read_candidates
-from tests.data_prep.traces.asking.conftest import KEY, Completed, body, question, questions
+from tests.data_prep.traces.asking.conftest import KEY, Completed, asked, body, question, questions
 from tests.data_prep.traces.filtering.planted import good, prepared, questions_in
 from tests.refused import refused
 
@@ -42,8 +42,8 @@ def out(tmp_path):
     return tmp_path / "traces" / "candidates.jsonl"
 
 
-def run(asked, teacher, out, **settings):
-    return sample(asked, teacher, out, SampleSettings(**settings), show_progress=False)
+def run(some, teacher, out, **settings):
+    return sample(some, teacher, out, SampleSettings(**settings), show_progress=False)
 
 
 def kept(out):
@@ -155,15 +155,14 @@ def test_ended_half_way_and_resumed(out, server, how):
     assert how == signal.SIGKILL or f"kept in {out}; run it again to go on" in printed.replace("\n", "")
     time.sleep(0.6)  # what was in flight is answered to nobody
 
-    before, first_run = kept(out), {(int(prompt.split()[1]), number) for prompt, number in server.asked}
+    before, first_run = kept(out), asked(server)
     assert 80 <= len(before) < 120
     server.usual = lambda *asked: Completed()
-    asked_before = len(server.asked)
     summary = run(questions(100), EndpointTeacher("toy", server.url), out, candidates=2, concurrency=8)
-    asked = [(int(prompt.split()[1]), number) for prompt, number in server.asked[asked_before:]]
+    then = asked(server)[len(first_run) :]
     assert (summary.present, summary.asked) == (len(before), 200 - len(before))
-    assert sorted([*before, *asked]) == pairs(100, 2)  # nothing is asked twice, nothing is lost
-    assert len(first_run & {*asked}) <= 16  # but what was in flight, or answered and not yet written
+    assert sorted([*before, *then]) == pairs(100, 2)  # nothing is asked twice, nothing is lost
+    assert len({*first_run} & {*then}) <= 16  # but what was in flight, or answered and not yet written
     assert sorted(kept(out)) == pairs(100, 2)
 
 
@@ -181,8 +180,8 @@ def test_a_budget_in_dollars_needs_a_price():
 def test_from_the_command_line_to_rows(server, tmp_path):
     """An endpoint that fails in every way is asked for each answer once, and what is right becomes rows."""
     data = prepared(tmp_path, cells=3)
-    asked = questions_in(data)
-    right = {question.prompt: good(question).text for question in asked}
+    wanted = questions_in(data)
+    right = {question.prompt: good(question).text for question in wanted}
 
     def traces(*words: object) -> None:
         CliRunner().invoke(cli.app, ["traces", *map(str, words)], catch_exceptions=False)
@@ -203,13 +202,13 @@ def test_from_the_command_line_to_rows(server, tmp_path):
         flags = "--teacher", "toy", "--base-url", server.url, "--candidates", 2, "--seed", 0
         traces("sample", "--data", data, *flags)
         found = Counter((each.key, each.candidate) for each in read_candidates(data / "traces" / "candidates.jsonl"))
-        assert found == {(question.key, number): 1 for question in asked for number in (0, 1)}
-        assert len(server.asked) == 2 * len(asked) + 4  # and the faults once more
+        assert found == {(question.key, number): 1 for question in wanted for number in (0, 1)}
+        assert len(server.asked) == 2 * len(wanted) + 4  # and the faults once more
 
     traces("filter", "--data", data)
     rows = list(read_jsonl(data / "sft_traces.jsonl"))
-    assert Counter(row["output"] for row in rows) == Counter(right[question.prompt] for question in asked)
+    assert Counter(row["output"] for row in rows) == Counter(right[question.prompt] for question in wanted)
     assert {row["teacher"] for row in rows} == {"toy@127.0.0.1"}
     reasons = Counter(row["reason"] for row in read_jsonl(data / "traces" / "rejected.jsonl"))
-    assert reasons == {"no_answer": len(asked)}
+    assert reasons == {"no_answer": len(wanted)}
     assert not any(KEY in path.read_text(errors="replace") for path in data.rglob("*") if path.is_file())
