@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cellduality_plugin.errors import CellDualityError, needs_extra
+from cellduality_plugin.errors import CellDualityError
 
 
 def serve_reward(
@@ -31,14 +31,11 @@ def serve_reward(
     --model runs/cpu/sft`
     """
     from cellduality_plugin.config import Config
-    from cellduality_plugin.openrlhf_hooks.remote.judge import with_endpoint
-
-    with needs_extra("serve"):
-        from cellduality_plugin.openrlhf_hooks.remote.server import serve
+    from cellduality_plugin.openrlhf_hooks.remote import serving
 
     named = {"model": model, "tokenizer": tokenizer, "key_variable": key_variable}
-    settings = with_endpoint(Config.load(config), urls=tuple(policy_url or ()), **named)
-    serve(settings, host=host, port=port, waiting=waiting)
+    settings = serving.with_endpoint(Config.load(config), urls=tuple(policy_url or ()), **named)
+    serving.serve(settings, host=host, port=port, waiting=waiting)
 
 
 def reward_path(

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.openrlhf_hooks.remote.judge import open_judge
 from cellduality_plugin.openrlhf_hooks.remote.protocol import reply
+from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
 
 _LOG = logging.getLogger(__name__)
 

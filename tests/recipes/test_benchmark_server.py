@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.openrlhf_hooks.remote.judge import open_judge, with_endpoint
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
+from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge, with_endpoint
 
 
 @pytest.fixture
