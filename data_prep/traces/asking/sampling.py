@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tqdm import tqdm
 
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.settings import Settings
@@ -107,9 +106,8 @@ class _Run:
     async def all(self, show_progress: bool) -> None:
         """Ask all there is to ask."""
         self.teacher.open(self.settings.concurrency)
-        with _progress(show_progress) as bar:
-            total = len(self.questions) * self.settings.candidates if isinstance(self.questions, Sized) else None
-            bar.add_task(self.teacher.name, total=total, figures="")
+        total = len(self.questions) * self.settings.candidates if isinstance(self.questions, Sized) else None
+        with tqdm(total=total, desc=self.teacher.name, disable=not show_progress) as bar:
             # Half of the workers build the next requests while those of the others are in flight.
             workers = [asyncio.create_task(self._work()) for _ in range(2 * self.settings.concurrency)]
             tasks = [*workers, asyncio.create_task(self._tick(bar))]
@@ -179,30 +177,20 @@ class _Run:
                 if self.ended:
                     return
 
-    async def _tick(self, bar: Progress) -> None:
+    async def _tick(self, bar: Any) -> None:
         """Show the state of the run, and have the disk keep it, until cancelled."""
         while True:
             await asyncio.sleep(TICK)
             self._show(bar)
             await asyncio.to_thread(self.log.sync)
 
-    def _show(self, bar: Progress) -> None:
+    def _show(self, bar: Any) -> None:
         did, cost = self.did, self.settings.cost
         did.seconds, did.cost = time.monotonic() - self.begun, cost(did.tokens)
         parts = {
-            f"{did.asked / max(did.seconds, 1e-9):.1f}/s": did.asked,
             f"{self.spent.total:,} tokens": self.spent.total,
             f"${cost(self.spent):.2f}": cost(self.spent),
             f"{did.failed.total()} failed": did.failed.total(),
         }
-        figures = ", ".join(text for text, number in parts.items() if number)
-        bar.update(bar.task_ids[0], completed=did.present + did.asked, figures=figures)
-
-
-def _progress(shown: bool) -> Progress:
-    """Return a live counter on stderr, or one that shows nothing."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    return Progress(*columns, console=Console(stderr=True), refresh_per_second=2, disable=not shown)
+        bar.set_postfix_str(", ".join(text for text, number in parts.items() if number), refresh=False)
+        bar.update(did.present + did.asked - bar.n)
