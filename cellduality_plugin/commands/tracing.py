@@ -56,8 +56,8 @@ def sample_candidates(
 
     from data_prep.traces.asking.endpoint import EndpointTeacher
     from data_prep.traces.asking.sampling import SampleSettings, sample
+    from data_prep.traces.candidates import dual_questions, read_instances, some_questions
     from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS
-    from data_prep.traces.filtering.instances import dual_questions, read_instances, some_questions
     from data_prep.traces.rule.teacher import read_rule_teacher
 
     config = Config.load(data / "cellduality.json")

@@ -38,9 +38,9 @@ _URL = TypeAdapter(AnyHttpUrl)
 class RequestFailed(PolicyError):
     """A request without an answer.
 
-    The cause is ``"timeout"``, ``"refused"``, ``"too_large"``, ``"malformed"``, ``"http_5xx"`` or ``"http_429"`` and
-    the like. ``detail`` is what the server said, in one bounded line, ``wait`` the seconds that it asks to wait before
-    the next request; ``passing`` says whether it is worth asking again.
+    The cause is ``"timeout"``, ``"refused"``, ``"too_large"``, ``"malformed"``, ``"http_5xx"``, ``"http_429"`` and the
+    like; ``detail`` what the server said, in one bounded line; ``wait`` the seconds that it asks to wait; ``passing``
+    whether it is worth asking again.
     """
 
     def __init__(self, cause: str, detail: str = "", *, wait: float = 0.0, passing: bool = True) -> None:
@@ -49,11 +49,15 @@ class RequestFailed(PolicyError):
 
 
 class Address:
-    """One endpoint, its connections, how many requests it has in hand, and until when it rests."""
+    """One endpoint, its connections, how many requests it has in hand, and until when it rests.
+
+    Should it quote the ``key`` that it was sent, nobody sees that.
+    """
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
         self.in_flight = 0
         self._url, self._timeout = checked_url(url), timeout
+        self._secret = key.encode() if len(key) >= 8 else b""
         self._headers = {"Accept-Encoding": "gzip, deflate", "User-Agent": "cellduality"}
         self._headers |= {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._session: aiohttp.ClientSession | None = None
@@ -65,14 +69,10 @@ class Address:
         return max(self._rests_until, self._asked_until)
 
     def worked(self) -> None:
-        """Take note of a request that was answered."""
         self._failures, self._rests_until = 0, 0.0
 
     def failed(self, wait: float, jitter: float) -> None:
-        """Leave the address alone for as long as it asks, or longer with each failure.
-
-        Of requests that fail together only the first counts.
-        """
+        """Rest as long as it asks, or longer with each failure; of some that fail together only the first counts."""
         now = time.monotonic()
         if now >= self.resumes:
             self._rests_until = now + min(FIRST_REST * 2.0**self._failures, LONGEST_REST) * (0.5 + 0.5 * jitter)
@@ -100,9 +100,10 @@ class Address:
             raise RequestFailed("timeout") from None
         except (aiohttp.ClientError, OSError) as error:
             raise RequestFailed("refused", type(error).__name__) from None
+        found = bytes(content).replace(self._secret, b"***") if self._secret else bytes(content)
         if not response.ok:
-            raise refusal(response.status, response.headers, bytes(content))
-        return bytes(content)
+            raise refusal(response.status, response.headers, found)
+        return found
 
     async def close(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -128,13 +129,12 @@ class Address:
 class Addresses:
     """Asks the address with the fewest requests in hand, and another one if that fails.
 
-    ``key`` stands in for that of the settings' variable. ``retried`` counts how often a request was asked again, by
-    cause. A CellDualityError is raised if an address is none, or the key's variable is not set.
+    ``retried`` counts how often a request was asked again, by cause. A CellDualityError is raised if an address is no
+    URL, or the key's variable is not set.
     """
 
-    def __init__(self, settings: EndpointSettings, key: str | None = None) -> None:
-        if key is None:
-            key = read_key(settings.key_variable, "dual.endpoint.key_variable")
+    def __init__(self, settings: EndpointSettings) -> None:
+        key = read_key(settings.key_variable, "dual.endpoint.key_variable")
         self._addresses = [Address(url, key, settings.timeout_seconds) for url in settings.urls]
         self._retries = settings.retries
         self._turns = asyncio.Semaphore(settings.concurrency)
@@ -142,11 +142,7 @@ class Addresses:
         self.retried: Counter[str] = Counter()
 
     async def post(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], Read]) -> Read:
-        """Return what ``read`` makes of the reply to ``body``.
-
-        A PolicyError is raised if no address answered, however often they were asked; if one said that the request is
-        wrong; or what ``read`` raises.
-        """
+        """Return what ``read`` makes of the reply to ``body``; a RequestFailed if there is none, or what it raises."""
         return await self._ask(path, json.dumps(body).encode(), read)
 
     async def get(self, path: str, read: Callable[[bytes], Read], *, patient: bool = True) -> Read:
@@ -206,11 +202,38 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> RequestFail
     return RequestFailed(cause, error_message(body), wait=_seconds(headers.get("retry-after", "")), passing=passing)
 
 
+def read_json(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body; a PolicyError, ``"malformed"``, if it holds none."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):  # not JSON, or not even text
+        content = None
+    if not isinstance(content, dict):
+        raise PolicyError("malformed")
+    return content
+
+
+def part_of(content: Any, *path: str | int) -> Any:
+    """Return what stands at a path in JSON; None if nothing does.
+
+    Examples
+    --------
+    >>> part_of({"choices": [{"text": "B"}]}, "choices", 0, "text"), part_of({"choices": []}, "choices", 0, "text")
+    ('B', None)
+    """
+    for step in path:
+        try:
+            content = content[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return content
+
+
 def error_message(body: bytes) -> str:
     """Return what an error body says, in one bounded line; empty if it says nothing."""
     try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
+        said: Any = read_json(body)
+    except PolicyError:
         return ""
     for _ in range(3):
         if isinstance(said, dict):
@@ -239,15 +262,13 @@ def checked_url(url: str, where: str = "endpoint") -> str:
         raise CellDualityError(what, code="no-address", where=where, hint=hint) from None
 
 
-def read_key(variable: str | None, where: str, *, needed: bool = True) -> str:
-    """Return the key that an environment variable holds; empty if there is none and none is ``needed``.
+def read_key(variable: str | None, where: str) -> str:
+    """Return the key that an environment variable holds; empty if none is named.
 
-    A CellDualityError, which never shows the value, is raised if it is needed and not set, or holds what no header can
-    carry.
+    A CellDualityError, which never shows the value, is raised if it is not set, or holds what no header can carry.
     """
     key = os.environ.get(variable, "").strip() if variable else ""
-    missing = not key and bool(variable) and needed
-    if missing or not key.isascii() or not key.isprintable():
-        what, hint = "is not set" if missing else "holds what no key holds", "set it to the key alone, on every machine"
+    if (variable and not key) or not key.isascii() or not key.isprintable():
+        what, hint = "holds what no key holds" if key else "is not set", "set it to the key alone, on every machine"
         raise CellDualityError(f"{variable} {what}", code="no-key", where=where, hint=f"{hint} that asks the endpoint")
     return key

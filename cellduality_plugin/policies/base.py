@@ -10,10 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 
 class PolicyError(Exception):
-    """A call that gave no answer: data, not a crash.
-
-    Its ``cause`` is a short word for counters, such as ``"prompt_too_long"``, ``"timeout"`` or ``"refused"``.
-    """
+    """A call that gave no answer: data, not a crash. Its ``cause`` is a word for counters, such as ``"timeout"``."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
@@ -21,10 +18,7 @@ class PolicyError(Exception):
 
 
 class Policy(Protocol):
-    """A language model that answers user prompts: the moving policy, a frozen checkpoint, an endpoint, records.
-
-    Every call raises a :class:`PolicyError` if the model gives no answer.
-    """
+    """A language model that answers user prompts; every call raises a :class:`PolicyError` if it gives no answer."""
 
     async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         """Return the response to ``prompt``; the model chooses a seed, and its settings the temperature, if None."""

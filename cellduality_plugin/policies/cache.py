@@ -13,15 +13,7 @@ from cellduality_plugin.policies.offline import Decoder, Request
 
 
 def request_key(request: Request) -> str:
-    """Return 32 hex digits that name what is asked; a greedy request has no randomness, so its seed does not count.
-
-    Examples
-    --------
-    >>> request_key(Request("B?", 0.0, seed=1)) == request_key(Request("B?", 0.0, seed=2))
-    True
-    >>> request_key(Request("B?", 1.0, seed=1)) == request_key(Request("B?", 1.0, seed=2))
-    False
-    """
+    """Return 32 hex digits that name what is asked; a greedy request has no randomness, so its seed does not count."""
     content = [request.prompt, request.temperature, request.seed if request.temperature else None]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
@@ -29,8 +21,8 @@ def request_key(request: Request) -> str:
 class AnswerCache(AppendLog):
     """A file of answers by key, one batch a line, behind a first line that names what they were made from.
 
-    A killed process loses the batch it was waiting for and no other. The file is removed at the end if nothing was
-    kept. ``made_from`` is all that can change an answer: a file that was made from anything else is started anew.
+    ``made_from`` is all that can change an answer: a file that was made from anything else is started anew. A killed
+    process loses the batch it was waiting for and no other. The file is removed at the end if nothing was kept.
     """
 
     def __init__(self, path: Path, made_from: Mapping[str, Any]) -> None:
@@ -83,9 +75,8 @@ def _batch(line: bytes) -> dict[str, str | None]:
 class CachedDecoder:
     """A decoder that asks each thing once, ``batch`` at a time, and keeps the answers.
 
-    Which requests share a batch follows from the requests alone: they are sorted by their key and cut every ``batch``.
-    Neither their order nor an interruption changes who is answered beside whom, and in bfloat16 that can matter.
-    ``name`` is the checkpoint's, for the progress bar; empty for no bar.
+    Which requests share a batch follows from the requests alone, not their order nor an interruption: in bfloat16 that
+    can matter. ``name`` is the checkpoint's, for the progress bar; empty for no bar.
     """
 
     def __init__(self, decoder: Decoder, cache: AnswerCache, batch: int, name: str = "") -> None:

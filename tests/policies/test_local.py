@@ -32,6 +32,10 @@ def together(*asked):
     return asyncio.run(all_of_them())
 
 
+def tokens_of(model: LocalModel, text: str) -> list[int]:
+    return model.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
 def alone(model: LocalModel, tokens: list[int]) -> torch.Tensor:
     """The log-probabilities of what follows each token, computed without padding, batch or cache."""
     with torch.inference_mode():
@@ -65,14 +69,9 @@ def test_log_probs_are_those_of_each_token_of_the_response(model):
     texts = ("LYZ CD74", "NKG7 GNLY IL7R")
     found = together(*(policy(model).log_probs(PROMPTS[0], text) for text in texts))
     for text, logs in zip(texts, found, strict=True):
-        prompt, target = (
-            render(model.tokenizer, PROMPTS[0]),
-            model.tokenizer(text, add_special_tokens=False)["input_ids"],
-        )
-        expected = alone(model, prompt + target)
-        assert logs == pytest.approx(
-            [float(expected[len(prompt) + place - 1, token]) for place, token in enumerate(target)], abs=1e-4
-        )
+        prompt, target = render(model.tokenizer, PROMPTS[0]), tokens_of(model, text)
+        expected = alone(model, prompt + target)[len(prompt) - 1 :]
+        assert logs == pytest.approx([float(expected[at, token]) for at, token in enumerate(target)], abs=1e-4)
     [rest] = together(policy(model).log_probs(PROMPTS[0], " CD74", given="LYZ"))
     assert rest == pytest.approx(found[0][-len(rest) :], abs=1e-4)
 
@@ -82,9 +81,9 @@ def test_choices_differ_by_the_tokens_at_which_they_branch(model):
     [found] = together(policy(model).choice_log_probs(PROMPTS[1], responses))
     whole = together(*(policy(model).log_probs(PROMPTS[1], response) for response in responses))
     # The third and the second share all tokens but one: what else they have in common cancels.
-    shared = len(model.tokenizer("<answer> CD74", add_special_tokens=False)["input_ids"])
+    shared = len(tokens_of(model, "<answer> CD74"))
     assert found[2] - found[1] == pytest.approx(whole[2][shared] - whole[1][shared], abs=1e-4)
-    first = len(model.tokenizer("<answer>", add_special_tokens=False)["input_ids"])
+    first = len(tokens_of(model, "<answer>"))
     assert found[0] == pytest.approx(whole[0][first], abs=1e-4)
     assert all(math.exp(each) <= 1 for each in found)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,6 @@ from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.engine import EnginePolicy
 from cellduality_plugin.policies.offline import EngineSettings, Served, served_model
 from cellduality_plugin.policies.settings import DualSettings
-from cellduality_plugin.seeds import request_seed
 
 
 @dataclass(frozen=True)
@@ -57,16 +55,7 @@ class SeededPolicy(EnginePolicy):
     """The policy of training, whose draws depend on nothing but the seed, the prompt and their number."""
 
     def __init__(self, engine: Stepped, served: Served, settings: DualSettings, seed: int) -> None:
-        super().__init__(engine, served.tokenizer, served.limit, settings)
-        self._seed = seed
-        self._draws: Counter[int] = Counter()  # by a hash: a million prompts are gigabytes
-
-    def _sampling(self, prompt: str, limit: int, seed: int | None = None, temperature: float | None = None) -> Any:
-        params = super()._sampling(prompt, limit, seed, temperature)
-        if params.temperature and seed is None:
-            params.seed = request_seed(self._seed, prompt, self._draws[hash(prompt)])
-            self._draws[hash(prompt)] += 1
-        return params
+        super().__init__(engine, served.tokenizer, served.limit, settings, seed)
 
 
 class Stepped:

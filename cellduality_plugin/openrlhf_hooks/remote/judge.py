@@ -30,9 +30,8 @@ class Rollout(NamedTuple):
 class Judge:
     """Scores rollouts one by one, in whatever order they come; answers of one row share their dual calls.
 
-    ``tokenizer`` is that of the policy that is trained, ``policy`` plays the dual, and the ``rows`` asked for last are
-    remembered. A CellDualityError is raised if a setting needs the group of a rollout, which OpenRLHF does not show on
-    this route, or a dual may take longer than OpenRLHF waits.
+    ``tokenizer`` is the trained model's, ``policy`` plays the dual, and the ``rows`` asked for last are remembered. A
+    CellDualityError is raised if a setting needs the group of a rollout, or a dual may take longer than OpenRLHF waits.
     """
 
     def __init__(self, config: Config, tokenizer: Any, policy: Policy, *, rows: int = 4096) -> None:
@@ -45,11 +44,9 @@ class Judge:
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
 
     def rollout(self, query: str, prompt: str, label: str) -> Rollout:
-        """Return the rollout that OpenRLHF shows, without asking anybody.
+        """Return the rollout that OpenRLHF shows: ``query`` is ``prompt``, framed by the chat template, and response.
 
-        ``query`` is prompt and response, special tokens and all; ``prompt`` is framed by the chat template. A
-        CellDualityError is raised if the row or the prompt is none of ours; ``where`` names the field: ``"query"`` or
-        ``"labels"``.
+        A CellDualityError whose ``where`` is ``"query"`` or ``"labels"`` is raised if that is none of ours.
         """
         group = self._group(label)
         response = response_in(query, prompt)

@@ -17,10 +17,11 @@ from cellduality_plugin.policies.addresses import (
     RequestFailed,
     checked_url,
     error_message,
+    part_of,
+    read_json,
     read_key,
 )
 from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.policies.endpoint import read_object
 from cellduality_plugin.policies.settings import EndpointSettings
 from data_prep.traces.candidates import Reply, Teacher, Tokens
 from data_prep.traces.questions import Question
@@ -39,13 +40,10 @@ CHARACTERS_A_TOKEN = 3  # for endpoints that keep no count of tokens
 
 
 class EndpointTeacher(Teacher):
-    """Any model behind ``POST {base_url}/chat/completions``.
+    """Any model behind ``POST {base_url}/chat/completions``; candidate number n is asked for with ``seed + n``.
 
-    Cut connections, timeouts, malformed bodies and the statuses 408, 409, 425, 429 and 5xx are asked again after an
-    exponential back-off with jitter, or after as long as the endpoint asks for, which then holds for all requests.
-
-    Candidate number n is asked for with ``seed + n``. A CellDualityError is raised if the address is none, or OpenAI is
-    asked without a key.
+    What may pass is asked again, see :class:`~cellduality_plugin.policies.addresses.Addresses`, and so is a malformed
+    body. A CellDualityError is raised if the address is none, or OpenAI is asked without a key.
     """
 
     def __init__(
@@ -60,64 +58,55 @@ class EndpointTeacher(Teacher):
         retries: int = 6,  # how often a question is asked again before it is given up
         api_key_env: str = "OPENAI_API_KEY",  # an endpoint that is not OpenAI's may need none
     ) -> None:
-        self._url = checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, "base URL")
-        self._model, self._temperature, self._max_tokens, self._seed = model, temperature, max_tokens, seed
-        self._timeout, self._retries, self._key_variable = timeout, retries, api_key_env
-        host = urlsplit(self._url).hostname
-        self._of_openai = host == urlsplit(OPENAI).hostname
+        url = checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, "base URL")
+        host = urlsplit(url).hostname
+        of_openai = host == urlsplit(OPENAI).hostname
         self.name = f"{model}@{host}"
-        decisive = json.dumps([INSTRUCTIONS, self._settings(0)], sort_keys=True)
+        variable = api_key_env if of_openai or os.environ.get(api_key_env) else None
+        read_key(variable, f"teacher {self.name}")
+        self._settings = EndpointSettings(
+            urls=(url,), model=model, key_variable=variable, retries=retries, timeout_seconds=timeout
+        )
+        # OpenAI's newer models refuse the old name, and not every other server knows the new one.
+        limit = "max_completion_tokens" if of_openai else "max_tokens"
+        self._asked = {"model": model, limit: max_tokens, "seed": seed}
+        self._asked |= {} if temperature is None else {"temperature": temperature}
+        self._max_tokens, self._seed, self._variable = max_tokens, seed, api_key_env
+        decisive = json.dumps([INSTRUCTIONS, self._asked], sort_keys=True)
         self.version = hashlib.sha256(decisive.encode()).hexdigest()[:12]
-        self._key()
 
     def most(self, question: Question) -> Tokens:
         """Return the most tokens that one answer can take: no token is shorter than a byte."""
         return Tokens(len(INSTRUCTIONS.encode()) + len(question.prompt.encode()) + 64, self._max_tokens)
 
     def open(self, in_flight: int) -> None:
-        """Have at most so many requests in flight; others are built meanwhile, and wait for their turn."""
-        settings = EndpointSettings(
-            urls=(self._url,),
-            model=self._model,
-            concurrency=in_flight,
-            retries=self._retries,
-            timeout_seconds=self._timeout,
-        )
-        self._addresses = Addresses(settings, self._key())
+        self._addresses = Addresses(self._settings.model_copy(update={"concurrency": in_flight}))
         self.retried = self._addresses.retried
 
     async def answer(self, question: Question, candidate: int) -> Reply:
-        """Return candidate number ``candidate``, from 0.
+        """Return candidate number ``candidate``.
 
-        A RequestFailed is raised if the endpoint does not answer this question however often it is asked, a
-        CellDualityError if it would answer none: key, address or model are wrong, or the credit is used up.
+        A RequestFailed is raised if there is no answer to this question, a CellDualityError if there is none to any.
         """
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question.prompt}]
-        body, length = {**self._settings(candidate), "messages": messages}, len(INSTRUCTIONS + question.prompt)
+        body = {**self._asked, "seed": self._seed + candidate, "messages": messages}
+        read = partial(read_reply, prompt_characters=len(INSTRUCTIONS + question.prompt))
         try:
-            read = partial(read_reply, prompt_characters=length, secret=self._key())
             return await self._addresses.post("/chat/completions", body, read)
         except RequestFailed as failure:
-            failure.detail = _without(self._key().encode(), failure.detail.encode()).decode()
             raise self._fatal(failure) or failure from None
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._addresses.close()
-
-    def _settings(self, candidate: int) -> dict[str, Any]:
-        # OpenAI's newer models refuse the old name, and not every other server knows the new one.
-        limit = "max_completion_tokens" if self._of_openai else "max_tokens"
-        settings = {"model": self._model, limit: self._max_tokens, "seed": self._seed + candidate}
-        return settings if self._temperature is None else {**settings, "temperature": self._temperature}
 
     def _fatal(self, failure: RequestFailed) -> CellDualityError | None:
         """Return the error if it is one for every question."""
-        refused = "key-refused", "the key was refused", f"set {self._key_variable} to a key that may use this model"
+        refused = "key-refused", "the key was refused", f"set {self._variable} to a key that may use this model"
+        no_model = f"no model {self._settings.model!r} or no such address"
         code, what, hint = {
             "http_401": refused,
             "http_403": refused,
-            "http_404": ("no-model", f"no model {self._model!r} or no such address", "correct one or the other"),
+            "http_404": ("no-model", no_model, "correct one or the other"),
             "http_402": ("no-credit", "no credit left", "top it up, or use another key; then go on"),
         }.get(failure.cause, ("", "", ""))
         if failure.wait > LONGEST_WAIT:
@@ -128,51 +117,37 @@ class EndpointTeacher(Teacher):
         what = f"{what} ({failure.cause}) {failure.detail}"
         return CellDualityError(what, code=code, where=f"teacher {self.name}", hint=hint)
 
-    def _key(self) -> str:
-        return read_key(self._key_variable, f"teacher {self.name}", needed=self._of_openai)
 
-
-def read_reply(body: bytes, prompt_characters: int, secret: str = "") -> Reply:
+def read_reply(body: bytes, prompt_characters: int) -> Reply:
     """Return the reply in the body of a chat completion.
 
     No choice, or one without text, is a reply without text: it was paid for, and the filters reject it. A text of more
     than MAX_CHARACTERS characters is cut one character behind them, so that its reader sees that it is too long. The
-    reasoning that some servers set apart is put back in front of it.
-
-    Where the body has no count of tokens, they are estimated from the characters. A ``secret`` that an endpoint quotes
-    is blotted out. What is no chat completion raises a RequestFailed, ``"malformed"``.
-
-    Examples
-    --------
-    >>> body = b'{"choices": [{"message": {"content": "<answer>B</answer>"}, "finish_reason": "stop"}]}'
-    >>> read_reply(body, 30)
-    Reply(text='<answer>B</answer>', prompt_tokens=10, completion_tokens=6, finish='stop')
+    reasoning that some servers set apart is put back in front of it. Where the body has no count of tokens, they are
+    estimated from the characters. What is no chat completion raises a RequestFailed, ``"malformed"``.
     """
-    body = _without(secret.encode(), body)
     try:
-        content = read_object(body)
+        content = read_json(body)
     except PolicyError:
         raise RequestFailed("malformed", "not a JSON object") from None
-    if not isinstance(choices := content.get("choices"), list):
+    if not isinstance(content.get("choices"), list):
         raise RequestFailed("malformed", error_message(body) or "no choices")
-    choice = choices[0] if choices and isinstance(choices[0], dict) else {}
-    text, finish = _text(choice.get("message")), choice.get("finish_reason")
-    usage = content["usage"] if isinstance(content.get("usage"), dict) else {}
+    choice = part_of(content, "choices", 0)
+    text, finish = _text(part_of(choice, "message")), part_of(choice, "finish_reason")
     return Reply(
         text=text[: MAX_CHARACTERS + 1],
-        prompt_tokens=_count(usage.get("prompt_tokens"), prompt_characters),
-        completion_tokens=_count(usage.get("completion_tokens"), len(text)),
+        prompt_tokens=_count(part_of(content, "usage", "prompt_tokens"), prompt_characters),
+        completion_tokens=_count(part_of(content, "usage", "completion_tokens"), len(text)),
         finish=finish[:40] if isinstance(finish, str) else "",
     )
 
 
 def _text(message: Any) -> str:
-    message = message if isinstance(message, dict) else {}
-    content = message.get("content")
+    content = part_of(message, "content")
     if isinstance(content, list):
-        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+        content = "".join(str(part_of(part, "text") or "") for part in content)
     text = content if isinstance(content, str) else ""
-    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    reasoning = part_of(message, "reasoning_content") or part_of(message, "reasoning")
     if isinstance(reasoning, str) and text and "<think>" not in text:
         return f"<think>{reasoning}</think>{text}"
     return text
@@ -181,7 +156,3 @@ def _text(message: Any) -> str:
 def _count(value: Any, characters: int) -> int:
     whole = isinstance(value, int) and not isinstance(value, bool)
     return value if whole and 0 <= value < 10**9 else characters // CHARACTERS_A_TOKEN
-
-
-def _without(secret: bytes, text: bytes) -> bytes:
-    return text.replace(secret, b"***") if len(secret) >= 8 else text

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tqdm import tqdm
 
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.settings import Settings
@@ -46,42 +45,10 @@ class SampleSettings(Settings):
         """Return the price of tokens in US$."""
         return tokens.cost(self.price_in, self.price_out)
 
-
-@dataclass
-class Budget:
-    """What may be spent, was spent, and could yet be spent by what is in flight.
-
-    An answer is counted at the most it can cost until it is there, so that the sum never passes the budget; towards
-    its end fewer requests are in flight at a time.
-    """
-
-    settings: SampleSettings
-    spent: Tokens = field(default_factory=Tokens)
-    _reserved: Tokens = field(default_factory=Tokens)
-    _in_flight: int = 0
-    _settled: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def reserve(self, most: Tokens) -> bool:
-        """Return True once an answer that costs ``most`` fits, or False if it does not though nothing is in flight."""
-        while not self._fits(self.spent + self._reserved + most):
-            if not self._in_flight:
-                return False
-            self._settled.clear()
-            await self._settled.wait()
-        self._reserved += most
-        self._in_flight += 1
-        return True
-
-    def settle(self, most: Tokens, used: Tokens) -> None:
-        """Replace what was reserved by what was used, and let those who wait look again."""
-        self._reserved -= most
-        self._in_flight -= 1
-        self.spent += used
-        self._settled.set()
-
-    def _fits(self, total: Tokens) -> bool:
-        tokens, usd = self.settings.budget_tokens, self.settings.budget_usd
-        return (tokens is None or total.total <= tokens) and (usd is None or self.settings.cost(total) <= usd)
+    def allows(self, tokens: Tokens) -> bool:
+        """Return whether so many tokens are within the budget."""
+        within = self.budget_tokens is None or tokens.total <= self.budget_tokens
+        return within and (self.budget_usd is None or self.cost(tokens) <= self.budget_usd)
 
 
 @dataclass
@@ -91,10 +58,9 @@ class SampleSummary:
     asked: int = 0  # candidates that it added
     present: int = 0  # that were there before
     left: int = 0  # that are still missing, given up or not reached
-    failed: Counter[str] = field(
-        default_factory=Counter
-    )  # given up, by cause: HTTP status, timeout, refused, malformed
-    said: dict[str, str] = field(default_factory=dict)  # what the endpoint said at the first failure of each cause
+    # Those given up, by cause (HTTP status, timeout, refused, malformed), and what the endpoint said of the first.
+    failed: Counter[str] = field(default_factory=Counter)
+    said: dict[str, str] = field(default_factory=dict)
     tokens: Tokens = field(default_factory=Tokens)  # that it took
     cost: float = 0.0  # in US$ at the prices given
     seconds: float = 0.0
@@ -129,8 +95,10 @@ def sample(
 class _Run:
     def __init__(self, questions: Iterable[Question], teacher: Teacher, log: CandidateLog, settings: SampleSettings):
         self.questions, self.teacher, self.log, self.settings = questions, teacher, log, settings
-        self.done, self.before = log.done(teacher)
-        self.budget = Budget(settings, self.before)
+        self.done, self.spent = log.done(teacher)
+        # An answer is counted at the most it can cost until it is there, so that the sum never passes the budget;
+        # towards its end fewer requests are in flight at a time.
+        self.reserved, self.in_flight, self.settled = Tokens(), 0, asyncio.Event()
         self.did, self.in_a_row, self.ended = SampleSummary(), 0, False
         self.wanted = self._wanted()
         self.begun = time.monotonic()
@@ -138,9 +106,8 @@ class _Run:
     async def all(self, show_progress: bool) -> None:
         """Ask all there is to ask."""
         self.teacher.open(self.settings.concurrency)
-        with _progress(show_progress) as bar:
-            total = len(self.questions) * self.settings.candidates if isinstance(self.questions, Sized) else None
-            bar.add_task(self.teacher.name, total=total, figures="")
+        total = len(self.questions) * self.settings.candidates if isinstance(self.questions, Sized) else None
+        with tqdm(total=total, desc=self.teacher.name, disable=not show_progress) as bar:
             # Half of the workers build the next requests while those of the others are in flight.
             workers = [asyncio.create_task(self._work()) for _ in range(2 * self.settings.concurrency)]
             tasks = [*workers, asyncio.create_task(self._tick(bar))]
@@ -163,14 +130,14 @@ class _Run:
         """Ask one question after the other until there are no more."""
         did = self.did
         for question, prompt, number in self.wanted:
-            most, used = self.teacher.most(question), Tokens()
-            if not await self.budget.reserve(most):
+            most = self.teacher.most(question)
+            if not await self._reserve(most):
                 did.stopped_by = did.stopped_by or "budget"
                 did.left += 1
                 continue  # so that the rest is counted
             try:
                 reply = await self.teacher.answer(question, number)
-                used = reply.tokens
+                self.spent, did.tokens = self.spent + reply.tokens, did.tokens + reply.tokens
                 self.log.add(Candidate(question.key, number, prompt, self.teacher.name, self.teacher.version, reply))
                 did.asked, self.in_a_row = did.asked + 1, 0
             except PolicyError as failure:
@@ -180,8 +147,19 @@ class _Run:
                 if self.in_a_row >= self.settings.patience:
                     did.stopped_by = did.stopped_by or "faults"
             finally:
-                self.budget.settle(most, used)
+                self.reserved, self.in_flight = self.reserved - most, self.in_flight - 1
+                self.settled.set()
             await asyncio.sleep(0)  # a rule never waits for anything, and would let nobody else run
+
+    async def _reserve(self, most: Tokens) -> bool:
+        """Wait until an answer that costs ``most`` fits the budget; False if it never will."""
+        while not self.settings.allows(self.spent + self.reserved + most):
+            if not self.in_flight:
+                return False
+            self.settled.clear()
+            await self.settled.wait()
+        self.reserved, self.in_flight = self.reserved + most, self.in_flight + 1
+        return True
 
     def _wanted(self) -> Iterator[tuple[Question, str, int]]:
         """Yield what is not there yet as (question, hash of its prompt, number), shared by all who ask."""
@@ -199,31 +177,20 @@ class _Run:
                 if self.ended:
                     return
 
-    async def _tick(self, bar: Progress) -> None:
+    async def _tick(self, bar: Any) -> None:
         """Show the state of the run, and have the disk keep it, until cancelled."""
         while True:
             await asyncio.sleep(TICK)
             self._show(bar)
             await asyncio.to_thread(self.log.sync)
 
-    def _show(self, bar: Progress) -> None:
-        did, spent = self.did, self.budget.spent
-        did.tokens, did.seconds = spent - self.before, time.monotonic() - self.begun
-        did.cost = self.settings.cost(did.tokens)
-        parts: list[tuple[float, str]] = [
-            (did.asked, f"{did.asked / max(did.seconds, 1e-9):.1f}/s"),
-            (spent.total, f"{spent.total:,} tokens"),
-            (self.settings.cost(spent), f"${self.settings.cost(spent):.2f}"),
-            (did.failed.total(), f"{did.failed.total()} failed"),
-        ]
-        figures = ", ".join(text for number, text in parts if number)
-        bar.update(bar.task_ids[0], completed=did.present + did.asked, figures=figures)
-
-
-def _progress(shown: bool) -> Progress:
-    """Return a live counter on stderr, or one that shows nothing."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    return Progress(*columns, console=Console(stderr=True), refresh_per_second=2, disable=not shown)
+    def _show(self, bar: Any) -> None:
+        did, cost = self.did, self.settings.cost
+        did.seconds, did.cost = time.monotonic() - self.begun, cost(did.tokens)
+        parts = {
+            f"{self.spent.total:,} tokens": self.spent.total,
+            f"${cost(self.spent):.2f}": cost(self.spent),
+            f"{did.failed.total()} failed": did.failed.total(),
+        }
+        bar.set_postfix_str(", ".join(text for text, number in parts.items() if number), refresh=False)
+        bar.update(did.present + did.asked - bar.n)

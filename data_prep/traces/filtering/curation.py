@@ -12,21 +12,24 @@ from pydantic import Field
 from rich.table import Table
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Value
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import Summary, read_manifest, refuse_changed, rows_code_sha256, up_to_date, write_manifest
 from data_prep.sources import file_sha256
-from data_prep.traces.candidates import Candidate, prompt_hash
-from data_prep.traces.filtering.filters import FilterSettings, Judged, Verdict, by_group, judge_all
-from data_prep.traces.filtering.instances import Instance, ill_posed, read_instances
-from data_prep.traces.questions import Direction, Question
+from data_prep.traces.candidates import Candidate, Instance, Reply, prompt_hash, read_instances
+from data_prep.traces.filtering.filters import FilterSettings, Judged, Reason, by_group, ill_posed, judge_all
+from data_prep.traces.questions import Question
 
 QUESTIONS = "sft.jsonl"
 CANDIDATES = "traces/candidates.jsonl"
 ROWS = "sft_traces.jsonl"
 REJECTED = "traces/rejected.jsonl"
+
+NOBODY = Candidate("", -1, "", "none", "", Reply(""))
+"""Who wrote the row of a right answer without a trace, as ``sft.jsonl`` has it."""
 
 Row = dict[str, Any]
 
@@ -83,9 +86,8 @@ def decide(
 
     Candidates of an ill-posed primal, and of a dual whose primal has no row, are judged like all others, then rejected.
     """
-    refused = ill_posed(instance, vocabulary, settings.filters) if settings.well_posed else ""
-    directions: Sequence[Direction] = ("primal",) if settings.directions == "primal" else ("primal", "dual")
-    for question in instance.questions(directions):
+    refused: Reason = ill_posed(instance, vocabulary, settings.filters) if settings.well_posed else ""
+    for question in filter(None, (instance.primal, instance.dual if settings.directions == "both" else None)):
         judged = judge_all(question, instance.replies_to(question), vocabulary, settings.filters, refused)
         has_row = any(verdict.accepted for _, verdict in judged) or (settings.fill and not refused)
         yield question, judged, has_row
@@ -101,7 +103,7 @@ def _origin(data: Path, tasks: Mapping[str, DualTask], settings: CurationSetting
         "questions_sha256": _sha256(data / QUESTIONS, "prepare the data first (cellduality data prepare)"),
         "candidates_sha256": _sha256(data / CANDIDATES, "ask a teacher first (cellduality traces sample)"),
         "vocabulary": Vocabulary.load(data / "vocabulary.json").fingerprint,
-        "code_sha256": rows_code_sha256(tasks.values(), Path(__file__).parent.glob("*.py")),
+        "code_sha256": rows_code_sha256(tasks.values(), Path(__file__).parents[1].rglob("*.py")),
         "settings": settings.model_dump(mode="json"),
     }
 
@@ -124,17 +126,23 @@ def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
         with_rows: dict[str, str] = {}
         for question, judged, has_row in decide(instance, vocabulary, settings):
             group = question.group
-            passed = [(candidate, verdict) for candidate, verdict in judged if verdict.accepted]
-            rows += [(group, _taught_row(question, *each, settings.filters.traces)) for each in passed]
-            rejected += [_rejection(candidate, verdict) for candidate, verdict in judged if not verdict.accepted]
+            passed = 0
+            for candidate, verdict in judged:
+                if verdict.accepted and verdict.value is not None:
+                    trace = verdict.trace if settings.filters.traces else ""
+                    rows.append((group, _row(question, candidate, verdict.value, verdict.score, trace)))
+                    passed += 1
+                else:  # its text stands in the file of candidates
+                    said = {"key": candidate.key, "candidate": candidate.candidate, "reason": verdict.reason}
+                    rejected.append({**said, "score": verdict.score, **_whose(candidate)})
             if has_row:
                 with_rows[question.direction] = group
                 if not passed:
-                    rows.append((group, _bare_row(question)))
+                    rows.append((group, _row(question, NOBODY, question.gold, 1.0)))
                     counts["filled"][group] += 1
             counts["questions"][group] += 1
             counts["unasked"][group] += not judged
-            counts["accepted"][group] += len(passed)
+            counts["accepted"][group] += passed
         if with_rows.keys() == {"primal"}:
             counts["primal_without_dual"][with_rows["primal"]] += 1
     counts["drops"] = Counter(row["reason"] for row in rejected)
@@ -154,35 +162,29 @@ def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     write_manifest(data / REJECTED, origin, counts=by_name["drops"], other_preparations=others)
 
 
-def _row(question: Question, response: str, **provenance: Any) -> Row:
-    """Return a row of the SFT set: the columns of ``sft.jsonl``, and where the response comes from."""
-    origin = {"id": question.example.id, "view": str(question.view), "label": question.example.to_label()}
-    known = {"direction": question.direction, "datasource": question.pair.name, **origin}
-    prompt = prompt_hash(question.prompt)
-    return {"input": question.prompt, "output": response, **known, **provenance, "prompt": prompt}
-
-
-def _taught_row(question: Question, candidate: Candidate, verdict: Verdict, traces: bool) -> Row:
-    """Return the row of an accepted candidate, without its trace unless ``traces``.
+def _row(question: Question, candidate: Candidate, value: Value, score: float, trace: str = "") -> Row:
+    """Return a row of the SFT set: the columns of ``sft.jsonl``, and where the response comes from.
 
     The answer is written as the field writes what was read in it: a list without unknown genes and repeats.
     """
-    assert verdict.value is not None
-    response = question.response(verdict.value, verdict.trace if traces else "")
-    whose = {"teacher": candidate.teacher, "teacher_version": candidate.version, "candidate": candidate.candidate}
-    return _row(question, response, **whose, score=verdict.score, trace_words=verdict.trace_words if traces else 0)
+    return {
+        "input": question.prompt,
+        "output": question.response(value, trace),
+        "direction": question.direction,
+        "datasource": question.pair.name,
+        "id": question.example.id,
+        "view": str(question.view),
+        "label": question.example.to_label(),
+        **_whose(candidate),
+        "candidate": candidate.candidate,
+        "score": score,
+        "trace_words": len(trace.split()),
+        "prompt": prompt_hash(question.prompt),
+    }
 
 
-def _bare_row(question: Question) -> Row:
-    """Return the row of the right answer without a trace, as ``sft.jsonl`` has it; its candidate is number -1."""
-    nobody = {"teacher": "none", "teacher_version": "", "candidate": -1, "score": 1.0, "trace_words": 0}
-    return _row(question, question.response(question.gold), **nobody)
-
-
-def _rejection(candidate: Candidate, verdict: Verdict) -> Row:
-    """Return the row of a candidate that is rejected; its text stands in the file of candidates."""
-    what = {"key": candidate.key, "candidate": candidate.candidate, "reason": verdict.reason, "score": verdict.score}
-    return {**what, "teacher": candidate.teacher, "teacher_version": candidate.version}
+def _whose(candidate: Candidate) -> Row:
+    return {"teacher": candidate.teacher, "teacher_version": candidate.version}
 
 
 def apportioned(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
@@ -221,18 +223,25 @@ def describe(summary: Summary) -> Table:
     """Return a table of the SFT set by task and direction, for printing with rich."""
     manifest = summary.manifests[ROWS]
     state = "up to date" if summary.up_to_date else "written"
-    table = Table(title=f"{summary.out / ROWS}: {state}", title_justify="left", caption_justify="left")
     columns = {
         "questions": "questions", "unasked": "not asked", "accepted": "accepted", "filled": "bare",
         "primal_without_dual": "no dual", "counts": "rows",
     }  # fmt: skip
-    table.add_column("task/direction", overflow="fold")
-    for title in columns.values():
-        table.add_column(title, justify="right")
-    for group in in_order(manifest["questions"]):
-        table.add_row(group, *(str(manifest[name].get(group, 0)) for name in columns))
+    rows = {group: [manifest[name].get(group, 0) for name in columns] for group in in_order(manifest["questions"])}
+    found = table(f"{summary.out / ROWS}: {state}", "task/direction", columns.values(), rows)
     drops = sorted(manifest["drops"].items(), key=lambda item: -item[1])
     rejected = "; ".join(f"{count} x {reason}" for reason, count in drops) or "nothing"
     others = manifest["other_preparations"]
-    table.caption = f"rejected: {rejected}" + (f"; {others} candidates of other preparations" if others else "")
-    return table
+    found.caption = f"rejected: {rejected}" + (f"; {others} candidates of other preparations" if others else "")
+    return found
+
+
+def table(title: str, first: str, columns: Iterable[object], rows: Mapping[str, Iterable[object]]) -> Table:
+    """Return a table, for printing with rich: a row a group, numbers on the right."""
+    found = Table(title=title, title_justify="left", caption_justify="left")
+    found.add_column(first, overflow="fold")
+    for column in columns:
+        found.add_column(str(column), justify="right")
+    for group, cells in rows.items():
+        found.add_row(group, *map(str, cells))
+    return found

@@ -10,46 +10,28 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from cellduality_plugin.examples import Value
-from cellduality_plugin.parsing import Answer
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.traces.candidates import Candidate, Reply
+from data_prep.traces.candidates import Candidate, Instance, Reply, answers_read, dual_questions
 from data_prep.traces.questions import Question
 
 Reason: TypeAlias = Literal[
-    "", "cut_off",
-    "too_long", "no_answer", "unclosed", "ambiguous", "empty", "unknown_label",
-    "no_trace", "trace_too_short", "trace_too_long",
-    "answer_too_short", "answer_too_long", "strangers", "repeats",
-    "wrong_label", "low_similarity", "leak",
-    "unanswerable", "not_unique", "no_primal", "duplicate", "not_best",
+    "",  # it is a row
+    "cut_off",  # the endpoint stopped it at its length: tested before the form, which a cut text cannot keep
+    "too_long", "no_answer", "unclosed", "ambiguous", "empty", "unknown_label",  # the parser's: it holds no answer
+    "no_trace", "trace_too_short", "trace_too_long",  # by words; only where traces are wanted
+    "answer_too_short", "answer_too_long",  # of a gene list: its length beside the right answer's,
+    "strangers", "repeats",  # the shares of its words that are no gene, or came before
+    "wrong_label",  # rejection sampling
+    "low_similarity",  # rank-aware filtering: the RWJS to the right list is below the threshold
+    "leak",  # see :func:`leak`
+    "unanswerable", "not_unique",  # the instance is not well posed, see :func:`ill_posed`
+    "no_primal",  # a dual of an instance whose primal question has no row
+    "duplicate",  # the text, white space folded, of an earlier candidate that passed
+    "not_best",  # more passed than are kept: the best are, and of equals the lowest candidate number
 ]  # fmt: skip
-"""Why a candidate is no row, in the order of the tests; the first that applies is named. Empty: it is one.
-
-``cut_off``
-    The endpoint stopped it at its length; tested before the form, which a cut text cannot keep.
-``too_long`` to ``unknown_label``
-    What :mod:`cellduality_plugin.parsing` says of a text that holds no answer.
-``no_trace``, ``trace_too_short``, ``trace_too_long``
-    By words; only where traces are wanted.
-``answer_too_short``, ``answer_too_long``, ``strangers``, ``repeats``
-    Of a gene list: its length beside the right answer's, the shares of words that are no gene or came before.
-``wrong_label``
-    Rejection sampling: a label is right or it is wrong.
-``low_similarity``
-    Rank-aware filtering: the Rank-Weighted Jaccard Similarity to the right list is below the threshold.
-``leak``
-    See :func:`leak`.
-``unanswerable``, ``not_unique``
-    The instance is not well posed, see :func:`data_prep.traces.filtering.instances.ill_posed`.
-``no_primal``
-    A dual of an instance whose primal question has no row.
-``duplicate``
-    The text, white space folded, of an earlier candidate that passed.
-``not_best``
-    More passed than are kept; those with the best score are, and of equals the lowest candidate number.
-"""
+"""Why a candidate is no row, in the order of the tests; the first that applies is named."""
 
 ANSWER_PHRASES = (
     "correct answer", "ground truth", "gold answer", "gold label", "answer key", "reference answer", "expected answer",
@@ -70,7 +52,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 class FilterSettings(Settings):
-    """What passes; ``thresholds`` are by ``"task/direction"``, ``"task"`` or ``"direction"``, see :func:`by_group`."""
+    """What passes."""
 
     traces: bool = True  # whether traces are wanted; if not, no test reads them
     min_trace_words: int = Field(3, ge=0)
@@ -80,13 +62,9 @@ class FilterSettings(Settings):
     max_strangers: float = Field(0.1, ge=0, le=1)  # the share of a list that may be no gene of the vocabulary
     max_repeats: float = Field(0.1, ge=0, le=1)  # the share that may repeat an earlier gene
     threshold: float = Field(0.5, ge=0, le=1)  # the least RWJS to the right list
-    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)  # see :func:`by_group`
     max_written: float = Field(0.5, ge=0, le=1)  # the share of a list that the trace may write out beforehand
     keep: int = Field(1, ge=1)  # rows of a question, at most
-
-    def threshold_of(self, question: Question) -> float:
-        """Return the least similarity for a gene list that answers ``question``."""
-        return by_group(self.thresholds, question.group, self.threshold)
 
 
 def by_group(values: Mapping[str, float], group: str, default: float) -> float:
@@ -104,13 +82,10 @@ def by_group(values: Mapping[str, float], group: str, default: float) -> float:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the filters say of one candidate: its answer and trace as read, and why it is no row, if it is none.
-
-    ``score`` is 1 or 0 for a label, the RWJS to the right list for genes; 0 where nothing could be read.
-    """
+    """What the filters say of one candidate: its answer and trace as read, and why it is no row, if it is none."""
 
     reason: Reason
-    score: float
+    score: float  # 1 or 0 for a label, the RWJS to the right list for genes; 0 where nothing could be read
     value: Value | None
     trace: str
     trace_words: int
@@ -134,57 +109,33 @@ def similarity(gold: Value, value: Value | None) -> float:
 
 def judge(question: Question, reply: Reply, vocabulary: Vocabulary, settings: FilterSettings) -> Verdict:
     """Return the verdict on one candidate, on its own. Never raises on any text."""
-    answer = question.read(reply.text, vocabulary)
-    score, words = similarity(question.gold, answer.value), len(answer.trace.split())
-    reason: Reason = (
-        ("cut_off" if reply.finish == "length" else answer.failure)
-        or (_of_trace(words, settings) if settings.traces else "")
-        or _of_answer(question, answer, score, settings)
-    )
+    answer, gold = question.read(reply.text, vocabulary), question.gold
+    score, words = similarity(gold, answer.value), len(answer.trace.split())
+    fails: dict[Reason, bool] = {"cut_off": reply.finish == "length", answer.failure: bool(answer.failure)}
+    if settings.traces:
+        fails["no_trace"] = not words
+        fails["trace_too_short"] = words < settings.min_trace_words
+        fails["trace_too_long"] = words > settings.max_trace_words
+    if isinstance(gold, str):
+        fails["wrong_label"] = score < 1
+    else:
+        length = len(answer.value or ())
+        fails["answer_too_short"] = length < settings.min_genes * len(gold)
+        fails["answer_too_long"] = length > settings.max_genes * len(gold)
+        fails["strangers"] = answer.unknown > settings.max_strangers * answer.listed
+        fails["repeats"] = answer.repeated > settings.max_repeats * answer.listed
+        fails["low_similarity"] = score < by_group(settings.thresholds, question.group, settings.threshold)
+    reason: Reason = next((reason for reason, failed in fails.items() if failed), "")
     if not reason and settings.traces and answer.value is not None:
         reason = "leak" if leak(answer.trace, answer.value, vocabulary, settings.max_written) else ""
     return Verdict(reason, score, answer.value, answer.trace, words)
 
 
-def _of_trace(words: int, settings: FilterSettings) -> Reason:
-    if not words:
-        return "no_trace"
-    if words < settings.min_trace_words:
-        return "trace_too_short"
-    return "trace_too_long" if words > settings.max_trace_words else ""
-
-
-def _of_answer(question: Question, answer: Answer, score: float, settings: FilterSettings) -> Reason:
-    gold = question.gold
-    if isinstance(gold, str):
-        return "" if score == 1.0 else "wrong_label"
-    length = len(answer.value or ())
-    if length < settings.min_genes * len(gold):
-        return "answer_too_short"
-    if length > settings.max_genes * len(gold):
-        return "answer_too_long"
-    if answer.unknown > settings.max_strangers * answer.listed:
-        return "strangers"
-    if answer.repeated > settings.max_repeats * answer.listed:
-        return "repeats"
-    return "" if score >= settings.threshold_of(question) else "low_similarity"
-
-
 def leak(trace: str, value: Value, vocabulary: Vocabulary, most_written: float = 0.5) -> str:
     """Return what shows that a trace knew its answer: a phrase, a tag, or ``"N genes of the answer"``; else nothing.
 
-    A trace that ends on the label it answers is no leak: that is what reasoning does. So is a label that the question
-    shows. A trace that lists the answer's genes one by one teaches the student to answer twice.
-
-    ``value`` is the answer, a label or genes, of which the trace may write out a share of ``most_written``, in [0, 1].
-
-    Examples
-    --------
-    >>> world = Vocabulary(genes=tuple("ABCDEFGH"), labels={})
-    >>> leak("The Ground-Truth says so.", "T", world), leak("CD3D is high, so it is a T cell.", "T", world)
-    ('ground truth', '')
-    >>> leak("First A, B, C, D and E.", tuple("ABCDEFGH"), world)
-    '5 genes of the answer'
+    A trace may end on the label ``value``, or on a label that the question shows: that is what reasoning does. Of genes
+    it may write out a share of ``most_written``, in [0, 1]: more teaches the student to answer twice.
     """
     folded = f" {' '.join(_WORD.findall(trace.casefold()))} "
     for phrase in ANSWER_PHRASES + (LABEL_PHRASES if isinstance(value, str) else ()):
@@ -207,14 +158,14 @@ def judge_all(
     settings: FilterSettings,
     refused: Reason = "",
 ) -> Judged:
-    """Return every candidate of a question, given in any order, with its verdict, by candidate number.
+    """Return every candidate of a question, given by number, with its verdict.
 
     ``refused`` is why no candidate of this question becomes a row, as its instance is not well posed. What fails on its
     own is still named for that.
     """
     judged: Judged = []
     texts: set[str] = set()
-    for candidate in sorted(candidates, key=lambda candidate: candidate.order):
+    for candidate in candidates:
         verdict = judge(question, candidate.reply, vocabulary, settings)
         if verdict.accepted:
             text = " ".join(candidate.reply.text.split())
@@ -226,3 +177,21 @@ def judge_all(
         candidate, verdict = judged[place]
         judged[place] = candidate, replace(verdict, reason="not_best")
     return judged
+
+
+def ill_posed(instance: Instance, vocabulary: Vocabulary, settings: FilterSettings) -> Reason:
+    """Return ``"unanswerable"`` or ``"not_unique"``; nothing for a well-posed instance, or one without a primal.
+
+    After DuPO. An instance is *answerable* if the dual about one of the answers that candidates gave is solved: a
+    candidate of that dual rebuilds the label, or genes at its threshold. It is *unique* if no second answer's is; that
+    is asked only where the answer is a label: of cells that fit a condition there are many.
+    """
+    if instance.primal is None:
+        return ""
+    solved = 0
+    for dual in dual_questions([instance], vocabulary):
+        least = 1.0 if isinstance(dual.gold, str) else by_group(settings.thresholds, dual.group, settings.threshold)
+        solved += any(similarity(dual.gold, value) >= least for value in answers_read(instance, dual, vocabulary))
+    if not solved:
+        return "unanswerable"
+    return "not_unique" if solved > 1 and isinstance(instance.primal.gold, str) else ""

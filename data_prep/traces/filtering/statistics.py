@@ -18,9 +18,9 @@ from cellduality_plugin.files import whole_file
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
-from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, ROWS, CurationSettings, decide, in_order
+from data_prep.traces.candidates import read_instances
+from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, ROWS, CurationSettings, decide, in_order, table
 from data_prep.traces.filtering.filters import judge_all
-from data_prep.traces.filtering.instances import read_instances
 
 STEPS = tuple(step / 10 for step in range(11))  # the thresholds of the sweep
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -80,24 +80,24 @@ def tables(found: Statistics, keep: int = 1) -> Iterator[Table]:
     by_teacher = pd.crosstab(found.candidates["teacher"], found.candidates["reason"])
     rows |= {f"by {teacher}": ("", "", *_rates(of)) for teacher, of in by_teacher.iterrows()}
     columns = ("questions", "asked", "candidates", "passed", "rate", "kept")
-    yield _table("candidates", "task/direction or teacher", columns, rows)
+    yield table("candidates", "task/direction or teacher", columns, rows)
 
     failed = reasons.drop(columns="", errors="ignore")
     failed = failed[failed.sum().sort_values(ascending=False, kind="stable").index]
     if failed.size:
         rows = {group: [count or "" for count in of] for group, of in failed.iterrows()}
-        yield _table("why candidates are no rows", "task/direction", failed.columns, rows)
+        yield table("why candidates are no rows", "task/direction", failed.columns, rows)
     if found.sweep:
         what = f"questions (rows, {keep} a question)" if keep > 1 else "rows"
         written = "{0} ({1})" if keep > 1 else "{1}"
         rows = {group: [written.format(*of) for of in left] for group, left in found.sweep.items()}
-        yield _table(f"{what} left at a least RWJS of", "task/direction", STEPS, rows)
+        yield table(f"{what} left at a least RWJS of", "task/direction", STEPS, rows)
     if words := _trace_words(found):
         rows = {group: np.quantile(of, QUANTILES, method="inverted_cdf") for group, of in words.items()}
-        yield _table("words of a trace", "task/direction", [f"{share:.0%}" for share in QUANTILES], rows)
+        yield table("words of a trace", "task/direction", [f"{share:.0%}" for share in QUANTILES], rows)
     scores = _mean_scores(found).iloc[:, :16]
     rows = {group: ["" if np.isnan(score) else f"{score:.3f}" for score in of] for group, of in scores.iterrows()}
-    yield _table("mean score by candidate number", "task/direction", scores.columns, rows)
+    yield table("mean score by candidate number", "task/direction", scores.columns, rows)
 
 
 def plot(found: Statistics, path: Path) -> Path:
@@ -166,13 +166,3 @@ def _rates(reasons: Any) -> tuple[object, ...]:
     """Return (candidates, those that nothing speaks against, their share, rows) of the counts by reason."""
     passed = int(reasons.reindex(["", *NOT_NEEDED], fill_value=0).sum())
     return reasons.sum(), passed, f"{passed / reasons.sum():.1%}", reasons.get("", 0)
-
-
-def _table(title: str, first: str, columns: Iterable[object], rows: Mapping[str, Iterable[object]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for column in columns:
-        table.add_column(str(column), justify="right")
-    for group, cells in rows.items():
-        table.add_row(group, *map(str, cells))
-    return table

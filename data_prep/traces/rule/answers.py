@@ -56,7 +56,10 @@ def some(items: Sequence[T], count: int, rng: np.random.Generator) -> list[T]:
 
 
 class LabelRule:
-    """Names a label: suspects one, cites evidence for it, concludes from what was cited alone."""
+    """Names a label: suspects one, cites a random handful of the evidence for it, concludes from what it cited alone.
+
+    It never looks at the right label, so it can be wrong.
+    """
 
     def __init__(self, markers: Mapping[str, Markers], vocabulary: Vocabulary) -> None:
         self._markers, self._labels = markers, vocabulary.labels
@@ -147,9 +150,8 @@ class CellRule:
         condition, gold = self._condition(question), tuple(question.gold)
         own = self._cells.get(question.example.id)
         lists = lists_shown(question).items()
-        shown = {
-            gene for name, genes in lists if name != "control" for gene in genes
-        }  # a control may show what is asked
+        # An untreated cell may show what is asked.
+        shown = {gene for name, genes in lists if name != "control" for gene in genes}
         taboo = shown if shown.isdisjoint(gold) else set()  # the rest of a cell is asked for, not what is shown of it
         given = question.example.inputs.get("length", "") if question.direction == "primal" else ""
         length = int(given) if isinstance(given, str) and given.isdecimal() else len(gold)

@@ -11,21 +11,19 @@ import numpy as np
 
 from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.examples import Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.traces.candidates import Reply, Teacher
 from data_prep.traces.questions import Question
-from data_prep.traces.rule.answers import LABEL_WORDS, LIST_WORDS, CellRule, LabelRule
+from data_prep.traces.rule.answers import CellRule, LabelRule
 from data_prep.traces.rule.markers import find_markers
 from data_prep.views import known_by
 
-TRACE_WORDS = (*LABEL_WORDS, *LIST_WORDS)  # every word of a sound trace that is neither a gene nor part of a label
-
+# What may be wrong with a candidate on purpose: no answer tag, a trace of so many words, a trace that gives away that
+# the answer was known beforehand, an empty answer, the words of candidate 0 once more.
 FAULTS = ("no_tag", "endless", "leak", "empty", "repeat")
-"""What may be wrong with a candidate on purpose: no answer tag, a trace of :data:`ENDLESS_WORDS`, a trace that gives
-away that the answer was known beforehand, an empty answer, the words of candidate 0 once more."""
-
 ENDLESS_WORDS = 600
 
 # Names what the rule writes. Whoever changes a text of its changes this, too, and candidates are asked anew.
@@ -37,14 +35,10 @@ NOT_COLUMNS = ("id", "split", "labelled", "genes", "control")  # of a row of ``c
 class RuleTeacher(Teacher):
     """Writes traces that are grounded in the data: which marker genes a cell shows, which it lacks, what follows.
 
-    Asked for a label, it suspects one, cites a random handful of the evidence for it, and concludes what the genes it
-    *cites* speak for most. It never looks at the right label, so it can be wrong, and the more so the higher the
-    candidate's number. Asked for genes, it lists a cell it has seen: see
-    :class:`~data_prep.traces.rule.answers.CellRule`. It goes by the kinds of a question's fields, so that a pair of
-    one's own is served as well.
-
-    ``cells`` are the labelled training cells, and no others. A question, a candidate's number and ``seed`` always give
-    the same text; ``faults``, in [0, 1], is the share of candidates with one of :data:`FAULTS`.
+    It goes by the kinds of a question's fields, so that a pair of one's own is served as well: see
+    :class:`~data_prep.traces.rule.answers.LabelRule` and :class:`~data_prep.traces.rule.answers.CellRule`. A higher
+    candidate's number errs more. ``cells`` are the labelled training cells, and no others. A question, a number and
+    ``seed`` always give the same text; ``faults``, in [0, 1], is the share of candidates with one of :data:`FAULTS`.
     """
 
     name = "rule"
@@ -65,7 +59,6 @@ class RuleTeacher(Teacher):
         self.version = hashlib.sha256(decisive.encode()).hexdigest()[:12]
 
     async def answer(self, question: Question, candidate: int) -> Reply:
-        """Return candidate number ``candidate`` (from 0)."""
         return Reply(self.write(question, candidate))
 
     def fault(self, question: Question, candidate: int) -> str:
@@ -84,25 +77,18 @@ class RuleTeacher(Teacher):
         if fault == "repeat":
             return self.write(question, 0)
         rng, field = self._rng(question, candidate, "sound"), question.field
-        if not isinstance(field, OneOf | Genes):
-            raise CellDualityError(
-                f"the rule cannot answer with a {type(field).__name__}",
-                code="unknown-field",
-                where=f"dual pair {question.pair.name!r}, {question.direction}",
-                hint="ask a model (--teacher MODEL), or build the pair from OneOf and Genes",
-            )
-        if isinstance(field, OneOf) and not self._vocabulary.tables(field.kind):
-            raise CellDualityError(
-                f"the rule cannot choose among {len(self._vocabulary.labels[field.kind])} labels of {field.kind!r}",
-                code="too-many-labels",
-                where=f"dual pair {question.pair.name!r}, {question.direction}",
-                hint="ask a model (--teacher MODEL)",
-            )
-        trace, value = (
-            self._labels.answer(question, field.kind, candidate, rng)
-            if isinstance(field, OneOf)
-            else self._genes.answer(question, candidate, rng)
-        )
+        where, hint = f"dual pair {question.pair.name!r}, {question.direction}", "ask a model (--teacher MODEL)"
+        value: Value
+        if isinstance(field, Genes):
+            trace, value = self._genes.answer(question, candidate, rng)
+        elif not isinstance(field, OneOf):
+            what, hint = f"the rule cannot answer with a {type(field).__name__}", f"{hint}, or use OneOf and Genes"
+            raise CellDualityError(what, code="unknown-field", where=where, hint=hint)
+        elif not self._vocabulary.tables(field.kind):
+            what = f"the rule cannot choose among {len(self._vocabulary.labels[field.kind])} labels of {field.kind!r}"
+            raise CellDualityError(what, code="too-many-labels", where=where, hint=hint)
+        else:
+            trace, value = self._labels.answer(question, field.kind, candidate, rng)
         if fault == "endless":
             trace = " ".join((trace.split() * ENDLESS_WORDS)[:ENDLESS_WORDS])
         elif fault == "leak":

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,10 +11,6 @@ from tests.refused import refused
 counts = st.integers(0, 2**40)
 replies = st.builds(Reply, st.text(), counts, counts, st.text(max_size=9))
 candidates = st.builds(Candidate, st.text(), counts, st.text(max_size=12), st.text(), st.text(), replies)
-
-
-def candidate(number, teacher="rule", text="<answer>B</answer>"):
-    return Candidate(f"task/primal/cell#{number}", 0, "0123456789ab", teacher, "ba9876543210", Reply(text, 100, 20))
 
 
 def write(path, *lines):
@@ -37,21 +32,18 @@ def test_what_is_written_is_read(tmp_path_factory, written):
 FIELDS = {"key": "k", "candidate": 0, "prompt": "p", "teacher": "t", "version": "v", "reply": {"text": "B"}}
 
 
-@pytest.mark.parametrize(
-    "bad", ["not json", "", "[]", "{}", json.dumps({**FIELDS, "reply": "B"}), json.dumps({**FIELDS, "candidate": "0"})]
-)
-def test_any_other_malformed_line_is_an_error_and_so_is_a_missing_file(tmp_path, bad):
+def test_any_other_malformed_line_is_an_error_and_so_is_a_missing_file(tmp_path):
     path = tmp_path / "c.jsonl"
     with refused("unreadable-file"):
         list(read_candidates(path))
-    write(path, candidate(0))
-    with path.open("a") as stream:
-        stream.write(bad + "\n")
-    with refused("malformed") as error:
-        list(read_candidates(path))
-    assert error.value.where == f"{path}:2"
+    for bad in ("not json", "", "[]", "{}", {**FIELDS, "reply": "B"}, {**FIELDS, "candidate": "0"}):
+        lines = json.dumps(FIELDS), bad if isinstance(bad, str) else json.dumps(bad), ""
+        path.write_text("\n".join(lines))
+        with refused("malformed") as error:
+            list(read_candidates(path))
+        assert error.value.where == f"{path}:2", bad
 
 
 def test_lone_surrogates_become_text_that_any_reader_takes(tmp_path):
-    write(tmp_path / "c.jsonl", candidate(0, text="a\ud800b"))
+    write(tmp_path / "c.jsonl", Candidate("k", 0, "p", "t", "v", Reply("a\ud800b")))
     assert [read.reply.text for read in read_candidates(tmp_path / "c.jsonl")] == ["a?b"]

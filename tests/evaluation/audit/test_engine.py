@@ -9,9 +9,8 @@ from typing import Any
 
 from vllm import SamplingParams
 
-from cellduality_plugin.evaluation.audit.engine import SeededPolicy, Stepped
+from cellduality_plugin.evaluation.audit.engine import Stepped
 from cellduality_plugin.policies.offline import Served
-from cellduality_plugin.policies.settings import DualSettings
 
 
 def _output(name: str, finished: bool, tokens: list[int]) -> Any:
@@ -67,13 +66,3 @@ def test_who_gave_up_is_not_waited_for_and_an_engine_s_failure_reaches_all_who_w
         assert found[3].tokens == [3]
 
     asyncio.run(run())
-
-
-def test_every_draw_of_a_prompt_has_a_seed_of_its_own_and_greedy_ones_none():
-    def seeds(seed, temperature):
-        policy = SeededPolicy(None, Served(None, None, 64), DualSettings(temperature=temperature), seed)
-        return [policy._sampling(prompt, 8).seed for prompt in ("a", "a", "b")]
-
-    assert len(set(seeds(1, 1.0))) == 3
-    assert seeds(1, 1.0) == seeds(1, 1.0) != seeds(2, 1.0)
-    assert seeds(1, 0.0) == [None] * 3

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, response_in
+from cellduality_plugin.openrlhf_hooks.remote.serving import with_endpoint
 from cellduality_plugin.policies.base import PolicyError
 from tests.play import Choosing
 from tests.refused import refused
@@ -109,3 +110,17 @@ def test_what_needs_the_group_is_refused(make_config, small_world, setting, valu
 def test_a_dual_that_may_outlast_openrlhf_is_refused(make_config, small_world):
     with refused("dual-timeout-too-long"):
         Judge(make_config(dual={"timeout_seconds": 180}), small_world.tokenizer, Scripted())
+
+
+def test_flags_go_before_the_configuration(make_config):
+    config = make_config(dual={"endpoint": {"urls": ["http://old/v1"], "model": "old", "concurrency": 3}})
+    endpoint = with_endpoint(config, urls=("http://new/v1",), model="", tokenizer="folder").dual.endpoint
+    assert (endpoint.urls, endpoint.model, endpoint.concurrency) == (("http://new/v1",), "old", 3)
+    assert endpoint.tokenizer == "folder"
+
+
+def test_an_endpoint_has_to_be_named(make_config):
+    for changes, where in (({}, "dual.endpoint.urls"), ({"urls": ("http://host/v1",)}, "dual.endpoint.model")):
+        with refused("no-endpoint") as error:
+            with_endpoint(make_config(), **changes)
+        assert error.value.where == where

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.openrlhf_hooks.remote.protocol import (
-    MAX_ITEMS,
     TOKEN_VARIABLE,
     Malformed,
     allowed,
@@ -30,46 +29,19 @@ def test_what_was_sent_is_read_in_its_order(rollouts):
     assert read_request(json.dumps({**fields, "more": 1}).encode()) == rollouts
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"query": "ab"}, "query"),
-        ({"query": []}, "query"),
-        ({"query": ["a"] * (MAX_ITEMS + 1)}, "query"),
-        ({"prompts": ["a", None]}, r"prompts\[1\]"),
-        ({"prompts": ["a", "\udc80"]}, "body"),
-        ({"labels": ["1"]}, "labels"),
-        *(({name: None}, name) for name in GOOD),
-    ],
-)
-def test_the_field_that_is_wrong_is_named(change, field):
-    with pytest.raises(Malformed, match=f"^{field}: "):
-        read_request(json.dumps({**GOOD, **change}).encode())
-
-
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(body):
     with pytest.raises(Malformed):
         read_request(body)
 
 
-@pytest.mark.parametrize(
-    ("body", "rollouts"),
-    [
-        (b"\xff", 1),
-        (b"[]", 1),
-        (REPLY.replace(b"0.5,", b"NaN,", 1), 1),
-        (REPLY.replace(b"0.5,", b"true,", 1), 1),
-        (REPLY.replace(b"0.5,", b"null,", 1), 1),
-        (b'{"rewards": 0.5, "scores": 0.5}', 1),
-        (REPLY.replace(b"0.5}", b"Infinity}"), 1),
-        (b'{"rewards": [0.5], "scores": [0.5], "extra_logs": {}}', 2),
-        (REPLY, 2),
-    ],
-)
-def test_a_reply_that_openrlhf_could_not_train_on_is_malformed(body, rollouts):
-    with pytest.raises(Malformed):
-        read_reply(body, rollouts)
+def test_a_reply_that_openrlhf_could_not_train_on_is_malformed():
+    wrong = (REPLY.replace(b"0.5,", value + b",", 1) for value in (b"NaN", b"true", b"null"))
+    of_one = b"\xff", b"[]", *wrong, b'{"rewards": 0.5, "scores": 0.5}', REPLY.replace(b"0.5}", b"Infinity}")
+    of_two = b'{"rewards": [0.5], "scores": [0.5], "extra_logs": {}}', REPLY
+    for body, rollouts in [*((body, 1) for body in of_one), *((body, 2) for body in of_two)]:
+        with pytest.raises(Malformed):
+            read_reply(body, rollouts)
 
 
 def test_a_reply_to_several_rollouts_is_of_lists():
@@ -90,14 +62,14 @@ def test_a_token_is_made_for_this_machine_alone(monkeypatch):
     assert find_token("0.0.0.0") == find_token("127.0.0.1") == ("0123456789abcdef", False)
 
 
-@pytest.mark.parametrize("token", ["short", "with a blank in the middle", "ünïcödé-ünïcödé-ü", "tab\tor-a-new-line\n"])
-def test_a_weak_token_is_refused_and_not_shown(monkeypatch, token):
-    monkeypatch.setenv(TOKEN_VARIABLE, token)
-    with refused("weak-token") as caught:
-        find_token("127.0.0.1")
-    assert token not in str(caught.value)
+def test_a_weak_token_is_refused_and_not_shown(monkeypatch):
+    for token in ("short", "with a blank in the middle", "ünïcödé-ünïcödé-ü", "tab\tor-a-new-line\n"):
+        monkeypatch.setenv(TOKEN_VARIABLE, token)
+        with refused("weak-token") as caught:
+            find_token("127.0.0.1")
+        assert token not in str(caught.value)
 
 
-@pytest.mark.parametrize("header", ["Bearer ünï", "Basic \ud800", "Basic QQ==", "Basic" + "A" * 10_000, " " * 50])
-def test_a_header_of_any_kind_is_no_token(header):
-    assert not allowed(header, "0123456789abcdef")
+def test_a_header_of_any_kind_is_no_token():
+    headers = "Bearer ünï", "Basic \ud800", "Basic QQ==", "Basic" + "A" * 10_000, " " * 50
+    assert not any(allowed(header, "0123456789abcdef") for header in headers)

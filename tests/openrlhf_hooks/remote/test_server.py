@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from cellduality_plugin.cli import app
 from cellduality_plugin.openrlhf_hooks.remote import server as room
+from cellduality_plugin.openrlhf_hooks.remote.protocol import MAX_ITEMS
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits
+from tests.refused import refused
 
+ROOT = Path(__file__).resolve().parents[3]
 TYPE = "cell_type_annotation"
 LIKELY = {TYPE: {"pair": TYPE, "reward": "likelihood"}}
 
@@ -57,43 +69,38 @@ def test_answers_of_one_row_share_their_dual_calls_across_requests(served, poste
 
 
 class TestWhatIsRefused:
-    @pytest.mark.parametrize(
-        "authorization",
-        ["", "Bearer", "Bearer wrong", "bearer a-token-of-some-lengt", "Basic !!!", "Digest a-token-of-some-length"],
-    )
-    def test_without_the_token(self, served, posted, policy_server, authorization):
+    def test_without_the_token(self, served, posted, policy_server):
         client = served(tasks=LIKELY)
-        reply = client.send("POST", "/", json.dumps(posted(TYPE)).encode(), Authorization=authorization)
-        assert reply.status_code == 401
-        assert reply.headers["www-authenticate"] == "Bearer"
-        assert client.send("GET", "/metrics", Authorization=authorization).status_code == 401
+        for header in (
+            "",
+            "Bearer wrong",
+            "bearer a-token-of-some-lengt",
+            "Basic !!!",
+            "Digest a-token-of-some-length",
+        ):
+            reply = client.send("POST", "/", json.dumps(posted(TYPE)).encode(), Authorization=header)
+            assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
+            assert client.send("GET", "/metrics", Authorization=header).status_code == 401
         assert policy_server.asked == []
 
-    @pytest.mark.parametrize(
-        ("change", "named"),
-        [
-            ({"labels": ["{}"]}, "labels[0]"),
+    def test_a_wrong_field_is_named_and_the_policy_not_asked(self, served, posted, policy_server):
+        client, body = served(tasks=LIKELY), posted(TYPE)
+        row = json.loads(body["labels"][0])
+        for change, named in [
             ({"labels": ["[" * 10_000]}, "labels[0]"),
             ({"labels": ['{"schema": 1, "task": "another", "id": "1"}']}, "labels[0]"),
             ({"query": ["<answer>T</answer>"]}, "query[0]"),
             ({"query": ["\ud800"]}, "body"),
-            ({"prompts": ["a", "b"]}, "prompts"),
-        ],
-    )
-    def test_a_wrong_field_is_named_and_the_policy_not_asked(self, served, posted, policy_server, change, named):
-        client = served(tasks=LIKELY)
-        reply = client.post({**posted(TYPE), **change})
-        assert reply.status_code == 400
-        assert reply.json()["error"].startswith(named + ":")
-        assert len(reply.json()["error"]) < 300
-        assert policy_server.asked == []
-
-    def test_a_row_that_lacks_what_its_dual_shows(self, served, posted, policy_server):
-        client, body = served(tasks=LIKELY), posted(TYPE)
-        row = json.loads(body["labels"][0])
-        for part in ({"known": {}}, {"unknown": "T"}, {"inputs": {}}, {"known": {"observed": "T"}}):
-            reply = client.post({**body, "labels": [json.dumps({**row, **part})]})
-            assert (reply.status_code, reply.json()["error"][:9]) == (400, "labels[0]"), part
+            *((change, "query") for change in ({"query": "ab"}, {"query": []}, {"query": ["a"] * (MAX_ITEMS + 1)})),
+            *((change, "prompts") for change in ({"prompts": ["a", "b"]}, {"prompts": [None]}, {"prompts": None})),
+            *(
+                ({"labels": [json.dumps({**row, **part})]}, "labels[0]")  # it lacks what its dual shows
+                for part in ({"known": {}}, {"unknown": "T"}, {"inputs": {}}, {"known": {"observed": "T"}})
+            ),
+        ]:
+            reply = client.post({**body, **change})
+            error = reply.json()["error"]
+            assert (reply.status_code, error.startswith(named), len(error) < 300) == (400, True, True), change
         assert policy_server.asked == []
 
     @pytest.mark.parametrize(
@@ -114,10 +121,8 @@ class TestWhatIsRefused:
         assert client.metrics()[f'requests_total{{code="{status}"}}'] == 1
 
     def test_what_is_past_the_bound_is_told_when_to_come_again(self, served, posted, policy_server):
-        client, bodies = (
-            served(Limits(at_once=1, waiting=2), tasks=LIKELY),
-            [posted(TYPE, row=row) for row in range(12)],
-        )
+        client = served(Limits(at_once=1, waiting=2), tasks=LIKELY)
+        bodies = [posted(TYPE, row=row) for row in range(12)]
         policy_server.after = 1.0
         with ThreadPoolExecutor(12) as threads:
             asked = [threads.submit(client.post, body) for body in bodies]
@@ -132,11 +137,6 @@ class TestWhatIsRefused:
         assert client.post(posted(TYPE, "T", "T", "T", "T")).status_code == 429
         assert client.post(posted(TYPE)).status_code == 200
         assert client.metrics()["queue"] == client.metrics()["in_flight"] == 0
-
-    def test_other_paths_and_methods(self, served):
-        client = served(tasks=LIKELY)
-        assert client.send("GET", "/").status_code == 405
-        assert client.send("POST", "/another", b"{}").status_code == 404
 
 
 @given(data=st.data())
@@ -156,21 +156,13 @@ def test_anything_at_all_gets_a_4xx_or_a_reward(data, any_client, posted):
 
 
 class TestFaults:
-    @pytest.mark.parametrize(
-        ("fault", "cause"),
-        [({"status": 503}, "http_5xx"), ({"cut": True}, "refused"), ({"body": b"\xff"}, "malformed")],
-    )
-    def test_a_policy_that_fails_costs_one_reward(self, served, posted, policy_server, said, fault, cause):
+    def test_a_policy_that_fails_costs_one_reward(self, served, posted, policy_server, said):
         client = served(tasks=LIKELY, endpoint={"retries": 0})
         client.post(posted(TYPE, row=1))  # now it knows the length of the context, and asks nothing but rewards
-        policy_server.script = [said(**fault)]
-        reply = client.post(posted(TYPE))
-        assert reply.status_code == 200
-        assert reply.json()["rewards"] == 0.0
-        assert reply.json()["extra_logs"]["dual_failed"] == 1.0
-        assert client.metrics()[f'failures_total{{cause="{cause}"}}'] == 1
-        if cause != "malformed":  # the address rests for a moment
-            time.sleep(0.3)
+        policy_server.script = [said(body=b"\xff")]
+        reply = client.post(posted(TYPE)).json()
+        assert (reply["rewards"], reply["extra_logs"]["dual_failed"]) == (0.0, 1.0)
+        assert client.metrics()['failures_total{cause="malformed"}'] == 1
         assert client.post(posted(TYPE)).json()["rewards"] > 0.0  # asked anew, though the row is the same
 
     def test_nothing_but_the_answer_crosses(self, served, posted, policy_server, cell):
@@ -210,13 +202,49 @@ def test_health_tells_whether_the_policy_answers(served, policy_server, monkeypa
         policy_server.stop()
 
 
-def test_what_was_done_is_counted(served, posted):
-    client = served(tasks=LIKELY)
-    client.post(posted(TYPE))
-    client.post(b"{}")
-    client.post(posted(TYPE), token="wrong")
-    metrics = client.metrics()
-    assert {code: metrics[f'requests_total{{code="{code}"}}'] for code in (200, 400, 401)} == {200: 1, 400: 1, 401: 1}
-    assert metrics["request_seconds_count"] == 3
-    assert metrics["rewards_total"] == 1
-    assert metrics["queue"] == metrics["in_flight"] == 0
+CHAT = {"urls": ["http://h/v1"], "model": "m", "kind": "chat"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "code"),
+    [
+        ({"dual": {"endpoint": CHAT}}, [], "needs-log-probs"),
+        ({}, ["--host", "0.0.0.0"], "no-token"),
+        ({}, ["--policy-url", "localhost:8000"], "no-address"),
+        ({}, ["--tokenizer", "/nowhere/at/all"], "no-tokenizer"),
+        ({}, ["--key-variable", "NO_SUCH_KEY"], "no-key"),
+        ({}, ["--port", ""], "cannot-listen"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(settings, flags, code, make_config, tmp_path, small_world, monkeypatch):
+    monkeypatch.delenv("CELLDUALITY_TOKEN", raising=False)
+    make_config(tasks={TYPE: {"pair": TYPE, "reward": {"duality": 1, "likelihood": 1}}}, **settings)
+    usual = ["--policy-url", "http://127.0.0.1:1/v1", "--model", "toy", "--tokenizer", str(small_world.model)]
+    config = ["--config", str(tmp_path / "cellduality.json")]
+    with socket.create_server(("127.0.0.1", 0)) as taken, refused(code):
+        flags = [flag or str(taken.getsockname()[1]) for flag in flags]
+        CliRunner().invoke(app, ["serve-reward", *config, *usual, *flags], catch_exceptions=False)
+
+
+def test_it_prints_the_flag_serves_and_ends_well(make_config, tmp_path, small_world, policy_server, posted):
+    make_config(tasks=LIKELY)
+    usual = ["--policy-url", policy_server.url, "--model", "toy", "--tokenizer", str(small_world.model), "--port", "0"]
+    program = "from cellduality_plugin.cli import main; main()", "serve-reward"
+    command = [sys.executable, "-W", "ignore", "-c", *program, "--config", str(tmp_path / "cellduality.json"), *usual]
+    clean = {name: value for name, value in os.environ.items() if name != "CELLDUALITY_TOKEN"}
+    environment, pipe = {**clean, "PYTHONPATH": str(ROOT)}, subprocess.PIPE
+    with (
+        subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        line = process.stdout.readline()
+        found = re.fullmatch(r"--reward\.remote_url (http://reward:\S+@127\.0\.0\.1:\d+/)\n", line)
+        assert found, (line, process.stderr.read() if process.poll() is not None else "")
+        policy_server.after = 1.0
+        reply = thread.submit(httpx.post, found[1], json=posted(TYPE), timeout=120, trust_env=False)
+        while not policy_server.asked:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)  # with a request under way
+        assert reply.result().json()["rewards"] > 0.0
+        assert process.wait(120) == 0
+        assert process.stderr.read() == ""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +13,7 @@ from cellduality_plugin.policies import addresses
 from cellduality_plugin.tasks import get_task
 from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.questions import Question
-from tests.scripted_server import Said, ScriptedServer
+from tests.scripted_server import Said
 
 KEY = "sk-test-0123456789abcdef"
 ANSWER = "<think>CD79A ranks high.</think><answer>B cell</answer>"
@@ -26,6 +24,10 @@ def question(number: int) -> Question:
     task = get_task("cell_type_annotation")
     example = Example(task.name, f"toy/{number}", {"cell": ("A", "B")}, {"observed": ("A",)}, ("B",), "B cell")
     return Question(task, "primal", example, 0, "B cell", f"question {number}")
+
+
+def questions(count: int) -> list[Question]:
+    return [question(number) for number in range(count)]
 
 
 def body(text: Any = ANSWER, **changed: Any) -> bytes:
@@ -42,52 +44,20 @@ class Completed(Said):
     body: bytes = field(default_factory=body)
 
 
-class ChatServer(ScriptedServer):
-    """Says a completion, and remembers what it was asked, and when."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.usual = lambda *asked: Completed()
-        self.moments: list[float] = []
-        self.bodies: list[dict[str, Any]] = []
-
-    @property
-    def asked(self) -> list[tuple[str, int]]:
-        return [(body["messages"][-1]["content"], body["seed"]) for body in self.bodies]
-
-    def answer(self, path: str, body: dict[str, Any]) -> Said:
-        with self.lock:
-            self.moments.append(time.monotonic())
-            self.bodies.append(body)
-        return super().answer(path, body)
+def asked(server: Any) -> list[tuple[int, int]]:
+    """Return (number of the question, number of the candidate) of each request."""
+    return [(int(body["messages"][-1]["content"].split()[1]), body["seed"]) for body in server.asked]
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    """A server on a port of its own; who asks it loses no time after a failure."""
+def server(policy_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A chat server; who asks it has a key, and loses no time after a failure."""
     monkeypatch.setattr(addresses, "FIRST_REST", 0.01)
-    chat = ChatServer()
-    chat.start()
-    yield chat
-    chat.stop()
-
-
-@pytest.fixture
-def key(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    return KEY
+    policy_server.usual = lambda *asked: Completed()
+    return policy_server
 
 
 @pytest.fixture
-def teacher(server: ChatServer, key: str) -> EndpointTeacher:
-    return EndpointTeacher("toy", server.url, timeout=2.0, retries=3)
-
-
-@pytest.fixture
-def questions() -> Callable[[int], list[Question]]:
-    return lambda count: [question(number) for number in range(count)]
-
-
-@pytest.fixture
-def said() -> type[Said]:
-    return Completed
+def teacher(server: Any) -> EndpointTeacher:
+    return EndpointTeacher("toy", server.url, timeout=2.0)

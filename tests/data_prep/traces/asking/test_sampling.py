@@ -6,33 +6,33 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from cellduality_plugin import cli
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.policies.addresses import RequestFailed
 from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.asking.sampling import SampleSettings, sample
 from data_prep.traces.candidates import Reply, Teacher, Tokens, prompt_hash, read_candidates
-from tests.data_prep.traces.asking.conftest import body, question
+from tests.data_prep.traces.asking.conftest import KEY, Completed, asked, body, question, questions
 from tests.data_prep.traces.filtering.planted import good, prepared, questions_in
 from tests.refused import refused
 
 
 class Rule(Teacher):
-    """A teacher that never waits."""
+    """A teacher that never waits, and fails at some (number of a question, candidate)."""
 
-    name, version = "rule", "0123456789ab"
+    name = "rule"
 
-    def __init__(self, fails=()):
-        self.asked, self.fails = [], set(fails)
+    def __init__(self, *fails, version="0123456789ab"):
+        self.asked, self.fails, self.version = [], set(fails), version
 
     async def answer(self, question, candidate):
-        self.asked.append((question.prompt, candidate))
-        if (question.prompt, candidate) in self.fails:
+        self.asked.append((int(question.prompt.split()[1]), candidate))
+        if self.asked[-1] in self.fails:
             raise RequestFailed("http_5xx", "broken")
         return Reply(f"<answer>{candidate}</answer>")
 
@@ -42,19 +42,19 @@ def out(tmp_path):
     return tmp_path / "traces" / "candidates.jsonl"
 
 
-def run(questions, teacher, out, **settings):
-    return sample(questions, teacher, out, SampleSettings(**settings), show_progress=False)
+def run(some, teacher, out, **settings):
+    return sample(some, teacher, out, SampleSettings(**settings), show_progress=False)
 
 
 def kept(out):
     return [(int(line.key.split("/")[3].partition("#")[0]), line.candidate) for line in read_candidates(out)]
 
 
-def pairs(questions, candidates):
-    return [(question, number) for question in range(questions) for number in range(candidates)]
+def pairs(count, candidates):
+    return [(number, candidate) for number in range(count) for candidate in range(candidates)]
 
 
-def test_a_rule_is_asked_for_every_candidate_once_whole_questions_first(out, questions):
+def test_a_rule_is_asked_for_every_candidate_once_whole_questions_first(out):
     rule = Rule()
     summary = run(questions(30), rule, out, candidates=3, concurrency=7)
     assert (summary.asked, summary.present, summary.left, summary.stopped_by) == (90, 0, 0, "")
@@ -65,19 +65,13 @@ def test_a_rule_is_asked_for_every_candidate_once_whole_questions_first(out, que
     assert (again.asked, again.present) == (34, 90 + 31 * 4)
     assert sorted(kept(out)) == pairs(31, 4)
     assert Counter(rule.asked).most_common(1)[0][1] == 1
+    # Another version, or a question of other words, is asked anew.
+    assert run(questions(2), Rule(version="another"), out, candidates=2).asked == 4
+    assert run([replace(question(0), prompt="question 99"), *questions(2)], rule, out, candidates=2).asked == 2
 
 
-def test_another_version_and_a_changed_prompt_are_asked_anew(out, questions):
-    other = Rule()
-    run(questions(2), Rule(), out, candidates=2)
-    other.version = "another"
-    assert run(questions(2), other, out, candidates=2).asked == 4
-    changed = [type(question)(**{**vars(question), "prompt": "anew"}) for question in questions(1)]
-    assert run([*changed, *questions(2)], Rule(), out, candidates=2).asked == 2
-
-
-def test_what_was_given_up_is_asked_by_the_next_run(out, questions):
-    summary = run(questions(5), Rule(fails=[("question 1", 0), ("question 3", 1)]), out, candidates=2)
+def test_what_was_given_up_is_asked_by_the_next_run(out):
+    summary = run(questions(5), Rule((1, 0), (3, 1)), out, candidates=2)
     assert (summary.asked, summary.left) == (8, 2)
     assert (summary.failed, summary.said) == ({"http_5xx": 2}, {"http_5xx": "broken"})
     again = run(questions(5), Rule(), out, candidates=2)
@@ -85,54 +79,34 @@ def test_what_was_given_up_is_asked_by_the_next_run(out, questions):
     assert sorted(kept(out)) == pairs(5, 2)
 
 
-def test_a_teacher_that_answers_nothing_ends_the_run(out, questions):
-    rule = Rule(fails=[(f"question {number}", 0) for number in range(100)])
+def test_a_teacher_that_answers_nothing_ends_the_run(out):
+    rule = Rule(*pairs(100, 1))
     summary = run(questions(100), rule, out, candidates=1, concurrency=4, patience=10)
     assert (summary.stopped_by, summary.asked, summary.left) == ("faults", 0, 100)
     assert 10 <= len(rule.asked) < 20
 
 
-def test_all_faults_in_one_run(out, server, key, questions, said):
-    server.script = [
-        said(429, b"{}", headers={"Retry-After": "0.05"}),
-        said(500, b"oops"),
-        said(after=1.0),
-        said(cut=True),
-        said(body=b'{"choices": ['),
-        said(body=body(choices=[])),
-        said(body=body("it is a B cell")),
-    ]
-    teacher = EndpointTeacher("toy", server.url, timeout=0.5)
-    summary = run(questions(10), teacher, out, candidates=2, concurrency=8)
-    assert (summary.asked, summary.left, summary.failed) == (20, 0, {})
-    assert teacher.retried == {"http_429": 1, "http_5xx": 1, "timeout": 1, "refused": 1, "malformed": 1}
-    assert sorted(kept(out)) == pairs(10, 2)
-    texts = Counter(line.reply.text for line in read_candidates(out))
-    assert (texts[""], texts["it is a B cell"], summary.tokens) == (1, 1, Tokens(2000, 400))
-
-
-def test_a_wrong_key_ends_the_run_and_keeps_what_there_is(out, server, teacher, questions, said, key):
-    server.usual = lambda *asked: said() if len(server.asked) <= 10 else said(401, b"{}", after=0.02)
+def test_a_wrong_key_ends_the_run_and_keeps_what_there_is(out, server, teacher):
+    server.usual = lambda *asked: Completed() if len(server.asked) <= 10 else Completed(401, b"{}", after=0.02)
     for times in (1, 2):  # a new run tries again, no other question of this one does
         with refused("key-refused"):
             run(questions(100), teacher, out, candidates=1, concurrency=4)
         assert len(kept(out)) == 10
         assert len(server.asked) <= 10 + 8 * times
-    server.usual = lambda *asked: said()
+    server.usual = lambda *asked: Completed()
     assert run(questions(100), teacher, out, candidates=1).asked == 90
     assert sorted(kept(out)) == pairs(100, 1)
-    assert key not in out.read_text()
 
 
 @pytest.mark.parametrize(
     "budget", [{"budget_tokens": 20_000}, {"budget_usd": 0.05, "price_in": 2.0, "price_out": 10.0}]
 )
-def test_no_run_passes_the_budget(out, server, teacher, questions, budget):
+def test_no_run_passes_the_budget(out, server, teacher, budget):
     summary = run(questions(400), teacher, out, candidates=1, concurrency=16, **budget)
     assert summary.stopped_by == "budget"
     assert summary.asked == len(server.asked) == len(kept(out)) == 400 - summary.left
     assert summary.tokens == Tokens(100 * summary.asked, 20 * summary.asked)
-    unused = teacher.most(questions(1)[0]) + Tokens(100, 20)
+    unused = teacher.most(question(0)) + Tokens(100, 20)
     if "budget_tokens" in budget:
         assert 20_000 - unused.total <= summary.tokens.total <= 20_000
     else:
@@ -159,8 +133,8 @@ sample(asked, teacher, Path({out!r}), SampleSettings(candidates=2, concurrency=8
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_ended_half_way_and_resumed(out, server, questions, said, key, how):
-    server.usual = lambda *asked: said(after=0.02 if len(server.asked) <= 100 else 0.5)
+def test_ended_half_way_and_resumed(out, server, how):
+    server.usual = lambda *asked: Completed(after=0.02 if len(server.asked) <= 100 else 0.5)
     text = PROGRAM.format(question=inspect.getsource(question), url=server.url, out=str(out))
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", text],
@@ -176,41 +150,38 @@ def test_ended_half_way_and_resumed(out, server, questions, said, key, how):
     process.send_signal(how)
     printed, _ = process.communicate(timeout=10)
     assert process.returncode == -how
-    assert key not in printed
+    assert KEY not in printed
     assert "never retrieved" not in printed
-    if how == signal.SIGINT:
-        assert f"kept in {out}; run it again to go on" in printed.replace("\n", "")
+    assert how == signal.SIGKILL or f"kept in {out}; run it again to go on" in printed.replace("\n", "")
     time.sleep(0.6)  # what was in flight is answered to nobody
 
-    before, first_run = kept(out), {(int(prompt.split()[1]), number) for prompt, number in server.asked}
+    before, first_run = kept(out), asked(server)
     assert 80 <= len(before) < 120
-    server.usual = lambda *asked: said()
-    asked_before = len(server.asked)
+    server.usual = lambda *asked: Completed()
     summary = run(questions(100), EndpointTeacher("toy", server.url), out, candidates=2, concurrency=8)
-    asked = [(int(prompt.split()[1]), number) for prompt, number in server.asked[asked_before:]]
+    then = asked(server)[len(first_run) :]
     assert (summary.present, summary.asked) == (len(before), 200 - len(before))
-    assert sorted([*before, *asked]) == pairs(100, 2)  # nothing is asked twice, nothing is lost
-    assert len(first_run & {*asked}) <= 16  # but what was in flight, or answered and not yet written
+    assert sorted([*before, *then]) == pairs(100, 2)  # nothing is asked twice, nothing is lost
+    assert len({*first_run} & {*then}) <= 16  # but what was in flight, or answered and not yet written
     assert sorted(kept(out)) == pairs(100, 2)
 
 
-def test_progress_shows_what_is_done(out, server, teacher, questions, capfd):
+def test_progress_shows_what_is_done(out, server, teacher, capfd):
     sample(questions(10), teacher, out, SampleSettings(candidates=2, price_in=2.0, price_out=10.0))
     shown = capfd.readouterr().err.replace("\n", " ")
     assert all(part in shown for part in ("toy@127.0.0.1", "20/20", "2,400 tokens, $0.01"))
 
 
-@pytest.mark.parametrize("values", [{"candidates": 0}, {"budget_usd": 1.0}, {"cost": 1}])
-def test_settings_that_do_not_hold(values):
-    with pytest.raises(CellDualityError):
-        SampleSettings.read(values)
+def test_a_budget_in_dollars_needs_a_price():
+    with refused("wrong-settings"):
+        SampleSettings.read({"budget_usd": 1.0})
 
 
-def test_from_the_command_line_to_rows(server, key, said, tmp_path):
-    """An endpoint is asked once, and what is right becomes rows."""
+def test_from_the_command_line_to_rows(server, tmp_path):
+    """An endpoint that fails in every way is asked for each answer once, and what is right becomes rows."""
     data = prepared(tmp_path, cells=3)
-    asked = questions_in(data)
-    right = {question.prompt: good(question).text for question in asked}
+    wanted = questions_in(data)
+    right = {question.prompt: good(question).text for question in wanted}
 
     def traces(*words: object) -> None:
         CliRunner().invoke(cli.app, ["traces", *map(str, words)], catch_exceptions=False)
@@ -218,21 +189,26 @@ def test_from_the_command_line_to_rows(server, key, said, tmp_path):
     def usual(path, sent):
         # every second candidate has no answer tag
         text = "I would rather not say." if sent["seed"] % 2 else right[sent["messages"][-1]["content"]]
-        return said(body=body(text))
+        return Completed(body=body(text))
 
     server.usual = usual
-    server.script = [said(status=429, headers={"retry-after": "0"}), said(status=500)]
+    server.script = [
+        Completed(429, b"{}", {"retry-after": "0"}),
+        Completed(500),
+        Completed(cut=True),
+        Completed(body=b"{"),
+    ]
     for _ in range(2):
         flags = "--teacher", "toy", "--base-url", server.url, "--candidates", 2, "--seed", 0
         traces("sample", "--data", data, *flags)
         found = Counter((each.key, each.candidate) for each in read_candidates(data / "traces" / "candidates.jsonl"))
-        assert found == {(question.key, number): 1 for question in asked for number in (0, 1)}
-        assert len(server.asked) == 2 * len(asked) + 2  # and the two faults once more
+        assert found == {(question.key, number): 1 for question in wanted for number in (0, 1)}
+        assert len(server.asked) == 2 * len(wanted) + 4  # and the faults once more
 
     traces("filter", "--data", data)
     rows = list(read_jsonl(data / "sft_traces.jsonl"))
-    assert Counter(row["output"] for row in rows) == Counter(right[question.prompt] for question in asked)
+    assert Counter(row["output"] for row in rows) == Counter(right[question.prompt] for question in wanted)
     assert {row["teacher"] for row in rows} == {"toy@127.0.0.1"}
     reasons = Counter(row["reason"] for row in read_jsonl(data / "traces" / "rejected.jsonl"))
-    assert reasons == {"no_answer": len(asked)}
-    assert not any(key in path.read_text(errors="replace") for path in data.rglob("*") if path.is_file())
+    assert reasons == {"no_answer": len(wanted)}
+    assert not any(KEY in path.read_text(errors="replace") for path in data.rglob("*") if path.is_file())

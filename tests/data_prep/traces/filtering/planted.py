@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +28,6 @@ VOCABULARY = Vocabulary(
     },
 )
 TRACE = "What is high in this cell speaks for one answer."
-
-Plant = tuple[str, str, Reply]
-"""(question key, the reason it must be given, the reply)."""
 
 
 def make_cells(count: int) -> list[Cell]:
@@ -123,8 +119,3 @@ def bad_replies(question: Question) -> dict[str, Reply]:
         "repeats": listed([*genes, *genes[:third]]),
         "low_similarity": listed(others(question, len(genes))),
     }
-
-
-def spaced(reply: Reply) -> Reply:
-    """Return the same text with other white space in its trace."""
-    return replace(reply, text=reply.text.replace("in this", "in  \n this"))

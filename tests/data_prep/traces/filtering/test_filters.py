@@ -1,7 +1,9 @@
-"""Every planted candidate is accepted, or rejected for the reason it was planted with."""
+"""Every planted candidate is accepted, or rejected for the reason it was planted with; what an instance lacks, too."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -9,30 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellduality_plugin.examples import Value
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import OneOf, join_response
 from cellduality_plugin.tasks import TASKS
-from data_prep.traces.candidates import Reply
-from data_prep.traces.filtering.filters import (
-    ANSWER_PHRASES,
-    LABEL_PHRASES,
-    FilterSettings,
-    Reason,
-    judge,
-    judge_all,
-    leak,
-)
+from data_prep.traces.candidates import Instance, Reply, answers_read, dual_questions, read_instances
+from data_prep.traces.filtering import filters
+from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS, CurationSettings, curate
+from data_prep.traces.filtering.filters import FilterSettings, Reason, ill_posed, judge, judge_all, leak
 from data_prep.traces.questions import Question
-from tests.data_prep.traces.filtering.planted import (
-    TRACE,
-    VOCABULARY,
-    bad_replies,
-    candidate,
-    good,
-    others,
-    prepared,
-    questions_in,
-    spaced,
-)
+from tests.data_prep.traces.filtering import planted
+from tests.data_prep.traces.filtering.planted import TRACE, VOCABULARY, bad_replies, candidate, good, questions_in
 
 SETTINGS = FilterSettings()
 OF_INSTANCES = {"unanswerable", "not_unique", "no_primal"}
@@ -41,7 +30,7 @@ OF_INSTANCES = {"unanswerable", "not_unique", "no_primal"}
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Question]:
     """One question by group."""
-    folder: Path = prepared(tmp_path_factory.mktemp("one cell"), cells=1)
+    folder = planted.prepared(tmp_path_factory.mktemp("one cell"), cells=1)
     return {question.group: question for question in questions_in(folder)}
 
 
@@ -57,20 +46,19 @@ def dual(questions) -> Question:
 
 def reasons(question: Question, replies: list[Reply], settings: FilterSettings = SETTINGS) -> list[str]:
     candidates = [candidate(question, number, reply) for number, reply in enumerate(replies)]
-    judged = judge_all(question, reversed(candidates), VOCABULARY, settings)
-    assert [kept.candidate for kept, _ in judged] == list(range(len(replies)))
-    return [verdict.reason for _, verdict in judged]
+    return [verdict.reason for _, verdict in judge_all(question, candidates, VOCABULARY, settings)]
 
 
 def test_every_planted_reply_is_named_for_its_reason_and_the_good_one_passes(question):
-    planted = {**bad_replies(question), "": good(question)}
-    replies = [*planted.values(), spaced(good(question)), good(question, "Said otherwise.")]
-    assert reasons(question, replies) == [*planted, "duplicate", "not_best"]
+    made, right = {**bad_replies(question), "": good(question)}, good(question)
+    spaced = replace(right, text=right.text.replace("in this", "in  \n this"))
+    replies = [*made.values(), spaced, good(question, "Said otherwise.")]
+    assert reasons(question, replies) == [*made, "duplicate", "not_best"]
 
 
 def test_no_reason_is_without_a_plant(questions):
-    planted = {reason for question in questions.values() for reason in bad_replies(question)}
-    assert planted | OF_INSTANCES | {"", "duplicate", "not_best"} == set(get_args(Reason))
+    made = {reason for question in questions.values() for reason in bad_replies(question)}
+    assert made | OF_INSTANCES | {"", "duplicate", "not_best"} == set(get_args(Reason))
 
 
 def test_the_first_reason_in_the_documented_order_is_named(question):
@@ -88,14 +76,14 @@ def test_without_traces_nothing_is_asked_of_them(question):
 
 
 def test_the_best_are_kept_and_of_equals_the_first(dual):
-    nearly = Reply(dual.response((*dual.gold[:-1], *others(dual, 1)), TRACE))
+    nearly = Reply(dual.response((*dual.gold[:-1], *planted.others(dual, 1)), TRACE))
     right, again, third = good(dual), good(dual, "And again."), good(dual, "A third time.")
     assert reasons(dual, [nearly, right, again]) == ["not_best", "", "not_best"]
     assert reasons(dual, [nearly, right, again, third], FilterSettings(keep=2)) == ["not_best", "", "", "not_best"]
 
 
 def test_a_list_at_the_threshold_passes_and_one_below_does_not(dual):
-    reply = Reply(dual.response((*others(dual, 1), *dual.gold[1:]), TRACE))
+    reply = Reply(dual.response((*planted.others(dual, 1), *dual.gold[1:]), TRACE))
     score = judge(dual, reply, VOCABULARY, SETTINGS).score
     assert 0 < score < 1
     for thresholds in ({}, {"dual": 0.0, dual.group: score}):
@@ -105,12 +93,12 @@ def test_a_list_at_the_threshold_passes_and_one_below_does_not(dual):
     assert judge(dual, reply, VOCABULARY, strict).reason == "low_similarity"
 
 
-@pytest.mark.parametrize("phrase", [*ANSWER_PHRASES, *LABEL_PHRASES])
+@pytest.mark.parametrize("phrase", [*filters.ANSWER_PHRASES, *filters.LABEL_PHRASES])
 def test_what_tells_of_a_known_answer_leaks_whatever_its_case_and_punctuation(phrase):
     written = f"This is so ({phrase.upper().replace(' ', '-')})."
     assert leak(written, "B", VOCABULARY) == phrase
     # Of a list, the question shows a label: it may be spoken of.
-    assert leak(written, ("G1",), VOCABULARY) == (phrase if phrase in ANSWER_PHRASES else "")
+    assert leak(written, ("G1",), VOCABULARY) == (phrase if phrase in filters.ANSWER_PHRASES else "")
 
 
 GENES = tuple(f"G{number}" for number in range(12))
@@ -161,3 +149,83 @@ def test_what_is_accepted_can_be_written_and_read_again(questions, trace, answer
         if verdict.accepted:
             again = judge(question, Reply(question.response(verdict.value, verdict.trace)), VOCABULARY, lax)
             assert again == verdict
+
+
+def wrong_reply(question: Question) -> Reply:
+    return bad_replies(question)["wrong_label" if isinstance(question.gold, str) else "low_similarity"]
+
+
+def answers_to(primal: Question) -> list[Value]:
+    """Return the right answer and a wrong one."""
+    wrong = primal.read(wrong_reply(primal).text, VOCABULARY).value
+    assert wrong not in (None, primal.gold)
+    return [primal.gold, wrong]
+
+
+@pytest.fixture(params=sorted(TASKS))
+def make(request, questions) -> Callable[[Sequence[bool]], Instance]:
+    """Return a function from which answers' duals are solved (right answer first) to the instance."""
+
+    def instance(solved: Sequence[bool]) -> Instance:
+        primal = questions[f"{request.param}/primal"]
+        made = Instance(primal=primal)
+        for number, (answer, well) in enumerate(zip(answers_to(primal), solved, strict=False)):
+            dual = primal.about(answer, VOCABULARY)
+            replies = [Reply("no answer at all"), good(dual) if well else wrong_reply(dual)]
+            made.replies.setdefault(primal.key, []).append(candidate(primal, number, primal.response(answer, TRACE)))
+            made.replies[dual.key] = [candidate(dual, place, reply) for place, reply in enumerate(replies)]
+        return made
+
+    return instance
+
+
+@pytest.mark.parametrize(
+    ("solved", "expected"),
+    [
+        ((True, False), ""), ((False, True), ""), ((True,), ""),
+        ((False, False), "unanswerable"), ((False,), "unanswerable"), ((), "unanswerable"),
+        ((True, True), "not_unique"),
+    ],
+)  # fmt: skip
+def test_an_instance_is_well_posed_if_one_answer_alone_is_solved_by_its_dual(make, solved, expected):
+    instance = make(solved)
+    if expected == "not_unique" and not isinstance(instance.primal.gold, str):
+        expected = ""
+    assert ill_posed(instance, VOCABULARY, SETTINGS) == expected
+
+
+def test_a_dual_that_was_worded_otherwise_is_no_evidence(make):
+    instance = make((True,))
+    for replies in instance.replies.values():
+        replies[:] = [r if r.key == instance.primal.key else candidate(instance.primal, 0, r.reply) for r in replies]
+    assert ill_posed(instance, VOCABULARY, SETTINGS) == "unanswerable"
+
+
+def test_duals_are_asked_about_each_different_answer_once(make):
+    instance = make((True, True))
+    primal = instance.primal
+    again = candidate(primal, 2, primal.response(primal.gold, "Once more."))
+    instance.replies[primal.key] += [again, candidate(primal, 3, "no answer")]
+    assert answers_read(instance, primal, VOCABULARY) == answers_to(primal)
+    duals = list(dual_questions([instance, Instance(dual=primal)], VOCABULARY))
+    assert [dual.key for dual in duals] == [key for key in instance.replies if key != primal.key]
+    assert duals[0].key == primal.key.replace("/primal/", "/dual/")
+
+
+def test_curation_rejects_what_is_not_well_posed_and_does_not_fill_it(tmp_path: Path):
+    folder, write = planted.prepared(tmp_path / "data", cells=3), planted.write_candidates
+    asked = questions_in(folder)
+    write(folder, [candidate(question, 0, good(question)) for question in asked if question.direction == "primal"])
+    primal = [question for question in asked if question.group == "cell_type_annotation/primal"]
+    write(folder, [candidate(q, 1, q.response(answers_to(q)[1], TRACE)) for q in primal])
+    duals = list(dual_questions(read_instances(folder / QUESTIONS, folder / CANDIDATES, TASKS)[0], VOCABULARY))
+    solved = {primal[0].about(answer, VOCABULARY).key for answer in answers_to(primal[0])}  # both of the first
+    solved |= {primal[1].about(primal[1].gold, VOCABULARY).key}  # one of the second, none of the third
+    write(folder, [candidate(dual, 0, good(dual) if dual.key in solved else wrong_reply(dual)) for dual in duals])
+    curate(folder, TASKS, CurationSettings(well_posed=True, fill=True))
+    rejected = {(row["key"], row["candidate"]): row["reason"] for row in read_jsonl(folder / REJECTED)}
+    assert [rejected.get((question.key, 0), "") for question in primal] == ["not_unique", "", "unanswerable"]
+    assert [rejected[question.key, 1] for question in primal] == ["wrong_label"] * 3
+    assert rejected[primal[0].about(primal[0].gold, VOCABULARY).key, 0] == "no_primal"
+    rows = [row for row in read_jsonl(folder / ROWS) if row["datasource"] == "cell_type_annotation"]
+    assert {row["id"] for row in rows} == {primal[1].example.id}

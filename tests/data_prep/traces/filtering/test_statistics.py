@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.tasks import TASKS
-from data_prep.traces.candidates import Candidate
 from data_prep.traces.filtering.curation import ROWS, CurationSettings, curate
 from data_prep.traces.filtering.filters import similarity
 from data_prep.traces.filtering.statistics import STEPS, Statistics, last_settings, plot, statistics, tables
 from tests.data_prep.traces.filtering.planted import TRACE, candidate, good, others, prepared, questions_in
 from tests.data_prep.traces.filtering.planted import write_candidates as write
-from tests.refused import refused
 
 ANNOTATION = "cell_type_annotation"
 PRIMAL, DUAL = f"{ANNOTATION}/primal", f"{ANNOTATION}/dual"
@@ -93,10 +91,3 @@ def test_what_was_not_needed_is_counted_as_passed(tmp_path):
     assert rows_of(found, "why")[DUAL] == ["1"]
     assert found.sweep[DUAL][-1].tolist() == [1, 1]
     assert (found.questions[PRIMAL], found.asked[PRIMAL]) == (1, 0)
-
-
-def test_candidates_of_another_preparation_are_an_error(tmp_path):
-    question = questions_in(prepared(tmp_path, cells=1))[0]
-    write(tmp_path, [Candidate(question.key, 0, "f" * 12, "t", "0" * 12, good(question))])
-    with refused("other-preparation"):
-        statistics(tmp_path, TASKS, CurationSettings())

@@ -49,15 +49,6 @@ def test_planted_markers_are_the_strongest_and_what_is_absent_are_those_of_other
         assert absent <= {gene for other in LABELS if other != label for gene, _ in markers.present[other]}
 
 
-def test_condition_counts_as_annotation_does():
-    cells = [
-        Cell(f"toy/{number}", (gene, "G30"), condition={"sensitivity": label})
-        for number, (label, gene) in enumerate([("resistant", "G00"), ("sensitive", "G01")] * 3)
-    ]
-    found = find_markers(cells, VOCABULARY)["sensitivity"]
-    assert [gene for gene, _ in found.present["resistant"]] == ["G00"]
-
-
 def test_labels_of_another_data_set_are_not_counted(cells):
     other = Cell("other/1", (*sorted(PLANTED["alpha"]), "G39"), {"cell_type": "Alpha cells, as others call them"})
     without, beside = (find_markers(some, VOCABULARY)["cell_type"] for some in (cells, [*cells, other]))
@@ -83,7 +74,8 @@ def test_too_few_cells_for_a_test_are_no_error_and_a_single_cell_has_its_own_gen
 
 def test_weights_are_log_ratios():
     genes_of = [("alpha", ("G00", "G01")), ("alpha", ("G00",)), ("beta", ("G01",)), ("beta", ("G01", "G02"))]
-    cells = [Cell(f"toy/{n}", genes, {"cell_type": label}) for n, (label, genes) in enumerate(genes_of)]
+    # A condition counts as an annotation does.
+    cells = [Cell(f"toy/{n}", genes, condition={"cell_type": label}) for n, (label, genes) in enumerate(genes_of)]
     found = find_markers(cells, VOCABULARY)["cell_type"]
     assert found.if_present[0, 0] == pytest.approx(np.log((2.5 / 3) / (0.5 / 3)))
     assert found.if_absent[0, 1] == pytest.approx(np.log((1.5 / 3) / (0.5 / 3)))

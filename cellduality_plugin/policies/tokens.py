@@ -1,0 +1,121 @@
+"""A policy that is asked in token ids, and the token positions at which responses branch."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from cellduality_plugin.chat import render, response_ids
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.seeds import request_seed
+
+Tokens: TypeAlias = list[int]
+Prefix: TypeAlias = tuple[int, ...]
+
+
+def branches_of(responses: Sequence[Sequence[int]]) -> dict[Prefix, list[int]]:
+    """Return {prefix that some responses share: the different tokens that follow}, wherever these are two or more.
+
+    ``responses`` are token ids; if one of them is the beginning of another, a ValueError is raised.
+
+    Examples
+    --------
+    >>> branches_of([[5, 1, 9], [5, 2, 7, 9], [5, 2, 8, 9]])
+    {(5,): [1, 2], (5, 2): [7, 8]}
+    """
+    following: dict[Prefix, set[int]] = {}
+    distinct = set(map(tuple, responses))
+    for response in distinct:
+        for place, token in enumerate(response):
+            following.setdefault(response[:place], set()).add(token)
+    if any(response in following for response in distinct):
+        raise ValueError("a response is the beginning of another: how likely each is cannot be read")
+    in_order = sorted(following, key=lambda prefix: (len(prefix), prefix))
+    return {prefix: sorted(following[prefix]) for prefix in in_order if len(following[prefix]) > 1}
+
+
+def log_prob_at(branches: Mapping[Prefix, Mapping[int, float]], response: Sequence[int]) -> float:
+    """Return the sum of the log-probabilities of the tokens of ``response`` at which others branch off.
+
+    ``branches`` has at each shared prefix the natural log-probability of each token that follows.
+    """
+    whole = tuple(response)
+    return math.fsum(branches[whole[:place]][token] for place, token in enumerate(whole) if whole[:place] in branches)
+
+
+def room_after(used: int, context: int, limit: int | None) -> int:
+    """Return how many tokens fit a context after ``used``, ``limit`` at most; PolicyError if none does."""
+    if used >= context:
+        raise PolicyError("prompt_too_long")
+    return min(context - used, limit or context)
+
+
+class TokenPolicy(ABC):
+    """A :class:`~cellduality_plugin.policies.base.Policy` over a model that reads and writes token ids.
+
+    Prompts are rendered here as OpenRLHF renders a rollout's, so the same weights see the same tokens. What does not
+    fit the context is ``PolicyError("prompt_too_long")``. With a ``seed`` draws depend on it, the prompt and their
+    number alone; without one they are the model's own.
+    """
+
+    spare = 1  # tokens beside prompt and response that a request for log-probabilities takes: vLLM always decodes one
+
+    def __init__(self, tokenizer: Any, temperature: float, seed: int | None = None) -> None:
+        self._tokenizer, self._temperature, self._seed = tokenizer, temperature, seed
+        self._draws: Counter[int] = Counter()  # by a hash: a million prompts are gigabytes
+
+    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
+        """Return the response to ``prompt``; at the temperature of the settings, unless another is given."""
+        tokens = render(self._tokenizer, prompt)
+        at, room = self._temperature if temperature is None else temperature, await self._room(len(tokens))
+        if at and seed is None and self._seed is not None:
+            seed = request_seed(self._seed, prompt, self._draws[hash(prompt)])
+            self._draws[hash(prompt)] += 1
+        return await self._write(tokens, room, at, seed)
+
+    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
+        """Return the natural log-probability of each token of ``response``, which follows ``given``."""
+        tokens, [target] = await self._fitting(prompt, [given + response])
+        return (await self._score(tokens, target))[len(response_ids(self._tokenizer, given)) :]
+
+    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
+        """Return for each of ``responses`` the log-probability of its tokens where responses branch."""
+        tokens, targets = await self._fitting(prompt, responses)
+        branches = branches_of(targets)
+        found = await self._choose(tokens, targets, branches) if branches else {}
+        return [log_prob_at(found, target) for target in targets]
+
+    async def _choose(
+        self, tokens: Tokens, targets: list[Tokens], branches: Mapping[Prefix, Sequence[int]]
+    ) -> dict[Prefix, dict[int, float]]:
+        """Return the log-probability of each token that follows ``tokens`` and a shared prefix of ``targets``."""
+        scores = await asyncio.gather(*(self._score(tokens, target) for target in targets))
+        found: dict[Prefix, dict[int, float]] = {prefix: {} for prefix in branches}
+        for target, log_probs in zip(targets, scores, strict=True):
+            for place, (token, log_prob) in enumerate(zip(target, log_probs, strict=True)):
+                if (prefix := tuple(target[:place])) in found:
+                    found[prefix][token] = log_prob
+        return found
+
+    async def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[Tokens, list[Tokens]]:
+        """Return the tokens of the prompt and of each response, if the longest fits."""
+        tokens = render(self._tokenizer, prompt)
+        targets = [response_ids(self._tokenizer, response) for response in responses]
+        await self._room(len(tokens) + max(map(len, targets)) + self.spare - 1)
+        return tokens, targets
+
+    @abstractmethod
+    async def _room(self, used: int) -> int:
+        """Return how many tokens fit after ``used``, or raise a PolicyError."""
+
+    @abstractmethod
+    async def _write(self, tokens: Tokens, room: int, temperature: float, seed: int | None) -> str:
+        """Return a response of up to ``room`` tokens."""
+
+    @abstractmethod
+    async def _score(self, tokens: Tokens, target: Tokens) -> list[float]:
+        """Return the log-probability of each token of ``target`` after ``tokens``."""
