@@ -57,15 +57,13 @@ def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list
     if not path.is_file():
         hint = "prepare the data again (cellduality data prepare)"
         raise CellDualityError("no cells to audit", code="missing-audit-rows", where=str(path), hint=hint)
-    found: dict[str, list[Example]] = {n: [] for n, task in tasks.items() if isinstance(task.answer, OneOf | Genes)}
-    for row in read_jsonl(path):
-        example = Example.from_label(row.get("label", ""))
-        if example.task in found:
-            found[example.task].append(example)
-    if not any(found.values()):
+    every = [Example.from_label(row.get("label", "")) for row in read_jsonl(path)]
+    asked = [name for name, task in tasks.items() if isinstance(task.answer, OneOf | Genes)]
+    found = {name: own for name in asked if (own := [each for each in every if each.task == name])}
+    if not found:
         what, hint = f"no row of {', '.join(tasks)}", "prepare the data again, with --audit-cells above 0"
         raise CellDualityError(what, code="empty-audit-rows", where=str(path), hint=hint)
-    return {name: examples for name, examples in found.items() if examples}
+    return found
 
 
 def make_cases(
@@ -83,43 +81,31 @@ def make_cases(
     The other rows lend their answers as wrong ones: ``others`` real cells of other conditions for a written one. So
     many ``masks`` of a row are looked at, None for all.
     """
-    for row in rows:
-        if row.gold is None:
-            where, hint = f"row {row.id} of {task.name}", "prepare the data again"
-            raise CellDualityError("the row holds no true answer", code="missing-gold", where=where, hint=hint)
-    return [
-        Case(task, row, row.splits()[:masks], tuple(_candidates(task, row, rows, vocabulary, others, rng)))
-        for row in rows[:cells]
-    ]
 
+    def candidates(row: Example) -> Iterable[tuple[Kind, Value]]:
+        gold = _gold(row)
+        yield "true", gold
+        elsewhere = [other for other in rows if other.id != row.id]
+        if isinstance(task.answer, OneOf):
+            wrong_labels = [label for label in vocabulary.labels[task.answer.kind] if label != gold]
+            if not vocabulary.lists(task.answer.kind):
+                wrong_labels = [wrong_labels[place] for place in rng.permutation(len(wrong_labels))[:NEGATIVES]]
+            yield from (("wrong", label) for label in wrong_labels)
+        else:
+            wrong = [other for other in elsewhere if other.unknown != row.unknown]
+            yield from (("wrong", _gold(wrong[index])) for index in rng.permutation(len(wrong))[:others])
+            yield "reordered", tuple(rng.permutation(list(gold)).tolist())
+            yield from (("copied", value) for value in row.inputs.values() if isinstance(value, tuple))
+        if elsewhere:
+            yield "another's", _gold(elsewhere[rng.integers(len(elsewhere))])
 
-def _candidates(
-    task: DualTask,
-    row: Example,
-    rows: Sequence[Example],
-    vocabulary: Vocabulary,
-    others: int,
-    rng: np.random.Generator,
-) -> Iterable[tuple[Kind, Value]]:
-    gold = _gold(row)
-    yield "true", gold
-    elsewhere = [other for other in rows if other.id != row.id]
-    if isinstance(task.answer, OneOf):
-        wrong_labels = [label for label in vocabulary.labels[task.answer.kind] if label != gold]
-        if not vocabulary.lists(task.answer.kind):
-            wrong_labels = [wrong_labels[place] for place in rng.permutation(len(wrong_labels))[:NEGATIVES]]
-        yield from (("wrong", label) for label in wrong_labels)
-    else:
-        wrong = [other for other in elsewhere if other.unknown != row.unknown]
-        yield from (("wrong", _gold(wrong[index])) for index in rng.permutation(len(wrong))[:others])
-        yield "reordered", tuple(rng.permutation(list(gold)).tolist())
-        yield from (("copied", value) for value in row.inputs.values() if isinstance(value, tuple))
-    if elsewhere:
-        yield "another's", _gold(elsewhere[rng.integers(len(elsewhere))])
+    return [Case(task, row, row.splits()[:masks], tuple(candidates(row))) for row in rows[:cells]]
 
 
 def _gold(row: Example) -> Value:
-    assert row.gold is not None  # make_cases() refuses such a row
+    if row.gold is None:
+        where, hint = f"row {row.id} of {row.task}", "prepare the data again"
+        raise CellDualityError("the row holds no true answer", code="missing-gold", where=where, hint=hint)
     return row.gold
 
 

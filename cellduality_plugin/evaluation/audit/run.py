@@ -24,10 +24,13 @@ from cellduality_plugin.evaluation.audit.contenders import (
     RewardName,
     check_reward,
     contenders_for,
+    judge,
+    response,
+    scorer_of,
 )
-from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.evaluation.audit.engine import Players, Remembering
 from cellduality_plugin.evaluation.audit.findings import Answered, Counting, finding
-from cellduality_plugin.evaluation.audit.judging import Remembering, judge, response, scorer_of
+from cellduality_plugin.evaluation.audit.verdicts import verdict
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, read_versioned
 from cellduality_plugin.parsing import OneOf
@@ -62,7 +65,7 @@ class AuditSettings:
 def audit(
     data: Path, config: Config, opened: Callable[[], AbstractContextManager[Players]], settings: AuditSettings
 ) -> dict[str, Any]:
-    """Return the findings on every task and contender, as JSON holds them.
+    """Return the findings on every task and contender, each with its verdict, as JSON holds them.
 
     ``labels_used`` counts, by data set, the cells whose labels they rest on; ``seconds`` is how long it all took.
     ``data`` is the prepared folder with its ``audit.jsonl``, ``config`` that of the run to come. Before the players are
@@ -73,12 +76,12 @@ def audit(
     findings: list[dict[str, Any]] = []
 
     async def all_tasks(players: Players) -> None:
-        tokens = players.prompt_tokens, players.response_tokens
-        memory = Remembering(players.dual, *tokens, timeout=config.dual.timeout_seconds)
+        memory = Remembering(players, timeout=config.dual.timeout_seconds)
         for task, (rows, contenders) in wanted.items():
             rng = np.random.default_rng([settings.seed, *task.name.encode()])
-            sizes: dict[str, Any] = {"cells": settings.cells, "masks": settings.masks, "others": settings.others}
-            cases = make_cases(task, rows, vocabulary, **sizes, rng=rng)
+            cases = make_cases(
+                task, rows, vocabulary, cells=settings.cells, masks=settings.masks, others=settings.others, rng=rng
+            )
             real = None if cases[0].names_a_label else NearestCells(rows)
             asking = (_answers(case, real, players, settings.samples, vocabulary) for case in cases)
             answered = await _gathered(f"{task.name} answers", asking)
@@ -89,8 +92,9 @@ def audit(
                 # Another split of the cell takes the place of all that the row holds.
                 under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
                 judging = (judge(scorer, c, own.samples, memory) for c, own in zip(under, answered, strict=True))
-                judged = await _gathered(f"{task.name} judged", judging)
-                findings.append(finding(task.name, contender, judged, answered, how))
+                found = finding(task.name, contender, await _gathered(f"{task.name} judged", judging), answered, how)
+                grade, words = verdict(found)
+                findings.append({**found, "verdict": {"grade": grade, "words": words}})
 
     with opened() as players:
         asyncio.run(all_tasks(players))
@@ -106,21 +110,19 @@ def audit(
 
 def _check(data: Path, config: Config, settings: AuditSettings) -> Audited:
     """Return what will be audited; raises as :func:`audit` does."""
-    tasks = config.load_tasks()
-    how = settings.rewards, settings.hidden, settings.traces
+    tasks, how = config.load_tasks(), (settings.rewards, settings.hidden, settings.traces)
     wanted = {
         tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, *how))
         for name, rows in read_audit_rows(data, tasks).items()
     }
-    fit = [contender.reward for _, contenders in wanted.values() for contender in contenders]
-    for reward in settings.rewards:
-        if reward != CONFIGURED and reward not in fit:
-            try:
-                check_reward(reward, next(iter(wanted)), config)
-            except CellDualityError as error:
-                names = ", ".join(task.name for task in wanted)
-                what = f"{shortened(reward, ':')} can judge none of {names}: {error.what}"
-                raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint) from error
+    fit = [CONFIGURED, *(contender.reward for _, contenders in wanted.values() for contender in contenders)]
+    for reward in (each for each in settings.rewards if each not in fit):
+        try:
+            check_reward(reward, next(iter(wanted)), config)
+        except CellDualityError as error:
+            names = ", ".join(task.name for task in wanted)
+            what = f"{shortened(reward, ':')} can judge none of {names}: {error.what}"
+            raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint) from error
     return wanted
 
 

@@ -21,8 +21,6 @@ Plane: TypeAlias = NDArray[np.float64]
 
 SHAPES = tuple(MARKERS)
 PERPLEXITY = 30
-GREY = "In grey the real cells, of training and of this split."
-FLAT = "The first two dimensions of the space of the distances: evaluate again for a map of all."
 
 
 @dataclass(frozen=True)
@@ -38,15 +36,16 @@ def maps_of(
 ) -> list[dict[str, Any]]:
     """Return a map of each section among ``rows`` (of ``point_rows``), in the order of ``metrics``, as the page has it.
 
-    Each is a t-SNE of real and generated cells together; where the evaluation, an old one, wrote no points to map, the
-    first two dimensions. ``plots`` by title are of real cells, then of each checkpoint; there are none if no
-    checkpoint wrote a cell that can be read. ``legend`` is the :class:`Style` of each condition.
+    Each is a t-SNE of real and generated cells together (of the first two dimensions, where the evaluation, an old one,
+    wrote no more). ``plots`` by title are of real cells, then of each checkpoint; there are none if no checkpoint wrote
+    a cell that can be read. ``legend`` is the :class:`Style` of each condition.
     """
     sections: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         sections.setdefault(row["section"], []).append(row)
+    seed = metrics["settings"]["seed"]
     return [
-        _map(key, sections[key], space, metrics["settings"]["seed"], checkpoints)
+        _map(key, sections[key], space, seed, checkpoints)
         for key, space in metrics["spaces"].items()
         if key in sections
     ]
@@ -60,11 +59,7 @@ def _map(
         columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append(place)
     if not any(name in columns for name in checkpoints):
         return {"name": section_title(key), "how": "", "legend": {}, "plots": {}}
-    if "point" in rows[0]:
-        plane = tsne(np.array([row["point"] for row in rows]), seed)
-        how = f"{GREY} t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, in {space}."
-    else:
-        plane, how = np.array([(row["x"], row["y"]) for row in rows]), f"{GREY} {FLAT}"
+    plane = tsne(np.array([row.get("point", (row["x"], row["y"])) for row in rows]), seed)
     behind = plane[[row["column"] in (REAL, TRAINING) for row in rows]]
     shown = {name: columns[name] for name in (REAL, *checkpoints) if name in columns}
     styles = styles_of(sorted({condition for column in shown.values() for condition in column}))
@@ -74,6 +69,8 @@ def _map(
         cells = {condition: plane[places] for condition, places in sorted(column.items())}
         ids = re.sub(r"[^a-z]+", "-", f"cells-{key}") + f"-{place}"
         plots[f"{name} (n = {count})"] = plot_cells(ids, f"{count} cells of {name}", plane, behind, cells, styles)
+    how = "In grey the real cells, of training and of this split. "
+    how += f"t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, in {space}."
     return {"name": section_title(key), "how": how, "legend": styles, "plots": plots}
 
 

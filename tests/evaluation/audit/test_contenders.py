@@ -9,8 +9,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.answers import read_audit_rows
 from cellduality_plugin.evaluation.audit.contenders import Contender, contenders_for
 from cellduality_plugin.tasks import TASKS
-
-ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION
 
 
 @pytest.fixture

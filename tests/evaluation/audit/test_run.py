@@ -12,9 +12,9 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training
 from cellduality_plugin.examples import Example, Mask
 from cellduality_plugin.files import write_jsonl
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION
 from tests.refused import refused
 
-ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
 CONSTANT, CONTRARY = "mine.py:Constant", "mine.py:Contrary"
 
 

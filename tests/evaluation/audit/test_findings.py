@@ -9,10 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, roc_auc_score
 
-from cellduality_plugin.evaluation.audit import statistics
+from cellduality_plugin.evaluation.audit import findings
 
 # Multiples of a power of two, as rewards are: ties are common and sums exact.
 levels = st.integers(0, 16).map(lambda number: number / 16)
@@ -24,98 +23,78 @@ pairs = st.lists(st.tuples(levels, levels), min_size=2, max_size=12)
 @given(st.lists(levels, min_size=1, max_size=6), st.lists(levels, min_size=1, max_size=12))
 def test_pairwise_auc_is_the_area_under_the_roc_curve(true, wrong):
     theirs = roc_auc_score([1] * len(true) + [0] * len(wrong), true + wrong)
-    assert statistics.pairwise_auc(np.array(true), np.array(wrong)) == pytest.approx(theirs)
-    assert np.isnan(statistics.pairwise_auc(np.array(true), np.array([])))
-
-
-@given(pairs)
-def test_rank_correlation_is_spearman_s_of_what_has_a_truth(found):
-    rewards, truth = map(np.array, zip(*found, strict=True))
-    assume(np.ptp(rewards) and np.ptp(truth))
-    expected = pytest.approx(spearmanr(rewards, truth).statistic)
-    assert statistics.rank_correlation(rewards, truth) == expected
-    assert statistics.rank_correlation(np.append(rewards, 0.5), np.append(truth, np.nan)) == expected
-    assert np.isnan(statistics.rank_correlation(np.ones(len(truth)), truth))
+    assert findings.pairwise_auc(np.array(true), np.array(wrong)) == pytest.approx(theirs)
+    assert np.isnan(findings.pairwise_auc(np.array(true), np.array([])))
 
 
 @given(matrices, st.integers(1, 8))
 def test_a_block_is_the_mean_over_its_masks(rewards, masks):
-    blocks = statistics.in_blocks(rewards, masks)
+    blocks = findings.in_blocks(rewards, masks)
     size = min(masks, rewards.shape[1])
     assert blocks.shape == (len(rewards), rewards.shape[1] // size)
     for place in range(blocks.shape[1]):
         assert blocks[:, place] == pytest.approx(rewards[:, place * size : (place + 1) * size].mean(axis=1))
 
 
-@given(st.dictionaries(st.sampled_from("abcdef"), levels, min_size=1))
-def test_those_that_score_most_share_the_choice_evenly(scores):
-    shares = statistics.best(scores)
-    assert sum(shares.values()) == pytest.approx(1)
-    assert {scores[label] for label in shares} == {max(scores.values())}
-    assert len(set(shares.values())) == 1
-
-
 @given(st.lists(st.tuples(st.sampled_from(["B", "T", "NK", None]), levels), min_size=1, max_size=8))
 def test_the_product_is_worth_most_of_what_the_group_answered_and_the_majority_where_all_are_paid_the_same(group):
     answers, rewards = zip(*group, strict=True)
     votes = Counter(answer for answer in answers if answer is not None)
-    assert statistics.majority(answers).keys() == {each for each in votes if votes[each] == max(votes.values())}
+    assert findings.product(answers).keys() == {each for each in votes if votes[each] == max(votes.values())}
     for reward in (0.0, 0.25):
-        assert statistics.product(answers, np.full(len(answers), reward)) == statistics.majority(answers)
+        assert findings.product(answers, np.full(len(answers), reward)) == findings.product(answers)
     worth = Counter()
     for answer, reward in group:
         worth[answer] += reward
-    picked = statistics.product(answers, np.array(rewards))
+    picked = findings.product(answers, np.array(rewards))
     assert picked.keys() <= set(answers) - {None}
-    assert bool(picked) == any(answer is not None for answer in answers)
+    assert bool(picked) == bool(votes)
+    assert sum(picked.values()) == pytest.approx(bool(votes))
+    assert len(set(picked.values())) <= 1
     assert all(worth[label] == max(worth[answer] for answer in answers if answer is not None) for label in picked)
 
 
 @given(matrices)
 def test_zero_variance_counts_flat_blocks(rewards):
     flat = np.mean([len(set(block)) == 1 for block in rewards.T])
-    assert (statistics.zero_variance(rewards), statistics.zero_variance(rewards, 2.0)) == (flat, 1.0)
+    assert (findings.zero_variance(rewards), findings.zero_variance(rewards, 2.0)) == (flat, 1.0)
 
 
 @given(st.lists(matrices, min_size=1, max_size=4))
 def test_signal_to_noise_is_that_of_its_definition(cells):
-    assert statistics.signal_to_noise([cell[:, :1] for cell in cells]) is None
+    assert findings.signal_to_noise([cell[:, :1] for cell in cells]) is None
     cells = [cell for cell in cells if cell.shape[1] > 1]
     assume(cells)
     noise = np.mean([np.mean([np.var(answer, ddof=1) for answer in cell]) for cell in cells])
     signal = np.mean([np.var([answer.mean() for answer in cell], ddof=1) for cell in cells])
-    found = statistics.signal_to_noise(cells)
+    found = findings.signal_to_noise(cells)
     assert found == pytest.approx(signal / noise, rel=1e-6, abs=1e-8) if noise else found is None
 
 
 @given(pairs)
-def test_the_best_of_a_group_is_at_most_the_truest(found):
+def test_the_best_of_a_group_is_at_most_the_truest_and_what_does_not_vary_has_no_rank(found):
     rewards, truth = map(np.array, zip(*found, strict=True))
-    assert truth.min() - 1e-12 <= statistics.best_of_group(rewards, truth) <= truth.max() + 1e-12
-    assert statistics.best_of_group(truth, truth) == pytest.approx(truth.max())
-    assert statistics.best_of_group(np.ones(len(truth)), truth) == pytest.approx(truth.mean())
+    assert truth.min() - 1e-12 <= findings.best_of_group(rewards, truth) <= truth.max() + 1e-12
+    assert findings.best_of_group(truth, truth) == pytest.approx(truth.max())
+    assert findings.best_of_group(np.ones(len(truth)), truth) == pytest.approx(truth.mean())
+    assert np.isnan(findings.rank_correlation(np.ones(len(truth)), truth))
+    assert np.ptp(truth) == 0 or findings.rank_correlation(truth, truth) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12))
-def test_macro_f1_of_choices_that_are_one_label_s_is_scikit_learn_s(rows):
+def test_macro_f1_is_scikit_learn_s_and_by_hand_of_choices_that_labels_share(rows):
     gold, picked = map(np.array, zip(*rows, strict=True))
     theirs = f1_score(gold, picked, labels=np.unique(gold), average="macro", zero_division=0)
-    assert statistics.shared_macro_f1(np.eye(4)[gold], np.eye(4)[picked]) == pytest.approx(theirs)
-
-
-def test_macro_f1_of_choices_that_labels_share_by_hand():
+    assert findings.shared_macro_f1(np.eye(4)[gold], np.eye(4)[picked]) == pytest.approx(theirs)
     picked = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 0.0]])  # sure and right, undecided, none made
     # B: 2 x 1.5 / (2 + 1.5); T: 2 x 0 / (1 + 0.5)
-    assert statistics.shared_macro_f1(np.eye(2)[[0, 0, 1]], picked) == pytest.approx((3 / 3.5 + 0) / 2)
+    assert findings.shared_macro_f1(np.eye(2)[[0, 0, 1]], picked) == pytest.approx((3 / 3.5 + 0) / 2)
 
 
 @given(st.lists(levels | st.just(float("nan")), max_size=12))
 def test_a_mean_counts_those_that_have_a_value(values):
     known = [value for value in values if not np.isnan(value)]
-    found = statistics.Bootstrap(0, 50).mean(values)
+    found = findings.Counting(0, 50).mean(values)
     assert found["n"] == len(known)
-    if known:
-        assert found["value"] == pytest.approx(np.mean(known))
-        assert min(known) - 1e-12 <= found["interval"][0] <= found["interval"][1] <= max(known) + 1e-12
-    else:
-        assert (found["value"], found["interval"]) == (None, None)
+    assert found["value"] == (pytest.approx(np.mean(known)) if known else None)
+    assert not known or min(known) - 1e-12 <= found["interval"][0] <= found["interval"][1] <= max(known) + 1e-12
