@@ -117,17 +117,21 @@ def training_log(path: Path) -> Path:
     return path
 
 
-def audited(path: Path) -> Path:
-    estimate = {"value": 0.8, "n": 8, "interval": [0.6, 0.9]}
-    names = ["auc", "auc_all_masks", "group_agreement", "best_of_group", "mean_of_group", "zero_variance"]
+def audited(path: Path, **more: Any) -> Path:
+    """An audit in which every number is 0.8, of three rewards for two tasks."""
+    names = [
+        f"{who}_{what}" for who in ("choice", "policy", "majority", "product") for what in ("accuracy", "macro_f1")
+    ]
+    names += ["auc", "auc_all_masks", "group_agreement", "best_of_group", "mean_of_group", "zero_variance"]
     names += ["true_reward", "shuffled_reward", "observed_only_reward"]
-    names += [f"{who}_accuracy" for who in ("choice", "policy", "majority", "product")]
-    names += [f"{who}_macro_f1" for who in ("choice", "policy", "majority", "product")]
     every = {
         **{"n": 8, "samples": 8, "masks": 4, "masks_of_a_rollout": 1, "signal_to_noise": 0.2},
         "cost": {"requests": 0.5, "prefilled": 30.0, "decoded": 4.0, "seconds": 0.01},
-        "verdict": {"grade": "agrees", "words": "tells the true answer from others, and follows it in a group"},
-        **dict.fromkeys(names, estimate),
+        "verdict": {
+            "grade": "agrees",
+            "words": "tells the true answer from others <& more>, and follows it in a group",
+        },
+        **dict.fromkeys(names, {"value": 0.8, "n": 8, "interval": [0.6, 0.9]}),
     }
     findings = [
         {"task": task, "reward": reward, **every}
@@ -135,7 +139,7 @@ def audited(path: Path) -> Path:
         for reward in ("duality", "likelihood", "posterior")
     ]
     content = {"format": "cellduality-audit", "version": 2, "labels_used": {"s": 4}, "seconds": 9, "settings": {}}
-    path.write_text(json.dumps({**content, "findings": findings}))
+    path.write_text(json.dumps({**content, "findings": findings, **more}))
     return path
 
 

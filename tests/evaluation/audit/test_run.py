@@ -137,27 +137,22 @@ def test_votes_times_reward_are_better_than_votes_where_the_reward_knows(found):
         assert profile["verdict"]["grade"] == "agrees"
 
 
-def test_the_labels_that_were_read_are_counted_by_set(data, config, players):
-    settings = AuditSettings(rewards=("oracle",), cells=5, resamples=20)
+def test_the_labels_that_were_read_are_counted_and_what_cannot_be_audited_is_refused(data, config, players, tmp_path):
+    folder, settings = shutil.copytree(data, tmp_path / "data"), AuditSettings(("oracle",), cells=5, resamples=20)
     # A written cell is compared with all cells there are.
-    assert audit(data, config, players(), settings)["labels_used"] == {"made": 24}
+    assert audit(folder, config, players(), settings)["labels_used"] == {"made": 24}
+    written = config.model_copy(update={"tasks": {GENERATION: config.tasks[GENERATION]}})
     del config.tasks[GENERATION]
-    assert audit(data, config, players(), settings)["labels_used"] == {"made": 5}
-
-
-def test_a_reward_that_can_judge_nothing_and_a_folder_without_cells_are_refused(data, players, tmp_path):
-    folder = shutil.copytree(data, tmp_path / "data")
-    (folder / "cellduality.json").write_text(json.dumps({"tasks": {GENERATION: {"pair": GENERATION}}}))
-    config = Config.load(folder / "cellduality.json")
+    assert audit(folder, config, players(), settings)["labels_used"] == {"made": 5}
     with refused("unfit-reward") as error:
-        audit(folder, config, players(), AuditSettings(rewards=("duality-rbo",)))
+        audit(folder, written, players(), AuditSettings(rewards=("duality-rbo",)))
     assert "duality-rbo can judge none of conditional_cell_generation" in error.value.what
     (folder / "audit.jsonl").write_text("")
     with refused("empty-audit-rows"):
-        audit(folder, config, players(), AuditSettings())
+        audit(folder, config, players(), settings)
     (folder / "audit.jsonl").unlink()
     with refused("missing-audit-rows"):
-        audit(folder, config, players(), AuditSettings())
+        audit(folder, config, players(), settings)
 
 
 def test_the_masks_of_training_are_read_from_its_rows(tmp_path):
