@@ -131,7 +131,7 @@ def audited(path: Path, **more: Any) -> Path:
             "grade": "agrees",
             "words": "tells the true answer from others <& more>, and follows it in a group",
         },
-        **dict.fromkeys(names, {"value": 0.8, "n": 8, "interval": [0.6, 0.9]}),
+        **{name: {"value": 0.8, "n": 8, "interval": [0.6, 0.9]} for name in names},
     }
     findings = [
         {"task": task, "reward": reward, **every}

@@ -93,17 +93,19 @@ def audit(
                 under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
                 judging = (judge(scorer, c, own.samples, memory) for c, own in zip(under, answered, strict=True))
                 found = finding(task.name, contender, await _gathered(f"{task.name} judged", judging), answered, how)
-                grade, words = verdict(found)
-                findings.append({**found, "verdict": {"grade": grade, "words": words}})
+                findings.append({**found, "verdict": dict(zip(("grade", "words"), verdict(found), strict=True))})
 
     with opened() as players:
         asyncio.run(all_tasks(players))
+    read = set[str]()  # the cells that were audited, and all that may be near a written one
+    for task, (rows, _) in wanted.items():
+        read |= {row.id for row in (rows[: settings.cells] if isinstance(task.answer, OneOf) else rows)}
     return {
         "format": FORMAT,
         "version": VERSION,
         "findings": findings,
         "seconds": time.monotonic() - begun,
-        "labels_used": _labels_used(wanted, settings.cells),
+        "labels_used": dict(Counter(sorted(name.partition("/")[0] for name in read))),
         "settings": {**asdict(settings), "rewards": [shortened(reward, ":") for reward in settings.rewards]},
     }
 
@@ -124,13 +126,6 @@ def _check(data: Path, config: Config, settings: AuditSettings) -> Audited:
             what = f"{shortened(reward, ':')} can judge none of {names}: {error.what}"
             raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint) from error
     return wanted
-
-
-def _labels_used(wanted: Audited, cells: int) -> dict[str, int]:
-    """Return how many cells of each set had their label read: those audited, and all that may be near a written one."""
-    used = {task: rows[:cells] if isinstance(task.answer, OneOf) else rows for task, (rows, _) in wanted.items()}
-    ids = {row.id for rows in used.values() for row in rows}
-    return dict(Counter(sorted(name.partition("/")[0] for name in ids)))
 
 
 async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:

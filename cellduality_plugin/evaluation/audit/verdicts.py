@@ -90,15 +90,11 @@ def _gains(finding: Finding) -> list[tuple[tuple[float, float], str]]:
         else "near the best paid cell of a group {best_of_group} of real cells are of the right condition, "
         "near all {mean_of_group}",
     }
-    known = {
-        name: each for name, each in finding.items() if isinstance(each, Mapping) and each.get("value") is not None
-    }
+    measured = {name: each for name, each in finding.items() if isinstance(each, Mapping) and "interval" in each}
+    known = {name: each for name, each in measured.items() if each["interval"]}
     shares = {name: _percent(each["value"]) for name, each in known.items()}
-    found = []
-    for name in filter(known.__contains__, words):
-        low, high = known[name]["interval"]
-        found.append(((low, high), f"{words[name].format(**shares)} (gain {100 * low:+.1f} to {100 * high:+.1f})"))
-    return found
+    gains = [(known[name]["interval"], said.format(**shares)) for name, said in words.items() if name in known]
+    return [((low, high), f"{said} (gain {100 * low:+.1f} to {100 * high:+.1f})") for (low, high), said in gains]
 
 
 def _percent(share: float) -> str:

@@ -43,35 +43,29 @@ def maps_of(
     sections: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         sections.setdefault(row["section"], []).append(row)
-    seed = metrics["settings"]["seed"]
-    return [
-        _map(key, sections[key], space, seed, checkpoints)
-        for key, space in metrics["spaces"].items()
-        if key in sections
-    ]
-
-
-def _map(
-    key: str, rows: Sequence[Mapping[str, Any]], space: str, seed: int, checkpoints: Sequence[str]
-) -> dict[str, Any]:
-    columns: dict[str, dict[str, list[int]]] = {}
-    for place, row in enumerate(rows):
-        columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append(place)
-    if not any(name in columns for name in checkpoints):
-        return {"name": section_title(key), "how": "", "legend": {}, "plots": {}}
-    plane = tsne(np.array([row.get("point", (row["x"], row["y"])) for row in rows]), seed)
-    behind = plane[[row["column"] in (REAL, TRAINING) for row in rows]]
-    shown = {name: columns[name] for name in (REAL, *checkpoints) if name in columns}
-    styles = styles_of(sorted({condition for column in shown.values() for condition in column}))
-    plots = {}
-    for place, (name, column) in enumerate(shown.items()):
-        count = sum(map(len, column.values()))
-        cells = {condition: plane[places] for condition, places in sorted(column.items())}
-        ids = re.sub(r"[^a-z]+", "-", f"cells-{key}") + f"-{place}"
-        plots[f"{name} (n = {count})"] = plot_cells(ids, f"{count} cells of {name}", plane, behind, cells, styles)
-    how = "In grey the real cells, of training and of this split. "
-    how += f"t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, in {space}."
-    return {"name": section_title(key), "how": how, "legend": styles, "plots": plots}
+    seed, found = metrics["settings"]["seed"], []
+    for key, own in ((key, sections[key]) for key in metrics["spaces"] if key in sections):
+        columns: dict[str, dict[str, list[int]]] = {}
+        for place, row in enumerate(own):
+            columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append(place)
+        if not any(name in columns for name in checkpoints):
+            found.append({"name": section_title(key), "how": "", "legend": {}, "plots": {}})
+            continue
+        plane = tsne(np.array([row.get("point", (row["x"], row["y"])) for row in own]), seed)
+        behind = plane[[row["column"] in (REAL, TRAINING) for row in own]]
+        shown = {name: columns[name] for name in (REAL, *checkpoints) if name in columns}
+        styles = styles_of(sorted({condition for column in shown.values() for condition in column}))
+        plots = {}
+        for place, (name, column) in enumerate(shown.items()):
+            count = sum(map(len, column.values()))
+            cells = {condition: plane[places] for condition, places in sorted(column.items())}
+            ids = re.sub(r"[^a-z]+", "-", f"cells-{key}") + f"-{place}"
+            plots[f"{name} (n = {count})"] = plot_cells(ids, f"{count} cells of {name}", plane, behind, cells, styles)
+        how = "In grey the real cells, of training and of this split. "
+        how += f"t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, "
+        how += f"in {metrics['spaces'][key]}."
+        found.append({"name": section_title(key), "how": how, "legend": styles, "plots": plots})
+    return found
 
 
 def tsne(points: NDArray[np.float64], seed: int) -> Plane:
@@ -91,13 +85,6 @@ def styles_of(conditions: Sequence[str]) -> dict[str, Style]:
 
     Where conditions are ``type, state``, the colour is the type's and the shape the state's; of more types than
     colours the further ones are square. Control cells are filled, those of the second state hollow.
-
-    Examples
-    --------
-    >>> styles_of(["B, control", "B, IFN", "T, control"])["T, control"]
-    Style(colour=2, shape='dot')
-    >>> [style.shape for style in styles_of([str(number) for number in range(7)]).values()][5:]
-    ['dot', 'ring']
     """
     split = [condition.rpartition(", ") for condition in conditions]
     kinds = sorted({kind for kind, _, _ in split})

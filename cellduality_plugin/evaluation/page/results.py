@@ -62,13 +62,7 @@ def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def how_measured(cells: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return how one metric was measured, by its first column that has a value, and the n of each column.
-
-    Examples
-    --------
-    >>> how_measured({"SFT": {"value": 0.5, "estimator": "share of cells", "n": 8, "bounds": [0.0, 1.0], "best": 1.0}})
-    'Share of cells. Range 0 to 1, best 1. n = 8.'
-    """
+    """Return how one metric was measured, by its first column that has a value, and the n of each column."""
     valued = {name: cell for name, cell in cells.items() if cell["value"] is not None}
     first = next(iter(valued.values()))
     parts = [first[key] for key in ("estimator", "kernel", "note") if first.get(key)]
