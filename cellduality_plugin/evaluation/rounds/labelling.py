@@ -108,9 +108,10 @@ class Selection:
     def __init__(self, cells: Iterable[tuple[str, str]], *, weight: float, limit: int | None, seed: int) -> None:
         self._seed, places = seed, dict[str, list[float]]()
         for task, cell in cells:
-            places.setdefault(task, []).append(luck(seed, "chosen", cell))
-        chosen = {task: sorted(place for place in own if place < weight)[:limit] for task, own in places.items()}
-        self._most = {task: own[-1] for task, own in chosen.items() if own}
+            if (place := luck(seed, "chosen", cell)) < weight:
+                places.setdefault(task, []).append(place)
+        chosen = {task: sorted(own)[:limit] for task, own in places.items()}
+        self._most = {task: own[-1] for task, own in chosen.items()}
         self.count = sum(map(len, chosen.values()))
 
     def __contains__(self, cell: tuple[str, str]) -> bool:
