@@ -82,7 +82,7 @@ def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
 
     def auc(wrong: Callable[[Judged], Floats], masks: int = how.masks) -> dict[str, Any]:
         pairs = [(in_blocks(each.of("true"), masks).T, in_blocks(wrong(each), masks).T) for each in judged]
-        return how.mean([np.mean([*map(pairwise_auc, *pair)]) for pair in pairs])
+        return how.mean([float(np.mean([*map(pairwise_auc, *pair)])) for pair in pairs])
 
     every = len(judged[0].case.splits)
     found = {"auc": auc(lambda each: each.of("wrong")), "auc_all_masks": auc(lambda each: each.of("wrong"), every)}
