@@ -16,7 +16,6 @@ from cellduality_plugin.evaluation.page.results import (
     hollow_cells,
     hollow_labels,
     section_tables,
-    trace,
     unreadable,
     wrong_labels,
 )
@@ -50,7 +49,6 @@ def one(*args, **kwargs):
 @pytest.mark.parametrize(
     ("before", "after", "better", "verdict", "gain"),
     [
-        (metric(0.5, [0.4, 0.6]), 0.7, "higher", "better", 0.2),
         (metric(0.5, [0.4, 0.6]), 0.3, "higher", "worse", -0.2),
         (metric(0.5, [0.4, 0.6]), 0.64, "higher", "within interval", 0.14),
         (metric(0.5, [0.4, 0.6]), 0.65, "higher", "better", 0.15),
@@ -179,18 +177,13 @@ def questions(sections):
 
 def test_of_each_section_the_best_the_middle_and_the_worst(questions, answered):
     sections_of = by_section(answered, questions)
+    assert list(sections_of) == sorted(questions)
     found = [each["prediction"] for each in examples(sections_of, questions)]
     assert len(found) == 3 * len(questions)
     for own in sections_of.values():
         rewards = {p.reward for p in found if p in own}
         assert {max(p.reward for p in own), min(p.reward for p in own)} <= rewards
     assert set(by_section(answered, {})) == {p.task for p in answered}
-
-
-def test_a_trace_shows_what_was_asked_where_the_rows_are_known(questions, answered):
-    own = next(p for p in answered if p.task == "perturbation_response_generation")
-    assert {"control", "perturbation", "length"} <= set(trace(own, own.task, "x", questions)["asked"])
-    assert trace(own, own.task, "x", {})["asked"] == {}
 
 
 def test_wrong_labels_by_how_often_and_what_they_are_paid_beside_right_ones():
@@ -232,22 +225,17 @@ def test_causes_are_counted_by_checkpoint_with_the_last_one_s_example():
     def lost(cause, response):
         return replace(MADE[0], answer=None, failure=cause, response=response)
 
-    made = {
-        "SFT": [lost("no_answer", "sft"), lost("empty", "nothing"), MADE[0]],
-        "GRPO": [
-            lost("no_answer", "<b>grpo"),
-            lost("no_answer", "later"),
-            replace(MADE[1], dual_failure="unclosed", dual_response="long " * 400 + "end"),
-        ],
-    }
-    found = unreadable(made)
-    assert [(each["cause"], each["counts"]) for each in found] == [
-        ("no_answer", {"SFT": 1, "GRPO": 2}),
-        ("dual: unclosed", {"SFT": 0, "GRPO": 1}),
-        ("empty", {"SFT": 1, "GRPO": 0}),
-    ]
+    cut = replace(MADE[1], dual_failure="unclosed", dual_response="long " * 400 + "end")
+    found = unreadable(
+        {
+            "SFT": [lost("no_answer", "sft"), lost("empty", "nothing"), MADE[0]],
+            "GRPO": [lost("no_answer", "<b>grpo"), lost("no_answer", "later"), cut],
+        }
+    )
+    assert [(each["cause"], *each["counts"].values()) for each in found] == [
+        ("no_answer", 1, 2), ("dual: unclosed", 0, 1), ("empty", 1, 0),
+    ]  # fmt: skip
     assert (found[0]["example"], found[0]["where"]) == ("<b>grpo", "GRPO, cell type annotation, set/0")
     assert (found[1]["example"][:5], found[1]["example"][-3:], len(found[1]["example"]) < 700) == ("long ", "end", True)
-    assert found[2]["where"].startswith("SFT, ")
     assert unreadable({"SFT": [MADE[0]]}) == unreadable({}) == []
     assert {*get_args(Failure)} - {""} <= CAUSES.keys()
