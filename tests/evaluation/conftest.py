@@ -34,6 +34,7 @@ CONTROL, PERTURBED = "control", "cytokine IFN-beta"
 PAIRS = {
     "made": ("cell_type_annotation", "conditional_cell_generation"),
     "kang": ("drug_exposure_prediction", "perturbation_response_generation"),
+    "set": [name for name in TASKS if name != "drug_sensitivity_prediction"],
 }
 
 
