@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
 PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")
 """Six colours that stay apart for colour-blind eyes; what has more kinds differs in shape, too."""
-_FULL: dict[str, Any] = {"markeredgewidth": 0.0}
-_HOLLOW: dict[str, Any] = {"markeredgewidth": 0.9, "markerfacecolor": "none"}
-MARKERS = {"dot": ("o", _FULL), "ring": ("o", _HOLLOW), "square": ("s", _FULL), "frame": ("s", _HOLLOW)}
-"""Shape -> matplotlib's marker and how it is filled."""
+MARKERS = {"dot": ("o", "full"), "ring": ("o", "none"), "square": ("s", "full"), "frame": ("s", "none")}
+"""Shape -> matplotlib's marker and its fill style."""
 
 _GREY = "#8b949e"  # at a third of its strength it is pale on white and dim on black
 _CSS = {INK: "--ink", MUTED: "--muted", LINE: "--line"} | {
@@ -118,9 +116,9 @@ def plot_cells(
         axes.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
         axes.plot(*behind.T, "o", color=_GREY, alpha=0.35, markersize=3, markeredgewidth=0, rasterized=True)
         for condition, points in cells.items():
-            marker, look = MARKERS[styles[condition].shape]
-            colour = PALETTE[styles[condition].colour - 1]
-            axes.plot(*points.T, marker, color=colour, markersize=4, alpha=0.85, **look)
+            marker, fill = MARKERS[styles[condition].shape]
+            colour, edge = PALETTE[styles[condition].colour - 1], 0.9 if fill == "none" else 0.0
+            axes.plot(*points.T, marker, color=colour, fillstyle=fill, markersize=4, markeredgewidth=edge, alpha=0.85)
 
     return _plot(name, said, 3.1, draw)
 

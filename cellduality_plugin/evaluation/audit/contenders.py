@@ -46,13 +46,7 @@ class Contender:
 
     @property
     def title(self) -> str:
-        """The name in tables.
-
-        Examples
-        --------
-        >>> Contender("posterior", 1.0, 4).title, Contender({"duality": 2.0}, 0.25).title
-        ('posterior, all hidden, 4 traces', '2*duality, 25 % hidden')
-        """
+        """The name in tables, such as ``posterior, 25 % hidden, 4 traces``."""
         parts = [shortened(self.reward, ":")]
         if self.hidden is not None:
             parts.append(f"{'all' if self.hidden == 1 else f'{100 * self.hidden:g} %'} hidden")

@@ -219,11 +219,6 @@ def product(answers: Sequence[Value | None], rewards: Sequence[float] | Floats |
 
     What a policy that answers so is led to by training on the reward. Where products are equal, 0 among them, votes
     decide: without rewards it is the majority. Answers that could not be read do not vote.
-
-    Examples
-    --------
-    >>> product(["B", "B", "T"], [0.25, 0.25, 0.75]), product(["B", "B", "T"])
-    ({'T': 1.0}, {'B': 1.0})
     """
     paid: dict[Value, list[float]] = {}
     for answer, reward in zip(answers, [0.0] * len(answers) if rewards is None else rewards, strict=True):
