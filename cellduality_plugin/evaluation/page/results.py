@@ -168,12 +168,13 @@ def unreadable(predictions: Answers) -> list[dict[str, Any]]:
     return causes
 
 
-def _labelled(answers: Answers) -> Iterator[tuple[str, list[Prediction]]]:
-    """Yield the sections that name labels; external sets are left out, since their labels are others."""
+def _labelled(answers: Answers) -> Iterator[tuple[str, list[Prediction], list[Prediction], list[Prediction]]]:
+    """Yield (section, its answers, the right ones, the wrong ones) where labels are named; external sets name others."""
     for key, own in answers.items():
         labelled = [p for p in own if isinstance(p.gold, str)]
+        named = [p for p in labelled if isinstance(p.answer, str)]
         if labelled and key.partition("@")[2] in ("", OOD):
-            yield key, labelled
+            yield key, labelled, [p for p in named if p.answer == p.gold], [p for p in named if p.answer != p.gold]
 
 
 def wrong_labels(answers: Answers, at_most: int = 5) -> list[dict[str, Any]]:
@@ -183,22 +184,19 @@ def wrong_labels(answers: Answers, at_most: int = 5) -> list[dict[str, Any]]:
     ``as_right``, the share that is paid at least as much as half of the right answers of the section.
     """
     found = []
-    for key, labelled in _labelled(answers):
-        right = [p.reward for p in labelled if p.answer == p.gold]
-        bar, golds = median(right) if right else 0.0, Counter(p.gold for p in labelled)
+    for key, labelled, right, wrong in _labelled(answers):
+        bar, golds = median(p.reward for p in right) if right else 0.0, Counter(p.gold for p in labelled)
         paid: dict[tuple[str, str], list[float]] = {}
-        for p in labelled:
-            if isinstance(p.answer, str) and p.answer != p.gold:
-                paid.setdefault((str(p.gold), p.answer), []).append(p.reward)
-        pairs = sorted(paid.items(), key=lambda item: (-len(item[1]), item[0]))[:at_most]
+        for p in wrong:
+            paid.setdefault((str(p.gold), str(p.answer)), []).append(p.reward)
         confused = [
             {"gold": gold, "answer": answer, "number": len(own), "of": golds[gold], "reward": fmean(own)}
             | {"as_right": fmean(reward >= bar for reward in own)}
-            for (gold, answer), own in pairs
+            for (gold, answer), own in sorted(paid.items(), key=lambda item: (-len(item[1]), item[0]))[:at_most]
         ]
-        counts = {"wrong": sum(map(len, paid.values())), "of": len(labelled)}
-        right_reward = fmean(right) if right else None
-        found.append({"section": section_title(key), **counts, "right_reward": right_reward, "confused": confused})
+        right_reward = fmean(p.reward for p in right) if right else None
+        counts = {"wrong": len(wrong), "of": len(labelled), "right_reward": right_reward}
+        found.append({"section": section_title(key), **counts, "confused": confused})
     return found
 
 
@@ -209,16 +207,14 @@ def hollow_labels(answers: Answers, questions: Questions, at_most: int = 2) -> l
     called agreement, and what wrong.
     """
     found = []
-    for key, labelled in _labelled(answers):
-        named = [p for p in labelled if isinstance(p.answer, str)]
-        if not (right := [p.similarity for p in named if p.answer == p.gold]):
-            continue
-        bar = median(right)
-        content = [p for p in named if p.similarity >= bar]
-        wrong = sorted((p for p in content if p.answer != p.gold), key=lambda p: (-p.similarity, p.id))
-        as_right = f"at least what it does from half of the right labels (similarity {bar:.3f})"
-        traces = [trace(p, key, "content dual, wrong label", questions) for p in wrong[:at_most]]
-        found.append(_hollow(key, len(wrong), len(content), f"it rebuilds {as_right}, the label is wrong", traces))
+    for key, _, right, wrong in _labelled(answers):
+        if right:
+            bar = median(p.similarity for p in right)
+            hollow = sorted((p for p in wrong if p.similarity >= bar), key=lambda p: (-p.similarity, p.id))
+            content = len(hollow) + sum(p.similarity >= bar for p in right)
+            what = f"it rebuilds at least what it does from half of the right labels (similarity {bar:.3f}), "
+            traces = [trace(p, key, "content dual, wrong label", questions) for p in hollow[:at_most]]
+            found.append(_hollow(key, len(hollow), content, what + "the label is wrong", traces))
     return found
 
 
