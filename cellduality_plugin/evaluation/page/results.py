@@ -169,7 +169,7 @@ def unreadable(predictions: Answers) -> list[dict[str, Any]]:
 
 
 def _labelled(answers: Answers) -> Iterator[tuple[str, list[Prediction], list[Prediction], list[Prediction]]]:
-    """Yield (section, its answers, the right ones, the wrong ones) where labels are named; external sets name others."""
+    """Yield (section, its answers, the right ones, the wrong ones) of labels; those of external sets are others."""
     for key, own in answers.items():
         labelled = [p for p in own if isinstance(p.gold, str)]
         named = [p for p in labelled if isinstance(p.answer, str)]
