@@ -127,16 +127,11 @@ class Remembering:
 
     def __init__(self, players: Players, *, at_once: int = 64, timeout: float | None = None) -> None:
         self._players, self._timeout, self._room = players, timeout, asyncio.Semaphore(at_once)
-        self._calls: dict[Question, asyncio.Future[tuple[Any, NDArray[np.float64]]]] = {}
+        self.calls: dict[Question, asyncio.Future[tuple[Any, NDArray[np.float64]]]] = {}
         self._under_way, self._clock, self._shared = 0, 0.0, 0.0
 
-    async def once(self, question: Question) -> tuple[Any, NDArray[np.float64]]:
+    async def call(self, question: Question) -> tuple[Any, NDArray[np.float64]]:
         """Return the result of ``question``, which may be a PolicyError, and its costs."""
-        if question not in self._calls:
-            self._calls[question] = asyncio.ensure_future(self._call(question))
-        return await asyncio.shield(self._calls[question])
-
-    async def _call(self, question: Question) -> tuple[Any, NDArray[np.float64]]:
         result: Any
         async with self._room:
             begun = self._tick(+1)
@@ -183,7 +178,10 @@ class Account(QuestionPolicy):
 
     async def answer(self, question: Question) -> Any:
         """Return the answer that is remembered, or asked for now."""
-        result, costs = await self._memory.once(question)
+        calls = self._memory.calls
+        if question not in calls:
+            calls[question] = asyncio.ensure_future(self._memory.call(question))
+        result, costs = await asyncio.shield(calls[question])
         self.costs = self.costs + costs
         if isinstance(result, PolicyError):
             raise PolicyError(result.cause)

@@ -42,25 +42,16 @@ def stepped(engine: ScriptedEngine) -> Stepped:
     return Stepped(Served(SimpleNamespace(llm_engine=engine), None, 64))
 
 
-def test_everyone_gets_their_own_answer():
+def test_everyone_gets_their_own_answer_who_gave_up_is_not_waited_for_and_a_failure_reaches_all_who_wait():
     async def run():
         engine = stepped(ScriptedEngine())
         found = await asyncio.gather(*(engine.generate([number], SamplingParams()) for number in range(20)))
         assert [output.tokens for output in found] == [[number] for number in range(20)]
-        assert (await engine.generate([99], SamplingParams())).tokens == [99]  # after it had come to rest
-
-    asyncio.run(run())
-
-
-def test_who_gave_up_is_not_waited_for_and_an_engine_s_failure_reaches_all_who_wait():
-    async def run():
-        engine = stepped(ScriptedEngine())
-        first = asyncio.ensure_future(engine.generate([1], SamplingParams()))
-        second = asyncio.ensure_future(engine.generate([2], SamplingParams()))
+        first, second = (asyncio.ensure_future(engine.generate([number], SamplingParams())) for number in (1, 2))
         await asyncio.sleep(0)
         first.cancel()
         assert (await second).tokens == [2]
-        assert (await engine.generate([3], SamplingParams())).tokens == [3]
+        assert (await engine.generate([3], SamplingParams())).tokens == [3]  # after it had come to rest
         engine = stepped(ScriptedEngine(fails_at=2))
         waiting = [engine.generate([number], SamplingParams()) for number in range(4)]
         found = await asyncio.gather(*waiting, return_exceptions=True)
