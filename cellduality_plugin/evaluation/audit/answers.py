@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cellduality_plugin.duals import NEGATIVES
 from cellduality_plugin.errors import CellDualityError
@@ -126,18 +125,15 @@ class NearestCells:
 
         Cells of the genes ``without`` do not count: the true one must not vouch for itself.
         """
-        others = np.array([cell != without for cell in self._cells], dtype=bool)
-        near = np.argsort(-self._rwjs(answer)[others], kind="stable")[:NEIGHBOURS]
-        return float(np.mean([each == condition for each in self._conditions[others][near]])) if len(near) else 0.0
-
-    def _rwjs(self, answer: Sequence[str]) -> NDArray[np.float64]:
-        """Return :func:`rank_weighted_jaccard` of each cell and ``answer``."""
         weights = rank_weights(answer)
         known = [gene for gene in weights if gene in self._places]
         columns = self._weights[:, [self._places[gene] for gene in known]]
         theirs = (columns > 0) @ np.array([weights[gene] for gene in known], dtype=float)
         union = self._weights.sum(axis=1) + sum(weights.values()) - theirs
-        return np.asarray((columns.sum(axis=1) + theirs) / 2 / np.maximum(union, 1e-12))
+        rwjs = (columns.sum(axis=1) + theirs) / 2 / np.maximum(union, 1e-12)
+        others = np.array([cell != without for cell in self._cells], dtype=bool)
+        near = np.argsort(-rwjs[others], kind="stable")[:NEIGHBOURS]
+        return float(np.mean([each == condition for each in self._conditions[others][near]])) if len(near) else 0.0
 
 
 def truths(case: Case, answers: Sequence[Value | None], real: NearestCells | None = None) -> dict[str, list[float]]:
