@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -29,12 +29,16 @@ the question itself; the true answer of a cell drawn at random, whatever its con
 
 @dataclass(frozen=True)
 class Case:
-    """One cell under audit."""
+    """One cell under audit, with answers of known worth and, once it was asked, the policy's own."""
 
     task: DualTask
     example: Example  # its row, with gold
     splits: tuple[Example, ...]  # that row under each mask
     candidates: tuple[tuple[Kind, Value], ...]  # the true answer first
+    greedy: Value | None = None  # the policy's likeliest answer; None if it was not asked for or could not be read
+    samples: Sequence[str] = ()  # its drawn responses, whole
+    values: Sequence[Value | None] = ()  # what was read in them
+    truths: Mapping[str, Sequence[float]] = field(default_factory=dict)  # how true they are, the headline measure first
 
     @property
     def names_a_label(self) -> bool:

@@ -115,15 +115,15 @@ class Judged:
         return self.candidates[[place for place, (kind, _) in enumerate(self.case.candidates) if kind in kinds]]
 
 
-async def judge(scorer: Scorer, case: Case, samples: Sequence[str], memory: Remembering) -> Judged:
-    """Return what ``scorer`` pays for the candidates of ``case`` and for the policy's own answers ``samples``."""
+async def judge(scorer: Scorer, case: Case, memory: Remembering) -> Judged:
+    """Return what ``scorer`` pays for the candidates of ``case`` and for the policy's own answers."""
     texts = [case.task.answer_response(value) for _, value in case.candidates]
 
     async def under(split: Example) -> tuple[list[float], list[float], Floats, float]:
         group = scorer.group(split.to_label())
         group.memo = Memo()  # charged for all it asks, whatever other groups have asked
         account = Account(memory)
-        sampled = await scorer.score_all(samples, group, account)
+        sampled = await scorer.score_all(case.samples, group, account)
         # Candidates are no group: each is scored on its own.
         known = await asyncio.gather(*(scorer.score(text, group, Account(memory)) for text in texts))
         failed = [each.logs["dual_failed"] for each in sampled] or [0.0]

@@ -18,16 +18,6 @@ NOTHING = float("nan")
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What the policy itself answers about a cell."""
-
-    greedy: Value | None  # its likeliest answer; None if it was not asked for or could not be read
-    samples: tuple[str, ...]  # drawn responses, whole
-    values: tuple[Value | None, ...]  # and what was read in them
-    truths: Mapping[str, Sequence[float]]  # how true each of them is, by measure, the headline first
-
-
-@dataclass(frozen=True)
 class Counting:
     """How numbers and their intervals are made."""
 
@@ -48,10 +38,8 @@ class Counting:
         return {"value": float(statistic(*columns)), "n": len(columns[0]), "interval": interval}
 
 
-def finding(
-    task: str, contender: Contender, judged: Sequence[Judged], answered: Sequence[Answered], how: Counting
-) -> dict[str, Any]:
-    """Return the numbers of ``contender`` on ``task``, each a mean over cells with its interval.
+def finding(contender: Contender, judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
+    """Return the numbers of ``contender`` on the task of ``judged`` cells, each a mean over them with its interval.
 
     ``score_of_cells`` is what contenders are compared by, cell by cell: of labels how right the group's votes times
     reward are (``product_accuracy``), of written cells how true the best paid one is (``best_of_group``); None for a
@@ -60,16 +48,16 @@ def finding(
     case, rollouts = judged[0].case, sum(each.samples.size for each in judged)
     costs = np.sum([each.costs for each in judged], axis=0) / max(1, rollouts)
     return {
-        "task": task,
+        "task": case.task.name,
         "reward": contender.title,
         "contender": asdict(contender),
         "n": len(judged),
         "masks": len(case.splits),
         "masks_of_a_rollout": min(how.masks, len(case.splits)),
-        "samples": len(answered[0].samples),
+        "samples": len(case.samples),
         **_preference(judged, how),
-        **_within_groups(judged, answered, how),
-        **(_labels(judged, answered, how) if case.names_a_label else {}),
+        **_within_groups(judged, how),
+        **(_labels(judged, how) if case.names_a_label else {}),
         **_worth(judged, how),
         "signal_to_noise": signal_to_noise([each.of("true", "wrong") for each in judged]),
         "failed": float(np.mean([each.failed for each in judged])),
@@ -95,13 +83,14 @@ def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     return found
 
 
-def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Counting) -> dict[str, Any]:
+def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return accuracy and macro-F1 of four ways to name a label, on the same cells; shares of a choice count as such.
 
     ``choice``: the label that is paid most of all; ``policy``: its likeliest answer; ``majority``: the commonest answer
     of a group; ``product``: the one whose votes times reward are most, to which training leads.
     """
-    labels = sorted({str(value) for each in judged for _, value in each.case.candidates})
+    cases = [each.case for each in judged]
+    labels = sorted({str(value) for case in cases for _, value in case.candidates})
 
     def shares(choices: Sequence[Mapping[Value, float]]) -> list[float]:
         return [sum(float(choice.get(label, 0.0)) / len(choices) for choice in choices) for label in labels]
@@ -111,15 +100,15 @@ def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Countin
         blocks = in_blocks(each.of("true", "wrong"), how.masks).T
         return [best(dict(zip(named, rewards, strict=True))) for rewards in blocks]
 
-    def products(each: Judged, own: Answered) -> list[dict[Value, float]]:
-        return [product(own.values, block) for block in in_blocks(each.samples, how.masks).T]
+    def products(each: Judged) -> list[dict[Value, float]]:
+        return [product(each.case.values, block) for block in in_blocks(each.samples, how.masks).T]
 
-    gold = np.array([shares([{each.case.gold: 1.0}]) for each in judged])
+    gold = np.array([shares([{case.gold: 1.0}]) for case in cases])
     picked = {
         "choice": np.array([shares(best_paid(each)) for each in judged]),
-        "policy": np.array([shares([{} if own.greedy is None else {own.greedy: 1.0}]) for own in answered]),
-        "majority": np.array([shares([product(own.values)]) for own in answered]),
-        "product": np.array([shares(products(*pair)) for pair in zip(judged, answered, strict=True)]),
+        "policy": np.array([shares([{} if case.greedy is None else {case.greedy: 1.0}]) for case in cases]),
+        "majority": np.array([shares([product(case.values)]) for case in cases]),
+        "product": np.array([shares(products(each)) for each in judged]),
     }
     right = {way: (gold * found).sum(axis=1) for way, found in picked.items()}
 
@@ -135,12 +124,12 @@ def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Countin
     }
 
 
-def _within_groups(judged: Sequence[Judged], answered: Sequence[Answered], how: Counting) -> dict[str, Any]:
+def _within_groups(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return what the policy's own answers show, which is all that training sees; what has no truth does not count."""
     paid = [in_blocks(each.samples, how.masks) for each in judged]
-    true = {key: [np.array(each.truths[key], dtype=float) for each in answered] for key in answered[0].truths}
+    case, cases = judged[0].case, [each.case for each in judged]
+    true = {key: [np.array(each.truths[key], dtype=float) for each in cases] for key in case.truths}
     name, *others = true
-    labels = judged[0].case.names_a_label
 
     def of_cells(measure: Callable[[Floats, Floats], float], key: str = name) -> list[float]:
         known = [(rewards[~np.isnan(t)], t[~np.isnan(t)]) for rewards, t in zip(paid, true[key], strict=True)]
@@ -152,14 +141,14 @@ def _within_groups(judged: Sequence[Judged], answered: Sequence[Answered], how: 
     truest, mean = of_cells(best_of_group), [_mean(t) for t in true[name]]
     return {
         "truth": name,
-        "group_measure": "AUC" if labels else "Spearman",
-        "group_agreement": how.mean(of_cells(right_against_wrong if labels else rank_correlation)),
+        "group_measure": "AUC" if case.names_a_label else "Spearman",
+        "group_agreement": how.mean(of_cells(right_against_wrong if case.names_a_label else rank_correlation)),
         **{f"group_agreement_{key}": how.mean(of_cells(rank_correlation, key)) for key in others},
         "best_of_group": how.mean(truest),
         "mean_of_group": how.mean(mean),
         "group_gain": how.mean(np.subtract(truest, mean)),
         "zero_variance": how.mean([zero_variance(rewards, how.least_spread) for rewards in paid]),
-        "same_answers": how.mean([float(len(set(each.values)) == 1) for each in answered]),
+        "same_answers": how.mean([float(len(set(each.values)) == 1) for each in cases]),
         "score_of_cells": [None if np.isnan(each) else each for each in truest],
     }
 

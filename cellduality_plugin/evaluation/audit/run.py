@@ -29,7 +29,7 @@ from cellduality_plugin.evaluation.audit.contenders import (
     scorer_of,
 )
 from cellduality_plugin.evaluation.audit.engine import Players, Remembering
-from cellduality_plugin.evaluation.audit.findings import Answered, Counting, finding
+from cellduality_plugin.evaluation.audit.findings import Counting, finding
 from cellduality_plugin.evaluation.audit.verdicts import verdict
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, read_versioned
@@ -83,16 +83,16 @@ def audit(
                 task, rows, vocabulary, cells=settings.cells, masks=settings.masks, others=settings.others, rng=rng
             )
             real = None if cases[0].names_a_label else NearestCells(rows)
-            asking = (_answers(case, real, players, settings.samples, vocabulary) for case in cases)
-            answered = await _gathered(f"{task.name} answers", asking)
+            asking = (_asked(case, real, players, settings.samples, vocabulary) for case in cases)
+            cases = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
             how = Counting(settings.seed, settings.resamples, settings.masks_of_a_rollout, spread)
             for contender in contenders:
                 scorer = scorer_of(config, task.name, contender)
                 # Another split of the cell takes the place of all that the row holds.
                 under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
-                judging = (judge(scorer, c, own.samples, memory) for c, own in zip(under, answered, strict=True))
-                found = finding(task.name, contender, await _gathered(f"{task.name} judged", judging), answered, how)
+                judged = await _gathered(f"{task.name} judged", (judge(scorer, case, memory) for case in under))
+                found = finding(contender, judged, how)
                 findings.append({**found, "verdict": dict(zip(("grade", "words"), verdict(found), strict=True))})
 
     with opened() as players:
@@ -142,17 +142,15 @@ async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Resul
         return list(await asyncio.gather(*map(counted, waiting)))
 
 
-async def _answers(
-    case: Case, real: NearestCells | None, players: Players, samples: int, vocabulary: Vocabulary
-) -> Answered:
-    """Return the policy's own answers to the question of ``case``; the likeliest one of a label alone."""
+async def _asked(case: Case, real: NearestCells | None, players: Players, samples: int, vocabulary: Vocabulary) -> Case:
+    """Return ``case`` with the policy's own answers to its question; the likeliest one of a label alone."""
     prompt = case.task.primal_prompt(case.example.inputs, vocabulary)
     first = int(case.names_a_label)
     asked = [*[players.greedy] * first, *[players.sampler] * samples]
     texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
     values = [case.task.parse_answer(text, vocabulary).value for text in texts]
-    drawn = tuple(values[first:])
-    return Answered(values[0] if first else None, tuple(texts[first:]), drawn, truths(case, drawn, real))
+    greedy, drawn = values[0] if first else None, values[first:]
+    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=truths(case, drawn, real))
 
 
 def masks_in_training(path: Path, rows: int = 256) -> int:
