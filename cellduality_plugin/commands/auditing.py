@@ -81,8 +81,9 @@ def audit_rewards(
     `cellduality audit --model sft --data data --rewards posterior,profile --hidden 0.25,1 --choose data/chosen.json
     --rl-rows data/rl.jsonl --chosen-rows data/rl_chosen.jsonl --rollout-batch 32 --out audit`
     """
+    from cellduality_plugin.evaluation.audit.answers import AuditSettings
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
-    from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training
+    from cellduality_plugin.evaluation.audit.run import audit, masks_in_training
     from cellduality_plugin.evaluation.audit.verdicts import audit_markdown
     from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings

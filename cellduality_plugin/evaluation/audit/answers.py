@@ -26,6 +26,26 @@ Kind: TypeAlias = Literal["true", "wrong", "reordered", "copied", "another's"]
 """The true answer; a wrong label, or a real cell of another condition; the true genes in random order; a gene list of
 the question itself; the true answer of a cell drawn at random, whatever its condition."""
 
+RewardName: TypeAlias = "str | Mapping[str, float]"
+"""A product of kinds, or {such a product: weight}."""
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """How rewards are put to the test."""
+
+    rewards: tuple[RewardName, ...] = ()  # of these three every combination that makes sense for a task
+    hidden: tuple[float, ...] = ()
+    traces: tuple[int, ...] = ()
+    cells: int = 32  # of each task
+    masks: int | None = None  # of each cell; None: all
+    masks_of_a_rollout: int = 1  # over which its reward is the mean in training
+    samples: int = 8  # answers of the policy,
+    temperature: float = 1.0  # drawn at this
+    others: int = 4  # real cells of other conditions that a written one is compared with
+    seed: int = 0  # of every random choice
+    resamples: int = 500
+
 
 @dataclass(frozen=True)
 class Case:
@@ -70,19 +90,11 @@ def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list
 
 
 def make_cases(
-    task: DualTask,
-    rows: Sequence[Example],
-    vocabulary: Vocabulary,
-    *,
-    cells: int,
-    masks: int | None,
-    others: int,
-    rng: np.random.Generator,
+    task: DualTask, rows: Sequence[Example], vocabulary: Vocabulary, settings: AuditSettings, rng: np.random.Generator
 ) -> list[Case]:
-    """Return the first ``cells`` rows of ``task`` with their candidates; a CellDualityError if a row holds no gold.
+    """Return the first rows of ``task`` with their candidates; a CellDualityError if a row holds no gold.
 
-    The other rows lend their answers as wrong ones: ``others`` real cells of other conditions for a written one. So
-    many ``masks`` of a row are looked at, None for all.
+    The other rows lend their answers as wrong ones.
     """
 
     def candidates(row: Example) -> Iterable[tuple[Kind, Value]]:
@@ -96,13 +108,13 @@ def make_cases(
             yield from (("wrong", label) for label in wrong_labels)
         else:
             wrong = [other for other in elsewhere if other.unknown != row.unknown]
-            yield from (("wrong", _gold(wrong[index])) for index in rng.permutation(len(wrong))[:others])
+            yield from (("wrong", _gold(wrong[index])) for index in rng.permutation(len(wrong))[: settings.others])
             yield "reordered", tuple(rng.permutation(list(gold)).tolist())
             yield from (("copied", value) for value in row.inputs.values() if isinstance(value, tuple))
         if elsewhere:
             yield "another's", _gold(elsewhere[rng.integers(len(elsewhere))])
 
-    return [Case(task, row, row.splits()[:masks], tuple(candidates(row))) for row in rows[:cells]]
+    return [Case(task, row, row.splits()[: settings.masks], tuple(candidates(row))) for row in rows[: settings.cells]]
 
 
 def _gold(row: Example) -> Value:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import TypeAlias
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import Case, Kind
-from cellduality_plugin.evaluation.audit.engine import Account, Remembering
+from cellduality_plugin.evaluation.audit.answers import Case, Kind, NearestCells, RewardName, truths
+from cellduality_plugin.evaluation.audit.engine import Account, Players, Remembering
 from cellduality_plugin.examples import Example
 from cellduality_plugin.policies.base import Policy, PolicyError
 from cellduality_plugin.policies.memo import Memo
@@ -23,12 +23,11 @@ from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.rewards import REWARDS, get_reward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
 
 CONFIGURED = "configured"
 """Stands for the reward that the configuration gives a task."""
 
-RewardName: TypeAlias = "str | Mapping[str, float]"
-"""A product of kinds, or {such a product: weight}."""
 Floats: TypeAlias = NDArray[np.float64]
 """Rewards of one cell are answers x masks, or answers x blocks of masks."""
 
@@ -141,3 +140,16 @@ async def response(policy: Policy, prompt: str) -> str:
         return await policy.generate(prompt)
     except PolicyError:
         return ""
+
+
+async def ask_policy(
+    case: Case, real: NearestCells | None, players: Players, samples: int, vocabulary: Vocabulary
+) -> Case:
+    """Return ``case`` with the policy's own answers to its question; the likeliest one of a label alone."""
+    prompt = case.task.primal_prompt(case.example.inputs, vocabulary)
+    first = int(case.names_a_label)
+    asked = [*[players.greedy] * first, *[players.sampler] * samples]
+    texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
+    values = [case.task.parse_answer(text, vocabulary).value for text in texts]
+    greedy, drawn = values[0] if first else None, values[first:]
+    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=truths(case, drawn, real))

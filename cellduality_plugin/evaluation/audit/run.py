@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,15 +17,14 @@ from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import Case, NearestCells, make_cases, read_audit_rows, truths
+from cellduality_plugin.evaluation.audit.answers import AuditSettings, NearestCells, make_cases, read_audit_rows
 from cellduality_plugin.evaluation.audit.contenders import (
     CONFIGURED,
     Contender,
-    RewardName,
+    ask_policy,
     check_reward,
     contenders_for,
     judge,
-    response,
     scorer_of,
 )
 from cellduality_plugin.evaluation.audit.engine import Players, Remembering
@@ -36,30 +35,12 @@ from cellduality_plugin.files import read_jsonl, read_versioned
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.tasks import DualTask
-from cellduality_plugin.vocabulary import Vocabulary
 
 FORMAT, VERSION = "cellduality-audit", 2
 
 Audited: TypeAlias = Mapping[DualTask, tuple[Sequence[Example], Sequence[Contender]]]
 """The rows of each task, and the contenders for it."""
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class AuditSettings:
-    """How rewards are put to the test."""
-
-    rewards: tuple[RewardName, ...] = ()  # of these three every combination that makes sense for a task
-    hidden: tuple[float, ...] = ()
-    traces: tuple[int, ...] = ()
-    cells: int = 32  # of each task
-    masks: int | None = None  # of each cell; None: all
-    masks_of_a_rollout: int = 1  # over which its reward is the mean in training
-    samples: int = 8  # answers of the policy,
-    temperature: float = 1.0  # drawn at this
-    others: int = 4  # real cells that a written one is compared with
-    seed: int = 0  # of every random choice
-    resamples: int = 500
 
 
 def audit(
@@ -79,11 +60,9 @@ def audit(
         memory = Remembering(players, timeout=config.dual.timeout_seconds)
         for task, (rows, contenders) in wanted.items():
             rng = np.random.default_rng([settings.seed, *task.name.encode()])
-            cases = make_cases(
-                task, rows, vocabulary, cells=settings.cells, masks=settings.masks, others=settings.others, rng=rng
-            )
+            cases = make_cases(task, rows, vocabulary, settings, rng)
             real = None if cases[0].names_a_label else NearestCells(rows)
-            asking = (_asked(case, real, players, settings.samples, vocabulary) for case in cases)
+            asking = (ask_policy(case, real, players, settings.samples, vocabulary) for case in cases)
             cases = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
             how = Counting(settings.seed, settings.resamples, settings.masks_of_a_rollout, spread)
@@ -140,17 +119,6 @@ async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Resul
             return result
 
         return list(await asyncio.gather(*map(counted, waiting)))
-
-
-async def _asked(case: Case, real: NearestCells | None, players: Players, samples: int, vocabulary: Vocabulary) -> Case:
-    """Return ``case`` with the policy's own answers to its question; the likeliest one of a label alone."""
-    prompt = case.task.primal_prompt(case.example.inputs, vocabulary)
-    first = int(case.names_a_label)
-    asked = [*[players.greedy] * first, *[players.sampler] * samples]
-    texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
-    values = [case.task.parse_answer(text, vocabulary).value for text in texts]
-    greedy, drawn = values[0] if first else None, values[first:]
-    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=truths(case, drawn, real))
 
 
 def masks_in_training(path: Path, rows: int = 256) -> int:

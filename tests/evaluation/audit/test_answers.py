@@ -10,7 +10,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.audit.answers import NEIGHBOURS, NearestCells, make_cases, read_audit_rows, truths
+from cellduality_plugin.evaluation.audit.answers import (
+    NEIGHBOURS,
+    AuditSettings,
+    NearestCells,
+    make_cases,
+    read_audit_rows,
+    truths,
+)
 from cellduality_plugin.evaluation.audit.contenders import Contender, contenders_for
 from cellduality_plugin.examples import Example
 from cellduality_plugin.similarity import rank_weighted_jaccard
@@ -25,8 +32,8 @@ def cases(data, vocabulary):
     rows = read_audit_rows(data, {name: TASKS[name] for name in (ANNOTATION, GENERATION)})
 
     def make(task, **settings):
-        settings = {"cells": 6, "masks": None, "others": 3, "rng": np.random.default_rng(0), **settings}
-        return make_cases(TASKS[task], rows[task], vocabulary, **settings), rows[task]
+        how = AuditSettings(cells=6, others=3, **settings)
+        return make_cases(TASKS[task], rows[task], vocabulary, how, np.random.default_rng(0)), rows[task]
 
     return make
 
@@ -40,9 +47,8 @@ def test_every_label_is_an_answer_once_the_true_one_first(cases, vocabulary):
         assert set(labels) == set(vocabulary.labels["cell_type"])
         assert truths(case, [*labels, None]) == {"correct": [1.0, 0.0, 0.0, 0.0]}
     assert [len(case.splits) for case in made] == [2] * 6
-    how = {"cells": 1, "masks": None, "others": 1, "rng": np.random.default_rng(0)}
     with refused("missing-gold"):
-        make_cases(TASKS[ANNOTATION], [replace(rows[0], gold=None)], vocabulary, **how)
+        make_cases(TASKS[ANNOTATION], [replace(rows[0], gold=None)], vocabulary, AuditSettings(), None)
 
 
 def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_another_order(cases):
