@@ -10,7 +10,7 @@ import pytest
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.duals import NEGATIVES
-from cellduality_plugin.evaluation.audit.answers import make_cases
+from cellduality_plugin.evaluation.audit.answers import AuditSettings, make_cases
 from cellduality_plugin.evaluation.rounds.labelling import Panel
 from cellduality_plugin.parsing import OneOf, join_response
 from cellduality_plugin.profiles import Profiles
@@ -185,7 +185,7 @@ def test_listed_sets_are_compared_as_ever(cell, vocabulary, tmp_path):
 
 def test_only_so_many_wrong_labels_are_audited(cell, many):
     rows = [example_of(IDENTIFY, cell)]
-    [case] = make_cases(TASKS[IDENTIFY], rows, many, cells=1, masks=None, others=4, rng=np.random.default_rng(0))
+    [case] = make_cases(TASKS[IDENTIFY], rows, many, AuditSettings(), np.random.default_rng(0))
     assert len({answer for _, answer in case.candidates}) == NEGATIVES + 1
 
 

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Container
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,9 +81,10 @@ def audit_rewards(
     `cellduality audit --model sft --data data --rewards posterior,profile --hidden 0.25,1 --choose data/chosen.json
     --rl-rows data/rl.jsonl --chosen-rows data/rl_chosen.jsonl --rollout-batch 32 --out audit`
     """
+    from cellduality_plugin.evaluation.audit.answers import AuditSettings
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
-    from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training
-    from cellduality_plugin.evaluation.audit.tables import audit_markdown
+    from cellduality_plugin.evaluation.audit.run import audit, masks_in_training
+    from cellduality_plugin.evaluation.audit.verdicts import audit_markdown
     from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
@@ -127,9 +127,9 @@ def write_choice(content: dict[str, Any], config: Config, result: Path) -> Conta
     """Put into ``content`` what each task is trained with, write the configuration, and return the tasks in it."""
     from cellduality_plugin.evaluation.audit.verdicts import choices
 
-    found = choices(content, config)
-    content["choice"] = {name: each.as_dict() for name, each in found.items()}
-    chosen = config.with_tasks({name: asdict(each.contender) for name, each in found.items() if each.contender})
+    content["choice"] = choices(content, config)
+    kept = {name: each["contender"] for name, each in content["choice"].items() if each["contender"]}
+    chosen = config.with_tasks(kept)
     chosen.save(result)
     return chosen.tasks
 
@@ -148,7 +148,7 @@ def write_chosen_rows(rows: Path, result: Path, tasks: Container[str], batch: in
 
 def write_audit(content: dict[str, Any], folder: Path) -> None:
     """Write audit.json, audit.md and audit.png, each whole or not at all; a CellDualityError without matplotlib."""
-    from cellduality_plugin.evaluation.audit.tables import audit_markdown, audit_sections
+    from cellduality_plugin.evaluation.audit.verdicts import audit_markdown, audit_sections
     from cellduality_plugin.evaluation.plots import save_audit
 
     write_text(folder / "audit.json", json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

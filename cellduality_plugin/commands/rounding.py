@@ -121,9 +121,9 @@ def rounds(
 
     Example: `cellduality rounds runs/cpu/rounds/1 runs/cpu/rounds/2 --out runs/cpu/rounds.json --patience 1`
     """
-    from cellduality_plugin.evaluation.rounds.choosing import as_json, read_round
+    from cellduality_plugin.evaluation.rounds.summary import read_round, rounds_json
 
-    content = as_json(sorted(map(read_round, folders), key=lambda each: each["round"]), patience)
+    content = rounds_json(sorted(map(read_round, folders), key=lambda each: each["round"]), patience)
     write_text(result, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(content["kept"], "on" if content["goes_on"] else "stop")
     print(content["why"], file=sys.stderr)

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
 PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")
 """Six colours that stay apart for colour-blind eyes; what has more kinds differs in shape, too."""
-_FULL: dict[str, Any] = {"markeredgewidth": 0.0}
-_HOLLOW: dict[str, Any] = {"markeredgewidth": 0.9, "markerfacecolor": "none"}
-MARKERS = {"dot": ("o", _FULL), "ring": ("o", _HOLLOW), "square": ("s", _FULL), "frame": ("s", _HOLLOW)}
-"""Shape -> matplotlib's marker and how it is filled."""
+MARKERS = {"dot": ("o", "full"), "ring": ("o", "none"), "square": ("s", "full"), "frame": ("s", "none")}
+"""Shape -> matplotlib's marker and its fill style."""
 
 _GREY = "#8b949e"  # at a third of its strength it is pale on white and dim on black
 _CSS = {INK: "--ink", MUTED: "--muted", LINE: "--line"} | {
@@ -73,8 +71,7 @@ def _svg(figure: Any, name: str, said: str) -> str:
     stream = io.StringIO()
     figure.savefig(stream, format="svg", dpi=150, metadata=_METADATA["svg"], transparent=True)
     text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'\bid="', f'id="{name}-', text[text.index("<svg") :])
     text = text.replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
     for colour, variable in _CSS.items():
         text = text.replace(colour, f"var({variable})")
@@ -83,9 +80,9 @@ def _svg(figure: Any, name: str, said: str) -> str:
     return f'{head} role="img"><title>{escape(said, quote=False)}</title>{rest}'
 
 
-def _plot(name: str, said: str, size: tuple[float, float], draw: Callable[..., None], *shown: Any) -> str:
+def _plot(name: str, said: str, height: float, draw: Callable[..., None], *shown: Any, width: float = _WIDTH) -> str:
     """Return as :func:`_svg` one plot of so many inches, into whose axes ``draw`` draws what is ``shown``."""
-    with drawing(*size) as figure:
+    with drawing(width, height) as figure:
         draw(figure.subplots(), *shown)
         return _svg(figure, name, said)
 
@@ -101,7 +98,7 @@ def plot_curve(name: str, title: str, points: Sequence[tuple[int, float]]) -> st
         axes.set(title=title, xlabel="step")
         axes.xaxis.get_major_locator().set_params(integer=True)
 
-    return _plot(name, f"{title} by step, from {smooth[0]:.3g} to {smooth[-1]:.3g}", (_WIDTH, _HEIGHT), draw)
+    return _plot(name, f"{title} by step, from {smooth[0]:.3g} to {smooth[-1]:.3g}", _HEIGHT, draw)
 
 
 def plot_cells(
@@ -113,16 +110,17 @@ def plot_cells(
     """
     low, high = plane.min(axis=0), plane.max(axis=0)
     room = 0.03 * np.maximum(high - low, 1e-9)
-    with drawing(_WIDTH, 3.1) as figure:
-        axes = figure.subplots()
+
+    def draw(axes: Any) -> None:
         axes.set_axis_off()
         axes.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
         axes.plot(*behind.T, "o", color=_GREY, alpha=0.35, markersize=3, markeredgewidth=0, rasterized=True)
         for condition, points in cells.items():
-            marker, look = MARKERS[styles[condition].shape]
-            colour = PALETTE[styles[condition].colour - 1]
-            axes.plot(*points.T, marker, color=colour, markersize=4, alpha=0.85, **look)
-        return _svg(figure, name, said)
+            marker, fill = MARKERS[styles[condition].shape]
+            colour, edge = PALETTE[styles[condition].colour - 1], 0.9 if fill == "none" else 0.0
+            axes.plot(*points.T, marker, color=colour, fillstyle=fill, markersize=4, markeredgewidth=edge, alpha=0.85)
+
+    return _plot(name, said, 3.1, draw)
 
 
 def plot_panel(name: str, panel: Panel) -> str:
@@ -130,7 +128,7 @@ def plot_panel(name: str, panel: Panel) -> str:
     ends = f"reward from {panel.reward.mean[0]:.2f} to {panel.reward.mean[-1]:.2f}"
     if panel.truth:
         ends += f", {panel.truth_is} from {panel.truth.mean[0]:.2f} to {panel.truth.mean[-1]:.2f}"
-    return _plot(name, f"{panel.task}: {ends}", (_WIDTH, _HEIGHT + 0.3), _draw_panel, panel)
+    return _plot(name, f"{panel.task}: {ends}", _HEIGHT + 0.3, _draw_panel, panel)
 
 
 def save_figure2(path: Path, panels: Sequence[Panel], window: int) -> None:
@@ -171,10 +169,10 @@ def _draw_band(axes: Any, drawn: Band, colour: str, style: str, label: str) -> N
     axes.plot(drawn.steps, drawn.mean, color=colour, linestyle=style, linewidth=1.7, label=label)
 
 
-def plot_audit(name: str, title: str, findings: Sequence[Mapping[str, Any]]) -> str:
+def plot_audit(name: str, findings: Sequence[Mapping[str, Any]]) -> str:
     """Return the AUC of each reward of one task, and how right the votes times it are beside the majority."""
     said = f"AUC of {', '.join(found['reward'] for found in findings)}: the numbers are those of the table"
-    return _plot(name, said, (4.0, 1.4 + 0.32 * len(findings)), _draw_audit, title, findings)
+    return _plot(name, said, 1.4 + 0.32 * len(findings), _draw_audit, "", findings, width=4.0)
 
 
 def save_audit(path: Path, tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -182,17 +180,16 @@ def save_audit(path: Path, tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     heights = [1.3 + 0.32 * len(findings) for findings in tasks.values()]
     with drawing(5.6, sum(heights)) as figure:
         axes = figure.subplots(len(tasks), squeeze=False, gridspec_kw={"height_ratios": heights})
-        for each, (title, findings) in zip(axes[:, 0], tasks.items(), strict=True):
-            _draw_audit(each, title, findings)
+        for each, own in zip(axes[:, 0], tasks.items(), strict=True):
+            _draw_audit(each, *own)
         save_figure(figure, path)
 
 
 def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) -> None:
     labels = {"auc": "AUC, 95 % interval", "product": "accuracy of votes × reward"}
     for place, found in enumerate(findings):
-        auc = found["auc"]
+        auc, above = found["auc"], place - 0.12  # so that neither mark hides the other
         if auc["value"] is not None:
-            above = place - 0.12  # so that neither mark hides the other
             axes.plot(auc["interval"], [above, above], color=PALETTE[0], linewidth=1.5)
             axes.plot(auc["value"], above, "o", color=PALETTE[0], label=labels.pop("auc", None))
         if "product_accuracy" in found:
@@ -211,10 +208,9 @@ def _draw_audit(axes: Any, title: str, findings: Sequence[Mapping[str, Any]]) ->
 def plot_confidence(name: str, content: Mapping[str, Any]) -> list[str]:
     """Return what `cellduality calibrate` measured: accuracy by confidence, and risk by coverage."""
     plots = []
-    of_each = (_draw_reliability, "ece", "calibration error"), (_draw_risk, "aurc", "area under risk")
-    for draw, metric, said in of_each:
-        told = ", ".join(f"{way} {own[metric]['value']:.3f}" for way, own in content["metrics"].items())
-        plots.append(_plot(f"{name}-{metric}", f"{said}: {told}", (_WIDTH, 2.9), draw, content))
+    for draw, metric, said in (_draw_reliability, "ece", "calibration error"), (_draw_risk, "aurc", "area under risk"):
+        values = ", ".join(f"{way} {own[metric]['value']:.3f}" for way, own in content["metrics"].items())
+        plots.append(_plot(f"{name}-{metric}", f"{said}: {values}", 2.9, draw, content))
     return plots
 
 

@@ -15,21 +15,12 @@ from cellduality_plugin.alarms import alarms, steps_of
 from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.evaluation import confidence, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
-from cellduality_plugin.evaluation.audit.tables import LEGEND, audit_sections, labels_line
+from cellduality_plugin.evaluation.audit.verdicts import LEGEND, audit_sections, labels_line
 from cellduality_plugin.evaluation.checkpoints import file_hash
 from cellduality_plugin.evaluation.curves import chosen, divided, panels, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
+from cellduality_plugin.evaluation.page import results
 from cellduality_plugin.evaluation.page.maps import maps_of
-from cellduality_plugin.evaluation.page.results import confusions, section_tables
-from cellduality_plugin.evaluation.page.rollouts import (
-    cut,
-    examples,
-    hollow_cells,
-    hollow_labels,
-    marked,
-    unreadable,
-    wrong_labels,
-)
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.evaluation.sections import rows_by_section
 from cellduality_plugin.evaluation.tables import (
@@ -74,7 +65,8 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"written": written, "section_title": section_title, "marked": marked, "cut": cut}
+    environment.filters |= {"marked": results.marked, "cut": results.cut}
+    environment.filters |= {"written": written, "section_title": section_title}
     metrics = read_metrics(run / "metrics.json")
     audited = read_audit(audit) if audit is not None and audit.is_file() else {}
     repeat = needed_to_repeat(metrics, data, commands)
@@ -84,13 +76,13 @@ def write_report(
         title=title,
         version=__version__,
         metrics=metrics,
-        tables=section_tables(metrics),
+        tables=results.section_tables(metrics),
         wins_line=wins_line(baseline_wins(metrics)),
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
         confidence=_confidence(run / "confidence.json"),
         audit=[
-            section | {"plot": plots.plot_audit(f"audit{place}", "", section["findings"])}
+            section | {"plot": plots.plot_audit(f"audit{place}", section["findings"])}
             for place, section in enumerate(audit_sections(audited) if audited else ())
         ],
         labels_read=labels_line(audited) if audited else "",
@@ -102,27 +94,26 @@ def write_report(
     return out
 
 
-def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Any]) -> dict[str, Any]:
+def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Rows]) -> dict[str, Any]:
     """Return what the page shows of the checkpoints' answers."""
-    checkpoints = columns_of(metrics, "checkpoint")
+    checkpoints, pair = columns_of(metrics, "checkpoint"), compared(metrics)
     made = {name: _predictions(run / "predictions" / f"{name}.jsonl") for name in checkpoints}
     points = list(read_jsonl(run / "points.jsonl"))
     last = made[checkpoints[-1]] if checkpoints else []
-    pair = compared(metrics)
-    found = headlines(metrics, pair) if pair else []
-    own = [row for row in points if checkpoints and row["column"] == checkpoints[-1]]
-    hollow = hollow_cells(last, own, metrics["settings"]["neighbours"][0], questions)
+    answers, found = results.by_section(last, questions), headlines(metrics, pair) if pair else []
+    own = [row for row in points if row["column"] in checkpoints[-1:]]
+    hollow = results.hollow_cells(last, own, metrics["settings"]["neighbours"][0], questions)
     return {
         "checkpoints": checkpoints,
         "headlines": found,
         "compared": pair,
         "sentences": sentences(found, pair) if found else [],
-        "confusions": confusions(metrics, checkpoints),
+        "confusions": results.confusions(metrics, checkpoints),
         "maps": maps_of(points, metrics, checkpoints),
-        "traces": examples(last, questions),
-        "unreadable": unreadable(made),
-        "wrong": wrong_labels(last, questions),
-        "hollow": sorted(hollow_labels(last, questions) + hollow, key=lambda each: str(each["section"])),
+        "traces": results.examples(answers, questions),
+        "unreadable": results.unreadable(made),
+        "wrong": results.wrong_labels(answers),
+        "hollow": sorted(results.hollow_labels(answers, questions) + hollow, key=lambda each: str(each["section"])),
     }
 
 
@@ -151,8 +142,9 @@ def questions_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, Dua
 
 def needed_to_repeat(metrics: Mapping[str, Any], data: Path | None, commands: Path | None) -> dict[str, Any]:
     """Return commands, rewards, seeds, sources and whole settings, as the page shows them."""
-    manifest = _json(data / "cells.jsonl.manifest.json") if data else {}
-    configured = _json(data / "cellduality.json") if data else {}
+    manifest, configured = (
+        _json(data / name) if data else {} for name in ("cells.jsonl.manifest.json", "cellduality.json")
+    )
     seeds = {"evaluation": metrics["settings"]["seed"], "answers": metrics["settings"]["prediction"]["seed"]}
     if "seed" in manifest:
         seeds["data (split, labelled cells, masks)"] = manifest["seed"]
@@ -163,9 +155,10 @@ def needed_to_repeat(metrics: Mapping[str, Any], data: Path | None, commands: Pa
         "checkpoints": metrics["provenance"]["models"],
     }
     ran = sorted(commands.glob("*.command"), key=lambda path: (path.stat().st_mtime, path.name)) if commands else []
-    stages = {path.stem: without_secrets(path.read_text(encoding="utf-8").strip()) for path in ran}
+    stages = {path.stem: path.read_text(encoding="utf-8").strip() for path in ran}
+    stages = stages or {"evaluate": shlex.join(metrics["provenance"]["command"])}
     return {
-        "commands": stages or {"evaluate": without_secrets(shlex.join(metrics["provenance"]["command"]))},
+        "commands": {stage: without_secrets(command) for stage, command in stages.items()},
         "rewards": {task: own["reward"] for task, own in configured.get("tasks", {}).items()},
         "seeds": seeds,
         "sources": [str(manifest[key]) for key in ("source", "source_sha256") if key in manifest],

@@ -59,14 +59,7 @@ class SharedTypes:
         return sorted({*self.gold.values(), *self.answers.values()})
 
     def coarse(self, gold: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return both as shared types; an answer without one is an empty string, a gold label a CellDualityError.
-
-        Examples
-        --------
-        >>> shared = SharedTypes({"CD4T cell": "T cell"}, {"CD4+ Memory": "T cell"}, frozenset({"blood"}))
-        >>> shared.coarse(["CD4T cell", "CD4T cell"], ["CD4+ Memory", "CD34+"])
-        (['T cell', 'T cell'], ['T cell', ''])
-        """
+        """Return both as shared types; an answer without one is an empty string, a gold label a CellDualityError."""
         if unknown := sorted({*gold} - self.gold.keys()):
             what = f"no shared type of the label {unknown[0]!r}"
             raise CellDualityError(what, code="no-shared-type", where=COARSE_FILE, hint=_PREPARE)
@@ -149,20 +142,19 @@ def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit
     the first ``limit``, None for all. A CellDualityError if a file is missing or malformed, or there are no rows.
     """
     inside = read_rows(data / f"eval_{split}.jsonl", tasks)
-    found = _by_task(inside, "", limit)
-    for rows in _by_task(inside, "", None).values():
-        sets = _by_set(rows)
-        for name, own in sets.items() if len(sets) > 1 else ():
-            found |= _by_task(own, f"@{name}", limit)
+    parts: list[tuple[str, Rows]] = [("", inside)]
+    for rows in _grouped(inside, itemgetter(0)).values():
+        sets = _grouped(rows, _set_of)
+        parts += [(f"@{name}", own) for name, own in sets.items() if len(sets) > 1]
     if (data / f"eval_{OOD}.jsonl").is_file():
-        held_out, external = read_rows(data / f"eval_{OOD}.jsonl", tasks), read_shared_types(data / COARSE_FILE)
-        parts, whole = _by_set(held_out), {*external, *_by_set(held_out)} - {*_by_set(inside)}
-        kinds = {key: row for name, rows in parts.items() if name not in whole for key, row in rows.items()}
-        for part, own in {OOD: kinds, **{name: rows for name, rows in parts.items() if name in whole}}.items():
-            found |= _by_task(own, f"@{part}", limit)
-    if not found:
+        held_out = _grouped(read_rows(data / f"eval_{OOD}.jsonl", tasks), _set_of)
+        whole = {*read_shared_types(data / COARSE_FILE), *held_out} - {*map(_set_of, inside)}
+        kinds = {key: row for name, rows in held_out.items() if name not in whole for key, row in rows.items()}
+        parts += [(f"@{OOD}", kinds), *((f"@{name}", rows) for name, rows in held_out.items() if name in whole)]
+    by_task = [(part, *item) for part, rows in parts for item in _grouped(rows, itemgetter(0)).items()]
+    if not by_task:
         raise CellDualityError("no rows to evaluate", code="no-rows", where=str(data), hint=_PREPARE)
-    return found
+    return {f"{task}{part}": dict([*rows.items()][:limit]) for part, task, rows in by_task}
 
 
 def read_sections(
@@ -196,31 +188,17 @@ def read_sections(
             spaces[train.ids] = space, median_bandwidth(space(train.genes), settings.seed)
         space, bandwidth = spaces[train.ids]
         reference = Reference(
-            embedding=space,
-            bandwidth=bandwidth,
-            held_out=held_out,
-            points=space(held_out.genes),
-            train=train,
-            others=others,
-            other_points=space(others.genes if others else ()),
-            neighbours=settings.neighbours,
-            seed=settings.seed,
-            resamples=settings.resamples,
-        )
+            embedding=space, bandwidth=bandwidth, held_out=held_out, points=space(held_out.genes), train=train,
+            others=others, other_points=space(others.genes if others else ()), neighbours=settings.neighbours,
+            seed=settings.seed, resamples=settings.resamples,
+        )  # fmt: skip
         return Section(key, tasks[task], rows, reference, shared)
 
     return [section(key, rows) for key, rows in rows_by_section(data, split, tasks, settings.rows).items()]
 
 
 def label_columns(pair: DualTask) -> tuple[tuple[str, ...], str]:
-    """Return (the columns that may hold a real cell's label for ``pair``, the column with its state or "").
-
-    Examples
-    --------
-    >>> from cellduality_plugin.tasks import TASKS
-    >>> label_columns(TASKS["perturbation_response_generation"])
-    (('cell_type', 'cell_line'), 'perturbation')
-    """
+    """Return (the columns that may hold a real cell's label for ``pair``, the column with its state or "")."""
     if isinstance(pair.answer, OneOf):
         return (pair.answer.kind,), ""
     if isinstance(pair.unknown, OneOf) and pair.unknown.kind not in GROUPS:
@@ -236,9 +214,5 @@ def _grouped(rows: Rows, name: Callable[[tuple[str, str]], str]) -> dict[str, Ro
     return dict(sorted(found.items()))
 
 
-def _by_set(rows: Rows) -> dict[str, Rows]:
-    return _grouped(rows, lambda key: key[1].partition("/")[0])
-
-
-def _by_task(rows: Rows, part: str, limit: int | None) -> dict[str, Rows]:
-    return {f"{key}{part}": dict([*own.items()][:limit]) for key, own in _grouped(rows, itemgetter(0)).items()}
+def _set_of(key: tuple[str, str]) -> str:
+    return key[1].partition("/")[0]

@@ -10,9 +10,8 @@ from functools import partial
 from pydantic import Field
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.contenders import Contender
+from cellduality_plugin.evaluation.audit.contenders import Contender, scorer_of
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.audit.judging import scorer_of
 from cellduality_plugin.evaluation.rounds.labelling import answered
 from cellduality_plugin.examples import Example
 from cellduality_plugin.inference.asking import Asker, AskSettings

@@ -17,18 +17,16 @@ from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import write_report
-from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.policies.offline import Request
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import eval_rows
+from tests.evaluation.conftest import write_folder, write_model
 
 TYPES = tuple(f"CD{number}+/CD45RA+/CD25- Naive Cytotoxic" for number in range(8))
 STATES = ("control", "cytokine IFN-beta")
 OWN = tuple(f"MARKER-{number}" for number in range(48))
 SHARED = ("ISG15", "IFI6", "MX1")
-GENES = (*OWN, *SHARED)
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -87,24 +85,6 @@ class Player:
         return " ".join(written(kind, state, rng))
 
 
-def prepared(folder: Path) -> Path:
-    labels = {"cell_type": TYPES, "exposure": ("exposed", "not exposed"), "perturbation": STATES}
-    vocabulary = Vocabulary(GENES, labels)
-    vocabulary.save(folder / "vocabulary.json")
-    every = list(cells(np.random.default_rng(0)))
-    rows = [
-        {"id": cell.id, "split": split, "labelled": True, "genes": list(cell.genes), **cell.obs, **cell.condition}
-        for split, cell in every
-    ]
-    write_jsonl(folder / "cells.jsonl", rows)
-    tasks = [TASKS[name] for name in TASKS if name != "drug_sensitivity_prediction"]
-    rng = np.random.default_rng(1)
-    asked = [cell for split, cell in every if split == "test"]
-    found = [row for cell in asked for row in eval_rows([cell], tasks, vocabulary, hidden=0.25, rng=rng)]
-    write_jsonl(folder / "eval_test.jsonl", found)
-    return folder
-
-
 def training_log(path: Path) -> Path:
     rng, lines = np.random.default_rng(2), []
     for step in range(1, 41):
@@ -117,17 +97,21 @@ def training_log(path: Path) -> Path:
     return path
 
 
-def audited(path: Path) -> Path:
-    estimate = {"value": 0.8, "n": 8, "interval": [0.6, 0.9]}
-    names = ["auc", "auc_all_masks", "group_agreement", "best_of_group", "mean_of_group", "zero_variance"]
+def audited(path: Path, **more: Any) -> Path:
+    """An audit in which every number is 0.8, of three rewards for two tasks."""
+    names = [
+        f"{who}_{what}" for who in ("choice", "policy", "majority", "product") for what in ("accuracy", "macro_f1")
+    ]
+    names += ["auc", "auc_all_masks", "group_agreement", "best_of_group", "mean_of_group", "zero_variance"]
     names += ["true_reward", "shuffled_reward", "observed_only_reward"]
-    names += [f"{who}_accuracy" for who in ("choice", "policy", "majority", "product")]
-    names += [f"{who}_macro_f1" for who in ("choice", "policy", "majority", "product")]
     every = {
         **{"n": 8, "samples": 8, "masks": 4, "masks_of_a_rollout": 1, "signal_to_noise": 0.2},
         "cost": {"requests": 0.5, "prefilled": 30.0, "decoded": 4.0, "seconds": 0.01},
-        "verdict": {"grade": "agrees", "words": "tells the true answer from others, and follows it in a group"},
-        **dict.fromkeys(names, estimate),
+        "verdict": {
+            "grade": "agrees",
+            "words": "tells the true answer from others <& more>, and follows it in a group",
+        },
+        **{name: {"value": 0.8, "n": 8, "interval": [0.6, 0.9]} for name in names},
     }
     findings = [
         {"task": task, "reward": reward, **every}
@@ -135,7 +119,7 @@ def audited(path: Path) -> Path:
         for reward in ("duality", "likelihood", "posterior")
     ]
     content = {"format": "cellduality-audit", "version": 2, "labels_used": {"s": 4}, "seconds": 9, "settings": {}}
-    path.write_text(json.dumps({**content, "findings": findings}))
+    path.write_text(json.dumps({**content, "findings": findings, **more}))
     return path
 
 
@@ -143,13 +127,11 @@ def audited(path: Path) -> Path:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page."""
     folder = tmp_path_factory.mktemp("report")
-    (folder / "data").mkdir()
-    data = prepared(folder / "data")
-    models = {name: folder / name for name in ("base", "SFT", "GRPO")}
-    for name, model in models.items():
-        model.mkdir()
-        (model / "config.json").write_text(json.dumps({"name": name}))
+    labels = {"cell_type": TYPES, "exposure": ("exposed", "not exposed"), "perturbation": STATES}
+    entries = [(split, True, cell) for split, cell in cells(np.random.default_rng(0))]
+    data = write_folder(folder / "data", Vocabulary((*OWN, *SHARED), labels), entries)
     skills = {"base": 0.1, "SFT": 0.6, "GRPO": 0.85}
+    models = {name: write_model(folder / name) for name in skills}
     settings = EvaluationSettings(PredictionSettings(samples=2), neighbours=(3, 5), components=10, resamples=50)
     open_player: Callable[[Path], Any] = lambda model: nullcontext(Player(skills[model.name]))  # noqa: E731
     command = ["cellduality", "evaluate", "--data", f"/a/{'long/' * 30}folder"]

@@ -38,6 +38,7 @@ OF_TWO = EvaluationSettings(
 PAIRS = {
     "made": ("cell_type_annotation", "conditional_cell_generation"),
     "kang": ("drug_exposure_prediction", "perturbation_response_generation"),
+    "set": [name for name in TASKS if name != "drug_sensitivity_prediction"],
 }
 
 

@@ -4,19 +4,18 @@ import json
 import os
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.confidence import confidence_metrics, reliability, risk_coverage, set_metrics
 from cellduality_plugin.evaluation.curves import chosen, divided, parse_log, read_curves
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import needed_to_repeat, questions_of, write_report
 from cellduality_plugin.tasks import TASKS
+from tests.browser.conftest import audited
 from tests.evaluation.conftest import open_expert, write_model
 from tests.refused import refused
 
@@ -28,35 +27,19 @@ LOG = "\n".join(
 VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
 
 
-class Page(HTMLParser):
-    """Collects what a browser would load, every id, and tags that do not nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.loads: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for name, value in attrs:
-            if name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
-                self.loads.append(value or "")
-            if name == "id":
-                self.ids.append(value or "")
-            self.references += re.findall(r"url\(#([^)]+)\)", value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+def tags_of(text: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the tags of a page, which must nest, and the values of each attribute."""
+    tags, opened, values = list[str](), list[str](), dict[str, list[str]]()
+    for closing, tag, rest in re.findall(r"<(/?)([a-zA-Z][\w:-]*)([^>]*)>", text):
+        if closing:
+            assert opened.pop() == tag
+            continue
+        tags.append(tag)
+        opened += [tag] * (tag not in VOID and not rest.endswith("/"))
+        for name, value in re.findall(r'([\w:-]+)="([^"]*)"', rest):
+            values.setdefault(name, []).append(value)
+    assert opened == []
+    return tags, values
 
 
 @pytest.fixture(scope="module")
@@ -73,52 +56,98 @@ def run(evaluated: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(evaluated, tmp_path / "run"))
 
 
-@pytest.fixture
-def page(run: Path, tmp_path: Path):
-    """Return a function that writes the report of ``run`` and returns its text."""
-    return lambda curves=None, **given: write_report(run, tmp_path / "report.html", curves, **given).read_text()
+def confidence() -> dict:
+    sure, right = [0.9, 0.8, 0.4, 0.3], [1, 1, 0, 1]
+    numbers = confidence_metrics(sure, right) | set_metrics(np.eye(4, dtype=bool), [0, 1, 2, 0])
+    return {
+        **{"format": "cellduality-confidence", "version": 1, "split": "test", "in_sample": False, "n": 4},
+        **{"task": "cell_type_annotation", "asked": "verify 8, temperature 1", "coverage": 0.9},
+        "calibration": {"labels": 128}, "metrics": {"calibrated": numbers},
+        "reliability": {"calibrated": reliability(sure, right)},
+        "risk_coverage": {"calibrated": np.transpose(risk_coverage(sure, right)).tolist()},
+    }  # fmt: skip
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    path = tmp_path / "train.log"
-    path.write_text(LOG)
-    return path
+@pytest.fixture(scope="module")
+def text(evaluated: Path, tmp_path_factory) -> str:
+    """The page of a run with everything there may be: an audit with a choice, confidence, curves, ground truth."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = Path(shutil.copytree(evaluated, folder / "run"))
+    (run / "confidence.json").write_text(json.dumps(confidence()))
+    choice = {"conditional_cell_generation": {"reward": "", "contender": None, "why": "none <agrees>"}}
+    audited(folder / "audit.json", choice=choice)
+    (folder / "empty").mkdir()
+    own = "'dual_reward/cell_type_annotation': {}, 'dual_share/cell_type_annotation': 0.5, 'dual_truncated': 0.5"
+    truth = ", 'dual_truth/cell_type_annotation': 0.25, 'dual_truth_share/cell_type_annotation': 0.5"
+    for name, more in {"with": truth, "without": ""}.items():
+        lines = [f"Global step {n}: {{{own.format(n / 20)}{more}}}" for n in range(1, 8)]
+        (folder / f"{name}.log").write_text("\n".join(lines))
+    (folder / "train.log").write_text(LOG)
+    curves = {"SFT": folder / "nowhere.log", "base": folder / "empty", "plain": folder / "train.log"}
+    curves |= {"with": folder / "with.log", "without": folder / "without.log"}
+    return write_report(run, folder / "report.html", curves, "A run", folder / "audit.json").read_text()
 
 
-def test_the_page_is_well_formed_loads_nothing_and_tells_what_was_found(run: Path, log: Path, page) -> None:
-    text = page({"GRPO": log}, title="A run")
-    read = Page(text)
-    assert read.open == []
-    assert all(load.startswith(("#", "data:")) for load in read.loads)
-    assert not {"script", "iframe", "img", "object"} & set(read.tags)
+def test_the_page_is_well_formed_loads_nothing_and_tells_what_was_found(evaluated: Path, text: str) -> None:
+    tags, values = tags_of(text)
+    loads = [load for name in ("src", "href", "xlink:href", "action", "poster") for load in values.get(name, ())]
+    assert all(load.startswith(("#", "data:")) for load in loads)
+    assert not {"script", "iframe", "img", "object"} & set(tags)
     assert not re.search(r"@import|url\((?!#)", text)
-    assert len(set(read.ids)) == len(read.ids)
-    assert {load[1:] for load in read.loads if load.startswith("#")} | set(read.references) <= set(read.ids)
-    assert read.tags.count("svg") == 3 + 3  # cells, curves
-    assert len(text) < 300_000
+    ids, referred = values["id"], {load[1:] for load in loads if load.startswith("#")}
+    assert len(set(ids)) == len(ids)
+    assert referred | {*re.findall(r"url\(#([^)]+)\)", text)} <= set(ids)
     assert re.findall(r'<h2 id="(\w+)"', text) == re.findall(r'<li><a href="#(\w+)"', text)
     assert "GRPO is better than SFT, beyond the 95 % interval of the change, in 0 of 2 headline metrics" in text
     assert re.search(r"<li>Cell type annotation: accuracy 1.000; 1.000 before \(SFT\); [\w ]+ [\d.]+.</li>", text)
     assert re.search("No baseline beats every checkpoint in any of|A baseline beats every checkpoint in", text)
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = json.loads((evaluated / "metrics.json").read_text())
     assert all(space in text for space in metrics["spaces"].values())
     assert metrics["provenance"]["models"]["SFT"]["model"] in text
     assert text.count("<b>best reward") == text.count("<b>worst reward") == 2
 
 
-def test_markup_in_model_output_stays_text(run: Path, page) -> None:
+@pytest.mark.parametrize(
+    ("words", "times"),
+    {
+        "no training curves": 1,
+        "No curves were recorded.": 1,
+        '<p class="alarm"><b>truncation</b> at step 5: 0.50 of the rollouts are cut at their length, over 5 steps': 2,
+        "cell_type_annotation: reward from 0.10 to 0.50, accuracy from 0.50 to 0.50": 1,
+        "--gold-for-monitoring": 1,  # where rows held no gold
+        "tells the true answer from others &lt;&amp; more&gt;": 6,
+        "0.80 (0.60–0.90)": 6,
+        "The labels of 4 validation cells were read (s 4).": 1,
+        "<b>Stays out: none &lt;agrees&gt;.</b>": 1,
+        "conditional cell generation by nothing (it stayed out)": 1,
+        "Calibrated on 128 validation cells": 1,
+        "to hold the true one for 90 % of cells": 1,
+    }.items(),
+)
+def test_what_was_given_is_on_the_page(words: str, times: int, text: str) -> None:
+    assert text.count(words) == times
+
+
+def test_what_was_not_given_is_not(run: Path, tmp_path: Path) -> None:
+    bare = write_report(run, tmp_path / "report.html", audit=tmp_path / "none.json").read_text()
+    assert "No training log was given." in bare
+    assert "Audit of rewards" not in bare
+    assert 'id="confidence"' not in bare
+    assert len(bare) < 300_000
+
+
+def test_markup_in_model_output_stays_text(run: Path, tmp_path: Path) -> None:
     path = run / "predictions" / "GRPO.jsonl"
     path.write_text(path.read_text().replace("<think></think>", "<think><script src='http://x'></script></think>"))
-    text = page()
+    text = write_report(run, tmp_path / "report.html").read_text()
     assert "&lt;think&gt;&lt;script" in text
-    assert "script" not in Page(text).tags
+    assert "script" not in tags_of(text)[0]
 
 
 def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_page(
-    run_of_two: Path, two_sources: Path, log: Path, tmp_path: Path
+    run_of_two: Path, two_sources: Path, tmp_path: Path
 ) -> None:
-    pages = [write_report(run_of_two, tmp_path / name, {"GRPO": log}, data=two_sources).read_text() for name in "ab"]
+    pages = [write_report(run_of_two, tmp_path / name, data=two_sources).read_text() for name in "ab"]
     without = write_report(run_of_two, tmp_path / "c").read_text()
     assert pages[0] == pages[1]
     for told in ("Asked: perturbation", "perturbation response generation, held-out cell types, <b>best reward"):
@@ -129,30 +158,6 @@ def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_pag
         assert "t-SNE (perplexity" in text
         assert "B cell, cytokine IFN-beta" in text
         assert "mean shift" in text
-
-
-def test_figure_2_is_on_the_page_with_its_truth_where_rows_held_gold(log: Path, page) -> None:
-    def with_truth(truth: str) -> str:
-        own = "'dual_reward/cell_type_annotation': {}, 'dual_share/cell_type_annotation': 0.5"
-        log.write_text("\n".join(f"Global step {n}: {{{own.format(n / 20)}{truth}}}" for n in (1, 2)))
-        return page({"GRPO": log})
-
-    gold = with_truth(", 'dual_truth/cell_type_annotation': 0.25, 'dual_truth_share/cell_type_annotation': 0.5")
-    assert "cell_type_annotation: reward from 0.10 to 0.15, accuracy from 0.50 to 0.50" in gold
-    assert "--gold-for-monitoring" not in gold
-    assert "--gold-for-monitoring" in with_truth("")
-
-
-def test_alarms_and_missing_curves_are_told_on_the_page(log: Path, page, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    log.write_text("\n".join(f"Global step {n}: {{'reward': 0.{n}, 'dual_truncated': 0.5}}" for n in range(1, 8)))
-    text = page({"SFT": tmp_path / "nowhere.log", "base": tmp_path / "empty", "GRPO": log})
-    assert "no training curves" in text
-    assert "No curves were recorded." in text
-    assert text.count('<p class="alarm">') == 1
-    assert "<b>truncation</b> at step 5: 0.50 of the rollouts are cut at their length, over 5 steps" in text
-    assert "MAX_NEW_TOKENS" in text
-    assert "No training log was given." in page()
 
 
 def test_a_run_without_readable_cells_still_has_a_report(
@@ -166,13 +171,22 @@ def test_a_run_without_readable_cells_still_has_a_report(
     assert re.search(r"unknown_label</th><td>30</td>", text)
 
 
-@pytest.mark.parametrize("content", [None, "{", "{}"])
-def test_a_folder_without_metrics_is_refused(content: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("metrics.json", None, "missing-file"),
+        ("metrics.json", "{", "unreadable-file"),
+        ("audit.json", "{}", "wrong-format"),
+        ("confidence.json", "{}", "wrong-format"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(name: str, content: str | None, code: str, run: Path) -> None:
+    (run / name).unlink(missing_ok=True)
     if content is not None:
-        (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(CellDualityError) as error:
-        write_report(tmp_path, tmp_path / "report.html")
-    assert error.value.where == str(tmp_path / "metrics.json")
+        (run / name).write_text(content)
+    with refused(code) as error:
+        write_report(run, run / "report.html", audit=run / "audit.json")
+    assert error.value.where == str(run / name)
 
 
 def test_event_files_become_curves(tmp_path: Path) -> None:
@@ -197,66 +211,6 @@ def test_the_reward_comes_first_and_what_says_nothing_is_left_out() -> None:
     assert parse_log([*LOG.splitlines(), "Global step 5: {'reward': 0.9}"])["reward"][-1] == (5, 0.9), "resumed"
     means = {"dual_reward/t": [(1, 0.25), (2, 0.5)], "dual_share/t": [(1, 0.5), (2, 0.5)], "dual_groups": [(1, 1.0)]}
     assert divided(means) == {"dual_reward/t": [(1, 0.5), (2, 1.0)]}
-
-
-@pytest.fixture
-def audit_file(tmp_path: Path) -> Path:
-    estimate = {"value": 0.8, "n": 8, "interval": [0.6, 0.9]}
-    names = ("auc", "auc_all_masks", "group_agreement", "best_of_group", "mean_of_group", "zero_variance")
-    found = {
-        **{"task": "conditional_cell_generation", "reward": "duality", "n": 8, "samples": 8, "masks": 1},
-        **{"masks_of_a_rollout": 1, "signal_to_noise": None},
-        "cost": {"requests": 0.5, "prefilled": 30.0, "decoded": 4.0, "seconds": 0.01},
-        "verdict": {"grade": "agrees", "words": "agrees with the truth <& more>"},
-        **dict.fromkeys((*names, "true_reward", "shuffled_reward", "observed_only_reward"), estimate),
-    }
-    content = {"format": "cellduality-audit", "version": 2, "labels_used": {"s": 4}, "seconds": 9, "settings": {}}
-    path = tmp_path / "audit.json"
-    path.write_text(json.dumps({**content, "findings": [found]}))
-    return path
-
-
-def test_an_audit_stands_in_the_page_where_there_is_one(page, audit_file: Path, tmp_path: Path) -> None:
-    assert "Audit of rewards" not in page(audit=tmp_path / "none.json")
-    text = page(audit=audit_file)
-    assert "agrees with the truth &lt;&amp; more&gt;" in text
-    assert "0.80 (0.60–0.90)" in text
-    assert "The labels of 4 validation cells were read (s 4)." in text
-    assert len(set(Page(text).ids)) == len(Page(text).ids)
-    choice = {"conditional_cell_generation": {"reward": "", "contender": None, "why": "none <agrees>"}}
-    audit_file.write_text(json.dumps({**json.loads(audit_file.read_text()), "choice": choice}))
-    text = page(audit=audit_file)
-    assert "<b>Stays out: none &lt;agrees&gt;.</b>" in text
-    assert "conditional cell generation by nothing (it stayed out)" in text
-    audit_file.write_text("{}")
-    with pytest.raises(CellDualityError) as error:
-        page(audit=audit_file)
-    assert error.value.where == str(audit_file)
-
-
-def test_confidence_stands_in_the_page_where_it_was_measured(run: Path, page) -> None:
-    assert 'id="confidence"' not in page()
-    sure, right = [0.9, 0.8, 0.4, 0.3], [1, 1, 0, 1]
-    numbers = confidence_metrics(sure, right) | set_metrics(np.eye(4, dtype=bool), [0, 1, 2, 0])
-    content = {
-        **{"format": "cellduality-confidence", "version": 1, "split": "test", "in_sample": False, "n": 4},
-        **{"task": "cell_type_annotation", "asked": "verify 8, temperature 1", "coverage": 0.9},
-        "calibration": {"labels": 128}, "metrics": {"calibrated": numbers},
-        "reliability": {"calibrated": reliability(sure, right)},
-        "risk_coverage": {"calibrated": np.transpose(risk_coverage(sure, right)).tolist()},
-    }  # fmt: skip
-    (run / "confidence.json").write_text(json.dumps(content))
-    text = page()
-    read = Page(text)
-    assert "Calibrated on 128 validation cells" in text
-    assert "to hold the true one for 90 % of cells" in text
-    assert len(set(read.ids)) == len(read.ids)
-    assert set(read.references) <= set(read.ids)
-    assert re.findall(r'<h2 id="(\w+)"', text) == re.findall(r'<li><a href="#(\w+)"', text)
-    assert "0.250" in text[text.index('id="confidence"') : text.index('id="rollouts"')]
-    (run / "confidence.json").write_text("{}")
-    with pytest.raises(CellDualityError):
-        page()
 
 
 @pytest.fixture

@@ -60,17 +60,20 @@ def test_a_reference_holds_cells_of_the_sets_its_rows_are_about_and_no_others(se
     assert one is other, "one set of training cells, one space"
 
 
-def test_no_split_is_its_own_floor(two_sources: Path, read) -> None:
+def test_no_split_is_its_own_floor(two_sources: Path, read, sections) -> None:
     split_of = {row["id"]: row["split"] for row in read_jsonl(two_sources / "cells.jsonl")}
-    for split, floor in (("test", "validation"), ("validation", "test")):
-        for key, section in read(two_sources, split).items():
-            reference, where = section.reference, "ood" if key.endswith("@ood") else split
-            assert {split_of[name] for name in reference.train.ids} == {"train"}
-            assert {split_of[name] for name in reference.held_out.ids} == {where}
-            if where == "ood":
-                assert reference.others is None
-            else:
-                assert {split_of[name] for name in reference.others.ids} == {floor}
+
+    def splits(cells) -> set[str]:
+        return {split_of[name] for name in cells.ids} if cells else set()
+
+    for split, floor, found in (
+        ("test", "validation", sections),
+        ("validation", "test", read(two_sources, "validation")),
+    ):
+        for key, reference in ((key, section.reference) for key, section in found.items()):
+            own = ({"ood"}, set()) if key.endswith("@ood") else ({split}, {floor})
+            assert splits(reference.train) == {"train"}
+            assert (splits(reference.held_out), splits(reference.others)) == own
             assert len(reference.other_points) == len(reference.others or ())
 
 
@@ -117,31 +120,25 @@ def metrics(run_of_two: Path):
     return read_metrics(run_of_two / "metrics.json")
 
 
-def test_every_answer_counts_in_the_section_of_its_row_and_in_no_other(metrics) -> None:
-    keys = {key.rpartition("/")[0] for column in metrics["columns"].values() for key in column["metrics"]}
-    assert keys == set(metrics["spaces"]) == set(metrics["columns"]["GRPO"]["failures"])
-    assert {EXPOSURE, f"{EXPOSURE}@ood", ANNOTATION} == set(metrics["columns"]["GRPO"]["confusion"])
-    assert metrics["provenance"]["data"].keys() == {
-        "vocabulary.json", "cells.jsonl", "eval_test.jsonl", "eval_ood.jsonl",
-    }  # fmt: skip
-    found = metrics["columns"]["GRPO"]["metrics"]
-    assert {key: found[f"{key}/dual_similarity"]["n"] for key in metrics["spaces"]} == {
-        ANNOTATION: 30, GENERATION: 60, EXPOSURE: 48, RESPONSE: 96, f"{EXPOSURE}@ood": 32, f"{RESPONSE}@ood": 64,
-    }  # fmt: skip
-    assert {found[f"{key}/accuracy"]["value"] for key in (ANNOTATION, EXPOSURE, f"{EXPOSURE}@ood")} == {1}
-    assert {found[f"{key}/validity"]["value"] for key in (GENERATION, RESPONSE, f"{RESPONSE}@ood")} == {1}
-
-
-def test_baselines_stand_in_the_sections_of_their_kind(metrics) -> None:
+def test_every_answer_counts_in_the_section_of_its_row_and_baselines_in_those_of_their_kind(metrics) -> None:
     labels, responses = {ANNOTATION, EXPOSURE, f"{EXPOSURE}@ood"}, {RESPONSE, f"{RESPONSE}@ood"}
-    found = {name: {key.rpartition("/")[0] for key in column["metrics"]} for name, column in metrics["columns"].items()}
-    assert list(found.items()) == [
+    columns = {name: {key.rpartition("/")[0] for key in own["metrics"]} for name, own in metrics["columns"].items()}
+    assert list(columns.items()) == [
         ("GRPO", {*metrics["spaces"]}),
         *((name, labels) for name in ("logistic regression", "k-NN transfer", "majority")),
         *((name, {GENERATION}) for name in ("training cells", "class mean")),
         *((name, responses) for name in ("no change", "mean shift")),
         ("real cells", {GENERATION, *responses}),
     ]
+    own = metrics["columns"]["GRPO"]
+    assert (set(own["failures"]), set(own["confusion"])) == ({*metrics["spaces"]}, labels)
+    files = {"vocabulary.json", "cells.jsonl", "eval_test.jsonl", "eval_ood.jsonl"}
+    assert metrics["provenance"]["data"].keys() == files
+    assert {key: own["metrics"][f"{key}/dual_similarity"]["n"] for key in metrics["spaces"]} == {
+        ANNOTATION: 30, GENERATION: 60, EXPOSURE: 48, RESPONSE: 96, f"{EXPOSURE}@ood": 32, f"{RESPONSE}@ood": 64,
+    }  # fmt: skip
+    right = [(key, "accuracy") for key in labels] + [(key, "validity") for key in (GENERATION, *responses)]
+    assert {own["metrics"][f"{key}/{name}"]["value"] for key, name in right} == {1}
 
 
 def test_a_pair_of_ones_own_is_measured_by_its_dual_alone(

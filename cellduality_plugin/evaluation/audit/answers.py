@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cellduality_plugin.duals import NEGATIVES
 from cellduality_plugin.errors import CellDualityError
@@ -27,15 +26,39 @@ Kind: TypeAlias = Literal["true", "wrong", "reordered", "copied", "another's"]
 """The true answer; a wrong label, or a real cell of another condition; the true genes in random order; a gene list of
 the question itself; the true answer of a cell drawn at random, whatever its condition."""
 
+RewardName: TypeAlias = "str | Mapping[str, float]"
+"""A product of kinds, or {such a product: weight}."""
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """How rewards are put to the test."""
+
+    rewards: tuple[RewardName, ...] = ()  # of these three every combination that makes sense for a task
+    hidden: tuple[float, ...] = ()
+    traces: tuple[int, ...] = ()
+    cells: int = 32  # of each task
+    masks: int | None = None  # of each cell; None: all
+    masks_of_a_rollout: int = 1  # over which its reward is the mean in training
+    samples: int = 8  # answers of the policy,
+    temperature: float = 1.0  # drawn at this
+    others: int = 4  # real cells of other conditions that a written one is compared with
+    seed: int = 0  # of every random choice
+    resamples: int = 500
+
 
 @dataclass(frozen=True)
 class Case:
-    """One cell under audit."""
+    """One cell under audit, with answers of known worth and, once it was asked, the policy's own."""
 
     task: DualTask
     example: Example  # its row, with gold
     splits: tuple[Example, ...]  # that row under each mask
     candidates: tuple[tuple[Kind, Value], ...]  # the true answer first
+    greedy: Value | None = None  # the policy's likeliest answer; None if it was not asked for or could not be read
+    samples: Sequence[str] = ()  # its drawn responses, whole
+    values: Sequence[Value | None] = ()  # what was read in them
+    truths: Mapping[str, Sequence[float]] = field(default_factory=dict)  # how true they are, the headline measure first
 
     @property
     def names_a_label(self) -> bool:
@@ -57,69 +80,47 @@ def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list
     if not path.is_file():
         hint = "prepare the data again (cellduality data prepare)"
         raise CellDualityError("no cells to audit", code="missing-audit-rows", where=str(path), hint=hint)
-    found: dict[str, list[Example]] = {n: [] for n, task in tasks.items() if isinstance(task.answer, OneOf | Genes)}
-    for row in read_jsonl(path):
-        example = Example.from_label(row.get("label", ""))
-        if example.task in found:
-            found[example.task].append(example)
-    if not any(found.values()):
+    every = [Example.from_label(row.get("label", "")) for row in read_jsonl(path)]
+    asked = [name for name, task in tasks.items() if isinstance(task.answer, OneOf | Genes)]
+    found = {name: own for name in asked if (own := [each for each in every if each.task == name])}
+    if not found:
         what, hint = f"no row of {', '.join(tasks)}", "prepare the data again, with --audit-cells above 0"
         raise CellDualityError(what, code="empty-audit-rows", where=str(path), hint=hint)
-    return {name: examples for name, examples in found.items() if examples}
+    return found
 
 
 def make_cases(
-    task: DualTask,
-    rows: Sequence[Example],
-    vocabulary: Vocabulary,
-    *,
-    cells: int,
-    masks: int | None,
-    others: int,
-    rng: np.random.Generator,
+    task: DualTask, rows: Sequence[Example], vocabulary: Vocabulary, settings: AuditSettings, rng: np.random.Generator
 ) -> list[Case]:
-    """Return the first ``cells`` rows of ``task`` with their candidates; a CellDualityError if a row holds no gold.
+    """Return the first rows of ``task`` with their candidates; a CellDualityError if a row holds no gold.
 
-    The other rows lend their answers as wrong ones: ``others`` real cells of other conditions for a written one. So
-    many ``masks`` of a row are looked at, None for all.
+    The other rows lend their answers as wrong ones.
     """
-    for row in rows:
-        if row.gold is None:
-            where, hint = f"row {row.id} of {task.name}", "prepare the data again"
-            raise CellDualityError("the row holds no true answer", code="missing-gold", where=where, hint=hint)
-    return [
-        Case(task, row, row.splits()[:masks], tuple(_candidates(task, row, rows, vocabulary, others, rng)))
-        for row in rows[:cells]
-    ]
 
+    def candidates(row: Example) -> Iterable[tuple[Kind, Value]]:
+        gold = _gold(row)
+        yield "true", gold
+        elsewhere = [other for other in rows if other.id != row.id]
+        if isinstance(task.answer, OneOf):
+            wrong_labels = [label for label in vocabulary.labels[task.answer.kind] if label != gold]
+            if not vocabulary.lists(task.answer.kind):
+                wrong_labels = [wrong_labels[place] for place in rng.permutation(len(wrong_labels))[:NEGATIVES]]
+            yield from (("wrong", label) for label in wrong_labels)
+        else:
+            wrong = [other for other in elsewhere if other.unknown != row.unknown]
+            yield from (("wrong", _gold(wrong[index])) for index in rng.permutation(len(wrong))[: settings.others])
+            yield "reordered", tuple(rng.permutation(list(gold)).tolist())
+            yield from (("copied", value) for value in row.inputs.values() if isinstance(value, tuple))
+        if elsewhere:
+            yield "another's", _gold(elsewhere[rng.integers(len(elsewhere))])
 
-def _candidates(
-    task: DualTask,
-    row: Example,
-    rows: Sequence[Example],
-    vocabulary: Vocabulary,
-    others: int,
-    rng: np.random.Generator,
-) -> Iterable[tuple[Kind, Value]]:
-    gold = _gold(row)
-    yield "true", gold
-    elsewhere = [other for other in rows if other.id != row.id]
-    if isinstance(task.answer, OneOf):
-        wrong_labels = [label for label in vocabulary.labels[task.answer.kind] if label != gold]
-        if not vocabulary.lists(task.answer.kind):
-            wrong_labels = [wrong_labels[place] for place in rng.permutation(len(wrong_labels))[:NEGATIVES]]
-        yield from (("wrong", label) for label in wrong_labels)
-    else:
-        wrong = [other for other in elsewhere if other.unknown != row.unknown]
-        yield from (("wrong", _gold(wrong[index])) for index in rng.permutation(len(wrong))[:others])
-        yield "reordered", tuple(rng.permutation(list(gold)).tolist())
-        yield from (("copied", value) for value in row.inputs.values() if isinstance(value, tuple))
-    if elsewhere:
-        yield "another's", _gold(elsewhere[rng.integers(len(elsewhere))])
+    return [Case(task, row, row.splits()[: settings.masks], tuple(candidates(row))) for row in rows[: settings.cells]]
 
 
 def _gold(row: Example) -> Value:
-    assert row.gold is not None  # make_cases() refuses such a row
+    if row.gold is None:
+        where, hint = f"row {row.id} of {row.task}", "prepare the data again"
+        raise CellDualityError("the row holds no true answer", code="missing-gold", where=where, hint=hint)
     return row.gold
 
 
@@ -140,18 +141,15 @@ class NearestCells:
 
         Cells of the genes ``without`` do not count: the true one must not vouch for itself.
         """
-        others = np.array([cell != without for cell in self._cells], dtype=bool)
-        near = np.argsort(-self._rwjs(answer)[others], kind="stable")[:NEIGHBOURS]
-        return float(np.mean([each == condition for each in self._conditions[others][near]])) if len(near) else 0.0
-
-    def _rwjs(self, answer: Sequence[str]) -> NDArray[np.float64]:
-        """Return :func:`rank_weighted_jaccard` of each cell and ``answer``."""
         weights = rank_weights(answer)
         known = [gene for gene in weights if gene in self._places]
         columns = self._weights[:, [self._places[gene] for gene in known]]
         theirs = (columns > 0) @ np.array([weights[gene] for gene in known], dtype=float)
         union = self._weights.sum(axis=1) + sum(weights.values()) - theirs
-        return np.asarray((columns.sum(axis=1) + theirs) / 2 / np.maximum(union, 1e-12))
+        rwjs = (columns.sum(axis=1) + theirs) / 2 / np.maximum(union, 1e-12)
+        others = np.array([cell != without for cell in self._cells], dtype=bool)
+        near = np.argsort(-rwjs[others], kind="stable")[:NEIGHBOURS]
+        return float(np.mean([each == condition for each in self._conditions[others][near]])) if len(near) else 0.0
 
 
 def truths(case: Case, answers: Sequence[Value | None], real: NearestCells | None = None) -> dict[str, list[float]]:

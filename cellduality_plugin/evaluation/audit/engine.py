@@ -1,22 +1,29 @@
-"""A checkpoint as the players of an audit, over one vLLM engine in this process."""
+"""A checkpoint as the players of an audit, over one vLLM engine in this process, asked each question once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cellduality_plugin.chat import render, token_count
-from cellduality_plugin.evaluation.audit.judging import CountTokens
-from cellduality_plugin.policies.base import Policy
+from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, QuestionPolicy, put
 from cellduality_plugin.policies.engine import EnginePolicy
 from cellduality_plugin.policies.offline import EngineSettings, Served, served_model
 from cellduality_plugin.policies.settings import DualSettings
+
+COSTS = ("requests", "prefilled", "decoded", "seconds")
+"""Calls; tokens read (prompts, and responses whose probability was asked for); tokens written; seconds of the policy's
+time, of which each of n calls under way is charged an n-th."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,8 @@ class Players:
     dual: Policy  # plays the dual as in training
     greedy: Policy  # gives the likeliest answer
     sampler: Policy  # draws one at the temperature of a rollout
-    prompt_tokens: CountTokens  # of a prompt, with the chat template
-    response_tokens: CountTokens
+    prompt_tokens: Callable[[str], int]  # of a prompt, with the chat template
+    response_tokens: Callable[[str], int]
 
     @classmethod
     def over(cls, tokenizer: Any, policies: Iterable[Policy]) -> Players:
@@ -99,3 +106,72 @@ class Stepped:
                 if not waiting.done():
                     waiting.set_exception(error)
             self._waiting.clear()
+
+
+class Remembering:
+    """Asks the dual of ``players`` each question once, however many accounts put it: ``at_once`` calls at a time.
+
+    A call fails after ``timeout`` seconds; waiting for others to finish does not count.
+    """
+
+    def __init__(self, players: Players, *, at_once: int = 64, timeout: float | None = None) -> None:
+        self._players, self._timeout, self._room = players, timeout, asyncio.Semaphore(at_once)
+        self.calls: dict[Question, asyncio.Future[tuple[Any, NDArray[np.float64]]]] = {}
+        self._under_way, self._clock, self._shared = 0, 0.0, 0.0
+
+    async def call(self, question: Question) -> tuple[Any, NDArray[np.float64]]:
+        """Return the result of ``question``, which may be a PolicyError, and its costs."""
+        result: Any
+        async with self._room:
+            begun = self._tick(+1)
+            try:
+                result = await asyncio.wait_for(put(self._players.dual, question), self._timeout)
+            except asyncio.TimeoutError:
+                result = PolicyError("timeout")
+            except PolicyError as failure:
+                result = failure
+            finally:
+                seconds = self._tick(-1) - begun
+        return result, np.array([1.0, *self._tokens(question, result), seconds])
+
+    def _tokens(self, question: Question, result: Any) -> tuple[int, int]:
+        """Return how many were read and written."""
+        if isinstance(result, PolicyError):
+            return 0, 0
+        prompt, what = question
+        scored = what.given + what.response if isinstance(what, After) else what if isinstance(what, str) else ""
+        count = self._players.response_tokens
+        written = count(result) + 1 if isinstance(result, str) else 1
+        return self._players.prompt_tokens(prompt) + (count(scored) if scored else 0), written
+
+    def _tick(self, more: int) -> float:
+        """Return the seconds that a call which was under way from the beginning is charged up to now."""
+        now = time.monotonic()
+        if self._under_way:
+            self._shared += (now - self._clock) / self._under_way
+        self._clock = now
+        self._under_way += more
+        return self._shared
+
+
+class Account(QuestionPolicy):
+    """A policy over :class:`Remembering`, charged (``costs``, by :data:`COSTS`) as if it had asked alone.
+
+    A prompt's n-th draw is the same in every account.
+    """
+
+    def __init__(self, memory: Remembering) -> None:
+        super().__init__()
+        self.costs = np.zeros(len(COSTS))
+        self._memory = memory
+
+    async def answer(self, question: Question) -> Any:
+        """Return the answer that is remembered, or asked for now."""
+        calls = self._memory.calls
+        if question not in calls:
+            calls[question] = asyncio.ensure_future(self._memory.call(question))
+        result, costs = await asyncio.shield(calls[question])
+        self.costs = self.costs + costs
+        if isinstance(result, PolicyError):
+            raise PolicyError(result.cause)
+        return result

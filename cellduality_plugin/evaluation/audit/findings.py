@@ -1,4 +1,4 @@
-"""From rewards to the numbers of an audit: one finding a task and reward."""
+"""From rewards to the numbers of an audit: one finding a task and reward, and the arithmetic behind it."""
 
 from __future__ import annotations
 
@@ -7,44 +7,39 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
-from cellduality_plugin.evaluation.audit import statistics
-from cellduality_plugin.evaluation.audit.contenders import Contender
-from cellduality_plugin.evaluation.audit.judging import COSTS, Judged
-from cellduality_plugin.evaluation.audit.statistics import (
-    NOTHING,
-    Bootstrap,
-    Floats,
-    in_blocks,
-    pairwise_auc,
-    shared_macro_f1,
-)
-from cellduality_plugin.evaluation.audit.verdicts import verdict
+from cellduality_plugin.evaluation.audit.contenders import Contender, Floats, Judged
+from cellduality_plugin.evaluation.audit.engine import COSTS
+from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
 from cellduality_plugin.examples import Value
 
-
-@dataclass(frozen=True)
-class Answered:
-    """What the policy itself answers about a cell."""
-
-    greedy: Value | None  # its likeliest answer; None if it was not asked for or could not be read
-    samples: tuple[str, ...]  # drawn responses, whole
-    values: tuple[Value | None, ...]  # and what was read in them
-    truths: Mapping[str, Sequence[float]]  # how true each of them is, by measure, the headline first
+NOTHING = float("nan")
 
 
 @dataclass(frozen=True)
-class Counting(Bootstrap):
-    """How numbers are made: of how many masks the reward of a rollout is the mean, and the least spread."""
+class Counting:
+    """How numbers and their intervals are made."""
 
-    masks: int
-    least_spread: float
+    seed: int
+    resamples: int
+    masks: int = 1  # of so many the reward of a rollout is the mean
+    least_spread: float = 0.0  # of a group that is not flat
+
+    def mean(self, values: Sequence[float] | Floats) -> dict[str, Any]:
+        """Return the mean of one value a cell, as :meth:`over`; cells without a value (NaN) do not count."""
+        known = np.asarray(values, dtype=float)
+        known = known[~np.isnan(known)]
+        return self.over(np.mean, known) if len(known) else {"value": None, "n": 0, "interval": None}
+
+    def over(self, statistic: Callable[..., Any], *columns: Floats) -> dict[str, Any]:
+        """Return the ``value`` of a statistic of columns, ``n`` cells each, and its 95 % bootstrap ``interval``."""
+        interval = bootstrap_interval(statistic, *columns, seed=self.seed, resamples=self.resamples)
+        return {"value": float(statistic(*columns)), "n": len(columns[0]), "interval": interval}
 
 
-def finding(
-    task: str, contender: Contender, judged: Sequence[Judged], answered: Sequence[Answered], how: Counting
-) -> dict[str, Any]:
-    """Return the numbers of ``contender`` on ``task``, each a mean over cells with its interval, and the verdict.
+def finding(contender: Contender, judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
+    """Return the numbers of ``contender`` on the task of ``judged`` cells, each a mean over them with its interval.
 
     ``score_of_cells`` is what contenders are compared by, cell by cell: of labels how right the group's votes times
     reward are (``product_accuracy``), of written cells how true the best paid one is (``best_of_group``); None for a
@@ -52,36 +47,30 @@ def finding(
     """
     case, rollouts = judged[0].case, sum(each.samples.size for each in judged)
     costs = np.sum([each.costs for each in judged], axis=0) / max(1, rollouts)
-    made = {
-        "task": task,
+    return {
+        "task": case.task.name,
         "reward": contender.title,
         "contender": asdict(contender),
         "n": len(judged),
         "masks": len(case.splits),
         "masks_of_a_rollout": min(how.masks, len(case.splits)),
-        "samples": len(answered[0].samples),
+        "samples": len(case.samples),
         **_preference(judged, how),
-        **_within_groups(judged, answered, how),
-        **(_labels(judged, answered, how) if case.names_a_label else {}),
+        **_within_groups(judged, how),
+        **(_labels(judged, how) if case.names_a_label else {}),
         **_worth(judged, how),
-        "signal_to_noise": statistics.signal_to_noise([each.of("true", "wrong") for each in judged]),
+        "signal_to_noise": signal_to_noise([each.of("true", "wrong") for each in judged]),
         "failed": float(np.mean([each.failed for each in judged])),
         "cost": dict(zip(COSTS, costs.tolist(), strict=True)),
     }
-    return {**made, "verdict": verdict(made)}
 
 
 def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return the AUC of the true answer against wrong ones: as a rollout is paid, over all masks, and kind by kind."""
 
-    def of_cell(true: Floats, wrong: Floats, masks: int) -> float:
-        if not len(wrong):
-            return NOTHING
-        blocks = zip(in_blocks(true, masks).T, in_blocks(wrong, masks).T, strict=True)
-        return float(np.mean([pairwise_auc(*pair) for pair in blocks]))
-
     def auc(wrong: Callable[[Judged], Floats], masks: int = how.masks) -> dict[str, Any]:
-        return how.mean([of_cell(each.of("true"), wrong(each), masks) for each in judged])
+        pairs = [(in_blocks(each.of("true"), masks).T, in_blocks(wrong(each), masks).T) for each in judged]
+        return how.mean([float(np.mean([*map(pairwise_auc, *pair)])) for pair in pairs])
 
     every = len(judged[0].case.splits)
     found = {"auc": auc(lambda each: each.of("wrong")), "auc_all_masks": auc(lambda each: each.of("wrong"), every)}
@@ -94,13 +83,14 @@ def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     return found
 
 
-def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Counting) -> dict[str, Any]:
+def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return accuracy and macro-F1 of four ways to name a label, on the same cells; shares of a choice count as such.
 
     ``choice``: the label that is paid most of all; ``policy``: its likeliest answer; ``majority``: the commonest answer
     of a group; ``product``: the one whose votes times reward are most, to which training leads.
     """
-    labels = sorted({str(value) for each in judged for _, value in each.case.candidates})
+    cases = [each.case for each in judged]
+    labels = sorted({str(value) for case in cases for _, value in case.candidates})
 
     def shares(choices: Sequence[Mapping[Value, float]]) -> list[float]:
         return [sum(float(choice.get(label, 0.0)) / len(choices) for choice in choices) for label in labels]
@@ -108,17 +98,17 @@ def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Countin
     def best_paid(each: Judged) -> list[dict[Value, float]]:
         named = [value for kind, value in each.case.candidates if kind in ("true", "wrong")]
         blocks = in_blocks(each.of("true", "wrong"), how.masks).T
-        return [statistics.best(dict(zip(named, rewards, strict=True))) for rewards in blocks]
+        return [best(dict(zip(named, rewards, strict=True))) for rewards in blocks]
 
-    def products(each: Judged, own: Answered) -> list[dict[Value, float]]:
-        return [statistics.product(own.values, block) for block in in_blocks(each.samples, how.masks).T]
+    def products(each: Judged) -> list[dict[Value, float]]:
+        return [product(each.case.values, block) for block in in_blocks(each.samples, how.masks).T]
 
-    gold = np.array([shares([{each.case.gold: 1.0}]) for each in judged])
+    gold = np.array([shares([{case.gold: 1.0}]) for case in cases])
     picked = {
         "choice": np.array([shares(best_paid(each)) for each in judged]),
-        "policy": np.array([shares([{} if own.greedy is None else {own.greedy: 1.0}]) for own in answered]),
-        "majority": np.array([shares([statistics.majority(own.values)]) for own in answered]),
-        "product": np.array([shares(products(*pair)) for pair in zip(judged, answered, strict=True)]),
+        "policy": np.array([shares([{} if case.greedy is None else {case.greedy: 1.0}]) for case in cases]),
+        "majority": np.array([shares([product(case.values)]) for case in cases]),
+        "product": np.array([shares(products(each)) for each in judged]),
     }
     right = {way: (gold * found).sum(axis=1) for way, found in picked.items()}
 
@@ -134,31 +124,32 @@ def _labels(judged: Sequence[Judged], answered: Sequence[Answered], how: Countin
     }
 
 
-def _within_groups(judged: Sequence[Judged], answered: Sequence[Answered], how: Counting) -> dict[str, Any]:
-    """Return what the policy's own answers show, which is all that training sees."""
+def _within_groups(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
+    """Return what the policy's own answers show, which is all that training sees; what has no truth does not count."""
     paid = [in_blocks(each.samples, how.masks) for each in judged]
-    name, *others = answered[0].truths
-    true = {key: [np.array(each.truths[key], dtype=float) for each in answered] for key in (name, *others)}
-    labels = judged[0].case.names_a_label
+    case, cases = judged[0].case, [each.case for each in judged]
+    true = {key: [np.array(each.truths[key], dtype=float) for each in cases] for key in case.truths}
+    name, *others = true
 
-    def over_blocks(measure: Callable[[Floats, Floats], float], key: str = name) -> list[float]:
-        return [_mean([measure(block, t) for block in rewards.T]) for rewards, t in zip(paid, true[key], strict=True)]
+    def of_cells(measure: Callable[[Floats, Floats], float], key: str = name) -> list[float]:
+        known = [(rewards[~np.isnan(t)], t[~np.isnan(t)]) for rewards, t in zip(paid, true[key], strict=True)]
+        return [_mean([measure(block, t) for block in rewards.T if len(t)]) for rewards, t in known]
 
     def right_against_wrong(rewards: Floats, truth: Floats) -> float:
         return pairwise_auc(rewards[truth == 1], rewards[truth == 0])
 
-    best, mean = over_blocks(statistics.best_of_group), [_mean(t) for t in true[name]]
+    truest, mean = of_cells(best_of_group), [_mean(t) for t in true[name]]
     return {
         "truth": name,
-        "group_measure": "AUC" if labels else "Spearman",
-        "group_agreement": how.mean(over_blocks(right_against_wrong if labels else statistics.rank_correlation)),
-        **{f"group_agreement_{key}": how.mean(over_blocks(statistics.rank_correlation, key)) for key in others},
-        "best_of_group": how.mean(best),
+        "group_measure": "AUC" if case.names_a_label else "Spearman",
+        "group_agreement": how.mean(of_cells(right_against_wrong if case.names_a_label else rank_correlation)),
+        **{f"group_agreement_{key}": how.mean(of_cells(rank_correlation, key)) for key in others},
+        "best_of_group": how.mean(truest),
         "mean_of_group": how.mean(mean),
-        "group_gain": how.mean(np.subtract(best, mean)),
-        "zero_variance": how.mean([statistics.zero_variance(rewards, how.least_spread) for rewards in paid]),
-        "same_answers": how.mean([float(len(set(each.values)) == 1) for each in answered]),
-        "score_of_cells": [None if np.isnan(each) else each for each in best],
+        "group_gain": how.mean(np.subtract(truest, mean)),
+        "zero_variance": how.mean([zero_variance(rewards, how.least_spread) for rewards in paid]),
+        "same_answers": how.mean([float(len(set(each.values)) == 1) for each in cases]),
+        "score_of_cells": [None if np.isnan(each) else each for each in truest],
     }
 
 
@@ -175,7 +166,7 @@ def _worth(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """
 
     def paid(kind: Any) -> Floats:
-        return np.array([float(each.of(kind).mean()) if len(each.of(kind)) else NOTHING for each in judged])
+        return np.array([_mean(each.of(kind).ravel()) for each in judged])
 
     true, shuffled, copied = paid("true"), paid("another's"), paid("copied")
     bare = np.where(np.isnan(copied), paid("wrong"), copied)
@@ -184,3 +175,83 @@ def _worth(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
         "gain_over_shuffled": true - shuffled, "gain_over_observed_only": true - bare,
     }  # fmt: skip
     return {name: how.mean(column) for name, column in columns.items()}
+
+
+def in_blocks(rewards: Floats, masks: int) -> Floats:
+    """Return the mean rewards over every ``masks`` masks: answers x blocks. Masks that fill no block are left out.
+
+    One block is what a rollout of training is paid, where rows hold ``masks`` masks.
+    """
+    size = min(masks, rewards.shape[1])
+    blocks = rewards.shape[1] // size
+    return np.asarray(rewards[:, : blocks * size].reshape(len(rewards), blocks, size).mean(axis=2))
+
+
+def pairwise_auc(true: Floats, wrong: Floats) -> float:
+    """Return the share of (true, wrong) pairs in which the true answer is paid more, ties half, in [0, 1].
+
+    Best value 1; chance gives 0.5. NaN if either is empty.
+    """
+    gaps = true[:, None] - wrong[None, :]
+    return float(np.mean((gaps > 0) + 0.5 * (gaps == 0))) if gaps.size else NOTHING
+
+
+def best(scores: Mapping[Value, Any]) -> dict[Value, float]:
+    """Return {answer: its share of a choice} of those that score highest, which share it evenly; empty without any."""
+    most = max(scores.values(), default=None)
+    found = [answer for answer, score in scores.items() if score == most]
+    return {answer: 1 / len(found) for answer in found}
+
+
+def product(answers: Sequence[Value | None], rewards: Sequence[float] | Floats | None = None) -> dict[Value, float]:
+    """Return the answer of a group whose votes times reward are most, as :func:`best` does.
+
+    What a policy that answers so is led to by training on the reward. Where products are equal, 0 among them, votes
+    decide: without rewards it is the majority. Answers that could not be read do not vote.
+    """
+    paid: dict[Value, list[float]] = {}
+    for answer, reward in zip(answers, [0.0] * len(answers) if rewards is None else rewards, strict=True):
+        if answer is not None:
+            paid.setdefault(answer, []).append(float(reward))
+    return best({answer: (round(sum(own), 12), len(own)) for answer, own in paid.items()})
+
+
+def shared_macro_f1(gold: Floats, picked: Floats) -> float:
+    """Return the macro-F1 over the labels present in ``gold``, in [0, 1], of choices that several labels may share.
+
+    Best value 1. Both are cells x labels: 1 for the true label; each label's share of the choice, 0 for all where none
+    was made.
+    """
+    there, hits = gold.sum(axis=0), (gold * picked).sum(axis=0)
+    present = there > 0
+    return float(np.mean(2 * hits[present] / (there + picked.sum(axis=0))[present]))
+
+
+def rank_correlation(rewards: Floats, truth: Floats) -> float:
+    """Return Spearman's correlation of answers with a truth, in [-1, 1]; NaN if either does not vary."""
+    if np.ptp(rewards) == 0 or np.ptp(truth) == 0:
+        return NOTHING
+    return float(np.clip(spearmanr(rewards, truth).statistic, -1.0, 1.0).round(12))
+
+
+def zero_variance(rewards: Floats, least: float = 0.0) -> float:
+    """Return the share of blocks whose answers are all paid the same, or within less than ``least``. Best value 0."""
+    spread = np.ptp(rewards, axis=0)
+    return float(np.mean((spread == 0) | (spread < least)))
+
+
+def signal_to_noise(rewards: Sequence[Floats]) -> float | None:
+    """Return the variance over answers of the mean reward over masks, over the mean variance over masks.
+
+    The higher the better; None where there is one mask alone, or no noise.
+    """
+    several = [cell for cell in rewards if cell.shape[1] > 1 and len(cell) > 1]
+    noise = float(np.mean([np.var(cell, axis=1, ddof=1).mean() for cell in several])) if several else 0.0
+    if not noise:
+        return None
+    return round(float(np.mean([np.var(cell.mean(axis=1), ddof=1) for cell in several])) / noise, 9)
+
+
+def best_of_group(rewards: Floats, truth: Floats) -> float:
+    """Return how true the best paid answer of a group is, the mean over those paid the same."""
+    return float(truth[rewards == rewards.max()].mean())

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,23 +17,24 @@ from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import Case, NearestCells, make_cases, read_audit_rows, truths
+from cellduality_plugin.evaluation.audit.answers import AuditSettings, NearestCells, make_cases, read_audit_rows
 from cellduality_plugin.evaluation.audit.contenders import (
     CONFIGURED,
     Contender,
-    RewardName,
+    ask_policy,
     check_reward,
     contenders_for,
+    judge,
+    scorer_of,
 )
-from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.audit.findings import Answered, Counting, finding
-from cellduality_plugin.evaluation.audit.judging import Remembering, judge, response, scorer_of
+from cellduality_plugin.evaluation.audit.engine import Players, Remembering
+from cellduality_plugin.evaluation.audit.findings import Counting, finding
+from cellduality_plugin.evaluation.audit.verdicts import verdict
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, read_versioned
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.tasks import DualTask
-from cellduality_plugin.vocabulary import Vocabulary
 
 FORMAT, VERSION = "cellduality-audit", 2
 
@@ -42,27 +43,10 @@ Audited: TypeAlias = Mapping[DualTask, tuple[Sequence[Example], Sequence[Contend
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class AuditSettings:
-    """How rewards are put to the test."""
-
-    rewards: tuple[RewardName, ...] = ()  # of these three every combination that makes sense for a task
-    hidden: tuple[float, ...] = ()
-    traces: tuple[int, ...] = ()
-    cells: int = 32  # of each task
-    masks: int | None = None  # of each cell; None: all
-    masks_of_a_rollout: int = 1  # over which its reward is the mean in training
-    samples: int = 8  # answers of the policy,
-    temperature: float = 1.0  # drawn at this
-    others: int = 4  # real cells that a written one is compared with
-    seed: int = 0  # of every random choice
-    resamples: int = 500
-
-
 def audit(
     data: Path, config: Config, opened: Callable[[], AbstractContextManager[Players]], settings: AuditSettings
 ) -> dict[str, Any]:
-    """Return the findings on every task and contender, as JSON holds them.
+    """Return the findings on every task and contender, each with its verdict, as JSON holds them.
 
     ``labels_used`` counts, by data set, the cells whose labels they rest on; ``seconds`` is how long it all took.
     ``data`` is the prepared folder with its ``audit.jsonl``, ``config`` that of the run to come. Before the players are
@@ -73,62 +57,54 @@ def audit(
     findings: list[dict[str, Any]] = []
 
     async def all_tasks(players: Players) -> None:
-        tokens = players.prompt_tokens, players.response_tokens
-        memory = Remembering(players.dual, *tokens, timeout=config.dual.timeout_seconds)
+        memory = Remembering(players, timeout=config.dual.timeout_seconds)
         for task, (rows, contenders) in wanted.items():
             rng = np.random.default_rng([settings.seed, *task.name.encode()])
-            sizes: dict[str, Any] = {"cells": settings.cells, "masks": settings.masks, "others": settings.others}
-            cases = make_cases(task, rows, vocabulary, **sizes, rng=rng)
+            cases = make_cases(task, rows, vocabulary, settings, rng)
             real = None if cases[0].names_a_label else NearestCells(rows)
-            asking = (_answers(case, real, players, settings.samples, vocabulary) for case in cases)
-            answered = await _gathered(f"{task.name} answers", asking)
+            asking = (ask_policy(case, real, players, settings.samples, vocabulary) for case in cases)
+            cases = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
             how = Counting(settings.seed, settings.resamples, settings.masks_of_a_rollout, spread)
             for contender in contenders:
                 scorer = scorer_of(config, task.name, contender)
                 # Another split of the cell takes the place of all that the row holds.
                 under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
-                judging = (judge(scorer, c, own.samples, memory) for c, own in zip(under, answered, strict=True))
-                judged = await _gathered(f"{task.name} judged", judging)
-                findings.append(finding(task.name, contender, judged, answered, how))
+                judged = await _gathered(f"{task.name} judged", (judge(scorer, case, memory) for case in under))
+                found = finding(contender, judged, how)
+                findings.append({**found, "verdict": dict(zip(("grade", "words"), verdict(found), strict=True))})
 
     with opened() as players:
         asyncio.run(all_tasks(players))
+    read = set[str]()  # the cells that were audited, and all that may be near a written one
+    for task, (rows, _) in wanted.items():
+        read |= {row.id for row in (rows[: settings.cells] if isinstance(task.answer, OneOf) else rows)}
     return {
         "format": FORMAT,
         "version": VERSION,
         "findings": findings,
         "seconds": time.monotonic() - begun,
-        "labels_used": _labels_used(wanted, settings.cells),
+        "labels_used": dict(Counter(sorted(name.partition("/")[0] for name in read))),
         "settings": {**asdict(settings), "rewards": [shortened(reward, ":") for reward in settings.rewards]},
     }
 
 
 def _check(data: Path, config: Config, settings: AuditSettings) -> Audited:
     """Return what will be audited; raises as :func:`audit` does."""
-    tasks = config.load_tasks()
-    how = settings.rewards, settings.hidden, settings.traces
+    tasks, how = config.load_tasks(), (settings.rewards, settings.hidden, settings.traces)
     wanted = {
         tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, *how))
         for name, rows in read_audit_rows(data, tasks).items()
     }
-    fit = [contender.reward for _, contenders in wanted.values() for contender in contenders]
-    for reward in settings.rewards:
-        if reward != CONFIGURED and reward not in fit:
-            try:
-                check_reward(reward, next(iter(wanted)), config)
-            except CellDualityError as error:
-                names = ", ".join(task.name for task in wanted)
-                what = f"{shortened(reward, ':')} can judge none of {names}: {error.what}"
-                raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint) from error
+    fit = [CONFIGURED, *(contender.reward for _, contenders in wanted.values() for contender in contenders)]
+    for reward in (each for each in settings.rewards if each not in fit):
+        try:
+            check_reward(reward, next(iter(wanted)), config)
+        except CellDualityError as error:
+            names = ", ".join(task.name for task in wanted)
+            what = f"{shortened(reward, ':')} can judge none of {names}: {error.what}"
+            raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint) from error
     return wanted
-
-
-def _labels_used(wanted: Audited, cells: int) -> dict[str, int]:
-    """Return how many cells of each set had their label read: those audited, and all that may be near a written one."""
-    used = {task: rows[:cells] if isinstance(task.answer, OneOf) else rows for task, (rows, _) in wanted.items()}
-    ids = {row.id for rows in used.values() for row in rows}
-    return dict(Counter(sorted(name.partition("/")[0] for name in ids)))
 
 
 async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:
@@ -143,19 +119,6 @@ async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Resul
             return result
 
         return list(await asyncio.gather(*map(counted, waiting)))
-
-
-async def _answers(
-    case: Case, real: NearestCells | None, players: Players, samples: int, vocabulary: Vocabulary
-) -> Answered:
-    """Return the policy's own answers to the question of ``case``; the likeliest one of a label alone."""
-    prompt = case.task.primal_prompt(case.example.inputs, vocabulary)
-    first = int(case.names_a_label)
-    asked = [*[players.greedy] * first, *[players.sampler] * samples]
-    texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
-    values = [case.task.parse_answer(text, vocabulary).value for text in texts]
-    drawn = tuple(values[first:])
-    return Answered(values[0] if first else None, tuple(texts[first:]), drawn, truths(case, drawn, real))
 
 
 def masks_in_training(path: Path, rows: int = 256) -> int:

@@ -1,18 +1,22 @@
-"""In plain words: what training on a reward is expected to do, and which reward a task is trained with."""
+"""An audit in words: what training on a reward is expected to do, which one a task is trained with, and audit.md."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.contenders import Contender
-from cellduality_plugin.evaluation.audit.statistics import Bootstrap
+from cellduality_plugin.evaluation.audit.findings import Counting
+from cellduality_plugin.evaluation.tables import section_title
 from cellduality_plugin.rewards import get_reward
+
+Finding: TypeAlias = Mapping[str, Any]
 
 FLAT_GROUPS = 0.9
 """Share of groups without spread from which on there is no signal."""
@@ -22,10 +26,20 @@ WIDE_GAIN = 0.1
 """The same of a gain: one of a twentieth, which would be worth a run, could not be seen."""
 AS_CHEAP = 1.25
 """A contender that takes up to this times the tokens of another is as cheap: prompts differ in length by less."""
+LEGEND = (
+    "AUC: the true answer against wrong ones, as a rollout is paid, with its 95 % interval (all masks: paid the mean "
+    "over all masks of the audit). product: accuracy / macro-F1 of the label whose votes in a group times reward are "
+    "most, to which training leads; choice: of the label that is paid most of all. group: agreement with the truth "
+    "among the policy's own answers (labels: AUC of right against wrong; cells: Spearman with what most of their "
+    "nearest real cells are). best paid: how true the best paid answer of a group is (the mean of all). "
+    "flat: groups whose answers are all paid the same. S/N: variance over answers by variance over masks. paid: the "
+    "true answer / that of a random other cell / one that adds nothing. asked, read, written, ms: dual requests, "
+    "tokens prefilled and decoded, and time of one rollout under one mask."
+)
 
 
-def verdict(finding: Mapping[str, Any]) -> dict[str, str]:
-    """Return the ``grade`` (agrees, unclear, harmful or no signal) of one (task, reward), and the ``words`` for it.
+def verdict(finding: Finding) -> tuple[str, str]:
+    """Return the grade (agrees, unclear, harmful or no signal) of one (task, reward), and the words for it.
 
     In this order, with 95 % intervals over cells:
 
@@ -37,10 +51,6 @@ def verdict(finding: Mapping[str, Any]) -> dict[str, str]:
     4. The truth of the best paid answer of a group less the group's mean. All of it below 0: harmful.
     5. Either of these gains all above 0: the reward agrees. Else it is unclear.
     """
-    return dict(zip(("grade", "words"), _judged(finding), strict=True))
-
-
-def _judged(finding: Mapping[str, Any]) -> tuple[str, str]:
     flat, auc = finding["zero_variance"]["value"], finding["auc"]
     if flat is not None and flat >= FLAT_GROUPS:
         alike = finding["same_answers"]["value"]
@@ -70,75 +80,59 @@ def _judged(finding: Mapping[str, Any]) -> tuple[str, str]:
     return "unclear", f"tells true answers from wrong ones ({area}), but not among the policy's own: {seen}"
 
 
-def _gains(finding: Mapping[str, Any]) -> list[tuple[tuple[float, float], str]]:
+def _gains(finding: Finding) -> list[tuple[tuple[float, float], str]]:
     """Return the interval of each gain that is known, with the words for it."""
     words = {
         "product_gain": "votes times reward name {product_accuracy} of the cells right, the majority "
         "{majority_accuracy}",
         "group_gain": "{best_of_group} of the best paid of a group are right, {mean_of_group} of all"
-        if finding.get("truth") == "correct"
+        if finding["truth"] == "correct"
         else "near the best paid cell of a group {best_of_group} of real cells are of the right condition, "
         "near all {mean_of_group}",
     }
-    known = {
-        name: each for name, each in finding.items() if isinstance(each, Mapping) and each.get("value") is not None
-    }
+    measured = {name: each for name, each in finding.items() if isinstance(each, Mapping) and "interval" in each}
+    known = {name: each for name, each in measured.items() if each["interval"]}
     shares = {name: _percent(each["value"]) for name, each in known.items()}
-    found = []
-    for name in filter(known.__contains__, words):
-        low, high = known[name]["interval"]
-        found.append(((low, high), f"{words[name].format(**shares)} (gain {100 * low:+.1f} to {100 * high:+.1f})"))
-    return found
+    gains = [(known[name]["interval"], said.format(**shares)) for name, said in words.items() if name in known]
+    return [((low, high), f"{said} (gain {100 * low:+.1f} to {100 * high:+.1f})") for (low, high), said in gains]
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What a task is trained with, None if it stays out, and why in plain words."""
-
-    contender: Contender | None
-    why: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
-        title = self.contender.title if self.contender else ""
-        return {"reward": title, "contender": self.contender and asdict(self.contender), "why": self.why}
-
-
-def choices(content: Mapping[str, Any], config: Config) -> dict[str, Choice]:
+def choices(content: Mapping[str, Any], config: Config) -> dict[str, dict[str, Any]]:
     """Return what each task of ``config`` is trained with by an audit's findings; see :func:`choose`.
 
     A task that could not be audited keeps what it has. A reward that needs the true answers of rows is no choice.
     """
-    how = Bootstrap(content["settings"]["seed"], content["settings"]["resamples"])
-    chosen: dict[str, Choice] = {}
+    how = Counting(content["settings"]["seed"], content["settings"]["resamples"])
+    chosen = {}
     for name, task in config.tasks.items():
         found = [each for each in content["findings"] if each["task"] == name]
         fit = [each for each in found if not get_reward(each["contender"]["reward"], config.folder).needs_gold]
-        kept = Choice(Contender(task.reward, task.hidden, task.traces), "as configured: it could not be audited")
-        chosen[name] = choose(fit, how) if found else kept
+        kept = Contender(task.reward, task.hidden, task.traces)
+        chosen[name] = choose(fit, how) if found else _choice(asdict(kept), "as configured: it could not be audited")
     return chosen
 
 
-def choose(findings: Sequence[Mapping[str, Any]], how: Bootstrap) -> Choice:
-    """Return the contender that a task is trained with: of those graded ``agrees`` the one of the highest score.
+def choose(findings: Sequence[Finding], how: Counting) -> dict[str, Any]:
+    """Return what a task is trained with: of the contenders graded ``agrees`` the one of the highest score.
 
-    The score is how right the group's votes times reward are, or how true the best paid cell of a group is. A contender
-    whose score does not differ clearly (the 95 % interval of the paired difference over cells holds 0) is preferred if
-    it asks the policy's own dual and the best does not; then one that takes fewer tokens (by more than
-    :data:`AS_CHEAP`); then the one of higher score. ``findings`` are of one task, on the same cells.
+    That is the title of the ``reward``, empty if the task stays out, the ``contender`` (None), and ``why``. The score
+    is how right the group's votes times reward are, or how true the best paid cell of a group is. A contender whose
+    score does not differ clearly (the 95 % interval of the paired difference over cells holds 0) is preferred if it
+    asks the policy's own dual and the best does not; then one that takes fewer tokens (by more than :data:`AS_CHEAP`);
+    then the one of higher score. ``findings`` are of one task, on the same cells.
     """
     fit = [found for found in findings if found["verdict"]["grade"] == "agrees"]
     if not fit:
         grades = Counter(found["verdict"]["grade"] for found in findings)
         counts = ", ".join(f"{count} {grade}" for grade, count in grades.items())
-        return Choice(None, f"no reward agrees with the truth ({counts or 'none was audited'})")
+        return _choice(None, f"no reward agrees with the truth ({counts or 'none was audited'})")
     best = max(fit, key=_score)
 
-    def near(found: Mapping[str, Any]) -> bool:
+    def near(found: Finding) -> bool:
         gaps = np.subtract(*(np.array(each["score_of_cells"], dtype=float) for each in (best, found)))
         interval = how.mean(gaps)["interval"]
         return found is best or interval is None or interval[0] <= 0
@@ -152,12 +146,96 @@ def choose(findings: Sequence[Mapping[str, Any]], how: Bootstrap) -> Choice:
         virtue = "asks the policy's own dual" if not best["cost"]["requests"] else "takes fewer tokens"
         scores = f"{best['reward']} scores {_score(best):.3f} to {_score(picked):.3f}, within the noise"
         why += f"; {scores}: this one {virtue}"
-    return Choice(Contender(**picked["contender"]), why)
+    return _choice(picked["contender"], why)
 
 
-def _score(found: Mapping[str, Any]) -> float:
+def _choice(contender: Mapping[str, Any] | None, why: str) -> dict[str, Any]:
+    return {"reward": Contender(**contender).title if contender else "", "contender": contender, "why": why}
+
+
+def _score(found: Finding) -> float:
     return float(np.nanmean(np.array(found["score_of_cells"], dtype=float)))
 
 
-def _tokens(found: Mapping[str, Any]) -> float:
+def _tokens(found: Finding) -> float:
     return float(found["cost"]["prefilled"] + found["cost"]["decoded"])
+
+
+def audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return of each task its ``name``, ``findings``, ``heading`` and ``choice``, and ``rows``, one a reward.
+
+    Columns of rows without a number in a task are left out. ``choice`` is what the task is trained with and why, empty
+    if the audit chose nothing.
+    """
+    sections = []
+    for task, grouped in groupby(content["findings"], key=lambda found: found["task"]):
+        findings = list(grouped)
+        first, rows = findings[0], [_row(found) for found in findings]
+        kept = [name for name in rows[0] if any(row.get(name, "–") != "–" for row in rows)]
+        heading = f"{first['n']} cells, {first['samples']} answers each"
+        if "majority_accuracy" in first:
+            heading += f"; accuracy / macro-F1 of the policy's likeliest answer {_pair(first, 'policy')}, "
+            heading += f"of the majority of a group {_pair(first, 'majority')}"
+        choice = ""
+        if chosen := content.get("choice", {}).get(task):
+            choice = f"{'Trained with ' + chosen['reward'] if chosen['reward'] else 'Stays out'}: {chosen['why']}"
+        rows = [{name: row.get(name, "–") for name in kept} for row in rows]
+        own = {"name": section_title(task), "rows": rows, "findings": findings, "heading": heading, "choice": choice}
+        sections.append(own)
+    return sections
+
+
+def _row(found: Finding) -> dict[str, str]:
+    cost, auc = found["cost"], _value(found, "auc")
+    if found["auc"]["value"] is not None:
+        auc += " ({:.2f}–{:.2f})".format(*found["auc"]["interval"])
+    return {
+        "reward": found["reward"],
+        "AUC": auc,
+        "all masks": _value(found, "auc_all_masks") if found["masks"] > found["masks_of_a_rollout"] else "–",
+        **{way: _pair(found, way) for way in ("product", "choice") if f"{way}_accuracy" in found},
+        "group": _value(found, "group_agreement"),
+        "best paid": f"{_value(found, 'best_of_group')} ({_value(found, 'mean_of_group')})",
+        "flat": _value(found, "zero_variance"),
+        "S/N": _number(found["signal_to_noise"], 1),
+        "paid": " / ".join(_value(found, f"{name}_reward") for name in ("true", "shuffled", "observed_only")),
+        "asked": _number(cost["requests"]),
+        "read": _number(cost["prefilled"], 0),
+        "written": _number(cost["decoded"], 0),
+        "ms": _number(1000 * cost["seconds"], 0),
+    }
+
+
+def _pair(found: Finding, who: str) -> str:
+    return f"{_value(found, f'{who}_accuracy')} / {_value(found, f'{who}_macro_f1')}"
+
+
+def _value(found: Finding, name: str) -> str:
+    return _number(found[name]["value"])
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def labels_line(content: Mapping[str, Any]) -> str:
+    """Return how many validation cells had their label read, by data set."""
+    used = content["labels_used"]
+    by_set = ", ".join(f"{name} {count}" for name, count in used.items())
+    return f"The labels of {sum(used.values())} validation cells were read ({by_set}). {content['seconds']:.0f} s."
+
+
+def audit_markdown(content: Mapping[str, Any]) -> str:
+    """Return ``content`` as a Markdown page, its tables aligned for the terminal."""
+    parts = ["# Audit of rewards\n", labels_line(content) + "\n", LEGEND + "\n"]
+    for section in audit_sections(content):
+        parts += [f"## {section['name']}\n", f"{section['heading']}.\n"]
+        parts += [f"**Choice.** {section['choice']}\n"] if section["choice"] else []
+        rows = section["rows"]
+        lines = [[cell.replace("|", "\\|") for cell in cells] for cells in (rows[0], *(row.values() for row in rows))]
+        widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(1, ["-" * width for width in widths])
+        parts += [f"| {' | '.join(map(str.ljust, cells, widths))} |" for cells in lines]
+        said = [(each["reward"], each["verdict"]) for each in section["findings"]]
+        parts += ["", *(f"- **{reward}** ({it['grade']}): {it['words']}" for reward, it in said), ""]
+    return "\n".join(parts)

@@ -21,8 +21,6 @@ Plane: TypeAlias = NDArray[np.float64]
 
 SHAPES = tuple(MARKERS)
 PERPLEXITY = 30
-GREY = "In grey the real cells, of training and of this split."
-FLAT = "The first two dimensions of the space of the distances: evaluate again for a map of all."
 
 
 @dataclass(frozen=True)
@@ -38,43 +36,36 @@ def maps_of(
 ) -> list[dict[str, Any]]:
     """Return a map of each section among ``rows`` (of ``point_rows``), in the order of ``metrics``, as the page has it.
 
-    Each is a t-SNE of real and generated cells together; where the evaluation, an old one, wrote no points to map, the
-    first two dimensions. ``plots`` by title are of real cells, then of each checkpoint; there are none if no
-    checkpoint wrote a cell that can be read. ``legend`` is the :class:`Style` of each condition.
+    Each is a t-SNE of real and generated cells together (of the first two dimensions, where the evaluation, an old one,
+    wrote no more). ``plots`` by title are of real cells, then of each checkpoint; there are none if no checkpoint wrote
+    a cell that can be read. ``legend`` is the :class:`Style` of each condition.
     """
     sections: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         sections.setdefault(row["section"], []).append(row)
-    return [
-        _map(key, sections[key], space, metrics["settings"]["seed"], checkpoints)
-        for key, space in metrics["spaces"].items()
-        if key in sections
-    ]
-
-
-def _map(
-    key: str, rows: Sequence[Mapping[str, Any]], space: str, seed: int, checkpoints: Sequence[str]
-) -> dict[str, Any]:
-    columns: dict[str, dict[str, list[int]]] = {}
-    for place, row in enumerate(rows):
-        columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append(place)
-    if not any(name in columns for name in checkpoints):
-        return {"name": section_title(key), "how": "", "legend": {}, "plots": {}}
-    if "point" in rows[0]:
-        plane = tsne(np.array([row["point"] for row in rows]), seed)
-        how = f"{GREY} t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, in {space}."
-    else:
-        plane, how = np.array([(row["x"], row["y"]) for row in rows]), f"{GREY} {FLAT}"
-    behind = plane[[row["column"] in (REAL, TRAINING) for row in rows]]
-    shown = {name: columns[name] for name in (REAL, *checkpoints) if name in columns}
-    styles = styles_of(sorted({condition for column in shown.values() for condition in column}))
-    plots = {}
-    for place, (name, column) in enumerate(shown.items()):
-        count = sum(map(len, column.values()))
-        cells = {condition: plane[places] for condition, places in sorted(column.items())}
-        ids = re.sub(r"[^a-z]+", "-", f"cells-{key}") + f"-{place}"
-        plots[f"{name} (n = {count})"] = plot_cells(ids, f"{count} cells of {name}", plane, behind, cells, styles)
-    return {"name": section_title(key), "how": how, "legend": styles, "plots": plots}
+    seed, found = metrics["settings"]["seed"], []
+    for key, own in ((key, sections[key]) for key in metrics["spaces"] if key in sections):
+        columns: dict[str, dict[str, list[int]]] = {}
+        for place, row in enumerate(own):
+            columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append(place)
+        if not any(name in columns for name in checkpoints):
+            found.append({"name": section_title(key), "how": "", "legend": {}, "plots": {}})
+            continue
+        plane = tsne(np.array([row.get("point", (row["x"], row["y"])) for row in own]), seed)
+        behind = plane[[row["column"] in (REAL, TRAINING) for row in own]]
+        shown = {name: columns[name] for name in (REAL, *checkpoints) if name in columns}
+        styles = styles_of(sorted({condition for column in shown.values() for condition in column}))
+        plots = {}
+        for place, (name, column) in enumerate(shown.items()):
+            count = sum(map(len, column.values()))
+            cells = {condition: plane[places] for condition, places in sorted(column.items())}
+            ids = re.sub(r"[^a-z]+", "-", f"cells-{key}") + f"-{place}"
+            plots[f"{name} (n = {count})"] = plot_cells(ids, f"{count} cells of {name}", plane, behind, cells, styles)
+        how = "In grey the real cells, of training and of this split. "
+        how += f"t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, "
+        how += f"in {metrics['spaces'][key]}."
+        found.append({"name": section_title(key), "how": how, "legend": styles, "plots": plots})
+    return found
 
 
 def tsne(points: NDArray[np.float64], seed: int) -> Plane:
@@ -94,13 +85,6 @@ def styles_of(conditions: Sequence[str]) -> dict[str, Style]:
 
     Where conditions are ``type, state``, the colour is the type's and the shape the state's; of more types than
     colours the further ones are square. Control cells are filled, those of the second state hollow.
-
-    Examples
-    --------
-    >>> styles_of(["B, control", "B, IFN", "T, control"])["T, control"]
-    Style(colour=2, shape='dot')
-    >>> [style.shape for style in styles_of([str(number) for number in range(7)]).values()][5:]
-    ['dot', 'ring']
     """
     split = [condition.rpartition(", ") for condition in conditions]
     kinds = sorted({kind for kind, _, _ in split})

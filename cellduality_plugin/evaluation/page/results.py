@@ -1,13 +1,34 @@
-"""The numbers of the page: the metrics section by section, and confusion matrices."""
+"""What the page shows of an evaluation: numbers by section, confusion matrices, rollouts, and failures among them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean, median
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from cellduality_plugin.evaluation.predictions import PROMPT_TOO_LONG, Prediction, Rows
+from cellduality_plugin.evaluation.sections import OOD
 from cellduality_plugin.evaluation.tables import best_columns, real_column, section_title, table_rows
+from cellduality_plugin.examples import Value
+
+_EXCERPT = 300
+CAUSES = {
+    "too_long": "more characters than are read at all",
+    "no_answer": "no answer in tags",
+    "unclosed": "the answer was begun and not ended: often cut at its length",
+    "ambiguous": "more than one answer, tags out of order, or words outside of them",
+    "empty": "an answer without a gene of the vocabulary",
+    "unknown_label": "a label that is none of those asked for",
+    PROMPT_TOO_LONG: "the question is longer than the context",
+}
+
+Questions: TypeAlias = Mapping[str, Rows]
+"""Rows by the key of their section; empty where the prepared folder was not given."""
+Answers: TypeAlias = Mapping[str, Sequence[Prediction]]
+"""The answers of one checkpoint by the key of their section."""
 
 
 def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -16,28 +37,24 @@ def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     Of each its ``name``, the ``space`` of its distances, if any, ``columns``, ``rows`` (metric, cells, best columns;
     real cells are never the best), ``how`` each metric was measured, and the ``unmeasured`` ones by the reason why.
     """
-    sections: dict[str, list[tuple[str, dict[str, Mapping[str, Any]]]]] = {}
+    sections: dict[str, dict[str, Mapping[str, Any]]] = {}
     for section, name, cells in table_rows(metrics):
-        sections.setdefault(section, []).append((name, cells))
-    real, found = real_column(metrics), []
+        sections.setdefault(section, {})[name] = cells
+    found = []
     for section, own in sections.items():
-        rows, how, columns = [], {}, set[str]()
+        rows = {name: cells for name, cells in own.items() if any(cell["value"] is not None for cell in cells.values())}
         unmeasured: dict[str, list[str]] = {}
-        for name, cells in own:
-            if all(cell["value"] is None for cell in cells.values()):
-                why = next(iter(cells.values()))["note"].partition("; ")[0]
-                unmeasured.setdefault(why, []).append(name.rpartition(" ")[0])
-                continue
-            rows.append((name, cells, best_columns(cells, real)))
-            how[name] = how_measured(cells)
-            columns |= cells.keys()
+        for name in (each for each in own if each not in rows):
+            why = next(iter(own[name].values()))["note"].partition("; ")[0]
+            unmeasured.setdefault(why, []).append(name.rpartition(" ")[0])
+        distances = any(cell["space"] for cells in own.values() for cell in cells.values())
         found.append(
             {
                 "name": section_title(section),
-                "space": metrics["spaces"][section] if any(c["space"] for _, row in own for c in row.values()) else "",
-                "columns": [name for name in metrics["columns"] if name in columns],
-                "rows": rows,
-                "how": how,
+                "space": metrics["spaces"][section] if distances else "",
+                "columns": [column for column in metrics["columns"] if any(column in cells for cells in rows.values())],
+                "rows": [(name, cells, best_columns(cells, real_column(metrics))) for name, cells in rows.items()],
+                "how": {name: how_measured(cells) for name, cells in rows.items()},
                 "unmeasured": unmeasured,
             }
         )
@@ -45,13 +62,7 @@ def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def how_measured(cells: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return how one metric was measured, by its first column that has a value, and the n of each column.
-
-    Examples
-    --------
-    >>> how_measured({"SFT": {"value": 0.5, "estimator": "share of cells", "n": 8, "bounds": [0.0, 1.0], "best": 1.0}})
-    'Share of cells. Range 0 to 1, best 1. n = 8.'
-    """
+    """Return how one metric was measured, by its first column that has a value, and the n of each column."""
     valued = {name: cell for name, cell in cells.items() if cell["value"] is not None}
     first = next(iter(valued.values()))
     parts = [first[key] for key in ("estimator", "kernel", "note") if first.get(key)]
@@ -73,15 +84,168 @@ def confusions(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> dict[s
     found: dict[str, list[dict[str, Any]]] = {}
     for name in checkpoints:
         for key, matrix in metrics["columns"][name]["confusion"].items():
-            labels, counts = matrix["labels"], np.array(matrix["counts"])
+            counts = np.array(matrix["counts"])
             golds, answered = counts.sum(axis=1), counts[:, :-1].sum(axis=0)
             kept = np.flatnonzero(golds + answered).tolist()
-            names, rows = [labels[place] for place in kept], []
-            for place in kept:
+            labels, rows = [matrix["labels"][place] for place in kept], []
+            for place, label in zip(kept, labels, strict=True):
                 shown = counts[place, [*kept, -1]].tolist()
-                rows.append((labels[place], int(golds[place]), [(n, n / max(golds[place], 1)) for n in shown]))
-            read = int(answered.sum()), int(counts.sum())
-            found.setdefault(section_title(key), []).append(
-                {"column": name, "labels": names, "rows": rows, "read": read}
-            )
+                rows.append((label, int(golds[place]), [(n, n / max(golds[place], 1)) for n in shown]))
+            own = {"column": name, "labels": labels, "rows": rows, "read": (int(answered.sum()), int(counts.sum()))}
+            found.setdefault(section_title(key), []).append(own)
     return found
+
+
+def by_section(predictions: Iterable[Prediction], questions: Questions) -> dict[str, list[Prediction]]:
+    """Return the predictions by section, or by task where the questions are not known."""
+    found: dict[str, list[Prediction]] = {}
+    place = {row: key for key, rows in questions.items() for row in rows}
+    for p in predictions:
+        found.setdefault(place.get((p.task, p.id), p.task), []).append(p)
+    return dict(sorted(found.items()))
+
+
+def trace(p: Prediction, key: str, title: str, questions: Questions) -> dict[str, Any]:
+    """Return one ``prediction`` with its ``section``, a ``title`` and what it was ``asked``, text by name."""
+    row = questions.get(key, {}).get((p.task, p.id))
+    inputs = row.inputs.items() if row else ()
+    words = {name: value if isinstance(value, str) else " ".join(value) for name, value in inputs}
+    asked = {name.replace("_", " "): cut(text) for name, text in words.items()}
+    return {"prediction": p, "section": section_title(key), "title": title, "asked": asked}
+
+
+def examples(answers: Answers, questions: Questions) -> list[dict[str, Any]]:
+    """Return of each section the rollouts with the best, the middle and the worst reward."""
+    traces = []
+    for key, own in answers.items():
+        ranked = sorted(own, key=lambda p: (-p.reward, p.id, p.sample))
+        for name, place in {"best": 0, "middle": len(ranked) // 2, "worst": -1}.items():
+            traces.append(trace(ranked[place], key, f"{name} reward", questions))
+    return traces
+
+
+def marked(value: Value | None, against: Value | None) -> list[tuple[str, bool]]:
+    """Return the words of ``value``, each with whether it stands in ``against``, too.
+
+    Examples
+    --------
+    >>> marked(("A", "B"), ("B", "C")), marked("T cell", "T cell"), marked(None, "T cell")
+    ([('A', False), ('B', True)], [('T cell', True)], [])
+    """
+    words, others = (each if isinstance(each, tuple) else (each,) for each in (value, against))
+    return [(word, word in others) for word in words if word is not None]
+
+
+def cut(text: str, characters: int = 1200) -> str:
+    """Return the beginning of a text."""
+    return text if len(text) <= characters else text[:characters] + " ..."
+
+
+def unreadable(predictions: Answers) -> list[dict[str, Any]]:
+    """Return why answers could not be read in either direction, by checkpoint; what is commonest in the last is first.
+
+    Of each ``cause`` what it means (``words``), ``counts`` by checkpoint, and the beginning and the end of an
+    ``example`` with ``where`` it is.
+    """
+    found: dict[tuple[bool, str], dict[str, list[Prediction]]] = {}
+    for name, made in predictions.items():
+        for p in made:
+            if cause := p.failure or p.dual_failure:
+                found.setdefault((not p.failure, cause), {}).setdefault(name, []).append(p)
+    last, causes = list(predictions)[-1] if predictions else "", []
+    for (dual, cause), failed in sorted(found.items(), key=lambda item: (-len(item[1].get(last, ())), item[0])):
+        name, (p, *_) = list(failed.items())[-1]
+        text = p.dual_response if dual else p.response
+        causes.append(
+            {
+                "cause": f"dual: {cause}" if dual else cause,
+                "words": CAUSES.get(cause, cause.replace("_", " ")),
+                "counts": {each: len(failed.get(each, ())) for each in predictions},
+                "where": f"{name}, {section_title(p.task)}, {p.id}",
+                "example": text if len(text) <= 2 * _EXCERPT else f"{cut(text, _EXCERPT)} {text[-_EXCERPT:]}",
+            }
+        )
+    return causes
+
+
+def _labelled(answers: Answers) -> Iterator[tuple[str, list[Prediction], list[Prediction], list[Prediction]]]:
+    """Yield (section, its answers, the right ones, the wrong ones) of labels; those of external sets are others."""
+    for key, own in answers.items():
+        labelled = [p for p in own if isinstance(p.gold, str)]
+        named = [p for p in labelled if isinstance(p.answer, str)]
+        if labelled and key.partition("@")[2] in ("", OOD):
+            yield key, labelled, [p for p in named if p.answer == p.gold], [p for p in named if p.answer != p.gold]
+
+
+def wrong_labels(answers: Answers, at_most: int = 5) -> list[dict[str, Any]]:
+    """Return of each section that names labels how many are ``wrong`` ``of`` all, and what right ones are paid.
+
+    ``confused`` are the commonest pairs: ``number`` ``of`` the cells of the ``gold`` label, their mean ``reward``, and
+    ``as_right``, the share that is paid at least as much as half of the right answers of the section.
+    """
+    found = []
+    for key, labelled, right, wrong in _labelled(answers):
+        bar, golds = median(p.reward for p in right) if right else 0.0, Counter(p.gold for p in labelled)
+        paid: dict[tuple[str, str], list[float]] = {}
+        for p in wrong:
+            paid.setdefault((str(p.gold), str(p.answer)), []).append(p.reward)
+        confused = [
+            {"gold": gold, "answer": answer, "number": len(own), "of": golds[gold], "reward": fmean(own)}
+            | {"as_right": fmean(reward >= bar for reward in own)}
+            for (gold, answer), own in sorted(paid.items(), key=lambda item: (-len(item[1]), item[0]))[:at_most]
+        ]
+        right_reward = fmean(p.reward for p in right) if right else None
+        counts = {"wrong": len(wrong), "of": len(labelled), "right_reward": right_reward}
+        found.append({"section": section_title(key), **counts, "confused": confused})
+    return found
+
+
+def hollow_labels(answers: Answers, questions: Questions, at_most: int = 2) -> list[dict[str, Any]]:
+    """Return the hollow consistency of each section that names labels, and has a right one.
+
+    ``number`` ``of`` the answers with which the dual agrees are wrong, such as ``traces``; ``what`` says what is
+    called agreement, and what wrong.
+    """
+    found = []
+    for key, _, right, wrong in _labelled(answers):
+        if right:
+            bar = median(p.similarity for p in right)
+            hollow = sorted((p for p in wrong if p.similarity >= bar), key=lambda p: (-p.similarity, p.id))
+            content = len(hollow) + sum(p.similarity >= bar for p in right)
+            what = f"it rebuilds at least what it does from half of the right labels (similarity {bar:.3f}), "
+            traces = [trace(p, key, "content dual, wrong label", questions) for p in hollow[:at_most]]
+            found.append(_hollow(key, len(hollow), content, what + "the label is wrong", traces))
+    return found
+
+
+def hollow_cells(
+    predictions: Sequence[Prediction],
+    points: Iterable[Mapping[str, Any]],
+    neighbours: int,
+    questions: Questions,
+    at_most: int = 2,
+) -> list[dict[str, Any]]:
+    """Return the hollow consistency of each section that writes cells, as :func:`hollow_labels` does.
+
+    ``points`` are rows of :func:`cellduality_plugin.evaluation.generated.point_rows` with ``neighbours`` nearest cells.
+    """
+    made = {(p.task, p.id, p.sample): p for p in predictions}
+    sections: dict[str, list[tuple[Prediction, str, str]]] = {}
+    for row in points:
+        p = made.get((row["section"].partition("@")[0], row["id"], row["sample"])) if "id" in row else None
+        if p and p.similarity == 1.0 and row["nearest"]:
+            sections.setdefault(row["section"], []).append((p, row["condition"], row["nearest"]))
+    what = f"it names the condition, the {neighbours} nearest real cells say that the cell is another"
+    found = []
+    for key, content in sorted(sections.items()):
+        wrong = [each for each in content if each[1] != each[2]]
+        wrong.sort(key=lambda each: (-each[0].reward, each[0].id, each[0].sample))
+        shown = [
+            trace(p, key, f"asked for {name}, nearest to {other}", questions) for p, name, other in wrong[:at_most]
+        ]
+        found.append(_hollow(key, len(wrong), len(content), what, shown))
+    return found
+
+
+def _hollow(key: str, number: int, of: int, what: str, traces: Sequence[Any]) -> dict[str, Any]:
+    return {"section": section_title(key), "number": number, "of": of, "what": what, "traces": traces}

@@ -9,15 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.contenders import CONFIGURED, Contender
+from cellduality_plugin.evaluation.audit.contenders import CONFIGURED, Contender, response, scorer_of
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.audit.judging import response, scorer_of
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.cache import AnswerCache
@@ -33,9 +32,6 @@ Found = TypeVar("Found", bound=Any)
 
 NOBODY = "none"
 """No judge: the votes alone count, which is plain self-training."""
-
-Choice: TypeAlias = Literal["drawn", "best"]
-Reason: TypeAlias = Literal["", "no_answer", "no_evidence", "unsure"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +49,6 @@ class Opinion:
 
         with n the votes (1 without any) and s the rewards: the posterior under the policy's own votes where s
         is a likelihood.
-
-        Examples
-        --------
-        >>> Opinion({"T": 3, "B": 1}, {"T": 0.25, "B": 0.75}, {}).shares()
-        {'B': 0.5, 'T': 0.5}
         """
         votes = self.votes or dict.fromkeys(self.rewards, 1)
         worth = {label: votes[label] * self.rewards[label] for label in sorted(votes)}
@@ -72,7 +63,7 @@ class Decision:
     label: str
     share: float = 0.0  # of the likeliest label, in [0, 1]
     trace: str = ""  # the reasoning for it
-    reason: Reason = ""  # why there is no label
+    reason: Literal["", "no_answer", "no_evidence", "unsure"] = ""  # why there is no label
 
 
 def likeliest(shares: Mapping[str, float], votes: Mapping[str, int]) -> str:
@@ -80,7 +71,7 @@ def likeliest(shares: Mapping[str, float], votes: Mapping[str, int]) -> str:
     return min(shares, key=lambda label: (-shares[label], -votes.get(label, 0), label), default="")
 
 
-def decide(opinion: Opinion, choice: Choice, keep_above: float, luck: float) -> Decision:
+def decide(opinion: Opinion, choice: Literal["drawn", "best"], keep_above: float, luck: float) -> Decision:
     """Return the label for a cell: the :func:`likeliest`, or a drawn one.
 
     The likeliest must have a share of ``keep_above``. ``luck`` in [0, 1) decides a draw; it is the same in every round,
@@ -97,13 +88,7 @@ def decide(opinion: Opinion, choice: Choice, keep_above: float, luck: float) -> 
 
 
 def drawn(shares: Mapping[str, float], luck: float) -> str:
-    """Return the label on whose part of the unit interval ``luck`` falls.
-
-    Examples
-    --------
-    >>> drawn({"B": 0.25, "T": 0.75}, 0.2), drawn({"B": 0.25, "T": 0.75}, 0.25)
-    ('B', 'T')
-    """
+    """Return the label on whose part of the unit interval ``luck`` falls; parts are half-open, in order."""
     ends = itertools.accumulate(shares.values())
     able = [(label, end) for label, end in zip(shares, ends, strict=True) if shares[label]]
     return next((label for label, end in able if luck < end), able[-1][0])
@@ -142,13 +127,7 @@ class Panel:
     """
 
     def __init__(
-        self,
-        config: Config,
-        *,
-        votes: int,
-        judge: str | dict[str, float],
-        tasks: Iterable[str],
-        every: bool = False,
+        self, config: Config, *, votes: int, judge: str | dict[str, float], tasks: Iterable[str], every: bool = False
     ) -> None:
         self._every = every or not votes
         self._tasks, self._vocabulary, self._votes = config.load_tasks(), config.load_vocabulary(), votes
@@ -165,8 +144,7 @@ class Panel:
 
     async def opinion(self, example: Example, players: Players | None) -> Opinion:
         """Return the opinion on one cell; no players will do unless ``asks_policy``."""
-        task = self._tasks[example.task]
-        votes: Counter[str] = Counter()
+        task, votes = self._tasks[example.task], Counter[str]()
         found, traces = dict[str, str](), dict[str, str]()
         if self._votes:
             assert players is not None

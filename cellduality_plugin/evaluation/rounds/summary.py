@@ -1,17 +1,22 @@
-"""What a set of pseudo-labels looks like beside the labelled set, and signs that rounds lock in on their own errors."""
+"""What a set of pseudo-labels looks like beside the labelled set, and which round is kept by validation cells."""
 
 from __future__ import annotations
 
+import json
 import math
+import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from cellduality_plugin.evaluation.metrics.labels import majority_vote
+from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.compare import headline_of
+from cellduality_plugin.evaluation.report import read_metrics
 from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion
 
 ENTROPY_SHARE = 0.5
@@ -28,7 +33,7 @@ class Tally:
     classes: int  # of so many to choose from
     labels: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)  # see :meth:`add`
+    counts: Counter[str] = field(default_factory=Counter)
     share: float = 0.0
 
     def add(self, opinion: Opinion, decision: Decision, previous: str | None = None, truth: str | None = None) -> None:
@@ -39,7 +44,7 @@ class Tally:
             return
         self.labels[decision.label] += 1
         self.share += decision.share
-        votes = majority_vote([label for label, count in opinion.votes.items() for _ in range(count)])
+        votes = max(opinion.votes, key=opinion.votes.__getitem__, default="")
         self.counts.update(
             overruled=votes not in ("", decision.label),
             compared=previous is not None,
@@ -84,13 +89,7 @@ class Tally:
 
 
 def entropy(counts: Mapping[str, int], classes: int) -> float:
-    """Return the entropy of labels as a share of the most that ``classes`` could have, in [0, 1].
-
-    Examples
-    --------
-    >>> entropy({"B": 5, "T": 5}, 2), entropy({"B": 5}, 2), entropy({}, 2)
-    (1.0, 0.0, 0.0)
-    """
+    """Return the entropy of labels as a share of the most that ``classes`` could have, in [0, 1]."""
     if not any(counts.values()) or classes < 2:
         return 0.0
     return float(np.clip(stats.entropy(list(counts.values())) / math.log(classes), 0.0, 1.0)) + 0.0
@@ -104,3 +103,42 @@ def sentence(task: str, found: Mapping[str, Any]) -> str:
     shares = {"flip_rate": "changed since", "overruled_votes": "other than most votes", "accuracy": "right"}
     parts += [f"{100 * found[key]:.0f} % {what}" for key, what in shares.items() if found.get(key) is not None]
     return f"pseudo-labels of {task}: {', '.join(parts)}"
+
+
+def read_round(folder: Path) -> dict[str, Any]:
+    """Return what rounds.json holds of the round in ``folder``, which is called by its number.
+
+    Its ``metrics`` are the headlines that are better the higher, in [0, 1], of cells like those that train; its
+    ``score`` is their mean. Beside them stands what is known of its pseudo-labels, by task. A CellDualityError if it
+    was not evaluated on validation cells, as one checkpoint, or has no headline metric.
+    """
+    path, pseudo = folder / "validation" / "metrics.json", folder / "pseudo.json"
+    content = read_metrics(path)
+    columns = [column for column in content["columns"].values() if column["kind"] == "checkpoint"]
+    if content["split"] != "validation" or len(columns) != 1:
+        what, hint = "not one checkpoint on validation cells", "evaluate one with --split validation"
+        raise CellDualityError(what, code="not-a-round", where=str(path), hint=hint)
+    metrics = {
+        key: float(metric["value"])
+        for key, metric in columns[0]["metrics"].items()
+        if headline_of(key) and "@" not in key and metric["better"] == "higher" and metric["value"] is not None
+    }
+    if not metrics:
+        hint = "evaluate with --decode headline"
+        raise CellDualityError("no headline metric", code="no-headline", where=str(path), hint=hint)
+    tasks = json.loads(pseudo.read_text(encoding="utf-8"))["tasks"] if pseudo.is_file() else {}
+    labels = {key: {task: own[key] for task, own in tasks.items()} for key in ("flip_rate", "entropy", "alarms")}
+    return {"round": int(folder.name), "score": statistics.fmean(metrics.values()), "metrics": metrics, **labels}
+
+
+def rounds_json(rounds: Sequence[Mapping[str, Any]], patience: int) -> dict[str, Any]:
+    """Return what rounds.json holds: which round is ``kept`` (the first of equal ones), and whether it ``goes_on``.
+
+    ``rounds`` are in their order; so many in a row as ``patience`` may do no better than the best before them.
+    """
+    best = max(rounds, key=lambda each: each["score"])
+    since = rounds[-1]["round"] - best["round"]
+    why = f"round {best['round']} is best, {best['score']:.3f} on validation cells"
+    why += f"; {since} since did no better" if since else ""
+    decision = {"kept": best["round"], "why": why, "goes_on": since < patience}
+    return {"format": "cellduality-rounds", "version": 1, **decision, "rounds": list(rounds)}

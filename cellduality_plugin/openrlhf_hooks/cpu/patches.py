@@ -94,7 +94,7 @@ def answer_cuda_calls(torch: ModuleType) -> None:
 
 
 def _leave_uncompiled(model: Any = None, **options: Any) -> Any:
-    """`torch.compile`, with which DeepSpeed decorates at import, loads the compiler before it looks whether it is off."""
+    """`torch.compile`, DeepSpeed's decorator, loads the compiler before it looks whether that is turned off."""
     return model if model is not None else lambda decorated: decorated
 
 

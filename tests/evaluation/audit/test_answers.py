@@ -1,4 +1,4 @@
-"""Answers of known worth, and how true the policy's own are."""
+"""What is put to the test: answers of known worth, how true the policy's own are, and ways to pay them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cellduality_plugin.evaluation.audit.answers import NEIGHBOURS, NearestCells, make_cases, read_audit_rows, truths
+from cellduality_plugin.config import Config
+from cellduality_plugin.evaluation.audit.answers import (
+    NEIGHBOURS,
+    AuditSettings,
+    NearestCells,
+    make_cases,
+    read_audit_rows,
+    truths,
+)
+from cellduality_plugin.evaluation.audit.contenders import Contender, contenders_for
 from cellduality_plugin.examples import Example
 from cellduality_plugin.similarity import rank_weighted_jaccard
 from cellduality_plugin.tasks import TASKS
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION
 from tests.refused import refused
-
-ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
 
 
 @pytest.fixture
 def cases(data, vocabulary):
     """Return a function that makes the cases of a task."""
-    rows = read_audit_rows(data, {task.name: task for task in (ANNOTATION, GENERATION)})
+    rows = read_audit_rows(data, {name: TASKS[name] for name in (ANNOTATION, GENERATION)})
 
     def make(task, **settings):
-        settings = {"cells": 6, "masks": None, "others": 3, "rng": np.random.default_rng(0), **settings}
-        return make_cases(task, rows[task.name], vocabulary, **settings), rows[task.name]
+        how = AuditSettings(cells=6, others=3, **settings)
+        return make_cases(TASKS[task], rows[task], vocabulary, how, np.random.default_rng(0)), rows[task]
 
     return make
 
@@ -39,9 +47,8 @@ def test_every_label_is_an_answer_once_the_true_one_first(cases, vocabulary):
         assert set(labels) == set(vocabulary.labels["cell_type"])
         assert truths(case, [*labels, None]) == {"correct": [1.0, 0.0, 0.0, 0.0]}
     assert [len(case.splits) for case in made] == [2] * 6
-    how = {"cells": 1, "masks": None, "others": 1, "rng": np.random.default_rng(0)}
     with refused("missing-gold"):
-        make_cases(ANNOTATION, [replace(rows[0], gold=None)], vocabulary, **how)
+        make_cases(TASKS[ANNOTATION], [replace(rows[0], gold=None)], vocabulary, AuditSettings(), None)
 
 
 def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_another_order(cases):
@@ -72,3 +79,44 @@ def test_the_nearest_real_cells_are_those_by_rwjs_one_by_one(cells, answer, with
     near = [kind for _, kind in others[:NEIGHBOURS]]
     expected = near.count("B") / len(near) if near else 0.0
     assert NearestCells(rows).share_near(answer, "B", without) == pytest.approx(expected)
+
+
+@pytest.fixture
+def swept(data, config):
+    """Return a function that lists the contenders for a task."""
+    rows = read_audit_rows(data, {name: TASKS[name] for name in (ANNOTATION, GENERATION)})
+
+    def sweep(task, *rewards, config=config, **settings):
+        return contenders_for(TASKS[task], rows[task][0], config, rewards, **settings)
+
+    return sweep
+
+
+def test_by_default_the_configured_reward_and_the_built_in_ones_that_can_judge_as_configured(swept):
+    assert [each.reward for each in swept(ANNOTATION)] == [
+        "duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "profile", "oracle",
+    ]  # fmt: skip
+    assert [each.reward for each in swept(GENERATION)] == ["duality", "likelihood", "posterior", "profile", "oracle"]
+    assert {(each.hidden, each.traces) for each in swept(ANNOTATION)} == {(None, 0)}
+    assert swept(GENERATION, "oracle", "configured", "duality") == [Contender("oracle"), Contender("duality")]
+    task = {"pair": ANNOTATION, "reward": {"posterior": 1, "oracle": 1}, "hidden": 0.5, "traces": 2}
+    configured = Config.read({"tasks": {ANNOTATION: task}})
+    assert swept(ANNOTATION, config=configured)[0] == Contender({"posterior": 1, "oracle": 1}, 0.5, 2)
+
+
+def test_every_combination_that_makes_sense_once(swept):
+    asked = {"hidden": (0.25, 1.0), "traces": (0, 4)}
+    assert swept(ANNOTATION, "duality", "posterior", "posterior", "oracle", "profile", "consistency", **asked) == [
+        *(Contender("duality", hidden) for hidden in (0.25, 1.0)),
+        *(Contender("posterior", hidden, traces) for hidden in (0.25, 1.0) for traces in (0, 4)),
+        *map(Contender, ("oracle", "profile", "consistency")),
+    ]
+    # The dual of a written cell names its type: nothing is hidden of it.
+    assert swept(GENERATION, "posterior", **asked) == [Contender("posterior"), Contender("posterior", None, 4)]
+
+
+def test_a_reward_whose_profiles_are_not_there_is_left_out_and_an_unknown_one_refused(swept, config):
+    bare = config.model_copy(update={"profiles": None})
+    assert swept(ANNOTATION, "posterior", "profile", "posterior*profile", config=bare) == [Contender("posterior")]
+    with refused("unknown-name"):
+        swept(ANNOTATION, "rwjs")

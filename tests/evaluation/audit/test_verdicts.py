@@ -1,6 +1,8 @@
-"""The verdict on a reward, number by number, and what a task is trained with, from findings made by hand."""
+"""The verdict on a reward and what a task is trained with, from findings made by hand; an audit as people read it."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 from hypothesis import given
@@ -8,8 +10,18 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.contenders import Contender
-from cellduality_plugin.evaluation.audit.statistics import Bootstrap
-from cellduality_plugin.evaluation.audit.verdicts import AS_CHEAP, FLAT_GROUPS, choices, choose, verdict
+from cellduality_plugin.evaluation.audit.findings import Counting
+from cellduality_plugin.evaluation.audit.run import AuditSettings, audit
+from cellduality_plugin.evaluation.audit.verdicts import (
+    AS_CHEAP,
+    FLAT_GROUPS,
+    audit_markdown,
+    audit_sections,
+    choices,
+    choose,
+    verdict,
+)
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION
 
 
 def estimate(value, low=None, high=None):
@@ -72,10 +84,9 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_verdict_follows_from_the_stated_thresholds(name):
-    finding, grade, words = CASES[name]
-    said = verdict(finding)
-    assert said["grade"] == grade
-    assert words in said["words"]
+    finding, *expected = CASES[name]
+    grade, words = verdict(finding)
+    assert (grade, expected[1] in words) == (expected[0], True)
 
 
 HOW = {"seed": 0, "resamples": 200}
@@ -117,15 +128,7 @@ CHOICES = {
 def test_of_those_that_agree_one_is_chosen(name):
     reward, *findings = CHOICES[name]
     for order in (findings, findings[::-1]):
-        assert choose(order, Bootstrap(**HOW)).contender.reward == reward
-
-
-@pytest.mark.parametrize("grades", [[], ["unclear"], ["unclear", "harmful", "no signal", "unclear"]])
-def test_a_task_for_which_none_agrees_stays_out(grades):
-    chosen = choose([found(str(n), right(90), grade) for n, grade in enumerate(grades)], Bootstrap(**HOW))
-    assert (chosen.as_dict()["contender"], chosen.as_dict()["reward"]) == (None, "")
-    assert all(grade in chosen.why for grade in grades)
-    assert ("2 unclear" in chosen.why) == (len(grades) == 4)
+        assert choose(order, Counting(**HOW))["contender"]["reward"] == reward
 
 
 shares = st.lists(st.integers(0, 4).map(lambda n: n / 4), min_size=5, max_size=5)
@@ -135,17 +138,46 @@ costs = {"requests": st.sampled_from([0.0, 1.0]), "tokens": st.integers(0, 500).
 
 @given(st.lists(st.builds(found, st.sampled_from("abcdef"), shares, grades, **costs), max_size=5))
 def test_what_is_chosen_agrees(findings):
-    chosen = choose(findings, Bootstrap(0, 20))
+    chosen = choose(findings, Counting(0, 20))
     agreed = [each["contender"] for each in findings if each["verdict"]["grade"] == "agrees"]
-    assert (chosen.contender is None) == (not agreed)
-    assert chosen.contender is None or chosen.as_dict()["contender"] in agreed
+    assert chosen["contender"] in (agreed or [None])
+    assert bool(chosen["reward"]) == bool(agreed)
+    others = [each["verdict"]["grade"] for each in findings]
+    assert agreed or all(f"{others.count(grade)} {grade}" in chosen["why"] for grade in others)
 
 
 def test_the_truth_itself_is_no_choice_and_what_was_not_audited_keeps_what_it_has():
     tasks = {name: {"pair": f"own.py:{name}", "reward": "likelihood"} for name in ("t", "u")}
     content = {"settings": HOW, "findings": [found("oracle", right(100)), found("posterior", right(60))]}
     chosen = choices(content, Config.read({"tasks": tasks}))
-    assert [each.contender and each.contender.reward for each in chosen.values()] == ["posterior", "likelihood"]
-    assert "could not be audited" in chosen["u"].why
+    assert [each["reward"] for each in chosen.values()] == ["posterior", "likelihood"]
+    assert "could not be audited" in chosen["u"]["why"]
     chosen = choices({**content, "findings": content["findings"][:1]}, Config.read({"tasks": tasks}))
-    assert chosen["t"].contender is None
+    assert (chosen["t"]["contender"], chosen["t"]["reward"]) == (None, "")
+
+
+@pytest.fixture
+def content(data, config, players):
+    return audit(data, config, players(), AuditSettings(rewards=("oracle", "mine.py:Constant"), cells=6, resamples=20))
+
+
+def test_a_task_has_a_table_without_empty_columns_its_verdicts_and_its_choice(content):
+    tables = {section["findings"][0]["task"]: section["rows"] for section in audit_sections(content)}
+    assert list(tables) == [ANNOTATION, GENERATION]
+    for rows in tables.values():
+        assert [row["reward"] for row in rows] == ["oracle", "Constant"]
+        assert all(list(row) == list(rows[0]) for row in rows)
+        assert all(any(row[column] != "–" for row in rows) for column in rows[0])
+    assert tables[ANNOTATION][0]["AUC"] == "1.00 (1.00–1.00)"
+    assert {"choice", "product"} == tables[ANNOTATION][0].keys() - tables[GENERATION][0].keys() - {"all masks"}
+    assert "**Choice.**" not in audit_markdown(content)
+    content["choice"] = {ANNOTATION: {"reward": "posterior", "why": "it agrees"}, GENERATION: {"reward": "", "why": ""}}
+    page = audit_markdown(content)
+    assert "The labels of 24 validation cells were read (made 24)." in page
+    for found in content["findings"]:
+        assert f"- **{found['reward']}** ({found['verdict']['grade']}): {found['verdict']['words']}\n" in page
+    lines = ["Trained with posterior: it agrees", "Stays out: "]
+    assert re.findall(r"^\*\*Choice\.\*\* (.*)$", page, re.MULTILINE) == lines
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == ["cell type annotation", "conditional cell generation"]
+    for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        assert len({line.count(" | ") for line in block.splitlines()}) == 1

@@ -1,15 +1,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from cellduality_plugin.evaluation.generated import point_rows
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
-from cellduality_plugin.evaluation.page.results import confusions, section_tables
+from cellduality_plugin.evaluation.page.results import (
+    CAUSES,
+    by_section,
+    confusions,
+    examples,
+    hollow_cells,
+    hollow_labels,
+    section_tables,
+    unreadable,
+    wrong_labels,
+)
+from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.tables import compared, headlines, sentences
+from cellduality_plugin.parsing import Failure
 
-LABELS, CELLS = "cell_type_annotation", "conditional_cell_generation@ood"
+LABELS, CELLS = "cell_type_annotation", "conditional_cell_generation"
 
 
 def metric(value, interval=None, better="higher"):
@@ -34,7 +49,6 @@ def one(*args, **kwargs):
 @pytest.mark.parametrize(
     ("before", "after", "better", "verdict", "gain"),
     [
-        (metric(0.5, [0.4, 0.6]), 0.7, "higher", "better", 0.2),
         (metric(0.5, [0.4, 0.6]), 0.3, "higher", "worse", -0.2),
         (metric(0.5, [0.4, 0.6]), 0.64, "higher", "within interval", 0.14),
         (metric(0.5, [0.4, 0.6]), 0.65, "higher", "better", 0.15),
@@ -65,19 +79,16 @@ def test_a_change_between_two_measurements_of_one_thing_counts_about_as_seldom_a
     assert wrongly / 200 <= 0.08
 
 
-@pytest.mark.parametrize(
-    ("baselines", "better", "best", "name", "beaten"),
-    [
+def test_the_best_of_a_headline_and_whether_a_baseline_wins():
+    for baselines, better, *expected in [
         ({"a": 0.6}, "higher", {"after"}, "a", False),
         ({"a": 0.2, "b": 0.8}, "higher", {"baseline"}, "b", True),
         ({"a": 0.6, "b": 0.8}, "lower", {"before"}, "a", True),
         ({"a": None}, "higher", {"after"}, "", False),
-    ],
-)
-def test_the_best_of_a_headline_and_whether_a_baseline_wins(baselines, better, best, name, beaten):
-    rivals = [(each, metric(value, better=better)) for each, value in baselines.items()]
-    found = one(metric(0.5, better=better), metric(0.7, better=better), rivals)
-    assert (found.best, found.baseline[0] if found.baseline else "", found.beaten) == (best, name, beaten)
+    ]:
+        rivals = [(each, metric(value, better=better)) for each, value in baselines.items()]
+        found = one(metric(0.5, better=better), metric(0.7, better=better), rivals)
+        assert [found.best, found.baseline[0] if found.baseline else "", found.beaten] == expected
     assert one(metric(0.5), metric(0.5)).best == {"before", "after"}
 
 
@@ -92,17 +103,11 @@ def test_the_summary_opens_with_what_changed_and_names_baselines_that_win():
     assert sentences([alone], ["SFT"]) == []
 
 
-@pytest.mark.parametrize(
-    ("checkpoints", "pair"),
-    [("SFT refit GRPO", ["SFT", "GRPO"]), ("base SFT", ["base", "SFT"]), ("a b c", ["b", "c"]), ("a", ["a"]), ("", [])],
-)
-def test_the_last_checkpoint_is_held_against_sft_or_the_one_before(checkpoints, pair):
-    columns = {name: {"kind": "checkpoint"} for name in checkpoints.split()} | {"majority": {"kind": "baseline"}}
-    assert compared({"columns": columns}) == pair
-
-
-def test_cells_are_summed_up_by_the_first_number_of_neighbours():
-    assert one(metric(0.1), metric(0.2), key=f"{CELLS}/knn_agreement_3").metric == "k-NN agreement (3) ↑"
+def test_the_last_checkpoint_is_held_against_sft_or_the_one_before_by_the_first_number_of_neighbours():
+    for names, pair in {"SFT refit GRPO": "SFT GRPO", "base SFT": "base SFT", "a b c": "b c", "a": "a", "": ""}.items():
+        columns = {name: {"kind": "checkpoint"} for name in names.split()} | {"majority": {"kind": "baseline"}}
+        assert compared({"columns": columns}) == pair.split()
+    assert one(metric(0.1), metric(0.2), key=f"{CELLS}@ood/knn_agreement_3").metric == "k-NN agreement (3) ↑"
     assert headlines(evaluation(metric(0.1), metric(0.2), key=f"{CELLS}/knn_agreement_5"), ["SFT", "GRPO"]) == []
     assert headlines(evaluation(metric(0.1), metric(None)), ["SFT", "GRPO"]) == []
 
@@ -148,3 +153,89 @@ def test_a_confusion_matrix_leaves_out_labels_that_no_cell_has_and_nobody_answer
     assert found["labels"] == ["B", "T"]
     assert found["rows"] == [("B", 5, [(3, 0.6), (1, 0.2), (1, 0.2)]), ("T", 2, [(0, 0.0), (0, 0.0), (2, 1.0)])]
     assert found["read"] == (4, 7)
+
+
+def labelled(number, answer, similarity, gold="B"):
+    row = Prediction(f"set/{number}", LABELS, 0, ("G1", "G2"), gold, f"<answer>{answer}</answer>", answer, "")
+    return replace(row, rebuilt=("G1",), similarity=similarity, validity=1.0)
+
+
+MADE = [
+    labelled(0, "B", 0.4),
+    labelled(1, "B", 0.2),
+    labelled(2, "B", 0.6),
+    labelled(3, "T", 0.5),
+    labelled(4, "T", 0.1),
+    labelled(5, "NK", 0.9, gold="T"),
+]
+
+
+@pytest.fixture(scope="module")
+def questions(sections):
+    return {key: section.rows for key, section in sections.items()}
+
+
+def test_of_each_section_the_best_the_middle_and_the_worst(questions, answered):
+    sections_of = by_section(answered, questions)
+    assert list(sections_of) == sorted(questions)
+    found = [each["prediction"] for each in examples(sections_of, questions)]
+    assert len(found) == 3 * len(questions)
+    for own in sections_of.values():
+        rewards = {p.reward for p in found if p in own}
+        assert {max(p.reward for p in own), min(p.reward for p in own)} <= rewards
+    assert set(by_section(answered, {})) == {p.task for p in answered}
+
+
+def test_wrong_labels_by_how_often_and_what_they_are_paid_beside_right_ones():
+    [found] = wrong_labels({LABELS: MADE})
+    assert (found["wrong"], found["of"], found["right_reward"]) == (3, 6, pytest.approx(0.4))
+    assert found["confused"] == [
+        {"gold": "B", "answer": "T", "number": 2, "of": 5, "reward": pytest.approx(0.3), "as_right": 0.5},
+        {"gold": "T", "answer": "NK", "number": 1, "of": 1, "reward": pytest.approx(0.9), "as_right": 1.0},
+    ]
+    assert len(wrong_labels({LABELS: MADE}, at_most=1)[0]["confused"]) == 1
+    lost = replace(MADE[0], id="set/9", answer=None, failure="no_answer", similarity=0.0)
+    assert [(each["wrong"], each["of"]) for each in wrong_labels({LABELS: [lost, MADE[0]]})] == [(0, 2)]
+    assert wrong_labels({f"{LABELS}@far": MADE}) == []
+
+
+def test_a_content_dual_of_a_wrong_label_is_hollow():
+    [found] = hollow_labels({LABELS: MADE}, {})
+    assert (found["number"], found["of"]) == (2, 4)  # similarity of at least 0.4, the median of right ones
+    assert [each["prediction"].id for each in found["traces"]] == ["set/5", "set/3"]
+    assert hollow_labels({LABELS: [MADE[5]]}, {}) == [], "without a right label nothing says when a dual is content"
+
+
+def test_a_right_dual_of_a_cell_that_is_another_is_hollow(sections, questions, answered):
+    def found(predictions):
+        rows = [row for row in point_rows({"GRPO": predictions}, [sections[CELLS]]) if row["column"] == "GRPO"]
+        return hollow_cells(predictions, rows, 5, questions)
+
+    own = [p for p in answered if (p.task, p.id) in sections[CELLS].rows]
+    assert [(each["number"], each["of"]) for each in found(own)] == [(0, sum(p.similarity == 1 for p in own))]
+    cells = {str(p.unknown): p.answer for p in own}
+    swapped = [replace(p, answer=cells["T"], similarity=1.0) if p.unknown == "B" else p for p in own]
+    [hollow] = found(swapped)
+    assert hollow["number"] == sum(p.unknown == "B" for p in own) > 0
+    assert {each["title"] for each in hollow["traces"]} == {"asked for B, nearest to T"}
+    assert {each["asked"]["cell type"] for each in hollow["traces"]} == {"B"}
+
+
+def test_causes_are_counted_by_checkpoint_with_the_last_one_s_example():
+    def lost(cause, response):
+        return replace(MADE[0], answer=None, failure=cause, response=response)
+
+    cut = replace(MADE[1], dual_failure="unclosed", dual_response="long " * 400 + "end")
+    found = unreadable(
+        {
+            "SFT": [lost("no_answer", "sft"), lost("empty", "nothing"), MADE[0]],
+            "GRPO": [lost("no_answer", "<b>grpo"), lost("no_answer", "later"), cut],
+        }
+    )
+    assert [(each["cause"], *each["counts"].values()) for each in found] == [
+        ("no_answer", 1, 2), ("dual: unclosed", 0, 1), ("empty", 1, 0),
+    ]  # fmt: skip
+    assert (found[0]["example"], found[0]["where"]) == ("<b>grpo", "GRPO, cell type annotation, set/0")
+    assert (found[1]["example"][:5], found[1]["example"][-3:], len(found[1]["example"]) < 700) == ("long ", "end", True)
+    assert unreadable({"SFT": [MADE[0]]}) == unreadable({}) == []
+    assert {*get_args(Failure)} - {""} <= CAUSES.keys()

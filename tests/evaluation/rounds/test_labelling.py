@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 
@@ -78,35 +79,24 @@ def test_more_cells_hold_all_that_fewer_did(weight, limit):
     assert all(cell in more for cell in chosen)
 
 
-class Counting:
-    """Has an opinion on every cell, and dies after some."""
+def ask(path: Path, dies_after: int = 1000) -> tuple[list[str], list[tuple[str, Opinion]]]:
+    """Return which of ten cells were asked, and what was found of those; it dies after some."""
+    asked, found = list[str](), list[tuple[str, Opinion]]()
 
-    def __init__(self, dies_after: int = 1000) -> None:
-        self.asked: list[str] = []
-        self.dies_after = dies_after
-
-    async def opinion(self, example: Example) -> Opinion:
-        if len(self.asked) == self.dies_after:
+    async def ask_one(example: Example) -> Opinion:
+        if len(asked) == dies_after:
             raise KeyboardInterrupt
-        self.asked.append(example.id)
+        asked.append(example.id)
         return opinion(B=(1 + int(example.id) % 3, 0.5))
 
-
-def ask(path: Path, panel: Counting, batch: int = 4) -> list[tuple[str, Opinion]]:
     examples = [Example("t", str(number), {}, {}, (), None) for number in range(10)]
-    with AnswerCache(path, {"model": "abc"}) as kept:
-        found = answered(panel.opinion, examples, kept, Opinion, batch=batch, total=10)
-        return [(example.id, said) for example, said in found]
+    with AnswerCache(path, {"model": "abc"}) as kept, contextlib.suppress(KeyboardInterrupt):
+        found += [(e.id, said) for e, said in answered(ask_one, examples, kept, Opinion, batch=4, total=10)]
+    return asked, found
 
 
 def test_what_was_stopped_goes_on_where_it_was(tmp_path: Path):
-    path, whole = tmp_path / "rows.answers", ask(tmp_path / "other.answers", Counting())
-    first = Counting(dies_after=9)
-    with pytest.raises(KeyboardInterrupt):
-        ask(path, first)
-    again = Counting()
-    assert ask(path, again) == whole
-    assert again.asked == [str(number) for number in range(8, 10)]
-    last = Counting()
-    assert ask(path, last) == whole
-    assert last.asked == []
+    path, (_, whole) = tmp_path / "rows.answers", ask(tmp_path / "other.answers")
+    assert len(ask(path, dies_after=9)[0]) == 9
+    assert ask(path) == (["8", "9"], whole)
+    assert ask(path) == ([], whole)
