@@ -31,12 +31,11 @@ from data_prep.manifests import (
 )  # fmt: skip
 from data_prep.pretraining import PRETRAIN_FILE, pretrain_rows
 from data_prep.profiles import fit_profiles
-from data_prep.published import OOD
 from data_prep.registry import DATASETS
 from data_prep.rows import audit_rows, eval_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, find, joint_sha256
-from data_prep.splits import SPLITS
+from data_prep.splits import OOD, SPLITS
 from data_prep.views import View, asked_columns, read_views, source_of
 
 __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]

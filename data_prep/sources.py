@@ -12,9 +12,9 @@ from cellduality_plugin.perturbations import joined, means_control
 from data_prep.cells import CellTable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.loading.dataset import Dataset
-from data_prep.published import PublishedSplit
 from data_prep.registry import DATASETS
 from data_prep.settings import SourceSettings
+from data_prep.splits import PublishedSplit
 
 JOINED = "cell of a combination that others have in another order (kept, under one label)"
 

@@ -16,10 +16,18 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, CellTable, expression_at_rank, in_names_of, rank_cells, refuse_few_shared
-from data_prep.published import OOD, PublishedSplit
 from data_prep.settings import PrepareSettings, SourceSettings
 from data_prep.sources import Source
-from data_prep.splits import SPLITS, choose_labelled, choose_some, pair_with_controls, small_classes, split_cells
+from data_prep.splits import (
+    OOD,
+    SPLITS,
+    PublishedSplit,
+    choose_labelled,
+    choose_some,
+    pair_with_controls,
+    small_classes,
+    split_cells,
+)
 
 CONDITIONS = ("perturbation", "drug", "dose")
 """Columns that the experimenter set: known of every cell. All others are annotations, known of labelled cells."""

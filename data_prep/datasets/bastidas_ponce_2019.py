@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from data_prep.loading.dataset import Dataset, Files, geo
 from data_prep.loading.draft import Draft, read_cells
-from data_prep.published import UNSEEN
+from data_prep.splits import UNSEEN
 
 FILE = "GSE132188_adata.h5ad.h5"
 
 
 def read(files: Files, variant: str) -> Draft:
     """Return the cells."""
-    draft = read_cells(files[FILE], {"cell_type": "clusters_fig6_broad_final"}, "counts", unless_counts="log1p")
+    draft = read_cells(files[FILE], {"cell_type": "clusters_fig6_broad_final"}, "counts", logs=True)
     draft.put(cell_type=[type_of(cluster) for cluster in draft.obs["cell_type"]])
     draft.clean(max_mito=5.0, mito="mt-")
     return draft

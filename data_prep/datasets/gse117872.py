@@ -7,7 +7,7 @@ import numpy as np
 from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
-from data_prep.published import INSTRUCTCELL
+from data_prep.splits import INSTRUCTCELL
 
 TPM, CELLS = "GSE117872_good_Data_TPM.txt.gz", "GSE117872_good_Data_cellinfo.txt.gz"
 STATUS = frozenset({"Sensitive", "Resistant", "Holiday"})
@@ -18,7 +18,7 @@ def read(files: Files, variant: str) -> Draft:
 
     The header of the cell table stands one column too far to the left: the drug status is under ``cluster``.
     """
-    draft = Draft(*read_matrix(files[TPM], "\t"), expression="tpm")
+    draft = Draft(*read_matrix(files[TPM], "\t"))
     rows = read_rows(files[CELLS], "\t")
     key, status = next(iter(rows[0])), status_column(rows)
     groups = look_up({row[key]: group_of(row) for row in rows}, draft.cells, files[TPM])

@@ -7,7 +7,7 @@ import re
 from data_prep.loading.dataset import GITHUB, Dataset, Files, RemoteFile, geo
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
-from data_prep.published import INSTRUCTCELL
+from data_prep.splits import INSTRUCTCELL
 
 COUNTS, LABELS = "GSM4850582_Liver_Counts.csv.gz", "Annotation_AHCA_alltissues_meta.data_84363_cell.txt"
 LABEL = "Cell_type_in_merged_data"

@@ -7,7 +7,7 @@ import numpy as np
 from data_prep.loading.dataset import RESPONSE, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, text
 from data_prep.loading.tables import read_rows
-from data_prep.published import PublishedSplit
+from data_prep.splits import PublishedSplit
 
 PREFIX = "GSE92742_Broad_LINCS_"
 MATRIX, PROFILES, GENES = (
@@ -47,7 +47,7 @@ def read(files: Files, variant: str) -> Draft:
     kept = [profiles[name] for name, good in zip(profile_ids, wanted, strict=True) if good]
     symbols = [genes[name]["pr_gene_symbol"] for name, good in zip(gene_ids, measured, strict=True) if good]
     values = matrix.read(np.array(wanted), np.flatnonzero(measured))
-    draft = Draft(values, [row["inst_id"] for row in kept], symbols, "log2")
+    draft = Draft(values, [row["inst_id"] for row in kept], symbols, counts=False)
     draft.drops["profile that is neither of a compound nor of its vehicle"] = wanted.count(False)
     draft.drops["gene that was inferred, not measured"] = measured.count(False)
     draft.put(**{name: [row[name] for row in kept] for name in ("cell_id", "pert_iname", *DOSE, "pert_type")})

@@ -9,7 +9,7 @@ from typing import Any
 from data_prep.loading.dataset import GITHUB, SENSITIVITY, Dataset, Files, RemoteFile
 from data_prep.loading.draft import Draft, ready_cells
 from data_prep.loading.r_data import RObject, read_r
-from data_prep.published import PublishedSplit
+from data_prep.splits import PublishedSplit
 
 NAME, FILE, LABEL = "lung_lines_10x", "cell_lines.rda", "cell_line"
 
@@ -28,7 +28,7 @@ NOT_SCREENED = "cell of a line whose sensitivity was not measured"
 def read(files: Files, variant: str) -> Draft:
     """Return the cells; the numbers are documented as log-normalised."""
     draft = ready_cells(files, NAME, {"cell_line": LABEL}) or read_r(files[FILE], published)
-    draft.unless_counts("log2")
+    draft.logs_unless_whole()
     draft.drop_copies()
     lines = draft.obs["cell_line"].tolist()
     asked = drugs(draft.cells.tolist(), lines)

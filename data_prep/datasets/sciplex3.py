@@ -7,7 +7,7 @@ import numpy as np
 from cellduality_plugin.perturbations import CONTROL
 from data_prep.loading.dataset import RESPONSE, Dataset, Files, RemoteFile
 from data_prep.loading.draft import NO_LABEL, Draft, read_cells
-from data_prep.published import PublishedSplit
+from data_prep.splits import PublishedSplit
 
 HELD_OUT = (
     "Dacinostat", "CUDC-907", "Givinostat", "CUDC-101", "Pirarubicin", "Hesperadin", "Tanespimycin", "Trametinib",

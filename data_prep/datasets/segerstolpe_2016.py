@@ -5,7 +5,7 @@ from __future__ import annotations
 from data_prep.loading.dataset import Dataset, Files, RemoteFile, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_header, read_matrix, read_rows
-from data_prep.published import INSTRUCTCELL
+from data_prep.splits import INSTRUCTCELL
 
 MATRIX, SAMPLES = "pancreas_refseq_rpkms_counts_3514sc.txt", "E-MTAB-5061.sdrf.txt"
 GENE_ROWS = 26_177  # Lines of genes; spike-ins and a reporter follow

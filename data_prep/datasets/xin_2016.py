@@ -12,11 +12,10 @@ from cellduality_plugin.errors import CellDualityError
 from data_prep.loading.dataset import Dataset, Files, UserFile, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_rows
-from data_prep.published import INSTRUCTCELL
+from data_prep.splits import INSTRUCTCELL
 
 ARCHIVE, LABELS = "GSE114297_RAW.tar", "labels.csv"
 PARTS = ("matrix.mtx.gz", "barcodes.tsv.gz", "genes.tsv.gz")
-CITATIONS = {"as_published": "doi:10.1016/j.cmet.2016.08.018", "corrected": "doi:10.2337/db18-0365"}
 
 
 def read(files: Files, variant: str) -> Draft:
@@ -31,7 +30,6 @@ def read(files: Files, variant: str) -> Draft:
     named = [not gene.startswith(("ENSG", "chromosome")) for gene in draft.genes]
     draft.keep_genes(named, "gene without a symbol (ENSG..., chromosome...)")
     draft.clean(max_genes=4000, max_mito=10.0)
-    draft.extra["citation"] = CITATIONS[variant]
     return draft
 
 
