@@ -29,9 +29,8 @@ from data_prep.splits import (
     split_cells,
 )
 
+# Columns that the experimenter set: known of every cell. All others are annotations, known of labelled cells.
 CONDITIONS = ("perturbation", "drug", "dose")
-"""Columns that the experimenter set: known of every cell. All others are annotations, known of labelled cells."""
-
 GROUPS = ("cell_type", "cell_line")  # what a cell has to share with its control, as far as it is known
 
 ABSENT = "value to hold out that no cell has"
@@ -56,11 +55,9 @@ class View:
     expression: Mapping[str, Any] = field(default_factory=dict)  # of the training cells, at each rank
 
     def of(self, split: str) -> list[Cell]:
-        """Return the cells of a split."""
         return [cell for name, cell in self.cells.items() if self.splits[name] == split]
 
-    def training(self, *, labelled: bool) -> list[Cell]:
-        """Return the training cells that show their label, or those that do not."""
+    def training(self, labelled: bool) -> list[Cell]:
         return [cell for cell in self.of(SPLITS[0]) if (cell.id in self.labelled) == labelled]
 
     def asks(self, task: DualTask, cell: Cell) -> bool:

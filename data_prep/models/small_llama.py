@@ -120,7 +120,9 @@ def _tokenizer(words: list[str], labels: list[str], max_len: int) -> PreTrainedT
     )
 
 
-def _model(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int, heads: int, seed: int, max_len: int) -> Any:
+def _model(
+    tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int, heads: int, seed: int, max_len: int
+) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
