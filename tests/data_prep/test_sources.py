@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from data_prep import sources
-from data_prep.download import archives, fetching
+from data_prep.download import fetching
 from data_prep.registry import DATASETS
 from data_prep.settings import SourceSettings
 from data_prep.sources import file_of, file_sha256, find
@@ -51,8 +51,7 @@ def test_a_source_that_cannot_be_is_refused(wanted, code, tmp_path, monkeypatch)
 
 
 def test_a_file_that_is_not_installed_is_fetched(monkeypatch, tmp_path):
-    for module in (archives, fetching):
-        monkeypatch.setattr(module, "installed_file", lambda source: None)
+    monkeypatch.setattr(fetching, "installed_file", lambda source: None)
     monkeypatch.setenv("CELLDUALITY_CACHE", str(tmp_path))
     here = tmp_path / EMBEDDED / "10x_pbmc68k_reduced.h5ad"
     here.parent.mkdir()

@@ -34,7 +34,7 @@ def write(tmp_path, counts, mouse_genes):
 @pytest.mark.parametrize("counts_in", ["raw", "X", "nowhere"])
 def test_type_is_the_last_word_except_for_ngn3_and_counts_are_found(load, write, tally, counts_in):
     adata = load("bastidas_ponce_2019", write(counts_in))
-    assert adata.uns["expression"] == ("log1p" if counts_in == "nowhere" else "counts")
+    assert adata.uns["counts"] == (counts_in != "nowhere")
     if counts_in != "nowhere":
         assert tally(adata) == {"Ngn3 low EP": 21, "Alpha": 20, "Ngn3 High late": 20}
         assert adata.uns["drops"] == {

@@ -56,7 +56,6 @@ def test_planted_types_are_found_in_both_samples_whatever_was_done(load, tmp_pat
     adata = load(NAME, write(tmp_path))
     assert list(adata.obs["cell_type"]) == planted(adata)
     assert adata.uns["drops"] == {RED_BLOOD: 60}
-    assert adata.uns["derived"] == ("cell_type",)
     assert adata.shape == (2 * (60 + 90 + 80 + 40), len(GENES))
     obs = adata.obs
     assert set(obs["drug"]) == {"IFN-beta"}

