@@ -16,7 +16,6 @@ SCDEAL = (
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells."""
     draft = Draft(*read_matrix(files[COUNTS], ","))
     rows = read_rows(files[CELLS], ",", header=False)
     if STATUS not in rows[0]:

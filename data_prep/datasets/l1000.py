@@ -41,7 +41,7 @@ def read(files: Files, variant: str) -> Draft:
         if matrix.shape != (len(profile_ids), len(gene_ids)):
             raise ValueError(f"a matrix of {matrix.shape} for {len(profile_ids)} profiles of {len(gene_ids)} genes")
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise not_published(path, f"{type(error).__name__}: {error}") from error
+        raise not_published(path, error) from error
     wanted = [profiles.get(name, {}).get("pert_type", "") in (COMPOUND, VEHICLE) for name in profile_ids]
     measured = [genes.get(name, {}).get("pr_is_lm", "") == "1" for name in gene_ids]
     kept = [profiles[name] for name, good in zip(profile_ids, wanted, strict=True) if good]

@@ -10,7 +10,6 @@ NAME, MATRIX, CELLS, LABEL = "pbmc_10x3k", "pbmc_matrix.rda", "pbmc_meta.rda", "
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells."""
     draft = ready_cells(files, NAME, {"cell_type": LABEL}) or published(files)
     draft.logs_unless_whole()
     draft.drop_copies()

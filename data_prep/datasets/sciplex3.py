@@ -30,13 +30,7 @@ def read(files: Files, variant: str) -> Draft:
 
 
 def dose_of(value: str) -> str:
-    """Return a dose in nM; empty if there is none.
-
-    Examples
-    --------
-    >>> dose_of("10.0"), dose_of("10000"), dose_of("nan"), dose_of("")
-    ('10 nM', '10000 nM', '', '')
-    """
+    """Return a dose in nM; empty if there is none."""
     try:
         number = float(value)
     except ValueError:

@@ -44,13 +44,7 @@ def read(files: Files, variant: str) -> Draft:
 
 
 def column_like(rows: list[dict[str, str]], wanted: str) -> str:
-    """Return the column whose name holds ``wanted``, spaces and case aside: they vary between releases.
-
-    Examples
-    --------
-    >>> column_like([{"Source Name": "", "Characteristics [inferred cell type]": ""}], "inferredcelltype")
-    'Characteristics [inferred cell type]'
-    """
+    """Return the column whose name holds ``wanted``, spaces and case aside: they vary between releases."""
     for name in rows[0]:
         if wanted in name.lower().replace(" ", ""):
             return name
