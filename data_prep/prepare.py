@@ -22,10 +22,9 @@ from data_prep.cells import FEW_GENES
 from data_prep.foreign import read_foreign, shareable
 from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import Summary
-from data_prep.pretraining import PRETRAIN_FILE, pretrain_rows
 from data_prep.profiles import fit_profiles
 from data_prep.registry import DATASETS
-from data_prep.rows import audit_rows, eval_rows, rl_rows, sft_rows
+from data_prep.rows import PRETRAIN_FILE, audit_rows, eval_rows, pretrain_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, find, joint_sha256
 from data_prep.splits import OOD, SPLITS

@@ -11,7 +11,7 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models import is_there, made_of, write_model
-from data_prep.pretraining import PRETRAIN_FILE
+from data_prep.rows import PRETRAIN_FILE
 from data_prep.sources import file_sha256
 
 if TYPE_CHECKING:
