@@ -62,20 +62,16 @@ def test_every_file_asks_about_the_cells_of_its_own_split(prepared):
 
 
 @pytest.mark.parametrize(("masks", "audited"), [(2, 4), (6, 6)])
-def test_rl_rows_hold_the_masks_asked_for(masks, audited, tmp_path, write_h5ad):
-    prepare(toy_settings(write_h5ad(), masks=masks, n_audit=3), tmp_path / "out")
+def test_rl_rows_hold_the_masks_asked_for_and_what_is_left_out_is_counted(masks, audited, tmp_path, write_h5ad):
+    labels = ["B"] * 12 + ["T"] * 9 + ["rare", "rare", None]
+    settings = toy_settings(write_h5ad(labels=labels), masks=masks, n_audit=3, small_classes="drop")
+    assert prepare(settings, tmp_path / "out").manifests["rl.jsonl"]["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
+    assert {cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")} == {"B", "T"}
     found = {}
     for name in ("rl", "audit", "eval_test", "sft"):
         rows = [Example.from_label(row["label"]) for row in read_jsonl(tmp_path / "out" / f"{name}.jsonl")]
         found[name] = max(len(row.splits()) for row in rows if row.task == "cell_type_annotation")
     assert found == {"rl": masks, "audit": audited, "eval_test": 1, "sft": 1}
-
-
-def test_gold_of_evaluation_rows_is_the_truth(prepared):
-    cells = {cell["id"]: cell for cell in prepared.rows("cells.jsonl")}
-    for row in (*prepared.rows("eval_test.jsonl"), *prepared.rows("audit.jsonl")):
-        cell, gold = cells[row["id"]], Example.from_label(row["label"]).gold
-        assert gold == (cell["cell_type"] if row["datasource"] == "cell_type_annotation" else tuple(cell["genes"]))
 
 
 def test_manifests_are_true(prepared):
@@ -86,25 +82,16 @@ def test_manifests_are_true(prepared):
         assert manifest["vocabulary"] == prepared.vocabulary.fingerprint
         assert manifest["source"] == "pbmc68k_reduced"
         assert PrepareSettings(**manifest["settings"]) == prepared.settings
-    for name in FILES[3:]:
-        rows = prepared.rows(name)
-        counts = Counter(f"{row['datasource']}/{row.get('direction', 'primal')}" for row in rows)
-        assert read_manifest(prepared.folder / name)["counts"] == counts
     assert read_manifest(prepared.folder / "vocabulary.json")["counts"] == {"genes": 765, "cell_type": 10}
 
 
 def test_same_seed_gives_the_same_bytes_and_another_does_not(prepared, tmp_path):
-    prepare(prepared.settings, tmp_path / "again")
-    assert content_of(tmp_path / "again") == content_of(prepared.folder)
+    prepare(PrepareSettings(n_rl=8), tmp_path / "again")
+    again, first = content_of(tmp_path / "again"), content_of(prepared.folder)
+    assert {name for name in FILES if again[name] != first[name]} == {"rl.jsonl"}, "what one choice does not touch"
     prepare(PrepareSettings(seed=1), tmp_path / "other")
     other = content_of(tmp_path / "other")
     assert all(other[name] != content_of(prepared.folder)[name] for name in FILES if name != "vocabulary.json")
-
-
-def test_number_of_rl_rows_does_not_touch_the_other_files(prepared, tmp_path):
-    prepare(PrepareSettings(n_rl=8), tmp_path / "few")
-    few, all_of_them = content_of(tmp_path / "few"), content_of(prepared.folder)
-    assert {name for name in FILES if few[name] != all_of_them[name]} == {"rl.jsonl"}
 
 
 def test_second_run_does_nothing_and_what_changed_is_made_again(write_h5ad, tmp_path):
@@ -154,13 +141,6 @@ def test_rows_do_not_depend_on_the_order_of_cells_in_the_file(write_h5ad, tmp_pa
     prepare(toy_settings(shuffled), tmp_path / "two")
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-
-
-def test_drops_are_counted_in_the_manifest(write_h5ad, tmp_path):
-    labels = ["B"] * 12 + ["T"] * 9 + ["rare", "rare", None]
-    summary = prepare(toy_settings(write_h5ad(labels=labels), small_classes="drop"), tmp_path / "out")
-    assert summary.manifests["rl.jsonl"]["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
-    assert {cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")} == {"B", "T"}
 
 
 @pytest.mark.parametrize(

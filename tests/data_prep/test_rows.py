@@ -153,9 +153,6 @@ def test_weights_share_out_the_rows_and_zero_makes_none():
     counts = Counter(row["datasource"] for row in make_rl({ANNOTATION: 3.0, GENERATION: 1.0}, 100))
     assert counts == {ANNOTATION.name: 75, GENERATION.name: 25}
     assert {row["datasource"] for row in make_rl({ANNOTATION: 0.0, GENERATION: 1.0}, 10)} == {GENERATION.name}
-
-
-def test_no_cell_left_for_rl_is_refused():
     with refused("no-cells"):
         make_rl({ANNOTATION: 1.0}, 5, includes_labelled=False, unlabelled=[])
 

@@ -186,6 +186,12 @@ def test_cluster_between_two_types_is_left_out_and_counted_alike_each_time(load,
     assert adata.obs.equals(load("kang_2018_ifnb", files).obs)
 
 
+def test_no_marker_stands_for_two_types_or_is_what_the_cytokine_raises():
+    genes = [gene for names in MARKERS.values() for gene in names]
+    assert len(set(genes)) == len(genes)
+    assert not {gene for gene in genes if gene.startswith(("IFI", "ISG", "MX", "OAS", "CXCL"))}
+
+
 PREFIX = "GSE92742_Broad_LINCS_"
 GCTX = PREFIX + "Level3_INF_mlr12k_n1319138x12328.gctx"
 KINDS = ["trt_cp"] * 5 + ["ctl_vehicle"] * 3 + ["trt_sh"] * 2 + ["trt_cp"] * 2

@@ -254,7 +254,7 @@ def test_counts_are_read_and_not_rpkm_and_no_spike_ins(load, segerstolpe_2016, t
 
 @pytest.fixture
 def xin_2016(tmp_path, counts, write_table):
-    """Triplets of two donors whose barcodes repeat, symbols beside Ensembl ids and a spike-in, and the user's labels."""
+    """Triplets of two donors whose barcodes repeat, symbols beside other names, and the user's labels."""
 
     def make(leave_out: str = ""):
         genes = [f"G{number}" for number in range(228)] + ["ENSG00000000003", "chromosome_EGFP", "G0"]

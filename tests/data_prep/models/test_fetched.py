@@ -10,12 +10,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jinja2
 import pytest
 
 from cellduality_plugin.hub import local_model
 from data_prep.models import fetched
-from data_prep.models.fetched import CHAT_TEMPLATE, build_smollm2, fetch_model, find_gguf
+from data_prep.models.fetched import build_smollm2, fetch_model, find_gguf
 from tests.refused import refused
 
 DATED = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -117,13 +116,9 @@ def test_what_is_not_to_be_had_is_said_with_what_to_do(hub, files, refusal, code
     with refused(code) as told:
         fetch_model("me/mine", tmp_path / "base")
     assert hint in told.value.hint
-    assert not (tmp_path / "base").exists()
-
-
-def test_a_folder_is_itself_and_a_missing_one_is_not_looked_for_at_the_hub(tmp_path: Path):
-    assert local_model(tmp_path) == tmp_path
     with refused("no-model"):
         fetch_model("no_such_folder", tmp_path / "base")
+    assert not (tmp_path / "base").exists()
 
 
 def test_weights_are_found_without_importing_the_package(tmp_path, monkeypatch):
@@ -144,12 +139,3 @@ def test_weights_are_found_without_importing_the_package(tmp_path, monkeypatch):
             build_smollm2(tmp_path / "out")
     assert folder.name not in sys.modules
     assert not (tmp_path / "out").exists()
-
-
-def test_chat_template_adds_nothing_of_its_own():
-    template = jinja2.Template(CHAT_TEMPLATE)
-    question = [{"role": "user", "content": "Which type?"}]
-    prompt = template.render(messages=question, add_generation_prompt=True)
-    assert prompt == "<|im_start|>user\nWhich type?<|im_end|>\n<|im_start|>assistant\n"
-    whole = template.render(messages=[*question, {"role": "assistant", "content": "B"}])
-    assert whole == prompt + "B<|im_end|>\n"
