@@ -336,20 +336,3 @@ def test_type_without_controls_is_left_out_and_counted(tmp_path):
     rows = [row for row in read_jsonl(tmp_path / "out" / "eval_test.jsonl") if row["datasource"] == RESPONSE]
     kinds = {cell["id"]: cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")}
     assert {kinds[row["id"]] for row in rows} == {"B"}
-
-
-@pytest.mark.parametrize(
-    ("treated", "code", "hint"),
-    [
-        ({"columns": {}}, "unknown-column", "name the column that holds it"),
-        ({"held_out": {"cell_type": ["Mast"]}}, "unknown-value", "B, NK, T"),
-        ({"max_cells": 3}, "wrong-count", "18 or more"),
-        ({"n_labelled": 2}, "wrong-count", "choose a number from 4"),
-    ],
-)
-def test_source_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, treated, code, hint):
-    toy_cells(tmp_path / "toy.h5ad")
-    with refused(code) as error:
-        prepare(two_sources(tmp_path, treated=treated), tmp_path / "out")
-    assert hint in error.value.hint
-    assert not (tmp_path / "out").exists()

@@ -219,21 +219,6 @@ def test_what_the_experimenter_set_is_asked_about_unlabelled_cells_and_stripped_
         assert not [word for row in mine for word in words if word in row["label"]]
 
 
-def test_task_is_asked_only_about_the_cells_it_is_for():
-    def asked(task, cell):
-        return (task is ANNOTATION) == (int(cell.id[4:]) % 2 == 0)
-
-    options = {"hidden": 0.25, "rng": np.random.default_rng(0), "asked": asked}
-    pairs = [ANNOTATION, GENERATION]
-    rows = [
-        *sft_rows(cells_of(6), pairs, VOCABULARY, views=1, **options),
-        *eval_rows(cells_of(6), pairs, VOCABULARY, **options),
-        *rl_rows(cells_of(6), [], dict.fromkeys(pairs, 1.0), VOCABULARY, count=12, includes_labelled=True, **options),
-    ]
-    assert len(rows) == 12 + 6 + 12
-    assert all((row["datasource"] == ANNOTATION.name) == (int(row["id"][4:]) % 2 == 0) for row in rows)
-
-
 USER_PAIR = """
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 
