@@ -54,7 +54,9 @@ def drugs(cells: Sequence[str], lines: Sequence[str]) -> list[str]:
     One drug a cell, so that no cell trains under one drug and tests under the other.
     """
     turns: dict[str, Any] = {}
-    chosen = {place: next(turns.setdefault(lines[place], cycle(IC50))) for place in np.argsort(cells, kind="stable")}
+    chosen = {
+        place: next(turns.setdefault(lines[place], cycle(IC50))) for place in np.argsort(cells, kind="stable").tolist()
+    }
     return [chosen[place] for place in range(len(cells))]
 
 

@@ -180,7 +180,7 @@ def take_member(archive: Path, member: str, target: Path) -> None:
             with zipfile.ZipFile(archive) as pack:
                 content = pack.read(member)
         else:
-            with tarfile.open(archive) as pack, pack.extractfile(member) or io.BytesIO() as stream:
+            with tarfile.open(archive) as tar, tar.extractfile(member) or io.BytesIO() as stream:
                 content = stream.read()
     except KeyError as error:
         what, hint = f"the archive has no file {member!r}", "another release may have been published; report it"
