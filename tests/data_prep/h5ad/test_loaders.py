@@ -14,8 +14,6 @@ from data_prep.h5ad import matrices
 from data_prep.h5ad.genes import NO_ORTHOLOGUE, SEVERAL_ORTHOLOGUES, human_symbols, mouse_symbols
 from data_prep.h5ad.loaders import MISSING_LABEL, NO_GENE, SHARED_SYMBOL, load_h5ad
 from data_prep.h5ad.matrices import StoredMatrix
-from data_prep.registry import DATASETS
-from data_prep.sources import file_of
 from tests.refused import refused
 
 FORMS = {"dense": np.asarray, "csr": scipy.sparse.csr_matrix, "csc": scipy.sparse.csc_matrix}
@@ -42,15 +40,6 @@ def refuse(code: str, path, column: str = "kind", hint: str = "", **wanted) -> N
         list(load_h5ad(path, column, **wanted).blocks())
     assert str(path) in error.value.where
     assert hint in error.value.hint
-
-
-def test_embedded_set_is_read_from_its_raw_matrix_and_its_scaled_one_refused():
-    path = file_of(DATASETS["pbmc68k_reduced"])
-    loaded = load_h5ad(path, "bulk_labels", expression="log1p", matrix="raw")
-    assert read(loaded).shape == (700, 765)
-    assert loaded.obs["cell_type"].nunique() == 10
-    assert (loaded.drops, loaded.counts) == ({}, False)
-    refuse("negative-values", path, "bulk_labels", "--matrix raw")
 
 
 def with_value(value: float) -> np.ndarray:

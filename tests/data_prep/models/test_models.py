@@ -173,14 +173,6 @@ def test_turn_ends_in_eos_and_the_prompt_is_a_prefix_of_the_conversation(prepare
     assert whole_ids.count(tokenizer.bos_token_id) == 1
 
 
-def test_special_tokens_are_apart_and_vanish_and_response_tags_stay(tokenizer):
-    marks = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id]
-    assert len(set(marks)) == 4
-    text = "<s><|system|><|user|><|assistant|><think></think><answer><|end|><pad></answer>"
-    decoded = tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True)
-    assert decoded.split() == ["<think>", "</think>", "<answer>", "</answer>"]
-
-
 def test_model_loads_as_small_tied_bf16_llama_and_runs(small_llama, tokenizer):
     model = AutoModelForCausalLM.from_pretrained(small_llama)
     assert model.dtype == torch.bfloat16
