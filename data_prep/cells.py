@@ -37,13 +37,7 @@ def log1p_per_10k(counts: Any) -> Any:
 
 
 def speakable(gene: str) -> bool:
-    """Return whether a gene's name survives being written into a cell sentence and read back.
-
-    Examples
-    --------
-    >>> [speakable(name) for name in ("HLA-DRA", "MT-CO1", "IFI 6", "A,B", "<answer>", "")]
-    [True, True, False, False, False, False]
-    """
+    """Return whether a gene's name survives being written into a cell sentence and read back."""
     return re.fullmatch(r"[^\s,<>]+", gene) is not None
 
 
@@ -59,7 +53,7 @@ class CellTable:
 
     @classmethod
     def of(cls, adata: AnnData) -> CellTable:
-        """Return the table of an AnnData, which stays as it is; values are counts unless ``uns`` says otherwise."""
+        """Return the table of an AnnData, which stays as it is; ``uns["expression"]`` may say that values are logs."""
         import scipy.sparse
 
         block = scipy.sparse.csr_matrix(adata.X)
@@ -67,8 +61,7 @@ class CellTable:
             block = block.copy()
             block.sum_duplicates()
         counts = adata.uns.get("expression") not in ("log1p", "log2")
-        genes = tuple(map(str, adata.var_names))
-        return cls(adata.obs, genes, counts, dict(adata.uns.get("drops", {})), lambda: iter([block]))
+        return cls(adata.obs, tuple(map(str, adata.var_names)), counts, {}, lambda: iter([block]))
 
     def variable_genes(self, count: int, cells: NDArray[np.bool_]) -> list[str]:
         """Return the ``count`` genes whose log1p of counts per 10,000 varies most in the chosen ``cells``.
@@ -212,13 +205,6 @@ def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozen
 
     ``mean`` and ``cells`` have an entry for each of the ranks 1 .. ``top`` that any cell has: log1p of counts per
     10,000, or the logarithms that the table holds (``unit`` says which), and how many cells have the rank.
-
-    Examples
-    --------
-    >>> import anndata, numpy as np, pandas
-    >>> made = anndata.AnnData(np.array([[1.0, 3, 0], [2, 2, 6]]), var=pandas.DataFrame(index=["A", "B", "C"]))
-    >>> expression_at_rank(CellTable.of(made), np.array([True, False]), frozenset("AB"), top=3)["cells"]
-    [1, 1]
     """
     kept = np.array([place for place, gene in enumerate(table.genes) if gene in genes], dtype=np.int64)
     total, count, first, left = np.zeros(top), np.zeros(top, dtype=np.int64), 0, MOST_CELLS

@@ -17,26 +17,17 @@ from cellduality_plugin.files import whole_folder, write_jsonl, write_text
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep import manifests
 from data_prep.cells import FEW_GENES
 from data_prep.foreign import read_foreign, shareable
 from data_prep.h5ad.loaders import MISSING_LABEL
-from data_prep.manifests import (
-    Summary,
-    manifest_path,
-    read_manifest,
-    refuse_changed,
-    rows_code_sha256,
-    up_to_date,
-    write_manifest,
-)  # fmt: skip
-from data_prep.pretraining import PRETRAIN_FILE, pretrain_rows
+from data_prep.manifests import Summary
 from data_prep.profiles import fit_profiles
-from data_prep.published import OOD
 from data_prep.registry import DATASETS
-from data_prep.rows import audit_rows, eval_rows, rl_rows, sft_rows
+from data_prep.rows import PRETRAIN_FILE, audit_rows, eval_rows, pretrain_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, find, joint_sha256
-from data_prep.splits import SPLITS
+from data_prep.splits import OOD, SPLITS
 from data_prep.views import View, asked_columns, read_views, source_of
 
 __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]
@@ -46,11 +37,7 @@ FILES = ("vocabulary.json", "cells.jsonl", "profiles.npz", *ROWS)
 
 AUDIT_MASKS = 4  # masks of an audited cell at least: with fewer, the noise of a mask hides what the reward says
 OOD_FILE = f"eval_{OOD}.jsonl"  # Questions about held-out and foreign cells; written only where there are any
-
-COARSE_FILE = "coarse_types.json"
-"""The types that foreign sets share with those that train; written only where there are any."""
-
-
+COARSE_FILE = "coarse_types.json"  # The types that foreign sets share with those that train; likewise
 NO_CLASS = frozenset({"unknown", "unassigned", "unclassified", "undefined", "ambiguous", "doublet", "other", "none"})
 """Labels, in any case, that name what nobody knows."""
 
@@ -58,20 +45,20 @@ NO_CLASS = frozenset({"unknown", "unassigned", "unclassified", "undefined", "amb
 def prepare(settings: PrepareSettings, out: Path) -> Summary:
     """Return a summary of the rows in ``out``, which are written if they are not there already.
 
-    Files: ``vocabulary.json``, ``cells.jsonl`` (every cell with its split), ``profiles.npz`` (class profiles of the
-    label sets), ``sft.jsonl``, ``rl.jsonl``, ``audit.jsonl`` (validation cells for ``cellduality audit``),
-    ``eval_validation.jsonl``, ``eval_test.jsonl``, ``pretrain.jsonl`` where a stage before SFT is wanted,
-    ``eval_ood.jsonl`` where cells are held out or foreign, and ``coarse_types.json`` where they are foreign, each with
-    a ``.manifest.json``. The same settings and sources give identical bytes. Nothing in ``out`` changes unless
-    everything could be made. A CellDualityError is raised if the settings do not fit together, a source cannot be read,
-    the folder cannot be written, or a file in it is not as it was written here.
+    Files: :data:`FILES`, ``pretrain.jsonl`` where a stage before SFT is wanted, ``eval_ood.jsonl`` where cells are held
+    out or foreign, and ``coarse_types.json`` where they are foreign, each with a ``.manifest.json``. The same settings
+    and sources give identical bytes. Nothing in ``out`` changes unless everything could be made. A CellDualityError is
+    raised if the settings do not fit together, a source cannot be read, the folder cannot be written, or a file in it
+    is not as it was written here.
     """
     tasks = {name: get_task(name) for name in settings.tasks}
     _refuse_twins([task.name for task in tasks.values()], "dual pairs", "tasks", "give each its own `name`")
     for source in settings.foreign:
         shareable(source.name)  # before anything is fetched
-    asked = [asked_columns(tasks[name] for name in settings.tasks_of(source)) for source in settings.sources]
-    found = [find(*each) for each in zip(settings.sources, asked, strict=True)] + list(map(find, settings.foreign))
+    found = [
+        find(source, asked_columns(tasks[name] for name in settings.tasks_of(source))) for source in settings.sources
+    ]
+    found += map(find, settings.foreign)
     _refuse_twins([source.name for source in found], "sources", "sources", "join them, or rename a file")
     if len({source.sha256 for source in found}) < len(found):  # its test cells would train under the other name
         what = f"two sources are the same file, among {', '.join(source.name for source in found)}"
@@ -83,18 +70,18 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     }
     wanted = [*FILES, *(name for name, needed in optional.items() if needed)]
     origin = _origin(settings, found, list(tasks.values()))
-    fresh = up_to_date([out / name for name in wanted], origin)
+    fresh = manifests.up_to_date([out / name for name in wanted], origin)
     if not fresh:
-        refuse_changed(out / name for name in (*FILES, *optional))
+        manifests.refuse_changed(out / name for name in (*FILES, *optional))
         files, views = _build(settings, found, tasks)
         with whole_folder(out) as folder:
             for name in wanted:
                 _write(folder / name, files[name])
-                write_manifest(folder / name, origin, **_content(name, files, views))
+                manifests.write_manifest(folder / name, origin, **_content(name, files, views))
         for name in optional.keys() - {*wanted}:  # an earlier one is about cells that these files may hold
-            for stale in (out / name, manifest_path(out / name)):
+            for stale in (out / name, manifests.manifest_path(out / name)):
                 stale.unlink(missing_ok=True)
-    return Summary(out, fresh, {name: read_manifest(out / name) for name in wanted})
+    return Summary(out, fresh, {name: manifests.read_manifest(out / name) for name in wanted})
 
 
 def _refuse_twins(names: Sequence[str], what: str, where: str, hint: str) -> None:
@@ -127,7 +114,7 @@ def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequenc
         "source_sha256": joint_sha256(digests),
         "splits": {source.name: source.split.text(settings.fractions) for source in sources[: len(settings.sources)]},
         "sha256_by_source": {source.name: source.sha256 for source in sources},
-        "code_sha256": rows_code_sha256(tasks, code),
+        "code_sha256": manifests.rows_code_sha256(tasks, code),
         "settings": settings.model_dump(mode="json"),
     }
 
@@ -156,43 +143,52 @@ def _build(
         return [cell for view in views for cell in view.of(split)]
 
     pairs, hidden, stream = list(tasks.values()), settings.hidden[0], settings.stream
-    labelled, unlabelled = (
-        [cell for view in views for cell in view.training(labelled=shown)] for shown in (True, False)
-    )
-    weights = {tasks[name]: weight for name, weight in settings.tasks.items()}
+    labelled, unlabelled = ([cell for view in views for cell in view.training(shown)] for shown in (True, False))
+    how: dict[str, Any] = {"vocabulary": vocabulary, "asked": asked, "hidden": hidden}
     files: dict[str, Any] = {
         "vocabulary.json": vocabulary,
         "cells.jsonl": [_cell_row(view, cell) for view in views for cell in view.cells.values()],
         "profiles.npz": fit_profiles(labelled, unlabelled, pairs, vocabulary, asked=asked),
         COARSE_FILE: coarse,
+        "sft.jsonl": sft_rows(
+            labelled,
+            pairs,
+            **{**how, "hidden": settings.hidden},
+            views=settings.sft_views,
+            label_views=settings.sft_label_views,
+            rng=stream("sft"),
+        ),
+        "rl.jsonl": rl_rows(
+            labelled,
+            unlabelled,
+            {tasks[name]: weight for name, weight in settings.tasks.items()},
+            **how,
+            count=settings.n_rl,
+            includes_labelled=settings.rl_includes_labelled,
+            rng=stream("rl"),
+            gold=settings.rl_gold,
+            masks=settings.masks,
+            thin=settings.thin,
+        ),
+        "audit.jsonl": audit_rows(
+            of(SPLITS[1]),
+            pairs,
+            **how,
+            count=settings.n_audit,
+            masks=max(AUDIT_MASKS, settings.masks),
+            rng=stream("audit"),
+        ),
+        **{f"eval_{s}.jsonl": eval_rows(of(s), pairs, **how, rng=stream(f"eval_{s}")) for s in (*SPLITS[1:], OOD)},
     }
-    seen: dict[str, Any] = {"vocabulary": vocabulary, "asked": asked}
-    views_of: dict[str, Any] = {"views": settings.sft_views, "label_views": settings.sft_label_views}
-    files["sft.jsonl"] = sft_rows(labelled, pairs, hidden=settings.hidden, rng=stream("sft"), **views_of, **seen)
-    files["rl.jsonl"] = rl_rows(
-        labelled,
-        unlabelled,
-        weights,
-        count=settings.n_rl,
-        hidden=hidden,
-        includes_labelled=settings.rl_includes_labelled,
-        rng=stream("rl"),
-        gold=settings.rl_gold,
-        masks=settings.masks,
-        thin=settings.thin,
-        **seen,
-    )
-    count, masks = settings.n_audit, max(AUDIT_MASKS, settings.masks)
-    files["audit.jsonl"] = audit_rows(
-        of(SPLITS[1]), pairs, count=count, hidden=hidden, masks=masks, rng=stream("audit"), **seen
-    )
-    for split in (*SPLITS[1:], OOD):
-        name = f"eval_{split}"
-        files[f"{name}.jsonl"] = eval_rows(of(split), pairs, hidden=hidden, rng=stream(name), **seen)
     if settings.pretrain_views:
-        training = [view.of(SPLITS[0]) for view in views]
-        how: dict[str, Any] = {"clusters": settings.clusters, "views": settings.pretrain_views, "hidden": hidden}
-        files[PRETRAIN_FILE] = pretrain_rows(training, vocabulary.genes, rng=stream("pretrain"), **how)
+        files[PRETRAIN_FILE] = pretrain_rows(
+            [view.of(SPLITS[0]) for view in views],
+            vocabulary.genes,
+            clusters=settings.clusters,
+            views=settings.pretrain_views,
+            hidden=hidden,
+            rng=stream("pretrain"),
+        )
     return files, views
 
 

@@ -139,6 +139,7 @@ def _fit(evidence: _Evidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]
 def _naive_bayes(evidence: _Evidence, rounds: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (weights, bias) of the log-likelihoods, after ``rounds`` of expectation-maximisation."""
     import scipy.sparse
+    from scipy.special import log_softmax
 
     given = evidence.known()
     weights, bias = _profile(evidence, given)
@@ -147,7 +148,9 @@ def _naive_bayes(evidence: _Evidence, rounds: int) -> tuple[NDArray[np.float64],
     known, dense = evidence.labels != UNKNOWN, given.toarray()
     for _ in range(rounds):
         scores = TEMPER * (evidence.present @ weights.T + bias)
-        guesses = np.exp(_log_softmax(np.where(dense.any(axis=0), scores, -np.inf)))  # no cell is of an unknown label
+        guesses = np.exp(
+            log_softmax(np.where(dense.any(axis=0), scores, -np.inf), axis=1)
+        )  # no cell is of an unknown label
         guesses[known] = dense[known]
         for _ in range(2):
             guesses = (1 - SMOOTHING) * guesses + SMOOTHING * (evidence.near @ guesses)
@@ -168,6 +171,8 @@ def _held_out(evidence: _Evidence, rounds: int) -> tuple[float, float]:
 
     A cell is passed over if it is the only known one of its label. Without any cell left, the scale is the usual one.
     """
+    from scipy.special import log_softmax
+
     folds, known = np.full(len(evidence.labels), FOLDS), evidence.labels != UNKNOWN
     for label in range(evidence.count):
         places = np.flatnonzero(evidence.labels == label)
@@ -180,12 +185,6 @@ def _held_out(evidence: _Evidence, rounds: int) -> tuple[float, float]:
             weights, bias = _naive_bayes(seen, rounds)
             out = out[:: math.ceil(len(out) / HELD_OUT)]
             scores, truth = evidence.present[out] @ weights.T + bias, evidence.labels[out]
-            likelihoods += [_log_softmax(scale * scores)[np.arange(len(out)), truth].sum() for scale in SCALES]
+            likelihoods += [log_softmax(scale * scores, axis=1)[np.arange(len(out)), truth].sum() for scale in SCALES]
     belief = -2 * np.log1p((np.log(SCALES / USUAL_SCALE) / SCALE_SPREAD) ** 2 / 3)
     return float(likelihoods.max()), float(SCALES[(likelihoods + belief).argmax()])
-
-
-def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return normalised

@@ -90,12 +90,6 @@ def question(task: DualTask, row: Mapping[str, Any], *, hidden: float, masks: in
     return masked_example(task, cell_of(row, task.needs), hidden, masks, rng, labelled=False)
 
 
-def _reasoning(teacher: RuleTeacher, question: Question, vocabulary: Vocabulary) -> str:
-    """Return the reasoning that ends with the right answer; empty if :data:`CANDIDATES` ones all end elsewhere."""
-    answers = (question.read(teacher.write(question, number), vocabulary) for number in range(CANDIDATES))
-    return next((answer.trace for answer in answers if answer.value == question.gold), "")
-
-
 def sft_pair(
     task: DualTask,
     example: Example,
@@ -120,10 +114,11 @@ def sft_pair(
     rows = []
     for direction, of, prompt in prompts:
         question = Question(task, direction, of, 0, label, prompt)
-        if isinstance(trace, RuleTeacher):
-            output = question.response(question.gold, _reasoning(trace, question, vocabulary))
-        else:
-            output = question.response(question.gold, trace if direction == "primal" else "")
+        reasoning = trace if direction == "primal" and isinstance(trace, str) else ""
+        if isinstance(trace, RuleTeacher):  # the first reasoning that ends with the right answer, if any does
+            answers = (question.read(trace.write(question, number), vocabulary) for number in range(CANDIDATES))
+            reasoning = next((answer.trace for answer in answers if answer.value == question.gold), "")
+        output = question.response(question.gold, reasoning)
         rows.append(dict(zip(COLUMNS, (prompt, output, direction, task.name, of.id, "0", of.to_label()), strict=True)))
     return rows
 

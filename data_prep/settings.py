@@ -11,7 +11,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.vocabulary import LISTED
 from data_prep.h5ad.loaders import Expression, Matrix
-from data_prep.published import FRACTIONS
+from data_prep.splits import FRACTIONS
 
 STREAMS = (
     "split", "labels", "sft", "rl", "eval_validation", "eval_test", "sample", "pairs", "eval_ood", "audit", "pretrain",

@@ -12,9 +12,9 @@ from cellduality_plugin.perturbations import joined, means_control
 from data_prep.cells import CellTable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.loading.dataset import Dataset
-from data_prep.published import PublishedSplit
 from data_prep.registry import DATASETS
 from data_prep.settings import SourceSettings
+from data_prep.splits import PublishedSplit
 
 JOINED = "cell of a combination that others have in another order (kept, under one label)"
 
@@ -35,9 +35,8 @@ def find(settings: SourceSettings, asked: Collection[str] = ("cell_type",)) -> S
     dataset = DATASETS.get(settings.name)
     split = dataset.split if dataset is not None and settings.split == "published" else PublishedSplit()
     if settings.held_out:  # in place of what the set itself holds out
-        split = PublishedSplit(
-            "fractions" if split.rule == "whole" else split.rule, settings.held_out, unknown=split.unknown
-        )
+        rule = "fractions" if split.rule == "whole" else split.rule
+        split = PublishedSplit(rule, settings.held_out, unknown=split.unknown)
     if dataset is not None and not dataset.as_file:
         return _published(dataset, settings, split)
     return _file(dataset, settings, split, asked)
@@ -80,17 +79,11 @@ def _file(dataset: Dataset | None, settings: SourceSettings, split: PublishedSpl
     match = tuple(map(known_as, settings.match))
     further = [column for column in (*held, *match) if column not in ours]
 
+    how = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
+    how |= {"expression": expression, "matrix": matrix, "further": further}
+
     def read() -> CellTable:
-        others = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
-        table = load_h5ad(
-            path,
-            label,
-            expression=expression,
-            matrix=matrix,
-            further=further,
-            control=control_names(settings.control),
-            **others,
-        )
+        table = load_h5ad(path, label, control=control_names(settings.control), **how)
         conditions = settings.control or settings.drug or "perturbation" in settings.columns
         return _with_conditions(table, settings, str(path)) if conditions else table
 
@@ -101,8 +94,7 @@ def _file(dataset: Dataset | None, settings: SourceSettings, split: PublishedSpl
 
 def file_of(dataset: Dataset) -> Path:
     """Return the one file of a set that has one; an installed one where it is, without a cache."""
-    from data_prep.download.archives import installed_file
-    from data_prep.download.fetching import fetch  # the network's libraries are for whoever fetches
+    from data_prep.download.fetching import fetch, installed_file
 
     (source,) = dataset.sources
     return installed_file(source) or fetch(dataset)[source.name]
@@ -156,9 +148,7 @@ def _published(dataset: Dataset, settings: SourceSettings, split: PublishedSplit
 
     files = fetch(dataset)
     digest = joint_sha256([file_sha256(path) for _, path in sorted(files.items())])
-    return Source(
-        dataset.name, digest, lambda: CellTable.of(dataset.load(files, settings.variant)), split, settings.match
-    )
+    return Source(dataset.name, digest, lambda: dataset.load(files, settings.variant), split, settings.match)
 
 
 def joint_sha256(digests: list[str]) -> str:
@@ -166,9 +156,9 @@ def joint_sha256(digests: list[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hex digits."""
-    digest = hashlib.sha256()
+def file_sha256(path: Path, kind: str = "sha256") -> str:
+    """Return the SHA-256 of a file's bytes, or another hash of hashlib, as hex digits."""
+    digest = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)

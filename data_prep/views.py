@@ -16,14 +16,21 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, CellTable, expression_at_rank, in_names_of, rank_cells, refuse_few_shared
-from data_prep.published import OOD, PublishedSplit
 from data_prep.settings import PrepareSettings, SourceSettings
 from data_prep.sources import Source
-from data_prep.splits import SPLITS, choose_labelled, choose_some, pair_with_controls, small_classes, split_cells
+from data_prep.splits import (
+    OOD,
+    SPLITS,
+    PublishedSplit,
+    choose_labelled,
+    choose_some,
+    pair_with_controls,
+    small_classes,
+    split_cells,
+)
 
+# Columns that the experimenter set: known of every cell. All others are annotations, known of labelled cells.
 CONDITIONS = ("perturbation", "drug", "dose")
-"""Columns that the experimenter set: known of every cell. All others are annotations, known of labelled cells."""
-
 GROUPS = ("cell_type", "cell_line")  # what a cell has to share with its control, as far as it is known
 
 ABSENT = "value to hold out that no cell has"
@@ -48,11 +55,9 @@ class View:
     expression: Mapping[str, Any] = field(default_factory=dict)  # of the training cells, at each rank
 
     def of(self, split: str) -> list[Cell]:
-        """Return the cells of a split."""
         return [cell for name, cell in self.cells.items() if self.splits[name] == split]
 
-    def training(self, *, labelled: bool) -> list[Cell]:
-        """Return the training cells that show their label, or those that do not."""
+    def training(self, labelled: bool) -> list[Cell]:
         return [cell for cell in self.of(SPLITS[0]) if (cell.id in self.labelled) == labelled]
 
     def asks(self, task: DualTask, cell: Cell) -> bool:

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from data_prep.loading.dataset import Dataset, Files, geo
 from data_prep.loading.draft import Draft, read_cells
-from data_prep.published import UNSEEN
+from data_prep.splits import UNSEEN
 
 FILE = "GSE132188_adata.h5ad.h5"
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells."""
-    draft = read_cells(files[FILE], {"cell_type": "clusters_fig6_broad_final"}, "counts", unless_counts="log1p")
-    draft.put(cell_type=[type_of(cluster) for cluster in draft.obs["cell_type"]])
+    draft = read_cells(files[FILE], {"cell_type": "clusters_fig6_broad_final"}, "counts", logs=True)
+    clusters = draft.obs["cell_type"]
+    draft.put(cell_type=[name if name.startswith("Ngn3") else name.split(" ")[-1] for name in clusters])
     draft.clean(max_mito=5.0, mito="mt-")
     return draft
-
-
-def type_of(cluster: str) -> str:
-    """Return the cell type of a cluster: its last word, except that the level of Ngn3 is part of the type.
-
-    Examples
-    --------
-    >>> [type_of(name) for name in ("Fev+ Alpha", "Ngn3 High early", "Ductal", "")]
-    ['Alpha', 'Ngn3 High early', 'Ductal', '']
-    """
-    return cluster if cluster.startswith("Ngn3") or not cluster else cluster.split()[-1]
 
 
 DATASET = Dataset(

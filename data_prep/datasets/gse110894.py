@@ -8,7 +8,7 @@ from pathlib import Path
 from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix
-from data_prep.published import UNSEEN
+from data_prep.splits import UNSEEN
 
 COUNTS, WELLS = "GSE110894_gene_count.csv.gz", "GSE110894_SingleCellInfo.xlsx"
 LEADING_ROWS = 3

@@ -7,7 +7,7 @@ import numpy as np
 from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
-from data_prep.published import INSTRUCTCELL
+from data_prep.splits import INSTRUCTCELL
 
 TPM, CELLS = "GSE117872_good_Data_TPM.txt.gz", "GSE117872_good_Data_cellinfo.txt.gz"
 STATUS = frozenset({"Sensitive", "Resistant", "Holiday"})
@@ -18,13 +18,13 @@ def read(files: Files, variant: str) -> Draft:
 
     The header of the cell table stands one column too far to the left: the drug status is under ``cluster``.
     """
-    draft = Draft(*read_matrix(files[TPM], "\t"), expression="tpm")
+    draft = Draft(*read_matrix(files[TPM], "\t"))
     rows = read_rows(files[CELLS], "\t")
     key, status = next(iter(rows[0])), status_column(rows)
-    groups = look_up({row[key]: group_of(row) for row in rows}, draft.cells, files[TPM])
+    groups = {row[key]: next((v for v in list(row.values())[1:] if v.startswith("HN")), "") for row in rows}
     draft.put(
         sensitivity=look_up({row[key]: row[status] for row in rows}, draft.cells, files[TPM]),
-        donor=[group[:5] for group in groups],  # HN120PCR is a group of the patient HN120
+        donor=[group[:5] for group in look_up(groups, draft.cells, files[TPM])],  # HN120PCR is of the patient HN120
         drug="cisplatin",
     )
     draft.drop_copies()
@@ -38,23 +38,12 @@ def read(files: Files, variant: str) -> Draft:
 
 
 def status_column(rows: list[dict[str, str]]) -> str:
-    """Return the column that holds the drug status, whatever it is called.
-
-    Examples
-    --------
-    >>> status_column([{"drug_status": "Primary", "cluster": "Holiday"}, {"drug_status": "Primary", "cluster": ""}])
-    'cluster'
-    """
+    """Return the column that holds the drug status, whatever it is called."""
     values = {name: {row[name] for row in rows} - {""} for name in rows[0]}
     found = [name for name, held in values.items() if held and held <= STATUS]
     if len(found) != 1:
         raise not_published(CELLS, f"{len(found)} columns hold nothing but {', '.join(sorted(STATUS))}")
     return found[0]
-
-
-def group_of(row: dict[str, str]) -> str:
-    """Return the first value of a line that looks like a group (HN120PCR)."""
-    return next((value for value in list(row.values())[1:] if value.startswith("HN")), "")
 
 
 DATASET = Dataset(

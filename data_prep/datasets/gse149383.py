@@ -5,7 +5,7 @@ from __future__ import annotations
 from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, UserFile, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
-from data_prep.published import INSTRUCTCELL
+from data_prep.splits import INSTRUCTCELL
 
 COUNTS, CELLS = "erl_total_data_2K.csv", "erl_total_2K_meta.csv"
 STATUS = "3"  # the file has no header: an index, and then three values, of which the third is the status
@@ -16,7 +16,6 @@ SCDEAL = (
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells."""
     draft = Draft(*read_matrix(files[COUNTS], ","))
     rows = read_rows(files[CELLS], ",", header=False)
     if STATUS not in rows[0]:

@@ -7,11 +7,11 @@ import re
 from data_prep.loading.dataset import GITHUB, Dataset, Files, RemoteFile, geo
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
-from data_prep.published import INSTRUCTCELL
+from data_prep.splits import INSTRUCTCELL
 
 COUNTS, LABELS = "GSM4850582_Liver_Counts.csv.gz", "Annotation_AHCA_alltissues_meta.data_84363_cell.txt"
 LABEL = "Cell_type_in_merged_data"
-MARKER = re.compile(r"\s+[A-Z][A-Z0-9-]*$")
+MARKER = re.compile(r"\s+[A-Z][A-Z0-9-]*$")  # the gene at the end of a label: B Cell CD79A
 
 
 def read(files: Files, variant: str) -> Draft:
@@ -22,19 +22,8 @@ def read(files: Files, variant: str) -> Draft:
     table = {row[key]: row[LABEL] for row in labels if LABEL in row}
     draft.put(cell_type=look_up(table, [f"Liver_cDNA_{cell}" for cell in draft.cells], files[COUNTS]))
     draft.clean(max_genes=3000, max_mito=10.0)
-    draft.put(cell_type=[without_marker(label) for label in draft.obs["cell_type"]])
+    draft.put(cell_type=[MARKER.sub("", label) for label in draft.obs["cell_type"]])
     return draft
-
-
-def without_marker(label: str) -> str:
-    """Return a label without the marker gene at its end.
-
-    Examples
-    --------
-    >>> [without_marker(label) for label in ("B Cell CD79A", "NK/T Cell GNLY", "Plasma Cell JCHAIN", "Cholangiocyte")]
-    ['B Cell', 'NK/T Cell', 'Plasma Cell', 'Cholangiocyte']
-    """
-    return MARKER.sub("", label)
 
 
 DATASET = Dataset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_prep.loading.dataset import CollectionFile, Dataset, Files
 from data_prep.loading.draft import Draft, read_cells
-from data_prep.published import PublishedSplit
+from data_prep.splits import PublishedSplit
 
 FILE = "global.h5ad"
 

@@ -57,7 +57,6 @@ def read(files: Files, variant: str) -> Draft:
     )
     draft.keep_cells(draft.obs["cell_type"] != "", AMBIGUOUS)
     draft.keep_cells(draft.obs["cell_type"] != CONTAMINANT, RED_BLOOD)
-    draft.extra["derived"] = ("cell_type",)
     return draft
 
 

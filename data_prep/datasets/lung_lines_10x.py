@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
+import numpy as np
+
 from data_prep.loading.dataset import GITHUB, SENSITIVITY, Dataset, Files, RemoteFile
 from data_prep.loading.draft import Draft, ready_cells
 from data_prep.loading.r_data import RObject, read_r
-from data_prep.published import PublishedSplit
+from data_prep.splits import PublishedSplit
 
 NAME, FILE, LABEL = "lung_lines_10x", "cell_lines.rda", "cell_line"
 
@@ -28,7 +30,7 @@ NOT_SCREENED = "cell of a line whose sensitivity was not measured"
 def read(files: Files, variant: str) -> Draft:
     """Return the cells; the numbers are documented as log-normalised."""
     draft = ready_cells(files, NAME, {"cell_line": LABEL}) or read_r(files[FILE], published)
-    draft.unless_counts("log2")
+    draft.logs_unless_whole()
     draft.drop_copies()
     lines = draft.obs["cell_line"].tolist()
     asked = drugs(draft.cells.tolist(), lines)
@@ -50,28 +52,16 @@ def drugs(cells: Sequence[str], lines: Sequence[str]) -> list[str]:
     """Return the drug each cell is asked about: of a line's cells in the order of their names, the drugs in turn.
 
     One drug a cell, so that no cell trains under one drug and tests under the other.
-
-    Examples
-    --------
-    >>> drugs(["c", "a", "b", "d"], ["A549", "A549", "A549", "H838"])
-    ['gefitinib', 'gefitinib', 'afatinib', 'gefitinib']
     """
     turns: dict[str, Any] = {}
     chosen = {
-        place: next(turns.setdefault(lines[place], cycle(IC50)))
-        for place in sorted(range(len(cells)), key=lambda place: cells[place])
+        place: next(turns.setdefault(lines[place], cycle(IC50))) for place in np.argsort(cells, kind="stable").tolist()
     }
     return [chosen[place] for place in range(len(cells))]
 
 
 def answer(line: str, drug: str) -> str:
-    """Return the sensitivity of a line to a drug; empty if it was not measured.
-
-    Examples
-    --------
-    >>> answer("H1975", "gefitinib"), answer("H1975", "afatinib"), answer("H2228", "afatinib")
-    ('Resistant', 'Sensitive', '')
-    """
+    """Return the sensitivity of a line to a drug; empty if it was not measured."""
     measured = IC50[drug].get(line)
     return "" if measured is None else "Sensitive" if measured < SENSITIVE_BELOW else "Resistant"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from data_prep.loading.dataset import Dataset, Files, geo
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_matrix, read_rows
-from data_prep.published import UNSEEN
+from data_prep.splits import UNSEEN
 
 COUNTS, LABELS = "GSM4156608_skin.late.anagen.rna.counts.txt.gz", "GSM4156597_skin_celltype.txt.gz"
 

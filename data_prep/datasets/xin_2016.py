@@ -12,11 +12,10 @@ from cellduality_plugin.errors import CellDualityError
 from data_prep.loading.dataset import Dataset, Files, UserFile, geo, not_published
 from data_prep.loading.draft import Draft, look_up
 from data_prep.loading.tables import read_rows
-from data_prep.published import INSTRUCTCELL
+from data_prep.splits import INSTRUCTCELL
 
 ARCHIVE, LABELS = "GSE114297_RAW.tar", "labels.csv"
 PARTS = ("matrix.mtx.gz", "barcodes.tsv.gz", "genes.tsv.gz")
-CITATIONS = {"as_published": "doi:10.1016/j.cmet.2016.08.018", "corrected": "doi:10.2337/db18-0365"}
 
 
 def read(files: Files, variant: str) -> Draft:
@@ -31,7 +30,6 @@ def read(files: Files, variant: str) -> Draft:
     named = [not gene.startswith(("ENSG", "chromosome")) for gene in draft.genes]
     draft.keep_genes(named, "gene without a symbol (ENSG..., chromosome...)")
     draft.clean(max_genes=4000, max_mito=10.0)
-    draft.extra["citation"] = CITATIONS[variant]
     return draft
 
 
@@ -39,19 +37,16 @@ def read_samples(archive: Path) -> Draft:
     """Return the cells of all samples, called SAMPLE_BARCODE, with the genes that all have; nothing is unpacked."""
     import scipy.io
     import scipy.sparse
+    from pandas import Index
 
     parts: dict[str, dict[str, bytes]] = {}
+    samples = []
     try:
         with tarfile.open(archive) as pack:
-            for member in pack:
-                part = next((part for part in PARTS if member.name.endswith(f"_{part}")), "")
-                content = pack.extractfile(member) if part and member.isreg() else None
-                if content is not None:
-                    sample = Path(member.name).name.removesuffix(f"_{part}")
+            for member in filter(tarfile.TarInfo.isreg, pack):
+                sample, _, part = Path(member.name).name.rpartition("_")
+                if part in PARTS and (content := pack.extractfile(member)):
                     parts.setdefault(sample, {})[part] = gzip.decompress(content.read())
-        if not parts:
-            raise ValueError("no sample in the archive")
-        samples = []
         for sample, found in sorted(parts.items()):
             if len(found) < len(PARTS):
                 raise ValueError(f"sample {sample} lacks one of {', '.join(PARTS)}")
@@ -59,16 +54,14 @@ def read_samples(archive: Path) -> Draft:
             cells = [f"{sample}_{barcode}" for barcode in first_fields(barcodes)]
             draft = Draft(scipy.io.mmread(io.BytesIO(matrix)).T, cells, first_fields(symbols))
             draft.put(donor=sample.partition("_")[2] or sample)
+            draft.keep_genes(~Index(draft.genes).duplicated(), "gene whose name came before")
             samples.append(draft)
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-        raise not_published(archive, f"{type(error).__name__}: {error}") from error
-    shared = set.intersection(*(set(draft.genes) for draft in samples))
-    order = [gene for gene in dict.fromkeys(samples[0].genes) if gene in shared]
-    values = []
-    for draft in samples:
-        first = {gene: place for place, gene in reversed(list(enumerate(draft.genes)))}
-        values.append(draft.values[:, [first[gene] for gene in order]])
-    joined = Draft(scipy.sparse.vstack(values), [cell for draft in samples for cell in draft.cells], order)
+        shared = set.intersection(*(set(draft.genes) for draft in samples))  # a TypeError if there is none
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, TypeError) as error:
+        raise not_published(archive, error) from error
+    order = [gene for gene in samples[0].genes if gene in shared]
+    values = scipy.sparse.vstack([draft.values[:, Index(draft.genes).get_indexer(order)] for draft in samples])
+    joined = Draft(values, [cell for draft in samples for cell in draft.cells], order)
     joined.put(donor=[donor for draft in samples for donor in draft.obs["donor"]])
     return joined
 

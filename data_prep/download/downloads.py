@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import httpx
 import tenacity
 
 from cellduality_plugin.errors import CellDualityError
-
-Progress: TypeAlias = Callable[[str, int, "int | None"], None]
-"""Called with a file's name, the bytes that are there, and the bytes there will be, if known."""
+from data_prep.download.fetching import Progress
+from data_prep.sources import file_sha256
 
 ATTEMPTS = 6
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between attempts; each wait is twice the one before, with jitter
@@ -47,9 +43,16 @@ def download(url: str, target: Path, *, checksum: str = "", progress: Progress |
         target.parent.mkdir(parents=True, exist_ok=True)
         with httpx.Client(follow_redirects=True, timeout=TIMEOUT) as client:
             retrying(_attempt, client, url, part, progress)
-        digest = _check(part, url, checksum)
-        os.replace(part, target)
+        kind, _, wanted = checksum.lower().partition(":")
+        found = file_sha256(part, kind) if wanted else ""
         _version(part).unlink(missing_ok=True)
+        if found != wanted:
+            part.unlink()
+            what = f"wrong {kind}: {found} in place of {wanted}"
+            hint = "the download was removed; fetch again, and report it if it stays wrong"
+            raise CellDualityError(what, code="wrong-checksum", where=url, hint=hint)
+        os.replace(part, target)
+        return found if kind == "sha256" else file_sha256(target)
     except _Passing as error:
         raise CellDualityError(str(error), code="download-fails", where=url, hint=AGAIN) from error
     except OSError as error:
@@ -57,7 +60,6 @@ def download(url: str, target: Path, *, checksum: str = "", progress: Progress |
         what = "the disk is full" if full else f"cannot write: {error.strerror or error}"
         hint = f"free some space; then {AGAIN}" if full else "choose another cache folder"
         raise CellDualityError(what, code="unwritable-file", where=str(part), hint=hint) from error
-    return digest
 
 
 def _version(part: Path) -> Path:
@@ -109,21 +111,3 @@ def _receive(response: httpx.Response, url: str, part: Path, begun: int, progres
                 progress(part.stem, out.tell(), total)
         if total not in (None, out.tell()):
             raise _Passing(f"cut off after {out.tell():,} of {total:,} bytes")
-
-
-def _check(part: Path, url: str, checksum: str) -> str:
-    """Return the SHA-256 of the whole file; a file that is not the right one is removed."""
-    kind, _, wanted = checksum.lower().partition(":")
-    digests = {name: hashlib.new(name, usedforsecurity=False) for name in {"sha256", kind or "sha256"}}
-    with part.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            for digest in digests.values():
-                digest.update(block)
-    found = digests[kind or "sha256"].hexdigest()
-    if wanted and found != wanted:
-        part.unlink()
-        _version(part).unlink(missing_ok=True)
-        what = f"wrong {kind}: {found} in place of {wanted}"
-        hint = "the download was removed; fetch again, and report it if it stays wrong"
-        raise CellDualityError(what, code="wrong-checksum", where=url, hint=hint)
-    return digests["sha256"].hexdigest()

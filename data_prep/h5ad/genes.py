@@ -17,11 +17,9 @@ Kind: TypeAlias = Literal["human", "mouse", "ensembl", "other"]
 
 SPECIES: tuple[Species, ...] = ("human", "mouse")
 FEW_KNOWN = 20  # with fewer recognised symbols the species is not checked
-FEW_NAMES = 100
-"""Of fewer names it is not asked whether they are symbols at all, unless they are numbers or a column has symbols."""
+FEW_NAMES = 100  # with fewer it is not asked if they are symbols at all, unless a column has some or they are numbers
 HARDLY_ANY = 0.05  # the share of names, case ignored, that symbols are at least known of
-GENE_FEATURES = frozenset({"gene expression", "gene"})
-"""What `feature_types` (10x) and `feature_biotype` (CELLxGENE) call genes, where a file says so of any feature."""
+GENE_FEATURES = frozenset({"gene expression", "gene"})  # of `feature_types` (10x), `feature_biotype` (CELLxGENE)
 MIXED = 0.05  # the share of recognised symbols that the other species may have: transgenes and spike-ins are no mixture
 
 _ENSEMBL = re.compile(r"ENS(?:[A-Z]{3})?G\d{11}(?:\.\d+)?")
@@ -38,13 +36,6 @@ def is_feature(name: str, kind: object = None, of_genes: bool = False) -> bool:
     """Return whether what a file measures is no gene: an antibody, a hashtag, a guide, a peak, a spike-in.
 
     ``kind`` is what the file calls it, which counts where ``of_genes`` says that it calls others genes.
-
-    Examples
-    --------
-    >>> [is_feature(name) for name in ("CD4", "CD4_TotalSeqB", "ERCC-00002", "Hashtag1")]
-    [False, True, True, True]
-    >>> is_feature("CD4", "Antibody Capture", True)
-    True
     """
     return (of_genes and str(kind).lower() not in GENE_FEATURES) or _NO_GENE.fullmatch(name) is not None
 
@@ -64,13 +55,7 @@ def symbol_kind(name: str) -> Kind:
 
 
 def symbol_columns(table: Mapping[str, Iterable[object]]) -> list[str]:
-    """Return the columns of ``table`` (of ``var``) that look like gene symbols: a third of them are recognised.
-
-    Examples
-    --------
-    >>> symbol_columns({"feature_name": ["CD3E", "CD19", "LYZ"], "chromosome": ["11", "16", "12"]})
-    ['feature_name']
-    """
+    """Return the columns of ``table`` (of ``var``) that look like gene symbols: a third of them are recognised."""
     kinds = {column: [symbol_kind(str(value)) for value in values] for column, values in table.items()}
     return [name for name, found in kinds.items() if found and 3 * sum(kind in SPECIES for kind in found) >= len(found)]
 
@@ -126,15 +111,16 @@ def to_human(names: Sequence[str]) -> tuple[list[str | None], dict[str, int]]:
     neither is kept. The .json file beside the table says where it comes from.
     """
     one, other = _table()
-    human = [one.get(name) for name in names]
-    reached = Counter(name for name in human if name is not None)
+    reached = Counter(map(one.get, names))
+    human: list[str | None] = []
     drops: Counter[str] = Counter()
-    for place, (mouse, name) in enumerate(zip(names, human, strict=True)):
+    for mouse in names:
+        name = one.get(mouse)
+        human.append(None if reached[name] > 1 else name)
         if name is None:
             drops[SEVERAL_ORTHOLOGUES if mouse in other else NO_ORTHOLOGUE] += 1
         elif reached[name] > 1:
             drops[SHARED_ORTHOLOGUE] += 1
-            human[place] = None
     return human, dict(drops)
 
 

@@ -19,14 +19,11 @@ if TYPE_CHECKING:
 
     from data_prep.h5ad.matrices import StoredMatrix, Tables
 
-Expression: TypeAlias = Literal["auto", "log1p", "counts"]
-"""What the numbers are: log1p of counts per 10,000, raw counts, or whichever of the two they look like."""
+Expression: TypeAlias = Literal["auto", "log1p", "counts"]  # auto: whichever of the two the numbers look like
+Matrix: TypeAlias = Literal["X", "raw"]
 
-Matrix: TypeAlias = Literal["X", "raw"]  # Which matrix of the file holds them
-
+# So many cells are looked at to tell logarithms from other fractions, of so many expressed genes at least.
 FIRST_CELLS, FEW_VALUES = 256, 8
-"""So many cells are looked at to tell logarithms from other fractions, of so many expressed genes at least."""
-
 LOG_CEILING = 20.0  # log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do
 
 NAMED = {
@@ -94,7 +91,11 @@ def _genes(
         alone = ~(series.str.lower().isin(MISSING) | series.duplicated(keep=False))
         names = [str(name) if good else None for name, good in zip(series, alone, strict=True)]
         drops[SHARED_SYMBOL] = int((~alone).sum())
-    names, drops[NO_GENE] = _genes_alone(names, var)
+    column = next((name for name in ("feature_types", "feature_biotype") if name in var), None)
+    kinds = ["gene"] * len(var) if column is None else var[column].astype(str).tolist()
+    of_genes = not GENE_FEATURES.isdisjoint(kind.lower() for kind in kinds)
+    other = [name is not None and is_feature(name, kind, of_genes) for name, kind in zip(names, kinds, strict=True)]
+    names, drops[NO_GENE] = [None if no else name for name, no in zip(names, other, strict=True)], sum(other)
     given = [name for name in names if name is not None]
     check_species(given, species, where=str(path), columns=symbol_columns(columns))
     if species == "mouse":
@@ -107,18 +108,6 @@ def _genes(
         hint = "check --species and --gene-symbols"
         raise CellDualityError("no gene is left", code="no-genes", where=str(path), hint=hint)
     return tuple(kept.values()), np.array([*kept], dtype=np.int64), {why: n for why, n in drops.items() if n}
-
-
-def _genes_alone(names: list[str | None], var: DataFrame) -> tuple[list[str | None], int]:
-    """Return (the names with None for what is no gene, how many these are)."""
-    column = next((name for name in ("feature_types", "feature_biotype") if name in var), None)
-    kinds = ["gene"] * len(var) if column is None else var[column].astype(str).tolist()
-    of_genes = not GENE_FEATURES.isdisjoint(kind.lower() for kind in kinds)
-    alone = [
-        None if name is None or is_feature(name, kind, of_genes) else name
-        for name, kind in zip(names, kinds, strict=True)
-    ]
-    return alone, sum(before is not after for before, after in zip(names, alone, strict=True))
 
 
 def _refuse_duplicates(what: str, names: Any, hint: str, path: Path) -> None:
@@ -151,9 +140,8 @@ def _obs(
             codes, found = obs[column].factorize()
             texts[name] = np.array([*(" ".join(str(value).split()) for value in found), ""], dtype=object)[codes]
             continue
-        texts[name], missing = labels_of(
-            obs[column], named if name == "perturbation" else (), f"{path}, obs[{column!r}]"
-        )
+        given = named if name == "perturbation" else ()
+        texts[name], missing = labels_of(obs[column], given, f"{path}, obs[{column!r}]")
         reason = MISSING_LABEL if name == "cell_type" else f"cell without a {name}"
         drops[reason] = int((missing & keep).sum())
         keep &= ~missing
@@ -197,14 +185,11 @@ def _are_logs(stored: StoredMatrix) -> bool:
     for base in (np.e, 2.0, 10.0):
         linear = [base**values - 1 for values in cells]
         sums = np.array([values.sum() for values in linear])
-        whole = [any(_are_whole(values / unit) for unit in (1.0, values.min())) for values in linear]
+        units = [[values / unit for unit in (1.0, values.min())] for values in linear]
+        whole = [any((np.abs(v - v.round()) < 1e-3 * v).mean() > 0.9 for v in both) for both in units]
         if 2 * sum(whole) > len(cells) or (some and len(cells) > FEW_VALUES and sums.std() < 0.05 * sums.mean()):
             return True
     return False
-
-
-def _are_whole(values: NDArray[Any]) -> bool:
-    return bool((np.abs(values - values.round()) < 1e-3 * values).mean() > 0.9)
 
 
 def _are_counts(stored: StoredMatrix, expression: Expression, path: Path) -> bool:

@@ -20,12 +20,9 @@ from numpy.typing import NDArray
 from cellduality_plugin.errors import CellDualityError
 
 BLOCK = 4_000_000  # values read at a time: 32 MB of float32 with their indices
-
-CSC_BLOCK = 16_000_000
-"""Values gathered at a time from a matrix stored by column, which is read through once for each such part."""
-
+CSC_BLOCK = 16_000_000  # values gathered at a time of a matrix stored by column, which is read through for each part
+# What h5py, anndata and scipy raise about files that are cut, corrupt or something else.
 READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
-"""What h5py, anndata and scipy raise about files that are cut, corrupt or something else."""
 
 
 @contextlib.contextmanager
@@ -81,9 +78,9 @@ class StoredMatrix:
         Only rows where ``keep`` is true, and only the given ``columns``, in ascending order; None: all. A matrix stored
         by column is read once for every ``CSC_BLOCK`` values that it holds.
         """
-        readers = {"csr": self._csr_rows, "csc": self._csc_rows, "dense": self._dense_rows}
         first = 0
         with readable(self.path), h5py.File(self.path) as file:
+            readers = {"csr": self._csr_rows, "csc": self._csc_rows, "dense": self._dense_rows}
             for block in readers[self.layout](file[self.key]):
                 if scipy.sparse.issparse(block):
                     if block.nnz and not 0 <= block.indices.min() <= block.indices.max() < self.shape[1]:
@@ -101,15 +98,11 @@ class StoredMatrix:
         blocks = [block.astype(np.float32) for block in self.rows(keep, columns)]
         return scipy.sparse.vstack(blocks, format="csr")
 
-    def whole(self) -> bool:
-        """Return whether the first values are whole numbers, as counts are."""
+    def first_values(self) -> Literal["whole", "usable", "bad"]:
+        """Return whether the first values can rank genes (finite, none negative, not all 0), and are whole numbers."""
         first: NDArray[Any] = next(self.values(), np.zeros(0))
-        return bool((first == np.floor(first)).all())
-
-    def usable(self) -> bool:
-        """Return whether the first values are what can rank genes: finite, none of them negative, not all 0."""
-        first: NDArray[Any] = next(self.values(), np.zeros(0))
-        return bool(first.size and np.isfinite(first).all() and first.min() >= 0 and first.max() > 0)
+        usable = first.size and np.isfinite(first).all() and first.min() >= 0 and first.max() > 0
+        return "bad" if not usable else "whole" if (first == np.floor(first)).all() else "usable"
 
     def _pointers(self, node: Any, lines: int) -> NDArray[Any]:
         """Return where each of ``lines`` rows or columns begins, if all of them lie within what is stored."""
@@ -127,8 +120,7 @@ class StoredMatrix:
             yield scipy.sparse.csr_matrix(parts, shape=(stop - start, self.shape[1]))
 
     def _dense_rows(self, node: Any) -> Iterator[Any]:
-        for start, stop in self._dense_spans(node):
-            yield _floats(np.asarray(node[start:stop]))
+        return (_floats(np.asarray(node[start:stop])) for start, stop in self._dense_spans(node))
 
     def _dense_spans(self, node: Any) -> Iterator[tuple[int, int]]:
         step = max(1, self.block // self.shape[1])
@@ -158,15 +150,12 @@ class StoredMatrix:
 
 @dataclass(frozen=True)
 class Tables:
-    """What is known of the cells (``obs``) and of the genes of one matrix (``var``), and where that matrix is.
-
-    ``unreadable`` are the columns of ``obs`` that this anndata cannot read, and why.
-    """
+    """What is known of the cells and of the genes of one matrix, and where that matrix is."""
 
     obs: pandas.DataFrame
     var: pandas.DataFrame
     matrix: StoredMatrix
-    unreadable: dict[str, str]
+    unreadable: dict[str, str]  # the columns of ``obs`` that this anndata cannot read, and why
 
 
 def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: str | None = None) -> Tables:
@@ -235,8 +224,12 @@ def other_matrices(path: Path, asked: str) -> tuple[str, ...]:
         layers = {f"layers/{name}": f"--layer {name}" for name in file.get("layers", ())}
         for key, flag in {"X": "--matrix X", "raw/X": "--matrix raw", "raw.X": "--matrix raw", **layers}.items():
             with contextlib.suppress(CellDualityError, *READ_ERRORS):
-                if key in file and key != asked and (stored := StoredMatrix.find(file, path, key)).usable():
-                    found[flag] = stored.whole()
+                if (
+                    key in file
+                    and key != asked
+                    and (kind := StoredMatrix.find(file, path, key).first_values()) != "bad"
+                ):
+                    found[flag] = kind == "whole"
     return tuple(sorted(found, key=lambda flag: not found[flag]))
 
 
@@ -249,8 +242,8 @@ def _key(file: h5py.File, matrix: str, layer: str | None, path: Path) -> str:
         return f"layers/{layer}"
     raw = next((key for key in ("raw/X", "raw.X") if key in file), "")
     if matrix == "counts":
-        whole = [key for key in ("X", raw) if key and key in file and StoredMatrix.find(file, path, key).whole()]
-        return whole[0] if whole else "X"
+        there = [key for key in ("X", raw) if key and key in file]
+        return next((key for key in there if StoredMatrix.find(file, path, key).first_values() == "whole"), "X")
     if matrix == "raw" and not raw:
         others = other_matrices(path, "raw/X")
         hint = f"use {' or '.join(others)}" if others else "store counts or log1p values in X or in a layer"

@@ -8,11 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cellduality_plugin.errors import CellDualityError
-from data_prep.published import PublishedSplit
+from data_prep.splits import PublishedSplit
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
+    from data_prep.cells import CellTable
     from data_prep.loading.draft import Draft
 
 COLUMNS = ("cell_type", "tissue", "donor", "drug", "sensitivity", "exposure", "perturbation", "dose", "cell_line")
@@ -57,7 +56,6 @@ class PackageFile:
 
     @property
     def release(self) -> str:
-        """What the file comes with."""
         return f"{self.distribution} {self.version} ({self.kind})"
 
     def __str__(self) -> str:
@@ -91,13 +89,7 @@ FileSource: TypeAlias = RemoteFile | PackageFile | CollectionFile | UserFile
 
 
 def geo(accession: str, *names: str, unpack: bool = False) -> tuple[RemoteFile, ...]:
-    """Return supplementary files of a series (GSE...) or sample (GSM...) of GEO.
-
-    Examples
-    --------
-    >>> geo("GSE110894", "a.csv.gz", unpack=True)[0].name
-    'a.csv'
-    """
+    """Return supplementary files of a series (GSE...) or sample (GSM...) of GEO."""
     kind = "series" if accession.startswith("GSE") else "samples"
     folder = f"https://ftp.ncbi.nlm.nih.gov/geo/{kind}/{accession[:-3]}nnn/{accession}/suppl"
     return tuple(RemoteFile(f"{folder}/{name}", name.removesuffix(".gz") if unpack else name) for name in names)
@@ -107,12 +99,13 @@ class Files(dict[str, Path]):
     """Path by file name."""
 
     def __missing__(self, name: str) -> Path:
-        what, hint = f"the file {name} is missing", "fetch the set again"
-        raise CellDualityError(what, code="missing-file", where=name, hint=hint)
+        hint = "fetch the set again"
+        raise CellDualityError(f"the file {name} is missing", code="missing-file", where=name, hint=hint)
 
 
-def not_published(path: Path | str, why: str) -> CellDualityError:
+def not_published(path: Path | str, why: str | Exception) -> CellDualityError:
     """Return the error that says why a file is not the published one."""
+    why = why if isinstance(why, str) else f"{type(why).__name__}: {why}"
     what, hint = f"not the file that was published ({why[:160]})", "remove it and fetch the set again"
     return CellDualityError(what, code="not-as-published", where=str(path), hint=hint)
 
@@ -141,17 +134,14 @@ class Dataset:
     ready: str = ""  # the column of labels in a file that may stand for `sources`, see `fetching.ready_file`
     as_file: Mapping[str, Any] = field(default_factory=dict)  # how `load_h5ad` reads its one file; empty: `read` does
 
-    def load(self, files: Mapping[str, Path], variant: str = "") -> AnnData:
-        """Return the cells in the one shape that all sets share.
+    def load(self, files: Mapping[str, Path], variant: str = "") -> CellTable:
+        """Return the cells of ``files``, paths by name, with :attr:`columns` as text.
 
-        ``X`` is sparse by row and holds what ``uns["expression"]`` says; ``obs`` holds :attr:`columns` as text; ``uns``
-        has the ``dataset``, ``variant``, ``species`` and, in ``drops``, what was left out by reason. ``files`` are
-        paths by name, see :func:`data_prep.download.fetching.fetch`; ``variant`` is ``"as_published"`` or
-        ``"corrected"``, by default the latter if they differ. A CellDualityError is raised if there is no such variant,
-        or a file is missing or not of the published shape.
+        ``variant`` is ``"as_published"`` or ``"corrected"``, by default the latter if they differ. A CellDualityError
+        is raised if there is no such variant, or a file is missing or not of the published shape.
         """
         variant = variant or ("corrected" if self.correction else "as_published")
         if variant not in ("as_published", "corrected"):
             hint = "use one of: as_published, corrected"
             raise CellDualityError(f"no variant {variant!r}", code="unknown-variant", where=self.name, hint=hint)
-        return self.read(Files(files), variant).finish(self, variant)
+        return self.read(Files(files), variant).finish(self)

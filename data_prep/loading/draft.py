@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cellduality_plugin.perturbations import CONTROL
+from data_prep.cells import CellTable
 from data_prep.loading.dataset import not_published
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from data_prep.loading.dataset import Dataset
-
-Expression: TypeAlias = Literal["counts", "log1p", "tpm", "log2"]
 
 MIN_GENES, MIN_CELLS, MIN_LABEL = 200, 8, 20
 """InstructCell's: expressed genes a cell, cells a gene, and cells a cell type must have to stay."""
@@ -31,17 +27,15 @@ NO_LABEL = "cell without a label"
 class Draft:
     """Cells by genes, what is known of the cells, and how much has been left out so far by reason.
 
-    ``values`` are finite and non-negative, made sparse by row; an empty text in ``obs`` stands for no value; ``extra``
-    is what else ``uns`` gets.
+    ``values`` are finite and non-negative, made sparse by row; an empty text in ``obs`` stands for no value.
     """
 
     values: Any
     cells: Any
     genes: Any
-    expression: Expression = "counts"
+    counts: bool = True  # whether the values are linear in counts, not logarithms
     obs: dict[str, np.ndarray] = field(default_factory=dict)
     drops: Counter[str] = field(default_factory=Counter)
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         import scipy.sparse
@@ -53,10 +47,10 @@ class Draft:
             where = f"{len(self.cells)} cells x {len(self.genes)} genes"
             raise not_published(where, "the matrix has negative, infinite or missing values")
 
-    def unless_counts(self, expression: Expression) -> None:
-        """Note what the values are if those of the first cells are no whole numbers, as counts are."""
+    def logs_unless_whole(self) -> None:
+        """Take the values for logarithms if those of the first cells are no whole numbers, as counts are."""
         first = self.values[:256].data
-        self.expression = "counts" if (first == np.floor(first)).all() else expression
+        self.counts = bool((first == np.floor(first)).all())
 
     def keep_cells(self, keep: Sequence[bool] | np.ndarray, reason: str) -> None:
         keep = np.array(keep, dtype=bool)
@@ -97,9 +91,8 @@ class Draft:
     def drop_labels(self, column: str, rare: frozenset[str] = frozenset()) -> None:
         """Leave out cells without a label, and cells with one of the ``rare`` labels."""
         self.keep_cells(self.obs[column] != "", NO_LABEL)
-        self.keep_cells(
-            [label not in rare for label in self.obs[column]], f"cell of a type with fewer than {MIN_LABEL} cells"
-        )
+        common = [label not in rare for label in self.obs[column]]
+        self.keep_cells(common, f"cell of a type with fewer than {MIN_LABEL} cells")
 
     def rare_types(self) -> frozenset[str]:
         """Return the cell types of fewer than :data:`MIN_LABEL` cells."""
@@ -112,10 +105,8 @@ class Draft:
         dying cell.
         """
         self.keep_cells(np.diff(self.values.indptr) >= MIN_GENES, f"cell with fewer than {MIN_GENES} genes")
-        self.keep_genes(
-            np.bincount(self.values.indices, minlength=len(self.genes)) >= MIN_CELLS,
-            f"gene in fewer than {MIN_CELLS} cells",
-        )
+        common = np.bincount(self.values.indices, minlength=len(self.genes)) >= MIN_CELLS
+        self.keep_genes(common, f"gene in fewer than {MIN_CELLS} cells")
         totals = np.maximum(np.asarray(self.values.sum(axis=1)).ravel(), 1e-12)
         mitochondrial = np.array([gene.startswith(mito) for gene in self.genes], dtype=bool)
         share = 100 * np.asarray(self.values[:, mitochondrial].sum(axis=1)).ravel() / totals
@@ -131,27 +122,22 @@ class Draft:
         self.filter(**caps)
         self.drop_labels(label, rare)
 
-    def finish(self, dataset: Dataset, variant: str) -> AnnData:
-        """Return the cells in the shared shape, see :meth:`data_prep.loading.dataset.Dataset.load`."""
-        import anndata
+    def finish(self, dataset: Dataset) -> CellTable:
+        """Return the cells of float32 with the columns that ``dataset`` names, once nothing is there twice."""
         import pandas
         import scipy.sparse
 
         self.drop_copies()
+        drops = {why: count for why, count in self.drops.items() if count}
         if 0 in self.values.shape:
-            left_out = ", ".join(f"{count} x {reason}" for reason, count in self.drops.items())
+            left_out = ", ".join(f"{count} x {reason}" for reason, count in drops.items())
             raise not_published(dataset.name, f"nothing is left of it: {left_out or 'the files are empty'}")
         if "tissue" in dataset.columns and "tissue" not in self.obs:
             self.put(tissue=dataset.tissue)
-        values = scipy.sparse.csr_matrix(self.values, dtype=np.float32)
-        values.sort_indices()
+        block = scipy.sparse.csr_matrix(self.values, dtype=np.float32)
+        block.sum_duplicates()
         obs = pandas.DataFrame({name: self.obs[name] for name in dataset.columns}, index=self.cells)
-        with warnings.catch_warnings():  # anndata warns of every conversion
-            warnings.simplefilter("ignore")
-            adata = anndata.AnnData(X=values, obs=obs, var=pandas.DataFrame(index=self.genes))
-        adata.uns.update(dataset=dataset.name, variant=variant, species=dataset.species, **self.extra)
-        adata.uns.update(expression=self.expression, drops={why: count for why, count in self.drops.items() if count})
-        return adata
+        return CellTable(obs, tuple(self.genes), self.counts, drops, lambda: iter([block]))
 
 
 def read_cells(
@@ -159,15 +145,15 @@ def read_cells(
     columns: Mapping[str, str],
     matrix: Literal["X", "raw", "counts"] = "X",
     *,
-    unless_counts: Expression = "counts",
+    logs: bool = False,
     symbols: str = "",
     optional: Sequence[str] = (),
 ) -> Draft:
     """Return the cells of an .h5ad file.
 
     ``columns`` are those of ``obs`` by the name they get; ``optional`` ones are taken over if they are there. The
-    matrix ``"counts"`` is X, or raw if only that holds whole numbers; ``unless_counts`` is what values are that are no
-    whole numbers. ``symbols`` is the column of ``var`` with the names of the genes, if there is one; genes without
+    matrix ``"counts"`` is X, or raw if only that holds whole numbers; with ``logs`` values that are no whole numbers
+    are logarithms. ``symbols`` is the column of ``var`` with the names of the genes, if there is one; genes without
     such a name are left out.
     """
     from data_prep.h5ad.matrices import open_tables
@@ -182,7 +168,8 @@ def read_cells(
     named = [gene not in ("", name) for gene, name in zip(draft.genes, ids, strict=True)]
     if any(named):
         draft.keep_genes(named, "gene without a symbol")
-    draft.unless_counts(unless_counts)
+    if logs:
+        draft.logs_unless_whole()
     return draft
 
 

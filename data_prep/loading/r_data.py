@@ -1,7 +1,7 @@
 """The data files that R writes with save() (.RData, .rda), read without R.
 
-The format is that of R Internals, "Serialization Formats", and R's serialize.c: XDR of version 2 or 3, packed or not,
-without functions and environments. The package rdata reads the same; it needs xarray, and Python 3.11.
+The format is that of R Internals, "Serialization Formats": XDR of version 2 or 3, packed or not, without functions and
+environments. The package rdata reads the same; it needs xarray, and Python 3.11.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def read_r(path: Path, take: Callable[[RObject], Found]) -> Found:
         unpack = PACKED.get(content[:2], bytes)
         return take(_Stream(unpack(content)).saved())
     except (*BROKEN, RecursionError) as error:
-        raise not_published(path, f"{type(error).__name__}: {error}") from error
+        raise not_published(path, error) from error
 
 
 class _Stream:

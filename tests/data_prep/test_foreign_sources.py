@@ -116,17 +116,6 @@ def test_foreign_cells_are_asked_as_the_training_cells_are_and_keep_their_own_la
 
 
 @pytest.mark.usefixtures("_small_kidney")
-def test_a_sample_is_seeded_and_in_proportion(tmp_path):
-    chosen = {}
-    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
-        settings = PrepareSettings.read({"foreign": [{"name": KIDNEY, "max_cells": 18}], "seed": seed})
-        prepare(settings, tmp_path / name)
-        assert Counter(golds(tmp_path / name)) == {"B cell": 9, "MNPa(mono)": 6, "NK cell": 3}
-        chosen[name] = (tmp_path / name / OOD_FILE).read_bytes()
-    assert chosen["one"] == chosen["two"] != chosen["three"]
-
-
-@pytest.mark.usefixtures("_small_kidney")
 def test_the_shared_types_are_part_of_what_rows_are_made_of_and_go_with_the_set(with_kidney, tmp_path, monkeypatch):
     settings, known = PrepareSettings.read({"foreign": [KIDNEY]}), DATASETS[KIDNEY]
     shutil.copytree(with_kidney[0], tmp_path, dirs_exist_ok=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 import cellduality_plugin
-from data_prep.manifests import code_sha256, manifest_path, read_manifest, up_to_date, write_manifest
+from data_prep.manifests import manifest_path, read_manifest, up_to_date, write_manifest
 from tests.refused import refused
 
 ORIGIN = {"seed": 3, "settings": {"fractions": (0.6, 0.2, 0.2)}}
@@ -48,13 +48,3 @@ def test_spoilt_file_or_manifest_is_refused(spoil, file):
     with refused("stale-file") as error:
         read_manifest(file)
     assert error.value.where in (str(file), str(manifest_path(file)))
-
-
-def test_code_hash_sees_every_byte(tmp_path):
-    one, two = tmp_path / "one.py", tmp_path / "two.py"
-    one.write_text("a")
-    two.write_text("b")
-    before = code_sha256([one, two])
-    assert code_sha256([two, one]) == before
-    two.write_text("c")
-    assert code_sha256([one, two]) != before

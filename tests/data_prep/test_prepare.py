@@ -62,20 +62,16 @@ def test_every_file_asks_about_the_cells_of_its_own_split(prepared):
 
 
 @pytest.mark.parametrize(("masks", "audited"), [(2, 4), (6, 6)])
-def test_rl_rows_hold_the_masks_asked_for(masks, audited, tmp_path, write_h5ad):
-    prepare(toy_settings(write_h5ad(), masks=masks, n_audit=3), tmp_path / "out")
+def test_rl_rows_hold_the_masks_asked_for_and_what_is_left_out_is_counted(masks, audited, tmp_path, write_h5ad):
+    labels = ["B"] * 12 + ["T"] * 9 + ["rare", "rare", None]
+    settings = toy_settings(write_h5ad(labels=labels), masks=masks, n_audit=3, small_classes="drop")
+    assert prepare(settings, tmp_path / "out").manifests["rl.jsonl"]["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
+    assert {cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")} == {"B", "T"}
     found = {}
     for name in ("rl", "audit", "eval_test", "sft"):
         rows = [Example.from_label(row["label"]) for row in read_jsonl(tmp_path / "out" / f"{name}.jsonl")]
         found[name] = max(len(row.splits()) for row in rows if row.task == "cell_type_annotation")
     assert found == {"rl": masks, "audit": audited, "eval_test": 1, "sft": 1}
-
-
-def test_gold_of_evaluation_rows_is_the_truth(prepared):
-    cells = {cell["id"]: cell for cell in prepared.rows("cells.jsonl")}
-    for row in (*prepared.rows("eval_test.jsonl"), *prepared.rows("audit.jsonl")):
-        cell, gold = cells[row["id"]], Example.from_label(row["label"]).gold
-        assert gold == (cell["cell_type"] if row["datasource"] == "cell_type_annotation" else tuple(cell["genes"]))
 
 
 def test_manifests_are_true(prepared):
@@ -86,25 +82,16 @@ def test_manifests_are_true(prepared):
         assert manifest["vocabulary"] == prepared.vocabulary.fingerprint
         assert manifest["source"] == "pbmc68k_reduced"
         assert PrepareSettings(**manifest["settings"]) == prepared.settings
-    for name in FILES[3:]:
-        rows = prepared.rows(name)
-        counts = Counter(f"{row['datasource']}/{row.get('direction', 'primal')}" for row in rows)
-        assert read_manifest(prepared.folder / name)["counts"] == counts
     assert read_manifest(prepared.folder / "vocabulary.json")["counts"] == {"genes": 765, "cell_type": 10}
 
 
 def test_same_seed_gives_the_same_bytes_and_another_does_not(prepared, tmp_path):
-    prepare(prepared.settings, tmp_path / "again")
-    assert content_of(tmp_path / "again") == content_of(prepared.folder)
+    prepare(PrepareSettings(n_rl=8), tmp_path / "again")
+    again, first = content_of(tmp_path / "again"), content_of(prepared.folder)
+    assert {name for name in FILES if again[name] != first[name]} == {"rl.jsonl"}, "what one choice does not touch"
     prepare(PrepareSettings(seed=1), tmp_path / "other")
     other = content_of(tmp_path / "other")
     assert all(other[name] != content_of(prepared.folder)[name] for name in FILES if name != "vocabulary.json")
-
-
-def test_number_of_rl_rows_does_not_touch_the_other_files(prepared, tmp_path):
-    prepare(PrepareSettings(n_rl=8), tmp_path / "few")
-    few, all_of_them = content_of(tmp_path / "few"), content_of(prepared.folder)
-    assert {name for name in FILES if few[name] != all_of_them[name]} == {"rl.jsonl"}
 
 
 def test_second_run_does_nothing_and_what_changed_is_made_again(write_h5ad, tmp_path):
@@ -156,24 +143,15 @@ def test_rows_do_not_depend_on_the_order_of_cells_in_the_file(write_h5ad, tmp_pa
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_drops_are_counted_in_the_manifest(write_h5ad, tmp_path):
-    labels = ["B"] * 12 + ["T"] * 9 + ["rare", "rare", None]
-    summary = prepare(toy_settings(write_h5ad(labels=labels), small_classes="drop"), tmp_path / "out")
-    assert summary.manifests["rl.jsonl"]["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
-    assert {cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")} == {"B", "T"}
-
-
 @pytest.mark.parametrize(
     ("values", "where"),
     [
         ({"seeds": 1}, "seeds"),
         ({"hidden": 1.5}, "hidden.0"),
         ({"hidden": (0.25, 1), "thin": 0.5}, "thin"),
-        ({"tasks": {"cell_type_annotation": -1}}, "tasks.cell_type_annotation"),
         ({"tasks": {"cell_type_annotation": 0}}, "tasks"),
         ({"fractions": (0.6, 0.2, 0.1)}, "fractions"),
         ({"min_genes": 65}, "min_genes"),
-        ({"seed": -1}, "seed"),
         ({"sources": [{"name": "a.h5ad", "lables": 1}]}, "sources.0.lables"),
         ({"sources": [{"name": "a.h5ad", "tasks": ["other"]}]}, "sources"),
         ({"sources": [{"name": "a.h5ad", "tasks": ["cell_type_annotation"]}]}, "sources"),
@@ -356,20 +334,3 @@ def test_type_without_controls_is_left_out_and_counted(tmp_path):
     rows = [row for row in read_jsonl(tmp_path / "out" / "eval_test.jsonl") if row["datasource"] == RESPONSE]
     kinds = {cell["id"]: cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")}
     assert {kinds[row["id"]] for row in rows} == {"B"}
-
-
-@pytest.mark.parametrize(
-    ("treated", "code", "hint"),
-    [
-        ({"columns": {}}, "unknown-column", "name the column that holds it"),
-        ({"held_out": {"cell_type": ["Mast"]}}, "unknown-value", "B, NK, T"),
-        ({"max_cells": 3}, "wrong-count", "18 or more"),
-        ({"n_labelled": 2}, "wrong-count", "choose a number from 4"),
-    ],
-)
-def test_source_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, treated, code, hint):
-    toy_cells(tmp_path / "toy.h5ad")
-    with refused(code) as error:
-        prepare(two_sources(tmp_path, treated=treated), tmp_path / "out")
-    assert hint in error.value.hint
-    assert not (tmp_path / "out").exists()

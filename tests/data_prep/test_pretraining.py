@@ -22,7 +22,7 @@ from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models.small_llama import build_small_llama
 from data_prep.prepare import PrepareSettings, prepare
-from data_prep.pretraining import PRETRAIN_FILE, cluster_cells, pretrain_rows
+from data_prep.rows import PRETRAIN_FILE, cluster_cells, pretrain_rows
 from tests.data_prep.conftest import toy_cells
 from tests.data_prep.test_prepare import write_treated
 

@@ -208,14 +208,3 @@ def test_only_training_cells_matter(write_h5ad, tmp_path):
         counts[kept_out] = counts[kept_out, ::-1]
     assert found[0] == found[1]
     assert (tmp_path / "one" / "cells.jsonl").read_bytes() != (tmp_path / "two" / "cells.jsonl").read_bytes()
-
-
-def test_profiles_of_a_preparation_know_types_they_were_not_shown(prepared):
-    profiles = Profiles.load(prepared.folder / "profiles.npz")
-    assert profiles.genes == prepared.vocabulary.genes
-    cells = [
-        Cell(cell["id"], tuple(cell["genes"]), {"cell_type": cell["cell_type"]})
-        for cell in prepared.rows("cells.jsonl")
-        if cell["split"] == "test"
-    ]
-    assert accuracy(profiles, "cell_type", cells) > 0.6

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from cellduality_plugin.examples import Example
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
-from data_prep.pseudo import label_tasks, question, served, sft_pair
+from data_prep.pseudo import label_tasks, question, served
 from tests.refused import refused
 
 LABELS = ("cell_type_annotation", "drug_sensitivity_prediction", "drug_exposure_prediction")
@@ -49,24 +48,6 @@ def test_nothing_of_a_label_is_in_the_question(name, row, vocabulary):
     assert len(asked.splits()) == 3
     lies = {**row, "cell_type": "T", "exposure": "not exposed", "sensitivity": "resistant"}
     assert question(task, lies, hidden=0.25, masks=3, rng=np.random.default_rng(1)) == asked
-
-
-@pytest.mark.parametrize("name", LABELS)
-@pytest.mark.parametrize("hidden", [0.25, 1.0])
-def test_the_dual_row_hides_what_is_configured_whatever_was_judged(hidden, name, row, vocabulary):
-    task = TASKS[name]
-    asked = question(task, row, hidden=0.25, masks=1, rng=np.random.default_rng(0))
-    label = vocabulary.labels[task.answer.kind][0]
-    how = {"trace": "a trace", "hidden": hidden, "rng": np.random.default_rng(2)}
-    primal, dual = sft_pair(task, asked, label, vocabulary, **how)
-    assert primal["input"] == task.primal_prompt(asked.inputs, vocabulary)
-    assert primal["output"] == task.answer_response(label, "a trace")
-    assert "a trace" not in dual["input"] + dual["output"]
-    row_of_dual = Example.from_label(dual["label"])
-    assert (row_of_dual.gold, len(row_of_dual.unknown)) == (label, round(hidden * len(row["genes"])))
-    assert dual["input"] == task.dual_prompt(row_of_dual.known, label, vocabulary)
-    assert dual["output"] == task.rebuilt_response(row_of_dual.unknown)
-    assert row_of_dual.unknown != asked.unknown
 
 
 def test_a_column_that_is_not_there_is_named(row):

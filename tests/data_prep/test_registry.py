@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cellduality_plugin.cli import data_app
 from cellduality_plugin.commands import data_sets
-from data_prep.loading.dataset import COLUMNS, RemoteFile
+from data_prep.loading.dataset import COLUMNS
 from data_prep.registry import DATASETS, find_dataset
 from tests.refused import refused
 
@@ -38,12 +38,6 @@ def by_name(shown: str) -> dict[str, str]:
     return {line.split()[0]: line for line in shown.splitlines() if line.split()}
 
 
-def test_every_set_of_the_paper_is_there():
-    paper = "he_2020_liver segerstolpe_2016 xin_2016 human_immune ma_2020 bastidas_ponce_2019 gse117872 gse149383"
-    assert {*paper.split(), "gse110894", "l1000", "sciplex3"} <= set(DATASETS)
-    assert {n for n, dataset in DATASETS.items() if dataset.correction} == {"xin_2016", "gse117872", "gse110894"}
-
-
 @pytest.mark.parametrize("name", DATASETS)
 def test_entry_is_complete(name):
     dataset = DATASETS[name]
@@ -58,17 +52,6 @@ def test_entry_is_complete(name):
     assert not dataset.test_cells or dataset.test_cells < dataset.cells
     with refused("unknown-variant"):
         dataset.load({}, "repaired")
-
-
-def test_addresses_follow_the_accession_and_checksums_are_those_of_the_publisher():
-    files = [source for dataset in DATASETS.values() for source in dataset.sources if isinstance(source, RemoteFile)]
-    assert {file.checksum for file in files} == {"", "md5:d1f51b9f8de35ca07638132539da9a99"}
-    found = re.compile(r"https://ftp\.ncbi\.nlm\.nih\.gov/geo/(?:series|samples)/(G\w\w\d+)nnn/(\1\d{3})/suppl/(\S+)")
-    for file in files:
-        if "ncbi" in file.url:
-            parts = found.fullmatch(file.url)
-            assert parts[3].startswith(parts[2])
-            assert parts[3].removesuffix(".gz") == file.name.removesuffix(".gz")
 
 
 @pytest.mark.parametrize(("typed", "hint"), [("kang_2018", "did you mean kang_2018_ifnb"), ("zzz", "data list")])

@@ -5,11 +5,10 @@ import hashlib
 import pytest
 
 from data_prep import sources
-from data_prep.download import archives, fetching
+from data_prep.download import fetching
 from data_prep.registry import DATASETS
 from data_prep.settings import SourceSettings
 from data_prep.sources import file_of, file_sha256, find
-from tests.refused import refused
 
 EMBEDDED = "pbmc68k_reduced"
 
@@ -34,25 +33,8 @@ def test_settings_override_what_a_set_is_known_for(wanted, read, tmp_path, monke
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == file_sha256(path)
 
 
-@pytest.mark.parametrize(
-    ("wanted", "code"),
-    [
-        ({"name": "pbmc"}, "unknown-dataset"),
-        ({"name": "mine.h5ad"}, "no-label-column"),
-        ({"name": "gone.h5ad", "label_column": "kind"}, "missing-file"),
-        ({"name": "kang_2018_ifnb", "label_column": "kind"}, "file-only"),
-    ],
-)
-def test_a_source_that_cannot_be_is_refused(wanted, code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.h5ad").touch()
-    with refused(code):
-        find(SourceSettings(**wanted))
-
-
 def test_a_file_that_is_not_installed_is_fetched(monkeypatch, tmp_path):
-    for module in (archives, fetching):
-        monkeypatch.setattr(module, "installed_file", lambda source: None)
+    monkeypatch.setattr(fetching, "installed_file", lambda source: None)
     monkeypatch.setenv("CELLDUALITY_CACHE", str(tmp_path))
     here = tmp_path / EMBEDDED / "10x_pbmc68k_reduced.h5ad"
     here.parent.mkdir()

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.perturbations import CONTROL
-from data_prep.splits import SPLITS, apportion, choose_labelled, choose_some, pair_with_controls, split_cells
+from data_prep.registry import DATASETS
+from data_prep.splits import (
+    INSTRUCTCELL,
+    SPLITS,
+    apportion,
+    choose_labelled,
+    choose_some,
+    pair_with_controls,
+    split_cells,
+)
 from tests.refused import refused
 
 FRACTIONS = (0.6, 0.2, 0.2)
@@ -27,11 +36,6 @@ def test_shares_add_up_and_stay_near_their_quota(weights, total, at_least):
     assert min(shares) >= at_least
     for share, weight in zip(shares, weights, strict=True):
         assert share <= max(at_least, total * weight / sum(weights) + 1)
-
-
-def test_shares_that_cannot_be_had_are_refused():
-    with pytest.raises(ValueError, match="at least 2"):
-        apportion(3, [1, 1], at_least=2)
 
 
 @given(sizes, st.integers(0, 99), st.randoms())
@@ -54,6 +58,13 @@ def test_splits_follow_the_fractions_within_each_class_and_the_seed():
     assert [counts["type 0", split] for split in SPLITS] == [60, 20, 20]
     assert [counts["type 1", split] for split in SPLITS] == [30, 10, 10]
     assert first != second
+
+
+@pytest.mark.parametrize("name", ["gse117872", "xin_2016"])
+def test_instructcells_rule_has_test_sets_of_the_published_size(name):
+    set_of = DATASETS[name]
+    found = INSTRUCTCELL.assign([f"c{number}" for number in range(set_of.cells)])
+    assert Counter(found.values())["test"] == set_of.test_cells
 
 
 @pytest.mark.parametrize(("counts", "code"), [([5], "one-class"), ([], "one-class"), ([5, 2, 1], "small-classes")])

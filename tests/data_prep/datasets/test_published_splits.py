@@ -21,17 +21,16 @@ from data_prep.h5ad.genes import to_human
 from data_prep.manifests import read_manifest
 from data_prep.registry import DATASETS
 from data_prep.splits import apportion
-from tests.data_prep.datasets.test_bastidas_ponce_2019 import write as bastidas_ponce_2019  # noqa: F401
-from tests.data_prep.datasets.test_gse110894 import write as gse110894  # noqa: F401
-from tests.data_prep.datasets.test_gse117872 import write as gse117872  # noqa: F401
-from tests.data_prep.datasets.test_gse149383 import write as gse149383  # noqa: F401
-from tests.data_prep.datasets.test_he_2020_liver import files as he_2020_liver  # noqa: F401
-from tests.data_prep.datasets.test_human_immune import write as human_immune  # noqa: F401
-from tests.data_prep.datasets.test_l1000 import files as l1000  # noqa: F401
-from tests.data_prep.datasets.test_ma_2020 import files as ma_2020  # noqa: F401
-from tests.data_prep.datasets.test_sciplex3 import write as sciplex3  # noqa: F401
-from tests.data_prep.datasets.test_segerstolpe_2016 import files as segerstolpe_2016  # noqa: F401
-from tests.data_prep.datasets.test_xin_2016 import write as xin_2016  # noqa: F401
+from tests.data_prep.datasets.test_h5ad_sets import bastidas_ponce_2019, human_immune, l1000, sciplex3  # noqa: F401
+from tests.data_prep.datasets.test_text_sets import (  # noqa: F401
+    gse110894,
+    gse117872,
+    gse149383,
+    he_2020_liver,
+    ma_2020,
+    segerstolpe_2016,
+    xin_2016,
+)  # fmt: skip
 from tests.refused import refused
 
 PAPER = (

