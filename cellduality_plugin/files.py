@@ -121,3 +121,8 @@ def read_versioned(path: Path, form: str, version: int, *, what: str, hint: str)
         problem = f"not a {form} file of version {version}"
         raise CellDualityError(problem, code="wrong-format", where=str(path), hint=hint)
     return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` to ``path`` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

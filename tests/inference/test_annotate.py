@@ -19,8 +19,8 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
+from cellduality_plugin.inference.asking import write_copy
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
-from cellduality_plugin.inference.files import write_copy
 from cellduality_plugin.vocabulary import Vocabulary
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, PlantedPolicy
 from tests.inference.conftest import ELSEWHERE, KEY, cells_of

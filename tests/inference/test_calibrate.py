@@ -20,7 +20,6 @@ from cellduality_plugin.evaluation.rounds.labelling import Opinion
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.annotating import AnnotateSettings, Annotator
-from cellduality_plugin.inference.calibrating import known_cells
 from cellduality_plugin.inference.calibration import UNNAMED, Calibration, Exponents, fit
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from cellduality_plugin.tasks import TASKS
@@ -188,7 +187,7 @@ def test_the_cells_of_the_audit_come_first_so_that_few_labels_are_read(model, da
     write_jsonl(other / "audit.jsonl", [{"input": "", "label": each.to_label()} for each in examples])
 
     annotator = Annotator(read_checkpoint(model), AnnotateSettings(), calibrating=True)
-    first = known_cells(other, annotator, "validation", len(chosen))
+    first = annotator.known_cells(other, "validation", len(chosen))
     assert [example.id for example, _ in first] == [row["id"] for row in chosen]
     assert [label for _, label in first] == [row["cell_type"] for row in chosen]
 
