@@ -1,13 +1,73 @@
-"""Signs that a run goes wrong, read off its metrics while it runs: each is reported once, with what to do about it."""
+"""What a run logs, read: metrics that are ratios, and signs that it goes wrong, each reported once with what to do.
+
+OpenRLHF only averages, so numerator and denominator of a ratio are logged, and divided here.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cellduality_plugin.ratios import with_ratios
+RATIOS: dict[str, tuple[str, str]] = {
+    "dual_consistency": ("dual_similarity", "dual_answer_parsed"),
+    "dual_copied/rebuilt": ("dual_copied/rebuilt", "dual_copyable/rebuilt"),
+    "dual_copied/response": ("dual_copied/response", "dual_copyable/response"),
+    "dual_distinct_answers": ("dual_distinct_answers", "dual_groups"),
+    "dual_failures": ("dual_failed", "dual_answer_parsed"),
+    "dual_label_entropy": ("dual_label_entropy", "dual_label_groups"),
+    "dual_repeated_genes": ("dual_repeated_genes", "dual_lists"),
+    "dual_success": ("dual_succeeded", "dual_answer_parsed"),
+    "dual_time_share": ("dual_seconds", "dual_rollout_seconds"),
+    "dual_unknown_genes": ("dual_unknown_genes", "dual_lists"),
+    "dual_zero_variance": ("dual_zero_variance", "dual_groups"),
+}
+"""Ratio -> (numerator, denominator), both as logged."""
+
+BY_TASK: dict[str, str] = {
+    "dual_reward": "dual_share",
+    "dual_similarity": "dual_share",
+    "dual_validity": "dual_share",
+    "dual_truth": "dual_truth_share",
+}
+"""Ratio -> denominator of what is logged by task, as ``KEY/TASK``."""
+
+_DENOMINATORS = {"dual_copyable/rebuilt", "dual_copyable/response", "dual_groups", "dual_label_groups", "dual_lists"}
+_STEP = re.compile(r"Global step (\d+): \{(.*)\}")
+_PAIR = re.compile(r"'([^']+)': (-?(?:\d[\d.]*(?:e[+-]?\d+)?|inf|nan))", re.IGNORECASE)
+
+
+def step_metrics(line: str) -> tuple[int, dict[str, float]] | None:
+    """Return (step, {metric: value}) of a line in which the trainer logs a step; None of any other line."""
+    if not (found := _STEP.search(line)):
+        return None
+    return int(found[1]), {name: float(value) for name, value in _PAIR.findall(found[2])}
+
+
+def with_ratios(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of a step, ratios divided, sorted by name; a ratio of 0 / 0 and denominators are left out.
+
+    ``metrics`` are means over the rollouts of a step, as TensorBoard and the trainer's log have them.
+
+    Examples
+    --------
+    >>> with_ratios({"kl": 0.3, "dual_reward/a": 0.1, "dual_share/a": 0.5, "dual_truth/a": 0, "dual_truth_share/a": 0})
+    {'dual_reward/a': 0.2, 'kl': 0.3}
+    """
+    found = {}
+    for name in sorted({*metrics, *RATIOS}):
+        kind, _, task = name.partition("/")
+        over, under = (name, f"{BY_TASK[kind]}/{task}") if task and kind in BY_TASK else RATIOS.get(name, ("", ""))
+        if not over:
+            if name not in _DENOMINATORS and kind not in BY_TASK.values():
+                found[name] = metrics[name]
+        elif name in metrics and under not in metrics:
+            found[name] = metrics[name]  # logged by a version that had no denominator
+        elif over in metrics and metrics.get(under, 0.0) > 0:
+            found[name] = metrics[over] / metrics[under]
+    return found
 
 
 @dataclass(frozen=True)
@@ -81,11 +141,11 @@ class Watch:
         before = _mean(self.first, name)
         return 1 - self.now(name) / before if before else math.nan
 
-    def lasting(self, name: str, bound: float, what: str) -> str:
-        """Return what to say if every step of the last window is above ``bound``; one bad step is none."""
-        if not all(step.get(name, math.nan) > bound for step in self.last):
-            return ""
-        return f"{self.now(name):.2f} {what}, over {len(self.last)} steps"
+    def lasting(self, name: str, bound: float, what: str, *, below: bool = False) -> str:
+        """Return what to say if every step of the last window is above ``bound``, or ``below`` it; else nothing."""
+        values = [step.get(name, math.nan) for step in self.last]
+        lasts = all(value < bound if below else value > bound for value in values)
+        return f"{self.now(name):.2f} {what}, over {len(values)} steps" if lasts else ""
 
     def rising(self, names: Mapping[str, str], bound: float) -> str:
         """Return what to say of the metrics {name: what it is} that rose by more than ``bound``."""
@@ -146,16 +206,21 @@ def _leaking(watch: Watch) -> str:
 
 
 def _unreadable(watch: Watch) -> str:
-    bound = watch.settings.readable
-    if not all(step.get("dual_answer_parsed", math.nan) < bound for step in watch.last):
-        return ""
-    return f"{watch.now('dual_answer_parsed'):.2f} of the answers can be read, over {len(watch.last)} steps"
+    return watch.lasting("dual_answer_parsed", watch.settings.readable, "of the answers can be read", below=True)
 
 
 def _flat(watch: Watch) -> str:
-    if _unreadable(watch):  # then groups are flat at 0, whatever the temperature
-        return ""
-    return watch.lasting("dual_zero_variance", watch.settings.zero_variance, "of the groups have no spread")
+    flat = watch.lasting("dual_zero_variance", watch.settings.zero_variance, "of the groups have no spread")
+    return "" if _unreadable(watch) else flat  # where nothing is read groups are flat at 0, whatever the temperature
+
+
+def _cut(watch: Watch) -> str:
+    return watch.lasting("dual_truncated", watch.settings.truncated, "of the rollouts are cut at their length")
+
+
+def _copying(watch: Watch) -> str:
+    places = {f"dual_copied/{place}": f"copying in the {place}" for place in ("response", "rebuilt")}
+    return watch.rising(places, watch.settings.copy_rise)
 
 
 SIGNS: dict[str, tuple[Callable[[Watch], str], str]] = {
@@ -179,16 +244,11 @@ SIGNS: dict[str, tuple[Callable[[Watch], str], str]] = {
         "dual in SFT (SFT_DIRECTIONS=both), or take the likelihood",
     ),
     "truncation": (
-        lambda watch: watch.lasting(
-            "dual_truncated", watch.settings.truncated, "of the rollouts are cut at their length"
-        ),
+        _cut,
         "raise MAX_NEW_TOKENS, or shorten the traces SFT learns from",
     ),
     "copying": (
-        lambda watch: watch.rising(
-            {f"dual_copied/{place}": f"copying in the {place}" for place in ("response", "rebuilt")},
-            watch.settings.copy_rise,
-        ),
+        _copying,
         "the easiest genes to list are those that were shown: look at the rollouts, take a reward that does not "
         "decode the dual (likelihood, posterior)",
     ),

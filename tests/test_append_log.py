@@ -10,7 +10,7 @@ import sys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellduality_plugin.append_log import AppendLog
+from cellduality_plugin.files import AppendLog
 from tests.refused import refused
 
 rows = st.lists(st.fixed_dictionaries({"text": st.text(max_size=9), "number": st.integers()}), max_size=5)
@@ -40,7 +40,7 @@ def test_a_torn_line_may_be_longer_than_a_block(tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-    program = f"from cellduality_plugin.append_log import AppendLog\nlog = AppendLog({str(tmp_path / 'log')!r})\n"
+    program = f"from cellduality_plugin.files import AppendLog\nlog = AppendLog({str(tmp_path / 'log')!r})\n"
     command = [sys.executable, "-c", program + "print('open', flush=True)\ninput()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "open\n"

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cellduality_plugin.alarms import BY_TASK, RATIOS, with_ratios
 from cellduality_plugin.monitors import CAUSES, entropy, named
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.ratios import BY_TASK, RATIOS, with_ratios
 from cellduality_plugin.rewards import REWARDS, Reward, Verdict
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from cellduality_plugin.alarms import steps_of
+from cellduality_plugin.alarms import step_metrics, steps_of, with_ratios
 from cellduality_plugin.errors import CellDualityError, needs_extra
-from cellduality_plugin.ratios import step_metrics, with_ratios
 
 Curves: TypeAlias = dict[str, list[tuple[int, float]]]
 """By name of the quantity: (step, value), steps ascending, one value a step."""
@@ -68,7 +67,7 @@ def _by_name(values: Iterable[tuple[str, int, float]]) -> Curves:
 
 
 def divided(curves: Curves) -> Curves:
-    """Return what the curves say: those that are logged as two means divided, see :mod:`cellduality_plugin.ratios`.
+    """Return what the curves say: those that are logged as two means divided, see :mod:`cellduality_plugin.alarms`.
 
     Examples
     --------

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from cellduality_plugin.append_log import AppendLog
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import AppendLog
 from data_prep.traces.questions import Question
 
 
