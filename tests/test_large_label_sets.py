@@ -27,13 +27,9 @@ from tests.refused import refused
 
 KIND, IDENTIFY, RESPONSE = "perturbation", "perturbation_identification", "perturbation_response_generation"
 OTHERS = (
-    "control",
-    "cytokine IFN-beta",
-    "knockdown KRAS+TP53",
-    "drug A 10000 nM",
-    "drug A 10 uM",
+    "control", "cytokine IFN-beta", "knockdown KRAS+TP53", "drug A 10000 nM", "drug A 10 uM",
     "drug B 10 nM+drug A 2 uM",
-)
+)  # fmt: skip
 
 
 def screen_of(labels: int, **settings: int) -> Vocabulary:
@@ -176,20 +172,13 @@ def test_labels_are_chosen_among_the_label_and_its_rivals(name, reward, cell, ma
     assert scores[0].similarity == pytest.approx(1 / (1 + NEGATIVES * math.exp(-5.0)))
 
 
-def test_listed_sets_are_compared_as_ever(cell, vocabulary, tmp_path):
-    policy = Table({})
+def test_what_counts_labels_bounds_them_past_the_bound_alone(cell, vocabulary, many, tmp_path):
+    policy, rows = Table({}), [example_of(IDENTIFY, cell)]
     scorer, example = scorer_for(tmp_path, vocabulary, RESPONSE, negatives=1), example_of(RESPONSE, cell)
     roll(scorer, example, [TASKS[RESPONSE].answer_response(cell.genes)], policy)
-    assert [len(each) for each in policy.choices] == [len(vocabulary.labels[KIND])]
-
-
-def test_only_so_many_wrong_labels_are_audited(cell, many):
-    rows = [example_of(IDENTIFY, cell)]
+    assert [len(each) for each in policy.choices] == [len(vocabulary.labels[KIND])], "listed sets are compared as ever"
     [case] = make_cases(TASKS[IDENTIFY], rows, many, cells=1, masks=None, others=4, rng=np.random.default_rng(0))
-    assert len({answer for _, answer in case.candidates}) == NEGATIVES + 1
-
-
-def test_the_longest_labels_stand_for_all_where_lengths_are_counted(vocabulary, many):
+    assert len({answer for _, answer in case.candidates}) == NEGATIVES + 1, "only so many wrong ones are audited"
     assert vocabulary.longest(KIND) == vocabulary.labels[KIND]
     assert len(many.longest(KIND)) == 16
     assert max(many.labels[KIND], key=len) in many.longest(KIND)

@@ -62,29 +62,24 @@ def test_the_likelihood_reward_runs_from_chance_to_certainty(make_config, cell, 
     assert score.reward == expected
 
 
-@pytest.mark.parametrize(("power", "expected"), [(1, 0.5), (3, 0.125), (0, 1.0)])
-def test_repeats_cost_a_generated_cell_its_share(make_config, cell, power, expected):
-    task = TASKS[CELL]
-    scorer = Scorer(make_config(tasks={CELL: {"pair": CELL, "validity_power": power}}))
-    policy = Saying(task.rebuilt_response(cell.obs["cell_type"]))
-    [score] = roll(scorer, row(CELL, cell), [task.answer_response(cell.genes[:4] * 2)], policy)
-    assert score.reward == expected
-    assert score.logs["dual_repeated_genes"] == 0.5
-
-
 @pytest.mark.parametrize(
-    ("dual", "expected"),
+    ("settings", "dual", "expected"),
     [
-        ("<answer>CD19+ B</answer>", 0.5),
-        ("<answer>T</answer>", 0.5 * 0.25),
-        ("<answer>no such type</answer>", 0.0),
-        ("", 0.0),
+        ({"validity_power": 1}, "CD19+ B", 0.5),
+        ({"validity_power": 3}, "CD19+ B", 0.125),
+        ({"validity_power": 0}, "CD19+ B", 1.0),
+        ({"validity_share": 0.25}, "CD19+ B", 0.5),
+        ({"validity_share": 0.25}, "T", 0.5 * 0.25),
+        ({"validity_share": 0.25}, "no such type", 0.0),
     ],
 )
-def test_form_alone_earns_its_share_where_the_dual_could_be_judged(make_config, cell, dual, expected):
-    scorer = Scorer(make_config(tasks={CELL: {"pair": CELL, "validity_share": 0.25}}))
-    [score] = roll(scorer, row(CELL, cell), [TASKS[CELL].answer_response(cell.genes[:4] * 2)], Saying(dual))
-    assert score.reward == expected
+def test_repeats_cost_a_cell_its_share_and_form_alone_earns_one_where_a_dual_is_read(
+    make_config, cell, settings, dual, expected
+):
+    scorer = Scorer(make_config(tasks={CELL: {"pair": CELL, **settings}}))
+    text = TASKS[CELL].answer_response(cell.genes[:4] * 2)
+    [score] = roll(scorer, row(CELL, cell), [text], Saying(f"<answer>{dual}</answer>"))
+    assert (score.reward, score.logs["dual_repeated_genes"]) == (expected, 0.5)
 
 
 @given(st.floats(0, 1))
@@ -147,11 +142,9 @@ class TestHidden:
         assert half.example == group(0.5).example, "the same for every group of a row"
         assert len(half.example.unknown) == 4
 
-    @pytest.mark.parametrize("hidden", [0, -0.5, 1.5])
-    def test_have_a_share_of_the_cell(self, group, hidden):
-        with refused("wrong-settings") as error:
-            group(hidden)
-        assert "hidden" in error.value.what + error.value.where
+        for share in (0, -0.5, 1.5):
+            with refused("wrong-settings"):
+                group(share)
 
 
 class Reasons(Choosing):
@@ -195,27 +188,22 @@ class TestGroupsInFlight:
         members = (member(scorer, group, text, policy) for group in groups for text in texts)
         return await asyncio.gather(*members, return_exceptions=True)
 
-    def test_draw_the_traces_of_a_label_once(self, scorer, cell, vocabulary):
+    def test_draw_the_traces_of_a_label_once_and_leave_nothing_behind(self, scorer, cell, vocabulary):
         policy, labels = Reasons(), len(vocabulary.labels["cell_type"])
-        scores = asyncio.run(self.together(scorer, self.rows(cell), policy))
-        drawn = [asked for asked in policy.asked if len(asked) == 2]
-        assert len(drawn) == len(set(drawn)) == 2 * labels
-        assert len(policy.asked) == 2 * labels + 3 * 2 * labels, "each cell is scored after every trace of every label"
-        assert sum(score.logs["dual_requests"] for score in scores) == len(policy.asked)
-
-    def test_leave_nothing_behind(self, scorer, cell):
-        policy = Reasons()
 
         async def twice():
             first = await self.together(scorer, self.rows(cell), policy)
+            drawn = [asked for asked in policy.asked if len(asked) == 2]
+            assert len(drawn) == len(set(drawn)) == 2 * labels
+            assert len(policy.asked) == 2 * labels + 3 * 2 * labels, "each is scored after every trace of every label"
+            assert sum(score.logs["dual_requests"] for score in first) == len(policy.asked)
             assert len(scorer._memo) == 0
             asked = len(policy.asked)
             again = await self.together(scorer, self.rows(cell), policy)
             assert len(policy.asked) == 2 * asked, "by then the weights are others"
-            return first, again
+            assert [score.reward for score in first] == [score.reward for score in again]
 
-        first, again = asyncio.run(twice())
-        assert [score.reward for score in first] == [score.reward for score in again]
+        asyncio.run(twice())
 
     def test_that_fail_or_crash_leave_nothing_behind(self, scorer, cell):
         class Broken(Reasons):
@@ -317,9 +305,6 @@ class TestVotes:
         for gold, rewards in (("T", [1.0, 0.0, 0.0, 1.0]), ("CD19+ B", [0.0, 1.0, 0.0, 0.0])):
             scores = roll(scorer, replace(row(TYPE, cell), gold=gold), texts)
             assert [score.reward for score in scores] == [score.logs["dual_reward"] for score in scores] == rewards
-
-    def test_lists_have_no_votes(self, make_config):
         config = make_config(tasks={CELL: {"pair": CELL, "votes": True}})
-        with refused("needs-labels") as error:
+        with refused("needs-labels"):  # lists have no votes
             Scorer(config)
-        assert error.value.where == f"tasks.{CELL}.votes"
