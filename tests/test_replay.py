@@ -21,11 +21,9 @@ from tests.refused import refused
 
 NAME = "cell_type_annotation"
 KINDS = {
-    **{name: name for name in REWARDS if "-" not in name},
-    "rbo": "duality-rbo",
+    **{name: name for name in REWARDS if "-" not in name}, "rbo": "duality-rbo", "own": "own.py:Mine",
     "sum": {"duality": 1.0, "likelihood": 2.0},
-    "own": "own.py:Mine",
-}
+}  # fmt: skip
 TRACES = {mean: {"hidden": 1.0, "traces": 2, "trace_mean": mean, "negatives": 2} for mean in ("log", "probability")}
 OWN = """
 from cellduality_plugin.rewards import Reward, Verdict
