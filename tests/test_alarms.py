@@ -12,7 +12,6 @@ from cellduality_plugin.alarms import (
     BY_TASK,
     RATIOS,
     SIGNS,
-    AlarmSettings,
     Watch,
     alarms,
     step_metrics,
@@ -96,11 +95,6 @@ def changed(steps, at, **values):
 )
 def test_a_healthy_run_is_silent(steps):
     assert alarms(steps) == []
-
-
-def test_thresholds_are_settings():
-    steps = run(dual_zero_variance=0.5)
-    assert [alarm.name for alarm in alarms(steps, AlarmSettings(zero_variance=0.4))] == ["zero_variance"]
 
 
 def test_a_watch_in_a_run_finds_what_its_curves_show_afterwards():

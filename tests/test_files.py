@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellduality_plugin.files import AppendLog, read_jsonl, whole_file, whole_folder, write_jsonl, write_text
+from cellduality_plugin.files import AppendLog, read_jsonl, whole_file, whole_folder, write_text
 from tests.refused import refused
 
 
@@ -41,12 +41,6 @@ def test_a_crash_half_way_leaves_the_old_file(path):
     with pytest.raises(KeyboardInterrupt), whole_file(path) as stream:
         stream.write("half")
         raise KeyboardInterrupt
-
-
-def test_rows_come_back(tmp_path):
-    rows = [{"a": "é"}, {"b": [1, 2]}]
-    assert write_jsonl(tmp_path / "r.jsonl", rows) == 2
-    assert list(read_jsonl(tmp_path / "r.jsonl")) == rows
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 import numpy as np
@@ -22,7 +21,7 @@ from data_prep.profiles import fit_profiles
 from data_prep.traces.questions import Question
 from data_prep.traces.rule.teacher import RuleTeacher
 from tests.conftest import GENES
-from tests.play import Choosing, member, roll
+from tests.play import Choosing, roll
 from tests.refused import refused
 
 KIND, IDENTIFY, RESPONSE = "perturbation", "perturbation_identification", "perturbation_response_generation"
@@ -142,25 +141,6 @@ def test_an_answer_is_held_against_the_groups_answers_and_seeded_negatives(negat
     again = Table(likely)
     roll(scorer_for(tmp_path, many, IDENTIFY, negatives=negatives), example, texts, again)
     assert set(again.prompts) == set(policy.prompts), "the same negatives in every process"
-
-
-def test_a_member_that_crashes_holds_nobody_up(cell, many, tmp_path):
-    scorer, example = scorer_for(tmp_path, many, IDENTIFY), example_of(IDENTIFY, cell)
-    text = TASKS[IDENTIFY].answer_response("control")
-
-    async def crash(group):
-        with group.member():
-            await asyncio.sleep(0.05)
-            raise RuntimeError("no rollout")
-
-    async def whole():
-        group = scorer.group(example.to_label())
-        both = asyncio.gather(member(scorer, group, text, Table({})), crash(group), return_exceptions=True)
-        return await asyncio.wait_for(both, 10)
-
-    score, error = asyncio.run(whole())
-    assert score.similarity == pytest.approx(1 / (NEGATIVES + 1))
-    assert isinstance(error, RuntimeError)
 
 
 @pytest.mark.parametrize(("name", "reward"), [(RESPONSE, "posterior"), (IDENTIFY, "consistency")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 
 import numpy as np
@@ -12,13 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cellduality_plugin.alarms import BY_TASK, RATIOS, with_ratios
-from cellduality_plugin.monitors import CAUSES, entropy, named
+from cellduality_plugin.monitors import CAUSES, entropy
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.rewards import REWARDS, Reward, Verdict
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
-from cellduality_plugin.vocabulary import Vocabulary
 from tests.play import Saying, member, roll, row
 from tests.stack.my_pair import DropoutRecovery
 
@@ -60,31 +57,6 @@ def tasks_with(reward):
 
 
 class TestKeys:
-    TEXTS = (
-        "", "<answer>T</answer>", "<answer>CD74 LYZ CD74 unheard</answer>", "x" * 100_000,
-        "<answer>" + "CD74 " * 30_000 + "</answer>", "<think>CD19+ B CD74 LYZ</think><answer>T smuggled</answer>",
-        "<think></think><answer>cd19+ b</answer>", "\ud800<answer>\x00</answer>",
-    )  # fmt: skip
-    POLICIES = (
-        Saying("<answer>CD74 LYZ MS4A1</answer>"), Saying("<answer>T</answer>"), Saying("x" * 100_000),
-        Saying(log_prob=math.nan), Saying(log_prob=-math.inf), Saying(fails=PolicyError("refused")),
-        Saying(fails=PolicyError("a cause of a later day")), Saying(delay=9.0),
-    )  # fmt: skip
-
-    def test_are_the_same_and_sorted_whatever_happens(self, make_config, cell):
-        """Every task, every failure of an answer, every failure of a dual, gold or none, a group of one or more."""
-        reward, keys = {"duality": 1, "likelihood": 1}, set()
-        scorer = Scorer(make_config(tasks=tasks_with(reward), dual={"timeout_seconds": 0.01}))
-        for task, policy, labelled in itertools.product(TASKS, self.POLICIES, (True, False)):
-            example = row(task, cell, labelled=labelled)
-            for score in roll(scorer, example, self.TEXTS, policy) + roll(scorer, example, self.TEXTS[:1], policy):
-                keys.add(tuple(score.logs))
-                assert 0.0 <= score.reward <= 1.0
-                assert all(type(value) is float and math.isfinite(value) for value in score.logs.values())
-        [found] = keys
-        assert list(found) == sorted(found)
-        assert all(key.startswith("dual_") for key in found)
-
     @given(
         text=st.text() | st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
         rebuilt=st.text() | st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
@@ -266,12 +238,6 @@ class TestLeaks:
         hidden = " ".join(example.unknown)
         texts = [f"<answer>{hidden}</answer>", f"<think>{hidden}</think><answer>{hidden}</answer>"]
         assert self.leaks(scorer, example, texts) == [(0.0, 0.0), (0.0, 1.0)]
-
-    @given(st.text(max_size=200))
-    def test_are_shares_of_any_text(self, text):
-        world = Vocabulary(genes=("CD74", "LYZ", "B"), labels={})
-        for hidden in ("CD19+ B", "B", ("LYZ", "CD74"), (), ""):
-            assert 0.0 <= named(hidden, text, world) <= 1.0
 
 
 class TestCopies:
