@@ -11,16 +11,8 @@ from typing import Annotated, Any, TypeAlias, get_args
 from rich.console import Console
 from typer import Argument, Option
 
-from cellduality_plugin.commands.arguments import (
-    Data,
-    MaxLen,
-    MaxNewTokens,
-    Seed,
-    TensorParallel,
-    folders,
-    refuse_unknown,
-    wide_console,
-)
+from cellduality_plugin.commands import arguments
+from cellduality_plugin.commands.arguments import folders, refuse_unknown, wide_console
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_json, write_text
 
@@ -31,7 +23,7 @@ out = Console()
 
 def evaluate_checkpoints(
     model: Annotated[list[str], Option(help="NAME=FOLDER of a checkpoint, or its hub name; once for each column.")],
-    data: Data,
+    data: arguments.Data,
     folder: Annotated[Path, Option("--out", help="Where predictions and metrics.json go.")],
     split: Annotated[str, Option(help="validation while choosing settings; test once, last.")] = "test",
     decode: Annotated[
@@ -39,11 +31,11 @@ def evaluate_checkpoints(
         Option(help="both: labels greedily and drawn, cells drawn; headline: labels greedily; greedy, sampled: all."),
     ] = "both",
     samples: Annotated[int, Option(help="Answers drawn to each row.")] = 4,
-    max_len: MaxLen = 2048,
-    max_new_tokens: MaxNewTokens = 1024,
-    seed: Seed = 42,
+    max_len: arguments.MaxLen = 2048,
+    max_new_tokens: arguments.MaxNewTokens = 1024,
+    seed: arguments.Seed = 42,
     batch: Annotated[int, Option(help="Questions that are asked together, and then kept.")] = 256,
-    tensor_parallel: TensorParallel = 1,
+    tensor_parallel: arguments.TensorParallel = 1,
     together: Annotated[bool, Option("--together", help="All checkpoints at once: where each has a core.")] = False,
     anndata: Annotated[bool, Option(help="Write the generated cells as predictions/NAME.h5ad, too.")] = True,
     real_cells: Annotated[bool, Option(help="Put the real cells of the split beside them.")] = False,

@@ -15,22 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tqdm import tqdm
 from typer import Argument, Option
 
-from cellduality_plugin.commands.arguments import (
-    ConfigFile,
-    Data,
-    MaxLen,
-    MaxNewTokens,
-    RlRows,
-    RolloutBatch,
-    Seed,
-    TensorParallel,
-    names_in,
-    numbers_in,
-    pairs,
-    refuse_elsewhere,
-    reward_of,
-    wide_console,
-)
+from cellduality_plugin.commands import arguments
+from cellduality_plugin.commands.arguments import names_in, numbers_in, pairs, refuse_elsewhere, reward_of, wide_console
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
@@ -42,9 +28,9 @@ if TYPE_CHECKING:
 
 def audit_rewards(
     model: Annotated[Path, Option(help="The checkpoint that will be trained.")],
-    data: Data,
+    data: arguments.Data,
     folder: Annotated[Path, Option("--out", help="Where audit.json, audit.md and audit.png go.")],
-    config: ConfigFile = None,
+    config: arguments.ConfigFile = None,
     rewards: Annotated[
         list[str] | None,
         Option(
@@ -62,17 +48,17 @@ def audit_rewards(
         Path | None,
         Option(help="Write the configuration with the best for each task; one for which none agrees stays out."),
     ] = None,
-    rl_rows: RlRows = None,
+    rl_rows: arguments.RlRows = None,
     chosen_rows: Annotated[Path | None, Option(help="Where RL rows of tasks that do not stay out go.")] = None,
-    rollout_batch: RolloutBatch = 1,
+    rollout_batch: arguments.RolloutBatch = 1,
     cells: Annotated[int, Option(min=2, help="Cells of each task.")] = 32,
     masks: Annotated[int, Option(min=0, help="Masks of a cell that are looked at; 0: all it has.")] = 0,
     samples: Annotated[int, Option(min=2, help="Answers of the policy to each question: a group.")] = 8,
     temperature: Annotated[float, Option(min=0.01, help="Of those answers, as in training.")] = 1.0,
-    max_len: MaxLen = 2048,
-    max_new_tokens: MaxNewTokens = 1024,
-    tensor_parallel: TensorParallel = 1,
-    seed: Seed = 42,
+    max_len: arguments.MaxLen = 2048,
+    max_new_tokens: arguments.MaxNewTokens = 1024,
+    tensor_parallel: arguments.TensorParallel = 1,
+    seed: arguments.Seed = 42,
 ) -> None:
     """Put answers of known worth before each reward and report whether it prefers the truth, before training on it.
 

@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from cellduality_plugin.commands.arguments import (
-    Batch,
-    ConfigFile,
-    Data,
-    MaxLen,
-    MaxNewTokens,
-    RlRows,
-    RolloutBatch,
-    Seed,
-    TensorParallel,
-    reward_of,
-)
+from cellduality_plugin.commands import arguments
+from cellduality_plugin.commands.arguments import reward_of
 from cellduality_plugin.commands.rewarding import write_chosen_rows
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
@@ -32,9 +22,9 @@ if TYPE_CHECKING:
 
 def pseudo_label(
     model: Annotated[Path, Option(help="The policy: a Hugging Face folder.")],
-    data: Data,
+    data: arguments.Data,
     rows: Annotated[Path, Option("--out", help="The SFT rows to write; a summary goes beside them as .json.")],
-    config: ConfigFile = None,
+    config: arguments.ConfigFile = None,
     labelled: Annotated[Path | None, Option(help="The labelled SFT rows; sft.jsonl of the folder by default.")] = None,
     votes: Annotated[int, Option(min=0, help="Answers to each; 0: judge alone, the rule teacher reasons.")] = 8,
     temperature: Annotated[float, Option(min=0.01, help="Of those answers.")] = 1.0,
@@ -47,14 +37,14 @@ def pseudo_label(
     labelled_share: Annotated[float, Option(min=0.0, max=0.99, help="Of all rows, by repeats, at least.")] = 0.5,
     keep_above: Annotated[float, Option(min=0.0, max=1.0, help="Share that the likeliest label must have.")] = 0.0,
     previous: Annotated[Path | None, Option(help="The rows of an earlier round, to count what changed.")] = None,
-    rl_rows: RlRows = None,
-    rollout_batch: RolloutBatch = 1,
+    rl_rows: arguments.RlRows = None,
+    rollout_batch: arguments.RolloutBatch = 1,
     tell_truth: Annotated[bool, Option("--tell-truth", help="For benchmarks: count the right labels.")] = False,
-    batch: Batch = 64,
-    max_len: MaxLen = 2048,
-    max_new_tokens: MaxNewTokens = 1024,
-    tensor_parallel: TensorParallel = 1,
-    seed: Seed = 42,
+    batch: arguments.Batch = 64,
+    max_len: arguments.MaxLen = 2048,
+    max_new_tokens: arguments.MaxNewTokens = 1024,
+    tensor_parallel: arguments.TensorParallel = 1,
+    seed: arguments.Seed = 42,
 ) -> None:
     """Give training cells without a label one of the policy's, weighed by the reward, as SFT rows in both directions.
 

@@ -8,25 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from typer import Argument, Option
 
-from cellduality_plugin.commands.arguments import (
-    Backend,
-    Batch,
-    ConfigFile,
-    Control,
-    Coverage,
-    Data,
-    Given,
-    LabelTask,
-    MaxLen,
-    MaxNewTokens,
-    Packed,
-    Reading,
-    Seed,
-    load_model,
-    reads_cells,
-    refuse_unknown,
-    values_in,
-)
+from cellduality_plugin.commands import arguments
+from cellduality_plugin.commands.arguments import Reading, load_model, reads_cells, refuse_unknown, values_in
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,10 +34,10 @@ CellTask: TypeAlias = Annotated[str, Option(help="The pair to ask; by default th
 
 def pack(
     model: Folder,
-    data: Data,
-    config: ConfigFile = None,
-    max_len: MaxLen = 2048,
-    max_new_tokens: MaxNewTokens = 1024,
+    data: arguments.Data,
+    config: arguments.ConfigFile = None,
+    max_len: arguments.MaxLen = 2048,
+    max_new_tokens: arguments.MaxNewTokens = 1024,
 ) -> None:
     """Put all that a model's use needs into its folder: vocabulary, dual pairs, rewards, how cells become sentences.
 
@@ -69,18 +52,18 @@ def pack(
 
 def calibrate(
     model: Folder,
-    data: Data,
+    data: arguments.Data,
     split: Annotated[str, Option(help="validation: fit, and keep it in the model; test or ood: measure.")] = (
         "validation"
     ),
     cells: Annotated[int, Option(min=1, help="Cells whose label is read, at most.")] = 128,
     out: Annotated[Path | None, Option(help="Also write what was measured, as JSON, with a .png beside it.")] = None,
-    coverage: Coverage = 0.9,
-    task: LabelTask = "",
+    coverage: arguments.Coverage = 0.9,
+    task: arguments.LabelTask = "",
     verify: VerifyLabels = 8,
-    backend: Backend = "transformers",
-    batch: Batch = 64,
-    seed: Seed = 42,
+    backend: arguments.Backend = "transformers",
+    batch: arguments.Batch = 64,
+    seed: arguments.Seed = 42,
 ) -> None:
     """Make the confidence of `annotate` true, on cells whose labels are known; or measure on others how true it is.
 
@@ -115,16 +98,16 @@ def calibrate(
 @reads_cells
 def annotate(
     cells: Cells,
-    model: Packed,
+    model: arguments.Packed,
     out: Annotated[Path, Option(help="The copy to write, with labels.")],
     key_added: Annotated[str, Option(help="The column of obs with the labels.")] = "cell_type_cellduality",
-    task: LabelTask = "",
+    task: arguments.LabelTask = "",
     verify: VerifyLabels = 8,
-    coverage: Coverage = 0.0,
+    coverage: arguments.Coverage = 0.0,
     unassigned_below: Annotated[
         float, Option(min=0.0, max=1.0, help="Cells of a lower confidence get no label.")
     ] = 0.0,
-    given: Given = None,
+    given: arguments.Given = None,
     *,
     reading: Reading,
 ) -> None:
@@ -146,18 +129,18 @@ def annotate(
 
 
 def generate(
-    model: Packed,
+    model: arguments.Packed,
     out: Out,
     cell_type: Annotated[list[str] | None, Option(help="What to write; may be given several times.")] = None,
     n: Annotated[int, Option("-n", min=1, help="Cells of each.")] = 100,
     verify: Verify = 4,
     length: Annotated[int | None, Option(help="Genes of a cell; by default those of a cell sentence.")] = None,
-    given: Given = None,
+    given: arguments.Given = None,
     task: CellTask = "",
     key_added: KeyAdded = "cellduality",
-    backend: Backend = "transformers",
-    batch: Batch = 64,
-    seed: Seed = 42,
+    backend: arguments.Backend = "transformers",
+    batch: arguments.Batch = 64,
+    seed: arguments.Seed = 42,
 ) -> None:
     """Write cells of a type as AnnData: expression by the line fitted to the training cells, ranks as a layer.
 
@@ -183,10 +166,10 @@ def generate(
 def predict(
     task: Annotated[str, Argument(help="The pair to ask, also one of your own.")],
     cells: Cells,
-    model: Packed,
+    model: arguments.Packed,
     out: Out,
-    given: Given = None,
-    control: Control = None,
+    given: arguments.Given = None,
+    control: arguments.Control = None,
     verify: Annotated[int | None, Option(min=0, help="As `annotate` (default 8), or as `perturb` (4).")] = None,
     key_added: Annotated[str, Option(help="The new column of obs, or the first part of the new ones.")] = "",
     *,
@@ -218,10 +201,10 @@ def predict(
 @reads_cells
 def perturb(
     cells: Cells,
-    model: Packed,
+    model: arguments.Packed,
     perturbation: Annotated[str, Option(help="What is done to them, in the model's words.")],
     out: Out,
-    control: Control = None,
+    control: arguments.Control = None,
     verify: Verify = 4,
     task: CellTask = "",
     key_added: KeyAdded = "cellduality",

@@ -9,13 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import typer.main
 
-import data_prep.models.small_llama
 from cellduality_plugin import __version__, cli
 from cellduality_plugin.config import Config
 from cellduality_plugin.tasks import TASKS
@@ -141,13 +140,6 @@ class TestBadCells:
         flags_there_are = {option for parameter in prepares.params for option in parameter.opts}
         assert {*re.findall(r"--[a-z][a-z-]+", ended.err)} <= flags_there_are
 
-    def test_a_file_in_the_place_of_the_folder_is_kept(self, toy, prepare, tmp_path):
-        taken = tmp_path / "taken"
-        taken.write_text("mine")
-        one_line(prepare(toy.source, "--out", taken), "cannot write", taken)
-        assert taken.read_text() == "mine"
-        assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
     def test_a_file_of_ones_own_needs_its_label_column(self, toy, cellduality, tmp_path):
         ended = cellduality("data", "prepare", toy.source, "--out", tmp_path / "data")
         one_line(ended, "no label column", toy.source, "--label-column")
@@ -196,27 +188,6 @@ class TestFullDisk:
         untouched()
 
 
-def test_a_disk_that_fills_up_while_weights_are_written_leaves_the_earlier_model(
-    toy, cellduality, untouched, monkeypatch
-):
-    build = data_prep.models.small_llama._model
-
-    def broken(*settings: Any) -> Any:
-        model = build(*settings)
-
-        def save_pretrained(folder: Path) -> None:
-            (folder / "model.safetensors").write_bytes(b"half of it")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        model.save_pretrained = save_pretrained
-        return model
-
-    monkeypatch.setattr(data_prep.models.small_llama, "_model", broken)
-    ended = cellduality("model", "small-llama", "--data", toy.data, "--out", toy.base, "--layers", 2)
-    one_line(ended, "No space left on device", toy.base)
-    untouched()
-
-
 class TestOtherCommands:
     @pytest.mark.parametrize(
         ("words", "what", "where", "hint"),
@@ -256,14 +227,6 @@ class TestOtherCommands:
         gone = tmp_path / "lr=1e-5, a b" / "gone"
         words = ["--data", toy.data, "--out", tmp_path / "out", "--model", f"SFT={gone}"]
         one_line(cellduality("evaluate", *words), "", gone)
-
-    def test_a_figure_says_what_it_shows(self, cellduality, tmp_path):
-        logged = "{'dual_reward/mine': 0.25, 'dual_share/mine': 0.5}"
-        (tmp_path / "train.log").write_text(f"Global step 1: {logged}\nGlobal step 2: {logged}")
-        ended = cellduality("figure2", "--curves", tmp_path / "train.log", "--out", tmp_path / "figure2.svg")
-        assert (ended.code, ended.err) == (0, "")
-        assert ended.out.split("  ")[1] == "(1 tasks, 0 with ground truth, 1 runs)\n"
-        assert (tmp_path / "figure2.svg").read_text().count("</svg>") == 1
 
 
 def test_a_mistake_is_one_line_and_exit_code_2_in_a_process_of_its_own_too(tmp_path):

@@ -426,11 +426,6 @@ def test_a_pair_of_ones_own_is_found_from_everywhere(prepare, tmp_path, monkeypa
     assert len(Vocabulary.load(folder / "vocabulary.json").genes) == 7
 
 
-def test_a_built_in_set_takes_the_flags_of_a_file(prepare):
-    folder = prepare("--label-column", "phase", "--max-cells", 60, "--labelled", 9, sources=(Path("pbmc68k_reduced"),))
-    assert labels_of(folder)["cell_type"] == ("G1", "G2M", "S")
-
-
 def test_ready_files_stand_for_downloads(prepare, tmp_path, monkeypatch):
     monkeypatch.setenv("CELLDUALITY_DATA", str(tmp_path))
     sorted_, clustered, lines = "pbmc_zheng2017_facs", "pbmc_10x3k", "lung_lines_10x"

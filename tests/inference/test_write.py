@@ -19,7 +19,6 @@ from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.card import write_card
 from cellduality_plugin.inference.checkpoint import pack
-from cellduality_plugin.inference.writing import WriteSettings
 from cellduality_plugin.parsing import join_response
 from data_prep.manifests import read_manifest, write_manifest
 from data_prep.prepare import PrepareSettings, prepare
@@ -196,32 +195,6 @@ def test_any_pair_is_asked_by_name_and_a_label_pair_as_annotate_asks_it(trained,
     missed = model.predict("dropout_recovery", adata, progress=False)
     assert [set(genes) < set(block(kind)) for genes, kind in zip(names_of(missed), "BT", strict=True)] == [True, True]
     assert {len(genes) for genes in names_of(missed)} == {3}, "a quarter of twelve"
-
-
-def test_a_run_that_was_stopped_goes_on_to_the_same_cells(trained, scribe, tmp_path, monkeypatch):
-    source = tmp_path / "new.h5ad"
-    cells_of(list(TYPES) * 4).write_h5ad(source)
-    one, how = scribe(), WriteSettings(verify=0, batch=4)
-    given = {"given": {"perturbation": DRUG}}
-    Model.load(trained).write_file(RESPONSE, source, tmp_path / "whole.h5ad", how, **given)
-    whole, answered = [*one.asked], Scribe.generate
-
-    async def at_most(self, prompt, **rest):
-        if len(self.asked) == 9:
-            raise KeyboardInterrupt
-        return await answered(self, prompt, **rest)
-
-    one.asked.clear()
-    monkeypatch.setattr(Scribe, "generate", at_most)
-    with pytest.raises(KeyboardInterrupt):
-        Model.load(trained).write_file(RESPONSE, source, tmp_path / "out.h5ad", how, **given)
-    one.asked.clear()
-    monkeypatch.setattr(Scribe, "generate", answered)
-    Model.load(trained).write_file(RESPONSE, source, tmp_path / "out.h5ad", how, **given)
-    assert one.asked == whole[8:], "two whole batches of four had been kept"
-    first, second = (anndata.read_h5ad(tmp_path / name) for name in ("whole.h5ad", "out.h5ad"))
-    assert names_of(first) == names_of(second)
-    assert not [*tmp_path.glob("*.answers")]
 
 
 def test_commands_write_files_whatever_weights_say(trained, tmp_path):
