@@ -143,7 +143,7 @@ def overview(datasets: list[Dataset], cache: Path | None, wide: bool) -> Table:
     """
     from data_prep.download.fetching import is_cached
 
-    columns = [
+    columns: list[Column | str] = [
         Column("name", style="bold cyan", no_wrap=True), "species", *(["tissue"] if wide else []),
         Column("cells", justify="right", no_wrap=True), "tasks", Column("licence", style="dim"),
         Column("cached" if wide else "here", justify="center"),

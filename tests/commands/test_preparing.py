@@ -148,13 +148,12 @@ def test_settings_reach_the_tasks_of_this_run_and_those_of_other_built_in_pairs_
 
 
 def test_rows_hold_the_truth_where_the_reward_reads_it_or_the_log_shall(prepare):
-    words = ["--task", f"{ANNOTATION},{GENERATION}"]
+    words = ["--task", f"{ANNOTATION},{GENERATION}", "--rewards"]
     plain, oracle, monitored = (
         (rows_of(folder, "rl"), examples_of(folder, "rl"), Config.load(folder / "cellduality.json"))
         for folder in (
-            prepare(*words),
-            prepare(*words, "--rewards", f"{ANNOTATION}=oracle+duality"),
-            prepare(*words, "--rewards", f"{ANNOTATION}=duality", "--gold-for-monitoring"),
+            prepare(*words, f"{ANNOTATION}={reward}", *more)
+            for reward, more in (("duality", []), ("oracle+duality", []), ("duality", ["--gold-for-monitoring"]))
         )
     )
     for rows, *_ in (oracle, monitored):
