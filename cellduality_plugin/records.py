@@ -123,10 +123,9 @@ def _outcome(call: Any) -> Row:
 
 @dataclass
 class Reading:
-    """Bytes of record files that were read, lines ``skipped`` because they are not whole (a process that is killed
-    leaves one at most), and groups that are ``incomplete``: without their last rollout."""
+    """Lines ``skipped`` because they are not whole (a process that is killed leaves one at most), and groups that are
+    ``incomplete``: without their last rollout."""
 
-    bytes: int = 0
     skipped: int = 0
     incomplete: int = 0
 
@@ -137,7 +136,6 @@ def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                reading.bytes += len(line)
                 row = _row(line, f"{path}:{number}")
                 if row is None:
                     reading.skipped += 1
