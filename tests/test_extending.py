@@ -129,6 +129,7 @@ def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
     assert any(prompt.startswith("Look closely. Name the type of a cell") for prompt in rows)
     config = Config.load(data / "cellduality.json")
     assert type(config.load_rewards(config.load_tasks())["mine"]).__name__ == "Half"
+    assert config.tasks["mine"].pair == f"{tmp_path / 'pair.py'}:Mine", "found from everywhere"
 
     class Decoder:
         def generate(self, requests, title):

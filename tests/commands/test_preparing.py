@@ -34,13 +34,6 @@ SENSITIVITY, IDENTIFICATION = "drug_sensitivity_prediction", "perturbation_ident
 KINDS = ("B cell", "NK", "T cell")
 OURS = ["--label-column", "kind"]
 SCREEN = ["--perturbation-column", "target"]
-PAIR = """
-from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
-
-
-class Mine(CellTypeAnnotation):
-    name = "mine"
-"""
 
 
 def write_file(path: Path, obs: dict[str, Any], seed: int = 0, layer: str = "") -> Path:
@@ -412,17 +405,6 @@ def test_values_and_numbers_are_given_by_set_or_for_all(prepare, cells, tmp_path
     assert Counter(row["id"].partition("/")[0] for row in rows) == {"mine": 90, "other": 45}
     shown = Counter(row["id"].partition("/")[0] for row in rows if row["labelled"])
     assert shown == {"mine": 9, "other": 6}
-
-
-def test_a_pair_of_ones_own_is_found_from_everywhere(prepare, tmp_path, monkeypatch):
-    (tmp_path / "pair.py").write_text(PAIR)
-    monkeypatch.chdir(tmp_path)
-    words = ["--task", "pair.py:Mine=2", "--task", GENERATION, "--rewards", "mine=likelihood", "--genes", 7]
-    folder = prepare(*words)
-    assert asked(folder, "rl") == {"mine": 16, GENERATION: 8}
-    mine = Config.load(folder / "cellduality.json").tasks["mine"]
-    assert (mine.pair, mine.reward) == (f"{tmp_path / 'pair.py'}:Mine", "likelihood")
-    assert len(Vocabulary.load(folder / "vocabulary.json").genes) == 7
 
 
 def test_ready_files_stand_for_downloads(prepare, tmp_path, monkeypatch):
