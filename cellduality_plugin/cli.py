@@ -53,45 +53,25 @@ def version() -> None:
 app.command("doctor", context_settings={"allow_interspersed_args": False})(running.doctor)
 COMMANDS: dict[typer.Typer, dict[str, Callable[..., None]]] = {
     data_app: {
-        "list": data_sets.data_list,
-        "info": data_sets.data_info,
-        "fetch": data_sets.data_fetch,
+        "list": data_sets.data_list, "info": data_sets.data_info, "fetch": data_sets.data_fetch,
         "prepare": preparing.data_prepare,
     },
     model_app: {
-        "small-llama": data_sets.model_small_llama,
-        "smollm2": data_sets.model_smollm2,
-        "fetch": data_sets.model_fetch,
+        "small-llama": data_sets.model_small_llama, "smollm2": data_sets.model_smollm2, "fetch": data_sets.model_fetch,
     },
     traces_app: {
-        "sample": tracing.sample_candidates,
-        "filter": tracing.filter_candidates,
-        "stats": tracing.show_statistics,
+        "sample": tracing.sample_candidates, "filter": tracing.filter_candidates, "stats": tracing.show_statistics,
     },
     app: {
-        "agent-path": running.agent_path,
-        "reward-path": running.reward_path,
-        "serve-reward": running.serve_reward,
-        "audit": rewarding.audit_rewards,
-        "configure": rewarding.configure,
-        "replay": rewarding.replay,
-        "pseudo-label": rounding.pseudo_label,
-        "rounds": rounding.rounds,
-        "evaluate": evaluating.evaluate_checkpoints,
-        "table": evaluating.show_table,
-        "report": evaluating.report,
-        "figure2": evaluating.figure2,
-        "seeds": evaluating.seeds,
-        "arms": evaluating.arms,
-        "pack": using.pack,
-        "calibrate": using.calibrate,
-        "annotate": using.annotate,
-        "generate": using.generate,
-        "perturb": using.perturb,
-        "predict": using.predict,
-        "card": evaluating.card,
+        "agent-path": running.agent_path, "reward-path": running.reward_path, "serve-reward": running.serve_reward,
+        "audit": rewarding.audit_rewards, "configure": rewarding.configure, "replay": rewarding.replay,
+        "pseudo-label": rounding.pseudo_label, "rounds": rounding.rounds,
+        "evaluate": evaluating.evaluate_checkpoints, "table": evaluating.show_table, "report": evaluating.report,
+        "figure2": evaluating.figure2, "seeds": evaluating.seeds, "arms": evaluating.arms, "card": evaluating.card,
+        "pack": using.pack, "calibrate": using.calibrate, "annotate": using.annotate, "generate": using.generate,
+        "perturb": using.perturb, "predict": using.predict,
     },
-}
+}  # fmt: skip
 for group, commands in COMMANDS.items():
     for name, command in commands.items():
         group.command(name)(command)

@@ -67,19 +67,10 @@ class Recorder:
             return
         written = self._written_of.setdefault(group.number, set())
         row = {
-            "schema": SCHEMA,
-            "group": group.number,
-            "last": last,
-            "task": group.example.task,
-            "row": group.example.id,
-            "label": group.label,
-            "response": text[:MAX_TEXT],
-            "answer": score.answer.value,
-            "failure": score.failure,
-            "reward": score.reward,
-            "logs": score.logs,
-            "calls": list(_calls(group.asked, written, last)),
-        }
+            "schema": SCHEMA, "group": group.number, "last": last, "task": group.example.task, "row": group.example.id,
+            "label": group.label, "response": text[:MAX_TEXT], "answer": score.answer.value, "failure": score.failure,
+            "reward": score.reward, "logs": score.logs, "calls": list(_calls(group.asked, written, last)),
+        }  # fmt: skip
         if last:
             del self._written_of[group.number]
         self._written += 1
