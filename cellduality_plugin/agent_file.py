@@ -11,30 +11,16 @@ from cellduality_plugin.files import write_text
 from cellduality_plugin.policies.addresses import checked_url
 
 _HOOKS = Path(__file__).parent / "openrlhf_hooks"
+_HEAD = '''"""Written by `cellduality {}`: the dual reward {}."""
 
-_AGENT = '''"""Written by `cellduality agent-path`: the dual reward, bound to one configuration."""
+from cellduality_plugin.openrlhf_hooks.{} import {}
 
-from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
-
-
+'''
+_AGENT = """
 class AgentExecutor(DualityExecutor):
     def __init__(self):
         super().__init__({!r})
-'''
-
-_REWARD = '''"""Written by `cellduality reward-path`: the dual reward at an endpoint, bound to one configuration."""
-
-from cellduality_plugin.openrlhf_hooks.reward_func import RewardFunction
-
-reward_func = RewardFunction({!r})
-'''
-
-_CLIENT = '''"""Written by `cellduality reward-path --server`: the dual reward of whichever server is there."""
-
-from cellduality_plugin.openrlhf_hooks.reward_client import RewardClient
-
-reward_func = RewardClient({!r})
-'''
+"""
 
 
 def packaged_agent_file() -> Path:
@@ -50,7 +36,8 @@ def packaged_reward_file() -> Path:
 def bound_agent_file(config: Path) -> Path:
     """Return an agent file written beside ``config`` that reads just that configuration, which has to load."""
     _load(config)
-    return _write(config, ".agent.py", _AGENT, str(config.resolve()))
+    head = _HEAD.format("agent-path", "bound to one configuration", "executor", "DualityExecutor")
+    return _write(config, ".agent.py", head + _AGENT.format(str(config.resolve())))
 
 
 def bound_reward_file(config: Path) -> Path:
@@ -62,7 +49,8 @@ def bound_reward_file(config: Path) -> Path:
         what = "no endpoint that plays the dual"
         hint = 'add "endpoint": {"urls": ["http://host:8000/v1"], "model": NAME}'
         raise CellDualityError(what, code="no-endpoint", where=f"{config}: dual.endpoint", hint=hint)
-    return _write(config, ".reward.py", _REWARD, str(config.resolve()))
+    head = _HEAD.format("reward-path", "at an endpoint, bound to one configuration", "reward_func", "RewardFunction")
+    return _write(config, ".reward.py", f"{head}reward_func = RewardFunction({str(config.resolve())!r})\n")
 
 
 def bound_client_file(config: Path, servers: Sequence[str]) -> Path:
@@ -77,7 +65,8 @@ def bound_client_file(config: Path, servers: Sequence[str]) -> Path:
             hint = "leave it out of the address, and set CELLDUALITY_TOKEN where the trainer and Ray run"
             raise CellDualityError(what, code="token-in-address", where="--server", hint=hint)
         checked_url(server, "--server")
-    return _write(config, ".servers.py", _CLIENT, list(servers))
+    head = _HEAD.format("reward-path --server", "of whichever server is there", "reward_client", "RewardClient")
+    return _write(config, ".servers.py", f"{head}reward_func = RewardClient({list(servers)!r})\n")
 
 
 def _load(config: Path) -> Config:
@@ -87,7 +76,7 @@ def _load(config: Path) -> Config:
     return loaded
 
 
-def _write(config: Path, suffix: str, text: str, bound: object) -> Path:
+def _write(config: Path, suffix: str, text: str) -> Path:
     file = config.resolve().with_suffix(suffix)
-    write_text(file, text.format(bound))
+    write_text(file, text)
     return file

@@ -6,28 +6,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from cellduality_plugin import __version__
-from cellduality_plugin.commands import (
-    auditing,
-    comparing,
-    configuring,
-    data_sets,
-    doctoring,
-    evaluating,
-    models,
-    preparing,
-    replaying,
-    rounding,
-    serving,
-    tracing,
-    using,
-    writing,
-)
+from cellduality_plugin.commands import data_sets, evaluating, preparing, rewarding, rounding, running, tracing, using
 from cellduality_plugin.errors import CellDualityError
 
 app = typer.Typer(
@@ -67,58 +50,28 @@ def version() -> None:
     print(__version__)
 
 
-@app.command("agent-path")
-def agent_path(
-    config: Annotated[Path | None, typer.Option(help="Bind the agent to this configuration file.")] = None,
-) -> None:
-    """Print the file for OpenRLHF's `--train.agent_func_path`.
-
-    Without `--config` the agent reads the configuration that CELLDUALITY_CONFIG names where Ray runs.
-
-    Example: `--train.agent_func_path "$(cellduality agent-path --config data/cellduality.json)"`
-    """
-    from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
-
-    print(packaged_agent_file() if config is None else bound_agent_file(config))
-
-
-app.command("doctor", context_settings={"allow_interspersed_args": False})(doctoring.doctor)
+app.command("doctor", context_settings={"allow_interspersed_args": False})(running.doctor)
 COMMANDS: dict[typer.Typer, dict[str, Callable[..., None]]] = {
     data_app: {
-        "list": data_sets.data_list,
-        "info": data_sets.data_info,
-        "fetch": data_sets.data_fetch,
+        "list": data_sets.data_list, "info": data_sets.data_info, "fetch": data_sets.data_fetch,
         "prepare": preparing.data_prepare,
     },
-    model_app: {"small-llama": models.model_small_llama, "smollm2": models.model_smollm2, "fetch": models.model_fetch},
+    model_app: {
+        "small-llama": data_sets.model_small_llama, "smollm2": data_sets.model_smollm2, "fetch": data_sets.model_fetch,
+    },
     traces_app: {
-        "sample": tracing.sample_candidates,
-        "filter": tracing.filter_candidates,
-        "stats": tracing.show_statistics,
+        "sample": tracing.sample_candidates, "filter": tracing.filter_candidates, "stats": tracing.show_statistics,
     },
     app: {
-        "audit": auditing.audit_rewards,
-        "configure": configuring.configure,
-        "serve-reward": serving.serve_reward,
-        "reward-path": serving.reward_path,
-        "evaluate": evaluating.evaluate_checkpoints,
-        "table": evaluating.show_table,
-        "report": evaluating.report,
-        "figure2": evaluating.figure2,
-        "seeds": comparing.seeds,
-        "arms": comparing.arms,
-        "replay": replaying.replay,
-        "pseudo-label": rounding.pseudo_label,
-        "rounds": rounding.rounds,
-        "pack": using.pack,
-        "calibrate": using.calibrate,
-        "annotate": using.annotate,
-        "generate": writing.generate,
-        "perturb": writing.perturb,
-        "predict": writing.predict,
-        "card": writing.card,
+        "agent-path": running.agent_path, "reward-path": running.reward_path, "serve-reward": running.serve_reward,
+        "audit": rewarding.audit_rewards, "configure": rewarding.configure, "replay": rewarding.replay,
+        "pseudo-label": rounding.pseudo_label, "rounds": rounding.rounds,
+        "evaluate": evaluating.evaluate_checkpoints, "table": evaluating.show_table, "report": evaluating.report,
+        "figure2": evaluating.figure2, "seeds": evaluating.seeds, "arms": evaluating.arms, "card": evaluating.card,
+        "pack": using.pack, "calibrate": using.calibrate, "annotate": using.annotate, "generate": using.generate,
+        "perturb": using.perturb, "predict": using.predict,
     },
-}
+}  # fmt: skip
 for group, commands in COMMANDS.items():
     for name, command in commands.items():
         group.command(name)(command)

@@ -211,15 +211,11 @@ class Config(Settings):
         kinds = {scored_kind(tasks[name]) for name, reward in rewards.items() if reward.needs_profiles}
         if prepared and kinds:
             profiles, vocabulary = self.load_profiles(), self.load_vocabulary()
-            labels = vocabulary.labels
             for kind in sorted(kinds):
-                profiled = profiles.by_kind[kind].labels if kind in profiles.by_kind else ()
-                if missing := sorted({*labels[kind]} - {*profiled}):
-                    what = f"no profile of {len(missing)} of {len(labels[kind])} labels of {kind!r}: "
-                    hint = "prepare the data again, or leave profile out of the reward"
-                    if not vocabulary.tables(kind):
-                        hint = "leave profile out of the reward: so large a set has none"
-                    where = str(self._folder / str(self.profiles))
-                    what = f"{what}{', '.join(missing):.60}"
+                labels, own = vocabulary.labels[kind], profiles.by_kind.get(kind)
+                if missing := sorted({*labels} - {*(own.labels if own else ())}):
+                    what = f"no profile of {len(missing)} of {len(labels)} labels of {kind!r}: {', '.join(missing):.60}"
+                    again = "prepare the data again, or " if vocabulary.tables(kind) else "a set so large has none: "
+                    where, hint = str(self._folder / str(self.profiles)), f"{again}leave profile out of the reward"
                     raise CellDualityError(what, code="no-profiles", where=where, hint=hint)
         return rewards

@@ -51,9 +51,7 @@ class Group:
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     scores: list[Score] = field(default_factory=list)  # of those that were judged
     complete: asyncio.Event = field(default_factory=asyncio.Event)
-    finished: list[tuple[Value | None, float]] = field(
-        default_factory=list
-    )  # (answer, final reward), of those that ended
+    finished: list[tuple[Value | None, float]] = field(default_factory=list)  # (answer, final reward), at their end
 
     @contextlib.contextmanager
     def member(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 OpenRLHF takes numbers alone, needs the same keys from every rollout, and logs the mean of each over a step. Two things
 follow. A figure that not every rollout has (the truth, the entropy of a closed set) is logged as 0 where there is none,
 beside a 1 or 0 that says whether there was one: the quotient of the two means is the figure's mean
-(:mod:`cellduality_plugin.ratios`). And a figure of a whole group is known to its last rollout alone, which logs it
+(:mod:`cellduality_plugin.alarms`). And a figure of a whole group is known to its last rollout alone, which logs it
 times the number of rollouts, while the others log 0: the mean over the step is then the mean over groups.
 """
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cellduality_plugin.append_log import AppendLog
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import AppendLog
 from cellduality_plugin.groups import Group, Score
 from cellduality_plugin.parsing import MAX_CHARACTERS
 from cellduality_plugin.policies.base import After, PolicyError, Question, Trace
@@ -67,19 +67,10 @@ class Recorder:
             return
         written = self._written_of.setdefault(group.number, set())
         row = {
-            "schema": SCHEMA,
-            "group": group.number,
-            "last": last,
-            "task": group.example.task,
-            "row": group.example.id,
-            "label": group.label,
-            "response": text[:MAX_TEXT],
-            "answer": score.answer.value,
-            "failure": score.failure,
-            "reward": score.reward,
-            "logs": score.logs,
-            "calls": list(_calls(group.asked, written, last)),
-        }
+            "schema": SCHEMA, "group": group.number, "last": last, "task": group.example.task, "row": group.example.id,
+            "label": group.label, "response": text[:MAX_TEXT], "answer": score.answer.value, "failure": score.failure,
+            "reward": score.reward, "logs": score.logs, "calls": list(_calls(group.asked, written, last)),
+        }  # fmt: skip
         if last:
             del self._written_of[group.number]
         self._written += 1
@@ -123,10 +114,9 @@ def _outcome(call: Any) -> Row:
 
 @dataclass
 class Reading:
-    """Bytes of record files that were read, lines ``skipped`` because they are not whole (a process that is killed
-    leaves one at most), and groups that are ``incomplete``: without their last rollout."""
+    """Lines ``skipped`` because they are not whole (a process that is killed leaves one at most), and groups that are
+    ``incomplete``: without their last rollout."""
 
-    bytes: int = 0
     skipped: int = 0
     incomplete: int = 0
 
@@ -137,7 +127,6 @@ def read_groups(path: Path, reading: Reading) -> Iterator[list[Row]]:
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                reading.bytes += len(line)
                 row = _row(line, f"{path}:{number}")
                 if row is None:
                     reading.skipped += 1

@@ -141,20 +141,13 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary
     """A prepared folder of a few rows and a Llama of one layer: enough for a real tokenizer, made in a second."""
     data, model = (tmp_path_factory.mktemp("small world") / name for name in ("data", "model"))
     tasks, rng = list(TASKS.values()), np.random.default_rng(0)
-    evaluation = eval_rows([cell], tasks, vocabulary, hidden=0.25, rng=rng)
-    rl = rl_rows(
-        [cell],
-        [],
-        dict.fromkeys(tasks, 1.0),
-        vocabulary,
-        count=len(tasks),
-        hidden=0.25,
-        includes_labelled=True,
-        rng=rng,
-    )
+    how = {"hidden": 0.25, "rng": rng}
+    evaluation = eval_rows([cell], tasks, vocabulary, **how)
+    weights = dict.fromkeys(tasks, 1.0)
+    rl = rl_rows([cell], [], weights, vocabulary, count=len(tasks), includes_labelled=True, **how)
     vocabulary.save(data / "vocabulary.json")
     Config.read({"tasks": {name: {"pair": name} for name in TASKS}}).save(data / "cellduality.json")
-    write_jsonl(data / "sft.jsonl", sft_rows([cell], tasks, vocabulary, hidden=0.25, views=1, rng=rng))
+    write_jsonl(data / "sft.jsonl", sft_rows([cell], tasks, vocabulary, views=1, **how))
     write_jsonl(data / "rl.jsonl", rl)
     for split in ("validation", "test"):
         write_jsonl(data / f"eval_{split}.jsonl", evaluation)

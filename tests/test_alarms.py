@@ -1,12 +1,23 @@
-"""Each alarm is raised when it should, once, and a healthy run is silent."""
+"""Each alarm is raised when it should, once, and a healthy run is silent; ratios are of what is logged."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.alarms import SIGNS, AlarmSettings, Watch, alarms, steps_of
+from cellduality_plugin.alarms import (
+    BY_TASK,
+    RATIOS,
+    SIGNS,
+    Watch,
+    alarms,
+    step_metrics,
+    steps_of,
+    with_ratios,
+)
 
 STEPS = 30
 HEALTHY = {
@@ -86,11 +97,6 @@ def test_a_healthy_run_is_silent(steps):
     assert alarms(steps) == []
 
 
-def test_thresholds_are_settings():
-    steps = run(dual_zero_variance=0.5)
-    assert [alarm.name for alarm in alarms(steps, AlarmSettings(zero_variance=0.4))] == ["zero_variance"]
-
-
 def test_a_watch_in_a_run_finds_what_its_curves_show_afterwards():
     steps = run(dual_truncated=0.9, dual_zero_variance=0.99, dual_similarity=0.9, dual_validity=0.5)
     watch = Watch()
@@ -110,3 +116,30 @@ def test_a_watch_in_a_run_finds_what_its_curves_show_afterwards():
 def test_no_series_of_numbers_breaks_it_and_no_alarm_comes_twice(series):
     found = alarms(enumerate(series, start=1))
     assert len({alarm.name for alarm in found}) == len(found)
+
+
+ALL = {**{name: (name, f"{under}/t") for kind, under in BY_TASK.items() for name in [f"{kind}/t"]}, **RATIOS}
+PARTS = {part for pair in ALL.values() for part in pair}
+
+
+@given(st.dictionaries(st.sampled_from(sorted({"reward", "kl", "dual_requests", *ALL, *PARTS})), st.floats(0, 1)))
+def test_every_figure_is_a_metric_or_the_quotient_of_two(metrics):
+    found = with_ratios(metrics)
+    assert list(found) == sorted(found)
+    for name, value in found.items():
+        over, under = ALL.get(name, (name, ""))
+        assert value == (metrics[over] / metrics[under] if under in metrics else metrics[name])
+    assert not {name for name in metrics if name not in found} - PARTS - ALL.keys()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("✨ Global step 12: {'reward': 0.5, 'dual_share/t': 2e-3}", (12, {"reward": 0.5, "dual_share/t": 0.002})),
+        ("Global step 3: {'loss': nan, 'x': -inf}", (3, {"loss": math.nan, "x": -math.inf})),
+        ("Global step 3: {}", (3, {})),
+        ("Global step x: {'reward': 0.5}", None),
+    ],
+)
+def test_a_step_is_read_from_the_trainers_log(line, expected):
+    assert str(step_metrics(line)) == str(expected)

@@ -63,10 +63,14 @@ def test_every_kind_of_reward_goes_to_the_file_and_back(tmp_path):
     assert [task.reward for task in again.tasks.values()] == rewards
 
 
-def test_a_pair_under_another_name_is_refused(make_config):
+def test_a_pair_under_another_name_and_a_configuration_without_data_are_refused(make_config, tmp_path):
     config = make_config(tasks={"typing": {"pair": TYPE}})
     with refused("renamed-pair"):
         config.load_tasks()
+    make_config()
+    (tmp_path / "vocabulary.json").unlink()
+    with refused("missing-file"):
+        bound_agent_file(tmp_path / "cellduality.json")
 
 
 @pytest.mark.parametrize(("content", "code"), [(None, "unreadable-file"), (b"{", "not-json"), (b"\xff", "not-json")])
@@ -77,13 +81,6 @@ def test_a_file_that_is_missing_or_broken_is_named(content, code, tmp_path):
     with refused(code) as error:
         Config.load(path)
     assert error.value.where == str(path)
-
-
-def test_an_agent_is_not_bound_to_a_configuration_without_data(make_config, tmp_path):
-    make_config()
-    (tmp_path / "vocabulary.json").unlink()
-    with refused("missing-file"):
-        bound_agent_file(tmp_path / "cellduality.json")
 
 
 @pytest.mark.parametrize("reward", ["likelihood", "posterior", {"duality": 1, "posterior": 2}])

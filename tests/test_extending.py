@@ -12,15 +12,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import pytest
 from rich.console import Console
 
 import cellduality_plugin
-from cellduality_plugin import cli
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.files import read_jsonl
+from tests.commands.conftest import invoke
 from tests.data_prep.conftest import toy_cells
 
 PACKAGES = Path(cellduality_plugin.__file__).parents[1]
@@ -109,17 +108,12 @@ def test_a_reward_a_pair_a_metric_and_a_data_set_are_a_file_in_their_folder(tmp_
         ).stdout
 
     found = json.loads(run(LOOK))
-    assert "half" in found["kinds"]
-    assert found["configured"] == "Half"
-    assert "half" in found["audited"]
-    assert found["family"] == ["identity"]
-    assert "genes a cell" in found["metrics"]
-    assert found["audited by name"] == ["half^2"]
-    assert found["data set"] == "Mine"
-    listed = run(
-        "import sys; sys.argv = ['cellduality', 'data', 'list']; from cellduality_plugin.cli import main; main()"
-    )
-    assert "mine_2026" in listed
+    assert "half" in {*found.pop("kinds")} & {*found.pop("audited")}
+    assert "genes a cell" in found.pop("metrics")
+    told = {"configured": "Half", "family": ["identity"], "audited by name": ["half^2"], "data set": "Mine"}
+    assert found == told
+    listing = "import sys; sys.argv = ['', 'data', 'list']; from cellduality_plugin.cli import main; main()"
+    assert "mine_2026" in run(listing)
 
 
 def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
@@ -130,13 +124,12 @@ def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
     tasks = ["--task", "pair.py:Mine", "--task", CELL, "--rewards", f"mine={tmp_path / 'half.py'}:Half"]
     words = ["data", "prepare", source, "--out", data, "--label-column", "kind", "--labelled", 9, "--rl-rows", 8]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["cellduality", *map(str, words), *tasks])
-    with pytest.raises(SystemExit, match="0"):
-        cli.main()
+    invoke(*words, *tasks)
     rows = [row["input"] for row in read_jsonl(data / "rl.jsonl")]
     assert any(prompt.startswith("Look closely. Name the type of a cell") for prompt in rows)
     config = Config.load(data / "cellduality.json")
     assert type(config.load_rewards(config.load_tasks())["mine"]).__name__ == "Half"
+    assert config.tasks["mine"].pair == f"{tmp_path / 'pair.py'}:Mine", "found from everywhere"
 
     class Decoder:
         def generate(self, requests, title):

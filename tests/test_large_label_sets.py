@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 import numpy as np
@@ -22,18 +21,14 @@ from data_prep.profiles import fit_profiles
 from data_prep.traces.questions import Question
 from data_prep.traces.rule.teacher import RuleTeacher
 from tests.conftest import GENES
-from tests.play import Choosing, member, roll
+from tests.play import Choosing, roll
 from tests.refused import refused
 
 KIND, IDENTIFY, RESPONSE = "perturbation", "perturbation_identification", "perturbation_response_generation"
 OTHERS = (
-    "control",
-    "cytokine IFN-beta",
-    "knockdown KRAS+TP53",
-    "drug A 10000 nM",
-    "drug A 10 uM",
+    "control", "cytokine IFN-beta", "knockdown KRAS+TP53", "drug A 10000 nM", "drug A 10 uM",
     "drug B 10 nM+drug A 2 uM",
-)
+)  # fmt: skip
 
 
 def screen_of(labels: int, **settings: int) -> Vocabulary:
@@ -148,25 +143,6 @@ def test_an_answer_is_held_against_the_groups_answers_and_seeded_negatives(negat
     assert set(again.prompts) == set(policy.prompts), "the same negatives in every process"
 
 
-def test_a_member_that_crashes_holds_nobody_up(cell, many, tmp_path):
-    scorer, example = scorer_for(tmp_path, many, IDENTIFY), example_of(IDENTIFY, cell)
-    text = TASKS[IDENTIFY].answer_response("control")
-
-    async def crash(group):
-        with group.member():
-            await asyncio.sleep(0.05)
-            raise RuntimeError("no rollout")
-
-    async def whole():
-        group = scorer.group(example.to_label())
-        both = asyncio.gather(member(scorer, group, text, Table({})), crash(group), return_exceptions=True)
-        return await asyncio.wait_for(both, 10)
-
-    score, error = asyncio.run(whole())
-    assert score.similarity == pytest.approx(1 / (NEGATIVES + 1))
-    assert isinstance(error, RuntimeError)
-
-
 @pytest.mark.parametrize(("name", "reward"), [(RESPONSE, "posterior"), (IDENTIFY, "consistency")])
 def test_labels_are_chosen_among_the_label_and_its_rivals(name, reward, cell, many, tmp_path):
     scorer, example = scorer_for(tmp_path, many, name, reward, hidden=1.0), example_of(name, cell, hidden=1.0)
@@ -176,10 +152,11 @@ def test_labels_are_chosen_among_the_label_and_its_rivals(name, reward, cell, ma
     assert scores[0].similarity == pytest.approx(1 / (1 + NEGATIVES * math.exp(-5.0)))
 
 
-def test_listed_sets_are_compared_as_ever(cell, vocabulary, tmp_path):
-    policy = Table({})
+def test_what_counts_labels_bounds_them_past_the_bound_alone(cell, vocabulary, many, tmp_path):
+    policy, rows = Table({}), [example_of(IDENTIFY, cell)]
     scorer, example = scorer_for(tmp_path, vocabulary, RESPONSE, negatives=1), example_of(RESPONSE, cell)
     roll(scorer, example, [TASKS[RESPONSE].answer_response(cell.genes)], policy)
+<<<<<<< HEAD
     assert [len(each) for each in policy.choices] == [len(vocabulary.labels[KIND])]
 
 
@@ -190,6 +167,11 @@ def test_only_so_many_wrong_labels_are_audited(cell, many):
 
 
 def test_the_longest_labels_stand_for_all_where_lengths_are_counted(vocabulary, many):
+=======
+    assert [len(each) for each in policy.choices] == [len(vocabulary.labels[KIND])], "listed sets are compared as ever"
+    [case] = make_cases(TASKS[IDENTIFY], rows, many, cells=1, masks=None, others=4, rng=np.random.default_rng(0))
+    assert len({answer for _, answer in case.candidates}) == NEGATIVES + 1, "only so many wrong ones are audited"
+>>>>>>> h-commands
     assert vocabulary.longest(KIND) == vocabulary.labels[KIND]
     assert len(many.longest(KIND)) == 16
     assert max(many.labels[KIND], key=len) in many.longest(KIND)

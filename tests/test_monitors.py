@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 
 import numpy as np
@@ -11,14 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cellduality_plugin.monitors import CAUSES, entropy, named
+from cellduality_plugin.alarms import BY_TASK, RATIOS, with_ratios
+from cellduality_plugin.monitors import CAUSES, entropy
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.ratios import BY_TASK, RATIOS, with_ratios
 from cellduality_plugin.rewards import REWARDS, Reward, Verdict
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
-from cellduality_plugin.vocabulary import Vocabulary
 from tests.play import Saying, member, roll, row
 from tests.stack.my_pair import DropoutRecovery
 
@@ -60,32 +57,6 @@ def tasks_with(reward):
 
 
 class TestKeys:
-    TEXTS = (
-        "", "<answer>T</answer>", "<answer>CD74 LYZ CD74 unheard</answer>", "x" * 100_000,
-        "<answer>" + "CD74 " * 30_000 + "</answer>", "<think>CD19+ B CD74 LYZ</think><answer>T smuggled</answer>",
-        "<think></think><answer>cd19+ b</answer>", "\ud800<answer>\x00</answer>",
-    )  # fmt: skip
-    POLICIES = (
-        Saying("<answer>CD74 LYZ MS4A1</answer>"), Saying("<answer>T</answer>"), Saying("x" * 100_000),
-        Saying(log_prob=math.nan), Saying(log_prob=-math.inf), Saying(fails=PolicyError("refused")),
-        Saying(fails=PolicyError("a cause of a later day")), Saying(delay=9.0),
-    )  # fmt: skip
-
-    @pytest.mark.parametrize("kind", ["duality", "likelihood", "posterior", "profile", "oracle", "sum"])
-    def test_are_the_same_and_sorted_whatever_happens(self, kind, make_config, cell):
-        """Every task, every failure of an answer, every failure of a dual, gold or none, a group of one or more."""
-        reward = {"duality": 1, "likelihood": 1} if kind == "sum" else kind
-        scorer, keys = Scorer(make_config(tasks=tasks_with(reward), dual={"timeout_seconds": 0.01})), set()
-        for task, policy, labelled in itertools.product(TASKS, self.POLICIES, {True, kind == "oracle"}):
-            example = row(task, cell, labelled=labelled)
-            for score in roll(scorer, example, self.TEXTS, policy) + roll(scorer, example, self.TEXTS[:1], policy):
-                keys.add(tuple(score.logs))
-                assert 0.0 <= score.reward <= 1.0
-                assert all(type(value) is float and math.isfinite(value) for value in score.logs.values())
-        [found] = keys
-        assert list(found) == sorted(found)
-        assert all(key.startswith("dual_") for key in found)
-
     @given(
         text=st.text() | st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
         rebuilt=st.text() | st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
@@ -101,7 +72,7 @@ class TestKeys:
         scores = roll(scorer, row(name, cell), [text, rebuilt, text], Saying(rebuilt, log_prob=log_prob))
         [plain] = roll(scorer, row("cell_type_annotation", cell), [""])
         for score in scores:
-            assert list(score.logs) == list(plain.logs)
+            assert list(score.logs) == list(plain.logs) == sorted(score.logs)
             assert all(math.isfinite(value) for value in score.logs.values())
             shares = {key: value for key, value in score.logs.items() if key not in COUNTS}
             assert {key: value for key, value in shares.items() if not 0.0 <= value <= 1.0} == {}
@@ -124,8 +95,7 @@ class TestKeys:
     def test_are_plain_numbers_whatever_a_reward_of_ones_own_returns(self, verdict, scorer, annotation, cell):
         scorer._rewards[annotation.name] = Says(verdict)
         [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
-        assert {type(value) for value in score.logs.values()} == {float}
-        assert type(score.reward) is float
+        assert {type(value) for value in [*score.logs.values(), score.reward]} == {float}
 
     def test_every_ratio_is_of_keys_that_are_logged(self, scorer, cell):
         [score] = roll(scorer, row("cell_type_annotation", cell), [""])
@@ -148,18 +118,14 @@ def test_every_failed_share_has_one_cause(causes, scorer, annotation, cell):
     assert sum(value > 0 for value in shares) <= 1
 
 
-class TestEntropy:
-    @given(st.integers(2, 6).flatmap(lambda k: st.tuples(st.just(k), st.lists(st.integers(0, k - 1), min_size=2))))
-    def test_is_a_share_whatever_the_answers(self, drawn):
-        labels, answers = drawn
-        found = entropy([str(answer) for answer in answers], labels)
-        assert 0.0 <= found <= 1.0
-        assert (found == 0.0) == (len(set(answers)) == 1)
-        assert found == entropy([str(answer) for answer in reversed(answers)], labels)
-
-    def test_is_one_for_the_most_even_group_there_is(self):
-        for size, labels in itertools.product(range(2, 17), (2, 3, 10)):
-            assert entropy([str(number % labels) for number in range(size)], labels) == pytest.approx(1.0)
+@given(st.integers(2, 6).flatmap(lambda k: st.tuples(st.just(k), st.lists(st.integers(0, k - 1), min_size=2))))
+def test_entropy_is_a_share_and_one_for_the_most_even_group_there_is(drawn):
+    labels, answers = drawn
+    found = entropy([str(answer) for answer in answers], labels)
+    assert 0.0 <= found <= 1.0
+    assert (found == 0.0) == (len(set(answers)) == 1)
+    assert found == entropy([str(answer) for answer in reversed(answers)], labels)
+    assert entropy([str(number % labels) for number in range(len(answers))], labels) == pytest.approx(1.0)
 
 
 class TestGroup:
@@ -182,17 +148,12 @@ class TestGroup:
         read = with_ratios(mean(flat + mixed))
         assert (read["dual_zero_variance"], read["dual_distinct_answers"]) == (0.5, 1.5)
 
-    @pytest.mark.parametrize(
-        ("name", "texts", "missing"),
-        [
-            ("cell_type_annotation", ["T"], {"dual_zero_variance", "dual_distinct_answers", "dual_label_entropy"}),
-            ("conditional_cell_generation", ["CD74 LYZ", "LYZ CD74"], {"dual_label_entropy"}),
-        ],
-        ids=["one rollout", "lists"],
-    )
-    def test_has_no_figure_that_does_not_exist(self, name, texts, missing, scorer, cell):
-        read = with_ratios(mean(roll(scorer, row(name, cell), self.texts(*texts))))
-        assert {"dual_zero_variance", "dual_distinct_answers", "dual_label_entropy"} - read.keys() == missing
+    def test_has_no_figure_that_does_not_exist(self, scorer, cell):
+        figures = {"dual_zero_variance", "dual_distinct_answers", "dual_label_entropy"}
+        one = with_ratios(mean(roll(scorer, row("cell_type_annotation", cell), self.texts("T"))))
+        lists = self.texts("CD74 LYZ", "LYZ CD74")
+        many = with_ratios(mean(roll(scorer, row("conditional_cell_generation", cell), lists)))
+        assert (figures - one.keys(), figures - many.keys()) == (figures, {"dual_label_entropy"})
 
     @pytest.mark.parametrize(("bound", "place", "after"), [(0.0, 0, 9.0), (0.5, 0, 9.0), (0.5, 2, 9.0), (1.0, 0, 0.0)])
     def test_whose_member_is_cancelled_does_not_hang(self, bound, place, after, make_config, annotation, cell):
@@ -227,7 +188,7 @@ class TestTruth:
         blind = with_ratios(mean(roll(scorer, row(task.name, cell, labelled=False), ["nothing"])))
         assert not any(name.startswith("dual_truth") for name in blind)
 
-    @pytest.mark.parametrize("kind", ["duality", "likelihood", "posterior", "profile", "consistency", "random"])
+    @pytest.mark.parametrize("kind", ["duality", "posterior", "consistency"])
     def test_changes_no_reward_in_any_bit(self, kind, make_config, task, cell, vocabulary):
         if kind == "consistency" and not isinstance(task.answer, OneOf):
             return  # refused, as a test of its own has it
@@ -260,31 +221,23 @@ class TestLeaks:
     def test_of_a_condition_are_its_name_in_the_cell_or_in_the_trace(self, text, answer, trace, scorer, cell):
         assert self.leaks(scorer, row("conditional_cell_generation", cell), [text]) == [(answer, trace)]
 
-    def test_of_hidden_genes_are_the_share_that_is_named(self, scorer, annotation, cell):
+    def test_of_hidden_genes_are_the_share_that_is_named_but_where_genes_are_the_answer(
+        self, scorer, annotation, make_config, cell
+    ):
         example = row(annotation.name, cell)
-        first = example.unknown[0]
+        first, hidden = example.unknown[0], " ".join(example.unknown)
         texts = [
             f"<think>{first} is high, and so is {example.known['observed'][0]}.</think><answer>T</answer>",
-            f"<answer>T {' '.join(example.unknown)}</answer>",
+            f"<answer>T {hidden}</answer>",
             "<answer>T</answer>",
         ]
         assert self.leaks(scorer, example, texts) == [(0.0, 1 / len(example.unknown)), (1.0, 0.0), (0.0, 0.0)]
-
-    def test_a_list_that_answers_with_genes_of_the_kind_that_is_hidden_leaks_in_its_trace_alone(
-        self, make_config, cell
-    ):
         pair = DropoutRecovery()
         scorer = Scorer(make_config(tasks={pair.name: {"pair": "tests.stack.my_pair:DropoutRecovery"}}))
         example = pair.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
         hidden = " ".join(example.unknown)
         texts = [f"<answer>{hidden}</answer>", f"<think>{hidden}</think><answer>{hidden}</answer>"]
         assert self.leaks(scorer, example, texts) == [(0.0, 0.0), (0.0, 1.0)]
-
-    @given(st.text(max_size=200))
-    def test_are_shares_of_any_text(self, text):
-        world = Vocabulary(genes=("CD74", "LYZ", "B"), labels={})
-        for hidden in ("CD19+ B", "B", ("LYZ", "CD74"), (), ""):
-            assert 0.0 <= named(hidden, text, world) <= 1.0
 
 
 class TestCopies:
@@ -296,18 +249,14 @@ class TestCopies:
         same = sum(a == b for a, b in zip(cell.genes, cell.control, strict=True))
         assert found == [1.0, 0.0, same / len(cell.genes)]
 
-    def test_in_the_reconstruction_are_genes_that_were_shown(self, scorer, annotation, cell):
+    def test_in_the_reconstruction_are_genes_that_were_shown(self, scorer, annotation, make_config, cell):
         example = row(annotation.name, cell)
         half = annotation.rebuilt_response((example.unknown[0], example.known["observed"][0]))
         read = with_ratios(mean(roll(scorer, example, ["<answer>T</answer>"] * 3 + ["?"], Saying(half))))
         assert read["dual_copied/rebuilt"] == 0.5
-        assert "dual_copied/response" not in read
-
-    def test_do_not_exist_where_no_cell_was_shown_or_nothing_is_decoded(self, make_config, cell):
-        scorer = Scorer(make_config(tasks=tasks_with("likelihood")))
-        for name, text in (("conditional_cell_generation", "CD74"), ("cell_type_annotation", "T")):
-            read = with_ratios(mean(roll(scorer, row(name, cell), [f"<answer>{text}</answer>"])))
-            assert not any(key.startswith("dual_copied") for key in read)
+        assert "dual_copied/response" not in read, "no cell was shown"
+        nothing = roll(Scorer(make_config(tasks=tasks_with("likelihood"))), example, ["<answer>T</answer>"])
+        assert not any(key.startswith("dual_copied") for key in with_ratios(mean(nothing))), "nothing was decoded"
 
 
 def test_success_failures_and_time_are_shares_of_what_was_asked(scorer, annotation, cell):

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.alarms import SIGNS
-from cellduality_plugin.ratios import BY_TASK, RATIOS
+from cellduality_plugin.alarms import BY_TASK, RATIOS, SIGNS
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.tasks import TASKS
 

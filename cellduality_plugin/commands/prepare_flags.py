@@ -59,3 +59,19 @@ def refuse_misplaced(reading: Mapping[str, object], variant: str, files: Collect
         of = "published sets" if wrong == "variant" else "files of one's own"
         what = f"{_flag('perturbation_column' if wrong == 'columns' else wrong)} is for {of}, and there is none"
         raise CellDualityError(what, code="file-only", where=", ".join(names), hint="leave it out")
+
+
+def held_out_values(
+    items: Iterable[str], sources: Sequence[str], known: Iterable[str]
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return {set: {column: values}} of ``[SET:]COLUMN=VALUE`` items; ``known`` sets of other runs are left out."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for item in items:
+        name = next((source for source in (*sources, *known) if item.startswith(f"{source}:")), "")
+        column, equals, value = item[len(name) + bool(name) :].partition("=")
+        if not equals or not column or not value or ":" in column or (not name and len(sources) > 1):
+            what, hint = f"{item!r} is not SET:COLUMN=VALUE", f"name one of {', '.join(sources)} first"
+            raise CellDualityError(what, code="malformed", where="--held-out", hint=hint)
+        columns = found.setdefault(name or sources[0], {})
+        columns[column] = (*columns.get(column, ()), value)
+    return {name: columns for name, columns in found.items() if name in sources}

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from cellduality_plugin.commands.arguments import absolute, by_name, held_out_values, names_in, pairs, reward_of
-from cellduality_plugin.commands.prepare_flags import refuse_alone, refuse_misplaced, refuse_unread
+from cellduality_plugin.commands.arguments import Seed, absolute, by_name, names_in, pairs, reward_of
+from cellduality_plugin.commands.prepare_flags import held_out_values, refuse_alone, refuse_misplaced, refuse_unread
 from cellduality_plugin.config import EVERY_TASK, Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.tasks import TASKS, get_task
@@ -23,9 +23,7 @@ out = Console()
 
 def data_prepare(
     context: typer.Context,
-    sources: Annotated[
-        list[str] | None, Argument(help="Known data sets (`data list`) or paths of .h5ad files.")
-    ] = None,
+    sources: Annotated[list[str] | None, Argument(help="Known sets (`data list`) or paths of .h5ad files.")] = None,
     folder: Annotated[Path, Option("--out", help="Where the rows go.")] = Path("data"),
     task: Annotated[
         list[str] | None,
@@ -37,14 +35,9 @@ def data_prepare(
     weights: Annotated[str, Option(help="Shares of the RL rows other than 1: task=share,...")] = "",
     label_column: Annotated[str, Option(help="The obs column with cell types; the set's own if empty.")] = "",
     perturbation_column: Annotated[str, Option(help="The obs column with perturbations.")] = "",
-    control: Annotated[
-        str,
-        Option(
-            help="What that column calls untreated cells, several with commas; if empty, control, DMSO, NT, ... do."
-        ),
-    ] = "",
+    control: Annotated[str, Option(help="Its names of untreated cells, with commas; else control, DMSO, NT, ...")] = "",
     match: Annotated[
-        str, Option(help="Columns that a cell and its untreated cell share, with commas: batch, donor, ...")
+        str, Option(help="Columns that a cell and its control share, with commas: batch, donor, ...")
     ] = "",
     drug_column: Annotated[str, Option(help="The obs column with drugs.")] = "",
     drug: Annotated[str, Option(help="The one drug of a file, in place of that column.")] = "",
@@ -65,12 +58,10 @@ def data_prepare(
         ),
     ] = None,
     split: Annotated[
-        str,
-        Option(help="Of published sets: published, as `data info` shows it; or fractions, 60 / 20 / 20 by class."),
+        str, Option(help="Of published sets: published, as `data info` shows; or fractions, 60 / 20 / 20 by class.")
     ] = "published",
     foreign: Annotated[
-        list[str] | None,
-        Option(help="A set that never trains, asked for its types and scored by those that both share; repeatable."),
+        list[str] | None, Option(help="A set that never trains, scored by the types that both share; repeatable.")
     ] = None,
     max_cells: Annotated[str, Option(help="Cells of a set at most, as N or SET=N,...; empty for all.")] = "",
     rewards: Annotated[
@@ -86,7 +77,7 @@ def data_prepare(
     genes: Annotated[int, Option(help="Most variable genes of each set that make the vocabulary; 0: all.")] = 0,
     min_genes: Annotated[int, Option(help="Cells with fewer expressed genes are left out.")] = 8,
     list_labels: Annotated[
-        int, Option(help="Labels of a set that a question lists, at most; past it, it says how they are written.")
+        int, Option(help="Labels that a question lists, at most; past it, how to write one.")
     ] = LISTED,
     hidden: Annotated[
         str,
@@ -95,32 +86,22 @@ def data_prepare(
             "commas teach the dual at each, and the rows of RL and evaluation are split by the first."
         ),
     ] = "0.25",
-    thin: Annotated[
-        float, Option(help="Share of genes that RL questions about labels do not show; --hidden has to begin with 1.")
-    ] = 0.0,
+    thin: Annotated[float, Option(help="Share of genes that RL questions do not show; --hidden begins with 1.")] = 0.0,
     labelled: Annotated[str, Option(help="Training cells whose label SFT may see, as N or SET=N,...")] = "140",
     rl_rows: Annotated[int, Option(help="Rows for reinforcement learning.")] = 512,
     masks: Annotated[int, Option(help="Splits of a cell that the reward of a dual of genes is the mean over.")] = 1,
     audit_cells: Annotated[int, Option(help="Validation cells of a task that audit may look at.")] = 128,
     sft_views: Annotated[int, Option(help="Versions of each labelled cell: whole, then with lost genes.")] = 1,
     sft_label_views: Annotated[int, Option(help="The same where a label is the answer; 0: as many.")] = 0,
-    pretrain_views: Annotated[
-        int, Option(help="Versions of each unlabelled cell for a stage before SFT; 0: none.")
-    ] = 0,
+    pretrain_views: Annotated[int, Option(help="The same of unlabelled cells, for a stage before SFT; 0: none.")] = 0,
     clusters: Annotated[int, Option(help="Clusters that stand for the types of a set there, at most.")] = 16,
     validity_power: Annotated[
-        float, Option(help="How much repeats and unknown genes in a list cost; 0: nothing, as in the paper.")
+        float, Option(help="How much repeats in a list cost; 0: nothing, as in the paper.")
     ] = 1.0,
-    validity_share: Annotated[
-        float, Option(help="Share of the reward that form alone earns, in [0, 1); 0 as in the paper.")
-    ] = 0.0,
-    minimum_spread: Annotated[
-        float, Option(help="Rewards of a group that lie nearer together than this become equal; 0: never.")
-    ] = 0.0,
+    validity_share: Annotated[float, Option(help="Share of the reward that form alone earns, in [0, 1).")] = 0.0,
+    minimum_spread: Annotated[float, Option(help="Rewards of a group that are nearer become equal; 0: never.")] = 0.0,
     votes: Annotated[str, Option(help="Label tasks, with commas, whose groups' votes are the posterior's prior.")] = "",
-    traces: Annotated[
-        str, Option(help="Reasoning traces that what is hidden is scored after, task=NUMBER,... or *=NUMBER.")
-    ] = "",
+    traces: Annotated[str, Option(help="Reasoning traces of the dual, task=NUMBER,... or *=NUMBER.")] = "",
     dual_temperature: Annotated[float, Option(help="Sampling temperature of the dual; 0 is greedy.")] = 0.0,
     dual_samples: Annotated[int, Option(help="Reconstructions drawn for an answer, of which the mean counts.")] = 1,
     dual_max_new_tokens: Annotated[int, Option(help="Longest response to a dual; 0: what the context leaves.")] = 0,
@@ -131,7 +112,7 @@ def data_prepare(
     records: Annotated[Path | None, Option(help="Where a run keeps rollouts, for `cellduality replay`.")] = None,
     records_every: Annotated[int, Option(help="Of so many groups one is kept.")] = 8,
     records_limit: Annotated[int, Option(help="Rollouts that each process keeps, at most.")] = 1000,
-    seed: Annotated[int, Option(help="Of every random choice.")] = 42,
+    seed: Seed = 42,
     label_seed: Annotated[int | None, Option(help="Of which training cells show their label, if not --seed.")] = None,
 ) -> None:
     """Turn cells into rows for SFT, RL and evaluation, with a manifest beside each file.
@@ -210,8 +191,7 @@ def data_prepare(
         "foreign": [{"name": name, "max_cells": cells.get(name)} for name in others],
         "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),
         "top_genes": top_genes, "n_genes": genes or None, "listed": list_labels, "hidden": names_in(hidden),
-        "thin": thin, "n_rl": rl_rows,
-        "sft_views": sft_views, "sft_label_views": sft_label_views or None,
+        "thin": thin, "n_rl": rl_rows, "sft_views": sft_views, "sft_label_views": sft_label_views or None,
         "pretrain_views": pretrain_views, "clusters": clusters, "seed": seed, "label_seed": label_seed,
         "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
     }  # fmt: skip

@@ -2,73 +2,54 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
+from cellduality_plugin.commands import arguments
 from cellduality_plugin.commands.arguments import reward_of
-from cellduality_plugin.commands.auditing import write_chosen_rows
-from cellduality_plugin.commands.options import Batch, MaxLen, MaxNewTokens, Seed, TensorParallel
+from cellduality_plugin.commands.rewarding import write_chosen_rows
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import write_text
+from cellduality_plugin.files import write_json
 
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.audit.engine import Players
 
 
 def pseudo_label(
-    model: Annotated[Path, typer.Option(help="The policy: a Hugging Face folder.")],
-    data: Annotated[Path, typer.Option(help="The prepared folder.")],
-    rows: Annotated[Path, typer.Option("--out", help="The SFT rows to write; a summary goes beside them as .json.")],
-    config: Annotated[Path | None, typer.Option(help="The configuration; that of the folder by default.")] = None,
-    labelled: Annotated[
-        Path | None, typer.Option(help="The SFT rows of labelled cells; sft.jsonl of the folder by default.")
-    ] = None,
-    votes: Annotated[
-        int, typer.Option(min=0, help="Answers to each question; 0: the judge alone, reasoning by the rule teacher.")
-    ] = 8,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Of those answers.")] = 1.0,
-    judge: Annotated[
-        str, typer.Option(help="The reward that weighs answers: configured, a KIND as in `configure`, or none.")
-    ] = "configured",
+    model: Annotated[Path, Option(help="The policy: a Hugging Face folder.")],
+    data: arguments.Data,
+    rows: Annotated[Path, Option("--out", help="The SFT rows to write; a summary goes beside them as .json.")],
+    config: arguments.ConfigFile = None,
+    labelled: Annotated[Path | None, Option(help="The labelled SFT rows; sft.jsonl of the folder by default.")] = None,
+    votes: Annotated[int, Option(min=0, help="Answers to each; 0: judge alone, the rule teacher reasons.")] = 8,
+    temperature: Annotated[float, Option(min=0.01, help="Of those answers.")] = 1.0,
+    judge: Annotated[str, Option(help="The reward that weighs answers: configured, a KIND, or none.")] = "configured",
     choose: Annotated[
-        str,
-        typer.Option(
-            help="drawn from a cell's distribution, or its best label; drawn by default if there are votes and a judge."
-        ),
+        str, Option(help="drawn from a cell's labels, or the best; drawn by default if there are votes and a judge.")
     ] = "",
-    cells: Annotated[int, typer.Option(min=0, help="Cells of each task, at most; 0: all.")] = 0,
-    weight: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of cells that get rows.")] = 1.0,
-    labelled_share: Annotated[
-        float, typer.Option(min=0.0, max=0.99, help="Labelled rows are repeated up to this share of all.")
-    ] = 0.5,
-    keep_above: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share that the likeliest label of a cell must have.")
-    ] = 0.0,
-    previous: Annotated[Path | None, typer.Option(help="The rows of an earlier round, to count what changed.")] = None,
-    rl_rows: Annotated[
-        Path | None, typer.Option(help="RL rows: those of tasks without a label here go beside the rows, as .rl.jsonl.")
-    ] = None,
-    rollout_batch: Annotated[
-        int, typer.Option(min=1, help="Their number is cut to a multiple of this, where there are as many.")
-    ] = 1,
-    tell_truth: Annotated[
-        bool, typer.Option("--tell-truth", help="For benchmarks: count how many labels are right.")
-    ] = False,
-    batch: Batch = 64,
-    max_len: MaxLen = 2048,
-    max_new_tokens: MaxNewTokens = 1024,
-    tensor_parallel: TensorParallel = 1,
-    seed: Seed = 42,
+    cells: Annotated[int, Option(min=0, help="Cells of each task, at most; 0: all.")] = 0,
+    weight: Annotated[float, Option(min=0.001, max=1.0, help="Share of cells that get rows.")] = 1.0,
+    labelled_share: Annotated[float, Option(min=0.0, max=0.99, help="Of all rows, by repeats, at least.")] = 0.5,
+    keep_above: Annotated[float, Option(min=0.0, max=1.0, help="Share that the likeliest label must have.")] = 0.0,
+    previous: Annotated[Path | None, Option(help="The rows of an earlier round, to count what changed.")] = None,
+    rl_rows: arguments.RlRows = None,
+    rollout_batch: arguments.RolloutBatch = 1,
+    tell_truth: Annotated[bool, Option("--tell-truth", help="For benchmarks: count the right labels.")] = False,
+    batch: arguments.Batch = 64,
+    max_len: arguments.MaxLen = 2048,
+    max_new_tokens: arguments.MaxNewTokens = 1024,
+    tensor_parallel: arguments.TensorParallel = 1,
+    seed: arguments.Seed = 42,
 ) -> None:
     """Give training cells without a label one of the policy's, weighed by the reward, as SFT rows in both directions.
 
-    What was answered is kept beside the rows: a run that was stopped goes on where it was.
+    What was answered is kept beside the rows: a run that was stopped goes on where it was. Of `--rl-rows`, those of
+    tasks without a label here go beside the rows, as .rl.jsonl.
 
     Examples:
 
@@ -105,17 +86,16 @@ def pseudo_label(
     origin = {"model": model_hash(model), "engine": [max_len, max_new_tokens]}
     content = work.write(rows, opened, origin, model.name)
     if rl_rows:
-        print(
-            write_chosen_rows(rl_rows, rows.with_suffix(".rl.jsonl"), {*run.tasks} - {*content["tasks"]}, rollout_batch)
-        )
+        others = {*run.tasks} - {*content["tasks"]}
+        print(write_chosen_rows(rl_rows, rows.with_suffix(".rl.jsonl"), others, rollout_batch))
     content["provenance"] = {"command": sys.argv, "model": str(model)}
-    write_text(rows.with_suffix(".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(rows.with_suffix(".json"), content)
 
 
 def rounds(
-    folders: Annotated[list[Path], typer.Argument(help="The folder of each round, which is called by its number.")],
-    result: Annotated[Path, typer.Option("--out", help="The rounds.json to write.")],
-    patience: Annotated[int, typer.Option(min=1, help="Rounds in a row that may do no better than the best.")] = 1,
+    folders: Annotated[list[Path], Argument(help="The folder of each round, which is called by its number.")],
+    result: Annotated[Path, Option("--out", help="The rounds.json to write.")],
+    patience: Annotated[int, Option(min=1, help="Rounds in a row that may do no better than the best.")] = 1,
 ) -> None:
     """Tell which round is kept and whether another is worth its time: prints its number, and `on` or `stop`.
 
@@ -124,6 +104,6 @@ def rounds(
     from cellduality_plugin.evaluation.rounds.summary import read_round, rounds_json
 
     content = rounds_json(sorted(map(read_round, folders), key=lambda each: each["round"]), patience)
-    write_text(result, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(result, content)
     print(content["kept"], "on" if content["goes_on"] else "stop")
     print(content["why"], file=sys.stderr)

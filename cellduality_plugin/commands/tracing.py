@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Console
+from typer import Option
 
-from cellduality_plugin.commands.arguments import pairs, wide_console
+from cellduality_plugin.commands.arguments import Data, Seed, pairs, wide_console
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 
@@ -16,29 +15,23 @@ if TYPE_CHECKING:
     from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
     from data_prep.traces.candidates import Teacher
 
-Data = Annotated[Path, typer.Option(help="A prepared folder (`cellduality data prepare`).")]
-
 
 def sample_candidates(
     data: Data,
-    teacher: Annotated[str, typer.Option(help="`rule` (offline, from labelled training cells), or a MODEL's name.")],
-    base_url: Annotated[str, typer.Option(help="Of an OpenAI-compatible endpoint; OpenAI's own if empty.")] = "",
-    candidates: Annotated[int, typer.Option(help="Candidates for each question.")] = 4,
-    concurrency: Annotated[int, typer.Option(help="Requests at the same time, at most.")] = 64,
-    temperature: Annotated[float, typer.Option(help="Of the model.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of a reply, at most.")] = 1024,
-    budget_tokens: Annotated[
-        int | None, typer.Option(help="Tokens that this teacher may take, earlier runs counted.")
-    ] = None,
-    budget_usd: Annotated[float | None, typer.Option(help="The same in US dollars, at the prices given.")] = None,
-    price_in: Annotated[float, typer.Option(help="Dollars for a million tokens of questions.")] = 0.0,
-    price_out: Annotated[float, typer.Option(help="Dollars for a million tokens of replies.")] = 0.0,
-    api_key_env: Annotated[str, typer.Option(help="The environment variable that holds the key.")] = "OPENAI_API_KEY",
-    limit: Annotated[int | None, typer.Option(help="Questions at most, drawn at random with their duals.")] = None,
-    well_posed: Annotated[
-        bool, typer.Option("--well-posed", help="Then ask the dual about each different answer, for the filter's own.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of the teacher, where it takes one, and of --limit.")] = 42,
+    teacher: Annotated[str, Option(help="`rule` (offline, from labelled training cells), or a MODEL's name.")],
+    base_url: Annotated[str, Option(help="Of an OpenAI-compatible endpoint; OpenAI's own if empty.")] = "",
+    candidates: Annotated[int, Option(help="Candidates for each question.")] = 4,
+    concurrency: Annotated[int, Option(help="Requests at the same time, at most.")] = 64,
+    temperature: Annotated[float, Option(help="Of the model.")] = 1.0,
+    max_tokens: Annotated[int, Option(help="Tokens of a reply, at most.")] = 1024,
+    budget_tokens: Annotated[int | None, Option(help="Tokens it may take, earlier runs counted.")] = None,
+    budget_usd: Annotated[float | None, Option(help="The same in US dollars, at the prices given.")] = None,
+    price_in: Annotated[float, Option(help="Dollars for a million tokens of questions.")] = 0.0,
+    price_out: Annotated[float, Option(help="Dollars for a million tokens of replies.")] = 0.0,
+    api_key_env: Annotated[str, Option(help="The environment variable that holds the key.")] = "OPENAI_API_KEY",
+    limit: Annotated[int | None, Option(help="Questions at most, drawn at random with their duals.")] = None,
+    well_posed: Annotated[bool, Option("--well-posed", help="Ask the dual about each answer, for the filter.")] = False,
+    seed: Seed = 42,
 ) -> None:
     """Ask a teacher about every question of DATA/sft.jsonl and keep each reply in DATA/traces/candidates.jsonl.
 
@@ -62,12 +55,8 @@ def sample_candidates(
 
     config = Config.load(data / "cellduality.json")
     tasks, vocabulary = config.load_tasks(), config.load_vocabulary()
-    settings = SampleSettings.read(
-        {
-            "candidates": candidates, "concurrency": concurrency, "budget_tokens": budget_tokens,
-            "budget_usd": budget_usd, "price_in": price_in, "price_out": price_out,
-        }
-    )  # fmt: skip
+    how = {"candidates": candidates, "concurrency": concurrency, "budget_tokens": budget_tokens}
+    settings = SampleSettings.read({**how, "budget_usd": budget_usd, "price_in": price_in, "price_out": price_out})
     model: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "api_key_env": api_key_env}
     who: Teacher = (
         read_rule_teacher(data, seed) if teacher == "rule" else EndpointTeacher(teacher, base_url, seed=seed, **model)
@@ -100,32 +89,25 @@ def _print_summary(did: SampleSummary, title: str, settings: SampleSettings) -> 
 
 def filter_candidates(
     data: Data,
-    keep: Annotated[int, typer.Option(help="Rows of a question, at most: the best.")] = 1,
+    keep: Annotated[int, Option(help="Rows of a question, at most: the best.")] = 1,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="The least RWJS of a gene list to the right one: NUMBER for all, or GROUP=NUMBER,...; a group is "
             "TASK, primal, dual, TASK/primal or TASK/dual. 0.5 where nothing is said."
         ),
     ] = None,
     share: Annotated[
-        list[str] | None,
-        typer.Option(help="Relative weights of the rows, GROUP=WEIGHT,...; a group not named weighs 1. All if empty."),
+        list[str] | None, Option(help="Weights of the rows, GROUP=WEIGHT,...; others weigh 1. All if empty.")
     ] = None,
-    directions: Annotated[str, typer.Option(help="both, or primal: no dual rows at all.")] = "both",
-    duals: Annotated[str, typer.Option(help="paired: duals of kept primal rows alone; all: all that pass.")] = "paired",
-    fill: Annotated[
-        bool, typer.Option("--fill", help="A question without an accepted candidate keeps its bare answer.")
-    ] = False,
-    traces: Annotated[
-        bool, typer.Option("--traces/--no-traces", help="Rows with the teacher's reasoning, or its answers alone.")
-    ] = True,
-    well_posed: Annotated[
-        bool, typer.Option("--well-posed", help="Leave out instances whose dual no answer, or more than one, solves.")
-    ] = False,
-    min_trace_words: Annotated[int, typer.Option(help="Words of a trace, at least.")] = 3,
-    max_trace_words: Annotated[int, typer.Option(help="Words of a trace, at most.")] = 400,
-    seed: Annotated[int, typer.Option(help="Of the choice and the order of rows.")] = 42,
+    directions: Annotated[str, Option(help="both, or primal: no dual rows at all.")] = "both",
+    duals: Annotated[str, Option(help="paired: duals of kept primal rows alone; all: all that pass.")] = "paired",
+    fill: Annotated[bool, Option("--fill", help="Where no candidate is accepted the bare answer is kept.")] = False,
+    traces: Annotated[bool, Option("--traces/--no-traces", help="With the teacher's reasoning, or without.")] = True,
+    well_posed: Annotated[bool, Option("--well-posed", help="Leave out where not just one answer solves.")] = False,
+    min_trace_words: Annotated[int, Option(help="Words of a trace, at least.")] = 3,
+    max_trace_words: Annotated[int, Option(help="Words of a trace, at most.")] = 400,
+    seed: Seed = 42,
 ) -> None:
     """Keep the candidates that pass as SFT rows in DATA/sft_traces.jsonl, the others with their reason.
 
@@ -157,7 +139,7 @@ def filter_candidates(
 
 def show_statistics(
     data: Data,
-    plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Also draw DATA/traces/stats.png.")] = True,
+    plot: Annotated[bool, Option("--plot/--no-plot", help="Also draw DATA/traces/stats.png.")] = True,
 ) -> None:
     """Print how many candidates pass and why others do not, what thresholds would leave, and how long traces are.
 

@@ -1,43 +1,43 @@
-"""`cellduality pack | calibrate | annotate`: a trained model with all its use needs, and labels for a new file."""
+"""`cellduality pack | calibrate | annotate | generate | predict | perturb`: a trained model in use."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-import typer
+from typer import Argument, Option
 
-from cellduality_plugin.commands.arguments import refuse_unknown, values_in
-from cellduality_plugin.commands.options import (
-    Backend,
-    Batch,
-    Given,
-    MaxLen,
-    MaxNewTokens,
-    Reading,
-    Seed,
-    Trained,
-    load_model,
-    reads_cells,
-)
+from cellduality_plugin.commands import arguments
+from cellduality_plugin.commands.arguments import Reading, load_model, reads_cells, refuse_unknown, values_in
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from cellduality_plugin.inference.model import Model
 
 LITTLE_SHARED = 0.5
 """Of the genes that a model knows: a file that has fewer is warned of."""
 
+Folder: TypeAlias = Annotated[Path, Argument(help="The folder of a trained model, as the recipes leave it.")]
+Cells: TypeAlias = Annotated[Path, Argument(help="The .h5ad file: counts or log1p values, of any size and layout.")]
+Out: TypeAlias = Annotated[Path, Option(help="The .h5ad file to write.")]
+Verify: TypeAlias = Annotated[
+    int, Option(min=0, help="Cells drawn for each, of which the best by the model's own dual is kept; 0: one.")
+]
+VerifyLabels: TypeAlias = Annotated[
+    int, Option(min=0, help="Answers to each cell, weighed by the model's own dual; 0: one greedy answer.")
+]
+KeyAdded: TypeAlias = Annotated[str, Option(help="The first part of the new columns of obs.")]
+CellTask: TypeAlias = Annotated[str, Option(help="The pair to ask; by default the first that writes such cells.")]
+
 
 def pack(
-    model: Annotated[Path, typer.Argument(help="The folder of a trained model.")],
-    data: Annotated[Path, typer.Option(help="The prepared folder it was trained on.")],
-    config: Annotated[
-        Path | None, typer.Option(help="The configuration of the training; that of the folder by default.")
-    ] = None,
-    max_len: MaxLen = 2048,
-    max_new_tokens: MaxNewTokens = 1024,
+    model: Folder,
+    data: arguments.Data,
+    config: arguments.ConfigFile = None,
+    max_len: arguments.MaxLen = 2048,
+    max_new_tokens: arguments.MaxNewTokens = 1024,
 ) -> None:
     """Put all that a model's use needs into its folder: vocabulary, dual pairs, rewards, how cells become sentences.
 
@@ -51,23 +51,19 @@ def pack(
 
 
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="The folder of a trained model, as the recipes leave it.")],
-    data: Annotated[Path, typer.Option(help="The prepared folder it was trained on.")],
-    split: Annotated[str, typer.Option(help="validation: fit, and keep it in the model; test or ood: measure.")] = (
+    model: Folder,
+    data: arguments.Data,
+    split: Annotated[str, Option(help="validation: fit, and keep it in the model; test or ood: measure.")] = (
         "validation"
     ),
-    cells: Annotated[int, typer.Option(min=1, help="Cells whose label is read, at most.")] = 128,
-    out: Annotated[
-        Path | None, typer.Option(help="Also write what was measured, as JSON, with a .png beside it.")
-    ] = None,
-    coverage: Annotated[
-        float, typer.Option(min=0.0, max=0.999, help="Of the sets of labels that are measured; 0: none.")
-    ] = 0.9,
-    task: Annotated[str, typer.Option(help="The pair to ask; by default the one that names cell types.")] = "",
-    verify: Annotated[int, typer.Option(min=0, help="As `annotate` has it, which uses the fit for the same.")] = 8,
-    backend: Backend = "transformers",
-    batch: Batch = 64,
-    seed: Seed = 42,
+    cells: Annotated[int, Option(min=1, help="Cells whose label is read, at most.")] = 128,
+    out: Annotated[Path | None, Option(help="Also write what was measured, as JSON, with a .png beside it.")] = None,
+    coverage: arguments.Coverage = 0.9,
+    task: arguments.LabelTask = "",
+    verify: VerifyLabels = 8,
+    backend: arguments.Backend = "transformers",
+    batch: arguments.Batch = 64,
+    seed: arguments.Seed = 42,
 ) -> None:
     """Make the confidence of `annotate` true, on cells whose labels are known; or measure on others how true it is.
 
@@ -81,14 +77,14 @@ def calibrate(
     `cellduality calibrate runs/cpu/grpo --data runs/cpu/data --split test --out runs/cpu/test/confidence.json`
     """
     from cellduality_plugin.evaluation.plots import save_confidence
-    from cellduality_plugin.files import write_text
+    from cellduality_plugin.files import write_json
 
     refuse_unknown(("--split", split, ("validation", "test", "ood")))
     found = load_model(model, backend).calibrate(
         data, split=split, cells=cells, task=task, verify=verify, coverage=coverage, batch=batch, seed=seed
     )
     if out:
-        write_text(out, json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        write_json(out, found)
         save_confidence(out.with_suffix(".png"), found)
     for way, numbers in found["metrics"].items():
         shown = ", ".join(f"{name} {one['value']:.3f}" for name, one in numbers.items())
@@ -101,22 +97,17 @@ def calibrate(
 
 @reads_cells
 def annotate(
-    cells: Annotated[Path, typer.Argument(help="The .h5ad file: counts or log1p values, of any size and layout.")],
-    model: Trained,
-    out: Annotated[Path, typer.Option(help="The copy to write, with labels.")],
-    key_added: Annotated[str, typer.Option(help="The column of obs with the labels.")] = "cell_type_cellduality",
-    task: Annotated[str, typer.Option(help="The pair to ask; by default the one that names cell types.")] = "",
-    verify: Annotated[
-        int, typer.Option(min=0, help="Answers to each cell, weighed by the model's own dual; 0: one greedy answer.")
-    ] = 8,
-    coverage: Annotated[
-        float,
-        typer.Option(min=0.0, max=0.999, help="How often a set of labels shall hold the true one; 0: no sets."),
-    ] = 0.0,
+    cells: Cells,
+    model: arguments.Packed,
+    out: Annotated[Path, Option(help="The copy to write, with labels.")],
+    key_added: Annotated[str, Option(help="The column of obs with the labels.")] = "cell_type_cellduality",
+    task: arguments.LabelTask = "",
+    verify: VerifyLabels = 8,
+    coverage: arguments.Coverage = 0.0,
     unassigned_below: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Cells of a lower confidence get no label.")
+        float, Option(min=0.0, max=1.0, help="Cells of a lower confidence get no label.")
     ] = 0.0,
-    given: Given = None,
+    given: arguments.Given = None,
     *,
     reading: Reading,
 ) -> None:
@@ -134,27 +125,157 @@ def annotate(
     `cellduality annotate mouse.h5ad --model runs/cpu/grpo --out annotated.h5ad --species mouse --verify 0`
     """
     settings = {"verify": verify, "coverage": coverage, "unassigned_below": unassigned_below}
-    label_file(reading.load(model), cells, out, reading, settings, key_added=key_added, task=task, given=given)
+    _label(reading.load(model), task, cells, out, given, key_added, reading, **settings)
 
 
-def label_file(
+def generate(
+    model: arguments.Packed,
+    out: Out,
+    cell_type: Annotated[list[str] | None, Option(help="What to write; may be given several times.")] = None,
+    n: Annotated[int, Option("-n", min=1, help="Cells of each.")] = 100,
+    verify: Verify = 4,
+    length: Annotated[int | None, Option(help="Genes of a cell; by default those of a cell sentence.")] = None,
+    given: arguments.Given = None,
+    task: CellTask = "",
+    key_added: KeyAdded = "cellduality",
+    backend: arguments.Backend = "transformers",
+    batch: arguments.Batch = 64,
+    seed: arguments.Seed = 42,
+) -> None:
+    """Write cells of a type as AnnData: expression by the line fitted to the training cells, ranks as a layer.
+
+    Examples:
+
+    `cellduality generate --model runs/cpu/grpo --cell-type "CD19+ B" -n 200 --out cells.h5ad`
+
+    `cellduality generate --model runs/cpu/grpo --cell-type "CD19+ B" --cell-type Dendritic --verify 0 --out cells.h5ad`
+    """
+    from cellduality_plugin.evaluation.generated import write_anndata
+    from cellduality_plugin.inference.asking import refuse_taken
+
+    refuse_taken(out, model)
+    cells = load_model(model, backend).generate(
+        cell_type or [], n, length=length, given=values_in(given, "--set"), task=task, key_added=key_added,
+        verify=verify, batch=batch, seed=seed,
+    )  # fmt: skip
+    write_anndata(out, cells)
+    _tell(cells, key_added, out)
+
+
+@reads_cells
+def predict(
+    task: Annotated[str, Argument(help="The pair to ask, also one of your own.")],
+    cells: Cells,
+    model: arguments.Packed,
+    out: Out,
+    given: arguments.Given = None,
+    control: arguments.Control = None,
+    verify: Annotated[int | None, Option(min=0, help="As `annotate` (default 8), or as `perturb` (4).")] = None,
+    key_added: Annotated[str, Option(help="The new column of obs, or the first part of the new ones.")] = "",
+    *,
+    reading: Reading,
+) -> None:
+    """Ask any pair about the cells of a file: labels go into a copy of it, cells into a new one.
+
+    What was answered is kept: a run that was stopped goes on when the same command is given again.
+
+    Examples:
+
+    `cellduality predict drug_exposure_prediction new.h5ad --model runs/cpu/grpo --set drug=IFN-beta --out out.h5ad`
+
+    `cellduality predict dropout_recovery new.h5ad --model runs/mine/grpo --out out.h5ad`
+    """
+    from cellduality_plugin.inference.writing import refuse_control
+    from cellduality_plugin.parsing import OneOf
+
+    trained = reading.load(model)
+    pair, own = trained.checkpoint.task(task), {} if verify is None else {"verify": verify}
+    if isinstance(pair.answer, OneOf):
+        refuse_control(pair, _untreated(control))
+        _label(trained, task, cells, out, given, key_added or f"{pair.answer.kind}_cellduality", reading, **own)
+    else:
+        shown = values_in(given, "--set")
+        _write(trained, task, cells, out, shown, control, key_added or "cellduality", reading, **own)
+
+
+@reads_cells
+def perturb(
+    cells: Cells,
+    model: arguments.Packed,
+    perturbation: Annotated[str, Option(help="What is done to them, in the model's words.")],
+    out: Out,
+    control: arguments.Control = None,
+    verify: Verify = 4,
+    task: CellTask = "",
+    key_added: KeyAdded = "cellduality",
+    *,
+    reading: Reading,
+) -> None:
+    """Write what each untreated cell of a file becomes under a perturbation, as AnnData with the same names and obs.
+
+    Untreated are the cells of `--control`; by default those called "control" in obs["perturbation"], or all of them.
+
+    Example:
+
+    `cellduality perturb control.h5ad --model runs/cpu/grpo --perturbation "cytokine IFN-beta" --out out.h5ad`
+    """
+    from cellduality_plugin.inference.writing import cell_pair
+
+    trained = reading.load(model)
+    pair = cell_pair(trained.checkpoint, task, from_control=True)
+    given = values_in([f"perturbation={perturbation}"], "--perturbation")
+    _write(trained, pair.name, cells, out, given, control, key_added, reading, verify=verify)
+
+
+def _untreated(control: str | None) -> tuple[str, str] | None:
+    return next(iter(values_in([control], "--control").items())) if control else None
+
+
+def _label(
     trained: Model,
+    task: str,
     cells: Path,
     out: Path,
-    reading: Reading,
-    settings: dict[str, Any],
-    *,
     given: list[str] | None,
-    **how: str,
+    key: str,
+    reading: Reading,
+    **settings: Any,
 ) -> None:
     """Write a copy of a file with labels, and print how many cells have which."""
     from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
 
-    own = AnnotateSettings.read(settings | reading.of_draws, where="annotate")
-    found, shared = trained.annotate_file(cells, out, own, given=values_in(given, "--set"), **how, **reading.of_file)
+    own, shown = AnnotateSettings.read(settings | reading.of_draws, where="annotate"), values_in(given, "--set")
+    found, shared = trained.annotate_file(cells, out, own, key_added=key, task=task, given=shown, **reading.of_file)
     if shared < LITTLE_SHARED:
         print(f"warning: the file has {shared:.0%} of the genes that the model knows; labels may be worth little")
     for label, count in Counter(found["label"]).most_common():
         sure = found.loc[found["label"] == label, "confidence"].mean()
         print(f"{count:>8} {label}" + ("" if label == UNASSIGNED else f"  (mean confidence {sure:.2f})"))
     print(f"{len(found)} cells, {shared:.0%} of the model's genes: {out}")
+
+
+def _write(
+    trained: Model,
+    task: str,
+    cells: Path,
+    out: Path,
+    given: dict[str, str],
+    control: str | None,
+    key: str,
+    reading: Reading,
+    **settings: Any,
+) -> None:
+    """Write the cells that a pair answers with about a file, and print how many could be read."""
+    from cellduality_plugin.inference.writing import WriteSettings
+
+    own, how = WriteSettings.read(settings | reading.of_draws), reading.of_file
+    written = trained.write_file(task, cells, out, own, given=given, control=_untreated(control), key_added=key, **how)
+    _tell(written, key, out)
+
+
+def _tell(cells: AnnData, key: str, out: Path) -> None:
+    """Print how many cells were written, and why some could not be read."""
+    failures = Counter(reason for reason in cells.obs[f"{key}_failure"] if reason)
+    for reason, count in failures.most_common():
+        print(f"{count:>8} cells without genes: {reason}")
+    print(f"{cells.n_obs} cells, mean validity {cells.obs[f'{key}_validity'].mean():.3f}: {out}")

@@ -11,11 +11,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cellduality_plugin.alarms import steps_of
+from cellduality_plugin.alarms import step_metrics, steps_of, with_ratios
 from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.evaluation.plots import save_figure2
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.ratios import step_metrics, with_ratios
 from cellduality_plugin.tasks import TASKS, DualTask
 
 Curves: TypeAlias = dict[str, list[tuple[int, float]]]
@@ -72,7 +71,13 @@ def _by_name(values: Iterable[tuple[str, int, float]]) -> Curves:
 
 
 def divided(curves: Curves) -> Curves:
-    """Return the finite values of curves, and ratios where two means are logged: :mod:`cellduality_plugin.ratios`."""
+    """Return the finite values of curves, and ratios where two means are logged: :mod:`cellduality_plugin.alarms`.
+
+    Examples
+    --------
+    >>> divided({"dual_share/t": [(1, 0.5), (2, 0.0)], "dual_reward/t": [(1, 0.25), (2, 0.0)]})
+    {'dual_reward/t': [(1, 0.5)]}
+    """
     values = ((name, step, value) for step, own in steps_of(curves) for name, value in with_ratios(own).items())
     return _by_name(each for each in values if math.isfinite(each[2]))
 

@@ -1,11 +1,13 @@
-"""Labels for cells that have none: what the policy answers, checked by its own dual."""
+"""Labels for cells that have none, checked by the policy's own dual; and how right they are where labels are known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +18,44 @@ from cellduality_plugin.duals import Dual
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import CONFIGURED
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, answered, likeliest, refuse_every
+from cellduality_plugin.evaluation.checkpoints import versions
+from cellduality_plugin.evaluation.confidence import (
+    FORMAT,
+    VERSION,
+    confidence_metrics,
+    reliability,
+    risk_coverage,
+    set_metrics,
+)
+from cellduality_plugin.evaluation.rounds.labelling import (
+    NOBODY,
+    Opinion,
+    Panel,
+    answered,
+    likeliest,
+    luck,
+    refuse_every,
+)
 from cellduality_plugin.examples import Example
-from cellduality_plugin.inference.asking import Asker, AskSettings
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.inference.asking import PROVENANCE, Asker, AskSettings, refuse_taken_keys
 from cellduality_plugin.inference.calibration import Calibration
 from cellduality_plugin.inference.checkpoint import Checkpoint
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.tasks import DualTask
-from data_prep.cells import RankedCells
-from data_prep.pseudo import kind_of
+from data_prep.cells import CellTable
+from data_prep.pseudo import kind_of, question, read_sft, served
+from data_prep.views import source_of
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from pandas import DataFrame
 
 UNASSIGNED = "unassigned"
 """The label of a cell that gets none."""
+FITTED = "validation"
+"""The split whose labels a calibration is fitted to; the others are for measuring."""
 
 
 class AnnotateSettings(AskSettings):
@@ -48,23 +72,6 @@ class AnnotateSettings(AskSettings):
     def asked(self) -> str:
         """What a calibration is of: how the model is asked."""
         return f"verify {self.verify}, temperature {self.temperature:g}" if self.verify else "greedy"
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """The labels of cells, in the order they were given.
-
-    ``table`` has by cell ``label`` (:data:`UNASSIGNED` where there is none), ``confidence`` in [0, 1], ``votes`` (the
-    share of the answers that named the label), ``reasoning`` (of the first such answer), and with a ``coverage``
-    ``set`` (labels, the likeliest first, between bars). ``probabilities`` are cells x ``labels``, of a calibrated
-    model; else shares of votes x reward, or how likely each label is as an answer without reasoning. Rows sum to 1, or
-    to 0 where nothing could be read. ``labels`` are the whole set, or of one that no question lists those that some
-    cell has a share of.
-    """
-
-    labels: tuple[str, ...]
-    table: DataFrame
-    probabilities: NDArray[np.float32]
 
 
 class Annotator(Asker):
@@ -95,25 +102,55 @@ class Annotator(Asker):
             tasks=[self.task.name], every=bool(settings.verify and (self.calibration or calibrating)),
         )  # fmt: skip
 
-    def annotate(self, cells: RankedCells, players: Players, kept: AnswerCache, name: str = "") -> Annotation:
-        """Return the labels of ``cells``; what is in ``kept`` is not asked again. The progress bar shows ``name``."""
+    def annotate(
+        self,
+        cells: AnnData | CellTable,
+        everything: DataFrame,
+        source: str,
+        key: str,
+        given: Mapping[str, str],
+        opened: AbstractContextManager[Players],
+        kept: AnswerCache,
+        name: str = "",
+    ) -> tuple[DataFrame, dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Return the table of the cells that were asked, and what goes into obs, obsm and uns of ``everything``.
+
+        The table has by cell ``label`` (:data:`UNASSIGNED` where there is none), ``confidence`` in [0, 1], ``votes``
+        (the share of the answers that named the label), ``reasoning`` (of the first such answer), and with a
+        ``coverage`` ``set`` (labels, the likeliest first, between bars). The probabilities in obsm are cells x labels;
+        rows sum to 1, or to 0 where nothing could be read. The labels are the whole set, or of one that no question
+        lists those that some cell has a share of. What is in ``kept`` is not asked again; the progress bar shows
+        ``name``.
+        """
         import pandas
 
-        rows, every = [], list[Mapping[str, float]]()
-        labels = self.labels if self.vocabulary.lists(self.kind) else ()
-        probabilities = np.zeros((len(cells), len(labels)), dtype=np.float32)
-        questions = self.questions(cells, cells.known(self.columns))
-        for number, opinion in enumerate(self.opinions(questions, len(cells), players, kept, name)):
-            shares = self.shares(opinion)
-            if labels:
-                probabilities[number] = [shares.get(label, 0.0) for label in labels]
-            else:
-                every.append(shares)
-            rows.append(self._row(opinion, shares))
-        if every:
+        names = ("confidence", "votes", "reasoning", "set")
+        refuse_taken_keys(everything.columns, [key, *(f"{key}_{each}" for each in names)])
+        ranked, origin = self.readable(cells, source, given)
+        with opened as players:
+            questions = self.questions(ranked, ranked.known(self.columns))
+            rows, labels, every = [], self.labels if self.vocabulary.lists(self.kind) else (), list[Any]()
+            for opinion in self.opinions(questions, len(ranked), players, kept, name):
+                own = self.shares(opinion)
+                rows.append(self._row(opinion, own))
+                every.append(_row_of(own, labels) if labels else own)
+        if not labels:
             labels = tuple(sorted(set().union(*every)))
-            probabilities = np.array([[s.get(label, 0.0) for label in labels] for s in every], dtype=np.float32)
-        return Annotation(labels, pandas.DataFrame(rows, index=cells.obs.index), probabilities)
+            every = [_row_of(own, labels) for own in every]
+        shares = np.array(every)
+        asked, index = pandas.DataFrame(rows, index=ranked.obs.index), everything.index.astype(str)
+        table = asked.reindex(index)
+        table = table.fillna({"label": UNASSIGNED, "confidence": 0.0, "votes": 0.0, "reasoning": "", "set": ""})
+        label = pandas.Categorical(table.pop("label"), categories=[*labels, UNASSIGNED])
+        obs = {key: label.remove_unused_categories(), **{f"{key}_{each}": table[each].to_numpy() for each in table}}
+        places = asked.index.get_indexer(index)
+        probabilities = np.where(places[:, None] >= 0, shares[places], np.float32(0))
+        provenance = {
+            "model": str(self.checkpoint.model), "task": self.task.name, "labels": list(labels), **origin,
+            "versions": versions(), **self.settings.model_dump(),
+            "calibration_labels": self.calibration.labels if self.calibration else 0,
+        }  # fmt: skip
+        return asked, obs, {f"{key}_probability": probabilities}, {PROVENANCE: provenance}
 
     def opinions(
         self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache, name: str = ""
@@ -135,6 +172,60 @@ class Annotator(Asker):
         if not (self.settings.verify and opinion.votes):
             return next(iter(opinion.votes), "")
         return likeliest(shares, opinion.votes)
+
+    def known_cells(self, data: Path, split: str, count: int) -> list[tuple[Example, str]]:
+        """Return up to ``count`` (question, true label) of a split, in random order, those of the audit first.
+
+        The questions are those of annotation: nothing of the label is in them. A CellDualityError if there is no such
+        cell.
+        """
+        task = self.task
+        by_source, _ = served(read_sft(data / "sft.jsonl"), {task.name: task})
+        audit, place = data / "audit.jsonl", dict[str, int]()
+        for row in read_jsonl(audit) if audit.is_file() else ():
+            example = Example.from_label(row["label"])
+            if example.task == task.name:
+                place.setdefault(example.id, len(place))
+        rows = [row for row in read_jsonl(data / "cells.jsonl") if row.get(self.kind) in self.labels]
+        rows = [row for row in rows if row["split"] == split and source_of(row["id"]) in by_source]
+        if not rows:
+            hint = "use validation (to fit) or test (to measure)"
+            raise CellDualityError(f"no {split} cell of {task.name}", code="no-cells", where=str(data), hint=hint)
+        rows.sort(key=lambda row: (place.get(row["id"], len(place)), luck(self.settings.seed, "known", row["id"])))
+        asked = [question(task, row, hidden=self.hidden, masks=1, rng=self.rng(row["id"])) for row in rows[:count]]
+        return [(each, str(row[self.kind])) for each, row in zip(asked, rows, strict=False)]
+
+    def measured(self, opinions: Sequence[Opinion], truth: Sequence[str], split: str) -> dict[str, Any]:
+        """Return how right and how true the confidence is on cells whose labels are known, as JSON.
+
+        ``metrics`` has :func:`.confidence.confidence_metrics` of each way to weigh the same answers: ``calibrated``,
+        which is what annotation gives and has those of its sets, too; ``uncalibrated``; and the ``votes`` alone. On the
+        split of the fit, ``in_sample``, they are those of cells that were fitted to.
+        """
+        calibration, draws = self.calibration, self.settings.verify or 1
+        ways = {"uncalibrated": [self.shares(each, calibrated=False) for each in opinions]}
+        if self.settings.verify:
+            ways["votes"] = [{label: n / draws for label, n in each.votes.items()} for each in opinions]
+        if calibration:
+            ways = {"calibrated": [self.shares(each) for each in opinions], **ways}
+        content: dict[str, Any] = {
+            "format": FORMAT, "version": VERSION, "split": split, "in_sample": split == FITTED,
+            "task": self.task.name, "asked": self.settings.asked, "n": len(truth),
+            "calibration": calibration and asdict(calibration), "metrics": {}, "reliability": {}, "risk_coverage": {},
+        }  # fmt: skip
+        for way, shares in ways.items():
+            labels = [self.label(*each) for each in zip(opinions, shares, strict=True)]
+            sure = [own.get(label, 0.0) for own, label in zip(shares, labels, strict=True)]
+            right = [label == true for label, true in zip(labels, truth, strict=True)]
+            content["metrics"][way] = confidence_metrics(sure, right, self.settings.seed)
+            content["reliability"][way] = reliability(sure, right)
+            content["risk_coverage"][way] = np.round(risk_coverage(sure, right), 6).T.tolist()
+        if calibration and (coverage := self.settings.coverage):
+            inside = calibration.inside(opinions, self.labels, coverage)
+            columns = [self.labels.index(true) for true in truth]
+            content["coverage"] = coverage
+            content["metrics"]["calibrated"] |= set_metrics(inside, columns, self.settings.seed)
+        return content
 
     def _row(self, opinion: Opinion, shares: Mapping[str, float]) -> dict[str, str | float]:
         label = self.label(opinion, shares)
@@ -160,6 +251,10 @@ class Annotator(Asker):
         prompt = self.task.primal_prompt(example.inputs, self.vocabulary)
         logs = np.array(await players.greedy.choice_log_probs(prompt, texts))
         return replace(greedy, rewards=dict(zip(labels, softmax(logs).tolist(), strict=True)))
+
+
+def _row_of(shares: Mapping[str, float], labels: Sequence[str]) -> NDArray[np.float32]:
+    return np.array([shares.get(label, 0.0) for label in labels], dtype=np.float32)
 
 
 def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:

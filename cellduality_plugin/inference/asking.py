@@ -1,8 +1,9 @@
-"""One pair of a trained model, ready to be asked about the cells of AnnData or of a file."""
+"""One pair of a trained model, ready to be asked about the cells of AnnData or of a file, and the file that is made."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -16,8 +17,8 @@ from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.checkpoints import file_hash, model_hash, versions
 from cellduality_plugin.examples import Example
+from cellduality_plugin.files import whole_file
 from cellduality_plugin.inference.checkpoint import Checkpoint
-from cellduality_plugin.inference.files import refuse_taken
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.seeds import request_seed
@@ -31,6 +32,10 @@ from data_prep.views import known_by
 if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame
+
+
+PROVENANCE = "cellduality"
+"""The key of ``uns`` by which a file of ours is known."""
 
 
 class AskSettings(Settings):
@@ -85,10 +90,7 @@ class Asker:
             self.refuse_unshown(given)
             table = replace(table, obs=table.obs.assign(**given))
         if missing := sorted(set(self.columns) - set(table.obs)):
-            what, there = (
-                f"no column {missing[0]!r}, which the question shows",
-                ", ".join(map(str, table.obs)) or "none",
-            )
+            what, there = f"no column {missing[0]!r}, which the question shows", ", ".join(map(str, table.obs))
             hint = f"there is {there or 'none'}; or give it one value: --set {missing[0]}=VALUE"
             raise CellDualityError(what, code="unknown-column", where=f"{source}, obs", hint=hint)
         shared = self.genes.intersection(table.genes)
@@ -136,3 +138,50 @@ def no_file() -> Iterator[AnswerCache]:
     with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers", {}) as kept:
         yield kept
         kept.discard()
+
+
+def refuse_taken(out: Path, source: Path) -> None:
+    """Raise if ``out`` is the input, or a file that was not written by this command."""
+    import h5py
+
+    what = "would replace the input" if out.resolve() == source.resolve() else ""
+    if not what and out.exists():
+        what = "a file that we did not write is there"
+        with contextlib.suppress(OSError), h5py.File(out) as file:
+            what = "" if f"uns/{PROVENANCE}" in file else what
+    if what:
+        raise CellDualityError(what, code="file-taken", where=str(out), hint="choose another --out, or move it away")
+
+
+def refuse_taken_keys(obs: Iterable[str], columns: Iterable[str]) -> None:
+    """Raise if a column of ``obs`` has the name of one of ``columns``, which would be written."""
+    if taken := sorted(set(obs) & set(columns)):
+        what = f"obs has a column {taken[0]!r} already"
+        raise CellDualityError(what, code="key-taken", where="--key-added", hint="give another name")
+
+
+def write_copy(
+    source: Path, out: Path, obs: Mapping[str, Any], obsm: Mapping[str, Any], uns: Mapping[str, Any]
+) -> None:
+    """Write ``out``, whole or not at all: ``source`` with further columns of ``obs``, ``obsm`` and ``uns``.
+
+    The rest is copied as bytes: matrices of any size are never read.
+    """
+    import h5py
+    from anndata.io import read_elem, write_elem
+
+    with whole_file(out, "w+b") as stream, source.open("rb") as original:
+        shutil.copyfileobj(original, stream)
+        with h5py.File(stream, "r+") as file:
+            table = file["obs"]
+            if table.attrs.get("encoding-version") == "0.2.0":
+                for column, values in obs.items():  # the others stay, readable by this anndata or not
+                    write_elem(table, column, values)
+                table.attrs["column-order"] = np.array([*table.attrs["column-order"], *obs], dtype=object)
+            else:  # of an older layout, which is brought up to date
+                write_elem(file, "obs", read_elem(table).assign(**obs))
+            for group, items in (("obsm", obsm), ("uns", uns)):
+                if group not in file:
+                    write_elem(file, group, {})
+                for key, value in items.items():
+                    write_elem(file[group], key, value)

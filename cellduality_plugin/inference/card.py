@@ -11,10 +11,10 @@ from cellduality_plugin import __version__
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.checkpoints import model_hash
-from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
 from cellduality_plugin.evaluation.metrics.registry import place, titled
+from cellduality_plugin.evaluation.report import read_metrics
 from cellduality_plugin.evaluation.tables import section_title, written
-from cellduality_plugin.files import read_versioned, write_text
+from cellduality_plugin.files import write_text
 from cellduality_plugin.inference.checkpoint import Checkpoint, read_checkpoint
 from cellduality_plugin.reward_names import shortened
 from data_prep.registry import DATASETS
@@ -70,8 +70,7 @@ def write_card(folder: Path, metrics: Path | None = None, audit: Path | None = N
 
 def _measured(folder: Path, path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Return {(section, metric): what was measured of the model in ``folder``}, of those that have a value."""
-    hint = "give metrics.json of cellduality evaluate"
-    content = read_versioned(path, FORMAT, VERSION, what="metrics", hint=hint)
+    content = read_metrics(path)
     own, models = model_hash(folder), content["provenance"]["models"]
     names = [name for name, made_from in models.items() if made_from["model"] == own]
     if not names:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.checkpoints import file_hash, versions
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
-from cellduality_plugin.inference.expression import lines_by_task
 from cellduality_plugin.policies.offline import check_checkpoint
 from cellduality_plugin.tasks import DualTask
 from data_prep.manifests import read_manifest
@@ -107,6 +108,46 @@ def note_calibration(checkpoint: Checkpoint, task: str, asked: str, found: Mappi
     notes = checkpoint.notes | {"calibration": known | {task: known.get(task, {}) | {asked: dict(found)}}}
     _write_notes(checkpoint.model / FOLDER, notes)
     return replace(checkpoint, notes=notes)
+
+
+def fit_line(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the least-squares line of expression over log rank, each cell and rank counted once.
+
+    ``curves`` are by set, as :func:`data_prep.cells.expression_at_rank` measures them.
+
+    Examples
+    --------
+    >>> curve = {"mean": [3.0, 3.0 - np.log(2), 3.0 - np.log(3)], "cells": [2, 2, 1], "unit": "log1p"}
+    >>> line = fit_line({"blood": curve})
+    >>> round(line["intercept"], 3), round(line["slope"], 3), round(line["r2"], 3), line["cells"]
+    (3.0, -1.0, 1.0, 2)
+    """
+    own = list(curves.values())
+    means = np.concatenate([np.asarray(curve["mean"], dtype=float) for curve in own])
+    counts = np.concatenate([np.asarray(curve["cells"], dtype=float) for curve in own])
+    ranks = np.concatenate([np.arange(1, len(curve["mean"]) + 1) for curve in own])
+    slope, intercept = np.polyfit(np.log(ranks), means, 1, w=np.sqrt(counts))
+    left = means - intercept - slope * np.log(ranks)
+    spread = means - np.average(means, weights=counts)
+    return {
+        "intercept": float(intercept), "slope": float(slope),
+        "r2": float(1 - (counts * left**2).sum() / (counts * spread**2).sum()),
+        "cells": int(sum(max(curve["cells"]) for curve in own)),
+        "sets": sorted(curves), "unit": " or ".join(sorted({curve["unit"] for curve in own})),
+    }  # fmt: skip
+
+
+def lines_by_task(curves: Mapping[str, Any], asked: Mapping[str, Iterable[str]]) -> dict[str, dict[str, Any]]:
+    """Return the line of each task over the sets that it is asked about (``asked``: tasks by set), where it has one.
+
+    A line needs two ranks; data of an earlier version have no curves.
+    """
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for source, tasks in asked.items():
+        for task in tasks:
+            if len(curves.get(source, {}).get("mean", ())) > 1:
+                found.setdefault(task, {})[source] = curves[source]
+    return {task: fit_line(own) for task, own in found.items()}
 
 
 def _genes_by_task(data: Path, asked: Mapping[str, list[str]]) -> dict[str, list[str]]:

@@ -1,28 +1,25 @@
-"""A trained model in Python: load it, annotate AnnData or files, write cells."""
+"""A trained model in Python: load it, annotate AnnData or files, write cells, ask any pair."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from cellduality_plugin.evaluation.audit.engine import Players, checkpoint_players
-from cellduality_plugin.evaluation.checkpoints import versions
-from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings, Annotator
-from cellduality_plugin.inference.asking import AskSettings, no_file
-from cellduality_plugin.inference.calibrating import FITTED, known_cells, measured
+from cellduality_plugin.evaluation.generated import write_anndata
+from cellduality_plugin.inference.annotating import FITTED, AnnotateSettings, Annotator
+from cellduality_plugin.inference.asking import PROVENANCE, AskSettings, no_file, write_copy
 from cellduality_plugin.inference.calibration import fit
 from cellduality_plugin.inference.checkpoint import Checkpoint, note_calibration, read_checkpoint
-from cellduality_plugin.inference.files import PROVENANCE, refuse_taken_keys, write_copy
-from cellduality_plugin.inference.predicting import Predicting
-from cellduality_plugin.policies.cache import AnswerCache
+from cellduality_plugin.inference.writing import KEY as WRITTEN
+from cellduality_plugin.inference.writing import Writer, WriteSettings, cell_pair, refuse_control
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.policies.offline import EngineSettings
-from data_prep.cells import CellTable
+from cellduality_plugin.tasks import DualTask
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,7 +30,7 @@ Backend = Literal["transformers", "vllm"]
 KEY = "cell_type_cellduality"
 
 
-class Model(Predicting):
+class Model:
     """A trained model with all that it needs to be used.
 
     ``Model.load("runs/cpu/grpo").annotate(adata)``; then ``scanpy.pl.umap(adata, color="cell_type_cellduality")``.
@@ -66,26 +63,17 @@ class Model(Predicting):
 
         Further columns of ``obs`` are ``KEY_confidence`` in [0, 1], ``KEY_votes`` and ``KEY_reasoning``, with a
         ``coverage`` also ``KEY_set``; ``obsm`` gets ``KEY_probability`` (cells x labels, whose names are
-        ``uns["cellduality"]["labels"]``). A CellDualityError if the cells share no gene with the model, or a column is
-        there already.
-
-        Parameters
-        ----------
-        adata
-            ``X`` holds counts or log1p values; ``var_names`` are gene symbols as in the training data.
-        task
-            The pair that is asked; by default the one that names cell types.
-        given
-            What every question shows besides the cell, by column; other such columns are read from ``obs``.
-        settings
-            Those of :class:`~cellduality_plugin.inference.annotating.AnnotateSettings`.
+        ``uns["cellduality"]["labels"]``). ``X`` holds counts or log1p values, ``var_names`` are gene symbols as in the
+        training data. The pair ``task`` is asked, by default the one that names cell types; ``given`` is what every
+        question shows besides the cell, by column, other such columns are read from ``obs``. The ``settings`` are those
+        of :class:`.annotating.AnnotateSettings`. A CellDualityError if the cells share no gene with the model, or a
+        column is there already.
         """
         annotator = Annotator(self.checkpoint, AnnotateSettings.read(settings, where="annotate"), task)
-        name = key_added if progress else ""
+        name, players = key_added if progress else "", self._players(annotator.settings)
         with no_file() as kept:
-            _, obs, obsm, uns = self._annotated(
-                annotator, adata, adata.obs, "adata", key_added, given or {}, kept, name
-            )
+            _, *added = annotator.annotate(adata, adata.obs, "adata", key_added, given or {}, players, kept, name)
+        obs, obsm, uns = added
         result = adata.copy() if copy else adata
         for column, values in obs.items():
             result.obs[column] = values
@@ -108,17 +96,15 @@ class Model(Predicting):
 
         The matrix is read in blocks and never held. What was answered is kept in ``out.answers`` while it runs: a run
         that was stopped goes on where it was. ``reading`` is how the file is read, as
-        :func:`~data_prep.h5ad.loaders.load_h5ad` has it. A CellDualityError as of :meth:`annotate`, or if the file
+        :func:`~data_prep.h5ad.loaders.load_h5ad` has it. Returned are the table of the cells that could be read, and
+        the share of the model's genes that the file has. A CellDualityError as of :meth:`annotate`, or if the file
         cannot be read, or ``out`` is a file that we did not write.
-
-        Returns
-        -------
-        The table of the cells that could be read, and the share of the model's genes that the file has.
         """
         annotator, given = Annotator(self.checkpoint, settings, task), given or {}
         asked = settings.model_dump(exclude={"unassigned_below", "coverage"})
+        players, name = self._players(settings), source.stem
         with annotator.opened(source, out, given, reading, settings=asked, backend=self._backend) as (cells, obs, kept):
-            table, *added = self._annotated(annotator, cells, obs, source.stem, key_added, given, kept, source.stem)
+            table, *added = annotator.annotate(cells, obs, name, key_added, given, players, kept, name)
             write_copy(source, out, *added)
         return table, added[-1][PROVENANCE]["shared_genes"]
 
@@ -129,60 +115,142 @@ class Model(Predicting):
 
         The questions are those of :meth:`annotate`. On ``"validation"`` cells the fit goes into the model's notes, for
         the same ``verify`` and ``temperature``; of another split nothing is fitted. A CellDualityError if there are no
-        such cells, or too few of them.
-
-        Returns
-        -------
-        What :func:`~cellduality_plugin.inference.calibrating.measured` says of these cells.
+        such cells, or too few of them. Returned is what :meth:`.annotating.Annotator.measured` says of them.
         """
         own = AnnotateSettings.read(settings, where="calibrate")
         annotator = Annotator(self.checkpoint, own, task, calibrating=True)
         if split != FITTED and own.coverage and annotator.calibration:
             annotator.calibration.threshold(own.coverage)  # refused before a cell is asked about
-        examples, truth = zip(*known_cells(data, annotator, split, cells), strict=True)
+        examples, truth = zip(*annotator.known_cells(data, split, cells), strict=True)
         with no_file() as kept, self._players(own) as players:
             found = list(annotator.opinions(examples, len(examples), players, kept, split))
         if split == FITTED:
             annotator.calibration = fit(found, truth, annotator.labels)
             if own.coverage:
                 annotator.calibration.threshold(own.coverage)
-            self.checkpoint = note_calibration(
-                self.checkpoint, annotator.task.name, own.asked, asdict(annotator.calibration)
-            )
-        return measured(annotator, found, truth, split)
+            kept_fit = asdict(annotator.calibration)
+            self.checkpoint = note_calibration(self.checkpoint, annotator.task.name, own.asked, kept_fit)
+        return annotator.measured(found, truth, split)
 
-    def _annotated(
+    def generate(
         self,
-        annotator: Annotator,
-        cells: AnnData | CellTable,
-        everything: DataFrame,
-        source: str,
-        key: str,
-        given: Mapping[str, str],
-        kept: AnswerCache,
-        name: str,
-    ) -> tuple[DataFrame, dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Return the table of the cells that were asked, and what goes into obs, obsm and uns of ``everything``."""
-        import pandas
+        cell_type: str | Sequence[str] = (),
+        n: int = 100,
+        *,
+        length: int | None = None,
+        given: Mapping[str, str] | None = None,
+        task: str = "",
+        key_added: str = WRITTEN,
+        progress: bool = True,
+        **settings: Any,
+    ) -> AnnData:
+        """Return ``n`` written cells of each type: ``X`` is expression by the fitted line, the layer ``rank`` ranks.
 
-        names = ("confidence", "votes", "reasoning", "set")
-        refuse_taken_keys(everything.columns, [key, *(f"{key}_{each}" for each in names)])
-        ranked, origin = annotator.readable(cells, source, given)
-        with self._players(annotator.settings) as players:
-            found = annotator.annotate(ranked, players, kept, name)
-        index = everything.index.astype(str)
-        table = found.table.reindex(index)
-        table = table.fillna({"label": UNASSIGNED, "confidence": 0.0, "votes": 0.0, "reasoning": "", "set": ""})
-        label = pandas.Categorical(table.pop("label"), categories=[*found.labels, UNASSIGNED])
-        obs = {key: label.remove_unused_categories(), **{f"{key}_{each}": table[each].to_numpy() for each in table}}
-        rows = found.table.index.get_indexer(index)
-        probabilities = np.where(rows[:, None] >= 0, found.probabilities[rows], np.float32(0))
-        provenance = {
-            "model": str(self.checkpoint.model), "task": annotator.task.name, "labels": list(found.labels), **origin,
-            "versions": versions(), **annotator.settings.model_dump(),
-            "calibration_labels": annotator.calibration.labels if annotator.calibration else 0,
-        }  # fmt: skip
-        return found.table, obs, {f"{key}_probability": probabilities}, {PROVENANCE: provenance}
+        ``obs`` holds ``KEY_cell_type`` and ``KEY_length`` as asked, ``KEY_validity`` in [0, 1] (the share of the cell
+        that holds a different known gene), ``KEY_failure`` where nothing could be read, ``KEY_reasoning``, and with
+        ``verify`` the ``KEY_reward`` in [0, 1]. A cell has ``length`` genes, by default as many as a cell sentence of
+        training at most. The pair ``task`` is asked, by default the first that writes cells from labels alone;
+        ``given`` is what a pair of one's own shows besides the type, by column. The ``settings`` are those of
+        :class:`.writing.WriteSettings`. A CellDualityError if the model does not know a type, or the pair asks about a
+        cell.
+
+        ``cells = Model.load("runs/cpu/grpo").generate("CD19+ B", 200); scanpy.pp.pca(cells)``
+        """
+        types, shown = [cell_type] if isinstance(cell_type, str) else list(cell_type), dict(given or {})
+        rows = [shown | ({"cell_type": kind} if kind else {}) for kind in types or [""] for _ in range(n)]
+        pair, own = cell_pair(self.checkpoint, task), WriteSettings.read(settings, where="generate")
+        writer = Writer(self.checkpoint, pair, own, shown, None, key_added, pair.name if progress else "")
+        size = self.checkpoint.notes["top_genes"] if length is None else length
+        return writer.of_nothing(rows, size, self._players(own))
+
+    def perturb(
+        self,
+        adata: AnnData,
+        perturbation: str,
+        *,
+        control: tuple[str, str] | None = None,
+        task: str = "",
+        key_added: str = WRITTEN,
+        progress: bool = True,
+        **settings: Any,
+    ) -> AnnData:
+        """Return what each untreated cell of ``adata`` becomes under a perturbation, with its name and its ``obs``.
+
+        ``response = Model.load("runs/cpu/grpo").perturb(adata, "cytokine IFN-beta", control=("stim", "ctrl"))``
+
+        Untreated are the cells with ``control``, (column, value) of ``obs``; by default those that are called
+        ``"control"`` in the column ``perturbation``, or all, if there is no such column. The rest is as for
+        :meth:`generate`. A CellDualityError if the model does not know the perturbation, no cell is untreated, or none
+        shares genes with the model.
+        """
+        pair, own = cell_pair(self.checkpoint, task, from_control=True), WriteSettings.read(settings, where="perturb")
+        return self._written(pair, adata, own, {"perturbation": perturbation}, control, key_added, progress)
+
+    def predict(
+        self,
+        task: str,
+        adata: AnnData,
+        *,
+        given: Mapping[str, str] | None = None,
+        control: tuple[str, str] | None = None,
+        key_added: str = "",
+        copy: bool = False,
+        progress: bool = True,
+        **settings: Any,
+    ) -> AnnData | None:
+        """Answer any pair of the model, also one of a user's own, about each cell of ``adata``.
+
+        ``model.predict("drug_exposure_prediction", adata, given={"drug": "IFN-beta"})`` adds ``exposure_cellduality``.
+        A pair that answers with a label is asked as by :meth:`annotate`, also as to ``copy``; of one that answers with
+        genes, the written cells are returned as by :meth:`perturb`. ``key_added`` is the new column (by default
+        ``LABELSET_cellduality``), or the first part of the new columns. A CellDualityError if there is no such pair, or
+        as for the other methods.
+        """
+        pair = self.checkpoint.task(task)
+        if isinstance(pair.answer, OneOf):
+            refuse_control(pair, control)
+            key = key_added or f"{pair.answer.kind}_cellduality"
+            return self.annotate(adata, task=task, given=given, key_added=key, copy=copy, progress=progress, **settings)
+        own = WriteSettings.read(settings, where="predict")
+        return self._written(pair, adata, own, given or {}, control, key_added or WRITTEN, progress)
+
+    def write_file(
+        self,
+        task: str,
+        source: Path,
+        out: Path,
+        settings: WriteSettings,
+        *,
+        given: Mapping[str, str],
+        control: tuple[str, str] | None = None,
+        key_added: str = WRITTEN,
+        **reading: Any,
+    ) -> AnnData:
+        """Write ``out``, the cells that a pair answers with about the file ``source``, and return them.
+
+        ``reading`` is that of :meth:`annotate_file`. What was answered is kept in ``out.answers`` while it runs.
+        """
+        pair, players = cell_pair(self.checkpoint, task), self._players(settings)
+        writer = Writer(self.checkpoint, pair, settings, given, control, key_added, source.stem)
+        how = {"settings": settings.model_dump(), "control": control, "backend": self._backend}
+        with writer.opened(source, out, given, reading, **how) as (cells, obs, kept):
+            result = writer.of_cells(cells, obs, source.stem, players, kept)
+            write_anndata(out, result)
+        return result
+
+    def _written(
+        self,
+        pair: DualTask,
+        adata: AnnData,
+        settings: WriteSettings,
+        given: Mapping[str, str],
+        control: tuple[str, str] | None,
+        key: str,
+        progress: bool,
+    ) -> AnnData:
+        writer = Writer(self.checkpoint, pair, settings, given, control, key, pair.name if progress else "")
+        with no_file() as kept:
+            return writer.of_cells(adata, adata.obs, "adata", self._players(settings), kept)
 
     @contextlib.contextmanager
     def _players(self, settings: AskSettings) -> Iterator[Players]:

@@ -1,25 +1,44 @@
-"""Cells that a model writes: of a type, of what an untreated cell becomes, or of whatever a pair asks for."""
+"""Cells that a model writes, as AnnData: of a type, what untreated cells become, or what any pair asks for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
+from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.contenders import Contender, scorer_of
 from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.evaluation.checkpoints import model_hash, versions
+from cellduality_plugin.evaluation.embedding import profile_name, rank_profile
+from cellduality_plugin.evaluation.generated import RANK, RANK_IS, as_anndata
 from cellduality_plugin.evaluation.rounds.labelling import answered
 from cellduality_plugin.examples import Example
-from cellduality_plugin.inference.asking import Asker, AskSettings
+from cellduality_plugin.inference.asking import PROVENANCE, Asker, AskSettings, no_file, refuse_taken_keys
 from cellduality_plugin.inference.checkpoint import Checkpoint
+from cellduality_plugin.parsing import Genes
+from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.policies.base import Policy, PolicyError
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import DualTask
+from data_prep.cells import CellTable, RankedCells
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from pandas import DataFrame
+
+KEY = "cellduality"
+"""The first part of the columns of ``obs`` that say of each written cell what was asked and how it was answered."""
+_FOUND = ("validity", "reward", "failure", "reasoning")
 
 
 class WriteSettings(AskSettings):
@@ -39,21 +58,125 @@ class Written:
     reasoning: str
 
 
-class Writer(Asker):
-    """One pair of a checkpoint that answers with genes; a CellDualityError as for :class:`.asking.Asker`."""
+def cell_pair(checkpoint: Checkpoint, name: str, *, from_control: bool = False) -> DualTask:
+    """Return the pair called ``name``, or else the first one that writes cells, from an untreated one or from nothing.
 
-    def __init__(self, checkpoint: Checkpoint, task: DualTask, settings: WriteSettings) -> None:
+    A CellDualityError if there is no such pair, or it does not answer with genes.
+    """
+    tasks = [checkpoint.task(name)] if name else list(checkpoint.config.load_tasks().values())
+    fit = [task for task in tasks if isinstance(task.answer, Genes)]
+    if not name:
+        fit = [task for task in fit if task.needs and ("control" in task.needs) == from_control]
+    if fit:
+        return fit[0]
+    what = f"{name!r} answers with a label" if name else "the model was trained on no such pair"
+    hint = "name one that writes cells with --task; `cellduality predict` asks any"
+    raise CellDualityError(what, code="no-cell-task", where=str(checkpoint.model), hint=hint)
+
+
+def refuse_control(task: DualTask, control: tuple[str, str] | None) -> None:
+    """Raise if untreated cells are named for a pair that asks about none."""
+    if control and "control" not in task.needs:
+        what, hint = f"{task.name} asks about no untreated cell", "leave it out: all cells of the file are asked about"
+        raise CellDualityError(what, code="no-control", where="--control", hint=hint)
+
+
+class Writer(Asker):
+    """One pair of a checkpoint that answers with genes; a CellDualityError as for :class:`.asking.Asker`.
+
+    Every question shows what is ``given`` by column, such as {"perturbation": "cytokine IFN-beta"}. Untreated cells are
+    those with ``control``, (column, value) of ``obs``; None: all are, or, where the perturbation is given and there is
+    a column ``perturbation``, those that are called ``"control"`` in it. Names of new columns begin with ``key``. The
+    progress bar shows ``name``; there is none if it is empty.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        task: DualTask,
+        settings: WriteSettings,
+        given: Mapping[str, str] | None = None,
+        control: tuple[str, str] | None = None,
+        key: str = KEY,
+        name: str = "",
+    ) -> None:
         super().__init__(checkpoint, task, settings)
-        self.settings, self._scorer = settings, None
+        self.settings, self._given, self._control, self._key, self._name = settings, given or {}, control, key, name
+        self._scorer = None
         if settings.verify:
             how = Contender(self.pay.reward, self.pay.hidden, self.pay.traces)
             self._scorer = scorer_of(checkpoint.config, task.name, how)
 
-    def named(self, column: str, value: str) -> str:
-        """Return ``value`` as the vocabulary spells it if ``column`` is a label set of the pair; else as it is.
+    def of_nothing(
+        self, rows: Sequence[Mapping[str, str]], length: int, opened: AbstractContextManager[Players]
+    ) -> AnnData:
+        """Return a written cell of ``length`` genes for each of ``rows``, of which each says what is asked for.
 
-        A CellDualityError if there is no such label.
+        A CellDualityError if the pair asks about a cell, something that it shows is missing, or there are not so many
+        genes.
         """
+        import pandas
+
+        if not rows:
+            raise CellDualityError("no cell was asked for", code="wrong-count", where="-n", hint="ask for one at least")
+        if missing := sorted(set(self.columns) - set(rows[0])):
+            hint = f"give it: --{missing[0].replace('_', '-')} or --set {missing[0]}=VALUE"
+            raise CellDualityError(f"no {missing[0]!r}, which the question shows", code="missing-value", hint=hint)
+        self.refuse_unshown(rows[0])
+        rows = [{column: self._named(column, row[column]) for column in self.columns} for row in rows]
+        genes = sorted(self.genes)
+        if not 1 <= length <= len(genes):
+            hint = f"choose from 1 to {len(genes)}, the genes that the model knows"
+            raise CellDualityError(f"cells of {length} genes", code="wrong-length", where="--length", hint=hint)
+        names = [f"{' '.join(row.values())} {number}" for number, row in enumerate(rows, start=1)]
+        known = {f"{KEY}/{name}": row for name, row in zip(names, rows, strict=True)}
+        # Its genes stand for their number alone: a question that shows any of them is about a cell.
+        first, tops = next(iter(known)), (genes[:length], genes[::-1][:length])
+        one, other = (next(self.questions([Cell(first, tuple(top))], known)) for top in tops)
+        if "control" in self.task.needs or (one.inputs, one.known) != (other.inputs, other.known):
+            what, hint = f"{self.task.name} asks about a cell", f"cellduality predict {self.task.name} CELLS.h5ad"
+            raise CellDualityError(what, code="needs-cells", where="--task", hint=hint)
+        cells = (Cell(name, tuple(genes[:length])) for name in known)
+        with no_file() as kept, opened as players:
+            found = self._write(self.questions(cells, known), len(known), players, kept)
+        asked = {column: [row[column] for row in rows] for column in self.columns}
+        return self._as_anndata(found, pandas.DataFrame(index=names), {**asked, "length": [length] * len(rows)})
+
+    def of_cells(
+        self,
+        cells: AnnData | CellTable,
+        obs: DataFrame,
+        source: str,
+        opened: AbstractContextManager[Players],
+        kept: AnswerCache,
+    ) -> AnnData:
+        """Return a written cell for each of ``cells`` that can be read, with its name and what ``obs`` says of it.
+
+        A CellDualityError as for :meth:`.asking.Asker.readable`, or if none is untreated, something that the question
+        shows is a label the model does not know, or a column is there already.
+        """
+        refuse_control(self.task, self._control)
+        if not obs.index.is_unique:
+            hint = "call adata.obs_names_make_unique()"
+            raise CellDualityError("two cells share a name", code="duplicate-names", where=source, hint=hint)
+        refuse_taken_keys(obs, [f"{self._key}_{name}" for name in (*_FOUND, *self.columns)])
+        given = {column: self._named(column, value) for column, value in self._given.items()}
+        ranked, origin = self.readable(cells, source, given)
+        if "control" in self.task.needs:
+            ranked = self._untreated(ranked, obs)
+        known = ranked.known(self.columns)
+        for column in self.columns:  # each value once: an atlas has few
+            spelled = {value: self._named(column, value) for value in {each[column] for each in known.values()}}
+            for each in known.values():
+                each[column] = spelled[each[column]]
+        with opened as players:
+            found = self._write(self.questions(ranked, known), len(ranked), players, kept)
+        asked = {column: [each[column] for each in known.values()] for column in self.columns}
+        rows = obs.set_axis(obs.index.astype(str)).loc[ranked.obs.index.astype(str)]
+        return self._as_anndata(found, rows, asked, **origin)
+
+    def _named(self, column: str, value: str) -> str:
+        """Return ``value`` as the vocabulary spells it if ``column`` is a label set of the pair; else as it is."""
         if column not in self.task.kinds:
             return value
         if found := self.vocabulary.label(column, value):
@@ -61,12 +184,24 @@ class Writer(Asker):
         what, hint = f"the model knows no {column} {value!r}", f"use one of: {self.vocabulary.written(column)}"
         raise CellDualityError(what, code="unknown-label", where=column, hint=hint)
 
-    def write(
-        self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache, name: str = ""
-    ) -> list[Written]:
-        """Return a written cell for each example; what is in ``kept`` is not asked again."""
+    def _untreated(self, ranked: RankedCells, obs: DataFrame) -> RankedCells:
+        column, value = self._control or ("perturbation", CONTROL)
+        if self._control is None and not ("perturbation" in self._given and "perturbation" in obs):
+            return ranked
+        if column not in obs:
+            hint = f"there is {', '.join(map(str, obs.columns)) or 'none'}"
+            raise CellDualityError(f"no column {column!r} in obs", code="unknown-column", where="--control", hint=hint)
+        values = obs[column].astype(str).set_axis(obs.index.astype(str))
+        chosen = (values.loc[ranked.obs.index.astype(str)] == value).to_numpy()
+        if not chosen.any():
+            there = ", ".join(sorted(set(values))[:5])
+            hint = f"say which cells are untreated with --control COLUMN=VALUE; obs[{column!r}] holds {there}"
+            raise CellDualityError(f"no cell has {column} {value!r}", code="no-control", where=ranked.source, hint=hint)
+        return replace(ranked, top=ranked.top[chosen], obs=ranked.obs[chosen])
+
+    def _write(self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache) -> list[Written]:
         ask, batch = partial(self._written, players=players), self.settings.batch
-        asked = answered(ask, examples, kept, Written, batch=batch, total=total, name=name)
+        asked = answered(ask, examples, kept, Written, batch=batch, total=total, name=self._name)
         return [found for _, found in asked]
 
     async def _written(self, example: Example, players: Players) -> Written:
@@ -91,3 +226,50 @@ class Writer(Asker):
             return await policy.generate(prompt, seed=request_seed(self.settings.seed, example.id, draw)), ""
         except PolicyError as error:
             return "", error.cause
+
+    def _as_anndata(
+        self, found: Sequence[Written], obs: DataFrame, asked: Mapping[str, Sequence[Any]], **origin: Any
+    ) -> AnnData:
+        """Return the written cells over the genes of the vocabulary; one that could not be read has none."""
+        notes, model = self.checkpoint.notes, self.checkpoint.model
+        top = max([notes["top_genes"], *(len(one.genes) for one in found)])
+        line = notes.get("line", {}).get(self.task.name)
+        expression, what = expression_by(line, top)
+        own: dict[str, Any] = {**asked, **{name: [getattr(one, name) for one in found] for name in _FOUND}}
+        own["reward"] = np.array(own["reward"], dtype=float)  # NaN where nobody judged
+        obs = obs.assign(**{f"{self._key}_{name}": values for name, values in own.items()})
+        result = as_anndata([one.genes for one in found], self.vocabulary.genes, top, obs, expression)
+        result.uns[PROVENANCE] = {
+            "model": str(model), "weights": model_hash(model), "packed": self.checkpoint.hash,
+            "task": self.task.name, **self.settings.model_dump(), **origin, "X": what, RANK: RANK_IS,
+            "given": dict(self._given), "control": "=".join(self._control or ()), "versions": versions(),
+        }  # fmt: skip
+        if line:
+            result.uns["log1p"] = {}  # what scanpy goes by
+        return result
+
+
+def expression_by(
+    line: Mapping[str, Any] | None, top: int
+) -> tuple[Callable[[NDArray[np.int32]], NDArray[np.float64]], str]:
+    """Return (expression at ranks, which count from 1, at least 0; what that is, in words).
+
+    Without a line it is what evaluation measures with, and is not fitted.
+
+    Examples
+    --------
+    >>> line = {"intercept": 3.0, "slope": -1.0, "r2": 0.9, "cells": 7, "sets": ["a"], "unit": "log1p"}
+    >>> expression, what = expression_by(line, 64)
+    >>> expression(np.array([1, 2, 99])).round(3).tolist()
+    [3.0, 2.307, 0.0]
+    >>> what
+    '3 - 1*log(rank), at least 0: the line fitted to log1p of 7 training cells (a), R2 of the means 0.90; ...'
+    """
+    if line is None:
+        what = f"{profile_name(top)}, a proxy of expression that is not fitted; 0 for genes that are not listed"
+        return lambda ranks: np.append(rank_profile(top), 0.0)[np.minimum(ranks - 1, top)], what
+    return lambda ranks: np.maximum(0.0, line["intercept"] + line["slope"] * np.log(ranks)), (
+        f"{line['intercept']:.4g} - {-line['slope']:.4g}*log(rank), at least 0: the line fitted to {line['unit']} of "
+        f"{line['cells']} training cells ({', '.join(line['sets'])}), R2 of the means {line['r2']:.2f}; "
+        "0 for genes that are not listed"
+    )

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.live import Live
 
-from cellduality_plugin.alarms import Alarm, Watch
-from cellduality_plugin.ratios import step_metrics, with_ratios
+from cellduality_plugin.alarms import Alarm, Watch, step_metrics, with_ratios
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _RAY_PREFIX = re.compile(r"^\((?:\w+ )?pid=\d+(?:, ip=[\d.]+)?\)\s*")

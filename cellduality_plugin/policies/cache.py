@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cellduality_plugin.append_log import AppendLog
+from cellduality_plugin.files import AppendLog
 from cellduality_plugin.policies.offline import Decoder, Request
 
 

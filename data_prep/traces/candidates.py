@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from cellduality_plugin.append_log import AppendLog
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Value
+from cellduality_plugin.files import AppendLog
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.traces.questions import Question, read_questions

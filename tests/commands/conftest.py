@@ -6,10 +6,18 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from typer.testing import CliRunner
 
 from cellduality_plugin import cli
 
 Command = Callable[..., tuple[int, str, str]]
+
+
+def invoke(*words: object) -> str:
+    """Run `cellduality` and return what it printed; an error is raised as it is."""
+    ended = CliRunner().invoke(cli.app, [*map(str, words)], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout
 
 
 @pytest.fixture
@@ -18,6 +26,7 @@ def command(monkeypatch, capsys) -> Command:
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["cellduality", *map(str, words)])
+        capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             cli.main()
         return int(end.value.code or 0), *capsys.readouterr()

@@ -12,16 +12,15 @@ import numpy as np
 import pandas
 import pytest
 import scipy.sparse
-from typer.testing import CliRunner
 
-from cellduality_plugin.cli import app
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
+from cellduality_plugin.inference.asking import write_copy
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
-from cellduality_plugin.inference.files import write_copy
 from cellduality_plugin.vocabulary import Vocabulary
+from tests.commands.conftest import invoke
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, PlantedPolicy
 from tests.inference.conftest import ELSEWHERE, KEY, cells_of
 from tests.refused import refused
@@ -78,12 +77,8 @@ def test_unsure_cells_get_no_label_and_keep_their_probabilities(trained, planted
 def test_any_answer_of_any_weights_is_data(trained, tmp_path):
     """Random weights write nonsense: every cell is unassigned or has a label of the set, and nothing breaks."""
     cells_of(["B", "T", ""]).write_h5ad(tmp_path / "new.h5ad")
-    for verify in ("0", "2"):
-        out = tmp_path / f"{verify}.h5ad"
-        words = "annotate", tmp_path / "new.h5ad", "--model", trained, "--out", out, "--verify", verify
-        ended = CliRunner().invoke(app, list(map(str, words)))
-        assert ended.exit_code == 0, ended.output
-        assert set(anndata.read_h5ad(out).obs[KEY]) <= {*TYPES, UNASSIGNED}
+    invoke("annotate", tmp_path / "new.h5ad", "--model", trained, "--out", tmp_path / "out.h5ad", "--verify", 2)
+    assert set(anndata.read_h5ad(tmp_path / "out.h5ad").obs[KEY]) <= {*TYPES, UNASSIGNED}
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -152,35 +147,31 @@ def test_what_was_answered_is_not_asked_again(trained, planted, tmp_path, monkey
     model.annotate_file(source, out, AnnotateSettings(verify=0))  # a file of ours may be replaced
 
 
-def broken(name: str):
-    """Return a function that makes a file which cannot be annotated."""
-
-    def write(path: Path) -> None:
-        adata = cells_of(["B", "T"])
-        if name == "other genes":
-            adata.var_names = [f"X{number}" for number in range(len(GENES))]
-        elif name == "ensembl":
-            adata.var_names = [f"ENSG{number:011d}" for number in range(len(GENES))]
-        elif name == "key":
-            adata.obs[KEY] = "x"
-        elif name == "negative":
-            adata.X = scipy.sparse.csr_matrix(-adata.X.toarray())
-        elif name == "empty":
-            adata.X = scipy.sparse.csr_matrix(adata.shape, dtype=np.float32)
-        elif name == "twins":
-            adata.obs_names = ["one", "one"]
-        if name == "text":
-            path.write_text("no h5ad")
-        elif name != "absent":
-            adata.write_h5ad(path)
-
-    return write
+def write_broken(name: str, path: Path) -> None:
+    """Write a file that cannot be annotated."""
+    adata = cells_of(["B", "T"])
+    if name == "other genes":
+        adata.var_names = [f"X{number}" for number in range(len(GENES))]
+    elif name == "ensembl":
+        adata.var_names = [f"ENSG{number:011d}" for number in range(len(GENES))]
+    elif name == "key":
+        adata.obs[KEY] = "x"
+    elif name == "negative":
+        adata.X = -adata.X
+    elif name == "empty":
+        adata.X = 0 * adata.X
+    elif name == "twins":
+        adata.obs_names = ["one", "one"]
+    if name == "text":
+        path.write_text("no h5ad")
+    elif name != "absent":
+        adata.write_h5ad(path)
 
 
 @pytest.mark.parametrize("name", ["other genes", "ensembl", "key", "negative", "empty", "twins", "text", "absent"])
 def test_a_file_that_cannot_be_annotated_is_one_line_and_nothing_is_written(trained, tmp_path, name):
     source, out = tmp_path / "new.h5ad", tmp_path / "out.h5ad"
-    broken(name)(source)
+    write_broken(name, source)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(CellDualityError) as error:
         Model.load(trained).annotate_file(source, out, AnnotateSettings(verify=0))
@@ -209,16 +200,9 @@ def test_a_model_that_was_not_packed_is_refused_with_how_to_pack_it(trained, dat
         pack(data, data, None, max_len=8, max_new_tokens=8)
 
 
-def test_a_packed_model_needs_nothing_of_where_it_was_trained(trained, planted, data, tmp_path):
-    planted(0.95)
-    moved = shutil.copytree(trained, tmp_path / "elsewhere")
-    assert str(data) not in "".join(path.read_text() for path in (moved / "cellduality").glob("*.json"))
-    adata = cells_of(["NK"])
-    Model.load(moved).annotate(adata, verify=2, progress=False)
-    assert adata.obs[KEY].tolist() == ["NK"]
-
-
-def test_a_pair_of_ones_own_goes_with_the_model(trained, planted, data, tmp_path):
+def test_a_packed_model_needs_nothing_of_where_it_was_trained_and_has_a_pair_of_ones_own(
+    trained, planted, data, tmp_path
+):
     planted(0.95)
     (tmp_path / "mine.py").write_text(
         "from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation\n"
@@ -229,8 +213,9 @@ def test_a_pair_of_ones_own_goes_with_the_model(trained, planted, data, tmp_path
     model = shutil.copytree(trained, tmp_path / "m")
     pack(model, data, data / "mine.json", max_len=256, max_new_tokens=24)
     (tmp_path / "mine.py").unlink()
-    adata = cells_of(["NK"])
-    Model.load(model).annotate(adata, verify=0, progress=False)
+    moved, adata = shutil.move(model, tmp_path / "elsewhere"), cells_of(["NK"])
+    assert str(data) not in "".join(path.read_text() for path in (moved / "cellduality").glob("*.json"))
+    Model.load(moved).annotate(adata, verify=2, progress=False)
     assert adata.obs[KEY].tolist() == ["NK"]
 
 
@@ -253,19 +238,17 @@ def test_questions_show_the_genes_of_the_training_questions_alone(trained, plant
     assert not any(ELSEWHERE in prompt for prompt in prompts)
 
 
-def test_an_unknown_pair_is_refused_with_those_there_are(trained):
-    with refused("no-label-task"):
-        Model.load(trained).annotate(cells_of(["B"]), task=GENERATION, progress=False)
-
-
-def test_a_pair_of_two_cells_is_refused_as_such(trained, data, tmp_path):
+def test_a_pair_that_names_no_cells_or_cells_beside_others_is_refused(trained, data, tmp_path):
     model = shutil.copytree(trained, tmp_path / "m")
     config = Config.load(data / "cellduality.json").model_dump()
     config["tasks"][IDENTIFICATION] = {"pair": IDENTIFICATION}
     Config.read(config).save(model / "cellduality" / "cellduality.json")
-    for ask in (Model.load(model).annotate, Model.load(model).predict):
+    loaded, adata = Model.load(model), cells_of(["B"])
+    with refused("no-label-task"):
+        loaded.annotate(adata, task=GENERATION, progress=False)
+    for ask in (loaded.annotate, loaded.predict):
         with refused("no-label-task") as error:
-            ask(**{"adata": cells_of(["B"]), "task": IDENTIFICATION, "progress": False})
+            ask(adata=adata, task=IDENTIFICATION, progress=False)
         assert "untreated" in error.value.what
         assert ANNOTATION in error.value.hint
 

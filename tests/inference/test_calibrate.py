@@ -11,19 +11,17 @@ import anndata
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
-from typer.testing import CliRunner
 
 from cellduality_plugin.cell_sentences import Cell
-from cellduality_plugin.cli import app
 from cellduality_plugin.evaluation.confidence import calibration_error
 from cellduality_plugin.evaluation.rounds.labelling import Opinion
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.annotating import AnnotateSettings, Annotator
-from cellduality_plugin.inference.calibrating import known_cells
 from cellduality_plugin.inference.calibration import UNNAMED, Calibration, Exponents, fit
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from cellduality_plugin.tasks import TASKS
+from tests.commands.conftest import invoke
 from tests.evaluation.audit.conftest import ANNOTATION, GENES, TYPES, PlantedPolicy
 from tests.inference.conftest import KEY, cells_of, made_cells
 from tests.refused import refused
@@ -96,11 +94,14 @@ def test_sets_hold_the_true_label_as_often_as_was_asked_on_fresh_cells():
     assert np.mean(sizes) < 2.2
 
 
-def test_a_cell_of_which_nothing_could_be_read_may_be_anything():
+def test_a_cell_of_which_nothing_could_be_read_may_be_anything_and_notes_hold_a_calibration_whole():
     even = Exponents(1.0, 0.5).probabilities([Opinion({}, {}, {})], TYPES)
     assert even[0] == pytest.approx([1 / 3] * 3)
-    fitted = Calibration(Exponents(1, 1), Exponents(1, 1), tuple(np.linspace(0, 0.7, 40)), 60)
+    fitted = Calibration(Exponents(1, 1), Exponents(1, 0.5), tuple(np.linspace(0, 0.7, 40).tolist()), 60)
     assert fitted.inside([Opinion({}, {}, {})], TYPES, 0.5).all()
+    notes = {"calibration": {"t": {"greedy": json.loads(json.dumps(asdict(fitted)))}}}
+    assert Calibration.of_notes(notes, "t", "greedy") == fitted
+    assert Calibration.of_notes(notes, "t", "verify 8, temperature 1") is None
 
 
 @pytest.mark.parametrize("verify", [0, 4])
@@ -125,14 +126,10 @@ def test_what_was_fitted_goes_with_the_model_and_makes_confidence_true(model, da
 
 
 def test_the_command_fits_then_measures_on_cells_that_the_fit_has_not_met(model, data, tmp_path):
-    def run(*more: str) -> str:
-        ended = CliRunner().invoke(app, ["calibrate", str(model), "--data", str(data), "--verify", "4", *more])
-        assert ended.exit_code == 0, ended.output
-        return ended.output
-
-    assert "120 validation cells" in run()
+    words = ["calibrate", model, "--data", data, "--verify", 4]
+    assert "120 validation cells" in invoke(*words)
     notes = (model / "cellduality" / "checkpoint.json").read_bytes()
-    run("--split", "test", "--out", str(tmp_path / "c.json"), "--coverage", "0.75")
+    invoke(*words, "--split", "test", "--out", tmp_path / "c.json", "--coverage", 0.75)
     assert (model / "cellduality" / "checkpoint.json").read_bytes() == notes, "nothing was fitted"
     found = json.loads((tmp_path / "c.json").read_text())
     assert (found["n"], found["in_sample"], found["split"]) == (90, False, "test")
@@ -149,10 +146,9 @@ def test_the_command_fits_then_measures_on_cells_that_the_fit_has_not_met(model,
 
 def test_a_file_gets_sets_by_the_command(model, data, tmp_path):
     cells_of(["B", "T", ""]).write_h5ad(tmp_path / "new.h5ad")
-    command = ["annotate", str(tmp_path / "new.h5ad"), "--model", str(model), "--out", str(tmp_path / "out.h5ad")]
     Model.load(model).calibrate(data)
-    ended = CliRunner().invoke(app, [*command, "--coverage", "0.9"])
-    assert ended.exit_code == 0, ended.output
+    words = ["annotate", tmp_path / "new.h5ad", "--model", model, "--out", tmp_path / "out.h5ad"]
+    invoke(*words, "--coverage", 0.9)
     sets = anndata.read_h5ad(tmp_path / "out.h5ad").obs[f"{KEY}_set"].tolist()
     assert all(set(each.split(" | ")) <= set(TYPES) for each in sets[:2])
     assert sets[2] == "", "a cell without genes is left out"
@@ -179,16 +175,12 @@ def test_the_cells_of_the_audit_come_first_so_that_few_labels_are_read(model, da
     task = TASKS[ANNOTATION]
     chosen = [row for row in made_cells("validation", 120) if row["id"].endswith("7")]
     rng = np.random.default_rng(0)
-    examples = [
-        task.example(
-            Cell(row["id"], tuple(row["genes"]), {"cell_type": row["cell_type"]}), hidden=1.0, labelled=True, rng=rng
-        )
-        for row in chosen
-    ]
+    cells = [Cell(row["id"], tuple(row["genes"]), {"cell_type": row["cell_type"]}) for row in chosen]
+    examples = [task.example(cell, hidden=1.0, labelled=True, rng=rng) for cell in cells]
     write_jsonl(other / "audit.jsonl", [{"input": "", "label": each.to_label()} for each in examples])
 
     annotator = Annotator(read_checkpoint(model), AnnotateSettings(), calibrating=True)
-    first = known_cells(other, annotator, "validation", len(chosen))
+    first = annotator.known_cells(other, "validation", len(chosen))
     assert [example.id for example, _ in first] == [row["id"] for row in chosen]
     assert [label for _, label in first] == [row["cell_type"] for row in chosen]
 
@@ -206,10 +198,3 @@ def test_what_cannot_be_had_is_refused_before_a_cell_is_asked(model, data):
         loaded.annotate(cells_of(["B"]), coverage=0.99, progress=False)
     with refused("not-calibrated"):
         loaded.annotate(cells_of(["B"]), coverage=0.9, verify=2, progress=False)
-
-
-def test_notes_hold_a_calibration_whole():
-    whole = Calibration(Exponents(0.5, 0.1), Exponents(1.0, 0.2), (0.1, 0.4), 3)
-    notes = {"calibration": {"t": {"greedy": json.loads(json.dumps(asdict(whole)))}}}
-    assert Calibration.of_notes(notes, "t", "greedy") == whole
-    assert Calibration.of_notes(notes, "t", "verify 8, temperature 1") is None

@@ -12,19 +12,17 @@ import pandas
 import pytest
 import scanpy
 from huggingface_hub import metadata_load
-from typer.testing import CliRunner
 
-from cellduality_plugin.cli import app
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.checkpoints import model_hash
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.card import write_card
 from cellduality_plugin.inference.checkpoint import pack
-from cellduality_plugin.inference.writing import WriteSettings
 from cellduality_plugin.parsing import join_response
 from data_prep.manifests import read_manifest, write_manifest
 from data_prep.prepare import PrepareSettings, prepare
+from tests.commands.conftest import invoke
 from tests.inference.conftest import packed
 from tests.refused import refused
 
@@ -199,37 +197,6 @@ def test_any_pair_is_asked_by_name_and_a_label_pair_as_annotate_asks_it(trained,
     assert {len(genes) for genes in names_of(missed)} == {3}, "a quarter of twelve"
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_cells(trained, scribe, tmp_path, monkeypatch):
-    source = tmp_path / "new.h5ad"
-    cells_of(list(TYPES) * 4).write_h5ad(source)
-    one, how = scribe(), WriteSettings(verify=0, batch=4)
-    given = {"given": {"perturbation": DRUG}}
-    Model.load(trained).write_file(RESPONSE, source, tmp_path / "whole.h5ad", how, **given)
-    whole, answered = [*one.asked], Scribe.generate
-
-    async def at_most(self, prompt, **rest):
-        if len(self.asked) == 9:
-            raise KeyboardInterrupt
-        return await answered(self, prompt, **rest)
-
-    one.asked.clear()
-    monkeypatch.setattr(Scribe, "generate", at_most)
-    with pytest.raises(KeyboardInterrupt):
-        Model.load(trained).write_file(RESPONSE, source, tmp_path / "out.h5ad", how, **given)
-    one.asked.clear()
-    monkeypatch.setattr(Scribe, "generate", answered)
-    Model.load(trained).write_file(RESPONSE, source, tmp_path / "out.h5ad", how, **given)
-    assert one.asked == whole[8:], "two whole batches of four had been kept"
-    first, second = (anndata.read_h5ad(tmp_path / name) for name in ("whole.h5ad", "out.h5ad"))
-    assert names_of(first) == names_of(second)
-    assert not [*tmp_path.glob("*.answers")]
-
-
-def invoke(*words) -> None:
-    ended = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
-    assert ended.exit_code == 0, ended.output
-
-
 def test_commands_write_files_whatever_weights_say(trained, tmp_path):
     """Random weights write nonsense: that is data, with the reason why nothing could be read."""
     source, out = tmp_path / "new.h5ad", tmp_path / "out.h5ad"
@@ -249,18 +216,12 @@ def test_commands_write_files_whatever_weights_say(trained, tmp_path):
         invoke("perturb", source, "--model", trained, "--out", source, "--perturbation", DRUG)
 
 
-def taken(adata: anndata.AnnData) -> anndata.AnnData:
-    adata.obs["cellduality_validity"] = 1.0
+def changed(**values) -> anndata.AnnData:
+    """Return two untreated cells with another ``obs`` or ``obs_names``."""
+    adata = cells_of(["B", "T"])
+    for name, value in values.items():
+        setattr(adata, name, value)
     return adata
-
-
-def twins(adata: anndata.AnnData) -> anndata.AnnData:
-    adata.obs_names = ["one", "one"]
-    return adata
-
-
-def nameless(adata: anndata.AnnData) -> anndata.AnnData:
-    return anndata.AnnData(adata.X, adata.obs[[]], adata.var)
 
 
 CONTROLS, TREATED = cells_of(["B", "T"]), cells_of(["B", "T"], treated=True)
@@ -280,16 +241,16 @@ CONTROLS, TREATED = cells_of(["B", "T"]), cells_of(["B", "T"], treated=True)
         ("no-control", lambda model: model.perturb(TREATED, DRUG)),
         ("no-control", lambda model: model.perturb(CONTROLS, DRUG, control=("kind", "CD34+"))),
         ("unknown-column", lambda model: model.perturb(CONTROLS, DRUG, control=("state", "resting"))),
-        ("key-taken", lambda model: model.perturb(taken(CONTROLS.copy()), DRUG)),
+        ("key-taken", lambda model: model.perturb(changed(obs=CONTROLS.obs.assign(cellduality_validity=1)), DRUG)),
         ("no-shared-genes", lambda model: model.perturb(CONTROLS[:, :0], DRUG)),
-        ("duplicate-names", lambda model: model.perturb(twins(CONTROLS.copy()), DRUG)),
+        ("duplicate-names", lambda model: model.perturb(changed(obs_names=["one", "one"]), DRUG)),
         ("wrong-count", lambda model: model.generate("B", 0)),
         ("unshown-value", lambda model: model.generate("B", given={"drug": "X"})),
         ("unshown-value", lambda model: model.predict(EXPOSURE, CONTROLS, given={"durg": "X"})),
         ("no-control", lambda model: model.predict(EXPOSURE, CONTROLS, control=("kind", "B"))),
         ("unknown-task", lambda model: model.predict("nothing", CONTROLS)),
         ("unknown-label", lambda model: model.predict(RESPONSE, CONTROLS, given={"perturbation": "drug Y"})),
-        ("unknown-column", lambda model: model.predict(EXPOSURE, nameless(CONTROLS))),
+        ("unknown-column", lambda model: model.predict(EXPOSURE, changed(obs=CONTROLS.obs[[]]))),
     ],
 )
 def test_what_cannot_be_answered_is_one_line(trained, code, ask):
@@ -306,14 +267,6 @@ def test_a_pair_that_was_not_trained_is_refused(trained, data, scribe, tmp_path)
     pack(model, fewer, None, max_len=256, max_new_tokens=24)
     with refused("task-not-packed"):
         Model.load(model).perturb(CONTROLS, DRUG, progress=False)
-
-
-def test_a_reward_that_reads_the_truth_cannot_verify(trained, data, tmp_path):
-    model = shutil.copytree(trained, tmp_path / "m")
-    Config.load(data / "cellduality.json").with_each("reward", {"*": "oracle"}, "").save(data / "oracle.json")
-    pack(model, data, data / "oracle.json", max_len=256, max_new_tokens=24)
-    with refused("reward-needs-gold"):
-        Model.load(model).generate("B", verify=2)
 
 
 def evaluated(path: Path, weights: str) -> Path:

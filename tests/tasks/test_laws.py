@@ -41,24 +41,22 @@ def test_with_everything_hidden_no_gene_of_the_cell_is_in_the_dual_prompt(task, 
         assert whole == example, "what a dual of a written cell rebuilds is no part of a cell"
 
 
-def test_naming_a_type_is_undone_in_the_words_of_the_task_that_writes_a_cell(cell, vocabulary):
-    annotation, generation = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
-    rng = np.random.default_rng(0)
-    whole, written = (task.example(cell, hidden=1.0, labelled=True, rng=rng) for task in (annotation, generation))
-    prompt = annotation.dual_prompt(whole.known, whole.gold, vocabulary)
-    assert prompt == generation.primal_prompt(written.inputs, vocabulary)
-    assert annotation.rebuilt_response(whole.unknown) == generation.answer_response(written.gold)
-
-
-def test_naming_a_perturbation_is_undone_in_the_words_of_the_task_that_writes_a_response(cell, vocabulary):
-    identification, response = TASKS["perturbation_identification"], TASKS["perturbation_response_generation"]
-    rng = np.random.default_rng(0)
-    named, written = (t.example(cell, hidden=1.0, labelled=True, rng=rng) for t in (identification, response))
-    undone = identification.dual_prompt(named.known, named.gold, vocabulary)
-    assert undone == response.primal_prompt(written.inputs, vocabulary)
-    asked_back = response.dual_prompt(written.known, written.gold, vocabulary)
-    assert asked_back == identification.primal_prompt(named.inputs, vocabulary)
+@pytest.mark.parametrize(
+    ("naming", "writing"),
+    [
+        ("cell_type_annotation", "conditional_cell_generation"),
+        ("perturbation_identification", "perturbation_response_generation"),
+    ],
+)
+def test_naming_a_label_is_undone_in_the_words_of_the_task_that_writes_a_cell(naming, writing, cell, vocabulary):
+    both, rng = (TASKS[naming], TASKS[writing]), np.random.default_rng(0)
+    named, written = (task.example(cell, hidden=1.0, labelled=True, rng=rng) for task in both)
+    undone = both[0].dual_prompt(named.known, named.gold, vocabulary)
+    assert undone == both[1].primal_prompt(written.inputs, vocabulary)
+    asked_back = both[1].dual_prompt(written.known, written.gold, vocabulary)
+    assert asked_back == both[0].primal_prompt(named.inputs, vocabulary)
     assert (named.unknown, named.gold) == (written.gold, written.unknown)
+    assert both[0].rebuilt_response(named.unknown) == both[1].answer_response(written.gold)
 
 
 @given(share=st.floats(0.01, 0.99))
@@ -79,7 +77,10 @@ def test_an_unlabelled_row_holds_nothing_that_is_gold(task, cell, hidden):
         obs={column: f"planted-{column}" for column in cell.obs},
         condition={column: f"planted-{column}" for column in cell.condition},
     )
-    row = task.example(planted.stripped(task.needs), hidden=hidden, labelled=False, rng=np.random.default_rng(0))
+    bare = planted.stripped(task.needs)
+    assert (bare.id, bare.genes, bool(bare.control)) == (cell.id, cell.genes, "control" in task.needs)
+    assert {*bare.obs, *bare.condition} == set(task.needs) - {"control"}
+    row = task.example(bare, hidden=hidden, labelled=False, rng=np.random.default_rng(0))
     assert row.gold is None
     told = row.to_label()
     assert {c for c in (*cell.obs, *cell.condition) if f"planted-{c}" in told} == set(task.needs) - {"control"}
@@ -89,26 +90,16 @@ def test_an_unlabelled_row_holds_nothing_that_is_gold(task, cell, hidden):
         assert not [gene for gene in gold if json.dumps(gene) in told]
 
 
-def test_what_is_stripped_from_a_cell_is_all_but_what_is_needed(task, cell):
-    bare = cell.stripped(task.needs)
-    assert (bare.id, bare.genes) == (cell.id, cell.genes)
-    assert {*bare.obs, *bare.condition} == set(task.needs) - {"control"}
-    assert bool(bare.control) == ("control" in task.needs)
-
-
-def test_no_hidden_gene_reaches_the_dual_prompt_but_through_the_answer(task, example, vocabulary):
+def test_nothing_hidden_and_no_trace_reaches_the_dual_prompt_but_through_the_answer(task, example, vocabulary):
     answers = vocabulary.labels[task.answer.kind] if isinstance(task.answer, OneOf) else [example.gold]
-    for answer in answers:
+    for label in answers:
+        text = task.answer_response(label, trace="whispered-secret " + json.dumps(example.unknown))
+        answer = task.parse_answer(text, vocabulary).value
+        assert answer == label
         words = set(task.dual_prompt(example.known, answer, vocabulary).split())
+        assert "whispered-secret" not in words
         allowed = set(example.known.get("control", ())) | (set() if isinstance(answer, str) else set(answer))
         assert not (set(example.unknown if isinstance(example.unknown, tuple) else ()) - allowed) & words
-
-
-def test_the_trace_of_an_answer_does_not_reach_the_dual_prompt(task, example, vocabulary):
-    text = task.answer_response(example.gold, trace="whispered-secret " + json.dumps(example.unknown))
-    answer = task.parse_answer(text, vocabulary)
-    assert answer.value == example.gold
-    assert "whispered-secret" not in task.dual_prompt(example.known, answer.value, vocabulary)
 
 
 def test_the_unknown_part_reaches_the_dual_prompt_only_as_one_of_its_set(task, example, vocabulary):

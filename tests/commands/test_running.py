@@ -1,4 +1,4 @@
-"""`cellduality doctor` from the outside: what it prints, and how it ends."""
+"""`cellduality doctor` and `reward-path` from the outside; `serve-reward` is tested where the server is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
+<<<<<<< HEAD:tests/commands/test_doctoring.py
 from cellduality_plugin.openrlhf_hooks.doctor.flags import SFT
+=======
+from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
+from cellduality_plugin.openrlhf_hooks.doctor.command import SFT
+from tests.refused import refused
+>>>>>>> h-commands:tests/commands/test_running.py
 
 CHECKS = Path(__file__).parents[2] / "cellduality_plugin/openrlhf_hooks/doctor/CHECKS.md"
 
@@ -86,3 +92,38 @@ def test_the_list_is_the_one_in_the_documentation(doctor):
     code, out, _ = doctor("--list")
     assert code == 0
     assert out in CHECKS.read_text(encoding="utf-8"), "append to its head: cellduality doctor --list"
+
+
+@pytest.fixture
+def printed(command):
+    """Return a function that gives what the command prints."""
+    return lambda *words: "".join(command("reward-path", *words)[1:])
+
+
+def test_the_reward_file_is_that_of_the_package_or_one_for_a_configuration_or_for_servers(
+    printed, make_config, tmp_path
+):
+    assert Path(printed().strip()) == packaged_reward_file()
+    assert packaged_reward_file().is_file()
+    assert printed("--server", "http://a:5000/").count("\n") == 1, "no configuration: no place for a file"
+    make_config(dual={"endpoint": {"urls": ["http://127.0.0.1:8000/v1"], "model": "toy"}})
+    config = str(tmp_path / "cellduality.json")
+    file = Path(printed("--config", config).strip())
+    assert file == tmp_path / "cellduality.reward.py"
+    assert repr(config) in file.read_text()
+    file = Path(printed("--config", config, "--server", "http://a:5000/", "--server", "https://b/").strip())
+    assert file == tmp_path / "cellduality.servers.py"
+    assert repr(["http://a:5000/", "https://b/"]) in file.read_text()
+
+
+def test_without_an_endpoint_or_an_address_that_can_be_written_down_there_is_none(make_config, tmp_path):
+    make_config()
+    config = tmp_path / "cellduality.json"
+    with refused("no-endpoint"):
+        bound_reward_file(config)
+    with refused("token-in-address") as error:
+        bound_client_file(config, ["http://any:a-secret@a:5000/"])
+    assert "a-secret" not in str(error.value)
+    with refused("no-address"):
+        bound_client_file(config, ["a:5000"])
+    assert not list(tmp_path.glob("*.py"))

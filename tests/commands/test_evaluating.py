@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from cellduality_plugin.cli import app
-from cellduality_plugin.commands.comparing import read_runs
+from cellduality_plugin.commands.evaluating import read_runs
+from tests.commands.conftest import invoke
 from tests.evaluation.test_compare import KEY, make_runs
 from tests.refused import refused
 
@@ -24,17 +23,16 @@ def paths(tmp_path: Path) -> list[str]:
 
 
 def test_the_tables_are_printed_and_written_with_a_plot_and_the_seeds(paths, tmp_path):
-    done = CliRunner().invoke(app, ["arms", *paths, "--out", str(tmp_path / "arms")])
-    assert done.exit_code == 0, done.output
-    assert "closes 52 % of the gap" in done.stdout
-    assert (tmp_path / "arms" / "arms.md").read_text(encoding="utf-8") == done.stdout
+    printed = invoke("arms", *paths, "--out", tmp_path / "arms")
+    assert "closes 52 % of the gap" in printed
+    assert (tmp_path / "arms" / "arms.md").read_text(encoding="utf-8") == printed
     assert json.loads((tmp_path / "arms" / "arms.json").read_text(encoding="utf-8"))["seeds"] == [0, 1, 2]
     kinds = {path.name for path in (tmp_path / "arms").iterdir()}
     assert kinds == {f"arms.{suffix}" for suffix in ("md", "json", "csv", "svg", "png")}
-    done = CliRunner().invoke(app, ["seeds", *paths, "--after", "paper"])
-    assert "0.703 ± 0.105" in done.stdout
-    assert "0.103 ± 0.0058" in done.stdout
-    assert "gains (+0.103)" in CliRunner().invoke(app, ["arms", *paths, "--oracle", ""]).stdout
+    printed = invoke("seeds", *paths, "--after", "paper")
+    assert "0.703 ± 0.105" in printed
+    assert "0.103 ± 0.0058" in printed
+    assert "gains (+0.103)" in invoke("arms", *paths, "--oracle", "")
 
 
 def test_a_seed_that_is_given_twice_and_runs_without_a_headline_are_refused(paths, tmp_path):
@@ -44,4 +42,4 @@ def test_a_seed_that_is_given_twice_and_runs_without_a_headline_are_refused(path
         read_runs([*map(Path, paths), copy])
     copy.write_text(copy.read_text().replace("accuracy", "validity"))
     with refused("no-headline"):
-        CliRunner().invoke(app, ["arms", str(copy), "--oracle", ""], catch_exceptions=False)
+        invoke("arms", copy, "--oracle", "")
