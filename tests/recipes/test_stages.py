@@ -123,6 +123,16 @@ def test_an_audit_that_fails_stops_nothing_and_one_that_is_stopped_stops_all(cod
     assert not marks()
 
 
+def test_what_the_doctor_refuses_is_not_trained(run, installed, program, folder, calls, marks):
+    refuses = 'case "$*" in *"--stage check-grpo"*) exit 2;; esac'
+    program("python", f'#!/bin/sh\necho "$*" >>"{installed}/calls"\n{refuses}\n')
+    assert run("grpo", RUN_DIR=str(folder)).returncode == 2
+    assert [line.split("--stage ")[1].split()[0] for line in calls().splitlines() if "--stage" in line] == [
+        "check-grpo"
+    ]
+    assert not marks()
+
+
 class TestLock:
     @pytest.mark.parametrize("name", STAGES)
     def test_a_second_run_in_the_same_folder_ends_at_once(self, name, run, folder, calls):
