@@ -15,8 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -274,21 +274,13 @@ def without_agent(recipe: Callable[..., Run], place: Path, reward: Path) -> list
     return [*words[:at], "--reward.remote_url", str(reward), *words[at + 2 :]]
 
 
-@dataclass(frozen=True)
-class Served:
-    """What is known of a run whose reward servers were killed and started again."""
-
-    run: Run
-    replies: list[Any]  # (query, prompt, label, reply) of each rollout, in the order in which they were rewarded
-    again: list[float]  # their rewards, asked for one by one without any server
-    away: float  # seconds for which no server was there
-    fast: int  # requests that went by each road
-    slow: int
-
-
 @pytest.fixture(scope="module")
-def served(copied, recipe, start, serve_policy, tmp_path_factory) -> Served:
-    """A run whose two reward servers, one of them slow, are killed in the middle of a step and started again."""
+def served(copied, recipe, start, serve_policy, tmp_path_factory) -> SimpleNamespace:
+    """A run whose two reward servers, one of them slow, are killed in the middle of a step and started again.
+
+    ``replies`` are (query, prompt, label, reply) of each rollout, in the order in which they were rewarded, ``again``
+    their rewards without any server; for ``away`` seconds no server was there; by each road some requests went.
+    """
     place, beside = copied(), tmp_path_factory.mktemp("servers")
     config, log, reward = (place / "data" / name for name in ("cellduality.json", "replies.jsonl", "logged.py"))
     servers = Servers(config, beside, start)
@@ -308,7 +300,8 @@ def served(copied, recipe, start, serve_policy, tmp_path_factory) -> Served:
         with ThreadPoolExecutor(16) as threads:
             again = list(threads.map(lambda told: asked_again(*([part] for part in told[:3]))["rewards"], replies))
         asked_again.close()
-    return Served(run, replies, again, away, *(road.passed for road in servers.roads))
+    fast, slow = (road.passed for road in servers.roads)
+    return SimpleNamespace(run=run, replies=replies, again=again, away=away, fast=fast, slow=slow)
 
 
 def lines_of(file: Path) -> list[str]:

@@ -11,8 +11,8 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,7 +20,7 @@ import pytest
 from cellduality_plugin.config import Config
 from cellduality_plugin.records import Reading, Row, read_groups
 from cellduality_plugin.replay import Replay
-from tests.stack.conftest import CPU, DUAL_KEYS, ROOT, Run, free_port, processes_of, scalars
+from tests.stack.conftest import CPU, DUAL_KEYS, ROOT, free_port, processes_of, scalars
 from tests.stack.score_in_engine import asked
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
@@ -94,23 +94,6 @@ def steps_of(run: Any) -> list[int]:
     return list(dict.fromkeys(run.steps()))
 
 
-@dataclass(frozen=True)
-class Killed:
-    """What is known of a run one of whose engines was killed, and that then went on."""
-
-    run: Run
-    resumed: Run  # the command that went on
-    placed: dict[str, list[list[int]]]  # processes of the engines and the ranks, by name and node
-    engine: int  # the process that was killed
-    rollouts: int  # how many were recorded then
-    steps: list[int]  # those that the first command had logged
-    code: int  # of the first command, and how long after the kill it came
-    seconds: float
-    left: list[str]  # processes that outlived it
-    checkpoint: int  # the step of the last one
-    records: list[Path]  # of the first command, those of each engine
-
-
 @pytest.fixture(scope="module")
 def folder(copied) -> Path:
     """A run folder with the data and the SFT model of the shared run, that keeps all rollouts."""
@@ -123,8 +106,12 @@ def folder(copied) -> Path:
 
 
 @pytest.fixture(scope="module")
-def killed(folder, cluster, recipe) -> Killed:
-    """A run over both nodes, an engine of which is killed in the middle of the second step, and that is resumed."""
+def killed(folder, cluster, recipe) -> SimpleNamespace:
+    """A run over both nodes, an engine of which is killed in the middle of the second step, and that is resumed.
+
+    ``placed`` are processes of engines and ranks, by name and node; ``code`` came ``seconds`` after the kill, and
+    ``left`` outlived it; ``rollouts`` were recorded then, in ``records``, one an engine, and ``steps`` logged.
+    """
     settings = {**SPREAD, **LEARNING, "RAY_ADDRESS": cluster.address}
     latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
     run = recipe(folder, "grpo.sh", *FLAGS, **settings)
@@ -142,7 +129,10 @@ def killed(folder, cluster, recipe) -> Killed:
     steps, records = steps_of(run), sorted((folder / "rollouts").glob("*.jsonl"))
     resumed = recipe(folder, "grpo.sh", *FLAGS, **settings, RESUME="1")
     assert resumed.end(600) == 0, resumed.printed
-    return Killed(run, resumed, placed, engine, rollouts, steps, code, seconds, left, step, records)
+    return SimpleNamespace(
+        run=run, resumed=resumed, placed=placed, engine=engine, rollouts=rollouts, steps=steps, code=code,
+        seconds=seconds, left=left, checkpoint=step, records=records,
+    )  # fmt: skip
 
 
 def test_each_node_has_a_rank_and_an_engine(killed):

@@ -8,8 +8,8 @@ import json
 import math
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,20 +22,6 @@ pytestmark = pytest.mark.stack
 
 PAIR = Path(__file__).with_name("my_pair.py")
 NAME = "dropout_recovery"
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """What is known of a run that was interrupted in the middle of GRPO."""
-
-    run: Run
-    code: int
-    seconds: float  # that it took to end
-    left: list[str]  # processes that outlived it
-    files_before: dict[str, str]  # the hashes of data, base and SFT model
-    files_after: dict[str, str]
-    checkpoint: int  # the step of the last one
-    second: tuple[int, float, str]  # exit code, seconds and words of a second command in the same folder meanwhile
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -62,8 +48,12 @@ def pair_settings(own_cells) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory, recipe, pair_settings) -> Stopped:
-    """The whole recipe with a user's own pair, interrupted as soon as a step is logged and its checkpoint saved."""
+def stopped(tmp_path_factory, recipe, pair_settings) -> SimpleNamespace:
+    """The whole recipe with a user's own pair, interrupted as soon as a step is logged and its checkpoint saved.
+
+    ``code`` came after ``seconds``, ``left`` are processes that outlived it; ``second`` are exit code, seconds and
+    words of another command in the same folder meanwhile.
+    """
     folder = tmp_path_factory.mktemp("stopped") / "run"
     latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
     run = recipe(folder, "grpo_duality.sh", **pair_settings)
@@ -78,7 +68,10 @@ def stopped(tmp_path_factory, recipe, pair_settings) -> Stopped:
     code = run.end(120)
     seconds = time.monotonic() - began
     step = int(latest.read_text().removeprefix("global_step"))
-    return Stopped(run, code, seconds, processes_of(folder), files, _hashes(folder), step, refused)
+    return SimpleNamespace(
+        run=run, code=code, seconds=seconds, left=processes_of(folder), files_before=files, files_after=_hashes(folder),
+        checkpoint=step, second=refused,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
