@@ -78,23 +78,18 @@ def test_all_cells_may_be_labelled(measure, cells):
 
 def test_curves_pair_seeds_and_set_the_baselines_beside_the_checkpoints(tmp_path, monkeypatch):
     script = SCRIPT.with_name("label_curves.py")
+    monkeypatch.syspath_prepend(script.parent)
 
-    def column(kind: str, **values: float) -> dict[str, Any]:
-        metrics = {f"cell_type_annotation/{name}": {"value": own, "better": "higher"} for name, own in values.items()}
-        return {"kind": kind, "metrics": metrics}
+    def column(value: float) -> dict[str, Any]:
+        metrics = ("cell_type_annotation/accuracy", "cell_type_annotation/macro_f1")
+        return {"kind": "checkpoint", "metrics": dict.fromkeys(metrics, {"value": value, "better": "higher"})}
 
     for count in (20, 100):
         for place, seed in enumerate(("42", "43")):
             folder = tmp_path / str(count) / seed / "test"
-            sft, refit = 0.5 + 0.1 * place, 0.7 + 0.1 * place
-            columns = {
-                "SFT": column("checkpoint", accuracy=sft, macro_f1=sft),
-                "refit": column("checkpoint", accuracy=refit, macro_f1=refit),
-            }
-            write_text(
-                folder / "metrics.json",
-                json.dumps({"split": "test", "settings": {"neighbours": []}, "columns": columns}),
-            )
+            columns = {name: column(value + 0.1 * place) for name, value in {"SFT": 0.5, "refit": 0.7}.items()}
+            found = {"split": "test", "settings": {"neighbours": []}, "columns": columns}
+            write_text(folder / "metrics.json", json.dumps(found))
             write_text(folder / "baselines.json", json.dumps({"mean": {"accuracy": 0.25, "macro_f1": 0.25}}))
     monkeypatch.setattr("sys.argv", [str(script), str(tmp_path), "--reference", "refit"])
     runpy.run_path(str(script), run_name="__main__")
