@@ -81,8 +81,8 @@ def test_curves_pair_seeds_and_set_the_baselines_beside_the_checkpoints(tmp_path
     monkeypatch.syspath_prepend(script.parent)
 
     def column(value: float) -> dict[str, Any]:
-        metrics = ("cell_type_annotation/accuracy", "cell_type_annotation/macro_f1")
-        return {"kind": "checkpoint", "metrics": dict.fromkeys(metrics, {"value": value, "better": "higher"})}
+        names = ("cell_type_annotation/accuracy", "cell_type_annotation/macro_f1")
+        return {"kind": "checkpoint", "metrics": {name: {"value": value, "better": "higher"} for name in names}}
 
     for count in (20, 100):
         for place, seed in enumerate(("42", "43")):
