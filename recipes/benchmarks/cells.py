@@ -11,6 +11,7 @@ import multiprocessing
 import resource
 import sys
 import time
+import timeit
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,9 +23,6 @@ import numpy as np
 from shared import conclude, console, options, show
 
 SEED, TOP = 42, 64
-REPEATS, MOST_REPEATS = 3, 20
-ENOUGH = 3.0  # seconds of repeats: what takes a moment is repeated more often
-PATIENCE = 20.0  # seconds after which nothing is repeated
 ROWS = {"theirs": "cell2sentence", "ours": "ours, the same sentences", "ours_top": f"ours, the first {TOP} genes"}
 
 
@@ -106,15 +104,8 @@ def ours_with_their_ties(adata: Any) -> list[str]:
 
 
 def cpu_seconds(action: Callable[[], Any]) -> float:
-    """Return the least processor time of a few repeats: what one core needs, whoever else uses the machine."""
-    taken: list[float] = []
-    while len(taken) < REPEATS or (sum(taken) < ENOUGH and len(taken) < MOST_REPEATS):
-        start = time.process_time()
-        action()
-        taken.append(time.process_time() - start)
-        if sum(taken) > PATIENCE:
-            break
-    return min(taken)
+    """Return the least processor time of three repeats: what one core needs, whoever else uses the machine."""
+    return min(timeit.repeat(action, timer=time.process_time, number=1, repeat=3))
 
 
 def equality(genes: int, per_cell: int) -> dict[str, Any]:
