@@ -45,8 +45,9 @@ def show(rows: Sequence[Mapping[str, str]], title: str = "") -> None:
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return a Markdown table."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
+    """Return a Markdown table; nothing for no rows."""
+    head = [[*row] for row in rows[:1]]
+    lines = [*head, *(["---"] * len(names) for names in head), *([*row.values()] for row in rows)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
