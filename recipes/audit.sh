@@ -8,9 +8,7 @@
 #   AUDIT_CELLS=128 AUDIT_REWARDS=duality,likelihood,posterior bash recipes/audit.sh
 #   AUDIT=0 bash recipes/grpo_duality.sh             # goes without
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$AUDIT" != 0 ]] || exit 0
 set_up
 lock_run

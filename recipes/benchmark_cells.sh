@@ -5,9 +5,7 @@
 #   bash recipes/benchmark_cells.sh
 #   SIZES="500 1000 2000" FILE_CELLS=100000 bash recipes/benchmark_cells.sh
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SIZES:=4000 16000 64000}"   # cells
 : "${GENES:=20000}" "${PER_CELL:=2000}"
 : "${FILE_CELLS:=1000000}" "${FILE_GENES:=20000}" "${FILE_DENSITY:=0.05}"
@@ -26,24 +24,10 @@ fi
 
 # In a folder of its own and last on the path: it must not change what the project runs with.
 if [[ ! -f "$BENCH_DIR/peer/.complete" ]]; then
-  install=(python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target "$BENCH_DIR/peer" "${peer[@]}")
-  if [[ "$DRY_RUN" == 1 ]]; then
-    printf '%q ' "${install[@]}"
-    echo
-  else
-    "${install[@]}"
-    touch "$BENCH_DIR/peer/.complete"
-  fi
+  perform python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target "$BENCH_DIR/peer" "${peer[@]}"
+  for_real touch "$BENCH_DIR/peer/.complete"
 fi
 
-export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
-export PYTHONPATH="$root:$BENCH_DIR/peer${PYTHONPATH:+:$PYTHONPATH}"
-measure=(python "$root/recipes/benchmarks/cells.py" all --out "$BENCH_DIR" --sizes "${sizes[@]}" --genes "$GENES"
-  --per-cell "$PER_CELL" --file-cells "$FILE_CELLS" --file-genes "$FILE_GENES" --file-density "$FILE_DENSITY"
-  --strict "$STRICT")
-if [[ "$DRY_RUN" == 1 ]]; then
-  printf '%q ' "${measure[@]}"
-  echo
-else
-  "${measure[@]}"
-fi
+export PYTHONPATH="$BENCH_DIR/peer${PYTHONPATH:+:$PYTHONPATH}"
+benchmark cells --sizes "${sizes[@]}" --genes "$GENES" --per-cell "$PER_CELL" --file-cells "$FILE_CELLS" \
+  --file-genes "$FILE_GENES" --file-density "$FILE_DENSITY" --strict "$STRICT"

@@ -6,11 +6,8 @@
 #   bash recipes/benchmark_default.sh
 #   SEEDS="42 43 44 45" ARMS="oracle duality posterior" AUDIT_CELLS=64 bash recipes/benchmark_default.sh
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-kinds=duality,likelihood,posterior,oracle
-AUDIT_REWARDS="${AUDIT_REWARDS:-$kinds}" AUDIT_CELLS="${AUDIT_CELLS:-32}"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+: "${AUDIT_REWARDS:=duality,likelihood,posterior,oracle}" "${AUDIT_CELLS:=32}"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SEEDS:=42 43 44}" "${RUNS_DIR:=$root/runs/default-$PROFILE}"
 : "${ARMS:=oracle duality duality-frozen likelihood likelihood-frozen posterior posterior-frozen}"
 export SEEDS RUNS_DIR ARMS AUDIT_REWARDS AUDIT_CELLS SPLIT=validation RESUME=1
@@ -19,8 +16,5 @@ bash "$root/recipes/benchmark_table6.sh" "$@"
 for seed in $SEEDS; do
   stage="[seed $seed]" SEED="$seed" RUN_DIR="$RUNS_DIR/$seed" bash "$root/recipes/audit.sh"
 done
-if [[ "$DRY_RUN" != 1 ]]; then
-  # The words are to be parted here.
-  # shellcheck disable=SC2086
-  python "$root/recipes/benchmarks/default.py" --root "$RUNS_DIR" --seeds $SEEDS --arms $ARMS
-fi
+# shellcheck disable=SC2086 # the words are to be parted here
+for_real python "$root/recipes/benchmarks/default.py" --root "$RUNS_DIR" --seeds $SEEDS --arms $ARMS

@@ -9,12 +9,10 @@
 #
 # Arms: see recipes/benchmark_table6.sh.
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 : "${DATASET:=pbmc_zheng2017_facs}" "${TASKS:=cell_type_annotation,conditional_cell_generation}" "${HELD_OUT=}"
 : "${MAX_CELLS=}" "${FOREIGN:=pbmc_10x3k}" "${REWARDS:=auto}" "${N_GENES:=1000}" "${HIDDEN:=1,0.25}" "${N_RL:=2048}" "${WEIGHTS=}"
 export DATASET TASKS HELD_OUT MAX_CELLS FOREIGN REWARDS N_GENES HIDDEN N_RL WEIGHTS
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${LABELS:=20 40 80}" "${SEEDS:=42 43 44 45 46}" "${SPLIT:=test}" "${ALL_RUNS:=$root/runs/labels-$PROFILE}"
 : "${ARMS:=oracle default random self-train refit rounds paper posterior profile}"
 set_up
@@ -30,4 +28,4 @@ for labels in $LABELS; do
     fi
   done
 done
-if [[ "$DRY_RUN" != 1 ]]; then python "$root/recipes/benchmarks/label_curves.py" "$ALL_RUNS" --split "$SPLIT"; fi
+for_real python "$root/recipes/benchmarks/label_curves.py" "$ALL_RUNS" --split "$SPLIT"

@@ -5,9 +5,7 @@
 #   bash recipes/benchmark_reward.sh
 #   STEPS=5 KINDS="likelihood posterior" CACHING=on bash recipes/benchmark_reward.sh
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${RUNS_DIR:=$root/runs/reward-$PROFILE}" "${STEPS:=12}" "${CACHING:=on off}"
 : "${KINDS:=oracle duality likelihood posterior}" "${BENCHMARK_TASKS:=cell_type_annotation conditional_cell_generation}"
 set_up
@@ -23,11 +21,9 @@ for task in $BENCHMARK_TASKS; do
     for kind in constant $KINDS; do
       folder="$RUNS_DIR/$task/$caching/$kind"
       [[ ! -f "$folder/.finished-grpo" ]] || continue
-      if [[ "$DRY_RUN" != 1 ]]; then
-        "${bench[@]}" --arm "$task" "$caching" "$kind" --rows "$((STEPS * ROLLOUT_BATCH))"
-      fi
+      for_real "${bench[@]}" --arm "$task" "$caching" "$kind" --rows "$((STEPS * ROLLOUT_BATCH))"
       stage="[$task, $kind, prefix caching $caching]" RUN_DIR="$folder" ACTOR_LR=0 bash "$root/recipes/grpo.sh" "$@"
     done
   done
 done
-if [[ "$DRY_RUN" != 1 ]]; then "${bench[@]}"; fi
+for_real "${bench[@]}"

@@ -5,9 +5,7 @@
 #   bash recipes/benchmark_seeds.sh
 #   SEEDS="0 1 2 3 4" SPLIT=validation bash recipes/benchmark_seeds.sh
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SEEDS:=42 43 44}" "${SPLIT:=test}" "${RUNS_DIR:=$root/runs/seeds-$PROFILE}"
 export SPLIT
 
@@ -16,6 +14,4 @@ for seed in $SEEDS; do
   SEED="$seed" RUN_DIR="$RUNS_DIR/$seed" RESUME=1 bash "$root/recipes/grpo_duality.sh" "$@"
   found+=("$RUNS_DIR/$seed/$SPLIT/metrics.json")
 done
-if [[ "$DRY_RUN" != 1 ]]; then
-  cellduality seeds "${found[@]}" | tee "$RUNS_DIR/$SPLIT.md"
-fi
+if [[ "$DRY_RUN" != 1 ]]; then cellduality seeds "${found[@]}" | tee "$RUNS_DIR/$SPLIT.md"; fi

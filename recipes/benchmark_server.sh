@@ -6,24 +6,11 @@
 #   SECONDS=10 CLIENTS=256 bash recipes/benchmark_server.sh
 set -euo pipefail
 seconds="$SECONDS"   # bash counts it up, from what the environment says or from 0
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 if [[ "$seconds" == 0 ]]; then seconds=60; fi
 : "${CLIENTS:=64}"
 : "${ROWS:=8192}"               # more than the server remembers; eight rollouts each
 : "${DELAY:=0.02}"              # seconds the policy takes to answer
 : "${BENCH_DIR:=$root/runs/benchmark_server}"
 set_up
-
-export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-measure=(python "$root/recipes/benchmarks/server.py" all --out "$BENCH_DIR" --clients "$CLIENTS"
-  --seconds "$seconds" --rows "$ROWS" --delay "$DELAY")
-if [[ "$DRY_RUN" == 1 ]]; then
-  printf '%q ' "${measure[@]}"
-  echo
-else
-  mkdir -p "$BENCH_DIR"
-  "${measure[@]}"
-fi
+benchmark server --clients "$CLIENTS" --seconds "$seconds" --rows "$ROWS" --delay "$DELAY"

@@ -17,9 +17,7 @@
 #   oracle-refit   the same with true labels: the most that could be gained so
 #   rounds         as refit, and GRPO from there, paid as default is
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SEEDS:=42 43 44 45 46}" "${SPLIT:=test}" "${ARMS:=oracle duality default}" "${RUNS_DIR:=$root/runs/table6-$PROFILE}"
 : "${DUAL_PORT:=8421}"
 labels=cell_type_annotation,drug_exposure_prediction,drug_sensitivity_prediction
@@ -101,12 +99,8 @@ train() { # seed, arm
     flags+=(--rewards "*=$kind")
   fi
   local config="$shared/data/$2.json"
-  if [[ "$DRY_RUN" != 1 ]]; then
-    cellduality configure "$shared/data/cellduality.json" "${flags[@]}" --records "$folder/rollouts" --out "$config"
-  else
-    printf '%q ' cellduality configure "$shared/data/cellduality.json" "${flags[@]}" --out "$config"
-    echo
-  fi
+  if [[ "$DRY_RUN" != 1 ]]; then flags+=(--records "$folder/rollouts"); fi
+  perform cellduality configure "$shared/data/cellduality.json" "${flags[@]}" --out "$config"
   RUN_DIR="$folder" CONFIG="$config" bash "$root/recipes/grpo.sh"
   stop_frozen
 }
@@ -120,9 +114,7 @@ for seed in $SEEDS; do
     GOLD=1 bash "$root/recipes/prepare.sh"
     export STAGE0_OF="${STAGE0_RUNS:+$STAGE0_RUNS/$seed}"
     for recipe in traces pretrain sft; do bash "$root/recipes/$recipe.sh"; done
-    if [[ "$REWARDS" == auto && " $ARMS " =~ " default "|" rounds " ]]; then
-      bash "$root/recipes/audit.sh"
-    fi
+    if [[ "$REWARDS" == auto && " $ARMS " =~ " default "|" rounds " ]]; then bash "$root/recipes/audit.sh"; fi
   fi
   models=()
   if [[ "$BASE_MODEL" != small-llama ]]; then models+=(--model "base=$RUN_DIR/base"); fi # that has not learned a word
@@ -131,16 +123,9 @@ for seed in $SEEDS; do
     train "$seed" "$arm"
     models+=(--model "$arm=$RUN_DIR/arms/$arm/grpo")
   done
-  run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$RUN_DIR/data" \
-    --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" \
-    --samples "$SAMPLES" --seed "$seed" --decode "$DECODE" "$@"
+  evaluate_models "$RUN_DIR/data" "$SPLIT" "$RUN_DIR/$SPLIT" --decode "$DECODE" "$@"
   found+=("$RUN_DIR/$SPLIT/metrics.json")
 done
 compare=(cellduality arms "${found[@]}" --out "$RUNS_DIR/$SPLIT")
 if [[ " $ARMS " != *" oracle "* ]]; then compare+=(--oracle ""); fi
-if [[ "$DRY_RUN" == 1 ]]; then
-  printf '%q ' "${compare[@]}"
-  echo
-else
-  "${compare[@]}"
-fi
+perform "${compare[@]}"

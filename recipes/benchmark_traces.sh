@@ -6,9 +6,7 @@
 #   bash recipes/benchmark_traces.sh
 #   SEEDS="0 1 2 3 4" SPLIT=validation bash recipes/benchmark_traces.sh
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SEEDS:=42 43 44}" "${SPLIT:=test}" "${RUNS_DIR:=$root/runs/traces-$PROFILE}"
 set_up
 
@@ -25,10 +23,7 @@ for seed in $SEEDS; do
     models+=(--model "$name=$RUN_DIR/sft")
   done
   RUN_DIR="$RUNS_DIR/$seed"
-  mkdir -p "$RUN_DIR"
-  stage="[seed $seed]" run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" \
-    --data "$RUN_DIR/traces-both/data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
-    --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$seed" "$@"
+  stage="[seed $seed]" evaluate_models "$RUN_DIR/traces-both/data" "$SPLIT" "$RUN_DIR/$SPLIT" "$@"
   found+=("$RUN_DIR/$SPLIT/metrics.json")
 done
 if [[ "$DRY_RUN" != 1 ]]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2034,SC2154  # variables that recipes set and read
 # What all recipes share: messages, the profile, and the one way a stage is run. Sourced, never run.
-# A recipe sets `root` first.
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 
@@ -52,7 +52,7 @@ flash=0
 if [[ "${FLASH_ATTN:-}" == build ]] || compgen -G "$VENV/lib/python3*/site-packages/flash_attn" >/dev/null; then flash=1; fi
 [[ -f "$root/recipes/profiles/$PROFILE.sh" ]] ||
   die "no profile '$PROFILE'" "use one of: $(cd "$root/recipes/profiles" && printf '%s ' *.sh | sed 's/\.sh//g')"
-# shellcheck source=recipes/profiles/cpu.sh
+# shellcheck source=profiles/cpu.sh
 source "$root/recipes/profiles/$PROFILE.sh"
 if [[ "$BASE_MODEL" == small-llama ]]; then : "${PRETRAIN:=1}"; fi
 
@@ -114,6 +114,11 @@ if [[ "$BACKEND" == gpu ]]; then
   if [[ "${PYTHONPATH:-}" != "$site:"* ]]; then export PYTHONPATH="$site:$root${PYTHONPATH:+:$PYTHONPATH}"; fi
 fi
 
+perform() { # COMMAND...: with DRY_RUN=1 it is printed
+  if [[ "$DRY_RUN" != 1 ]]; then "$@"; else printf '%q ' "$@" && echo; fi
+}
+for_real() { if [[ "$DRY_RUN" != 1 ]]; then "$@"; fi; } # COMMAND...: of which a dry run says nothing
+
 set_up() {
   if [[ "${SET_UP:-1}" == 0 ]]; then return; fi # the environment in VENV is taken as it is
   if [[ "$DRY_RUN" == 1 ]]; then
@@ -139,8 +144,7 @@ run() {
   local name="$1" expect="$2"
   shift 2
   if [[ "$DRY_RUN" == 1 ]]; then
-    printf '%q ' "$@"
-    echo
+    perform "$@"
     return
   fi
   mkdir -p "$RUN_DIR/logs"
@@ -186,12 +190,20 @@ train_sft() {
 # pack_model FOLDER CONFIG: all that the use of a trained model needs, into its folder.
 pack_model() {
   local pack=(cellduality pack "$1" --data "$data" --config "$2" --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS")
-  if [[ "$DRY_RUN" == 1 ]]; then
-    printf '%q ' "${pack[@]}"
-    echo
-  else
-    "${pack[@]}" >/dev/null
-  fi
+  if [[ "$DRY_RUN" == 1 ]]; then perform "${pack[@]}"; else "${pack[@]}" >/dev/null; fi
+}
+
+# evaluate_models DATA SPLIT OUT FLAG...: the checkpoints of `models` (--model NAME=FOLDER ...) on held-out cells.
+evaluate_models() {
+  run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$1" --split "$2" --out "$3" \
+    --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" "${@:4}"
+}
+
+# benchmark NAME FLAG...: recipes/benchmarks/NAME.py on one thread, into BENCH_DIR.
+benchmark() {
+  export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+  for_real mkdir -p "$BENCH_DIR"
+  perform python "$root/recipes/benchmarks/$1.py" all --out "$BENCH_DIR" "${@:2}"
 }
 
 # What the audit chose, where REWARDS=auto leaves it to it; a dry run takes it that it will have chosen.
@@ -207,12 +219,12 @@ take_choice() {
   : "${CONFIG:=$data/cellduality.json}" "${RL_ROWS:=$data/rl.jsonl}"
   CONFIG="$(realpath -m -- "$CONFIG")"
 }
-forget_choice() { if [[ "$DRY_RUN" != 1 ]]; then rm -f "$data/chosen.json" "$data/rl_chosen.jsonl"; fi; }
+forget_choice() { for_real rm -f "$data/chosen.json" "$data/rl_chosen.jsonl"; }
 
 # A finished stage leaves a mark; RESUME=1 skips it.
 finished() { [[ "$RESUME" == 1 && -f "$RUN_DIR/.finished-$1" ]]; }
-mark_finished() { if [[ "$DRY_RUN" != 1 ]]; then touch "$RUN_DIR/.finished-$1"; fi; }
-unmark() { if [[ "$DRY_RUN" != 1 ]]; then for name in "$@"; do rm -f "$RUN_DIR/.finished-$name"; done; fi; }
+mark_finished() { for_real touch "$RUN_DIR/.finished-$1"; }
+unmark() { for_real rm -f "${@/#/"$RUN_DIR/.finished-"}"; }
 
 # A new model replaces the old one only when it is whole.
 replace_folder() { # from, to

@@ -7,9 +7,7 @@
 #
 # What was stopped goes on where it was; what was answered and is unchanged is not asked again.
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 set_up
 lock_run
 : "${SPLIT:=test}"
@@ -25,8 +23,7 @@ fi
 
 if [[ "$BACKEND" == gpu ]]; then models+=(--tensor-parallel "$TENSOR_PARALLEL" --batch $((256 * GPUS))); fi
 if [[ "$BACKEND" == cpu ]] && (("$(OMP_NUM_THREADS="" nproc)" > 1)); then models+=(--together); fi
-run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$data" --split "$SPLIT" --out "$RUN_DIR/$SPLIT" --max-len "$MAX_LEN" \
-  --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" --decode "$DECODE" "$@"
+evaluate_models "$data" "$SPLIT" "$RUN_DIR/$SPLIT" --decode "$DECODE" "$@"
 run report 25 cellduality report --evaluation "$RUN_DIR/$SPLIT" --data "$data" --out "$RUN_DIR/report.html" \
   --commands "$RUN_DIR/logs" "${curves[@]}" --audit "$RUN_DIR/audit/audit.json"
 if [[ "$DRY_RUN" != 1 ]]; then

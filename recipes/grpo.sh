@@ -9,9 +9,7 @@
 #   CONFIG=runs/cpu/data/posterior.json bash recipes/grpo.sh      # another reward on the same rows
 #   PROFILE=multinode NODES=4 RUN_DIR=/shared/run bash recipes/grpo.sh
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 set_up
 lock_run
 from="$sft"

@@ -12,9 +12,7 @@
 #   RESUME=1 bash recipes/grpo_duality.sh                          # skips finished stages, resumes a stopped one
 #   DRY_RUN=1 bash recipes/grpo_duality.sh                         # prints the exact commands
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 say "CellDuality, profile $PROFILE, into $RUN_DIR"
 export PROFILE VENV SEED DATA_SEED DATASET LABEL_COLUMN RUN_DIR DRY_RUN RESUME ROUNDS stage

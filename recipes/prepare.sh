@@ -6,9 +6,7 @@
 #   DATASET="he_2020_liver segerstolpe_2016" TASKS=cell_type_annotation bash recipes/prepare.sh
 #   DRY_RUN=1 bash recipes/prepare.sh
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 set_up
 lock_run
 

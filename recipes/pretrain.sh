@@ -8,9 +8,7 @@
 #   PRETRAIN=1 PRETRAIN_VIEWS=4 CLUSTERS=32 PROFILE=gpu1 bash recipes/grpo_duality.sh   # the rows are made by prepare.sh
 #   PRETRAIN=0 bash recipes/grpo_duality.sh          # goes without
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$PRETRAIN" != 0 ]] || exit 0
 : "${STAGE0_OF:=}" # a run of the same seed: where its rows are the same, so is its model
 set_up

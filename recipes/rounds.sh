@@ -11,9 +11,7 @@
 #   RESUME=1 ROUNDS=4 bash recipes/rounds.sh              # goes on where it was
 #   FIRST=runs/other/grpo bash recipes/rounds.sh          # this checkpoint is round 1
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${RL:=1}"                      # 1: GRPO in every round; last: the last round is GRPO alone, the others have none; 0: none
 : "${RL_LABELS:=1}"               # 0: where refits named the cells, GRPO leaves the tasks out that ask for those labels
 : "${JUDGE:=configured}"          # of answers to cells without a label: a kind of reward, or none
@@ -82,17 +80,11 @@ refit() { # labels of the policy, and a fresh model on them
 
 reinforce() { # GRPO from the round's SFT model, whose rollouts are kept in the round
   local config="${CONFIG%.json}.round-$number.json" rows="$RL_ROWS"
-  local configure=(cellduality configure "$CONFIG" --records "$folder/rollouts" --out "$config")
-  if [[ "$DRY_RUN" == 1 ]]; then
-    printf '%q ' "${configure[@]}"
-    echo
-  else
-    "${configure[@]}"
-  fi
+  perform cellduality configure "$CONFIG" --records "$folder/rollouts" --out "$config"
   # What the judge knows of labels, a refit has taken over: to be paid for them again moves them at random.
   if [[ -s "$rest" || ("$DRY_RUN" == 1 && -n "$rest") ]]; then rows="$rest"; fi
   RUN_DIR="$folder" CONFIG="$config" RL_ROWS="$rows" bash "$root/recipes/grpo.sh" "$@"
-  if [[ "$DRY_RUN" != 1 ]]; then rm -rf "$folder/checkpoints"; fi
+  for_real rm -rf "$folder/checkpoints"
 }
 
 best="$ROUNDS" goes_on=on policies=() evaluated=() rest=""
@@ -107,7 +99,7 @@ for ((number = 1; number <= ROUNDS; number++)); do
     if ((number == 1)); then ln -sfn ../../sft "$folder/sft"; fi
   fi
   if [[ "$RL" == last && "$rl" == 1 && "$number" != 1 ]]; then
-    if [[ "$DRY_RUN" != 1 ]]; then ln -sfn "$policy" "$folder/sft"; fi
+    for_real ln -sfn "$policy" "$folder/sft"
   elif ((number > 1)); then
     refit
   fi
@@ -121,18 +113,12 @@ for ((number = 1; number <= ROUNDS; number++)); do
   fi
   policies[number]="$policy"
   [[ "$KEEP" == best ]] || continue
-  RUN_DIR="$folder" run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate --model "round-$number=$policy" \
-    --data "$data" --split validation --out "$folder/validation" --max-len "$MAX_LEN" \
-    --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" --decode headline --no-anndata
+  models=(--model "round-$number=$policy")
+  RUN_DIR="$folder" evaluate_models "$data" validation "$folder/validation" --decode headline --no-anndata
   evaluated+=("$folder")
   choose=(cellduality rounds "${evaluated[@]}" --out "$RUN_DIR/rounds.json" --patience "$ROUNDS_PATIENCE")
-  if [[ "$DRY_RUN" == 1 ]]; then
-    printf '%q ' "${choose[@]}"
-    echo
-  else
-    told="$("${choose[@]}")"
-    read -r best goes_on <<<"$told"
-  fi
+  told="$(perform "${choose[@]}")"
+  if [[ "$DRY_RUN" == 1 ]]; then echo "$told"; else read -r best goes_on <<<"$told"; fi
   [[ "$goes_on" == on ]] || break
 done
 

@@ -7,9 +7,7 @@
 #   PYTHON=python3.12 VENV=~/envs/cellduality bash recipes/setup.sh
 #   FLASH_ATTN=build bash recipes/setup.sh          # GPU: compiles flash-attn too; about four core hours a kind of card
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 find_python() {
   local candidate

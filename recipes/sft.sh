@@ -6,9 +6,7 @@
 #   bash recipes/sft.sh
 #   SFT_EPOCHS=3 bash recipes/sft.sh --max_norm 0.5
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 set_up
 lock_run
 finished sft && exit 0

@@ -7,35 +7,30 @@
 #   SET_UP=0 VENV=/opt/env bash recipes/smoke_gpu.sh         # in an environment that is there, which is not touched
 #   PROFILE=gpu24 RUN_DIR=/tmp/smoke bash recipes/smoke_gpu.sh
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # One card, and the settings of the CPU profile but for the machine: they reach every recipe that is called.
 if [[ -z "${PROFILE:-}" ]]; then
   if nvidia-smi -L 2>/dev/null | grep -q GPU; then PROFILE=gpu1; else PROFILE=cpu; fi
 fi
-: "${RUN_DIR:=$root/runs/smoke-$PROFILE}"
+: "${RUN_DIR:=$(dirname "${BASH_SOURCE[0]}")/../runs/smoke-$PROFILE}"
 export PROFILE RUN_DIR BASE_MODEL=small-llama PRETRAIN=0 ROUNDS=1 AUDIT=0 REWARDS="*=duality" GOLD=0 GPUS=1 ENGINES=1
 export DATASET=pbmc68k_reduced HELD_OUT="" MAX_CELLS=200 N_LABELLED=40 N_RL=16 TOP_GENES=64 N_GENES=0 HIDDEN=1
 export MAX_LEN=256 MAX_NEW_TOKENS=112 SFT_VIEWS=2 SFT_LABEL_VIEWS=2 SAMPLES=1 DECODE=headline OFFLOAD=""
 export SFT_PROCESSES=1 SFT_EPOCHS=6 SFT_BATCH=16 SFT_MICRO_BATCH=8 SFT_LR=2e-3
 export ROLLOUT_BATCH=8 GROUP_SIZE=4 TRAIN_BATCH=32 MICRO_BATCH=8 ACTOR_LR=1e-4 SAVE_STEPS=-1
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 set_up
 lock_run
 out="$RUN_DIR/smoke"
 smoke=(python "$root/recipes/benchmarks/smoke.py")
 
-finish() {
-  [[ "$DRY_RUN" == 1 ]] || "${smoke[@]}" summary "$out" >/dev/null || true
-}
+finish() { for_real "${smoke[@]}" summary "$out" >/dev/null || true; }
 
 # check NAME COMMAND...: one line, and the end of everything if it fails.
 check() {
   local name="$1" code=0 began=$SECONDS
   shift
   if [[ "$DRY_RUN" == 1 ]]; then
-    printf '%q ' "$@"
-    echo
+    perform "$@"
     return
   fi
   "$@" >"$out/$name.out" 2>&1 || code=$?
@@ -48,10 +43,8 @@ check() {
   echo "pass  $name ($((SECONDS - began)) s)"
 }
 
-if [[ "$DRY_RUN" != 1 ]]; then
-  mkdir -p "$out"
-  rm -f "$out"/*
-fi
+for_real mkdir -p "$out"
+for_real rm -f "$out"/*
 token_level=(--algo.advantage.is_correction_level token) # logs how far engine and trainer are apart
 check card "${launch[@]}" "${smoke[@]}" card "$BACKEND"
 check prepare bash "$root/recipes/prepare.sh"
@@ -62,4 +55,4 @@ check grpo bash "$root/recipes/grpo.sh" "${token_level[@]}"
 check weights "${smoke[@]}" weights "$RUN_DIR/tensorboard/grpo"
 check evaluate bash "$root/recipes/evaluate.sh"
 finish
-if [[ "$DRY_RUN" != 1 ]]; then echo "all passed: $out/smoke.json"; fi
+for_real echo "all passed: $out/smoke.json"

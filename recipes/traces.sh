@@ -7,9 +7,7 @@
 #   TEACHER=Qwen/Qwen3-32B TEACHER_URL=http://localhost:8000/v1 CANDIDATES=8 bash recipes/traces.sh
 #   TEACHER=none bash recipes/traces.sh                      # nothing: SFT then sees bare answers
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=recipes/common.sh
-source "$root/recipes/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$TEACHER" != none ]] || exit 0
 set_up
 lock_run

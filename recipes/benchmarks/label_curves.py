@@ -8,10 +8,14 @@ column --reference, paired by seed, with its 95 % interval (Student's t).
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
+
+from shared import markdown
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.compare import Spread, check_runs, paired_change, row_label, values_of
@@ -27,12 +31,14 @@ Values: TypeAlias = "dict[tuple[str, str], dict[int, tuple[float, ...]]]"
 
 def read(runs: Path, split: str) -> tuple[Values, dict[str, str]]:
     """Return all values, and the label of each metric; baselines join the metrics of annotation."""
-    values: Values = {}
+    values: Values = defaultdict(dict)
     labels: dict[str, str] = {}
-    for folder in sorted((path for path in runs.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name)):
-        found = sorted(folder.glob(f"*/{split}/metrics.json"))
-        measured = [json.loads(path.read_text(encoding="utf-8")) for path in found]
-        others = [json.loads(path.with_name("baselines.json").read_text(encoding="utf-8")) for path in found]
+    for count in sorted(int(path.name) for path in runs.iterdir() if path.name.isdecimal()):
+        found = sorted((runs / str(count)).glob(f"*/{split}/metrics.json"))
+        measured, others = (
+            [json.loads(path.with_name(name).read_text(encoding="utf-8")) for path in found]
+            for name in ("metrics.json", "baselines.json")
+        )
         if not measured:
             continue
         check_runs(measured)
@@ -40,11 +46,9 @@ def read(runs: Path, split: str) -> tuple[Values, dict[str, str]]:
             for column, held in measured[0]["columns"].items():
                 if own := values_of(measured, key, column):
                     labels[key] = row_label(key, held["metrics"][key]["better"])
-                    values.setdefault((key, column), {})[int(folder.name)] = own
-        for name in others[0]:
-            for key in DRAWN:
-                own = tuple(other[name][key.partition("/")[2]] for other in others)
-                values.setdefault((key, name), {})[int(folder.name)] = own
+                    values[key, column][count] = own
+        for name, key in itertools.product(others[0], DRAWN):
+            values[key, name][count] = tuple(other[name][key.partition("/")[2]] for other in others)
     if not values:
         hint = "run recipes/benchmark_labels.sh first"
         raise CellDualityError("no finished seed", code="no-runs", where=str(runs), hint=hint)
@@ -52,26 +56,26 @@ def read(runs: Path, split: str) -> tuple[Values, dict[str, str]]:
 
 
 def tables(values: Values, labels: Mapping[str, str], reference: str) -> Iterator[str]:
-    """Yield the lines of a Markdown table by metric: a row a column, a cell a number of labels."""
+    """Yield a Markdown table by metric: a row a column, two cells a number of labels."""
     counts = sorted({count for own in values.values() for count in own})
     for key, label in labels.items():
-        yield from ("", f"### {label}", "")
-        yield " | ".join(["|", *(f"{count} labels | minus {reference}" for count in counts), ""])
-        yield "|---" * (2 * len(counts) + 1) + "|"
-        for name in (name for metric, name in values if metric == key):
-            cells = [cell(values[key, name].get(n), values.get((key, reference), {}).get(n)) for n in counts]
-            yield " | ".join([f"| {name}", *cells, ""])
+        rows = []
+        for name, by_count in ((name, own) for (metric, name), own in values.items() if metric == key):
+            rows.append({"": name})
+            for count in counts:
+                own, compared = by_count.get(count), values.get((key, reference), {}).get(count)
+                rows[-1][f"{count} labels"] = "–" if own is None else str(Spread.of(own))
+                rows[-1][f"{count} labels minus {reference}"] = difference(own, compared)
+        yield f"### {label}\n\n{markdown(rows)}"
 
 
-def cell(own: Sequence[float] | None, reference: Sequence[float] | None) -> str:
-    """Return the value and the difference from the reference, two cells of a table."""
-    if own is None:
-        return "– | –"
-    if reference is None or own == reference or len(own) != len(reference):
-        return f"{Spread.of(own)} |"
+def difference(own: Sequence[float] | None, reference: Sequence[float] | None) -> str:
+    """Return the mean difference from the reference with its interval; nothing where there is none."""
+    if own is None or reference is None or own == reference or len(own) != len(reference):
+        return ""
     change = Spread.of(paired_change(reference, own))
     bounds = "" if change.interval is None else f" ({' to '.join(map(signed, change.interval))})"
-    return f"{Spread.of(own)} | {signed(change.mean)}{bounds}"
+    return f"{signed(change.mean)}{bounds}"
 
 
 def draw(values: Values, labels: Mapping[str, str], path: Path) -> None:
@@ -101,6 +105,6 @@ if __name__ == "__main__":
     parser.add_argument("--reference", default="SFT", help="the column that others are compared with")
     given = parser.parse_args()
     values, labels = read(given.runs, given.split)
-    write_text(given.runs / f"{given.split}.md", "\n".join(tables(values, labels, given.reference)).lstrip() + "\n")
+    write_text(given.runs / f"{given.split}.md", "\n".join(tables(values, labels, given.reference)))
     draw(values, labels, given.runs / f"{given.split}.png")
     print(given.runs / f"{given.split}.md", given.runs / f"{given.split}.png")

@@ -85,35 +85,32 @@ def shown(table: PaperTable, runs: list[dict[str, Any]]) -> Table:
     """Return the table of the runs, one a seed; a dash stands where none has the number."""
     seeds = f"{len(runs)} seeds" if len(runs) != 1 else "1 seed"
     made = Table(
-        "model",
-        title=f"{table.title} ({seeds})",
-        title_justify="left",
-        caption=f"{table.note} –: not in these runs.",
-        caption_justify="left",
-    )
+        "model", title=f"{table.title} ({seeds})", title_justify="left",
+        caption=f"{table.note} –: not in these runs.", caption_justify="left",
+    )  # fmt: skip
     keys = [(section, metric) for section in table.sets for metric in table.metrics]
     for section, metric in keys:
         made.add_column(f"{table.sets[section]}\n{table.metrics[metric]}", justify="right")
-    percent, text = (100, two_places) if table.metrics is LABELS else (1, str)
+    dashes = [NO_TABLE] * len(keys)
     for name in dict.fromkeys(name for run in runs for name in run["columns"]):
         found = [run["columns"][name]["metrics"] for run in runs if name in run["columns"]]
-        values = []
-        for section, metric in keys:
-            measured = [one.get(f"{table.task}@{section}/{metric}", {}).get("value") for one in found]
-            known = [percent * value for value in measured if value is not None]
-            values.append(text(Spread.of(known)) if known else NO_TABLE)
-        if set(values) != {NO_TABLE}:
+        values = [over_seeds(found, f"{table.task}@{key}/{metric}", table.metrics is LABELS) for key, metric in keys]
+        if values != dashes:
             made.add_row(name, *values)
     if not made.row_count:
-        made.add_row("none", *[NO_TABLE] * len(keys))
+        made.add_row("none", *dashes)
     for name, numbers in table.rows.items():
         made.add_row(name, *numbers.split(), style="bright_black")
     return made
 
 
-def two_places(spread: Spread) -> str:
-    """Return per cents as the paper writes them."""
-    return f"{spread.mean:.2f}" + ("" if spread.count < 2 else f" ± {spread.deviation:.2f}")
+def over_seeds(found: list[dict[str, Any]], key: str, percent: bool) -> str:
+    """Return mean and deviation of a metric, per cents as the paper writes them."""
+    values = [one.get(key, {}).get("value") for one in found]
+    spread = Spread.of(known) if (known := [value for value in values if value is not None]) else None
+    if spread is None or not percent:
+        return NO_TABLE if spread is None else str(spread)
+    return f"{100 * spread.mean:.2f}" + ("" if spread.count < 2 else f" ± {100 * spread.deviation:.2f}")
 
 
 if __name__ == "__main__":

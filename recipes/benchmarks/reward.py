@@ -12,15 +12,15 @@ import shutil
 import statistics
 from pathlib import Path
 
+from shared import markdown
+
 from cellduality_plugin.evaluation.curves import Curves, read_curves
 from cellduality_plugin.files import read_jsonl, write_text
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS
 
 CONSTANT = f"{Path(__file__).parent / 'constant_reward.py'}:Constant"
-GOALS = {"posterior": 1.25, "likelihood": 1.5}
-EXACT_GOAL = 1.25
-"""Of ``duality`` where the hidden part is a label, which is compared exactly."""
+GOALS, EXACT_GOAL = {"posterior": 1.25, "likelihood": 1.5}, 1.25
 
 
 def arm(shared: Path, folder: Path, task: str, kind: str, rows: int) -> None:
@@ -39,30 +39,26 @@ def arm(shared: Path, folder: Path, task: str, kind: str, rows: int) -> None:
 
 def table(root: Path, group_size: int) -> str:
     """Return a Markdown table of all finished arms under ``root``: TASK/CACHING/KIND."""
-    lines = [
-        "| task | prefix caching | reward | s a step | of which rollouts | ratio | goal | distinct answers a group "
-        "| dual requests a group |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for folder in sorted(root.glob("*/*/")):
         if folder.parent.name == "shared":
             continue
         arms = {path.name: read_curves(path / "tensorboard/grpo") for path in sorted(folder.iterdir()) if path.is_dir()}
         constant = _median(arms["constant"], "timing/step_total")
         for kind, curves in sorted(arms.items(), key=lambda item: (item[0] != "constant", item[0])):
-            step, rollouts = _median(curves, "timing/step_total"), _median(curves, "timing/generation")
-            requests = _mean(curves, "dual_requests") * group_size
+            step, task = _median(curves, "timing/step_total"), folder.parent.name
+            # Where the hidden part is a label, `duality` compares it exactly.
+            exact = kind == "duality" and isinstance(TASKS[task].unknown, OneOf)
+            goal = EXACT_GOAL if exact else GOALS.get(kind)
             distinct = _mean(curves, "dual_distinct_answers") / _mean(curves, "dual_groups")
-            goal = _goal(folder.parent.name, kind)
-            cells = (folder.parent.name, folder.name, kind, f"{step:.1f}", f"{rollouts:.1f}", f"{step / constant:.2f}")
-            lines.append(f"| {' | '.join(cells)} | {goal} | {distinct:.2f} | {requests:.2f} |")
-    return "\n".join(lines) + "\n"
-
-
-def _goal(task: str, kind: str) -> str:
-    exact = kind == "duality" and isinstance(TASKS[task].unknown, OneOf)
-    goal = EXACT_GOAL if exact else GOALS.get(kind)
-    return "–" if goal is None else f"≤ {goal}"
+            rows.append({
+                "task": task, "prefix caching": folder.name, "reward": kind, "s a step": f"{step:.1f}",
+                "of which rollouts": f"{_median(curves, 'timing/generation'):.1f}", "ratio": f"{step / constant:.2f}",
+                "goal": "–" if goal is None else f"≤ {goal}",
+                "distinct answers a group": f"{distinct:.2f}",
+                "dual requests a group": f"{_mean(curves, 'dual_requests') * group_size:.2f}",
+            })  # fmt: skip
+    return markdown(rows)
 
 
 def _median(curves: Curves, name: str) -> float:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -21,26 +19,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lean_server import lean_server
-from rich.console import Console
-from rich.table import Table
+import aiohttp
+from shared import conclude, console, lean_server, options, show
+
+from cellduality_plugin.examples import Example
+from cellduality_plugin.tasks import get_task
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.traces.asking.endpoint import INSTRUCTIONS, EndpointTeacher
+from data_prep.traces.asking.sampling import SampleSettings, sample
+from data_prep.traces.questions import Question
 
 GOAL = 0.9
-GENES = 200
-WORDS = 120
 CANDIDATES = 4
-
-
-def _answer() -> bytes:
-    text = "<think>" + " ".join(["marker"] * WORDS) + "</think><answer>B cell</answer>"
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 600, "completion_tokens": 160, "total_tokens": 760}
-    return json.dumps(
-        {"id": "1", "object": "chat.completion", "created": 1, "choices": [choice], "usage": usage}
-    ).encode()
-
-
-ANSWER = _answer()
+TEXT = "<think>" + " ".join(["marker"] * 120) + "</think><answer>B cell</answer>"
+CHOICE = {"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}
+USAGE = {"prompt_tokens": 600, "completion_tokens": 160, "total_tokens": 760}
+COMPLETION = {"id": "1", "object": "chat.completion", "created": 1, "choices": [CHOICE], "usage": USAGE}
+ANSWER = json.dumps(COMPLETION).encode()
 
 
 def answer(body: bytes) -> bytes:
@@ -48,56 +43,40 @@ def answer(body: bytes) -> bytes:
     return ANSWER
 
 
-def questions(count: int) -> list[Any]:
+def questions(count: int) -> list[Question]:
     """Return questions about cells of as many genes as fill a usual prompt."""
-    from cellduality_plugin.examples import Example
-    from cellduality_plugin.tasks import get_task
-    from cellduality_plugin.vocabulary import Vocabulary
-    from data_prep.traces.questions import Question
-
-    task = get_task("cell_type_annotation")
-    genes = tuple(f"GENE{number}" for number in range(GENES))
-    vocabulary = Vocabulary(genes, {"cell_type": ("B cell", "T cell")})
-    made = []
-    for number in range(count):
-        example = Example(task.name, f"toy/{number}", {"cell": genes}, {"observed": genes[:150]}, genes[150:], "B cell")
-        made.append(Question(task, "primal", example, 0, "B cell", task.primal_prompt(example.inputs, vocabulary)))
-    return made
+    task, genes = get_task("cell_type_annotation"), tuple(f"GENE{number}" for number in range(200))
+    prompt = task.primal_prompt({"cell": genes}, Vocabulary(genes, {"cell_type": ("B cell", "T cell")}))
+    parts = {"cell": genes}, {"observed": genes[:150]}, genes[150:], "B cell"
+    cells = (Example(task.name, f"toy/{number}", *parts) for number in range(count))
+    return [Question(task, "primal", cell, 0, "B cell", prompt) for cell in cells]
 
 
-def sampler(asked: list[Any], address: str, concurrency: int, out: Path) -> int:
+def sampler(asked: list[Question], address: str, concurrency: int, out: Path) -> int:
     """Return how many answers there were after sampling four candidates of each question."""
-    from data_prep.traces.asking.endpoint import EndpointTeacher
-    from data_prep.traces.asking.sampling import SampleSettings, sample
-
     settings = SampleSettings(candidates=CANDIDATES, concurrency=concurrency)
     return sample(asked, EndpointTeacher("toy", address), out, settings).asked
 
 
-def aiohttp_alone(asked: list[Any], address: str, concurrency: int, out: Path) -> int:
+def aiohttp_alone(asked: list[Question], address: str, concurrency: int, out: Path) -> int:
     """Return how many answers there were to four requests for each question; none is written."""
-    import aiohttp
-
-    from data_prep.traces.asking.endpoint import INSTRUCTIONS
-
     wanted = iter(range(CANDIDATES * len(asked)))
-    answers = 0
 
-    async def work(session: aiohttp.ClientSession) -> None:
-        nonlocal answers
+    async def work(session: aiohttp.ClientSession) -> int:
+        answers = 0
         for number in wanted:
             prompts = {"system": INSTRUCTIONS, "user": asked[number // CANDIDATES].prompt}
             messages = [{"role": role, "content": prompt} for role, prompt in prompts.items()]
             body = {"model": "toy", "max_tokens": 1024, "seed": number, "temperature": 1.0, "messages": messages}
             async with session.post(f"{address}/chat/completions", json=body) as response:
                 answers += len((await response.json())["choices"])
+        return answers
 
-    async def all_of_them() -> None:
+    async def all_of_them() -> int:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            await asyncio.gather(*(work(session) for _ in range(concurrency)))
+            return sum(await asyncio.gather(*(work(session) for _ in range(concurrency))))
 
-    asyncio.run(all_of_them())
-    return answers
+    return asyncio.run(all_of_them())
 
 
 def measure(client: Callable[..., int], asked: list[Any], delay: float, concurrency: int, out: Path) -> dict[str, Any]:
@@ -128,51 +107,39 @@ def measure(client: Callable[..., int], asked: list[Any], delay: float, concurre
     }
 
 
+def row_of(name: str, run: dict[str, Any]) -> dict[str, str]:
+    """Return the row of the table about one run."""
+    return {
+        "client": name,
+        "requests": f"{run['requests']:,}",
+        "seconds": f"{run['seconds']:.1f}",
+        "requests/s": f"{run['per_second']:,.0f}",
+        "of the limit": f"{run['share']:.1%}",
+        "answered after ms": f"{run['server_ms']:.2f}",
+        "client CPU ms": f"{run['cpu_ms']:.2f}",
+        "server CPU ms": f"{run['server_cpu_ms']:.2f}",
+    }
+
+
 def main(settings: argparse.Namespace) -> int:
     """Measure, print a table, write the figures; return 1 if the promise is not kept."""
-    asked = questions(settings.requests // CANDIDATES)
+    asked, delay, concurrency = questions(settings.requests // CANDIDATES), settings.delay, settings.concurrency
     runs: dict[str, list[dict[str, Any]]] = {"sampler": [], "aiohttp alone": []}
     for _ in range(settings.repeats):
         for name, client in zip(runs, (sampler, aiohttp_alone), strict=True):
-            runs[name].append(measure(client, asked, settings.delay, settings.concurrency, settings.out))
+            runs[name].append(measure(client, asked, delay, concurrency, settings.out))
     share, peer = (statistics.median(run["share"] for run in of) for of in runs.values())
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    console.print(table(runs, settings.delay, settings.concurrency))
+    title = f"Server answering in {delay * 1e3:g} ms, {concurrency} at a time: {concurrency / delay:,.0f}/s at most"
+    show([row_of(name, run) for name, of in runs.items() for run in of], title)
     console.print(f"median share of the limit: sampler {share:.1%}, aiohttp alone {peer:.1%}")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    found = {"machine": machine, "delay": settings.delay, "concurrency": settings.concurrency}
-    found |= {"share": share, "runs": runs["sampler"], "peer_share": peer, "peer_runs": runs["aiohttp alone"]}
-    settings.out.joinpath("sampler.json").write_text(json.dumps(found, indent=1) + "\n")
-    kept = {
+    found = {"delay": delay, "concurrency": concurrency, "share": share, "runs": runs["sampler"]}
+    found |= {"peer_share": peer, "peer_runs": runs["aiohttp alone"]}
+    promises = {
         f"{GOAL:.0%} of the limit": share >= GOAL,
         "every candidate asked for once and kept": all(run["each_once"] for run in runs["sampler"]),
     }
-    for promise, good in kept.items():
-        console.print(f"{promise}: " + ("[green]yes[/]" if good else "[red]NO[/]"))
-    return 0 if all(kept.values()) or not settings.strict else 1
-
-
-def table(runs: dict[str, list[dict[str, Any]]], delay: float, concurrency: int) -> Table:
-    """Return the table of all runs."""
-    title = f"Server answering in {delay * 1e3:g} ms, {concurrency} at a time: {concurrency / delay:,.0f}/s at most"
-    made = Table("client", title=title, title_justify="left")
-    columns = "requests", "seconds", "requests/s", "of the limit", "answered after ms", "client CPU ms", "server CPU ms"
-    for column in columns:
-        made.add_column(column, justify="right")
-    for name, of in runs.items():
-        for run in of:
-            rate = f"{run['requests']:,}", f"{run['seconds']:.1f}", f"{run['per_second']:,.0f}", f"{run['share']:.1%}"
-            times = (f"{run[what]:.2f}" for what in ("server_ms", "cpu_ms", "server_cpu_ms"))
-            made.add_row(name, *rate, *times)
-    return made
+    return conclude(settings.out / "sampler.json", found, promises, strict=bool(settings.strict))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["all"])
-    parser.add_argument("--out", type=Path, required=True)
-    for name, kind in {"requests": int, "concurrency": int, "delay": float}.items():
-        parser.add_argument(f"--{name}", type=kind, required=True)
-    for name in ("repeats", "strict"):
-        parser.add_argument(f"--{name}", type=int, default=1)
-    sys.exit(main(parser.parse_args()))
+    sys.exit(main(options(__doc__, requests=int, concurrency=int, delay=float, repeats=1, strict=1)))

@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -24,10 +23,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
-from lean_server import lean_server
-from rich.console import Console
-from rich.table import Table
+from shared import conclude, lean_server, options, show
+
+from cellduality_plugin.chat import render
+from cellduality_plugin.config import Config
+from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.hub import read_tokenizer
+from cellduality_plugin.openrlhf_hooks.remote.judge import Judge
+from cellduality_plugin.tasks import get_task
+from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.models.small_llama import build_small_llama
 
 GENES = tuple(f"GENE{number}" for number in range(200))
 LABELS = ("B cell", "CD4 T cell", "Monocyte", "NK cell")
@@ -64,21 +72,12 @@ class Rule:
         raise NotImplementedError  # no reward of the benchmark asks for it
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        from cellduality_plugin.chat import render
-
         target = self.tokenizer(response, add_special_tokens=False)["input_ids"]
         return [log_prob([*render(self.tokenizer, prompt), *target])] * len(target)
 
 
 def prepare(folder: Path, rows: int) -> tuple[Path, Path]:
     """Write so many rows of annotation, and a tokenizer for them; return configuration and model."""
-    from cellduality_plugin.config import Config
-    from cellduality_plugin.examples import Example
-    from cellduality_plugin.files import write_jsonl
-    from cellduality_plugin.tasks import get_task
-    from cellduality_plugin.vocabulary import Vocabulary
-    from data_prep.models.small_llama import build_small_llama
-
     task, rng = get_task("cell_type_annotation"), np.random.default_rng(0)
     vocabulary = Vocabulary(GENES, {"cell_type": LABELS})
     made = []
@@ -100,10 +99,6 @@ def prepare(folder: Path, rows: int) -> tuple[Path, Path]:
 
 def rollouts(config: Path, model: Path) -> list[dict[str, list[str]]]:
     """Return what OpenRLHF would post for each rollout, groups one after another, their answers repeating."""
-    from cellduality_plugin.files import read_jsonl
-    from cellduality_plugin.hub import read_tokenizer
-    from cellduality_plugin.tasks import get_task
-
     tokenizer, task = read_tokenizer(str(model)), get_task("cell_type_annotation")
     rng, made = np.random.default_rng(1), []
     for row in read_jsonl(config.parent / "rl.jsonl"):
@@ -135,8 +130,6 @@ def reward_server(config: Path, model: Path, delay: float, *, at_once: int = 64,
 
 async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds: float) -> dict[str, Any]:
     """Return what so many clients saw, each of whom asks again as soon as it has its answer."""
-    import aiohttp
-
     answers: list[tuple[int, float, float]] = []  # rollout, reward, seconds
     codes: Counter[int] = Counter()
     sent, wrong, numbers, ends = 0, 0, itertools.count(), time.perf_counter() + seconds
@@ -186,10 +179,6 @@ async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds
 
 async def swapped(run: dict[str, Any], posted: list[dict[str, Any]], config: Path, model: Path) -> int:
     """Return how many rollouts were given another reward than theirs; forgets the answers."""
-    from cellduality_plugin.config import Config
-    from cellduality_plugin.hub import read_tokenizer
-    from cellduality_plugin.openrlhf_hooks.remote.judge import Judge
-
     tokenizer = read_tokenizer(str(model))
     judge = Judge(Config.load(config), tokenizer, Rule(tokenizer))
     expected: dict[int, float] = {}
@@ -212,37 +201,29 @@ def main(settings: argparse.Namespace) -> int:
         beyond = asyncio.run(load(address, posted, settings.clients, max(1.0, settings.seconds / 6)))
     for run, of in ((within, posted[GROUP:]), (beyond, posted)):
         run["swapped"] = asyncio.run(swapped(run, of, config, model))
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     runs = {"within the bound": within, "past the bound": beyond}
-    settings.out.joinpath("server.json").write_text(json.dumps({"machine": machine, **runs}, indent=1) + "\n")
-    show(runs)
-    kept = {
+    show([row_of(name, run) for name, run in runs.items()])
+    promises = {
         "no answer lost": not any(run["lost"] or run["wrong_code"] for run in runs.values()),
         "no answer swapped": not any(run["swapped"] for run in runs.values()),
         "none refused within the bound": "429" not in within["codes"],
         "refused past the bound, the others answered": beyond["codes"].get("429", 0) > 0 and beyond["answered"] > 0,
     }
-    for promise, good in kept.items():
-        print(f"{promise}: {'yes' if good else 'NO'}")
-    return 0 if all(kept.values()) else 1
+    return conclude(settings.out / "server.json", runs, promises)
 
 
-def show(runs: dict[str, dict[str, Any]]) -> None:
-    """Print the table."""
-    table = Table("")
-    for column in ("clients", "seconds", "rewards/s", "p50 ms", "p99 ms", "200", "400", "429", "dual calls", "swapped"):
-        table.add_column(column, justify="right")
-    for name, run in runs.items():
-        codes = (f"{run['codes'].get(code, 0):,}" for code in ("200", "400", "429"))
-        times = (f"{run[what]:,.1f}" for what in ("seconds", "per_second", "p50_ms", "p99_ms"))
-        table.add_row(name, str(run["clients"]), *times, *codes, f"{run['dual_requests']:,.0f}", str(run["swapped"]))
-    (Console() if sys.stdout.isatty() else Console(width=120)).print(table)
+def row_of(name: str, run: dict[str, Any]) -> dict[str, str]:
+    """Return the row of the table about one run."""
+    times = {"seconds": "seconds", "rewards/s": "per_second", "p50 ms": "p50_ms", "p99 ms": "p99_ms"}
+    return {
+        "": name,
+        "clients": str(run["clients"]),
+        **{title: f"{run[what]:,.1f}" for title, what in times.items()},
+        **{code: f"{run['codes'].get(code, 0):,}" for code in ("200", "400", "429")},
+        "dual calls": f"{run['dual_requests']:,.0f}",
+        "swapped": str(run["swapped"]),
+    }
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["all"])
-    parser.add_argument("--out", type=Path, required=True)
-    for name, default in {"clients": 64, "seconds": 60.0, "rows": 8192, "delay": 0.02}.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default)
-    sys.exit(main(parser.parse_args()))
+    sys.exit(main(options(__doc__, clients=64, seconds=60.0, rows=8192, delay=0.02)))

@@ -85,12 +85,10 @@ def summary(folder: Path) -> dict[str, Any]:
     """Gather what the stages wrote."""
     stages = [json.loads(line) for line in (folder / "stages.jsonl").read_text(encoding="utf-8").splitlines()]
     found: dict[str, Any] = {"passed": all(stage["passed"] for stage in stages), "stages": stages}
-    for name in ("card", "probe", "weights"):
-        for line in (
-            (folder / f"{name}.out").read_text("utf-8").splitlines() if (folder / f"{name}.out").exists() else ()
-        ):
+    for path in (folder / f"{name}.out" for name in ("card", "probe", "weights")):
+        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
             if line.startswith('{"'):
-                found[name] = json.loads(line)
+                found[path.stem] = json.loads(line)
     (folder / "smoke.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return {"passed": found["passed"]}
 

@@ -7,5 +7,4 @@
 : "${ENGINES:=$((NODES * GPUS))}"
 : "${RAY_JOB_ADDRESS:=http://127.0.0.1:8265}"
 : "${ROLLOUT_BATCH:=$((64 * NODES))}" "${TRAIN_BATCH:=$((256 * NODES))}"
-# shellcheck source=recipes/profiles/a6000x8.sh
 source "$(dirname "${BASH_SOURCE[0]}")/a6000x8.sh"

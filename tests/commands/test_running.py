@@ -10,13 +10,9 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD:tests/commands/test_doctoring.py
-from cellduality_plugin.openrlhf_hooks.doctor.flags import SFT
-=======
 from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
-from cellduality_plugin.openrlhf_hooks.doctor.command import SFT
+from cellduality_plugin.openrlhf_hooks.doctor.flags import SFT
 from tests.refused import refused
->>>>>>> h-commands:tests/commands/test_running.py
 
 CHECKS = Path(__file__).parents[2] / "cellduality_plugin/openrlhf_hooks/doctor/CHECKS.md"
 

@@ -1,4 +1,4 @@
-"""The image and the Kubernetes job, as far as they can be looked at without Docker, KubeRay and a card."""
+"""The image, the Kubernetes job and the Slurm job, as far as they can be looked at without what they are for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,43 +91,30 @@ def test_the_set_up_needs_no_more_than_what_is_copied_before_it(steps, tmp_path)
     assert (project / ".venv/.cellduality-setup").is_file()
 
 
-# The fields of ray.io/v1 and of a pod that are used, with their types in KubeRay's resource definition: {below: names}.
+# The fields of ray.io/v1 and of a pod that are used, by their types in KubeRay's resource definition.
 POD = {
-    "securityContext": {"runAsNonRoot": bool, "runAsUser": int, "fsGroup": int},
-    "containers": [{
-        "name": str, "image": str, "resources": {"requests": dict, "limits": dict},
-        "volumeMounts": [{"name": str, "mountPath": str}],
-    }],
-    "volumes": [{
-        "name": str, "persistentVolumeClaim": {"claimName": str}, "emptyDir": {"medium": str, "sizeLimit": str},
-    }],
-}  # fmt: skip
-GROUP = {"rayStartParams": dict, "template": {"spec": POD}}
-WORKERS = {**GROUP, "groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int}
+    str: """containers.name containers.image containers.resources.requests.* containers.resources.limits.*
+        containers.volumeMounts.name containers.volumeMounts.mountPath volumes.name
+        volumes.persistentVolumeClaim.claimName volumes.emptyDir.medium volumes.emptyDir.sizeLimit""",
+    int: "securityContext.runAsUser securityContext.fsGroup",
+    bool: "securityContext.runAsNonRoot",
+}
+GROUP = {str: "rayStartParams.dashboard-host groupName", int: "replicas minReplicas maxReplicas"}
 RAY_JOB = {
-    "apiVersion": str, "kind": str, "metadata": {"name": str},
-    "spec": {
-        "entrypoint": str, "runtimeEnvYAML": str, "backoffLimit": int, "shutdownAfterJobFinishes": bool,
-        "ttlSecondsAfterFinished": int,
-        "rayClusterSpec": {"rayVersion": str, "headGroupSpec": GROUP, "workerGroupSpecs": [WORKERS]},
-    },
-}  # fmt: skip
+    str: "entrypoint runtimeEnvYAML rayClusterSpec.rayVersion",
+    int: "backoffLimit ttlSecondsAfterFinished",
+    bool: "shutdownAfterJobFinishes",
+}
 
 
-def wrong_fields(value: Any, known: Any, path: str = "") -> list[str]:
-    """Return what is no field there, or of another type; of a map all values are texts."""
-    if known is dict:
-        return [] if isinstance(value, dict) and all(isinstance(each, str) for each in value.values()) else [path]
-    if isinstance(known, type):
-        return [] if type(value) is known else [path]
-    if type(value) is not type(known):
-        return [path]
-    if isinstance(known, list):
-        return [wrong for each in value for wrong in wrong_fields(each, known[0], path)]
-    new = [f"{path}.{name}" for name in value if name not in known]
-    return new + [
-        w for name in value if name in known for w in wrong_fields(value[name], known[name], f"{path}.{name}")
-    ]
+def fields(value: Any, path: str = "") -> Iterator[tuple[str, type]]:
+    """Yield (path, type) of whatever stands in a job; members of a list have the path of the list."""
+    for name, each in value.items() if isinstance(value, dict) else [("", each) for each in value]:
+        at = f"{path}.{name}".strip(".")
+        if isinstance(each, dict | list) and each:
+            yield from fields(each, at)
+        elif each != {}:
+            yield re.sub(r"(requests|limits)\..*", r"\1.*", at), type(each)
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +123,12 @@ def job() -> dict[str, Any]:
 
 
 def test_the_job_has_fields_of_its_kind_alone_and_those_that_have_to_be_there(job):
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    assert wrong_fields(job, RAY_JOB) == []
-    assert wrong_fields({"spec": {"entryPoint": "", "backoffLimit": "2"}}, RAY_JOB) == [
-        ".spec.entryPoint", ".spec.backoffLimit",
-    ]  # fmt: skip
+    assert (job["apiVersion"], job["kind"], *job["metadata"]) == ("ray.io/v1", "RayJob", "name")
+    places = [("spec", RAY_JOB)]
+    for group in ("spec.rayClusterSpec.headGroupSpec", "spec.rayClusterSpec.workerGroupSpecs"):
+        places += [(group, GROUP), (f"{group}.template.spec", POD)]
+    known = {(f"{at}.{name}", kind) for at, of in places for kind, names in of.items() for name in names.split()}
+    assert {*fields({"spec": job["spec"]})} <= known
     cluster = job["spec"]["rayClusterSpec"]
     assert {"rayStartParams", "template"} <= cluster["headGroupSpec"].keys()
     for group in cluster["workerGroupSpecs"]:
@@ -169,3 +158,55 @@ def test_the_job_is_stage_2_of_as_many_cards_as_its_pods_have(job, steps, dry):
     assert "--ckpt.load_enable" in flags
     lock = (ROOT / "recipes/requirements/gpu.lock").read_text(encoding="utf-8")
     assert f"\nray=={cluster['rayVersion']}\n" in lock
+
+
+CALLS = '#!/bin/sh\necho "$(basename "$0") $*" >>"{folder}/calls"\n'
+
+
+@pytest.fixture
+def submitted(project, program):
+    """Return a function that runs the Slurm job on so many nodes, of which Ray sees so many cards."""
+    (project / "recipes" / "setup.sh").write_text("exit 0\n")
+    calls = CALLS.format(folder=project)
+    program("srun", f'{calls}while [ "${{1#--}}" != "$1" ]; do shift; done\nexec "$@"\n')
+    program("scontrol", '#!/bin/sh\nprintf "a1\\na2\\n"\n')
+
+    def run(nodes: int, cards: int, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        program("ray", f'{calls}if [ "$1" = status ]; then echo " 0.0/{cards}.0 GPU"; else exec sleep 30; fi\n')
+        done = subprocess.run(
+            ["bash", str(project / "recipes/slurm/grpo_duality.sbatch"), "--train.seed", "3"],
+            env={
+                "PATH": f"{project / '.venv/bin'}:{os.defpath}", "HOME": str(project), "SLURM_SUBMIT_DIR": str(project),
+                "SLURM_NNODES": str(nodes), "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_GPUS_ON_NODE": "4", "SET_UP": "0",
+                "DRY_RUN": "1", **variables,
+            },
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        path = project / "calls"
+        return done, sorted(path.read_text().splitlines()) if path.exists() else []
+
+    return run
+
+
+def test_several_nodes_are_one_ray_cluster_and_the_job_goes_to_it(submitted):
+    done, calls = submitted(2, 8)
+    assert done.returncode == 0, done.stderr
+    assert any(call.startswith("ray start --block --head --port 6379") for call in calls)
+    assert "ray start --block --address a1:6379 --num-gpus 4" in calls
+    assert [call.split("--nodelist=")[1][:2] for call in calls if call.startswith("srun")] == ["a1", "a2"]
+    assert "--actor.num_nodes 2 --actor.num_gpus_per_node 4 " in done.stdout
+    assert "--train.seed 3" in done.stdout
+    assert "--ckpt.load_enable" not in done.stdout
+
+
+def test_one_node_needs_no_ray_and_a_job_that_is_requeued_resumes(submitted):
+    done, calls = submitted(1, 0, PROFILE="gpu1", SLURM_RESTART_COUNT="1")
+    assert (done.returncode, calls) == (0, [])
+    assert "--ckpt.load_enable" in done.stdout
+
+
+def test_a_node_that_does_not_join_is_said_and_nothing_trains(submitted):
+    done, _ = submitted(2, 4, SECONDS_TO_JOIN="0")
+    assert done.returncode == 1
+    assert "a1 a2" in done.stderr
+    assert "openrlhf" not in done.stdout

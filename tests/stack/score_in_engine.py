@@ -34,6 +34,24 @@ class Engine:
         return found
 
 
+def asked(tokenizer: Any, question: str) -> tuple[str, list[int]]:
+    """Return a question as it is asked: in the chat template, and in tokens."""
+    chat = [{"role": "user", "content": question}]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return prompt, tokenizer(prompt, add_special_tokens=False)["input_ids"]
+
+
+async def rewards_of(
+    executor: Any, rollouts: list[dict[str, Any]], tokenizer: Any, max_len: int, llm: Any = None
+) -> list[float]:
+    """Return the rewards that an executor of OpenRLHF finds for the rollouts, all at once."""
+    from vllm import SamplingParams
+
+    params = SamplingParams(max_tokens=40)
+    told = ((each["prompt"], each["label"], params, max_len, tokenizer, Engine(llm, each)) for each in rollouts)
+    return [rollout["reward"] for rollout in await asyncio.gather(*(executor.execute(*each) for each in told))]
+
+
 async def score(model: str, max_len: int, rollouts: list[dict[str, Any]], configs: list[str]) -> dict[str, list[float]]:
     """Return the rewards of the rollouts under each configuration."""
     import vllm
@@ -43,21 +61,12 @@ async def score(model: str, max_len: int, rollouts: list[dict[str, Any]], config
 
     arguments = vllm.AsyncEngineArgs(model=model, max_model_len=max_len, dtype="bfloat16", enforce_eager=True, seed=1)
     llm, tokenizer = vllm.AsyncLLMEngine.from_engine_args(arguments), AutoTokenizer.from_pretrained(model)
-    rewards = {}
     try:
-        for config in configs:
-            executor = DualityExecutor(config)
-            params = vllm.SamplingParams(max_tokens=40)
-            done = await asyncio.gather(
-                *(
-                    executor.execute(each["prompt"], each["label"], params, max_len, tokenizer, Engine(llm, each))
-                    for each in rollouts
-                )
-            )
-            rewards[config] = [rollout["reward"] for rollout in done]
+        return {
+            config: await rewards_of(DualityExecutor(config), rollouts, tokenizer, max_len, llm) for config in configs
+        }
     finally:
         llm.shutdown()
-    return rewards
 
 
 if __name__ == "__main__":

@@ -8,20 +8,16 @@ import os
 import random
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.openrlhf_hooks.preflight import check_sft, load_tokenizer
+from tests.stack.conftest import CELLDUALITY, CPU, ROOT
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
-ROOT = Path(__file__).parents[2]
-CPU = (sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch")
-OWN = ("python", "-c", "from cellduality_plugin.cli import main; main()")
-EVALUATE = (*OWN, "evaluate")
 SETTINGS = ("--max-len", "128", "--max-new-tokens", "40", "--samples", "2", "--batch", "128", "--real-cells")
 
 
@@ -31,7 +27,7 @@ def evaluating(prepared, start, tmp_path):
 
     def begin(name: str, data: Path | None = None):
         words = ("--model", f"SFT={prepared / 'sft'}", "--data", str(data or prepared / "data"), "--out", "test")
-        return start(tmp_path / name, *CPU, *EVALUATE, *words, *SETTINGS, PYTHONPATH=str(ROOT))
+        return start(tmp_path / name, *CPU, *CELLDUALITY, "evaluate", *words, *SETTINGS, PYTHONPATH=str(ROOT))
 
     return begin
 
@@ -77,7 +73,7 @@ def test_cells_without_a_label_get_rows_that_sft_takes(prepared, start, tmp_path
     files = {"model": model, "data": data, "labelled": data / "sft_traces.jsonl", "out": out}
     words = [word for name, path in files.items() for word in (f"--{name}", str(path))]
     settings = ("--cells", "8", "--votes", "4", "--batch", "8", *SETTINGS[:4])
-    run = start(tmp_path / "labelling", *CPU, *OWN, "pseudo-label", *words, *settings, PYTHONPATH=str(ROOT))
+    run = start(tmp_path / "labelling", *CPU, *CELLDUALITY, "pseudo-label", *words, *settings, PYTHONPATH=str(ROOT))
     assert run.end(300) == 0, run.printed
     tasks = json.loads(out.with_suffix(".json").read_text())["tasks"]
     assert {name: found["cells"] for name, found in tasks.items()} == {

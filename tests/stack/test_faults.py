@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shlex
-import shutil
 import signal
 import socket
 import sys
@@ -16,8 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,8 +27,8 @@ from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.openrlhf_hooks.reward_func import RewardFunction
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.records import Reading, read_groups
+from tests.stack.conftest import CELLDUALITY, DUAL_KEYS, ROOT, Run, answers, change, scalars
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 HERE = Path(__file__).parent
@@ -98,29 +97,10 @@ def plan(config: Config) -> dict[str, dict[str, Any]]:
     return found
 
 
-def change(config: Path, rewards: dict[str, str], dual: dict[str, Any], **further: Any) -> None:
-    settings = json.loads(config.read_text())
-    tasks = {name: {**task, "reward": rewards.get(name, task["reward"])} for name, task in settings["tasks"].items()}
-    config.write_text(json.dumps({**settings, "tasks": tasks, "dual": {**settings["dual"], **dual}, **further}))
-
-
 @pytest.fixture(scope="module")
-def folder(whole_run, tmp_path_factory) -> Callable[[str], Path]:
-    """Return a function that makes a new run folder with the data and the SFT model of the shared run."""
-
-    def make(name: str) -> Path:
-        made = tmp_path_factory.mktemp(name) / "run"
-        for part in ("data", "sft"):
-            shutil.copytree(whole_run.folder / part, made / part)
-        return made
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def faulty_run(folder, recipe) -> Any:
+def faulty_run(copied, recipe) -> Any:
     """A finished run among faults: the run, {row: fault}, and the records of all its rollouts by row."""
-    place = folder("faulty")
+    place = copied()
     data = place / "data"
     faulty = HERE / "faulty_reward.py"
     rewards = {task: f"{faulty}:Faulty{'Duality' if 'generation' in task else 'Likelihood'}" for task in FAULTS}
@@ -137,18 +117,15 @@ def faulty_run(folder, recipe) -> Any:
     return run, {row: each["fault"] for row, each in planned.items()}, groups
 
 
-def test_a_run_among_faults_goes_on_and_counts_them(faulty_run, scalars, dual_keys):
+def test_a_run_among_faults_goes_on_and_counts_them(faulty_run):
     run, faults, groups = faulty_run
-    metrics = scalars(run.folder / "tensorboard" / "grpo")
+    metrics = scalars(run.folder / "tensorboard" / "grpo", steps=STEPS)
     assert run.steps() == [1, 2, 3]
     rollouts = [rollout for group in groups.values() for rollout in group]
     assert [len(group) for group in groups.values()] == [GROUP] * 8 * STEPS
 
     # No None, no NaN, in no metric of no step.
-    assert dual_keys <= set(metrics)
-    for name, values in metrics.items():
-        assert len(values) == STEPS, name
-        assert all(map(math.isfinite, values)), name
+    assert set(metrics) >= DUAL_KEYS
     logged = [line for line in run.log("grpo").splitlines() if "Global step" in line]
     assert not [line for line in logged if "None" in line or "nan" in line]
 
@@ -202,7 +179,7 @@ def test_a_smuggler_earns_no_more_than_who_is_honest(faulty_run):
 
 
 TOKEN = "a-token-for-the-stack"
-SERVE = (sys.executable, "-c", "from cellduality_plugin.cli import main; main()", "serve-reward")
+SERVE = (sys.executable, *CELLDUALITY[1:], "serve-reward")
 QUANTUM = 2**-10
 
 LOGGED = """
@@ -262,9 +239,9 @@ class Road:
 class Servers:
     """Two reward servers over one policy, each behind a road that stays when it goes; the second road is slow."""
 
-    def __init__(self, config: Path, folder: Path, start: Any, answers: Any) -> None:
-        self._config, self._folder, self._start, self._answers = config, folder, start, answers
-        self.roads, self._runs = [Road(0.0), Road(1.0)], list[Any]()
+    def __init__(self, config: Path, folder: Path, start: Callable[..., Run]) -> None:
+        self._config, self._folder, self._start = config, folder, start
+        self.roads, self._runs = [Road(0.0), Road(1.0)], list[Run]()
 
     def begin(self) -> None:
         command = (*SERVE, "--config", str(self._config), "--port", "0")
@@ -274,7 +251,7 @@ class Servers:
         for run, road in zip(self._runs[-2:], self.roads, strict=True):
             run.until(lambda run=run: "--reward.remote_url" in run.printed)
             road.leads_to = int(run.printed.strip().strip("/").rpartition(":")[2])
-            run.until(lambda road=road: self._answers(f"{road.url}healthz"))
+            run.until(lambda road=road: answers(f"{road.url}healthz"))
 
     def kill(self) -> None:
         for run in self._runs[-2:]:
@@ -287,7 +264,7 @@ class Servers:
             road.close()
 
 
-def without_agent(recipe: Any, place: Path, reward: Path) -> list[str]:
+def without_agent(recipe: Callable[..., Run], place: Path, reward: Path) -> list[str]:
     """Return the command of GRPO as the recipe has it, with a reward file instead of the agent."""
     shown = recipe(place, "grpo.sh", DRY_RUN="1", **SMALL)
     assert shown.end() == 0, shown.printed
@@ -297,38 +274,16 @@ def without_agent(recipe: Any, place: Path, reward: Path) -> list[str]:
     return [*words[:at], "--reward.remote_url", str(reward), *words[at + 2 :]]
 
 
-@dataclass(frozen=True)
-class Served:
-    """What is known of a run whose reward servers were killed and started again.
-
-    Parameters
-    ----------
-    run
-        The finished command.
-    replies
-        (query, prompt, label, reply) of each rollout, in the order in which they were rewarded.
-    again
-        Their rewards, asked for one by one without any server.
-    away
-        Seconds for which no server was there.
-    fast, slow
-        Requests that went by each road.
-    """
-
-    run: Any
-    replies: list[Any]
-    again: list[float]
-    away: float
-    fast: int
-    slow: int
-
-
 @pytest.fixture(scope="module")
-def served(folder, recipe, start, serve_policy, answers, tmp_path_factory) -> Served:
-    """A run whose two reward servers, one of them slow, are killed in the middle of a step and started again."""
-    place, beside = folder("served"), tmp_path_factory.mktemp("servers")
+def served(copied, recipe, start, serve_policy, tmp_path_factory) -> SimpleNamespace:
+    """A run whose two reward servers, one of them slow, are killed in the middle of a step and started again.
+
+    ``replies`` are (query, prompt, label, reply) of each rollout, in the order in which they were rewarded, ``again``
+    their rewards without any server; for ``away`` seconds no server was there; by each road some requests went.
+    """
+    place, beside = copied(), tmp_path_factory.mktemp("servers")
     config, log, reward = (place / "data" / name for name in ("cellduality.json", "replies.jsonl", "logged.py"))
-    servers = Servers(config, beside, start, answers)
+    servers = Servers(config, beside, start)
     asking = bound_client_file(config, [road.url for road in servers.roads])
     reward.write_text(LOGGED.format(asking=str(asking), log=str(log)))
     # Begun before there is a server: the first rollouts wait for one.
@@ -345,14 +300,15 @@ def served(folder, recipe, start, serve_policy, answers, tmp_path_factory) -> Se
         with ThreadPoolExecutor(16) as threads:
             again = list(threads.map(lambda told: asked_again(*([part] for part in told[:3]))["rewards"], replies))
         asked_again.close()
-    return Served(run, replies, again, away, *(road.passed for road in servers.roads))
+    fast, slow = (road.passed for road in servers.roads)
+    return SimpleNamespace(run=run, replies=replies, again=again, away=away, fast=fast, slow=slow)
 
 
 def lines_of(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def killed_in_the_second_step(run: Any, servers: Servers, rewarded: Callable[[], int]) -> float:
+def killed_in_the_second_step(run: Run, servers: Servers, rewarded: Callable[[], int]) -> float:
     """Return for how many seconds both servers were away: longer than OpenRLHF's own client would have tried."""
     run.until(lambda: rewarded() >= 8 * GROUP + 8, timeout=300)
     servers.kill()
@@ -366,15 +322,12 @@ def killed_in_the_second_step(run: Any, servers: Servers, rewarded: Callable[[],
     return time.monotonic() - died
 
 
-def test_servers_that_are_killed_and_started_again_cost_no_reward(served, scalars):
+def test_servers_that_are_killed_and_started_again_cost_no_reward(served):
     assert served.away > 7
     assert len(served.replies) == STEPS * 8 * GROUP, "a reward for each rollout, once"
     rewards = [reply["rewards"] for *_, reply in served.replies]
     assert max(rewards) > 0.0
-    metrics = scalars(served.run.folder / "tensorboard" / "grpo")
-    for name, values in metrics.items():
-        assert len(values) == STEPS, name
-        assert all(map(math.isfinite, values)), name
+    metrics = scalars(served.run.folder / "tensorboard" / "grpo", steps=STEPS)
     for step, mean in enumerate(metrics["reward"]):
         mine = rewards[step * 8 * GROUP : (step + 1) * 8 * GROUP]
         assert mean == pytest.approx(math.fsum(mine) / len(mine), rel=1e-4), step

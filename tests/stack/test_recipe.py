@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.ratios import BY_TASK, with_ratios
 from cellduality_plugin.replay import Replay, record_files
+from tests.stack.conftest import DUAL_KEYS, processes_of, scalars
 
 pytestmark = pytest.mark.stack
 
@@ -22,7 +22,15 @@ TASKS = (
 )
 
 
-def test_it_prints_a_table_of_the_three_models(whole_run):
+@pytest.fixture(scope="module")
+def logged(whole_run) -> dict[str, list[float]]:
+    """The scalars of its three steps."""
+    assert whole_run.steps() == [1, 2, 3]
+    return scalars(whole_run.folder / "tensorboard" / "grpo", steps=3)
+
+
+def test_it_prints_a_table_of_the_three_models_and_leaves_no_process(whole_run):
+    assert processes_of(whole_run.folder) == []
     table = whole_run.printed.rpartition("[8/8]")[2]
     header = next(line for line in table.splitlines() if "GRPO" in line)
     assert header.index("SFT") < header.index("refit") < header.index("GRPO")
@@ -68,16 +76,9 @@ def test_sft_learns_from_traces_of_every_task_in_both_directions(whole_run):
     assert not any("<think></think>" in row["output"] for row in taught)
 
 
-def test_every_step_is_logged(whole_run):
-    assert whole_run.steps() == [1, 2, 3]
-
-
-def test_rewards_and_every_dual_key_reach_tensorboard(whole_run, scalars, dual_keys):
-    found = scalars(whole_run.folder / "tensorboard" / "grpo")
-    of_tasks = {f"{kind}/{task}" for task in TASKS for kind in ("dual_share", *BY_TASK)}
-    for name in {"reward", *dual_keys, *of_tasks}:
-        assert len(found[name]) == 3, name
-        assert all(map(math.isfinite, found[name])), name
+def test_rewards_and_every_dual_key_of_every_step_reach_tensorboard(logged):
+    found, of_tasks = logged, {f"{kind}/{task}" for task in TASKS for kind in ("dual_share", *BY_TASK)}
+    assert {"reward", *DUAL_KEYS, *of_tasks} <= found.keys()
     assert found["reward"] == pytest.approx(found["dual_reward"], abs=1e-6)
     assert all(0 <= reward <= 1 for reward in found["reward"])
     shares = zip(*(found[f"dual_share/{task}"] for task in TASKS), strict=True)
@@ -86,8 +87,8 @@ def test_rewards_and_every_dual_key_reach_tensorboard(whole_run, scalars, dual_k
     assert max(found["reward"]) > 0, "nothing was ever rewarded"
 
 
-def test_monitors_of_every_step_are_what_their_names_say(whole_run, scalars):
-    found = scalars(whole_run.folder / "tensorboard" / "grpo")
+def test_monitors_of_every_step_are_what_their_names_say(logged):
+    found = logged
     assert found["dual_truncated"] == pytest.approx(found["truncated"], abs=1e-6), "OpenRLHF counts them, too"
     assert found["dual_groups"] == pytest.approx([1.0] * 3, abs=1e-6), "each group has had its last rollout"
     assert max(found["dual_label_groups"]) > 0, "no label was ever answered twice in a group"
@@ -143,7 +144,3 @@ def test_the_trained_model_loads_and_is_not_the_sft_model(whole_run):
     sft, grpo = (AutoTokenizer.from_pretrained(whole_run.folder / name) for name in ("sft", "grpo"))
     assert sft.get_vocab() == grpo.get_vocab()
     assert sft.chat_template == grpo.chat_template
-
-
-def test_no_process_is_left(whole_run, living):
-    assert living(whole_run.folder) == []

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 import urllib.request
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from cellduality_plugin.tasks import TASKS
+from tests.stack.conftest import CELLDUALITY, CPU, ROOT, answers, change, free_port
+from tests.stack.score_in_engine import asked, rewards_of
+
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
-ROOT = Path(__file__).parents[2]
-CPU = (sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch")
-COMMAND = (sys.executable, "-c", "from cellduality_plugin.cli import main; main()")
 KINDS = ("duality", "likelihood", "posterior")
 ROWS, EACH, MAX_LEN = 8, 2, 128
 QUANTUM = 2**-10
@@ -39,12 +40,11 @@ def policy_url(prepared, serve_policy, tmp_path):
 @pytest.fixture
 def configs(prepared, policy_url) -> dict[str, Path]:
     """A configuration for each kind of reward, with the endpoint in it."""
-    settings = json.loads((prepared / "data" / "cellduality.json").read_text())
     endpoint = {"urls": [policy_url], "model": "sft", "tokenizer": str(prepared / "sft")}
     files = {kind: prepared / "data" / f"{kind}.json" for kind in KINDS}
     for kind, file in files.items():
-        tasks = {name: {**task, "reward": kind} for name, task in settings["tasks"].items()}
-        file.write_text(json.dumps({**settings, "tasks": tasks, "dual": {**settings["dual"], "endpoint": endpoint}}))
+        shutil.copy(prepared / "data" / "cellduality.json", file)
+        change(file, dict.fromkeys(TASKS, kind), {"endpoint": endpoint})
     return files
 
 
@@ -61,9 +61,7 @@ def rollouts(prepared, policy_url) -> list[dict[str, Any]]:
     mixed = [row for same in zip(*by_task.values(), strict=False) for row in same][:ROWS]
     made = []
     for row in mixed:
-        chat = [{"role": "user", "content": row["input"]}]
-        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        question = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        prompt, question = asked(tokenizer, row["input"])
         body = {"model": "sft", "prompt": question, "n": EACH, "temperature": 1.0, "return_token_ids": True}
         limit = {"max_tokens": min(40, MAX_LEN - len(question))}
         for choice in post(f"{policy_url}/completions", {**body, **limit})["choices"]:
@@ -72,34 +70,7 @@ def rollouts(prepared, policy_url) -> list[dict[str, Any]]:
     return made
 
 
-def by_openrlhf(executor: Any, rollouts: list[dict[str, Any]], tokenizer: Any) -> list[float]:
-    """Return the rewards that OpenRLHF's own executor fetches for the rollouts, all at once."""
-
-    class Said:
-        def __init__(self, answer: list[int]) -> None:
-            self.answer = answer
-
-        async def generate(self, tokens: list[int], params: Any, multi_modal_data: Any = None) -> Any:
-            return SimpleNamespace(
-                outputs=[SimpleNamespace(token_ids=self.answer, logprobs=None, finish_reason="stop")]
-            )
-
-    async def all_of_them() -> list[float]:
-        from vllm import SamplingParams
-
-        params = SamplingParams(max_tokens=40)
-        done = await asyncio.gather(
-            *(
-                executor.execute(each["prompt"], each["label"], params, MAX_LEN, tokenizer, Said(each["answer"]))
-                for each in rollouts
-            )
-        )
-        return [rollout["reward"] for rollout in done]
-
-    return asyncio.run(all_of_them())
-
-
-def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, start, free_port, answers, tmp_path):
+def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, start, tmp_path):
     from openrlhf.utils.agent import SingleTurnAgentExecutor
     from transformers import AutoTokenizer
 
@@ -114,7 +85,7 @@ def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, 
     servers = {}
     for kind, config in configs.items():  # all at once: what takes time is to start
         port = free_port()
-        serve = (*COMMAND, "serve-reward", "--config", str(config), "--port", str(port))
+        serve = (sys.executable, *CELLDUALITY[1:], "serve-reward", "--config", str(config), "--port", str(port))
         servers[kind] = port, start(tmp_path / kind, *serve, PYTHONPATH=str(ROOT), CELLDUALITY_TOKEN=TOKEN)
     assert agent.end(300) == 0, agent.printed
     by_agent = json.loads(found.read_text())
@@ -127,8 +98,8 @@ def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, 
         from_file = SingleTurnAgentExecutor(str(bound_reward_file(config)))
         seen[kind] = {
             "agent": by_agent[str(config)],
-            "server": by_openrlhf(over_http, rollouts, tokenizer),
-            "file": by_openrlhf(from_file, rollouts, tokenizer),
+            "server": asyncio.run(rewards_of(over_http, rollouts, tokenizer, MAX_LEN)),
+            "file": asyncio.run(rewards_of(from_file, rollouts, tokenizer, MAX_LEN)),
         }
         from_file.reward_func.close()
     for _, server in servers.values():

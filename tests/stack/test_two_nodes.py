@@ -8,30 +8,27 @@ import math
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.records import Reading, Row, read_groups
 from cellduality_plugin.replay import Replay
+from tests.stack.conftest import CPU, DUAL_KEYS, ROOT, free_port, processes_of, scalars
+from tests.stack.score_in_engine import asked
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
-ROOT = Path(__file__).parents[2]
-CPU = (sys.executable, "-m", "cellduality_plugin.openrlhf_hooks.cpu.launch")
 QUANTUM = 2**-10
 MAX_LEN, GROUP, PROMPTS = 128, 4, 8
 ROWS, STEPS = 20, 3
 """Of eight prompts a step: the last has four, whose sixteen samples still part into a micro-batch of eight a rank."""
-UNEVEN = 22
-"""Here the last step has six prompts, and so three micro-batches for two ranks."""
 SPREAD = {"NODES": "2", "GPUS": "1", "ENGINES": "2"}
 LEARNING = {"ACTOR_LR": "1e-3", "LR_WARMUP": "0", "KL": "0"}
 """Updates so large that an engine with the weights of the step before would be noticed; no reference model to start."""
@@ -43,24 +40,15 @@ BOUND = 0.05
 """On the mean difference of log-probability between engine and trainer, in nats a token; see test_weights."""
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Two Ray nodes that run.
+class Cluster(NamedTuple):
+    """Two Ray nodes that run."""
 
-    Parameters
-    ----------
-    address
-        Of the head.
-    folders
-        Where each node was started, and so all of its processes are.
-    """
-
-    address: str
-    folders: tuple[Path, Path]
+    address: str  # of the head
+    folders: tuple[Path, Path]  # where each node was started, and so all of its processes are
 
 
 @pytest.fixture(scope="module")
-def cluster(start, free_port, living, tmp_path_factory) -> Iterator[Cluster]:
+def cluster(start, tmp_path_factory) -> Iterator[Cluster]:
     """Two Ray nodes on this machine with a slot each, started as on two."""
     place, address = tmp_path_factory.mktemp("cluster"), f"127.0.0.1:{free_port()}"
     # A folder of their own: with Ray's every other run on this machine would join the cluster. It has a short name,
@@ -77,7 +65,7 @@ def cluster(start, free_port, living, tmp_path_factory) -> Iterator[Cluster]:
         nodes.append(start(place / name, *command, PYTHONPATH=str(ROOT)))
         nodes[-1].until(lambda: "--block" in nodes[-1].printed)
     yield Cluster(address, (nodes[0].folder, nodes[1].folder))
-    for process in [line.split()[0] for node in nodes for line in living(node.folder)]:
+    for process in [line.split()[0] for node in nodes for line in processes_of(node.folder)]:
         with contextlib.suppress(ProcessLookupError):  # it ended with another
             os.kill(int(process), signal.SIGKILL)
     shutil.rmtree(sessions)
@@ -90,9 +78,9 @@ def wait(happened: Callable[[], bool], timeout: float) -> None:
         time.sleep(0.1)
 
 
-def named(cluster: Cluster, living: Callable[[Path], list[str]], name: str) -> list[list[int]]:
+def named(cluster: Cluster, name: str) -> list[list[int]]:
     """Return the processes of this name, node by node."""
-    lines = [living(folder) for folder in cluster.folders]
+    lines = [processes_of(folder) for folder in cluster.folders]
     return [[int(line.split()[0]) for line in of if name in line] for of in lines]
 
 
@@ -106,51 +94,10 @@ def steps_of(run: Any) -> list[int]:
     return list(dict.fromkeys(run.steps()))
 
 
-@dataclass(frozen=True)
-class Killed:
-    """What is known of a run one of whose engines was killed, and that then went on.
-
-    Parameters
-    ----------
-    run, resumed
-        The command that failed, and the one that went on.
-    placed
-        Processes of the engines and the ranks, by name and node.
-    engine
-        The process that was killed.
-    rollouts
-        How many were recorded then.
-    steps
-        Those the first command had logged.
-    code, seconds
-        The exit code of the first command, and how long after the kill it came.
-    left
-        Processes that outlived it.
-    checkpoint
-        The step of the last checkpoint.
-    records
-        Of the first command, those of each engine.
-    """
-
-    run: Any
-    resumed: Any
-    placed: dict[str, list[list[int]]]
-    engine: int
-    rollouts: int
-    steps: list[int]
-    code: int
-    seconds: float
-    left: list[str]
-    checkpoint: int
-    records: list[Path]
-
-
 @pytest.fixture(scope="module")
-def folder(whole_run, tmp_path_factory) -> Path:
+def folder(copied) -> Path:
     """A run folder with the data and the SFT model of the shared run, that keeps all rollouts."""
-    made = tmp_path_factory.mktemp("two") / "run"
-    for part in ("data", "sft"):
-        shutil.copytree(whole_run.folder / part, made / part)
+    made = copied()
     config = made / "data" / "cellduality.json"
     settings = {**json.loads(config.read_text()), "records": None}
     config.with_name("unrecorded.json").write_text(json.dumps(settings))
@@ -159,26 +106,33 @@ def folder(whole_run, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def killed(folder, cluster, recipe, living) -> Killed:
-    """A run over both nodes, an engine of which is killed in the middle of the second step, and that is resumed."""
+def killed(folder, cluster, recipe) -> SimpleNamespace:
+    """A run over both nodes, an engine of which is killed in the middle of the second step, and that is resumed.
+
+    ``placed`` are processes of engines and ranks, by name and node; ``code`` came ``seconds`` after the kill, and
+    ``left`` outlived it; ``rollouts`` were recorded then, in ``records``, one an engine, and ``steps`` logged.
+    """
     settings = {**SPREAD, **LEARNING, "RAY_ADDRESS": cluster.address}
     latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
     run = recipe(folder, "grpo.sh", *FLAGS, **settings)
     run.until(lambda: latest.exists() and sum(map(len, recorded(folder))) > PROMPTS * GROUP, timeout=600)
-    placed = {name: named(cluster, living, name) for name in (ENGINE, RANK, CORE)}
+    placed = {name: named(cluster, name) for name in (ENGINE, RANK, CORE)}
     engine = placed[ENGINE][1][0]
     os.kill(engine, signal.SIGKILL)
     began = time.monotonic()
     rollouts = sum(map(len, recorded(folder)))
     code = run.end(180)
-    seconds, left = time.monotonic() - began, living(folder)
+    seconds, left = time.monotonic() - began, processes_of(folder)
     # What Ray holds for the run it takes down when the command has ended; the nodes stay.
-    wait(lambda: not any(any(named(cluster, living, name)) for name in placed), 120)
+    wait(lambda: not any(any(named(cluster, name)) for name in placed), 120)
     step = int(latest.read_text().removeprefix("global_step"))
     steps, records = steps_of(run), sorted((folder / "rollouts").glob("*.jsonl"))
     resumed = recipe(folder, "grpo.sh", *FLAGS, **settings, RESUME="1")
     assert resumed.end(600) == 0, resumed.printed
-    return Killed(run, resumed, placed, engine, rollouts, steps, code, seconds, left, step, records)
+    return SimpleNamespace(
+        run=run, resumed=resumed, placed=placed, engine=engine, rollouts=rollouts, steps=steps, code=code,
+        seconds=seconds, left=left, checkpoint=step, records=records,
+    )  # fmt: skip
 
 
 def test_each_node_has_a_rank_and_an_engine(killed):
@@ -197,26 +151,26 @@ def test_an_engine_killed_in_the_middle_of_a_step_ends_the_run_and_is_named(kill
     assert killed.left == []
 
 
-def test_resume_goes_on_to_the_end(killed, living):
+def test_resume_goes_on_to_the_end(killed):
     assert killed.steps == [1] == list(range(1, killed.checkpoint + 1))
     assert steps_of(killed.resumed) == list(range(killed.checkpoint + 1, STEPS + 1))
     assert (killed.resumed.folder / "grpo" / "config.json").is_file()
-    assert living(killed.resumed.folder) == []
+    assert processes_of(killed.resumed.folder) == []
 
 
-def test_ranks_and_engines_report_the_same_keys_in_every_step(killed, scalars, dual_keys):
-    metrics = scalars(killed.run.folder / "tensorboard" / "grpo")
-    assert dual_keys <= set(metrics)
-    for name, values in metrics.items():
-        assert len(values) == STEPS, name
-        assert all(map(math.isfinite, values)), name
+@pytest.fixture(scope="module")
+def metrics(killed) -> dict[str, list[float]]:
+    return scalars(killed.run.folder / "tensorboard" / "grpo", steps=STEPS)
+
+
+def test_ranks_and_engines_report_the_same_keys_in_every_step(killed, metrics):
     # The ranks add their metrics up in the order in which they hold them.
     [order] = {tuple(json.loads(line)["logs"]) for lines in recorded(killed.run.folder) for line in lines}
-    assert dual_keys <= set(order) <= set(metrics)
+    assert DUAL_KEYS <= set(order) <= set(metrics)
 
 
-def test_both_engines_have_the_weights_of_the_trainer_in_every_step(killed, scalars):
-    far = scalars(killed.run.folder / "tensorboard" / "grpo")["vllm_kl"]
+def test_both_engines_have_the_weights_of_the_trainer_in_every_step(metrics):
+    far = metrics["vllm_kl"]
     print("vllm_kl", *(f"{value:.4f}" for value in far))
     assert max(map(abs, far)) < BOUND
 
@@ -227,11 +181,10 @@ def groups_of(records: list[Path], steps: int) -> list[list[Row]]:
     return [rows for file in records for rows in list(read_groups(file, Reading()))[:share]]
 
 
-def test_the_first_step_logged_what_both_engines_recorded(killed, scalars):
+def test_the_first_step_logged_what_both_engines_recorded(killed, metrics):
     first = [row for rows in groups_of(killed.records, 1) for row in rows]
     assert len(killed.records) == 2
     assert len(first) == PROMPTS * GROUP, "a rollout is lost, or there twice"
-    metrics = scalars(killed.run.folder / "tensorboard" / "grpo")
     for name in ("reward", *first[0]["logs"]):
         counted = math.fsum(row["logs"].get(name, row["reward"]) for row in first) / len(first)
         assert metrics[name][0] == pytest.approx(counted, rel=1e-4, abs=1e-6), name
@@ -247,11 +200,8 @@ def again(killed, folder, start, tmp_path_factory) -> list[tuple[Row, float]]:
     inputs = {row["label"]: row["input"] for row in rows}
     first, rollouts = [row for rows in groups_of(killed.records, 1) for row in rows], []
     for row in first:
-        chat = [{"role": "user", "content": inputs[row["label"]]}]
-        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        question, answer = (
-            tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, row["response"])
-        )
+        prompt, question = asked(tokenizer, inputs[row["label"]])
+        answer = tokenizer(row["response"], add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(answer, skip_special_tokens=True) == row["response"]
         rollouts.append({"prompt": prompt, "label": row["label"], "question": question, "answer": answer})
     told, found = place / "rollouts.json", place / "rewards.json"
@@ -285,16 +235,3 @@ def test_one_scorer_gives_every_reward_of_the_run_from_the_records(killed, folde
     told = [row for row in rows if row["reward"] is not None]
     assert len(told) >= PROMPTS * GROUP + (ROWS - PROMPTS) * GROUP
     assert {abs(row["reward"] - row["recorded"]) for row in told} == {0.0}
-
-
-def test_rows_that_leave_ranks_uneven_are_refused_before_the_run_with_the_mend(killed, folder, recipe):
-    """OpenRLHF begins such a run; in its last step one rank waits for the other's third micro-batch, for an hour."""
-    began = time.monotonic()
-    run = recipe(folder, "grpo.sh", "--data.max_samples", str(UNEVEN), **SPREAD)
-    assert run.end(180) not in (0, None)
-    print(f"refused after {time.monotonic() - began:.1f} s")
-    told = run.log("check-grpo")
-    assert f"{UNEVEN} rows leave a last rollout of {UNEVEN % PROMPTS} prompts, uneven across 2 ranks" in told
-    assert f"prepare a multiple of {PROMPTS} rows (N_RL), or pass --data.max_samples" in told
-    assert run.log("grpo") == ""
-    assert (folder / "checkpoints" / "grpo" / "_actor" / "latest").exists(), "nothing of an earlier run is lost"

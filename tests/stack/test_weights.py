@@ -8,6 +8,8 @@ import statistics
 
 import pytest
 
+from tests.stack.conftest import processes_of
+
 pytestmark = pytest.mark.stack
 
 # An agent as the package's own, except that before every rollout, and beside every dual, the engine is asked for the
@@ -106,7 +108,7 @@ def last(step: dict[str, list[list[float]]]) -> list[float]:
     return (step["dual"] or step["primal"])[-1]
 
 
-def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_tokens, recipe, tmp_path, living):
+def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_tokens, recipe, tmp_path):
     probes = tmp_path / "probes.jsonl"
     agent = tmp_path / "probing_agent.py"
     config = str(prepared / "data" / "cellduality.json")
@@ -133,4 +135,4 @@ def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_
     for number, step in enumerate(steps[1:], start=1):
         assert difference(last(step), plain_log_probs(saved / f"global_step{number}_hf", probe_tokens)) < ROUNDING
         assert difference(last(step), sft) > OTHER
-    assert living(prepared) == []
+    assert processes_of(prepared) == []
