@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellduality_plugin.commands.arguments import numbers_in, refuse_elsewhere, reward_of
-from cellduality_plugin.commands.options import MaxLen, MaxNewTokens, TensorParallel
+from cellduality_plugin.commands.arguments import numbers_in, refuse_elsewhere, refuse_unknown, reward_of
+from cellduality_plugin.commands.options import Backend, MaxLen, MaxNewTokens, TensorParallel
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
@@ -69,6 +69,7 @@ def audit_rewards(
     max_len: MaxLen = 2048,
     max_new_tokens: MaxNewTokens = 1024,
     tensor_parallel: TensorParallel = 1,
+    backend: Backend = "vllm",
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 42,
 ) -> None:
     """Put answers of known worth before each reward and report whether it prefers the truth, before training on it.
@@ -88,6 +89,7 @@ def audit_rewards(
     from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
+    refuse_unknown(("--backend", backend, ("vllm", "transformers")))
     source = config or data / "cellduality.json"
     run = Config.load(source)
     if choose:
@@ -110,7 +112,7 @@ def audit_rewards(
     engine = EngineSettings(max_len, max_new_tokens, tensor_parallel_size=tensor_parallel)
 
     def opened() -> AbstractContextManager[Players]:
-        return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed)
+        return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed, backend=backend)
 
     content = audit(data, run, opened, settings)
     content["provenance"] = {"command": sys.argv, "model": str(model)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,6 @@ from cellduality_plugin.inference.checkpoint import Checkpoint, note_calibration
 from cellduality_plugin.inference.files import PROVENANCE, refuse_taken_keys, write_copy
 from cellduality_plugin.inference.predicting import Predicting
 from cellduality_plugin.policies.cache import AnswerCache
-from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.policies.offline import EngineSettings
 from data_prep.cells import CellTable
 
@@ -184,16 +183,8 @@ class Model(Predicting):
         }  # fmt: skip
         return found.table, obs, {f"{key}_probability": probabilities}, {PROVENANCE: provenance}
 
-    @contextlib.contextmanager
-    def _players(self, settings: AskSettings) -> Iterator[Players]:
-        notes, dual = self.checkpoint.notes, self.checkpoint.config.dual
-        lengths = {"max_model_len": notes["max_len"], "max_new_tokens": notes["max_new_tokens"]}
-        temperature, seed = settings.temperature, settings.seed
-        if self._backend == "vllm":
-            model, engine = self.checkpoint.model, EngineSettings(**lengths)
-            with checkpoint_players(model, engine, dual, temperature=temperature, seed=seed) as players:
-                yield players
-            return
-        local = LocalModel.load(self.checkpoint.model, **lengths)
-        temperatures = dual.temperature, 0.0, temperature
-        yield Players.over(local.tokenizer, (LocalPolicy(local, temperature=at, seed=seed) for at in temperatures))
+    def _players(self, settings: AskSettings) -> AbstractContextManager[Players]:
+        model, notes, dual = self.checkpoint.model, self.checkpoint.notes, self.checkpoint.config.dual
+        engine = EngineSettings(notes["max_len"], notes["max_new_tokens"])
+        draws = {"temperature": settings.temperature, "seed": settings.seed}
+        return checkpoint_players(model, engine, dual, backend=self._backend, **draws)
