@@ -28,7 +28,7 @@ def code_cells(path: Path) -> list[Any]:
 
 
 def commands(tree: ast.AST) -> list[list[str]]:
-    """The words of each list that begins with CELLDUALITY, and of what is added to it; other than texts are left out."""
+    """The texts in each list that begins with CELLDUALITY, and in what is added to it."""
     found: dict[str, list[str]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AugAssign) and isinstance(node.value, ast.List):
