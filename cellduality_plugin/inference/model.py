@@ -185,6 +185,7 @@ class Model(Predicting):
 
     def _players(self, settings: AskSettings) -> AbstractContextManager[Players]:
         model, notes, dual = self.checkpoint.model, self.checkpoint.notes, self.checkpoint.config.dual
-        engine = EngineSettings(notes["max_len"], notes["max_new_tokens"])
-        draws = {"temperature": settings.temperature, "seed": settings.seed}
-        return checkpoint_players(model, engine, dual, backend=self._backend, **draws)
+        engine, backend = EngineSettings(notes["max_len"], notes["max_new_tokens"]), self._backend
+        return checkpoint_players(
+            model, engine, dual, temperature=settings.temperature, seed=settings.seed, backend=backend
+        )
