@@ -1,12 +1,14 @@
-"""A trained model is used where no trainer is installed (`pip install '.[use]'`)."""
+"""A trained model is used where no trainer is installed (`pip install '.[use]'`), and in a notebook."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
 import anndata
 
+from cellduality_plugin.inference import Model
 from tests.inference.conftest import KEY, cells_of
 
 USE = """
@@ -34,3 +36,13 @@ def test_no_trainer_is_needed(trained, tmp_path):
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert KEY in anndata.read_h5ad(out).obs
+
+
+def test_a_notebook_has_a_loop_that_runs_already(trained):
+    adata = cells_of(["B", "T"])
+
+    async def cell() -> None:
+        Model.load(trained).annotate(adata, verify=2, progress=False)
+
+    asyncio.run(cell())
+    assert KEY in adata.obs
