@@ -88,7 +88,7 @@ install_gpu() {
   fi
 }
 
-needed="about 260 packages, once, about one minute"
+needed="about 280 packages, once, about one minute"
 if [[ "$BACKEND" == gpu ]]; then needed="about 360 packages and 9 GB, once, about fifteen minutes"; fi
 want="$( (echo "$BACKEND${FLASH_ATTN:+ $FLASH_ATTN}"; cat "$root/pyproject.toml" "$root/recipes/requirements/$BACKEND.lock") |
   sha256sum | cut -c1-16)"

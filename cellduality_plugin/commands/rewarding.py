@@ -15,7 +15,15 @@ from tqdm import tqdm
 from typer import Argument, Option
 
 from cellduality_plugin.commands import arguments
-from cellduality_plugin.commands.arguments import names_in, numbers_in, pairs, refuse_elsewhere, reward_of, wide_console
+from cellduality_plugin.commands.arguments import (
+    names_in,
+    numbers_in,
+    pairs,
+    refuse_elsewhere,
+    refuse_unknown,
+    reward_of,
+    wide_console,
+)
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
@@ -57,6 +65,7 @@ def audit_rewards(
     max_len: arguments.MaxLen = 2048,
     max_new_tokens: arguments.MaxNewTokens = 1024,
     tensor_parallel: arguments.TensorParallel = 1,
+    backend: arguments.Backend = "vllm",
     seed: arguments.Seed = 42,
 ) -> None:
     """Put answers of known worth before each reward and report whether it prefers the truth, before training on it.
@@ -77,6 +86,7 @@ def audit_rewards(
     from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
+    refuse_unknown(("--backend", backend, ("vllm", "transformers")))
     source = config or data / "cellduality.json"
     run = Config.load(source)
     if choose:
@@ -95,7 +105,7 @@ def audit_rewards(
     engine = EngineSettings(max_len, max_new_tokens, tensor_parallel_size=tensor_parallel)
 
     def opened() -> AbstractContextManager[Players]:
-        return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed)
+        return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed, backend=backend)
 
     content = audit(data, run, opened, settings)
     content["provenance"] = {"command": sys.argv, "model": str(model)}

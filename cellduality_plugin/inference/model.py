@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,6 @@ from cellduality_plugin.inference.checkpoint import Checkpoint, note_calibration
 from cellduality_plugin.inference.writing import KEY as WRITTEN
 from cellduality_plugin.inference.writing import Writer, WriteSettings, cell_pair, refuse_control
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.policies.offline import EngineSettings
 from cellduality_plugin.tasks import DualTask
 
@@ -252,16 +251,9 @@ class Model:
         with no_file() as kept:
             return writer.of_cells(adata, adata.obs, "adata", self._players(settings), kept)
 
-    @contextlib.contextmanager
-    def _players(self, settings: AskSettings) -> Iterator[Players]:
-        notes, dual = self.checkpoint.notes, self.checkpoint.config.dual
-        lengths = {"max_model_len": notes["max_len"], "max_new_tokens": notes["max_new_tokens"]}
-        temperature, seed = settings.temperature, settings.seed
-        if self._backend == "vllm":
-            model, engine = self.checkpoint.model, EngineSettings(**lengths)
-            with checkpoint_players(model, engine, dual, temperature=temperature, seed=seed) as players:
-                yield players
-            return
-        local = LocalModel.load(self.checkpoint.model, **lengths)
-        temperatures = dual.temperature, 0.0, temperature
-        yield Players.over(local.tokenizer, (LocalPolicy(local, temperature=at, seed=seed) for at in temperatures))
+    def _players(self, settings: AskSettings) -> AbstractContextManager[Players]:
+        model, notes, dual = self.checkpoint.model, self.checkpoint.notes, self.checkpoint.config.dual
+        engine, backend = EngineSettings(notes["max_len"], notes["max_new_tokens"]), self._backend
+        return checkpoint_players(
+            model, engine, dual, temperature=settings.temperature, seed=settings.seed, backend=backend
+        )

@@ -53,6 +53,7 @@ def folder(tmp_path: Path, make_config, vocabulary, cell) -> Path:
         (("--rewards", "oracle,missing.py:Mine"), "missing.py"),
         (("--hidden", "0.25,2"), "0.25,2"),
         (("--traces", "many"), "many"),
+        (("--backend", "none"), "none"),
         (("--choose", "elsewhere/chosen.json"), "--choose"),
         (("--rl-rows", "rl.jsonl", "--chosen-rows", "chosen.jsonl"), "--chosen-rows"),
     ],

@@ -1,4 +1,4 @@
-"""A checkpoint as the players of an audit, over one vLLM engine in this process, asked each question once."""
+"""A checkpoint as the players of an audit, in this process, asked each question once: by a vLLM engine, or transformers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, QuestionPolicy, put
 from cellduality_plugin.policies.engine import EnginePolicy
+from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.policies.offline import EngineSettings, Served, served_model
 from cellduality_plugin.policies.settings import DualSettings
 
@@ -45,12 +46,18 @@ class Players:
 
 @contextlib.contextmanager
 def checkpoint_players(
-    model: Path, settings: EngineSettings, dual: DualSettings, *, temperature: float, seed: int
+    model: Path, settings: EngineSettings, dual: DualSettings, *, temperature: float, seed: int, backend: str = "vllm"
 ) -> Iterator[Players]:
     """Open the players over the checkpoint in ``model``; raises as :func:`.offline.served_model`.
 
-    Answers are sampled at ``temperature``. Every draw has a seed of its own that follows from ``seed``.
+    Answers are sampled at ``temperature``. Every draw has a seed of its own that follows from ``seed``. ``backend`` is
+    ``"vllm"`` or ``"transformers"``, with nothing to start.
     """
+    if backend == "transformers":
+        local = LocalModel.load(model, max_model_len=settings.max_model_len, max_new_tokens=settings.max_new_tokens)
+        at = dual.temperature, 0.0, temperature
+        yield Players.over(local.tokenizer, (LocalPolicy(local, temperature=each, seed=seed) for each in at))
+        return
     with served_model(model, settings, seed=seed) as served:
         engine = Stepped(served)
         tokens = settings.max_new_tokens

@@ -7,7 +7,8 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
@@ -200,7 +201,17 @@ def answered(
     with tqdm(total=total, desc=f"[{name}] cells", disable=not name) as bar:
         while cells := list(itertools.islice(stream, batch)):
             if missing := [example for example in cells if key(example) not in kept]:
-                kept.add(dict(zip(map(key, missing), asyncio.run(together(missing)), strict=True)))
+                kept.add(dict(zip(map(key, missing), _run(together(missing)), strict=True)))
             bar.update(len(cells))
             for example in cells:
                 yield example, found(**json.loads(kept[key(example)] or ""))
+
+
+def _run(work: Coroutine[Any, Any, list[str]]) -> list[str]:
+    """Return the result of ``work``; where a loop runs already, as in a notebook, from a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
