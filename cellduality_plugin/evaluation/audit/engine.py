@@ -1,4 +1,4 @@
-"""A checkpoint as the players of an audit, in this process, asked each question once: by a vLLM engine, or transformers."""
+"""A checkpoint as the players of an audit, in this process, each question asked once: by vLLM, or by transformers."""
 
 from __future__ import annotations
 
