@@ -29,8 +29,11 @@ def arm(shared: Path, folder: Path, task: str, kind: str, rows: int) -> None:
     (folder / "data").mkdir(parents=True)
     config = json.loads((shared / "data/cellduality.json").read_text())
     config["tasks"][task]["reward"] = CONSTANT if kind == "constant" else kind
+    for path in (shared / "data").iterdir():  # what rewards read, and what is packed into the model
+        (folder / "data" / path.name).symlink_to(path.resolve())
+    for name in ("cellduality.json", "rl.jsonl"):
+        (folder / "data" / name).unlink()
     write_text(folder / "data/cellduality.json", json.dumps(config, indent=2))
-    shutil.copy(shared / "data" / config["vocabulary"], folder / "data")
     mine = [row for row in read_jsonl(shared / "data/rl.jsonl") if json.loads(row["label"])["task"] == task]
     asked = [mine[number % len(mine)] for number in range(rows)]
     write_text(folder / "data/rl.jsonl", "".join(json.dumps(row) + "\n" for row in asked))
