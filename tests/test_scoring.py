@@ -133,7 +133,6 @@ class TestHidden:
         assert "masks" in whole.label, "the row is recorded as it came"
         assert half.example == group(0.5).example, "the same for every group of a row"
         assert len(half.example.unknown) == 4
-
         for share in (0, -0.5, 1.5):
             with refused("wrong-settings"):
                 group(share)
