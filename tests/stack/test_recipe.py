@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from cellduality_plugin.alarms import BY_TASK, with_ratios
 from cellduality_plugin.config import Config
-from cellduality_plugin.ratios import BY_TASK, with_ratios
 from cellduality_plugin.replay import Replay, record_files
 from tests.stack.conftest import DUAL_KEYS, processes_of, scalars
 

@@ -10,10 +10,10 @@ import pytest
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
 
+from cellduality_plugin.alarms import with_ratios
 from cellduality_plugin.chat import render
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks import executor as executor_module
-from cellduality_plugin.ratios import with_ratios
 from cellduality_plugin.replay import Replay
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.tasks.base import FORMAT_RULE
