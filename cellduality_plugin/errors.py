@@ -32,5 +32,5 @@ def needs_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        hint = f"pip install 'cellduality[{extra}]'"
+        hint = f"in the folder of CellDuality: pip install '.[{extra}]'"
         raise CellDualityError(f"cannot import {error.name}", code="not-installed", hint=hint) from error

@@ -34,7 +34,7 @@ RANK_IS = "1 for the first gene of a cell sentence; 0 for genes that are not lis
 def can_write() -> None:
     """Refuse to go on without the package that writes AnnData: asked before minutes are spent on answers."""
     if importlib.util.find_spec("anndata") is None:
-        hint = "pip install 'cellduality[prep]', or pass --no-anndata"
+        hint = "in the folder of CellDuality: pip install '.[prep]', or pass --no-anndata"
         raise CellDualityError("anndata is not installed", code="not-installed", where="--anndata", hint=hint)
 
 

@@ -59,7 +59,7 @@ def existing(owner: Any, name: str, behaviour: str) -> Any:
             f"{behaviour} cannot be set up on the CPU, because {path} has no attribute {name!r}",
             code="wrong-version",
             where=" ".join(installed_version(package) or [package]),
-            hint="install the versions pinned by cellduality[cpu], or report this version as unsupported",
+            hint="install the versions of recipes/requirements/cpu.lock, or report this version as unsupported",
         ) from error
 
 

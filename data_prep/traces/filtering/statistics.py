@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.files import whole_file
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
@@ -102,12 +102,9 @@ def tables(found: Statistics, keep: int = 1) -> Iterator[Table]:
 
 def plot(found: Statistics, path: Path) -> Path:
     """Return ``path``, a PNG of reasons, sweep, trace lengths and scores: a colour a task, the dual dashed."""
-    try:
+    with needs_extra("eval"):
         import matplotlib as mpl
         from matplotlib.figure import Figure  # no pyplot: no global state, no display
-    except ImportError as error:
-        hint = "pip install 'cellduality[eval]'"
-        raise CellDualityError(f"cannot import {error.name}", code="not-installed", hint=hint) from error
     groups = in_order(found.questions)
     tasks = list(dict.fromkeys(group.rpartition("/")[0] for group in groups))
     colours = {group: f"C{tasks.index(group.rpartition('/')[0])}" for group in groups}
