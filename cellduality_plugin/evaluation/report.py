@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -210,8 +209,7 @@ def _curve_section(place: int, name: str, source: Path, window: int) -> dict[str
         found = read_curves(source)
     except CellDualityError as error:
         return section | {"note": str(error)}
-    finite = {key: [p for p in points if math.isfinite(p[1])] for key, points in divided(found).items()}
-    shown = enumerate(chosen(finite).items())
+    shown = enumerate(chosen(divided(found)).items())
     section["plots"] = [plots.plot_curve(f"curve{place}-{number}", *curve) for number, curve in shown]
     section["note"] = "" if section["plots"] else "No curves were recorded."
     section["alarms"] = alarms(steps_of(found))

@@ -30,9 +30,8 @@ def arm(shared: Path, folder: Path, task: str, kind: str, rows: int) -> None:
     config = json.loads((shared / "data/cellduality.json").read_text())
     config["tasks"][task]["reward"] = CONSTANT if kind == "constant" else kind
     for path in (shared / "data").iterdir():  # what rewards read, and what is packed into the model
-        (folder / "data" / path.name).symlink_to(path.resolve())
-    for name in ("cellduality.json", "rl.jsonl"):
-        (folder / "data" / name).unlink()
+        if path.name not in ("cellduality.json", "rl.jsonl"):
+            (folder / "data" / path.name).symlink_to(path.resolve())
     write_text(folder / "data/cellduality.json", json.dumps(config, indent=2))
     mine = [row for row in read_jsonl(shared / "data/rl.jsonl") if json.loads(row["label"])["task"] == task]
     asked = [mine[number % len(mine)] for number in range(rows)]

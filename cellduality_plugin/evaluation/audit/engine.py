@@ -62,14 +62,8 @@ def checkpoint_players(
         engine = Stepped(served)
         tokens = settings.max_new_tokens
         others = (DualSettings(temperature=at, max_new_tokens=tokens) for at in (0.0, temperature))
-        yield Players.over(served.tokenizer, (SeededPolicy(engine, served, how, seed) for how in (dual, *others)))
-
-
-class SeededPolicy(EnginePolicy):
-    """The policy of training, whose draws depend on nothing but the seed, the prompt and their number."""
-
-    def __init__(self, engine: Stepped, served: Served, settings: DualSettings, seed: int) -> None:
-        super().__init__(engine, served.tokenizer, served.limit, settings, seed)
+        players = (EnginePolicy(engine, served.tokenizer, served.limit, how, seed) for how in (dual, *others))
+        yield Players.over(served.tokenizer, players)
 
 
 class Stepped:
