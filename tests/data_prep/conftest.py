@@ -16,7 +16,7 @@ import pytest
 
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.models.small_llama import build_small_llama
+from data_prep.models import build_small_llama
 from data_prep.prepare import PrepareSettings, Summary, prepare
 
 LABELS = ["B cell"] * 12 + ["T cell"] * 9 + ["NK"] * 3

@@ -21,11 +21,11 @@ from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import bulleted
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.cells import FEW_GENES
+from data_prep.datasets import DATASETS
 from data_prep.datasets.kang_2018_ifnb import CONTAMINANT, MARKERS
 from data_prep.foreign import NO_COUNTERPART, shareable
 from data_prep.manifests import read_manifest
 from data_prep.prepare import COARSE_FILE, FILES, OOD_FILE, PrepareSettings, prepare
-from data_prep.registry import DATASETS
 from data_prep.sources import file_of
 from tests.refused import refused
 

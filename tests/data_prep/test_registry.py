@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from cellduality_plugin.cli import data_app
 from cellduality_plugin.commands import data_sets
+from data_prep.datasets import DATASETS, find_dataset
 from data_prep.loading.dataset import COLUMNS
-from data_prep.registry import DATASETS, find_dataset
 from tests.refused import refused
 
 
@@ -116,10 +116,10 @@ def test_a_ready_file_counts_as_cached_and_is_what_fetch_gives(run, tmp_path, mo
 
 
 def test_sets_and_sources_are_found_without_importing_what_is_slow():
-    code = """import sys, json, data_prep.registry
+    code = """import sys, json, data_prep.datasets
 first = sorted(sys.modules)
 from data_prep.sources import file_of
-file_of(data_prep.registry.DATASETS["pbmc68k_reduced"])
+file_of(data_prep.datasets.DATASETS["pbmc68k_reduced"])
 import data_prep.prepare
 print(json.dumps([first, sorted(sys.modules)]))"""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

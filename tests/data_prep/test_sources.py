@@ -5,8 +5,8 @@ import hashlib
 import pytest
 
 from data_prep import sources
+from data_prep.datasets import DATASETS
 from data_prep.download import fetching
-from data_prep.registry import DATASETS
 from data_prep.settings import SourceSettings
 from data_prep.sources import file_of, file_sha256, find
 

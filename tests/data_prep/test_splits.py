@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.perturbations import CONTROL
-from data_prep.registry import DATASETS
+from data_prep.datasets import DATASETS
 from data_prep.splits import (
     INSTRUCTCELL,
     SPLITS,

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
+from data_prep.datasets import find_dataset
 from data_prep.datasets.kang_2018_ifnb import AMBIGUOUS, FILES, MARKERS, RED_BLOOD
 from data_prep.download.fetching import fetch
 from data_prep.h5ad.matrices import StoredMatrix
-from data_prep.registry import find_dataset
 from tests.refused import refused
 
 TYPES = {

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from cellduality_plugin.cli import app
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.datasets import DATASETS
 from data_prep.h5ad.genes import to_human
 from data_prep.manifests import read_manifest
-from data_prep.registry import DATASETS
 from data_prep.splits import apportion
 from tests.data_prep.datasets.test_h5ad_sets import bastidas_ponce_2019, human_immune, l1000, sciplex3  # noqa: F401
 from tests.data_prep.datasets.test_text_sets import (  # noqa: F401

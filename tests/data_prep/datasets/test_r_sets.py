@@ -19,9 +19,9 @@ import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_prep.datasets import DATASETS
 from data_prep.datasets.lung_lines_10x import IC50, NOT_SCREENED
 from data_prep.loading.r_data import read_r
-from data_prep.registry import DATASETS
 from tests.refused import refused
 
 FRAME = pd.DataFrame(

@@ -14,11 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from data_prep.datasets import find_dataset
 from data_prep.download import downloads, fetching
 from data_prep.download.downloads import download
 from data_prep.download.fetching import cache_folder, fetch, is_cached, missing_files, take_member, unpack_gzip
 from data_prep.loading.dataset import CollectionFile, PackageFile, RemoteFile, UserFile
-from data_prep.registry import find_dataset
 from tests.refused import refused
 
 CONTENT = bytes(range(256)) * 2000

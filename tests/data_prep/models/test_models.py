@@ -17,9 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cellduality_plugin.examples import Example
 from cellduality_plugin.hub import local_model
 from cellduality_plugin.tasks import TASKS
-from data_prep.models import fetched
-from data_prep.models.fetched import build_smollm2, fetch_model, find_gguf
-from data_prep.models.small_llama import ROWS, build_small_llama
+from data_prep import models as fetched
+from data_prep.models import ROWS, build_small_llama, build_smollm2, fetch_model, find_gguf
 from tests.refused import refused
 
 DATED = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
