@@ -16,7 +16,7 @@ from data_prep import ranking
 from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, rank_cells, speakable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.h5ad.matrices import StoredMatrix
-from data_prep.ranking import rank_rows, write_sentences
+from data_prep.ranking import rank_rows
 from tests.refused import refused
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 40))
@@ -89,7 +89,6 @@ def test_blocks_of_a_file_rank_like_all_of_it(write_h5ad, monkeypatch):
     assert in_blocks.top.tolist() == whole.top.tolist()
     assert list(in_blocks) == list(whole)
     assert (in_blocks.names, in_blocks.expressed) == (whole.names, whole.expressed)
-    assert [sentence(cell.genes) for cell in in_blocks] == in_blocks.sentences()
 
 
 def plainly(row: np.ndarray, ties: np.ndarray, top: int) -> list[int]:
@@ -99,7 +98,10 @@ def plainly(row: np.ndarray, ties: np.ndarray, top: int) -> list[int]:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("elements", VALUES.values(), ids=VALUES)
-def test_ranking_is_the_sort_it_stands_for(elements, dtype):
+@pytest.mark.parametrize("short", [0, 20, 256])  # genes up to which the compiled pass ranks
+def test_ranking_is_the_sort_it_stands_for(elements, dtype, short, monkeypatch):
+    monkeypatch.setattr(ranking, "SHORT", short)
+
     @given(
         values=SHAPES.flatmap(lambda shape: arrays(np.float32, shape, elements=elements)),
         top=st.integers(1, 45),
@@ -126,19 +128,6 @@ def test_doubles_that_a_float_cannot_tell_apart_are_ranked():
     close = 1.0 + np.arange(300) * 2.0**-52
     ranked, _ = rank_rows(scipy.sparse.csr_matrix(close[None]), np.arange(300, dtype=np.int32), 7)
     assert ranked[0].tolist() == list(range(299, 292, -1))
-
-
-@given(
-    st.lists(st.text(min_size=1, max_size=40).filter(lambda name: name.split() == [name]), min_size=1, max_size=9),
-    st.data(),
-)
-def test_sentences_are_the_names_with_one_space_between(names, data):
-    places = st.lists(st.integers(0, len(names) - 1), max_size=7)
-    rows = data.draw(st.lists(places, max_size=5)) * data.draw(st.sampled_from([1, 9]))  # more than a buffer holds
-    ranked = np.full((len(rows), 7), -1, np.int32)
-    for row, chosen in zip(ranked, rows, strict=True):
-        row[: len(chosen)] = chosen
-    assert write_sentences(ranked, names) == [" ".join(names[place] for place in chosen) for chosen in rows]
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch):

@@ -168,13 +168,7 @@ def _row(question: Question, candidate: Candidate, value: Value, score: float, t
     The answer is written as the field writes what was read in it: a list without unknown genes and repeats.
     """
     return {
-        "input": question.prompt,
-        "output": question.response(value, trace),
-        "direction": question.direction,
-        "datasource": question.pair.name,
-        "id": question.example.id,
-        "view": str(question.view),
-        "label": question.example.to_label(),
+        **question.row(question.response(value, trace)),
         **_whose(candidate),
         "candidate": candidate.candidate,
         "score": score,
