@@ -7,7 +7,6 @@ from pathlib import Path
 
 import anndata
 import numpy as np
-import pandas as pd
 import pytest
 
 import data_prep.prepare
@@ -202,10 +201,8 @@ def write_treated(path: Path) -> str:
     for place, name in enumerate(kinds):
         counts[kind == name, 10 + place] += 60
     exposed = np.where(treated, "exposed", "not exposed")
-    columns = {"kind": kind, "treatment": np.where(treated, IFN, "control"), "agent": "IFN-beta", "exposed": exposed}
-    obs = pd.DataFrame(columns, index=[f"c{number}" for number in range(len(kind))])
-    anndata.AnnData(X=counts, obs=obs, var=pd.DataFrame(index=[f"G{n}" for n in range(30)])).write_h5ad(path)
-    return str(path)
+    columns = {"labels": kind, "treatment": np.where(treated, IFN, "control"), "agent": "IFN-beta", "exposed": exposed}
+    return str(toy_cells(path, counts, cells=[f"c{number}" for number in range(len(kind))], **columns))
 
 
 COLUMNS = {"perturbation": "treatment", "drug": "agent", "exposure": "exposed"}

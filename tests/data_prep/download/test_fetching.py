@@ -7,10 +7,8 @@ import io
 import json
 import tarfile
 import threading
-import time
 import zipfile
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 
 import pytest
 
@@ -19,66 +17,16 @@ from data_prep.download import downloads, fetching
 from data_prep.download.downloads import download
 from data_prep.download.fetching import cache_folder, fetch, is_cached, missing_files, take_member, unpack_gzip
 from data_prep.loading.dataset import CollectionFile, PackageFile, RemoteFile, UserFile
+from tests.data_prep.served import CONTENT, Served
 from tests.refused import refused
-
-CONTENT = bytes(range(256)) * 2000
-
-
-@dataclass
-class Served:
-    """What the server does at one path."""
-
-    content: bytes = CONTENT
-    status: int = 200
-    etag: str = '"v1"'
-    ranges: bool = True
-    stop_after: list[int] = field(default_factory=list)
-    fail_with: list[int] = field(default_factory=list)
-    pause: float = 0.0
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        served = self.server.paths.get(self.path, Served(status=404))
-        asked, version = self.headers.get("Range"), self.headers.get("If-Range")
-        self.server.asked.append((self.path, asked, version))
-        time.sleep(served.pause)
-        status, first, total = served.fail_with.pop(0) if served.fail_with else served.status, 0, len(served.content)
-        if status == 200 and served.ranges and asked and version == served.etag:
-            first = int(asked.removeprefix("bytes=").rstrip("-"))
-            status = 206 if first < total else 416
-        rest = served.content[first:] if status in (200, 206) else b""
-        self.send_response(status)
-        if status in (206, 416):
-            span = f"{first}-{total - 1}/{total}" if status == 206 else f"*/{total}"
-            self.send_header("Content-Range", f"bytes {span}")
-        if served.etag:
-            self.send_header("ETag", served.etag)
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        if served.stop_after:
-            self.close_connection, rest = True, rest[: served.stop_after.pop(0)]
-        self.wfile.write(rest)
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """A real server on this machine; ``paths`` says what it does, ``asked`` what it was asked. Nobody is patient."""
+def server(file_server, monkeypatch):
+    """A file server, and nobody is patient."""
     for name, value in {"ATTEMPTS": 3, "FIRST_WAIT": 0.01, "LONGEST_WAIT": 0.02}.items():
         monkeypatch.setattr(downloads, name, value)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.paths, running.asked = {}, []
-        running.url = f"http://127.0.0.1:{running.server_port}"
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    return file_server
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from cellduality_plugin.tasks import TASKS
 from data_prep.traces.filtering.curation import ROWS, CurationSettings, curate
 from data_prep.traces.filtering.filters import similarity
-from data_prep.traces.filtering.statistics import STEPS, Statistics, last_settings, plot, statistics, tables
+from data_prep.traces.filtering.statistics import STEPS, Statistics, last_settings, statistics, tables
 from tests.data_prep.traces.filtering.planted import TRACE, candidate, good, others, prepared, questions_in
 from tests.data_prep.traces.filtering.planted import write_candidates as write
 
@@ -74,13 +74,6 @@ def test_the_settings_are_those_of_the_last_filter(folder):
     curate(folder, TASKS, wanted)
     assert last_settings(folder) == wanted
     (folder / ROWS).unlink()
-
-
-def test_tables_and_a_picture_are_made_of_them(found, tmp_path):
-    assert len(list(tables(found))) == 5
-    first = plot(found, tmp_path / "stats.png").read_bytes()
-    assert first[:4] == b"\x89PNG"
-    assert plot(found, tmp_path / "again.png").read_bytes() == first
 
 
 def test_what_was_not_needed_is_counted_as_passed(tmp_path):
