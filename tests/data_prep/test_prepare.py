@@ -9,10 +9,9 @@ import anndata
 import numpy as np
 import pytest
 
-import data_prep.prepare
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import read_manifest
@@ -103,32 +102,10 @@ def test_second_run_does_nothing_and_what_changed_is_made_again(write_h5ad, tmp_
     (out / "rl.jsonl").unlink()
     assert not prepare(settings, out).up_to_date
     assert content_of(out) == before
-    (out / "rl.jsonl").write_text("mine")
-    with refused("not-ours"):
-        prepare(settings, out)
-    assert (out / "rl.jsonl").read_text() == "mine"
-    (out / "rl.jsonl").unlink()
     write_h5ad(np.random.default_rng(5).integers(1, 60, size=(24, 12)).astype(np.float32))
     summary = prepare(settings, out)
     assert not summary.up_to_date
     assert summary.manifests["rl.jsonl"]["source_sha256"] == file_sha256(Path(settings.sources[0].name))
-
-
-def test_full_disk_leaves_earlier_outputs_alone(write_h5ad, tmp_path, monkeypatch):
-    path, out = write_h5ad(), tmp_path / "out"
-    prepare(toy_settings(path), out)
-    before, beside = content_of(out), sorted(tmp_path.iterdir())
-
-    def full(target, rows):
-        if target.name == "eval_test.jsonl":
-            raise OSError(28, "No space left on device")
-        return write_jsonl(target, rows)
-
-    monkeypatch.setattr(data_prep.prepare, "write_jsonl", full)
-    with refused("unwritable-file"):
-        prepare(toy_settings(path, seed=1), out)
-    assert content_of(out) == before
-    assert sorted(tmp_path.iterdir()) == beside
 
 
 def test_rows_do_not_depend_on_the_order_of_cells_in_the_file(write_h5ad, tmp_path):
