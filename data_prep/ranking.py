@@ -8,8 +8,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-SHORT = 256  # genes of a cell up to which the compiled pass is the faster one; it moves as many for each it takes in
-
 
 def rank_rows(
     values: Any, ties: NDArray[np.int32], top: int, *, out: NDArray[np.int32] | None = None
@@ -19,46 +17,13 @@ def rank_rows(
     The first is cells by ``top`` and goes into ``out``, a new array by default: descending by value and then ascending
     by tie, filled up with -1. ``values`` are cells by genes, a scipy CSR matrix without duplicate entries, of any order
     of columns within a row; only positive ones count. ``ties`` are for every column its place among equals, each once,
-    below ``values.shape[1]``; -1 leaves the gene out.
+    below ``values.shape[1]``; -1 leaves the gene out. A heap keeps the best so far: the cost is that of the non-zeros,
+    and of ``top`` times its logarithm.
     """
     ranked = np.empty((values.shape[0], top), dtype=np.int32) if out is None else out
     expressed = np.zeros(values.shape[1], dtype=np.bool_)
-    if top <= SHORT:
-        _rank(values.data, values.indices, values.indptr, ties, ranked, expressed)
-        return ranked, expressed
-    for row, (first, end) in enumerate(zip(values.indptr, values.indptr[1:], strict=False)):
-        own, places = values.data[first:end], ties[values.indices[first:end]]
-        counted = (own > 0) & (places >= 0)
-        own, places = own[counted], places[counted]
-        order = np.lexsort((places, -own))[:top]
-        ranked[row, : len(order)], ranked[row, len(order) :] = places[order], -1
-        expressed[places] = True
+    _rank(values.data, values.indices, values.indptr, ties, ranked, expressed)
     return ranked, expressed
-
-
-def _rank_block(
-    data: Any, indices: Any, indptr: Any, ties: Any, ranked: Any, expressed: Any
-) -> None:  # pragma: no cover - compiled
-    top = ranked.shape[1]
-    values = np.empty(top, data.dtype)  # of the genes in ``ranked``, in their order
-    for row in range(len(indptr) - 1):
-        count = 0
-        places = ranked[row]
-        for entry in range(indptr[row], indptr[row + 1]):
-            value, tie = data[entry], ties[indices[entry]]
-            if not value > 0 or tie < 0:
-                continue
-            expressed[tie] = True
-            if count < top:
-                count += 1
-            elif value < values[top - 1] or (value == values[top - 1] and tie > places[top - 1]):
-                continue
-            at = count - 1
-            while at > 0 and (values[at - 1] < value or (values[at - 1] == value and places[at - 1] > tie)):
-                values[at], places[at] = values[at - 1], places[at - 1]
-                at -= 1
-            values[at], places[at] = value, tie
-        places[count:] = -1
 
 
 def _compiled(function: Any) -> Any:
@@ -68,4 +33,49 @@ def _compiled(function: Any) -> Any:
         return numba.njit(nogil=True)(function)
 
 
-_rank = _compiled(_rank_block)
+@_compiled
+def _sift(values: Any, places: Any, at: int, count: int) -> None:  # pragma: no cover - compiled
+    """Move what stands at ``at`` down the heap of the first ``count``, on top of which is the gene that ranks last."""
+    value, tie = values[at], places[at]
+    while 2 * at + 1 < count:
+        child = 2 * at + 1
+        other = child + 1
+        if other < count and (
+            values[other] < values[child] or (values[other] == values[child] and places[other] > places[child])
+        ):
+            child = other
+        if value < values[child] or (value == values[child] and tie > places[child]):
+            break
+        values[at], places[at] = values[child], places[child]
+        at = child
+    values[at], places[at] = value, tie
+
+
+@_compiled
+def _rank(
+    data: Any, indices: Any, indptr: Any, ties: Any, ranked: Any, expressed: Any
+) -> None:  # pragma: no cover - compiled
+    top = ranked.shape[1]
+    values = np.empty(top, data.dtype)  # of the genes in a row of ``ranked``, in their order
+    for row in range(len(indptr) - 1):
+        count, places = 0, ranked[row]
+        for entry in range(indptr[row], indptr[row + 1]):
+            value, tie = data[entry], ties[indices[entry]]
+            if not value > 0 or tie < 0:
+                continue
+            expressed[tie] = True
+            if count < top:
+                values[count], places[count] = value, tie
+                count += 1
+                for at in range(top // 2 - 1 if count == top else -1, -1, -1):
+                    _sift(values, places, at, top)
+            elif value > values[0] or (value == values[0] and tie < places[0]):
+                values[0], places[0] = value, tie
+                _sift(values, places, 0, top)
+        for at in range(count // 2 - 1 if count < top else -1, -1, -1):
+            _sift(values, places, at, count)
+        for last in range(count - 1, 0, -1):  # the one that ranks last goes behind the others
+            values[0], values[last] = values[last], values[0]
+            places[0], places[last] = places[last], places[0]
+            _sift(values, places, 0, last)
+        places[count:] = -1

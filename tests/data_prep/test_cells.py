@@ -89,10 +89,7 @@ def plainly(row: np.ndarray, ties: np.ndarray, top: int) -> list[int]:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("elements", VALUES.values(), ids=VALUES)
-@pytest.mark.parametrize("short", [0, 20, 256])  # genes up to which the compiled pass ranks
-def test_ranking_is_the_sort_it_stands_for(elements, dtype, short, monkeypatch):
-    monkeypatch.setattr(ranking, "SHORT", short)
-
+def test_ranking_is_the_sort_it_stands_for(elements, dtype):
     @given(
         values=SHAPES.flatmap(lambda shape: arrays(np.float32, shape, elements=elements)),
         top=st.integers(1, 45),
