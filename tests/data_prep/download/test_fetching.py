@@ -97,27 +97,22 @@ def test_part_that_is_whole_is_only_moved_and_a_longer_one_starts_over(get, serv
 
 
 @pytest.mark.parametrize(
-    ("served", "code", "requests"),
+    ("served", "checksum", "code", "requests"),
     [
-        (Served(status=500), "download-fails", 3),
-        (Served(status=404), "download-refused", 1),
-        (Served(pause=0.6), "download-fails", 3),
+        (Served(status=500), "", "download-fails", 3),
+        (Served(status=404), "", "download-refused", 1),
+        (Served(pause=0.6), "", "download-fails", 3),
+        (Served(), f"sha256:{'0' * 32}", "wrong-checksum", 1),
+        (Served(), f"md5:{'0' * 32}", "wrong-checksum", 1),
     ],
 )
-def test_faults_that_stay_leave_nothing(get, server, tmp_path, monkeypatch, served, code, requests):
+def test_faults_that_stay_leave_nothing(get, server, tmp_path, monkeypatch, served, checksum, code, requests):
     if served.pause:
         monkeypatch.setattr(downloads, "TIMEOUT", served.pause / 2)
     with refused(code) as error:
-        get(served)
+        get(served, checksum=checksum)
     assert len(server.asked) == requests
     assert error.value.where.endswith("/file")
-    assert left(tmp_path) == []
-
-
-@pytest.mark.parametrize("kind", ["sha256", "md5"])
-def test_wrong_checksum_leaves_nothing(get, tmp_path, kind):
-    with refused("wrong-checksum"):
-        get(Served(), checksum=f"{kind}:{'0' * 32}")
     assert left(tmp_path) == []
 
 

@@ -48,31 +48,22 @@ def with_value(value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("matrix", "expression", "code"),
+    ("file", "expression", "code", "hint"),
     [
-        (np.zeros((24, 0), np.float32), "auto", "no-matrix"),
-        (np.zeros((24, 12), np.float32), "auto", "empty-matrix"),
-        (with_value(np.inf), "log1p", "bad-values"),
-        (with_value(-0.5), "auto", "negative-values"),
-        (counts() + 0.5, "log1p", "doubtful-values"),
-        (np.minimum(counts(), 7), "auto", "doubtful-values"),
+        ({"x": np.zeros((24, 0), np.float32)}, "auto", "no-matrix", ""),
+        ({"x": np.zeros((24, 12), np.float32)}, "auto", "empty-matrix", ""),
+        ({"x": with_value(np.inf)}, "log1p", "bad-values", ""),
+        ({"x": with_value(-0.5)}, "auto", "negative-values", ""),
+        ({"x": counts() + 0.5}, "log1p", "doubtful-values", ""),
+        ({"x": np.minimum(counts(), 7)}, "auto", "doubtful-values", ""),
+        ({"genes": ["G0", *(f"G{n}" for n in range(11))]}, "auto", "duplicate-names", "var_names_make_unique"),
+        ({"cells": ["c0", *(f"c{n}" for n in range(23))]}, "auto", "duplicate-names", "obs_names_make_unique"),
+        ({"labels": [" "] * 24}, "auto", "no-labels", "--label-column"),
+        ({"labels": ["B", "</answer>"] * 12}, "auto", "unusable-label", ""),
     ],
 )
-def test_bad_matrix_is_refused(matrix, expression, code, write_h5ad):
-    refuse(code, write_h5ad(matrix, labels=["B", "T"] * (len(matrix) // 2)), expression=expression)
-
-
-@pytest.mark.parametrize(
-    ("file", "code", "hint"),
-    [
-        ({"genes": ["G0", *(f"G{n}" for n in range(11))]}, "duplicate-names", "var_names_make_unique"),
-        ({"cells": ["c0", *(f"c{n}" for n in range(23))]}, "duplicate-names", "obs_names_make_unique"),
-        ({"labels": [" "] * 24}, "no-labels", "--label-column"),
-        ({"labels": ["B", "</answer>"] * 12}, "unusable-label", ""),
-    ],
-)
-def test_bad_names_and_labels_are_refused(file, code, hint, write_h5ad):
-    refuse(code, write_h5ad(counts(), **file), hint=hint)
+def test_bad_values_names_and_labels_are_refused(file, expression, code, hint, write_h5ad):
+    refuse(code, write_h5ad(**{"x": counts(), **file}), hint=hint, expression=expression)
 
 
 @pytest.mark.parametrize(
