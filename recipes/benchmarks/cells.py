@@ -78,7 +78,8 @@ def ours(adata: Any) -> list[str]:
     """Return the first genes of an AnnData's cells as ours are written, ties by name."""
     from data_prep.cells import rank_cells
 
-    return [" ".join(cell.genes) for cell in rank_cells(adata, source="toy", top=TOP, min_genes=1)]
+    ranked = rank_cells(adata, source="toy", top=TOP, min_genes=1)
+    return [" ".join(ranked.genes(row)) for row in range(len(ranked))]
 
 
 def ours_with_their_ties(adata: Any) -> list[str]:
