@@ -9,12 +9,13 @@ import anndata
 import numpy as np
 import pytest
 
+import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.h5ad.loaders import MISSING_LABEL
-from data_prep.manifests import read_manifest
+from data_prep.manifests import manifest_path, read_manifest, up_to_date, write_manifest
 from data_prep.prepare import FILES, OOD_FILE, PrepareSettings, prepare
 from data_prep.sources import file_sha256
 from data_prep.splits import SPLITS
@@ -308,3 +309,47 @@ def test_type_without_controls_is_left_out_and_counted(tmp_path):
     rows = [row for row in read_jsonl(tmp_path / "out" / "eval_test.jsonl") if row["datasource"] == RESPONSE]
     kinds = {cell["id"]: cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")}
     assert {kinds[row["id"]] for row in rows} == {"B"}
+
+
+ORIGIN = {"seed": 3, "settings": {"fractions": (0.6, 0.2, 0.2)}}
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    write_manifest(path, ORIGIN, counts={"rows": 1})
+    return path
+
+
+def test_up_to_date_means_same_origin_version_and_bytes(written, tmp_path, monkeypatch):
+    held = {"file": "rows.jsonl", "counts": {"rows": 1}, "seed": 3, "package_version": cellduality_plugin.__version__}
+    assert held.items() <= read_manifest(written).items()
+    assert up_to_date([written], ORIGIN)
+    assert not up_to_date([written], {**ORIGIN, "seed": 4})
+    assert not up_to_date([written], {**ORIGIN, "source": "new"})
+    assert not up_to_date([written, tmp_path / "gone.jsonl"], ORIGIN)
+    with monkeypatch.context() as patch:
+        patch.setattr(cellduality_plugin, "__version__", "999")
+        assert not up_to_date([written], ORIGIN)
+    written.write_text("{} \n")
+    assert not up_to_date([written], ORIGIN)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: manifest_path(path).unlink(),
+        lambda path: path.write_text("[]\n"),
+        *(
+            lambda path, content=content: manifest_path(path).write_bytes(content)
+            for content in (b"{", b"\xff", b"[]", b'{"format": "cellduality-data"}')
+        ),
+    ],
+)
+def test_spoilt_file_or_manifest_is_refused(spoil, written):
+    spoil(written)
+    with refused("stale-file") as error:
+        read_manifest(written)
+    assert error.value.where in (str(written), str(manifest_path(written)))
