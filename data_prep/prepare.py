@@ -101,9 +101,8 @@ def _write(path: Path, content: Any) -> None:
 
 def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequence[DualTask]) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
-    code = (
-        file for room in (".", "h5ad", "loading", "datasets") for file in (Path(__file__).parent / room).glob("*.py")
-    )
+    rooms = (".", "h5ad", "loading", "datasets", "traces")
+    code = (file for room in rooms for file in (Path(__file__).parent / room).glob("*.py"))
     digests = [source.sha256 for source in sources]
     if settings.foreign:  # their rows depend on the types that the registry states, too
         types = [sorted(DATASETS[source.name].coarse_types.items()) for source in sources if source.name in DATASETS]
