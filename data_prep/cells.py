@@ -124,11 +124,6 @@ class RankedCells:
         known = {str(name): str(self.obs[name].iat[row]) for name in self.obs.columns}
         return Cell(f"{self.source}/{self.obs.index[row]}", self.genes(row), known)
 
-    def sentences(self) -> list[str]:
-        from data_prep.ranking import write_sentences
-
-        return write_sentences(self.top, list(self.names))
-
 
 def rank_cells(
     cells: CellTable | AnnData, *, source: str, top: int, min_genes: int = 8, genes: Container[str] | None = None

@@ -11,11 +11,11 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import in_names_of, rank_cells
-from data_prep.registry import DATASETS
+from data_prep.datasets import DATASETS
 from data_prep.settings import PrepareSettings
-from data_prep.sources import Source
+from data_prep.sources import Source, asked_columns
 from data_prep.splits import OOD, choose_some
-from data_prep.views import View, asked_columns, known_by, named_columns
+from data_prep.views import View, known_by, named_columns
 
 NO_COUNTERPART = "cell of a type the training set does not have"
 

@@ -19,16 +19,16 @@ from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep import manifests
 from data_prep.cells import FEW_GENES
+from data_prep.datasets import DATASETS
 from data_prep.foreign import read_foreign, shareable
 from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import Summary
 from data_prep.profiles import fit_profiles
-from data_prep.registry import DATASETS
 from data_prep.rows import PRETRAIN_FILE, audit_rows, eval_rows, pretrain_rows, rl_rows, sft_rows
 from data_prep.settings import PrepareSettings
-from data_prep.sources import Source, find, joint_sha256
+from data_prep.sources import Source, asked_columns, find, joint_sha256
 from data_prep.splits import OOD, SPLITS
-from data_prep.views import View, asked_columns, read_views, source_of
+from data_prep.views import View, read_views, source_of
 
 __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]
 
@@ -101,9 +101,8 @@ def _write(path: Path, content: Any) -> None:
 
 def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequence[DualTask]) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
-    code = (
-        file for room in (".", "h5ad", "loading", "datasets") for file in (Path(__file__).parent / room).glob("*.py")
-    )
+    rooms = (".", "h5ad", "loading", "datasets", "traces")
+    code = (file for room in rooms for file in (Path(__file__).parent / room).glob("*.py"))
     digests = [source.sha256 for source in sources]
     if settings.foreign:  # their rows depend on the types that the registry states, too
         types = [sorted(DATASETS[source.name].coarse_types.items()) for source in sources if source.name in DATASETS]

@@ -19,13 +19,12 @@ from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
 from data_prep.rows import Row, masked_example
 from data_prep.splits import SPLITS
-from data_prep.traces.questions import Direction, Question
+from data_prep.traces.questions import COLUMNS, Question
 from data_prep.traces.rule.teacher import RuleTeacher
 from data_prep.views import CONDITIONS, known_by, source_of
 
 CELLS = "cells.jsonl"
 CANDIDATES = 6  # how often the rule teacher is asked for a reasoning that ends with a given label
-COLUMNS = ("input", "output", "direction", "datasource", "id", "view", "label")  # of ``sft.jsonl``
 
 
 def read_sft(path: Path) -> Iterator[Row]:
@@ -107,19 +106,14 @@ def sft_pair(
     """
     labelled = replace(example, gold=label, masks=())
     split = task.hide(labelled, hidden, rng)
-    prompts: list[tuple[Direction, Example, str]] = [
-        ("primal", labelled, task.primal_prompt(labelled.inputs, vocabulary)),
-        ("dual", split, task.dual_prompt(split.known, label, vocabulary)),
-    ]
+    primal = Question.of(task, "primal", labelled, 0, label, vocabulary)
     rows = []
-    for direction, of, prompt in prompts:
-        question = Question(task, direction, of, 0, label, prompt)
-        reasoning = trace if direction == "primal" and isinstance(trace, str) else ""
+    for question in (primal, Question.of(task, "dual", split, 0, label, vocabulary)):
+        reasoning = trace if question is primal and isinstance(trace, str) else ""
         if isinstance(trace, RuleTeacher):  # the first reasoning that ends with the right answer, if any does
             answers = (question.read(trace.write(question, number), vocabulary) for number in range(CANDIDATES))
             reasoning = next((answer.trace for answer in answers if answer.value == question.gold), "")
-        output = question.response(question.gold, reasoning)
-        rows.append(dict(zip(COLUMNS, (prompt, output, direction, task.name, of.id, "0", of.to_label()), strict=True)))
+        rows.append(question.row(question.response(question.gold, reasoning)))
     return rows
 
 

@@ -20,6 +20,7 @@ from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.tasks.base import LabelTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.splits import apportion, shuffled
+from data_prep.traces.questions import Question
 
 Row: TypeAlias = dict[str, str]
 
@@ -94,17 +95,10 @@ def _sft_rows(
     for share, stream in zip(shares[1:], rng.spawn(len(shares) - 1), strict=True):
         split = task.hide(example, share, stream)
         splits += [split] if split not in splits else []
-
-    def row(prompt: str, response: str, direction: str, example: Example) -> Row:
-        origin = {"id": cell.id, "view": str(view), "label": example.to_label()}
-        return {"input": prompt, "output": response, "direction": direction, "datasource": task.name, **origin}
-
     with _blamed_on(task):
-        rows = [row(task.primal_prompt(example.inputs, vocabulary), task.answer_response(gold), "primal", example)]
-        for split in splits:
-            prompt, response = task.dual_prompt(split.known, gold, vocabulary), task.rebuilt_response(split.unknown)
-            rows.append(row(prompt, response, "dual", split))
-    return rows
+        primal = Question.of(task, "primal", example, view, gold, vocabulary)
+        asked = [primal, *(Question.of(task, "dual", split, view, gold, vocabulary) for split in splits)]
+        return [question.row(question.response(question.gold)) for question in asked]
 
 
 def rl_rows(

@@ -17,7 +17,7 @@ from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, CellTable, expression_at_rank, in_names_of, rank_cells, refuse_few_shared
 from data_prep.settings import PrepareSettings, SourceSettings
-from data_prep.sources import Source
+from data_prep.sources import Source, asked_columns
 from data_prep.splits import (
     OOD,
     SPLITS,
@@ -253,11 +253,6 @@ def known_by(cell: Cell, values: Mapping[str, str]) -> Cell:
 def source_of(cell_id: str) -> str:
     """Return the name of the source in a cell's id."""
     return cell_id.partition("/")[0]
-
-
-def asked_columns(tasks: Iterable[DualTask]) -> set[str]:
-    """Return the columns of ``obs`` that the questions of ``tasks`` speak of; a paired control cell is none."""
-    return {column for task in tasks for column in (*task.kinds, *task.needs)} - {"control"}
 
 
 def named_columns(obs: Mapping[str, Any], wanted: Iterable[str], name: str, optional: Iterable[str] = ()) -> list[str]:

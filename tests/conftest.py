@@ -31,7 +31,7 @@ from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.models.small_llama import build_small_llama
+from data_prep.models import build_small_llama
 from data_prep.rows import eval_rows, rl_rows, sft_rows
 from tests.scripted_server import Said, ScriptedServer
 

@@ -76,7 +76,7 @@ from cellduality_plugin.evaluation.curves import panels
 from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.tasks import TASKS
-from data_prep.registry import find_dataset
+from data_prep.datasets import find_dataset
 
 task = TASKS["{CELL}"]
 config = Config.read({{"tasks": {{task.name: {{"pair": task.name}}, "mine": {{"pair": "mine", "reward": "half"}}}}}})

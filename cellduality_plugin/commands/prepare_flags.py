@@ -39,7 +39,7 @@ def refuse_unread(flags: Mapping[str, str], tasks: Iterable[str], others: Collec
     ``flags`` are those that name a column, by what questions call it; ``others`` are columns of some other use.
     """
     from data_prep.h5ad.loaders import NAMED
-    from data_prep.views import asked_columns
+    from data_prep.sources import asked_columns
 
     read = {*asked_columns(get_task(task) for task in tasks), *others}
     if unread := [name for name in flags if name not in read]:

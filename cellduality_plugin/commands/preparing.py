@@ -131,13 +131,12 @@ def data_prepare(
 
     Of a file of your own, columns called cell_type, perturbation, drug, sensitivity and exposure need no flag.
     """
+    from data_prep.datasets import DATASETS
     from data_prep.download.fetching import ready_file
     from data_prep.h5ad.loaders import NAMED
     from data_prep.manifests import is_edited, write_manifest
     from data_prep.prepare import PrepareSettings, describe, prepare
-    from data_prep.questions_of_file import look_at, tasks_of_sources
-    from data_prep.registry import DATASETS
-    from data_prep.views import asked_columns
+    from data_prep.sources import asked_columns, look_at, tasks_of_sources
 
     refuse_alone(context)
     names, others = sources or ["pbmc68k_reduced"], foreign or []

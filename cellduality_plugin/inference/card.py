@@ -17,7 +17,7 @@ from cellduality_plugin.evaluation.tables import section_title, written
 from cellduality_plugin.files import write_text
 from cellduality_plugin.inference.checkpoint import Checkpoint, read_checkpoint
 from cellduality_plugin.reward_names import shortened
-from data_prep.registry import DATASETS
+from data_prep.datasets import DATASETS
 
 CARD = "README.md"
 OURS = "<!-- written by cellduality card: written anew by it -->"

@@ -27,8 +27,8 @@ class Tokens:
 
     Examples
     --------
-    >>> Tokens(1000, 200) + Tokens(500, 0), Tokens(1_000_000, 100_000).cost(2.5, 10)
-    (Tokens(prompt=1500, completion=200), 3.5)
+    >>> Tokens(1000, 200) + Tokens(500, 0)
+    Tokens(prompt=1500, completion=200)
     """
 
     prompt: int = 0
@@ -43,10 +43,6 @@ class Tokens:
     @property
     def total(self) -> int:
         return self.prompt + self.completion
-
-    def cost(self, price_in: float, price_out: float) -> float:
-        """Return the price in US$, given the prices of a million prompt and completion tokens."""
-        return (self.prompt * price_in + self.completion * price_out) / 1e6
 
 
 @dataclass(frozen=True)

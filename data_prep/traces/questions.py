@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -16,6 +16,8 @@ from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
 Direction: TypeAlias = Literal["primal", "dual"]
+COLUMNS = ("input", "output", "direction", "datasource", "id", "view", "label")
+"""What a row of ``sft.jsonl`` holds."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,15 @@ class Question:
     view: int  # which version of the cell: 0 is the cell as it was measured
     answer: Value  # the primal answer: what a primal question asks for, and what a dual question shows
     prompt: str
+
+    @classmethod
+    def of(
+        cls, pair: DualTask, direction: Direction, example: Example, view: int, answer: Value, vocabulary: Vocabulary
+    ) -> Question:
+        """Return the question that ``pair`` asks in that direction."""
+        if direction == "primal":
+            return cls(pair, direction, example, view, answer, pair.primal_prompt(example.inputs, vocabulary))
+        return cls(pair, direction, example, view, answer, pair.dual_prompt(example.known, answer, vocabulary))
 
     @property
     def key(self) -> str:
@@ -65,8 +76,12 @@ class Question:
 
     def about(self, answer: Value, vocabulary: Vocabulary) -> Question:
         """Return the dual question about ``answer`` in place of the right one."""
-        prompt = self.pair.dual_prompt(self.example.known, answer, vocabulary)
-        return replace(self, direction="dual", answer=answer, prompt=prompt)
+        return Question.of(self.pair, "dual", self.example, self.view, answer, vocabulary)
+
+    def row(self, response: str) -> dict[str, str]:
+        """Return the row of the SFT set with that response: :data:`COLUMNS`."""
+        whence = (self.pair.name, self.example.id, str(self.view), self.example.to_label())
+        return dict(zip(COLUMNS, (self.prompt, response, self.direction, *whence), strict=True))
 
 
 def read_questions(path: Path, tasks: Mapping[str, DualTask]) -> Iterator[Question]:

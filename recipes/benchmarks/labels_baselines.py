@@ -34,14 +34,8 @@ Floats: TypeAlias = NDArray[np.float64]
 def naive_bayes(presence: Any, memberships: Floats, usual: Floats) -> Callable[[Any], Floats]:
     """Return the function from cells x genes (0 or 1) to cells x labels, log-probabilities up to a number by cell.
 
-    Parameters
-    ----------
-    presence
-        Of the training cells: which genes their sentences hold, sparse.
-    memberships
-        Cells x labels, how much of each cell counts for each label; every label has a cell.
-    usual
-        The share of all training cells that have each gene, in (0, 1): every label starts with one such cell.
+    ``presence`` are the training cells, sparse; ``memberships``, cells x labels, say how much of each counts for each
+    label; every label starts with one cell that has genes as ``usual``, the shares of all training cells in (0, 1).
     """
     cells = memberships.sum(axis=0)
     shares = (np.asarray(memberships.T @ presence) + usual) / (cells[:, None] + 1)

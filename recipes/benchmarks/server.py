@@ -35,7 +35,7 @@ from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge
 from cellduality_plugin.tasks import get_task
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.models.small_llama import build_small_llama
+from data_prep.models import build_small_llama
 
 GENES = tuple(f"GENE{number}" for number in range(200))
 LABELS = ("B cell", "CD4 T cell", "Monocyte", "NK cell")

@@ -23,8 +23,7 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
-from data_prep.questions_of_file import tasks_of_sources
-from data_prep.sources import JOINED, file_sha256
+from data_prep.sources import JOINED, file_sha256, tasks_of_sources
 from tests.commands.conftest import invoke
 from tests.refused import refused
 

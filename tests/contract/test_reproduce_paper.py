@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.registry import DATASETS
+from data_prep.datasets import DATASETS
 
 SFT, RL = "openrlhf.cli.train_sft", "openrlhf.cli.train_ppo_ray"
 THEMES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ import pytest
 
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.models.small_llama import build_small_llama
+from data_prep.models import build_small_llama
 from data_prep.prepare import PrepareSettings, Summary, prepare
+from tests.data_prep.served import serving
 
 LABELS = ["B cell"] * 12 + ["T cell"] * 9 + ["NK"] * 3
 
@@ -30,17 +31,32 @@ def toy_counts() -> np.ndarray:
 
 
 def toy_cells(
-    path: Path, x: Any = None, *, genes: list[str] | None = None, cells: list[str] | None = None, labels: Any = None
+    path: Path,
+    x: Any = None,
+    *,
+    genes: list[str] | None = None,
+    cells: list[str] | None = None,
+    labels: Any = None,
+    raw: Any = None,
+    layers: Mapping[str, Any] | None = None,
+    var: Mapping[str, Any] | None = None,
+    without_x: bool = False,
+    **obs: Any,
 ) -> Path:
     """Write an .h5ad file of the toy cells, with whatever is to be wrong with it."""
     x = toy_counts() if x is None else x
     genes = genes or [f"G{number}" for number in range(x.shape[1])]
     cells = cells or [f"cell{number:02}" for number in range(x.shape[0])]
-    labels = LABELS[: x.shape[0]] if labels is None else labels
+    labels = np.resize(LABELS, x.shape[0]).tolist() if labels is None else labels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        obs = pd.DataFrame({"kind": labels}, index=cells)
-        anndata.AnnData(X=x, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
+        known, of_genes = pd.DataFrame({"kind": labels, **obs}, index=cells), pd.DataFrame(var or {}, index=genes)
+        adata = anndata.AnnData(X=x, obs=known, var=of_genes, layers=layers)
+        if raw is not None:
+            adata.raw = anndata.AnnData(X=raw, obs=known, var=of_genes)
+        if without_x:
+            adata.X = None
+        adata.write_h5ad(path)
     return path
 
 
@@ -48,6 +64,13 @@ def toy_cells(
 def write_h5ad(tmp_path: Path) -> Callable[..., Path]:
     """Return :func:`toy_cells`, which writes ``toy.h5ad``."""
     return partial(toy_cells, tmp_path / "toy.h5ad")
+
+
+@pytest.fixture
+def file_server() -> Iterator[Any]:
+    """A server of files on this machine."""
+    with serving() as server:
+        yield server
 
 
 @dataclass(frozen=True)

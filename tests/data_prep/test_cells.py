@@ -16,7 +16,7 @@ from data_prep import ranking
 from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, rank_cells, speakable
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.h5ad.matrices import StoredMatrix
-from data_prep.ranking import rank_rows, write_sentences
+from data_prep.ranking import rank_rows
 from tests.refused import refused
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 40))
@@ -61,35 +61,25 @@ def test_no_cell_left_is_refused():
         rank_cells(adata_of(np.ones((3, 3)), ["A 1", "B, C", "<D>"]), source="toy", top=3, min_genes=2)
 
 
-def test_what_is_kept_is_as_wide_as_the_longest_cell_wherever_it_stands(write_h5ad, monkeypatch):
+@pytest.mark.parametrize("longest", ["first", "last"])
+def test_blocks_of_a_file_rank_like_all_of_it_and_are_as_wide_as_the_longest_cell(longest, write_h5ad, monkeypatch):
+    values = np.tri(24, 12, k=-12, dtype=np.float32) + np.eye(24, 12, dtype=np.float32) * 30
+    path = write_h5ad(values[::-1].copy() if longest == "first" else values)
+    whole = rank_cells(load_h5ad(path, "kind", expression="counts"), source="toy", top=12, min_genes=1)
     monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (20,))
-    values = np.tri(24, 12, k=-12, dtype=np.float32)[::-1].copy() + np.eye(24, 12, dtype=np.float32) * 30
-    for order in (slice(None), slice(None, None, -1)):  # the longest cell first, and last
-        loaded = load_h5ad(write_h5ad(values[order]), "kind", expression="counts")
-        ranked = rank_cells(loaded, source="toy", top=20_000, min_genes=1)
-        assert ranked.top.shape[1] == 12
-        expected = rank_cells(adata_of(values[order], list(loaded.genes)), source="toy", top=12, min_genes=1)
-        assert [cell.genes for cell in ranked] == [cell.genes for cell in expected]
+    loaded = load_h5ad(path, "kind", expression="counts")
+    in_blocks = rank_cells(loaded, source="toy", top=20_000, min_genes=1)
+    assert len(list(loaded.blocks())) > 5
+    assert (in_blocks.top.dtype, in_blocks.top.shape[1]) == (np.int32, 12)
+    assert in_blocks.top.tolist() == whole.top.tolist()
+    assert list(in_blocks) == list(whole)
+    assert (in_blocks.names, in_blocks.expressed) == (whole.names, whole.expressed)
 
 
 @given(st.lists(st.text(min_size=1).filter(speakable), min_size=1, max_size=8, unique=True))
 def test_every_speakable_name_is_read_back_as_it_was_written(names):
     answer = Genes().parse(join_response(sentence(names)), Vocabulary(genes=tuple(names), labels={}))
     assert answer.value == tuple(names)
-
-
-def test_blocks_of_a_file_rank_like_all_of_it(write_h5ad, monkeypatch):
-    path = write_h5ad()
-    whole = rank_cells(load_h5ad(path, "kind"), source="toy", top=7, min_genes=7)
-    monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (20,))
-    loaded = load_h5ad(path, "kind")
-    in_blocks = rank_cells(loaded, source="toy", top=7, min_genes=7)
-    assert len(list(loaded.blocks())) > 5
-    assert in_blocks.top.dtype == np.int32
-    assert in_blocks.top.tolist() == whole.top.tolist()
-    assert list(in_blocks) == list(whole)
-    assert (in_blocks.names, in_blocks.expressed) == (whole.names, whole.expressed)
-    assert [sentence(cell.genes) for cell in in_blocks] == in_blocks.sentences()
 
 
 def plainly(row: np.ndarray, ties: np.ndarray, top: int) -> list[int]:
@@ -126,19 +116,6 @@ def test_doubles_that_a_float_cannot_tell_apart_are_ranked():
     close = 1.0 + np.arange(300) * 2.0**-52
     ranked, _ = rank_rows(scipy.sparse.csr_matrix(close[None]), np.arange(300, dtype=np.int32), 7)
     assert ranked[0].tolist() == list(range(299, 292, -1))
-
-
-@given(
-    st.lists(st.text(min_size=1, max_size=40).filter(lambda name: name.split() == [name]), min_size=1, max_size=9),
-    st.data(),
-)
-def test_sentences_are_the_names_with_one_space_between(names, data):
-    places = st.lists(st.integers(0, len(names) - 1), max_size=7)
-    rows = data.draw(st.lists(places, max_size=5)) * data.draw(st.sampled_from([1, 9]))  # more than a buffer holds
-    ranked = np.full((len(rows), 7), -1, np.int32)
-    for row, chosen in zip(ranked, rows, strict=True):
-        row[: len(chosen)] = chosen
-    assert write_sentences(ranked, names) == [" ".join(names[place] for place in chosen) for chosen in rows]
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch):

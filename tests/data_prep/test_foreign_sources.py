@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import anndata
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse
 
@@ -21,12 +19,13 @@ from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import bulleted
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.cells import FEW_GENES
+from data_prep.datasets import DATASETS
 from data_prep.datasets.kang_2018_ifnb import CONTAMINANT, MARKERS
 from data_prep.foreign import NO_COUNTERPART, shareable
 from data_prep.manifests import read_manifest
 from data_prep.prepare import COARSE_FILE, FILES, OOD_FILE, PrepareSettings, prepare
-from data_prep.registry import DATASETS
 from data_prep.sources import file_of
+from tests.data_prep.conftest import toy_cells
 from tests.refused import refused
 
 KIDNEY = "kidney_immune"
@@ -48,13 +47,10 @@ def kidney_cache(tmp_path_factory) -> Path:
     values[:POOR, np.cumsum(values[:POOR] > 0, axis=1).min(axis=0) > 5] = 0
     loud = np.full((len(places), 20), 9.0, dtype=values.dtype)  # genes that the vocabulary does not know
     cells = [f"kidney{number:03}" for number in range(len(places))]
-    obs = pd.DataFrame({"celltype": kinds[places], "Experiment": "donor 1"}, index=cells)
-    var = pd.DataFrame(index=[*blood.raw.var_names, *(f"UNKNOWN{number}" for number in range(20))])
+    genes = [*blood.raw.var_names, *(f"UNKNOWN{number}" for number in range(20))]
     (cache / KIDNEY).mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        kidney = anndata.AnnData(scipy.sparse.csr_matrix(np.hstack([values, loud])), obs=obs, var=var)
-        kidney.write_h5ad(cache / KIDNEY / "kidneyimmune.h5ad")
+    own = {"genes": genes, "cells": cells, "celltype": kinds[places], "Experiment": "donor 1"}
+    toy_cells(cache / KIDNEY / "kidneyimmune.h5ad", scipy.sparse.csr_matrix(np.hstack([values, loud])), **own)
     return cache
 
 

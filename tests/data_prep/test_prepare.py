@@ -7,16 +7,15 @@ from pathlib import Path
 
 import anndata
 import numpy as np
-import pandas as pd
 import pytest
 
-import data_prep.prepare
+import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.h5ad.loaders import MISSING_LABEL
-from data_prep.manifests import read_manifest
+from data_prep.manifests import manifest_path, read_manifest, up_to_date, write_manifest
 from data_prep.prepare import FILES, OOD_FILE, PrepareSettings, prepare
 from data_prep.sources import file_sha256
 from data_prep.splits import SPLITS
@@ -104,32 +103,10 @@ def test_second_run_does_nothing_and_what_changed_is_made_again(write_h5ad, tmp_
     (out / "rl.jsonl").unlink()
     assert not prepare(settings, out).up_to_date
     assert content_of(out) == before
-    (out / "rl.jsonl").write_text("mine")
-    with refused("not-ours"):
-        prepare(settings, out)
-    assert (out / "rl.jsonl").read_text() == "mine"
-    (out / "rl.jsonl").unlink()
     write_h5ad(np.random.default_rng(5).integers(1, 60, size=(24, 12)).astype(np.float32))
     summary = prepare(settings, out)
     assert not summary.up_to_date
     assert summary.manifests["rl.jsonl"]["source_sha256"] == file_sha256(Path(settings.sources[0].name))
-
-
-def test_full_disk_leaves_earlier_outputs_alone(write_h5ad, tmp_path, monkeypatch):
-    path, out = write_h5ad(), tmp_path / "out"
-    prepare(toy_settings(path), out)
-    before, beside = content_of(out), sorted(tmp_path.iterdir())
-
-    def full(target, rows):
-        if target.name == "eval_test.jsonl":
-            raise OSError(28, "No space left on device")
-        return write_jsonl(target, rows)
-
-    monkeypatch.setattr(data_prep.prepare, "write_jsonl", full)
-    with refused("unwritable-file"):
-        prepare(toy_settings(path, seed=1), out)
-    assert content_of(out) == before
-    assert sorted(tmp_path.iterdir()) == beside
 
 
 def test_rows_do_not_depend_on_the_order_of_cells_in_the_file(write_h5ad, tmp_path):
@@ -202,10 +179,8 @@ def write_treated(path: Path) -> str:
     for place, name in enumerate(kinds):
         counts[kind == name, 10 + place] += 60
     exposed = np.where(treated, "exposed", "not exposed")
-    columns = {"kind": kind, "treatment": np.where(treated, IFN, "control"), "agent": "IFN-beta", "exposed": exposed}
-    obs = pd.DataFrame(columns, index=[f"c{number}" for number in range(len(kind))])
-    anndata.AnnData(X=counts, obs=obs, var=pd.DataFrame(index=[f"G{n}" for n in range(30)])).write_h5ad(path)
-    return str(path)
+    columns = {"labels": kind, "treatment": np.where(treated, IFN, "control"), "agent": "IFN-beta", "exposed": exposed}
+    return str(toy_cells(path, counts, cells=[f"c{number}" for number in range(len(kind))], **columns))
 
 
 COLUMNS = {"perturbation": "treatment", "drug": "agent", "exposure": "exposed"}
@@ -334,3 +309,47 @@ def test_type_without_controls_is_left_out_and_counted(tmp_path):
     rows = [row for row in read_jsonl(tmp_path / "out" / "eval_test.jsonl") if row["datasource"] == RESPONSE]
     kinds = {cell["id"]: cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")}
     assert {kinds[row["id"]] for row in rows} == {"B"}
+
+
+ORIGIN = {"seed": 3, "settings": {"fractions": (0.6, 0.2, 0.2)}}
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    write_manifest(path, ORIGIN, counts={"rows": 1})
+    return path
+
+
+def test_up_to_date_means_same_origin_version_and_bytes(written, tmp_path, monkeypatch):
+    held = {"file": "rows.jsonl", "counts": {"rows": 1}, "seed": 3, "package_version": cellduality_plugin.__version__}
+    assert held.items() <= read_manifest(written).items()
+    assert up_to_date([written], ORIGIN)
+    assert not up_to_date([written], {**ORIGIN, "seed": 4})
+    assert not up_to_date([written], {**ORIGIN, "source": "new"})
+    assert not up_to_date([written, tmp_path / "gone.jsonl"], ORIGIN)
+    with monkeypatch.context() as patch:
+        patch.setattr(cellduality_plugin, "__version__", "999")
+        assert not up_to_date([written], ORIGIN)
+    written.write_text("{} \n")
+    assert not up_to_date([written], ORIGIN)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: manifest_path(path).unlink(),
+        lambda path: path.write_text("[]\n"),
+        *(
+            lambda path, content=content: manifest_path(path).write_bytes(content)
+            for content in (b"{", b"\xff", b"[]", b'{"format": "cellduality-data"}')
+        ),
+    ],
+)
+def test_spoilt_file_or_manifest_is_refused(spoil, written):
+    spoil(written)
+    with refused("stale-file") as error:
+        read_manifest(written)
+    assert error.value.where in (str(written), str(manifest_path(written)))

@@ -20,7 +20,7 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.models.small_llama import build_small_llama
+from data_prep.models import build_small_llama
 from data_prep.prepare import PrepareSettings, prepare
 from data_prep.rows import PRETRAIN_FILE, cluster_cells, pretrain_rows
 from tests.data_prep.conftest import toy_cells

@@ -1,14 +1,137 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
+from cellduality_plugin.cli import data_app
+from cellduality_plugin.commands import data_sets
 from data_prep import sources
+from data_prep.datasets import DATASETS, find_dataset
 from data_prep.download import fetching
-from data_prep.registry import DATASETS
+from data_prep.loading.dataset import COLUMNS
 from data_prep.settings import SourceSettings
 from data_prep.sources import file_of, file_sha256, find
+from tests.refused import refused
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Return a function that runs one of the commands and gives what it prints on a wide screen."""
+    monkeypatch.setenv("CELLDUALITY_CACHE", str(tmp_path))
+
+    def ran(*arguments: str, width: int = 200) -> str:
+        text = io.StringIO()
+        monkeypatch.setattr(data_sets, "out", Console(file=text, width=width))
+        result = CliRunner().invoke(data_app, list(arguments))
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return text.getvalue()
+
+    return ran
+
+
+def by_name(shown: str) -> dict[str, str]:
+    return {line.split()[0]: line for line in shown.splitlines() if line.split()}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_entry_is_complete(name):
+    dataset = DATASETS[name]
+    assert dataset.name == name
+    assert dataset.sources
+    assert re.search(r"doi:10\.\d{4,}/\S+", dataset.citation)
+    assert dataset.licence
+    assert dataset.tasks
+    assert set(dataset.tasks) <= set(data_sets.SHORT)
+    assert set(dataset.columns) <= set(COLUMNS)
+    assert len({source.name for source in dataset.sources}) == len(dataset.sources)
+    assert not dataset.test_cells or dataset.test_cells < dataset.cells
+    with refused("unknown-variant"):
+        dataset.load({}, "repaired")
+
+
+@pytest.mark.parametrize(("typed", "hint"), [("kang_2018", "did you mean kang_2018_ifnb"), ("zzz", "data list")])
+def test_unknown_name_gets_the_nearest_ones(typed, hint):
+    with refused("unknown-dataset") as error:
+        find_dataset(typed)
+    assert hint in error.value.hint
+
+
+def test_list_has_a_line_for_every_set(run):
+    lines = by_name(run("list"))
+    assert set(DATASETS) <= set(lines)
+    assert "yes" in lines["pbmc68k_reduced"]
+    assert "no" in lines["sciplex3"]
+    assert "329,762" in lines["human_immune"]
+    narrow = run("list", width=80).splitlines()
+    assert max(map(len, narrow)) <= 80
+
+
+def test_list_can_be_narrowed(run):
+    shown = run("list", "--task", "cell_type_annotation", "--species", "mouse")
+    assert {word for word in shown.split() if word in DATASETS} == {"ma_2020", "bastidas_ponce_2019"}
+    assert "gse149383" in run("list", "--task", "sensitivity")
+    with refused("unknown-dataset"):
+        run("list", "--species", "zebrafish")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_info_shows_everything(run, name):
+    dataset, shown = DATASETS[name], run("info", name, width=80)
+    assert max(map(len, shown.splitlines())) <= 80
+    flat = " ".join(re.sub(r"[│╭╮╰╯─]", " ", shown).split())
+    for value in (dataset.notes, dataset.split.text(), dataset.correction):
+        assert " ".join(value.split()) in flat
+    for source in dataset.sources:
+        assert source.name in flat.replace(" ", "")
+
+
+def test_fetch_tells_where_the_files_are_and_which_are_lacking(run, tmp_path):
+    shown = run("fetch", "pbmc68k_reduced", "gse149383", width=80)
+    assert "10x_pbmc68k_reduced.h5ad" in shown
+    assert "! gse149383  erl_total_data_2K.csv has to come from you" in shown
+    for name in ("erl_total_data_2K.csv", "erl_total_2K_meta.csv"):
+        (tmp_path / "gse149383" / name).write_text("x")
+    assert "has to come from you" not in run("fetch", "gse149383")
+    assert "yes" in by_name(run("list"))["gse149383"]
+
+
+def test_a_ready_file_counts_as_cached_and_is_what_fetch_gives(run, tmp_path, monkeypatch):
+    ready = tmp_path / "pbmc_10x3k.h5ad"
+    ready.touch()
+    (tmp_path / "ma_2020.h5ad").touch()  # of a set that is made of downloads alone
+    assert "$CELLDUALITY_DATA/pbmc_10x3k.h5ad, counts with the column classified" in run("info", "pbmc_10x3k")
+    monkeypatch.setenv("CELLDUALITY_DATA", str(tmp_path))
+    lines = by_name(run("list"))
+    assert [name for name in ("pbmc_10x3k", "ma_2020", "lung_lines_10x") if "yes" in lines[name]] == ["pbmc_10x3k"]
+    assert f"yes ({ready})" in run("info", "pbmc_10x3k")
+    assert str(ready) in run("fetch", "pbmc_10x3k")
+    monkeypatch.setenv("CELLDUALITY_DATA", str(tmp_path / "nowhere"))
+    with refused("missing-file"):
+        run("list")
+
+
+def test_sets_and_sources_are_found_without_importing_what_is_slow():
+    code = """import sys, json, data_prep.datasets
+first = sorted(sys.modules)
+from data_prep.sources import file_of
+file_of(data_prep.datasets.DATASETS["pbmc68k_reduced"])
+import data_prep.prepare
+print(json.dumps([first, sorted(sys.modules)]))"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    registry, everything = map(set, json.loads(run.stdout))
+    assert not {"anndata", "pandas", "scipy", "torch", "httpx"} & registry
+    assert not {"scanpy", "anndata", "scipy", "torch", "transformers"} & everything
+
 
 EMBEDDED = "pbmc68k_reduced"
 

@@ -21,7 +21,7 @@ from cellduality_plugin.inference.checkpoint import pack
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import write_manifest
-from data_prep.models.small_llama import ROWS, build_small_llama
+from data_prep.models import ROWS, build_small_llama
 from data_prep.rows import sft_rows
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, own
 

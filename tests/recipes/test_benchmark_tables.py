@@ -16,7 +16,7 @@ from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.registry import DATASETS
+from data_prep.datasets import DATASETS
 from tests.refused import refused
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "benchmarks"

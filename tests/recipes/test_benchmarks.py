@@ -74,7 +74,7 @@ class TestCells:
         assert (found["file"]["cells"], found["file"]["non_zeros"]) == (500, 500 * 20)
         assert 50 < found["file"]["peak_mb"] < 2000
         assert found["equal"] == {"without ties": True, "with ties": True, "cells": 200}
-        for word in ("cell2sentence", "ours, the same sentences", "under 2 GB: yes"):
+        for word in ("cell2sentence", "ours, the first 64 genes", "under 2 GB: yes"):
             assert word in printed
 
 

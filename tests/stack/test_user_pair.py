@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from cellduality_plugin.tasks import TASKS
+from data_prep.datasets import DATASETS
 from data_prep.download.fetching import fetch
-from data_prep.registry import DATASETS
 from tests.stack.conftest import Run, processes_of, scalars
 
 pytestmark = pytest.mark.stack

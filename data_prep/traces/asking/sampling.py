@@ -43,7 +43,7 @@ class SampleSettings(Settings):
 
     def cost(self, tokens: Tokens) -> float:
         """Return the price of tokens in US$."""
-        return tokens.cost(self.price_in, self.price_out)
+        return (tokens.prompt * self.price_in + tokens.completion * self.price_out) / 1e6
 
     def allows(self, tokens: Tokens) -> bool:
         """Return whether so many tokens are within the budget."""

@@ -20,7 +20,7 @@ from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import Summary, read_manifest, refuse_changed, rows_code_sha256, up_to_date, write_manifest
 from data_prep.sources import file_sha256
 from data_prep.traces.candidates import Candidate, Instance, Reply, prompt_hash, read_instances
-from data_prep.traces.filtering.filters import FilterSettings, Judged, Reason, by_group, ill_posed, judge_all
+from data_prep.traces.filtering.filters import SHOWN, FilterSettings, Judged, Reason, by_group, ill_posed, judge_all
 from data_prep.traces.questions import Question
 
 QUESTIONS = "sft.jsonl"
@@ -168,13 +168,7 @@ def _row(question: Question, candidate: Candidate, value: Value, score: float, t
     The answer is written as the field writes what was read in it: a list without unknown genes and repeats.
     """
     return {
-        "input": question.prompt,
-        "output": question.response(value, trace),
-        "direction": question.direction,
-        "datasource": question.pair.name,
-        "id": question.example.id,
-        "view": str(question.view),
-        "label": question.example.to_label(),
+        **question.row(question.response(value, trace)),
         **_whose(candidate),
         "candidate": candidate.candidate,
         "score": score,
@@ -230,7 +224,7 @@ def describe(summary: Summary) -> Table:
     rows = {group: [manifest[name].get(group, 0) for name in columns] for group in in_order(manifest["questions"])}
     found = table(f"{summary.out / ROWS}: {state}", "task/direction", columns.values(), rows)
     drops = sorted(manifest["drops"].items(), key=lambda item: -item[1])
-    rejected = "; ".join(f"{count} x {reason}" for reason, count in drops) or "nothing"
+    rejected = "; ".join(f"{count} x {SHOWN.get(reason, reason)}" for reason, count in drops) or "nothing"
     others = manifest["other_preparations"]
     found.caption = f"rejected: {rejected}" + (f"; {others} candidates of other preparations" if others else "")
     return found

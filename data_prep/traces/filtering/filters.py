@@ -33,6 +33,8 @@ Reason: TypeAlias = Literal[
 ]  # fmt: skip
 """Why a candidate is no row, in the order of the tests; the first that applies is named."""
 
+SHOWN = {"strangers": "unknown genes"}  # how a reason is printed, where its name in files says too little
+
 ANSWER_PHRASES = (
     "correct answer", "ground truth", "gold answer", "gold label", "answer key", "reference answer", "expected answer",
     "given answer", "provided answer", "answer is given", "answer was given", "answer provided", "told the answer",

@@ -20,7 +20,7 @@ from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import read_manifest
 from data_prep.traces.candidates import read_instances
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, ROWS, CurationSettings, decide, in_order, table
-from data_prep.traces.filtering.filters import judge_all
+from data_prep.traces.filtering.filters import SHOWN, judge_all
 
 STEPS = tuple(step / 10 for step in range(11))  # the thresholds of the sweep
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -82,7 +82,7 @@ def tables(found: Statistics, keep: int = 1) -> Iterator[Table]:
     columns = ("questions", "asked", "candidates", "passed", "rate", "kept")
     yield table("candidates", "task/direction or teacher", columns, rows)
 
-    failed = reasons.drop(columns="", errors="ignore")
+    failed = reasons.drop(columns="", errors="ignore").rename(columns=SHOWN)
     failed = failed[failed.sum().sort_values(ascending=False, kind="stable").index]
     if failed.size:
         rows = {group: [count or "" for count in of] for group, of in failed.iterrows()}
@@ -136,7 +136,7 @@ def plot(found: Statistics, path: Path) -> Path:
 
 def _reasons(axes: Any, found: Statistics, colours: Any) -> None:
     """Draw a bar a group: the share of its candidates by reason; green is what is kept, grey what was not needed."""
-    shares = pd.crosstab(found.candidates["group"], found.candidates["reason"], normalize="index")
+    shares = pd.crosstab(found.candidates["group"], found.candidates["reason"], normalize="index").rename(columns=SHOWN)
     fixed = dict(zip(("", *NOT_NEEDED), ("tab:green", "0.7", "0.8", "0.9"), strict=True))
     bright = [colours(place) for place in range(colours.N) if place != 4]  # without another green
     left = np.zeros(len(shares))

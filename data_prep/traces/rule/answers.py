@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,9 @@ from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.examples import Value
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.splits import shuffled
 from data_prep.traces.questions import Question
 from data_prep.traces.rule.markers import Markers, value_of
-
-T = TypeVar("T")
 
 PRESENT, ABSENT, SO = LABEL_WORDS = ("Present:", "Absent:", "So:")
 FOR, AND, HIGH = LIST_WORDS = ("For", "and", "high:")
@@ -50,11 +48,6 @@ def cell_shown(question: Question) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return lists.get(ANSWER, lists.get("cell", next(iter(lists.values())))), control
 
 
-def some(items: Sequence[T], count: int, rng: np.random.Generator) -> list[T]:
-    """Return ``count`` of the items in random order; all of them if there are no more."""
-    return [items[place] for place in rng.permutation(len(items))[: max(count, 0)]]
-
-
 class LabelRule:
     """Names a label: suspects one, cites a random handful of the evidence for it, concludes from what it cited alone.
 
@@ -72,7 +65,7 @@ class LabelRule:
         """Return (trace, label) for a question about a label of ``kind``; nothing of it depends on the right label."""
         markers = self._markers.get(kind)
         if markers is None:  # no labelled cell has one: a guess
-            label = some(self._labels[kind], 1, rng)[0]
+            label = shuffled(self._labels[kind], rng)[0]
             return f"{SO} {label}", label
         shown, control = cell_shown(question)
         genes = [gene for gene in shown if gene in self._place]
@@ -125,7 +118,7 @@ class LabelRule:
 def _cited(merit: Mapping[str, float], count: int, rng: np.random.Generator) -> list[str]:
     """Return ``count`` of the pieces of evidence with the largest merit, the largest first."""
     pool = sorted(merit, key=lambda gene: -merit[gene])[:POOL]
-    chosen = set(some(pool, count, rng))
+    chosen = set(shuffled(pool, rng)[: max(count, 0)])
     return [gene for gene in pool if gene in chosen]
 
 
@@ -166,7 +159,8 @@ class CellRule:
         names = [gene for gene in dict.fromkeys(genes) if gene in self._genes and gene not in taboo][: max(length, 1)]
         if len(names) < length:
             used = taboo | {*names}
-            names += some([gene for gene in self._vocabulary.genes if gene not in used], length - len(names), rng)
+            others = [gene for gene in self._vocabulary.genes if gene not in used]
+            names += shuffled(others, rng)[: length - len(names)]
         return self._trace(condition, names, taboo, rng), tuple(names)
 
     def _condition(self, question: Question) -> dict[str, str]:
@@ -198,7 +192,7 @@ class CellRule:
         """Return the list with ranks shaken and a share of the genes lost to another cell's; ``strength`` in [0, 1]."""
         own = set(genes)
         others = [gene for gene in self._another({}, "", rng).genes if gene not in own]
-        replacements = iter(some(others, len(others), rng))
+        replacements = iter(shuffled(others, rng))
         lost = rng.random(len(genes)) < LOSS * strength
         mixed = [next(replacements, gene) if gone else gene for gene, gone in zip(genes, lost, strict=True)]
         order = np.argsort(np.arange(len(mixed)) + rng.normal(size=len(mixed)) * strength * len(mixed) / 3)
@@ -224,7 +218,7 @@ class CellRule:
         opening = f"{FOR} {f' {AND} '.join(label for _, label in shown)} {HIGH}" if shown else HIGH
         room = max(MAX_WORDS - len(opening.split()), 1)
         count = min(int(rng.integers(FEWEST, 7)), room, max(len(listed) // 2, FEWEST))
-        chosen = set(some(pool, count, rng))
+        chosen = set(shuffled(pool, rng)[:count])
         return f"{opening} {sentence([gene for gene in pool if gene in chosen])}"
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
+from data_prep.datasets import find_dataset
 from data_prep.h5ad.genes import mouse_symbols, to_human
-from data_prep.registry import find_dataset
 
 
 @pytest.fixture

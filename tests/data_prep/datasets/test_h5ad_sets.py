@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import gzip
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
 
+from data_prep.datasets import find_dataset
 from data_prep.datasets.kang_2018_ifnb import AMBIGUOUS, FILES, MARKERS, RED_BLOOD
 from data_prep.download.fetching import fetch
 from data_prep.h5ad.matrices import StoredMatrix
-from data_prep.registry import find_dataset
+from tests.data_prep.conftest import toy_cells
 from tests.refused import refused
 
 TYPES = {
@@ -50,15 +50,12 @@ def bastidas_ponce_2019(tmp_path, counts, mouse_genes):
         values = counts(len(clusters)).astype(np.float32)
         values[:, -1] = 3
         values[0, -1] = 500
-        obs = pd.DataFrame({"clusters_fig6_broad_final": pd.Categorical(clusters)})
-        obs.index = [f"c{number}" for number in range(len(clusters))]
-        var = pd.DataFrame(index=[*mouse_genes[:229], "mt-Nd1"])
-        whole = scipy.sparse.csr_matrix(values)
-        adata = anndata.AnnData(X=whole if counts_in == "X" else whole.log1p(), obs=obs, var=var)
-        if counts_in == "raw":
-            adata.raw = anndata.AnnData(X=whole, obs=obs, var=var)
-        adata.write_h5ad(tmp_path / name)
-        return {name: tmp_path / name}
+        whole, genes = scipy.sparse.csr_matrix(values), [*mouse_genes[:229], "mt-Nd1"]
+        stored = (
+            {"x": whole} if counts_in == "X" else {"x": whole.log1p(), "raw": whole if counts_in == "raw" else None}
+        )
+        known = {"clusters_fig6_broad_final": pd.Categorical(clusters)}
+        return {name: toy_cells(tmp_path / name, genes=genes, **stored, **known)}
 
     return make
 
@@ -87,14 +84,11 @@ def human_immune(tmp_path, counts):
         ids = [f"ENSG{number:011}" for number in range(233)]
         symbols = [f"G{number}" for number in range(230)] + ["G0", "G1", ids[232]]
         obs = {"cell_type": kinds, "tissue": ["spleen", "liver"] * 25, "donor_id": ["A29", "A31"] * 25}
-        frame = pd.DataFrame({name: pd.Categorical(column) for name, column in obs.items()})
-        frame.index = [f"cell{number}" for number in range(len(kinds))]
-        var = pd.DataFrame({"feature_name": pd.Categorical(symbols)}, index=ids)
-        adata = anndata.AnnData(X=change(values) if change else values.log1p(), obs=frame, var=var)
-        if not change:
-            adata.raw = anndata.AnnData(X=values, obs=frame, var=var)
-        adata.write_h5ad(tmp_path / "global.h5ad")
-        return {"global.h5ad": tmp_path / "global.h5ad"}
+        stored = {"x": change(values)} if change else {"x": values.log1p(), "raw": values}
+        named = {"genes": ids, "var": {"feature_name": pd.Categorical(symbols)}}
+        named["cells"] = [f"cell{number}" for number in range(len(kinds))]
+        known = {name: pd.Categorical(column) for name, column in obs.items()}
+        return {"global.h5ad": toy_cells(tmp_path / "global.h5ad", **stored, **named, **known)}
 
     return make
 
@@ -151,10 +145,9 @@ def kang_2018_ifnb(tmp_path):
                     places = [KANG_GENES.index(gene) for gene in MARKERS[owner]]
                     counts[row, places] += rng.poisson(40, size=len(places))
             counts[:, [KANG_GENES.index(gene) for gene in RESPONDING]] += 60 * number
-            obs = pd.DataFrame(index=[f"{kind}-{number}-{place}" for place, kind in enumerate(kinds)])
+            cells = [f"{kind}-{number}-{place}" for place, kind in enumerate(kinds)]
             matrix = scipy.sparse.csr_matrix(counts.astype(np.float32))
-            var = pd.DataFrame(index=list(genes[number]))
-            anndata.AnnData(X=matrix, obs=obs, var=var).write_h5ad(tmp_path / name)
+            toy_cells(tmp_path / name, matrix, genes=list(genes[number]), cells=cells)
         return {name: tmp_path / name for name in FILES.values()}
 
     return make
@@ -255,9 +248,8 @@ def test_chemcpas_file_is_read_too(load, tmp_path):
         "pert_dose": [-666.0, 0.04, 10.0],
         "pert_dose_unit": pd.Categorical(["-666", "um", "um"]),
     }
-    path, values = tmp_path / "lincs_full.h5ad", np.array([[4, 5.5], [6, 7], [8, 9]], dtype=np.float32)
-    var = pd.DataFrame(index=["TP53", "MYC"])
-    anndata.AnnData(X=values, obs=pd.DataFrame(columns, index=["a", "b", "c"]), var=var).write_h5ad(path)
+    values = np.array([[4, 5.5], [6, 7], [8, 9]], dtype=np.float32)
+    path = toy_cells(tmp_path / "lincs_full.h5ad", values, genes=["TP53", "MYC"], **columns)
     adata = load("l1000_chemcpa", {path.name: path})
     assert list(adata.obs["perturbation"]) == ["control", "drug vorinostat 0.04 uM", "drug vorinostat 10 uM"]
     assert list(adata.obs["cell_line"]) == ["A375", "A375", "MCF7"]
@@ -274,13 +266,11 @@ def sciplex3(tmp_path, counts):
 
     def make(layout=scipy.sparse.csr_matrix, drugs=DRUGS):
         doses = [np.nan if drug in ("control", None) else (10.0, 10000.0)[n % 2] for n, drug in enumerate(drugs)]
-        lines = pd.Categorical((["A549", "K562", "MCF7", "K562"] * len(drugs))[: len(drugs)])
-        columns = {"perturbation": pd.Categorical(drugs), "dose_value": doses, "cell_line": lines}
-        obs = pd.DataFrame(columns, index=[f"A01_{number}" for number in range(len(drugs))])
-        obs.loc["A01_12", "cell_line"] = np.nan
-        var = pd.DataFrame(index=[f"G{number}" for number in range(230)])
-        anndata.AnnData(layout(counts(len(drugs)).astype(np.float32)), obs, var).write_h5ad(tmp_path / SCIPLEX)
-        return {SCIPLEX: tmp_path / SCIPLEX}
+        lines = [None if n == 12 else ("A549", "K562", "MCF7", "K562")[n % 4] for n in range(len(drugs))]
+        columns = {"perturbation": pd.Categorical(drugs), "dose_value": doses, "cell_line": pd.Categorical(lines)}
+        cells = [f"A01_{number}" for number in range(len(drugs))]
+        values = layout(counts(len(drugs)).astype(np.float32))
+        return {SCIPLEX: toy_cells(tmp_path / SCIPLEX, values, cells=cells, **columns)}
 
     return make
 

@@ -8,19 +8,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
-import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from cellduality_plugin.cli import app
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.datasets import DATASETS
 from data_prep.h5ad.genes import to_human
 from data_prep.manifests import read_manifest
-from data_prep.registry import DATASETS
 from data_prep.splits import apportion
+from tests.data_prep.conftest import toy_cells
 from tests.data_prep.datasets.test_h5ad_sets import bastidas_ponce_2019, human_immune, l1000, sciplex3  # noqa: F401
 from tests.data_prep.datasets.test_text_sets import (  # noqa: F401
     gse110894,
@@ -71,12 +70,13 @@ def trainer(tmp_path, mouse_genes) -> list[object]:
     """Words that add human cells of one's own, which train where all of another set is held out."""
     genes = [name for name in to_human(mouse_genes)[0] if name]
     counts = np.random.default_rng(7).integers(0, 40, size=(40, len(genes))).astype(np.float32)
-    kinds = ["naive B cell", "Basal"] * 20
-    columns = {"kind": kinds, "agent": "cisplatin", "answer": ["Sensitive", "Resistant"] * 20}
-    obs = pd.DataFrame(columns, index=[f"own{number}" for number in range(40)])
-    anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(tmp_path / "own.h5ad")
-    columns_of = ["--label-column", "kind", "--drug-column", "agent", "--sensitivity-column", "answer"]
-    return [tmp_path / "own.h5ad", *columns_of]
+    columns = {
+        "labels": ["naive B cell", "Basal"] * 20,
+        "agent": "cisplatin",
+        "answer": ["Sensitive", "Resistant"] * 20,
+    }
+    path = toy_cells(tmp_path / "own.h5ad", counts, genes=genes, **columns)
+    return [path, "--label-column", "kind", "--drug-column", "agent", "--sensitivity-column", "answer"]
 
 
 def prepared(run, folder: Path, name: str, *words: object) -> tuple[str, list[dict[str, Any]]]:

@@ -11,7 +11,6 @@ import gzip
 import lzma
 from collections import Counter
 
-import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,9 +18,10 @@ import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_prep.datasets import DATASETS
 from data_prep.datasets.lung_lines_10x import IC50, NOT_SCREENED
 from data_prep.loading.r_data import read_r
-from data_prep.registry import DATASETS
+from tests.data_prep.conftest import toy_cells
 from tests.refused import refused
 
 FRAME = pd.DataFrame(
@@ -171,10 +171,8 @@ def test_both_parts_are_read_with_symbols_and_sorted_types_and_a_ready_file_give
         content = {**parts, "genes": of_genes, **fit}
         return {"pbmc_facs.RData": save_r("pbmc_facs.RData", bz2.compress, pbmc_facs=content)}
 
-    obs = pd.DataFrame({"celltype": pd.Categorical(kinds), "subpop": "x"}, index=cells)
-    ready = anndata.AnnData(scipy.sparse.csr_matrix(values), obs=obs, var=pd.DataFrame(index=genes))
-    ready.write_h5ad(tmp_path / "a.h5ad")
-    for files in (written(genes), {"pbmc_zheng2017_facs.h5ad": tmp_path / "a.h5ad"}):
+    ready = toy_cells(tmp_path / "a.h5ad", scipy.sparse.csr_matrix(values), genes=genes, cells=cells, celltype=kinds)
+    for files in (written(genes), {"pbmc_zheng2017_facs.h5ad": ready}):
         adata = load("pbmc_zheng2017_facs", files)
         assert np.allclose(adata.X.toarray(), values)
         assert (adata.obs_names.tolist(), adata.var_names.tolist()) == (cells, genes)

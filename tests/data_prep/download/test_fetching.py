@@ -7,78 +7,26 @@ import io
 import json
 import tarfile
 import threading
-import time
 import zipfile
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 
 import pytest
 
+from data_prep.datasets import find_dataset
 from data_prep.download import downloads, fetching
 from data_prep.download.downloads import download
 from data_prep.download.fetching import cache_folder, fetch, is_cached, missing_files, take_member, unpack_gzip
 from data_prep.loading.dataset import CollectionFile, PackageFile, RemoteFile, UserFile
-from data_prep.registry import find_dataset
+from tests.data_prep.served import CONTENT, Served
 from tests.refused import refused
-
-CONTENT = bytes(range(256)) * 2000
-
-
-@dataclass
-class Served:
-    """What the server does at one path."""
-
-    content: bytes = CONTENT
-    status: int = 200
-    etag: str = '"v1"'
-    ranges: bool = True
-    stop_after: list[int] = field(default_factory=list)
-    fail_with: list[int] = field(default_factory=list)
-    pause: float = 0.0
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        served = self.server.paths.get(self.path, Served(status=404))
-        asked, version = self.headers.get("Range"), self.headers.get("If-Range")
-        self.server.asked.append((self.path, asked, version))
-        time.sleep(served.pause)
-        status, first, total = served.fail_with.pop(0) if served.fail_with else served.status, 0, len(served.content)
-        if status == 200 and served.ranges and asked and version == served.etag:
-            first = int(asked.removeprefix("bytes=").rstrip("-"))
-            status = 206 if first < total else 416
-        rest = served.content[first:] if status in (200, 206) else b""
-        self.send_response(status)
-        if status in (206, 416):
-            span = f"{first}-{total - 1}/{total}" if status == 206 else f"*/{total}"
-            self.send_header("Content-Range", f"bytes {span}")
-        if served.etag:
-            self.send_header("ETag", served.etag)
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        if served.stop_after:
-            self.close_connection, rest = True, rest[: served.stop_after.pop(0)]
-        self.wfile.write(rest)
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """A real server on this machine; ``paths`` says what it does, ``asked`` what it was asked. Nobody is patient."""
+def server(file_server, monkeypatch):
+    """A file server, and nobody is patient."""
     for name, value in {"ATTEMPTS": 3, "FIRST_WAIT": 0.01, "LONGEST_WAIT": 0.02}.items():
         monkeypatch.setattr(downloads, name, value)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.paths, running.asked = {}, []
-        running.url = f"http://127.0.0.1:{running.server_port}"
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    return file_server
 
 
 @pytest.fixture
@@ -149,27 +97,22 @@ def test_part_that_is_whole_is_only_moved_and_a_longer_one_starts_over(get, serv
 
 
 @pytest.mark.parametrize(
-    ("served", "code", "requests"),
+    ("served", "checksum", "code", "requests"),
     [
-        (Served(status=500), "download-fails", 3),
-        (Served(status=404), "download-refused", 1),
-        (Served(pause=0.6), "download-fails", 3),
+        (Served(status=500), "", "download-fails", 3),
+        (Served(status=404), "", "download-refused", 1),
+        (Served(pause=0.6), "", "download-fails", 3),
+        (Served(), f"sha256:{'0' * 32}", "wrong-checksum", 1),
+        (Served(), f"md5:{'0' * 32}", "wrong-checksum", 1),
     ],
 )
-def test_faults_that_stay_leave_nothing(get, server, tmp_path, monkeypatch, served, code, requests):
+def test_faults_that_stay_leave_nothing(get, server, tmp_path, monkeypatch, served, checksum, code, requests):
     if served.pause:
         monkeypatch.setattr(downloads, "TIMEOUT", served.pause / 2)
     with refused(code) as error:
-        get(served)
+        get(served, checksum=checksum)
     assert len(server.asked) == requests
     assert error.value.where.endswith("/file")
-    assert left(tmp_path) == []
-
-
-@pytest.mark.parametrize("kind", ["sha256", "md5"])
-def test_wrong_checksum_leaves_nothing(get, tmp_path, kind):
-    with refused("wrong-checksum"):
-        get(Served(), checksum=f"{kind}:{'0' * 32}")
     assert left(tmp_path) == []
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -49,31 +48,22 @@ def with_value(value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("matrix", "expression", "code"),
+    ("file", "expression", "code", "hint"),
     [
-        (np.zeros((24, 0), np.float32), "auto", "no-matrix"),
-        (np.zeros((24, 12), np.float32), "auto", "empty-matrix"),
-        (with_value(np.inf), "log1p", "bad-values"),
-        (with_value(-0.5), "auto", "negative-values"),
-        (counts() + 0.5, "log1p", "doubtful-values"),
-        (np.minimum(counts(), 7), "auto", "doubtful-values"),
+        ({"x": np.zeros((24, 0), np.float32)}, "auto", "no-matrix", ""),
+        ({"x": np.zeros((24, 12), np.float32)}, "auto", "empty-matrix", ""),
+        ({"x": with_value(np.inf)}, "log1p", "bad-values", ""),
+        ({"x": with_value(-0.5)}, "auto", "negative-values", ""),
+        ({"x": counts() + 0.5}, "log1p", "doubtful-values", ""),
+        ({"x": np.minimum(counts(), 7)}, "auto", "doubtful-values", ""),
+        ({"genes": ["G0", *(f"G{n}" for n in range(11))]}, "auto", "duplicate-names", "var_names_make_unique"),
+        ({"cells": ["c0", *(f"c{n}" for n in range(23))]}, "auto", "duplicate-names", "obs_names_make_unique"),
+        ({"labels": [" "] * 24}, "auto", "no-labels", "--label-column"),
+        ({"labels": ["B", "</answer>"] * 12}, "auto", "unusable-label", ""),
     ],
 )
-def test_bad_matrix_is_refused(matrix, expression, code, write_h5ad):
-    refuse(code, write_h5ad(matrix, labels=["B", "T"] * (len(matrix) // 2)), expression=expression)
-
-
-@pytest.mark.parametrize(
-    ("file", "code", "hint"),
-    [
-        ({"genes": ["G0", *(f"G{n}" for n in range(11))]}, "duplicate-names", "var_names_make_unique"),
-        ({"cells": ["c0", *(f"c{n}" for n in range(23))]}, "duplicate-names", "obs_names_make_unique"),
-        ({"labels": [" "] * 24}, "no-labels", "--label-column"),
-        ({"labels": ["B", "</answer>"] * 12}, "unusable-label", ""),
-    ],
-)
-def test_bad_names_and_labels_are_refused(file, code, hint, write_h5ad):
-    refuse(code, write_h5ad(counts(), **file), hint=hint)
+def test_bad_values_names_and_labels_are_refused(file, expression, code, hint, write_h5ad):
+    refuse(code, write_h5ad(**{"x": counts(), **file}), hint=hint, expression=expression)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +81,7 @@ def test_bad_names_and_labels_are_refused(file, code, hint, write_h5ad):
 )
 def test_what_is_not_there_is_refused(wanted, code, hint, write_h5ad):
     drug = pd.Categorical([None, "x"] * 12)
-    path = with_columns(write_h5ad(counts(), labels=["B", None] * 12), drug=drug)
+    path = write_h5ad(counts(), labels=["B", None] * 12, drug=drug)
     with h5py.File(path, "a") as file:
         file["layers/cut"] = counts()[:20]
         file["layers/text"] = np.full((24, 12), b"many")
@@ -133,7 +123,7 @@ def test_sparse_matrix_of_which_a_part_is_missing_is_refused(form, part, write_h
 
 @pytest.mark.parametrize("text", ["nan", "None", "N/A", "<NA>", " "])
 def test_text_that_stands_for_no_value_is_none(text, write_h5ad):
-    path = with_columns(write_h5ad(counts(), labels=["B", text, "T"] * 8), condition=["control", "x", text] * 8)
+    path = write_h5ad(counts(), labels=["B", text, "T"] * 8, condition=["control", "x", text] * 8)
     assert load_h5ad(path, "kind").drops == {MISSING_LABEL: 8}
     loaded = load_h5ad(path, "kind", columns={"perturbation": "condition"})
     assert loaded.drops == {MISSING_LABEL: 8, "cell without a perturbation": 8}
@@ -147,15 +137,9 @@ def test_text_that_stands_for_no_value_is_none(text, write_h5ad):
 )
 @pytest.mark.parametrize("x", ["scaled", None])
 def test_the_matrix_that_can_be_read_is_named(flag, matrix, x, write_h5ad):
-    path = write_h5ad(counts() - 30)
-    adata = anndata.read_h5ad(path)
-    if flag == "--matrix raw":
-        adata.raw = anndata.AnnData(X=counts(), obs=adata.obs, var=adata.var)
-    else:
-        adata.layers["counts"], adata.layers["scaled"] = counts(), counts() - 30
-    if x is None:
-        adata.X = None
-    adata.write_h5ad(path)
+    layers = {"counts": counts(), "scaled": counts() - 30}
+    places = {"raw": counts()} if flag == "--matrix raw" else {"layers": layers}
+    path = write_h5ad(counts() - 30, without_x=x is None, **places)
     code = "no-matrix" if matrix == "raw" or x is None else "negative-values"
     with refused(code) as error:
         load_h5ad(path, "kind", matrix=matrix)
@@ -166,7 +150,7 @@ def test_the_matrix_that_can_be_read_is_named(flag, matrix, x, write_h5ad):
 
 @pytest.mark.parametrize("spoil", ["encoding", "column"])
 def test_a_column_that_this_anndata_cannot_read_matters_to_who_asks_for_it(spoil, write_h5ad):
-    path = with_columns(write_h5ad(counts()), strange=["a", "b"] * 12)
+    path = write_h5ad(counts(), strange=["a", "b"] * 12)
     with h5py.File(path, "a") as file:
         if spoil == "encoding":
             file["obs/strange"].attrs["encoding-type"] = "of-the-future"
@@ -242,16 +226,9 @@ def test_cells_without_a_label_are_left_out_of_every_block_and_counted(form, sma
 @pytest.mark.parametrize("form", FORMS)
 def test_every_layout_type_and_place_is_read_in_blocks(place, form, dtype, small_blocks, write_h5ad):
     raw = counts().astype(dtype)
-    path = write_h5ad(counts())
-    adata = anndata.read_h5ad(path)
     values = raw if form == "dense" else FORMS[form](raw if dtype != "float16" else raw.astype("float32"))
-    if place == "X":
-        adata.X = values
-    elif place == "layer":
-        adata.layers["spliced"] = values
-    else:
-        adata.raw = anndata.AnnData(X=values, obs=adata.obs, var=adata.var)
-    adata.write_h5ad(path)
+    places = {"X": {"x": values}, "raw": {"raw": values}, "layer": {"layers": {"spliced": values}}}
+    path = write_h5ad(**{"x": counts(), **places[place]})
     where = {"X": {}, "raw": {"matrix": "raw"}, "layer": {"layer": "spliced"}}[place]
     loaded = load_h5ad(path, "kind", **where)
     assert loaded.counts
@@ -297,31 +274,15 @@ def test_duplicate_entries_of_a_sparse_row_are_summed(write_h5ad):
     assert block[0].sum() == counts()[0].sum()
 
 
-def with_columns(path, **columns):
-    """Add columns to obs."""
-    adata = anndata.read_h5ad(path)
-    for name, values in columns.items():
-        adata.obs[name] = values
-    adata.write_h5ad(path)
-    return path
-
-
 HUMAN = sorted(human_symbols() - mouse_symbols())[::700]
+IDS = [f"ENSG{number:011}" for number in range(12)]
 MOUSE = ["Cd3e", "Cd19", "Trp53", "Ptprc", "Ccl4", "Gzmb", "Gm10001", "Egfr", "Tnf", "Il6", "Ifng", "Cd4"]
-
-
-def with_ids(path, symbols):
-    """Give the genes Ensembl ids for names, and columns of symbols and of other things."""
-    adata = anndata.read_h5ad(path)
-    adata.var = adata.var.assign(feature_name=symbols, biotype="protein_coding", length=1000)
-    adata.var_names = [f"ENSG{number:011}" for number in range(12)]
-    adata.write_h5ad(path)
-    return path
 
 
 def test_symbols_come_from_a_column_and_those_that_are_shared_are_left_out(write_h5ad):
     symbols = pd.Categorical([*HUMAN[:8], None, "", "TWIN", "TWIN"])
-    path = with_ids(write_h5ad(counts()), symbols)
+    var = {"feature_name": symbols, "biotype": "protein_coding", "length": 1000}
+    path = write_h5ad(counts(), genes=IDS, var=var)
     loaded = load_h5ad(path, "kind", gene_symbols="feature_name")
     assert loaded.genes == tuple(HUMAN[:8])
     assert loaded.drops == {SHARED_SYMBOL: 4}
@@ -341,11 +302,7 @@ def test_symbols_come_from_a_column_and_those_that_are_shared_are_left_out(write
     ],
 )
 def test_features_that_are_no_genes_are_left_out_and_counted(names, var, write_h5ad):
-    path = write_h5ad(counts(), genes=[*HUMAN[:9], *names])
-    adata = anndata.read_h5ad(path)
-    adata.var = adata.var.assign(**var)
-    adata.write_h5ad(path)
-    loaded = load_h5ad(path, "kind")
+    loaded = load_h5ad(write_h5ad(counts(), genes=[*HUMAN[:9], *names], var=var), "kind")
     assert (loaded.genes, loaded.drops) == (tuple(HUMAN[:9]), {NO_GENE: 3})
     np.testing.assert_array_equal(read(loaded), counts()[:, :9])
 
@@ -355,7 +312,7 @@ def test_blanks_around_gene_names_and_texts_for_none_are_not_part_of_them(write_
     assert load_h5ad(path, "kind").genes == tuple(HUMAN[:12])
     loaded = load_h5ad(write_h5ad(counts(), genes=[*HUMAN[:11], "nan"]), "kind")
     assert (loaded.genes, loaded.drops) == (tuple(HUMAN[:11]), {SHARED_SYMBOL: 1})
-    path = with_ids(path, [*HUMAN[:8], "nan", "NaN ", " ", f"{HUMAN[9]} "])
+    path = write_h5ad(counts(), genes=IDS, var={"feature_name": [*HUMAN[:8], "nan", "NaN ", " ", f"{HUMAN[9]} "]})
     loaded = load_h5ad(path, "kind", gene_symbols="feature_name")
     assert (loaded.genes, loaded.drops) == ((*HUMAN[:8], HUMAN[9]), {SHARED_SYMBOL: 3})
     refuse("duplicate-names", write_h5ad(counts(), genes=["LYZ", "LYZ ", *HUMAN[:10]]))

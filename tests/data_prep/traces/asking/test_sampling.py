@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cellduality_plugin import cli
@@ -16,7 +19,7 @@ from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.policies.addresses import RequestFailed
 from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.asking.sampling import SampleSettings, sample
-from data_prep.traces.candidates import Reply, Teacher, Tokens, prompt_hash, read_candidates
+from data_prep.traces.candidates import Candidate, CandidateLog, Reply, Teacher, Tokens, prompt_hash, read_candidates
 from tests.data_prep.traces.asking.conftest import KEY, Completed, asked, body, question, questions
 from tests.data_prep.traces.filtering.planted import good, prepared, questions_in
 from tests.refused import refused
@@ -110,7 +113,7 @@ def test_no_run_passes_the_budget(out, server, teacher, budget):
     if "budget_tokens" in budget:
         assert 20_000 - unused.total <= summary.tokens.total <= 20_000
     else:
-        assert 0.05 - unused.cost(2, 10) <= summary.cost <= 0.05
+        assert 0.05 - SampleSettings(price_in=2, price_out=10).cost(unused) <= summary.cost <= 0.05
         assert summary.cost == pytest.approx(summary.asked * 0.0004)
     again = run(questions(400), teacher, out, candidates=1, **budget)  # what was spent before counts
     assert (again.asked, again.stopped_by) == (0, "budget")
@@ -178,7 +181,7 @@ def test_a_budget_in_dollars_needs_a_price():
 
 
 def test_from_the_command_line_to_rows(server, tmp_path):
-    """An endpoint that fails in every way is asked for each answer once, and what is right becomes rows."""
+    """An endpoint that fails is asked for each answer once, and what is right becomes rows."""
     data = prepared(tmp_path, cells=3)
     wanted = questions_in(data)
     right = {question.prompt: good(question).text for question in wanted}
@@ -192,18 +195,13 @@ def test_from_the_command_line_to_rows(server, tmp_path):
         return Completed(body=body(text))
 
     server.usual = usual
-    server.script = [
-        Completed(429, b"{}", {"retry-after": "0"}),
-        Completed(500),
-        Completed(cut=True),
-        Completed(body=b"{"),
-    ]
+    server.script = [Completed(429, b"{}", {"retry-after": "0"}), Completed(cut=True)]
     for _ in range(2):
         flags = "--teacher", "toy", "--base-url", server.url, "--candidates", 2, "--seed", 0
         traces("sample", "--data", data, *flags)
         found = Counter((each.key, each.candidate) for each in read_candidates(data / "traces" / "candidates.jsonl"))
         assert found == {(question.key, number): 1 for question in wanted for number in (0, 1)}
-        assert len(server.asked) == 2 * len(wanted) + 4  # and the faults once more
+        assert len(server.asked) == 2 * len(wanted) + 2  # and the faults once more
 
     traces("filter", "--data", data)
     rows = list(read_jsonl(data / "sft_traces.jsonl"))
@@ -212,3 +210,44 @@ def test_from_the_command_line_to_rows(server, tmp_path):
     reasons = Counter(row["reason"] for row in read_jsonl(data / "traces" / "rejected.jsonl"))
     assert reasons == {"no_answer": len(wanted)}
     assert not any(KEY in path.read_text(errors="replace") for path in data.rglob("*") if path.is_file())
+
+
+counts = st.integers(0, 2**40)
+replies = st.builds(Reply, st.text(), counts, counts, st.text(max_size=9))
+candidates = st.builds(Candidate, st.text(), counts, st.text(max_size=12), st.text(), st.text(), replies)
+
+
+def write(path, *lines):
+    with CandidateLog(path) as log:
+        for line in lines:
+            log.add(line)
+
+
+@settings(max_examples=60)
+@given(st.lists(candidates, max_size=6))
+def test_what_is_written_is_read(tmp_path_factory, written):
+    path = tmp_path_factory.mktemp("log") / "candidates.jsonl"
+    write(path, *written)
+    assert list(read_candidates(path)) == written
+    path.write_bytes(path.read_bytes()[:-9])
+    assert list(read_candidates(path)) == written[:-1], "a torn last line is left out"
+
+
+FIELDS = {"key": "k", "candidate": 0, "prompt": "p", "teacher": "t", "version": "v", "reply": {"text": "B"}}
+
+
+def test_any_other_malformed_line_is_an_error_and_so_is_a_missing_file(tmp_path):
+    path = tmp_path / "c.jsonl"
+    with refused("unreadable-file"):
+        list(read_candidates(path))
+    for bad in ("not json", "", "[]", "{}", {**FIELDS, "reply": "B"}, {**FIELDS, "candidate": "0"}):
+        lines = json.dumps(FIELDS), bad if isinstance(bad, str) else json.dumps(bad), ""
+        path.write_text("\n".join(lines))
+        with refused("malformed") as error:
+            list(read_candidates(path))
+        assert error.value.where == f"{path}:2", bad
+
+
+def test_lone_surrogates_become_text_that_any_reader_takes(tmp_path):
+    write(tmp_path / "c.jsonl", Candidate("k", 0, "p", "t", "v", Reply("a\ud800b")))
+    assert [read.reply.text for read in read_candidates(tmp_path / "c.jsonl")] == ["a?b"]

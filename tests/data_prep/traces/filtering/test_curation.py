@@ -27,6 +27,8 @@ from data_prep.traces.filtering.curation import (
     decide,
     describe,
 )
+from data_prep.traces.filtering.filters import similarity
+from data_prep.traces.filtering.statistics import STEPS, Statistics, last_settings, statistics, tables
 from tests.data_prep.traces.filtering.planted import (
     TRACE,
     VOCABULARY,
@@ -115,13 +117,9 @@ def test_what_is_up_to_date_is_left_and_what_changed_made_anew_but_nothing_that_
         return not curate(data, TASKS, made_with(**values)).up_to_date
 
     assert fresh()
-    before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
     assert not fresh()
-    assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
     assert fresh(fill=True)
     write_candidates(data, [candidate(questions_in(data)[0], 9, "one more")])
-    assert fresh(fill=True)
-    (data / ROWS).unlink()
     assert fresh(fill=True)
     (data / ROWS).write_text("mine")
     with refused("not-ours"):
@@ -285,3 +283,76 @@ class TestErrors:
     )
     def test_an_unknown_group_or_no_share(self, fails, code, flag, values):
         fails(code, flag, **values)
+
+
+ANNOTATION = "cell_type_annotation"
+PRIMAL, DUAL = f"{ANNOTATION}/primal", f"{ANNOTATION}/dual"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cells; of each question a good candidate, another, one without an answer, and one near, by two teachers."""
+    folder = prepared(tmp_path_factory.mktemp("statistics"), cells=2)
+    made = []
+    for question in questions_in(folder):
+        value = question.gold
+        near = value if isinstance(value, str) else (*others(question, 2), *value[2:])
+        texts = [good(question).text, good(question, "Again.").text, f"<think>{TRACE}</think>"]
+        made += [candidate(question, number, text, "first") for number, text in enumerate(texts)]
+        made.append(candidate(question, 0, question.response(near, f"{TRACE} Or nearly."), "second"))
+    write_candidates(folder, made)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder) -> Statistics:
+    return statistics(folder, TASKS, CurationSettings())
+
+
+def printed(found: Statistics, title: str, keep: int = 1) -> dict[str, list[str]]:
+    """Return {first column: the others} of the printed table whose title begins so."""
+    [table] = [table for table in tables(found, keep) if str(table.title).startswith(title)]
+    names, *columns = (list(column.cells) for column in table.columns)
+    return dict(zip(names, map(list, zip(*columns, strict=True)), strict=True))
+
+
+def test_reasons_scores_and_words_are_counted(found):
+    counted = printed(found, "candidates")
+    assert counted[PRIMAL] == ["2", "2", "8", "6", "75.0%", "2"]
+    pairs = len(TASKS)
+    assert counted["by first"][2:] == [str(12 * pairs), str(8 * pairs), "66.7%", str(4 * pairs)]
+    why = printed(found, "why")
+    assert why[PRIMAL] == ["4", "2", ""]
+    assert list(why) == list(printed(found, "candidates"))[:-2]
+    assert printed(found, "mean score")[PRIMAL] == ["1.000", "1.000", "0.000"]
+    words = len(TRACE.split())
+    assert printed(found, "words")[DUAL] == [str(words + more) for more in (0, 0, 0, 0, 1, 2, 2)]
+
+
+def test_the_sweep_counts_what_each_threshold_leaves(folder, found):
+    duals = [question for question in questions_in(folder) if question.group == DUAL]
+    near = [similarity(q.gold, (*others(q, 2), *q.gold[2:])) for q in duals]
+    twice = statistics(folder, TASKS, CurationSettings.read({"filters": {"keep": 3}}))
+    assert printed(found, "rows left")[DUAL] == ["2"] * len(STEPS)
+    left = [4 + sum(score >= step for score in near) for step in STEPS]
+    assert printed(twice, "questions (rows, 3", keep=3)[DUAL] == [f"2 ({rows})" for rows in left]
+    assert 0 < min(near) < 1
+    assert set(found.sweep) == {q.group for q in questions_in(folder) if not isinstance(q.gold, str)}
+
+
+def test_the_settings_are_those_of_the_last_filter(folder):
+    assert last_settings(folder) == CurationSettings()
+    wanted = CurationSettings.read({"filters": {"keep": 2, "thresholds": {"dual": 0.2}}, "fill": True})
+    curate(folder, TASKS, wanted)
+    assert last_settings(folder) == wanted
+    (folder / ROWS).unlink()
+
+
+def test_what_was_not_needed_is_counted_as_passed(tmp_path):
+    folder = prepared(tmp_path, cells=1, tasks=[TASKS[ANNOTATION]])
+    write_candidates(folder, [candidate(q, 0, good(q)) for q in questions_in(folder) if q.direction == "dual"])
+    found = statistics(folder, TASKS, CurationSettings())
+    assert printed(found, "candidates")[DUAL] == ["1", "1", "1", "1", "100.0%", "0"]
+    assert printed(found, "why")[DUAL] == ["1"]
+    assert found.sweep[DUAL][-1].tolist() == [1, 1]
+    assert (found.questions[PRIMAL], found.asked[PRIMAL]) == (1, 0)

@@ -21,6 +21,7 @@ from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import sft_rows
 from data_prep.traces.questions import Question, read_questions
 from data_prep.traces.rule.answers import LABEL_WORDS, LIST_WORDS, MAX_WORDS, cell_shown, lists_shown
+from data_prep.traces.rule.markers import find_markers
 from data_prep.traces.rule.teacher import ENDLESS_WORDS, FAULTS, RuleTeacher, read_rule_teacher
 from tests.refused import refused
 
@@ -141,17 +142,6 @@ def test_labels_are_mostly_right_at_first_and_less_so_later(questions, sound):
     assert later < first - 0.1
 
 
-def test_label_is_what_the_genes_cited_speak_for(sound):
-    # A cell of one type with another's markers planted in it is called the other.
-    task, label = TASKS["cell_type_annotation"], KINDS["cell_type"][1]
-    for other in KINDS["cell_type"]:
-        cell = Cell("new/0", (*PLANTED[other], *COMMON[:20]), {"cell_type": label})
-        example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
-        prompt = task.primal_prompt(example.inputs, VOCABULARY)
-        question = Question(task, "primal", example, 0, label, prompt)
-        assert read(question, sound.write(question, 0)).value == other
-
-
 @settings(max_examples=30)
 @given(data=st.data(), candidate=st.integers(0, 8))
 def test_labels_never_hang_on_the_gold(data, candidate, questions, sound):
@@ -248,24 +238,11 @@ class TissueAndRest(DualTask):
         return rank_weighted_jaccard(unknown, rebuilt)
 
 
-class Completion(TissueAndRest):
-    """Both of its answers are gene lists, and no label is shown at all."""
-
-    name = "completion"
-    answer = Genes()
-
-    def dual_prompt(self, known, answer, vocabulary):
-        return f"What was above {sentence(answer)}?"
-
-    def example(self, cell, *, hidden, labelled, rng):
-        return Example(self.name, cell.id, {"top": cell.genes[:8]}, {}, cell.genes[:8], cell.genes[8:])
-
-
 WORLD = Vocabulary(genes=GENES, labels={"tissue": ("blood", "lung")})
 
 
-@pytest.mark.parametrize(("pair", "digest"), [(TissueAndRest(), "0bf934612b3e"), (Completion(), "9f09ffda6c76")])
-def test_pair_of_ones_own_is_served_and_the_edition_names_what_is_written(pair, digest):
+def test_pair_of_ones_own_is_served_and_the_edition_names_what_is_written():
+    pair = TissueAndRest()
     cells = [replace(c, obs={"tissue": ("blood", "lung")[c.obs["cell_type"] == "CD8+ T"]}) for c in CELLS]
     teacher, texts = RuleTeacher(cells, WORLD, faults=0), []
     for cell in cells:
@@ -281,7 +258,7 @@ def test_pair_of_ones_own_is_served_and_the_edition_names_what_is_written(pair, 
                     assert len(answer.value) == len(question.gold)
                     assert candidate or answer.value == question.gold
     written = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
-    assert written == digest, "the rule writes something else: give it a new EDITION"
+    assert written == "0bf934612b3e", "the rule writes something else: give it a new EDITION"
 
 
 def test_what_no_cell_speaks_of_is_guessed_and_what_cannot_be_is_refused(sound):
@@ -310,3 +287,49 @@ def test_folder_is_read_and_unlabelled_or_held_out_cells_are_not_learned_from(tm
     with refused("malformed") as error:
         read_rule_teacher(tmp_path)
     assert error.value.where.endswith("cells.jsonl:1")
+
+
+def test_planted_markers_are_the_strongest_and_what_is_absent_are_those_of_other_labels():
+    found = find_markers(CELLS, VOCABULARY)
+    assert found.keys() == KINDS.keys()
+    for kind, labels in KINDS.items():
+        for label in labels:
+            present, absent = found[kind].present[label], found[kind].absent[label]
+            assert {gene for gene, _ in present[:4]} <= {*PLANTED[label]}
+            for weights in ([weight for _, weight in evidence] for evidence in (present, absent)):
+                assert weights == sorted(weights, reverse=True)
+                assert min(weights) > 0
+            others = {gene for other in labels if other != label for gene, _ in found[kind].present[other]}
+            assert {gene for gene, _ in absent} <= others - {*PLANTED[label]}
+
+
+@settings(max_examples=5)
+@given(order=st.permutations(range(len(CELLS))))
+def test_the_order_of_cells_and_labels_of_another_set_do_not_matter(order):
+    other = Cell("other/1", (*PLANTED["CD8+ T"], "G119"), {"cell_type": "T cells, as others call them"})
+    ours, theirs = (
+        find_markers(some, VOCABULARY)["cell_type"] for some in (CELLS, [other, *(CELLS[n] for n in order)])
+    )
+    assert (ours.present, ours.absent) == (theirs.present, theirs.absent)
+
+
+@pytest.mark.parametrize("counts", [(1, 0, 0), (4, 0, 0), (1, 1, 1), (12, 12, 1)])
+def test_too_few_cells_for_a_test_are_no_error_and_a_single_cell_has_its_own_genes(counts):
+    labels = dict(zip(KINDS["cell_type"], counts, strict=True))
+    own = {label: [cell for cell in CELLS if cell.obs["cell_type"] == label][:count] for label, count in labels.items()}
+    found = find_markers([cell for cells in own.values() for cell in cells], VOCABULARY)["cell_type"]
+    assert np.isfinite(found.if_present).all()
+    assert np.isfinite(found.if_absent).all()
+    for row, (label, count) in enumerate(labels.items()):
+        assert bool(found.present[label]) == (count > 0)
+        assert found.if_present[row].any() <= (count > 0)
+        if count == 1:
+            assert {gene for gene, _ in found.present[label]} <= {*own[label][0].genes}
+
+
+def test_weights_are_log_ratios_and_a_condition_counts_as_an_annotation_does():
+    known = [("exposed", GENES[:2]), ("exposed", GENES[:1]), ("not exposed", GENES[1:2]), ("not exposed", GENES[1:3])]
+    cells = [Cell(f"toy/{n}", genes, condition={"exposure": label}) for n, (label, genes) in enumerate(known)]
+    found = find_markers(cells, VOCABULARY)["exposure"]
+    assert found.if_present[0, 0] == pytest.approx(np.log((2.5 / 3) / (0.5 / 3)))
+    assert found.if_absent[0, 1] == pytest.approx(np.log((1.5 / 3) / (0.5 / 3)))

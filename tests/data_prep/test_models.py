@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import http.server
 import json
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cellduality_plugin.examples import Example
 from cellduality_plugin.hub import local_model
 from cellduality_plugin.tasks import TASKS
-from data_prep.models import fetched
-from data_prep.models.fetched import build_smollm2, fetch_model, find_gguf
-from data_prep.models.small_llama import ROWS, build_small_llama
+from data_prep import models as fetched
+from data_prep.models import ROWS, build_small_llama, build_smollm2, fetch_model, find_gguf
+from tests.data_prep.served import Served
 from tests.refused import refused
 
 DATED = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -27,54 +26,28 @@ FILES = {"config.json": "{}", "model.safetensors": "weights", "original/model.sa
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def hub(file_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that sets the files of the hub's only model, me/mine, or that it is refused."""
     from huggingface_hub import constants
 
-    files: dict[str, str] = {}
-    refusal: list[str] = []
-
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            inside = self.path.partition("/resolve/")[2].partition("/")[2]
-            content: str | None = files.get(inside)
-            if self.path.startswith("/api/models/me/mine/revision/"):
-                content = json.dumps({"id": "me/mine", "sha": "a" * 40, "siblings": [{"rfilename": f} for f in files]})
-            elif self.path.startswith("/api/models/me/mine/tree/"):
-                content = json.dumps([{"type": "file", "path": f, "size": len(files[f]), "oid": "0"} for f in files])
-            self.send_response(403 if refusal else 404 if content is None else 200)
-            self.send_header("X-Error-Code", *refusal or ["RepoNotFound"])
-            self.send_header("X-Repo-Commit", "a" * 40)
-            self.send_header("ETag", f'"{inside.replace("/", "-")}"')
-            body = (content or "").encode()
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    )
+    places = f"{file_server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "ENDPOINT", file_server.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", places)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 
-    def hold(held: dict[str, str], *refused_by: str) -> None:
-        files.clear()
-        files.update(held)
-        refusal[:] = refused_by
+    def hold(held: dict[str, str], code: str = "") -> None:
+        commit, api = "a" * 40, "/api/models/me/mine"
+        listed = {"id": "me/mine", "sha": commit, "siblings": [{"rfilename": name} for name in held]}
+        tree = [{"type": "file", "path": name, "size": len(held[name]), "oid": "0"} for name in held]
+        pages = {f"{api}/revision/main": json.dumps(listed), f"{api}/tree/{commit}": json.dumps(tree)}
+        pages |= {f"/me/mine/resolve/{commit}/{name}": content for name, content in held.items()}
+        marks = {path: {"X-Repo-Commit": commit, "ETag": f'"{path.replace("/", "-")}"'} for path in pages}
+        served = {path: Served(content.encode(), headers=marks[path]) for path, content in pages.items()}
+        file_server.paths = {} if code else served
+        file_server.elsewhere = Served(status=403 if code else 404, headers={"X-Error-Code": code or "EntryNotFound"})
 
-    yield hold
-    server.shutdown()
-    server.server_close()
+    return hold
 
 
 def test_a_name_of_the_hub_becomes_a_folder_with_what_is_needed_of_it(hub, tmp_path: Path):
@@ -109,13 +82,13 @@ def test_the_day_of_the_question_is_not_in_it(hub, small_world, tmp_path: Path):
 @pytest.mark.parametrize(
     ("files", "refusal", "code", "hint"),
     [
-        (FILES, ["GatedRepo"], "no-model", "licence"),
-        ({}, ["RepoNotFound"], "no-model", "name"),
-        ({"config.json": "{}", "pytorch_model.bin": ""}, [], "no-weights", "convert"),
+        (FILES, "GatedRepo", "no-model", "licence"),
+        (FILES, "RepoNotFound", "no-model", "name"),
+        ({"config.json": "{}", "pytorch_model.bin": ""}, "", "no-weights", "convert"),
     ],
 )
 def test_what_is_not_to_be_had_is_said_with_what_to_do(hub, files, refusal, code, hint, tmp_path: Path):
-    hub(files, *refusal)
+    hub(files, refusal)
     with refused(code) as told:
         fetch_model("me/mine", tmp_path / "base")
     assert hint in told.value.hint
