@@ -149,7 +149,9 @@ def _split(
     classes = {i: " / ".join(values[column] for column in strata) for i, values in known.items()}
     by_rule = split.assign([i for i in rows if i in known])  # of the whole set, whatever of it is taken
     if wanted.max_cells is not None:
-        sample = choose_some(classes, wanted.max_cells, settings.stream("sample"))
+        kept = {classes[i] for i, values in known.items() if values.get("perturbation") == CONTROL}
+        stream = settings.stream("sample")
+        sample = choose_some(classes, wanted.max_cells, stream, few=settings.listed, kept=kept)
         known = {i: values for i, values in known.items() if i in sample}
     held, absent = _held_out(known, split, asked_for=bool(wanted.held_out))
     drops.update(absent)
@@ -165,7 +167,9 @@ def _split(
         splits |= split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))
     train = {i: inside[i] for i in inside if splits[i] == SPLITS[0]}
     count = settings.n_labelled if wanted.n_labelled is None else wanted.n_labelled
-    labelled = frozenset() if split.rule == "whole" else choose_labelled(train, count, settings.stream("labels"))
+    labelled: frozenset[str] = frozenset()
+    if split.rule != "whole":
+        labelled = choose_labelled(train, count, settings.stream("labels"), few=settings.listed)
     everywhere = {**splits, **dict.fromkeys(held, OOD)}
     held_by = tuple(split.held_out)
     return View(name, tuple(tasks), cells, everywhere, dict(drops), labelled, {}, ranked.expressed, held_by)
