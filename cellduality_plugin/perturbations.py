@@ -50,8 +50,8 @@ def means_control(label: str) -> bool:
 def joined(labels: Iterable[str], controls: Collection[str] = ()) -> dict[str, str]:
     """Return {label: what it is written as}, so that one combination has one label, in whatever order it is written.
 
-    What is named twice is done once. Of several spellings the first in the alphabet is taken. ``controls`` are written :data:`CONTROL`; in a combination
-    both say that nothing else was done, and are left out of it.
+    What is named twice is done once. Of several spellings the first in the alphabet is taken. ``controls`` are written
+    :data:`CONTROL`; in a combination both say that nothing else was done, and are left out of it.
 
     Examples
     --------
