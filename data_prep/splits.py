@@ -106,11 +106,12 @@ def apportion(total: int, weights: Sequence[float], at_least: int = 0) -> list[i
     quotas = np.asarray(weights, dtype=float) * (total / sum(weights))
     # Rounding keeps 0.6 * 5 from becoming 2.9999... and losing a whole share to noise.
     shares = np.maximum(at_least, np.floor(np.round(quotas, 9))).astype(int)
-    while shares.sum() < total:
-        shares[np.argmax(np.round(quotas - shares, 9))] += 1
-    while shares.sum() > total:
+    if (lacking := total - int(shares.sum())) > 0:  # fewer than there are weights with a remainder
+        shares[np.argsort(-np.round(quotas - shares, 9), kind="stable")[:lacking]] += 1
+    while (over := int(shares.sum()) - total) > 0:
         excess = np.where(shares > at_least, np.round(shares - quotas, 9), -np.inf)
-        shares[np.argmax(excess)] -= 1
+        first = np.argsort(-excess, kind="stable")[: min(over, int((shares > at_least).sum()))]
+        shares[first] -= 1
     return [int(share) for share in shares]
 
 
