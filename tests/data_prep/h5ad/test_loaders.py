@@ -56,6 +56,7 @@ def with_value(value: float) -> np.ndarray:
         (with_value(np.inf), "log1p", "bad-values"),
         (with_value(-0.5), "auto", "negative-values"),
         (counts() + 0.5, "log1p", "doubtful-values"),
+        (30 * (counts() > 20), "counts", "no-order"),
         (np.minimum(counts(), 7), "auto", "doubtful-values"),
     ],
 )
