@@ -276,7 +276,6 @@ def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:
         return tasks[chosen]
     what = f"no pair {name!r} that answers with a label"
     what = what if name else "several pairs answer with a label of one cell, or none does"
-    hint = (
-        f"use one of: {', '.join(each for each, task in pairs if isinstance(task.answer, OneOf)) or '(there is none)'}"
-    )
+    labels = [each for each, task in pairs if isinstance(task.answer, OneOf)]
+    hint = f"use one of: {', '.join(labels) or '(there is none)'}"
     raise CellDualityError(what, code="no-label-task", where="--task", hint=hint)

@@ -42,8 +42,8 @@ PROVENANCE = "cellduality"
 """The key of ``uns`` by which a file of ours is known."""
 
 
-UNTREATED = "untreated"
-"""The source of untreated cells that are in a file of their own."""
+UNTREATED = "<untreated>"
+"""What stands for the source of untreated cells that are in a file of their own."""
 _CONTROL_HINT = "say which are: --control COLUMN=VALUE, or --control FILE.h5ad that holds untreated cells alone"
 
 

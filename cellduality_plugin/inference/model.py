@@ -109,14 +109,14 @@ class Model:
         that was stopped goes on where it was. ``reading`` is how the file is read, as
         :func:`~data_prep.h5ad.loaders.load_h5ad` has it. Returned are the table of the cells that could be read, and
         the share of the model's genes that the file has. ``control`` may be a file. A CellDualityError as of
-        :meth:`annotate`, or if the file
-        cannot be read, or ``out`` is a file that we did not write.
+        :meth:`annotate`, or if a file cannot be read, or ``out`` is one that we did not write.
         """
         annotator, given = Annotator(self.checkpoint, settings, task), given or {}
         how: dict[str, Any] = {"settings": settings.model_dump(exclude={"unassigned_below", "coverage"})}
         players, name, column, others = self._players(settings), source.stem, None, None
         if isinstance(control, Path):
-            others = load_h5ad(own_file(str(control)), None, **reading), open_tables(control).obs
+            theirs = load_h5ad(own_file(str(control)), None, **{**reading, "columns": {}})
+            others = theirs, open_tables(control).obs
             how["control"] = file_hash(control)
         elif control:
             column = how["control"] = control
