@@ -38,8 +38,8 @@ SHARED_SYMBOL = "gene without a symbol, or with one that several genes share"
 NO_GENE = "feature that is no gene (antibody, hashtag, guide, peak, spike-in)"
 
 MISSING = frozenset({
-    "", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "null", "none", "nat", "-", "--", ".", "?", "missing",
-    "not available", "not applicable",
+    "", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "null", "none", "nat", "-", "--", ".", "?", "missing", "n.d.",
+    *(f"not {what}" for what in ("available", "applicable", "determined", "measured", "screened", "tested")),
 })  # fmt: skip
 """Texts that stand for no value, in any case: what is left of a missing one in a column that was made text."""
 

@@ -346,7 +346,7 @@ class TestFilesOfTheUser:
         (["T cell", "T \u00a0cell\u200b", "NK"], ("NK", "T cell"), 0),
         (["M\u00fcller", "Mu\u0308ller", "\ufeffNK"], ("M\u00fcller", "NK"), 0),
         (["T cell", "?", "NK"], ("NK", "T cell"), 30),
-        (["T cell", "#N/A", "not available"], (), 60),
+        (["T cell", "#N/A", "not screened"], (), 60),
     ],
 )
 def test_a_label_is_what_is_seen_of_it_and_what_says_that_there_is_none_is_none(prepare, tmp_path, kinds, labels, lost):
