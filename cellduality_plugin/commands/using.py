@@ -253,7 +253,7 @@ def _label(
     from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
 
     own, shown = AnnotateSettings.read(settings | reading.of_draws, where="annotate"), values_in(given, "--set")
-    of = {"key_added": key, "task": task, "given": shown, "control": control, **reading.of_file}
+    of: dict[str, Any] = {"key_added": key, "task": task, "given": shown, "control": control, **reading.of_file}
     found, shared = trained.annotate_file(cells, out, own, **of)
     if shared < LITTLE_SHARED:
         print(f"warning: the file has {shared:.0%} of the genes that the model knows; labels may be worth little")

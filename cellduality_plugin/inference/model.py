@@ -13,7 +13,7 @@ from cellduality_plugin.evaluation.audit.engine import Players, checkpoint_playe
 from cellduality_plugin.evaluation.checkpoints import file_hash
 from cellduality_plugin.evaluation.generated import write_anndata
 from cellduality_plugin.inference.annotating import FITTED, AnnotateSettings, Annotator
-from cellduality_plugin.inference.asking import PROVENANCE, AskSettings, no_file, write_copy
+from cellduality_plugin.inference.asking import PROVENANCE, AskSettings, Cells, no_file, write_copy
 from cellduality_plugin.inference.calibration import fit
 from cellduality_plugin.inference.checkpoint import Checkpoint, note_calibration, read_checkpoint
 from cellduality_plugin.inference.writing import KEY as WRITTEN
@@ -79,10 +79,11 @@ class Model:
         """
         annotator = Annotator(self.checkpoint, AnnotateSettings.read(settings, where="annotate"), task)
         name, players = key_added if progress else "", self._players(annotator.settings)
-        column, others = (control, None) if isinstance(control, tuple | None) else (None, (control, control.obs))
+        others = None if control is None or isinstance(control, tuple) else (control, control.obs)
+        untreated = control if isinstance(control, tuple) else None
         asked = adata, adata.obs, "adata", key_added, given or {}
         with no_file() as kept:
-            _, *added = annotator.annotate(*asked, players, kept, name, column, others)
+            _, *added = annotator.annotate(*asked, players, kept, name, untreated, others)
         obs, obsm, uns = added
         result = adata.copy() if copy else adata
         for column, values in obs.items():
@@ -113,13 +114,15 @@ class Model:
         """
         annotator, given = Annotator(self.checkpoint, settings, task), given or {}
         how: dict[str, Any] = {"settings": settings.model_dump(exclude={"unassigned_below", "coverage"})}
-        players, name, column, others = self._players(settings), source.stem, None, None
+        players, name = self._players(settings), source.stem
+        others: Cells | None = None
         if isinstance(control, Path):
             theirs = load_h5ad(own_file(str(control)), None, **{**reading, "columns": {}})
             others = theirs, open_tables(control).obs
             how["control"] = file_hash(control)
         elif control:
-            column = how["control"] = control
+            how["control"] = control
+        column = control if isinstance(control, tuple) else None
         with annotator.opened(source, out, given, reading, backend=self._backend, **how) as (cells, obs, kept):
             asked = cells, obs, name, key_added, given
             table, *added = annotator.annotate(*asked, players, kept, name, column, others)
@@ -230,7 +233,7 @@ class Model:
             key = key_added or f"{pair.answer.kind}_cellduality"
             how: dict[str, Any] = {"given": given, "control": control, "copy": copy, "progress": progress, **settings}
             return self.annotate(adata, task=task, key_added=key, **how)
-        if not isinstance(control, tuple | None):
+        if control is not None and not isinstance(control, tuple):
             what, hint = f"{task} writes cells from untreated ones of adata itself", "give them as adata"
             raise CellDualityError(what, code="no-control", where="control", hint=hint)
         own = WriteSettings.read(settings, where="predict")
