@@ -124,7 +124,7 @@ def annotate(
 
     `cellduality annotate mouse.h5ad --model runs/cpu/grpo --out annotated.h5ad --species mouse --verify 0`
     """
-    settings = {"verify": verify, "coverage": coverage, "unassigned_below": unassigned_below}
+    settings: dict[str, Any] = {"verify": verify, "coverage": coverage, "unassigned_below": unassigned_below}
     _label(reading.load(model), task, cells, out, given, key_added, reading, **settings)
 
 

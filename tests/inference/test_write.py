@@ -214,7 +214,7 @@ def test_what_was_done_to_a_cell_is_named_beside_an_untreated_cell_of_its_type(t
     new, control, out = tmp_path / "new.h5ad", tmp_path / "control.h5ad", tmp_path / "out.h5ad"
     treated = screen[6:9].copy()
     anndata.AnnData(treated.X, treated.obs[["cell_type"]], treated.var).write_h5ad(new)
-    screen[screen.obs_names.str.startswith("s") & (screen.obs["kind"] != "NK")].copy().write_h5ad(control)
+    screen[screen.obs_names.str.startswith("t") & (screen.obs["kind"] != "NK")].copy().write_h5ad(control)
     of = ("--model", trained, "--out", out, "--verify", verify)
     invoke("predict", IDENTIFICATION, new, "--control", control, *of)
     assert anndata.read_h5ad(out).obs["perturbation_cellduality"].tolist() == [DRUG, "unassigned", DRUG]
