@@ -84,13 +84,21 @@ TABLES = (
 
 
 def shown(table: PaperTable, runs: list[dict[str, Any]]) -> Table:
-    """Return the table of the runs, one a seed; a dash stands where none has the number."""
+    """Return the table of the runs, one a seed; a dash stands where none has the number, with the reason below."""
     seeds = f"{len(runs)} seeds" if len(runs) != 1 else "1 seed"
-    made = Table(
-        "model", title=f"{table.title} ({seeds})", title_justify="left",
-        caption=f"{table.note} –: not in these runs.", caption_justify="left",
-    )  # fmt: skip
     keys = [(section, metric) for section in table.sets for metric in table.metrics]
+    why = {
+        f"{table.sets[section]}, {table.metrics[metric]}": one["note"]
+        for run in runs
+        for column in run["columns"].values()
+        for section, metric in keys
+        if (one := column["metrics"].get(f"{table.task}@{section}/{metric}", {})).get("value", 0) is None
+        if one.get("note")
+    }
+    caption = f"{table.note} –: {'; '.join([*map(': '.join, why.items()), 'else not in these runs'])}."
+    made = Table(
+        "model", title=f"{table.title} ({seeds})", title_justify="left", caption=caption, caption_justify="left",
+    )  # fmt: skip
     for section, metric in keys:
         made.add_column(f"{table.sets[section]}\n{table.metrics[metric]}", justify="right")
     dashes = [NO_TABLE] * len(keys)
