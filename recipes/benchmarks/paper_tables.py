@@ -95,7 +95,7 @@ def shown(table: PaperTable, runs: list[dict[str, Any]]) -> Table:
         if (one := column["metrics"].get(f"{table.task}@{section}/{metric}", {})).get("value", 0) is None
         if one.get("note")
     }
-    caption = f"{table.note} –: {'; '.join([*map(': '.join, why.items()), 'else not in these runs'])}."
+    caption = f"{table.note} –: {'; '.join([*map(': '.join, why.items()), 'else ' * bool(why) + 'not in these runs'])}."
     made = Table(
         "model", title=f"{table.title} ({seeds})", title_justify="left", caption=caption, caption_justify="left",
     )  # fmt: skip
