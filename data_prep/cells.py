@@ -202,6 +202,7 @@ def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozen
     10,000, or the logarithms that the table holds (``unit`` says which), and how many cells have the rank.
     """
     kept = np.array([place for place, gene in enumerate(table.genes) if gene in genes], dtype=np.int64)
+    top = min(top, len(kept))
     total, count, first, left = np.zeros(top), np.zeros(top, dtype=np.int64), 0, MOST_CELLS
     for block in table.blocks():
         rows = np.flatnonzero(cells[first : first + block.shape[0]])[:left]

@@ -14,6 +14,7 @@ from rich.table import Table
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import whole_folder, write_jsonl, write_text
+from cellduality_plugin.perturbations import KIND, canonical
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import DualTask, get_task
 from cellduality_plugin.vocabulary import Vocabulary
@@ -38,8 +39,11 @@ FILES = ("vocabulary.json", "cells.jsonl", "profiles.npz", *ROWS)
 AUDIT_MASKS = 4  # masks of an audited cell at least: with fewer, the noise of a mask hides what the reward says
 OOD_FILE = f"eval_{OOD}.jsonl"  # Questions about held-out and foreign cells; written only where there are any
 COARSE_FILE = "coarse_types.json"  # The types that foreign sets share with those that train; likewise
-NO_CLASS = frozenset({"unknown", "unassigned", "unclassified", "undefined", "ambiguous", "doublet", "other", "none"})
-"""Labels, in any case, that name what nobody knows."""
+NO_CLASS = frozenset({
+    "unknown", "unassigned", "unclassified", "undefined", "ambiguous", "doublet", "other", "none", "unidentified",
+    "unannotated", "notassigned", "unlabeled", "unlabelled", "lowquality", "debris", "mixed", "multiplet",
+})  # fmt: skip
+"""Letters of labels, less ``cells`` or an s at the end, that name what nobody knows."""
 
 
 def prepare(settings: PrepareSettings, out: Path) -> Summary:
@@ -225,8 +229,13 @@ def _notes(vocabulary: Vocabulary, views: Sequence[View]) -> list[str]:
         f"the {kind} {label!r} is a class like any other: rows show it and are paid for it"
         for kind, labels in vocabulary.labels.items()
         for label in labels
-        if label.lower() in NO_CLASS
+        if "".join(filter(str.isalnum, label.lower())).removesuffix("cells").removesuffix("s") in NO_CLASS
     ]
+    said: dict[str, list[str]] = {}
+    for label in vocabulary.labels.get(KIND, ()):
+        said.setdefault(canonical(label), []).append(label)
+    same = [twins for twins in said.values() if len(twins) > 1]
+    found += [f"the perturbations {' and '.join(map(repr, twins))} say the same and are two classes" for twins in same]
     for view in views:
         lost = sum(view.drops.get(why, 0) for why in (FEW_GENES, MISSING_LABEL))
         if lost >= len(view.cells):

@@ -99,7 +99,8 @@ def _ranks(cells: Sequence[Cell], genes: Sequence[str], paired: bool) -> Matrix:
     rows, columns, values = [], [], []
     for row, cell in enumerate(cells):
         sides = [(cell.genes, cell.control), (cell.control, cell.genes)] if paired else [(cell.genes, ())]
-        for side, (here, there) in enumerate(sides):
+        for side, (here, other) in enumerate(sides):
+            there = frozenset(other)
             for rank, gene in enumerate(here, start=1):
                 if gene in places and gene not in there:
                     rows.append(row)

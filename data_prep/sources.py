@@ -20,7 +20,7 @@ from data_prep.loading.dataset import Dataset
 from data_prep.settings import SourceSettings
 from data_prep.splits import PublishedSplit
 
-JOINED = "cell of a combination that others have in another order (kept, under one label)"
+JOINED = "cell of a combination that others have in another order or form (kept, under one label)"
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ def own_file(name: str) -> Path:
         hint = f"use one of {', '.join(DATASETS)}, or a path to an .h5ad file"
         raise CellDualityError(f"no data set {name!r}", code="unknown-dataset", where="source", hint=hint)
     if not (path := Path(name)).is_file():
-        hint = "check the path of the .h5ad file"
-        raise CellDualityError("no such file", code="missing-file", where=str(path), hint=hint)
+        is_folder = path.is_dir()
+        what = "a folder, as zarr has it, and no .h5ad file" if is_folder else "no such file"
+        hint = "write it as one (anndata: read_zarr, write_h5ad)" if is_folder else "check the path of the .h5ad file"
+        raise CellDualityError(what, code="missing-file", where=str(path), hint=hint)
     return path
 
 

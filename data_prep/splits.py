@@ -106,11 +106,12 @@ def apportion(total: int, weights: Sequence[float], at_least: int = 0) -> list[i
     quotas = np.asarray(weights, dtype=float) * (total / sum(weights))
     # Rounding keeps 0.6 * 5 from becoming 2.9999... and losing a whole share to noise.
     shares = np.maximum(at_least, np.floor(np.round(quotas, 9))).astype(int)
-    while shares.sum() < total:
-        shares[np.argmax(np.round(quotas - shares, 9))] += 1
-    while shares.sum() > total:
+    if (lacking := total - int(shares.sum())) > 0:  # fewer than there are weights with a remainder
+        shares[np.argsort(-np.round(quotas - shares, 9), kind="stable")[:lacking]] += 1
+    while (over := int(shares.sum()) - total) > 0:
         excess = np.where(shares > at_least, np.round(shares - quotas, 9), -np.inf)
-        shares[np.argmax(excess)] -= 1
+        first = np.argsort(-excess, kind="stable")[: min(over, int((shares > at_least).sum()))]
+        shares[first] -= 1
     return [int(share) for share in shares]
 
 
@@ -140,22 +141,40 @@ def split_cells(
     return chosen
 
 
-def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Generator) -> frozenset[str]:
-    """Return ``count`` training cells of {id: class} whose label may be shown: in proportion, one a class at least."""
+def choose_labelled(labels: Mapping[str, str], count: int, rng: np.random.Generator, *, few: int = 0) -> frozenset[str]:
+    """Return ``count`` training cells of {id: class} whose label may be shown: in proportion, one a class at least.
+
+    Of more than ``few`` classes, if it is not 0, there need not be one of each.
+    """
     classes = _by_class(labels)
-    if not len(classes) <= count <= len(labels):
+    many = 0 < few < len(classes)
+    if not (1 if many else len(classes)) <= count <= len(labels):
         what = f"{count} labelled cells of {len(labels)} training cells in {len(classes)} classes"
-        hint = f"choose a number from {len(classes)} to {len(labels)}"
+        hint = f"choose a number from {1 if many else len(classes)} to {len(labels)}"
         raise CellDualityError(what, code="wrong-count", where="n_labelled", hint=hint)
+    if many and count < len(classes):
+        return frozenset(shuffled(sorted(labels), rng)[:count])
     return _sample(classes, count, 1, rng)
 
 
-def choose_some(labels: Mapping[str, str], count: int, rng: np.random.Generator) -> frozenset[str]:
-    """Return ``count`` cells of {id: class}, in proportion; of a class three, for a split, if it has them."""
+def choose_some(
+    labels: Mapping[str, str], count: int, rng: np.random.Generator, *, few: int = 0, kept: Collection[str] = ()
+) -> frozenset[str]:
+    """Return ``count`` cells of {id: class}, in proportion; of a class three, for a split, if it has them.
+
+    Of more than ``few`` classes, if it is not 0, there are as many as ``count`` has room for: those of ``kept``, and
+    others that have three cells.
+    """
     if count >= len(labels):
         return frozenset(labels)
-    classes = _by_class(labels)
-    least = min(len(SPLITS), *map(len, classes.values()))
+    classes, parts = _by_class(labels), len(SPLITS)
+    if 0 < few < len(classes) and count < parts * len(classes):
+        others = [name for name, ids in classes.items() if len(ids) >= parts and name not in kept]
+        room = max(0, count // parts - len(kept))
+        chosen = {*kept, *shuffled(others, rng)[:room]}
+        classes = {name: ids for name, ids in classes.items() if name in chosen}
+        count = min(count, sum(map(len, classes.values())))
+    least = min(parts, *map(len, classes.values()))
     if count < least * len(classes):
         what, hint = f"{count} cells of {len(classes)} classes", f"choose {least * len(classes)} or more"
         raise CellDualityError(what, code="wrong-count", where="max_cells", hint=hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import FEW_GENES, CellTable, expression_at_rank, in_names_of, rank_cells, refuse_few_shared
@@ -146,10 +147,13 @@ def _split(
         drops[NO_VALUE] += len(blank)
         for i in blank:
             del known[i]
+    refuse_told(tasks, known.values(), name)
     classes = {i: " / ".join(values[column] for column in strata) for i, values in known.items()}
     by_rule = split.assign([i for i in rows if i in known])  # of the whole set, whatever of it is taken
     if wanted.max_cells is not None:
-        sample = choose_some(classes, wanted.max_cells, settings.stream("sample"))
+        kept = {classes[i] for i, values in known.items() if values.get("perturbation") == CONTROL}
+        stream = settings.stream("sample")
+        sample = choose_some(classes, wanted.max_cells, stream, few=settings.listed, kept=kept)
         known = {i: values for i, values in known.items() if i in sample}
     held, absent = _held_out(known, split, asked_for=bool(wanted.held_out))
     drops.update(absent)
@@ -165,7 +169,9 @@ def _split(
         splits |= split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))
     train = {i: inside[i] for i in inside if splits[i] == SPLITS[0]}
     count = settings.n_labelled if wanted.n_labelled is None else wanted.n_labelled
-    labelled = frozenset() if split.rule == "whole" else choose_labelled(train, count, settings.stream("labels"))
+    labelled: frozenset[str] = frozenset()
+    if split.rule != "whole":
+        labelled = choose_labelled(train, count, settings.stream("labels"), few=settings.listed)
     everywhere = {**splits, **dict.fromkeys(held, OOD)}
     held_by = tuple(split.held_out)
     return View(name, tuple(tasks), cells, everywhere, dict(drops), labelled, {}, ranked.expressed, held_by)
@@ -248,6 +254,18 @@ def known_by(cell: Cell, values: Mapping[str, str]) -> Cell:
     """Return the cell with ``values`` by column as what is known of it: annotations, or conditions it was put under."""
     condition = {column: value for column, value in values.items() if column in CONDITIONS}
     return replace(cell, obs={c: v for c, v in values.items() if c not in condition}, condition=condition)
+
+
+def refuse_told(tasks: Iterable[DualTask], known: Collection[Mapping[str, str]], name: str) -> None:
+    """Raise if an answer follows from what the question shows besides the cell, which then need not be read."""
+    for task in tasks:
+        shown = [column for column in task.needs if column in CONDITIONS]
+        if isinstance(task.answer, OneOf) and shown:
+            told = {(*(values[column] for column in shown), values[task.answer.kind]) for values in known}
+            if 1 < len(told) == len({each[:-1] for each in told}):
+                what = f"each {' and '.join(shown)} has one {task.answer.kind}: {task.name} need not read the cell"
+                hint = "leave out that task, or bring cells that answer one and the same in two ways"
+                raise CellDualityError(what, code="told-by-question", where=f"source {name}", hint=hint)
 
 
 def source_of(cell_id: str) -> str:

@@ -124,7 +124,7 @@ def annotate(
 
     `cellduality annotate mouse.h5ad --model runs/cpu/grpo --out annotated.h5ad --species mouse --verify 0`
     """
-    settings = {"verify": verify, "coverage": coverage, "unassigned_below": unassigned_below}
+    settings: dict[str, Any] = {"verify": verify, "coverage": coverage, "unassigned_below": unassigned_below}
     _label(reading.load(model), task, cells, out, given, key_added, reading, **settings)
 
 
@@ -177,11 +177,16 @@ def predict(
 ) -> None:
     """Ask any pair about the cells of a file: labels go into a copy of it, cells into a new one.
 
+    A pair that names what was done to a cell needs untreated ones beside it, of its cell_type and cell_line: those of
+    `--control`, which may be a file of untreated cells; by default cells of a usual name in obs["perturbation"].
     What was answered is kept: a run that was stopped goes on when the same command is given again.
 
     Examples:
 
     `cellduality predict drug_exposure_prediction new.h5ad --model runs/cpu/grpo --set drug=IFN-beta --out out.h5ad`
+
+    `cellduality predict perturbation_identification screen.h5ad --model runs/screen/grpo --control control.h5ad
+    --out out.h5ad`
 
     `cellduality predict dropout_recovery new.h5ad --model runs/mine/grpo --out out.h5ad`
     """
@@ -191,8 +196,10 @@ def predict(
     trained = reading.load(model)
     pair, own = trained.checkpoint.task(task), {} if verify is None else {"verify": verify}
     if isinstance(pair.answer, OneOf):
-        refuse_control(pair, _untreated(control))
-        _label(trained, task, cells, out, given, key_added or f"{pair.answer.kind}_cellduality", reading, **own)
+        beside = _untreated(control) if control is None or "=" in control else Path(control)
+        refuse_control(pair, beside)
+        key = key_added or f"{pair.answer.kind}_cellduality"
+        _label(trained, task, cells, out, given, key, reading, beside, **own)
     else:
         shown = values_in(given, "--set")
         _write(trained, task, cells, out, shown, control, key_added or "cellduality", reading, **own)
@@ -239,13 +246,15 @@ def _label(
     given: list[str] | None,
     key: str,
     reading: Reading,
+    control: tuple[str, str] | Path | None = None,
     **settings: Any,
 ) -> None:
     """Write a copy of a file with labels, and print how many cells have which."""
     from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
 
     own, shown = AnnotateSettings.read(settings | reading.of_draws, where="annotate"), values_in(given, "--set")
-    found, shared = trained.annotate_file(cells, out, own, key_added=key, task=task, given=shown, **reading.of_file)
+    of: dict[str, Any] = {"key_added": key, "task": task, "given": shown, "control": control, **reading.of_file}
+    found, shared = trained.annotate_file(cells, out, own, **of)
     if shared < LITTLE_SHARED:
         print(f"warning: the file has {shared:.0%} of the genes that the model knows; labels may be worth little")
     for label, count in Counter(found["label"]).most_common():

@@ -38,7 +38,7 @@ from cellduality_plugin.evaluation.rounds.labelling import (
 )
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.inference.asking import PROVENANCE, Asker, AskSettings, refuse_taken_keys
+from cellduality_plugin.inference.asking import PROVENANCE, Asker, AskSettings, Cells, refuse_taken_keys
 from cellduality_plugin.inference.calibration import Calibration
 from cellduality_plugin.inference.checkpoint import Checkpoint
 from cellduality_plugin.parsing import OneOf
@@ -89,6 +89,10 @@ class Annotator(Asker):
         self.settings, self.kind = settings, kind_of(self.task)
         self.labels = self.vocabulary.labels[self.kind]
         if calibrating:
+            if "control" in self.task.needs:
+                what = f"{self.task.name} is asked about a cell beside an untreated one, and is not calibrated"
+                hint = "its confidence is the share of votes x reward"
+                raise CellDualityError(what, code="no-label-task", where="--task", hint=hint)
             refuse_every(self.task, self.vocabulary)
         self.calibration = Calibration.of_notes(checkpoint.notes, self.task.name, settings.asked)
         if settings.coverage and not calibrating:
@@ -112,6 +116,8 @@ class Annotator(Asker):
         opened: AbstractContextManager[Players],
         kept: AnswerCache,
         name: str = "",
+        control: tuple[str, str] | None = None,
+        others: Cells | None = None,
     ) -> tuple[DataFrame, dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Return the table of the cells that were asked, and what goes into obs, obsm and uns of ``everything``.
 
@@ -120,15 +126,18 @@ class Annotator(Asker):
         ``coverage`` ``set`` (labels, the likeliest first, between bars). The probabilities in obsm are cells x labels;
         rows sum to 1, or to 0 where nothing could be read. The labels are the whole set, or of one that no question
         lists those that some cell has a share of. What is in ``kept`` is not asked again; the progress bar shows
-        ``name``.
+        ``name``. ``control`` and ``others`` are as :meth:`.asking.Asker.beside_untreated` has them.
         """
         import pandas
 
         names = ("confidence", "votes", "reasoning", "set")
         refuse_taken_keys(everything.columns, [key, *(f"{key}_{each}" for each in names)])
         ranked, origin = self.readable(cells, source, given)
+        controls = None
+        if "control" in self.task.needs:
+            ranked, controls = self.beside_untreated(ranked, everything, control, others)
         with opened as players:
-            questions = self.questions(ranked, ranked.known(self.columns))
+            questions = self.questions(ranked, ranked.known(self.columns), controls)
             rows, labels, every = [], self.labels if self.vocabulary.lists(self.kind) else (), list[Any]()
             for opinion in self.opinions(questions, len(ranked), players, kept, name):
                 own = self.shares(opinion)
@@ -259,15 +268,14 @@ def _row_of(shares: Mapping[str, float], labels: Sequence[str]) -> NDArray[np.fl
 
 def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:
     pairs = checkpoint.config.load_tasks().items()
-    named = {each: task for each, task in pairs if isinstance(task.answer, OneOf)}
-    tasks = {each: task for each, task in named.items() if "control" not in task.needs}
-    of_types = [each for each, task in tasks.items() if kind_of(task) == "cell_type"]
-    chosen = name or next(iter(of_types or (tasks if len(tasks) == 1 else [])), "")
+    tasks = {each: task for each, task in pairs if isinstance(task.answer, OneOf) and name in ("", each)}
+    alone = [each for each, task in tasks.items() if "control" not in task.needs]
+    of_types = [each for each in alone if kind_of(tasks[each]) == "cell_type"]
+    chosen = name or next(iter(of_types or (alone if len(alone) == 1 else [])), "")
     if chosen in tasks:
         return tasks[chosen]
-    what = f"no pair {name!r} that answers with a label of one cell"
+    what = f"no pair {name!r} that answers with a label"
     what = what if name else "several pairs answer with a label of one cell, or none does"
-    if name in named:
-        what = f"{name} is asked about a cell beside an untreated one, and cells of a new file stand alone"
-    hint = f"use one of: {', '.join(tasks) or '(there is none)'}"
+    labels = [each for each, task in pairs if isinstance(task.answer, OneOf)]
+    hint = f"use one of: {', '.join(labels) or '(there is none)'}"
     raise CellDualityError(what, code="no-label-task", where="--task", hint=hint)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,8 @@ from cellduality_plugin.evaluation.checkpoints import file_hash, model_hash, ver
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import whole_file
 from cellduality_plugin.inference.checkpoint import Checkpoint
+from cellduality_plugin.perturbations import CONTROL
+from cellduality_plugin.perturbations import KIND as PERTURBATION
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.seeds import request_seed
@@ -27,15 +29,22 @@ from cellduality_plugin.tasks import DualTask
 from data_prep.cells import CellTable, RankedCells, rank_cells
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.h5ad.matrices import open_tables
-from data_prep.views import known_by
+from data_prep.sources import untreated
+from data_prep.splits import pair_with_controls
+from data_prep.views import GROUPS, known_by
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame
 
-
+Cells: TypeAlias = "tuple[AnnData | CellTable, DataFrame]"  # cells, and all that is known of them
 PROVENANCE = "cellduality"
 """The key of ``uns`` by which a file of ours is known."""
+
+
+UNTREATED = "<untreated>"
+"""What stands for the source of untreated cells that are in a file of their own."""
+_CONTROL_HINT = "say which are: --control COLUMN=VALUE, or --control FILE.h5ad that holds untreated cells alone"
 
 
 class AskSettings(Settings):
@@ -68,12 +77,20 @@ class Asker:
         """Return what hides genes of a cell from the dual; the same whenever it is asked about."""
         return np.random.default_rng(request_seed(self._asking.seed, "question", cell_id))
 
-    def questions(self, cells: Iterable[Cell], known: Mapping[str, Mapping[str, str]]) -> Iterator[Example]:
-        """Yield the question about each cell, of which ``known`` is shown by its id; it is its own untreated cell."""
+    def questions(
+        self,
+        cells: Iterable[Cell],
+        known: Mapping[str, Mapping[str, str]],
+        controls: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Iterator[Example]:
+        """Yield the question about each cell, of which ``known`` is shown by its id.
+
+        The untreated cell beside it has the genes of ``controls``, by its id; None: it is its own.
+        """
         for cell in cells:
             shown = known_by(cell, known[cell.id])
             if "control" in self.task.needs:
-                shown = replace(shown, control=cell.genes)
+                shown = replace(shown, control=cell.genes if controls is None else controls[cell.id])
             yield self.task.example(shown, hidden=self.hidden, labelled=False, rng=self.rng(cell.id))
 
     def readable(
@@ -101,6 +118,43 @@ class Asker:
         top, least = self.checkpoint.notes["top_genes"], self.checkpoint.notes["min_genes"]
         ranked = rank_cells(table, source=source, top=top, min_genes=least, genes=self.genes)
         return ranked, {"source": source, "shared_genes": len(shared) / len(self.genes)}
+
+    def beside_untreated(
+        self, ranked: RankedCells, obs: DataFrame, control: tuple[str, str] | None, others: Cells | None
+    ) -> tuple[RankedCells, dict[str, tuple[str, ...]]]:
+        """Return (the cells that have an untreated one of their type and line, as far as known; its genes by their id).
+
+        Untreated are ``others``; or else cells of the same ``obs``: those with ``control``, (column, value), None: of
+        any usual name in the column ``perturbation``. They are asked about, too. A CellDualityError if there is none.
+        """
+        tables = [(ranked, obs)]
+        if others is not None:
+            top, least = self.checkpoint.notes["top_genes"], self.checkpoint.notes["min_genes"]
+            own = rank_cells(others[0], source=UNTREATED, top=top, min_genes=least, genes=self.genes)
+            tables.append((own, others[1]))
+        column, value = control or (PERTURBATION, "")
+        columns = [name for name in GROUPS if all(name in table for _, table in tables)]
+        kinds, groups, genes = dict[str, str](), dict[str, str](), dict[str, tuple[str, ...]]()
+        for cells, table in tables:
+            rows = table.set_axis(table.index.astype(str)).loc[cells.obs.index.astype(str)].astype(str)
+            if others is not None:
+                names = [CONTROL if cells.source == UNTREATED else ""] * len(cells)
+            elif column not in rows:
+                what, hint = f"no column {column!r} in obs that says which cells are untreated", _CONTROL_HINT
+                raise CellDualityError(what, code="no-control", where=ranked.source, hint=hint)
+            else:
+                known = untreated({*rows[column]}, value, ranked.source)
+                names = [CONTROL if name in known else "" for name in rows[column]]
+            kinds |= zip(cells.rows, names, strict=True)
+            groups |= zip(cells.rows, map(" / ".join, rows[columns].to_numpy().tolist()), strict=True)
+            genes |= {name: cells.genes(row) for name, row in cells.rows.items()}
+        pairs = pair_with_controls(kinds, groups, self.rng(UNTREATED)) if CONTROL in kinds.values() else {}
+        chosen = np.array([name in pairs for name in ranked.rows], dtype=bool)
+        if not chosen.any():
+            what = f"no cell has an untreated one{' of its ' if columns else ''}{', '.join(columns)} beside it"
+            raise CellDualityError(what, code="no-control", where=ranked.source, hint=_CONTROL_HINT)
+        kept = replace(ranked, top=ranked.top[chosen], obs=ranked.obs[chosen])
+        return kept, {name: genes[pairs[name]] for name in kept.rows}
 
     def refuse_unshown(self, given: Iterable[str]) -> None:
         """Raise if a column is ``given`` that the question does not show."""

@@ -8,10 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players, checkpoint_players
+from cellduality_plugin.evaluation.checkpoints import file_hash
 from cellduality_plugin.evaluation.generated import write_anndata
 from cellduality_plugin.inference.annotating import FITTED, AnnotateSettings, Annotator
-from cellduality_plugin.inference.asking import PROVENANCE, AskSettings, no_file, write_copy
+from cellduality_plugin.inference.asking import PROVENANCE, AskSettings, Cells, no_file, write_copy
 from cellduality_plugin.inference.calibration import fit
 from cellduality_plugin.inference.checkpoint import Checkpoint, note_calibration, read_checkpoint
 from cellduality_plugin.inference.writing import KEY as WRITTEN
@@ -19,6 +21,9 @@ from cellduality_plugin.inference.writing import Writer, WriteSettings, cell_pai
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.offline import EngineSettings
 from cellduality_plugin.tasks import DualTask
+from data_prep.h5ad.loaders import load_h5ad
+from data_prep.h5ad.matrices import open_tables
+from data_prep.sources import own_file
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,6 +59,7 @@ class Model:
         key_added: str = KEY,
         task: str = "",
         given: Mapping[str, str] | None = None,
+        control: tuple[str, str] | AnnData | None = None,
         copy: bool = False,
         progress: bool = True,
         **settings: Any,
@@ -64,14 +70,20 @@ class Model:
         ``coverage`` also ``KEY_set``; ``obsm`` gets ``KEY_probability`` (cells x labels, whose names are
         ``uns["cellduality"]["labels"]``). ``X`` holds counts or log1p values, ``var_names`` are gene symbols as in the
         training data. The pair ``task`` is asked, by default the one that names cell types; ``given`` is what every
-        question shows besides the cell, by column, other such columns are read from ``obs``. The ``settings`` are those
-        of :class:`.annotating.AnnotateSettings`. A CellDualityError if the cells share no gene with the model, or a
-        column is there already.
+        question shows besides the cell, by column, other such columns are read from ``obs``. A pair that names what was
+        done to a cell is asked about it beside an untreated one of its ``cell_type`` and ``cell_line``, where ``obs``
+        has them: a cell of ``control``, or one of ``adata`` with ``control``, (column, value); None: of any usual name
+        in the column ``perturbation``. The ``settings`` are those of :class:`.annotating.AnnotateSettings`. A
+        CellDualityError if the cells share no gene with the model, none is untreated where one is needed, or a column
+        is there already.
         """
         annotator = Annotator(self.checkpoint, AnnotateSettings.read(settings, where="annotate"), task)
         name, players = key_added if progress else "", self._players(annotator.settings)
+        others = None if control is None or isinstance(control, tuple) else (control, control.obs)
+        untreated = control if isinstance(control, tuple) else None
+        asked = adata, adata.obs, "adata", key_added, given or {}
         with no_file() as kept:
-            _, *added = annotator.annotate(adata, adata.obs, "adata", key_added, given or {}, players, kept, name)
+            _, *added = annotator.annotate(*asked, players, kept, name, untreated, others)
         obs, obsm, uns = added
         result = adata.copy() if copy else adata
         for column, values in obs.items():
@@ -89,6 +101,7 @@ class Model:
         key_added: str = KEY,
         task: str = "",
         given: Mapping[str, str] | None = None,
+        control: tuple[str, str] | Path | None = None,
         **reading: Any,
     ) -> tuple[DataFrame, float]:
         """Write ``out``, a copy of the file ``source`` with the columns of :meth:`annotate`.
@@ -96,14 +109,23 @@ class Model:
         The matrix is read in blocks and never held. What was answered is kept in ``out.answers`` while it runs: a run
         that was stopped goes on where it was. ``reading`` is how the file is read, as
         :func:`~data_prep.h5ad.loaders.load_h5ad` has it. Returned are the table of the cells that could be read, and
-        the share of the model's genes that the file has. A CellDualityError as of :meth:`annotate`, or if the file
-        cannot be read, or ``out`` is a file that we did not write.
+        the share of the model's genes that the file has. ``control`` may be a file. A CellDualityError as of
+        :meth:`annotate`, or if a file cannot be read, or ``out`` is one that we did not write.
         """
         annotator, given = Annotator(self.checkpoint, settings, task), given or {}
-        asked = settings.model_dump(exclude={"unassigned_below", "coverage"})
+        how: dict[str, Any] = {"settings": settings.model_dump(exclude={"unassigned_below", "coverage"})}
         players, name = self._players(settings), source.stem
-        with annotator.opened(source, out, given, reading, settings=asked, backend=self._backend) as (cells, obs, kept):
-            table, *added = annotator.annotate(cells, obs, name, key_added, given, players, kept, name)
+        others: Cells | None = None
+        if isinstance(control, Path):
+            theirs = load_h5ad(own_file(str(control)), None, **{**reading, "columns": {}})
+            others = theirs, open_tables(control).obs
+            how["control"] = file_hash(control)
+        elif control:
+            how["control"] = control
+        column = control if isinstance(control, tuple) else None
+        with annotator.opened(source, out, given, reading, backend=self._backend, **how) as (cells, obs, kept):
+            asked = cells, obs, name, key_added, given
+            table, *added = annotator.annotate(*asked, players, kept, name, column, others)
             write_copy(source, out, *added)
         return table, added[-1][PROVENANCE]["shared_genes"]
 
@@ -191,7 +213,7 @@ class Model:
         adata: AnnData,
         *,
         given: Mapping[str, str] | None = None,
-        control: tuple[str, str] | None = None,
+        control: tuple[str, str] | AnnData | None = None,
         key_added: str = "",
         copy: bool = False,
         progress: bool = True,
@@ -209,7 +231,11 @@ class Model:
         if isinstance(pair.answer, OneOf):
             refuse_control(pair, control)
             key = key_added or f"{pair.answer.kind}_cellduality"
-            return self.annotate(adata, task=task, given=given, key_added=key, copy=copy, progress=progress, **settings)
+            how: dict[str, Any] = {"given": given, "control": control, "copy": copy, "progress": progress, **settings}
+            return self.annotate(adata, task=task, key_added=key, **how)
+        if control is not None and not isinstance(control, tuple):
+            what, hint = f"{task} writes cells from untreated ones of adata itself", "give them as adata"
+            raise CellDualityError(what, code="no-control", where="control", hint=hint)
         own = WriteSettings.read(settings, where="predict")
         return self._written(pair, adata, own, given or {}, control, key_added or WRITTEN, progress)
 

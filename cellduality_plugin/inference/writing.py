@@ -74,9 +74,9 @@ def cell_pair(checkpoint: Checkpoint, name: str, *, from_control: bool = False) 
     raise CellDualityError(what, code="no-cell-task", where=str(checkpoint.model), hint=hint)
 
 
-def refuse_control(task: DualTask, control: tuple[str, str] | None) -> None:
+def refuse_control(task: DualTask, control: object) -> None:
     """Raise if untreated cells are named for a pair that asks about none."""
-    if control and "control" not in task.needs:
+    if control is not None and "control" not in task.needs:
         what, hint = f"{task.name} asks about no untreated cell", "leave it out: all cells of the file are asked about"
         raise CellDualityError(what, code="no-control", where="--control", hint=hint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,8 +37,14 @@ MISSING_LABEL = "cell without a label"
 SHARED_SYMBOL = "gene without a symbol, or with one that several genes share"
 NO_GENE = "feature that is no gene (antibody, hashtag, guide, peak, spike-in)"
 
-MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null", "none", "nat"})
+MISSING = frozenset({
+    "", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "null", "none", "nat", "-", "--", ".", "?", "missing", "n.d.",
+    *(f"not {what}" for what in ("available", "applicable", "determined", "measured", "screened", "tested")),
+})  # fmt: skip
 """Texts that stand for no value, in any case: what is left of a missing one in a column that was made text."""
+
+
+LONGEST_LABEL = 500  # characters: a label is one line of a prompt
 
 
 def load_h5ad(
@@ -78,7 +85,7 @@ def _genes(
     drops: dict[str, int] = {}
     columns = {str(name): values for name, values in var.items() if values.dtype.kind not in "biufc"}
     if gene_symbols is None:
-        index = var.index.astype(str).str.strip()
+        index = var.index.astype(str).map(_visible)
         _refuse_duplicates("gene", index, "sum or drop the copies, or call adata.var_names_make_unique()", path)
         names: list[str | None] = [None if name.lower() in MISSING else name for name in index]
         drops[SHARED_SYMBOL] = names.count(None)
@@ -87,7 +94,7 @@ def _genes(
         what = f"no column {gene_symbols!r} of names in var"
         raise CellDualityError(what, code="unknown-column", where=str(path), hint=hint)
     else:
-        series = columns[gene_symbols].astype(object).where(columns[gene_symbols].notna(), "").astype(str).str.strip()
+        series = columns[gene_symbols].astype(object).where(columns[gene_symbols].notna(), "").astype(str).map(_visible)
         alone = ~(series.str.lower().isin(MISSING) | series.duplicated(keep=False))
         names = [str(name) if good else None for name, good in zip(series, alone, strict=True)]
         drops[SHARED_SYMBOL] = int((~alone).sum())
@@ -138,7 +145,7 @@ def _obs(
             raise CellDualityError(f"no column {column!r} in obs", code="unknown-column", where=str(path), hint=hint)
         if name in further:
             codes, found = obs[column].factorize()
-            texts[name] = np.array([*(" ".join(str(value).split()) for value in found), ""], dtype=object)[codes]
+            texts[name] = np.array([*(_visible(str(value)) for value in found), ""], dtype=object)[codes]
             continue
         given = named if name == "perturbation" else ()
         texts[name], missing = labels_of(obs[column], given, f"{path}, obs[{column!r}]")
@@ -153,17 +160,34 @@ def _obs(
     return pandas.DataFrame(kept, index=index.astype(str)), keep, {why: n for why, n in drops.items() if n}
 
 
+def _visible(text: str) -> str:
+    """Return the text with white space folded, without what nobody sees, and each character in one spelling.
+
+    Examples
+    --------
+    >>> _visible("\\ufeffT \\u00a0cell\\u200b"), _visible("u\\u0308") == "\\u00fc"
+    ('T cell', True)
+    """
+    if text.isascii():
+        return " ".join(text.split())
+    seen = (letter for letter in unicodedata.normalize("NFC", text) if unicodedata.category(letter) != "Cf")
+    return " ".join("".join(seen).split())
+
+
 def labels_of(series: Series[Any], named: Collection[str], where: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return (labels as text, which cells have none); ``named`` are labels, even if they read like none."""
     codes, found = series.factorize()
     # A label is one line of a prompt, so white space is folded; tags would be read as the end of an answer.
-    texts = [" ".join(str(label).split()) for label in found]
+    texts = [_visible(str(label)) for label in found]
     kinds = np.array([*("" if t.lower() in MISSING and t not in named else t for t in texts), ""], dtype=object)
     labels: NDArray[Any] = kinds[codes]
     missing = labels == ""
     if tagged := sorted(label for label in kinds if "<" in label or ">" in label):
         what = f"label {tagged[0]!r} holds an angle bracket"
         raise CellDualityError(what, code="unusable-label", where=where, hint="rename the label")
+    if long := sorted(label for label in kinds if len(label) > LONGEST_LABEL):
+        what = f"label {long[0][:40]!r}... has {len(long[0])} characters"
+        raise CellDualityError(what, code="unusable-label", where=where, hint="shorten the label")
     if missing.all():
         hint = "choose another --label-column"
         raise CellDualityError("every label is missing", code="no-labels", where=where, hint=hint)
@@ -195,7 +219,7 @@ def _are_logs(stored: StoredMatrix) -> bool:
 def _are_counts(stored: StoredMatrix, expression: Expression, path: Path) -> bool:
     """Return whether the values are counts, once all of them are checked."""
     bad = negative = 0
-    highest, whole = 0.0, True
+    highest, whole, one, differ = 0.0, True, 0.0, False
     for values in stored.values():
         if values.size == 0:
             continue
@@ -208,6 +232,9 @@ def _are_counts(stored: StoredMatrix, expression: Expression, path: Path) -> boo
         if whole and values.dtype.kind == "f":
             whole = bool((values == np.floor(values)).all())
         highest = max(highest, high)
+        if not differ and (expressed := values[values > 0]).size:
+            one = one or float(expressed[0])
+            differ = bool((expressed != one).any())
     found = f"the values are {'whole numbers' if whole else 'fractions'} up to {highest:g}"
     hint = "repair the matrix"
     if bad:
@@ -218,6 +245,9 @@ def _are_counts(stored: StoredMatrix, expression: Expression, path: Path) -> boo
         hint = "store counts or log1p values"
     elif not highest:
         code, what = "empty-matrix", "the matrix is all zeros"
+    elif not differ:
+        code, what = "no-order", f"every expressed gene has the value {one:g}: nothing says which is the higher"
+        hint = "store counts or log1p values, not which genes are expressed"
     elif expression == "auto" and whole != (highest >= LOG_CEILING):
         code, what = "doubtful-values", f"cannot tell counts from log1p values: {found}"
         hint = "use --expression counts" if whole else "store raw counts or log1p of counts per 10,000"

@@ -43,8 +43,9 @@ TABLES = (
         "Table 2, cell type annotation",
         "identity",
         "cell_type_annotation",
-        {"he_2020_liver": "He-2020-Liver", "segerstolpe_2016": "Segerstolpe-2016", "xin_2016": "Xin-2016",
-         "ma_2020": "Ma-2020 (mouse, OOD)", "bastidas_ponce_2019": "Bastidas-Ponce-2019 (mouse, OOD)"},
+        {"he_2020_liver": "He-2020-Liver (ID)", "segerstolpe_2016": "Segerstolpe-2016 (ID)",
+         "xin_2016": "Xin-2016 (ID)", "ma_2020": "Ma-2020 (mouse, OOD)",
+         "bastidas_ponce_2019": "Bastidas-Ponce-2019 (mouse, OOD)"},
         LABELS,
         {"paper, SFT": "94.83 94.67 98.76 98.73 99.45 99.01 80.22 74.95 72.87 57.24",
          "paper, CellDuality": "96.34 95.41 99.81 99.78 99.52 99.08 82.03 81.78 88.45 78.12"},
@@ -54,7 +55,8 @@ TABLES = (
         "Table 3, drug sensitivity",
         "dynamics",
         "drug_sensitivity_prediction",
-        {"gse149383": "GSE149383 (lung)", "gse117872": "GSE117872 (oral)", "gse110894": "GSE110894 (mouse, OOD)"},
+        {"gse149383": "GSE149383 (lung, ID)", "gse117872": "GSE117872 (oral, ID)",
+         "gse110894": "GSE110894 (mouse, OOD)"},
         LABELS,
         {"paper, SFT": "98.91 98.89 96.78 97.12 96.45 96.42",
          "paper, CellDuality": "99.12 99.10 97.23 97.58 96.12 96.08"},
@@ -64,7 +66,7 @@ TABLES = (
         "Table 4, perturbation response",
         "dynamics",
         "perturbation_response_generation",
-        {"ood": "sci-Plex3, drugs held out"},
+        {"ood": "sci-Plex3, drugs held out (OOD)"},
         {"scfid": "scFID", "mmd": "MMD²", "wasserstein": "W1"},
         {},
         OTHER_SPACE.format(space="scGPT's embedding"),
@@ -73,7 +75,7 @@ TABLES = (
         "Table 5, conditional cell generation",
         "identity",
         "conditional_cell_generation",
-        {"human_immune": "human immune"},
+        {"human_immune": "human immune (ID)"},
         {**{f"knn_agreement_{k}": f"k-NN {k}" for k in (3, 5, 10, 25)}, "gromov_wasserstein": "GW"},
         {},
         OTHER_SPACE.format(space="Cell2Sentence's expression space"),
@@ -82,13 +84,21 @@ TABLES = (
 
 
 def shown(table: PaperTable, runs: list[dict[str, Any]]) -> Table:
-    """Return the table of the runs, one a seed; a dash stands where none has the number."""
+    """Return the table of the runs, one a seed; a dash stands where none has the number, with the reason below."""
     seeds = f"{len(runs)} seeds" if len(runs) != 1 else "1 seed"
-    made = Table(
-        "model", title=f"{table.title} ({seeds})", title_justify="left",
-        caption=f"{table.note} –: not in these runs.", caption_justify="left",
-    )  # fmt: skip
     keys = [(section, metric) for section in table.sets for metric in table.metrics]
+    why = {
+        f"{table.sets[section]}, {table.metrics[metric]}": one["note"]
+        for run in runs
+        for column in run["columns"].values()
+        for section, metric in keys
+        if (one := column["metrics"].get(f"{table.task}@{section}/{metric}", {})).get("value", 0) is None
+        if one.get("note")
+    }
+    caption = f"{table.note} –: {'; '.join([*map(': '.join, why.items()), 'else ' * bool(why) + 'not in these runs'])}."
+    made = Table(
+        "model", title=f"{table.title} ({seeds})", title_justify="left", caption=caption, caption_justify="left",
+    )  # fmt: skip
     for section, metric in keys:
         made.add_column(f"{table.sets[section]}\n{table.metrics[metric]}", justify="right")
     dashes = [NO_TABLE] * len(keys)

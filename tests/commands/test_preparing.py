@@ -22,6 +22,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import read_manifest
 from data_prep.sources import JOINED, file_sha256, tasks_of_sources
 from tests.commands.conftest import invoke
@@ -272,6 +273,8 @@ class TestScreens:
             ("settings-clash", ["--drug", "nutlin", "--drug-column", "target", "--exposure-column", "batch"], {}),
             ("needs-another", ["--drug", "nutlin", *SCREEN], {}),
             ("unusable-label", ["--drug", "<nutlin>", "--exposure-column", "batch"], {}),
+            ("unusable-label", SCREEN, {"target": ["NT", "x" * 501] * 60}),
+            ("told-by-question", ["--drug-column", "target", "--exposure-column", "seen"], {"seen": [*"nnyy"] * 30}),
         ],
     )
     def test_that_cannot_be_prepared_so_are_refused(self, screen, code, words, obs):
@@ -336,13 +339,34 @@ class TestFilesOfTheUser:
         assert mine.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize(
+    ("kinds", "labels", "lost"),
+    [
+        (["T cell", "T \u00a0cell\u200b", "NK"], ("NK", "T cell"), 0),
+        (["M\u00fcller", "Mu\u0308ller", "\ufeffNK"], ("M\u00fcller", "NK"), 0),
+        (["T cell", "?", "NK"], ("NK", "T cell"), 30),
+        (["T cell", "#N/A", "not screened"], (), 60),
+    ],
+)
+def test_a_label_is_what_is_seen_of_it_and_what_says_that_there_is_none_is_none(prepare, tmp_path, kinds, labels, lost):
+    write_cells(tmp_path / "mine.h5ad", kind=kinds * 30)
+    if labels:
+        folder = prepare()
+        assert labels_of(folder)["cell_type"] == labels
+        assert read_manifest(folder / "cells.jsonl")["drops"] == ({MISSING_LABEL: lost} if lost else {})
+    else:
+        with refused("nothing-to-ask"):
+            prepare()
+
+
 def test_what_may_be_a_mistake_is_noted_and_labels_that_differ_by_case_are_named(prepare, tmp_path):
     def notes(*kinds: str) -> list[str]:
         write_cells(tmp_path / "mine.h5ad", kind=[*kinds] * 30)
         return read_manifest(prepare() / "vocabulary.json").get("notes", [])
 
-    [note] = notes("T cell", "Unknown", "NK")
-    assert "'Unknown'" in note
+    for unknown in ("Unknown", "low-quality cells"):
+        [note] = notes("T cell", unknown, "NK")
+        assert repr(unknown) in note
     assert notes("T cell", "nan", "NK") == []
     assert labels_of(tmp_path / "data") == {"cell_type": ("NK", "T cell")}
     with refused("duplicate-labels") as error:

@@ -94,6 +94,17 @@ def test_sample_keeps_every_class_and_the_proportions(counts, seed, data):
     assert chosen == choose_some(dict(reversed(classes.items())), count, np.random.default_rng(seed))
 
 
+def test_of_more_classes_than_a_question_lists_there_are_as_many_as_there_is_room_for():
+    labels, rng = cells_of([9, *[3] * 40, 2, 1]), np.random.default_rng(0)
+    found = Counter(labels[name] for name in choose_some(labels, 30, rng, few=10, kept=["type 0"]))
+    assert (found.total(), len(found), min(found.values())) == (30, 10, 3)
+    assert found["type 0"] >= 3
+    assert len(choose_labelled(labels, 5, rng, few=10)) == 5
+    for choose in (choose_some, choose_labelled):
+        with refused("wrong-count"):
+            choose(labels, 30, rng, few=43)
+
+
 IFN = "cytokine IFN-beta"
 
 worlds = st.dictionaries(

@@ -31,7 +31,10 @@ GENES = tuple(f"G{number:02}" for number in range(36))
 DRUG = "drug X 2 uM"
 OWN = f"{Path(__file__).parents[1]}/stack/my_pair.py:DropoutRecovery"
 RESPONSE, EXPOSURE = "perturbation_response_generation", "drug_exposure_prediction"
-PAIRS = {name: name for name in ("cell_type_annotation", "conditional_cell_generation", RESPONSE, EXPOSURE)}
+IDENTIFICATION = "perturbation_identification"
+PAIRS = {
+    name: name for name in ("cell_type_annotation", "conditional_cell_generation", RESPONSE, EXPOSURE, IDENTIFICATION)
+}
 
 
 def block(kind: str) -> tuple[str, ...]:
@@ -197,6 +200,29 @@ def test_any_pair_is_asked_by_name_and_a_label_pair_as_annotate_asks_it(trained,
     assert {len(genes) for genes in names_of(missed)} == {3}, "a quarter of twelve"
 
 
+@pytest.mark.parametrize("verify", [0, 2])
+def test_what_was_done_to_a_cell_is_named_beside_an_untreated_cell_of_its_type(trained, scribe, tmp_path, verify):
+    asked, model = scribe(), Model.load(trained)
+    screen = anndata.concat([cells_of(TYPES * 2), cells_of(TYPES * 2, treated=True)])
+    screen.obs["cell_type"] = screen.obs["kind"]
+    model.predict(IDENTIFICATION, screen, verify=verify, progress=False)
+    assert screen.obs["perturbation_cellduality"].tolist() == screen.obs["perturbation"].tolist()
+    renamed = screen[::-1].copy()
+    renamed.obs = renamed.obs[["cell_type"]].assign(stim=["drug"] * 6 + ["ctrl"] * 6)
+    model.predict(IDENTIFICATION, renamed, control=("stim", "ctrl"), verify=verify, progress=False)
+    assert renamed.obs["perturbation_cellduality"].tolist() == [DRUG] * 6 + ["control"] * 6
+    new, control, out = tmp_path / "new.h5ad", tmp_path / "control.h5ad", tmp_path / "out.h5ad"
+    treated = screen[6:9].copy()
+    anndata.AnnData(treated.X, treated.obs[["cell_type"]], treated.var).write_h5ad(new)
+    screen[screen.obs_names.str.startswith("t") & (screen.obs["kind"] != "NK")].copy().write_h5ad(control)
+    of = ("--model", trained, "--out", out, "--verify", verify)
+    invoke("predict", IDENTIFICATION, new, "--control", control, *of)
+    assert anndata.read_h5ad(out).obs["perturbation_cellduality"].tolist() == [DRUG, "unassigned", DRUG]
+    assert all("Untreated cell: " in prompt for prompt, _ in asked.asked if prompt.startswith("Name the perturbation"))
+    with refused("missing-file"):
+        invoke("predict", IDENTIFICATION, new, "--control", tmp_path / "no.h5ad", *of)
+
+
 def test_commands_write_files_whatever_weights_say(trained, tmp_path):
     """Random weights write nonsense: that is data, with the reason why nothing could be read."""
     source, out = tmp_path / "new.h5ad", tmp_path / "out.h5ad"
@@ -248,6 +274,10 @@ CONTROLS, TREATED = cells_of(["B", "T"]), cells_of(["B", "T"], treated=True)
         ("unshown-value", lambda model: model.generate("B", given={"drug": "X"})),
         ("unshown-value", lambda model: model.predict(EXPOSURE, CONTROLS, given={"durg": "X"})),
         ("no-control", lambda model: model.predict(EXPOSURE, CONTROLS, control=("kind", "B"))),
+        ("no-control", lambda model: model.predict(IDENTIFICATION, TREATED)),
+        ("no-control", lambda model: model.predict(IDENTIFICATION, CONTROLS, control=("state", "resting"))),
+        ("no-control", lambda model: model.predict(IDENTIFICATION, changed(obs=CONTROLS.obs[["kind"]]))),
+        ("no-control", lambda model: model.predict(RESPONSE, CONTROLS, control=CONTROLS)),
         ("unknown-task", lambda model: model.predict("nothing", CONTROLS)),
         ("unknown-label", lambda model: model.predict(RESPONSE, CONTROLS, given={"perturbation": "drug Y"})),
         ("unknown-column", lambda model: model.predict(EXPOSURE, changed(obs=CONTROLS.obs[[]]))),

@@ -93,9 +93,12 @@ class TestBaselinesOfLabels:
 def plant(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes the metrics of a run, {column: {metric: value}}, and gives its folder."""
 
-    def write(run: str, **columns: dict[str, float]) -> Path:
+    def write(run: str, **columns: dict[str, float | None]) -> Path:
         found = {
-            name: {"kind": "checkpoint", "metrics": {key: {"value": v, "better": "higher"} for key, v in own.items()}}
+            name: {
+                "kind": "checkpoint",
+                "metrics": {key: {"value": v, "better": "higher", "note": "9 cells"} for key, v in own.items()},
+            }
             for name, own in columns.items()
         }
         settings = {"format": "cellduality-metrics", "version": 2, "split": "test", "settings": {"neighbours": []}}
@@ -132,8 +135,11 @@ class TestPaperTables:
         of_set = "cell_type_annotation@he_2020_liver/accuracy"
         plant("identity/0", duality={of_set: 0.5, "cell_type_annotation@ma_2020/macro_f1": 0.25})
         plant("identity/1", duality={of_set: 0.7, ACCURACY: 0.9})
-        plant("dynamics/0", duality={"perturbation_response_generation@ood/mmd": 0.1234})
-        lines = [line.replace("│", " ").split() for line in script("paper_tables").splitlines()]
+        response = "perturbation_response_generation@ood"
+        plant("dynamics/0", duality={f"{response}/mmd": 0.1234, f"{response}/scfid": None})
+        printed = script("paper_tables")
+        assert printed.count("9 cells") == 1, "why there is a dash"
+        lines = [line.replace("│", " ").split() for line in printed.splitlines()]
         ours = [line for line in lines if line and line[0] == "duality"]
         assert ours == [
             ["duality", "60.00", "±", "14.14", *"––––––", "25.00", "–", "–"],

@@ -31,10 +31,19 @@ def counts() -> Callable[..., np.ndarray]:
     return make
 
 
+MOUSE = [name for name in sorted(mouse_symbols()) if to_human([name])[0][0]][:300]
+HUMAN = [str(name) for name in to_human(MOUSE)[0]]
+
+
+def gene(number: int) -> str:
+    """Return a human symbol, as all human sets name their genes; of the first 300, that of the mouse's gene."""
+    return HUMAN[number] if number < len(HUMAN) else f"G{number}"
+
+
 @pytest.fixture
 def mouse_genes() -> list[str]:
     """Return 300 mouse symbols, each of one human gene."""
-    return [name for name in sorted(mouse_symbols()) if to_human([name])[0][0]][:300]
+    return list(MOUSE)
 
 
 @pytest.fixture
@@ -55,7 +64,7 @@ def write_counts(write_table) -> Callable[..., Path]:
     """Return a function that writes a table of genes by cells."""
 
     def write(name: str, values: np.ndarray, cells: Sequence[str], genes: Sequence[str] = (), **shape: Any) -> Path:
-        genes = genes or [f"G{number}" for number in range(values.shape[1])]
+        genes = genes or [*map(gene, range(values.shape[1]))]
         corner = shape.pop("corner", ["gene"])
         lines = [[gene, *row] for gene, row in zip(genes, values.T.tolist(), strict=True)]
         return write_table(name, [[*corner, *cells], *lines], **shape)

@@ -15,6 +15,7 @@ from data_prep.datasets.kang_2018_ifnb import AMBIGUOUS, FILES, MARKERS, RED_BLO
 from data_prep.download.fetching import fetch
 from data_prep.h5ad.matrices import StoredMatrix
 from tests.data_prep.conftest import toy_cells
+from tests.data_prep.datasets.conftest import gene
 from tests.refused import refused
 
 TYPES = {
@@ -82,7 +83,7 @@ def human_immune(tmp_path, counts):
     def make(change=None, kinds=IMMUNE):
         values = scipy.sparse.csr_matrix(counts(len(kinds), 233).astype(np.float32))
         ids = [f"ENSG{number:011}" for number in range(233)]
-        symbols = [f"G{number}" for number in range(230)] + ["G0", "G1", ids[232]]
+        symbols = [*map(gene, range(230)), gene(0), gene(1), ids[232]]
         obs = {"cell_type": kinds, "tissue": ["spleen", "liver"] * 25, "donor_id": ["A29", "A31"] * 25}
         stored = {"x": change(values)} if change else {"x": values.log1p(), "raw": values}
         named = {"genes": ids, "var": {"feature_name": pd.Categorical(symbols)}}
@@ -97,7 +98,7 @@ def test_counts_come_from_raw_under_symbols(load, human_immune, counts, tally):
     adata = load("human_immune", human_immune())
     assert tally(adata) == {"classical monocyte": 25, "naive B cell": 20}
     assert adata.uns["counts"]
-    assert adata["cell7", "G5"].X.toarray().item() == counts(len(IMMUNE), 233)[7, 5]
+    assert adata["cell7", gene(5)].X.toarray().item() == counts(len(IMMUNE), 233)[7, 5]
     assert adata.n_vars == 230
     assert adata.uns["drops"] == {
         "gene without a symbol": 1,
@@ -187,19 +188,20 @@ def test_no_marker_stands_for_two_types_or_is_what_the_cytokine_raises():
 
 PREFIX = "GSE92742_Broad_LINCS_"
 GCTX = PREFIX + "Level3_INF_mlr12k_n1319138x12328.gctx"
-KINDS = ["trt_cp"] * 5 + ["ctl_vehicle"] * 3 + ["trt_sh"] * 2 + ["trt_cp"] * 2
+KINDS = (["trt_cp"] * 5 + ["ctl_vehicle"] * 3 + ["trt_sh"] * 2 + ["trt_cp"] * 2) * 4
 PROFILES = [f"CPC005_A375_6H:{number}" for number in range(len(KINDS))]
+INTENSITIES = (np.arange(len(KINDS) * 40, dtype=np.float32).reshape(len(KINDS), -1) % 97) / 10 + 4
 
 
 @pytest.fixture
 def l1000(tmp_path, write_table):
     """A .gctx: profiles by genes in /0/DATA/0/matrix, ids in /0/META; the tables beside it in another order."""
-    genes = [str(5720 + number) for number in range(7)]
+    genes = [str(5720 + number) for number in range(40)]
     with h5py.File(tmp_path / GCTX, "w") as store:
-        store["0/DATA/0/matrix"] = np.arange(len(KINDS) * 7, dtype=np.float32).reshape(len(KINDS), -1) / 10 + 4
+        store["0/DATA/0/matrix"] = INTENSITIES
         store["0/META/ROW/id"] = np.array(genes, dtype="S")
         store["0/META/COL/id"] = np.array(PROFILES, dtype="S")
-    info = [[gene, f"SYM{gene}", "a gene", int(number in (1, 4, 6)), 1] for number, gene in enumerate(genes)]
+    info = [[name, gene(number), "a gene", int(number % 5 > 0), 1] for number, name in enumerate(genes)]
     inst = []
     for number, (name, kind) in enumerate(zip(PROFILES, KINDS, strict=True)):
         drug = "DMSO" if kind == "ctl_vehicle" else "vorinostat" if number % 2 else "trichostatin-a"
@@ -218,15 +220,16 @@ def l1000(tmp_path, write_table):
 def test_compounds_and_vehicle_of_the_landmark_genes(load, l1000, tally, monkeypatch, block):
     monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (block,))
     adata = load("l1000", l1000)
-    found = {"drug trichostatin-a 10 uM": 4, "drug vorinostat 10 uM": 3, "control": 3}
+    found = {"drug trichostatin-a 10 uM": 16, "drug vorinostat 10 uM": 12, "control": 12}
     assert tally(adata, "perturbation") == found
-    assert list(adata.var_names) == ["SYM5721", "SYM5724", "SYM5726"]
+    assert list(adata.var_names) == [gene(number) for number in range(40) if number % 5]
     assert adata.uns["drops"] == {
-        "profile that is neither of a compound nor of its vehicle": 2,
-        "gene that was inferred, not measured": 4,
+        "profile that is neither of a compound nor of its vehicle": 8,
+        "gene that was inferred, not measured": 8,
     }
     assert not adata.uns["counts"]
-    assert np.allclose(adata[[PROFILES[0], PROFILES[10]]].X.toarray(), [[4.1, 4.4, 4.6], [11.1, 11.4, 11.6]])
+    landmarks = [number for number in range(40) if number % 5]
+    assert np.allclose(adata[[PROFILES[0], PROFILES[10]]].X.toarray(), INTENSITIES[[0, 10]][:, landmarks])
     assert set(adata.obs.loc[adata.obs["perturbation"] == "control", "drug"]) == {""}
 
 
@@ -270,7 +273,7 @@ def sciplex3(tmp_path, counts):
         columns = {"perturbation": pd.Categorical(drugs), "dose_value": doses, "cell_line": pd.Categorical(lines)}
         cells = [f"A01_{number}" for number in range(len(drugs))]
         values = layout(counts(len(drugs)).astype(np.float32))
-        return {SCIPLEX: toy_cells(tmp_path / SCIPLEX, values, cells=cells, **columns)}
+        return {SCIPLEX: toy_cells(tmp_path / SCIPLEX, values, cells=cells, genes=[*map(gene, range(230))], **columns)}
 
     return make
 
@@ -287,5 +290,5 @@ def test_control_is_the_vehicle_and_doses_are_nanomolar(load, sciplex3, tally, m
         "drug Trametinib 10000 nM": 3,
     }
     assert adata.uns["drops"] == {"cell without a label": 4}
-    assert adata["A01_13", "G5"].X.toarray().item() == counts(len(DRUGS))[13, 5]
+    assert adata["A01_13", gene(5)].X.toarray().item() == counts(len(DRUGS))[13, 5]
     assert set(adata.obs.loc[adata.obs["perturbation"] == "control", "dose"]) == {""}

@@ -12,6 +12,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
+from tests.data_prep.datasets.conftest import gene
 from tests.refused import refused
 
 WELLS = "GSE110894_SingleCellInfo.xlsx"
@@ -98,7 +99,7 @@ def gse149383(counts, write_table, write_counts):
         values = counts(len(PC9))
         values[:, 229] = 1
         values[5, 229] = 5000
-        genes, names = [*(f"G{number}" for number in range(229)), "MT-ND1"], [cell for cell, _ in PC9]
+        genes, names = [*map(gene, range(229)), "MT-ND1"], [cell for cell, _ in PC9]
         table = write_counts("erl_total_data_2K.csv", values, names, genes, separator=",", corner=[""])
         return {table.name: table, "erl_total_2K_meta.csv": write_table("erl_total_2K_meta.csv", cells, ",")}
 
@@ -139,7 +140,7 @@ def he_2020_liver(counts, write_table, write_counts):
     values[0, 225:3000] = 1  # 3,000 genes less the one that is zero: below the cap
     values[1, 225:3001] = 1  # 3,000 genes: a doublet
     values[2, 220:224] = 400  # far more than a tenth of its counts
-    genes = [f"G{number}" for number in range(3096)] + ["G0", "G1", "G2", "G3"]
+    genes = [*map(gene, range(3096)), gene(0), gene(1), gene(2), gene(3)]
     genes[220:224] = [f"MT-{number}" for number in range(4)]
     cells = [f"ACGT{number:03}-1" for number in range(len(LIVER_TYPES))]
     labels = [["orig.ident", "Cell_type_in_each_tissue", "Cell_type_in_merged_data"]]
@@ -160,7 +161,7 @@ def test_rare_types_go_before_the_marker_is_stripped_from_the_rest(load, he_2020
         "cell of a type with fewer than 20 cells": 19,
     }
     assert set(adata.obs["tissue"]) == {"liver"}
-    assert adata["ACGT010-1", "G5"].X.toarray().item() == counts(len(LIVER_TYPES), 3100)[10, 5]
+    assert adata["ACGT010-1", gene(5)].X.toarray().item() == counts(len(LIVER_TYPES), 3100)[10, 5]
     labels = he_2020_liver[ANNOTATION]
     labels.write_text(labels.read_text().replace("B Cell CD79A", "B Cell CD79B", 11))
     assert set(load("he_2020_liver", he_2020_liver).obs["cell_type"]) == {"NK/T Cell", "Cholangiocyte"}
@@ -219,8 +220,8 @@ def segerstolpe_2016(write_table):
     counts[:10_001, 0] = 1  # 10,000 genes, one name being there twice: a doublet
     counts[:10_000, 1] = 1
     counts[GENE_ROWS:] = 5000
-    names = [f"G{number}" for number in range(GENE_ROWS)] + ["ERCC-00002", "ERCC-00003", "eGFP"]
-    names[7] = "G6"
+    names = [*map(gene, range(GENE_ROWS)), "ERCC-00002", "ERCC-00003", "eGFP"]
+    names[7] = gene(6)
     lines = [["#samples", *cells]]
     for number, (name, row) in enumerate(zip(names, counts.tolist(), strict=True)):
         lines.append([name, f"NM_{number}", *("0.5" if count else "0" for count in row), *row])
@@ -257,7 +258,7 @@ def xin_2016(tmp_path, counts, write_table):
     """Triplets of two donors whose barcodes repeat, symbols beside other names, and the user's labels."""
 
     def make(leave_out: str = ""):
-        genes = [f"G{number}" for number in range(228)] + ["ENSG00000000003", "chromosome_EGFP", "G0"]
+        genes = [*map(gene, range(228)), "ENSG00000000003", "chromosome_EGFP", gene(0)]
         with tarfile.open(tmp_path / ARCHIVE, "w") as pack:
             for sample in DONORS:
                 matrix = io.BytesIO()
@@ -285,7 +286,7 @@ def test_triplets_of_all_donors_are_joined_and_labelled_by_the_user(load, xin_20
     assert tally(adata, "donor") == {"Donor_1": 24, "Donor_2": 24}
     assert adata.n_vars == 228
     assert adata.uns["drops"] == {"gene without a symbol (ENSG..., chromosome...)": 2}
-    assert adata[f"{DONORS[1]}_AAAC03-1", "G5"].X.toarray().item() == counts(CELLS, 231)[3, 5]
+    assert adata[f"{DONORS[1]}_AAAC03-1", gene(5)].X.toarray().item() == counts(CELLS, 231)[3, 5]
 
 
 def test_lacking_labels_genes_and_a_cut_off_archive_are_refused(load, xin_2016):

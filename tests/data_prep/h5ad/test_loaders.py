@@ -55,6 +55,7 @@ def with_value(value: float) -> np.ndarray:
         ({"x": with_value(np.inf)}, "log1p", "bad-values", ""),
         ({"x": with_value(-0.5)}, "auto", "negative-values", ""),
         ({"x": counts() + 0.5}, "log1p", "doubtful-values", ""),
+        ({"x": 30 * (counts() > 20)}, "counts", "no-order", ""),
         ({"x": np.minimum(counts(), 7)}, "auto", "doubtful-values", ""),
         ({"genes": ["G0", *(f"G{n}" for n in range(11))]}, "auto", "duplicate-names", "var_names_make_unique"),
         ({"cells": ["c0", *(f"c{n}" for n in range(23))]}, "auto", "duplicate-names", "obs_names_make_unique"),
