@@ -13,8 +13,7 @@ import numpy as np
 
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import Answer, OneOf, read_trace
-from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, Trace, put
-from cellduality_plugin.policies.memo import Asked, Memo
+from cellduality_plugin.policies.base import After, Asked, Memo, Policy, PolicyError, Question, Trace, put
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import DualTask

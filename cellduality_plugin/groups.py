@@ -12,7 +12,7 @@ from typing import TypeVar
 from cellduality_plugin.duals import Dual
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import Answer
-from cellduality_plugin.policies.memo import Asked, Memo
+from cellduality_plugin.policies.base import Asked, Memo
 from cellduality_plugin.rewards import Verdict
 
 T = TypeVar("T")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import logging
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,17 +18,21 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import AppendLog
 from cellduality_plugin.groups import Group, Score
 from cellduality_plugin.parsing import MAX_CHARACTERS
-from cellduality_plugin.policies.base import After, PolicyError, Question, Trace
-from cellduality_plugin.policies.memo import Asked
-from cellduality_plugin.policies.recorded import prompt_key
+from cellduality_plugin.policies.base import After, Asked, PolicyError, Question, QuestionPolicy, Trace, What
 
 SCHEMA = 1
+NOT_RECORDED = "not_recorded"
 MAX_TEXT = MAX_CHARACTERS + 1
 """So much of a text is kept: the parser reads nothing of a longer one, nor of what is kept of it."""
 
 Row: TypeAlias = dict[str, Any]
 
 _log = logging.getLogger(__name__)
+
+
+def prompt_key(prompt: str) -> str:
+    """Return the first 16 hex digits of a prompt's SHA-256: its name in the records of a group."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Recorder:
@@ -161,3 +167,44 @@ def _row(line: bytes, where: str) -> Row | None:
             what, hint = f"{name!r} is missing or malformed", "record the run again"
             raise CellDualityError(what, code="malformed-row", where=where, hint=hint)
     return row
+
+
+class RecordedPolicy(QuestionPolicy):
+    """Plays the dual from ``rows``, the records of one group: repeats what the policy answered then.
+
+    The answer to anything else is ``PolicyError(NOT_RECORDED)``.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self._answers: dict[Question, Mapping[str, Any]] = {}
+        for row in rows:
+            for call in row["calls"]:
+                with contextlib.suppress(KeyError, TypeError):  # a malformed call is one that was not recorded
+                    self._answers[str(call["prompt"]), _asked_in(call)] = call
+
+    async def answer(self, question: Question) -> Any:
+        """Return the recorded text, or log-probabilities."""
+        prompt, what = question
+        call = self._answers.get((prompt_key(prompt), what), {})
+        if isinstance(call.get("error"), str):
+            raise PolicyError(call["error"])
+        drawn = isinstance(what, int | Trace)
+        found = call.get("response" if drawn else "log_probs")
+        if drawn and isinstance(found, str):
+            return found
+        numbers = isinstance(found, list) and all(value is None or isinstance(value, float | int) for value in found)
+        if found is not None and numbers and not drawn:
+            return [math.nan if value is None else float(value) for value in found]
+        raise PolicyError(NOT_RECORDED)
+
+
+def _asked_in(call: Mapping[str, Any]) -> What:
+    """Return what was asked beside the prompt; a generated response stands beside its draw."""
+    if "trace" in call:
+        return Trace(call["trace"])
+    if "given" in call:
+        return After(call["given"], call["response"])
+    if "responses" in call:
+        return tuple(call["responses"])
+    return call["draw"] if "draw" in call else call["response"]  # type: ignore[no-any-return]

@@ -16,8 +16,7 @@ from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.groups import Group, Score, votes_for
 from cellduality_plugin.monitors import Rollout, group_logs, reward_logs, rollout_logs
 from cellduality_plugin.parsing import Answer, OneOf
-from cellduality_plugin.policies.base import Policy, PolicyError
-from cellduality_plugin.policies.memo import Memo
+from cellduality_plugin.policies.base import Memo, Policy, PolicyError
 from cellduality_plugin.rewards import Verdict
 
 QUANTUM = 2**-10

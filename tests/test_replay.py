@@ -167,7 +167,7 @@ def test_what_was_not_recorded_is_counted_and_does_not_count(config_of, recorded
     mine = [result for result in results if result["task"] == NAME]
     column = work.columns[NAME, "posterior"]
     assert column.missing == sum(result["reward"] is None for result in mine) > 0
-    assert len(column.rewards) + column.missing == len(mine)
+    assert column.summary()[0] + column.missing == len(mine)
     assert {result["failure"] for result in mine if result["reward"] is None} == {"not_recorded"}
     assert all(result["failure"] in ("no_answer", "unknown_label") for result in mine if result["reward"] is not None)
 
@@ -177,13 +177,13 @@ def test_gold_gives_the_correlation_with_the_truth(config_of, recorded, replay):
     for column in replay(config_of("oracle"))[0].columns.values():
         lists = column.task in ("conditional_cell_generation", "perturbation_response_generation")
         # A list earns its truth times its validity, rounded to a 1024th.
-        assert column.correlation(column.truths) == pytest.approx(1.0, abs=0.5 if lists else 1e-9)
+        assert column.summary()[-1] == pytest.approx(1.0, abs=0.5 if lists else 1e-9)
 
 
 def test_rows_without_gold_have_no_correlation_with_it_and_no_oracle(config_of, recorded, replay):
     recorded(config_of("duality"), labelled=False)
     work, results = replay(config_of("duality"))
-    assert {column.correlation(column.truths) for column in work.columns.values()} == {None}
+    assert {column.summary()[-1] for column in work.columns.values()} == {None}
     assert {result["truth"] for result in results} == {None}
     with refused("needs-gold"):
         replay(config_of("duality"), {NAME: "oracle"})
@@ -213,15 +213,14 @@ def test_files_are_those_of_a_folder_or_named_each_once(tmp_path):
 def test_a_column_is_the_mean_over_rollouts_and_the_spread_within_groups():
     column = Column("t", "r")
     column.add([None], [0.5], [None])
-    assert (column.mean, column.spread, column.flat, column.correlation(column.recorded)) == (None,) * 4
+    assert column.summary() == (0, None, None, None, None, None)
     column.add([0.0, 1.0], [0.5, 0.5], [None, 1.0])
     column.add([0.5, 0.5, None], [0.5, 0.25, 0.0], [None, None, None])
     column.add([1.0], [1.0], [1.0])
-    assert (len(column.rewards), column.missing, len(column.spreads)) == (5, 2, 2)
-    assert (column.mean, column.spread, column.flat) == (0.6, 0.25, 0.5)
-    assert column.correlation(column.truths) is None
+    count, mean, spread, flat, _, true = column.summary()
+    assert (count, column.missing, mean, spread, flat, true) == (5, 2, 0.6, 0.25, 0.5, None)
     column.add([0.0], [0.0], [0.5])
-    assert column.correlation(column.truths) == pytest.approx(1.0)
+    assert column.summary()[-1] == pytest.approx(1.0)
 
 
 def test_records_can_be_read_by_any_other_program(config_of, recorded, tmp_path):

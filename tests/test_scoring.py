@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from cellduality_plugin.examples import Mask
 from cellduality_plugin.groups import Score, votes_for
 from cellduality_plugin.parsing import Answer
-from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.policies.memo import Memo
+from cellduality_plugin.policies.base import Memo, PolicyError
 from cellduality_plugin.scoring import Scorer, quantise
 from cellduality_plugin.tasks import TASKS
 from tests.play import Choosing, Saying, member, roll, row
