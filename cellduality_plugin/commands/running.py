@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Exit, Option
 
 from cellduality_plugin.commands.arguments import wide_console
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.errors import CellDualityError, needs_extra
 
 if TYPE_CHECKING:
     from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine
@@ -121,11 +121,14 @@ def serve_reward(
     --model runs/cpu/sft`
     """
     from cellduality_plugin.config import Config
-    from cellduality_plugin.openrlhf_hooks.remote import serving
+    from cellduality_plugin.openrlhf_hooks.remote.judge import with_endpoint
+
+    with needs_extra("serve"):
+        from cellduality_plugin.openrlhf_hooks.remote.server import serve
 
     named = {"model": model, "tokenizer": tokenizer, "key_variable": key_variable}
-    settings = serving.with_endpoint(Config.load(config), urls=tuple(policy_url or ()), **named)
-    serving.serve(settings, host=host, port=port, waiting=waiting)
+    settings = with_endpoint(Config.load(config), urls=tuple(policy_url or ()), **named)
+    serve(settings, host=host, port=port, waiting=waiting)
 
 
 def reward_path(

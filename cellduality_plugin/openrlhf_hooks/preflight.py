@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cellduality_plugin.config import Config
+from cellduality_plugin.config import Config, TaskSettings
+from cellduality_plugin.duals import held_against
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.hub import looks_local, read_tokenizer
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.tasks.base import LabelTask
+from cellduality_plugin.rewards import Reward
+from cellduality_plugin.tasks.base import DualTask, LabelTask
+from cellduality_plugin.vocabulary import Vocabulary
 
 _AGAIN = "prepare the data again (bash recipes/prepare.sh)"
 
@@ -114,6 +117,19 @@ def rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, A
             what = f"malformed {stage} row: needs the texts 'input' and {second!r}"
             raise CellDualityError(what, code="malformed-row", where=where, hint=_AGAIN)
         yield where, row
+
+
+def asked_about(
+    task: DualTask, reward: Reward, settings: TaskSettings, vocabulary: Vocabulary, group: int
+) -> tuple[int, str]:
+    """Return how many answers or labels a group of so many rollouts has the dual asked about, at most, and which."""
+    if not isinstance(task.answer, OneOf):
+        return group, "answers"
+    labels = len(vocabulary.labels[task.answer.kind])
+    if isinstance(task.unknown, OneOf) or not reward.asks_every_label:
+        return min(labels, group), "answers"
+    rivals = held_against(vocabulary, task.answer.kind, settings.negatives) or labels
+    return min(labels, rivals + group), "labels"
 
 
 def _measured(questions: Iterator[Question], lengths: Lengths) -> Iterator[Measured]:

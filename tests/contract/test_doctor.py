@@ -14,8 +14,7 @@ from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.check import Finding
 from cellduality_plugin.openrlhf_hooks.doctor.checks import examine
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
-from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
-from cellduality_plugin.openrlhf_hooks.doctor.model import _known
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine, _known
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,7 @@ import pytest
 
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.flags import SFT
-from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
-from cellduality_plugin.openrlhf_hooks.doctor.model import _known
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine, _known
 from cellduality_plugin.openrlhf_hooks.doctor.plan import CARDS, Rates, Stage, plan
 from tests.refused import refused
 

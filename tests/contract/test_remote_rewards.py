@@ -18,10 +18,9 @@ from vllm.outputs import RequestOutput
 from cellduality_plugin.agent_file import bound_client_file, bound_reward_file
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
-from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
+from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS, open_judge
 from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
-from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
 from cellduality_plugin.tasks import TASKS
 from tests.contract.engine import reply
 

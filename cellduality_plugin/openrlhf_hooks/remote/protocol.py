@@ -81,15 +81,14 @@ def find_token(host: str) -> tuple[str, bool]:
     if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         what = f"{TOKEN_VARIABLE} has to have {_SHORTEST_TOKEN} characters or more, and no blanks"
         raise CellDualityError(what, code="weak-token", hint="set a longer one")
-    if not token and not is_loopback(host):
+    if not token and not _is_loopback(host):
         what = f"{host} can be reached from other machines, and {TOKEN_VARIABLE} is not set"
         hint = f"set {TOKEN_VARIABLE} for the server and its clients, or listen on 127.0.0.1"
         raise CellDualityError(what, code="no-token", where="--host", hint=hint)
     return (token, False) if token else (secrets.token_urlsafe(24), True)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches ``host``."""
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

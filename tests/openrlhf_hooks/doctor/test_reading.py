@@ -12,8 +12,16 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, read_flags
-from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine, _optimisers
-from cellduality_plugin.openrlhf_hooks.doctor.model import _KNOWN, Model, count_parameters
+from cellduality_plugin.openrlhf_hooks.doctor.machine import (
+    _KNOWN,
+    GIB,
+    PYTHONS,
+    TESTED,
+    Machine,
+    Model,
+    _optimisers,
+    count_parameters,
+)
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 from tests.refused import refused
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, response_in
-from cellduality_plugin.openrlhf_hooks.remote.serving import with_endpoint
+from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, response_in, with_endpoint
 from cellduality_plugin.policies.base import PolicyError
 from tests.play import Choosing
 from tests.refused import refused
