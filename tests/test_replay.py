@@ -16,7 +16,7 @@ from cellduality_plugin.replay import RECORDED, Column, Replay, record_files
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
-from tests.play import Choosing, Saying, roll, row
+from tests.play import Saying, roll, row
 from tests.refused import refused
 
 NAME = "cell_type_annotation"
@@ -35,21 +35,16 @@ class Mine(Reward):
 """
 
 
-class Moody(Choosing):
-    """Says something else to every prompt, and something else each time; sometimes nothing."""
+def moody(vocabulary, seed):
+    """Return a policy that says something else to every prompt, and something else each time; sometimes nothing."""
+    rng = np.random.default_rng(seed)
 
-    def __init__(self, vocabulary, seed):
-        self.rng, self.vocabulary = np.random.default_rng(seed), vocabulary
-
-    async def generate(self, prompt, *, seed=None, temperature=None):
-        if self.rng.random() < 0.2:
+    def say(*_):
+        if rng.random() < 0.2:
             raise PolicyError("refused")
-        return f"<answer>{some_answer(self.vocabulary, self.rng)}</answer>"
+        return f"<answer>{some_answer(vocabulary, rng)}</answer>"
 
-    async def log_probs(self, prompt, response, *, given=""):
-        if self.rng.random() < 0.1:
-            return [math.nan]
-        return list(-self.rng.exponential(size=4))
+    return Saying(say, log_prob=lambda *_: [math.nan] if rng.random() < 0.1 else list(-rng.exponential(size=4)))
 
 
 def some_answer(vocabulary, rng, task=""):
@@ -96,7 +91,7 @@ def recorded(vocabulary, cell, tmp_path):
             for name in config.tasks:
                 texts = texts_of(name, vocabulary, rng)
                 example = row(name, cell, labelled=labelled)
-                scores = roll(scorer, example, texts, policy or Moody(vocabulary, len(rewards)), recorder=recorder)
+                scores = roll(scorer, example, texts, policy or moody(vocabulary, len(rewards)), recorder=recorder)
                 rewards += [score.reward for score in scores]
         return sorted(rewards)
 
@@ -145,7 +140,7 @@ def test_another_reward_of_the_same_questions_is_what_it_would_have_been(config_
     for _ in range(3):
         for name in wanted.tasks:
             texts = texts_of(name, vocabulary, rng)
-            scores = roll(Scorer(wanted), row(name, cell), texts, Moody(vocabulary, seen))
+            scores = roll(Scorer(wanted), row(name, cell), texts, moody(vocabulary, seen))
             expected += [score.reward for score in scores]
             seen += len(scores)
     assert sorted(result["reward"] for result in results) == sorted(expected)
