@@ -108,12 +108,6 @@ def votes_for(score: Score, scores: Sequence[Score]) -> float:
 
     with n(y) the number of the group's answers that are y and s(y) its similarity. Where s is the posterior under an
     even prior, r is the posterior under the group's own votes. Not in the paper.
-
-    Examples
-    --------
-    >>> b, t = (Score(s, {}, answer=Answer(label), similarity=s) for label, s in (("B", 0.5), ("T", 0.25)))
-    >>> votes_for(b, [b, t, t]), votes_for(t, [b, t, t])
-    (0.5, 0.5)
     """
     total = math.fsum(each.similarity for each in scores)
     alike = sum(each.answer.value == score.answer.value for each in scores)

@@ -63,8 +63,8 @@ class Recorder:
     @classmethod
     def of(cls, config: Config) -> Recorder | None:
         """Return the recorder that ``config`` asks for, None if for none."""
-        folder, how = config.record_folder(), config.records
-        return cls(folder, how.every, how.limit) if folder and how else None
+        how = config.records
+        return None if how is None else cls(config.folder / how.folder, how.every, how.limit)
 
     def write(self, group: Group, text: str, score: Score, last: bool) -> None:
         """Append a rollout of ``group``, the ``last`` or an earlier one, if that is a group that is kept."""

@@ -51,11 +51,5 @@ class DualReward:
 
 
 def text_of(completion: Completion) -> str:
-    """Return the response in a completion.
-
-    Examples
-    --------
-    >>> text_of("<answer>B cell</answer>"), text_of([{"role": "assistant", "content": "<answer>T cell</answer>"}])
-    ('<answer>B cell</answer>', '<answer>T cell</answer>')
-    """
+    """Return the response in a completion."""
     return completion if isinstance(completion, str) else str(completion[-1]["content"])

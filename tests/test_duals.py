@@ -21,7 +21,7 @@ ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_
 
 
 def thinking(log_prob=lambda given: -1.0, say="<think>trace {seed}</think><answer>LYZ</answer>"):
-    """Return a policy whose trace hangs on the seed alone; what follows that is as likely as ``log_prob(trace)`` says."""
+    """Return a policy whose trace hangs on the seed alone; what follows that is as likely as ``log_prob`` says."""
     return Saying(
         lambda _, seed: say.format(seed=seed),
         log_prob=lambda _, response, given: [log_prob(given)] * len(response.split()),

@@ -51,13 +51,7 @@ TensorParallel: TypeAlias = Annotated[int, Option(min=1, help="GPUs of one engin
 
 
 def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
-    """Return {key: value} of ``key=value,key=value``; a key alone has the ``default``, if there is one.
-
-    Examples
-    --------
-    >>> pairs("annotation=1,generation", "--task", "")
-    {'annotation': '1', 'generation': ''}
-    """
+    """Return {key: value} of ``key=value,key=value``; a key alone has the ``default``, if there is one."""
     found = {}
     for item in filter(None, text.split(",")):
         key, equals, value = item.rpartition("=")
@@ -71,24 +65,12 @@ def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Return the names between commas.
-
-    Examples
-    --------
-    >>> names_in("a, b"), names_in("")
-    (('a', 'b'), ())
-    """
+    """Return the names between commas."""
     return tuple(name for item in text.split(",") if (name := item.strip()))
 
 
 def numbers_in(text: str, flag: str, kind: Callable[[str], Number], least: Number, most: float) -> tuple[Number, ...]:
-    """Return the numbers between commas, each from ``least`` to ``most``.
-
-    Examples
-    --------
-    >>> numbers_in("0.25, 1", "", float, 0.0, 1.0), numbers_in("", "", int, 0, 9)
-    ((0.25, 1.0), ())
-    """
+    """Return the numbers between commas, each from ``least`` to ``most``."""
     with contextlib.suppress(ValueError):
         found = tuple(kind(name) for name in names_in(text))
         if all(least <= number <= most for number in found):
@@ -115,11 +97,6 @@ def reward_of(text: str, flag: str, name: Callable[[str], str] = absolute) -> st
     """Return the reward that ``text`` writes, as settings hold it: a product of kinds, or a weighted sum of such.
 
     ``name`` says what a kind is called in the result.
-
-    Examples
-    --------
-    >>> reward_of("duality", ""), reward_of("2*posterior*profile^0.3+duality", "")
-    ('duality', {'posterior*profile^0.3': 2.0, 'duality': 1.0})
     """
     try:
         terms = read_reward(renamed(text, name))
@@ -134,11 +111,6 @@ def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = 
     """Return {name: number} of ``N``, which is for all ``names``, or of ``NAME=N,...``.
 
     What is said of a name that is ``known`` but not of this run is left out: one setting serves several runs.
-
-    Examples
-    --------
-    >>> by_name("140", ["a", "b"], ""), by_name("b=20,c=1", ["a", "b"], "", known=["c"])
-    ({'a': 140, 'b': 140}, {'b': 20})
     """
     found = dict.fromkeys(names, text.strip()) if text.strip().isdecimal() else pairs(text, flag, "")
     for name, number in found.items():
@@ -150,13 +122,7 @@ def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = 
 
 
 def values_in(items: Iterable[str] | None, flag: str) -> dict[str, str]:
-    """Return {name: value} of ``NAME=VALUE`` items; a value may hold any character.
-
-    Examples
-    --------
-    >>> values_in(["perturbation=drug A, 2 uM"], "--set")
-    {'perturbation': 'drug A, 2 uM'}
-    """
+    """Return {name: value} of ``NAME=VALUE`` items; a value may hold any character."""
     found = {}
     for item in items or ():
         name, _, value = map(str.strip, item.partition("="))

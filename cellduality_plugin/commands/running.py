@@ -97,9 +97,9 @@ def agent_path(
 
     Example: `--train.agent_func_path "$(cellduality agent-path --config data/cellduality.json)"`
     """
-    from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
+    from cellduality_plugin.agent_file import AGENT_FILE, bound_agent_file
 
-    print(packaged_agent_file() if config is None else bound_agent_file(config))
+    print(AGENT_FILE if config is None else bound_agent_file(config))
 
 
 def serve_reward(
@@ -143,13 +143,13 @@ def reward_path(
 
     Example: `--reward.remote_url "$(cellduality reward-path --config data/cellduality.json)"`
     """
-    from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
+    from cellduality_plugin.agent_file import REWARD_FILE, bound_reward_file
 
     if server and config is None:
         what, where = "no place for the file that asks the servers", "reward-path --server"
         hint = "pass --config, too: it is written beside that file"
         raise CellDualityError(what, code="flag-missing", where=where, hint=hint)
     if config is None:
-        print(packaged_reward_file())
+        print(REWARD_FILE)
     else:
-        print(bound_client_file(config, server) if server else bound_reward_file(config))
+        print(bound_reward_file(config, server or ()))

@@ -21,11 +21,6 @@ def branches_of(responses: Sequence[Sequence[int]]) -> dict[Prefix, list[int]]:
     """Return {prefix that some responses share: the different tokens that follow}, wherever these are two or more.
 
     ``responses`` are token ids; if one of them is the beginning of another, a ValueError is raised.
-
-    Examples
-    --------
-    >>> branches_of([[5, 1, 9], [5, 2, 7, 9], [5, 2, 8, 9]])
-    {(5,): [1, 2], (5, 2): [7, 8]}
     """
     following: dict[Prefix, set[int]] = {}
     distinct = set(map(tuple, responses))

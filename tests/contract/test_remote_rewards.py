@@ -15,7 +15,7 @@ from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
 from vllm.outputs import RequestOutput
 
-from cellduality_plugin.agent_file import bound_client_file, bound_reward_file
+from cellduality_plugin.agent_file import bound_reward_file
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS, open_judge
@@ -166,13 +166,13 @@ def test_our_client_asks_another_server_or_waits(world, config_path, address, li
     with socket.create_server(("127.0.0.1", 0)) as listener:
         gone = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     there = address().replace(f"any:{TOKEN}@", "")
-    both = SingleTurnAgentExecutor(str(bound_client_file(config_path, [gone, there])))
+    both = SingleTurnAgentExecutor(str(bound_reward_file(config_path, [gone, there])))
     rollouts = roll_some(both, prompt, label, engine, 6)
     both.reward_func.close()
     assert len({rollout["reward"] for rollout in rollouts}) == 1
     assert rollouts[0]["reward"] == roll(SingleTurnAgentExecutor([address()]), prompt, label, engine)["reward"] > 0.0
 
-    alone, found = SingleTurnAgentExecutor(str(bound_client_file(config_path, [gone]))), []
+    alone, found = SingleTurnAgentExecutor(str(bound_reward_file(config_path, [gone]))), []
     rolling = threading.Thread(target=lambda: found.extend(roll_some(alone, prompt, label, engine, 4)))
     rolling.start()
     time.sleep(0.5)

@@ -144,14 +144,6 @@ def response_in(query: str, prompt: str) -> str | None:
     """Return what follows ``prompt`` in ``query``; None if that does not begin with it.
 
     OpenRLHF cuts a prompt that is too long at its beginning, so the query may begin within it.
-
-    Examples
-    --------
-    >>> response_in("<user>Which?<assistant>B</s>", "<user>Which?<assistant>")
-    'B</s>'
-    >>> prompt = "<user>" + "GENE " * 10 + "Which?<assistant>"
-    >>> response_in(prompt[20:] + "B", prompt), response_in("B", prompt)
-    ('B', None)
     """
     if query.startswith(prompt):
         return query[len(prompt) :]
