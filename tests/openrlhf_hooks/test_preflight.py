@@ -198,13 +198,6 @@ class TestRlRows:
         with refused_at("rl.jsonl:2", code):
             check(row_of(GENERATION), bad)
 
-    def test_without_the_gold_that_the_oracle_needs_name_the_line(self, row_of, check):
-        row = row_of(ANNOTATION)
-        with refused_at("rl.jsonl:1"):
-            check(row, reward="oracle")
-        row["label"] = json.dumps({**json.loads(row["label"]), "gold": "T"})
-        assert check(row, reward="oracle") == check(row, reward="duality")
-
     def test_have_to_fit_with_every_label_that_the_posterior_asks_about(
         self, row_of, check, response_length, vocabulary
     ):
@@ -227,7 +220,3 @@ class TestRlRows:
         assert check(row, **reasons, reward="likelihood") == written + 200
         again = prompt_length(task.primal_prompt({"cell": cell.genes}, vocabulary))
         assert check(row, **settings, reward="consistency") > again
-
-    def test_judged_in_a_way_that_their_task_cannot_be(self, row_of, check):
-        with refused_at(f"tasks.{GENERATION}"):
-            check(row_of(GENERATION), reward="duality-rwjs")

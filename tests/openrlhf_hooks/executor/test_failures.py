@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 
 import pytest
 from vllm import SamplingParams
@@ -13,7 +12,6 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.policies import engine as engine_policy
-from cellduality_plugin.tasks import TASKS
 from tests.refused import refused
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
@@ -27,16 +25,6 @@ class TestDuals:
         assert not at.engine.duals
         assert (rollout["reward"], rollout["scores"], rollout["truncated"]) == (0.0, 0.0, False)
         assert (rollout["extra_logs"]["dual_failed"], rollout["extra_logs"]["dual_answer_parsed"]) == (1.0, 1.0)
-
-    def test_that_fill_the_context_get_what_room_there_is(self, scene, tokenizer):
-        at = scene()
-        at.roll()
-        params = SamplingParams(max_tokens=len(tokenizer(at.engine.answers[0])["input_ids"]) + 1)
-        length = max(len(at.engine.duals[0][0]) + 1, len(at.tokens) + params.max_tokens)
-        [rollout] = at.roll(params=params, length=length)
-        (_, (tokens, dual)) = at.engine.duals
-        assert dual.max_tokens == length - len(tokens) >= 1
-        assert math.isfinite(rollout["reward"])
 
     @pytest.mark.parametrize("reward", ["duality", "likelihood"])
     @pytest.mark.parametrize("error", [EngineGenerateError("at fault"), VLLMValidationError("too long")])
@@ -52,19 +40,6 @@ class TestDuals:
     def test_of_an_engine_that_is_dead_end_the_run(self, scene):
         with pytest.raises(EngineDeadError):
             scene(engine={"dual_fails": EngineDeadError()}).roll()
-
-    def test_and_answers_that_say_anything_make_numbers_under_the_same_keys(self, scene):
-        keys = None
-        said = ["", "<answer>", "<think><answer></think></answer>", "<answer> CD74 CD74 </answer>", "CD74 " * 80]
-        for name in TASKS:
-            for how in (*({"texts": [text], "rebuilt": text} for text in said), {}, {"rebuilt": "?"}):
-                at = scene(name, **how)
-                [rollout] = at.roll(params=SamplingParams(max_tokens=24))
-                assert isinstance(rollout["reward"], float)
-                assert 0 <= rollout["reward"] == rollout["scores"] <= 1
-                assert all(isinstance(x, float) and math.isfinite(x) for x in rollout["extra_logs"].values())
-                keys = keys or list(rollout["extra_logs"])
-                assert list(rollout["extra_logs"]) == keys
 
 
 class TestMistakesOfTheUser:

@@ -39,13 +39,6 @@ def test_log_probs_are_those_of_the_response_and_of_nothing_before_it(ask, engin
     assert (params.max_tokens, params.prompt_logprobs) == (1, 0)
 
 
-def test_log_probs_of_a_given_beginning_are_left_out(ask, engine):
-    given, response = "<think> CD74 FTL </think>", "<answer> HLA-DRA MS4A1 </answer>"
-    whole = ask("log_probs", PROMPT, given + response)
-    assert ask("log_probs", PROMPT, response, given=given) == whole[-4:]
-    assert engine.duals[0][0] == engine.duals[1][0]
-
-
 def test_what_does_not_fit_is_refused_without_asking(ask, engine, tokenizer):
     response, start = "<answer> MS4A1 </answer>", len(render(tokenizer, PROMPT))
     assert len(ask("log_probs", PROMPT, response, length=start + 4)) == 3  # vLLM decodes one token at least

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
-from typing import Any
 
 import pytest
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
 
-from cellduality_plugin.alarms import with_ratios
 from cellduality_plugin.chat import render
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks import executor as executor_module
@@ -79,14 +76,6 @@ class TestTokenizersOfOthers:
 
 
 class TestGroups:
-    def test_ask_one_dual_for_each_distinct_answer(self, scene):
-        answers = ["T", "CD19+ B", "T", None, "t", "T", "CD19+ B", "T"]
-        at = scene(texts=[TASKS[TYPE].answer_response(answer) if answer else "no answer" for answer in answers])
-        rollouts = at.roll(8)
-        assert (len(at.engine.rollouts), len(at.engine.duals)) == (8, 2)
-        assert [rollout["reward"] for rollout in rollouts] == [1, 1, 1, 0, 0, 1, 1, 1]
-        assert sum(rollout["extra_logs"]["dual_requests"] for rollout in rollouts) == 2
-
     def test_with_the_same_label_are_judged_by_the_policy_of_their_own_time(self, scene):
         at, groups = scene(), [SamplingParams(max_tokens=64) for _ in range(2)]
         right, at.engine.rebuilt = at.engine.rebuilt, "nothing to read"
@@ -110,41 +99,8 @@ class TestGroups:
         assert len(at.engine.duals) == 4
         assert len(at.executor._groups) == 2
 
-    @pytest.mark.parametrize("bound", [0.0, 0.5])
-    def test_whose_member_is_cancelled_do_not_hang(self, bound, scene):
-        at = scene(TYPE, "T", engine={"dual_delay": 0.05}, task={"minimum_spread": bound})
-        given = at.prompt, at.label, SamplingParams(max_tokens=64), 256, at.engine.tokenizer, at.engine
-
-        async def group() -> list[Any]:
-            rollouts = [asyncio.ensure_future(at.executor.execute(*given)) for _ in range(4)]
-            await asyncio.sleep(0.02)
-            rollouts[0].cancel()
-            return await asyncio.wait_for(asyncio.gather(*rollouts, return_exceptions=True), 5.0)
-
-        cancelled, *others = asyncio.run(group())
-        assert isinstance(cancelled, asyncio.CancelledError)
-        assert [rollout["reward"] for rollout in others] == [1.0] * 3
-        assert sorted(rollout["extra_logs"]["dual_groups"] for rollout in others) == [0, 0, 3]
-
-    def test_are_told_of_by_their_last_rollout(self, scene):
-        at = scene(TYPE, "T", "CD19+ B", "T", texts=["no answer"])
-        logs = [rollout["extra_logs"] for rollout in at.roll(4)]
-        assert sorted(log["dual_groups"] for log in logs) == [0, 0, 0, 4]
-        read = with_ratios({key: sum(log[key] for log in logs) / 4 for key in logs[0]})
-        assert (read["dual_distinct_answers"], read["dual_zero_variance"]) == (2.0, 0.0)
-        assert 0.0 < read["dual_time_share"] < 1.0
-
 
 class TestRewards:
-    def test_the_posterior_of_a_hidden_label_is_one_question_and_decodes_nothing(self, scene, vocabulary, tokenizer):
-        at = scene(CELL, task={"reward": "posterior"}, engine={"log_prob": lambda place: 0.0})
-        rollouts, labels = at.roll(3), len(vocabulary.labels["cell_type"])
-        assert [rollout["reward"] for rollout in rollouts] == [1 / labels] * 3
-        assert [rollout["extra_logs"]["dual_requests"] for rollout in rollouts] == [1, 0, 0]
-        [(tokens, params)] = at.engine.duals
-        assert tokenizer.decode(tokens).endswith("<answer>")
-        assert (params.max_tokens, params.prompt_logprobs, len(params.logprob_token_ids)) == (1, None, labels)
-
     def test_traces_come_from_the_engine_and_are_scored_by_it(self, scene, cell, vocabulary, tokenizer):
         at = scene(
             TYPE, "T", rebuilt="<think> CD74 </think><answer> LYZ </answer>", engine={"log_prob": lambda place: -1.0},
