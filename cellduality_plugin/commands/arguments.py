@@ -22,29 +22,17 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 Data: TypeAlias = Annotated[Path, Option(help="The prepared folder (`cellduality data prepare`).")]
-ConfigFile: TypeAlias = Annotated[
-    Path | None, Option("--config", help="The configuration; that of the prepared folder by default.")
-]
+ConfigFile: TypeAlias = Annotated[Path | None, Option("--config", help="That of the prepared folder by default.")]
 RlRows: TypeAlias = Annotated[Path | None, Option(help="The RL rows of all tasks, of which those of some are kept.")]
-RolloutBatch: TypeAlias = Annotated[
-    int, Option(min=1, help="The number of RL rows is cut to a multiple of this, where there are as many.")
-]
+RolloutBatch: TypeAlias = Annotated[int, Option(min=1, help="RL rows are cut to a multiple, if there are as many.")]
 Packed: TypeAlias = Annotated[Path, Option("--model", help="The folder of a trained model, as the recipes leave it.")]
-Given: TypeAlias = Annotated[
-    list[str] | None, Option("--set", help='NAME=VALUE that every question shows, such as "drug=IFN-beta".')
-]
-Control: TypeAlias = Annotated[
-    str | None, Option(help='COLUMN=VALUE of obs by which untreated cells are known, such as "stim=ctrl".')
-]
+Given: TypeAlias = Annotated[list[str] | None, Option("--set", help="NAME=VALUE of all questions: drug=IFN-beta.")]
+Control: TypeAlias = Annotated[str | None, Option(help="COLUMN=VALUE in obs of untreated cells: stim=ctrl.")]
 LabelTask: TypeAlias = Annotated[str, Option(help="The pair to ask; by default the one that names cell types.")]
-Coverage: TypeAlias = Annotated[
-    float, Option(min=0.0, max=0.999, help="How often a set of labels shall hold the true one; 0: no sets.")
-]
+Coverage: TypeAlias = Annotated[float, Option(min=0.0, max=0.999, help="Of sets of labels; 0: no sets.")]
 Batch: TypeAlias = Annotated[int, Option(min=1, help="Cells that are asked together, and then kept.")]
 Seed: TypeAlias = Annotated[int, Option(help="Of every random choice.")]
-Backend: TypeAlias = Annotated[
-    str, Option(help="transformers, in this process; or vllm, faster on a GPU (`cellduality-cpu` on a CPU).")
-]
+Backend: TypeAlias = Annotated[str, Option(help="transformers; or vllm, faster on a GPU (else `cellduality-cpu`).")]
 MaxLen: TypeAlias = Annotated[int, Option(help="Context in tokens.")]
 MaxNewTokens: TypeAlias = Annotated[int, Option(help="Tokens of a response, at most.")]
 TensorParallel: TypeAlias = Annotated[int, Option(min=1, help="GPUs of one engine.")]
@@ -159,9 +147,7 @@ class Reading:
     layer: Annotated[str | None, Option(help="The layer to read in its place.")] = None
     gene_symbols: Annotated[str | None, Option(help="The column of var with gene symbols.")] = None
     species: Annotated[str | None, Option(help="human, or mouse: its genes are mapped to human ones.")] = None
-    column: Annotated[
-        list[str] | None, Option(help="NAME=COLUMN of obs that the question shows, such as drug=treatment.")
-    ] = None
+    column: Annotated[list[str] | None, Option(help="NAME=COLUMN of obs for the question: drug=treatment.")] = None
     batch: Batch = 64
     seed: Seed = 42
 

@@ -17,7 +17,7 @@ from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.endpoint import EndpointPolicy
-from cellduality_plugin.policies.engine import EnginePolicy
+from cellduality_plugin.policies.tokens import EnginePolicy
 from cellduality_plugin.records import Recorder
 from cellduality_plugin.scoring import Scorer
 

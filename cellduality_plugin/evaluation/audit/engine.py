@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, QuestionPolicy, put
-from cellduality_plugin.policies.engine import EnginePolicy
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.policies.offline import EngineSettings, Served, served_model
 from cellduality_plugin.policies.settings import DualSettings
+from cellduality_plugin.policies.tokens import EnginePolicy
 
 COSTS = ("requests", "prefilled", "decoded", "seconds")
 """Calls; tokens read (prompts, and responses whose probability was asked for); tokens written; seconds of the policy's

@@ -11,7 +11,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.policies import engine as engine_policy
+from cellduality_plugin.policies import tokens as engine_policy
 from tests.refused import refused
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
