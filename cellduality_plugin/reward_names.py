@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from cellduality_plugin.errors import CellDualityError
 
-_TOKENS = re.compile(r"\s*/[^:]*:[\w.]*|[^+*^:]+(?::[\w.]*)?|:[\w.]*|[+*^]")
-"""Kinds, numbers and signs; only the path of a file that begins with / may hold the signs + * and ^."""
+_FACTOR = re.compile(r"(?P<kind>\s*/[^:]*:[\w.]*|[^+*^:]*(?::[\w.]*)?)\s*(?:\^(?P<power>[^+*^]*))?")
+"""Only the path of a file that begins with / may hold the signs + * and ^."""
 
 
 @dataclass(frozen=True)
@@ -44,28 +44,26 @@ def read_reward(text: str) -> tuple[Term, ...]:
 
     A CellDualityError says that it cannot be read, or that a weight or power is not above 0.
     """
-    return tuple(_term(term, text) for term in _split(_TOKENS.findall(text), "+"))
-
-
-def _split(tokens: list[str], sign: str) -> list[list[str]]:
-    parts: list[list[str]] = [[]]
-    for token in tokens:
-        if token == sign:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
-
-
-def _term(tokens: list[str], text: str) -> Term:
-    first, *others = _split(tokens, "*")
-    has_weight = bool(others) and len(first) == 1 and _number(first[0]) is not None
-    factors = []
-    for kind, *power in ((*factor,) or ("",) for factor in (others if has_weight else [first, *others])):
-        if not kind.strip() or kind == "^" or power[1:2] == ["^"] or len(power) not in (0, 2):
+    terms: list[Term] = []
+    factors: list[Factor] = []
+    place, weight = 0, None
+    while True:
+        found = _FACTOR.match(text, place)
+        assert found is not None  # it matches nothing at all, too
+        kind, power = found["kind"].strip(), found["power"]
+        place = found.end() + 1
+        sign = text[found.end() : place]
+        if not factors and weight is None and sign == "*" and power is None and _number(kind) is not None:
+            weight = _above_zero(kind, text)
+            continue
+        if not kind or sign not in ("", "*", "+"):
             raise _refused(f"{text!r} is no reward")
-        factors.append(Factor(kind.strip(), _above_zero(power[1], text) if power else 1.0))
-    return Term(tuple(factors), _above_zero(first[0], text) if has_weight else None)
+        factors.append(Factor(kind, 1.0 if power is None else _above_zero(power, text)))
+        if sign != "*":
+            terms.append(Term(tuple(factors), weight))
+            factors, weight = [], None
+        if not sign:
+            return tuple(terms)
 
 
 def renamed(text: str, name: Callable[[str], str]) -> str:
