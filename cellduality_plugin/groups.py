@@ -71,20 +71,14 @@ class Group:
             self._close()
             raise
 
-    async def all_scores(self, score: Score) -> list[Score]:
-        """Return the scores of all members, of which ``score`` is this one's, once the last is there."""
-        return await self._all(self.scores, score, self.complete)
-
-    async def all_answers(self, answer: Value | None) -> list[Value | None]:
-        """Return the answers of all members, of which ``answer`` is this one's, once the last is there."""
-        return await self._all(self.answers, answer, self.answered)
-
     @property
     def over(self) -> bool:
         """Whether every member has come to its end."""
         return len(self.finished) >= self.members
 
-    async def _all(self, found: list[T], own: T, event: asyncio.Event) -> list[T]:
+    async def all_of(self, found: list[T], own: T) -> list[T]:
+        """Return ``found``, the scores or the answers, with this member's ``own``, once that of the last is there."""
+        event = self.complete if found is self.scores else self.answered
         found.append(own)
         self._close()
         try:

@@ -101,7 +101,7 @@ class Scorer:
         began = time.monotonic() if began is None else began
         task = self._tasks[group.example.task]
         if isinstance(task.answer, OneOf) and not self._vocabulary.lists(task.answer.kind):
-            await group.all_answers(task.parse_answer(text, self._vocabulary).value)
+            await group.all_of(group.answers, task.parse_answer(text, self._vocabulary).value)
         score = await self._among_group(await self.score(text, group, policy), group)
         group.finished.append((score.answer.value, score.reward))
         finished = group.finished if group.over else []
@@ -174,7 +174,7 @@ class Scorer:
         settings = self._config.tasks[group.example.task]
         if not settings.votes and not settings.minimum_spread:
             return score
-        scores = await group.all_scores(score)
+        scores = await group.all_of(group.scores, score)
 
         def voted(each: Score) -> float:
             if not settings.votes or each.failure:

@@ -128,7 +128,8 @@ def model_folder(run: Run) -> Found:
 def rl_rows(run: Run, config: Config, tokenizer: Any) -> Found:
     limit = run.get("rollout.max_new_tokens") or 0
     for path in run.row_files:
-        preflight.check_rl(path, config, tokenizer, max_len=run.get("data.max_len"), max_new_tokens=limit)
+        questions = preflight.rl_questions(path, config, preflight.Lengths(tokenizer), limit)
+        preflight.longest_of(questions, run.get("data.max_len"), path)
     yield from ()
 
 
@@ -174,7 +175,8 @@ def _vocabulary(path: Path) -> str:
 @check(SFT)
 def sft_rows(run: Run, tokenizer: Any) -> Found:
     for path in run.row_files:
-        preflight.check_sft(path, tokenizer, run.get("data.max_len"))
+        questions = preflight.sft_questions(path, preflight.Lengths(tokenizer))
+        preflight.longest_of(questions, run.get("data.max_len"), path)
     yield from ()
 
 
