@@ -9,7 +9,7 @@ import logging
 import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import AppendLog
 from cellduality_plugin.groups import Group, Score
 from cellduality_plugin.parsing import MAX_CHARACTERS
-from cellduality_plugin.policies.base import After, Asked, PolicyError, Question, QuestionPolicy, Trace, What
+from cellduality_plugin.policies.base import Asked, PolicyError, Question, QuestionPolicy
 
 SCHEMA = 1
 NOT_RECORDED = "not_recorded"
@@ -92,17 +92,16 @@ class Recorder:
 def _calls(asked: Asked, written: set[Question | str], last: bool) -> Iterator[Row]:
     """Yield what was answered since the last time; what is unanswered when the group is over came too late for it."""
     for question, call in asked.items():
-        prompt, what = question
         if question not in written and (last or call.done()):
-            text = {} if prompt in written else {"text": prompt}
-            written |= {question, prompt}
-            if isinstance(what, Trace):
-                asks: Row = {"trace": what.seed}
-            elif isinstance(what, After):
-                asks = {"given": what.given, "response": what.response}
+            text = {} if question.prompt in written else {"text": question.prompt}
+            written |= {question, question.prompt}
+            if question.is_draw:
+                asks: Row = {"draw": question.draw} if question.seed is None else {"trace": question.seed}
+            elif question.choices:
+                asks = {"responses": question.choices}
             else:
-                asks = {{int: "draw", str: "response"}.get(type(what), "responses"): what}
-            yield {"prompt": prompt_key(prompt)} | text | asks | _outcome(call)
+                asks = {**({"given": question.given} if question.given else {}), "response": question.response}
+            yield {"prompt": prompt_key(question.prompt)} | text | asks | _outcome(call)
 
 
 def _outcome(call: Any) -> Row:
@@ -181,30 +180,29 @@ class RecordedPolicy(QuestionPolicy):
         for row in rows:
             for call in row["calls"]:
                 with contextlib.suppress(KeyError, TypeError):  # a malformed call is one that was not recorded
-                    self._answers[str(call["prompt"]), _asked_in(call)] = call
+                    self._answers[_asked_in(call)] = call
 
     async def answer(self, question: Question) -> Any:
         """Return the recorded text, or log-probabilities."""
-        prompt, what = question
-        call = self._answers.get((prompt_key(prompt), what), {})
+        call = self._answers.get(replace(question, prompt=prompt_key(question.prompt)), {})
         if isinstance(call.get("error"), str):
             raise PolicyError(call["error"])
-        drawn = isinstance(what, int | Trace)
-        found = call.get("response" if drawn else "log_probs")
-        if drawn and isinstance(found, str):
+        found = call.get("response" if question.is_draw else "log_probs")
+        if question.is_draw and isinstance(found, str):
             return found
         numbers = isinstance(found, list) and all(value is None or isinstance(value, float | int) for value in found)
-        if found is not None and numbers and not drawn:
+        if found is not None and numbers and not question.is_draw:
             return [math.nan if value is None else float(value) for value in found]
         raise PolicyError(NOT_RECORDED)
 
 
-def _asked_in(call: Mapping[str, Any]) -> What:
-    """Return what was asked beside the prompt; a generated response stands beside its draw."""
+def _asked_in(call: Mapping[str, Any]) -> Question:
+    """Return what was asked, the prompt by its key; a generated response stands beside its draw."""
+    prompt = str(call["prompt"])
     if "trace" in call:
-        return Trace(call["trace"])
-    if "given" in call:
-        return After(call["given"], call["response"])
+        return Question(prompt, seed=call["trace"])
+    if "draw" in call:
+        return Question(prompt, draw=call["draw"])
     if "responses" in call:
-        return tuple(call["responses"])
-    return call["draw"] if "draw" in call else call["response"]  # type: ignore[no-any-return]
+        return Question(prompt, choices=tuple(call["responses"]))
+    return Question(prompt, call["response"], call.get("given", ""))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cellduality_plugin.examples import Mask
 from cellduality_plugin.groups import Score, votes_for
 from cellduality_plugin.parsing import Answer
-from cellduality_plugin.policies.base import Memo, PolicyError
+from cellduality_plugin.policies.base import Memo, PolicyError, Question
 from cellduality_plugin.scoring import Scorer, quantise
 from cellduality_plugin.tasks import TASKS
 from tests.play import Saying, member, roll, row
@@ -233,12 +233,12 @@ class TestGroupsInFlight:
         async def fill():
             memo = Memo(limit=3)
             futures = [asyncio.get_running_loop().create_future() for _ in range(5)]
-            assert memo.once(("nobody is inside", 0), lambda: futures[0]) == (futures[0], True)
+            assert memo.once(Question("nobody is inside"), lambda: futures[0]) == (futures[0], True)
             assert len(memo) == 0
             with memo:
                 for place, call in enumerate(futures):
-                    assert memo.once((str(place), 0), lambda call=call: call) == (call, True)
-                assert [memo.once((str(place), 0), None) for place in (2, 3, 4)] == [
+                    assert memo.once(Question(str(place)), lambda call=call: call) == (call, True)
+                assert [memo.once(Question(str(place)), None) for place in (2, 3, 4)] == [
                     (call, False) for call in futures[2:]
                 ]
                 assert len(memo) == 3
