@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import AppendLog
-from cellduality_plugin.groups import Group, Score
 from cellduality_plugin.parsing import MAX_CHARACTERS
 from cellduality_plugin.policies.base import Asked, PolicyError, Question, QuestionPolicy
+from cellduality_plugin.scoring import Group, Score
 
 SCHEMA = 1
 NOT_RECORDED = "not_recorded"

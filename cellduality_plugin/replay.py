@@ -16,10 +16,9 @@ from rich.table import Table
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.groups import Score
 from cellduality_plugin.records import NOT_RECORDED, Reading, RecordedPolicy, Row, read_groups
 from cellduality_plugin.reward_names import shortened
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Score, Scorer
 
 RECORDED = "recorded"
 

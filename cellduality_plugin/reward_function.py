@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.groups import Score
 from cellduality_plugin.policies.base import Policy
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Score, Scorer
 
 Completion: TypeAlias = "str | Sequence[Mapping[str, Any]]"
 """A response as text, or as the messages of its turn, of which the last counts."""

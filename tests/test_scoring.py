@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.examples import Mask
-from cellduality_plugin.groups import Score, votes_for
 from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policies.base import Memo, PolicyError, Question
-from cellduality_plugin.scoring import Scorer, quantise
+from cellduality_plugin.scoring import Score, Scorer, quantise, votes_for
 from cellduality_plugin.tasks import TASKS
 from tests.play import Saying, member, roll, row
 from tests.refused import refused

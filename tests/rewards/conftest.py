@@ -11,9 +11,8 @@ import pytest
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.examples import Example
-from cellduality_plugin.groups import Score
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Score, Scorer
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from tests.conftest import profiles_of

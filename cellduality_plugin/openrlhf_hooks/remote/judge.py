@@ -9,13 +9,12 @@ from typing import Any, NamedTuple, get_args
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Value
-from cellduality_plugin.groups import Group, Score
 from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.parsing import Answer, Failure, OneOf
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.endpoint import EndpointPolicy
 from cellduality_plugin.policies.settings import EndpointSettings
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Group, Score, Scorer
 
 OPENRLHF_WAITS = 180.0  # seconds after which OpenRLHF gives up on a reward server's answer
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, StrictStr, ValidationError
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.groups import Score
+from cellduality_plugin.scoring import Score
 
 TOKEN_VARIABLE = "CELLDUALITY_TOKEN"
 _SHORTEST_TOKEN = 16

@@ -21,7 +21,6 @@ from starlette.routing import Route
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.groups import Score
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout, open_judge
 from cellduality_plugin.openrlhf_hooks.remote.protocol import (
     TOKEN_VARIABLE,
@@ -33,6 +32,7 @@ from cellduality_plugin.openrlhf_hooks.remote.protocol import (
 )
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.endpoint import EndpointPolicy
+from cellduality_plugin.scoring import Score
 
 _HEALTH_HOLDS = 2.0
 """Seconds for which the state of the policy is taken as known: requests without a token cause no load."""
