@@ -108,12 +108,9 @@ def table(log_prob):
     """Return a policy that says how likely a response is by the label that is asked about, or answered."""
 
     def likely(prompt, response, given):
-        about = (
-            prompt.split("Perturbation: ")[1].split("\n")
-            if "Perturbation: " in prompt
-            else response.split("answer>")[1:]
-        )
-        return [log_prob.get(about[0].removesuffix("</"), -5.0)]
+        _, shown, rest = prompt.partition("Perturbation: ")
+        label = rest.split("\n")[0] if shown else response.split("answer>")[1][:-2]
+        return [log_prob.get(label, -5.0)]
 
     return Saying(log_prob=likely)
 
@@ -154,9 +151,8 @@ def test_what_counts_labels_bounds_them_past_the_bound_alone(cell, vocabulary, m
     policy, rows = table({}), [example_of(IDENTIFY, cell)]
     scorer, example = scorer_for(tmp_path, vocabulary, RESPONSE, negatives=1), example_of(RESPONSE, cell)
     roll(scorer, example, [TASKS[RESPONSE].answer_response(cell.genes)], policy)
-    assert [len(choices) for *_, choices in policy.scored] == [len(vocabulary.labels[KIND])], (
-        "listed sets are compared as ever"
-    )
+    [(*_, choices)] = policy.scored
+    assert len(choices) == len(vocabulary.labels[KIND]), "listed sets are compared as ever"
     [case] = make_cases(TASKS[IDENTIFY], rows, many, AuditSettings(), np.random.default_rng(0))
     assert len({answer for _, answer in case.candidates}) == NEGATIVES + 1, "only so many wrong ones are audited"
     assert vocabulary.longest(KIND) == vocabulary.labels[KIND]

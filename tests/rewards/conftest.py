@@ -55,10 +55,8 @@ class Case:
     def knowing(self, *, log_prob: float | None = None, **how: Any) -> Saying:
         """Return a policy that is sure of what is hidden where the answer is right, else of nothing."""
         task, example = self.task, self.example
-        right, rebuilt = (
-            task.dual_prompt(example.known, self.gold, self.vocabulary),
-            task.rebuilt_response(example.unknown),
-        )
+        right = task.dual_prompt(example.known, self.gold, self.vocabulary)
+        rebuilt = task.rebuilt_response(example.unknown)
         again = task.primal_prompt(example.inputs, self.vocabulary), task.answer_response(self.gold)
 
         def likely(prompt: str, response: str, given: str) -> float:
