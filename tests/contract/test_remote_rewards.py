@@ -64,20 +64,14 @@ def config_path(tmp_path):
 
 
 @pytest.fixture
-def reward_server(config_path):
-    """Return a function that makes a server of the configured reward."""
-
-    return lambda: RewardServer(*open_judge(Config.load(config_path)), TOKEN, Limits())
-
-
-@pytest.fixture
-def address(serve_app, reward_server):
+def address(serve_app, config_path):
     """Return a function that serves the configured reward and gives the address for OpenRLHF."""
-    return lambda: address_of(serve_app(reward_server().app))
 
+    def serve() -> str:
+        server = RewardServer(*open_judge(Config.load(config_path)), TOKEN, Limits())
+        return f"http://any:{TOKEN}@{serve_app(server.app)}/"
 
-def address_of(host: str) -> str:
-    return f"http://any:{TOKEN}@{host}/"
+    return serve
 
 
 def roll(*of: Any) -> dict[str, Any]:
