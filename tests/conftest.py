@@ -201,23 +201,11 @@ def said() -> type[Said]:
 
 
 @pytest.fixture
-def policy_servers(small_world: SmallWorld) -> Iterator[Callable[[], PolicyServer]]:
-    """Return a function that starts another :class:`PolicyServer`."""
-    servers: list[PolicyServer] = []
-
-    def start() -> PolicyServer:
-        servers.append(PolicyServer(small_world.tokenizer))
-        servers[-1].start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture
-def policy_server(policy_servers: Callable[[], PolicyServer]) -> PolicyServer:
-    return policy_servers()
+def policy_server(small_world: SmallWorld) -> Iterator[PolicyServer]:
+    server = PolicyServer(small_world.tokenizer)
+    server.start()
+    yield server
+    server.stop()
 
 
 @contextmanager
