@@ -51,8 +51,8 @@ class Column:
         rewards, recorded, truths = np.concatenate([np.empty((0, 3)), *self.groups]).T
         several = [group[:, 0] for group in self.groups if len(group) > 1]
         spread, flat = _mean([np.std(each) for each in several]), _mean([np.ptp(each) == 0 for each in several])
-        like = (_correlation(rewards, other) for other in (recorded, truths))
-        return len(rewards), _mean(rewards), spread, flat, *like
+        like, true = _correlation(rewards, recorded), _correlation(rewards, truths)
+        return len(rewards), _mean(rewards), spread, flat, like, true
 
 
 def _mean(values: Any) -> float | None:
