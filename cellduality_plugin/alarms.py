@@ -51,11 +51,6 @@ def with_ratios(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics of a step, ratios divided, sorted by name; a ratio of 0 / 0 and denominators are left out.
 
     ``metrics`` are means over the rollouts of a step, as TensorBoard and the trainer's log have them.
-
-    Examples
-    --------
-    >>> with_ratios({"kl": 0.3, "dual_reward/a": 0.1, "dual_share/a": 0.5, "dual_truth/a": 0, "dual_truth_share/a": 0})
-    {'dual_reward/a': 0.2, 'kl': 0.3}
     """
     found = {}
     for name in sorted({*metrics, *RATIOS}):
@@ -89,14 +84,7 @@ class Alarm:
 
 
 class Watch:
-    """The first and the last few steps of a run, which is fed in order.
-
-    Examples
-    --------
-    >>> watch = Watch(window=2)
-    >>> [str(alarm) for step in (1, 2, 3) for alarm in watch.step(step, {"dual_truncated": 0.5})]
-    ['ALARM truncation at step 2: 0.50 of the rollouts are cut at their length, over 2 steps; raise ...']
-    """
+    """The first and the last few steps of a run, which is fed in order."""
 
     def __init__(self, window: int = WINDOW) -> None:
         self.first: list[Mapping[str, float]] = []
@@ -162,13 +150,7 @@ def alarms(steps: Iterable[tuple[int, Mapping[str, float]]]) -> list[Alarm]:
 
 
 def steps_of(curves: Mapping[str, Sequence[tuple[int, float]]]) -> list[tuple[int, dict[str, float]]]:
-    """Return (step, {metric: value}) of curves, ascending.
-
-    Examples
-    --------
-    >>> steps_of({"reward": [(1, 0.5), (2, 0.7)], "kl": [(2, 0.1)]})
-    [(1, {'reward': 0.5}), (2, {'reward': 0.7, 'kl': 0.1})]
-    """
+    """Return (step, {metric: value}) of curves, ascending."""
     steps: dict[int, dict[str, float]] = {}
     for name, points in curves.items():
         for step, value in points:

@@ -44,13 +44,6 @@ def hide_genes(
     """Return (observed, hidden): a random ``fraction`` of the genes is hidden, both parts keep their order.
 
     At least one gene is observed and at least one is hidden (a cell needs two genes).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> observed, hidden = hide_genes("ABCDEFGH", 0.25, np.random.default_rng(0))
-    >>> len(observed), len(hidden), sorted(observed + hidden) == list("ABCDEFGH")
-    (6, 2, True)
     """
     count = min(max(1, round(fraction * len(genes))), len(genes) - 1)
     hidden = set(rng.choice(len(genes), size=count, replace=False).tolist())

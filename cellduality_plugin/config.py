@@ -150,10 +150,6 @@ class Config(Settings):
         changed._folder = self._folder
         return changed
 
-    def record_folder(self) -> Path | None:
-        """Return where rollouts are kept, None if they are not."""
-        return None if self.records is None else self._folder / self.records.folder
-
     def save(self, path: Path) -> None:
         write_text(path, self.text)
 

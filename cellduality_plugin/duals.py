@@ -13,8 +13,7 @@ import numpy as np
 
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import Answer, OneOf, read_trace
-from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, Trace, put
-from cellduality_plugin.policies.memo import Asked, Memo
+from cellduality_plugin.policies.base import Asked, Memo, Policy, PolicyError, Question
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import DualTask
@@ -74,7 +73,7 @@ class Dual:
     async def rebuilt(self, answer: Value) -> list[Answer]:
         """Return what the policy rebuilds from ``answer`` in each of the draws, as read by the parser."""
         prompt = self._prompt(answer)
-        draws = (self._once((prompt, draw)) for draw in range(self.samples))
+        draws = (self._once(Question(prompt, draw=draw)) for draw in range(self.samples))
         found = [self.task.parse_rebuilt(text, self.vocabulary) for text in await asyncio.gather(*draws)]
         self.reads += found
         return found
@@ -110,9 +109,9 @@ class Dual:
         """
         prompt, response = self._prompt(answer), self.task.rebuilt_response(unknown, trace or "")
         if trace is None:
-            return _finite(await self._once((prompt, response)))
+            return _finite(await self._once(Question(prompt, response)))
         start = response.index("<answer>")
-        return _finite(await self._once((prompt, After(response[:start], response[start:]))))
+        return _finite(await self._once(Question(prompt, response[start:], response[:start])))
 
     async def log_likelihood(self, answer: Value, unknown: Value) -> tuple[float, float]:
         """Return the mean over the traces of (log-likelihood, number of tokens) of the response that rebuilds
@@ -129,7 +128,8 @@ class Dual:
         """
         prompt, traces = self._prompt(answer), await self.traces(answer)
         responses = [tuple(self.task.rebuilt_response(choice, trace or "") for choice in choices) for trace in traces]
-        found = [_finite(each) for each in await asyncio.gather(*(self._once((prompt, each)) for each in responses))]
+        calls = (self._once(Question(prompt, choices=each)) for each in responses)
+        found = [_finite(each) for each in await asyncio.gather(*calls)]
         if traces == [None]:
             return found[0]
         # What the choices share differs from trace to trace: it has to go before their probabilities are averaged.
@@ -144,15 +144,16 @@ class Dual:
         assert isinstance(self.task, LabelTask)
         inputs = {**self.example.inputs, "cell": self.task.whole(self.example)}
         prompt = self.task.primal_prompt(inputs, self.vocabulary)
-        return _finite(await self._once((prompt, tuple(map(self.task.answer_response, choices)))))
+        return _finite(await self._once(Question(prompt, choices=tuple(map(self.task.answer_response, choices)))))
 
     async def traces(self, answer: Value) -> list[str | None]:
         """Return the reasoning of the policy over the dual of ``answer``, of each draw; [None] if none is drawn."""
         how, prompt = self.reasoning, self._prompt(answer)
         if not how.count:
             return [None]
-        draws = (Trace(request_seed(how.seed, prompt, number), how.temperature) for number in range(how.count))
-        return list(map(read_trace, await asyncio.gather(*(self._once((prompt, draw)) for draw in draws))))
+        seeds = (request_seed(how.seed, prompt, number) for number in range(how.count))
+        draws = (self._once(Question(prompt, seed=seed, temperature=how.temperature)) for seed in seeds)
+        return list(map(read_trace, await asyncio.gather(*draws)))
 
     def _prompt(self, answer: Value) -> str:
         return self.task.dual_prompt(self.example.known, answer, self.vocabulary)
@@ -166,7 +167,7 @@ class Dual:
 
     async def _bounded(self, question: Question) -> Any:
         try:
-            return await asyncio.wait_for(put(self.policy, question), self.timeout)
+            return await asyncio.wait_for(question.put_to(self.policy), self.timeout)
         except asyncio.TimeoutError:
             raise PolicyError("timeout") from None
 

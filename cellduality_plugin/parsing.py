@@ -50,15 +50,6 @@ def split_response(text: str) -> Response:
 
     The tags must come in that order, once each, with nothing but white space outside them. A trace that only ends was
     opened by the chat template.
-
-    Examples
-    --------
-    >>> split_response("<think>CD19 is high.</think> <answer>B</answer>")
-    Response(trace='CD19 is high.', answer='B', failure='')
-    >>> split_response("CD19 is high.</think><answer>B</answer>").trace
-    'CD19 is high.'
-    >>> split_response("<answer>B</answer> or <answer>T</answer>").failure, split_response("B").failure
-    ('ambiguous', 'no_answer')
     """
     if len(text) > MAX_CHARACTERS:
         return Response("", "", "too_long")
@@ -112,16 +103,7 @@ class Field(Protocol):
 
 @dataclass(frozen=True)
 class OneOf:
-    """A label of the closed set ``kind``.
-
-    Examples
-    --------
-    >>> world = Vocabulary(genes=(), labels={"cell_type": ("CD19+ B", "T")})
-    >>> OneOf("cell_type").parse("<answer>cd19+ b</answer>", world).value
-    'CD19+ B'
-    >>> OneOf("cell_type").parse("<answer>B or T</answer>", world).failure
-    'unknown_label'
-    """
+    """A label of the closed set ``kind``."""
 
     kind: str
 
@@ -142,14 +124,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Genes:
-    """A ranked list of genes of the vocabulary.
-
-    Examples
-    --------
-    >>> world = Vocabulary(genes=("CD74", "LYZ"), labels={})
-    >>> Genes().parse("<answer>lyz CD74 LYZ smuggled</answer>", world)
-    Answer(value=('LYZ', 'CD74'), trace='', failure='', listed=4, unknown=1, repeated=1)
-    """
+    """A ranked list of genes of the vocabulary."""
 
     def render(self, value: Value) -> str:
         """Return the cell sentence of the list."""

@@ -38,14 +38,7 @@ class Profiles:
         self._places = {gene: place for place, gene in enumerate(self.genes)}
 
     def log_scores(self, kind: str, genes: Collection[str], control: Collection[str] = ()) -> dict[str, float]:
-        """Return {label: natural log-score of the cell under its profile}, up to a number that the labels share.
-
-        Examples
-        --------
-        >>> profile = Profile(("B", "T"), np.array([[1, -1], [-1, 1]], np.float32), np.zeros(2, np.float32))
-        >>> Profiles(("CD19", "CD3E"), {"cell_type": profile}).log_scores("cell_type", ("CD3E", "ACTB"))
-        {'B': -1.0, 'T': 1.0}
-        """
+        """Return {label: natural log-score of the cell under its profile}, up to a number that the labels share."""
         profile, columns = self.by_kind[kind], self._places_of(genes)
         if profile.paired:
             lost = self._places_of(set(control) - set(genes))

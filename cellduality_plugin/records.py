@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import logging
 import math
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import AppendLog
-from cellduality_plugin.groups import Group, Score
 from cellduality_plugin.parsing import MAX_CHARACTERS
-from cellduality_plugin.policies.base import After, PolicyError, Question, Trace
-from cellduality_plugin.policies.memo import Asked
-from cellduality_plugin.policies.recorded import prompt_key
+from cellduality_plugin.policies.base import Asked, PolicyError, Question, QuestionPolicy
+from cellduality_plugin.scoring import Group, Score
 
 SCHEMA = 1
+NOT_RECORDED = "not_recorded"
 MAX_TEXT = MAX_CHARACTERS + 1
 """So much of a text is kept: the parser reads nothing of a longer one, nor of what is kept of it."""
 
 Row: TypeAlias = dict[str, Any]
 
 _log = logging.getLogger(__name__)
+
+
+def prompt_key(prompt: str) -> str:
+    """Return the first 16 hex digits of a prompt's SHA-256: its name in the records of a group."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Recorder:
@@ -57,8 +63,8 @@ class Recorder:
     @classmethod
     def of(cls, config: Config) -> Recorder | None:
         """Return the recorder that ``config`` asks for, None if for none."""
-        folder, how = config.record_folder(), config.records
-        return cls(folder, how.every, how.limit) if folder and how else None
+        how = config.records
+        return None if how is None else cls(config.folder / how.folder, how.every, how.limit)
 
     def write(self, group: Group, text: str, score: Score, last: bool) -> None:
         """Append a rollout of ``group``, the ``last`` or an earlier one, if that is a group that is kept."""
@@ -86,17 +92,16 @@ class Recorder:
 def _calls(asked: Asked, written: set[Question | str], last: bool) -> Iterator[Row]:
     """Yield what was answered since the last time; what is unanswered when the group is over came too late for it."""
     for question, call in asked.items():
-        prompt, what = question
         if question not in written and (last or call.done()):
-            text = {} if prompt in written else {"text": prompt}
-            written |= {question, prompt}
-            if isinstance(what, Trace):
-                asks: Row = {"trace": what.seed}
-            elif isinstance(what, After):
-                asks = {"given": what.given, "response": what.response}
+            text = {} if question.prompt in written else {"text": question.prompt}
+            written |= {question, question.prompt}
+            if question.is_draw:
+                asks: Row = {"draw": question.draw} if question.seed is None else {"trace": question.seed}
+            elif question.choices:
+                asks = {"responses": question.choices}
             else:
-                asks = {{int: "draw", str: "response"}.get(type(what), "responses"): what}
-            yield {"prompt": prompt_key(prompt)} | text | asks | _outcome(call)
+                asks = {**({"given": question.given} if question.given else {}), "response": question.response}
+            yield {"prompt": prompt_key(question.prompt)} | text | asks | _outcome(call)
 
 
 def _outcome(call: Any) -> Row:
@@ -161,3 +166,43 @@ def _row(line: bytes, where: str) -> Row | None:
             what, hint = f"{name!r} is missing or malformed", "record the run again"
             raise CellDualityError(what, code="malformed-row", where=where, hint=hint)
     return row
+
+
+class RecordedPolicy(QuestionPolicy):
+    """Plays the dual from ``rows``, the records of one group: repeats what the policy answered then.
+
+    The answer to anything else is ``PolicyError(NOT_RECORDED)``.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self._answers: dict[Question, Mapping[str, Any]] = {}
+        for row in rows:
+            for call in row["calls"]:
+                with contextlib.suppress(KeyError, TypeError):  # a malformed call is one that was not recorded
+                    self._answers[_asked_in(call)] = call
+
+    async def answer(self, question: Question) -> Any:
+        """Return the recorded text, or log-probabilities."""
+        call = self._answers.get(replace(question, prompt=prompt_key(question.prompt)), {})
+        if isinstance(call.get("error"), str):
+            raise PolicyError(call["error"])
+        found = call.get("response" if question.is_draw else "log_probs")
+        if question.is_draw and isinstance(found, str):
+            return found
+        numbers = isinstance(found, list) and all(value is None or isinstance(value, float | int) for value in found)
+        if found is not None and numbers and not question.is_draw:
+            return [math.nan if value is None else float(value) for value in found]
+        raise PolicyError(NOT_RECORDED)
+
+
+def _asked_in(call: Mapping[str, Any]) -> Question:
+    """Return what was asked, the prompt by its key; a generated response stands beside its draw."""
+    prompt = str(call["prompt"])
+    if "trace" in call:
+        return Question(prompt, seed=call["trace"])
+    if "draw" in call:
+        return Question(prompt, draw=call["draw"])
+    if "responses" in call:
+        return Question(prompt, choices=tuple(call["responses"]))
+    return Question(prompt, call["response"], call.get("given", ""))

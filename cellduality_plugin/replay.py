@@ -4,87 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import math
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.groups import Score
-from cellduality_plugin.policies.recorded import RecordedPolicy
-from cellduality_plugin.records import Reading, Row, read_groups
+from cellduality_plugin.records import NOT_RECORDED, Reading, RecordedPolicy, Row, read_groups
 from cellduality_plugin.reward_names import shortened
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Score, Scorer
 
-NOT_RECORDED = "not_recorded"
 RECORDED = "recorded"
-
-
-def _floats() -> array[float]:
-    return array("d")
 
 
 @dataclass
 class Column:
     """One reward of one task over the rollouts that it could judge.
 
-    ``missing`` counts rollouts left out because this reward asks what was not recorded. Of every rollout it judged are
-    ``rewards``, ``recorded`` and ``truths``, NaN where nobody knows it; of every group of two rollouts or more is
-    ``spreads``, the standard deviation within it. ``flats`` of these groups have rewards that are all equal.
+    ``missing`` counts rollouts left out because this reward asks what was not recorded. A group is an array of a row a
+    rollout: its reward, the reward of then, the truth (NaN where nobody knows it).
     """
 
     task: str
     reward: str
     missing: int = 0
-    flats: int = 0
-    rewards: array[float] = field(default_factory=_floats)
-    recorded: array[float] = field(default_factory=_floats)
-    truths: array[float] = field(default_factory=_floats)
-    spreads: array[float] = field(default_factory=_floats)
+    groups: list[NDArray[np.float64]] = field(default_factory=list)
 
     def add(self, rewards: Sequence[float | None], recorded: Sequence[float], truths: Sequence[float | None]) -> None:
         """Count one group in; None is a reward that could not be had, or a truth that nobody knows."""
-        had = [reward for reward in rewards if reward is not None]
-        self.missing += len(rewards) - len(had)
-        for reward, before, truth in zip(rewards, recorded, truths, strict=True):
-            if reward is not None:
-                self.rewards.append(reward)
-                self.recorded.append(before)
-                self.truths.append(math.nan if truth is None else truth)
-        if len(had) > 1:
-            self.flats += min(had) == max(had)
-            self.spreads.append(float(np.std(had)))
+        group = np.array([rewards, recorded, truths], dtype=float).T
+        had = ~np.isnan(group[:, 0])
+        self.missing += int(np.sum(~had))
+        self.groups.append(group[had])
 
-    @property
-    def mean(self) -> float | None:
-        return _mean(self.rewards)
+    def summary(self) -> tuple[int, float | None, float | None, float | None, float | None, float | None]:
+        """Return the number of rollouts; mean; spread; the share without any; correlations with ``RECORDED`` and truth.
 
-    @property
-    def spread(self) -> float | None:
-        """The mean over groups of the standard deviation within a group: what the advantage is made of."""
-        return _mean(self.spreads)
-
-    @property
-    def flat(self) -> float | None:
-        """The share of groups of two rollouts or more whose rewards are all equal."""
-        return self.flats / len(self.spreads) if self.spreads else None
-
-    def correlation(self, other: Sequence[float]) -> float | None:
-        """Return Pearson's with ``recorded`` or ``truths``, in [-1, 1]; None where either does not vary."""
-        known = ~np.isnan(other)
-        x, y = np.array(self.rewards)[known], np.array(other)[known]
-        if len(x) < 2 or min(np.std(x), np.std(y)) < 1e-6:
-            return None
-        return float(np.clip(np.corrcoef(x, y)[0, 1], -1.0, 1.0))
+        Spread is the mean over groups of two or more of the standard deviation within; equal rewards have none.
+        """
+        rewards, recorded, truths = np.concatenate([np.empty((0, 3)), *self.groups]).T
+        several = [group[:, 0] for group in self.groups if len(group) > 1]
+        spread, flat = _mean([np.std(each) for each in several]), _mean([np.ptp(each) == 0 for each in several])
+        like, true = _correlation(rewards, recorded), _correlation(rewards, truths)
+        return len(rewards), _mean(rewards), spread, flat, like, true
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
+def _mean(values: Any) -> float | None:
+    return math.fsum(values) / len(values) if len(values) else None
+
+
+def _correlation(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float | None:
+    """Return Pearson's, in [-1, 1]; None where either does not vary."""
+    known = ~np.isnan(theirs)
+    x, y = ours[known], theirs[known]
+    return None if len(x) < 2 or min(np.std(x), np.std(y)) < 1e-6 else float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
 
 
 class Replay:
@@ -149,8 +128,8 @@ def table(columns: Iterable[Column]) -> Table:
     for name in ("n", "mean", "spread", "no spread", "r(recorded)", "r(truth)", "not recorded"):
         shown.add_column(name, justify="right")
     for column in sorted(columns, key=lambda column: (column.task, column.reward != RECORDED)):
-        like = None if column.reward == RECORDED else column.correlation(column.recorded)
-        numbers = (column.mean, column.spread, column.flat, like, column.correlation(column.truths))
+        count, *figures, like, true = column.summary()
+        numbers = (*figures, None if column.reward == RECORDED else like, true)
         cells = ("–" if number is None else f"{number:.3f}" for number in numbers)
-        shown.add_row(column.task, column.reward, str(len(column.rewards)), *cells, str(column.missing or "–"))
+        shown.add_row(column.task, column.reward, str(count), *cells, str(column.missing or "–"))
     return shown

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.groups import Score
 from cellduality_plugin.policies.base import Policy
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Score, Scorer
 
 Completion: TypeAlias = "str | Sequence[Mapping[str, Any]]"
 """A response as text, or as the messages of its turn, of which the last counts."""
@@ -51,11 +50,5 @@ class DualReward:
 
 
 def text_of(completion: Completion) -> str:
-    """Return the response in a completion.
-
-    Examples
-    --------
-    >>> text_of("<answer>B cell</answer>"), text_of([{"role": "assistant", "content": "<answer>T cell</answer>"}])
-    ('<answer>B cell</answer>', '<answer>T cell</answer>')
-    """
+    """Return the response in a completion."""
     return completion if isinstance(completion, str) else str(completion[-1]["content"])

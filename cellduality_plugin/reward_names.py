@@ -43,11 +43,6 @@ def read_reward(text: str) -> tuple[Term, ...]:
     """Return the terms of the sum that ``text`` writes, one at least; whether its kinds exist is not looked at.
 
     A CellDualityError says that it cannot be read, or that a weight or power is not above 0.
-
-    Examples
-    --------
-    >>> read_reward("posterior * profile^0.3")
-    (Term(factors=(Factor(kind='posterior', power=1.0), Factor(kind='profile', power=0.3)), weight=None),)
     """
     terms: list[Term] = []
     factors: list[Factor] = []

@@ -26,14 +26,7 @@ TABLED = 2_000
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Gene names V and named label sets (cell types T, sensitivities S, ...), paper section 3.1.
-
-    Examples
-    --------
-    >>> vocabulary = Vocabulary(genes=("CD19", "Cd3e"), labels={"cell_type": ("CD19+ B", "T")})
-    >>> vocabulary.gene("cd3E"), vocabulary.gene("T"), vocabulary.label("cell_type", " cd19+  b ")
-    ('Cd3e', None, 'CD19+ B')
-    """
+    """Gene names V and named label sets (cell types T, sensitivities S, ...), paper section 3.1."""
 
     genes: tuple[str, ...]  # gene symbols, unique, case kept as in the data
     # Label sets by kind, e.g. ``{"cell_type": ("B", "T")}``; within a kind unique even when case is ignored.

@@ -201,32 +201,20 @@ def said() -> type[Said]:
 
 
 @pytest.fixture
-def policy_servers(small_world: SmallWorld) -> Iterator[Callable[[], PolicyServer]]:
-    """Return a function that starts another :class:`PolicyServer`."""
-    servers: list[PolicyServer] = []
-
-    def start() -> PolicyServer:
-        servers.append(PolicyServer(small_world.tokenizer))
-        servers[-1].start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture
-def policy_server(policy_servers: Callable[[], PolicyServer]) -> PolicyServer:
-    return policy_servers()
+def policy_server(small_world: SmallWorld) -> Iterator[PolicyServer]:
+    server = PolicyServer(small_world.tokenizer)
+    server.start()
+    yield server
+    server.stop()
 
 
 @contextmanager
-def listening(app: Any, port: int = 0) -> Iterator[str]:
+def listening(app: Any) -> Iterator[str]:
     """Serve an application in a thread; yield its host and port. What is under way at the end is cut."""
     import uvicorn
 
     settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=0)
-    server, listener = uvicorn.Server(settings), socket.create_server(("127.0.0.1", port), backlog=1024)
+    server, listener = uvicorn.Server(settings), socket.create_server(("127.0.0.1", 0), backlog=1024)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
     try:
@@ -235,12 +223,6 @@ def listening(app: Any, port: int = 0) -> Iterator[str]:
         server.should_exit = True
         thread.join(10)
         listener.close()
-
-
-@pytest.fixture
-def listen() -> Callable[..., Any]:
-    """Return the context manager that serves an application."""
-    return listening
 
 
 @pytest.fixture

@@ -11,28 +11,43 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.tasks import TASKS
 
 
-class Choosing:
-    """Says of each of several responses what it says of that response alone."""
+class Saying:
+    """Plays the dual with one text and one log-probability, or what functions make of a question; or fails, or hangs.
 
-    async def choice_log_probs(self, prompt, responses):
-        return [sum(await self.log_probs(prompt, response)) for response in responses]
-
-
-class Saying(Choosing):
-    """Plays the dual with one text and one log-probability; or fails, or hangs."""
+    ``text`` may be a function of (prompt, seed), ``log_prob`` one of (prompt, response, what is given before it) that
+    gives the number of every token, or a list. What was asked is kept: ``drawn`` (prompt, seed, temperature), and
+    ``scored`` (prompt, what is given, response or responses).
+    """
 
     def __init__(self, text="", *, log_prob=-1.0, fails=None, delay=0.0):
         self.text, self.log_prob, self.fails, self.delay = text, log_prob, fails, delay
+        self.drawn, self.scored = [], []
+
+    @property
+    def prompts(self):
+        return [question[0] for question in (*self.drawn, *self.scored)]
 
     async def generate(self, prompt, *, seed=None, temperature=None):
+        await self._keep(self.drawn, (prompt, seed, temperature))
+        return self.text(prompt, seed) if callable(self.text) else self.text
+
+    async def log_probs(self, prompt, response, *, given=""):
+        await self._keep(self.scored, (prompt, given, response))
+        return self._likely(prompt, response, given)
+
+    async def choice_log_probs(self, prompt, responses):
+        await self._keep(self.scored, (prompt, "", tuple(responses)))
+        return [sum(self._likely(prompt, response, "")) for response in responses]
+
+    def _likely(self, *question):
+        found = self.log_prob(*question) if callable(self.log_prob) else self.log_prob
+        return found if isinstance(found, list) else [found] * 3
+
+    async def _keep(self, kept, question):
+        kept.append(question)
         await asyncio.sleep(self.delay)
         if self.fails:
             raise self.fails
-        return self.text
-
-    async def log_probs(self, prompt, response, *, given=""):
-        await self.generate(prompt)
-        return [self.log_prob] * 3
 
 
 async def member(scorer, group, text, policy, *, truncated=False, delay=0.0, recorder=None):

@@ -15,28 +15,17 @@ from cellduality_plugin.duals import Dual, Reasoning
 from cellduality_plugin.parsing import OneOf, read_trace, split_response
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.tasks import TASKS
+from tests.play import Saying
 
 ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
 
 
-class Thinking:
-    """Draws a trace that hangs on the seed alone, and finds what follows it as likely as ``log_prob(trace)`` says."""
-
-    def __init__(self, log_prob=lambda trace: -1.0, say="<think>trace {seed}</think><answer>LYZ</answer>"):
-        self.log_prob, self.say = log_prob, say
-        self.drawn, self.scored = [], []
-
-    async def generate(self, prompt, *, seed=None, temperature=None):
-        self.drawn.append((prompt, seed, temperature))
-        return self.say.format(seed=seed)
-
-    async def log_probs(self, prompt, response, *, given=""):
-        self.scored.append((prompt, given, response))
-        return [self.log_prob(given)] * len(response.split())
-
-    async def choice_log_probs(self, prompt, responses):
-        self.scored.append((prompt, "", responses))
-        return [self.log_prob(response) for response in responses]
+def thinking(log_prob=lambda given: -1.0, say="<think>trace {seed}</think><answer>LYZ</answer>"):
+    """Return a policy whose trace hangs on the seed alone; what follows that is as likely as ``log_prob`` says."""
+    return Saying(
+        lambda _, seed: say.format(seed=seed),
+        log_prob=lambda _, response, given: [log_prob(given)] * len(response.split()),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +39,7 @@ def dual_of(cell, vocabulary):
 
 
 def test_without_traces_the_response_is_scored_whole(dual_of):
-    policy = Thinking()
+    policy = thinking()
     dual = dual_of(policy, 0)
     assert asyncio.run(dual.log_likelihood("T", ("LYZ", "FTL"))) == (-2.0, 2)
     assert policy.drawn == []
@@ -59,26 +48,26 @@ def test_without_traces_the_response_is_scored_whole(dual_of):
 
 @given(count=st.integers(1, 5), seed=st.integers(0, 9))
 def test_the_same_seed_gives_the_same_traces_whatever_the_row(count, seed, dual_of):
-    policies = [Thinking(), Thinking(), Thinking()]
+    policies = [thinking(), thinking(), thinking()]
     duals = [dual_of(policy, count, number=n, seed=seed) for n, policy in enumerate(policies)]
     first, again, _ = (asyncio.run(dual.traces("T")) for dual in duals)
     assert first == again
     assert len(set(first)) == count
     assert asyncio.run(duals[2].traces("T")) == first, "asked once"
     assert len(policies[2].drawn) == count
-    assert not set(asyncio.run(dual_of(Thinking(), count, seed=seed + 1).traces("T"))) & set(first)
+    assert not set(asyncio.run(dual_of(thinking(), count, seed=seed + 1).traces("T"))) & set(first)
     assert not set(asyncio.run(duals[0].traces("CD19+ B"))) & set(first)
 
 
 def test_no_hidden_gene_is_shown_for_a_trace(task, dual_of, cell, vocabulary):
     if isinstance(task.answer, OneOf):
-        asyncio.run(dual_of(policy := Thinking(), 3, task).traces(vocabulary.labels[task.answer.kind][0]))
+        asyncio.run(dual_of(policy := thinking(), 3, task).traces(vocabulary.labels[task.answer.kind][0]))
         shown = cell.control if "control" in task.needs else ()
         assert not set(cell.genes) - {*shown} & {word for prompt, *_ in policy.drawn for word in prompt.split()}
 
 
 def test_what_is_hidden_is_scored_after_each_trace_and_the_trace_is_not(dual_of, vocabulary):
-    policy = Thinking(log_prob=lambda given: -float(len(given)))
+    policy = thinking(log_prob=lambda given: -float(len(given)))
     dual = dual_of(policy, 3, temperature=0.7)
     total, tokens = asyncio.run(dual.log_likelihood("T", ("LYZ", "FTL")))
     prompt = ANNOTATION.dual_prompt(dual.example.known, "T", vocabulary)
@@ -101,15 +90,12 @@ def test_a_choice_is_averaged_over_traces_after_what_its_choices_share_is_gone(d
     at = {"one": {"T": -1.0, "CD19+ B": -3.0}, "two": {"T": -900.0, "CD19+ B": -899.0}}
     draws = iter(["<think>one</think><answer>", "<think>two</think><answer>"])
 
-    class Two(Thinking):
-        async def generate(self, prompt, *, seed=None, temperature=None):
-            return next(draws)
-
-    def log_prob(response):
+    def likely(prompt, response, given):
         found = split_response(response)
-        return at[found.trace][found.answer]
+        return [at[found.trace][found.answer]]
 
-    dual = dual_of(Two(log_prob), 2, GENERATION, mean="probability")
+    policy = Saying(lambda *_: next(draws), log_prob=likely)
+    dual = dual_of(policy, 2, GENERATION, mean="probability")
     found = np.exp(asyncio.run(dual.choice_log_probs(cell.genes, ["T", "CD19+ B"])))
     one, two = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))
     np.testing.assert_allclose(found, [(one + two) / 2, 1 - (one + two) / 2])
@@ -117,7 +103,7 @@ def test_a_choice_is_averaged_over_traces_after_what_its_choices_share_is_gone(d
 
 @pytest.mark.parametrize("say", ["", "no tags", "<think>never ends", "</answer>", "x" * 100_000])
 def test_a_draw_without_a_readable_trace_is_the_empty_one(say, dual_of):
-    policy = Thinking(say=say)
+    policy = thinking(say=say)
     asyncio.run(dual_of(policy, 2).log_likelihood("T", ("LYZ",)))
     assert {given for _, given, _ in policy.scored} == {"<think></think>"}
     assert len(policy.scored) == 1, "what is asked twice is asked once"
@@ -138,7 +124,7 @@ def test_a_trace_brings_no_tag_back(text):
     ("reward", "task"), [("posterior", ANNOTATION), ("likelihood", ANNOTATION), ("posterior", GENERATION)]
 )
 def test_rewards_of_labels_and_cells_reason(reward, task, dual_of, vocabulary, cell):
-    policy = Thinking()
+    policy = thinking()
     dual = dual_of(policy, 2, task)
     asyncio.run(get_reward(reward).judge("T" if task is ANNOTATION else cell.genes, dual))
     asked = len(vocabulary.labels["cell_type"]) if (reward, task) == ("posterior", ANNOTATION) else 1

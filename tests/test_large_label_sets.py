@@ -21,7 +21,7 @@ from data_prep.profiles import fit_profiles
 from data_prep.traces.questions import Question
 from data_prep.traces.rule.teacher import RuleTeacher
 from tests.conftest import GENES
-from tests.play import Choosing, roll
+from tests.play import Saying, roll
 from tests.refused import refused
 
 KIND, IDENTIFY, RESPONSE = "perturbation", "perturbation_identification", "perturbation_response_generation"
@@ -110,20 +110,15 @@ def test_where_labels_are_listed_only_the_order_of_a_combination_is_free():
     assert few.label("cell_type", "T+CD4") is None
 
 
-class Table(Choosing):
-    """Says of a response how likely it is by the label that is asked about, or answered; remembers what was asked."""
+def table(log_prob):
+    """Return a policy that says how likely a response is by the label that is asked about, or answered."""
 
-    def __init__(self, log_prob):
-        self.log_prob, self.prompts, self.choices = log_prob, [], []
+    def likely(prompt, response, given):
+        _, shown, rest = prompt.partition("Perturbation: ")
+        label = rest.split("\n")[0] if shown else response.split("answer>")[1][:-2]
+        return [log_prob.get(label, -5.0)]
 
-    async def log_probs(self, prompt, response, *, given=""):
-        self.prompts.append(prompt)
-        shown = prompt.split("Perturbation: ")[1].split("\n")[0] if "Perturbation: " in prompt else response
-        return [self.log_prob.get(shown, -5.0)]
-
-    async def choice_log_probs(self, prompt, responses):
-        self.choices.append(responses)
-        return [self.log_prob.get(response.split("answer>")[1][:-2], -5.0) for response in responses]
+    return Saying(log_prob=likely)
 
 
 def scorer_for(tmp_path, vocabulary, name, reward="posterior", **settings):
@@ -137,14 +132,14 @@ def test_an_answer_is_held_against_the_groups_answers_and_seeded_negatives(negat
     """Three answers that are all likelier than any label drawn at random have to share: none of them gets it all."""
     scorer, example = scorer_for(tmp_path, many, IDENTIFY, negatives=negatives), example_of(IDENTIFY, cell)
     likely = dict(zip(many.labels[KIND][5000:5003], (0.0, -1.0, -2.0), strict=True))
-    policy, count = Table(likely), negatives or NEGATIVES
+    policy, count = table(likely), negatives or NEGATIVES
     texts = [TASKS[IDENTIFY].answer_response(label) for label in (*likely, *likely)]
     scores = roll(scorer, example, [*texts, "nothing", join_response("drug none")], policy)
     total = sum(map(math.exp, likely.values())) + count * math.exp(-5.0)
     expected = [math.exp(value) / total for value in likely.values()]
     assert [score.similarity for score in scores] == pytest.approx([*expected, *expected, 0, 0])
     assert len(set(policy.prompts)) == len(policy.prompts) == count + len(likely)
-    again = Table(likely)
+    again = table(likely)
     roll(scorer_for(tmp_path, many, IDENTIFY, negatives=negatives), example, texts, again)
     assert set(again.prompts) == set(policy.prompts), "the same negatives in every process"
 
@@ -152,17 +147,18 @@ def test_an_answer_is_held_against_the_groups_answers_and_seeded_negatives(negat
 @pytest.mark.parametrize(("name", "reward"), [(RESPONSE, "posterior"), (IDENTIFY, "consistency")])
 def test_labels_are_chosen_among_the_label_and_its_rivals(name, reward, cell, many, tmp_path):
     scorer, example = scorer_for(tmp_path, many, name, reward, hidden=1.0), example_of(name, cell, hidden=1.0)
-    policy = Table({"cytokine IFN-beta": 0.0})
+    policy = table({"cytokine IFN-beta": 0.0})
     scores = roll(scorer, example, [TASKS[name].answer_response(example.gold)] * 2, policy)
-    assert [len(each) for each in policy.choices] == [NEGATIVES + 1]
+    assert [len(choices) for *_, choices in policy.scored] == [NEGATIVES + 1]
     assert scores[0].similarity == pytest.approx(1 / (1 + NEGATIVES * math.exp(-5.0)))
 
 
 def test_what_counts_labels_bounds_them_past_the_bound_alone(cell, vocabulary, many, tmp_path):
-    policy, rows = Table({}), [example_of(IDENTIFY, cell)]
+    policy, rows = table({}), [example_of(IDENTIFY, cell)]
     scorer, example = scorer_for(tmp_path, vocabulary, RESPONSE, negatives=1), example_of(RESPONSE, cell)
     roll(scorer, example, [TASKS[RESPONSE].answer_response(cell.genes)], policy)
-    assert [len(each) for each in policy.choices] == [len(vocabulary.labels[KIND])], "listed sets are compared as ever"
+    [(*_, choices)] = policy.scored
+    assert len(choices) == len(vocabulary.labels[KIND]), "listed sets are compared as ever"
     [case] = make_cases(TASKS[IDENTIFY], rows, many, AuditSettings(), np.random.default_rng(0))
     assert len({answer for _, answer in case.candidates}) == NEGATIVES + 1, "only so many wrong ones are audited"
     assert vocabulary.longest(KIND) == vocabulary.labels[KIND]

@@ -14,8 +14,7 @@ import pytest
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.policies.recorded import RecordedPolicy, prompt_key
-from cellduality_plugin.records import MAX_TEXT, Reading, Recorder, read_groups
+from cellduality_plugin.records import MAX_TEXT, Reading, RecordedPolicy, Recorder, prompt_key, read_groups
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
 from tests.play import Saying, member, roll, row
@@ -178,20 +177,6 @@ class TestDamage:
 class TestRecordedPolicy:
     def say(self, *calls):
         return RecordedPolicy([{"calls": list(calls)}])
-
-    def test_gives_each_draw_in_its_turn_a_trace_by_its_seed_and_what_was_scored_after_it(self):
-        policy = self.say(
-            {"prompt": prompt_key("p"), "trace": 5, "response": "five"},
-            *({"prompt": prompt_key("p"), "draw": n, "response": str(n)} for n in (1, 0)),
-            {"prompt": prompt_key("p"), "given": "g", "response": "r", "log_probs": [-1.0]},
-        )
-        assert asyncio.run(policy.generate("p", seed=5)) == "five"
-        assert [asyncio.run(policy.generate("p")) for _ in range(2)] == ["0", "1"]
-        assert asyncio.run(policy.log_probs("p", "r", given="g")) == [-1.0]
-        for unasked in (policy.generate("p"), policy.generate("p", seed=6), policy.log_probs("p", "r")):
-            with pytest.raises(PolicyError, match="not_recorded"):
-                asyncio.run(unasked)
-        assert policy.missing == 3
 
     @pytest.mark.parametrize(
         "call",

@@ -16,7 +16,7 @@ from cellduality_plugin.replay import RECORDED, Column, Replay, record_files
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
-from tests.play import Choosing, Saying, roll, row
+from tests.play import Saying, roll, row
 from tests.refused import refused
 
 NAME = "cell_type_annotation"
@@ -35,21 +35,16 @@ class Mine(Reward):
 """
 
 
-class Moody(Choosing):
-    """Says something else to every prompt, and something else each time; sometimes nothing."""
+def moody(vocabulary, seed):
+    """Return a policy that says something else to every prompt, and something else each time; sometimes nothing."""
+    rng = np.random.default_rng(seed)
 
-    def __init__(self, vocabulary, seed):
-        self.rng, self.vocabulary = np.random.default_rng(seed), vocabulary
-
-    async def generate(self, prompt, *, seed=None, temperature=None):
-        if self.rng.random() < 0.2:
+    def say(*_):
+        if rng.random() < 0.2:
             raise PolicyError("refused")
-        return f"<answer>{some_answer(self.vocabulary, self.rng)}</answer>"
+        return f"<answer>{some_answer(vocabulary, rng)}</answer>"
 
-    async def log_probs(self, prompt, response, *, given=""):
-        if self.rng.random() < 0.1:
-            return [math.nan]
-        return list(-self.rng.exponential(size=4))
+    return Saying(say, log_prob=lambda *_: [math.nan] if rng.random() < 0.1 else list(-rng.exponential(size=4)))
 
 
 def some_answer(vocabulary, rng, task=""):
@@ -96,7 +91,7 @@ def recorded(vocabulary, cell, tmp_path):
             for name in config.tasks:
                 texts = texts_of(name, vocabulary, rng)
                 example = row(name, cell, labelled=labelled)
-                scores = roll(scorer, example, texts, policy or Moody(vocabulary, len(rewards)), recorder=recorder)
+                scores = roll(scorer, example, texts, policy or moody(vocabulary, len(rewards)), recorder=recorder)
                 rewards += [score.reward for score in scores]
         return sorted(rewards)
 
@@ -145,7 +140,7 @@ def test_another_reward_of_the_same_questions_is_what_it_would_have_been(config_
     for _ in range(3):
         for name in wanted.tasks:
             texts = texts_of(name, vocabulary, rng)
-            scores = roll(Scorer(wanted), row(name, cell), texts, Moody(vocabulary, seen))
+            scores = roll(Scorer(wanted), row(name, cell), texts, moody(vocabulary, seen))
             expected += [score.reward for score in scores]
             seen += len(scores)
     assert sorted(result["reward"] for result in results) == sorted(expected)
@@ -167,7 +162,7 @@ def test_what_was_not_recorded_is_counted_and_does_not_count(config_of, recorded
     mine = [result for result in results if result["task"] == NAME]
     column = work.columns[NAME, "posterior"]
     assert column.missing == sum(result["reward"] is None for result in mine) > 0
-    assert len(column.rewards) + column.missing == len(mine)
+    assert column.summary()[0] + column.missing == len(mine)
     assert {result["failure"] for result in mine if result["reward"] is None} == {"not_recorded"}
     assert all(result["failure"] in ("no_answer", "unknown_label") for result in mine if result["reward"] is not None)
 
@@ -177,13 +172,13 @@ def test_gold_gives_the_correlation_with_the_truth(config_of, recorded, replay):
     for column in replay(config_of("oracle"))[0].columns.values():
         lists = column.task in ("conditional_cell_generation", "perturbation_response_generation")
         # A list earns its truth times its validity, rounded to a 1024th.
-        assert column.correlation(column.truths) == pytest.approx(1.0, abs=0.5 if lists else 1e-9)
+        assert column.summary()[-1] == pytest.approx(1.0, abs=0.5 if lists else 1e-9)
 
 
 def test_rows_without_gold_have_no_correlation_with_it_and_no_oracle(config_of, recorded, replay):
     recorded(config_of("duality"), labelled=False)
     work, results = replay(config_of("duality"))
-    assert {column.correlation(column.truths) for column in work.columns.values()} == {None}
+    assert {column.summary()[-1] for column in work.columns.values()} == {None}
     assert {result["truth"] for result in results} == {None}
     with refused("needs-gold"):
         replay(config_of("duality"), {NAME: "oracle"})
@@ -213,15 +208,14 @@ def test_files_are_those_of_a_folder_or_named_each_once(tmp_path):
 def test_a_column_is_the_mean_over_rollouts_and_the_spread_within_groups():
     column = Column("t", "r")
     column.add([None], [0.5], [None])
-    assert (column.mean, column.spread, column.flat, column.correlation(column.recorded)) == (None,) * 4
+    assert column.summary() == (0, None, None, None, None, None)
     column.add([0.0, 1.0], [0.5, 0.5], [None, 1.0])
     column.add([0.5, 0.5, None], [0.5, 0.25, 0.0], [None, None, None])
     column.add([1.0], [1.0], [1.0])
-    assert (len(column.rewards), column.missing, len(column.spreads)) == (5, 2, 2)
-    assert (column.mean, column.spread, column.flat) == (0.6, 0.25, 0.5)
-    assert column.correlation(column.truths) is None
+    count, mean, spread, flat, _, true = column.summary()
+    assert (count, column.missing, mean, spread, flat, true) == (5, 2, 0.6, 0.25, 0.5, None)
     column.add([0.0], [0.0], [0.5])
-    assert column.correlation(column.truths) == pytest.approx(1.0)
+    assert column.summary()[-1] == pytest.approx(1.0)
 
 
 def test_records_can_be_read_by_any_other_program(config_of, recorded, tmp_path):

@@ -10,13 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.examples import Mask
-from cellduality_plugin.groups import Score, votes_for
 from cellduality_plugin.parsing import Answer
-from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.policies.memo import Memo
-from cellduality_plugin.scoring import Scorer, quantise
+from cellduality_plugin.policies.base import Memo, PolicyError, Question
+from cellduality_plugin.scoring import Score, Scorer, quantise, votes_for
 from cellduality_plugin.tasks import TASKS
-from tests.play import Choosing, Saying, member, roll, row
+from tests.play import Saying, member, roll, row
 from tests.refused import refused
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
@@ -94,24 +92,22 @@ def test_the_reward_is_the_mean_over_the_masks_of_a_row(make_config, cell):
     first, second, third = (
         task.example(cell, hidden=0.25, labelled=False, rng=np.random.default_rng(seed)) for seed in range(3)
     )
-    masks, prompts = tuple(Mask(example.known, example.unknown) for example in (second, third)), []
+    masks = tuple(Mask(example.known, example.unknown) for example in (second, third))
 
-    class Remembers(Saying):
-        """Rebuilds what the first mask hides, gives up on the second, and is wrong about the third."""
+    def remember(prompt, _):
+        """Rebuild what the first mask hides, give up on the second, and be wrong about the third."""
+        if prompt.endswith(" ".join(second.known["observed"])):
+            raise PolicyError("refused")
+        right = prompt.endswith(" ".join(first.known["observed"]))
+        return task.rebuilt_response(first.unknown if right else third.known["observed"])
 
-        async def generate(self, prompt, *, seed=None, temperature=None):
-            prompts.append(prompt)
-            if prompt.endswith(" ".join(second.known["observed"])):
-                raise PolicyError("refused")
-            right = prompt.endswith(" ".join(first.known["observed"]))
-            return task.rebuilt_response(first.unknown if right else third.known["observed"])
-
+    policy = Saying(remember)
     texts = [task.answer_response(answer) for answer in ("T", "T", "CD19+ B")]
-    scores = roll(Scorer(make_config()), replace(first, masks=masks), texts, Remembers())
+    scores = roll(Scorer(make_config()), replace(first, masks=masks), texts, policy)
     assert {score.reward for score in scores} == {quantise(1 / 3)}
     assert [score.logs["dual_requests"] for score in scores] == [3, 0, 3]
     assert scores[0].logs["dual_failed"] == pytest.approx(1 / 3)
-    assert len(prompts) == len(set(prompts)) == 6
+    assert len(policy.prompts) == len(set(policy.prompts)) == 6
 
 
 class TestHidden:
@@ -138,27 +134,19 @@ class TestHidden:
                 group(share)
 
 
-class Reasons(Choosing):
-    """Gives an answer that depends on the question alone, after a moment; fails the first ``fails`` times."""
+def reasons(fails=()):
+    """Return a policy whose answer depends on the question alone, after a moment; first it raises all of ``fails``."""
+    failures = list(fails)
 
-    def __init__(self, fails=0):
-        self.asked, self.fails = [], fails
-
-    async def generate(self, prompt, *, seed=None, temperature=None):
-        self.asked.append((prompt, seed))
-        await asyncio.sleep(0.001)
-        if self.fails:
-            self.fails -= 1
-            raise PolicyError("refused")
+    def say(_, seed):
+        if failures:
+            raise failures.pop()
         return f"<think>of {seed}</think><answer>LYZ</answer>"
 
-    async def log_probs(self, prompt, response, *, given=""):
-        self.asked.append((prompt, given, response))
-        return [-(hash_of(prompt, given, response) % 97) / 97]
+    def likely(*texts):
+        return [-(sum(ord(letter) * place for place, letter in enumerate("".join(texts))) % 97) / 97]
 
-
-def hash_of(*texts):
-    return sum(ord(letter) * place for place, letter in enumerate("".join(texts)))
+    return Saying(say, log_prob=likely, delay=0.001)
 
 
 class TestGroupsInFlight:
@@ -180,32 +168,28 @@ class TestGroupsInFlight:
         return await asyncio.gather(*members, return_exceptions=True)
 
     def test_draw_the_traces_of_a_label_once_and_leave_nothing_behind(self, scorer, cell, vocabulary):
-        policy, labels = Reasons(), len(vocabulary.labels["cell_type"])
+        policy, labels = reasons(), len(vocabulary.labels["cell_type"])
 
         async def twice():
             first = await self.together(scorer, self.rows(cell), policy)
-            drawn = [asked for asked in policy.asked if len(asked) == 2]
-            assert len(drawn) == len(set(drawn)) == 2 * labels
-            assert len(policy.asked) == 2 * labels + 3 * 2 * labels, "each is scored after every trace of every label"
-            assert sum(score.logs["dual_requests"] for score in first) == len(policy.asked)
+            assert len(policy.drawn) == len(set(policy.drawn)) == 2 * labels
+            assert len(policy.scored) == 3 * 2 * labels, "each is scored after every trace of every label"
+            asked = len(policy.prompts)
+            assert sum(score.logs["dual_requests"] for score in first) == asked
             assert len(scorer._memo) == 0
-            asked = len(policy.asked)
             again = await self.together(scorer, self.rows(cell), policy)
-            assert len(policy.asked) == 2 * asked, "by then the weights are others"
+            assert len(policy.prompts) == 2 * asked, "by then the weights are others"
             assert [score.reward for score in first] == [score.reward for score in again]
 
         asyncio.run(twice())
 
     def test_that_fail_or_crash_leave_nothing_behind(self, scorer, cell):
-        class Broken(Reasons):
-            async def log_probs(self, prompt, response, *, given=""):
-                raise KeyError("a bug")
-
         async def crash():
-            found = await self.together(scorer, self.rows(cell), Broken())
-            assert sum(isinstance(score, KeyError) for score in found) == 12
+            broken = Saying(reasons().text, log_prob={"": 0}.__getitem__)
+            found = await self.together(scorer, self.rows(cell), broken)
+            assert sum(isinstance(score, TypeError) for score in found) == 12
             assert len(scorer._memo) == 0
-            waiting = asyncio.ensure_future(self.together(scorer, self.rows(cell), Reasons()))
+            waiting = asyncio.ensure_future(self.together(scorer, self.rows(cell), reasons()))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             waiting.cancel()
@@ -216,7 +200,7 @@ class TestGroupsInFlight:
         asyncio.run(crash())
 
     def test_ask_again_what_failed_for_another(self, scorer, cell):
-        policy = Reasons(fails=1)
+        policy = reasons([PolicyError("refused")])
 
         async def one_after_another():
             first, second = (scorer.group(example.to_label()) for example in self.rows(cell, 2))
@@ -232,13 +216,13 @@ class TestGroupsInFlight:
         @given(st.permutations(range(len(self.TEXTS))), st.permutations(range(len(rows))))
         def check(order, groups):
             texts = [self.TEXTS[place] for place in order]
-            found = asyncio.run(self.together(scorer, [rows[place] for place in groups], Reasons(), texts))
+            found = asyncio.run(self.together(scorer, [rows[place] for place in groups], reasons(), texts))
             for place, number in enumerate(groups):
                 mine = found[place * len(texts) : (place + 1) * len(texts)]
                 assert {text: score.reward for text, score in zip(texts, mine, strict=True)} == alone[number]
 
         alone = [
-            dict(zip(self.TEXTS, (score.reward for score in roll(scorer, example, self.TEXTS, Reasons())), strict=True))
+            dict(zip(self.TEXTS, (score.reward for score in roll(scorer, example, self.TEXTS, reasons())), strict=True))
             for example in rows
         ]
         assert len({reward for rewards in alone for reward in rewards.values()}) > 3
@@ -248,12 +232,12 @@ class TestGroupsInFlight:
         async def fill():
             memo = Memo(limit=3)
             futures = [asyncio.get_running_loop().create_future() for _ in range(5)]
-            assert memo.once(("nobody is inside", 0), lambda: futures[0]) == (futures[0], True)
+            assert memo.once(Question("nobody is inside"), lambda: futures[0]) == (futures[0], True)
             assert len(memo) == 0
             with memo:
                 for place, call in enumerate(futures):
-                    assert memo.once((str(place), 0), lambda call=call: call) == (call, True)
-                assert [memo.once((str(place), 0), None) for place in (2, 3, 4)] == [
+                    assert memo.once(Question(str(place)), lambda call=call: call) == (call, True)
+                assert [memo.once(Question(str(place)), None) for place in (2, 3, 4)] == [
                     (call, False) for call in futures[2:]
                 ]
                 assert len(memo) == 3

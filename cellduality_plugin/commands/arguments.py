@@ -22,42 +22,24 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 Data: TypeAlias = Annotated[Path, Option(help="The prepared folder (`cellduality data prepare`).")]
-ConfigFile: TypeAlias = Annotated[
-    Path | None, Option("--config", help="The configuration; that of the prepared folder by default.")
-]
+ConfigFile: TypeAlias = Annotated[Path | None, Option("--config", help="That of the prepared folder by default.")]
 RlRows: TypeAlias = Annotated[Path | None, Option(help="The RL rows of all tasks, of which those of some are kept.")]
-RolloutBatch: TypeAlias = Annotated[
-    int, Option(min=1, help="The number of RL rows is cut to a multiple of this, where there are as many.")
-]
+RolloutBatch: TypeAlias = Annotated[int, Option(min=1, help="RL rows are cut to a multiple, if there are as many.")]
 Packed: TypeAlias = Annotated[Path, Option("--model", help="The folder of a trained model, as the recipes leave it.")]
-Given: TypeAlias = Annotated[
-    list[str] | None, Option("--set", help='NAME=VALUE that every question shows, such as "drug=IFN-beta".')
-]
-Control: TypeAlias = Annotated[
-    str | None, Option(help='COLUMN=VALUE of obs by which untreated cells are known, such as "stim=ctrl".')
-]
+Given: TypeAlias = Annotated[list[str] | None, Option("--set", help="NAME=VALUE of all questions: drug=IFN-beta.")]
+Control: TypeAlias = Annotated[str | None, Option(help="COLUMN=VALUE in obs of untreated cells: stim=ctrl.")]
 LabelTask: TypeAlias = Annotated[str, Option(help="The pair to ask; by default the one that names cell types.")]
-Coverage: TypeAlias = Annotated[
-    float, Option(min=0.0, max=0.999, help="How often a set of labels shall hold the true one; 0: no sets.")
-]
+Coverage: TypeAlias = Annotated[float, Option(min=0.0, max=0.999, help="Of sets of labels; 0: no sets.")]
 Batch: TypeAlias = Annotated[int, Option(min=1, help="Cells that are asked together, and then kept.")]
 Seed: TypeAlias = Annotated[int, Option(help="Of every random choice.")]
-Backend: TypeAlias = Annotated[
-    str, Option(help="transformers, in this process; or vllm, faster on a GPU (`cellduality-cpu` on a CPU).")
-]
+Backend: TypeAlias = Annotated[str, Option(help="transformers; or vllm, faster on a GPU (else `cellduality-cpu`).")]
 MaxLen: TypeAlias = Annotated[int, Option(help="Context in tokens.")]
 MaxNewTokens: TypeAlias = Annotated[int, Option(help="Tokens of a response, at most.")]
 TensorParallel: TypeAlias = Annotated[int, Option(min=1, help="GPUs of one engine.")]
 
 
 def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
-    """Return {key: value} of ``key=value,key=value``; a key alone has the ``default``, if there is one.
-
-    Examples
-    --------
-    >>> pairs("annotation=1,generation", "--task", "")
-    {'annotation': '1', 'generation': ''}
-    """
+    """Return {key: value} of ``key=value,key=value``; a key alone has the ``default``, if there is one."""
     found = {}
     for item in filter(None, text.split(",")):
         key, equals, value = item.rpartition("=")
@@ -71,24 +53,12 @@ def pairs(text: str, flag: str, default: str | None = None) -> dict[str, str]:
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Return the names between commas.
-
-    Examples
-    --------
-    >>> names_in("a, b"), names_in("")
-    (('a', 'b'), ())
-    """
+    """Return the names between commas."""
     return tuple(name for item in text.split(",") if (name := item.strip()))
 
 
 def numbers_in(text: str, flag: str, kind: Callable[[str], Number], least: Number, most: float) -> tuple[Number, ...]:
-    """Return the numbers between commas, each from ``least`` to ``most``.
-
-    Examples
-    --------
-    >>> numbers_in("0.25, 1", "", float, 0.0, 1.0), numbers_in("", "", int, 0, 9)
-    ((0.25, 1.0), ())
-    """
+    """Return the numbers between commas, each from ``least`` to ``most``."""
     with contextlib.suppress(ValueError):
         found = tuple(kind(name) for name in names_in(text))
         if all(least <= number <= most for number in found):
@@ -115,11 +85,6 @@ def reward_of(text: str, flag: str, name: Callable[[str], str] = absolute) -> st
     """Return the reward that ``text`` writes, as settings hold it: a product of kinds, or a weighted sum of such.
 
     ``name`` says what a kind is called in the result.
-
-    Examples
-    --------
-    >>> reward_of("duality", ""), reward_of("2*posterior*profile^0.3+duality", "")
-    ('duality', {'posterior*profile^0.3': 2.0, 'duality': 1.0})
     """
     try:
         terms = read_reward(renamed(text, name))
@@ -134,11 +99,6 @@ def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = 
     """Return {name: number} of ``N``, which is for all ``names``, or of ``NAME=N,...``.
 
     What is said of a name that is ``known`` but not of this run is left out: one setting serves several runs.
-
-    Examples
-    --------
-    >>> by_name("140", ["a", "b"], ""), by_name("b=20,c=1", ["a", "b"], "", known=["c"])
-    ({'a': 140, 'b': 140}, {'b': 20})
     """
     found = dict.fromkeys(names, text.strip()) if text.strip().isdecimal() else pairs(text, flag, "")
     for name, number in found.items():
@@ -150,13 +110,7 @@ def by_name(text: str, names: Sequence[str], flag: str, known: Container[str] = 
 
 
 def values_in(items: Iterable[str] | None, flag: str) -> dict[str, str]:
-    """Return {name: value} of ``NAME=VALUE`` items; a value may hold any character.
-
-    Examples
-    --------
-    >>> values_in(["perturbation=drug A, 2 uM"], "--set")
-    {'perturbation': 'drug A, 2 uM'}
-    """
+    """Return {name: value} of ``NAME=VALUE`` items; a value may hold any character."""
     found = {}
     for item in items or ():
         name, _, value = map(str.strip, item.partition("="))
@@ -193,9 +147,7 @@ class Reading:
     layer: Annotated[str | None, Option(help="The layer to read in its place.")] = None
     gene_symbols: Annotated[str | None, Option(help="The column of var with gene symbols.")] = None
     species: Annotated[str | None, Option(help="human, or mouse: its genes are mapped to human ones.")] = None
-    column: Annotated[
-        list[str] | None, Option(help="NAME=COLUMN of obs that the question shows, such as drug=treatment.")
-    ] = None
+    column: Annotated[list[str] | None, Option(help="NAME=COLUMN of obs for the question: drug=treatment.")] = None
     batch: Batch = 64
     seed: Seed = 42
 

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 out = Console()
 
-Cache: TypeAlias = Annotated[
-    Path | None,
-    Option("--cache", help="Where downloads are kept; $CELLDUALITY_CACHE, or the platform's cache folder."),
-]
+Cache: TypeAlias = Annotated[Path | None, Option("--cache", help="By default $CELLDUALITY_CACHE, or the platform's.")]
 SHORT = {
     "cell_type_annotation": "annotation",
     "conditional_cell_generation": "generation",

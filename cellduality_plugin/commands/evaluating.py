@@ -39,9 +39,7 @@ def evaluate_checkpoints(
     together: Annotated[bool, Option("--together", help="All checkpoints at once: where each has a core.")] = False,
     anndata: Annotated[bool, Option(help="Write the generated cells as predictions/NAME.h5ad, too.")] = True,
     real_cells: Annotated[bool, Option(help="Put the real cells of the split beside them.")] = False,
-    embedding: Annotated[
-        str, Option(help="Space of distances: pca, the folder of an scGPT checkpoint, or module:Class.")
-    ] = "pca",
+    embedding: Annotated[str, Option(help="Space of distances: pca, a folder of scGPT, or module:Class.")] = "pca",
     metric: Annotated[list[str] | None, Option(help="One of your own: module:function or file.py:function.")] = None,
 ) -> None:
     """Answer held-out rows with each checkpoint, primal and dual, and measure, beside baselines.

@@ -36,9 +36,7 @@ def data_prepare(
     label_column: Annotated[str, Option(help="The obs column with cell types; the set's own if empty.")] = "",
     perturbation_column: Annotated[str, Option(help="The obs column with perturbations.")] = "",
     control: Annotated[str, Option(help="Its names of untreated cells, with commas; else control, DMSO, NT, ...")] = "",
-    match: Annotated[
-        str, Option(help="Columns that a cell and its control share, with commas: batch, donor, ...")
-    ] = "",
+    match: Annotated[str, Option(help="Columns that a cell shares with its control: batch,donor,...")] = "",
     drug_column: Annotated[str, Option(help="The obs column with drugs.")] = "",
     drug: Annotated[str, Option(help="The one drug of a file, in place of that column.")] = "",
     sensitivity_column: Annotated[str, Option(help="The obs column with drug sensitivities.")] = "",
@@ -60,9 +58,7 @@ def data_prepare(
     split: Annotated[
         str, Option(help="Of published sets: published, as `data info` shows; or fractions, 60 / 20 / 20 by class.")
     ] = "published",
-    foreign: Annotated[
-        list[str] | None, Option(help="A set that never trains, scored by the types that both share; repeatable.")
-    ] = None,
+    foreign: Annotated[list[str] | None, Option(help="A set that never trains, scored by shared types.")] = None,
     max_cells: Annotated[str, Option(help="Cells of a set at most, as N or SET=N,...; empty for all.")] = "",
     rewards: Annotated[
         str,
@@ -76,9 +72,7 @@ def data_prepare(
     top_genes: Annotated[int, Option(help="Genes in a cell sentence, at most.")] = 64,
     genes: Annotated[int, Option(help="Most variable genes of each set that make the vocabulary; 0: all.")] = 0,
     min_genes: Annotated[int, Option(help="Cells with fewer expressed genes are left out.")] = 8,
-    list_labels: Annotated[
-        int, Option(help="Labels that a question lists, at most; past it, how to write one.")
-    ] = LISTED,
+    list_labels: Annotated[int, Option(help="Labels a question lists; past it, how to write one.")] = LISTED,
     hidden: Annotated[
         str,
         Option(
@@ -95,9 +89,7 @@ def data_prepare(
     sft_label_views: Annotated[int, Option(help="The same where a label is the answer; 0: as many.")] = 0,
     pretrain_views: Annotated[int, Option(help="The same of unlabelled cells, for a stage before SFT; 0: none.")] = 0,
     clusters: Annotated[int, Option(help="Clusters that stand for the types of a set there, at most.")] = 16,
-    validity_power: Annotated[
-        float, Option(help="How much repeats in a list cost; 0: nothing, as in the paper.")
-    ] = 1.0,
+    validity_power: Annotated[float, Option(help="What repeats in a list cost; 0: nothing, as the paper.")] = 1.0,
     validity_share: Annotated[float, Option(help="Share of the reward that form alone earns, in [0, 1).")] = 0.0,
     minimum_spread: Annotated[float, Option(help="Rewards of a group that are nearer become equal; 0: never.")] = 0.0,
     votes: Annotated[str, Option(help="Label tasks, with commas, whose groups' votes are the posterior's prior.")] = "",

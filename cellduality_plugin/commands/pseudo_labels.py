@@ -186,11 +186,5 @@ class Work:
 
 
 def repeats(pseudo: int, labelled: int, share: float) -> int:
-    """Return how often the labelled rows are written so that they are at least ``share`` of all; once at the least.
-
-    Examples
-    --------
-    >>> repeats(100, 200, 0.5), repeats(1000, 200, 0.5), repeats(1000, 200, 0.0)
-    (1, 5, 1)
-    """
+    """Return how often the labelled rows are written so that they are at least ``share`` of all; once at the least."""
     return max(1, math.ceil(share / (1 - share) * pseudo / labelled)) if labelled else 0

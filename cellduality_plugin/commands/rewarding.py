@@ -45,12 +45,8 @@ def audit_rewards(
             "configured one and every built-in kind that can judge the task."
         ),
     ] = None,
-    hidden: Annotated[
-        str, Option(help="Shares of genes that the dual of a label rebuilds, with commas; by default as configured.")
-    ] = "",
-    traces: Annotated[
-        str, Option(help="Reasoning traces of the dual after which likelihoods are read, with commas: each is tried.")
-    ] = "",
+    hidden: Annotated[str, Option(help="Shares of genes that a dual rebuilds, with commas; else as configured.")] = "",
+    traces: Annotated[str, Option(help="Reasoning traces of the dual, with commas: each number is tried.")] = "",
     choose: Annotated[
         Path | None,
         Option(help="Write the configuration with the best for each task; one for which none agrees stays out."),

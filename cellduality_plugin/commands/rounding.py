@@ -29,9 +29,7 @@ def pseudo_label(
     votes: Annotated[int, Option(min=0, help="Answers to each; 0: judge alone, the rule teacher reasons.")] = 8,
     temperature: Annotated[float, Option(min=0.01, help="Of those answers.")] = 1.0,
     judge: Annotated[str, Option(help="The reward that weighs answers: configured, a KIND, or none.")] = "configured",
-    choose: Annotated[
-        str, Option(help="drawn from a cell's labels, or the best; drawn by default if there are votes and a judge.")
-    ] = "",
+    choose: Annotated[str, Option(help="A cell's label: drawn (by default, of votes and a judge), or best.")] = "",
     cells: Annotated[int, Option(min=0, help="Cells of each task, at most; 0: all.")] = 0,
     weight: Annotated[float, Option(min=0.001, max=1.0, help="Share of cells that get rows.")] = 1.0,
     labelled_share: Annotated[float, Option(min=0.0, max=0.99, help="Of all rows, by repeats, at least.")] = 0.5,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Exit, Option
 
 from cellduality_plugin.commands.arguments import wide_console
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.errors import CellDualityError, needs_extra
 
 if TYPE_CHECKING:
     from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine
@@ -97,9 +97,9 @@ def agent_path(
 
     Example: `--train.agent_func_path "$(cellduality agent-path --config data/cellduality.json)"`
     """
-    from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
+    from cellduality_plugin.agent_file import AGENT_FILE, bound_agent_file
 
-    print(packaged_agent_file() if config is None else bound_agent_file(config))
+    print(AGENT_FILE if config is None else bound_agent_file(config))
 
 
 def serve_reward(
@@ -121,11 +121,14 @@ def serve_reward(
     --model runs/cpu/sft`
     """
     from cellduality_plugin.config import Config
-    from cellduality_plugin.openrlhf_hooks.remote import serving
+    from cellduality_plugin.openrlhf_hooks.remote.judge import with_endpoint
+
+    with needs_extra("serve"):
+        from cellduality_plugin.openrlhf_hooks.remote.server import serve
 
     named = {"model": model, "tokenizer": tokenizer, "key_variable": key_variable}
-    settings = serving.with_endpoint(Config.load(config), urls=tuple(policy_url or ()), **named)
-    serving.serve(settings, host=host, port=port, waiting=waiting)
+    settings = with_endpoint(Config.load(config), urls=tuple(policy_url or ()), **named)
+    serve(settings, host=host, port=port, waiting=waiting)
 
 
 def reward_path(
@@ -140,13 +143,13 @@ def reward_path(
 
     Example: `--reward.remote_url "$(cellduality reward-path --config data/cellduality.json)"`
     """
-    from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
+    from cellduality_plugin.agent_file import REWARD_FILE, bound_reward_file
 
     if server and config is None:
         what, where = "no place for the file that asks the servers", "reward-path --server"
         hint = "pass --config, too: it is written beside that file"
         raise CellDualityError(what, code="flag-missing", where=where, hint=hint)
     if config is None:
-        print(packaged_reward_file())
+        print(REWARD_FILE)
     else:
-        print(bound_client_file(config, server) if server else bound_reward_file(config))
+        print(bound_reward_file(config, server or ()))

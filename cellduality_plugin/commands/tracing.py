@@ -97,9 +97,7 @@ def filter_candidates(
             "TASK, primal, dual, TASK/primal or TASK/dual. 0.5 where nothing is said."
         ),
     ] = None,
-    share: Annotated[
-        list[str] | None, Option(help="Weights of the rows, GROUP=WEIGHT,...; others weigh 1. All if empty.")
-    ] = None,
+    share: Annotated[list[str] | None, Option(help="Weights of rows, GROUP=WEIGHT,...; others weigh 1.")] = None,
     directions: Annotated[str, Option(help="both, or primal: no dual rows at all.")] = "both",
     duals: Annotated[str, Option(help="paired: duals of kept primal rows alone; all: all that pass.")] = "paired",
     fill: Annotated[bool, Option("--fill", help="Where no candidate is accepted the bare answer is kept.")] = False,

@@ -22,12 +22,8 @@ LITTLE_SHARED = 0.5
 Folder: TypeAlias = Annotated[Path, Argument(help="The folder of a trained model, as the recipes leave it.")]
 Cells: TypeAlias = Annotated[Path, Argument(help="The .h5ad file: counts or log1p values, of any size and layout.")]
 Out: TypeAlias = Annotated[Path, Option(help="The .h5ad file to write.")]
-Verify: TypeAlias = Annotated[
-    int, Option(min=0, help="Cells drawn for each, of which the best by the model's own dual is kept; 0: one.")
-]
-VerifyLabels: TypeAlias = Annotated[
-    int, Option(min=0, help="Answers to each cell, weighed by the model's own dual; 0: one greedy answer.")
-]
+Verify: TypeAlias = Annotated[int, Option(min=0, help="Cells drawn for each: the best by the dual is kept; 0: one.")]
+VerifyLabels: TypeAlias = Annotated[int, Option(min=0, help="Answers to a cell, weighed by the dual; 0: one, greedy.")]
 KeyAdded: TypeAlias = Annotated[str, Option(help="The first part of the new columns of obs.")]
 CellTask: TypeAlias = Annotated[str, Option(help="The pair to ask; by default the first that writes such cells.")]
 
@@ -104,9 +100,7 @@ def annotate(
     task: arguments.LabelTask = "",
     verify: VerifyLabels = 8,
     coverage: arguments.Coverage = 0.0,
-    unassigned_below: Annotated[
-        float, Option(min=0.0, max=1.0, help="Cells of a lower confidence get no label.")
-    ] = 0.0,
+    unassigned_below: Annotated[float, Option(min=0.0, max=1.0, help="Less sure cells get no label.")] = 0.0,
     given: arguments.Given = None,
     *,
     reading: Reading,

@@ -12,14 +12,13 @@ from openrlhf.utils.agent import SingleTurnAgentExecutor
 from cellduality_plugin.chat import decode
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.groups import Group
 from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import Policy
 from cellduality_plugin.policies.endpoint import EndpointPolicy
-from cellduality_plugin.policies.engine import EnginePolicy
+from cellduality_plugin.policies.tokens import EnginePolicy
 from cellduality_plugin.records import Recorder
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Group, Scorer
 
 _REMEMBERED_GROUPS = 4096
 

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cellduality_plugin.config import Config
+from cellduality_plugin.config import Config, TaskSettings
+from cellduality_plugin.duals import held_against
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.hub import looks_local, read_tokenizer
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.tasks.base import LabelTask
+from cellduality_plugin.rewards import Reward
+from cellduality_plugin.tasks.base import DualTask, LabelTask
+from cellduality_plugin.vocabulary import Vocabulary
 
 _AGAIN = "prepare the data again (bash recipes/prepare.sh)"
 
@@ -81,28 +84,17 @@ Measured = tuple[Question, int, list[int]]
 """A question with the tokens of its prompt and of its responses."""
 
 
-def check_sft(path: Path, tokenizer: Any, max_len: int) -> int:
-    """Return the longest SFT row in tokens; a CellDualityError names the line of one that is malformed or longer."""
-    return _longest(sft_questions(path, Lengths(tokenizer)), max_len, path)
-
-
-def check_rl(path: Path, config: Config, tokenizer: Any, *, max_len: int, max_new_tokens: int) -> int:
-    """Return the longest sequence any RL row can need, in tokens: primal and dual, each with its response.
-
-    A CellDualityError names the line of a row that is malformed, of no known task, without what its reward needs, or
-    longer than ``max_len``.
-    """
-    return _longest(rl_questions(path, config, Lengths(tokenizer), max_new_tokens), max_len, path)
-
-
 def sft_questions(path: Path, lengths: Lengths) -> Iterator[Measured]:
-    """Yield what SFT is shown, in the order of the rows."""
+    """Yield what SFT is shown, in the order of the rows; a CellDualityError names the line of one that is malformed."""
     needs = (Question("SFT row", where, row["input"], (row["output"],)) for where, row in rows(path, "SFT", "output"))
     return _measured(needs, lengths)
 
 
 def rl_questions(path: Path, config: Config, lengths: Lengths, max_new_tokens: int) -> Iterator[Measured]:
-    """Yield what the policy is asked about each RL row: the question, then what its reward asks."""
+    """Yield what the policy is asked about each RL row: the question, then what its reward asks.
+
+    A CellDualityError names the line of a row that is malformed, of no known task, or without what its reward needs.
+    """
     return _measured(_rl_needs(path, config, lengths, max_new_tokens), lengths)
 
 
@@ -116,6 +108,19 @@ def rows(path: Path, stage: str, second: str) -> Iterator[tuple[str, dict[str, A
         yield where, row
 
 
+def asked_about(
+    task: DualTask, reward: Reward, settings: TaskSettings, vocabulary: Vocabulary, group: int
+) -> tuple[int, str]:
+    """Return how many answers or labels a group of so many rollouts has the dual asked about, at most, and which."""
+    if not isinstance(task.answer, OneOf):
+        return group, "answers"
+    labels = len(vocabulary.labels[task.answer.kind])
+    if isinstance(task.unknown, OneOf) or not reward.asks_every_label:
+        return min(labels, group), "answers"
+    rivals = held_against(vocabulary, task.answer.kind, settings.negatives) or labels
+    return min(labels, rivals + group), "labels"
+
+
 def _measured(questions: Iterator[Question], lengths: Lengths) -> Iterator[Measured]:
     while chunk := list(itertools.islice(questions, 512)):
         counts = iter(lengths.responses([text for each in chunk for text in each.responses]))
@@ -123,8 +128,8 @@ def _measured(questions: Iterator[Question], lengths: Lengths) -> Iterator[Measu
             yield each, prompt, [next(counts) for _ in each.responses]
 
 
-def _longest(questions: Iterator[Measured], max_len: int, path: Path) -> int:
-    """Return the most tokens any of ``questions`` takes; the first that does not fit is an error."""
+def longest_of(questions: Iterator[Measured], max_len: int, path: Path) -> int:
+    """Return the most tokens that one of the ``questions`` of a file takes; the first that does not fit is an error."""
     longest = 0
     for each, prompt, responses in questions:
         tokens = prompt + max(responses, default=0) + each.more

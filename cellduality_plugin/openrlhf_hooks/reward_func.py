@@ -12,9 +12,8 @@ from typing import Any
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
+from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS, open_judge
 from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE, Malformed, read_reply, reply
-from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.settings import EndpointSettings

@@ -1,11 +1,13 @@
-"""What can be asked of a model, be it an engine, an endpoint, a checkpoint in this process or records."""
+"""What can be asked of a model, be it an engine, an endpoint, a checkpoint or records; and what was asked already."""
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 
@@ -40,36 +42,31 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True)
-class Trace:
-    """A draw of a reasoning trace, by its seed; the temperature says how it is drawn, not which draw it is."""
+class Question:
+    """What is asked of a model: for a response, or how likely one is, or how likely each of ``choices`` is among them.
 
-    seed: int
+    Draws without a seed differ by their number; the temperature says how one is drawn, and not which it is.
+    """
+
+    prompt: str
+    response: str | None = None  # whose tokens are scored; None to have one written
+    given: str = ""  # the beginning of the model's turn, which is read and not scored
+    choices: tuple[str, ...] = ()
+    draw: int = 0
+    seed: int | None = None
     temperature: float | None = field(default=None, compare=False)
 
+    @property
+    def is_draw(self) -> bool:
+        return self.response is None and not self.choices
 
-@dataclass(frozen=True)
-class After:
-    """A response whose beginning is given and only the rest of it scored."""
-
-    given: str
-    response: str
-
-
-What: TypeAlias = "str | int | tuple[str, ...] | Trace | After"
-Question: TypeAlias = tuple[str, What]
-"""A prompt, and a response, the number of a draw, the responses to choose among, a trace, or a response after one."""
-
-
-def put(policy: Policy, question: Question) -> Awaitable[Any]:
-    """Return the answer of ``policy`` to a question, to be awaited."""
-    prompt, what = question
-    if isinstance(what, int):
-        return policy.generate(prompt)
-    if isinstance(what, Trace):
-        return policy.generate(prompt, seed=what.seed, temperature=what.temperature)
-    if isinstance(what, After):
-        return policy.log_probs(prompt, what.response, given=what.given)
-    return policy.log_probs(prompt, what) if isinstance(what, str) else policy.choice_log_probs(prompt, what)
+    def put_to(self, policy: Policy) -> Awaitable[Any]:
+        """Return the answer of ``policy``, to be awaited."""
+        if self.choices:
+            return policy.choice_log_probs(self.prompt, self.choices)
+        if self.response is not None:
+            return policy.log_probs(self.prompt, self.response, given=self.given)
+        return policy.generate(self.prompt, seed=self.seed, temperature=self.temperature)
 
 
 class QuestionPolicy(ABC):
@@ -84,14 +81,59 @@ class QuestionPolicy(ABC):
 
     async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
         """Return the next draw of the response to ``prompt``, or the one that has a seed of its own."""
-        draw: What = self._draws[prompt] if seed is None else Trace(seed, temperature)
+        draw = self._draws[prompt] if seed is None else 0
         self._draws[prompt] += seed is None
-        return str(await self.answer((prompt, draw)))
+        return str(await self.answer(Question(prompt, draw=draw, seed=seed, temperature=temperature)))
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         """Return the log-probability of each token of ``response``, which follows ``given``."""
-        return list(await self.answer((prompt, After(given, response) if given else response)))
+        return list(await self.answer(Question(prompt, response, given)))
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
         """Return how likely each of ``responses`` is among them."""
-        return list(await self.answer((prompt, tuple(responses))))
+        return list(await self.answer(Question(prompt, choices=tuple(responses))))
+
+
+Asked: TypeAlias = dict[Question, "asyncio.Future[Any]"]
+"""What was asked already, with the answers that came or will come."""
+
+
+class Memo:
+    """What the groups in flight at one time have asked: what one of them asked no other asks again.
+
+    A group in flight is inside (``with memo``). When the last one leaves, all is forgotten, so that no answer outlives
+    the weights that gave it: an engine's weights change while nothing is in flight. A call that failed is forgotten at
+    once, and the oldest where there are more than ``limit``. One event loop at a time.
+    """
+
+    def __init__(self, limit: int = 16_384) -> None:
+        self._limit, self._inside = limit, 0
+        self._calls: Asked = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __enter__(self) -> None:
+        self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self._calls.clear()
+
+    def once(self, question: Question, ask: Callable[[], Awaitable[Any]]) -> tuple[asyncio.Future[Any], bool]:
+        """Return the call that asks ``question``, and whether it was made now, by ``ask``; not to be cancelled."""
+        if question in self._calls:
+            return self._calls[question], False
+        call = asyncio.ensure_future(ask())
+        call.add_done_callback(partial(self._done, question))
+        if self._inside:
+            self._calls[question] = call
+        if len(self._calls) > self._limit:
+            del self._calls[next(iter(self._calls))]
+        return call, True
+
+    def _done(self, question: Question, call: asyncio.Future[Any]) -> None:
+        # The exception is looked at, too, because asyncio warns of one that nothing waits for any more.
+        if (call.cancelled() or call.exception()) and self._calls.get(question) is call:
+            del self._calls[question]

@@ -111,14 +111,7 @@ def read_chat(body: bytes) -> str:
 
 
 def read_log_probs(body: bytes, tokens: Tokens, start: int) -> list[float]:
-    """Return the natural log-probability of each of the ``tokens`` that were sent, from number ``start`` on.
-
-    Examples
-    --------
-    >>> body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": -0.5}}]}]}'
-    >>> read_log_probs(body, [4, 5], 1)
-    [-0.5]
-    """
+    """Return the natural log-probability of each of the ``tokens`` that were sent, from number ``start`` on."""
     choice = part_of(read_json(body), "choices", 0)
     found = part_of(choice, "prompt_logprobs")
     if isinstance(choice, dict) and found is None:

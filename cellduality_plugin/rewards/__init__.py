@@ -24,18 +24,9 @@ for _file in pkgutil.iter_modules(__path__):
 def get_reward(name: str | Mapping[str, float], folder: Path | None = None) -> Reward:
     """Return the reward that ``name`` writes; a CellDualityError lists those there are if it does not exist.
 
-    Parameters
-    ----------
-    name
-        Keys of :data:`REWARDS`, ``"package.module:Class"`` or ``"path/to/file.py:Class"``, combined as
-        :mod:`cellduality_plugin.reward_names` reads them; or {a reward: its weight in a sum}.
-    folder
-        What a relative file path is relative to; the working directory by default.
-
-    Examples
-    --------
-    >>> get_reward({"posterior": 1, "oracle": 3}).needs_gold, get_reward("posterior*profile^0.3").needs_profiles
-    (True, True)
+    ``name`` holds keys of :data:`REWARDS`, ``"package.module:Class"`` or ``"path/to/file.py:Class"``, combined as
+    :mod:`cellduality_plugin.reward_names` reads them, or is {a reward: its weight in a sum}. A relative path of a file
+    is relative to ``folder``, by default the working directory.
     """
     if not isinstance(name, str):
         return WeightedSum([(get_reward(part, folder), weight) for part, weight in name.items()])

@@ -21,21 +21,11 @@ REWARDS: dict[str, Reward] = {}
 
 @dataclass(frozen=True)
 class Verdict:
-    """How well the hidden part is accounted for.
+    """How well the hidden part is accounted for."""
 
-    Parameters
-    ----------
-    similarity
-        In [0, 1]; best value 1.
-    failure
-        Why there is no verdict at all; empty if any part of it could be had. What failed earns nothing.
-    failed
-        The share of it that could not be had, in [0, 1].
-    """
-
-    similarity: float
-    failure: str = ""
-    failed: float = 0.0
+    similarity: float  # in [0, 1]; best value 1
+    failure: str = ""  # why there is no verdict at all; empty if any part of it could be had. What failed earns nothing
+    failed: float = 0.0  # the share of it that could not be had, in [0, 1]
 
     @classmethod
     def none(cls, cause: str) -> Verdict:
@@ -44,13 +34,7 @@ class Verdict:
 
     @classmethod
     def mean(cls, verdicts: Sequence[Verdict], weights: Sequence[float]) -> Verdict:
-        """Return the weighted mean, to which a part that failed gives 0. It fails only where every part did.
-
-        Examples
-        --------
-        >>> Verdict.mean([Verdict(1.0), Verdict.none("unclosed")], [3, 1])
-        Verdict(similarity=0.75, failure='', failed=0.25)
-        """
+        """Return the weighted mean, to which a part that failed gives 0. It fails only where every part did."""
         total = math.fsum(weights)
         pairs = list(zip(verdicts, weights, strict=True))
         similarity = math.fsum(verdict.similarity * weight for verdict, weight in pairs) / total
@@ -92,17 +76,7 @@ R = TypeVar("R", bound=Reward)
 
 
 def reward(name: str) -> Callable[[type[R]], type[R]]:
-    """Register a class of rewards under ``name``, as an instance that needs no arguments.
-
-    Examples
-    --------
-    >>> @reward("half")
-    ... class Half(Reward):
-    ...     async def judge(self, answer, dual):
-    ...         return Verdict(0.5)
-    >>> isinstance(REWARDS.pop("half"), Half)
-    True
-    """
+    """Register a class of rewards under ``name``, as an instance that needs no arguments."""
 
     def register(kind: type[R]) -> type[R]:
         REWARDS[name] = kind()
@@ -149,13 +123,7 @@ def check_comparison(comparison: str | None, field: Field, task: DualTask) -> No
 
 
 def softmax(scores: Mapping[str, float]) -> dict[str, float]:
-    """Return {label: exp(score) / sum of all}.
-
-    Examples
-    --------
-    >>> softmax({"B": -1000.0, "T": -1000.0})
-    {'B': 0.5, 'T': 0.5}
-    """
+    """Return {label: exp(score) / sum of all}."""
     best = max(scores.values())
     odds = {label: math.exp(score - best) for label, score in scores.items()}
     total = math.fsum(odds.values())

@@ -132,7 +132,7 @@ def test_an_address_freezes_the_dual(configure, tmp_path):
     assert config.dual.player == "frozen"
     assert config.dual.endpoint.urls == ("http://a:1/v1", "http://b:1/v1")
     assert config.dual.endpoint.key_variable == "KEY"
-    assert config.record_folder() == tmp_path / "far" / "rollouts"
+    assert config.records.folder == "far/rollouts"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
+from cellduality_plugin.agent_file import REWARD_FILE, bound_reward_file
 from cellduality_plugin.openrlhf_hooks.doctor.flags import SFT
 from tests.refused import refused
 
@@ -99,8 +99,8 @@ def printed(command):
 def test_the_reward_file_is_that_of_the_package_or_one_for_a_configuration_or_for_servers(
     printed, make_config, tmp_path
 ):
-    assert Path(printed().strip()) == packaged_reward_file()
-    assert packaged_reward_file().is_file()
+    assert Path(printed().strip()) == REWARD_FILE
+    assert REWARD_FILE.is_file()
     assert printed("--server", "http://a:5000/").count("\n") == 1, "no configuration: no place for a file"
     make_config(dual={"endpoint": {"urls": ["http://127.0.0.1:8000/v1"], "model": "toy"}})
     config = str(tmp_path / "cellduality.json")
@@ -118,8 +118,8 @@ def test_without_an_endpoint_or_an_address_that_can_be_written_down_there_is_non
     with refused("no-endpoint"):
         bound_reward_file(config)
     with refused("token-in-address") as error:
-        bound_client_file(config, ["http://any:a-secret@a:5000/"])
+        bound_reward_file(config, ["http://any:a-secret@a:5000/"])
     assert "a-secret" not in str(error.value)
     with refused("no-address"):
-        bound_client_file(config, ["a:5000"])
+        bound_reward_file(config, ["a:5000"])
     assert not list(tmp_path.glob("*.py"))

@@ -127,15 +127,6 @@ class TestFilter:
         assert not (data / ROWS).exists()
 
 
-def test_stats_prints_tables_and_draws(data):
-    printed = run("stats", "--data", data, "--no-plot")
-    assert not (data / "traces" / "stats.png").exists()
-    for part in ("candidates", "why candidates are no rows", "RWJS", "words of a trace", "candidate number", "by rule"):
-        assert part in printed
-    run("stats", "--data", data)
-    assert (data / "traces" / "stats.png").is_file()
-
-
 def test_a_pair_of_ones_own_is_asked_filtered_and_counted(data):
     """Its questions are those of the annotation pair, under another name and from a file beside the configuration."""
     (data / "mine.py").write_text(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +20,9 @@ import pytest
 import typer.main
 
 from cellduality_plugin.cli import app
+from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.flags import _main_block
+from cellduality_plugin.openrlhf_hooks.doctor.machine import _known
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,3 +87,22 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list
         return list(_dry_run(recipe, str(run_dir), arguments, tuple(sorted({"ROUNDS": "1", **variables}.items()))))
 
     return run
+
+
+@pytest.fixture
+def prepared(small_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return a function that makes a run's folder: 512 rows of each kind, and models that are their config alone."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody is there: models of the hub are not at hand
+
+    def prepare(model: str, *names: str) -> Path:
+        shutil.copytree(small_world.data, tmp_path / "data", ignore=shutil.ignore_patterns("*.agent.py"))
+        for name, copy in (("sft", "sft_traces"), ("rl", "rl_chosen")):
+            some = list(read_jsonl(tmp_path / "data" / f"{name}.jsonl"))
+            for each in (name, copy):
+                write_jsonl(tmp_path / "data" / f"{each}.jsonl", (some * 512)[:512])
+        for name in names:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "config.json").write_text(json.dumps(_known(model)))
+        return tmp_path
+
+    return prepare

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.agent_file import bound_agent_file
-from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.check import Finding
 from cellduality_plugin.openrlhf_hooks.doctor.checks import examine
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
-from cellduality_plugin.openrlhf_hooks.doctor.model import _known
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -35,31 +32,25 @@ CARDS = {
 
 
 @pytest.fixture
-def examined(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[list[Finding]]]:
+def examined(dry_run, prepared, small_world, tmp_path) -> Callable[..., list[list[Finding]]]:
     """Return a function that prepares what a stage of a profile needs, then examines its command on some machines."""
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody is there: models of the hub are not at hand
-
-    def prepare(folder: Path, rows: int, model: str) -> None:
-        shutil.copytree(small_world.data, folder / "data")
-        for name in ("sft", "rl"):
-            some = list(read_jsonl(folder / "data" / f"{name}.jsonl"))
-            write_jsonl(folder / "data" / f"{name}.jsonl", (some * rows)[:rows])
-        shutil.copy(folder / "data" / "sft.jsonl", folder / "data" / "sft_traces.jsonl")
-        shutil.copy(folder / "data" / "rl.jsonl", folder / "data" / "rl_chosen.jsonl")
-        shutil.copy(folder / "data" / "cellduality.json", folder / "data" / "chosen.json")
-        for name in ("cellduality", "chosen"):
-            bound_agent_file(folder / "data" / f"{name}.json")
-        for name in ("base", "pretrained", "sft"):
-            shutil.copytree(small_world.model, folder / name, ignore=shutil.ignore_patterns("*.safetensors"))
-            (folder / name / "pytorch_model.bin").touch()
-            (folder / name / "config.json").write_text(json.dumps(_known(model)))
+    models = ("base", "pretrained", "sft")
 
     def examine_stage(profile: str, trainer: str, *machines: Machine) -> list[list[Finding]]:
         commands = dry_run("grpo_duality", PROFILE=profile, RAY_JOB_ADDRESS="http://127.0.0.1:9")
         *_, words = (words[3:] for words in commands if words[:2] == ["cellduality", "doctor"] and trainer in words)
         printed = next(word for word in words if word.endswith(("_traces.jsonl", "rl.jsonl", "rl_chosen.jsonl")))
         run_dir = str(Path(printed).parents[1])
-        prepare(tmp_path, 512, SMALL if profile in ON_CPU else SMALLER if profile == "gpu24" else LARGE)
+        prepared(SMALL if profile in ON_CPU else SMALLER if profile == "gpu24" else LARGE, *models)
+        shutil.copy(tmp_path / "data" / "cellduality.json", tmp_path / "data" / "chosen.json")
+        for name in ("cellduality", "chosen"):
+            bound_agent_file(tmp_path / "data" / f"{name}.json")
+        for name in models:
+            (tmp_path / name / "pytorch_model.bin").touch()
+            shutil.copytree(
+                small_world.model, tmp_path / name, dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("*.safetensors", "config.json"),
+            )  # fmt: skip
         moved = [word.replace(run_dir, str(tmp_path)) for word in words]
         return [list(examine(Run(moved, machine))) for machine in machines]
 

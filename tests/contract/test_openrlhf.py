@@ -22,7 +22,7 @@ from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 from openrlhf.utils.utils import get_tokenizer
 from vllm import SamplingParams
 
-from cellduality_plugin.agent_file import bound_agent_file, packaged_agent_file
+from cellduality_plugin.agent_file import AGENT_FILE, bound_agent_file
 from cellduality_plugin.chat import render
 from cellduality_plugin.config import PATH_VARIABLE
 from cellduality_plugin.files import read_jsonl
@@ -93,7 +93,7 @@ class TestAgentFile:
 
     def test_agent_file_is_no_module_so_it_may_not_define_what_looks_itself_up(self, small_world, monkeypatch):
         monkeypatch.setenv(PATH_VARIABLE, str(small_world.config))
-        executor = _load_agent_executor(str(packaged_agent_file()))
+        executor = _load_agent_executor(str(AGENT_FILE))
         assert isinstance(executor, DualityExecutor)
         assert "agent_module" not in sys.modules
         assert type(executor).__module__ in sys.modules

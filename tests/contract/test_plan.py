@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.flags import SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machine
-from cellduality_plugin.openrlhf_hooks.doctor.model import _known
 from cellduality_plugin.openrlhf_hooks.doctor.plan import CARDS, Rates, Stage, plan
 from tests.refused import refused
 
@@ -25,16 +22,10 @@ PLAIN = Rates(teraflops=100, gigabytes_a_second=1000, compute_share=0.5, memory_
 
 
 @pytest.fixture
-def lines(dry_run, small_world, tmp_path, monkeypatch) -> Callable[..., list[str]]:
+def lines(dry_run, prepared, tmp_path) -> Callable[..., list[str]]:
     """Return a function that gives what a recipe prints of a run whose data are prepared and whose models are not."""
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody is there: models of the hub are not at hand
-    shutil.copytree(small_world.data, tmp_path / "data", ignore=shutil.ignore_patterns("*.agent.py"))
-    for name in ("sft", "rl"):
-        some = list(read_jsonl(tmp_path / "data" / f"{name}.jsonl"))
-        write_jsonl(tmp_path / "data" / f"{name}.jsonl", (some * 512)[:512])
-    (tmp_path / "data/sft.jsonl").rename(tmp_path / "data/sft_traces.jsonl")
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base/config.json").write_text(json.dumps(_known(MODEL)))
+    prepared(MODEL, "base")
+    (tmp_path / "data/rl_chosen.jsonl").unlink()
 
     def printed(profile: str, **variables: str) -> list[str]:
         words = dry_run("grpo_duality", PROFILE=profile, **variables)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,11 @@ from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
 from vllm.outputs import RequestOutput
 
-from cellduality_plugin.agent_file import bound_client_file, bound_reward_file
+from cellduality_plugin.agent_file import bound_reward_file
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
-from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS
-from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE
+from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS, open_judge
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
-from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
 from cellduality_plugin.tasks import TASKS
 from tests.contract.engine import reply
 
@@ -68,20 +64,14 @@ def config_path(tmp_path):
 
 
 @pytest.fixture
-def reward_server(config_path):
-    """Return a function that makes a server of the configured reward."""
-
-    return lambda: RewardServer(*open_judge(Config.load(config_path)), TOKEN, Limits())
-
-
-@pytest.fixture
-def address(serve_app, reward_server):
+def address(serve_app, config_path):
     """Return a function that serves the configured reward and gives the address for OpenRLHF."""
-    return lambda: address_of(serve_app(reward_server().app))
 
+    def serve() -> str:
+        server = RewardServer(*open_judge(Config.load(config_path)), TOKEN, Limits())
+        return f"http://any:{TOKEN}@{serve_app(server.app)}/"
 
-def address_of(host: str) -> str:
-    return f"http://any:{TOKEN}@{host}/"
+    return serve
 
 
 def roll(*of: Any) -> dict[str, Any]:
@@ -159,29 +149,6 @@ def test_openrlhf_asks_one_server_five_times_and_no_other(world, address, monkey
     rollouts = roll_some(SingleTurnAgentExecutor([gone, address()]), prompt, label, engine, 4)
     assert [rollout["reward"] is None for rollout in rollouts] == [True, False] * 2
     assert slept.count(1) == 2 * 5
-
-
-def test_our_client_asks_another_server_or_waits(world, config_path, address, listen, reward_server, monkeypatch):
-    prompt, label, engine = world(TYPE, reward="likelihood")
-    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        gone = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    there = address().replace(f"any:{TOKEN}@", "")
-    both = SingleTurnAgentExecutor(str(bound_client_file(config_path, [gone, there])))
-    rollouts = roll_some(both, prompt, label, engine, 6)
-    both.reward_func.close()
-    assert len({rollout["reward"] for rollout in rollouts}) == 1
-    assert rollouts[0]["reward"] == roll(SingleTurnAgentExecutor([address()]), prompt, label, engine)["reward"] > 0.0
-
-    alone, found = SingleTurnAgentExecutor(str(bound_client_file(config_path, [gone]))), []
-    rolling = threading.Thread(target=lambda: found.extend(roll_some(alone, prompt, label, engine, 4)))
-    rolling.start()
-    time.sleep(0.5)
-    assert not found
-    with listen(reward_server().app, int(gone.strip("/").rpartition(":")[2])):
-        rolling.join(20)
-    alone.reward_func.close()
-    assert [rollout["reward"] for rollout in found] == [rollouts[0]["reward"]] * 4
 
 
 def test_openrlhf_waits_as_long_as_we_say_it_does(world, address, monkeypatch):

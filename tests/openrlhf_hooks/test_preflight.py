@@ -96,33 +96,38 @@ class TestSupervisedRows:
     def path(self, tmp_path) -> Path:
         return tmp_path / "sft.jsonl"
 
+    @pytest.fixture
+    def check(self, path, tokenizer) -> Callable[[int], int]:
+        lengths = preflight.Lengths(tokenizer)
+        return lambda limit: preflight.longest_of(preflight.sft_questions(path, lengths), limit, path)
+
     def test_that_fit_to_the_token_pass_and_one_token_less_names_the_line(
-        self, rows, path, tokenizer, prompt_length, response_length
+        self, rows, path, check, prompt_length, response_length
     ):
         write_jsonl(path, rows)
         needed = [prompt_length(row["input"]) + response_length(row["output"]) for row in rows]
         longest = max(needed)
-        assert preflight.check_sft(path, tokenizer, longest) == longest
+        assert check(longest) == longest
         with refused_at(f"{path}:{needed.index(longest) + 1}", "too-long", f"SFT row needs {longest} "):
-            preflight.check_sft(path, tokenizer, longest - 1)
+            check(longest - 1)
 
-    def test_too_long_far_behind_the_first_names_its_line(self, rows, path, tokenizer):
+    def test_too_long_far_behind_the_first_names_its_line(self, rows, path, check):
         row = rows[0]
         write_jsonl(path, [*[row] * 1300, {**row, "input": row["input"] + " CD74"}, row])
-        limit = preflight.check_sft(path, tokenizer, 256) - 1
+        limit = check(256) - 1
         with refused_at(f"{path}:1301", "too-long"):
-            preflight.check_sft(path, tokenizer, limit)
+            check(limit)
 
     @pytest.mark.parametrize("change", [{"output": None}, {"input": ["a"]}])
-    def test_malformed_names_the_line(self, change, rows, path, tokenizer):
+    def test_malformed_names_the_line(self, change, rows, path, check):
         write_jsonl(path, [rows[0], {**rows[1], **change}])
         with refused_at(f"{path}:2", "malformed-row"):
-            preflight.check_sft(path, tokenizer, 256)
+            check(256)
 
-    def test_that_are_none(self, path, tokenizer):
+    def test_that_are_none(self, path, check):
         path.touch()
         with refused_at(path, "no-rows"):
-            preflight.check_sft(path, tokenizer, 256)
+            check(256)
 
 
 class TestRlRows:
@@ -145,8 +150,8 @@ class TestRlRows:
             Config.read(settings).save(tmp_path / "cellduality.json")
             write_jsonl(tmp_path / "rl.jsonl", rows)
             config = Config.load(tmp_path / "cellduality.json")
-            limits = {"max_len": max_len, "max_new_tokens": max_new_tokens}
-            return preflight.check_rl(tmp_path / "rl.jsonl", config, tokenizer, **limits)
+            path, lengths = tmp_path / "rl.jsonl", preflight.Lengths(tokenizer)
+            return preflight.longest_of(preflight.rl_questions(path, config, lengths, max_new_tokens), max_len, path)
 
         return run
 
@@ -198,13 +203,6 @@ class TestRlRows:
         with refused_at("rl.jsonl:2", code):
             check(row_of(GENERATION), bad)
 
-    def test_without_the_gold_that_the_oracle_needs_name_the_line(self, row_of, check):
-        row = row_of(ANNOTATION)
-        with refused_at("rl.jsonl:1"):
-            check(row, reward="oracle")
-        row["label"] = json.dumps({**json.loads(row["label"]), "gold": "T"})
-        assert check(row, reward="oracle") == check(row, reward="duality")
-
     def test_have_to_fit_with_every_label_that_the_posterior_asks_about(
         self, row_of, check, response_length, vocabulary
     ):
@@ -227,7 +225,3 @@ class TestRlRows:
         assert check(row, **reasons, reward="likelihood") == written + 200
         again = prompt_length(task.primal_prompt({"cell": cell.genes}, vocabulary))
         assert check(row, **settings, reward="consistency") > again
-
-    def test_judged_in_a_way_that_their_task_cannot_be(self, row_of, check):
-        with refused_at(f"tasks.{GENERATION}"):
-            check(row_of(GENERATION), reward="duality-rwjs")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.agent_file import bound_reward_file, packaged_reward_file
+from cellduality_plugin.agent_file import REWARD_FILE, bound_reward_file
 from cellduality_plugin.config import PATH_VARIABLE
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE
@@ -75,7 +75,7 @@ def test_it_can_be_called_after_it_was_closed_and_inside_a_loop(reward_func, rol
 
 def test_the_files_name_the_function(config_path, monkeypatch):
     monkeypatch.setenv(PATH_VARIABLE, str(config_path))
-    for path in (packaged_reward_file(), bound_reward_file(config_path)):
+    for path in (REWARD_FILE, bound_reward_file(config_path)):
         spec = importlib.util.spec_from_file_location("reward_func", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

@@ -15,8 +15,8 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from cellduality_plugin.config import Config
+from cellduality_plugin.openrlhf_hooks.remote.judge import open_judge, with_endpoint
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
-from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge, with_endpoint
 
 ROOT = Path(__file__).parents[2]
 TASK = "cell_type_annotation"

@@ -11,12 +11,12 @@ import pytest
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.examples import Example
-from cellduality_plugin.groups import Score
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Score, Scorer
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from tests.conftest import profiles_of
+from tests.play import Saying
 
 MINE = """
 import asyncio
@@ -40,40 +40,6 @@ class Other:
 """
 
 
-class Knowing:
-    """Plays the dual as one who knows the row: sure of what is hidden where the answer is right, else of nothing."""
-
-    def __init__(self, task, example, vocabulary, *, delay=0.0, fails=None, log_prob=None):
-        self.right = task.dual_prompt(example.known, example.gold, vocabulary)
-        self.asked = task.primal_prompt(example.inputs, vocabulary), task.answer_response(example.gold)
-        self.rebuilt = task.rebuilt_response(example.unknown)
-        self.delay, self.fails, self.log_prob = delay, fails, log_prob
-        self.prompts, self.asked_for = [], set()
-
-    async def _ask(self, prompt, what):
-        self.prompts.append(prompt)
-        self.asked_for.add(what)
-        await asyncio.sleep(self.delay)
-        if self.fails:
-            raise self.fails
-
-    async def generate(self, prompt, *, seed=None, temperature=None):
-        await self._ask(prompt, "generate")
-        return self.rebuilt if prompt == self.right else "I cannot tell."
-
-    async def log_probs(self, prompt, response, *, given=""):
-        await self._ask(prompt, "log_probs")
-        return self._said(prompt, response)
-
-    async def choice_log_probs(self, prompt, responses):
-        await self._ask(prompt, "log_probs")
-        return [sum(self._said(prompt, response)) for response in responses]
-
-    def _said(self, prompt, response):
-        value = 0.0 if (prompt, response) in [(self.right, self.rebuilt), self.asked] else -10.0
-        return [value if self.log_prob is None else self.log_prob] * 3
-
-
 @dataclass(frozen=True)
 class Case:
     """A reward of one task, and a row of it."""
@@ -86,8 +52,18 @@ class Case:
     def __str__(self) -> str:
         return self.task.name
 
-    def knowing(self, **how: Any) -> Knowing:
-        return Knowing(self.task, self.example, self.vocabulary, **how)
+    def knowing(self, *, log_prob: float | None = None, **how: Any) -> Saying:
+        """Return a policy that is sure of what is hidden where the answer is right, else of nothing."""
+        task, example = self.task, self.example
+        right = task.dual_prompt(example.known, self.gold, self.vocabulary)
+        rebuilt = task.rebuilt_response(example.unknown)
+        again = task.primal_prompt(example.inputs, self.vocabulary), task.answer_response(self.gold)
+
+        def likely(prompt: str, response: str, given: str) -> float:
+            sure = 0.0 if (prompt, response) in ((right, rebuilt), again) else -10.0
+            return sure if log_prob is None else log_prob
+
+        return Saying(lambda prompt, _: rebuilt if prompt == right else "I cannot tell.", log_prob=likely, **how)
 
     def answer(self, *answers: Any, by: Any = None) -> list[Score]:
         """Return the scores of a group of answers, judged by the policy ``by``."""

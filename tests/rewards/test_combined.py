@@ -104,11 +104,7 @@ def test_the_mean_of_draws_counts_and_form_earns_its_share_if_one_can_be_read(dr
     case = case_of(CELL, "duality", dual=dual, validity_share=share)
     policy, said = case.knowing(), {"r": case.example.unknown, "w": "T"}
     texts = iter([case.task.rebuilt_response(said[draw]) if draw in said else "?" for draw in draws])
-
-    async def generate(prompt, *, seed=None, temperature=None):
-        return next(texts)
-
-    policy.generate = generate
+    policy.text = lambda *_: next(texts)
     [score] = case.answer(case.gold, by=policy)
     assert (score.reward, score.logs["dual_failed"], score.logs["dual_requests"]) == (reward, failed, len(draws))
 

@@ -18,7 +18,7 @@ from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.rewards.posterior import PosteriorReward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
-from tests.play import Choosing, row
+from tests.play import Saying, row
 from tests.refused import refused
 from tests.stack.my_pair import DropoutRecovery
 
@@ -28,15 +28,13 @@ TYPE, CELL, RESPONSE = "cell_type_annotation", "conditional_cell_generation", "p
 class TestPosterior:
     def judged(self, name, cell, vocabulary, log_prob, answers):
         """Return the verdict on each answer if the policy says log_prob(label) of the response, and its requests."""
+        labels = vocabulary.labels["cell_type"]
 
-        class Table(Choosing):
-            async def log_probs(self, prompt, response, *, given=""):
-                for label in vocabulary.labels["cell_type"]:
-                    if f"Type: {label}\n" in prompt or f">{label}<" in response:
-                        return [log_prob[label], 0.0]
-                raise AssertionError("asked about no label")
+        def likely(prompt, response, given):
+            [label] = [label for label in labels if f"Type: {label}\n" in prompt or f">{label}<" in response]
+            return [log_prob[label], 0.0]
 
-        dual = Dual(TASKS[name], row(name, cell), vocabulary, Table())
+        dual = Dual(TASKS[name], row(name, cell), vocabulary, Saying(log_prob=likely))
 
         async def all_of_them():
             return [await PosteriorReward().judge(answer, dual) for answer in answers]

@@ -89,7 +89,7 @@ def test_a_policy_that_fails_is_counted_and_logs_the_same_keys(cases):
         [good], [bad] = (case.answer(case.gold, by=asked) for asked in (case.knowing(), policy))
         assert list(bad.logs) == list(good.logs), case
         assert all(math.isfinite(value) for value in bad.logs.values()), case
-        hurt = bool(policy.prompts and (silent or "log_probs" in policy.asked_for))
+        hurt = bool(policy.prompts and (silent or policy.scored))
         assert hurt == bool(policy.prompts and bad.reward < good.reward), case
         assert bad.reward == (0.0 if hurt else good.reward), case
         assert bad.logs["dual_failed"] == float(hurt), case

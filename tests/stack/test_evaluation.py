@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.openrlhf_hooks.preflight import check_sft, load_tokenizer
+from cellduality_plugin.openrlhf_hooks.preflight import Lengths, load_tokenizer, longest_of, sft_questions
 from tests.stack.conftest import CELLDUALITY, CPU, ROOT
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
@@ -85,4 +85,4 @@ def test_cells_without_a_label_get_rows_that_sft_takes(prepared, start, tmp_path
     assert given > 8
     assert {row["direction"] for row in rows} == {"primal", "dual"}
     assert sum("<think></think>" not in row["output"] for row in rows) > given / 2  # the policy's own reasoning
-    assert check_sft(out, load_tokenizer(str(model)), 128) <= 128
+    assert longest_of(sft_questions(out, Lengths(load_tokenizer(str(model)))), 128, out) <= 128

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.agent_file import bound_client_file
+from cellduality_plugin.agent_file import bound_reward_file
 from cellduality_plugin.config import Config
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.openrlhf_hooks.reward_func import RewardFunction
@@ -284,7 +284,7 @@ def served(copied, recipe, start, serve_policy, tmp_path_factory) -> SimpleNames
     place, beside = copied(), tmp_path_factory.mktemp("servers")
     config, log, reward = (place / "data" / name for name in ("cellduality.json", "replies.jsonl", "logged.py"))
     servers = Servers(config, beside, start)
-    asking = bound_client_file(config, [road.url for road in servers.roads])
+    asking = bound_reward_file(config, [road.url for road in servers.roads])
     reward.write_text(LOGGED.format(asking=str(asking), log=str(log)))
     # Begun before there is a server: the first rollouts wait for one.
     run = start(place, *without_agent(recipe, place, reward), CELLDUALITY_TOKEN=TOKEN, PYTHONPATH=str(ROOT))

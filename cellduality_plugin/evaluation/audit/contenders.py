@@ -17,8 +17,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.answers import Case, Kind, NearestCells, RewardName, truths
 from cellduality_plugin.evaluation.audit.engine import Account, Players, Remembering
 from cellduality_plugin.examples import Example
-from cellduality_plugin.policies.base import Policy, PolicyError
-from cellduality_plugin.policies.memo import Memo
+from cellduality_plugin.policies.base import Memo, Policy, PolicyError
 from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.rewards import REWARDS, get_reward
 from cellduality_plugin.scoring import Scorer

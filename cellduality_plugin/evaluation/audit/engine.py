@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.chat import render, token_count
-from cellduality_plugin.policies.base import After, Policy, PolicyError, Question, QuestionPolicy, put
-from cellduality_plugin.policies.engine import EnginePolicy
+from cellduality_plugin.policies.base import Policy, PolicyError, Question, QuestionPolicy
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.policies.offline import EngineSettings, Served, served_model
 from cellduality_plugin.policies.settings import DualSettings
+from cellduality_plugin.policies.tokens import EnginePolicy
 
 COSTS = ("requests", "prefilled", "decoded", "seconds")
 """Calls; tokens read (prompts, and responses whose probability was asked for); tokens written; seconds of the policy's
@@ -126,7 +126,7 @@ class Remembering:
         async with self._room:
             begun = self._tick(+1)
             try:
-                result = await asyncio.wait_for(put(self._players.dual, question), self._timeout)
+                result = await asyncio.wait_for(question.put_to(self._players.dual), self._timeout)
             except asyncio.TimeoutError:
                 result = PolicyError("timeout")
             except PolicyError as failure:
@@ -139,11 +139,9 @@ class Remembering:
         """Return how many were read and written."""
         if isinstance(result, PolicyError):
             return 0, 0
-        prompt, what = question
-        scored = what.given + what.response if isinstance(what, After) else what if isinstance(what, str) else ""
-        count = self._players.response_tokens
+        scored, count = question.given + (question.response or ""), self._players.response_tokens
         written = count(result) + 1 if isinstance(result, str) else 1
-        return self._players.prompt_tokens(prompt) + (count(scored) if scored else 0), written
+        return self._players.prompt_tokens(question.prompt) + (count(scored) if scored else 0), written
 
     def _tick(self, more: int) -> float:
         """Return the seconds that a call which was under way from the beginning is charged up to now."""

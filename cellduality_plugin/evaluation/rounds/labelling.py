@@ -21,7 +21,7 @@ from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.cache import AnswerCache
-from cellduality_plugin.policies.recorded import RecordedPolicy
+from cellduality_plugin.records import RecordedPolicy
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.seeds import request_seed

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
-from cellduality_plugin.openrlhf_hooks.doctor.model import Model
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, Model
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 HOST = "host"

@@ -24,17 +24,14 @@ from statistics import fmean
 from pydantic import Field
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.duals import held_against
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.openrlhf_hooks.doctor.flags import TRAINERS, value_of
-from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, Machine
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, Machine, Model
 from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, cache_of, cache_tokens, parts, totals
-from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
-from cellduality_plugin.openrlhf_hooks.preflight import Lengths, Measured, rl_questions, sft_questions
-from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.openrlhf_hooks.preflight import Lengths, Measured, asked_about, rl_questions, sft_questions
 from cellduality_plugin.settings import Settings
 
 _EVALUATION = 0.9  # of a card's memory: vLLM's default
@@ -239,14 +236,13 @@ def _duals(asked: Sequence[Measured], config: Config, group: int, response: floa
     for q, prompt, said in asked:
         if not q.is_dual or config.dual.player == "frozen" or not rewards[q.task].asks_dual:
             continue
-        task, reward, settings = tasks[q.task], rewards[q.task], config.tasks[q.task]
-        read, written, times = prompt + q.more, max(said), group * config.dual.samples
+        reward, settings = rewards[q.task], config.tasks[q.task]
+        read, written = prompt + q.more, max(said)
+        times, _ = asked_about(tasks[q.task], reward, settings, vocabulary, group)
         if reward.asks_log_probs:
-            read, written, times = read + written, 0, group
-            if reward.asks_every_label and isinstance(task.answer, OneOf) and not isinstance(task.unknown, OneOf):
-                kind = task.answer.kind  # asked about once for the whole group
-                rivals = held_against(vocabulary, kind, settings.negatives) or len(vocabulary.labels[kind]) - 1
-                times = rivals + (1 if vocabulary.lists(kind) else group)
+            read, written = read + written, 0
+        else:
+            times *= config.dual.samples
         drawn = settings.traces * (config.dual.max_new_tokens or response)
         yield read * times * max(1, settings.traces), times * (written + drawn)
 

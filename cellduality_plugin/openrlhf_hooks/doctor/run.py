@@ -19,8 +19,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks import preflight
 from cellduality_plugin.openrlhf_hooks.cluster import Cluster, address_of
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, TRAINERS, read_flags, value_of
-from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine
-from cellduality_plugin.openrlhf_hooks.doctor.model import Model
+from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine, Model
 
 _OURS = "cellduality_plugin.openrlhf_hooks.executor"
 _PACKAGED = Path(__file__).parents[1] / "agent.py"

@@ -1,4 +1,4 @@
-"""Rollouts as OpenRLHF shows them to a remote reward, and their scores: what server and reward function share."""
+"""Rollouts as OpenRLHF shows them to a remote reward, and their scores by the policy behind an endpoint."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any, NamedTuple, get_args
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Value
-from cellduality_plugin.groups import Group, Score
+from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.parsing import Answer, Failure, OneOf
 from cellduality_plugin.policies.base import Policy
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.policies.endpoint import EndpointPolicy
+from cellduality_plugin.policies.settings import EndpointSettings
+from cellduality_plugin.scoring import Group, Score, Scorer
 
 OPENRLHF_WAITS = 180.0  # seconds after which OpenRLHF gives up on a reward server's answer
 
@@ -113,18 +115,34 @@ def _refuse_unfit(config: Config) -> None:
         raise CellDualityError(what, code="dual-timeout-too-long", where="dual.timeout_seconds", hint=hint)
 
 
+def with_endpoint(config: Config, **changes: Any) -> Config:
+    """Return the configuration with its endpoint, changed by those ``changes`` that are not empty, as the dual."""
+    old = config.dual.endpoint.model_dump() if config.dual.endpoint else {}
+    new = {**old, **{name: value for name, value in changes.items() if value}}
+    for name, flag in {"urls": "--policy-url", "model": "--model"}.items():
+        if not new.get(name):
+            what, hint = f"no {name} of an endpoint that plays the dual", "add it to the configuration"
+            hint = f"{hint}; for serve-reward, {flag} will do as well"
+            raise CellDualityError(what, code="no-endpoint", where=f"dual.endpoint.{name}", hint=hint)
+    endpoint = EndpointSettings.read(new, where="dual.endpoint")
+    dual = config.dual.model_copy(update={"endpoint": endpoint, "player": "frozen"})
+    return config.model_copy(update={"dual": dual})
+
+
+def open_judge(config: Config) -> tuple[Judge, EndpointPolicy]:
+    """Return (a judge, the endpoint of the configuration that it asks, to be closed); there has to be one."""
+    config = with_endpoint(config)
+    endpoint = config.dual.endpoint
+    assert endpoint is not None
+    tokenizer = read_tokenizer(endpoint.tokenizer or endpoint.model)
+    policy = EndpointPolicy(tokenizer, endpoint, config.dual)
+    return Judge(config, tokenizer, policy), policy
+
+
 def response_in(query: str, prompt: str) -> str | None:
     """Return what follows ``prompt`` in ``query``; None if that does not begin with it.
 
     OpenRLHF cuts a prompt that is too long at its beginning, so the query may begin within it.
-
-    Examples
-    --------
-    >>> response_in("<user>Which?<assistant>B</s>", "<user>Which?<assistant>")
-    'B</s>'
-    >>> prompt = "<user>" + "GENE " * 10 + "Which?<assistant>"
-    >>> response_in(prompt[20:] + "B", prompt), response_in("B", prompt)
-    ('B', None)
     """
     if query.startswith(prompt):
         return query[len(prompt) :]

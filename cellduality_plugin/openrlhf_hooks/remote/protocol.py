@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, StrictStr, ValidationError
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.groups import Score
+from cellduality_plugin.scoring import Score
 
 TOKEN_VARIABLE = "CELLDUALITY_TOKEN"
 _SHORTEST_TOKEN = 16
@@ -81,15 +81,14 @@ def find_token(host: str) -> tuple[str, bool]:
     if token and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         what = f"{TOKEN_VARIABLE} has to have {_SHORTEST_TOKEN} characters or more, and no blanks"
         raise CellDualityError(what, code="weak-token", hint="set a longer one")
-    if not token and not is_loopback(host):
+    if not token and not _is_loopback(host):
         what = f"{host} can be reached from other machines, and {TOKEN_VARIABLE} is not set"
         hint = f"set {TOKEN_VARIABLE} for the server and its clients, or listen on 127.0.0.1"
         raise CellDualityError(what, code="no-token", where="--host", hint=hint)
     return (token, False) if token else (secrets.token_urlsafe(24), True)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches ``host``."""
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -100,13 +99,6 @@ def allowed(authorization: str, token: str) -> bool:
     """Return whether an ``Authorization`` header holds the token.
 
     OpenRLHF's client sends no bearer token; of an address ``http://any:TOKEN@host:port/`` it makes Basic credentials.
-
-    Examples
-    --------
-    >>> allowed("Bearer secret", "secret"), allowed("Basic " + base64.b64encode(b"any:secret").decode(), "secret")
-    (True, True)
-    >>> allowed("Bearer other", "secret"), allowed("Basic !", "secret"), allowed("", "secret")
-    (False, False, False)
     """
     scheme, _, credentials = authorization.partition(" ")
     given = credentials.strip().encode("utf-8", "replace") if scheme.lower() in ("basic", "bearer") else b""

@@ -1,13 +1,17 @@
-"""The HTTP side of a reward server: who may ask, how much at once, and what is counted."""
+"""A reward server over HTTP: who may ask, how much at once, and what is counted."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import aiohttp  # noqa: F401  # takes a second, which no request should wait for
+import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,12 +19,20 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.groups import Score
-from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout
-from cellduality_plugin.openrlhf_hooks.remote.protocol import Malformed, allowed, read_request, reply
+from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout, open_judge
+from cellduality_plugin.openrlhf_hooks.remote.protocol import (
+    TOKEN_VARIABLE,
+    Malformed,
+    allowed,
+    find_token,
+    read_request,
+    reply,
+)
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.endpoint import EndpointPolicy
+from cellduality_plugin.scoring import Score
 
 _HEALTH_HOLDS = 2.0
 """Seconds for which the state of the policy is taken as known: requests without a token cause no load."""
@@ -185,3 +197,35 @@ class RewardServer:
 async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def serve(config: Config, *, host: str, port: int, waiting: int) -> None:
+    """Serve rewards by the endpoint of ``config`` until SIGINT or SIGTERM; what is under way then is answered first.
+
+    Port 0 is any that is free; ``waiting`` rollouts may wait for their turn. A CellDualityError is raised if the server
+    cannot start, or others could reach it without a token.
+    """
+    token, made = find_token(host)
+    judge, policy = open_judge(config)
+    assert config.dual.endpoint is not None, "open_judge refuses a configuration without"
+    limits = Limits(at_once=config.dual.endpoint.concurrency, waiting=waiting)
+    settings = uvicorn.Config(
+        RewardServer(judge, policy, token, limits).app,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=int(config.dual.timeout_seconds) + 5,
+    )
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=4096)
+    except OSError as error:
+        what, hint = f"cannot listen: {error.strerror}", "choose another --host or --port"
+        raise CellDualityError(what, code="cannot-listen", where=f"{host}:{port}", hint=hint) from error
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended
+        signal.signal(number, lambda *_: None)
+    with listener:
+        shown = f"[{host}]" if ":" in host else host
+        secret = token if made else f"${TOKEN_VARIABLE}"
+        print(f"--reward.remote_url http://reward:{secret}@{shown}:{listener.getsockname()[1]}/", flush=True)
+        uvicorn.Server(settings).run(sockets=[listener])

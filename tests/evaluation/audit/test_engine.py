@@ -14,7 +14,6 @@ from vllm import SamplingParams
 from cellduality_plugin.evaluation.audit.engine import Account, Players, Remembering, Stepped
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.offline import Served
-from tests.play import Choosing
 
 
 @dataclass
@@ -60,7 +59,7 @@ def test_everyone_gets_their_own_answer_who_gave_up_is_not_waited_for_and_a_fail
     asyncio.run(run())
 
 
-class Counted(Choosing):
+class Counted:
     """Answers with a number that grows, after a while, or fails."""
 
     def __init__(self, delay: float = 0.0, fails: Exception | None = None) -> None:
@@ -81,6 +80,9 @@ class Counted(Choosing):
     async def log_probs(self, prompt, response, *, given=""):
         await self.generate(prompt)
         return [-1.0] * len(response.split())
+
+    async def choice_log_probs(self, prompt, responses):
+        return [sum(await self.log_probs(prompt, response)) for response in responses]
 
 
 def accounts(policy, count=2, **settings):

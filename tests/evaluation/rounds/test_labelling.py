@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.evaluation.rounds.labelling import Opinion, Selection, answered, decide, drawn, luck
 from cellduality_plugin.examples import Example
-from cellduality_plugin.groups import Score, votes_for
 from cellduality_plugin.parsing import Answer
 from cellduality_plugin.policies.cache import AnswerCache
+from cellduality_plugin.scoring import Score, votes_for
 
 LABELS = ("B", "NK", "T")
 VOTES = st.dictionaries(st.sampled_from(LABELS), st.tuples(st.integers(1, 8), st.floats(0.0, 1.0)), min_size=1)

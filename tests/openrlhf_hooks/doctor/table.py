@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cellduality_plugin.agent_file import packaged_agent_file
+from cellduality_plugin.agent_file import AGENT_FILE
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
 
@@ -15,7 +15,7 @@ ON_GPU = "python -m"
 CARDS = {"gpus": 8, "gpu_memory": 48 * GIB, "has_flash_attention": True}
 STOOD_IN = {"PATH": "/bin", "CELLDUALITY_DEVICE": "gpu"}
 GPU = {"launch": ON_GPU, **CARDS}
-PACKAGED = f"--train.agent_func_path {packaged_agent_file()}"
+PACKAGED = f"--train.agent_func_path {AGENT_FILE}"
 EIGHT = (
     "--vllm.num_engines 8 --actor.num_gpus_per_node 8 --ref.num_gpus_per_node 8 --rollout.n_samples_per_prompt 16 "
     "--train.batch_size 80"
@@ -192,7 +192,7 @@ FILES: list[tuple[str, str, str, str, str | None]] = [
         "note agent_file", RL, f"{AGENT} ~data.label_key", "file.py",
         f"{IMPORT}class AgentExecutor(AgentExecutorBase):\n    pass\n",
     ),
-    ("error configuration", RL, AGENT, "file.py", packaged_agent_file().read_text(encoding="utf-8")),
+    ("error configuration", RL, AGENT, "file.py", AGENT_FILE.read_text(encoding="utf-8")),
     ("error configuration", RL, AGENT, "file.py", f"{OURS}class AgentExecutor(DualityExecutor):\n    pass\n"),
     ("error reward_file", RL, REWARD, "file.py", "def other():\n    pass\n"),
     ("error reward_file", RL, f"{REWARD},b.py", "file.py", FUNCTION),

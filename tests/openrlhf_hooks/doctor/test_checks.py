@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from cellduality_plugin.agent_file import bound_client_file, bound_reward_file, packaged_reward_file
+from cellduality_plugin.agent_file import REWARD_FILE, bound_reward_file
 from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS, examine
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.show import checks_as_markdown
@@ -93,7 +93,7 @@ def test_calls_of_duals_that_reason_are_counted(name, settings, what, world):
 def test_reward_files_of_ours_are_in_order(world):
     config = world.folder / "data" / "cellduality.json"
     world.configure(dual={"endpoint": {"urls": ["http://127.0.0.1:8000/v1"], "model": "toy"}})
-    for ours in (bound_reward_file(config), bound_client_file(config, ["http://a:5000/"]), packaged_reward_file()):
+    for ours in (bound_reward_file(config), bound_reward_file(config, ["http://a:5000/"]), REWARD_FILE):
         assert world.found(RL, f"~train.agent_func_path --reward.remote_url {ours}") == "", ours
 
 

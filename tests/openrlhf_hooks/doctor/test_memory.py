@@ -8,9 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
-from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, _known
 from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, Part, cache_tokens, parts, totals
-from cellduality_plugin.openrlhf_hooks.doctor.model import _known
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 P, LAYERS, HIDDEN, WORDS = 3212749824, 28, 3072, 128256

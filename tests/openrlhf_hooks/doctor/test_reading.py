@@ -12,8 +12,16 @@ from pathlib import Path
 import pytest
 
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, read_flags
-from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine, _optimisers
-from cellduality_plugin.openrlhf_hooks.doctor.model import _KNOWN, Model, count_parameters
+from cellduality_plugin.openrlhf_hooks.doctor.machine import (
+    _KNOWN,
+    GIB,
+    PYTHONS,
+    TESTED,
+    Machine,
+    Model,
+    _optimisers,
+    count_parameters,
+)
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 from tests.refused import refused
 
@@ -161,27 +169,3 @@ def test_unknown_flags_are_named_with_the_nearest_and_the_others_still_count():
         "--micro_train_batch_size": "--train.micro_batch_size",
     }
     assert flags.get("data.max_len") == 9
-
-
-@pytest.mark.parametrize(
-    ("trainer", "words", "what"),
-    [
-        (RL, ["--data.max_len", "x"], "invalid int value"),
-        (SFT, ["-h"], "only ask for help"),
-    ],
-)
-def test_what_the_parser_gives_up_on(trainer, words, what, capsys):
-    flags = read_flags(trainer, words)
-    assert flags.args is None
-    assert what in flags.refusals[0]
-    assert capsys.readouterr().err == ""
-
-
-def test_a_refused_or_corrected_combination_still_shows_the_flags_and_prints_nothing(capsys):
-    flags = read_flags(RL, [*GROUPS, "--rollout.n_samples_per_prompt", "1"])
-    assert flags.refusals == ("group_norm requires n_samples_per_prompt > 1",)
-    assert flags.get("rollout.n_samples_per_prompt") == 1
-    flags = read_flags(SFT, ["--ds.packing_samples", "--ds.attn_implementation", "sdpa"])
-    assert len(flags.corrections) == 1
-    assert flags.get("ds.attn_implementation") == "flash_attention_2"
-    assert capsys.readouterr().out == ""

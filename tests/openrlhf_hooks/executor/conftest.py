@@ -29,7 +29,6 @@ class ScriptedEngine:
     question: list[int]
     answers: Sequence[str]
     rebuilt: str = ""
-    dual_delay: float = 0.0
     dual_fails: Exception | None = None
     log_prob: Callable[[int], float] = lambda place: -float(place)
     rollouts: list[list[int]] = field(default_factory=list)
@@ -42,7 +41,6 @@ class ScriptedEngine:
         else:
             text = self.rebuilt
             self.duals.append((list(tokens), params))
-            await asyncio.sleep(self.dual_delay)
             if self.dual_fails is not None:
                 raise self.dual_fails
         await asyncio.sleep(0)

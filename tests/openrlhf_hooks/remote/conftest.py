@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from cellduality_plugin.config import Config
+from cellduality_plugin.openrlhf_hooks.remote.judge import open_judge
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
-from cellduality_plugin.openrlhf_hooks.remote.serving import open_judge
 
 TOKEN = "a-token-of-some-length"
 

@@ -8,36 +8,31 @@ from typing import Any
 
 import pytest
 
-from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, response_in
-from cellduality_plugin.openrlhf_hooks.remote.serving import with_endpoint
+from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, response_in, with_endpoint
 from cellduality_plugin.policies.base import PolicyError
-from tests.play import Choosing
+from tests.play import Saying
 from tests.refused import refused
 
 TYPE = "cell_type_annotation"
 
 
-class Scripted(Choosing):
-    """A policy that finds everything certain, or fails."""
+def scripted(*failures: str) -> Saying:
+    """Return a policy that finds everything certain, once it has failed so."""
+    left = list(failures)
 
-    def __init__(self, *failures: str) -> None:
-        self.failures, self.asked = list(failures), 0
+    def likely(*_: str) -> float:
+        if left:
+            raise PolicyError(left.pop(0))
+        return 0.0
 
-    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        raise NotImplementedError
-
-    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        self.asked += 1
-        if self.failures:
-            raise PolicyError(self.failures.pop(0))
-        return [0.0]
+    return Saying(log_prob=likely)
 
 
 @pytest.fixture
 def judge(make_config, small_world):
     """Return a function that builds a judge by likelihood."""
 
-    def make(policy: Scripted, **settings: Any) -> Judge:
+    def make(policy: Saying, **settings: Any) -> Judge:
         config = make_config(tasks={TYPE: {"pair": TYPE, "reward": "likelihood"}})
         return Judge(config, small_world.tokenizer, policy, **settings)
 
@@ -60,13 +55,13 @@ def test_a_query_as_openrlhf_decodes_it_is_taken_apart(judge, posted, small_worl
     prompt = tokenizer(body["prompts"][0], add_special_tokens=False)["input_ids"]
     for cut in (0, 5):  # OpenRLHF cuts a prompt that is too long at its beginning
         decoded = tokenizer.decode(tokens[cut:], skip_special_tokens=False)
-        rollout = judge(Scripted()).rollout(decoded, body["prompts"][0], body["labels"][0])
+        rollout = judge(scripted()).rollout(decoded, body["prompts"][0], body["labels"][0])
         alone = tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True)
         assert rollout.text.split() == alone.split()
 
 
 def test_tags_that_are_special_tokens_stay(judge, posted, small_world):
-    body, served = posted(TYPE, "CD19+ B"), judge(Scripted())
+    body, served = posted(TYPE, "CD19+ B"), judge(scripted())
     tags = ["<think>", "</think>", "<answer>", "</answer>"]
     tokenizer = copy.deepcopy(small_world.tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": tags})
@@ -82,34 +77,34 @@ def test_the_longest_part_of_a_prompt_that_fits_is_taken():
 
 
 def test_what_the_policy_failed_at_is_asked_again_and_what_the_text_lacks_is_not(judge, posted):
-    policy = Scripted("http_5xx")
+    policy = scripted("http_5xx")
     assert scores(judge(policy), [posted(TYPE), posted(TYPE), posted(TYPE)]) == [0.0, 1.0, 1.0]
-    assert policy.asked == 2
-    policy = Scripted()
+    assert len(policy.scored) == 2
+    policy = scripted()
     assert scores(judge(policy), [posted(TYPE, "T"), posted(TYPE, ""), posted(TYPE, "T")]) == [1.0, 0.0, 1.0]
-    assert policy.asked == 1
+    assert len(policy.scored) == 1
 
 
 def test_rows_are_forgotten_in_the_order_they_were_last_asked_for(judge, posted):
-    policy = Scripted()
+    policy = scripted()
     rows = [posted(TYPE, row=row) for row in range(3)]
     scores(judge(policy, rows=2), [rows[0], rows[1], rows[0], rows[2], rows[0]])
-    assert policy.asked == 3
+    assert len(policy.scored) == 3
     scores(judge(policy, rows=2), [rows[0], rows[1], rows[2], rows[0]])
-    assert policy.asked == 3 + 4
+    assert len(policy.scored) == 3 + 4
 
 
 @pytest.mark.parametrize(("setting", "value"), [("minimum_spread", 0.1), ("votes", True)])
 def test_what_needs_the_group_is_refused(make_config, small_world, setting, value):
     config = make_config(tasks={TYPE: {"pair": TYPE, setting: value}})
     with refused("needs-group") as error:
-        Judge(config, small_world.tokenizer, Scripted())
+        Judge(config, small_world.tokenizer, scripted())
     assert error.value.where == f"tasks.{TYPE}.{setting}"
 
 
 def test_a_dual_that_may_outlast_openrlhf_is_refused(make_config, small_world):
     with refused("dual-timeout-too-long"):
-        Judge(make_config(dual={"timeout_seconds": 180}), small_world.tokenizer, Scripted())
+        Judge(make_config(dual={"timeout_seconds": 180}), small_world.tokenizer, scripted())
 
 
 def test_flags_go_before_the_configuration(make_config):

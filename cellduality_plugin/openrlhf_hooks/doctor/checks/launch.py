@@ -11,9 +11,8 @@ from cellduality_plugin.openrlhf_hooks.cpu.post_import import DEVICE_VARIABLE
 from cellduality_plugin.openrlhf_hooks.doctor.check import Found, check, error, note, warning
 from cellduality_plugin.openrlhf_hooks.doctor.checks.table import saves
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL
-from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Model
 from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, cache_tokens, parts, totals
-from cellduality_plugin.openrlhf_hooks.doctor.model import Model
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 _FOLDERS = ("ckpt.output_dir", "ckpt.path", "logger.tensorboard_dir")

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from cellduality_plugin.config import PATH_VARIABLE, Config
-from cellduality_plugin.duals import held_against
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.openrlhf_hooks import preflight
 from cellduality_plugin.openrlhf_hooks.doctor.check import Found, check, error, finding_of, note, warning
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.run import AgentFile, Run, names_in, read_python
-from cellduality_plugin.parsing import OneOf
 
 _CELL = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"), "split": "(\w+)"')
 
@@ -69,13 +67,8 @@ def dual_calls(run: Run, config: Config) -> Found:
     for name, settings in config.tasks.items():
         if not settings.traces or not rewards[name].asks_log_probs:
             continue
-        asked, of_what, hint, answer = group, "answers", "lower traces", tasks[name].answer
-        if isinstance(answer, OneOf):
-            labels = len(vocabulary.labels[answer.kind])
-            asked = min(labels, group)
-            if rewards[name].asks_every_label:
-                rivals = held_against(vocabulary, answer.kind, settings.negatives) or labels
-                asked, of_what, hint = min(labels, rivals + group), "labels", "lower traces, or negatives"
+        asked, of_what = preflight.asked_about(tasks[name], rewards[name], settings, vocabulary, group)
+        hint = f"lower traces{', or negatives' if of_what == 'labels' else ''}"
         once = ", the traces once a step" if settings.hidden == 1 else ""
         what = f"a group of {name} asks the dual up to {2 * asked * settings.traces} times: {asked} {of_what} x "
         what += f"{settings.traces} traces, each decoded and then read on from{once}"
@@ -135,7 +128,8 @@ def model_folder(run: Run) -> Found:
 def rl_rows(run: Run, config: Config, tokenizer: Any) -> Found:
     limit = run.get("rollout.max_new_tokens") or 0
     for path in run.row_files:
-        preflight.check_rl(path, config, tokenizer, max_len=run.get("data.max_len"), max_new_tokens=limit)
+        questions = preflight.rl_questions(path, config, preflight.Lengths(tokenizer), limit)
+        preflight.longest_of(questions, run.get("data.max_len"), path)
     yield from ()
 
 
@@ -181,7 +175,8 @@ def _vocabulary(path: Path) -> str:
 @check(SFT)
 def sft_rows(run: Run, tokenizer: Any) -> Found:
     for path in run.row_files:
-        preflight.check_sft(path, tokenizer, run.get("data.max_len"))
+        questions = preflight.sft_questions(path, preflight.Lengths(tokenizer))
+        preflight.longest_of(questions, run.get("data.max_len"), path)
     yield from ()
 
 

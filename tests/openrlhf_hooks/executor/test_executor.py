@@ -1,22 +1,29 @@
-"""What the executor asks of the engine, and what a rollout carries."""
+"""What the executor asks of the engine, and what a rollout carries; what goes wrong in a dual is data."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from typing import Any
+import json
 
 import pytest
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from cellduality_plugin.alarms import with_ratios
 from cellduality_plugin.chat import render
 from cellduality_plugin.config import Config
+from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks import executor as executor_module
+from cellduality_plugin.policies import tokens as engine_policy
+from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.settings import DualSettings
+from cellduality_plugin.policies.tokens import EnginePolicy
 from cellduality_plugin.replay import Replay
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.tasks.base import FORMAT_RULE
+from tests.refused import refused
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 
@@ -79,14 +86,6 @@ class TestTokenizersOfOthers:
 
 
 class TestGroups:
-    def test_ask_one_dual_for_each_distinct_answer(self, scene):
-        answers = ["T", "CD19+ B", "T", None, "t", "T", "CD19+ B", "T"]
-        at = scene(texts=[TASKS[TYPE].answer_response(answer) if answer else "no answer" for answer in answers])
-        rollouts = at.roll(8)
-        assert (len(at.engine.rollouts), len(at.engine.duals)) == (8, 2)
-        assert [rollout["reward"] for rollout in rollouts] == [1, 1, 1, 0, 0, 1, 1, 1]
-        assert sum(rollout["extra_logs"]["dual_requests"] for rollout in rollouts) == 2
-
     def test_with_the_same_label_are_judged_by_the_policy_of_their_own_time(self, scene):
         at, groups = scene(), [SamplingParams(max_tokens=64) for _ in range(2)]
         right, at.engine.rebuilt = at.engine.rebuilt, "nothing to read"
@@ -110,41 +109,8 @@ class TestGroups:
         assert len(at.engine.duals) == 4
         assert len(at.executor._groups) == 2
 
-    @pytest.mark.parametrize("bound", [0.0, 0.5])
-    def test_whose_member_is_cancelled_do_not_hang(self, bound, scene):
-        at = scene(TYPE, "T", engine={"dual_delay": 0.05}, task={"minimum_spread": bound})
-        given = at.prompt, at.label, SamplingParams(max_tokens=64), 256, at.engine.tokenizer, at.engine
-
-        async def group() -> list[Any]:
-            rollouts = [asyncio.ensure_future(at.executor.execute(*given)) for _ in range(4)]
-            await asyncio.sleep(0.02)
-            rollouts[0].cancel()
-            return await asyncio.wait_for(asyncio.gather(*rollouts, return_exceptions=True), 5.0)
-
-        cancelled, *others = asyncio.run(group())
-        assert isinstance(cancelled, asyncio.CancelledError)
-        assert [rollout["reward"] for rollout in others] == [1.0] * 3
-        assert sorted(rollout["extra_logs"]["dual_groups"] for rollout in others) == [0, 0, 3]
-
-    def test_are_told_of_by_their_last_rollout(self, scene):
-        at = scene(TYPE, "T", "CD19+ B", "T", texts=["no answer"])
-        logs = [rollout["extra_logs"] for rollout in at.roll(4)]
-        assert sorted(log["dual_groups"] for log in logs) == [0, 0, 0, 4]
-        read = with_ratios({key: sum(log[key] for log in logs) / 4 for key in logs[0]})
-        assert (read["dual_distinct_answers"], read["dual_zero_variance"]) == (2.0, 0.0)
-        assert 0.0 < read["dual_time_share"] < 1.0
-
 
 class TestRewards:
-    def test_the_posterior_of_a_hidden_label_is_one_question_and_decodes_nothing(self, scene, vocabulary, tokenizer):
-        at = scene(CELL, task={"reward": "posterior"}, engine={"log_prob": lambda place: 0.0})
-        rollouts, labels = at.roll(3), len(vocabulary.labels["cell_type"])
-        assert [rollout["reward"] for rollout in rollouts] == [1 / labels] * 3
-        assert [rollout["extra_logs"]["dual_requests"] for rollout in rollouts] == [1, 0, 0]
-        [(tokens, params)] = at.engine.duals
-        assert tokenizer.decode(tokens).endswith("<answer>")
-        assert (params.max_tokens, params.prompt_logprobs, len(params.logprob_token_ids)) == (1, None, labels)
-
     def test_traces_come_from_the_engine_and_are_scored_by_it(self, scene, cell, vocabulary, tokenizer):
         at = scene(
             TYPE, "T", rebuilt="<think> CD74 </think><answer> LYZ </answer>", engine={"log_prob": lambda place: -1.0},
@@ -185,3 +151,126 @@ class TestAFrozenDual:
         policy_server.text = at.task.rebuilt_response(at.example.unknown)
         assert at.rewards(4) == [1.0] * 4
         assert (len(at.engine.rollouts), at.engine.duals, len(policy_server.asked)) == (4, [], 1)
+
+
+class TestDuals:
+    def test_without_room_for_the_prompt_earn_nothing(self, scene, tokenizer):
+        at = scene(CELL)  # its question is short, its dual holds a whole cell
+        room = len(tokenizer(at.engine.answers[0])["input_ids"]) + 1
+        [rollout] = at.roll(params=SamplingParams(max_tokens=room), length=len(at.tokens) + room)
+        assert not at.engine.duals
+        assert (rollout["reward"], rollout["scores"], rollout["truncated"]) == (0.0, 0.0, False)
+        assert (rollout["extra_logs"]["dual_failed"], rollout["extra_logs"]["dual_answer_parsed"]) == (1.0, 1.0)
+
+    @pytest.mark.parametrize("reward", ["duality", "likelihood"])
+    @pytest.mark.parametrize("error", [EngineGenerateError("at fault"), VLLMValidationError("too long")])
+    def test_that_the_engine_refuses_earn_nothing_and_are_told_once(self, error, reward, scene, monkeypatch, caplog):
+        monkeypatch.setattr(engine_policy, "_LOGGED", set())
+        at = scene(TYPE, "T", "CD19+ B", engine={"dual_fails": error}, task={"reward": reward})
+        for rollout in at.roll(4):
+            assert (rollout["reward"], rollout["extra_logs"]["dual_failed/engine_error"]) == (0.0, 1.0)
+        assert len(at.engine.duals) == 2
+        [line] = [record.getMessage() for record in caplog.records]
+        assert line == f"the engine refused a dual: {type(error).__name__}: {error}"
+
+    def test_of_an_engine_that_is_dead_end_the_run(self, scene):
+        with pytest.raises(EngineDeadError):
+            scene(engine={"dual_fails": EngineDeadError()}).roll()
+
+
+class TestMistakesOfTheUser:
+    """None of them may cost a rollout to find out."""
+
+    def test_a_model_without_a_chat_template_is_refused(self, scene):
+        at = scene()
+        at.engine.tokenizer = copy.deepcopy(at.engine.tokenizer)
+        at.engine.tokenizer.chat_template = None
+        with refused("no-chat-template"):
+            at.roll()
+        assert not at.engine.rollouts
+
+    @pytest.mark.parametrize("label", ["", '{"schema":1}', None])
+    def test_a_malformed_label_is_refused(self, label, scene):
+        at = scene()
+        at.label = label
+        with pytest.raises(CellDualityError) as raised:
+            at.roll()
+        assert "--data.label_key label" in raised.value.hint
+        assert not at.engine.rollouts
+
+    def test_a_task_that_is_not_configured_and_a_row_without_the_gold_it_needs_are_refused(self, scene):
+        at = scene(task={"reward": "oracle"})
+        with pytest.raises(CellDualityError):
+            at.roll()
+        at.label = json.dumps({**json.loads(at.label), "task": "drug_response"})
+        with pytest.raises(CellDualityError, match="drug_response"):
+            at.roll()
+        assert not at.engine.rollouts
+
+    def test_an_endpoint_that_is_no_address_stops_the_executor(self, scene):
+        with pytest.raises(CellDualityError, match="localhost:8000"):
+            scene(dual={"player": "frozen", "endpoint": {"urls": ["localhost:8000"], "model": "toy"}})
+
+
+# The engine as a policy: what it is asked for log-probabilities and draws.
+
+PROMPT = "Observed genes: CD74 CD79A"
+
+
+@pytest.fixture
+def engine(scene):
+    return scene().engine
+
+
+@pytest.fixture
+def ask(engine, tokenizer):
+    """Return a function that asks a policy whose context has so many tokens."""
+
+    def asked(call, *arguments, length=256, settings=None, **more):
+        policy = EnginePolicy(engine, tokenizer, length, settings or DualSettings())
+        return asyncio.run(getattr(policy, call)(*arguments, **more))
+
+    return asked
+
+
+def test_log_probs_are_those_of_the_response_and_of_nothing_before_it(ask, engine, tokenizer):
+    response = "<answer> HLA-DRA MS4A1 </answer>"
+    start = len(render(tokenizer, PROMPT))
+    assert ask("log_probs", PROMPT, response) == [-float(place) for place in range(start, start + 4)]
+    [(tokens, params)] = engine.duals
+    assert tokens[start:] == tokenizer(response, add_special_tokens=False)["input_ids"]
+    assert (params.max_tokens, params.prompt_logprobs) == (1, 0)
+
+
+def test_what_does_not_fit_is_refused_without_asking(ask, engine, tokenizer):
+    response, start = "<answer> MS4A1 </answer>", len(render(tokenizer, PROMPT))
+    assert len(ask("log_probs", PROMPT, response, length=start + 4)) == 3  # vLLM decodes one token at least
+    for call, asked in (("log_probs", response), ("choice_log_probs", [response, "<answer> CD19+ B </answer>"])):
+        with pytest.raises(PolicyError, match="prompt_too_long"):
+            ask(call, PROMPT, asked, length=start + 3)
+    assert len(engine.duals) == 1
+
+
+def test_a_choice_is_asked_about_where_the_responses_part_and_nowhere_else(ask, engine, tokenizer):
+    responses = ["<answer> T </answer>", "<answer> CD19+ B </answer>", "<answer> CD56+ NK </answer>"]
+    found = ask("choice_log_probs", PROMPT, responses)
+    parts = ("<answer>", "T", "CD19+ B", "CD56+ NK")
+    opening, *labels = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
+    [(tokens, params)] = engine.duals
+    assert tokens == render(tokenizer, PROMPT) + opening
+    assert sorted(params.logprob_token_ids) == sorted(label[0] for label in labels)
+    assert (params.max_tokens, params.prompt_logprobs) == (1, None)
+    assert found == [-float(label[0]) for label in labels]
+
+
+def test_more_tokens_than_one_request_may_name_take_several(ask, engine):
+    assert ask("_next", [1, 2, 3], range(300)) == {token: -float(token) for token in range(300)}
+    assert [len(params.logprob_token_ids) for _, params in engine.duals] == [128, 128, 44]
+
+
+def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(ask, engine):
+    settings = DualSettings(max_new_tokens=7)
+    ask("generate", "Type: T", seed=3, temperature=0.5, settings=settings)
+    ask("generate", "Type: T", settings=settings)
+    asked = [(params.seed, params.temperature, params.max_tokens) for _, params in engine.duals]
+    assert asked == [(3, 0.5, 7), (None, 0.0, 7)]
