@@ -21,11 +21,10 @@ from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix
 from cellduality_plugin.evaluation.generated import REAL
 from cellduality_plugin.evaluation.metrics import cells, labels, responses
-from cellduality_plugin.evaluation.metrics.given import Cells
+from cellduality_plugin.evaluation.metrics.given import Cells, RealCells, Reference
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement
 from cellduality_plugin.evaluation.metrics.responses import Responses
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, Rows
-from cellduality_plugin.evaluation.real_cells import RealCells, Reference
 from cellduality_plugin.evaluation.sections import Section
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf

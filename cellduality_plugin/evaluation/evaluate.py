@@ -16,11 +16,16 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import generated
 from cellduality_plugin.evaluation.baselines import BASELINES, baseline_columns, measure_cells
-from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
 from cellduality_plugin.evaluation.generated import REAL, point_rows
 from cellduality_plugin.evaluation.metrics import labels
 from cellduality_plugin.evaluation.metrics.registry import Measurement, load_metric
-from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
+from cellduality_plugin.evaluation.predictions import (
+    Prediction,
+    PredictionSettings,
+    file_hash,
+    predict_checkpoint,
+    versions,
+)
 from cellduality_plugin.evaluation.sections import (
     COARSE_FILE,
     OOD,

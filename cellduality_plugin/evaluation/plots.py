@@ -18,7 +18,7 @@ from cellduality_plugin.files import whole_file
 
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.curves import Band, Panel
-    from cellduality_plugin.evaluation.page.maps import Plane, Style
+    from cellduality_plugin.evaluation.generated import Plane, Style
 
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
 PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")

@@ -15,12 +15,11 @@ from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.evaluation import confidence, plots
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.audit.verdicts import LEGEND, audit_sections, labels_line
-from cellduality_plugin.evaluation.checkpoints import file_hash
 from cellduality_plugin.evaluation.curves import chosen, divided, panels, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
+from cellduality_plugin.evaluation.generated import maps_of
 from cellduality_plugin.evaluation.page import results
-from cellduality_plugin.evaluation.page.maps import maps_of
-from cellduality_plugin.evaluation.predictions import Prediction, Rows
+from cellduality_plugin.evaluation.predictions import Prediction, Rows, file_hash
 from cellduality_plugin.evaluation.sections import rows_by_section
 from cellduality_plugin.evaluation.tables import (
     baseline_wins,

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import median_bandwidth
 from cellduality_plugin.evaluation.embedding import PCA_SPACE, Embedding, open_embedding
+from cellduality_plugin.evaluation.metrics.given import NEIGHBOURS, RealCells, Reference, read_cell_rows, read_cells
 from cellduality_plugin.evaluation.predictions import PredictionSettings, Rows, read_rows
-from cellduality_plugin.evaluation.real_cells import NEIGHBOURS, RealCells, Reference, read_cell_rows, read_cells
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.tasks import DualTask

@@ -21,8 +21,7 @@ from cellduality_plugin.evaluation.baselines import (
 )
 from cellduality_plugin.evaluation.embedding import cell_matrix
 from cellduality_plugin.evaluation.metrics import cells
-from cellduality_plugin.evaluation.metrics.given import Cells
-from cellduality_plugin.evaluation.real_cells import RealCells
+from cellduality_plugin.evaluation.metrics.given import Cells, RealCells
 from cellduality_plugin.examples import Example
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.profiles import Profile, Profiles

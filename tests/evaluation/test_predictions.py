@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.evaluation.checkpoints import predict_checkpoint
-from cellduality_plugin.evaluation.predictions import PROMPT_TOO_LONG, PredictionSettings, predict, read_rows
+from cellduality_plugin.evaluation.predictions import (
+    PROMPT_TOO_LONG,
+    PredictionSettings,
+    predict,
+    predict_checkpoint,
+    read_rows,
+)
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from tests.refused import refused
 

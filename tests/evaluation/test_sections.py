@@ -11,8 +11,8 @@ import pytest
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.metrics.given import read_cells
 from cellduality_plugin.evaluation.predictions import PredictionSettings
-from cellduality_plugin.evaluation.real_cells import read_cells
 from cellduality_plugin.evaluation.report import read_metrics, write_report
 from cellduality_plugin.evaluation.sections import read_sections, rows_by_section
 from cellduality_plugin.files import read_jsonl, write_jsonl

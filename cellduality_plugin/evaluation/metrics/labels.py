@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cellduality_plugin.evaluation.metrics.given import Reference
 from cellduality_plugin.evaluation.metrics.registry import METRICS, SHARED, Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, mean_of
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import Reference
 
 Names: TypeAlias = Sequence[str] | NDArray[Any]
 Both: TypeAlias = tuple[Sequence[str], Sequence[str]]

@@ -12,11 +12,10 @@ from scipy.sparse import csr_matrix
 
 from cellduality_plugin.evaluation.distances import resampled
 from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name
-from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE
+from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, RealCells, Reference
 from cellduality_plugin.evaluation.metrics.registry import Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
-from cellduality_plugin.evaluation.real_cells import RealCells, Reference
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks.base import many
 

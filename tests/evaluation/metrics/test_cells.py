@@ -9,9 +9,8 @@ import pytest
 
 from cellduality_plugin.evaluation.distances import frechet, gromov_wasserstein, mmd, wasserstein
 from cellduality_plugin.evaluation.metrics.cells import measure
-from cellduality_plugin.evaluation.metrics.given import Cells
+from cellduality_plugin.evaluation.metrics.given import Cells, Reference
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import Reference
 
 DISTANCES = ("mmd", "mmd_within_types", "wasserstein", "gromov_wasserstein", "scfid", "scfid_shrunk")
 GENERATION, RESPONSE = "conditional_cell_generation", "perturbation_response_generation"

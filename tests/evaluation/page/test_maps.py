@@ -5,8 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from cellduality_plugin.evaluation.generated import REAL, TRAINING, point_rows
-from cellduality_plugin.evaluation.page.maps import Style, maps_of, styles_of, tsne
+from cellduality_plugin.evaluation.generated import REAL, TRAINING, Style, maps_of, point_rows, styles_of, tsne
 
 ONE = {"spaces": {"a": "PCA"}, "settings": {"seed": 0}}
 
