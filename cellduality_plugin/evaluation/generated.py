@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -61,31 +62,32 @@ def write_generated(
     """
     import pandas as pd
 
-    writing = [section for section in sections if section.writes_cells]
     rows: list[dict[str, Any]] = []
     cells: list[tuple[str, ...]] = []
-    for section in writing:
+    for section in (each for each in sections if each.writes_cells):
         held_out = section.reference.held_out
-        kinds, names = held_out.type_of, held_out.name_of
-        own = [p for p in predictions if (p.task, p.id) in section.rows]
+        kinds, names, own = held_out.type_of, held_out.name_of, section.own(predictions)
         if real:
-            states = held_out.states or held_out.types
+            shown = zip(held_out.ids, held_out.states or held_out.types, held_out.genes, strict=True)
             own += [
                 Prediction(row, section.pair.name, -1, state, None, "", genes, "", validity=1.0, similarity=np.nan)
-                for row, state, genes in zip(held_out.ids, states, held_out.genes, strict=True)
+                for row, state, genes in shown
             ]
         for p in own:
-            asked = {"section": section.key, "condition": names.get(p.id, str(p.unknown))}
-            asked |= {"cell_type": kinds.get(p.id, ""), "state": str(p.unknown) if held_out.states else ""}
-            of = {"sample": p.sample, "origin": "real" if p.sample < 0 else "generated", "parsed": p.answer is not None}
-            said = {"failure": p.failure, "validity": p.validity}
-            dual = {"dual_similarity": p.similarity, "dual_failure": p.dual_failure}
-            name = f"{section.key}/{p.id}/{'real' if p.sample < 0 else p.sample}"
-            rows.append({"name": name, "row": p.id, "task": p.task, **asked, **of, **said, **dual})
+            origin = "real" if p.sample < 0 else "generated"
+            rows.append(
+                {
+                    "name": f"{section.key}/{p.id}/{'real' if p.sample < 0 else p.sample}", "row": p.id, "task": p.task,
+                    "section": section.key, "condition": names.get(p.id, str(p.unknown)),
+                    "cell_type": kinds.get(p.id, ""), "state": str(p.unknown) if held_out.states else "",
+                    "sample": p.sample, "origin": origin, "parsed": p.answer is not None, "failure": p.failure,
+                    "validity": p.validity, "dual_similarity": p.similarity, "dual_failure": p.dual_failure,
+                }
+            )  # fmt: skip
             cells.append(tuple(p.answer or ()))
     if not cells:
         return
-    top = max(len(cell) for section in writing for cell in section.reference.train.genes)
+    top = max(len(cell) for section in sections if section.writes_cells for cell in section.reference.train.genes)
     obs = pd.DataFrame(rows).set_index("name")
     obs.index.name = None
     for column in ("section", "task", "condition", "cell_type", "state", "origin", "failure", "dual_failure"):
@@ -141,33 +143,23 @@ def point_rows(
     there are fewer than k); ``point``, all its coordinates, and ``x`` and ``y``, the first two.
     """
 
-    def row(key: str, column: str, cell: str, sample: int, name: str, nearest: str | None, at: Any) -> dict[str, Any]:
-        place = [round(value, 4) for value in at.tolist()]
-        asked = {"section": key, "column": column, "id": cell, "sample": sample, "condition": name}
-        return {**asked, "nearest": nearest, "x": place[0], "y": place[1], "point": place}
+    def rows(column: str, cells: Iterable[tuple[str, int, str]], points: Any, nearest: Any) -> Iterator[dict[str, Any]]:
+        for (cell, sample, name), near, at in zip(cells, nearest, points, strict=False):
+            place = [round(value, 4) for value in at.tolist()]
+            asked = {"section": section.key, "column": column, "id": cell, "sample": sample, "condition": name}
+            yield {**asked, "nearest": near, "x": place[0], "y": place[1], "point": place}
 
     for section in (each for each in sections if each.writes_cells):
-        key, reference, real, train = (
-            section.key,
-            section.reference,
-            section.reference.held_out,
-            section.reference.train,
-        )
-        for column, cells, points in (
-            (TRAINING, train, reference.embedding(train.genes)),
-            (REAL, real, reference.points),
-        ):
-            for cell, name, point in zip(cells.ids, cells.names, points, strict=True):
-                yield row(key, column, cell, 0, name, None, point)
+        reference, real, train = section.reference, section.reference.held_out, section.reference.train
+        for column, cells, at in ((TRAINING, train, reference.embedding(train.genes)), (REAL, real, reference.points)):
+            yield from rows(column, zip(cells.ids, repeat(0), cells.names, strict=False), at, repeat(None))
         k, names = reference.neighbours[0], real.name_of
         for column, made in predictions.items():
-            own = [p for p in made if (p.task, p.id) in section.rows and p.answer]
+            own = [p for p in section.own(made) if p.answer]
             points = reference.embedding([tuple(p.answer or ()) for p in own])
-            nearest: Sequence[str | None] = [None] * len(own)
-            if own and k <= len(real):
-                nearest = nearest_labels(cdist(points, reference.points), real.names, k)
-            for p, other, point in zip(own, nearest, points, strict=True):
-                yield row(key, column, p.id, p.sample, names.get(p.id, str(p.unknown)), other, point)
+            known = own and k <= len(real)
+            nearest = nearest_labels(cdist(points, reference.points), real.names, k) if known else repeat(None)
+            yield from rows(column, ((p.id, p.sample, names.get(p.id, str(p.unknown))) for p in own), points, nearest)
 
 
 Plane: TypeAlias = NDArray[np.float64]
@@ -190,9 +182,8 @@ def maps_of(
 ) -> list[dict[str, Any]]:
     """Return a map of each section among ``rows`` (of ``point_rows``), in the order of ``metrics``, as the page has it.
 
-    Each is a t-SNE of real and generated cells together (of the first two dimensions, where the evaluation, an old one,
-    wrote no more). ``plots`` by title are of real cells, then of each checkpoint; there are none if no checkpoint wrote
-    a cell that can be read. ``legend`` is the :class:`Style` of each condition.
+    Each is a t-SNE of real and generated cells together. ``plots`` by title are of real cells, then of each checkpoint;
+    there are none if no checkpoint wrote a cell that can be read. ``legend`` is the :class:`Style` of each condition.
     """
     sections: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:

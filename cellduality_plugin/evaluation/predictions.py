@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -84,6 +84,13 @@ class Prediction:
         """Return the prediction in one row of a predictions file."""
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
         return cls(**values)
+
+
+def counted(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Return the answers that headline metrics are of: where a row was answered greedily, too, not the drawn ones."""
+    found = list(predictions)
+    greedy = {(p.task, p.id) for p in found if not p.drawn}
+    return [p for p in found if not p.drawn or (p.task, p.id) not in greedy]
 
 
 def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
@@ -176,7 +183,7 @@ VERSION = 2
 
 def predict_checkpoint(
     model: Path,
-    examples: Mapping[tuple[str, str], Example],
+    examples: Rows,
     vocabulary: Vocabulary,
     settings: PredictionSettings,
     out: Path,
@@ -209,11 +216,7 @@ def predict_checkpoint(
 
 
 def _made_from(
-    model: Path,
-    examples: Mapping[tuple[str, str], Example],
-    vocabulary: Vocabulary,
-    settings: PredictionSettings,
-    tasks: Mapping[str, DualTask],
+    model: Path, examples: Rows, vocabulary: Vocabulary, settings: PredictionSettings, tasks: Mapping[str, DualTask]
 ) -> dict[str, Any]:
     rows = hashlib.sha256()
     for (task, row), example in sorted(examples.items()):  # prompts count too: a pair may have been reworded

@@ -19,7 +19,7 @@ from cellduality_plugin.evaluation.curves import chosen, divided, panels, read_c
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
 from cellduality_plugin.evaluation.generated import maps_of
 from cellduality_plugin.evaluation.page import results
-from cellduality_plugin.evaluation.predictions import Prediction, Rows, file_hash
+from cellduality_plugin.evaluation.predictions import Prediction, Rows, counted, file_hash
 from cellduality_plugin.evaluation.sections import rows_by_section
 from cellduality_plugin.evaluation.tables import (
     baseline_wins,
@@ -95,7 +95,8 @@ def write_report(
 def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Rows]) -> dict[str, Any]:
     """Return what the page shows of the checkpoints' answers."""
     checkpoints, pair = columns_of(metrics, "checkpoint"), compared(metrics)
-    made = {name: _predictions(run / "predictions" / f"{name}.jsonl") for name in checkpoints}
+    files = {name: run / "predictions" / f"{name}.jsonl" for name in checkpoints}
+    made = {name: counted(map(Prediction.from_row, read_jsonl(file))) for name, file in files.items()}
     points = list(read_jsonl(run / "points.jsonl"))
     last = made[checkpoints[-1]] if checkpoints else []
     answers, found = results.by_section(last, questions), headlines(metrics, pair) if pair else []
@@ -118,13 +119,6 @@ def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Rows
 def read_metrics(path: Path) -> dict[str, Any]:
     """Return the content of a metrics file; a CellDualityError if it is missing or malformed."""
     return read_versioned(path, FORMAT, VERSION, what="metrics", hint="evaluate first (cellduality evaluate)")
-
-
-def _predictions(path: Path) -> list[Prediction]:
-    """Return the answers that headline metrics are of: where a row was answered greedily, too, not the drawn ones."""
-    found = [Prediction.from_row(row) for row in read_jsonl(path)]
-    greedy = {(p.task, p.id) for p in found if not p.drawn}
-    return [p for p in found if not p.drawn or (p.task, p.id) not in greedy]
 
 
 def questions_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, DualTask]) -> dict[str, Rows]:

@@ -16,8 +16,8 @@ from scipy.special import softmax
 
 from cellduality_plugin.duals import Dual
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.contenders import CONFIGURED
 from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.evaluation.audit.run import CONFIGURED
 from cellduality_plugin.evaluation.confidence import (
     FORMAT,
     VERSION,

@@ -1,4 +1,4 @@
-"""Answers of known worth about one cell: what a reward is put to the test with."""
+"""What is put to the test, and with what: ways to pay a task, and answers of known worth about one cell."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import Genes, OneOf
+from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.similarity import rank_weighted_jaccard, rank_weights
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
@@ -28,6 +29,25 @@ the question itself; the true answer of a cell drawn at random, whatever its con
 
 RewardName: TypeAlias = "str | Mapping[str, float]"
 """A product of kinds, or {such a product: weight}."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to pay a task, in the words of :class:`cellduality_plugin.config.TaskSettings`."""
+
+    reward: RewardName
+    hidden: float | None = None  # the share of a cell's genes that the dual rebuilds; None: the split of the row
+    traces: int = 0
+
+    @property
+    def title(self) -> str:
+        """The name in tables, such as ``posterior, 25 % hidden, 4 traces``."""
+        parts = [shortened(self.reward, ":")]
+        if self.hidden is not None:
+            parts.append(f"{'all' if self.hidden == 1 else f'{100 * self.hidden:g} %'} hidden")
+        if self.traces:
+            parts.append(f"{self.traces} trace{'s' if self.traces > 1 else ''}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -137,7 +157,7 @@ class NearestCells:
                 weights[self._places[gene]] = weight
 
     def share_near(self, answer: Sequence[str], condition: Value, without: Value) -> float:
-        """Return how many of the :data:`NEIGHBOURS` nearest cells by RWJS are of ``condition``, as a share in [0, 1].
+        """Return the share, in [0, 1], of ``condition`` among the :data:`NEIGHBOURS` nearest cells by RWJS.
 
         Cells of the genes ``without`` do not count: the true one must not vouch for itself.
         """

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.contenders import CONFIGURED, Contender, response, scorer_of
+from cellduality_plugin.evaluation.audit.answers import Contender
 from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.evaluation.audit.run import CONFIGURED, response, scorer_of
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.cache import AnswerCache

@@ -13,12 +13,13 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.answers import (
     NEIGHBOURS,
     AuditSettings,
+    Contender,
     NearestCells,
     make_cases,
     read_audit_rows,
     truths,
 )
-from cellduality_plugin.evaluation.audit.contenders import Contender, contenders_for
+from cellduality_plugin.evaluation.audit.run import contenders_for
 from cellduality_plugin.examples import Example
 from cellduality_plugin.similarity import rank_weighted_jaccard
 from cellduality_plugin.tasks import TASKS

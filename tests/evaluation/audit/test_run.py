@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, masks_in_training
+from cellduality_plugin.evaluation.audit.answers import AuditSettings
+from cellduality_plugin.evaluation.audit.run import audit, masks_in_training
 from cellduality_plugin.examples import Example, Mask
 from cellduality_plugin.files import write_jsonl
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION

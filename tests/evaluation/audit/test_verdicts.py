@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.audit.contenders import Contender
 from cellduality_plugin.evaluation.audit.findings import Counting
-from cellduality_plugin.evaluation.audit.run import AuditSettings, audit
+from cellduality_plugin.evaluation.audit.run import AuditSettings, Contender, audit
 from cellduality_plugin.evaluation.audit.verdicts import (
     AS_CHEAP,
     FLAT_GROUPS,

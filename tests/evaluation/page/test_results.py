@@ -61,9 +61,9 @@ def one(*args, **kwargs):
 )
 def test_a_change_counts_beyond_what_both_intervals_allow_together(before, after, better, verdict, gain):
     found = one(before, metric(after, [after - 0.1, after + 0.1], better))
-    assert found.verdict == verdict
-    assert found.gain == (None if gain is None else pytest.approx(gain))
-    assert one(before, metric(after, None, better)).outside is False
+    assert found["verdict"] == verdict
+    assert found["gain"] == (None if gain is None else pytest.approx(gain))
+    assert one(before, metric(after, None, better))["outside"] is False
 
 
 def test_a_change_between_two_measurements_of_one_thing_counts_about_as_seldom_as_it_should():
@@ -75,7 +75,7 @@ def test_a_change_between_two_measurements_of_one_thing_counts_about_as_seldom_a
         before, after = (
             metric(float(each.mean()), bootstrap_interval(np.mean, each, seed=trial, resamples=100)) for each in right
         )
-        wrongly += one(before, after).outside
+        wrongly += one(before, after)["outside"]
     assert wrongly / 200 <= 0.08
 
 
@@ -88,8 +88,8 @@ def test_the_best_of_a_headline_and_whether_a_baseline_wins():
     ]:
         rivals = [(each, metric(value, better=better)) for each, value in baselines.items()]
         found = one(metric(0.5, better=better), metric(0.7, better=better), rivals)
-        assert [found.best, found.baseline[0] if found.baseline else "", found.beaten] == expected
-    assert one(metric(0.5), metric(0.5)).best == {"before", "after"}
+        assert [found["best"], found["baseline"][0] if found["baseline"] else "", found["beaten"]] == expected
+    assert one(metric(0.5), metric(0.5))["best"] == {"before", "after"}
 
 
 def test_the_summary_opens_with_what_changed_and_names_baselines_that_win():
@@ -99,7 +99,7 @@ def test_the_summary_opens_with_what_changed_and_names_baselines_that_win():
     assert "in 1 of 1 headline metric: cell type annotation (accuracy 0.500 to 0.700); worse in 0." in change
     assert "in 1 of the 1 that have one: logistic regression in cell type annotation." in baselines
     [alone] = headlines(evaluation(metric(0.5), metric(0.7)), ["SFT"])
-    assert (alone.before, alone.after["value"], alone.verdict) == (None, 0.5, "–")
+    assert (alone["before"], alone["after"]["value"], alone["verdict"]) == (None, 0.5, "–")
     assert sentences([alone], ["SFT"]) == []
 
 
@@ -107,7 +107,7 @@ def test_the_last_checkpoint_is_held_against_sft_or_the_one_before_by_the_first_
     for names, pair in {"SFT refit GRPO": "SFT GRPO", "base SFT": "base SFT", "a b c": "b c", "a": "a", "": ""}.items():
         columns = {name: {"kind": "checkpoint"} for name in names.split()} | {"majority": {"kind": "baseline"}}
         assert compared({"columns": columns}) == pair.split()
-    assert one(metric(0.1), metric(0.2), key=f"{CELLS}@ood/knn_agreement_3").metric == "k-NN agreement (3) ↑"
+    assert one(metric(0.1), metric(0.2), key=f"{CELLS}@ood/knn_agreement_3")["metric"] == "k-NN agreement (3) ↑"
     assert headlines(evaluation(metric(0.1), metric(0.2), key=f"{CELLS}/knn_agreement_5"), ["SFT", "GRPO"]) == []
     assert headlines(evaluation(metric(0.1), metric(None)), ["SFT", "GRPO"]) == []
 
