@@ -164,13 +164,7 @@ _SECRET = re.compile(
 
 
 def without_secrets(command: str) -> str:
-    """Return a command without the keys, tokens and passwords it was given: a page is made to be handed on.
-
-    Examples
-    --------
-    >>> without_secrets("train --logger.wandb.key abc --data.input_key input --rollout.max_new_tokens 64")
-    'train --logger.wandb.key *** --data.input_key input --rollout.max_new_tokens 64'
-    """
+    """Return a command without the keys, tokens and passwords it was given: a page is made to be handed on."""
     return _SECRET.sub(r"\1\2***", command)
 
 
