@@ -29,14 +29,7 @@ from cellduality_plugin.evaluation.predictions import (
     predict_checkpoint,
     versions,
 )
-from cellduality_plugin.evaluation.sections import (
-    COARSE_FILE,
-    OOD,
-    EvaluationSettings,
-    Section,
-    read_sections,
-    rows_by_section,
-)
+from cellduality_plugin.evaluation.sections import EvaluationSettings, Section, files_of, read_sections, rows_by_section
 from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.policies.offline import Decoder
@@ -96,8 +89,6 @@ def evaluate(
         if settings.anndata:
             origin = made_from[name], settings.real_cells
             generated.write_generated(file.with_suffix(".h5ad"), predictions[name], sections, vocabulary, *origin)
-    optional = [name for name in (f"eval_{OOD}.jsonl", COARSE_FILE) if (data / name).is_file()]
-    files = ("vocabulary.json", "cells.jsonl", f"eval_{split}.jsonl", *optional)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -107,7 +98,7 @@ def evaluate(
         "settings": {key: value for key, value in asdict(settings).items() if key != "metrics" or value},
         "provenance": {
             "command": list(command),
-            "data": {file: file_hash(data / file) for file in files},
+            "data": {file: file_hash(data / file) for file in files_of(data, split)},
             "models": {name: {"folder": str(models[name]), **made} for name, made in made_from.items()},
             "versions": versions(),
         },

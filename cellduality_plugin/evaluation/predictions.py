@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -100,17 +100,16 @@ def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
     """
     examples: dict[tuple[str, str], Example] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
-        where, again = f"{path}:{number}", "prepare the data again"
+        where, hint = f"{path}:{number}", "prepare the data again"
         if "label" not in row:
-            raise CellDualityError("row without label", code="missing-field", where=where, hint=again)
+            raise CellDualityError("row without label", code="missing-field", where=where, hint=hint)
         example = Example.from_label(row["label"])
-        if example.task not in tasks:
-            what = f"unknown dual pair {example.task!r}"
-            hint = f"known are {', '.join(tasks)}; add it to the configuration"
-            raise CellDualityError(what, code="unknown-task", where=where, hint=hint)
         key = (example.task, str(row.get("id", example.id)))
+        if example.task not in tasks:
+            what, hint = f"unknown dual pair {example.task!r}", f"known are {', '.join(tasks)}; configure it"
+            raise CellDualityError(what, code="unknown-task", where=where, hint=hint)
         if key in examples:
-            raise CellDualityError(f"row id {key[1]!r} twice", code="repeated-id", where=where, hint=again)
+            raise CellDualityError(f"row id {key[1]!r} twice", code="repeated-id", where=where, hint=hint)
         examples[key] = example
     return examples
 
@@ -129,32 +128,30 @@ def predict(
     greedy, drawn = [(False, 0)], [(True, sample) for sample in range(settings.samples)]
     of_labels = {"both": greedy + drawn, "headline": greedy, "greedy": greedy, "sampled": drawn}[settings.decode]
     of_cells = greedy if settings.decode == "greedy" else drawn
-    asked, requests = [], []
-    for key in sorted(examples):
-        task = tasks[key[0]]
-        prompt = task.primal_prompt(examples[key].inputs, vocabulary)
+    made, requests = [], []
+    for key, example in sorted(examples.items(), key=lambda item: item[0]):
+        task, identity = tasks[key[0]], (key[1], key[0])
+        prompt = task.primal_prompt(example.inputs, vocabulary)
         for sampled, sample in of_cells if isinstance(task.answer, Genes) else of_labels:
-            asked.append((key, sampled, sample))
             temperature = settings.temperature if sampled else 0.0
             requests.append(Request(prompt, temperature, request_seed(settings.seed, *key, sample)))
-    made = []
-    for (key, sampled, sample), response in zip(asked, decoder.generate(requests, "primal"), strict=True):
-        task, example = tasks[key[0]], examples[key]
-        p = Prediction(key[1], key[0], sample, example.unknown, example.gold, "", None, PROMPT_TOO_LONG, drawn=sampled)
+            said = ("", None, PROMPT_TOO_LONG)  # until there is a response
+            made.append(Prediction(*identity, sample, example.unknown, example.gold, *said, drawn=sampled))
+    for place, response in enumerate(decoder.generate(requests, "primal")):
+        p = made[place]
         if response is not None:
+            task, example = tasks[p.task], examples[p.task, p.id]
             read = task.parse_answer(response, vocabulary)
             validity = 0.0 if read.value is None else task.validity(example, read)
             p = replace(p, response=response, answer=read.value, failure=read.failure, validity=validity)
-            p = replace(p, listed=read.listed, unknown_words=read.unknown, repeated=read.repeated)
-        made.append(p)
+            made[place] = replace(p, listed=read.listed, unknown_words=read.unknown, repeated=read.repeated)
     return _add_duals(decoder, made, examples, vocabulary, tasks)
 
 
 def _add_duals(
-    decoder: Decoder, primal: Sequence[Prediction], rows: Rows, vocabulary: Vocabulary, tasks: Mapping[str, DualTask]
+    decoder: Decoder, done: list[Prediction], rows: Rows, vocabulary: Vocabulary, tasks: Mapping[str, DualTask]
 ) -> list[Prediction]:
-    """Return ``primal`` with what the duals say to each answer, and once a row to the true one."""
-    done = list(primal)
+    """Return ``done`` with what the duals say to each answer, and once a row to the true one."""
     first = {(p.task, p.id): index for index, p in reversed(list(enumerate(done)))}
     asked = [(index, answer, False) for index, p in enumerate(done) if (answer := p.answer) is not None]
     asked += [(index, gold, True) for index in first.values() if (gold := done[index].gold) is not None]

@@ -165,6 +165,12 @@ def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit
     return {f"{task}{part}": dict([*rows.items()][:limit]) for part, task, rows in by_task}
 
 
+def files_of(data: Path, split: str) -> list[str]:
+    """Return the files of a prepared folder that an evaluation is made from."""
+    optional = [name for name in (f"eval_{OOD}.jsonl", COARSE_FILE) if (data / name).is_file()]
+    return ["vocabulary.json", "cells.jsonl", f"eval_{split}.jsonl", *optional]
+
+
 def read_sections(
     data: Path, split: str, tasks: Mapping[str, DualTask], vocabulary: Vocabulary, settings: EvaluationSettings
 ) -> list[Section]:

@@ -11,19 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from cellduality_plugin.evaluation.compare import compare, headline_of
+from cellduality_plugin.evaluation.compare import headline_of
 from cellduality_plugin.evaluation.distances import mmd, resampled
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
 from cellduality_plugin.evaluation.metrics import labels
 from cellduality_plugin.evaluation.metrics.labels import accuracy, macro_f1
 from cellduality_plugin.evaluation.metrics.registry import load_metric, metric, titled
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, centred_interval, mean_of
-from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
-from cellduality_plugin.evaluation.tables import table_rows
+from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.tasks import TASKS
 from tests.refused import refused
 
-ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+ANNOTATION = "cell_type_annotation"
 label_pairs = st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from(["A", "B", "C", "D", ""])), min_size=1)
 
 
@@ -132,10 +130,6 @@ def test_centred_intervals_cover_what_samples_of_that_size_have_on_average() -> 
 OWN = """
 from cellduality_plugin.evaluation.metrics import metric
 
-@metric("length", "genes a cell", "like real cells", bounds=(0, None))
-def length(cells):
-    return sum(map(len, cells.genes)) / len(cells)
-
 @metric("errors", "labels wrong", "lower", group="labels")
 def errors(gold, predicted):
     return float((gold != predicted).mean())
@@ -145,21 +139,14 @@ def plain(cells):
 """
 
 
-def test_a_metric_of_ones_own_is_measured_of_every_column_shown_and_compared(
-    data: Path, model: Path, tmp_path: Path, opened
+def test_a_metric_of_ones_own_is_measured_of_greedy_and_drawn_labels_and_what_is_none_is_told(
+    section, answered, tmp_path: Path
 ) -> None:
     own = tmp_path / "own.py"
     own.write_text(OWN)
-    asking = PredictionSettings(samples=1)
-    settings = EvaluationSettings(asking, neighbours=(3,), components=5, resamples=10, metrics=(f"{own}:length",))
-    found = evaluate({"SFT": model, "GRPO": model}, data, "test", tmp_path / "run", settings, opener=opened)
-    assert found["settings"]["metrics"] == (f"{own}:length",)
-    for column in ("SFT", "class mean", "real cells"):
-        measured = found["columns"][column]["metrics"][f"{GENERATION}/length"]
-        assert (measured["value"], measured["better"], measured["bounds"]) == (8, "like real cells", (0, None))
-    assert found["columns"]["SFT"]["metrics"]["cell_type_annotation/sampled_errors"]["value"] == 0
-    assert "genes a cell ≈" in {name for _, name, _ in table_rows(found)}
-    assert "cell_type_annotation/errors" in {row["key"] for row in compare([found], oracle="")}
+    load_metric(f"{own}:errors")
+    found = labels.measure(section.own(answered), section)
+    assert [(found[key].value, found[key].better) for key in ("errors", "sampled_errors")] == [(0, "lower")] * 2
     for path in (f"{own}:plain", f"{own}:nothing", "no.such.module:metric", str(own), "nowhere.py:length"):
         with refused("wrong-metric") as error:
             load_metric(path)
