@@ -16,20 +16,17 @@ Group: TypeAlias = Literal["labels", "responses", "cells", "dual"]
 Bounds: TypeAlias = tuple["float | None", "float | None"]
 
 ARROWS: Mapping[str, str] = {"higher": "↑", "lower": "↓", "like real cells": "≈"}
-PREFIXES: Mapping[Group, tuple[str, ...]] = {
-    "labels": ("", "sampled_", "majority_"), "responses": ("delta_", "shift_"), "cells": ("",), "dual": ("",),
-}  # fmt: skip
-"""What the names of a group's metrics begin with: each is measured so many times. Both in the order of tables."""
+PREFIXES: Mapping[Group, Mapping[str, str]] = {
+    "labels": {"": "{}", "sampled_": "sampled {}", "majority_": "majority of draws"},
+    "responses": {"delta_": "{}, DE genes", "shift_": "{}"},
+    "cells": {"": "{}"},
+    "dual": {"": "{}"},
+}
+"""What the names of a group's metrics begin with, each being measured so often, and titles; in the order of tables."""
 SHARED = "coarse_"
 """What the names of label metrics begin with where labels are compared by shared types."""
 BY_CONSTRUCTION = "by construction"
 """The note of a value that is no merit of its column: real genes, each once, are always valid."""
-_TITLES = {
-    "sampled_": "sampled {}",
-    SHARED: "shared-type {}",
-    "majority_": "majority of draws",
-    "delta_": "{}, DE genes",
-}
 
 
 @dataclass(frozen=True)
@@ -123,9 +120,9 @@ def titled(name: str) -> str:
     if own not in names:
         return name.replace("_", " ")
     known, prefix = names[own]
-    usual = _TITLES.get(prefix or (SHARED if name.startswith(SHARED) else ""), "{}").format(known.title)
+    usual = "shared-type {}" if name.startswith(SHARED) and not prefix else PREFIXES[known.group][prefix]
     parameter = name.removeprefix(SHARED).removeprefix(own).removeprefix("_")
-    return known.titles.get(name, usual) + (f" ({parameter})" if parameter else "")
+    return known.titles.get(name, usual.format(known.title)) + (f" ({parameter})" if parameter else "")
 
 
 def sums_up(name: str, parameter: object) -> bool:
