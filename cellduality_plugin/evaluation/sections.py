@@ -58,13 +58,6 @@ class SharedTypes:
         """The shared types, in alphabetical order."""
         return sorted({*self.gold.values(), *self.answers.values()})
 
-    def coarse(self, gold: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return both as shared types; an answer without one is an empty string, a gold label a CellDualityError."""
-        if unknown := sorted({*gold} - self.gold.keys()):
-            what = f"no shared type of the label {unknown[0]!r}"
-            raise CellDualityError(what, code="no-shared-type", where=COARSE_FILE, hint=_PREPARE)
-        return [self.gold[label] for label in gold], [self.answers.get(label, "") for label in predicted]
-
 
 class _File(BaseModel):
     training: dict[str, dict[str, str]]
@@ -130,8 +123,16 @@ class Section:
         return self.shared.names if self.shared else list(vocabulary.labels[self.pair.answer.kind])
 
     def comparable(self, gold: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return both in the names that both sides know: shared types for an external set, else as they are."""
-        return self.shared.coarse(gold, predicted) if self.shared else (list(gold), list(predicted))
+        """Return both in the names that both sides know: of an external set as shared types, else as they are.
+
+        An answer without a shared type is an empty string, a gold label a CellDualityError.
+        """
+        if self.shared is None:
+            return list(gold), list(predicted)
+        if unknown := sorted({*gold} - self.shared.gold.keys()):
+            what = f"no shared type of the label {unknown[0]!r}"
+            raise CellDualityError(what, code="no-shared-type", where=COARSE_FILE, hint=_PREPARE)
+        return [self.shared.gold[label] for label in gold], [self.shared.answers.get(label, "") for label in predicted]
 
     def own(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         """Return the ``predictions`` that are about its rows."""

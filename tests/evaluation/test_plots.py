@@ -36,17 +36,13 @@ def logged(path, found):
     return path
 
 
-def test_a_panel_is_the_mean_reward_of_a_rollout_of_the_task_and_its_truth():
+def test_a_panel_is_the_mean_reward_of_a_rollout_of_the_task_and_its_truth_and_of_several_runs_with_deviation():
     found = panels([curves()], window=1)
     assert [(panel.family, panel.task) for panel in found] == [("identity", ANNOTATION), ("dynamics", EXPOSURE)]
     assert found[0].reward.mean == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    assert found[0].truth.mean == pytest.approx([0.5] * 6)
-    assert found[0].truth_is == "accuracy"
+    assert (found[0].truth.mean, found[0].truth_is) == (pytest.approx([0.5] * 6), "accuracy")
     assert panels([curves(tasks=(GENERATION,))])[0].truth_is == "RWJS to the true cell"
     assert panels([curves(), curves(gold=False)])[0].truth is None
-
-
-def test_several_runs_are_a_mean_and_a_standard_deviation():
     [panel, _] = panels([curves(0.0), curves(0.2), curves(0.4)], window=3)
     assert panel.reward.runs == 3
     assert panel.reward.mean == pytest.approx([0.3, 0.35, 0.4, 0.5, 0.6, 0.7])

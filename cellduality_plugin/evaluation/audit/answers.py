@@ -96,13 +96,15 @@ def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list
 
     A CellDualityError if there is no such file (of a folder of an older version), or no row of ``tasks`` in it.
     """
-    path = data / FILE
+    path, found = data / FILE, dict[str, list[Example]]()
     if not path.is_file():
         hint = "prepare the data again (cellduality data prepare)"
         raise CellDualityError("no cells to audit", code="missing-audit-rows", where=str(path), hint=hint)
     every = [Example.from_label(row.get("label", "")) for row in read_jsonl(path)]
-    asked = [name for name, task in tasks.items() if isinstance(task.answer, OneOf | Genes)]
-    found = {name: own for name in asked if (own := [each for each in every if each.task == name])}
+    for name, task in tasks.items():
+        own = [each for each in every if each.task == name]
+        if own and isinstance(task.answer, OneOf | Genes):
+            found[name] = own
     if not found:
         what, hint = f"no row of {', '.join(tasks)}", "prepare the data again, with --audit-cells above 0"
         raise CellDualityError(what, code="empty-audit-rows", where=str(path), hint=hint)

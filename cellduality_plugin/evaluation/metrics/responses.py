@@ -47,12 +47,12 @@ class Response:
         """The mean of the perturbed cells minus that of the control cells, one value a gene."""
         return np.asarray(self.perturbed.mean(axis=0) - self.control.mean(axis=0)).ravel()
 
-    def resampled_shifts(self, genes: Places, rng: np.random.Generator) -> Vector:
-        """Return the shift of ``genes`` in every bootstrap sample of the cells: resamples x genes."""
+    def shifts(self, genes: Places, rng: np.random.Generator) -> list[Vector]:
+        """Return the shift of ``genes``, then that in every bootstrap sample of the cells."""
         ours = resampled(self.perturbed.shape[0], rng)
         theirs = ours if self.paired else resampled(self.control.shape[0], rng)
         perturbed, control = self.perturbed[:, genes].toarray(), self.control[:, genes].toarray()
-        return np.asarray(ours @ perturbed / len(perturbed) - theirs @ control / len(control))
+        return [self.shift[genes], *(ours @ perturbed / len(perturbed) - theirs @ control / len(control))]
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,9 @@ class Responses:
         """Return the real and the predicted shift of the ``genes`` chosen for each (cell type, perturbation)."""
         found = []
         for place, (key, chosen) in enumerate(genes.items()):
-            sides = []
-            for side, each in enumerate((self.real[key], self.predicted[key])):
-                rng = np.random.default_rng([self.reference.seed, place, side])
-                sides.append([each.shift[chosen], *each.resampled_shifts(chosen, rng)])
-            found.append([*zip(*sides, strict=True)])
+            rngs = [np.random.default_rng([self.reference.seed, place, side]) for side in (0, 1)]
+            real, predicted = self.real[key].shifts(chosen, rngs[0]), self.predicted[key].shifts(chosen, rngs[1])
+            found.append([*zip(real, predicted, strict=True)])
         return found
 
 

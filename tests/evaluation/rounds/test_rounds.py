@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,12 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.evaluation.report import FORMAT, VERSION
-from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Selection, answered, decide, drawn, luck
+from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Selection, decide, drawn, luck
 from cellduality_plugin.evaluation.rounds.summary import Tally, entropy, read_round, rounds_json, sentence
-from cellduality_plugin.examples import Example
 from cellduality_plugin.groups import Score, votes_for
 from cellduality_plugin.parsing import Answer
-from cellduality_plugin.policies.cache import AnswerCache
 from tests.refused import refused
 
 LABELS = ("B", "NK", "T")
@@ -46,21 +43,17 @@ def test_the_shares_are_those_of_a_group_that_shares_its_evidence_by_votes(count
     assert shares[drawn(shares, number)] > 0
 
 
-def test_draws_come_as_often_as_they_are_likely():
-    found = Counter(drawn({"B": 0.2, "T": 0.8}, luck(0, "cell", cell)) for cell in range(4000))
-    assert found["B"] / 4000 == pytest.approx(0.2, abs=0.02)
-
-
-def test_the_reward_may_overrule_the_votes():
+def test_the_reward_may_overrule_the_votes_and_draws_come_as_often_as_they_are_likely():
     said = opinion(T=(6, 0.1), B=(2, 0.9))
     decision = decide(said, "best", 0.0, 0.5)
-    assert (decision.label, decision.trace) == ("B", "seen as B")
-    assert decision.share == pytest.approx(0.75)
+    assert (decision.label, decision.trace, decision.share) == ("B", "seen as B", pytest.approx(0.75))
     assert decide(opinion(T=(6, 1.0), B=(2, 1.0)), "best", 0.0, 0.5).label == "T"
     assert decide(said, "drawn", 0.0, 0.8).label == "T"
     # Of equally likely labels the one with more votes, and then the first.
     assert decide(opinion(B=(1, 0.8), T=(2, 0.4)), "best", 0.0, 0.0).label == "T"
     assert decide(opinion(T=(2, 0.4), B=(2, 0.4)), "best", 0.0, 0.0).label == "B"
+    found = Counter(drawn({"B": 0.2, "T": 0.8}, luck(0, "cell", cell)) for cell in range(4000))
+    assert found["B"] / 4000 == pytest.approx(0.2, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -81,29 +74,6 @@ def test_more_cells_hold_all_that_fewer_did(weight, limit):
     assert max(Counter(task for task, _ in chosen).values(), default=0) <= limit
     more = Selection(cells, weight=min(1.0, weight * 2), limit=limit * 2, seed=3)
     assert all(cell in more for cell in chosen)
-
-
-def ask(path: Path, dies_after: int = 1000) -> tuple[list[str], list[tuple[str, Opinion]]]:
-    """Return which of ten cells were asked, and what was found of those; it dies after some."""
-    asked, found = list[str](), list[tuple[str, Opinion]]()
-
-    async def ask_one(example: Example) -> Opinion:
-        if len(asked) == dies_after:
-            raise KeyboardInterrupt
-        asked.append(example.id)
-        return opinion(B=(1 + int(example.id) % 3, 0.5))
-
-    examples = [Example("t", str(number), {}, {}, (), None) for number in range(10)]
-    with AnswerCache(path, {"model": "abc"}) as kept, contextlib.suppress(KeyboardInterrupt):
-        found += [(e.id, said) for e, said in answered(ask_one, examples, kept, Opinion, batch=4, total=10)]
-    return asked, found
-
-
-def test_what_was_stopped_goes_on_where_it_was(tmp_path: Path):
-    path, (_, whole) = tmp_path / "rows.answers", ask(tmp_path / "other.answers")
-    assert len(ask(path, dies_after=9)[0]) == 9
-    assert ask(path) == (["8", "9"], whole)
-    assert ask(path) == ([], whole)
 
 
 KEY = "cell_type_annotation/accuracy"
@@ -147,10 +117,7 @@ def test_what_changed_is_counted_among_cells_that_had_a_label():
 )
 def test_labels_that_are_too_much_alike_or_gone_are_an_alarm(labels, labelled, alarms):
     assert tally(labels, labelled).alarms() == alarms
-
-
-def test_entropy_is_a_share_of_the_most_there_could_be():
-    assert entropy({"B": 1, "T": 1}, 4) == pytest.approx(0.5)
+    assert entropy({"B": 1, "T": 1}, 4) == pytest.approx(0.5), "a share of the most there could be"
     assert entropy({"B": 7, "T": 0}, 2) == entropy({}, 2) == entropy({"B": 7}, 1) == 0.0
 
 
