@@ -144,23 +144,18 @@ def _row(
     key: str, better: str, values: Mapping[str, tuple[float, ...]], roles: Mapping[str, Role], reference: str
 ) -> Row:
     sign = 1.0 if better == "higher" else -1.0
-    columns: dict[str, dict[str, Any]] = {
-        name: {"role": role, "values": [*own], **(Spread.of(own).named("") if own else {})}
-        for name, role in roles.items()
-        for own in (values[name],)
-    }
-    changes = {
-        name: paired_change(values[reference], values[name])
-        for name, role in roles.items()
-        if role in ("oracle", "arm") and values[name]
-    }
-    gains = {name: [sign * change for change in found] for name, found in changes.items()}
-    whole = next((gains[name] for name in changes if roles[name] == "oracle"), None)
+    columns: dict[str, dict[str, Any]] = {}
+    changes, gains = dict[str, Spread](), dict[str, list[float]]()
+    for name, role in roles.items():
+        own = values[name]
+        columns[name] = {"role": role, "values": [*own], **(Spread.of(own).named("") if own else {})}
+        if own and role in ("oracle", "arm"):
+            found = paired_change(values[reference], own)
+            changes[name], gains[name] = Spread.of(found), [sign * change for change in found]
+    whole = next((gains[name] for name in gains if roles[name] == "oracle"), None)
     gap = gap_of(Spread.of(whole)) if whole else None
-    for name, found in changes.items():
-        change, share, interval = Spread.of(found), None, None
-        if whole and gap != "none":
-            share, interval = share_of(gains[name], whole)
+    for name, change in changes.items():
+        share, interval = share_of(gains[name], whole) if whole and gap != "none" else (None, None)
         outcome, verdict = judge(Spread.of(gains[name]), gap, share, signed(change.mean))
         if roles[name] == "oracle" and outcome != "unknown":
             words = {"certain": "a gap", "likely": "a gap that is not certain", "none": "no gap"}[gap or "none"]

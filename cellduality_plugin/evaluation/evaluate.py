@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,8 +171,8 @@ def measured(made: Sequence[Prediction], section: Section) -> dict[str, Measurem
 
 
 def _measured_real(section: Section) -> dict[str, Measurement]:
-    reference, rows = section.reference, dict(sorted(section.rows.items()))  # as predictions are
-    asked = [reference.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
+    reference, name_of = section.reference, section.reference.held_out.name_of
+    asked = [name_of.get(row, str(e.unknown)) for (_, row), e in sorted(section.rows.items(), key=itemgetter(0))]
     found = cells.measure(Cells.of_real(asked, reference))
     return found | (responses.measure(Responses.of_real(reference)) if section.writes_responses else {})
 
