@@ -130,13 +130,13 @@ def predict(
     of_cells = greedy if settings.decode == "greedy" else drawn
     made, requests = [], []
     for key, example in sorted(examples.items(), key=lambda item: item[0]):
-        task, identity = tasks[key[0]], (key[1], key[0])
+        task = tasks[key[0]]
         prompt = task.primal_prompt(example.inputs, vocabulary)
         for sampled, sample in of_cells if isinstance(task.answer, Genes) else of_labels:
             temperature = settings.temperature if sampled else 0.0
             requests.append(Request(prompt, temperature, request_seed(settings.seed, *key, sample)))
-            said = ("", None, PROMPT_TOO_LONG)  # until there is a response
-            made.append(Prediction(*identity, sample, example.unknown, example.gold, *said, drawn=sampled))
+            p = Prediction(key[1], key[0], sample, example.unknown, example.gold, "", None, PROMPT_TOO_LONG)
+            made.append(replace(p, drawn=sampled))
     for place, response in enumerate(decoder.generate(requests, "primal")):
         p = made[place]
         if response is not None:

@@ -84,6 +84,20 @@ def test_arms_by_hand(key, name, share, outcome, verdict, table6):
     assert (found["outcome"], found["verdict"]) == (outcome, verdict)
 
 
+@pytest.mark.parametrize(
+    ("gains", "gap", "share", "outcome"),
+    [
+        ([-0.1, -0.2], None, None, "may harm"),  # an interval over two seeds is wide
+        ([-0.1, -0.1001], "certain", -0.5, "harms"),
+        ([0.1, -0.2, 0.1], "certain", 0.0, "falls short"),
+        ([0.1, 0.1001], "none", None, "no gap"),
+        ([0.1, 0.1001], None, None, "gains"),
+        ([0.1, -0.1], None, None, "no change"),
+        ([0.1], "certain", 1.0, "unknown"),
+        ([0.1, 0.1001], "likely", 0.5, "closes"),
+        ([0.1, 0.1001], "likely", 0.49, "falls short"),
+    ],
+)
 def test_outcomes(gains, gap, share, outcome):
     assert judge(Spread.of(gains), gap, share, "")[0] == outcome
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from cellduality_plugin.evaluation import distances
-from cellduality_plugin.evaluation.distances import Matrix
+from cellduality_plugin.evaluation.distances import RESAMPLES, Matrix
 from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, NEIGHBOURS, Cells, Pair, Places
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement, group, metric
-from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval, mean_of
+from cellduality_plugin.evaluation.metrics.statistics import CENTRED, centred_interval, mean_of
 
 POSITIVE = (0.0, None)
 MMD, SCFID = "MMD^2, biased V-statistic, mean over draws", "Fréchet distance of normal distributions, squared"

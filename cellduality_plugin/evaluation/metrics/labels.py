@@ -63,7 +63,7 @@ def measure(made: Sequence[Prediction], section: Section) -> dict[str, Measureme
     ways = {"": (sorted(greedy), types)}
     if drawn:
         ways["sampled_"] = drawn, [f"{len(drawn[0][0])} drawn a cell", *types]
-        votes = [(gold[:1], [majority_vote(answers)]) for gold, answers in drawn]
+        votes: list[Both] = [(gold[:1], [majority_vote(answers)]) for gold, answers in drawn]
         ways["majority_"] = votes, [*ways["sampled_"][1], "the commonest of which counts"]
     return {
         f"{SHARED if shared else ''}{way}{each.key}": _over_cells(each, cells, section.reference, note)

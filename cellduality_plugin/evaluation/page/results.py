@@ -142,8 +142,8 @@ def unreadable(predictions: Answers) -> list[dict[str, Any]]:
         for p in made:
             if cause := p.failure or p.dual_failure:
                 found.setdefault((not p.failure, cause), {}).setdefault(name, []).append(p)
-    last, causes = list(predictions)[-1:], []
-    for (dual, cause), failed in sorted(found.items(), key=lambda item: (-len(item[1].get(*last, ())), item[0])):
+    last, causes = ["", *predictions][-1], []
+    for (dual, cause), failed in sorted(found.items(), key=lambda item: (-len(item[1].get(last, ())), item[0])):
         name, (p, *_) = list(failed.items())[-1]
         text = p.dual_response if dual else p.response
         causes.append(
