@@ -71,7 +71,7 @@ LOOK = f"""
 import json
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.audit.contenders import contenders_for
+from cellduality_plugin.evaluation.audit.run import contenders_for
 from cellduality_plugin.evaluation.curves import panels
 from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.rewards import REWARDS

@@ -12,7 +12,7 @@ from rich.console import Console
 from typer import Argument, Option
 
 from cellduality_plugin.commands import arguments
-from cellduality_plugin.commands.arguments import folders, refuse_unknown, wide_console
+from cellduality_plugin.commands.arguments import folders, refuse_unknown
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_json, write_text
 
@@ -154,7 +154,7 @@ def seeds(
     from cellduality_plugin.evaluation.compare_tables import seeds_table
     from cellduality_plugin.evaluation.report import read_metrics
 
-    wide_console().print(seeds_table([read_metrics(path) for path in metrics], before, after))
+    print(seeds_table([read_metrics(path) for path in metrics], before, after))
 
 
 def arms(
@@ -168,14 +168,14 @@ def arms(
     Example: `cellduality arms runs/table6/*/test/metrics.json --out runs/table6/arms`
     """
     from cellduality_plugin.evaluation.compare import compare
-    from cellduality_plugin.evaluation.compare_tables import as_csv, as_json, headline_rows, markdown, save_plot
+    from cellduality_plugin.evaluation.compare_tables import as_csv, as_json, as_markdown, headline_rows, save_plot
 
     runs = read_runs(metrics)
     rows, split = compare(runs, reference, oracle), runs[0]["split"]
     if not headline_rows(rows):
         what, hint = f"{reference} has no headline metric in every run", "evaluate all seeds alike"
         raise CellDualityError(what, code="no-headline", where="metrics.json", hint=hint)
-    text = markdown(rows, split)
+    text = as_markdown(rows, split)
     print(text, end="")
     if folder is not None:
         content = as_json(rows, split, [run["settings"]["seed"] for run in runs])

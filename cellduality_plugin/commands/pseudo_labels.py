@@ -17,7 +17,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import masks_in_training
-from cellduality_plugin.evaluation.checkpoints import file_hash, versions
+from cellduality_plugin.evaluation.predictions import file_hash, versions
 from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Panel, Selection, answered, decide, luck
 from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
 from cellduality_plugin.examples import Example

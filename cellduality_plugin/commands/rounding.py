@@ -57,7 +57,7 @@ def pseudo_label(
     """
     from cellduality_plugin.commands.pseudo_labels import PseudoSettings, Work
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
-    from cellduality_plugin.evaluation.checkpoints import model_hash
+    from cellduality_plugin.evaluation.predictions import model_hash
     from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -19,15 +18,10 @@ from scipy.spatial.distance import cdist
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix
-from cellduality_plugin.evaluation.generated import REAL
-from cellduality_plugin.evaluation.metrics import cells, labels, responses
-from cellduality_plugin.evaluation.metrics.given import Cells
-from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement
-from cellduality_plugin.evaluation.metrics.responses import Responses
+from cellduality_plugin.evaluation.metrics.given import RealCells, Reference
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, Rows
-from cellduality_plugin.evaluation.real_cells import RealCells, Reference
 from cellduality_plugin.evaluation.sections import Section
-from cellduality_plugin.examples import Example
+from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.profiles import Profiles
@@ -46,38 +40,26 @@ Vector: TypeAlias = NDArray[np.float64]
 Space: TypeAlias = Callable[[Sequence[Cell]], Vector]
 
 
-def baseline_columns(
+def baselines(
     section: Section, vocabulary: Vocabulary, settings: PredictionSettings, profiles: Profiles | None
-) -> dict[str, dict[str, Measurement]]:
-    """Return the metrics of baselines and of real cells, by column."""
+) -> dict[str, list[Prediction]]:
+    """Return the answers of every baseline to the rows of ``section``, by column: none where it writes no cells."""
     if isinstance(section.pair.answer, OneOf):
-        return _label_columns(section, section.pair.answer.kind, vocabulary, profiles)
-    if not section.writes_cells:
-        return {}
-    reference = section.reference
-    rows = dict(sorted(section.rows.items()))  # as predictions are
-    asked = [reference.held_out.name_of.get(row, str(e.unknown)) for (_, row), e in rows.items()]
-    found = {REAL: cells.measure(Cells.of_real(asked, reference))}
-    made: dict[str, list[Prediction]] = {}
+        return label_baselines(section, section.pair.answer.kind, vocabulary, profiles)
     if section.writes_responses:
-        found[REAL] |= responses.measure(Responses.of_real(reference))
-        made = response_baselines(rows, reference)
-    elif any(reference.train.labelled):
-        made = cell_baselines(reference.train, rows, vocabulary.genes, settings.samples, settings.seed)
-    for name, predictions in made.items():
-        found[name] = measure_cells(predictions, section)
-        if all(p.answer for p in predictions):  # real genes, each once, by any baseline
-            for key in ("validity", "duplicates"):
-                found[name][key] = replace(found[name][key], interval=None, note=BY_CONSTRUCTION)
-    return found
+        return response_baselines(section.rows, section.reference)
+    if section.writes_cells and any(section.reference.train.labelled):
+        return cell_baselines(section.reference.train, section.rows, vocabulary.genes, settings.samples, settings.seed)
+    return {}
 
 
-def _label_columns(
+def label_baselines(
     section: Section, kind: str, vocabulary: Vocabulary, profiles: Profiles | None
-) -> dict[str, dict[str, Measurement]]:
+) -> dict[str, list[Prediction]]:
+    """Return the labels that each baseline gives the rows that show a cell, of which the true label is known."""
     reference, train = section.reference, section.reference.train
-    rows = [e for _, e in sorted(section.rows.items()) if isinstance(e.gold, str) and "cell" in e.inputs]
-    gold, shown = [str(e.gold) for e in rows], [tuple(e.inputs["cell"]) for e in rows]
+    rows = {key: e for key, e in sorted(section.rows.items()) if isinstance(e.gold, str) and "cell" in e.inputs}
+    shown = [tuple(e.inputs["cell"]) for e in rows.values()]
     answers = {
         TRANSFER: transferred_labels(train, shown, reference.embedding, reference.neighbours[0]),
         MAJORITY: majority_labels(train, len(shown)),
@@ -86,21 +68,12 @@ def _label_columns(
         answers[LOGISTIC] = logistic_labels(train, shown, vocabulary.genes)
     if profiles is not None and kind in profiles.by_kind:  # these alone have seen the cells without a label
         answers[PROFILES] = [
-            profiles.likeliest(kind, many(e.inputs, "cell"), e.inputs.get("control", ())) for e in rows
+            profiles.likeliest(kind, many(e.inputs, "cell"), e.inputs.get("control", ())) for e in rows.values()
         ]
-    shared = section.shared.names if section.shared else ()
     return {
-        name: labels.measure(reference, section.comparable(gold, predicted), shared=shared)
+        name: [_answer(*key, 0, e, label) for (key, e), label in zip(rows.items(), predicted, strict=True)]
         for name, predicted in answers.items()
     }
-
-
-def measure_cells(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
-    """Return the metrics of written cells, and of responses where they are such."""
-    found = cells.measure(Cells.of(made, section.reference))
-    if section.writes_responses:
-        found |= responses.measure(Responses.of(made, section.rows, section.reference))
-    return found
 
 
 def majority_labels(train: RealCells, count: int) -> list[str]:
@@ -110,10 +83,7 @@ def majority_labels(train: RealCells, count: int) -> list[str]:
 
 
 def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Sequence[str]) -> list[str]:
-    """Return the type that a logistic regression on ranks (L2, C = 1, not tuned) gives each of ``cells``.
-
-    Features are those of :func:`~cellduality_plugin.evaluation.embedding.cell_matrix`: no more than a prompt shows.
-    """
+    """Return the type that a logistic regression on ranks (L2, C = 1, not tuned) gives each of ``cells``."""
     from sklearn.linear_model import LogisticRegression
 
     known, types = _labelled(train)
@@ -125,15 +95,12 @@ def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Seq
 
 
 def transferred_labels(train: RealCells, cells: Sequence[Cell], space: Space, k: int) -> list[str]:
-    """Return the type that most of the ``k`` nearest labelled training cells have, for each of ``cells``.
+    """Return the type that most of the ``k`` nearest labelled training cells in ``space`` have, for each of ``cells``.
 
-    Distances are Euclidean in ``space``, votes as in :func:`~cellduality_plugin.evaluation.distances.nearest_labels`.
     Where there are fewer cells all vote.
     """
     known, types = _labelled(train)
-    if not cells:
-        return []
-    return nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known)))
+    return nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known))) if cells else []
 
 
 def cell_baselines(
@@ -146,8 +113,7 @@ def cell_baselines(
     ``inputs["length"]`` of a row says how many, by default as many as the longest training cell has. A type, or state,
     without a cell has no answer. What a row gets does not depend on the other rows.
     """
-    top, states = max(map(len, train.genes)), train.states or train.types
-    cells_of = train.grouped(states, labelled=True)
+    top, cells_of = max(map(len, train.genes)), train.grouped(train.states or train.types, labelled=True)
     means = {kind: mean_profile(cells, genes, top) for kind, cells in cells_of.items()}
     made: dict[str, list[Prediction]] = {RESAMPLED: [], CLASS_MEAN: []}
     for (task, row), example in sorted(rows.items()):
@@ -172,9 +138,9 @@ def plackett_luce(worth: Vector, length: int, genes: Sequence[str], rng: np.rand
     return tuple(genes[place] for place in able[np.argsort(times, kind="stable")[:length]])
 
 
-def _answer(task: str, row: str, sample: int, example: Example, cell: Cell, *, drawn: bool = False) -> Prediction:
-    read: dict[str, Any] = {"answer": cell or None, "failure": "" if cell else "no_training_cell"}
-    counts: dict[str, Any] = {"listed": len(cell), "validity": float(bool(cell))}
+def _answer(task: str, row: str, sample: int, example: Example, answer: Value, *, drawn: bool = False) -> Prediction:
+    read: dict[str, Any] = {"answer": answer or None, "failure": "" if answer else "no_training_cell"}
+    counts: dict[str, Any] = {"listed": len(answer), "validity": float(bool(answer))}
     return Prediction(row, task, sample, example.unknown, example.gold, "", drawn=drawn, **read, **counts)
 
 

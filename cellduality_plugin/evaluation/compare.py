@@ -23,8 +23,6 @@ GOAL = 0.5
 
 Role: TypeAlias = Literal["before", "reference", "arm", "oracle", "baseline", "real"]
 RIVALS = tuple(role for role in get_args(Role) if role != "real")
-Gap: TypeAlias = Literal["certain", "likely", "none"]
-Outcome: TypeAlias = Literal["closes", "falls short", "no gap", "harms", "may harm", "gains", "no change", "unknown"]
 Interval: TypeAlias = "tuple[float, float] | None"
 Runs: TypeAlias = Sequence[Mapping[str, Any]]
 """One ``metrics.json`` a seed."""
@@ -38,30 +36,25 @@ class Spread:
 
     mean: float
     deviation: float
-    count: int
+    interval: Interval  # 95 %, of the mean, by Student's t with n - 1 degrees of freedom; None for one value
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Return the spread of one value or more.
-
-        Examples
-        --------
-        >>> Spread.of([1.0, 2.0, 3.0]), Spread.of([1.0, 2.0, 3.0]).interval
-        (Spread(mean=2.0, deviation=1.0, count=3), (-0.484..., 4.484...))
-        """
-        deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-        return cls(statistics.fmean(values), deviation, len(values))
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean by Student's t with n - 1 degrees of freedom; None for one value."""
-        if self.count < 2:
-            return None
-        half = _t_quantile(self.count) * self.deviation / math.sqrt(self.count)
-        return self.mean - half, self.mean + half
+        """Return the spread of one value or more."""
+        mean = statistics.fmean(values)
+        if len(values) < 2:
+            return cls(mean, math.nan, None)
+        deviation = statistics.stdev(values)
+        half = _t_quantile(len(values)) * deviation / math.sqrt(len(values))
+        return cls(mean, deviation, (mean - half, mean + half))
 
     def __str__(self) -> str:
         return written(self.mean) + ("" if math.isnan(self.deviation) else f" ± {written(self.deviation)}")
+
+    def named(self, prefix: str) -> dict[str, Any]:
+        """Return what JSON holds of it."""
+        deviation = None if math.isnan(self.deviation) else self.deviation
+        return {f"{prefix}mean": self.mean, f"{prefix}deviation": deviation, f"{prefix}interval": self.interval}
 
 
 def row_label(key: str, better: str) -> str:
@@ -106,11 +99,11 @@ def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[
     was rewarded by the true answers, empty if there is none. A CellDualityError if the runs are not of the same columns
     and split, or a column is not there.
 
-    Of a row its ``key`` (section/metric), ``better``, ``headline`` (its place among the headlines of the task, from 1,
-    which decides; 0 if it is none), ``gap`` (None without an oracle) and ``columns``. Of a column its ``role`` and
-    ``values`` in the order of the runs, none if a run lacks it, with ``mean``, ``deviation`` and ``interval``. Of arms
-    and the oracle, too, ``change_mean`` and so on, paired by seed; ``clear``, whether the interval excludes 0;
-    ``share`` and ``share_interval`` of the oracle's gain (None where it gains nothing); ``outcome`` and ``verdict``.
+    Of a row its ``key`` (section/metric), ``better``, ``headline`` (as :func:`headline_of`), ``gap`` (None without an
+    oracle) and ``columns``. Of a column its ``role`` and ``values`` in the order of the runs, none if a run lacks it,
+    with ``mean``, ``deviation`` and ``interval``. Of arms and the oracle, too, ``change_mean`` and so on, paired by
+    seed; ``clear``, whether the interval excludes 0; ``share`` and ``share_interval`` of the oracle's gain (None where
+    it gains nothing); ``outcome`` and ``verdict``.
     """
     check_runs(runs)
     roles, rows = _roles(runs[0]["columns"], reference, oracle), []
@@ -151,39 +144,33 @@ def _row(
     key: str, better: str, values: Mapping[str, tuple[float, ...]], roles: Mapping[str, Role], reference: str
 ) -> Row:
     sign = 1.0 if better == "higher" else -1.0
-    columns: dict[str, dict[str, Any]] = {
-        name: {"role": role, "values": [*values[name]], **_spread("", values[name])} for name, role in roles.items()
-    }
-    names = [name for name, role in roles.items() if role in ("oracle", "arm") and values[name]]
-    changes = {name: paired_change(values[reference], values[name]) for name in names}
-    gains = {name: [sign * change for change in found] for name, found in changes.items()}
-    whole = next((gains[name] for name in names if roles[name] == "oracle"), None)
+    columns: dict[str, dict[str, Any]] = {}
+    changes, gains = dict[str, Spread](), dict[str, list[float]]()
+    for name, role in roles.items():
+        own = values[name]
+        columns[name] = {"role": role, "values": [*own], **(Spread.of(own).named("") if own else {})}
+        if own and role in ("oracle", "arm"):
+            found = paired_change(values[reference], own)
+            changes[name], gains[name] = Spread.of(found), [sign * change for change in found]
+    whole = next((gains[name] for name in gains if roles[name] == "oracle"), None)
     gap = gap_of(Spread.of(whole)) if whole else None
-    for name in names:
-        change = Spread.of(changes[name])
-        share: tuple[float | None, Interval] = (None, None)
-        if whole and gap != "none":
-            share = share_of(gains[name], whole)
-        outcome, verdict = judge(Spread.of(gains[name]), gap, share[0], signed(change.mean))
+    for name, change in changes.items():
+        share, interval = share_of(gains[name], whole) if whole and gap != "none" else (None, None)
+        outcome, verdict = judge(Spread.of(gains[name]), gap, share, signed(change.mean))
         if roles[name] == "oracle" and outcome != "unknown":
             words = {"certain": "a gap", "likely": "a gap that is not certain", "none": "no gap"}[gap or "none"]
             verdict = f"{words} ({signed(change.mean)})"
         clear = change.interval is not None and not change.interval[0] <= 0 <= change.interval[1]
-        said = {"share": share[0], "share_interval": share[1], "outcome": outcome, "verdict": verdict}
-        columns[name] |= {**_spread("change_", changes[name]), "clear": clear, **said}
+        said = {"share": share, "share_interval": interval, "outcome": outcome, "verdict": verdict}
+        columns[name] |= {**change.named("change_"), "clear": clear, **said}
     return {"key": key, "better": better, "headline": headline_of(key), "gap": gap, "columns": columns}
 
 
-def _spread(prefix: str, values: Sequence[float]) -> dict[str, Any]:
-    if not values:
-        return {}
-    spread = Spread.of(values)
-    deviation = spread.deviation if spread.count > 1 else None
-    return {f"{prefix}mean": spread.mean, f"{prefix}deviation": deviation, f"{prefix}interval": spread.interval}
+def gap_of(gain: Spread) -> str:
+    """Return whether a mean paired gain is there.
 
-
-def gap_of(gain: Spread) -> Gap:
-    """Return whether a mean paired gain is there: its 95 % interval is above 0, or it exceeds its deviation, or not."""
+    ``certain``: its 95 % interval is above 0; ``likely``: it exceeds its deviation; or ``none``.
+    """
     if gain.interval is None:
         return "none"
     return "certain" if gain.interval[0] > 0 else "likely" if gain.mean > gain.deviation else "none"
@@ -206,7 +193,7 @@ def share_of(gains: Sequence[float], whole: Sequence[float]) -> tuple[float, Int
     return first / second, ((b - root) / a, (b + root) / a)
 
 
-def judge(gain: Spread, gap: Gap | None, share: float | None, change: str) -> tuple[Outcome, str]:
+def judge(gain: Spread, gap: str | None, share: float | None, change: str) -> tuple[str, str]:
     """Return what the gain of an arm comes to, in one term and in plain words, of which ``change`` is one.
 
     It harms where the 95 % interval of its gain is below 0, and may harm where the mean loss exceeds its deviation.

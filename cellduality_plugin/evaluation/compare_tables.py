@@ -9,14 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from cellduality_plugin.evaluation import compare
-from cellduality_plugin.evaluation.compare import Role, Row, Runs, Spread, arms_of, best_of
+from cellduality_plugin.evaluation.compare import Role, Row, Runs, Spread, arms_of, best_of, percent
 from cellduality_plugin.evaluation.plots import MUTED, PALETTE, drawing, save_figure
-from cellduality_plugin.evaluation.tables import ordered_keys, signed
+from cellduality_plugin.evaluation.tables import markdown, ordered_keys, signed
 
 NOTES = (
     "mean ± standard deviation over seeds; bold: the best of a row, real cells apart",
@@ -35,31 +31,21 @@ SHADE = {"certain": 0.16, "likely": 0.07, "none": 0.0}
 """How visible the gap is."""
 
 
-def seeds_table(runs: Runs, before: str = "SFT", after: str = "GRPO") -> Table:
-    """Return the table of several runs: mean ± standard deviation a column, and the paired change.
+def seeds_table(runs: Runs, before: str = "SFT", after: str = "GRPO") -> str:
+    """Return the table of several runs in Markdown: mean ± standard deviation a column, and the paired change.
 
     A metric that a run lacks is left out. A CellDualityError if the runs are of different splits or columns.
     """
     compare.check_runs(runs)
-    columns = runs[0]["columns"]
-    shown = _table("metric", *columns, f"{before} to {after}")
-    shown.title = f"{runs[0]['split']} split, {len(runs)} seeds, mean ± standard deviation"
+    columns, rows = runs[0]["columns"], list[list[str]]()
     for key in ordered_keys(runs[0]):
         values = {name: found for name in columns if (found := compare.values_of(runs, key, name))}
-        if not values:
-            continue
-        label = compare.row_label(key, columns[next(iter(values))]["metrics"][key]["better"])
-        change = compare.paired_change(values[before], values[after]) if {before, after} <= values.keys() else ()
-        shown.add_row(label, *(_mean(values.get(name, ())) for name in columns), _mean(change))
-    return shown
-
-
-def _table(first: str, *others: str, justify: Any = "right") -> Table:
-    shown = Table(box=box.MARKDOWN)
-    shown.add_column(first, no_wrap=True)
-    for name in others:
-        shown.add_column(name, justify=justify, no_wrap=True)
-    return shown
+        if values:
+            label = compare.row_label(key, columns[next(iter(values))]["metrics"][key]["better"])
+            change = compare.paired_change(values[before], values[after]) if {before, after} <= values.keys() else ()
+            rows.append([label, *(_mean(values.get(name, ())) for name in columns), _mean(change)])
+    title = f"{runs[0]['split']} split, {len(runs)} seeds, mean ± standard deviation"
+    return f"{title}\n\n{markdown(['metric', *columns, f'{before} to {after}'], *rows, right=True)}"
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -76,18 +62,12 @@ def headline_rows(rows: Sequence[Row]) -> list[Row]:
     return sorted((row for row in rows if row["headline"]), key=order)
 
 
-def markdown(rows: Sequence[Row], split: str) -> str:
+def as_markdown(rows: Sequence[Row], split: str) -> str:
     """Return the headlines as Markdown: means, changes, what they say of the goal, and how to read them."""
     shown = headline_rows(rows)
     seeds = max((len(column["values"]) for row in shown for column in row["columns"].values()), default=0)
-    parts = [f"{split} split, {seeds} seeds", _text(_means_table(shown)), _text(_changes_table(shown))]
+    parts = [f"{split} split, {seeds} seeds", _means_table(shown), _changes_table(shown)]
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in (*goal_lines(shown), *NOTES))]) + "\n"
-
-
-def _text(table: Table) -> str:
-    file = io.StringIO()
-    Console(file=file, width=1000, color_system=None, markup=False, emoji=False, highlight=False).print(table)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines() if line.strip())
 
 
 def _label(row: Row) -> str:
@@ -98,37 +78,32 @@ def _of(rows: Sequence[Row], *roles: Role) -> list[str]:
     return [name for name, column in rows[0]["columns"].items() if column["role"] in roles] if rows else []
 
 
-def _means_table(rows: Sequence[Row]) -> Table:
+def _means_table(rows: Sequence[Row]) -> str:
     """Return mean ± standard deviation of every checkpoint, of the best baseline and of real cells."""
     checkpoints, real = _of(rows, "before", "reference", "arm", "oracle"), _of(rows, "real")
-    shown = _table("metric", *checkpoints, "best baseline", *real)
+    lines = [["metric", *checkpoints, "best baseline", *real]]
     for row in rows:
         text = {name: _mean(column["values"]) for name, column in row["columns"].items()}
         text |= {name: f"**{text[name]}**" for name in best_of(row)}
         best = next((f"{text[name]} {name}" for name in text if name in best_of(row, "baseline")), "–")
-        shown.add_row(_label(row), *(text[name] for name in checkpoints), best, *(text[name] for name in real))
-    return shown
+        lines.append([_label(row), *(text[name] for name in checkpoints), best, *(text[name] for name in real)])
+    return markdown(*lines, right=True)
 
 
-def _changes_table(rows: Sequence[Row]) -> Table:
+def _changes_table(rows: Sequence[Row]) -> str:
     """Return the paired change of every arm, its share of the gap, and the verdict."""
-    shown = _table(
-        "metric", "arm", f"change from {''.join(_of(rows, 'reference'))}", "share of the gap", "verdict", justify="left"
-    )
+    lines = [["metric", "arm", f"change from {''.join(_of(rows, 'reference'))}", "share of the gap", "verdict"]]
     for row in rows:
-        label = _label(row)
-        for name, arm in arms_of(row).items():
+        for place, (name, arm) in enumerate(arms_of(row).items()):
             share = "–"
             if arm["share"] is not None and arm["role"] != "oracle":
-                interval = arm["share_interval"]
-                bounds = "no bounds" if interval is None else " to ".join(map(compare.percent, interval))
-                share = f"{compare.percent(arm['share'])} ({bounds})"
+                bounds = " to ".join(map(percent, arm["share_interval"] or ())) or "no bounds"
+                share = f"{percent(arm['share'])} ({bounds})"
             change = signed(arm["change_mean"])
             if interval := arm["change_interval"]:
                 change += f" ({' to '.join(map(signed, interval))})" + ("\\*" if arm["clear"] else "")
-            shown.add_row(label, name, change, share, arm["verdict"])
-            label = ""
-    return shown
+            lines.append(["" if place else _label(row), name, change, share, arm["verdict"]])
+    return markdown(*lines)
 
 
 def goal_lines(rows: Sequence[Row]) -> list[str]:
@@ -141,12 +116,9 @@ def goal_lines(rows: Sequence[Row]) -> list[str]:
         found = [(row, arms_of(row)[name]) for row in rows if name in arms_of(row)]
         shares = [arm["share"] for row, arm in found if row["headline"] == 1 and arm["share"] is not None]
         closed = sum(share >= compare.GOAL for share in shares)
-        gaps = f"closes {compare.percent(compare.GOAL)} or more of {closed} of {len(shares)} gaps; "
-        harms = "; ".join(
-            f"{sure} {', '.join(harmed)}"
-            for sure in ("harms", "may harm")
-            if (harmed := [_label(row) for row, arm in found if arm["outcome"] == sure])
-        )
+        gaps = f"closes {percent(compare.GOAL)} or more of {closed} of {len(shares)} gaps; "
+        harmed = {sure: [_label(row) for row, arm in found if arm["outcome"] == sure] for sure in ("harms", "may harm")}
+        harms = "; ".join(f"{sure} {', '.join(labels)}" for sure, labels in harmed.items() if labels)
         lines.append(f"**{name}** {gaps if _of(rows, 'oracle') else ''}{harms or 'harms nothing clearly'}")
     return lines
 

@@ -21,13 +21,7 @@ BINS = 10
 
 
 def reliability(confidence: ArrayLike, right: ArrayLike) -> list[dict[str, float]]:
-    """Return of each of the :data:`BINS` of confidence that holds cells: ``n``, mean ``confidence``, and ``accuracy``.
-
-    Examples
-    --------
-    >>> reliability([0.25, 0.75, 0.78], [0, 1, 0])
-    [{'n': 1, 'confidence': 0.25, 'accuracy': 0.0}, {'n': 2, 'confidence': 0.765, 'accuracy': 0.5}]
-    """
+    """Return of each of the :data:`BINS` that holds cells ``n``, mean ``confidence``, and ``accuracy``."""
     sure, hits = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
     return [
@@ -81,12 +75,9 @@ def label_sets(probabilities: ArrayLike, threshold: float) -> NDArray[np.bool_]:
 
 def confidence_metrics(confidence: ArrayLike, right: ArrayLike, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Return ``accuracy``, ``ece`` (calibration error) and ``aurc``: each with its 95 % interval over cells."""
-    sure, hits = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
-    return {
-        "accuracy": _with_interval(np.mean, hits, seed=seed),
-        "ece": _with_interval(calibration_error, sure, hits, seed=seed),
-        "aurc": _with_interval(area_under_risk_coverage, sure, hits, seed=seed),
-    }
+    measures = {"ece": calibration_error, "aurc": area_under_risk_coverage}
+    found = {name: _with_interval(of, confidence, right, seed=seed) for name, of in measures.items()}
+    return {"accuracy": _with_interval(np.mean, right, seed=seed), **found}
 
 
 def set_metrics(inside: NDArray[np.bool_], truth: ArrayLike, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -96,5 +87,6 @@ def set_metrics(inside: NDArray[np.bool_], truth: ArrayLike, seed: int = 0) -> d
     return {name: _with_interval(np.mean, column, seed=seed) for name, column in columns.items()}
 
 
-def _with_interval(measure: Callable[..., Any], *columns: NDArray[Any], seed: int) -> dict[str, Any]:
-    return {"value": float(measure(*columns)), "interval": list(bootstrap_interval(measure, *columns, seed=seed))}
+def _with_interval(measure: Callable[..., Any], *columns: ArrayLike, seed: int) -> dict[str, Any]:
+    arrays = [np.asarray(column, np.float64) for column in columns]
+    return {"value": float(measure(*arrays)), "interval": list(bootstrap_interval(measure, *arrays, seed=seed))}

@@ -71,13 +71,7 @@ def _by_name(values: Iterable[tuple[str, int, float]]) -> Curves:
 
 
 def divided(curves: Curves) -> Curves:
-    """Return the finite values of curves, and ratios where two means are logged: :mod:`cellduality_plugin.alarms`.
-
-    Examples
-    --------
-    >>> divided({"dual_share/t": [(1, 0.5), (2, 0.0)], "dual_reward/t": [(1, 0.25), (2, 0.0)]})
-    {'dual_reward/t': [(1, 0.5)]}
-    """
+    """Return the finite values of curves, and ratios where two means are logged: :mod:`cellduality_plugin.alarms`."""
     values = ((name, step, value) for step, own in steps_of(curves) for name, value in with_ratios(own).items())
     return _by_name(each for each in values if math.isfinite(each[2]))
 
@@ -123,13 +117,7 @@ class Panel:
     task: str
     reward: Band
     truth: Band | None
-
-    @property
-    def truth_is(self) -> str:
-        """What the ground truth of this task measures."""
-        if self.task not in TASKS:
-            return "ground truth"
-        return "accuracy" if isinstance(TASKS[self.task].answer, OneOf) else "RWJS to the true cell"
+    truth_is: str  # what the ground truth of this task measures
 
 
 def band(runs: Sequence[Sequence[tuple[int, float]]], window: int) -> Band:
@@ -158,13 +146,14 @@ def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
     own = [divided(curves) for curves in runs]
     logged = [{name.partition("/")[2] for name in curves if name.startswith(f"{REWARD}/")} for curves in own]
     common = set.intersection(*logged) if logged else set()
-    families = {task: pair.family for task, pair in TASKS.items()}
-    order, found = [*families, *sorted(common - families.keys())], []
+    order, found = [*TASKS, *sorted(common - TASKS.keys())], []
     for task in sorted(common, key=order.index):
-        truths = [curves.get(f"{TRUTH}/{task}", []) for curves in own]
+        truths, pair = [curves.get(f"{TRUTH}/{task}", []) for curves in own], TASKS.get(task)
         truth = band(truths, window) if all(truths) else None
         reward = band([curves[f"{REWARD}/{task}"] for curves in own], window)
-        found.append(Panel(families.get(task, DualTask.family), task, reward, truth))
+        truth_is = "accuracy" if pair and isinstance(pair.answer, OneOf) else "RWJS to the true cell"
+        family = pair.family if pair else DualTask.family
+        found.append(Panel(family, task, reward, truth, truth_is if pair else "ground truth"))
     return found
 
 

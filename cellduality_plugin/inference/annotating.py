@@ -16,9 +16,8 @@ from scipy.special import softmax
 
 from cellduality_plugin.duals import Dual
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.contenders import CONFIGURED
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.checkpoints import versions
+from cellduality_plugin.evaluation.audit.run import CONFIGURED
 from cellduality_plugin.evaluation.confidence import (
     FORMAT,
     VERSION,
@@ -27,6 +26,7 @@ from cellduality_plugin.evaluation.confidence import (
     risk_coverage,
     set_metrics,
 )
+from cellduality_plugin.evaluation.predictions import versions
 from cellduality_plugin.evaluation.rounds.labelling import (
     NOBODY,
     Opinion,

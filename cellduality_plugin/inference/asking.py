@@ -15,7 +15,7 @@ from pydantic import Field
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.checkpoints import file_hash, model_hash, versions
+from cellduality_plugin.evaluation.predictions import file_hash, model_hash, versions
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import whole_file
 from cellduality_plugin.inference.checkpoint import Checkpoint

@@ -10,8 +10,8 @@ from typing import Any
 from cellduality_plugin import __version__
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.run import read_audit
-from cellduality_plugin.evaluation.checkpoints import model_hash
 from cellduality_plugin.evaluation.metrics.registry import place, titled
+from cellduality_plugin.evaluation.predictions import model_hash
 from cellduality_plugin.evaluation.report import read_metrics
 from cellduality_plugin.evaluation.tables import section_title, written
 from cellduality_plugin.files import write_text

@@ -13,7 +13,7 @@ import numpy as np
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.checkpoints import file_hash, versions
+from cellduality_plugin.evaluation.predictions import file_hash, versions
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
 from cellduality_plugin.policies.offline import check_checkpoint
 from cellduality_plugin.tasks import DualTask

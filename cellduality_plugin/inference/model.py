@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players, checkpoint_players
-from cellduality_plugin.evaluation.checkpoints import file_hash
 from cellduality_plugin.evaluation.generated import write_anndata
+from cellduality_plugin.evaluation.predictions import file_hash
 from cellduality_plugin.inference.annotating import FITTED, AnnotateSettings, Annotator
 from cellduality_plugin.inference.asking import PROVENANCE, AskSettings, Cells, no_file, write_copy
 from cellduality_plugin.inference.calibration import fit

@@ -15,11 +15,12 @@ from pydantic import Field
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.contenders import Contender, scorer_of
+from cellduality_plugin.evaluation.audit.answers import Contender
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.checkpoints import model_hash, versions
+from cellduality_plugin.evaluation.audit.run import scorer_of
 from cellduality_plugin.evaluation.embedding import profile_name, rank_profile
 from cellduality_plugin.evaluation.generated import RANK, RANK_IS, as_anndata
+from cellduality_plugin.evaluation.predictions import model_hash, versions
 from cellduality_plugin.evaluation.rounds.labelling import answered
 from cellduality_plugin.examples import Example
 from cellduality_plugin.inference.asking import PROVENANCE, Asker, AskSettings, no_file, refuse_taken_keys

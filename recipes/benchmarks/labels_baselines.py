@@ -19,8 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading
 
 from cellduality_plugin.evaluation.embedding import cell_matrix
+from cellduality_plugin.evaluation.metrics.given import RealCells, read_cells
 from cellduality_plugin.evaluation.metrics.labels import accuracy, macro_f1
-from cellduality_plugin.evaluation.real_cells import RealCells, read_cells
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.vocabulary import Vocabulary
 

@@ -120,7 +120,7 @@ def over_seeds(found: list[dict[str, Any]], key: str, percent: bool) -> str:
     spread = Spread.of(known) if (known := [value for value in values if value is not None]) else None
     if spread is None or not percent:
         return NO_TABLE if spread is None else str(spread)
-    return f"{100 * spread.mean:.2f}" + ("" if spread.count < 2 else f" ± {100 * spread.deviation:.2f}")
+    return f"{100 * spread.mean:.2f}" + ("" if spread.interval is None else f" ± {100 * spread.deviation:.2f}")
 
 
 if __name__ == "__main__":

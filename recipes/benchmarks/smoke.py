@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cellduality_plugin.evaluation.checkpoints import versions
+from cellduality_plugin.evaluation.predictions import versions
 
 TOLERANCE = 0.05
 """Of the mean difference of a token's log-probability; bfloat16 rounds a logit of 8 to 0.03."""

@@ -115,17 +115,6 @@ def test_cells_are_drawn_in_front_of_grey_ones_in_the_colours_of_the_scheme(seen
     assert {fill for _, _, fills in drawn for fill in fills if fill in first} < first
 
 
-def test_without_scripts_it_is_the_same_page(browser, report):
-    context = browser.new_context(java_script_enabled=False, viewport={"width": 400, "height": 900})
-    page = context.new_page()
-    page.goto(report.as_uri())
-    page.locator("summary", has_text="best reward").nth(1).click()
-    text = page.locator("main").inner_text()
-    context.close()
-    assert "GRPO is better than SFT" in text
-    assert "REBUILT BY THE DUAL" in text.upper()
-
-
 def test_on_paper_everything_is_unfolded_and_fits(browser, report):
     page = browser.new_page(viewport={"width": 720, "height": 1000}, color_scheme="dark")
     page.goto(report.as_uri())

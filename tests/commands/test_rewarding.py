@@ -12,8 +12,9 @@ import pytest
 from cellduality_plugin.commands.rewarding import write_audit, write_choice, write_chosen_rows
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.answers import AuditSettings
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.audit.run import AuditSettings, audit, read_audit
+from cellduality_plugin.evaluation.audit.run import audit, read_audit
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.parsing import join_response

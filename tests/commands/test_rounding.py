@@ -23,7 +23,7 @@ from data_prep.manifests import write_manifest
 from data_prep.rows import rl_rows, sft_rows
 from tests.commands.conftest import invoke
 from tests.evaluation.audit.conftest import GENES, TYPES, PlantedPolicy, own
-from tests.evaluation.rounds.test_summary import write_round
+from tests.evaluation.rounds.test_rounds import write_round
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"

@@ -91,11 +91,6 @@ def expert(request: Request) -> str:
 
 
 @pytest.fixture
-def decode_by() -> type[RuleDecoder]:
-    return RuleDecoder
-
-
-@pytest.fixture
 def expert_decoder() -> RuleDecoder:
     return RuleDecoder(expert)
 

@@ -21,8 +21,7 @@ from cellduality_plugin.evaluation.baselines import (
 )
 from cellduality_plugin.evaluation.embedding import cell_matrix
 from cellduality_plugin.evaluation.metrics import cells
-from cellduality_plugin.evaluation.metrics.given import Cells
-from cellduality_plugin.evaluation.real_cells import RealCells
+from cellduality_plugin.evaluation.metrics.given import Cells, RealCells
 from cellduality_plugin.examples import Example
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.profiles import Profile, Profiles
@@ -79,15 +78,12 @@ def test_labels_are_learned_from_labelled_cells_only(train, space, vocabulary) -
             learn()
 
 
-def test_resampled_cells_are_labelled_training_cells_of_the_type(train, vocabulary) -> None:
+def test_cells_come_from_labelled_training_cells_of_the_type_alone(train, vocabulary) -> None:
     made = cell_baselines(train, asked("B", "NK", "T"), vocabulary.genes, 3, seed=0)[RESAMPLED]
     assert Counter(p.id for p in made) == {"made/0": 3, "made/1": 3, "made/2": 3}
     assert {(p.unknown, p.answer, p.failure, p.validity, p.listed) for p in made} == {
         ("B", CELL_OF["B"], "", 1.0, 2), ("NK", CELL_OF["NK"], "", 1.0, 2), ("T", None, "no_training_cell", 0.0, 0),
     }  # fmt: skip
-
-
-def test_class_means_draw_the_genes_of_the_type_in_ranks_of_their_weight(vocabulary) -> None:
     genes = (("G0", "G1", "G2"), ("G0", "G1", "G3"), ("G5", "G6", "G7"))
     train = RealCells(genes, ("B", "B", "T"), (True, True, False))
     made = cell_baselines(train, asked("B", "T", length=3), vocabulary.genes, 200, seed=0)[CLASS_MEAN]

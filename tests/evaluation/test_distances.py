@@ -20,25 +20,16 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import KNeighborsClassifier
 
 from cellduality_plugin.evaluation import distances
-from cellduality_plugin.evaluation.distances import (
-    frechet,
-    gromov_wasserstein,
-    in_order,
-    mmd,
-    nearest_labels,
-    resampled,
-    wasserstein,
-)
 from cellduality_plugin.similarity import rank_weighted_jaccard
 from tests.refused import refused
 
 seeds = st.integers(0, 2**32 - 1)
 DISTANCES = {
-    "mmd": partial(mmd, bandwidth=2.0),
-    "wasserstein": wasserstein,
-    "gromov_wasserstein": gromov_wasserstein,
-    "scfid": frechet,
-    "scfid_shrunk": partial(frechet, shrinkage=True),
+    "mmd": partial(distances.mmd, bandwidth=2.0),
+    "wasserstein": distances.wasserstein,
+    "gromov_wasserstein": distances.gromov_wasserstein,
+    "scfid": distances.frechet,
+    "scfid_shrunk": partial(distances.frechet, shrinkage=True),
 }
 
 
@@ -69,7 +60,7 @@ def test_a_sample_is_nowhere_from_itself_and_its_order_changes_no_bit(name: str,
 def test_a_resample_is_the_distance_of_the_repeated_cells(name: str, tolerance: float, seed: int) -> None:
     distance, one, other = DISTANCES[name], points(seed, 12), points(seed + 1, 9) + 1
     rng = np.random.default_rng(seed)
-    counts = resampled(12, rng, 4), resampled(9, rng, 4)
+    counts = distances.resampled(12, rng, 4), distances.resampled(9, rng, 4)
     expected = [
         distance(np.repeat(one, row, axis=0), np.repeat(other, column, axis=0))[0]
         for row, column in zip(*counts, strict=True)
@@ -82,7 +73,9 @@ def test_mmd_is_that_of_scikit_learns_kernels(seed: int) -> None:
     one, other, sigma = points(seed, 12), points(seed + 1, 7) + 0.5, 1.3
     kernel = partial(rbf_kernel, gamma=1 / (2 * sigma**2))
     expected = kernel(one).mean() + kernel(other).mean() - 2 * kernel(one, other).mean()
-    assert mmd(one, other, bandwidth=sigma) == pytest.approx([expected])
+    assert distances.mmd(one, other, bandwidth=sigma) == pytest.approx([expected])
+    with pytest.raises(ValueError, match="bandwidth 0"):
+        distances.mmd(one, other, bandwidth=0.0)
 
 
 @given(seeds, st.integers(7, 40), st.booleans())
@@ -91,13 +84,8 @@ def test_the_frechet_distance_is_that_of_scipys_root_and_scikit_learns_shrinkage
     ours, theirs = (ledoit_wolf(cells)[0] if shrinkage else np.cov(cells.T) for cells in (one, other))
     apart = one.mean(axis=0) - other.mean(axis=0)
     expected = apart @ apart + np.trace(ours + theirs - 2 * sqrtm(ours @ theirs).real)
-    assert frechet(one, other, shrinkage=shrinkage) == pytest.approx([expected], rel=1e-6, abs=1e-6)
-
-
-def test_degenerate_samples() -> None:
-    with pytest.raises(ValueError, match="bandwidth 0"):
-        mmd(points(0), points(0), bandwidth=0.0)
-    assert frechet(np.zeros((3, 2)), np.ones((4, 2)), shrinkage=True) == [2], "no variance at all"
+    assert distances.frechet(one, other, shrinkage=shrinkage) == pytest.approx([expected], rel=1e-6, abs=1e-6)
+    assert distances.frechet(np.zeros((3, 2)), np.ones((4, 2)), shrinkage=True) == [2], "no variance at all"
 
 
 @given(seeds, st.sampled_from([1, 3, 5]))
@@ -105,27 +93,29 @@ def test_nearest_labels_are_scikit_learns_where_votes_do_not_tie(seed: int, k: i
     real, names, queries = points(seed), np.array(labels(seed)), points(seed + 2, 20)
     names = np.where(names == "C", "A", names)  # two labels and odd k: no tied votes
     expected = KNeighborsClassifier(k).fit(real, names).predict(queries)
-    assert nearest_labels(cdist(queries, real), names, k) == expected.tolist()
+    assert distances.nearest_labels(cdist(queries, real), names, k) == expected.tolist()
 
 
 @given(seeds, st.sampled_from([2, 4, 10]))
 def test_nearest_labels_do_not_depend_on_the_order_of_real_cells_even_with_ties(seed: int, k: int) -> None:
     real, queries = np.round(points(seed, dimensions=1)), np.round(points(seed + 2, 9, 1))  # many equal distances
     names, order = np.array(labels(seed)), np.random.default_rng(seed).permutation(30)
-    one = nearest_labels(cdist(queries, real), names, k)
-    assert one == nearest_labels(cdist(queries, real[order]), names[order], k)
-    assert nearest_labels(np.array([[0.3, 0.1, 0.2, 0.4]]), ["A", "B", "A", "B"], 4) == ["B"], "it is the nearest"
+    one = distances.nearest_labels(cdist(queries, real), names, k)
+    assert one == distances.nearest_labels(cdist(queries, real[order]), names[order], k)
+    assert distances.nearest_labels(np.array([[0.3, 0.1, 0.2, 0.4]]), ["A", "B", "A", "B"], 4) == ["B"], (
+        "it is the nearest"
+    )
 
 
 @given(seeds, st.sampled_from([3, 5, 10]))
 def test_a_cell_that_is_not_seen_has_no_say(seed: int, k: int) -> None:
     apart, names = cdist(points(seed), points(seed)), np.array(labels(seed))
     np.fill_diagonal(apart, np.inf)
-    named = nearest_labels(apart, names, k)
+    named = distances.nearest_labels(apart, names, k)
     for place in (0, 7):
         other = names.copy()
         other[place] = "X"
-        assert nearest_labels(apart, other, k)[place] == named[place]
+        assert distances.nearest_labels(apart, other, k)[place] == named[place]
 
 
 def test_median_bandwidth_is_the_median_over_pairs_and_seeded() -> None:
@@ -150,7 +140,7 @@ def test_dissimilarities_are_those_of_the_reward(seed: int) -> None:
 @given(seeds)
 def test_resamples_within_are_means_over_pairs_of_different_cells(seed: int) -> None:
     groups = [cdist(cells, cells) for cells in (points(seed, 6), points(seed + 1, 4))]
-    counts = [resampled(len(group), np.random.default_rng(seed), 5) for group in groups]
+    counts = [distances.resampled(len(group), np.random.default_rng(seed), 5) for group in groups]
     assert distances.mean_within([]) is None
     assert distances.mean_within([cdist(np.eye(3), np.eye(3))]) == pytest.approx(np.sqrt(2))
     found = distances.resamples_within(groups, counts)
@@ -170,19 +160,19 @@ def test_wasserstein_is_the_linear_program_and_on_a_line_scipys(seed: int) -> No
     rows, columns = np.kron(np.eye(7), np.ones(5)), np.kron(np.ones(7), np.eye(5))
     masses = np.concatenate([np.full(7, 1 / 7), np.full(5, 1 / 5)])
     expected = linprog(cdist(one, other).ravel(), A_eq=np.vstack([rows, columns]), b_eq=masses).fun
-    assert wasserstein(one, other) == pytest.approx([expected], abs=1e-6)
+    assert distances.wasserstein(one, other) == pytest.approx([expected], abs=1e-6)
     line = wasserstein_distance(one[:, 0], other[:, 0])
-    assert wasserstein(one[:, :1], other[:, :1]) == pytest.approx([line], abs=1e-6)
+    assert distances.wasserstein(one[:, :1], other[:, :1]) == pytest.approx([line], abs=1e-6)
 
 
 @given(seeds)
 @settings(max_examples=20)
 def test_gromov_wasserstein_is_a_local_end_above_the_best_assignment_and_pots(seed: int) -> None:
     """Of Euclidean distances the best plan of equally many cells is an assignment: all 120 are tried."""
-    one, other = in_order(points(seed, 5, 3)), in_order(points(seed + 1, 5, 3))
+    one, other = distances.in_order(points(seed, 5, 3)), distances.in_order(points(seed + 1, 5, 3))
     within, beside = cdist(one, one), cdist(other, other)
     losses = [np.mean((within - beside[np.ix_(order, order)]) ** 2) for order in permutations(range(5))]
-    [found] = gromov_wasserstein(one, other)
+    [found] = distances.gromov_wasserstein(one, other)
     assert min(losses) - 1e-9 <= found
     assert np.abs(np.array(losses) - found).min() < 1e-6, "it ends at some assignment, to the digit"
     mass = np.full(5, 0.2)
@@ -195,12 +185,12 @@ def test_gromov_wasserstein_is_a_local_end_above_the_best_assignment_and_pots(se
 def test_gromov_wasserstein_sees_shapes_alone(seed: int) -> None:
     one = points(seed, 12, 3)
     turn, _ = np.linalg.qr(points(seed + 1, 3, 3))
-    assert gromov_wasserstein(one, one + 7) == pytest.approx([0], abs=1e-9)
-    assert gromov_wasserstein(one, one @ turn) <= gromov_wasserstein(one, 2 * one)
-    assert min(gromov_wasserstein(one, 2 * one), gromov_wasserstein(one, points(seed, 12, 5))) > 0
+    assert distances.gromov_wasserstein(one, one + 7) == pytest.approx([0], abs=1e-9)
+    assert distances.gromov_wasserstein(one, one @ turn) <= distances.gromov_wasserstein(one, 2 * one)
+    assert min(distances.gromov_wasserstein(one, 2 * one), distances.gromov_wasserstein(one, points(seed, 12, 5))) > 0
 
 
-@pytest.mark.parametrize("distance", [wasserstein, gromov_wasserstein])
+@pytest.mark.parametrize("distance", [distances.wasserstein, distances.gromov_wasserstein])
 def test_a_missing_solver_is_told(distance, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ot", None)
     with refused("not-installed"):

@@ -12,14 +12,6 @@ from scipy.spatial.distance import pdist
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation import embedding
-from cellduality_plugin.evaluation.embedding import (
-    PcaEmbedding,
-    ScgptEmbedding,
-    cell_matrix,
-    open_embedding,
-    rank_profile,
-    value_bins,
-)
 from tests.refused import refused
 
 GENES = tuple("ABCDEFGHIJ")
@@ -31,25 +23,25 @@ def cells(count: int, seed: int = 0) -> list[tuple[str, ...]]:
 
 
 def test_matrix_places_every_gene_and_ignores_ranks_past_the_top() -> None:
-    matrix = cell_matrix([("C", "A", "B"), (), ("B",)], ("A", "B", "C"), top=2).toarray()
-    first, second = rank_profile(2)
+    matrix = embedding.cell_matrix([("C", "A", "B"), (), ("B",)], ("A", "B", "C"), top=2).toarray()
+    first, second = embedding.rank_profile(2)
     np.testing.assert_allclose(matrix, [[second, 0, first], [0, 0, 0], [0, first, 0]])
-    assert rank_profile(3) == pytest.approx([1, 0.5, 0.208], abs=1e-3)
+    assert embedding.rank_profile(3) == pytest.approx([1, 0.5, 0.208], abs=1e-3)
     with pytest.raises(KeyError):
-        cell_matrix([("Z",)], GENES, 3)
+        embedding.cell_matrix([("Z",)], GENES, 3)
 
 
 def test_full_pca_keeps_distances_and_fewer_dimensions_lose_some() -> None:
     real = cells(40)
-    full, small = PcaEmbedding(real, GENES, components=30), PcaEmbedding(real, GENES, components=2)
-    dense = pdist(cell_matrix(real, GENES, 6).toarray())
+    full, small = embedding.PcaEmbedding(real, GENES, components=30), embedding.PcaEmbedding(real, GENES, components=2)
+    dense = pdist(embedding.cell_matrix(real, GENES, 6).toarray())
     # Ten genes of which every cell holds the same ranks: the weights sum to a constant, so nine dimensions hold all.
     np.testing.assert_allclose(pdist(full(real)), dense)
     assert (pdist(small(real)) <= dense + 1e-9).all()
 
 
 def test_points_do_not_depend_on_the_company_of_a_cell_or_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    space = PcaEmbedding(cells(30), GENES, components=4)
+    space = embedding.PcaEmbedding(cells(30), GENES, components=4)
     new = cells(7, seed=1)
     together = space(new)
     np.testing.assert_allclose(together, np.concatenate([space([cell]) for cell in new]))
@@ -59,9 +51,9 @@ def test_points_do_not_depend_on_the_company_of_a_cell_or_on_the_chunk(monkeypat
 
 
 def test_iterative_solver_finds_the_same_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = PcaEmbedding(cells(60), GENES, components=3)(cells(9, seed=1))
+    exact = embedding.PcaEmbedding(cells(60), GENES, components=3)(cells(9, seed=1))
     monkeypatch.setattr(embedding, "_DENSE_AT_MOST", 0)
-    again = PcaEmbedding(cells(60), GENES, components=3, seed=5)(cells(9, seed=1))
+    again = embedding.PcaEmbedding(cells(60), GENES, components=3, seed=5)(cells(9, seed=1))
     np.testing.assert_allclose(np.abs(exact), np.abs(again), atol=1e-6)
 
 
@@ -82,19 +74,19 @@ class Open(Embedding):
 
 
 def test_spaces_are_opened_by_name(tmp_path: Path) -> None:
-    space = open_embedding("pca", cells(20), GENES, components=4)
-    np.testing.assert_array_equal(space(cells(5)), PcaEmbedding(cells(20), GENES, components=4)(cells(5)))
+    space = embedding.open_embedding("pca", cells(20), GENES, components=4)
+    np.testing.assert_array_equal(space(cells(5)), embedding.PcaEmbedding(cells(20), GENES, components=4)(cells(5)))
     path = tmp_path / "own.py"
     path.write_text(OWN)
-    own = open_embedding(f"{path}:Lengths", cells(20), GENES, seed=7)
+    own = embedding.open_embedding(f"{path}:Lengths", cells(20), GENES, seed=7)
     assert own(cells(3)).tolist() == [[6.0], [6.0], [6.0]]
     assert (own.name, own.top, own.genes) == ("lengths, seed 7", 6, GENES)
     with pytest.raises(CellDualityError, match="__call__"):
-        open_embedding(f"{path}:Open", cells(20), GENES)
+        embedding.open_embedding(f"{path}:Open", cells(20), GENES)
     with refused("unknown-embedding"):
-        open_embedding("umap", cells(20), GENES)
+        embedding.open_embedding("umap", cells(20), GENES)
     with refused("no-cells"):
-        open_embedding("pca", cells(2), GENES)
+        embedding.open_embedding("pca", cells(2), GENES)
 
 
 SYMBOLS = tuple(f"G{number}" for number in range(12))
@@ -142,7 +134,7 @@ def by_hand(checkpoint: dict[str, torch.Tensor], genes: list[str]) -> np.ndarray
         scaled = centred / np.sqrt(centred.var(axis=-1, keepdims=True) + 1e-5)
         return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
 
-    values = np.array([-2.0, *value_bins(len(genes))])
+    values = np.array([-2.0, *embedding.value_bins(len(genes))])
     tokens = [TOKENS["<cls>"], *(TOKENS[gene] for gene in genes)]
     hidden = np.maximum(linear(values[:, None], "value_encoder.linear1"), 0)
     x = norm(w["encoder.embedding.weight"][tokens], "encoder.enc_norm")
@@ -163,7 +155,7 @@ def test_the_embedding_is_that_of_the_architecture(scgpt: Path) -> None:
     rng = np.random.default_rng(1)
     cells = [tuple(rng.permutation(SYMBOLS[:10])[: rng.integers(1, 11)].tolist()) for _ in range(70)]
     checkpoint = torch.load(scgpt / "best_model.pt", weights_only=True)
-    space = open_embedding(str(scgpt), cells, SYMBOLS)
+    space = embedding.open_embedding(str(scgpt), cells, SYMBOLS)
     assert (space.top, space.genes) == (10, SYMBOLS)
     found = space(cells)
     assert found.shape == (70, SIZE)
@@ -172,7 +164,7 @@ def test_the_embedding_is_that_of_the_architecture(scgpt: Path) -> None:
 
 
 def test_genes_that_scgpt_does_not_know_are_left_out_and_counted(scgpt: Path) -> None:
-    space = ScgptEmbedding(scgpt, SYMBOLS, top=10)
+    space = embedding.ScgptEmbedding(scgpt, SYMBOLS, top=10)
     np.testing.assert_allclose(space([("G11", "G1", "G10", "G2")]), space([("G1", "G2")]), atol=1e-6)
     assert space.name.startswith("scGPT <cls> (8) of scGPT_tiny ")
     assert "10 of 12 genes known" in space.name
@@ -180,13 +172,13 @@ def test_genes_that_scgpt_does_not_know_are_left_out_and_counted(scgpt: Path) ->
 
 
 def test_values_are_binned_as_scgpt_bins_what_has_no_ties() -> None:
-    assert value_bins(1).tolist() == [50]
+    assert embedding.value_bins(1).tolist() == [50]
     for count in (2, 17, 50, 64, 300):
-        found = value_bins(count)
+        found = embedding.value_bins(count)
         assert found[0] == 50
         assert found[-1] == 1
         assert (np.diff(found) <= 0).all()
-    _, sizes = np.unique(value_bins(500), return_counts=True)
+    _, sizes = np.unique(embedding.value_bins(500), return_counts=True)
     assert sizes.max() - sizes.min() <= 10  # quantiles: equally many genes in each bin
 
 
@@ -218,6 +210,6 @@ def test_what_is_wrong_with_a_checkpoint_is_named_with_its_file(scgpt: Path, fil
     else:
         torch.save(content, scgpt / file)
     with refused("wrong-checkpoint") as error:
-        ScgptEmbedding(scgpt, SYMBOLS, top=10)
+        embedding.ScgptEmbedding(scgpt, SYMBOLS, top=10)
     assert what in error.value.what
     assert Path(error.value.where).parent == scgpt

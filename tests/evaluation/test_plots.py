@@ -8,7 +8,87 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.evaluation import page
+from cellduality_plugin.evaluation.curves import band, panels, write_figure
 from cellduality_plugin.evaluation.plots import INK, LINE, MUTED, PALETTE, plot_curve
+from tests.refused import refused
+
+ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+EXPOSURE = "drug_exposure_prediction"
+
+
+def curves(offset=0.0, gold=True, steps=6, tasks=(ANNOTATION, EXPOSURE)):
+    """What a run logs: sums over rollouts, and the share of those that a task has."""
+    found = {}
+    for task in tasks:
+        found[f"dual_reward/{task}"] = [(step, 0.25 * (step / 10 + offset)) for step in range(1, steps + 1)]
+        found[f"dual_share/{task}"] = [(step, 0.25) for step in range(1, steps + 1)]
+        if gold:
+            found[f"dual_truth/{task}"] = [(step, 0.1) for step in range(1, steps + 1)]
+            found[f"dual_truth_share/{task}"] = [(step, 0.2) for step in range(1, steps + 1)]
+    return found
+
+
+def logged(path, found):
+    steps = sorted({step for points in found.values() for step, _ in points})
+    at = {name: dict(points) for name, points in found.items()}
+    lines = [f"Global step {s}: { {name: values[s] for name, values in at.items() if s in values} }" for s in steps]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_panel_is_the_mean_reward_of_a_rollout_of_the_task_and_its_truth_and_of_several_runs_with_deviation():
+    found = panels([curves()], window=1)
+    assert [(panel.family, panel.task) for panel in found] == [("identity", ANNOTATION), ("dynamics", EXPOSURE)]
+    assert found[0].reward.mean == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert (found[0].truth.mean, found[0].truth_is) == (pytest.approx([0.5] * 6), "accuracy")
+    assert panels([curves(tasks=(GENERATION,))])[0].truth_is == "RWJS to the true cell"
+    assert panels([curves(), curves(gold=False)])[0].truth is None
+    [panel, _] = panels([curves(0.0), curves(0.2), curves(0.4)], window=3)
+    assert panel.reward.runs == 3
+    assert panel.reward.mean == pytest.approx([0.3, 0.35, 0.4, 0.5, 0.6, 0.7])
+    assert panel.reward.spread == pytest.approx([0.2] * 6)
+
+
+def test_only_tasks_that_every_run_logged_and_pairs_of_ones_own_last():
+    mine = curves(tasks=("my_pair", EXPOSURE, ANNOTATION))
+    assert [panel.family for panel in panels([mine])] == ["identity", "dynamics", "other pairs"]
+    assert panels([mine])[-1].truth_is == "ground truth"
+    assert [panel.task for panel in panels([mine, curves(tasks=(EXPOSURE,))])] == [EXPOSURE]
+    assert panels([{"reward": [(1, 0.5)]}]) == panels([]) == []
+
+
+def test_what_was_not_logged_or_is_not_finite_is_no_part_of_the_mean():
+    found = band([[(1, 0.0), (2, 0.0), (5, 1.0)], [(1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0), (5, 1.0)]], window=2)
+    assert found.steps.tolist() == [1, 2, 3, 5]
+    assert found.mean.tolist() == [0.5, 0.5, 0.5, 1.0]
+    broken = curves()
+    broken[f"dual_reward/{ANNOTATION}"][2] = (3, float("nan"))
+    assert np.isfinite(panels([broken], window=1)[0].reward.mean).all()
+
+
+def test_the_figure_is_the_same_file_twice_and_says_what_it_shows(tmp_path):
+    runs = [logged(tmp_path / f"{seed}.log", curves(seed / 10)) for seed in (1, 2)]
+    for ending in ("svg", "png", "pdf"):
+        images = [tmp_path / f"{name}.{ending}" for name in ("one", "two")]
+        for image in images:
+            assert len(write_figure(runs, image, window=4)) == 2
+        assert images[0].read_bytes() == images[1].read_bytes()
+    said = {*re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "one.svg").read_text())}
+    assert {"identity tasks", "dynamics tasks", "cell type annotation", "ground truth: accuracy"} <= said
+    assert "lines: moving average over 4 steps; band: standard deviation over 2 runs" in said
+
+
+def test_what_cannot_be_drawn_is_told(tmp_path):
+    log = logged(tmp_path / "a.log", {"reward": [(1, 0.5)]})
+    for source, name, code in (
+        (log, "a.svg", "no-curves"),
+        (log, "a.docx", "wrong-format"),
+        (tmp_path / "gone.log", "a.svg", "no-curves"),
+    ):
+        with refused(code):
+            write_figure([source], tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log"]
+
 
 CSS = (Path(page.__file__).parent / "page.css").read_text()
 _ROOTS = re.findall(r":root \{(.*?)\}", CSS, flags=re.DOTALL)

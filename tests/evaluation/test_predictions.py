@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.evaluation.checkpoints import predict_checkpoint
-from cellduality_plugin.evaluation.predictions import PROMPT_TOO_LONG, PredictionSettings, predict, read_rows
+from cellduality_plugin.evaluation.predictions import (
+    PROMPT_TOO_LONG,
+    PredictionSettings,
+    predict,
+    predict_checkpoint,
+    read_rows,
+)
 from cellduality_plugin.files import read_jsonl, write_jsonl
+from tests.evaluation.conftest import RuleDecoder
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
@@ -33,7 +39,7 @@ def test_labels_are_greedy_and_drawn_and_cells_are_drawn_with_seeds_of_their_own
     assert names == {0.0: 30 + 90 + 30, 1.0: 90}, "greedy labels, the types of generated cells and of true ones"
 
 
-def test_the_dual_is_asked_once_a_row_with_the_true_answer(examples, vocabulary, decode_by) -> None:
+def test_the_dual_is_asked_once_a_row_with_the_true_answer(examples, vocabulary) -> None:
     """A checkpoint that always says NK, and whose dual is right about real cells of B alone."""
 
     def rule(request):
@@ -41,7 +47,7 @@ def test_the_dual_is_asked_once_a_row_with_the_true_answer(examples, vocabulary,
             return "G0 G1 G2" if "\nType: B\n" in request.prompt else "G35"
         return "NK" if request.prompt.startswith("Name") else "G12 G13"
 
-    made = predict(decode_by(rule), examples, vocabulary, PredictionSettings(samples=2))
+    made = predict(RuleDecoder(rule), examples, vocabulary, PredictionSettings(samples=2))
     told = [p for p in made if p.truth_similarity is not None]
     assert Counter(p.task for p in told) == {ANNOTATION: 30, GENERATION: 30}
     assert all(not p.drawn for p in told if p.task == ANNOTATION)
@@ -62,23 +68,19 @@ def test_an_expert_is_right_in_both_directions_of_the_prompts_of_the_rows(
     own = [p for p in made if p.task == ANNOTATION]
     for p, prompt in zip(own, [prompt for prompt in asked if prompt.startswith("Some genes")], strict=False):
         # The expert lists all genes of the type that it was not shown, the hidden ones among them.
-        assert p.answer == p.gold
-        assert set(p.unknown) <= set(p.rebuilt)
-        assert 0 < p.similarity < 1
+        assert (p.answer, set(p.unknown) <= set(p.rebuilt), 0 < p.similarity < 1) == (p.gold, True, True)
         assert f"Type: {p.answer}" in prompt
         assert not set(p.unknown) & set(prompt.split()), "the dual sees the observed genes only"
     assert {p.reward for p in made if p.task == GENERATION} == {1}
 
 
-def test_what_cannot_be_read_or_asked_is_data_and_without_gold_there_is_no_truth_to_tell(
-    examples, vocabulary, decode_by
-) -> None:
+def test_what_cannot_be_read_or_asked_is_data_and_without_gold_there_is_no_truth_to_tell(examples, vocabulary) -> None:
     """Labels that do not exist and a prompt that is too long; then a dual whose prompt is."""
 
     def poor(request):
         return None if request.prompt.startswith("Write") else "no such type"
 
-    made = predict(decode_by(poor), examples, vocabulary, PredictionSettings(samples=1))
+    made = predict(RuleDecoder(poor), examples, vocabulary, PredictionSettings(samples=1))
     failures = {(ANNOTATION, "unknown_label"), (GENERATION, PROMPT_TOO_LONG)}
     assert {(p.task, p.failure) for p in made} == failures
     assert {(p.similarity, p.rebuilt, p.dual_response) for p in made} == {(0.0, None, "")}
@@ -87,7 +89,7 @@ def test_what_cannot_be_read_or_asked_is_data_and_without_gold_there_is_no_truth
         return None if request.prompt.startswith("Some genes") else "B"
 
     blind = {key: replace(example, gold=None) for key, example in examples.items() if key[0] == ANNOTATION}
-    made = predict(decode_by(half), blind, vocabulary, PredictionSettings())
+    made = predict(RuleDecoder(half), blind, vocabulary, PredictionSettings())
     assert {(p.answer, p.dual_failure, p.similarity, p.reward) for p in made} == {("B", PROMPT_TOO_LONG, 0.0, 0.0)}
     assert {(p.truth_similarity, p.truth_rebuilt, p.truth_dual_failure) for p in made} == {(None, None, "")}
 

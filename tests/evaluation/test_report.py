@@ -128,20 +128,16 @@ def test_what_was_given_is_on_the_page(words: str, times: int, text: str) -> Non
     assert text.count(words) == times
 
 
-def test_what_was_not_given_is_not(run: Path, tmp_path: Path) -> None:
+def test_what_was_not_given_is_not_on_the_page_and_markup_in_model_output_stays_text(run: Path, tmp_path: Path) -> None:
+    path = run / "predictions" / "GRPO.jsonl"
+    path.write_text(path.read_text().replace("<think></think>", "<think><script src='http://x'></script></think>"))
     bare = write_report(run, tmp_path / "report.html", audit=tmp_path / "none.json").read_text()
+    assert "&lt;think&gt;&lt;script" in bare
+    assert "script" not in tags_of(bare)[0]
     assert "No training log was given." in bare
     assert "Audit of rewards" not in bare
     assert 'id="confidence"' not in bare
     assert len(bare) < 300_000
-
-
-def test_markup_in_model_output_stays_text(run: Path, tmp_path: Path) -> None:
-    path = run / "predictions" / "GRPO.jsonl"
-    path.write_text(path.read_text().replace("<think></think>", "<think><script src='http://x'></script></think>"))
-    text = write_report(run, tmp_path / "report.html").read_text()
-    assert "&lt;think&gt;&lt;script" in text
-    assert "script" not in tags_of(text)[0]
 
 
 def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_page(
@@ -229,26 +225,22 @@ def test_the_questions_are_those_of_the_folder_that_was_evaluated(metrics, two_s
         (other / "cells.jsonl").unlink(missing_ok=True)
 
 
-def test_commands_come_in_the_order_of_the_stages_or_are_the_evaluation_s_own(metrics, tmp_path):
+def test_commands_in_the_order_of_their_stages_seeds_rewards_and_hashes_are_told(metrics, tmp_path):
     metrics["provenance"]["command"] = ["cellduality", "evaluate", "--data", "my data"]
     assert needed_to_repeat(metrics, None, None)["commands"] == {"evaluate": "cellduality evaluate --data 'my data'"}
     for age, stage in enumerate(("grpo", "sft", "prepare")):
         path = tmp_path / f"{stage}.command"
-        path.write_text(f"run {stage} --seed 1 \n")
+        path.write_text(f"train {stage} --seed 1 --logger.wandb.key abc --rollout.max_new_tokens 64\n")
         os.utime(path, (1000 - age, 1000 - age))
     (tmp_path / "grpo.log").write_text("noise")
-    found = needed_to_repeat(metrics, None, tmp_path)["commands"]
-    assert list(found.items()) == [(stage, f"run {stage} --seed 1") for stage in ("prepare", "sft", "grpo")]
-
-
-def test_seeds_rewards_and_hashes_are_told(metrics, tmp_path):
     manifest = {"seed": 7, "source": "mine", "source_sha256": "ab"}
     (tmp_path / "cells.jsonl.manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "cellduality.json").write_text(json.dumps({"tasks": {"a": {"reward": "likelihood"}}}))
-    found = needed_to_repeat(metrics, tmp_path, None)
+    found = needed_to_repeat(metrics, tmp_path, tmp_path)
+    line = "train {} --seed 1 --logger.wandb.key *** --rollout.max_new_tokens 64"
+    assert list(found["commands"].items()) == [(stage, line.format(stage)) for stage in ("prepare", "sft", "grpo")]
     assert 7 in found["seeds"].values()
-    assert found["sources"] == ["mine", "ab"]
-    assert found["rewards"] == {"a": "likelihood"}
+    assert (found["sources"], found["rewards"]) == (["mine", "ab"], {"a": "likelihood"})
     (tmp_path / "cellduality.json").write_text("{")
     with refused("not-json"):
         needed_to_repeat(metrics, tmp_path, None)

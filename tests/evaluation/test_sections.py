@@ -1,23 +1,26 @@
-"""What is measured together: rows of one pair, and real cells of the very sets those rows are about."""
+"""What is measured together: rows of one pair, and real cells of the very sets those rows are about; external sets."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from cellduality_plugin.cell_sentences import Cell
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+from cellduality_plugin.evaluation.metrics.given import read_cells
 from cellduality_plugin.evaluation.predictions import PredictionSettings
-from cellduality_plugin.evaluation.real_cells import read_cells
 from cellduality_plugin.evaluation.report import read_metrics, write_report
-from cellduality_plugin.evaluation.sections import read_sections, rows_by_section
+from cellduality_plugin.evaluation.sections import COARSE_FILE, read_sections, read_shared_types, rows_by_section
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.tasks import TASKS, get_task
 from data_prep.rows import eval_rows
+from tests.evaluation.conftest import RuleDecoder, open_expert, write_model
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
@@ -62,18 +65,15 @@ def test_a_reference_holds_cells_of_the_sets_its_rows_are_about_and_no_others(se
 
 def test_no_split_is_its_own_floor(two_sources: Path, read, sections) -> None:
     split_of = {row["id"]: row["split"] for row in read_jsonl(two_sources / "cells.jsonl")}
-
-    def splits(cells) -> set[str]:
-        return {split_of[name] for name in cells.ids} if cells else set()
-
-    for split, floor, found in (
-        ("test", "validation", sections),
-        ("validation", "test", read(two_sources, "validation")),
-    ):
+    validation = read(two_sources, "validation")
+    for split, floor, found in (("test", "validation", sections), ("validation", "test", validation)):
         for key, reference in ((key, section.reference) for key, section in found.items()):
-            own = ({"ood"}, set()) if key.endswith("@ood") else ({split}, {floor})
-            assert splits(reference.train) == {"train"}
-            assert (splits(reference.held_out), splits(reference.others)) == own
+            train, held_out, others = (
+                {split_of[name] for name in cells.ids} if cells else set()
+                for cells in (reference.train, reference.held_out, reference.others)
+            )
+            assert train == {"train"}
+            assert (held_out, others) == (({"ood"}, set()) if key.endswith("@ood") else ({split}, {floor}))
             assert len(reference.other_points) == len(reference.others or ())
 
 
@@ -141,9 +141,7 @@ def test_every_answer_counts_in_the_section_of_its_row_and_baselines_in_those_of
     assert {own["metrics"][f"{key}/{name}"]["value"] for key, name in right} == {1}
 
 
-def test_a_pair_of_ones_own_is_measured_by_its_dual_alone(
-    data: Path, model: Path, tmp_path: Path, vocabulary, decode_by
-) -> None:
+def test_a_pair_of_ones_own_is_measured_by_its_dual_alone(data: Path, model: Path, tmp_path: Path, vocabulary) -> None:
     """Genes for genes: neither labels to be right about nor cells of a condition."""
     mine = get_task("my_pair.py:DropoutRecovery", Path(__file__).parents[1] / "stack")
     rng = np.random.default_rng(0)
@@ -156,7 +154,7 @@ def test_a_pair_of_ones_own_is_measured_by_its_dual_alone(
     settings = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), components=5, resamples=10)
     found = evaluate(
         {"SFT": model}, data, "test", tmp_path / "run", settings, tasks={mine.name: mine},
-        opener=lambda _: nullcontext(decode_by(rule)),
+        opener=lambda _: nullcontext(RuleDecoder(rule)),
     )  # fmt: skip
     assert found["columns"]["SFT"]["metrics"].keys() == {
         "dropout_recovery/dual_similarity", "dropout_recovery/dual_given_truth",
@@ -181,3 +179,135 @@ def test_points_are_all_cells_of_sections_that_write_them(run_of_two: Path, sect
     columns = ("training cells", "real cells", "GRPO")
     keys = [(key, column) for key in (GENERATION, RESPONSE, f"{RESPONSE}@ood") for column in columns]
     assert counts == dict(zip(keys, [90, 30, 60, 64, 48, 96, 64, 32, 64], strict=True))
+
+
+ANNOTATION = "cell_type_annotation"
+FAR = f"{ANNOTATION}@far"
+FAR_SETTINGS = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), components=5, resamples=20)
+SHARED_TYPES = {
+    "training": {"made": {"B": "B lineage", "NK": "cytotoxic", "T": "cytotoxic"}},
+    "foreign": {"far": {"bee": "B lineage", "killer": "cytotoxic"}},
+}
+COUNTS = {("bee", 0): 6, ("killer", 1): 8, ("killer", 2): 4}
+"""Foreign cells by label and by the training type whose genes they have."""
+
+
+def add_foreign(folder: Path, vocabulary, types=SHARED_TYPES) -> Path:
+    """Add a foreign set to a prepared folder; some of its killers look like T cells, which is as good."""
+    rng, cells = np.random.default_rng(2), []
+    for (label, block), count in COUNTS.items():
+        for number in range(count):
+            genes = tuple(f"G{12 * block + place}" for place in rng.permutation(12)[:8])
+            cells.append(Cell(f"far/{label}{block}-{number}", genes, {"cell_type": label}))
+    rows = [{"id": c.id, "split": "ood", "labelled": False, "genes": list(c.genes), **c.obs} for c in cells]
+    write_jsonl(folder / "cells.jsonl", [*read_jsonl(folder / "cells.jsonl"), *rows])
+    held_out = folder / "eval_ood.jsonl"
+    asked = eval_rows(cells, [TASKS[ANNOTATION]], vocabulary, hidden=0.25, rng=rng)
+    write_jsonl(held_out, [*(read_jsonl(held_out) if held_out.is_file() else []), *asked])
+    (folder / COARSE_FILE).write_text(json.dumps(types))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def far(one_source: Path, vocabulary, tmp_path_factory) -> Path:
+    """A prepared folder of one source and a foreign set. Not to be changed."""
+    return add_foreign(Path(shutil.copytree(one_source, tmp_path_factory.mktemp("far") / "data")), vocabulary)
+
+
+@pytest.fixture(scope="module")
+def far_run(far: Path) -> Path:
+    """What an evaluation of the expert writes about them. Not to be changed."""
+    evaluate(
+        {"SFT": write_model(far.parent / "model")}, far, "test", far.parent / "run", FAR_SETTINGS, opener=open_expert
+    )
+    return far.parent / "run"
+
+
+@pytest.fixture
+def far_metrics(far_run: Path):
+    return json.loads((far_run / "metrics.json").read_text())
+
+
+def values(metrics, column: str) -> dict[str, float]:
+    found = metrics["columns"][column]["metrics"]
+    return {key.partition("/")[2]: metric["value"] for key, metric in found.items() if key.startswith(f"{FAR}/")}
+
+
+def test_an_expert_on_the_training_labels_is_right_about_the_shared_types(far_run, far_metrics, tmp_path) -> None:
+    found = values(far_metrics, "SFT")
+    assert found.keys() == {
+        "coarse_accuracy", "coarse_macro_f1", "dual_similarity", "coarse_sampled_accuracy",
+        "coarse_sampled_macro_f1", "coarse_majority_accuracy", "sampled_dual_similarity",
+    }  # fmt: skip
+    assert {value for key, value in found.items() if key.startswith("coarse")} == {1}
+    assert 0 < found["dual_similarity"] <= 1
+    metric = far_metrics["columns"]["SFT"]["metrics"][f"{FAR}/coarse_accuracy"]
+    assert (metric["n"], metric["interval"]) == (18, [1, 1])
+    assert metric["note"] == "by the types that both sets share: B lineage, cytotoxic"
+    confusion = {"labels": ["B lineage", "cytotoxic"], "counts": [[6, 0, 0], [0, 12, 0]]}
+    assert far_metrics["columns"]["SFT"]["confusion"][FAR] == confusion
+    assert COARSE_FILE in far_metrics["provenance"]["data"]
+    assert values(far_metrics, "logistic regression")["coarse_accuracy"] == 1
+    assert values(far_metrics, "majority") == pytest.approx({"coarse_accuracy": 6 / 18, "coarse_macro_f1": 0.25})
+    assert values(far_metrics, "real cells") == {}
+    console = Console(width=80, record=True)
+    console.print(table(far_metrics))
+    lines = [line.strip() for line in console.export_text().splitlines()]
+    for name in ("shared-type accuracy ↑", "shared-type macro-F1 ↑"):
+        assert lines[lines.index(name) + 1].startswith("far  ")
+    assert "cell type annotation, far" in write_report(far_run, tmp_path / "report.html").read_text()
+
+
+def test_every_label_of_a_shared_type_is_as_good_and_an_answer_without_one_is_wrong(data, vocabulary, tmp_path) -> None:
+    add_foreign(data, vocabulary, {**SHARED_TYPES, "training": {"made": {"B": "B lineage", "NK": "cytotoxic"}}})
+    right = {"NK": 12 / 18, "T": 0, "bee": 0}  # the last is no label that was taught
+    models = {name: write_model(tmp_path / name) for name in right}
+    for name, model in models.items():
+        (model / "model.safetensors").write_text(f"always says {name}")
+    metrics = evaluate(
+        models, data, "test", tmp_path / "run", FAR_SETTINGS,
+        opener=lambda model: nullcontext(RuleDecoder(lambda request: model.name)),
+    )  # fmt: skip
+    assert {name: values(metrics, name)["coarse_accuracy"] for name in right} == pytest.approx(right)
+    assert metrics["columns"]["T"]["confusion"][FAR]["counts"] == [[0, 0, 6], [0, 0, 12]]
+
+
+def test_held_out_kinds_and_foreign_sets_are_sections_of_their_own(two_sources, vocabulary, tmp_path) -> None:
+    folder = add_foreign(Path(shutil.copytree(two_sources, tmp_path / "both")), vocabulary)
+    settings = EvaluationSettings(components=5, neighbours=(3,), resamples=10, rows=7)
+    found = {s.key: s for s in read_sections(folder, "test", TASKS, vocabulary, settings)}
+    parts = {key.partition("@")[2] for key in found}
+    assert parts == {"", "ood", "far"}
+    assert list(found)[-1] == FAR
+    assert len(found[FAR].rows) == 7
+    for key, section in found.items():
+        names = {row.partition("/")[0] for _, row in section.rows}
+        assert (names == {"far"}) == (key == FAR)
+        held_out = {name.partition("/")[0] for name in section.reference.held_out.ids}
+        assert held_out == names
+        assert (section.shared is None) == (key != FAR)
+    assert {name.partition("/")[0] for name in found[FAR].reference.train.ids} == {"made"}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{", "unreadable-file"),
+        (json.dumps({"training": SHARED_TYPES["training"]}), "unreadable-file"),
+        (json.dumps({"training": {"made": ["B"]}, "foreign": {}}), "unreadable-file"),
+        (json.dumps({"training": {"one": {"B": "x"}, "two": {"B": "y"}}, "foreign": {}}), "ambiguous-label"),
+    ],
+)
+def test_a_malformed_file_is_refused(text: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / COARSE_FILE).write_text(text)
+    with refused(code) as error:
+        read_shared_types(tmp_path / COARSE_FILE)
+    assert error.value.where == str(tmp_path / COARSE_FILE)
+
+
+def test_gold_that_nobody_shares_is_told(data, vocabulary, model: Path, tmp_path: Path) -> None:
+    add_foreign(data, vocabulary, {**SHARED_TYPES, "foreign": {"far": {"bee": "B lineage"}}})
+    with refused("no-shared-type") as error:
+        evaluate({"SFT": model}, data, "test", tmp_path / "run", FAR_SETTINGS, opener=open_expert)
+    assert "killer" in error.value.what
+    assert not (tmp_path / "run" / "metrics.json").exists()

@@ -14,7 +14,7 @@ import scanpy
 from huggingface_hub import metadata_load
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.checkpoints import model_hash
+from cellduality_plugin.evaluation.predictions import model_hash
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.card import write_card

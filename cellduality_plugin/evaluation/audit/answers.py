@@ -1,4 +1,4 @@
-"""Answers of known worth about one cell: what a reward is put to the test with."""
+"""What is put to the test, and with what: ways to pay a task, and answers of known worth about one cell."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import Genes, OneOf
+from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.similarity import rank_weighted_jaccard, rank_weights
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
@@ -28,6 +29,25 @@ the question itself; the true answer of a cell drawn at random, whatever its con
 
 RewardName: TypeAlias = "str | Mapping[str, float]"
 """A product of kinds, or {such a product: weight}."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to pay a task, in the words of :class:`cellduality_plugin.config.TaskSettings`."""
+
+    reward: RewardName
+    hidden: float | None = None  # the share of a cell's genes that the dual rebuilds; None: the split of the row
+    traces: int = 0
+
+    @property
+    def title(self) -> str:
+        """The name in tables, such as ``posterior, 25 % hidden, 4 traces``."""
+        parts = [shortened(self.reward, ":")]
+        if self.hidden is not None:
+            parts.append(f"{'all' if self.hidden == 1 else f'{100 * self.hidden:g} %'} hidden")
+        if self.traces:
+            parts.append(f"{self.traces} trace{'s' if self.traces > 1 else ''}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -76,13 +96,15 @@ def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list
 
     A CellDualityError if there is no such file (of a folder of an older version), or no row of ``tasks`` in it.
     """
-    path = data / FILE
+    path, found = data / FILE, dict[str, list[Example]]()
     if not path.is_file():
         hint = "prepare the data again (cellduality data prepare)"
         raise CellDualityError("no cells to audit", code="missing-audit-rows", where=str(path), hint=hint)
     every = [Example.from_label(row.get("label", "")) for row in read_jsonl(path)]
-    asked = [name for name, task in tasks.items() if isinstance(task.answer, OneOf | Genes)]
-    found = {name: own for name in asked if (own := [each for each in every if each.task == name])}
+    for name, task in tasks.items():
+        own = [each for each in every if each.task == name]
+        if own and isinstance(task.answer, OneOf | Genes):
+            found[name] = own
     if not found:
         what, hint = f"no row of {', '.join(tasks)}", "prepare the data again, with --audit-cells above 0"
         raise CellDualityError(what, code="empty-audit-rows", where=str(path), hint=hint)
@@ -137,7 +159,7 @@ class NearestCells:
                 weights[self._places[gene]] = weight
 
     def share_near(self, answer: Sequence[str], condition: Value, without: Value) -> float:
-        """Return how many of the :data:`NEIGHBOURS` nearest cells by RWJS are of ``condition``, as a share in [0, 1].
+        """Return the share, in [0, 1], of ``condition`` among the :data:`NEIGHBOURS` nearest cells by RWJS.
 
         Cells of the genes ``without`` do not count: the true one must not vouch for itself.
         """

@@ -50,7 +50,7 @@ def checkpoint_players(
 ) -> Iterator[Players]:
     """Open the players over the checkpoint in ``model``; raises as :func:`.offline.served_model`.
 
-    Answers are sampled at ``temperature``. Every draw has a seed of its own that follows from ``seed``. ``backend`` is
+    Answers are sampled at ``temperature``, every draw by a seed of its own that follows from ``seed``. ``backend`` is
     ``"vllm"`` or ``"transformers"``, with nothing to start.
     """
     if backend == "transformers":
@@ -133,15 +133,11 @@ class Remembering:
                 result = failure
             finally:
                 seconds = self._tick(-1) - begun
-        return result, np.array([1.0, *self._tokens(question, result), seconds])
-
-    def _tokens(self, question: Question, result: Any) -> tuple[int, int]:
-        """Return how many were read and written."""
         if isinstance(result, PolicyError):
-            return 0, 0
+            return result, np.array([1.0, 0.0, 0.0, seconds])
         scored, count = question.given + (question.response or ""), self._players.response_tokens
-        written = count(result) + 1 if isinstance(result, str) else 1
-        return self._players.prompt_tokens(question.prompt) + (count(scored) if scored else 0), written
+        read = self._players.prompt_tokens(question.prompt) + (count(scored) if scored else 0)
+        return result, np.array([1.0, read, count(result) + 1 if isinstance(result, str) else 1, seconds])
 
     def _tick(self, more: int) -> float:
         """Return the seconds that a call which was under way from the beginning is charged up to now."""

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from cellduality_plugin.evaluation.audit.contenders import Contender, Floats, Judged
+from cellduality_plugin.evaluation.audit.answers import Case, Contender, Kind
 from cellduality_plugin.evaluation.audit.engine import COSTS
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
 from cellduality_plugin.examples import Value
 
 NOTHING = float("nan")
+
+Floats: TypeAlias = NDArray[np.float64]
+"""Rewards of one cell are answers x masks, or answers x blocks of masks."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The rewards of one cell's candidates and samples: answers x masks, in the order of the case and of the group."""
+
+    case: Case
+    candidates: Floats
+    samples: Floats
+    costs: Floats  # by COSTS, of the samples under all masks, asked as training asks
+    failed: float  # the share of their duals that gave no verdict
+
+    def of(self, *kinds: Kind) -> Floats:
+        """Return the rewards of the candidates of ``kinds``: answers x masks."""
+        return self.candidates[[place for place, (kind, _) in enumerate(self.case.candidates) if kind in kinds]]
 
 
 @dataclass(frozen=True)
@@ -91,30 +110,22 @@ def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """
     cases = [each.case for each in judged]
     labels = sorted({str(value) for case in cases for _, value in case.candidates})
-
-    def shares(choices: Sequence[Mapping[Value, float]]) -> list[float]:
-        return [sum(float(choice.get(label, 0.0)) / len(choices) for choice in choices) for label in labels]
-
-    def best_paid(each: Judged) -> list[dict[Value, float]]:
-        named = [value for kind, value in each.case.candidates if kind in ("true", "wrong")]
-        blocks = in_blocks(each.of("true", "wrong"), how.masks).T
-        return [best(dict(zip(named, rewards, strict=True))) for rewards in blocks]
-
-    def products(each: Judged) -> list[dict[Value, float]]:
-        return [product(each.case.values, block) for block in in_blocks(each.samples, how.masks).T]
-
-    gold = np.array([shares([{case.gold: 1.0}]) for case in cases])
-    picked = {
-        "choice": np.array([shares(best_paid(each)) for each in judged]),
-        "policy": np.array([shares([{} if case.greedy is None else {case.greedy: 1.0}]) for case in cases]),
-        "majority": np.array([shares([product(case.values)]) for case in cases]),
-        "product": np.array([shares(products(each)) for each in judged]),
+    choices: dict[str, list[list[Mapping[Value, float]]]] = {
+        "choice": [[best(paid) for paid in _paid(each, how)] for each in judged],
+        "policy": [[{} if case.greedy is None else {case.greedy: 1.0}] for case in cases],
+        "majority": [[product(case.values)] for case in cases],
+        "product": [[product(e.case.values, block) for block in in_blocks(e.samples, how.masks).T] for e in judged],
     }
-    right = {way: (gold * found).sum(axis=1) for way, found in picked.items()}
+
+    def shares(found: Sequence[Mapping[Value, float]]) -> list[float]:
+        return [sum(float(choice.get(label, 0.0)) / len(found) for choice in found) for label in labels]
 
     def gain(gold: Floats, after: Floats, before: Floats) -> float:
         return shared_macro_f1(gold, after) - shared_macro_f1(gold, before)
 
+    gold = np.array([shares([{case.gold: 1.0}]) for case in cases])
+    picked = {way: np.array([shares(found) for found in own]) for way, own in choices.items()}
+    right = {way: (gold * found).sum(axis=1) for way, found in picked.items()}
     return {
         **{f"{way}_accuracy": how.mean(found) for way, found in right.items()},
         **{f"{way}_macro_f1": how.over(shared_macro_f1, gold, found) for way, found in picked.items()},
@@ -122,6 +133,13 @@ def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
         "product_gain_macro_f1": how.over(gain, gold, picked["product"], picked["majority"]),
         "score_of_cells": right["product"].tolist(),
     }
+
+
+def _paid(each: Judged, how: Counting) -> list[dict[Value, float]]:
+    """Return the reward of every label, block by block."""
+    named = [value for kind, value in each.case.candidates if kind in ("true", "wrong")]
+    blocks = in_blocks(each.of("true", "wrong"), how.masks).T
+    return [dict(zip(named, rewards.tolist(), strict=True)) for rewards in blocks]
 
 
 def _within_groups(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
@@ -164,12 +182,9 @@ def _worth(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     ``shuffled``: the true answer of a random other cell. ``observed_only``: an answer that adds nothing to what the
     question shows, which is a copy of the list it shows, or else wrong answers on average.
     """
-
-    def paid(kind: Any) -> Floats:
-        return np.array([_mean(each.of(kind).ravel()) for each in judged])
-
-    true, shuffled, copied = paid("true"), paid("another's"), paid("copied")
-    bare = np.where(np.isnan(copied), paid("wrong"), copied)
+    kinds: tuple[Kind, ...] = ("true", "another's", "copied", "wrong")
+    true, shuffled, copied, wrong = (np.array([_mean(each.of(kind).ravel()) for each in judged]) for kind in kinds)
+    bare = np.where(np.isnan(copied), wrong, copied)
     columns = {
         "true_reward": true, "shuffled_reward": shuffled, "observed_only_reward": bare,
         "gain_over_shuffled": true - shuffled, "gain_over_observed_only": true - bare,
@@ -178,20 +193,14 @@ def _worth(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
 
 
 def in_blocks(rewards: Floats, masks: int) -> Floats:
-    """Return the mean rewards over every ``masks`` masks: answers x blocks. Masks that fill no block are left out.
-
-    One block is what a rollout of training is paid, where rows hold ``masks`` masks.
-    """
+    """Return the mean rewards over every ``masks`` masks: answers x blocks. Masks that fill no block are left out."""
     size = min(masks, rewards.shape[1])
     blocks = rewards.shape[1] // size
     return np.asarray(rewards[:, : blocks * size].reshape(len(rewards), blocks, size).mean(axis=2))
 
 
 def pairwise_auc(true: Floats, wrong: Floats) -> float:
-    """Return the share of (true, wrong) pairs in which the true answer is paid more, ties half, in [0, 1].
-
-    Best value 1; chance gives 0.5. NaN if either is empty.
-    """
+    """Return the share of (true, wrong) pairs in which the true answer is paid more, ties half; NaN without any."""
     gaps = true[:, None] - wrong[None, :]
     return float(np.mean((gaps > 0) + 0.5 * (gaps == 0))) if gaps.size else NOTHING
 
@@ -204,10 +213,10 @@ def best(scores: Mapping[Value, Any]) -> dict[Value, float]:
 
 
 def product(answers: Sequence[Value | None], rewards: Sequence[float] | Floats | None = None) -> dict[Value, float]:
-    """Return the answer of a group whose votes times reward are most, as :func:`best` does.
+    """Return the answer of a group whose votes times reward are most, as :func:`best` does: to it training leads.
 
-    What a policy that answers so is led to by training on the reward. Where products are equal, 0 among them, votes
-    decide: without rewards it is the majority. Answers that could not be read do not vote.
+    Where products are equal, 0 among them, votes decide: without rewards it is the majority. What cannot be read has no
+    vote.
     """
     paid: dict[Value, list[float]] = {}
     for answer, reward in zip(answers, [0.0] * len(answers) if rewards is None else rewards, strict=True):
@@ -219,8 +228,7 @@ def product(answers: Sequence[Value | None], rewards: Sequence[float] | Floats |
 def shared_macro_f1(gold: Floats, picked: Floats) -> float:
     """Return the macro-F1 over the labels present in ``gold``, in [0, 1], of choices that several labels may share.
 
-    Best value 1. Both are cells x labels: 1 for the true label; each label's share of the choice, 0 for all where none
-    was made.
+    Both are cells x labels: 1 for the true label; each label's share of the choice, 0 for all where none was made.
     """
     there, hits = gold.sum(axis=0), (gold * picked).sum(axis=0)
     present = there > 0
@@ -241,10 +249,7 @@ def zero_variance(rewards: Floats, least: float = 0.0) -> float:
 
 
 def signal_to_noise(rewards: Sequence[Floats]) -> float | None:
-    """Return the variance over answers of the mean reward over masks, over the mean variance over masks.
-
-    The higher the better; None where there is one mask alone, or no noise.
-    """
+    """Return the variance over answers by the mean variance over masks; None of one mask alone, or without noise."""
     several = [cell for cell in rewards if cell.shape[1] > 1 and len(cell) > 1]
     noise = float(np.mean([np.var(cell, axis=1, ddof=1).mean() for cell in several])) if several else 0.0
     if not noise:

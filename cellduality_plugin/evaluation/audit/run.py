@@ -1,8 +1,9 @@
-"""One audit: a checkpoint, labelled cells, several rewards; the content of audit.json."""
+"""One audit: a checkpoint, labelled cells, several rewards and ways to pay by them; the content of audit.json."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -10,36 +11,32 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import AuditSettings, NearestCells, make_cases, read_audit_rows
-from cellduality_plugin.evaluation.audit.contenders import (
-    CONFIGURED,
-    Contender,
-    ask_policy,
-    check_reward,
-    contenders_for,
-    judge,
-    scorer_of,
-)
-from cellduality_plugin.evaluation.audit.engine import Players, Remembering
-from cellduality_plugin.evaluation.audit.findings import Counting, finding
+from cellduality_plugin.evaluation.audit import answers
+from cellduality_plugin.evaluation.audit.answers import AuditSettings, Case, Contender, NearestCells, RewardName
+from cellduality_plugin.evaluation.audit.engine import Account, Players, Remembering
+from cellduality_plugin.evaluation.audit.findings import Counting, Judged, finding
 from cellduality_plugin.evaluation.audit.verdicts import verdict
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, read_versioned
 from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.policies.base import Memo, Policy, PolicyError
 from cellduality_plugin.reward_names import shortened
+from cellduality_plugin.rewards import REWARDS, get_reward
+from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.vocabulary import Vocabulary
 
 FORMAT, VERSION = "cellduality-audit", 2
+CONFIGURED = "configured"
+"""Stands for the reward that the configuration gives a task."""
 
-Audited: TypeAlias = Mapping[DualTask, tuple[Sequence[Example], Sequence[Contender]]]
-"""The rows of each task, and the contenders for it."""
 Result = TypeVar("Result")
 
 
@@ -53,14 +50,19 @@ def audit(
     opened, a CellDualityError if there is no such file, no row of a configured task in it, or a reward cannot judge any
     task.
     """
-    wanted, begun, vocabulary = _check(data, config, settings), time.monotonic(), config.load_vocabulary()
-    findings: list[dict[str, Any]] = []
+    begun, vocabulary, findings = time.monotonic(), config.load_vocabulary(), list[dict[str, Any]]()
+    tasks, asked = config.load_tasks(), (settings.rewards, settings.hidden, settings.traces)
+    wanted = {
+        tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, *asked))
+        for name, rows in answers.read_audit_rows(data, tasks).items()
+    }
+    _refuse_unfit(wanted, config, settings.rewards)
 
     async def all_tasks(players: Players) -> None:
         memory = Remembering(players, timeout=config.dual.timeout_seconds)
         for task, (rows, contenders) in wanted.items():
             rng = np.random.default_rng([settings.seed, *task.name.encode()])
-            cases = make_cases(task, rows, vocabulary, settings, rng)
+            cases = answers.make_cases(task, rows, vocabulary, settings, rng)
             real = None if cases[0].names_a_label else NearestCells(rows)
             asking = (ask_policy(case, real, players, settings.samples, vocabulary) for case in cases)
             cases = await _gathered(f"{task.name} answers", asking)
@@ -89,22 +91,102 @@ def audit(
     }
 
 
-def _check(data: Path, config: Config, settings: AuditSettings) -> Audited:
-    """Return what will be audited; raises as :func:`audit` does."""
-    tasks, how = config.load_tasks(), (settings.rewards, settings.hidden, settings.traces)
-    wanted = {
-        tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, *how))
-        for name, rows in read_audit_rows(data, tasks).items()
-    }
+def contenders_for(
+    task: DualTask,
+    row: Example,
+    config: Config,
+    rewards: Sequence[RewardName] = (),
+    hidden: Sequence[float] = (),
+    traces: Sequence[int] = (),
+) -> list[Contender]:
+    """Return every combination of rewards, hidden shares and traces that makes sense for ``task``, each once.
+
+    No ``rewards`` are :data:`CONFIGURED` and the ``audited`` kinds, the ground truth last; those that cannot judge the
+    task are left out, and an unknown name is a CellDualityError. No shares or traces are those of the configuration.
+    Shares are for tasks that hide genes, as any ``row`` shows, traces for rewards that read log-probabilities.
+    """
+    settings, found = config.tasks[task.name], list[Contender]()
+    hides = any(task.hide(row, share) != row for share in (0.5, 1.0))
+    audited = (kind for kind, each in REWARDS.items() if each.audited)
+    for asked in rewards or (CONFIGURED, *sorted(audited, key=lambda kind: REWARDS[kind].needs_gold)):
+        name = settings.reward if asked == CONFIGURED else asked
+        reward = get_reward(name, config.folder)
+        with contextlib.suppress(CellDualityError):
+            _check_reward(name, task, config)
+            shares: Sequence[float | None] = (hidden if hides and reward.asks_dual else ()) or [settings.hidden]
+            counts = (traces if reward.asks_dual and reward.asks_log_probs else ()) or [settings.traces]
+            found += [Contender(name, share, count) for share, count in itertools.product(shares, counts)]
+    return [each for place, each in enumerate(found) if each not in found[:place]]
+
+
+def _check_reward(name: RewardName, task: DualTask, config: Config) -> None:
+    config.with_tasks({task.name: {"reward": name}}).load_rewards({task.name: task})
+
+
+def _refuse_unfit(
+    wanted: Mapping[DualTask, tuple[Any, Sequence[Contender]]], config: Config, rewards: Sequence[RewardName]
+) -> None:
+    """Raise for the first of ``rewards`` that is among the contenders of no task, and say why."""
     fit = [CONFIGURED, *(contender.reward for _, contenders in wanted.values() for contender in contenders)]
-    for reward in (each for each in settings.rewards if each not in fit):
+    for reward in (each for each in rewards if each not in fit):
         try:
-            check_reward(reward, next(iter(wanted)), config)
+            _check_reward(reward, next(iter(wanted)), config)
         except CellDualityError as error:
             names = ", ".join(task.name for task in wanted)
             what = f"{shortened(reward, ':')} can judge none of {names}: {error.what}"
             raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint) from error
-    return wanted
+
+
+def scorer_of(config: Config, task: str, contender: Contender) -> Scorer:
+    """Return the scorer of a run in which ``task`` is paid as ``contender`` has it, and nothing else changes.
+
+    A CellDualityError if there is no such reward, or it cannot judge the task.
+    """
+    settings = config.tasks[task].model_copy(update=asdict(contender))
+    # A queue of calls is an audit's own doing: each of them is bounded where it is made.
+    dual = config.dual.model_copy(update={"timeout_seconds": 86_400.0})
+    return Scorer(config.model_copy(update={"tasks": {task: settings}, "dual": dual}))
+
+
+async def judge(scorer: Scorer, case: Case, memory: Remembering) -> Judged:
+    """Return what ``scorer`` pays for the candidates of ``case`` and for the policy's own answers."""
+    texts = [case.task.answer_response(value) for _, value in case.candidates]
+
+    async def under(split: Example) -> tuple[list[float], list[float], Any, float]:
+        group = scorer.group(split.to_label())
+        group.memo = Memo()  # charged for all it asks, whatever other groups have asked
+        account = Account(memory)
+        sampled = await scorer.score_all(case.samples, group, account)
+        # Candidates are no group: each is scored on its own.
+        known = await asyncio.gather(*(scorer.score(text, group, Account(memory)) for text in texts))
+        failed = [each.logs["dual_failed"] for each in sampled] or [0.0]
+        return [s.reward for s in sampled], [s.reward for s in known], account.costs, float(np.mean(failed))
+
+    found = await asyncio.gather(*map(under, case.splits))
+    sampled, known, costs, failed = zip(*found, strict=True)
+    of_candidates, of_samples = (np.array(each, dtype=float).T for each in (known, sampled))
+    return Judged(case, of_candidates, of_samples, np.sum(costs, axis=0), float(np.mean(failed)))
+
+
+async def response(policy: Policy, prompt: str) -> str:
+    """Return the response to ``prompt``, or an empty one, in which nothing can be read, where there is none."""
+    try:
+        return await policy.generate(prompt)
+    except PolicyError:
+        return ""
+
+
+async def ask_policy(
+    case: Case, real: NearestCells | None, players: Players, samples: int, vocabulary: Vocabulary
+) -> Case:
+    """Return ``case`` with the policy's own answers to its question; the likeliest one of a label alone."""
+    prompt = case.task.primal_prompt(case.example.inputs, vocabulary)
+    first = int(case.names_a_label)
+    asked = [*[players.greedy] * first, *[players.sampler] * samples]
+    texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
+    values = [case.task.parse_answer(text, vocabulary).value for text in texts]
+    greedy, drawn = values[0] if first else None, values[first:]
+    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=answers.truths(case, drawn, real))
 
 
 async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.audit.contenders import Contender
+from cellduality_plugin.evaluation.audit.answers import Contender
 from cellduality_plugin.evaluation.audit.findings import Counting
-from cellduality_plugin.evaluation.tables import section_title
+from cellduality_plugin.evaluation.tables import markdown, section_title
 from cellduality_plugin.rewards import get_reward
 
 Finding: TypeAlias = Mapping[str, Any]
@@ -119,11 +119,10 @@ def choices(content: Mapping[str, Any], config: Config) -> dict[str, dict[str, A
 def choose(findings: Sequence[Finding], how: Counting) -> dict[str, Any]:
     """Return what a task is trained with: of the contenders graded ``agrees`` the one of the highest score.
 
-    That is the title of the ``reward``, empty if the task stays out, the ``contender`` (None), and ``why``. The score
-    is how right the group's votes times reward are, or how true the best paid cell of a group is. A contender whose
-    score does not differ clearly (the 95 % interval of the paired difference over cells holds 0) is preferred if it
-    asks the policy's own dual and the best does not; then one that takes fewer tokens (by more than :data:`AS_CHEAP`);
-    then the one of higher score. ``findings`` are of one task, on the same cells.
+    That is the title of the ``reward``, empty if the task stays out, the ``contender`` (None), and ``why``. Of those
+    whose score is no clearly other one (the 95 % interval of the paired difference over cells holds 0) one is preferred
+    that asks the policy's own dual if the best does not; then one that takes fewer tokens (by more than
+    :data:`AS_CHEAP`). ``findings`` are of one task, on the same cells.
     """
     fit = [found for found in findings if found["verdict"]["grade"] == "agrees"]
     if not fit:
@@ -172,11 +171,10 @@ def audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         findings = list(grouped)
         first, rows = findings[0], [_row(found) for found in findings]
         kept = [name for name in rows[0] if any(row.get(name, "–") != "–" for row in rows)]
-        heading = f"{first['n']} cells, {first['samples']} answers each"
+        heading, choice = f"{first['n']} cells, {first['samples']} answers each", ""
         if "majority_accuracy" in first:
             heading += f"; accuracy / macro-F1 of the policy's likeliest answer {_pair(first, 'policy')}, "
             heading += f"of the majority of a group {_pair(first, 'majority')}"
-        choice = ""
         if chosen := content.get("choice", {}).get(task):
             choice = f"{'Trained with ' + chosen['reward'] if chosen['reward'] else 'Stays out'}: {chosen['why']}"
         rows = [{name: row.get(name, "–") for name in kept} for row in rows]
@@ -226,16 +224,12 @@ def labels_line(content: Mapping[str, Any]) -> str:
 
 
 def audit_markdown(content: Mapping[str, Any]) -> str:
-    """Return ``content`` as a Markdown page, its tables aligned for the terminal."""
+    """Return ``content`` as a Markdown page."""
     parts = ["# Audit of rewards\n", labels_line(content) + "\n", LEGEND + "\n"]
     for section in audit_sections(content):
         parts += [f"## {section['name']}\n", f"{section['heading']}.\n"]
         parts += [f"**Choice.** {section['choice']}\n"] if section["choice"] else []
-        rows = section["rows"]
-        lines = [[cell.replace("|", "\\|") for cell in cells] for cells in (rows[0], *(row.values() for row in rows))]
-        widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-        lines.insert(1, ["-" * width for width in widths])
-        parts += [f"| {' | '.join(map(str.ljust, cells, widths))} |" for cells in lines]
+        parts.append(markdown([*section["rows"][0]], *([*row.values()] for row in section["rows"])))
         said = [(each["reward"], each["verdict"]) for each in section["findings"]]
         parts += ["", *(f"- **{reward}** ({it['grade']}): {it['words']}" for reward, it in said), ""]
     return "\n".join(parts)

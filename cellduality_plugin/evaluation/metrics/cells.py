@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from cellduality_plugin.evaluation import distances
-from cellduality_plugin.evaluation.distances import Matrix
-from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Cells, Pair, Places
+from cellduality_plugin.evaluation.distances import RESAMPLES, Matrix
+from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, NEIGHBOURS, Cells, Pair, Places
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement, group, metric
-from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval, mean_of
-from cellduality_plugin.evaluation.real_cells import NEIGHBOURS
+from cellduality_plugin.evaluation.metrics.statistics import CENTRED, centred_interval, mean_of
 
 POSITIVE = (0.0, None)
 MMD, SCFID = "MMD^2, biased V-statistic, mean over draws", "Fréchet distance of normal distributions, squared"
@@ -67,9 +66,10 @@ def knn_agreement(cells: Cells) -> dict[int, Measurement]:
     estimator="share of an answer's words that are genes of the vocabulary, mean over answers, 0 if unreadable",
 )  # fmt: skip
 def validity(cells: Cells) -> Measurement:
-    answers = [(p, p.listed - p.unknown_words) for p in cells.answers or ()]
-    shares = [(p.id, genes / p.listed if p.listed and not p.failure else 0.0) for p, genes in answers]
-    return _form(cells, shares, of_real=1.0)
+    if cells.answers is None:
+        return Measurement(1.0, n=len(cells), note=BY_CONSTRUCTION)
+    shares = [((p.listed - p.unknown_words) / p.listed if p.listed and not p.failure else 0.0) for p in cells.answers]
+    return mean_of([(p.id, share) for p, share in zip(cells.answers, shares, strict=True)], cells.reference)
 
 
 @metric(
@@ -77,14 +77,10 @@ def validity(cells: Cells) -> Measurement:
     estimator="share of a cell's genes that repeat an earlier one, mean over answers that could be read",
 )  # fmt: skip
 def duplicates(cells: Cells) -> Measurement:
-    answers = [(p, p.listed - p.unknown_words) for p in cells.answers or () if not p.failure]
-    return _form(cells, [(p.id, p.repeated / genes) for p, genes in answers if genes > 0], of_real=0.0)
-
-
-def _form(cells: Cells, shares: Sequence[tuple[str, float]], of_real: float) -> Measurement:
     if cells.answers is None:
-        return Measurement(of_real, n=len(cells), note=BY_CONSTRUCTION)
-    return mean_of(shares, cells.reference)
+        return Measurement(0.0, n=len(cells), note=BY_CONSTRUCTION)
+    answers = [(p, p.listed - p.unknown_words) for p in cells.answers if not p.failure]
+    return mean_of([(p.id, p.repeated / genes) for p, genes in answers if genes > 0], cells.reference)
 
 
 @metric("mmd", "MMD²", "lower", bounds=(0.0, 2.0), estimator=MMD)
@@ -115,7 +111,8 @@ def gromov_wasserstein(cells: Cells) -> Measurement:
 
 @metric("scfid", "scFID", "lower", bounds=POSITIVE, estimator=f"{SCFID}, sample covariance, mean over draws")
 def scfid(cells: Cells) -> Measurement:
-    return _scfid(cells, _by_type(cells, more_than=cells.reference.points.shape[1]), shrinkage=False)
+    used = _by_type(cells, more_than=cells.reference.points.shape[1])
+    return _mean_distance(cells, used, distances.frechet, _scfid_resamples(cells))
 
 
 @metric(
@@ -123,7 +120,7 @@ def scfid(cells: Cells) -> Measurement:
     estimator=f"{SCFID}, Ledoit-Wolf covariance, mean over draws",
 )  # fmt: skip
 def scfid_shrunk(cells: Cells) -> Measurement:
-    return _scfid(cells, _by_type(cells), shrinkage=True)
+    return _mean_distance(cells, _by_type(cells), partial(distances.frechet, shrinkage=True), _scfid_resamples(cells))
 
 
 Used: TypeAlias = tuple[Sequence[Sequence[Pair]], str]
@@ -136,9 +133,8 @@ def _mmd(cells: Cells, used: Used) -> Measurement:
     return _mean_distance(cells, used, partial(distances.mmd, bandwidth=width), kernel=kernel)
 
 
-def _scfid(cells: Cells, used: Used, *, shrinkage: bool) -> Measurement:
-    count = RESAMPLES if cells.reference.points.shape[1] <= _MOST_DIMENSIONS else 0
-    return _mean_distance(cells, used, partial(distances.frechet, shrinkage=shrinkage), count)
+def _scfid_resamples(cells: Cells) -> int:
+    return RESAMPLES if cells.reference.points.shape[1] <= _MOST_DIMENSIONS else 0
 
 
 def _by_type(cells: Cells, more_than: int = 0) -> Used:

@@ -1,28 +1,151 @@
-"""What metrics of generated cells are given: the cells of one section, or real ones in their place."""
+"""What metrics are given: real cells, the space they are compared in, and the cells of one section beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import Counts, Matrix, in_order, resampled
-from cellduality_plugin.evaluation.metrics.statistics import RESAMPLES
+from cellduality_plugin.evaluation.embedding import Embedding
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import Reference, matched
+from cellduality_plugin.files import read_jsonl
 
+NEIGHBOURS = (10, 3, 5, 25)
+"""The k of the k-NN classifiers, the headline first."""
+LEAST_CELLS_OF_A_TYPE = 10  # on either side: types with fewer are left out of distances within types
+_REAL_DRAWS = 4
+
+Names: TypeAlias = Sequence[str] | NDArray[Any]
 Places: TypeAlias = NDArray[np.int64]
-Sample: TypeAlias = tuple[Matrix, Sequence[str]]
+Sample: TypeAlias = tuple[Matrix, NDArray[Any]]
 """Points, and the name of each."""
 Pair: TypeAlias = tuple[Matrix, Matrix, Counts]
 """The generated and the real cells of one name (or of all), and how often each is in every bootstrap sample."""
 
-LEAST_CELLS_OF_A_TYPE = 10  # on either side: types with fewer are left out of distances within types
-_REAL_DRAWS = 4
+
+@dataclass(frozen=True)
+class RealCells:
+    """Real cells of one split, an entry a cell in each column."""
+
+    genes: tuple[tuple[str, ...], ...]  # ranked, descending, unique
+    types: tuple[str, ...]  # the type, or whatever else is the label of a dual pair
+    labelled: tuple[bool, ...]  # whether supervised fine-tuning saw the label
+    ids: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()  # what was done to each cell; empty where that does not matter
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each cell is called: its type, with its state where there are states."""
+        if not self.states:
+            return self.types
+        return tuple(f"{kind}, {state}" for kind, state in zip(self.types, self.states, strict=True))
+
+    @property
+    def name_of(self) -> Mapping[str, str]:
+        """The name of a cell by its id."""
+        return dict(zip(self.ids, self.names, strict=False))
+
+    @property
+    def type_of(self) -> Mapping[str, str]:
+        """The type of a cell by its id."""
+        return dict(zip(self.ids, self.types, strict=False))
+
+    def grouped(self, keys: Iterable[Any], *, labelled: bool = False) -> dict[Any, list[tuple[str, ...]]]:
+        """Return the ranked genes by the key of each cell; with ``labelled`` those of labelled cells alone."""
+        found: dict[Any, list[tuple[str, ...]]] = {}
+        for key, genes, shown in zip(keys, self.genes, self.labelled, strict=True):
+            if shown or not labelled:
+                found.setdefault(key, []).append(genes)
+        return found
+
+    def by_state(self, *, labelled: bool = False) -> dict[tuple[str, str], list[tuple[str, ...]]]:
+        """Return the ranked genes by (type, state), see :meth:`grouped`."""
+        return self.grouped(zip(self.types, self.states, strict=True), labelled=labelled)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real cells in the declared space: what every column of the table is measured with."""
+
+    embedding: Embedding  # the space, and
+    bandwidth: float  # the kernel width, both from real training cells
+    held_out: RealCells  # of the split
+    points: NDArray[np.float64]
+    train: RealCells  # for the baselines
+    others: RealCells | None  # the floor of distances: of another split, nothing was fitted to them; None without any
+    other_points: NDArray[np.float64]
+    neighbours: tuple[int, ...]  # as NEIGHBOURS
+    seed: int  # of bootstrap intervals and of drawing real cells
+    resamples: int
+
+
+def read_cell_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a cells file; a CellDualityError if it is missing or a row lacks a field."""
+    rows = list(read_jsonl(path))
+    for number, row in enumerate(rows, start=1):
+        if missing := {"id", "split", "genes", "labelled"} - row.keys():
+            what, where = f"no {min(missing)!r} in the row", f"{path}:{number}"
+            raise CellDualityError(what, code="missing-field", where=where, hint="prepare the data again")
+    return rows
+
+
+def read_cells(
+    path: Path,
+    split: str,
+    *,
+    columns: Sequence[str] = ("cell_type",),
+    state: str = "",
+    sources: Collection[str] | None = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+) -> RealCells:
+    """Return the cells of ``split`` in a cells file, or in its ``rows``; a CellDualityError if there are none.
+
+    The label of a cell is in the first of ``columns`` that it has, its state, if that matters, in the column ``state``;
+    cells without are left out. ``sources`` are the sets to take (the first part of a cell's id), None for all.
+    """
+    chosen = [
+        row
+        for row in (read_cell_rows(path) if rows is None else rows)
+        if row["split"] == split
+        and not row.keys().isdisjoint(columns)
+        and (not state or state in row)
+        and (sources is None or row["id"].partition("/")[0] in sources)
+    ]
+    if not chosen:
+        wanted = " or ".join(columns) + (f" and {state}" if state else "")
+        what = f"no cell of split {split!r} has {wanted}"
+        raise CellDualityError(what, code="no-cells", where=str(path), hint="prepare the data again")
+    return RealCells(
+        tuple(tuple(row["genes"]) for row in chosen),
+        tuple(str(next(row[column] for column in columns if column in row)) for row in chosen),
+        tuple(bool(row["labelled"]) for row in chosen),
+        tuple(str(row["id"]) for row in chosen),
+        tuple(str(row[state]) for row in chosen) if state else (),
+    )
+
+
+def matched(labels: Names, wanted: Names, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
+    """Return the places of as many cells of each label as ``wanted`` holds, or of all there are if that is fewer.
+
+    ``rng`` draws them; without it the first ones are taken.
+    """
+    names = np.asarray(labels)
+    places = []
+    for label, count in sorted(Counter(wanted).items()):
+        found = np.flatnonzero(names == label)
+        places.append(found[:count] if rng is None else rng.permutation(found)[:count])
+    return np.sort(np.concatenate(places)) if places else np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -49,30 +172,34 @@ class Cells:
         made = sorted(predictions, key=lambda p: (p.id, p.sample, p.answer or ()))
         asked = {p.id: name_of.get(p.id, str(p.unknown)) for p in made}
         read, unread = [p for p in made if p.answer], [p for p in made if not p.answer]
-        genes, names = [tuple(p.answer or ()) for p in read], [asked[p.id] for p in read]
+        genes, names = [tuple(p.answer or ()) for p in read], np.array([asked[p.id] for p in read], dtype=str)
         points, samples = reference.embedding(genes), np.array([p.sample for p in read])
         real, against = _held_out([*asked.values()], reference)
-        draws = [(_sample(points, names, np.flatnonzero(samples == draw)), real) for draw in np.unique(samples)]
-        return cls(reference, genes, points, names, [p.id for p in (*read, *unread)], draws, f"against {against}", made)
+        draws = [((points[samples == draw], names[samples == draw]), real) for draw in np.unique(samples)]
+        rows = [p.id for p in (*read, *unread)]
+        return cls(reference, genes, points, names.tolist(), rows, draws, f"against {against}", made)
 
     @classmethod
     def of_real(cls, asked: Sequence[str], reference: Reference) -> Cells:
         """Return the real cells of the split, whose metrics are the ceiling, or floor, of those of generated ones.
 
-        Distances are those to as many other real cells, of the conditions that rows asked for; where no others are of
-        these types, of one half to the other.
+        Distances are to as many other real cells of the conditions ``asked`` for, or else of one half to the other.
         """
-        held_out, rng = reference.held_out, np.random.default_rng(reference.seed)
+        held_out, rng, others = reference.held_out, np.random.default_rng(reference.seed), reference.others
         real, against = _held_out(asked, reference)
-        if reference.others is None:
-            halves = [_halves(real[1], rng) for _ in range(_REAL_DRAWS)]
-            draws = [(_sample(*real, one), _sample(*real, other)) for one, other in halves]
-            against = f"one half of {against} against the other: fewer cells, hence more noise"
-        else:
-            names = reference.others.names
-            places = [matched(names, real[1], rng) for _ in range(_REAL_DRAWS)]
-            draws = [(_sample(reference.other_points, names, each), real) for each in places]
-            against = f"other real cells against {against}"
+        points, names = real
+        draws: list[tuple[Sample, Sample]] = []
+        for _ in range(_REAL_DRAWS):
+            if others is not None:
+                places = matched(others.names, names, rng)
+                draws.append(((reference.other_points[places], np.array(others.names, dtype=str)[places]), real))
+                continue
+            own = [rng.permutation(np.flatnonzero(names == name)) for name in np.unique(names)]
+            one = np.concatenate([each[: len(each) // 2] for each in own])
+            other = np.concatenate([each[len(each) // 2 : len(each) // 2 * 2] for each in own])
+            draws.append(((points[one], names[one]), (points[other], names[other])))
+        halved = f"one half of {against} against the other: fewer cells, hence more noise"
+        against = f"other real cells against {against}" if others is not None else halved
         return cls(reference, held_out.genes, reference.points, held_out.names, held_out.ids, draws, against)
 
     @cached_property
@@ -85,7 +212,7 @@ class Cells:
     def group_resamples(self) -> tuple[list[Places], list[Places]]:
         """Two independent bootstraps: how often each cell of each group is in every sample."""
         rng = np.random.default_rng(self.reference.seed)
-        one, other = ([resampled(len(own), rng, RESAMPLES) for own in self.groups] for _ in range(2))
+        one, other = ([resampled(len(own), rng) for own in self.groups] for _ in range(2))
         return one, other
 
     @cached_property
@@ -94,7 +221,18 @@ class Cells:
 
         Types without generated cells are left out. Real cells and their resamples are the same in every draw.
         """
-        return [_pairs(*draw, self.reference.seed, place) for place, draw in enumerate(self.draws)]
+        found: list[list[Pair]] = []
+        for draw, ((points, labels), (real, names)) in enumerate(self.draws):
+            kept = matched(labels, names)
+            points, labels = points[kept], labels[kept]
+            found.append([])
+            for place, name in enumerate(np.unique(names)):
+                one, other = in_order(points[labels == name]), in_order(real[names == name])
+                if len(one):
+                    ours = resampled(len(one), np.random.default_rng([self.reference.seed, draw, place]))
+                    theirs = resampled(len(other), np.random.default_rng([self.reference.seed, place]))
+                    found[-1].append((one, other, (ours, theirs)))
+        return found
 
     @cached_property
     def all_types(self) -> list[list[Pair]]:
@@ -109,31 +247,6 @@ class Cells:
 
 def _held_out(asked: Sequence[str], reference: Reference) -> tuple[Sample, str]:
     """Return held-out cells in the proportions of the names ``asked`` for, and what they are called."""
+    names = np.array(reference.held_out.names, dtype=str)
     chosen = matched(reference.held_out.names, asked, np.random.default_rng(reference.seed))
-    return _sample(reference.points, reference.held_out.names, chosen), f"{len(chosen)} real held-out cells"
-
-
-def _sample(points: Matrix, names: Sequence[str], places: Places) -> Sample:
-    return points[places], np.asarray(names, dtype=str)[places].tolist()
-
-
-def _halves(names: Sequence[str], rng: np.random.Generator) -> tuple[Places, Places]:
-    """Return the places of two halves, with equally many cells of each name in either."""
-    own = [rng.permutation(np.flatnonzero(np.asarray(names) == name)) for name in sorted(set(names))]
-    one = [places[: len(places) // 2] for places in own]
-    other = [places[len(places) // 2 : 2 * (len(places) // 2)] for places in own]
-    return np.concatenate(one), np.concatenate(other)
-
-
-def _pairs(ours: Sample, theirs: Sample, seed: int, draw: int) -> list[Pair]:
-    names = np.asarray(theirs[1], dtype=str)
-    kept = matched(ours[1], names.tolist())
-    points, labels = ours[0][kept], np.asarray(ours[1], dtype=str)[kept]
-    found = []
-    for place, name in enumerate(np.unique(names)):
-        one, other = in_order(points[labels == name]), in_order(theirs[0][names == name])
-        if len(one):
-            ours_drawn = resampled(len(one), np.random.default_rng([seed, draw, place]), RESAMPLES)
-            theirs_drawn = resampled(len(other), np.random.default_rng([seed, place]), RESAMPLES)
-            found.append((one, other, (ours_drawn, theirs_drawn)))
-    return found
+    return (reference.points[chosen], names[chosen]), f"{len(chosen)} real held-out cells"

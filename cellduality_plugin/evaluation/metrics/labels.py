@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellduality_plugin.evaluation.metrics.given import Reference
 from cellduality_plugin.evaluation.metrics.registry import METRICS, SHARED, Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, mean_of
-from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import Reference
+from cellduality_plugin.evaluation.predictions import Prediction, counted
+
+if TYPE_CHECKING:
+    from cellduality_plugin.evaluation.sections import Section
 
 Names: TypeAlias = Sequence[str] | NDArray[Any]
 Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
@@ -24,7 +27,7 @@ Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
     estimator="share of cells with the gold label", titles={"coarse_sampled_accuracy": "sampled shared type"},
 )  # fmt: skip
 def accuracy(gold: Names, predicted: Names) -> float:
-    """Return the share of cells whose predicted label is the gold one, in [0, 1]. Best value 1."""
+    """Return the share of cells whose predicted label is the gold one, in [0, 1]."""
     return float(np.mean(np.asarray(gold) == np.asarray(predicted)))
 
 
@@ -34,10 +37,7 @@ def accuracy(gold: Names, predicted: Names) -> float:
     titles={"coarse_sampled_macro_f1": "sampled shared F1"},
 )  # fmt: skip
 def macro_f1(gold: Names, predicted: Names) -> float:
-    """Return the unweighted mean F1 over the labels present in ``gold``, in [0, 1]. Best value 1.
-
-    A label that is never predicted has F1 0; one that only the predictions hold has no F1 of its own.
-    """
+    """Return the unweighted mean F1 over the labels present in ``gold``, in [0, 1]; without a prediction it is 0."""
     # scikit-learn's f1_score, but a hundred times as fast: a bootstrap asks hundreds of times.
     codes = np.concatenate([np.asarray(gold), np.asarray(predicted)])
     if codes.dtype.kind != "i":
@@ -50,25 +50,27 @@ def macro_f1(gold: Names, predicted: Names) -> float:
     return float(np.mean(2 * hits[present] / (found + np.bincount(in_answers, minlength=size))[present]))
 
 
-def measure(
-    reference: Reference, greedy: Both | None = None, drawn: Sequence[Both] = (), shared: Sequence[str] = ()
-) -> dict[str, Measurement]:
+def measure(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
     """Return every metric of labels, with its interval over cells, all draws of a cell together.
 
-    ``greedy`` are gold labels and answers, ``drawn`` of each cell its gold label and its answer, once for each draw.
-    The ``shared`` types by which an external set is measured give the metrics names of their own.
+    Greedy answers, drawn ones and the commonest of a cell's draws each have metrics of their own; so have answers about
+    an external set, which are compared by shared types. Rows without gold are left out.
     """
+    shared = section.shared.names if section.shared else ()
     types = [f"by the types that both sets share: {', '.join(shared)}"] if shared else []
     # Greedy ones in an order of their own, so that the resamples are those of any other order.
-    cells = [([gold], [answer]) for gold, answer in sorted(zip(*greedy, strict=True))] if greedy else []
-    found = {each.key: _over_cells(each, cells, reference, types) for each in group("labels") if cells}
+    greedy, drawn = (_by_cell([p for p in made if p.drawn is each], section) for each in (False, True))
+    ways = {"": (sorted(greedy), types)}
     if drawn:
-        note = [f"{len(drawn[0][0])} drawn a cell", *types]
-        found |= {f"sampled_{each.key}": _over_cells(each, drawn, reference, note) for each in group("labels")}
-        votes = [(gold[:1], [majority_vote(answers)]) for gold, answers in drawn]
-        note = [*note, "the commonest of which counts"]
-        found["majority_accuracy"] = _over_cells(METRICS["accuracy"], votes, reference, note)
-    return {f"{SHARED if shared else ''}{name}": each for name, each in found.items()}
+        ways["sampled_"] = drawn, [f"{len(drawn[0][0])} drawn a cell", *types]
+        votes: list[Both] = [(gold[:1], [majority_vote(answers)]) for gold, answers in drawn]
+        ways["majority_"] = votes, [*ways["sampled_"][1], "the commonest of which counts"]
+    return {
+        f"{SHARED if shared else ''}{way}{each.key}": _over_cells(each, cells, section.reference, note)
+        for way, (cells, note) in ways.items()
+        for each in (group("labels") if way != "majority_" else [METRICS["accuracy"]])
+        if cells
+    }
 
 
 def _over_cells(each: Metric, cells: Sequence[Both], reference: Reference, note: Sequence[str]) -> Measurement:
@@ -83,19 +85,14 @@ def _over_cells(each: Metric, cells: Sequence[Both], reference: Reference, note:
     return each.measurement(found)
 
 
-def gold_and_predicted(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    """Return gold labels and answers, an unreadable answer as an empty string; rows without gold are left out."""
-    known = [p for p in predictions if isinstance(p.gold, str)]
-    return [str(p.gold) for p in known], [p.answer if isinstance(p.answer, str) else "" for p in known]
-
-
-def by_cell(drawn: Sequence[Prediction]) -> list[tuple[list[str], list[str]]]:
-    """Return :func:`gold_and_predicted` of each row that has gold, in the order of rows and draws."""
+def _by_cell(made: Sequence[Prediction], section: Section) -> list[Both]:
+    """Return gold labels and answers of each row that has gold, in the order of rows and draws."""
     rows: dict[str, list[Prediction]] = {}
-    for p in sorted(drawn, key=lambda p: (p.id, p.sample)):
+    for p in sorted(made, key=lambda p: (p.id, p.sample)):
         if isinstance(p.gold, str):
             rows.setdefault(p.id, []).append(p)
-    return [gold_and_predicted(made) for made in rows.values()]
+    said = [([str(p.gold) for p in own], [p.answer for p in own]) for own in rows.values()]
+    return [section.comparable(gold, [a if isinstance(a, str) else "" for a in answers]) for gold, answers in said]
 
 
 def majority_vote(answers: Sequence[str]) -> str:
@@ -104,12 +101,13 @@ def majority_vote(answers: Sequence[str]) -> str:
     return max(votes, key=votes.__getitem__) if votes else ""
 
 
-def confusion(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:
+def confusion(made: Sequence[Prediction], section: Section, labels: Sequence[str]) -> NDArray[np.int64]:
     """Return counts, gold labels x (predicted ``labels`` and last "no label")."""
     place = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)
-    for truth, answer in zip(gold, predicted, strict=True):
-        counts[place[truth], place.get(answer, len(labels))] += 1
+    for gold, answers in _by_cell(made, section):
+        for truth, answer in zip(gold, answers, strict=True):
+            counts[place[truth], place.get(answer, len(labels))] += 1
     return counts
 
 
@@ -130,16 +128,16 @@ def truth_similarity(prediction: Prediction) -> float | None:
     return prediction.truth_similarity
 
 
-def measure_duals(
-    reference: Reference, made: Sequence[Prediction], drawn: Sequence[Prediction] = (), *, truth: bool = True
-) -> dict[str, Measurement]:
-    """Return the mean similarities of the answers that count, of drawn labels, and of true answers if wanted."""
-    groups = {"dual_similarity": made, "sampled_dual_similarity": drawn, "dual_given_truth": made if truth else ()}
-    found: dict[str, Measurement] = {}
+def measure_duals(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
+    """Return the mean similarities of the answers that count, of drawn labels, and of true answers that were taught."""
+    headline, found = counted(made), dict[str, Measurement]()
+    drawn = [p for p in made if p.drawn and section.names_labels]
+    taught = headline if section.shared is None else ()  # the labels of an external set were not
+    groups = {"dual_similarity": headline, "sampled_dual_similarity": drawn, "dual_given_truth": taught}
     for key, predictions in groups.items():
         values = [(p.id, value) for p in predictions if (value := METRICS[key].of(p)) is not None]
         if values:
-            found[key] = METRICS[key].measurement(mean_of(values, reference))
+            found[key] = METRICS[key].measurement(mean_of(values, section.reference))
     return found
 
 

@@ -16,20 +16,17 @@ Group: TypeAlias = Literal["labels", "responses", "cells", "dual"]
 Bounds: TypeAlias = tuple["float | None", "float | None"]
 
 ARROWS: Mapping[str, str] = {"higher": "↑", "lower": "↓", "like real cells": "≈"}
-PREFIXES: Mapping[Group, tuple[str, ...]] = {
-    "labels": ("", "sampled_", "majority_"), "responses": ("delta_", "shift_"), "cells": ("",), "dual": ("",),
-}  # fmt: skip
-"""What the names of a group's metrics begin with: each is measured so many times. Both in the order of tables."""
+PREFIXES: Mapping[Group, Mapping[str, str]] = {
+    "labels": {"": "{}", "sampled_": "sampled {}", "majority_": "majority of draws"},
+    "responses": {"delta_": "{}, DE genes", "shift_": "{}"},
+    "cells": {"": "{}"},
+    "dual": {"": "{}"},
+}
+"""What the names of a group's metrics begin with, each being measured so often, and titles; in the order of tables."""
 SHARED = "coarse_"
 """What the names of label metrics begin with where labels are compared by shared types."""
 BY_CONSTRUCTION = "by construction"
 """The note of a value that is no merit of its column: real genes, each once, are always valid."""
-_TITLES = {
-    "sampled_": "sampled {}",
-    SHARED: "shared-type {}",
-    "majority_": "majority of draws",
-    "delta_": "{}, DE genes",
-}
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,12 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Metric:
-    """One entry of the registry; see :func:`metric`."""
+    """One entry of the registry; see :func:`metric`.
+
+    Its function is given, by ``group``: of ``"cells"`` one :class:`~cellduality_plugin.evaluation.metrics.given.Cells`;
+    of ``"labels"`` gold labels and predicted ones; of ``"responses"`` the real and the predicted shift of some genes;
+    of ``"dual"`` a prediction.
+    """
 
     key: str
     title: str
@@ -60,10 +62,10 @@ class Metric:
     of: Callable[..., Any] = field(repr=False)
     group: Group = "cells"
     bounds: Bounds = (0.0, 1.0)
-    headline: str = ""
-    sums_up: bool = False
-    estimator: str = ""
-    titles: Mapping[str, str] = field(default_factory=dict)
+    headline: str = ""  # the name of the number that tasks are judged by
+    sums_up: bool = False  # whether a section is summed up by it; of several by the first that was measured
+    estimator: str = ""  # what is averaged over what
+    titles: Mapping[str, str] = field(default_factory=dict)  # of names with a prefix, where the usual one will not do
 
     def measurement(self, found: Measurement) -> Measurement:
         """Return ``found`` with what the registry knows of it."""
@@ -79,20 +81,8 @@ METRICS: dict[str, Metric] = {}
 def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as a metric, and return it as it is; the README has an example.
 
-    Parameters
-    ----------
-    key, title, better
-        Its name in ``metrics.json`` and in tables, and the direction of improvement.
-    group
-        What the function is given: ``"cells"`` (the default) one
-        :class:`~cellduality_plugin.evaluation.metrics.given.Cells`; ``"labels"`` gold labels and predicted ones;
-        ``"responses"`` the real and the predicted shift of some genes; ``"dual"`` a prediction.
-    bounds, headline, estimator
-        The range, [0, 1] by default; the name of the number that tasks are judged by; what is averaged over what.
-    sums_up
-        Whether a section is summed up by it; of several by the first that was measured, in the order of tables.
-    titles
-        Titles of names with a prefix, where the usual one will not do.
+    ``key`` and ``title`` are its name in ``metrics.json`` and in tables, ``better`` is the direction of improvement;
+    ``settings`` are further fields of :class:`Metric`. A CellDualityError if another module has a metric of this key.
     """
 
     def register(of: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,19 +110,19 @@ def _names() -> dict[str, tuple[Metric, str]]:
 
 def _registered(name: str) -> str:
     """Return a name without shared types and without a parameter."""
-    known, own = _names(), name.removeprefix(SHARED)
-    return own if own in known else re.sub(r"_\d+$", "", own)
+    own = name.removeprefix(SHARED)
+    return own if own in _names() else re.sub(r"_\d+$", "", own)
 
 
 def titled(name: str) -> str:
     """Return the title of a metric by its name in ``metrics.json``, also of one that is not registered here."""
-    own = _registered(name)
-    if (found := _names().get(own)) is None:
+    own, names = _registered(name), _names()
+    if own not in names:
         return name.replace("_", " ")
-    known, prefix = found
-    usual = _TITLES.get(prefix or (SHARED if name.startswith(SHARED) else ""), "{}").format(known.title)
+    known, prefix = names[own]
+    usual = "shared-type {}" if name.startswith(SHARED) and not prefix else PREFIXES[known.group][prefix]
     parameter = name.removeprefix(SHARED).removeprefix(own).removeprefix("_")
-    return known.titles.get(name, usual) + (f" ({parameter})" if parameter else "")
+    return known.titles.get(name, usual.format(known.title)) + (f" ({parameter})" if parameter else "")
 
 
 def sums_up(name: str, parameter: object) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,10 @@ from scipy.sparse import csr_matrix
 
 from cellduality_plugin.evaluation.distances import resampled
 from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name
-from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE
+from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, RealCells, Reference
 from cellduality_plugin.evaluation.metrics.registry import Measurement, Metric, group, metric
-from cellduality_plugin.evaluation.metrics.statistics import CENTRED, RESAMPLES, centred_interval
+from cellduality_plugin.evaluation.metrics.statistics import CENTRED, centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
-from cellduality_plugin.evaluation.real_cells import RealCells, Reference
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks.base import many
 
@@ -47,18 +47,12 @@ class Response:
         """The mean of the perturbed cells minus that of the control cells, one value a gene."""
         return np.asarray(self.perturbed.mean(axis=0) - self.control.mean(axis=0)).ravel()
 
-    def resampled_shifts(self, genes: Places, rng: np.random.Generator) -> Vector:
-        """Return the shift of ``genes`` in every bootstrap sample of the cells: resamples x genes."""
-        ours = resampled(self.perturbed.shape[0], rng, RESAMPLES)
-        theirs = ours if self.paired else resampled(self.control.shape[0], rng, RESAMPLES)
+    def shifts(self, genes: Places, rng: np.random.Generator) -> list[Vector]:
+        """Return the shift of ``genes``, then that in every bootstrap sample of the cells."""
+        ours = resampled(self.perturbed.shape[0], rng)
+        theirs = ours if self.paired else resampled(self.control.shape[0], rng)
         perturbed, control = self.perturbed[:, genes].toarray(), self.control[:, genes].toarray()
-        return np.asarray(ours @ perturbed / len(perturbed) - theirs @ control / len(control))
-
-    def halves(self, rng: np.random.Generator) -> tuple[Response, Response]:
-        """Return two responses, each of half the cells of either side."""
-        orders = [(side, rng.permutation(side.shape[0])) for side in (self.perturbed, self.control)]
-        one = Response(*(side[order[: len(order) // 2]] for side, order in orders))
-        return one, Response(*(side[order[len(order) // 2 :]] for side, order in orders))
+        return [self.shift[genes], *(ours @ perturbed / len(perturbed) - theirs @ control / len(control))]
 
 
 @dataclass(frozen=True)
@@ -91,11 +85,14 @@ class Responses:
     @classmethod
     def of_real(cls, reference: Reference) -> Responses:
         """Return those of other real cells of the same types; of one half against the other where there are none."""
+        real = partial(_real, reference=reference)
         if reference.others is not None:
-            return cls(reference, _real(reference.others, reference), _real(reference.held_out, reference))
-        rng = np.random.default_rng(reference.seed)
-        split = {key: each.halves(rng) for key, each in _real(reference.held_out, reference, least=2).items()}
-        one, other = ({key: parts[side] for key, parts in split.items()} for side in (0, 1))
+            return cls(reference, real(reference.others), real(reference.held_out))
+        rng, one, other = np.random.default_rng(reference.seed), dict[tuple[str, str], Response](), {}
+        for key, each in real(reference.held_out, least=2).items():
+            orders = [(side, rng.permutation(side.shape[0])) for side in (each.perturbed, each.control)]
+            one[key] = Response(*(side[order[: len(order) // 2]] for side, order in orders))
+            other[key] = Response(*(side[order[len(order) // 2 :]] for side, order in orders))
         note = "one half of the held-out cells against the other: fewer cells, hence more noise"
         return cls(reference, one, other, note)
 
@@ -103,10 +100,9 @@ class Responses:
         """Return the real and the predicted shift of the ``genes`` chosen for each (cell type, perturbation)."""
         found = []
         for place, (key, chosen) in enumerate(genes.items()):
-            sides = self.real[key], self.predicted[key]
-            rngs = (np.random.default_rng([self.reference.seed, place, side]) for side in (0, 1))
-            drawn = [side.resampled_shifts(chosen, rng) for side, rng in zip(sides, rngs, strict=True)]
-            found.append([(sides[0].shift[chosen], sides[1].shift[chosen]), *zip(*drawn, strict=True)])
+            rngs = [np.random.default_rng([self.reference.seed, place, side]) for side in (0, 1)]
+            real, predicted = self.real[key].shifts(chosen, rngs[0]), self.predicted[key].shifts(chosen, rngs[1])
+            found.append([*zip(real, predicted, strict=True)])
         return found
 
 
@@ -126,12 +122,11 @@ def measure(responses: Responses) -> dict[str, Measurement]:
 
 
 def _mean(each: Metric, responses: Responses, compared: Compared, over: str) -> Measurement:
-    found = []
+    value, interval, found = None, None, list[list[float]]()
     for shifts in compared:
         first, *others = (each.of(real, predicted) for real, predicted in shifts)
         if first is not None:
             found.append([first, *(first if value is None else value for value in others)])
-    value, interval, reference = None, None, responses.reference
     if found:
         value, *resamples = np.mean(found, axis=0).tolist()
         interval = centred_interval(value, np.asarray(resamples), *each.bounds)
@@ -139,15 +134,9 @@ def _mean(each: Metric, responses: Responses, compared: Compared, over: str) -> 
     else:
         missing = f"nothing to take the {over.partition(',')[0]}"
         note = ["a shift of nothing points nowhere" if compared else missing, responses.note]
-    return Measurement(
-        value,
-        n=len(found),
-        interval=interval,
-        space=profile_name(reference.embedding.top),
-        estimator=f"{each.estimator}, {over}",
-        seed=reference.seed,
-        note="; ".join(filter(None, note)),
-    )
+    space, estimator = profile_name(responses.reference.embedding.top), f"{each.estimator}, {over}"
+    how: dict[str, Any] = {"n": len(found), "interval": interval, "space": space, "estimator": estimator}
+    return Measurement(value, seed=responses.reference.seed, note="; ".join(filter(None, note)), **how)
 
 
 def strongest(shift: Vector, count: int = STRONGEST) -> Places:
@@ -156,10 +145,10 @@ def strongest(shift: Vector, count: int = STRONGEST) -> Places:
 
 
 def welch_t(perturbed: Vector, control: Vector) -> Vector:
-    """Return Welch's t of every gene (column): 0 where neither mean nor variance differs, infinite without variance.
+    """Return Welch's t of every gene (column) of two cells a side at least: 0 where nothing differs, infinite without
+    variance.
 
     The genes of its :func:`strongest` are those of scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)``.
-    Either side has two cells at least.
     """
     apart = perturbed.mean(axis=0) - control.mean(axis=0)
     error = np.sqrt(perturbed.var(axis=0, ddof=1) / len(perturbed) + control.var(axis=0, ddof=1) / len(control))
@@ -172,7 +161,7 @@ def welch_t(perturbed: Vector, control: Vector) -> Vector:
     titles={"delta_correlation": "Pearson Δ, DE genes"},
 )  # fmt: skip
 def correlation(real: Vector, predicted: Vector) -> float | None:
-    """Return Pearson's correlation of two shifts, in [-1, 1]; best value 1. None if either is the same for all genes.
+    """Return Pearson's correlation of two shifts, in [-1, 1]; None if either is the same for all genes.
 
     Of all genes this is cell-eval's ``pearson_delta``, and :func:`squared_error` its ``mse_delta``.
     """
@@ -186,7 +175,7 @@ def correlation(real: Vector, predicted: Vector) -> float | None:
     estimator="mean squared error", titles={"delta_error": "MSE Δ, DE genes"},
 )  # fmt: skip
 def squared_error(real: Vector, predicted: Vector) -> float:
-    """Return the mean squared error of a shift, in [0, 4]. Best value 0."""
+    """Return the mean squared error of a shift, in [0, 4]."""
     return float(np.mean((real - predicted) ** 2))
 
 

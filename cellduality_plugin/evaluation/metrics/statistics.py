@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellduality_plugin.evaluation.distances import RESAMPLES
+from cellduality_plugin.evaluation.metrics.given import Reference
 from cellduality_plugin.evaluation.metrics.registry import Measurement
-from cellduality_plugin.evaluation.real_cells import Reference
 
-RESAMPLES = 100
-"""Bootstrap samples of a distance or a shift."""
 CENTRED = f"interval of {RESAMPLES} resamples within types, centred"
 
 
@@ -25,11 +24,12 @@ def bootstrap_interval(
     ``columns`` hold one entry a cell each, in the same order, and are resampled together.
     """
     arrays = [np.asarray(column) for column in columns]
-    return _percentiles([statistic(*(array[draw] for array in arrays)) for draw in _draws(arrays[0], seed, resamples)])
+    draws = _draws(len(arrays[0]), seed, resamples)
+    return _percentiles([statistic(*(array[draw] for array in arrays)) for draw in draws])
 
 
-def _draws(rows: NDArray[Any], seed: int, resamples: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, len(rows), (resamples, len(rows)))
+def _draws(rows: int, seed: int, resamples: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, rows, (resamples, rows))
 
 
 def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
@@ -47,7 +47,7 @@ def mean_of(values: Sequence[tuple[str, float]], reference: Reference, **how: An
     rows, numbers = zip(*sorted(values), strict=True)
     _, codes = np.unique(np.asarray(rows, dtype=str), return_inverse=True)
     sums, counts = np.bincount(codes, weights=np.asarray(numbers, dtype=np.float64)), np.bincount(codes)
-    draws = _draws(sums, reference.seed, reference.resamples)
+    draws = _draws(len(sums), reference.seed, reference.resamples)
     interval = _percentiles(sums[draws].sum(axis=1) / counts[draws].sum(axis=1))
     mean = math.fsum(numbers) / len(numbers)
     return Measurement(mean, n=len(numbers), interval=interval, seed=reference.seed, **how)
@@ -58,8 +58,7 @@ def centred_interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of a distance from its bootstrap values, moved to where ``value`` is their mean.
 
-    Two resamples are further apart than the samples they come from, so that the percentiles lie above the value. The
-    interval is cut to the range ``low`` to ``high`` of the distance; None where there is no bound.
+    Two resamples are further apart than the samples they come from. It is cut to the range ``low`` to ``high``.
     """
     left, right = _percentiles(resampled - resampled.mean() + value)
     if (low, high) != (None, None):

@@ -37,31 +37,24 @@ def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     Of each its ``name``, the ``space`` of its distances, if any, ``columns``, ``rows`` (metric, cells, best columns;
     real cells are never the best), ``how`` each metric was measured, and the ``unmeasured`` ones by the reason why.
     """
-    sections: dict[str, dict[str, Mapping[str, Any]]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for section, name, cells in table_rows(metrics):
-        sections.setdefault(section, {})[name] = cells
-    found = []
-    for section, own in sections.items():
-        rows = {name: cells for name, cells in own.items() if any(cell["value"] is not None for cell in cells.values())}
-        unmeasured: dict[str, list[str]] = {}
-        for name in (each for each in own if each not in rows):
-            why = next(iter(own[name].values()))["note"].partition("; ")[0]
-            unmeasured.setdefault(why, []).append(name.rpartition(" ")[0])
-        distances = any(cell["space"] for cells in own.values() for cell in cells.values())
-        found.append(
-            {
-                "name": section_title(section),
-                "space": metrics["spaces"][section] if distances else "",
-                "columns": [column for column in metrics["columns"] if any(column in cells for cells in rows.values())],
-                "rows": [(name, cells, best_columns(cells, real_column(metrics))) for name, cells in rows.items()],
-                "how": {name: how_measured(cells) for name, cells in rows.items()},
-                "unmeasured": unmeasured,
-            }
-        )
-    return found
+        empty = {"name": section_title(section), "space": "", "rows": [], "how": {}, "unmeasured": {}}
+        own = found.setdefault(section, empty)
+        if any(cell["space"] for cell in cells.values()):
+            own["space"] = metrics["spaces"][section]
+        if any(cell["value"] is not None for cell in cells.values()):
+            own["rows"].append((name, cells, best_columns(cells, real_column(metrics))))
+            own["how"][name] = _how_measured(cells)
+        else:
+            why = next(iter(cells.values()))["note"].partition("; ")[0]
+            own["unmeasured"].setdefault(why, []).append(name.rpartition(" ")[0])
+    for own in found.values():
+        own["columns"] = [name for name in metrics["columns"] if any(name in cells for _, cells, _ in own["rows"])]
+    return [*found.values()]
 
 
-def how_measured(cells: Mapping[str, Mapping[str, Any]]) -> str:
+def _how_measured(cells: Mapping[str, Mapping[str, Any]]) -> str:
     """Return how one metric was measured, by its first column that has a value, and the n of each column."""
     valued = {name: cell for name, cell in cells.items() if cell["value"] is not None}
     first = next(iter(valued.values()))
@@ -105,33 +98,30 @@ def by_section(predictions: Iterable[Prediction], questions: Questions) -> dict[
     return dict(sorted(found.items()))
 
 
-def trace(p: Prediction, key: str, title: str, questions: Questions) -> dict[str, Any]:
-    """Return one ``prediction`` with its ``section``, a ``title`` and what it was ``asked``, text by name."""
+def _trace(p: Prediction, key: str, title: str, questions: Questions) -> dict[str, Any]:
     row = questions.get(key, {}).get((p.task, p.id))
     inputs = row.inputs.items() if row else ()
-    words = {name: value if isinstance(value, str) else " ".join(value) for name, value in inputs}
-    asked = {name.replace("_", " "): cut(text) for name, text in words.items()}
+    asked = {
+        name.replace("_", " "): cut(value if isinstance(value, str) else " ".join(value)) for name, value in inputs
+    }
     return {"prediction": p, "section": section_title(key), "title": title, "asked": asked}
 
 
 def examples(answers: Answers, questions: Questions) -> list[dict[str, Any]]:
-    """Return of each section the rollouts with the best, the middle and the worst reward."""
+    """Return of each section the rollouts with the best, the middle and the worst reward.
+
+    Each is a ``prediction`` with its ``section``, a ``title`` and what was ``asked``, text by name.
+    """
     traces = []
     for key, own in answers.items():
         ranked = sorted(own, key=lambda p: (-p.reward, p.id, p.sample))
         for name, place in {"best": 0, "middle": len(ranked) // 2, "worst": -1}.items():
-            traces.append(trace(ranked[place], key, f"{name} reward", questions))
+            traces.append(_trace(ranked[place], key, f"{name} reward", questions))
     return traces
 
 
 def marked(value: Value | None, against: Value | None) -> list[tuple[str, bool]]:
-    """Return the words of ``value``, each with whether it stands in ``against``, too.
-
-    Examples
-    --------
-    >>> marked(("A", "B"), ("B", "C")), marked("T cell", "T cell"), marked(None, "T cell")
-    ([('A', False), ('B', True)], [('T cell', True)], [])
-    """
+    """Return the words of ``value``, each with whether it stands in ``against``, too."""
     words, others = (each if isinstance(each, tuple) else (each,) for each in (value, against))
     return [(word, word in others) for word in words if word is not None]
 
@@ -152,7 +142,7 @@ def unreadable(predictions: Answers) -> list[dict[str, Any]]:
         for p in made:
             if cause := p.failure or p.dual_failure:
                 found.setdefault((not p.failure, cause), {}).setdefault(name, []).append(p)
-    last, causes = list(predictions)[-1] if predictions else "", []
+    last, causes = ["", *predictions][-1], []
     for (dual, cause), failed in sorted(found.items(), key=lambda item: (-len(item[1].get(last, ())), item[0])):
         name, (p, *_) = list(failed.items())[-1]
         text = p.dual_response if dual else p.response
@@ -194,13 +184,13 @@ def wrong_labels(answers: Answers, at_most: int = 5) -> list[dict[str, Any]]:
             | {"as_right": fmean(reward >= bar for reward in own)}
             for (gold, answer), own in sorted(paid.items(), key=lambda item: (-len(item[1]), item[0]))[:at_most]
         ]
+        counts = {"wrong": len(wrong), "of": len(labelled), "confused": confused}
         right_reward = fmean(p.reward for p in right) if right else None
-        counts = {"wrong": len(wrong), "of": len(labelled), "right_reward": right_reward}
-        found.append({"section": section_title(key), **counts, "confused": confused})
+        found.append({"section": section_title(key), "right_reward": right_reward, **counts})
     return found
 
 
-def hollow_labels(answers: Answers, questions: Questions, at_most: int = 2) -> list[dict[str, Any]]:
+def hollow_labels(answers: Answers, questions: Questions) -> list[dict[str, Any]]:
     """Return the hollow consistency of each section that names labels, and has a right one.
 
     ``number`` ``of`` the answers with which the dual agrees are wrong, such as ``traces``; ``what`` says what is
@@ -210,42 +200,35 @@ def hollow_labels(answers: Answers, questions: Questions, at_most: int = 2) -> l
     for key, _, right, wrong in _labelled(answers):
         if right:
             bar = median(p.similarity for p in right)
-            hollow = sorted((p for p in wrong if p.similarity >= bar), key=lambda p: (-p.similarity, p.id))
-            content = len(hollow) + sum(p.similarity >= bar for p in right)
             what = f"it rebuilds at least what it does from half of the right labels (similarity {bar:.3f}), "
-            traces = [trace(p, key, "content dual, wrong label", questions) for p in hollow[:at_most]]
-            found.append(_hollow(key, len(hollow), content, what + "the label is wrong", traces))
+            content = [(p, p.answer != p.gold, "content dual, wrong label") for p in right + wrong]
+            content = [each for each in content if each[0].similarity >= bar]
+            found.append(_hollow(key, content, what + "the label is wrong", questions))
     return found
 
 
 def hollow_cells(
-    predictions: Sequence[Prediction],
-    points: Iterable[Mapping[str, Any]],
-    neighbours: int,
-    questions: Questions,
-    at_most: int = 2,
+    predictions: Sequence[Prediction], points: Iterable[Mapping[str, Any]], neighbours: int, questions: Questions
 ) -> list[dict[str, Any]]:
     """Return the hollow consistency of each section that writes cells, as :func:`hollow_labels` does.
 
     ``points`` are rows of :func:`cellduality_plugin.evaluation.generated.point_rows` with ``neighbours`` nearest cells.
     """
     made = {(p.task, p.id, p.sample): p for p in predictions}
-    sections: dict[str, list[tuple[Prediction, str, str]]] = {}
+    sections: dict[str, list[tuple[Prediction, bool, str]]] = {}
     for row in points:
         p = made.get((row["section"].partition("@")[0], row["id"], row["sample"])) if "id" in row else None
-        if p and p.similarity == 1.0 and row["nearest"]:
-            sections.setdefault(row["section"], []).append((p, row["condition"], row["nearest"]))
+        if p and p.similarity == 1.0 and (other := row["nearest"]):
+            title = f"asked for {row['condition']}, nearest to {other}"
+            sections.setdefault(row["section"], []).append((p, row["condition"] != other, title))
     what = f"it names the condition, the {neighbours} nearest real cells say that the cell is another"
-    found = []
-    for key, content in sorted(sections.items()):
-        wrong = [each for each in content if each[1] != each[2]]
-        wrong.sort(key=lambda each: (-each[0].reward, each[0].id, each[0].sample))
-        shown = [
-            trace(p, key, f"asked for {name}, nearest to {other}", questions) for p, name, other in wrong[:at_most]
-        ]
-        found.append(_hollow(key, len(wrong), len(content), what, shown))
-    return found
+    return [_hollow(key, content, what, questions) for key, content in sorted(sections.items())]
 
 
-def _hollow(key: str, number: int, of: int, what: str, traces: Sequence[Any]) -> dict[str, Any]:
-    return {"section": section_title(key), "number": number, "of": of, "what": what, "traces": traces}
+def _hollow(
+    key: str, content: Sequence[tuple[Prediction, bool, str]], what: str, questions: Questions
+) -> dict[str, Any]:
+    wrong = [(p, title) for p, hollow, title in content if hollow]
+    wrong.sort(key=lambda each: (-each[0].similarity, -each[0].reward, each[0].id, each[0].sample))
+    traces = [_trace(p, key, title, questions) for p, title in wrong[:2]]
+    return {"section": section_title(key), "number": len(wrong), "of": len(content), "what": what, "traces": traces}

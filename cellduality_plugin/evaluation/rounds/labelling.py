@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.contenders import CONFIGURED, Contender, response, scorer_of
+from cellduality_plugin.evaluation.audit.answers import Contender
 from cellduality_plugin.evaluation.audit.engine import Players
+from cellduality_plugin.evaluation.audit.run import CONFIGURED, response, scorer_of
 from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.cache import AnswerCache
@@ -73,10 +74,9 @@ def likeliest(shares: Mapping[str, float], votes: Mapping[str, int]) -> str:
 
 
 def decide(opinion: Opinion, choice: Literal["drawn", "best"], keep_above: float, luck: float) -> Decision:
-    """Return the label for a cell: the :func:`likeliest`, or a drawn one.
+    """Return the label for a cell: the :func:`likeliest` if it has a share of ``keep_above``, or a drawn one.
 
-    The likeliest must have a share of ``keep_above``. ``luck`` in [0, 1) decides a draw; it is the same in every round,
-    so that a label changes only if the distribution does.
+    ``luck`` in [0, 1) decides a draw; the same in every round, it changes a label only if the distribution does.
     """
     shares = opinion.shares()
     if not shares:
@@ -89,7 +89,7 @@ def decide(opinion: Opinion, choice: Literal["drawn", "best"], keep_above: float
 
 
 def drawn(shares: Mapping[str, float], luck: float) -> str:
-    """Return the label on whose part of the unit interval ``luck`` falls; parts are half-open, in order."""
+    """Return the label on whose part of the unit interval ``luck`` falls."""
     ends = itertools.accumulate(shares.values())
     able = [(label, end) for label, end in zip(shares, ends, strict=True) if shares[label]]
     return next((label for label, end in able if luck < end), able[-1][0])
@@ -107,13 +107,13 @@ class Selection:
     """
 
     def __init__(self, cells: Iterable[tuple[str, str]], *, weight: float, limit: int | None, seed: int) -> None:
-        self._seed, places = seed, dict[str, list[float]]()
+        self._seed, self._most, self.count, places = seed, dict[str, float](), 0, dict[str, list[float]]()
         for task, cell in cells:
             if (place := luck(seed, "chosen", cell)) < weight:
                 places.setdefault(task, []).append(place)
-        chosen = {task: sorted(own)[:limit] for task, own in places.items()}
-        self._most = {task: own[-1] for task, own in chosen.items()}
-        self.count = sum(map(len, chosen.values()))
+        for task, own in places.items():
+            chosen = sorted(own)[:limit]
+            self._most[task], self.count = chosen[-1], self.count + len(chosen)
 
     def __contains__(self, cell: tuple[str, str]) -> bool:
         return luck(self._seed, "chosen", cell[1]) <= self._most.get(cell[0], -1.0)
@@ -123,8 +123,8 @@ class Panel:
     """A policy that answers several times and the reward that judges each different answer once.
 
     Without ``votes`` nobody answers, and the judge is asked about every label of the set, as with ``every``. ``judge``
-    is :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it; a CellDualityError if there is no
-    such reward, or it cannot judge one of ``tasks``.
+    is :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it; a CellDualityError if it cannot
+    judge one of ``tasks``.
     """
 
     def __init__(

@@ -76,16 +76,17 @@ class Tally:
 
     def alarms(self) -> list[str]:
         """Return what speaks for lock-in: labels that are too much alike, or given to no cell any more."""
-        given, labelled = self.labels.total(), self.labelled.total()
+        given, labelled, found = self.labels.total(), self.labelled.total(), list[str]()
         if not given or not labelled:
             return [] if given or not self.counts["cells"] else ["no cell was given a label"]
-        found = []
         now, before = entropy(self.labels, self.classes), entropy(self.labelled, self.classes)
         if now < ENTROPY_SHARE * before:
             found.append(f"labels have an entropy of {now:.2f}, those of labelled cells {before:.2f}")
         missed = {label: (1 - count / labelled) ** given for label, count in self.labelled.items()}
         gone = sorted(label for label, chance in missed.items() if not self.labels[label] and chance < UNLIKELY)
-        return [*found, f"no cell is called {', '.join(gone)}"] if gone else found
+        if gone:
+            found.append(f"no cell is called {', '.join(gone)}")
+        return found
 
 
 def entropy(counts: Mapping[str, int], classes: int) -> float:
@@ -108,9 +109,9 @@ def sentence(task: str, found: Mapping[str, Any]) -> str:
 def read_round(folder: Path) -> dict[str, Any]:
     """Return what rounds.json holds of the round in ``folder``, which is called by its number.
 
-    Its ``metrics`` are the headlines that are better the higher, in [0, 1], of cells like those that train; its
-    ``score`` is their mean. Beside them stands what is known of its pseudo-labels, by task. A CellDualityError if it
-    was not evaluated on validation cells, as one checkpoint, or has no headline metric.
+    Its ``metrics`` are the headlines that are better the higher, in [0, 1], of cells like those that train; ``score``
+    is their mean. Beside them stands what is known of its pseudo-labels, by task. A CellDualityError if it was not
+    evaluated on validation cells, as one checkpoint, or has no headline metric.
     """
     path, pseudo = folder / "validation" / "metrics.json", folder / "pseudo.json"
     content = read_metrics(path)

@@ -1,7 +1,8 @@
-"""The arithmetic of an audit against scikit-learn and scipy."""
+"""From findings to the verdict on a reward and what a task is trained with; the arithmetic against libraries."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -11,7 +12,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score, roc_auc_score
 
+from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit import findings
+from cellduality_plugin.evaluation.audit.findings import Counting
+from cellduality_plugin.evaluation.audit.run import AuditSettings, Contender, audit
+from cellduality_plugin.evaluation.audit.verdicts import (
+    AS_CHEAP,
+    FLAT_GROUPS,
+    audit_markdown,
+    audit_sections,
+    choices,
+    choose,
+    verdict,
+)
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION
 
 # Multiples of a power of two, as rewards are: ties are common and sums exact.
 levels = st.integers(0, 16).map(lambda number: number / 16)
@@ -84,3 +98,162 @@ def test_a_mean_counts_those_that_have_a_value(values):
     assert found["n"] == len(known)
     assert found["value"] == (pytest.approx(np.mean(known)) if known else None)
     assert not known or min(known) - 1e-12 <= found["interval"][0] <= found["interval"][1] <= max(known) + 1e-12
+
+
+def estimate(value, low=None, high=None):
+    interval = None if value is None else (value if low is None else low, value if high is None else high)
+    return {"value": value, "n": 20, "interval": interval}
+
+
+def cells(**changes):
+    found = {
+        "truth": "knn",
+        "auc": estimate(0.93, 0.9, 0.96),
+        "zero_variance": estimate(0.2),
+        "same_answers": estimate(0.1),
+        "group_gain": estimate(0.05, 0.02, 0.08),
+        "best_of_group": estimate(0.8),
+        "mean_of_group": estimate(0.7),
+    }
+    return {**found, **changes}
+
+
+def labels(**changes):
+    votes = {
+        "truth": "correct",
+        "product_accuracy": estimate(0.75),
+        "majority_accuracy": estimate(0.74),
+        "product_gain": estimate(0.01, -0.02, 0.04),
+    }
+    return cells(**{**votes, **changes})
+
+
+UNDECIDED, WIDE = estimate(0.0, -0.03, 0.03), estimate(0.02, -0.1, 0.1)
+LESS, MORE = estimate(-0.1, -0.2, -0.05), estimate(0.1, 0.05, 0.2)
+
+CASES = {
+    "agrees within groups": (labels(), "agrees", "(AUC 0.93, 0.90 to 0.96); 80 % of the best paid"),
+    "agrees by votes": (
+        labels(product_gain=MORE, group_gain=UNDECIDED), "agrees",
+        "votes times reward name 75 % of the cells right, the majority 74 % (gain +5.0 to +20.0)",
+    ),
+    "votes are led astray": (
+        labels(product_gain=LESS), "harmful", "the majority 74 % (gain -20.0 to -5.0): training",
+    ),
+    "the best paid are worse": (labels(group_gain=LESS, product_gain=MORE), "harmful", "80 % of the best paid"),
+    "undecided": (labels(group_gain=UNDECIDED), "unclear", "but not among the policy's own: votes times reward"),
+    "undecided for want of cells": (labels(group_gain=WIDE), "unclear", "too few cells to tell: votes times reward"),
+    "flat": (labels(zero_variance=estimate(0.93)), "no signal", "zero-variance groups 93 % (in 10 % the policy gives"),
+    "flat at the threshold": (cells(zero_variance=estimate(FLAT_GROUPS)), "no signal", "zero-variance groups 90 %"),
+    "nearly flat": (cells(zero_variance=estimate(FLAT_GROUPS - 0.01)), "agrees", ""),
+    "flat, and harmful besides": (labels(zero_variance=estimate(1.0), product_gain=LESS), "no signal", ""),
+    "chance": (labels(auc=estimate(0.55, 0.49, 0.6), product_gain=LESS), "no signal", "does not tell"),
+    "too few cells": (labels(auc=estimate(0.78, 0.5, 0.97)), "unclear", "too few cells to tell (AUC 0.78"),
+    "contrary": (cells(auc=estimate(0.2, 0.1, 0.3)), "harmful", "prefers wrong answers"),
+    "no wrong answer": (cells(auc=estimate(None)), "no signal", "no wrong answer"),
+    "cells agree": (cells(), "agrees", "80 % of real cells are of the right condition, near all 70 %"),
+    "cells undecided": (cells(group_gain=UNDECIDED), "unclear", "but not among the policy's own: near the best paid"),
+    "cells the wrong way": (cells(group_gain=LESS), "harmful", "gain -20.0 to -5.0"),
+    "cells without a group": (cells(group_gain=estimate(None)), "unclear", "no answer of the policy could be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_verdict_follows_from_the_stated_thresholds(name):
+    finding, *expected = CASES[name]
+    grade, words = verdict(finding)
+    assert (grade, expected[1] in words) == (expected[0], True)
+
+
+HOW = {"seed": 0, "resamples": 200}
+
+
+def found(reward, scores, grade="agrees", *, requests=1.0, tokens=100.0, hidden=None, traces=0):
+    return {
+        "task": "t",
+        "reward": Contender(reward, hidden, traces).title,
+        "contender": {"reward": reward, "hidden": hidden, "traces": traces},
+        "score_of_cells": scores,
+        "cost": {"requests": requests, "prefilled": tokens, "decoded": 0.0},
+        "verdict": {"grade": grade, "words": f"words of {reward}"},
+    }
+
+
+def right(of, cells=100):
+    """So many of the cells right."""
+    return [float(place < of) for place in range(cells)]
+
+
+OTHERS_RIGHT = [float(place >= 45) for place in range(100)]
+"""As many as by ``right(55)``, but of other cells: the difference is paired cell by cell."""
+CHOICES = {
+    "the best that agrees": ("b", found("a", right(60)), found("b", right(80)), found("c", right(95), "unclear")),
+    "the policy's own dual within the noise": (
+        "own", found("own", right(79)), found("profile", right(80), requests=0.0, tokens=0.0),
+    ),
+    "not beyond it": ("profile", found("own", right(60)), found("profile", right(80), requests=0.0, tokens=0.0)),
+    "the cheaper": ("b", found("a", right(80), traces=4, tokens=500.0), found("b", right(79))),
+    "of two as cheap the better": ("a", found("a", right(80), tokens=100.0 * AS_CHEAP), found("b", right(79))),
+    "surely better": ("b", found("a", right(50)), found("b", right(55), tokens=900.0)),
+    "not surely better": ("a", found("a", right(50)), found("b", OTHERS_RIGHT, tokens=900.0)),
+    "cells without an answer do not count": ("a", found("a", [1.0, None]), found("b", [None, 0.5])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_of_those_that_agree_one_is_chosen(name):
+    reward, *findings = CHOICES[name]
+    for order in (findings, findings[::-1]):
+        assert choose(order, Counting(**HOW))["contender"]["reward"] == reward
+
+
+shares = st.lists(st.integers(0, 4).map(lambda n: n / 4), min_size=5, max_size=5)
+grades = st.sampled_from(["agrees", "unclear", "harmful", "no signal"])
+costs = {"requests": st.sampled_from([0.0, 1.0]), "tokens": st.integers(0, 500).map(float)}
+
+
+@given(st.lists(st.builds(found, st.sampled_from("abcdef"), shares, grades, **costs), max_size=5))
+def test_what_is_chosen_agrees(findings):
+    chosen = choose(findings, Counting(0, 20))
+    agreed = [each["contender"] for each in findings if each["verdict"]["grade"] == "agrees"]
+    assert chosen["contender"] in (agreed or [None])
+    assert bool(chosen["reward"]) == bool(agreed)
+    others = [each["verdict"]["grade"] for each in findings]
+    assert agreed or all(f"{others.count(grade)} {grade}" in chosen["why"] for grade in others)
+
+
+def test_the_truth_itself_is_no_choice_and_what_was_not_audited_keeps_what_it_has():
+    tasks = {name: {"pair": f"own.py:{name}", "reward": "likelihood"} for name in ("t", "u")}
+    content = {"settings": HOW, "findings": [found("oracle", right(100)), found("posterior", right(60))]}
+    chosen = choices(content, Config.read({"tasks": tasks}))
+    assert [each["reward"] for each in chosen.values()] == ["posterior", "likelihood"]
+    assert "could not be audited" in chosen["u"]["why"]
+    chosen = choices({**content, "findings": content["findings"][:1]}, Config.read({"tasks": tasks}))
+    assert (chosen["t"]["contender"], chosen["t"]["reward"]) == (None, "")
+
+
+@pytest.fixture
+def content(data, config, players):
+    return audit(data, config, players(), AuditSettings(rewards=("oracle", "mine.py:Constant"), cells=6, resamples=20))
+
+
+def test_a_task_has_a_table_without_empty_columns_its_verdicts_and_its_choice(content):
+    tables = {section["findings"][0]["task"]: section["rows"] for section in audit_sections(content)}
+    assert list(tables) == [ANNOTATION, GENERATION]
+    for rows in tables.values():
+        assert [row["reward"] for row in rows] == ["oracle", "Constant"]
+        assert all(list(row) == list(rows[0]) for row in rows)
+        assert all(any(row[column] != "–" for row in rows) for column in rows[0])
+    assert tables[ANNOTATION][0]["AUC"] == "1.00 (1.00–1.00)"
+    assert {"choice", "product"} == tables[ANNOTATION][0].keys() - tables[GENERATION][0].keys() - {"all masks"}
+    assert "**Choice.**" not in audit_markdown(content)
+    content["choice"] = {ANNOTATION: {"reward": "posterior", "why": "it agrees"}, GENERATION: {"reward": "", "why": ""}}
+    page = audit_markdown(content)
+    assert "The labels of 24 validation cells were read (made 24)." in page
+    for found in content["findings"]:
+        assert f"- **{found['reward']}** ({found['verdict']['grade']}): {found['verdict']['words']}\n" in page
+    lines = ["Trained with posterior: it agrees", "Stays out: "]
+    assert re.findall(r"^\*\*Choice\.\*\* (.*)$", page, re.MULTILINE) == lines
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == ["cell type annotation", "conditional cell generation"]
+    for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        assert len({line.count(" | ") for line in block.splitlines()}) == 1

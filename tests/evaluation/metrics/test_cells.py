@@ -9,9 +9,8 @@ import pytest
 
 from cellduality_plugin.evaluation.distances import frechet, gromov_wasserstein, mmd, wasserstein
 from cellduality_plugin.evaluation.metrics.cells import measure
-from cellduality_plugin.evaluation.metrics.given import Cells
+from cellduality_plugin.evaluation.metrics.given import Cells, Reference
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import Reference
 
 DISTANCES = ("mmd", "mmd_within_types", "wasserstein", "gromov_wasserstein", "scfid", "scfid_shrunk")
 GENERATION, RESPONSE = "conditional_cell_generation", "perturbation_response_generation"
@@ -42,7 +41,7 @@ def of_real(reference: Reference):
 
 
 def sample(seed: int, sizes: dict[str, int], dimensions: int = 5, shift: float = 0.0):
-    names = [name for name, size in sizes.items() for _ in range(size)]
+    names = np.repeat([*sizes], [*sizes.values()])
     return np.random.default_rng(seed).normal(size=(len(names), dimensions)) + shift, names
 
 
@@ -91,7 +90,7 @@ def test_distances_take_types_in_the_proportions_asked_for(reference) -> None:
     only_b = [p for p in copies(reference) if p.unknown == "B"]
     assert of(only_b, reference)["mmd"].value == pytest.approx(0, abs=1e-12)
     real, (points, names) = sample(0, {"B": 12}), sample(1, {"B": 12})
-    more = np.concatenate([points, points + 9]), [*names, *["T"] * 12]
+    more = np.concatenate([points, points + 9]), np.repeat(["B", "T"], 12)
     one, other = (distances_of([(draw, real)], reference) for draw in ((points, names), more))
     assert {name: one[name].value for name in DISTANCES} == {name: other[name].value for name in DISTANCES}
 

@@ -12,6 +12,7 @@ from scipy.stats import pearsonr, ttest_ind
 from sklearn.metrics import mean_squared_error
 
 from cellduality_plugin.evaluation.baselines import MEAN_SHIFT, NO_CHANGE, response_baselines
+from cellduality_plugin.evaluation.metrics.given import RealCells
 from cellduality_plugin.evaluation.metrics.responses import (
     Responses,
     correlation,
@@ -21,7 +22,6 @@ from cellduality_plugin.evaluation.metrics.responses import (
     welch_t,
 )
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.real_cells import RealCells
 from cellduality_plugin.evaluation.sections import Section
 from cellduality_plugin.perturbations import CONTROL
 

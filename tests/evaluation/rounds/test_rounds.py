@@ -1,4 +1,4 @@
-"""The summary of pseudo-labels, when it is an alarm, and which round is kept."""
+"""Votes weighed by a reward and what is decided on them; their summary, and which round is kept."""
 
 from __future__ import annotations
 
@@ -7,11 +7,74 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cellduality_plugin.evaluation.report import FORMAT, VERSION
-from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion
+from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Selection, decide, drawn, luck
 from cellduality_plugin.evaluation.rounds.summary import Tally, entropy, read_round, rounds_json, sentence
+from cellduality_plugin.parsing import Answer
+from cellduality_plugin.scoring import Score, votes_for
 from tests.refused import refused
+
+LABELS = ("B", "NK", "T")
+VOTES = st.dictionaries(st.sampled_from(LABELS), st.tuples(st.integers(1, 8), st.floats(0.0, 1.0)), min_size=1)
+
+
+def opinion(**counted: tuple[int, float]) -> Opinion:
+    return Opinion(
+        {label: votes for label, (votes, _) in counted.items()},
+        {label: reward for label, (_, reward) in counted.items()},
+        {label: f"seen as {label}" for label in counted},
+    )
+
+
+@given(VOTES, st.floats(0.0, 1.0, exclude_max=True))
+def test_the_shares_are_those_of_a_group_that_shares_its_evidence_by_votes(counted, number):
+    shares = opinion(**counted).shares()
+    answers = [(label, reward) for label, (votes, reward) in counted.items() for _ in range(votes)]
+    scores = [Score(reward, {}, answer=Answer(label), similarity=reward) for label, reward in answers]
+    if not any(reward for _, reward in answers):
+        assert shares == {}
+        return
+    assert list(shares) == sorted(counted)
+    for score in scores:
+        assert shares[str(score.answer.value)] == pytest.approx(votes_for(score, scores))
+    assert shares[drawn(shares, number)] > 0
+
+
+def test_the_reward_may_overrule_the_votes_and_draws_come_as_often_as_they_are_likely():
+    said = opinion(T=(6, 0.1), B=(2, 0.9))
+    decision = decide(said, "best", 0.0, 0.5)
+    assert (decision.label, decision.trace, decision.share) == ("B", "seen as B", pytest.approx(0.75))
+    assert decide(opinion(T=(6, 1.0), B=(2, 1.0)), "best", 0.0, 0.5).label == "T"
+    assert decide(said, "drawn", 0.0, 0.8).label == "T"
+    # Of equally likely labels the one with more votes, and then the first.
+    assert decide(opinion(B=(1, 0.8), T=(2, 0.4)), "best", 0.0, 0.0).label == "T"
+    assert decide(opinion(T=(2, 0.4), B=(2, 0.4)), "best", 0.0, 0.0).label == "B"
+    found = Counter(drawn({"B": 0.2, "T": 0.8}, luck(0, "cell", cell)) for cell in range(4000))
+    assert found["B"] / 4000 == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [(Opinion({}, {}, {}), "no_answer"), (opinion(B=(3, 0.0)), "no_evidence"), (opinion(B=(1, 1), T=(1, 1)), "unsure")],
+)
+def test_a_cell_without_a_label_has_a_reason(said, reason):
+    decision = decide(said, "best", 0.6, 0.0)
+    assert (decision.label, decision.reason) == ("", reason)
+
+
+@given(st.floats(0.05, 1.0), st.integers(1, 60))
+def test_more_cells_hold_all_that_fewer_did(weight, limit):
+    cells = [(task, f"set/{number}") for number in range(50) for task in ("a", "b")]
+    few = Selection(cells, weight=weight, limit=limit, seed=3)
+    chosen = [cell for cell in cells if cell in few]
+    assert len(chosen) == few.count
+    assert max(Counter(task for task, _ in chosen).values(), default=0) <= limit
+    more = Selection(cells, weight=min(1.0, weight * 2), limit=limit * 2, seed=3)
+    assert all(cell in more for cell in chosen)
+
 
 KEY = "cell_type_annotation/accuracy"
 EVEN, RARE = Counter({"B": 20, "NK": 20, "T": 20}), Counter({"B": 30, "NK": 30, "T": 1})
@@ -54,10 +117,7 @@ def test_what_changed_is_counted_among_cells_that_had_a_label():
 )
 def test_labels_that_are_too_much_alike_or_gone_are_an_alarm(labels, labelled, alarms):
     assert tally(labels, labelled).alarms() == alarms
-
-
-def test_entropy_is_a_share_of_the_most_there_could_be():
-    assert entropy({"B": 1, "T": 1}, 4) == pytest.approx(0.5)
+    assert entropy({"B": 1, "T": 1}, 4) == pytest.approx(0.5), "a share of the most there could be"
     assert entropy({"B": 7, "T": 0}, 2) == entropy({}, 2) == entropy({"B": 7}, 1) == 0.0
 
 
