@@ -100,6 +100,7 @@ class Annotator(Asker):
         self._panel = Panel(
             checkpoint.config, votes=settings.verify or 1, judge=CONFIGURED if settings.verify else NOBODY,
             tasks=[self.task.name], every=bool(settings.verify and (self.calibration or calibrating)),
+            seed=settings.seed,
         )  # fmt: skip
 
     def annotate(

@@ -21,25 +21,33 @@ LEAST = 1e-12
 """The lowest reward that counts: of the product over a whole cell's genes anything less is noise."""
 FEWEST = 20
 """Labels below which nothing is fitted."""
-_RIDGE = 0.01
+FOLDS = 5
+"""Of cells: what a score is under was fitted to the other folds."""
+_RIDGE, _OFFSET_RIDGE = 0.01, 0.03
 
 
 @dataclass(frozen=True)
 class Exponents:
     r"""Probabilities of labels: a conditional logit.
 
-    .. math:: p(y) \propto (n(y) + 0.1)^a \, r(y)^b
+    .. math:: p(y) \propto e^{c(y)} (n(y) + 0.1)^a \, r(y)^b
 
     with n the votes and r the reward of each label; of a greedy answer one vote, and how likely each label is without
     reasoning. Together the exponents, at least 0, are a temperature; their ratio is what rewards are worth in votes.
+    The offsets c say which labels are given too readily.
     """
 
     votes: float
     reward: float
+    offsets: tuple[float, ...] = ()  # by label, in the order of the labels; none: 0
 
     def probabilities(self, opinions: Sequence[Opinion], labels: Sequence[str]) -> NDArray[np.float64]:
         """Return cells x labels; rows sum to 1."""
-        return np.asarray(softmax(_features(opinions, labels) @ np.array([self.votes, self.reward]), axis=-1))
+        return self._shares(_features(opinions, labels))
+
+    def _shares(self, seen: NDArray[np.float64]) -> NDArray[np.float64]:
+        offsets = self.offsets or (0.0,) * seen.shape[1]
+        return np.asarray(softmax(seen @ np.array([self.votes, self.reward]) + np.array(offsets), axis=-1))
 
 
 @dataclass(frozen=True)
@@ -47,34 +55,37 @@ class Calibration:
     """What cells whose labels are known taught about confidence."""
 
     confidence: Exponents  # fitted to all cells
-    sets: Exponents  # fitted to a third of them, for sets of labels
-    scores: tuple[float, ...]  # 1 - p(true label) under ``sets`` of the other cells, ascending: split conformal
+    scores: tuple[float, ...]  # 1 - p(true label) of each cell, under a fit to other cells, ascending
     labels: int  # how many cells
 
     def threshold(self, coverage: float) -> float:
-        """Return how much 1 - p may be of a label in a set; a CellDualityError if too few cells were set aside."""
+        """Return how much 1 - p may be of a label in a set; a CellDualityError if there are too few scores."""
         if np.isinf(found := conformal_threshold(self.scores, coverage)):
-            what = f"{len(self.scores)} cells were set aside for sets of labels, too few for a coverage of {coverage:g}"
+            what = f"{len(self.scores)} cells have a score for sets of labels, too few for a coverage of {coverage:g}"
             hint = "calibrate again with more --cells, or ask for less"
             raise CellDualityError(what, code="too-few-labels", where="--coverage", hint=hint)
         return found
 
     def inside(self, opinions: Sequence[Opinion], labels: Sequence[str], coverage: float) -> NDArray[np.bool_]:
         """Return which labels are in the set of each cell, cells x labels."""
-        return label_sets(self.sets.probabilities(opinions, labels), self.threshold(coverage))
+        return label_sets(self.confidence.probabilities(opinions, labels), self.threshold(coverage))
 
     @classmethod
     def of_notes(cls, notes: Mapping[str, Any], task: str, asked: str) -> Calibration | None:
-        """Return that of a task, as it was ``asked``, in a model's notes (there as ``asdict`` has it), or None."""
+        """Return that of a task, as it was ``asked``, in a model's notes (there as ``asdict`` has it), or None.
+
+        Of an earlier version, whose scores belong to a fit of their own, it has no scores.
+        """
         found = notes.get("calibration", {}).get(task, {}).get(asked)
         if not found:
             return None
-        confidence, sets = (Exponents(**found[name]) for name in ("confidence", "sets"))
-        return cls(confidence, sets, tuple(found["scores"]), found["labels"])
+        own = dict(found["confidence"])
+        confidence = Exponents(**own | {"offsets": tuple(own.get("offsets", ()))})
+        return cls(confidence, () if "sets" in found else tuple(found["scores"]), found["labels"])
 
 
 def fit(opinions: Sequence[Opinion], truth: Sequence[str], labels: Sequence[str]) -> Calibration:
-    """Return the calibration by cells in random order: of every three one is fitted to for sets, and two set aside.
+    """Return the calibration by cells in random order: one fit to all, and a score of each by a fit to other cells.
 
     A CellDualityError if there are fewer than :data:`FEWEST` cells.
     """
@@ -82,11 +93,11 @@ def fit(opinions: Sequence[Opinion], truth: Sequence[str], labels: Sequence[str]
         what, hint = f"{len(truth)} cells with a label, of {FEWEST} at least", "prepare more, or raise --cells"
         raise CellDualityError(what, code="too-few-labels", where="--cells", hint=hint)
     seen, true = _features(opinions, labels), np.array([labels.index(each) for each in truth])
-    third = np.arange(len(true)) % 3 == 0
-    sets = _exponents(seen[third], true[third])
-    shares = softmax(seen[~third] @ np.array([sets.votes, sets.reward]), axis=-1)
-    scores = np.sort(1 - shares[np.arange(len(shares)), true[~third]])
-    return Calibration(_exponents(seen, true), sets, tuple(scores.tolist()), len(true))
+    fold, scores = np.arange(len(true)) % FOLDS, np.empty(len(true))
+    for own in (fold == number for number in range(FOLDS)):
+        shares = _exponents(seen[~own], true[~own])._shares(seen[own])
+        scores[own] = 1 - shares[np.arange(len(shares)), true[own]]
+    return Calibration(_exponents(seen, true), tuple(np.sort(scores).tolist()), len(true))
 
 
 def _features(opinions: Sequence[Opinion], labels: Sequence[str]) -> NDArray[np.float64]:
@@ -98,13 +109,19 @@ def _features(opinions: Sequence[Opinion], labels: Sequence[str]) -> NDArray[np.
 
 
 def _exponents(seen: NDArray[np.float64], true: NDArray[np.int64]) -> Exponents:
-    """Return the exponents under which the true labels are likeliest, by L-BFGS; a faint ridge keeps them finite."""
-    rows = np.arange(len(true))
+    """Return the exponents under which the true labels are likeliest, by L-BFGS; a ridge keeps them near 0."""
+    rows, count = np.arange(len(true)), seen.shape[1]
+    ridge = np.array([_RIDGE] * 2 + [_OFFSET_RIDGE] * count)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        shares = softmax(seen @ weights, axis=-1)
-        slope = (np.einsum("cl,clf->cf", shares, seen) - seen[rows, true]).mean(axis=0)
+        shares = softmax(seen @ weights[:2] + weights[2:], axis=-1)
         surprise = -np.log(np.maximum(shares[rows, true], 1e-300)).mean()
-        return float(surprise + _RIDGE / 2 * weights @ weights), slope + _RIDGE * weights
+        shares[rows, true] -= 1
+        slope = np.concatenate([np.einsum("cl,clf->f", shares, seen), shares.sum(axis=0)]) / len(true)
+        return float(surprise + ridge / 2 @ weights**2), slope + ridge * weights
 
-    return Exponents(*minimize(loss, [0.5, 0.1], jac=True, bounds=[(0, None)] * 2, method="L-BFGS-B").x.tolist())
+    bounds = [(0, None)] * 2 + [(None, None)] * count
+    votes, reward, *offsets = minimize(
+        loss, [0.5, 0.1] + [0.0] * count, jac=True, bounds=bounds, method="L-BFGS-B"
+    ).x.tolist()
+    return Exponents(votes, reward, tuple(offsets))
