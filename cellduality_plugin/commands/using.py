@@ -67,8 +67,8 @@ def calibrate(
 ) -> None:
     """Make the confidence of `annotate` true, on cells whose labels are known; or measure on others how true it is.
 
-    Fitted are the temperature, what a reward is worth against votes, and an offset of each label; sets of labels are
-    by conformal prediction, across five folds. What is read are labels: count them with those of training.
+    Fitted are the temperature, what reward and class profiles are worth against votes, and an offset of each label; sets
+    of labels are by conformal prediction, across folds. What is read are labels: count them with those of training.
 
     Examples:
 
@@ -92,9 +92,10 @@ def calibrate(
         print(f"{way:>12}  {shown}")
     print(f"{found['n']} cells of the {split} split{', which were fitted to' if found['in_sample'] else ''}")
     if fitted := found["calibration"]:
-        weights = "(votes + 0.1)^{votes:.2f} x reward^{reward:.2f}".format(**fitted["confidence"])
-        offsets = fitted["confidence"]["offsets"]
-        weights += f" x e^({min(offsets):.2f} to {max(offsets):.2f}, by label)" if offsets else ""
+        own = fitted["confidence"]
+        weights = "(votes + 0.1)^{votes:.2f} x reward^{reward:.2f} x profile^{profiles:.2f}".format(**own)
+        if own["offsets"]:
+            weights += f" x e^({min(own['offsets']):.2f} to {max(own['offsets']):.2f}, by label)"
         print(f"confidence: {weights}, fitted to {fitted['labels']} validation cells whose label was read for it")
         if coverage and fitted["scores"]:
             mean, spread = coverage_of_sets(len(fitted["scores"]), coverage)

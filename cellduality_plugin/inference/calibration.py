@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,15 +31,16 @@ _RIDGE, _OFFSET_RIDGE = 0.01, 0.03
 class Exponents:
     r"""Probabilities of labels: a conditional logit.
 
-    .. math:: p(y) \propto e^{c(y)} (n(y) + 0.1)^a \, r(y)^b
+    .. math:: p(y) \propto e^{d(y)} (n(y) + 0.1)^a \, r(y)^b \, s(y)^c
 
-    with n the votes and r the reward of each label; of a greedy answer one vote, and how likely each label is without
-    reasoning. Together the exponents, at least 0, are a temperature; their ratio is what rewards are worth in votes.
-    The offsets c say which labels are given too readily.
+    with n the votes, r the reward of each label, and s how likely it is by class profiles, where the model has any; of
+    a greedy answer one vote, and how likely each label is without reasoning. Together the exponents, at least 0, are a
+    temperature; their ratio is what a judge is worth in votes. The offsets d say which labels are given too readily.
     """
 
     votes: float
     reward: float
+    profiles: float = 0.0
     offsets: tuple[float, ...] = ()  # by label, in the order of the labels; none: 0
 
     def probabilities(self, opinions: Sequence[Opinion], labels: Sequence[str]) -> NDArray[np.float64]:
@@ -47,7 +49,9 @@ class Exponents:
 
     def _shares(self, seen: NDArray[np.float64]) -> NDArray[np.float64]:
         offsets = self.offsets or (0.0,) * seen.shape[1]
-        return np.asarray(softmax(seen @ np.array([self.votes, self.reward]) + np.array(offsets), axis=-1))
+        return np.asarray(
+            softmax(seen @ np.array([self.votes, self.reward, self.profiles]) + np.array(offsets), axis=-1)
+        )
 
 
 @dataclass(frozen=True)
@@ -101,27 +105,35 @@ def fit(opinions: Sequence[Opinion], truth: Sequence[str], labels: Sequence[str]
 
 
 def _features(opinions: Sequence[Opinion], labels: Sequence[str]) -> NDArray[np.float64]:
-    """Return log votes and log rewards, cells x labels x 2; 0 for all where nobody judged."""
-    votes = np.array([[each.votes.get(label, 0) for label in labels] for each in opinions], np.float64)
-    rewards = np.array([[each.rewards.get(label, 1.0) for label in labels] for each in opinions], np.float64)
-    found: NDArray[np.float64] = np.log(np.stack([votes + UNNAMED, np.maximum(rewards, LEAST)], axis=-1))
-    return found
+    """Return log votes, rewards and profiles, cells x labels x 3; 0 for all where nobody judged."""
+
+    def logs(each: Mapping[str, float], absent: float, least: float) -> list[float]:
+        return [math.log(max(each.get(label, absent), least)) for label in labels]
+
+    return np.array(
+        [
+            (
+                logs({label: count + UNNAMED for label, count in each.votes.items()}, UNNAMED, UNNAMED),
+                logs(each.rewards, 1.0, LEAST),
+                logs(each.profiles, 1.0, LEAST),
+            )
+            for each in opinions
+        ]
+    ).swapaxes(1, 2)
 
 
 def _exponents(seen: NDArray[np.float64], true: NDArray[np.int64]) -> Exponents:
     """Return the exponents under which the true labels are likeliest, by L-BFGS; a ridge keeps them near 0."""
-    rows, count = np.arange(len(true)), seen.shape[1]
-    ridge = np.array([_RIDGE] * 2 + [_OFFSET_RIDGE] * count)
+    rows, (_, count, sources) = np.arange(len(true)), seen.shape
+    ridge = np.array([_RIDGE] * sources + [_OFFSET_RIDGE] * count)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        shares = softmax(seen @ weights[:2] + weights[2:], axis=-1)
+        shares = softmax(seen @ weights[:sources] + weights[sources:], axis=-1)
         surprise = -np.log(np.maximum(shares[rows, true], 1e-300)).mean()
         shares[rows, true] -= 1
         slope = np.concatenate([np.einsum("cl,clf->f", shares, seen), shares.sum(axis=0)]) / len(true)
         return float(surprise + ridge / 2 @ weights**2), slope + ridge * weights
 
-    bounds = [(0, None)] * 2 + [(None, None)] * count
-    votes, reward, *offsets = minimize(
-        loss, [0.5, 0.1] + [0.0] * count, jac=True, bounds=bounds, method="L-BFGS-B"
-    ).x.tolist()
-    return Exponents(votes, reward, tuple(offsets))
+    start, bounds = [0.5, 0.1, 0.1] + [0.0] * count, [(0, None)] * sources + [(None, None)] * count
+    votes, reward, profiles, *offsets = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x.tolist()
+    return Exponents(votes, reward, profiles, tuple(offsets))

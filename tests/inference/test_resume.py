@@ -17,7 +17,7 @@ from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
 from cellduality_plugin.inference.checkpoint import pack
-from tests.evaluation.audit.conftest import TYPES
+from tests.evaluation.audit.conftest import ANNOTATION, TYPES
 from tests.inference.conftest import cells_of
 
 KINDS = [*TYPES, "T"] * 20  # cells of a type are equal: so are their questions
@@ -40,12 +40,13 @@ def taught(trained, data, tmp_path_factory) -> Path:
     folder = shutil.copytree(trained, tmp_path_factory.mktemp("taught") / "m")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    rows = [row for row in read_jsonl(data / "sft.jsonl") if row["datasource"] == "cell_type_annotation"]
-    for _ in range(40):
-        for row in rows:
-            prompt, answer = render(tokenizer, row["input"]), response_ids(tokenizer, row["output"])
-            labels = torch.tensor([[-100] * len(prompt) + answer])
-            model(input_ids=torch.tensor([prompt + answer]), labels=labels).loss.backward()
+    rows = [row for row in read_jsonl(data / "sft.jsonl") if row["datasource"] == ANNOTATION]
+    answers = [[*response_ids(tokenizer, row["output"]), tokenizer.eos_token_id] for row in rows]
+    tokens = torch.tensor([render(tokenizer, row["input"]) + answer for row, answer in zip(rows, answers, strict=True)])
+    labels = torch.full_like(tokens, -100)
+    labels[:, -len(answers[0]) :] = torch.tensor(answers)
+    for _ in range(60):
+        model(input_ids=tokens, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     model.save_pretrained(folder)

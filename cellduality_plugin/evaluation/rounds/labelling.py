@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
@@ -42,6 +42,7 @@ class Opinion:
     votes: Mapping[str, int]  # answers that could be read; empty if no votes were asked for
     rewards: Mapping[str, float]  # of each answered label, or of every one without votes, in [0, 1]; 1 without a judge
     traces: Mapping[str, str]  # the reasoning of the first such answer
+    profiles: Mapping[str, float] = field(default_factory=dict)  # how likely each label is by class profiles, if asked
 
     def shares(self) -> dict[str, float]:
         r"""Return the distribution over the judged labels, in alphabetical order; empty where nothing speaks for any.
