@@ -67,8 +67,8 @@ def calibrate(
 ) -> None:
     """Make the confidence of `annotate` true, on cells whose labels are known; or measure on others how true it is.
 
-    Fitted are the temperature, what reward and class profiles are worth against votes, and an offset of each label; sets
-    of labels are by conformal prediction, across folds. What is read are labels: count them with those of training.
+    Fitted are the temperature, what reward and class profiles are worth against votes, and an offset of each label;
+    sets of labels are by conformal prediction, across folds. What is read are labels: count them with the others.
 
     Examples:
 
