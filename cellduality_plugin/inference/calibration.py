@@ -24,7 +24,7 @@ FEWEST = 20
 """Labels below which nothing is fitted."""
 FOLDS = 5
 """Of cells: what a score is under was fitted to the other folds."""
-_RIDGE, _OFFSET_RIDGE = 0.01, 0.03
+_RIDGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,13 @@ def _features(opinions: Sequence[Opinion], labels: Sequence[str]) -> NDArray[np.
 def _exponents(seen: NDArray[np.float64], true: NDArray[np.int64]) -> Exponents:
     """Return the exponents under which the true labels are likeliest, by L-BFGS; a ridge keeps them near 0."""
     rows, (_, count, sources) = np.arange(len(true)), seen.shape
-    ridge = np.array([_RIDGE] * sources + [_OFFSET_RIDGE] * count)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         shares = softmax(seen @ weights[:sources] + weights[sources:], axis=-1)
         surprise = -np.log(np.maximum(shares[rows, true], 1e-300)).mean()
         shares[rows, true] -= 1
         slope = np.concatenate([np.einsum("cl,clf->f", shares, seen), shares.sum(axis=0)]) / len(true)
-        return float(surprise + ridge / 2 @ weights**2), slope + ridge * weights
+        return float(surprise + _RIDGE / 2 * weights @ weights), slope + _RIDGE * weights
 
     start, bounds = [0.5, 0.1, 0.1] + [0.0] * count, [(0, None)] * sources + [(None, None)] * count
     votes, reward, profiles, *offsets = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x.tolist()

@@ -73,7 +73,7 @@ def test_exponents_are_those_under_which_the_labels_are_likeliest():
         for opinion, true in zip(found, truth, strict=True):
             worth = {k: factor[k] * (opinion.votes[k] + UNNAMED) ** votes * opinion.rewards[k] ** reward for k in TYPES}
             total -= np.log(worth[true] / sum(worth.values()))
-        return total / len(truth) + 0.005 * (votes**2 + reward**2) + 0.015 * np.square(offsets).sum()
+        return total / len(truth) + 0.005 * np.square([votes, reward, *offsets]).sum()
 
     best = fit(found, truth, TYPES).confidence
     assert best.profiles == pytest.approx(0, abs=0.01), "there are none"
