@@ -136,7 +136,7 @@ def test_what_was_fitted_goes_with_the_model_and_makes_confidence_true(model, da
 
 
 def test_class_profiles_are_a_judge_of_their_own_and_are_listened_to_if_they_know(model, data, tmp_path, played_by):
-    played_by(PlantedPolicy(0.4), PlantedPolicy(0.4), PlantedPolicy(0.4, seed=1))
+    played_by(PlantedPolicy(1 / 3), PlantedPolicy(1 / 3), PlantedPolicy(1 / 3, seed=1))
     other, labels = shutil.copytree(data, tmp_path / "data"), [*TYPES]
     weights = np.array([[gene in own(kind) for gene in GENES] for kind in labels], dtype=np.float32)
     profile = Profile(TYPES, weights, np.zeros(len(labels), np.float32))
