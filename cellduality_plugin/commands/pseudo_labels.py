@@ -74,7 +74,7 @@ class Work:
         self._asked, self._rows = pseudo.served(pseudo.read_sft(labelled), self._tasks)
         self._names = [name for name in self._tasks if any(name in names for names in self._asked.values())]
         self._hidden, self._masks = pseudo.hidden_share(data), masks_in_training(data / "rl.jsonl")
-        self._panel = Panel(config, votes=settings.votes, judge=settings.judge, tasks=self._names)
+        self._panel = Panel(config, votes=settings.votes, judge=settings.judge, tasks=self._names, seed=settings.seed)
         self.asks_policy = self._panel.asks_policy
         every = ((task, row["id"]) for task, row, _ in self._training(labelled=False))
         self._chosen = Selection(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)

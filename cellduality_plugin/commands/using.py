@@ -63,8 +63,8 @@ def calibrate(
 ) -> None:
     """Make the confidence of `annotate` true, on cells whose labels are known; or measure on others how true it is.
 
-    Fitted are the temperature and what a reward is worth against votes; two thirds of the cells give the threshold of
-    sets of labels (split conformal prediction). What is read are labels: count them with those of training.
+    Fitted are the temperature, what reward and class profiles are worth against votes, and an offset of each label;
+    sets of labels are by conformal prediction, across folds. What is read are labels: count them with the others.
 
     Examples:
 
@@ -72,6 +72,7 @@ def calibrate(
 
     `cellduality calibrate runs/cpu/grpo --data runs/cpu/data --split test --out runs/cpu/test/confidence.json`
     """
+    from cellduality_plugin.evaluation.confidence import coverage_of_sets
     from cellduality_plugin.evaluation.plots import save_confidence
     from cellduality_plugin.files import write_json
 
@@ -87,8 +88,14 @@ def calibrate(
         print(f"{way:>12}  {shown}")
     print(f"{found['n']} cells of the {split} split{', which were fitted to' if found['in_sample'] else ''}")
     if fitted := found["calibration"]:
-        weights = "(votes + 0.1)^{votes:.2f} x reward^{reward:.2f}".format(**fitted["confidence"])
+        own = fitted["confidence"]
+        weights = "(votes + 0.1)^{votes:.2f} x reward^{reward:.2f} x profile^{profiles:.2f}".format(**own)
+        if own["offsets"]:
+            weights += f" x e^({min(own['offsets']):.2f} to {max(own['offsets']):.2f}, by label)"
         print(f"confidence: {weights}, fitted to {fitted['labels']} validation cells whose label was read for it")
+        if coverage and fitted["scores"]:
+            mean, spread = coverage_of_sets(len(fitted["scores"]), coverage)
+            print(f"sets for {coverage:g}: of many new cells {mean:.3f} are expected to be covered, ± {spread:.3f}")
 
 
 @reads_cells

@@ -43,7 +43,9 @@ from cellduality_plugin.inference.calibration import Calibration
 from cellduality_plugin.inference.checkpoint import Checkpoint
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.cache import AnswerCache
+from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import DualTask
+from cellduality_plugin.tasks.base import LabelTask
 from data_prep.cells import CellTable
 from data_prep.pseudo import kind_of, question, read_sft, served
 from data_prep.views import source_of
@@ -101,9 +103,11 @@ class Annotator(Asker):
                 hint = f"first: cellduality calibrate {checkpoint.model} --data DATA --verify {settings.verify}"
                 raise CellDualityError(what, code="not-calibrated", where="--coverage", hint=hint)
             self.calibration.threshold(settings.coverage)  # refused before a cell is asked about
+        self._profiles = self._own_profiles() if self.calibration or calibrating else None
         self._panel = Panel(
             checkpoint.config, votes=settings.verify or 1, judge=CONFIGURED if settings.verify else NOBODY,
             tasks=[self.task.name], every=bool(settings.verify and (self.calibration or calibrating)),
+            seed=settings.seed,
         )  # fmt: skip
 
     def annotate(
@@ -249,9 +253,24 @@ class Annotator(Asker):
             row["set"] = " | ".join(sorted(chosen, key=lambda each: -shares[each]))
         return row
 
+    def _own_profiles(self) -> Profiles | None:
+        """Return the class profiles of the labels, if the model has any: a judge that costs nothing."""
+        if self.checkpoint.config.profiles is None or not isinstance(self.task, LabelTask):
+            return None
+        found = self.checkpoint.config.load_profiles()
+        there = self.kind in found.by_kind and {*self.labels} <= {*found.by_kind[self.kind].labels}
+        return found if there else None
+
     async def _opinion(self, example: Example, players: Players) -> Opinion:
-        if self.settings.verify:
-            return await self._panel.opinion(example, players)
+        opinion = await (self._panel.opinion if self.settings.verify else self._greedy)(example, players)
+        if not self._profiles:
+            return opinion
+        assert isinstance(self.task, LabelTask)
+        scores = self._profiles.log_scores(self.kind, self.task.whole(example))
+        shares = softmax([scores[label] for label in self.labels]).tolist()
+        return replace(opinion, profiles=dict(zip(self.labels, shares, strict=True)))
+
+    async def _greedy(self, example: Example, players: Players) -> Opinion:
         greedy = await self._panel.opinion(example, replace(players, sampler=players.greedy))
         if not greedy.votes:
             return greedy

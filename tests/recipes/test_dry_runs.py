@@ -80,7 +80,7 @@ def test_a_dry_run_of_everything_runs_the_stages_in_order(dry):
     torchrun, ray = "cellduality-cpu torchrun", "cellduality-cpu python"
     marks = ["data prepare", "traces sample", "traces filter", "small-llama"]
     marks += [f"cellduality doctor -- {torchrun}", f"\n{torchrun}"] * 2
-    marks += ["cellduality audit", f"cellduality doctor -- {ray}", f"\n{ray}", "evaluate", "report"]
+    marks += ["cellduality audit", f"cellduality doctor -- {ray}", f"\n{ray}", "evaluate", "cellduality card", "report"]
     at = 0
     for mark in marks:
         at = printed.index(f"{mark} ", at) + 1

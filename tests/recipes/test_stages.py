@@ -221,3 +221,12 @@ def test_a_stage_leaves_its_command_for_the_report(ok, folder):
     assert set(left) == {"evaluate", "report"}
     assert left["evaluate"][left["evaluate"].index("--seed") + 1] == "7"
     assert left["report"][left["report"].index("--out") + 1] == str(folder / "report.html")
+
+
+def test_the_last_model_gets_a_card_and_evaluation_ends_well_where_one_is_refused(ok, program, folder):
+    said = folder.parent / "said"
+    for refused in ("", "card"):
+        program("cellduality", f'#!/bin/sh\necho "$*" >>"{said}"\ntest "$1" != "{refused}"\n')
+        assert ("no new card" in ok("evaluate")) == bool(refused)
+    cards = [line for line in said.read_text().splitlines() if line.startswith("card ")]
+    assert cards == [f"card {folder}/grpo --metrics {folder}/test/metrics.json"] * 2

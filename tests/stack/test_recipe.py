@@ -52,6 +52,7 @@ def test_it_writes_metrics_and_a_report(whole_run):
     page = (whole_run.folder / "report.html").read_text()
     assert "GRPO" in page
     assert "</html>" in page
+    assert "model-index" in (whole_run.folder / "grpo" / "README.md").read_text()
 
 
 def test_the_rewards_are_audited_before_they_train(whole_run):

@@ -168,10 +168,10 @@ async def judge(scorer: Scorer, case: Case, memory: Remembering) -> Judged:
     return Judged(case, of_candidates, of_samples, np.sum(costs, axis=0), float(np.mean(failed)))
 
 
-async def response(policy: Policy, prompt: str) -> str:
+async def response(policy: Policy, prompt: str, seed: int | None = None) -> str:
     """Return the response to ``prompt``, or an empty one, in which nothing can be read, where there is none."""
     try:
-        return await policy.generate(prompt)
+        return await policy.generate(prompt, seed=seed)
     except PolicyError:
         return ""
 

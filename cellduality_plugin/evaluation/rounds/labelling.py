@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
@@ -43,6 +43,7 @@ class Opinion:
     votes: Mapping[str, int]  # answers that could be read; empty if no votes were asked for
     rewards: Mapping[str, float]  # of each answered label, or of every one without votes, in [0, 1]; 1 without a judge
     traces: Mapping[str, str]  # the reasoning of the first such answer
+    profiles: Mapping[str, float] = field(default_factory=dict)  # how likely each label is by class profiles, if asked
 
     def shares(self) -> dict[str, float]:
         r"""Return the distribution over the judged labels, in alphabetical order; empty where nothing speaks for any.
@@ -124,13 +125,21 @@ class Panel:
 
     Without ``votes`` nobody answers, and the judge is asked about every label of the set, as with ``every``. ``judge``
     is :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it; a CellDualityError if it cannot
-    judge one of ``tasks``.
+    judge one of ``tasks``. Of a ``seed`` and the question alone hang all draws: cells that are asked the same get the
+    same answers, also by a run that was stopped between them.
     """
 
     def __init__(
-        self, config: Config, *, votes: int, judge: str | dict[str, float], tasks: Iterable[str], every: bool = False
+        self,
+        config: Config,
+        *,
+        votes: int,
+        judge: str | dict[str, float],
+        tasks: Iterable[str],
+        every: bool = False,
+        seed: int = 0,
     ) -> None:
-        self._every = every or not votes
+        self._every, self._seed = every or not votes, seed
         self._tasks, self._vocabulary, self._votes = config.load_tasks(), config.load_vocabulary(), votes
         self._scorers: dict[str, Scorer] = {}
         self.needs_gold = False
@@ -150,7 +159,8 @@ class Panel:
         if self._votes:
             assert players is not None
             prompt = task.primal_prompt(example.inputs, self._vocabulary)
-            for text in await asyncio.gather(*(response(players.sampler, prompt) for _ in range(self._votes))):
+            seeds = [request_seed(self._seed, prompt, draw) for draw in range(self._votes)]
+            for text in await asyncio.gather(*(response(players.sampler, prompt, seed) for seed in seeds)):
                 answer = task.parse_answer(text, self._vocabulary)
                 if isinstance(answer.value, str):
                     votes[answer.value] += 1
