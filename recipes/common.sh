@@ -24,7 +24,7 @@ find_python() {
   die "no Python 3.10, 3.11 or 3.12${modules:+ with $modules} found" "install one, or name it: PYTHON=/path/to/python3.11"
 }
 
-# `PROFILE`, `GPUS` and why, by the cards that are there and visible; the smallest counts.
+# The profile (`by_cards`) and why, by the cards that are there and visible; the smallest counts.
 choose_profile() {
   local sizes=() gib
   mapfile -t sizes < <(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | sort -n | grep -x '[0-9]*')
@@ -34,63 +34,35 @@ choose_profile() {
     sizes=("${sizes[@]:0:${#visible[@]}}")
   fi
   if ((${#sizes[@]} == 0)); then
-    PROFILE=cpu reason="no NVIDIA card is visible"
+    by_cards=cpu reason="no NVIDIA card is visible"
     if [[ -e /dev/kfd ]]; then reason+="; AMD's are not supported"; fi
     return
   fi
   gib=$(((sizes[0] + 1023) / 1024)) reason="${#sizes[@]} x $(((sizes[0] + 512) / 1024)) GiB"
   if nvidia-smi -L 2>/dev/null | grep -q MIG; then
-    PROFILE=cpu reason="a card is cut up by MIG: name a profile, and a whole card by CUDA_VISIBLE_DEVICES"
+    by_cards=cpu reason="a card is cut up by MIG: name a profile, and a whole card by CUDA_VISIBLE_DEVICES"
   elif ((gib < 22)); then
-    PROFILE=cpu reason+=", and the smallest GPU profile needs 24"
+    by_cards=cpu reason+=", and the smallest GPU profile needs 24"
   elif ((gib < 44)); then
-    PROFILE=gpu24
+    by_cards=gpu24
   elif ((${#sizes[@]} == 1)); then
-    if ((gib < 78)); then PROFILE=gpu1; else PROFILE=gpu80; fi
+    if ((gib < 78)); then by_cards=gpu1; else by_cards=gpu80; fi
   else
-    PROFILE=a6000x8
     for cards in 8 4 2; do # batches are for powers of two
       if ((cards <= ${#sizes[@]})); then break; fi
     done
-    presets+=("GPUS=$cards")
+    by_cards="a6000x8 GPUS=$cards"
   fi
 }
 
-# `--set NAME=VALUE` and `--help` are for all recipes, the rest for the one that is called. Its own defaults, which a run
-# file can change, are its `presets`.
-asked=() further=()
-while (($#)); do
-  case "$1" in
-    --help) asked+=(--help) ;;
-    --set)
-      [[ "${2:-}" == *=* ]] || die "--set ${2:-}" "write --set NAME=VALUE"
-      asked+=("--set=$2")
-      case "${2%%=*}" in
-        PROFILE | profile | run.profile) PROFILE="${2#*=}" ;;
-        RUN_FILE | run.file) RUN_FILE="${2#*=}" ;;
-      esac
-      shift
-      ;;
-    *) further+=("$1") ;;
-  esac
-  shift
-done
-set -- "${further[@]}"
-[[ -z "${RUN_FILE:-}" || -r "$RUN_FILE" ]] || die "no file RUN_FILE=$RUN_FILE" "name one such as RUN_DIR/run.toml"
-if [[ -z "${PROFILE:-}" && -n "${RUN_FILE:-}" ]]; then PROFILE="$(sed -n 's/^profile *= *"\(.*\)".*/\1/p' "$RUN_FILE")"; fi
-: "${PROFILE:=${preset_profile:-}}"
-if [[ -z "$PROFILE" ]]; then choose_profile; fi
+# Every setting, by recipes/settings.py, which takes --set and --help out of the arguments. A run file can change what a
+# recipe presets: `presets=(NAME=VALUE ...)`.
+if [[ -z "${PROFILE:-}" ]]; then choose_profile; fi
 python="$(find_python)"
-settings="$(PROFILE="$PROFILE" RUN_FILE="${RUN_FILE:-}" "$python" -IS "$root/recipes/settings.py" "$0" "${asked[@]}" \
-  "${presets[@]/#/--preset=}")" || exit 2
-if [[ " ${asked[*]} " == *" --help "* ]]; then
-  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
-  printf '\nSettings, with the defaults of the profile %s, for --set and for a RUN_FILE:\n%s\n' "$PROFILE" "$settings"
-  exit 0
-fi
+settings="$("$python" -IS "$root/recipes/settings.py" "$0" "${by_cards:-cpu}" "${presets[@]}" -- "$@")" || exit 2
 declare -A expected # about how many seconds a stage takes
 eval "$settings"
-if [[ "${reason:-no NVIDIA card is visible}" != "no NVIDIA card is visible" ]]; then
+if [[ "${by_cards:-}" == "$PROFILE"* && "$reason" != "no NVIDIA card is visible" ]]; then
   say "Profile $PROFILE, GPUS=$GPUS ($reason); PROFILE=... is another"
 fi
 RUN_DIR="$(realpath -m -- "$RUN_DIR")"

@@ -30,8 +30,8 @@
 set -euo pipefail
 # One labelled cell of every class is the least; of sciplex3 a class is a drug at a dose.
 labels=he_2020_liver=140,segerstolpe_2016=140,xin_2016=140,human_immune=280,gse149383=140,gse117872=140,sciplex3=1520
-preset_profile=a6000x8
-presets=(VALIDITY_POWER=0 SMALL_CLASSES=drop HELD_OUT= REWARDS= "MAX_CELLS=human_immune=20000,sciplex3=20000" N_LABELLED="$labels")
+presets=(PROFILE=a6000x8 VALIDITY_POWER=0 SMALL_CLASSES=drop HELD_OUT= REWARDS=
+  "MAX_CELLS=human_immune=20000,sciplex3=20000" N_LABELLED="$labels")
 : "${IDENTITY_SETS:=he_2020_liver segerstolpe_2016 xin_2016 human_immune ma_2020 bastidas_ponce_2019}"
 : "${DYNAMICS_SETS:=gse149383 gse117872 sciplex3 gse110894}"
 : "${DYNAMICS_MAX_LEN:=16384}"

@@ -14,6 +14,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$RL" != 0 || "$ROUNDS" -ge 2 ]] || die "nothing to do: RL=0 with ROUNDS=$ROUNDS" "give two rounds or more"
 if ((ROUNDS < 2)); then exec bash "$root/recipes/grpo.sh" "$@"; fi
+further=("$@")
 set_up
 lock_run
 if [[ -z "${CONFIG:-}" && "$RL" != 0 ]] && nothing_chosen; then exec bash "$root/recipes/grpo.sh" "$@"; fi

@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,148 +31,125 @@ SAYS = {
     URL: "http://..., or nothing", SEED: "a whole number or seed", r"-1|\d+": "a whole number, or -1",
 }  # fmt: skip
 
-# By section of a run file: variable, default (a text, or "= FORMULA" of other variables), values, meaning.
-SECTIONS: dict[str, list[tuple[str, str, str, str]]] = {
-    "run": [  # how a recipe is called: no part of a run file that is written
-        ("PROFILE", "", NAME, "the machine: a file of recipes/profiles/; by default by the cards that are there"),
-        ("RUN_FILE", "", ANY, "a file of settings such as RUN_DIR/run.toml"),
-        ("RUN_DIR", "= ROOT + '/runs/' + PROFILE", NAME, "where everything of the run goes"),
-        ("RESUME", "0", SWITCH, "1: skips finished stages and takes up a stopped one"),
-        ("DRY_RUN", "0", SWITCH, "1: prints the exact commands, and does nothing"),
-        ("VENV", "= ROOT + '/.venv'", NAME, "the virtual environment"),
-        ("SET_UP", "1", SWITCH, "0: takes the environment as it is"),
-        ("PYTHON", "", ANY, "the Python that the environment is made with"),
-        ("FLASH_ATTN", "", "|build", "build: set-up compiles flash-attn (GPU)"),
-        ("CONFIG", "", ANY, "the configuration that GRPO is paid by; by default what the audit chose"),
-        ("RL_ROWS", "", ANY, "GRPO's rows; by default those of what the audit chose"),
-        ("SFT_ROWS", "", ANY, "SFT's rows; by default those with traces"),
-        ("START_MODEL", "", ANY, "the checkpoint that SFT starts from, in place of stage 0's"),
-        ("STAGE0_OF", "", ANY, "a run of the same seed: where its rows are the same, so is its stage 0"),
-    ],
-    "model": [
-        ("BASE_MODEL", "meta-llama/Llama-3.2-3B-Instruct", NAME, "small-llama, smollm2, a hub name or a folder"),
-        ("LAYERS", "4", COUNT, "of small-llama"),
-        ("SEED", "42", WHOLE, "of the model, the rollouts and the training"),
-        ("MAX_LEN", "4096", COUNT, "context in tokens"),
-        ("MAX_NEW_TOKENS", "1536", COUNT, "of a response, at most"),
-    ],
-    "stages": [
-        ("PRETRAIN", "= int(BASE_MODEL == 'small-llama')", SWITCH, "1: stage 0, training cells without labels"),
-        ("AUDIT", "1", SWITCH, "0: no audit of the reward before GRPO"),
-        ("ROUNDS", "1", COUNT, "above 1: GRPO in rounds, with SFT on pseudo-labels between them"),
-    ],
-    "machine": [
-        ("NODES", "1", COUNT, "of GPUs GPUs each"),
-        ("GPUS", "8", COUNT, "of a node; on a CPU: processes of GRPO"),
-        ("SFT_PROCESSES", "= GPUS", COUNT, "that share a batch of SFT"),
-        ("TENSOR_PARALLEL", "1", COUNT, "GPUs of an engine"),
-        ("ENGINES", "= NODES * GPUS // TENSOR_PARALLEL", COUNT, "of vLLM, that answer in GRPO"),
-        ("ENGINE_MEMORY", "0.5", SHARE, "share of a card's memory that an engine takes"),
-        ("OFFLOAD", "0", "0|1|", "1: the optimiser's state on the host; 0 or nothing: on the card"),
-        ("PREFIX_CACHING", "1", SWITCH, "0: vLLM reads the question of a group for each of its rollouts anew"),
-        ("MAX_TOKENS_PER_GPU", "8192", COUNT, "of a dynamic batch; MAX_LEN or more"),
-        ("ROLLOUT_TOKENS_PER_GPU", "16384", COUNT, "the same where answers are only read"),
-        ("RAY_JOB_ADDRESS", "http://127.0.0.1:8265", NAME, "of the Ray cluster that multinode's job goes to"),
-    ],
-    "data": [
-        ("DATASET", "pbmc68k_reduced kang_2018_ifnb", NAME, "names (`cellduality data list`), or an .h5ad's path"),
-        ("HELD_OUT", "kang_2018_ifnb:cell_type=B cell", ANY, "out-of-distribution cells: SET:COLUMN=VALUE;..."),
-        ("LABEL_COLUMN", "", ANY, "obs column with the labels; the data set's own by default"),
-        ("TASKS", "", ANY, "dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve"),
-        ("WEIGHTS", "", ANY, "shares of the RL rows other than 1: TASK=SHARE,..."),
-        ("FOREIGN", "", ANY, "sets no cell of which trains, for annotation out of distribution: kidney_immune"),
-        ("SMALL_CLASSES", "refuse", "refuse|drop", "drop: leave out classes of fewer than three cells"),
-        ("MAX_CELLS", "", "|" + CELLS, "of a set, at most; by default all"),
-        ("TOP_GENES", "200", COUNT, "genes of a cell sentence"),
-        ("N_GENES", "0", WHOLE, "most variable genes of each set that make the vocabulary; 0: all"),
-        ("HIDDEN", "0.25", PARTS, "share of a cell's genes that the dual of a label rebuilds"),
-        ("N_LABELLED", "140", CELLS, "training cells of a set that show their label"),
-        ("N_RL", "12800", WHOLE, "rows for GRPO"),
-        ("DATA_SEED", "42", WHOLE, "of the split and the labelled cells: the same test cells for every SEED"),
-        ("LABEL_SEED", "= DATA_SEED", SEED, "of which cells those are; seed: as SEED"),
-    ],
-    "traces": [
-        ("TEACHER", "rule", NAME, "of SFT's reasoning traces: rule, the name of a chat model, or none"),
-        ("TEACHER_URL", "", URL, "its OpenAI-compatible endpoint, .../v1"),
-        ("CANDIDATES", "4", COUNT, "answers a teacher gives to each question"),
-        ("TRACE_SIMILARITY", "0.5", SHARE, "rank-weighted Jaccard a teacher's list of genes must reach"),
-        ("FILL", "1", SWITCH, "whether questions without an accepted candidate keep their bare answer"),
-    ],
-    "pretrain": [
-        ("PRETRAIN_VIEWS", "2", WHOLE, "versions of each training cell"),
-        ("CLUSTERS", "32", COUNT, "of a set's cells, at most, whose numbers stand for labels"),
-        ("PRETRAIN_EPOCHS", "1", COUNT, "passes over those rows"),
-        ("PRETRAIN_LR", "1e-5", NUMBER, "learning rate"),
-    ],
-    "sft": [
-        ("SFT_VIEWS", "4", COUNT, "versions of each labelled cell: whole, then with lost genes"),
-        ("SFT_LABEL_VIEWS", "4", WHOLE, "the same where a label is the answer; 0: as many"),
-        ("SFT_DIRECTIONS", "both", "both|primal", "primal: without the dual questions"),
-        ("TRACES", "1", SWITCH, "0: SFT sees the answers that passed, without the reasoning"),
-        ("SFT_EPOCHS", "3", COUNT, "passes over the rows"),
-        ("SFT_LR", "1e-5", NUMBER, "learning rate"),
-        ("SFT_BATCH", "128", COUNT, "rows of an update"),
-        ("SFT_MICRO_BATCH", "2", COUNT, "rows of a process at a time"),
-    ],
-    "reward": [
-        ("REWARDS", "auto", ANY, "by task, TASK=KIND,...; auto: the audit chooses; nothing: the paper's"),
-        ("VOTES", "", ANY, "tasks, with commas, in whose groups the answers share the evidence by votes"),
-        ("GOLD", "0", SWITCH, "1: RL rows hold gold, which is logged beside the reward (Figure 2) and is none"),
-        ("MASKS", "1", COUNT, "splits into known and hidden genes that an answer's reward is the mean over"),
-        ("DUAL_TEMPERATURE", "0", NUMBER, "sampling temperature of the dual; 0: greedy"),
-        ("VALIDITY_POWER", "1", NUMBER, "how much repeats in a list of genes cost; 0: nothing (the paper)"),
-        ("VALIDITY_SHARE", "0", SHARE, "share of the reward that a valid form alone earns"),
-    ],
-    "audit": [
-        ("AUDIT_CELLS", "96", COUNT, "of each task"),
-        ("AUDIT_REWARDS", "", ANY, "kinds, with commas; by default the configured and all built-in ones that fit"),
-        ("AUDIT_HIDDEN", "", "|" + PARTS, "as HIDDEN, of duals to try"),
-        ("AUDIT_TRACES", "", COUNTS, "reasoning traces of the dual"),
-    ],
-    "grpo": [
-        ("ROLLOUT_BATCH", "64", COUNT, "questions of a rollout"),
-        ("GROUP_SIZE", "8", COUNT, "answers to each of them"),
-        ("TRAIN_BATCH", "256", COUNT, "answers of an update: half a rollout, so that the clip is active"),
-        ("MICRO_BATCH", "4", COUNT, "answers of a process at a time"),
-        ("EPISODES", "1", COUNT, "passes over the rows"),
-        ("ACTOR_LR", "1e-6", NUMBER, "learning rate"),
-        ("LR_WARMUP", "0.03", SHARE, "share of the steps in which it rises"),
-        ("KL", "1e-2", NUMBER, "weight of the KL term; 0: no reference model is started"),
-        ("CLIP", "0.2", NUMBER, "of the ratio to the policy that answered"),
-        ("TEMPERATURE", "1.0", NUMBER, "of rollouts"),
-        ("ADVANTAGE", "group_norm", NAME, "OpenRLHF's estimator; dr_grpo: without division by the deviation"),
-        ("SAVE_STEPS", "20", r"-1|\d+", "steps between checkpoints; -1: none"),
-    ],
-    "rounds": [
-        ("RL", "1", "0|1|last", "1: GRPO in every round; last: the last is GRPO alone, the others have none; 0: none"),
-        ("RL_LABELS", "1", SWITCH, "0: where refits named the cells, GRPO leaves out tasks that ask for those labels"),
-        ("JUDGE", "configured", NAME, "of answers to cells without a label: a kind of reward, or none"),
-        ("FIRST", "", ANY, "the checkpoint that is round 1, in place of GRPO"),
-        ("REFIT_FROM", "pretrained", "pretrained|policy", "what a refit starts from: stage 0, or the last policy"),
-        ("REFIT_EPOCHS", "= SFT_EPOCHS", COUNT, "passes of a refit over its rows"),
-        ("KEEP", "best", "best|last", "by validation cells; or last, and nothing is evaluated"),
-        ("ROUNDS_PATIENCE", "1", COUNT, "rounds in a row that may do no better than the best"),
-        ("PSEUDO_VOTES", "8", WHOLE, "answers to each cell; 0: the judge alone names it, the rule teacher reasons"),
-        ("PSEUDO_CELLS", "0", WHOLE, "of each task, at most; 0: all"),
-        ("PSEUDO_WEIGHT", "1.0", SHARE, "the share of cells that get rows"),
-        ("PSEUDO_KEEP_ABOVE", "0.0", SHARE, "the share that the likeliest label of a cell must have"),
-        ("PSEUDO_CHOICE", "", "|best|drawn", "best: the likeliest label; drawn: by its share"),
-        ("PSEUDO_LABELLED", "0.5", SHARE, "labelled rows are repeated until they are this share of all"),
-    ],
-    "evaluate": [
-        ("SPLIT", "test", "test|validation", "validation: while choosing settings"),
-        ("DECODE", "both", "both|headline|greedy|sampled", "labels drawn, too; headline: greedily"),
-        ("SAMPLES", "4", COUNT, "cells drawn for each condition"),
-    ],
-}  # fmt: skip
+TABLE = [  # section of a run file, variable, default (a text, or "= FORMULA" of those above it), values, meaning
+    ("run", "PROFILE", "", NAME, "the machine: a file of recipes/profiles/; by default by the cards that are there"),
+    ("run", "RUN_FILE", "", ANY, "a file of settings such as RUN_DIR/run.toml"),
+    ("run", "RUN_DIR", "= ROOT + '/runs/' + PROFILE", NAME, "where everything of the run goes"),
+    ("run", "RESUME", "0", SWITCH, "1: skips finished stages and takes up a stopped one"),
+    ("run", "DRY_RUN", "0", SWITCH, "1: prints the exact commands, and does nothing"),
+    ("run", "VENV", "= ROOT + '/.venv'", NAME, "the virtual environment"),
+    ("run", "SET_UP", "1", SWITCH, "0: takes the environment as it is"),
+    ("run", "PYTHON", "", ANY, "the Python that the environment is made with"),
+    ("run", "FLASH_ATTN", "", "|build", "build: set-up compiles flash-attn (GPU)"),
+    ("run", "CONFIG", "", ANY, "the configuration that GRPO is paid by; by default what the audit chose"),
+    ("run", "RL_ROWS", "", ANY, "GRPO's rows; by default those of what the audit chose"),
+    ("run", "SFT_ROWS", "", ANY, "SFT's rows; by default those with traces"),
+    ("run", "START_MODEL", "", ANY, "the checkpoint that SFT starts from, in place of stage 0's"),
+    ("run", "STAGE0_OF", "", ANY, "a run of the same seed: where its rows are the same, so is its stage 0"),
+    ("model", "BASE_MODEL", "meta-llama/Llama-3.2-3B-Instruct", NAME, "small-llama, smollm2, a hub name or a folder"),
+    ("model", "LAYERS", "4", COUNT, "of small-llama"),
+    ("model", "SEED", "42", WHOLE, "of the model, the rollouts and the training"),
+    ("model", "MAX_LEN", "4096", COUNT, "context in tokens"),
+    ("model", "MAX_NEW_TOKENS", "1536", COUNT, "of a response, at most"),
+    ("stages", "PRETRAIN", "= int(BASE_MODEL == 'small-llama')", SWITCH, "1: stage 0, training cells without labels"),
+    ("stages", "AUDIT", "1", SWITCH, "0: no audit of the reward before GRPO"),
+    ("stages", "ROUNDS", "1", COUNT, "above 1: GRPO in rounds, with SFT on pseudo-labels between them"),
+    ("machine", "NODES", "1", COUNT, "of GPUs GPUs each"),
+    ("machine", "GPUS", "8", COUNT, "of a node; on a CPU: processes of GRPO"),
+    ("machine", "SFT_PROCESSES", "= GPUS", COUNT, "that share a batch of SFT"),
+    ("machine", "TENSOR_PARALLEL", "1", COUNT, "GPUs of an engine"),
+    ("machine", "ENGINES", "= NODES * GPUS // TENSOR_PARALLEL", COUNT, "of vLLM, that answer in GRPO"),
+    ("machine", "ENGINE_MEMORY", "0.5", SHARE, "share of a card's memory that an engine takes"),
+    ("machine", "OFFLOAD", "0", "0|1|", "1: the optimiser's state on the host; 0 or nothing: on the card"),
+    ("machine", "PREFIX_CACHING", "1", SWITCH, "0: vLLM reads the question of a group for each of its rollouts anew"),
+    ("machine", "MAX_TOKENS_PER_GPU", "8192", COUNT, "of a dynamic batch; MAX_LEN or more"),
+    ("machine", "ROLLOUT_TOKENS_PER_GPU", "16384", COUNT, "the same where answers are only read"),
+    ("machine", "RAY_JOB_ADDRESS", "http://127.0.0.1:8265", NAME, "of the Ray cluster that multinode's job goes to"),
+    ("data", "DATASET", "pbmc68k_reduced kang_2018_ifnb", NAME, "names (`cellduality data list`), or an .h5ad's path"),
+    ("data", "HELD_OUT", "kang_2018_ifnb:cell_type=B cell", ANY, "out-of-distribution cells: SET:COLUMN=VALUE;..."),
+    ("data", "LABEL_COLUMN", "", ANY, "obs column with the labels; the data set's own by default"),
+    ("data", "TASKS", "", ANY, "dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve"),
+    ("data", "WEIGHTS", "", ANY, "shares of the RL rows other than 1: TASK=SHARE,..."),
+    ("data", "FOREIGN", "", ANY, "sets no cell of which trains, for annotation out of distribution: kidney_immune"),
+    ("data", "SMALL_CLASSES", "refuse", "refuse|drop", "drop: leave out classes of fewer than three cells"),
+    ("data", "MAX_CELLS", "", "|" + CELLS, "of a set, at most; by default all"),
+    ("data", "TOP_GENES", "200", COUNT, "genes of a cell sentence"),
+    ("data", "N_GENES", "0", WHOLE, "most variable genes of each set that make the vocabulary; 0: all"),
+    ("data", "HIDDEN", "0.25", PARTS, "share of a cell's genes that the dual of a label rebuilds"),
+    ("data", "N_LABELLED", "140", CELLS, "training cells of a set that show their label"),
+    ("data", "N_RL", "12800", WHOLE, "rows for GRPO"),
+    ("data", "DATA_SEED", "42", WHOLE, "of the split and the labelled cells: the same test cells for every SEED"),
+    ("data", "LABEL_SEED", "= DATA_SEED", SEED, "of which cells those are; seed: as SEED"),
+    ("traces", "TEACHER", "rule", NAME, "of SFT's reasoning traces: rule, the name of a chat model, or none"),
+    ("traces", "TEACHER_URL", "", URL, "its OpenAI-compatible endpoint, .../v1"),
+    ("traces", "CANDIDATES", "4", COUNT, "answers a teacher gives to each question"),
+    ("traces", "TRACE_SIMILARITY", "0.5", SHARE, "rank-weighted Jaccard a teacher's list of genes must reach"),
+    ("traces", "FILL", "1", SWITCH, "whether questions without an accepted candidate keep their bare answer"),
+    ("pretrain", "PRETRAIN_VIEWS", "2", WHOLE, "versions of each training cell"),
+    ("pretrain", "CLUSTERS", "32", COUNT, "of a set's cells, at most, whose numbers stand for labels"),
+    ("pretrain", "PRETRAIN_EPOCHS", "1", COUNT, "passes over those rows"),
+    ("pretrain", "PRETRAIN_LR", "1e-5", NUMBER, "learning rate"),
+    ("sft", "SFT_VIEWS", "4", COUNT, "versions of each labelled cell: whole, then with lost genes"),
+    ("sft", "SFT_LABEL_VIEWS", "4", WHOLE, "the same where a label is the answer; 0: as many"),
+    ("sft", "SFT_DIRECTIONS", "both", "both|primal", "primal: without the dual questions"),
+    ("sft", "TRACES", "1", SWITCH, "0: SFT sees the answers that passed, without the reasoning"),
+    ("sft", "SFT_EPOCHS", "3", COUNT, "passes over the rows"),
+    ("sft", "SFT_LR", "1e-5", NUMBER, "learning rate"),
+    ("sft", "SFT_BATCH", "128", COUNT, "rows of an update"),
+    ("sft", "SFT_MICRO_BATCH", "2", COUNT, "rows of a process at a time"),
+    ("reward", "REWARDS", "auto", ANY, "by task, TASK=KIND,...; auto: the audit chooses; nothing: the paper's"),
+    ("reward", "VOTES", "", ANY, "tasks, with commas, in whose groups the answers share the evidence by votes"),
+    ("reward", "GOLD", "0", SWITCH, "1: RL rows hold gold, which is logged beside the reward (Figure 2) and is none"),
+    ("reward", "MASKS", "1", COUNT, "splits into known and hidden genes that an answer's reward is the mean over"),
+    ("reward", "DUAL_TEMPERATURE", "0", NUMBER, "sampling temperature of the dual; 0: greedy"),
+    ("reward", "VALIDITY_POWER", "1", NUMBER, "how much repeats in a list of genes cost; 0: nothing (the paper)"),
+    ("reward", "VALIDITY_SHARE", "0", SHARE, "share of the reward that a valid form alone earns"),
+    ("audit", "AUDIT_CELLS", "96", COUNT, "of each task"),
+    ("audit", "AUDIT_REWARDS", "", ANY, "kinds, with commas; by default the configured and all built-in ones that fit"),
+    ("audit", "AUDIT_HIDDEN", "", "|" + PARTS, "as HIDDEN, of duals to try"),
+    ("audit", "AUDIT_TRACES", "", COUNTS, "reasoning traces of the dual"),
+    ("grpo", "ROLLOUT_BATCH", "64", COUNT, "questions of a rollout"),
+    ("grpo", "GROUP_SIZE", "8", COUNT, "answers to each of them"),
+    ("grpo", "TRAIN_BATCH", "256", COUNT, "answers of an update: half a rollout, so that the clip is active"),
+    ("grpo", "MICRO_BATCH", "4", COUNT, "answers of a process at a time"),
+    ("grpo", "EPISODES", "1", COUNT, "passes over the rows"),
+    ("grpo", "ACTOR_LR", "1e-6", NUMBER, "learning rate"),
+    ("grpo", "LR_WARMUP", "0.03", SHARE, "share of the steps in which it rises"),
+    ("grpo", "KL", "1e-2", NUMBER, "weight of the KL term; 0: no reference model is started"),
+    ("grpo", "CLIP", "0.2", NUMBER, "of the ratio to the policy that answered"),
+    ("grpo", "TEMPERATURE", "1.0", NUMBER, "of rollouts"),
+    ("grpo", "ADVANTAGE", "group_norm", NAME, "OpenRLHF's estimator; dr_grpo: without division by the deviation"),
+    ("grpo", "SAVE_STEPS", "20", r"-1|\d+", "steps between checkpoints; -1: none"),
+    ("rounds", "RL", "1", "0|1|last", "1: GRPO in every round; last: the last is GRPO alone, others none; 0: none"),
+    ("rounds", "RL_LABELS", "1", SWITCH, "0: where refits named cells, GRPO leaves out tasks that ask for labels"),
+    ("rounds", "JUDGE", "configured", NAME, "of answers to cells without a label: a kind of reward, or none"),
+    ("rounds", "FIRST", "", ANY, "the checkpoint that is round 1, in place of GRPO"),
+    ("rounds", "REFIT_FROM", "pretrained", "pretrained|policy", "what refits start from: stage 0, or the last policy"),
+    ("rounds", "REFIT_EPOCHS", "= SFT_EPOCHS", COUNT, "passes of a refit over its rows"),
+    ("rounds", "KEEP", "best", "best|last", "by validation cells; or last, and nothing is evaluated"),
+    ("rounds", "ROUNDS_PATIENCE", "1", COUNT, "rounds in a row that may do no better than the best"),
+    ("rounds", "PSEUDO_VOTES", "8", WHOLE, "answers to a cell; 0: the judge alone names it, the rule teacher reasons"),
+    ("rounds", "PSEUDO_CELLS", "0", WHOLE, "of each task, at most; 0: all"),
+    ("rounds", "PSEUDO_WEIGHT", "1.0", SHARE, "the share of cells that get rows"),
+    ("rounds", "PSEUDO_KEEP_ABOVE", "0.0", SHARE, "the share that the likeliest label of a cell must have"),
+    ("rounds", "PSEUDO_CHOICE", "", "|best|drawn", "best: the likeliest label; drawn: by its share"),
+    ("rounds", "PSEUDO_LABELLED", "0.5", SHARE, "labelled rows are repeated until they are this share of all"),
+    ("evaluate", "SPLIT", "test", "test|validation", "validation: while choosing settings"),
+    ("evaluate", "DECODE", "both", "both|headline|greedy|sampled", "labels drawn, too; headline: greedily"),
+    ("evaluate", "SAMPLES", "4", COUNT, "cells drawn for each condition"),
+]  # fmt: skip
 
 
 class Setting(NamedTuple):
-    place: str
+    section: str
     variable: str
     default: str
     values: str
     meaning: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.section}.{self.variable.lower().removeprefix(f'{self.section}_')}"
 
     def takes(self, text: str) -> bool:
         return re.fullmatch(self.values, text, re.ASCII) is not None
@@ -181,11 +158,7 @@ class Setting(NamedTuple):
         return SAYS.get(self.values) or " or ".join(word or "nothing" for word in self.values.split("|"))
 
 
-SETTINGS = {
-    row[0]: Setting(f"{section}.{row[0].lower().removeprefix(f'{section}_')}", *row)
-    for section, rows in SECTIONS.items()
-    for row in rows
-}
+SETTINGS = {row[1]: Setting(*row) for row in TABLE}
 VARIABLES = {setting.place: variable for variable, setting in SETTINGS.items()} | {"profile": "PROFILE"}
 _NUMBER = r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _PAIR = rf"([\w.]+)\s*=\s*(\"(?:[^\"\\]|\\.)*\"|'[^']*'|true|false|{_NUMBER})"
@@ -205,6 +178,8 @@ def read(path: Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     section = ""
+    if not path.is_file():
+        sys.exit(f"error: no file {path}: name one such as RUN_DIR/run.toml")
     for at, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         parts = _LINE.fullmatch(line)
         if parts is None:
@@ -255,46 +230,62 @@ def resolved(given: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str,
     return found
 
 
-def run_file(values: Mapping[str, str], help: bool = False) -> str:
-    """Return the file that gives a run these settings again; in a help, with those of how a recipe is called."""
-    lines = [] if help else ["# RUN_FILE=run.toml bash recipes/grpo_duality.sh", f'profile = "{values["PROFILE"]}"']
-    for place, variable, _, _, meaning in SETTINGS.values():
-        text = values[variable]
+def run_file(values: Mapping[str, str], without: str = "run") -> str:
+    """Return the file that gives these settings again."""
+    lines = [f'profile = "{values["PROFILE"]}"']
+    for setting in [setting for setting in SETTINGS.values() if setting.section != without]:
+        text = values[setting.variable]
         text = text if re.fullmatch(_NUMBER, text) else json.dumps(text, ensure_ascii=False)
-        if help or not place.startswith("run."):
-            lines.append(f"{f'{place} = {text}':46} # {variable} ({SETTINGS[variable].says()}): {meaning}")
+        lines.append(f"{f'{setting.place} = {text}':46} # {setting.variable} ({setting.says()}): {setting.meaning}")
     return "\n".join(lines)
 
 
-def assignments(recipe: str, words: Sequence[str]) -> str:
-    """Return what bash is to evaluate, or the help, for ``[--set=NAME=VALUE] [--preset=NAME=VALUE] [--help]``."""
-    sets, presets = (
-        dict(word.removeprefix(flag).partition("=")[::2] for word in words if word.startswith(flag))
-        for flag in ("--set=", "--preset=")
-    )
+def assignments(recipe: str, by_cards: str, words: list[str]) -> str:
+    """Return what bash is to evaluate; ``words`` are a recipe's presets, then --, then its arguments.
+
+    ``by_cards`` is the profile that fits the cards that are there, and further presets if it is taken.
+    """
+    at = words.index("--")
+    presets = dict(word.split("=", 1) for word in words[:at])
+    sets: dict[str, str] = {}
+    rest, arguments = [], iter(words[at + 1 :])
+    for word in arguments:
+        if word != "--set":
+            rest.append(word)
+        elif "=" in (item := next(arguments, "")):
+            sets |= dict([item.split("=", 1)])
+        else:
+            sys.exit(f"error: --set {item}: write --set NAME=VALUE")
     texts = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "recipes").glob("*.sh"))
     own = {*re.findall(r'"\$\{([A-Z][A-Z0-9_]+):?=', texts)} - SETTINGS.keys()  # of one recipe: SEEDS, ARMS
     lines = [f"export {name}={shlex.quote(sets.pop(name))}" for name in own.intersection(sets)]
-    sets, presets = checked(" (--set)", sets), checked(f" ({recipe})", presets)
+    sets = checked(" (--set)", sets)
     for name in filter(str.isupper, os.environ.keys() - SETTINGS.keys() - own):
         if near := nearest(name, 0.85):
             hint = f"did you mean {near}? If not, leave it out: env -u {name} bash {recipe}"
             sys.exit(f"error: {name} is no setting: {hint}")
     # An empty variable counts as not set, unless nothing is one of the values.
-    given = {name: os.environ[name] for name in SETTINGS.keys() & os.environ.keys()}
-    given = checked("", {name: text for name, text in given.items() if text or SETTINGS[name].takes("")})
-    profile = profile_of(given["PROFILE"])
+    environment = {name: os.environ[name] for name in SETTINGS.keys() & os.environ.keys()}
+    given = checked("", {name: text for name, text in environment.items() if text or SETTINGS[name].takes("")}) | sets
+    if file := given.get("RUN_FILE"):
+        given = checked(f" ({file})", read(Path(file))) | given
+    found, *further = by_cards.split()
+    name = given.setdefault("PROFILE", presets.get("PROFILE", found))
+    presets |= dict(word.split("=") for word in further if name == found)
+    profile = profile_of(name)
     lines.append(f"BACKEND={profile.pop('backend')}")
-    lines += [f"expected[{name[9:]}]={profile.pop(name)}" for name in [*profile] if name.startswith("expected.")]
-    defaults = {**checked(f" (profile {given['PROFILE']})", profile, formulas=True), **presets}
-    if "--help" in words:
-        return run_file(resolved({"PROFILE": given["PROFILE"]}, defaults), help=True)
-    file = given.get("RUN_FILE", "")
-    values = resolved({**checked(f" ({file})", read(Path(file)) if file else {}), **given, **sets}, defaults)
+    lines += [f"expected[{stage[9:]}]={profile.pop(stage)}" for stage in [*profile] if stage.startswith("expected.")]
+    defaults = checked(f" (profile {name})", profile, formulas=True) | presets
+    if "--help" in rest:
+        header = Path(recipe).read_text(encoding="utf-8").partition("\nset ")[0]
+        usage = re.findall("^#(?!!) ?(.*)", header, re.MULTILINE)
+        usage += ["", "Settings, for --set and for a RUN_FILE:", run_file(resolved({"PROFILE": name}, defaults), "")]
+        return f"printf '%s\\n' {shlex.join(usage)}; exit"
+    values = resolved(given, defaults)
     lines += [f"{name}={shlex.quote(values[name])}" for name in SETTINGS]
-    lines += [f"export {name}" for name in {**presets, **sets}]
-    return "\n".join([*lines, f"run_file={shlex.quote(run_file(values))}"])
+    lines += [f"export {name}" for name in presets | sets]
+    return "\n".join([*lines, f"run_file={shlex.quote(run_file(values))}", f"set -- {shlex.join(rest)}"])
 
 
 if __name__ == "__main__":
-    print(assignments(sys.argv[1], sys.argv[2:]))
+    print(assignments(sys.argv[1], sys.argv[2], sys.argv[3:]))
