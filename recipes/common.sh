@@ -59,7 +59,7 @@ choose_profile() {
 # recipe presets: `presets=(NAME=VALUE ...)`.
 if [[ -z "${PROFILE:-}" ]]; then choose_profile; fi
 python="$(find_python)"
-settings="$("$python" -IS "$root/recipes/settings.py" "$0" "${by_cards:-cpu}" "${presets[@]}" -- "$@")" || exit 2
+settings="$("$python" -X utf8 -IS "$root/recipes/settings.py" "$0" "${by_cards:-cpu}" "${presets[@]}" -- "$@")" || exit 2
 declare -A expected # about how many seconds a stage takes
 eval "$settings"
 if [[ "${by_cards:-}" == "$PROFILE"* && "$reason" != "no NVIDIA card is visible" ]]; then

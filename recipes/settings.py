@@ -161,7 +161,7 @@ class Setting(NamedTuple):
 SETTINGS = {row[1]: Setting(*row) for row in TABLE}
 VARIABLES = {setting.place: variable for variable, setting in SETTINGS.items()} | {"profile": "PROFILE"}
 _NUMBER = r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_PAIR = rf"([\w.]+)\s*=\s*(\"(?:[^\"\\]|\\.)*\"|'[^']*'|true|false|{_NUMBER})"
+_PAIR = rf"([\w.]+)\s*=\s*(\"(?:[^\"\\]|\\[\"\\bfnrt]|\\u[0-9a-fA-F]{{4}})*\"|'[^']*'|true|false|{_NUMBER})"
 _TABLE = rf"(?P<table>[\w.]+)\s*=\s*\{{\s*(?P<pairs>{_PAIR}(?:\s*,\s*{_PAIR})*)\s*\}}"
 _LINE = re.compile(rf"\s*(?:\[(?P<section>[\w.]+)\]|{_TABLE}|(?P<pair>{_PAIR}))?\s*(?:#.*)?")
 
@@ -183,15 +183,13 @@ def read(path: Path) -> dict[str, str]:
     for at, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         parts = _LINE.fullmatch(line)
         if parts is None:
-            sys.exit(
-                f"error: {path}, line {at} is not NAME = VALUE: write one setting in a line, a text between quotes"
-            )
+            sys.exit(f"error: {path}, line {at} is not NAME = VALUE: write one in a line, texts between quotes")
         section = f"{parts['section']}." if parts["section"] else section
         for name, value in re.findall(_PAIR, parts["pairs"] or parts["pair"] or ""):
             place = f"{section}{parts['table']}.{name}" if parts["table"] else section + name
             if place in found:
                 sys.exit(f"error: {path}, line {at} has {place} again: leave one of them")
-            text = json.loads(value) if value[0] == '"' else value.strip("'")
+            text = json.loads(value, strict=False) if value[0] == '"' else value.strip("'")
             found[place] = {"true": "1", "false": "0"}.get(value, text)
     return found
 
@@ -261,7 +259,7 @@ def assignments(recipe: str, by_cards: str, words: list[str]) -> str:
     lines = [f"export {name}={shlex.quote(sets.pop(name))}" for name in own.intersection(sets)]
     sets = checked(" (--set)", sets)
     for name in filter(str.isupper, os.environ.keys() - SETTINGS.keys() - own):
-        if near := nearest(name, 0.85):
+        if near := nearest(name, 0.86):
             hint = f"did you mean {near}? If not, leave it out: env -u {name} bash {recipe}"
             sys.exit(f"error: {name} is no setting: {hint}")
     # An empty variable counts as not set, unless nothing is one of the values.
