@@ -16,7 +16,7 @@ find_python() {
   local candidate
   for candidate in "${PYTHON:-}" python3 python3.12 python3.11 python3.10 python "${VENV:-$root/.venv}/bin/python"; do
     [[ -n "$candidate" ]] || continue
-    if "$candidate" -ISc "import sys, ${modules:-re}; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))" 2>/dev/null; then
+    if "$candidate" -ISc "import sys${modules:+, $modules}; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))" 2>/dev/null; then
       echo "$candidate"
       return
     fi
@@ -58,8 +58,9 @@ choose_profile() {
 # Every setting, by recipes/settings.py, which takes --set and --help out of the arguments. A run file can change what a
 # recipe presets: `presets=(NAME=VALUE ...)`.
 if [[ -z "${PROFILE:-}" ]]; then choose_profile; fi
-python="$(find_python)"
-settings="$("$python" -X utf8 -IS "$root/recipes/settings.py" "$0" "${by_cards:-cpu}" "${presets[@]}" -- "$@")" || exit 2
+if [[ -z "${CELLDUALITY_PYTHON:-}" ]]; then CELLDUALITY_PYTHON="$(find_python)"; fi
+export CELLDUALITY_PYTHON # for the recipes that this one calls
+settings="$("$CELLDUALITY_PYTHON" -X utf8 -IS "$root/recipes/settings.py" "$0" "${by_cards:-cpu}" "${presets[@]}" -- "$@")" || exit 2
 declare -A expected # about how many seconds a stage takes
 eval "$settings"
 if [[ "${by_cards:-}" == "$PROFILE"* && "$reason" != "no NVIDIA card is visible" ]]; then
