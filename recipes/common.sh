@@ -78,7 +78,7 @@ export PATH="$VENV/bin:$PATH"
 unset PYTHONDONTWRITEBYTECODE
 
 # What the machine adds to the trainers' commands.
-launch=() packed=(--ds.packing_samples) batches=() offload=()
+launch=() packed=(--ds.packing_samples) batches=() on_host=()
 if [[ "$BACKEND" == cpu ]]; then
   launch=(cellduality-cpu) # the one word in front that makes the unmodified trainer run without a GPU
   # Rows are not padded to the longest: a quarter of the tokens would be padding.
@@ -94,11 +94,11 @@ else
   else
     packed=(--ds.attn_implementation sdpa)
   fi
-  if [[ "$OFFLOAD" == 1 ]]; then offload=(--ds.adam_offload); fi
-  sft_machine=(--ds.zero_stage 2 "${packed[@]}" "${offload[@]}" --model.gradient_checkpointing_enable)
+  if [[ "$OFFLOAD" == 1 ]]; then on_host=(--ds.adam_offload); fi
+  sft_machine=(--ds.zero_stage 2 "${packed[@]}" "${on_host[@]}" --model.gradient_checkpointing_enable)
   # Stage 3: with stage 1 or 2 dynamic batches would keep only the last micro-batch's gradient.
   grpo_machine=(
-    --ds.zero_stage 3 "${packed[@]}" "${batches[@]}" "${offload[@]}" --actor.gradient_checkpointing_enable --ds.enable_sleep
+    --ds.zero_stage 3 "${packed[@]}" "${batches[@]}" "${on_host[@]}" --actor.gradient_checkpointing_enable --ds.enable_sleep
     --vllm.sync_backend nccl --vllm.enable_sleep --vllm.gpu_memory_utilization "$ENGINE_MEMORY"
   )
   # The trainer runs as it is; without flash-attn it lacks two helpers that it imports in any case.
