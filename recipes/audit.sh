@@ -24,7 +24,7 @@ if [[ "$REWARDS" == auto ]]; then
 fi
 if [[ "$BACKEND" == gpu ]]; then rewards+=(--tensor-parallel "$TENSOR_PARALLEL"); fi
 code=0
-run audit "$expect_audit" "${launch[@]}" cellduality audit --model "$sft" --data "$data" --out "$RUN_DIR/audit" \
+run audit "${expected[audit]}" "${launch[@]}" cellduality audit --model "$sft" --data "$data" --out "$RUN_DIR/audit" \
   --cells "$AUDIT_CELLS" --samples "$GROUP_SIZE" --temperature "$TEMPERATURE" "${rewards[@]}" \
   --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --seed "$SEED" "$@" || code=$?
 if ((code >= 64)); then exit "$code"; fi # stopped by the user, or no room for a log: not the audit's own failure

@@ -6,11 +6,11 @@
 #   bash recipes/benchmark_default.sh
 #   SEEDS="42 43 44 45" ARMS="oracle duality posterior" AUDIT_CELLS=64 bash recipes/benchmark_default.sh
 set -euo pipefail
-: "${AUDIT_REWARDS:=duality,likelihood,posterior,oracle}" "${AUDIT_CELLS:=32}"
+presets=("AUDIT_REWARDS=duality,likelihood,posterior,oracle" AUDIT_CELLS=32)
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SEEDS:=42 43 44}" "${RUNS_DIR:=$root/runs/default-$PROFILE}"
 : "${ARMS:=oracle duality duality-frozen likelihood likelihood-frozen posterior posterior-frozen}"
-export SEEDS RUNS_DIR ARMS AUDIT_REWARDS AUDIT_CELLS SPLIT=validation RESUME=1
+export SEEDS RUNS_DIR ARMS SPLIT=validation RESUME=1
 
 bash "$root/recipes/benchmark_table6.sh" "$@"
 for seed in $SEEDS; do

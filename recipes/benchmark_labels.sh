@@ -9,11 +9,10 @@
 #
 # Arms: see recipes/benchmark_table6.sh.
 set -euo pipefail
-: "${DATASET:=pbmc_zheng2017_facs}" "${TASKS:=cell_type_annotation,conditional_cell_generation}" "${HELD_OUT=}"
-: "${MAX_CELLS=}" "${FOREIGN:=pbmc_10x3k}" "${REWARDS:=auto}" "${N_GENES:=1000}" "${HIDDEN:=1,0.25}" "${N_RL:=2048}" "${WEIGHTS=}"
-export DATASET TASKS HELD_OUT MAX_CELLS FOREIGN REWARDS N_GENES HIDDEN N_RL WEIGHTS
+presets=(DATASET=pbmc_zheng2017_facs "TASKS=cell_type_annotation,conditional_cell_generation" HELD_OUT= FOREIGN=pbmc_10x3k
+  MAX_CELLS= REWARDS=auto N_GENES=1000 "HIDDEN=1,0.25" N_RL=2048 WEIGHTS=)
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-: "${LABELS:=20 40 80}" "${SEEDS:=42 43 44 45 46}" "${SPLIT:=test}" "${ALL_RUNS:=$root/runs/labels-$PROFILE}"
+: "${LABELS:=20 40 80}" "${SEEDS:=42 43 44 45 46}" "${ALL_RUNS:=$root/runs/labels-$PROFILE}"
 : "${ARMS:=oracle default random self-train refit rounds paper posterior profile}"
 set_up
 

@@ -18,7 +18,7 @@
 #   rounds         as refit, and GRPO from there, paid as default is
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-: "${SEEDS:=42 43 44 45 46}" "${SPLIT:=test}" "${ARMS:=oracle duality default}" "${RUNS_DIR:=$root/runs/table6-$PROFILE}"
+: "${SEEDS:=42 43 44 45 46}" "${ARMS:=oracle duality default}" "${RUNS_DIR:=$root/runs/table6-$PROFILE}"
 : "${DUAL_PORT:=8421}"
 labels=cell_type_annotation,drug_exposure_prediction,drug_sensitivity_prediction
 RUNS_DIR="$(realpath -m -- "$RUNS_DIR")"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2034,SC2154  # variables that recipes set and read
 # What all recipes share: messages, the profile, and the one way a stage is run. Sourced, never run.
+presets+=() # of a recipe: its own defaults
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
@@ -10,7 +11,20 @@ die() { # what, how to mend it
   exit 2
 }
 
-# `PROFILE`, `GPUS` and why, by the cards that are there and visible; the smallest counts.
+# The first Python that is new enough and has `modules`.
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3 python3.12 python3.11 python3.10 python "${VENV:-$root/.venv}/bin/python"; do
+    [[ -n "$candidate" ]] || continue
+    if "$candidate" -ISc "import sys${modules:+, $modules}; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))" 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  die "no Python 3.10, 3.11 or 3.12${modules:+ with $modules} found" "install one, or name it: PYTHON=/path/to/python3.11"
+}
+
+# The profile (`by_cards`) and why, by the cards that are there and visible; the smallest counts.
 choose_profile() {
   local sizes=() gib
   mapfile -t sizes < <(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | sort -n | grep -x '[0-9]*')
@@ -20,79 +34,38 @@ choose_profile() {
     sizes=("${sizes[@]:0:${#visible[@]}}")
   fi
   if ((${#sizes[@]} == 0)); then
-    PROFILE=cpu reason="no NVIDIA card is visible"
+    by_cards=cpu reason="no NVIDIA card is visible"
     if [[ -e /dev/kfd ]]; then reason+="; AMD's are not supported"; fi
     return
   fi
   gib=$(((sizes[0] + 1023) / 1024)) reason="${#sizes[@]} x $(((sizes[0] + 512) / 1024)) GiB"
   if nvidia-smi -L 2>/dev/null | grep -q MIG; then
-    PROFILE=cpu reason="a card is cut up by MIG: name a profile, and a whole card by CUDA_VISIBLE_DEVICES"
+    by_cards=cpu reason="a card is cut up by MIG: name a profile, and a whole card by CUDA_VISIBLE_DEVICES"
   elif ((gib < 22)); then
-    PROFILE=cpu reason+=", and the smallest GPU profile needs 24"
+    by_cards=cpu reason+=", and the smallest GPU profile needs 24"
   elif ((gib < 44)); then
-    PROFILE=gpu24
+    by_cards=gpu24
   elif ((${#sizes[@]} == 1)); then
-    if ((gib < 78)); then PROFILE=gpu1; else PROFILE=gpu80; fi
+    if ((gib < 78)); then by_cards=gpu1; else by_cards=gpu80; fi
   else
-    PROFILE=a6000x8
-    for GPUS in "${GPUS:-}" 8 4 2; do # batches are for powers of two
-      if [[ -n "$GPUS" ]] && ((GPUS <= ${#sizes[@]})); then break; fi
+    for cards in 8 4 2; do # batches are for powers of two
+      if ((cards <= ${#sizes[@]})); then break; fi
     done
-    export GPUS
+    by_cards="a6000x8 GPUS=$cards"
   fi
 }
 
-if [[ -z "${PROFILE:-}" ]]; then
-  choose_profile
-  if [[ "$reason" != "no NVIDIA card is visible" ]]; then say "Profile $PROFILE${GPUS:+, GPUS=$GPUS} ($reason); PROFILE=... is another"; fi
+# Every setting, by recipes/settings.py, which takes --set and --help out of the arguments. A run file can change what a
+# recipe presets: `presets=(NAME=VALUE ...)`.
+if [[ -z "${PROFILE:-}" ]]; then choose_profile; fi
+if [[ -z "${CELLDUALITY_PYTHON:-}" ]]; then CELLDUALITY_PYTHON="$(find_python)"; fi
+export CELLDUALITY_PYTHON # for the recipes that this one calls
+settings="$("$CELLDUALITY_PYTHON" -X utf8 -IS "$root/recipes/settings.py" "$0" "${by_cards:-cpu}" "${presets[@]}" -- "$@")" || exit 2
+declare -A expected # about how many seconds a stage takes
+eval "$settings"
+if [[ "${by_cards:-}" == "$PROFILE"* && "$reason" != "no NVIDIA card is visible" ]]; then
+  say "Profile $PROFILE, GPUS=$GPUS ($reason); PROFILE=... is another"
 fi
-: "${VENV:=$root/.venv}"
-# No wheel of flash-attn fits the locked torch. Without it rows are padded instead of packed.
-flash=0
-if [[ "${FLASH_ATTN:-}" == build ]] || compgen -G "$VENV/lib/python3*/site-packages/flash_attn" >/dev/null; then flash=1; fi
-[[ -f "$root/recipes/profiles/$PROFILE.sh" ]] ||
-  die "no profile '$PROFILE'" "use one of: $(cd "$root/recipes/profiles" && printf '%s ' *.sh | sed 's/\.sh//g')"
-# shellcheck source=profiles/cpu.sh
-source "$root/recipes/profiles/$PROFILE.sh"
-if [[ "$BASE_MODEL" == small-llama ]]; then : "${PRETRAIN:=1}"; fi
-
-: "${LAYERS:=4}"                 # of small-llama
-: "${SFT_PROCESSES:=$GPUS}"         # that share a batch of SFT
-: "${PRETRAIN:=0}"                # 1: a stage before SFT that shows training cells without labels
-: "${SEED:=42}"                   # of the model, the rollouts and the training
-: "${DATA_SEED:=42}"              # of the split and the labelled cells: the same test cells for every SEED
-: "${LABEL_SEED:=$DATA_SEED}"      # of which training cells show their label; seed: as SEED
-: "${DATASET:=pbmc68k_reduced kang_2018_ifnb}"   # names (`cellduality data list`), or the path of an .h5ad
-: "${HELD_OUT=kang_2018_ifnb:cell_type=B cell}"  # for out-of-distribution evaluation alone: SET:COLUMN=VALUE;...
-: "${TASKS:=}"                    # dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve
-: "${VOTES:=}"                   # tasks, with commas, in whose groups the answers share the evidence by votes
-: "${FOREIGN:=}"                  # sets no cell of which trains, for annotation out of distribution: kidney_immune
-: "${GOLD:=0}"                   # 1: RL rows hold gold, which is logged beside the reward (Figure 2) and is none
-: "${MASKS:=1}"                   # splits into known and hidden genes that the reward of an answer is the mean over
-: "${REWARDS=auto}"               # by task, TASK=KIND,...; auto: the audit chooses, and what nothing agrees with stays out
-: "${AUDIT:=1}"                   # 0: no audit of the reward before GRPO
-: "${AUDIT_CELLS:=96}"            # of each task
-: "${AUDIT_REWARDS:=}"            # kinds, with commas; by default the configured one and all built-in ones that fit
-: "${AUDIT_HIDDEN:=}"             # shares of a cell's genes that the dual of a label rebuilds, with commas
-: "${AUDIT_TRACES:=}"             # reasoning traces of the dual, with commas
-: "${DECODE:=both}"                # labels greedily and drawn; headline: greedily alone, which takes less time
-: "${SAMPLES:=4}"                 # cells drawn for each condition in evaluation
-: "${SMALL_CLASSES:=refuse}"      # drop: leave out classes of fewer than three cells
-: "${MAX_CELLS:=}"                # cells of a set at most: N, or SET=N,...
-: "${N_GENES:=0}"                 # the most variable genes of each set that make the vocabulary; 0 is all
-: "${TEACHER:=rule}"             # of SFT's reasoning traces: rule, the name of a chat model, or none
-: "${TEACHER_URL:=}"              # its OpenAI-compatible endpoint, .../v1; OpenAI's own by default
-: "${CANDIDATES:=4}"              # answers a teacher gives to each question
-: "${TRACE_SIMILARITY:=0.5}"      # rank-weighted Jaccard a teacher's list of genes must reach
-: "${TRACES:=1}"                  # 0: SFT sees the answers that passed, without the reasoning
-: "${FILL:=1}"                    # whether questions without an accepted candidate keep their bare answer
-: "${SFT_DIRECTIONS:=both}"       # or primal: without the dual questions
-: "${ROUNDS:=1}"                 # above 1: GRPO in rounds, with SFT on pseudo-labels between them (recipes/rounds.sh)
-: "${PREFIX_CACHING:=1}"          # 0: vLLM reads the question of a group for each of its rollouts anew
-: "${LABEL_COLUMN:=}"             # obs column with the labels; the data set's own by default
-: "${RUN_DIR:=$root/runs/$PROFILE}"
-: "${DRY_RUN:=0}"
-: "${RESUME:=0}"
 RUN_DIR="$(realpath -m -- "$RUN_DIR")"
 # OpenRLHF reads several data sets from one flag, parted by these characters.
 [[ "$RUN_DIR" != *[,@]* ]] || die "RUN_DIR $RUN_DIR holds a comma or an @" "choose a folder without"
@@ -104,11 +77,31 @@ export PATH="$VENV/bin:$PATH"
 # Packages are installed without byte code, to be compiled at first use: once, not in every process anew.
 unset PYTHONDONTWRITEBYTECODE
 
-# The one word in front that makes the unmodified trainer run without a GPU.
-launch=()
-if [[ "$BACKEND" == cpu ]]; then launch=(cellduality-cpu); fi
-# On a GPU the trainer runs as it is; without flash-attn it lacks two helpers that it imports in any case.
-if [[ "$BACKEND" == gpu ]]; then
+# What the machine adds to the trainers' commands.
+launch=() packed=(--ds.packing_samples) batches=() on_host=()
+if [[ "$BACKEND" == cpu ]]; then
+  launch=(cellduality-cpu) # the one word in front that makes the unmodified trainer run without a GPU
+  # Rows are not padded to the longest: a quarter of the tokens would be padding.
+  sft_machine=(--ds.zero_stage 0 "${packed[@]}")
+  grpo_machine=("${sft_machine[@]}" --vllm.sync_backend gloo --vllm.enforce_eager)
+else
+  # No wheel of flash-attn fits the locked torch. Without it rows are padded instead of packed.
+  if [[ "$FLASH_ATTN" == build ]] || compgen -G "$VENV/lib/python3*/site-packages/flash_attn" >/dev/null; then
+    batches=(
+      --train.dynamic_batch_enable --train.max_tokens_per_gpu "$MAX_TOKENS_PER_GPU"
+      --rollout.max_tokens_per_gpu "$ROLLOUT_TOKENS_PER_GPU"
+    )
+  else
+    packed=(--ds.attn_implementation sdpa)
+  fi
+  if [[ "$OFFLOAD" == 1 ]]; then on_host=(--ds.adam_offload); fi
+  sft_machine=(--ds.zero_stage 2 "${packed[@]}" "${on_host[@]}" --model.gradient_checkpointing_enable)
+  # Stage 3: with stage 1 or 2 dynamic batches would keep only the last micro-batch's gradient.
+  grpo_machine=(
+    --ds.zero_stage 3 "${packed[@]}" "${batches[@]}" "${on_host[@]}" --actor.gradient_checkpointing_enable --ds.enable_sleep
+    --vllm.sync_backend nccl --vllm.enable_sleep --vllm.gpu_memory_utilization "$ENGINE_MEMORY"
+  )
+  # The trainer runs as it is; without flash-attn it lacks two helpers that it imports in any case.
   site="$root/cellduality_plugin/openrlhf_hooks/cpu/site"
   export CELLDUALITY_DEVICE=gpu
   if [[ "${PYTHONPATH:-}" != "$site:"* ]]; then export PYTHONPATH="$site:$root${PYTHONPATH:+:$PYTHONPATH}"; fi
@@ -120,7 +113,7 @@ perform() { # COMMAND...: with DRY_RUN=1 it is printed
 for_real() { if [[ "$DRY_RUN" != 1 ]]; then "$@"; fi; } # COMMAND...: of which a dry run says nothing
 
 set_up() {
-  if [[ "${SET_UP:-1}" == 0 ]]; then return; fi # the environment in VENV is taken as it is
+  if [[ "$SET_UP" == 0 ]]; then return; fi # the environment in VENV is taken as it is
   if [[ "$DRY_RUN" == 1 ]]; then
     echo "bash recipes/setup.sh"
   else
@@ -137,6 +130,8 @@ lock_run() {
     "wait for it to end, or choose another folder with RUN_DIR=..."
   echo "process $$ since $(date '+%F %T')" >"$RUN_DIR/.lock"
   export CELLDUALITY_LOCK_HELD="$RUN_DIR"
+  # What the run is: the whole pipeline says it, a stage of its own only where nothing has.
+  if [[ ! -f "$RUN_DIR/run.toml" || "$0" == *grpo_duality.sh ]]; then echo "$run_file" >"$RUN_DIR/run.toml"; fi
 }
 
 # run NAME EXPECTED_SECONDS COMMAND...: one supervised stage with a log, live progress and a clean end.
@@ -168,20 +163,20 @@ make_base() {
   esac
 }
 
-# train_sft STAGE EXPECTED_SECONDS FROM ROWS TO EPOCHS RATE FLAG...: the unmodified openrlhf.cli.train_sft, which the
+# train_sft STAGE FROM ROWS TO EPOCHS RATE FLAG...: the unmodified openrlhf.cli.train_sft, which the
 # doctor looks at first (CHECK=0: it has seen the same flags and questions before).
 train_sft() {
-  local name="$1" expect="$2" to="$5"
+  local name="$1" to="$4"
   local trainer=(
     "${launch[@]}" torchrun --standalone --nproc-per-node "$SFT_PROCESSES" -m openrlhf.cli.train_sft
-    --model.model_name_or_path "$3" --ckpt.output_dir "$to.new" --ckpt.path "$RUN_DIR/checkpoints/$name"
-    --data.dataset "$4" --data.input_key input --data.output_key output --data.apply_chat_template
-    --data.max_len "$MAX_LEN" --train.max_epochs "$6" --train.batch_size "$SFT_BATCH"
-    --train.micro_batch_size "$SFT_MICRO_BATCH" --adam.lr "$7" --train.seed "$SEED" --ds.param_dtype bf16
-    --logger.tensorboard_dir "$RUN_DIR/tensorboard/$name" "${sft_machine[@]}" "${@:8}"
+    --model.model_name_or_path "$2" --ckpt.output_dir "$to.new" --ckpt.path "$RUN_DIR/checkpoints/$name"
+    --data.dataset "$3" --data.input_key input --data.output_key output --data.apply_chat_template
+    --data.max_len "$MAX_LEN" --train.max_epochs "$5" --train.batch_size "$SFT_BATCH"
+    --train.micro_batch_size "$SFT_MICRO_BATCH" --adam.lr "$6" --train.seed "$SEED" --ds.param_dtype bf16
+    --logger.tensorboard_dir "$RUN_DIR/tensorboard/$name" "${sft_machine[@]}" "${@:7}"
   )
   if [[ "${CHECK:-1}" != 0 ]]; then run "check-$name" 10 cellduality doctor -- "${trainer[@]}"; fi
-  run "$name" "$expect" "${trainer[@]}"
+  run "$name" "${expected[$name]}" "${trainer[@]}"
   replace_folder "$to.new" "$to"
   if [[ "$name" == sft ]]; then pack_model "$to" "${CONFIG:-$data/cellduality.json}"; fi
   mark_finished "$name"
@@ -195,7 +190,7 @@ pack_model() {
 
 # evaluate_models DATA SPLIT OUT FLAG...: the checkpoints of `models` (--model NAME=FOLDER ...) on held-out cells.
 evaluate_models() {
-  run evaluate "$expect_evaluate" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$1" --split "$2" --out "$3" \
+  run evaluate "${expected[evaluate]}" "${launch[@]}" cellduality evaluate "${models[@]}" --data "$1" --split "$2" --out "$3" \
     --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --samples "$SAMPLES" --seed "$SEED" "${@:4}"
 }
 

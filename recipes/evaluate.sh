@@ -10,7 +10,6 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 set_up
 lock_run
-: "${SPLIT:=test}"
 models=()
 if [[ "$BASE_MODEL" != small-llama ]]; then models+=(--model "base=$base"); fi # that has not learned a word
 models+=(--model "SFT=$sft") curves=(--curves "SFT=$RUN_DIR/tensorboard/sft") last="$sft"

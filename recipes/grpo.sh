@@ -75,7 +75,7 @@ if [[ "${CHECK_ONLY:-0}" == 1 ]]; then exit 0; fi
 if [[ "$DRY_RUN" != 1 && "$RESUME" != 1 ]]; then
   rm -rf "$RUN_DIR/checkpoints/grpo" "$RUN_DIR/tensorboard/grpo" "$RUN_DIR/rollouts" "$RUN_DIR/alarms.jsonl"
 fi
-run grpo "$expect_grpo" "${trainer[@]}"
+run grpo "${expected[grpo]}" "${trainer[@]}"
 
 replace_folder "$grpo.new" "$grpo"
 pack_model "$grpo" "$CONFIG"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole pipeline: set-up if needed, prepare, reasoning traces, pretraining of a model made from nothing, SFT, an audit
 # of the reward, GRPO with the dual reward, evaluation, report.
-# Further arguments go to the GRPO trainer. Everything in recipes/profiles/ can be set from the environment.
+# Further arguments go to the GRPO trainer.
 #
 #   bash recipes/grpo_duality.sh                                   # by the cards that are there: recipes/README.md
 #   PROFILE=a6000x8 bash recipes/grpo_duality.sh                   # the paper's set-up
@@ -11,6 +11,8 @@
 #   AUDIT=0 bash recipes/grpo_duality.sh                           # without the audit before GRPO
 #   RESUME=1 bash recipes/grpo_duality.sh                          # skips finished stages, resumes a stopped one
 #   DRY_RUN=1 bash recipes/grpo_duality.sh                         # prints the exact commands
+#   RUN_FILE=runs/cpu/run.toml bash recipes/grpo_duality.sh --set sft.epochs=4 --set RUN_DIR=runs/longer
+#   bash recipes/grpo_duality.sh --help                            # every setting
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -30,7 +30,7 @@ if [[ "$REWARDS" == auto ]]; then
   prepared=$prepared,perturbation_identification=posterior
 fi
 
-run prepare "$expect_prepare" cellduality data prepare "${sources[@]}" --out "$data" --label-column "$LABEL_COLUMN" \
+run prepare "${expected[prepare]}" cellduality data prepare "${sources[@]}" --out "$data" --label-column "$LABEL_COLUMN" \
   --task "$TASKS" --weights "$WEIGHTS" --rewards "$prepared" --votes "$VOTES" "${kept_out[@]}" \
   --top-genes "$TOP_GENES" --genes "$N_GENES" --hidden "$HIDDEN" --max-cells "$MAX_CELLS" --labelled "$N_LABELLED" \
   --rl-rows "$N_RL" --masks "$MASKS" --sft-views "$SFT_VIEWS" --sft-label-views "$SFT_LABEL_VIEWS" "${pretraining[@]}" \

@@ -10,7 +10,6 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$PRETRAIN" != 0 ]] || exit 0
-: "${STAGE0_OF:=}" # a run of the same seed: where its rows are the same, so is its model
 set_up
 lock_run
 finished pretrain && exit 0
@@ -23,4 +22,4 @@ if [[ -f "$STAGE0_OF/.finished-pretrain" ]] && cmp -s "$STAGE0_OF/data/pretrain.
   exit 0
 fi
 make_base
-train_sft pretrain "$expect_pretrain" "$model" "$data/pretrain.jsonl" "$pretrained" "$PRETRAIN_EPOCHS" "$PRETRAIN_LR" "$@"
+train_sft pretrain "$model" "$data/pretrain.jsonl" "$pretrained" "$PRETRAIN_EPOCHS" "$PRETRAIN_LR" "$@"

@@ -29,18 +29,17 @@
 #   mouse sets, of which none trains, all cells are asked about, by human orthologues.
 # Distances of cells are in our space, not scGPT's: they are not to be put beside the paper's.
 set -euo pipefail
-: "${PROFILE:=a6000x8}" "${VALIDITY_POWER:=0}" "${SMALL_CLASSES:=drop}" "${HELD_OUT=}" "${REWARDS=}"
-: "${MAX_CELLS=human_immune=20000,sciplex3=20000,l1000=20000}"
 # One labelled cell of every class is the least, where there are few; of sciplex3 a class is a drug at a dose.
 labels=he_2020_liver=140,segerstolpe_2016=140,xin_2016=140,human_immune=280,gse149383=140,gse117872=140,sciplex3=1520,l1000=1520
-: "${N_LABELLED:=$labels}"
+presets=(PROFILE=a6000x8 VALIDITY_POWER=0 SMALL_CLASSES=drop HELD_OUT= REWARDS=
+  "MAX_CELLS=human_immune=20000,sciplex3=20000,l1000=20000" N_LABELLED="$labels")
 : "${IDENTITY_SETS:=he_2020_liver segerstolpe_2016 xin_2016 human_immune ma_2020 bastidas_ponce_2019}"
 : "${DYNAMICS_SETS:=l1000 gse149383 gse117872 sciplex3 gse110894}"
 : "${DYNAMICS_MAX_LEN:=}" # another MAX_LEN than the profile's, for that theme
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-: "${THEMES:=identity dynamics}" "${SEEDS:=42 43 44 45 46}" "${SPLIT:=test}" "${ARMS:=oracle duality}"
+: "${THEMES:=identity dynamics}" "${SEEDS:=42 43 44 45 46}" "${ARMS:=oracle duality}"
 : "${RUNS_DIR:=$root/runs/paper-$PROFILE}"
-export PROFILE SEEDS SPLIT ARMS VALIDITY_POWER SMALL_CLASSES HELD_OUT REWARDS MAX_CELLS N_LABELLED
+export PROFILE SEEDS SPLIT ARMS
 
 theme() { # name, sets, further settings
   local name="$1" sets="$2"

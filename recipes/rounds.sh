@@ -12,23 +12,6 @@
 #   FIRST=runs/other/grpo bash recipes/rounds.sh          # this checkpoint is round 1
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-: "${RL:=1}"                      # 1: GRPO in every round; last: the last round is GRPO alone, the others have none; 0: none
-: "${RL_LABELS:=1}"               # 0: where refits named the cells, GRPO leaves the tasks out that ask for those labels
-: "${JUDGE:=configured}"          # of answers to cells without a label: a kind of reward, or none
-: "${FIRST:=}"                    # the checkpoint that is round 1, in place of GRPO
-: "${REFIT_FROM:=pretrained}"     # a round's SFT starts from RUN_DIR/pretrained, else the base; policy: from the last
-: "${KEEP:=best}"                 # by validation cells; or last, and nothing is evaluated
-: "${ROUNDS_PATIENCE:=1}"         # rounds in a row that may do no better than the best
-: "${PSEUDO_VOTES:=8}"            # answers to each cell; 0: the judge alone names it, the rule teacher reasons
-: "${PSEUDO_CELLS:=0}"            # of each task, at most; 0: all
-: "${PSEUDO_WEIGHT:=1.0}"         # the share of cells that get rows
-: "${PSEUDO_KEEP_ABOVE:=0.0}"     # the share that the likeliest label of a cell must have
-: "${PSEUDO_CHOICE:=}"             # best: a cell's likeliest label; drawn: one by its share; by default drawn with a judge
-: "${REFIT_EPOCHS:=$SFT_EPOCHS}"
-: "${PSEUDO_LABELLED:=0.5}"       # labelled rows are repeated until they are at least this share of all
-case "$REFIT_FROM" in pretrained | policy) ;; *) die "no REFIT_FROM=$REFIT_FROM" "use pretrained or policy" ;; esac
-case "$KEEP" in best | last) ;; *) die "no KEEP=$KEEP" "use best or last" ;; esac
-case "$RL" in 0 | 1 | last) ;; *) die "no RL=$RL" "use 0, 1 or last" ;; esac
 [[ "$RL" != 0 || "$ROUNDS" -ge 2 ]] || die "nothing to do: RL=0 with ROUNDS=$ROUNDS" "give two rounds or more"
 if ((ROUNDS < 2)); then exec bash "$root/recipes/grpo.sh" "$@"; fi
 further=("$@")
@@ -58,7 +41,7 @@ refit() { # labels of the policy, and a fresh model on them
     previous+=(--rl-rows "$RL_ROWS" --rollout-batch "$ROLLOUT_BATCH") rest="$folder/pseudo.rl.jsonl"
   fi
   if ! RUN_DIR="$folder" finished pseudo; then
-    RUN_DIR="$folder" run pseudo "$expect_audit" "${launch[@]}" cellduality pseudo-label --model "$policy" --data "$data" \
+    RUN_DIR="$folder" run pseudo "${expected[audit]}" "${launch[@]}" cellduality pseudo-label --model "$policy" --data "$data" \
       --config "$CONFIG" --labelled "$sft_rows" --out "$folder/pseudo.jsonl" --judge "$JUDGE" --votes "$PSEUDO_VOTES" \
       --temperature "$TEMPERATURE" --cells "$PSEUDO_CELLS" --weight "$PSEUDO_WEIGHT" --keep-above "$PSEUDO_KEEP_ABOVE" \
       --choose "$PSEUDO_CHOICE" --labelled-share "$PSEUDO_LABELLED" \

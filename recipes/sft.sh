@@ -15,4 +15,4 @@ if [[ -z "${START_MODEL:-}" ]]; then forget_choice; fi # a round's refit keeps t
 
 model="${START_MODEL:-$pretrained}" # or any other checkpoint
 if [[ "$PRETRAIN" == 0 && -z "${START_MODEL:-}" ]]; then make_base; fi
-train_sft sft "$expect_sft" "$model" "$sft_rows" "$sft" "$SFT_EPOCHS" "$SFT_LR" "$@"
+train_sft sft "$model" "$sft_rows" "$sft" "$SFT_EPOCHS" "$SFT_LR" "$@"

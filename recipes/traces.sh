@@ -14,7 +14,7 @@ lock_run
 
 endpoint=()
 if [[ -n "$TEACHER_URL" ]]; then endpoint=(--base-url "$TEACHER_URL"); fi
-run traces "$expect_traces" cellduality traces sample --data "$data" --teacher "$TEACHER" "${endpoint[@]}" \
+run traces "${expected[traces]}" cellduality traces sample --data "$data" --teacher "$TEACHER" "${endpoint[@]}" \
   --candidates "$CANDIDATES" --seed "$DATA_SEED" "$@"
 
 choose=(--directions "$SFT_DIRECTIONS")

@@ -17,7 +17,7 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-shellcheck --external-sources --source-path=SCRIPTDIR recipes/*.sh recipes/profiles/*.sh recipes/slurm/*.sbatch tests/*.sh .ci/run
+shellcheck --external-sources --source-path=SCRIPTDIR recipes/*.sh recipes/slurm/*.sbatch tests/*.sh .ci/run
 say "Tests"
 trainer=(-m "stack and not long")
 if [[ "${1:-}" == --all ]]; then

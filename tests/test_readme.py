@@ -36,7 +36,7 @@ def test_the_new_pair_is_the_one_that_is_tested():
 
 def test_every_recipe_and_profile_is_in_the_tables():
     names = [f"recipes/{path.name}" for path in (ROOT / "recipes").glob("*.sh") if path.name != "common.sh"]
-    names += [path.stem for path in (ROOT / "recipes" / "profiles").glob("*.sh")]
+    names += [path.stem for path in (ROOT / "recipes" / "profiles").glob("*.toml")]
     assert [name for name in names if f"`{name}`" not in TEXTS["recipes/README.md"]] == []
 
 

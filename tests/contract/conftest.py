@@ -69,7 +69,7 @@ def parse_trainer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Sequence[st
 def _dry_run(recipe: str, run_dir: str, arguments: tuple[str, ...], variables: tuple[tuple[str, str], ...]) -> Any:
     done = subprocess.run(
         ["bash", str(ROOT / "recipes" / f"{recipe}.sh"), *arguments],
-        env={"PATH": os.defpath, "DRY_RUN": "1", "RUN_DIR": run_dir, **dict(variables)},
+        env={"PATH": os.defpath, "PYTHON": sys.executable, "DRY_RUN": "1", "RUN_DIR": run_dir, **dict(variables)},
         capture_output=True,
         text=True,
         timeout=60,

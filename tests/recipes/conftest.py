@@ -6,6 +6,7 @@ import importlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -42,7 +43,8 @@ def run(project: Path) -> Run:
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["bash", str(project / "recipes" / f"{recipe}.sh"), *arguments],
-            env={"PATH": os.defpath, "HOME": str(project.parent), "PROFILE": profile, **variables},
+            env={"PATH": os.defpath, "PYTHON": sys.executable, "HOME": str(project.parent), "PROFILE": profile}
+            | variables,
             cwd=project.parent,
             capture_output=True,
             text=True,

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def test_the_set_up_needs_no_more_than_what_is_copied_before_it(steps, tmp_path)
     variables = dict(shlex.split(rest)[0].split("=", 1) for rest in told(steps, "ARG"))
     done = subprocess.run(
         ["sh", "-c", command], cwd=project, capture_output=True, text=True, timeout=60,
-        env={"PATH": os.defpath, "HOME": str(tmp_path), "CXX": "true", **variables},
+        env={"PATH": os.defpath, "PYTHON": sys.executable, "HOME": str(tmp_path), "CXX": "true", **variables},
     )  # fmt: skip
     calls = (tmp_path / "calls").read_text()
     assert done.returncode == 0, done.stderr
@@ -178,7 +179,7 @@ def submitted(project, program):
             env={
                 "PATH": f"{project / '.venv/bin'}:{os.defpath}", "HOME": str(project), "SLURM_SUBMIT_DIR": str(project),
                 "SLURM_NNODES": str(nodes), "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_GPUS_ON_NODE": "4", "SET_UP": "0",
-                "DRY_RUN": "1", **variables,
+                "DRY_RUN": "1", "PYTHON": sys.executable, **variables,
             },
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip

@@ -44,6 +44,9 @@ def test_every_recipe_stops_at_the_first_failure_and_has_a_profile():
         ("rounds", {"RL": "0", "ROUNDS": "1"}, r"nothing to do: .*: give two rounds or more"),
         ("rounds", {"REFIT_FROM": "sft"}, r"no REFIT_FROM=sft: use pretrained or policy"),
         ("rounds", {"KEEP": "first"}, r"no KEEP=first: use best or last"),
+        ("prepare", {"HIDDEN": "abc"}, r"no HIDDEN=abc: use shares .*"),
+        ("sft", {"NLABELLED": "200"}, r"NLABELLED is no setting: did you mean N_LABELLED\? .*"),
+        ("grpo", {"RUN_FILE": "nowhere.toml"}, r"no file nowhere.toml: .*"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_runs(recipe, variables, told, run):

@@ -205,7 +205,7 @@ class TestMarks:
         marks("sft", "grpo")
         ok("sft")
         assert (folder / "sft" / "config.json").read_text() == "sft.new"
-        assert sorted(path.name for path in folder.iterdir()) == [".finished-sft", ".lock", "logs", "sft"]
+        assert sorted(path.name for path in folder.iterdir()) == [".finished-sft", ".lock", "logs", "run.toml", "sft"]
 
     def test_are_not_left_by_a_training_that_fails_which_keeps_the_old_model(self, run, program, folder, marks):
         (folder / "sft").mkdir()

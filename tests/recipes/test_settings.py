@@ -1,0 +1,99 @@
+"""One home of every setting: its names, its values, who wins, and the file that a run leaves."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from pip._vendor import tomli
+
+ROOT = Path(__file__).parents[2]
+OWN = {  # of one recipe: SEEDS, ARMS
+    name
+    for path in (ROOT / "recipes").glob("*.sh")
+    for name in re.findall(r"\{([A-Z0-9_]+):?=", path.read_text(encoding="utf-8"))
+}
+PROFILES = sorted((ROOT / "recipes" / "profiles").glob("*.toml"))
+
+
+@pytest.fixture(scope="module")
+def home():
+    """recipes/settings.py, which is no part of the package: recipes ask it before that is installed."""
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "recipes" / "settings.py")))
+
+
+def flat(table, place=""):
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{place}{name}.")
+        else:
+            yield f"{place}{name}", str(int(value) if isinstance(value, bool) else value)
+
+
+def places(path):
+    """Return {place: text} as any reader of TOML finds them; numbers as they are written."""
+    return dict(flat(tomli.loads(path.read_text(encoding="utf-8"), parse_float=str)))
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_profile_is_toml_of_known_settings_and_each_of_its_values_is_one(path, home):
+    assert home.read(path) == places(path)
+    values = home.resolved({"PROFILE": path.stem}, home.checked("", {
+        place: text for place, text in home.profile_of(path.stem).items() if not re.match("expected|backend", place)
+    }, formulas=True))  # fmt: skip
+    assert [name for name, setting in home.SETTINGS.items() if values[name] and not setting.takes(values[name])] == []
+
+
+def test_what_is_set_wins_over_the_environment_the_run_file_the_profile_and_the_default(dry, project):
+    path = project.parent / "my.toml"
+    path.write_text("sft.epochs = 7\n[data]\nn_labelled = 50\nn_rl = 640  # two rollouts\n[sft]\nlr = 1e-4\n")
+    given = {"RUN_FILE": str(path), "SFT_EPOCHS": "8", "N_RL": "960"}
+    printed = dry("grpo_duality", "--set", "sft.epochs=9", "--set", "SEED=3", "--actor.max_norm", "0.5", **given)
+    for flag in ("--train.max_epochs 9 ", "--rl-rows 960 ", "--labelled 50 ", "--adam.lr 1e-4 ", "--top-genes 48 "):
+        assert flag in printed
+    assert "--train.seed 3 " in printed
+    assert "--train.seed 42 " not in printed
+    assert "--actor.max_norm 0.5" in printed
+    assert "--set " not in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("sft.epoch = 4", "no setting sft.epoch .*my.toml.*: did you mean sft.epochs"),
+        ("sft.epochs = 0", "no sft.epochs=0 .*my.toml.*: use a whole number from 1"),
+        ("[sft]\nepochs = four", "my.toml, line 2 is not NAME = VALUE"),
+        ("sft.epochs = 4\n[sft]\nepochs = 5", "my.toml, line 3 has sft.epochs again"),
+    ],
+)
+def test_a_mistake_in_a_run_file_is_one_line(text, told, run, project):
+    (project.parent / "my.toml").write_text(text)
+    done = run("sft", RUN_FILE="my.toml", DRY_RUN="1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"error: .*{told}.*\n", done.stderr)
+
+
+def test_the_file_that_a_run_leaves_gives_the_same_run_again(run, dry, installed):
+    given = {"SFT_EPOCHS": "9", "HELD_OUT": "my set:cell type=B \"naïve\" 'x' #1", "REWARDS": "", "OFFLOAD": ""}
+    folder = installed.parent / "a run"
+    assert run("prepare", "--set", "grpo.kl=0.5", RUN_DIR=str(folder), **given).returncode == 0
+    left = folder / "run.toml"
+    written = left.read_text(encoding="utf-8")
+    assert places(left)["data.held_out"] == given["HELD_OUT"]
+    assert dry("grpo_duality", profile="", RUN_FILE=str(left)) == dry("grpo_duality", KL="0.5", **given)
+    assert run("traces", RUN_DIR=str(folder), SFT_EPOCHS="5").returncode == 0
+    assert left.read_text(encoding="utf-8") == written, "a stage does not say what the whole run is"
+
+
+def test_help_lists_every_setting_and_readmes_name_no_other(run, home):
+    done = run("benchmark_labels", "--help", DRY_RUN="1")
+    assert done.returncode == 0
+    listed = re.findall(r"^([a-z0-9_.]+) = .* # ([A-Z0-9_]+) \(", done.stdout, re.MULTILINE)
+    assert dict(listed) == {setting.place: name for name, setting in home.SETTINGS.items()}
+    assert 'data.dataset = "pbmc_zheng2017_facs"' in done.stdout
+    named = re.findall(r"\b([A-Z][A-Z0-9_]+)=", (ROOT / "recipes" / "README.md").read_text(encoding="utf-8"))
+    assert {*named} <= home.SETTINGS.keys() | OWN
+    assert not home.nearest("RAY_ADDRESS", 0.86), "another program's"
