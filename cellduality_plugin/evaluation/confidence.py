@@ -71,7 +71,7 @@ def coverage_of_sets(count: int, coverage: float) -> tuple[float, float]:
     Examples
     --------
     >>> [round(number, 3) for number in coverage_of_sets(128, 0.9)]
-    [0.907, 0.026]
+    [0.907, 0.025]
     """
     place = math.ceil(round((count + 1) * coverage, 9))
     mean = place / (count + 1)

@@ -16,7 +16,7 @@ from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machin
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 ROOT = Path(__file__).parents[2]
-PROFILES = sorted(path.stem for path in (ROOT / "recipes" / "profiles").glob("*.sh"))
+PROFILES = sorted(path.stem for path in (ROOT / "recipes" / "profiles").glob("*.toml"))
 ON_CPU = ("cpu", "smollm2")
 SMALLER = "meta-llama/Llama-3.2-1B-Instruct"
 SMALL, LARGE = "HuggingFaceTB/SmolLM2-135M-Instruct", "meta-llama/Llama-3.2-3B-Instruct"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from pip._vendor import tomli
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 OWN = {  # of one recipe: SEEDS, ARMS
@@ -35,7 +40,7 @@ def flat(table, place=""):
 
 def places(path):
     """Return {place: text} as any reader of TOML finds them; numbers as they are written."""
-    return dict(flat(tomli.loads(path.read_text(encoding="utf-8"), parse_float=str)))
+    return dict(flat(tomllib.loads(path.read_text(encoding="utf-8"), parse_float=str)))
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
