@@ -125,7 +125,7 @@ class Panel:
 
     Without ``votes`` nobody answers, and the judge is asked about every label of the set, as with ``every``. ``judge``
     is :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it; a CellDualityError if it cannot
-    judge one of ``tasks``. Of a ``seed`` and the question alone hang all draws: cells that are asked the same get the
+    judge one of ``tasks``. All draws depend on ``seed`` and the question alone: cells that are asked the same get the
     same answers, also by a run that was stopped between them.
     """
 
