@@ -59,8 +59,8 @@ choose_profile() {
 # recipe presets: `presets=(NAME=VALUE ...)`.
 if [[ -z "${PROFILE:-}" ]]; then choose_profile; fi
 if [[ -z "${CELLDUALITY_PYTHON:-}" ]]; then CELLDUALITY_PYTHON="$(find_python)"; fi
-export CELLDUALITY_PYTHON # for the recipes that this one calls
 settings="$("$CELLDUALITY_PYTHON" -X utf8 -IS "$root/recipes/settings.py" "$0" "${by_cards:-cpu}" "${presets[@]}" -- "$@")" || exit 2
+export CELLDUALITY_PYTHON # for the recipes that this one calls, whose environment has been looked at
 declare -A expected # about how many seconds a stage takes
 eval "$settings"
 if [[ "${by_cards:-}" == "$PROFILE"* && "$reason" != "no NVIDIA card is visible" ]]; then
