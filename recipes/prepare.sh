@@ -3,6 +3,7 @@
 #
 #   bash recipes/prepare.sh
 #   DATASET=my.h5ad bash recipes/prepare.sh --label-column cell_type --perturbation-column condition
+#   DATASET=screen.h5ad PREPARE_OPTIONS="--perturbation-column target --match batch" bash recipes/grpo_duality.sh
 #   DATASET="he_2020_liver segerstolpe_2016" TASKS=cell_type_annotation bash recipes/prepare.sh
 #   DRY_RUN=1 bash recipes/prepare.sh
 set -euo pipefail
@@ -17,6 +18,11 @@ IFS=';' read -ra items <<<"$HELD_OUT"
 for item in "${items[@]}"; do kept_out+=(--held-out "$item"); done
 for item in $FOREIGN; do kept_out+=(--foreign "$item"); done
 if [[ "$LABEL_SEED" == seed ]]; then LABEL_SEED="$SEED"; fi
+options=()
+if [[ -n "$PREPARE_OPTIONS" ]]; then # blanks part them, quotes keep blanks
+  words="$(xargs -n 1 printf '%s\n' <<<"$PREPARE_OPTIONS")" || die "PREPARE_OPTIONS=$PREPARE_OPTIONS" "close its quotes"
+  mapfile -t options <<<"$words"
+fi
 watched=()
 if [[ "$GOLD" == 1 ]]; then watched=(--gold-for-monitoring); fi
 pretraining=()
@@ -35,4 +41,4 @@ run prepare "${expected[prepare]}" cellduality data prepare "${sources[@]}" --ou
   --top-genes "$TOP_GENES" --genes "$N_GENES" --hidden "$HIDDEN" --max-cells "$MAX_CELLS" --labelled "$N_LABELLED" \
   --rl-rows "$N_RL" --masks "$MASKS" --sft-views "$SFT_VIEWS" --sft-label-views "$SFT_LABEL_VIEWS" "${pretraining[@]}" \
   --dual-temperature "$DUAL_TEMPERATURE" --validity-power "$VALIDITY_POWER" --validity-share "$VALIDITY_SHARE" --seed "$DATA_SEED" --label-seed "$LABEL_SEED" \
-  --small-classes "$SMALL_CLASSES" --records "$RUN_DIR/rollouts" "${watched[@]}" "$@"
+  --small-classes "$SMALL_CLASSES" --records "$RUN_DIR/rollouts" "${watched[@]}" "${options[@]}" "$@"

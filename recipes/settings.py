@@ -68,6 +68,7 @@ TABLE = [  # section of a run file, variable, default (a text, or "= FORMULA" of
     ("data", "DATASET", "pbmc68k_reduced kang_2018_ifnb", NAME, "names (`cellduality data list`), or an .h5ad's path"),
     ("data", "HELD_OUT", "kang_2018_ifnb:cell_type=B cell", ANY, "out-of-distribution cells: SET:COLUMN=VALUE;..."),
     ("data", "LABEL_COLUMN", "", ANY, "obs column with the labels; the data set's own by default"),
+    ("data", "PREPARE_OPTIONS", "", ANY, "further options of `cellduality data prepare`: --species mouse"),
     ("data", "TASKS", "", ANY, "dual pairs, PAIR or PAIR=SHARE,...; by default all that the sets serve"),
     ("data", "WEIGHTS", "", ANY, "shares of the RL rows other than 1: TASK=SHARE,..."),
     ("data", "FOREIGN", "", ANY, "sets no cell of which trains, for annotation out of distribution: kidney_immune"),
