@@ -33,7 +33,7 @@ from cellduality_plugin.evaluation.predictions import (
 from cellduality_plugin.evaluation.sections import EvaluationSettings, Section, files_of, read_sections, rows_by_section
 from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.files import write_jsonl, write_text
-from cellduality_plugin.policies.offline import Decoder
+from cellduality_plugin.policies.sharded import Decoder
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary

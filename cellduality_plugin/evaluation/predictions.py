@@ -19,7 +19,8 @@ from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 from cellduality_plugin.parsing import Genes
 from cellduality_plugin.policies.cache import AnswerCache, CachedDecoder
-from cellduality_plugin.policies.offline import Decoder, EngineSettings, Request, vllm_decoder
+from cellduality_plugin.policies.offline import EngineSettings, vllm_decoder
+from cellduality_plugin.policies.sharded import Decoder, Request
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cellduality_plugin.files import AppendLog
-from cellduality_plugin.policies.offline import Decoder, Request
+from cellduality_plugin.policies.sharded import Decoder, Request
 
 
 def request_key(request: Request) -> str:

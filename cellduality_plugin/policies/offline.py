@@ -6,37 +6,15 @@ import contextlib
 import functools
 import gc
 import json
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cellduality_plugin.chat import decode, render
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.hub import read_tokenizer
-
-_CARDS = "CUDA_VISIBLE_DEVICES"
-
-
-@dataclass(frozen=True)
-class Request:
-    """One user prompt, before the chat template, and how to decode its response."""
-
-    prompt: str
-    temperature: float  # 0 is greedy
-    seed: int  # of this one request, so that its response does not depend on the batch around it
-
-
-class Decoder(Protocol):
-    """Anything that answers a batch of requests."""
-
-    def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
-        """Return one response a request, in order; None where the prompt leaves no room for one."""
-        ...
+from cellduality_plugin.policies.sharded import Decoder, Request, card_groups, sharded_decoder
 
 
 @dataclass(frozen=True)
@@ -48,7 +26,7 @@ class EngineSettings:
     dtype: str = "bfloat16"
     enforce_eager: bool | None = None  # no graph capture or compilation; None: on a CPU alone
     gpu_memory_utilization: float = 0.9  # the share of a GPU that the engine may take; without meaning on a CPU
-    tensor_parallel_size: int = 1  # GPUs of one engine; an evaluation has as many engines as there are GPUs for
+    tensor_parallel_size: int = 1  # GPUs of one engine; there are as many engines as there are GPUs for
     chat_template: str = ""  # Jinja, in place of the checkpoint's own (--data.tokenizer_chat_template), unless empty
 
 
@@ -97,16 +75,21 @@ class VllmDecoder:
 def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Decoder]:
     """Open a decoder over ``model``, on all cards that are visible; see :func:`served_model`."""
     check_checkpoint(model)
-    try:
-        groups = card_groups(settings.tensor_parallel_size)
-    except ImportError:  # of vLLM, which is said below
-        groups = []
-    if len(groups) > 1:
+    if groups := several_cards(settings):
         with sharded_decoder(functools.partial(_one_decoder, model, settings, seed), groups) as decoder:
             yield decoder
     else:
         with _one_decoder(model, settings, seed) as decoder:
             yield decoder
+
+
+def several_cards(settings: EngineSettings) -> list[str]:
+    """Return the cards of each engine (:func:`card_groups`) where there are several engines, or an empty list."""
+    try:
+        groups = card_groups(settings.tensor_parallel_size)
+    except ImportError:  # of vLLM, which is said where an engine is opened
+        return []
+    return groups if len(groups) > 1 else []
 
 
 @contextlib.contextmanager
@@ -151,13 +134,18 @@ def check_checkpoint(model: Path) -> None:
         raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)
 
 
+def context_length(model: Path, settings: EngineSettings) -> int:
+    """Return the tokens that a request may have, prompt and response: no more than the checkpoint has positions."""
+    positions = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    return min(settings.max_model_len, positions or settings.max_model_len)
+
+
 def _opened(model: Path, settings: EngineSettings, seed: int) -> Served:
     tokenizer = read_tokenizer(str(model), settings.chat_template)
     import vllm
     from vllm.platforms import current_platform
 
-    positions = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    limit = min(settings.max_model_len, positions or settings.max_model_len)
+    limit = context_length(model, settings)
     llm = vllm.LLM(
         model=str(model),
         dtype=settings.dtype,
@@ -188,86 +176,3 @@ def engine_arguments(settings: EngineSettings, limit: int, *, on_cpu: bool) -> d
         return {**found, "enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, limit)}
     memory, together = settings.gpu_memory_utilization, settings.tensor_parallel_size
     return {**found, "gpu_memory_utilization": memory, "tensor_parallel_size": together}
-
-
-# Several engines, each in a process with cards of its own.
-
-
-def card_groups(each: int) -> list[str]:
-    """Return the cards of each engine, ``each`` of them, as CUDA_VISIBLE_DEVICES names them; none without a GPU.
-
-    What is left over stays idle.
-    """
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cuda_alike():
-        return []
-    count = current_platform.device_count()
-    cards = [card for card in os.environ.get(_CARDS, "").split(",") if card] or [str(card) for card in range(count)]
-    return [",".join(cards[first : first + each]) for first in range(0, len(cards) - each + 1, each)]
-
-
-@contextlib.contextmanager
-def sharded_decoder(opener: Callable[[], AbstractContextManager[Decoder]], groups: Sequence[str]) -> Iterator[Decoder]:
-    """Open what ``opener``, which can be pickled, opens, once on each of ``groups``; every batch is dealt out to all.
-
-    A CellDualityError is raised if one of them cannot be opened, or ends before it has answered.
-    """
-    context = multiprocessing.get_context("spawn")
-    workers = []
-    try:
-        for cards in groups:
-            ours, theirs = context.Pipe()
-            workers.append((context.Process(target=_serve, args=(theirs, opener, cards), daemon=False), ours))
-            workers[-1][0].start()
-            theirs.close()
-        pipes = [pipe for _, pipe in workers]
-        for pipe in pipes:
-            _answer(pipe)
-        yield _Dealt(pipes)
-    finally:
-        for _, pipe in workers:
-            with contextlib.suppress(OSError):
-                pipe.send(None)
-        for process, _ in workers:
-            process.join(30)
-            process.terminate()
-
-
-class _Dealt:
-    """A :class:`Decoder` that asks all at once, in turns."""
-
-    def __init__(self, pipes: Sequence[Connection]) -> None:
-        self._pipes = pipes
-
-    def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
-        found: list[str | None] = [None] * len(requests)
-        for place, pipe in enumerate(self._pipes):
-            with contextlib.suppress(OSError):  # it has ended, and is found so below
-                pipe.send((requests[place :: len(self._pipes)], title))
-        for place, pipe in enumerate(self._pipes):
-            found[place :: len(self._pipes)] = _answer(pipe)
-        return found
-
-
-def _answer(pipe: Connection) -> Any:
-    try:
-        answer = pipe.recv()
-    except (EOFError, OSError) as error:
-        what, hint = "an engine ended without a word", "read its log above; the kernel ends what takes too much memory"
-        raise CellDualityError(what, code="engine-died", hint=hint) from error
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
-
-
-def _serve(pipe: Connection, opener: Callable[[], AbstractContextManager[Decoder]], cards: str) -> None:
-    """Answer until None comes; what goes wrong is sent, too."""
-    os.environ[_CARDS] = cards
-    try:
-        with opener() as decoder:
-            pipe.send(True)
-            while (asked := pipe.recv()) is not None:
-                pipe.send(decoder.generate(*asked))
-    except CellDualityError as error:
-        pipe.send(error)

@@ -102,7 +102,7 @@ def main() -> int:
     stages = {"card": card, "probe": probe, "weights": weights, "summary": summary}
     given = asked.of if asked.stage == "card" else [Path(path) for path in asked.of]
     found = stages[asked.stage](*given)
-    print(json.dumps(found))
+    print(json.dumps(found), flush=True)
     if "failure" in found:
         print(found["failure"], file=sys.stderr)
     return int("failure" in found or found.get("passed") is False)

@@ -18,7 +18,7 @@ from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import write_report
 from cellduality_plugin.parsing import join_response
-from cellduality_plugin.policies.offline import Request
+from cellduality_plugin.policies.sharded import Request
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from tests.evaluation.conftest import write_folder, write_model

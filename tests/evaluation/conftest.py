@@ -17,7 +17,7 @@ from cellduality_plugin.evaluation.predictions import Prediction, PredictionSett
 from cellduality_plugin.evaluation.sections import Section, read_sections
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.parsing import join_response
-from cellduality_plugin.policies.offline import Decoder, Request
+from cellduality_plugin.policies.sharded import Decoder, Request
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.rows import eval_rows

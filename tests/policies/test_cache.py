@@ -7,7 +7,7 @@ import pytest
 
 from cellduality_plugin.openrlhf_hooks.run_progress import Progress
 from cellduality_plugin.policies.cache import AnswerCache, CachedDecoder
-from cellduality_plugin.policies.offline import Request
+from cellduality_plugin.policies.sharded import Request
 
 MADE_FROM = {"model": "abc", "settings": {"seed": 1}}
 

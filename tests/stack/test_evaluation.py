@@ -86,3 +86,14 @@ def test_cells_without_a_label_get_rows_that_sft_takes(prepared, start, tmp_path
     assert {row["direction"] for row in rows} == {"primal", "dual"}
     assert sum("<think></think>" not in row["output"] for row in rows) > given / 2  # the policy's own reasoning
     assert longest_of(sft_questions(out, Lengths(load_tokenizer(str(model)))), 128, out) <= 128
+
+
+def test_several_engines_say_what_one_says(prepared, start, tmp_path):
+    prompts, script = tmp_path / "prompts.json", str(Path(__file__).with_name("several_engines.py"))
+    prompts.write_text(json.dumps([row["input"] for row in read_jsonl(prepared / "data" / "rl.jsonl")][:9]))
+    words = (str(prepared / "sft"), str(prompts), "<answer>B cell</answer>")
+    run = start(tmp_path / "engines", *CPU, "python", script, *words, PYTHONPATH=str(ROOT))
+    assert run.end(300) == 0, run.printed
+    found = json.loads(next(line for line in run.printed.splitlines() if line.startswith('{"several"')))
+    assert found["several"] == found["one"]
+    assert len(found["one"]["texts"]) == len(found["one"]["log_probs"]) == 9

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellduality_plugin.chat import render, token_count
+from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.policies.base import Policy, PolicyError, Question, QuestionPolicy
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
-from cellduality_plugin.policies.offline import EngineSettings, Served, served_model
+from cellduality_plugin.policies.offline import EngineSettings, Served, context_length, served_model, several_cards
 from cellduality_plugin.policies.settings import DualSettings
+from cellduality_plugin.policies.sharded import sharded_engine
 from cellduality_plugin.policies.tokens import EnginePolicy
 
 COSTS = ("requests", "prefilled", "decoded", "seconds")
@@ -36,12 +38,14 @@ class Players:
     sampler: Policy  # draws one at the temperature of a rollout
     prompt_tokens: Callable[[str], int]  # of a prompt, with the chat template
     response_tokens: Callable[[str], int]
+    at_once: int = 64  # calls that keep them busy
 
     @classmethod
-    def over(cls, tokenizer: Any, policies: Iterable[Policy]) -> Players:
+    def over(cls, tokenizer: Any, policies: Iterable[Policy], engines: int = 1) -> Players:
         """Return the players dual, greedy and sampler, whose tokens are counted by ``tokenizer``."""
         dual, greedy, sampler = policies
-        return cls(dual, greedy, sampler, lambda text: len(render(tokenizer, text)), partial(token_count, tokenizer))
+        prompt_tokens, response_tokens = lambda text: len(render(tokenizer, text)), partial(token_count, tokenizer)
+        return cls(dual, greedy, sampler, prompt_tokens, response_tokens, 64 * engines)
 
 
 @contextlib.contextmanager
@@ -58,12 +62,19 @@ def checkpoint_players(
         at = dual.temperature, 0.0, temperature
         yield Players.over(local.tokenizer, (LocalPolicy(local, temperature=each, seed=seed) for each in at))
         return
-    with served_model(model, settings, seed=seed) as served:
-        engine = Stepped(served)
-        tokens = settings.max_new_tokens
-        others = (DualSettings(temperature=at, max_new_tokens=tokens) for at in (0.0, temperature))
-        players = (EnginePolicy(engine, served.tokenizer, served.limit, how, seed) for how in (dual, *others))
-        yield Players.over(served.tokenizer, players)
+    opener = partial(served_model, model, settings, seed=seed)
+    tokens = settings.max_new_tokens
+    others = (DualSettings(temperature=at, max_new_tokens=tokens) for at in (0.0, temperature))
+    with contextlib.ExitStack() as stack:
+        engine: Any
+        if groups := several_cards(settings):
+            engine = stack.enter_context(sharded_engine(opener, groups))
+            tokenizer, limit = read_tokenizer(str(model), settings.chat_template), context_length(model, settings)
+        else:
+            served = stack.enter_context(opener())
+            engine, tokenizer, limit = Stepped(served), served.tokenizer, served.limit
+        players = (EnginePolicy(engine, tokenizer, limit, how, seed) for how in (dual, *others))
+        yield Players.over(tokenizer, players, max(1, len(groups)))
 
 
 class Stepped:
@@ -110,13 +121,13 @@ class Stepped:
 
 
 class Remembering:
-    """Asks the dual of ``players`` each question once, however many accounts put it: ``at_once`` calls at a time.
+    """Asks the dual of ``players`` each question once, however many accounts put it: ``at_once`` of them at a time.
 
     A call fails after ``timeout`` seconds; waiting for others to finish does not count.
     """
 
-    def __init__(self, players: Players, *, at_once: int = 64, timeout: float | None = None) -> None:
-        self._players, self._timeout, self._room = players, timeout, asyncio.Semaphore(at_once)
+    def __init__(self, players: Players, *, timeout: float | None = None) -> None:
+        self._players, self._timeout, self._room = players, timeout, asyncio.Semaphore(players.at_once)
         self.calls: dict[Question, asyncio.Future[tuple[Any, NDArray[np.float64]]]] = {}
         self._under_way, self._clock, self._shared = 0, 0.0, 0.0
 

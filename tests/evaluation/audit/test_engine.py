@@ -85,9 +85,9 @@ class Counted:
         return [sum(await self.log_probs(prompt, response)) for response in responses]
 
 
-def accounts(policy, count=2, **settings):
+def accounts(policy, count=2, at_once=64, **settings):
     """Accounts over one memory of ``policy``; words are its tokens."""
-    memory = Remembering(Players(policy, policy, policy, *[lambda text: len(text.split())] * 2), **settings)
+    memory = Remembering(Players(policy, policy, policy, *[lambda text: len(text.split())] * 2, at_once), **settings)
     return [Account(memory) for _ in range(count)]
 
 

@@ -1,0 +1,220 @@
+"""Several engines, each in a process with cards of its own: batches are dealt out to them, or single requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from cellduality_plugin.errors import CellDualityError
+
+_CARDS = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One user prompt, before the chat template, and how to decode its response."""
+
+    prompt: str
+    temperature: float  # 0 is greedy
+    seed: int  # of this one request, so that its response does not depend on the batch around it
+
+
+class Decoder(Protocol):
+    """Anything that answers a batch of requests."""
+
+    def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
+        """Return one response a request, in order; None where the prompt leaves no room for one."""
+        ...
+
+
+def card_groups(each: int) -> list[str]:
+    """Return the cards of each engine, ``each`` of them, as CUDA_VISIBLE_DEVICES names them; none without a GPU.
+
+    What is left over stays idle.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cuda_alike():
+        return []
+    count = current_platform.device_count()
+    cards = [card for card in os.environ.get(_CARDS, "").split(",") if card] or [str(card) for card in range(count)]
+    return [",".join(cards[first : first + each]) for first in range(0, len(cards) - each + 1, each)]
+
+
+@contextlib.contextmanager
+def _started(
+    groups: Sequence[str], serve: Callable[..., None], opener: Callable[[], Any]
+) -> Iterator[list[Connection]]:
+    """Run ``serve(pipe, opener, cards)`` for each of ``groups``, yield the pipes once all have said that they are open.
+
+    What one sends instead of that is raised. None outlives the block: None through its pipe is the end of each.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers = []
+    try:
+        for cards in groups:
+            ours, theirs = context.Pipe()
+            workers.append((context.Process(target=serve, args=(theirs, opener, cards), daemon=False), ours))
+            workers[-1][0].start()
+            theirs.close()
+        pipes = [pipe for _, pipe in workers]
+        for pipe in pipes:
+            _answer(pipe)
+        yield pipes
+    finally:
+        for _, pipe in workers:
+            with contextlib.suppress(OSError):
+                pipe.send(None)
+        for process, _ in workers:
+            process.join(30)
+            process.terminate()
+
+
+def _answer(pipe: Connection) -> Any:
+    try:
+        answer = pipe.recv()
+    except (EOFError, OSError) as error:
+        what, hint = "an engine ended without a word", "read its log above; the kernel ends what takes too much memory"
+        raise CellDualityError(what, code="engine-died", hint=hint) from error
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+@contextlib.contextmanager
+def sharded_decoder(opener: Callable[[], AbstractContextManager[Decoder]], groups: Sequence[str]) -> Iterator[Decoder]:
+    """Open what ``opener``, which can be pickled, opens, once on each of ``groups``; every batch is dealt out to all.
+
+    A CellDualityError is raised if one of them cannot be opened, or ends before it has answered.
+    """
+    with _started(groups, _serve_batches, opener) as pipes:
+        yield _Dealt(pipes)
+
+
+class _Dealt:
+    """A :class:`Decoder` that asks all at once, in turns."""
+
+    def __init__(self, pipes: Sequence[Connection]) -> None:
+        self._pipes = pipes
+
+    def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
+        found: list[str | None] = [None] * len(requests)
+        for place, pipe in enumerate(self._pipes):
+            with contextlib.suppress(OSError):  # it has ended, and is found so below
+                pipe.send((requests[place :: len(self._pipes)], title))
+        for place, pipe in enumerate(self._pipes):
+            found[place :: len(self._pipes)] = _answer(pipe)
+        return found
+
+
+def _serve_batches(pipe: Connection, opener: Callable[[], AbstractContextManager[Decoder]], cards: str) -> None:
+    """Answer until None comes; what goes wrong is sent, too."""
+    os.environ[_CARDS] = cards
+    try:
+        with opener() as decoder:
+            pipe.send(True)
+            while (asked := pipe.recv()) is not None:
+                pipe.send(decoder.generate(*asked))
+    except CellDualityError as error:
+        pipe.send(error)
+
+
+class ShardedEngine:
+    """OpenRLHF's asynchronous ``generate`` over several vLLM engines; each request goes to the next of them.
+
+    One event loop at a time. A request that an engine refuses raises what the engine raised; if an engine dies, all
+    that wait, and all that come later, get a CellDualityError.
+    """
+
+    def __init__(self, pipes: Sequence[Connection]) -> None:
+        self._pipes, self._numbers = pipes, itertools.count()
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: Exception | None = None
+
+    async def generate(self, tokens: list[int], params: Any) -> Any:
+        """Return vLLM's output for the prompt ``tokens``."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop = loop
+            for pipe in self._pipes:
+                loop.add_reader(pipe.fileno(), self._read, pipe)
+        if self._failure:
+            raise self._failure
+        number = next(self._numbers)
+        self._waiting[str(number)] = waiting = loop.create_future()
+        try:
+            with contextlib.suppress(OSError):  # it has ended, which its reader finds
+                self._pipes[number % len(self._pipes)].send((str(number), tokens, params))
+            return await waiting
+        finally:
+            self._waiting.pop(str(number), None)
+
+    def _read(self, pipe: Connection) -> None:
+        try:
+            name, output = _answer(pipe)
+        except Exception as error:  # the engine's failure is that of all who wait
+            assert self._loop is not None
+            self._loop.remove_reader(pipe.fileno())
+            self._failure = error
+            for each in self._waiting.values():
+                if not each.done():
+                    each.set_exception(error)
+            return
+        waiting = self._waiting.get(name)
+        if waiting is None or waiting.done():  # the caller has given up
+            return
+        if isinstance(output, Exception):
+            waiting.set_exception(output)
+        else:
+            waiting.set_result(output)
+
+
+@contextlib.contextmanager
+def sharded_engine(opener: Callable[[], AbstractContextManager[Any]], groups: Sequence[str]) -> Iterator[ShardedEngine]:
+    """Open what ``opener``, which can be pickled, opens, a vLLM engine, once on each of ``groups``.
+
+    A CellDualityError is raised if one of them cannot be opened.
+    """
+    with _started(groups, _serve_requests, opener) as pipes:
+        yield ShardedEngine(pipes)
+
+
+def _serve_requests(pipe: Connection, opener: Callable[[], AbstractContextManager[Any]], cards: str) -> None:
+    """Put (name, tokens, sampling parameters) to an engine as they come, send (name, output) as they are done."""
+    os.environ[_CARDS] = cards
+    try:
+        with opener() as served:
+            pipe.send(True)
+            engine = served.llm.llm_engine
+            while True:
+                # All that has come shares the next step; with nothing to do it waits.
+                while pipe.poll() or not engine.has_unfinished_requests():
+                    if (asked := pipe.recv()) is None:
+                        return
+                    _add(engine, pipe, *asked)
+                for output in engine.step():
+                    if output.finished:
+                        pipe.send((output.request_id, output))
+    except CellDualityError as error:
+        pipe.send(error)
+
+
+def _add(engine: Any, pipe: Connection, name: str, tokens: list[int], params: Any) -> None:
+    from vllm import TokensPrompt
+    from vllm.exceptions import VLLMError
+    from vllm.sampling_params import RequestOutputKind
+
+    params.output_kind = RequestOutputKind.FINAL_ONLY
+    try:
+        engine.add_request(name, TokensPrompt(prompt_token_ids=tokens), params)
+    except (VLLMError, ValueError) as error:  # of this request alone
+        pipe.send((name, error))
