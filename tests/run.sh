@@ -18,6 +18,7 @@ ruff format --check .
 mypy
 lint-imports
 shellcheck --external-sources --source-path=SCRIPTDIR recipes/*.sh recipes/slurm/*.sbatch tests/*.sh .ci/run
+hadolint recipes/Dockerfile
 say "Tests"
 trainer=(-m "stack and not long")
 if [[ "${1:-}" == --all ]]; then

