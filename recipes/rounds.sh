@@ -31,7 +31,6 @@ if [[ "$DRY_RUN" != 1 ]]; then
   [[ -f "$all/.begun" ]] || touch "$all/.begun"
 fi
 RUN_DIR="$all" finished "$ROUNDS" && exit 0
-unmark grpo
 
 refit() { # labels of the policy, and a fresh model on them
   local previous=() start="$base" code=0
@@ -53,6 +52,7 @@ refit() { # labels of the policy, and a fresh model on them
       exec bash "$root/recipes/grpo.sh" "${further[@]}"
     fi
     ((code == 0)) || exit "$code"
+    unmark grpo
     RUN_DIR="$folder" mark_finished pseudo
   fi
   if [[ "$DRY_RUN" != 1 ]]; then grep -E '^(pseudo-labels of|alarm:) ' "$folder/logs/pseudo.log" >&2 || true; fi
@@ -63,6 +63,7 @@ refit() { # labels of the policy, and a fresh model on them
 
 reinforce() { # GRPO from the round's SFT model, whose rollouts are kept in the round
   local config="${CONFIG%.json}.round-$number.json" rows="$RL_ROWS"
+  unmark grpo
   perform cellduality configure "$CONFIG" --records "$folder/rollouts" --out "$config"
   # What the judge knows of labels, a refit has taken over: to be paid for them again moves them at random.
   if [[ -s "$rest" || ("$DRY_RUN" == 1 && -n "$rest") ]]; then rows="$rest"; fi

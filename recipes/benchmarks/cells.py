@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +190,8 @@ def convert(path: Path) -> dict[str, Any]:
 
 def measured(measurement: Callable[..., Any], *arguments: Any) -> Any:
     """Return what one measurement finds in a process of its own."""
-    quiet = {"initializer": warnings.simplefilter, "initargs": ("ignore",)}
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), **quiet) as pool:
+    spawn, quiet = multiprocessing.get_context("spawn"), partial(warnings.simplefilter, "ignore")
+    with ProcessPoolExecutor(1, spawn, quiet) as pool:
         return pool.submit(measurement, *arguments).result()
 
 

@@ -19,7 +19,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,9 @@ class Rule:
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
         target = self.tokenizer(response, add_special_tokens=False)["input_ids"]
         return [log_prob([*render(self.tokenizer, prompt), *target])] * len(target)
+
+    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
+        raise NotImplementedError
 
 
 def prepare(folder: Path, rows: int) -> tuple[Path, Path]:

@@ -28,7 +28,7 @@ def options(what: str | None, **wanted: Any) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     for name, value in wanted.items():
         kind = value[0] if isinstance(value, list) else value
-        more = {"nargs": "+"} if isinstance(value, list) else {}
+        more: dict[str, Any] = {"nargs": "+"} if isinstance(value, list) else {}
         more |= {"type": kind, "required": True} if isinstance(kind, type) else {"type": type(kind), "default": kind}
         parser.add_argument(f"--{name.replace('_', '-')}", **more)
     return parser.parse_args()

@@ -10,6 +10,7 @@ import asyncio
 import json
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def probe(model: Path, data: Path) -> dict[str, Any]:
     rows = list(read_jsonl(data / "sft.jsonl"))[:24]
     labels = Vocabulary.load(data / "vocabulary.json").labels["cell_type"]
     answers = [TASKS["cell_type_annotation"].answer_response(label) for label in labels]
-    local = LocalPolicy(LocalModel(model, max_model_len=256, max_new_tokens=32), temperature=0.0, seed=42)
+    local = LocalPolicy(LocalModel.load(model, max_model_len=256, max_new_tokens=32), temperature=0.0, seed=42)
 
     async def told(policy: Any) -> list[list[float]]:
         read = [policy.log_probs(row["input"], row["output"]) for row in rows]
@@ -99,6 +100,7 @@ def main() -> int:
     parser.add_argument("stage", choices=["card", "probe", "weights", "summary"])
     parser.add_argument("of", nargs="+")
     asked = parser.parse_args()
+    stages: dict[str, Callable[..., dict[str, Any]]]
     stages = {"card": card, "probe": probe, "weights": weights, "summary": summary}
     given = asked.of if asked.stage == "card" else [Path(path) for path in asked.of]
     found = stages[asked.stage](*given)

@@ -105,6 +105,9 @@ def test_without_a_cell_to_label_grpo_goes_on_from_sft(run, stages, folder):
     assert "GRPO goes on from SFT" in said
     assert not (folder / "rounds").exists()
     assert (folder / "grpo" / "config.json").read_text() == f"{folder}/grpo.new\n"
+    (folder / "grpo" / "config.json").write_text("as it was")
+    stages(RESUME="1", **how)
+    assert (folder / "grpo" / "config.json").read_text() == "as it was"  # GRPO is not done again
     assert run("rounds", RUN_DIR=str(folder), **{**how, "EXIT_OF_LABELS": "2"}).returncode == 2
 
 
