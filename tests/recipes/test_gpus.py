@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from tokenizers import ByteLevelBPETokenizer
 
 from cellduality_plugin.openrlhf_hooks.doctor.machine import TESTED
+from cellduality_plugin.tasks import TASKS
+from data_prep.rows import sft_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,6 +118,28 @@ def test_the_lock_holds_what_is_tested_and_a_compiler_of_its_torchs_cuda():
     parts = ("cuda-runtime", "cuda-nvcc", "cuda-crt", "nvvm", "cuda-cccl")
     assert {locked[f"nvidia-{part}"].rpartition(".")[0] for part in parts} == {"13.0"}
     assert "flash-attn" not in locked
+
+
+@pytest.mark.parametrize("profile", ["gpu24", "gpu1", "gpu80", "a6000x8", "multinode"])
+def test_questions_and_answers_fit_where_a_gene_is_several_tokens(profile, dry, vocabulary, cell):
+    words = shlex.split(dry("sft", profile=profile)) + shlex.split(dry("prepare", profile=profile))
+    context, answer, top = (
+        int(words[words.index(flag) + 1]) for flag in ("--data.max_len", "--max-new-tokens", "--top-genes")
+    )
+    with gzip.open(ROOT / "data_prep/h5ad/data/mouse_human_orthologues.tsv.gz", "rt") as table:
+        names = sorted({line.split("\t")[1] for line in table})
+    words_known = ByteLevelBPETokenizer()  # of English: gene names are cut up as a Llama's tokenizer cuts them
+    words_known.train_from_iterator([(ROOT / "README.md").read_text(encoding="utf-8")], vocab_size=2000)
+
+    def tokens(text: str) -> int:
+        return len(words_known.encode(text).ids)
+
+    genes = tuple(np.random.default_rng(0).choice(names, 2 * top, replace=False).tolist())
+    whole = replace(cell, genes=genes[:top], control=genes[top:])
+    assert tokens(" ".join(whole.genes)) > 3 * top
+    rows = sft_rows([whole], [*TASKS.values()], vocabulary, hidden=(0.25, 1.0), views=1, rng=np.random.default_rng(0))
+    assert max(tokens(row["output"]) for row in rows) <= answer
+    assert max(tokens(row["input"]) for row in rows) + answer <= context
 
 
 @pytest.mark.stack
