@@ -19,15 +19,23 @@ mypy
 lint-imports
 shellcheck --external-sources --source-path=SCRIPTDIR recipes/*.sh recipes/slurm/*.sbatch tests/*.sh .ci/run
 hadolint recipes/Dockerfile
-say "Tests"
 trainer=(-m "stack and not long")
 if [[ "${1:-}" == --all ]]; then
   trainer=(-m stack)
 elif (($#)); then
   exec python -m pytest "$@"
 fi
-# Neighbouring tests stay in one process, which makes what they share once, and each process keeps to its core.
-OMP_NUM_THREADS=1 python -m pytest -m "not stack and not browser" --numprocesses auto --dist worksteal
-if [[ "${1:-}" == --all ]]; then python -m pytest -m browser; fi
-# One trainer at a time: each takes what cores there are.
-exec python -m pytest "${trainer[@]}"
+# One trainer at a time, which leaves half of what cores there are to the fast tests. Neighbours among those stay in one
+# process, which makes what they share once, and each process keeps to its core.
+told="$(mktemp)"
+say "Fast tests, whose words come at the end: tail -f $told"
+OMP_NUM_THREADS=1 nice python -m pytest -m "not stack and not browser" --numprocesses auto --dist worksteal >"$told" 2>&1 &
+fast=$!
+trap 'kill "$fast" 2>/dev/null || true; rm -f "$told"' EXIT
+say "The real trainer"
+code=0
+python -m pytest "${trainer[@]}" || code=$?
+wait "$fast" || code=$?
+cat "$told"
+if [[ "${1:-}" == --all ]]; then python -m pytest -m browser || code=$?; fi
+exit "$code"

@@ -142,6 +142,9 @@ class ShardedEngine:
 
     async def generate(self, tokens: list[int], params: Any) -> Any:
         """Return vLLM's output for the prompt ``tokens``."""
+        from vllm.sampling_params import RequestOutputKind
+
+        params.output_kind = RequestOutputKind.FINAL_ONLY
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop = loop
@@ -200,21 +203,13 @@ def _serve_requests(pipe: Connection, opener: Callable[[], AbstractContextManage
                 while pipe.poll() or not engine.has_unfinished_requests():
                     if (asked := pipe.recv()) is None:
                         return
-                    _add(engine, pipe, *asked)
+                    name, tokens, params = asked
+                    try:
+                        engine.add_request(name, {"prompt_token_ids": tokens}, params)
+                    except Exception as error:  # of this request alone: whoever asked deals with it
+                        pipe.send((name, error))
                 for output in engine.step():
                     if output.finished:
                         pipe.send((output.request_id, output))
     except CellDualityError as error:
         pipe.send(error)
-
-
-def _add(engine: Any, pipe: Connection, name: str, tokens: list[int], params: Any) -> None:
-    from vllm import TokensPrompt
-    from vllm.exceptions import VLLMError
-    from vllm.sampling_params import RequestOutputKind
-
-    params.output_kind = RequestOutputKind.FINAL_ONLY
-    try:
-        engine.add_request(name, TokensPrompt(prompt_token_ids=tokens), params)
-    except (VLLMError, ValueError) as error:  # of this request alone
-        pipe.send((name, error))

@@ -6,10 +6,9 @@ import asyncio
 import functools
 import importlib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
-from vllm import SamplingParams
 
 from cellduality_plugin.policies.sharded import Request, card_groups, sharded_decoder, sharded_engine
 from tests.refused import refused
@@ -43,7 +42,7 @@ def test_what_an_engine_says_of_its_failure_is_what_is_said(sharded, opener, nam
 
 def test_requests_go_to_engines_in_turn_and_each_gets_its_own_answer(named):
     async def ask(engine, numbers):
-        waiting = (engine.generate([number], SamplingParams()) for number in numbers)
+        waiting = (engine.generate([number], SimpleNamespace()) for number in numbers)
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     with sharded_engine(named.opened_engine, ["0", "1"]) as engine:
@@ -55,7 +54,7 @@ def test_requests_go_to_engines_in_turn_and_each_gets_its_own_answer(named):
         assert again.tokens == [5]
 
         async def given_up():
-            first, second = (asyncio.ensure_future(engine.generate([number], SamplingParams())) for number in (6, 7))
+            first, second = (asyncio.ensure_future(engine.generate([number], SimpleNamespace())) for number in (6, 7))
             await asyncio.sleep(0)
             first.cancel()
             return await second
