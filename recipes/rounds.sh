@@ -32,6 +32,14 @@ if [[ "$DRY_RUN" != 1 ]]; then
 fi
 RUN_DIR="$all" finished "$ROUNDS" && exit 0
 
+# Who labels: as the audit found best, where it has chosen; of a set whose rewards were given, class profiles.
+labeller="$JUDGE" votes="$PSEUDO_VOTES" asked="$CONFIG"
+if [[ "$JUDGE" == audited ]] && chosen; then
+  labeller="$RUN_DIR/audit/audit.json" asked="$data/cellduality.json" # tasks that stay out of GRPO get labels, too
+elif [[ "$JUDGE" == audited ]]; then
+  labeller=profile votes=0
+fi
+
 refit() { # labels of the policy, and a fresh model on them
   local previous=() start="$base" code=0
   if ((number > 2)); then previous=(--previous "$all/$((number - 1))/pseudo.jsonl"); fi
@@ -41,7 +49,7 @@ refit() { # labels of the policy, and a fresh model on them
   fi
   if ! RUN_DIR="$folder" finished pseudo; then
     RUN_DIR="$folder" run pseudo "${expected[audit]}" "${launch[@]}" cellduality pseudo-label --model "$policy" --data "$data" \
-      --config "$CONFIG" --labelled "$sft_rows" --out "$folder/pseudo.jsonl" --judge "$JUDGE" --votes "$PSEUDO_VOTES" \
+      --config "$asked" --labelled "$sft_rows" --out "$folder/pseudo.jsonl" --judge "$labeller" --votes "$votes" \
       --temperature "$TEMPERATURE" --cells "$PSEUDO_CELLS" --weight "$PSEUDO_WEIGHT" --keep-above "$PSEUDO_KEEP_ABOVE" \
       --choose "$PSEUDO_CHOICE" --labelled-share "$PSEUDO_LABELLED" \
       --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --seed "$SEED" "${previous[@]}" || code=$?

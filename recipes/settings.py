@@ -123,7 +123,7 @@ TABLE = [  # section of a run file, variable, default (a text, or "= FORMULA" of
     ("grpo", "SAVE_STEPS", "20", r"-1|\d+", "steps between checkpoints; -1: none"),
     ("rounds", "RL", "1", "0|1|last", "1: GRPO in every round; last: the last is GRPO alone, others none; 0: none"),
     ("rounds", "RL_LABELS", "1", SWITCH, "0: where refits named cells, GRPO leaves out tasks that ask for labels"),
-    ("rounds", "JUDGE", "configured", NAME, "of answers to cells without a label: a kind of reward, or none"),
+    ("rounds", "JUDGE", "configured", NAME, "of cells without a label: a kind of reward, none, or audited"),
     ("rounds", "FIRST", "", ANY, "the checkpoint that is round 1, in place of GRPO"),
     ("rounds", "REFIT_FROM", "pretrained", "pretrained|policy", "what refits start from: stage 0, or the last policy"),
     ("rounds", "REFIT_EPOCHS", "= SFT_EPOCHS", COUNT, "passes of a refit over its rows"),

@@ -36,12 +36,15 @@ LOCKED_IN = "Rounds may lock in on their own errors: keep an earlier one, lower 
 class PseudoSettings(Settings):
     """How cells without a label get one, and how their rows are mixed with the labelled ones: the flags of the command.
 
-    Without ``votes`` the judge alone chooses among all labels, and the rule teacher writes the reasoning.
+    Without ``votes`` the judge alone chooses among all labels, as it does for the tasks of ``alone``. Then the rule
+    teacher writes the ``reasoning``.
     """
 
     votes: int = 8
     temperature: float = 1.0
     judge: str | dict[str, float] = "configured"
+    alone: tuple[str, ...] = ()
+    reasoning: Literal["policy", "rule"] = "policy"
     choice: Literal["drawn", "best"] = "drawn"
     cells: int | None = None
     weight: float = 1.0
@@ -74,8 +77,10 @@ class Work:
         self._asked, self._rows = pseudo.served(pseudo.read_sft(labelled), self._tasks)
         self._names = [name for name in self._tasks if any(name in names for names in self._asked.values())]
         self._hidden, self._masks = pseudo.hidden_share(data), masks_in_training(data / "rl.jsonl")
-        self._panel = Panel(config, votes=settings.votes, judge=settings.judge, tasks=self._names, seed=settings.seed)
-        self.asks_policy = self._panel.asks_policy
+        votes = {name: 0 if name in settings.alone else settings.votes for name in self._names}
+        how: dict[str, Any] = {"judge": settings.judge, "seed": settings.seed}
+        self._panels = {name: Panel(config, votes=each, tasks=[name], **how) for name, each in votes.items()}
+        self.asks_policy = any(panel.asks_policy for panel in self._panels.values())
         every = ((task, row["id"]) for task, row, _ in self._training(labelled=False))
         self._chosen = Selection(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)
         if not self._chosen.count:
@@ -118,7 +123,7 @@ class Work:
             for _ in range(rows["times"]):
                 yield from pseudo.read_sft(self._labelled)
 
-        asking = self._settings.model_dump(mode="json", include={"votes", "temperature", "judge", "seed"})
+        asking = self._settings.model_dump(mode="json", include={"votes", "temperature", "judge", "alone", "seed"})
         made_from = {
             **origin, "format": "cellduality-opinions", "cells": file_hash(self._cells), "asking": asking,
             "config": self._config.model_dump(mode="json", exclude={"records"}), "hidden": self._hidden,
@@ -137,7 +142,11 @@ class Work:
     def _decided(
         self, players: Players | None, kept: AnswerCache, name: str
     ) -> Iterator[tuple[Example, Opinion, Decision]]:
-        how, ask = self._settings, partial(self._panel.opinion, players=players)
+        how = self._settings
+
+        async def ask(example: Example) -> Opinion:
+            return await self._panels[example.task].opinion(example, players)
+
         asking: dict[str, Any] = {"batch": how.batch, "total": self._chosen.count, "name": name}
         for example, opinion in answered(ask, self._questions(), kept, Opinion, **asking):
             chance = luck(how.seed, "label", example.task, example.id)
@@ -148,13 +157,13 @@ class Work:
             if (name, row["id"]) in self._chosen:
                 rng = np.random.default_rng(request_seed(self._settings.seed, "question", name, row["id"]))
                 asked = pseudo.question(self._tasks[name], row, hidden=self._hidden, masks=self._masks, rng=rng)
-                yield replace(asked, gold=label) if self._panel.needs_gold else asked
+                yield replace(asked, gold=label) if self._panels[name].needs_gold else asked
 
     def _pseudo_rows(
         self, decided: Callable[[], Iterator[tuple[Example, Opinion, Decision]]], tallies: Mapping[str, Tally]
     ) -> Iterator[dict[str, str]]:
         reasoning = None
-        if not self._settings.votes:
+        if not self._settings.votes or self._settings.reasoning == "rule":
             reasoning = self._reasoning({(e.task, e.id): decision.label for e, _, decision in decided()})
         for example, opinion, decision in decided():
             key = example.task, example.id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -28,7 +28,13 @@ def pseudo_label(
     labelled: Annotated[Path | None, Option(help="The labelled SFT rows; sft.jsonl of the folder by default.")] = None,
     votes: Annotated[int, Option(min=0, help="Answers to each; 0: judge alone, the rule teacher reasons.")] = 8,
     temperature: Annotated[float, Option(min=0.01, help="Of those answers.")] = 1.0,
-    judge: Annotated[str, Option(help="The reward that weighs answers: configured, a KIND, or none.")] = "configured",
+    judge: Annotated[
+        str,
+        Option(
+            help="The reward that weighs answers: configured, a KIND, or none; or an audit.json: by task what named "
+            "the audit's cells best, with votes or alone, and the rule teacher reasons."
+        ),
+    ] = "configured",
     choose: Annotated[str, Option(help="A cell's label: drawn (by default, of votes and a judge), or best.")] = "",
     cells: Annotated[int, Option(min=0, help="Cells of each task, at most; 0: all.")] = 0,
     weight: Annotated[float, Option(min=0.001, max=1.0, help="Share of cells that get rows.")] = 1.0,
@@ -65,10 +71,16 @@ def pseudo_label(
         what, hint = f"{rows} does not end in .jsonl", "name it ROWS.jsonl"
         raise CellDualityError(what, code="wrong-suffix", where="--out", hint=hint)
     run = Config.load(config or data / "cellduality.json")
+    others, alone = {*run.tasks}, tuple[str, ...]()
+    if audited := judge.endswith(".json"):
+        namers = read_namers(Path(judge), run)
+        run, judge = run.with_tasks({task: names["contender"] for task, names in namers.items()}), "configured"
+        alone = tuple(task for task, names in namers.items() if not names["votes"])
     settings = PseudoSettings.read(
         {
             "votes": votes, "temperature": temperature, "judge": reward_of(judge, "--judge"),
-            "choice": choose or ("drawn" if votes and judge != "none" else "best"), "cells": cells or None,
+            "choice": choose or ("drawn" if votes and judge != "none" and not audited else "best"), "alone": alone,
+            "reasoning": "rule" if audited else "policy", "cells": cells or None,
             "weight": weight, "labelled_share": labelled_share, "keep_above": keep_above, "batch": batch, "seed": seed,
         }
     )  # fmt: skip
@@ -84,10 +96,21 @@ def pseudo_label(
     origin = {"model": model_hash(model), "engine": [max_len, max_new_tokens]}
     content = work.write(rows, opened, origin, model.name)
     if rl_rows:
-        others = {*run.tasks} - {*content["tasks"]}
-        print(write_chosen_rows(rl_rows, rows.with_suffix(".rl.jsonl"), others, rollout_batch))
+        print(write_chosen_rows(rl_rows, rows.with_suffix(".rl.jsonl"), others - {*content["tasks"]}, rollout_batch))
     content["provenance"] = {"command": sys.argv, "model": str(model)}
     write_json(rows.with_suffix(".json"), content)
+
+
+def read_namers(path: Path, config: Config) -> dict[str, dict[str, Any]]:
+    """Return by task of ``config`` who names cells without a label, as an audit found; exit code 3 without any."""
+    from cellduality_plugin.evaluation.audit.run import read_audit
+
+    choice = read_audit(path).get("choice", {})
+    found = {task: each["namer"] for task, each in choice.items() if task in config.tasks and "namer" in each}
+    if not found:
+        what, hint = "nothing was chosen that could name cells", "audit with --choose and a task that asks for a label"
+        raise CellDualityError(what, code="nothing-to-label", where=str(path), hint=hint, exit_code=3)
+    return found
 
 
 def rounds(

@@ -11,6 +11,7 @@ import pytest
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.commands.pseudo_labels import PseudoSettings, Work
+from cellduality_plugin.commands.rounding import read_namers
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
@@ -147,6 +148,25 @@ def test_a_judge_without_a_model_needs_none_and_the_oracle_gives_true_labels(fol
     assert len(primal) == 60
     assert all(split_response(row["output"]).answer == truth[row["id"]] for row in primal)
     assert Work(folder, config, PseudoSettings.read({"votes": 0}), folder / "sft.jsonl").asks_policy
+
+
+def test_an_audit_says_for_each_task_whether_its_judge_names_alone(folder, tmp_path):
+    alone = label(folder, skill=0.4, choice="best", votes=0)
+    said = label(folder, skill=0.4, choice="best", alone=(ANNOTATION,), reasoning="rule")
+    assert said[1] == alone[1]
+    voted = label(folder, skill=0.4, choice="best", reasoning="rule")[1]
+    assert voted != alone[1]
+    assert all(split_response(row["output"]).trace != "seen" for row in pseudo_rows(voted))
+    config, audit = Config.load(folder / "cellduality.json"), tmp_path / "audit.json"
+    contender = {"reward": "profile", "hidden": None, "traces": 0}
+    names = {"contender": contender, "votes": False, "accuracy": 0.8, "why": "so"}
+    found = {"format": "cellduality-audit", "version": 2, "choice": {GENERATION: {}, ANNOTATION: {"namer": names}}}
+    write_text(audit, json.dumps(found))
+    assert read_namers(audit, config) == {ANNOTATION: names}
+    write_text(audit, json.dumps({**found, "choice": {GENERATION: {}}}))
+    with refused("nothing-to-label") as error:
+        read_namers(audit, config)
+    assert error.value.exit_code == 3  # recipes go on without a refit
 
 
 def test_some_cells_are_chosen_unsure_ones_left_out_and_what_changed_since_an_earlier_round_is_counted(folder):

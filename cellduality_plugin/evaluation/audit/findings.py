@@ -62,7 +62,7 @@ def finding(contender: Contender, judged: Sequence[Judged], how: Counting) -> di
 
     ``score_of_cells`` is what contenders are compared by, cell by cell: of labels how right the group's votes times
     reward are (``product_accuracy``), of written cells how true the best paid one is (``best_of_group``); None for a
-    cell without.
+    cell without. ``choice_of_cells`` is the same of labels that the reward alone chooses.
     """
     case, rollouts = judged[0].case, sum(each.samples.size for each in judged)
     costs = np.sum([each.costs for each in judged], axis=0) / max(1, rollouts)
@@ -132,6 +132,7 @@ def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
         "product_gain": how.mean(right["product"] - right["majority"]),
         "product_gain_macro_f1": how.over(gain, gold, picked["product"], picked["majority"]),
         "score_of_cells": right["product"].tolist(),
+        "choice_of_cells": right["choice"].tolist(),
     }
 
 

@@ -102,7 +102,7 @@ def _percent(share: float) -> str:
 
 
 def choices(content: Mapping[str, Any], config: Config) -> dict[str, dict[str, Any]]:
-    """Return what each task of ``config`` is trained with by an audit's findings; see :func:`choose`.
+    """Return what each task of ``config`` is trained with by an audit's findings (:func:`choose`), and its ``namer``.
 
     A task that could not be audited keeps what it has. A reward that needs the true answers of rows is no choice.
     """
@@ -113,7 +113,34 @@ def choices(content: Mapping[str, Any], config: Config) -> dict[str, dict[str, A
         fit = [each for each in found if not get_reward(each["contender"]["reward"], config.folder).needs_gold]
         kept = Contender(task.reward, task.hidden, task.traces)
         chosen[name] = choose(fit, how) if found else _choice(asdict(kept), "as configured: it could not be audited")
+        if names := namer(fit):
+            chosen[name]["namer"] = names
     return chosen
+
+
+def namer(findings: Sequence[Finding]) -> dict[str, Any] | None:
+    """Return who names cells without a label, or None where the answer of the task is no label.
+
+    That is the ``contender`` that judges, whether the policy's ``votes`` are weighed by it or it names alone, which is
+    for one that asks no dual, the ``accuracy`` on the cells of the audit, and ``why`` in words. Of the ways within one
+    standard error of the best (Breiman 1984, section 3.4.3), paired by cell, it is the simplest: alone before votes.
+    """
+    labels = [found for found in findings if "choice_of_cells" in found]
+    ways = [(found, "choice") for found in labels if not found["cost"]["requests"]]
+    ways += [(found, "score") for found in labels]
+    if not ways:
+        return None
+    right = np.array([found[f"{way}_of_cells"] for found, way in ways], dtype=float)
+    behind = right[right.mean(axis=1).argmax()] - right
+    near = behind.mean(axis=1) <= behind.std(axis=1) / np.sqrt(right.shape[1])
+    names = [found["reward"] + " x votes" * (way == "score") for found, way in ways]
+    said = [f"{name} {share:.2f}" for name, share in zip(names, right.mean(axis=1), strict=True)]
+    at = int(near.argmax())
+    found, way = ways[at]
+    others = ", ".join(said[:at] + said[at + 1 :])
+    why = f"{said[at]} of these cells right" + (f" ({others})" if others else "")
+    votes, accuracy = way == "score", float(right[at].mean())
+    return {"contender": found["contender"], "votes": votes, "accuracy": accuracy, "why": why}
 
 
 def choose(findings: Sequence[Finding], how: Counting) -> dict[str, Any]:
@@ -177,6 +204,8 @@ def audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             heading += f"of the majority of a group {_pair(first, 'majority')}"
         if chosen := content.get("choice", {}).get(task):
             choice = f"{'Trained with ' + chosen['reward'] if chosen['reward'] else 'Stays out'}: {chosen['why']}"
+            if names := chosen.get("namer"):
+                choice += f". Cells without a label would be named by {names['why']}"
         rows = [{name: row.get(name, "–") for name in kept} for row in rows]
         own = {"name": section_title(task), "rows": rows, "findings": findings, "heading": heading, "choice": choice}
         sections.append(own)

@@ -23,6 +23,7 @@ from cellduality_plugin.evaluation.audit.verdicts import (
     audit_sections,
     choices,
     choose,
+    namer,
     verdict,
 )
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION
@@ -220,6 +221,29 @@ def test_what_is_chosen_agrees(findings):
     assert bool(chosen["reward"]) == bool(agreed)
     others = [each["verdict"]["grade"] for each in findings]
     assert agreed or all(f"{others.count(grade)} {grade}" in chosen["why"] for grade in others)
+
+
+def naming(reward, alone, voted, requests=0.0):
+    return {**found(reward, right(voted), requests=requests), "choice_of_cells": right(alone)}
+
+
+NAMERS = {
+    "alone": (("profile", False, 0.8), naming("profile", 80, 70), naming("posterior", 90, 79, requests=1.0)),
+    "alone within a standard error": (
+        ("profile", False, 0.5), {**naming("profile", 50, 55), "score_of_cells": OTHERS_RIGHT},
+    ),
+    "votes beyond it": (("profile", True, 0.6), naming("profile", 50, 60)),
+    "the votes of another": (("posterior", True, 0.9), naming("profile", 50, 60), naming("posterior", 99, 90, 1.0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMERS)
+def test_cells_without_a_label_are_named_by_the_simplest_way_that_is_hardly_worse_than_the_best(name):
+    expected, *findings = NAMERS[name]
+    names = namer(findings)
+    assert (names["contender"]["reward"], names["votes"], names["accuracy"]) == expected
+    assert names["why"].startswith(f"{expected[0]}{' x votes' * expected[1]} {expected[2]:.2f} of these cells right")
+    assert namer([found("posterior", right(50))]) is None  # written cells
 
 
 def test_the_truth_itself_is_no_choice_and_what_was_not_audited_keeps_what_it_has():
