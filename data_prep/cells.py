@@ -94,7 +94,7 @@ class RankedCells:
 
     source: str  # the name of the set: the first part of every cell's id
     names: tuple[str, ...]  # of genes, sorted
-    top: NDArray[np.int32]  # cells by K: places in ``names``, descending by expression, filled up with -1
+    top: NDArray[np.signedinteger[Any]]  # cells by K: places in ``names``, descending by expression, filled up with -1
     obs: DataFrame  # what is known of each cell, by its name
     expressed: tuple[str, ...]  # the genes that any cell of the table expresses, sorted by name
     drops: dict[str, int]  # how many genes and cells were left out, by reason
@@ -145,13 +145,14 @@ def rank_cells(
     usable.sort(key=table.genes.__getitem__)  # equal values are ranked by name
     names, ties = [table.genes[place] for place in usable], np.full(len(table.genes), -1, dtype=np.int32)
     ties[usable] = np.arange(len(usable))
-    ranked = np.empty((len(table.obs), 0), dtype=np.int32)
+    small: type[np.signedinteger[Any]] = np.int16 if len(names) <= np.iinfo(np.int16).max else np.int32
+    ranked = np.empty((len(table.obs), 0), dtype=small)
     expressed = np.zeros(len(ties), dtype=bool)
     first = 0
     for block in table.blocks():
         width = min(top, int(np.diff(block.indptr).max(initial=0)))
         if width > ranked.shape[1]:  # only as wide as a cell is long, which the first block usually shows
-            wider = np.empty((len(ranked), width), dtype=np.int32)
+            wider = np.empty((len(ranked), width), dtype=small)
             wider[:first, : ranked.shape[1]], wider[:first, ranked.shape[1] :] = ranked[:first], -1
             ranked = wider
         rows = slice(first, first + block.shape[0])

@@ -12,8 +12,8 @@ _DIGIT, _BUCKETS = 8, 256
 
 
 def rank_rows(
-    values: Any, ties: NDArray[np.int32], top: int, *, out: NDArray[np.int32] | None = None
-) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    values: Any, ties: NDArray[np.int32], top: int, *, out: NDArray[np.signedinteger[Any]] | None = None
+) -> tuple[NDArray[np.signedinteger[Any]], NDArray[np.bool_]]:
     """Return (ties of the ``top`` highest genes of every row, which ties were expressed anywhere).
 
     The first is cells by ``top`` and goes into ``out``, a new array by default: descending by value and then ascending
@@ -22,6 +22,7 @@ def rank_rows(
     below ``values.shape[1]``; -1 leaves the gene out. The cost is linear in the non-zeros, whatever the ties are: a
     radix sort by (value, tie), after a radix selection where a row holds more than ``top`` genes.
     """
+    ranked: NDArray[np.signedinteger[Any]]
     ranked = np.empty((values.shape[0], top), dtype=np.int32) if out is None else out
     expressed = np.zeros(values.shape[1], dtype=np.bool_)
     _rank(values.data, values.indices, values.indptr, ties, ranked, expressed)

@@ -5,9 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pandas import DataFrame
 
 from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.parsing import Genes, join_response
@@ -70,10 +72,18 @@ def test_blocks_of_a_file_rank_like_all_of_it_and_are_as_wide_as_the_longest_cel
     loaded = load_h5ad(path, "kind", expression="counts")
     in_blocks = rank_cells(loaded, source="toy", top=20_000, min_genes=1)
     assert len(list(loaded.blocks())) > 5
-    assert (in_blocks.top.dtype, in_blocks.top.shape[1]) == (np.int32, 12)
+    assert (in_blocks.top.dtype, in_blocks.top.shape[1]) == (np.int16, 12)
     assert in_blocks.top.tolist() == whole.top.tolist()
     assert list(in_blocks) == list(whole)
     assert (in_blocks.names, in_blocks.expressed) == (whole.names, whole.expressed)
+
+
+def test_places_past_32767_are_kept():
+    values, names = np.zeros((2, 40_000), np.float32), [f"G{place:05}" for place in range(40_000)]
+    values[:, -10:] = np.arange(1, 11)
+    ranked = rank_cells(AnnData(values, var=DataFrame(index=names)), source="toy", top=10)
+    assert ranked.top.dtype == np.int32
+    assert ranked.genes(0) == tuple(names[:-11:-1])
 
 
 @given(st.lists(st.text(min_size=1).filter(speakable), min_size=1, max_size=8, unique=True))
