@@ -5,11 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
-from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pandas import DataFrame
 
 from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.parsing import Genes, join_response
@@ -81,7 +79,7 @@ def test_blocks_of_a_file_rank_like_all_of_it_and_are_as_wide_as_the_longest_cel
 def test_places_past_32767_are_kept():
     values, names = np.zeros((2, 40_000), np.float32), [f"G{place:05}" for place in range(40_000)]
     values[:, -10:] = np.arange(1, 11)
-    ranked = rank_cells(AnnData(values, var=DataFrame(index=names)), source="toy", top=10)
+    ranked = rank_cells(anndata.AnnData(values, var=pd.DataFrame(index=names)), source="toy", top=10)
     assert ranked.top.dtype == np.int32
     assert ranked.genes(0) == tuple(names[:-11:-1])
 
