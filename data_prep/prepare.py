@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,8 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
         files, views = _build(settings, found, tasks)
         with whole_folder(out) as folder:
             for name in wanted:
-                _write(folder / name, files[name])
-                manifests.write_manifest(folder / name, origin, **_content(name, files, views))
+                counted = _write(folder / name, files[name])
+                manifests.write_manifest(folder / name, origin, **_content(name, files, views, counted))
         for name in optional.keys() - {*wanted}:  # an earlier one is about cells that these files may hold
             for stale in (out / name, manifests.manifest_path(out / name)):
                 stale.unlink(missing_ok=True)
@@ -94,13 +94,27 @@ def _refuse_twins(names: Sequence[str], what: str, where: str, hint: str) -> Non
         raise CellDualityError(what, code="duplicate-names", where=where, hint=hint)
 
 
-def _write(path: Path, content: Any) -> None:
+def _write(path: Path, content: Any) -> dict[str, Counter[str]]:
+    """Write one file; of rows, which may be made one by one, return what they are of, by source."""
+    found: dict[str, Counter[str]] = {}
+
+    def counted() -> Iterator[dict[str, Any]]:
+        for row in content:
+            kinds = [row["split"], *["labelled"] * row["labelled"]] if "split" in row else [_question_of(row)]
+            found.setdefault(source_of(row["id"]), Counter()).update(kinds)
+            yield row
+
     if isinstance(content, Vocabulary | Profiles):
         content.save(path)
-    elif isinstance(content, list):
-        write_jsonl(path, content)
-    else:
+    elif isinstance(content, dict):
         write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    else:
+        write_jsonl(path, counted())
+    return found
+
+
+def _question_of(row: Mapping[str, Any]) -> str:
+    return f"{row['datasource']}/{row.get('direction', 'primal')}"
 
 
 def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequence[DualTask]) -> dict[str, Any]:
@@ -150,7 +164,7 @@ def _build(
     how: dict[str, Any] = {"vocabulary": vocabulary, "asked": asked, "hidden": hidden}
     files: dict[str, Any] = {
         "vocabulary.json": vocabulary,
-        "cells.jsonl": [_cell_row(view, cell) for view in views for cell in view.cells.values()],
+        "cells.jsonl": (_cell_row(view, cell) for view in views for cell in view.cells.values()),
         "profiles.npz": fit_profiles(labelled, unlabelled, pairs, vocabulary, asked=asked),
         COARSE_FILE: coarse,
         "sft.jsonl": sft_rows(
@@ -201,8 +215,10 @@ def _cell_row(view: View, cell: Cell) -> dict[str, Any]:
     return {**row, "genes": list(cell.genes), **cell.obs, **cell.condition, **paired}
 
 
-def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict[str, Any]:
-    """Return what the manifest of a file says of it, besides what it was made of."""
+def _content(
+    name: str, files: Mapping[str, Any], views: Sequence[View], counted: Mapping[str, Counter[str]]
+) -> dict[str, Any]:
+    """Return what the manifest of a file says of it, besides what it was made of; its rows were ``counted``."""
     content, vocabulary = files[name], files["vocabulary.json"]
     by_source: dict[str, Any] = {}
     if name == "vocabulary.json":
@@ -212,12 +228,13 @@ def _content(name: str, files: Mapping[str, Any], views: Sequence[View]) -> dict
     elif name == COARSE_FILE:
         counts = {source: len(types) for sets in content.values() for source, types in sets.items()}
     else:
-        counts = _counts(content)
-        if name == "cells.jsonl":
+        of_cells = name == "cells.jsonl"
+        counts = _counts(counted.values(), of_cells)
+        if of_cells:
             by_source["expression_at_rank"] = {view.name: dict(view.expression) for view in views if view.expression}
         if len(views) > 1:
-            parts = {view.name: [row for row in content if source_of(row["id"]) == view.name] for view in views}
-            by_source["counts_by_source"] = {source: _counts(rows) for source, rows in parts.items()}
+            parts = {view.name: [counted[view.name]] if view.name in counted else [] for view in views}
+            by_source["counts_by_source"] = {source: _counts(own, of_cells) for source, own in parts.items()}
     drops = sum((Counter(view.drops) for view in views), Counter[str]())
     notes = {"notes": found} if name == "vocabulary.json" and (found := _notes(content, views)) else {}
     return {"counts": counts, **by_source, "drops": dict(drops), "vocabulary": vocabulary.fingerprint, **notes}
@@ -243,11 +260,13 @@ def _notes(vocabulary: Vocabulary, views: Sequence[View]) -> list[str]:
     return found
 
 
-def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _counts(counted: Collection[Counter[str]], of_cells: bool) -> dict[str, int]:
     """Return how many cells there are by split, and with a label; or how many questions by task and direction."""
-    if rows and "split" in rows[0]:
-        return {**Counter(row["split"] for row in rows), "labelled": sum(row["labelled"] for row in rows)}
-    return dict(sorted(Counter(f"{row['datasource']}/{row.get('direction', 'primal')}" for row in rows).items()))
+    counts = sum(counted, Counter[str]())
+    if of_cells and counted:
+        labelled = counts.pop("labelled", 0)
+        return {**counts, "labelled": labelled}
+    return dict(sorted(counts.items()))
 
 
 def describe(summary: Summary) -> Table:

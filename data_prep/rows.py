@@ -149,10 +149,12 @@ def eval_rows(
     hidden: float,
     rng: np.random.Generator,
     asked: Asked = _always,
-) -> list[Row]:
-    """Return one question with its gold answer for every held-out cell and task, in the cells' order."""
-    both = ((cell, task) for cell in cells for task in tasks if asked(task, cell))
-    return [_question(task, _example(task, cell, hidden, True, rng), vocabulary) for cell, task in both]
+) -> Iterator[Row]:
+    """Yield one question with its gold answer for every held-out cell and task, in the cells' order."""
+    for cell in cells:
+        for task in tasks:
+            if asked(task, cell):
+                yield _question(task, _example(task, cell, hidden, True, rng), vocabulary)
 
 
 def audit_rows(

@@ -142,7 +142,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary
     data, model = (tmp_path_factory.mktemp("small world") / name for name in ("data", "model"))
     tasks, rng = list(TASKS.values()), np.random.default_rng(0)
     how = {"hidden": 0.25, "rng": rng}
-    evaluation = eval_rows([cell], tasks, vocabulary, **how)
+    evaluation = list(eval_rows([cell], tasks, vocabulary, **how))
     weights = dict.fromkeys(tasks, 1.0)
     rl = rl_rows([cell], [], weights, vocabulary, count=len(tasks), includes_labelled=True, **how)
     vocabulary.save(data / "vocabulary.json")

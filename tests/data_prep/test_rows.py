@@ -191,7 +191,7 @@ def test_weights_share_out_the_rows_and_zero_makes_none():
 
 def test_eval_rows_hold_gold_once_for_every_cell_and_task():
     cells = cells_of(5)
-    rows = eval_rows(cells, [ANNOTATION, GENERATION], VOCABULARY, hidden=0.25, rng=np.random.default_rng(0))
+    rows = list(eval_rows(cells, [ANNOTATION, GENERATION], VOCABULARY, hidden=0.25, rng=np.random.default_rng(0)))
     assert [(row["id"], row["datasource"]) for row in rows] == [(cell.id, name) for cell in cells for name in IDENTITY]
     for row, cell in zip(rows, [cell for cell in cells for _ in IDENTITY], strict=True):
         gold = Example.from_label(row["label"]).gold
