@@ -13,10 +13,10 @@ lock_run
 models=()
 if [[ "$BASE_MODEL" != small-llama ]]; then models+=(--model "base=$base"); fi # that has not learned a word
 models+=(--model "SFT=$sft") curves=(--curves "SFT=$RUN_DIR/tensorboard/sft") last="$sft"
+if [[ -d "$refit" ]]; then models+=(--model "refit=$refit") last="$refit"; fi
 if nothing_chosen; then
   say "GRPO has not been run: nothing was chosen to train on."
 else
-  if [[ -d "$refit" ]]; then models+=(--model "refit=$refit"); fi
   models+=(--model "GRPO=$grpo") curves+=(--curves "GRPO=$RUN_DIR/tensorboard/grpo") last="$grpo"
 fi
 

@@ -17,7 +17,13 @@ if ((ROUNDS < 2)); then exec bash "$root/recipes/grpo.sh" "$@"; fi
 further=("$@")
 set_up
 lock_run
-if [[ -z "${CONFIG:-}" && "$RL" != 0 ]] && nothing_chosen; then exec bash "$root/recipes/grpo.sh" "$@"; fi
+before_grpo=""
+if [[ "$RL" == last ]]; then before_grpo=1; fi
+if [[ -z "${CONFIG:-}" && "$RL" != 0 ]] && nothing_chosen; then
+  if [[ -z "$before_grpo" || "$JUDGE" != audited || "$ROUNDS" -lt 3 ]]; then exec bash "$root/recipes/grpo.sh" "$@"; fi
+  # No reward to train on, but cells that can be named.
+  RL=0 ROUNDS=$((ROUNDS - 1)) CONFIG="$data/cellduality.json" RL_ROWS="$data/rl_chosen.jsonl"
+fi
 take_choice
 export RL_ROWS
 all="$RUN_DIR/rounds" outer="${stage:-}"
@@ -53,7 +59,7 @@ refit() { # labels of the policy, and a fresh model on them
       --temperature "$TEMPERATURE" --cells "$PSEUDO_CELLS" --weight "$PSEUDO_WEIGHT" --keep-above "$PSEUDO_KEEP_ABOVE" \
       --choose "$PSEUDO_CHOICE" --labelled-share "$PSEUDO_LABELLED" \
       --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS" --seed "$SEED" "${previous[@]}" || code=$?
-    if ((code == 3 && number == 2)) && [[ "$RL" == last ]]; then # nothing has been trained yet
+    if ((code == 3 && number == 2)) && [[ -n "$before_grpo" ]]; then # nothing has been trained yet
       say "There is no cell to give a label: GRPO goes on from SFT."
       rm -rf "$all"
       export stage="$outer"

@@ -111,6 +111,16 @@ def test_without_a_cell_to_label_grpo_goes_on_from_sft(run, stages, folder):
     assert run("rounds", RUN_DIR=str(folder), **{**how, "EXIT_OF_LABELS": "2"}).returncode == 2
 
 
+def test_where_no_reward_is_fit_cells_are_named_by_what_the_audit_found_and_grpo_is_left_out(stages, folder):
+    (folder / "data").mkdir()
+    (folder / "data" / "rl_chosen.jsonl").touch()
+    assert stages(ROUNDS="3", RL="last", KEEP="last", JUDGE="audited")[0] == of("2", REFIT)
+    asked = shlex.split((folder / "rounds" / "2" / "logs" / "pseudo.command").read_text())
+    assert asked[asked.index("--judge") + 1] == f"{folder}/audit/audit.json"
+    assert asked[asked.index("--config") + 1] == f"{folder}/data/cellduality.json"
+    assert (folder / "grpo" / "config.json").read_text() == f"{folder}/rounds/2/sft.new\n"
+
+
 @pytest.mark.parametrize(
     ("variables", "model"),
     [({}, "pretrained"), ({"PRETRAIN": "0"}, "base"), ({"REFIT_FROM": "policy"}, "rounds/1/grpo")],
