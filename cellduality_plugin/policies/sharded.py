@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -130,55 +131,57 @@ def _serve_batches(pipe: Connection, opener: Callable[[], AbstractContextManager
 class ShardedEngine:
     """OpenRLHF's asynchronous ``generate`` over several vLLM engines; each request goes to the next of them.
 
-    One event loop at a time. A request that an engine refuses raises what the engine raised; if an engine dies, all
-    that wait, and all that come later, get a CellDualityError.
+    A request that an engine refuses raises what the engine raised; if an engine dies, all that wait, and all that come
+    later, get a CellDualityError.
     """
 
     def __init__(self, pipes: Sequence[Connection]) -> None:
         self._pipes, self._numbers = pipes, itertools.count()
         self._waiting: dict[str, asyncio.Future[Any]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: Exception | None = None
+        for pipe in pipes:  # answers are taken while requests are sent, or both sides could wait for room in the pipe
+            threading.Thread(target=self._listen, args=(pipe,), daemon=True).start()
 
     async def generate(self, tokens: list[int], params: Any) -> Any:
         """Return vLLM's output for the prompt ``tokens``."""
         from vllm.sampling_params import RequestOutputKind
 
         params.output_kind = RequestOutputKind.FINAL_ONLY
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop = loop
-            for pipe in self._pipes:
-                loop.add_reader(pipe.fileno(), self._read, pipe)
-        if self._failure:
-            raise self._failure
         number = next(self._numbers)
-        self._waiting[str(number)] = waiting = loop.create_future()
+        self._waiting[str(number)] = waiting = asyncio.get_running_loop().create_future()
         try:
-            with contextlib.suppress(OSError):  # it has ended, which its reader finds
+            if self._failure:
+                raise self._failure
+            with contextlib.suppress(OSError):  # it has ended, which its listener finds
                 self._pipes[number % len(self._pipes)].send((str(number), tokens, params))
             return await waiting
         finally:
-            self._waiting.pop(str(number), None)
+            del self._waiting[str(number)]
 
-    def _read(self, pipe: Connection) -> None:
+    def _listen(self, pipe: Connection) -> None:
         try:
-            name, output = _answer(pipe)
+            while True:
+                name, output = _answer(pipe)
+                if waiting := self._waiting.get(name):
+                    _settle(waiting, output)
         except Exception as error:  # the engine's failure is that of all who wait
-            assert self._loop is not None
-            self._loop.remove_reader(pipe.fileno())
             self._failure = error
-            for each in self._waiting.values():
-                if not each.done():
-                    each.set_exception(error)
-            return
-        waiting = self._waiting.get(name)
-        if waiting is None or waiting.done():  # the caller has given up
-            return
-        if isinstance(output, Exception):
-            waiting.set_exception(output)
-        else:
-            waiting.set_result(output)
+            for waiting in [*self._waiting.values()]:
+                _settle(waiting, error)
+
+
+def _settle(waiting: asyncio.Future[Any], output: Any) -> None:
+    """Give a future its result, or its exception, from another thread; nothing if its caller has given up."""
+
+    def settle() -> None:
+        if not waiting.done():
+            if isinstance(output, Exception):
+                waiting.set_exception(output)
+            else:
+                waiting.set_result(output)
+
+    with contextlib.suppress(RuntimeError):  # its loop is closed
+        waiting.get_loop().call_soon_threadsafe(settle)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,12 @@ def test_requests_go_to_engines_in_turn_and_each_gets_its_own_answer(named):
         [again] = asyncio.run(ask(engine, [5]))  # from another event loop
         assert again.tokens == [5]
 
+        async def more_than_a_pipe_holds():
+            waiting = (engine.generate(list(range(10, 5000)), SimpleNamespace()) for _ in range(200))
+            return await asyncio.wait_for(asyncio.gather(*waiting), 60)
+
+        assert {len(each.tokens) for each in asyncio.run(more_than_a_pipe_holds())} == {4990}
+
         async def given_up():
             first, second = (asyncio.ensure_future(engine.generate([number], SimpleNamespace())) for number in (6, 7))
             await asyncio.sleep(0)
