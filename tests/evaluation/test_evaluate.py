@@ -15,10 +15,12 @@ from cellduality_plugin.evaluation.baselines import BASELINES, LOGISTIC, MAJORIT
 from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
 from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.evaluation.predictions import PredictionSettings
+from cellduality_plugin.files import read_jsonl, write_jsonl
 from tests.evaluation.conftest import OF_TWO, open_expert, write_model
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+RESPONSE = "perturbation_response_generation"
 AT_ONCE = ("base", "SFT", "GRPO", "no change", "mean shift", "real cells")
 """The columns of a table of responses."""
 SETTINGS = EvaluationSettings(PredictionSettings(samples=2), neighbours=(5, 3, 100), components=5, resamples=50)
@@ -211,3 +213,19 @@ def test_greedy_alone_and_drawn_alone_have_their_own_names(metrics, one_source, 
     assert names("greedy") == names("headline") == greedy
     assert names("sampled") == drawn | {"dual_similarity", "dual_given_truth"}
     assert names("both") == greedy | drawn
+
+
+def test_a_screen_of_one_kind_of_cells_needs_no_column_of_types(two_sources, model, tmp_path):
+    data = Path(shutil.copytree(two_sources, tmp_path / "data"))
+    rows = list(read_jsonl(data / "cells.jsonl"))
+    for row in rows:
+        if row["id"].startswith("kang/"):
+            del row["cell_type"]
+    write_jsonl(data / "cells.jsonl", rows)
+    found = evaluate({"GRPO": model}, data, "test", tmp_path / "out", OF_TWO, opener=open_expert)
+    response = {key: each for key, each in found["columns"]["GRPO"]["metrics"].items() if key.startswith(RESPONSE)}
+    assert response[f"{RESPONSE}/validity"]["value"] == 1
+    assert response[f"{RESPONSE}/knn_agreement_5"]["value"] > 0.9
+    assert response[f"{RESPONSE}/shift_error"]["value"] is not None
+    points = read_jsonl(tmp_path / "out" / "points.jsonl")
+    assert any("cell, cytokine IFN-beta" in json.dumps(point) for point in points)

@@ -20,6 +20,8 @@ from cellduality_plugin.files import read_jsonl
 
 NEIGHBOURS = (10, 3, 5, 25)
 """The k of the k-NN classifiers, the headline first."""
+ONE_KIND = "cell"
+"""What a cell is called that has neither a type nor a line, as in a screen of one of them."""
 LEAST_CELLS_OF_A_TYPE = 10  # on either side: types with fewer are left out of distances within types
 _REAL_DRAWS = 4
 
@@ -112,23 +114,22 @@ def read_cells(
     """Return the cells of ``split`` in a cells file, or in its ``rows``; a CellDualityError if there are none.
 
     The label of a cell is in the first of ``columns`` that it has, its state, if that matters, in the column ``state``;
-    cells without are left out. ``sources`` are the sets to take (the first part of a cell's id), None for all.
+    cells without are left out, but a cell with a state needs no label: those of a screen are :data:`ONE_KIND`.
+    ``sources`` are the sets to take (the first part of a cell's id), None for all.
     """
     chosen = [
         row
         for row in (read_cell_rows(path) if rows is None else rows)
         if row["split"] == split
-        and not row.keys().isdisjoint(columns)
-        and (not state or state in row)
+        and (state in row if state else not row.keys().isdisjoint(columns))
         and (sources is None or row["id"].partition("/")[0] in sources)
     ]
     if not chosen:
-        wanted = " or ".join(columns) + (f" and {state}" if state else "")
-        what = f"no cell of split {split!r} has {wanted}"
+        what = f"no cell of split {split!r} has {state or ' or '.join(columns)}"
         raise CellDualityError(what, code="no-cells", where=str(path), hint="prepare the data again")
     return RealCells(
         tuple(tuple(row["genes"]) for row in chosen),
-        tuple(str(next(row[column] for column in columns if column in row)) for row in chosen),
+        tuple(str(next((row[column] for column in columns if column in row), ONE_KIND)) for row in chosen),
         tuple(bool(row["labelled"]) for row in chosen),
         tuple(str(row["id"]) for row in chosen),
         tuple(str(row[state]) for row in chosen) if state else (),
