@@ -145,7 +145,10 @@ def _answer(task: str, row: str, sample: int, example: Example, answer: Value, *
 
 
 def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Prediction]]:
-    """Return the answers of two baselines: the control cell itself, and it moved by the other types' mean shift."""
+    """Return the answers of two baselines: the control cell itself, and it moved by the other types' mean shift.
+
+    Where no other type was seen with and without the perturbation, as in a screen of one line, by its own type's.
+    """
     kinds = reference.held_out.type_of
     known, space = reference.train.by_state(labelled=True), reference.embedding
     learned: dict[tuple[str, str], Vector | None] = {}
@@ -153,7 +156,9 @@ def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Predi
     for (task, row), example in rows.items():
         control, key = many(example.inputs, "control"), (kinds[row], str(example.unknown))
         if key not in learned:
-            learned[key] = mean_shift(known, key[1], space.genes, space.top, leave_out=key[0])
+            how = known, key[1], space.genes, space.top
+            shift = mean_shift(*how, leave_out=key[0])
+            learned[key] = mean_shift(*how) if shift is None else shift
         shift = learned[key]
         moved = control if shift is None else moved_cell(control, shift, space.genes, space.top)
         made[NO_CHANGE].append(_answer(task, row, 0, example, control))

@@ -156,6 +156,15 @@ def test_the_mean_shift_comes_from_labelled_training_cells_of_other_types(sectio
     spoiled = moved(genes=genes)
     kinds = dict(zip(section.reference.held_out.ids, section.reference.held_out.types, strict=True))
     assert {kinds[name] for name, answer in spoiled.items() if answer != known[name]} == {"NK cell"}
+    # of a screen of one line there is no other type, and its own shift counts
+    one, held_out = ("cell",) * len(train), section.reference.held_out
+    alone = replace(
+        section.reference, train=replace(train, types=one), held_out=replace(held_out, types=("cell",) * len(held_out))
+    )
+    moved_alone = {p.id: p.answer for p in response_baselines(section.rows, alone)[MEAN_SHIFT]}
+    assert any(
+        moved_alone[row] != e.inputs["control"] for (_, row), e in section.rows.items() if e.unknown == PERTURBED
+    )
     # nothing known of a perturbation leaves the cell as it was
     still = moved(states=(CONTROL,) * len(train))
     assert all(still[row] == e.inputs["control"] for (_, row), e in section.rows.items() if e.unknown == PERTURBED)
