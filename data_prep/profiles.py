@@ -1,4 +1,7 @@
-"""Fitting class profiles: naive Bayes on which genes a cell expresses, refined on the cells that show no label."""
+"""Fitting class profiles: naive Bayes on which genes a cell expresses, refined on the cells that show no label.
+
+A logistic regression on the labelled cells stands beside it, as far as labels that are held out become likelier by it.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ FOLDS, HELD_OUT = 10, 500
 SCALES, USUAL_SCALE, SCALE_SPREAD = np.geomspace(0.01, 10, 61), 0.08, 0.3
 """Scales of the log-scores that are tried; the prior of the log of the best is Student-t (3)."""
 MOST_UNLABELLED = 20_000  # cells without label that are learnt from, at most
+MIXTURES = (0.0, 0.5, 1.0)  # weights of the logistic regression that are tried
+MOST_LOGISTIC = 20_000  # known cells times labels, past which labels are many and it is not fitted
 UNKNOWN = -1
 
 Matrix: TypeAlias = Any  # a sparse matrix of float32 in rows (CSR); scipy has no types
@@ -129,11 +134,34 @@ def _fit(evidence: _Evidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]
     """Return (weights, bias) of calibrated log-scores.
 
     Cells without label can mislead: where types differ more than exposures do, they show the types. They count if
-    labels that were held out become likelier by it.
+    labels that were held out become likelier by it, and so does the logistic regression.
     """
-    trials = [(*_held_out(evidence, rounds), rounds) for rounds in ((0, ROUNDS) if evidence.near is not None else (0,))]
-    _, scale, rounds = max(trials, key=lambda trial: trial[0])
-    weights, bias = (np.round(scale * part, 4).astype(np.float32) for part in _naive_bayes(evidence, rounds))
+    both = (0, ROUNDS) if evidence.near is not None else (0,)
+    trials = [trial for rounds in both for trial in _held_out(evidence, rounds)]
+    _, scale, mixture, rounds = max(trials, key=lambda trial: trial[0])
+    parts = zip(_naive_bayes(evidence, rounds), _logistic(evidence), strict=True)
+    weights, bias = (np.round(scale * bayes + mixture * logits, 4).astype(np.float32) for bayes, logits in parts)
+    return weights, bias
+
+
+def _logistic(evidence: _Evidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (weights, bias) of the logits of a logistic regression (L2, C = 1, balanced) on the cells of known label.
+
+    A label that no known cell has is as unlikely as the least likely. All is 0 where fewer than two labels are known,
+    or past :data:`MOST_LOGISTIC`.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    weights, bias = np.zeros((evidence.count, evidence.present.shape[1])), np.zeros(evidence.count)
+    known = np.flatnonzero(evidence.labels != UNKNOWN)
+    labels = evidence.labels[known]
+    if len(np.unique(labels)) > 1 and len(known) * evidence.count <= MOST_LOGISTIC:
+        model = LogisticRegression(C=1.0, max_iter=300, class_weight="balanced").fit(evidence.present[known], labels)
+        found, at = model.coef_, model.intercept_
+        if len(model.classes_) == 2:  # of which scikit-learn keeps one side
+            found, at = np.vstack([-found, found]) / 2, np.concatenate([-at, at]) / 2
+        bias[:] = at.min()
+        weights[model.classes_], bias[model.classes_] = found, at
     return weights, bias
 
 
@@ -167,10 +195,11 @@ def _profile(evidence: _Evidence, shares: Matrix) -> tuple[NDArray[np.float64], 
     return np.log(chances) - np.log1p(-chances), np.log1p(-chances).sum(axis=1)
 
 
-def _held_out(evidence: _Evidence, rounds: int) -> tuple[float, float]:
-    """Return (best log-likelihood of labels that were held out, scale of the highest posterior).
+def _held_out(evidence: _Evidence, rounds: int) -> list[tuple[float, float, float, int]]:
+    """Return (log-likelihood of labels that were held out, scale of the highest posterior, mixture, ``rounds``).
 
-    A cell is passed over if it is the only known one of its label. Without any cell left, the scale is the usual one.
+    One for each of :data:`MIXTURES`. A cell is passed over if it is the only known one of its label. Without any cell
+    left, the scale is the usual one.
     """
     from scipy.special import log_softmax
 
@@ -178,14 +207,23 @@ def _held_out(evidence: _Evidence, rounds: int) -> tuple[float, float]:
     for label in range(evidence.count):
         places = np.flatnonzero(evidence.labels == label)
         folds[places] = np.arange(len(places)) % FOLDS if len(places) > 1 else FOLDS
-    likelihoods = np.zeros(len(SCALES))
+    likelihoods = np.zeros((len(MIXTURES), len(SCALES)))
     for fold in range(FOLDS):
         out = np.flatnonzero(known & (folds == fold))
         if len(out):
             seen = replace(evidence, labels=np.where(folds == fold, UNKNOWN, evidence.labels))
-            weights, bias = _naive_bayes(seen, rounds)
             out = out[:: math.ceil(len(out) / HELD_OUT)]
-            scores, truth = evidence.present[out] @ weights.T + bias, evidence.labels[out]
-            likelihoods += [log_softmax(scale * scores, axis=1)[np.arange(len(out)), truth].sum() for scale in SCALES]
+            of_bayes, of_logits = (
+                evidence.present[out] @ weights.T + bias
+                for weights, bias in (_naive_bayes(seen, rounds), _logistic(seen))
+            )
+            truth = np.arange(len(out)), evidence.labels[out]
+            for place, mixture in enumerate(MIXTURES):
+                likelihoods[place] += [
+                    log_softmax(scale * of_bayes + mixture * of_logits, axis=1)[truth].sum() for scale in SCALES
+                ]
     belief = -2 * np.log1p((np.log(SCALES / USUAL_SCALE) / SCALE_SPREAD) ** 2 / 3)
-    return float(likelihoods.max()), float(SCALES[(likelihoods + belief).argmax()])
+    return [
+        (float(own.max()), float(SCALES[(own + belief).argmax()]), mixture, rounds)
+        for mixture, own in zip(MIXTURES, likelihoods, strict=True)
+    ]

@@ -71,6 +71,22 @@ def test_cells_without_label_make_planted_classes_plainer():
     assert refined > 0.85
 
 
+def test_genes_that_come_together_do_not_count_as_often_as_they_are(monkeypatch):
+    """Naive Bayes takes thirty genes of one programme for thirty witnesses; the logistic regression does not."""
+    rng, cells = np.random.default_rng(5), []
+    for number in range(360):
+        kind, on = number % 3, rng.random() < (0.7, 0.5, 0.3)[number % 3]
+        chances = np.full(len(GENES), 0.3)
+        chances[5 * kind : 5 * kind + 5] = 0.75
+        chances[30:] = 0.85 if on else 0.1
+        genes = tuple(map(str, np.array(GENES)[rng.random(60) < chances]))
+        cells.append(Cell(f"set/{number:04}", genes, {"cell_type": TYPES[kind]}))
+    shown, unseen = cells[:60], cells[60:]
+    both = accuracy(fitted(shown, []), "cell_type", unseen)
+    monkeypatch.setattr("data_prep.profiles.MIXTURES", (0.0,))
+    assert both > accuracy(fitted(shown, []), "cell_type", unseen) + 0.03
+
+
 def test_cells_without_label_are_not_used_where_they_differ_in_something_else():
     train, unseen = (planted(count, seed, strength=0.9, exposed=0.6) for count, seed in ((400, 2), (300, 3)))
     alone, with_rest = (accuracy(fitted(train[:40], rest, EXPOSURE), "exposure", unseen) for rest in ([], train[40:]))
