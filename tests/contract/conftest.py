@@ -72,7 +72,7 @@ def _dry_run(recipe: str, run_dir: str, arguments: tuple[str, ...], variables: t
         env={"PATH": os.defpath, "PYTHON": sys.executable, "DRY_RUN": "1", "RUN_DIR": run_dir, **dict(variables)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return [shlex.split(line) for line in done.stdout.splitlines()]

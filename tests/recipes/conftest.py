@@ -48,7 +48,7 @@ def run(project: Path) -> Run:
             cwd=project.parent,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
 
     return run_recipe
