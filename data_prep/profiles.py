@@ -5,6 +5,7 @@ A logistic regression on the labelled cells stands beside it, as far as labels t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -136,8 +137,7 @@ def _fit(evidence: _Evidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]
     Cells without label can mislead: where types differ more than exposures do, they show the types. They count if
     labels that were held out become likelier by it, and so does the logistic regression.
     """
-    both = (0, ROUNDS) if evidence.near is not None else (0,)
-    trials = [trial for rounds in both for trial in _held_out(evidence, rounds)]
+    trials = _held_out(evidence, (0, ROUNDS) if evidence.near is not None else (0,))
     _, scale, mixture, rounds = max(trials, key=lambda trial: trial[0])
     parts = zip(_naive_bayes(evidence, rounds), _logistic(evidence), strict=True)
     weights, bias = (np.round(scale * bayes + mixture * logits, 4).astype(np.float32) for bayes, logits in parts)
@@ -195,11 +195,11 @@ def _profile(evidence: _Evidence, shares: Matrix) -> tuple[NDArray[np.float64], 
     return np.log(chances) - np.log1p(-chances), np.log1p(-chances).sum(axis=1)
 
 
-def _held_out(evidence: _Evidence, rounds: int) -> list[tuple[float, float, float, int]]:
-    """Return (log-likelihood of labels that were held out, scale of the highest posterior, mixture, ``rounds``).
+def _held_out(evidence: _Evidence, tried: Sequence[int]) -> list[tuple[float, float, float, int]]:
+    """Return (log-likelihood of labels that were held out, scale of the highest posterior, mixture, rounds).
 
-    One for each of :data:`MIXTURES`. A cell is passed over if it is the only known one of its label. Without any cell
-    left, the scale is the usual one.
+    One for each number of rounds that is ``tried``, and each of :data:`MIXTURES`. A cell is passed over if it is the
+    only known one of its label. Without any cell left, the scale is the usual one.
     """
     from scipy.special import log_softmax
 
@@ -207,23 +207,20 @@ def _held_out(evidence: _Evidence, rounds: int) -> list[tuple[float, float, floa
     for label in range(evidence.count):
         places = np.flatnonzero(evidence.labels == label)
         folds[places] = np.arange(len(places)) % FOLDS if len(places) > 1 else FOLDS
-    likelihoods = np.zeros((len(MIXTURES), len(SCALES)))
+    ways = list(itertools.product(tried, MIXTURES))
+    likelihoods = np.zeros((len(ways), len(SCALES)))
     for fold in range(FOLDS):
         out = np.flatnonzero(known & (folds == fold))
         if len(out):
             seen = replace(evidence, labels=np.where(folds == fold, UNKNOWN, evidence.labels))
             out = out[:: math.ceil(len(out) / HELD_OUT)]
-            of_bayes, of_logits = (
-                evidence.present[out] @ weights.T + bias
-                for weights, bias in (_naive_bayes(seen, rounds), _logistic(seen))
-            )
+            fitted = (*(_naive_bayes(seen, rounds) for rounds in tried), _logistic(seen))
+            *of_bayes, of_logits = (evidence.present[out] @ weights.T + bias for weights, bias in fitted)
             truth = np.arange(len(out)), evidence.labels[out]
-            for place, mixture in enumerate(MIXTURES):
-                likelihoods[place] += [
-                    log_softmax(scale * of_bayes + mixture * of_logits, axis=1)[truth].sum() for scale in SCALES
-                ]
+            for own, (scores, mixture) in zip(likelihoods, itertools.product(of_bayes, MIXTURES), strict=True):
+                own += [log_softmax(scale * scores + mixture * of_logits, axis=1)[truth].sum() for scale in SCALES]
     belief = -2 * np.log1p((np.log(SCALES / USUAL_SCALE) / SCALE_SPREAD) ** 2 / 3)
     return [
         (float(own.max()), float(SCALES[(own + belief).argmax()]), mixture, rounds)
-        for mixture, own in zip(MIXTURES, likelihoods, strict=True)
+        for (rounds, mixture), own in zip(ways, likelihoods, strict=True)
     ]
